@@ -1,0 +1,1 @@
+"""Energy systems and their training by equilibrium propagation."""

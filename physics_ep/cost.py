@@ -1,0 +1,181 @@
+"""Costs on the outputs: value, gradient, curvature, and the nudged output unit in closed form.
+
+Gradients are carried as differences from a base point, so that a nudged phase never subtracts two rounded
+numbers (architecture: displacements are carried).
+"""
+
+from __future__ import annotations
+
+import torch
+
+from .errors import argument_error
+
+
+class Cost:
+    """Base of the costs. A subclass gives `value`, `gradient`, `curvature` and `encode`.
+
+    All methods take outputs (B, n) and targets y as `encode` makes them, and keep the batch axis.
+    """
+
+    name = "cost"
+
+    def __call__(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Cost of each example, (B,)."""
+        raise NotImplementedError
+
+    def gradient(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """dC/d(outputs), (B, n)."""
+        raise NotImplementedError
+
+    def gradient_difference(self, outputs: torch.Tensor, d: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """dC(outputs + d) - dC(outputs), (B, n), without cancellation where the cost allows it."""
+        return self.gradient(outputs + d, y) - self.gradient(outputs, y)
+
+    def curvature(self, outputs: torch.Tensor, y: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Product of the cost's Hessian with v (B, n): (B, n)."""
+        raise NotImplementedError
+
+    def displaced_unit(
+        self, outputs: torch.Tensor, y: torch.Tensor, beta: torch.Tensor | float, rhs: torch.Tensor
+    ) -> torch.Tensor:
+        """Solve d + beta * dC(outputs + d) = rhs for d: the exact update of nudged linear units.
+
+        It is the stationarity of 1/2 |s|^2 - drive . s + beta C(s) in s = outputs + d, with
+        rhs = drive - outputs.
+        """
+        raise NotImplementedError
+
+    def encode(self, labels: torch.Tensor, n_out: int, dtype: torch.dtype) -> torch.Tensor:
+        """Class indices (B,) to the targets that this cost takes."""
+        raise NotImplementedError
+
+    def check(self, outputs: torch.Tensor, y: torch.Tensor) -> None:
+        """Raise ValueError, naming the argument, if y does not fit outputs."""
+        raise NotImplementedError
+
+
+class SquaredError(Cost):
+    """C = 1/2 ||outputs - y||^2 an example, y (B, n_out)."""
+
+    name = "squared_error"
+
+    def __call__(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return 0.5 * (outputs - y).square().flatten(1).sum(1)
+
+    def gradient(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return outputs - y
+
+    def gradient_difference(self, outputs: torch.Tensor, d: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return d
+
+    def curvature(self, outputs: torch.Tensor, y: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return v
+
+    def displaced_unit(
+        self, outputs: torch.Tensor, y: torch.Tensor, beta: torch.Tensor | float, rhs: torch.Tensor
+    ) -> torch.Tensor:
+        # (drive + beta y) / (1 + beta) - outputs, written in the displacement.
+        return (rhs - beta * (outputs - y)) / (1 + beta)
+
+    def encode(self, labels: torch.Tensor, n_out: int, dtype: torch.dtype) -> torch.Tensor:
+        check_labels(labels, n_out)
+        return torch.nn.functional.one_hot(labels, n_out).to(dtype)
+
+    def check(self, outputs: torch.Tensor, y: torch.Tensor) -> None:
+        if y.shape != outputs.shape:
+            raise argument_error("y", f"have the outputs' shape {tuple(outputs.shape)}", tuple(y.shape))
+        if not bool(torch.isfinite(y).all()):
+            raise argument_error("y", "be finite", "NaN or infinite entries")
+
+
+class CrossEntropy(Cost):
+    """C = -log softmax(outputs)[y] an example, y class indices (B,), outputs taken as logits."""
+
+    name = "cross_entropy"
+    newton_steps = 12
+
+    def __call__(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return -outputs.log_softmax(1).gather(1, y[:, None])[:, 0]
+
+    def gradient(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return outputs.softmax(1) - torch.nn.functional.one_hot(y, outputs.shape[1]).to(outputs.dtype)
+
+    def gradient_difference(self, outputs: torch.Tensor, d: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        # softmax(o + d) - softmax(o) = p (exp(d) / Z - 1), Z = sum p exp(d); all through expm1.
+        p = outputs.softmax(1)
+        grown = torch.expm1(d)
+        excess = (p * grown).sum(1, keepdim=True)
+        return p * (grown - excess) / (1 + excess)
+
+    def curvature(self, outputs: torch.Tensor, y: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        p = outputs.softmax(1)
+        return p * (v - (p * v).sum(1, keepdim=True))
+
+    def displaced_unit(
+        self, outputs: torch.Tensor, y: torch.Tensor, beta: torch.Tensor | float, rhs: torch.Tensor
+    ) -> torch.Tensor:
+        # Newton; the Jacobian I + beta (diag p - p p^T) is inverted by Sherman and Morrison.
+        rhs = rhs - beta * self.gradient(outputs, y)
+        d = rhs.clone()
+        eps = torch.finfo(rhs.dtype).eps
+        for _ in range(self.newton_steps):
+            miss = rhs - d - beta * self.gradient_difference(outputs, d, y)
+            p = (outputs + d).softmax(1)
+            inverse = 1 / (1 + beta * p)
+            scaled = inverse * p
+            step = inverse * miss
+            step = step + scaled * (beta * (p * step).sum(1, keepdim=True)) / (
+                1 - beta * (p * scaled).sum(1, keepdim=True)
+            )
+            d = d + step
+            if bool((step.abs().amax() <= 4 * eps * d.abs().amax()).all()):
+                break
+        return d
+
+    def encode(self, labels: torch.Tensor, n_out: int, dtype: torch.dtype) -> torch.Tensor:
+        check_labels(labels, n_out)
+        return labels
+
+    def check(self, outputs: torch.Tensor, y: torch.Tensor) -> None:
+        if y.shape != outputs.shape[:1] or y.dtype.is_floating_point or y.dtype.is_complex:
+            raise argument_error(
+                "y", f"be class indices of shape ({outputs.shape[0]},)", f"{y.dtype} of shape {tuple(y.shape)}"
+            )
+        check_labels(y, outputs.shape[1])
+
+
+class OutputForce(Cost):
+    """C = -force . outputs: a constant force on the outputs, to measure the linear response of a system."""
+
+    name = "output_force"
+
+    def __call__(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return -(outputs * y).flatten(1).sum(1)
+
+    def gradient(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return -y
+
+    def gradient_difference(self, outputs: torch.Tensor, d: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(d)
+
+    def curvature(self, outputs: torch.Tensor, y: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(v)
+
+    def displaced_unit(
+        self, outputs: torch.Tensor, y: torch.Tensor, beta: torch.Tensor | float, rhs: torch.Tensor
+    ) -> torch.Tensor:
+        return rhs + beta * y
+
+    def check(self, outputs: torch.Tensor, y: torch.Tensor) -> None:
+        return None
+
+
+def check_labels(labels: torch.Tensor, n_out: int) -> None:
+    """Raise ValueError unless labels are integers in [0, n_out)."""
+    if labels.numel() and (int(labels.min()) < 0 or int(labels.max()) >= n_out):
+        raise argument_error(
+            "y", f"hold class indices in [0, {n_out})", f"values from {int(labels.min())} to {int(labels.max())}"
+        )
+
+
+COSTS: dict[str, type[Cost]] = {"squared_error": SquaredError, "cross_entropy": CrossEntropy}

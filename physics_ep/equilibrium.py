@@ -1,0 +1,112 @@
+"""What a relaxation returns: a state, the residual that certifies it, and why the solver stopped."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+import torch
+
+State = tuple[torch.Tensor, ...]
+"""A state: one tensor (B, ...) for each block of variables (a layer, say), batch axis first."""
+
+
+class Status(enum.Enum):
+    """Why a relaxation stopped. The value is the message a user reads."""
+
+    CONVERGED = "every example's residual is within the tolerance"
+    STALLED = "the residual stopped falling above the tolerance (rounding, a kink or an oscillation)"
+    BUDGET = "the iterations ran out before the residual met the tolerance"
+    NOT_FINITE = "the state became infinite or NaN (an unstable nudge or too large a step)"
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The course of a relaxation, one row an iteration.
+
+    Attributes
+    ----------
+    residual : Tensor (K, B)
+        Dimensionless residual.
+    energy : Tensor (K, B)
+        Total energy E + beta C.
+    state : tuple of Tensor (K, B, ...)
+        States.
+    """
+
+    residual: torch.Tensor
+    energy: torch.Tensor
+    state: State
+
+
+@dataclass(frozen=True)
+class Equilibrium:
+    """A state with the evidence that it is (or is not) an equilibrium.
+
+    Attributes
+    ----------
+    state : tuple of Tensor (B, ...)
+        One tensor for each block of the system.
+    residual : Tensor (B,)
+        Largest component of the (projected) force an example, over the system's `residual_scale`. Dimensionless.
+    tolerance : float
+        What `residual` was asked to meet.
+    iterations : int
+        Iterations of the solver.
+    status : Status
+        Why the solver stopped, for the batch as a whole.
+    solver : str
+        Name of the solver.
+    displacement : tuple of Tensor (B, ...) or None
+        For a nudged phase, state minus the free state, carried as such: never the difference of two rounded
+        states.
+    contraction : float
+        Measured factor by which the residual fell an iteration, near the end (geometric mean, worst example).
+    residual_scale, residual_unit
+        One unit of `residual` in the system's own unit.
+    trace : Trace or None
+        Kept when asked for.
+    """
+
+    state: State
+    residual: torch.Tensor
+    tolerance: float
+    iterations: int
+    status: Status
+    solver: str = ""
+    displacement: State | None = None
+    contraction: float = 0.0
+    residual_scale: float = 1.0
+    residual_unit: str = ""
+    trace: Trace | None = field(default=None, repr=False)
+
+    @property
+    def converged(self) -> torch.Tensor:
+        """Bool (B,): which examples meet the tolerance. NaN never does."""
+        return self.residual <= self.tolerance
+
+    @property
+    def residual_si(self) -> torch.Tensor:
+        """Residual (B,) in `residual_unit`."""
+        return self.residual * self.residual_scale
+
+    def require(self) -> Equilibrium:
+        """Return self if every example converged, else raise `NotConverged`."""
+        if not bool(self.converged.all()):
+            raise NotConverged(self)
+        return self
+
+
+class NotConverged(RuntimeError):
+    """A state was needed that is no equilibrium. `.equilibrium` holds what was found."""
+
+    def __init__(self, equilibrium: Equilibrium, phase: str = "relaxation") -> None:
+        self.equilibrium = equilibrium
+        bad = int((~equilibrium.converged).sum())
+        worst = float(equilibrium.residual.nan_to_num(nan=float("inf")).max())
+        super().__init__(
+            f"{phase} did not converge for {bad} of {equilibrium.residual.numel()} examples: worst residual "
+            f"{worst:.2g}, tolerance {equilibrium.tolerance:.2g} after {equilibrium.iterations} iterations of "
+            f"{equilibrium.solver or 'the solver'}; {equilibrium.status.value}. Try a smaller beta, more "
+            "iterations, another solver, or on_unconverged='skip'."
+        )

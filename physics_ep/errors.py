@@ -1,0 +1,24 @@
+"""One voice for bad input: what the argument is called, what it must be, what it was."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+
+class InputError(ValueError):
+    """Bad input from a user. The command prints it as one line and exits with status 2."""
+
+
+def argument_error(name: str, must: str, was: Any) -> InputError:
+    """Build 'Argument NAME must MUST, but was WAS.'"""
+    return InputError(f"Argument {name} must {must}, but was {was}.")
+
+
+def unknown_name(name: str, given: str, known: Iterable[str]) -> InputError:
+    """Build the error for a name that is not registered, with the nearest right name."""
+    names = sorted(known)
+    close = difflib.get_close_matches(str(given), names, n=1, cutoff=0.5)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return InputError(f"Argument {name} must be one of {', '.join(names)}, but was {given!r}.{hint}")

@@ -1,0 +1,275 @@
+"""The contract of a physical system, and the generic relaxation problem that any system gives rise to.
+
+To bring a system of your own, subclass `EnergySystem` and write three methods: `energy`, `initial_state` and
+`outputs`. Everything else has a default built on them; override what your physics knows better. Run
+`validation.check_system` on the result: it names the invariant that is broken.
+
+Conventions
+-----------
+* A state is a tuple of tensors (B, ...), one a block (layer, species).
+* E(theta, x, s) is real, one number an example: (B,). The dynamics is ds/dt = force = -dE/ds.
+* dE/dtheta at a state is the partial derivative at fixed state; its contrast between phases is the EP estimate.
+* Complex states (holomorphic EP) meet real weights by an explicit cast, and autograd's gradient of a complex
+  energy is the conjugate of the derivative: a system that sets `analytic = True` promises to handle both.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from .equilibrium import State
+from .errors import argument_error
+from .nudging import Nudge
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """An input and what a system computes from it once for all phases (`EnergySystem.prepare`)."""
+
+    x: torch.Tensor
+    cache: Any = None
+
+
+class EnergySystem(nn.Module):
+    """A physical system with an energy; its parameters are trained by equilibrium propagation.
+
+    Attributes (override on the class or the instance)
+    --------------------------------------------------
+    residual_scale : float
+        The force that counts as 1 in `Equilibrium.residual`, in `residual_unit`.
+    residual_unit : str
+        SI unit of the force, or 'state units'.
+    default_solver : str
+        What `solver=None` means: 'gradient_flow', 'coordinate' or 'anderson'.
+    default_max_iterations : int
+    default_oracle : str
+        The exact gradient that EP on this system is judged by.
+    analytic : bool
+        Whether the energy is analytic in the state and accepts complex states.
+    """
+
+    residual_scale: float = 1.0
+    residual_unit: str = "state units"
+    default_solver: str = "gradient_flow"
+    default_max_iterations: int = 2000
+    default_oracle: str = "implicit"
+    analytic: bool = False
+
+    # -- required ---------------------------------------------------------------------------------------------
+
+    def energy(self, state: State, x: torch.Tensor) -> torch.Tensor:
+        """Energy of each example, (B,), differentiable in state and parameters."""
+        raise NotImplementedError
+
+    def initial_state(self, x: torch.Tensor) -> State:
+        """State from which a free phase starts."""
+        raise NotImplementedError
+
+    def outputs(self, state: State) -> torch.Tensor:
+        """Outputs (B, n_out), on which the cost acts; linear in the state."""
+        raise NotImplementedError
+
+    # -- optional ---------------------------------------------------------------------------------------------
+
+    def project(self, state: State) -> State:
+        """Nearest state within the bounds of the variables. Default: no bounds."""
+        return state
+
+    def force(self, state: State, x: torch.Tensor) -> State:
+        """-dE/ds of each block. Default: autograd of `energy`."""
+        with torch.enable_grad():
+            leaves = tuple(s.detach().requires_grad_() for s in state)
+            grads = torch.autograd.grad(self.energy(leaves, x).sum(), leaves, allow_unused=True)
+        return tuple(torch.zeros_like(s) if g is None else -g for s, g in zip(leaves, grads, strict=True))
+
+    def free_variables(self, state: State, x: torch.Tensor) -> State | None:
+        """Masks of the variables that bounds do not hold at an equilibrium (None: all are free)."""
+        return None
+
+    def prepare(self, x: torch.Tensor) -> Inputs:
+        """Check x and compute what all phases share (a clamped drive, say)."""
+        self.check_input(x)
+        return Inputs(x)
+
+    def check_input(self, x: torch.Tensor) -> None:
+        """Raise InputError if x is no input of this system."""
+        if not isinstance(x, torch.Tensor) or x.ndim < 2:
+            raise argument_error("x", "be a tensor (batch, ...)", getattr(x, "shape", type(x).__name__))
+        if not bool(torch.isfinite(x).all()):
+            raise argument_error("x", "be finite", "NaN or infinite entries")
+
+    def phase(self, inputs: Inputs, origin: State | None = None, balanced: bool = False) -> Phase:
+        """Relaxation problem of this system; see `Phase`."""
+        return Phase(self, inputs, origin, balanced)
+
+    def contrast(
+        self, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Sum over the batch of weight * [dE/dtheta(free + plus) - dE/dtheta(free + minus)].
+
+        Parameters
+        ----------
+        free, plus, minus : State
+            Free state and displacements (B, ...) from it; minus None is the free state itself.
+        weight : Tensor (B,)
+
+        Returns
+        -------
+        dict
+            Parameter name to tensor of the parameter's shape.
+
+        Notes
+        -----
+        The default differentiates the energy in float64, so that the difference costs no digits. Systems with
+        bilinear energies override it with products of (d+ - d-) and means, and need no wider type.
+        """
+        exact = widened(self)
+        wide = torch.float64
+        base = tuple(s.to(wide) for s in free)
+        up = tuple(s + d.to(wide) for s, d in zip(base, plus, strict=True))
+        down = base if minus is None else tuple(s + d.to(wide) for s, d in zip(base, minus, strict=True))
+        names = [n for n, p in exact.named_parameters() if p.requires_grad]
+        leaves = [p for p in exact.parameters() if p.requires_grad]
+        with torch.enable_grad():
+            gap = exact.energy(up, x.to(wide)) - exact.energy(down, x.to(wide))
+            grads = torch.autograd.grad((weight.to(wide) * gap).sum(), leaves, allow_unused=True)
+        own = dict(self.named_parameters())
+        return {
+            n: torch.zeros_like(own[n]) if g is None else g.to(own[n].dtype)
+            for n, g in zip(names, grads, strict=True)
+        }
+
+    def constrain(self) -> None:
+        """Put the parameters back into their physical range; called after every optimizer step."""
+
+    def default_tolerance(self, dtype: torch.dtype) -> float:
+        """Residual that counts as converged for states of this dtype."""
+        return 1e-10 if dtype == torch.float64 else 1e-6
+
+    # -- helpers ----------------------------------------------------------------------------------------------
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """dtype of the parameters, which states follow."""
+        return next((p.dtype for p in self.parameters()), torch.get_default_dtype())
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the parameters, which states follow."""
+        return next((p.device for p in self.parameters()), torch.device("cpu"))
+
+
+def widened(system: EnergySystem) -> EnergySystem:
+    """The system itself if it is float64, else a float64 copy (for systems that cannot carry displacements)."""
+    return system if system.dtype == torch.float64 else copy.deepcopy(system).double()
+
+
+class Phase:
+    """One relaxation: a system with its input and nudge, and everything constant in it computed once.
+
+    The unknown z is the state itself (origin None) or the displacement from `origin`. With `balanced`, the
+    origin's own small force is left out: the displaced phase then belongs to the system of which the origin is
+    the exact equilibrium, and an error of size r in the free state costs O(r) in a one-sided estimate, not
+    O(r / beta).
+
+    This default works for any system through `force`, in float64 for displacements. Systems that know better
+    subclass it; those with exact block updates set `exact_updates` and give `interface` and `sweep`.
+    """
+
+    exact_updates = False
+
+    def __init__(self, system: EnergySystem, inputs: Inputs, origin: State | None, balanced: bool) -> None:
+        self.inputs = inputs
+        self.nudge: Nudge | None = None
+        self.balanced = balanced
+        self.narrow = system.dtype
+        self.system = system if origin is None else widened(system)
+        self.dtype = self.system.dtype
+        self.x = inputs.x.to(self.dtype)
+        self.origin = None if origin is None else tuple(s.to(self.dtype) for s in origin)
+        self.origin_force = (
+            self._projected(self.origin, self.system.force(self.origin, self.x))
+            if self.origin is not None and balanced
+            else None
+        )
+
+    def nudged(self, nudge: Nudge | None) -> Phase:
+        """The same problem under a nudge; constants are shared."""
+        twin = copy.copy(self)
+        if nudge is not None and isinstance(nudge.y, torch.Tensor) and nudge.y.dtype.is_floating_point:
+            nudge = Nudge(nudge.cost, nudge.y.to(self.dtype), nudge.beta)
+        twin.nudge = nudge
+        return twin
+
+    def start(self) -> State:
+        """First z: the system's initial state, or no displacement."""
+        if self.origin is None:
+            return self.system.initial_state(self.x)
+        return tuple(torch.zeros_like(s) for s in self.origin)
+
+    def state(self, z: State) -> State:
+        """The state that z stands for."""
+        return z if self.origin is None else tuple(s + d for s, d in zip(self.origin, z, strict=True))
+
+    def energy(self, z: State) -> torch.Tensor:
+        """F = E + beta C at z, (B,)."""
+        state = self.state(z)
+        with torch.no_grad():
+            total = self.system.energy(state, self.x)
+            return total if self.nudge is None else total + self.nudge.energy(self.system.outputs(state))
+
+    def force(self, z: State) -> State:
+        """Projected -dF/ds at z: zero at an equilibrium, bounds included."""
+        state = self.state(z)
+        force = self.system.force(state, self.x)
+        if self.nudge is not None:
+            pull = self._cost_force(state)
+            force = tuple(f + p for f, p in zip(force, pull, strict=True))
+        force = self._projected(state, force)
+        if self.origin_force is not None:
+            force = tuple(f - f0 for f, f0 in zip(force, self.origin_force, strict=True))
+        return force
+
+    def project(self, z: State) -> State:
+        """z of the nearest state within bounds."""
+        if self.origin is None:
+            return self.system.project(z)
+        inside = self.system.project(self.state(z))
+        return tuple(s - o for s, o in zip(inside, self.origin, strict=True))
+
+    def residual(self, force: State) -> torch.Tensor:
+        """Largest component of a force, (B,), over the residual scale."""
+        return largest(force) / self.system.residual_scale
+
+    def interface(self, z: State) -> State:
+        """The blocks from which a sweep computes all others."""
+        raise NotImplementedError
+
+    def sweep(self, u: State) -> tuple[State, State, torch.Tensor]:
+        """From interface u: (next u, the z that u implies, residual of that z)."""
+        raise NotImplementedError
+
+    def _projected(self, state: State, force: State) -> State:
+        if type(self.system).project is EnergySystem.project:
+            return force
+        moved = self.system.project(tuple(s + f for s, f in zip(state, force, strict=True)))
+        return tuple(m - s for m, s in zip(moved, state, strict=True))
+
+    def _cost_force(self, state: State) -> State:
+        assert self.nudge is not None
+        with torch.enable_grad():
+            leaves = tuple(s.detach().requires_grad_() for s in state)
+            total = self.nudge.energy(self.system.outputs(leaves)).sum()
+            grads = torch.autograd.grad(total, leaves, allow_unused=True)
+        return tuple(torch.zeros_like(s) if g is None else -g for s, g in zip(leaves, grads, strict=True))
+
+
+def largest(blocks: State) -> torch.Tensor:
+    """Largest absolute entry of each example over all blocks, (B,)."""
+    worst = [b.abs().flatten(1).amax(1) for b in blocks if b[0].numel()]
+    return worst[0] if len(worst) == 1 else torch.stack(worst).amax(0)
