@@ -60,8 +60,9 @@ class Equilibrium:
     displacement : tuple of Tensor (B, ...) or None
         For a nudged phase, state minus the free state, carried as such: never the difference of two rounded
         states.
-    contraction : float
-        Measured factor by which the residual fell an iteration, near the end (geometric mean, worst example).
+    amplification : Tensor (B,) or None
+        Measured |change of state| / |change of residual vector| over the last iterations: what a unit of residual
+        is worth in the distance from the equilibrium. Feeds the noise floor.
     residual_scale, residual_unit
         One unit of `residual` in the system's own unit.
     trace : Trace or None
@@ -75,7 +76,7 @@ class Equilibrium:
     status: Status
     solver: str = ""
     displacement: State | None = None
-    contraction: float = 0.0
+    amplification: torch.Tensor | None = field(default=None, repr=False)
     residual_scale: float = 1.0
     residual_unit: str = ""
     trace: Trace | None = field(default=None, repr=False)

@@ -1,0 +1,426 @@
+"""Equilibrium propagation as a `backward`: the physics settles, is nudged, settles again, and `.grad` is filled."""
+
+from __future__ import annotations
+
+import math
+import warnings
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+from . import distributed
+from .cost import Cost, OutputForce
+from .equilibrium import Equilibrium, NotConverged, State, Status
+from .errors import InputError, argument_error, unknown_name
+from .nudging import Nudge, Stencil, centered, scheme_from_name
+from .relaxation import solve
+from .system import EnergySystem, Phase, widened
+
+ON_UNCONVERGED = ("raise", "skip", "warn")
+AUTO_FRACTION = 0.05
+"""beta='auto' is this over lambda, the curvature limit: beta * lambda = 0.05 keeps the centered bias below 1e-3."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one EP step did.
+
+    Attributes
+    ----------
+    loss : Tensor ()
+        Mean cost at the free state over the examples used.
+    outputs : Tensor (B, n_out)
+        At the free state.
+    equilibria : tuple of Equilibrium
+        The free phase, then the nudged phases in the stencil's order.
+    beta : float
+    skipped : int
+        Examples left out because a phase did not converge.
+    noise_floors : dict
+        Parameter name to a bound on the relative error of its gradient from residuals and rounding at this beta
+        (the finite-beta bias is not in it). Computed when asked for, by a float64 twin of the step.
+    noise_floor : float
+        The same for the gradient as one vector.
+    """
+
+    loss: torch.Tensor
+    outputs: torch.Tensor = field(repr=False)
+    equilibria: tuple[Equilibrium, ...] = field(repr=False)
+    beta: float
+    skipped: int
+    _floors: Callable[[], dict[str, float]] = field(repr=False)
+
+    @cached_property
+    def _all_floors(self) -> dict[str, float]:
+        return self._floors()
+
+    @property
+    def noise_floors(self) -> dict[str, float]:
+        return {name: value for name, value in self._all_floors.items() if name}
+
+    @property
+    def noise_floor(self) -> float:
+        return self._all_floors[""]
+
+
+class NegativeNudgeError(InputError):
+    """The negative nudge lies beyond the measured stability limit: F has no minimum there."""
+
+
+class EquilibriumPropagation:
+    """Gradients of the mean cost by equilibrium propagation (Scellier and Bengio 2017).
+
+    Parameters
+    ----------
+    cost : Cost
+    scheme : Stencil or str
+        `centered()` by default: its error is O(beta^2).
+    beta : float or 'auto'
+        Nudging strength > 0. 'auto' takes 0.05 / lambda, lambda the largest response of the outputs to a force
+        on them, weighted by the cost's curvature, measured on the first batch and every `measure_every` steps.
+    solver, tolerance, max_iterations
+        For `relax`; None is the system's default. Nudged phases are held to tolerance * min(1, beta).
+    on_unconverged : {'raise', 'skip', 'warn'}
+        What to do with examples of which a phase is no equilibrium: raise `NotConverged`, leave them out of the
+        mean and count them, or use them with a warning.
+    generator : torch.Generator, optional
+        For schemes that draw signs (a CPU generator); default one seeded with 0.
+    measure_every : int
+        Steps between measurements of the stability limit. A negative nudge is refused from beta * lambda = 1 on;
+        where it comes within a factor of two of the limit, it is measured at every step.
+
+    Notes
+    -----
+    The free state's displacements are carried, and the contrast is taken in them (`EnergySystem.contrast`).
+    """
+
+    def __init__(
+        self,
+        cost: Cost,
+        scheme: Stencil | str | None = None,
+        beta: float | str = 0.1,
+        solver: str | None = None,
+        tolerance: float | None = None,
+        max_iterations: int | None = None,
+        on_unconverged: str = "raise",
+        *,
+        generator: torch.Generator | None = None,
+        measure_every: int = 200,
+    ) -> None:
+        if not isinstance(cost, Cost):
+            raise argument_error("cost", "be a Cost, such as SquaredError()", type(cost).__name__)
+        if on_unconverged not in ON_UNCONVERGED:
+            raise unknown_name("on_unconverged", on_unconverged, ON_UNCONVERGED)
+        self.cost = cost
+        self.scheme = centered() if scheme is None else scheme_from_name(scheme)
+        self.auto = beta == "auto"
+        self.beta = math.nan if self.auto else check_beta(beta)
+        self.solver = solver
+        self.tolerance = tolerance
+        self.max_iterations = max_iterations
+        self.on_unconverged = on_unconverged
+        self.generator = torch.Generator().manual_seed(0) if generator is None else generator
+        self.measure_every = measure_every
+        self.stability_limit = math.inf
+        """Largest |beta| of a negative nudge, 1 / lambda, as last measured."""
+        self._measured: tuple[Any, int] | None = None
+        self._broadcast: Any = None
+
+    def __repr__(self) -> str:
+        beta = "auto" if self.auto else f"{self.beta:g}"
+        return f"EquilibriumPropagation({type(self.cost).__name__}(), {self.scheme.name}, beta={beta})"
+
+    def backward(
+        self, system: EnergySystem, x: torch.Tensor, y: torch.Tensor, *, sync: bool = True
+    ) -> Step:
+        """Add the EP estimate of the gradient of the mean cost to `.grad` of the system's parameters.
+
+        Parameters
+        ----------
+        system : EnergySystem
+        x : Tensor (B, ...)
+        y : Tensor
+            Targets, as the cost takes them.
+        sync : bool
+            Under torch.distributed, reduce `.grad` over the ranks (False to accumulate first).
+
+        Returns
+        -------
+        Step
+
+        Raises
+        ------
+        NotConverged
+            With on_unconverged='raise'.
+        NegativeNudgeError
+            If the scheme nudges negatively beyond the stability limit.
+        InputError
+            If an argument does not fit the system.
+        """
+        if isinstance(system, nn.parallel.DistributedDataParallel):
+            raise TypeError(
+                "Argument system must not be wrapped in DistributedDataParallel, whose hooks miss EP's gradients: "
+                "pass the system itself; backward() reduces them."
+            )
+        if not isinstance(system, EnergySystem):
+            raise TypeError(f"Argument system must be an EnergySystem, but was {type(system).__name__}.")
+        if distributed.is_distributed() and (self._broadcast is None or self._broadcast() is not system):
+            distributed.broadcast_parameters(system)
+            self._broadcast = weakref.ref(system)
+        with torch.no_grad():
+            grads, step, used = self._estimate(system, x, y)
+        if sync and distributed.is_distributed():
+            everyone = distributed.total(float(used), system.device)
+            for g in grads.values():
+                g.mul_(used / max(everyone, 1.0))
+            distributed.all_reduce(grads)
+        for name, p in system.named_parameters():
+            if p.requires_grad and name in grads:
+                p.grad = grads[name] if p.grad is None else p.grad + grads[name]
+        return step
+
+    def _estimate(
+        self, system: EnergySystem, x: torch.Tensor, y: torch.Tensor
+    ) -> tuple[dict[str, torch.Tensor], Step, int]:
+        if self.scheme.analytic:
+            raise InputError(
+                f"Argument scheme must not be {self.scheme.name!r} for {type(system).__name__}: complex nudges need "
+                "an analytic energy with complex states. Use 'centered'."
+            )
+        inputs = system.prepare(x)
+        options = {"solver": self.solver, "max_iterations": self.max_iterations}
+        free = solve(system.phase(inputs), tolerance=self.tolerance, **options)  # type: ignore[arg-type]
+        outputs = system.outputs(free.state)
+        self.cost.check(outputs, y)
+        self._refuse(free, "The free phase")
+        base = system.phase(inputs, origin=free.state, balanced=True)
+        self._measure(system, base, free, y)
+
+        signs = None
+        if self.scheme.random:
+            draw = torch.randint(0, 2, (x.shape[0],), generator=self.generator)
+            signs = (2 * draw - 1).to(outputs)
+        tolerance = None if self.tolerance is None else self.tolerance * min(1.0, self.beta)
+        phases: dict[int, Equilibrium] = {}
+        previous: tuple[complex, State] | None = None
+        for i, node in enumerate(self.scheme.nodes):
+            if node == 0:
+                continue
+            strength = self.beta * float(node.real)
+            beta = strength if signs is None else strength * signs
+            phase = base.nudged(Nudge(self.cost, y, beta))
+            start = None
+            if previous is not None:
+                # The displacement is linear in beta to first order.
+                scale = float((node / previous[0]).real)
+                start = phase.project(tuple(scale * d.to(phase.dtype) for d in previous[1]))
+            found = solve(phase, tolerance=tolerance, start=start, **options)  # type: ignore[arg-type]
+            self._refuse(found, f"The phase nudged by {strength:+.3g}")
+            assert found.displacement is not None
+            phases[i] = found
+            previous = (node, found.displacement)
+
+        keep = free.converged
+        for found in phases.values():
+            keep = keep & found.converged
+        if self.on_unconverged != "skip":
+            keep = torch.ones_like(keep)
+        used = int(keep.sum())
+        grads = self._contrast(system, free, phases, x, signs, keep)
+        weight = keep.to(outputs) / max(used, 1)
+        loss = (self.cost(outputs, y) * weight).nan_to_num(nan=0.0).sum()
+        versions = [p._version for p in system.parameters()]
+
+        def floors() -> dict[str, float]:
+            if versions != [p._version for p in system.parameters()]:
+                raise RuntimeError("The noise floor must be read before the parameters change: ask before step().")
+            return self._noise_floors(system, x, y, free, phases, signs, keep, grads)
+
+        step = Step(
+            loss=loss,
+            outputs=outputs,
+            equilibria=(free, *phases.values()),
+            beta=self.beta,
+            skipped=x.shape[0] - used,
+            _floors=floors,
+        )
+        return grads, step, used
+
+    def _contrast(
+        self,
+        system: EnergySystem,
+        free: Equilibrium,
+        phases: dict[int, Equilibrium],
+        x: torch.Tensor,
+        signs: torch.Tensor | None,
+        keep: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        """The stencil's sum of contrasts over beta, mean over the examples kept."""
+        state = _masked(free.state, keep)
+        weight = keep.to(state[0]) / max(int(keep.sum()), 1)
+        if signs is not None:
+            weight = weight * signs
+        grads: dict[str, torch.Tensor] = {}
+        for i, j, w in self.scheme.pairs():
+            plus = _masked(phases[i].displacement, keep)
+            minus = None if j is None else _masked(phases[j].displacement, keep)
+            part = system.contrast(state, plus, minus, x, weight * (float(complex(w).real) / self.beta))
+            grads = part if not grads else {n: grads[n] + part[n] for n in grads}
+        return grads
+
+    def _noise_floors(
+        self,
+        system: EnergySystem,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        free: Equilibrium,
+        phases: dict[int, Equilibrium],
+        signs: torch.Tensor | None,
+        keep: torch.Tensor,
+        grads: dict[str, torch.Tensor],
+    ) -> dict[str, float]:
+        """Twice the distance to the same estimate taken in float64 with the residuals driven to their floor."""
+        with torch.no_grad():
+            twin = widened(system)
+            wide = twin.dtype
+            inputs = twin.prepare(x.to(wide))
+            target = y.to(wide) if y.dtype.is_floating_point else y
+            options = {"solver": self.solver, "max_iterations": self.max_iterations}
+            tight = 1e-15
+            settled = solve(
+                twin.phase(inputs), start=tuple(s.to(wide) for s in free.state), tolerance=tight, **options
+            )
+            base = twin.phase(inputs, origin=settled.state, balanced=True)
+            better = {}
+            for i, found in phases.items():
+                strength = self.beta * float(complex(self.scheme.nodes[i]).real)
+                beta = strength if signs is None else strength * signs.to(wide)
+                assert found.displacement is not None
+                start = tuple(d.to(wide) for d in found.displacement)
+                phase = base.nudged(Nudge(self.cost, target, beta))
+                better[i] = solve(phase, start=start, tolerance=tight * abs(strength), **options)
+            signs = None if signs is None else signs.to(wide)
+            reference = self._contrast(twin, settled, better, inputs.x, signs, keep)
+        eps = torch.finfo(wide).eps
+        floors = {}
+        squares = [0.0, 0.0]
+        for name, g in grads.items():
+            size = float(reference[name].norm())
+            error = 2 * float((reference[name] - g.to(wide)).norm()) + 8 * eps * size
+            floors[name] = error / size if size > 0 else (0.0 if error == 0 else math.inf)
+            squares[0] += error**2
+            squares[1] += size**2
+        floors[""] = math.sqrt(squares[0] / squares[1]) if squares[1] > 0 else 0.0
+        return floors
+
+    def _refuse(self, found: Equilibrium, phase: str) -> None:
+        """Apply `on_unconverged` to one phase."""
+        if found.status is Status.CONVERGED or self.on_unconverged == "skip":
+            return
+        if self.on_unconverged == "raise":
+            raise NotConverged(found, phase)
+        warnings.warn(str(NotConverged(found, phase)), stacklevel=4)
+
+    def _measure(self, system: EnergySystem, base: Phase, free: Equilibrium, y: torch.Tensor) -> None:
+        """Measure the stability limit when due; set an automatic beta; refuse a negative nudge beyond the limit."""
+        if not (self.auto or self.scheme.has_negative):
+            return
+        known, age = (None, 0) if self._measured is None else self._measured
+        due = known is None or known() is not system or age >= self.measure_every
+        if due or self.beta > 0.5 * self.stability_limit:
+            curvature = curvature_limit(system, base, free, self.cost, y, solver=self.solver)
+            self.stability_limit = 1 / curvature if curvature > 0 else math.inf
+            age = 0
+            if self.auto:
+                self.beta = AUTO_FRACTION * self.stability_limit if curvature > 0 else AUTO_FRACTION
+        self._measured = (weakref.ref(system), age + 1)
+        if self.scheme.has_negative and self.beta >= self.stability_limit:
+            raise NegativeNudgeError(
+                f"Argument beta must be below {self.stability_limit:.3g}, where the system nudged by -beta loses its "
+                f"minimum (measured: 1 / lambda), but was {self.beta:g}. Lower beta, or use beta='auto' or 'positive'."
+            )
+
+
+def curvature_limit(
+    system: EnergySystem,
+    base: Phase,
+    free: Equilibrium,
+    cost: Cost,
+    y: torch.Tensor,
+    *,
+    solver: str | None = None,
+    force: float = 1e-3,
+    iterations: int = 40,
+) -> float:
+    """Lambda: the largest curvature of the cost along what the outputs do under a force on them.
+
+    F = E + beta C has its minimum near the free state while beta > -1 / lambda, where lambda is the largest
+    eigenvalue of C'' P H^-1 P^T (H the Hessian of E, P the projection on the outputs): for the squared error
+    1 / lambda is the smallest Schur complement of H on the outputs. Power iteration; each product with
+    P H^-1 P^T is a relaxation under a small constant force on the outputs, so any system can do it.
+
+    Parameters
+    ----------
+    base : Phase
+        At the free state, balanced.
+    force : float
+        Size of the force, in units of the cost's gradient.
+    iterations : int
+        At most; it stops when the estimate changes by less than 0.5 %.
+
+    Returns
+    -------
+    float
+        Largest over the converged examples of the batch; 0 if nothing responds.
+    """
+    outputs = system.outputs(free.state)
+    generator = torch.Generator().manual_seed(0)
+    v = torch.randn(outputs.shape, generator=generator, dtype=torch.float64).to(outputs)
+    tiny = torch.finfo(outputs.dtype).tiny
+    usable = free.converged
+    before = 0.0
+    largest = 0.0
+    for _ in range(iterations):
+        v = v / v.norm(dim=1, keepdim=True).clamp_min(tiny)
+        pull = cost.curvature(outputs, y, v)
+        phase = base.nudged(Nudge(OutputForce(), pull, force))
+        found = solve(phase, solver=solver, tolerance=1e-4 * force)
+        assert found.displacement is not None
+        good = found.converged & usable
+        if not bool(good.any()):
+            raise NotConverged(found, "The response to a small force on the outputs")
+        response = system.outputs(found.displacement) / force
+        rayleigh = (pull * response).sum(1) / (v * pull).sum(1).clamp_min(tiny)
+        largest = float(rayleigh[good].max())
+        v = response
+        if abs(largest - before) <= 5e-3 * abs(largest):
+            break
+        before = largest
+    return max(largest, 0.0)
+
+
+def check_beta(beta: float | str) -> float:
+    """Return beta if it is a positive finite number, else raise InputError."""
+    number = isinstance(beta, int | float) and not isinstance(beta, bool)
+    if not number or not 0 < float(beta) < math.inf:
+        raise argument_error(
+            "beta", "be a positive number or 'auto' (the scheme, such as negative(), carries the sign)", repr(beta)
+        )
+    return float(beta)
+
+
+def _masked(blocks: State | None, keep: torch.Tensor) -> State:
+    """Blocks with the examples left out set to zero, so that their NaN cannot leak into a sum."""
+    assert blocks is not None
+    if bool(keep.all()):
+        return blocks
+    zeroed = []
+    for b in blocks:
+        rows = keep.view(-1, *[1] * (b.ndim - 1))
+        zeroed.append(torch.where(rows, b, torch.zeros_like(b)))
+    return tuple(zeroed)
