@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from typing import Any
 
 Function = Callable[..., Any]
+X = Any
+"""A number or an array of the namespace."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class UnitFunctions:
     anchor: Function
     displaced: Function
 
-    def difference(self, p: Any, d: Any) -> Any:
+    def difference(self, p: X, d: X) -> X:
         """sigma(p + d) - sigma(p), rounding-safe."""
         return self.displaced(d, *self.anchor(p))
 
@@ -70,6 +72,9 @@ class Unit:
         Least and greatest state.
     analytic : bool
         Whether Psi and sigma continue to complex arguments.
+    quadratic : bool
+        Whether Psi = s^2 / 2 within the bounds. A nudge beta (s - y)^2 / 2 then keeps the unit's form:
+        s = sigma((p + beta y) / (1 + beta)).
     make : callable (xp) -> UnitFunctions
     """
 
@@ -77,6 +82,7 @@ class Unit:
     kind: int
     bounds: tuple[float, float]
     analytic: bool
+    quadratic: bool
     make: Callable[[Any], UnitFunctions]
 
 
@@ -154,22 +160,22 @@ class Coupling:
 def linear(xp: Any) -> UnitFunctions:
     """Linear unit: Psi = s^2 / 2, sigma(p) = p."""
 
-    def potential(s):  # type: ignore[no-untyped-def]
+    def potential(s: X) -> X:
         return 0.5 * s * s
 
-    def inverse(s):  # type: ignore[no-untyped-def]
+    def inverse(s: X) -> X:
         return s
 
-    def response(p):  # type: ignore[no-untyped-def]
+    def response(p: X) -> X:
         return p
 
-    def slope(p):  # type: ignore[no-untyped-def]
+    def slope(p: X) -> X:
         return 0 * p + 1
 
-    def anchor(p):  # type: ignore[no-untyped-def]
+    def anchor(p: X) -> X:
         return ()
 
-    def displaced(d):  # type: ignore[no-untyped-def]
+    def displaced(d: X) -> X:
         return d
 
     return UnitFunctions(potential, inverse, response, slope, slope, anchor, displaced)
@@ -181,26 +187,26 @@ def hard_sigmoid(xp: Any) -> UnitFunctions:
     The slope at the kinks p = 0 and p = 1 is taken from outside: 0.
     """
 
-    def potential(s):  # type: ignore[no-untyped-def]
+    def potential(s: X) -> X:
         return 0.5 * s * s
 
-    def inverse(s):  # type: ignore[no-untyped-def]
+    def inverse(s: X) -> X:
         return s
 
-    def response(p):  # type: ignore[no-untyped-def]
+    def response(p: X) -> X:
         return xp.clip(p, 0.0, 1.0)
 
-    def slope(p):  # type: ignore[no-untyped-def]
+    def slope(p: X) -> X:
         return (0 * p + 1) * ((p > 0) & (p < 1))
 
-    def curvature(s):  # type: ignore[no-untyped-def]
+    def curvature(s: X) -> X:
         return 0 * s + 1
 
-    def anchor(p):  # type: ignore[no-untyped-def]
+    def anchor(p: X) -> X:
         # The last is clip(0, -p, 1 - p): how far the state lies from its drive.
         return -p, 1 - p, xp.clip(p, 0.0, 1.0) - p
 
-    def displaced(d, below, above, overhang):  # type: ignore[no-untyped-def]
+    def displaced(d: X, below: X, above: X, overhang: X) -> X:
         return xp.clip(d, below, above) - overhang
 
     return UnitFunctions(potential, inverse, response, slope, curvature, anchor, displaced)
@@ -213,25 +219,26 @@ def logistic(xp: Any) -> UnitFunctions:
     cancels; written with exp(-|d|), it does not overflow.
     """
 
-    def potential(s):  # type: ignore[no-untyped-def]
+    # Adding (s == 0) inside the logarithm makes 0 log 0 = 0, also for automatic differentiation.
+    def potential(s: X) -> X:
         return s * xp.log(s + (s == 0)) + (1 - s) * xp.log1p(-s + (s == 1))
 
-    def inverse(s):  # type: ignore[no-untyped-def]
+    def inverse(s: X) -> X:
         return xp.log(s) - xp.log1p(-s)
 
-    def response(p):  # type: ignore[no-untyped-def]
+    def response(p: X) -> X:
         return 1 / (1 + xp.exp(-p))
 
-    def slope(p):  # type: ignore[no-untyped-def]
+    def slope(p: X) -> X:
         return 1 / ((1 + xp.exp(-p)) * (1 + xp.exp(p)))
 
-    def curvature(s):  # type: ignore[no-untyped-def]
+    def curvature(s: X) -> X:
         return 1 / (s * (1 - s))
 
-    def anchor(p):  # type: ignore[no-untyped-def]
+    def anchor(p: X) -> X:
         return 1 / (1 + xp.exp(-p)), 1 / (1 + xp.exp(p))
 
-    def displaced(d, u, v):  # type: ignore[no-untyped-def]
+    def displaced(d: X, u: X, v: X) -> X:
         fall = xp.exp(-abs(d))
         rise = xp.sign(d) * u * v * -xp.expm1(-abs(d))
         return rise / xp.where(d > 0, u + v * fall, v + u * fall)
@@ -246,25 +253,25 @@ def tanh(xp: Any) -> UnitFunctions:
     t (1 - T^2) / (1 + T t) with T = tanh p and t = tanh d, it stands when both saturate.
     """
 
-    def potential(s):  # type: ignore[no-untyped-def]
+    def potential(s: X) -> X:
         return 0.5 * ((1 + s) * xp.log1p(s + (s == -1)) + (1 - s) * xp.log1p(-s + (s == 1)))
 
-    def inverse(s):  # type: ignore[no-untyped-def]
+    def inverse(s: X) -> X:
         return xp.arctanh(s)
 
-    def response(p):  # type: ignore[no-untyped-def]
+    def response(p: X) -> X:
         return xp.tanh(p)
 
-    def slope(p):  # type: ignore[no-untyped-def]
+    def slope(p: X) -> X:
         return 4 / ((1 + xp.exp(-2 * p)) * (1 + xp.exp(2 * p)))
 
-    def curvature(s):  # type: ignore[no-untyped-def]
+    def curvature(s: X) -> X:
         return 1 / ((1 - s) * (1 + s))
 
-    def anchor(p):  # type: ignore[no-untyped-def]
+    def anchor(p: X) -> X:
         return 1 / (1 + xp.exp(-2 * p)), 1 / (1 + xp.exp(2 * p))
 
-    def displaced(d, u, v):  # type: ignore[no-untyped-def]
+    def displaced(d: X, u: X, v: X) -> X:
         fall = xp.exp(-2 * abs(d))
         rise = 2 * xp.sign(d) * u * v * -xp.expm1(-2 * abs(d))
         return rise / xp.where(d > 0, u + v * fall, v + u * fall)
@@ -278,13 +285,13 @@ def tanh(xp: Any) -> UnitFunctions:
 def identity_factor(xp: Any) -> Factor:
     """The factor v itself."""
 
-    def value(v):  # type: ignore[no-untyped-def]
+    def value(v: X) -> X:
         return v
 
-    def derivative(v):  # type: ignore[no-untyped-def]
+    def derivative(v: X) -> X:
         return 0 * v + 1
 
-    def difference(v, d):  # type: ignore[no-untyped-def]
+    def difference(v: X, d: X) -> X:
         return d
 
     return Factor(value, derivative, difference)
@@ -293,25 +300,25 @@ def identity_factor(xp: Any) -> Factor:
 def hopfield_coupling(xp: Any) -> CouplingFunctions:
     """Hopfield coupling: e = -w a b, rank 1 (Hopfield 1984, eq. 5, states being the amplifiers' outputs)."""
 
-    def energy(w, a, b):  # type: ignore[no-untyped-def]
+    def energy(w: X, a: X, b: X) -> X:
         return -w * a * b
 
-    def slope(w, a, b):  # type: ignore[no-untyped-def]
+    def slope(w: X, a: X, b: X) -> X:
         return -w * b
 
-    def curvature(w, a, b):  # type: ignore[no-untyped-def]
+    def curvature(w: X, a: X, b: X) -> X:
         return 0 * a
 
-    def mixed(w, a, b):  # type: ignore[no-untyped-def]
+    def mixed(w: X, a: X, b: X) -> X:
         return -w
 
-    def weight_slope(a, b):  # type: ignore[no-untyped-def]
+    def weight_slope(a: X, b: X) -> X:
         return -a * b
 
-    def slope_difference(w, a, b, da, db):  # type: ignore[no-untyped-def]
+    def slope_difference(w: X, a: X, b: X, da: X, db: X) -> X:
         return -w * db
 
-    def weight_slope_difference(a, b, da, db):  # type: ignore[no-untyped-def]
+    def weight_slope_difference(a: X, b: X, da: X, db: X) -> X:
         return -(da * (b + 0.5 * db) + db * (a + 0.5 * da))
 
     factor = identity_factor(xp)
@@ -333,15 +340,15 @@ INFINITY = float("inf")
 UNITS: dict[str, Unit] = {
     unit.name: unit
     for unit in (
-        Unit("linear", 0, (-INFINITY, INFINITY), True, linear),
-        Unit("hard_sigmoid", 1, (0.0, 1.0), False, hard_sigmoid),
-        Unit("tanh", 2, (-1.0, 1.0), True, tanh),
-        Unit("logistic", 3, (0.0, 1.0), True, logistic),
+        Unit("linear", 0, (-INFINITY, INFINITY), analytic=True, quadratic=True, make=linear),
+        Unit("hard_sigmoid", 1, (0.0, 1.0), analytic=False, quadratic=True, make=hard_sigmoid),
+        Unit("tanh", 2, (-1.0, 1.0), analytic=True, quadratic=False, make=tanh),
+        Unit("logistic", 3, (0.0, 1.0), analytic=True, quadratic=False, make=logistic),
     )
 }
 """Unit laws by name."""
 
 COUPLINGS: dict[str, Coupling] = {
-    coupling.name: coupling for coupling in (Coupling("hopfield", 0, True, hopfield_coupling),)
+    coupling.name: coupling for coupling in (Coupling("hopfield", 0, analytic=True, make=hopfield_coupling),)
 }
 """Coupling laws by name."""
