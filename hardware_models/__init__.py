@@ -1,1 +1,24 @@
-"""TBD."""
+"""Substrates: physical systems that learn, and the devices that they are made of."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .circuit import Circuit
+    from .hopfield import HopfieldNetwork
+
+_HOME = {"Circuit": "circuit", "HopfieldNetwork": "hopfield"}
+
+__all__ = ["Circuit", "HopfieldNetwork"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -123,6 +123,7 @@ class Layered(EnergySystem):
             Dense(n_in, n_out, gain, generator) for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True)
         )
         names = [activation] * (len(sizes) - 2) + [output_activation]
+        self.smooth = "hard_sigmoid" not in names
         self.bounds = [UNITS[name].bounds for name in names]
         self.units = [UNITS[name].make(torch) for name in names]
 
@@ -154,6 +155,10 @@ class Layered(EnergySystem):
         drives = self.drives(state, self.layers[0].biased(x))
         return tuple(unit.slope(p) > 0 for p, unit in zip(drives, self.units, strict=True))
 
+    def curvature_diagonal(self, state: State, x: torch.Tensor) -> State | None:
+        limit = 1 / torch.finfo(self.dtype).eps
+        return tuple(unit.curvature(s).clamp(max=limit) for s, unit in zip(state, self.units, strict=True))
+
     def check_input(self, x: torch.Tensor) -> None:
         if not isinstance(x, torch.Tensor) or x.ndim != 2 or x.shape[1] != self.sizes[0]:
             raise argument_error(
@@ -165,8 +170,7 @@ class Layered(EnergySystem):
 
     def prepare(self, x: torch.Tensor) -> Inputs:
         self.check_input(x)
-        with torch.no_grad():
-            return Inputs(x, self.layers[0].biased(x))
+        return Inputs(x, self.layers[0].biased(x))
 
     def phase(self, inputs: Inputs, origin: State | None = None, balanced: bool = False) -> LayeredPhase:
         return LayeredPhase(self, inputs, origin, balanced)
@@ -232,6 +236,7 @@ class LayeredPhase(Phase):
     """
 
     exact_updates = True
+    differentiable_updates = True
 
     def __init__(self, system: Layered, inputs: Inputs, origin: State | None, balanced: bool) -> None:
         self.system: Layered = system

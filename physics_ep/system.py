@@ -51,6 +51,10 @@ class EnergySystem(nn.Module):
         The exact gradient that EP on this system is judged by.
     analytic : bool
         Whether the energy is analytic in the state and accepts complex states.
+    smooth : bool
+        Whether the energy is smooth and the variables unbounded, so that a stencil reaches its declared order.
+    descends : bool
+        Whether equilibria are minima that relaxation approaches from above (not so for skew-gradient systems).
     """
 
     residual_scale: float = 1.0
@@ -59,6 +63,8 @@ class EnergySystem(nn.Module):
     default_max_iterations: int = 2000
     default_oracle: str = "implicit"
     analytic: bool = False
+    smooth: bool = True
+    descends: bool = True
 
     # -- required ---------------------------------------------------------------------------------------------
 
@@ -89,6 +95,10 @@ class EnergySystem(nn.Module):
 
     def free_variables(self, state: State, x: torch.Tensor) -> State | None:
         """Masks of the variables that bounds do not hold at an equilibrium (None: all are free)."""
+        return None
+
+    def curvature_diagonal(self, state: State, x: torch.Tensor) -> State | None:
+        """Positive estimate of the diagonal of d2E/ds2, to precondition linear solves (None: ones)."""
         return None
 
     def prepare(self, x: torch.Tensor) -> Inputs:
@@ -178,10 +188,12 @@ class Phase:
     O(r / beta).
 
     This default works for any system through `force`, in float64 for displacements. Systems that know better
-    subclass it; those with exact block updates set `exact_updates` and give `interface` and `sweep`.
+    subclass it; those with exact block updates set `exact_updates` and give `interface` and `sweep`, and
+    `differentiable_updates` if autograd can follow them.
     """
 
     exact_updates = False
+    differentiable_updates = False
 
     def __init__(self, system: EnergySystem, inputs: Inputs, origin: State | None, balanced: bool) -> None:
         self.inputs = inputs

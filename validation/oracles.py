@@ -1,0 +1,312 @@
+"""Gradients that owe nothing to equilibrium propagation, to judge it by.
+
+All of them work in float64 whatever the system's dtype, differentiate `energy` by autograd rather than use a
+system's own `force`, `phase` or `contrast`, and return the gradient of the batch mean of the cost.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from scipy.sparse.linalg import LinearOperator, minres
+from torch import nn
+
+from physics_ep.cost import Cost
+from physics_ep.equilibrium import Equilibrium, State
+from physics_ep.errors import InputError, argument_error
+from physics_ep.relaxation import flat, relax, unflat
+from physics_ep.system import EnergySystem, widened
+
+
+class Gradients(dict[str, torch.Tensor]):
+    """Parameter name to gradient, with the evidence for it.
+
+    Attributes
+    ----------
+    loss : float
+        Mean cost at the free state.
+    residual : float
+        Worst dimensionless residual of the free state.
+    adjoint_residual : float
+        Relative residual of the adjoint solve (implicit differentiation only).
+    """
+
+    loss: float = float("nan")
+    residual: float = float("nan")
+    adjoint_residual: float = 0.0
+
+
+class OracleError(RuntimeError):
+    """An oracle could not certify its own answer."""
+
+
+def wide_target(y: torch.Tensor) -> torch.Tensor:
+    """Float targets in float64; class indices as they are."""
+    return y.double() if y.dtype.is_floating_point else y
+
+
+def free_state(system: EnergySystem, x: torch.Tensor, tolerance: float, max_iterations: int | None) -> Equilibrium:
+    """Certified free equilibrium of a float64 system."""
+    budget = 20 * system.default_max_iterations if max_iterations is None else max_iterations
+    return relax(system, x, tolerance=tolerance, max_iterations=budget).require()
+
+
+def implicit_gradient(
+    system: EnergySystem,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    cost: Cost,
+    *,
+    tolerance: float = 1e-12,
+    adjoint_tolerance: float = 1e-10,
+    max_iterations: int | None = None,
+) -> Gradients:
+    """Implicit differentiation at the free equilibrium: EP's exact target (Scellier and Bengio 2017, theorem 1).
+
+    With H = d2E/ds2 and H lambda = dC/ds at the equilibrium, dL/dtheta = -(d2E/dtheta ds) lambda. Variables that
+    bounds hold do not move with theta and are left out. The adjoint system is solved matrix-free by MINRES (H is
+    symmetric; it need not be definite), preconditioned by the system's curvature, and repeated on its own
+    residual until that is below `adjoint_tolerance`.
+
+    Parameters
+    ----------
+    system : EnergySystem
+    x, y : Tensor
+        Batch, targets as the cost takes them.
+    cost : Cost
+    tolerance : float
+        Residual of the free state.
+    adjoint_tolerance : float
+        Relative residual of the adjoint solve.
+    max_iterations : int, optional
+        Of the free relaxation; default 20 times the system's.
+
+    Returns
+    -------
+    Gradients
+        Name to tensor (float64) of the parameter's shape.
+
+    Raises
+    ------
+    NotConverged
+        If the free state is no equilibrium.
+    OracleError
+        If the adjoint solve does not reach its tolerance (a singular Hessian, say).
+    """
+    twin = widened(system)
+    x = x.double()
+    y = wide_target(y)
+    free = free_state(twin, x, tolerance, max_iterations)
+    named = [(n, p) for n, p in twin.named_parameters() if p.requires_grad]
+    with torch.enable_grad():
+        state = tuple(s.detach().requires_grad_() for s in free.state)
+        slope = torch.autograd.grad(twin.energy(state, x).sum(), state, create_graph=True)
+        loss = cost(twin.outputs(state), y)
+        pull = torch.autograd.grad(loss.sum(), state, allow_unused=True)
+    mask = twin.free_variables(free.state, x)
+    shapes = [s.shape for s in state]
+    keep = torch.ones_like(flat(free.state)) if mask is None else flat(tuple(m.double() for m in mask))
+    right = keep * flat(tuple(torch.zeros_like(s) if g is None else g for s, g in zip(state, pull, strict=True)))
+
+    def hessian(v: torch.Tensor) -> torch.Tensor:
+        grads = torch.autograd.grad(slope, state, unflat(keep * v, shapes), retain_graph=True, allow_unused=True)
+        product = flat(tuple(torch.zeros_like(s) if g is None else g for s, g in zip(state, grads, strict=True)))
+        # The identity on held variables keeps the operator regular.
+        return keep * product + (1 - keep) * v
+
+    diagonal = twin.curvature_diagonal(free.state, x)
+    scale = torch.ones_like(keep) if diagonal is None else torch.where(keep > 0, flat(diagonal), 1.0)
+    multiplier, adjoint_residual = _solve_adjoint(hessian, right, 1 / scale, adjoint_tolerance)
+    with torch.enable_grad():
+        coupled = sum(
+            ((g * v).sum() for g, v in zip(slope, unflat(keep * multiplier, shapes), strict=True)),
+            torch.zeros((), dtype=torch.float64, device=x.device),
+        )
+        grads = torch.autograd.grad(-coupled / x.shape[0], [p for _, p in named], allow_unused=True)
+    found = Gradients(
+        (n, torch.zeros_like(p) if g is None else g.detach()) for (n, p), g in zip(named, grads, strict=True)
+    )
+    found.loss = float(loss.detach().mean())
+    found.residual = float(free.residual.max())
+    found.adjoint_residual = adjoint_residual
+    return found
+
+
+def _solve_adjoint(
+    hessian: Callable[[torch.Tensor], torch.Tensor],
+    right: torch.Tensor,
+    inverse_diagonal: torch.Tensor,
+    tolerance: float,
+) -> tuple[torch.Tensor, float]:
+    """Solve H lambda = right; return it and |right - H lambda| / |right|."""
+    shape, device, n = right.shape, right.device, right.numel()
+
+    def product(v: np.ndarray) -> np.ndarray:
+        return hessian(torch.from_numpy(v.reshape(shape)).to(device)).cpu().numpy().ravel()
+
+    operator = LinearOperator((n, n), matvec=product, dtype=np.float64)
+    weights = inverse_diagonal.cpu().numpy().ravel()
+    scaling = LinearOperator((n, n), matvec=lambda v: weights * v, dtype=np.float64)
+    size = float(right.norm())
+    solution = torch.zeros_like(right)
+    if size == 0:
+        return solution, 0.0
+    relative = float("inf")
+    for _ in range(8):
+        miss = right - hessian(solution)
+        now = float(miss.norm()) / size
+        if now <= tolerance:
+            return solution, now
+        if not now < 0.5 * relative:
+            break
+        relative = now
+        step, _ = minres(operator, miss.cpu().numpy().ravel(), rtol=1e-10, maxiter=20 * 500, M=scaling)
+        solution = solution + torch.from_numpy(step.reshape(shape)).to(device)
+    raise OracleError(
+        f"The adjoint system was solved to a relative residual of {now:.2g} only, not {tolerance:.2g}: the Hessian at "
+        "the free state is singular or nearly so (a bifurcation, or an ungrounded direction)."
+    )
+
+
+def finite_difference_gradient(
+    system: EnergySystem,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    cost: Cost,
+    *,
+    step: float = 1e-5,
+    tolerance: float = 1e-13,
+    max_iterations: int | None = None,
+) -> Gradients:
+    """Central differences of the equilibrium's cost in every single parameter; error O(step^2). Small systems only.
+
+    Parameters
+    ----------
+    step : float
+        Change of a parameter, in its unit.
+
+    Returns
+    -------
+    Gradients
+    """
+    twin = copy.deepcopy(system).double()
+    x, y = x.double(), wide_target(y)
+
+    def loss() -> float:
+        free = free_state(twin, x, tolerance, max_iterations)
+        return float(cost(twin.outputs(free.state), y).mean())
+
+    found = Gradients()
+    with torch.no_grad():
+        for name, p in twin.named_parameters():
+            if not p.requires_grad:
+                continue
+            grad = torch.zeros_like(p)
+            values, slots = p.view(-1), grad.view(-1)
+            for i in range(p.numel()):
+                kept = float(values[i])
+                values[i] = kept + step
+                up = loss()
+                values[i] = kept - step
+                down = loss()
+                values[i] = kept
+                slots[i] = (up - down) / (2 * step)
+            found[name] = grad
+        found.loss = loss()
+    return found
+
+
+def bptt_gradient(
+    system: EnergySystem,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    cost: Cost,
+    *,
+    iterations: int = 100,
+    step: float | None = None,
+) -> Gradients:
+    """Backprop through time: autograd through `iterations` steps of the relaxation from the initial state.
+
+    The steps are the system's exact block updates where autograd can follow them, else explicit descent
+    s <- s - step dE/ds within the bounds.
+
+    Parameters
+    ----------
+    iterations : int
+        Steps to unroll. `residual` of the result says how far from equilibrium they ended.
+    step : float, optional
+        Of explicit descent, in state units per force unit; default 0.1.
+
+    Returns
+    -------
+    Gradients
+    """
+    if iterations < 1:
+        raise argument_error("iterations", "be at least 1", iterations)
+    twin = widened(system)
+    x, y = x.double(), wide_target(y)
+    named = [(n, p) for n, p in twin.named_parameters() if p.requires_grad]
+    with torch.enable_grad():
+        inputs = twin.prepare(x)
+        phase = twin.phase(inputs)
+        if phase.differentiable_updates and step is None:
+            u = phase.interface(phase.start())
+            for _ in range(iterations):
+                u, state, residual = phase.sweep(u)
+        else:
+            h = 0.1 if step is None else step
+            state = tuple(s.requires_grad_() for s in twin.initial_state(x))
+            for _ in range(iterations):
+                slope = torch.autograd.grad(twin.energy(state, x).sum(), state, create_graph=True)
+                state = twin.project(tuple(s - h * g for s, g in zip(state, slope, strict=True)))
+            residual = phase.residual(phase.force(tuple(s.detach() for s in state)))
+        loss = cost(twin.outputs(state), y).mean()
+        grads = torch.autograd.grad(loss, [p for _, p in named], allow_unused=True)
+    found = Gradients(
+        (n, torch.zeros_like(p) if g is None else g) for (n, p), g in zip(named, grads, strict=True)
+    )
+    found.loss = float(loss.detach())
+    found.residual = float(residual.detach().max())
+    return found
+
+
+def backprop_gradient(system: nn.Module, x: torch.Tensor, y: torch.Tensor, cost: Cost) -> Gradients:
+    """Backprop of a feedforward network: `system(x)` must be its forward pass (a PCN's free state).
+
+    Raises
+    ------
+    InputError
+        If the system has no forward pass.
+    """
+    if isinstance(system, EnergySystem) and type(system).forward is nn.Module.forward:
+        raise InputError(
+            f"Argument oracle must be 'implicit' for {type(system).__name__}, whose free state is no forward pass, "
+            "but was 'backprop'."
+        )
+    twin = copy.deepcopy(system).double()
+    named = [(n, p) for n, p in twin.named_parameters() if p.requires_grad]
+    with torch.enable_grad():
+        loss = cost(twin(x.double()), wide_target(y)).mean()
+        grads = torch.autograd.grad(loss, [p for _, p in named], allow_unused=True)
+    found = Gradients(
+        (n, torch.zeros_like(p) if g is None else g) for (n, p), g in zip(named, grads, strict=True)
+    )
+    found.loss = float(loss.detach())
+    found.residual = 0.0
+    return found
+
+
+ORACLES: dict[str, Callable[..., Gradients]] = {
+    "implicit": implicit_gradient,
+    "bptt": bptt_gradient,
+    "finite_difference": finite_difference_gradient,
+    "backprop": backprop_gradient,
+}
+
+
+def state_distance(a: State, b: State) -> float:
+    """Largest difference between two states."""
+    return max(float((p - q).abs().max()) for p, q in zip(a, b, strict=True))
