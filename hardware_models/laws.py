@@ -241,7 +241,7 @@ def logistic(xp: Any) -> UnitFunctions:
     def displaced(d: X, u: X, v: X) -> X:
         fall = xp.exp(-abs(d))
         rise = xp.sign(d) * u * v * -xp.expm1(-abs(d))
-        return rise / xp.where(d > 0, u + v * fall, v + u * fall)
+        return rise / ((d > 0) * (u + v * fall) + (d <= 0) * (v + u * fall))
 
     return UnitFunctions(potential, inverse, response, slope, curvature, anchor, displaced)
 
@@ -274,7 +274,7 @@ def tanh(xp: Any) -> UnitFunctions:
     def displaced(d: X, u: X, v: X) -> X:
         fall = xp.exp(-2 * abs(d))
         rise = 2 * xp.sign(d) * u * v * -xp.expm1(-2 * abs(d))
-        return rise / xp.where(d > 0, u + v * fall, v + u * fall)
+        return rise / ((d > 0) * (u + v * fall) + (d <= 0) * (v + u * fall))
 
     return UnitFunctions(potential, inverse, response, slope, curvature, anchor, displaced)
 
