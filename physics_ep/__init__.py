@@ -1,1 +1,76 @@
-"""Energy systems and their training by equilibrium propagation."""
+"""Energy systems and their training by equilibrium propagation.
+
+Names are imported on first use (PEP 562), so that `import physics_ep`, and with it the command's help, does not
+wait for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .cost import CrossEntropy, SquaredError
+    from .dynamics import simulate
+    from .equilibrium import Equilibrium, NotConverged, Status
+    from .estimator import EquilibriumPropagation
+    from .nudging import Nudge, centered, holomorphic, negative, positive, random_sign
+    from .relaxation import relax
+    from .store import open_run
+    from .system import EnergySystem
+    from .training import train
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "CrossEntropy": "cost",
+    "EnergySystem": "system",
+    "Equilibrium": "equilibrium",
+    "EquilibriumPropagation": "estimator",
+    "NotConverged": "equilibrium",
+    "Nudge": "nudging",
+    "SquaredError": "cost",
+    "Status": "equilibrium",
+    "centered": "nudging",
+    "holomorphic": "nudging",
+    "negative": "nudging",
+    "open_run": "store",
+    "positive": "nudging",
+    "random_sign": "nudging",
+    "relax": "relaxation",
+    "simulate": "dynamics",
+    "train": "training",
+}
+
+__all__ = [
+    "CrossEntropy",
+    "EnergySystem",
+    "Equilibrium",
+    "EquilibriumPropagation",
+    "NotConverged",
+    "Nudge",
+    "SquaredError",
+    "Status",
+    "__version__",
+    "centered",
+    "holomorphic",
+    "negative",
+    "open_run",
+    "positive",
+    "random_sign",
+    "relax",
+    "simulate",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,167 @@
+"""Commands of the core: train, simulate, info."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .command_options import DataFolder, Device, Dtype, JsonFile, Quiet, Report, Seed, Verbose
+from .errors import InputError
+
+RunFile = Annotated[Path | None, typer.Option("--out", metavar="RUN.h5", help="Run file to write.")]
+
+
+class InterruptedCommandError(Exception):
+    """Ctrl-C, with a word on how to go on; `cli.main` prints it and exits."""
+
+    exit_status = 130
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this package."""
+    app.command()(train)
+    app.command()(info)
+
+
+def train(
+    *,
+    config: Annotated[
+        str | None, typer.Argument(metavar="CONFIG", help="TOML file, or name of a bundled config (see --list).")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="A.B=VALUE", help="Replace an entry of the config; may be repeated."),
+    ] = None,
+    out: RunFile = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option("--resume", metavar="RUN.h5", help="Go on from a run file (and into it, without --out)."),
+    ] = None,
+    data: DataFolder = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Download data that are missing, checked by hash.")
+    ] = False,
+    list_configs: Annotated[bool, typer.Option("--list", help="List the bundled configs and stop.")] = False,
+    json: JsonFile = None,
+    seed: Seed = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train a system by equilibrium propagation, as a config says."""
+    if list_configs:
+        _list_configs()
+        return
+    if config is None and resume is None:
+        raise InputError("Argument CONFIG must be given: a TOML file or a bundled name (physics-ep train --list).")
+    report = Report(json, quiet)
+    from .store import open_run
+    from .training import TrainingInterrupted
+    from .training import train as train_system
+
+    settings = open_run(resume).config if config is None and resume is not None else config
+    changes = [*(overrides or []), *(["data.download=true"] if download else [])]
+    assert settings is not None
+    try:
+        result = train_system(
+            settings,
+            overrides=changes,
+            out=out,
+            resume=resume,
+            data=data,
+            device=device,
+            dtype=dtype,
+            seed=seed,
+            progress=report.progress(),
+        )
+    except TrainingInterrupted as stop:
+        raise InterruptedCommandError(str(stop)) from stop
+    figures = result.figures()
+    report.figures(figures)
+    if verbose:
+        metrics = result.metrics
+        report.table(
+            "Epochs",
+            ["epoch", "loss", "train error", "test error", "worst residual", "skipped", "seconds"],
+            [
+                [
+                    str(k + 1),
+                    f"{metrics['loss'][k]:.4g}",
+                    f"{metrics['train_error'][k]:.2%}",
+                    f"{metrics['test_error'][k]:.2%}",
+                    f"{metrics['worst_residual'][k]:.1e}",
+                    str(metrics["skipped"][k]),
+                    f"{metrics['seconds'][k]:.1f}",
+                ]
+                for k in range(len(metrics["loss"]))
+            ],
+        )
+    report.say(
+        f"test error {result.test_error:.2%}, train error {result.train_error:.2%} after {figures['epochs']} epochs "
+        f"in {result.seconds:.1f} s; worst residual {figures['worst_residual']:.1e}, {figures['skipped']} skipped"
+        + (f"; {result.path}" if result.path else "")
+    )
+
+
+def info(
+    *,
+    data: DataFolder = None,
+    json: JsonFile = None,
+    seed: Seed = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Tell versions, devices, registered systems, bundled configs and the data found."""
+    report = Report(json, quiet)
+    import torch
+
+    from . import config as configs
+    from . import datasets, registry, store
+
+    configs.resolve_dtype(dtype)
+    chosen = configs.resolve_device(device)
+    found = store.environment()
+    gpus = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
+    systems = {}
+    for name, entry in registry.systems().items():
+        try:
+            registry.load(entry)
+            systems[name] = entry.value
+        except InputError as error:
+            systems[name] = str(error)
+    sets = {name: datasets.locate(name, data) or "not found" for name in datasets.DATASETS}
+    figures = {
+        **found,
+        "device": str(chosen),
+        "cores": os.cpu_count(),
+        "cuda_devices": gpus,
+        "systems": systems,
+        "configs": sorted(configs.bundled()),
+        "data": sets,
+    }
+    report.figures(figures)
+    rows = [[package, version] for package, version in found["versions"].items()]
+    rows += [["commit", found["git_commit"]]] if "git_commit" in found else []
+    rows += [
+        ["cores, threads", f"{os.cpu_count()}, {found['threads']}"],
+        ["CUDA devices", ", ".join(gpus) or "none"],
+    ]
+    rows += [[f"system {name}", where] for name, where in systems.items()]
+    rows += [["configs", ", ".join(sorted(configs.bundled()))]]
+    rows += [[f"data {name}", where] for name, where in sets.items()]
+    report.table(f"physics-ep, {time.strftime('%Y-%m-%d')}", ["", ""], rows)
+
+
+def _list_configs() -> None:
+    from .config import bundled
+
+    for name, path in bundled().items():
+        first = path.read_text(encoding="utf-8").splitlines()[0]
+        typer.echo(f"{name:24} {first.lstrip('# ')}")

@@ -1,0 +1,426 @@
+"""Training configs: what the TOML sections mean, checked before any work starts.
+
+A config is a TOML file, the name of a bundled one (`bundled()`), or a dict. Anything misspelt or of the wrong type
+ends in one `InputError` that names the section and the nearest right name.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.resources
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, ValidationError, field_validator
+
+from .cost import COSTS
+from .errors import InputError, argument_error, unknown_name
+from .nudging import scheme_from_name
+from .registry import build_system, require_finite, systems
+from .system import EnergySystem
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+class Section(BaseModel):
+    """A section of a config: no key but the known ones, no silent conversion of types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+
+class OpenSection(Section):
+    """A section whose further keys go, as keyword options, to whatever `name` stands for."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False, frozen=True)
+
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys that this section passes on."""
+        return copy.deepcopy(self.model_extra or {})
+
+
+class SystemSection(OpenSection):
+    """[system]: a registered name; all other keys are its constructor's options."""
+
+    @field_validator("name")
+    @classmethod
+    def _registered(cls, name: str) -> str:
+        if name not in systems():
+            raise unknown_name("system.name", name, systems())
+        return name
+
+
+class DataSection(Section):
+    """[data]: which examples to learn from.
+
+    Attributes
+    ----------
+    name : str
+        A data set of `physics_ep.datasets`.
+    folder : str or None
+        Where its files are. None: the environment variable PHYSICS_EP_DATA.
+    layout : {'flat', 'image'}
+        Examples as vectors (N, n) or as images (N, channels, rows, columns).
+    pad_to : int or None
+        Zeros around the image, up to this many rows and columns.
+    augmentation : str or None
+        Name of an augmentation that the data set offers.
+    train_examples, test_examples : int or None
+        Use only the first so many.
+    download : bool
+        Fetch files that are missing, and check them against known hashes.
+    """
+
+    name: str = "digits"
+    folder: str | None = None
+    layout: Literal["flat", "image"] = "flat"
+    pad_to: PositiveInt | None = None
+    augmentation: str | None = None
+    train_examples: PositiveInt | None = None
+    test_examples: PositiveInt | None = None
+    download: bool = False
+
+
+class TrainingSection(Section):
+    """[training]: how long, in what portions, and what to do where equilibria fail.
+
+    Attributes
+    ----------
+    epochs, batch_size, evaluation_batch_size : int
+    on_unconverged : {'skip', 'raise', 'warn'}
+        What becomes of examples without an equilibrium.
+    max_skipped : float
+        Training stops once this fraction of an epoch's examples was skipped.
+    seed : int
+        Of the initial weights, the order of examples and random nudging signs.
+    device : str
+    dtype : {'float32', 'float64'}
+    """
+
+    epochs: PositiveInt = 10
+    batch_size: PositiveInt = 32
+    evaluation_batch_size: PositiveInt = 1000
+    on_unconverged: Literal["skip", "raise", "warn"] = "skip"
+    max_skipped: FiniteFloat = Field(default=0.01, ge=0, le=1)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    device: str = "cpu"
+    dtype: Literal["float32", "float64"] = "float32"
+
+
+class OptimizerSection(OpenSection):
+    """[optimizer]: any class of torch.optim by name, its options, and groups of parameters with other options.
+
+    Attributes
+    ----------
+    groups : dict
+        Parameter-name prefix to the options of the parameters whose names begin so (the longest prefix counts).
+    """
+
+    name: str = "SGD"
+    groups: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+
+class SchedulerSection(OpenSection):
+    """[scheduler]: any class of torch.optim.lr_scheduler by name and its options; it steps once an epoch."""
+
+
+class PropagationSection(Section):
+    """[ep]: how gradients are estimated.
+
+    Attributes
+    ----------
+    scheme : str
+        'positive', 'negative', 'random', 'centered' or 'holomorphic:N'.
+    beta : float or 'auto'
+        Nudging strength, in units of energy over cost. 'auto' takes it from the measured stability limit.
+    solver : str or None
+        None: the system's default; so too for the next two.
+    tolerance : float or None
+        Dimensionless residual that counts as converged.
+    max_iterations : int or None
+    cost : str
+        'squared_error' or 'cross_entropy'.
+    """
+
+    scheme: str = "centered"
+    beta: FiniteFloat | Literal["auto"] = 0.1
+    solver: str | None = None
+    tolerance: FiniteFloat | None = Field(default=None, gt=0)
+    max_iterations: PositiveInt | None = None
+    cost: str = "squared_error"
+
+    @field_validator("scheme")
+    @classmethod
+    def _known_scheme(cls, scheme: str) -> str:
+        scheme_from_name(scheme)
+        return scheme
+
+    @field_validator("beta")
+    @classmethod
+    def _positive_beta(cls, beta: float | str) -> float | str:
+        if not isinstance(beta, str) and beta <= 0:
+            raise argument_error("ep.beta", "be positive (scheme 'negative' has the sign inside) or 'auto'", beta)
+        return beta
+
+    @field_validator("solver")
+    @classmethod
+    def _known_solver(cls, solver: str | None) -> str | None:
+        from .relaxation import SOLVERS
+
+        if solver is not None and solver not in SOLVERS:
+            raise unknown_name("ep.solver", solver, SOLVERS)
+        return solver
+
+    @field_validator("cost")
+    @classmethod
+    def _known_cost(cls, cost: str) -> str:
+        if cost not in COSTS:
+            raise unknown_name("ep.cost", cost, COSTS)
+        return cost
+
+
+class Config(Section):
+    """A whole training config."""
+
+    system: SystemSection
+    data: DataSection = DataSection()
+    training: TrainingSection = TrainingSection()
+    optimizer: OptimizerSection = OptimizerSection()
+    scheduler: SchedulerSection | None = None
+    ep: PropagationSection = PropagationSection()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain dict of all sections with all defaults filled in, as stored in run files."""
+        return self.model_dump(mode="json")
+
+    def updated(self, **sections: dict[str, Any]) -> Config:
+        """The config with some keys of some sections replaced, checked again."""
+        table = self.as_dict()
+        for section, keys in sections.items():
+            table[section] = {**(table[section] or {}), **keys}
+        return parse_config(table)
+
+
+def bundled() -> dict[str, Path]:
+    """Names of the bundled configs and where they are."""
+    folder = Path(str(importlib.resources.files("physics_ep") / "configs"))
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def load_config(
+    config: str | os.PathLike[str] | Mapping[str, Any] | Config, overrides: Iterable[str] = ()
+) -> Config:
+    """Read and check a config.
+
+    Parameters
+    ----------
+    config : path, str, mapping or Config
+        A TOML file, the name of a bundled config, or the sections themselves.
+    overrides : iterable of str
+        'section.key=value' with a TOML value; bare words are strings.
+
+    Returns
+    -------
+    Config
+
+    Raises
+    ------
+    InputError
+        If there is no such config or anything in it is wrong.
+    """
+    if isinstance(config, Config):
+        table: dict[str, Any] = config.as_dict()
+    elif isinstance(config, Mapping):
+        table = copy.deepcopy(dict(config))
+    else:
+        table = _read(config)
+    for override in overrides:
+        _apply(table, override)
+    return parse_config(table)
+
+
+def parse_config(table: Mapping[str, Any]) -> Config:
+    """Check the sections of a config; see `load_config`."""
+    for section, keys in table.items():
+        require_finite(str(section), keys)
+    try:
+        return Config.model_validate(dict(table))
+    except ValidationError as error:
+        _complain(error)
+
+
+def load_system(spec: str | os.PathLike[str], **options: Any) -> EnergySystem:
+    """Build a system from a registered name or from the [system] section of a TOML file or bundled config.
+
+    Parameters
+    ----------
+    spec : str or path
+        A registered name takes its options from the bundled config NAME-digits, where there is one.
+    **options
+        Options that replace those found.
+
+    Returns
+    -------
+    EnergySystem
+
+    Raises
+    ------
+    InputError
+        If there is no such system or file, or an option is wrong.
+    """
+    name = os.fspath(spec)
+    if name in systems():
+        standard = bundled().get(f"{name}-digits")
+        found = _read(standard).get("system", {}) if standard else {}
+        found = found if found.get("name") == name else {}
+        return build_system(name, **{**_without_name(found), **options})
+    if name not in bundled() and not Path(name).suffix and not Path(name).exists():
+        raise unknown_name("system", name, [*systems(), *bundled()])
+    section = _read(name).get("system")
+    if not isinstance(section, dict) or not isinstance(section.get("name"), str):
+        raise InputError(f"Config {name!r} must have a section [system] with a name.")
+    return build_system(section["name"], **{**_without_name(section), **options})
+
+
+def resolve_device(name: str | torch.device | None) -> torch.device:
+    """Device by name; None is the CPU.
+
+    Raises
+    ------
+    InputError
+        If torch knows no such device or this machine has none.
+    """
+    try:
+        device = torch.device("cpu" if name is None else name)
+    except (RuntimeError, TypeError):
+        raise argument_error("device", "be 'cpu', 'cuda' or 'cuda:N'", repr(name)) from None
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise argument_error("device", "be 'cpu' on a machine without a CUDA device", repr(name))
+        if device.index is not None and device.index >= torch.cuda.device_count():
+            raise argument_error("device", f"be below cuda:{torch.cuda.device_count()}", repr(name))
+    elif device.type != "cpu":
+        raise argument_error("device", "be 'cpu', 'cuda' or 'cuda:N'", repr(name))
+    return device
+
+
+def resolve_dtype(name: str | torch.dtype | None) -> torch.dtype:
+    """'float32' (also for None) or 'float64' as a dtype.
+
+    Raises
+    ------
+    InputError
+        For anything else.
+    """
+    if name is None:
+        return torch.float32
+    if isinstance(name, torch.dtype):
+        name = str(name).removeprefix("torch.")
+    if name not in DTYPES:
+        raise unknown_name("dtype", str(name), DTYPES)
+    return DTYPES[name]
+
+
+def _read(config: str | os.PathLike[str]) -> dict[str, Any]:
+    given = os.fspath(config)
+    known = bundled()
+    path = Path(known.get(given, Path(given)))
+    if not path.is_file():
+        if path.suffix == ".toml" or len(path.parts) > 1:
+            raise argument_error("config", "be a TOML file or a bundled name", f"{given!r}, which is no file")
+        raise unknown_name("config", given, known)
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"Config {str(path)!r} is not valid TOML: {error}.") from error
+    except OSError as error:
+        raise InputError(f"Config {str(path)!r} cannot be read: {error.strerror}.") from error
+
+
+def _apply(table: dict[str, Any], override: str) -> None:
+    """Set one 'section.key=value' in a table of sections; a key may hold dots in quotes, as in TOML."""
+    key, sign, text = override.partition("=")
+    shape = argument_error("set", "have the form section.key=value", repr(override))
+    if not sign or "\n" in override:
+        raise shape
+    try:
+        path = tomllib.loads(f"{key} = 0")
+    except tomllib.TOMLDecodeError:
+        raise shape from None
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    if not isinstance(next(iter(path.values())), dict):
+        raise shape
+    while True:
+        name, path = next(iter(path.items()))
+        if not isinstance(path, dict):
+            table[name] = value
+            return
+        if not isinstance(table.get(name), dict):
+            table[name] = {}
+        table = table[name]
+
+
+def _without_name(section: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in section.items() if key != "name"}
+
+
+def _complain(error: ValidationError) -> NoReturn:
+    """Turn pydantic's first complaint into one line."""
+    first = error.errors()[0]
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, InputError):
+        raise cause from None
+    # Locations of unions end in the name of the branch tried, which is no key.
+    place = [str(part) for part in first["loc"]]
+    models: Any = Config
+    path: list[str] = []
+    for part in place:
+        known = _keys(models)
+        if known is not None and part not in known and first["type"] != "extra_forbidden":
+            break
+        path.append(part)
+        models = _section(models, part)
+    name = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        parent: Any = Config
+        for part in path[:-1]:
+            parent = _section(parent, part)
+        owner = f"[{'.'.join(path[:-1])}] key" if path[:-1] else "section"
+        raise unknown_name(owner, path[-1], _keys(parent) or [])
+    if first["type"] == "missing":
+        raise InputError(f"Argument {name} must be given in the config.")
+    raise argument_error(name, _requirement(error, first), repr(first["input"]))
+
+
+def _requirement(error: ValidationError, first: Any) -> str:
+    if first["loc"][:2] == ("ep", "beta"):
+        return "be a positive number or 'auto'"
+    message = str(first["msg"])
+    for start in ("Input should ", "Value error, "):
+        message = message.removeprefix(start)
+    return message[:1].lower() + message[1:]
+
+
+def _section(model: Any, part: str) -> Any:
+    fields = getattr(model, "model_fields", {})
+    if part not in fields:
+        return None
+    annotation = fields[part].annotation
+    for candidate in (annotation, *getattr(annotation, "__args__", ())):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def _keys(model: Any) -> list[str] | None:
+    fields = getattr(model, "model_fields", None)
+    return list(fields) if fields else None

@@ -1,0 +1,78 @@
+"""Too little memory is told before work starts, not by the kernel in the middle of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from .errors import InputError
+
+
+def available_memory(device: torch.device) -> int | None:
+    """Bytes that can still be had on a device; None if that cannot be told."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    found = [n for n in (_host_memory(), _group_memory()) if n is not None]
+    return min(found, default=None)
+
+
+def require_memory(needed: int, device: torch.device, what: str = "data and weights") -> None:
+    """Raise InputError if `needed` bytes cannot be had on a device.
+
+    Parameters
+    ----------
+    needed : int
+    device : torch.device
+    what : str
+        What the memory is for.
+    """
+    there = available_memory(device)
+    if there is not None and needed > there:
+        raise InputError(
+            f"Too little memory on {device}: {what} need {_readable(needed)}, but {_readable(there)} are free. "
+            "Use fewer examples (data.train_examples) or a smaller system."
+        )
+
+
+def parameters_of(build: Callable[[], nn.Module]) -> int | None:
+    """Number of parameters that a module will have, without making room for them.
+
+    Returns
+    -------
+    int or None
+        None if its constructor needs real numbers.
+    """
+    try:
+        with FakeTensorMode():
+            return sum(p.numel() for p in build().parameters())
+    except Exception:
+        # Whatever goes wrong here, the real construction will tell the user in its own words.
+        return None
+
+
+def _host_memory() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def _group_memory() -> int | None:
+    """What the limit of a container leaves (control groups, version 2)."""
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit = (folder / "memory.max").read_text(encoding="ascii").strip()
+        used = int((folder / "memory.current").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+    # File caches count as used but are given up on demand; half of them is a careful guess.
+    return None if limit == "max" else max(0, int(limit) - used // 2)
+
+
+def _readable(count: int) -> str:
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"

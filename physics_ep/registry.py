@@ -1,0 +1,222 @@
+"""Which commands and systems there are: two tables of entry points that any installed package may add to.
+
+A package adds a command or a system in its pyproject.toml, as this project does in its own::
+
+    [project.entry-points."physics_ep.commands"]
+    mine = "my_package.commands:register"       # takes the typer application and adds its commands
+
+    [project.entry-points."physics_ep.systems"]
+    my-system = "my_package.system:MySystem"    # builds an EnergySystem from keyword options
+
+A source tree that is not installed has no metadata, so the same tables are read from the pyproject.toml beside
+the package; they come first, since an editable install may hold an older copy of them.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import inspect
+import json
+import math
+import tomllib
+import typing
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import InputError, argument_error, unknown_name
+
+if TYPE_CHECKING:
+    from .system import EnergySystem
+
+ROOT = Path(__file__).resolve().parent.parent
+"""Folder that holds this package and its siblings."""
+
+SIBLINGS = ("hardware_models", "validation", "figures")
+
+
+def commands() -> dict[str, EntryPoint]:
+    """Command entries by name: functions that take the typer application."""
+    return _entries("physics_ep.commands")
+
+
+def systems() -> dict[str, EntryPoint]:
+    """System entries by name: callables that build an `EnergySystem` from keyword options."""
+    return _entries("physics_ep.systems")
+
+
+def load(entry: EntryPoint) -> Any:
+    """Import what an entry names.
+
+    Raises
+    ------
+    InputError
+        If it cannot be imported; the message tells whether a file of the user's hides the package.
+    """
+    package = entry.module.partition(".")[0]
+    hidden = hiding_file(package) if package in SIBLINGS else None
+    if hidden is not None:
+        raise InputError(
+            f"{hidden} hides the package {package!r} of physics-ep: rename it, or run from another folder."
+        )
+    try:
+        return entry.load()
+    except (ImportError, AttributeError) as error:
+        what = f"Entry {entry.name!r} of {entry.group} ({entry.value})"
+        raise InputError(f"{what} cannot be loaded: {error}") from error
+
+
+def hiding_file(package: str) -> Path | None:
+    """File or folder that Python would import instead of our own `package`, if there is one."""
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        return None
+    places = [spec.origin] if spec.origin else list(spec.submodule_search_locations or [])
+    own = (ROOT / package).resolve()
+    for place in places:
+        found = Path(place).resolve()
+        if found != own and own not in found.parents:
+            return found
+    return None
+
+
+def build_system(name: str, **options: Any) -> EnergySystem:
+    """Build a registered system.
+
+    Parameters
+    ----------
+    name : str
+        As registered: see `systems()`.
+    **options
+        Keyword arguments of the system's constructor.
+
+    Returns
+    -------
+    EnergySystem
+
+    Raises
+    ------
+    InputError
+        If the name is not registered, or an option is unknown, missing, or of the wrong type or value.
+    """
+    entries = systems()
+    if name not in entries:
+        raise unknown_name("system", name, entries)
+    build = load(entries[name])
+    check_options(build, options, f"system {name!r}")
+    try:
+        return typing.cast("EnergySystem", build(**options))
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"System {name!r} cannot be built from {options}: {_one_line(error)}") from error
+
+
+def accepts(build: Callable[..., Any], option: str) -> bool:
+    """Whether a callable takes a keyword of this name."""
+    parameters = inspect.signature(build).parameters
+    return option in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
+def check_options(
+    build: Callable[..., Any], options: dict[str, Any], owner: str, given: tuple[str, ...] = ()
+) -> None:
+    """Check keyword options against the signature and the annotations of what they go to.
+
+    Parameters
+    ----------
+    build : callable
+    options : dict
+    owner : str
+        What messages call it: "system 'hopfield'".
+    given : tuple of str
+        Parameters that the caller fills in itself.
+
+    Raises
+    ------
+    InputError
+        If an option is unknown, missing, not finite or not of the annotated type.
+    """
+    parameters = {n: p for n, p in inspect.signature(build).parameters.items() if n not in given and n != "self"}
+    named = {n: p for n, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        for option in options:
+            if option not in named:
+                raise unknown_name(f"of {owner}", option, named)
+    for option, parameter in named.items():
+        if parameter.default is parameter.empty and option not in options:
+            raise InputError(f"Argument {option} of {owner} must be given.")
+    hints = _type_hints(build)
+    for option, value in options.items():
+        require_finite(f"{option} of {owner}", value)
+        if option in hints:
+            _check_type(f"{option} of {owner}", value, hints[option])
+
+
+def require_finite(name: str, value: Any) -> None:
+    """Raise InputError if a number, or a number within nested lists and tables, is NaN or infinite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise argument_error(name, "be finite", value)
+    if isinstance(value, list | tuple):
+        for item in value:
+            require_finite(name, item)
+    if isinstance(value, dict):
+        for key, item in value.items():
+            require_finite(f"{name}.{key}", item)
+
+
+@functools.cache
+def _entries(group: str) -> dict[str, EntryPoint]:
+    found: dict[str, EntryPoint] = {}
+    for name, value in _source_tables().get(group, {}).items():
+        found[name] = EntryPoint(name, value, group)
+    for entry in entry_points(group=group):
+        found.setdefault(entry.name, entry)
+    return found
+
+
+def _source_tables() -> dict[str, dict[str, str]]:
+    path = ROOT / "pyproject.toml"
+    if not path.is_file():
+        return {}
+    project = tomllib.loads(path.read_text(encoding="utf-8")).get("project", {})
+    # A wheel installed beside some other project's pyproject.toml must not read that one.
+    return project.get("entry-points", {}) if project.get("name") == "physics-ep" else {}
+
+
+def _type_hints(build: Callable[..., Any]) -> dict[str, Any]:
+    target = build.__init__ if inspect.isclass(build) else build  # type: ignore[misc]
+    try:
+        return typing.get_type_hints(target)
+    except (NameError, TypeError):
+        return {}  # names that only a type checker imports: the constructor's own checks remain
+
+
+def _check_type(name: str, value: Any, hint: Any) -> None:
+    """Check a TOML-like value against an annotation; others are left to the constructor."""
+    from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
+
+    try:
+        text = json.dumps(value)
+    except (TypeError, ValueError):
+        return
+    try:
+        adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+    except (PydanticSchemaGenerationError, TypeError):
+        # A class that forbids a config of its own, or a type that pydantic does not know.
+        return
+    try:
+        # JSON mode takes a list for a tuple, as TOML must, and is otherwise strict (no '3' for 3, no True for 1).
+        adapter.validate_json(text, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        must = first["msg"][:1].lower() + first["msg"][1:].replace("Input should be", "be")
+        must = must.replace("input should be", "be")
+        raise argument_error(name, must, repr(value)) from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,453 @@
+"""Training by equilibrium propagation: epochs, evaluation, and a run file that can be resumed.
+
+Everything random in an epoch comes from generators seeded by (seed, epoch), and nothing but weights, optimizer and
+scheduler is carried from one epoch to the next. So an epoch that is repeated after a kill gives the very same bits
+on a CPU at the same number of threads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from .config import Config, load_config, resolve_device, resolve_dtype
+from .cost import COSTS
+from .datasets import Dataset, load_dataset
+from .equilibrium import Equilibrium
+from .errors import InputError, argument_error
+from .estimator import EquilibriumPropagation
+from .files import check_output
+from .memory import parameters_of, require_memory
+from .metrics import METRICS, Epoch
+from .optimization import build_optimizer, build_scheduler, step_scheduler
+from .progress import SILENT, Progress
+from .registry import accepts, build_system, load, systems
+from .relaxation import relax
+from .store import Quantity, Run, is_run_file, load_weights, open_run, run_attributes, write_run
+from .system import EnergySystem
+
+WEIGHT_COPIES = 5
+"""Weights, their gradient, two moments of an optimizer, and one copy on its way to the run file."""
+
+
+class StepLike(Protocol):
+    """What training reads of a gradient step; `estimator.Step` is one."""
+
+    @property
+    def loss(self) -> torch.Tensor: ...
+
+    @property
+    def outputs(self) -> torch.Tensor: ...
+
+    @property
+    def equilibria(self) -> tuple[Equilibrium, ...]: ...
+
+    @property
+    def skipped(self) -> int: ...
+
+
+Backward = Callable[[EnergySystem, torch.Tensor, torch.Tensor], StepLike]
+"""Fills `.grad` with the batch mean for (system, x, y), as `EquilibriumPropagation.backward` does."""
+
+
+class TrainingStoppedError(RuntimeError):
+    """Equilibria ceased to converge. The run file holds the last complete epoch."""
+
+    exit_status = 1
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C. The run file holds the last complete epoch; the message tells how to resume."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingResult:
+    """What training gave.
+
+    Attributes
+    ----------
+    system : EnergySystem
+        With the final weights.
+    config : Config
+        With all defaults filled in.
+    metrics : dict
+        Name to ndarray (epochs, ...); units and meaning in `metrics.METRICS`.
+    seconds : float
+        Wall time of all epochs, those before a resume included.
+    path : Path or None
+        The run file.
+    """
+
+    system: EnergySystem
+    config: Config
+    metrics: dict[str, np.ndarray]
+    seconds: float
+    path: Path | None = None
+
+    @property
+    def test_error(self) -> float:
+        """Fraction of the test examples misclassified after the last epoch; no equilibrium counts as an error."""
+        return float(self.metrics["test_error"][-1])
+
+    @property
+    def train_error(self) -> float:
+        """The same for the training examples, during the last epoch."""
+        return float(self.metrics["train_error"][-1])
+
+    def figures(self) -> dict[str, Any]:
+        """The figures for `--json`."""
+        return {
+            "test_error": self.test_error,
+            "train_error": self.train_error,
+            "epochs": len(self.metrics["loss"]),
+            "seconds": self.seconds,
+            "worst_residual": float(self.metrics["worst_residual"].max()),
+            "median_residual": float(self.metrics["median_residual"][-1]),
+            "skipped": int(self.metrics["skipped"].sum()),
+            "test_unconverged": int(self.metrics["test_unconverged"][-1]),
+            "config": self.config.as_dict(),
+            "metrics": {name: values.tolist() for name, values in self.metrics.items()},
+        }
+
+
+def train(
+    config: str | os.PathLike[str] | Mapping[str, Any] | Config,
+    *,
+    overrides: Iterable[str] = (),
+    out: str | os.PathLike[str] | None = None,
+    resume: str | os.PathLike[str] | None = None,
+    data: str | os.PathLike[str] | Dataset | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    seed: int | None = None,
+    progress: Progress = SILENT,
+    backward: Backward | None = None,
+) -> TrainingResult:
+    """Train a system as a config says.
+
+    Parameters
+    ----------
+    config : path, str, mapping or Config
+        TOML file, name of a bundled config, or the sections themselves.
+    overrides : iterable of str
+        'section.key=value', as the command's --set.
+    out : path, optional
+        Run file, written after each epoch. Default: `resume`, else none is written.
+    resume : path, optional
+        Run file to go on from. The config must be the one it was begun with, but for more epochs.
+    data : path or Dataset, optional
+        Folder with the data, or the data themselves, instead of what the config names.
+    device, dtype, seed
+        Instead of the config's.
+    progress : Progress
+        Told of every batch and epoch.
+    backward : callable, optional
+        (system, x, y) -> step, instead of equilibrium propagation: exact gradients under the same recipe, say.
+
+    Returns
+    -------
+    TrainingResult
+
+    Raises
+    ------
+    InputError
+        If anything given is wrong; nothing has been written then.
+    TrainingStoppedError
+        If more than `training.max_skipped` of an epoch's examples had no equilibrium.
+    TrainingInterrupted
+        On Ctrl-C.
+    """
+    settings = _settled(load_config(config, overrides), data, device, dtype, seed)
+    previous = None if resume is None else open_run(resume)
+    if previous is not None:
+        _check_resumable(previous, settings)
+    out = resume if out is None else out
+    path = None if out is None else _check_run_output(out, resume)
+    torch_device, torch_dtype = resolve_device(settings.training.device), resolve_dtype(settings.training.dtype)
+    system = new_system(settings)
+    examples = data if isinstance(data, Dataset) else load_dataset(settings.data)
+    require_memory(_bytes_needed(examples, system, torch_dtype), torch_device)
+    examples = examples.to(torch_device, torch_dtype)
+    system.to(torch_device, torch_dtype)
+    trainer = _Trainer(
+        config=settings, system=system, data=examples, path=path, progress=progress, backward=backward
+    )
+    if previous is None:
+        return trainer.run()
+    with _threads(int(previous.attributes["threads"])):
+        trainer.restore(previous)
+        return trainer.run()
+
+
+def new_system(config: Config) -> EnergySystem:
+    """Build the system of a config with its initial weights, which the seed of [training] fixes."""
+    section, seed = config.system, config.training.seed
+    options = section.options
+    if "seed" not in options and accepts(load(systems()[section.name]), "seed"):
+        options["seed"] = seed
+    itemsize = resolve_dtype(config.training.dtype).itemsize
+    weights = parameters_of(lambda: build_system(section.name, **options)) or 0
+    require_memory(weights * itemsize * WEIGHT_COPIES, torch.device("cpu"), f"{weights} parameters")
+    # A system without a seed of its own may draw from the global generator: lend it a seeded one.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_system(section.name, **options)
+
+
+class _Trainer:
+    """The state of one training run."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        system: EnergySystem,
+        data: Dataset,
+        path: Path | None,
+        progress: Progress,
+        backward: Backward | None,
+    ) -> None:
+        self.config = config
+        self.system = system
+        self.data = data
+        self.path = path
+        self.progress = progress
+        self.backward = backward
+        self.cost = COSTS[config.ep.cost]()
+        self.optimizer = build_optimizer(config.optimizer, system)
+        self.optimizer.register_step_post_hook(lambda *_: system.constrain())
+        self.scheduler = build_scheduler(config.scheduler, self.optimizer, config.training.epochs)
+        self.rows: list[dict[str, Any]] = []
+        self.attributes = run_attributes(config)
+        system.check_input(data.train_x[:1])
+
+    def restore(self, run: Run) -> None:
+        """Take up the state of a run file."""
+        load_weights(self.system, run)
+        self.optimizer.load_state_dict(run.resume["optimizer"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(run.resume["scheduler"])
+        columns = {name: run.metric(name) for name in METRICS}
+        self.rows = [{name: column[k] for name, column in columns.items()} for k in range(run.epochs)]
+
+    def run(self) -> TrainingResult:
+        """Train the epochs that are left."""
+        training = self.config.training
+        n = len(self.data.train_y)
+        first = len(self.rows)
+        try:
+            with self.progress.task("training", total=(training.epochs - first) * n) as advance:
+                for epoch in range(first, training.epochs):
+                    self._epoch(epoch, advance)
+                    self._save()
+        except KeyboardInterrupt:
+            raise TrainingInterrupted(f"interrupted in epoch {len(self.rows) + 1}; {self._remedy()}") from None
+        return TrainingResult(self.system, self.config, self._columns(), self._seconds(), self.path)
+
+    def _epoch(self, epoch: int, advance: Callable[..., None]) -> None:
+        training = self.config.training
+        began = time.perf_counter()
+        x, labels = self.data.train_x, self.data.train_y
+        generator = torch.Generator().manual_seed(_epoch_seed(training.seed, epoch, 0))
+        order = torch.randperm(len(x), generator=generator).to(x.device)
+        backward = self._gradient(epoch)
+        rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+        seen = Epoch(len(x))
+        for chosen in order.split(training.batch_size):
+            batch, truth = x[chosen], labels[chosen]
+            self.optimizer.zero_grad()
+            step = self._step(backward, batch, truth, first=epoch == 0 and not seen.batches)
+            seen.add(step, truth)
+            if seen.skipped > training.max_skipped * len(x):
+                raise TrainingStoppedError(
+                    f"training stopped in epoch {epoch + 1}: more than {training.max_skipped:.2%} of its examples "
+                    f"did not converge ({seen.skipped} of the first {seen.examples}); {self._remedy()}, or start "
+                    "anew with a smaller lr or beta, or more ep.max_iterations"
+                )
+            if step.skipped < len(chosen):
+                self.optimizer.step()
+            advance(len(chosen))
+        row = seen.figures()
+        step_scheduler(self.scheduler, row["loss"])
+        if not math.isfinite(row["loss"]):
+            raise TrainingStoppedError(
+                f"training stopped in epoch {epoch + 1}: the loss is not finite; {self._remedy()}"
+            )
+        row["test_error"], row["test_unconverged"] = self._evaluate()
+        row["learning_rates"] = np.array(rates)
+        row["seconds"] = time.perf_counter() - began
+        self.rows.append(row)
+        advance(
+            0,
+            epoch=f"{epoch + 1}/{training.epochs}",
+            loss=row["loss"],
+            train=f"{row['train_error']:.2%}",
+            test=f"{row['test_error']:.2%}",
+        )
+
+    def _gradient(self, epoch: int) -> Backward:
+        """The gradient of this epoch. EP is made anew each time: its random signs and its measured stability
+        limit then depend on the epoch alone, and a resumed run repeats them."""
+        if self.backward is not None:
+            return self.backward
+        ep, training = self.config.ep, self.config.training
+        return EquilibriumPropagation(
+            self.cost,
+            scheme=ep.scheme,
+            beta=ep.beta,
+            solver=ep.solver,
+            tolerance=ep.tolerance,
+            max_iterations=ep.max_iterations,
+            on_unconverged=training.on_unconverged,
+            generator=torch.Generator().manual_seed(_epoch_seed(training.seed, epoch, 1)),
+        ).backward
+
+    def _step(self, backward: Backward, x: torch.Tensor, labels: torch.Tensor, first: bool) -> StepLike:
+        y = self.cost.encode(labels, self.data.n_classes, x.dtype)
+        try:
+            return backward(self.system, x, y)
+        except InputError as error:
+            if first:
+                raise  # the config is wrong from the start
+            raise TrainingStoppedError(
+                f"training stopped in epoch {len(self.rows) + 1}: {error} {self._remedy()}"
+            ) from error
+
+    def _evaluate(self) -> tuple[float, int]:
+        """Fraction of test examples misclassified, and how many of them have no equilibrium."""
+        ep = self.config.ep
+        wrong = unconverged = 0
+        size = self.config.training.evaluation_batch_size
+        for x, labels in zip(self.data.test_x.split(size), self.data.test_y.split(size), strict=True):
+            free = relax(self.system, x, solver=ep.solver, tolerance=ep.tolerance, max_iterations=ep.max_iterations)
+            right = self.system.outputs(free.state).argmax(1) == labels
+            wrong += int((~(right & free.converged)).sum())
+            unconverged += int((~free.converged).sum())
+        return wrong / len(self.data.test_y), unconverged
+
+    def _save(self) -> None:
+        if self.path is None:
+            return
+        write_run(
+            self.path,
+            Run(
+                attributes={**self.attributes, "epochs": len(self.rows), "seconds": self._seconds()},
+                metrics={n: Quantity(v, *METRICS[n]) for n, v in self._columns().items()},
+                state_dict=self.system.state_dict(),
+                resume={
+                    "optimizer": self.optimizer.state_dict(),
+                    "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
+                },
+            ),
+        )
+
+    def _columns(self) -> dict[str, np.ndarray]:
+        return {name: np.array([row[name] for row in self.rows]) for name in METRICS}
+
+    def _seconds(self) -> float:
+        return float(sum(row["seconds"] for row in self.rows))
+
+    def _remedy(self) -> str:
+        if self.path is None or not self.rows:
+            return "no complete epoch was kept"
+        return f"epochs 1 to {len(self.rows)} are kept: resume with --resume {self.path}"
+
+
+def _settled(
+    config: Config,
+    data: str | os.PathLike[str] | Dataset | None,
+    device: str | torch.device | None,
+    dtype: str | torch.dtype | None,
+    seed: int | None,
+) -> Config:
+    """The config with the arguments that replace its entries."""
+    training: dict[str, Any] = {}
+    if device is not None:
+        training["device"] = str(resolve_device(device))
+    if dtype is not None:
+        training["dtype"] = str(resolve_dtype(dtype)).removeprefix("torch.")
+    if seed is not None:
+        training["seed"] = seed
+    sections: dict[str, dict[str, Any]] = {"training": training} if training else {}
+    if isinstance(data, Dataset):
+        sections["data"] = {"name": data.name}
+    elif data is not None:
+        sections["data"] = {"folder": os.fspath(data)}
+    return config.updated(**sections) if sections else config
+
+
+def _check_resumable(run: Run, config: Config) -> None:
+    """Raise InputError if a run file is no training run, or one of another config."""
+    name = str(run.path)
+    if run.attributes.get("kind") != "training" or not run.resume:
+        raise argument_error("resume", "be the run file of a training", repr(name))
+    before, now = run.config, config.as_dict()
+    # Where the data lie may differ from machine to machine.
+    before["data"] = {**before["data"], **{key: now["data"][key] for key in ("folder", "download")}}
+    if run.epochs > config.training.epochs:
+        raise argument_error("training.epochs", f"be at least the {run.epochs} of {name!r}", config.training.epochs)
+    extended = before["training"]["epochs"] != now["training"]["epochs"]
+    if extended and _length_from_epochs(config):
+        raise InputError(
+            f"Argument training.epochs must be {before['training']['epochs']}, as in {name!r}, since it sets the "
+            f"scheduler's length, but was {now['training']['epochs']}."
+        )
+    before["training"] = {**before["training"], "epochs": now["training"]["epochs"]}
+    for section, keys in now.items():
+        if keys == before.get(section):
+            continue
+        old = before.get(section) or {}
+        key = next(k for k in {**old, **(keys or {})} if old.get(k) != (keys or {}).get(k))
+        raise argument_error(
+            f"{section}.{key}", f"be {old.get(key)!r}, as in {name!r}, to resume it", repr((keys or {}).get(key))
+        )
+
+
+def _length_from_epochs(config: Config) -> bool:
+    from .optimization import schedulers
+
+    if config.scheduler is None:
+        return False
+    kind = schedulers().get(config.scheduler.name.lower())
+    taken = inspect.signature(kind).parameters if kind is not None else {}
+    return any(n in taken and n not in config.scheduler.options for n in ("T_max", "total_steps", "total_iters"))
+
+
+def _check_run_output(out: str | os.PathLike[str], resume: str | os.PathLike[str] | None) -> Path:
+    path = check_output(out, "out")
+    if path.exists() and not is_run_file(path):
+        raise argument_error("out", "be a new file or a run file", f"{str(path)!r}, which holds something else")
+    return path
+
+
+def _bytes_needed(data: Dataset, system: EnergySystem, dtype: torch.dtype) -> int:
+    """Rough need: the data once more in their dtype, and the weights with what training adds; states are small."""
+    inputs = data.train_x.numel() + data.test_x.numel()
+    weights = sum(p.numel() for p in system.parameters())
+    return dtype.itemsize * (inputs + WEIGHT_COPIES * weights)
+
+
+def _epoch_seed(seed: int, epoch: int, stream: int) -> int:
+    """Seed of one stream of one epoch; neighbouring seeds and epochs give unrelated streams."""
+    return int(np.random.SeedSequence([seed, epoch, stream]).generate_state(1, np.uint64)[0] >> 1)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Use as many threads as the run began with: sums of another grouping would round differently."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
