@@ -64,14 +64,14 @@ class Dense(nn.Module):
     def contrast(
         self, e_post: torch.Tensor, m_post: torch.Tensor, e_pre: torch.Tensor | None, m_pre: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Change of dE/dW and dE/db between two states with mean m and difference e; e_pre None: clamped.
+        """Change of -dE/dW and -dE/db between two states with mean m and difference e; e_pre None: clamped.
 
         a+ b+ - a- b- = (a+ - a-) (b+ + b-)/2 + (a+ + a-)/2 (b+ - b-): no difference of products.
         """
         weight = e_post.t() @ m_pre
         if e_pre is not None:
             weight = torch.addmm(weight, m_post.t(), e_pre)
-        return weight.neg_(), e_post.sum(0).neg_()
+        return weight, e_post.sum(0)
 
 
 class Layered(EnergySystem):
@@ -179,7 +179,7 @@ class Layered(EnergySystem):
         self, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         with torch.no_grad():
-            column = weight[:, None]
+            column = -weight[:, None]
             if minus is None:
                 e = [column * p for p in plus]
                 m = [torch.add(s, p, alpha=0.5) for s, p in zip(free, plus, strict=True)]
@@ -247,16 +247,53 @@ class LayeredPhase(Phase):
         self.x = inputs.x
         self.origin = origin
         self.depth = len(system.layers)
+        self.copies = 1
         # The smaller half of the layers carries the iteration.
         halves = [list(range(start, self.depth, 2)) for start in (0, 1)]
         self.carried, self.implied = sorted(halves, key=lambda h: (not h, sum(system.sizes[k + 1] for k in h)))
         if origin is not None:
             drives = system.drives(origin, inputs.cache)
             self.anchors = [unit.anchor(p) for unit, p in zip(system.units, drives, strict=True)]
-            settled = [unit.response(p) for unit, p in zip(system.units, drives, strict=True)]
-            self.mismatch = None if balanced else [r - s for r, s in zip(settled, origin, strict=True)]
+            settled = system.units[-1].response(drives[-1])
             # What the output's drive exceeds its bound by, which a nudge must overcome first.
-            self.excess = drives[-1] - (settled[-1] if balanced else origin[-1])
+            self.excess = drives[-1] - (settled if balanced else origin[-1])
+            self.mismatch = (
+                None
+                if balanced
+                else [unit.response(p) - s for unit, p, s in zip(system.units, drives, origin, strict=True)]
+            )
+
+    def start(self) -> State:
+        if self.origin is None:
+            return self.system.initial_state(self.x)
+        rows = self.copies * self.x.shape[0]
+        z = tuple(s.new_zeros(rows, s.shape[1]) for s in self.origin)
+        # The output's answer to the nudge while the hidden layers are still at rest: one sweep saved.
+        return z if self.nudge is None else (*z[:-1], self._nudged_output(None))
+
+    def state(self, z: State) -> State:
+        return z if self.origin is None else tuple(self._spread(s).add(d) for s, d in zip(self.origin, z, strict=True))
+
+    def energy(self, z: State) -> torch.Tensor:
+        with torch.no_grad():
+            state = self.state(z)
+            total = self.system.energy(state, self._spread(self.x))
+            return total if self.nudge is None else total + self.nudge.energy(self.system.outputs(state))
+
+    def stacked(self, nudges: Sequence[Nudge]) -> LayeredPhase | None:
+        if not self.balanced:
+            return None
+        batch = self.x.shape[0]
+        beta = torch.cat([torch.as_tensor(n.beta).to(self.x).expand(batch) for n in nudges])
+        y = nudges[0].y
+        twin = self.nudged(Nudge(nudges[0].cost, y.repeat(len(nudges), *[1] * (y.ndim - 1)), beta))
+        twin.copies = len(nudges)
+        twin.excess = twin._spread(self.excess)
+        return twin
+
+    def _spread(self, rows: torch.Tensor) -> torch.Tensor:
+        """Rows of one batch for every stacked copy."""
+        return rows if self.copies == 1 else rows.repeat(self.copies, 1)
 
     def nudged(self, nudge: Nudge | None) -> LayeredPhase:
         if nudge is not None and self.system.output_activation != "linear":
@@ -291,14 +328,16 @@ class LayeredPhase(Phase):
         elif self.nudge is not None:
             return self._nudged_output(change)
         if change is None:
-            change = torch.zeros_like(self.origin[k])
-        moved = self.system.units[k].displaced(change, *self.anchors[k])
+            change = self._spread(torch.zeros_like(self.origin[k]))
+        # Constants of one batch serve all stacked copies by broadcasting.
+        change = change.view(self.copies, -1, change.shape[1])
+        moved = self.system.units[k].displaced(change, *self.anchors[k]).flatten(0, 1)
         return moved if self.mismatch is None else moved + self.mismatch[k]
 
     def _nudged_output(self, change: torch.Tensor | None) -> torch.Tensor:
         assert self.nudge is not None
         assert self.origin is not None
-        out = self.origin[-1]
+        out = self._spread(self.origin[-1])
         rhs = self.excess if change is None else change + self.excess
         beta = self.nudge.column(out)
         moved = self.nudge.cost.displaced_unit(out, self.nudge.y, beta, rhs)
@@ -331,6 +370,6 @@ class LayeredPhase(Phase):
         if self.origin is None:
             return self.system.project(z)
         return tuple(
-            d if math.isinf(lo) else torch.clamp(d, lo - s, hi - s)
+            d if math.isinf(lo) else torch.clamp(d, lo - self._spread(s), hi - self._spread(s))
             for d, s, (lo, hi) in zip(z, self.origin, self.system.bounds, strict=True)
         )

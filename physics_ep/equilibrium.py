@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -60,9 +60,6 @@ class Equilibrium:
     displacement : tuple of Tensor (B, ...) or None
         For a nudged phase, state minus the free state, carried as such: never the difference of two rounded
         states.
-    amplification : Tensor (B,) or None
-        Measured |change of state| / |change of residual vector| over the last iterations: what a unit of residual
-        is worth in the distance from the equilibrium. Feeds the noise floor.
     residual_scale, residual_unit
         One unit of `residual` in the system's own unit.
     trace : Trace or None
@@ -76,7 +73,6 @@ class Equilibrium:
     status: Status
     solver: str = ""
     displacement: State | None = None
-    amplification: torch.Tensor | None = field(default=None, repr=False)
     residual_scale: float = 1.0
     residual_unit: str = ""
     trace: Trace | None = field(default=None, repr=False)
@@ -90,6 +86,22 @@ class Equilibrium:
     def residual_si(self) -> torch.Tensor:
         """Residual (B,) in `residual_unit`."""
         return self.residual * self.residual_scale
+
+    def split(self, parts: int) -> tuple[Equilibrium, ...]:
+        """The equilibria of a stacked batch, one an equal part."""
+
+        def chunks(blocks: State | None) -> list[State | None]:
+            if blocks is None:
+                return [None] * parts
+            return list(zip(*[b.chunk(parts) for b in blocks], strict=True))
+
+        pieces = zip(chunks(self.state), self.residual.chunk(parts), chunks(self.displacement), strict=True)
+        return tuple(
+            replace(self, state=s, residual=r, displacement=d, status=self._status_of(r)) for s, r, d in pieces
+        )
+
+    def _status_of(self, residual: torch.Tensor) -> Status:
+        return Status.CONVERGED if bool((residual <= self.tolerance).all()) else self.status
 
     def require(self) -> Equilibrium:
         """Return self if every example converged, else raise `NotConverged`."""

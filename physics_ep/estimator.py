@@ -193,8 +193,9 @@ class EquilibriumPropagation:
                 "an analytic energy with complex states. Use 'centered'."
             )
         inputs = system.prepare(x)
-        options = {"solver": self.solver, "max_iterations": self.max_iterations}
-        free = solve(system.phase(inputs), tolerance=self.tolerance, **options)  # type: ignore[arg-type]
+        free = solve(
+            system.phase(inputs), solver=self.solver, tolerance=self.tolerance, max_iterations=self.max_iterations
+        )
         outputs = system.outputs(free.state)
         self.cost.check(outputs, y)
         self._refuse(free, "The free phase")
@@ -206,24 +207,9 @@ class EquilibriumPropagation:
             draw = torch.randint(0, 2, (x.shape[0],), generator=self.generator)
             signs = (2 * draw - 1).to(outputs)
         tolerance = None if self.tolerance is None else self.tolerance * min(1.0, self.beta)
-        phases: dict[int, Equilibrium] = {}
-        previous: tuple[complex, State] | None = None
-        for i, node in enumerate(self.scheme.nodes):
-            if node == 0:
-                continue
-            strength = self.beta * float(node.real)
-            beta = strength if signs is None else strength * signs
-            phase = base.nudged(Nudge(self.cost, y, beta))
-            start = None
-            if previous is not None:
-                # The displacement is linear in beta to first order.
-                scale = float((node / previous[0]).real)
-                start = phase.project(tuple(scale * d.to(phase.dtype) for d in previous[1]))
-            found = solve(phase, tolerance=tolerance, start=start, **options)  # type: ignore[arg-type]
-            self._refuse(found, f"The phase nudged by {strength:+.3g}")
-            assert found.displacement is not None
-            phases[i] = found
-            previous = (node, found.displacement)
+        phases = self._relax_nudged(base, y, signs, tolerance)
+        for i, found in phases.items():
+            self._refuse(found, f"The phase nudged by {self.beta * float(self.scheme.nodes[i].real):+.3g}")
 
         keep = free.converged
         for found in phases.values():
@@ -251,6 +237,42 @@ class EquilibriumPropagation:
         )
         return grads, step, used
 
+    def _relax_nudged(
+        self,
+        base: Phase,
+        y: torch.Tensor,
+        signs: torch.Tensor | None,
+        tolerance: float | None,
+        starts: dict[int, State] | None = None,
+    ) -> dict[int, Equilibrium]:
+        """Displacements at the stencil's nodes other than 0: all at once where the system can, else in turn."""
+        options = {"solver": self.solver, "tolerance": tolerance, "max_iterations": self.max_iterations}
+        nudges = {}
+        for i, node in enumerate(self.scheme.nodes):
+            if node != 0:
+                strength = self.beta * float(node.real)
+                nudges[i] = Nudge(self.cost, y, strength if signs is None else strength * signs)
+        stack = base.stacked(list(nudges.values())) if len(nudges) > 1 else None
+        if stack is not None:
+            start = None
+            if starts is not None:
+                start = tuple(torch.cat(blocks) for blocks in zip(*[starts[i] for i in nudges], strict=True))
+            found = solve(stack, start=start, **options)  # type: ignore[arg-type]
+            return dict(zip(nudges, found.split(len(nudges)), strict=True))
+        phases: dict[int, Equilibrium] = {}
+        for i, nudge in nudges.items():
+            start = None
+            if starts is not None:
+                start = starts[i]
+            elif phases:
+                # The displacement is linear in beta to first order.
+                j, known = next(reversed(phases.items()))
+                scale = float((self.scheme.nodes[i] / self.scheme.nodes[j]).real)
+                assert known.displacement is not None
+                start = base.project(tuple(scale * d.to(base.dtype) for d in known.displacement))
+            phases[i] = solve(base.nudged(nudge), start=start, **options)  # type: ignore[arg-type]
+        return phases
+
     def _contrast(
         self,
         system: EnergySystem,
@@ -261,14 +283,16 @@ class EquilibriumPropagation:
         keep: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
         """The stencil's sum of contrasts over beta, mean over the examples kept."""
-        state = _masked(free.state, keep)
-        weight = keep.to(state[0]) / max(int(keep.sum()), 1)
+        used = int(keep.sum())
+        weight = keep.to(free.state[0]) / max(used, 1)
+        left_out = None if used == keep.numel() else keep
+        state = _masked(free.state, left_out)
         if signs is not None:
             weight = weight * signs
         grads: dict[str, torch.Tensor] = {}
         for i, j, w in self.scheme.pairs():
-            plus = _masked(phases[i].displacement, keep)
-            minus = None if j is None else _masked(phases[j].displacement, keep)
+            plus = _masked(phases[i].displacement, left_out)
+            minus = None if j is None else _masked(phases[j].displacement, left_out)
             part = system.contrast(state, plus, minus, x, weight * (float(complex(w).real) / self.beta))
             grads = part if not grads else {n: grads[n] + part[n] for n in grads}
         return grads
@@ -290,21 +314,18 @@ class EquilibriumPropagation:
             wide = twin.dtype
             inputs = twin.prepare(x.to(wide))
             target = y.to(wide) if y.dtype.is_floating_point else y
-            options = {"solver": self.solver, "max_iterations": self.max_iterations}
             tight = 1e-15
             settled = solve(
-                twin.phase(inputs), start=tuple(s.to(wide) for s in free.state), tolerance=tight, **options
+                twin.phase(inputs),
+                solver=self.solver,
+                tolerance=tight,
+                max_iterations=self.max_iterations,
+                start=tuple(s.to(wide) for s in free.state),
             )
             base = twin.phase(inputs, origin=settled.state, balanced=True)
-            better = {}
-            for i, found in phases.items():
-                strength = self.beta * float(complex(self.scheme.nodes[i]).real)
-                beta = strength if signs is None else strength * signs.to(wide)
-                assert found.displacement is not None
-                start = tuple(d.to(wide) for d in found.displacement)
-                phase = base.nudged(Nudge(self.cost, target, beta))
-                better[i] = solve(phase, start=start, tolerance=tight * abs(strength), **options)
             signs = None if signs is None else signs.to(wide)
+            starts = {i: tuple(d.to(wide) for d in found.displacement or ()) for i, found in phases.items()}
+            better = self._relax_nudged(base, target, signs, tight * self.beta, starts)
             reference = self._contrast(twin, settled, better, inputs.x, signs, keep)
         eps = torch.finfo(wide).eps
         floors = {}
@@ -414,10 +435,10 @@ def check_beta(beta: float | str) -> float:
     return float(beta)
 
 
-def _masked(blocks: State | None, keep: torch.Tensor) -> State:
+def _masked(blocks: State | None, keep: torch.Tensor | None) -> State:
     """Blocks with the examples left out set to zero, so that their NaN cannot leak into a sum."""
     assert blocks is not None
-    if bool(keep.all()):
+    if keep is None:
         return blocks
     zeroed = []
     for b in blocks:

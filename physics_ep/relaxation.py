@@ -20,8 +20,7 @@ from .system import EnergySystem, Inputs, Phase, largest
 class Solver(Protocol):
     """A method of relaxation, bound to one `Phase`.
 
-    `evaluate` gives the current z, its residual (B,), and the pair (iterate, residual vector) of which the loop
-    measures the amplification; `advance` moves the examples where `active` (B,) holds.
+    `evaluate` gives the current z and its residual (B,); `advance` moves the examples where `active` (B,) holds.
     """
 
     patience: int
@@ -29,8 +28,6 @@ class Solver(Protocol):
     def evaluate(self) -> tuple[State, torch.Tensor]: ...
 
     def advance(self, active: torch.Tensor) -> None: ...
-
-    def amplification(self) -> torch.Tensor | None: ...
 
 
 class Coordinate:
@@ -46,22 +43,14 @@ class Coordinate:
         require_updates(phase, "coordinate")
         self.phase = phase
         self.u = phase.interface(start)
-        self._last: tuple[State, State] | None = None
         self._next: State = self.u
-        self._ratio: torch.Tensor | None = None
 
     def evaluate(self) -> tuple[State, torch.Tensor]:
         self._next, z, residual = self.phase.sweep(self.u)
         return z, residual
 
     def advance(self, active: torch.Tensor) -> None:
-        f = tuple(n - u for n, u in zip(self._next, self.u, strict=True))
-        self._ratio = secant(self._last, (self.u, f), self._ratio)
-        self._last = (self.u, f)
         self.u = keep(active, self._next, self.u)
-
-    def amplification(self) -> torch.Tensor | None:
-        return self._ratio
 
 
 class Anderson:
@@ -79,11 +68,13 @@ class Anderson:
         self.shapes = [s.shape for s in u]
         self.u = flat(u)
         self.step_size = None if phase.exact_updates else inverse_lipschitz(phase, start)
-        self._f: list[torch.Tensor] = []
-        self._g: list[torch.Tensor] = []
-        self._residual: torch.Tensor | None = None
-        self._previous: torch.Tensor | None = None
-        self._ratio: torch.Tensor | None = None
+        batch, n = self.u.shape
+        # Differences of successive residual vectors f = T(u) - u and images g = T(u), newest overwriting oldest.
+        self._df = self.u.new_zeros(batch, self.depth, n)
+        self._dg = self.u.new_zeros(batch, self.depth, n)
+        self._count = 0
+        self._f = self._g = self.u
+        self._residual = self._before = torch.zeros(())
 
     def evaluate(self) -> tuple[State, torch.Tensor]:
         u = unflat(self.u, self.shapes)
@@ -94,35 +85,29 @@ class Anderson:
             z, residual = u, self.phase.residual(force)
             h = self.step_size
             following = self.phase.project(tuple(s + h * f for s, f in zip(u, force, strict=True)))
-        self._target = flat(following)
-        self._previous, self._residual = self._residual, residual
+        self._image = flat(following)
+        self._before, self._residual = self._residual, residual
         return z, residual
 
     def advance(self, active: torch.Tensor) -> None:
-        g = self._target
+        g = self._image
         f = g - self.u
-        self._f.append(f)
-        self._g.append(g)
-        if len(self._f) > self.depth + 1:
-            del self._f[0], self._g[0]
         mixed = g
-        if len(self._f) > 1:
-            df = torch.stack([b - a for a, b in zip(self._f[:-1], self._f[1:], strict=True)], 1)
-            dg = torch.stack([b - a for a, b in zip(self._g[:-1], self._g[1:], strict=True)], 1)
-            gamma = least_squares(df, f)
-            mixed = g - torch.einsum("bm,bmn->bn", gamma, dg)
-            du = dg[:, -1] - df[:, -1]
-            ratio = du.norm(dim=1) / df[:, -1].norm(dim=1).clamp_min(torch.finfo(f.dtype).tiny)
-            self._ratio = ratio if self._ratio is None else torch.maximum(self._ratio, ratio)
-            if self._previous is not None and self._residual is not None:
-                worse = (self._residual > 2 * self._previous) | ~torch.isfinite(mixed).all(1)
-                mixed = torch.where(worse[:, None], g, mixed)
+        if self._count:
+            slot = (self._count - 1) % self.depth
+            torch.sub(f, self._f, out=self._df[:, slot])
+            torch.sub(g, self._g, out=self._dg[:, slot])
+            used = min(self._count, self.depth)
+            df, dg = self._df[:, :used], self._dg[:, :used]
+            gamma, solved = least_squares(df, f)
+            mixed = g - (gamma[:, None] @ dg)[:, 0]
+            trusted = solved & (self._residual <= 2 * self._before)
+            mixed = torch.where(trusted[:, None], mixed, g)
+        self._f, self._g = f, g
+        self._count += 1
         if self.step_size is not None:
             mixed = flat(self.phase.project(unflat(mixed, self.shapes)))
         self.u = torch.where(active[:, None], mixed, self.u)
-
-    def amplification(self) -> torch.Tensor | None:
-        return self._ratio
 
 
 class GradientFlow:
@@ -142,7 +127,6 @@ class GradientFlow:
         self._h = torch.full((self.z.shape[0],), float(inverse_lipschitz(phase, start)), dtype=self.z.real.dtype)
         self._h = self._h.to(self.z.device) * 0.5
         self._growth = torch.full_like(self._h, 1e6)
-        self._ratio: torch.Tensor | None = None
 
     def evaluate(self) -> tuple[State, torch.Tensor]:
         z = unflat(self.z, self.shapes)
@@ -159,14 +143,10 @@ class GradientFlow:
             h = torch.minimum((1 + self._growth).sqrt() * self._h, local)
             self._growth = h / self._h
             self._h = h
-            self._ratio = 2 * local
         self._last = (self.z, self._force)
         trial = self.z + self._h[:, None] * self._force
         moved_z = flat(self.phase.project(unflat(trial, self.shapes)))
         self.z = torch.where(active[:, None], moved_z, self.z)
-
-    def amplification(self) -> torch.Tensor | None:
-        return self._ratio
 
 
 SOLVERS: dict[str, Callable[[Phase, State], Solver]] = {
@@ -253,7 +233,6 @@ def solve(
         status=status,
         solver=name,
         displacement=displacement,
-        amplification=method.amplification(),
         residual_scale=system.residual_scale,
         residual_unit=system.residual_unit,
         trace=_collect(kept) if trace else None,
@@ -358,31 +337,19 @@ def keep(active: torch.Tensor, new: State, old: State) -> State:
     )
 
 
-def secant(
-    last: tuple[State, State] | None, now: tuple[State, State], ratio: torch.Tensor | None
-) -> torch.Tensor | None:
-    """Largest |du| / |df| seen so far for each example, (B,)."""
-    if last is None or not now[0]:
-        return ratio
-    du = flat(now[0]) - flat(last[0])
-    df = flat(now[1]) - flat(last[1])
-    new = du.norm(dim=1) / df.norm(dim=1).clamp_min(torch.finfo(df.dtype).tiny)
-    return new if ratio is None else torch.maximum(ratio, new)
-
-
-def least_squares(df: torch.Tensor, f: torch.Tensor) -> torch.Tensor:
+def least_squares(df: torch.Tensor, f: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Gamma (B, m) minimising |f - sum_m gamma_m df_m| for each example; df (B, m, n), f (B, n).
 
-    Normal equations with columns scaled to one and a ridge of 10 eps: the coefficients need few digits.
+    Normal equations by Cholesky, which scaled columns do not disturb, with a relative ridge of 10 eps: the
+    coefficients need few digits. Also returns, (B,), where the factorisation held.
     """
-    size = df.norm(dim=2).clamp_min(torch.finfo(f.dtype).tiny)
-    q = df / size[:, :, None]
-    gram = q @ q.transpose(1, 2).conj()
-    ridge = 10 * torch.finfo(f.dtype).eps
-    gram = gram + ridge * torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
-    right = (q.conj() @ f[:, :, None]).to(gram.dtype)
-    gamma, _ = torch.linalg.solve_ex(gram, right)
-    return gamma[:, :, 0] / size
+    gram = df @ df.mH
+    diagonal = gram.diagonal(dim1=1, dim2=2)
+    finfo = torch.finfo(f.dtype)
+    diagonal.mul_(1 + 10 * finfo.eps).add_(finfo.tiny)
+    factor, info = torch.linalg.cholesky_ex(gram)
+    gamma = torch.cholesky_solve(df.conj() @ f[:, :, None], factor)
+    return gamma[:, :, 0], info == 0
 
 
 def inverse_lipschitz(phase: Phase, z: State, iterations: int = 12) -> float:

@@ -16,6 +16,7 @@ Conventions
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -217,6 +218,13 @@ class Phase:
             nudge = Nudge(nudge.cost, nudge.y.to(self.dtype), nudge.beta)
         twin.nudge = nudge
         return twin
+
+    def stacked(self, nudges: Sequence[Nudge]) -> Phase | None:
+        """The same displaced problem under several nudges at once, their batches one after the other.
+
+        None (the default) if the system relaxes them one by one.
+        """
+        return None
 
     def start(self) -> State:
         """First z: the system's initial state, or no displacement."""

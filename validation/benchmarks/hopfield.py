@@ -1,0 +1,101 @@
+"""Cost of a centered EP step of a Hopfield network over a forward and backward pass of an MLP of its shape.
+
+    python -m validation.benchmarks.hopfield
+    physics-ep bench hopfield
+
+One thread, 784-1024-10, batch 128, float32, relative residual 1e-6. The products that an EP step needs: one drive
+W x of the input, shared by all phases, and one weight contrast against x: as many large products as backprop has.
+All else is the relaxation on the 10 outputs.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from hardware_models.hopfield import HopfieldNetwork
+from physics_ep.cost import SquaredError
+from physics_ep.estimator import EquilibriumPropagation
+
+from .timing import interleave, machine
+
+SIZES = (784, 1024, 10)
+BATCH = 128
+
+
+def measure(repeats: int = 60, threads: int = 1, seed: int = 0) -> dict[str, object]:
+    """Time both steps in one run, and certify the EP step's equilibria.
+
+    Parameters
+    ----------
+    repeats : int
+        Timed rounds.
+    threads : int
+        CPU threads.
+    seed : int
+        Of data and weights.
+
+    Returns
+    -------
+    dict
+        `rows` (contender, milliseconds, ratio, residual, iterations), `ratio`, `machine`.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        generator = torch.Generator().manual_seed(seed)
+        x = torch.rand(BATCH, SIZES[0], generator=generator)
+        # As sparse as a handwritten digit, so that drives have their usual size.
+        x = x * (torch.rand(x.shape, generator=generator) < 0.2)
+        labels = torch.randint(0, SIZES[-1], (BATCH,), generator=generator)
+        cost = SquaredError()
+        y = cost.encode(labels, SIZES[-1], torch.float32)
+        system = HopfieldNetwork(SIZES, seed=seed)
+        ep = EquilibriumPropagation(cost, beta=0.1, tolerance=1e-6)
+        mlp = nn.Sequential(nn.Linear(SIZES[0], SIZES[1]), nn.ReLU(), nn.Linear(SIZES[1], SIZES[2]))
+
+        def backprop() -> None:
+            mlp.zero_grad()
+            cost(mlp(x), y).mean().backward()
+
+        def propagate() -> None:
+            system.zero_grad()
+            ep.backward(system, x, y)
+
+        where = machine()
+        medians = interleave({"backprop": backprop, "ep": propagate}, repeats)
+        system.zero_grad()
+        step = ep.backward(system, x, y)
+    finally:
+        torch.set_num_threads(before)
+    ratio = medians["ep"] / medians["backprop"]
+    residual = max(float(e.residual.max()) for e in step.equilibria)
+    sweeps = "/".join(str(e.iterations) for e in step.equilibria)
+    return {
+        "title": "784-1024-10, batch 128, float32",
+        "rows": [
+            {
+                "step": "MLP forward and backward",
+                "ms": 1e3 * medians["backprop"],
+                "ratio": 1.0,
+                "residual": None,
+                "sweeps": "",
+            },
+            {
+                "step": "Hopfield, centered EP",
+                "ms": 1e3 * medians["ep"],
+                "ratio": ratio,
+                "residual": residual,
+                "sweeps": sweeps,
+            },
+        ],
+        "ratio": ratio,
+        "machine": where,
+    }
+
+
+if __name__ == "__main__":
+    result = measure()
+    print(result["title"], "|", result["machine"])
+    for row in result["rows"]:  # type: ignore[attr-defined]
+        print(f"{row['step']:28s} {row['ms']:8.2f} ms  x{row['ratio']:.2f}  {row['sweeps']}")

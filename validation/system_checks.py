@@ -1,0 +1,249 @@
+"""Invariants that every `EnergySystem` must keep, checked from outside: for those who bring their own."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+
+from physics_ep.cost import Cost, CrossEntropy, SquaredError
+from physics_ep.equilibrium import State
+from physics_ep.estimator import EquilibriumPropagation
+from physics_ep.nudging import Nudge, centered, positive
+from physics_ep.relaxation import flat, relax, unflat
+from physics_ep.system import EnergySystem
+
+from .gradients import estimate_gradient, total_error
+from .oracles import implicit_gradient
+
+TOLERANCE = 1e-11
+
+
+def check_system(system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost: Cost | None = None) -> None:
+    """Raise AssertionError, naming the invariant that the system breaks; return None if it keeps them all.
+
+    Checked, on a float64 copy: shapes; examples do not see each other; `outputs` is linear; `force` is -dE/ds and
+    the contrast is dE/dtheta's (both against central differences of `energy`); `project` is a projection;
+    relaxation converges, and to a lower energy; an equilibrium stays; a nudged equilibrium has no force under
+    E + beta C; and EP reaches its declared order against implicit differentiation.
+
+    Parameters
+    ----------
+    system : EnergySystem
+    x : Tensor (B, ...)
+        At least two examples.
+    y : Tensor
+        Targets: floating point for the squared error, class indices for the cross-entropy.
+    cost : Cost, optional
+        Default by the dtype of y.
+    """
+    cost = cost or (SquaredError() if y.dtype.is_floating_point else CrossEntropy())
+    twin = copy.deepcopy(system).double()
+    x = x.double()
+    y = y.double() if y.dtype.is_floating_point else y
+    with torch.no_grad():
+        state = _check_shapes(twin, x)
+        inside = _interior(twin, state)
+        _check_independence(twin, x, inside)
+        _check_outputs(twin, inside)
+        _check_force(twin, x, inside)
+        _check_contrast(twin, x, inside)
+        _check_projection(twin, inside)
+        free = _check_relaxation(twin, x)
+        _check_nudged(twin, x, y, cost, free)
+    _check_order(twin, x, y, cost)
+
+
+def _require(holds: bool, invariant: str) -> None:
+    if not holds:
+        raise AssertionError(invariant)
+
+
+def _check_shapes(system: EnergySystem, x: torch.Tensor) -> State:
+    batch = x.shape[0]
+    _require(batch >= 2, "check_system needs a batch of at least two examples")
+    state = system.initial_state(x)
+    _require(
+        isinstance(state, tuple) and all(isinstance(s, torch.Tensor) and s.shape[:1] == (batch,) for s in state),
+        "initial_state(x) must be a tuple of tensors with the batch axis first",
+    )
+    energy = system.energy(state, x)
+    _require(energy.shape == (batch,), f"energy must have shape ({batch},), but has {tuple(energy.shape)}")
+    _require(bool(torch.isfinite(energy).all()), "energy must be finite at the initial state")
+    outputs = system.outputs(state)
+    _require(outputs.ndim == 2 and outputs.shape[0] == batch, "outputs must have shape (batch, n_out)")
+    return state
+
+
+def _interior(system: EnergySystem, state: State) -> State:
+    """A random state well inside the bounds: the middle of where two projections land, shrunk towards it."""
+    generator = torch.Generator().manual_seed(1)
+    low = system.project(tuple(torch.full_like(s, -0.8) for s in state))
+    high = system.project(tuple(torch.full_like(s, 0.8) for s in state))
+    mixed = [torch.rand(s.shape, generator=generator, dtype=s.dtype) * 0.6 + 0.2 for s in state]
+    return tuple(lo + m * (hi - lo) for lo, hi, m in zip(low, high, mixed, strict=True))
+
+
+def _check_independence(system: EnergySystem, x: torch.Tensor, state: State) -> None:
+    alone = torch.cat([system.energy(tuple(s[i : i + 1] for s in state), x[i : i + 1]) for i in range(x.shape[0])])
+    _require(
+        torch.allclose(alone, system.energy(state, x), rtol=1e-9, atol=1e-12),
+        "batch independence: the energy of an example must not depend on the others in its batch",
+    )
+
+
+def _check_outputs(system: EnergySystem, state: State) -> None:
+    doubled = system.outputs(tuple(2 * s for s in state)) - 2 * system.outputs(state)
+    zero = system.outputs(tuple(torch.zeros_like(s) for s in state))
+    _require(
+        bool(torch.allclose(doubled, torch.zeros_like(doubled), atol=1e-10) and zero.abs().max() == 0),
+        "outputs must be linear in the state (displacements are read through it)",
+    )
+
+
+def _check_force(system: EnergySystem, x: torch.Tensor, state: State) -> None:
+    generator = torch.Generator().manual_seed(2)
+    force = flat(system.force(state, x))
+    shapes = [s.shape for s in state]
+    for _ in range(3):
+        v = torch.randn(force.shape, generator=generator, dtype=force.dtype)
+        h = 1e-6
+        up = system.energy(unflat(flat(state) + h * v, shapes), x)
+        down = system.energy(unflat(flat(state) - h * v, shapes), x)
+        slope = (up - down) / (2 * h)
+        mine = -(force * v).sum(1)
+        size = slope.abs() + 1e-6 * (1 + up.abs())
+        _require(
+            bool(((slope - mine).abs() <= 1e-4 * size + 1e-8).all()),
+            "force must be -dE/ds: it disagrees with central differences of energy",
+        )
+
+
+def _check_contrast(system: EnergySystem, x: torch.Tensor, state: State) -> None:
+    generator = torch.Generator().manual_seed(3)
+    shift = tuple(0.05 * (2 * torch.rand(s.shape, generator=generator, dtype=s.dtype) - 1) for s in state)
+    plus = tuple(p - s for p, s in zip(_shifted(system, state, shift, 1), state, strict=True))
+    minus = tuple(m - s for m, s in zip(_shifted(system, state, shift, -1), state, strict=True))
+    weight = torch.rand(x.shape[0], generator=generator, dtype=x.dtype)
+    for down in (minus, None):
+        grads = system.contrast(state, plus, down, x, weight)
+        for name, p in system.named_parameters():
+            if not p.requires_grad:
+                continue
+            _require(
+                name in grads and grads[name].shape == p.shape,
+                f"contrast must return a tensor of its shape for every parameter; {name} is missing or misshapen",
+            )
+            v = torch.randn(p.shape, generator=generator, dtype=p.dtype)
+            h = 1e-5 * max(1.0, float(p.abs().max()))
+            kept = p.data.clone()
+            gaps = []
+            for sign in (1, -1):
+                p.data = kept + sign * h * v
+                high = system.energy(tuple(s + d for s, d in zip(state, plus, strict=True)), x)
+                base = state if down is None else tuple(s + d for s, d in zip(state, down, strict=True))
+                gaps.append(float((weight * (high - system.energy(base, x))).sum()))
+            p.data = kept
+            slope = (gaps[0] - gaps[1]) / (2 * h)
+            mine = float((grads[name] * v).sum())
+            size = float(grads[name].norm() * v.norm()) + abs(slope)
+            _require(
+                abs(slope - mine) <= 1e-5 * size + 1e-9,
+                f"contrast of {name} must be the change of dE/dtheta between the two states (sign and factor too): "
+                f"central differences give {slope:.6g}, contrast {mine:.6g}",
+            )
+
+
+def _shifted(system: EnergySystem, state: State, shift: State, sign: int) -> State:
+    return system.project(tuple(s + sign * d for s, d in zip(state, shift, strict=True)))
+
+
+def _check_projection(system: EnergySystem, state: State) -> None:
+    once = system.project(tuple(3 * s + 0.1 for s in state))
+    twice = system.project(once)
+    _require(
+        all(torch.equal(a, b) for a, b in zip(once, twice, strict=True)),
+        "project must leave a state within the bounds alone",
+    )
+
+
+def _check_relaxation(system: EnergySystem, x: torch.Tensor) -> State:
+    budget = 20 * system.default_max_iterations
+    free = relax(system, x, tolerance=TOLERANCE, max_iterations=budget)
+    _require(
+        bool(free.converged.all()),
+        f"relaxation must reach a residual of {TOLERANCE:g} from initial_state: {free.status.value} "
+        f"(worst residual {float(free.residual.max()):.2g})",
+    )
+    if system.descends:
+        before = system.energy(system.project(system.initial_state(x)), x)
+        after = system.energy(free.state, x)
+        _require(
+            bool((after <= before + 1e-10 * (1 + before.abs())).all()),
+            "descent: relaxation must end at an energy no higher than the initial state's (or set descends = False)",
+        )
+    again = relax(system, x, start=free.state, tolerance=TOLERANCE, max_iterations=budget)
+    moved = (flat(again.state) - flat(free.state)).abs().max()
+    _require(
+        again.iterations <= 2 and float(moved) <= 1e-8,
+        "a fixed point must stay: relaxing from an equilibrium moved it",
+    )
+    alone = relax(system, x[:1], tolerance=TOLERANCE, max_iterations=budget)
+    apart = (flat(alone.state) - flat(free.state)[:1]).abs().max()
+    _require(
+        float(apart) <= 1e-6,
+        "batch independence: an example relaxed alone must end where it ends in a batch",
+    )
+    return free.state
+
+
+def _check_nudged(system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost: Cost, free: State) -> None:
+    nudge = Nudge(cost, y, 1e-2)
+    budget = 20 * system.default_max_iterations
+    found = relax(system, x, nudge=nudge, start=free, tolerance=1e-2 * TOLERANCE, max_iterations=budget)
+    _require(bool(found.converged.all()), f"a small positive nudge must have an equilibrium: {found.status.value}")
+    with torch.enable_grad():
+        leaves = tuple(s.detach().requires_grad_() for s in found.state)
+        total = system.energy(leaves, x) + nudge.energy(system.outputs(leaves))
+        slope = torch.autograd.grad(total.sum(), leaves)
+    landed = system.project(tuple(s - 1e-3 * g for s, g in zip(found.state, slope, strict=True)))
+    left = (flat(landed) - flat(found.state)).abs().max() / 1e-3
+    scale = max(1.0, float(system.residual_scale))
+    _require(
+        float(left) <= 1e-6 * scale,
+        "a nudged equilibrium must have no force left under E + beta C within the bounds: "
+        f"autograd finds {float(left):.2g} (is the nudge's sign or factor wrong?)",
+    )
+
+
+def _check_order(system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost: Cost) -> None:
+    exact = implicit_gradient(system, x, y, cost, max_iterations=20 * system.default_max_iterations)
+
+    def error(scheme: object, beta: float) -> float:
+        ep = EquilibriumPropagation(
+            cost,
+            scheme,  # type: ignore[arg-type]
+            beta,
+            tolerance=TOLERANCE,
+            max_iterations=20 * system.default_max_iterations,
+        )
+        return total_error(estimate_gradient(ep, system, x, y)[0], exact)
+
+    if not system.smooth:
+        found = error(centered(), 1e-4)
+        _require(
+            found <= 5e-2,
+            f"EP at beta 1e-4 must agree with implicit differentiation: relative error {found:.2g}",
+        )
+        return
+    for stencil in (centered(), positive()):
+        coarse, fine = error(stencil, 1e-2), error(stencil, 1e-3)
+        if fine < 1e-8:
+            continue  # below what the residual can resolve: the energy is quadratic, or nearly so
+        order = math.log10(coarse / fine)
+        _require(
+            fine < 0.1 and abs(order - stencil.order) <= 0.25,
+            f"EP ({stencil.name}) must approach implicit differentiation at order {stencil.order} in beta: "
+            f"measured {order:.2f}, relative error {fine:.2g} at beta 1e-3",
+        )
