@@ -13,9 +13,10 @@ parity do not couple, so all even layers are minimised at once, then all odd one
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
@@ -120,26 +121,31 @@ class Layered(EnergySystem):
         self.output_activation = output_activation
         generator = torch.Generator().manual_seed(seed)
         self.layers = nn.ModuleList(
-            Dense(n_in, n_out, gain, generator) for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True)
+            Dense(n_in, n_out, gain, generator) for n_in, n_out in itertools.pairwise(sizes)
         )
         names = [activation] * (len(sizes) - 2) + [output_activation]
         self.smooth = "hard_sigmoid" not in names
         self.bounds = [UNITS[name].bounds for name in names]
         self.units = [UNITS[name].make(torch) for name in names]
 
+    @property
+    def couplings(self) -> list[Dense]:
+        """`layers`, typed."""
+        return cast(list[Dense], list(self.layers))
+
     # -- the contract -----------------------------------------------------------------------------------------
 
     def energy(self, state: State, x: torch.Tensor) -> torch.Tensor:
         total: torch.Tensor | float = 0.0
         below = x
-        for layer, unit, s in zip(self.layers, self.units, state, strict=True):
+        for layer, unit, s in zip(self.couplings, self.units, state, strict=True):
             total = total + unit.potential(s).sum(1) - (s * layer.biased(below)).sum(1)
             below = s
         assert isinstance(total, torch.Tensor)
         return total
 
     def force(self, state: State, x: torch.Tensor) -> State:
-        drives = self.drives(state, self.layers[0].biased(x))
+        drives = self.drives(state, self.couplings[0].biased(x))
         return tuple(p - unit.inverse(s) for p, unit, s in zip(drives, self.units, state, strict=True))
 
     def initial_state(self, x: torch.Tensor) -> State:
@@ -152,7 +158,7 @@ class Layered(EnergySystem):
         return tuple(s.clamp(lo, hi) for s, (lo, hi) in zip(state, self.bounds, strict=True))
 
     def free_variables(self, state: State, x: torch.Tensor) -> State | None:
-        drives = self.drives(state, self.layers[0].biased(x))
+        drives = self.drives(state, self.couplings[0].biased(x))
         return tuple(unit.slope(p) > 0 for p, unit in zip(drives, self.units, strict=True))
 
     def curvature_diagonal(self, state: State, x: torch.Tensor) -> State | None:
@@ -170,7 +176,7 @@ class Layered(EnergySystem):
 
     def prepare(self, x: torch.Tensor) -> Inputs:
         self.check_input(x)
-        return Inputs(x, self.layers[0].biased(x))
+        return Inputs(x, self.couplings[0].biased(x))
 
     def phase(self, inputs: Inputs, origin: State | None = None, balanced: bool = False) -> LayeredPhase:
         return LayeredPhase(self, inputs, origin, balanced)
@@ -187,7 +193,7 @@ class Layered(EnergySystem):
                 e = [column * (p - q) for p, q in zip(plus, minus, strict=True)]
                 m = [torch.add(s, p + q, alpha=0.5) for s, p, q in zip(free, plus, minus, strict=True)]
             grads = {}
-            for k, layer in enumerate(self.layers):
+            for k, layer in enumerate(self.couplings):
                 below = (None, x) if k == 0 else (e[k - 1], m[k - 1])
                 grads[f"layers.{k}.weight"], grads[f"layers.{k}.bias"] = layer.contrast(e[k], m[k], *below)
         return grads
@@ -198,9 +204,9 @@ class Layered(EnergySystem):
         """Drives p_k of all layers, `clamped` being W_1 x + b_1."""
         out = []
         for k in range(len(state)):
-            p = clamped if k == 0 else self.layers[k].biased(state[k - 1])
+            p = clamped if k == 0 else self.couplings[k].biased(state[k - 1])
             if k + 1 < len(state):
-                p = p + self.layers[k + 1].transpose(state[k + 1])
+                p = p + self.couplings[k + 1].transpose(state[k + 1])
             out.append(p)
         return tuple(out)
 
@@ -210,7 +216,7 @@ class Layered(EnergySystem):
 
         offsets = [sum(self.sizes[:k]) for k in range(len(self.sizes) + 1)]
         edges, weights = [], []
-        for k, layer in enumerate(self.layers):
+        for k, layer in enumerate(self.couplings):
             post = torch.arange(offsets[k + 1], offsets[k + 2])
             pre = torch.arange(offsets[k], offsets[k + 1])
             edges.append(torch.cartesian_prod(post, pre))
@@ -224,7 +230,7 @@ class Layered(EnergySystem):
             units=units,
             inputs=list(range(self.sizes[0])),
             outputs=list(range(offsets[-2], offsets[-1])),
-            biases=torch.cat([layer.bias.detach().double() for layer in self.layers]).numpy(),
+            biases=torch.cat([layer.bias.detach().double() for layer in self.couplings]).numpy(),
         )
 
 
@@ -246,7 +252,8 @@ class LayeredPhase(Phase):
         self.narrow = self.dtype = system.dtype
         self.x = inputs.x
         self.origin = origin
-        self.depth = len(system.layers)
+        self.layers = system.couplings
+        self.depth = len(self.layers)
         self.copies = 1
         # The smaller half of the layers carries the iteration.
         halves = [list(range(start, self.depth, 2)) for start in (0, 1)]
@@ -272,7 +279,9 @@ class LayeredPhase(Phase):
         return z if self.nudge is None else (*z[:-1], self._nudged_output(None))
 
     def state(self, z: State) -> State:
-        return z if self.origin is None else tuple(self._spread(s).add(d) for s, d in zip(self.origin, z, strict=True))
+        return (
+            z if self.origin is None else tuple(self._spread(s).add(d) for s, d in zip(self.origin, z, strict=True))
+        )
 
     def energy(self, z: State) -> torch.Tensor:
         with torch.no_grad():
@@ -310,21 +319,18 @@ class LayeredPhase(Phase):
 
     def update(self, k: int, z: Sequence[torch.Tensor | None]) -> torch.Tensor:
         """Exact minimum over layer k of F, given z of its neighbours."""
-        layers, last = self.system.layers, self.depth - 1
+        layers, last = self.layers, self.depth - 1
+        below = None if k == 0 else z[k - 1]
+        above = z[k + 1] if k < last else None
         if self.origin is None:
-            drive = self.inputs.cache if k == 0 else layers[k].biased(z[k - 1])
-            if k < last:
-                drive = torch.addmm(drive, z[k + 1], layers[k + 1].weight)
+            drive = self.inputs.cache if below is None else layers[k].biased(below)
+            if above is not None:
+                drive = torch.addmm(drive, above, layers[k + 1].weight)
             return self.system.units[k].response(drive)
-        change = None if k == 0 else layers[k].forward(z[k - 1])
-        if k < last:
-            from_above = z[k + 1]
-            assert from_above is not None
-            change = (
-                layers[k + 1].transpose(from_above)
-                if change is None
-                else torch.addmm(change, from_above, layers[k + 1].weight)
-            )
+        change = None if below is None else layers[k].forward(below)
+        if above is not None:
+            weight = layers[k + 1].weight
+            change = above @ weight if change is None else torch.addmm(change, above, weight)
         elif self.nudge is not None:
             return self._nudged_output(change)
         if change is None:

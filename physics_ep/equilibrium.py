@@ -90,12 +90,13 @@ class Equilibrium:
     def split(self, parts: int) -> tuple[Equilibrium, ...]:
         """The equilibria of a stacked batch, one an equal part."""
 
-        def chunks(blocks: State | None) -> list[State | None]:
-            if blocks is None:
-                return [None] * parts
+        def chunks(blocks: State) -> list[State]:
             return list(zip(*[b.chunk(parts) for b in blocks], strict=True))
 
-        pieces = zip(chunks(self.state), self.residual.chunk(parts), chunks(self.displacement), strict=True)
+        moved: list[State] | list[None] = [None] * parts
+        if self.displacement is not None:
+            moved = chunks(self.displacement)
+        pieces = zip(chunks(self.state), self.residual.chunk(parts), moved, strict=True)
         return tuple(
             replace(self, state=s, residual=r, displacement=d, status=self._status_of(r)) for s, r, d in pieces
         )
@@ -110,7 +111,7 @@ class Equilibrium:
         return self
 
 
-class NotConverged(RuntimeError):
+class NotConverged(RuntimeError):  # noqa: N818 (a public name)
     """A state was needed that is no equilibrium. `.equilibrium` holds what was found."""
 
     def __init__(self, equilibrium: Equilibrium, phase: str = "relaxation") -> None:

@@ -135,9 +135,7 @@ class EquilibriumPropagation:
         beta = "auto" if self.auto else f"{self.beta:g}"
         return f"EquilibriumPropagation({type(self.cost).__name__}(), {self.scheme.name}, beta={beta})"
 
-    def backward(
-        self, system: EnergySystem, x: torch.Tensor, y: torch.Tensor, *, sync: bool = True
-    ) -> Step:
+    def backward(self, system: EnergySystem, x: torch.Tensor, y: torch.Tensor, *, sync: bool = True) -> Step:
         """Add the EP estimate of the gradient of the mean cost to `.grad` of the system's parameters.
 
         Parameters
@@ -189,8 +187,8 @@ class EquilibriumPropagation:
     ) -> tuple[dict[str, torch.Tensor], Step, int]:
         if self.scheme.analytic:
             raise InputError(
-                f"Argument scheme must not be {self.scheme.name!r} for {type(system).__name__}: complex nudges need "
-                "an analytic energy with complex states. Use 'centered'."
+                f"Argument scheme must not be {self.scheme.name!r} for {type(system).__name__}: complex nudges "
+                "need an analytic energy with complex states. Use 'centered'."
             )
         inputs = system.prepare(x)
         free = solve(
@@ -362,8 +360,8 @@ class EquilibriumPropagation:
         self._measured = (weakref.ref(system), age + 1)
         if self.scheme.has_negative and self.beta >= self.stability_limit:
             raise NegativeNudgeError(
-                f"Argument beta must be below {self.stability_limit:.3g}, where the system nudged by -beta loses its "
-                f"minimum (measured: 1 / lambda), but was {self.beta:g}. Lower beta, or use beta='auto' or 'positive'."
+                f"Argument beta must be below {self.stability_limit:.3g}, where the system nudged by -beta loses "
+                f"its minimum (measured: 1 / lambda), but was {self.beta:g}. Lower it, or use beta='auto'."
             )
 
 

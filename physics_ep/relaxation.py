@@ -14,7 +14,7 @@ import torch
 from .equilibrium import Equilibrium, State, Status, Trace
 from .errors import InputError, argument_error, unknown_name
 from .nudging import Nudge
-from .system import EnergySystem, Inputs, Phase, largest
+from .system import EnergySystem, Phase
 
 
 class Solver(Protocol):
@@ -54,7 +54,7 @@ class Coordinate:
 
 
 class Anderson:
-    """Anderson acceleration, depth 5, of block coordinate descent or of plain descent (Walker and Ni 2011, type II).
+    """Anderson acceleration, depth 5, of block coordinate descent or of plain descent (Walker, Ni 2011, type II).
 
     Every example has its own mixing coefficients. Where the residual doubles, that example takes the plain step.
     """
@@ -312,8 +312,8 @@ def require_updates(phase: Phase, solver: str) -> None:
     """Raise InputError if the system has no exact block updates."""
     if not phase.exact_updates:
         raise InputError(
-            f"Argument solver must be 'gradient_flow' or 'anderson' for {type(phase.system).__name__}, which has no "
-            f"exact block updates, but was {solver!r}."
+            f"Argument solver must be 'gradient_flow' or 'anderson' for {type(phase.system).__name__}, which has "
+            f"no exact block updates, but was {solver!r}."
         )
 
 
@@ -332,9 +332,7 @@ def unflat(vector: torch.Tensor, shapes: list[torch.Size]) -> State:
 
 def keep(active: torch.Tensor, new: State, old: State) -> State:
     """`new` where `active` (B,), else `old`."""
-    return tuple(
-        torch.where(active.view(-1, *[1] * (n.ndim - 1)), n, o) for n, o in zip(new, old, strict=True)
-    )
+    return tuple(torch.where(active.view(-1, *[1] * (n.ndim - 1)), n, o) for n, o in zip(new, old, strict=True))
 
 
 def least_squares(df: torch.Tensor, f: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -377,6 +375,3 @@ def _collect(kept: list[tuple[torch.Tensor, torch.Tensor, State]]) -> Trace:
         energy=torch.stack([k[1] for k in kept]),
         state=tuple(torch.stack(blocks) for blocks in zip(*[k[2] for k in kept], strict=True)),
     )
-
-
-__all__ = ["SOLVERS", "Inputs", "Solver", "largest", "relax", "solve"]

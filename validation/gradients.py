@@ -182,9 +182,7 @@ def gradient_report(
     estimate, step = estimate_gradient(ep, system, x, y)
     target = ORACLES[name](system, x, y, cost) if exact is None else exact
     floors = step.noise_floors
-    rows = tuple(
-        GradientRow(**{**vars(row), "noise_floor": floors[row.name]}) for row in compare(estimate, target)
-    )
+    rows = tuple(GradientRow(**{**vars(row), "noise_floor": floors[row.name]}) for row in compare(estimate, target))
     return GradientReport(
         rows=rows,
         oracle=name,

@@ -166,8 +166,8 @@ def _solve_adjoint(
         step, _ = minres(operator, miss.cpu().numpy().ravel(), rtol=1e-10, maxiter=20 * 500, M=scaling)
         solution = solution + torch.from_numpy(step.reshape(shape)).to(device)
     raise OracleError(
-        f"The adjoint system was solved to a relative residual of {now:.2g} only, not {tolerance:.2g}: the Hessian at "
-        "the free state is singular or nearly so (a bifurcation, or an ungrounded direction)."
+        f"The adjoint system was solved to a relative residual of {now:.2g} only, not {tolerance:.2g}: the Hessian "
+        "at the free state is singular or nearly so (a bifurcation, or an ungrounded direction)."
     )
 
 
@@ -265,9 +265,7 @@ def bptt_gradient(
             residual = phase.residual(phase.force(tuple(s.detach() for s in state)))
         loss = cost(twin.outputs(state), y).mean()
         grads = torch.autograd.grad(loss, [p for _, p in named], allow_unused=True)
-    found = Gradients(
-        (n, torch.zeros_like(p) if g is None else g) for (n, p), g in zip(named, grads, strict=True)
-    )
+    found = Gradients((n, torch.zeros_like(p) if g is None else g) for (n, p), g in zip(named, grads, strict=True))
     found.loss = float(loss.detach())
     found.residual = float(residual.detach().max())
     return found
@@ -291,9 +289,7 @@ def backprop_gradient(system: nn.Module, x: torch.Tensor, y: torch.Tensor, cost:
     with torch.enable_grad():
         loss = cost(twin(x.double()), wide_target(y)).mean()
         grads = torch.autograd.grad(loss, [p for _, p in named], allow_unused=True)
-    found = Gradients(
-        (n, torch.zeros_like(p) if g is None else g) for (n, p), g in zip(named, grads, strict=True)
-    )
+    found = Gradients((n, torch.zeros_like(p) if g is None else g) for (n, p), g in zip(named, grads, strict=True))
     found.loss = float(loss.detach())
     found.residual = 0.0
     return found

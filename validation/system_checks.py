@@ -181,7 +181,7 @@ def _check_relaxation(system: EnergySystem, x: torch.Tensor) -> State:
         after = system.energy(free.state, x)
         _require(
             bool((after <= before + 1e-10 * (1 + before.abs())).all()),
-            "descent: relaxation must end at an energy no higher than the initial state's (or set descends = False)",
+            "descent: relaxation must end at an energy no higher than where it began (or set descends = False)",
         )
     again = relax(system, x, start=free.state, tolerance=TOLERANCE, max_iterations=budget)
     moved = (flat(again.state) - flat(free.state)).abs().max()

@@ -1,4 +1,4 @@
-"""Interleaved timings: contenders take turns, so that a noisy machine is noisy for all, and ratios of medians hold."""
+"""Interleaved timings: contenders take turns, so that a noisy machine is noisy for all of them."""
 
 from __future__ import annotations
 
@@ -48,6 +48,8 @@ def machine() -> str:
         where = platform.processor() or platform.machine()
         info = Path("/proc/cpuinfo")
         if info.is_file():
-            names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
+            names = [
+                line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line
+            ]
             where = names[0] if names else where
     return f"{where}, {torch.get_num_threads()} thread(s), torch {torch.__version__}"
