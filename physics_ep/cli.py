@@ -72,9 +72,11 @@ def application(failures: dict[str, str]) -> typer.Typer:
     for name, entry in registry.commands().items():
         try:
             registry.load(entry)(app)
-        except Exception as error:
+        except InputError as error:
             failures[name] = _one_line(error)
-    epilog = "".join(f"Commands of {name!r} are missing. {why}\n\n" for name, why in failures.items())
+        except Exception as error:
+            failures[name] = f"Entry {name!r} of {entry.group} ({entry.value}) fails: {_one_line(error)}."
+    epilog = "".join(f"{why}\n\n" for why in failures.values())
 
     @app.callback(epilog=epilog)
     def options(
@@ -102,7 +104,7 @@ def _verdict(error: Exception, failures: dict[str, str]) -> tuple[str, int]:
     if hasattr(error, "format_message"):  # typer's usage errors; their class moved between its versions
         message = _one_line(error.format_message())
         if "No such command" in message:
-            message += "".join(f" (Commands of {name!r} are missing. {why})" for name, why in failures.items())
+            message += "".join(f" {why}" for why in failures.values())
         return message, BAD_INPUT
     if hasattr(error, "exit_status"):
         return _one_line(error), int(error.exit_status)

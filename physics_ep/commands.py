@@ -101,10 +101,11 @@ def train(
                 for k in range(len(metrics["loss"]))
             ],
         )
+    kept = f"; {result.path}" if result.path else ""
     report.say(
-        f"test error {result.test_error:.2%}, train error {result.train_error:.2%} after {figures['epochs']} epochs "
-        f"in {result.seconds:.1f} s; worst residual {figures['worst_residual']:.1e}, {figures['skipped']} skipped"
-        + (f"; {result.path}" if result.path else "")
+        f"test error {result.test_error:.2%}, train error {result.train_error:.2%} after {figures['epochs']} "
+        f"epochs in {result.seconds:.1f} s; worst residual {figures['worst_residual']:.1e}, "
+        f"{figures['skipped']} skipped{kept}"
     )
 
 
@@ -123,10 +124,10 @@ def info(
     import torch
 
     from . import config as configs
-    from . import datasets, registry, store
+    from . import datasets, placement, registry, store
 
-    configs.resolve_dtype(dtype)
-    chosen = configs.resolve_device(device)
+    placement.resolve_dtype(dtype)
+    chosen = placement.resolve_device(device)
     found = store.environment()
     gpus = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
     systems = {}

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, ValidationError, field_validator
 
 from .cost import COSTS
@@ -22,8 +21,6 @@ from .errors import InputError, argument_error, unknown_name
 from .nudging import scheme_from_name
 from .registry import build_system, require_finite, systems
 from .system import EnergySystem
-
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 class Section(BaseModel):
@@ -288,45 +285,6 @@ def load_system(spec: str | os.PathLike[str], **options: Any) -> EnergySystem:
     return build_system(section["name"], **{**_without_name(section), **options})
 
 
-def resolve_device(name: str | torch.device | None) -> torch.device:
-    """Device by name; None is the CPU.
-
-    Raises
-    ------
-    InputError
-        If torch knows no such device or this machine has none.
-    """
-    try:
-        device = torch.device("cpu" if name is None else name)
-    except (RuntimeError, TypeError):
-        raise argument_error("device", "be 'cpu', 'cuda' or 'cuda:N'", repr(name)) from None
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise argument_error("device", "be 'cpu' on a machine without a CUDA device", repr(name))
-        if device.index is not None and device.index >= torch.cuda.device_count():
-            raise argument_error("device", f"be below cuda:{torch.cuda.device_count()}", repr(name))
-    elif device.type != "cpu":
-        raise argument_error("device", "be 'cpu', 'cuda' or 'cuda:N'", repr(name))
-    return device
-
-
-def resolve_dtype(name: str | torch.dtype | None) -> torch.dtype:
-    """'float32' (also for None) or 'float64' as a dtype.
-
-    Raises
-    ------
-    InputError
-        For anything else.
-    """
-    if name is None:
-        return torch.float32
-    if isinstance(name, torch.dtype):
-        name = str(name).removeprefix("torch.")
-    if name not in DTYPES:
-        raise unknown_name("dtype", str(name), DTYPES)
-    return DTYPES[name]
-
-
 def _read(config: str | os.PathLike[str]) -> dict[str, Any]:
     given = os.fspath(config)
     known = bundled()
@@ -379,23 +337,18 @@ def _complain(error: ValidationError) -> NoReturn:
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, InputError):
         raise cause from None
-    # Locations of unions end in the name of the branch tried, which is no key.
-    place = [str(part) for part in first["loc"]]
-    models: Any = Config
+    model: Any = Config
     path: list[str] = []
-    for part in place:
-        known = _keys(models)
-        if known is not None and part not in known and first["type"] != "extra_forbidden":
+    # A location may go on, into the branches of a union, after the key that the user wrote.
+    for part in map(str, first["loc"]):
+        if model is None:
             break
-        path.append(part)
-        models = _section(models, part)
+        owner, path = model, [*path, part]
+        model = _section(model, part)
     name = ".".join(path)
     if first["type"] == "extra_forbidden":
-        parent: Any = Config
-        for part in path[:-1]:
-            parent = _section(parent, part)
-        owner = f"[{'.'.join(path[:-1])}] key" if path[:-1] else "section"
-        raise unknown_name(owner, path[-1], _keys(parent) or [])
+        within = f"key of [{'.'.join(path[:-1])}]" if path[:-1] else "section of the config"
+        raise unknown_name(within, path[-1], owner.model_fields)
     if first["type"] == "missing":
         raise InputError(f"Argument {name} must be given in the config.")
     raise argument_error(name, _requirement(error, first), repr(first["input"]))
@@ -419,8 +372,3 @@ def _section(model: Any, part: str) -> Any:
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
             return candidate
     return None
-
-
-def _keys(model: Any) -> list[str] | None:
-    fields = getattr(model, "model_fields", None)
-    return list(fields) if fields else None

@@ -34,6 +34,8 @@ def check_output(path: str | os.PathLike[str], argument: str) -> Path:
         If it is a folder, or its folder can be neither made nor written to. Nothing is left behind.
     """
     path = Path(path)
+    if ".." in path.parts:
+        path = Path(os.path.abspath(path))  # else a folder that is left again at once would be made
     if path.is_dir():
         raise argument_error(argument, "be a file", f"the folder {str(path)!r}")
     folder = path.parent

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .equilibrium import Equilibrium
+from .relaxation import relax
+from .system import EnergySystem
 
 if TYPE_CHECKING:
     from .training import StepLike
@@ -79,6 +81,44 @@ class Epoch:
             "free_iterations": _mean(self._free),
             "nudged_iterations": _mean(self._nudged),
         }
+
+
+def classification_error(
+    system: EnergySystem,
+    x: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    batch_size: int = 1000,
+    solver: str | None = None,
+    tolerance: float | None = None,
+    max_iterations: int | None = None,
+) -> tuple[float, int]:
+    """Fraction of examples that the free equilibria misclassify.
+
+    Parameters
+    ----------
+    system : EnergySystem
+    x : Tensor (N, ...)
+    labels : Tensor (N,)
+        Class indices.
+    batch_size : int
+    solver, tolerance, max_iterations
+        For `relax`.
+
+    Returns
+    -------
+    error : float
+        In [0, 1]. Examples without equilibrium count as misclassified.
+    unconverged : int
+        How many those are.
+    """
+    wrong = unconverged = 0
+    for batch, truth in zip(x.split(batch_size), labels.split(batch_size), strict=True):
+        free = relax(system, batch, solver=solver, tolerance=tolerance, max_iterations=max_iterations)
+        right = system.outputs(free.state).argmax(1) == truth
+        wrong += int((~(right & free.converged)).sum())
+        unconverged += int((~free.converged).sum())
+    return wrong / len(labels), unconverged
 
 
 def _used_residuals(phases: tuple[Equilibrium, ...], skipped: int) -> torch.Tensor:

@@ -145,7 +145,7 @@ def check_options(
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         for option in options:
             if option not in named:
-                raise unknown_name(f"of {owner}", option, named)
+                raise unknown_name(f"option of {owner}", option, named)
     for option, parameter in named.items():
         if parameter.default is parameter.empty and option not in options:
             raise InputError(f"Argument {option} of {owner} must be given.")
@@ -188,7 +188,7 @@ def _source_tables() -> dict[str, dict[str, str]]:
 
 
 def _type_hints(build: Callable[..., Any]) -> dict[str, Any]:
-    target = build.__init__ if inspect.isclass(build) else build  # type: ignore[misc]
+    target = build.__init__ if inspect.isclass(build) else build
     try:
         return typing.get_type_hints(target)
     except (NameError, TypeError):

@@ -185,7 +185,7 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     """
     path = Path(path)
     if not path.is_file():
-        raise argument_error("run file", "be a file", f"{str(path)!r}, which is none")
+        raise argument_error("path", "be a run file", f"{str(path)!r}, which is no file")
     try:
         with h5py.File(path, "r") as file:
             if file.attrs.get("format") != FORMAT:

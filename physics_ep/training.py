@@ -8,32 +8,29 @@ on a CPU at the same number of threads.
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from .config import Config, load_config, resolve_device, resolve_dtype
+from .config import Config, load_config
 from .cost import COSTS
 from .datasets import Dataset, load_dataset
 from .equilibrium import Equilibrium
 from .errors import InputError, argument_error
 from .estimator import EquilibriumPropagation
-from .files import check_output
-from .memory import parameters_of, require_memory
-from .metrics import METRICS, Epoch
+from .metrics import METRICS, Epoch, classification_error
 from .optimization import build_optimizer, build_scheduler, step_scheduler
+from .placement import parameters_of, require_memory, resolve_device, resolve_dtype, threads
 from .progress import SILENT, Progress
 from .registry import accepts, build_system, load, systems
-from .relaxation import relax
-from .store import Quantity, Run, is_run_file, load_weights, open_run, run_attributes, write_run
+from .resuming import check_resumable, check_run_output
+from .store import Quantity, Run, load_weights, open_run, run_attributes, write_run
 from .system import EnergySystem
 
 WEIGHT_COPIES = 5
@@ -168,11 +165,13 @@ def train(
         On Ctrl-C.
     """
     settings = _settled(load_config(config, overrides), data, device, dtype, seed)
+    if resume is not None and not Path(resume).is_file():
+        raise argument_error("resume", "be a run file", f"{os.fspath(resume)!r}, which is no file")
     previous = None if resume is None else open_run(resume)
     if previous is not None:
-        _check_resumable(previous, settings)
+        check_resumable(previous, settings)
     out = resume if out is None else out
-    path = None if out is None else _check_run_output(out, resume)
+    path = None if out is None else check_run_output(out)
     torch_device, torch_dtype = resolve_device(settings.training.device), resolve_dtype(settings.training.dtype)
     system = new_system(settings)
     examples = data if isinstance(data, Dataset) else load_dataset(settings.data)
@@ -184,7 +183,7 @@ def train(
     )
     if previous is None:
         return trainer.run()
-    with _threads(int(previous.attributes["threads"])):
+    with threads(int(previous.attributes["threads"])):
         trainer.restore(previous)
         return trainer.run()
 
@@ -324,16 +323,16 @@ class _Trainer:
             ) from error
 
     def _evaluate(self) -> tuple[float, int]:
-        """Fraction of test examples misclassified, and how many of them have no equilibrium."""
         ep = self.config.ep
-        wrong = unconverged = 0
-        size = self.config.training.evaluation_batch_size
-        for x, labels in zip(self.data.test_x.split(size), self.data.test_y.split(size), strict=True):
-            free = relax(self.system, x, solver=ep.solver, tolerance=ep.tolerance, max_iterations=ep.max_iterations)
-            right = self.system.outputs(free.state).argmax(1) == labels
-            wrong += int((~(right & free.converged)).sum())
-            unconverged += int((~free.converged).sum())
-        return wrong / len(self.data.test_y), unconverged
+        return classification_error(
+            self.system,
+            self.data.test_x,
+            self.data.test_y,
+            batch_size=self.config.training.evaluation_batch_size,
+            solver=ep.solver,
+            tolerance=ep.tolerance,
+            max_iterations=ep.max_iterations,
+        )
 
     def _save(self) -> None:
         if self.path is None:
@@ -386,50 +385,6 @@ def _settled(
     return config.updated(**sections) if sections else config
 
 
-def _check_resumable(run: Run, config: Config) -> None:
-    """Raise InputError if a run file is no training run, or one of another config."""
-    name = str(run.path)
-    if run.attributes.get("kind") != "training" or not run.resume:
-        raise argument_error("resume", "be the run file of a training", repr(name))
-    before, now = run.config, config.as_dict()
-    # Where the data lie may differ from machine to machine.
-    before["data"] = {**before["data"], **{key: now["data"][key] for key in ("folder", "download")}}
-    if run.epochs > config.training.epochs:
-        raise argument_error("training.epochs", f"be at least the {run.epochs} of {name!r}", config.training.epochs)
-    extended = before["training"]["epochs"] != now["training"]["epochs"]
-    if extended and _length_from_epochs(config):
-        raise InputError(
-            f"Argument training.epochs must be {before['training']['epochs']}, as in {name!r}, since it sets the "
-            f"scheduler's length, but was {now['training']['epochs']}."
-        )
-    before["training"] = {**before["training"], "epochs": now["training"]["epochs"]}
-    for section, keys in now.items():
-        if keys == before.get(section):
-            continue
-        old = before.get(section) or {}
-        key = next(k for k in {**old, **(keys or {})} if old.get(k) != (keys or {}).get(k))
-        raise argument_error(
-            f"{section}.{key}", f"be {old.get(key)!r}, as in {name!r}, to resume it", repr((keys or {}).get(key))
-        )
-
-
-def _length_from_epochs(config: Config) -> bool:
-    from .optimization import schedulers
-
-    if config.scheduler is None:
-        return False
-    kind = schedulers().get(config.scheduler.name.lower())
-    taken = inspect.signature(kind).parameters if kind is not None else {}
-    return any(n in taken and n not in config.scheduler.options for n in ("T_max", "total_steps", "total_iters"))
-
-
-def _check_run_output(out: str | os.PathLike[str], resume: str | os.PathLike[str] | None) -> Path:
-    path = check_output(out, "out")
-    if path.exists() and not is_run_file(path):
-        raise argument_error("out", "be a new file or a run file", f"{str(path)!r}, which holds something else")
-    return path
-
-
 def _bytes_needed(data: Dataset, system: EnergySystem, dtype: torch.dtype) -> int:
     """Rough need: the data once more in their dtype, and the weights with what training adds; states are small."""
     inputs = data.train_x.numel() + data.test_x.numel()
@@ -440,14 +395,3 @@ def _bytes_needed(data: Dataset, system: EnergySystem, dtype: torch.dtype) -> in
 def _epoch_seed(seed: int, epoch: int, stream: int) -> int:
     """Seed of one stream of one epoch; neighbouring seeds and epochs give unrelated streams."""
     return int(np.random.SeedSequence([seed, epoch, stream]).generate_state(1, np.uint64)[0] >> 1)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Use as many threads as the run began with: sums of another grouping would round differently."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

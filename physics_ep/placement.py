@@ -1,15 +1,60 @@
-"""Too little memory is told before work starts, not by the kernel in the middle of it."""
+"""Where numbers live and how wide they are: device, dtype, threads, and whether there is memory.
+
+Too little memory is told before work starts, not by the kernel in the middle of it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from .errors import InputError
+from .errors import InputError, argument_error, unknown_name
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def resolve_device(name: str | torch.device | None) -> torch.device:
+    """Device by name; None is the CPU.
+
+    Raises
+    ------
+    InputError
+        If torch knows no such device or this machine has none.
+    """
+    try:
+        device = torch.device("cpu" if name is None else name)
+    except (RuntimeError, TypeError):
+        raise argument_error("device", "be 'cpu', 'cuda' or 'cuda:N'", repr(name)) from None
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise argument_error("device", "be 'cpu' on a machine without a CUDA device", repr(name))
+        if device.index is not None and device.index >= torch.cuda.device_count():
+            raise argument_error("device", f"be below cuda:{torch.cuda.device_count()}", repr(name))
+    elif device.type != "cpu":
+        raise argument_error("device", "be 'cpu', 'cuda' or 'cuda:N'", repr(name))
+    return device
+
+
+def resolve_dtype(name: str | torch.dtype | None) -> torch.dtype:
+    """'float32' (also for None) or 'float64' as a dtype.
+
+    Raises
+    ------
+    InputError
+        For anything else.
+    """
+    if name is None:
+        return torch.float32
+    if isinstance(name, torch.dtype):
+        name = str(name).removeprefix("torch.")
+    if name not in DTYPES:
+        raise unknown_name("dtype", str(name), DTYPES)
+    return DTYPES[name]
 
 
 def available_memory(device: torch.device) -> int | None:
@@ -52,6 +97,17 @@ def parameters_of(build: Callable[[], nn.Module]) -> int | None:
     except Exception:
         # Whatever goes wrong here, the real construction will tell the user in its own words.
         return None
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch use so many threads within the block: sums of another grouping round differently."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _host_memory() -> int | None:
