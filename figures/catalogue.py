@@ -1,0 +1,175 @@
+"""The figures by name. A new one is a function (Request) -> Drawn and a row in `FIGURES`.
+
+Nothing heavy is imported until a figure is made: the command's `--list` and `--help` read this table.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from physics_ep.errors import unknown_name
+from physics_ep.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    import torch
+    from matplotlib.figure import Figure
+
+    from .subjects import Subject
+
+BATCH = 64
+"""Examples in the batches whose gradients are compared."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a figure is to be made of.
+
+    Attributes
+    ----------
+    run : Path or None
+        Run file of a training; None: fresh networks, and a training of the bundled config for the learning curve.
+    seed : int
+        Of initial couplings and of random signs.
+    device, dtype : str or None
+        None: the CPU, and float64 where gradients are judged. The precision figure draws both dtypes.
+    progress : Progress
+    """
+
+    run: Path | None = None
+    seed: int = 0
+    device: str | None = None
+    dtype: str | None = None
+    progress: Progress = SILENT
+
+    def place(self) -> dict[str, Any]:
+        """Device and dtype as torch has them."""
+        from physics_ep.placement import resolve_device, resolve_dtype
+
+        kind: torch.dtype = resolve_dtype("float64" if self.dtype is None else self.dtype)
+        return {"device": resolve_device(self.device), "dtype": kind}
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure and the numbers in it.
+
+    Attributes
+    ----------
+    figure : Figure
+    data : dict
+        Arrays and numbers, by the field names of the figure's data class.
+    """
+
+    figure: Figure
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the catalogue."""
+
+    name: str
+    summary: str
+    make: Callable[[Request], Drawn]
+
+
+def find(name: str) -> Entry:
+    """Entry by name; hyphens count as underscores.
+
+    Raises
+    ------
+    InputError
+        If there is none, with the nearest right name.
+    """
+    for entry in FIGURES:
+        if entry.name == name.replace("-", "_"):
+            return entry
+    raise unknown_name("NAME", name, [*(entry.name for entry in FIGURES), "all"])
+
+
+def _dynamics(request: Request) -> Drawn:
+    from .dynamics import draw_dynamics, hopfield_dynamics
+    from .subjects import fresh_hopfield, trained
+
+    subject = (
+        fresh_hopfield("Hopfield network", [48, 32], "tanh", 0.8, examples=1, seed=request.seed, **request.place())
+        if request.run is None
+        else trained(request.run, examples=1, **request.place())
+    )
+    with request.progress.task("dynamics", 1) as advance:
+        data = hopfield_dynamics(subject)
+        advance(1)
+    return Drawn(draw_dynamics(data), asdict(data))
+
+
+def _estimator(request: Request) -> Drawn:
+    from .gradients import draw_errors, estimator_error
+    from .subjects import trained
+
+    subjects = (
+        [_smooth(request), _hard(request)]
+        if request.run is None
+        else [trained(request.run, examples=BATCH, **request.place())]
+    )
+    data = estimator_error(subjects, seed=request.seed, progress=request.progress)
+    return Drawn(draw_errors(data), asdict(data))
+
+
+def _precision(request: Request) -> Drawn:
+    from .gradients import draw_errors, precision_error
+    from .subjects import trained
+
+    subject = _smooth(request) if request.run is None else trained(request.run, examples=BATCH, **request.place())
+    data = precision_error(subject, progress=request.progress)
+    return Drawn(draw_errors(data), asdict(data))
+
+
+def _learning(request: Request) -> Drawn:
+    from physics_ep.store import open_run
+    from physics_ep.training import train
+
+    from .training import draw_learning_curve, learning_curve
+
+    if request.run is not None:
+        data = learning_curve(open_run(request.run))
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "run.h5"
+            train(
+                "hopfield-digits",
+                out=path,
+                seed=request.seed,
+                device=request.device,
+                dtype=request.dtype,
+                progress=request.progress,
+            )
+            data = learning_curve(open_run(path))
+    return Drawn(draw_learning_curve(data), asdict(data))
+
+
+def _smooth(request: Request) -> Subject:
+    from .subjects import fresh_hopfield
+
+    hidden = [32, 32, 32]
+    return fresh_hopfield("tanh units", hidden, "tanh", 0.5, examples=BATCH, seed=request.seed, **request.place())
+
+
+def _hard(request: Request) -> Subject:
+    from .subjects import fresh_hopfield
+
+    hidden = [32, 32, 32]
+    return fresh_hopfield(
+        "hard-sigmoid units", hidden, "hard_sigmoid", 0.5, examples=BATCH, seed=request.seed, **request.place()
+    )
+
+
+FIGURES: tuple[Entry, ...] = (
+    Entry("hopfield_dynamics", "states, energy and residual of a free and two nudged phases", _dynamics),
+    Entry("estimator_error", "error of EP over beta, every scheme, smooth units and kinks", _estimator),
+    Entry("precision", "error of EP over beta in float32 and float64", _precision),
+    Entry("learning_curve", "errors, loss, residuals and iterations of a training", _learning),
+)

@@ -1,0 +1,142 @@
+"""Commands of the figures: figure, demo."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from physics_ep.command_options import Device, Dtype, JsonFile, Quiet, Report, Seed, Verbose
+from physics_ep.errors import InputError
+from physics_ep.progress import SILENT, Advance, Progress
+
+from .catalogue import FIGURES, Request, find
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this package."""
+    app.command(epilog="Example: physics-ep figure learning_curve --from runs/demo/hopfield.h5 --out figures/mine")(
+        figure
+    )
+    app.command(epilog="Example: physics-ep demo --json demo.json")(demo)
+
+
+def figure(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME|all", help="A figure, or all of them (see --list).")
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="RUN.h5", help="Draw a trained system, out of its run file."),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the PDF and PNG files.")] = Path(
+        "."
+    ),
+    list_figures: Annotated[bool, typer.Option("--list", help="List the figures and stop.")] = False,
+    json: JsonFile = None,
+    seed: Seed = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Draw publication figures, each as PDF and PNG."""
+    if list_figures:
+        for entry in FIGURES:
+            typer.echo(f"{entry.name:20} {entry.summary}")
+        return
+    if name is None:
+        raise InputError("Argument NAME must be given: a figure or 'all' (physics-ep figure --list).")
+    chosen = list(FIGURES) if name == "all" else [find(name)]
+    report = Report(json, quiet)
+    from physics_ep.files import check_output
+
+    # All that can be wrong is told before work starts.
+    for entry in chosen:
+        for form in ("pdf", "png"):
+            check_output(out / f"{entry.name}.{form}", "out")
+    if run is not None:
+        from physics_ep.store import open_run
+
+        open_run(run)
+    from .style import save
+
+    numbers: dict[str, Any] = {}
+    with _display(report) as progress:
+        request = Request(run, 0 if seed is None else seed, device, dtype, progress)
+        request.place()
+        for entry in chosen:
+            drawn = entry.make(request)
+            paths = save(drawn.figure, entry.name, out)
+            numbers[entry.name] = {"files": paths, "data": drawn.data}
+    for made in numbers.values():
+        for path in made["files"]:
+            report.say(str(path))
+    report.figures(numbers)
+
+
+def demo(
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Folder for run files, JSON and figures.")
+    ] = Path("runs/demo"),
+    json: JsonFile = None,
+    seed: Seed = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train each substrate by EP on real digits, check its gradients against exact ones, draw the figures."""
+    report = Report(json, quiet)
+    from dataclasses import asdict
+
+    from .demo import require_passed, run_demo, table
+
+    with _display(report) as progress:
+        done = run_demo(out, seed=0 if seed is None else seed, device=device, dtype=dtype, progress=progress)
+    report.table(f"EP on the 8x8 digits; files in {out}", *table(done))
+    report.figures({"results": [asdict(r) for r in done.results], "files": list(done.files)})
+    require_passed(done)
+
+
+class Display:
+    """Progress of all tasks in one live display; finished tasks stay until it closes."""
+
+    def __init__(self, bars: Any) -> None:
+        self.bars = bars
+
+    @contextmanager
+    def task(self, description: str, total: int) -> Iterator[Advance]:
+        """Begin a bar; it stays, as far as it came, when the `with` block ends."""
+        bar = self.bars.add_task(description, total=total, info="")
+
+        def advance(n: int = 1, **info: Any) -> None:
+            told = {
+                "info": "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in info.items())
+            }
+            self.bars.update(bar, advance=n, **(told if info else {}))
+
+        yield advance
+
+
+@contextmanager
+def _display(report: Report) -> Iterator[Progress]:
+    """One live display on the standard error; nothing if quiet or if nobody looks."""
+    if report.progress() is SILENT:
+        yield SILENT
+        return
+    from rich import progress as rich_progress
+    from rich.console import Console
+
+    columns = (
+        rich_progress.TextColumn("{task.description}"),
+        rich_progress.BarColumn(),
+        rich_progress.TaskProgressColumn(),
+        rich_progress.TimeRemainingColumn(elapsed_when_finished=True),
+        rich_progress.TextColumn("{task.fields[info]}"),
+    )
+    with rich_progress.Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        yield Display(bars)

@@ -1,0 +1,226 @@
+"""The demonstration: train each substrate by EP on real digits, check its gradients, draw the figures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from physics_ep.files import check_output, write_json
+from physics_ep.progress import SILENT, Progress
+from physics_ep.store import open_run
+from physics_ep.training import train
+from validation.gradients import GradientReport, gradient_report
+
+from .catalogue import BATCH, FIGURES, Request
+from .style import save
+from .subjects import trained
+
+CHECK_BETA = 1e-3
+"""Nudging strength at which EP must agree with the oracle, its finite-beta bias being small there."""
+
+MIN_COSINE = 0.999
+
+
+@dataclass(frozen=True)
+class Substrate:
+    """One substrate of the demonstration.
+
+    Attributes
+    ----------
+    name : str
+        Also of its run file.
+    config : str
+        Bundled training config.
+    min_accuracy : float
+        Fraction of the test digits that it must classify.
+    """
+
+    name: str
+    config: str
+    min_accuracy: float
+
+
+SUBSTRATES: tuple[Substrate, ...] = (Substrate("hopfield", "hopfield-digits", 0.96),)
+"""What the demonstration runs; a further substrate is a further row."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one substrate.
+
+    Attributes
+    ----------
+    substrate : str
+    test_accuracy : float
+        Fraction.
+    epochs : int
+    seconds : float
+        Of the training.
+    worst_residual : float
+        Of all equilibria that gave gradients. Dimensionless.
+    skipped : int
+        Examples left out for want of an equilibrium.
+    free_iterations, nudged_iterations : float
+        Mean of the last epoch, a phase.
+    oracle : str
+        What the gradients were judged by.
+    beta, cosine, relative_error : float
+        At `CHECK_BETA`: worst cosine over the parameters, error of the whole gradient.
+    training_beta, training_cosine, training_error : float
+        The same at the nudging strength of the training.
+    passed : bool
+        Whether accuracy and cosine reach what they must.
+    """
+
+    substrate: str
+    test_accuracy: float
+    epochs: int
+    seconds: float
+    worst_residual: float
+    skipped: int
+    free_iterations: float
+    nudged_iterations: float
+    oracle: str
+    beta: float
+    cosine: float
+    relative_error: float
+    training_beta: float
+    training_cosine: float
+    training_error: float
+    passed: bool
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Results of all substrates, and the files written."""
+
+    results: tuple[Result, ...]
+    files: tuple[Path, ...]
+
+
+class DemoFailedError(RuntimeError):
+    """A substrate missed its accuracy, or EP its oracle; the files are there to see."""
+
+    exit_status = 1
+
+
+def run_demo(
+    out: str | os.PathLike[str] = "runs/demo",
+    *,
+    substrates: Sequence[Substrate] = SUBSTRATES,
+    seed: int = 0,
+    device: str | None = None,
+    dtype: str | None = None,
+    progress: Progress = SILENT,
+) -> Demo:
+    """Train, check and draw; leave SUBSTRATE.h5, demo.json and the figures in a folder.
+
+    Each file is written whole or not at all, so that an interrupted demonstration leaves nothing broken.
+
+    Parameters
+    ----------
+    out : path
+        Folder; files of an earlier demonstration in it are replaced.
+    substrates : sequence of Substrate
+    seed : int
+    device, dtype : str, optional
+        Of the training; gradients are checked in float64.
+    progress : Progress
+
+    Returns
+    -------
+    Demo
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be written to.
+    """
+    folder = Path(out)
+    summary = check_output(folder / "demo.json", "out")
+    results, files = [], []
+    for substrate in substrates:
+        path = folder / f"{substrate.name}.h5"
+        trained_run = train(substrate.config, out=path, seed=seed, device=device, dtype=dtype, progress=progress)
+        beta = trained_run.config.ep.beta
+        with progress.task(f"gradients of {substrate.name}", 2) as advance:
+            close = _check(path, CHECK_BETA, device)
+            advance(1, cosine=close.worst_cosine)
+            usual = _check(path, beta, device)
+            advance(1)
+        results.append(_result(substrate, path, close, usual))
+        files.append(path)
+    first = files[0]
+    for entry in FIGURES:
+        run = first if entry.name == "learning_curve" else None
+        drawn = entry.make(Request(run, seed, device, progress=progress))
+        files += save(drawn.figure, entry.name, folder, formats=("png",))
+    write_json(summary, {"results": [asdict(r) for r in results], "files": [str(f) for f in files]})
+    return Demo(tuple(results), (*files, summary))
+
+
+def _check(path: Path, beta: float | str, device: str | None) -> GradientReport:
+    """EP against the system's own oracle on the trained network, in float64."""
+    subject = trained(path, examples=BATCH, **Request(device=device).place())
+    return gradient_report(subject.system, subject.x, subject.y, subject.cost, beta=beta)
+
+
+def _result(substrate: Substrate, path: Path, close: GradientReport, usual: GradientReport) -> Result:
+    run = open_run(path)
+    accuracy = 1 - float(run.metric("test_error")[-1])
+    return Result(
+        substrate=substrate.name,
+        test_accuracy=accuracy,
+        epochs=run.epochs,
+        seconds=float(run.metric("seconds").sum()),
+        worst_residual=float(run.metric("worst_residual").max()),
+        skipped=int(run.metric("skipped").sum()),
+        free_iterations=float(run.metric("free_iterations")[-1]),
+        nudged_iterations=float(run.metric("nudged_iterations")[-1]),
+        oracle=close.oracle,
+        beta=close.beta,
+        cosine=close.worst_cosine,
+        relative_error=close.relative_error,
+        training_beta=usual.beta,
+        training_cosine=usual.worst_cosine,
+        training_error=usual.relative_error,
+        passed=accuracy >= substrate.min_accuracy and close.worst_cosine >= MIN_COSINE,
+    )
+
+
+def table(demo: Demo) -> tuple[list[str], list[list[str]]]:
+    """Header and rows, a column a substrate, as text.
+
+    Returns
+    -------
+    header : list of str
+    rows : list of list of str
+    """
+    results = demo.results
+    lines: list[tuple[str, Any]] = [
+        ("test accuracy", lambda r: f"{r.test_accuracy:.2%}"),
+        ("epochs", lambda r: str(r.epochs)),
+        ("seconds to train", lambda r: f"{r.seconds:.1f}"),
+        ("worst residual", lambda r: f"{r.worst_residual:.1e}"),
+        ("examples skipped", lambda r: str(r.skipped)),
+        ("iterations, free / nudged", lambda r: f"{r.free_iterations:.1f} / {r.nudged_iterations:.1f}"),
+        ("gradient oracle", lambda r: r.oracle),
+        ("at beta", lambda r: f"{r.beta:g} (training: {r.training_beta:g})"),
+        ("gradient cosine", lambda r: f"{r.cosine:.7f} ({r.training_cosine:.4f})"),
+        ("relative gradient error", lambda r: f"{r.relative_error:.1e} ({r.training_error:.1e})"),
+    ]
+    figures = sum(path.suffix == ".png" for path in demo.files)
+    rows = [[name, *(show(r) for r in results)] for name, show in lines]
+    rows.append(["figures written", str(figures), *[""] * (len(results) - 1)])
+    return ["substrate", *(r.substrate for r in results)], rows
+
+
+def require_passed(demo: Demo) -> None:
+    """Raise `DemoFailedError`, naming the substrates, unless all of them passed."""
+    failed = [r for r in demo.results if not r.passed]
+    if failed:
+        told = "; ".join(f"{r.substrate}: accuracy {r.test_accuracy:.2%}, cosine {r.cosine:.6f}" for r in failed)
+        raise DemoFailedError(f"The demonstration missed what it must reach: {told}.")

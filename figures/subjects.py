@@ -1,0 +1,130 @@
+"""What a figure looks at: a system with a batch of real digits, freshly drawn or out of a run file."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+
+from physics_ep.cost import Cost, SquaredError
+from physics_ep.system import EnergySystem
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A system with a batch.
+
+    Attributes
+    ----------
+    label : str
+        As figures name it.
+    system : EnergySystem
+    x : Tensor (B, ...)
+    y : Tensor
+        Targets, as `cost` takes them.
+    cost : Cost
+    """
+
+    label: str
+    system: EnergySystem
+    x: torch.Tensor
+    y: torch.Tensor
+    cost: Cost
+
+    def to(self, dtype: torch.dtype) -> Subject:
+        """The same with parameters and floats of another dtype; the system is a copy if that changes it."""
+        system = self.system if self.system.dtype == dtype else copy.deepcopy(self.system).to(dtype)
+        y = self.y.to(dtype) if self.y.dtype.is_floating_point else self.y
+        return Subject(self.label, system, self.x.to(dtype), y, self.cost)
+
+
+def fresh_hopfield(
+    label: str,
+    hidden: Sequence[int],
+    activation: str,
+    gain: float,
+    *,
+    examples: int,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | None = None,
+) -> Subject:
+    """Untrained Hopfield network with hidden layers of the given sizes, before the first digits of the test set.
+
+    Parameters
+    ----------
+    label : str
+    hidden : sequence of int
+    activation : str
+    gain : float
+        Couplings are uniform in +-gain / sqrt(n_in).
+    examples : int
+        Size of the batch.
+    seed : int
+        Of the couplings.
+    dtype, device
+        Of parameters and inputs.
+
+    Returns
+    -------
+    Subject
+        With the squared error as its cost.
+    """
+    from hardware_models.hopfield import HopfieldNetwork
+    from physics_ep.datasets import digits
+
+    data = digits()
+    x = data.test_x[:examples].flatten(1)
+    system = HopfieldNetwork([x.shape[1], *hidden, data.n_classes], activation=activation, gain=gain, seed=seed)
+    place = torch.device("cpu") if device is None else device
+    cost = SquaredError()
+    y = cost.encode(data.test_y[:examples], data.n_classes, dtype).to(place)
+    return Subject(label, system.to(place, dtype), x.to(place, dtype), y, cost)
+
+
+def trained(
+    path: str | os.PathLike[str],
+    *,
+    examples: int,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | None = None,
+) -> Subject:
+    """System of a run file with its weights, before the first examples of its data set's test part.
+
+    Parameters
+    ----------
+    path : path
+        Run file of a training.
+    examples : int
+        Size of the batch, at most.
+    dtype, device
+        Of parameters and inputs.
+
+    Returns
+    -------
+    Subject
+        With the cost that it was trained on.
+
+    Raises
+    ------
+    InputError
+        If the file holds no trained system, or its data are not to be found.
+    """
+    from physics_ep.config import parse_config
+    from physics_ep.cost import COSTS
+    from physics_ep.datasets import load_dataset
+    from physics_ep.store import open_run, system_of
+
+    run = open_run(path)
+    system = cast(EnergySystem, system_of(run))
+    config = parse_config(run.config)
+    data = load_dataset(config.data)
+    place = torch.device("cpu") if device is None else device
+    cost = COSTS[config.ep.cost]()
+    y = cost.encode(data.test_y[:examples], data.n_classes, dtype).to(place)
+    x = data.test_x[:examples].to(place, dtype)
+    return Subject(f"trained {config.system.name}", system.to(place, dtype), x, y, cost)
