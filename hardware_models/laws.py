@@ -11,8 +11,8 @@ Two kinds of law make up an energy
   p = b - sum_edges de/ds to the state that minimises E over that node alone.
 * A *coupling* gives the pair energy e(w, a, b), symmetric in a and b and linear in its parameter w.
 
-Differences are laws too: sigma(p + d) - sigma(p) is computed to a few rounding errors of itself, however small d
-is and however far p saturates, since a nudged phase lives on them.
+Differences are laws too: sigma(p + d) - sigma(p) keeps its digits however small d is and however far p saturates,
+since a nudged phase lives on them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class UnitFunctions:
     anchor : callable (p) -> tuple
         What `displaced` needs of the drive p; compute it once where p is constant.
     displaced : callable (d, *anchor) -> sigma(p + d) - sigma(p)
-        For real arguments. Relative error of a few eps, without forming p + d.
+        For real arguments. No cancellation: a relative error of some eps (1 + |p|), which is what rounding the
+        drive costs anyway.
     """
 
     potential: Function
@@ -215,8 +216,8 @@ def hard_sigmoid(xp: Any) -> UnitFunctions:
 def logistic(xp: Any) -> UnitFunctions:
     """Logistic unit: Psi = s log s + (1 - s) log(1 - s), sigma(p) = 1 / (1 + exp(-p)) (Hopfield 1984, eq. 7).
 
-    With u = sigma(p), v = sigma(-p): sigma(p + d) - sigma(p) = u v (e^d - 1) / (u e^d + v), in which nothing
-    cancels; written with exp(-|d|), it does not overflow.
+    For d >= 0, sigma(p + d) - sigma(p) = (1 - e^-d) sigma(-p) sigma(p + d): nothing cancels and nothing overflows.
+    For d < 0 the same holds with the signs of p and d turned.
     """
 
     # Adding (s == 0) inside the logarithm makes 0 log 0 = 0, also for automatic differentiation.
@@ -236,12 +237,11 @@ def logistic(xp: Any) -> UnitFunctions:
         return 1 / (s * (1 - s))
 
     def anchor(p: X) -> X:
-        return 1 / (1 + xp.exp(-p)), 1 / (1 + xp.exp(p))
+        return (p,)
 
-    def displaced(d: X, u: X, v: X) -> X:
-        fall = xp.exp(-abs(d))
-        rise = xp.sign(d) * u * v * -xp.expm1(-abs(d))
-        return rise / ((d > 0) * (u + v * fall) + (d <= 0) * (v + u * fall))
+    def displaced(d: X, p: X) -> X:
+        g = xp.sign(d)
+        return -g * xp.expm1(-abs(d)) / ((1 + xp.exp(g * p)) * (1 + xp.exp(-g * (p + d))))
 
     return UnitFunctions(potential, inverse, response, slope, curvature, anchor, displaced)
 
@@ -249,8 +249,8 @@ def logistic(xp: Any) -> UnitFunctions:
 def tanh(xp: Any) -> UnitFunctions:
     """Hyperbolic tangent: Psi = s atanh(s) + log(1 - s^2) / 2, sigma(p) = tanh(p) (Hopfield 1984, eq. 7).
 
-    The difference is that of the logistic unit at twice the argument, since tanh(p) = 2 logistic(2 p) - 1: unlike
-    t (1 - T^2) / (1 + T t) with T = tanh p and t = tanh d, it stands when both saturate.
+    Slope and difference are those of the logistic unit at twice the argument, as tanh(p) = 2 logistic(2 p) - 1.
+    Unlike 1 - T^2 and t (1 - T^2) / (1 + T t) with T = tanh p, t = tanh d, they stand when T rounds to 1.
     """
 
     def potential(s: X) -> X:
@@ -269,12 +269,11 @@ def tanh(xp: Any) -> UnitFunctions:
         return 1 / ((1 - s) * (1 + s))
 
     def anchor(p: X) -> X:
-        return 1 / (1 + xp.exp(-2 * p)), 1 / (1 + xp.exp(2 * p))
+        return (p,)
 
-    def displaced(d: X, u: X, v: X) -> X:
-        fall = xp.exp(-2 * abs(d))
-        rise = 2 * xp.sign(d) * u * v * -xp.expm1(-2 * abs(d))
-        return rise / ((d > 0) * (u + v * fall) + (d <= 0) * (v + u * fall))
+    def displaced(d: X, p: X) -> X:
+        g = 2 * xp.sign(d)
+        return -g * xp.expm1(-2 * abs(d)) / ((1 + xp.exp(g * p)) * (1 + xp.exp(-g * (p + d))))
 
     return UnitFunctions(potential, inverse, response, slope, curvature, anchor, displaced)
 
