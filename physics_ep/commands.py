@@ -24,6 +24,7 @@ class InterruptedCommandError(Exception):
 def register(app: typer.Typer) -> None:
     """Add the commands of this package."""
     app.command()(train)
+    app.command()(simulate)
     app.command()(info)
 
 
@@ -107,6 +108,54 @@ def train(
         f"epochs in {result.seconds:.1f} s; worst residual {figures['worst_residual']:.1e}, "
         f"{figures['skipped']} skipped{kept}"
     )
+
+
+def simulate(
+    *,
+    system: Annotated[str, typer.Argument(metavar="SYSTEM", help="Registered name, TOML file or bundled config.")],
+    out: Annotated[Path, typer.Option("--out", metavar="RUN.h5", help="Run file to write.")],
+    duration: Annotated[
+        float, typer.Option("--duration", metavar="T", help="Of each phase, in the system's time unit.")
+    ] = 20.0,
+    beta: Annotated[
+        float | None, typer.Option("--beta", help="Nudging strength (default: the config's).", show_default=False)
+    ] = None,
+    examples: Annotated[int, typer.Option("--examples", min=1, help="Test examples to show the system.")] = 4,
+    data: DataFolder = None,
+    json: JsonFile = None,
+    seed: Seed = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Simulate a free phase and a nudged one after it: states, energies, settling times."""
+    report = Report(json, quiet)
+    from .config import load_subject
+    from .simulation import simulate_phases
+
+    found = simulate_phases(
+        load_subject(system),
+        out=out,
+        duration=duration,
+        beta=beta,
+        examples=examples,
+        data=data,
+        device=device,
+        dtype=dtype,
+        seed=seed,
+        progress=report.progress(),
+    )
+    figures = found.figures()
+    report.figures(figures)
+    rows = []
+    for phase, values in figures["phases"].items():
+        settled = [t for t in values["settling_time"] if t is not None]
+        times = f"{max(settled):.3g}" if len(settled) == len(values["settling_time"]) else "not by the end"
+        energies = f"{values['first_energy'][0]:.4g} to {values['last_energy'][0]:.4g}"
+        rows.append([phase, times, f"{max(values['last_residual']):.1e}", energies])
+    columns = ["phase", "settling time", "last residual", "energy of the first example"]
+    report.table(f"{system}, beta {figures['beta']:g}: {out}", columns, rows)
 
 
 def info(

@@ -252,13 +252,39 @@ def parse_config(table: Mapping[str, Any]) -> Config:
         _complain(error)
 
 
-def load_system(spec: str | os.PathLike[str], **options: Any) -> EnergySystem:
-    """Build a system from a registered name or from the [system] section of a TOML file or bundled config.
+def load_subject(spec: str | os.PathLike[str]) -> Config:
+    """Config of what SYSTEM names on a command line: a registered system, a TOML file or a bundled config.
 
     Parameters
     ----------
     spec : str or path
-        A registered name takes its options from the bundled config NAME-digits, where there is one.
+        A registered name means the bundled config NAME-digits, where there is one. A TOML file needs no section but
+        [system].
+
+    Returns
+    -------
+    Config
+
+    Raises
+    ------
+    InputError
+        If there is no such system or file, or anything in it is wrong.
+    """
+    name = os.fspath(spec)
+    if name in systems():
+        standard = bundled().get(f"{name}-digits")
+        return parse_config(_read(standard) if standard else {"system": {"name": name}})
+    if name not in bundled() and not Path(name).suffix and not Path(name).exists():
+        raise unknown_name("system", name, [*systems(), *bundled()])
+    return load_config(name)
+
+
+def load_system(spec: str | os.PathLike[str], **options: Any) -> EnergySystem:
+    """Build the system that `load_subject` finds.
+
+    Parameters
+    ----------
+    spec : str or path
     **options
         Options that replace those found.
 
@@ -269,20 +295,10 @@ def load_system(spec: str | os.PathLike[str], **options: Any) -> EnergySystem:
     Raises
     ------
     InputError
-        If there is no such system or file, or an option is wrong.
+        As `load_subject` and `registry.build_system`.
     """
-    name = os.fspath(spec)
-    if name in systems():
-        standard = bundled().get(f"{name}-digits")
-        found = _read(standard).get("system", {}) if standard else {}
-        found = found if found.get("name") == name else {}
-        return build_system(name, **{**_without_name(found), **options})
-    if name not in bundled() and not Path(name).suffix and not Path(name).exists():
-        raise unknown_name("system", name, [*systems(), *bundled()])
-    section = _read(name).get("system")
-    if not isinstance(section, dict) or not isinstance(section.get("name"), str):
-        raise InputError(f"Config {name!r} must have a section [system] with a name.")
-    return build_system(section["name"], **{**_without_name(section), **options})
+    section = load_subject(spec).system
+    return build_system(section.name, **{**section.options, **options})
 
 
 def _read(config: str | os.PathLike[str]) -> dict[str, Any]:
@@ -325,10 +341,6 @@ def _apply(table: dict[str, Any], override: str) -> None:
         if not isinstance(table.get(name), dict):
             table[name] = {}
         table = table[name]
-
-
-def _without_name(section: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in section.items() if key != "name"}
 
 
 def _complain(error: ValidationError) -> NoReturn:

@@ -7,7 +7,7 @@ Layout::
     /metrics/NAME         one value an epoch
     /weights/NAME         state_dict of the system
     /resume               optimizer, scheduler and random state, to go on from here
-    /trajectories/PHASE   time, state_0, state_1, ..., energy
+    /trajectories/PHASE   time, state_0, state_1, ..., energy, residual
 
 Datasets carry `units` and `description`. A file is written beside its place and then takes it (`files.replacing`),
 so that it is always complete. Nothing in it is ever executed: tensors are arrays, all else is JSON.
@@ -266,11 +266,11 @@ def load_weights(system: torch.nn.Module, run: Run) -> None:
         system.load_state_dict(run.state_dict)
 
 
-def run_attributes(config: Config, **more: Any) -> dict[str, Any]:
-    """Attributes of a training run: its config, seed, device and environment."""
+def run_attributes(config: Config, kind: str = "training", **more: Any) -> dict[str, Any]:
+    """Attributes of a run of this kind ('training', 'simulation'): its config, seed, device and environment."""
     training = config.training
     return {
-        "kind": "training",
+        "kind": kind,
         "config": config.as_dict(),
         "seed": training.seed,
         "device": training.device,
@@ -347,6 +347,7 @@ def _write_trajectory(group: h5py.Group, trajectory: Trajectory) -> None:
     for k, block in enumerate(trajectory.state):
         _write(group, f"state_{k}", Quantity(_array(block), "state units", f"block {k} of the state, (T, B, ...)"))
     _write(group, "energy", Quantity(_array(trajectory.energy), "energy units", "energy, nudge included, (T, B)"))
+    _write(group, "residual", Quantity(_array(trajectory.residual), "1", "dimensionless force, (T, B)"))
 
 
 def _read_trajectory(group: h5py.Group) -> Trajectory:
@@ -355,5 +356,8 @@ def _read_trajectory(group: h5py.Group) -> Trajectory:
     blocks = sum(name.startswith("state_") for name in group)
     held = _tensors(group)
     return Trajectory(
-        time=held["time"], state=tuple(held[f"state_{k}"] for k in range(blocks)), energy=held["energy"]
+        time=held["time"],
+        state=tuple(held[f"state_{k}"] for k in range(blocks)),
+        energy=held["energy"],
+        residual=held["residual"],
     )

@@ -164,7 +164,7 @@ def train(
     TrainingInterrupted
         On Ctrl-C.
     """
-    settings = _settled(load_config(config, overrides), data, device, dtype, seed)
+    settings = settled(load_config(config, overrides), data, device, dtype, seed)
     if resume is not None and not Path(resume).is_file():
         raise argument_error("resume", "be a run file", f"{os.fspath(resume)!r}, which is no file")
     previous = None if resume is None else open_run(resume)
@@ -362,7 +362,7 @@ class _Trainer:
         return f"epochs 1 to {len(self.rows)} are kept: resume with --resume {self.path}"
 
 
-def _settled(
+def settled(
     config: Config,
     data: str | os.PathLike[str] | Dataset | None,
     device: str | torch.device | None,

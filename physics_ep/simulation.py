@@ -1,0 +1,119 @@
+"""A free phase and the nudged one that follows it, in time, on real examples, kept in a run file."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .config import Config
+from .cost import COSTS
+from .datasets import load_dataset
+from .dynamics import Trajectory, simulate
+from .errors import argument_error
+from .nudging import Nudge
+from .placement import resolve_device, resolve_dtype
+from .progress import SILENT, Progress
+from .resuming import check_run_output
+from .store import Run, run_attributes, write_run
+from .training import new_system, settled
+
+
+@dataclass(frozen=True)
+class Phases:
+    """Trajectories of the two phases.
+
+    Attributes
+    ----------
+    free, nudged : Trajectory
+        The nudged phase starts where the free one ended.
+    beta : float
+        Nudging strength.
+    """
+
+    free: Trajectory
+    nudged: Trajectory
+    beta: float
+
+    def figures(self) -> dict[str, Any]:
+        """Settling times (None: not settled by the end), energies and last residuals of each example."""
+        return {
+            "beta": self.beta,
+            "duration": float(self.free.time[-1]),
+            "phases": {
+                name: {
+                    "settling_time": [None if math.isnan(t) else t for t in phase.settling_time.tolist()],
+                    "first_energy": phase.energy[0].tolist(),
+                    "last_energy": phase.energy[-1].tolist(),
+                    "last_residual": phase.residual[-1].tolist(),
+                }
+                for name, phase in (("free", self.free), ("nudged", self.nudged))
+            },
+        }
+
+
+def simulate_phases(
+    config: Config,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    duration: float = 20.0,
+    beta: float | None = None,
+    examples: int = 4,
+    data: str | os.PathLike[str] | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    seed: int | None = None,
+    progress: Progress = SILENT,
+) -> Phases:
+    """Simulate a free and then a nudged phase of a config's system on the first test examples of its data.
+
+    Parameters
+    ----------
+    config : Config
+    out : path, optional
+        Run file for the trajectories.
+    duration : float
+        Of each phase, in the system's time unit.
+    beta : float, optional
+        Nudging strength; default the config's, or 0.1 where that is 'auto'.
+    examples : int
+    data, device, dtype, seed
+        Instead of the config's.
+    progress : Progress
+
+    Returns
+    -------
+    Phases
+
+    Raises
+    ------
+    InputError
+        If an argument does not fit; nothing has been written then.
+    """
+    config = settled(config, data, device, dtype, seed)
+    path = None if out is None else check_run_output(out)
+    strength = beta if beta is not None else 0.1 if config.ep.beta == "auto" else float(config.ep.beta)
+    if not math.isfinite(strength) or strength == 0:
+        raise argument_error("beta", "be finite and not 0", strength)
+    held = load_dataset(config.data).to(
+        resolve_device(config.training.device), resolve_dtype(config.training.dtype)
+    )
+    if not 1 <= examples <= len(held.test_x):
+        raise argument_error("examples", f"be from 1 to the {len(held.test_x)} there are", examples)
+    x, labels = held.test_x[:examples], held.test_y[:examples]
+    system = new_system(config).to(x.device, x.dtype)
+    cost = COSTS[config.ep.cost]()
+    nudge = Nudge(cost, cost.encode(labels, held.n_classes, x.dtype), strength)
+    free = simulate(system, x, duration, progress=progress)
+    end = tuple(block[-1] for block in free.state)
+    nudged = simulate(system, x, duration, nudge, end, progress=progress)
+    if path is not None:
+        attributes = run_attributes(config, "simulation", beta=strength)
+        write_run(
+            path,
+            Run(attributes, state_dict=system.state_dict(), trajectories={"free": free, "nudged": nudged}),
+        )
+    return Phases(free, nudged, strength)
