@@ -77,10 +77,19 @@ def _parse(file: IO[bytes], path: Path, axes: int) -> tuple[np.ndarray, str]:
     shape = struct.unpack(f">{axes}I", sizes)
     count = int(np.prod(shape, dtype=object))
     # One byte more than is due shows junk at the end, and a header that lies cannot make us read a whole disk.
-    body = file.read(count + 1)
+    body = _read_at_most(file, count + 1)
     if len(body) < count:
         raise damaged(path, f"it is truncated: {count} values of shape {shape} are due, {len(body)} are there")
     if len(body) > count:
         raise damaged(path, f"bytes follow the {count} values of shape {shape} that are due")
     digest = hashlib.sha256(head + sizes + body).hexdigest()
     return np.frombuffer(body, dtype=np.uint8).reshape(shape), digest
+
+
+def _read_at_most(file: IO[bytes], count: int) -> bytes:
+    """Up to `count` bytes, in pieces: `read(count)` would make room for them all at once, be they there or not."""
+    pieces = []
+    while count > 0 and (piece := file.read(min(count, 1 << 20))):
+        pieces.append(piece)
+        count -= len(piece)
+    return b"".join(pieces)

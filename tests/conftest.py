@@ -1,0 +1,22 @@
+"""Fixtures that all tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)  # workers of pytest-xdist share the cores
+
+
+@pytest.fixture
+def mnist_folder() -> Path:
+    """Folder with the four files of MNIST; skips the test where PHYSICS_EP_DATA does not lead to one."""
+    from physics_ep.datasets import locate
+
+    place = locate("mnist", os.environ.get("PHYSICS_EP_DATA"))
+    if place is None:
+        pytest.skip("needs MNIST: set PHYSICS_EP_DATA to a folder that holds it")
+    return Path(place)
