@@ -14,7 +14,7 @@ from physics_ep.store import open_run
 from physics_ep.training import train
 from validation.gradients import GradientReport, gradient_report
 
-from .catalogue import BATCH, FIGURES, Request
+from .catalogue import BATCH, FIGURES, Entry, Request
 from .style import save
 from .subjects import trained
 
@@ -111,6 +111,7 @@ def run_demo(
     out: str | os.PathLike[str] = "runs/demo",
     *,
     substrates: Sequence[Substrate] = SUBSTRATES,
+    figures: Sequence[Entry] = FIGURES,
     seed: int = 0,
     device: str | None = None,
     dtype: str | None = None,
@@ -125,6 +126,8 @@ def run_demo(
     out : path
         Folder; files of an earlier demonstration in it are replaced.
     substrates : sequence of Substrate
+    figures : sequence of Entry
+        Drawn at the end; the learning curve is the first substrate's.
     seed : int
     device, dtype : str, optional
         Of the training; gradients are checked in float64.
@@ -154,7 +157,7 @@ def run_demo(
         results.append(_result(substrate, path, close, usual))
         files.append(path)
     first = files[0]
-    for entry in FIGURES:
+    for entry in figures:
         run = first if entry.name == "learning_curve" else None
         drawn = entry.make(Request(run, seed, device, progress=progress))
         files += save(drawn.figure, entry.name, folder, formats=("png",))

@@ -200,10 +200,10 @@ def _draw_panel(ax: Axes, panel: ErrorPanel) -> None:
     ax.fill_between(
         panel.floor_beta, low / 1e3, panel.floor, color=style.GREY, alpha=0.25, lw=0, label=panel.floor_label
     )
-    ax.set_ylim(low, high * 10)
+    ax.set_ylim(low, high * 30)
     ax.set_xlabel("Nudging strength $\\beta$ (energy / cost)")
     ax.set_title(panel.title)
-    ax.legend(loc="upper left")
+    ax.legend(loc="best")
 
 
 def _legend(curve: ErrorCurve) -> str:

@@ -1,0 +1,350 @@
+"""The figures say what was measured, in a form that can be printed, told apart, and made again.
+
+Each test's docstring says what is wrong with the figures if it fails.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_rgb
+
+from figures import style
+from figures.catalogue import FIGURES, Request, find
+from figures.dynamics import draw_dynamics, hopfield_dynamics
+from figures.gradients import draw_errors, estimator_error, fitted_slope, precision_error
+from figures.subjects import fresh_hopfield, trained
+from figures.training import draw_learning_curve, learning_curve
+from physics_ep.cli import main
+from physics_ep.equilibrium import NotConverged
+from physics_ep.errors import InputError
+from physics_ep.store import Quantity, Run, open_run, write_run
+from physics_ep.training import train
+
+DECADE = np.logspace(-3, -2, 5)
+BRIEF = ["training.epochs=3", "data.train_examples=200", "data.test_examples=60"]
+
+
+@pytest.fixture(scope="module")
+def run_file(tmp_path_factory):
+    """Run file of a brief training."""
+    path = tmp_path_factory.mktemp("run") / "run.h5"
+    train("hopfield-digits", overrides=BRIEF, out=path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def smooth():
+    """Batch before a network of smooth units."""
+    return fresh_hopfield("tanh units", [16, 16, 16], "tanh", 0.5, examples=16)
+
+
+@pytest.fixture(scope="module")
+def errors(smooth):
+    """Errors over the decade in which slopes are fitted; smooth units and kinks."""
+    hard = fresh_hopfield("hard-sigmoid units", [16, 16, 16], "hard_sigmoid", 0.5, examples=16)
+    return estimator_error([smooth, hard], DECADE)
+
+
+@pytest.fixture(scope="module")
+def dynamics():
+    """The dynamics figure's data as the catalogue has them, but smaller."""
+    return hopfield_dynamics(fresh_hopfield("net", [24, 16], "tanh", 0.8, examples=1))
+
+
+@pytest.fixture(scope="module")
+def drawn(run_file, errors, dynamics, smooth):
+    """Every figure of the catalogue, from small data."""
+    return {
+        "hopfield_dynamics": draw_dynamics(dynamics),
+        "estimator_error": draw_errors(errors),
+        "precision": draw_errors(precision_error(smooth, DECADE)),
+        "learning_curve": draw_learning_curve(learning_curve(open_run(run_file))),
+    }
+
+
+def command(*arguments):
+    """Run the command within this process; give its exit status."""
+    with pytest.raises(SystemExit) as stop:
+        main(list(arguments))
+    return stop.value.code
+
+
+# -- what is measured ---------------------------------------------------------------------------------------------
+
+
+def test_legend_slopes_are_the_declared_orders(errors):
+    """A slope printed in the figure is off its scheme's order: the estimator, the oracle or the fit is wrong."""
+    legend = draw_errors(errors).axes[0].get_legend()
+    printed = [re.search(r"slope ([\d.]+) \(order (\d)\)", text.get_text()) for text in legend.get_texts()]
+    pairs = [(float(m[1]), int(m[2])) for m in printed if m]
+    assert [order for _, order in pairs] == [1, 1, 1, 2]
+    for slope, order in pairs:
+        assert slope == pytest.approx(order, abs=0.1)
+
+
+def test_no_order_is_claimed_at_kinks(errors):
+    """The figure promises an order for units with kinks, which have none."""
+    hard = errors.panels[1]
+    assert "kinks" in hard.title
+    assert all(curve.order is None for curve in hard.curves)
+    centered = hard.curves[-1]
+    assert centered.error[-1] > 10 * errors.panels[0].curves[-1].error[-1]
+
+
+def test_error_reaches_the_noise_floor(smooth):
+    """Something other than residuals, rounding and bias limits the estimate, and the shaded floor is no bound."""
+    panel = estimator_error([smooth], np.array([1e-5, 1e-3])).panels[0]
+    centered = panel.curves[-1]
+    bias = centered.error[1] * (centered.beta[0] / centered.beta[1]) ** 2
+    assert centered.error[0] <= bias + panel.floor[0]
+
+
+def test_fit_leaves_out_what_rounding_made():
+    """Points on the noise floor flatten the fitted slope; or too few points still give one."""
+    beta = np.logspace(-4, -1, 31)
+    floor = np.full_like(beta, 1e-6)
+    assert fitted_slope(beta, 0.5 * beta**2 + 1e-7, floor) == pytest.approx(2, abs=0.03)
+    assert fitted_slope(beta, np.full_like(beta, 1e-7), floor) is None
+
+
+def test_float32_beats_subtraction(smooth):
+    """Displacements are no longer carried in float32, or the figure mixes up its curves."""
+    wide, narrow, subtracted = precision_error(smooth, np.array([1e-4])).panels[0].curves
+    assert wide.error[0] < 1e-6 < narrow.error[0] < 1e-4 < subtracted.error[0]
+
+
+def test_energy_never_rises(dynamics):
+    """A relaxation goes uphill, or the figure's energies do not belong to its states."""
+    for phase in dynamics.phases:
+        assert np.diff(phase.energy).max() <= dynamics.rounding
+        assert phase.energy[0] - phase.energy[-1] > 1e3 * dynamics.rounding
+        assert phase.residual[-1] <= phase.tolerance < phase.residual[0]
+        assert phase.states[0].shape == (len(phase.energy), 24)
+
+
+def test_opposite_nudges_move_outputs_oppositely(dynamics):
+    """Columns of the figure are swapped, or displacements are not taken from the free state."""
+    _, plus, minus = (phase.states[-1][-1] for phase in dynamics.phases)
+    assert (dynamics.phases[1].beta, dynamics.phases[2].beta) == (0.1, -0.1)
+    assert plus @ minus < -0.9 * np.linalg.norm(plus) * np.linalg.norm(minus)
+
+
+def test_seed_draws_another_network(dynamics):
+    """`--seed` does not reach the network."""
+    again = hopfield_dynamics(fresh_hopfield("net", [24, 16], "tanh", 0.8, examples=1, seed=1))
+    assert again.phases[0].energy[-1] != dynamics.phases[0].energy[-1]
+
+
+def test_unconverged_states_are_not_drawn():
+    """States that are no equilibria pass for such in the figure."""
+    subject = fresh_hopfield("net", [24, 16], "tanh", 0.8, examples=1)
+    with pytest.raises(NotConverged):
+        hopfield_dynamics(subject, max_iterations=3)
+
+
+def test_learning_curve_shows_the_run(run_file):
+    """The curves are not those of the run file, or the tolerance is not what its equilibria were held to."""
+    run = open_run(run_file)
+    figure = draw_learning_curve(learning_curve(run))
+    error, _, residual, _ = figure.axes
+    lines = {line.get_label(): line for line in (*error.lines, *residual.lines)}
+    np.testing.assert_allclose(lines["test"].get_ydata(), 100 * run.metric("test_error"))
+    np.testing.assert_allclose(lines["training"].get_ydata(), 100 * run.metric("train_error"))
+    np.testing.assert_allclose(lines["worst"].get_ydata(), run.metric("worst_residual"))
+    assert lines["tolerance, free phase"].get_ydata()[0] == 1e-6
+    assert run.metric("worst_residual").max() <= 1e-6
+
+
+def test_skipped_examples_are_marked(run_file):
+    """Epochs that left examples out look like any others."""
+    run = open_run(run_file)
+    run.metrics["skipped"] = Quantity(np.array([0, 7, 2]), "examples", "left out")
+    residual = draw_learning_curve(learning_curve(run)).axes[2]
+    marks = [line for line in residual.lines if line.get_label() == "skipped examples: 9"]
+    assert [list(line.get_xdata()) for line in marks] == [[2, 3]]
+
+
+def test_run_files_bring_their_weights(run_file):
+    """Figures from a run file show a fresh network, not the trained one."""
+    run, subject = open_run(run_file), trained(run_file, examples=4)
+    for name, tensor in subject.system.state_dict().items():
+        assert torch.equal(tensor, run.state_dict[name].double())
+    assert subject.x.shape == (4, 64)
+
+
+# -- how it looks -------------------------------------------------------------------------------------------------
+
+
+def test_every_axis_is_labelled_with_its_unit(drawn):
+    """An axis does not say what it shows, or in which unit."""
+    for name, figure in drawn.items():
+        for ax in figure.axes:
+            for label in (ax.get_xlabel(), ax.get_ylabel()):
+                assert label == "Epoch" or re.search(r"\(.+\)", label), (name, label)
+
+
+def test_series_differ_without_colour(drawn):
+    """Two curves of one panel look the same on a greyscale printer."""
+    for name, figure in drawn.items():
+        for ax in figure.axes:
+            named = [line for line in ax.lines if not line.get_label().startswith("_")]
+            looks = [(line.get_marker(), str(line._dash_pattern)) for line in named]
+            assert len(set(looks)) == len(named), (name, ax.get_ylabel())
+    for a, b in itertools.combinations(style.SERIES, 2):
+        assert a.line != b.line
+        assert a.marker != b.marker
+
+
+@pytest.mark.parametrize(
+    "confusion",
+    [
+        # Severe protanopia, deuteranopia and tritanopia on linear RGB: Machado, Oliveira and Fernandes 2009.
+        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+        [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+    ],
+)
+def test_colours_differ_for_the_colour_blind(confusion):
+    """Two colours that a figure uses together cannot be told apart by a colour-blind reader."""
+    seen = [_lab(np.clip(np.array(confusion) @ _linear(s.color), 0, 1)) for s in style.SERIES]
+    nearest = min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen[:4], 2))
+    assert nearest > 8  # CIE76; 2.3 is just noticeable
+
+
+def _linear(color):
+    rgb = np.array(to_rgb(color))
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+
+
+def _lab(linear):
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    x, y, z = np.cbrt(to_xyz @ linear / [0.9505, 1.0, 1.089])
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def test_legends_leave_the_data_alone(drawn):
+    """A legend covers points of a curve."""
+    for name, figure in drawn.items():
+        figure.canvas.draw()
+        for ax in figure.axes:
+            if (legend := ax.get_legend()) is None:
+                continue
+            box = legend.get_window_extent()
+            for line in ax.lines:
+                if line.get_transform() == ax.transData and len(line.get_xdata()):
+                    hits = [box.contains(*xy) for xy in ax.transData.transform(line.get_xydata())]
+                    assert not any(hits), (name, ax.get_ylabel(), line.get_label())
+
+
+def test_users_settings_are_neither_used_nor_changed(dynamics, tmp_path):
+    """Figures depend on the user's matplotlibrc, or drawing them changes the user's later plots."""
+    first = style.save(draw_dynamics(dynamics), "a", tmp_path, formats=("pdf",))
+    with mpl.rc_context({"font.size": 20, "lines.linewidth": 5, "pdf.fonttype": 3}):
+        before = dict(mpl.rcParams)
+        again = style.save(draw_dynamics(dynamics), "b", tmp_path, formats=("pdf",))
+        assert dict(mpl.rcParams) == before
+    assert [p.read_bytes() for p in first] == [p.read_bytes() for p in again]
+
+
+# -- files and the command ----------------------------------------------------------------------------------------
+
+
+def test_each_figure_is_written_twice(drawn, tmp_path):
+    """A figure of the catalogue is missing as PDF or PNG, or its text is no embedded TrueType font."""
+    assert set(drawn) == {entry.name for entry in FIGURES}
+    for name, figure in drawn.items():
+        pdf, png = style.save(figure, name, tmp_path / "new" / "folder")
+        assert (pdf.name, png.name) == (f"{name}.pdf", f"{name}.png")
+        content = pdf.read_bytes()
+        assert content.startswith(b"%PDF-")
+        assert b"/FontFile2" in content
+        assert b"/Type3" not in content
+        assert png.read_bytes().startswith(b"\x89PNG")
+        assert png.stat().st_size < 150_000
+
+
+def test_same_seed_same_bytes(tmp_path):
+    """A figure differs from run to run: dates, hash seeds or unseeded draws got into it."""
+    drawn = find("hopfield-dynamics").make(Request(seed=3))
+    here = style.save(drawn.figure, "hopfield_dynamics", tmp_path)
+    other = tmp_path / "other"
+    subprocess.run(
+        [sys.executable, "-m", "physics_ep", "figure", "hopfield_dynamics", "--seed", "3", "--out", str(other)],
+        check=True,
+        env={
+            **os.environ,
+            "PYTHONHASHSEED": "7",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+        },
+        cwd=tmp_path,
+        capture_output=True,
+    )
+    for path in here:
+        assert path.read_bytes() == (other / path.name).read_bytes()
+
+
+def test_command_draws_from_a_run_file(run_file, tmp_path, capsys):
+    """`figure --from` does not write both files, or its JSON lacks the numbers drawn."""
+    out, numbers = tmp_path / "pictures", tmp_path / "numbers.json"
+    assert (
+        command("figure", "learning-curve", "--from", str(run_file), "--out", str(out), "--json", str(numbers)) == 0
+    )
+    written = capsys.readouterr().out.split()
+    assert [Path(p) for p in written] == [out / "learning_curve.pdf", out / "learning_curve.png"]
+    assert sorted(p.name for p in out.iterdir()) == ["learning_curve.pdf", "learning_curve.png"]
+    data = json.loads(numbers.read_text())["learning_curve"]["data"]
+    assert data["test_error"] == open_run(run_file).metric("test_error").tolist()
+
+
+def test_list_names_every_figure(capsys):
+    """A figure cannot be found by `figure --list`."""
+    assert command("figure", "--list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [entry.name for entry in FIGURES]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["learning_curv"], "Did you mean 'learning_curve'?"),
+        ([], "NAME must be given"),
+        (["precision", "--from", "missing.h5"], "missing.h5"),
+        (["precision", "--from", "truncated.h5"], "truncated.h5"),
+        (["learning_curve", "--from", "other.h5"], "run file of a training"),
+        (["precision", "--out", "a_file"], "a_file"),
+        (["precision", "--dtype", "float16"], "float16"),
+        (["precision", "--device", "quantum"], "quantum"),
+        (["precision", "--json", "."], "json"),
+    ],
+)
+def test_bad_input_ends_in_one_line(arguments, told, run_file, tmp_path, monkeypatch, capsys):
+    """Bad input gives a traceback or a wrong status, or leaves something half-written."""
+    monkeypatch.chdir(tmp_path)
+    Path("a_file").write_text("in the way")
+    Path("truncated.h5").write_bytes(run_file.read_bytes()[:5000])
+    write_run("other.h5", Run(attributes={"kind": "simulation"}))
+    before = sorted(tmp_path.iterdir())
+    assert command("figure", *arguments) == 2
+    message = capsys.readouterr().err
+    assert told in message
+    assert len(message.strip().splitlines()) == 1
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_unwritable_folder_is_told(dynamics, tmp_path):
+    """A figure that cannot be written ends in a traceback of matplotlib."""
+    (tmp_path / "a_file").write_text("in the way")
+    with pytest.raises(InputError, match="out"):
+        style.save(draw_dynamics(dynamics), "x", tmp_path / "a_file")
