@@ -43,7 +43,7 @@ class Circuit(EnergySystem):
         Coupling of each edge.
     """
 
-    default_solver = "anderson"
+    default_solver = "coordinate"
 
     def __init__(
         self,
