@@ -1,19 +1,13 @@
-"""Circuits and their kernels against plain numpy, linear algebra, 40-digit arithmetic and the layered networks."""
+"""Circuits: equilibria and gradients against linear algebra, 40-digit arithmetic and the layered networks."""
 
 from __future__ import annotations
 
 import copy
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import mpmath
 import numpy as np
 import pytest
 import torch
-from scipy.special import xlogy
 
 from hardware_models import Circuit, HopfieldNetwork, kernels
 from physics_ep import CrossEntropy, EquilibriumPropagation, Nudge, SquaredError, relax
@@ -22,26 +16,7 @@ from physics_ep.errors import InputError
 from physics_ep.relaxation import solve
 from physics_ep.system import EnergySystem
 
-mpmath.mp.dps = 40
-MIX = ("linear", "hard_sigmoid", "tanh", "logistic")
-RESPONSES = {
-    "linear": lambda p: p,
-    "hard_sigmoid": lambda p: np.minimum(np.maximum(p, 0), 1),
-    "tanh": np.tanh,
-    "logistic": lambda p: 0.5 * (1 + np.tanh(p / 2)),
-}
-POTENTIALS = {
-    "linear": lambda s: s**2 / 2,
-    "hard_sigmoid": lambda s: s**2 / 2,
-    "tanh": lambda s: (xlogy(1 + s, 1 + s) + xlogy(1 - s, 1 - s)) / 2,
-    "logistic": lambda s: xlogy(s, s) + xlogy(1 - s, 1 - s),
-}
-DIGITS = {
-    "linear": lambda p: p,
-    "hard_sigmoid": lambda p: min(max(p, mpmath.mpf(0)), mpmath.mpf(1)),
-    "tanh": mpmath.tanh,
-    "logistic": lambda p: 1 / (1 + mpmath.exp(-p)),
-}
+from .graphs import DIGITS, RandomGraph
 
 
 @pytest.fixture(autouse=True)
@@ -53,168 +28,13 @@ def one_thread():
     kernels.numba.set_num_threads(before)
 
 
-class Random:
-    """A random sparse graph of mixed units, inputs scattered among the nodes, with its energy in plain numpy."""
-
-    def __init__(self, seed: int = 0, n: int = 24, gain: float = 0.25, kinds: tuple[str, ...] = MIX) -> None:
-        rng = np.random.default_rng(seed)
-        self.n = n
-        self.inputs = np.array([n - 1, 2, 9])
-        self.free = np.setdiff1d(np.arange(n), self.inputs)
-        pairs = rng.integers(0, n, (3 * n, 2))
-        self.edges = np.concatenate([pairs[pairs[:, 0] != pairs[:, 1]], [[2, 9], [0, 1], [1, 0]]])
-        self.weights = gain * rng.normal(size=len(self.edges))
-        self.biases = 0.5 * rng.normal(size=len(self.free))
-        self.units = [kinds[k % len(kinds)] for k in range(len(self.free))]
-        self.outputs = self.free[[5, 0, 1]]
-        self.circuit = self.build(self.weights)
-        self.x = torch.tensor(rng.normal(size=(7, 3)))
-        self.y = torch.tensor(rng.random(size=(7, 3)))
-        self.rng = rng
-
-    def build(self, weights: np.ndarray) -> Circuit:
-        return Circuit.from_edges(
-            self.n, self.edges, weights, self.units, inputs=self.inputs, outputs=self.outputs, biases=self.biases
-        )
-
-    def state(self) -> torch.Tensor:
-        """A state well inside the bounds."""
-        return torch.tensor(self.rng.uniform(0.1, 0.9, (7, len(self.free))))
-
-    def values(self, s: torch.Tensor) -> np.ndarray:
-        full = np.empty((len(s), self.n))
-        full[:, self.free], full[:, self.inputs] = s, self.x
-        return full
-
-    def energy(self, s: torch.Tensor, weights: np.ndarray | None = None) -> np.ndarray:
-        v, w = self.values(s), self.weights if weights is None else weights
-        local = sum(POTENTIALS[u](v[:, i]) for u, i in zip(self.units, self.free, strict=True))
-        pairs = sum(w * v[:, i] * v[:, j] for w, (i, j) in zip(w, self.edges, strict=True))
-        return local - pairs - v[:, self.free] @ self.biases
-
-    def drive(self, s: torch.Tensor) -> np.ndarray:
-        matrix = np.zeros((self.n, self.n))
-        for w, (i, j) in zip(self.weights, self.edges, strict=True):
-            matrix[i, j] += w
-            matrix[j, i] += w
-        return (self.values(s) @ matrix)[:, self.free] + self.biases
-
-    def response(self, p: np.ndarray) -> np.ndarray:
-        return np.stack([RESPONSES[u](p[:, k]) for k, u in enumerate(self.units)], 1)
-
-
-# -- kernels against plain numpy --------------------------------------------------------------------------------
-
-
-def test_energies_agree_with_numpy():
-    """A law applied to the wrong node or edge; the torch energy (for oracles) and the kernel's must be one."""
-    case = Random()
-    s = case.state()
-    compiled = case.circuit.phase(case.circuit.prepare(case.x)).energy((s,))
-    assert np.allclose(compiled, case.energy(s), rtol=0, atol=1e-13)
-    assert np.allclose(case.circuit.energy((s,), case.x).detach(), case.energy(s), rtol=0, atol=1e-13)
-
-
-def test_force_is_minus_the_gradient_of_the_energy():
-    """The kernel's drive with a wrong sign, node order or a missed clamped neighbour."""
-    case = Random()
-    s = case.state()
-    (auto,) = EnergySystem.force(case.circuit, (s,), case.x)
-    assert (case.circuit.force((s,), case.x)[0] - auto).abs().max() < 1e-13
-
-
-def test_sweep_updates_nodes_in_order_and_certifies_what_it_was_given():
-    """Jacobi in place of Gauss-Seidel (energy may rise), or the residual of another state than the one returned."""
-    case = Random()
-    s = case.state()
-    (moved,), (z,), residual = case.circuit.phase(case.circuit.prepare(case.x)).sweep((s,))
-    assert z is s
-    assert np.allclose(residual, np.abs(case.response(case.drive(s)) - s.numpy()).max(1), rtol=0, atol=1e-14)
-    by_hand = s.clone()
-    for k in range(len(case.free)):
-        by_hand[:, k] = torch.tensor(case.response(case.drive(by_hand))[:, k])
-    assert (moved - by_hand).abs().max() < 1e-14
-
-
-@pytest.mark.parametrize(
-    ("beta", "gain", "kinds"),
-    [
-        (0.0, 0.9, ("hard_sigmoid", "tanh", "logistic")),
-        (0.7, 0.9, ("hard_sigmoid",)),
-        (-0.2, 0.2, ("linear", "hard_sigmoid")),
-    ],
-)
-def test_a_sweep_never_raises_the_energy(beta, gain, kinds):
-    """Each update must be the exact minimum over its node, nudged outputs included, and under strong couplings."""
-    case = Random(seed=3, gain=gain, kinds=kinds)
-    nudge = Nudge(SquaredError(), case.y, beta)
-    phase = case.circuit.phase(case.circuit.prepare(case.x))
-    if beta:
-        phase = phase.nudged(nudge)
-    u = (case.state(),)
-    for _ in range(30):
-        before = case.energy(u[0]) + nudge.energy(case.circuit.outputs(u)).numpy()
-        u, _, _ = phase.sweep(u)
-        after = case.energy(u[0]) + nudge.energy(case.circuit.outputs(u)).numpy()
-        assert (after <= before + 1e-13 * (1 + np.abs(before))).all()
-
-
-def test_results_do_not_depend_on_threads_chunks_or_company():
-    """A race between chunks, or an example that leaks into its neighbour's."""
-    case = Random()
-    circuit = case.circuit
-    x = torch.randn(37, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    u = circuit.initial_state(x)
-    whole = circuit.phase(circuit.prepare(x)).sweep(u)[0][0]
-    kernels.numba.set_num_threads(kernels.numba.config.NUMBA_NUM_THREADS)
-    assert torch.equal(circuit.phase(circuit.prepare(x)).sweep(u)[0][0], whole)
-    alone = circuit.phase(circuit.prepare(x[20:21])).sweep((u[0][20:21],))[0][0]
-    assert torch.equal(alone[0], whole[20])
-
-
-def test_contrast_is_the_difference_of_energy_gradients():
-    """A wrong sign, a missing half, free and clamped ends confused, or the weight of an example forgotten."""
-    case = Random()
-    s, plus, minus = case.state(), 0.1 * case.state() - 0.05, 0.1 * case.state() - 0.05
-    weight = torch.tensor([1.0, 0.5, -0.3, 2.0, 0.0, 0.1, 0.7], dtype=torch.float64)
-    for down in (minus, None):
-        got = case.circuit.contrast((s,), (plus,), None if down is None else (down,), case.x, weight)
-        low = s if down is None else s + down
-        for k in range(len(case.edges)):
-            bump = np.zeros(len(case.edges))
-            bump[k] = 0.5
-            by_weight = [
-                (case.energy(v, case.weights + bump) - case.energy(v, case.weights - bump)) for v in (s + plus, low)
-            ]
-            assert float(got["weight"][k]) == pytest.approx(
-                weight.numpy() @ (by_weight[0] - by_weight[1]), abs=1e-12
-            )
-        assert torch.allclose(got["bias"], weight @ (low - s - plus), rtol=0, atol=1e-14)
-
-
-def test_contrast_keeps_its_digits():
-    """A difference of products would lose nine of sixteen digits at displacements of 1e-9."""
-    case = Random()
-    s, plus, minus = case.state(), 1e-9 * case.state(), -1e-9 * case.state()
-    got = case.circuit.contrast((s,), (plus,), (minus,), case.x, torch.ones(7, dtype=torch.float64))["weight"]
-    base, up, down = (case.values(v) for v in (s, plus, minus))
-    up[:, case.inputs] = down[:, case.inputs] = 0
-    for k, (i, j) in enumerate(case.edges):
-        total, size = mpmath.mpf(0), mpmath.mpf(0)
-        for b in range(7):
-            (vi, pi, mi), (vj, pj, mj) = ([mpmath.mpf(v[b, q]) for v in (base, up, down)] for q in (i, j))
-            change = -((vi + pi) * (vj + pj) - (vi + mi) * (vj + mj))
-            total, size = total + change, size + abs(change)
-        assert abs(got[k].item() - total) <= 1e-15 * size + mpmath.mpf(10) ** -40
-
-
 # -- equilibria -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("solver", ["coordinate", "anderson", "gradient_flow"])
 def test_residual_vanishes_where_the_force_does(solver):
     """A residual that certifies states which are no equilibria, or never lets go of one that is."""
-    case = Random()
+    case = RandomGraph()
     found = relax(case.circuit, case.x, solver=solver, tolerance=1e-12).require()
     (s,) = found.state
     (force,) = EnergySystem.force(case.circuit, (s,), case.x)
@@ -227,7 +47,7 @@ def test_residual_vanishes_where_the_force_does(solver):
 
 def test_linear_circuit_solves_its_linear_system():
     """An independent answer for free and nudged states: (1 - W + beta P) s = b + W_in x + beta P y."""
-    case = Random(kinds=("linear",), gain=0.08)
+    case = RandomGraph(kinds=("linear",), gain=0.08)
     free = relax(case.circuit, case.x, tolerance=1e-14).require()
     n = len(case.free)
     zero = torch.zeros(7, n, dtype=torch.float64)
@@ -255,7 +75,7 @@ def test_linear_circuit_solves_its_linear_system():
 
 def test_displacement_keeps_its_digits_at_a_small_nudge():
     """Two float64 states subtracted would leave ten digits at beta 1e-6; carried displacements keep all."""
-    case = Random(seed=5, gain=0.15)
+    case = RandomGraph(seed=5, gain=0.15)
     beta = 1e-6
     s0, start = relax(case.circuit, case.x, tolerance=1e-15).state, case.x[:1]
     free = solve(case.circuit.phase(case.circuit.prepare(start)), start=(s0[0][:1],), tolerance=1e-15)
@@ -291,7 +111,7 @@ def test_displacement_keeps_its_digits_at_a_small_nudge():
 
 def test_unbalanced_displacement_repairs_a_rough_origin():
     """relax(start=...) must reach the equilibrium itself, whatever the origin's own mismatch."""
-    case = Random()
+    case = RandomGraph()
     rough = relax(case.circuit, case.x, tolerance=1e-2).state
     nudge = Nudge(SquaredError(), case.y, 0.3)
     from_rough = relax(case.circuit, case.x, nudge, rough, tolerance=1e-13).require()
@@ -314,7 +134,7 @@ def test_nudged_output_unit_in_closed_form():
 
 def test_a_constant_force_on_outputs_is_a_bias():
     """The stability limit is measured with it, on any unit."""
-    case = Random()
+    case = RandomGraph()
     free = relax(case.circuit, case.x, tolerance=1e-13)
     pulled = relax(
         case.circuit, case.x, Nudge(OutputForce(), case.y[:1].expand(7, 3), 0.4), free.state, tolerance=1e-13
@@ -329,7 +149,7 @@ def test_other_costs_and_units_take_the_generic_path():
     """Cross-entropy, or a squared error on tanh outputs: no closed update, still an equilibrium of F."""
     labels = torch.arange(7) % 3
     for kinds, cost, y in ((("linear",), CrossEntropy(), labels), (("tanh",), SquaredError(), None)):
-        case = Random(kinds=kinds, gain=0.1)
+        case = RandomGraph(kinds=kinds, gain=0.1)
         target = case.y if y is None else y
         nudge = Nudge(cost, target, 0.3)
         free = relax(case.circuit, case.x, tolerance=1e-12)
@@ -383,7 +203,7 @@ def test_layered_network_and_its_circuit_agree(activation):
 
 def test_kernels_read_the_parameters_of_today():
     """Views kept from construction go stale under assignment, deepcopy and load_state_dict(assign=True)."""
-    case = Random()
+    case = RandomGraph()
     twin = copy.deepcopy(case.circuit)
     twin.load_state_dict({"weight": 0.5 * case.circuit.weight, "bias": -case.circuit.bias}, assign=True)
     s = case.state()
@@ -394,7 +214,7 @@ def test_kernels_read_the_parameters_of_today():
 
 def test_frozen_parameters_have_no_contrast():
     """As for the default contrast."""
-    case = Random()
+    case = RandomGraph()
     case.circuit.bias.requires_grad_(False)
     s = case.state()
     assert set(case.circuit.contrast((s,), (s,), None, case.x, torch.ones(7, dtype=torch.float64))) == {"weight"}
@@ -453,43 +273,3 @@ def test_narrowed_circuits_and_runaway_nudges_are_refused():
         relax(Circuit.from_edges(**GOOD).float(), x)
     with pytest.raises(InputError, match="beta must exceed -1"):
         relax(Circuit.from_edges(**GOOD), x, Nudge(SquaredError(), torch.zeros_like(x), -1.0))
-
-
-# -- the compiled code's cache ----------------------------------------------------------------------------------
-
-PROBE = """
-import numpy as np
-from hardware_models import kernels
-one = np.ones(1)
-graph = kernels.build_graph(np.array([[0, 1]]), np.zeros(1), np.ones(1))
-drive = kernels.drives(np.ones((1, 2)), 3 * one, 0 * one, graph)[0, 0]
-print(kernels.__file__, drive, sum(kernels.drives.stats.cache_hits.values()), kernels.CACHE, sep="|")
-"""
-
-
-def test_an_edited_law_never_runs_stale(tmp_path):
-    """numba's cache watches the kernels' file alone: after an edit of laws.py it would run the old physics."""
-    package = tmp_path / "hardware_models"
-    package.mkdir()
-    for file in ("__init__.py", "laws.py", "kernels.py"):
-        shutil.copy(Path(kernels.__file__).parent / file, package / file)
-    (tmp_path / "blocked").write_text("not a folder")
-
-    def probe(cache: str) -> list[str]:
-        environment = {**os.environ, "PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / cache)}
-        run = subprocess.run(
-            [sys.executable, "-c", PROBE], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
-        )
-        return run.stdout.strip().split("|")
-
-    file, drive, hits, _ = probe("cache")
-    assert file.startswith(str(tmp_path))
-    assert (drive, hits) == ("3.0", "0")
-    assert probe("cache")[1:3] == ["3.0", "1"]
-    law = package / "laws.py"
-    text = law.read_text()
-    assert text.count("return -w * b\n") == 1
-    law.write_text(text.replace("return -w * b\n", "return -9 * b\n"))
-    assert probe("cache")[1] == "9.0"
-    # A cache that cannot be written costs the compilation, not the run.
-    assert probe("blocked")[1:] == ["9.0", "0", "None"]
