@@ -96,6 +96,9 @@ class TrainingSection(Section):
         Training stops once this fraction of an epoch's examples was skipped.
     seed : int
         Of the initial weights, the order of examples and random nudging signs.
+    threads : int or None
+        Threads of torch. None: as many as the process uses. Small products gain nothing from a second thread, and
+        lose much where another process wants the core.
     device : str
     dtype : {'float32', 'float64'}
     """
@@ -106,6 +109,7 @@ class TrainingSection(Section):
     on_unconverged: Literal["skip", "raise", "warn"] = "skip"
     max_skipped: FiniteFloat = Field(default=0.01, ge=0, le=1)
     seed: int = Field(default=0, ge=0, lt=2**63)
+    threads: PositiveInt | None = None
     device: str = "cpu"
     dtype: Literal["float32", "float64"] = "float32"
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from .errors import InputError, argument_error, unknown_name
 
@@ -91,6 +90,9 @@ def parameters_of(build: Callable[[], nn.Module]) -> int | None:
     int or None
         None if its constructor needs real numbers.
     """
+    # A second's worth of imports, which small systems are spared.
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
     try:
         with FakeTensorMode():
             return sum(p.numel() for p in build().parameters())

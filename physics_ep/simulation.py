@@ -16,10 +16,10 @@ from .dynamics import Trajectory, simulate
 from .errors import argument_error
 from .nudging import Nudge
 from .placement import resolve_device, resolve_dtype
+from .preparation import new_system, settled
 from .progress import SILENT, Progress
 from .resuming import check_run_output
 from .store import Run, run_attributes, write_run
-from .training import new_system, settled
 
 
 @dataclass(frozen=True)

@@ -26,15 +26,12 @@ from .errors import InputError, argument_error
 from .estimator import EquilibriumPropagation
 from .metrics import METRICS, Epoch, classification_error
 from .optimization import build_optimizer, build_scheduler, step_scheduler
-from .placement import parameters_of, require_memory, resolve_device, resolve_dtype, threads
+from .placement import require_memory, resolve_device, resolve_dtype, threads
+from .preparation import bytes_needed, new_system, settled
 from .progress import SILENT, Progress
-from .registry import accepts, build_system, load, systems
 from .resuming import check_resumable, check_run_output
 from .store import Quantity, Run, load_weights, open_run, run_attributes, write_run
 from .system import EnergySystem
-
-WEIGHT_COPIES = 5
-"""Weights, their gradient, two moments of an optimizer, and one copy on its way to the run file."""
 
 
 class StepLike(Protocol):
@@ -173,34 +170,21 @@ def train(
     out = resume if out is None else out
     path = None if out is None else check_run_output(out)
     torch_device, torch_dtype = resolve_device(settings.training.device), resolve_dtype(settings.training.dtype)
+    count = settings.training.threads or torch.get_num_threads()
+    if previous is not None:
+        count = int(previous.attributes["threads"])
     system = new_system(settings)
     examples = data if isinstance(data, Dataset) else load_dataset(settings.data)
-    require_memory(_bytes_needed(examples, system, torch_dtype), torch_device)
+    require_memory(bytes_needed(examples, system, torch_dtype), torch_device)
     examples = examples.to(torch_device, torch_dtype)
     system.to(torch_device, torch_dtype)
-    trainer = _Trainer(
-        config=settings, system=system, data=examples, path=path, progress=progress, backward=backward
-    )
-    if previous is None:
+    with threads(count):
+        trainer = _Trainer(
+            config=settings, system=system, data=examples, path=path, progress=progress, backward=backward
+        )
+        if previous is not None:
+            trainer.restore(previous)
         return trainer.run()
-    with threads(int(previous.attributes["threads"])):
-        trainer.restore(previous)
-        return trainer.run()
-
-
-def new_system(config: Config) -> EnergySystem:
-    """Build the system of a config with its initial weights, which the seed of [training] fixes."""
-    section, seed = config.system, config.training.seed
-    options = section.options
-    if "seed" not in options and accepts(load(systems()[section.name]), "seed"):
-        options["seed"] = seed
-    itemsize = resolve_dtype(config.training.dtype).itemsize
-    weights = parameters_of(lambda: build_system(section.name, **options)) or 0
-    require_memory(weights * itemsize * WEIGHT_COPIES, torch.device("cpu"), f"{weights} parameters")
-    # A system without a seed of its own may draw from the global generator: lend it a seeded one.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return build_system(section.name, **options)
 
 
 class _Trainer:
@@ -360,36 +344,6 @@ class _Trainer:
         if self.path is None or not self.rows:
             return "no complete epoch was kept"
         return f"epochs 1 to {len(self.rows)} are kept: resume with --resume {self.path}"
-
-
-def settled(
-    config: Config,
-    data: str | os.PathLike[str] | Dataset | None,
-    device: str | torch.device | None,
-    dtype: str | torch.dtype | None,
-    seed: int | None,
-) -> Config:
-    """The config with the arguments that replace its entries."""
-    training: dict[str, Any] = {}
-    if device is not None:
-        training["device"] = str(resolve_device(device))
-    if dtype is not None:
-        training["dtype"] = str(resolve_dtype(dtype)).removeprefix("torch.")
-    if seed is not None:
-        training["seed"] = seed
-    sections: dict[str, dict[str, Any]] = {"training": training} if training else {}
-    if isinstance(data, Dataset):
-        sections["data"] = {"name": data.name}
-    elif data is not None:
-        sections["data"] = {"folder": os.fspath(data)}
-    return config.updated(**sections) if sections else config
-
-
-def _bytes_needed(data: Dataset, system: EnergySystem, dtype: torch.dtype) -> int:
-    """Rough need: the data once more in their dtype, and the weights with what training adds; states are small."""
-    inputs = data.train_x.numel() + data.test_x.numel()
-    weights = sum(p.numel() for p in system.parameters())
-    return dtype.itemsize * (inputs + WEIGHT_COPIES * weights)
 
 
 def _epoch_seed(seed: int, epoch: int, stream: int) -> int:
