@@ -100,7 +100,7 @@ def _dynamics(request: Request) -> Drawn:
         if request.run is None
         else trained(request.run, examples=1, **request.place())
     )
-    with request.progress.task("dynamics", 1) as advance:
+    with request.progress.task("figure: dynamics", 1) as advance:
         data = hopfield_dynamics(subject)
         advance(1)
     return Drawn(draw_dynamics(data), asdict(data))

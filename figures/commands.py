@@ -114,9 +114,9 @@ class Display:
         bar = self.bars.add_task(description, total=total, info="")
 
         def advance(n: int = 1, **info: Any) -> None:
-            told = {
-                "info": "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in info.items())
-            }
+            # Two figures fit beside the bar on a terminal of 80 columns.
+            shown = [f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in info.items()][:2]
+            told = {"info": "  ".join(shown)}
             self.bars.update(bar, advance=n, **(told if info else {}))
 
         yield advance
@@ -133,7 +133,7 @@ def _display(report: Report) -> Iterator[Progress]:
 
     columns = (
         rich_progress.TextColumn("{task.description}"),
-        rich_progress.BarColumn(),
+        rich_progress.BarColumn(bar_width=12),
         rich_progress.TaskProgressColumn(),
         rich_progress.TimeRemainingColumn(elapsed_when_finished=True),
         rich_progress.TextColumn("{task.fields[info]}"),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from physics_ep.files import check_output, write_json
-from physics_ep.progress import SILENT, Progress
+from physics_ep.progress import SILENT, Advance, Progress
 from physics_ep.store import open_run
 from physics_ep.training import train
 from validation.gradients import GradientReport, gradient_report
@@ -147,9 +148,10 @@ def run_demo(
     results, files = [], []
     for substrate in substrates:
         path = folder / f"{substrate.name}.h5"
-        trained_run = train(substrate.config, out=path, seed=seed, device=device, dtype=dtype, progress=progress)
+        named = _Named(substrate.name, progress)
+        trained_run = train(substrate.config, out=path, seed=seed, device=device, dtype=dtype, progress=named)
         beta = trained_run.config.ep.beta
-        with progress.task(f"gradients of {substrate.name}", 2) as advance:
+        with named.task("gradients", 2) as advance:
             close = _check(path, CHECK_BETA, device)
             advance(1, cosine=close.worst_cosine)
             usual = _check(path, beta, device)
@@ -163,6 +165,17 @@ def run_demo(
         files += save(drawn.figure, entry.name, folder, formats=("png",))
     write_json(summary, {"results": [asdict(r) for r in results], "files": [str(f) for f in files]})
     return Demo(tuple(results), (*files, summary))
+
+
+class _Named:
+    """Progress that says which substrate a task is about."""
+
+    def __init__(self, name: str, progress: Progress) -> None:
+        self.name = name
+        self.progress = progress
+
+    def task(self, description: str, total: int) -> AbstractContextManager[Advance]:
+        return self.progress.task(f"{self.name}: {description}", total)
 
 
 def _check(path: Path, beta: float | str, device: str | None) -> GradientReport:

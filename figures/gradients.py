@@ -104,7 +104,7 @@ def estimator_error(
     """
     grid = np.logspace(-5, -0.5, 19) if betas is None else betas
     panels = []
-    with progress.task("gradients", len(subjects) * len(SCHEMES)) as advance:
+    with progress.task("figure: schemes", len(subjects) * len(SCHEMES)) as advance:
         for subject in subjects:
             exact = implicit_gradient(subject.system, subject.x, subject.y, subject.cost)
             allowed = grid[grid <= 0.5 * _stability_limit(subject)]
@@ -148,7 +148,7 @@ def precision_error(
     wide = narrow.to(torch.float64)
     exact = implicit_gradient(wide.system, wide.x, wide.y, wide.cost)
     allowed = grid[grid <= 0.5 * _stability_limit(wide)]
-    with progress.task("precision", 4) as advance:
+    with progress.task("figure: precision", 4) as advance:
 
         def curve(label: str, error: Callable[[float], float]) -> ErrorCurve:
             errors = np.array([error(float(b)) for b in allowed])
