@@ -52,7 +52,9 @@ class Dense(nn.Module):
 
     def forward(self, s: torch.Tensor) -> torch.Tensor:
         """W s, (B, n_out)."""
-        return s @ self.weight.t()
+        few, many = self.weight.shape
+        # A product with few columns is slow in BLAS; with few rows it is not.
+        return (self.weight @ s.t()).t() if 8 * few <= many else s @ self.weight.t()
 
     def biased(self, s: torch.Tensor) -> torch.Tensor:
         """W s + b, (B, n_out), in one product."""
@@ -274,7 +276,7 @@ class LayeredPhase(Phase):
         if self.origin is None:
             return self.system.initial_state(self.x)
         rows = self.copies * self.x.shape[0]
-        z = tuple(s.new_zeros(rows, s.shape[1]) for s in self.origin)
+        z = tuple(s.new_zeros(()).expand(rows, s.shape[1]) for s in self.origin)
         # The output's answer to the nudge while the hidden layers are still at rest: one sweep saved.
         return z if self.nudge is None else (*z[:-1], self._nudged_output(None))
 
@@ -293,11 +295,13 @@ class LayeredPhase(Phase):
         if not self.balanced:
             return None
         batch = self.x.shape[0]
-        beta = torch.cat([torch.as_tensor(n.beta).to(self.x).expand(batch) for n in nudges])
+        beta = torch.cat(
+            [torch.as_tensor(n.beta, dtype=self.dtype).to(self.x.device).expand(batch) for n in nudges]
+        )
         y = nudges[0].y
         twin = self.nudged(Nudge(nudges[0].cost, y.repeat(len(nudges), *[1] * (y.ndim - 1)), beta))
         twin.copies = len(nudges)
-        twin.excess = twin._spread(self.excess)
+        twin.excess, twin.pulled = twin._spread(self.excess), twin._spread(twin.pulled)
         return twin
 
     def _spread(self, rows: torch.Tensor) -> torch.Tensor:
@@ -315,6 +319,9 @@ class LayeredPhase(Phase):
                 )
         twin = copy.copy(self)
         twin.nudge = nudge
+        if nudge is not None and self.origin is not None:
+            twin.pulled = self.origin[-1]
+            twin.strength = nudge.column(twin.pulled)
         return twin
 
     def update(self, k: int, z: Sequence[torch.Tensor | None]) -> torch.Tensor:
@@ -323,7 +330,7 @@ class LayeredPhase(Phase):
         below = None if k == 0 else z[k - 1]
         above = z[k + 1] if k < last else None
         if self.origin is None:
-            drive = self.inputs.cache if below is None else layers[k].biased(below)
+            drive = self.inputs.cache if below is None else layers[k](below) + layers[k].bias
             if above is not None:
                 drive = torch.addmm(drive, above, layers[k + 1].weight)
             return self.system.units[k].response(drive)
@@ -336,17 +343,16 @@ class LayeredPhase(Phase):
         if change is None:
             change = self._spread(torch.zeros_like(self.origin[k]))
         # Constants of one batch serve all stacked copies by broadcasting.
-        change = change.view(self.copies, -1, change.shape[1])
+        change = change.reshape(self.copies, -1, change.shape[1])
         moved = self.system.units[k].displaced(change, *self.anchors[k]).flatten(0, 1)
         return moved if self.mismatch is None else moved + self.mismatch[k]
 
     def _nudged_output(self, change: torch.Tensor | None) -> torch.Tensor:
         assert self.nudge is not None
         assert self.origin is not None
-        out = self._spread(self.origin[-1])
         rhs = self.excess if change is None else change + self.excess
-        beta = self.nudge.column(out)
-        moved = self.nudge.cost.displaced_unit(out, self.nudge.y, beta, rhs)
+        out = self.pulled
+        moved = self.nudge.cost.displaced_unit(out, self.nudge.y, self.strength, rhs)
         lo, hi = self.system.bounds[-1]
         return moved if math.isinf(lo) else torch.clamp(moved, lo - out, hi - out)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from .errors import argument_error
+from .errors import all_finite, argument_error
 
 
 class Cost:
@@ -84,7 +84,7 @@ class SquaredError(Cost):
     def check(self, outputs: torch.Tensor, y: torch.Tensor) -> None:
         if y.shape != outputs.shape:
             raise argument_error("y", f"have the outputs' shape {tuple(outputs.shape)}", tuple(y.shape))
-        if not bool(torch.isfinite(y).all()):
+        if not all_finite(y):
             raise argument_error("y", "be finite", "NaN or infinite entries")
 
 

@@ -16,6 +16,12 @@ def argument_error(name: str, must: str, was: Any) -> InputError:
     return InputError(f"Argument {name} must {must}, but was {was}.")
 
 
+def all_finite(values: Any) -> bool:
+    """Whether a tensor holds no NaN and no infinity, in one cheap pass where that is so."""
+    # A finite sum has finite terms; only an infinite or NaN one needs a second look (it may have overflowed).
+    return bool(values.sum().isfinite()) or bool(values.isfinite().all())
+
+
 def unknown_name(name: str, given: str, known: Iterable[str]) -> InputError:
     """Build the error for a name that is not registered, with the nearest right name."""
     names = sorted(known)

@@ -14,11 +14,12 @@ import torch
 from torch import nn
 
 from . import distributed
-from .cost import Cost, OutputForce
+from .cost import Cost
 from .equilibrium import Equilibrium, NotConverged, State, Status
 from .errors import InputError, argument_error, unknown_name
 from .nudging import Nudge, Stencil, centered, scheme_from_name
 from .relaxation import solve
+from .stability import curvature_limit
 from .system import EnergySystem, Phase, widened
 
 ON_UNCONVERGED = ("raise", "skip", "warn")
@@ -363,64 +364,6 @@ class EquilibriumPropagation:
                 f"Argument beta must be below {self.stability_limit:.3g}, where the system nudged by -beta loses "
                 f"its minimum (measured: 1 / lambda), but was {self.beta:g}. Lower it, or use beta='auto'."
             )
-
-
-def curvature_limit(
-    system: EnergySystem,
-    base: Phase,
-    free: Equilibrium,
-    cost: Cost,
-    y: torch.Tensor,
-    *,
-    solver: str | None = None,
-    force: float = 1e-3,
-    iterations: int = 40,
-) -> float:
-    """Lambda: the largest curvature of the cost along what the outputs do under a force on them.
-
-    F = E + beta C has its minimum near the free state while beta > -1 / lambda, where lambda is the largest
-    eigenvalue of C'' P H^-1 P^T (H the Hessian of E, P the projection on the outputs): for the squared error
-    1 / lambda is the smallest Schur complement of H on the outputs. Power iteration; each product with
-    P H^-1 P^T is a relaxation under a small constant force on the outputs, so any system can do it.
-
-    Parameters
-    ----------
-    base : Phase
-        At the free state, balanced.
-    force : float
-        Size of the force, in units of the cost's gradient.
-    iterations : int
-        At most; it stops when the estimate changes by less than 0.5 %.
-
-    Returns
-    -------
-    float
-        Largest over the converged examples of the batch; 0 if nothing responds.
-    """
-    outputs = system.outputs(free.state)
-    generator = torch.Generator().manual_seed(0)
-    v = torch.randn(outputs.shape, generator=generator, dtype=torch.float64).to(outputs)
-    tiny = torch.finfo(outputs.dtype).tiny
-    usable = free.converged
-    before = 0.0
-    largest = 0.0
-    for _ in range(iterations):
-        v = v / v.norm(dim=1, keepdim=True).clamp_min(tiny)
-        pull = cost.curvature(outputs, y, v)
-        phase = base.nudged(Nudge(OutputForce(), pull, force))
-        found = solve(phase, solver=solver, tolerance=1e-4 * force)
-        assert found.displacement is not None
-        good = found.converged & usable
-        if not bool(good.any()):
-            raise NotConverged(found, "The response to a small force on the outputs")
-        response = system.outputs(found.displacement) / force
-        rayleigh = (pull * response).sum(1) / (v * pull).sum(1).clamp_min(tiny)
-        largest = float(rayleigh[good].max())
-        v = response
-        if abs(largest - before) <= 5e-3 * abs(largest):
-            break
-        before = largest
-    return max(largest, 0.0)
 
 
 def check_beta(beta: float | str) -> float:

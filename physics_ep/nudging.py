@@ -72,9 +72,7 @@ class Stencil:
                 (
                     j
                     for j in range(len(self.nodes))
-                    if j not in done
-                    and abs(self.nodes[j] + node) < 1e-12
-                    and abs(self.weights[j] + weight) < 1e-12
+                    if j not in done and abs(self.nodes[j] + node) < 1e-12 and abs(self.weights[j] + weight) < 1e-12
                 ),
                 None,
             )
@@ -163,8 +161,8 @@ class Nudge:
     beta: float | torch.Tensor
 
     def __post_init__(self) -> None:
-        value = torch.as_tensor(self.beta)
-        if not bool(torch.isfinite(value).all()):
+        beta = self.beta
+        if not (bool(torch.isfinite(beta).all()) if isinstance(beta, torch.Tensor) else math.isfinite(beta)):
             raise argument_error("beta", "be finite", self.beta)
 
     def column(self, like: torch.Tensor) -> torch.Tensor | float:

@@ -6,6 +6,7 @@ returns. Examples that have converged are held still, so that a result does not 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -209,14 +210,16 @@ def solve(
             if worst <= tolerance:
                 status = Status.CONVERGED
                 break
-            active = (residual > tolerance) & torch.isfinite(residual)
-            if not bool(active.any()):
-                status = Status.NOT_FINITE
-                break
+            active = residual > tolerance
+            if not math.isfinite(worst):
+                active = active & torch.isfinite(residual)
+                if not bool(active.any()):
+                    status = Status.NOT_FINITE
+                    break
+                worst = float(residual[active].max())
             if iteration >= budget:
                 status = Status.BUDGET if bool(torch.isfinite(residual).all()) else Status.NOT_FINITE
                 break
-            worst = float(residual[active].max())
             since = 0 if worst < 0.999 * best else since + 1
             best = min(best, worst)
             if since >= method.patience:

@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from .equilibrium import State
-from .errors import argument_error
+from .errors import all_finite, argument_error
 from .nudging import Nudge
 
 
@@ -111,7 +111,7 @@ class EnergySystem(nn.Module):
         """Raise InputError if x is no input of this system."""
         if not isinstance(x, torch.Tensor) or x.ndim < 2:
             raise argument_error("x", "be a tensor (batch, ...)", getattr(x, "shape", type(x).__name__))
-        if not bool(torch.isfinite(x).all()):
+        if not all_finite(x):
             raise argument_error("x", "be finite", "NaN or infinite entries")
 
     def phase(self, inputs: Inputs, origin: State | None = None, balanced: bool = False) -> Phase:

@@ -176,6 +176,8 @@ def _check_relaxation(system: EnergySystem, x: torch.Tensor) -> State:
         f"relaxation must reach a residual of {TOLERANCE:g} from initial_state: {free.status.value} "
         f"(worst residual {float(free.residual.max()):.2g})",
     )
+    outside = (flat(system.project(free.state)) - flat(free.state)).abs().max()
+    _require(float(outside) <= 1e-12, "an equilibrium must lie within the bounds: project moves it")
     if system.descends:
         before = system.energy(system.project(system.initial_state(x)), x)
         after = system.energy(free.state, x)

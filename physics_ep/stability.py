@@ -1,0 +1,87 @@
+"""How far a system can be pushed away from its target: the measured limit of negative nudging."""
+
+from __future__ import annotations
+
+import torch
+
+from .cost import Cost, OutputForce
+from .equilibrium import Equilibrium, NotConverged
+from .nudging import Nudge
+from .relaxation import solve
+from .system import EnergySystem, Phase
+
+
+def curvature_limit(
+    system: EnergySystem,
+    base: Phase,
+    free: Equilibrium,
+    cost: Cost,
+    y: torch.Tensor,
+    *,
+    solver: str | None = None,
+    force: float = 1e-4,
+    iterations: int = 12,
+) -> float:
+    """Lambda: the largest curvature of the cost along what the outputs do under a force on them.
+
+    F = E + beta C has its minimum near the free state while beta > -1 / lambda, where lambda is the largest
+    eigenvalue of C'' R, R = P H^-1 P^T (H the Hessian of E, P the projection on the outputs): for the squared
+    error 1 / lambda is the smallest Schur complement of H on the outputs. Rayleigh-Ritz on the Krylov space of
+    C'' R; each product with R is a relaxation under a small constant force on the outputs: any system can
+    do it.
+
+    Parameters
+    ----------
+    base : Phase
+        At the free state, balanced.
+    force : float
+        Size of the force, in units of the cost's gradient.
+    iterations : int
+        At most (the number of outputs suffices); it stops when the estimate changes by less than 0.5 %.
+
+    Returns
+    -------
+    float
+        Largest over the converged examples of the batch; 0 if nothing responds.
+    """
+    outputs = system.outputs(free.state)
+    generator = torch.Generator().manual_seed(0)
+    v = torch.randn(outputs.shape, generator=generator, dtype=torch.float64).to(outputs)
+    tiny = torch.finfo(outputs.dtype).tiny
+    good = free.converged
+    basis: list[torch.Tensor] = []
+    pulls: list[torch.Tensor] = []
+    responses: list[torch.Tensor] = []
+    before = largest = 0.0
+    for _ in range(min(iterations, outputs.shape[1])):
+        for b in (*basis, *basis):  # twice, for orthogonality to rounding
+            v = v - (b * v).sum(1, keepdim=True) * b
+        basis.append(v / v.norm(dim=1, keepdim=True).clamp_min(tiny))
+        pulls.append(cost.curvature(outputs, y, basis[-1]))
+        phase = base.nudged(Nudge(OutputForce(), pulls[-1], force))
+        found = solve(phase, solver=solver, tolerance=1e-4 * force)
+        assert found.displacement is not None
+        good = good & found.converged
+        if not bool(good.any()):
+            raise NotConverged(found, "The response to a small force on the outputs")
+        v = system.outputs(found.displacement) / force
+        responses.append(v)
+        values = _ritz_values(torch.stack(basis, 1), torch.stack(pulls, 1), torch.stack(responses, 1))
+        largest = float(values[good].max())
+        if abs(largest - before) <= 5e-3 * abs(largest):
+            break
+        before = largest
+    return max(largest, 0.0)
+
+
+def _ritz_values(basis: torch.Tensor, pulls: torch.Tensor, responses: torch.Tensor) -> torch.Tensor:
+    """Largest generalised eigenvalue (B,) of (V C R C V^T, V C V^T), V the basis (B, k, n), in float64."""
+    basis, pulls, responses = basis.double(), pulls.double(), responses.double()
+    metric = basis @ pulls.mT
+    action = pulls @ responses.mT
+    # Directions that the cost does not bend (a common shift of logits) drop out of both.
+    size, frame = torch.linalg.eigh(0.5 * (metric + metric.mT))
+    bent = size > 1e-10 * size[:, -1:].clamp_min(1e-300)
+    scaled = frame * torch.where(bent, size, torch.ones_like(size)).rsqrt()[:, None] * bent[:, None]
+    inner = scaled.mT @ (0.5 * (action + action.mT)) @ scaled
+    return torch.linalg.eigvalsh(inner)[:, -1]

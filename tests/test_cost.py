@@ -1,0 +1,76 @@
+"""Costs: if these fail, nudged outputs settle in the wrong place or lose their digits at small beta."""
+
+from __future__ import annotations
+
+import mpmath
+import pytest
+import torch
+
+from physics_ep import CrossEntropy, SquaredError
+from physics_ep.errors import InputError
+
+GENERATOR = torch.Generator().manual_seed(0)
+OUT = torch.randn(5, 4, generator=GENERATOR, dtype=torch.float64)
+CASES = [
+    (SquaredError(), torch.rand(5, 4, generator=GENERATOR, dtype=torch.float64)),
+    (CrossEntropy(), torch.tensor([0, 3, 1, 1, 2])),
+]
+
+
+@pytest.mark.parametrize(("cost", "y"), CASES)
+def test_gradient_and_curvature_are_autograds(cost, y) -> None:
+    """Independent answer: autograd of the value."""
+    v = torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    out = OUT.clone().requires_grad_()
+    (g,) = torch.autograd.grad(cost(out, y).sum(), out, create_graph=True)
+    (hv,) = torch.autograd.grad((g * v).sum(), out)
+    assert torch.allclose(cost.gradient(OUT, y), g.detach(), atol=1e-14)
+    assert torch.allclose(cost.curvature(OUT, y, v), hv, atol=1e-14)
+
+
+def test_values_are_torchs() -> None:
+    """Factor 1/2 and the sum over outputs: a missing one scales every gradient."""
+    y = CASES[0][1]
+    mse = 0.5 * torch.nn.functional.mse_loss(OUT, y, reduction="none").sum(1)
+    assert torch.allclose(SquaredError()(OUT, y), mse)
+    labels = CASES[1][1]
+    assert torch.allclose(
+        CrossEntropy()(OUT, labels), torch.nn.functional.cross_entropy(OUT, labels, reduction="none")
+    )
+
+
+@pytest.mark.parametrize(("cost", "y"), CASES)
+@pytest.mark.parametrize("beta", [-0.3, 1e-6, 0.7, 5.0])
+def test_displaced_unit_solves_its_equation(cost, y, beta: float) -> None:
+    """d + beta dC(out + d) = rhs, to rounding."""
+    rhs = 0.3 * torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    d = cost.displaced_unit(OUT, y, beta, rhs)
+    assert torch.allclose(d + beta * cost.gradient(OUT + d, y), rhs, atol=1e-13)
+
+
+def test_cross_entropy_differences_keep_their_digits() -> None:
+    """softmax(o + d) - softmax(o) for d of 1e-9, against 50 digits: plain subtraction keeps only seven."""
+    d = 1e-9 * torch.randn(1, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    mine = CrossEntropy().gradient_difference(OUT[:1], d, torch.tensor([0]))[0]
+    with mpmath.workdps(50):
+        o = [mpmath.mpf(float(v)) for v in OUT[0]]
+        moved = [v + mpmath.mpf(float(w)) for v, w in zip(o, d[0], strict=True)]
+
+        def softmax(values):
+            total = sum(mpmath.exp(v) for v in values)
+            return [mpmath.exp(v) / total for v in values]
+
+        exact = [float(a - b) for a, b in zip(softmax(moved), softmax(o), strict=True)]
+    assert torch.allclose(mine, torch.tensor(exact, dtype=torch.float64), rtol=1e-13, atol=0)
+
+
+def test_wrong_targets_are_told() -> None:
+    """One line that names y, what it must be and what it was."""
+    with pytest.raises(InputError, match=r"y must have the outputs' shape \(5, 4\)"):
+        SquaredError().check(OUT, torch.zeros(5, 3))
+    with pytest.raises(InputError, match="y must be finite"):
+        SquaredError().check(OUT, torch.full((5, 4), float("nan")))
+    with pytest.raises(InputError, match="class indices"):
+        CrossEntropy().check(OUT, torch.zeros(5, 4))
+    with pytest.raises(InputError, match=r"class indices in \[0, 4\), but was values from -1 to 4"):
+        CrossEntropy().check(OUT, torch.tensor([0, 1, 4, -1, 2]))

@@ -1,0 +1,120 @@
+"""The oracles judge EP, so they are judged by each other: implicit, finite differences, backprop through time."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from physics_ep import CrossEntropy, NotConverged, SquaredError
+from physics_ep.errors import InputError
+from validation import (
+    OracleError,
+    backprop_gradient,
+    bptt_gradient,
+    finite_difference_gradient,
+    gradient_report,
+    implicit_gradient,
+)
+from validation.gradients import total_error
+
+from .systems import Quartic, batch, network
+
+COSTS = [SquaredError(), CrossEntropy()]
+
+
+@pytest.mark.parametrize("cost", COSTS, ids=lambda c: c.name)
+@pytest.mark.parametrize("activation", ["tanh", "logistic", "hard_sigmoid", "linear"])
+def test_implicit_against_finite_differences(activation: str, cost) -> None:
+    """Every single parameter differentiated by central differences of relaxed costs: <= 1e-7."""
+    system = network(activation, (5, 6, 4, 3))
+    x, y = batch(5, 3, 4)
+    y = torch.tensor([0, 2, 1, 1]) if cost.name == "cross_entropy" else y
+    exact = implicit_gradient(system, x, y, cost)
+    numeric = finite_difference_gradient(system, x, y, cost, step=1e-5)
+    assert total_error(numeric, exact) <= 1e-7
+    assert exact.loss == pytest.approx(numeric.loss, abs=1e-10)
+    assert exact.adjoint_residual <= 1e-10
+
+
+def test_implicit_against_finite_differences_for_a_users_system() -> None:
+    """The oracle needs only `energy`, `initial_state` and `outputs`."""
+    system = Quartic()
+    x, y = batch(4, 2, 3)
+    exact = implicit_gradient(system, x, y, SquaredError())
+    assert total_error(finite_difference_gradient(system, x, y, SquaredError(), tolerance=1e-12), exact) <= 1e-7
+
+
+@pytest.mark.parametrize("activation", ["tanh", "hard_sigmoid"])
+def test_bptt_converges_to_implicit(activation: str) -> None:
+    """Unrolled far enough, backprop through the relaxation is the implicit gradient; a short unroll is not."""
+    system = network(activation, (5, 8, 6, 3))
+    x, y = batch(5, 3, 4)
+    exact = implicit_gradient(system, x, y, SquaredError())
+    assert total_error(bptt_gradient(system, x, y, SquaredError(), iterations=80), exact) < 1e-10
+    assert total_error(bptt_gradient(system, x, y, SquaredError(), iterations=2), exact) > 1e-2
+    descent = bptt_gradient(system, x, y, SquaredError(), iterations=300, step=0.2)
+    assert total_error(descent, exact) < 1e-6
+
+
+def test_oracles_do_not_use_the_systems_own_contrast_or_phase() -> None:
+    """An oracle that shared EP's code would share its bugs."""
+    system = network("tanh", (5, 6, 3))
+    x, y = batch(5, 3, 4)
+    exact = implicit_gradient(system, x, y, SquaredError())
+    system.contrast = None
+    system.force = None
+    again = implicit_gradient(system, x, y, SquaredError())
+    assert total_error(again, exact) == 0
+
+
+def test_an_oracle_refuses_what_it_cannot_certify() -> None:
+    """No exact gradient from a state that is no equilibrium."""
+    system = network("tanh", gain=0.8)
+    with pytest.raises(NotConverged):
+        implicit_gradient(system, *batch(20, 10), SquaredError(), max_iterations=2)
+
+
+def test_a_singular_hessian_is_told() -> None:
+    """A flat direction that the cost pulls along has no adjoint solution."""
+
+    class Flat(Quartic):
+        def energy(self, state, x):
+            (v,) = state
+            return 0.5 * ((v - x @ self.u.t())[:, 1:] ** 2).sum(1) + 0 * self.w.sum()
+
+    with pytest.raises(OracleError, match="singular"):
+        implicit_gradient(Flat(), *batch(4, 2, 3), SquaredError())
+
+
+def test_backprop_needs_a_forward_pass() -> None:
+    """A recurrent system has none: which backprop is meant is always said."""
+    system = network("tanh", (5, 6, 3))
+    with pytest.raises(InputError, match="oracle must be 'implicit' for HopfieldNetwork"):
+        backprop_gradient(system, *batch(5, 3, 4), SquaredError())
+
+
+def test_report_rows_measure_what_they_say() -> None:
+    """Known distortions of a known gradient: scaled, flipped, orthogonal."""
+    from validation.gradients import compare
+
+    o = {"a": torch.tensor([3.0, 4.0]), "b": torch.tensor([1.0, 0.0]), "c": torch.zeros(2)}
+    g = {"a": torch.tensor([6.0, 8.0]), "b": torch.tensor([0.0, -1.0]), "c": torch.zeros(2)}
+    a, b, c = compare(g, o)
+    assert (a.cosine, a.scale, a.relative_error, a.sign_agreement) == pytest.approx((1, 2, 1, 1))
+    assert (b.cosine, b.scale, b.relative_error, b.sign_agreement) == pytest.approx((0, 0, 2**0.5, 0))
+    assert (c.cosine, c.scale, c.relative_error, c.sign_agreement) == pytest.approx((1, 1, 0, 1))
+
+
+def test_report_names_its_oracle_and_refuses_unknown_ones() -> None:
+    """A report that does not say against what is worth nothing."""
+    system = network("tanh", (5, 6, 3))
+    x, y = batch(5, 3, 4)
+    report = gradient_report(system, x, y, SquaredError(), beta=1e-3)
+    assert report.oracle == "implicit"
+    assert report.scheme == "centered"
+    assert [row.name for row in report.rows] == [n for n, _ in system.named_parameters()]
+    assert report.residual <= 1e-10
+    bptt = gradient_report(system, x, y, SquaredError(), beta=1e-3, oracle="bptt")
+    assert bptt.relative_error == pytest.approx(report.relative_error, rel=1e-3)
+    with pytest.raises(InputError, match="Did you mean 'implicit'"):
+        gradient_report(system, x, y, SquaredError(), oracle="implict")

@@ -1,0 +1,160 @@
+"""`check_system` must pass sound systems and name what a broken one breaks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hardware_models import HopfieldNetwork
+from validation import check_system
+
+from .systems import Quartic, batch, network
+
+
+@pytest.mark.parametrize("output", ["linear", "hard_sigmoid"])
+@pytest.mark.parametrize("activation", ["hard_sigmoid", "tanh", "logistic", "linear"])
+def test_hopfield_networks_pass(activation: str, output: str) -> None:
+    """Our own substrate keeps every invariant, with both costs."""
+    system = network(activation, (5, 6, 4, 3), output_activation=output)
+    x, y = batch(5, 3, 4)
+    check_system(system, x, y)
+    if output == "linear":
+        check_system(system, x, torch.tensor([0, 2, 1, 1]))
+
+
+def test_a_users_system_passes() -> None:
+    """Three methods, all else by default."""
+    check_system(Quartic(), *batch(4, 2, 4))
+
+
+class WrongForce(Quartic):
+    def force(self, state, x):
+        return tuple(2 * f for f in super().force(state, x))
+
+
+class WrongShape(Quartic):
+    def energy(self, state, x):
+        return super().energy(state, x).sum()
+
+
+class SharedEnergy(Quartic):
+    def energy(self, state, x):
+        return super().energy(state, x) + 0.1 * state[0].mean()
+
+
+class AffineOutputs(Quartic):
+    def outputs(self, state):
+        return super().outputs(state) + 1
+
+
+class WrongContrast(Quartic):
+    def contrast(self, free, plus, minus, x, weight):
+        return {n: 0.5 * g for n, g in super().contrast(free, plus, minus, x, weight).items()}
+
+
+class MissingContrast(Quartic):
+    def contrast(self, free, plus, minus, x, weight):
+        return {"w": super().contrast(free, plus, minus, x, weight)["w"]}
+
+
+class Unbounded(Quartic):
+    def energy(self, state, x):
+        return super().energy(state, x) - 0.2 * state[0].pow(4).sum(1)
+
+
+class LeakyProjection(Quartic):
+    def project(self, state):
+        return tuple(0.9 * s for s in state)
+
+
+@pytest.mark.parametrize(
+    ("system", "words"),
+    [
+        (WrongForce, "force must be -dE/ds"),
+        (WrongShape, r"energy must have shape \(4,\)"),
+        (SharedEnergy, "batch independence"),
+        (AffineOutputs, "outputs must be linear"),
+        (WrongContrast, "contrast of w must be the change of dE/dtheta"),
+        (MissingContrast, "u is missing"),
+        (Unbounded, "relaxation must reach a residual"),
+        (LeakyProjection, "project must leave"),
+    ],
+)
+def test_broken_systems_are_named(system, words: str) -> None:
+    """Each class breaks one invariant; the message names that one."""
+    with pytest.raises(AssertionError, match=words):
+        check_system(system(), *batch(4, 2, 4))
+
+
+def _wrong_sign(monkeypatch) -> None:
+    right = HopfieldNetwork.contrast
+    monkeypatch.setattr(
+        HopfieldNetwork, "contrast", lambda self, *a: {n: -g for n, g in right(self, *a).items()}, raising=True
+    )
+
+
+def _missing_half(monkeypatch) -> None:
+    from hardware_models import layered
+
+    right = layered.Dense.contrast
+
+    def wrong(self, e_post, m_post, e_pre, m_pre):
+        return right(self, e_post, 2 * m_post, e_pre, m_pre if e_pre is None else 2 * m_pre)
+
+    monkeypatch.setattr(layered.Dense, "contrast", wrong)
+
+
+def _swapped_transpose(monkeypatch) -> None:
+    from hardware_models import layered
+
+    # On a square layer the shapes cannot tell.
+    monkeypatch.setattr(layered.Dense, "transpose", lambda self, s: s @ self.weight.t())
+
+
+def _unprojected_force(monkeypatch) -> None:
+    from hardware_models import layered
+
+    right = layered.LayeredPhase.update
+
+    def wrong(self, k, z):
+        if self.origin is None and k < self.depth - 1:
+            drive = self.inputs.cache if k == 0 else self.layers[k].biased(z[k - 1])
+            return drive + z[k + 1] @ self.layers[k + 1].weight
+        return right(self, k, z)
+
+    monkeypatch.setattr(layered.LayeredPhase, "update", wrong)
+
+
+def _stale_state(monkeypatch) -> None:
+    from physics_ep import estimator
+
+    right = estimator.EquilibriumPropagation._relax_nudged
+
+    def wrong(self, base, *args):
+        phases = right(self, base, *args)
+        # The second phase keeps what the first one left behind.
+        first = next(iter(phases.values()))
+        return dict.fromkeys(phases, first)
+
+    monkeypatch.setattr(estimator.EquilibriumPropagation, "_relax_nudged", wrong)
+
+
+@pytest.mark.parametrize(
+    ("plant", "words"),
+    [
+        (_wrong_sign, "contrast of .* must be the change"),
+        (_missing_half, "contrast of .* must be the change"),
+        (_swapped_transpose, "force must be -dE/ds"),
+        (_unprojected_force, "within the bounds"),
+        (_stale_state, "EP .* must a"),
+    ],
+)
+def test_planted_bugs_are_caught(plant, words: str, monkeypatch) -> None:
+    """The five classic bugs of an EP code, each planted and caught (the list stands in CONTRIBUTING)."""
+    system = network("hard_sigmoid", (5, 6, 6, 6))
+    x, y = batch(5, 6, 4)
+    x = 3 * x
+    check_system(system, x, y)
+    plant(monkeypatch)
+    with pytest.raises(AssertionError, match=words):
+        check_system(system, x, y)
