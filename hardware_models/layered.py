@@ -245,6 +245,10 @@ class LayeredPhase(Phase):
 
     exact_updates = True
     differentiable_updates = True
+    pulled: torch.Tensor
+    """Outputs at the origin, under the nudge."""
+    strength: torch.Tensor | float
+    """The nudge's beta, shaped to multiply them."""
 
     def __init__(self, system: Layered, inputs: Inputs, origin: State | None, balanced: bool) -> None:
         self.system: Layered = system
