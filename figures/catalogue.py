@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from physics_ep.errors import unknown_name
+from physics_ep.errors import argument_error, unknown_name
 from physics_ep.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Request:
     run : Path or None
         Run file of a training; None: fresh networks, and a training of the bundled config for the learning curve.
     seed : int
-        Of initial couplings and of random signs.
+        Of initial couplings and of random signs; from 0 to 2**53 - 1.
     device, dtype : str or None
         None: the CPU, and float64 where gradients are judged. The precision figure draws both dtypes.
     progress : Progress
@@ -44,6 +44,10 @@ class Request:
     device: str | None = None
     dtype: str | None = None
     progress: Progress = SILENT
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**53:
+            raise argument_error("seed", "be an integer from 0 to 2**53 - 1", self.seed)
 
     def place(self) -> dict[str, Any]:
         """Device and dtype as torch has them."""

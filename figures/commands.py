@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from physics_ep.command_options import Device, Dtype, JsonFile, Quiet, Report, Seed, Verbose
+from physics_ep.commands import InterruptedCommandError
 from physics_ep.errors import InputError
 from physics_ep.progress import SILENT, Advance, Progress
 
@@ -124,7 +125,18 @@ class Display:
 
 @contextmanager
 def _display(report: Report) -> Iterator[Progress]:
-    """One live display on the standard error; nothing if quiet or if nobody looks."""
+    """One live display on the standard error, none if quiet or if nobody looks; Ctrl-C ends in one line."""
+    try:
+        with _bars(report) as progress:
+            yield progress
+    except KeyboardInterrupt:
+        raise InterruptedCommandError(
+            "interrupted: files written so far are whole; run the command again"
+        ) from None
+
+
+@contextmanager
+def _bars(report: Report) -> Iterator[Progress]:
     if report.progress() is SILENT:
         yield SILENT
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +145,8 @@ def run_demo(
     """
     folder = Path(out)
     summary = check_output(folder / "demo.json", "out")
+    request = Request(None, seed, device, progress=progress)
+    request.place()
     results, files = [], []
     for substrate in substrates:
         path = folder / f"{substrate.name}.h5"
@@ -160,8 +162,7 @@ def run_demo(
         files.append(path)
     first = files[0]
     for entry in figures:
-        run = first if entry.name == "learning_curve" else None
-        drawn = entry.make(Request(run, seed, device, progress=progress))
+        drawn = entry.make(replace(request, run=first if entry.name == "learning_curve" else None))
         files += save(drawn.figure, entry.name, folder, formats=("png",))
     write_json(summary, {"results": [asdict(r) for r in results], "files": [str(f) for f in files]})
     return Demo(tuple(results), (*files, summary))

@@ -104,6 +104,21 @@ def test_interrupt_leaves_whole_files(brief, tmp_path):
     assert open_run(out / "brief.h5").epochs == 2
 
 
+def test_interrupted_command_ends_in_one_line(tmp_path, monkeypatch, capsys):
+    """Ctrl-C ends in a traceback, in silence, or as if all had gone well."""
+    monkeypatch.setattr("figures.demo.run_demo", _interrupted)
+    with pytest.raises(SystemExit) as stop:
+        main(["demo", "--out", str(tmp_path / "demo")])
+    assert stop.value.code == 130
+    message = capsys.readouterr().err
+    assert "interrupted" in message
+    assert len(message.strip().splitlines()) == 1
+
+
+def _interrupted(*_, **__):
+    raise KeyboardInterrupt
+
+
 def test_demo_tells_what_it_cannot_write(tmp_path, capsys):
     """The demonstration trains for a while before it finds that it has nowhere to write."""
     (tmp_path / "a_file").write_text("in the way")

@@ -327,6 +327,7 @@ def test_list_names_every_figure(capsys):
         (["precision", "--dtype", "float16"], "float16"),
         (["precision", "--device", "quantum"], "quantum"),
         (["precision", "--json", "."], "json"),
+        (["precision", "--seed", "-1"], "seed"),
     ],
 )
 def test_bad_input_ends_in_one_line(arguments, told, run_file, tmp_path, monkeypatch, capsys):
