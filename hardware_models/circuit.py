@@ -43,6 +43,7 @@ class Circuit(EnergySystem):
         Coupling of each edge.
     """
 
+    # Descent settles where strong couplings leave several minima; there Anderson acceleration cycles.
     default_solver = "coordinate"
 
     def __init__(
@@ -346,7 +347,10 @@ def groups(kinds: Sequence[str]) -> list[tuple[str, torch.Tensor]]:
 
 def integers(name: str, given: Any, n_nodes: int) -> np.ndarray:
     """Node numbers as an int64 array, or InputError."""
-    found = np.asarray(given)
+    try:
+        found = np.asarray(given)
+    except ValueError as error:
+        raise InputError(f"Argument {name} must be an array of node numbers, but was ragged.") from error
     if found.size == 0:
         return np.empty(0, dtype=np.int64)
     if found.dtype.kind not in "iu":

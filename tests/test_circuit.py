@@ -15,6 +15,7 @@ from physics_ep.cost import OutputForce
 from physics_ep.errors import InputError
 from physics_ep.relaxation import solve
 from physics_ep.system import EnergySystem
+from validation import check_system
 
 from .graphs import DIGITS, RandomGraph
 
@@ -43,6 +44,23 @@ def test_residual_vanishes_where_the_force_does(solver):
     moved = s.clone()
     moved[:, 4] += 1e-3
     assert case.circuit.phase(case.circuit.prepare(case.x)).sweep((moved,))[2].min() > 5e-4
+
+
+def test_free_variables_are_those_that_no_bound_holds():
+    """Implicit gradients leave out what does not move: a wrong mask is a wrong oracle."""
+    case = RandomGraph()
+    drive = case.drive(relax(case.circuit, case.x).state[0])
+    held = np.array(case.units) == "hard_sigmoid"
+    (free,) = case.circuit.free_variables((relax(case.circuit, case.x).state[0],), case.x)
+    assert np.array_equal(free.numpy(), ~held | ((drive > 0) & (drive < 1)))
+    assert 0 < (~free).sum() < held.sum() * len(drive)
+    assert RandomGraph(kinds=("tanh",)).circuit.free_variables((case.state(),), case.x) is None
+
+
+def test_circuit_keeps_every_invariant_of_a_system():
+    """The public checks: force and contrast by finite differences, descent, independence, order of the stencils."""
+    case = RandomGraph(kinds=("linear", "hard_sigmoid"), gain=0.12)
+    check_system(case.circuit, case.x, case.y)
 
 
 def test_linear_circuit_solves_its_linear_system():
@@ -109,12 +127,13 @@ def test_displacement_keeps_its_digits_at_a_small_nudge():
         assert abs(float(nudged.displacement[0][0, k]) - (exact[i] - exact_free[i])) < 1e-13 * scale
 
 
-def test_unbalanced_displacement_repairs_a_rough_origin():
-    """relax(start=...) must reach the equilibrium itself, whatever the origin's own mismatch."""
+@pytest.mark.parametrize("solver", ["coordinate", "gradient_flow"])
+def test_unbalanced_displacement_repairs_a_rough_origin(solver):
+    """relax(start=...) must reach the equilibrium itself, whatever the origin's own mismatch, within the bounds."""
     case = RandomGraph()
     rough = relax(case.circuit, case.x, tolerance=1e-2).state
     nudge = Nudge(SquaredError(), case.y, 0.3)
-    from_rough = relax(case.circuit, case.x, nudge, rough, tolerance=1e-13).require()
+    from_rough = relax(case.circuit, case.x, nudge, rough, solver=solver, tolerance=1e-13).require()
     state_form = solve(case.circuit.phase(case.circuit.prepare(case.x)).nudged(nudge), tolerance=1e-13).require()
     assert (from_rough.state[0] - state_form.state[0]).abs().max() < 1e-12
 
@@ -130,6 +149,14 @@ def test_nudged_output_unit_in_closed_form():
         exact = ((drives + column * y) / (1 + column)).clamp(0, 1)
         got = relax(circuit, drives, Nudge(SquaredError(), y, beta), free.state).state[0]
         assert (got - exact).abs().max() < 1e-15
+
+
+def test_nodes_without_edges_or_inputs_rest_at_their_biases():
+    """The smallest circuits: empty arrays must not trip the layout of the graph."""
+    circuit = Circuit.from_edges(2, [], [], ["tanh", "linear"], outputs=[1], biases=[0.3, -0.4])
+    found = relax(circuit, torch.empty(3, 0, dtype=torch.float64)).require()
+    exact = torch.tensor([np.tanh(0.3), -0.4]).expand(3, 2)
+    assert (found.state[0] - exact).abs().max() < 1e-15
 
 
 def test_a_constant_force_on_outputs_is_a_bias():
@@ -230,6 +257,7 @@ GOOD: dict = {"n_nodes": 3, "edges": [[0, 1], [1, 2]], "weights": [1.0, 2.0], "i
         ({"edges": [[0, 1], [1, 3]]}, "edges must hold node numbers from 0 to 2"),
         ({"edges": [[0, 1], [-1, 2]]}, "edges must hold node numbers from 0 to 2"),
         ({"edges": [[0, 1.5], [1, 2]]}, "edges must hold integers"),
+        ({"edges": [[0, 1], [2]]}, "edges must be an array of node numbers"),
         ({"edges": [0, 1]}, r"edges must have the shape \(m, 2\)"),
         ({"edges": [[0, 1], [2, 2]]}, "edges must join two different nodes, but was a loop at node 2"),
         ({"weights": [1.0]}, r"weights must have the shape \(2,\)"),

@@ -62,6 +62,17 @@ def test_sweep_updates_nodes_in_order_and_certifies_what_it_was_given():
     assert (moved - by_hand).abs().max() < 1e-14
 
 
+def test_displaced_sweep_is_the_sweep_less_its_origin():
+    """One sweep in two forms: the displaced one must take the newest displacements, and the origin's mismatch."""
+    case = RandomGraph()
+    origin, s = case.state(), case.state()
+    inputs = case.circuit.prepare(case.x)
+    (moved,), _, residual = case.circuit.phase(inputs).sweep((s,))
+    (d,), _, displaced_residual = case.circuit.phase(inputs, origin=(origin,)).sweep((s - origin,))
+    assert (origin + d - moved).abs().max() < 1e-14
+    assert (residual - displaced_residual).abs().max() < 1e-14
+
+
 @pytest.mark.parametrize(
     ("beta", "gain", "kinds"),
     [
