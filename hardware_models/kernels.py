@@ -215,7 +215,7 @@ def energies(values: Array, weight: Array, bias: Array, graph: Graph) -> Array:
 
 
 @kernel
-def sweep(  # noqa: PLR0917
+def sweep(
     s: Array, clamped: Array, weight: Array, bias: Array, graph: Graph, pull: Pull, width: int
 ) -> tuple[Array, Array]:
     """One Gauss-Seidel sweep over the free nodes in ascending order.
@@ -283,7 +283,7 @@ def sweep(  # noqa: PLR0917
 
 
 @kernel
-def displaced_sweep(  # noqa: PLR0917
+def displaced_sweep(
     d: Array,
     values: Array,
     anchor: Array,
