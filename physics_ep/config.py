@@ -67,7 +67,7 @@ class DataSection(Section):
     pad_to : int or None
         Zeros around the image, up to this many rows and columns.
     augmentation : str or None
-        Name of an augmentation that the data set offers.
+        A name in `physics_ep.augmentation`: 'shift' moves training images by up to a pixel.
     train_examples, test_examples : int or None
         Use only the first so many.
     download : bool

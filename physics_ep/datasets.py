@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from .augmentation import Augmentation
 from .errors import InputError, argument_error, unknown_name
 from .idx import damaged, read_idx
 
@@ -36,6 +37,8 @@ class Dataset:
     train_y, test_y : Tensor (N,) of int64
         Class indices in [0, n_classes).
     n_classes : int
+    augment : Augmentation or None
+        Applied to each training batch.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Dataset:
     test_x: torch.Tensor
     test_y: torch.Tensor
     n_classes: int
+    augment: Augmentation | None = None
 
     def __post_init__(self) -> None:
         for part in ("train", "test"):
@@ -154,9 +158,6 @@ def load_dataset(section: DataSection) -> Dataset:
     """
     if section.name not in DATASETS:
         raise unknown_name("data.name", section.name, DATASETS)
-    if section.augmentation is not None:
-        must = f"be left out ({section.name} has none)"
-        raise argument_error("data.augmentation", must, repr(section.augmentation))
     data = DATASETS[section.name](section)
     train, test = section.train_examples, section.test_examples
     _at_most("data.train_examples", train, len(data.train_x))
@@ -164,9 +165,19 @@ def load_dataset(section: DataSection) -> Dataset:
     train_x, test_x = data.train_x[:train], data.test_x[:test]
     if section.pad_to is not None:
         train_x, test_x = _padded(train_x, section.pad_to), _padded(test_x, section.pad_to)
+    augment = None
+    if section.augmentation is not None:
+        augment = Augmentation(section.augmentation, tuple(train_x.shape[1:]))
     if section.layout == "flat":
         train_x, test_x = train_x.flatten(1), test_x.flatten(1)
-    return replace(data, train_x=train_x, train_y=data.train_y[:train], test_x=test_x, test_y=data.test_y[:test])
+    return replace(
+        data,
+        train_x=train_x,
+        train_y=data.train_y[:train],
+        test_x=test_x,
+        test_y=data.test_y[:test],
+        augment=augment,
+    )
 
 
 def digits(section: DataSection | None = None) -> Dataset:

@@ -21,7 +21,7 @@ import torch
 from .config import Config, load_config
 from .cost import COSTS
 from .datasets import Dataset, load_dataset
-from .equilibrium import Equilibrium
+from .equilibrium import Equilibrium, NotConverged
 from .errors import InputError, argument_error
 from .estimator import EquilibriumPropagation
 from .metrics import METRICS, Epoch, classification_error
@@ -248,6 +248,8 @@ class _Trainer:
         seen = Epoch(len(x))
         for chosen in order.split(training.batch_size):
             batch, truth = x[chosen], labels[chosen]
+            if self.data.augment is not None:
+                batch = self.data.augment(batch, generator)
             self.optimizer.zero_grad()
             step = self._step(backward, batch, truth, first=epoch == 0 and not seen.batches)
             seen.add(step, truth)
@@ -261,11 +263,11 @@ class _Trainer:
                 self.optimizer.step()
             advance(len(chosen))
         row = seen.figures()
-        step_scheduler(self.scheduler, row["loss"])
         if not math.isfinite(row["loss"]):
             raise TrainingStoppedError(
                 f"training stopped in epoch {epoch + 1}: the loss is not finite; {self._remedy()}"
             )
+        step_scheduler(self.scheduler, row["loss"])
         row["test_error"], row["test_unconverged"] = self._evaluate()
         row["learning_rates"] = np.array(rates)
         row["seconds"] = time.perf_counter() - began
@@ -299,8 +301,8 @@ class _Trainer:
         y = self.cost.encode(labels, self.data.n_classes, x.dtype)
         try:
             return backward(self.system, x, y)
-        except InputError as error:
-            if first:
+        except (InputError, NotConverged) as error:
+            if first and isinstance(error, InputError):
                 raise  # the config is wrong from the start
             raise TrainingStoppedError(
                 f"training stopped in epoch {len(self.rows) + 1}: {error} {self._remedy()}"

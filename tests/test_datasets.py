@@ -7,6 +7,7 @@ import hashlib
 import struct
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -140,7 +141,7 @@ def test_layouts_limits_and_padding(tmp_path: Path) -> None:
     [
         ({"name": "mnits"}, "Did you mean 'mnist'?"),
         ({"name": "mnist", "folder": "/nonexistent"}, "'/nonexistent' is no folder"),
-        ({"name": "digits", "augmentation": "flip"}, "data.augmentation must be left out"),
+        ({"name": "digits", "augmentation": "shfit"}, "Did you mean 'shift'?"),
         ({"name": "digits", "train_examples": 10**6}, "data.train_examples must be at most the 1437"),
         ({"name": "digits", "pad_to": 4}, "data.pad_to must be at least the images' size, 8"),
     ],
@@ -217,6 +218,25 @@ def test_real_mnist_is_the_published_one(mnist_folder: Path) -> None:
         path = datasets._find(mnist_folder, stem)
         assert path is not None
         assert read_idx(path, 3 if "images" in stem else 1)[1] == digest
+
+
+@pytest.mark.parametrize("layout", ["flat", "image"])
+def test_shift_moves_images_by_up_to_a_pixel(layout: Literal["flat", "image"]) -> None:
+    """Else augmented images are wrapped around, scrambled, or all moved alike."""
+    data = load_dataset(DataSection(name="digits", augmentation="shift", layout=layout, pad_to=12))
+    assert data.augment is not None
+    x = data.train_x[:200]
+    moved = data.augment(x, torch.Generator().manual_seed(0))
+    assert moved.shape == x.shape
+    images, changed = x.view(-1, 12, 12), moved.view(-1, 12, 12)
+    # The margin of zeros is wider than the reach, so that rolling is shifting.
+    found = [
+        [k for k in range(9) if torch.equal(image.roll((k // 3 - 1, k % 3 - 1), (0, 1)), other)]
+        for image, other in zip(images, changed, strict=True)
+    ]
+    assert all(found)
+    assert len({k for moves in found for k in moves}) == 9
+    assert torch.equal(moved, data.augment(x, torch.Generator().manual_seed(0)))
 
 
 @pytest.mark.parametrize(
