@@ -217,7 +217,7 @@ def logistic(xp: Any) -> UnitFunctions:
     """Logistic unit: Psi = s log s + (1 - s) log(1 - s), sigma(p) = 1 / (1 + exp(-p)) (Hopfield 1984, eq. 7).
 
     For d >= 0, sigma(p + d) - sigma(p) = (1 - e^-d) sigma(-p) sigma(p + d): nothing cancels and nothing overflows.
-    For d < 0 the same holds with the signs of p and d turned.
+    For d < 0 the same holds with the signs of p and d turned. It also holds for complex d, by either sign.
     """
 
     # Adding (s == 0) inside the logarithm makes 0 log 0 = 0, also for automatic differentiation.
@@ -240,8 +240,8 @@ def logistic(xp: Any) -> UnitFunctions:
         return (p,)
 
     def displaced(d: X, p: X) -> X:
-        g = xp.sign(d)
-        return -g * xp.expm1(-abs(d)) / ((1 + xp.exp(g * p)) * (1 + xp.exp(-g * (p + d))))
+        g = 1 - 2 * (d.real < 0)
+        return -g * xp.expm1(-g * d) / ((1 + xp.exp(g * p)) * (1 + xp.exp(-g * (p + d))))
 
     return UnitFunctions(potential, inverse, response, slope, curvature, anchor, displaced)
 
@@ -272,8 +272,8 @@ def tanh(xp: Any) -> UnitFunctions:
         return (p,)
 
     def displaced(d: X, p: X) -> X:
-        g = 2 * xp.sign(d)
-        return -g * xp.expm1(-2 * abs(d)) / ((1 + xp.exp(g * p)) * (1 + xp.exp(-g * (p + d))))
+        g = 2 * (1 - 2 * (d.real < 0))
+        return -g * xp.expm1(-g * d) / ((1 + xp.exp(g * p)) * (1 + xp.exp(-g * (p + d))))
 
     return UnitFunctions(potential, inverse, response, slope, curvature, anchor, displaced)
 

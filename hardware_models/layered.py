@@ -52,6 +52,8 @@ class Dense(nn.Module):
 
     def forward(self, s: torch.Tensor) -> torch.Tensor:
         """W s, (B, n_out)."""
+        if s.is_complex():
+            return torch.complex(self.forward(s.real), self.forward(s.imag))
         few, many = self.weight.shape
         # A product with few columns is slow in BLAS; with few rows it is not.
         return (self.weight @ s.t()).t() if 8 * few <= many else s @ self.weight.t()
@@ -62,6 +64,8 @@ class Dense(nn.Module):
 
     def transpose(self, s: torch.Tensor) -> torch.Tensor:
         """W^T s, (B, n_in)."""
+        if s.is_complex():
+            return torch.complex(s.real @ self.weight, s.imag @ self.weight)
         return s @ self.weight
 
     def contrast(
@@ -69,8 +73,16 @@ class Dense(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Change of -dE/dW and -dE/db between two states with mean m and difference e; e_pre None: clamped.
 
-        a+ b+ - a- b- = (a+ - a-) (b+ + b-)/2 + (a+ + a-)/2 (b+ - b-): no difference of products.
+        a+ b+ - a- b- = (a+ - a-) (b+ + b-)/2 + (a+ + a-)/2 (b+ - b-): no difference of products. The real part,
+        for complex states.
         """
+        if e_post.is_complex():
+            # Re (a b) = Re a Re b - Im a Im b; a clamped input has no imaginary part.
+            real = self.contrast(e_post.real, m_post.real, None if e_pre is None else e_pre.real, m_pre.real)
+            if e_pre is None:
+                return real
+            imaginary = self.contrast(e_post.imag, m_post.imag, e_pre.imag, m_pre.imag)
+            return real[0] - imaginary[0], real[1]
         weight = e_post.t() @ m_pre
         if e_pre is not None:
             weight = torch.addmm(weight, m_post.t(), e_pre)
@@ -95,7 +107,6 @@ class Layered(EnergySystem):
 
     default_solver = "anderson"
     default_max_iterations = 500
-    analytic = False
 
     def __init__(
         self,
@@ -127,6 +138,7 @@ class Layered(EnergySystem):
         )
         names = [activation] * (len(sizes) - 2) + [output_activation]
         self.smooth = "hard_sigmoid" not in names
+        self.analytic = all(UNITS[name].analytic for name in names)
         self.bounds = [UNITS[name].bounds for name in names]
         self.units = [UNITS[name].make(torch) for name in names]
 
@@ -247,7 +259,7 @@ class LayeredPhase(Phase):
     differentiable_updates = True
     pulled: torch.Tensor
     """Outputs at the origin, under the nudge."""
-    strength: torch.Tensor | float
+    strength: torch.Tensor | float | complex
     """The nudge's beta, shaped to multiply them."""
 
     def __init__(self, system: Layered, inputs: Inputs, origin: State | None, balanced: bool) -> None:
@@ -280,7 +292,8 @@ class LayeredPhase(Phase):
         if self.origin is None:
             return self.system.initial_state(self.x)
         rows = self.copies * self.x.shape[0]
-        z = tuple(s.new_zeros(()).expand(rows, s.shape[1]) for s in self.origin)
+        dtype = self.dtype if self.nudge is None else self.nudge.dtype(self.dtype)
+        z = tuple(s.new_zeros((), dtype=dtype).expand(rows, s.shape[1]) for s in self.origin)
         # The output's answer to the nudge while the hidden layers are still at rest: one sweep saved.
         return z if self.nudge is None else (*z[:-1], self._nudged_output(None))
 
@@ -299,8 +312,9 @@ class LayeredPhase(Phase):
         if not self.balanced:
             return None
         batch = self.x.shape[0]
+        dtype = torch.promote_types(*(n.dtype(self.dtype) for n in (nudges[0], nudges[-1])))
         beta = torch.cat(
-            [torch.as_tensor(n.beta, dtype=self.dtype).to(self.x.device).expand(batch) for n in nudges]
+            [torch.as_tensor(n.beta, dtype=dtype).to(self.x.device).expand(batch) for n in nudges]
         )
         y = nudges[0].y
         twin = self.nudged(Nudge(nudges[0].cost, y.repeat(len(nudges), *[1] * (y.ndim - 1)), beta))
@@ -340,8 +354,11 @@ class LayeredPhase(Phase):
             return self.system.units[k].response(drive)
         change = None if below is None else layers[k].forward(below)
         if above is not None:
-            weight = layers[k + 1].weight
-            change = above @ weight if change is None else torch.addmm(change, above, weight)
+            if change is None or above.is_complex():
+                up = layers[k + 1].transpose(above)
+                change = up if change is None else change + up
+            else:
+                change = torch.addmm(change, above, layers[k + 1].weight)
         elif self.nudge is not None:
             return self._nudged_output(change)
         if change is None:

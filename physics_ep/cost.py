@@ -36,7 +36,7 @@ class Cost:
         raise NotImplementedError
 
     def displaced_unit(
-        self, outputs: torch.Tensor, y: torch.Tensor, beta: torch.Tensor | float, rhs: torch.Tensor
+        self, outputs: torch.Tensor, y: torch.Tensor, beta: torch.Tensor | complex, rhs: torch.Tensor
     ) -> torch.Tensor:
         """Solve d + beta * dC(outputs + d) = rhs for d: the exact update of nudged linear units.
 
@@ -72,7 +72,7 @@ class SquaredError(Cost):
         return v
 
     def displaced_unit(
-        self, outputs: torch.Tensor, y: torch.Tensor, beta: torch.Tensor | float, rhs: torch.Tensor
+        self, outputs: torch.Tensor, y: torch.Tensor, beta: torch.Tensor | complex, rhs: torch.Tensor
     ) -> torch.Tensor:
         # (drive + beta y) / (1 + beta) - outputs, written in the displacement.
         return (rhs - beta * (outputs - y)) / (1 + beta)
@@ -112,7 +112,7 @@ class CrossEntropy(Cost):
         return p * (v - (p * v).sum(1, keepdim=True))
 
     def displaced_unit(
-        self, outputs: torch.Tensor, y: torch.Tensor, beta: torch.Tensor | float, rhs: torch.Tensor
+        self, outputs: torch.Tensor, y: torch.Tensor, beta: torch.Tensor | complex, rhs: torch.Tensor
     ) -> torch.Tensor:
         # Newton; the Jacobian I + beta (diag p - p p^T) is inverted by Sherman and Morrison.
         rhs = rhs - beta * self.gradient(outputs, y)
@@ -120,7 +120,7 @@ class CrossEntropy(Cost):
         eps = torch.finfo(rhs.dtype).eps
         for _ in range(self.newton_steps):
             miss = rhs - d - beta * self.gradient_difference(outputs, d, y)
-            p = (outputs + d).softmax(1)
+            p = softmax(outputs + d)
             inverse = 1 / (1 + beta * p)
             scaled = inverse * p
             step = inverse * miss
@@ -144,6 +144,14 @@ class CrossEntropy(Cost):
         check_labels(y, outputs.shape[1])
 
 
+def softmax(logits: torch.Tensor) -> torch.Tensor:
+    """Softmax over the classes, also of complex logits, which torch's does not take."""
+    if not logits.is_complex():
+        return logits.softmax(1)
+    grown = (logits - logits.real.amax(1, keepdim=True)).exp()
+    return grown / grown.sum(1, keepdim=True)
+
+
 class OutputForce(Cost):
     """C = -force . outputs: a constant force on the outputs, to measure the linear response of a system."""
 
@@ -162,7 +170,7 @@ class OutputForce(Cost):
         return torch.zeros_like(v)
 
     def displaced_unit(
-        self, outputs: torch.Tensor, y: torch.Tensor, beta: torch.Tensor | float, rhs: torch.Tensor
+        self, outputs: torch.Tensor, y: torch.Tensor, beta: torch.Tensor | complex, rhs: torch.Tensor
     ) -> torch.Tensor:
         return rhs + beta * y
 

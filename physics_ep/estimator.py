@@ -18,7 +18,7 @@ from .cost import Cost
 from .equilibrium import Equilibrium, NotConverged, State, Status
 from .errors import InputError, argument_error, unknown_name
 from .nudging import Nudge, Stencil, centered, scheme_from_name
-from .relaxation import solve
+from .relaxation import narrowed, solve
 from .stability import curvature_limit
 from .system import EnergySystem, Phase, widened
 
@@ -186,7 +186,7 @@ class EquilibriumPropagation:
     def _estimate(
         self, system: EnergySystem, x: torch.Tensor, y: torch.Tensor
     ) -> tuple[dict[str, torch.Tensor], Step, int]:
-        if self.scheme.analytic:
+        if self.scheme.analytic and not system.analytic:
             raise InputError(
                 f"Argument scheme must not be {self.scheme.name!r} for {type(system).__name__}: complex nudges "
                 "need an analytic energy with complex states. Use 'centered'."
@@ -208,7 +208,7 @@ class EquilibriumPropagation:
         tolerance = None if self.tolerance is None else self.tolerance * min(1.0, self.beta)
         phases = self._relax_nudged(base, y, signs, tolerance)
         for i, found in phases.items():
-            self._refuse(found, f"The phase nudged by {self.beta * float(self.scheme.nodes[i].real):+.3g}")
+            self._refuse(found, f"The phase nudged by {self.beta * self.scheme.nodes[i]:+.3g}")
 
         keep = free.converged
         for found in phases.values():
@@ -247,10 +247,9 @@ class EquilibriumPropagation:
         """Displacements at the stencil's nodes other than 0: all at once where the system can, else in turn."""
         options = {"solver": self.solver, "tolerance": tolerance, "max_iterations": self.max_iterations}
         nudges = {}
-        for i, node in enumerate(self.scheme.nodes):
-            if node != 0:
-                strength = self.beta * float(node.real)
-                nudges[i] = Nudge(self.cost, y, strength if signs is None else strength * signs)
+        for i in self.scheme.relaxed():
+            strength = self.beta * self.scheme.nodes[i]
+            nudges[i] = Nudge(self.cost, y, strength if signs is None else strength * signs)
         stack = base.stacked(list(nudges.values())) if len(nudges) > 1 else None
         if stack is not None:
             start = None
@@ -266,9 +265,10 @@ class EquilibriumPropagation:
             elif phases:
                 # The displacement is linear in beta to first order.
                 j, known = next(reversed(phases.items()))
-                scale = float((self.scheme.nodes[i] / self.scheme.nodes[j]).real)
+                scale = self.scheme.nodes[i] / self.scheme.nodes[j]
                 assert known.displacement is not None
-                start = base.project(tuple(scale * d.to(base.dtype) for d in known.displacement))
+                start = tuple(scale * d for d in narrowed(known.displacement, base.dtype))
+                start = start if self.scheme.analytic else base.nudged(nudge).project(start)
             phases[i] = solve(base.nudged(nudge), start=start, **options)  # type: ignore[arg-type]
         return phases
 
@@ -289,10 +289,11 @@ class EquilibriumPropagation:
         if signs is not None:
             weight = weight * signs
         grads: dict[str, torch.Tensor] = {}
-        for i, j, w in self.scheme.pairs():
-            plus = _masked(phases[i].displacement, left_out)
-            minus = None if j is None else _masked(phases[j].displacement, left_out)
-            part = system.contrast(state, plus, minus, x, weight * (float(complex(w).real) / self.beta))
+        moved = {i: _masked(found.displacement, left_out) for i, found in phases.items()}
+        for i, partner in self.scheme.mirrored():
+            moved[i] = tuple(d.conj().resolve_conj() for d in moved[partner])
+        for i, j, w in self.scheme.halved_pairs():
+            part = system.contrast(state, moved[i], None if j is None else moved[j], x, weight * (w / self.beta))
             grads = part if not grads else {n: grads[n] + part[n] for n in grads}
         return grads
 
@@ -323,7 +324,7 @@ class EquilibriumPropagation:
             )
             base = twin.phase(inputs, origin=settled.state, balanced=True)
             signs = None if signs is None else signs.to(wide)
-            starts = {i: tuple(d.to(wide) for d in found.displacement or ()) for i, found in phases.items()}
+            starts = {i: narrowed(found.displacement or (), wide) for i, found in phases.items()}
             better = self._relax_nudged(base, target, signs, tight * self.beta, starts)
             reference = self._contrast(twin, settled, better, inputs.x, signs, keep)
         eps = torch.finfo(wide).eps

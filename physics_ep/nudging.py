@@ -81,6 +81,44 @@ class Stencil:
             found.append((i, partner, weight))
         return tuple(found)
 
+    def mirrored(self) -> tuple[tuple[int, int], ...]:
+        """Nodes (i, j) in the lower half plane with their conjugates j: s_i is the conjugate of s_j, not relaxed.
+
+        An even number N of points on a circle needs N/2 + 1 phases.
+        """
+        return tuple(
+            (i, j)
+            for i, node in enumerate(self.nodes)
+            for j, other in enumerate(self.nodes)
+            if complex(node).imag < -1e-12 and _same(other, complex(node).conjugate())
+        )
+
+    def relaxed(self) -> tuple[int, ...]:
+        """Nodes that need a nudged phase of their own."""
+        skip = {i for i, _ in self.mirrored()}
+        return tuple(i for i, node in enumerate(self.nodes) if abs(node) > 1e-12 and i not in skip)
+
+    def halved_pairs(self) -> tuple[tuple[int, int | None, complex], ...]:
+        """`pairs`, of which conjugate ones are taken once with twice the weight: their sum is twice the real part."""
+        kept: list[tuple[int, int | None, complex]] = []
+        done: set[int] = set()
+        conjugate = dict(self.mirrored())
+        conjugate |= {j: i for i, j in conjugate.items()}
+        pairs = self.pairs()
+        for a, (i, j, w) in enumerate(pairs):
+            if a in done:
+                continue
+            mine = {conjugate.get(i, i), None if j is None else conjugate.get(j, j)}
+            twin = next((b for b, (k, m, _) in enumerate(pairs) if b > a and b not in done and {k, m} == mine), None)
+            if twin is not None:
+                done.add(twin)
+            kept.append((i, j, w if twin is None else 2 * w))
+        return tuple(kept)
+
+
+def _same(a: complex, b: complex) -> bool:
+    return abs(a - b) < 1e-12
+
 
 def positive() -> Stencil:
     """Free state and +beta: [dF(+b) - dF(0)] / b, first order."""
@@ -152,26 +190,38 @@ class Nudge:
     cost : Cost
     y : Tensor
         Targets, as `cost` takes them.
-    beta : float or Tensor (B,)
-        Nudging strength, in units of energy over cost; negative pushes away from the target.
+    beta : float, complex or Tensor (B,)
+        Nudging strength, in units of energy over cost; negative pushes away from the target. Complex for
+        holomorphic schemes.
     """
 
     cost: Cost
     y: torch.Tensor
-    beta: float | torch.Tensor
+    beta: float | complex | torch.Tensor
 
     def __post_init__(self) -> None:
         beta = self.beta
-        if not (bool(torch.isfinite(beta).all()) if isinstance(beta, torch.Tensor) else math.isfinite(beta)):
+        if not (bool(torch.isfinite(beta).all()) if isinstance(beta, torch.Tensor) else cmath.isfinite(beta)):
             raise argument_error("beta", "be finite", self.beta)
 
-    def column(self, like: torch.Tensor) -> torch.Tensor | float:
+    @property
+    def is_complex(self) -> bool:
+        """Whether states under this nudge are complex."""
+        return self.beta.is_complex() if isinstance(self.beta, torch.Tensor) else isinstance(self.beta, complex)
+
+    def dtype(self, real: torch.dtype) -> torch.dtype:
+        """dtype of states under this nudge, for a system of dtype `real`."""
+        return real.to_complex() if self.is_complex else real
+
+    def column(self, like: torch.Tensor) -> torch.Tensor | float | complex:
         """Beta shaped to multiply a (B, n) tensor."""
         if isinstance(self.beta, torch.Tensor) and self.beta.ndim:
-            return self.beta.to(like)[:, None]
-        return float(self.beta)
+            return self.beta.to(like.device, self.dtype(like.dtype))[:, None]
+        return complex(self.beta) if self.is_complex else float(self.beta)
 
     def energy(self, outputs: torch.Tensor) -> torch.Tensor:
         """beta C, (B,)."""
-        beta = self.beta.to(outputs) if isinstance(self.beta, torch.Tensor) else self.beta
+        beta = self.beta
+        if isinstance(beta, torch.Tensor):
+            beta = beta.to(outputs.device, outputs.dtype if outputs.is_complex() else self.dtype(outputs.dtype))
         return beta * self.cost(outputs, self.y)

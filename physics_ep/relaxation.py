@@ -125,8 +125,8 @@ class GradientFlow:
         self.shapes = [s.shape for s in start]
         self.z = flat(start)
         self._last: tuple[torch.Tensor, torch.Tensor] | None = None
-        self._h = torch.full((self.z.shape[0],), float(inverse_lipschitz(phase, start)), dtype=self.z.real.dtype)
-        self._h = self._h.to(self.z.device) * 0.5
+        step = 0.5 * inverse_lipschitz(phase, start)
+        self._h = torch.full((self.z.shape[0],), step, dtype=self.z.real.dtype, device=self.z.device)
         self._growth = torch.full_like(self._h, 1e6)
 
     def evaluate(self) -> tuple[State, torch.Tensor]:
@@ -227,9 +227,9 @@ def solve(
                 break
             method.advance(active)
     narrow = phase.narrow
-    displacement = None if phase.origin is None else tuple(d.to(narrow) for d in z)
+    displacement = None if phase.origin is None else narrowed(z, narrow)
     return Equilibrium(
-        state=tuple(s.to(narrow) for s in phase.state(z)),
+        state=narrowed(phase.state(z), narrow),
         residual=residual,
         tolerance=tolerance,
         iterations=iteration,
@@ -320,6 +320,11 @@ def require_updates(phase: Phase, solver: str) -> None:
         )
 
 
+def narrowed(blocks: State, dtype: torch.dtype) -> State:
+    """Blocks in a real dtype, or in its complex partner where they are complex."""
+    return tuple(b.to(dtype.to_complex() if b.is_complex() else dtype) for b in blocks)
+
+
 def flat(blocks: State) -> torch.Tensor:
     """Blocks side by side, (B, n)."""
     return blocks[0].flatten(1) if len(blocks) == 1 else torch.cat([b.flatten(1) for b in blocks], 1)
@@ -344,7 +349,7 @@ def least_squares(df: torch.Tensor, f: torch.Tensor) -> tuple[torch.Tensor, torc
     Normal equations by Cholesky, which scaled columns do not disturb, with a relative ridge of 10 eps: the
     coefficients need few digits. Also returns, (B,), where the factorisation held.
     """
-    gram = df @ df.mH
+    gram = df.conj() @ df.mT
     diagonal = gram.diagonal(dim1=1, dim2=2)
     finfo = torch.finfo(f.dtype)
     diagonal.mul_(1 + 10 * finfo.eps).add_(finfo.tiny)

@@ -91,8 +91,8 @@ class EnergySystem(nn.Module):
         """-dE/ds of each block. Default: autograd of `energy`."""
         with torch.enable_grad():
             leaves = tuple(s.detach().requires_grad_() for s in state)
-            grads = torch.autograd.grad(self.energy(leaves, x).sum(), leaves, allow_unused=True)
-        return tuple(torch.zeros_like(s) if g is None else -g for s, g in zip(leaves, grads, strict=True))
+            slope = derivative(self.energy(leaves, x), leaves)
+        return tuple(-g for g in slope)
 
     def free_variables(self, state: State, x: torch.Tensor) -> State | None:
         """Masks of the variables that bounds do not hold at an equilibrium (None: all are free)."""
@@ -121,13 +121,14 @@ class EnergySystem(nn.Module):
     def contrast(
         self, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """Sum over the batch of weight * [dE/dtheta(free + plus) - dE/dtheta(free + minus)].
+        """Sum over the batch of Re weight * [dE/dtheta(free + plus) - dE/dtheta(free + minus)].
 
         Parameters
         ----------
         free, plus, minus : State
             Free state and displacements (B, ...) from it; minus None is the free state itself.
         weight : Tensor (B,)
+            Complex for holomorphic schemes, as the displacements are.
 
         Returns
         -------
@@ -142,13 +143,14 @@ class EnergySystem(nn.Module):
         exact = widened(self)
         wide = torch.float64
         base = tuple(s.to(wide) for s in free)
-        up = tuple(s + d.to(wide) for s, d in zip(base, plus, strict=True))
-        down = base if minus is None else tuple(s + d.to(wide) for s, d in zip(base, minus, strict=True))
+        up = tuple(s + d for s, d in zip(base, plus, strict=True))
+        down = base if minus is None else tuple(s + d for s, d in zip(base, minus, strict=True))
         names = [n for n, p in exact.named_parameters() if p.requires_grad]
         leaves = [p for p in exact.parameters() if p.requires_grad]
         with torch.enable_grad():
             gap = exact.energy(up, x.to(wide)) - exact.energy(down, x.to(wide))
-            grads = torch.autograd.grad((weight.to(wide) * gap).sum(), leaves, allow_unused=True)
+            total = (weight.to(torch.promote_types(wide, weight.dtype)) * gap).sum().real
+            grads = torch.autograd.grad(total, leaves, allow_unused=True)
         own = dict(self.named_parameters())
         return {
             n: torch.zeros_like(own[n]) if g is None else g.to(own[n].dtype)
@@ -230,7 +232,8 @@ class Phase:
         """First z: the system's initial state, or no displacement."""
         if self.origin is None:
             return self.system.initial_state(self.x)
-        return tuple(torch.zeros_like(s) for s in self.origin)
+        dtype = self.dtype if self.nudge is None else self.nudge.dtype(self.dtype)
+        return tuple(torch.zeros_like(s, dtype=dtype) for s in self.origin)
 
     def state(self, z: State) -> State:
         """The state that z stands for."""
@@ -284,9 +287,19 @@ class Phase:
         assert self.nudge is not None
         with torch.enable_grad():
             leaves = tuple(s.detach().requires_grad_() for s in state)
-            total = self.nudge.energy(self.system.outputs(leaves)).sum()
-            grads = torch.autograd.grad(total, leaves, allow_unused=True)
-        return tuple(torch.zeros_like(s) if g is None else -g for s, g in zip(leaves, grads, strict=True))
+            total = self.nudge.energy(self.system.outputs(leaves))
+            slope = derivative(total, leaves)
+        return tuple(-g for g in slope)
+
+
+def derivative(energy: torch.Tensor, state: State) -> State:
+    """dE/ds of a batch of energies (B,), by autograd; for an analytic energy the complex derivative.
+
+    Autograd gives the conjugate of the derivative for the real part of an analytic function.
+    """
+    total = energy.real.sum()
+    grads = torch.autograd.grad(total, state, allow_unused=True)
+    return tuple(torch.zeros_like(s) if g is None else g.conj() for s, g in zip(state, grads, strict=True))
 
 
 def largest(blocks: State) -> torch.Tensor:
