@@ -95,6 +95,18 @@ def find(name: str) -> Entry:
     raise unknown_name("NAME", name, [*(entry.name for entry in FIGURES), "all"])
 
 
+def draw(entry: Entry, request: Request) -> Drawn:
+    """Make a figure on one thread.
+
+    Systems this small gain nothing from more, wait long for each other where cores are shared, and would round
+    differently from one number of threads to another.
+    """
+    from physics_ep.placement import threads
+
+    with threads(1):
+        return entry.make(request)
+
+
 def _dynamics(request: Request) -> Drawn:
     from .dynamics import draw_dynamics, hopfield_dynamics
     from .subjects import fresh_hopfield, trained

@@ -14,7 +14,7 @@ from physics_ep.commands import InterruptedCommandError
 from physics_ep.errors import InputError
 from physics_ep.progress import SILENT, Advance, Progress
 
-from .catalogue import FIGURES, Request, find
+from .catalogue import FIGURES, Request, draw, find
 
 
 def register(app: typer.Typer) -> None:
@@ -70,7 +70,7 @@ def figure(
         request = Request(run, 0 if seed is None else seed, device, dtype, progress)
         request.place()
         for entry in chosen:
-            drawn = entry.make(request)
+            drawn = draw(entry, request)
             paths = save(drawn.figure, entry.name, out)
             numbers[entry.name] = {"files": paths, "data": drawn.data}
     for made in numbers.values():

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from physics_ep.files import check_output, write_json
+from physics_ep.placement import threads
 from physics_ep.progress import SILENT, Advance, Progress
 from physics_ep.store import open_run
 from physics_ep.training import train
 from validation.gradients import GradientReport, gradient_report
 
-from .catalogue import BATCH, FIGURES, Entry, Request
+from .catalogue import BATCH, FIGURES, Entry, Request, draw
 from .style import save
 from .subjects import trained
 
@@ -150,22 +151,28 @@ def run_demo(
     results, files = [], []
     for substrate in substrates:
         path = folder / f"{substrate.name}.h5"
-        named = _Named(substrate.name, progress)
-        trained_run = train(substrate.config, out=path, seed=seed, device=device, dtype=dtype, progress=named)
-        beta = trained_run.config.ep.beta
-        with named.task("gradients", 2) as advance:
-            close = _check(path, CHECK_BETA, device)
-            advance(1, cosine=close.worst_cosine)
-            usual = _check(path, beta, device)
-            advance(1)
-        results.append(_result(substrate, path, close, usual))
+        # One thread, as in `draw`.
+        with threads(1):
+            results.append(_train_and_check(substrate, path, seed, device, dtype, _Named(substrate.name, progress)))
         files.append(path)
     first = files[0]
     for entry in figures:
-        drawn = entry.make(replace(request, run=first if entry.name == "learning_curve" else None))
+        drawn = draw(entry, replace(request, run=first if entry.name == "learning_curve" else None))
         files += save(drawn.figure, entry.name, folder, formats=("png",))
     write_json(summary, {"results": [asdict(r) for r in results], "files": [str(f) for f in files]})
     return Demo(tuple(results), (*files, summary))
+
+
+def _train_and_check(
+    substrate: Substrate, path: Path, seed: int, device: str | None, dtype: str | None, progress: Progress
+) -> Result:
+    done = train(substrate.config, out=path, seed=seed, device=device, dtype=dtype, progress=progress)
+    with progress.task("gradients", 2) as advance:
+        close = _check(path, CHECK_BETA, device)
+        advance(1, cosine=close.worst_cosine)
+        usual = _check(path, done.config.ep.beta, device)
+        advance(1)
+    return _result(substrate, path, close, usual)
 
 
 class _Named:

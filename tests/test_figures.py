@@ -20,7 +20,7 @@ import torch
 from matplotlib.colors import to_rgb
 
 from figures import style
-from figures.catalogue import FIGURES, Request, find
+from figures.catalogue import FIGURES, Request, draw, find
 from figures.dynamics import draw_dynamics, hopfield_dynamics
 from figures.gradients import draw_errors, estimator_error, fitted_slope, precision_error
 from figures.subjects import fresh_hopfield, trained
@@ -275,8 +275,8 @@ def test_each_figure_is_written_twice(drawn, tmp_path):
 
 
 def test_same_seed_same_bytes(tmp_path):
-    """A figure differs from run to run: dates, hash seeds or unseeded draws got into it."""
-    drawn = find("hopfield-dynamics").make(Request(seed=3))
+    """A figure differs from run to run: dates, hash seeds, thread counts or unseeded draws got into it."""
+    drawn = draw(find("hopfield-dynamics"), Request(seed=3))
     here = style.save(drawn.figure, "hopfield_dynamics", tmp_path)
     other = tmp_path / "other"
     subprocess.run(
