@@ -168,7 +168,7 @@ def info(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Tell versions, devices, registered systems, bundled configs and the data found."""
+    """Tell versions, devices, systems, configs and data."""
     report = Report(json, quiet)
     import torch
 

@@ -11,8 +11,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from .config import OptimizerSection, SchedulerSection
-from .errors import InputError, unknown_name
+from .errors import InputError, argument_error, unknown_name
 from .registry import check_options
+
+UNFIT = {
+    "lbfgs": "it evaluates the loss several times a step",
+    "sparseadam": "it takes sparse gradients only",
+}
+"""Optimizers of torch that a step on one estimate of the gradient cannot serve, and why."""
 
 
 def build_optimizer(section: OptimizerSection, module: nn.Module) -> Optimizer:
@@ -37,6 +43,9 @@ def build_optimizer(section: OptimizerSection, module: nn.Module) -> Optimizer:
     kinds = optimizers()
     if section.name.lower() not in kinds:
         raise unknown_name("optimizer.name", section.name, [k.__name__ for k in kinds.values()])
+    if section.name.lower() in UNFIT:
+        must = f"be an optimizer that steps on one gradient ({UNFIT[section.name.lower()]})"
+        raise argument_error("optimizer.name", must, repr(section.name))
     kind = kinds[section.name.lower()]
     owner = f"optimizer {kind.__name__}"
     check_options(kind, section.options, owner, given=("params",))

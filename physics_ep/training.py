@@ -211,6 +211,7 @@ class _Trainer:
         self.optimizer.register_step_post_hook(lambda *_: system.constrain())
         self.scheduler = build_scheduler(config.scheduler, self.optimizer, config.training.epochs)
         self.rows: list[dict[str, Any]] = []
+        self.kept: tuple[int, Path | None] = (0, None)
         self.attributes = run_attributes(config)
         system.check_input(data.train_x[:1])
 
@@ -222,6 +223,7 @@ class _Trainer:
             self.scheduler.load_state_dict(run.resume["scheduler"])
         columns = {name: run.metric(name) for name in METRICS}
         self.rows = [{name: column[k] for name, column in columns.items()} for k in range(run.epochs)]
+        self.kept = (run.epochs, run.path)
 
     def run(self) -> TrainingResult:
         """Train the epochs that are left."""
@@ -335,6 +337,7 @@ class _Trainer:
                 },
             ),
         )
+        self.kept = (len(self.rows), self.path)
 
     def _columns(self) -> dict[str, np.ndarray]:
         return {name: np.array([row[name] for row in self.rows]) for name in METRICS}
@@ -343,9 +346,10 @@ class _Trainer:
         return float(sum(row["seconds"] for row in self.rows))
 
     def _remedy(self) -> str:
-        if self.path is None or not self.rows:
+        epochs, path = self.kept
+        if path is None:
             return "no complete epoch was kept"
-        return f"epochs 1 to {len(self.rows)} are kept: resume with --resume {self.path}"
+        return f"epochs 1 to {epochs} are kept: resume with --resume {path}"
 
 
 def _epoch_seed(seed: int, epoch: int, stream: int) -> int:

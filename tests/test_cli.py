@@ -18,7 +18,9 @@ import pytest
 
 import physics_ep
 from physics_ep import cli, open_run, registry
+from physics_ep.command_options import Bars, Report
 from physics_ep.errors import InputError
+from physics_ep.progress import SILENT
 
 SMALL = ["--set", "training.epochs=1", "--set", "data.train_examples=64", "--set", "data.test_examples=32"]
 
@@ -193,6 +195,17 @@ def test_bad_input_is_one_line_and_status_2(
     assert err.count("\n") == 1
     assert words in err
     assert os.listdir(tmp_path) == []
+
+
+def test_bars_show_the_figures(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Else the bar of a long training shows no figures, or breaks the training that reports to it."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with Bars().task("training", total=4) as advance:
+        advance(3)
+        advance(0, loss=0.25, epoch="1/2")
+        advance()
+    assert "loss 0.25" in capsys.readouterr().err
+    assert Report(quiet=True).progress() is SILENT
 
 
 def test_damaged_data_and_run_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -173,6 +173,7 @@ def test_torch_optimizers_are_built_by_name(name: str) -> None:
     ("options", "words"),
     [
         ({"name": "SDG", "lr": 0.1}, "Did you mean 'SGD'?"),
+        ({"name": "LBFGS"}, "evaluates the loss several times"),
         ({"name": "SGD", "momentun": 0.1}, "Did you mean 'momentum'?"),
         ({"name": "SGD", "lr": -1.0}, "Invalid learning rate"),
         ({"name": "SGD", "lr": "fast"}, "Argument lr of optimizer SGD"),

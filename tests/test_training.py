@@ -236,6 +236,18 @@ def test_no_epoch_done_says_so() -> None:
         train(SMALL, progress=StopAfter(epochs=0, batches=2))
 
 
+def test_resume_into_another_file_names_the_file_that_there_is(tmp_path: Path) -> None:
+    """Else the user is told to resume from a file that was never written."""
+    first, second = tmp_path / "first.h5", tmp_path / "second.h5"
+    train(SMALL, overrides=["training.epochs=1"], out=first)
+    with pytest.raises(TrainingInterrupted, match=f"epochs 1 to 1 are kept: resume with --resume {first}"):
+        train(SMALL, resume=first, out=second, progress=StopAfter(epochs=0, batches=2))
+    assert not second.exists()
+    train(SMALL, resume=first, out=second)
+    train(SMALL, out=tmp_path / "straight.h5")
+    assert_same_run(tmp_path / "straight.h5", second)
+
+
 def test_another_gradient_under_the_same_recipe() -> None:
     """Else exact gradients cannot be compared with EP under one recipe."""
     ep = EquilibriumPropagation(SquaredError(), beta=0.1)
