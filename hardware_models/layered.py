@@ -60,6 +60,8 @@ class Dense(nn.Module):
 
     def biased(self, s: torch.Tensor) -> torch.Tensor:
         """W s + b, (B, n_out), in one product."""
+        if s.is_complex():
+            return self.forward(s) + self.bias
         return torch.addmm(self.bias, s, self.weight.t())
 
     def transpose(self, s: torch.Tensor) -> torch.Tensor:

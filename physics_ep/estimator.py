@@ -55,10 +55,21 @@ class Step:
     beta: float
     skipped: int
     _floors: Callable[[], dict[str, float]] = field(repr=False)
+    _leakage: Callable[[], float] = field(repr=False)
 
     @cached_property
     def _all_floors(self) -> dict[str, float]:
         return self._floors()
+
+    @cached_property
+    def imaginary_leakage(self) -> float:
+        """How far a phase is from the conjugate of its mirror image, over its size: what is lost to Im dL/dtheta.
+
+        Conjugate symmetry halves the phases of a holomorphic scheme; this relaxes one of those left out and
+        compares. Rounding and residual for an energy that is real on real states, of order one for one that is
+        not analytic. 0 for real schemes.
+        """
+        return self._leakage()
 
     @property
     def noise_floors(self) -> dict[str, float]:
@@ -221,10 +232,18 @@ class EquilibriumPropagation:
         loss = (self.cost(outputs, y) * weight).nan_to_num(nan=0.0).sum()
         versions = [p._version for p in system.parameters()]
 
-        def floors() -> dict[str, float]:
+        def unchanged() -> None:
             if versions != [p._version for p in system.parameters()]:
-                raise RuntimeError("The noise floor must be read before the parameters change: ask before step().")
+                raise RuntimeError("A step's errors must be read before the parameters change: ask before step().")
+
+        def floors() -> dict[str, float]:
+            unchanged()
             return self._noise_floors(system, x, y, free, phases, signs, keep, grads)
+
+        def leakage() -> float:
+            unchanged()
+            with torch.no_grad():
+                return self._mirror_gap(base, y, tolerance, phases)
 
         step = Step(
             loss=loss,
@@ -233,6 +252,7 @@ class EquilibriumPropagation:
             beta=self.beta,
             skipped=x.shape[0] - used,
             _floors=floors,
+            _leakage=leakage,
         )
         return grads, step, used
 
@@ -338,6 +358,22 @@ class EquilibriumPropagation:
             squares[1] += size**2
         floors[""] = math.sqrt(squares[0] / squares[1]) if squares[1] > 0 else 0.0
         return floors
+
+    def _mirror_gap(
+        self, base: Phase, y: torch.Tensor, tolerance: float | None, phases: dict[int, Equilibrium]
+    ) -> float:
+        """See `Step.imaginary_leakage`."""
+        mirrored = self.scheme.mirrored()
+        if not mirrored:
+            return 0.0
+        i, j = mirrored[0]
+        phase = base.nudged(Nudge(self.cost, y, self.beta * self.scheme.nodes[i]))
+        found = solve(phase, solver=self.solver, tolerance=tolerance, max_iterations=self.max_iterations)
+        known = phases[j].displacement
+        assert known is not None
+        assert found.displacement is not None
+        gap = max(float((a - b.conj()).abs().max()) for a, b in zip(found.displacement, known, strict=True))
+        return gap / max(float(b.abs().max()) for b in known)
 
     def _refuse(self, found: Equilibrium, phase: str) -> None:
         """Apply `on_unconverged` to one phase."""
