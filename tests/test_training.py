@@ -70,7 +70,8 @@ def assert_same_run(a: Path, b: Path) -> None:
             np.testing.assert_array_equal(first.metric(name), second.metric(name), err_msg=name)
     buffers = [run.resume["optimizer"]["state"] for run in (first, second)]
     for k, state in buffers[0].items():
-        assert torch.equal(state["momentum_buffer"], buffers[1][k]["momentum_buffer"])
+        assert state.keys() == buffers[1][k].keys()
+        assert all(torch.equal(value, buffers[1][k][name]) for name, value in state.items())
 
 
 def test_digits_are_learnt_and_recorded(tmp_path: Path) -> None:
@@ -98,14 +99,19 @@ def test_digits_are_learnt_and_recorded(tmp_path: Path) -> None:
     assert unconverged == 0
 
 
-def test_resume_is_the_same_to_the_bit(tmp_path: Path) -> None:
+ADAPTIVE = {"optimizer": {"name": "Adam", "lr": 0.01}, "scheduler": {"name": "OneCycleLR", "max_lr": 0.02}}
+
+
+@pytest.mark.parametrize("change", [{}, ADAPTIVE])
+def test_resume_is_the_same_to_the_bit(tmp_path: Path, change: dict[str, Any]) -> None:
     """Else a run that was interrupted is another run: its figures cannot be reproduced."""
+    config = {**SMALL, **change}
     straight, halted = tmp_path / "straight.h5", tmp_path / "halted.h5"
-    train(SMALL, out=straight)
+    train(config, out=straight)
     with pytest.raises(TrainingInterrupted, match=f"--resume {halted}"):
-        train(SMALL, out=halted, progress=StopAfter(epochs=2, batches=3))
+        train(config, out=halted, progress=StopAfter(epochs=2, batches=3))
     assert open_run(halted).epochs == 2
-    result = train(SMALL, resume=halted)
+    result = train(config, resume=halted)
     assert result.path == halted
     assert_same_run(straight, halted)
 
