@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .circuit import Circuit
-    from .hopfield import HopfieldNetwork
+    from .hopfield import ConvHopfieldNetwork, HopfieldNetwork
 
-_HOME = {"Circuit": "circuit", "HopfieldNetwork": "hopfield"}
+_HOME = {"Circuit": "circuit", "ConvHopfieldNetwork": "hopfield", "HopfieldNetwork": "hopfield"}
 
-__all__ = ["Circuit", "HopfieldNetwork"]
+__all__ = ["Circuit", "ConvHopfieldNetwork", "HopfieldNetwork"]
 
 
 def __getattr__(name: str) -> Any:

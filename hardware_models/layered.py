@@ -1,4 +1,4 @@
-"""Layered networks of units with bilinear couplings, as matrix products.
+"""Layered networks of units with bilinear couplings, as matrix products and convolutions.
 
 Energy of layers s_1 ... s_L on the input s_0 = x (bilinear couplings counted once; literature: Hopfield 1984,
 Scellier and Bengio 2017):
@@ -8,103 +8,55 @@ Scellier and Bengio 2017):
 The drive of layer k is p_k = W_k s_{k-1} + b_k + W_{k+1}^T s_{k+1}, its force p_k - Psi_k'(s_k), and the exact
 minimum over layer k, the others held, is s_k = sigma_k(p_k) with sigma_k the inverse of Psi_k'. Layers of one
 parity do not couple, so all even layers are minimised at once, then all odd ones.
+
+With max pooling, W_k s_{k-1} is the greatest of several linear maps, one a *route* r. As s_k >= 0, the energy is
+the least over the routes, E(s) = min_r E(s, r), and E(s, r) is bilinear. So the routes are one more block of
+variables: each sweep minimises over layers with the routes held, and over the routes (the greatest entries) with
+layers held. The energy never rises.
 """
 
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from torch import nn
 
 from physics_ep.equilibrium import State
-from physics_ep.errors import InputError, argument_error, unknown_name
+from physics_ep.errors import InputError, argument_error
 from physics_ep.nudging import Nudge
 from physics_ep.system import EnergySystem, Inputs, Phase, largest
 
+from .couplings import Convolution, Dense, Filter, Route, channels_first, channels_last, pixels_first
 from .laws import UNITS
-
-if TYPE_CHECKING:
-    from .circuit import Circuit
 
 OUTPUT_UNITS = ("linear", "hard_sigmoid")
 
-
-class Dense(nn.Module):
-    """All-to-all coupling from a layer of n_in units to one of n_out units, with the biases of the latter.
-
-    Parameters
-    ----------
-    weight : Parameter (n_out, n_in)
-    bias : Parameter (n_out,)
-    """
-
-    def __init__(self, n_in: int, n_out: int, gain: float, generator: torch.Generator) -> None:
-        super().__init__()
-        bound = gain / math.sqrt(n_in)
-        draw = torch.rand(n_out, n_in, generator=generator, dtype=torch.float64)
-        self.weight = nn.Parameter((bound * (2 * draw - 1)).to(torch.get_default_dtype()))
-        self.bias = nn.Parameter(torch.zeros(n_out))
-
-    def forward(self, s: torch.Tensor) -> torch.Tensor:
-        """W s, (B, n_out)."""
-        if s.is_complex():
-            return torch.complex(self.forward(s.real), self.forward(s.imag))
-        few, many = self.weight.shape
-        # A product with few columns is slow in BLAS; with few rows it is not.
-        return (self.weight @ s.t()).t() if 8 * few <= many else s @ self.weight.t()
-
-    def biased(self, s: torch.Tensor) -> torch.Tensor:
-        """W s + b, (B, n_out), in one product."""
-        if s.is_complex():
-            return self.forward(s) + self.bias
-        return torch.addmm(self.bias, s, self.weight.t())
-
-    def transpose(self, s: torch.Tensor) -> torch.Tensor:
-        """W^T s, (B, n_in)."""
-        if s.is_complex():
-            return torch.complex(s.real @ self.weight, s.imag @ self.weight)
-        return s @ self.weight
-
-    def contrast(
-        self, e_post: torch.Tensor, m_post: torch.Tensor, e_pre: torch.Tensor | None, m_pre: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Change of -dE/dW and -dE/db between two states with mean m and difference e; e_pre None: clamped.
-
-        a+ b+ - a- b- = (a+ - a-) (b+ + b-)/2 + (a+ + a-)/2 (b+ - b-): no difference of products. The real part,
-        for complex states.
-        """
-        if e_post.is_complex():
-            # Re (a b) = Re a Re b - Im a Im b; a clamped input has no imaginary part.
-            real = self.contrast(e_post.real, m_post.real, None if e_pre is None else e_pre.real, m_pre.real)
-            if e_pre is None:
-                return real
-            imaginary = self.contrast(e_post.imag, m_post.imag, e_pre.imag, m_pre.imag)
-            return real[0] - imaginary[0], real[1]
-        weight = e_post.t() @ m_pre
-        if e_pre is not None:
-            weight = torch.addmm(weight, m_post.t(), e_pre)
-        return weight, e_post.sum(0)
+Routes = list[Route]
+"""Of each coupling: what its max pooling picks, or None."""
 
 
 class Layered(EnergySystem):
-    """Stack of dense couplings and units; `HopfieldNetwork` is its first user.
+    """Stack of couplings and units; `HopfieldNetwork` and `ConvHopfieldNetwork` build on it.
 
     Parameters
     ----------
-    sizes : sequence of int
-        Inputs, hidden layers, outputs.
+    shapes : sequence of tuple of int
+        Of an example's input, then of its layers' states.
+    couplings : sequence of Dense or Convolution
+        Coupling k leads from shapes[k] to shapes[k + 1].
     activation : str
         Unit law of the hidden layers (`hardware_models.laws.UNITS`).
     output_activation : str
         'linear' or 'hard_sigmoid': the units whose nudged update has a closed form.
-    gain : float
-        Couplings are drawn from U(-c, c), c = gain / sqrt(n_in).
-    seed : int
+
+    Attributes
+    ----------
+    sizes : tuple of int
+        Units in the input and in each layer.
     """
 
     default_solver = "anderson"
@@ -112,50 +64,38 @@ class Layered(EnergySystem):
 
     def __init__(
         self,
-        sizes: Sequence[int],
-        activation: str = "hard_sigmoid",
-        *,
-        output_activation: str = "linear",
-        gain: float = 0.5,
-        seed: int = 0,
+        shapes: Sequence[tuple[int, ...]],
+        couplings: Sequence[Dense | Convolution],
+        activation: str,
+        output_activation: str,
     ) -> None:
         super().__init__()
-        whole = isinstance(sizes, Sequence) and all(isinstance(n, int) and n > 0 for n in sizes)
-        if not whole or len(sizes) < 2:
-            raise argument_error("sizes", "be at least two positive integers [inputs, ..., outputs]", sizes)
-        if activation not in UNITS:
-            raise unknown_name("activation", activation, UNITS)
-        if output_activation not in OUTPUT_UNITS:
-            raise unknown_name("output_activation", output_activation, OUTPUT_UNITS)
-        if not (isinstance(gain, int | float) and 0 < gain < float("inf")):
-            raise argument_error("gain", "be a positive number", gain)
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise argument_error("seed", "be an integer", seed)
-        self.sizes = tuple(sizes)
+        self.shapes = tuple(shapes)
+        self.sizes = tuple(math.prod(shape) for shape in shapes)
         self.activation = activation
         self.output_activation = output_activation
-        generator = torch.Generator().manual_seed(seed)
-        self.layers = nn.ModuleList(
-            Dense(n_in, n_out, gain, generator) for n_in, n_out in itertools.pairwise(sizes)
-        )
-        names = [activation] * (len(sizes) - 2) + [output_activation]
-        self.smooth = "hard_sigmoid" not in names
-        self.analytic = all(UNITS[name].analytic for name in names)
+        self.layers = nn.ModuleList(couplings)
+        names = [activation] * (len(couplings) - 1) + [output_activation]
+        self.routed = any(c.routed for c in couplings)
+        self.smooth = "hard_sigmoid" not in names and not self.routed
+        self.analytic = all(UNITS[name].analytic for name in names) and not self.routed
         self.bounds = [UNITS[name].bounds for name in names]
         self.units = [UNITS[name].make(torch) for name in names]
 
     @property
     def couplings(self) -> list[Dense]:
-        """`layers`, typed."""
+        """`layers`, typed (convolutions have the same methods)."""
         return cast(list[Dense], list(self.layers))
 
     # -- the contract -----------------------------------------------------------------------------------------
 
-    def energy(self, state: State, x: torch.Tensor) -> torch.Tensor:
+    def energy(self, state: State, x: torch.Tensor, routes: Routes | None = None) -> torch.Tensor:
+        """Energy (B,); with `routes`, that of max poolings which pick those entries whatever the state."""
         total: torch.Tensor | float = 0.0
         below = x
-        for layer, unit, s in zip(self.couplings, self.units, state, strict=True):
-            total = total + unit.potential(s).sum(1) - (s * layer.biased(below)).sum(1)
+        for k, (layer, unit, s) in enumerate(zip(self.couplings, self.units, state, strict=True)):
+            drive = layer.biased(below, None if routes is None else routes[k])
+            total = total + (unit.potential(s) - s * drive).flatten(1).sum(1)
             below = s
         assert isinstance(total, torch.Tensor)
         return total
@@ -165,7 +105,10 @@ class Layered(EnergySystem):
         return tuple(p - unit.inverse(s) for p, unit, s in zip(drives, self.units, state, strict=True))
 
     def initial_state(self, x: torch.Tensor) -> State:
-        return tuple(torch.zeros(x.shape[0], n, dtype=self.dtype, device=self.device) for n in self.sizes[1:])
+        blocks = (
+            torch.zeros(x.shape[0], *shape, dtype=self.dtype, device=self.device) for shape in self.shapes[1:]
+        )
+        return tuple(channels_last(s) if s.ndim == 4 else s for s in blocks)
 
     def outputs(self, state: State) -> torch.Tensor:
         return state[-1]
@@ -182,10 +125,9 @@ class Layered(EnergySystem):
         return tuple(unit.curvature(s).clamp(max=limit) for s, unit in zip(state, self.units, strict=True))
 
     def check_input(self, x: torch.Tensor) -> None:
-        if not isinstance(x, torch.Tensor) or x.ndim != 2 or x.shape[1] != self.sizes[0]:
-            raise argument_error(
-                "x", f"be a tensor (batch, {self.sizes[0]})", tuple(getattr(x, "shape", ())) or type(x).__name__
-            )
+        if not isinstance(x, torch.Tensor) or x.shape[1:] != self.shapes[0] or x.ndim < 2:
+            must = f"be a tensor (batch, {', '.join(map(str, self.shapes[0]))})"
+            raise argument_error("x", must, tuple(getattr(x, "shape", ())) or type(x).__name__)
         if x.dtype != self.dtype:
             raise argument_error("x", f"have the system's dtype {self.dtype}", x.dtype)
         super().check_input(x)
@@ -200,54 +142,47 @@ class Layered(EnergySystem):
     def contrast(
         self, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor
     ) -> dict[str, torch.Tensor]:
+        """As `EnergySystem.contrast`, of the energy whose max poolings pick what they pick at `free`."""
         with torch.no_grad():
-            column = -weight[:, None]
-            if minus is None:
-                e = [column * p for p in plus]
-                m = [torch.add(s, p, alpha=0.5) for s, p in zip(free, plus, strict=True)]
-            else:
-                e = [column * (p - q) for p, q in zip(plus, minus, strict=True)]
-                m = [torch.add(s, p + q, alpha=0.5) for s, p, q in zip(free, plus, minus, strict=True)]
+            routes = self.routes(free, x)
             grads = {}
+            pre: tuple[torch.Tensor | None, torch.Tensor] = (None, x)
             for k, layer in enumerate(self.couplings):
-                below = (None, x) if k == 0 else (e[k - 1], m[k - 1])
-                grads[f"layers.{k}.weight"], grads[f"layers.{k}.bias"] = layer.contrast(e[k], m[k], *below)
+                s, p = free[k], plus[k]
+                column = -weight.view(-1, *[1] * (s.ndim - 1))
+                if minus is None:
+                    e, m = column * p, torch.add(s, p, alpha=0.5)
+                else:
+                    q = minus[k]
+                    e, m = column * (p - q), torch.add(s, p + q, alpha=0.5)
+                grads[f"layers.{k}.weight"], grads[f"layers.{k}.bias"] = layer.contrast(e, m, *pre, routes[k])
+                pre = (e, m)
         return grads
 
     # -- helpers ----------------------------------------------------------------------------------------------
 
     def drives(self, state: State, clamped: torch.Tensor) -> State:
         """Drives p_k of all layers, `clamped` being W_1 x + b_1."""
-        out = []
-        for k in range(len(state)):
-            p = clamped if k == 0 else self.couplings[k].biased(state[k - 1])
-            if k + 1 < len(state):
-                p = p + self.couplings[k + 1].transpose(state[k + 1])
-            out.append(p)
-        return tuple(out)
+        return self.routed_drives(state, clamped)[0]
 
-    def to_circuit(self) -> Circuit:
-        """The same network as a graph, float64: nodes are the inputs, then the layers in order."""
-        from .circuit import Circuit
+    def routed_drives(self, state: State, clamped: torch.Tensor) -> tuple[State, Routes]:
+        """Drives, and the routes on which they came (None for the clamped one)."""
+        layers = [layer.bound() for layer in self.couplings]
+        pairs: list[tuple[torch.Tensor, Route]] = [(clamped, None)]
+        pairs += [layer.drive(s) for layer, s in zip(layers[1:], state[:-1], strict=True)]
+        drives = [p for p, _ in pairs]
+        routes = [route for _, route in pairs]
+        for k in range(len(state) - 1):
+            drives[k] = layers[k + 1].transpose(state[k + 1], routes[k + 1], drives[k])
+        return tuple(drives), routes
 
-        offsets = [sum(self.sizes[:k]) for k in range(len(self.sizes) + 1)]
-        edges, weights = [], []
-        for k, layer in enumerate(self.couplings):
-            post = torch.arange(offsets[k + 1], offsets[k + 2])
-            pre = torch.arange(offsets[k], offsets[k + 1])
-            edges.append(torch.cartesian_prod(post, pre))
-            weights.append(layer.weight.detach().double().flatten())
-        names = [self.activation] * (len(self.sizes) - 2) + [self.output_activation]
-        units = [name for name, n in zip(names, self.sizes[1:], strict=True) for _ in range(n)]
-        return Circuit.from_edges(
-            n_nodes=offsets[-1],
-            edges=torch.cat(edges).numpy(),
-            weights=torch.cat(weights).numpy(),
-            units=units,
-            inputs=list(range(self.sizes[0])),
-            outputs=list(range(offsets[-2], offsets[-1])),
-            biases=torch.cat([layer.bias.detach().double() for layer in self.couplings]).numpy(),
-        )
+    def routes(self, state: State, x: torch.Tensor) -> Routes:
+        """What each coupling's max pooling picks."""
+        below = (x, *state[:-1])
+        return [
+            layer.bound().drive(s)[1] if layer.routed else None
+            for layer, s in zip(self.couplings, below, strict=True)
+        ]
 
 
 class LayeredPhase(Phase):
@@ -255,6 +190,10 @@ class LayeredPhase(Phase):
 
     A displaced unit moves by sigma(a + da) - sigma(a), computed without cancellation, where a is its drive at
     the origin and da the change of drive. The origin's own mismatch sigma(a) - s is added unless `balanced`.
+
+    A balanced phase also holds the routes of max poolings at the origin. Its energy is then bilinear and touches
+    the true one at the origin, where winners are locally constant: so EP's estimate has the order of its scheme
+    at the implicit gradient, and no unit that changes its winner under a finite nudge disturbs it.
     """
 
     exact_updates = True
@@ -272,14 +211,17 @@ class LayeredPhase(Phase):
         self.narrow = self.dtype = system.dtype
         self.x = inputs.x
         self.origin = origin
-        self.layers = system.couplings
+        self.layers = [layer.bound() for layer in system.couplings]
         self.depth = len(self.layers)
         self.copies = 1
+        self.routes: Routes = [None] * self.depth
+        self.held = balanced or not system.routed
         # The smaller half of the layers carries the iteration.
         halves = [list(range(start, self.depth, 2)) for start in (0, 1)]
         self.carried, self.implied = sorted(halves, key=lambda h: (not h, sum(system.sizes[k + 1] for k in h)))
         if origin is not None:
-            drives = system.drives(origin, inputs.cache)
+            self.settled_drives, self.routes = system.routed_drives(origin, inputs.cache)
+            drives = self.settled_drives
             self.anchors = [unit.anchor(p) for unit, p in zip(system.units, drives, strict=True)]
             settled = system.units[-1].response(drives[-1])
             # What the output's drive exceeds its bound by, which a nudge must overcome first.
@@ -295,7 +237,7 @@ class LayeredPhase(Phase):
             return self.system.initial_state(self.x)
         rows = self.copies * self.x.shape[0]
         dtype = self.dtype if self.nudge is None else self.nudge.dtype(self.dtype)
-        z = tuple(s.new_zeros((), dtype=dtype).expand(rows, s.shape[1]) for s in self.origin)
+        z = tuple(s.new_zeros((), dtype=dtype).expand(rows, *s.shape[1:]) for s in self.origin)
         # The output's answer to the nudge while the hidden layers are still at rest: one sweep saved.
         return z if self.nudge is None else (*z[:-1], self._nudged_output(None))
 
@@ -307,7 +249,11 @@ class LayeredPhase(Phase):
     def energy(self, z: State) -> torch.Tensor:
         with torch.no_grad():
             state = self.state(z)
-            total = self.system.energy(state, self._spread(self.x))
+            routes: Routes | None = None
+            if self.system.routed and self.held:
+                first = self.system.routes(self.origin, self.x)[0]  # type: ignore[arg-type]
+                routes = [None if first is None else self._spread(first), *self.routes[1:]]
+            total = self.system.energy(state, self._spread(self.x), routes)
             return total if self.nudge is None else total + self.nudge.energy(self.system.outputs(state))
 
     def stacked(self, nudges: Sequence[Nudge]) -> LayeredPhase | None:
@@ -315,18 +261,17 @@ class LayeredPhase(Phase):
             return None
         batch = self.x.shape[0]
         dtype = torch.promote_types(*(n.dtype(self.dtype) for n in (nudges[0], nudges[-1])))
-        beta = torch.cat(
-            [torch.as_tensor(n.beta, dtype=dtype).to(self.x.device).expand(batch) for n in nudges]
-        )
+        beta = torch.cat([torch.as_tensor(n.beta, dtype=dtype).to(self.x.device).expand(batch) for n in nudges])
         y = nudges[0].y
         twin = self.nudged(Nudge(nudges[0].cost, y.repeat(len(nudges), *[1] * (y.ndim - 1)), beta))
         twin.copies = len(nudges)
         twin.excess, twin.pulled = twin._spread(self.excess), twin._spread(twin.pulled)
+        twin.routes = [None if route is None else twin._spread(route) for route in self.routes]
         return twin
 
     def _spread(self, rows: torch.Tensor) -> torch.Tensor:
         """Rows of one batch for every stacked copy."""
-        return rows if self.copies == 1 else rows.repeat(self.copies, 1)
+        return rows if self.copies == 1 else rows.repeat(self.copies, *[1] * (rows.ndim - 1))
 
     def nudged(self, nudge: Nudge | None) -> LayeredPhase:
         if nudge is not None and self.system.output_activation != "linear":
@@ -339,6 +284,7 @@ class LayeredPhase(Phase):
                 )
         twin = copy.copy(self)
         twin.nudge = nudge
+        twin.routes = list(self.routes)
         if nudge is not None and self.origin is not None:
             twin.pulled = self.origin[-1]
             twin.strength = nudge.column(twin.pulled)
@@ -346,29 +292,33 @@ class LayeredPhase(Phase):
 
     def update(self, k: int, z: Sequence[torch.Tensor | None]) -> torch.Tensor:
         """Exact minimum over layer k of F, given z of its neighbours."""
-        layers, last = self.layers, self.depth - 1
         below = None if k == 0 else z[k - 1]
-        above = z[k + 1] if k < last else None
+        above = z[k + 1] if k + 1 < self.depth else None
         if self.origin is None:
-            drive = self.inputs.cache if below is None else layers[k](below) + layers[k].bias
+            return self.system.units[k].response(self._drive(k, below, above))
+        if self.held:
+            change = None if below is None else self.layers[k].forward(below, self.routes[k])
             if above is not None:
-                drive = torch.addmm(drive, above, layers[k + 1].weight)
-            return self.system.units[k].response(drive)
-        change = None if below is None else layers[k].forward(below)
-        if above is not None:
-            if change is None or above.is_complex():
-                up = layers[k + 1].transpose(above)
-                change = up if change is None else change + up
-            else:
-                change = torch.addmm(change, above, layers[k + 1].weight)
-        elif self.nudge is not None:
+                change = self.layers[k + 1].transpose(above, self.routes[k + 1], change)
+        else:
+            below = None if below is None else below + self.origin[k - 1]
+            above = None if above is None else above + self.origin[k + 1]
+            change = self._drive(k, below, above) - self.settled_drives[k]
+        if k + 1 == self.depth and self.nudge is not None:
             return self._nudged_output(change)
         if change is None:
             change = self._spread(torch.zeros_like(self.origin[k]))
         # Constants of one batch serve all stacked copies by broadcasting.
-        change = change.reshape(self.copies, -1, change.shape[1])
+        change = change.unflatten(0, (self.copies, -1))
         moved = self.system.units[k].displaced(change, *self.anchors[k]).flatten(0, 1)
         return moved if self.mismatch is None else moved + self.mismatch[k]
+
+    def _drive(self, k: int, below: torch.Tensor | None, above: torch.Tensor | None) -> torch.Tensor:
+        """Drive of layer k; it picks the routes from below and takes the picked ones from above."""
+        drive = self.inputs.cache
+        if below is not None:
+            drive, self.routes[k] = self.layers[k].drive(below)
+        return drive if above is None else self.layers[k + 1].transpose(above, self.routes[k + 1], drive)
 
     def _nudged_output(self, change: torch.Tensor | None) -> torch.Tensor:
         assert self.nudge is not None
@@ -380,18 +330,30 @@ class LayeredPhase(Phase):
         return moved if math.isinf(lo) else torch.clamp(moved, lo - out, hi - out)
 
     def interface(self, z: State) -> State:
-        return tuple(z[k] for k in self.carried)
+        if not self.held:
+            self._pick(z)
+        return tuple(pixels_first(z[k]) for k in self.carried)
 
     def sweep(self, u: State) -> tuple[State, State, torch.Tensor]:
         z: list[torch.Tensor | None] = [None] * self.depth
         for k, block in zip(self.carried, u, strict=True):
-            z[k] = block
+            z[k] = channels_first(block)
+        before = list(self.routes)
         for k in self.implied:
             z[k] = self.update(k, z)
-        following = tuple(self.update(k, z) for k in self.carried)
+        state = cast(State, tuple(z))
+        following = tuple(pixels_first(self.update(k, z)) for k in self.carried)
         gap = tuple(n - o for n, o in zip(following, u, strict=True))
-        # The implied layers are exact for u, so the carried ones hold the whole mismatch of z.
-        return following, tuple(z), largest(gap) / self.system.residual_scale  # type: ignore[arg-type]
+        # The implied layers are exact for u, so the carried ones hold the whole mismatch of z ...
+        residual = largest(gap) / self.system.residual_scale
+        if not self.held:
+            # ... but for those that came on routes which their own maxima do not confirm.
+            for k in self.implied:
+                old, new = (routes[k + 1] if k + 1 < self.depth else None for routes in (before, self.routes))
+                if old is not None and new is not None:
+                    missed = cast(Filter, self.layers[k + 1]).misrouting(old, new, state[k + 1])
+                    residual = torch.maximum(residual, missed / self.system.residual_scale)
+        return following, state, residual
 
     def force(self, z: State) -> State:
         """sigma(p) - s of every layer: the force in the units' own metric (dp/dt = -p + drive, to first order).
@@ -399,6 +361,8 @@ class LayeredPhase(Phase):
         Equal to the projected force for hard sigmoid and linear units, to sigma' times the force for smooth
         ones: finite at saturation, where Psi' is not.
         """
+        if not self.held:
+            self._pick(z)
         return tuple(self.update(k, z) - z[k] for k in range(self.depth))
 
     def project(self, z: State) -> State:
@@ -408,3 +372,10 @@ class LayeredPhase(Phase):
             d if math.isinf(lo) else torch.clamp(d, lo - self._spread(s), hi - self._spread(s))
             for d, s, (lo, hi) in zip(z, self.origin, self.system.bounds, strict=True)
         )
+
+    def _pick(self, z: State) -> None:
+        """Choose the routes of the state that z stands for."""
+        state = self.state(z)
+        for k in range(1, self.depth):
+            if self.layers[k].routed:
+                self.routes[k] = self.layers[k].drive(state[k - 1])[1]

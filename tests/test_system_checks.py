@@ -98,7 +98,7 @@ def _missing_half(monkeypatch) -> None:
 
     right = layered.Dense.contrast
 
-    def wrong(self, e_post, m_post, e_pre, m_pre):
+    def wrong(self, e_post, m_post, e_pre, m_pre, route=None):
         return right(self, e_post, 2 * m_post, e_pre, m_pre if e_pre is None else 2 * m_pre)
 
     monkeypatch.setattr(layered.Dense, "contrast", wrong)
@@ -108,7 +108,10 @@ def _swapped_transpose(monkeypatch) -> None:
     from hardware_models import layered
 
     # On a square layer the shapes cannot tell.
-    monkeypatch.setattr(layered.Dense, "transpose", lambda self, s: s @ self.weight.t())
+    def wrong(self, s, route=None, onto=0.0):
+        return onto + s @ self.weight.t()
+
+    monkeypatch.setattr(layered.Dense, "transpose", wrong)
 
 
 def _unprojected_force(monkeypatch) -> None:
