@@ -195,6 +195,8 @@ def _examples(system: Any, cost: Any, batch: int, seed: int) -> tuple[Any, Any]:
     else:
         x = torch.rand(batch, n_in, generator=generator)
         labels = torch.randint(0, system.sizes[-1], (batch,), generator=generator)
+    if hasattr(system, "shapes"):
+        x = x.unflatten(1, system.shapes[0])
     x = x.to(system.device, system.dtype)
     n_out = system.outputs(system.initial_state(x)).shape[1]
     return x, cost.encode((labels % n_out).to(system.device), n_out, system.dtype)
