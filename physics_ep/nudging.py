@@ -99,7 +99,7 @@ class Stencil:
         return tuple(i for i, node in enumerate(self.nodes) if abs(node) > 1e-12 and i not in skip)
 
     def halved_pairs(self) -> tuple[tuple[int, int | None, complex], ...]:
-        """`pairs`, of which conjugate ones are taken once with twice the weight: their sum is twice the real part."""
+        """`pairs`, conjugate ones taken once with twice the weight: their sum is twice the real part."""
         kept: list[tuple[int, int | None, complex]] = []
         done: set[int] = set()
         conjugate = dict(self.mirrored())
@@ -109,7 +109,9 @@ class Stencil:
             if a in done:
                 continue
             mine = {conjugate.get(i, i), None if j is None else conjugate.get(j, j)}
-            twin = next((b for b, (k, m, _) in enumerate(pairs) if b > a and b not in done and {k, m} == mine), None)
+            twin = next(
+                (b for b, (k, m, _) in enumerate(pairs) if b > a and b not in done and {k, m} == mine), None
+            )
             if twin is not None:
                 done.add(twin)
             kept.append((i, j, w if twin is None else 2 * w))
@@ -217,7 +219,8 @@ class Nudge:
         """Beta shaped to multiply a (B, n) tensor."""
         if isinstance(self.beta, torch.Tensor) and self.beta.ndim:
             return self.beta.to(like.device, self.dtype(like.dtype))[:, None]
-        return complex(self.beta) if self.is_complex else float(self.beta)
+        value = self.beta.item() if isinstance(self.beta, torch.Tensor) else self.beta
+        return value if isinstance(value, complex) else float(value)
 
     def energy(self, outputs: torch.Tensor) -> torch.Tensor:
         """beta C, (B,)."""

@@ -91,6 +91,7 @@ def test_linear_circuit_solves_its_linear_system():
         assert np.abs(nudged.displacement[0].numpy() - moved).max() < 1e-12 * abs(beta)
 
 
+@mpmath.workdps(40)
 def test_displacement_keeps_its_digits_at_a_small_nudge():
     """Two float64 states subtracted would leave ten digits at beta 1e-6; carried displacements keep all."""
     case = RandomGraph(seed=5, gain=0.15)

@@ -8,6 +8,7 @@ import torch
 from physics_ep import CrossEntropy, NotConverged, Nudge, SquaredError, Status, relax
 from physics_ep.errors import InputError
 from physics_ep.relaxation import SOLVERS, flat
+from physics_ep.solvers import gmres
 
 from .systems import Quartic, batch, network
 
@@ -21,7 +22,7 @@ def autograd_residual(system, state, x, nudge=None) -> float:
     if nudge is not None:
         total = total + nudge.energy(system.outputs(leaves))
     slope = torch.autograd.grad(total.sum(), leaves)
-    h = 1e-4
+    h = 1e-2
     landed = system.project(tuple(s - h * g for s, g in zip(state, slope, strict=True)))
     return float((flat(landed) - flat(state)).abs().max() / h)
 
@@ -112,6 +113,38 @@ def test_anderson_needs_no_more_sweeps_than_coordinate_descent() -> None:
     plain = relax(system, x, solver="coordinate", max_iterations=5000).require()
     fast = relax(system, x, solver="anderson").require()
     assert fast.iterations <= 0.6 * plain.iterations
+
+
+def test_newton_krylov_is_for_strongly_coupled_systems() -> None:
+    """Near a bifurcation coordinate descent crawls: hundreds of sweeps for what Newton gets in dozens."""
+    system = network("tanh", gain=0.7)
+    x, _ = batch(20, 10)
+    plain = relax(system, x, solver="coordinate").require()
+    newton = relax(system, x, solver="newton_krylov").require()
+    assert newton.iterations <= 0.3 * plain.iterations
+    assert float((flat(newton.state) - flat(plain.state)).abs().max()) < 1e-8
+    more = relax(system, x, solver="newton_krylov", tolerance=1e-13).require()
+    assert more.iterations - newton.iterations <= 40
+
+
+@pytest.mark.parametrize("solver", ["anderson", "newton_krylov"])
+def test_accelerated_solvers_settle_where_there_are_many_equilibria(solver: str) -> None:
+    """Gain 1, tanh: coordinate descent settles, so must its accelerations, within the bounds of the states."""
+    system = network("tanh", gain=1.0)
+    x, _ = batch(20, 10)
+    found = relax(system, x, solver=solver, max_iterations=3000).require()
+    assert all(float(s.abs().max()) < 1 for s in found.state[:-1])
+    assert autograd_residual(system, found.state, x) < 1e-7
+
+
+def test_gmres_solves_what_a_dense_solver_solves() -> None:
+    """Independent answer: torch.linalg.solve; real and complex, symmetric or not."""
+    generator = torch.Generator().manual_seed(0)
+    for dtype in (torch.float64, torch.complex128):
+        a = torch.eye(9, dtype=dtype) + 0.2 * torch.randn(3, 9, 9, generator=generator, dtype=dtype)
+        b = torch.randn(3, 9, generator=generator, dtype=dtype)
+        found = gmres(lambda v, a=a: (a @ v[:, :, None])[:, :, 0], b, 20, 1e-12)
+        assert torch.allclose(found, torch.linalg.solve(a, b), atol=1e-8)
 
 
 def test_a_short_budget_is_told() -> None:

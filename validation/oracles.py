@@ -32,11 +32,14 @@ class Gradients(dict[str, torch.Tensor]):
         Worst dimensionless residual of the free state.
     adjoint_residual : float
         Relative residual of the adjoint solve (implicit differentiation only).
+    outputs : Tensor (B, n_out) or None
+        At the free state (implicit differentiation only).
     """
 
     loss: float = float("nan")
     residual: float = float("nan")
     adjoint_residual: float = 0.0
+    outputs: torch.Tensor | None = None
 
 
 class OracleError(RuntimeError):
@@ -132,6 +135,7 @@ def implicit_gradient(
     found.loss = float(loss.detach().mean())
     found.residual = float(free.residual.max())
     found.adjoint_residual = adjoint_residual
+    found.outputs = twin.outputs(free.state).detach()
     return found
 
 
