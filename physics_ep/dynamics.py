@@ -1,77 +1,25 @@
-"""Trajectories in time: gradient flow ds/dt = -dF/ds, by explicit Runge-Kutta steps whose tableaus are data.
-
-Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, section II.1.
-"""
+"""Trajectories in time of a free or a nudged phase, in the system's own time unit."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import os
+from collections.abc import Iterator
 
 import torch
 
 from .equilibrium import State
 from .errors import argument_error, unknown_name
+from .integrators import TABLEAUS, Points, adaptive_steps, fixed_steps
 from .nudging import Nudge
 from .progress import SILENT, Progress
 from .relaxation import check_state
-from .system import EnergySystem, Phase
+from .system import EnergySystem
+from .trajectories import Point, Recorder, Trajectory, TrajectoryWriter
 
-
-@dataclass(frozen=True)
-class Tableau:
-    """Explicit Runge-Kutta method: stages k_i = f(z + dt sum_j a_ij k_j), step dt sum_i b_i k_i.
-
-    Attributes
-    ----------
-    stages : tuple of tuple of float
-        Rows of a, strictly lower triangular.
-    weights : tuple of float
-        b, summing to 1.
-    order : int
-    """
-
-    stages: tuple[tuple[float, ...], ...]
-    weights: tuple[float, ...]
-    order: int
-
-
-TABLEAUS = {
-    "euler": Tableau(((),), (1.0,), order=1),
-    "heun": Tableau(((), (1.0,)), (0.5, 0.5), order=2),
-    "rk4": Tableau(((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)), (1 / 6, 1 / 3, 1 / 3, 1 / 6), order=4),
-}
-
-
-@dataclass(frozen=True)
-class Trajectory:
-    """A simulated course.
-
-    Attributes
-    ----------
-    time : Tensor (T,)
-        In the system's time unit (time constants of a unit, for dimensionless systems).
-    state : tuple of Tensor (T, B, ...)
-    energy : Tensor (T, B)
-        F = E + beta C.
-    residual : Tensor (T, B)
-        Dimensionless force.
-    """
-
-    time: torch.Tensor
-    state: State
-    energy: torch.Tensor
-    residual: torch.Tensor
-
-    @property
-    def settling_time(self) -> torch.Tensor:
-        """(B,): from when on the force stays under 1 % of its peak; NaN where it does not by the end."""
-        above = self.residual > 0.01 * self.residual.amax(0, keepdim=True)
-        count = torch.arange(1, len(self.time) + 1, device=above.device)[:, None]
-        last = (above * count).amax(0)  # rows up to and including the last one above
-        late = last >= len(self.time)
-        when = self.time[last.clamp(max=len(self.time) - 1)]
-        return torch.where(late, torch.full_like(when, math.nan), when)
+MOST_STEPS = 10**8
+TICKS = 1000
+"""In how many parts the duration is reported to a progress bar."""
 
 
 def simulate(
@@ -83,6 +31,11 @@ def simulate(
     *,
     steps: int | None = None,
     method: str = "rk4",
+    rtol: float = 1e-6,
+    atol: float = 1e-9,
+    every: int = 1,
+    stop_when_settled: float | None = None,
+    out: str | os.PathLike[str] | None = None,
     progress: Progress = SILENT,
 ) -> Trajectory:
     """Integrate the dynamics of a free or nudged phase.
@@ -92,32 +45,45 @@ def simulate(
     system : EnergySystem
     x : Tensor (B, ...)
     duration : float
-        In the system's time unit.
+        In the system's `time_unit`.
     nudge : Nudge, optional
     start : State, optional
         Default the system's initial state.
     steps : int, optional
-        Equal steps; default 20 to a time unit.
-    method : {'rk4', 'heun', 'euler'}
+        Equal steps. Without it, methods that estimate their error choose their steps by `rtol` and `atol`, all
+        others take 20 a `time_constant` of the system.
+    method : str
+        Explicit: 'euler', 'heun', 'rk4', 'bogacki_shampine', 'dormand_prince'. Implicit, for stiff systems:
+        'implicit_euler', 'tr_bdf2'. Of these bogacki_shampine (order 3), dormand_prince (5) and tr_bdf2 (2)
+        estimate their error. See `integrators.TABLEAUS`.
+    rtol, atol : float
+        Error allowed to one step: atol + rtol * largest variable of the example; atol in the unit of the variables
+        that are integrated (the state, or `Trajectory.internal`). The batch takes the steps of its most demanding
+        example.
+    every : int
+        Keep the start, every so manieth step, and the end.
+    stop_when_settled : float, optional
+        Stop as soon as the force of every example is under this fraction of its peak so far; 0.01 or less for a
+        `Trajectory.settling_time`.
+    out : path, optional
+        Run file RUN.h5 for a trajectory larger than memory: its rows go to RUN.h5.parts as they are computed, and
+        become one file at the end. What is returned then is mapped from the file, not held in memory. Killed before
+        the end, it leaves parts that `open_run` reads as the beginning of the trajectory.
     progress : Progress
 
     Returns
     -------
     Trajectory
-        steps + 1 points, the start among them.
+        For equal steps, every = 1 and no early stop: steps + 1 points, the start among them.
 
     Raises
     ------
     InputError
-        If an argument does not fit, or the steps are too long for the dynamics (the state left the finite numbers).
+        If an argument does not fit, the steps are too long for the dynamics (the state left the finite numbers), or
+        `out` cannot be written.
     """
-    if not (isinstance(duration, int | float) and 0 < duration < math.inf):
-        raise argument_error("duration", "be a positive number", duration)
-    if method not in TABLEAUS:
-        raise unknown_name("method", method, TABLEAUS)
-    count = max(1, math.ceil(20 * duration)) if steps is None else steps
-    if not isinstance(count, int) or count < 1:
-        raise argument_error("steps", "be an integer of at least 1", steps)
+    count = _check_options(system, duration, steps, method, rtol, atol, every, stop_when_settled)
+    tableau = TABLEAUS[method]
     with torch.no_grad():
         inputs = system.prepare(x)
         if start is not None:
@@ -126,34 +92,72 @@ def simulate(
         if nudge is not None:
             nudge.cost.check(system.outputs(origin), nudge.y)
         phase = system.phase(inputs, origin=origin).nudged(nudge)
-        z = phase.start() if nudge is None else tuple(torch.zeros_like(s) for s in phase.start())
-        dt = duration / count
-        rows = []
-        with progress.task("simulating", count) as advance:
-            for n in range(count + 1):
-                force = phase.force(z)
-                rows.append((phase.state(z), phase.energy(z), phase.residual(force)))
-                if n < count:
-                    z = _step(phase, z, force, dt, TABLEAUS[method])
-                    advance(1, time=(n + 1) * dt)
-        if not all(bool(torch.isfinite(b).all()) for b in rows[-1][0]):
-            raise argument_error("steps", "be more: the dynamics is faster than its steps and diverged", count)
-    return Trajectory(
-        time=torch.linspace(0, duration, count + 1, dtype=torch.float64),
-        state=tuple(torch.stack(blocks) for blocks in zip(*[r[0] for r in rows], strict=True)),
-        energy=torch.stack([r[1] for r in rows]),
-        residual=torch.stack([r[2] for r in rows]),
-    )
+        motion = phase.motion()
+        w = motion.start(tuple(torch.zeros_like(s) for s in phase.start()))
+        points = (
+            adaptive_steps(motion, w, duration, every, tableau, rtol, atol)
+            if count is None
+            else fixed_steps(motion, w, duration, count, every, tableau)
+        )
+        units = (system.time_unit, system.state_unit, system.energy_unit)
+        name = "free" if nudge is None else "nudged"
+        recorder = Recorder(units) if out is None else TrajectoryWriter(out, name, units)
+        with recorder:
+            peak = torch.zeros(x.shape[0], dtype=torch.float64, device=x.device)
+            for time, w, velocity in _reported(points, duration, progress):
+                moment = motion.observe(w, velocity)
+                recorder.append(Point(time, *moment))
+                peak = torch.maximum(peak, moment.residual.double())
+                if stop_when_settled and bool((moment.residual <= stop_when_settled * peak).all()):
+                    break
+            return recorder.finish()
 
 
-def _step(phase: Phase, z: State, force: State, dt: float, tableau: Tableau) -> State:
-    slopes = [force]
-    for row in tableau.stages[1:]:
-        trial = z
-        for a, k in zip(row, slopes, strict=True):
-            if a:
-                trial = tuple(s + dt * a * f for s, f in zip(trial, k, strict=True))
-        slopes.append(phase.force(phase.project(trial)))
-    for b, k in zip(tableau.weights, slopes, strict=True):
-        z = tuple(s + dt * b * f for s, f in zip(z, k, strict=True))
-    return phase.project(z)
+def _check_options(
+    system: EnergySystem,
+    duration: float,
+    steps: int | None,
+    method: str,
+    rtol: float,
+    atol: float,
+    every: int,
+    settled: float | None,
+) -> int | None:
+    """Number of equal steps, None for steps chosen by tolerance; InputError for a bad option."""
+    if not (isinstance(duration, int | float) and 0 < duration < math.inf):
+        raise argument_error("duration", "be a positive number", duration)
+    if method not in TABLEAUS:
+        raise unknown_name("method", method, TABLEAUS)
+    for name, value in (("rtol", rtol), ("atol", atol)):
+        if not (isinstance(value, int | float) and 0 < value < math.inf):
+            raise argument_error(name, "be a positive number", value)
+    if not isinstance(every, int) or isinstance(every, bool) or every < 1:
+        raise argument_error("every", "be an integer of at least 1", every)
+    if settled is not None and not (isinstance(settled, int | float) and 0 < settled < 1):
+        raise argument_error("stop_when_settled", "be a number between 0 and 1", settled)
+    if steps is None:
+        if TABLEAUS[method].adaptive:
+            return None
+        if 20 * duration / system.time_constant > MOST_STEPS:
+            raise argument_error(
+                "duration",
+                f"be within {MOST_STEPS // 20:.0e} time constants of {system.time_constant:g} {system.time_unit}, "
+                "unless steps are given",
+                f"{duration:g}",
+            )
+        return max(1, math.ceil(20 * duration / system.time_constant))
+    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+        raise argument_error("steps", "be an integer of at least 1", steps)
+    return steps
+
+
+def _reported(points: Points, duration: float, progress: Progress) -> Iterator[tuple[float, State, State]]:
+    """The points, with word of how far they have come."""
+    told = 0
+    with progress.task("simulating", TICKS) as advance:
+        for point in points:
+            due = int(TICKS * point[0] / duration)
+            if due > told:
+                advance(due - told, time=point[0])
+                told = due
+            yield point

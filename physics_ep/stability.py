@@ -35,7 +35,7 @@ def curvature_limit(
     base : Phase
         At the free state, balanced.
     force : float
-        Size of the force, in units of the cost's gradient.
+        Size of the force, in units of the system's `residual_scale`.
     iterations : int
         At most (the number of outputs suffices); it stops when the estimate changes by less than 0.5 %.
 
@@ -44,6 +44,7 @@ def curvature_limit(
     float
         Largest over the converged examples of the batch; 0 if nothing responds.
     """
+    push = force * system.residual_scale
     outputs = system.outputs(free.state)
     generator = torch.Generator().manual_seed(0)
     v = torch.randn(outputs.shape, generator=generator, dtype=torch.float64).to(outputs)
@@ -58,13 +59,13 @@ def curvature_limit(
             v = v - (b * v).sum(1, keepdim=True) * b
         basis.append(v / v.norm(dim=1, keepdim=True).clamp_min(tiny))
         pulls.append(cost.curvature(outputs, y, basis[-1]))
-        phase = base.nudged(Nudge(OutputForce(), pulls[-1], force))
+        phase = base.nudged(Nudge(OutputForce(), pulls[-1], push))
         found = solve(phase, solver=solver, tolerance=1e-4 * force)
         assert found.displacement is not None
         good = good & found.converged
         if not bool(good.any()):
             raise NotConverged(found, "The response to a small force on the outputs")
-        v = system.outputs(found.displacement) / force
+        v = system.outputs(found.displacement) / push
         responses.append(v)
         values = _ritz_values(torch.stack(basis, 1), torch.stack(pulls, 1), torch.stack(responses, 1))
         largest = float(values[good].max())

@@ -7,7 +7,7 @@ Layout::
     /metrics/NAME         one value an epoch
     /weights/NAME         state_dict of the system
     /resume               optimizer, scheduler and random state, to go on from here
-    /trajectories/PHASE   time, state_0, state_1, ..., energy, residual
+    /trajectories/PHASE   time, state_0, state_1, ..., internal_0, ..., energy, residual
 
 Datasets carry `units` and `description`. A file is written beside its place and then takes it (`files.replacing`),
 so that it is always complete. Nothing in it is ever executed: tensors are arrays, all else is JSON.
@@ -37,7 +37,7 @@ from .registry import ROOT
 
 if TYPE_CHECKING:
     from .config import Config
-    from .dynamics import Trajectory
+    from .trajectories import Trajectory
 
 FORMAT = "physics-ep run"
 FORMAT_VERSION = 1
@@ -168,7 +168,7 @@ def write_run(path: str | os.PathLike[str], run: Run) -> None:
 
 
 def open_run(path: str | os.PathLike[str]) -> Run:
-    """Read a run file.
+    """Read a run file, or the parts of one that is not complete yet (`physics_ep.trajectories`).
 
     Parameters
     ----------
@@ -185,6 +185,10 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     """
     path = Path(path)
     if not path.is_file():
+        from .trajectories import parts_folder, read_parts
+
+        if parts_folder(path).is_dir():
+            return read_parts(path)
         raise argument_error("path", "be a run file", f"{str(path)!r}, which is no file")
     try:
         with h5py.File(path, "r") as file:
@@ -343,21 +347,27 @@ def _unpack(tree: Any, group: h5py.Group) -> Any:
 
 
 def _write_trajectory(group: h5py.Group, trajectory: Trajectory) -> None:
-    _write(group, "time", Quantity(_array(trajectory.time), "time constants", "time of each row, (T,)"))
-    for k, block in enumerate(trajectory.state):
-        _write(group, f"state_{k}", Quantity(_array(block), "state units", f"block {k} of the state, (T, B, ...)"))
-    _write(group, "energy", Quantity(_array(trajectory.energy), "energy units", "energy, nudge included, (T, B)"))
-    _write(group, "residual", Quantity(_array(trajectory.residual), "1", "dimensionless force, (T, B)"))
+    course = trajectory
+    _write(group, "time", Quantity(_array(course.time), course.time_unit, "time of each row, (T,)"))
+    for name, blocks in (("state", course.state), ("internal", course.internal)):
+        for k, block in enumerate(blocks):
+            meaning = f"block {k} of the {name} variables, (T, B, ...)"
+            _write(group, f"{name}_{k}", Quantity(_array(block), course.state_unit, meaning))
+    _write(group, "energy", Quantity(_array(course.energy), course.energy_unit, "energy, nudge included, (T, B)"))
+    _write(group, "residual", Quantity(_array(course.residual), "1", "dimensionless force, (T, B)"))
 
 
 def _read_trajectory(group: h5py.Group) -> Trajectory:
-    from .dynamics import Trajectory
+    from .trajectories import Trajectory, stored
 
-    blocks = sum(name.startswith("state_") for name in group)
-    held = _tensors(group)
+    def blocks(name: str) -> tuple[torch.Tensor, ...]:
+        return tuple(stored(group[f"{name}_{k}"]) for k in range(sum(key.startswith(f"{name}_") for key in group)))
+
     return Trajectory(
-        time=held["time"],
-        state=tuple(held[f"state_{k}"] for k in range(blocks)),
-        energy=held["energy"],
-        residual=held["residual"],
+        stored(group["time"]),
+        blocks("state"),
+        stored(group["energy"]),
+        stored(group["residual"]),
+        blocks("internal"),
+        *(str(group[name].attrs["units"]) for name in ("time", "state_0", "energy")),
     )

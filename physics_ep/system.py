@@ -18,7 +18,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -26,6 +26,9 @@ from torch import nn
 from .equilibrium import State
 from .errors import all_finite, argument_error
 from .nudging import Nudge
+
+if TYPE_CHECKING:
+    from .motion import Motion
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,13 @@ class EnergySystem(nn.Module):
         The force that counts as 1 in `Equilibrium.residual`, in `residual_unit`.
     residual_unit : str
         SI unit of the force, or 'state units'.
+    state_unit, energy_unit, time_unit : str
+        Units of the state, of the energy and of time in `simulate`.
+    time_constant : float
+        Time in which the fastest part of the system moves by itself, in `time_unit`: default steps count in it.
+    nudge_scale : float
+        Nudging strength that counts as 1, in the unit of the energy over that of the cost: tolerances are held to
+        beta / nudge_scale.
     default_solver : str
         What `solver=None` means: 'gradient_flow', 'coordinate' or 'anderson'.
     default_max_iterations : int
@@ -60,6 +70,11 @@ class EnergySystem(nn.Module):
 
     residual_scale: float = 1.0
     residual_unit: str = "state units"
+    state_unit: str = "state units"
+    energy_unit: str = "energy units"
+    time_unit: str = "time constants"
+    time_constant: float = 1.0
+    nudge_scale: float = 1.0
     default_solver: str = "gradient_flow"
     default_max_iterations: int = 2000
     default_oracle: str = "implicit"
@@ -268,6 +283,12 @@ class Phase:
     def residual(self, force: State) -> torch.Tensor:
         """Largest component of a force, (B,), over the residual scale."""
         return largest(force) / self.system.residual_scale
+
+    def motion(self) -> Motion:
+        """How this phase moves in time (`simulate`). Default: gradient flow."""
+        from .motion import Motion
+
+        return Motion(self)
 
     def interface(self, z: State) -> State:
         """The blocks from which a sweep computes all others."""

@@ -1,0 +1,74 @@
+"""How a phase moves in time: what an integrator integrates, and what is recorded of it.
+
+A `Phase` knows where its equilibrium lies; a `Motion` knows how the system gets there. The default is gradient
+flow, ds/dt = -dF/ds within the bounds. A system whose state follows from other variables (voltages on capacitors,
+say) returns its own subclass from `Phase.motion`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from .equilibrium import State
+
+if TYPE_CHECKING:
+    from .integrators import Tableau
+    from .system import Phase
+
+
+class Moment(NamedTuple):
+    """What a trajectory records at one time.
+
+    Attributes
+    ----------
+    state : tuple of Tensor (B, ...)
+    energy : Tensor (B,)
+        F = E + beta C.
+    residual : Tensor (B,)
+        Largest component of the force over the system's `residual_scale`.
+    internal : tuple of Tensor (B, ...)
+        The variables that are integrated, where they are not the state; else empty.
+    """
+
+    state: State
+    energy: torch.Tensor
+    residual: torch.Tensor
+    internal: State = ()
+
+
+class Motion:
+    """Gradient flow of one `Phase`, whose unknown z is what moves; subclass it for any other dynamics.
+
+    Parameters
+    ----------
+    phase : Phase
+    """
+
+    def __init__(self, phase: Phase) -> None:
+        self.phase = phase
+
+    def start(self, z: State) -> State:
+        """Variables w to integrate, for a phase that starts at z."""
+        return z
+
+    def velocity(self, w: State) -> State:
+        """dw/dt, over the system's time unit. Examples must not depend on each other."""
+        return self.phase.force(w)
+
+    def inside(self, w: State) -> State:
+        """Nearest w within the bounds."""
+        return self.phase.project(w)
+
+    def observe(self, w: State, velocity: State) -> Moment:
+        """What to record at w, where dw/dt is `velocity`."""
+        return Moment(self.phase.state(w), self.phase.energy(w), self.phase.residual(velocity))
+
+    def advance(self, w: State, velocity: State, tableau: Tableau, dt: float, count: int) -> State:
+        """w after `count` equal steps; override it where compiled code takes many steps at once."""
+        from .integrators import step
+
+        for n in range(count):
+            w = step(self, w, velocity if n == 0 else self.velocity(w), dt, tableau).end
+        return w
