@@ -6,12 +6,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .analog import AnalogHopfieldCircuit
     from .circuit import Circuit
     from .hopfield import ConvHopfieldNetwork, HopfieldNetwork
 
-_HOME = {"Circuit": "circuit", "ConvHopfieldNetwork": "hopfield", "HopfieldNetwork": "hopfield"}
+_HOME = {
+    "AnalogHopfieldCircuit": "analog",
+    "Circuit": "circuit",
+    "ConvHopfieldNetwork": "hopfield",
+    "HopfieldNetwork": "hopfield",
+}
 
-__all__ = ["Circuit", "ConvHopfieldNetwork", "HopfieldNetwork"]
+__all__ = ["AnalogHopfieldCircuit", "Circuit", "ConvHopfieldNetwork", "HopfieldNetwork"]
 
 
 def __getattr__(name: str) -> Any:

@@ -252,7 +252,7 @@ class CircuitPhase(Phase):
         super().__init__(system, inputs, origin, balanced=False)
         self.balanced = balanced
         self._clamped = columns(inputs.x)
-        self._pull = kernels.Pull(np.full(len(system.units), -1), np.empty((0, 0)), np.empty(0))
+        self._pull = kernels.Pull(np.full(len(system.units), -1), np.empty((0, 0)), np.empty((0, 0)))
         if self.origin is not None:
             drive = system.drives(self.origin, inputs.x)
             mismatch = system.respond(drive) - self.origin[0]
@@ -323,7 +323,7 @@ class CircuitPhase(Phase):
         push = beta * (y if self.origin is None or not squared else y - self._anchor[:, at])
         slot = np.full(len(self.system.units), -1)
         slot[at.numpy()] = np.arange(len(at))
-        return kernels.Pull(slot, columns(push), array(1 / (1 + stiffness[:, 0])))
+        return kernels.Pull(slot, columns(push), columns((1 / (1 + stiffness)).expand_as(push)))
 
 
 # -- arrays and arguments ---------------------------------------------------------------------------------------

@@ -166,7 +166,7 @@ class Pull(NamedTuple):
     slot : int64 array (n_free,)
         Row of `push` for an output node, -1 for any other.
     push : float64 array (n_out, B)
-    ease : float64 array (B,)
+    ease : float64 array (n_out, B)
     """
 
     slot: Array
@@ -272,8 +272,8 @@ def sweep(
             for b in range(m):
                 was, now = shared[b] + before[b], shared[b] + after[b]
                 if slot >= 0:
-                    was = (was + pull.push[slot, lo + b]) * pull.ease[lo + b]
-                    now = (now + pull.push[slot, lo + b]) * pull.ease[lo + b]
+                    was = (was + pull.push[slot, lo + b]) * pull.ease[slot, lo + b]
+                    now = (now + pull.push[slot, lo + b]) * pull.ease[slot, lo + b]
                 gap[lo + b, i] = response(unit, was) - here[b]
                 new[i, b] = response(unit, now)
         for b in range(m):
@@ -347,8 +347,8 @@ def displaced_sweep(
             for b in range(m):
                 was, now = shared[b] + before[b], shared[b] + after[b]
                 if slot >= 0:
-                    was = (was + pull.push[slot, lo + b]) * pull.ease[lo + b]
-                    now = (now + pull.push[slot, lo + b]) * pull.ease[lo + b]
+                    was = (was + pull.push[slot, lo + b]) * pull.ease[slot, lo + b]
+                    now = (now + pull.push[slot, lo + b]) * pull.ease[slot, lo + b]
                 a, r = anchor[i, lo + b], mismatch[i, lo + b]
                 gap[lo + b, i] = difference(unit, a, was) + r - here[b]
                 new[i, b] = difference(unit, a, now) + r
