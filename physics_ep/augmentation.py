@@ -35,7 +35,39 @@ def shift(images: torch.Tensor, generator: torch.Generator, reach: int = 1) -> t
     return pad(images, (reach,) * 4)[which, channel, down, right]
 
 
-AUGMENTATIONS: dict[str, Callable[[torch.Tensor, torch.Generator], torch.Tensor]] = {"shift": shift}
+def flip(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Mirror each image, left to right, with probability one half.
+
+    Parameters
+    ----------
+    images : Tensor (B, channels, rows, columns)
+    generator : torch.Generator
+        On the CPU.
+
+    Returns
+    -------
+    Tensor (B, channels, rows, columns)
+    """
+    turned = torch.randint(0, 2, (len(images), 1, 1, 1), generator=generator).to(images.device)
+    return torch.where(turned == 1, images.flip(3), images)
+
+
+def crop(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Cut each image at random from itself with four zeros around (He 2016, section 4.2): `shift` by up to four."""
+    return shift(images, generator, reach=4)
+
+
+def flip_crop(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Flip, then crop: the usual augmentation of CIFAR."""
+    return crop(flip(images, generator), generator)
+
+
+AUGMENTATIONS: dict[str, Callable[[torch.Tensor, torch.Generator], torch.Tensor]] = {
+    "shift": shift,
+    "flip": flip,
+    "crop": crop,
+    "flip-crop": flip_crop,
+}
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""Data sets: the 8x8 digits that ship with the package, and MNIST and Fashion-MNIST from a folder.
+"""Data sets: the 8x8 digits that ship with the package; MNIST, Fashion-MNIST and CIFAR from a folder.
 
-To add one, write a function (section) -> Dataset and put it into `DATASETS`.
+To add one, write a function (section, progress) -> Dataset and put it into `DATASETS`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import numpy as np
 import torch
 
 from .augmentation import Augmentation
+from .cifar import VARIANTS, find_cifar, read_cifar
 from .errors import InputError, argument_error, unknown_name
 from .idx import damaged, read_idx
+from .progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from .config import DataSection
@@ -33,7 +35,8 @@ class Dataset:
     ----------
     name : str
     train_x, test_x : Tensor (N, ...)
-        Inputs, dimensionless; images are (N, channels, rows, columns) with grey levels in [0, 1].
+        Inputs, dimensionless; images are (N, channels, rows, columns) with grey levels in [0, 1], or colours from
+        which the training set's mean is subtracted, in units of its standard deviation.
     train_y, test_y : Tensor (N,) of int64
         Class indices in [0, n_classes).
     n_classes : int
@@ -139,12 +142,14 @@ FASHION_MNIST = Files(
 SOURCES = {"mnist": MNIST, "fashion-mnist": FASHION_MNIST}
 
 
-def load_dataset(section: DataSection) -> Dataset:
+def load_dataset(section: DataSection, progress: Progress = SILENT) -> Dataset:
     """Load the data set of a config's [data] section.
 
     Parameters
     ----------
     section : DataSection
+    progress : Progress
+        Of what takes long: decoding images.
 
     Returns
     -------
@@ -158,7 +163,7 @@ def load_dataset(section: DataSection) -> Dataset:
     """
     if section.name not in DATASETS:
         raise unknown_name("data.name", section.name, DATASETS)
-    data = DATASETS[section.name](section)
+    data = DATASETS[section.name](section, progress)
     train, test = section.train_examples, section.test_examples
     _at_most("data.train_examples", train, len(data.train_x))
     _at_most("data.test_examples", test, len(data.test_x))
@@ -180,7 +185,7 @@ def load_dataset(section: DataSection) -> Dataset:
     )
 
 
-def digits(section: DataSection | None = None) -> Dataset:
+def digits(section: DataSection | None = None, progress: Progress = SILENT) -> Dataset:
     """The 1797 real 8x8 digits that ship with the package: 1437 to train, 360 to test (see data/README.md)."""
     with (files("physics_ep") / "data" / "digits.npz").open("rb") as file:
         held = np.load(file, allow_pickle=False)
@@ -191,20 +196,32 @@ def digits(section: DataSection | None = None) -> Dataset:
     return Dataset("digits", x[~chosen], y[~chosen], x[chosen], y[chosen], n_classes=10)
 
 
-def mnist(section: DataSection) -> Dataset:
+def mnist(section: DataSection, progress: Progress = SILENT) -> Dataset:
     """MNIST: 60000 to train, 10000 to test, 28x28 (LeCun, Cortes and Burges)."""
     return _idx_dataset("mnist", section)
 
 
-def fashion_mnist(section: DataSection) -> Dataset:
+def fashion_mnist(section: DataSection, progress: Progress = SILENT) -> Dataset:
     """Fashion-MNIST: 60000 to train, 10000 to test, 28x28 (Xiao, Rasul and Vollgraf 2017)."""
     return _idx_dataset("fashion-mnist", section)
 
 
-DATASETS: dict[str, Callable[[DataSection], Dataset]] = {
+def cifar10(section: DataSection, progress: Progress = SILENT) -> Dataset:
+    """CIFAR-10: 50000 to train, 10000 to test, 32x32 in colour, 10 classes (see `cifar`)."""
+    return _cifar_dataset("cifar10", section, progress)
+
+
+def cifar100(section: DataSection, progress: Progress = SILENT) -> Dataset:
+    """CIFAR-100: 50000 to train, 10000 to test, 32x32 in colour, 100 fine classes (see `cifar`)."""
+    return _cifar_dataset("cifar100", section, progress)
+
+
+DATASETS: dict[str, Callable[[DataSection, Progress], Dataset]] = {
     "digits": digits,
     "mnist": mnist,
     "fashion-mnist": fashion_mnist,
+    "cifar10": cifar10,
+    "cifar100": cifar100,
 }
 
 
@@ -232,12 +249,46 @@ def data_folder(folder: str | os.PathLike[str] | None, names: tuple[str, ...] = 
 
 def locate(name: str, folder: str | os.PathLike[str] | None = None) -> str | None:
     """Where a data set lies: 'shipped', its folder, or None if its files are not all there."""
+    if name in VARIANTS:
+        found = find_cifar(name, data_folder(folder))
+        return None if found is None else str(found)
     source = SOURCES.get(name)
     if source is None:
         return "shipped" if name in DATASETS else None
     place = data_folder(folder, source.folders)
     whole = all(_find(place, stem) is not None for stems in PARTS.values() for stem in stems)
     return str(place) if whole else None
+
+
+def _cifar_dataset(name: str, section: DataSection, progress: Progress) -> Dataset:
+    place = data_folder(section.folder)
+    source = find_cifar(name, place)
+    if section.download:
+        raise argument_error("data.download", f"be false for {name}, which is read from your own copy", True)
+    if source is None:
+        where = "no folder was named" if place is None else f"{str(place)!r} has none of them"
+        if place is not None and not place.exists():
+            where = f"{str(place)!r} is no folder and no archive"
+        variant = VARIANTS[name]
+        raise InputError(
+            f"Data set {name!r} was not found: {where}. Give a folder with --data or {ENVIRONMENT} that holds "
+            f"{variant.archive} (or its files), train/CLASS/*.jpg and test/CLASS/*.jpg, or a tar archive of these."
+        )
+    found = read_cifar(name, source, progress)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (VARIANTS[name].mean, VARIANTS[name].std))
+
+    def scaled(images: np.ndarray) -> torch.Tensor:
+        # In place: 60000 images take 0.7 GB.
+        return torch.from_numpy(images.astype(np.float32)).div_(255).sub_(mean).div_(std)
+
+    return Dataset(
+        name,
+        train_x=scaled(found.train_x),
+        train_y=torch.from_numpy(found.train_y),
+        test_x=scaled(found.test_x),
+        test_y=torch.from_numpy(found.test_y),
+        n_classes=VARIANTS[name].n_classes,
+    )
 
 
 def _idx_dataset(name: str, section: DataSection) -> Dataset:

@@ -174,7 +174,7 @@ def train(
     if previous is not None:
         count = int(previous.attributes["threads"])
     system = new_system(settings)
-    examples = data if isinstance(data, Dataset) else load_dataset(settings.data)
+    examples = data if isinstance(data, Dataset) else load_dataset(settings.data, progress)
     require_memory(bytes_needed(examples, system, torch_dtype), torch_device)
     examples = examples.to(torch_device, torch_dtype)
     system.to(torch_device, torch_dtype)
