@@ -129,6 +129,8 @@ class EquilibriumPropagation:
         if on_unconverged not in ON_UNCONVERGED:
             raise unknown_name("on_unconverged", on_unconverged, ON_UNCONVERGED)
         self.cost = cost
+        self.pull = cost
+        """What nudged phases add to the energy: the cost, but for rules that are no gradient of it."""
         self.scheme = centered() if scheme is None else scheme_from_name(scheme)
         self.auto = beta == "auto"
         self.beta = math.nan if self.auto else check_beta(beta)
@@ -269,7 +271,7 @@ class EquilibriumPropagation:
         nudges = {}
         for i in self.scheme.relaxed():
             strength = self.beta * self.scheme.nodes[i]
-            nudges[i] = Nudge(self.cost, y, strength if signs is None else strength * signs)
+            nudges[i] = Nudge(self.pull, y, strength if signs is None else strength * signs)
         stack = base.stacked(list(nudges.values())) if len(nudges) > 1 else None
         if stack is not None:
             start = None
@@ -367,7 +369,7 @@ class EquilibriumPropagation:
         if not mirrored:
             return 0.0
         i, j = mirrored[0]
-        phase = base.nudged(Nudge(self.cost, y, self.beta * self.scheme.nodes[i]))
+        phase = base.nudged(Nudge(self.pull, y, self.beta * self.scheme.nodes[i]))
         found = solve(phase, solver=self.solver, tolerance=tolerance, max_iterations=self.max_iterations)
         known = phases[j].displacement
         assert known is not None
