@@ -129,6 +129,7 @@ def test_contrast_is_the_difference_of_energy_gradients():
         assert torch.allclose(got["bias"], weight @ (low - s - plus), rtol=0, atol=1e-14)
 
 
+@mpmath.workdps(40)
 def test_contrast_keeps_its_digits():
     """A difference of products would lose nine of sixteen digits at displacements of 1e-9."""
     case = RandomGraph()
