@@ -40,6 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(status if isinstance(status, int) else 0)
     except KeyboardInterrupt:
         _end("interrupted", INTERRUPTED)
+    except SystemExit as stop:
+        # typer ends Ctrl-C with the status alone.
+        if stop.code == INTERRUPTED:
+            _end("interrupted", INTERRUPTED)
+        raise
     except BrokenPipeError:
         # The reader (head, less) has gone; say nothing, and keep Python from saying it at exit.
         sys.stderr.close()

@@ -65,7 +65,7 @@ class Report:
 
         table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
         for k, column in enumerate(columns):
-            table.add_column(column, justify="left" if k == 0 else "right", overflow="fold")
+            table.add_column(column, justify="left" if k == 0 else "right", overflow="fold", no_wrap=k == 0)
         for row in rows:
             table.add_row(*row)
         Console(highlight=False, markup=False).print(table)
