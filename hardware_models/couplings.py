@@ -5,24 +5,22 @@ phase. All couplings answer to the same names, so that dense and convolutional l
 
     forward(s, route) = W s,   drive(s) = (W s + b, route),   transpose(s, route) = W^T s,   contrast(...)
 
-A *route* is which entries a max pooling picked, (B, pooled positions, channels); all other couplings have None.
+Bound convolutions and readouts are `maps`. A *route* is which entries a max pooling picked, (B, pooled positions,
+channels); all other couplings have None.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, max_pool2d, pad
+from torch.nn.functional import avg_pool2d, pad
 from torch.nn.grad import conv2d_weight
 
-POOLINGS = ("average", "max")
-POOL = 2
-"""Side and stride of a pooling window."""
+from .maps import POOL, Filter, Product, Route, channels_last, pixels_first, product, unpooled
 
-Route = torch.Tensor | None
+POOLINGS = ("average", "max")
 
 
 class Dense(nn.Module):
@@ -30,9 +28,7 @@ class Dense(nn.Module):
 
     Parameters
     ----------
-    pre : int or (channels, rows, columns)
-        Units of the layer below; images are taken flat, channels first.
-    n_out : int
+    n_in, n_out : int
     gain : float
         Weights start uniform in +-gain / sqrt(n_in), biases at 0.
     generator : torch.Generator
@@ -45,10 +41,8 @@ class Dense(nn.Module):
 
     routed = False
 
-    def __init__(self, pre: int | tuple[int, ...], n_out: int, gain: float, generator: torch.Generator) -> None:
+    def __init__(self, n_in: int, n_out: int, gain: float, generator: torch.Generator) -> None:
         super().__init__()
-        self.image = pre if isinstance(pre, tuple) and len(pre) == 3 else None
-        n_in = pre if isinstance(pre, int) else math.prod(pre)
         self.weight = nn.Parameter(_uniform((n_out, n_in), gain / math.sqrt(n_in), generator))
         self.bias = nn.Parameter(torch.zeros(n_out))
 
@@ -60,10 +54,7 @@ class Dense(nn.Module):
         """W s, (B, n_out)."""
         if s.is_complex():
             return torch.complex(self.forward(s.real), self.forward(s.imag))
-        s = s if self.image is None else s.flatten(1)
-        few, many = self.weight.shape
-        # A product with few columns is slow in BLAS; with few rows it is not.
-        return (self.weight @ s.t()).t() if 8 * few <= many else s @ self.weight.t()
+        return product(s, self.weight)
 
     def drive(self, s: torch.Tensor) -> tuple[torch.Tensor, Route]:
         """W s + b, (B, n_out), and no route."""
@@ -73,19 +64,14 @@ class Dense(nn.Module):
         """W s + b, (B, n_out), in one product."""
         if s.is_complex():
             return self.forward(s) + self.bias
-        return torch.addmm(self.bias, s if self.image is None else s.flatten(1), self.weight.t())
+        return torch.addmm(self.bias, s, self.weight.t())
 
     def transpose(self, s: torch.Tensor, route: Route = None, onto: torch.Tensor | None = None) -> torch.Tensor:
-        """W^T s, (B, n_in) or (B, channels, rows, columns); added to `onto`, if given."""
+        """W^T s, (B, n_in); added to `onto`, if given."""
         if s.is_complex():
             back = torch.complex(s.real @ self.weight, s.imag @ self.weight)
-        elif self.image is None and onto is not None:
-            return torch.addmm(onto, s, self.weight)
-        else:
-            back = s @ self.weight
-        if self.image is not None:
-            back = channels_last(back.view(-1, *self.image))
-        return back if onto is None else onto + back
+            return back if onto is None else onto + back
+        return s @ self.weight if onto is None else torch.addmm(onto, s, self.weight)
 
     def contrast(
         self,
@@ -102,13 +88,54 @@ class Dense(nn.Module):
         """
         if e_post.is_complex():
             return _real_contrast(self, e_post, m_post, e_pre, m_pre, route)
-        if self.image is not None:
-            m_pre = m_pre.flatten(1)
-            e_pre = None if e_pre is None else e_pre.flatten(1)
         weight = e_post.t() @ m_pre
         if e_pre is not None:
             weight = torch.addmm(weight, m_post.t(), e_pre)
         return weight, e_post.sum(0)
+
+
+class Readout(Dense):
+    """Dense coupling from an image to a layer of n_out units.
+
+    Parameters
+    ----------
+    pre : (channels, rows, columns)
+        Of the layer below; the weight's columns take it flat, channels first.
+    n_out : int
+    gain, generator
+        As of `Dense`.
+    """
+
+    def __init__(self, pre: tuple[int, int, int], n_out: int, gain: float, generator: torch.Generator) -> None:
+        super().__init__(math.prod(pre), n_out, gain, generator)
+        self.pre = pre
+
+    def bound(self) -> Product:  # type: ignore[override]
+        """The map of the present weights, with their columns in the order of images in memory."""
+        return Product(pixels_first(self.weight.unflatten(1, self.pre)).flatten(1), self.bias, self.pre)
+
+    def forward(self, s: torch.Tensor, route: Route = None) -> torch.Tensor:
+        """W s, (B, n_out)."""
+        return super().forward(s.flatten(1))
+
+    def biased(self, s: torch.Tensor, route: Route = None) -> torch.Tensor:
+        """W s + b, (B, n_out)."""
+        return super().biased(s.flatten(1)) if not s.is_complex() else self.forward(s) + self.bias
+
+    def transpose(self, s: torch.Tensor, route: Route = None, onto: torch.Tensor | None = None) -> torch.Tensor:
+        """W^T s, (B, *pre); added to `onto`, if given."""
+        return self.bound().transpose(s, route, onto)
+
+    def contrast(
+        self,
+        e_post: torch.Tensor,
+        m_post: torch.Tensor,
+        e_pre: torch.Tensor | None,
+        m_pre: torch.Tensor,
+        route: Route = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `Dense.contrast`."""
+        return super().contrast(e_post, m_post, None if e_pre is None else e_pre.flatten(1), m_pre.flatten(1))
 
 
 class Convolution(nn.Module):
@@ -207,108 +234,6 @@ class Convolution(nn.Module):
         # The transpose of averaging the kernel over the pooling window.
         weight = weight if stride == 1 else avg_pool2d(weight, POOL, stride=1)
         return weight.contiguous(), bias
-
-
-@dataclass(frozen=True)
-class Filter:
-    """A `Convolution` with its kernel made ready.
-
-    Attributes
-    ----------
-    kernel : Tensor (channels, channels below, size, size)
-        Averaged over the pooling window if there is average pooling.
-    bias : Tensor (channels,)
-    pre, post : (channels, rows, columns)
-    stride, padding : int
-    routed : bool
-    """
-
-    kernel: torch.Tensor
-    bias: torch.Tensor
-    pre: tuple[int, int, int]
-    post: tuple[int, int, int]
-    stride: int
-    padding: int
-    routed: bool
-
-    def forward(self, s: torch.Tensor, route: Route = None) -> torch.Tensor:
-        """P(w * s), (B, *post); the entries of `route`, if given, in place of the greatest."""
-        if s.is_complex():
-            return torch.complex(self.forward(s.real, route), self.forward(s.imag, route))
-        return self._pooled(conv2d(s, self.kernel, None, self.stride, self.padding), route)
-
-    def drive(self, s: torch.Tensor) -> tuple[torch.Tensor, Route]:
-        """P(w * s) + b, (B, *post), and where the greatest entries are."""
-        if not self.routed:
-            return self.biased(s), None
-        maps = conv2d(s, self.kernel, self.bias, self.stride, self.padding)
-        top, where = max_pool2d(maps, POOL, return_indices=True)
-        return channels_last(top), rows_of(where)
-
-    def biased(self, s: torch.Tensor, route: Route = None) -> torch.Tensor:
-        """P(w * s) + b, (B, *post)."""
-        if s.is_complex():
-            return self.forward(s, route) + self.bias[:, None, None]
-        return self._pooled(conv2d(s, self.kernel, self.bias, self.stride, self.padding), route)
-
-    def transpose(self, s: torch.Tensor, route: Route = None, onto: torch.Tensor | None = None) -> torch.Tensor:
-        """Its transpose on s (B, *post): (B, *pre); added to `onto`, if given."""
-        if s.is_complex():
-            back = torch.complex(self.transpose(s.real, route), self.transpose(s.imag, route))
-        else:
-            if route is not None:
-                s = unpooled(s, route, self.pre[1:])
-            # The row or column that pooling drops.
-            spare = [n % self.stride for n in self.pre[1:]]
-            back = conv_transpose2d(s, self.kernel, None, self.stride, self.padding, spare)
-        return back if onto is None else back.add_(onto)
-
-    def misrouting(self, old: torch.Tensor, new: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
-        """Bound (B,) on the change of W^T s, s (B, *post), when the route changes from old to new."""
-        moved = (rows_of(s).abs() * (old != new)).flatten(1).amax(1)
-        # An entry of W^T s meets each tap of each channel once.
-        return moved * self.kernel.abs().sum((0, 2, 3)).amax()
-
-    def _pooled(self, maps: torch.Tensor, route: Route) -> torch.Tensor:
-        if not self.routed:
-            return channels_last(maps)
-        if route is None:
-            return channels_last(max_pool2d(maps, POOL))
-        return images_of(rows_of(maps).gather(1, route), self.post[1:])
-
-
-def channels_last(images: torch.Tensor) -> torch.Tensor:
-    """The same images (B, C, H, W) with the channels of a pixel side by side in memory.
-
-    Convolutions and poolings on the CPU are several times faster so.
-    """
-    return images.contiguous(memory_format=torch.channels_last)
-
-
-def pixels_first(block: torch.Tensor) -> torch.Tensor:
-    """(B, C, H, W) as (B, H, W, C), which a solver flattens without a copy; other blocks as they are."""
-    return block.permute(0, 2, 3, 1) if block.ndim == 4 else block
-
-
-def channels_first(block: torch.Tensor) -> torch.Tensor:
-    """Inverse of `pixels_first`."""
-    return block.permute(0, 3, 1, 2) if block.ndim == 4 else block
-
-
-def rows_of(images: torch.Tensor) -> torch.Tensor:
-    """(B, C, H, W) as (B, H W, C): a view of images with their channels last in memory."""
-    return pixels_first(images).flatten(1, 2)
-
-
-def images_of(rows: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
-    """Inverse of `rows_of`, for images of size (H, W)."""
-    return channels_first(rows.unflatten(1, size))
-
-
-def unpooled(s: torch.Tensor, route: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
-    """Pooled entries s (B, C, h, w) put back where a route took them from, zeros elsewhere: (B, C, *size)."""
-    flat = s.new_zeros(s.shape[0], math.prod(size), s.shape[1])
-    return images_of(flat.scatter_(1, route, rows_of(s)), size)
 
 
 def _real_contrast(

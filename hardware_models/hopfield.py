@@ -10,9 +10,10 @@ import torch
 
 from physics_ep.errors import argument_error, unknown_name
 
-from .couplings import POOL, POOLINGS, Convolution, Dense
+from .couplings import POOLINGS, Convolution, Dense, Readout
 from .laws import UNITS
 from .layered import OUTPUT_UNITS, Layered
+from .maps import POOL
 
 if TYPE_CHECKING:
     from .circuit import Circuit
@@ -181,7 +182,7 @@ class ConvHopfieldNetwork(Layered):
             layers.append(layer)
             image = layer.post
             shapes.append(image)
-        layers.append(Dense(image, n_out, gain, generator))
+        layers.append(Readout(image, n_out, gain, generator))
         super().__init__([*shapes, (n_out,)], layers, activation, output_activation)
 
 

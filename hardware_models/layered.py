@@ -30,8 +30,9 @@ from physics_ep.errors import InputError, argument_error
 from physics_ep.nudging import Nudge
 from physics_ep.system import EnergySystem, Inputs, Phase, largest
 
-from .couplings import Convolution, Dense, Filter, Route, channels_first, channels_last, pixels_first
+from .couplings import Convolution, Dense
 from .laws import UNITS
+from .maps import Filter, Route, channels_first, channels_last, pixels_first
 
 OUTPUT_UNITS = ("linear", "hard_sigmoid")
 

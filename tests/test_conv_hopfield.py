@@ -8,7 +8,7 @@ import json
 import pytest
 import torch
 
-from hardware_models import ConvHopfieldNetwork, HopfieldNetwork, couplings
+from hardware_models import ConvHopfieldNetwork, HopfieldNetwork, couplings, maps
 from physics_ep import CrossEntropy, EquilibriumPropagation, Nudge, SquaredError, centered, positive, relax
 from physics_ep.cli import main
 from physics_ep.cost import Cost
@@ -244,13 +244,13 @@ def test_a_sweep_does_the_work_it_must(pooling: str, monkeypatch) -> None:
     x, y = images((1, 16, 16))
     counts = {"conv2d": 0, "conv_transpose2d": 0}
     for name in counts:
-        right = getattr(couplings, name)
+        right = getattr(maps, name)
 
         def counted(*args, name=name, right=right):
             counts[name] += 1
             return right(*args)
 
-        monkeypatch.setattr(couplings, name, counted)
+        monkeypatch.setattr(maps, name, counted)
 
     def cost_of(phase, sweeps: int) -> tuple[int, int]:
         counts.update(conv2d=0, conv_transpose2d=0)
