@@ -9,18 +9,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .circuit import CircuitTransients, circuit_transients, draw_transients
     from .dynamics import HopfieldDynamics, draw_dynamics, hopfield_dynamics
     from .gradients import ErrorCurves, draw_errors, estimator_error, precision_error
     from .style import save
     from .training import LearningCurve, draw_learning_curve, learning_curve
 
 _HOME = {
+    "CircuitTransients": "circuit",
     "ErrorCurves": "gradients",
     "HopfieldDynamics": "dynamics",
     "LearningCurve": "training",
+    "circuit_transients": "circuit",
     "draw_dynamics": "dynamics",
     "draw_errors": "gradients",
     "draw_learning_curve": "training",
+    "draw_transients": "circuit",
     "estimator_error": "gradients",
     "hopfield_dynamics": "dynamics",
     "learning_curve": "training",
@@ -29,12 +33,15 @@ _HOME = {
 }
 
 __all__ = [
+    "CircuitTransients",
     "ErrorCurves",
     "HopfieldDynamics",
     "LearningCurve",
+    "circuit_transients",
     "draw_dynamics",
     "draw_errors",
     "draw_learning_curve",
+    "draw_transients",
     "estimator_error",
     "hopfield_dynamics",
     "learning_curve",

@@ -122,6 +122,22 @@ def _dynamics(request: Request) -> Drawn:
     return Drawn(draw_dynamics(data), asdict(data))
 
 
+def _circuit(request: Request) -> Drawn:
+    from .circuit import circuit_transients, draw_transients
+    from .subjects import fresh_hopfield, trained
+
+    # The circuit is simulated in float64 on the CPU, wherever its network was.
+    subject = (
+        fresh_hopfield("Hopfield network", [48, 32], "tanh", 0.8, examples=1, seed=request.seed)
+        if request.run is None
+        else trained(request.run, examples=1)
+    )
+    with request.progress.task("figure: circuit transients", 1) as advance:
+        data = circuit_transients(subject)
+        advance(1)
+    return Drawn(draw_transients(data), asdict(data))
+
+
 def _estimator(request: Request) -> Drawn:
     from .gradients import draw_errors, estimator_error
     from .subjects import trained
@@ -185,6 +201,9 @@ def _hard(request: Request) -> Subject:
 
 FIGURES: tuple[Entry, ...] = (
     Entry("hopfield_dynamics", "states, energy and residual of a free and two nudged phases", _dynamics),
+    Entry(
+        "circuit_transients", "the analog circuit's volts, energy and power over seconds, free and nudged", _circuit
+    ),
     Entry("estimator_error", "error of EP over beta, every scheme, smooth units and kinks", _estimator),
     Entry("precision", "error of EP over beta in float32 and float64", _precision),
     Entry("learning_curve", "errors, loss, residuals and iterations of a training", _learning),

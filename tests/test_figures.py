@@ -21,6 +21,7 @@ from matplotlib.colors import to_rgb
 
 from figures import style
 from figures.catalogue import FIGURES, Request, draw, find
+from figures.circuit import circuit_transients, draw_transients
 from figures.dynamics import draw_dynamics, hopfield_dynamics
 from figures.gradients import draw_errors, estimator_error, fitted_slope, precision_error
 from figures.subjects import fresh_hopfield, trained
@@ -67,6 +68,7 @@ def drawn(run_file, errors, dynamics, smooth):
     """Every figure of the catalogue, from small data."""
     return {
         "hopfield_dynamics": draw_dynamics(dynamics),
+        "circuit_transients": draw_transients(circuit_transients(smooth)),
         "estimator_error": draw_errors(errors),
         "precision": draw_errors(precision_error(smooth, DECADE)),
         "learning_curve": draw_learning_curve(learning_curve(open_run(run_file))),

@@ -1,0 +1,273 @@
+"""Transients of the analog circuit: volts over seconds, energy, missing current and power, free and nudged."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from physics_ep.dynamics import simulate
+from physics_ep.errors import argument_error
+from physics_ep.nudging import Nudge
+
+from . import style
+from .subjects import Subject
+
+UNITS_SHOWN = 3
+
+CLASSES = {
+    "amplifiers": "from amplifiers",
+    "inputs": "from inputs",
+    "nudge": "from the nudge",
+    "pairs": "heat, conductances",
+    "leaks": "heat, leaks",
+    "capacitors": "into capacitors",
+}
+"""Classes of `hardware_models.power.Power`, as the legend names them; the currents count as inputs."""
+LOOKS = (style.Series(style.BLACK, (0, None), "o"), style.Series(style.GREY, (0, (5, 1.5)), "s"))
+"""Of the free and the nudged phase, where both are in one panel."""
+DECADES = 5
+"""Decades of power and of energy that are shown, below the largest value."""
+
+
+@dataclass(frozen=True)
+class Transient:
+    """One phase of one example; T times, n nodes.
+
+    Attributes
+    ----------
+    beta : float
+        Nudging strength, siemens; 0 for the free phase.
+    time : ndarray (T,)
+        Seconds from the beginning of the phase.
+    volts : tuple of ndarray (T, n)
+        Outputs of the amplifiers, the hidden ones and those of the output layer.
+    energy : ndarray (T,)
+        F = E + beta C, watts.
+    current : ndarray (T,)
+        Largest current that charges a capacitor, amperes.
+    settling_time : float
+        Seconds until that stays under 1 % of its peak; NaN if it does not by the end.
+    power : dict of str to ndarray (T,)
+        Of each class of elements, watts.
+    energies : dict of str to float
+        Integrals of these, joules.
+    """
+
+    beta: float
+    time: np.ndarray
+    volts: tuple[np.ndarray, np.ndarray]
+    energy: np.ndarray
+    current: np.ndarray
+    settling_time: float
+    power: dict[str, np.ndarray]
+    energies: dict[str, float]
+
+
+@dataclass(frozen=True)
+class CircuitTransients:
+    """A free phase from rest, and the nudged phase that follows it.
+
+    Attributes
+    ----------
+    label : str
+    phases : (Transient, Transient)
+        Free, nudged.
+    """
+
+    label: str
+    phases: tuple[Transient, Transient]
+
+
+def circuit_transients(
+    subject: Subject, *, share: float = 0.5, duration: float = 16.0, capacitance: float | None = None
+) -> CircuitTransients:
+    """Simulate the analog circuit of the subject's network on its first example.
+
+    Parameters
+    ----------
+    subject : Subject
+        Its system is a `HopfieldNetwork`, a `Circuit`, or an `AnalogHopfieldCircuit` already.
+    share : float
+        Nudging strength over the circuit's own conductance 1 / (A R).
+    duration : float
+        Of each phase, in units of R C.
+    capacitance : float, optional
+        Farad; default that of `AnalogHopfieldCircuit.from_network`.
+
+    Returns
+    -------
+    CircuitTransients
+
+    Raises
+    ------
+    InputError
+        If the system has no analog circuit.
+    """
+    from hardware_models.analog import FARAD, AnalogHopfieldCircuit
+    from hardware_models.circuit import Circuit
+    from hardware_models.hopfield import HopfieldNetwork
+    from hardware_models.power import power
+
+    system = subject.system
+    if not isinstance(system, HopfieldNetwork | Circuit):
+        raise argument_error("run", "hold a Hopfield network for this figure", type(system).__name__)
+    circuit = (
+        system
+        if isinstance(system, AnalogHopfieldCircuit)
+        else AnalogHopfieldCircuit.from_network(system, capacitance=FARAD if capacitance is None else capacitance)
+    )
+    volt = circuit.supply
+    x, y = volt * subject.x[:1].double().cpu(), volt * subject.y[:1].double().cpu()
+    outputs = circuit.output_columns.numpy()
+    hidden = np.setdiff1d(np.arange(len(circuit.units)), outputs)
+    nudge = Nudge(subject.cost, y, share * circuit.nudge_scale)
+    span, steps = duration * circuit.time_constant, math.ceil(40 * duration)
+    found, start = [], None
+    for given in (None, nudge):
+        course = simulate(circuit, x, span, given, start, steps=steps)
+        start = tuple(s[-1] for s in course.state)
+        volts = course.state[0][:, 0].numpy()
+        drawn = power(circuit, course, x, given)
+        drawn = replace(drawn, inputs=drawn.inputs + drawn.currents)
+        found.append(
+            Transient(
+                beta=0.0 if given is None else float(nudge.beta),  # type: ignore[arg-type]
+                time=course.time.numpy(),
+                volts=(volts[:, hidden], volts[:, outputs]),
+                energy=course.energy[:, 0].detach().numpy(),
+                current=course.residual[:, 0].numpy() * circuit.residual_scale,
+                settling_time=float(course.settling_time[0]),
+                power={name: getattr(drawn, name)[:, 0].detach().numpy() for name in CLASSES},
+                energies={name: float(value[0]) for name, value in drawn.energies().items() if name in CLASSES},
+            )
+        )
+    return CircuitTransients(subject.label, (found[0], found[1]))
+
+
+def draw_transients(data: CircuitTransients) -> Figure:
+    """Upper row: volts of both phases, energy above its end. Lower row: power of both phases, charging current."""
+    free, nudged = data.phases
+    with style.applied():
+        figure, axes = style.new_figure(style.TWO_COLUMNS, 104, 2, 3)
+        time, second = scale(free.time[-1], "s")
+        shown = [np.argsort(-np.abs(v[-1] - v[0]), kind="stable")[:UNITS_SHOWN] for v in nudged.volts]
+        _draw_volts(axes[0, 0], free, shown, time)
+        _draw_volts(axes[0, 1], nudged, shown, time, [v[-1] for v in free.volts])
+        _draw_energy(axes[0, 2], data, time)
+        _draw_power(axes[1, 0], free, time)
+        _draw_power(axes[1, 1], nudged, time)
+        style.same_limits(axes[1, :2])
+        _draw_current(axes[1, 2], data, time)
+        axes[0, 0].set_title("free phase, from rest")
+        axes[0, 1].set_title(f"nudged, $\\beta$ = {quantity(nudged.beta, 'S')}")
+        axes[1, 0].set_title(f"free: {quantity(_delivered(free), 'J')} delivered")
+        axes[1, 1].set_title(f"nudged: {quantity(_delivered(nudged), 'J')} delivered")
+        for ax in axes.flat:
+            ax.set_xlabel(f"Time ({second})")
+            ax.set_xlim(0, free.time[-1] * time)
+        for k, phase in enumerate((free, nudged)):
+            if math.isfinite(phase.settling_time):
+                for ax in axes[:, k]:
+                    ax.axvline(phase.settling_time * time, color=style.GREY, lw=0.7, ls=(0, (4, 2)), zorder=0)
+        axes[0, 1].legend(loc="center right")
+        classes: dict[str, Artist] = {}
+        for ax in axes[1, :2]:
+            classes |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+        order = [label for label in CLASSES.values() if label in classes]
+        handles = [classes[label] for label in order]
+        figure.legend(handles, order, loc="outside lower center", ncols=len(order), columnspacing=1.6)
+        for ax, text in zip(axes.flat, "abcdef", strict=True):
+            style.letter(ax, text)
+    return figure
+
+
+PREFIXES = {-15: "f", -12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M"}
+
+
+def scale(largest: float, unit: str) -> tuple[float, str]:
+    """Factor and unit that bring a number to between 1 and 1000: (1e9, 'ns') for 2e-8 s."""
+    exponent = 3 * math.floor(math.log10(abs(largest)) / 3) if largest else 0
+    exponent = min(max(exponent, min(PREFIXES)), max(PREFIXES))
+    return 10.0**-exponent, PREFIXES[exponent] + unit
+
+
+def quantity(value: float, unit: str) -> str:
+    """A number with its unit: '20 ns'."""
+    factor, name = scale(value, unit)
+    return f"{value * factor:.3g} {name}"
+
+
+def _delivered(phase: Transient) -> float:
+    return sum(phase.energies[name] for name in ("amplifiers", "inputs", "nudge"))
+
+
+def _sparse(phase: Transient, k: int = 0, count: int = 6) -> tuple[int, int]:
+    every = max(1, len(phase.time) // count)
+    return k * every // 4, every
+
+
+def _draw_volts(
+    ax: Axes, phase: Transient, shown: list[np.ndarray], time: float, rest: list[np.ndarray] | None = None
+) -> None:
+    moved = [v if rest is None else v - r for v, r in zip(phase.volts, rest or phase.volts, strict=True)]
+    factor, unit = scale(max(float(np.abs(v[:, i]).max()) for v, i in zip(moved, shown, strict=True)), "V")
+    for k, (name, layer, nodes) in enumerate(zip(("hidden", "outputs"), moved, shown, strict=True)):
+        for j, node in enumerate(nodes):
+            label = None if j else name
+            mark = _sparse(phase, k + j)
+            style.series(k).plot(ax, phase.time * time, layer[:, node] * factor, label=label, markevery=mark)
+    ax.set_ylabel(f"$V$ ({unit})" if rest is None else f"$V - V_\\mathrm{{free}}$ ({unit})")
+
+
+def _draw_energy(ax: Axes, data: CircuitTransients, time: float) -> None:
+    heights = [p.energy - p.energy[-1] for p in data.phases]
+    factor, unit = scale(max(float(h.max()) for h in heights), "W")
+    for k, (phase, height) in enumerate(zip(data.phases, heights, strict=True)):
+        # The end is where the simulation ends, not the limit: the last decade above it would mislead.
+        visible = height > 10 * height[-max(2, len(height) // 10)]
+        mark = _sparse(phase, k)
+        end = quantity(phase.energy[-1], "W").replace("-", "\N{MINUS SIGN}")
+        label = f"{_name(phase)}, to {end}"
+        LOOKS[k].plot(ax, phase.time[visible] * time, height[visible] * factor, label=label, markevery=mark)
+    ax.set_yscale("log")
+    ax.set_ylabel(f"$F - F_\\mathrm{{end}}$ ({unit})")
+    ax.legend(loc="upper right")
+
+
+def _draw_power(ax: Axes, phase: Transient, time: float) -> None:
+    factor, unit = scale(max(float(np.abs(p).max()) for p in phase.power.values()), "W")
+    least = 10.0**-DECADES * max(float(np.abs(p).max()) for p in phase.power.values())
+    for k, (name, label) in enumerate(CLASSES.items()):
+        size = np.where(np.abs(phase.power[name]) > least, np.abs(phase.power[name]), np.nan)
+        if np.isfinite(size).any():
+            mark = _sparse(phase, k)
+            style.series(k).plot(ax, phase.time * time, size * factor, label=label, markevery=mark)
+    ax.set_yscale("log")
+    ax.set_ylabel(f"Power, absolute ({unit})")
+
+
+def _draw_current(ax: Axes, data: CircuitTransients, time: float) -> None:
+    factor, unit = scale(float(data.phases[0].current.max()), "A")
+    for k, phase in enumerate(data.phases):
+        mark = _sparse(phase, k)
+        LOOKS[k].plot(ax, phase.time * time, phase.current * factor, label=_name(phase), markevery=mark)
+    for k, phase in enumerate(data.phases):
+        bound = 0.01 * phase.current.max() * factor
+        ax.axhline(bound, color=LOOKS[k].color, lw=0.7, ls=(0, (4, 2)), label=None if k else "1 % of the peak")
+        if math.isfinite(phase.settling_time):
+            ring: dict[str, Any] = {"mfc": "none", "mec": style.SERIES[1].color, "mew": 0.9, "ms": 4.5, "ls": ""}
+            label = None if k else "settling time"
+            ax.plot([phase.settling_time * time], [bound], marker="D", label=label, zorder=5, **ring)
+    ax.set_yscale("log")
+    ax.set_ylabel(f"Largest charging current ({unit})")
+    ax.legend(loc="upper right")
+
+
+def _name(phase: Transient) -> str:
+    return "nudged" if phase.beta else "free"
