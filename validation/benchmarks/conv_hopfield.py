@@ -1,0 +1,116 @@
+"""Cost of one relaxation iteration of a convolutional Hopfield network over the convolutions that it must do.
+
+    python -m validation.benchmarks.conv_hopfield
+    physics-ep bench conv-hopfield
+
+One thread, 3x32x32 images, 32-64-128 channels, batch 16, float32. An iteration updates every layer once, for which
+it needs one convolution and one transposed convolution of each inner coupling (none of the clamped input's). These
+alone, on tensors of the same shapes and memory order, are the unit; what comes on top is units, pooling, the
+readout, the residual, the solver, and the constants of the phase.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn.functional import conv2d, conv_transpose2d
+
+from hardware_models.hopfield import ConvHopfieldNetwork
+from hardware_models.maps import Filter, channels_last
+from physics_ep.cost import SquaredError
+from physics_ep.nudging import Nudge
+from physics_ep.relaxation import solve
+
+from .timing import interleave, machine
+
+INPUT = (3, 32, 32)
+CHANNELS = (32, 64, 128)
+BATCH = 16
+ITERATIONS = 20
+
+
+def measure(repeats: int = 20, threads: int = 1, seed: int = 0) -> dict[str, object]:
+    """Time bare convolutions, free phases and stacked nudged phases in one run.
+
+    Parameters
+    ----------
+    repeats : int
+        Timed rounds.
+    threads : int
+        CPU threads.
+    seed : int
+        Of data and weights.
+
+    Returns
+    -------
+    dict
+        `rows` (what, ms an iteration and example, ratio), `ratio` (the largest), `machine`.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.no_grad():
+            where = machine()
+            rows = [row for pooling in ("average", "max") for row in _rows(pooling, repeats, seed)]
+    finally:
+        torch.set_num_threads(before)
+    return {
+        "title": "32-64-128 channels on 3x32x32, batch 16, float32",
+        "rows": rows,
+        "ratio": max(float(row["ratio"]) for row in rows),  # type: ignore[arg-type]
+        "machine": where,
+    }
+
+
+def _rows(pooling: str, repeats: int, seed: int) -> list[dict[str, object]]:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand(BATCH, *INPUT, generator=generator)
+    cost = SquaredError()
+    y = cost.encode(torch.randint(0, 10, (BATCH,), generator=generator), 10, torch.float32)
+    system = ConvHopfieldNetwork(INPUT, CHANNELS, 10, pooling=pooling, gain=1.0, seed=seed)
+    inputs = system.prepare(x)
+    free = system.phase(inputs)
+    settled = solve(free, tolerance=1e-4)
+    base = system.phase(inputs, origin=settled.state, balanced=True)
+    nudged = base.stacked([Nudge(cost, y, 0.1), Nudge(cost, y, -0.1)])
+    assert nudged is not None
+
+    inner = [bound for bound in free.layers[1:] if isinstance(bound, Filter)]
+    ends = []
+    for bound, s in zip(inner, settled.state, strict=False):
+        below = channels_last(s)
+        ends.append((bound, below, torch.rand_like(conv2d(below, bound.kernel, None, bound.stride, bound.padding))))
+
+    def convolve() -> None:
+        for bound, below, above in ends:
+            conv2d(below, bound.kernel, bound.bias, bound.stride, bound.padding)
+            conv_transpose2d(above, bound.kernel, None, bound.stride, bound.padding)
+
+    # A tolerance that no float32 state meets: every round runs through all its iterations.
+    def run(phase: object, solver: str) -> None:
+        solve(phase, solver=solver, tolerance=1e-30, max_iterations=ITERATIONS)  # type: ignore[arg-type]
+
+    default = system.default_solver
+    medians = interleave(
+        {
+            "bare convolutions": convolve,
+            f"free phase, {default}": lambda: run(free, default),
+            f"nudged phases, {default}": lambda: run(nudged, default),
+            "free phase, coordinate": lambda: run(free, "coordinate"),
+        },
+        repeats,
+    )
+    unit = medians["bare convolutions"] / BATCH
+    rows: list[dict[str, object]] = []
+    for what, seconds in medians.items():
+        rounds = 1 if what == "bare convolutions" else ITERATIONS
+        examples = 2 * BATCH if what.startswith("nudged") else BATCH
+        each = seconds / (rounds * examples)
+        rows.append({"iteration": f"{pooling} pooling, {what}", "ms": 1e3 * each, "ratio": each / unit})
+    return rows
+
+
+if __name__ == "__main__":
+    result = measure()
+    print(result["title"], "|", result["machine"])
+    for row in result["rows"]:  # type: ignore[attr-defined]
+        print(f"{row['iteration']:44s} {row['ms']:8.3f} ms an example  x{row['ratio']:.2f}")
