@@ -25,10 +25,9 @@ from .timing import interleave, machine
 INPUT = (3, 32, 32)
 CHANNELS = (32, 64, 128)
 BATCH = 16
-ITERATIONS = 20
 
 
-def measure(repeats: int = 20, threads: int = 1, seed: int = 0) -> dict[str, object]:
+def measure(repeats: int = 20, threads: int = 1, seed: int = 0, iterations: int = 20) -> dict[str, object]:
     """Time bare convolutions, free phases and stacked nudged phases in one run.
 
     Parameters
@@ -39,6 +38,8 @@ def measure(repeats: int = 20, threads: int = 1, seed: int = 0) -> dict[str, obj
         CPU threads.
     seed : int
         Of data and weights.
+    iterations : int
+        Of each timed phase, over which its constants are spread.
 
     Returns
     -------
@@ -50,7 +51,7 @@ def measure(repeats: int = 20, threads: int = 1, seed: int = 0) -> dict[str, obj
     try:
         with torch.no_grad():
             where = machine()
-            rows = [row for pooling in ("average", "max") for row in _rows(pooling, repeats, seed)]
+            rows = [row for pooling in ("average", "max") for row in _rows(pooling, repeats, seed, iterations)]
     finally:
         torch.set_num_threads(before)
     return {
@@ -61,7 +62,7 @@ def measure(repeats: int = 20, threads: int = 1, seed: int = 0) -> dict[str, obj
     }
 
 
-def _rows(pooling: str, repeats: int, seed: int) -> list[dict[str, object]]:
+def _rows(pooling: str, repeats: int, seed: int, iterations: int) -> list[dict[str, object]]:
     generator = torch.Generator().manual_seed(seed)
     x = torch.rand(BATCH, *INPUT, generator=generator)
     cost = SquaredError()
@@ -87,7 +88,7 @@ def _rows(pooling: str, repeats: int, seed: int) -> list[dict[str, object]]:
 
     # A tolerance that no float32 state meets: every round runs through all its iterations.
     def run(phase: object, solver: str) -> None:
-        solve(phase, solver=solver, tolerance=1e-30, max_iterations=ITERATIONS)  # type: ignore[arg-type]
+        solve(phase, solver=solver, tolerance=1e-30, max_iterations=iterations)  # type: ignore[arg-type]
 
     default = system.default_solver
     medians = interleave(
@@ -98,11 +99,12 @@ def _rows(pooling: str, repeats: int, seed: int) -> list[dict[str, object]]:
             "free phase, coordinate": lambda: run(free, "coordinate"),
         },
         repeats,
+        warmup=1,
     )
     unit = medians["bare convolutions"] / BATCH
     rows: list[dict[str, object]] = []
     for what, seconds in medians.items():
-        rounds = 1 if what == "bare convolutions" else ITERATIONS
+        rounds = 1 if what == "bare convolutions" else iterations
         examples = 2 * BATCH if what.startswith("nudged") else BATCH
         each = seconds / (rounds * examples)
         rows.append({"iteration": f"{pooling} pooling, {what}", "ms": 1e3 * each, "ratio": each / unit})
