@@ -50,7 +50,7 @@ def read_images(source: Path, size: tuple[int, int], progress: Progress = SILENT
     """Read train/<class>/<image> and test/<class>/<image>, in colour, classes in the order of their names.
 
     Decoded arrays are kept in the user's cache folder (XDG_CACHE_HOME), under a name made from the path, size and
-    date of every file, so that a second run reads them in a second.
+    date of every file, so that a second run decodes nothing.
 
     Parameters
     ----------

@@ -21,7 +21,16 @@ from physics_ep.datasets import load_dataset, locate
 from physics_ep.errors import InputError
 from physics_ep.images import read_images
 
+DATA = os.environ.get("PHYSICS_EP_DATA")  # before the fixture below hides it from the other tests
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+
+
+@pytest.fixture
+def cifar10_data() -> str:
+    """Folder that holds CIFAR-10; skips the test where PHYSICS_EP_DATA does not lead to one."""
+    if DATA is None or locate("cifar10", DATA) is None:
+        pytest.skip("needs CIFAR-10: set PHYSICS_EP_DATA to a folder that holds it")
+    return DATA
 
 
 @pytest.fixture(autouse=True)
@@ -315,3 +324,13 @@ def test_bundled_config_takes_a_step(tmp_path) -> None:
     step = ep.backward(system, data.train_x[:2], cost.encode(data.train_y[:2], 10, torch.float32))
     assert all(bool(e.converged.all()) for e in step.equilibria)
     assert all(bool(p.grad.isfinite().all()) and float(p.grad.norm()) > 0 for p in system.parameters())
+
+
+@pytest.mark.slow
+def test_real_cifar10(cifar10_data: str) -> None:
+    """50000 and 10000 images, as many of each class; normalised, their mean is 0 and their deviation 1."""
+    data = load_dataset(DataSection(name="cifar10", folder=cifar10_data, layout="image"))
+    assert data.train_y.bincount().tolist() == [5000] * 10
+    assert data.test_y.bincount().tolist() == [1000] * 10
+    assert float(data.train_x.mean((0, 2, 3)).abs().max()) < 0.02
+    assert float((data.train_x.std((0, 2, 3)) - 1).abs().max()) < 0.02
