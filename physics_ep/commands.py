@@ -115,8 +115,14 @@ def simulate(
     system: Annotated[str, typer.Argument(metavar="SYSTEM", help="Registered name, TOML file or bundled config.")],
     out: Annotated[Path, typer.Option("--out", metavar="RUN.h5", help="Run file to write.")],
     duration: Annotated[
-        float, typer.Option("--duration", metavar="T", help="Of each phase, in the system's time unit.")
-    ] = 20.0,
+        float | None,
+        typer.Option(
+            "--duration",
+            metavar="T",
+            help="Of each phase, in the system's time unit (default: 20 time constants).",
+            show_default=False,
+        ),
+    ] = None,
     beta: Annotated[
         float | None, typer.Option("--beta", help="Nudging strength (default: the config's).", show_default=False)
     ] = None,
@@ -154,7 +160,12 @@ def simulate(
         times = f"{max(settled):.3g}" if len(settled) == len(values["settling_time"]) else "not by the end"
         energies = f"{values['first_energy'][0]:.4g} to {values['last_energy'][0]:.4g}"
         rows.append([phase, times, f"{max(values['last_residual']):.1e}", energies])
-    columns = ["phase", "settling time", "last residual", "energy of the first example"]
+    columns = [
+        "phase",
+        f"settling time ({figures['time_unit']})",
+        "last residual",
+        f"energy of the first example ({figures['energy_unit']})",
+    ]
     report.table(f"{system}, beta {figures['beta']:g}: {out}", columns, rows)
 
 

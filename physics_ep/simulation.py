@@ -43,6 +43,8 @@ class Phases:
         return {
             "beta": self.beta,
             "duration": float(self.free.time[-1]),
+            "time_unit": self.free.time_unit,
+            "energy_unit": self.free.energy_unit,
             "phases": {
                 name: {
                     "settling_time": [None if math.isnan(t) else t for t in phase.settling_time.tolist()],
@@ -59,7 +61,7 @@ def simulate_phases(
     config: Config,
     *,
     out: str | os.PathLike[str] | None = None,
-    duration: float = 20.0,
+    duration: float | None = None,
     beta: float | None = None,
     examples: int = 4,
     data: str | os.PathLike[str] | None = None,
@@ -75,10 +77,10 @@ def simulate_phases(
     config : Config
     out : path, optional
         Run file for the trajectories.
-    duration : float
-        Of each phase, in the system's time unit.
+    duration : float, optional
+        Of each phase, in the system's time unit; default 20 of its time constants.
     beta : float, optional
-        Nudging strength; default the config's, or 0.1 where that is 'auto'.
+        Nudging strength; default the config's, or 0.1 of the system's `nudge_scale` where that is 'auto'.
     examples : int
     data, device, dtype, seed
         Instead of the config's.
@@ -95,9 +97,8 @@ def simulate_phases(
     """
     config = settled(config, data, device, dtype, seed)
     path = None if out is None else check_run_output(out)
-    strength = beta if beta is not None else 0.1 if config.ep.beta == "auto" else float(config.ep.beta)
-    if not math.isfinite(strength) or strength == 0:
-        raise argument_error("beta", "be finite and not 0", strength)
+    if beta is not None and (not math.isfinite(beta) or beta == 0):
+        raise argument_error("beta", "be finite and not 0", beta)
     held = load_dataset(config.data).to(
         resolve_device(config.training.device), resolve_dtype(config.training.dtype)
     )
@@ -105,15 +106,19 @@ def simulate_phases(
         raise argument_error("examples", f"be from 1 to the {len(held.test_x)} there are", examples)
     x, labels = held.test_x[:examples], held.test_y[:examples]
     system = new_system(config).to(x.device, x.dtype)
+    if beta is None:
+        beta = 0.1 * system.nudge_scale if config.ep.beta == "auto" else float(config.ep.beta)
+    if duration is None:
+        duration = 20 * system.time_constant
     cost = COSTS[config.ep.cost]()
-    nudge = Nudge(cost, cost.encode(labels, held.n_classes, x.dtype), strength)
+    nudge = Nudge(cost, cost.encode(labels, held.n_classes, x.dtype), beta)
     free = simulate(system, x, duration, progress=progress)
     end = tuple(block[-1] for block in free.state)
     nudged = simulate(system, x, duration, nudge, end, progress=progress)
     if path is not None:
-        attributes = run_attributes(config, "simulation", beta=strength)
+        attributes = run_attributes(config, "simulation", beta=beta)
         write_run(
             path,
             Run(attributes, state_dict=system.state_dict(), trajectories={"free": free, "nudged": nudged}),
         )
-    return Phases(free, nudged, strength)
+    return Phases(free, nudged, beta)
