@@ -183,6 +183,62 @@ def _learning(request: Request) -> Drawn:
     return Drawn(draw_learning_curve(data), asdict(data))
 
 
+def _stepwise(request: Request) -> Drawn:
+    from .stepwise import bptt_equality, draw_bptt_equality, fresh_convolutional
+    from .subjects import fresh_hopfield, trained
+
+    few: dict[str, Any] = {"examples": 8, **request.place()}
+    fresh = {"seed": request.seed, **few}
+    subjects = (
+        [fresh_hopfield("dense network", [32, 24], "tanh", 0.5, **fresh), fresh_convolutional(**fresh)]
+        if request.run is None
+        else [trained(request.run, **few)]
+    )
+    data = bptt_equality(subjects, progress=request.progress)
+    return Drawn(draw_bptt_equality(data), asdict(data))
+
+
+def _holomorphic(request: Request) -> Drawn:
+    from .schemes import draw_holomorphic, holomorphic_map
+
+    data = holomorphic_map(_tanh(request, [(3, 0.5)])[0], progress=request.progress)
+    return Drawn(draw_holomorphic(data), asdict(data))
+
+
+def _clamping(request: Request) -> Drawn:
+    from .clamping import clamping_error, draw_clamping
+
+    data = clamping_error(_tanh(request, [(1, 0.5), (3, 0.5), (1, 0.8), (3, 0.8)]), progress=request.progress)
+    return Drawn(draw_clamping(data), asdict(data))
+
+
+def _auto(request: Request) -> Drawn:
+    from .automatic import auto_beta, draw_auto_beta
+
+    data = auto_beta(_tanh(request, [(3, 0.5), (3, 0.8)]), progress=request.progress)
+    return Drawn(draw_auto_beta(data), asdict(data))
+
+
+def _tanh(request: Request, kinds: list[tuple[int, float]]) -> list[Subject]:
+    """Networks of 32 tanh units a hidden layer, by depth and gain; or the one of the run file."""
+    from .subjects import fresh_hopfield, trained
+
+    few: dict[str, Any] = {"examples": 16, **request.place()}
+    if request.run is not None:
+        return [trained(request.run, **few)]
+    return [
+        fresh_hopfield(
+            f"{depth} hidden layer{'s' if depth > 1 else ''}, gain {gain:g}",
+            [32] * depth,
+            "tanh",
+            gain,
+            seed=request.seed,
+            **few,
+        )
+        for depth, gain in kinds
+    ]
+
+
 def _smooth(request: Request) -> Subject:
     from .subjects import fresh_hopfield
 
@@ -207,4 +263,10 @@ FIGURES: tuple[Entry, ...] = (
     Entry("estimator_error", "error of EP over beta, every scheme, smooth units and kinks", _estimator),
     Entry("precision", "error of EP over beta in float32 and float64", _precision),
     Entry("learning_curve", "errors, loss, residuals and iterations of a training", _learning),
+    Entry(
+        "bptt_equality", "EP's running estimate against truncated backprop through time, step by step", _stepwise
+    ),
+    Entry("holomorphic_map", "error of holomorphic EP over beta and the number of points", _holomorphic),
+    Entry("clamping", "coupled learning and clamping beside EP, over their strength", _clamping),
+    Entry("auto_beta", "the beta that beta='auto' picks, beside a sweep", _auto),
 )
