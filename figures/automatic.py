@@ -93,7 +93,7 @@ def auto_beta(
     NotConverged, OracleError
         If a phase or the oracle cannot be certified.
     """
-    grid = np.geomspace(1e-5, REACH, 18) if reach is None else reach
+    grid = np.geomspace(1e-5, REACH, 16) if reach is None else reach
     panels = []
     with progress.task("figure: automatic beta", 2 * len(subjects)) as advance:
         for subject in subjects:
@@ -104,10 +104,12 @@ def auto_beta(
             betas = limit * grid
             curves = []
             for label, kind in (("float64", wide), ("float32", narrow)):
-                errors = np.array([_judge(kind, exact, float(beta))[0] for beta in betas])
+                judged = [_judge(kind, exact, float(beta)) for beta in betas]
+                errors = np.array([error for error, _ in judged])
                 curves.append(SweepCurve(label, errors, _judge(kind, exact, picked)[0]))
                 advance(1)
-            floor = np.array([_judge(narrow, exact, float(beta))[1].noise_floor for beta in betas])
+            # Of float32, the last.
+            floor = np.array([step.noise_floor for _, step in judged])
             panels.append(AutoPanel(subject.label, betas, tuple(curves), floor, picked, limit))
     return AutoBeta(tuple(panels))
 
