@@ -24,7 +24,7 @@ from .system import EnergySystem, Phase, widened
 
 ON_UNCONVERGED = ("raise", "skip", "warn")
 AUTO_FRACTION = 0.05
-"""beta='auto' is this over lambda, the curvature limit: a centered bias of some (beta lambda)^2 = 2.5e-3 is left."""
+"""beta='auto' is this over lambda, the curvature limit: the centered bias is some (beta lambda)^2 = 2.5e-3."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,10 @@ import typer
 from physics_ep.command_options import Device, Dtype, JsonFile, Quiet, Report, Seed, Verbose
 from physics_ep.errors import InputError, argument_error, unknown_name
 
-BENCHMARKS = {"hopfield": "validation.benchmarks.hopfield"}
+BENCHMARKS = {
+    "hopfield": "validation.benchmarks.hopfield",
+    "conv-hopfield": "validation.benchmarks.conv_hopfield",
+}
 
 
 SMALL = 1_000_000
