@@ -187,6 +187,10 @@ class AnalogHopfieldCircuit(Circuit):
         InputError
             If an argument is not as above.
         """
+        if isinstance(network, AnalogHopfieldCircuit) or not isinstance(network, Circuit | HopfieldNetwork):
+            raise argument_error(
+                "network", "be a HopfieldNetwork or a Circuit without units", type(network).__name__
+            )
         plain = network if isinstance(network, Circuit) else network.to_circuit()
         ohm, volt = float(positive("resistance", resistance, 1)), float(positive("supply", supply, 1))
         least = float(_row_sums(plain).max())

@@ -61,7 +61,7 @@ def simulate(
         that are integrated (the state, or `Trajectory.internal`). The batch takes the steps of its most demanding
         example.
     every : int
-        Keep the start, every so manieth step, and the end.
+        Keep the start, each step of which the number is a multiple of this, and the end.
     stop_when_settled : float, optional
         Stop as soon as the force of every example is under this fraction of its peak so far; 0.01 or less for a
         `Trajectory.settling_time`.

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 
 from .equilibrium import State
-from .errors import InputError, argument_error
+from .errors import argument_error
 from .motion import Motion
 from .solvers import flat, gmres, unflat
 
@@ -210,9 +210,10 @@ def adaptive_steps(
         last = time + dt >= duration * (1 - 1e-12)
         dt = duration - time if last else dt
         if dt < 1e-14 * duration:
-            raise InputError(
-                f"Argument rtol must be larger, or method 'tr_bdf2': at time {time:.3g} no step was short enough "
-                f"for an error of {rtol:g}."
+            raise argument_error(
+                "rtol",
+                f"be larger, or method be 'tr_bdf2': at time {time:.4g} no step is short enough",
+                f"{rtol:g}",
             )
         try:
             moved = step(motion, w, velocity, dt, tableau)

@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -145,6 +145,7 @@ class TrajectoryWriter(Recorder):
         self.path = check_output(path, "out")
         self.phase = phase
         self.folder = parts_folder(self.path)
+        self._attributes: dict[str, Any] = {}
         self._parts = 0
         self._due = time.monotonic() + PART_SECONDS
 
@@ -182,8 +183,9 @@ class TrajectoryWriter(Recorder):
     def _write(self) -> None:
         from .store import Run, environment, write_run
 
-        attributes = {"kind": "part of a trajectory", **environment()}
-        part = Run(attributes, trajectories={self.phase: super().finish()})
+        if not self._attributes:
+            self._attributes = {"kind": "part of a trajectory", **environment()}
+        part = Run(self._attributes, trajectories={self.phase: super().finish()})
         write_run(self.folder / f"{self._parts:06d}.h5", part)
         self._parts += 1
         self._due = time.monotonic() + PART_SECONDS

@@ -164,12 +164,26 @@ def test_simulation_stops_when_settled() -> None:
 
 @pytest.mark.parametrize("options", [{"steps": 50}, {"method": "dormand_prince"}])
 def test_points_may_be_left_out(options: dict) -> None:
-    """`every` keeps the start, every so manieth point and the end, and moves none."""
+    """`every` keeps the start, the multiples and the end, and moves none."""
     system, x = network("tanh", (5, 6, 4, 3)), batch(5, 3, 4)[0]
     whole, thin = simulate(system, x, 7.0, **options), simulate(system, x, 7.0, every=7, **options)
     kept = sorted({*range(0, len(whole.time), 7), len(whole.time) - 1})
     assert torch.allclose(thin.time, whole.time[kept], rtol=1e-14)
     assert torch.equal(thin.state[1], whole.state[1][kept])
+
+
+class Hill(Decay):
+    """ds/dt = s^2 leaves the finite numbers at t = 1."""
+
+    def energy(self, state: State, x: torch.Tensor) -> torch.Tensor:
+        return -(self.rates * (state[0] + 1) ** 3 / 3).sum(1)
+
+
+@pytest.mark.parametrize("method", ["dormand_prince", "tr_bdf2"])
+def test_a_motion_that_explodes_is_told(method: str) -> None:
+    """Steps chosen by tolerance shrink without end: one line that says when, no endless loop."""
+    with pytest.raises(InputError, match=r"rtol must be larger, .* at time (1|0\.9999)"):
+        simulate(Hill([1.0]), torch.zeros(1, 1, dtype=torch.float64), 2.0, method=method)
 
 
 def test_progress_is_told() -> None:
