@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from figures.catalogue import FIGURES, find
-from figures.demo import DemoFailedError, Substrate, require_passed, run_demo, table
+from figures.catalogue import find
+from figures.demo import DRAWN, DemoFailedError, Substrate, require_passed, run_demo, table
 from physics_ep.cli import main
 from physics_ep.progress import Silent
 from physics_ep.store import open_run
@@ -51,7 +51,7 @@ def test_demo_end_to_end(tmp_path, monkeypatch, capsys):
     assert result["skipped"] == 0
     folder = Path("runs/demo")
     names = {path.name for path in folder.iterdir()}
-    assert names == {"hopfield.h5", "demo.json", *(f"{entry.name}.png" for entry in FIGURES)}
+    assert names == {"hopfield.h5", "demo.json", *(f"{entry.name}.png" for entry in DRAWN)}
     run = open_run(folder / "hopfield.h5")
     assert 1 - run.metric("test_error")[-1] == pytest.approx(result["test_accuracy"])
     printed = capsys.readouterr().out
