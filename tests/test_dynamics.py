@@ -172,6 +172,23 @@ def test_points_may_be_left_out(options: dict) -> None:
     assert torch.equal(thin.state[1], whole.state[1][kept])
 
 
+class Wall(Decay):
+    """ds/dt = 1 up to s = 1, where a spring of rate 1000 begins."""
+
+    def energy(self, state: State, x: torch.Tensor) -> torch.Tensor:
+        return (-state[0] + 500 * (state[0] - 1).clamp(min=0).square()).sum(1)
+
+
+@pytest.mark.parametrize("method", ["bogacki_shampine", "dormand_prince", "tr_bdf2"])
+def test_steps_that_miss_are_taken_again(method: str) -> None:
+    """Long steps lead into the wall; those whose estimate exceeds the tolerance must not count."""
+    x = torch.zeros(1, 1, dtype=torch.float64)
+    course = simulate(Wall([1.0]), x, 1.1, method=method, rtol=1e-6, atol=1e-9)
+    late = (course.time - 1).clamp(min=0)
+    exact = course.time.clamp(max=1) + -torch.expm1(-1000 * late) / 1000
+    assert float((course.state[0][:, 0, 0] - exact).abs().max()) < 2e-5
+
+
 class Hill(Decay):
     """ds/dt = s^2 leaves the finite numbers at t = 1."""
 
