@@ -196,11 +196,10 @@ class Hill(Decay):
         return -(self.rates * (state[0] + 1) ** 3 / 3).sum(1)
 
 
-@pytest.mark.parametrize("method", ["dormand_prince", "tr_bdf2"])
-def test_a_motion_that_explodes_is_told(method: str) -> None:
+def test_a_motion_that_explodes_is_told() -> None:
     """Steps chosen by tolerance shrink without end: one line that says when, no endless loop."""
     with pytest.raises(InputError, match=r"rtol must be larger, .* at time (1|0\.9999)"):
-        simulate(Hill([1.0]), torch.zeros(1, 1, dtype=torch.float64), 2.0, method=method)
+        simulate(Hill([1.0]), torch.zeros(1, 1, dtype=torch.float64), 2.0, method="dormand_prince")
 
 
 def test_progress_is_told() -> None:
