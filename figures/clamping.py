@@ -86,7 +86,7 @@ def clamping_error(
     Parameters
     ----------
     subjects : sequence of Subject
-        With real-valued targets.
+        With real-valued targets. Complex nudges are left out where the energy is not analytic.
     strengths : ndarray (n,), optional
         In (0, 1]. Schemes with a negative nudge go up to `schemes.REACH` of the stability limit.
     progress : Progress
@@ -117,6 +117,8 @@ def clamping_error(
             curves = [_curve(CLAMPING, subject, exact, rules)]
             advance(1)
             for scheme in SCHEMES:
+                if scheme().analytic and not subject.system.analytic:
+                    continue
                 within = grid[grid <= REACH * limit] if scheme().has_negative else grid
                 rules = [
                     EquilibriumPropagation(
@@ -177,7 +179,7 @@ def draw_clamping(data: RuleComparison) -> Figure:
             ax.set_ylabel(f"Relative error against\n{data.oracle} (dimensionless)")
         for ax in axes[:, 1:].flat:
             ax.yaxis.label.set_visible(False)
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=min(4, count + 1))
         for ax, text in zip(axes.flat, "abcdefgh", strict=False):
             style.letter(ax, text)
     return figure

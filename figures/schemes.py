@@ -178,8 +178,9 @@ def _draw_map(figure: Figure, ax: Axes, data: HolomorphicMap) -> None:
     # Of the logarithm, which is what runs evenly from row to row.
     levels = [k for k in range(-12, 0, 2) if 10.0**k > CLEAR_OF_FLOOR / 3 * noise]
     height = np.log10(data.error)
+    colors = ["white" if k < -5 else style.BLACK for k in levels]
     lines = ax.contour(
-        data.beta, data.points, height, levels=levels, colors="white", linewidths=0.8, linestyles="solid"
+        data.beta, data.points, height, levels=levels, colors=colors, linewidths=0.8, linestyles="solid"
     )
     ax.clabel(lines, fmt=lambda k: f"$10^{{{k:.0f}}}$", fontsize=6, inline_spacing=2)
     ax.axvline(data.limit, color=style.BLACK, lw=1.2, ls=(0, (4, 2)))

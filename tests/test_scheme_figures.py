@@ -162,6 +162,13 @@ def test_clamping_in_full_is_worse(rules):
         assert clamped.error[-1] > clamped.error[0]
 
 
+def test_kinks_are_judged_without_complex_nudges():
+    """The figure cannot be drawn of a trained network of hard-sigmoid units."""
+    hard = fresh_hopfield("hard", [8], "hard_sigmoid", 0.5, examples=2)
+    (panel,) = clamping_error([hard], np.array([1e-2])).panels
+    assert [curve.label for curve in panel.curves] == ["coupled learning", "EP, positive", "EP, centered"]
+
+
 def test_small_angles_are_not_rounded_away():
     """Angles below 1e-6 degrees are drawn as nothing, since their cosine is 1 to rounding."""
     a = torch.tensor([1.0, 0.0], dtype=torch.float64)
