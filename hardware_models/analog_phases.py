@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,14 +26,9 @@ NEAR_BOUND = 1e-9
 
 
 class AnalogPhase(CircuitPhase):
-    """Sweeps in V / V_s, with conductances over the circuit's unit 1 / (A R): the kernels know no units.
-
-    `nudge` is held with its beta over the circuit's `nudge_scale`, as tolerances take it; `applied` is the nudge as
-    it was given, in siemens.
-    """
+    """Sweeps in V / V_s, with conductances over the circuit's unit 1 / (A R): the kernels know no units."""
 
     system: AnalogHopfieldCircuit
-    applied: Nudge | None = None
 
     def __init__(self, system: AnalogHopfieldCircuit, inputs: Inputs, origin: State | None, balanced: bool) -> None:
         Phase.__init__(self, system, inputs, origin, balanced=False)
@@ -60,17 +54,9 @@ class AnalogPhase(CircuitPhase):
             return AnalogDescent(self.system, self.inputs, self.origin, self.balanced).nudged(nudge)
         twin = Phase.nudged(self, nudge)
         assert isinstance(twin, AnalogPhase)
-        twin.applied = twin.nudge
-        if twin.applied is not None:
-            twin.nudge = replace(twin.applied, beta=twin.applied.beta / self.system.nudge_scale)
-            twin._pull = twin._pulled(twin.applied)
+        if twin.nudge is not None:
+            twin._pull = twin._pulled(twin.nudge)
         return twin
-
-    def energy(self, z: State) -> torch.Tensor:
-        state = self.state(z)
-        with torch.no_grad():
-            total = self.system.energy(state, self.x)
-            return total if self.applied is None else total + self.applied.energy(self.system.outputs(state))
 
     def force(self, z: State) -> State:
         """Missing current of each node, (B, n_free) amperes, as far as its amplifier passes it on."""
@@ -81,7 +67,7 @@ class AnalogPhase(CircuitPhase):
         return (moved,), u, largest((self._current(gap),)) / self.system.residual_scale
 
     def motion(self) -> Motion:
-        return AnalogMotion(self, self.applied)
+        return AnalogMotion(self, self.nudge)
 
     def _current(self, gap: torch.Tensor) -> torch.Tensor:
         """Amperes that would close a gap of (B, n_free) volts."""

@@ -218,7 +218,9 @@ class EquilibriumPropagation:
         if self.scheme.random:
             draw = torch.randint(0, 2, (x.shape[0],), generator=self.generator)
             signs = (2 * draw - 1).to(outputs)
-        tolerance = None if self.tolerance is None else self.tolerance * min(1.0, self.beta)
+        tolerance = None
+        if self.tolerance is not None:
+            tolerance = self.tolerance * min(1.0, self.beta / system.nudge_scale)
         phases = self._relax_nudged(base, y, signs, tolerance)
         for i, found in phases.items():
             self._refuse(found, f"The phase nudged by {self.beta * self.scheme.nodes[i]:+.3g}")
@@ -347,7 +349,9 @@ class EquilibriumPropagation:
             base = twin.phase(inputs, origin=settled.state, balanced=True)
             signs = None if signs is None else signs.to(wide)
             starts = {i: narrowed(found.displacement or (), wide) for i, found in phases.items()}
-            better = self._relax_nudged(base, target, signs, tight * self.beta, starts)
+            better = self._relax_nudged(
+                base, target, signs, tight * min(1.0, self.beta / system.nudge_scale), starts
+            )
             reference = self._contrast(twin, settled, better, inputs.x, signs, keep)
         eps = torch.finfo(wide).eps
         floors = {}

@@ -38,8 +38,8 @@ def solve(
     solver : str, optional
         A name in `SOLVERS`; default the system's.
     tolerance : float, optional
-        Dimensionless residual. Default: the system's, times min(1, |beta|) for displacements, whose contrast is
-        divided by beta.
+        Dimensionless residual. Default: the system's, times min(1, |beta| / nudge_scale) for displacements, whose
+        contrast is divided by beta.
     max_iterations : int, optional
     start : State, optional
         First z (a state, or a displacement). Default `phase.start()`.
@@ -168,7 +168,8 @@ def phase_tolerance(phase: Phase, tolerance: float | None) -> float:
     default = phase.system.default_tolerance(phase.narrow)
     if phase.nudge is None:
         return default
-    return default * min(1.0, float(torch.as_tensor(phase.nudge.beta).abs().max()))
+    strength = float(torch.as_tensor(phase.nudge.beta).abs().max())
+    return default * min(1.0, strength / phase.system.nudge_scale)
 
 
 def check_state(system: EnergySystem, state: State, x: torch.Tensor) -> None:

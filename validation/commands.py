@@ -39,7 +39,7 @@ def gradients(
     scheme: Annotated[
         str, typer.Option(help="positive, negative, random, centered or holomorphic:N.")
     ] = "centered",
-    beta: Annotated[str, typer.Option(help="Nudging strength > 0, or auto.")] = "0.01",
+    beta: Annotated[str, typer.Option(help="Nudging strength > 0, or auto: 0.05 of the stability limit.")] = "auto",
     cost: Annotated[str, typer.Option(help="squared_error or cross_entropy.")] = "squared_error",
     solver: Annotated[str | None, typer.Option(help="Default: the system's.", show_default=False)] = None,
     oracle: Annotated[

@@ -203,7 +203,7 @@ def _check_relaxation(system: EnergySystem, x: torch.Tensor) -> State:
 
 
 def _check_nudged(system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost: Cost, free: State) -> None:
-    nudge = Nudge(cost, y, 1e-2)
+    nudge = Nudge(cost, y, 1e-2 * system.nudge_scale)
     budget = 20 * system.default_max_iterations
     found = relax(system, x, nudge=nudge, start=free, tolerance=1e-2 * TOLERANCE, max_iterations=budget)
     _require(bool(found.converged.all()), f"a small positive nudge must have an equilibrium: {found.status.value}")
@@ -211,11 +211,12 @@ def _check_nudged(system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost: 
         leaves = tuple(s.detach().requires_grad_() for s in found.state)
         total = system.energy(leaves, x) + nudge.energy(system.outputs(leaves))
         slope = torch.autograd.grad(total.sum(), leaves)
-    landed = system.project(tuple(s - 1e-3 * g for s, g in zip(found.state, slope, strict=True)))
-    left = (flat(landed) - flat(found.state)).abs().max() / 1e-3
-    scale = max(1.0, float(system.residual_scale))
+    # A short step along the force, in states over forces of the system's own size.
+    h = 1e-3 / system.residual_scale
+    landed = system.project(tuple(s - h * g for s, g in zip(found.state, slope, strict=True)))
+    left = (flat(landed) - flat(found.state)).abs().max() / h
     _require(
-        float(left) <= 1e-6 * scale,
+        float(left) <= 1e-6 * system.residual_scale,
         "a nudged equilibrium must have no force left under E + beta C within the bounds: "
         f"autograd finds {float(left):.2g} (is the nudge's sign or factor wrong?)",
     )
@@ -228,7 +229,7 @@ def _check_order(system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost: C
         ep = EquilibriumPropagation(
             cost,
             scheme,  # type: ignore[arg-type]
-            beta,
+            beta * system.nudge_scale,
             tolerance=TOLERANCE,
             max_iterations=20 * system.default_max_iterations,
         )
