@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-torch.set_num_threads(1)  # workers of pytest-xdist share the cores
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Workers of pytest-xdist share the cores. Set anew each time: numba's OpenMP layer sets torch's threads too."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -182,7 +182,7 @@ def test_kill_loses_at_most_the_epoch_under_way(tmp_path: Path) -> None:
     import json
 
     out = tmp_path / "run.h5"
-    config = {**SMALL, "training": {"epochs": 60, "batch_size": 32}, "scheduler": None}
+    config = {**SMALL, "training": {"epochs": 60, "batch_size": 32, "threads": 1}, "scheduler": None}
     command = [sys.executable, "-c", RUNNER, json.dumps(config), str(out)]
     with subprocess.Popen(command) as process:
         deadline = time.monotonic() + 60
@@ -192,7 +192,7 @@ def test_kill_loses_at_most_the_epoch_under_way(tmp_path: Path) -> None:
         process.send_signal(signal.SIGKILL)
     done = open_run(out).epochs
     assert 1 <= done < 60
-    longer = {**config, "training": {"epochs": done + 1, "batch_size": 32}}
+    longer = {**config, "training": {**config["training"], "epochs": done + 1}}
     train(longer, resume=out)
     train(longer, out=tmp_path / "straight.h5")
     assert_same_run(tmp_path / "straight.h5", out)
