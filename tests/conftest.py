@@ -11,7 +11,7 @@ import torch
 
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
-    """Workers of pytest-xdist share the cores. Set anew each time: numba's OpenMP layer sets torch's threads too."""
+    """Workers of pytest-xdist share the cores. Each time anew: numba's OpenMP layer sets torch's threads too."""
     torch.set_num_threads(1)
 
 
