@@ -235,7 +235,8 @@ class LayeredPhase(Phase):
 
     def start(self) -> State:
         if self.origin is None:
-            return self.system.initial_state(self.x)
+            batch = self.x.shape[0]
+            return tuple(self.x.new_zeros(()).expand(batch, *shape) for shape in self.system.shapes[1:])
         rows = self.copies * self.x.shape[0]
         dtype = self.dtype if self.nudge is None else self.nudge.dtype(self.dtype)
         z = tuple(s.new_zeros((), dtype=dtype).expand(rows, *s.shape[1:]) for s in self.origin)
