@@ -17,7 +17,6 @@ layers held. The energy never rises.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from typing import cast
@@ -284,12 +283,11 @@ class LayeredPhase(Phase):
                     "Argument output_activation must be 'linear' for a cost other than squared_error, but was "
                     f"{self.system.output_activation!r}."
                 )
-        twin = copy.copy(self)
-        twin.nudge = nudge
+        twin = cast(LayeredPhase, super().nudged(nudge))
         twin.routes = list(self.routes)
-        if nudge is not None and self.origin is not None:
+        if twin.nudge is not None and self.origin is not None:
             twin.pulled = self.origin[-1]
-            twin.strength = nudge.column(twin.pulled)
+            twin.strength = twin.nudge.column(twin.pulled)
         return twin
 
     def update(self, k: int, z: Sequence[torch.Tensor | None]) -> torch.Tensor:

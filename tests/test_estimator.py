@@ -260,6 +260,18 @@ def test_loss_and_outputs_are_those_of_the_free_state() -> None:
     assert float(step.loss) == pytest.approx(float(SquaredError()(step.outputs, y).mean()))
 
 
+def test_targets_of_another_type_are_cast() -> None:
+    """float64 or integer targets for a float32 system: the same gradient, in float32."""
+    system = network("tanh").float()
+    x, _ = batch(20, 10)
+    labels = torch.arange(16) % 10
+    one_hot = torch.nn.functional.one_hot(labels, 10)
+    ep = EquilibriumPropagation(SquaredError(), beta=1e-2)
+    found = [estimate_gradient(ep, system, x.float(), y)[0] for y in (one_hot.float(), one_hot.double(), one_hot)]
+    for other in found[1:]:
+        assert all(torch.equal(g, other[n]) and g.dtype == torch.float32 for n, g in found[0].items())
+
+
 def test_frozen_parameters_get_no_gradient() -> None:
     """requires_grad_(False) is respected, as in backprop."""
     system = network("tanh")

@@ -26,7 +26,7 @@ def test_energy_is_the_sum_over_units_and_edges() -> None:
     total -= sum(float(w1[i, j] * h[0, i] * x[0, j]) for i in range(4) for j in range(3))
     total -= sum(float(w2[i, j] * o[0, i] * h[0, j]) for i in range(2) for j in range(4))
     total -= sum(float(b * s) for b, s in zip((*b1, *b2), (*h[0], *o[0]), strict=True))
-    assert float(system.energy((h, o), x)) == pytest.approx(total, abs=1e-12)
+    assert float(system.energy((h, o), x).detach()) == pytest.approx(total, abs=1e-12)
 
 
 def test_hard_sigmoid_layers_obey_the_published_update() -> None:
