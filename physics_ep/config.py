@@ -67,7 +67,7 @@ class DataSection(Section):
     pad_to : int or None
         Zeros around the image, up to this many rows and columns.
     augmentation : str or None
-        A name in `physics_ep.augmentation`: 'shift' moves training images by up to a pixel.
+        A name in `physics_ep.augmentation`: 'shift' (up to a pixel), 'flip', 'crop', 'flip-crop'.
     train_examples, test_examples : int or None
         Use only the first so many.
     download : bool

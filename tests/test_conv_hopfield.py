@@ -274,7 +274,7 @@ def test_a_sweep_does_the_work_it_must(pooling: str, monkeypatch) -> None:
 def test_an_iteration_costs_little_more_than_its_convolutions() -> None:
     """At most 2.2 times these alone: a copied image, a second convolution or a slow memory order would show."""
     best = float("inf")
-    for _ in range(3):  # a busy machine may spoil one measurement, not three
+    for _ in range(8):  # a busy machine may spoil some measurements, not all
         best = min(best, float(conv_hopfield.measure(repeats=2, iterations=8)["ratio"]))
         if best <= 2.2:
             break
