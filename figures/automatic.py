@@ -17,6 +17,7 @@ from validation.gradients import estimate_gradient, total_error
 from validation.oracles import implicit_gradient
 
 from . import style
+from .gradients import draw_row
 from .schemes import BUDGET, REACH, automatic_beta, mark_limit
 from .subjects import Subject
 
@@ -123,17 +124,7 @@ def _judge(subject: Subject, exact: dict[str, torch.Tensor], beta: float) -> tup
 
 def draw_auto_beta(data: AutoBeta) -> Figure:
     """Error over beta, a panel a system; a star where beta='auto' falls."""
-    count = len(data.panels)
-    width = style.ONE_COLUMN if count == 1 else style.TWO_COLUMNS
-    with style.applied():
-        figure, axes = style.new_figure(width, 76, 1, count)
-        for ax, panel, text in zip(axes[0], data.panels, "abcdef", strict=False):
-            _draw_sweep(ax, panel)
-            ax.set_ylabel(f"Relative error against\n{data.oracle} (dimensionless)")
-            if count > 1:
-                style.letter(ax, text)
-        style.same_limits(axes[0])
-    return figure
+    return draw_row(data.panels, _draw_sweep, data.oracle, height=76)
 
 
 def _draw_sweep(ax: Axes, panel: AutoPanel) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ from validation.oracles import implicit_gradient
 
 from . import style
 from .subjects import Subject
+
+P = TypeVar("P")
 
 SCHEMES: tuple[Callable[[], Stencil], ...] = (positive, negative, random_sign, centered)
 DRAWS = 8
@@ -177,13 +180,29 @@ def fitted_slope(beta: np.ndarray, error: np.ndarray, floor: np.ndarray) -> floa
 
 def draw_errors(data: ErrorCurves) -> Figure:
     """Error over beta, log-log, a panel each; slopes in the legend, the noise floor shaded."""
-    count = len(data.panels)
+    return draw_row(data.panels, _draw_panel, data.oracle, height=72)
+
+
+def draw_row(panels: Sequence[P], draw: Callable[[Axes, P], None], oracle: str, height: float) -> Figure:
+    """Panels of errors against an oracle side by side, lettered and to one scale.
+
+    Parameters
+    ----------
+    panels : sequence
+    draw : callable (ax, panel)
+        Draws one of them.
+    oracle : str
+        What the errors are measured against.
+    height : float
+        Of the figure, mm.
+    """
+    count = len(panels)
     width = style.ONE_COLUMN if count == 1 else style.TWO_COLUMNS
     with style.applied():
-        figure, axes = style.new_figure(width, 72, 1, count)
-        for ax, panel, text in zip(axes[0], data.panels, "abcdef", strict=False):
-            _draw_panel(ax, panel)
-            ax.set_ylabel(f"Relative error against\n{data.oracle} (dimensionless)")
+        figure, axes = style.new_figure(width, height, 1, count)
+        for ax, panel, text in zip(axes[0], panels, "abcdef", strict=False):
+            draw(ax, panel)
+            ax.set_ylabel(f"Relative error against\n{oracle} (dimensionless)")
             if count > 1:
                 style.letter(ax, text)
         style.same_limits(axes[0])

@@ -15,7 +15,7 @@ from scipy.sparse.linalg import LinearOperator, minres
 from torch import nn
 
 from physics_ep.cost import Cost
-from physics_ep.equilibrium import Equilibrium, State
+from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import InputError, argument_error
 from physics_ep.relaxation import flat, relax, unflat
 from physics_ep.system import EnergySystem, widened
@@ -305,8 +305,3 @@ ORACLES: dict[str, Callable[..., Gradients]] = {
     "finite_difference": finite_difference_gradient,
     "backprop": backprop_gradient,
 }
-
-
-def state_distance(a: State, b: State) -> float:
-    """Largest difference between two states."""
-    return max(float((p - q).abs().max()) for p, q in zip(a, b, strict=True))
