@@ -61,6 +61,7 @@ def train(
     if config is None and resume is None:
         raise InputError("Argument CONFIG must be given: a TOML file or a bundled name (physics-ep train --list).")
     report = Report(json, quiet)
+    from .ranks import leave_group, rank
     from .store import open_run
     from .training import TrainingInterrupted
     from .training import train as train_system
@@ -68,6 +69,8 @@ def train(
     settings = open_run(resume).config if config is None and resume is not None else config
     changes = [*(overrides or []), *(["data.download=true"] if download else [])]
     assert settings is not None
+    if rank():  # one of several processes speaks for all
+        report = Report(quiet=True)
     try:
         result = train_system(
             settings,
@@ -88,13 +91,14 @@ def train(
         metrics = result.metrics
         report.table(
             "Epochs",
-            ["epoch", "loss", "train error", "test error", "worst residual", "skipped", "seconds"],
+            ["epoch", "loss", "train error", "test error", "test top-5", "worst residual", "skipped", "seconds"],
             [
                 [
                     str(k + 1),
                     f"{metrics['loss'][k]:.4g}",
                     f"{metrics['train_error'][k]:.2%}",
                     f"{metrics['test_error'][k]:.2%}",
+                    f"{metrics['test_top5_error'][k]:.2%}",
                     f"{metrics['worst_residual'][k]:.1e}",
                     str(metrics["skipped"][k]),
                     f"{metrics['seconds'][k]:.1f}",
@@ -108,6 +112,10 @@ def train(
         f"epochs in {result.seconds:.1f} s; worst residual {figures['worst_residual']:.1e}, "
         f"{figures['skipped']} skipped{kept}"
     )
+    if result.broken:
+        first = result.broken[0]
+        report.say(f"{len(result.broken)} images cannot be decoded and were left out. The first: {first}")
+    leave_group()
 
 
 def simulate(
@@ -197,7 +205,7 @@ def info(
             systems[name] = entry.value
         except InputError as error:
             systems[name] = str(error)
-    sets = {name: datasets.locate(name, data) or "not found" for name in datasets.DATASETS}
+    sets = {name: datasets.locate(name, data) or "not found" for name in (*datasets.DATASETS, *datasets.STREAMED)}
     figures = {
         **found,
         "device": str(chosen),

@@ -14,7 +14,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+)
 
 from .cost import COSTS
 from .errors import InputError, argument_error, unknown_name
@@ -59,7 +69,8 @@ class DataSection(Section):
     Attributes
     ----------
     name : str
-        A data set of `physics_ep.datasets`.
+        A data set of `physics_ep.datasets`, or 'imagenet' or 'image-folder', which are streamed from their files
+        (`physics_ep.image_folders` tells how these lie).
     folder : str or None
         Where its files are. None: the environment variable PHYSICS_EP_DATA.
     layout : {'flat', 'image'}
@@ -68,10 +79,28 @@ class DataSection(Section):
         Zeros around the image, up to this many rows and columns.
     augmentation : str or None
         A name in `physics_ep.augmentation`: 'shift' (up to a pixel), 'flip', 'crop', 'flip-crop'.
+        Photographs have their own: 'resized-crop' (random resized crops and flips; what None means for them) or
+        'centre' (each epoch the same central crop).
     train_examples, test_examples : int or None
-        Use only the first so many.
+        Use only the first so many; of a folder of images so many drawn once and for all, since classes lie in turn.
     download : bool
         Fetch files that are missing, and check them against known hashes.
+    size : int
+        Rows and columns to which photographs are cropped. This and what follows is for 'imagenet' and
+        'image-folder' (means and deviations also for 'imagenet32').
+    means, deviations : list of float or None
+        Of red, green and blue in [0, 1], to normalise with. None: ImageNet's; for 'imagenet32' those of its
+        training images.
+    n_classes : int or None
+        None: as many as there are class folders or names, or the largest label and one.
+    mapping : str or None
+        File that gives each image of a flat folder its class: two columns, in data.folder. None: the one that fits.
+    test_fraction : float
+        Share of the images of a folder without a test part to be held back as one.
+    on_broken : {'refuse', 'skip'}
+        What becomes of an image that cannot be decoded: it stops training, or is left out and counted.
+    workers : int or None
+        Processes that decode photographs; images do not depend on it. None: one a core, at most 16; 0: none.
     """
 
     name: str = "digits"
@@ -82,6 +111,14 @@ class DataSection(Section):
     train_examples: PositiveInt | None = None
     test_examples: PositiveInt | None = None
     download: bool = False
+    size: PositiveInt = 224
+    means: list[FiniteFloat] | None = Field(default=None, min_length=3, max_length=3)
+    deviations: list[PositiveFloat] | None = Field(default=None, min_length=3, max_length=3)
+    n_classes: PositiveInt | None = None
+    mapping: str | None = None
+    test_fraction: FiniteFloat = Field(default=0.2, gt=0, lt=1)
+    on_broken: Literal["refuse", "skip"] = "refuse"
+    workers: NonNegativeInt | None = None
 
 
 class TrainingSection(Section):
@@ -90,6 +127,7 @@ class TrainingSection(Section):
     Attributes
     ----------
     epochs, batch_size, evaluation_batch_size : int
+        A batch is that of all ranks together, where several processes train one system.
     on_unconverged : {'skip', 'raise', 'warn'}
         What becomes of examples without an equilibrium.
     max_skipped : float
@@ -145,6 +183,8 @@ class PropagationSection(Section):
     tolerance : float or None
         Dimensionless residual that counts as converged.
     max_iterations : int or None
+    gates : {'frozen', 'free'} or None
+        Of predictive coding networks: whether nudged phases hold ReLU gates and pooling routes.
     cost : str
         'squared_error' or 'cross_entropy'.
     """
@@ -154,6 +194,7 @@ class PropagationSection(Section):
     solver: str | None = None
     tolerance: FiniteFloat | None = Field(default=None, gt=0)
     max_iterations: PositiveInt | None = None
+    gates: Literal["frozen", "free"] | None = None
     cost: str = "squared_error"
 
     @field_validator("scheme")
@@ -172,10 +213,10 @@ class PropagationSection(Section):
     @field_validator("solver")
     @classmethod
     def _known_solver(cls, solver: str | None) -> str | None:
-        from .relaxation import SOLVERS
+        from .relaxation import known_solvers
 
-        if solver is not None and solver not in SOLVERS:
-            raise unknown_name("ep.solver", solver, SOLVERS)
+        if solver is not None and solver not in known_solvers():
+            raise unknown_name("ep.solver", solver, known_solvers())
         return solver
 
     @field_validator("cost")

@@ -15,6 +15,11 @@ class OutputClamp(Cost):
     """Outputs held at (1 - beta) outputs + beta y, whatever the drive: a constraint in the place of a nudge."""
 
     name = "output_clamp"
+    holds = True
+
+    def gradient(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        # The direction in which the outputs are moved, as under the squared error.
+        return outputs - y
 
     def displaced_unit(
         self, outputs: torch.Tensor, y: torch.Tensor, beta: torch.Tensor | complex, rhs: torch.Tensor

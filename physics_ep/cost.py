@@ -18,6 +18,11 @@ class Cost:
     """
 
     name = "cost"
+    sharpness = 0.0
+    """Bound on the relative change of the curvature C'' for a unit change of the outputs."""
+
+    holds = False
+    """Whether it fixes the outputs, whatever drives them, in place of pulling at them."""
 
     def __call__(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Cost of each example, (B,)."""
@@ -92,6 +97,7 @@ class CrossEntropy(Cost):
     """C = -log softmax(outputs)[y] an example, y class indices (B,), outputs taken as logits."""
 
     name = "cross_entropy"
+    sharpness = 2.0
     newton_steps = 12
 
     def __call__(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

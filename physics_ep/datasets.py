@@ -1,12 +1,13 @@
-"""Data sets: the 8x8 digits that ship with the package; MNIST, Fashion-MNIST and CIFAR from a folder.
+"""Data sets: the 8x8 digits that ship with the package; MNIST, Fashion-MNIST, CIFAR and ImageNet32 from a folder.
 
-To add one, write a function (section, progress) -> Dataset and put it into `DATASETS`.
+To add one, write a function (section, progress) -> Dataset and put it into `DATASETS`. Photographs are not held in
+memory: see `sources`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -19,12 +20,19 @@ from .augmentation import Augmentation
 from .cifar import VARIANTS, find_cifar, read_cifar
 from .errors import InputError, argument_error, unknown_name
 from .idx import damaged, read_idx
+from .image_folders import STREAMED
+from .imagenet32 import CLASSES, FOLDERS, absent, colour_statistics, not_found, read_imagenet32
+from .images import Images
+from .placement import require_memory
 from .progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from .config import DataSection
 
 ENVIRONMENT = "PHYSICS_EP_DATA"
+
+FOR_PHOTOGRAPHS = ("size", "n_classes", "mapping", "test_fraction", "on_broken", "workers", "means", "deviations")
+"""Entries of [data] that say nothing about other sets; the last two do about 'imagenet32'."""
 
 
 @dataclass(frozen=True)
@@ -161,8 +169,15 @@ def load_dataset(section: DataSection, progress: Progress = SILENT) -> Dataset:
     InputError
         If the name is unknown, files are missing or damaged, or the section asks for what the set does not have.
     """
+    if section.name in STREAMED:
+        raise InputError(
+            f"Data set {section.name!r} is streamed from its files to training, and is not held in memory for this."
+        )
     if section.name not in DATASETS:
-        raise unknown_name("data.name", section.name, DATASETS)
+        raise unknown_name("data.name", section.name, [*DATASETS, *STREAMED])
+    for key in FOR_PHOTOGRAPHS[: -2 if section.name == "imagenet32" else None]:
+        if getattr(section, key) != type(section).model_fields[key].default:
+            raise argument_error(f"data.{key}", f"be left out for {section.name!r}", repr(getattr(section, key)))
     data = DATASETS[section.name](section, progress)
     train, test = section.train_examples, section.test_examples
     _at_most("data.train_examples", train, len(data.train_x))
@@ -216,12 +231,33 @@ def cifar100(section: DataSection, progress: Progress = SILENT) -> Dataset:
     return _cifar_dataset("cifar100", section, progress)
 
 
+def imagenet32(section: DataSection, progress: Progress = SILENT) -> Dataset:
+    """ImageNet at 32x32: 1281167 to train, 50000 to test, 1000 classes (see `imagenet32`).
+
+    Colours are normalised by the means and deviations of the images to train on, or those of the section.
+    """
+    if section.download:
+        raise argument_error("data.download", "be false for imagenet32, which is read from your own copy", True)
+    place = data_folder(section.folder, FOLDERS)
+    if place is None or absent(place):
+        raise not_found(place)
+    found = read_imagenet32(place, section.train_examples, section.test_examples, progress)
+    width = torch.float32.itemsize
+    require_memory(width * (found.train_x.size + found.test_x.size), torch.device("cpu"), "images of imagenet32")
+    means, deviations = section.means, section.deviations
+    if means is None or deviations is None:
+        measured = colour_statistics(found.train_x)
+        means, deviations = means or measured[0], deviations or measured[1]
+    return _in_colour("imagenet32", found, means, deviations, CLASSES)
+
+
 DATASETS: dict[str, Callable[[DataSection, Progress], Dataset]] = {
     "digits": digits,
     "mnist": mnist,
     "fashion-mnist": fashion_mnist,
     "cifar10": cifar10,
     "cifar100": cifar100,
+    "imagenet32": imagenet32,
 }
 
 
@@ -252,6 +288,12 @@ def locate(name: str, folder: str | os.PathLike[str] | None = None) -> str | Non
     if name in VARIANTS:
         found = find_cifar(name, data_folder(folder))
         return None if found is None else str(found)
+    if name == "imagenet32":
+        place = data_folder(folder, FOLDERS)
+        return None if absent(place) else str(place)
+    if name in STREAMED:
+        place = data_folder(folder, STREAMED[name])
+        return str(place) if place is not None and (place / "train").is_dir() else None
     source = SOURCES.get(name)
     if source is None:
         return "shipped" if name in DATASETS else None
@@ -275,7 +317,13 @@ def _cifar_dataset(name: str, section: DataSection, progress: Progress) -> Datas
             f"{variant.archive} (or its files), train/CLASS/*.jpg and test/CLASS/*.jpg, or a tar archive of these."
         )
     found = read_cifar(name, source, progress)
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (VARIANTS[name].mean, VARIANTS[name].std))
+    return _in_colour(name, found, VARIANTS[name].mean, VARIANTS[name].std, VARIANTS[name].n_classes)
+
+
+def _in_colour(
+    name: str, found: Images, means: Sequence[float], deviations: Sequence[float], n_classes: int
+) -> Dataset:
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (means, deviations))
 
     def scaled(images: np.ndarray) -> torch.Tensor:
         # In place: 60000 images take 0.7 GB.
@@ -287,7 +335,7 @@ def _cifar_dataset(name: str, section: DataSection, progress: Progress) -> Datas
         train_y=torch.from_numpy(found.train_y),
         test_x=scaled(found.test_x),
         test_y=torch.from_numpy(found.test_y),
-        n_classes=VARIANTS[name].n_classes,
+        n_classes=n_classes,
     )
 
 

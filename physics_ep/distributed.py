@@ -33,6 +33,15 @@ def total(value: float, device: torch.device) -> float:
     return float(number)
 
 
+def largest(value: float, device: torch.device) -> float:
+    """Largest of a number over all ranks."""
+    if not is_distributed():
+        return value
+    number = torch.tensor(value, dtype=torch.float64, device=device)
+    dist.all_reduce(number, op=dist.ReduceOp.MAX)
+    return float(number)
+
+
 def all_reduce(tensors: dict[str, torch.Tensor]) -> None:
     """Sum tensors over all ranks, in place, in one message for each dtype."""
     if not is_distributed():

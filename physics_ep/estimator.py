@@ -18,8 +18,8 @@ from .cost import Cost
 from .equilibrium import Equilibrium, NotConverged, State, Status
 from .errors import InputError, argument_error, unknown_name
 from .nudging import Nudge, Stencil, centered, scheme_from_name
-from .relaxation import narrowed, solve
-from .stability import curvature_limit
+from .relaxation import narrowed, new_phase, solve
+from .stability import curvature_limit, steepness
 from .system import EnergySystem, Phase, widened
 
 ON_UNCONVERGED = ("raise", "skip", "warn")
@@ -94,7 +94,8 @@ class EquilibriumPropagation:
         `centered()` by default: its error is O(beta^2).
     beta : float or 'auto'
         Nudging strength > 0. 'auto' takes 0.05 / lambda, lambda the largest response of the outputs to a force
-        on them, weighted by the cost's curvature, measured on the first batch and every `measure_every` steps.
+        on them, weighted by the cost's curvature, measured on the first batch and every `measure_every` steps; less
+        where the cost's curvature would change by more than 5 % over the nudge (cross-entropy).
     solver, tolerance, max_iterations
         For `relax`; None is the system's default. Nudged phases are held to tolerance * min(1, beta).
     on_unconverged : {'raise', 'skip', 'warn'}
@@ -105,6 +106,8 @@ class EquilibriumPropagation:
     measure_every : int
         Steps between measurements of the stability limit. A negative nudge is refused from beta * lambda = 1 on;
         where it comes within a factor of two of the limit, it is measured at every step.
+    **options
+        Of the system's phases: gates='frozen' or 'free' of a predictive coding network.
 
     Notes
     -----
@@ -123,6 +126,7 @@ class EquilibriumPropagation:
         *,
         generator: torch.Generator | None = None,
         measure_every: int = 200,
+        **options: Any,
     ) -> None:
         if not isinstance(cost, Cost):
             raise argument_error("cost", "be a Cost, such as SquaredError()", type(cost).__name__)
@@ -140,6 +144,7 @@ class EquilibriumPropagation:
         self.on_unconverged = on_unconverged
         self.generator = torch.Generator().manual_seed(0) if generator is None else generator
         self.measure_every = measure_every
+        self.options = options
         self.stability_limit = math.inf
         """Largest |beta| of a negative nudge, 1 / lambda, as last measured."""
         self._measured: tuple[Any, int] | None = None
@@ -211,7 +216,7 @@ class EquilibriumPropagation:
         outputs = system.outputs(free.state)
         self.cost.check(outputs, y)
         self._refuse(free, "The free phase")
-        base = system.phase(inputs, origin=free.state, balanced=True)
+        base = new_phase(system, inputs, origin=free.state, balanced=True, **self.options)
         self._measure(system, base, free, y)
 
         signs = None
@@ -220,7 +225,7 @@ class EquilibriumPropagation:
             signs = (2 * draw - 1).to(outputs)
         tolerance = None
         if self.tolerance is not None:
-            tolerance = self.tolerance * min(1.0, self.beta / system.nudge_scale)
+            tolerance = self.tolerance * system.tolerance_share(self.beta)
         phases = self._relax_nudged(base, y, signs, tolerance)
         for i, found in phases.items():
             self._refuse(found, f"The phase nudged by {self.beta * self.scheme.nodes[i]:+.3g}")
@@ -231,7 +236,7 @@ class EquilibriumPropagation:
         if self.on_unconverged != "skip":
             keep = torch.ones_like(keep)
         used = int(keep.sum())
-        grads = self._contrast(system, free, phases, x, signs, keep)
+        grads = self._contrast(system, base, free, phases, x, signs, keep)
         weight = keep.to(outputs) / max(used, 1)
         loss = (self.cost(outputs, y) * weight).nan_to_num(nan=0.0).sum()
         versions = [p._version for p in system.parameters()]
@@ -299,6 +304,7 @@ class EquilibriumPropagation:
     def _contrast(
         self,
         system: EnergySystem,
+        base: Phase,
         free: Equilibrium,
         phases: dict[int, Equilibrium],
         x: torch.Tensor,
@@ -317,7 +323,8 @@ class EquilibriumPropagation:
         for i, partner in self.scheme.mirrored():
             moved[i] = tuple(d.conj().resolve_conj() for d in moved[partner])
         for i, j, w in self.scheme.halved_pairs():
-            part = system.contrast(state, moved[i], None if j is None else moved[j], x, weight * (w / self.beta))
+            other = None if j is None else moved[j]
+            part = base.contrast(system, state, moved[i], other, x, weight * (w / self.beta))
             grads = part if not grads else {n: grads[n] + part[n] for n in grads}
         return grads
 
@@ -346,13 +353,11 @@ class EquilibriumPropagation:
                 max_iterations=self.max_iterations,
                 start=tuple(s.to(wide) for s in free.state),
             )
-            base = twin.phase(inputs, origin=settled.state, balanced=True)
+            base = new_phase(twin, inputs, origin=settled.state, balanced=True, **self.options)
             signs = None if signs is None else signs.to(wide)
             starts = {i: narrowed(found.displacement or (), wide) for i, found in phases.items()}
-            better = self._relax_nudged(
-                base, target, signs, tight * min(1.0, self.beta / system.nudge_scale), starts
-            )
-            reference = self._contrast(twin, settled, better, inputs.x, signs, keep)
+            better = self._relax_nudged(base, target, signs, tight * system.tolerance_share(self.beta), starts)
+            reference = self._contrast(twin, base, settled, better, inputs.x, signs, keep)
         eps = torch.finfo(wide).eps
         floors = {}
         squares = [0.0, 0.0]
@@ -397,10 +402,13 @@ class EquilibriumPropagation:
         due = known is None or known() is not system or age >= self.measure_every
         if due or self.beta > 0.5 * self.stability_limit:
             curvature = curvature_limit(system, base, free, self.cost, y, solver=self.solver)
+            curvature = distributed.largest(curvature, system.device)  # one beta for all ranks
             self.stability_limit = 1 / curvature if curvature > 0 else math.inf
             age = 0
             if self.auto:
-                self.beta = AUTO_FRACTION * self.stability_limit if curvature > 0 else AUTO_FRACTION
+                growth = steepness(system, base, free, self.cost, y, solver=self.solver)
+                scale = max(curvature, distributed.largest(growth, system.device))
+                self.beta = AUTO_FRACTION / scale if scale > 0 else AUTO_FRACTION
         self._measured = (weakref.ref(system), age + 1)
         if self.scheme.has_negative and self.beta >= self.stability_limit:
             raise NegativeNudgeError(

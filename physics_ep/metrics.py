@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .cost import check_labels
 from .equilibrium import Equilibrium
+from .ranks import Batch, gathered, summed
 from .relaxation import relax
 from .system import EnergySystem
 
@@ -17,8 +21,11 @@ METRICS: dict[str, tuple[str, str]] = {
     "loss": ("cost units", "mean cost of the free states during the epoch"),
     "train_error": ("fraction", "training examples misclassified by the free states during the epoch"),
     "test_error": ("fraction", "test examples misclassified after the epoch; those without equilibrium count"),
+    "train_top5_error": ("fraction", "training examples whose class is not among the five largest free outputs"),
+    "test_top5_error": ("fraction", "the same of the test examples; those without equilibrium count"),
     "test_unconverged": ("examples", "test examples without equilibrium after the epoch"),
     "skipped": ("examples", "training examples left out for want of an equilibrium"),
+    "broken": ("images", "images of both parts left out during the epoch since they cannot be decoded"),
     "worst_residual": ("1", "largest residual of the equilibria used for gradients"),
     "median_residual": ("1", "median residual of the equilibria used for gradients"),
     "free_iterations": ("1", "mean iterations of a free phase"),
@@ -26,61 +33,166 @@ METRICS: dict[str, tuple[str, str]] = {
     "learning_rates": ("1", "learning rate of each parameter group during the epoch"),
     "seconds": ("s", "wall time of the epoch, evaluation included"),
 }
-"""Name to (units, description), as stored in run files."""
+"""Name to (units, description), as stored in run files.
+
+Figures are those of all ranks together. With five classes or fewer the top-5 errors are 0, but for test examples
+without equilibrium.
+"""
+
+TOP = 5
 
 
 class Epoch:
     """Sums over the batches of one epoch.
 
-    Parameters
+    Attributes
     ----------
-    total : int
-        Examples in the epoch.
+    batches : int
+    examples, skipped : int
+        So far, of all ranks.
     """
 
-    def __init__(self, total: int) -> None:
-        self.total = total
+    def __init__(self) -> None:
         self.batches = 0
         self.examples = 0
         self.skipped = 0
         self._used = 0
         self._loss = 0.0
         self._wrong = 0
+        self._missed = 0
         self._residuals: list[torch.Tensor] = []
         self._free: list[int] = []
         self._nudged: list[int] = []
 
-    def add(self, step: StepLike, labels: torch.Tensor) -> None:
-        """Add a step on a batch with these class indices (B,)."""
+    def add(self, step: StepLike, labels: torch.Tensor) -> tuple[int, int]:
+        """Add a step on a batch with these class indices (B,).
+
+        Returns
+        -------
+        examples, used : int
+            In this batch, and those of them that gave a gradient, of all ranks.
+        """
         used = len(labels) - step.skipped
+        examples, skipped = map(int, summed([len(labels), step.skipped], labels.device))
         self.batches += 1
-        self.examples += len(labels)
-        self.skipped += step.skipped
+        self.examples += examples
+        self.skipped += skipped
         self._used += used
         self._loss += used * float(step.loss)
         wrong = step.outputs.argmax(1) != labels
+        missed = ~_among_the_top(step.outputs, labels)
         if step.equilibria:
             free, *nudged = step.equilibria
             if step.skipped:
                 wrong |= ~free.converged
+                missed |= ~free.converged
             self._residuals.append(_used_residuals(step.equilibria, step.skipped))
             self._free.append(free.iterations)
             self._nudged.extend(phase.iterations for phase in nudged)
         self._wrong += int(wrong.sum())
+        self._missed += int(missed.sum())
+        return examples, examples - skipped
 
-    def figures(self) -> dict[str, Any]:
-        """Metrics of the epoch; NaN where nothing was measured."""
-        residuals = torch.cat(self._residuals) if self._residuals else torch.empty(0)
+    def figures(self, device: torch.device) -> dict[str, Any]:
+        """Metrics of the epoch; NaN where nothing was measured.
+
+        Parameters
+        ----------
+        device : torch.device
+            Through which ranks talk.
+        """
+        residuals = gathered(torch.cat(self._residuals) if self._residuals else torch.empty(0, device=device))
         known = residuals.numel() > 0
+        phases = [len(self._free), sum(self._free), len(self._nudged), sum(self._nudged)]
+        used, loss, wrong, missed, free, free_sum, nudged, nudged_sum = summed(
+            [self._used, self._loss, self._wrong, self._missed, *phases], device
+        )
         return {
-            "loss": self._loss / self._used if self._used else float("nan"),
-            "train_error": self._wrong / self.examples,
+            "loss": loss / used if used else float("nan"),
+            "train_error": wrong / self.examples,
+            "train_top5_error": missed / self.examples,
             "skipped": self.skipped,
             "worst_residual": float(residuals.max()) if known else float("nan"),
             "median_residual": float(residuals.median()) if known else float("nan"),
-            "free_iterations": _mean(self._free),
-            "nudged_iterations": _mean(self._nudged),
+            "free_iterations": free_sum / free if free else float("nan"),
+            "nudged_iterations": nudged_sum / nudged if nudged else float("nan"),
         }
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How many test examples were classified, and how.
+
+    Attributes
+    ----------
+    examples : int
+    wrong, missed : int
+        Those whose class has not the largest output, or none of the five largest; those without equilibrium count.
+    unconverged : int
+        Those without equilibrium.
+    """
+
+    examples: int
+    wrong: int
+    missed: int
+    unconverged: int
+
+    @property
+    def error(self) -> float:
+        """Fraction misclassified, in [0, 1]; NaN without examples."""
+        return self.wrong / self.examples if self.examples else float("nan")
+
+    @property
+    def top5_error(self) -> float:
+        """Fraction whose class is not among the five largest outputs, in [0, 1]; NaN without examples."""
+        return self.missed / self.examples if self.examples else float("nan")
+
+    def of_all_ranks(self, device: torch.device) -> Evaluation:
+        """The same of the examples of all ranks, which must all ask."""
+        counts = (self.examples, self.wrong, self.missed, self.unconverged)
+        return Evaluation(*map(int, summed([float(n) for n in counts], device)))
+
+
+def evaluate(
+    system: EnergySystem,
+    batches: Iterable[Batch],
+    *,
+    solver: str | None = None,
+    tolerance: float | None = None,
+    max_iterations: int | None = None,
+) -> Evaluation:
+    """Classify examples by their free equilibria.
+
+    Parameters
+    ----------
+    system : EnergySystem
+    batches : iterable of (x, labels)
+        Of this rank; empty ones are passed over.
+    solver, tolerance, max_iterations
+        For `relax`.
+
+    Returns
+    -------
+    Evaluation
+        Of this rank's examples.
+
+    Raises
+    ------
+    InputError
+        If a label is beyond the outputs.
+    """
+    examples = wrong = missed = unconverged = 0
+    for x, labels in batches:
+        if not len(labels):
+            continue
+        free = relax(system, x, solver=solver, tolerance=tolerance, max_iterations=max_iterations)
+        outputs = system.outputs(free.state)
+        check_labels(labels, outputs.shape[1])
+        examples += len(labels)
+        wrong += int((~((outputs.argmax(1) == labels) & free.converged)).sum())
+        missed += int((~(_among_the_top(outputs, labels) & free.converged)).sum())
+        unconverged += int((~free.converged).sum())
+    return Evaluation(examples, wrong, missed, unconverged)
 
 
 def classification_error(
@@ -112,13 +224,14 @@ def classification_error(
     unconverged : int
         How many those are.
     """
-    wrong = unconverged = 0
-    for batch, truth in zip(x.split(batch_size), labels.split(batch_size), strict=True):
-        free = relax(system, batch, solver=solver, tolerance=tolerance, max_iterations=max_iterations)
-        right = system.outputs(free.state).argmax(1) == truth
-        wrong += int((~(right & free.converged)).sum())
-        unconverged += int((~free.converged).sum())
-    return wrong / len(labels), unconverged
+    batches = zip(x.split(batch_size), labels.split(batch_size), strict=True)
+    found = evaluate(system, batches, solver=solver, tolerance=tolerance, max_iterations=max_iterations)
+    return found.error, found.unconverged
+
+
+def _among_the_top(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Whether each example's class (B,) is among its five largest outputs (B, n)."""
+    return (outputs.topk(min(TOP, outputs.shape[1]), dim=1).indices == labels[:, None]).any(1)
 
 
 def _used_residuals(phases: tuple[Equilibrium, ...], skipped: int) -> torch.Tensor:
@@ -128,7 +241,3 @@ def _used_residuals(phases: tuple[Equilibrium, ...], skipped: int) -> torch.Tens
         kept = torch.stack([phase.converged for phase in phases]).all(0)
         table = table[:, kept]
     return table.flatten()
-
-
-def _mean(counts: list[int]) -> float:
-    return sum(counts) / len(counts) if counts else float("nan")

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 
 from .config import Config
-from .datasets import Dataset
+from .datasets import Dataset, load_dataset
+from .errors import argument_error
+from .image_folders import STREAMED
 from .placement import parameters_of, require_memory, resolve_device, resolve_dtype
+from .progress import Progress
 from .registry import accepts, build_system, load, systems
+from .sources import InMemory, Loaders, Source, Stream
 from .system import EnergySystem
+
+Data = str | os.PathLike[str] | Dataset | tuple[Iterable[Any], Iterable[Any]]
+"""What a caller may give instead of what a config names: a folder, examples, or loaders (train, test)."""
 
 WEIGHT_COPIES = 5
 """Weights, their gradient, two moments of an optimizer, and one copy on its way to the run file."""
@@ -23,7 +30,7 @@ LARGE = 10_000
 
 def settled(
     config: Config,
-    data: str | os.PathLike[str] | Dataset | None,
+    data: Data | None,
     device: str | torch.device | None,
     dtype: str | torch.dtype | None,
     seed: int | None,
@@ -33,8 +40,8 @@ def settled(
     Parameters
     ----------
     config : Config
-    data : path or Dataset or None
-        Replaces [data] folder (a path), or the whole section (a Dataset, whose name is kept).
+    data : path or Dataset or (iterable, iterable) or None
+        Replaces [data] folder (a path), or the whole section (a Dataset, whose name is kept; or loaders).
     device, dtype, seed
         Replace those of [training].
 
@@ -57,6 +64,11 @@ def settled(
     sections: dict[str, dict[str, Any]] = {"training": training} if training else {}
     if isinstance(data, Dataset):
         sections["data"] = {"name": data.name}
+    elif isinstance(data, tuple):
+        sections["data"] = {"name": "loaders"}
+    elif data is not None and not isinstance(data, str | os.PathLike):
+        must = "be a folder, a Dataset, or a tuple of two loaders (train, test)"
+        raise argument_error("data", must, type(data).__name__)
     elif data is not None:
         sections["data"] = {"folder": os.fspath(data)}
     return config.updated(**sections) if sections else config
@@ -93,11 +105,54 @@ def _largest(value: Any) -> int:
     return value if isinstance(value, int) else 0
 
 
+def open_source(
+    config: Config, data: Data | None, system: EnergySystem, device: torch.device, progress: Progress
+) -> Source:
+    """What a config's system is to be trained on: in memory, streamed from files, or from loaders.
+
+    Parameters
+    ----------
+    config : Config
+        As `settled` gives it.
+    data : path or Dataset or (iterable, iterable) or None
+    system : EnergySystem
+    device : torch.device
+    progress : Progress
+
+    Returns
+    -------
+    Source
+
+    Raises
+    ------
+    InputError
+        If data are missing or damaged, or there is too little memory.
+    """
+    training, dtype = config.training, resolve_dtype(config.training.dtype)
+    source: Source
+    if isinstance(data, tuple):
+        if len(data) != 2:
+            raise argument_error("data", "be two loaders (train, test)", f"{len(data)} of them")
+        source = Loaders(*data, seed=training.seed, device=device, dtype=dtype)
+    elif not isinstance(data, Dataset) and config.data.name in STREAMED:
+        stream = source = Stream(config.data, training, device, dtype, progress)
+        require_memory(dtype.itemsize * (stream.sample.numel() * training.batch_size + _held(system)), device)
+    else:
+        examples = data if isinstance(data, Dataset) else load_dataset(config.data, progress)
+        require_memory(bytes_needed(examples, system, dtype), device)
+        source = InMemory(examples.to(device, dtype), training)
+    return source
+
+
 def bytes_needed(data: Dataset, system: EnergySystem, dtype: torch.dtype) -> int:
     """Memory that training takes: the data once more in their dtype, the weights with what training adds to them.
 
     States of a batch are small beside these.
     """
     inputs = data.train_x.numel() + data.test_x.numel()
-    weights = sum(p.numel() for p in system.parameters())
-    return dtype.itemsize * (inputs + WEIGHT_COPIES * weights)
+    return dtype.itemsize * (inputs + _held(system))
+
+
+def _held(system: EnergySystem) -> int:
+    """Numbers that training keeps about the weights."""
+    return WEIGHT_COPIES * sum(p.numel() for p in system.parameters())

@@ -7,7 +7,9 @@ company it keeps.
 
 from __future__ import annotations
 
+import inspect
 import math
+from typing import Any
 
 import torch
 
@@ -15,7 +17,7 @@ from .equilibrium import Equilibrium, State, Status, Trace
 from .errors import argument_error, unknown_name
 from .nudging import Nudge
 from .solvers import SOLVERS, flat, narrowed, unflat
-from .system import EnergySystem, Phase, largest
+from .system import EnergySystem, Inputs, Phase, largest
 
 PATIENCE_AT_ROUNDING = 30
 """Iterations without progress after which a residual near rounding counts as stalled."""
@@ -53,8 +55,9 @@ def solve(
     """
     system = phase.system
     name = system.default_solver if solver is None else solver
-    if name not in SOLVERS:
-        raise unknown_name("solver", name, SOLVERS)
+    methods = SOLVERS if phase.solvers is None else phase.solvers
+    if name not in methods:
+        raise unknown_name(f"solver of {type(system).__name__}", name, methods)
     tolerance = phase_tolerance(phase, tolerance)
     budget = system.default_max_iterations if max_iterations is None else max_iterations
     if not isinstance(budget, int) or budget < 1:
@@ -63,7 +66,7 @@ def solve(
     kept: list[tuple[torch.Tensor, torch.Tensor, State]] = []
     status = Status.BUDGET
     with torch.no_grad():
-        method = SOLVERS[name](phase, z)
+        method = methods[name](phase, z)
         best, since = float("inf"), 0
         while True:
             z, residual = method.evaluate()
@@ -89,6 +92,7 @@ def solve(
                 status = Status.STALLED
                 break
             method.advance(active)
+        z = method.finish(z)
     narrow = phase.narrow
     displacement = None if phase.origin is None else narrowed(z, narrow)
     return Equilibrium(
@@ -120,6 +124,7 @@ def relax(
     tolerance: float | None = None,
     max_iterations: int | None = None,
     trace: bool = False,
+    **options: Any,
 ) -> Equilibrium:
     """Let a system settle: the free phase, or a phase nudged by beta times a cost.
 
@@ -134,6 +139,8 @@ def relax(
         holds it): give the free state.
     solver, tolerance, max_iterations, trace
         See `solve`.
+    **options
+        Of the system's phases: gates='frozen' or 'free' of a predictive coding network.
 
     Returns
     -------
@@ -149,14 +156,36 @@ def relax(
         if start is not None:
             check_state(system, start, x)
         if nudge is None:
-            phase = system.phase(inputs)
+            phase = new_phase(system, inputs, **options)
             return solve(
                 phase, solver=solver, tolerance=tolerance, max_iterations=max_iterations, start=start, trace=trace
             )
         origin = system.initial_state(x) if start is None else start
         nudge.cost.check(system.outputs(origin), nudge.y)
-        phase = system.phase(inputs, origin=origin).nudged(nudge)
+        phase = new_phase(system, inputs, origin=origin, **options).nudged(nudge)
         return solve(phase, solver=solver, tolerance=tolerance, max_iterations=max_iterations, trace=trace)
+
+
+def known_solvers() -> tuple[str, ...]:
+    """Names of the solvers that some system or other has."""
+    from .predictive_coding.equilibration import SOLVERS as PREDICTIVE
+
+    return tuple(dict.fromkeys([*SOLVERS, *PREDICTIVE]))
+
+
+def new_phase(system: EnergySystem, inputs: Inputs, **options: Any) -> Phase:
+    """A phase of a system, with options that not every system has.
+
+    Raises
+    ------
+    InputError
+        If the system's phases do not take an option.
+    """
+    known = inspect.signature(system.phase).parameters
+    for option in options:
+        if option not in known:
+            raise unknown_name(f"option of {type(system).__name__}'s phases", option, list(known)[1:])
+    return system.phase(inputs, **options)
 
 
 def phase_tolerance(phase: Phase, tolerance: float | None) -> float:
@@ -169,7 +198,7 @@ def phase_tolerance(phase: Phase, tolerance: float | None) -> float:
     if phase.nudge is None:
         return default
     strength = float(torch.as_tensor(phase.nudge.beta).abs().max())
-    return default * min(1.0, strength / phase.system.nudge_scale)
+    return default * phase.system.tolerance_share(strength)
 
 
 def check_state(system: EnergySystem, state: State, x: torch.Tensor) -> None:

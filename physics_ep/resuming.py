@@ -6,11 +6,14 @@ import inspect
 import os
 from pathlib import Path
 
-from .config import Config
+from .config import Config, parse_config
 from .errors import InputError, argument_error
 from .files import check_output
 from .optimization import schedulers
 from .store import Run, is_run_file
+
+FREE = ("folder", "download", "mapping", "workers", "on_broken")
+"""Entries of [data] that may differ from machine to machine, or from one run to its resumption."""
 
 
 def check_resumable(run: Run, config: Config) -> None:
@@ -21,14 +24,14 @@ def check_resumable(run: Run, config: Config) -> None:
     run : Run
     config : Config
         What training is asked to do now. More epochs are welcome, unless they would change the schedule of those
-        already done; data may lie elsewhere.
+        already done; data may lie elsewhere, and be decoded by more processes or with less mercy.
     """
     name = str(run.path)
     if run.attributes.get("kind") != "training" or not run.resume:
         raise argument_error("resume", "be the run file of a training", repr(name))
-    before, now = run.config, config.as_dict()
-    # Where the data lie may differ from machine to machine.
-    before["data"] = {**before["data"], **{key: now["data"][key] for key in ("folder", "download")}}
+    # Parsed again, an older run has the defaults of entries that are new since.
+    before, now = parse_config(run.config).as_dict(), config.as_dict()
+    before["data"] = {**before["data"], **{key: now["data"][key] for key in FREE}}
     if run.epochs > config.training.epochs:
         raise argument_error("training.epochs", f"be at least the {run.epochs} of {name!r}", config.training.epochs)
     extended = before["training"]["epochs"] != now["training"]["epochs"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 import torch
 
@@ -12,22 +11,34 @@ from .errors import InputError
 from .system import Phase
 
 
-class Solver(Protocol):
-    """A method of relaxation, bound to one `Phase`.
+class Solver:
+    """A method of relaxation, bound to one `Phase`; subclass it for another.
 
-    `evaluate` gives the current z and its residual (B,); `advance` moves the examples where `active` (B,) holds.
+    Attributes
+    ----------
+    patience : int
+        Evaluations without progress after which the residual counts as stalled.
+    spent : int
+        Evaluations of the phase so far: what `Equilibrium.iterations` counts.
     """
 
-    patience: int
-    spent: int
-    """Evaluations of the phase so far: what `Equilibrium.iterations` counts."""
+    patience: int = 1000
+    spent: int = 0
 
-    def evaluate(self) -> tuple[State, torch.Tensor]: ...
+    def evaluate(self) -> tuple[State, torch.Tensor]:
+        """The current z and its residual (B,)."""
+        raise NotImplementedError
 
-    def advance(self, active: torch.Tensor) -> None: ...
+    def advance(self, active: torch.Tensor) -> None:
+        """Move the examples where `active` (B,) holds."""
+        raise NotImplementedError
+
+    def finish(self, z: State) -> State:
+        """The z to return, once the loop has stopped at `z`."""
+        return z
 
 
-class Coordinate:
+class Coordinate(Solver):
     """Block coordinate descent: exact updates of the even, then of the odd layers, the others held.
 
     Each half-step is the exact minimum of F over its blocks, so F cannot rise. Written as the fixed-point
@@ -53,7 +64,7 @@ class Coordinate:
         self.u = keep(active, self._next, self.u)
 
 
-class Anderson:
+class Anderson(Solver):
     """Anderson acceleration, depth 5, of block coordinate descent or of plain descent (Walker, Ni 2011, type II).
 
     Every example has its own mixing coefficients. Where a mixed step has raised the residual, that example forgets
@@ -127,7 +138,7 @@ class Anderson:
         return torch.where(good[:, None], mixed, plain)
 
 
-class GradientFlow:
+class GradientFlow(Solver):
     """Explicit descent along the force, with a step an example from the local curvature, no line search.
 
     h_k = min(sqrt(1 + h_{k-1} / h_{k-2}) h_{k-1}, |dz| / (2 |dforce|)): Malitsky and Mishchenko, ICML 2020,
@@ -168,7 +179,7 @@ class GradientFlow:
         self.z = torch.where(active[:, None], moved_z, self.z)
 
 
-class NewtonKrylov:
+class NewtonKrylov(Solver):
     """Newton's method on T(u) - u (or on the force), each step by matrix-free GMRES; for strongly coupled systems.
 
     Jacobian products are differences along a direction, the inner tolerance is 0.1 (Knoll and Keyes 2004, section

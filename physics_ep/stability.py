@@ -27,8 +27,8 @@ def curvature_limit(
     F = E + beta C has its minimum near the free state while beta > -1 / lambda, where lambda is the largest
     eigenvalue of C'' R, R = P H^-1 P^T (H the Hessian of E, P the projection on the outputs): for the squared
     error 1 / lambda is the smallest Schur complement of H on the outputs. Rayleigh-Ritz on the Krylov space of
-    C'' R; each product with R is a relaxation under a small constant force on the outputs: any system can
-    do it.
+    C'' R; each product with R is a relaxation under a small constant force on the outputs, which any system can
+    do, or the closed form of a phase that has one.
 
     Parameters
     ----------
@@ -59,13 +59,8 @@ def curvature_limit(
             v = v - (b * v).sum(1, keepdim=True) * b
         basis.append(v / v.norm(dim=1, keepdim=True).clamp_min(tiny))
         pulls.append(cost.curvature(outputs, y, basis[-1]))
-        phase = base.nudged(Nudge(OutputForce(), pulls[-1], push))
-        found = solve(phase, solver=solver, tolerance=1e-4 * force)
-        assert found.displacement is not None
-        good = good & found.converged
-        if not bool(good.any()):
-            raise NotConverged(found, "The response to a small force on the outputs")
-        v = system.outputs(found.displacement) / push
+        v, settled = output_response(system, base, pulls[-1], push, solver)
+        good = good & settled
         responses.append(v)
         values = _ritz_values(torch.stack(basis, 1), torch.stack(pulls, 1), torch.stack(responses, 1))
         largest = float(values[good].max())
@@ -73,6 +68,54 @@ def curvature_limit(
             break
         before = largest
     return max(largest, 0.0)
+
+
+def steepness(
+    system: EnergySystem,
+    base: Phase,
+    free: Equilibrium,
+    cost: Cost,
+    y: torch.Tensor,
+    *,
+    solver: str | None = None,
+    force: float = 1e-4,
+) -> float:
+    """Relative change of the cost's curvature per unit of beta: the outputs' own answer to the cost, times its
+    sharpness.
+
+    Where the curvature at the free state is small (a softmax over many classes), a nudge that it would allow may
+    move the outputs to where it is not. 0 for the squared error, whose curvature is constant.
+    """
+    if cost.sharpness == 0:
+        return 0.0
+    pull = -cost.gradient(system.outputs(free.state), y)
+    moved, good = output_response(system, base, pull, force * system.residual_scale, solver)
+    good = good & free.converged
+    return cost.sharpness * float(moved[good].abs().max()) if bool(good.any()) else 0.0
+
+
+def output_response(
+    system: EnergySystem, base: Phase, force: torch.Tensor, push: float, solver: str | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Change of the outputs (B, n_out) per unit of a small force on them, and where it was found, (B,).
+
+    Parameters
+    ----------
+    base : Phase
+        At the free state, balanced.
+    force : Tensor (B, n_out)
+    push : float
+        Factor on the force that is applied, for phases without a closed form.
+    """
+    answer = base.response(force)
+    if answer is not None:
+        return answer, torch.isfinite(answer).all(1)
+    phase = base.nudged(Nudge(OutputForce(), force, push))
+    found = solve(phase, solver=solver, tolerance=1e-4 * push / system.residual_scale)
+    assert found.displacement is not None
+    if not bool(found.converged.any()):
+        raise NotConverged(found, "The response to a small force on the outputs")
+    return system.outputs(found.displacement) / push, found.converged
 
 
 def _ritz_values(basis: torch.Tensor, pulls: torch.Tensor, responses: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ Conventions
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +66,8 @@ class EnergySystem(nn.Module):
         Whether the energy is smooth and the variables unbounded, so that a stencil reaches its declared order.
     descends : bool
         Whether equilibria are minima that relaxation approaches from above (not so for skew-gradient systems).
+    relative_residual : bool
+        Whether residuals of nudged phases are over the size of the nudge itself. Tolerances then hold at any beta.
     """
 
     residual_scale: float = 1.0
@@ -81,6 +83,7 @@ class EnergySystem(nn.Module):
     analytic: bool = False
     smooth: bool = True
     descends: bool = True
+    relative_residual: bool = False
 
     # -- required ---------------------------------------------------------------------------------------------
 
@@ -178,6 +181,10 @@ class EnergySystem(nn.Module):
     def default_tolerance(self, dtype: torch.dtype) -> float:
         """Residual that counts as converged for states of this dtype."""
         return 1e-10 if dtype == torch.float64 else 1e-6
+
+    def tolerance_share(self, beta: float) -> float:
+        """What part of a tolerance a phase nudged by beta is held to: its contrast is divided by beta."""
+        return 1.0 if self.relative_residual else min(1.0, abs(beta) / self.nudge_scale)
 
     # -- helpers ----------------------------------------------------------------------------------------------
 
@@ -289,6 +296,27 @@ class Phase:
         from .motion import Motion
 
         return Motion(self)
+
+    @property
+    def solvers(self) -> Mapping[str, Any] | None:
+        """Solvers by name, for phases that have their own; None: those of `physics_ep.solvers`."""
+        return None
+
+    def contrast(
+        self,
+        system: EnergySystem,
+        free: State,
+        plus: State,
+        minus: State | None,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        """`EnergySystem.contrast`, for phases that already know what it needs."""
+        return system.contrast(free, plus, minus, x, weight)
+
+    def response(self, force: torch.Tensor) -> torch.Tensor | None:
+        """Change of the outputs (B, n_out) per unit of a small force on them, where it has a closed form."""
+        return None
 
     def interface(self, z: State) -> State:
         """The blocks from which a sweep computes all others."""

@@ -2,7 +2,8 @@
 
 Everything random in an epoch comes from generators seeded by (seed, epoch), and nothing but weights, optimizer and
 scheduler is carried from one epoch to the next. So an epoch that is repeated after a kill gives the very same bits
-on a CPU at the same number of threads.
+on a CPU at the same number of threads. Where batches come from is told in `sources`, and how several processes
+share them in `ranks`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,16 +22,17 @@ import torch
 
 from .config import Config, load_config
 from .cost import COSTS
-from .datasets import Dataset, load_dataset
 from .equilibrium import Equilibrium, NotConverged
 from .errors import InputError, argument_error
 from .estimator import EquilibriumPropagation
-from .metrics import METRICS, Epoch, classification_error
+from .metrics import METRICS, Epoch, Evaluation, evaluate
 from .optimization import build_optimizer, build_scheduler, step_scheduler
-from .placement import require_memory, resolve_device, resolve_dtype, threads
-from .preparation import bytes_needed, new_system, settled
+from .placement import resolve_device, resolve_dtype, threads
+from .preparation import Data, new_system, open_source, settled
 from .progress import SILENT, Progress
+from .ranks import in_step, join_group, meet, rank, summed
 from .resuming import check_resumable, check_run_output
+from .sources import Source, epoch_seed
 from .store import Quantity, Run, load_weights, open_run, run_attributes, write_run
 from .system import EnergySystem
 
@@ -80,6 +83,8 @@ class TrainingResult:
         Wall time of all epochs, those before a resume included.
     path : Path or None
         The run file.
+    broken : tuple of str
+        A line on each image that this process has left out since it cannot be decoded.
     """
 
     system: EnergySystem
@@ -87,6 +92,7 @@ class TrainingResult:
     metrics: dict[str, np.ndarray]
     seconds: float
     path: Path | None = None
+    broken: tuple[str, ...] = ()
 
     @property
     def test_error(self) -> float:
@@ -103,12 +109,15 @@ class TrainingResult:
         return {
             "test_error": self.test_error,
             "train_error": self.train_error,
+            "test_top5_error": float(self.metrics["test_top5_error"][-1]),
+            "train_top5_error": float(self.metrics["train_top5_error"][-1]),
             "epochs": len(self.metrics["loss"]),
             "seconds": self.seconds,
             "worst_residual": float(self.metrics["worst_residual"].max()),
             "median_residual": float(self.metrics["median_residual"][-1]),
             "skipped": int(self.metrics["skipped"].sum()),
             "test_unconverged": int(self.metrics["test_unconverged"][-1]),
+            "broken": int(np.nansum(self.metrics["broken"])),
             "config": self.config.as_dict(),
             "metrics": {name: values.tolist() for name, values in self.metrics.items()},
         }
@@ -120,7 +129,7 @@ def train(
     overrides: Iterable[str] = (),
     out: str | os.PathLike[str] | None = None,
     resume: str | os.PathLike[str] | None = None,
-    data: str | os.PathLike[str] | Dataset | None = None,
+    data: Data | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     seed: int | None = None,
@@ -128,6 +137,10 @@ def train(
     backward: Backward | None = None,
 ) -> TrainingResult:
     """Train a system as a config says.
+
+    Several processes may train one system: started by torchrun, or within a group of torch.distributed that the
+    caller has set up, each takes its share of every batch. The figures are those of all, and the first writes the
+    run file.
 
     Parameters
     ----------
@@ -139,14 +152,17 @@ def train(
         Run file, written after each epoch. Default: `resume`, else none is written.
     resume : path, optional
         Run file to go on from. The config must be the one it was begun with, but for more epochs.
-    data : path or Dataset, optional
-        Folder with the data, or the data themselves, instead of what the config names.
+    data : path or Dataset or (train, test), optional
+        Folder with the data, or the data themselves, instead of what the config names; or two loaders, such as
+        torch's DataLoader, that yield (x, labels): examples (B, ...) and class indices (B,). Each process gives its
+        own, with equally many batches to train on.
     device, dtype, seed
         Instead of the config's.
     progress : Progress
         Told of every batch and epoch.
     backward : callable, optional
-        (system, x, y) -> step, instead of equilibrium propagation: exact gradients under the same recipe, say.
+        (system, x, y) -> step, instead of equilibrium propagation: exact gradients under the same recipe, say. With
+        several processes it must bring `.grad` in line itself.
 
     Returns
     -------
@@ -155,7 +171,8 @@ def train(
     Raises
     ------
     InputError
-        If anything given is wrong; nothing has been written then.
+        If anything given is wrong; nothing has been written then. Of an image file that cannot be decoded this is
+        known only once its turn comes.
     TrainingStoppedError
         If more than `training.max_skipped` of an epoch's examples had no equilibrium.
     TrainingInterrupted
@@ -168,19 +185,17 @@ def train(
     if previous is not None:
         check_resumable(previous, settings)
     out = resume if out is None else out
-    path = None if out is None else check_run_output(out)
-    torch_device, torch_dtype = resolve_device(settings.training.device), resolve_dtype(settings.training.dtype)
     count = settings.training.threads or torch.get_num_threads()
     if previous is not None:
         count = int(previous.attributes["threads"])
+    path = None if out is None else check_run_output(out)
+    place = join_group(resolve_device(settings.training.device))
     system = new_system(settings)
-    examples = data if isinstance(data, Dataset) else load_dataset(settings.data, progress)
-    require_memory(bytes_needed(examples, system, torch_dtype), torch_device)
-    examples = examples.to(torch_device, torch_dtype)
-    system.to(torch_device, torch_dtype)
+    source = open_source(settings, data, system, place, progress)
+    system.to(place, resolve_dtype(settings.training.dtype))
     with threads(count):
         trainer = _Trainer(
-            config=settings, system=system, data=examples, path=path, progress=progress, backward=backward
+            config=settings, system=system, data=source, path=path, progress=progress, backward=backward
         )
         if previous is not None:
             trainer.restore(previous)
@@ -195,7 +210,7 @@ class _Trainer:
         *,
         config: Config,
         system: EnergySystem,
-        data: Dataset,
+        data: Source,
         path: Path | None,
         progress: Progress,
         backward: Backward | None,
@@ -213,7 +228,9 @@ class _Trainer:
         self.rows: list[dict[str, Any]] = []
         self.kept: tuple[int, Path | None] = (0, None)
         self.attributes = run_attributes(config)
-        system.check_input(data.train_x[:1])
+        self.n_classes = data.n_classes
+        if data.sample is not None:
+            system.check_input(data.sample)
 
     def restore(self, run: Run) -> None:
         """Take up the state of a run file."""
@@ -221,56 +238,63 @@ class _Trainer:
         self.optimizer.load_state_dict(run.resume["optimizer"])
         if self.scheduler is not None:
             self.scheduler.load_state_dict(run.resume["scheduler"])
-        columns = {name: run.metric(name) for name in METRICS}
+        # An older run has not measured all that is measured now.
+        unknown = np.full(run.epochs, np.nan)
+        columns = {name: run.metric(name) if name in run.metrics else unknown for name in METRICS}
         self.rows = [{name: column[k] for name, column in columns.items()} for k in range(run.epochs)]
         self.kept = (run.epochs, run.path)
 
     def run(self) -> TrainingResult:
         """Train the epochs that are left."""
         training = self.config.training
-        n = len(self.data.train_y)
         first = len(self.rows)
+        total = (training.epochs - first) * (self.data.examples or 0)
         try:
-            with self.progress.task("training", total=(training.epochs - first) * n) as advance:
+            with self.progress.task("training", total=total) as advance:
                 for epoch in range(first, training.epochs):
                     self._epoch(epoch, advance)
                     self._save()
         except KeyboardInterrupt:
             raise TrainingInterrupted(f"interrupted in epoch {len(self.rows) + 1}; {self._remedy()}") from None
-        return TrainingResult(self.system, self.config, self._columns(), self._seconds(), self.path)
+        except InputError as error:
+            if not self.rows:
+                raise
+            raise InputError(f"{error} Training stopped in epoch {len(self.rows) + 1}; {self._remedy()}") from error
+        broken = tuple(dict.fromkeys(self.data.broken))
+        return TrainingResult(self.system, self.config, self._columns(), self._seconds(), self.path, broken)
 
     def _epoch(self, epoch: int, advance: Callable[..., None]) -> None:
         training = self.config.training
         began = time.perf_counter()
-        x, labels = self.data.train_x, self.data.train_y
-        generator = torch.Generator().manual_seed(_epoch_seed(training.seed, epoch, 0))
-        order = torch.randperm(len(x), generator=generator).to(x.device)
+        device, known = self.system.device, len(self.data.broken)
         backward = self._gradient(epoch)
         rates = [float(group["lr"]) for group in self.optimizer.param_groups]
-        seen = Epoch(len(x))
-        for chosen in order.split(training.batch_size):
-            batch, truth = x[chosen], labels[chosen]
-            if self.data.augment is not None:
-                batch = self.data.augment(batch, generator)
-            self.optimizer.zero_grad()
-            step = self._step(backward, batch, truth, first=epoch == 0 and not seen.batches)
-            seen.add(step, truth)
-            if seen.skipped > training.max_skipped * len(x):
-                raise TrainingStoppedError(
-                    f"training stopped in epoch {epoch + 1}: more than {training.max_skipped:.2%} of its examples "
-                    f"did not converge ({seen.skipped} of the first {seen.examples}); {self._remedy()}, or start "
-                    "anew with a smaller lr or beta, or more ep.max_iterations"
-                )
-            if step.skipped < len(chosen):
-                self.optimizer.step()
-            advance(len(chosen))
-        row = seen.figures()
+        seen = Epoch()
+        with closing(in_step(self.data.epoch(epoch), device)) as batches:
+            for x, labels in batches:
+                self.optimizer.zero_grad()
+                step = self._step(backward, x, labels, first=epoch == 0 and not seen.batches)
+                examples, used = seen.add(step, labels)
+                # Without a known length, what is lost can only be judged at the end.
+                if seen.skipped > training.max_skipped * (self.data.examples or math.inf):
+                    raise self._too_many_skipped(seen)
+                if used:
+                    self.optimizer.step()
+                advance(examples)
+        if seen.skipped > training.max_skipped * seen.examples:
+            raise self._too_many_skipped(seen)
+        self._require(seen.examples, "training")
+        row = seen.figures(device)
         if not math.isfinite(row["loss"]):
             raise TrainingStoppedError(
                 f"training stopped in epoch {epoch + 1}: the loss is not finite; {self._remedy()}"
             )
         step_scheduler(self.scheduler, row["loss"])
-        row["test_error"], row["test_unconverged"] = self._evaluate()
+        found = self._evaluate()
+        self._require(found.examples, "test")
+        row["test_error"], row["test_top5_error"] = found.error, found.top5_error
+        row["test_unconverged"] = found.unconverged
+        row["broken"] = int(summed([float(len(self.data.broken) - known)], device)[0])
         row["learning_rates"] = np.array(rates)
         row["seconds"] = time.perf_counter() - began
         self.rows.append(row)
@@ -282,12 +306,25 @@ class _Trainer:
             test=f"{row['test_error']:.2%}",
         )
 
+    def _too_many_skipped(self, seen: Epoch) -> TrainingStoppedError:
+        limit = f"more than {self.config.training.max_skipped:.2%} of its examples did not converge"
+        return TrainingStoppedError(
+            f"training stopped in epoch {len(self.rows) + 1}: {limit} ({seen.skipped} of the first {seen.examples})"
+            f"; {self._remedy()}, or start anew with a smaller lr or beta, or more ep.max_iterations"
+        )
+
+    def _require(self, examples: int, part: str) -> None:
+        if not examples:
+            why = f": {self.data.broken[-1]}" if self.data.broken else "."
+            raise InputError(f"There must be {part} examples, but none came{why}")
+
     def _gradient(self, epoch: int) -> Backward:
         """The gradient of this epoch. EP is made anew each time: its random signs and its measured stability
         limit then depend on the epoch alone, and a resumed run repeats them."""
         if self.backward is not None:
             return self.backward
         ep, training = self.config.ep, self.config.training
+        options: dict[str, Any] = {} if ep.gates is None else {"gates": ep.gates}
         return EquilibriumPropagation(
             self.cost,
             scheme=ep.scheme,
@@ -296,11 +333,15 @@ class _Trainer:
             tolerance=ep.tolerance,
             max_iterations=ep.max_iterations,
             on_unconverged=training.on_unconverged,
-            generator=torch.Generator().manual_seed(_epoch_seed(training.seed, epoch, 1)),
+            generator=torch.Generator().manual_seed(epoch_seed(training.seed, epoch, 1)),
+            **options,
         ).backward
 
     def _step(self, backward: Backward, x: torch.Tensor, labels: torch.Tensor, first: bool) -> StepLike:
-        y = self.cost.encode(labels, self.data.n_classes, x.dtype)
+        if self.n_classes is None:
+            self.system.check_input(x)
+            self.n_classes = self.system.outputs(self.system.initial_state(x[:1])).shape[1]
+        y = self.cost.encode(labels, self.n_classes, x.dtype)
         try:
             return backward(self.system, x, y)
         except (InputError, NotConverged) as error:
@@ -310,33 +351,32 @@ class _Trainer:
                 f"training stopped in epoch {len(self.rows) + 1}: {error} {self._remedy()}"
             ) from error
 
-    def _evaluate(self) -> tuple[float, int]:
+    def _evaluate(self) -> Evaluation:
         ep = self.config.ep
-        return classification_error(
+        found = evaluate(
             self.system,
-            self.data.test_x,
-            self.data.test_y,
-            batch_size=self.config.training.evaluation_batch_size,
+            self.data.test(),
             solver=ep.solver,
             tolerance=ep.tolerance,
             max_iterations=ep.max_iterations,
         )
+        return found.of_all_ranks(self.system.device)
 
     def _save(self) -> None:
         if self.path is None:
             return
-        write_run(
-            self.path,
-            Run(
-                attributes={**self.attributes, "epochs": len(self.rows), "seconds": self._seconds()},
-                metrics={n: Quantity(v, *METRICS[n]) for n, v in self._columns().items()},
-                state_dict=self.system.state_dict(),
-                resume={
-                    "optimizer": self.optimizer.state_dict(),
-                    "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
-                },
-            ),
+        run = Run(
+            attributes={**self.attributes, "epochs": len(self.rows), "seconds": self._seconds()},
+            metrics={n: Quantity(v, *METRICS[n]) for n, v in self._columns().items()},
+            state_dict=self.system.state_dict(),
+            resume={
+                "optimizer": self.optimizer.state_dict(),
+                "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
+            },
         )
+        if rank() == 0:
+            write_run(self.path, run)
+        meet(self.system.device)
         self.kept = (len(self.rows), self.path)
 
     def _columns(self) -> dict[str, np.ndarray]:
@@ -350,8 +390,3 @@ class _Trainer:
         if path is None:
             return "no complete epoch was kept"
         return f"epochs 1 to {epochs} are kept: resume with --resume {path}"
-
-
-def _epoch_seed(seed: int, epoch: int, stream: int) -> int:
-    """Seed of one stream of one epoch; neighbouring seeds and epochs give unrelated streams."""
-    return int(np.random.SeedSequence([seed, epoch, stream]).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,205 @@
+"""Activations of predictive coding layers: response, slope, and what their energies are made of.
+
+sigma is the response; Psi, with Psi' the inverse of sigma, is its Fenchel-Young potential (physics of paired
+units):
+
+    relu      Psi = v^2 / 2 with v >= 0         linear    Psi = v^2 / 2
+    tanh      Psi = v artanh v + log(1 - v^2) / 2
+    softplus  Psi' = log(exp v - 1)             gelu      no inverse: the state is the pre-activation p, Psi(p) is
+                                                          the integral of p sigma'(p)
+
+In all of them Psi(sigma(p)) = p sigma(p) - S(p) with S the integral of sigma, which is how the curved ones are
+computed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn.functional import gelu
+
+Elementwise = Callable[[torch.Tensor], torch.Tensor]
+
+
+def _gauss(count: int) -> tuple[tuple[float, float], ...]:
+    """Nodes and weights of the Gauss-Legendre rule on [0, 1]."""
+    nodes, weights = np.polynomial.legendre.leggauss(count)
+    return tuple((float(0.5 * (1 + t)), float(0.5 * w)) for t, w in zip(nodes, weights, strict=True))
+
+
+SHORT_RULE, LONG_RULE = _gauss(6), _gauss(16)
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An elementwise response.
+
+    Attributes
+    ----------
+    name : str
+    response : callable (a) -> sigma(a)
+    slope : callable (a) -> sigma'(a)
+        0 at the kink of a ReLU.
+    displaced : callable (a, d) -> sigma(a + d) - sigma(a)
+        Without cancellation for small d.
+    integral : callable (a) -> S(a)
+        The integral of sigma, S' = sigma: the convex conjugate of Psi.
+    inverse : callable (v) -> p with sigma(p) = v, or None
+        On the range of sigma. None: sigma is not monotone.
+    smooth : bool
+    piecewise_linear : bool
+        With its gates held, the response is linear.
+    bounds : (float, float)
+        Closure of the range of sigma, where there is an inverse.
+    """
+
+    name: str
+    response: Elementwise
+    slope: Elementwise
+    displaced: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    integral: Elementwise
+    inverse: Elementwise | None
+    smooth: bool
+    piecewise_linear: bool
+    bounds: tuple[float, float] = (-math.inf, math.inf)
+
+    def potential(self, state: torch.Tensor) -> torch.Tensor:
+        """Psi of a state: of the unit's output v, or of its pre-activation p where there is no inverse."""
+        if self.piecewise_linear:
+            return 0.5 * state.square()
+        if self.inverse is None:
+            return state * self.response(state) - self.integral(state)
+        p = self.inverse(state)
+        return state * p - self.integral(p)
+
+    def output(self, state: torch.Tensor) -> torch.Tensor:
+        """What the unit puts out in a state."""
+        return self.response(state) if self.inverse is None else state
+
+
+def _tanh_displaced(a: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
+    # tanh(a + d) - tanh(a) = (1 - t^2) tanh d / (1 + t tanh d); 1 - t^2 as sech^2, exact at saturation.
+    t, u = torch.tanh(a), torch.tanh(d)
+    return torch.cosh(a).pow(-2) * u / (1 + t * u)
+
+
+def _log_cosh(a: torch.Tensor) -> torch.Tensor:
+    size = a.abs()
+    return size + torch.log1p(torch.exp(-2 * size)) - math.log(2)
+
+
+def _softplus(a: torch.Tensor) -> torch.Tensor:
+    # torch's own drops the exponential above 20, which is 2e-9.
+    return torch.logaddexp(a, torch.zeros_like(a))
+
+
+def _softplus_displaced(a: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
+    # log((1 + e^(a+d)) / (1 + e^a)) = log1p(logistic(a) (e^d - 1)); by its mirror image for d > 0, where e^d grows.
+    down, up = d.clamp(max=0), d.clamp(min=0)
+    return (
+        torch.log1p(torch.sigmoid(a) * torch.expm1(down)) + up + torch.log1p(torch.sigmoid(-a) * torch.expm1(-up))
+    )
+
+
+def _softplus_integral(a: torch.Tensor) -> torch.Tensor:
+    # -Li2(-e^a); for a > 0 by reflection, a^2/2 + pi^2/6 - S(-a). The integrand below is analytic up to r = -1/z.
+    z = torch.exp(-a.abs())
+    total = torch.zeros_like(a)
+    for r, w in LONG_RULE:
+        total = total + (w / r) * torch.log1p(r * z)
+    return torch.where(a > 0, 0.5 * a.square() + math.pi**2 / 6 - total, total)
+
+
+def _softplus_inverse(v: torch.Tensor) -> torch.Tensor:
+    return v + torch.log(-torch.expm1(-v))
+
+
+def _density(t: torch.Tensor) -> torch.Tensor:
+    return torch.exp(-0.5 * t.square()) / math.sqrt(2 * math.pi)
+
+
+def _gelu_displaced(a: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
+    # sigma(a + d) - sigma(a) = d Phi(a + d) + a (Phi(a + d) - Phi(a)); the last by quadrature of the density where
+    # d is small, since the difference of two values of Phi loses its digits there.
+    b = a + d
+    near = torch.zeros_like(b)
+    for r, w in SHORT_RULE:
+        near = near + w * _density(a + r * d)
+    above = torch.special.ndtr(b)
+    step = torch.where(d.abs() < 0.5, d * near, above - torch.special.ndtr(a))
+    return d * above + a * step
+
+
+def _gelu_slope(a: torch.Tensor) -> torch.Tensor:
+    return torch.special.ndtr(a) + a * _density(a)
+
+
+def _gelu_integral(a: torch.Tensor) -> torch.Tensor:
+    # The integral of t Phi(t), which is 0 at minus infinity.
+    return 0.5 * ((a.square() - 1) * torch.special.ndtr(a) + a * _density(a))
+
+
+def _identity(a: torch.Tensor) -> torch.Tensor:
+    return a
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "relu": Activation(
+        "relu",
+        torch.relu,
+        lambda a: (a > 0).to(a.dtype),
+        # d above -a where a > 0, else what of a + d is above 0: a sum and a maximum, and no cancellation.
+        lambda a, d: torch.maximum(d + a.clamp(max=0), -torch.relu(a)),
+        lambda a: 0.5 * torch.relu(a).square(),
+        _identity,
+        smooth=False,
+        piecewise_linear=True,
+        bounds=(0.0, math.inf),
+    ),
+    "linear": Activation(
+        "linear",
+        _identity,
+        torch.ones_like,
+        lambda a, d: d,
+        lambda a: 0.5 * a.square(),
+        _identity,
+        smooth=True,
+        piecewise_linear=True,
+    ),
+    "tanh": Activation(
+        "tanh",
+        torch.tanh,
+        lambda a: torch.cosh(a).pow(-2),
+        _tanh_displaced,
+        _log_cosh,
+        torch.atanh,
+        smooth=True,
+        piecewise_linear=False,
+        bounds=(-1.0, 1.0),
+    ),
+    "softplus": Activation(
+        "softplus",
+        _softplus,
+        torch.sigmoid,
+        _softplus_displaced,
+        _softplus_integral,
+        _softplus_inverse,
+        smooth=True,
+        piecewise_linear=False,
+        bounds=(0.0, math.inf),
+    ),
+    "gelu": Activation(
+        "gelu",
+        gelu,
+        _gelu_slope,
+        _gelu_displaced,
+        _gelu_integral,
+        None,
+        smooth=True,
+        piecewise_linear=False,
+    ),
+}

@@ -1,0 +1,114 @@
+"""The learning rule: dE/dW_k = -delta_k h_{k-1}^T and dE/db_k = -delta_k, contrasted between two phases."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+
+from ..equilibrium import State
+from .phases import Blocks, PredictivePhase, wide
+
+
+def contrast(
+    phase: PredictivePhase, plus: State, minus: State | None, weight: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Sum over the batch of weight * [dE/dtheta(plus) - dE/dtheta(minus)], for carried displacements and errors.
+
+    a+ b+ - a- b- = (a+ - a-) (b+ + b-)/2 + (a+ + a-)/2 (b+ - b-), both products in one: no difference of
+    products. The second vanishes, and is left out, where the errors of the two phases are mirror images.
+
+    Parameters
+    ----------
+    phase : PredictivePhase
+        At the free state.
+    plus, minus : tuple of Tensor
+        As `PredictivePhase` carries them; minus None is the free state, where dE/dtheta = 0.
+    weight : Tensor (B,)
+
+    Returns
+    -------
+    dict
+        Parameter name to tensor of its shape and dtype.
+    """
+    if phase.routing:
+        return _contrast_routed(phase, plus, minus, weight)
+    depth, free = phase.depth, phase.free
+    deltas = plus[-depth:]
+    others = None if minus is None else minus[-depth:]
+    mirrored = others is not None and phase.linear and torch.equal(deltas[-1], -others[-1])
+    moved = _activity_changes(phase, plus)
+    partners = None if minus is None else _activity_changes(phase, minus)
+    inputs: Blocks = []
+    for k in range(depth - 1):
+        if partners is None:
+            inputs.append(free.states[k] + moved[k])
+        elif mirrored:
+            inputs.append(free.states[k])
+        else:
+            mean = torch.add(free.states[k], moved[k] + partners[k], alpha=0.5)
+            inputs.append(torch.cat([mean, moved[k] - partners[k]]))
+    grads: dict[str, torch.Tensor] = {}
+    for k, layer in enumerate(phase.layers):
+        column = -weight.to(phase.dtype).view(-1, *[1] * (deltas[k].ndim - 1))
+        first = (deltas[k] if others is None else deltas[k] - others[k]) * column
+        whole = first
+        if others is not None and not mirrored and k > 0:
+            whole = torch.cat([first, (deltas[k] + others[k]) * (0.5 * column)])
+        name = f"layers.{k}"
+        below = free.x if k == 0 else inputs[k - 1]
+        grads[f"{name}.weight"] = layer.link.gradient(below, whole, free.routes[k])
+        if layer.skip_link is not None:
+            assert layer.skip_source is not None
+            grads[f"{name}.skip_weight"] = layer.skip_link.gradient(inputs[layer.skip_source], whole)
+        if layer.bias is not None:
+            grads[f"{name}.bias"] = first.sum([0, *range(2, first.ndim)])
+    return _parameters(phase, grads)
+
+
+def _contrast_routed(
+    phase: PredictivePhase, plus: State, minus: State | None, weight: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """`contrast` where each phase has pooling routes of its own."""
+    grads: dict[str, torch.Tensor] = {}
+    for z, sign in ((plus, -1.0), (minus, 1.0)):
+        if z is None:
+            continue
+        twin = copy.copy(phase)
+        twin.copies, twin.routes = 1, list(phase.free.routes)
+        moved = _activity_changes(phase, z)
+        twin.errors(moved[: phase.depth])  # picks the routes
+        states = [s + d for s, d in zip(phase.free.states, moved, strict=False)]
+        for k, layer in enumerate(phase.layers):
+            delta = z[k - phase.depth]
+            delta = delta * (sign * weight.to(phase.dtype)).view(-1, *[1] * (delta.ndim - 1))
+            below = phase.free.x if k == 0 else states[k - 1]
+            parts = {"weight": layer.link.gradient(below, delta, twin.routes[k])}
+            if layer.skip_link is not None:
+                assert layer.skip_source is not None
+                parts["skip_weight"] = layer.skip_link.gradient(states[layer.skip_source], delta)
+            if layer.bias is not None:
+                parts["bias"] = delta.sum([0, *range(2, delta.ndim)])
+            for name, part in parts.items():
+                key = f"layers.{k}.{name}"
+                grads[key] = grads[key] + part if key in grads else part
+    return _parameters(phase, grads)
+
+
+def _parameters(phase: PredictivePhase, grads: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Those of parameters that are trained, in their dtype."""
+    return {n: grads[n].to(p.dtype) for n, p in phase.system.named_parameters() if p.requires_grad}
+
+
+def _activity_changes(phase: PredictivePhase, z: State) -> Sequence[torch.Tensor]:
+    """d_k of the activities; from the pre-activations where those describe the unit."""
+    if not phase.paired:
+        return z
+    found = []
+    for k, layer in enumerate(phase.layers):
+        d = z[k]
+        if layer.activation.inverse is None:
+            d = phase.over(wide(lambda d, a, unit=layer.activation: unit.displaced(a, d)), d, phase.drives(k))
+        found.append(d)
+    return found

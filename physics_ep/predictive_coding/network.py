@@ -1,0 +1,286 @@
+"""Predictive coding networks as energy systems.
+
+Layers h_1 ... h_L over the input h_0 = x; a_k = W_k h_{k-1} + b_k is a pre-activation (`layers`), sigma_k(a_k) a
+prediction. Two energies have the forward pass as their free equilibrium, with E = 0 and dE/dtheta = 0 there:
+
+    squared    E = sum_k 1/2 |h_k - sigma_k(a_k)|^2                                                (Kerjan 2026,
+    section 2) paired     E = sum_k Psi_k(h_k) - Psi_k(u_k) - (h_k - u_k) . a_k,   Psi_k' the inverse of sigma_k
+
+In the second, the Fenchel-Young form, each unit has a partner u_k that carries the prediction; all couplings are
+then bilinear, which hardware can hold. Its equilibria are saddles: h descends, u ascends. Both are nudged by beta
+C(h_L).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import nn
+
+from ..equilibrium import State
+from ..errors import InputError, argument_error, unknown_name
+from ..system import EnergySystem, Inputs
+from .layers import PredictiveLayer, Route, channels_last
+from .phases import PredictivePhase
+
+ENERGIES = ("squared", "paired")
+GATES = ("frozen", "free")
+
+
+@dataclass(frozen=True)
+class ForwardPass:
+    """A forward pass: the free equilibrium, and what nudged phases need of it.
+
+    Attributes
+    ----------
+    x : Tensor (B, ...)
+        Input, in the dtype and memory format that the layers work in.
+    states : tuple of Tensor (B, ...)
+        sigma_k(a_k), a layer each.
+    drives : tuple of Tensor (B, ...) or None
+        a_k; None where gates held at the free state are all that is needed of them.
+    routes : tuple of Tensor or None
+        What each layer's max pooling picked.
+    weights, skips : tuple of Tensor or None
+        Weights in the dtype that the layers work in.
+    """
+
+    x: torch.Tensor
+    states: State
+    drives: State | None
+    routes: tuple[Route, ...]
+    weights: State
+    skips: tuple[torch.Tensor | None, ...]
+
+
+class PredictiveCodingNetwork(EnergySystem):
+    """A predictive coding network, trained by equilibrium propagation.
+
+    `net(x)` is the plain forward pass. States are the activities h_k, (B, ...) a layer; with the paired energy
+    they are followed by the partners u_k. (GELU has no inverse: with the paired energy its units are described by
+    their pre-activations in place of their outputs.) All are dimensionless.
+
+    A nudged phase carries the displacement d_k = h_k - h_k(free) and, after the state's blocks, the errors
+    delta_k = -dE/da_k, of which the learning rule is made: dE/dW_k = -delta_k h_{k-1}^T. Nothing of size beta is
+    the difference of two numbers of size one.
+
+    Parameters
+    ----------
+    layers : sequence of PredictiveLayer
+        Layer k takes the shape of layer k - 1. The last is linear.
+    energy : {'squared', 'paired'}
+    gates : {'frozen', 'free'}
+        Whether nudged phases hold the gates of ReLUs and the routes of max poolings at the free state. They do by
+        default: the estimate then has the order of its scheme at the backprop gradient, where free gates leave an
+        error of order sqrt(beta), and states that cannot settle since they sit on kinks. Overruled by `relax(...,
+        gates=...)`.
+
+    Attributes
+    ----------
+    compute_dtype : torch.dtype or None
+        Work in this dtype (bfloat16) while parameters and gradients keep theirs. None: that of the parameters.
+
+    Raises
+    ------
+    InputError
+        If the layers do not fit on one another.
+
+    Notes
+    -----
+    Residual of a nudged phase: how far each layer's error e_k = h_k - sigma_k(a_k) is from what its neighbours
+    ask of it, over the size of the latter: largest entry over largest entry, worst layer. It is relative to the
+    nudge, so that tolerances do not depend on beta, and 1 before the first sweep has been felt.
+
+    Default tolerances, `default_tolerance`: see there.
+    """
+
+    default_solver = "anderson"
+    default_max_iterations = 100
+    default_oracle = "backprop"
+    relative_residual = True
+
+    def __init__(self, layers: Sequence[PredictiveLayer], energy: str = "squared", gates: str = "frozen") -> None:
+        super().__init__()
+        if energy not in ENERGIES:
+            raise unknown_name("energy", energy, ENERGIES)
+        if gates not in GATES:
+            raise unknown_name("gates", gates, GATES)
+        if not layers:
+            raise argument_error("layers", "be one layer or more", "none")
+        shapes = [layers[0].link.pre]
+        for number, layer in enumerate(layers, 1):
+            if layer.link.pre != shapes[-1]:
+                raise InputError(
+                    f"Argument layers must fit on one another, but layer {number} takes {list(layer.link.pre)} "
+                    f"and layer {number - 1} gives {list(shapes[-1])}."
+                )
+            if layer.skip_source is not None:
+                skip = layer.skip_link
+                assert skip is not None
+                if not 0 <= layer.skip_source < number - 2 or shapes[layer.skip_source + 1] != skip.pre:
+                    raise InputError(
+                        f"Argument layers must have skips from fitting layers further down: layer {number}."
+                    )
+            shapes.append(layer.post)
+        if layers[-1].activation_name != "linear" or len(shapes[-1]) != 1:
+            raise argument_error("layers", "end in a dense linear layer", layers[-1].activation_name)
+        self.layers = nn.ModuleList(layers)
+        self.energy_name = energy
+        self.gates = gates
+        self.shapes = tuple(shapes)
+        self.sizes = tuple(math.prod(shape) for shape in shapes)
+        self.depth = len(layers)
+        self.compute_dtype: torch.dtype | None = None
+        activations = [layer.activation for layer in layers]
+        self.routed = any(layer.link.routed for layer in layers)
+        self.smooth = all(a.smooth for a in activations) and not self.routed
+        self.piecewise_linear = all(a.piecewise_linear for a in activations)
+        self.descends = energy == "squared"
+
+    @property
+    def stack(self) -> list[PredictiveLayer]:
+        """`layers`, typed."""
+        return cast(list[PredictiveLayer], list(self.layers))
+
+    # -- the forward pass -------------------------------------------------------------------------------------
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Outputs (B, n_out) of the plain forward pass; autograd follows it."""
+        return self.run(x).states[-1]
+
+    def run(self, x: torch.Tensor, keep_drives: bool = True) -> ForwardPass:
+        """The forward pass with all that nudged phases need of it."""
+        dtype = self.compute_dtype or self.dtype
+        x = x.to(dtype)
+        x = channels_last(x) if x.ndim == 4 else x
+        weights = tuple(layer.weight.to(dtype) for layer in self.stack)
+        skips = tuple(None if layer.skip_weight is None else layer.skip_weight.to(dtype) for layer in self.stack)
+        states: list[torch.Tensor] = []
+        drives: list[torch.Tensor] = []
+        routes: list[Route] = []
+        for k, layer in enumerate(self.stack):
+            a, route = self.drive(k, x, states, weights[k], skips[k])
+            routes.append(route)
+            if keep_drives:
+                drives.append(a)
+            states.append(layer.activation.response(a))
+        return ForwardPass(x, tuple(states), tuple(drives) if keep_drives else None, tuple(routes), weights, skips)
+
+    def drive(
+        self,
+        k: int,
+        x: torch.Tensor,
+        states: Sequence[torch.Tensor],
+        weight: torch.Tensor | None = None,
+        skip: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, Route]:
+        """Pre-activation a_k from the activities below, and the route of its max pooling."""
+        layer = self.stack[k]
+        weight = layer.weight if weight is None else weight
+        bias = None if layer.bias is None else layer.bias.to(weight.dtype)
+        a, route = layer.link.drive(weight, x if k == 0 else states[k - 1], bias)
+        if layer.skip_link is not None:
+            assert layer.skip_source is not None
+            assert layer.skip_weight is not None
+            a = a + layer.skip_link.apply(layer.skip_weight if skip is None else skip, states[layer.skip_source])
+        return a, route
+
+    # -- the contract -----------------------------------------------------------------------------------------
+
+    def energy(self, state: State, x: torch.Tensor) -> torch.Tensor:
+        total: torch.Tensor | float = 0.0
+        upper = state[: self.depth]
+        activities = [
+            layer.activation.output(s) if self._paired else s for layer, s in zip(self.stack, upper, strict=True)
+        ]
+        for k, layer in enumerate(self.stack):
+            a, _ = self.drive(k, x, activities)
+            unit = layer.activation
+            if self._paired:
+                h, u = state[k], state[self.depth + k]
+                part = unit.potential(h) - unit.potential(u) - (unit.output(h) - unit.output(u)) * a
+            else:
+                part = 0.5 * (state[k] - unit.response(a)).square()
+            total = total + part.flatten(1).sum(1)
+        assert isinstance(total, torch.Tensor)
+        return total
+
+    def initial_state(self, x: torch.Tensor) -> State:
+        with torch.no_grad():
+            found = self.run(x)
+        if not self._paired:
+            return found.states
+        assert found.drives is not None
+        return self.internal(found.states, found.drives) * 2
+
+    def internal(self, activities: State, drives: State) -> State:
+        """Blocks that describe units with these activities: pre-activations where there is no inverse."""
+        return tuple(
+            p if layer.activation.inverse is None else h
+            for layer, h, p in zip(self.stack, activities, drives, strict=True)
+        )
+
+    def outputs(self, state: State) -> torch.Tensor:
+        return state[self.depth - 1]
+
+    def project(self, state: State) -> State:
+        if not self._paired:
+            return state
+        bounds = [layer.activation.bounds for layer in self.stack] * 2
+        return tuple(
+            s if math.isinf(lo) and math.isinf(hi) else s.clamp(lo, hi)
+            for s, (lo, hi) in zip(state, bounds, strict=True)
+        )
+
+    def free_variables(self, state: State, x: torch.Tensor) -> State | None:
+        if not self._paired:
+            return None
+        activities = [layer.activation.output(s) for layer, s in zip(self.stack, state[: self.depth], strict=True)]
+        masks = []
+        for k, layer in enumerate(self.stack):
+            a, _ = self.drive(k, x, activities)
+            masks.append(a > 0 if layer.activation_name == "relu" else torch.ones_like(a, dtype=torch.bool))
+        return tuple(masks) * 2
+
+    def check_input(self, x: torch.Tensor) -> None:
+        if not isinstance(x, torch.Tensor) or x.shape[1:] != self.shapes[0] or x.ndim < 2:
+            must = f"be a tensor (batch, {', '.join(map(str, self.shapes[0]))})"
+            raise argument_error("x", must, tuple(getattr(x, "shape", ())) or type(x).__name__)
+        if x.dtype != self.dtype:
+            raise argument_error("x", f"have the network's dtype {self.dtype}", x.dtype)
+        super().check_input(x)
+
+    def prepare(self, x: torch.Tensor) -> Inputs:
+        self.check_input(x)
+        return Inputs(x, self.run(x, keep_drives=self._paired or self.gates == "free" or not self.piecewise_linear))
+
+    def phase(
+        self, inputs: Inputs, origin: State | None = None, balanced: bool = False, gates: str | None = None
+    ) -> PredictivePhase:
+        """Relaxation problem; `gates` overrules the network's."""
+        if gates is not None and gates not in GATES:
+            raise unknown_name("gates", gates, GATES)
+        return PredictivePhase(self, inputs, origin, balanced, gates or self.gates)
+
+    def contrast(
+        self, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        if len(plus) == len(free):  # bare displacements, without the errors that phases carry
+            return super().contrast(free, plus, minus, x, weight)
+        return self.phase(self.prepare(x), free).contrast(self, free, plus, minus, x, weight)
+
+    def default_tolerance(self, dtype: torch.dtype) -> float:
+        """1e-10 in float64; 1e-2 in float32, 5e-2 in bfloat16.
+
+        An error of relative size r in the state changes the estimate by some beta lambda r, lambda the network's
+        response, so that at beta lambda = 0.05 a residual of 1e-2 costs less than the finite beta itself does.
+        """
+        return {torch.float64: 1e-10, torch.float32: 1e-2}.get(dtype, 5e-2)
+
+    @property
+    def _paired(self) -> bool:
+        return self.energy_name == "paired"

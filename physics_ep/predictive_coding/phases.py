@@ -1,0 +1,397 @@
+"""One relaxation of a predictive coding network: backward passes of errors, forward passes of displacements.
+
+With d_k the displacement of layer k from the free state, da_k that of its pre-activation, and e_k = h_k -
+sigma_k(a_k) its error, a nudged equilibrium satisfies (physics notes, sections 1 and 2; q_k = sum over the layers
+above of W^T delta)
+
+    da_k = W_k d_{k-1},        d_k = [sigma_k(a_k + da_k) - sigma_k(a_k)] + e_k             forward
+    squared   e_k = q_k,                                   delta_k = sigma_k'(a_k + da_k) q_k
+    paired    e_k = sigma_k(a_k + da_k + q_k) - sigma_k(a_k + da_k),      delta_k = e_k     backward
+    output    e_L = delta_L = -beta dC/dh_L(h_L + d_L)
+
+The output layer's condition is met with the others', or, where nothing curves (gates held, ReLU and linear
+layers), it is the only one left: both passes are then linear maps, and one of each serves +beta and -beta.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..equilibrium import State
+from ..nudging import Nudge
+from ..system import Inputs, Phase
+from .layers import Link, Route, picked
+
+if TYPE_CHECKING:
+    from .network import ForwardPass, PredictiveCodingNetwork
+
+Blocks = list[torch.Tensor]
+
+
+class Rest(tuple[torch.Tensor, ...]):
+    """No displacement and no errors: where a nudged phase starts by default."""
+
+
+class PredictivePhase(Phase):
+    """See the module. z is (d_1 ... d_L, [displacements of u,] delta_1 ... delta_L), rows of stacked nudges in
+    turn.
+
+    Attributes
+    ----------
+    free : ForwardPass
+    gates : str
+    linear : bool
+        Whether both passes are linear maps.
+    copies : int
+        Stacked nudges.
+    """
+
+    def __init__(
+        self,
+        system: PredictiveCodingNetwork,
+        inputs: Inputs,
+        origin: State | None,
+        balanced: bool,
+        gates: str,
+    ) -> None:
+        self.system: PredictiveCodingNetwork = system
+        self.inputs = inputs
+        self.x = inputs.x
+        self.nudge = None
+        self.balanced = balanced
+        self.gates = gates
+        self.paired = system.energy_name == "paired"
+        self.linear = gates == "frozen" and system.piecewise_linear
+        self.copies = 1
+        self.routing = gates == "free" and system.routed
+        free: ForwardPass = inputs.cache
+        if free.drives is None and not (self.linear and not self.paired):
+            free = system.run(inputs.x)
+        self.free = free
+        self.routes: list[Route] = list(free.routes)
+        """What max poolings pick now: with free gates, at the displaced state, for every row."""
+        self.images: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self.dtype = self.narrow = free.states[0].dtype
+        self.wide = torch.promote_types(self.dtype, torch.float32)
+        self.depth = system.depth
+        self.layers = system.stack
+        # The free state is the forward pass, whatever rounding of it the caller has kept.
+        self.origin: State | None = None
+        self.begun: State | None = None
+        if origin is not None:
+            exact = self.free_state()
+            self.origin = exact
+            if not all(a is b or torch.equal(a, b) for a, b in zip(origin, exact, strict=True)):
+                self.begun = tuple(a - b for a, b in zip(origin, exact, strict=True))
+
+    @property
+    def solvers(self) -> dict[str, Any]:
+        """The solvers that fit this phase."""
+        from .equilibration import SOLVERS, Forward
+
+        return dict.fromkeys(SOLVERS, Forward) if self.origin is None else SOLVERS
+
+    def free_state(self) -> State:
+        """The free equilibrium in the system's blocks."""
+        if not self.paired:
+            return self.free.states
+        assert self.free.drives is not None
+        return self.system.internal(self.free.states, self.free.drives) * 2
+
+    # -- nudges -----------------------------------------------------------------------------------------------
+
+    def stacked(self, nudges: Sequence[Nudge]) -> PredictivePhase | None:
+        batch = len(self.x)
+        beta = torch.cat(
+            [torch.as_tensor(n.beta, dtype=self.wide, device=self.x.device).expand(batch) for n in nudges]
+        )
+        y = nudges[0].y
+        twin = self.nudged(Nudge(nudges[0].cost, y.repeat(len(nudges), *[1] * (y.ndim - 1)), beta))
+        twin.copies = len(nudges)
+        return twin
+
+    def nudged(self, nudge: Nudge | None) -> PredictivePhase:
+        twin = copy.copy(self)
+        if nudge is not None and isinstance(nudge.y, torch.Tensor) and nudge.y.dtype.is_floating_point:
+            nudge = Nudge(nudge.cost, nudge.y.to(self.wide), nudge.beta)
+        twin.nudge = nudge
+        twin.routes = list(self.free.routes)
+        return twin
+
+    @property
+    def rows(self) -> int:
+        """Examples times stacked nudges."""
+        return self.copies * len(self.x)
+
+    def strength(self) -> torch.Tensor:
+        """Beta of each row, (rows, 1)."""
+        assert self.nudge is not None
+        return torch.as_tensor(self.nudge.beta, dtype=self.wide, device=self.x.device).expand(self.rows)[:, None]
+
+    def pull(self) -> torch.Tensor:
+        """-dC/dh_L at the free state, (B, n_out): the error of the output layer for a nudge of one, to first
+        order."""
+        assert self.nudge is not None
+        return -self.nudge.cost.gradient(self.outputs(), self.nudge.y[: len(self.x)])
+
+    def outputs(self) -> torch.Tensor:
+        """Free outputs (B, n_out), in single precision at least."""
+        return self.free.states[-1].to(self.wide)
+
+    def wanted_output(self, moved: torch.Tensor, error: torch.Tensor) -> torch.Tensor:
+        """Error that the output layer should have where its displacement is `moved` and its error `error`, (rows,
+        n_out).
+
+        -beta dC/dh; for costs that hold the outputs, and nudges so strong that the first would not settle, the
+        error that the layer's exact update leaves.
+        """
+        assert self.nudge is not None
+        cost, y, beta = self.nudge.cost, self.nudge.y, self.strength()
+        moved = moved.to(self.wide)
+        out = self.outputs().repeat(self.copies, 1)
+        if cost.holds or float(beta.abs().max()) > 0.5:
+            change = moved - error.to(self.wide)
+            return cost.displaced_unit(out, y, beta, change) - change
+        return -beta * (cost.gradient(out, y) + cost.gradient_difference(out, moved, y))
+
+    # -- the two passes ---------------------------------------------------------------------------------------
+
+    def backward(self, output: torch.Tensor, changes: Blocks | None = None) -> tuple[Blocks, Blocks]:
+        """Errors e_k and delta_k of all layers for that of the output layer, at changes da_k (None: the free
+        state)."""
+        errors: Blocks = [torch.empty(0)] * self.depth
+        deltas: Blocks = [torch.empty(0)] * self.depth
+        asked: list[torch.Tensor | None] = [None] * self.depth
+        asked[-1] = output.to(self.dtype, copy=True)  # `forward` writes into errors
+        for k in range(self.depth - 1, -1, -1):
+            q = asked[k]
+            assert q is not None
+            asked[k] = None
+            errors[k], deltas[k] = self.answer(k, q, None if changes is None else changes[k])
+            for source, link, w, route in self.links(k):
+                below = asked[source]
+                back = link.transpose(w, deltas[k], route)
+                asked[source] = back if below is None else below.add_(back)
+        return errors, deltas
+
+    def forward(self, errors: Blocks) -> tuple[Blocks, Blocks | None]:
+        """Displacements d_k of all layers with these errors, which they overwrite; da_k too where gates are not
+        held."""
+        moved: Blocks = []
+        changes: Blocks = []
+        for k in range(self.depth):
+            change = self.change(k, moved)
+            if change is None:
+                moved.append(errors[k])
+            elif self.linear:
+                moved.append(errors[k].add_(self.shift(k, change)))
+            else:
+                moved.append(errors[k] + self.shift(k, change))
+            if not self.linear:
+                changes.append(torch.zeros_like(errors[k]) if change is None else change)
+        return moved, None if self.linear else changes
+
+    def response(self, force: torch.Tensor) -> torch.Tensor:
+        """sum_l P_l P_l^T on a force at the outputs, P_l = dh_L/de_l at the free state; paired: sum_l P_l sigma'
+        P_l^T."""
+        errors, _ = self._tangent_backward(force)
+        moved: Blocks = []
+        for k in range(self.depth):
+            change = self.change(k, moved)
+            moved.append(errors[k] if change is None else errors[k] + self._slope_times(k, change))
+        return moved[-1].to(force.dtype)
+
+    def _tangent_backward(self, output: torch.Tensor) -> tuple[Blocks, Blocks]:
+        if not self.paired or self.linear:
+            return self.backward(output)
+        twin = copy.copy(self)
+        twin.paired = False
+        deltas = twin.backward(output)[1]
+        return deltas, deltas
+
+    def _slope_times(self, k: int, change: torch.Tensor) -> torch.Tensor:
+        """sigma'(a_k) da_k at the free state."""
+        unit = self.layers[k].activation
+        if unit.name == "linear":
+            return change
+        if unit.name == "relu":
+            return _gated(change, self.free.states[k])
+        return wide(lambda d, a: unit.slope(a) * d)(change, self.drives(k))
+
+    def change(self, k: int, moved: Sequence[torch.Tensor]) -> torch.Tensor | None:
+        """da_k for displacements below; None for the layer on the input."""
+        total = None
+        for source, link, w, route in self.links(k):
+            if self.routing and link.routed:
+                part = self._rerouted(k, link, w, moved[source])
+            else:
+                part = link.apply(w, moved[source], route)
+            total = part if total is None else total.add_(part)
+        return total
+
+    def _rerouted(self, k: int, link: Link, w: torch.Tensor, moved: torch.Tensor) -> torch.Tensor:
+        """Change of a max pooling that picks anew; the route that it picks is kept."""
+        if k not in self.images:  # convolutions of the free state, before pooling, and what was picked of them
+            held = link.image_of(w, self.free.states[k - 1])
+            first = self.free.routes[k]
+            assert first is not None
+            self.images[k] = (held, picked(held, first))
+        held, chosen = self.images[k]
+        change = link.image_of(w, moved)
+        route = link.route_of(self.over(torch.add, change, held))
+        self.routes[k] = route
+        # Where the pick stays, what is left of the free state is exactly zero.
+        left = self.over(torch.sub, picked(held.expand(self.copies, *held.shape).flatten(0, 1), route), chosen)
+        return picked(change, route).add_(left)
+
+    def links(self, k: int) -> list[tuple[int, Link, torch.Tensor, Route]]:
+        """Links into layer k from other layers: (source, link, weight, route)."""
+        layer = self.layers[k]
+        found: list[tuple[int, Link, torch.Tensor, Route]] = []
+        if k > 0:
+            found.append((k - 1, layer.link, self.free.weights[k], self.routes[k]))
+        if layer.skip_link is not None:
+            skip = self.free.skips[k]
+            assert layer.skip_source is not None
+            assert skip is not None
+            found.append((layer.skip_source, layer.skip_link, skip, None))
+        return found
+
+    def answer(self, k: int, q: torch.Tensor, change: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """(e_k, delta_k) of a layer of which q_k is asked, its pre-activation changed by da_k."""
+        name = self.layers[k].activation_name
+        if name == "linear":
+            return q, q
+        if name == "relu" and self.gates == "frozen":
+            gated = self.over(_gated, q, self.free.states[k])
+            return (gated, gated) if self.paired else (q, gated)
+        unit = self.layers[k].activation
+        a = self.drives(k) if change is None else self.over(torch.add, change, self.drives(k))
+        if name == "relu" and not self.paired:
+            return q, self.over(_gated, q, a)
+        if self.paired:
+            error = self.over(wide(lambda q, a: unit.displaced(a, q)), q, a)
+            return error, error
+        return q, self.over(wide(lambda q, a: unit.slope(a) * q), q, a)
+
+    def shift(self, k: int, change: torch.Tensor) -> torch.Tensor:
+        """sigma_k(a_k + da_k) - sigma_k(a_k), gates held if they are frozen."""
+        name = self.layers[k].activation_name
+        if name == "linear":
+            return change
+        if name == "relu" and self.gates == "frozen":
+            return self.over(_gated, change, self.free.states[k])
+        unit = self.layers[k].activation
+        return self.over(wide(lambda d, a: unit.displaced(a, d)), change, self.drives(k))
+
+    def drives(self, k: int) -> torch.Tensor:
+        """Free pre-activations a_k."""
+        assert self.free.drives is not None
+        return self.free.drives[k]
+
+    def over(
+        self, function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], rows: torch.Tensor, one: torch.Tensor
+    ) -> torch.Tensor:
+        """A function of stacked rows and of a constant that one batch of them has."""
+        if len(rows) == len(one):
+            return function(rows, one)
+        copies = len(rows) // len(one)
+        return function(rows.unflatten(0, (copies, -1)), one.expand(copies, *one.shape)).flatten(0, 1)
+
+    def errors(self, moved: Sequence[torch.Tensor]) -> tuple[Blocks, Blocks | None]:
+        """(e_k, da_k) that displacements d_k imply."""
+        found: Blocks = []
+        changes: Blocks = []
+        for k in range(self.depth):
+            change = self.change(k, moved)
+            found.append(moved[k].clone() if change is None else moved[k] - self.shift(k, change))
+            changes.append(torch.zeros_like(moved[k]) if change is None else change)
+        return found, None if self.linear else changes
+
+    # -- the contract of a phase --------------------------------------------------------------------------------
+
+    def start(self) -> State:
+        if self.origin is None:
+            return self.free_state()
+        if self.begun is not None:
+            deltas = tuple(torch.zeros_like(s) for s in self.free.states)
+            return tuple(b.repeat(self.copies, *[1] * (b.ndim - 1)) for b in (*self.begun, *deltas))
+        zero = self.free.x.new_zeros(())
+        shapes = self.system.shapes[1:] * (3 if self.paired else 2)
+        return Rest(zero.expand(self.rows, *shape) for shape in shapes)
+
+    def packed(self, moved: Blocks, errors: Blocks, deltas: Blocks, changes: Blocks | None) -> State:
+        """z for displacements and errors."""
+        if not self.paired:
+            return (*moved, *deltas)
+        below = [m - e for m, e in zip(moved, errors, strict=True)]
+        blocks = [*moved, *below]
+        for k, layer in enumerate(self.layers):
+            if layer.activation.inverse is None:
+                # Pre-activations: a + da of u, and what the errors ask for more of h.
+                assert changes is not None
+                above = [(j, link, w, r) for j in range(self.depth) for s, link, w, r in self.links(j) if s == k]
+                asked = [link.transpose(w, deltas[j], route) for j, link, w, route in above]
+                blocks[k], blocks[self.depth + k] = changes[k] + torch.stack(asked).sum(0), changes[k]
+        return (*blocks, *deltas)
+
+    def state(self, z: State) -> State:
+        if self.origin is None:
+            return z
+        count = len(self.origin)
+        if len(z) < count:  # displacements of the activities alone, as in the course of a linear sweep
+            z = self.packed(list(z), *self._partners(z))
+        return tuple(self.over(torch.add, d, s) for d, s in zip(z[:count], self.origin, strict=True))
+
+    def _partners(self, moved: Sequence[torch.Tensor]) -> tuple[Blocks, Blocks, Blocks | None]:
+        errors, changes = self.errors(moved)
+        return errors, errors, changes
+
+    def energy(self, z: State) -> torch.Tensor:
+        """F = E + beta C; with the squared energy from the errors themselves, gates held as the phase holds
+        them."""
+        with torch.no_grad():
+            state = self.state(z)
+            if self.paired or self.origin is None:
+                total = self.system.energy(state, self.x.repeat(self.copies, *[1] * (self.x.ndim - 1)))
+            else:
+                errors, _ = self.errors(z[: self.depth])
+                total = sum((0.5 * e.to(self.wide).square().flatten(1).sum(1) for e in errors), torch.zeros(()))
+            if self.nudge is None:
+                return total
+            return total + self.nudge.energy(self.system.outputs(state).to(self.wide))
+
+    def contrast(
+        self, system: Any, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        from .learning import contrast
+
+        with torch.no_grad():
+            return contrast(self, plus, minus, weight)
+
+
+def relative(wanted: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+    """Largest entry of wanted - found over the largest of either, (rows,); 0 where both are nothing."""
+    wide = torch.promote_types(wanted.dtype, torch.float32)
+    miss = (wanted - found).flatten(1).abs().amax(1).to(wide)
+    size = torch.maximum(wanted.flatten(1).abs().amax(1), found.flatten(1).abs().amax(1)).to(wide)
+    return torch.where(miss == 0, miss, miss / size)
+
+
+def _gated(rows: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+    """Rows where a ReLU's state h is positive, else 0."""
+    return torch.ops.aten.threshold_backward(rows, h, 0)
+
+
+def wide(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """The function in single precision at least, its result in the dtype of its first argument."""
+
+    def widened(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        wide = torch.promote_types(first.dtype, torch.float32)
+        return function(first.to(wide), second.to(wide)).to(first.dtype)
+
+    return widened
