@@ -66,6 +66,8 @@ class EnergySystem(nn.Module):
         Whether the energy is smooth and the variables unbounded, so that a stencil reaches its declared order.
     descends : bool
         Whether equilibria are minima that relaxation approaches from above (not so for skew-gradient systems).
+    directions : tuple of int or None
+        Of each block, +1 if it descends the energy and -1 if it ascends (skew-gradient systems). None: all descend.
     relative_residual : bool
         Whether residuals of nudged phases are over the size of the nudge itself. Tolerances then hold at any beta.
     """
@@ -83,6 +85,7 @@ class EnergySystem(nn.Module):
     analytic: bool = False
     smooth: bool = True
     descends: bool = True
+    directions: tuple[int, ...] | None = None
     relative_residual: bool = False
 
     # -- required ---------------------------------------------------------------------------------------------

@@ -213,7 +213,10 @@ def _check_nudged(system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost: 
         slope = torch.autograd.grad(total.sum(), leaves)
     # A short step along the force, in states over forces of the system's own size.
     h = 1e-3 / system.residual_scale
-    landed = system.project(tuple(s - h * g for s, g in zip(found.state, slope, strict=True)))
+    directions = system.directions or (1,) * len(slope)
+    landed = system.project(
+        tuple(s - way * h * g for s, g, way in zip(found.state, slope, directions, strict=True))
+    )
     left = (flat(landed) - flat(found.state)).abs().max() / h
     _require(
         float(left) <= 1e-6 * system.residual_scale,

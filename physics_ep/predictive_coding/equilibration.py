@@ -163,15 +163,7 @@ class LinearSweep(Solver):
     def finish(self, z: State) -> State:
         """The certified displacements with the errors of the last backward pass."""
         phase = self.phase
-        batch = len(phase.x)
-        image = self.image
-        # Mirror images, as with the squared error, share the last backward pass too.
-        first = image[:batch]
-        shared = phase.copies == 2 and torch.equal(image[batch:], -first)
-        errors, deltas = phase.backward(first if shared else image)
-        if shared:
-            deltas = [torch.cat([d, -d]) for d in deltas]
-            errors = [torch.cat([e, -e]) for e in errors] if phase.paired else errors
+        errors, deltas = phase.backward(self.image)
         return phase.packed(list(z[: phase.depth]), errors, deltas, None)
 
 

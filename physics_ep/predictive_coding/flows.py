@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 
 from ..equilibrium import State
 from ..errors import InputError
+from ..motion import Moment, Motion
 from ..solvers import GradientFlow, Solver
 from .phases import Blocks, PredictivePhase, relative
 
@@ -16,14 +18,57 @@ if TYPE_CHECKING:
     from ..system import Phase
 
 
+class Skew(NamedTuple):
+    """Where paired units are and where they are drawn to, a tensor a layer."""
+
+    errors: Blocks
+    moved: Blocks
+    changes: Blocks
+    asked: Blocks
+
+
+def skew(phase: PredictivePhase, drives: Blocks, pulls: Blocks) -> Skew:
+    """State of paired units with r_k displaced by `drives` and p_k - r_k = `pulls`.
+
+    Returns
+    -------
+    Skew
+        Errors h_k - u_k, displacements of h_k, and what da_k and q_k they give.
+    """
+    errors = [phase.answer(k, r, drives[k])[0] for k, r in enumerate(pulls)]
+    moved = [phase.shift(k, d) + e for k, (d, e) in enumerate(zip(drives, errors, strict=True))]
+    changes = [phase.change(k, moved) for k in range(phase.depth)]
+    found = [torch.zeros_like(d) if c is None else c for c, d in zip(changes, drives, strict=True)]
+    return Skew(errors, moved, found, feedback(phase, errors, moved))
+
+
+def as_paired(phase: PredictivePhase) -> PredictivePhase:
+    """The same problem with the paired energy."""
+    twin = copy.copy(phase)
+    twin.paired = True
+    if phase.free.drives is None and not phase.linear:
+        twin.free = phase.system.run(phase.inputs.x)
+    return twin
+
+
+def skew_start(phase: PredictivePhase, moved: Sequence[torch.Tensor]) -> tuple[Blocks, Blocks]:
+    """(drives, pulls) of the displacements that a phase starts from."""
+    errors, _ = phase.errors(moved)
+    changes = [phase.change(k, moved) for k in range(phase.depth)]
+    drives = [torch.zeros_like(d) if c is None else c for c, d in zip(changes, moved, strict=True)]
+    # The pull that leaves an error e is sigma^-1(u + e) - sigma^-1(u); e itself to first order in it.
+    return drives, errors
+
+
 class SkewFlow(Solver):
     """Paired units in time, explicit steps of half a time constant, all layers at once (physics notes, section 1):
 
-        tau dp_k/dt = -p_k + a_k + q_k,  h_k = sigma_k(p_k)        a_k = W_k h_{k-1} + b_k tau dr_k/dt = -r_k +
-        a_k,        u_k = sigma_k(r_k)        q_k = W_{k+1}^T (h_{k+1} - u_{k+1}),  q_L = -beta C'(h_L)
+        tau dp_k/dt = -p_k + a_k + q_k,  h_k = sigma_k(p_k)        a_k = W_k h_{k-1} + b_k
+        tau dr_k/dt = -r_k + a_k,        u_k = sigma_k(r_k)        q_k = W_{k+1}^T (h_{k+1} - u_{k+1})
+        output layer: linear, with -beta C'(h_L) in the place of q_L
 
-    What is carried is p_k - r_k and the displacement of r_k, so that errors are no differences of states. It
-    solves the paired energy, also for a network with the squared one. `iterations` counts steps.
+    What is carried is p_k - r_k and the displacement of r_k, so that errors are no differences of states. It solves
+    the paired energy, also for a network with the squared one. `iterations` counts steps.
     """
 
     patience = 2000
@@ -31,48 +76,94 @@ class SkewFlow(Solver):
 
     def __init__(self, phase: PredictivePhase, start: State) -> None:
         self.phase = phase
-        self.twin = copy.copy(phase)
-        self.twin.paired = True
-        if phase.free.drives is None and not phase.linear:
-            self.twin.free = phase.system.run(phase.inputs.x)
+        self.twin = as_paired(phase)
         self.spent = 0
-        depth = phase.depth
-        moved = [b.contiguous() for b in start[:depth]]
-        if all(not bool(b.any()) for b in moved):
-            self.drives = [torch.zeros_like(b) for b in moved]
-            self.pulls = [torch.zeros_like(b) for b in moved]
-        else:
-            errors, changes = phase.errors(moved)
-            found = [phase.change(k, moved) for k in range(depth)] if changes is None else changes
-            self.drives = [torch.zeros_like(b) if c is None else c for b, c in zip(moved, found, strict=True)]
-            self.pulls = errors
-        self._move()
-
-    def _move(self) -> None:
-        twin = self.twin
-        self.errors: Blocks = [twin.answer(k, r, self.drives[k])[0] for k, r in enumerate(self.pulls)]
-        self.moved = [twin.shift(k, d) + e for k, (d, e) in enumerate(zip(self.drives, self.errors, strict=True))]
+        self.drives, self.pulls = skew_start(self.twin, [b.contiguous() for b in start[: phase.depth]])
 
     def evaluate(self) -> tuple[State, torch.Tensor]:
         self.spent += 1
-        twin = self.twin
-        changes = [twin.change(k, self.moved) for k in range(twin.depth)]
-        self.changes = [torch.zeros_like(d) if c is None else c for c, d in zip(changes, self.drives, strict=True)]
-        self.asked = feedback(twin, self.errors, self.moved)
-        pairs = [*zip(self.asked, self.pulls, strict=True), *zip(self.changes, self.drives, strict=True)]
+        self.now = skew(self.twin, self.drives, self.pulls)
+        pairs = [
+            *zip(self.now.asked, self.pulls, strict=True),
+            *zip(self.now.changes, self.drives, strict=True),
+        ]
         residual = torch.stack([relative(a, b) for a, b in pairs]).amax(0)
-        return tuple(self.moved), residual
+        return tuple(self.now.moved), residual
 
     def advance(self, active: torch.Tensor) -> None:
         share = self.step * active.to(self.phase.dtype)
-        for k, (asked, change) in enumerate(zip(self.asked, self.changes, strict=True)):
+        for k, (asked, change) in enumerate(zip(self.now.asked, self.now.changes, strict=True)):
             rows = share.view(-1, *[1] * (asked.ndim - 1))
             self.pulls[k] = self.pulls[k] + rows * (asked - self.pulls[k])
             self.drives[k] = self.drives[k] + rows * (change - self.drives[k])
-        self._move()
 
     def finish(self, z: State) -> State:
-        return self.phase.packed(self.moved, self.errors, self.errors, self.drives)
+        return self.phase.packed(self.now.moved, self.now.errors, self.now.errors, self.drives)
+
+
+class PredictiveMotion(Motion):
+    """A network in time, in its time constants: paired units by the skew-gradient flow, squared errors by descent.
+
+    The variables that move are (r_1 ... r_L, p_1 - r_1 ... p_L - r_L) displaced from the free state, or the
+    displacements of h_1 ... h_L.
+    """
+
+    phase: PredictivePhase
+
+    def __init__(self, phase: PredictivePhase) -> None:
+        super().__init__(phase)
+        self.course = Descent(phase)
+
+    def start(self, z: State) -> State:
+        phase = self.phase
+        begun = z if phase.begun is None else phase.begun
+        moved = tuple(b.contiguous() for b in begun[: phase.depth])
+        if not phase.paired:
+            return moved
+        if phase.begun is None:
+            drives, pulls = skew_start(phase, moved)
+            return (*drives, *pulls)
+        return self._internal(phase.begun)
+
+    def _internal(self, begun: State) -> State:
+        """Variables for given displacements of h and u; silent ReLUs keep the pre-activation of the free state."""
+        phase = self.phase
+        drives: Blocks = []
+        pulls: Blocks = []
+        for k, layer in enumerate(phase.layers):
+            unit, free = layer.activation, phase.drives(k)
+            at_rest = phase.free_state()[k]
+            upper, lower = begun[k] + at_rest, begun[phase.depth + k] + at_rest
+            if unit.name == "relu":
+                p, r = (torch.where(v > 0, v, free.clamp(max=0)) for v in (upper, lower))
+            elif unit.inverse is None:
+                p, r = upper, lower
+            else:
+                p, r = unit.inverse(upper), unit.inverse(lower)
+            drives.append(r - free)
+            pulls.append(p - r)
+        return (*drives, *pulls)
+
+    def velocity(self, w: State) -> State:
+        phase = self.phase
+        if not phase.paired:
+            return self.course.force(w)
+        drives, pulls = list(w[: phase.depth]), list(w[phase.depth :])
+        now = skew(phase, drives, pulls)
+        pairs = [*zip(now.changes, drives, strict=True), *zip(now.asked, pulls, strict=True)]
+        return tuple(a - b for a, b in pairs)
+
+    def inside(self, w: State) -> State:
+        return w
+
+    def observe(self, w: State, velocity: State) -> Moment:
+        phase = self.phase
+        if not phase.paired:
+            return Moment(phase.state(w), phase.energy(w), phase.residual(velocity))
+        drives, pulls = list(w[: phase.depth]), list(w[phase.depth :])
+        now = skew(phase, drives, pulls)
+        z = phase.packed(now.moved, now.errors, now.errors, drives)
+        return Moment(phase.state(z), phase.energy(z), phase.residual(velocity), w)
 
 
 class Descent:

@@ -17,7 +17,7 @@ def contrast(
     """Sum over the batch of weight * [dE/dtheta(plus) - dE/dtheta(minus)], for carried displacements and errors.
 
     a+ b+ - a- b- = (a+ - a-) (b+ + b-)/2 + (a+ + a-)/2 (b+ - b-), both products in one: no difference of
-    products. The second vanishes, and is left out, where the errors of the two phases are mirror images.
+    products.
 
     Parameters
     ----------
@@ -37,15 +37,12 @@ def contrast(
     depth, free = phase.depth, phase.free
     deltas = plus[-depth:]
     others = None if minus is None else minus[-depth:]
-    mirrored = others is not None and phase.linear and torch.equal(deltas[-1], -others[-1])
     moved = _activity_changes(phase, plus)
     partners = None if minus is None else _activity_changes(phase, minus)
     inputs: Blocks = []
     for k in range(depth - 1):
         if partners is None:
             inputs.append(free.states[k] + moved[k])
-        elif mirrored:
-            inputs.append(free.states[k])
         else:
             mean = torch.add(free.states[k], moved[k] + partners[k], alpha=0.5)
             inputs.append(torch.cat([mean, moved[k] - partners[k]]))
@@ -54,7 +51,7 @@ def contrast(
         column = -weight.to(phase.dtype).view(-1, *[1] * (deltas[k].ndim - 1))
         first = (deltas[k] if others is None else deltas[k] - others[k]) * column
         whole = first
-        if others is not None and not mirrored and k > 0:
+        if others is not None and k > 0:
             whole = torch.cat([first, (deltas[k] + others[k]) * (0.5 * column)])
         name = f"layers.{k}"
         below = free.x if k == 0 else inputs[k - 1]

@@ -140,6 +140,7 @@ class PredictiveCodingNetwork(EnergySystem):
         self.smooth = all(a.smooth for a in activations) and not self.routed
         self.piecewise_linear = all(a.piecewise_linear for a in activations)
         self.descends = energy == "squared"
+        self.directions = None if energy == "squared" else (1,) * self.depth + (-1,) * self.depth
 
     @property
     def stack(self) -> list[PredictiveLayer]:

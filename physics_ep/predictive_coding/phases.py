@@ -27,6 +27,7 @@ from ..system import Inputs, Phase
 from .layers import Link, Route, picked
 
 if TYPE_CHECKING:
+    from ..motion import Motion
     from .network import ForwardPass, PredictiveCodingNetwork
 
 Blocks = list[torch.Tensor]
@@ -95,6 +96,11 @@ class PredictivePhase(Phase):
 
         return dict.fromkeys(SOLVERS, Forward) if self.origin is None else SOLVERS
 
+    def motion(self) -> Motion:
+        from .flows import PredictiveMotion
+
+        return PredictiveMotion(self)
+
     def free_state(self) -> State:
         """The free equilibrium in the system's blocks."""
         if not self.paired:
@@ -149,7 +155,8 @@ class PredictivePhase(Phase):
         -beta dC/dh; for costs that hold the outputs, and nudges so strong that the first would not settle, the
         error that the layer's exact update leaves.
         """
-        assert self.nudge is not None
+        if self.nudge is None:
+            return torch.zeros_like(moved, dtype=self.wide)
         cost, y, beta = self.nudge.cost, self.nudge.y, self.strength()
         moved = moved.to(self.wide)
         out = self.outputs().repeat(self.copies, 1)
