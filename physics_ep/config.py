@@ -83,6 +83,9 @@ class DataSection(Section):
         'centre' (each epoch the same central crop).
     train_examples, test_examples : int or None
         Use only the first so many; of a folder of images so many drawn once and for all, since classes lie in turn.
+    normalise : bool
+        Grey images (MNIST, Fashion-MNIST) over their training set's deviation, its mean taken off, after padding.
+        Those in colour always are.
     download : bool
         Fetch files that are missing, and check them against known hashes.
     size : int
@@ -110,6 +113,7 @@ class DataSection(Section):
     augmentation: str | None = None
     train_examples: PositiveInt | None = None
     test_examples: PositiveInt | None = None
+    normalise: bool = False
     download: bool = False
     size: PositiveInt = 224
     means: list[FiniteFloat] | None = Field(default=None, min_length=3, max_length=3)
@@ -138,7 +142,8 @@ class TrainingSection(Section):
         Threads of torch. None: as many as the process uses. Small products gain nothing from a second thread, and
         lose much where another process wants the core.
     device : str
-    dtype : {'float32', 'float64'}
+    dtype : {'float32', 'float64', 'bfloat16'}
+        bfloat16: parameters and gradients in float32, all else in bfloat16 (predictive coding networks).
     """
 
     epochs: PositiveInt = 10
@@ -149,7 +154,7 @@ class TrainingSection(Section):
     seed: int = Field(default=0, ge=0, lt=2**63)
     threads: PositiveInt | None = None
     device: str = "cpu"
-    dtype: Literal["float32", "float64"] = "float32"
+    dtype: Literal["float32", "float64", "bfloat16"] = "float32"
 
 
 class OptimizerSection(OpenSection):
@@ -174,6 +179,9 @@ class PropagationSection(Section):
 
     Attributes
     ----------
+    estimator : {'ep', 'backprop'}
+        'backprop' trains by autograd of the forward pass under the same recipe, for comparison; only for systems
+        whose free state is one (predictive coding networks).
     scheme : str
         'positive', 'negative', 'random', 'centered' or 'holomorphic:N'.
     beta : float or 'auto'
@@ -189,6 +197,7 @@ class PropagationSection(Section):
         'squared_error' or 'cross_entropy'.
     """
 
+    estimator: Literal["ep", "backprop"] = "ep"
     scheme: str = "centered"
     beta: FiniteFloat | Literal["auto"] = 0.1
     solver: str | None = None

@@ -18,8 +18,8 @@ class Cost:
     """
 
     name = "cost"
-    sharpness = 0.0
-    """Bound on the relative change of the curvature C'' for a unit change of the outputs."""
+    steepest: float | None = None
+    """Largest curvature that the cost has at any outputs; None: unknown."""
 
     holds = False
     """Whether it fixes the outputs, whatever drives them, in place of pulling at them."""
@@ -63,6 +63,7 @@ class SquaredError(Cost):
     """C = 1/2 ||outputs - y||^2 an example, y (B, n_out)."""
 
     name = "squared_error"
+    steepest = 1.0
 
     def __call__(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return 0.5 * (outputs - y).square().flatten(1).sum(1)
@@ -97,7 +98,7 @@ class CrossEntropy(Cost):
     """C = -log softmax(outputs)[y] an example, y class indices (B,), outputs taken as logits."""
 
     name = "cross_entropy"
-    sharpness = 2.0
+    steepest = 0.5
     newton_steps = 12
 
     def __call__(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

@@ -147,6 +147,9 @@ FASHION_MNIST = Files(
     sha256={},
 )
 
+GREY_STATISTICS = {"mnist": (0.1307, 0.3081), "fashion-mnist": (0.2860, 0.3530)}
+"""Mean and standard deviation of the pixels of the training images, in [0, 1]."""
+
 SOURCES = {"mnist": MNIST, "fashion-mnist": FASHION_MNIST}
 
 
@@ -185,6 +188,8 @@ def load_dataset(section: DataSection, progress: Progress = SILENT) -> Dataset:
     train_x, test_x = data.train_x[:train], data.test_x[:test]
     if section.pad_to is not None:
         train_x, test_x = _padded(train_x, section.pad_to), _padded(test_x, section.pad_to)
+    if section.normalise:
+        train_x, test_x = _normalised(section.name, train_x, test_x)
     augment = None
     if section.augmentation is not None:
         augment = Augmentation(section.augmentation, tuple(train_x.shape[1:]))
@@ -198,6 +203,14 @@ def load_dataset(section: DataSection, progress: Progress = SILENT) -> Dataset:
         test_y=data.test_y[:test],
         augment=augment,
     )
+
+
+def _normalised(name: str, *parts: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Grey images over the deviation of their training set, its mean taken off."""
+    if name not in GREY_STATISTICS:
+        raise argument_error("data.normalise", f"be left out for {name!r}", True)
+    mean, deviation = GREY_STATISTICS[name]
+    return tuple((part - mean) / deviation for part in parts)
 
 
 def digits(section: DataSection | None = None, progress: Progress = SILENT) -> Dataset:

@@ -19,7 +19,7 @@ from .equilibrium import Equilibrium, NotConverged, State, Status
 from .errors import InputError, argument_error, unknown_name
 from .nudging import Nudge, Stencil, centered, scheme_from_name
 from .relaxation import narrowed, new_phase, solve
-from .stability import curvature_limit, steepness
+from .stability import curvature_limit
 from .system import EnergySystem, Phase, widened
 
 ON_UNCONVERGED = ("raise", "skip", "warn")
@@ -94,8 +94,8 @@ class EquilibriumPropagation:
         `centered()` by default: its error is O(beta^2).
     beta : float or 'auto'
         Nudging strength > 0. 'auto' takes 0.05 / lambda, lambda the largest response of the outputs to a force
-        on them, weighted by the cost's curvature, measured on the first batch and every `measure_every` steps; less
-        where the cost's curvature would change by more than 5 % over the nudge (cross-entropy).
+        on them, weighted by the largest curvature of the cost, measured on the first batch and every
+        `measure_every` steps.
     solver, tolerance, max_iterations
         For `relax`; None is the system's default. Nudged phases are held to tolerance * min(1, beta).
     on_unconverged : {'raise', 'skip', 'warn'}
@@ -401,14 +401,12 @@ class EquilibriumPropagation:
         known, age = (None, 0) if self._measured is None else self._measured
         due = known is None or known() is not system or age >= self.measure_every
         if due or self.beta > 0.5 * self.stability_limit:
-            curvature = curvature_limit(system, base, free, self.cost, y, solver=self.solver)
+            curvature = curvature_limit(system, base, free, self.cost, y, solver=self.solver, anywhere=self.auto)
             curvature = distributed.largest(curvature, system.device)  # one beta for all ranks
             self.stability_limit = 1 / curvature if curvature > 0 else math.inf
             age = 0
             if self.auto:
-                growth = steepness(system, base, free, self.cost, y, solver=self.solver)
-                scale = max(curvature, distributed.largest(growth, system.device))
-                self.beta = AUTO_FRACTION / scale if scale > 0 else AUTO_FRACTION
+                self.beta = AUTO_FRACTION * self.stability_limit if curvature > 0 else AUTO_FRACTION
         self._measured = (weakref.ref(system), age + 1)
         if self.scheme.has_negative and self.beta >= self.stability_limit:
             raise NegativeNudgeError(

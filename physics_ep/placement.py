@@ -14,7 +14,8 @@ from torch import nn
 
 from .errors import InputError, argument_error, unknown_name
 
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
+"""Names to the dtype of parameters and data; bfloat16 is what a system may work in (`work_in`)."""
 
 
 def resolve_device(name: str | torch.device | None) -> torch.device:
@@ -40,7 +41,7 @@ def resolve_device(name: str | torch.device | None) -> torch.device:
 
 
 def resolve_dtype(name: str | torch.dtype | None) -> torch.dtype:
-    """'float32' (also for None) or 'float64' as a dtype.
+    """'float32' (also for None), 'float64' or 'bfloat16' as the dtype of parameters, which for the last is float32.
 
     Raises
     ------
@@ -54,6 +55,22 @@ def resolve_dtype(name: str | torch.dtype | None) -> torch.dtype:
     if name not in DTYPES:
         raise unknown_name("dtype", str(name), DTYPES)
     return DTYPES[name]
+
+
+def work_in(system: nn.Module, name: str | torch.dtype | None) -> None:
+    """Have a system work in bfloat16, if that is what `name` says.
+
+    Raises
+    ------
+    InputError
+        If the system cannot.
+    """
+    if str(name).removeprefix("torch.") != "bfloat16":
+        return
+    if not hasattr(system, "compute_dtype"):
+        must = f"be 'float32' or 'float64' for {type(system).__name__}, which cannot work in less"
+        raise argument_error("dtype", must, repr(name))
+    system.compute_dtype = torch.bfloat16  # type: ignore[assignment]
 
 
 def available_memory(device: torch.device) -> int | None:

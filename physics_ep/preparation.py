@@ -58,7 +58,8 @@ def settled(
     if device is not None:
         training["device"] = str(resolve_device(device))
     if dtype is not None:
-        training["dtype"] = str(resolve_dtype(dtype)).removeprefix("torch.")
+        resolve_dtype(dtype)
+        training["dtype"] = str(dtype).removeprefix("torch.")
     if seed is not None:
         training["seed"] = seed
     sections: dict[str, dict[str, Any]] = {"training": training} if training else {}

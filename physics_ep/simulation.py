@@ -15,7 +15,7 @@ from .datasets import load_dataset
 from .dynamics import Trajectory, simulate
 from .errors import argument_error
 from .nudging import Nudge
-from .placement import resolve_device, resolve_dtype
+from .placement import resolve_device, resolve_dtype, work_in
 from .preparation import new_system, settled
 from .progress import SILENT, Progress
 from .resuming import check_run_output
@@ -106,6 +106,7 @@ def simulate_phases(
         raise argument_error("examples", f"be from 1 to the {len(held.test_x)} there are", examples)
     x, labels = held.test_x[:examples], held.test_y[:examples]
     system = new_system(config).to(x.device, x.dtype)
+    work_in(system, config.training.dtype)
     if beta is None:
         beta = 0.1 * system.nudge_scale if config.ep.beta == "auto" else float(config.ep.beta)
     if duration is None:

@@ -17,7 +17,7 @@ from .config import DataSection, TrainingSection
 from .datasets import Dataset, data_folder
 from .errors import InputError, argument_error, unknown_name
 from .image_folders import STREAMED, Listing, list_parts
-from .photographs import DEVIATIONS, MEANS, TRAINING_VIEWS, Views, collated
+from .photographs import DEVIATIONS, MEANS, TRAINING_VIEWS, Views, central_view, collated, read_view
 from .progress import SILENT, Progress
 from .ranks import Batch, rank, share, shared_out, summed, world_size
 
@@ -266,3 +266,45 @@ def _described(batch: Any) -> str:
     if isinstance(batch, torch.Tensor):
         return f"{batch.dtype} of shape {tuple(batch.shape)}"
     return type(batch).__name__
+
+
+def photographs(
+    folder: str | os.PathLike[str], size: int, count: int, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A few labelled photographs of a folder, in their central views, normalised as for training.
+
+    Parameters
+    ----------
+    folder : path
+        As 'image-folder' reads it.
+    size : int
+        Rows and columns.
+    count : int
+    seed : int
+        Of which are taken.
+
+    Returns
+    -------
+    x : Tensor (count, 3, size, size)
+    labels : Tensor (count,)
+
+    Raises
+    ------
+    InputError
+        If there are too few, or one cannot be decoded.
+    """
+    section = DataSection(name="image-folder", folder=os.fspath(folder), augmentation="centre")
+    parts = list_parts(section, data_folder(section.folder, ()))
+    found = [(part, k) for part in (parts.train, parts.test) for k in range(len(part))]
+    if len(found) < count:
+        raise argument_error("images", f"hold at least {count} labelled images", f"{len(found)} of them")
+    order = np.random.default_rng(seed).permutation(len(found))[:count]
+    views, labels = [], []
+    for part, k in (found[i] for i in order):
+        pixels = read_view(part.path(k), lambda image: central_view(image, size))
+        if isinstance(pixels, str):
+            raise InputError(pixels)
+        views.append(torch.tensor(pixels))
+        labels.append(int(part.labels[k]))
+    mean, deviation = (torch.tensor(v).view(3, 1, 1) for v in (MEANS, DEVIATIONS))
+    return (torch.stack(views).float() / 255 - mean) / deviation, torch.tensor(labels)

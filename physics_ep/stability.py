@@ -21,6 +21,7 @@ def curvature_limit(
     solver: str | None = None,
     force: float = 1e-4,
     iterations: int = 12,
+    anywhere: bool = False,
 ) -> float:
     """Lambda: the largest curvature of the cost along what the outputs do under a force on them.
 
@@ -38,6 +39,9 @@ def curvature_limit(
         Size of the force, in units of the system's `residual_scale`.
     iterations : int
         At most (the number of outputs suffices); it stops when the estimate changes by less than 0.5 %.
+    anywhere : bool
+        Take the largest curvature that the cost has at any outputs. That of the cross-entropy vanishes for examples
+        that are known well, and a nudge that suits them is too strong for the next mistake.
 
     Returns
     -------
@@ -58,7 +62,8 @@ def curvature_limit(
         for b in (*basis, *basis):  # twice, for orthogonality to rounding
             v = v - (b * v).sum(1, keepdim=True) * b
         basis.append(v / v.norm(dim=1, keepdim=True).clamp_min(tiny))
-        pulls.append(cost.curvature(outputs, y, basis[-1]))
+        bound = cost.steepest if anywhere else None
+        pulls.append(cost.curvature(outputs, y, basis[-1]) if bound is None else bound * basis[-1])
         v, settled = output_response(system, base, pulls[-1], push, solver)
         good = good & settled
         responses.append(v)
@@ -68,30 +73,6 @@ def curvature_limit(
             break
         before = largest
     return max(largest, 0.0)
-
-
-def steepness(
-    system: EnergySystem,
-    base: Phase,
-    free: Equilibrium,
-    cost: Cost,
-    y: torch.Tensor,
-    *,
-    solver: str | None = None,
-    force: float = 1e-4,
-) -> float:
-    """Relative change of the cost's curvature per unit of beta: the outputs' own answer to the cost, times its
-    sharpness.
-
-    Where the curvature at the free state is small (a softmax over many classes), a nudge that it would allow may
-    move the outputs to where it is not. 0 for the squared error, whose curvature is constant.
-    """
-    if cost.sharpness == 0:
-        return 0.0
-    pull = -cost.gradient(system.outputs(free.state), y)
-    moved, good = output_response(system, base, pull, force * system.residual_scale, solver)
-    good = good & free.converged
-    return cost.sharpness * float(moved[good].abs().max()) if bool(good.any()) else 0.0
 
 
 def output_response(

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from .backprop import Backprop
 from .config import Config, load_config
 from .cost import COSTS
 from .equilibrium import Equilibrium, NotConverged
@@ -27,7 +28,7 @@ from .errors import InputError, argument_error
 from .estimator import EquilibriumPropagation
 from .metrics import METRICS, Epoch, Evaluation, evaluate
 from .optimization import build_optimizer, build_scheduler, step_scheduler
-from .placement import resolve_device, resolve_dtype, threads
+from .placement import resolve_device, resolve_dtype, threads, work_in
 from .preparation import Data, new_system, open_source, settled
 from .progress import SILENT, Progress
 from .ranks import in_step, join_group, meet, rank, summed
@@ -193,6 +194,7 @@ def train(
     system = new_system(settings)
     source = open_source(settings, data, system, place, progress)
     system.to(place, resolve_dtype(settings.training.dtype))
+    work_in(system, settings.training.dtype)
     with threads(count):
         trainer = _Trainer(
             config=settings, system=system, data=source, path=path, progress=progress, backward=backward
@@ -324,6 +326,8 @@ class _Trainer:
         if self.backward is not None:
             return self.backward
         ep, training = self.config.ep, self.config.training
+        if ep.estimator == "backprop":
+            return Backprop(self.cost).backward
         options: dict[str, Any] = {} if ep.gates is None else {"gates": ep.gates}
         return EquilibriumPropagation(
             self.cost,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,11 +14,12 @@ from physics_ep.errors import InputError, argument_error, unknown_name
 BENCHMARKS = {
     "hopfield": "validation.benchmarks.hopfield",
     "conv-hopfield": "validation.benchmarks.conv_hopfield",
+    "pcn": "validation.benchmarks.pcn",
 }
 
 
-SMALL = 1_000_000
-"""Parameters below which one thread is used."""
+SMALL, LARGE = 1_000_000, 5_000_000
+"""Parameters below which one thread is used; from which two examples do, and no noise floors are measured."""
 
 
 class DisagreementError(Exception):
@@ -48,7 +50,19 @@ def gradients(
             help="implicit, bptt, finite_difference or backprop; default the system's.", show_default=False
         ),
     ] = None,
-    batch: Annotated[int, typer.Option(help="Examples.")] = 16,
+    tolerance: Annotated[float | None, typer.Option(help="Residual to reach.", show_default=False)] = None,
+    max_iterations: Annotated[
+        int | None, typer.Option(help="At most so many; the state is judged as it then is.", show_default=False)
+    ] = None,
+    gates: Annotated[
+        str | None, typer.Option(help="Predictive coding networks: frozen or free.", show_default=False)
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Labelled photographs to take.", show_default=False)
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Examples; default 16, or 2 for large systems.", show_default=False)
+    ] = None,
     min_cosine: Annotated[
         float | None, typer.Option(help="Exit with status 1 if a tensor's cosine is below.", show_default=False)
     ] = None,
@@ -62,7 +76,7 @@ def gradients(
     """Compare EP's gradient with an exact one, a row a tensor."""
     report = Report(json, quiet)
     strength = _beta(beta)
-    if batch < 1:
+    if batch is not None and batch < 1:
         raise argument_error("batch", "be at least 1", batch)
     if min_cosine is not None and not -1 <= min_cosine <= 1:
         raise argument_error("min-cosine", "lie in [-1, 1]", min_cosine)
@@ -70,7 +84,7 @@ def gradients(
 
     from physics_ep.config import load_system
     from physics_ep.cost import COSTS
-    from physics_ep.placement import resolve_device, resolve_dtype, threads
+    from physics_ep.placement import resolve_device, resolve_dtype, threads, work_in
 
     from .gradients import gradient_report
 
@@ -79,9 +93,13 @@ def gradients(
     where, width = resolve_device(device), resolve_dtype(dtype)
     number = 0 if seed is None else seed
     built = load_system(system, seed=number).to(where, width)
-    x, y = _examples(built, COSTS[cost](), batch, number)
+    work_in(built, dtype)
+    count = sum(p.numel() for p in built.parameters())
+    batch = batch or (16 if count < LARGE else 2)
+    x, y = _examples(built, COSTS[cost](), batch, number, images)
+    options: dict[str, Any] = {} if gates is None else {"gates": gates}
     # Small products lose more to a second thread on a busy machine than they gain.
-    small = sum(p.numel() for p in built.parameters()) < SMALL
+    small = count < SMALL
     with threads(1 if small else torch.get_num_threads()):
         found = gradient_report(
             built,
@@ -92,11 +110,18 @@ def gradients(
             beta=strength,
             oracle=oracle,
             solver=solver,
+            tolerance=tolerance,
+            max_iterations=max_iterations,
             generator=torch.Generator().manual_seed(number),
+            # A number of iterations that the user names is taken as it is; the residual stands beside it.
+            on_unconverged="raise" if max_iterations is None else "warn",
+            floors=count < LARGE,
+            **options,
         )
+    sweeps = max(found.iterations[1:])
     report.figures(
         {
-            "rows": [vars(row) for row in found.rows],
+            "rows": [{**vars(row), "iterations": sweeps, "residual": found.residual} for row in found.rows],
             "worst_cosine": found.worst_cosine,
             "relative_error": found.relative_error,
             "noise_floor": found.noise_floor,
@@ -110,27 +135,38 @@ def gradients(
         }
     )
     report.table(
-        f"{system}: EP ({found.scheme}, beta {found.beta:.3g}) against {found.oracle}, {width}, batch {batch}",
-        ["tensor", "shape", "1 - cos", "rel. error", "scale", "signs", "floor"],
+        f"{system}: EP ({found.scheme}, beta {found.beta:.3g}) against {found.oracle}, {dtype or 'float32'}, "
+        f"batch {batch}",
+        ["tensor", "shape", "1-cos", "error", "scale", "floor", "K", "residual"],
         [
             [
                 row.name,
                 "x".join(map(str, row.shape)),
                 f"{1 - row.cosine:.1e}",
                 f"{row.relative_error:.1e}",
-                f"{row.scale:.6f}",
-                f"{row.sign_agreement:.2%}",
-                f"{row.noise_floor:.1e}",
+                f"{row.scale:.5f}",
+                "" if math.isnan(row.noise_floor) else f"{row.noise_floor:.1e}",
+                str(sweeps),
+                f"{found.residual:.1e}",
             ]
             for row in found.rows
         ],
     )
     phases = "/".join(map(str, found.iterations))
+    floor = (
+        ""
+        if math.isnan(found.noise_floor)
+        else (f", of which residuals and rounding at most {found.noise_floor:.1e}")
+    )
     report.say(
-        f"whole gradient: relative error {found.relative_error:.2e}, of which residuals and rounding at most "
-        f"{found.noise_floor:.1e}; worst cosine {found.worst_cosine:.9f}\n"
+        f"whole gradient: relative error {found.relative_error:.2e}{floor}; worst cosine {found.worst_cosine:.9f}\n"
         f"phases: {phases} iterations of {found.solver}, worst residual {found.residual:.1e}"
     )
+    if hasattr(built, "gates"):
+        report.say(
+            "K = 1 with frozen gates is backprop, whatever beta is: agreement means something only beside a "
+            "residual well below 1."
+        )
     if min_cosine is not None and not found.worst_cosine >= min_cosine:
         raise DisagreementError(f"worst cosine {found.worst_cosine:.6f} is below --min-cosine {min_cosine:g}")
 
@@ -189,9 +225,23 @@ def _beta(text: str) -> float | str:
     return value
 
 
-def _examples(system: Any, cost: Any, batch: int, seed: int) -> tuple[Any, Any]:
-    """Real digits where they fit the system, else random inputs and targets."""
+def _examples(system: Any, cost: Any, batch: int, seed: int, images: Path | None) -> tuple[Any, Any]:
+    """Photographs of a folder; else real digits where they fit the system, else random inputs and targets."""
     import torch
+
+    if images is not None:
+        from physics_ep.sources import photographs
+
+        shape = tuple(getattr(system, "shapes", ((),))[0])
+        if len(shape) != 3 or shape[0] != 3 or shape[1] != shape[2]:
+            raise argument_error(
+                "images", "be left out for a system that does not take square colour images", images
+            )
+        x, labels = photographs(images, shape[1], batch, seed)
+        n_out = system.sizes[-1]
+        return x.to(system.device, system.dtype), cost.encode(
+            (labels % n_out).to(system.device), n_out, system.dtype
+        )
 
     from physics_ep.datasets import digits
 

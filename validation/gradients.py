@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -143,6 +145,9 @@ def gradient_report(
     tolerance: float | None = None,
     max_iterations: int | None = None,
     generator: torch.Generator | None = None,
+    on_unconverged: str = "raise",
+    floors: bool = True,
+    **options: Any,
 ) -> GradientReport:
     """Compare EP's gradient with an oracle's.
 
@@ -151,8 +156,10 @@ def gradient_report(
     system : EnergySystem
     x, y : Tensor
     cost : Cost
-    scheme, beta, solver, tolerance, max_iterations, generator
+    scheme, beta, solver, tolerance, max_iterations, generator, on_unconverged, **options
         Of `EquilibriumPropagation`.
+    floors : bool
+        Measure noise floors, which repeats the step in float64; else they are NaN.
     oracle : str, optional
         'implicit', 'bptt', 'finite_difference' or 'backprop'; default the system's.
     exact : Gradients, optional
@@ -178,18 +185,20 @@ def gradient_report(
         tolerance=tolerance,
         max_iterations=max_iterations,
         generator=generator,
+        on_unconverged=on_unconverged,
+        **options,
     )
     estimate, step = estimate_gradient(ep, system, x, y)
     target = ORACLES[name](system, x, y, cost) if exact is None else exact
-    floors = step.noise_floors
-    rows = tuple(GradientRow(**{**vars(row), "noise_floor": floors[row.name]}) for row in compare(estimate, target))
+    bounds = step.noise_floors if floors else dict.fromkeys(target, math.nan)
+    rows = tuple(GradientRow(**{**vars(row), "noise_floor": bounds[row.name]}) for row in compare(estimate, target))
     return GradientReport(
         rows=rows,
         oracle=name,
         scheme=ep.scheme.name,
         beta=step.beta,
         relative_error=total_error(estimate, target),
-        noise_floor=step.noise_floor,
+        noise_floor=step.noise_floor if floors else math.nan,
         residual=max(float(e.residual.max()) for e in step.equilibria),
         iterations=tuple(e.iterations for e in step.equilibria),
         solver=step.equilibria[0].solver,
