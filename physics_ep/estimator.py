@@ -80,6 +80,10 @@ class Step:
         return self._all_floors[""]
 
 
+class UnconvergedWarning(UserWarning):
+    """A state was used that is no equilibrium, as on_unconverged='warn' asks."""
+
+
 class NegativeNudgeError(InputError):
     """The negative nudge lies beyond the measured stability limit: F has no minimum there."""
 
@@ -392,7 +396,7 @@ class EquilibriumPropagation:
             return
         if self.on_unconverged == "raise":
             raise NotConverged(found, phase)
-        warnings.warn(str(NotConverged(found, phase)), stacklevel=4)
+        warnings.warn(str(NotConverged(found, phase)), UnconvergedWarning, stacklevel=4)
 
     def _measure(self, system: EnergySystem, base: Phase, free: Equilibrium, y: torch.Tensor) -> None:
         """Measure the stability limit when due; set an automatic beta; refuse a negative nudge beyond the limit."""

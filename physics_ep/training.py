@@ -12,6 +12,7 @@ import dataclasses
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -25,13 +26,13 @@ from .config import Config, load_config
 from .cost import COSTS
 from .equilibrium import Equilibrium, NotConverged
 from .errors import InputError, argument_error
-from .estimator import EquilibriumPropagation
+from .estimator import EquilibriumPropagation, UnconvergedWarning
 from .metrics import METRICS, Epoch, Evaluation, evaluate
 from .optimization import build_optimizer, build_scheduler, step_scheduler
 from .placement import resolve_device, resolve_dtype, threads, work_in
 from .preparation import Data, new_system, open_source, settled
 from .progress import SILENT, Progress
-from .ranks import in_step, join_group, meet, rank, summed
+from .ranks import in_step, join_group, meet, rank, summed, world_size
 from .resuming import check_resumable, check_run_output
 from .sources import Source, epoch_seed
 from .store import Quantity, Run, load_weights, open_run, run_attributes, write_run
@@ -228,6 +229,7 @@ class _Trainer:
         self.optimizer.register_step_post_hook(lambda *_: system.constrain())
         self.scheduler = build_scheduler(config.scheduler, self.optimizer, config.training.epochs)
         self.rows: list[dict[str, Any]] = []
+        self.warned = False
         self.kept: tuple[int, Path | None] = (0, None)
         self.attributes = run_attributes(config)
         self.n_classes = data.n_classes
@@ -347,13 +349,38 @@ class _Trainer:
             self.n_classes = self.system.outputs(self.system.initial_state(x[:1])).shape[1]
         y = self.cost.encode(labels, self.n_classes, x.dtype)
         try:
-            return backward(self.system, x, y)
+            with warnings.catch_warnings():
+                # Of states used though they did not settle, a run speaks once; its metrics hold their residuals.
+                warnings.simplefilter("ignore" if self.warned else "default", UnconvergedWarning)
+                step = backward(self.system, x, y)
+            self.warned = self.warned or bool(step.equilibria)
+            return step
+        except torch.OutOfMemoryError:
+            raise TrainingStoppedError(self._too_large(backward, x, y)) from None
         except (InputError, NotConverged) as error:
             if first and isinstance(error, InputError):
                 raise  # the config is wrong from the start
             raise TrainingStoppedError(
                 f"training stopped in epoch {len(self.rows) + 1}: {error} {self._remedy()}"
             ) from error
+
+    def _too_large(self, backward: Backward, x: torch.Tensor, y: torch.Tensor) -> str:
+        """What to say where a batch does not fit the device's memory: which one would, by trying halves."""
+        if world_size() > 1:  # the ranks reduce together, so that one cannot try alone
+            share = f"{len(x)} examples a process"
+            return f"out of memory on {x.device} with {share}: lower training.batch_size. {self._remedy()}"
+        fits, count = 0, len(x) // 2
+        while count and not fits:
+            self.optimizer.zero_grad()
+            if x.is_cuda:
+                torch.cuda.empty_cache()
+            try:
+                backward(self.system, x[:count], y[:count])
+                fits = count
+            except torch.OutOfMemoryError:
+                count //= 2
+        remedy = f"{fits} would fit: set training.batch_size={fits}" if fits else "not even one fits"
+        return f"out of memory on {x.device} with {len(x)} examples at once; {remedy}. {self._remedy()}"
 
     def _evaluate(self) -> Evaluation:
         ep = self.config.ep
