@@ -231,6 +231,24 @@ def test_free_gates_do_not_settle_on_kinks() -> None:
         assert float(found.residual.max()) > 1e-3
 
 
+def test_paired_residual_knows_kinks() -> None:
+    """With free gates and units that cross, paired units settle to 1e-6, where squared errors stall on their kinks."""
+    x, y = examples()
+    found = {}
+    for energy in ("paired", "squared"):
+        net = dense(8, "relu", energy=energy, gates="free", width=64, gain=6**0.5)
+        free = relax(net, x)
+        found[energy] = relax(
+            net, x, Nudge(CrossEntropy(), y, 0.01), free.state, tolerance=1e-6, max_iterations=200
+        )
+        crossed = sum(
+            int(((s > 0) != (s0 > 0)).sum()) for s, s0 in zip(found[energy].state[:7], free.state[:7], strict=True)
+        )
+        assert crossed > 10
+    assert bool(found["paired"].converged.all())
+    assert float(found["squared"].residual.max()) > 1e-2
+
+
 def test_simulated_flows_end_in_the_equilibria() -> None:
     """In time, paired units and gradient descent end where the solvers do; paired ones in tens of time
     constants."""

@@ -95,6 +95,10 @@ class PredictiveCodingNetwork(EnergySystem):
     ask of it, over the size of the latter: largest entry over largest entry, worst layer. It is relative to the
     nudge, so that tolerances do not depend on beta, and 1 before the first sweep has been felt.
 
+    With free gates the residual means something at kinks only with the paired energy: there what a unit answers,
+    sigma(a + q) - sigma(a), is continuous, while the gradient of the squared errors jumps, and its minimum sits on the
+    jumps.
+
     Default tolerances, `default_tolerance`: see there.
     """
 
