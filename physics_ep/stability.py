@@ -59,14 +59,18 @@ def curvature_limit(
     responses: list[torch.Tensor] = []
     before = largest = 0.0
     for _ in range(min(iterations, outputs.shape[1])):
+        # What has no answer of its own any more (outputs held by their bounds) is left out, and must not be blown up.
+        v = torch.where(good[:, None], v, torch.zeros_like(v))
+        size = v.norm(dim=1, keepdim=True)
         for b in (*basis, *basis):  # twice, for orthogonality to rounding
             v = v - (b * v).sum(1, keepdim=True) * b
+        v = torch.where(v.norm(dim=1, keepdim=True) > 1e-5 * size, v, torch.zeros_like(v))
         basis.append(v / v.norm(dim=1, keepdim=True).clamp_min(tiny))
         bound = cost.steepest if anywhere else None
         pulls.append(cost.curvature(outputs, y, basis[-1]) if bound is None else bound * basis[-1])
         v, settled = output_response(system, base, pulls[-1], push, solver)
         good = good & settled
-        responses.append(v)
+        responses.append(torch.where(good[:, None], v, torch.zeros_like(v)))
         values = _ritz_values(torch.stack(basis, 1), torch.stack(pulls, 1), torch.stack(responses, 1))
         largest = float(values[good].max())
         if abs(largest - before) <= 5e-3 * abs(largest):

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from hardware_models import HopfieldNetwork
 from physics_ep import CrossEntropy, EquilibriumPropagation, NotConverged, SquaredError, relax
 from physics_ep.errors import InputError
 from physics_ep.estimator import NegativeNudgeError
@@ -314,3 +315,14 @@ def test_report_restores_gradients() -> None:
     report = gradient_report(system, x, y, SquaredError(), beta=1e-3)
     assert report.worst_cosine > 1 - 1e-9
     assert all(torch.equal(before[n], p.grad) for n, p in system.named_parameters())
+
+
+def test_outputs_held_by_their_bounds_have_a_limit() -> None:
+    """Clipped outputs that answer no force: the stability limit is measured all the same, by those that do."""
+    system = HopfieldNetwork([4, 6, 3], output_activation="hard_sigmoid").double()
+    with torch.no_grad():
+        system.couplings[1].bias[:2] = -2.0
+    x, y = torch.rand(5, 4, dtype=torch.float64), torch.zeros(5, 3, dtype=torch.float64)
+    ep = EquilibriumPropagation(SquaredError(), beta="auto")
+    ep.backward(system, x, y)
+    assert math.isfinite(ep.beta)

@@ -232,7 +232,7 @@ def test_free_gates_do_not_settle_on_kinks() -> None:
 
 
 def test_paired_residual_knows_kinks() -> None:
-    """With free gates and units that cross, paired units settle to 1e-6, where squared errors stall on their kinks."""
+    """With free gates and units that cross, paired units settle to 1e-6, where squared errors stall on kinks."""
     x, y = examples()
     found = {}
     for energy in ("paired", "squared"):

@@ -96,8 +96,8 @@ class PredictiveCodingNetwork(EnergySystem):
     nudge, so that tolerances do not depend on beta, and 1 before the first sweep has been felt.
 
     With free gates the residual means something at kinks only with the paired energy: there what a unit answers,
-    sigma(a + q) - sigma(a), is continuous, while the gradient of the squared errors jumps, and its minimum sits on the
-    jumps.
+    sigma(a + q) - sigma(a), is continuous, while the gradient of the squared errors jumps, and its minimum sits on
+    the jumps.
 
     Default tolerances, `default_tolerance`: see there.
     """
