@@ -59,7 +59,8 @@ def curvature_limit(
     responses: list[torch.Tensor] = []
     before = largest = 0.0
     for _ in range(min(iterations, outputs.shape[1])):
-        # What has no answer of its own any more (outputs held by their bounds) is left out, and must not be blown up.
+        # What has no answer of its own any more (outputs held by their bounds) is left out, and must not be blown
+        # up.
         v = torch.where(good[:, None], v, torch.zeros_like(v))
         size = v.norm(dim=1, keepdim=True)
         for b in (*basis, *basis):  # twice, for orthogonality to rounding

@@ -33,8 +33,8 @@ from physics_ep.store import Quantity, Run, open_run, write_run
 from physics_ep.training import train
 
 DECADE = np.logspace(-3, -2, 5)
-ELSEWHERE = {"bptt_equality", "holomorphic_map", "clamping", "auto_beta"}
-"""Figures that `test_scheme_figures.py` draws, and holds to the same demands."""
+ELSEWHERE = {"bptt_equality", "holomorphic_map", "clamping", "auto_beta", "pcn_energy", "pcn_cosine", "pcn_cost"}
+"""Figures that `test_scheme_figures.py` and `test_pcn_figures.py` draw, and hold to the same demands."""
 BRIEF = ["training.epochs=3", "data.train_examples=200", "data.test_examples=60"]
 
 
