@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from .clamping import RuleComparison, clamping_error, draw_clamping
     from .dynamics import HopfieldDynamics, draw_dynamics, hopfield_dynamics
     from .gradients import ErrorCurves, draw_errors, estimator_error, precision_error
+    from .pcn import EnergyCourses, draw_energy, energy_courses
+    from .pcn_cosine import Cosines, cosines, draw_cosines
+    from .pcn_cost import Costs, draw_costs, pass_costs
     from .schemes import HolomorphicMap, draw_holomorphic, holomorphic_map
     from .stepwise import StepwiseCourses, bptt_equality, draw_bptt_equality
     from .style import save
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
 _HOME = {
     "AutoBeta": "automatic",
     "CircuitTransients": "circuit",
+    "Cosines": "pcn_cosine",
+    "Costs": "pcn_cost",
+    "EnergyCourses": "pcn",
     "ErrorCurves": "gradients",
     "HolomorphicMap": "schemes",
     "HopfieldDynamics": "dynamics",
@@ -32,18 +38,24 @@ _HOME = {
     "bptt_equality": "stepwise",
     "circuit_transients": "circuit",
     "clamping_error": "clamping",
+    "cosines": "pcn_cosine",
     "draw_auto_beta": "automatic",
     "draw_bptt_equality": "stepwise",
     "draw_clamping": "clamping",
+    "draw_cosines": "pcn_cosine",
+    "draw_costs": "pcn_cost",
     "draw_dynamics": "dynamics",
+    "draw_energy": "pcn",
     "draw_errors": "gradients",
     "draw_holomorphic": "schemes",
     "draw_learning_curve": "training",
     "draw_transients": "circuit",
+    "energy_courses": "pcn",
     "estimator_error": "gradients",
     "holomorphic_map": "schemes",
     "hopfield_dynamics": "dynamics",
     "learning_curve": "training",
+    "pass_costs": "pcn_cost",
     "precision_error": "gradients",
     "save": "style",
 }
@@ -51,6 +63,9 @@ _HOME = {
 __all__ = [
     "AutoBeta",
     "CircuitTransients",
+    "Cosines",
+    "Costs",
+    "EnergyCourses",
     "ErrorCurves",
     "HolomorphicMap",
     "HopfieldDynamics",
@@ -61,18 +76,24 @@ __all__ = [
     "bptt_equality",
     "circuit_transients",
     "clamping_error",
+    "cosines",
     "draw_auto_beta",
     "draw_bptt_equality",
     "draw_clamping",
+    "draw_cosines",
+    "draw_costs",
     "draw_dynamics",
+    "draw_energy",
     "draw_errors",
     "draw_holomorphic",
     "draw_learning_curve",
     "draw_transients",
+    "energy_courses",
     "estimator_error",
     "holomorphic_map",
     "hopfield_dynamics",
     "learning_curve",
+    "pass_costs",
     "precision_error",
     "save",
 ]

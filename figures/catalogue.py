@@ -74,11 +74,20 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of the catalogue."""
+    """A row of the catalogue.
+
+    Attributes
+    ----------
+    name, summary : str
+    make : callable
+    systems : tuple of str
+        Registered systems of whose runs it can be drawn; none named is any.
+    """
 
     name: str
     summary: str
     make: Callable[[Request], Drawn]
+    systems: tuple[str, ...] = ()
 
 
 def find(name: str) -> Entry:
@@ -93,6 +102,17 @@ def find(name: str) -> Entry:
         if entry.name == name.replace("-", "_"):
             return entry
     raise unknown_name("NAME", name, [*(entry.name for entry in FIGURES), "all"])
+
+
+def suited(run: Path | None) -> list[Entry]:
+    """All figures; from a run file, those that draw systems of its kind."""
+    if run is None:
+        return list(FIGURES)
+    from physics_ep.config import parse_config
+    from physics_ep.store import open_run
+
+    kind = parse_config(open_run(run).config).system.name
+    return [entry for entry in FIGURES if not entry.systems or kind in entry.systems]
 
 
 def draw(entry: Entry, request: Request) -> Drawn:
@@ -219,6 +239,47 @@ def _auto(request: Request) -> Drawn:
     return Drawn(draw_auto_beta(data), asdict(data))
 
 
+def _pcn_energy(request: Request) -> Drawn:
+    from .pcn import BETA, WEAK_BETA, draw_energy, energy_courses, trained_network, vgg_network
+
+    few: dict[str, Any] = {"examples": 16, **request.place()}
+    if request.run is not None:
+        net = trained_network(request.run, **few)
+    else:
+        net = vgg_network("trained narrow VGG10", steps=300, seed=request.seed, **few)
+    data = energy_courses(
+        [(net, "frozen", WEAK_BETA), (net, "frozen", BETA), (net, "free", BETA)], progress=request.progress
+    )
+    return Drawn(draw_energy(data), asdict(data))
+
+
+def _pcn_cosine(request: Request) -> Drawn:
+    from .pcn_cosine import cosines, draw_cosines
+
+    data = cosines(_deep(request), progress=request.progress)
+    return Drawn(draw_cosines(data), asdict(data))
+
+
+def _pcn_cost(request: Request) -> Drawn:
+    from .pcn_cost import draw_costs, pass_costs
+
+    data = pass_costs(_deep(request), progress=request.progress)
+    return Drawn(draw_costs(data), asdict(data))
+
+
+def _deep(request: Request) -> list[Subject]:
+    """Predictive coding networks of ten layers, ReLU and tanh; or the one of the run file."""
+    from .pcn import dense_network, trained_network
+
+    few: dict[str, Any] = {"examples": 16, **request.place()}
+    if request.run is not None:
+        return [trained_network(request.run, **few)]
+    return [
+        dense_network("ten ReLU layers, trained", "relu", 3**0.5, seed=request.seed, **few),
+        dense_network("ten tanh layers, trained", "tanh", 1.0, seed=request.seed, **few),
+    ]
+
+
 def _tanh(request: Request, kinds: list[tuple[int, float]]) -> list[Subject]:
     """Networks of 32 tanh units a hidden layer, by depth and gain; or the one of the run file."""
     from .subjects import fresh_hopfield, trained
@@ -255,6 +316,8 @@ def _hard(request: Request) -> Subject:
     )
 
 
+PREDICTIVE = ("pcn", "vgg5", "vgg10", "vgg10-skip")
+
 FIGURES: tuple[Entry, ...] = (
     Entry("hopfield_dynamics", "states, energy and residual of a free and two nudged phases", _dynamics),
     Entry(
@@ -269,4 +332,9 @@ FIGURES: tuple[Entry, ...] = (
     Entry("holomorphic_map", "error of holomorphic EP over beta and the number of points", _holomorphic),
     Entry("clamping", "coupled learning and clamping beside EP, over their strength", _clamping),
     Entry("auto_beta", "the beta that beta='auto' picks, beside a sweep", _auto),
+    Entry(
+        "pcn_energy", "energy and residual of a predictive coding network as it settles", _pcn_energy, PREDICTIVE
+    ),
+    Entry("pcn_cosine", "EP against backprop on deep predictive coding networks", _pcn_cosine, PREDICTIVE),
+    Entry("pcn_cost", "layer passes of every predictive coding solver against accuracy", _pcn_cost, PREDICTIVE),
 )

@@ -14,7 +14,7 @@ from physics_ep.commands import InterruptedCommandError
 from physics_ep.errors import InputError
 from physics_ep.progress import SILENT, Advance, Progress
 
-from .catalogue import FIGURES, Request, draw, find
+from .catalogue import FIGURES, Request, draw, find, suited
 
 
 def register(app: typer.Typer) -> None:
@@ -63,6 +63,8 @@ def figure(
         from physics_ep.store import open_run
 
         open_run(run)
+        if name == "all":
+            chosen = suited(run)
     from .style import save
 
     numbers: dict[str, Any] = {}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 
@@ -66,16 +68,21 @@ class Equilibrium:
         Kept when asked for.
     """
 
-    state: State
     residual: torch.Tensor
     tolerance: float
     iterations: int
     status: Status
+    _state: Callable[[], State] = field(repr=False)
     solver: str = ""
     displacement: State | None = None
     residual_scale: float = 1.0
     residual_unit: str = ""
     trace: Trace | None = field(default=None, repr=False)
+
+    @cached_property
+    def state(self) -> State:
+        """See the class. Computed when it is asked for: nudged phases are learnt from by their displacements."""
+        return self._state()
 
     @property
     def converged(self) -> torch.Tensor:
@@ -93,12 +100,16 @@ class Equilibrium:
         def chunks(blocks: State) -> list[State]:
             return list(zip(*[b.chunk(parts) for b in blocks], strict=True))
 
+        def state(k: int) -> Callable[[], State]:
+            return lambda: chunks(self.state)[k]
+
         moved: list[State] | list[None] = [None] * parts
         if self.displacement is not None:
             moved = chunks(self.displacement)
-        pieces = zip(chunks(self.state), self.residual.chunk(parts), moved, strict=True)
+        pieces = zip(self.residual.chunk(parts), moved, strict=True)
         return tuple(
-            replace(self, state=s, residual=r, displacement=d, status=self._status_of(r)) for s, r, d in pieces
+            replace(self, _state=state(k), residual=r, displacement=d, status=self._status_of(r))
+            for k, (r, d) in enumerate(pieces)
         )
 
     def _status_of(self, residual: torch.Tensor) -> Status:

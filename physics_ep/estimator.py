@@ -18,7 +18,7 @@ from .cost import Cost
 from .equilibrium import Equilibrium, NotConverged, State, Status
 from .errors import InputError, argument_error, unknown_name
 from .nudging import Nudge, Stencil, centered, scheme_from_name
-from .relaxation import narrowed, new_phase, solve
+from .relaxation import narrowed, new_phase, prepared, solve
 from .stability import curvature_limit
 from .system import EnergySystem, Phase, widened
 
@@ -99,7 +99,7 @@ class EquilibriumPropagation:
     beta : float or 'auto'
         Nudging strength > 0. 'auto' takes 0.05 / lambda, lambda the largest response of the outputs to a force
         on them, weighted by the largest curvature of the cost, measured on the first batch and every
-        `measure_every` steps.
+        `measure_every` steps; less where that would move small hidden activities too far (`Phase.mobility`).
     solver, tolerance, max_iterations
         For `relax`; None is the system's default. Nudged phases are held to tolerance * min(1, beta).
     on_unconverged : {'raise', 'skip', 'warn'}
@@ -213,7 +213,7 @@ class EquilibriumPropagation:
                 f"Argument scheme must not be {self.scheme.name!r} for {type(system).__name__}: complex nudges "
                 "need an analytic energy with complex states. Use 'centered'."
             )
-        inputs = system.prepare(x)
+        inputs = prepared(system, x, self.options)
         free = solve(
             system.phase(inputs), solver=self.solver, tolerance=self.tolerance, max_iterations=self.max_iterations
         )
@@ -347,7 +347,7 @@ class EquilibriumPropagation:
         with torch.no_grad():
             twin = widened(system)
             wide = twin.dtype
-            inputs = twin.prepare(x.to(wide))
+            inputs = prepared(twin, x.to(wide), self.options)
             target = y.to(wide) if y.dtype.is_floating_point else y
             tight = 1e-15
             settled = solve(
@@ -411,6 +411,9 @@ class EquilibriumPropagation:
             age = 0
             if self.auto:
                 self.beta = AUTO_FRACTION * self.stability_limit if curvature > 0 else AUTO_FRACTION
+                moved = distributed.largest(base.mobility(self.cost, y), system.device)
+                if curvature * moved > 0:
+                    self.beta = min(self.beta, AUTO_FRACTION / math.sqrt(curvature * moved))
         self._measured = (weakref.ref(system), age + 1)
         if self.scheme.has_negative and self.beta >= self.stability_limit:
             raise NegativeNudgeError(

@@ -96,7 +96,7 @@ def solve(
     narrow = phase.narrow
     displacement = None if phase.origin is None else narrowed(z, narrow)
     return Equilibrium(
-        state=narrowed(phase.state(z), narrow),
+        _state=lambda: narrowed(phase.state(z), narrow),
         residual=residual,
         tolerance=tolerance,
         iterations=method.spent,
@@ -152,7 +152,7 @@ def relax(
         If an argument does not fit the system.
     """
     with torch.no_grad():
-        inputs = system.prepare(x)
+        inputs = prepared(system, x, {} if nudge is None else options)
         if start is not None:
             check_state(system, start, x)
         if nudge is None:
@@ -181,11 +181,26 @@ def new_phase(system: EnergySystem, inputs: Inputs, **options: Any) -> Phase:
     InputError
         If the system's phases do not take an option.
     """
-    known = inspect.signature(system.phase).parameters
+    _check_options(system, options)
+    return system.phase(inputs, **options)
+
+
+def prepared(system: EnergySystem, x: torch.Tensor, options: dict[str, Any]) -> Inputs:
+    """`system.prepare(x)`, told the options of the phases to come if it asks for them."""
+    own = {name: options[name] for name in _check_options(system, options) & {*_parameters(system.prepare)}}
+    return system.prepare(x, **own)
+
+
+def _check_options(system: EnergySystem, options: dict[str, Any]) -> set[str]:
+    known = _parameters(system.phase)
     for option in options:
         if option not in known:
-            raise unknown_name(f"option of {type(system).__name__}'s phases", option, list(known)[1:])
-    return system.phase(inputs, **options)
+            raise unknown_name(f"option of {type(system).__name__}'s phases", option, known[1:])
+    return set(options)
+
+
+def _parameters(method: Any) -> list[str]:
+    return list(inspect.signature(method).parameters)
 
 
 def phase_tolerance(phase: Phase, tolerance: float | None) -> float:

@@ -28,6 +28,7 @@ from .errors import all_finite, argument_error
 from .nudging import Nudge
 
 if TYPE_CHECKING:
+    from .cost import Cost
     from .motion import Motion
 
 
@@ -320,6 +321,13 @@ class Phase:
     def response(self, force: torch.Tensor) -> torch.Tensor | None:
         """Change of the outputs (B, n_out) per unit of a small force on them, where it has a closed form."""
         return None
+
+    def mobility(self, cost: Cost, y: torch.Tensor) -> float:
+        """Largest relative change of what a block feeds to others, per unit of beta; 0 where that is not known.
+
+        An automatic beta is kept so small that this, times beta lambda, stays within the same bias.
+        """
+        return 0.0
 
     def interface(self, z: State) -> State:
         """The blocks from which a sweep computes all others."""

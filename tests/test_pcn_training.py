@@ -88,7 +88,7 @@ def test_vgg10_overfits_photographs_and_resumes(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_vgg10_overfits_the_real_photographs(tmp_path: Path) -> None:
-    """Full-width VGG10 at 64x64 on the 20 photographs by EP: top-1 error 0, with a resume half-way. Some two minutes."""
+    """Full-width VGG10 at 64x64 on the 20 photographs by EP: top-1 error 0, with a resume half-way. Minutes."""
     root = os.environ.get("PHYSICS_EP_DATA")
     found = sorted(Path(root).glob("**/imagenet_*_*.jpg")) if root else []
     if not found:

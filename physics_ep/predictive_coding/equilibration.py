@@ -163,7 +163,8 @@ class LinearSweep(Solver):
     def finish(self, z: State) -> State:
         """The certified displacements with the errors of the last backward pass."""
         phase = self.phase
-        errors, deltas = phase.backward(self.image)
+        self.moved = []  # z has them; a large network needs the memory
+        errors, deltas = phase.backward(self.image, keep=phase.paired)
         return phase.packed(list(z[: phase.depth]), errors, deltas, None)
 
 
@@ -212,9 +213,9 @@ class Sweep(Solver):
     def advance(self, active: torch.Tensor) -> None:
         following = self.images
         if self._mixing is not None:
-            flat = torch.cat([e.flatten(1) for e in self.errors], 1)
-            image = torch.cat([g.flatten(1) for g in self.images], 1)
-            mixed = self._mixing(flat, image)
+            flat = torch.cat([e.flatten(1) for e in self.errors], 1).to(self.phase.wide)
+            image = torch.cat([g.flatten(1) for g in self.images], 1).to(self.phase.wide)
+            mixed = self._mixing(flat, image).to(self.phase.dtype)
             sizes = [g[0].numel() for g in self.images]
             following = [m.view_as(g) for m, g in zip(mixed.split(sizes, 1), self.images, strict=True)]
         elif self.damped and not self.rest:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from ..equilibrium import State
-from .phases import Blocks, PredictivePhase, wide
+from .phases import PredictivePhase, wide
 
 
 def contrast(
@@ -39,13 +39,14 @@ def contrast(
     others = None if minus is None else minus[-depth:]
     moved = _activity_changes(phase, plus)
     partners = None if minus is None else _activity_changes(phase, minus)
-    inputs: Blocks = []
-    for k in range(depth - 1):
+
+    def activity(k: int) -> torch.Tensor:
+        """What layer k feeds: at the nudged state, or mean and difference of the two states, stacked."""
         if partners is None:
-            inputs.append(free.states[k] + moved[k])
-        else:
-            mean = torch.add(free.states[k], moved[k] + partners[k], alpha=0.5)
-            inputs.append(torch.cat([mean, moved[k] - partners[k]]))
+            return free.states[k] + moved[k]
+        mean = torch.add(free.states[k], moved[k] + partners[k], alpha=0.5)
+        return torch.cat([mean, moved[k] - partners[k]])
+
     grads: dict[str, torch.Tensor] = {}
     for k, layer in enumerate(phase.layers):
         column = -weight.to(phase.dtype).view(-1, *[1] * (deltas[k].ndim - 1))
@@ -54,11 +55,11 @@ def contrast(
         if others is not None and k > 0:
             whole = torch.cat([first, (deltas[k] + others[k]) * (0.5 * column)])
         name = f"layers.{k}"
-        below = free.x if k == 0 else inputs[k - 1]
+        below = free.x if k == 0 else activity(k - 1)
         grads[f"{name}.weight"] = layer.link.gradient(below, whole, free.routes[k])
         if layer.skip_link is not None:
             assert layer.skip_source is not None
-            grads[f"{name}.skip_weight"] = layer.skip_link.gradient(inputs[layer.skip_source], whole)
+            grads[f"{name}.skip_weight"] = layer.skip_link.gradient(activity(layer.skip_source), whole)
         if layer.bias is not None:
             grads[f"{name}.bias"] = first.sum([0, *range(2, first.ndim)])
     return _parameters(phase, grads)

@@ -259,9 +259,10 @@ class PredictiveCodingNetwork(EnergySystem):
             raise argument_error("x", f"have the network's dtype {self.dtype}", x.dtype)
         super().check_input(x)
 
-    def prepare(self, x: torch.Tensor) -> Inputs:
+    def prepare(self, x: torch.Tensor, gates: str | None = None) -> Inputs:
         self.check_input(x)
-        return Inputs(x, self.run(x, keep_drives=self._paired or self.gates == "free" or not self.piecewise_linear))
+        held = (gates or self.gates) == "frozen" and self.piecewise_linear
+        return Inputs(x, self.run(x, keep_drives=self._paired or not held))
 
     def phase(
         self, inputs: Inputs, origin: State | None = None, balanced: bool = False, gates: str | None = None

@@ -27,6 +27,7 @@ from ..system import Inputs, Phase
 from .layers import Link, Route, picked
 
 if TYPE_CHECKING:
+    from ..cost import Cost
     from ..motion import Motion
     from .network import ForwardPass, PredictiveCodingNetwork
 
@@ -167,9 +168,11 @@ class PredictivePhase(Phase):
 
     # -- the two passes ---------------------------------------------------------------------------------------
 
-    def backward(self, output: torch.Tensor, changes: Blocks | None = None) -> tuple[Blocks, Blocks]:
-        """Errors e_k and delta_k of all layers for that of the output layer, at changes da_k (None: the free
-        state)."""
+    def backward(
+        self, output: torch.Tensor, changes: Blocks | None = None, keep: bool = True
+    ) -> tuple[Blocks, Blocks]:
+        """Errors e_k (if to be kept) and delta_k of all layers for that of the output layer, at changes da_k (None:
+        the free state)."""
         errors: Blocks = [torch.empty(0)] * self.depth
         deltas: Blocks = [torch.empty(0)] * self.depth
         asked: list[torch.Tensor | None] = [None] * self.depth
@@ -178,7 +181,10 @@ class PredictivePhase(Phase):
             q = asked[k]
             assert q is not None
             asked[k] = None
-            errors[k], deltas[k] = self.answer(k, q, None if changes is None else changes[k])
+            error, deltas[k] = self.answer(k, q, None if changes is None else changes[k])
+            if keep:
+                errors[k] = error
+            del q, error
             for source, link, w, route in self.links(k):
                 below = asked[source]
                 back = link.transpose(w, deltas[k], route)
@@ -211,6 +217,23 @@ class PredictivePhase(Phase):
             change = self.change(k, moved)
             moved.append(errors[k] if change is None else errors[k] + self._slope_times(k, change))
         return moved[-1].to(force.dtype)
+
+    def mobility(self, cost: Cost, y: torch.Tensor) -> float:
+        """Largest |d_k| / |h_k| over the hidden layers for a nudge of one, to first order (norms over the batch).
+
+        Weights above a layer feel (h_k + d_k): where activity is small, as in an untrained VGG10 (4e-5 below its
+        outputs), a beta that leaves the outputs alone may still move it by many times itself.
+        """
+        errors, _ = self._tangent_backward(-cost.gradient(self.outputs(), y))
+        worst = 0.0
+        moved: Blocks = []
+        for k in range(self.depth - 1):
+            change = self.change(k, moved)
+            moved.append(errors[k] if change is None else errors[k] + self._slope_times(k, change))
+            size = float(self.free.states[k].to(self.wide).norm())
+            if size > 0:
+                worst = max(worst, float(moved[k].to(self.wide).norm()) / size)
+        return worst
 
     def _tangent_backward(self, output: torch.Tensor) -> tuple[Blocks, Blocks]:
         if not self.paired or self.linear:
