@@ -68,7 +68,8 @@ class Report:
             table.add_column(column, justify="left" if k == 0 else "right", overflow="fold", no_wrap=k == 0)
         for row in rows:
             table.add_row(*row)
-        Console(highlight=False, markup=False).print(table)
+        # Where nobody looks, lines may be as long as they need.
+        Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160).print(table)
 
     def figures(self, figures: dict[str, Any]) -> None:
         """Write the figures to the JSON file, if one was asked for."""

@@ -99,7 +99,7 @@ def gradients(
     x, y = _examples(built, COSTS[cost](), batch, number, images)
     options: dict[str, Any] = {} if gates is None else {"gates": gates}
     # Small products lose more to a second thread on a busy machine than they gain.
-    small = count < SMALL
+    small, floors = count < SMALL, count < LARGE
     with threads(1 if small else torch.get_num_threads()):
         found = gradient_report(
             built,
@@ -115,7 +115,7 @@ def gradients(
             generator=torch.Generator().manual_seed(number),
             # A number of iterations that the user names is taken as it is; the residual stands beside it.
             on_unconverged="raise" if max_iterations is None else "warn",
-            floors=count < LARGE,
+            floors=floors,
             **options,
         )
     sweeps = max(found.iterations[1:])
@@ -137,15 +137,15 @@ def gradients(
     report.table(
         f"{system}: EP ({found.scheme}, beta {found.beta:.3g}) against {found.oracle}, {dtype or 'float32'}, "
         f"batch {batch}",
-        ["tensor", "shape", "1-cos", "error", "scale", "floor", "K", "residual"],
+        ["tensor", "shape", "1-cos", "error", "scale", *(["floor"] if floors else []), "K", "residual"],
         [
             [
                 row.name,
                 "x".join(map(str, row.shape)),
-                f"{1 - row.cosine:.1e}",
+                f"{max(1 - row.cosine, 0.0):.1e}",
                 f"{row.relative_error:.1e}",
-                f"{row.scale:.5f}",
-                "" if math.isnan(row.noise_floor) else f"{row.noise_floor:.1e}",
+                f"{row.scale:.4f}",
+                *([f"{row.noise_floor:.1e}"] if floors else []),
                 str(sweeps),
                 f"{found.residual:.1e}",
             ]

@@ -81,10 +81,17 @@ class Activation:
         return self.response(state) if self.inverse is None else state
 
 
+def _tanh_slope(a: torch.Tensor) -> torch.Tensor:
+    # sech^2 a, exact at saturation too.
+    z = torch.exp(-2 * a.abs())
+    root = 2 / (1 + z)
+    return z * root * root
+
+
 def _tanh_displaced(a: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
     # tanh(a + d) - tanh(a) = (1 - t^2) tanh d / (1 + t tanh d); 1 - t^2 as sech^2, exact at saturation.
     t, u = torch.tanh(a), torch.tanh(d)
-    return torch.cosh(a).pow(-2) * u / (1 + t * u)
+    return _tanh_slope(a) * u / (1 + t * u)
 
 
 def _log_cosh(a: torch.Tensor) -> torch.Tensor:
@@ -173,7 +180,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "tanh": Activation(
         "tanh",
         torch.tanh,
-        lambda a: torch.cosh(a).pow(-2),
+        _tanh_slope,
         _tanh_displaced,
         _log_cosh,
         torch.atanh,

@@ -51,20 +51,26 @@ class Mixing:
     2011)."""
 
     def __init__(self) -> None:
-        self._inputs: list[torch.Tensor] = []
-        self._images: list[torch.Tensor] = []
+        self._count = 0
+        self._miss = self._image = self._steps = self._moves = torch.empty(0)
 
     def __call__(self, u: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-        self._inputs = [*self._inputs[-HISTORY:], u]
-        self._images = [*self._images[-HISTORY:], image]
-        if len(self._inputs) < 2:
-            return image
-        misses = [g - v for g, v in zip(self._images, self._inputs, strict=True)]
-        steps = torch.stack([misses[-1] - m for m in misses[:-1]], 1)
-        gamma, solved = least_squares(steps, misses[-1])
-        moves = torch.stack([image - g for g in self._images[:-1]], 1)
-        mixed = image - (gamma[:, None] @ moves)[:, 0]
-        return torch.where(solved[:, None], mixed, image)
+        """The next u, (rows, n), where g(u) = image."""
+        miss = image - u
+        mixed = image
+        if self._count == 1:
+            # Differences of successive misses and images, the newest overwriting the oldest.
+            self._steps = u.new_empty(len(u), HISTORY, u.shape[1])
+            self._moves = torch.empty_like(self._steps)
+        if self._count:
+            slot, used = (self._count - 1) % HISTORY, min(self._count, HISTORY)
+            torch.sub(miss, self._miss, out=self._steps[:, slot])
+            torch.sub(image, self._image, out=self._moves[:, slot])
+            gamma, solved = least_squares(self._steps[:, :used], miss)
+            mixed = torch.where(solved[:, None], image - (gamma[:, None] @ self._moves[:, :used])[:, 0], image)
+        self._miss, self._image = miss, image
+        self._count += 1
+        return mixed
 
 
 class LinearSweep(Solver):

@@ -24,7 +24,8 @@ from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp, vgg5, vgg
 from .steps import EVERYWHERE, OPPONENTS, Clock, Recipe, Subject, everywhere, photograph_like
 from .timing import interleave, machine
 
-CLOSE = Recipe("EP to 1e-3", tolerance=1e-3, target=2.5)
+CLOSE = Recipe("EP to 1e-3", tolerance=1e-3)
+SMALL = Recipe("EP to 1e-3, 0.4 beta", tolerance=1e-3, share=0.4, target=2.5)
 CLOSER = Recipe("EP to 1e-6", tolerance=1e-6, target=4.0)
 PLAIN = Recipe("EP to 1e-6, sweep", solver="sweep", tolerance=1e-6)
 DEFAULT = Recipe("EP, default")
@@ -80,14 +81,15 @@ def _vgg5(seed: int) -> PredictiveCodingNetwork:
 
 
 SQUARED, ENTROPY = SquaredError(), CrossEntropy()
-SETTLED = (DEFAULT, CLOSE, CLOSER, PLAIN)
+UNJUDGED = (CLOSE, replace(CLOSER, target=None))
+SETTLED = (DEFAULT, CLOSE, SMALL, CLOSER, PLAIN)
 CASES = (
     Case("mlp relu", _mlp("relu"), SQUARED, 128, SETTLED),
     Case("mlp relu", _mlp("relu"), ENTROPY, 128, SETTLED),
     Case("mlp tanh", _mlp("tanh"), SQUARED, 128, SETTLED),
     Case("mlp tanh", _mlp("tanh"), ENTROPY, 128, SETTLED),
-    Case("vgg5/4", _vgg5, SQUARED, 16, (DEFAULT, CLOSE, CLOSER, REACHED), rounds=5, warmup=1),
-    Case("vgg5/4", _vgg5, ENTROPY, 64, (DEFAULT, CLOSER), rounds=6, warmup=1),
+    Case("vgg5/4", _vgg5, SQUARED, 16, (DEFAULT, *UNJUDGED, REACHED), rounds=5, warmup=1),
+    Case("vgg5/4", _vgg5, ENTROPY, 64, (DEFAULT, UNJUDGED[1]), rounds=6, warmup=1),
     Case("vgg5/4", _vgg5, SQUARED, 16, (DEFAULT, THREE), torch.bfloat16, rounds=8, warmup=1),
     Case(
         "vgg10",

@@ -41,6 +41,8 @@ class Recipe:
     gates : {'frozen', 'free'}
     beta : float or None
         None: what beta='auto' measured beforehand.
+    share : float
+        Part of the measured beta to take: residuals fall with beta, and carried errors lose no digits by it.
     target : float or None
         What the step may cost, in backprop steps.
     """
@@ -51,6 +53,7 @@ class Recipe:
     sweeps: int | None = None
     gates: str = "frozen"
     beta: float | None = None
+    share: float = 1.0
     target: float | None = None
 
 
@@ -149,7 +152,7 @@ class Subject:
         """EP as the recipe has it, the curvature limit known already."""
         ep = copy.copy(self._measured)
         ep.auto = False
-        ep.beta = self.beta if recipe.beta is None else recipe.beta
+        ep.beta = recipe.share * self.beta if recipe.beta is None else recipe.beta
         ep.solver = recipe.solver
         ep.tolerance = recipe.tolerance
         if recipe.sweeps is not None:
