@@ -68,13 +68,25 @@ def figure(
     from .style import save
 
     numbers: dict[str, Any] = {}
+    left: dict[str, InputError] = {}
     with _display(report) as progress:
         request = Request(run, 0 if seed is None else seed, device, dtype, progress)
         request.place()
         for entry in chosen:
-            drawn = draw(entry, request)
+            try:
+                drawn = draw(entry, request)
+            except InputError as error:
+                # Not every figure can be drawn of every system.
+                if run is None or name != "all":
+                    raise
+                left[entry.name] = error
+                continue
             paths = save(drawn.figure, entry.name, out)
             numbers[entry.name] = {"files": paths, "data": drawn.data}
+    for missing, reason in left.items():
+        report.say(f"{missing} is not drawn of this run: {reason}")
+    if left and not numbers:
+        raise next(iter(left.values()))
     for made in numbers.values():
         for path in made["files"]:
             report.say(str(path))

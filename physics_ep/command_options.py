@@ -69,7 +69,7 @@ class Report:
         for row in rows:
             table.add_row(*row)
         # Where nobody looks, lines may be as long as they need.
-        Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160).print(table)
+        Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 132).print(table)
 
     def figures(self, figures: dict[str, Any]) -> None:
         """Write the figures to the JSON file, if one was asked for."""

@@ -220,7 +220,7 @@ class EquilibriumPropagation:
         outputs = system.outputs(free.state)
         self.cost.check(outputs, y)
         self._refuse(free, "The free phase")
-        base = new_phase(system, inputs, origin=free.state, balanced=True, **self.options)
+        base = new_phase(system, inputs, self.options, origin=free.state, balanced=True)
         self._measure(system, base, free, y)
 
         signs = None
@@ -357,7 +357,7 @@ class EquilibriumPropagation:
                 max_iterations=self.max_iterations,
                 start=tuple(s.to(wide) for s in free.state),
             )
-            base = new_phase(twin, inputs, origin=settled.state, balanced=True, **self.options)
+            base = new_phase(twin, inputs, self.options, origin=settled.state, balanced=True)
             signs = None if signs is None else signs.to(wide)
             starts = {i: narrowed(found.displacement or (), wide) for i, found in phases.items()}
             better = self._relax_nudged(base, target, signs, tight * system.tolerance_share(self.beta), starts)

@@ -156,13 +156,13 @@ def relax(
         if start is not None:
             check_state(system, start, x)
         if nudge is None:
-            phase = new_phase(system, inputs, **options)
+            phase = new_phase(system, inputs, options)
             return solve(
                 phase, solver=solver, tolerance=tolerance, max_iterations=max_iterations, start=start, trace=trace
             )
         origin = system.initial_state(x) if start is None else start
         nudge.cost.check(system.outputs(origin), nudge.y)
-        phase = new_phase(system, inputs, origin=origin, **options).nudged(nudge)
+        phase = new_phase(system, inputs, options, origin=origin).nudged(nudge)
         return solve(phase, solver=solver, tolerance=tolerance, max_iterations=max_iterations, trace=trace)
 
 
@@ -173,7 +173,14 @@ def known_solvers() -> tuple[str, ...]:
     return tuple(dict.fromkeys([*SOLVERS, *PREDICTIVE]))
 
 
-def new_phase(system: EnergySystem, inputs: Inputs, **options: Any) -> Phase:
+def new_phase(
+    system: EnergySystem,
+    inputs: Inputs,
+    options: dict[str, Any],
+    *,
+    origin: State | None = None,
+    balanced: bool = False,
+) -> Phase:
     """A phase of a system, with options that not every system has.
 
     Raises
@@ -182,7 +189,7 @@ def new_phase(system: EnergySystem, inputs: Inputs, **options: Any) -> Phase:
         If the system's phases do not take an option.
     """
     _check_options(system, options)
-    return system.phase(inputs, **options)
+    return system.phase(inputs, origin=origin, balanced=balanced, **options)
 
 
 def prepared(system: EnergySystem, x: torch.Tensor, options: dict[str, Any]) -> Inputs:
@@ -192,10 +199,14 @@ def prepared(system: EnergySystem, x: torch.Tensor, options: dict[str, Any]) -> 
 
 
 def _check_options(system: EnergySystem, options: dict[str, Any]) -> set[str]:
-    known = _parameters(system.phase)
-    for option in options:
+    known = [name for name in _parameters(system.phase) if name not in ("inputs", "origin", "balanced")]
+    for option, value in options.items():
+        if option not in known and not known:
+            raise argument_error(
+                option, f"be left out for {type(system).__name__}, which has no such option", value
+            )
         if option not in known:
-            raise unknown_name(f"option of {type(system).__name__}'s phases", option, known[1:])
+            raise unknown_name(f"option of {type(system).__name__}", option, known)
     return set(options)
 
 

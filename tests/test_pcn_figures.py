@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -288,3 +289,20 @@ def test_other_systems_are_told_or_left_out(tmp_path):
     left_out = {entry.name for entry in FIGURES} - {entry.name for entry in suited(path)}
     assert left_out == {"pcn_energy", "pcn_cosine", "pcn_cost"}
     assert suited(None) == list(FIGURES)
+
+
+def test_all_figures_of_a_run_leave_out_what_does_not_fit(tmp_path: Path, monkeypatch, capsys) -> None:
+    """One figure that a run's system does not allow must not keep the others from being drawn."""
+    from figures import commands
+    from physics_ep import train
+
+    run = tmp_path / "run.h5"
+    train("pcn-digits", overrides=("training.epochs=1", "data.train_examples=64"), out=run)
+    known = {entry.name: entry for entry in commands.FIGURES}
+    monkeypatch.setattr(commands, "FIGURES", (known["clamping"], known["learning_curve"]))
+    monkeypatch.setattr("figures.catalogue.FIGURES", commands.FIGURES)
+    commands.figure("all", run=run, out=tmp_path / "drawn")
+    printed = capsys.readouterr().out
+    assert "clamping is not drawn of this run: Argument y" in printed
+    assert (tmp_path / "drawn" / "learning_curve.png").is_file()
+    assert not (tmp_path / "drawn" / "clamping.png").exists()
