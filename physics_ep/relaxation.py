@@ -194,11 +194,15 @@ def new_phase(
 
 def prepared(system: EnergySystem, x: torch.Tensor, options: dict[str, Any]) -> Inputs:
     """`system.prepare(x)`, told the options of the phases to come if it asks for them."""
+    if not options:
+        return system.prepare(x)
     own = {name: options[name] for name in _check_options(system, options) & {*_parameters(system.prepare)}}
     return system.prepare(x, **own)
 
 
 def _check_options(system: EnergySystem, options: dict[str, Any]) -> set[str]:
+    if not options:
+        return set()
     known = [name for name in _parameters(system.phase) if name not in ("inputs", "origin", "balanced")]
     for option, value in options.items():
         if option not in known and not known:
