@@ -105,14 +105,14 @@ class LinearSweep(Solver):
             self.image = self.phase.strength() * self.phase.pull().repeat(self.phase.copies, 1)
             if self.phase.nudge is not None and self.phase.nudge.cost.holds:
                 self.image = self.phase.wanted_output(self.error, self.error)
-            return self._z(self.moved), relative(self.image, self.error)
+            return self._z(), relative(self.image, self.error)
         output = self.moved[-1].to(self.phase.wide)
         if self.scale is not None:
             output = self.scale * output.repeat(self.phase.copies, 1)
             if self.mixed:
                 output = self._shrunk(output)
         self.image = self.phase.wanted_output(output, self.error)
-        return self._z(self.moved), relative(self.image, self.error)
+        return self._z(), relative(self.image, self.error)
 
     def _shrunk(self, output: torch.Tensor) -> torch.Tensor:
         """Scale error and displacement, a factor an example, to the least miss |e_L - wanted| (one secant step)."""
@@ -137,7 +137,6 @@ class LinearSweep(Solver):
             self.moved, _ = self.phase.forward(errors)
             self.scale = self.phase.strength()
             self.error = self.scale * pull.repeat(self.phase.copies, 1)
-            self._mixing = Mixing() if self.mixed else None
             if self._mixing is not None:
                 self._mixing(torch.zeros_like(self.error), self.image)
             return
@@ -151,20 +150,9 @@ class LinearSweep(Solver):
         errors, _ = self.phase.backward(output)
         self.moved, _ = self.phase.forward(errors)
 
-    def _z(self, moved: Blocks) -> State:
+    def _z(self) -> State:
         """Displacements; the errors that learning needs come with `finish`."""
-        if self.scale is not None:
-            moved = self._scaled(moved)
-        return tuple(moved)
-
-    def _scaled(self, blocks: Blocks) -> Blocks:
-        assert self.scale is not None
-        factors = self.scale.to(blocks[0].dtype).view(self.phase.copies, -1)
-        found = []
-        for b in blocks:
-            column = factors.view(*factors.shape, *[1] * (b.ndim - 1))
-            found.append((column * b).flatten(0, 1))
-        return found
+        return tuple(self.moved if self.scale is None else _each(self.moved, self.scale, self.phase.copies))
 
     def finish(self, z: State) -> State:
         """The certified displacements with the errors of the last backward pass."""

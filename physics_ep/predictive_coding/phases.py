@@ -64,6 +64,8 @@ class PredictivePhase(Phase):
         self.inputs = inputs
         self.x = inputs.x
         self.nudge = None
+        self.exact_output = False
+        """Whether the output layer takes its exact update: for nudges so strong that no other would settle."""
         self.balanced = balanced
         self.gates = gates
         self.paired = system.energy_name == "paired"
@@ -126,6 +128,9 @@ class PredictivePhase(Phase):
         if nudge is not None and isinstance(nudge.y, torch.Tensor) and nudge.y.dtype.is_floating_point:
             nudge = Nudge(nudge.cost, nudge.y.to(self.wide), nudge.beta)
         twin.nudge = nudge
+        twin.exact_output = nudge is not None and (
+            nudge.cost.holds or float(torch.as_tensor(nudge.beta).abs().max()) > 0.5
+        )
         twin.routes = list(self.free.routes)
         return twin
 
@@ -161,7 +166,7 @@ class PredictivePhase(Phase):
         cost, y, beta = self.nudge.cost, self.nudge.y, self.strength()
         moved = moved.to(self.wide)
         out = self.outputs().repeat(self.copies, 1)
-        if cost.holds or float(beta.abs().max()) > 0.5:
+        if self.exact_output:
             change = moved - error.to(self.wide)
             return cost.displaced_unit(out, y, beta, change) - change
         return -beta * (cost.gradient(out, y) + cost.gradient_difference(out, moved, y))
@@ -211,12 +216,7 @@ class PredictivePhase(Phase):
     def response(self, force: torch.Tensor) -> torch.Tensor:
         """sum_l P_l P_l^T on a force at the outputs, P_l = dh_L/de_l at the free state; paired: sum_l P_l sigma'
         P_l^T."""
-        errors, _ = self._tangent_backward(force)
-        moved: Blocks = []
-        for k in range(self.depth):
-            change = self.change(k, moved)
-            moved.append(errors[k] if change is None else errors[k] + self._slope_times(k, change))
-        return moved[-1].to(force.dtype)
+        return self._tangent(force)[-1].to(force.dtype)
 
     def mobility(self, cost: Cost, y: torch.Tensor) -> float:
         """Largest |d_k| / |h_k| over the hidden layers for a nudge of one, to first order (norms over the batch).
@@ -224,24 +224,23 @@ class PredictivePhase(Phase):
         Weights above a layer feel (h_k + d_k): where activity is small, as in an untrained VGG10 (4e-5 below its
         outputs), a beta that leaves the outputs alone may still move it by many times itself.
         """
-        errors, _ = self._tangent_backward(-cost.gradient(self.outputs(), y))
-        worst = 0.0
-        moved: Blocks = []
-        for k in range(self.depth - 1):
-            change = self.change(k, moved)
-            moved.append(errors[k] if change is None else errors[k] + self._slope_times(k, change))
-            size = float(self.free.states[k].to(self.wide).norm())
-            if size > 0:
-                worst = max(worst, float(moved[k].to(self.wide).norm()) / size)
-        return worst
+        moved = self._tangent(-cost.gradient(self.outputs(), y))
+        norms = [
+            (float(d.to(self.wide).norm()), float(h.to(self.wide).norm()))
+            for d, h in zip(moved[:-1], self.free.states[:-1], strict=True)
+        ]
+        return max((d / h for d, h in norms if h > 0), default=0.0)
 
-    def _tangent_backward(self, output: torch.Tensor) -> tuple[Blocks, Blocks]:
-        if not self.paired or self.linear:
-            return self.backward(output)
+    def _tangent(self, output: torch.Tensor) -> Blocks:
+        """Displacements of all layers, to first order, where the outputs are pulled at by `output`."""
         twin = copy.copy(self)
-        twin.paired = False
-        deltas = twin.backward(output)[1]
-        return deltas, deltas
+        twin.paired = self.paired and self.linear
+        errors, deltas = twin.backward(output)
+        moved: Blocks = []
+        for k, error in enumerate(deltas if self.paired else errors):
+            change = self.change(k, moved)
+            moved.append(error if change is None else error + self._slope_times(k, change))
+        return moved
 
     def _slope_times(self, k: int, change: torch.Tensor) -> torch.Tensor:
         """sigma'(a_k) da_k at the free state."""
