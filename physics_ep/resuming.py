@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import inspect
 import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from .config import Config, parse_config
 from .errors import InputError, argument_error
@@ -14,6 +19,30 @@ from .store import Run, is_run_file
 
 FREE = ("folder", "download", "mapping", "workers", "on_broken")
 """Entries of [data] that may differ from machine to machine, or from one run to its resumption."""
+
+
+@contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """Within, Ctrl-C raises KeyboardInterrupt as ever, and sets the event too.
+
+    The exception is lost where Python ignores exceptions (in a destructor, while a file is closed); a loop that
+    also asks the event is interrupted for certain. Other threads than the main one have no signals, and no event is
+    set.
+    """
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        interrupted.set()
+        signal.default_int_handler(number, frame)
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def check_resumable(run: Run, config: Config) -> None:

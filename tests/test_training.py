@@ -116,6 +116,31 @@ def test_resume_is_the_same_to_the_bit(tmp_path: Path, change: dict[str, Any]) -
     assert_same_run(straight, halted)
 
 
+class _InterruptedInDestructor:
+    """Ctrl-C where Python ignores exceptions."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+class _InterruptAfterFirstEpoch(StopAfter):
+    def _advance(self, n: int = 1, **info: Any) -> None:
+        self.epochs -= n == 0
+        if n == 0 and self.epochs == 0:
+            _InterruptedInDestructor()  # deleted at once
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_interrupt_is_not_lost_where_exceptions_are(tmp_path: Path) -> None:
+    """Else Ctrl-C at an unlucky moment is swallowed, and training goes on for hours."""
+    out = tmp_path / "run.h5"
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(TrainingInterrupted, match=f"--resume {out}"):
+        train(SMALL, out=out, progress=_InterruptAfterFirstEpoch(epochs=1))
+    assert signal.getsignal(signal.SIGINT) is before
+    assert open_run(out).epochs == 1
+
+
 def test_resume_with_more_epochs(tmp_path: Path) -> None:
     """Else a run cannot be extended, or extending changes what was done."""
     out = tmp_path / "run.h5"
