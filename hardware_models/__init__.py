@@ -8,16 +8,36 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .analog import AnalogHopfieldCircuit
     from .circuit import Circuit
+    from .devices import DeviceModel
     from .hopfield import ConvHopfieldNetwork, HopfieldNetwork
+    from .mapping import Fidelity, Mapped, NotRealisable, map_pcn
+    from .paired_circuit import PairedCircuit
 
 _HOME = {
     "AnalogHopfieldCircuit": "analog",
     "Circuit": "circuit",
     "ConvHopfieldNetwork": "hopfield",
+    "DeviceModel": "devices",
+    "Fidelity": "mapping",
     "HopfieldNetwork": "hopfield",
+    "Mapped": "mapping",
+    "NotRealisable": "mapping",
+    "PairedCircuit": "paired_circuit",
+    "map_pcn": "mapping",
 }
 
-__all__ = ["AnalogHopfieldCircuit", "Circuit", "ConvHopfieldNetwork", "HopfieldNetwork"]
+__all__ = [
+    "AnalogHopfieldCircuit",
+    "Circuit",
+    "ConvHopfieldNetwork",
+    "DeviceModel",
+    "Fidelity",
+    "HopfieldNetwork",
+    "Mapped",
+    "NotRealisable",
+    "PairedCircuit",
+    "map_pcn",
+]
 
 
 def __getattr__(name: str) -> Any:

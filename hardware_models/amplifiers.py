@@ -1,0 +1,101 @@
+"""Amplifier neurons: internal voltage p to output V = clip(g sigma(p + o), -V_sat, V_sat), in units of activity.
+
+sigma is the activation that the neuron is built for; g, o and V_sat are what its parts make of it (Hopfield 1984:
+the potential of such a unit is the integral of its inverse). Psi(V) = p V - S(p), with S the integral of the
+response.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from physics_ep.predictive_coding.activations import Activation
+
+MONOTONE = ("relu", "linear", "tanh", "softplus")
+"""Activations that an amplifier can hold: the potential of a unit needs an inverse."""
+
+
+@dataclass(frozen=True)
+class Amplifiers:
+    """The amplifiers of one layer's units.
+
+    Attributes
+    ----------
+    activation : Activation
+    gain : Tensor (*shape) or None
+        Factor on the response; None: 1.
+    offset : Tensor (*shape) or None
+        Input-referred, in units of activity; None: 0.
+    saturation : float
+        Largest |V|, in units of activity.
+    """
+
+    activation: Activation
+    gain: torch.Tensor | None = None
+    offset: torch.Tensor | None = None
+    saturation: float = math.inf
+
+    @property
+    def ideal(self) -> bool:
+        """Whether the response is the activation itself."""
+        return self.gain is None and self.offset is None and math.isinf(self.saturation)
+
+    def response(self, p: torch.Tensor) -> torch.Tensor:
+        """Output V (B, *shape)."""
+        return self._clipped(self._unclipped(p))
+
+    def slope(self, p: torch.Tensor) -> torch.Tensor:
+        """dV/dp; 0 at kinks."""
+        slope = self._scaled(self.activation.slope(self._shifted(p)))
+        if math.isinf(self.saturation):
+            return slope
+        return torch.where(self._unclipped(p).abs() < self.saturation, slope, torch.zeros_like(slope))
+
+    def displaced(self, p: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
+        """V(p + d) - V(p), without cancellation for small d."""
+        step = self._scaled(self.activation.displaced(self._shifted(p), d))
+        if math.isinf(self.saturation):
+            return step
+        before = self._unclipped(p)
+        after = before + step
+        inside = (before.abs() < self.saturation) & (after.abs() < self.saturation)
+        return torch.where(inside, step, self._clipped(after) - self._clipped(before))
+
+    def integral(self, p: torch.Tensor) -> torch.Tensor:
+        """S(p), the integral of the response."""
+        if math.isinf(self.saturation):
+            return self._scaled(self.activation.integral(self._shifted(p)))
+        reached = self._held(p)
+        inside = self._scaled(self.activation.integral(self._shifted(reached)))
+        return inside + self.response(p) * (p - reached)
+
+    def potential(self, p: torch.Tensor) -> torch.Tensor:
+        """Psi of the output at p: p V - S(p)."""
+        return p * self.response(p) - self.integral(p)
+
+    def _held(self, p: torch.Tensor) -> torch.Tensor:
+        """p, or where the output saturates, the internal voltage at which it begins to."""
+        inverse = self.activation.inverse
+        assert inverse is not None
+        lo, hi = self.activation.bounds
+        gain = torch.ones_like(p) if self.gain is None else self.gain.to(p).expand_as(p)
+        offset = torch.zeros_like(p) if self.offset is None else self.offset.to(p)
+        top, bottom = self.saturation / gain, -self.saturation / gain
+        upper = torch.where(top < hi, inverse(top.clamp(max=hi)) - offset, torch.full_like(p, math.inf))
+        lower = torch.where(bottom > lo, inverse(bottom.clamp(min=lo)) - offset, torch.full_like(p, -math.inf))
+        return torch.minimum(torch.maximum(p, lower), upper)
+
+    def _shifted(self, p: torch.Tensor) -> torch.Tensor:
+        return p if self.offset is None else p + self.offset.to(p)
+
+    def _scaled(self, v: torch.Tensor) -> torch.Tensor:
+        return v if self.gain is None else v * self.gain.to(v)
+
+    def _unclipped(self, p: torch.Tensor) -> torch.Tensor:
+        return self._scaled(self.activation.response(self._shifted(p)))
+
+    def _clipped(self, v: torch.Tensor) -> torch.Tensor:
+        return v if math.isinf(self.saturation) else v.clamp(-self.saturation, self.saturation)

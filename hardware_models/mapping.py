@@ -1,0 +1,437 @@
+"""From a predictive coding network to a substrate: what is built, how faithful it is, and its EP gradients.
+
+A substrate is a function in `SUBSTRATES` that builds the encoded system; everything else is common to all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any, Protocol, cast
+
+import torch
+from scipy.special import gammainccinv
+
+from physics_ep.cost import Cost
+from physics_ep.equilibrium import Equilibrium, State
+from physics_ep.errors import InputError, argument_error, unknown_name
+from physics_ep.estimator import EquilibriumPropagation, Step
+from physics_ep.nudging import Nudge, Stencil
+from physics_ep.predictive_coding import PredictiveCodingNetwork
+from physics_ep.predictive_coding.layers import ConvLink, Link
+from physics_ep.relaxation import relax
+
+from .amplifiers import MONOTONE
+from .crossbars import stream, tiles
+from .devices import DeviceModel
+from .paired_circuit import PairedCircuit
+
+SETTLED = 1e-6
+"""Relative distance from the equilibrium that counts as settled in `Fidelity`."""
+
+
+class NotRealisable(InputError):  # noqa: N818 (a public name)
+    """A substrate cannot hold a layer."""
+
+    def __init__(self, substrate: str, layer: int, reason: str) -> None:
+        self.substrate, self.layer, self.reason = substrate, layer, reason
+        super().__init__(f"Layer {layer} cannot be realised on the substrate {substrate!r}: {reason}.")
+
+
+@dataclass(frozen=True)
+class LayerFidelity:
+    """What one array of a mapped network takes.
+
+    Attributes
+    ----------
+    name : str
+        The network's parameter that it holds, biases in an extra row.
+    activation : str
+        Of the units that it drives.
+    weights, cells, tiles : int
+        Weights and biases; conductances (two each); crossbars of the device's tile size.
+    positions : int
+        Times that one example reads it: pixels of a convolution, which share it by time-multiplexing.
+    full_scale : float
+        Largest |activity| of the units that it drives.
+    scale : float
+        Weight per siemens.
+    conductance_range : (float, float)
+        Smallest and largest conductance asked for, S.
+    power : float
+        Dissipated by its cells, W an example, all positions together.
+    """
+
+    name: str
+    activation: str
+    weights: int
+    cells: int
+    tiles: int
+    positions: int
+    full_scale: float
+    scale: float
+    conductance_range: tuple[float, float]
+    power: float
+
+    @property
+    def on_off_ratio(self) -> float:
+        """Largest over smallest conductance."""
+        low, high = self.conductance_range
+        return high / low if low > 0 else math.inf
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How faithfully a substrate holds a network, and what it takes.
+
+    Attributes
+    ----------
+    substrate : str
+    exactness : str
+        Of the construction with ideal devices: 'exact', or what bounds it.
+    held : str
+        What latches hold in nudged phases.
+    free_state_error : float
+        Largest |output - net(x)| over the largest |net(x)|, on the calibration inputs; the devices' errors are in
+        it.
+    free_residual : float
+        Of that free state.
+    settling_time, nudged_settling_time : float
+        Seconds to 1e-6, of the free phase from empty capacitors and of a nudged phase: those of L and 2 L equal RC
+        stages in a row, of gain one (`Mapped.settling` measures them).
+    energy : float
+        J a free phase and example: cells and amplifiers, during the settling time.
+    layers : tuple of LayerFidelity
+    """
+
+    substrate: str
+    exactness: str
+    held: str
+    free_state_error: float
+    free_residual: float
+    settling_time: float
+    nudged_settling_time: float
+    energy: float
+    layers: tuple[LayerFidelity, ...] = field(repr=False)
+
+    @property
+    def cells(self) -> int:
+        """Conductances in all arrays."""
+        return sum(layer.cells for layer in self.layers)
+
+    @property
+    def tiles(self) -> int:
+        """Crossbars of the device's tile size."""
+        return sum(layer.tiles for layer in self.layers)
+
+    @property
+    def conductance_range(self) -> tuple[float, float]:
+        """Smallest and largest conductance of all arrays, S."""
+        ranges = [layer.conductance_range for layer in self.layers]
+        return min(low for low, _ in ranges), max(high for _, high in ranges)
+
+    @property
+    def on_off_ratio(self) -> float:
+        """Largest over smallest conductance."""
+        low, high = self.conductance_range
+        return high / low if low > 0 else math.inf
+
+    def figures(self) -> dict[str, Any]:
+        """For `--json`."""
+        totals = {"cells": self.cells, "tiles": self.tiles, "on_off_ratio": self.on_off_ratio}
+        return {**asdict(self), **totals, "conductance_range": list(self.conductance_range)}
+
+
+class MappedSystem(Protocol):
+    """What every substrate's encoded system offers beside the contract of `EnergySystem`."""
+
+    full_scales: tuple[float, ...]
+    reads: torch.Generator
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor: ...
+
+
+class Mapped:
+    """A predictive coding network on a substrate.
+
+    Attributes
+    ----------
+    network : PredictiveCodingNetwork
+        The ideal one.
+    system : EnergySystem
+        The encoded one, for `relax`, `simulate` and `EquilibriumPropagation`.
+    perturbed : PredictiveCodingNetwork
+        The feedforward network that the devices compute when nothing is fed back, with the network's parameter
+        names. Its backprop is what EP adapts to; that of `network` is what it would transfer to.
+    device : DeviceModel
+    seed : int
+    substrate : str
+    """
+
+    def __init__(
+        self,
+        network: PredictiveCodingNetwork,
+        system: PairedCircuit,
+        device: DeviceModel,
+        seed: int,
+        substrate: str,
+        calibration: torch.Tensor | None,
+    ) -> None:
+        self.network = network
+        self.system = system
+        self.device = device
+        self.seed = seed
+        self.substrate = substrate
+        self._calibration = calibration
+
+    @property
+    def perturbed(self) -> PredictiveCodingNetwork:
+        """See the class."""
+        return self.system
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        """Inputs (B, ...) as the substrate is driven by them, in units of activity."""
+        return self.system.encode(x)
+
+    def decode(self, state: State) -> torch.Tensor:
+        """The network's outputs (B, n_out) from a state of the system."""
+        return self.system.outputs(state)
+
+    def estimate(
+        self,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        cost: Cost,
+        scheme: Stencil | str | None = None,
+        beta: float | str = "auto",
+        *,
+        reads: torch.Generator | None = None,
+        **options: Any,
+    ) -> tuple[dict[str, torch.Tensor], Step]:
+        """EP on the substrate: gradient of the mean cost by the network's parameter names, and the step.
+
+        Parameters
+        ----------
+        x, y : Tensor
+        cost : Cost
+        scheme, beta
+            Of `EquilibriumPropagation`.
+        reads : torch.Generator, optional
+            Of read noise and conductance noise; default one seeded with the device instance, that goes on.
+        **options
+            Of `EquilibriumPropagation`: solver, tolerance, max_iterations, on_unconverged, gates, ...
+
+        Raises
+        ------
+        NotConverged
+            If a phase finds no equilibrium.
+        NegativeNudgeError
+            If -beta is beyond the stability limit.
+        """
+        ep = EquilibriumPropagation(cost, scheme, beta, **options)
+        if reads is not None:
+            self.system.reads = reads
+        parameters = dict(self.system.named_parameters())
+        kept = {name: p.grad for name, p in parameters.items()}
+        try:
+            for p in parameters.values():
+                p.grad = None
+            step = ep.backward(self.system, x, y, sync=False)
+            return {name: p.grad for name, p in parameters.items() if p.grad is not None}, step
+        finally:
+            for name, p in parameters.items():
+                p.grad = kept[name]
+
+    def gradient(
+        self,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        cost: Cost,
+        scheme: Stencil | str | None = None,
+        beta: float | str = "auto",
+        **options: Any,
+    ) -> dict[str, torch.Tensor]:
+        """`estimate` without the step."""
+        return self.estimate(x, y, cost, scheme, beta, **options)[0]
+
+    def settling(
+        self,
+        x: torch.Tensor,
+        nudge: Nudge | None = None,
+        tolerance: float = SETTLED,
+        max_iterations: int = 2000,
+    ) -> tuple[float, Equilibrium]:
+        """Time constants until the substrate has settled, by following it in time: from empty capacitors, or with a
+        nudge from the free state. Also the equilibrium, whose status tells if it has not settled.
+
+        The resolution is half a time constant.
+        """
+        options = {"solver": "flow", "tolerance": tolerance, "max_iterations": max_iterations}
+        start = None if nudge is None else relax(self.system, x).require().state
+        found = relax(self.system, x, nudge, start=start, **options)  # type: ignore[arg-type]
+        return 0.5 * (found.iterations - 1), found
+
+    @cached_property
+    def fidelity(self) -> Fidelity:
+        """How faithful the substrate is, on the calibration inputs (random ones in [0, 1) where there are none)."""
+        x = self._calibration
+        if x is None:
+            shape = (4, *self.network.shapes[0])
+            x = torch.rand(shape, generator=stream(0, "fidelity")).to(self.network.device, self.network.dtype)
+        with torch.no_grad():
+            free = relax(self.system, x)
+            wanted = self.network(x)
+            error = (self.decode(free.state) - wanted).abs().max() / wanted.abs().max()
+            layers = tuple(self._layers(x))
+        device, depth = self.device, self.network.depth
+        settling, nudged = (device.time_constant * float(gammainccinv(n * depth, SETTLED)) for n in (1, 2))
+        units = 2 * sum(self.network.sizes[1:])
+        power = sum(layer.power for layer in layers) + units * device.amplifier_power
+        return Fidelity(
+            substrate=self.substrate,
+            exactness="exact" if device.amplifier_saturation is None else "exact below saturation",
+            held=held(self.system),
+            free_state_error=float(error),
+            free_residual=float(free.residual.max()),
+            settling_time=settling,
+            nudged_settling_time=nudged,
+            energy=power * settling,
+            layers=layers,
+        )
+
+    def _layers(self, x: torch.Tensor) -> Sequence[LayerFidelity]:
+        """One row an array."""
+        device, system = self.device, self.system
+        found = []
+        states = [x, *self.network.run(x).states]
+        for k, layer in enumerate(self.network.stack):
+            arrays = [("weight", layer.link, layer.weight, k)]
+            if layer.skip_link is not None:
+                assert layer.skip_weight is not None
+                assert layer.skip_source is not None
+                arrays.append(("skip_weight", layer.skip_link, layer.skip_weight, layer.skip_source + 1))
+            for part, link, weight, source in arrays:
+                name = f"layers.{k}.{part}"
+                bias = layer.bias if part == "weight" else None
+                count = weight.numel() + (0 if bias is None else bias.numel())
+                scale = system.scales[name]
+                sizes = weight.detach().abs() / scale if scale > 0 else torch.zeros_like(weight)
+                high = device.g_min + float(sizes.max())
+                volts = states[source] * (device.voltage / system.full_scales[source])
+                positions = math.prod(link.image) if isinstance(link, ConvLink) else 1
+                found.append(
+                    LayerFidelity(
+                        name=name,
+                        activation=layer.activation_name,
+                        weights=count,
+                        cells=2 * count,
+                        tiles=tiles(link.fan_in + (bias is not None), 2 * weight.shape[0], device),
+                        positions=positions,
+                        full_scale=system.full_scales[k + 1],
+                        scale=scale,
+                        conductance_range=(device.g_min, high),
+                        power=_power(link, sizes.add_(2 * device.g_min), volts),
+                    )
+                )
+        return found
+
+
+def _power(link: Link, conductances: torch.Tensor, volts: torch.Tensor) -> float:
+    """sum V^2 G over the cells of an array and all positions, mean over the examples, W."""
+    columns = conductances.sum(0, keepdim=True)
+    if isinstance(link, ConvLink):
+        each = torch.nn.functional.conv2d(volts.square(), columns, None, link.stride, link.padding)
+    else:
+        each = volts.flatten(1).square() @ columns.t()
+    return float(each.flatten(1).sum(1).mean())
+
+
+def held(system: PredictiveCodingNetwork) -> str:
+    """What latches hold in nudged phases, in words."""
+    names = []
+    if system.gates == "frozen" and any(layer.activation_name == "relu" for layer in system.stack):
+        names.append("gates of ReLUs")
+    if system.routed:
+        names.append("routes of max poolings")
+    return " and ".join(names) if names else "nothing"
+
+
+def _hopfield(
+    net: PredictiveCodingNetwork, device: DeviceModel, seed: int, full_scales: Sequence[float], gates: str
+) -> PairedCircuit:
+    for k, layer in enumerate(net.stack, 1):
+        if layer.activation_name not in MONOTONE:
+            reason = f"{layer.activation_name} is not monotone, so that no amplifier has its potential"
+            raise NotRealisable("hopfield", k, reason)
+    return PairedCircuit(net, device, seed, full_scales, gates)
+
+
+SUBSTRATES: dict[str, Callable[..., PairedCircuit]] = {"hopfield": _hopfield}
+"""Builders of encoded systems: (net, device, seed, full_scales, gates) -> system."""
+
+
+def map_pcn(
+    net: PredictiveCodingNetwork,
+    substrate: str = "hopfield",
+    device: DeviceModel | None = None,
+    seed: int = 0,
+    *,
+    calibration: torch.Tensor | None = None,
+    gates: str = "frozen",
+) -> Mapped:
+    """Map a predictive coding network to a substrate, by paired units (physics notes, sections 1 and 3).
+
+    Parameters
+    ----------
+    net : PredictiveCodingNetwork
+        Dense, convolutional, pooled and skip layers; it is left as it is.
+    substrate : {'hopfield'}
+    device : DeviceModel, optional
+        Ideal by default.
+    seed : int
+        Of the device instance: the same devices for the same seed.
+    calibration : Tensor (B, ...), optional
+        Inputs whose largest activities are the full scales of the layers, to which noises, offsets and converter
+        ranges are relative. Without them a full scale is one unit of activity.
+    gates : {'frozen', 'free'}
+        Whether latches hold the gates of ReLUs in nudged phases. Routes of max poolings always are.
+
+    Returns
+    -------
+    Mapped
+
+    Raises
+    ------
+    NotRealisable
+        With the layer and the reason.
+    InputError
+        If an argument is not as above.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from physics_ep import SquaredError
+    >>> from physics_ep.predictive_coding import mlp
+    >>> mapped = map_pcn(mlp([4, 8, 3], activation="tanh"), "hopfield", DeviceModel(levels=256))
+    >>> sorted(mapped.gradient(torch.rand(2, 4), torch.zeros(2, 3), SquaredError(), beta=0.01))[:2]
+    ['layers.0.bias', 'layers.0.weight']
+    """
+    if not isinstance(net, PredictiveCodingNetwork):
+        raise argument_error("net", "be a PredictiveCodingNetwork, such as mlp([4, 8, 3])", type(net).__name__)
+    if substrate not in SUBSTRATES:
+        raise unknown_name("substrate", substrate, SUBSTRATES)
+    if net.compute_dtype is not None:
+        raise argument_error("net", "work in the dtype of its parameters", f"one that works in {net.compute_dtype}")
+    device = DeviceModel() if device is None else device
+    if not isinstance(device, DeviceModel):
+        raise argument_error("device", "be a DeviceModel", type(device).__name__)
+    scales = [1.0] * (net.depth + 1)
+    if calibration is not None:
+        net.check_input(calibration)
+        with torch.no_grad():
+            scales = [float(s.abs().max()) for s in (calibration, *net.run(calibration).states)]
+        scales = [s if s > 0 else 1.0 for s in scales]
+    system = SUBSTRATES[substrate](net, device, seed, scales, gates)
+    return Mapped(cast(PredictiveCodingNetwork, net), system, device, seed, substrate, calibration)

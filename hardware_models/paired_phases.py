@@ -1,0 +1,348 @@
+"""One relaxation of a `PairedCircuit`: its arrays, amplifiers and readings.
+
+A phase carries displacements from an origin: the free state for nudged phases; for the free phase of a circuit
+whose copies differ, the state in which nothing is fed back. With dq_k the displacement of u's internal voltage,
+f_k what is fed back to h beyond the origin's, and D_h, D_u the drives from the arrays of h and u,
+
+    dq_k = D_u dh_{k-1},    dp_k = D_h dh_{k-1} + f_k,    dh_k = sigma_h(p_k + dp_k) - sigma_h(p_k)
+    f_k = sum over the layers above of T^T d(h - u),      f_L = -beta dC/dh_L,          T the transposed read
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from physics_ep.equilibrium import State
+from physics_ep.nudging import Nudge
+from physics_ep.predictive_coding.layers import Link, Route
+from physics_ep.predictive_coding.learning import contrast
+from physics_ep.system import Inputs, Phase
+
+from .crossbars import converted
+from .paired_circuit import Arrays
+
+if TYPE_CHECKING:
+    from physics_ep.cost import Cost
+    from physics_ep.motion import Motion
+
+    from .paired_circuit import PairedCircuit
+
+Blocks = list[torch.Tensor]
+
+
+class CircuitPhase(Phase):
+    """See the module. z is (dp_1 ... dp_L, dq_1 ... dq_L, d(h_1 - u_1) ... d(h_L - u_L)), rows of stacked nudges in
+    turn.
+
+    Attributes
+    ----------
+    p, q : list of Tensor (B, ...)
+        Internal voltages of the origin.
+    held : bool
+        Whether amplifiers move along their slope at the origin: latched gates of ReLUs.
+    """
+
+    routing = False
+    paired = False  # of what `learning.contrast` is handed: activities and errors
+
+    def __init__(self, system: PairedCircuit, inputs: Inputs, origin: State | None, gates: str) -> None:
+        self.system: PairedCircuit = system
+        self.inputs = inputs
+        self.free = inputs.cache
+        self.x = self.free.x
+        self.nudge = None
+        self.balanced = True
+        self.dtype = self.narrow = system.dtype
+        self.depth = system.depth
+        self.layers = system.stack
+        self.copies = 1
+        self.by_h, self.by_u, self.back = (
+            [system.arrays(k, which) for k in range(self.depth)] for which in ("h", "u", "transpose")
+        )
+        self.held = gates == "frozen" and origin is not None and system.piecewise_linear
+        self.origin: State | None = None
+        if origin is None or system.shared:
+            self.p = list(self.free.drives)
+            states = self.free.states
+            self.q = self.p if system.shared else self.drives(self.by_u, states)
+        else:
+            self.p, self.q = list(origin[: self.depth]), list(origin[self.depth :])
+        if origin is not None:
+            self.origin = (*self.p, *self.q)
+        self.h: Blocks = [a.response(p) for a, p in zip(system.amplifiers_h, self.p, strict=True)]
+        self.u: Blocks = self.h
+        self.fed: Blocks | None = None
+        """What is fed back at the origin and not balanced there."""
+        if not system.shared:
+            self.u = [a.response(q) for a, q in zip(system.amplifiers_u, self.q, strict=True)]
+            if origin is None:
+                self.fed = self.feedback([h - u for h, u in zip(self.h, self.u, strict=True)])
+        self.free = dataclasses.replace(self.free, states=tuple(self.h))
+        self.forcing: tuple[list[torch.Tensor], list[torch.Tensor]] | None = None
+        """Drives to h and u at the origin, beyond the origin's, that fluctuating arrays give."""
+        self.slopes_h, self.slopes_u = (
+            [a.slope(v) for a, v in zip(units, at, strict=True)] if self.held else []
+            for units, at in ((system.amplifiers_h, self.p), (system.amplifiers_u, self.q))
+        )
+
+    @property
+    def solvers(self) -> dict[str, Any]:
+        """The solvers that fit this phase."""
+        from .paired_solvers import Euler, Flow, Settled, Sweep
+
+        settled = self.origin is None and self.system.shared
+        return {"sweep": Settled if settled else Sweep, "euler": Euler, "flow": Flow}
+
+    # -- nudges ------------------------------------------------------------------------------------------------
+
+    def stacked(self, nudges: Sequence[Nudge]) -> CircuitPhase | None:
+        if self.system.device_model.conductance_noise > 0:
+            return None  # each phase has its own
+        batch, y = len(self.x), nudges[0].y
+        beta = torch.cat(
+            [torch.as_tensor(n.beta, dtype=self.dtype, device=self.x.device).expand(batch) for n in nudges]
+        )
+        twin = self.nudged(Nudge(nudges[0].cost, y.repeat(len(nudges), *[1] * (y.ndim - 1)), beta))
+        twin.copies = len(nudges)
+        return twin
+
+    def nudged(self, nudge: Nudge | None) -> CircuitPhase:
+        twin = copy.copy(self)
+        if nudge is not None and isinstance(nudge.y, torch.Tensor) and nudge.y.dtype.is_floating_point:
+            nudge = Nudge(nudge.cost, nudge.y.to(self.dtype), nudge.beta)
+        twin.nudge = nudge
+        if nudge is not None and self.system.device_model.conductance_noise > 0:
+            twin.fluctuate()
+        return twin
+
+    def fluctuate(self) -> None:
+        """Take new arrays, as conductance noise leaves them in this phase."""
+        system = self.system
+
+        def anew(arrays: list[Arrays]) -> list[Arrays]:
+            return [system.fluctuated(k, a, system.reads) for k, a in enumerate(arrays)]
+
+        before_h, before_u, before_back = self.by_h, self.by_u, self.back
+        self.by_h = anew(before_h)
+        self.by_u = self.by_h if system.one_drive else anew(before_u)
+        self.back = self.by_h if system.read_both_ways else anew(before_back)
+        gain_h = [a - b for a, b in zip(self.drives(self.by_h, self.h), self.drives(before_h, self.h), strict=True)]
+        gain_u = gain_h
+        if not system.one_drive:
+            pairs = zip(self.drives(self.by_u, self.h), self.drives(before_u, self.h), strict=True)
+            gain_u = [a - b for a, b in pairs]
+        self.forcing = (gain_h, gain_u)
+        if not system.shared:
+            static = [h - u for h, u in zip(self.h, self.u, strict=True)]
+            now, then = self.feedback(static), _with(self, before_back).feedback(static)
+            self.fed = [a - b for a, b in zip(now, then, strict=True)]
+
+    @property
+    def rows(self) -> int:
+        """Examples times stacked nudges."""
+        return self.copies * len(self.x)
+
+    def wanted(self, moved: torch.Tensor, drive: torch.Tensor) -> torch.Tensor:
+        """-beta dC/dh_L where the outputs have moved by `moved`, (rows, n_out); for costs that hold the outputs,
+        and strong nudges, the force of the layer's exact update at this drive."""
+        if self.nudge is None:
+            return torch.zeros_like(moved)
+        cost, y = self.nudge.cost, self.nudge.y
+        beta = torch.as_tensor(self.nudge.beta, dtype=self.dtype, device=self.x.device).expand(self.rows)[:, None]
+        out = self.p[-1].repeat(self.copies, 1)
+        if cost.holds or float(beta.abs().max()) > 0.5:
+            return cost.displaced_unit(out, y, beta, drive) - drive
+        return -beta * (cost.gradient(out, y) + cost.gradient_difference(out, moved, y))
+
+    # -- arrays and amplifiers ---------------------------------------------------------------------------------
+
+    def links(self, k: int, arrays: list[Arrays]) -> list[tuple[int, Link, torch.Tensor, Route]]:
+        """Links into layer k: (source, link, weight, route); the input is source -1."""
+        layer = self.layers[k]
+        found = [(k - 1, layer.link, arrays[k].weight, self.free.routes[k])]
+        if layer.skip_link is not None:
+            skip = arrays[k].skip
+            assert layer.skip_source is not None
+            assert skip is not None
+            found.append((layer.skip_source, layer.skip_link, skip, None))
+        return found
+
+    def drives(self, arrays: list[Arrays], states: Sequence[torch.Tensor]) -> Blocks:
+        """Currents into each layer from the activities below, biases included, (B, ...)."""
+        found = []
+        for k in range(self.depth):
+            total = torch.stack(
+                [
+                    link.apply(w, self.x if s < 0 else states[s], route)
+                    for s, link, w, route in self.links(k, arrays)
+                ]
+            ).sum(0)
+            bias = arrays[k].bias
+            found.append(total if bias is None else total + bias.view(-1, *[1] * (total.ndim - 2)))
+        return found
+
+    def driven(self, k: int, arrays: list[Arrays], moved: Sequence[torch.Tensor]) -> torch.Tensor | None:
+        """Change of the current into layer k for displacements below; None where nothing below moves."""
+        total = None
+        for source, link, w, route in self.links(k, arrays):
+            if source >= 0:
+                part = link.apply(w, moved[source], route)
+                total = part if total is None else total + part
+        return total
+
+    def changes(self, k: int, moved: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Change of the drives to h and to u of layer k, (rows, ...); one tensor where one array serves both."""
+        found: Blocks = []
+        for n, arrays in enumerate((self.by_h, self.by_u)):
+            if n == 1 and self.system.one_drive:
+                return found[0], found[0]
+            change = self.driven(k, arrays, moved)
+            if change is None:
+                change = self.p[k].new_zeros((self.rows, *self.p[k].shape[1:]))
+            if self.forcing is not None:
+                change = self.over(torch.add, change, self.forcing[n][k])
+            found.append(change)
+        return found[0], found[1]
+
+    def feedback(self, errors: Sequence[torch.Tensor]) -> Blocks:
+        """T^T (h - u) to each layer but the last, all at once."""
+        asked: list[torch.Tensor | None] = [None] * self.depth
+        for k in range(self.depth):
+            self.send(k, errors[k], asked)
+        return [torch.zeros_like(e) if a is None else a for a, e in zip(asked, errors, strict=True)]
+
+    def send(self, k: int, error: torch.Tensor, asked: list[torch.Tensor | None]) -> None:
+        """Add what layer k feeds back."""
+        for source, link, w, route in self.links(k, self.back):
+            if source >= 0:
+                back = link.transpose(w, error, route)
+                below = asked[source]
+                asked[source] = back if below is None else below + back
+
+    def moved(self, k: int, dp: torch.Tensor) -> torch.Tensor:
+        """dh_k."""
+        if self.held:
+            return self.over(torch.mul, dp, self.slopes_h[k])
+        return self.over(lambda d, p: self.system.amplifiers_h[k].displaced(p, d), dp, self.p[k])
+
+    def error(self, k: int, dq: torch.Tensor, gap: torch.Tensor) -> torch.Tensor:
+        """d(h_k - u_k) where u's internal voltage has moved by dq and h's by dq + gap."""
+        if self.system.shared:
+            if self.held:
+                return self.over(torch.mul, gap, self.slopes_h[k])
+            reached = self.over(torch.add, dq, self.q[k])
+            # Rows of one batch of amplifiers: their gains broadcast over the batch.
+            return self.system.amplifiers_h[k].displaced(reached, gap)
+        if self.held:
+            return self.moved(k, dq + gap) - self.over(torch.mul, dq, self.slopes_u[k])
+        unit = self.system.amplifiers_u[k]
+        return self.moved(k, dq + gap) - self.over(lambda d, q: unit.displaced(q, d), dq, self.q[k])
+
+    def over(
+        self, function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], rows: torch.Tensor, one: torch.Tensor
+    ) -> torch.Tensor:
+        """A function of stacked rows and of a constant that one batch of them has."""
+        if len(rows) == len(one):
+            return function(rows, one)
+        return function(rows.unflatten(0, (-1, len(one))), one.expand(len(rows) // len(one), *one.shape)).flatten(
+            0, 1
+        )
+
+    # -- the contract of a phase -------------------------------------------------------------------------------
+
+    def start(self) -> State:
+        zeros = [v.new_zeros((self.rows, *v.shape[1:])) for v in self.p]
+        return tuple(zeros * 3)
+
+    def state(self, z: State) -> State:
+        at = (*self.p, *self.q)
+        return tuple(self.over(torch.add, d, s) for d, s in zip(z[: len(at)], at, strict=True))
+
+    def project(self, z: State) -> State:
+        return z
+
+    def energy(self, z: State) -> torch.Tensor:
+        with torch.no_grad():
+            state = self.state(z)
+            total = self.system.energy(state, self.inputs.x.repeat(self.copies, *[1] * (self.x.ndim - 1)))
+            return total if self.nudge is None else total + self.nudge.energy(self.system.outputs(state))
+
+    def motion(self) -> Motion:
+        from .paired_solvers import CircuitMotion
+
+        return CircuitMotion(self)
+
+    def response(self, force: torch.Tensor) -> torch.Tensor:
+        """sum_l P_l sigma'_l P_l^T on a force at the outputs; of first order where copies differ."""
+        return self._tangent(force)[-1]
+
+    def mobility(self, cost: Cost, y: torch.Tensor) -> float:
+        """Largest |dh_k| / |h_k| over the hidden layers for a nudge of one, to first order."""
+        moved = self._tangent(-cost.gradient(self.p[-1], y))[:-1]
+        norms = [(float(d.norm()), float(h.norm())) for d, h in zip(moved, self.h[:-1], strict=True)]
+        return max((d / h for d, h in norms if h > 0), default=0.0)
+
+    def _tangent(self, output: torch.Tensor) -> Blocks:
+        """dh of all layers, to first order, where the outputs are pulled at by `output`."""
+        twin = copy.copy(self)
+        twin.copies, twin.forcing = 1, None
+        slopes = [a.slope(p) for a, p in zip(self.system.amplifiers_h, self.p, strict=True)]
+        asked: list[torch.Tensor | None] = [None] * self.depth
+        asked[-1] = output
+        for k in range(self.depth - 1, -1, -1):
+            fed = asked[k]
+            assert fed is not None
+            twin.send(k, slopes[k] * fed, asked)
+        moved: Blocks = []
+        for k, fed in enumerate(asked):
+            assert fed is not None
+            moved.append(slopes[k] * (fed + twin.changes(k, moved)[0]))
+        return moved
+
+    # -- learning ----------------------------------------------------------------------------------------------
+
+    def contrast(
+        self, system: Any, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """-(h - u) h^T of the layer below, contrasted, as the readings have them."""
+        with torch.no_grad():
+            rest = self.start() if minus is None else minus
+            return contrast(self, self.read(plus), self.read(rest), weight)  # type: ignore[arg-type]
+
+    def read(self, z: State) -> State:
+        """Readings of the activities (displaced from the origin) and of the errors h - u, each of L blocks.
+
+        Read noise is drawn anew; the converter of a layer's readings has `adc_bits` over its range.
+        """
+        system, device = self.system, self.system.device_model
+        moved = [self.moved(k, z[k]) for k in range(self.depth)]
+        errors = list(z[2 * self.depth :])
+        if not system.shared:
+            errors = [e + (h - u) for e, h, u in zip(errors, self.h, self.u, strict=True)]
+        if device.read_noise == 0 and device.adc_bits is None:
+            return (*moved, *errors)
+        for k, full in enumerate(system.full_scales[1:]):
+            for blocks, origin in ((moved, self.h[k]), (errors, None)):
+                value = blocks[k]
+                if device.read_noise > 0:
+                    noise = torch.randn(value.shape, generator=system.reads).to(value)
+                    value = value + device.read_noise * full * noise
+                if device.adc_bits is not None:
+                    span = None if device.adc_range is None else device.adc_range * full
+                    whole = value if origin is None else value + origin
+                    value = converted(whole, device.adc_bits, span)
+                    value = value if origin is None else value - origin
+                blocks[k] = value
+        return (*moved, *errors)
+
+
+def _with(phase: CircuitPhase, back: list[Arrays]) -> CircuitPhase:
+    """The phase with other transposed reads."""
+    twin = copy.copy(phase)
+    twin.back = back
+    return twin

@@ -1,0 +1,207 @@
+"""How a `PairedCircuit` settles: sweeps to its fixed point, or its RC nodes in time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from physics_ep.equilibrium import State
+from physics_ep.motion import Moment, Motion
+from physics_ep.predictive_coding.phases import relative
+from physics_ep.solvers import Solver
+
+from .paired_phases import Blocks, CircuitPhase
+
+Pairs = list[tuple[torch.Tensor, torch.Tensor]]
+
+
+class Settled(Solver):
+    """The free phase of a circuit with one array and equal amplifiers: the forward pass, where h = u."""
+
+    def __init__(self, phase: CircuitPhase, start: State) -> None:
+        self.phase = phase
+        self.spent = 0
+
+    def evaluate(self) -> tuple[State, torch.Tensor]:
+        self.spent += 1
+        # The drives at these very activities: rounding apart, those that made them.
+        phase = self.phase
+        off = [
+            (a - p).flatten(1).abs().amax(1)
+            for a, p in zip(phase.drives(phase.by_h, phase.h), phase.p, strict=True)
+        ]
+        size = torch.stack([p.flatten(1).abs().amax(1) for p in phase.p]).amax(0)
+        return phase.start(), torch.stack(off).amax(0) / size.clamp_min(torch.finfo(size.dtype).tiny)
+
+    def advance(self, active: torch.Tensor) -> None:
+        return None
+
+
+class Sweep(Solver):
+    """Fixed-point sweeps: what is fed back, layer by layer from the top, then the drives from the bottom.
+
+    With free gates, sweeps are damped by a half from the second on. The residual compares what is fed back to each
+    layer with what its neighbours give, relative to its size: it is 1 before the first sweep.
+    """
+
+    patience = 100
+
+    def __init__(self, phase: CircuitPhase, start: State) -> None:
+        self.phase = phase
+        self.spent = 0
+        self.fed: Blocks = [torch.zeros_like(b) for b in start[: phase.depth]]
+        self.damped = not phase.held and not phase.system.smooth
+        self._forward()
+
+    def _forward(self) -> None:
+        """Drives and activities that follow from what is fed back."""
+        phase = self.phase
+        self.moved: Blocks = []
+        self.by_h: Blocks = []
+        self.by_u: Blocks = []
+        for k in range(phase.depth):
+            by_h, by_u = phase.changes(k, self.moved)
+            self.by_h.append(by_h)
+            self.by_u.append(by_u)
+            self.moved.append(phase.moved(k, by_h + self.fed[k]))
+
+    def evaluate(self) -> tuple[State, torch.Tensor]:
+        self.spent += 1
+        phase = self.phase
+        asked: list[torch.Tensor | None] = [None] * phase.depth
+        asked[-1] = phase.wanted(self.moved[-1], self.by_h[-1])
+        self.errors: Blocks = [torch.empty(0)] * phase.depth
+        images: Blocks = [torch.empty(0)] * phase.depth
+        for k in range(phase.depth - 1, -1, -1):
+            image = asked[k]
+            assert image is not None
+            if phase.fed is not None:
+                image = phase.over(torch.add, image, phase.fed[k])
+            images[k] = image
+            gap = image if phase.system.one_drive else image + (self.by_h[k] - self.by_u[k])
+            self.errors[k] = phase.error(k, self.by_u[k], gap)
+            phase.send(k, self.errors[k], asked)
+        self.images = images
+        residual = torch.stack([relative(g, f) for g, f in zip(images, self.fed, strict=True)]).amax(0)
+        dp = [a + f for a, f in zip(self.by_h, self.fed, strict=True)]
+        return (*dp, *self.by_u, *self.errors), residual
+
+    def advance(self, active: torch.Tensor) -> None:
+        share = active.to(self.phase.dtype) * (0.5 if self.damped and self.spent > 1 else 1.0)
+        self.fed = [
+            torch.lerp(f, g, share.view(-1, *[1] * (g.ndim - 1)))
+            for f, g in zip(self.fed, self.images, strict=True)
+        ]
+        self._forward()
+
+
+class Flow(Solver):
+    """RC nodes in time, by steps of half a time constant of the classical Runge-Kutta method: it keeps settling
+    times and limits of stability. What moves is (dq, dp - dq), so that errors are no differences of states.
+    `iterations` counts steps.
+    """
+
+    patience = 400
+    step = 0.5
+
+    def __init__(self, phase: CircuitPhase, start: State) -> None:
+        self.phase = phase
+        self.spent = 0
+        given = len(start) == 2 * phase.depth
+        if phase.origin is None and phase.system.shared and not given:  # from empty capacitors
+            self.w: Blocks = [*(-q for q in phase.q), *(torch.zeros_like(p) for p in phase.p)]
+        else:
+            self.w = begun(phase, start)
+
+    def evaluate(self) -> tuple[State, torch.Tensor]:
+        self.spent += 1
+        self.speed, z, pairs = velocity(self.phase, self.w)
+        return z, unsettled(self.phase, z, pairs)
+
+    def advance(self, active: torch.Tensor) -> None:
+        self.share = self.step * active.to(self.phase.dtype)
+        first = self.speed
+        second = velocity(self.phase, self.stepped(first, 0.5))[0]
+        third = velocity(self.phase, self.stepped(second, 0.5))[0]
+        fourth = velocity(self.phase, self.stepped(third, 1.0))[0]
+        slopes = zip(first, second, third, fourth, strict=True)
+        self.w = self.stepped([(a + 2 * b + 2 * c + d) / 6 for a, b, c, d in slopes])
+
+    def stepped(self, speed: Blocks, part: float = 1.0) -> Blocks:
+        """w after a part of a step at this speed."""
+        shares = part * self.share
+        return [w + shares.view(-1, *[1] * (w.ndim - 1)) * v for w, v in zip(self.w, speed, strict=True)]
+
+
+class Euler(Flow):
+    """The same by Euler's steps of half a time constant: a quarter of the work, for its end and not its course."""
+
+    def advance(self, active: torch.Tensor) -> None:
+        self.share = self.step * active.to(self.phase.dtype)
+        self.w = self.stepped(self.speed)
+
+
+def unsettled(phase: CircuitPhase, z: State, pairs: Pairs) -> torch.Tensor:
+    """Residual (B,): largest disagreement of a pair over the pair's largest entry, relative to the nudge; of free
+    phases, over the internal voltages of the layer."""
+    if phase.nudge is not None:
+        return torch.stack([relative(a, b) for a, b in pairs]).amax(0)
+    count = phase.depth
+    sizes = [v.flatten(1).abs().amax(1) for v in phase.state(z)[:count]]
+    found = []
+    for (a, b), size in zip(pairs, sizes * 2, strict=True):
+        miss = (a - b).flatten(1).abs().amax(1)
+        found.append(torch.where(miss == 0, miss, miss / torch.maximum(size, miss)))
+    return torch.stack(found).amax(0)
+
+
+def begun(phase: CircuitPhase, start: State) -> Blocks:
+    """(dq, dp - dq) of a start: a state, for a free phase, or displacements."""
+    count = phase.depth
+    if phase.origin is None and len(start) == 2 * count:
+        start = tuple(s - o for s, o in zip(start, (*phase.p, *phase.q), strict=True))
+    dp, dq = start[:count], start[count : 2 * count]
+    return [*(b.contiguous() for b in dq), *(a - b for a, b in zip(dp, dq, strict=True))]
+
+
+def velocity(phase: CircuitPhase, w: Sequence[torch.Tensor]) -> tuple[Blocks, State, Pairs]:
+    """d/dt of (dq, dp - dq) in time constants of h; z; and the pairs whose agreement is an equilibrium."""
+    count = phase.depth
+    dq, gap = w[:count], w[count:]
+    slow = 1 + phase.system.device_model.time_constant_mismatch
+    dp = [a + b for a, b in zip(dq, gap, strict=True)]
+    moved = [phase.moved(k, d) for k, d in enumerate(dp)]
+    errors = [phase.error(k, dq[k], gap[k]) for k in range(count)]
+    fed = phase.feedback(errors)
+    changes = [phase.changes(k, moved) for k in range(count)]
+    fed[-1] = phase.wanted(moved[-1], changes[-1][0])
+    if phase.fed is not None:
+        fed = [phase.over(torch.add, f, s) for f, s in zip(fed, phase.fed, strict=True)]
+    apart = fed if phase.system.one_drive else [f + (a - b) for f, (a, b) in zip(fed, changes, strict=True)]
+    rate_q = [(b - d) / slow for (_, b), d in zip(changes, dq, strict=True)]
+    rate_gap = [
+        f - g + (b - d) * (1 - 1 / slow) if slow != 1 else f - g
+        for f, g, (_, b), d in zip(apart, gap, changes, dq, strict=True)
+    ]
+    pairs = [*zip(apart, gap, strict=True), *zip([b for _, b in changes], dq, strict=True)]
+    return [*rate_q, *rate_gap], (*dp, *dq, *errors), pairs
+
+
+class CircuitMotion(Motion):
+    """The RC nodes for `simulate`, in time constants of h: (dq, dp - dq)."""
+
+    phase: CircuitPhase
+
+    def start(self, z: State) -> State:
+        return tuple(begun(self.phase, z))
+
+    def velocity(self, w: State) -> State:
+        return tuple(velocity(self.phase, w)[0])
+
+    def inside(self, w: State) -> State:
+        return w
+
+    def observe(self, w: State, velocity_: State) -> Moment:
+        _, z, pairs = velocity(self.phase, w)
+        return Moment(self.phase.state(z), self.phase.energy(z), unsettled(self.phase, z, pairs), w)

@@ -1,0 +1,194 @@
+"""Each imperfection of a paired circuit against its definition, and that it touches nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from hardware_models import DeviceModel, PairedCircuit, map_pcn
+from hardware_models.amplifiers import Amplifiers
+from hardware_models.crossbars import stream
+from physics_ep import CrossEntropy, Nudge, SquaredError, relax
+from physics_ep.predictive_coding import mlp
+from physics_ep.predictive_coding.activations import ACTIVATIONS
+from tests.pcn import dense, examples
+from validation import check_system
+from validation.gradients import compare, total_error
+from validation.oracles import backprop_gradient
+
+
+def circuit(activation: str = "tanh", scale: float = 1.0, **fields: Any) -> PairedCircuit:
+    net = dense(3, activation)
+    return PairedCircuit(net, DeviceModel(**fields), 0, [scale] * (net.depth + 1))
+
+
+def amplifiers(activation: str, saturation: float = float("inf")) -> Amplifiers:
+    generator = torch.Generator().manual_seed(2)
+    gain, offset = (torch.randn(400, generator=generator, dtype=torch.float64) for _ in range(2))
+    return Amplifiers(ACTIVATIONS[activation], 1 + 0.1 * gain, 0.2 * offset, saturation)
+
+
+@pytest.mark.parametrize("saturation", [0.7, float("inf")])
+@pytest.mark.parametrize("activation", ["relu", "linear", "tanh", "softplus"])
+def test_amplifiers(activation: str, saturation: float) -> None:
+    """Else offset, gain or saturation is not what the device model says, or a potential is not that of its unit."""
+    unit = amplifiers(activation, saturation)
+    p = 2 * torch.randn(5, 400, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    wanted = (unit.gain * ACTIVATIONS[activation].response(p + unit.offset)).clamp(-saturation, saturation)
+    torch.testing.assert_close(unit.response(p), wanted)
+    step = torch.randn(5, 400, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(unit.displaced(p, step), unit.response(p + step) - unit.response(p))
+    # Carried: 1e-9 of a step is as exact as the step.
+    slope = unit.displaced(p, 1e-9 * torch.ones_like(p)) / 1e-9
+    torch.testing.assert_close(slope, unit.slope(p), atol=1e-6, rtol=1e-6)
+    p.requires_grad_()
+    (slope_of_potential,) = torch.autograd.grad(unit.potential(p).sum(), p)
+    torch.testing.assert_close(slope_of_potential, (p * unit.slope(p)).detach(), atol=1e-9, rtol=1e-9)
+
+
+def test_amplifier_draws() -> None:
+    """Else spreads are not those asked for, h and u share their amplifiers, or weights change with them."""
+    wide = mlp([4, 4000, 4], "tanh").double()
+    found = PairedCircuit(wide, DeviceModel(amplifier_gain=0.03, amplifier_offset=0.02), 0, [1.0, 5.0, 1.0])
+    for units in (found.amplifiers_h[0], found.amplifiers_u[0]):
+        assert float((units.gain - 1).std()) == pytest.approx(0.03, rel=0.05)
+        assert float(units.offset.std()) == pytest.approx(0.02 * 5, rel=0.05)
+    gains = torch.stack([found.amplifiers_h[0].gain, found.amplifiers_u[0].gain])
+    assert abs(float(torch.corrcoef(gains)[0, 1])) < 0.06
+    assert found.amplifiers_h[1].ideal  # read at the summing node
+    for name, p in found.named_parameters():
+        torch.testing.assert_close(p, wide.get_parameter(name), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"levels": 16}, {"programming_noise": 0.1}, {"stuck_off": 0.1}, {"device_mismatch": 0.2}]
+)
+def test_ep_adapts_to_static_errors_of_a_shared_array(fields: dict[str, Any]) -> None:
+    """Else transfer and adaptation are mixed: EP's gradient is that of the network which the devices hold."""
+    net = dense(3)
+    x, y = examples()
+    mapped = map_pcn(net, device=DeviceModel(**fields))
+    gradient = mapped.gradient(x, y, CrossEntropy(), beta=1e-3)
+    assert total_error(gradient, backprop_gradient(mapped.perturbed, x, y, CrossEntropy())) < 1e-5
+    transfer = total_error(gradient, backprop_gradient(net, x, y, CrossEntropy()))
+    assert transfer < 1e-5 if not fields else transfer > 1e-3
+
+
+def test_saturation_is_learnt_around() -> None:
+    """Else a unit at the rail is taken for one that answers."""
+    x, y = examples()
+    mapped = map_pcn(dense(3), device=DeviceModel(amplifier_saturation=0.5))
+    free = relax(mapped.system, x).require()
+    assert float(mapped.system.amplifiers_h[0].response(free.state[0]).abs().max()) == 0.5
+    gradient = mapped.gradient(x, y, CrossEntropy(), beta=1e-5)
+    assert total_error(gradient, backprop_gradient(mapped.perturbed, x, y, CrossEntropy())) < 1e-6
+
+
+@pytest.mark.parametrize("which", ["amplifier_gain", "amplifier_offset"])
+def test_unequal_amplifiers_bias_the_estimate(which: str) -> None:
+    """Else the mismatch of h and u, which no gradient of a feedforward network knows, goes unseen: its damage grows
+    with it, and what is settled is still certified."""
+    x, y = examples()
+    errors = []
+    for size in (1e-3, 1e-2):
+        mapped = map_pcn(dense(3), device=DeviceModel(**{which: size}))
+        gradient, step = mapped.estimate(x, y, CrossEntropy(), beta=1e-3, tolerance=1e-9)
+        assert all(bool(e.converged.all()) for e in step.equilibria)
+        errors.append(total_error(gradient, backprop_gradient(mapped.perturbed, x, y, CrossEntropy())))
+    assert errors[0] < 0.02
+    assert errors[1] > 4 * errors[0]
+
+
+def test_converters() -> None:
+    """Else inputs or readings are not on the converters' levels, or a converter of readings moves the circuit."""
+    x, y = examples()
+    found = circuit(dac_bits=4, adc_bits=6, scale=3.0, adc_range=1.0, dac_range=1.0)
+    levels = found.encode(x) / (3.0 / 7)
+    torch.testing.assert_close(levels, levels.round())
+    assert float(levels.abs().max()) <= 7
+    torch.testing.assert_close(found(x), circuit(scale=3.0)(found.encode(x)))
+    free = relax(found, x).require()
+    torch.testing.assert_close(free.state, relax(circuit(), found.encode(x)).state)
+    phase = found.phase(found.prepare(x), origin=free.state)
+    nudged = relax(found, x, Nudge(CrossEntropy(), y, 0.05), start=free.state)
+    read = phase.read(nudged.displacement)
+    for k in range(found.depth):
+        for value in (read[k] + phase.h[k], read[found.depth + k]):
+            levels = value / (3.0 / 31)
+            torch.testing.assert_close(levels, levels.round(), atol=1e-9, rtol=0)
+
+
+def test_read_noise_is_on_readings_alone() -> None:
+    """Else noise of a reading disturbs the physics, or has another size than asked for."""
+    x, y = examples(size=64)
+    quiet, noisy = circuit(scale=2.0), circuit(scale=2.0, read_noise=0.01)
+    states = [relax(c, x, Nudge(CrossEntropy(), y, 0.05), start=relax(c, x).state).state for c in (quiet, noisy)]
+    torch.testing.assert_close(states[0], states[1], rtol=0, atol=0)
+    phase = noisy.phase(noisy.prepare(x), origin=relax(noisy, x).state)
+    for block in (b.detach() for b in phase.read(phase.start())):
+        assert float(block.std()) == pytest.approx(0.02, rel=0.1)
+        assert abs(float(block.mean())) < 0.002
+
+
+def spread(beta: float, **fields: Any) -> float:
+    """Standard deviation of the estimate over readings, relative to the gradient."""
+    x, y = examples(size=4)
+    mapped = map_pcn(dense(3), device=DeviceModel(**fields))
+    reads = stream(0, "test")
+    found = [mapped.gradient(x, y, CrossEntropy(), beta=beta, reads=reads) for _ in range(24)]
+    flat = torch.stack([torch.cat([g.flatten() for g in grads.values()]) for grads in found])
+    return float(flat.std(0).norm() / flat.mean(0).norm())
+
+
+def test_noise_of_readings_is_amplified_and_noise_of_shared_cells_is_not() -> None:
+    """Else the circuit's advantage is lost: h - u vanishes without a nudge whatever the cells do, so that noise of
+    conductances enters in proportion to beta, while that of readings is divided by it."""
+    assert spread(1e-3, read_noise=1e-4) / spread(1e-2, read_noise=1e-4) == pytest.approx(10, rel=0.3)
+    cells = [spread(beta, conductance_noise=0.01) for beta in (1e-4, 1e-3, 1e-2)]
+    assert max(cells) < 1.5 * min(cells)
+    assert 0.002 < cells[0] < 0.2
+
+
+def test_conductance_noise_of_copies_is_amplified() -> None:
+    """Else separate arrays for h and u are as good as one: what their noise leaves of h - u is divided by beta."""
+    copies = {"copy_mismatch_h": 1e-9, "copy_mismatch_u": 1e-9, "conductance_noise": 1e-4}
+    ratio = spread(1e-3, **copies) / spread(1e-2, **copies)
+    assert ratio == pytest.approx(10, rel=0.3)
+
+
+def test_same_seed_same_devices() -> None:
+    """Else results cannot be repeated: a device instance is frozen."""
+    fields = {"programming_noise": 0.05, "amplifier_offset": 0.01, "copy_mismatch_h": 0.01, "copy_mismatch_u": 0.01}
+    x, _ = examples()
+    first, again = circuit(**fields), circuit(**fields)
+    torch.testing.assert_close(relax(first, x).state, relax(again, x).state, rtol=0, atol=0)
+    other = PairedCircuit(dense(3), DeviceModel(**fields), 1, [1.0] * 4)
+    assert not torch.equal(other(x), first(x))
+
+
+def test_contract() -> None:
+    """Else the circuit is no EnergySystem: its energy, force and learning rule disagree."""
+    x, y = examples(cost=SquaredError(), size=6)
+    check_system(circuit("tanh"), x, y)
+    check_system(circuit("softplus", programming_noise=0.05), x, y)
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_float32_is_as_good_as_float64(activation: str) -> None:
+    """Else gradients of large networks, in float32, are those of rounding: displacements are carried."""
+    net = dense(5, activation, width=64)
+    x, y = examples()
+    exact = map_pcn(net).gradient(x, y, CrossEntropy(), beta=1e-4)
+    narrow = map_pcn(net.float()).gradient(x.float(), y, CrossEntropy(), beta=1e-4, tolerance=1e-5)
+    assert max(row.relative_error for row in compare(narrow, exact)) < 3e-5
+
+
+def test_training_modes_of_torch() -> None:
+    """Else a circuit cannot be moved between dtypes, or its copies stay behind."""
+    found = circuit(copy_mismatch_h=0.01, copy_mismatch_u=0.01, copy_mismatch_transpose=0.01).float()
+    assert {a.weight.dtype for a in (found.arrays(1, c) for c in ("h", "u", "transpose"))} == {torch.float32}
+    values = [found.arrays(1, c).weight for c in ("h", "u", "transpose")]
+    assert not torch.equal(values[0], values[1])
+    assert not torch.equal(values[0], values[2])
