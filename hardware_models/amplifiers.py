@@ -45,21 +45,32 @@ class Amplifiers:
 
     def response(self, p: torch.Tensor) -> torch.Tensor:
         """Output V (B, *shape)."""
-        return self._clipped(self._unclipped(p))
+        return self._clipped(self.unclipped(p))
 
     def slope(self, p: torch.Tensor) -> torch.Tensor:
         """dV/dp; 0 at kinks."""
-        slope = self._scaled(self.activation.slope(self._shifted(p)))
+        slope = self.steepness(p)
         if math.isinf(self.saturation):
             return slope
-        return torch.where(self._unclipped(p).abs() < self.saturation, slope, torch.zeros_like(slope))
+        return torch.where(self.unclipped(p).abs() < self.saturation, slope, torch.zeros_like(slope))
+
+    def steepness(self, p: torch.Tensor) -> torch.Tensor:
+        """dV/dp without the rails."""
+        return self._scaled(self.activation.slope(self._shifted(p)))
+
+    def unclipped(self, p: torch.Tensor) -> torch.Tensor:
+        """g sigma(p + o): the output without the rails."""
+        return self._scaled(self.activation.response(self._shifted(p)))
 
     def displaced(self, p: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
         """V(p + d) - V(p), without cancellation for small d."""
         step = self._scaled(self.activation.displaced(self._shifted(p), d))
+        return step if math.isinf(self.saturation) else self.railed(self.unclipped(p), step)
+
+    def railed(self, before: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+        """What the rails leave of a step from an output that would be `before` without them."""
         if math.isinf(self.saturation):
             return step
-        before = self._unclipped(p)
         after = before + step
         inside = (before.abs() < self.saturation) & (after.abs() < self.saturation)
         return torch.where(inside, step, self._clipped(after) - self._clipped(before))
@@ -93,9 +104,6 @@ class Amplifiers:
 
     def _scaled(self, v: torch.Tensor) -> torch.Tensor:
         return v if self.gain is None else v * self.gain.to(v)
-
-    def _unclipped(self, p: torch.Tensor) -> torch.Tensor:
-        return self._scaled(self.activation.response(self._shifted(p)))
 
     def _clipped(self, v: torch.Tensor) -> torch.Tensor:
         return v if math.isinf(self.saturation) else v.clamp(-self.saturation, self.saturation)

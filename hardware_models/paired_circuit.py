@@ -99,7 +99,6 @@ class PairedCircuit(PredictiveCodingNetwork):
         in_time = "flow" if device.time_constant_mismatch != 0 else "euler"
         self.default_solver = "sweep" if self.shared and device.time_constant_mismatch == 0 else in_time
         self.smooth = self.smooth and device.amplifier_saturation is None
-        self.piecewise_linear = self.piecewise_linear and device.amplifier_saturation is None
 
     def _program(self, name: str, p: torch.Tensor, largest: dict[str, float]) -> None:
         """Put what the devices make of a parameter in its place, and keep copies that differ."""

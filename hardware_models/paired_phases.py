@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from physics_ep.cost import Cost
     from physics_ep.motion import Motion
 
+    from .amplifiers import Amplifiers
     from .paired_circuit import PairedCircuit
 
 Blocks = list[torch.Tensor]
@@ -44,7 +46,7 @@ class CircuitPhase(Phase):
     p, q : list of Tensor (B, ...)
         Internal voltages of the origin.
     held : bool
-        Whether amplifiers move along their slope at the origin: latched gates of ReLUs.
+        Whether gates of ReLUs are those of the origin, by a latch. Rails are not latched.
     """
 
     routing = False
@@ -86,7 +88,7 @@ class CircuitPhase(Phase):
         self.forcing: tuple[list[torch.Tensor], list[torch.Tensor]] | None = None
         """Drives to h and u at the origin, beyond the origin's, that fluctuating arrays give."""
         self.slopes_h, self.slopes_u = (
-            [a.slope(v) for a, v in zip(units, at, strict=True)] if self.held else []
+            [a.steepness(v) for a, v in zip(units, at, strict=True)] if self.held else []
             for units, at in ((system.amplifiers_h, self.p), (system.amplifiers_u, self.q))
         )
 
@@ -226,21 +228,34 @@ class CircuitPhase(Phase):
 
     def moved(self, k: int, dp: torch.Tensor) -> torch.Tensor:
         """dh_k."""
+        unit = self.system.amplifiers_h[k]
         if self.held:
-            return self.over(torch.mul, dp, self.slopes_h[k])
-        return self.over(lambda d, p: self.system.amplifiers_h[k].displaced(p, d), dp, self.p[k])
+            return self.latched(unit, dp, self.slopes_h[k], self.p[k])
+        return self.over(lambda d, p: unit.displaced(p, d), dp, self.p[k])
+
+    def latched(
+        self, unit: Amplifiers, change: torch.Tensor, slope: torch.Tensor, at: torch.Tensor
+    ) -> torch.Tensor:
+        """Change of outputs along the slope at the origin, up to the rails."""
+        step = self.over(torch.mul, change, slope)
+        if math.isinf(unit.saturation):
+            return step
+        return self.over(lambda s, p: unit.railed(unit.unclipped(p), s), step, at)
 
     def error(self, k: int, dq: torch.Tensor, gap: torch.Tensor) -> torch.Tensor:
         """d(h_k - u_k) where u's internal voltage has moved by dq and h's by dq + gap."""
         if self.system.shared:
-            if self.held:
-                return self.over(torch.mul, gap, self.slopes_h[k])
-            reached = self.over(torch.add, dq, self.q[k])
-            # Rows of one batch of amplifiers: their gains broadcast over the batch.
-            return self.system.amplifiers_h[k].displaced(reached, gap)
-        if self.held:
-            return self.moved(k, dq + gap) - self.over(torch.mul, dq, self.slopes_u[k])
+            unit = self.system.amplifiers_h[k]
+            if not self.held:
+                return unit.displaced(self.over(torch.add, dq, self.q[k]), gap)
+            step = self.over(torch.mul, gap, self.slopes_h[k])
+            if math.isinf(unit.saturation):
+                return step
+            below = self.over(torch.mul, dq, self.slopes_h[k])
+            return unit.railed(self.over(lambda d, q: unit.unclipped(q) + d, below, self.q[k]), step)
         unit = self.system.amplifiers_u[k]
+        if self.held:
+            return self.moved(k, dq + gap) - self.latched(unit, dq, self.slopes_u[k], self.q[k])
         return self.moved(k, dq + gap) - self.over(lambda d, q: unit.displaced(q, d), dq, self.q[k])
 
     def over(

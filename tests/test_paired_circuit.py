@@ -76,10 +76,11 @@ def test_ep_adapts_to_static_errors_of_a_shared_array(fields: dict[str, Any]) ->
     assert transfer < 1e-5 if not fields else transfer > 1e-3
 
 
-def test_saturation_is_learnt_around() -> None:
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_saturation_is_learnt_around(activation: str) -> None:
     """Else a unit at the rail is taken for one that answers."""
     x, y = examples()
-    mapped = map_pcn(dense(3), device=DeviceModel(amplifier_saturation=0.5))
+    mapped = map_pcn(dense(3, activation), device=DeviceModel(amplifier_saturation=0.5))
     free = relax(mapped.system, x).require()
     assert float(mapped.system.amplifiers_h[0].response(free.state[0]).abs().max()) == 0.5
     gradient = mapped.gradient(x, y, CrossEntropy(), beta=1e-5)
