@@ -6,7 +6,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .agreement import Agreement
     from .gradients import GradientReport, GradientRow, gradient_report
+    from .noise_theory import BetaChoice, best_beta
     from .oracles import (
         Gradients,
         OracleError,
@@ -16,31 +18,51 @@ if TYPE_CHECKING:
         implicit_gradient,
     )
     from .system_checks import check_system
+    from .tolerance_sweep import SweepInterrupted, open_tolerance, tolerance
+    from .tolerance_table import LayerTolerance, TolerancePoint, ToleranceTable
 
 _HOME = {
+    "Agreement": "agreement",
+    "BetaChoice": "noise_theory",
     "GradientReport": "gradients",
     "GradientRow": "gradients",
     "Gradients": "oracles",
+    "LayerTolerance": "tolerance_table",
     "OracleError": "oracles",
+    "SweepInterrupted": "tolerance_sweep",
+    "TolerancePoint": "tolerance_table",
+    "ToleranceTable": "tolerance_table",
     "backprop_gradient": "oracles",
+    "best_beta": "noise_theory",
     "bptt_gradient": "oracles",
     "check_system": "system_checks",
     "finite_difference_gradient": "oracles",
     "gradient_report": "gradients",
     "implicit_gradient": "oracles",
+    "open_tolerance": "tolerance_sweep",
+    "tolerance": "tolerance_sweep",
 }
 
 __all__ = [
+    "Agreement",
+    "BetaChoice",
     "GradientReport",
     "GradientRow",
     "Gradients",
+    "LayerTolerance",
     "OracleError",
+    "SweepInterrupted",
+    "TolerancePoint",
+    "ToleranceTable",
     "backprop_gradient",
+    "best_beta",
     "bptt_gradient",
     "check_system",
     "finite_difference_gradient",
     "gradient_report",
     "implicit_gradient",
+    "open_tolerance",
+    "tolerance",
 ]
 
 

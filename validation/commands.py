@@ -1,4 +1,4 @@
-"""Commands of validation: gradients, bench."""
+"""Commands of validation: gradients, tolerance, bench."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from physics_ep.command_options import Device, Dtype, JsonFile, Quiet, Report, Seed, Verbose
+from physics_ep.commands import InterruptedCommandError
 from physics_ep.errors import InputError, argument_error, unknown_name
 
 BENCHMARKS = {
@@ -32,6 +33,9 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this package."""
     app.command(epilog="Example: physics-ep gradients hopfield --scheme centered --beta 1e-3 --dtype float64")(
         gradients
+    )
+    app.command(epilog="Example: physics-ep tolerance pcn --sweep levels=4,16,64 --sweep read_noise=0,1e-3,1e-2")(
+        tolerance
     )
     app.command(epilog="Example: physics-ep bench hopfield --json bench.json")(bench)
 
@@ -86,6 +90,7 @@ def gradients(
     from physics_ep.cost import COSTS
     from physics_ep.placement import resolve_device, resolve_dtype, threads, work_in
 
+    from .examples import examples
     from .gradients import gradient_report
 
     if cost not in COSTS:
@@ -96,7 +101,7 @@ def gradients(
     work_in(built, dtype)
     count = sum(p.numel() for p in built.parameters())
     batch = batch or (16 if count < LARGE else 2)
-    x, y = _examples(built, COSTS[cost](), batch, number, images)
+    x, y = examples(built, COSTS[cost](), batch, number, images)
     options: dict[str, Any] = {} if gates is None else {"gates": gates}
     # Small products lose more to a second thread on a busy machine than they gain.
     small, floors = count < SMALL, count < LARGE
@@ -171,6 +176,131 @@ def gradients(
         raise DisagreementError(f"worst cosine {found.worst_cosine:.6f} is below --min-cosine {min_cosine:g}")
 
 
+def tolerance(
+    network: Annotated[
+        str, typer.Argument(metavar="NETWORK", help="Registered name (pcn, vgg10, ...) or TOML file.")
+    ],
+    sweep: Annotated[
+        list[str],
+        typer.Option(
+            metavar="FIELD=V,V,...", help="Device field and its values; may be repeated, one varies at a time."
+        ),
+    ],
+    substrate: Annotated[str, typer.Option(help="hopfield.")] = "hopfield",
+    beta: Annotated[str, typer.Option(help="Nudging strengths, separated by commas, or auto.")] = "auto",
+    repeats: Annotated[int, typer.Option(help="Instances of the device at each point.")] = 10,
+    preset: Annotated[
+        str | None, typer.Option(help="Device that is varied; default ideal.", show_default=False)
+    ] = None,
+    device_model: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="The same from a file.", show_default=False)
+    ] = None,
+    cost: Annotated[str, typer.Option(help="squared_error or cross_entropy.")] = "squared_error",
+    scheme: Annotated[str, typer.Option(help="positive, negative, random or centered.")] = "centered",
+    gates: Annotated[str, typer.Option(help="frozen or free.")] = "frozen",
+    images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Labelled photographs to take.", show_default=False)
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Rows and columns of an image; default the network's.", show_default=False)
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Examples; default 16, or 2 for large networks.", show_default=False)
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(metavar="RUN.h5", help="Weights of a training.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="SWEEP.h5", help="Keep points as they come.", show_default=False)
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with --out; nothing is measured twice.")] = False,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Dask scheduler that spreads the points.", show_default=False),
+    ] = None,
+    json: JsonFile = None,
+    seed: Seed = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Measure the gradient's quality over device imperfections, a row a point.
+
+    transfer: against backprop of the ideal network; adaptation: of the network that the devices make of it.
+    """
+    report = Report(json, quiet)
+    for name, count in (("batch", batch), ("size", size), ("repeats", repeats)):
+        if count is not None and count < 1:
+            raise argument_error(name, "be at least 1", count)
+    import torch
+
+    from hardware_models.devices import chosen_device
+    from physics_ep.config import load_subject
+    from physics_ep.cost import COSTS
+    from physics_ep.placement import resolve_device, resolve_dtype, threads, work_in
+    from physics_ep.predictive_coding import PredictiveCodingNetwork
+    from physics_ep.registry import build_system
+    from physics_ep.store import load_weights, open_run
+
+    from .examples import examples
+    from .sweep_plan import parse_betas, parse_sweeps
+    from .tolerance_sweep import SweepInterrupted
+    from .tolerance_sweep import tolerance as measure
+
+    if cost not in COSTS:
+        raise unknown_name("cost", cost, COSTS)
+    sweeps, betas = parse_sweeps(sweep), parse_betas(beta)
+    base = chosen_device(preset, device_model)
+    number = 0 if seed is None else seed
+    section = load_subject(network).system
+    options = {**section.options, "seed": number, **({} if size is None else {"input_shape": [3, size, size]})}
+    where, width = resolve_device(device), resolve_dtype(dtype)
+    net = build_system(section.name, **options)
+    if not isinstance(net, PredictiveCodingNetwork):
+        raise argument_error("NETWORK", "be a predictive coding network, such as pcn or vgg10", repr(network))
+    if checkpoint is not None:
+        load_weights(net, open_run(checkpoint))
+    net = net.to(where, width)
+    work_in(net, dtype)
+    parameters = sum(p.numel() for p in net.parameters())
+    x, y = examples(net, COSTS[cost](), batch or (16 if parameters < LARGE else 2), number, images)
+    try:
+        with threads(1 if parameters < SMALL else torch.get_num_threads()):
+            table = measure(
+                net,
+                x,
+                y,
+                COSTS[cost](),
+                substrate=substrate,
+                device=base,
+                sweeps=sweeps,
+                betas=betas,
+                repeats=repeats,
+                seed=number,
+                scheme=scheme,
+                gates=gates,
+                out=out,
+                resume=resume,
+                progress=report.progress(),
+                scheduler=scheduler,
+                network={"name": section.name, "options": options},
+            )
+    except SweepInterrupted as stop:
+        raise InterruptedCommandError(str(stop)) from stop
+    report.figures(table.figures())
+    title = f"{network} on {substrate}: EP ({scheme}) against backprop, {repeats} instances, batch {len(x)}"
+    report.table(title, *_tolerance_rows(table.points, verbose))
+    lost = sum(point.unconverged for point in table.points)
+    if lost:
+        tried = sum(point.repeats for point in table.points)
+        report.say(f"{lost} of {tried} repeats found no equilibrium and are in no mean.")
+    report.say(
+        "Means over the instances, 1-cos with the half width of its 95 % interval; a point's layer is its worst."
+        + (f"\n{table.path}" if table.path else "")
+    )
+
+
 def bench(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Benchmark; default all.")] = None,
     list_benchmarks: Annotated[bool, typer.Option("--list", help="List the benchmarks and stop.")] = False,
@@ -213,6 +343,45 @@ def bench(
     report.figures(results[name] if name else results)
 
 
+def _tolerance_rows(points: Any, verbose: bool) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows: a row a point, or a layer, with a line for each target."""
+    columns = ["device", "beta", "against", "1-cos", "layer", "error", "bias", "variance", "resid", "n", "s"]
+    targets = ("transfer", "adaptation")
+    rows = []
+    for point in points:
+        chosen = [(layer, layer) for layer in point.layers] if verbose else [map(point.worst_layer, targets)]
+        for layers in map(tuple, chosen):
+            found = [getattr(layer, target) for layer, target in zip(layers, targets, strict=True)]
+            widths = [f"±{each.cosine_half_width:.0e}" if each.count > 1 else "" for each in found]
+            cells = [
+                ["transfer", "adapt."],
+                [_exponential(1 - each.cosine) + width for each, width in zip(found, widths, strict=True)],
+                [
+                    layer.name.removeprefix("layers.") if verbose or each.count else ""
+                    for layer, each in zip(layers, found, strict=True)
+                ],
+                *(
+                    [_exponential(getattr(each, name)) for each in found]
+                    for name in ("relative_error", "bias", "variance")
+                ),
+            ]
+            rows.append(
+                [
+                    point.field if point.field in ("ideal", "base") else f"{point.field}\n  {point.value}",
+                    f"{point.strength:.3g}" if point.strength > 0 else str(point.beta),
+                    *map("\n".join, cells),
+                    _exponential(point.residual, 0),
+                    f"{point.repeats - point.unconverged}/{point.repeats}",
+                    f"{point.seconds:.2g}",
+                ]
+            )
+    return columns, rows
+
+
+def _exponential(value: float, digits: int = 1) -> str:
+    return "" if math.isnan(value) else f"{value:.{digits}e}"
+
+
 def _beta(text: str) -> float | str:
     if text == "auto":
         return text
@@ -223,43 +392,6 @@ def _beta(text: str) -> float | str:
     if not 0 < value < math.inf:
         raise argument_error("beta", "be a positive number or 'auto' (the scheme carries the sign)", repr(text))
     return value
-
-
-def _examples(system: Any, cost: Any, batch: int, seed: int, images: Path | None) -> tuple[Any, Any]:
-    """Photographs of a folder; else real digits where they fit the system, else random inputs and targets."""
-    import torch
-
-    if images is not None:
-        from physics_ep.sources import photographs
-
-        shape = tuple(getattr(system, "shapes", ((),))[0])
-        if len(shape) != 3 or shape[0] != 3 or shape[1] != shape[2]:
-            raise argument_error(
-                "images", "be left out for a system that does not take square colour images", images
-            )
-        x, labels = photographs(images, shape[1], batch, seed)
-        n_out = system.sizes[-1]
-        return x.to(system.device, system.dtype), cost.encode(
-            (labels % n_out).to(system.device), n_out, system.dtype
-        )
-
-    from physics_ep.datasets import digits
-
-    generator = torch.Generator().manual_seed(seed)
-    data = digits()
-    n_in = system.sizes[0] if hasattr(system, "sizes") else None
-    flat = data.train_x.flatten(1)
-    if n_in in (flat.shape[1], None):
-        rows = torch.randperm(len(flat), generator=generator)[:batch]
-        x, labels = flat[rows], data.train_y[rows]
-    else:
-        x = torch.rand(batch, n_in, generator=generator)
-        labels = torch.randint(0, system.sizes[-1], (batch,), generator=generator)
-    if hasattr(system, "shapes"):
-        x = x.unflatten(1, system.shapes[0])
-    x = x.to(system.device, system.dtype)
-    n_out = system.outputs(system.initial_state(x)).shape[1]
-    return x, cost.encode((labels % n_out).to(system.device), n_out, system.dtype)
 
 
 def _cell(value: Any) -> str:

@@ -1,0 +1,600 @@
+"""Tolerance sweeps: if these fail, a substrate's tolerances are wrong, or hours of a sweep are lost."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+import weakref
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from hardware_models.devices import DeviceModel
+from physics_ep import SquaredError, cli
+from physics_ep.equilibrium import Equilibrium, NotConverged, Status
+from physics_ep.errors import InputError
+from physics_ep.predictive_coding import PredictiveCodingNetwork
+from physics_ep.registry import build_system
+from physics_ep.store import Run, write_run
+from physics_ep.trajectories import parts_folder
+from validation import open_tolerance, tolerance
+from validation.agreement import CHUNK, Tally, interval
+from validation.oracles import backprop_gradient
+from validation.sweep_points import Experiment, draws
+from validation.sweep_store import checksum
+from validation.tolerance_sweep import SweepInterrupted
+from validation.tolerance_table import ToleranceTable
+
+from .pcn import dense, examples
+
+SWEEPS = {"levels": [4, 64], "programming_noise": [0.05], "read_noise": [0.0, 1e-3]}
+
+
+def small() -> tuple[PredictiveCodingNetwork, torch.Tensor, torch.Tensor, SquaredError]:
+    """A smooth network, its batch, the cost."""
+    return dense(3, width=8, n_in=6), *examples((6,), 4, SquaredError()), SquaredError()
+
+
+def timeless(table: ToleranceTable) -> str:
+    """All figures but the seconds, to the bit."""
+
+    def strip(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: strip(v) for k, v in value.items() if k != "seconds"}
+        return [strip(v) for v in value] if isinstance(value, list) else value
+
+    return json.dumps(strip(table.figures()))
+
+
+# -- statistics ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bias", [0.0, 1e-6, 3.0])
+def test_running_sums_against_all_at_once(bias: float) -> None:
+    """Else bias and variance are not what they are called; targets move with the repeat."""
+    generator = np.random.default_rng(0)
+    targets = generator.normal(size=(7, 3, 5))
+    shift = bias * generator.normal(size=(3, 5))
+    estimates = targets + shift + 1e-3 * generator.normal(size=targets.shape)
+    tally = Tally()
+    for g, t in zip(estimates, targets, strict=True):
+        cosine, error = tally.add(torch.tensor(g), torch.tensor(t))
+        assert cosine == pytest.approx((g * t).sum() / np.linalg.norm(g) / np.linalg.norm(t), rel=1e-12)
+        assert error == pytest.approx(np.linalg.norm(g - t) / np.linalg.norm(t), rel=1e-12)
+    e = (estimates - targets).reshape(7, -1)
+    size = np.square(targets).sum((1, 2)).mean()
+    variance = e.var(0, ddof=1).sum()
+    assert tally.variance == pytest.approx(variance / size, rel=1e-12)
+    square = max(np.square(e.mean(0)).sum() - variance / 7, 0.0)
+    assert tally.bias == pytest.approx(math.sqrt(square / size), rel=1e-9, abs=1e-15)
+
+
+def test_bias_is_corrected_for_the_number_of_repeats() -> None:
+    """Else a few noisy repeats of an unbiased estimate look biased: its square would be variance / 3 too large."""
+    generator = torch.Generator().manual_seed(0)
+    target, shift = torch.ones(5000, dtype=torch.float64), 0.1
+    squares = []
+    for _ in range(100):
+        tally = Tally()
+        for _ in range(3):
+            tally.add(target + shift + 0.5 * torch.randn(5000, generator=generator, dtype=torch.float64), target)
+        squares.append(tally.bias**2)
+    assert np.mean(squares) == pytest.approx(shift**2, abs=4 * np.std(squares) / math.sqrt(100))
+    assert np.mean(squares) < 0.3 * 0.25 / 3
+
+
+def test_chunks_zeros_and_float32() -> None:
+    """Else large tensors are judged by their first part, or an all-zero gradient as infinitely wrong."""
+    tally = Tally()
+    target = torch.ones(CHUNK + 3)
+    estimate = target.clone()
+    estimate[-1] = 5.0
+    assert tally.add(estimate, target)[1] == pytest.approx(4 / math.sqrt(CHUNK + 3))
+    assert Tally().add(torch.zeros(3), torch.zeros(3)) == (1.0, 0.0)
+    assert Tally().add(torch.ones(3), torch.zeros(3)) == (0.0, math.inf)
+    assert math.isnan(Tally().bias)
+    still = Tally()
+    for _ in range(4):
+        still.add(torch.full((9,), 1 + 2.0**-12), torch.ones(9))
+    assert still.bias == pytest.approx(2.0**-12, rel=1e-12)
+    assert still.variance == 0
+
+
+def test_student_interval() -> None:
+    """Else the intervals are too narrow for few repeats."""
+    values = np.array([0.9, 0.95, 0.97, 0.99])
+    low, high = interval(np.append(values, np.nan))
+    wanted = stats.t.interval(0.95, 3, loc=values.mean(), scale=stats.sem(values))
+    assert (low, high) == pytest.approx(wanted, rel=1e-9)
+    assert all(map(math.isnan, interval(values[:1])))
+
+
+# -- a substrate of which all is known ----------------------------------------------------------------------------
+
+
+class Known:
+    """Its network is the ideal one with weights scaled by a factor of the instance's; its estimate is that
+    network's gradient, times 1 + `error`, and noise. Instances in `lost` find no equilibrium."""
+
+    seeds: list[int]
+
+    def __init__(self, error: float = 0.0, lost: tuple[int, ...] = ()) -> None:
+        self.error, self.lost, self.seeds = error, lost, []
+        self.alive: list[weakref.ref[torch.Tensor]] = []
+
+    def __call__(self, net: Any, *, device: DeviceModel, seed: int, **_: Any) -> Any:
+        self.seeds.append(seed)
+        number = list(dict.fromkeys(self.seeds)).index(seed)
+        perturbed = copy.deepcopy(net)
+        with torch.no_grad():
+            for p in perturbed.parameters():
+                p.mul_(1 + device.programming_noise * (number + 1))
+
+        def estimate(
+            x: torch.Tensor, y: torch.Tensor, cost: Any, *, beta: Any, reads: torch.Generator, **_: Any
+        ) -> tuple[dict[str, torch.Tensor], Any]:
+            if number in self.lost and not device.ideal:
+                far = torch.full((len(x),), math.inf)
+                found = Equilibrium(far, 1e-6, 9, Status.BUDGET, lambda: (x,))
+                raise NotConverged(found, "The free phase")
+            # Of earlier repeats nothing may be left but the running sums.
+            assert not any(ref() is not None for ref in self.alive)
+            made = dict(backprop_gradient(perturbed, x, y, cost))
+            for g in made.values():
+                g.mul_(1 + self.error)
+                g.add_(device.read_noise * torch.randn(g.shape, generator=reads))
+            self.alive = [weakref.ref(g) for g in made.values()]
+            phase = SimpleNamespace(residual=torch.tensor([1e-9, 2e-9]), iterations=3)
+            return made, SimpleNamespace(beta=0.1 if beta == "auto" else beta, equilibria=(phase, phase, phase))
+
+        return SimpleNamespace(perturbed=perturbed, estimate=estimate)
+
+
+def test_transfer_and_adaptation_are_never_mixed() -> None:
+    """Else errors that learning makes good are taken for errors of the gradient, or the other way round."""
+    net, x, y, cost = small()
+    table = tolerance(
+        net, x, y, cost, sweeps={"programming_noise": [0.2]}, repeats=3, mapper=Known(error=0.5), betas=[0.1]
+    )
+    ideal = backprop_gradient(net, x, y, cost)
+    (point,) = table.of("programming_noise")
+    for k, layer in enumerate(point.layers):
+        exact = ideal[layer.name]
+        assert layer.adaptation.cosine == pytest.approx(1, abs=1e-12)
+        assert layer.adaptation.relative_error == pytest.approx(0.5)
+        # The target moves with the instance, and so does the error: its spread over instances is variance.
+        owns, devices = [], []
+        for number in range(3):
+            twin = copy.deepcopy(net)
+            with torch.no_grad():
+                for p in twin.parameters():
+                    p.mul_(1 + 0.2 * (number + 1))
+            owns.append(backprop_gradient(twin, x, y, cost)[layer.name])
+            devices.append(1.5 * owns[-1])
+        e = torch.stack([0.5 * g for g in owns]).flatten(1)
+        size = float(torch.stack(owns).square().flatten(1).sum(1).mean())
+        variance = float(e.var(0).sum())
+        assert layer.adaptation.variance == pytest.approx(variance / size)
+        corrected = float(e.mean(0).square().sum()) - variance / 3
+        assert layer.adaptation.bias == pytest.approx(math.sqrt(max(corrected, 0) / size))
+        cosines = [float((g * exact).sum() / g.norm() / exact.norm()) for g in devices]
+        assert layer.transfer.cosines == pytest.approx(cosines)
+        assert layer.transfer.cosine == pytest.approx(np.mean(cosines))
+        assert layer.transfer.worst_cosine == pytest.approx(min(cosines))
+        low, high = layer.transfer.cosine_interval
+        assert -1 <= low <= layer.transfer.cosine <= high <= 1
+        errors = [float((g - exact).norm() / exact.norm()) for g in devices]
+        assert layer.transfer.relative_error == pytest.approx(np.mean(errors))
+        assert layer.transfer.worst_relative_error == pytest.approx(max(errors))
+        assert point.layers[k].name == list(ideal)[k]
+    assert (point.residual, point.sweeps, point.repeats) == (pytest.approx(2e-9), 3, 3)
+    assert point.strength == pytest.approx(0.1)
+    assert table.worst("programming_noise") is point
+
+
+def test_comparisons_are_paired_and_gradients_are_not_kept() -> None:
+    """Else differences between values are differences between draws; and memory grows with the repeats."""
+    net, x, y, cost = small()
+    known = Known()
+    table = tolerance(net, x, y, cost, sweeps={"read_noise": [1e-3, 2e-3]}, repeats=4, mapper=known, seed=5)
+    assert known.seeds[1:5] == known.seeds[5:9]  # after the ideal point, which is one repeat
+    assert len(set(known.seeds)) == 4
+    first, second = table.of("read_noise")
+    for a, b in zip(first.layers, second.layers, strict=True):
+        assert 2 * a.transfer.relative_errors == pytest.approx(b.transfer.relative_errors, rel=1e-9)
+        assert len(set(a.transfer.relative_errors)) == 4
+    other = Known()
+    tolerance(net, x, y, cost, sweeps={"read_noise": [1e-3]}, repeats=4, mapper=other, seed=6)
+    assert not set(known.seeds) & set(other.seeds)
+
+
+def test_repeats_without_equilibrium_are_counted() -> None:
+    """Else a state that is no equilibrium enters a mean, or a device that fails vanishes from the table."""
+    net, x, y, cost = small()
+    given = {"sweeps": {"read_noise": [1e-3]}, "repeats": 4}
+    whole = tolerance(net, x, y, cost, mapper=Known(), **given).of("read_noise")[0]
+    some = tolerance(net, x, y, cost, mapper=Known(lost=(1, 2)), **given).of("read_noise")[0]
+    assert (some.repeats, some.unconverged) == (4, 2)
+    kept = whole.layers[0].transfer.cosines[[0, 3]]
+    assert some.layers[0].transfer.cosine == kept.mean()
+    assert some.layers[0].transfer.count == 2
+    table = tolerance(net, x, y, cost, mapper=Known(lost=(0, 1, 2, 3)), **given)
+    (none,) = table.of("read_noise")
+    assert none.unconverged == 4
+    assert math.isnan(none.residual)
+    assert math.isnan(none.worst_layer().transfer.worst_cosine)
+    assert table.worst("read_noise") is none
+    assert table.figures()["unconverged"] == 4
+
+
+# -- the substrate ------------------------------------------------------------------------------------------------
+
+
+def test_what_the_physics_says() -> None:
+    """Else the table is not that of the mapped network: ideal devices must agree with backprop, static errors of a
+    shared array must spoil the transfer only, and read noise both; the closer a network is to ideal the better."""
+    net, x, y, cost = small()
+    table = tolerance(net, x, y, cost, sweeps=SWEEPS, repeats=3, betas=[0.01])
+    (ideal,) = table.of("ideal")
+    assert ideal.repeats == 1
+    assert ideal.worst_layer("transfer").transfer.cosine > 1 - 1e-6
+    (shared,) = table.of("programming_noise")
+    assert shared.worst_layer("adaptation").adaptation.cosine > 1 - 1e-5
+    assert shared.worst_layer("transfer").transfer.cosine < 1 - 1e-4
+    coarse, fine = (point.worst_layer().transfer.cosine for point in table.of("levels"))
+    assert coarse < fine < 1 - 1e-7
+    quiet, noisy = table.of("read_noise")
+    assert quiet.layers[0].transfer.relative_errors[0] == ideal.layers[0].transfer.relative_errors[0]
+    for target in ("transfer", "adaptation"):
+        assert getattr(noisy.worst_layer(target), target).variance > 1e-3
+    assert all(point.unconverged == 0 and point.residual < 1e-9 and point.seconds > 0 for point in table.points)
+    assert len(table.rows) == len(table.points) == 6
+    assert table.rows[0]["transfer"]["layer"].startswith("layers.")
+
+
+def test_one_repeat_where_nothing_is_drawn() -> None:
+    """Else equal repeats take their time, or random ones are judged by one."""
+    assert not draws(DeviceModel(levels=4, adc_bits=8, drift_exponent=0.1, drift_time=1e3))
+    for name in ("stuck_on", "read_noise", "copy_mismatch_u", "amplifier_offset"):
+        assert draws(DeviceModel(levels=4, **{name: 0.1}))
+    assert draws(DeviceModel(drift_spread=0.01, drift_time=1e3))
+    net, x, y, cost = small()
+    table = tolerance(
+        net, x, y, cost, device=DeviceModel(levels=16), sweeps={"dac_bits": [8], "stuck_off": [0.01]}, repeats=2
+    )
+    assert [(p.field, p.repeats) for p in table.points] == [
+        ("ideal", 1),
+        ("base", 1),
+        ("dac_bits", 1),
+        ("stuck_off", 2),
+    ]
+    signs = tolerance(net, x, y, cost, sweeps={"levels": [4]}, scheme="random", betas=[1e-3], repeats=2)
+    assert {p.repeats for p in signs.points} == {2}
+    cosines = signs.of("ideal")[0].layers[0].transfer.cosines
+    assert cosines[0] != cosines[1]
+
+
+# -- files --------------------------------------------------------------------------------------------------------
+
+RUNNER = """
+import sys, time
+import torch
+torch.set_num_threads(1)
+from validation import tolerance
+from validation.sweep_points import Experiment
+from tests.test_tolerance import SWEEPS, small
+measure = Experiment.measure
+def logged(self, device, beta):
+    with open(sys.argv[2], "a") as log:
+        print(f"{device.levels} {device.programming_noise} {device.read_noise} {beta}", file=log, flush=True)
+    time.sleep(0.03)
+    return measure(self, device, beta)
+Experiment.measure = logged
+tolerance(*small(), sweeps=SWEEPS, repeats=2, betas=[0.01, 0.02], out=sys.argv[1], resume=True)
+"""
+
+
+def test_kills_lose_no_point_and_repeat_none(tmp_path: Path) -> None:
+    """kill -9 at several moments: the resumed sweep is the uninterrupted one, to the bit, and measures nothing
+    twice that was kept."""
+    out, log = tmp_path / "sweep.h5", tmp_path / "log"
+    root, folder = Path(__file__).parent.parent, parts_folder(out)
+    straight = tolerance(*small(), sweeps=SWEEPS, repeats=2, betas=[0.01, 0.02], out=tmp_path / "straight.h5")
+    total, lines = len(straight.points), []
+    for least, delay in ((1, 0.0), (4, 0.02), (8, 0.035)):
+        kept = len(list(folder.glob("*.h5")))
+        log.write_text("")
+        command = [sys.executable, "-c", RUNNER, str(out), str(log)]
+        with subprocess.Popen(command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}) as child:
+            until = time.monotonic() + 60
+            while len(list(folder.glob("*.h5"))) < least:
+                assert child.poll() is None
+                assert time.monotonic() < until
+                time.sleep(0.002)
+            time.sleep(delay)
+            child.send_signal(signal.SIGKILL)
+        lines.append((kept, log.read_text().splitlines(), len(list(folder.glob("*.h5")))))
+        assert not out.exists()
+        partial = open_tolerance(out)
+        assert not partial.complete
+        assert len(partial.points) == lines[-1][2] < total == partial.planned
+    # Begun were exactly those that were missing, and at most one of them was not kept.
+    for before, begun, after in lines:
+        assert len(begun) == len(set(begun))
+        assert after - before <= len(begun) <= after - before + 1
+    done = len(list(folder.glob("*.h5")))
+    calls = 0
+    measure = Experiment.measure
+
+    def counted(self: Experiment, device: Any, beta: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return measure(self, device, beta)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Experiment, "measure", counted)
+        resumed = tolerance(*small(), sweeps=SWEEPS, repeats=2, betas=[0.01, 0.02], out=out, resume=True)
+        assert calls == total - done
+        assert not folder.exists()
+        # Complete, it is read and not measured.
+        again = tolerance(*small(), sweeps=SWEEPS, repeats=2, betas=[0.01, 0.02], out=out, resume=True)
+        assert calls == total - done
+    assert timeless(resumed) == timeless(straight) == timeless(again) == timeless(open_tolerance(out))
+    assert resumed.points[-1].seconds == open_tolerance(out).points[-1].seconds
+
+
+def test_sweep_files_explain_themselves(tmp_path: Path) -> None:
+    """Else nobody knows next year what was swept, or in which units."""
+    out = tmp_path / "sweep.h5"
+    table = tolerance(*small(), sweeps={"read_noise": [1e-3]}, repeats=2, out=out)
+    with h5py.File(out) as file:
+        for held in file["metrics"].values():
+            assert held.attrs["units"]
+            assert held.attrs["description"]
+        assert file["metrics/seconds"].attrs["units"] == "s"
+        assert file["metrics/transfer_cosine"].shape == (2, 6, 2)
+        own = json.loads(file.attrs["config"])["tolerance"]
+        assert json.loads(file.attrs["versions"])["torch"]
+        assert file.attrs["seed"] == 0
+    assert own["base"] == json.loads(DeviceModel().to_json())
+    assert own["sweeps"] == {"read_noise": [1e-3]}
+    assert len(own["weights"]) == len(own["examples"]) == 64
+    assert open_tolerance(out).config == table.config
+    (tmp_path / "text.h5").write_text("no")
+    with pytest.raises(InputError, match="damaged or truncated"):
+        open_tolerance(tmp_path / "text.h5")
+    with pytest.raises(InputError, match="which is no file"):
+        open_tolerance(tmp_path / "none.h5")
+
+
+def test_another_sweep_is_not_resumed(tmp_path: Path) -> None:
+    """Else points of two networks or devices end up in one table."""
+    out = tmp_path / "sweep.h5"
+    net, x, y, cost = small()
+    given: dict[str, Any] = {"sweeps": {"levels": [4]}, "repeats": 2, "out": out}
+    tolerance(net, x, y, cost, **given)
+    with pytest.raises(InputError, match="out must be a new file"):
+        tolerance(net, x, y, cost, **given)
+    other = dense(3, width=8, n_in=6, seed=1)
+    for must, network, changes in (
+        ("weights must be '", other, {}),
+        (r"sweeps.levels must be \[4\], as in .*, but was \[8\]", net, {"sweeps": {"levels": [8]}}),
+        ("repeats must be 2, .* but was 3", net, {"repeats": 3}),
+        ("seed must be 0, .* but was 1", net, {"seed": 1}),
+        ("base.g_min must be 1e-06, .* but was 1e-05", net, {"device": DeviceModel(g_min=1e-5)}),
+        ("options.solver must be None, .* but was", net, {"solver": "sweep"}),
+    ):
+        with pytest.raises(InputError, match=must):
+            tolerance(network, x, y, cost, **{**given, **changes}, resume=True)
+    # The same from the parts of one that is not complete.
+    with pytest.raises(SweepInterrupted):
+        tolerance(net, x, y, cost, **{**given, "out": tmp_path / "b.h5"}, progress=Stop(1))
+    with pytest.raises(InputError, match="out must be a new file"):
+        tolerance(net, x, y, cost, **{**given, "out": tmp_path / "b.h5"})
+    with pytest.raises(InputError, match="seed must be 0"):
+        tolerance(net, x, y, cost, **{**given, "out": tmp_path / "b.h5"}, seed=1, resume=True)
+    assert tolerance(net, x, y, cost, **{**given, "out": tmp_path / "b.h5"}, resume=True).complete
+
+
+class Stop:
+    """Progress that is stopped by Ctrl-C after so many points."""
+
+    def __init__(self, points: int) -> None:
+        self.left = points
+
+    @contextmanager
+    def task(self, description: str, total: int) -> Any:
+        def advance(n: int = 1, **info: Any) -> None:
+            self.left -= bool(info)
+            if self.left < 0 or (info and self.left == 0):
+                raise KeyboardInterrupt
+
+        yield advance
+
+
+# -- the command --------------------------------------------------------------------------------------------------
+
+
+def run(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    """Exit status, standard output and standard error of the command."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["tolerance", *arguments])
+    printed = capsys.readouterr()
+    return int(caught.value.code or 0), printed.out, printed.err
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> str:
+    """TOML file of a tiny network."""
+    path = tmp_path / "net.toml"
+    path.write_text('[system]\nname = "pcn"\nsizes = [6, 8, 4]\nactivation = "tanh"\n')
+    return str(path)
+
+
+def test_command(network: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Else the promised command does not do what its help says, or its table and its figures differ."""
+    figures, device = tmp_path / "figures.json", tmp_path / "device.json"
+    DeviceModel(levels=16).to_json(device)
+    status, printed, _ = run(
+        *(network, "--sweep", "levels=4,none", "--sweep", "programming_noise=0.1", "--beta", "0.01,auto"),
+        *("--repeats", "2", "--dtype", "float64", "--batch", "3", "--json", str(figures), "--out"),
+        *(str(tmp_path / "sweep.h5"), "--device-model", str(device), "--cost", "cross_entropy"),
+        capsys=capsys,
+    )
+    assert status == 0
+    found = json.loads(figures.read_text())
+    fields = ["ideal"] * 2 + ["base"] * 2 + ["levels"] * 4 + ["programming_noise"] * 2
+    assert [point["field"] for point in found["points"]] == fields
+    assert [point["value"] for point in found["points"]][4:8] == [4, 4, None, None]
+    assert found["points"][0]["layers"][0]["transfer"]["cosine"] > 0.999
+    assert found["config"]["tolerance"]["dtype"] == "float64"
+    assert printed.count("programming_noise") == printed.count("\n    0.1 ") == 2
+    assert max(map(len, printed.splitlines())) <= 132
+    assert len(open_tolerance(tmp_path / "sweep.h5").points) == 10
+    run_file = tmp_path / "run.h5"
+    trained = build_system("pcn", sizes=[6, 8, 4], activation="tanh", seed=7)
+    write_run(run_file, Run({"kind": "training", "config": {}}, state_dict=trained.state_dict()))
+    arguments = (network, "--sweep", "levels=4", "--json", str(figures), "--quiet")
+    status, nothing, _ = run(*arguments, "--checkpoint", str(run_file), capsys=capsys)
+    assert (status, nothing) == (0, "")
+    weights = json.loads(figures.read_text())["config"]["tolerance"]["weights"]
+    assert weights == checksum(trained.state_dict()) != found["config"]["tolerance"]["weights"]
+    status, layers, _ = run(network, "--sweep", "levels=4", "--verbose", capsys=capsys)
+    assert layers.count("\n    4 ") == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--sweep", "level=4"], "'level'. Did you mean 'levels'?"),
+        (["--sweep", "levels"], "FIELD=VALUE"),
+        (["--sweep", "levels=4,"], "FIELD=VALUE"),
+        (["--sweep", "levels=four"], "levels must be an integer"),
+        (["--sweep", "levels=1"], "levels must be an integer"),
+        (["--sweep", "read_noise=nan"], "read_noise must be a finite"),
+        (["--sweep", "levels=4", "--sweep", "levels=8"], "named 'levels' twice"),
+        (["--sweep", "levels=4", "--repeats", "0"], "repeats must be at least 1"),
+        (["--sweep", "levels=4", "--preset", "pmc"], "Did you mean 'pcm'?"),
+        (["--sweep", "levels=4", "--beta", "0.1,-1"], "beta must be positive numbers"),
+        (["--sweep", "levels=4", "--beta", "0.01,90"], "beta must be below"),
+        (["--sweep", "levels=4", "--substrate", "hopfeild"], "Did you mean 'hopfield'?"),
+        (["--sweep", "levels=4", "--device-model", "none.json"], "none.json"),
+        (["--sweep", "levels=4", "--seed", "-1"], "seed must be"),
+        (["--sweep", "levels=4", "--dtype", "bfloat16"], "bfloat16"),
+        (["--sweep", "levels=4", "--gates", "half"], "gates must be one of"),
+    ],
+)
+def test_bad_input_ends_in_one_line(
+    arguments: list[str], message: str, network: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else a user reads a traceback, or finds half a file."""
+    out = tmp_path / "sweep.h5"
+    status, _, error = run(network, *arguments, "--out", str(out), capsys=capsys)
+    assert (status, error.count("\n")) == (2, 1)
+    assert message in error
+    assert not out.exists()
+    assert not parts_folder(out).exists()
+
+
+def test_a_network_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    """Else a Hopfield network is swept as if it were mapped."""
+    status, _, error = run("hopfield", "--sweep", "levels=4", capsys=capsys)
+    assert status == 2
+    assert "NETWORK must be a predictive coding network" in error
+
+
+def test_interruption_tells_how_to_go_on(
+    network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else Ctrl-C ends in a traceback, or the user does not know that the points are kept."""
+    out = str(tmp_path / "sweep.h5")
+    arguments = (network, "--sweep", "levels=4,8", "--out", out)
+    measure, calls = Experiment.measure, 0
+
+    def stopped(self: Experiment, device: Any, beta: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        return measure(self, device, beta)
+
+    monkeypatch.setattr(Experiment, "measure", stopped)
+    status, _, error = run(*arguments, capsys=capsys)
+    assert (status, error.count("\n")) == (130, 1)
+    assert f"interrupted after 2 of 3 points; the same command with --out {out} --resume goes on" in error
+    status, _, error = run(*arguments, "--resume", capsys=capsys)
+    assert (status, calls) == (0, 4)
+
+
+# -- a scheduler --------------------------------------------------------------------------------------------------
+
+
+def test_scheduler_without_distributed(
+    network: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else an optional package that is missing ends in a traceback."""
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    status, _, error = run(network, "--sweep", "levels=4", "--scheduler", "tcp://127.0.0.1:1", capsys=capsys)
+    assert (status, error.count("\n")) == (2, 1)
+    assert "pip install 'physics-ep[distributed]'" in error
+
+
+def test_points_on_dask_workers(tmp_path: Path) -> None:
+    """Else workers measure something else than this process does."""
+    distributed = pytest.importorskip("distributed", reason="needs the extra 'distributed'")
+    from validation import sweep_workers
+
+    options = {"sizes": [6, 8, 4], "activation": "tanh", "seed": 3}
+    net = build_system("pcn", **options).double()
+    with torch.no_grad():
+        net.stack[0].weight.mul_(1.1)  # the weights, not the recipe, must reach the workers
+    x, y = examples((6,), 4, SquaredError(), 4)
+    given: dict[str, Any] = {
+        "sweeps": {"levels": [4], "read_noise": [1e-3]},
+        "repeats": 2,
+        "network": {"name": "pcn", "options": options},
+    }
+    here = tolerance(net, x, y, SquaredError(), **given)
+    experiment = Experiment(
+        net,
+        x,
+        y,
+        SquaredError(),
+        substrate="hopfield",
+        scheme=None,
+        gates="frozen",
+        repeats=2,
+        seed=0,
+        thread_count=1,
+    )
+    job = sweep_workers.recipe(experiment, given["network"], DeviceModel().to_json(), "key", None)
+
+    def pieces(value: Any) -> list[Any]:
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+        return [value] if inner is None else [piece for part in inner for piece in pieces(part)]
+
+    assert all(isinstance(v, str | int | np.ndarray | None) for v in pieces(job))
+    quiet = {"dashboard_address": ":0", "silence_logs": 50}
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=True, **quiet) as cluster:
+        out = tmp_path / "sweep.h5"
+        there = tolerance(
+            net, x, y, SquaredError(), **given, scheduler=cluster.scheduler_address, out=out, resume=True
+        )
+        with pytest.raises(InputError, match="network must be given with scheduler"):
+            tolerance(net, x, y, SquaredError(), scheduler=cluster.scheduler_address)
+        with pytest.raises(InputError, match="beta must be below"):
+            tolerance(net, x, y, SquaredError(), **given, scheduler=cluster.scheduler_address, betas=[90.0])
+    assert timeless(there) == timeless(here) == timeless(open_tolerance(out))

@@ -1,0 +1,62 @@
+"""Examples to compare gradients on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from physics_ep.cost import Cost
+from physics_ep.datasets import digits
+from physics_ep.errors import argument_error
+from physics_ep.sources import photographs
+
+
+def examples(
+    system: Any, cost: Cost, batch: int, seed: int, images: Path | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Photographs of a folder; else real digits where they fit the system, else random inputs and targets.
+
+    Parameters
+    ----------
+    system : EnergySystem
+    cost : Cost
+        Which encodes the targets.
+    batch : int
+    seed : int
+    images : path or None
+        Folder of labelled photographs, for systems that take square colour images.
+
+    Returns
+    -------
+    Tensor (batch, ...), Tensor
+        Inputs and targets on the system's device, in its dtype.
+    """
+    if images is not None:
+        shape = tuple(getattr(system, "shapes", ((),))[0])
+        if len(shape) != 3 or shape[0] != 3 or shape[1] != shape[2]:
+            raise argument_error(
+                "images", "be left out for a system that does not take square colour images", images
+            )
+        x, labels = photographs(images, shape[1], batch, seed)
+        n_out = system.sizes[-1]
+        return x.to(system.device, system.dtype), cost.encode(
+            (labels % n_out).to(system.device), n_out, system.dtype
+        )
+
+    generator = torch.Generator().manual_seed(seed)
+    data = digits()
+    n_in = system.sizes[0] if hasattr(system, "sizes") else None
+    flat = data.train_x.flatten(1)
+    if n_in in (flat.shape[1], None):
+        rows = torch.randperm(len(flat), generator=generator)[:batch]
+        x, labels = flat[rows], data.train_y[rows]
+    else:
+        x = torch.rand(batch, n_in, generator=generator)
+        labels = torch.randint(0, system.sizes[-1], (batch,), generator=generator)
+    if hasattr(system, "shapes"):
+        x = x.unflatten(1, system.shapes[0])
+    x = x.to(system.device, system.dtype)
+    n_out = system.outputs(system.initial_state(x)).shape[1]
+    return x, cost.encode((labels % n_out).to(system.device), n_out, system.dtype)

@@ -1,0 +1,110 @@
+"""What a tolerance sweep visits: fields of a device, their values, betas."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from physics_ep.errors import InputError, argument_error, unknown_name
+from physics_ep.estimator import check_beta
+
+IDEAL, BASE = "ideal", "base"
+"""What points without a swept field are called: the device without imperfections, and the one that is varied."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A place in a sweep.
+
+    Attributes
+    ----------
+    field : str
+        Of `DeviceModel`; or 'ideal', 'base'.
+    value : number, str or None
+        Of the field.
+    beta : float or 'auto'
+    """
+
+    field: str
+    value: Any
+    beta: float | str
+
+
+def planned(base: Any, sweeps: Mapping[str, Sequence[Any]], betas: Sequence[float | str]) -> list[Point]:
+    """Points of a sweep in their order: the ideal device, the base unless it is ideal, then field by field.
+
+    Parameters
+    ----------
+    base : DeviceModel
+    sweeps : mapping
+        Field to values.
+    betas : sequence of float or 'auto'
+
+    Raises
+    ------
+    InputError
+        If a field is unknown, or a value or a beta is not allowed.
+    """
+    if not betas or isinstance(betas, str):
+        raise argument_error("betas", "be one or more numbers or 'auto'", betas or "none")
+    strengths: list[float | str] = ["auto" if beta == "auto" else check_beta(beta) for beta in betas]
+    devices: list[tuple[str, Any]] = [(IDEAL, None)]
+    if not base.ideal:
+        devices.append((BASE, None))
+    for field, values in sweeps.items():
+        _check_field(field, base)
+        if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+            raise argument_error(f"sweeps[{field!r}]", "be one or more values", repr(values))
+        # What the device cannot be is refused before work starts; values come back in the field's own type.
+        devices.extend((field, getattr(base.replace(**{field: value}), field)) for value in values)
+    return list(dict.fromkeys(Point(field, value, beta) for field, value in devices for beta in strengths))
+
+
+def device_at(base: Any, point: Point) -> Any:
+    """The device of a point: the base with one field replaced, or the ideal one."""
+    if point.field == IDEAL:
+        return type(base)()
+    return base if point.field == BASE else base.replace(**{point.field: point.value})
+
+
+def parse_sweeps(texts: Sequence[str]) -> dict[str, list[Any]]:
+    """Sweeps of a command line, FIELD=VALUE,VALUE,...; values as `hardware_models.devices.parse_field` reads them.
+
+    Raises
+    ------
+    InputError
+        If a text has another form, a field is unknown or named twice, or a value cannot be read.
+    """
+    from hardware_models.devices import DeviceModel, parse_field
+
+    base = DeviceModel()
+    found: dict[str, list[Any]] = {}
+    for text in texts:
+        field, sign, values = text.partition("=")
+        field = field.strip()
+        if not sign or not all(value.strip() for value in values.split(",")):
+            raise argument_error("sweep", "have the form FIELD=VALUE,VALUE,...", repr(text))
+        _check_field(field, base)
+        if field in found:
+            raise InputError(f"Argument sweep must name a field once, but named {field!r} twice.")
+        found[field] = [parse_field(field, value.strip()) for value in values.split(",")]
+    return found
+
+
+def parse_betas(text: str) -> list[float | str]:
+    """Betas of a command line, separated by commas; 'auto' may be one of them."""
+    found: list[float | str] = []
+    for part in (piece.strip() for piece in text.split(",")):
+        try:
+            found.append(part if part == "auto" else check_beta(float(part)))
+        except ValueError:
+            raise argument_error("beta", "be positive numbers or 'auto', separated by commas", repr(text)) from None
+    return found
+
+
+def _check_field(field: str, base: Any) -> None:
+    known = [f.name for f in dataclasses.fields(base) if f.name != "source"]
+    if field not in known:
+        raise unknown_name("sweep", field, known)

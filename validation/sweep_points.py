@@ -1,0 +1,236 @@
+"""One point of a tolerance sweep: a device, a beta, and R instances of the device.
+
+The draws of repeat r depend on (seed, r) alone: every point meets the same instances and the same read noise, so
+that differences between points are not differences between draws.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from hardware_models.crossbars import stream
+from physics_ep.cost import Cost
+from physics_ep.equilibrium import NotConverged
+from physics_ep.estimator import NegativeNudgeError
+from physics_ep.nudging import Stencil, scheme_from_name
+from physics_ep.placement import threads
+
+from .agreement import Tally
+from .oracles import backprop_gradient
+
+TARGETS = ("transfer", "adaptation")
+DETERMINISTIC = ("levels", "amplifier_saturation", "time_constant_mismatch", "dac_bits", "adc_bits")
+"""Imperfections in which nothing is drawn, beside a drift without spread."""
+
+NOT_RUN, FOUND, NO_EQUILIBRIUM = -1, 1, 0
+
+Measured = dict[str, np.ndarray]
+"""Name in `QUANTITIES` to values of one point."""
+
+QUANTITIES = {
+    "status": ("1", "1: equilibria found; 0: none found, left out; -1: not run, since nothing is random; (P, R)"),
+    "beta": ("1", "nudging strength that was used, (P, R)"),
+    "residual": ("1", "worst residual of all phases, (P, R)"),
+    "sweeps": ("1", "most iterations of a nudged phase, (P, R)"),
+    "seconds": ("s", "of the repeat: mapping, estimate and adaptation target, (P, R)"),
+    **{
+        f"{target}_{name}": (unit, f"{meaning}; target: backprop of {network}")
+        for target, network in zip(
+            TARGETS, ("the ideal network", "the instance's own network, `mapped.perturbed`"), strict=True
+        )
+        for name, unit, meaning in (
+            ("cosine", "1", "cosine of estimate and target, (P, L, R)"),
+            ("relative_error", "1", "|estimate - target| / |target|, (P, L, R)"),
+            ("bias", "1", "|mean deviation| / |target|, its square corrected by variance / repeats, (P, L)"),
+            ("variance", "1", "mean |deviation - mean deviation|^2 / |target|^2, (P, L)"),
+        )
+    },
+}
+"""Units and meaning of what is measured; P points, L parameter tensors, R repeats."""
+
+
+class Experiment:
+    """What all points of a sweep share: the network, its examples, and the gradient of the ideal network.
+
+    Parameters
+    ----------
+    net : PredictiveCodingNetwork
+    x, y : Tensor
+    cost : Cost
+    substrate, gates : str
+    scheme : Stencil or str or None
+    repeats, seed, thread_count : int
+    mapper : callable
+        As `hardware_models.map_pcn`.
+    options : mapping
+        Of `Mapped.estimate`.
+
+    Notes
+    -----
+    Memory beside the mapped network's own, in sizes of the network: the target, two running means, the estimate and
+    an instance's target; and for a moment the oracle's twin with its gradients in float64, which count twice.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        cost: Cost,
+        *,
+        substrate: str,
+        scheme: Stencil | str | None,
+        gates: str,
+        repeats: int,
+        seed: int,
+        thread_count: int,
+        mapper: Callable[..., Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.net, self.x, self.y, self.cost = net, x, y, cost
+        self.substrate, self.scheme, self.gates = substrate, scheme, gates
+        self.repeats, self.seed, self.thread_count = repeats, seed, thread_count
+        self.mapper = standard_mapper() if mapper is None else mapper
+        self.options = dict(options or {})
+        self._transfer: dict[str, torch.Tensor] | None = None
+
+    @property
+    def transfer(self) -> dict[str, torch.Tensor]:
+        """Backprop of the ideal network, in the network's dtype."""
+        if self._transfer is None:
+            self._transfer = exact(self.net, self.x, self.y, self.cost)
+        return self._transfer
+
+    def measure(self, device: Any, beta: float | str) -> Measured:
+        """Measure one point.
+
+        Parameters
+        ----------
+        device : DeviceModel
+        beta : float or 'auto'
+
+        Returns
+        -------
+        Measured
+            Without the axis of points. Everything but the seconds is the same to the bit, whenever and in
+            whichever process it is measured.
+        """
+        with threads(self.thread_count):
+            names = list(self.transfer)
+            tallies = {target: {name: Tally() for name in names} for target in TARGETS}
+            found = self._blank(len(names))
+            for r in range(self.repeats_of(device)):
+                self._repeat(r, device, beta, tallies, found)
+        for target in TARGETS:
+            found[f"{target}_bias"][:] = [tallies[target][name].bias for name in names]
+            found[f"{target}_variance"][:] = [tallies[target][name].variance for name in names]
+        return found
+
+    @property
+    def random(self) -> bool:
+        """Whether the scheme draws signs."""
+        return self.scheme is not None and scheme_from_name(self.scheme).random
+
+    def repeats_of(self, device: Any) -> int:
+        """One suffices where nothing is drawn."""
+        return self.repeats if self.random or draws(device) else 1
+
+    def _repeat(
+        self,
+        r: int,
+        device: Any,
+        beta: float | str,
+        tallies: dict[str, dict[str, Tally]],
+        found: Measured,
+    ) -> None:
+        began = time.perf_counter()
+        options = dict(self.options)
+        if self.random:
+            options["generator"] = drawing(self.seed, r, "signs")
+        try:
+            mapped = self.mapper(
+                self.net,
+                substrate=self.substrate,
+                device=device,
+                seed=instance_seed(self.seed, r),
+                calibration=self.x,
+                gates=self.gates,
+            )
+            # The oracle's float64 twin comes and goes before the estimate is made.
+            own = exact(mapped.perturbed, self.x, self.y, self.cost)
+            estimate, step = mapped.estimate(
+                self.x,
+                self.y,
+                self.cost,
+                scheme=self.scheme,
+                beta=beta,
+                reads=drawing(self.seed, r, "reads"),
+                **options,
+            )
+        except (NotConverged, NegativeNudgeError) as failure:
+            # Past the stability limit of an instance there is no equilibrium to be found; past that of the ideal
+            # network the beta itself is wrong.
+            if device.ideal and isinstance(failure, NegativeNudgeError):
+                raise
+            found["status"][r] = NO_EQUILIBRIUM
+            found["seconds"][r] = time.perf_counter() - began
+            return
+        for target, exact_gradient in zip(TARGETS, (self.transfer, own), strict=True):
+            for k, name in enumerate(self.transfer):
+                cosine, error = tallies[target][name].add(estimate[name], exact_gradient[name])
+                found[f"{target}_cosine"][k, r] = cosine
+                found[f"{target}_relative_error"][k, r] = error
+        found["status"][r] = FOUND
+        found["beta"][r] = step.beta
+        found["residual"][r] = max(float(e.residual.max()) for e in step.equilibria)
+        found["sweeps"][r] = max(e.iterations for e in step.equilibria[1:])
+        found["seconds"][r] = time.perf_counter() - began
+
+    def _blank(self, layers: int) -> Measured:
+        r = self.repeats
+        blank: Measured = {
+            "status": np.full(r, NOT_RUN, np.int8),
+            "sweeps": np.zeros(r, np.int32),
+            **{name: np.full(r, np.nan) for name in ("beta", "residual", "seconds")},
+        }
+        for target in TARGETS:
+            blank |= {f"{target}_{name}": np.full((layers, r), np.nan) for name in ("cosine", "relative_error")}
+            blank |= {f"{target}_{name}": np.full(layers, np.nan) for name in ("bias", "variance")}
+        return blank
+
+
+def exact(net: nn.Module, x: torch.Tensor, y: torch.Tensor, cost: Cost) -> dict[str, torch.Tensor]:
+    """Backprop in float64, then rounded to the network's dtype, one tensor at a time."""
+    found = backprop_gradient(net, x, y, cost)
+    dtypes = {name: p.dtype for name, p in net.named_parameters()}
+    return {name: found.pop(name).to(dtypes[name]) for name in list(found)}
+
+
+def draws(device: Any) -> bool:
+    """Whether anything of a device is random: levels or converters alone are the same in all instances."""
+    ideal = type(device)()
+    rest = device.replace(**{name: getattr(ideal, name) for name in DETERMINISTIC})
+    return not (rest.replace(drift_exponent=0.0) if device.drift_spread == 0 else rest).ideal
+
+
+def instance_seed(seed: int, repeat: int) -> int:
+    """Seed of the device instance of a repeat."""
+    return stream(seed, "instance", repeat).initial_seed()
+
+
+def drawing(seed: int, repeat: int, purpose: str) -> torch.Generator:
+    """Generator of the draws of a repeat that are no part of the device: 'reads' or 'signs'."""
+    return stream(seed, purpose, repeat)
+
+
+def standard_mapper() -> Callable[..., Any]:
+    """`hardware_models.map_pcn`."""
+    from hardware_models.mapping import map_pcn
+
+    return map_pcn

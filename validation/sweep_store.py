@@ -1,0 +1,198 @@
+"""Sweep files: results as they come, in parts that survive a kill, then one file.
+
+Each point of a sweep is written once, as OUT.h5.parts/NNNNNN.h5 with its number in the plan, a run file of its own
+(`physics_ep.store`) that takes its place atomically. When all points are there, the parts become OUT.h5 in the
+order of the plan, through a temporary file as well, and go. A resumed sweep measures the points that have no part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from physics_ep.errors import InputError, argument_error
+from physics_ep.files import check_output
+from physics_ep.store import Quantity, Run, environment, open_run, write_run
+from physics_ep.trajectories import parts_folder
+
+from .sweep_points import QUANTITIES, Measured
+
+KIND, PART = "tolerance sweep", "point of a tolerance sweep"
+FREE = ("threads",)
+"""Entries of a configuration that a resumed sweep takes from the file."""
+
+
+class SweepFile:
+    """A sweep on disk, or in memory alone.
+
+    Parameters
+    ----------
+    path : path or None
+        None: kept in memory.
+    config : dict
+        All that the results depend on, JSON-like.
+    layers : sequence of str
+        Parameter names.
+    resume : bool
+        Go on with what is there.
+
+    Attributes
+    ----------
+    found : dict
+        Number of a point to what was measured there.
+    config : dict
+        That of the file, where there is one.
+
+    Raises
+    ------
+    InputError
+        If the file exists and is not to be resumed, or is another sweep's, or cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None,
+        config: dict[str, Any],
+        layers: Sequence[str],
+        resume: bool = False,
+    ) -> None:
+        self.config, self.layers = config, tuple(layers)
+        self.total = len(config["tolerance"]["plan"])
+        self.found: dict[int, Measured] = {}
+        self.path = None if path is None else check_output(path, "out")
+        self._environment: dict[str, Any] = {}
+        if self.path is None:
+            return
+        self.folder = parts_folder(self.path)
+        there = self.path if self.path.exists() else self.folder if self.folder.exists() else None
+        if there is not None and not resume:
+            must = "be a new file; --resume (resume=True) goes on with a sweep that is there"
+            raise argument_error("out", must, repr(str(there)))
+        if there is not None:
+            self._read()
+        self.begun = bool(self.found)
+
+    @property
+    def missing(self) -> list[int]:
+        """Numbers of the points that are not measured yet."""
+        return [k for k in range(self.total) if k not in self.found]
+
+    def write(self, number: int, measured: Measured) -> None:
+        """Keep a point; when this returns, no kill takes it away again."""
+        if self.path is not None:
+            if not self._environment:
+                self._environment = environment()
+            rows = {name: values[None] for name, values in measured.items()}
+            attributes = self._attributes(PART, point=number)
+            write_run(self.folder / f"{number:06d}.h5", Run(attributes, metrics=quantities(rows)))
+        self.found[number] = measured
+
+    def discard(self) -> None:
+        """Take away what was written, of a sweep that was wrong from the beginning."""
+        if self.path is not None and not self.begun:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def finish(self) -> Measured:
+        """All points in one, with the axis of points in front; on disk, the parts become the file."""
+        assert not self.missing
+        rows = {name: np.stack([self.found[k][name] for k in range(self.total)]) for name in QUANTITIES}
+        if self.path is not None:
+            if not self.path.exists():
+                if not self._environment:
+                    self._environment = environment()
+                write_run(self.path, Run(self._attributes(KIND), metrics=quantities(rows)))
+            # Of a sweep that was killed between the two, the parts are still there.
+            shutil.rmtree(self.folder, ignore_errors=True)
+        return rows
+
+    def _attributes(self, kind: str, **more: Any) -> dict[str, Any]:
+        own = self.config["tolerance"]
+        known = {"config": self.config, "layers": list(self.layers), "seed": own["seed"]}
+        return {
+            "kind": kind,
+            **known,
+            "device": own["torch_device"],
+            "dtype": own["dtype"],
+            **self._environment,
+            **more,
+        }
+
+    def _read(self) -> None:
+        assert self.path is not None
+        for file, run in read_runs(self.path):
+            self._check(file, run)
+            numbers = range(self.total) if run.attributes["kind"] == KIND else [int(run.attributes["point"])]
+            for row, number in enumerate(numbers):
+                self.found[number] = {name: quantity.values[row] for name, quantity in run.metrics.items()}
+
+    def _check(self, file: Path, run: Run) -> None:
+        """Refuse another sweep's file, in words that say what differs."""
+        before = run.config
+        for key in FREE:
+            self.config["tolerance"][key] = before["tolerance"][key]
+        # Through JSON, in which tuples are lists.
+        change = difference(before, json.loads(json.dumps(self.config)))
+        if change is not None:
+            key, was, now = change
+            must = f"be {_short(was)}, as in {str(self.path)!r}, to resume it"
+            raise argument_error(key.removeprefix("tolerance."), must, _short(now))
+        if json.loads(run.attributes["layers"]) != list(self.layers):
+            raise InputError(f"Sweep file {str(file)!r} has other layers: it cannot be resumed.")
+
+
+def read_runs(path: Path) -> list[tuple[Path, Run]]:
+    """The sweep file, or the parts of one that is not complete; none if no point has been measured.
+
+    Raises
+    ------
+    InputError
+        If a file is damaged or no part of a sweep.
+    """
+    files = [path] if path.exists() else sorted(parts_folder(path).glob("*.h5"))
+    runs = []
+    for file in files:
+        run = open_run(file)
+        kind = run.attributes.get("kind")
+        if kind not in (KIND, PART) or set(run.metrics) != set(QUANTITIES):
+            raise argument_error("out", "be a sweep file", f"{str(file)!r}, a run file of kind {kind!r}")
+        runs.append((file, run))
+    return runs
+
+
+def quantities(rows: Measured) -> dict[str, Quantity]:
+    """Values with their units and meanings."""
+    return {name: Quantity(rows[name], *QUANTITIES[name]) for name in QUANTITIES}
+
+
+def checksum(tensors: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 of named tensors: names, dtypes, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors.items():
+        values = np.ascontiguousarray(tensor.detach().cpu().numpy())
+        digest.update(f"{name} {values.dtype} {values.shape} ".encode())
+        digest.update(values.data)
+    return digest.hexdigest()
+
+
+def difference(before: Any, now: Any, key: str = "") -> tuple[str, Any, Any] | None:
+    """First entry of nested tables that differs: where, what it was, what it is; None if none does."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in {**before, **now}:
+            found = difference(before.get(name), now.get(name), f"{key}.{name}" if key else name)
+            if found is not None:
+                return found
+        return None
+    return None if before == now else (key, before, now)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

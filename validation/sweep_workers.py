@@ -1,0 +1,153 @@
+"""Points of a sweep on the workers of a dask scheduler.
+
+Workers get what a network is built from, its weights, the device as JSON and the examples, never a pickled module;
+each builds the network once and keeps it for the points that follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import CancelledError
+from typing import Any
+
+import numpy as np
+import torch
+
+from physics_ep.cost import COSTS
+from physics_ep.errors import InputError, argument_error
+from physics_ep.placement import resolve_device
+from physics_ep.registry import build_system
+
+from .sweep_plan import Point, device_at
+from .sweep_points import Experiment, Measured
+
+CONNECT_SECONDS = 10.0
+_held: tuple[str, Experiment] | None = None
+
+
+class WorkerError(RuntimeError):
+    """Workers were lost; what had been measured is kept."""
+
+    exit_status = 1
+
+
+def recipe(
+    experiment: Experiment,
+    network: Mapping[str, Any],
+    device_json: str,
+    key: str,
+    mapper: Callable[..., Any] | None,
+) -> dict[str, Any]:
+    """What a worker needs for any point of a sweep.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    network : mapping
+        {"name": a registered system, "options": {...}}.
+    device_json : str
+        The base device.
+    key : str
+        Distinguishes sweeps, as their configuration does.
+    mapper : callable or None
+    """
+    net, y = experiment.net, experiment.y
+    return {
+        "key": key,
+        "network": dict(network),
+        "weights": {name: _array(tensor) for name, tensor in net.state_dict().items()},
+        "x": _array(experiment.x),
+        "y": _array(y),
+        "where": str(experiment.x.device),
+        "device": device_json,
+        "cost": experiment.cost.name,
+        "mapper": mapper,
+        "common": {
+            name: getattr(experiment, name)
+            for name in ("substrate", "scheme", "gates", "repeats", "seed", "thread_count", "options")
+        },
+    }
+
+
+def measured_by(address: str, job: dict[str, Any], points: Mapping[int, Point]) -> Iterator[tuple[int, Measured]]:
+    """Have the workers of a scheduler measure points; give each as it is done.
+
+    Raises
+    ------
+    InputError
+        If dask.distributed is not installed, or there is no scheduler or no worker.
+    WorkerError
+        If a worker is lost again and again.
+    """
+    distributed = _distributed()
+    try:
+        client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as error:
+        must = "be the address of a running dask scheduler, such as tcp://127.0.0.1:8786"
+        raise argument_error("scheduler", must, f"{address!r} ({_one_line(error)})") from None
+    futures: list[Any] = []
+    try:
+        try:
+            client.wait_for_workers(1, timeout=CONNECT_SECONDS)
+        except TimeoutError:
+            raise argument_error("scheduler", "have workers", f"{address!r}, which has none") from None
+        # In a list, since a dict would be scattered entry by entry.
+        (shared,) = client.scatter([job], broadcast=True)
+        futures = [
+            client.submit(
+                measure, shared, point.field, point.value, point.beta, pure=False, key=f"{job['key']}-{k}"
+            )
+            for k, point in points.items()
+        ]
+        numbers = {future.key: number for future, number in zip(futures, points, strict=True)}
+        for future in distributed.as_completed(futures, loop=client.loop):
+            try:
+                yield numbers[future.key], future.result()
+            except (distributed.KilledWorker, CancelledError, OSError) as error:
+                lost = f"Workers of {address} were lost ({type(error).__name__})"
+                raise WorkerError(f"{lost}: what they measured is kept with out, and resume goes on.") from error
+            future.release()
+    finally:
+        client.cancel(futures)
+        client.close()
+
+
+def measure(job: Mapping[str, Any], field: str, value: Any, beta: float | str) -> Measured:
+    """Measure a point on a worker."""
+    from hardware_models.devices import DeviceModel
+
+    global _held
+    if _held is None or _held[0] != job["key"]:
+        _held = (job["key"], _experiment(job))
+    base = DeviceModel.from_json(job["device"])
+    return _held[1].measure(device_at(base, Point(field, value, beta)), beta)
+
+
+def _experiment(job: Mapping[str, Any]) -> Experiment:
+    where = resolve_device(job["where"])
+    net = build_system(job["network"]["name"], **job["network"]["options"])
+    weights = {name: torch.from_numpy(np.array(values)) for name, values in job["weights"].items()}
+    dtypes = {t.dtype for t in weights.values() if t.dtype.is_floating_point}
+    net = net.to(where, dtypes.pop())
+    net.load_state_dict(weights)
+    x, y = (torch.from_numpy(np.array(job[name])).to(where) for name in ("x", "y"))
+    return Experiment(net, x, y, COSTS[job["cost"]](), mapper=job["mapper"], **job["common"])
+
+
+def _distributed() -> Any:
+    try:
+        import distributed
+    except ImportError:
+        raise InputError(
+            "Argument scheduler needs dask.distributed, which is not installed: "
+            "pip install 'physics-ep[distributed]'."
+        ) from None
+    return distributed
+
+
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().cpu().numpy()
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

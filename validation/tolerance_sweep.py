@@ -1,0 +1,262 @@
+"""Gradient quality over device imperfections: which a substrate can bear, and how much of each.
+
+A sweep varies one field of a device at a time, each value with every beta, and measures R instances of the device
+at each point. Two questions are kept apart throughout: does the estimate still point along the gradient of the
+network that was meant (*transfer*), and does it along that of the network which the devices make of it
+(*adaptation*)? Static errors of a shared array spoil the first and not the second; copy mismatch, offsets and noise
+spoil both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from physics_ep.cost import Cost
+from physics_ep.errors import InputError, argument_error
+from physics_ep.estimator import NegativeNudgeError
+from physics_ep.nudging import Stencil, scheme_from_name
+from physics_ep.placement import require_memory
+from physics_ep.progress import SILENT, Progress
+from physics_ep.trajectories import parts_folder
+
+from .sweep_plan import BASE, IDEAL, Point, device_at, planned
+from .sweep_points import Experiment, Measured
+from .sweep_store import KIND, SweepFile, checksum, read_runs
+from .tolerance_table import ToleranceTable, tabulated
+
+PEAK_BYTES = 16
+"""Bytes a parameter that the oracle takes at its peak: a twin and its gradients, in float64."""
+PEAK_COPIES = 7
+"""Sizes of the network beside that: the network, a mapped one with its cells, the target, two running means."""
+
+
+class SweepInterrupted(KeyboardInterrupt):
+    """Ctrl-C. The parts hold the points that were measured; the message tells how to resume."""
+
+
+def tolerance(
+    net: nn.Module,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    cost: Cost,
+    *,
+    substrate: str = "hopfield",
+    device: Any = None,
+    sweeps: Mapping[str, Sequence[Any]] | None = None,
+    betas: Sequence[float | str] = ("auto",),
+    repeats: int = 10,
+    seed: int = 0,
+    scheme: Stencil | str | None = None,
+    gates: str = "frozen",
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: Progress = SILENT,
+    scheduler: str | None = None,
+    network: Mapping[str, Any] | None = None,
+    mapper: Callable[..., Any] | None = None,
+    **options: Any,
+) -> ToleranceTable:
+    """Measure the gradient's quality over device imperfections.
+
+    Parameters
+    ----------
+    net : PredictiveCodingNetwork
+    x, y : Tensor
+        Batch, targets as the cost takes them. x also calibrates the full scales.
+    cost : Cost
+    substrate : str
+    device : DeviceModel, optional
+        The base, of which one field is varied at a time; ideal by default. It is a point itself, and so is the
+        ideal device.
+    sweeps : mapping
+        Field of the device to its values.
+    betas : sequence of float or 'auto'
+        'auto' is settled for each instance by its own stability limit.
+    repeats : int
+        R, instances of the device at each point; the same R instances and draws of read noise at all points. A
+        point where nothing is random is measured once.
+    seed : int
+        Of the instances and the reads.
+    scheme, **options
+        Of `EquilibriumPropagation`.
+    gates : {'frozen', 'free'}
+    out : path, optional
+        Sweep file. Points are kept as they come, in parts beside it (`validation.sweep_store`).
+    resume : bool
+        Go on with `out`: no point that is there is measured again. Bits are the same as without the interruption.
+    progress : Progress
+    scheduler : str, optional
+        Address of a dask scheduler, on whose workers the points are measured; else they are here, in turn.
+    network : mapping, optional
+        {"name": a registered system, "options": {...}} that builds the network; needed with `scheduler`.
+    mapper : callable, optional
+        In place of `hardware_models.map_pcn`, with its signature.
+
+    Returns
+    -------
+    ToleranceTable
+
+    Raises
+    ------
+    InputError
+        If an argument is not as above, the file does not fit, or a beta is beyond the ideal network's stability
+        limit.
+    SweepInterrupted
+        On Ctrl-C.
+
+    Notes
+    -----
+    A repeat without equilibrium is counted and left out of all means. Means have 95 % intervals by Student's t.
+    Gradients are not kept: memory does not grow with R (`validation.sweep_points.Experiment`).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from physics_ep import SquaredError
+    >>> from physics_ep.predictive_coding import mlp
+    >>> net, x, y = mlp([4, 8, 3], activation="tanh"), torch.rand(2, 4), torch.zeros(2, 3)
+    >>> table = tolerance(net, x, y, SquaredError(), sweeps={"levels": [4, 64]}, repeats=2)
+    >>> [point.value for point in table.of("levels")]
+    [4, 64]
+    """
+    from hardware_models.devices import DeviceModel
+
+    base = DeviceModel() if device is None else device
+    if not isinstance(base, DeviceModel):
+        raise argument_error("device", "be a DeviceModel", type(device).__name__)
+    for name, count in (("repeats", repeats), ("seed", seed)):
+        least = 1 if name == "repeats" else 0
+        if not isinstance(count, int) or isinstance(count, bool) or count < least:
+            raise argument_error(name, f"be an integer of at least {least}", count)
+    chosen = scheme_from_name("centered" if scheme is None else scheme)
+    if resume and out is None:
+        raise argument_error("resume", "come with out, the sweep file to go on with", resume)
+    plan = planned(base, sweeps or {}, betas)
+    if scheduler is not None and network is None:
+        raise InputError("Argument network must be given with scheduler: workers build the network from it.")
+    named = {name: p for name, p in net.named_parameters() if p.requires_grad}
+    count = sum(p.numel() for p in named.values())
+    parameter = next(iter(named.values()))
+    needed = count * (PEAK_BYTES + PEAK_COPIES * parameter.element_size())
+    require_memory(needed, parameter.device, f"a sweep of {count} parameters")
+    threads = 1 if scheduler is not None else torch.get_num_threads()
+    config = {
+        "system": dict(network) if network is not None else _described(net),
+        "tolerance": {
+            "weights": checksum(net.state_dict()),
+            "examples": checksum({"x": x, "y": y}),
+            "cost": cost.name,
+            "substrate": substrate,
+            "base": json.loads(base.to_json()),
+            "sweeps": {f: list(dict.fromkeys(p.value for p in plan if p.field == f)) for f in sweeps or {}},
+            "betas": list(dict.fromkeys(point.beta for point in plan)),
+            "plan": [[point.field, point.value, point.beta] for point in plan],
+            "repeats": repeats,
+            "seed": seed,
+            "scheme": chosen.name,
+            "gates": gates,
+            "options": {name: repr(value) for name, value in options.items()},
+            "mapper": None if mapper is None else f"{mapper.__module__}.{getattr(mapper, '__qualname__', mapper)}",
+            "dtype": str(parameter.dtype).removeprefix("torch."),
+            "torch_device": str(parameter.device),
+            "threads": threads,
+        },
+    }
+    file = SweepFile(out, config, list(named), resume)
+    experiment = Experiment(
+        net,
+        x,
+        y,
+        cost,
+        substrate=substrate,
+        scheme=None if scheme is None else chosen,
+        gates=gates,
+        repeats=repeats,
+        seed=seed,
+        thread_count=int(file.config["tolerance"]["threads"]),
+        mapper=mapper,
+        options=options,
+    )
+    missing = {k: plan[k] for k in file.missing}
+    if scheduler is None:
+        results = _here(experiment, base, missing)
+    else:
+        from .sweep_workers import measured_by, recipe
+
+        assert network is not None
+        key = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
+        results = measured_by(scheduler, recipe(experiment, network, base.to_json(), key, mapper), missing)
+    _collect(file, plan, results, progress)
+    return tabulated(file.finish(), plan, file.config, file.layers, file.path)
+
+
+def open_tolerance(path: str | os.PathLike[str]) -> ToleranceTable:
+    """Read a sweep file, or the points that are there of one that is not complete.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it is damaged or something else.
+    """
+    path = Path(path)
+    if not path.exists() and not parts_folder(path).is_dir():
+        raise argument_error("path", "be a sweep file", f"{str(path)!r}, which is no file")
+    runs = read_runs(path)
+    if not runs:
+        raise InputError(f"Sweep file {str(path)!r} was begun, but has no complete point.")
+    first = runs[0][1]
+    plan = [Point(*place) for place in first.config["tolerance"]["plan"]]
+    whole = first.attributes["kind"] == KIND
+    numbers = list(range(len(plan))) if whole else [int(run.attributes["point"]) for _, run in runs]
+    rows = {name: np.concatenate([run.metrics[name].values for _, run in runs]) for name in first.metrics}
+    layers = json.loads(first.attributes["layers"])
+    return tabulated(rows, [plan[k] for k in numbers], first.config, layers, path)
+
+
+def _here(experiment: Experiment, base: Any, points: Mapping[int, Point]) -> Iterator[tuple[int, Measured]]:
+    """Measure points in turn, in this process."""
+    for number, point in points.items():
+        yield number, experiment.measure(device_at(base, point), point.beta)
+
+
+def _collect(
+    file: SweepFile, plan: Sequence[Point], results: Iterator[tuple[int, Measured]], progress: Progress
+) -> None:
+    """Keep results as they come."""
+    try:
+        with progress.task("tolerance", len(plan)) as advance:
+            advance(len(file.found))
+            for number, measured in results:
+                file.write(number, measured)
+                point = plan[number]
+                value = "" if point.value is None else f" {point.value}"
+                advance(1, point=f"{point.field}{value}", beta=point.beta)
+    except KeyboardInterrupt:
+        done = f"interrupted after {len(file.found)} of {len(plan)} points"
+        remedy = "nothing was kept: --out SWEEP.h5 keeps points as they come"
+        if file.path is not None:
+            remedy = f"the same command with --out {file.path} --resume goes on from there"
+        raise SweepInterrupted(f"{done}; {remedy}") from None
+    except InputError as error:
+        # What is wrong from the beginning leaves nothing; a full disk must not cost what has been measured.
+        references = all(plan[k].field in (IDEAL, BASE) for k in file.found)
+        if references or isinstance(error, NegativeNudgeError):
+            file.discard()
+        raise
+
+
+def _described(net: nn.Module) -> dict[str, Any]:
+    """What a network is, where nobody says how it is built; its weights are known by their checksum."""
+    known = ("shapes", "energy_name", "gates")
+    names = [layer.activation_name for layer in getattr(net, "layers", ()) if hasattr(layer, "activation_name")]
+    own = {name: repr(getattr(net, name, None)) for name in known}
+    return {"class": type(net).__name__, **own, "activations": names}

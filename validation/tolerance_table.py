@@ -1,0 +1,195 @@
+"""Results of a tolerance sweep: a table of points, each with its layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from physics_ep.errors import unknown_name
+
+from .agreement import Agreement
+from .sweep_plan import Point
+from .sweep_points import FOUND, NO_EQUILIBRIUM, NOT_RUN, TARGETS, Measured
+
+
+@dataclass(frozen=True, eq=False)
+class LayerTolerance:
+    """One parameter tensor at one point.
+
+    Attributes
+    ----------
+    name : str
+    transfer : Agreement
+        With backprop of the ideal network.
+    adaptation : Agreement
+        With backprop of each instance's own network.
+    """
+
+    name: str
+    transfer: Agreement
+    adaptation: Agreement
+
+
+@dataclass(frozen=True, eq=False)
+class TolerancePoint:
+    """One point of a sweep.
+
+    Attributes
+    ----------
+    field : str
+        Of `DeviceModel`; or 'ideal' (no imperfection) or 'base' (the device that is varied).
+    value : number, str or None
+        Of the field.
+    beta : float or 'auto'
+        As asked for.
+    strength : float
+        Mean of the betas that were used.
+    repeats : int
+        Instances that were tried: one where nothing is random.
+    unconverged : int
+        Of these, such as found no equilibrium (or lie beyond their stability limit). They are in no mean.
+    residual : float
+        Worst of all phases and repeats.
+    sweeps : int
+        Most iterations of a nudged phase.
+    seconds : float
+        Mean time of a repeat.
+    layers : tuple of LayerTolerance
+    """
+
+    field: str
+    value: Any
+    beta: float | str
+    strength: float
+    repeats: int
+    unconverged: int
+    residual: float
+    sweeps: int
+    seconds: float
+    layers: tuple[LayerTolerance, ...]
+
+    def worst_layer(self, target: str = "transfer") -> LayerTolerance:
+        """Layer with the smallest mean cosine to a target; the first, where no repeat found an equilibrium."""
+        if target not in TARGETS:
+            raise unknown_name("target", target, TARGETS)
+        cosines = [getattr(layer, target).cosine for layer in self.layers]
+        return self.layers[int(np.argmin(np.nan_to_num(cosines, nan=math.inf)))]
+
+    def figures(self, layers: bool = True) -> dict[str, Any]:
+        """For JSON: the point, its worst layers, and (with `layers`) all of them."""
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "layers"}
+        for target in TARGETS:
+            worst = self.worst_layer(target)
+            own[target] = {"layer": worst.name, **getattr(worst, target).figures()}
+        if layers:
+            own["layers"] = [
+                {"name": layer.name, **{target: getattr(layer, target).figures() for target in TARGETS}}
+                for layer in self.layers
+            ]
+        return own
+
+
+@dataclass(frozen=True, eq=False)
+class ToleranceTable:
+    """A sweep.
+
+    Attributes
+    ----------
+    points : tuple of TolerancePoint
+        References first, then field by field.
+    config : dict
+        All that the results depend on: network, weights' checksum, device, sweep, seed.
+    planned : int
+        Points of the sweep; more than there are if it is not complete.
+    path : Path or None
+    """
+
+    points: tuple[TolerancePoint, ...]
+    config: dict[str, Any]
+    planned: int
+    path: Path | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether all points are there."""
+        return len(self.points) == self.planned
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """A row a point, with its worst layers."""
+        return [point.figures(layers=False) for point in self.points]
+
+    def of(self, field: str) -> tuple[TolerancePoint, ...]:
+        """Points of one field; also 'ideal' and 'base'."""
+        found = tuple(point for point in self.points if point.field == field)
+        if not found:
+            raise unknown_name("field", field, {point.field for point in self.points})
+        return found
+
+    def worst(self, field: str, target: str = "transfer") -> TolerancePoint:
+        """The point of a field whose worst layer is worst; one without any equilibrium before all others."""
+        cosines = [getattr(point.worst_layer(target), target).cosine for point in self.of(field)]
+        return self.of(field)[int(np.argmin(np.nan_to_num(cosines, nan=-math.inf)))]
+
+    def figures(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "points": [point.figures() for point in self.points],
+            "config": self.config,
+            "complete": self.complete,
+            "unconverged": sum(point.unconverged for point in self.points),
+        }
+
+
+def tabulated(
+    rows: Measured, points: Sequence[Point], config: dict[str, Any], layers: Sequence[str], path: Path | None
+) -> ToleranceTable:
+    """Points of what was measured.
+
+    Parameters
+    ----------
+    rows : dict
+        Name in `sweep_points.QUANTITIES` to values, the axis of points in front.
+    points : sequence of Point
+    config : dict
+    layers : sequence of str
+    path : Path or None
+    """
+
+    def agreement(p: int, k: int, target: str) -> Agreement:
+        cosine, error, bias, variance = (
+            rows[f"{target}_{name}"][p, k] for name in ("cosine", "relative_error", "bias", "variance")
+        )
+        return Agreement(cosine, error, float(bias), float(variance))
+
+    found = []
+    for p, point in enumerate(points):
+        status = rows["status"][p]
+        good = status == FOUND
+        found.append(
+            TolerancePoint(
+                field=point.field,
+                value=point.value,
+                beta=point.beta,
+                strength=_mean(rows["beta"][p][good]),
+                repeats=int((status != NOT_RUN).sum()),
+                unconverged=int((status == NO_EQUILIBRIUM).sum()),
+                residual=float(rows["residual"][p][good].max()) if good.any() else math.nan,
+                sweeps=int(rows["sweeps"][p].max()),
+                seconds=_mean(rows["seconds"][p][status != NOT_RUN]),
+                layers=tuple(
+                    LayerTolerance(name, *(agreement(p, k, target) for target in TARGETS))
+                    for k, name in enumerate(layers)
+                ),
+            )
+        )
+    return ToleranceTable(tuple(found), config, len(config["tolerance"]["plan"]), path)
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if values.size else math.nan
