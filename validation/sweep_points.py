@@ -6,6 +6,7 @@ that differences between points are not differences between draws.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -68,6 +69,8 @@ class Experiment:
     repeats, seed, thread_count : int
     mapper : callable
         As `hardware_models.map_pcn`.
+    oracle_device : str, optional
+        Torch device of the backprop that gradients are judged by; default the network's.
     options : mapping
         Of `Mapped.estimate`.
 
@@ -91,8 +94,10 @@ class Experiment:
         seed: int,
         thread_count: int,
         mapper: Callable[..., Any] | None = None,
+        oracle_device: str | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
+        self.oracle_device = oracle_device
         self.net, self.x, self.y, self.cost = net, x, y, cost
         self.substrate, self.scheme, self.gates = substrate, scheme, gates
         self.repeats, self.seed, self.thread_count = repeats, seed, thread_count
@@ -104,7 +109,7 @@ class Experiment:
     def transfer(self) -> dict[str, torch.Tensor]:
         """Backprop of the ideal network, in the network's dtype."""
         if self._transfer is None:
-            self._transfer = exact(self.net, self.x, self.y, self.cost)
+            self._transfer = exact(self.net, self.x, self.y, self.cost, self.oracle_device)
         return self._transfer
 
     def measure(self, device: Any, beta: float | str) -> Measured:
@@ -163,7 +168,7 @@ class Experiment:
                 gates=self.gates,
             )
             # The oracle's float64 twin comes and goes before the estimate is made.
-            own = exact(mapped.perturbed, self.x, self.y, self.cost)
+            own = exact(mapped.perturbed, self.x, self.y, self.cost, self.oracle_device)
             estimate, step = mapped.estimate(
                 self.x,
                 self.y,
@@ -205,11 +210,19 @@ class Experiment:
         return blank
 
 
-def exact(net: nn.Module, x: torch.Tensor, y: torch.Tensor, cost: Cost) -> dict[str, torch.Tensor]:
-    """Backprop in float64, then rounded to the network's dtype, one tensor at a time."""
-    found = backprop_gradient(net, x, y, cost)
-    dtypes = {name: p.dtype for name, p in net.named_parameters()}
-    return {name: found.pop(name).to(dtypes[name]) for name in list(found)}
+def exact(
+    net: nn.Module, x: torch.Tensor, y: torch.Tensor, cost: Cost, where: str | None = None
+) -> dict[str, torch.Tensor]:
+    """Backprop in float64, then rounded to the network's dtype, one tensor at a time.
+
+    `where` is the torch device that computes it; default the network's. A GPU's gradients are not judged by the
+    same GPU's where it is the CPU.
+    """
+    own = dict(net.named_parameters())
+    twin = net if where is None else copy.deepcopy(net).to(where)
+    place = next(iter(dict(twin.named_parameters()).values())).device
+    found = backprop_gradient(twin, x.to(place), y.to(place), cost)
+    return {name: found.pop(name).to(own[name]) for name in list(found)}
 
 
 def draws(device: Any) -> bool:

@@ -21,6 +21,8 @@ from physics_ep.registry import build_system
 from .sweep_plan import Point, device_at
 from .sweep_points import Experiment, Measured
 
+COMMON = ("substrate", "scheme", "gates", "repeats", "seed", "thread_count", "oracle_device", "options")
+"""What of an `Experiment` a worker is told as it is."""
 CONNECT_SECONDS = 10.0
 _held: tuple[str, Experiment] | None = None
 
@@ -62,10 +64,7 @@ def recipe(
         "device": device_json,
         "cost": experiment.cost.name,
         "mapper": mapper,
-        "common": {
-            name: getattr(experiment, name)
-            for name in ("substrate", "scheme", "gates", "repeats", "seed", "thread_count", "options")
-        },
+        "common": {name: getattr(experiment, name) for name in COMMON},
     }
 
 

@@ -63,6 +63,7 @@ def tolerance(
     scheduler: str | None = None,
     network: Mapping[str, Any] | None = None,
     mapper: Callable[..., Any] | None = None,
+    oracle_device: str | None = None,
     **options: Any,
 ) -> ToleranceTable:
     """Measure the gradient's quality over device imperfections.
@@ -100,6 +101,8 @@ def tolerance(
         {"name": a registered system, "options": {...}} that builds the network; needed with `scheduler`.
     mapper : callable, optional
         In place of `hardware_models.map_pcn`, with its signature.
+    oracle_device : str, optional
+        Torch device of the float64 backprop that gradients are judged by; default the network's.
 
     Returns
     -------
@@ -184,6 +187,7 @@ def tolerance(
         seed=seed,
         thread_count=int(file.config["tolerance"]["threads"]),
         mapper=mapper,
+        oracle_device=oracle_device,
         options=options,
     )
     missing = {k: plan[k] for k in file.missing}

@@ -1,0 +1,189 @@
+"""Gradients of VGG10 on imperfect hardware, layer by layer: the network of the paper, mapped and broken.
+
+    python -m validation.benchmarks.layer_sizes --images DIR --out FILE.h5 [--size 64] [--repeats 10] [--resume]
+    python -m validation.benchmarks.layer_sizes --images DIR --out PHOTOS.npz --size 224 --prepare
+    python -m validation.benchmarks.layer_sizes --images PHOTOS.npz --out FILE.h5 --device cuda      # 224x224
+
+One imperfection at a time, over device instances; every gradient is judged by float64 backprop on the CPU, of the
+ideal network (transfer) and of the one that the devices make of it (adaptation), also where the circuit is
+simulated in float32 on a GPU. Points are kept as they come. With photographs prepared beforehand it needs torch,
+numpy, scipy and h5py alone.
+
+Devices that leave h and u unequal are followed in time and take some ten times longer: `--part slow`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hardware_models.devices import DeviceModel
+from physics_ep.cost import CrossEntropy
+from physics_ep.errors import InputError, argument_error
+from physics_ep.files import write_json
+from physics_ep.predictive_coding import vgg10
+from physics_ep.progress import Advance
+from validation.tolerance_sweep import tolerance
+from validation.tolerance_table import ToleranceTable
+
+from .timing import machine
+
+BASE = DeviceModel(drift_exponent=0.05, drift_spread=0.01)
+"""Phase change memory's drift (Joshi et al. 2020), for when `drift_time` is swept; ideal otherwise."""
+
+FAST: dict[str, tuple[Any, ...]] = {
+    "levels": (16, 64, 256),
+    "programming_noise": (0.003, 0.01, 0.03),
+    "device_mismatch": (0.03, 0.1, 0.3),
+    "stuck_off": (0.001, 0.01, 0.1),
+    "drift_time": (1e3, 1e5, 1e7),
+    "copy_mismatch_transpose": (0.01, 0.03, 0.1),
+    "conductance_noise": (0.01, 0.03, 0.1),
+    "read_noise": (1e-9, 1e-7, 1e-5),
+    "dac_bits": (4, 6, 8),
+    "adc_bits": (4, 8, 12),
+}
+SLOW: dict[str, tuple[Any, ...]] = {
+    "copy_mismatch_u": (1e-4, 1e-3, 1e-2),
+    "amplifier_offset": (1e-5, 1e-4, 1e-3),
+    "amplifier_gain": (1e-4, 1e-3, 1e-2),
+    "amplifier_saturation": (0.5, 0.7, 0.9),
+    "time_constant_mismatch": (-0.01, 0.01),
+}
+PARTS = {"fast": FAST, "slow": SLOW, "all": {**FAST, **SLOW}}
+GIB = 2**30
+
+
+class Lines:
+    """Progress as a line a point."""
+
+    def task(self, description: str, total: int) -> Lines:
+        self.done, self.total, self.began = 0, total, time.perf_counter()
+        return self
+
+    def __enter__(self) -> Advance:
+        return self._advance
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def _advance(self, n: int = 1, **info: Any) -> None:
+        self.done += n
+        seconds = time.perf_counter() - self.began
+        words = "  ".join(f"{name} {value}" for name, value in info.items())
+        print(f"{self.done}/{self.total}  {seconds:.0f} s  {words}", flush=True)
+
+
+def photographs(images: Path, size: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(x, labels) of a folder, or of a file that `--prepare` has written."""
+    if images.suffix != ".npz":
+        from physics_ep.sources import photographs
+
+        return photographs(images, size, count, 0)
+    if not images.is_file():
+        raise argument_error("images", "be a folder or a prepared .npz file", str(images))
+    with np.load(images) as kept:
+        x, labels = torch.from_numpy(kept["x"]), torch.from_numpy(kept["labels"])
+    if x.shape[-1] != size or len(x) < count:
+        raise argument_error("images", f"hold {count} photographs of {size} rows", f"{len(x)} of {x.shape[-1]}")
+    return x[:count], labels[:count]
+
+
+def measured(arguments: argparse.Namespace) -> ToleranceTable:
+    """The sweep that the command line asks for."""
+    size, where = arguments.size, arguments.device
+    x, labels = photographs(arguments.images, size, arguments.batch)
+    net = vgg10(input_shape=(3, size, size), gain=arguments.gain, width=arguments.width)
+    if arguments.weights is not None:
+        net.load_state_dict(torch.load(arguments.weights, weights_only=True))
+    if str(where).startswith("cuda"):
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    net, x, labels = net.to(where), x.to(where), labels.to(where)
+    betas: list[float | str] = [b if b == "auto" else float(b) for b in arguments.beta.split(",")]
+    return tolerance(
+        net,
+        x,
+        labels,
+        CrossEntropy(),
+        device=BASE,
+        sweeps=PARTS[arguments.part],
+        betas=betas,
+        repeats=arguments.repeats,
+        out=arguments.out,
+        resume=arguments.resume,
+        progress=Lines(),
+        oracle_device="cpu",
+    )
+
+
+def lines(table: ToleranceTable) -> list[str]:
+    """A row a point: 1 - the worst weight's cosine to both targets, mean over the instances."""
+    found = [f"{'field':26s}{'value':>10s}{'beta':>10s}{'transfer':>11s}{'adaptation':>12s}{'found':>8s}{'s':>8s}"]
+    for point in table.points:
+        worst = [
+            max(1 - getattr(layer, target).cosine for layer in point.layers if "weight" in layer.name)
+            for target in ("transfer", "adaptation")
+        ]
+        value = "" if point.value is None else f"{point.value:g}"
+        ran = f"{point.repeats - point.unconverged}/{point.repeats}"
+        found.append(
+            f"{point.field:26s}{value:>10s}{point.beta!s:>10.9s}{worst[0]:11.1e}{worst[1]:12.1e}{ran:>8s}"
+            f"{point.seconds:8.1f}"
+        )
+    return found
+
+
+def main(words: list[str] | None = None) -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(prog="python -m validation.benchmarks.layer_sizes", description=__doc__)
+    parser.add_argument("--images", type=Path, required=True, help="folder of labelled photographs")
+    parser.add_argument("--out", type=Path, required=True, help="sweep file, HDF5; a .json of the table beside it")
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--prepare", action="store_true", help="write the photographs to --out, and stop")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--size", type=int, default=None, help="rows of an image; 224 on a GPU, else 64")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=10, help="device instances a point")
+    parser.add_argument("--beta", default="auto", help="nudging strengths, separated by commas")
+    parser.add_argument("--gain", type=float, default=1.0)
+    parser.add_argument("--width", type=float, default=1.0, help="share of the channels")
+    parser.add_argument("--weights", type=Path, default=None, help="state_dict of a trained network (torch.save)")
+    parser.add_argument("--part", choices=sorted(PARTS), default="fast")
+    arguments = parser.parse_args(words)
+    if arguments.size is None:
+        arguments.size = 224 if arguments.device.startswith("cuda") else 64
+    try:
+        if arguments.prepare:
+            x, labels = photographs(arguments.images, arguments.size, arguments.batch)
+            np.savez(arguments.out, x=x.numpy(), labels=labels.numpy())
+            return
+        began = time.perf_counter()
+        table = measured(arguments)
+    except InputError as error:
+        sys.exit(f"layer_sizes: {error}")
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
+    peak = torch.cuda.max_memory_allocated() / GIB if arguments.device.startswith("cuda") else 0.0
+    figures = {
+        "machine": machine(),
+        "size": arguments.size,
+        "batch": arguments.batch,
+        "repeats": arguments.repeats,
+        "seconds": time.perf_counter() - began,
+        "peak_host_GiB": host,
+        "peak_device_GiB": peak,
+        "table": table.figures(),
+    }
+    write_json(arguments.out.with_suffix(".json"), figures)
+    print("\n".join(lines(table)))
+    print(f"{figures['seconds']:.0f} s; peak {host:.1f} GiB on the host, {peak:.1f} GiB on the device")
+
+
+if __name__ == "__main__":
+    main()
