@@ -14,7 +14,7 @@ from physics_ep.errors import argument_error
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command(
-        "map", epilog="Example: physics-ep map pcn --preset pcm   (vgg10 --images DIR for real photographs)"
+        name="map", epilog="Example: physics-ep map pcn --preset pcm   (vgg10 --images DIR for real photographs)"
     )(map_)
 
 

@@ -193,3 +193,34 @@ def test_training_modes_of_torch() -> None:
     values = [found.arrays(1, c).weight for c in ("h", "u", "transpose")]
     assert not torch.equal(values[0], values[1])
     assert not torch.equal(values[0], values[2])
+
+
+def test_learning_reads_whole_states() -> None:
+    """Else what h and u differ by without a nudge is left out of the learning rule, which the circuit cannot do:
+    the gradient is that of the states, layer by layer."""
+    x, y = examples()
+    mapped = map_pcn(dense(3), device=DeviceModel(amplifier_offset=0.02, copy_mismatch_u=0.02))
+    system, beta = mapped.system, 1e-2
+    gradient = mapped.gradient(x, y, CrossEntropy(), beta=beta, tolerance=1e-11)
+    free = relax(system, x, tolerance=1e-12)
+    products = []
+    for sign in (1, -1):
+        nudge = Nudge(CrossEntropy(), y, sign * beta)
+        state = relax(system, x, nudge, start=free.state, tolerance=1e-11).state
+        h = [a.response(p) for a, p in zip(system.amplifiers_h, state[:3], strict=True)]
+        u = [a.response(q) for a, q in zip(system.amplifiers_u, state[3:], strict=True)]
+        products.append([-(h[k] - u[k]).t() @ (x if k == 0 else h[k - 1]) / len(x) for k in range(3)])
+    for k, (plus, minus) in enumerate(zip(*products, strict=True)):
+        torch.testing.assert_close(
+            gradient[f"layers.{k}.weight"], (plus - minus) / (2 * beta), rtol=1e-6, atol=1e-8
+        )
+
+
+def test_bias_rows_have_their_arrays_scale() -> None:
+    """Else noise of biases is that of another array, or biases of zero have none: a row is driven at the full scale
+    of the layer below."""
+    net = mlp([4, 4000, 4], "tanh").double()
+    device = DeviceModel(g_min=5e-5, programming_noise=0.05)
+    found = PairedCircuit(net, device, 0, [3.0, 1.0, 1.0])
+    span = 3.0 * float(net.layers[0].weight.detach().abs().max())
+    assert float(found.layers[0].bias.std()) == pytest.approx(0.05 * 2**0.5 * span, rel=0.05)
