@@ -34,6 +34,38 @@ def _gauss(count: int) -> tuple[tuple[float, float], ...]:
 SHORT_RULE, LONG_RULE = _gauss(6), _gauss(16)
 
 
+class Anchor:
+    """An activation near one pre-activation a, (B, ...): what every displacement from it shares is computed once.
+
+    Displacements may be of several stacked batches, (copies * B, ...).
+
+    Attributes
+    ----------
+    a : Tensor
+    slope : Tensor
+        sigma'(a).
+    """
+
+    def __init__(self, unit: Activation, a: torch.Tensor) -> None:
+        self.unit = unit
+        self.a = a
+        self.slope = unit.slope(a)
+
+    def curvature(self) -> torch.Tensor | None:
+        """sigma''(a); None where it is zero."""
+        return None if self.unit.curvature is None else self.unit.curvature(self.a)
+
+    def moved(self, d: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(sigma(a + d) - sigma(a), sigma'(a + d)), of the shape of d."""
+        rows = self.stacked(d)
+        shift = self.unit.displaced(self.a.expand_as(rows), rows)
+        return shift.flatten(0, 1), self.unit.slope(self.a + rows).flatten(0, 1)
+
+    def stacked(self, d: torch.Tensor) -> torch.Tensor:
+        """Stacked batches apart from one another, (copies, B, ...)."""
+        return d.unflatten(0, (len(d) // max(len(self.a), 1), -1))
+
+
 @dataclass(frozen=True)
 class Activation:
     """An elementwise response.
@@ -55,6 +87,10 @@ class Activation:
         With its gates held, the response is linear.
     bounds : (float, float)
         Closure of the range of sigma, where there is an inverse.
+    curvature : callable (a) -> sigma''(a), or None
+        None: zero wherever it exists. First guesses of nudged states take it.
+    anchor : type, optional
+        An `Anchor` that does better than two separate evaluations.
     """
 
     name: str
@@ -66,6 +102,12 @@ class Activation:
     smooth: bool
     piecewise_linear: bool
     bounds: tuple[float, float] = (-math.inf, math.inf)
+    curvature: Elementwise | None = None
+    anchor: type[Anchor] | None = None
+
+    def at(self, a: torch.Tensor) -> Anchor:
+        """The response near one pre-activation, to be displaced from it many times."""
+        return (self.anchor or Anchor)(self, a)
 
     def potential(self, state: torch.Tensor) -> torch.Tensor:
         """Psi of a state: of the unit's output v, or of its pre-activation p where there is no inverse."""
@@ -94,6 +136,37 @@ def _tanh_displaced(a: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
     return _tanh_slope(a) * u / (1 + t * u)
 
 
+def _tanh_curvature(a: torch.Tensor) -> torch.Tensor:
+    return -2 * torch.tanh(a) * _tanh_slope(a)
+
+
+class TanhAnchor(Anchor):
+    """With w = exp(2 d) - 1 and p the logistic function of 2 a, both follow from one exponential:
+
+    tanh(a + d) - tanh(a) = tanh'(a) w / 2 / (1 + p w),        tanh'(a + d) = tanh'(a) (1 + w) / (1 + p w)^2
+    """
+
+    def __init__(self, unit: Activation, a: torch.Tensor) -> None:
+        self.unit = unit
+        self.a = a
+        twice = 2 * a
+        self.p = torch.sigmoid(twice)
+        # 4 p (1 - p), the second factor exact at saturation too.
+        self.slope = twice.neg_().sigmoid_().mul_(self.p).mul_(4)
+
+    def curvature(self) -> torch.Tensor:
+        return (-4 * self.p).add_(2).mul_(self.slope)
+
+    def moved(self, d: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = self.stacked(d)
+        # Beyond 40 nothing changes but that the exponential overflows.
+        w = rows.clamp(max=40).mul_(2).expm1_()
+        inverse = (self.p * w).add_(1).reciprocal_()
+        part = self.slope * inverse
+        shift = (part * w).mul_(0.5)
+        return shift.flatten(0, 1), w.add_(1).mul_(inverse).mul_(part).flatten(0, 1)
+
+
 def _log_cosh(a: torch.Tensor) -> torch.Tensor:
     size = a.abs()
     return size + torch.log1p(torch.exp(-2 * size)) - math.log(2)
@@ -110,6 +183,10 @@ def _softplus_displaced(a: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
     return (
         torch.log1p(torch.sigmoid(a) * torch.expm1(down)) + up + torch.log1p(torch.sigmoid(-a) * torch.expm1(-up))
     )
+
+
+def _softplus_curvature(a: torch.Tensor) -> torch.Tensor:
+    return torch.sigmoid(a) * torch.sigmoid(-a)
 
 
 def _softplus_integral(a: torch.Tensor) -> torch.Tensor:
@@ -143,6 +220,10 @@ def _gelu_displaced(a: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
 
 def _gelu_slope(a: torch.Tensor) -> torch.Tensor:
     return torch.special.ndtr(a) + a * _density(a)
+
+
+def _gelu_curvature(a: torch.Tensor) -> torch.Tensor:
+    return (2 - a.square()) * _density(a)
 
 
 def _gelu_integral(a: torch.Tensor) -> torch.Tensor:
@@ -187,6 +268,8 @@ ACTIVATIONS: dict[str, Activation] = {
         smooth=True,
         piecewise_linear=False,
         bounds=(-1.0, 1.0),
+        curvature=_tanh_curvature,
+        anchor=TanhAnchor,
     ),
     "softplus": Activation(
         "softplus",
@@ -198,6 +281,7 @@ ACTIVATIONS: dict[str, Activation] = {
         smooth=True,
         piecewise_linear=False,
         bounds=(0.0, math.inf),
+        curvature=_softplus_curvature,
     ),
     "gelu": Activation(
         "gelu",
@@ -208,5 +292,6 @@ ACTIVATIONS: dict[str, Activation] = {
         None,
         smooth=True,
         piecewise_linear=False,
+        curvature=_gelu_curvature,
     ),
 }

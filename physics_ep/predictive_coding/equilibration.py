@@ -3,15 +3,17 @@
 | solver | what it is | energy that it solves |
 |---|---|---|
 | `sweep` | Picard: errors backward, displacements forward | the network's |
-| `anderson` | Anderson(5) on the sweep; where all is linear but the cost, in the outputs alone | the network's |
+| `anderson` | Anderson(5) on the sweep, from a guess of second order (`expansion`) | the network's |
+| | where all is linear but the cost: combinations of passes that nudges share (`LinearSpace`) | |
 | `pgd`, `mod_pgd` | even, then odd layers, step 1 (Kerjan 2026) | squared; the paper's own rule |
 | `skew_flow` | dp/dt = -p + a + q, dq/dt = -q + a, explicit steps of half a time constant | paired |
 | `gradient_flow` | descent on E: the classical predictive coding network | squared |
 
 A sweep contracts at the rate beta lambda, lambda the largest eigenvalue of sum_l P_l P_l^T with P_l = dh_L/de_l.
 `iterations` counts backward passes, the one that certifies the returned state included, so that K = 1 is a state
-that has not moved. With gates held, its errors are those of backprop: agreement then says nothing about
-equilibria, and the residual is 1.
+that has not moved; what is done at the free state for all nudges together belongs to the first. With gates held, a
+state that has not moved has the errors of backprop: agreement then says nothing about equilibria, and the residual
+is 1.
 """
 
 from __future__ import annotations
@@ -22,8 +24,9 @@ import torch
 
 from ..equilibrium import State
 from ..solvers import Solver, least_squares
+from .expansion import each, expands, expansion, scaled
 from .flows import SkewFlow, descent
-from .phases import Blocks, PredictivePhase, Rest, relative
+from .phases import Blocks, Course, PredictivePhase, Rest, relative
 from .published import ModPgd, Pgd
 
 HISTORY = 5
@@ -48,29 +51,72 @@ class Forward(Solver):
 
 class Mixing:
     """Anderson mixing, depth `HISTORY`, of a fixed-point iteration u <- g(u), each row on its own (Walker, Ni
-    2011)."""
+    2011).
+
+    Unknowns come in blocks, (rows, ...), which are never copied together: what is solved is the normal equations.
+    """
 
     def __init__(self) -> None:
-        self._count = 0
-        self._miss = self._image = self._steps = self._moves = torch.empty(0)
+        self._last: tuple[Blocks, Blocks] | None = None
+        # Differences of successive misses and images, oldest first, and the products of the former.
+        self._steps: list[Blocks] = []
+        self._moves: list[Blocks] = []
+        self._gram: list[list[torch.Tensor]] = []
 
-    def __call__(self, u: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-        """The next u, (rows, n), where g(u) = image."""
-        miss = image - u
+    def __call__(self, u: Blocks, image: Blocks) -> Blocks:
+        """The next u where g(u) = image."""
+        wide = torch.promote_types(image[0].dtype, torch.float32)
+        dtype, image = image[0].dtype, [g.to(wide) for g in image]
+        miss = [g - e for g, e in zip(image, u, strict=True)]
         mixed = image
-        if self._count == 1:
-            # Differences of successive misses and images, the newest overwriting the oldest.
-            self._steps = u.new_empty(len(u), HISTORY, u.shape[1])
-            self._moves = torch.empty_like(self._steps)
-        if self._count:
-            slot, used = (self._count - 1) % HISTORY, min(self._count, HISTORY)
-            torch.sub(miss, self._miss, out=self._steps[:, slot])
-            torch.sub(image, self._image, out=self._moves[:, slot])
-            gamma, solved = least_squares(self._steps[:, :used], miss)
-            mixed = torch.where(solved[:, None], image - (gamma[:, None] @ self._moves[:, :used])[:, 0], image)
-        self._miss, self._image = miss, image
-        self._count += 1
-        return mixed
+        if self._last is not None:
+            last_miss, last_image = self._last
+            # Nobody else holds the last miss: it becomes the step.
+            self._record(
+                [torch.sub(m, n, out=n) for m, n in zip(miss, last_miss, strict=True)],
+                [g - h for g, h in zip(image, last_image, strict=True)],
+            )
+            gamma = self._weights(torch.stack([_inner(step, miss) for step in self._steps], 1))
+            mixed = [g.clone() for g in image]
+            for weight, move in zip(gamma.unbind(1), self._moves, strict=True):
+                for g, m in zip(mixed, move, strict=True):
+                    g.addcmul_(_column(weight, g), m, value=-1)
+        self._last = miss, image
+        return [g.to(dtype) for g in mixed]
+
+    def _record(self, step: Blocks, move: Blocks) -> None:
+        if len(self._steps) == HISTORY:
+            self._steps, self._moves = self._steps[1:], self._moves[1:]
+            self._gram = [row[1:] for row in self._gram[1:]]
+        self._steps.append(step)
+        self._moves.append(move)
+        self._gram.append([_inner(step, other) for other in self._steps])
+
+    def _weights(self, right: torch.Tensor) -> torch.Tensor:
+        """Gamma (rows, m) of the least |miss - sum_m gamma_m step_m|; 0 where the equations are singular."""
+        count = len(self._steps)
+        gram = torch.stack([self._gram[max(i, j)][min(i, j)] for i in range(count) for j in range(count)], 1)
+        gram = gram.view(-1, count, count)
+        # As in `least_squares`: scaled columns do no harm, and the coefficients need few digits.
+        finfo = torch.finfo(gram.dtype)
+        gram.diagonal(dim1=1, dim2=2).mul_(1 + 10 * finfo.eps).add_(finfo.tiny)
+        if count == 1:
+            return right / gram[:, 0]
+        factor, info = torch.linalg.cholesky_ex(gram)
+        gamma = torch.cholesky_solve(right[:, :, None], factor)[:, :, 0]
+        return torch.where((info == 0)[:, None], gamma, torch.zeros_like(gamma))
+
+
+def _inner(a: Blocks, b: Blocks) -> torch.Tensor:
+    """Products of rows of blocks, (rows,), in single precision at least."""
+    wide = torch.promote_types(a[0].dtype, torch.float32)
+    parts = [(x.to(wide) * y.to(wide)).flatten(1).sum(1) for x, y in zip(a, b, strict=True)]
+    return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
+
+
+def _column(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Values (rows,) to multiply blocks like this one."""
+    return values.to(like.dtype).view(-1, *[1] * (like.ndim - 1))
 
 
 class LinearSweep(Solver):
@@ -134,13 +180,13 @@ class LinearSweep(Solver):
             self.rest = False
             pull = self.phase.pull()
             errors, _ = self.phase.backward(pull)
-            self.moved, _ = self.phase.forward(errors)
+            self.moved = self.phase.forward(errors).moved
             self.scale = self.phase.strength()
             self.error = self.scale * pull.repeat(self.phase.copies, 1)
             if self._mixing is not None:
-                self._mixing(torch.zeros_like(self.error), self.image)
+                self._mixing([torch.zeros_like(self.error)], [self.image])
             return
-        following = self.image if self._mixing is None else self._mixing(self.error, self.image)
+        following = self.image if self._mixing is None else self._mixing([self.error], [self.image])[0]
         self.error = torch.where(active[:, None], following, self.error)
         self._pass(self.error)
 
@@ -148,17 +194,18 @@ class LinearSweep(Solver):
         self.scale = None
         self.moved = []
         errors, _ = self.phase.backward(output)
-        self.moved, _ = self.phase.forward(errors)
+        self.moved = self.phase.forward(errors).moved
 
     def _z(self) -> State:
         """Displacements; the errors that learning needs come with `finish`."""
-        return tuple(self.moved if self.scale is None else _each(self.moved, self.scale, self.phase.copies))
+        return tuple(self.moved if self.scale is None else each(self.moved, self.scale, self.phase.copies))
 
     def finish(self, z: State) -> State:
         """The certified displacements with the errors of the last backward pass."""
         phase = self.phase
         self.moved = []  # z has them; a large network needs the memory
         errors, deltas = phase.backward(self.image, keep=phase.paired)
+        phase.space.clear()
         return phase.packed(list(z[: phase.depth]), errors, deltas, None)
 
 
@@ -166,6 +213,108 @@ class LinearAnderson(LinearSweep):
     """`LinearSweep` with Anderson mixing of the outputs' errors."""
 
     mixed = True
+
+
+class LinearSpace(Solver):
+    """Where both passes are linear and phases start from rest: one space of errors at the outputs for all nudges.
+
+    A backward and a forward pass on vectors p_i (B, n_out) tell their displacements; each nudge takes its own
+    combination, with the least miss |e_L + beta dC/dh_L(h_L + d_L)| at the outputs. The next p is what the nudges
+    still miss, each in the sense of the first: for the squared error all misses of an example are parallel, since
+    a Krylov space does not depend on the shift beta.
+    """
+
+    patience = 20
+    most = 8
+    """Vectors kept, before the nudges' states alone are."""
+
+    def __init__(self, phase: PredictivePhase, start: State) -> None:
+        self.phase = phase
+        self.spent = 0
+        self.start = start
+        self.errors: Blocks = []
+        self.moved: list[Blocks] = []
+        self.weights = torch.zeros(phase.rows, 0, dtype=phase.wide, device=phase.x.device)
+        self.active = torch.ones(phase.rows, dtype=torch.bool, device=phase.x.device)
+
+    def evaluate(self) -> tuple[State, torch.Tensor]:
+        self.spent += 1
+        phase = self.phase
+        if not self.moved:
+            self.image = phase.strength() * phase.pull().repeat(phase.copies, 1)
+            self.miss = self.image
+            return tuple(self.start[: phase.depth]), relative(self.image, torch.zeros_like(self.image))
+        self._fit()
+        error, output = self._sums(self.errors), self._outputs()
+        self.image = phase.wanted_output(output, error)
+        self.miss = self.image - error
+        return self._z(), relative(self.image, error)
+
+    def advance(self, active: torch.Tensor) -> None:
+        phase = self.phase
+        self.active = active
+        if not self.moved:
+            following = phase.pull()
+            weights = phase.strength() * active[:, None]
+        else:
+            if len(self.moved) == self.most:
+                self._collapse()
+            miss = torch.where(active[:, None], self.miss, torch.zeros_like(self.miss)).unflatten(
+                0, (phase.copies, -1)
+            )
+            against = (miss * miss[0]).sum(2, keepdim=True) < 0
+            following = torch.where(against, -miss, miss).sum(0)
+            weights = torch.zeros_like(self.weights[:, :1])
+        self.weights = torch.cat([self.weights, weights], 1)
+        self.errors.append(following)
+        self.moved.append(phase.forward(phase.backward(following)[0]).moved)
+
+    def _fit(self) -> None:
+        """One Gauss-Newton step of the weights towards the least miss; where the cost is quadratic, all the way."""
+        phase = self.phase
+        assert phase.nudge is not None
+        error, output = self._sums(self.errors), self._outputs()
+        miss = phase.wanted_output(output, error) - error
+        there, y = phase.outputs().repeat(phase.copies, 1) + output, phase.nudge.y
+        slopes = []
+        for p, moved in zip(self.errors, self.moved, strict=True):
+            direction = moved[-1].to(phase.wide).repeat(phase.copies, 1)
+            bent = phase.nudge.cost.curvature(there, y, direction)
+            slopes.append(-phase.strength() * bent - p.repeat(phase.copies, 1))
+        gamma, solved = least_squares(torch.stack(slopes, 1), miss)
+        self.weights = torch.where((solved & self.active)[:, None], self.weights - gamma, self.weights)
+
+    def _sums(self, vectors: Blocks) -> torch.Tensor:
+        """Each nudge's combination of vectors of one batch, (rows, ...)."""
+        total: torch.Tensor | None = None
+        for weight, vector in zip(self.weights.unbind(1), vectors, strict=True):
+            part = weight.to(vector.dtype).view(self.phase.copies, -1, *[1] * (vector.ndim - 1))
+            total = part * vector if total is None else total.addcmul_(part, vector)
+        assert total is not None
+        return total.flatten(0, 1)
+
+    def _outputs(self) -> torch.Tensor:
+        return self._sums([moved[-1].to(self.phase.wide) for moved in self.moved])
+
+    def _z(self) -> State:
+        return tuple(self._sums(list(blocks)) for blocks in zip(*self.moved, strict=True))
+
+    def _collapse(self) -> None:
+        """Keep the states that the nudges have reached, and forget what they are made of."""
+        copies = self.phase.copies
+        errors, moved = self._sums(self.errors).chunk(copies), [d.chunk(copies) for d in self._z()]
+        self.errors = list(errors)
+        self.moved = [[blocks[j] for blocks in moved] for j in range(copies)]
+        own = torch.eye(copies, dtype=self.weights.dtype, device=self.weights.device)
+        self.weights = own.repeat_interleave(len(errors[0]), 0)
+
+    def finish(self, z: State) -> State:
+        """The certified displacements with the errors of the backward pass on their image."""
+        phase = self.phase
+        self.moved = []  # z has their sums; a large network needs the memory
+        errors, deltas = phase.backward(self.image, keep=phase.paired)
+        phase.space.clear()
+        return phase.packed(list(z), errors, deltas, None)
 
 
 class Sweep(Solver):
@@ -181,50 +330,57 @@ class Sweep(Solver):
     def __init__(self, phase: PredictivePhase, start: State) -> None:
         self.phase = phase
         self.spent = 0
-        self.changes: Blocks | None = None
         self.rest = isinstance(start, Rest)
-        self.moved: Blocks = list(start[: phase.depth])
-        self.errors: Blocks = self.moved
+        self.course = Course(list(start[: phase.depth]))
+        self.errors: Blocks = self.course.moved
         self._mixing = Mixing() if self.mixed else None
         self.damped = phase.gates == "free" and phase.system.piecewise_linear
+        # The first backward pass of the squared energy is linear in the pull, so all nudges share it.
+        self.shared = self.rest and not phase.paired and phase.nudge is not None
         if not self.rest:
-            self.errors, self.changes = phase.errors(self.moved)
+            self.errors, changes = phase.errors(self.course.moved)
+            self.course = Course(self.course.moved, changes)
 
     def evaluate(self) -> tuple[State, torch.Tensor]:
         self.spent += 1
-        phase = self.phase
-        if self.rest and not phase.paired and phase.nudge is not None:
-            # The first backward pass is linear in the pull, so all nudges share it.
-            errors, deltas = phase.backward(phase.pull())
-            scale = phase.strength()
-            self.images, self.deltas = _each(errors, scale, phase.copies), _each(deltas, scale, phase.copies)
+        phase, course = self.phase, self.course
+        if self.rest and self.shared:
+            self.images, self.deltas = phase.backward(phase.pull())
+            # Nothing answers yet, in whichever layer: all have the same residual.
+            residual = relative(phase.strength() * self.images[-1].repeat(phase.copies, 1), self.errors[-1])
         else:
-            output = phase.wanted_output(self.moved[-1], self.errors[-1])
-            self.images, self.deltas = phase.backward(output, self.changes)
-        residual = torch.stack([relative(g, e) for g, e in zip(self.images, self.errors, strict=True)]).amax(0)
-        return (*self.moved, *self.deltas), residual
+            output = phase.wanted_output(course.moved[-1], self.errors[-1])
+            self.images, self.deltas = phase.backward(output, course.changes, slopes=course.slopes)
+            residual = torch.stack([relative(g, e) for g, e in zip(self.images, self.errors, strict=True)]).amax(0)
+        return tuple(course.moved), residual
 
     def advance(self, active: torch.Tensor) -> None:
-        following = self.images
-        if self._mixing is not None:
-            flat = torch.cat([e.flatten(1) for e in self.errors], 1).to(self.phase.wide)
-            image = torch.cat([g.flatten(1) for g in self.images], 1).to(self.phase.wide)
-            mixed = self._mixing(flat, image).to(self.phase.dtype)
-            sizes = [g[0].numel() for g in self.images]
-            following = [m.view_as(g) for m, g in zip(mixed.split(sizes, 1), self.images, strict=True)]
-        elif self.damped and not self.rest:
+        begins, self.rest = self.rest, False
+        known: dict[int, torch.Tensor] = {}
+        if begins and self.shared:
+            begin = expansion if self._mixing is not None and expands(self.phase) else scaled
+            following, known = begin(self.phase, self.images)
+        elif self._mixing is not None:
+            following = self._mixing(self.errors, self.images)
+        elif self.damped and not begins:
             following = [torch.lerp(e, g, 0.5) for e, g in zip(self.errors, self.images, strict=True)]
-        self.rest = False
+        else:
+            following = self.images
         if not bool(active.all()):
+            known = {}
             following = [
                 torch.where(active.view(-1, *[1] * (g.ndim - 1)), g, e)
                 for g, e in zip(following, self.errors, strict=True)
             ]
         self.errors = following
-        self.moved, self.changes = self.phase.forward(following)
+        self.course = self.phase.forward(following, known)
 
     def finish(self, z: State) -> State:
-        return self.phase.packed(self.moved, self.images, self.deltas, self.changes)
+        if self.rest and self.shared:
+            scale, copies = self.phase.strength(), self.phase.copies
+            self.images, self.deltas = each(self.images, scale, copies), each(self.deltas, scale, copies)
+        self.phase.space.clear()
+        return self.phase.packed(self.course.moved, self.images, self.deltas, self.course.changes)
 
 
 class AndersonSweep(Sweep):
@@ -240,13 +396,10 @@ def sweep(phase: PredictivePhase, start: State) -> Solver:
 
 def anderson(phase: PredictivePhase, start: State) -> Solver:
     """Anderson acceleration of `sweep`."""
-    return LinearAnderson(phase, start) if phase.linear else AndersonSweep(phase, start)
-
-
-def _each(blocks: Blocks, scale: torch.Tensor, copies: int) -> Blocks:
-    """Blocks of one batch at the strength of each stacked nudge."""
-    factors = scale.to(blocks[0].dtype).view(copies, -1)
-    return [(factors.view(*factors.shape, *[1] * (b.ndim - 1)) * b).flatten(0, 1) for b in blocks]
+    if not phase.linear:
+        return AndersonSweep(phase, start)
+    shared = isinstance(start, Rest) and phase.nudge is not None and not phase.exact_output
+    return LinearSpace(phase, start) if shared else LinearAnderson(phase, start)
 
 
 SOLVERS: dict[str, Callable[[PredictivePhase, State], Solver]] = {

@@ -67,16 +67,18 @@ class Link:
         """P W h + b, and the route that a max pooling takes."""
         raise NotImplementedError
 
-    def image_of(self, w: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
-        """W h before a max pooling."""
+    def image_of(self, w: torch.Tensor, h: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        """W h (+ b) before a max pooling."""
         raise NotImplementedError
 
     def route_of(self, image: torch.Tensor) -> torch.Tensor:
         """What a max pooling picks of it."""
         raise NotImplementedError
 
-    def transpose(self, w: torch.Tensor, delta: torch.Tensor, route: Route = None) -> torch.Tensor:
-        """(P W)^T delta, (B, *pre)."""
+    def transpose(
+        self, w: torch.Tensor, delta: torch.Tensor, route: Route = None, space: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """(P W)^T delta, (B, *pre); `space`, flat, is memory for what a max pooling has picked from."""
         raise NotImplementedError
 
     def gradient(self, h: torch.Tensor, delta: torch.Tensor, route: Route = None) -> torch.Tensor:
@@ -97,7 +99,9 @@ class DenseLink(Link):
     def drive(self, w: torch.Tensor, h: torch.Tensor, bias: torch.Tensor | None) -> tuple[torch.Tensor, Route]:
         return linear(h.flatten(1), w, bias), None
 
-    def transpose(self, w: torch.Tensor, delta: torch.Tensor, route: Route = None) -> torch.Tensor:
+    def transpose(
+        self, w: torch.Tensor, delta: torch.Tensor, route: Route = None, space: torch.Tensor | None = None
+    ) -> torch.Tensor:
         back = delta @ w
         return back if len(self.pre) == 1 else channels_last(back.unflatten(1, self.pre))
 
@@ -146,7 +150,10 @@ class ConvLink(Link):
         return picked(image, route)
 
     def drive(self, w: torch.Tensor, h: torch.Tensor, bias: torch.Tensor | None) -> tuple[torch.Tensor, Route]:
-        image = conv2d(h, w, bias, self.stride, self.padding)
+        return self.pooled(conv2d(h, w, bias, self.stride, self.padding))
+
+    def pooled(self, image: torch.Tensor) -> tuple[torch.Tensor, Route]:
+        """P of an image, and the route that a max pooling takes."""
         if self.pooling is None:
             return image, None
         if not self.routed:
@@ -154,14 +161,16 @@ class ConvLink(Link):
         pooled, route = max_pool2d(image, POOL, return_indices=True)
         return pooled, route
 
-    def image_of(self, w: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
-        return conv2d(h, w, None, self.stride, self.padding)
+    def image_of(self, w: torch.Tensor, h: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        return conv2d(h, w, bias, self.stride, self.padding)
 
     def route_of(self, image: torch.Tensor) -> torch.Tensor:
         return max_pool2d(image, POOL, return_indices=True)[1]
 
-    def transpose(self, w: torch.Tensor, delta: torch.Tensor, route: Route = None) -> torch.Tensor:
-        image = self._unpooled(delta, route)
+    def transpose(
+        self, w: torch.Tensor, delta: torch.Tensor, route: Route = None, space: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        image = self._unpooled(delta, route, space)
         kernel = w.shape[-1]
         # What a strided convolution does not reach at the last rows and columns.
         left = [
@@ -174,11 +183,11 @@ class ConvLink(Link):
         image = self._unpooled(delta, route)
         return conv2d_weight(h, self.weight_shape, image, self.stride, self.padding)
 
-    def _unpooled(self, delta: torch.Tensor, route: Route) -> torch.Tensor:
+    def _unpooled(self, delta: torch.Tensor, route: Route, space: torch.Tensor | None = None) -> torch.Tensor:
         if self.pooling is None:
             return delta
         if route is not None:
-            return placed(delta, route, self.image)
+            return placed(delta, route, self.image, space)
         spread = (delta / POOL**2).repeat_interleave(POOL, 2).repeat_interleave(POOL, 3)
         rows, columns = (n - spread.shape[k] for k, n in enumerate(self.image, 2))
         return pad(spread, (0, columns, 0, rows)) if rows or columns else spread
@@ -256,12 +265,18 @@ def picked(image: torch.Tensor, route: torch.Tensor) -> torch.Tensor:
     return chosen.view(len(image), *route.shape[2:], image.shape[1]).permute(0, 3, 1, 2)
 
 
-def placed(pooled: torch.Tensor, route: torch.Tensor, image: tuple[int, int]) -> torch.Tensor:
-    """Transpose of `picked`: an image with the pooled entries where the route names, zeros elsewhere."""
+def placed(
+    pooled: torch.Tensor, route: torch.Tensor, image: tuple[int, int], space: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Transpose of `picked`: an image with the pooled entries where the route names, zeros elsewhere.
+
+    `space`, flat, is memory to write it into.
+    """
     copies = len(pooled) // len(route)
     channels = pooled.shape[1]
     values = pooled.permute(0, 2, 3, 1).reshape(copies, len(route), -1, channels)
-    pixels = values.new_zeros(copies, len(route), image[0] * image[1], channels)
+    shape = (copies, len(route), image[0] * image[1], channels)
+    pixels = values.new_zeros(shape) if space is None else space[: math.prod(shape)].zero_().view(shape)
     pixels.scatter_(2, _pixel_route(route, copies), values)
     return pixels.view(len(pooled), *image, channels).permute(0, 3, 1, 2)
 

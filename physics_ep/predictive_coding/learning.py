@@ -8,7 +8,9 @@ from collections.abc import Sequence
 import torch
 
 from ..equilibrium import State
-from .phases import PredictivePhase, wide
+from .layers import Route
+from .phases import PredictivePhase
+from .responses import wide
 
 
 def contrast(
@@ -68,30 +70,49 @@ def contrast(
 def _contrast_routed(
     phase: PredictivePhase, plus: State, minus: State | None, weight: torch.Tensor
 ) -> dict[str, torch.Tensor]:
-    """`contrast` where each phase has pooling routes of its own."""
+    """`contrast` where each phase has pooling routes of its own: both as one batch."""
+    depth = phase.depth
+    signed = [(plus, -1.0)] if minus is None else [(plus, -1.0), (minus, 1.0)]
+    moved = [_activity_changes(phase, z) for z, _ in signed]
+    routes = [_routes(phase, z, d) for (z, _), d in zip(signed, moved, strict=True)]
+
+    def activity(k: int) -> torch.Tensor:
+        return torch.cat([phase.free.states[k] + d[k] for d in moved])
+
     grads: dict[str, torch.Tensor] = {}
-    for z, sign in ((plus, -1.0), (minus, 1.0)):
-        if z is None:
+    for k, layer in enumerate(phase.layers):
+        deltas = [z[k - depth] for z, _ in signed]
+        column = weight.to(phase.dtype).view(-1, *[1] * (deltas[0].ndim - 1))
+        parts = [delta * (sign * column) for delta, (_, sign) in zip(deltas, signed, strict=True)]
+        name = f"layers.{k}"
+        if layer.bias is not None:
+            grads[f"{name}.bias"] = torch.stack([part.sum([0, *range(2, part.ndim)]) for part in parts]).sum(0)
+        if k == 0:  # nothing moves its input, nor its route
+            whole = parts[0] if len(parts) == 1 else parts[0].add_(parts[1])
+            grads[f"{name}.weight"] = layer.link.gradient(phase.free.x, whole, phase.free.routes[0])
             continue
-        twin = copy.copy(phase)
-        twin.copies, twin.routes = 1, list(phase.free.routes)
-        moved = _activity_changes(phase, z)
-        twin.errors(moved[: phase.depth])  # picks the routes
-        states = [s + d for s, d in zip(phase.free.states, moved, strict=False)]
-        for k, layer in enumerate(phase.layers):
-            delta = z[k - phase.depth]
-            delta = delta * (sign * weight.to(phase.dtype)).view(-1, *[1] * (delta.ndim - 1))
-            below = phase.free.x if k == 0 else states[k - 1]
-            parts = {"weight": layer.link.gradient(below, delta, twin.routes[k])}
-            if layer.skip_link is not None:
-                assert layer.skip_source is not None
-                parts["skip_weight"] = layer.skip_link.gradient(states[layer.skip_source], delta)
-            if layer.bias is not None:
-                parts["bias"] = delta.sum([0, *range(2, delta.ndim)])
-            for name, part in parts.items():
-                key = f"layers.{k}.{name}"
-                grads[key] = grads[key] + part if key in grads else part
+        whole = torch.cat(parts)
+        picks = [r[k] for r in routes]
+        route = None if picks[0] is None else torch.cat([r for r in picks if r is not None])
+        grads[f"{name}.weight"] = layer.link.gradient(activity(k - 1), whole, route)
+        if layer.skip_link is not None:
+            assert layer.skip_source is not None
+            grads[f"{name}.skip_weight"] = layer.skip_link.gradient(activity(layer.skip_source), whole)
     return _parameters(phase, grads)
+
+
+def _routes(phase: PredictivePhase, z: State, moved: Sequence[torch.Tensor]) -> list[Route]:
+    """What max poolings pick in a state: as its solver has found, else by another forward pass."""
+    last = z[-1]
+    for found, routes in phase.settled:
+        if last.untyped_storage().data_ptr() == found.untyped_storage().data_ptr() and last.shape[1:].numel():
+            first = (last.storage_offset() - found.storage_offset()) // last.shape[1:].numel()
+            mine = slice(first, first + len(last))
+            return [r if r is None or len(r) == len(last) else r[mine] for r in routes]
+    twin = copy.copy(phase)
+    twin.copies, twin.routes = 1, list(phase.free.routes)
+    twin.errors(moved[: phase.depth])
+    return twin.routes
 
 
 def _parameters(phase: PredictivePhase, grads: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

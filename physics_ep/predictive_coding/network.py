@@ -24,7 +24,7 @@ from torch import nn
 from ..equilibrium import State
 from ..errors import InputError, argument_error, unknown_name
 from ..system import EnergySystem, Inputs
-from .layers import PredictiveLayer, Route, channels_last
+from .layers import ConvLink, PredictiveLayer, Route, channels_last
 from .phases import PredictivePhase
 
 ENERGIES = ("squared", "paired")
@@ -47,6 +47,8 @@ class ForwardPass:
         What each layer's max pooling picked.
     weights, skips : tuple of Tensor or None
         Weights in the dtype that the layers work in.
+    images : tuple of Tensor or None
+        What max poolings above the first layer have picked from, where they are to pick anew; else empty.
     """
 
     x: torch.Tensor
@@ -55,6 +57,7 @@ class ForwardPass:
     routes: tuple[Route, ...]
     weights: State
     skips: tuple[torch.Tensor | None, ...]
+    images: tuple[torch.Tensor | None, ...] = ()
 
 
 class PredictiveCodingNetwork(EnergySystem):
@@ -157,7 +160,7 @@ class PredictiveCodingNetwork(EnergySystem):
         """Outputs (B, n_out) of the plain forward pass; autograd follows it."""
         return self.run(x).states[-1]
 
-    def run(self, x: torch.Tensor, keep_drives: bool = True) -> ForwardPass:
+    def run(self, x: torch.Tensor, keep_drives: bool = True, keep_images: bool = False) -> ForwardPass:
         """The forward pass with all that nudged phases need of it."""
         dtype = self.compute_dtype or self.dtype
         x = x.to(dtype)
@@ -167,13 +170,16 @@ class PredictiveCodingNetwork(EnergySystem):
         states: list[torch.Tensor] = []
         drives: list[torch.Tensor] = []
         routes: list[Route] = []
+        images: list[torch.Tensor | None] = []
         for k, layer in enumerate(self.stack):
-            a, route = self.drive(k, x, states, weights[k], skips[k])
+            kept = {"images": images} if keep_images else {}
+            a, route = self.drive(k, x, states, weights[k], skips[k], **kept)
             routes.append(route)
             if keep_drives:
                 drives.append(a)
             states.append(layer.activation.response(a))
-        return ForwardPass(x, tuple(states), tuple(drives) if keep_drives else None, tuple(routes), weights, skips)
+        found = tuple(drives) if keep_drives else None
+        return ForwardPass(x, tuple(states), found, tuple(routes), weights, skips, tuple(images))
 
     def drive(
         self,
@@ -182,12 +188,23 @@ class PredictiveCodingNetwork(EnergySystem):
         states: Sequence[torch.Tensor],
         weight: torch.Tensor | None = None,
         skip: torch.Tensor | None = None,
+        images: list[torch.Tensor | None] | None = None,
     ) -> tuple[torch.Tensor, Route]:
-        """Pre-activation a_k from the activities below, and the route of its max pooling."""
+        """Pre-activation a_k from the activities below, and the route of its max pooling.
+
+        What that picks from is added to `images`, if the layer is not the first.
+        """
         layer = self.stack[k]
         weight = layer.weight if weight is None else weight
         bias = None if layer.bias is None else layer.bias.to(weight.dtype)
-        a, route = layer.link.drive(weight, x if k == 0 else states[k - 1], bias)
+        link, below = layer.link, x if k == 0 else states[k - 1]
+        if images is not None and k > 0 and isinstance(link, ConvLink) and link.routed:
+            images.append(link.image_of(weight, below, bias))
+            a, route = link.pooled(cast(torch.Tensor, images[-1]))
+        else:
+            a, route = link.drive(weight, below, bias)
+            if images is not None:
+                images.append(None)
         if layer.skip_link is not None:
             assert layer.skip_source is not None
             assert layer.skip_weight is not None
@@ -261,8 +278,9 @@ class PredictiveCodingNetwork(EnergySystem):
 
     def prepare(self, x: torch.Tensor, gates: str | None = None) -> Inputs:
         self.check_input(x)
-        held = (gates or self.gates) == "frozen" and self.piecewise_linear
-        return Inputs(x, self.run(x, keep_drives=self._paired or not held))
+        frozen = (gates or self.gates) == "frozen"
+        keep_drives = self._paired or not (frozen and self.piecewise_linear)
+        return Inputs(x, self.run(x, keep_drives, keep_images=self.routed and not frozen))
 
     def phase(
         self, inputs: Inputs, origin: State | None = None, balanced: bool = False, gates: str | None = None

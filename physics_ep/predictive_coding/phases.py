@@ -16,15 +16,17 @@ layers), it is the only one left: both passes are then linear maps, and one of e
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from ..equilibrium import State
 from ..nudging import Nudge
 from ..system import Inputs, Phase
-from .layers import Link, Route, picked
+from .layers import ConvLink, Link, Route, picked
+from .responses import Responses
 
 if TYPE_CHECKING:
     from ..cost import Cost
@@ -38,7 +40,22 @@ class Rest(tuple[torch.Tensor, ...]):
     """No displacement and no errors: where a nudged phase starts by default."""
 
 
-class PredictivePhase(Phase):
+class Course(NamedTuple):
+    """A forward pass of displacements, a tensor a layer.
+
+    Attributes
+    ----------
+    moved : d_k.
+    changes : da_k, or None where the next backward pass has no use for them.
+    slopes : sigma_k'(a_k + da_k) where the squared energy's next backward pass takes it from here.
+    """
+
+    moved: Blocks
+    changes: Blocks | None = None
+    slopes: list[torch.Tensor | None] | None = None
+
+
+class PredictivePhase(Responses, Phase):
     """See the module. z is (d_1 ... d_L, [displacements of u,] delta_1 ... delta_L), rows of stacked nudges in
     turn.
 
@@ -79,6 +96,11 @@ class PredictivePhase(Phase):
         self.routes: list[Route] = list(free.routes)
         """What max poolings pick now: with free gates, at the displaced state, for every row."""
         self.images: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self.anchors = {}
+        self.rails = {}
+        self.space: dict[str, torch.Tensor] = {}
+        self.settled: list[tuple[torch.Tensor, list[Route]]] = []
+        """Routes of states that solvers have returned, beside the errors of their outputs."""
         self.dtype = self.narrow = free.states[0].dtype
         self.wide = torch.promote_types(self.dtype, torch.float32)
         self.depth = system.depth
@@ -174,10 +196,14 @@ class PredictivePhase(Phase):
     # -- the two passes ---------------------------------------------------------------------------------------
 
     def backward(
-        self, output: torch.Tensor, changes: Blocks | None = None, keep: bool = True
+        self,
+        output: torch.Tensor,
+        changes: Blocks | None = None,
+        keep: bool = True,
+        slopes: Sequence[torch.Tensor | None] | None = None,
     ) -> tuple[Blocks, Blocks]:
         """Errors e_k (if to be kept) and delta_k of all layers for that of the output layer, at changes da_k (None:
-        the free state)."""
+        the free state), or at the slopes that a forward pass has left."""
         errors: Blocks = [torch.empty(0)] * self.depth
         deltas: Blocks = [torch.empty(0)] * self.depth
         asked: list[torch.Tensor | None] = [None] * self.depth
@@ -186,32 +212,59 @@ class PredictivePhase(Phase):
             q = asked[k]
             assert q is not None
             asked[k] = None
-            error, deltas[k] = self.answer(k, q, None if changes is None else changes[k])
+            slope = None if slopes is None else slopes[k]
+            if slope is not None:
+                error, deltas[k] = q, self.over(torch.mul, q, slope).to(self.dtype)
+            else:
+                error, deltas[k] = self.answer(k, q, None if changes is None else changes[k])
             if keep:
                 errors[k] = error
             del q, error
             for source, link, w, route in self.links(k):
                 below = asked[source]
-                back = link.transpose(w, deltas[k], route)
+                back = self.transposed(link, w, deltas[k], route)
                 asked[source] = back if below is None else below.add_(back)
         return errors, deltas
 
-    def forward(self, errors: Blocks) -> tuple[Blocks, Blocks | None]:
-        """Displacements d_k of all layers with these errors, which they overwrite; da_k too where gates are not
-        held."""
+    def transposed(self, link: Link, w: torch.Tensor, delta: torch.Tensor, route: Route) -> torch.Tensor:
+        """W^T delta; the large image before a pooling in memory that is not asked of the system every time."""
+        if route is None or not isinstance(link, ConvLink):
+            return link.transpose(w, delta, route)
+        size = len(delta) * len(w) * math.prod(link.image)
+        return link.transpose(w, delta, route, self._space("transposed", size, delta))
+
+    def _space(self, name: str, size: int, like: torch.Tensor) -> torch.Tensor:
+        if name not in self.space or len(self.space[name]) < size or self.space[name].dtype != like.dtype:
+            self.space[name] = like.new_empty(size)
+        return self.space[name]
+
+    def forward(self, errors: Blocks, known: dict[int, torch.Tensor] | None = None) -> Course:
+        """Displacements d_k of all layers with these errors; where passes are linear they overwrite them.
+
+        `known` are changes da_k that the caller has already, a layer each, for this pass to write into.
+        """
         moved: Blocks = []
         changes: Blocks = []
-        for k in range(self.depth):
-            change = self.change(k, moved)
+        slopes: list[torch.Tensor | None] = []
+        for k, error in enumerate(errors):
+            change = known[k] if known and k in known else self.change(k, moved)
             if change is None:
-                moved.append(errors[k])
+                moved.append(error)
+                slopes.append(self.anchor(k).slope if self.bends(k) else None)
             elif self.linear:
-                moved.append(errors[k].add_(self.shift(k, change)))
+                moved.append(error.add_(self.shift(k, change)))
+            elif self.bends(k):
+                shift, slope = self.bent(k, change)
+                moved.append(shift.add_(error))
+                slopes.append(slope)
             else:
-                moved.append(errors[k] + self.shift(k, change))
-            if not self.linear:
-                changes.append(torch.zeros_like(errors[k]) if change is None else change)
-        return moved, None if self.linear else changes
+                moved.append(error + self.shift(k, change))
+                slopes.append(None)
+            if self.paired and not self.linear:
+                changes.append(torch.zeros_like(error) if change is None else change)
+        if self.linear:
+            return Course(moved)
+        return Course(moved, changes) if self.paired else Course(moved, None, slopes)
 
     def response(self, force: torch.Tensor) -> torch.Tensor:
         """sum_l P_l P_l^T on a force at the outputs, P_l = dh_L/de_l at the free state; paired: sum_l P_l sigma'
@@ -239,17 +292,8 @@ class PredictivePhase(Phase):
         moved: Blocks = []
         for k, error in enumerate(deltas if self.paired else errors):
             change = self.change(k, moved)
-            moved.append(error if change is None else error + self._slope_times(k, change))
+            moved.append(error if change is None else error + self.slope_times(k, change))
         return moved
-
-    def _slope_times(self, k: int, change: torch.Tensor) -> torch.Tensor:
-        """sigma'(a_k) da_k at the free state."""
-        unit = self.layers[k].activation
-        if unit.name == "linear":
-            return change
-        if unit.name == "relu":
-            return _gated(change, self.free.states[k])
-        return wide(lambda d, a: unit.slope(a) * d)(change, self.drives(k))
 
     def change(self, k: int, moved: Sequence[torch.Tensor]) -> torch.Tensor | None:
         """da_k for displacements below; None for the layer on the input."""
@@ -264,18 +308,28 @@ class PredictivePhase(Phase):
 
     def _rerouted(self, k: int, link: Link, w: torch.Tensor, moved: torch.Tensor) -> torch.Tensor:
         """Change of a max pooling that picks anew; the route that it picks is kept."""
-        if k not in self.images:  # convolutions of the free state, before pooling, and what was picked of them
-            held = link.image_of(w, self.free.states[k - 1])
+        if k not in self.images:  # images of the free state, before pooling, and what was picked of them
+            kept = self.free.images[k] if self.free.images else None
+            held = link.image_of(w, self.free.states[k - 1]) if kept is None else kept
             first = self.free.routes[k]
             assert first is not None
             self.images[k] = (held, picked(held, first))
         held, chosen = self.images[k]
-        change = link.image_of(w, moved)
-        route = link.route_of(self.over(torch.add, change, held))
-        self.routes[k] = route
-        # Where the pick stays, what is left of the free state is exactly zero.
-        left = self.over(torch.sub, picked(held.expand(self.copies, *held.shape).flatten(0, 1), route), chosen)
-        return picked(change, route).add_(left)
+        parts: Blocks = []
+        routes: Blocks = []
+        # A batch at a time: images before pooling are large.
+        for rows in moved.chunk(max(len(moved) // max(len(held), 1), 1)):
+            change = link.image_of(w, rows)
+            total = self._space("rerouted", change.numel(), change)[: change.numel()]
+            total = total.as_strided(change.shape, change.stride())
+            routes.append(link.route_of(torch.add(change, held, out=total)))
+            # Where the pick stays, what is left of the free state is exactly zero.
+            left = picked(held, routes[-1]).sub_(chosen)
+            parts.append(picked(change, routes[-1]).add_(left))
+        mine = self.routes[k]
+        spent = mine is not None and mine is not self.free.routes[k] and len(mine) == len(moved)
+        self.routes[k] = torch.cat(routes, out=mine if spent else None)
+        return torch.cat(parts)
 
     def links(self, k: int) -> list[tuple[int, Link, torch.Tensor, Route]]:
         """Links into layer k from other layers: (source, link, weight, route)."""
@@ -289,47 +343,6 @@ class PredictivePhase(Phase):
             assert skip is not None
             found.append((layer.skip_source, layer.skip_link, skip, None))
         return found
-
-    def answer(self, k: int, q: torch.Tensor, change: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """(e_k, delta_k) of a layer of which q_k is asked, its pre-activation changed by da_k."""
-        name = self.layers[k].activation_name
-        if name == "linear":
-            return q, q
-        if name == "relu" and self.gates == "frozen":
-            gated = self.over(_gated, q, self.free.states[k])
-            return (gated, gated) if self.paired else (q, gated)
-        unit = self.layers[k].activation
-        a = self.drives(k) if change is None else self.over(torch.add, change, self.drives(k))
-        if name == "relu" and not self.paired:
-            return q, self.over(_gated, q, a)
-        if self.paired:
-            error = self.over(wide(lambda q, a: unit.displaced(a, q)), q, a)
-            return error, error
-        return q, self.over(wide(lambda q, a: unit.slope(a) * q), q, a)
-
-    def shift(self, k: int, change: torch.Tensor) -> torch.Tensor:
-        """sigma_k(a_k + da_k) - sigma_k(a_k), gates held if they are frozen."""
-        name = self.layers[k].activation_name
-        if name == "linear":
-            return change
-        if name == "relu" and self.gates == "frozen":
-            return self.over(_gated, change, self.free.states[k])
-        unit = self.layers[k].activation
-        return self.over(wide(lambda d, a: unit.displaced(a, d)), change, self.drives(k))
-
-    def drives(self, k: int) -> torch.Tensor:
-        """Free pre-activations a_k."""
-        assert self.free.drives is not None
-        return self.free.drives[k]
-
-    def over(
-        self, function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], rows: torch.Tensor, one: torch.Tensor
-    ) -> torch.Tensor:
-        """A function of stacked rows and of a constant that one batch of them has."""
-        if len(rows) == len(one):
-            return function(rows, one)
-        copies = len(rows) // len(one)
-        return function(rows.unflatten(0, (copies, -1)), one.expand(copies, *one.shape)).flatten(0, 1)
 
     def errors(self, moved: Sequence[torch.Tensor]) -> tuple[Blocks, Blocks | None]:
         """(e_k, da_k) that displacements d_k imply."""
@@ -400,27 +413,25 @@ class PredictivePhase(Phase):
         from .learning import contrast
 
         with torch.no_grad():
-            return contrast(self, plus, minus, weight)
+            found = contrast(self, plus, minus, weight)
+        self.settled.clear()  # a step outlives its contrast, and routes are large
+        return found
 
 
-def relative(wanted: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
-    """Largest entry of wanted - found over the largest of either, (rows,); 0 where both are nothing."""
-    wide = torch.promote_types(wanted.dtype, torch.float32)
-    miss = (wanted - found).flatten(1).abs().amax(1).to(wide)
-    size = torch.maximum(wanted.flatten(1).abs().amax(1), found.flatten(1).abs().amax(1)).to(wide)
+def relative(wanted: torch.Tensor, found: torch.Tensor, spent: bool = False) -> torch.Tensor:
+    """Largest entry of wanted - found over the largest of either, (rows,); 0 where both are nothing.
+
+    Where `found` is spent, it may be written over.
+    """
+    size = torch.maximum(_peak(wanted), _peak(found))
+    miss = _peak(torch.sub(wanted, found, out=found if spent else None))
     return torch.where(miss == 0, miss, miss / size)
 
 
-def _gated(rows: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
-    """Rows where a ReLU's state h is positive, else 0."""
-    return torch.ops.aten.threshold_backward(rows, h, 0)
-
-
-def wide(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """The function in single precision at least, its result in the dtype of its first argument."""
-
-    def widened(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-        wide = torch.promote_types(first.dtype, torch.float32)
-        return function(first.to(wide), second.to(wide)).to(first.dtype)
-
-    return widened
+def _peak(rows: torch.Tensor) -> torch.Tensor:
+    """Largest size of an entry, (rows,), in single precision at least; without an image of sizes in between."""
+    if rows.ndim == 4:
+        rows = rows.permute(0, 2, 3, 1)  # as they lie in memory
+    rows = rows.flatten(1)
+    peak = torch.maximum(rows.amax(1), -rows.amin(1))
+    return peak.to(torch.promote_types(rows.dtype, torch.float32))

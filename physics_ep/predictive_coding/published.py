@@ -13,12 +13,29 @@ how far the even layers are from their next update (the odd ones have just had t
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 
 from ..equilibrium import State
 from ..errors import InputError
 from ..solvers import Solver
 from .phases import Blocks, PredictivePhase, Rest, relative
+
+
+class Update(NamedTuple):
+    """What a layer's update proposes, and what it has come from.
+
+    Attributes
+    ----------
+    moved, error : d_k and e_k after it.
+    change, shift : da_k, and what the prediction changes by with it; None while nothing below has moved.
+    """
+
+    moved: torch.Tensor
+    error: torch.Tensor
+    change: torch.Tensor | None
+    shift: torch.Tensor | None
 
 
 class Pgd(Solver):
@@ -37,24 +54,29 @@ class Pgd(Solver):
         self.phase = phase
         self.spent = 0
         depth = phase.depth
-        self.moved: Blocks = [torch.empty(0)] * depth
-        self.errors: Blocks = [torch.empty(0)] * depth
-        self.changes: list[torch.Tensor | None] = [None] * depth
+        self.moved: Blocks = list(start[:depth])
+        self.error = self.moved[-1]
+        """e_L."""
+        self.deltas: list[torch.Tensor | None] = [None] * depth
         self.reached = [False] * depth
-        self.moved = [b.contiguous() for b in start[:depth]] if isinstance(start, Rest) else list(start[:depth])
-        if isinstance(start, Rest):
-            self.errors = [torch.zeros_like(b) for b in self.moved]
-        else:
-            self.errors, changes = phase.errors(self.moved)
+        self.proposals: dict[int, Update] = {}
+        if not isinstance(start, Rest):
+            errors, found = phase.errors(self.moved)
+            changes = [phase.change(k, self.moved) if found is None else found[k] for k in range(depth)]
+            self.deltas = [phase.answer(k, e, c)[1] for k, (e, c) in enumerate(zip(errors, changes, strict=True))]
+            self.error = errors[-1]
             self.reached = [True] * depth
-            self.changes = [phase.change(k, self.moved) for k in range(depth)] if changes is None else list(changes)
-        if self.everywhere:
+        elif self.everywhere:
+            self.deltas = list(self.moved)
             self.reached = [True] * depth
         # Where each layer's prediction is felt.
         self.above: list[list[int]] = [[] for _ in range(depth)]
         for k in range(depth):
             for source, *_ in phase.links(k):
                 self.above[source].append(k)
+        # Layers of one half feel those of the other alone, so that what an update replaces is nobody's any more.
+        self.halves = all((k - j) % 2 for j in range(depth) for k in self.above[j])
+        self.spare: dict[int, torch.Tensor] = {}
 
     def check(self, phase: PredictivePhase) -> None:
         """Raise InputError if the solver does not fit the phase's network."""
@@ -67,74 +89,113 @@ class Pgd(Solver):
     name = "pgd"
 
     def evaluate(self) -> tuple[State, torch.Tensor]:
-        wide = self.phase.wide
-        residual = torch.zeros(self.phase.rows, dtype=wide, device=self.phase.x.device)
-        last = self.phase.depth - 1
+        phase = self.phase
+        residual = torch.zeros(phase.rows, dtype=phase.wide, device=phase.x.device)
+        last = phase.depth - 1
         self.proposals = {k: self._update(k) for k in range(1, last + 1, 2) if self._due(k)}
         if last % 2 == 0:  # an odd output layer: it has the cost to answer before any even layer has anything
-            wanted = self.phase.wanted_output(self.moved[last], self.errors[last])
-            residual = relative(wanted, self.errors[last].to(wide))
-        for k, (_, error) in self.proposals.items():
-            residual = torch.maximum(residual, relative(error, self.errors[k]))
+            wanted = phase.wanted_output(self.moved[last], self.error)
+            residual = relative(wanted, self.error.to(phase.wide))
+        for k, update in self.proposals.items():
+            now = self._now(k, update)
+            residual = torch.maximum(residual, relative(update.error, now, spent=now is not self.moved[k]))
         return tuple(self.moved), residual
 
     def advance(self, active: torch.Tensor) -> None:
         self.spent += 1
-        for k, (moved, error) in self.proposals.items():
-            self._accept(k, moved, error, active)
+        everyone = bool(active.all())
+        for k in list(self.proposals):
+            self._accept(k, self.proposals.pop(k), active, everyone)
         for k in range(0, self.phase.depth, 2):
             if self._due(k):
-                self._accept(k, *self._update(k), active)
+                self._accept(k, self._update(k), active, everyone)
 
     def finish(self, z: State) -> State:
         phase = self.phase
-        deltas = [phase.answer(k, e, self.changes[k])[1] for k, e in enumerate(self.errors)]
-        return phase.packed(self.moved, self.errors, deltas, None)
+        for k, update in self.proposals.items():
+            self.deltas[k] = self._held(k, update)
+        self.deltas[0] = phase.gated(0, self.moved[0], None, None)  # which nobody below has asked for
+        deltas = [torch.zeros_like(d) if e is None else e for d, e in zip(self.moved, self.deltas, strict=True)]
+        phase.space.clear()
+        self.spare.clear()
+        if phase.routing and self.halves:  # the routes are those of z
+            phase.settled.append((deltas[-1], list(phase.routes)))
+        return phase.packed(self.moved, [self.error], deltas, None)
 
     def _due(self, k: int) -> bool:
         return k == self.phase.depth - 1 or any(self.reached[j] for j in self.above[k]) or self.reached[k]
 
-    def _accept(self, k: int, moved: torch.Tensor, error: torch.Tensor, active: torch.Tensor) -> None:
-        if not bool(active.all()):
+    def _accept(self, k: int, update: Update, active: torch.Tensor, everyone: bool) -> None:
+        moved, error = update.moved, update.error
+        last = k == self.phase.depth - 1
+        delta: torch.Tensor | None = None
+        if last:
+            delta = error
+        elif k > 0:
+            delta = self.phase.gated(k, error, update.change, update.shift, spent=everyone)
+        if not everyone:
             rows = active.view(-1, *[1] * (moved.ndim - 1))
-            moved, error = torch.where(rows, moved, self.moved[k]), torch.where(rows, error, self.errors[k])
-        self.moved[k], self.errors[k] = moved, error
+            if delta is not None:
+                delta = torch.where(rows, delta, self._held(k, update))
+            moved, error = torch.where(rows, moved, self.moved[k]), torch.where(rows, error, self._now(k, update))
+        self.moved[k], self.deltas[k] = moved, delta
+        if last:
+            self.error = error
         self.reached[k] = True
 
-    def _update(self, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(d_k, e_k) after layer k's update; its own da_k and error are brought up to date on the way."""
+    def _now(self, k: int, update: Update) -> torch.Tensor:
+        """e_k without the update."""
+        return self.moved[k] if update.shift is None else self.moved[k] - update.shift
+
+    def _held(self, k: int, update: Update) -> torch.Tensor:
+        """delta_k without the update."""
+        return self.phase.gated(k, self._now(k, update), update.change, update.shift)
+
+    def _update(self, k: int) -> Update:
         phase = self.phase
+        change = None
         if any(self.reached[source] for source, *_ in phase.links(k)):
             change = phase.change(k, self.moved)
-            assert change is not None
-            self.changes[k] = change
-            self.errors[k] = self.moved[k] - phase.shift(k, change)
+        shift = None if change is None else self._shift(k, change)
         if k == phase.depth - 1:
-            error = phase.wanted_output(self.moved[k], self.errors[k]).to(phase.dtype)
-            shift = self.changes[k]
-            return (error if shift is None else shift + error), error
+            now = self.moved[k] if shift is None else self.moved[k] - shift
+            error = phase.wanted_output(self.moved[k], now).to(phase.dtype)
+            return Update(error if shift is None else shift + error, error, change, shift)
         asked: torch.Tensor | None = None
         for j in self.above[k]:
-            if not self.reached[j]:
+            delta = self.deltas[j]
+            if delta is None:
                 continue
-            delta = phase.answer(j, self.errors[j], self.changes[j])[1]
             for source, link, w, route in phase.links(j):
                 if source == k:
-                    back = link.transpose(w, delta, route)
-                    asked = back if asked is None else asked + back
-        change = self.changes[k]
+                    back = phase.transposed(link, w, delta, route)
+                    asked = back if asked is None else asked.add_(back)
         if asked is None:
             asked = torch.zeros_like(self.moved[k])
-        return self.step(k, change, asked)
+        moved = self.step(k, change, shift, asked)
+        if shift is None:
+            return Update(moved, moved, change, None)
+        old = self.deltas[k] if self.halves and self.spent > 0 else None
+        fresh = old is None or old.stride() != moved.stride() or old.dtype != moved.dtype or old is self.moved[k]
+        return Update(moved, torch.sub(moved, shift, out=None if fresh else old), change, shift)
 
-    def step(self, k: int, change: torch.Tensor | None, asked: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(d_k, e_k) where D_k = asked."""
+    def _shift(self, k: int, change: torch.Tensor) -> torch.Tensor:
+        """`PredictivePhase.shift`, in memory of the layer's own."""
+        if not self.phase.rectifies(k):
+            return self.phase.shift(k, change)
+        if k not in self.spare:
+            self.spare[k] = torch.empty_like(change)
+        return self.phase.rectified(k, change, out=self.spare[k])
+
+    def step(
+        self, k: int, change: torch.Tensor | None, shift: torch.Tensor | None, asked: torch.Tensor
+    ) -> torch.Tensor:
+        """d_k where D_k = asked, which may be written over."""
         phase = self.phase
-        shift = torch.zeros_like(asked) if change is None else phase.shift(k, change)
-        moved = shift + asked
-        if phase.layers[k].activation_name == "relu" and phase.gates == "free":
+        moved = asked if shift is None else asked.add_(shift)
+        if phase.rectifies(k):
             moved = phase.over(torch.maximum, moved, -phase.free.states[k])
-        return moved, moved - shift
+        return moved
 
 
 class ModPgd(Pgd):
@@ -156,13 +217,14 @@ class ModPgd(Pgd):
                     "or 'pgd'."
                 )
 
-    def step(self, k: int, change: torch.Tensor | None, asked: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def step(
+        self, k: int, change: torch.Tensor | None, shift: torch.Tensor | None, asked: torch.Tensor
+    ) -> torch.Tensor:
         phase = self.phase
-        if change is None:
-            moved = phase.shift(k, asked)
-            return moved, moved
-        moved = phase.shift(k, change + asked)
-        return moved, moved - phase.shift(k, change)
+        total = asked if change is None else asked.add_(change)
+        if phase.rectifies(k):
+            return phase.rectified(k, total, out=total)
+        return phase.shift(k, total)
 
 
 class EverywherePgd(Pgd):

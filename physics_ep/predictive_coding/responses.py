@@ -1,0 +1,175 @@
+"""What single layers answer in a nudged phase: elementwise, at the free state or displaced from it.
+
+q_k is what is asked of a layer, a_k + da_k its pre-activation; rows of stacked nudges meet constants of one batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+
+from .activations import Anchor
+
+if TYPE_CHECKING:
+    from .layers import PredictiveLayer
+    from .network import ForwardPass
+
+
+class Responses:
+    """The elementwise part of a phase.
+
+    Attributes
+    ----------
+    free : ForwardPass
+    layers : list of PredictiveLayer
+    gates : str
+    paired : bool
+        Whether the energy is the paired one.
+    dtype, wide : torch.dtype
+        Of displacements; the same in single precision at least.
+    anchors : dict
+        Layer to its activation at the free state, as found so far.
+    rails : dict
+        Layer to (min(a, 0), -ReLU(a)), likewise.
+    """
+
+    free: ForwardPass
+    layers: list[PredictiveLayer]
+    gates: str
+    paired: bool
+    dtype: torch.dtype
+    wide: torch.dtype
+    anchors: dict[int, Anchor]
+    rails: dict[int, tuple[torch.Tensor, torch.Tensor]]
+
+    def answer(self, k: int, q: torch.Tensor, change: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """(e_k, delta_k) of a layer of which q_k is asked, its pre-activation changed by da_k."""
+        name = self.layers[k].activation_name
+        if name == "linear":
+            return q, q
+        if name == "relu" and self.gates == "frozen":
+            gated = self.over(_gated, q, self.free.states[k])
+            return (gated, gated) if self.paired else (q, gated)
+        unit = self.layers[k].activation
+        if change is None and not self.paired:
+            return q, self.over(torch.mul, q, self.anchor(k).slope).to(q.dtype)
+        a = self.drives(k) if change is None else self.over(torch.add, change, self.drives(k))
+        if name == "relu" and not self.paired:
+            return q, self.over(_gated, q, a)
+        if self.paired:
+            error = self.over(wide(lambda q, a: unit.displaced(a, q)), q, a)
+            return error, error
+        return q, self.over(wide(lambda q, a: unit.slope(a) * q), q, a)
+
+    def shift(self, k: int, change: torch.Tensor) -> torch.Tensor:
+        """sigma_k(a_k + da_k) - sigma_k(a_k), gates held if they are frozen."""
+        name = self.layers[k].activation_name
+        if name == "linear":
+            return change
+        if name == "relu":
+            if self.gates == "frozen":
+                return self.over(_gated, change, self.free.states[k])
+            return self.rectified(k, change)
+        return self.over(wide(lambda d, a: self.layers[k].activation.displaced(a, d)), change, self.drives(k))
+
+    def rectified(self, k: int, change: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        """ReLU(a_k + da_k) - ReLU(a_k) with free gates, into `out` (which may be the change itself)."""
+        if k not in self.rails:
+            # d above -a where a > 0, else what of a + d is above 0: a sum and a maximum, and no cancellation.
+            self.rails[k] = self.drives(k).clamp(max=0), -self.free.states[k]
+        low, high = self.rails[k]
+        copies = len(change) // max(len(low), 1)
+        rows = change.unflatten(0, (copies, -1))
+        moved = torch.add(rows, low, out=None if out is None else out.unflatten(0, (copies, -1)))
+        return torch.maximum(moved, high, out=moved).flatten(0, 1)
+
+    def rectifies(self, k: int) -> bool:
+        """Whether layer k is a ReLU whose gates are free, of the squared energy."""
+        return self.layers[k].activation_name == "relu" and self.gates == "free" and not self.paired
+
+    def gated(
+        self,
+        k: int,
+        error: torch.Tensor,
+        change: torch.Tensor | None,
+        shift: torch.Tensor | None,
+        spent: bool = False,
+    ) -> torch.Tensor:
+        """delta_k of an error where the pre-activation has changed by da_k, and the prediction with it by `shift`.
+
+        Where error and shift are spent, they may be written over.
+        """
+        if not self.rectifies(k):
+            return self.answer(k, error, change)[1]
+        h = self.free.states[k]
+        if shift is None:
+            return self.over(_gated, error, h)
+        # What the unit predicts is above 0 where its gate is open.
+        if not spent:
+            return _gated(error, self.over(torch.add, shift, h))
+        rows = shift.unflatten(0, (len(shift) // max(len(h), 1), -1))
+        rows.add_(h)
+        return torch.ops.aten.threshold_backward.grad_input(error, shift, 0, grad_input=error)
+
+    def drives(self, k: int) -> torch.Tensor:
+        """Free pre-activations a_k."""
+        assert self.free.drives is not None
+        return self.free.drives[k]
+
+    def over(
+        self, function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], rows: torch.Tensor, one: torch.Tensor
+    ) -> torch.Tensor:
+        """A function of stacked rows and of a constant that one batch of them has."""
+        if len(rows) == len(one):
+            return function(rows, one)
+        copies = len(rows) // len(one)
+        return function(rows.unflatten(0, (copies, -1)), one.expand(copies, *one.shape)).flatten(0, 1)
+
+    def slope_times(self, k: int, change: torch.Tensor) -> torch.Tensor:
+        """sigma_k'(a_k) da_k at the free state."""
+        unit = self.layers[k].activation
+        if unit.name == "linear":
+            return change
+        if unit.name == "relu":
+            return _gated(change, self.free.states[k])
+        return (self.anchor(k).slope * change).to(change.dtype)
+
+    def curved(self, k: int, change: torch.Tensor) -> torch.Tensor | None:
+        """sigma_k''(a_k) da_k at the free state; None where it is zero."""
+        if not self.bends(k):
+            return None
+        curvature = self.anchor(k).curvature()
+        return None if curvature is None else (curvature * change).to(change.dtype)
+
+    def bends(self, k: int) -> bool:
+        """Whether layer k's slope changes with its displacement, for the squared energy's backward pass."""
+        name = self.layers[k].activation_name
+        return not self.paired and name != "linear" and (name != "relu" or self.gates == "free")
+
+    def anchor(self, k: int) -> Anchor:
+        """Layer k's activation at the free state."""
+        if k not in self.anchors:
+            self.anchors[k] = self.layers[k].activation.at(self.drives(k).to(self.wide))
+        return self.anchors[k]
+
+    def bent(self, k: int, change: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(sigma_k(a_k + da_k) - sigma_k(a_k), sigma_k'(a_k + da_k)), both new."""
+        shift, slope = self.anchor(k).moved(change.to(self.wide))
+        return shift.to(self.dtype), slope
+
+
+def _gated(rows: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+    """Rows where a ReLU's state h is positive, else 0."""
+    return torch.ops.aten.threshold_backward(rows, h, 0)
+
+
+def wide(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """The function in single precision at least, its result in the dtype of its first argument."""
+
+    def widened(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        wide = torch.promote_types(first.dtype, torch.float32)
+        return function(first.to(wide), second.to(wide)).to(first.dtype)
+
+    return widened

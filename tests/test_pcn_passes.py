@@ -1,0 +1,204 @@
+"""Passes of predictive coding networks: what is kept, shared or guessed to save them changes no result."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch.nn.functional import conv2d, max_pool2d
+
+from physics_ep import CrossEntropy, EquilibriumPropagation, Nudge, SquaredError, relax
+from physics_ep.predictive_coding import vgg5
+from physics_ep.predictive_coding.activations import ACTIVATIONS
+from physics_ep.predictive_coding.equilibration import LinearSpace
+from physics_ep.predictive_coding.layers import DenseLink
+from physics_ep.relaxation import solve
+from validation.gradients import estimate_gradient, total_error
+
+from .pcn import biased, dense, examples
+
+COSTS = [CrossEntropy(), SquaredError()]
+
+
+@pytest.mark.parametrize("name", ["tanh", "softplus", "gelu", "relu"])
+def test_anchored_activations(name: str) -> None:
+    """Shift and slope from an anchor are those of the activation, for stacked batches, in saturation too; the
+    curvature is the slope's derivative."""
+    unit = ACTIVATIONS[name]
+    a = torch.linspace(-6, 6, 97, dtype=torch.float64).view(1, -1)
+    d = torch.cat([torch.full_like(a, v) for v in (-3.0, -1e-3, 1e-7, 0.4, 2.5)])
+    anchor = unit.at(a)
+    shift, slope = anchor.moved(d)
+    torch.testing.assert_close(shift, unit.displaced(a.expand_as(d), d), atol=1e-14, rtol=1e-11)
+    torch.testing.assert_close(slope, unit.slope(a + d), atol=1e-14, rtol=1e-10)
+    torch.testing.assert_close(anchor.slope, unit.slope(a), atol=1e-15, rtol=1e-12)
+    curvature = anchor.curvature()
+    if curvature is not None:
+        differences = (unit.slope(a + 1e-5) - unit.slope(a - 1e-5)) / 2e-5
+        torch.testing.assert_close(curvature, differences, atol=1e-9, rtol=1e-7)
+
+
+def test_anchored_tanh_keeps_its_digits() -> None:
+    """float32, displacements of 1e-4 and less, units up to saturation: relative error below 1e-5; no overflow."""
+    a = torch.linspace(-8, 8, 161).view(1, -1)
+    for size in (1e-2, 1e-4, 1e-8):
+        d = torch.cat([torch.full_like(a, size), torch.full_like(a, -size)])
+        exact = ACTIVATIONS["tanh"].displaced(a.double().expand_as(d), d.double())
+        shift, slope = ACTIVATIONS["tanh"].at(a).moved(d)
+        assert float(((shift - exact) / exact).abs().max()) < 1e-5
+        exact = ACTIVATIONS["tanh"].slope(a.double() + d.double())
+        assert float(((slope - exact) / exact).abs().max()) < 1e-5
+    shift, slope = ACTIVATIONS["tanh"].at(a).moved(torch.full_like(a, 1e4))
+    torch.testing.assert_close(shift, 1 - torch.tanh(a))
+    assert float(slope.abs().max()) < 1e-20
+
+
+@pytest.mark.parametrize("cost", COSTS, ids=["ce", "mse"])
+@pytest.mark.parametrize("activation", ["tanh", "softplus", "gelu"])
+def test_first_guess_is_of_second_order(cost, activation: str) -> None:
+    """What the passes at the free state lead to misses by O(beta^2) of itself: no term is wrong, in any layer."""
+    net = dense(5, activation)
+    x, y = examples(cost=cost)
+    free = relax(net, x).state
+    misses = [
+        float(relax(net, x, Nudge(cost, y, b), free, max_iterations=2, tolerance=1e-15).residual.max())
+        for b in (2e-3, 1e-3, -1e-3)
+    ]
+    assert misses[0] / misses[1] == pytest.approx(4, rel=0.1)
+    assert misses[2] == pytest.approx(misses[1], rel=0.1)
+
+
+@pytest.mark.parametrize("cost", COSTS, ids=["ce", "mse"])
+def test_curved_sweeps_share_their_passes(cost, monkeypatch) -> None:
+    """Two sweeps of tanh layers: what both signs share is done once. More would be a pass done twice."""
+    rows = []
+    for name in ("apply", "drive", "transpose", "gradient"):
+        plain = getattr(DenseLink, name)
+
+        def counted(self, w, s, *rest, plain=plain, name=name):
+            rows.append(len(s) if name != "gradient" else len(w))
+            return plain(self, w, s, *rest)
+
+        monkeypatch.setattr(DenseLink, name, counted)
+    net = dense(6, "tanh", width=32, n_in=32)
+    x, y = examples((32,), cost=cost)
+    ep = EquilibriumPropagation(cost, beta=1e-3, tolerance=1e-3, measure_every=10**9)
+    ep.backward(net, x, y)
+    rows.clear()
+    step = ep.backward(net, x, y)
+    assert step.equilibria[1].iterations == 2
+    # Forward; first and second order, backward and forward, once for both signs; forward with both, but for the
+    # layer whose input is known; backward with both; weights.
+    assert sum(rows) / len(x) == 6 + 4 * 5 + 2 * 4 + 2 * 5 + 1 + 2 * 5
+
+
+@pytest.mark.parametrize("cost", COSTS, ids=["ce", "mse"])
+def test_one_space_for_both_signs(cost, monkeypatch) -> None:
+    """Held gates near the stability limit: the combinations of shared passes are the equilibria that plain sweeps
+    find for each sign, also when the space is cut down on the way."""
+    net = dense(6, "relu", width=24, gain=6**0.5)
+    x, y = examples(cost=cost)
+    probe = EquilibriumPropagation(cost, beta="auto")
+    probe.backward(net, x, y)
+    beta = 0.6 * probe.stability_limit
+    plain = estimate_gradient(
+        EquilibriumPropagation(cost, beta=beta, solver="sweep", tolerance=1e-12, max_iterations=500), net, x, y
+    )[0]
+    spent = []
+    for most in (8, 2):
+        monkeypatch.setattr(LinearSpace, "most", most)
+        ep = EquilibriumPropagation(cost, beta=beta, tolerance=1e-12, max_iterations=500)
+        grads, step = estimate_gradient(ep, net, x, y)
+        assert total_error(grads, plain) < 1e-10
+        spent.append(step.equilibria[1].iterations)
+    assert spent[0] <= spent[1]
+    assert spent[0] <= 12  # ten outputs: a space of ten is all there is
+
+
+def test_an_example_does_not_depend_on_its_batch() -> None:
+    """Alone or in company, sooner or later settled: the same displacement."""
+    for activation in ("relu", "tanh"):
+        net = dense(4, activation)
+        x, y = examples(cost=SquaredError())
+        y[3] = net(x)[3].detach()  # nothing to do
+        nudge = Nudge(SquaredError(), y, 0.05)
+        whole = relax(net, x, nudge, relax(net, x).state, tolerance=1e-6)
+        for i in (0, 3, 7):
+            one = relax(net, x[i : i + 1], Nudge(SquaredError(), y[i : i + 1], 0.05), tolerance=1e-6)
+            for a, b in zip(one.displacement, whole.displacement, strict=True):
+                # Sweeps may go on after an example alone has settled; never by more than its tolerance.
+                torch.testing.assert_close(a[0], b[i], atol=1e-14, rtol=1e-5)
+
+
+@pytest.mark.parametrize("solver", ["mod_pgd", "pgd"])
+def test_published_iteration_with_pooling_by_hand(solver: str) -> None:
+    """Four iterations with free gates and max poolings that pick anew, by autograd of each prediction; the contrast
+    by autograd of the energy at the states that they reach."""
+    net = biased(vgg5(10, (3, 16, 16), width=0.06, gain=6**0.5, gates="free").double())
+    x, y = examples((3, 16, 16), 3)
+    beta, steps = 0.15, 4
+
+    def predict(k: int, below: torch.Tensor, gate: bool = True) -> torch.Tensor:
+        layer = net.stack[k - 1]
+        if k == 6:
+            return below.flatten(1) @ layer.weight.t() + layer.bias
+        image = conv2d(below, layer.weight, layer.bias, 1, 1)
+        image = max_pool2d(image, 2) if k > 1 else image
+        return image.relu() if gate else image
+
+    def settled(strength: float) -> list[torch.Tensor]:
+        h = [x, *[s.detach() for s in relax(net, x).state]]
+        for _ in range(steps):
+            for k in (2, 4, 6, 1, 3, 5):
+                a = predict(k, h[k - 1], gate=False).detach()
+                if k == 6:
+                    h[6] = a - strength * CrossEntropy().gradient(h[6], y)
+                    continue
+                here = h[k].detach().requires_grad_()
+                above = predict(k + 1, here)
+                (feedback,) = torch.autograd.grad(above, here, (h[k + 1] - above).detach())
+                h[k] = (a + feedback).relu() if solver == "mod_pgd" else (a.relu() + feedback).relu()
+        return h[1:]
+
+    ep = EquilibriumPropagation(
+        CrossEntropy(), beta=beta, solver=solver, tolerance=1e-15, max_iterations=steps, on_unconverged="warn"
+    )
+    with pytest.warns(UserWarning, match="did not converge"):
+        grads, step = estimate_gradient(ep, net, x, y)
+    slopes = []
+    for found, strength in zip(step.equilibria[1:], (beta, -beta), strict=True):
+        states = settled(strength)
+        for mine, theirs in zip(found.state, states, strict=True):
+            torch.testing.assert_close(mine, theirs, atol=1e-12, rtol=1e-11)
+        slopes.append(torch.autograd.grad(net.energy(tuple(states), x).sum(), list(net.parameters())))
+    crossed = [((a > 0) != (b > 0)).sum() for a, b in zip(settled(beta), relax(net, x).state, strict=True)]
+    assert sum(map(int, crossed)) > 10  # gates did open and close
+    for (name, _), up, down in zip(net.named_parameters(), *slopes, strict=True):
+        torch.testing.assert_close(grads[name], (up - down) / (2 * beta * len(x)), atol=1e-11, rtol=1e-8)
+
+
+def test_routes_of_the_solver_are_those_of_its_state() -> None:
+    """The contrast takes the routes that the solver has left; found anew, from displacements, they are the same."""
+    net = biased(vgg5(10, (3, 16, 16), width=0.06, gain=6**0.5, gates="free").double())
+    x, y = examples((3, 16, 16), 3)
+    inputs = net.prepare(x)
+    base = net.phase(inputs, relax(net, x).state)
+    stack = base.stacked([Nudge(CrossEntropy(), y, b) for b in (0.3, -0.3)])
+    assert stack is not None
+    plus, minus = solve(stack, solver="mod_pgd", max_iterations=6, tolerance=1e-15).split(2)
+    weight = torch.full((3,), 1 / 3, dtype=torch.float64)
+    assert base.settled
+    kept = base.contrast(net, (), plus.displacement, minus.displacement, x, weight)
+    assert not base.settled
+    anew = base.contrast(net, (), plus.displacement, minus.displacement, x, weight)
+    for name, value in kept.items():
+        torch.testing.assert_close(value, anew[name], atol=1e-15, rtol=1e-12)
+
+
+def test_bfloat16_guess_settles() -> None:
+    """In bfloat16 the first guess meets the default tolerance, at a beta whose square would be lost beside it."""
+    net = copy.deepcopy(dense(5, "tanh", width=64)).bfloat16()
+    x, y = examples()
+    step = EquilibriumPropagation(CrossEntropy(), beta=1e-4).backward(net, x.bfloat16(), y)
+    assert step.equilibria[1].iterations <= 3
