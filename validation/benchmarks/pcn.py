@@ -4,10 +4,11 @@
     physics-ep bench pcn
 
 One thread. Backprop is autograd on a copy of the network as an `nn.Sequential` and on the network's own forward
-pass; the faster of the two is the unit. Images are channels last for all. Lambda, from which beta comes, is
-measured beforehand. `ms` and `ratio` are of the clock on the wall; `cpu` is the same ratio in processor time, which
-other programs on the machine disturb less. `1 - cos` is of the worst tensor, against backprop in float32. SE is the
-squared error, CE the cross-entropy; the number after it is the batch.
+pass; the faster of the two is the unit of `ratio`. Images are channels last for both, the faster layout on a CPU;
+`usual` is the ratio to backprop in torch's own layout, channels first, as an ordinary training script has it.
+Lambda, from which beta comes, is measured beforehand. `ms` and `ratio` are of the clock on the wall; `cpu` is the
+same ratio in processor time, which other programs on the machine disturb less. `1 - cos` is of the worst tensor,
+against backprop in float32. SE is the squared error, CE the cross-entropy; the number after it is the batch.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import torch
 from physics_ep.cost import Cost, CrossEntropy, SquaredError
 from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp, vgg5, vgg10
 
-from .steps import EVERYWHERE, OPPONENTS, Clock, Recipe, Subject, everywhere, photograph_like
+from .steps import DEFAULT_LAYOUT, EVERYWHERE, OPPONENTS, Clock, Recipe, Subject, everywhere, photograph_like
 from .timing import interleave, machine
 
 CLOSE = Recipe("EP to 1e-3", tolerance=1e-3)
@@ -160,9 +161,10 @@ def _rows(case: Case, repeats: int, seed: int) -> list[dict[str, object]]:
     interleave(clock.around(calls), min(repeats, case.rounds), warmup=0)
     if case.slow:
         # Backprop before and after; its times join those of the rounds above.
-        slow = clock.around(subject.calls(list(case.slow)))
+        slow = clock.around({**subject.calls(list(case.slow)), **subject.default_layout()})
         interleave(slow, 1, warmup=0)
-        interleave({name: slow[name] for name in OPPONENTS}, 1, warmup=0)
+        interleave({name: slow[name] for name in (*OPPONENTS, DEFAULT_LAYOUT)}, 2, warmup=0)
+    usual = clock.median(DEFAULT_LAYOUT)[0] if case.slow else None
     units = [min(clock.median(name)[k] for name in OPPONENTS) for k in range(2)]
     targets = {recipe.name: recipe.target for recipe in (*case.recipes, *case.slow)}
     return [
@@ -172,6 +174,7 @@ def _rows(case: Case, repeats: int, seed: int) -> list[dict[str, object]]:
             "ms": 1e3 * clock.median(name)[0],
             "ratio": clock.median(name)[0] / units[0],
             "cpu": clock.median(name)[1] / units[1],
+            "usual": None if usual is None else clock.median(name)[0] / usual,
             **subject.settled(name),
             "1 - cos": 1 - min(row.cosine for row in subject.agreement(name, exact)),
             "target": targets.get(name),
