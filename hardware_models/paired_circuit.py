@@ -233,7 +233,7 @@ class PairedCircuit(PredictiveCodingNetwork):
 
         if gates is not None and gates not in GATES:
             raise unknown_name("gates", gates, GATES)
-        return CircuitPhase(self, inputs, origin, gates or self.gates)
+        return CircuitPhase(self, inputs, origin, balanced, gates or self.gates)
 
     def default_tolerance(self, dtype: torch.dtype) -> float:
         """1e-10 in float64, 1e-4 in float32; see `PredictiveCodingNetwork.default_tolerance`."""

@@ -45,20 +45,23 @@ class CircuitPhase(Phase):
     ----------
     p, q : list of Tensor (B, ...)
         Internal voltages of the origin.
-    held : bool
-        Whether gates of ReLUs are those of the origin, by a latch. Rails are not latched.
+    latched, held : bool
+        Whether gates of ReLUs are those of the origin in nudged phases, by a latch; and whether they are in this
+        one. Rails are not latched.
     """
 
     routing = False
     paired = False  # of what `learning.contrast` is handed: activities and errors
 
-    def __init__(self, system: PairedCircuit, inputs: Inputs, origin: State | None, gates: str) -> None:
+    def __init__(
+        self, system: PairedCircuit, inputs: Inputs, origin: State | None, balanced: bool, gates: str
+    ) -> None:
         self.system: PairedCircuit = system
         self.inputs = inputs
         self.free = inputs.cache
         self.x = self.free.x
         self.nudge = None
-        self.balanced = True
+        self.balanced = balanced
         self.dtype = self.narrow = system.dtype
         self.depth = system.depth
         self.layers = system.stack
@@ -66,8 +69,11 @@ class CircuitPhase(Phase):
         self.by_h, self.by_u, self.back = (
             [system.arrays(k, which) for k in range(self.depth)] for which in ("h", "u", "transpose")
         )
-        self.held = gates == "frozen" and origin is not None and system.piecewise_linear
+        self.latched = gates == "frozen" and origin is not None and system.piecewise_linear
+        self.held = False
         self.origin: State | None = None
+        self.begun: State | None = None
+        """Displacement from the origin at which the phase starts, if not there."""
         if origin is None or system.shared:
             self.p = list(self.free.drives)
             states = self.free.states
@@ -76,19 +82,28 @@ class CircuitPhase(Phase):
             self.p, self.q = list(origin[: self.depth]), list(origin[self.depth :])
         if origin is not None:
             self.origin = (*self.p, *self.q)
+            if any(not torch.equal(a, b) for a, b in zip(origin, self.origin, strict=True)):
+                self.begun = tuple(a - b for a, b in zip(origin, self.origin, strict=True))
         self.h: Blocks = [a.response(p) for a, p in zip(system.amplifiers_h, self.p, strict=True)]
         self.u: Blocks = self.h
         self.fed: Blocks | None = None
         """What is fed back at the origin and not balanced there."""
         if not system.shared:
             self.u = [a.response(q) for a, q in zip(system.amplifiers_u, self.q, strict=True)]
-            if origin is None:
+            if origin is None or not balanced:
                 self.fed = self.feedback([h - u for h, u in zip(self.h, self.u, strict=True)])
         self.free = dataclasses.replace(self.free, states=tuple(self.h))
         self.forcing: tuple[list[torch.Tensor], list[torch.Tensor]] | None = None
-        """Drives to h and u at the origin, beyond the origin's, that fluctuating arrays give."""
+        """Drives to h and u at the origin, beyond the origin's: of fluctuating arrays, or of an origin out of
+        balance."""
+        if not system.shared and origin is not None and not balanced:
+            now = (self.drives(self.by_h, self.h), self.drives(self.by_u, self.h))
+            self.forcing = tuple(  # type: ignore[assignment]
+                [a - b for a, b in zip(drives, at, strict=True)]
+                for drives, at in zip(now, (self.p, self.q), strict=True)
+            )
         self.slopes_h, self.slopes_u = (
-            [a.steepness(v) for a, v in zip(units, at, strict=True)] if self.held else []
+            [a.steepness(v) for a, v in zip(units, at, strict=True)] if self.latched else []
             for units, at in ((system.amplifiers_h, self.p), (system.amplifiers_u, self.q))
         )
 
@@ -118,6 +133,7 @@ class CircuitPhase(Phase):
         if nudge is not None and isinstance(nudge.y, torch.Tensor) and nudge.y.dtype.is_floating_point:
             nudge = Nudge(nudge.cost, nudge.y.to(self.dtype), nudge.beta)
         twin.nudge = nudge
+        twin.held = self.latched and nudge is not None
         if nudge is not None and self.system.device_model.conductance_noise > 0:
             twin.fluctuate()
         return twin
@@ -138,11 +154,22 @@ class CircuitPhase(Phase):
         if not system.one_drive:
             pairs = zip(self.drives(self.by_u, self.h), self.drives(before_u, self.h), strict=True)
             gain_u = [a - b for a, b in pairs]
+        if self.forcing is not None:
+            gain_h, gain_u = (
+                [a + b for a, b in zip(new, old, strict=True)]
+                for new, old in zip((gain_h, gain_u), self.forcing, strict=True)
+            )
         self.forcing = (gain_h, gain_u)
         if not system.shared:
             static = [h - u for h, u in zip(self.h, self.u, strict=True)]
             now, then = self.feedback(static), _with(self, before_back).feedback(static)
-            self.fed = [a - b for a, b in zip(now, then, strict=True)]
+            change = [a - b for a, b in zip(now, then, strict=True)]
+            self.fed = change if self.fed is None else [a + b for a, b in zip(self.fed, change, strict=True)]
+
+    @property
+    def one_drive(self) -> bool:
+        """Whether h and u have the same drives."""
+        return self.system.one_drive and (self.forcing is None or self.forcing[0] is self.forcing[1])
 
     @property
     def rows(self) -> int:
@@ -201,7 +228,7 @@ class CircuitPhase(Phase):
         """Change of the drives to h and to u of layer k, (rows, ...); one tensor where one array serves both."""
         found: Blocks = []
         for n, arrays in enumerate((self.by_h, self.by_u)):
-            if n == 1 and self.system.one_drive:
+            if n == 1 and self.one_drive:
                 return found[0], found[0]
             change = self.driven(k, arrays, moved)
             if change is None:
@@ -230,10 +257,10 @@ class CircuitPhase(Phase):
         """dh_k."""
         unit = self.system.amplifiers_h[k]
         if self.held:
-            return self.latched(unit, dp, self.slopes_h[k], self.p[k])
+            return self.along(unit, dp, self.slopes_h[k], self.p[k])
         return self.over(lambda d, p: unit.displaced(p, d), dp, self.p[k])
 
-    def latched(
+    def along(
         self, unit: Amplifiers, change: torch.Tensor, slope: torch.Tensor, at: torch.Tensor
     ) -> torch.Tensor:
         """Change of outputs along the slope at the origin, up to the rails."""
@@ -255,7 +282,7 @@ class CircuitPhase(Phase):
             return unit.railed(self.over(lambda d, q: unit.unclipped(q) + d, below, self.q[k]), step)
         unit = self.system.amplifiers_u[k]
         if self.held:
-            return self.moved(k, dq + gap) - self.latched(unit, dq, self.slopes_u[k], self.q[k])
+            return self.moved(k, dq + gap) - self.along(unit, dq, self.slopes_u[k], self.q[k])
         return self.moved(k, dq + gap) - self.over(lambda d, q: unit.displaced(q, d), dq, self.q[k])
 
     def over(
@@ -272,7 +299,9 @@ class CircuitPhase(Phase):
 
     def start(self) -> State:
         zeros = [v.new_zeros((self.rows, *v.shape[1:])) for v in self.p]
-        return tuple(zeros * 3)
+        if self.begun is None:
+            return tuple(zeros * 3)
+        return (*(b.repeat(self.copies, *[1] * (b.ndim - 1)) for b in self.begun), *zeros)
 
     def state(self, z: State) -> State:
         at = (*self.p, *self.q)
@@ -326,7 +355,7 @@ class CircuitPhase(Phase):
     ) -> dict[str, torch.Tensor]:
         """-(h - u) h^T of the layer below, contrasted, as the readings have them."""
         with torch.no_grad():
-            rest = self.start() if minus is None else minus
+            rest = tuple(torch.zeros_like(b) for b in plus) if minus is None else minus
             return contrast(self, self.read(plus), self.read(rest), weight)  # type: ignore[arg-type]
 
     def read(self, z: State) -> State:
@@ -335,7 +364,9 @@ class CircuitPhase(Phase):
         Read noise is drawn anew; the converter of a layer's readings has `adc_bits` over its range.
         """
         system, device = self.system, self.system.device_model
-        moved = [self.moved(k, z[k]) for k in range(self.depth)]
+        nudged = copy.copy(self)
+        nudged.held = self.latched
+        moved = [nudged.moved(k, z[k]) for k in range(self.depth)]
         errors = list(z[2 * self.depth :])
         if not system.shared:
             errors = [e + (h - u) for e, h, u in zip(errors, self.h, self.u, strict=True)]

@@ -79,7 +79,7 @@ class Sweep(Solver):
             if phase.fed is not None:
                 image = phase.over(torch.add, image, phase.fed[k])
             images[k] = image
-            gap = image if phase.system.one_drive else image + (self.by_h[k] - self.by_u[k])
+            gap = image if phase.one_drive else image + (self.by_h[k] - self.by_u[k])
             self.errors[k] = phase.error(k, self.by_u[k], gap)
             phase.send(k, self.errors[k], asked)
         self.images = images
@@ -178,7 +178,7 @@ def velocity(phase: CircuitPhase, w: Sequence[torch.Tensor]) -> tuple[Blocks, St
     fed[-1] = phase.wanted(moved[-1], changes[-1][0])
     if phase.fed is not None:
         fed = [phase.over(torch.add, f, s) for f, s in zip(fed, phase.fed, strict=True)]
-    apart = fed if phase.system.one_drive else [f + (a - b) for f, (a, b) in zip(fed, changes, strict=True)]
+    apart = fed if phase.one_drive else [f + (a - b) for f, (a, b) in zip(fed, changes, strict=True)]
     rate_q = [(b - d) / slow for (_, b), d in zip(changes, dq, strict=True)]
     rate_gap = [
         f - g + (b - d) * (1 - 1 / slow) if slow != 1 else f - g
@@ -194,7 +194,7 @@ class CircuitMotion(Motion):
     phase: CircuitPhase
 
     def start(self, z: State) -> State:
-        return tuple(begun(self.phase, z))
+        return tuple(begun(self.phase, z if self.phase.begun is None else self.phase.start()))
 
     def velocity(self, w: State) -> State:
         return tuple(velocity(self.phase, w)[0])

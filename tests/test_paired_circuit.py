@@ -10,7 +10,7 @@ import torch
 from hardware_models import DeviceModel, PairedCircuit, map_pcn
 from hardware_models.amplifiers import Amplifiers
 from hardware_models.crossbars import stream
-from physics_ep import CrossEntropy, Nudge, SquaredError, relax
+from physics_ep import CrossEntropy, Nudge, SquaredError, relax, simulate
 from physics_ep.predictive_coding import mlp
 from physics_ep.predictive_coding.activations import ACTIVATIONS
 from tests.pcn import dense, examples
@@ -159,6 +159,26 @@ def test_conductance_noise_of_copies_is_amplified() -> None:
     assert ratio == pytest.approx(10, rel=0.3)
 
 
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize("fields", [{}, {"amplifier_offset": 0.02, "copy_mismatch_u": 0.02}])
+def test_course_in_time(activation: str, fields: dict[str, Any]) -> None:
+    """Else `simulate` and `relax` disagree: the circuit followed in time, from empty capacitors or from the free
+    state, must end where the fixed point is, by another integrator."""
+    x, y = examples(size=4)
+    system = map_pcn(dense(3, activation), device=DeviceModel(**fields)).system
+    free = relax(system, x, tolerance=1e-12)
+    empty = tuple(torch.zeros_like(s) for s in free.state)
+    course = simulate(system, x, duration=45.0, start=empty)
+    assert all(float(s[0].abs().max()) == 0 for s in course.state)
+    for s, wanted in zip(course.state, free.state, strict=True):
+        torch.testing.assert_close(s[-1], wanted, atol=1e-7, rtol=1e-7)
+    nudge = Nudge(CrossEntropy(), y, 0.05)
+    nudged = relax(system, x, nudge, start=free.state, tolerance=1e-11)
+    course = simulate(system, x, duration=45.0, nudge=nudge, start=free.state)
+    for s, wanted in zip(course.state, nudged.state, strict=True):
+        torch.testing.assert_close(s[-1], wanted, atol=1e-7, rtol=1e-7)
+
+
 def test_same_seed_same_devices() -> None:
     """Else results cannot be repeated: a device instance is frozen."""
     fields = {"programming_noise": 0.05, "amplifier_offset": 0.01, "copy_mismatch_h": 0.01, "copy_mismatch_u": 0.01}
@@ -223,4 +243,4 @@ def test_bias_rows_have_their_arrays_scale() -> None:
     device = DeviceModel(g_min=5e-5, programming_noise=0.05)
     found = PairedCircuit(net, device, 0, [3.0, 1.0, 1.0])
     span = 3.0 * float(net.layers[0].weight.detach().abs().max())
-    assert float(found.layers[0].bias.std()) == pytest.approx(0.05 * 2**0.5 * span, rel=0.05)
+    assert float(found.layers[0].bias.detach().std()) == pytest.approx(0.05 * 2**0.5 * span, rel=0.05)
