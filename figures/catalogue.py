@@ -82,12 +82,15 @@ class Entry:
     make : callable
     systems : tuple of str
         Registered systems of whose runs it can be drawn; none named is any.
+    kinds : tuple of str
+        Kinds of files beside trainings that it can be drawn from, by their attribute `kind`.
     """
 
     name: str
     summary: str
     make: Callable[[Request], Drawn]
     systems: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
 
 
 def find(name: str) -> Entry:
@@ -111,7 +114,10 @@ def suited(run: Path | None) -> list[Entry]:
     from physics_ep.config import parse_config
     from physics_ep.store import open_run
 
-    kind = parse_config(open_run(run).config).system.name
+    found = open_run(run)
+    if any(found.attributes.get("kind") in entry.kinds for entry in FIGURES):
+        return [entry for entry in FIGURES if found.attributes["kind"] in entry.kinds]
+    kind = parse_config(found.config).system.name
     return [entry for entry in FIGURES if not entry.systems or kind in entry.systems]
 
 
@@ -267,6 +273,59 @@ def _pcn_cost(request: Request) -> Drawn:
     return Drawn(draw_costs(data), asdict(data))
 
 
+def _paired_unit(request: Request) -> Drawn:
+    from .paired_unit import draw_paired_unit
+
+    # A drawing, of no network in particular.
+    with request.progress.task("figure: paired unit", 1) as advance:
+        figure = draw_paired_unit()
+        advance(1)
+    return Drawn(figure, {})
+
+
+def _settling_depth(request: Request) -> Drawn:
+    from .mapping import depth_costs, draw_depth_costs
+
+    if request.run is not None:
+        raise argument_error(
+            "--from", "be left out for settling_depth, which measures random networks", str(request.run)
+        )
+    data = depth_costs(seed=request.seed, progress=request.progress)
+    return Drawn(draw_depth_costs(data), asdict(data))
+
+
+def _tolerance_layers(request: Request) -> Drawn:
+    from physics_ep.store import open_run
+    from validation.sweep_store import KIND
+    from validation.tolerance_sweep import open_tolerance
+
+    from .tolerance import draw_layer_cosines, layer_cosines, small_sweep
+
+    if request.run is not None and open_run(request.run).attributes.get("kind") == KIND:
+        table = open_tolerance(request.run)
+    else:
+        table = small_sweep(_smooth_deep(request), seed=request.seed, progress=request.progress)
+    data = layer_cosines(table)
+    return Drawn(draw_layer_cosines(data), asdict(data))
+
+
+def _best_beta(request: Request) -> Drawn:
+    from .tolerance import beta_choices, draw_best_beta
+
+    data = beta_choices(_smooth_deep(request), seed=request.seed, progress=request.progress)
+    return Drawn(draw_best_beta(data), asdict(data))
+
+
+def _smooth_deep(request: Request) -> Subject:
+    """Predictive coding network of six tanh layers; or the one of the run file."""
+    from .pcn import dense_network, trained_network
+
+    few: dict[str, Any] = {"examples": 16, **request.place()}
+    if request.run is not None:
+        return trained_network(request.run, **few)
+    return dense_network("six tanh layers, trained", "tanh", 1.0, depth=6, seed=request.seed, **few)
+
+
 def _deep(request: Request) -> list[Subject]:
     """Predictive coding networks of ten layers, ReLU and tanh; or the one of the run file."""
     from .pcn import dense_network, trained_network
@@ -337,4 +396,19 @@ FIGURES: tuple[Entry, ...] = (
     ),
     Entry("pcn_cosine", "EP against backprop on deep predictive coding networks", _pcn_cosine, PREDICTIVE),
     Entry("pcn_cost", "layer passes of every predictive coding solver against accuracy", _pcn_cost, PREDICTIVE),
+    Entry("paired_unit", "circuit of a paired unit, and a chain of layers of them", _paired_unit, PREDICTIVE),
+    Entry(
+        "settling_depth",
+        "settling, slack between h and u, and damage of copies over depth",
+        _settling_depth,
+        PREDICTIVE,
+    ),
+    Entry(
+        "tolerance_layers",
+        "gradient cosine of each layer over imperfections of devices",
+        _tolerance_layers,
+        PREDICTIVE,
+        ("tolerance sweep",),
+    ),
+    Entry("best_beta", "error over beta under read noise, and the best beta", _best_beta, PREDICTIVE),
 )

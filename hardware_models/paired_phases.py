@@ -260,9 +260,7 @@ class CircuitPhase(Phase):
             return self.along(unit, dp, self.slopes_h[k], self.p[k])
         return self.over(lambda d, p: unit.displaced(p, d), dp, self.p[k])
 
-    def along(
-        self, unit: Amplifiers, change: torch.Tensor, slope: torch.Tensor, at: torch.Tensor
-    ) -> torch.Tensor:
+    def along(self, unit: Amplifiers, change: torch.Tensor, slope: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
         """Change of outputs along the slope at the origin, up to the rails."""
         step = self.over(torch.mul, change, slope)
         if math.isinf(unit.saturation):

@@ -33,7 +33,19 @@ from physics_ep.store import Quantity, Run, open_run, write_run
 from physics_ep.training import train
 
 DECADE = np.logspace(-3, -2, 5)
-ELSEWHERE = {"bptt_equality", "holomorphic_map", "clamping", "auto_beta", "pcn_energy", "pcn_cosine", "pcn_cost"}
+ELSEWHERE = {
+    "bptt_equality",
+    "holomorphic_map",
+    "clamping",
+    "auto_beta",
+    "pcn_energy",
+    "pcn_cosine",
+    "pcn_cost",
+    "paired_unit",
+    "settling_depth",
+    "tolerance_layers",
+    "best_beta",
+}
 """Figures that `test_scheme_figures.py` and `test_pcn_figures.py` draw, and hold to the same demands."""
 BRIEF = ["training.epochs=3", "data.train_examples=200", "data.test_examples=60"]
 
