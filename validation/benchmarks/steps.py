@@ -23,8 +23,6 @@ from validation.gradients import GradientRow, compare
 NEVER = 10**9
 EVERYWHERE = "mod_pgd_everywhere"
 OPPONENTS = ("backprop, Sequential", "backprop, network")
-DEFAULT_LAYOUT = "backprop, torch's layout"
-"""The `nn.Sequential` as torch makes it, its images channels first, as most people train."""
 """Ordinary autograd on a copy of the network as an `nn.Sequential`, and on the network's own forward pass."""
 
 
@@ -150,11 +148,6 @@ class Subject:
             calls[recipe.name] = self._settling(recipe)
         return calls
 
-    def default_layout(self) -> dict[str, Callable[[], None]]:
-        """Backprop of images channels first, as a function without arguments."""
-        model, x = to_sequential(self.network), self.x.contiguous()
-        return {DEFAULT_LAYOUT: lambda: self._backprop(DEFAULT_LAYOUT, model, x)}
-
     def estimator(self, recipe: Recipe) -> EquilibriumPropagation:
         """EP as the recipe has it, the curvature limit known already."""
         ep = copy.copy(self._measured)
@@ -190,12 +183,12 @@ class Subject:
             "residual": max(float(r.max()) for r in found.residuals),
         }
 
-    def _backprop(self, name: str, module: torch.nn.Module, x: torch.Tensor | None = None) -> None:
+    def _backprop(self, name: str, module: torch.nn.Module) -> None:
         self.gradients.pop(name, None)
         module.zero_grad(set_to_none=True)
         cast = module is self.model and self.dtype != torch.float32
         with torch.autocast(self.x.device.type, self.dtype if cast else torch.bfloat16, enabled=cast):
-            outputs = module(self.x if x is None else x)
+            outputs = module(self.x)
         self.cost(outputs.float(), self.y).mean().backward()
         self._keep(name, module)
 
