@@ -154,7 +154,7 @@ def copied(cells: Cells, mismatch: float, generator: torch.Generator) -> Cells:
 
 
 def fluctuated(cells: Cells, conductance_noise: float, generator: torch.Generator) -> Cells:
-    """An array as it is in one phase: as `copied`, with noise that all copies of the array share."""
+    """An array as it is in one phase: as `copied`, with noise."""
     return copied(cells, conductance_noise, generator)
 
 

@@ -50,7 +50,7 @@ class DeviceModel:
         Relative standard deviation of the cells of the copy of an array that drives h, that drives u, and that
         feeds errors back.
     conductance_noise : float
-        Relative standard deviation of a cell from phase to phase, the same for all copies.
+        Relative standard deviation of a cell from phase to phase; separate copies of an array have their own.
     read_noise : float
         Standard deviation of a reading of a state, in full scales, drawn anew each phase.
     amplifier_gain, amplifier_offset : float

@@ -27,6 +27,7 @@ from .amplifiers import MONOTONE
 from .crossbars import stream, tiles
 from .devices import DeviceModel
 from .paired_circuit import PairedCircuit
+from .paired_solvers import time_step
 
 SETTLED = 1e-6
 """Relative distance from the equilibrium that counts as settled in `Fidelity`."""
@@ -96,11 +97,12 @@ class Fidelity:
     free_state_error : float
         Largest |output - net(x)| over the largest |net(x)|, on the calibration inputs; the devices' errors are in
         it.
-    free_residual : float
-        Of that free state.
+    free_residual, free_converged : float, bool
+        Of that free state. Where it is none, times and energies are NaN.
     settling_time, nudged_settling_time : float
         Seconds to 1e-6, of the free phase from empty capacitors and of a nudged phase: those of L and 2 L equal RC
-        stages in a row, of gain one (`Mapped.settling` measures them).
+        stages in a row, of gain one (`Mapped.settling` measures them), where each pixel of a convolution has a copy
+        of its array. Reading one array in turn takes `positions` times as long, and `cells` are of one.
     energy : float
         J a free phase and example: cells and amplifiers, during the settling time.
     layers : tuple of LayerFidelity
@@ -111,6 +113,7 @@ class Fidelity:
     held: str
     free_state_error: float
     free_residual: float
+    free_converged: bool
     settling_time: float
     nudged_settling_time: float
     energy: float
@@ -231,8 +234,10 @@ class Mapped:
             If -beta is beyond the stability limit.
         """
         ep = EquilibriumPropagation(cost, scheme, beta, **options)
-        if reads is not None:
-            self.system.reads = reads
+        if not isinstance(reads, torch.Generator | None):
+            raise argument_error("reads", "be a torch.Generator", type(reads).__name__)
+        own = self.system.reads
+        self.system.reads = own if reads is None else reads
         parameters = dict(self.system.named_parameters())
         kept = {name: p.grad for name, p in parameters.items()}
         try:
@@ -241,6 +246,7 @@ class Mapped:
             step = ep.backward(self.system, x, y, sync=False)
             return {name: p.grad for name, p in parameters.items() if p.grad is not None}, step
         finally:
+            self.system.reads = own
             for name, p in parameters.items():
                 p.grad = kept[name]
 
@@ -266,12 +272,13 @@ class Mapped:
         """Time constants until the substrate has settled, by following it in time: from empty capacitors, or with a
         nudge from the free state. Also the equilibrium, whose status tells if it has not settled.
 
-        The resolution is half a time constant.
+        The resolution is a step of `paired_solvers.time_step`, half a time constant or less.
         """
         options = {"solver": "flow", "tolerance": tolerance, "max_iterations": max_iterations}
         start = None if nudge is None else relax(self.system, x).require().state
         found = relax(self.system, x, nudge, start=start, **options)  # type: ignore[arg-type]
-        return 0.5 * (found.iterations - 1), found
+        phase = self.system.phase(self.system.prepare(x)).nudged(nudge)
+        return time_step(phase) * (found.iterations - 1), found
 
     @cached_property
     def fidelity(self) -> Fidelity:
@@ -283,18 +290,21 @@ class Mapped:
         with torch.no_grad():
             free = relax(self.system, x)
             wanted = self.network(x)
-            error = (self.decode(free.state) - wanted).abs().max() / wanted.abs().max()
+            off, size = (float(v.abs().max()) for v in (self.decode(free.state) - wanted, wanted))
             layers = tuple(self._layers(x))
         device, depth = self.device, self.network.depth
-        settling, nudged = (device.time_constant * float(gammainccinv(n * depth, SETTLED)) for n in (1, 2))
-        units = 2 * sum(self.network.sizes[1:])
+        settled = bool(free.converged.all())
+        unit = device.time_constant if settled else math.nan
+        settling, nudged = (unit * float(gammainccinv(n * depth, SETTLED)) for n in (1, 2))
+        units = 2 * sum(self.network.sizes[1:-1])  # the outputs are read at their summing nodes
         power = sum(layer.power for layer in layers) + units * device.amplifier_power
         return Fidelity(
             substrate=self.substrate,
             exactness="exact" if device.amplifier_saturation is None else "exact below saturation",
             held=held(self.system),
-            free_state_error=float(error),
+            free_state_error=off / size if off > 0 else 0.0,
             free_residual=float(free.residual.max()),
+            free_converged=settled,
             settling_time=settling,
             nudged_settling_time=nudged,
             energy=power * settling,
@@ -317,10 +327,18 @@ class Mapped:
                 bias = layer.bias if part == "weight" else None
                 count = weight.numel() + (0 if bias is None else bias.numel())
                 scale = system.scales[name]
+                volume = 0.0 if bias is None else float(bias.detach().abs().max())
+                bias_scale = system.scales.get(f"layers.{k}.bias", 0.0)
                 sizes = weight.detach().abs() / scale if scale > 0 else torch.zeros_like(weight)
-                high = device.g_min + float(sizes.max())
+                high = device.g_min + max(float(sizes.max()), volume / bias_scale if bias_scale > 0 else 0.0)
                 volts = states[source] * (device.voltage / system.full_scales[source])
                 positions = math.prod(link.image) if isinstance(link, ConvLink) else 1
+                # The bias row is driven at full scale.
+                rows = 0.0
+                if bias is not None:
+                    cells = 2 * device.g_min * bias.numel()
+                    cells += float(bias.detach().abs().sum()) / bias_scale if bias_scale > 0 else 0.0
+                    rows = cells * device.voltage**2 * positions
                 found.append(
                     LayerFidelity(
                         name=name,
@@ -332,7 +350,7 @@ class Mapped:
                         full_scale=system.full_scales[k + 1],
                         scale=scale,
                         conductance_range=(device.g_min, high),
-                        power=_power(link, sizes.add_(2 * device.g_min), volts),
+                        power=_power(link, sizes.add_(2 * device.g_min), volts) + rows,
                     )
                 )
         return found
@@ -349,12 +367,15 @@ def _power(link: Link, conductances: torch.Tensor, volts: torch.Tensor) -> float
 
 
 def held(system: PredictiveCodingNetwork) -> str:
-    """What latches hold in nudged phases, in words."""
+    """What latches hold in nudged phases, in words.
+
+    Routes are those of the forward pass, for h and u: where copies differ, a free phase does not choose them anew.
+    """
     names = []
     if system.gates == "frozen" and any(layer.activation_name == "relu" for layer in system.stack):
         names.append("gates of ReLUs")
     if system.routed:
-        names.append("routes of max poolings")
+        names.append("routes of max poolings (in all phases)")
     return " and ".join(names) if names else "nothing"
 
 
@@ -430,6 +451,8 @@ def map_pcn(
     scales = [1.0] * (net.depth + 1)
     if calibration is not None:
         net.check_input(calibration)
+        if not len(calibration):
+            raise argument_error("calibration", "hold one example or more", "none")
         with torch.no_grad():
             scales = [float(s.abs().max()) for s in (calibration, *net.run(calibration).states)]
         scales = [s if s > 0 else 1.0 for s in scales]

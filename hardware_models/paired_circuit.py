@@ -22,6 +22,7 @@ import torch
 from physics_ep.equilibrium import State
 from physics_ep.errors import argument_error, unknown_name
 from physics_ep.predictive_coding import PredictiveCodingNetwork
+from physics_ep.predictive_coding.activations import Activation
 from physics_ep.predictive_coding.network import GATES, ForwardPass
 from physics_ep.system import Inputs
 
@@ -66,6 +67,11 @@ class PairedCircuit(PredictiveCodingNetwork):
         Whether they have equal amplifiers too: then p = q = the forward pass at the free state.
     reads : torch.Generator
         Of read noise and conductance noise.
+
+    Notes
+    -----
+    The parameters are those of one device instance at one time: after an update map the network anew, since copies
+    (for u, the transposed read) are no parameters.
     """
 
     default_max_iterations = 2000
@@ -156,8 +162,16 @@ class PairedCircuit(PredictiveCodingNetwork):
         parts = (("weight", layer.weight), ("skip_weight", layer.skip_weight), ("bias", layer.bias))
         return Arrays(*[None if p is None else own.get(f"layers.{k}.{n}", p.detach()) for n, p in parts])  # type: ignore[arg-type]
 
+    @property
+    def units(self) -> list[Activation]:
+        """Activation of each layer."""
+        return [layer.activation for layer in self.stack]
+
     def fluctuated(self, k: int, arrays: Arrays, generator: torch.Generator) -> Arrays:
-        """The arrays of layer k as they are in one phase, under conductance noise."""
+        """The arrays of layer k as they are in one phase, under conductance noise.
+
+        Cells are those that an ideal writing of these weights takes. Separate copies have noise of their own.
+        """
         device = self.device_model
         found: list[torch.Tensor | None] = []
         for name, values in zip(("weight", "skip_weight", "bias"), arrays, strict=True):

@@ -69,7 +69,7 @@ class CircuitPhase(Phase):
         self.by_h, self.by_u, self.back = (
             [system.arrays(k, which) for k in range(self.depth)] for which in ("h", "u", "transpose")
         )
-        self.latched = gates == "frozen" and origin is not None and system.piecewise_linear
+        self.latched = gates == "frozen" and origin is not None and not all(a.smooth for a in system.units)
         self.held = False
         self.origin: State | None = None
         self.begun: State | None = None
@@ -82,7 +82,8 @@ class CircuitPhase(Phase):
             self.p, self.q = list(origin[: self.depth]), list(origin[self.depth :])
         if origin is not None:
             self.origin = (*self.p, *self.q)
-            if any(not torch.equal(a, b) for a, b in zip(origin, self.origin, strict=True)):
+            # Where it is to be the equilibrium, the forward pass is that to the last digit.
+            if not balanced and any(not torch.equal(a, b) for a, b in zip(origin, self.origin, strict=True)):
                 self.begun = tuple(a - b for a, b in zip(origin, self.origin, strict=True))
         self.h: Blocks = [a.response(p) for a, p in zip(system.amplifiers_h, self.p, strict=True)]
         self.u: Blocks = self.h
@@ -176,7 +177,7 @@ class CircuitPhase(Phase):
         """Examples times stacked nudges."""
         return self.copies * len(self.x)
 
-    def wanted(self, moved: torch.Tensor, drive: torch.Tensor) -> torch.Tensor:
+    def wanted(self, moved: torch.Tensor, drive: torch.Tensor, exact: bool = False) -> torch.Tensor:
         """-beta dC/dh_L where the outputs have moved by `moved`, (rows, n_out); for costs that hold the outputs,
         and strong nudges, the force of the layer's exact update at this drive."""
         if self.nudge is None:
@@ -184,15 +185,19 @@ class CircuitPhase(Phase):
         cost, y = self.nudge.cost, self.nudge.y
         beta = torch.as_tensor(self.nudge.beta, dtype=self.dtype, device=self.x.device).expand(self.rows)[:, None]
         out = self.p[-1].repeat(self.copies, 1)
-        if cost.holds or float(beta.abs().max()) > 0.5:
+        if cost.holds:
             return cost.displaced_unit(out, y, beta, drive) - drive
-        return -beta * (cost.gradient(out, y) + cost.gradient_difference(out, moved, y))
+        force = -beta * (cost.gradient(out, y) + cost.gradient_difference(out, moved, y))
+        if exact and float(beta.max()) > 0.5:
+            return torch.where(beta > 0.5, cost.displaced_unit(out, y, beta, drive) - drive, force)
+        return force
 
     # -- arrays and amplifiers ---------------------------------------------------------------------------------
 
     def links(self, k: int, arrays: list[Arrays]) -> list[tuple[int, Link, torch.Tensor, Route]]:
         """Links into layer k: (source, link, weight, route); the input is source -1."""
         layer = self.layers[k]
+        # Routes are latched in all phases: those of h's arrays where nothing is fed back, for u too.
         found = [(k - 1, layer.link, arrays[k].weight, self.free.routes[k])]
         if layer.skip_link is not None:
             skip = arrays[k].skip
@@ -256,7 +261,7 @@ class CircuitPhase(Phase):
     def moved(self, k: int, dp: torch.Tensor) -> torch.Tensor:
         """dh_k."""
         unit = self.system.amplifiers_h[k]
-        if self.held:
+        if self.held and unit.activation.piecewise_linear:
             return self.along(unit, dp, self.slopes_h[k], self.p[k])
         return self.over(lambda d, p: unit.displaced(p, d), dp, self.p[k])
 
@@ -271,7 +276,7 @@ class CircuitPhase(Phase):
         """d(h_k - u_k) where u's internal voltage has moved by dq and h's by dq + gap."""
         if self.system.shared:
             unit = self.system.amplifiers_h[k]
-            if not self.held:
+            if not (self.held and unit.activation.piecewise_linear):
                 return unit.displaced(self.over(torch.add, dq, self.q[k]), gap)
             step = self.over(torch.mul, gap, self.slopes_h[k])
             if math.isinf(unit.saturation):
@@ -279,7 +284,7 @@ class CircuitPhase(Phase):
             below = self.over(torch.mul, dq, self.slopes_h[k])
             return unit.railed(self.over(lambda d, q: unit.unclipped(q) + d, below, self.q[k]), step)
         unit = self.system.amplifiers_u[k]
-        if self.held:
+        if self.held and unit.activation.piecewise_linear:
             return self.moved(k, dq + gap) - self.along(unit, dq, self.slopes_u[k], self.q[k])
         return self.moved(k, dq + gap) - self.over(lambda d, q: unit.displaced(q, d), dq, self.q[k])
 

@@ -70,7 +70,7 @@ class Sweep(Solver):
         self.spent += 1
         phase = self.phase
         asked: list[torch.Tensor | None] = [None] * phase.depth
-        asked[-1] = phase.wanted(self.moved[-1], self.by_h[-1])
+        asked[-1] = phase.wanted(self.moved[-1], self.by_h[-1], exact=True)
         self.errors: Blocks = [torch.empty(0)] * phase.depth
         images: Blocks = [torch.empty(0)] * phase.depth
         for k in range(phase.depth - 1, -1, -1):
@@ -103,16 +103,14 @@ class Flow(Solver):
     """
 
     patience = 400
-    step = 0.5
 
     def __init__(self, phase: CircuitPhase, start: State) -> None:
         self.phase = phase
         self.spent = 0
-        given = len(start) == 2 * phase.depth
-        if phase.origin is None and phase.system.shared and not given:  # from empty capacitors
-            self.w: Blocks = [*(-q for q in phase.q), *(torch.zeros_like(p) for p in phase.p)]
-        else:
-            self.w = begun(phase, start)
+        self.step = time_step(phase)
+        if phase.origin is None and len(start) != 2 * phase.depth:  # from empty capacitors
+            start = tuple(torch.zeros_like(s) for s in (*phase.p, *phase.q))
+        self.w: Blocks = begun(phase, start)
 
     def evaluate(self) -> tuple[State, torch.Tensor]:
         self.spent += 1
@@ -135,25 +133,61 @@ class Flow(Solver):
 
 
 class Euler(Flow):
-    """The same by Euler's steps of half a time constant: a quarter of the work, for its end and not its course."""
+    """The same by Euler's steps, for its end and not its course: a quarter of the work.
+
+    Where they settle, the circuit does; where they have not come on in `trials` evaluations, `Flow` takes over.
+    """
+
+    trials = 60
+
+    def __init__(self, phase: CircuitPhase, start: State) -> None:
+        super().__init__(phase, start)
+        if phase.origin is None and len(start) != 2 * phase.depth:
+            self.w = begun(phase, phase.start())  # nothing fed back: closer than empty capacitors
+        self.best, self.since = float("inf"), 0
+
+    def evaluate(self) -> tuple[State, torch.Tensor]:
+        z, residual = super().evaluate()
+        worst = float(residual.nan_to_num(nan=float("inf")).max())
+        self.since = 0 if worst < 0.99 * self.best else self.since + 1
+        self.best = min(self.best, worst)
+        return z, residual
 
     def advance(self, active: torch.Tensor) -> None:
+        if self.since >= self.trials:
+            super().advance(active)
+            return
         self.share = self.step * active.to(self.phase.dtype)
         self.w = self.stepped(self.speed)
 
 
+def time_step(phase: CircuitPhase) -> float:
+    """Step of a circuit followed in time, in time constants of h: half of the faster one's.
+
+    Less under strong nudges, which the output nodes follow at the rate 1 + beta C''.
+    """
+    strength = 0.0 if phase.nudge is None else float(torch.as_tensor(phase.nudge.beta).abs().max())
+    return 0.5 * min(1.0, 1 + phase.system.device_model.time_constant_mismatch) * min(1.0, 2 / (1 + strength))
+
+
 def unsettled(phase: CircuitPhase, z: State, pairs: Pairs) -> torch.Tensor:
-    """Residual (B,): largest disagreement of a pair over the pair's largest entry, relative to the nudge; of free
-    phases, over the internal voltages of the layer."""
-    if phase.nudge is not None:
-        return torch.stack([relative(a, b) for a, b in pairs]).amax(0)
+    """Residual (B,): largest disagreement of a pair, relative to the nudge: what is fed back over its largest
+    entry, u's displacement over that of its layer. Of free phases, over the internal voltages of the layer."""
     count = phase.depth
-    sizes = [v.flatten(1).abs().amax(1) for v in phase.state(z)[:count]]
+    if phase.nudge is None:
+        sizes = [_largest(v) for v in phase.state(z)[:count]] * 2
+    else:
+        sizes = [torch.maximum(_largest(a), _largest(b)) for a, b in pairs]
+        sizes[count:] = [torch.maximum(s, t) for s, t in zip(sizes[count:], sizes[:count], strict=True)]
     found = []
-    for (a, b), size in zip(pairs, sizes * 2, strict=True):
-        miss = (a - b).flatten(1).abs().amax(1)
+    for (a, b), size in zip(pairs, sizes, strict=True):
+        miss = _largest(a - b)
         found.append(torch.where(miss == 0, miss, miss / torch.maximum(size, miss)))
     return torch.stack(found).amax(0)
+
+
+def _largest(block: torch.Tensor) -> torch.Tensor:
+    return block.flatten(1).abs().amax(1)
 
 
 def begun(phase: CircuitPhase, start: State) -> Blocks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -244,3 +245,86 @@ def test_bias_rows_have_their_arrays_scale() -> None:
     found = PairedCircuit(net, device, 0, [3.0, 1.0, 1.0])
     span = 3.0 * float(net.layers[0].weight.detach().abs().max())
     assert float(found.layers[0].bias.detach().std()) == pytest.approx(0.05 * 2**0.5 * span, rel=0.05)
+
+
+def test_unequal_time_constants_alone_do_not_change_the_gradient() -> None:
+    """Else a circuit that settles is said not to: where u does not move, its displacement is pure rounding."""
+    net = dense(3)
+    x, y = examples(size=4)
+    wanted = map_pcn(net).gradient(x, y, CrossEntropy(), beta=1e-3)
+    for mismatch in (-0.02, 0.02):
+        circuit = map_pcn(net, device=DeviceModel(time_constant_mismatch=mismatch))
+        assert total_error(circuit.gradient(x, y, CrossEntropy(), beta=1e-3), wanted) < 1e-8
+
+
+@pytest.mark.parametrize("scheme", ["positive", "negative", "random"])
+def test_other_schemes(scheme: str) -> None:
+    """Else a scheme of one side contrasts with a state that is not the free one."""
+    x, y = examples(size=4)
+    mapped = map_pcn(dense(3), device=DeviceModel(amplifier_offset=1e-4, copy_mismatch_u=1e-4))
+    exact = backprop_gradient(mapped.perturbed, x, y, CrossEntropy())
+    errors = [total_error(mapped.gradient(x, y, CrossEntropy(), scheme, b), exact) for b in (2e-2, 1e-2)]
+    assert errors[1] < 0.05
+    assert errors[0] / errors[1] == pytest.approx(2, rel=0.25)
+
+
+def test_no_equilibrium_beyond_the_negative_limit() -> None:
+    """Else a circuit that runs away is said to have settled: one linear layer, no minimum from beta = -1 on."""
+    net = mlp([5, 3]).double()
+    x, y = examples((5,), 2, SquaredError(), 3)
+    system = map_pcn(net).system
+    free = relax(system, x)
+    for solver in ("sweep", "euler", "flow"):
+        found = relax(system, x, Nudge(SquaredError(), y, -1.5), start=free.state, solver=solver)
+        assert not bool(found.converged.any()), solver
+
+
+def test_strong_nudges_in_time() -> None:
+    """Else the outputs jump where they should charge: dp/dt = -(1 + beta) (p - p*) of one linear layer."""
+    net = mlp([5, 3]).double()
+    x, y = examples((5,), 2, SquaredError(), 3)
+    system = map_pcn(net).system
+    free = relax(system, x).state
+    course = simulate(system, x, duration=1.0, nudge=Nudge(SquaredError(), y, 2.0), start=free)
+    share = (course.state[0][-1] - free[0]) / (2 / 3 * (y - free[0]))
+    torch.testing.assert_close(share, torch.full_like(share, 1 - math.exp(-3)), atol=1e-6, rtol=1e-6)
+
+
+def test_empty_capacitors_and_borrowed_reads() -> None:
+    """Else imperfect circuits seem faster than ideal ones, or one caller's generator serves the next."""
+    x, y = examples(size=2)
+    device = DeviceModel(copy_mismatch_u=1e-4, read_noise=1e-3)
+    ideal, imperfect = map_pcn(dense(3)), map_pcn(dense(3), device=device)
+    assert imperfect.settling(x)[0] == pytest.approx(ideal.settling(x)[0], abs=2)
+    own = imperfect.system.reads
+    imperfect.gradient(x, y, CrossEntropy(), beta=1e-2, reads=stream(1, "other"))
+    assert imperfect.system.reads is own
+
+
+def test_gates_are_latched_layer_by_layer() -> None:
+    """Else one smooth layer unlatches all ReLUs, and their kinks spoil the estimate."""
+    net = dense(4, "relu")
+    net.stack[0].activation_name = "tanh"
+    x, y = examples()
+    mapped = map_pcn(net)
+    gradient = mapped.gradient(x, y, CrossEntropy(), beta=1e-3)
+    assert total_error(gradient, backprop_gradient(net, x, y, CrossEntropy())) < 1e-4
+
+
+def test_power_is_that_of_all_cells() -> None:
+    """Else energies are not those of the circuit: sum V^2 G over both cells of each weight and bias, by hand."""
+    net = dense(2, width=6, n_in=4)
+    x, _ = examples((4,), 3)
+    mapped = map_pcn(net, calibration=x)
+    device, system = mapped.device, mapped.system
+    activities = [x, net.run(x).states[0]]
+    for k, row in enumerate(mapped.fidelity.layers):
+        volts = device.voltage * activities[k] / system.full_scales[k]
+        layer, g = net.stack[k], 0.0
+        for i in range(layer.weight.shape[0]):
+            for j in range(layer.weight.shape[1]):
+                pair = 2 * device.g_min + abs(float(layer.weight[i, j].detach())) / system.scales[f"layers.{k}.weight"]
+                g += pair * float(volts[:, j].square().mean())
+            pair = 2 * device.g_min + abs(float(layer.bias[i].detach())) / system.scales[f"layers.{k}.bias"]
+            g += pair * device.voltage**2
+        assert row.power == pytest.approx(g, rel=1e-9)

@@ -168,6 +168,11 @@ def best_beta(
     variances = np.array([tally(noisy, float(beta), repeats)[0].variance for beta in fit])
     b, bias_exponent = _power_law(fit, biases, chosen.order)
     v, variance_exponent = _power_law(fit, variances, -2)
+    if abs(variance_exponent + 2) > 0.2:
+        raise InputError(
+            "Argument device must have noise of readings (read_noise), whose variance falls as 1 / beta^2, but the "
+            f"measured one goes as beta^{variance_exponent:.2f}: noise of shared cells is not amplified."
+        )
     # Of b^2 beta^(2 n) + V / beta^2, with n the scheme's order.
     predicted = (v / (chosen.order * b**2)) ** (1 / (2 * chosen.order + 2))
     if grid is None:

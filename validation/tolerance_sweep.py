@@ -171,6 +171,7 @@ def tolerance(
             "mapper": None if mapper is None else f"{mapper.__module__}.{getattr(mapper, '__qualname__', mapper)}",
             "dtype": str(parameter.dtype).removeprefix("torch."),
             "torch_device": str(parameter.device),
+            "oracle_device": oracle_device,
             "threads": threads,
         },
     }

@@ -28,8 +28,10 @@ from hardware_models.devices import DeviceModel
 from physics_ep.cost import CrossEntropy
 from physics_ep.errors import InputError, argument_error
 from physics_ep.files import write_json
+from physics_ep.placement import resolve_device
 from physics_ep.predictive_coding import vgg10
 from physics_ep.progress import Advance
+from validation.sweep_plan import parse_betas
 from validation.tolerance_sweep import tolerance
 from validation.tolerance_table import ToleranceTable
 
@@ -98,7 +100,9 @@ def photographs(images: Path, size: int, count: int) -> tuple[torch.Tensor, torc
 
 def measured(arguments: argparse.Namespace) -> ToleranceTable:
     """The sweep that the command line asks for."""
-    size, where = arguments.size, arguments.device
+    size, where = arguments.size, resolve_device(arguments.device)
+    if arguments.weights is not None and not arguments.weights.is_file():
+        raise argument_error("weights", "be a file that torch.save has written", str(arguments.weights))
     x, labels = photographs(arguments.images, size, arguments.batch)
     net = vgg10(input_shape=(3, size, size), gain=arguments.gain, width=arguments.width)
     if arguments.weights is not None:
@@ -106,7 +110,7 @@ def measured(arguments: argparse.Namespace) -> ToleranceTable:
     if str(where).startswith("cuda"):
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     net, x, labels = net.to(where), x.to(where), labels.to(where)
-    betas: list[float | str] = [b if b == "auto" else float(b) for b in arguments.beta.split(",")]
+    betas = parse_betas(arguments.beta)
     return tolerance(
         net,
         x,
