@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -74,7 +75,7 @@ def map_(
         raise argument_error("images", "be left out for a network that does not take square colour images", images)
     mapped = map_pcn(net, substrate, model, number, calibration=x.to(net.device, net.dtype))
     found = mapped.fidelity
-    report.figures({**found.figures(), "device": model.to_json(None), "network": network, "seed": number})
+    report.figures({**found.figures(), "device": asdict(model), "network": network, "seed": number})
     report.table(
         f"{network} on the substrate {substrate}, {preset or device_model or 'ideal'} devices",
         ["array", "units", "cells", "tiles", "reads", "full scale", "G max", "on/off", "power"],

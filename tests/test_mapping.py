@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +14,11 @@ from scipy.integrate import solve_ivp
 from hardware_models import DeviceModel, map_pcn
 from hardware_models.mapping import Mapped, NotRealisable
 from hardware_models.paired_solvers import Flow, velocity
-from physics_ep import CrossEntropy, Nudge, SquaredError, relax
+from physics_ep import CrossEntropy, Nudge, SquaredError, cli, relax
 from physics_ep.equilibrium import NotConverged
 from physics_ep.errors import InputError
 from physics_ep.estimator import EquilibriumPropagation, NegativeNudgeError
-from physics_ep.predictive_coding import PredictiveCodingNetwork, vgg5, vgg10_skip
+from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp, vgg5, vgg10_skip
 from physics_ep.stability import curvature_limit
 from physics_ep.system import largest
 from tests.pcn import biased, dense, examples
@@ -273,3 +275,32 @@ def test_unmappable_layers() -> None:
         map_pcn(dense(3), "hopfeild")
     with pytest.raises(InputError, match="device must be a DeviceModel"):
         map_pcn(dense(3), device={"levels": 4})  # type: ignore[arg-type]
+
+
+def status(words: list[str]) -> int:
+    """Exit status of a command."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main(words)
+    return int(caught.value.code or 0)
+
+
+def test_map_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Else the command's report is not that of the mapping, or bad input ends in a traceback."""
+    out = tmp_path / "map.json"
+    assert status(["map", "pcn", "--preset", "pcm", "--json", str(out)]) == 0
+    printed = capsys.readouterr().out
+    found = json.loads(out.read_text())
+    assert found["cells"] == 2 * sum(p.numel() for p in mlp([64, 128, 128, 10]).parameters())
+    assert f"{found['cells']:,} in {found['tiles']} tiles" in printed
+    assert found["device"]["source"] in printed.replace("\n", " ")
+    assert found["conductance_range"] == [found["device"]["g_min"], pytest.approx(found["device"]["g_max"])]
+    for words, message in (
+        (["pcn", "--preset", "pcmm"], "Did you mean 'pcm'?"),
+        (["hopfield"], "NETWORK must be a predictive coding network"),
+        (["pcn", "--substrate", "hopfeild"], "substrate must be one of hopfield"),
+        (["pcn", "--device-model", str(tmp_path / "none.json")], "none.json"),
+    ):
+        assert status(["map", *words]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1

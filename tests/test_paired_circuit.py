@@ -323,7 +323,9 @@ def test_power_is_that_of_all_cells() -> None:
         layer, g = net.stack[k], 0.0
         for i in range(layer.weight.shape[0]):
             for j in range(layer.weight.shape[1]):
-                pair = 2 * device.g_min + abs(float(layer.weight[i, j].detach())) / system.scales[f"layers.{k}.weight"]
+                pair = (
+                    2 * device.g_min + abs(float(layer.weight[i, j].detach())) / system.scales[f"layers.{k}.weight"]
+                )
                 g += pair * float(volts[:, j].square().mean())
             pair = 2 * device.g_min + abs(float(layer.bias[i].detach())) / system.scales[f"layers.{k}.bias"]
             g += pair * device.voltage**2
