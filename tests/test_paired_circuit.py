@@ -317,7 +317,7 @@ def test_power_is_that_of_all_cells() -> None:
     x, _ = examples((4,), 3)
     mapped = map_pcn(net, calibration=x)
     device, system = mapped.device, mapped.system
-    activities = [x, net.run(x).states[0]]
+    activities = [x, net.run(x).states[0].detach()]
     for k, row in enumerate(mapped.fidelity.layers):
         volts = device.voltage * activities[k] / system.full_scales[k]
         layer, g = net.stack[k], 0.0
