@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     from .analog import AnalogHopfieldCircuit
     from .circuit import Circuit
     from .devices import DeviceModel
+    from .fidelity import Fidelity
     from .hopfield import ConvHopfieldNetwork, HopfieldNetwork
-    from .mapping import Fidelity, Mapped, NotRealisable, map_pcn
+    from .mapping import Mapped, NotRealisable, map_pcn
     from .paired_circuit import PairedCircuit
 
 _HOME = {
@@ -18,7 +19,7 @@ _HOME = {
     "Circuit": "circuit",
     "ConvHopfieldNetwork": "hopfield",
     "DeviceModel": "devices",
-    "Fidelity": "mapping",
+    "Fidelity": "fidelity",
     "HopfieldNetwork": "hopfield",
     "Mapped": "mapping",
     "NotRealisable": "mapping",

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from scipy.special import gammainccinv
@@ -20,12 +19,12 @@ from physics_ep.errors import InputError, argument_error, unknown_name
 from physics_ep.estimator import EquilibriumPropagation, Step
 from physics_ep.nudging import Nudge, Stencil
 from physics_ep.predictive_coding import PredictiveCodingNetwork
-from physics_ep.predictive_coding.layers import ConvLink, Link
 from physics_ep.relaxation import relax
 
 from .amplifiers import MONOTONE
-from .crossbars import stream, tiles
+from .crossbars import stream
 from .devices import DeviceModel
+from .fidelity import Fidelity, array_rows
 from .paired_circuit import PairedCircuit
 from .paired_solvers import time_step
 
@@ -39,121 +38,6 @@ class NotRealisable(InputError):  # noqa: N818 (a public name)
     def __init__(self, substrate: str, layer: int, reason: str) -> None:
         self.substrate, self.layer, self.reason = substrate, layer, reason
         super().__init__(f"Layer {layer} cannot be realised on the substrate {substrate!r}: {reason}.")
-
-
-@dataclass(frozen=True)
-class LayerFidelity:
-    """What one array of a mapped network takes.
-
-    Attributes
-    ----------
-    name : str
-        The network's parameter that it holds, biases in an extra row.
-    activation : str
-        Of the units that it drives.
-    weights, cells, tiles : int
-        Weights and biases; conductances (two each); crossbars of the device's tile size.
-    positions : int
-        Times that one example reads it: pixels of a convolution, which share it by time-multiplexing.
-    full_scale : float
-        Largest |activity| of the units that it drives.
-    scale : float
-        Weight per siemens.
-    conductance_range : (float, float)
-        Smallest and largest conductance asked for, S.
-    power : float
-        Dissipated by its cells, W an example, all positions together.
-    """
-
-    name: str
-    activation: str
-    weights: int
-    cells: int
-    tiles: int
-    positions: int
-    full_scale: float
-    scale: float
-    conductance_range: tuple[float, float]
-    power: float
-
-    @property
-    def on_off_ratio(self) -> float:
-        """Largest over smallest conductance."""
-        low, high = self.conductance_range
-        return high / low if low > 0 else math.inf
-
-
-@dataclass(frozen=True)
-class Fidelity:
-    """How faithfully a substrate holds a network, and what it takes.
-
-    Attributes
-    ----------
-    substrate : str
-    exactness : str
-        Of the construction with ideal devices: 'exact', or what bounds it.
-    held : str
-        What latches hold in nudged phases.
-    free_state_error : float
-        Largest |output - net(x)| over the largest |net(x)|, on the calibration inputs; the devices' errors are in
-        it.
-    free_residual, free_converged : float, bool
-        Of that free state. Where it is none, times and energies are NaN.
-    settling_time, nudged_settling_time : float
-        Seconds to 1e-6, of the free phase from empty capacitors and of a nudged phase: those of L and 2 L equal RC
-        stages in a row, of gain one (`Mapped.settling` measures them), where each pixel of a convolution has a copy
-        of its array. Reading one array in turn takes `positions` times as long, and `cells` are of one.
-    energy : float
-        J a free phase and example: cells and amplifiers, during the settling time.
-    layers : tuple of LayerFidelity
-    """
-
-    substrate: str
-    exactness: str
-    held: str
-    free_state_error: float
-    free_residual: float
-    free_converged: bool
-    settling_time: float
-    nudged_settling_time: float
-    energy: float
-    layers: tuple[LayerFidelity, ...] = field(repr=False)
-
-    @property
-    def cells(self) -> int:
-        """Conductances in all arrays."""
-        return sum(layer.cells for layer in self.layers)
-
-    @property
-    def tiles(self) -> int:
-        """Crossbars of the device's tile size."""
-        return sum(layer.tiles for layer in self.layers)
-
-    @property
-    def conductance_range(self) -> tuple[float, float]:
-        """Smallest and largest conductance of all arrays, S."""
-        ranges = [layer.conductance_range for layer in self.layers]
-        return min(low for low, _ in ranges), max(high for _, high in ranges)
-
-    @property
-    def on_off_ratio(self) -> float:
-        """Largest over smallest conductance."""
-        low, high = self.conductance_range
-        return high / low if low > 0 else math.inf
-
-    def figures(self) -> dict[str, Any]:
-        """For `--json`."""
-        totals = {"cells": self.cells, "tiles": self.tiles, "on_off_ratio": self.on_off_ratio}
-        return {**asdict(self), **totals, "conductance_range": list(self.conductance_range)}
-
-
-class MappedSystem(Protocol):
-    """What every substrate's encoded system offers beside the contract of `EnergySystem`."""
-
-    full_scales: tuple[float, ...]
-    reads: torch.Generator
-
-    def encode(self, x: torch.Tensor) -> torch.Tensor: ...
 
 
 class Mapped:
@@ -283,6 +167,7 @@ class Mapped:
     @cached_property
     def fidelity(self) -> Fidelity:
         """How faithful the substrate is, on the calibration inputs (random ones in [0, 1) where there are none)."""
+        device, depth = self.device, self.network.depth
         x = self._calibration
         if x is None:
             shape = (4, *self.network.shapes[0])
@@ -291,8 +176,7 @@ class Mapped:
             free = relax(self.system, x)
             wanted = self.network(x)
             off, size = (float(v.abs().max()) for v in (self.decode(free.state) - wanted, wanted))
-            layers = tuple(self._layers(x))
-        device, depth = self.device, self.network.depth
+            layers = array_rows(self.network, self.system, device, x)
         settled = bool(free.converged.all())
         unit = device.time_constant if settled else math.nan
         settling, nudged = (unit * float(gammainccinv(n * depth, SETTLED)) for n in (1, 2))
@@ -310,60 +194,6 @@ class Mapped:
             energy=power * settling,
             layers=layers,
         )
-
-    def _layers(self, x: torch.Tensor) -> Sequence[LayerFidelity]:
-        """One row an array."""
-        device, system = self.device, self.system
-        found = []
-        states = [x, *self.network.run(x).states]
-        for k, layer in enumerate(self.network.stack):
-            arrays = [("weight", layer.link, layer.weight, k)]
-            if layer.skip_link is not None:
-                assert layer.skip_weight is not None
-                assert layer.skip_source is not None
-                arrays.append(("skip_weight", layer.skip_link, layer.skip_weight, layer.skip_source + 1))
-            for part, link, weight, source in arrays:
-                name = f"layers.{k}.{part}"
-                bias = layer.bias if part == "weight" else None
-                count = weight.numel() + (0 if bias is None else bias.numel())
-                scale = system.scales[name]
-                volume = 0.0 if bias is None else float(bias.detach().abs().max())
-                bias_scale = system.scales.get(f"layers.{k}.bias", 0.0)
-                sizes = weight.detach().abs() / scale if scale > 0 else torch.zeros_like(weight)
-                high = device.g_min + max(float(sizes.max()), volume / bias_scale if bias_scale > 0 else 0.0)
-                volts = states[source] * (device.voltage / system.full_scales[source])
-                positions = math.prod(link.image) if isinstance(link, ConvLink) else 1
-                # The bias row is driven at full scale.
-                rows = 0.0
-                if bias is not None:
-                    cells = 2 * device.g_min * bias.numel()
-                    cells += float(bias.detach().abs().sum()) / bias_scale if bias_scale > 0 else 0.0
-                    rows = cells * device.voltage**2 * positions
-                found.append(
-                    LayerFidelity(
-                        name=name,
-                        activation=layer.activation_name,
-                        weights=count,
-                        cells=2 * count,
-                        tiles=tiles(link.fan_in + (bias is not None), 2 * weight.shape[0], device),
-                        positions=positions,
-                        full_scale=system.full_scales[k + 1],
-                        scale=scale,
-                        conductance_range=(device.g_min, high),
-                        power=_power(link, sizes.add_(2 * device.g_min), volts) + rows,
-                    )
-                )
-        return found
-
-
-def _power(link: Link, conductances: torch.Tensor, volts: torch.Tensor) -> float:
-    """sum V^2 G over the cells of an array and all positions, mean over the examples, W."""
-    columns = conductances.sum(0, keepdim=True)
-    if isinstance(link, ConvLink):
-        each = torch.nn.functional.conv2d(volts.square(), columns, None, link.stride, link.padding)
-    else:
-        each = volts.flatten(1).square() @ columns.t()
-    return float(each.flatten(1).sum(1).mean())
 
 
 def held(system: PredictiveCodingNetwork) -> str:
