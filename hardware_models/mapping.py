@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 import torch
 from scipy.special import gammainccinv
@@ -16,7 +16,7 @@ from scipy.special import gammainccinv
 from physics_ep.cost import Cost
 from physics_ep.equilibrium import Equilibrium, State
 from physics_ep.errors import InputError, argument_error, unknown_name
-from physics_ep.estimator import EquilibriumPropagation, Step
+from physics_ep.estimator import EquilibriumPropagation, Step, estimate_gradient
 from physics_ep.nudging import Nudge, Stencil
 from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.relaxation import relax
@@ -122,17 +122,10 @@ class Mapped:
             raise argument_error("reads", "be a torch.Generator", type(reads).__name__)
         own = self.system.reads
         self.system.reads = own if reads is None else reads
-        parameters = dict(self.system.named_parameters())
-        kept = {name: p.grad for name, p in parameters.items()}
         try:
-            for p in parameters.values():
-                p.grad = None
-            step = ep.backward(self.system, x, y, sync=False)
-            return {name: p.grad for name, p in parameters.items() if p.grad is not None}, step
+            return estimate_gradient(ep, self.system, x, y)
         finally:
             self.system.reads = own
-            for name, p in parameters.items():
-                p.grad = kept[name]
 
     def gradient(
         self,
@@ -161,8 +154,7 @@ class Mapped:
         options = {"solver": "flow", "tolerance": tolerance, "max_iterations": max_iterations}
         start = None if nudge is None else relax(self.system, x).require().state
         found = relax(self.system, x, nudge, start=start, **options)  # type: ignore[arg-type]
-        phase = self.system.phase(self.system.prepare(x)).nudged(nudge)
-        return time_step(phase) * (found.iterations - 1), found
+        return time_step(self.device, nudge) * (found.iterations - 1), found
 
     @cached_property
     def fidelity(self) -> Fidelity:
@@ -287,4 +279,4 @@ def map_pcn(
             scales = [float(s.abs().max()) for s in (calibration, *net.run(calibration).states)]
         scales = [s if s > 0 else 1.0 for s in scales]
     system = SUBSTRATES[substrate](net, device, seed, scales, gates)
-    return Mapped(cast(PredictiveCodingNetwork, net), system, device, seed, substrate, calibration)
+    return Mapped(net, system, device, seed, substrate, calibration)

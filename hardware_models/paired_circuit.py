@@ -27,7 +27,7 @@ from physics_ep.predictive_coding.network import GATES, ForwardPass
 from physics_ep.system import Inputs
 
 from .amplifiers import Amplifiers
-from .crossbars import Cells, converted, copied, programmed, stream
+from .crossbars import Cells, converted, copied, fluctuated, programmed, stream
 from .devices import DeviceModel
 
 
@@ -180,7 +180,7 @@ class PairedCircuit(PredictiveCodingNetwork):
                 found.append(values)
                 continue
             plus, minus = (device.g_min + part.clamp(min=0) / scale for part in (values, -values))
-            found.append(copied(Cells(plus, minus, scale), device.conductance_noise, generator).values)
+            found.append(fluctuated(Cells(plus, minus, scale), device.conductance_noise, generator).values)
         return Arrays(*found)  # type: ignore[arg-type]
 
     # -- the forward pass, with feedback off -------------------------------------------------------------------

@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +22,7 @@ from physics_ep.equilibrium import State
 from physics_ep.nudging import Nudge
 from physics_ep.predictive_coding.layers import Link, Route
 from physics_ep.predictive_coding.learning import contrast
+from physics_ep.predictive_coding.responses import over
 from physics_ep.system import Inputs, Phase
 
 from .crossbars import converted
@@ -50,6 +51,7 @@ class CircuitPhase(Phase):
         one. Rails are not latched.
     """
 
+    over = staticmethod(over)
     routing = False
     paired = False  # of what `learning.contrast` is handed: activities and errors
 
@@ -287,16 +289,6 @@ class CircuitPhase(Phase):
         if self.held and unit.activation.piecewise_linear:
             return self.moved(k, dq + gap) - self.along(unit, dq, self.slopes_u[k], self.q[k])
         return self.moved(k, dq + gap) - self.over(lambda d, q: unit.displaced(q, d), dq, self.q[k])
-
-    def over(
-        self, function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], rows: torch.Tensor, one: torch.Tensor
-    ) -> torch.Tensor:
-        """A function of stacked rows and of a constant that one batch of them has."""
-        if len(rows) == len(one):
-            return function(rows, one)
-        return function(rows.unflatten(0, (-1, len(one))), one.expand(len(rows) // len(one), *one.shape)).flatten(
-            0, 1
-        )
 
     # -- the contract of a phase -------------------------------------------------------------------------------
 

@@ -8,9 +8,11 @@ import torch
 
 from physics_ep.equilibrium import State
 from physics_ep.motion import Moment, Motion
+from physics_ep.nudging import Nudge
 from physics_ep.predictive_coding.phases import relative
 from physics_ep.solvers import Solver
 
+from .devices import DeviceModel
 from .paired_phases import Blocks, CircuitPhase
 
 Pairs = list[tuple[torch.Tensor, torch.Tensor]]
@@ -107,7 +109,7 @@ class Flow(Solver):
     def __init__(self, phase: CircuitPhase, start: State) -> None:
         self.phase = phase
         self.spent = 0
-        self.step = time_step(phase)
+        self.step = time_step(phase.system.device_model, phase.nudge)
         if phase.origin is None and len(start) != 2 * phase.depth:  # from empty capacitors
             start = tuple(torch.zeros_like(s) for s in (*phase.p, *phase.q))
         self.w: Blocks = begun(phase, start)
@@ -161,13 +163,13 @@ class Euler(Flow):
         self.w = self.stepped(self.speed)
 
 
-def time_step(phase: CircuitPhase) -> float:
+def time_step(device: DeviceModel, nudge: Nudge | None) -> float:
     """Step of a circuit followed in time, in time constants of h: half of the faster one's.
 
     Less under strong nudges, which the output nodes follow at the rate 1 + beta C''.
     """
-    strength = 0.0 if phase.nudge is None else float(torch.as_tensor(phase.nudge.beta).abs().max())
-    return 0.5 * min(1.0, 1 + phase.system.device_model.time_constant_mismatch) * min(1.0, 2 / (1 + strength))
+    strength = 0.0 if nudge is None else float(torch.as_tensor(nudge.beta).abs().max())
+    return 0.5 * min(1.0, 1 + device.time_constant_mismatch) * min(1.0, 2 / (1 + strength))
 
 
 def unsettled(phase: CircuitPhase, z: State, pairs: Pairs) -> torch.Tensor:

@@ -135,3 +135,15 @@ class NotConverged(RuntimeError):  # noqa: N818 (a public name)
             f"{equilibrium.solver or 'the solver'}; {equilibrium.status.value}. Try a smaller beta, more "
             "iterations, another solver, or on_unconverged='skip'."
         )
+
+
+def masked(blocks: State | None, keep: torch.Tensor | None) -> State:
+    """Blocks with the examples left out set to zero, so that their NaN cannot leak into a sum."""
+    assert blocks is not None
+    if keep is None:
+        return blocks
+    zeroed = []
+    for b in blocks:
+        rows = keep.view(-1, *[1] * (b.ndim - 1))
+        zeroed.append(torch.where(rows, b, torch.zeros_like(b)))
+    return tuple(zeroed)

@@ -15,7 +15,7 @@ from torch import nn
 
 from . import distributed
 from .cost import Cost
-from .equilibrium import Equilibrium, NotConverged, State, Status
+from .equilibrium import Equilibrium, NotConverged, State, Status, masked
 from .errors import InputError, argument_error, unknown_name
 from .nudging import Nudge, Stencil, centered, scheme_from_name
 from .relaxation import narrowed, new_phase, prepared, solve
@@ -319,11 +319,11 @@ class EquilibriumPropagation:
         used = int(keep.sum())
         weight = keep.to(free.state[0]) / max(used, 1)
         left_out = None if used == keep.numel() else keep
-        state = _masked(free.state, left_out)
+        state = masked(free.state, left_out)
         if signs is not None:
             weight = weight * signs
         grads: dict[str, torch.Tensor] = {}
-        moved = {i: _masked(found.displacement, left_out) for i, found in phases.items()}
+        moved = {i: masked(found.displacement, left_out) for i, found in phases.items()}
         for i, partner in self.scheme.mirrored():
             moved[i] = tuple(d.conj().resolve_conj() for d in moved[partner])
         for i, j, w in self.scheme.halved_pairs():
@@ -432,13 +432,16 @@ def check_beta(beta: float | str) -> float:
     return float(beta)
 
 
-def _masked(blocks: State | None, keep: torch.Tensor | None) -> State:
-    """Blocks with the examples left out set to zero, so that their NaN cannot leak into a sum."""
-    assert blocks is not None
-    if keep is None:
-        return blocks
-    zeroed = []
-    for b in blocks:
-        rows = keep.view(-1, *[1] * (b.ndim - 1))
-        zeroed.append(torch.where(rows, b, torch.zeros_like(b)))
-    return tuple(zeroed)
+def estimate_gradient(
+    ep: EquilibriumPropagation, system: EnergySystem, x: torch.Tensor, y: torch.Tensor
+) -> tuple[dict[str, torch.Tensor], Step]:
+    """EP's gradient by parameter name, leaving `.grad` as it was; also the `Step`."""
+    kept = {n: p.grad for n, p in system.named_parameters()}
+    try:
+        for p in system.parameters():
+            p.grad = None
+        step = ep.backward(system, x, y, sync=False)
+        return {n: p.grad for n, p in system.named_parameters() if p.grad is not None}, step
+    finally:
+        for n, p in system.named_parameters():
+            p.grad = kept[n]

@@ -6,6 +6,7 @@ import torch
 
 from physics_ep.cost import Cost, CrossEntropy
 from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp
+from physics_ep.predictive_coding.layers import DenseLink
 
 
 def dense(
@@ -32,6 +33,20 @@ def biased(net: PredictiveCodingNetwork) -> PredictiveCodingNetwork:
             draw = torch.randn(layer.bias.shape, generator=generator, dtype=torch.float64)
             layer.bias.copy_(0.05 * draw)
     return net
+
+
+def counted_rows(monkeypatch) -> list[int]:
+    """Rows of each dense product from now on, as it is done."""
+    rows: list[int] = []
+    for name in ("apply", "drive", "transpose", "gradient"):
+        plain = getattr(DenseLink, name)
+
+        def counted(self, w, s, *rest, plain=plain, name=name):
+            rows.append(len(s) if name != "gradient" else len(w))
+            return plain(self, w, s, *rest)
+
+        monkeypatch.setattr(DenseLink, name, counted)
+    return rows
 
 
 def examples(shape: tuple[int, ...] = (20,), size: int = 16, cost: Cost | None = None, n_out: int = 10):

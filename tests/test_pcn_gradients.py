@@ -19,7 +19,7 @@ from physics_ep.predictive_coding import mlp, to_sequential, vgg5, vgg10, vgg10_
 from validation import backprop_gradient, finite_difference_gradient
 from validation.gradients import compare, estimate_gradient, total_error
 
-from .pcn import biased, dense, examples
+from .pcn import biased, counted_rows, dense, examples
 
 COSTS = [CrossEntropy(), SquaredError()]
 
@@ -253,17 +253,7 @@ def test_large_beta_is_refused() -> None:
 @pytest.mark.parametrize("cost", COSTS, ids=["ce", "mse"])
 def test_sweeps_share_their_passes(cost, monkeypatch) -> None:
     """Two sweeps with held gates: 7 layer passes against backprop's 3. More would be a pass done twice."""
-    from physics_ep.predictive_coding.layers import DenseLink
-
-    rows = []
-    for name in ("apply", "drive", "transpose", "gradient"):
-        plain = getattr(DenseLink, name)
-
-        def counted(self, w, s, *rest, plain=plain, name=name):
-            rows.append(len(s) if name != "gradient" else len(w))
-            return plain(self, w, s, *rest)
-
-        monkeypatch.setattr(DenseLink, name, counted)
+    rows = counted_rows(monkeypatch)
     net = dense(6, "relu", width=32, n_in=32)
     x, y = examples((32,), cost=cost)
     ep = EquilibriumPropagation(cost, beta="auto", tolerance=0.3, measure_every=10**9)

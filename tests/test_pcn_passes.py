@@ -12,11 +12,10 @@ from physics_ep import CrossEntropy, EquilibriumPropagation, Nudge, SquaredError
 from physics_ep.predictive_coding import vgg5
 from physics_ep.predictive_coding.activations import ACTIVATIONS
 from physics_ep.predictive_coding.equilibration import LinearSpace
-from physics_ep.predictive_coding.layers import DenseLink
 from physics_ep.relaxation import solve
 from validation.gradients import estimate_gradient, total_error
 
-from .pcn import biased, dense, examples
+from .pcn import biased, counted_rows, dense, examples
 
 COSTS = [CrossEntropy(), SquaredError()]
 
@@ -72,15 +71,7 @@ def test_first_guess_is_of_second_order(cost, activation: str) -> None:
 @pytest.mark.parametrize("cost", COSTS, ids=["ce", "mse"])
 def test_curved_sweeps_share_their_passes(cost, monkeypatch) -> None:
     """Two sweeps of tanh layers: what both signs share is done once. More would be a pass done twice."""
-    rows = []
-    for name in ("apply", "drive", "transpose", "gradient"):
-        plain = getattr(DenseLink, name)
-
-        def counted(self, w, s, *rest, plain=plain, name=name):
-            rows.append(len(s) if name != "gradient" else len(w))
-            return plain(self, w, s, *rest)
-
-        monkeypatch.setattr(DenseLink, name, counted)
+    rows = counted_rows(monkeypatch)
     net = dense(6, "tanh", width=32, n_in=32)
     x, y = examples((32,), cost=cost)
     ep = EquilibriumPropagation(cost, beta=1e-3, tolerance=1e-3, measure_every=10**9)

@@ -10,7 +10,7 @@ import torch
 
 from physics_ep.cost import Cost
 from physics_ep.errors import unknown_name
-from physics_ep.estimator import EquilibriumPropagation, Step
+from physics_ep.estimator import EquilibriumPropagation, estimate_gradient
 from physics_ep.nudging import Stencil
 from physics_ep.system import EnergySystem
 
@@ -114,21 +114,6 @@ def total_error(estimate: dict[str, torch.Tensor], exact: dict[str, torch.Tensor
     if size == 0:
         return 0.0 if gap == 0 else float("inf")
     return (gap / size) ** 0.5
-
-
-def estimate_gradient(
-    ep: EquilibriumPropagation, system: EnergySystem, x: torch.Tensor, y: torch.Tensor
-) -> tuple[dict[str, torch.Tensor], Step]:
-    """EP's gradient as a dict, leaving `.grad` as it was; also the `Step`."""
-    kept = {n: p.grad for n, p in system.named_parameters()}
-    try:
-        for p in system.parameters():
-            p.grad = None
-        step = ep.backward(system, x, y, sync=False)
-        return {n: p.grad for n, p in system.named_parameters() if p.grad is not None}, step
-    finally:
-        for n, p in system.named_parameters():
-            p.grad = kept[n]
 
 
 def gradient_report(

@@ -17,6 +17,16 @@ if TYPE_CHECKING:
     from .network import ForwardPass
 
 
+def over(
+    function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], rows: torch.Tensor, one: torch.Tensor
+) -> torch.Tensor:
+    """A function of stacked rows and of a constant that one batch of them has."""
+    if len(rows) == len(one):
+        return function(rows, one)
+    copies = len(rows) // len(one)
+    return function(rows.unflatten(0, (copies, -1)), one.expand(copies, *one.shape)).flatten(0, 1)
+
+
 class Responses:
     """The elementwise part of a phase.
 
@@ -43,6 +53,8 @@ class Responses:
     wide: torch.dtype
     anchors: dict[int, Anchor]
     rails: dict[int, tuple[torch.Tensor, torch.Tensor]]
+
+    over = staticmethod(over)
 
     def answer(self, k: int, q: torch.Tensor, change: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """(e_k, delta_k) of a layer of which q_k is asked, its pre-activation changed by da_k."""
@@ -117,15 +129,6 @@ class Responses:
         """Free pre-activations a_k."""
         assert self.free.drives is not None
         return self.free.drives[k]
-
-    def over(
-        self, function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], rows: torch.Tensor, one: torch.Tensor
-    ) -> torch.Tensor:
-        """A function of stacked rows and of a constant that one batch of them has."""
-        if len(rows) == len(one):
-            return function(rows, one)
-        copies = len(rows) // len(one)
-        return function(rows.unflatten(0, (copies, -1)), one.expand(copies, *one.shape)).flatten(0, 1)
 
     def slope_times(self, k: int, change: torch.Tensor) -> torch.Tensor:
         """sigma_k'(a_k) da_k at the free state."""
