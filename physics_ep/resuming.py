@@ -21,26 +21,49 @@ FREE = ("folder", "download", "mapping", "workers", "on_broken")
 """Entries of [data] that may differ from machine to machine, or from one run to its resumption."""
 
 
+class Interruption:
+    """Whether Ctrl-C was pressed, for a loop that asks; see `interruptible`."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._deferred = False
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if it was."""
+        if self.asked:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Within, Ctrl-C waits: what is done there is done whole. It raises at the end."""
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
+        self.check()
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Signal handler."""
+        self.asked = True
+        if not self._deferred:
+            signal.default_int_handler(number, frame)
+
+
 @contextmanager
-def interruptible() -> Iterator[threading.Event]:
-    """Within, Ctrl-C raises KeyboardInterrupt as ever, and sets the event too.
+def interruptible() -> Iterator[Interruption]:
+    """Within, Ctrl-C raises KeyboardInterrupt as ever, and is remembered too.
 
     The exception is lost where Python ignores exceptions (in a destructor, while a file is closed); a loop that
-    also asks the event is interrupted for certain. Other threads than the main one have no signals, and no event is
-    set.
+    also asks is interrupted for certain. Other threads than the main one have no signals.
     """
-    interrupted = threading.Event()
+    interruption = Interruption()
     if threading.current_thread() is not threading.main_thread():
-        yield interrupted
+        yield interruption
         return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        interrupted.set()
-        signal.default_int_handler(number, frame)
-
-    before = signal.signal(signal.SIGINT, handle)
+    before = signal.signal(signal.SIGINT, interruption.handle)
     try:
-        yield interrupted
+        yield interruption
     finally:
         signal.signal(signal.SIGINT, before)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -34,7 +33,7 @@ from .placement import resolve_device, resolve_dtype, threads, work_in
 from .preparation import Data, new_system, open_source, settled
 from .progress import SILENT, Progress
 from .ranks import in_step, join_group, meet, rank, summed, world_size
-from .resuming import check_resumable, check_run_output, interruptible
+from .resuming import Interruption, check_resumable, check_run_output, interruptible
 from .sources import Source, epoch_seed
 from .store import Quantity, Run, load_weights, open_run, run_attributes, write_run
 from .system import EnergySystem
@@ -231,7 +230,7 @@ class _Trainer:
         self.scheduler = build_scheduler(config.scheduler, self.optimizer, config.training.epochs)
         self.rows: list[dict[str, Any]] = []
         self.warned = False
-        self.interrupted = threading.Event()
+        self.interruption = Interruption()
         self.kept: tuple[int, Path | None] = (0, None)
         self.attributes = run_attributes(config)
         self.n_classes = data.n_classes
@@ -256,7 +255,7 @@ class _Trainer:
         first = len(self.rows)
         total = (training.epochs - first) * (self.data.examples or 0)
         try:
-            with interruptible() as self.interrupted, self.progress.task("training", total=total) as advance:
+            with interruptible() as self.interruption, self.progress.task("training", total=total) as advance:
                 for epoch in range(first, training.epochs):
                     self._epoch(epoch, advance)
                     self._save()
@@ -278,8 +277,7 @@ class _Trainer:
         seen = Epoch()
         with closing(in_step(self.data.epoch(epoch), device)) as batches:
             for x, labels in batches:
-                if self.interrupted.is_set():
-                    raise KeyboardInterrupt
+                self.interruption.check()
                 self.optimizer.zero_grad()
                 step = self._step(backward, x, labels, first=epoch == 0 and not seen.batches)
                 examples, used = seen.add(step, labels)
@@ -409,10 +407,12 @@ class _Trainer:
                 "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
             },
         )
-        if rank() == 0:
-            write_run(self.path, run)
-        meet(self.system.device)
-        self.kept = (len(self.rows), self.path)
+        # A file that is there and a message that says there is none would part ways.
+        with self.interruption.deferred():
+            if rank() == 0:
+                write_run(self.path, run)
+            meet(self.system.device)
+            self.kept = (len(self.rows), self.path)
 
     def _columns(self) -> dict[str, np.ndarray]:
         return {name: np.array([row[name] for row in self.rows]) for name in METRICS}

@@ -22,7 +22,7 @@ from physics_ep.errors import InputError
 from physics_ep.estimator import Step
 from physics_ep.metrics import METRICS, classification_error
 from physics_ep.progress import Advance
-from physics_ep.store import system_of
+from physics_ep.store import system_of, write_run
 from physics_ep.system import EnergySystem
 from physics_ep.training import TrainingInterrupted, TrainingStoppedError
 
@@ -138,6 +138,20 @@ def test_interrupt_is_not_lost_where_exceptions_are(tmp_path: Path) -> None:
     with pytest.raises(TrainingInterrupted, match=f"--resume {out}"):
         train(SMALL, out=out, progress=_InterruptAfterFirstEpoch(epochs=1))
     assert signal.getsignal(signal.SIGINT) is before
+    assert open_run(out).epochs == 1
+
+
+def test_interrupt_while_an_epoch_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the file holds an epoch, and the user is told that none was kept."""
+    out = tmp_path / "run.h5"
+
+    def interrupted(path: Path, run: Any) -> None:
+        write_run(path, run)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("physics_ep.training.write_run", interrupted)
+    with pytest.raises(TrainingInterrupted, match=f"epochs 1 to 1 are kept: resume with --resume {out}"):
+        train(SMALL, out=out)
     assert open_run(out).epochs == 1
 
 
