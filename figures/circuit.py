@@ -92,7 +92,7 @@ def circuit_transients(
     Parameters
     ----------
     subject : Subject
-        Its system is a `HopfieldNetwork`, a `Circuit`, or an `AnalogHopfieldCircuit` already.
+        Its system is a `HopfieldNetwork`, a `UnitGraph`, or an `AnalogHopfieldCircuit` already.
     share : float
         Nudging strength over the circuit's own conductance 1 / (A R).
     duration : float
@@ -110,12 +110,12 @@ def circuit_transients(
         If the system has no analog circuit.
     """
     from hardware_models.analog import FARAD, AnalogHopfieldCircuit
-    from hardware_models.circuit import Circuit
     from hardware_models.hopfield import HopfieldNetwork
     from hardware_models.power import power
+    from hardware_models.unit_graph import UnitGraph
 
     system = subject.system
-    if not isinstance(system, HopfieldNetwork | Circuit):
+    if not isinstance(system, HopfieldNetwork | UnitGraph):
         raise argument_error("run", "hold a Hopfield network for this figure", type(system).__name__)
     circuit = (
         system

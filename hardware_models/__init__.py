@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from .hopfield import ConvHopfieldNetwork, HopfieldNetwork
     from .mapping import Mapped, NotRealisable, map_pcn
     from .paired_circuit import PairedCircuit
+    from .parts import Part, Parts
+    from .resistive import ResistiveNetwork
+    from .unit_graph import UnitGraph
 
 _HOME = {
     "AnalogHopfieldCircuit": "analog",
@@ -24,6 +27,10 @@ _HOME = {
     "Mapped": "mapping",
     "NotRealisable": "mapping",
     "PairedCircuit": "paired_circuit",
+    "Part": "parts",
+    "Parts": "parts",
+    "ResistiveNetwork": "resistive",
+    "UnitGraph": "unit_graph",
     "map_pcn": "mapping",
 }
 
@@ -37,6 +44,10 @@ __all__ = [
     "Mapped",
     "NotRealisable",
     "PairedCircuit",
+    "Part",
+    "Parts",
+    "ResistiveNetwork",
+    "UnitGraph",
     "map_pcn",
 ]
 

@@ -29,19 +29,20 @@ from physics_ep.equilibrium import State
 from physics_ep.errors import argument_error
 from physics_ep.system import Inputs, Phase
 
-from .circuit import Circuit, array, numbers
+from .arrays import array, numbers
 from .hopfield import HopfieldNetwork
+from .unit_graph import UnitGraph
 
 OHM, FARAD, VOLT = 1e5, 1e-13, 1.0
 """Default parts, of an integrated circuit: R C = 10 ns."""
 
 
-class AnalogHopfieldCircuit(Circuit):
+class AnalogHopfieldCircuit(UnitGraph):
     """Hopfield's circuit of 1984 on any graph; build one with `from_network` or `from_edges`.
 
     State: outputs V of the amplifiers, volts. Inputs and targets: volts. Energy: watts. Force: amperes. Nudging
     strength: siemens, the transconductance of an amplifier that feeds beta (y - V) into an output node. float64, on
-    the CPU, as `Circuit`.
+    the CPU, as `UnitGraph`.
 
     Parameters of the module: `weight` (m,), the conductance T of each edge, siemens; `bias` (n_free,), the current
     I into each node, amperes.
@@ -115,12 +116,12 @@ class AnalogHopfieldCircuit(Circuit):
         supply: float = VOLT,
         gain: Any = 10.0,
     ) -> AnalogHopfieldCircuit:
-        """Circuit from a list of edges, as `Circuit.from_edges`, in SI units.
+        """UnitGraph from a list of edges, as `UnitGraph.from_edges`, in SI units.
 
         Parameters
         ----------
         n_nodes, edges, units, inputs, outputs, couplings
-            As for `Circuit.from_edges`.
+            As for `UnitGraph.from_edges`.
         weights : array_like of float (m,)
             Conductances T, siemens; negative ones lead from the inverting output.
         biases : array_like of float (n_free,), optional
@@ -139,7 +140,7 @@ class AnalogHopfieldCircuit(Circuit):
         InputError
             If an argument is not as above, or a node's conductances |T| sum to more than 1 / R.
         """
-        plain = Circuit.from_edges(
+        plain = UnitGraph.from_edges(
             n_nodes, edges, weights, units, inputs=inputs, outputs=outputs, biases=biases, couplings=couplings
         )
         return cls._like(
@@ -155,7 +156,7 @@ class AnalogHopfieldCircuit(Circuit):
     @classmethod
     def from_network(
         cls,
-        network: HopfieldNetwork | Circuit,
+        network: HopfieldNetwork | UnitGraph,
         *,
         resistance: float = OHM,
         capacitance: Any = FARAD,
@@ -166,7 +167,7 @@ class AnalogHopfieldCircuit(Circuit):
 
         Parameters
         ----------
-        network : HopfieldNetwork or Circuit
+        network : HopfieldNetwork or UnitGraph
             Its nodes keep their order (`HopfieldNetwork.to_circuit`). Inputs x become V_s x volts.
         resistance : float
             R, ohm, the total at each node.
@@ -187,11 +188,11 @@ class AnalogHopfieldCircuit(Circuit):
         InputError
             If an argument is not as above.
         """
-        if isinstance(network, AnalogHopfieldCircuit) or not isinstance(network, Circuit | HopfieldNetwork):
+        if isinstance(network, AnalogHopfieldCircuit) or not isinstance(network, UnitGraph | HopfieldNetwork):
             raise argument_error(
-                "network", "be a HopfieldNetwork or a Circuit without units", type(network).__name__
+                "network", "be a HopfieldNetwork or a UnitGraph without units", type(network).__name__
             )
-        plain = network if isinstance(network, Circuit) else network.to_circuit()
+        plain = network if isinstance(network, UnitGraph) else network.to_circuit()
         ohm, volt = float(positive("resistance", resistance, 1)), float(positive("supply", supply, 1))
         least = float(_row_sums(plain).max())
         if gain is None:
@@ -213,7 +214,9 @@ class AnalogHopfieldCircuit(Circuit):
         )
 
     @classmethod
-    def _like(cls, plain: Circuit, weights: np.ndarray, biases: np.ndarray, **parts: Any) -> AnalogHopfieldCircuit:
+    def _like(
+        cls, plain: UnitGraph, weights: np.ndarray, biases: np.ndarray, **parts: Any
+    ) -> AnalogHopfieldCircuit:
         """The graph of `plain` with these conductances, currents and parts."""
         if set(plain.couplings) - {"hopfield"}:
             raise argument_error("couplings", "be 'hopfield' in an analog Hopfield circuit", set(plain.couplings))
@@ -339,7 +342,7 @@ def positive(name: str, given: Any, count: int) -> torch.Tensor:
     return torch.from_numpy(found)
 
 
-def _row_sums(circuit: Circuit) -> torch.Tensor:
+def _row_sums(circuit: UnitGraph) -> torch.Tensor:
     """Sum of |weight| over the edges of each free node, (n_free,)."""
     ends = torch.from_numpy(circuit.graph.ends)
     sums = torch.zeros(len(circuit.units) + len(circuit.inputs), dtype=torch.float64)

@@ -16,7 +16,8 @@ from physics_ep.nudging import Nudge
 from physics_ep.system import Inputs, Phase, largest
 
 from . import kernels, transients
-from .circuit import CircuitPhase, array, columns
+from .arrays import array, columns
+from .unit_graph import UnitGraphPhase
 
 if TYPE_CHECKING:
     from .analog import AnalogHopfieldCircuit
@@ -25,7 +26,7 @@ NEAR_BOUND = 1e-9
 """Outputs this near to the supply, as a share of it, do not tell their amplifier's input."""
 
 
-class AnalogPhase(CircuitPhase):
+class AnalogPhase(UnitGraphPhase):
     """Sweeps in V / V_s, with conductances over the circuit's unit 1 / (A R): the kernels know no units."""
 
     system: AnalogHopfieldCircuit

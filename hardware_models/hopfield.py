@@ -16,7 +16,7 @@ from .layered import OUTPUT_UNITS, Layered
 from .maps import POOL
 
 if TYPE_CHECKING:
-    from .circuit import Circuit
+    from .unit_graph import UnitGraph
 
 
 class HopfieldNetwork(Layered):
@@ -68,9 +68,9 @@ class HopfieldNetwork(Layered):
         layers = [Dense(n_in, n_out, gain, generator) for n_in, n_out in itertools.pairwise(sizes)]
         super().__init__([(n,) for n in sizes], layers, activation, output_activation)
 
-    def to_circuit(self) -> Circuit:
+    def to_circuit(self) -> UnitGraph:
         """The same network as a graph, float64: nodes are the inputs, then the layers in order."""
-        from .circuit import Circuit
+        from .unit_graph import UnitGraph
 
         offsets = [sum(self.sizes[:k]) for k in range(len(self.sizes) + 1)]
         edges, weights = [], []
@@ -81,7 +81,7 @@ class HopfieldNetwork(Layered):
             weights.append(layer.weight.detach().double().flatten())
         names = [self.activation] * (len(self.sizes) - 2) + [self.output_activation]
         units = [name for name, n in zip(names, self.sizes[1:], strict=True) for _ in range(n)]
-        return Circuit.from_edges(
+        return UnitGraph.from_edges(
             n_nodes=offsets[-1],
             edges=torch.cat(edges).numpy(),
             weights=torch.cat(weights).numpy(),

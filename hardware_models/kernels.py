@@ -23,7 +23,7 @@ import numpy as np
 from numba import prange, types
 from numba.extending import overload
 
-from . import laws
+from . import elements, laws
 
 Array = np.ndarray
 config: Any = numba.config
@@ -31,7 +31,7 @@ config: Any = numba.config
 
 def cache_folder() -> str | None:
     """Folder for compiled kernels: under NUMBA_CACHE_DIR or the user's cache; None where it cannot be written."""
-    sources = [Path(path).read_bytes() for path in (laws.__file__, __file__)]
+    sources = [Path(path).read_bytes() for path in (laws.__file__, elements.__file__, __file__)]
     digest = hashlib.sha256(b"\0".join(sources)).hexdigest()[:16]
     parent = config.CACHE_DIR or os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
     folder = os.path.join(os.path.expanduser(parent), "physics-ep", f"kernels-{digest}")

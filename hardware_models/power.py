@@ -19,7 +19,7 @@ from physics_ep.nudging import Nudge
 from physics_ep.trajectories import Trajectory
 
 from .analog import AnalogHopfieldCircuit
-from .circuit import array
+from .arrays import array
 
 
 @dataclass(frozen=True)

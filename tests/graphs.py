@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from scipy.special import xlogy
 
-from hardware_models import Circuit
+from hardware_models import UnitGraph
 
 MIX = ("linear", "hard_sigmoid", "tanh", "logistic")
 RESPONSES = {
@@ -49,8 +49,8 @@ class RandomGraph:
         self.y = torch.tensor(rng.random(size=(7, 3)))
         self.rng = rng
 
-    def build(self, weights: np.ndarray) -> Circuit:
-        return Circuit.from_edges(
+    def build(self, weights: np.ndarray) -> UnitGraph:
+        return UnitGraph.from_edges(
             self.n, self.edges, weights, self.units, inputs=self.inputs, outputs=self.outputs, biases=self.biases
         )
 

@@ -217,7 +217,7 @@ def test_bad_networks_and_phases_are_told() -> None:
     with pytest.raises(InputError, match="Argument gain must be positive"):
         AnalogHopfieldCircuit.from_network(network("tanh", (5, 3)), gain=-2.0)
     circuit, x, y = small()
-    with pytest.raises(InputError, match="Argument network must be a HopfieldNetwork or a Circuit without units"):
+    with pytest.raises(InputError, match="Argument network must be a HopfieldNetwork or a UnitGraph without units"):
         AnalogHopfieldCircuit.from_network(circuit)
     with pytest.raises(InputError, match="Argument beta must exceed"):
         relax(circuit, x, Nudge(SquaredError(), y, -2 * circuit.nudge_scale))

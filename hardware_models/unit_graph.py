@@ -1,4 +1,4 @@
-"""Circuits: any graph of mixed elements, in float64, swept node by node by compiled kernels."""
+"""Graphs of units: any graph of Hopfield couplings, in float64, swept node by node by compiled kernels."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from torch import nn
 
 from physics_ep.cost import OutputForce, SquaredError
 from physics_ep.equilibrium import State
-from physics_ep.errors import InputError, argument_error, unknown_name
+from physics_ep.errors import argument_error
 from physics_ep.nudging import Nudge
 from physics_ep.system import EnergySystem, Inputs, Phase, largest
 
 from . import kernels
+from .arrays import array, columns, groups, integers, names, nodes, numbers
 from .laws import COUPLINGS, UNITS
 
 UNIT_FUNCTIONS = {name: unit.make(torch) for name, unit in UNITS.items()}
 COUPLING_FUNCTIONS = {name: coupling.make(torch) for name, coupling in COUPLINGS.items()}
 
 
-class Circuit(EnergySystem):
+class UnitGraph(EnergySystem):
     """Graph of units joined by couplings; build one with `from_edges`.
 
         E = sum_i [Psi_i(s_i) - b_i s_i] + sum_edges e(w_ij, s_i, s_j),
@@ -93,8 +94,8 @@ class Circuit(EnergySystem):
         outputs: Sequence[int] = (),
         biases: Any = None,
         couplings: str | Sequence[str] = "hopfield",
-    ) -> Circuit:
-        """Circuit from a list of edges.
+    ) -> UnitGraph:
+        """Graph from a list of edges.
 
         Parameters
         ----------
@@ -116,7 +117,7 @@ class Circuit(EnergySystem):
 
         Returns
         -------
-        Circuit
+        UnitGraph
 
         Raises
         ------
@@ -196,11 +197,11 @@ class Circuit(EnergySystem):
         for name, tensor in (("x", x), ("system", self.weight)):
             if tensor.dtype != torch.float64 or tensor.device.type != "cpu":
                 where = f"{tensor.dtype} on {tensor.device}"
-                raise argument_error(name, "be float64 on the CPU for a Circuit", where)
+                raise argument_error(name, "be float64 on the CPU for a UnitGraph", where)
         super().check_input(x)
 
     def phase(self, inputs: Inputs, origin: State | None = None, balanced: bool = False) -> Phase:
-        return CircuitPhase(self, inputs, origin, balanced)
+        return UnitGraphPhase(self, inputs, origin, balanced)
 
     def contrast(
         self, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor
@@ -235,7 +236,7 @@ class Circuit(EnergySystem):
         return out
 
 
-class CircuitPhase(Phase):
+class UnitGraphPhase(Phase):
     """Gauss-Seidel sweeps over the nodes, in the state or carried in the displacement from an origin.
 
     Each update is the exact minimum of F over its node, so a sweep cannot raise F. A sweep certifies the state it
@@ -245,10 +246,10 @@ class CircuitPhase(Phase):
     constant force on any. For other costs `nudged` returns the generic `Phase`, which descends along the force.
     """
 
-    system: Circuit
+    system: UnitGraph
     exact_updates = True
 
-    def __init__(self, system: Circuit, inputs: Inputs, origin: State | None, balanced: bool) -> None:
+    def __init__(self, system: UnitGraph, inputs: Inputs, origin: State | None, balanced: bool) -> None:
         super().__init__(system, inputs, origin, balanced=False)
         self.balanced = balanced
         self._clamped = columns(inputs.x)
@@ -267,7 +268,7 @@ class CircuitPhase(Phase):
         if nudge is not None and not self._closed(nudge):
             return Phase(self.system, self.inputs, self.origin, self.balanced).nudged(nudge)
         twin = super().nudged(nudge)
-        assert isinstance(twin, CircuitPhase)
+        assert isinstance(twin, UnitGraphPhase)
         if nudge is not None:
             twin._pull = self._pulled(nudge)
         return twin
@@ -324,74 +325,3 @@ class CircuitPhase(Phase):
         slot = np.full(len(self.system.units), -1)
         slot[at.numpy()] = np.arange(len(at))
         return kernels.Pull(slot, columns(push), columns((1 / (1 + stiffness)).expand_as(push)))
-
-
-# -- arrays and arguments ---------------------------------------------------------------------------------------
-
-
-def array(tensor: torch.Tensor) -> np.ndarray:
-    """Contiguous view (or copy) of a tensor's values for a kernel."""
-    return np.ascontiguousarray(tensor.detach().numpy())
-
-
-def columns(tensor: torch.Tensor) -> np.ndarray:
-    """A (B, n) tensor as a contiguous array (n, B)."""
-    return np.ascontiguousarray(tensor.detach().numpy().T)
-
-
-def groups(kinds: Sequence[str]) -> list[tuple[str, torch.Tensor]]:
-    """Positions of each name in a sequence of names."""
-    every = np.array(kinds, dtype=object)
-    return [(name, torch.from_numpy(np.flatnonzero(every == name))) for name in sorted(set(kinds))]
-
-
-def integers(name: str, given: Any, n_nodes: int) -> np.ndarray:
-    """Node numbers as an int64 array, or InputError."""
-    try:
-        found = np.asarray(given)
-    except ValueError as error:
-        raise InputError(f"Argument {name} must be an array of node numbers, but was ragged.") from error
-    if found.size == 0:
-        return np.empty(0, dtype=np.int64)
-    if found.dtype.kind not in "iu":
-        raise argument_error(name, "hold integers", f"of dtype {found.dtype}")
-    if found.min() < 0 or found.max() >= n_nodes:
-        raise argument_error(
-            name, f"hold node numbers from 0 to {n_nodes - 1}", f"from {found.min()} to {found.max()}"
-        )
-    return found.astype(np.int64)
-
-
-def nodes(name: str, given: Any, n_nodes: int) -> np.ndarray:
-    """Distinct node numbers as a flat int64 array, or InputError."""
-    found = integers(name, given, n_nodes)
-    if found.ndim != 1:
-        raise argument_error(name, "be a flat sequence of node numbers", f"of shape {found.shape}")
-    if len(np.unique(found)) != len(found):
-        raise argument_error(name, "name each node once", found.tolist())
-    return found
-
-
-def numbers(name: str, given: Any, count: int) -> np.ndarray:
-    """A finite float64 copy of shape (count,), or InputError."""
-    try:
-        found = np.array(given, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"Argument {name} must hold numbers, but was {type(given).__name__}.") from error
-    if found.shape != (count,):
-        raise argument_error(name, f"have the shape ({count},)", found.shape)
-    bad = np.flatnonzero(~np.isfinite(found))
-    if bad.size:
-        raise argument_error(name, "be finite", f"{found[bad[0]]} at index {bad[0]}")
-    return found
-
-
-def names(name: str, given: str | Sequence[str], count: int, known: dict[str, Any]) -> list[str]:
-    """One registered name for each of `count` elements, or InputError."""
-    every = [given] * count if isinstance(given, str) else list(given)
-    if len(every) != count:
-        raise argument_error(name, f"be one name or {count} names", f"{len(every)} names")
-    for one in every:
-        if one not in known:
-            raise unknown_name(name, one, known)
-    return every

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from hardware_models import Circuit, HopfieldNetwork, kernels
+from hardware_models import HopfieldNetwork, UnitGraph, kernels
 from physics_ep import CrossEntropy, EquilibriumPropagation, Nudge, SquaredError, relax
 from physics_ep.cost import OutputForce
 from physics_ep.errors import InputError
@@ -142,7 +142,7 @@ def test_unbalanced_displacement_repairs_a_rough_origin(solver):
 def test_nudged_output_unit_in_closed_form():
     """clip((p + beta y) / (1 + beta)): a hard sigmoid alone, below, between and above its bounds."""
     drives = torch.tensor([-0.5, 0.2, 0.9, 1.4], dtype=torch.float64)[:, None]
-    circuit = Circuit.from_edges(2, [[0, 1]], [1.0], inputs=[0], outputs=[1])
+    circuit = UnitGraph.from_edges(2, [[0, 1]], [1.0], inputs=[0], outputs=[1])
     y = torch.full((4, 1), 0.6, dtype=torch.float64)
     free = relax(circuit, drives)
     for beta in (0.5, 4.0, -0.3, torch.tensor([0.5, -0.3, 2.0, 1.0], dtype=torch.float64)):
@@ -154,7 +154,7 @@ def test_nudged_output_unit_in_closed_form():
 
 def test_nodes_without_edges_or_inputs_rest_at_their_biases():
     """The smallest circuits: empty arrays must not trip the layout of the graph."""
-    circuit = Circuit.from_edges(2, [], [], ["tanh", "linear"], outputs=[1], biases=[0.3, -0.4])
+    circuit = UnitGraph.from_edges(2, [], [], ["tanh", "linear"], outputs=[1], biases=[0.3, -0.4])
     found = relax(circuit, torch.empty(3, 0, dtype=torch.float64)).require()
     exact = torch.tensor([np.tanh(0.3), -0.4]).expand(3, 2)
     assert (found.state[0] - exact).abs().max() < 1e-15
@@ -190,7 +190,7 @@ def test_other_costs_and_units_take_the_generic_path():
 def test_ep_gradient_is_the_gradient_of_the_settled_cost():
     """Of a linear circuit, by autograd through the solution of its linear system."""
     edges, n = [[0, 1], [1, 2], [2, 3], [3, 1], [0, 3]], 4
-    circuit = Circuit.from_edges(n, edges, [0.5, 0.3, -0.2, 0.1, 0.4], "linear", inputs=[0], outputs=[2, 3])
+    circuit = UnitGraph.from_edges(n, edges, [0.5, 0.3, -0.2, 0.1, 0.4], "linear", inputs=[0], outputs=[2, 3])
     x = torch.tensor([[0.7], [-1.2]], dtype=torch.float64)
     y = torch.tensor([[1.0, 0.0], [0.5, 0.2]], dtype=torch.float64)
     EquilibriumPropagation(SquaredError(), beta=1e-5, tolerance=1e-13).backward(circuit, x, y)
@@ -278,7 +278,7 @@ GOOD: dict = {"n_nodes": 3, "edges": [[0, 1], [1, 2]], "weights": [1.0, 2.0], "i
 def test_bad_circuits_are_refused(change, message):
     """One line that names the argument; numba would read beyond its arrays without a word."""
     with pytest.raises(InputError, match=message):
-        Circuit.from_edges(**{**GOOD, **change})
+        UnitGraph.from_edges(**{**GOOD, **change})
 
 
 @pytest.mark.parametrize(
@@ -292,13 +292,13 @@ def test_bad_circuits_are_refused(change, message):
 )
 def test_bad_inputs_are_refused(x, message):
     with pytest.raises(InputError, match=message):
-        relax(Circuit.from_edges(**GOOD), x)
+        relax(UnitGraph.from_edges(**GOOD), x)
 
 
 def test_narrowed_circuits_and_runaway_nudges_are_refused():
     """Kernels would read float32 as float64; beyond beta = -1 an output unit has no minimum to go to."""
     x = torch.zeros(2, 1, dtype=torch.float64)
     with pytest.raises(InputError, match="system must be float64"):
-        relax(Circuit.from_edges(**GOOD).float(), x)
+        relax(UnitGraph.from_edges(**GOOD).float(), x)
     with pytest.raises(InputError, match="beta must exceed -1"):
-        relax(Circuit.from_edges(**GOOD), x, Nudge(SquaredError(), torch.zeros_like(x), -1.0))
+        relax(UnitGraph.from_edges(**GOOD), x, Nudge(SquaredError(), torch.zeros_like(x), -1.0))
