@@ -1,9 +1,9 @@
 """Circuits of resistors and Shockley diodes on which simulators are compared, as parts lists with a fixed order.
 
-Values are those of small analog memories: 1 to 100 microsiemens, log-uniform. Layered circuits have a pair of diodes at every
-hidden node, from the node to a bias source and from another bias source to the node, which clamp it softly to some
-0.2 V around a centre of +0.15 V at even nodes and -0.15 V at odd ones: every layer then carries current, however
-little of the input reaches it.
+Values are those of small analog memories: 1 to 100 microsiemens, log-uniform. Layered circuits have a pair of
+diodes at every hidden node, from the node to a bias source and from another bias source to the node, which clamp it
+softly to some 0.2 V around a centre of +0.15 V at even nodes and -0.15 V at odd ones: every layer then carries
+current, however little of the input reaches it.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def crossbar(rows: int = 71, columns: int = 70, wire: float = 2.5, seed: int = 0
 
     Row wires are driven at their left end, column wires grounded at their lower end, each through one segment. At
     every crosspoint a resistor and a diode, in parallel, lead from the row's node to the column's. Rows are driven
-    at 0.3 to 0.6 V, where a diode conducts as much as a resistor; wires drop a good part of it.
+    at 0.4 to 0.8 V, where diodes conduct up to thousands of times what resistors do; wires drop a good part of it.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def crossbar(rows: int = 71, columns: int = 70, wire: float = 2.5, seed: int = 0
     sources = Group(
         tuple(f"Vin{i}" for i in range(rows)),
         np.stack([inputs, np.zeros_like(inputs)], 1),
-        rng.uniform(0.3, 0.6, (rows, 1)),
+        rng.uniform(0.4, 0.8, (rows, 1)),
     )
     return Parts(
         tuple(names),
