@@ -7,7 +7,8 @@ volts, and take its three values p, q, r whatever it needs of them.
 An element whose current i(v) depends on its own voltage alone has a *co-content* int_0^v i dv (Millar 1951; Cherry
 1951), in watts. The co-content of a circuit of such elements, as a function of the node voltages, has Kirchhoff's
 current law as its stationarity, and the second derivative of each is the element's slope: where no slope is
-negative it is convex. Its derivative by an element's first value p is what learning needs (Kendall 2020, theorem 1).
+negative it is convex. Its derivative by an element's first value p is what learning needs (Kendall 2020,
+theorem 1).
 
 Differences are laws too: i(v + d) - i(v) and its like keep their digits however small d is, since nudged phases
 live on them.

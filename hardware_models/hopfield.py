@@ -62,7 +62,7 @@ class HopfieldNetwork(Layered):
         gain: float = 0.5,
         seed: int = 0,
     ) -> None:
-        if not _counts(sizes) or len(sizes) < 2:
+        if not counts(sizes) or len(sizes) < 2:
             raise argument_error("sizes", "be at least two positive integers [inputs, ..., outputs]", sizes)
         generator = _checked(activation, output_activation, gain, seed)
         layers = [Dense(n_in, n_out, gain, generator) for n_in, n_out in itertools.pairwise(sizes)]
@@ -151,18 +151,18 @@ class ConvHopfieldNetwork(Layered):
         gain: float = 0.5,
         seed: int = 0,
     ) -> None:
-        if not _counts(input_shape) or len(input_shape) != 3:
+        if not counts(input_shape) or len(input_shape) != 3:
             raise argument_error("input_shape", "be three positive integers [channels, rows, columns]", input_shape)
-        if not _counts(channels) or not channels:
+        if not counts(channels) or not channels:
             raise argument_error("channels", "be one or more positive integers", channels)
-        if not _counts([n_out]):
+        if not counts([n_out]):
             raise argument_error("n_out", "be a positive integer", n_out)
-        if not _counts([kernel_size]) or kernel_size % 2 == 0:
+        if not counts([kernel_size]) or kernel_size % 2 == 0:
             raise argument_error("kernel_size", "be a positive odd integer", kernel_size)
         if pooling not in POOLINGS:
             raise unknown_name("pooling", pooling, POOLINGS)
         pooled = range(1, len(channels) + 1) if pool_after is None else pool_after
-        if pooled and (not _counts(pooled) or max(pooled) > len(channels) or len(set(pooled)) < len(pooled)):
+        if pooled and (not counts(pooled) or max(pooled) > len(channels) or len(set(pooled)) < len(pooled)):
             must = f"be different numbers of convolutions, from 1 to {len(channels)}"
             raise argument_error("pool_after", must, pool_after)
         generator = _checked(activation, output_activation, gain, seed)
@@ -186,7 +186,7 @@ class ConvHopfieldNetwork(Layered):
         super().__init__([*shapes, (n_out,)], layers, activation, output_activation)
 
 
-def _counts(values: object) -> bool:
+def counts(values: object) -> bool:
     """Whether values are a sequence of positive integers."""
     return isinstance(values, Sequence) and all(
         isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in values

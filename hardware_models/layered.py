@@ -30,7 +30,7 @@ from physics_ep.nudging import Nudge
 from physics_ep.system import EnergySystem, Inputs, Phase, largest
 
 from .couplings import Convolution, Dense
-from .laws import UNITS
+from .laws import UNITS, UnitFunctions
 from .maps import Filter, Route, channels_first, channels_last, pixels_first
 
 OUTPUT_UNITS = ("linear", "hard_sigmoid")
@@ -212,6 +212,7 @@ class LayeredPhase(Phase):
         self.x = inputs.x
         self.origin = origin
         self.layers = [layer.bound() for layer in system.couplings]
+        self.units, self.clamped = self._constants()
         self.depth = len(self.layers)
         self.copies = 1
         self.routes: Routes = [None] * self.depth
@@ -220,17 +221,24 @@ class LayeredPhase(Phase):
         halves = [list(range(start, self.depth, 2)) for start in (0, 1)]
         self.carried, self.implied = sorted(halves, key=lambda h: (not h, sum(system.sizes[k + 1] for k in h)))
         if origin is not None:
-            self.settled_drives, self.routes = system.routed_drives(origin, inputs.cache)
+            self.settled_drives, self.routes = system.routed_drives(origin, self.clamped)
             drives = self.settled_drives
-            self.anchors = [unit.anchor(p) for unit, p in zip(system.units, drives, strict=True)]
-            settled = system.units[-1].response(drives[-1])
-            # What the output's drive exceeds its bound by, which a nudge must overcome first.
-            self.excess = drives[-1] - (settled if balanced else origin[-1])
+            self.anchors = [unit.anchor(p) for unit, p in zip(self.units, drives, strict=True)]
+            settled = self.units[-1].response(drives[-1])
+            self.excess = self._excess(drives[-1], settled if balanced else origin[-1])
             self.mismatch = (
                 None
                 if balanced
-                else [unit.response(p) - s for unit, p, s in zip(system.units, drives, origin, strict=True)]
+                else [unit.response(p) - s for unit, p, s in zip(self.units, drives, origin, strict=True)]
             )
+
+    def _constants(self) -> tuple[list[UnitFunctions], torch.Tensor]:
+        """Units of the layers, and what the input adds to the first one's drive."""
+        return self.system.units, self.inputs.cache
+
+    def _excess(self, drive: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        """What the output's drive exceeds its bound by, which a nudge must overcome first."""
+        return drive - output
 
     def start(self) -> State:
         if self.origin is None:
@@ -254,7 +262,8 @@ class LayeredPhase(Phase):
             if self.system.routed and self.held:
                 first = self.system.routes(self.origin, self.x)[0]  # type: ignore[arg-type]
                 routes = [None if first is None else self._spread(first), *self.routes[1:]]
-            total = self.system.energy(state, self._spread(self.x), routes)
+            held = () if routes is None else (routes,)
+            total = self.system.energy(state, self._spread(self.x), *held)
             return total if self.nudge is None else total + self.nudge.energy(self.system.outputs(state))
 
     def stacked(self, nudges: Sequence[Nudge]) -> LayeredPhase | None:
@@ -295,7 +304,7 @@ class LayeredPhase(Phase):
         below = None if k == 0 else z[k - 1]
         above = z[k + 1] if k + 1 < self.depth else None
         if self.origin is None:
-            return self.system.units[k].response(self._drive(k, below, above))
+            return self.units[k].response(self._drive(k, below, above))
         if self.held:
             change = None if below is None else self.layers[k].forward(below, self.routes[k])
             if above is not None:
@@ -310,12 +319,12 @@ class LayeredPhase(Phase):
             change = self._spread(torch.zeros_like(self.origin[k]))
         # Constants of one batch serve all stacked copies by broadcasting.
         change = change.unflatten(0, (self.copies, -1))
-        moved = self.system.units[k].displaced(change, *self.anchors[k]).flatten(0, 1)
+        moved = self.units[k].displaced(change, *self.anchors[k]).flatten(0, 1)
         return moved if self.mismatch is None else moved + self.mismatch[k]
 
     def _drive(self, k: int, below: torch.Tensor | None, above: torch.Tensor | None) -> torch.Tensor:
         """Drive of layer k; it picks the routes from below and takes the picked ones from above."""
-        drive = self.inputs.cache
+        drive = self.clamped
         if below is not None:
             drive, self.routes[k] = self.layers[k].drive(below)
         return drive if above is None else self.layers[k + 1].transpose(above, self.routes[k + 1], drive)
@@ -343,7 +352,7 @@ class LayeredPhase(Phase):
             z[k] = self.update(k, z)
         state = cast(State, tuple(z))
         following = tuple(pixels_first(self.update(k, z)) for k in self.carried)
-        gap = tuple(n - o for n, o in zip(following, u, strict=True))
+        gap = tuple(self._missing(k, n - o, state) for k, n, o in zip(self.carried, following, u, strict=True))
         # The implied layers are exact for u, so the carried ones hold the whole mismatch of z ...
         residual = largest(gap) / self.system.residual_scale
         if not self.held:
@@ -363,7 +372,11 @@ class LayeredPhase(Phase):
         """
         if not self.held:
             self._pick(z)
-        return tuple(self.update(k, z) - z[k] for k in range(self.depth))
+        return tuple(self._missing(k, self.update(k, z) - z[k], z) for k in range(self.depth))
+
+    def _missing(self, k: int, gap: torch.Tensor, z: State) -> torch.Tensor:
+        """Force on layer k at z, whose exact update lies `gap` away."""
+        return gap
 
     def project(self, z: State) -> State:
         if self.origin is None:

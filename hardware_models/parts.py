@@ -1,7 +1,7 @@
 """The parts list of a circuit: what a netlist says, as flat arrays, without any physics.
 
-A *part* has a name, a kind, its nodes by name and its values in SI units. `KINDS` says what each kind has; signs are
-SPICE's: a current is positive from the first node through the part to the second, and ground is node "0". An
+A *part* has a name, a kind, its nodes by name and its values in SI units. `KINDS` says what each kind has; signs
+are SPICE's: a current is positive from the first node through the part to the second, and ground is node "0". An
 *ideal diode* is a bound: it conducts from its first node (anode) to its second without any voltage, never back. An
 *amplifier* is bidirectional (Kendall 2020): v(output) = A v(input), and 1 / A of the current that the output
 delivers is drawn from the input.

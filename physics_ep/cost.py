@@ -46,7 +46,7 @@ class Cost:
         """Solve d + beta * dC(outputs + d) = rhs for d: the exact update of nudged linear units.
 
         It is the stationarity of 1/2 |s|^2 - drive . s + beta C(s) in s = outputs + d, with
-        rhs = drive - outputs.
+        rhs = drive - outputs. A unit of load G, G s - drive, has beta / G, so beta may be (B, n).
         """
         raise NotImplementedError
 
@@ -132,7 +132,7 @@ class CrossEntropy(Cost):
             scaled = inverse * p
             step = inverse * miss
             step = step + scaled * (beta * (p * step).sum(1, keepdim=True)) / (
-                1 - beta * (p * scaled).sum(1, keepdim=True)
+                1 - (beta * p * scaled).sum(1, keepdim=True)
             )
             d = d + step
             if bool((step.abs().amax() <= 4 * eps * d.abs().amax()).all()):

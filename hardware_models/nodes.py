@@ -1,0 +1,160 @@
+"""Nodes of a layered resistive network as units: the current that flows in sets the voltage.
+
+A node with total conductance G, resistors and amplifiers' inputs together, settles where G v plus what its diode
+carries is the current I that its neighbours would send into it at 0 V. `UnitFunctions` over torch, with the drive I
+in amperes and the state v in volts, so that layers of such nodes relax as layers of any other units.
+
+* No diode: v = I / G.
+* Ideal diode to ground: v = max(I / G, 0), or min(I / G, 0) (Scellier 2024, eq. 8).
+* Shockley's diode from ground to the node: G v - Is (exp(-v / VT) - 1) = I; with c = Is / G and a = I / G,
+  v = a - c + VT W((c / VT) exp((c - a) / VT)), W Lambert's function: a soft rectifier. Or from the node to ground,
+  the mirror image.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from .laws import UnitFunctions, X
+
+
+def plain(load: torch.Tensor) -> UnitFunctions:
+    """Nodes without a diode.
+
+    Parameters
+    ----------
+    load : Tensor (n,)
+        Total conductance G, siemens.
+    """
+    resistance = 1 / load
+    infinity = torch.full_like(load, float("inf"))
+    return _clipped(load, resistance, -infinity, infinity, bounded=False)
+
+
+def ideal(load: torch.Tensor, sign: torch.Tensor) -> UnitFunctions:
+    """Nodes held on one side of 0 V by an ideal diode.
+
+    Parameters
+    ----------
+    load : Tensor (n,)
+        Total conductance G, siemens.
+    sign : Tensor (n,)
+        +1 for v >= 0, -1 for v <= 0.
+    """
+    infinity = torch.full_like(load, float("inf"))
+    zero = torch.zeros_like(load)
+    return _clipped(
+        load, 1 / load, torch.where(sign > 0, zero, -infinity), torch.where(sign > 0, infinity, zero), bounded=True
+    )
+
+
+def _clipped(
+    load: torch.Tensor, resistance: torch.Tensor, low: torch.Tensor, high: torch.Tensor, bounded: bool
+) -> UnitFunctions:
+    def potential(v: X) -> X:
+        return 0.5 * load * v * v
+
+    def inverse(v: X) -> X:
+        return load * v
+
+    def response(current: X) -> X:
+        v = current * resistance
+        return v.clamp(low, high) if bounded else v
+
+    def slope(current: X) -> X:
+        v = current * resistance
+        return resistance * ((v > low) & (v < high))
+
+    def curvature(v: X) -> X:
+        return load.expand_as(v)
+
+    def anchor(current: X) -> tuple[Any, ...]:
+        # As of the hard sigmoid: where the bounds lie from the voltage without a diode, and its overhang.
+        if not bounded:
+            return ()
+        v = current * resistance
+        return low - v, high - v, v.clamp(low, high) - v
+
+    def displaced(change: X, *anchored: X) -> X:
+        d = change * resistance
+        if not bounded:
+            return d
+        below, above, overhang = anchored
+        return d.clamp(below, above) - overhang
+
+    return UnitFunctions(potential, inverse, response, slope, curvature, anchor, displaced)
+
+
+def shockley(load: torch.Tensor, sign: torch.Tensor, saturation: float, thermal: float) -> UnitFunctions:
+    """Nodes with a Shockley diode to ground.
+
+    Parameters
+    ----------
+    load : Tensor (n,)
+        Total conductance G, siemens.
+    sign : Tensor (n,)
+        +1: the diode lets current in and keeps v from falling far below 0 V; -1: the mirror image.
+    saturation : float
+        Is, amperes.
+    thermal : float
+        n VT, volts.
+    """
+    resistance = 1 / load
+    share = saturation * resistance
+
+    def potential(v: X) -> X:
+        s = sign * v
+        return 0.5 * load * v * v + saturation * (thermal * torch.expm1(-s / thermal) + s)
+
+    def inverse(v: X) -> X:
+        return load * v - sign * saturation * torch.expm1(-sign * v / thermal)
+
+    def response(current: X) -> X:
+        return sign * _soft(sign * current * resistance, share, thermal)
+
+    def slope(current: X) -> X:
+        return 1 / curvature(response(current))
+
+    def curvature(v: X) -> X:
+        return load + (saturation / thermal) * torch.exp(-sign * v / thermal)
+
+    def anchor(current: X) -> tuple[Any, ...]:
+        # Seen from v, the diode is one of the current that it carries there.
+        return (share * torch.exp(-sign * response(current) / thermal),)
+
+    def displaced(change: X, carried: X) -> X:
+        return sign * _soft(sign * change * resistance, carried, thermal)
+
+    return UnitFunctions(potential, inverse, response, slope, curvature, anchor, displaced)
+
+
+def _soft(a: torch.Tensor, c: torch.Tensor, scale: float) -> torch.Tensor:
+    """v with v - c (exp(-v / scale) - 1) = a, to a relative error of rounding however small a is."""
+    # In closed form first; its difference of two large terms costs the digits of a small v ...
+    v = a - c + scale * wright_omega(torch.log(c / scale) + (c - a) / scale)
+    # ... which Newton, on an equation whose terms are as small as v, restores.
+    for _ in range(2):
+        miss = a - v + c * torch.expm1(-v / scale)
+        v = v + miss / (1 + (c / scale) * torch.exp(-v / scale))
+    return v
+
+
+def wright_omega(z: torch.Tensor) -> torch.Tensor:
+    """Omega(z) = W(exp(z)), real: omega + log(omega) = z (Lawrence, Corless, Jeffrey 2012, ACM TOMS 38, 20).
+
+    Starts exp(z) below -2, z - log(z) above 1 and a line between, and three steps of Fritsch, Shafer and Crowley.
+    """
+    big = z > 1
+    middle = (z > -2) & ~big
+    omega = torch.where(big, z - torch.log(z.clamp(min=1.0)), torch.exp(z.clamp(max=1.0)))
+    omega = torch.where(middle, 0.1353 + (z + 2) * 0.2882, omega)
+    small = z < -40
+    omega = omega.clamp(min=torch.finfo(z.dtype).tiny)
+    for _ in range(3):
+        miss = z - omega - torch.log(omega)
+        q = 2 * (1 + omega) * (1 + omega + 2 * miss / 3)
+        step = (miss / (1 + omega)) * (q - miss) / (q - 2 * miss)
+        omega = torch.where(small, omega, omega * (1 + step))
+    return omega

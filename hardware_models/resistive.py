@@ -1,0 +1,387 @@
+"""Deep resistive networks: layers of nodes joined by programmable conductances, rectified by diodes.
+
+Volts, siemens, amperes. Layer k has nodes v_k, joined to amplified copies a_k v_{k-1} of the layer below (v_0 =
++-x, a_1 the input's gain) by conductances g_k >= 0, one a pair; to ground by diodes; and to current sources b_k.
+An amplifier between layers is bidirectional (Kendall 2020): it also draws 1 / a_k of the current that it delivers.
+By Kirchhoff's current law at node i of layer k,
+
+    G v = sum_j g_k,ij a_k v_{k-1,j} + (1 / a_{k+1}) sum_i' g_{k+1,i'i} v_{k+1,i'} + b_k + diode,
+    G   = sum_j g_k,ij + sum_i' g_{k+1,i'i},
+
+which is the stationarity of the energy (a co-content, watts)
+
+    E = sum_k c_k [ 1/2 sum_ij g_k,ij (v_k,i - a_k v_{k-1,j})^2 - b_k . v_k + diodes of layer k ],
+
+c_k the product of a_m^2 over all m > k: each stage counts with the amplifiers downstream (Kendall 2020, section 2).
+Without amplifiers c_k = 1. The energy is convex, so the operating point is unique; each layer has an exact update,
+the others held, and layers of one parity do not touch (Scellier 2024, algorithm 1).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import nn
+
+from physics_ep.equilibrium import State
+from physics_ep.errors import argument_error, unknown_name
+from physics_ep.system import EnergySystem, Inputs
+
+from . import nodes
+from .elements import THERMAL_VOLTAGE
+from .hopfield import counts
+from .laws import UnitFunctions
+from .resistive_phases import ResistivePhase
+
+if TYPE_CHECKING:
+    pass
+
+DIODES = ("ideal", "shockley", "none")
+
+
+class Conductances(nn.Module):
+    """All-to-all conductances from the (amplified) nodes of one layer to those of the next, with current sources.
+
+    Parameters
+    ----------
+    n_in, n_out : int
+    gain : float
+        a, the voltage gain from the nodes below to where the conductances hang.
+    scale : float
+        Conductances start uniform in (0, scale / sqrt(n_in)), siemens; currents at 0.
+    bias : bool
+        Whether the nodes above have current sources.
+    generator : torch.Generator
+
+    Attributes
+    ----------
+    conductance : Parameter (n_out, n_in)
+        g, siemens.
+    bias : Parameter (n_out,) or None
+        b, amperes into the nodes above.
+    """
+
+    routed = False
+
+    def __init__(
+        self, n_in: int, n_out: int, gain: float, scale: float, bias: bool, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        draw = torch.rand((n_out, n_in), generator=generator, dtype=torch.float64) * (scale / math.sqrt(n_in))
+        self.conductance = nn.Parameter(draw.to(torch.get_default_dtype()))
+        self.bias = nn.Parameter(torch.zeros(n_out)) if bias else None
+        self.gain = gain
+
+    def bound(self) -> Conductances:
+        """Itself: nothing is to be computed beforehand."""
+        return self
+
+    def forward(self, v: torch.Tensor, route: None = None) -> torch.Tensor:
+        """Currents (B, n_out) that nodes below at v would send into nodes above at 0 V, amperes."""
+        current = v @ self.conductance.t()
+        return current if self.gain == 1 else self.gain * current
+
+    def drive(self, v: torch.Tensor) -> tuple[torch.Tensor, None]:
+        """The same with the current sources, and no route."""
+        current = self.forward(v)
+        return (current if self.bias is None else current + self.bias), None
+
+    def transpose(self, v: torch.Tensor, route: None = None, onto: torch.Tensor | None = None) -> torch.Tensor:
+        """Currents (B, n_in) that nodes above at v would send into nodes below at 0 V; on top of `onto`."""
+        if self.gain != 1:
+            v = v / self.gain
+        return v @ self.conductance if onto is None else torch.addmm(onto, v, self.conductance)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What all phases of a batch share.
+
+    Attributes
+    ----------
+    current : Tensor (B, n_1)
+        Into the first layer at 0 V, from the input and the current sources, amperes.
+    loads : tuple of Tensor (n_k,)
+        Total conductance G of each node, siemens.
+    units : list of UnitFunctions
+        Nodes of each layer.
+    """
+
+    current: torch.Tensor
+    loads: tuple[torch.Tensor, ...]
+    units: list[UnitFunctions]
+
+
+class ResistiveNetwork(EnergySystem):
+    """Deep resistive network (Kendall 2020; Scellier 2024) trained by equilibrium propagation.
+
+    States: node voltages, (B, n_k) volts. Inputs x are multiplied by `input_gain` and fed in as +x and -x, since
+    conductances are not negative. Diodes hold the first half of each hidden layer above 0 V, the second half below;
+    output nodes have none. Nudging strength: siemens, the conductance that ties an output node to its target (the
+    squared error), or the transconductance of a source that feeds -dC/dv in. Voltages do not change when all
+    conductances are multiplied by one factor: `scale` chooses it.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        [features, hidden ..., outputs].
+    diode : {'ideal', 'shockley', 'none'}
+    input_gain : float
+        Volts per unit of x.
+    amplification : float
+        Voltage gain a of the bidirectional amplifiers between layers; 1: none.
+    bias : bool
+        Whether nodes have current sources.
+    scale : float
+        Conductances start uniform in (0, scale / sqrt(n)), n the number of nodes below: siemens.
+    g_min, g_max : float
+        What devices can be programmed to, siemens; kept after each step of an optimizer.
+    saturation, emission : float
+        Is and n of Shockley diodes: amperes, and dimensionless.
+    capacitance : float
+        Of each node, farad; for `simulate`, equilibria do not depend on it.
+    seed : int
+        Of the conductances.
+
+    Raises
+    ------
+    InputError
+        If an argument is not as above.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from physics_ep import relax
+    >>> system = ResistiveNetwork([4, 8, 2], input_gain=4.0)
+    >>> free = relax(system, torch.rand(3, 4)).require()
+    >>> bool((free.state[0][:, :4] >= 0).all()), bool((free.state[0][:, 4:] <= 0).all())
+    (True, True)
+    """
+
+    default_solver = "anderson"
+    default_max_iterations = 500
+    residual_unit = "A"
+    state_unit = "V"
+    energy_unit = "W"
+    time_unit = "s"
+    routed = False
+    output_activation = "linear"
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        diode: str = "ideal",
+        *,
+        input_gain: float = 1.0,
+        amplification: float = 1.0,
+        bias: bool = True,
+        scale: float = 1.0,
+        g_min: float = 0.0,
+        g_max: float = math.inf,
+        saturation: float = 1e-6,
+        emission: float = 1.0,
+        capacitance: float = 1e-12,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not counts(sizes) or len(sizes) < 2:
+            raise argument_error("sizes", "be at least two positive integers [features, ..., outputs]", sizes)
+        if diode not in DIODES:
+            raise unknown_name("diode", diode, DIODES)
+        given = {
+            "input_gain": input_gain,
+            "amplification": amplification,
+            "scale": scale,
+            "saturation": saturation,
+            "emission": emission,
+            "capacitance": capacitance,
+        }
+        for name, value in given.items():
+            if not (isinstance(value, int | float) and 0 < value < math.inf):
+                raise argument_error(name, "be a positive number", value)
+        if not 0 <= g_min < g_max:
+            raise argument_error("g_min and g_max", "satisfy 0 <= g_min < g_max, in siemens", f"{g_min}, {g_max}")
+        if isinstance(seed, bool) or not isinstance(seed, int):
+            raise argument_error("seed", "be an integer", seed)
+        self.sizes = tuple(sizes)
+        self.shapes = tuple((n,) for n in sizes)
+        self.diode, self.saturation, self.emission = diode, saturation, emission
+        self.g_min, self.g_max = g_min, g_max
+        self.capacitance = capacitance
+        generator = torch.Generator().manual_seed(seed)
+        pairs = list(itertools.pairwise([2 * sizes[0], *sizes[1:]]))
+        self.gains = (float(input_gain), *[float(amplification)] * (len(pairs) - 1))
+        self.layers = nn.ModuleList(
+            Conductances(n_in, n_out, gain, scale, bias, generator)
+            for (n_in, n_out), gain in zip(pairs, self.gains, strict=True)
+        )
+        self.constrain()
+        # c_k: amplifiers downstream of each layer.
+        self.stages = tuple(math.prod(a * a for a in self.gains[k + 1 :]) for k in range(len(pairs)))
+        self.smooth = diode != "ideal"
+        bound = -math.inf if diode != "ideal" else 0.0
+        self.bounds = [(bound, math.inf)] * (len(pairs) - 1) + [(-math.inf, math.inf)]
+        means = [float(load.detach().mean()) for load in self.loads()]
+        # Amperes that move a node by a volt.
+        self.residual_scale = mean = max(means)
+        self.nudge_scale = means[-1]
+        self.time_constant = capacitance / mean
+
+    @property
+    def couplings(self) -> list[Conductances]:
+        """`layers`, typed."""
+        return cast(list[Conductances], list(self.layers))
+
+    def loads(self) -> tuple[torch.Tensor, ...]:
+        """Total conductance G of each node, a tensor (n_k,) a layer, siemens."""
+        layers = self.couplings
+        totals = [layer.conductance.sum(1) for layer in layers]
+        for k in range(1, len(layers)):
+            totals[k - 1] = totals[k - 1] + layers[k].conductance.sum(0)
+        return tuple(totals)
+
+    def signs(self, k: int) -> torch.Tensor:
+        """+1 for nodes of hidden layer k that diodes hold above 0 V, -1 for those below: (n_k,)."""
+        n = self.sizes[k]
+        sign = torch.ones(n, dtype=self.dtype, device=self.device)
+        sign[(n + 1) // 2 :] = -1
+        return sign
+
+    def units_of(self, loads: Sequence[torch.Tensor]) -> list[UnitFunctions]:
+        """Nodes of each layer under their total conductances."""
+        units = []
+        for k, load in enumerate(loads[:-1], 1):
+            if self.diode == "ideal":
+                units.append(nodes.ideal(load, self.signs(k)))
+            elif self.diode == "shockley":
+                thermal = self.emission * THERMAL_VOLTAGE
+                units.append(nodes.shockley(load, self.signs(k), self.saturation, thermal))
+            else:
+                units.append(nodes.plain(load))
+        return [*units, nodes.plain(loads[-1])]
+
+    def doubled(self, x: torch.Tensor) -> torch.Tensor:
+        """(x, -x), (B, 2 features): what the input's amplifiers are given."""
+        return torch.cat([x, -x], 1)
+
+    # -- the contract -----------------------------------------------------------------------------------------
+
+    def energy(self, state: State, x: torch.Tensor) -> torch.Tensor:
+        """Co-content, (B,), watts, each stage times the square of the amplifiers' gains downstream."""
+        loads = self.loads()
+        units = self.units_of(loads)
+        first = self.couplings[0]
+        below = self.doubled(x)
+        # What the resistors at the input take whatever the nodes do.
+        total = 0.5 * self.stages[0] * first.gain**2 * (below.square() @ first.conductance.sum(0))
+        for layer, unit, c, v in zip(self.couplings, units, self.stages, state, strict=True):
+            total = total + c * (unit.potential(v) - v * layer.drive(below)[0]).sum(1)
+            below = v
+        return total
+
+    def force(self, state: State, x: torch.Tensor) -> State:
+        """-dE/dv of each layer: the current that is missing at each node, amperes, times its stage's c_k."""
+        units = self.units_of(self.loads())
+        drives, _ = self.routed_drives(state, self.couplings[0].drive(self.doubled(x))[0])
+        return tuple(
+            c * (current - unit.inverse(v))
+            for c, current, unit, v in zip(self.stages, drives, units, state, strict=True)
+        )
+
+    def initial_state(self, x: torch.Tensor) -> State:
+        return tuple(torch.zeros(x.shape[0], n, dtype=self.dtype, device=self.device) for n in self.sizes[1:])
+
+    def outputs(self, state: State) -> torch.Tensor:
+        return state[-1]
+
+    def project(self, state: State) -> State:
+        if self.diode != "ideal":
+            return state
+        limits = [self.limits(k) for k in range(1, len(state))]
+        return (*(v.clamp(lo, hi) for v, (lo, hi) in zip(state[:-1], limits, strict=True)), state[-1])
+
+    def limits(self, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Least and greatest voltage that ideal diodes leave to the nodes of hidden layer k, (n_k,) volts."""
+        sign = self.signs(k)
+        infinity = torch.full_like(sign, math.inf)
+        zero = torch.zeros_like(sign)
+        return torch.where(sign > 0, zero, -infinity), torch.where(sign > 0, infinity, zero)
+
+    def free_variables(self, state: State, x: torch.Tensor) -> State | None:
+        prepared: Prepared = self.prepare(x).cache
+        drives, _ = self.routed_drives(state, prepared.current)
+        return tuple(unit.slope(p) > 0 for p, unit in zip(drives, prepared.units, strict=True))
+
+    def curvature_diagonal(self, state: State, x: torch.Tensor) -> State | None:
+        units = self.units_of([load.detach() for load in self.loads()])
+        return tuple(c * unit.curvature(v) for c, unit, v in zip(self.stages, units, state, strict=True))
+
+    def check_input(self, x: torch.Tensor) -> None:
+        if not isinstance(x, torch.Tensor) or x.ndim != 2 or x.shape[1] != self.sizes[0]:
+            must = f"be a tensor (batch, {self.sizes[0]})"
+            raise argument_error("x", must, tuple(getattr(x, "shape", ())) or type(x).__name__)
+        if x.dtype != self.dtype:
+            raise argument_error("x", f"have the system's dtype {self.dtype}", x.dtype)
+        super().check_input(x)
+
+    def prepare(self, x: torch.Tensor) -> Inputs:
+        self.check_input(x)
+        with torch.no_grad():
+            loads = self.loads()
+            current = self.couplings[0].drive(self.doubled(x))[0]
+            return Inputs(x, Prepared(current, loads, self.units_of(loads)))
+
+    def phase(self, inputs: Inputs, origin: State | None = None, balanced: bool = False) -> ResistivePhase:
+        return ResistivePhase(cast(Any, self), inputs, origin, balanced)
+
+    def contrast(
+        self, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """As `EnergySystem.contrast`.
+
+        dE/dg = c (v - a v')^2 / 2, so that with e the difference and m the mean of two states its contrast is
+        c (e - a e') (m - a m'), summed over the batch: two matrix products, and sums over the nodes' own products.
+        """
+        grads = {}
+        e_below: torch.Tensor | None = None
+        m_below = self.doubled(x)
+        column = weight[:, None]
+        with torch.no_grad():
+            for k, (layer, c) in enumerate(zip(self.couplings, self.stages, strict=True)):
+                moved = plus[k] if minus is None else plus[k] - minus[k]
+                m = torch.add(free[k], plus[k] if minus is None else plus[k] + minus[k], alpha=0.5)
+                e = column * moved
+                a = layer.gain
+                own = (e * m).sum(0)[:, None]
+                if e_below is None:
+                    found = torch.addmm(own, e.t(), m_below, beta=c, alpha=-a * c)
+                else:
+                    own = own + (a * a) * (e_below * m_below).sum(0)
+                    found = torch.addmm(own, e.t(), m_below, beta=c, alpha=-a * c)
+                    found.addmm_(m.t(), e_below, alpha=-a * c)
+                grads[f"layers.{k}.conductance"] = found
+                if layer.bias is not None:
+                    grads[f"layers.{k}.bias"] = -c * e.sum(0)
+                e_below, m_below = e, m
+        return {name: g for name, g in grads.items() if self.get_parameter(name).requires_grad}
+
+    def constrain(self) -> None:
+        """Clip conductances to what the devices can be programmed to."""
+        with torch.no_grad():
+            for layer in self.couplings:
+                layer.conductance.clamp_(self.g_min, self.g_max)
+
+    # -- helpers ----------------------------------------------------------------------------------------------
+
+    def routed_drives(self, state: State, clamped: torch.Tensor) -> tuple[State, list[None]]:
+        """Currents that neighbours would send into each node at 0 V, amperes; and no routes."""
+        layers = self.couplings
+        drives = [clamped, *(layer.drive(v)[0] for layer, v in zip(layers[1:], state[:-1], strict=True))]
+        for k in range(len(state) - 1):
+            drives[k] = layers[k + 1].transpose(state[k + 1], None, drives[k])
+        return tuple(drives), [None] * len(drives)

@@ -1,0 +1,100 @@
+"""Phases of deep resistive networks: exact updates of layers of nodes, and the charging of their capacitances."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import torch
+
+from physics_ep.cost import SquaredError
+from physics_ep.equilibrium import State
+from physics_ep.errors import argument_error
+from physics_ep.motion import Moment, Motion
+from physics_ep.nudging import Nudge
+from physics_ep.system import largest
+
+from .laws import UnitFunctions
+from .layered import LayeredPhase
+
+if TYPE_CHECKING:
+    from .resistive import Prepared, ResistiveNetwork
+
+
+class ResistivePhase(LayeredPhase):
+    """`LayeredPhase` with drives in amperes: the current into a node at 0 V. Residuals are missing currents.
+
+    The squared error is a conductance beta from each output to its target: v = (I + beta y) / (G + beta). Other
+    costs feed a current -beta dC/dv in.
+    """
+
+    system: ResistiveNetwork  # type: ignore[assignment]
+
+    def _constants(self) -> tuple[list[UnitFunctions], torch.Tensor]:
+        prepared: Prepared = self.inputs.cache
+        self.load = prepared.loads[-1]
+        return prepared.units, prepared.current
+
+    def _excess(self, drive: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        # Without bounds, a balanced phase has none but rounding.
+        return torch.zeros_like(drive) if self.balanced else drive - self.load * output
+
+    def nudged(self, nudge: Nudge | None) -> ResistivePhase:
+        twin = cast(ResistivePhase, super().nudged(nudge))
+        if nudge is not None and isinstance(nudge.cost, SquaredError):
+            least = -float(self.load.min())
+            beta = float(torch.as_tensor(nudge.beta).min())
+            if beta <= least:
+                raise argument_error("beta", f"exceed {least:.3g} S, where an output node loses its minimum", beta)
+        return twin
+
+    def _nudged_output(self, change: torch.Tensor | None) -> torch.Tensor:
+        assert self.nudge is not None
+        rhs = self.excess if change is None else change + self.excess
+        return self.nudge.cost.displaced_unit(self.pulled, self.nudge.y, self.strength / self.load, rhs / self.load)
+
+    def _missing(self, k: int, gap: torch.Tensor, z: State) -> torch.Tensor:
+        return gap * self.units[k].curvature(self.state(z)[k] if self.system.diode == "shockley" else gap)
+
+    def project(self, z: State) -> State:
+        if self.origin is None or self.system.diode != "ideal":
+            return self.system.project(z)
+        held = []
+        for k, (d, s) in enumerate(zip(z[:-1], self.origin[:-1], strict=True), 1):
+            lo, hi = self.system.limits(k)
+            held.append(torch.clamp(d, lo - self._spread(s), hi - self._spread(s)))
+        return (*held, z[-1])
+
+    def motion(self) -> Motion:
+        return NodeMotion(self)
+
+
+class NodeMotion(Motion):
+    """C dv/dt = current that is missing at a node, with the same capacitance C at every node; time in seconds.
+
+    An ideal diode takes up what would drive its node past 0 V.
+    """
+
+    phase: ResistivePhase
+
+    def velocity(self, w: State) -> State:
+        """dv/dt, volts a second."""
+        phase, system = self.phase, self.phase.system
+        state = phase.state(w)
+        drives, _ = system.routed_drives(state, phase.clamped)
+        currents = [p - unit.inverse(v) for p, unit, v in zip(drives, phase.units, state, strict=True)]
+        if phase.nudge is not None:
+            outputs = state[-1]
+            currents[-1] = currents[-1] - phase.nudge.column(outputs) * phase.nudge.cost.gradient(
+                outputs, phase.nudge.y
+            )
+        if system.diode == "ideal":
+            for k, v in enumerate(state[:-1]):
+                lo, hi = system.limits(k + 1)
+                out = ((v <= lo) & (currents[k] < 0)) | ((v >= hi) & (currents[k] > 0))
+                currents[k] = torch.where(out, torch.zeros_like(v), currents[k])
+        return tuple(current / system.capacitance for current in currents)
+
+    def observe(self, w: State, velocity: State) -> Moment:
+        system = self.phase.system
+        missing = largest(velocity) * system.capacitance / system.residual_scale
+        return Moment(self.phase.state(w), self.phase.energy(w), missing)
