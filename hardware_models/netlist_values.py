@@ -1,0 +1,200 @@
+"""Numbers and parameter expressions of netlists, read as SPICE reads them.
+
+A number may carry a scale factor and a unit, without a space: 10k, 1meg, 2u, 4.7kohm, 5V. Case does not matter, so
+that M and m are both milli and 1e6 is meg. The unit is dropped; since a scale factor comes first, **1F is one
+femtofarad**: leave that unit out. Letters that are neither are refused, where SPICE would silently pass over them.
+
+An expression stands in braces or single quotes: `{2*rload}`, with parameters of `.param` lines, + - * / ** ^ and a
+few functions. It is evaluated from its syntax tree, never as code.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import math
+import operator
+import re
+from collections.abc import Callable
+
+from physics_ep.errors import InputError
+
+SCALES = {
+    "t": 1e12,
+    "g": 1e9,
+    "meg": 1e6,
+    "k": 1e3,
+    "mil": 25.4e-6,
+    "m": 1e-3,
+    "u": 1e-6,
+    "n": 1e-9,
+    "p": 1e-12,
+    "f": 1e-15,
+}
+UNITS = {
+    *("", "ohm", "ohms", "v", "volt", "volts", "a", "amp", "amps", "ampere", "amperes", "f", "farad", "farads"),
+    *("s", "sec", "second", "seconds", "siemens", "mho", "hz", "h", "w", "c"),
+}
+FUNCTIONS: dict[str, Callable[..., float]] = {
+    "sqrt": math.sqrt,
+    "exp": math.exp,
+    "ln": math.log,
+    "log": math.log,
+    "log10": math.log10,
+    "sin": math.sin,
+    "cos": math.cos,
+    "tan": math.tan,
+    "tanh": math.tanh,
+    "sinh": math.sinh,
+    "cosh": math.cosh,
+    "abs": abs,
+    "min": min,
+    "max": max,
+    "pow": math.pow,
+}
+_OPERATORS: dict[type, Callable[..., float]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Pow: operator.pow,
+    ast.USub: operator.neg,
+    ast.UAdd: operator.pos,
+}
+_NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)([a-z_]\w*)?", re.IGNORECASE)
+_SCALED = re.compile(r"(?<![\w.])((?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)([a-z]\w*)?", re.IGNORECASE)
+
+
+def number(text: str) -> float:
+    """Value of a SPICE number such as 10k, 1meg or 4.7kohm.
+
+    Raises
+    ------
+    InputError
+        If it is no number, or letters follow it that are neither scale factor nor unit.
+    """
+    found = _NUMBER.fullmatch(text)
+    if found is None:
+        raise InputError(f"{text!r} is not a number")
+    return float(found[1]) * _scale(found[2]) if found[2] else float(found[1])
+
+
+@functools.cache
+def _scale(letters: str) -> float:
+    """Scale factor of the letters behind a number."""
+    low = letters.lower()
+    for width in (3, 1):
+        if low[:width] in SCALES and len(low[:width]) == width:
+            if low[width:] in UNITS:
+                return SCALES[low[:width]]
+            break
+    else:
+        if low in UNITS:
+            return 1.0
+    known = ", ".join(SCALES)
+    raise InputError(f"unknown scale factor or unit {letters!r} (scale factors: {known}; then ohm, V, F, ...)")
+
+
+class Scope:
+    """Parameters by name, evaluated when they are first asked for, in any order of definition.
+
+    Parameters
+    ----------
+    definitions : dict of str to str
+        Names (lower case) and what was written.
+    parent : Scope, optional
+        Where names are looked up that are not here.
+    """
+
+    def __init__(self, definitions: dict[str, str] | None = None, parent: Scope | None = None) -> None:
+        self.definitions = definitions or {}
+        self.parent = parent
+        self._values: dict[str, float] = {}
+        self._open: set[str] = set()
+
+    def lookup(self, name: str) -> float:
+        """Value of a parameter.
+
+        Raises
+        ------
+        InputError
+            If it is not defined, or defined by itself.
+        """
+        name = name.lower()
+        if name in self._values:
+            return self._values[name]
+        if name not in self.definitions:
+            if self.parent is not None:
+                return self.parent.lookup(name)
+            if name == "pi":
+                return math.pi
+            raise InputError(f"parameter {name!r} is not defined")
+        if name in self._open:
+            raise InputError(f"parameter {name!r} is defined by itself")
+        self._open.add(name)
+        try:
+            self._values[name] = self.value(self.definitions[name], bare=True)
+        finally:
+            self._open.discard(name)
+        return self._values[name]
+
+    def value(self, text: str, bare: bool = False) -> float:
+        """Value of a number, or of an expression in braces or quotes (`bare`: or in neither)."""
+        if text[:1] in "{'" and text[-1:] in "}'" and len(text) > 2:
+            return self.evaluate(text[1:-1])
+        if _NUMBER.fullmatch(text) or not bare:
+            return number(text)
+        return self.evaluate(text)
+
+    def evaluate(self, expression: str) -> float:
+        """Value of an arithmetic expression of numbers, parameters and functions."""
+        found = self._node(syntax_tree(expression), expression)
+        if not math.isfinite(found):
+            raise InputError(f"expression {expression!r} is not finite")
+        return found
+
+    def _node(self, node: ast.AST, text: str) -> float:
+        if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+            return float(node.value)
+        if isinstance(node, ast.Name):
+            return self.lookup(node.id)
+        try:
+            if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+                left, right = self._node(node.left, text), self._node(node.right, text)
+                found = _OPERATORS[type(node.op)](left, right)
+            elif isinstance(node, ast.UnaryOp) and type(node.op) in _OPERATORS:
+                found = _OPERATORS[type(node.op)](self._node(node.operand, text))
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
+                if node.func.id.lower() not in FUNCTIONS:
+                    raise InputError(f"function {node.func.id!r} is not known in {text!r}")
+                found = FUNCTIONS[node.func.id.lower()](*(self._node(a, text) for a in node.args))
+            else:
+                raise InputError(f"expression {text!r} is not arithmetic of numbers, parameters and functions")
+            if isinstance(found, complex):
+                raise ValueError("complex result")
+        except InputError:
+            raise
+        except (ArithmeticError, ValueError, TypeError) as error:
+            raise InputError(f"expression {text!r} cannot be evaluated: {error}") from error
+        return float(found)
+
+
+def syntax_tree(expression: str) -> ast.AST:
+    """Syntax tree of a SPICE expression: scale factors are resolved, ^ is a power.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read.
+    """
+
+    def scaled(found: re.Match[str]) -> str:
+        return repr(number(found[0])) if found[2] else found[0]
+
+    if len(expression) > 10_000:
+        raise InputError("an expression must have at most 10000 characters")
+    text = _SCALED.sub(scaled, expression.strip()).replace("^", "**")
+    try:
+        return ast.parse(text, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise InputError(f"expression {expression!r} cannot be read") from error

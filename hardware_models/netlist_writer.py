@@ -1,0 +1,210 @@
+"""Netlists from parts, for ngspice and for `netlist_reader`: one line a part, kind by kind, in the order of the parts.
+
+Numbers have the digits that make them the same float again; only a conductance is written as its inverse, in ohms,
+and can come back in its last bit changed (the resistance is chosen so that this is rare, and never happens twice).
+Names get their SPICE letter where they lack it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from physics_ep.errors import argument_error
+
+from .parts import GROUND, Group, Parts
+
+LETTERS = {
+    "resistor": "R",
+    "memristor": "B",
+    "diode": "D",
+    "piecewise_diode": "B",
+    "ideal_diode": "X",
+    "capacitor": "C",
+    "voltage_source": "V",
+    "current_source": "I",
+    "vcvs": "E",
+    "vccs": "G",
+    "cccs": "F",
+    "amplifier": "X",
+    "rectifier": "B",
+}
+DEFINITIONS = {
+    "biamp": """.subckt biamp in out gain=1
+E1 a 0 in 0 {gain}
+V1 a out 0
+F1 in 0 V1 {1/gain}
+.ends biamp""",
+    "ideal_diode": """.subckt ideal_diode anode cathode
+V1 anode a 0
+B1 a cathode V=v(z)-max(v(z),0)
+F1 0 z V1 1
+B2 z 0 I=1e-3*max(v(z),0)
+.ends ideal_diode""",
+}
+"""A bidirectional amplifier senses the current that its output delivers and draws 1/gain of it from its input. An ideal
+diode has a node z of its own: v = min(z, 0) across it and i = 1 mS max(z, 0) through it, which is its law exactly
+(one of v <= 0 and i >= 0 is zero) in a form that Newton's method can follow."""
+_BAD_NODE = re.compile(r"[\s(),=;{}'\"$+*/]|^\.")
+_PLAIN_NODE = re.compile(r"[\w.]+")
+
+
+def netlist_lines(parts: Parts, title: str = "circuit", outputs: Sequence[str] = ()) -> Iterator[str]:
+    """Lines of a netlist, without .end.
+
+    Parameters
+    ----------
+    parts : Parts
+    title : str
+    outputs : sequence of str
+        Nodes named in a comment, for the reader.
+
+    Yields
+    ------
+    str
+
+    Raises
+    ------
+    InputError
+        If a name has characters that netlists have no place for, or two differ only in case.
+    """
+    _check_names("node", parts.nodes)
+    yield "* " + " ".join(title.split())
+    if outputs:
+        yield "*# outputs " + " ".join(outputs)
+    names = part_names(parts)
+    nodes = np.array(parts.nodes, dtype=object)
+    for kind, group in parts.groups.items():
+        yield from _WRITERS[kind](names[kind], nodes[group.nodes].tolist(), group, names)
+    if "amplifier" in parts.groups:
+        yield from DEFINITIONS["biamp"].split("\n")
+    if "ideal_diode" in parts.groups:
+        yield from DEFINITIONS["ideal_diode"].split("\n")
+
+
+def part_names(parts: Parts) -> dict[str, list[str]]:
+    """SPICE names of all parts by kind: with the element's letter in front where it is missing."""
+    found = {}
+    for kind, group in parts.groups.items():
+        letter = LETTERS[kind]
+        found[kind] = [n if n[:1].upper() == letter else letter + n for n in group.names]
+    _check_names("part", [n for names in found.values() for n in names])
+    return found
+
+
+def resistances(conductances: np.ndarray) -> np.ndarray:
+    """Ohms for siemens such that 1 / ohms is the same number of siemens again, where there is such a number."""
+    best = 1 / conductances
+    for trial in (np.nextafter(best, 0), np.nextafter(best, np.inf)):
+        best = np.where((1 / best != conductances) & (1 / trial == conductances), trial, best)
+    return best
+
+
+def _check_names(what: str, names: Sequence[str]) -> None:
+    lowered: dict[str, str] = {}
+    for name in names:
+        if not name or _BAD_NODE.search(name):
+            raise argument_error(
+                f"{what} name", "have no blanks and none of ( ) , = ; { } quotes $ + * /", repr(name)
+            )
+        low = "0" if name.lower() == "gnd" else name.lower()
+        if low in lowered:
+            raise argument_error(f"{what} names", "differ in more than case", f"{lowered[low]!r} and {name!r}")
+        lowered[low] = name
+
+
+def _across(first: str, second: str) -> str:
+    """The voltage between two nodes in an expression."""
+    for node in (first, second):
+        if not _PLAIN_NODE.fullmatch(node):
+            raise argument_error("node name", "hold letters, digits, _ and . in a B source", repr(node))
+    return f"v({first},{second})" if second != GROUND else f"v({first})"
+
+
+Names = dict[str, list[str]]
+
+
+def _resistors(names: list[str], nodes: list, group: Group, every: Names) -> Iterator[str]:
+    ohms = resistances(group.values[:, 0]).tolist()
+    return (f"{n} {a} {b} {r!r}" for n, (a, b), r in zip(names, nodes, ohms, strict=True))
+
+
+def _two_terminal(names: list[str], nodes: list, group: Group, every: Names) -> Iterator[str]:
+    values = group.values[:, 0].tolist()
+    return (f"{n} {a} {b} {v!r}" for n, (a, b), v in zip(names, nodes, values, strict=True))
+
+
+def _sources(names: list[str], nodes: list, group: Group, every: Names) -> Iterator[str]:
+    rows = zip(names, group.names, nodes, group.values[:, 0].tolist(), strict=True)
+    for name, own, (a, b), value in rows:
+        points = group.waveforms.get(own, ())
+        wave = " PWL(" + " ".join(f"{float(t)!r} {float(v)!r}" for t, v in points) + ")" if points else ""
+        yield f"{name} {a} {b} DC {value!r}{wave}"
+
+
+def _diodes(names: list[str], nodes: list, group: Group, every: Names) -> Iterator[str]:
+    models: dict[tuple[float, float], str] = {}
+    for name, (a, b), values in zip(names, nodes, group.values.tolist(), strict=True):
+        key = (values[0], values[1])
+        if key not in models:
+            models[key] = f"diode{len(models) + 1}"
+            yield f".model {models[key]} D(IS={key[0]!r} N={key[1]!r})"
+        yield f"{name} {a} {b} {models[key]}"
+
+
+def _piecewise(names: list[str], nodes: list, group: Group, every: Names) -> Iterator[str]:
+    for name, (a, b), (on, threshold, leak) in zip(names, nodes, group.values.tolist(), strict=True):
+        v = _across(a, b) if a != GROUND else f"(-{_across(b, a)})"
+        yield f"{name} {a} {b} I={leak!r}*{v}+{on!r}*max({v}-{threshold!r},0)"
+
+
+def _memristors(names: list[str], nodes: list, group: Group, every: Names) -> Iterator[str]:
+    for name, (a, b), (g, v0) in zip(names, nodes, group.values.tolist(), strict=True):
+        v = _across(a, b) if a != GROUND else f"(-{_across(b, a)})"
+        yield f"{name} {a} {b} I={g!r}*{v0!r}*sinh({v}/{v0!r})"
+
+
+def _rectifiers(names: list[str], nodes: list, group: Group, every: Names) -> Iterator[str]:
+    for name, (a, b, c, d), (gain,) in zip(names, nodes, group.values.tolist(), strict=True):
+        v = _across(c, d) if c != GROUND else f"-{_across(d, c)}"
+        yield f"{name} {a} {b} V={gain!r}*max({v},0)"
+
+
+def _four_terminal(names: list[str], nodes: list, group: Group, every: Names) -> Iterator[str]:
+    values = group.values[:, 0].tolist()
+    return (f"{n} {' '.join(at)} {v!r}" for n, at, v in zip(names, nodes, values, strict=True))
+
+
+def _current_controlled(names: list[str], nodes: list, group: Group, every: Names) -> Iterator[str]:
+    # A source's name may have got its letter.
+    for name, (a, b), control, (gain,) in zip(names, nodes, group.controls, group.values.tolist(), strict=True):
+        source = control if control[:1] in "vV" else f"V{control}"
+        yield f"{name} {a} {b} {source} {gain!r}"
+
+
+def _amplifiers(names: list[str], nodes: list, group: Group, every: Names) -> Iterator[str]:
+    values = group.values[:, 0].tolist()
+    return (f"{n} {a} {b} biamp gain={v!r}" for n, (a, b), v in zip(names, nodes, values, strict=True))
+
+
+def _ideal_diodes(names: list[str], nodes: list, group: Group, every: Names) -> Iterator[str]:
+    return (f"{n} {a} {b} ideal_diode" for n, (a, b) in zip(names, nodes, strict=True))
+
+
+_WRITERS = {
+    "resistor": _resistors,
+    "memristor": _memristors,
+    "diode": _diodes,
+    "piecewise_diode": _piecewise,
+    "ideal_diode": _ideal_diodes,
+    "capacitor": _two_terminal,
+    "voltage_source": _sources,
+    "current_source": _sources,
+    "vcvs": _four_terminal,
+    "vccs": _four_terminal,
+    "cccs": _current_controlled,
+    "amplifier": _amplifiers,
+    "rectifier": _rectifiers,
+}
