@@ -76,7 +76,7 @@ class Source:
     globals : set of str
         Nodes that subcircuits share, lower case.
     outputs : tuple of str
-        Of comment lines `*# outputs NODE ...`.
+        Of comment lines `* outputs: NODE ...`.
     transient : tuple of float texts
         Fields of the .tran line, if there is one.
     """
@@ -159,8 +159,8 @@ class _Reader:
             if not text:
                 continue
             if text[0] == "*":
-                if text.startswith("*#"):
-                    self.note(text[2:].split())
+                if (words := text[1:].split()) and words[0] == "outputs:":
+                    self.source.outputs += tuple(words[1:])
                 continue
             if ";" in text or "$" in text or "//" in text:
                 text = _TRAILING.sub("", " " + text, count=1).strip()
@@ -176,10 +176,6 @@ class _Reader:
             held = Line(text, count, file)
         if held is not None:
             yield held
-
-    def note(self, words: list[str]) -> None:
-        if words[:1] == ["outputs"]:
-            self.source.outputs += tuple(words[1:])
 
     def command(self, line: Line, path: Path, depth: int) -> None:
         words = line.text.split()

@@ -154,17 +154,14 @@ class Level:
         self.builder.add(line, kind, self.name(name), [self.node(n) for n in nodes], values)
 
     def resistor(self, line: Line, words: list[str]) -> None:
-        if len(words) > 4 and words[4:6] == ["ac", "="]:
-            words = words[:4]
         if len(words) == 6 and words[3].lower() in ("r", "resistance") and words[4] == "=":
             words = [*words[:3], words[5]]
         _length(line, words, 4, "NAME NODE NODE OHMS")
         resistance = self.scope.value(words[3])
         if not 0 < resistance < math.inf or not 0 < 1 / resistance < math.inf:
             raise line.error(f"the resistance must be positive and finite, but was {words[3]}")
-        self.builder.add(
-            line, "resistor", self.name(words[0]), [self.node(n) for n in words[1:3]], [1 / resistance]
-        )
+        nodes = [self.node(words[1]), self.node(words[2])]
+        self.builder.add(line, "resistor", self.name(words[0]), nodes, [1 / resistance])
 
     def capacitor(self, line: Line, words: list[str]) -> None:
         if len(words) > 4 and words[4].lower() == "ic" and len(words) == 7:
@@ -201,16 +198,14 @@ class Level:
         unknown = [p for p in given if p not in DIODE_DC and p not in DIODE_NEUTRAL]
         if unknown:
             raise model.error(
-                f"diode models have IS and N here, but {unknown[0].upper()} changes the current as well: leave it out"
+                f"diode models have IS and N here, but {unknown[0].upper()} changes the current too: leave it out"
             )
         for key in ("tnom", "tref"):
             if key in given and self.scope.value(given[key]) != 27:
                 raise model.error("diodes are at 27 degrees Celsius here")
         over = sorted({p.upper() for p in given if p in DIODE_NEUTRAL} - {"TNOM", "TREF", "LEVEL"})
         if over:
-            self.builder.notes[
-                f"model {name}: {', '.join(over)} have no part in a direct current and are left out"
-            ] = None
+            self.builder.notes[f"model {name}: {', '.join(over)} left out, which no direct current needs"] = None
         try:
             found = [self.value(given[p]) if p in given else default for p, default in DIODE_DC.items()]
         except InputError as error:

@@ -11,6 +11,7 @@ import ast
 import re
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import pairwise
 
 from physics_ep.errors import InputError
 
@@ -99,17 +100,14 @@ def behaviour(quantity: str, expression: str, nodes: tuple[str, str], scope: Sco
             return "rectifier", [first, second, *pair], [float(scale * inner)]
     own = _voltage(first, Fraction(1)).plus(_voltage(second, Fraction(-1))).linear
     if quantity == "i" and own and not form.constant:
-        if len(form.ramps) == 1 and not form.sinhs:
-            scale, argument = form.ramps[0]
-            inner, leakage = _multiple(argument.linear, own), _multiple(form.linear, own)
-            if leakage is not None and inner is not None and inner > 0:
-                threshold = -argument.constant / inner
-                return "piecewise_diode", [first, second], [float(scale * inner), float(threshold), float(leakage)]
-        if len(form.sinhs) == 1 and not (form.ramps or form.linear):
-            scale, argument = form.sinhs[0]
-            inner = _multiple(argument.linear, own)
-            if inner is not None and inner > 0 and not argument.constant:
-                return "memristor", [first, second], [float(scale * inner), float(1 / inner)]
+        argument = (form.ramps or form.sinhs or ((Fraction(0), Form()),))[0][1]
+        factor, leakage = _multiple(argument.linear, own), _multiple(form.linear, own)
+        if factor and factor > 0 and leakage is not None:
+            if len(form.ramps) == 1 and not form.sinhs:
+                on, threshold = form.ramps[0][0] * factor, -argument.constant / factor
+                return "piecewise_diode", [first, second], [float(on), float(threshold), float(leakage)]
+            if len(form.sinhs) == 1 and not (form.ramps or leakage or argument.constant):
+                return "memristor", [first, second], [float(form.sinhs[0][0] * factor), float(1 / factor)]
     raise InputError(
         "a B source must be V=gain*v(a,b), V=gain*max(v(a,b),0), I=gain*v(a,b), or between its own nodes "
         "I=leak*v(a,b)+g*max(v(a,b)-v0,0) or I=g*v0*sinh(v(a,b)/v0)"
@@ -241,7 +239,7 @@ def waveform(name: str, given: list[float], stop: float | None, step: float | No
         if len(given) < 2 or len(given) % 2:
             raise InputError("PWL must hold pairs of time and value")
         points = list(zip(given[::2], given[1::2], strict=True))
-        if any(b[0] <= a[0] for a, b in zip(points, points[1:], strict=False)) or points[0][0] < 0:
+        if any(b[0] <= a[0] for a, b in pairwise(points)) or points[0][0] < 0:
             raise InputError("times of PWL must rise from zero")
         return points
     if name != "pulse":

@@ -1,4 +1,4 @@
-"""Netlists from parts, for ngspice and for `netlist_reader`: one line a part, kind by kind, in the order of the parts.
+"""Netlists from parts, for ngspice and for `netlist_reader`: a line a part, kind by kind, in the parts' order.
 
 Numbers have the digits that make them the same float again; only a conductance is written as its inverse, in ohms,
 and can come back in its last bit changed (the resistance is chosen so that this is rare, and never happens twice).
@@ -44,9 +44,9 @@ F1 0 z V1 1
 B2 z 0 I=1e-3*max(v(z),0)
 .ends ideal_diode""",
 }
-"""A bidirectional amplifier senses the current that its output delivers and draws 1/gain of it from its input. An ideal
-diode has a node z of its own: v = min(z, 0) across it and i = 1 mS max(z, 0) through it, which is its law exactly
-(one of v <= 0 and i >= 0 is zero) in a form that Newton's method can follow."""
+"""A bidirectional amplifier senses the current that its output delivers and draws 1/gain of it from its input. An
+ideal diode has a node z of its own: v = min(z, 0) across it and i = 1 mS max(z, 0) through it, which is its law
+exactly (one of v <= 0 and i >= 0 is zero) in a form that Newton's method can follow."""
 _BAD_NODE = re.compile(r"[\s(),=;{}'\"$+*/]|^\.")
 _PLAIN_NODE = re.compile(r"[\w.]+")
 
@@ -73,7 +73,7 @@ def netlist_lines(parts: Parts, title: str = "circuit", outputs: Sequence[str] =
     _check_names("node", parts.nodes)
     yield "* " + " ".join(title.split())
     if outputs:
-        yield "*# outputs " + " ".join(outputs)
+        yield "* outputs: " + " ".join(outputs)
     names = part_names(parts)
     nodes = np.array(parts.nodes, dtype=object)
     for kind, group in parts.groups.items():
@@ -106,9 +106,7 @@ def _check_names(what: str, names: Sequence[str]) -> None:
     lowered: dict[str, str] = {}
     for name in names:
         if not name or _BAD_NODE.search(name):
-            raise argument_error(
-                f"{what} name", "have no blanks and none of ( ) , = ; { } quotes $ + * /", repr(name)
-            )
+            raise argument_error(f"{what} name", "have no blanks, quotes or any of (),=;{}$+*/", repr(name))
         low = "0" if name.lower() == "gnd" else name.lower()
         if low in lowered:
             raise argument_error(f"{what} names", "differ in more than case", f"{lowered[low]!r} and {name!r}")
