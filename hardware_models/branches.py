@@ -1,0 +1,105 @@
+"""What no solver can mend in a parts list: nodes that float, and loops of ideal voltage sources."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from physics_ep.errors import InputError
+
+from .parts import Parts
+
+_TIED = ("resistor", "memristor", "diode", "piecewise_diode", "ideal_diode", "voltage_source", "cccs")
+_CONTROLLED = ("vcvs", "rectifier", "vccs")
+_FIXED = ("voltage_source", "vcvs", "rectifier")
+
+
+def check_floating(parts: Parts, capacitors: bool) -> None:
+    """Raise InputError if no path leads from a node to ground by which its voltage could be set.
+
+    Current sources never do that, and capacitors only in time; whether the control of an active part does depends
+    on the values, which the solution finds out.
+
+    Parameters
+    ----------
+    parts : Parts
+    capacitors : bool
+        Whether they count.
+    """
+    count = len(parts.nodes)
+    pairs = [parts.group(kind).nodes for kind in (*_TIED, *(("capacitor",) if capacitors else ()))]
+    for kind in _CONTROLLED:
+        nodes = parts.group(kind).nodes
+        pairs.append(nodes[:, :2])
+        if kind == "vccs":
+            pairs += [nodes[:, [0, 2]], nodes[:, [0, 3]]]
+    amplifier = parts.group("amplifier").nodes
+    pairs += [amplifier, np.stack([amplifier[:, 1], np.zeros(len(amplifier), np.int64)], 1)]
+    ends = np.concatenate(pairs)
+    graph = coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(count, count))
+    _, label = connected_components(graph, directed=False)
+    loose = np.flatnonzero(label != label[0])
+    if loose.size:
+        others = f" (and {loose.size - 1} more)" if loose.size > 1 else ""
+        counted = "current sources do" if capacitors else "capacitors and current sources do"
+        raise InputError(
+            f"Node {parts.nodes[loose[0]]!r}{others} floats: no path of parts leads from it to ground "
+            f"({counted} not count)."
+        )
+
+
+def find_loop(parts: Parts, capacitors: bool) -> list[str]:
+    """Names of parts that set voltages around a loop, in order; empty where there is none.
+
+    Parameters
+    ----------
+    parts : Parts
+    capacitors : bool
+        Whether capacitors count as voltage sources.
+    """
+    known: list[list[tuple[int, str]]] = [[] for _ in parts.nodes]
+    root = list(range(len(parts.nodes)))
+
+    def top(node: int) -> int:
+        while root[node] != node:
+            root[node] = root[root[node]]
+            node = root[node]
+        return node
+
+    for kind in (*_FIXED, *(("capacitor",) if capacitors else ())):
+        group = parts.group(kind)
+        for name, (a, b) in zip(group.names, group.nodes[:, :2].tolist(), strict=True):
+            if top(a) == top(b):
+                return [*_path(known, a, b), name]
+            root[top(a)] = top(b)
+            known[a].append((b, name))
+            known[b].append((a, name))
+    return []
+
+
+def check_loops(parts: Parts) -> None:
+    """Raise InputError naming the parts of a loop of ideal voltage sources, if there is one."""
+    loop = find_loop(parts, capacitors=False)
+    if loop:
+        raise InputError(f"Ideal voltage sources form a loop: {', '.join(loop)}; put a resistor into it.")
+
+
+def _path(known: list[list[tuple[int, str]]], start: int, end: int) -> list[str]:
+    """Names along the only way from one node to another in a forest."""
+    came: dict[int, tuple[int, str]] = {}
+    queue, seen = deque([start]), {start}
+    while queue:
+        here = queue.popleft()
+        for there, name in known[here]:
+            if there not in seen:
+                seen.add(there)
+                came[there] = (here, name)
+                queue.append(there)
+    names = []
+    while end != start:
+        end, name = came[end]
+        names.append(name)
+    return names[::-1]
