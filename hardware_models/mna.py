@@ -19,7 +19,7 @@ import numpy as np
 from physics_ep.equilibrium import Status
 from physics_ep.errors import InputError, argument_error
 
-from .factors import Factors
+from .nodal_factors import Factors
 from .nodal_equations import Array, Drive, NodalEquations, nudging
 from .parts import Parts
 
