@@ -39,6 +39,9 @@ from .laws import UnitFunctions
 from .resistive_phases import ResistivePhase
 
 if TYPE_CHECKING:
+    from .circuit import Circuit
+
+if TYPE_CHECKING:
     pass
 
 DIODES = ("ideal", "shockley", "none")
@@ -377,6 +380,17 @@ class ResistiveNetwork(EnergySystem):
                 layer.conductance.clamp_(self.g_min, self.g_max)
 
     # -- helpers ----------------------------------------------------------------------------------------------
+
+    def to_circuit(self) -> Circuit:
+        """The same network as a `Circuit`, part by part, float64: see `circuit_inputs` and `resistive_circuit`."""
+        from .circuit import Circuit
+        from .resistive_circuit import as_parts
+
+        return Circuit(as_parts(self), outputs=[f"y{i}" for i in range(1, self.sizes[-1] + 1)])
+
+    def circuit_inputs(self, x: torch.Tensor) -> torch.Tensor:
+        """Voltages (B, 2 features) of the sources of `to_circuit()` for the input x, float64, volts."""
+        return self.gains[0] * self.doubled(x.double())
 
     def routed_drives(self, state: State, clamped: torch.Tensor) -> tuple[State, list[None]]:
         """Currents that neighbours would send into each node at 0 V, amperes; and no routes."""
