@@ -2,9 +2,9 @@
 
 ngspice is a program of its own (Debian: `apt-get install ngspice`), run as a subprocess on a netlist that
 `netlist_writer` makes, one process for all operating points of a call. It runs with tolerances near rounding
-(`ACCURATE`). What remains between it and this package, beside rounding: ngspice adds a conductance gmin across every
-junction, here 1e-20 S; and below -3 n VT its diode leaves Shockley's law, i = -Is (1 + (3 n VT / (e v))^3), which
-is at most 5 % of Is off. With Is of 1e-14 A that is 5e-16 A; a leaky diode in reverse is seen.
+(`ACCURATE`). What remains between it and this package, beside rounding: ngspice adds a conductance gmin across
+every junction, here 1e-20 S; and below -3 n VT its diode leaves Shockley's law, i = -Is (1 + (3 n VT / (e v))^3),
+which is at most 5 % of Is off. With Is of 1e-14 A that is 5e-16 A; a leaky diode in reverse is seen.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ import numpy as np
 from physics_ep.errors import InputError, argument_error
 
 from .netlist_writer import netlist_lines, part_names
-from .parts import Group, Parts
+from .parts import Parts
 
 ACCURATE = "reltol=1e-10 abstol=1e-16 vntol=1e-13 gmin=1e-20 itl1=1000 itl2=1000"
 """Options for operating points to rounding."""
 ACCURATE_TRANSIENT = "reltol=1e-6 abstol=1e-14 vntol=1e-9 chgtol=1e-18 trtol=1 gmin=1e-18 itl1=1000 itl4=200"
+"""Options for transients to some 1e-5."""
 _TROUBLE = re.compile(
     r"error|singular|abort|iteration limit|fail|too small|unknown|no such|cannot|can't|not found|no convergence",
     re.I,
@@ -185,7 +186,7 @@ def ngspice_operating_point(
     """
     commands = ["op"]
     if sources is not None:
-        commands = [c for row in _table(parts, sources) for c in [*alterations(parts, row), "op"]]
+        commands = [c for row in source_table(parts, sources) for c in [*alterations(parts, row), "op"]]
     return node_voltages(parts, run_ngspice(list(netlist_lines(parts)), commands, timeout=timeout))
 
 
@@ -251,68 +252,8 @@ def ngspice_transient(
     return plots[0].columns["time"], node_voltages(parts, plots)
 
 
-def nudged_parts(parts: Parts, outputs: Sequence[str], targets: Sequence[float], beta: float) -> Parts:
-    """Parts with a nudge at each output: beta siemens to a source at the target's voltage.
-
-    The conductance is a voltage-controlled current source across its own nodes, which may be negative and which
-    ngspice can alter: Gnudge1, Gnudge2, ... and Vtarget1, ...
-
-    Parameters
-    ----------
-    parts : Parts
-    outputs : sequence of str
-        Nodes.
-    targets : sequence of float
-        Volts.
-    beta : float
-        Siemens.
-
-    Returns
-    -------
-    Parts
-    """
-    index = {n: k for k, n in enumerate(parts.nodes)}
-    unknown = [n for n in outputs if n not in index]
-    if unknown or len(outputs) != len(targets):
-        raise argument_error("outputs", "be nodes of the circuit, one a target", unknown or len(outputs))
-    names = [_free(index, f"target{k}") for k in range(1, len(outputs) + 1)]
-    first = len(parts.nodes)
-    at = np.array([index[n] for n in outputs], dtype=np.int64)
-    own = np.arange(first, first + len(outputs))
-    count = range(1, len(outputs) + 1)
-    sources = Group(
-        tuple(f"Vtarget{k}" for k in count),
-        np.stack([own, np.zeros_like(own)], axis=1),
-        np.array(targets, dtype=np.float64).reshape(-1, 1),
-    )
-    nudges = Group(
-        tuple(f"Gnudge{k}" for k in count),
-        np.stack([at, own, at, own], axis=1),
-        np.full((len(outputs), 1), float(beta)),
-    )
-    added = {"voltage_source": sources, "vccs": nudges}
-    groups = {**parts.groups, **{kind: _joined(parts.group(kind), group) for kind, group in added.items()}}
-    return Parts((*parts.nodes, *names), groups)
-
-
-def _free(taken: dict[str, int], name: str) -> str:
-    lowered = {n.lower() for n in taken}
-    while name.lower() in lowered:
-        name += "_"
-    return name
-
-
-def _joined(one: Group, other: Group) -> Group:
-    return Group(
-        one.names + other.names,
-        np.concatenate([one.nodes, other.nodes]),
-        np.concatenate([one.values, other.values]),
-        one.controls + other.controls,
-        {**one.waveforms, **other.waveforms},
-    )
-
-
-def _table(parts: Parts, sources: np.ndarray) -> np.ndarray:
+def source_table(parts: Parts, sources: np.ndarray) -> np.ndarray:
+    """Voltages of the sources as a float64 array (B, n_sources), or InputError."""
     table = np.asarray(sources, dtype=np.float64)
     count = len(parts.group("voltage_source"))
     if table.ndim != 2 or table.shape[1] != count or not np.isfinite(table).all():
