@@ -2,13 +2,14 @@
 
 ngspice is a program of its own (Debian: `apt-get install ngspice`), run as a subprocess on a netlist that
 `netlist_writer` makes, one process for all operating points of a call. It runs with tolerances near rounding
-(`ACCURATE`). What remains between it and this package, beside rounding: ngspice adds a conductance gmin across
-every junction, here 1e-20 S; and below -3 n VT its diode leaves Shockley's law, i = -Is (1 + (3 n VT / (e v))^3),
-which is at most 5 % of Is off. With Is of 1e-14 A that is 5e-16 A; a leaky diode in reverse is seen.
+(`ACCURATE`). What differs by more than rounding is made good: ngspice adds a conductance gmin across every junction,
+here 1e-20 S; and below -3 n VT its diode leaves Shockley's law, i = -Is (1 + (3 n VT / (e v))^3) (up to 5 % of Is
+off), so that a behavioural source beside each diode adds the rest (`simulator_lines`).
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -22,6 +23,7 @@ import numpy as np
 
 from physics_ep.errors import InputError, argument_error
 
+from .elements import THERMAL_VOLTAGE
 from .netlist_writer import netlist_lines, part_names
 from .parts import Parts
 
@@ -161,6 +163,21 @@ def read_raw(path: str | os.PathLike[str]) -> list[Plot]:
     return plots
 
 
+def simulator_lines(parts: Parts) -> list[str]:
+    """Netlist lines, with what ngspice's diodes lack of Shockley's law in reverse.
+
+    With w = min(v, -3 n VT) that is Is (exp(w / (n VT)) + (3 n VT / (e w))^3), which is nothing above -3 n VT.
+    """
+    lines, group = list(netlist_lines(parts)), parts.group("diode")
+    for k, ((a, b), (current, emission)) in enumerate(zip(group.nodes, group.values.tolist(), strict=True)):
+        scale = emission * THERMAL_VOLTAGE
+        edge, cube = 3 * scale, (3 * scale / math.e) ** 3
+        w = f"min(v({parts.nodes[a]},{parts.nodes[b]}),{-edge!r})"
+        law = f"{current!r}*(exp({w}/{scale!r})+{cube!r}/({w}*{w}*{w}))"
+        lines.append(f"Breverse_{k} {parts.nodes[a]} {parts.nodes[b]} I={law}")
+    return lines
+
+
 def ngspice_operating_point(
     parts: Parts, sources: np.ndarray | None = None, *, timeout: float = 600.0
 ) -> dict[str, np.ndarray]:
@@ -187,7 +204,7 @@ def ngspice_operating_point(
     commands = ["op"]
     if sources is not None:
         commands = [c for row in source_table(parts, sources) for c in [*alterations(parts, row), "op"]]
-    return node_voltages(parts, run_ngspice(list(netlist_lines(parts)), commands, timeout=timeout))
+    return node_voltages(parts, run_ngspice(simulator_lines(parts), commands, timeout=timeout))
 
 
 def alterations(parts: Parts, row: np.ndarray) -> list[str]:
@@ -248,7 +265,7 @@ def ngspice_transient(
         raise argument_error("duration", "be positive", duration)
     step = duration / 1000 if step is None else step
     command = f"tran {step!r} {float(duration)!r} 0 {step!r}" + (" uic" if from_zero else "")
-    plots = run_ngspice(list(netlist_lines(parts)), [command], options=options, timeout=timeout)
+    plots = run_ngspice(simulator_lines(parts), [command], options=options, timeout=timeout)
     return plots[0].columns["time"], node_voltages(parts, plots)
 
 

@@ -17,10 +17,9 @@ from physics_ep.errors import InputError, argument_error, unknown_name
 
 from .elements import ELEMENTS
 from .netlist import write_netlist
-from .netlist_writer import netlist_lines
 from .parts import Group, Parts
 from .reduction import reduce
-from .spice import ACCURATE, alterations, node_voltages, run_ngspice, source_table
+from .spice import ACCURATE, alterations, node_voltages, run_ngspice, simulator_lines, source_table
 
 TARGET = "ep_target_"
 """Of the nodes where nudges end."""
@@ -182,7 +181,7 @@ def ngspice_phases(
         commands += alterations(circuit, row)
         for nudge in gains:
             commands += [*nudge, "op"]
-    plots = run_ngspice(list(netlist_lines(circuit)), commands)
+    plots = run_ngspice(simulator_lines(circuit), commands)
     found = node_voltages(circuit, plots)
     table = np.stack([found[node] for node in parts.nodes], axis=1)
     return table[0::3], table[1::3], table[2::3]

@@ -40,7 +40,7 @@ def mixed_circuit(n_nodes: int, seed: int, *, active: bool = True) -> Parts:
     for _ in range(n_nodes):
         add("resistor", "R", two(), g())
     for _ in range(max(1, n_nodes // 4)):
-        add("diode", "D", two(), 10 ** rng.uniform(-16, -14), rng.uniform(1, 2))
+        add("diode", "D", two(), 10 ** rng.uniform(-15, -7), rng.uniform(1, 2))
         add("memristor", "B", two(), g(), rng.uniform(0.2, 1))
         add("piecewise_diode", "B", two(), g(), rng.uniform(0.0, 0.5), 1e-9)
     for _ in range(max(1, n_nodes // 10)):
