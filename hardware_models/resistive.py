@@ -166,7 +166,6 @@ class ResistiveNetwork(EnergySystem):
     (True, True)
     """
 
-    default_solver = "anderson"
     default_max_iterations = 500
     residual_unit = "A"
     state_unit = "V"
@@ -224,6 +223,9 @@ class ResistiveNetwork(EnergySystem):
             for (n_in, n_out), gain in zip(pairs, self.gains, strict=True)
         )
         self.constrain()
+        for k, n in enumerate(sizes[1:-1], 1):
+            sign = torch.where(torch.arange(n) < (n + 1) // 2, 1.0, -1.0)
+            self.register_buffer(f"signs_{k}", sign.to(torch.get_default_dtype()), persistent=False)
         # c_k: amplifiers downstream of each layer.
         self.stages = tuple(math.prod(a * a for a in self.gains[k + 1 :]) for k in range(len(pairs)))
         self.smooth = diode != "ideal"
@@ -234,26 +236,26 @@ class ResistiveNetwork(EnergySystem):
         self.residual_scale = mean = max(means)
         self.nudge_scale = means[-1]
         self.time_constant = capacitance / mean
+        # One hidden layer is loaded so little by the outputs that plain sweeps are as few as mixed ones.
+        self.default_solver = "coordinate" if len(pairs) <= 2 else "anderson"
 
     @property
     def couplings(self) -> list[Conductances]:
         """`layers`, typed."""
         return cast(list[Conductances], list(self.layers))
 
-    def loads(self) -> tuple[torch.Tensor, ...]:
-        """Total conductance G of each node, a tensor (n_k,) a layer, siemens."""
+    def loads(self, first: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
+        """Total conductance G of each node, a tensor (n_k,) a layer, siemens; `first`: what the input's sum to."""
         layers = self.couplings
-        totals = [layer.conductance.sum(1) for layer in layers]
+        totals = [layers[0].conductance.sum(1) if first is None else first]
+        totals += [layer.conductance.sum(1) for layer in layers[1:]]
         for k in range(1, len(layers)):
             totals[k - 1] = totals[k - 1] + layers[k].conductance.sum(0)
         return tuple(totals)
 
     def signs(self, k: int) -> torch.Tensor:
         """+1 for nodes of hidden layer k that diodes hold above 0 V, -1 for those below: (n_k,)."""
-        n = self.sizes[k]
-        sign = torch.ones(n, dtype=self.dtype, device=self.device)
-        sign[(n + 1) // 2 :] = -1
-        return sign
+        return cast(torch.Tensor, getattr(self, f"signs_{k}"))
 
     def units_of(self, loads: Sequence[torch.Tensor]) -> list[UnitFunctions]:
         """Nodes of each layer under their total conductances."""
@@ -335,9 +337,15 @@ class ResistiveNetwork(EnergySystem):
     def prepare(self, x: torch.Tensor) -> Inputs:
         self.check_input(x)
         with torch.no_grad():
-            loads = self.loads()
-            current = self.couplings[0].drive(self.doubled(x))[0]
-            return Inputs(x, Prepared(current, loads, self.units_of(loads)))
+            first = self.couplings[0]
+            rows = self.doubled(x)
+            # A row of ones brings the sums of the conductances in the same pass over them.
+            sums = torch.cat([rows, ones_like_row(rows)]) @ first.conductance.t()
+            current = first.gain * sums[:-1]
+            loads = self.loads(sums[-1])
+            return Inputs(
+                x, Prepared(current if first.bias is None else current + first.bias, loads, self.units_of(loads))
+            )
 
     def phase(self, inputs: Inputs, origin: State | None = None, balanced: bool = False) -> ResistivePhase:
         return ResistivePhase(cast(Any, self), inputs, origin, balanced)
@@ -348,7 +356,7 @@ class ResistiveNetwork(EnergySystem):
         """As `EnergySystem.contrast`.
 
         dE/dg = c (v - a v')^2 / 2, so that with e the difference and m the mean of two states its contrast is
-        c (e - a e') (m - a m'), summed over the batch: two matrix products, and sums over the nodes' own products.
+        c (e - a e') (m - a m'), summed over the batch: matrix products, and sums over the nodes' own e m.
         """
         grads = {}
         e_below: torch.Tensor | None = None
@@ -360,14 +368,12 @@ class ResistiveNetwork(EnergySystem):
                 m = torch.add(free[k], plus[k] if minus is None else plus[k] + minus[k], alpha=0.5)
                 e = column * moved
                 a = layer.gain
-                own = (e * m).sum(0)[:, None]
-                if e_below is None:
-                    found = torch.addmm(own, e.t(), m_below, beta=c, alpha=-a * c)
-                else:
-                    own = own + (a * a) * (e_below * m_below).sum(0)
-                    found = torch.addmm(own, e.t(), m_below, beta=c, alpha=-a * c)
-                    found.addmm_(m.t(), e_below, alpha=-a * c)
-                grads[f"layers.{k}.conductance"] = found
+                # c [e m 1 - a e m' - a m e' + a^2 1 e' m'] as one product of stacked rows.
+                left, right = [-a * c * e, c * (e * m).sum(0, keepdim=True)], [m_below, ones_like_row(m_below)]
+                if e_below is not None:
+                    left += [-a * c * m, ones_like_row(m)]
+                    right += [e_below, a * a * c * (e_below * m_below).sum(0, keepdim=True)]
+                grads[f"layers.{k}.conductance"] = torch.cat(left).t() @ torch.cat(right)
                 if layer.bias is not None:
                     grads[f"layers.{k}.bias"] = -c * e.sum(0)
                 e_below, m_below = e, m
@@ -399,3 +405,8 @@ class ResistiveNetwork(EnergySystem):
         for k in range(len(state) - 1):
             drives[k] = layers[k + 1].transpose(state[k + 1], None, drives[k])
         return tuple(drives), [None] * len(drives)
+
+
+def ones_like_row(rows: torch.Tensor) -> torch.Tensor:
+    """A row of ones beside (B, n) rows: (1, n)."""
+    return torch.ones_like(rows[:1])

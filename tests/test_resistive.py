@@ -283,10 +283,10 @@ def test_networks_settle_in_time(diode):
     nudge = Nudge(SquaredError(), y, 0.5)
     rest = relax(system, x, tolerance=1e-13)
     pulled = relax(system, x, nudge, start=rest.state, tolerance=1e-13)
-    free = simulate(system, x, 60 * system.time_constant, steps=900)
+    free = simulate(system, x, 60 * system.time_constant, steps=1800)
     assert (free.energy.diff(dim=0) <= 1e-12 * free.energy.abs().max()).all()
     end = tuple(v[-1] for v in free.state)
-    nudged = simulate(system, x, 60 * system.time_constant, nudge, end, steps=900)
+    nudged = simulate(system, x, 60 * system.time_constant, nudge, end, steps=1800)
     for course, found in ((free, rest), (nudged, pulled)):
         for v, w in zip(course.state, found.state, strict=True):
             assert (v[-1] - w).abs().max() < 1e-8
