@@ -321,6 +321,19 @@ class NodalEquations:
                 out[:, part.where] = part.functions.slope(across[:, part.where], *part.values)
         return out
 
+    def content(self, across: Array, drive: Drive) -> Array:
+        """Co-content of two-terminal elements, current sources and nudges together, (B,) watts."""
+        total = np.zeros(len(across))
+        for part in self.elements:
+            v = across[:, part.where]
+            if part.kind == "current_source":
+                total = total + (v * drive.amperes).sum(1)
+            elif part.kind == "nudge":
+                total = total + part.functions.content(v - drive.targets, *part.values).sum(1)
+            elif part.kind in ELEMENTS:
+                total = total + part.functions.content(v, *part.values).sum(1)
+        return total
+
     def conducting(self, z: Array) -> Array:
         """Which ideal diodes conduct, (B, branches); of others False."""
         v = z[:, self.branch_ends[:, 0]] - z[:, self.branch_ends[:, 1]]

@@ -1,0 +1,74 @@
+"""What sources do over time: straight pieces between the points of their waveforms."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from physics_ep.errors import argument_error
+
+from .parts import Group, Parts
+
+Array = np.ndarray
+
+
+class Waveforms:
+    """Voltages and currents of a circuit's independent sources over a duration.
+
+    Parameters
+    ----------
+    parts : Parts
+    inputs : array (B, n_voltage_sources) or None
+        Volts of the sources that have no waveform; None: the parts' own.
+    duration : float
+        Seconds.
+
+    Attributes
+    ----------
+    edges : array (pieces + 1,)
+        Times between which every source is a straight line, from 0 to the duration.
+
+    Raises
+    ------
+    InputError
+        If the times of a waveform fall, or it is not finite.
+    """
+
+    def __init__(self, parts: Parts, inputs: Array | None, duration: float) -> None:
+        self._volts, self._amperes = parts.group("voltage_source"), parts.group("current_source")
+        self._base = self._volts.values.reshape(1, -1) if inputs is None else inputs
+        times = [0.0, duration]
+        for group in (self._volts, self._amperes):
+            for name, points in group.waveforms.items():
+                when = np.array(points, np.float64)
+                if when.ndim != 2 or when.shape[1] != 2 or not np.isfinite(when).all():
+                    raise argument_error(f"waveform of {name!r}", "hold pairs of finite numbers", points)
+                if (np.diff(when[:, 0]) < 0).any():
+                    raise argument_error(
+                        f"waveform of {name!r}", "have times that do not fall", when[:, 0].tolist()
+                    )
+                times += [t for t in when[:, 0].tolist() if 0 < t < duration]
+        self.edges = np.unique(times)
+
+    def piece(self, k: int) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+        """Volts (B, sources) and amperes (1, sources) at the beginning and at the end of piece k."""
+        return self.at(self.edges[k], after=True), self.at(self.edges[k + 1], after=False)
+
+    def at(self, t: float, after: bool) -> tuple[Array, Array]:
+        """Volts (B, sources) and amperes (1, sources) just after or just before time t."""
+        return _values(self._volts, self._base, t, after), _values(
+            self._amperes, self._amperes.values.reshape(1, -1), t, after
+        )
+
+
+def _values(group: Group, base: Array, t: float, after: bool) -> Array:
+    out = np.array(base)
+    for name, points in group.waveforms.items():
+        times, values = np.array(points, np.float64).T
+        k = int(np.searchsorted(times, t, side="right" if after else "left"))
+        if 0 < k < len(times):
+            share = (t - times[k - 1]) / (times[k] - times[k - 1])
+            value = values[k - 1] + share * (values[k] - values[k - 1])
+        else:
+            value = values[min(k, len(times) - 1)]
+        out[:, group.names.index(name)] = value
+    return out
