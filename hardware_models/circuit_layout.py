@@ -1,0 +1,228 @@
+"""A circuit's parts laid out for computing: elements as flat arrays, the graph of its unknowns, bounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from physics_ep.errors import InputError, argument_error
+
+from . import element_kernels as kernels
+from .elements import ELEMENTS
+from .factorizations import Matrix, Pattern, choose
+from .parts import Parts
+from .reduction import Reduction
+
+JUNCTIONS = ("memristor", "diode", "piecewise_diode")
+"""Kinds of junctions, in their order."""
+ORDER = ("resistor", *JUNCTIONS, "current_source")
+"""Kinds with a co-content, in the order of `Layout.ends`."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a circuit's graph says, whatever the values of its parameters.
+
+    Attributes
+    ----------
+    reduction : Reduction
+    net : kernels.Net
+    pattern : Pattern
+        Of the second derivatives.
+    counts : tuple of int
+        Elements of each kind of `ORDER`.
+    ends, kinds, values, weight : arrays (m, 2), (m,), (m, 3), (m,)
+        Of all elements with a co-content: nodes, kinds, values p, q, r, weights of their stages.
+    bounds : tuple of arrays (d,), (d,), (d,)
+        Of ideal diodes: the unknown, whether it is bounded above, the nodes (free, fixed) (d, 2).
+    """
+
+    reduction: Reduction
+    net: kernels.Net
+    pattern: Pattern
+    counts: tuple[int, ...]
+    ends: np.ndarray
+    kinds: np.ndarray
+    values: np.ndarray
+    weight: np.ndarray
+    bounds: tuple[np.ndarray, np.ndarray, np.ndarray]
+
+    @property
+    def n(self) -> int:
+        """Number of unknowns."""
+        return len(self.reduction.representative)
+
+    @property
+    def linear(self) -> bool:
+        """Whether all elements are linear, ideal diodes apart."""
+        return not len(self.net.kinds)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What all phases of one input share.
+
+    Attributes
+    ----------
+    offset : array (B, N)
+        What the sources add to the node voltages, volts.
+    conductance : array (m,)
+        Of the resistors, siemens.
+    junction_values : array (k, 3)
+    injected : array (N,)
+        Current that sources drive into each node, amperes.
+    diagonal, off : array (n,), (pairs,)
+        Second derivatives of the resistors' co-content.
+    matrix : Matrix or None
+        With these entries, where no junction adds to the pairs.
+    low, high : array (B, n) or None
+        Bounds of the unknowns, volts.
+    """
+
+    offset: np.ndarray
+    conductance: np.ndarray
+    junction_values: np.ndarray
+    injected: np.ndarray
+    diagonal: np.ndarray
+    off: np.ndarray
+    matrix: Matrix | None
+    low: np.ndarray | None
+    high: np.ndarray | None
+
+
+def lay_out(parts: Parts, reduction: Reduction, kind: str | None = None, eliminate: bool | None = None) -> Layout:
+    """Arrays of a circuit.
+
+    Parameters
+    ----------
+    kind, eliminate
+        Of the factorisation; see `factorizations.choose`.
+
+    Raises
+    ------
+    InputError
+        If an ideal diode joins two free nodes.
+    """
+    counts = tuple(len(parts.group(one)) for one in ORDER)
+    ends = np.concatenate([parts.group(one).nodes for one in ORDER])
+    kinds = np.repeat([ELEMENTS[one].kind for one in ORDER], counts)
+    values = np.zeros((len(ends), 3))
+    start = 0
+    for one, count in zip(ORDER, counts, strict=True):
+        own = parts.group(one).values
+        values[start : start + count, : own.shape[1]] = own
+        start += count
+    unknown = reduction.unknown
+    weight = np.where(unknown[ends[:, 0]] >= 0, reduction.weight[ends[:, 0]], reduction.weight[ends[:, 1]])
+    resistors, sources = counts[0], counts[-1]
+    a, b = unknown[ends[: len(ends) - sources]].T
+    joined = (a >= 0) & (b >= 0) & (a != b)
+    n = len(reduction.representative)
+    keys, inverse = np.unique((np.minimum(a, b) * n + np.maximum(a, b))[joined], return_inverse=True)
+    numbers = np.full(len(a), -1, dtype=np.int64)
+    numbers[joined] = inverse.reshape(-1)
+    pairs = np.stack([keys // max(n, 1), keys % max(n, 1)], 1).astype(np.int64)
+    net = kernels.Net(
+        unknown,
+        reduction.scale,
+        reduction.scale * reduction.weight,
+        np.ascontiguousarray(ends[:resistors]),
+        np.ascontiguousarray(ends[resistors : len(ends) - sources]),
+        np.ascontiguousarray(kinds[resistors : len(ends) - sources]).astype(np.int64),
+        numbers[:resistors],
+        numbers[resistors:],
+    )
+    return Layout(
+        reduction,
+        net,
+        choose(n, pairs, kind, eliminate),
+        counts,
+        np.ascontiguousarray(ends),
+        kinds.astype(np.int64),
+        values,
+        weight,
+        _bounds(parts, unknown),
+    )
+
+
+def _bounds(parts: Parts, unknown: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    group = parts.group("ideal_diode")
+    anode_free, cathode_free = unknown[group.nodes].T >= 0
+    both = np.flatnonzero(anode_free & cathode_free)
+    if both.size:
+        raise InputError(
+            f"Ideal diode {group.names[both[0]]!r} joins two free nodes: one must be ground or held by voltage "
+            "sources. Use a diode or a piecewise_diode there."
+        )
+    held = ~anode_free & ~cathode_free
+    nodes = np.where(anode_free[:, None], group.nodes, group.nodes[:, ::-1])[~held]
+    return unknown[nodes[:, 0]], anode_free[~held], nodes
+
+
+def prepare(layout: Layout, sources: np.ndarray, conductance: np.ndarray, current: np.ndarray | None) -> Prepared:
+    """Constants of a batch.
+
+    Parameters
+    ----------
+    layout : Layout
+    sources : array (B, n_sources)
+        Volts.
+    conductance : array
+        Of the resistors, then of the memristors, siemens.
+    current : array or None
+        Of the current sources, amperes.
+
+    Raises
+    ------
+    InputError
+        If bounds of ideal diodes contradict each other at these source voltages.
+    """
+    net, counts = layout.net, layout.counts
+    offset = np.ascontiguousarray((layout.reduction.sources @ sources.T).T)
+    resistors = counts[0]
+    g = np.ascontiguousarray(conductance[:resistors])
+    values = layout.values[resistors : len(layout.values) - counts[-1]].copy()
+    values[: counts[1], 0] = conductance[resistors:]
+    injected = np.zeros(len(net.unknown))
+    if current is not None:
+        ends = layout.ends[len(layout.ends) - counts[-1] :]
+        np.add.at(injected, ends[:, 0], -current)
+        np.add.at(injected, ends[:, 1], current)
+    diagonal, off = kernels.resistor_matrix(g, layout.n, len(layout.pattern.pairs), net)
+    matrix = Matrix(layout.pattern, off[None]) if not (net.junction_pairs >= 0).any() else None
+    low, high = limits(layout, offset)
+    return Prepared(offset, g, values, injected, diagonal, off, matrix, low, high)
+
+
+def limits(layout: Layout, offset: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Lowest and highest value of each unknown, (B, n), that ideal diodes allow; None where there are none."""
+    at, above, nodes = layout.bounds
+    if not len(at):
+        return None, None
+    level = (offset[:, nodes[:, 1]] - offset[:, nodes[:, 0]]) / layout.reduction.scale[nodes[:, 0]]
+    low, high = np.full((len(offset), layout.n), -np.inf), np.full((len(offset), layout.n), np.inf)
+    for row in range(len(offset)):
+        np.minimum.at(high[row], at[above], level[row, above])
+        np.maximum.at(low[row], at[~above], level[row, ~above])
+    crossed = np.argwhere(low > high)
+    if crossed.size:
+        b, k = crossed[0]
+        raise InputError(
+            f"Ideal diodes must leave room for the voltage of an unknown, but allow from {low[b, k]:g} V to "
+            f"{high[b, k]:g} V only: they short two sources."
+        )
+    return low, high
+
+
+def currents_of(layout: Layout, current: torch.Tensor | None) -> np.ndarray | None:
+    """Values of the current sources as an array, where there are any."""
+    return None if current is None else current.detach().numpy()
+
+
+def check_positive(name: str, value: float, zero: bool = False) -> float:
+    """A positive number (or 0 where that is allowed), which may be infinite; InputError for others."""
+    if not (value > 0 or (zero and value == 0)):
+        raise argument_error(name, "not be negative" if zero else "be positive", value)
+    return float(value)

@@ -1,0 +1,419 @@
+"""Compiled kernels on the elements of a circuit: currents, slopes, co-contents, contrasts, and matrices of slopes.
+
+The laws are those of `hardware_models.elements`. Arrays are float64 and C-contiguous, batch axis first. Linear
+resistors, which are most of a circuit, have loops of their own; all other elements are *junctions*, and go through
+a switch on their kind.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .elements import ELEMENTS
+from .kernels import Array, inner, kernel, prange, switch
+
+_LAWS = [(element.kind, element.make(np)) for element in ELEMENTS.values()]
+
+content = switch([(kind, law.content) for kind, law in _LAWS])
+current = switch([(kind, law.current) for kind, law in _LAWS])
+slope = switch([(kind, law.slope) for kind, law in _LAWS])
+current_difference = switch([(kind, law.current_difference) for kind, law in _LAWS])
+value_slope_difference = switch([(kind, law.value_slope_difference) for kind, law in _LAWS])
+
+
+class Net(NamedTuple):
+    """A circuit as flat arrays: N nodes, n unknowns, m resistors, k junctions, l pairs of unknowns.
+
+    Attributes
+    ----------
+    unknown : int64 array (N,)
+        Unknown that a node's voltage follows, -1 where sources fix it.
+    scale : float64 array (N,)
+        dv_node / du, 0 where sources fix it.
+    row : float64 array (N,)
+        Share of a node's current in its unknown's equation: scale times the weight of its stage.
+    resistors : int64 array (m, 2)
+        Nodes.
+    junctions : int64 array (k, 2)
+        Nodes.
+    kinds : int64 array (k,)
+        Element kinds of the junctions.
+    resistor_pairs, junction_pairs : int64 array (m,), (k,)
+        Pair of unknowns that an element joins; -1 where it joins no two.
+    """
+
+    unknown: Array
+    scale: Array
+    row: Array
+    resistors: Array
+    junctions: Array
+    kinds: Array
+    resistor_pairs: Array
+    junction_pairs: Array
+
+
+@kernel
+def linear_force(u: Array, offset: Array, injected: Array, g: Array, net: Net) -> tuple[Array, Array]:
+    """Force of resistors and current sources, and the voltages across junctions.
+
+    Parameters
+    ----------
+    u : array (B, n)
+        Unknowns, or their displacements.
+    offset : array (B or 1, N)
+        What sources add to the node voltages; zeros for displacements.
+    injected : array (N,)
+        Current that sources drive into each node; zeros for displacements.
+    g : array (m,)
+        Conductances.
+
+    Returns
+    -------
+    force : array (B, n)
+        Weighted current into each unknown.
+    across : array (B, k)
+    """
+    batch, n = u.shape
+    n_nodes, k = len(net.unknown), len(net.kinds)
+    force, across = np.zeros((batch, n)), np.empty((batch, k))
+    for b in prange(batch):
+        v = np.empty(n_nodes)
+        into = injected.copy()
+        shift = offset[np.int64(b) if len(offset) > 1 else 0]
+        for i in range(n_nodes):
+            v[i] = shift[i]
+            if net.unknown[i] >= 0:
+                v[i] += net.scale[i] * u[b, net.unknown[i]]
+        for e in range(len(g)):
+            i, j = net.resistors[e, 0], net.resistors[e, 1]
+            flow = g[e] * (v[i] - v[j])
+            into[i] -= flow
+            into[j] += flow
+        for e in range(k):
+            across[b, e] = v[net.junctions[e, 0]] - v[net.junctions[e, 1]]
+        for i in range(n_nodes):
+            if net.unknown[i] >= 0:
+                force[b, net.unknown[i]] += net.row[i] * into[i]
+    return force, across
+
+
+@kernel
+def with_junctions(force: Array, flow: Array, net: Net) -> Array:
+    """A force (B, n) with the currents (B, k) of the junctions added."""
+    out = force.copy()
+    for b in prange(len(force)):
+        for e in range(len(net.kinds)):
+            i, j = net.junctions[e, 0], net.junctions[e, 1]
+            if net.unknown[i] >= 0:
+                out[b, net.unknown[i]] -= net.row[i] * flow[b, e]
+            if net.unknown[j] >= 0:
+                out[b, net.unknown[j]] += net.row[j] * flow[b, e]
+    return out
+
+
+@kernel
+def junctions(across: Array, values: Array, net: Net) -> tuple[Array, Array]:
+    """Currents and slopes (B, k) of junctions at the voltages `across` (B, k); values (k, 3)."""
+    batch, k = across.shape
+    flow, slopes = np.empty((batch, k)), np.empty((batch, k))
+    for b in prange(batch):
+        for e in range(k):
+            kind, v = net.kinds[e], across[b, e]
+            p, q, r = values[e, 0], values[e, 1], values[e, 2]
+            flow[b, e] = current(kind, v, p, q, r)
+            slopes[b, e] = slope(kind, v, p, q, r)
+    return flow, slopes
+
+
+@kernel
+def junction_differences(origin: Array, moved: Array, values: Array, net: Net) -> tuple[Array, Array]:
+    """Changes of the currents, and slopes, where `moved` (B, k) is added to the voltages `origin` (B, k)."""
+    batch, k = moved.shape
+    flow, slopes = np.empty((batch, k)), np.empty((batch, k))
+    for b in prange(batch):
+        for e in range(k):
+            kind, v, d = net.kinds[e], origin[b, e], moved[b, e]
+            p, q, r = values[e, 0], values[e, 1], values[e, 2]
+            flow[b, e] = current_difference(kind, v, d, p, q, r)
+            slopes[b, e] = slope(kind, v + d, p, q, r)
+    return flow, slopes
+
+
+@kernel
+def throughput(u: Array, offset: Array, g: Array, flow: Array, net: Net) -> Array:
+    """Largest sum of the sizes of the currents at a node, (B,): the scale of rounding errors."""
+    batch, n_nodes = len(u), len(net.unknown)
+    out = np.empty(batch)
+    for b in prange(batch):
+        v, size = np.empty(n_nodes), np.zeros(n_nodes)
+        shift = offset[np.int64(b) if len(offset) > 1 else 0]
+        for i in range(n_nodes):
+            v[i] = shift[i]
+            if net.unknown[i] >= 0:
+                v[i] += net.scale[i] * u[b, net.unknown[i]]
+        for e in range(len(g)):
+            i, j = net.resistors[e, 0], net.resistors[e, 1]
+            here = abs(g[e] * (v[i] - v[j]))
+            size[i] += here
+            size[j] += here
+        for e in range(len(net.kinds)):
+            size[net.junctions[e, 0]] += abs(flow[b, e])
+            size[net.junctions[e, 1]] += abs(flow[b, e])
+        worst = 0.0
+        for i in range(n_nodes):
+            if net.unknown[i] >= 0 and size[i] > worst:
+                worst = size[i]
+        out[b] = worst
+    return out
+
+
+@inner
+def _add(net: Net, i: int, j: int, pair: int, g: float, diagonal: Array, off: Array) -> None:
+    """Add an element of slope g between nodes i and j to a matrix."""
+    a, b = net.unknown[i], net.unknown[j]
+    if a >= 0 and a == b:
+        diagonal[a] += g * (net.row[i] - net.row[j]) * (net.scale[i] - net.scale[j])
+        return
+    if a >= 0:
+        diagonal[a] += g * net.row[i] * net.scale[i]
+    if b >= 0:
+        diagonal[b] += g * net.row[j] * net.scale[j]
+    if pair >= 0:
+        off[pair] -= g * net.row[i] * net.scale[j]
+
+
+@kernel
+def resistor_matrix(g: Array, n: int, n_pairs: int, net: Net) -> tuple[Array, Array]:
+    """Diagonal (n,) and entries of the pairs (n_pairs,) of the resistors' second derivatives."""
+    diagonal, off = np.zeros(n), np.zeros(n_pairs)
+    for _ in prange(1):
+        for e in range(len(g)):
+            _add(net, net.resistors[e, 0], net.resistors[e, 1], net.resistor_pairs[e], g[e], diagonal, off)
+    return diagonal, off
+
+
+@kernel
+def with_slopes(diagonal: Array, off: Array, slopes: Array, net: Net) -> tuple[Array, Array]:
+    """A matrix with the junctions' slopes (B, k) added.
+
+    Parameters
+    ----------
+    diagonal : array (B, n)
+        Of the resistors, already one copy an example.
+    off : array (B or 1, n_pairs)
+        One row: no junction joins two unknowns.
+
+    Returns
+    -------
+    diagonal, off : arrays of these shapes
+    """
+    diagonal, off = diagonal.copy(), off.copy()
+    for b in prange(len(slopes)):
+        here = off[np.int64(b) if len(off) > 1 else 0]
+        for e in range(len(net.kinds)):
+            i, j = net.junctions[e, 0], net.junctions[e, 1]
+            _add(net, i, j, net.junction_pairs[e], slopes[b, e], diagonal[b], here)
+    return diagonal, off
+
+
+@kernel
+def contrast(
+    base: Array, shift: Array, share: Array, ends: Array, kinds: Array, values: Array, weight: Array
+) -> Array:
+    """Sum over the batch of share * weight * [d content / dp (base + shift) - (base)] of each element, (m,).
+
+    Parameters
+    ----------
+    base, shift : array (N, B)
+        Node voltages and what they move by.
+    share : array (B,)
+    ends, kinds, values, weight : array (m, 2), (m,), (m, 3), (m,)
+        Nodes, element kinds, values p, q, r and the weights of the elements' stages.
+    """
+    out = np.empty(len(ends))
+    for e in prange(len(ends)):
+        i, j = ends[e, 0], ends[e, 1]
+        kind, p, q, r = kinds[e], values[e, 0], values[e, 1], values[e, 2]
+        total = 0.0
+        for b in range(len(share)):
+            v, d = base[i, b] - base[j, b], shift[i, b] - shift[j, b]
+            total += share[b] * value_slope_difference(kind, v, d, p, q, r)
+        out[e] = weight[e] * total
+    return out
+
+
+@kernel
+def contents(v: Array, ends: Array, kinds: Array, values: Array, weight: Array) -> Array:
+    """Sum of weight times co-content over the elements, (B,), at node voltages v (B, N); others as in `contrast`."""
+    out = np.empty(len(v))
+    for b in prange(len(v)):
+        total = 0.0
+        for e in range(len(ends)):
+            across = v[b, ends[e, 0]] - v[b, ends[e, 1]]
+            total += weight[e] * content(kinds[e], across, values[e, 0], values[e, 1], values[e, 2])
+        out[b] = total
+    return out
+
+
+# -- matrices ---------------------------------------------------------------------------------------------------
+
+
+@kernel
+def independent(rows: Array, columns: Array) -> Array:
+    """Mask (n,) of a set of nodes that no edge joins, of a graph in compressed rows.
+
+    Nodes are coloured in turn along each connected part; where two colours do, the larger class is taken. Else
+    nodes are taken greedily in that order.
+    """
+    n = len(rows) - 1
+    colour, queue = np.full(n, -1), np.empty(n, dtype=np.int64)
+    taken = np.zeros(n, dtype=np.bool_)
+    for _ in prange(1):
+        for start in range(n):
+            if colour[start] >= 0:
+                continue
+            colour[start] = 0
+            queue[0] = start
+            head, tail = 0, 1
+            two, count = True, 0
+            while head < tail:
+                i = queue[head]
+                head += 1
+                count += colour[i]
+                for e in range(rows[i], rows[i + 1]):
+                    j = columns[e]
+                    if colour[j] < 0:
+                        colour[j] = 1 - colour[i]
+                        queue[tail] = j
+                        tail += 1
+                    elif colour[j] == colour[i]:
+                        two = False
+            if two:
+                larger = 1 if 2 * count > tail else 0
+                for t in range(tail):
+                    # A node without neighbours is as good last as first.
+                    taken[queue[t]] = colour[queue[t]] == larger
+                continue
+            for t in range(tail):
+                i = queue[t]
+                free = True
+                for e in range(rows[i], rows[i + 1]):
+                    free = free and not taken[columns[e]]
+                taken[i] = free
+    return taken
+
+
+@kernel
+def band(
+    diagonal: Array,
+    inverse: Array,
+    off: Array,
+    place: Array,
+    rows: Array,
+    columns: Array,
+    entries: Array,
+    width: int,
+) -> Array:
+    """Lower band (n_rest, width + 1) of a Schur complement: entry [j, i - j] is that of rows i >= j.
+
+    Parameters
+    ----------
+    diagonal : array (n_rest,)
+    inverse : array (n_first,)
+        One over the diagonal of the unknowns that are eliminated.
+    off, place, rows, columns, entries, width
+        See `factorizations.Pattern`.
+    """
+    out = np.zeros((len(diagonal), width + 1))
+    for _ in prange(1):
+        out[:, 0] = diagonal
+        for e in range(len(off)):
+            if place[e, 0] == 1:
+                out[place[e, 2], place[e, 1] - place[e, 2]] += off[e]
+        for f in range(len(inverse)):
+            for s in range(rows[f], rows[f + 1]):
+                j, share = columns[s], off[entries[s]] * inverse[f]
+                for t in range(s, rows[f + 1]):
+                    out[j, columns[t] - j] -= share * off[entries[t]]
+    return out
+
+
+@kernel
+def pulled(first: Array, rest: Array, off: Array, rows: Array, columns: Array, entries: Array) -> Array:
+    """rest - off^T first, (B, n_rest), with the entries off (B or 1, m) between the eliminated and the rest."""
+    out = rest.copy()
+    for b in prange(len(rest)):
+        here = off[np.int64(b) if len(off) > 1 else 0]
+        for f in range(first.shape[1]):
+            for s in range(rows[f], rows[f + 1]):
+                out[b, columns[s]] -= here[entries[s]] * first[b, f]
+    return out
+
+
+@kernel
+def pushed(rest: Array, off: Array, rows: Array, columns: Array, entries: Array) -> Array:
+    """off rest, (B, n_first)."""
+    out = np.zeros((len(rest), len(rows) - 1))
+    for b in prange(len(rest)):
+        here = off[np.int64(b) if len(off) > 1 else 0]
+        for f in range(len(rows) - 1):
+            total = 0.0
+            for s in range(rows[f], rows[f + 1]):
+                total += here[entries[s]] * rest[b, columns[s]]
+            out[b, f] = total
+    return out
+
+
+@kernel
+def descend(
+    u: Array,
+    rest: Array,
+    diagonal: Array,
+    off: Array,
+    low: Array,
+    high: Array,
+    rows: Array,
+    columns: Array,
+    entries: Array,
+    sweeps: int,
+) -> Array:
+    """Gauss-Seidel sweeps with bounds, u_i <- clip((rest_i - sum_j off_ij u_j) / diagonal_i, low_i, high_i).
+
+    They end when three sweeps in a row have left every unknown as free, or as held, as it was.
+
+    Parameters
+    ----------
+    u, rest, low, high : array (B, n)
+        Start, force at u = 0, bounds.
+    diagonal, off : array (n,), (pairs,)
+        Second derivatives.
+    rows, columns, entries : array (n + 1,), (2 pairs,), (2 pairs,)
+        Neighbours of each unknown, and the pairs that lead to them.
+    sweeps : int
+        At most.
+    """
+    moved = u.copy()
+    n = u.shape[1]
+    for b in prange(len(u)):
+        side = np.zeros(n, dtype=np.int8)
+        same = 0
+        for _ in range(sweeps):
+            changed = False
+            for i in range(n):
+                total = rest[b, i]
+                for e in range(rows[i], rows[i + 1]):
+                    total -= off[entries[e]] * moved[b, columns[e]]
+                new, now = total / diagonal[i], 0
+                if new <= low[b, i]:
+                    new, now = low[b, i], -1
+                elif new >= high[b, i]:
+                    new, now = high[b, i], 1
+                changed = changed or now != side[i]
+                side[i] = now
+                moved[b, i] = new
+            same = 0 if changed else same + 1
+            if same == 3:
+                break
+    return moved
