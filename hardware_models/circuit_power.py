@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from scipy.sparse import csr_array
 
-from .nodal_equations import Array, NodalEquations
+from .nodal_equations import Array, NodalEquations, compact
 
 HEAT = ("resistor", "memristor", "diode", "piecewise_diode", "ideal_diode")
 """Kinds that can only take power; capacitors store it, all others are sources."""
@@ -88,11 +88,11 @@ class PowerMeter:
         label("capacitor", len(equations.capacitance))
         self.kinds = tuple(kinds)
         m = len(labels)
-        self._sums = csr_array((np.ones(m), (np.arange(m), labels)), shape=(m, len(kinds)))
+        self._sums = compact(csr_array((np.ones(m), (np.arange(m), labels)), shape=(m, len(kinds))))
         capacitor = equations.parts.group("capacitor").nodes
         self._ends = np.concatenate([equations.ends[:, :2], equations.branch_ends[:, :2], capacitor])
 
     def read(self, z: Array, currents: Array, charging: Array) -> Array:
         """Power by kind, (B, kinds) watts, of states z with element and capacitor currents (B, m), amperes."""
-        through = np.hstack([currents, z[:, self.equations.branch_columns], charging])
+        through = np.hstack([currents, z[:, self.equations.n_nodes :], charging])
         return (z[:, self._ends[:, 0]] - z[:, self._ends[:, 1]]) * through @ self._sums

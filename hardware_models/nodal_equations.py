@@ -34,6 +34,9 @@ CURVED = ("diode", "piecewise_diode", "memristor")
 BRANCHES = ("voltage_source", "vcvs", "rectifier", "amplifier", "ideal_diode")
 """Kinds of parts whose current is an unknown, in the order of the unknowns."""
 
+SMALL = 20_000
+"""Entries up to which a matrix is kept dense."""
+
 
 class Drive(NamedTuple):
     """What sources impose: each array (B, m) or (1, m).
@@ -282,9 +285,9 @@ class NodalEquations:
         values[varying] = 0.0
         self._constant = values @ spread[:ones] + spread[[ones]].toarray()[0]
         self.magnitude = np.abs(values) @ abs(spread[:ones]) + abs(spread[[ones]]).toarray()[0]
-        self._spread = spread[self.varies]
+        self._spread = compact(spread[self.varies])
         self.leaks = spread[[ones + 1]].toarray()[0]
-        self._charging = spread[ones + 2 :]
+        self._charging = compact(spread[ones + 2 :])
 
     # -- evaluation ---------------------------------------------------------------------------------------------
 
@@ -336,19 +339,22 @@ class NodalEquations:
 
     def conducting(self, z: Array) -> Array:
         """Which ideal diodes conduct, (B, branches); of others False."""
+        if not self.switching.any():
+            return np.zeros((len(z), len(self.branches)), bool)
         v = z[:, self.branch_ends[:, 0]] - z[:, self.branch_ends[:, 1]]
-        return self.switching & (v + z[:, self.branch_columns] / self.scale > 0)
+        return self.switching & (v + z[:, self.n_nodes :] / self.scale > 0)
 
     def residual(self, z: Array, currents: Array, conducting: Array, drive: Drive) -> Array:
         """Kirchhoff's current law (amperes) and branch laws (volts), (B, 1 + n), of which column 0 is zero."""
-        through = z[:, self.branch_columns]
+        through = z[:, self.n_nodes :]
         out = currents @ self.out_of_nodes + through @ self.into_nodes
         first, second, plus, minus = self.branch_ends.T
-        control = z[:, plus] - z[:, minus]
-        control = np.where(self.rectifying, np.maximum(control, 0.0), control)
-        law = z[:, first] - z[:, second] - self.gain * control - self.series * through - drive.volts
-        blocked = self.switching & ~conducting
-        out[:, self.branch_columns] = np.where(blocked, through / self.scale, law)
+        if len(self.branches):
+            control = z[:, plus] - z[:, minus]
+            control = np.where(self.rectifying, np.maximum(control, 0.0), control)
+            law = z[:, first] - z[:, second] - self.gain * control - self.series * through - drive.volts
+            blocked = self.switching & ~conducting
+            out[:, self.n_nodes :] = np.where(blocked, through / self.scale, law)
         out[:, 0] = 0.0
         return out
 
@@ -393,11 +399,16 @@ class NodalEquations:
         return np.finfo(np.float64).eps * sums.max(1, initial=0.0)
 
 
-def _incidence(ends: Array, columns: int) -> csr_array:
+def compact(matrix: csr_array) -> csr_array | Array:
+    """A matrix for products: dense where it is so small that a sparse product would be all overhead."""
+    return matrix.toarray() if matrix.shape[0] * matrix.shape[1] <= SMALL else matrix
+
+
+def _incidence(ends: Array, columns: int) -> csr_array | Array:
     """+1 at the first node of each part, -1 at the second, (m, columns)."""
     m = len(ends)
     signs, row = np.repeat([1.0, -1.0], m), np.tile(np.arange(m), 2)
-    return csr_array((signs, (row, ends.T.ravel())), shape=(m, columns))
+    return compact(csr_array((signs, (row, ends.T.ravel())), shape=(m, columns)))
 
 
 def node_numbers(parts: Parts, names: Sequence[str], argument: str) -> Array:

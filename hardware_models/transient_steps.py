@@ -29,6 +29,7 @@ _NEWTON = 12
 """Iterations in a stage."""
 _SHARE = 1e-3
 """Error of the stages' solution over that allowed for a step."""
+_ROUNDING = 4e-16
 _SLOW = 0.2
 """Contraction of Newton's method above which the Jacobian is renewed."""
 _LEAST = 1e-15
@@ -225,14 +226,10 @@ class Stepper:
                 flow = rate * equations.capacitance * (z[:, first] - z[:, second]) + known
                 law = equations.residual(z, currents, on, drive) + flow @ equations.charges
                 if self._factors is None:
-                    slopes = equations.slopes(across)
-                    entries = equations.jacobian(z, slopes, on, charging=rate)
+                    entries = equations.jacobian(z, equations.slopes(across), on, charging=rate)
                     if not np.isfinite(entries).all():
                         return None
                     self._factors = Factors(equations, entries)
-                    fresh = True
-                else:
-                    fresh = False
                 step = self._factors.solve(-law[:, 1:])
                 z = z.copy()
                 z[:, 1:] += step
@@ -240,11 +237,11 @@ class Stepper:
                 if not np.isfinite(size):
                     self._factors = None
                     return None
-                ratio = size / last
-                if equations.linear or size < 1e-2 * _SHARE or (ratio < 1 and size * ratio < _SHARE * (1 - ratio)):
+                ratio = size / last  # 0 at first
+                small = size < 1e-2 * _SHARE or (k and size * ratio < _SHARE * (1 - ratio))
+                if equations.linear or small or np.abs(step).max() <= _ROUNDING * np.abs(z).max():
                     return z, equations.currents(equations.across(z), drive)
-                # The first step of a fresh Jacobian has nothing to be compared with.
-                if ratio > _SLOW and (k or not fresh):
+                if ratio > _SLOW:
                     self._factors = None
                 last = size
         self._factors = None
