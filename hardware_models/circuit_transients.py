@@ -279,7 +279,7 @@ def _conductances(circuit: Any, nudge: Any) -> Any:
         raise argument_error("nudge", "be (node names, targets, beta) for a parts list", "a Nudge")
     if isinstance(nudge.beta, torch.Tensor | complex):
         raise argument_error("beta of nudge", "be one real number", nudge.beta)
-    return tuple(circuit.outputs_by_name), nudge.y.detach().cpu().double().numpy(), nudge.beta
+    return tuple(circuit.output_names), nudge.y.detach().cpu().double().numpy(), nudge.beta
 
 
 def _trajectory(stepper: Stepper, waves: Waveforms, points: list[Point]) -> CircuitTrajectory:

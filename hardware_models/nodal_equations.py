@@ -37,6 +37,9 @@ BRANCHES = ("voltage_source", "vcvs", "rectifier", "amplifier", "ideal_diode")
 SMALL = 20_000
 """Entries up to which a matrix is kept dense."""
 
+_BLUNT = 1e-8
+"""Of the typical conductance: a blocking ideal diode's in the Jacobian; the inverse of it for a conducting one."""
+
 
 class Drive(NamedTuple):
     """What sources impose: each array (B, m) or (1, m).
@@ -383,8 +386,11 @@ class NodalEquations:
         _, _, plus, minus = self.branch_ends.T
         r, s = self.rectifying, self.switching
         controlled = -self.gain[r] * (z[:, plus[r]] - z[:, minus[r]] > 0)
-        on = conducting[:, s]
-        return constant + np.hstack([slopes, on, controlled, (1.0 - on) / self.scale]) @ self._spread
+        on = conducting[:, s] * 1.0
+        off = 1.0 - on
+        # Diodes between the same nodes, all on or all off, would leave the matrix singular on the way.
+        own, by_current = on - _BLUNT * off, (off - _BLUNT * on) / self.scale
+        return constant + np.hstack([slopes, own, controlled, by_current]) @ self._spread
 
     def rounding(self, z: Array, slopes: Array) -> Array:
         """What one unit in the last place of every unknown is worth in Kirchhoff's law, (B,) amperes."""

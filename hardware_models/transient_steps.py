@@ -32,6 +32,8 @@ _SHARE = 1e-3
 _ROUNDING = 4e-16
 _SLOW = 0.2
 """Contraction of Newton's method above which the Jacobian is renewed."""
+_HIGHEST = 1e30
+"""Volts at which a circuit has diverged."""
 _LEAST = 1e-15
 """Smallest step over the duration."""
 
@@ -143,9 +145,16 @@ class Stepper:
                 if h < least:
                     raise InputError(
                         f"The transient cannot go on at {point.time:.6g} s: steps would be below {least:.1g} s "
-                        "(a circuit that diverges, or that switches without a capacitor to slow it)."
+                        "(a circuit that switches, with no capacitor to slow it)."
                     )
                 continue
+            n = self.equations.n_nodes
+            high = int(np.abs(new.z[:, :n]).max(0).argmax())
+            if np.abs(new.z[:, high]).max() > _HIGHEST:
+                raise InputError(
+                    f"The circuit diverges: node {self.equations.parts.nodes[high]!r} passes {_HIGHEST:.0e} V at "
+                    f"{new.time:.3g} s."
+                )
             self._velocity = (new.z - point.z) / h
             self.steps += 1
             new = new._replace(time=end if h == left else new.time)
