@@ -1,4 +1,4 @@
-"""Command of the substrates: map."""
+"""Commands of the substrates: map, and spice with export, check and import."""
 
 from __future__ import annotations
 
@@ -11,12 +11,47 @@ import typer
 from physics_ep.command_options import Device, Dtype, JsonFile, Quiet, Report, Seed, Verbose
 from physics_ep.errors import argument_error
 
+SystemName = Annotated[
+    str,
+    typer.Argument(
+        metavar="SYSTEM", help="Resistive network (registered, bundled config, TOML) or a netlist, FILE.cir."
+    ),
+]
+Checkpoint = Annotated[Path | None, typer.Option(metavar="RUN", help="Weights of a run file.", show_default=False)]
+Beta = Annotated[
+    float | None,
+    typer.Option(
+        help="Nudging strength, siemens; default a hundredth of the outputs' conductance.", show_default=False
+    ),
+]
+SHOWN_NODES = 30
+"""Node voltages that `spice import` prints, unless verbose."""
+
+
+class DisagreementError(Exception):
+    """ngspice finds other voltages, or another gradient, than we do."""
+
+    exit_status = 1
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command(
         name="map", epilog="Example: physics-ep map pcn --preset pcm   (vgg10 --images DIR for real photographs)"
     )(map_)
+    spice = typer.Typer(
+        help="Circuits and ngspice: write netlists, compare operating points and gradients, read a user's netlist.",
+        no_args_is_help=True,
+    )
+    spice.command(
+        name="export",
+        epilog="Example: physics-ep spice export resistive net.cir --phase both   (then ngspice -b net.cir)",
+    )(spice_export)
+    spice.command(name="check", epilog="Example: physics-ep spice check learning --json agreement.json")(
+        spice_check
+    )
+    spice.command(name="import", epilog="Example: physics-ep spice import net.cir --out again.cir")(spice_import)
+    app.add_typer(spice, name="spice")
 
 
 def map_(
@@ -104,6 +139,168 @@ def map_(
     report.say(f"energy         {quantity(found.energy, 'J')} a free phase and example")
     if model.source:
         report.say(f"devices        {model.source}")
+
+
+def spice_export(
+    system: SystemName,
+    path: Annotated[Path, typer.Argument(metavar="FILE.cir", help="Of the free phase; others get a suffix.")],
+    phase: Annotated[str, typer.Option(help="free, nudged or both.")] = "both",
+    beta: Beta = None,
+    checkpoint: Checkpoint = None,
+    json: JsonFile = None,
+    seed: Seed = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write a circuit, and its nudged phases, as netlists for ngspice."""
+    from physics_ep.files import check_output
+
+    report = Report(json, quiet)
+    _on_the_cpu(device, dtype)
+    check_output(path, "FILE.cir")
+    from .spice_check import default_beta, find_subject
+    from .spice_phases import export_phases, with_sources
+
+    subject = find_subject(system, 0 if seed is None else seed, batch=1, checkpoint=checkpoint)
+    circuit = subject.circuit
+    if not circuit.output_names and phase == "both":
+        phase = "free"
+    parts = with_sources(circuit.parts, subject.sources[0])
+    strength = default_beta(circuit, beta)
+    files = export_phases(
+        path, parts, circuit.output_names, subject.targets[0], strength, phase=phase, title=subject.title
+    )
+    counts = {kind: len(group) for kind, group in parts.groups.items()}
+    names = {name: str(file) for name, file in files.items()}
+    report.figures({"files": names, "parts": counts, "nodes": len(parts.nodes), "beta": strength})
+    for name, file in files.items():
+        report.say(f"{name:6s} {file}")
+    report.say(f"{len(parts.nodes)} nodes, {_counted(counts)}; run with: ngspice -b {next(iter(files.values()))}")
+
+
+def spice_check(
+    system: SystemName,
+    tolerance: Annotated[float, typer.Option(help="Exit with status 1 above, volts.")] = 1e-9,
+    gradient_tolerance: Annotated[float, typer.Option(help="The same for the gradient, relative.")] = 1e-5,
+    beta: Beta = None,
+    batch: Annotated[int, typer.Option(help="Random examples, for resistive networks.")] = 2,
+    checkpoint: Checkpoint = None,
+    json: JsonFile = None,
+    seed: Seed = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Compare operating points of all phases, and EP's gradient, with ngspice's."""
+    from dataclasses import asdict
+
+    report = Report(json, quiet)
+    _on_the_cpu(device, dtype)
+    for name, value in (("tolerance", tolerance), ("gradient-tolerance", gradient_tolerance), ("batch", batch)):
+        if not value > 0:
+            raise argument_error(name, "be positive", value)
+    from .spice import find_ngspice
+    from .spice_check import check_agreement, find_subject
+
+    find_ngspice()
+    subject = find_subject(system, 0 if seed is None else seed, batch, checkpoint)
+    found = check_agreement(subject, beta)
+    report.figures(
+        {
+            "rows": [asdict(row) for row in found.rows],
+            "worst_difference": found.worst,
+            "gradient_error": found.gradient,
+            "beta": found.beta,
+            "nodes": len(subject.circuit.parts.nodes),
+            "tolerance": tolerance,
+        }
+    )
+    report.table(
+        f"{system}: {len(subject.circuit.parts.nodes)} nodes, {len(subject.sources)} example(s), ours and ngspice",
+        ["phase", "worst difference, V", "at node", "our residual, A"],
+        [[row.phase, f"{row.difference:.1e}", row.node, f"{row.residual:.1e}"] for row in found.rows],
+    )
+    for name, error in found.gradient.items():
+        report.say(f"gradient by {name}, computed within ngspice: relative error {error:.1e}")
+    if not found.worst <= tolerance:
+        raise DisagreementError(f"voltages differ by {found.worst:.2e} V, more than --tolerance {tolerance:g}")
+    for name, error in found.gradient.items():
+        if not error <= gradient_tolerance:
+            limit = f"--gradient-tolerance {gradient_tolerance:g}"
+            raise DisagreementError(f"gradients by {name} differ by {error:.2e}, more than {limit}")
+
+
+def spice_import(
+    path: Annotated[str, typer.Argument(metavar="FILE.cir", help="A netlist, or the name of a bundled one.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.cir", help="Write it again, flattened.", show_default=False)
+    ] = None,
+    json: JsonFile = None,
+    seed: Seed = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Read a netlist, and solve it."""
+    report = Report(json, quiet)
+    _on_the_cpu(device, dtype)
+    from .circuit import Circuit
+    from .netlist import load_netlist, write_netlist
+    from .spice_check import bundled_netlists
+
+    found = load_netlist(bundled_netlists().get(path, Path(path)))
+    circuit = Circuit(found.parts, outputs=found.outputs)
+    point = circuit.operating_point().require()
+    voltages = circuit.node_voltages(point)
+    residual = float(point.residual_si.max())
+    if out is not None:
+        write_netlist(out, found.parts, title=found.title, outputs=found.outputs)
+    counts = {kind: len(group) for kind, group in found.parts.groups.items()}
+    report.figures(
+        {
+            "title": found.title,
+            "parts": counts,
+            "outputs": found.outputs,
+            "has_energy": circuit.has_energy,
+            "unique": circuit.unique,
+            "residual": residual,
+            "voltages": voltages,
+            "notes": found.notes,
+        }
+    )
+    report.say(f"{found.title}\n{len(voltages)} nodes, {_counted(counts)}")
+    for note in found.notes:
+        report.say(f"note: {note}")
+    if circuit.unique:
+        report.say("one operating point: the co-content is strictly convex")
+    elif circuit.has_energy:
+        report.say("the operating point may not be the only one: only diodes lead from some nodes to a source")
+    else:
+        report.say(f"the operating point may not be the only one, since {circuit.no_energy_because}")
+    shown = list(voltages.items()) if verbose else list(voltages.items())[:SHOWN_NODES]
+    report.table(
+        f"operating point, residual {residual:.1e} A",
+        ["node", "V"],
+        [[node, f"{volts:.12g}"] for node, volts in shown],
+    )
+    if len(shown) < len(voltages):
+        report.say(f"... and {len(voltages) - len(shown)} more (--verbose)")
+    if out is not None:
+        report.say(f"written: {out}")
+
+
+def _on_the_cpu(device: str | None, dtype: str | None) -> None:
+    for name, given, only in (("device", device, "cpu"), ("dtype", dtype, "float64")):
+        if given not in (None, only):
+            raise argument_error(name, f"be {only}, in which circuits are solved", given)
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {kind.replace('_', ' ')}{'s' * (count > 1)}" for kind, count in counts.items())
 
 
 def quantity(value: float, unit: str) -> str:

@@ -13,6 +13,7 @@ from physics_ep.cost import SquaredError
 from physics_ep.errors import InputError, argument_error, unknown_name
 from physics_ep.estimator import EquilibriumPropagation
 from physics_ep.registry import systems
+from physics_ep.store import load_weights, open_run
 
 from . import mna
 from .circuit import Circuit
@@ -105,7 +106,7 @@ def load_circuit(name: str) -> Circuit | None:
     return None
 
 
-def find_subject(name: str, seed: int = 0, batch: int = 2) -> Subject:
+def find_subject(name: str, seed: int = 0, batch: int = 2, checkpoint: Path | None = None) -> Subject:
     """A circuit by name, with random targets in +-0.5 V and, for systems, random inputs.
 
     Parameters
@@ -115,6 +116,8 @@ def find_subject(name: str, seed: int = 0, batch: int = 2) -> Subject:
     seed : int
     batch : int
         Examples; a netlist has one, its own sources.
+    checkpoint : Path, optional
+        Run file with the weights of a resistive network.
 
     Raises
     ------
@@ -132,11 +135,22 @@ def find_subject(name: str, seed: int = 0, batch: int = 2) -> Subject:
         system = load_system(name, seed=seed)
         if not isinstance(system, ResistiveNetwork):
             raise argument_error("SYSTEM", "be a resistive network or a netlist", repr(name))
+        if checkpoint is not None:
+            load_weights(system, open_run(checkpoint))
         circuit = system.to_circuit()
         x = torch.from_numpy(rng.uniform(0, 1, (batch, system.sizes[0])))
         sources = system.circuit_inputs(x).detach().numpy()
     targets = rng.uniform(-0.5, 0.5, (len(sources), len(circuit.output_names)))
     return Subject(name, circuit, sources, targets)
+
+
+def default_beta(circuit: Circuit, beta: float | None) -> float:
+    """A hundredth of the conductance at the outputs, where no beta is given; siemens."""
+    if beta is None:
+        return 0.01 * circuit.nudge_scale if circuit.has_energy else 1e-6
+    if not 0 < beta < np.inf:
+        raise argument_error("beta", "be positive and finite", beta)
+    return beta
 
 
 def check_agreement(subject: Subject, beta: float | None = None) -> Agreement:
@@ -171,10 +185,7 @@ def check_agreement(subject: Subject, beta: float | None = None) -> Agreement:
         ours = circuit.voltages(free.state, torch.from_numpy(subject.sources)).numpy()
         row = _row(parts, "free", ours, table, float(free.residual_si.max()))
         return Agreement([row], {}, 0.0, row.difference)
-    if beta is None:
-        beta = 0.01 * circuit.nudge_scale if circuit.has_energy else 1e-6
-    if not 0 < beta < np.inf:
-        raise argument_error("beta", "be positive and finite", beta)
+    beta = default_beta(circuit, beta)
     solve = _train if circuit.has_energy else _solve
     phases, residuals, exact = solve(circuit, subject, beta)
     theirs = ngspice_phases(parts, outputs, subject.sources, subject.targets, beta)
