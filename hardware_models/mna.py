@@ -140,6 +140,7 @@ def solve(equations: NodalEquations, z: Array, drive: Drive, tolerance: float, m
     return Solution(z[:, :split], z[:, split:], equations.branches, residual, tolerance, good, iterations, status)
 
 
+@np.errstate(all="ignore")  # what overflows is seen by its residual
 def newton(
     equations: NodalEquations,
     z: Array,
