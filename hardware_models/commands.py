@@ -13,15 +13,13 @@ from physics_ep.errors import argument_error
 
 SystemName = Annotated[
     str,
-    typer.Argument(
-        metavar="SYSTEM", help="Resistive network (registered, bundled config, TOML) or a netlist, FILE.cir."
-    ),
+    typer.Argument(metavar="SYSTEM", help="Resistive network (name, bundled config, TOML) or netlist, FILE.cir."),
 ]
 Checkpoint = Annotated[Path | None, typer.Option(metavar="RUN", help="Weights of a run file.", show_default=False)]
 Beta = Annotated[
     float | None,
     typer.Option(
-        help="Nudging strength, siemens; default a hundredth of the outputs' conductance.", show_default=False
+        help="Nudging strength, siemens; default 1 % of the conductance at the outputs.", show_default=False
     ),
 ]
 SHOWN_NODES = 30
@@ -45,7 +43,7 @@ def register(app: typer.Typer) -> None:
     )
     spice.command(
         name="export",
-        epilog="Example: physics-ep spice export resistive net.cir --phase both   (then ngspice -b net.cir)",
+        epilog="Example: physics-ep spice export resistive net.cir   (then ngspice -b net.cir)",
     )(spice_export)
     spice.command(name="check", epilog="Example: physics-ep spice check learning --json agreement.json")(
         spice_check

