@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,46 +12,26 @@ import torch
 from scipy import sparse
 from torch import nn
 
-from physics_ep.equilibrium import Equilibrium, State, Status
+from physics_ep.equilibrium import Equilibrium, State
 from physics_ep.errors import InputError, argument_error, unknown_name
-from physics_ep.relaxation import relax
 from physics_ep.system import EnergySystem, Inputs, Phase
 
 from . import element_kernels as kernels
 from .arrays import array
 from .circuit_layout import ORDER, Layout, Prepared, currents_of, lay_out, limits, prepare
 from .elements import ELEMENTS
-from .parts import Group, Parts
+from .operating_points import TOLERANCE, OperatingPoint, active_point, relaxed_point
+from .parts import Parts
 from .reduction import reduce
 
 ELEMENT_FUNCTIONS = {name: element.make(torch) for name, element in ELEMENTS.items()}
-TOLERANCE = 1e-12
-"""Amperes."""
-RELATIVE = 1e-13
-"""Of the currents at a node, where their sizes sum to more than TOLERANCE / RELATIVE."""
-
-
-@dataclass(frozen=True)
-class OperatingPoint(Equilibrium):
-    """An equilibrium that knows the voltages of the sources, (B, n_sources).
-
-    Attributes
-    ----------
-    sources : Tensor (B, n_sources) or None
-        Volts.
-    single : bool
-        Whether it is that of the parts' own sources: node voltages are then plain numbers.
-    """
-
-    sources: torch.Tensor | None = None
-    single: bool = False
 
 
 class Circuit(EnergySystem):
     """A circuit of the parts of `hardware_models.parts`.
 
-    Inputs x (B, n_sources) are the voltages of the voltage sources, in the order of the parts list. The state is one
-    block (B, n), volts: one voltage of each group of nodes that sources and amplifiers tie together
+    Inputs x (B, n_sources) are the voltages of the voltage sources, in the order of the parts list. The state is
+    one block (B, n), volts: one voltage of each group of nodes that sources and amplifiers tie together
     (`hardware_models.reduction`). The energy is the co-content, weighted where there are bidirectional amplifiers:
     watts; the force is the current that is missing in Kirchhoff's law, amperes; a nudge of beta siemens draws
     beta (y - v) amperes into an output node, as a conductance to a source at y does.
@@ -231,7 +211,7 @@ class Circuit(EnergySystem):
 
     @property
     def unique(self) -> bool:
-        """Whether there is one operating point for certain, whatever the sources: the co-content is strictly convex.
+        """Whether there is one operating point, whatever the sources: the co-content is strictly convex.
 
         Not so with active parts, nor where nothing but diodes without leakage holds a node.
         """
@@ -290,49 +270,8 @@ class Circuit(EnergySystem):
         volts = self._volts(inputs)
         if not tolerance > 0:
             raise argument_error("tolerance", "be positive", tolerance)
-        if self._layout is None:
-            return self._active_point(volts, inputs is None, start, tolerance, max_iterations)
-        found = relax(
-            self, volts, start=start, tolerance=tolerance / self.residual_scale, max_iterations=max_iterations
-        )
-        point = OperatingPoint(**vars_of(found), sources=volts, single=inputs is None)
-        return point if found.status is Status.CONVERGED else self._to_rounding(point)
-
-    def _to_rounding(self, point: OperatingPoint) -> OperatingPoint:
-        """The same point held to rounding of its currents, where those are large."""
-        assert point.sources is not None
-        known: Prepared = self.prepare(point.sources).cache
-        net, u = self.layout.net, point.state[0].numpy()
-        _, across = kernels.linear_force(u, known.offset, known.injected, known.conductance, net)
-        flow, _ = kernels.junctions(across, known.junction_values, net)
-        size = kernels.throughput(u, known.offset, known.conductance, flow, net).max()
-        tolerance = max(point.tolerance, RELATIVE * float(size) / self.residual_scale)
-        good = bool((point.residual <= tolerance).all())
-        return replace(point, tolerance=tolerance, status=Status.CONVERGED if good else point.status)
-
-    def _active_point(
-        self, volts: torch.Tensor, single: bool, start: State | None, tolerance: float, max_iterations: int | None
-    ) -> OperatingPoint:
-        from . import mna
-
-        begun = None
-        if start is not None:
-            begun = np.concatenate([np.zeros((len(volts), 1)), start[0].numpy()], 1)
-        budget = {} if max_iterations is None else {"max_iterations": max_iterations}
-        found = mna.operating_point(self.parts, volts.numpy(), start=begun, tolerance=tolerance, **budget)
-        state = (torch.from_numpy(np.ascontiguousarray(found.voltages[:, 1:])),)
-        return OperatingPoint(
-            residual=torch.from_numpy(np.asarray(found.residual)),
-            tolerance=float(found.tolerance),
-            iterations=found.iterations,
-            status=found.status,
-            _state=lambda: state,
-            solver="modified nodal analysis",
-            residual_scale=1.0,
-            residual_unit="A",
-            sources=volts,
-            single=single,
-        )
+        found = active_point if self._layout is None else relaxed_point
+        return found(self, volts, inputs is None, start, tolerance, max_iterations)
 
     def _volts(self, inputs: Any) -> torch.Tensor:
         if inputs is None:
@@ -407,6 +346,7 @@ class Circuit(EnergySystem):
                 p = self.conductance[learnt : learnt + count]
                 learnt += count
             elif kind == "current_source":
+                assert self.current is not None
                 p = self.current
             across = v[:, ends[:, 0]] - v[:, ends[:, 1]]
             content = ELEMENT_FUNCTIONS[kind].content(across, p, q, r)
@@ -526,8 +466,3 @@ class Circuit(EnergySystem):
         """Clip the conductances to [least, most]."""
         with torch.no_grad():
             self.conductance.clamp_(self.least, self.most)
-
-
-def vars_of(found: Equilibrium) -> dict[str, Any]:
-    """Fields of an equilibrium, to make another of them."""
-    return {name: getattr(found, name) for name in Equilibrium.__dataclass_fields__}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
+from scipy import sparse
 
-from physics_ep.errors import InputError, argument_error
+from physics_ep.errors import InputError
 
 from . import element_kernels as kernels
 from .elements import ELEMENTS
@@ -48,6 +50,15 @@ class Layout:
     values: np.ndarray
     weight: np.ndarray
     bounds: tuple[np.ndarray, np.ndarray, np.ndarray]
+
+    @cached_property
+    def neighbours(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Rows (n + 1,), and of each row the unknowns it is joined to and the numbers of these pairs."""
+        pairs = self.pattern.pairs
+        numbers = np.arange(1, len(pairs) + 1)
+        entries = (np.tile(numbers, 2), (pairs.T.ravel(), pairs[:, ::-1].T.ravel()))
+        graph = sparse.csr_array(entries, shape=(self.n, self.n))
+        return graph.indptr.astype(np.int64), graph.indices.astype(np.int64), graph.data.astype(np.int64) - 1
 
     @property
     def n(self) -> int:
@@ -131,8 +142,7 @@ def lay_out(parts: Parts, reduction: Reduction, kind: str | None = None, elimina
         np.ascontiguousarray(ends[:resistors]),
         np.ascontiguousarray(ends[resistors : len(ends) - sources]),
         np.ascontiguousarray(kinds[resistors : len(ends) - sources]).astype(np.int64),
-        numbers[:resistors],
-        numbers[resistors:],
+        *_stamps(ends[: len(ends) - sources], numbers, reduction, resistors),
     )
     return Layout(
         reduction,
@@ -145,6 +155,20 @@ def lay_out(parts: Parts, reduction: Reduction, kind: str | None = None, elimina
         weight,
         _bounds(parts, unknown),
     )
+
+
+def _stamps(
+    ends: np.ndarray, pairs: np.ndarray, reduction: Reduction, resistors: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Stamps and shares of `kernels.Net`, of resistors and of junctions."""
+    unknown, scale, row = reduction.unknown[ends], reduction.scale[ends], (reduction.scale * reduction.weight)[ends]
+    shares = np.stack([row[:, 0] * scale[:, 0], row[:, 1] * scale[:, 1], -row[:, 0] * scale[:, 1]], 1)
+    # An element between two nodes that follow one unknown acts on that unknown once.
+    one = (unknown[:, 0] == unknown[:, 1]) & (unknown[:, 0] >= 0)
+    shares[one, 0] = ((row[:, 0] - row[:, 1]) * (scale[:, 0] - scale[:, 1]))[one]
+    stamps = np.stack([unknown[:, 0], np.where(one, -1, unknown[:, 1]), pairs], 1)
+    both = (np.ascontiguousarray(stamps), np.ascontiguousarray(shares))
+    return both[0][:resistors], both[0][resistors:], both[1][:resistors], both[1][resistors:]
 
 
 def _bounds(parts: Parts, unknown: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -191,7 +215,7 @@ def prepare(layout: Layout, sources: np.ndarray, conductance: np.ndarray, curren
         np.add.at(injected, ends[:, 0], -current)
         np.add.at(injected, ends[:, 1], current)
     diagonal, off = kernels.resistor_matrix(g, layout.n, len(layout.pattern.pairs), net)
-    matrix = Matrix(layout.pattern, off[None]) if not (net.junction_pairs >= 0).any() else None
+    matrix = Matrix(layout.pattern, off[None]) if not (net.junction_stamps[:, 2] >= 0).any() else None
     low, high = limits(layout, offset)
     return Prepared(offset, g, values, injected, diagonal, off, matrix, low, high)
 
@@ -219,10 +243,3 @@ def limits(layout: Layout, offset: np.ndarray) -> tuple[np.ndarray | None, np.nd
 def currents_of(layout: Layout, current: torch.Tensor | None) -> np.ndarray | None:
     """Values of the current sources as an array, where there are any."""
     return None if current is None else current.detach().numpy()
-
-
-def check_positive(name: str, value: float, zero: bool = False) -> float:
-    """A positive number (or 0 where that is allowed), which may be infinite; InputError for others."""
-    if not (value > 0 or (zero and value == 0)):
-        raise argument_error(name, "not be negative" if zero else "be positive", value)
-    return float(value)

@@ -189,12 +189,11 @@ class CircuitPhase(Phase):
     def _stiffness(self, rows: np.ndarray | slice) -> np.ndarray:
         """Second derivatives of a squared error on the unknowns, (1 or b, n)."""
         assert self.nudge is not None
-        beta = self.nudge.beta
-        strength = beta[rows].numpy() if isinstance(beta, torch.Tensor) and beta.ndim else np.array([float(beta)])
-        stiffness = np.zeros((len(strength), self.layout.n))
-        scale = self.system.output_scale.numpy()
-        np.add.at(stiffness, (slice(None), self.system.output_columns.numpy()), strength[:, None] * scale**2)
-        return stiffness
+        beta = torch.as_tensor(self.nudge.beta, dtype=torch.float64)
+        strength = beta[rows] if beta.ndim else beta[None]
+        stiffness = torch.zeros(len(strength), self.layout.n, dtype=torch.float64)
+        stiffness.index_add_(1, self.system.output_columns, strength[:, None] * self.system.output_scale**2)
+        return stiffness.numpy()
 
     def response(self, force: torch.Tensor) -> torch.Tensor | None:
         """Outputs that a small force on the outputs moves, by the factorised second derivatives at the origin."""

@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .elements import ELEMENTS
-from .kernels import Array, inner, kernel, prange, switch
+from .elements import ELEMENTS, THERMAL_VOLTAGE
+from .kernels import Array, kernel, prange, switch
 
+DIODE, PIECEWISE = ELEMENTS["diode"].kind, ELEMENTS["piecewise_diode"].kind
 _LAWS = [(element.kind, element.make(np)) for element in ELEMENTS.values()]
 
 content = switch([(kind, law.content) for kind, law in _LAWS])
@@ -40,8 +41,10 @@ class Net(NamedTuple):
         Nodes.
     kinds : int64 array (k,)
         Element kinds of the junctions.
-    resistor_pairs, junction_pairs : int64 array (m,), (k,)
-        Pair of unknowns that an element joins; -1 where it joins no two.
+    resistor_stamps, junction_stamps : int64 array (m, 3), (k, 3)
+        First and second unknown that an element acts on (-1: none), and the pair that they are (-1: no two).
+    resistor_shares, junction_shares : float64 array (m, 3), (k, 3)
+        What a slope of 1 S adds to the diagonal at these unknowns, and to the pair.
     """
 
     unknown: Array
@@ -50,8 +53,10 @@ class Net(NamedTuple):
     resistors: Array
     junctions: Array
     kinds: Array
-    resistor_pairs: Array
-    junction_pairs: Array
+    resistor_stamps: Array
+    junction_stamps: Array
+    resistor_shares: Array
+    junction_shares: Array
 
 
 @kernel
@@ -169,28 +174,20 @@ def throughput(u: Array, offset: Array, g: Array, flow: Array, net: Net) -> Arra
     return out
 
 
-@inner
-def _add(net: Net, i: int, j: int, pair: int, g: float, diagonal: Array, off: Array) -> None:
-    """Add an element of slope g between nodes i and j to a matrix."""
-    a, b = net.unknown[i], net.unknown[j]
-    if a >= 0 and a == b:
-        diagonal[a] += g * (net.row[i] - net.row[j]) * (net.scale[i] - net.scale[j])
-        return
-    if a >= 0:
-        diagonal[a] += g * net.row[i] * net.scale[i]
-    if b >= 0:
-        diagonal[b] += g * net.row[j] * net.scale[j]
-    if pair >= 0:
-        off[pair] -= g * net.row[i] * net.scale[j]
-
-
 @kernel
 def resistor_matrix(g: Array, n: int, n_pairs: int, net: Net) -> tuple[Array, Array]:
     """Diagonal (n,) and entries of the pairs (n_pairs,) of the resistors' second derivatives."""
     diagonal, off = np.zeros(n), np.zeros(n_pairs)
+    stamps, shares = net.resistor_stamps, net.resistor_shares
     for _ in prange(1):
         for e in range(len(g)):
-            _add(net, net.resistors[e, 0], net.resistors[e, 1], net.resistor_pairs[e], g[e], diagonal, off)
+            a, b, pair = stamps[e]
+            if a >= 0:
+                diagonal[a] += g[e] * shares[e, 0]
+            if b >= 0:
+                diagonal[b] += g[e] * shares[e, 1]
+            if pair >= 0:
+                off[pair] += g[e] * shares[e, 2]
     return diagonal, off
 
 
@@ -210,12 +207,62 @@ def with_slopes(diagonal: Array, off: Array, slopes: Array, net: Net) -> tuple[A
     diagonal, off : arrays of these shapes
     """
     diagonal, off = diagonal.copy(), off.copy()
-    for b in prange(len(slopes)):
-        here = off[np.int64(b) if len(off) > 1 else 0]
-        for e in range(len(net.kinds)):
-            i, j = net.junctions[e, 0], net.junctions[e, 1]
-            _add(net, i, j, net.junction_pairs[e], slopes[b, e], diagonal[b], here)
+    stamps, shares = net.junction_stamps, net.junction_shares
+    for row in prange(len(slopes)):
+        here = off[np.int64(row) if len(off) > 1 else 0]
+        there = diagonal[row]
+        for e in range(len(stamps)):
+            g = slopes[row, e]
+            a, b, pair = stamps[e]
+            if a >= 0:
+                there[a] += g * shares[e, 0]
+            if b >= 0:
+                there[b] += g * shares[e, 1]
+            if pair >= 0:
+                here[pair] += g * shares[e, 2]
     return diagonal, off
+
+
+@kernel
+def settled(wanted: Array, flow: Array, resistance: Array, last: Array, values: Array, kinds: Array) -> Array:
+    """Voltages (B, k) that junctions take behind a resistance, where a linearised network has sent a current.
+
+    v + R i(v) = wanted + R flow: exact where the network behind the junction is a resistance R (Thevenin). Left at
+    `wanted` where that is within a fifth of the element's own voltage of `last`.
+
+    Parameters
+    ----------
+    wanted, flow, last : array (B, k)
+        Voltages and currents of the linearised network, and the voltages that it was linearised at.
+    resistance : array (B, k)
+        Ohm.
+    values, kinds : array (k, 3), (k,)
+    """
+    out = wanted.copy()
+    for b in prange(len(wanted)):
+        for e in range(len(kinds)):
+            kind, p, q, r = kinds[e], values[e, 0], values[e, 1], values[e, 2]
+            if kind == PIECEWISE:
+                continue
+            scale = q * THERMAL_VOLTAGE if kind == DIODE else q
+            if abs(wanted[b, e] - last[b, e]) <= 0.2 * scale:
+                continue
+            ohm = resistance[b, e]
+            level = wanted[b, e] + ohm * flow[b, e]
+            # From where Newton's method comes down (or, on the other side of a memristor's 0 V, up) monotonically.
+            v = wanted[b, e]
+            if kind == DIODE:
+                if level > 0:
+                    v = min(v, scale * np.log1p(level / (ohm * p)))
+            else:
+                v = q * np.arcsinh(level / (ohm * p * q))
+            for _ in range(50):
+                step = (v + ohm * current(kind, v, p, q, r) - level) / (1 + ohm * slope(kind, v, p, q, r))
+                v -= step
+                if abs(step) <= 1e-3 * scale:
+                    break
+            out[b, e] = v
+    return out
 
 
 @kernel
@@ -246,7 +293,7 @@ def contrast(
 
 @kernel
 def contents(v: Array, ends: Array, kinds: Array, values: Array, weight: Array) -> Array:
-    """Sum of weight times co-content over the elements, (B,), at node voltages v (B, N); others as in `contrast`."""
+    """Sum of weight times co-content over the elements, (B,), at node voltages v (B, N); else as `contrast`."""
     out = np.empty(len(v))
     for b in prange(len(v)):
         total = 0.0
@@ -417,3 +464,16 @@ def descend(
             if same == 3:
                 break
     return moved
+
+
+@kernel
+def scattered(off: Array, place: Array, n_first: int, n_rest: int) -> tuple[Array, Array]:
+    """Entries off (B, m) as full matrices: (B, n_first, n_rest), and (B, n_rest, n_rest) below the diagonal."""
+    bridge, core = np.zeros((len(off), n_first, n_rest)), np.zeros((len(off), n_rest, n_rest))
+    for b in prange(len(off)):
+        for e in range(off.shape[1]):
+            if place[e, 0] == 0:
+                bridge[b, place[e, 1], place[e, 2]] = off[b, e]
+            else:
+                core[b, place[e, 1], place[e, 2]] = off[b, e]
+    return bridge, core

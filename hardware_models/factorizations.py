@@ -1,8 +1,8 @@
 """Symmetric positive definite systems on a fixed graph: which factorisation suits it, and the factorisation.
 
-Everything that follows from the graph alone is done once (`Pattern`): an *independent set* of nodes, which no edge joins
-(every other layer of a layered circuit), is eliminated first since its block is diagonal; what remains, its Schur
-complement, is
+Everything that follows from the graph alone is done once (`Pattern`): an *independent set* of nodes, which no edge
+joins (every other layer of a layered circuit), is eliminated first since its block is diagonal; what remains, its
+Schur complement, is
 
 * ``dense``: factorised by Cholesky's method as a full matrix;
 * ``banded``: by Cholesky's method within a band, in reverse Cuthill-McKee order (Cuthill and McKee 1969), or
@@ -54,7 +54,7 @@ class Pattern:
     width : int
         Of a banded matrix: largest distance of two unknowns that are joined. Else 0.
     place : int64 array (m, 3)
-        Dense and banded: (0, i, j) for a pair of first[i] and rest[j], (1, i, j) with i > j for rest[i] and rest[j].
+        Dense and banded: (0, i, j) for a pair of first[i] and rest[j]; (1, i, j), i > j, of rest[i] and rest[j].
     rows : int64 array (n_first + 1,)
     columns, entries : int64 array (k,)
         Of first[i], the rest it is joined to and the numbers of those pairs: slices rows[i] to rows[i + 1].
@@ -199,11 +199,7 @@ class Matrix:
         self.pattern = pattern
         self.off = off
         if pattern.kind == "dense":
-            across = pattern.place[:, 0] == 0
-            self.bridge = np.zeros((len(off), len(pattern.first), len(pattern.rest)))
-            self.bridge[:, pattern.place[across, 1], pattern.place[across, 2]] = off[:, across]
-            self.core = np.zeros((len(off), len(pattern.rest), len(pattern.rest)))
-            self.core[:, pattern.place[~across, 1], pattern.place[~across, 2]] = off[:, ~across]
+            self.bridge, self.core = kernels.scattered(off, pattern.place, len(pattern.first), len(pattern.rest))
 
     def factor(self, diagonal: np.ndarray) -> Factor:
         """Factorise with diagonals (B or 1, n); NotPositive if one is not positive definite."""

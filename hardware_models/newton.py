@@ -1,12 +1,13 @@
 """Newton's method on the co-content of a circuit.
 
-Steps are taken in two ways. *Limited* ones are SPICE's (Nagel 1975, ERL-M520): each junction is linearised not
-where the last step put it but only as far along as its exponential allows, v + n VT ln(1 + dv / (n VT)), so that a
-diode that turns on costs a few steps; they start from diodes that conduct about as much as what surrounds them. They
-are quick, but nothing says that they settle. *Damped* ones do where the co-content is convex: along the Newton
-direction, bent at the bounds of ideal diodes (Bertsekas 1982), as far as the force along it has the right sign,
-which in a convex function means that the co-content has fallen. Circuits with ideal diodes take those alone; others
-when limited steps have not settled. Both reuse a factorisation while that pays.
+Steps are taken in two ways. *Limited* ones follow SPICE (Nagel 1975, ERL-M520): a junction is linearised anew not
+where the last step put it, but nearer, where its exponential allows. Here that is where the junction itself would
+settle if the network behind it were a resistance (`element_kernels.settled`): what the junction sees where all of
+them move together, which the first factorisation tells, at least the resistance of its own nodes. They are quick,
+but nothing says that they settle. *Damped* ones do where the co-content is convex: along the Newton direction, bent
+at the bounds of ideal diodes (Bertsekas 1982), as far as the force along it has the right sign, which in a convex
+function means that the co-content has fallen. Circuits with ideal diodes take those alone; others when limited steps
+have not settled. A factorisation is used again while a step with it pays.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from physics_ep.solvers import SOLVERS as GENERAL
 from physics_ep.solvers import Solver
 
 from . import element_kernels as kernels
-from .elements import ELEMENTS, THERMAL_VOLTAGE
+from .elements import THERMAL_VOLTAGE
 from .factorizations import Factor, NotPositive
 
 if TYPE_CHECKING:
@@ -77,18 +78,20 @@ class Newton(Solver):
     # -- limited steps ----------------------------------------------------------------------------------------
 
     def _open(self, start: State) -> None:
-        """Where junctions are linearised first: where they are, or diodes on the verge of conducting."""
+        """Where junctions are linearised first: where they are, or diodes short of conducting."""
         phase = self.phase
-        self.at = self.here.across.copy()
-        if phase.base is not None or bool(start[0].any()) or phase.layout.linear:
-            return
+        self.at = self.here.across
+        self.resistance: np.ndarray | None = None
         net, values = phase.net, phase.prepared.junction_values
-        loads = np.append(phase.prepared.diagonal, 0.0)
+        loads = np.append(phase.prepared.diagonal / phase.system.unknown_weight.numpy(), 0.0)
         around = np.maximum(loads[net.unknown[net.junctions[:, 0]]], loads[net.unknown[net.junctions[:, 1]]])
-        diode = (net.kinds == ELEMENTS["diode"].kind) & (around > 0)
+        self.local = 1 / np.maximum(around, 1e-15)
+        if phase.base is not None or bool(start[0].any()):
+            return
         scale = values[:, 1] * THERMAL_VOLTAGE
-        knee = scale * np.log(np.maximum(around * scale / np.maximum(values[:, 0], 1e-300), 1.0))
-        self.at = np.where(diode, np.minimum(np.maximum(self.at, knee), np.maximum(knee, 0)), self.at)
+        diode = net.kinds == kernels.DIODE
+        knee = scale * np.log1p(scale / (self.local * np.where(diode, values[:, 0], 1.0)))
+        self.at = np.where(diode, np.minimum(self.at, knee), self.at)
 
     def _limited(self, rows: np.ndarray | slice) -> None:
         phase, here = self.phase, self.here
@@ -96,10 +99,9 @@ class Newton(Solver):
         whole = np.array_equal(at, across)
         worst = float(self.residual[rows].max())
         reuse = self.factor is not None and whole and isinstance(rows, slice) and worst <= REUSE * self.worst
-        if whole:
-            force, slopes = here.force[rows], here.slopes[rows]
-        else:
-            flow, slopes = phase.junctions(at, rows)
+        flow, slopes = phase.junctions(at, rows) if not whole else (at, here.slopes[rows])
+        force = here.force[rows]
+        if not whole:
             force = kernels.with_junctions(here.plain[rows], flow + slopes * (across - at), phase.net)
         if not reuse:
             try:
@@ -111,23 +113,44 @@ class Newton(Solver):
         assert self.factor is not None
         z = self.z[rows] + self.factor.solve(force)
         self._put(rows, z, phase.currents(z, rows))
+        if phase.layout.linear:
+            return
+        if not reuse:
+            self.at = self.at.copy()
+            self.at[rows] = self._nearer(at, self.here.across[rows], rows)
+        else:
+            self.at = self.here.across
         if not isinstance(rows, slice):
             self.factor = None
-        self.at[rows] = self._nearer(at, self.here.across[rows], rows)
 
     def _nearer(self, last: np.ndarray, wanted: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
         """Where to linearise junctions after a step from `last` to `wanted` (b, k)."""
         phase = self.phase
-        kinds, values = phase.net.kinds, phase.prepared.junction_values
-        diode, memristor = kinds == ELEMENTS["diode"].kind, kinds == ELEMENTS["memristor"].kind
-        scale = np.where(diode, THERMAL_VOLTAGE, 1.0) * values[:, 1]
-        step = wanted - last
-        along = np.abs(step)
-        base = last if phase.base is None else last + phase.base[rows]
-        rising = (diode & (step > 0)) | (memristor & (step * (base + step) > 0))
-        limited = rising & (along > 2 * scale)
-        safe = np.where(limited, scale, 1.0)
-        return np.where(limited, last + np.sign(step) * safe * np.log1p(along / safe), wanted)
+        net, values = phase.net, phase.prepared.junction_values
+        base = np.zeros_like(last) if phase.base is None else phase.base[rows]
+        flow, slopes = kernels.junctions(base + last, values, net)
+        sent = flow + slopes * (wanted - last)
+        found = kernels.settled(base + wanted, sent, self._behind(rows), base + last, values, net.kinds)
+        return np.where(found == base + wanted, wanted, found - base)
+
+    def _behind(self, rows: np.ndarray | slice) -> np.ndarray:
+        """Resistance that junctions see where the same current flows through all of them, (b, k) ohm."""
+        phase = self.phase
+        if self.resistance is None:
+            assert self.factor is not None
+            size = len(self.z[rows])
+            pushed = kernels.with_junctions(
+                np.zeros((size, phase.layout.n)), np.full((size, len(phase.net.kinds)), -1.0), phase.net
+            )
+            still = np.zeros((1, len(phase.net.unknown)))
+            _, across = kernels.linear_force(
+                self.factor.solve(pushed), still, still[0], phase.prepared.conductance, phase.net
+            )
+            found = np.maximum(across, self.local)
+            if isinstance(rows, slice):
+                self.resistance = found
+            return found
+        return self.resistance[rows]
 
     # -- damped steps -----------------------------------------------------------------------------------------
 
@@ -149,7 +172,7 @@ class Newton(Solver):
                 return
         step = np.where(held, 0.0, factor.solve(force))
         slope = (force * step).sum(1)
-        length, low, high = np.ones(len(z)), np.zeros(len(z)), np.full(len(z), np.inf)
+        length, high = np.ones(len(z)), np.full(len(z), np.inf)
         for _ in range(TRIALS):
             trial = phase.clipped(z + length[:, None] * step, rows)
             found = phase.currents(trial, rows)
@@ -185,9 +208,10 @@ class Newton(Solver):
         """Coordinate descent, until which unknowns their bounds hold no longer changes."""
         phase = self.phase
         known = phase.prepared
-        assert phase.low is not None and phase.high is not None
+        assert phase.low is not None
+        assert phase.high is not None
         rest = phase.currents(np.zeros_like(self.z)).force
-        graph = phase.system.neighbours
+        graph = phase.layout.neighbours
         self.z = kernels.descend(
             self.z, rest, known.diagonal, known.off, phase.low, phase.high, *graph, DESCENT_SWEEPS
         )

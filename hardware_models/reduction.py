@@ -1,7 +1,7 @@
 """From node voltages to unknowns: what voltage sources and bidirectional amplifiers leave free.
 
-Ideal sources tie nodes together, v_a - v_b = s, and so do amplifiers, v_out = A v_in: of each group of tied nodes one
-voltage u is left unknown, or none where ground is among them. Every node voltage is then
+Ideal sources tie nodes together, v_a - v_b = s, and so do amplifiers, v_out = A v_in: of each group of tied nodes
+one voltage u is left unknown, or none where ground is among them. Every node voltage is then
 
     v_n = scale_n u_group(n) + (Q s)_n,
 
