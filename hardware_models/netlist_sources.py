@@ -15,7 +15,7 @@ from itertools import pairwise
 
 from physics_ep.errors import InputError
 
-from .netlist_values import Scope, syntax_tree
+from .netlist_values import FUNCTIONS, Scope, syntax_tree
 from .parts import GROUND
 
 Linear = dict[str, Fraction]
@@ -204,6 +204,8 @@ class _Expression:
                     raise self.error()
                 found = found.plus(_voltage(self.nodes[int(argument.id[1:])], Fraction(sign)))
             return found
+        if name not in FUNCTIONS and name != "uramp":
+            raise self.error()
         given = [self.read(a) for a in arguments]
         if given and all(g.is_constant for g in given):
             inner = ", ".join(repr(float(g.constant)) for g in given)
