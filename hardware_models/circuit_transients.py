@@ -84,6 +84,8 @@ class CircuitTrajectory(Trajectory):
         Names.
     currents : Tensor (T, B, n_branches)
         Amperes, as in `hardware_models.mna.Solution`.
+    charging : Tensor (T, B, capacitors)
+        Amperes, from the first node of each capacitor to the second.
     kirchhoff : Tensor (T, B)
         Largest violation of Kirchhoff's current law with the capacitive currents, amperes, in the very states held
         here.
@@ -95,6 +97,7 @@ class CircuitTrajectory(Trajectory):
     nodes: tuple[str, ...] = ()
     branches: tuple[str, ...] = ()
     currents: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    charging: torch.Tensor = field(default_factory=lambda: torch.empty(0))
     kirchhoff: torch.Tensor = field(default_factory=lambda: torch.empty(0))
     power: CircuitPower | None = None
     steps: int = 0
@@ -301,6 +304,7 @@ def _trajectory(stepper: Stepper, waves: Waveforms, points: list[Point]) -> Circ
         nodes=equations.parts.nodes,
         branches=equations.branches,
         currents=z[..., equations.n_nodes :],
+        charging=rows("charging"),
         kirchhoff=rows("kirchhoff"),
         power=CircuitPower(time, stepper.meter.kinds, rows("power"), rows("energy")),
         steps=stepper.steps,
