@@ -19,12 +19,10 @@ from physics_ep.system import EnergySystem, Inputs, Phase
 from . import element_kernels as kernels
 from .arrays import array
 from .circuit_layout import ORDER, Layout, Prepared, currents_of, lay_out, limits, prepare
-from .elements import ELEMENTS
+from .co_contents import co_content, compiled_co_content, contrast
 from .operating_points import TOLERANCE, OperatingPoint, active_point, relaxed_point
 from .parts import Parts
 from .reduction import reduce
-
-ELEMENT_FUNCTIONS = {name: element.make(torch) for name, element in ELEMENTS.items()}
 
 
 class Circuit(EnergySystem):
@@ -331,27 +329,7 @@ class Circuit(EnergySystem):
 
     def energy(self, state: State, x: torch.Tensor) -> torch.Tensor:
         """Weighted co-content, (B,), watts; ideal diodes add none."""
-        layout = self.layout
-        v = self.voltages(state, x)
-        total = v.new_zeros(len(v))
-        start = learnt = 0
-        for kind, count in zip(ORDER, layout.counts, strict=True):
-            part = slice(start, start + count)
-            start += count
-            if not count:
-                continue
-            ends = torch.from_numpy(layout.ends[part])
-            p, q, r = torch.from_numpy(layout.values[part]).unbind(1)
-            if kind in ("resistor", "memristor"):
-                p = self.conductance[learnt : learnt + count]
-                learnt += count
-            elif kind == "current_source":
-                assert self.current is not None
-                p = self.current
-            across = v[:, ends[:, 0]] - v[:, ends[:, 1]]
-            content = ELEMENT_FUNCTIONS[kind].content(across, p, q, r)
-            total = total + content @ torch.from_numpy(layout.weight[part])
-        return total
+        return co_content(self.layout, self.voltages(state, x), self.conductance, self.current)
 
     def force(self, state: State, x: torch.Tensor) -> State:
         """Weighted current that is missing at each unknown, (B, n), amperes."""
@@ -360,15 +338,9 @@ class Circuit(EnergySystem):
         return (torch.from_numpy(phase.currents(array(state[0])).force),)
 
     def co_content(self, u: np.ndarray, offset: np.ndarray) -> np.ndarray:
-        """`energy` by compiled code, at unknowns u (B, n)."""
-        layout = self.layout
-        values = layout.values.copy()
-        learnt = layout.counts[0] + layout.counts[1]
-        values[:learnt, 0] = self.conductance.detach().numpy()
-        if self.current is not None:
-            values[len(values) - layout.counts[-1] :, 0] = self.current.detach().numpy()
+        """`energy` by compiled code, at unknowns u (B, n) and what sources add to the node voltages (B, N)."""
         v = self._spread(torch.from_numpy(u)).numpy() + offset
-        return np.asarray(kernels.contents(v, layout.ends, layout.kinds, values, layout.weight))
+        return compiled_co_content(self.layout, v, array(self.conductance), currents_of(self.current))
 
     def initial_state(self, x: torch.Tensor) -> State:
         """No voltage anywhere, or the nearest to it that ideal diodes allow."""
@@ -422,9 +394,7 @@ class Circuit(EnergySystem):
         return Inputs(x, self._prepared(x))
 
     def _prepared(self, x: torch.Tensor) -> Prepared:
-        return prepare(
-            self.layout, x.detach().numpy(), array(self.conductance), currents_of(self.layout, self.current)
-        )
+        return prepare(self.layout, x.detach().numpy(), array(self.conductance), currents_of(self.current))
 
     def phase(self, inputs: Inputs, origin: State | None = None, balanced: bool = False) -> Phase:
         from .circuit_phases import CircuitPhase
@@ -438,28 +408,14 @@ class Circuit(EnergySystem):
         layout = self.layout
         base = free[0] if minus is None else free[0] + minus[0]
         shift = plus[0] if minus is None else plus[0] - minus[0]
-        volts = np.ascontiguousarray(self.voltages((base,), x).numpy().T)
-        moved = np.ascontiguousarray(self._spread(shift).numpy().T)
-        learnt = layout.counts[0] + layout.counts[1]
+        volts, moved = self.voltages((base,), x), self._spread(shift)
         found = {}
-        for name, part in (
-            ("conductance", slice(0, learnt)),
-            ("current", slice(len(layout.ends) - layout.counts[-1], None)),
-        ):
-            parameter = getattr(self, name)
-            if parameter is None or not parameter.requires_grad:
-                continue
-            found[name] = torch.from_numpy(
-                kernels.contrast(
-                    volts,
-                    moved,
-                    array(weight),
-                    layout.ends[part],
-                    layout.kinds[part],
-                    layout.values[part],
-                    layout.weight[part],
-                )
-            )
+        if self.conductance.requires_grad:
+            learnt = slice(0, layout.counts[0] + layout.counts[1])
+            found["conductance"] = contrast(layout, learnt, volts, moved, weight)
+        if self.current is not None and self.current.requires_grad:
+            sources = slice(len(layout.ends) - layout.counts[-1], None)
+            found["current"] = contrast(layout, sources, volts, moved, weight)
         return found
 
     def constrain(self) -> None:

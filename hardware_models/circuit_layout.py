@@ -240,6 +240,6 @@ def limits(layout: Layout, offset: np.ndarray) -> tuple[np.ndarray | None, np.nd
     return low, high
 
 
-def currents_of(layout: Layout, current: torch.Tensor | None) -> np.ndarray | None:
+def currents_of(current: torch.Tensor | None) -> np.ndarray | None:
     """Values of the current sources as an array, where there are any."""
     return None if current is None else current.detach().numpy()

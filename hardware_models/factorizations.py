@@ -23,7 +23,7 @@ from scipy.linalg import blas, lapack
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 from scipy.sparse.linalg import splu
 
-from . import element_kernels as kernels
+from . import matrix_kernels as kernels
 
 KINDS = ("dense", "banded", "sparse")
 DENSE_RATE, BAND_RATE, SPARSE_RATE = 2e10, 1e10, 1e9
@@ -98,22 +98,25 @@ def choose(n: int, pairs: np.ndarray, kind: str | None = None, eliminate: bool |
     degree = np.bincount(pairs.ravel(), minlength=n)
     everyone, nobody = np.arange(n), np.empty(0, dtype=np.int64)
     first = np.flatnonzero(independent(n, pairs)) if eliminate is not False else nobody
+    sets = [one for one in (nobody, first) if eliminate is None or bool(len(one)) == eliminate] or [nobody]
     plans = []
     if kind == "sparse":
         plans.append(_Plan("sparse", nobody, everyone, 0, 0.0, 0.0))
-    for chosen in (first, nobody):
-        if eliminate is not None and bool(len(chosen)) != eliminate and len(first):
-            continue
-        left = np.setdiff1d(everyone, chosen, assume_unique=True)
-        size, work = float(len(left)), float((degree[chosen].astype(float) ** 2).sum())
-        if kind in (None, "dense"):
-            flops = len(chosen) * size**2 + size**3 / 3
-            plans.append(_Plan("dense", chosen, left, 0, flops / DENSE_RATE, 8 * n * size))
-        # A Schur complement that is nearly full is not worth a look at its band.
-        if kind == "banded" or (kind is None and work < 4e7):
+    if kind in (None, "dense"):
+        for chosen in sets:
+            size = float(n - len(chosen))
+            seconds = (len(chosen) * size**2 + size**3 / 3) / DENSE_RATE
+            plans.append(_Plan("dense", chosen, np.setdiff1d(everyone, chosen), 0, seconds, 8 * n * size))
+    if kind == "banded" or (kind is None and min(plan.seconds for plan in plans) > 5e-3):
+        for chosen in sets:
+            work = 2 * float((degree[chosen].astype(float) ** 2).sum()) / BAND_RATE
+            # An elimination that costs more than all else is not worth a look at the band that it leaves.
+            if kind is None and work > min(plan.seconds for plan in plans):
+                continue
+            left = np.setdiff1d(everyone, chosen)
             order, width = _band(n, pairs, chosen, left)
-            flops = size * (width + 1) ** 2 + 2 * work
-            plans.append(_Plan("banded", chosen, left[order], width, flops / BAND_RATE, 8 * size * (width + 1)))
+            seconds = len(left) * (width + 1) ** 2 / BAND_RATE + work
+            plans.append(_Plan("banded", chosen, left[order], width, seconds, 8.0 * len(left) * (width + 1)))
     small = [plan for plan in plans if plan.bytes < MEMORY] or plans
     best = min(small, key=lambda plan: plan.seconds)
     if kind is None and (best.seconds > 0.05 or best.bytes >= MEMORY):
@@ -248,12 +251,12 @@ class Dense(Factor):
         for lo in range(0, len(diagonal), step):
             part = slice(lo, lo + step)
             shared = slice(None) if len(matrix.core) == 1 else part
-            core = torch.diag_embed(torch.from_numpy(rest[part])) + torch.from_numpy(matrix.core[shared])
+            full = torch.diag_embed(torch.from_numpy(rest[part])) + torch.from_numpy(matrix.core[shared])
             if len(pattern.first):
                 bridge = torch.from_numpy(self.bridge[shared])
                 scaled = bridge * torch.from_numpy(self.inverse[part])[:, :, None]
-                core -= scaled.mT @ bridge
-            factor, bad = torch.linalg.cholesky_ex(core)
+                full -= scaled.mT @ bridge
+            factor, bad = torch.linalg.cholesky_ex(full)
             if bool(bad.any()):
                 raise NotPositive
             factors.append(factor)

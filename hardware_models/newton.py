@@ -6,8 +6,8 @@ settle if the network behind it were a resistance (`element_kernels.settled`): w
 them move together, which the first factorisation tells, at least the resistance of its own nodes. They are quick,
 but nothing says that they settle. *Damped* ones do where the co-content is convex: along the Newton direction, bent
 at the bounds of ideal diodes (Bertsekas 1982), as far as the force along it has the right sign, which in a convex
-function means that the co-content has fallen. Circuits with ideal diodes take those alone; others when limited steps
-have not settled. A factorisation is used again while a step with it pays.
+function means that the co-content has fallen. They are taken where limited ones have not settled, and where all is
+linear but ideal diodes, after coordinate descent. A factorisation is used again while a step with it pays.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from physics_ep.solvers import Solver
 from . import element_kernels as kernels
 from .elements import THERMAL_VOLTAGE
 from .factorizations import Factor, NotPositive
+from .matrix_kernels import descend
 
 if TYPE_CHECKING:
     from .circuit_phases import CircuitPhase, Currents
@@ -46,7 +47,7 @@ class Newton(Solver):
         self.spent = 0
         self.z = np.ascontiguousarray(phase.clipped(start[0].numpy()))
         self.here = phase.currents(self.z)
-        self.damped = phase.low is not None
+        self.damped = phase.low is not None and phase.layout.linear
         self.factor: Factor | None = None
         self.worst = np.inf
         self.steps = 0
@@ -98,39 +99,49 @@ class Newton(Solver):
         at, across = self.at[rows], here.across[rows]
         whole = np.array_equal(at, across)
         worst = float(self.residual[rows].max())
-        reuse = self.factor is not None and whole and isinstance(rows, slice) and worst <= REUSE * self.worst
-        flow, slopes = phase.junctions(at, rows) if not whole else (at, here.slopes[rows])
+        plain = whole and isinstance(rows, slice) and phase.low is None
+        reuse = self.factor is not None and plain and worst <= REUSE * self.worst
+        flow, slopes = phase.junctions(at, rows)
         force = here.force[rows]
         if not whole:
             force = kernels.with_junctions(here.plain[rows], flow + slopes * (across - at), phase.net)
+        held = None if phase.low is None else phase.held(self.z[rows], force, rows)
+        if held is not None:
+            force = np.where(held, 0.0, force)
         if not reuse:
             try:
-                self.factor = phase.factor(self.z[rows], slopes, None, rows)
+                self.factor = phase.factor(self.z[rows], slopes, held, rows)
             except NotPositive:
                 self.damped, self.factor = True, None
                 return
         self.worst = worst
         assert self.factor is not None
-        z = self.z[rows] + self.factor.solve(force)
+        step = self.factor.solve(force)
+        z = phase.clipped(self.z[rows] + (step if held is None else np.where(held, 0.0, step)), rows)
         self._put(rows, z, phase.currents(z, rows))
         if phase.layout.linear:
             return
         if not reuse:
             self.at = self.at.copy()
-            self.at[rows] = self._nearer(at, self.here.across[rows], rows)
+            wanted = self.here.across[rows]
+            if phase.base is not None:
+                flow, slopes = kernels.junctions(phase.base[rows] + at, phase.prepared.junction_values, phase.net)
+            self.at[rows] = self._nearer(at, wanted, flow + slopes * (wanted - at), rows)
         else:
             self.at = self.here.across
         if not isinstance(rows, slice):
             self.factor = None
 
-    def _nearer(self, last: np.ndarray, wanted: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
-        """Where to linearise junctions after a step from `last` to `wanted` (b, k)."""
+    def _nearer(
+        self, last: np.ndarray, wanted: np.ndarray, sent: np.ndarray, rows: np.ndarray | slice
+    ) -> np.ndarray:
+        """Where to linearise junctions after a step from `last` to `wanted` that sends currents (b, k)."""
         phase = self.phase
-        net, values = phase.net, phase.prepared.junction_values
-        base = np.zeros_like(last) if phase.base is None else phase.base[rows]
-        flow, slopes = kernels.junctions(base + last, values, net)
-        sent = flow + slopes * (wanted - last)
-        found = kernels.settled(base + wanted, sent, self._behind(rows), base + last, values, net.kinds)
+        values, kinds, behind = phase.prepared.junction_values, phase.net.kinds, self._behind(rows)
+        if phase.base is None:
+            return np.asarray(kernels.settled(wanted, sent, behind, last, values, kinds))
+        base = phase.base[rows]
+        found = kernels.settled(base + wanted, sent, behind, base + last, values, kinds)
         return np.where(found == base + wanted, wanted, found - base)
 
     def _behind(self, rows: np.ndarray | slice) -> np.ndarray:
@@ -212,9 +223,7 @@ class Newton(Solver):
         assert phase.high is not None
         rest = phase.currents(np.zeros_like(self.z)).force
         graph = phase.layout.neighbours
-        self.z = kernels.descend(
-            self.z, rest, known.diagonal, known.off, phase.low, phase.high, *graph, DESCENT_SWEEPS
-        )
+        self.z = descend(self.z, rest, known.diagonal, known.off, phase.low, phase.high, *graph, DESCENT_SWEEPS)
         self.here = phase.currents(self.z)
 
 
