@@ -29,7 +29,7 @@ from .parts import Parts
 
 ACCURATE = "reltol=1e-10 abstol=1e-16 vntol=1e-13 gmin=1e-20 itl1=1000 itl2=1000"
 """Options for operating points to rounding."""
-ACCURATE_TRANSIENT = "reltol=1e-6 abstol=1e-14 vntol=1e-9 chgtol=1e-18 trtol=1 gmin=1e-18 itl1=1000 itl4=200"
+ACCURATE_TRANSIENT = "reltol=1e-6 abstol=1e-14 vntol=1e-9 chgtol=1e-18 trtol=0.1 gmin=1e-18 itl1=1000 itl4=200"
 """Options for transients to some 1e-5."""
 _TROUBLE = re.compile(
     r"error|singular|abort|iteration limit|fail|too small|unknown|no such|cannot|can't|not found|no convergence",
@@ -129,17 +129,16 @@ def run_ngspice(
             raise SpiceError(f"ngspice did not end within {timeout:g} s") from None
         raw = Path(folder, "out.raw")
         plots = read_raw(raw) if raw.is_file() else []
-    good = [p for p in plots if p.name != "Constant values"]
-    if done.returncode or len(good) != analyses:
+    if done.returncode or len(plots) != analyses:
         said = [s.strip() for s in (done.stderr + "\n" + done.stdout).splitlines() if _TROUBLE.search(s)]
         said = list(dict.fromkeys(s for s in said if not _HARMLESS.search(s)))
         why = "; ".join(said[:3]) or f"exit status {done.returncode}"
-        raise SpiceError(f"ngspice finished {len(good)} of {analyses} analyses: {why}")
-    return good
+        raise SpiceError(f"ngspice finished {len(plots)} of {analyses} analyses: {why}")
+    return plots
 
 
 def read_raw(path: str | os.PathLike[str]) -> list[Plot]:
-    """Plots of a binary raw file of real numbers.
+    """Plots of a binary raw file; those of complex numbers are left out.
 
     Raises
     ------
@@ -153,6 +152,9 @@ def read_raw(path: str | os.PathLike[str]) -> list[Plot]:
             head = data[at:end].decode("utf-8", errors="replace").splitlines()
             fields = {k.strip(): v.strip() for k, _, v in (h.partition(":") for h in head if h[:1] != "\t")}
             n, points = int(fields["No. Variables"]), int(fields["No. Points"])
+            if fields["Flags"] != "real":  # an analysis that failed leaves the constants, complex ones, as its plot
+                at = end + 16 * n * points
+                continue
             first = head.index("Variables:") + 1
             names = [h.split("\t")[2].lower() for h in head[first : first + n]]
             at = end + 8 * n * points
@@ -266,7 +268,10 @@ def ngspice_transient(
     step = duration / 1000 if step is None else step
     command = f"tran {step!r} {float(duration)!r} 0 {step!r}" + (" uic" if from_zero else "")
     plots = run_ngspice(simulator_lines(parts), [command], options=options, timeout=timeout)
-    return plots[0].columns["time"], node_voltages(parts, plots)
+    time = plots[0].columns["time"]
+    if time[-1] < duration * (1 - 1e-9):
+        raise SpiceError(f"ngspice gave the transient up at {time[-1]:.6g} s of {duration:.6g} s")
+    return time, node_voltages(parts, plots)
 
 
 def source_table(parts: Parts, sources: np.ndarray) -> np.ndarray:

@@ -99,6 +99,8 @@ def export_phases(
 ) -> dict[str, Path]:
     """Write netlists of the free phase and of nudged ones; `ngspice -b FILE` prints their operating points.
 
+    Diodes are ngspice's own there, whose current in reverse is up to 5 % of Is off (`hardware_models.spice`).
+
     Parameters
     ----------
     path : path
