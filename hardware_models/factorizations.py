@@ -97,7 +97,7 @@ def choose(n: int, pairs: np.ndarray, kind: str | None = None, eliminate: bool |
     """
     degree = np.bincount(pairs.ravel(), minlength=n)
     everyone, nobody = np.arange(n), np.empty(0, dtype=np.int64)
-    first = np.flatnonzero(independent(n, pairs)) if eliminate is not False else nobody
+    first = nobody if eliminate is False else np.flatnonzero(independent(n, pairs))[: n - 1]
     sets = [one for one in (nobody, first) if eliminate is None or bool(len(one)) == eliminate] or [nobody]
     plans = []
     if kind == "sparse":

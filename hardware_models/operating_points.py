@@ -48,6 +48,8 @@ def relaxed_point(
     max_iterations: int | None,
 ) -> OperatingPoint:
     """By Newton's method on the co-content; arguments as of `Circuit.operating_point`."""
+    if not circuit.layout.n:
+        return _known_point(volts, single, tolerance)
     found = relax(
         circuit, volts, start=start, tolerance=tolerance / circuit.residual_scale, max_iterations=max_iterations
     )
@@ -64,6 +66,21 @@ def relaxed_point(
     allowed = max(point.tolerance, RELATIVE * size / circuit.residual_scale)
     good = bool((point.residual <= allowed).all())
     return replace(point, tolerance=allowed, status=Status.CONVERGED) if good else point
+
+
+def _known_point(volts: torch.Tensor, single: bool, tolerance: float) -> OperatingPoint:
+    """Of a circuit whose sources hold every node."""
+    nothing = torch.zeros(len(volts), 0, dtype=torch.float64)
+    return OperatingPoint(
+        residual=torch.zeros(len(volts), dtype=torch.float64),
+        tolerance=tolerance,
+        iterations=0,
+        status=Status.CONVERGED,
+        _state=lambda: (nothing,),
+        residual_unit="A",
+        sources=volts,
+        single=single,
+    )
 
 
 def active_point(

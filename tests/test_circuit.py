@@ -1,0 +1,471 @@
+"""Circuits: operating points against Kirchhoff's laws, closed forms, scipy, and each other."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import networkx
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import root
+from scipy.special import lambertw
+
+from hardware_models import Circuit, UnitGraph
+from hardware_models.elements import THERMAL_VOLTAGE
+from hardware_models.factorizations import Bordered, Matrix, NotPositive, choose
+from hardware_models.parts import GROUND, Part, Parts
+from physics_ep import Status
+from physics_ep.errors import InputError
+from tests.circuits import R, V, branch_currents, mixed_circuit, node_currents
+
+
+def solved(*parts: Part, **options: object) -> dict[str, float]:
+    circuit = Circuit(Parts.collect(parts), **options)
+    return circuit.node_voltages(circuit.operating_point().require())
+
+
+# -- closed forms -----------------------------------------------------------------------------------------------
+
+
+def test_divider_ladder_and_bridge() -> None:
+    """Breaks if resistors are stamped with a wrong sign, or siemens are taken for ohms."""
+    found = solved(V("in", 3.0), R("in", "mid", 1e3), R("mid", GROUND, 2e3))
+    assert found == pytest.approx({GROUND: 0.0, "in": 3.0, "mid": 2.0}, rel=1e-14)
+    # A ladder of equal resistors has the ratios of Fibonacci numbers, counted from its end.
+    n = 12
+    rungs = [R(f"n{k}", f"n{k + 1}", 50.0) for k in range(n)] + [R(f"n{k + 1}", GROUND, 50.0) for k in range(n)]
+    found = solved(V("n0", 1.0), *rungs)
+    fibonacci = [1, 1]
+    while len(fibonacci) <= 2 * n + 1:
+        fibonacci.append(fibonacci[-1] + fibonacci[-2])
+    for k in range(n + 1):
+        assert found[f"n{k}"] == pytest.approx(fibonacci[2 * (n - k)] / fibonacci[2 * n], rel=1e-13)
+    # Wheatstone's bridge, unbalanced: from Kirchhoff's two equations by Cramer's rule.
+    r1, r2, r3, r4, r5 = 100.0, 220.0, 330.0, 470.0, 1000.0
+    found = solved(
+        V("s", 5.0), R("s", "a", r1), R("a", GROUND, r2), R("s", "b", r3), R("b", GROUND, r4), R("a", "b", r5)
+    )
+    a11, a22, off = 1 / r1 + 1 / r2 + 1 / r5, 1 / r3 + 1 / r4 + 1 / r5, 1 / r5
+    det = a11 * a22 - off**2
+    assert found["a"] == pytest.approx((5 / r1 * a22 + off * 5 / r3) / det, rel=1e-13)
+    assert found["b"] == pytest.approx((a11 * 5 / r3 + off * 5 / r1) / det, rel=1e-13)
+
+
+@pytest.mark.parametrize("volts", [-3.0, 0.2, 0.7, 5.0, 300.0])
+def test_one_diode_by_lambert(volts: float) -> None:
+    """Breaks if the diode's law, its limiting or its direction is wrong, from cut-off to hundreds of volts."""
+    ohms, saturation, emission = 1e3, 1e-12, 1.3
+    found = solved(V("s", volts), R("s", "d", ohms), Part("D", "diode", ("d", GROUND), (saturation, emission)))
+    scale = emission * THERMAL_VOLTAGE
+    # W(z) with z = c exp(c + V / scale) would overflow: w + log w = log z by Newton's method.
+    c = saturation * ohms / scale
+    log_z = np.log(c) + c + volts / scale
+    w = np.real(lambertw(np.exp(log_z))) if log_z < 500 else log_z - np.log(log_z)
+    for _ in range(20):
+        w -= (w + np.log(w) - log_z) / (1 + 1 / w)
+    current = scale * w / ohms - saturation
+    assert found["d"] == pytest.approx(volts - ohms * current, abs=1e-12 * max(1, abs(volts)))
+
+
+def test_amplifier_chain() -> None:
+    """Breaks if an amplifier does not draw 1 / A of what it delivers, or stages are weighted the wrong way."""
+    # Each stage sees the next one's load as it is: v(out) = A v(in), i(in) = i(out) / A.
+    found = solved(
+        V("s", 1.0),
+        R("s", "a", 1e3),
+        Part("A1", "amplifier", ("a", "b"), (4.0,)),
+        R("b", "c", 1e3),
+        Part("A2", "amplifier", ("c", "d"), (0.5,)),
+        R("d", GROUND, 3e3),
+    )
+    # From the end: d loads c with 3k, so that b sees 4k, and so does a.
+    a = 4 / 5
+    assert found == pytest.approx(
+        {GROUND: 0.0, "s": 1.0, "a": a, "b": 4 * a, "c": 4 * a * 3 / 4, "d": 0.5 * 4 * a * 3 / 4}, rel=1e-13
+    )
+
+
+# -- laws -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_kirchhoff_power_and_tellegen(seed: int) -> None:
+    """Breaks if the certified residual is not the current that is really missing, counted from the parts list."""
+    parts = mixed_circuit(seed, nodes=5 + 8 * seed)
+    circuit = Circuit(parts)
+    point = circuit.operating_point().require()
+    assert float(point.residual_si) <= 1e-12
+    v = np.array(list(circuit.node_voltages(point).values()))
+    leaving = node_currents(parts, v)
+    # Sources make up for what is missing at their nodes: V0 and V1 at their own, V2 between a and b.
+    names = {name: k for k, name in enumerate(parts.nodes)}
+    a, b = names["a"], names["b"]
+    held = [0, names["s0"], names["s1"], a, b]
+    assert np.abs(np.delete(leaving, held)).max(initial=0) <= 1e-12
+    assert abs(leaving[a] + leaving[b]) <= 1e-12
+    delivered = leaving[names["s0"]] * v[names["s0"]] + leaving[names["s1"]] * v[names["s1"]]
+    delivered += leaving[a] * (v[a] - v[b])
+    ends, flow = branch_currents(parts, v)
+    across = v[ends[:, 0]] - v[ends[:, 1]]
+    dissipated = across @ flow
+    assert delivered == pytest.approx(dissipated, rel=1e-11, abs=1e-12)
+    # Tellegen: the voltages of any other circuit on the same graph, with the currents of this one.
+    other = np.random.default_rng(seed).normal(size=len(v))
+    other[0] = 0
+    assert (other[ends[:, 0]] - other[ends[:, 1]]) @ flow == pytest.approx(other @ leaving, abs=1e-12)
+
+
+def linear_grid(seed: int, side: int = 6) -> Circuit:
+    """A square grid of random resistors with a current source; corners are inputs."""
+    rng = np.random.default_rng(seed)
+    number = np.arange(side * side).reshape(side, side)
+    edges = np.concatenate(
+        [
+            np.stack([number[:, :-1].ravel(), number[:, 1:].ravel()], 1),
+            np.stack([number[:-1].ravel(), number[1:].ravel()], 1),
+        ]
+    )
+    return Circuit.from_edges(
+        side * side,
+        edges,
+        10 ** rng.uniform(-5, -3, len(edges)),
+        inputs=[0, side - 1, side * side - 1],
+        outputs=[side + 2, 2 * side + 3],
+        biases=np.zeros(side * side - 3),
+    )
+
+
+def test_linear_circuits() -> None:
+    """Superposition, scaling of conductances, reciprocity and the maximum principle: breaks if any is not exact."""
+    circuit = linear_grid(0)
+    x = torch.randn(4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def volts(y: torch.Tensor) -> torch.Tensor:
+        point = circuit.operating_point(y).require()
+        return torch.stack(list(circuit.node_voltages(point).values()), 1)
+
+    first = volts(x)
+    assert torch.allclose(volts(2 * x[:2] - 3 * x[2:]), 2 * first[:2] - 3 * first[2:], rtol=0, atol=1e-13)
+    inner, outer = first[:, 1:], x
+    assert bool((inner.amax(1) <= outer.amax(1) + 1e-14).all())
+    assert bool((inner.amin(1) >= outer.amin(1) - 1e-14).all())
+    with torch.no_grad():
+        circuit.conductance.mul_(37.5)
+    assert torch.allclose(volts(x), first, rtol=0, atol=1e-13)
+    # Reciprocity: the voltage at j per ampere into i is that at i per ampere into j.
+    answers = []
+    for i, j in itertools.permutations([4, 9], 2):
+        with torch.no_grad():
+            assert circuit.current is not None
+            circuit.current.zero_()
+            circuit.current[i] = 1e-3
+        free = circuit.parts.group("current_source").nodes[j, 1]
+        answers.append(float(volts(torch.zeros(1, 3, dtype=torch.float64))[0, free]))
+    assert answers[0] == pytest.approx(answers[1], rel=1e-12)
+    assert answers[0] > 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_against_scipy(seed: int) -> None:
+    """Breaks if Newton's method ends anywhere else than a generic root finder on the parts list does."""
+    parts = mixed_circuit(seed, nodes=12)
+    circuit = Circuit(parts)
+    mine = np.array(list(circuit.node_voltages(circuit.operating_point().require()).values()))
+    names = {name: k for k, name in enumerate(parts.nodes)}
+    fixed = {0: 0.0, names["s0"]: mine[names["s0"]], names["s1"]: mine[names["s1"]]}
+    a, b = names["a"], names["b"]
+    free = [k for k in range(len(mine)) if k not in fixed and k != b]
+    gap = parts.group("voltage_source").values[2, 0]
+
+    def missing(u: np.ndarray) -> np.ndarray:
+        v = np.zeros(len(mine))
+        for k, value in fixed.items():
+            v[k] = value
+        v[free] = u
+        v[b] = v[a] - gap
+        leaving = node_currents(parts, v)
+        leaving[a] += leaving[b]
+        return 1e3 * leaving[free]
+
+    # From nearby, since scipy's method does not come home from 0 V where there are diodes.
+    start = mine[free] + 0.02 * np.random.default_rng(seed).normal(size=len(free))
+    found = root(missing, start, method="hybr", options={"xtol": 1e-14})
+    assert np.abs(found.x - mine[free]).max() <= 1e-9
+
+
+def test_batches_are_examples_one_by_one() -> None:
+    """Breaks if an example sees the others: shared factorisations, limiting, steps that are not taken."""
+    circuit = Circuit(mixed_circuit(3, nodes=20))
+    x = torch.from_numpy(np.random.default_rng(0).uniform(-2, 2, (7, 3)))
+    together = circuit.node_voltages(circuit.operating_point(x).require())
+    for row in range(7):
+        alone = circuit.node_voltages(circuit.operating_point(x[row : row + 1]).require())
+        for name, value in together.items():
+            assert abs(float(value[row] - alone[name][0])) <= 1e-9
+    own = circuit.node_voltages(circuit.operating_point())
+    assert all(isinstance(value, float) for value in own.values())
+
+
+def test_large_currents_are_held_to_rounding() -> None:
+    """Breaks if a picoampere is asked of kiloamperes, which no float64 can tell."""
+    parts = [V("s", 1e3), R("s", "a", 1e-3), R("a", GROUND, 1e-3), Part("D", "diode", ("a", GROUND), (1e-9, 1.0))]
+    circuit = Circuit(Parts.collect(parts))
+    point = circuit.operating_point().require()
+    assert float(point.residual_si) <= 1e-13 * 4e6
+
+
+# -- ideal diodes -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_ideal_diodes_by_enumeration(seed: int) -> None:
+    """Breaks if an active set is wrong: the one whose bounds and forces are consistent is found by trying all."""
+    rng = np.random.default_rng(seed)
+    n = 7
+    g = np.triu(10 ** rng.uniform(-4, -3, (n, n)), 1)
+    load, into = 10 ** rng.uniform(-4, -3, n), rng.normal(0, 1e-3, n)
+    at, above = rng.permutation(n)[:5], rng.random(5) < 0.5
+    level = rng.normal(0, 0.3, 5)
+    parts = [R(f"n{i}", f"n{j}", 1 / g[i, j]) for i in range(n) for j in range(i + 1, n)]
+    parts += [R(f"n{i}", GROUND, 1 / load[i]) for i in range(n)]
+    parts += [Part(f"I{i}", "current_source", (GROUND, f"n{i}"), (into[i],)) for i in range(n)]
+    parts += [V(f"b{k}", level[k]) for k in range(5)]
+    for k in range(5):
+        nodes = (f"n{at[k]}", f"b{k}")
+        parts.append(Part(f"D{k}", "ideal_diode", nodes if above[k] else nodes[::-1]))
+    circuit = Circuit(Parts.collect(parts))
+    point = circuit.operating_point().require()
+    found = circuit.node_voltages(point)
+    matrix = np.diag(load + g.sum(0) + g.sum(1)) - g - g.T
+    consistent = []
+    for chosen in itertools.product([False, True], repeat=5):
+        held = at[list(chosen)]
+        rest = np.setdiff1d(np.arange(n), held)
+        v = np.zeros(n)
+        v[held] = level[list(chosen)]
+        v[rest] = np.linalg.solve(matrix[np.ix_(rest, rest)], into[rest] - matrix[np.ix_(rest, held)] @ v[held])
+        force = into - matrix @ v
+        sign = np.where(above, 1, -1)
+        if (sign * (v[at] - level) <= 1e-12).all() and (sign * force[at] >= -1e-12).all():
+            consistent.append(v)
+    assert len(consistent) == 1
+    assert np.abs(consistent[0] - [found[f"n{i}"] for i in range(n)]).max() <= 1e-11
+
+
+def test_ideal_among_other_diodes() -> None:
+    """Breaks if bounds and exponentials do not go together: one that conducts is a wire, else it is nothing."""
+    rest = [
+        V("s", 2.0),
+        R("s", "a", 1e3),
+        Part("D1", "diode", ("a", "b"), (1e-12, 1.0)),
+        R("b", "c", 2e3),
+        Part("M", "memristor", ("c", GROUND), (1e-3, 0.2)),
+        V("k", 0.3),
+    ]
+    ideal = solved(*rest, Part("D2", "ideal_diode", ("b", "k")))
+    assert ideal["b"] == 0.3
+    wire = solved(*rest, Part("W", "voltage_source", ("b", "k"), (0.0,)))
+    assert ideal == pytest.approx(wire, abs=1e-12)
+    blocked = solved(*rest, Part("D2", "ideal_diode", ("k", "b")))
+    assert blocked["b"] > 0.3
+    assert blocked == pytest.approx(solved(*rest), abs=1e-12)
+
+
+# -- factorisations ---------------------------------------------------------------------------------------------
+
+
+WAYS = [*itertools.product(["dense", "banded"], [True, False]), ("sparse", None)]
+
+
+@pytest.mark.parametrize(("kind", "eliminate"), WAYS)
+def test_factorisations(kind: str, eliminate: bool | None) -> None:
+    """Breaks if an elimination, a band or an order loses an entry: all solve a random system as numpy does."""
+    rng = np.random.default_rng(0)
+    n, batch = 40, 3
+    pairs = np.array([(i, j) for i in range(n) for j in range(i + 1, n) if rng.random() < 0.1])
+    off = -rng.uniform(0.1, 1, (batch, len(pairs)))
+    diagonal = rng.uniform(0.1, 1, (batch, n))
+    full = np.zeros((batch, n, n))
+    for b in range(batch):
+        full[b, pairs[:, 0], pairs[:, 1]] = full[b, pairs[:, 1], pairs[:, 0]] = off[b]
+        diagonal[b] += -full[b].sum(0)
+        full[b, np.arange(n), np.arange(n)] = diagonal[b]
+    right = rng.normal(size=(batch, n))
+    pattern = choose(n, pairs, kind, eliminate)
+    assert pattern.kind == kind
+    assert eliminate is None or bool(len(pattern.first)) == eliminate
+    own = Matrix(pattern, off).factor(diagonal)
+    assert own.solve(right) == pytest.approx(np.linalg.solve(full, right[:, :, None])[:, :, 0], rel=1e-11)
+    shared = Matrix(pattern, off[:1]).factor(diagonal[:1])
+    assert shared.solve(right) == pytest.approx(np.linalg.solve(full[:1], right[:, :, None])[:, :, 0], rel=1e-11)
+    mixed = Matrix(pattern, off[:1]).factor(diagonal + np.array([0, 1, 2])[:, None])
+    wanted = [np.linalg.solve(full[0] + np.diag(diagonal[b] + b - diagonal[0]), right[b]) for b in range(batch)]
+    assert mixed.solve(right) == pytest.approx(np.array(wanted), rel=1e-11)
+    at, scale, bend = np.array([3, 11]), np.array([1.0, 2.0]), np.array([[[0.5, 0.1], [0.1, 0.3]]] * batch)
+    bordered = Bordered(own, at, scale, bend)
+    select = np.zeros((2, n))
+    select[[0, 1], at] = scale
+    wanted = np.linalg.solve(full + select.T @ bend @ select, right[:, :, None])[:, :, 0]
+    assert bordered.solve(right) == pytest.approx(wanted, rel=1e-11)
+    diagonal[1, 5] = -1.0
+    with pytest.raises(NotPositive):
+        Matrix(pattern, off).factor(diagonal)
+
+
+@pytest.mark.parametrize("kind", ["dense", "banded", "sparse"])
+def test_circuits_do_not_depend_on_the_factorisation(kind: str) -> None:
+    """Breaks if the entries of mixed elements are put in the wrong place of one of them."""
+    parts = mixed_circuit(4, nodes=40)
+    free = Circuit(parts)
+    asked = Circuit(parts, factorization=kind)
+    assert asked.layout.pattern.kind == kind
+    one, other = (c.node_voltages(c.operating_point().require()) for c in (free, asked))
+    assert list(one.values()) == pytest.approx(list(other.values()), abs=1e-9)
+
+
+# -- graphs and netlists ----------------------------------------------------------------------------------------
+
+
+def test_edges() -> None:
+    """Breaks if edges of other elements, their values or the old meaning with units are lost."""
+    circuit = Circuit.from_edges(
+        4,
+        [(0, 1), (1, 2), (2, 3), (1, 3), (1, 3)],
+        [1e-3, 2e-3, 1e-12, 1e-4, 1e-4],
+        inputs=[3, 0],
+        outputs=[2],
+        couplings=["resistor", "memristor", "diode", "resistor", "piecewise_diode"],
+        nonlinearity_voltage=0.5,
+        emission_coefficient=[1, 1, 1.5, 1, 1],
+        threshold=0.2,
+    )
+    same = solved(
+        V("n3", -0.5),
+        V("n0", 1.5),
+        R("n0", "n1", 1e3),
+        Part("M", "memristor", ("n1", "n2"), (2e-3, 0.5)),
+        Part("D", "diode", ("n2", "n3"), (1e-12, 1.5)),
+        R("n1", "n3", 1e4),
+        Part("P", "piecewise_diode", ("n1", "n3"), (1e-4, 0.2, 0.0)),
+    )
+    found = circuit.node_voltages(circuit.operating_point([[-0.5, 1.5]]).require())
+    assert {name: float(value) for name, value in found.items()} == pytest.approx(same, abs=1e-12)
+    units = Circuit.from_edges(3, [(0, 1), (1, 2)], [0.5, -0.5], "tanh", inputs=[0], outputs=[2])
+    assert isinstance(units, UnitGraph)
+    assert set(units.units) == {"tanh"}
+
+
+def test_networkx_and_netlists(tmp_path: Path) -> None:
+    """Breaks if a graph or a netlist of a circuit is another circuit."""
+    circuit = Circuit(mixed_circuit(2, nodes=9), outputs=["n3", "n1"])
+    with torch.no_grad():
+        circuit.conductance.mul_(1.5)
+    wanted = circuit.node_voltages(circuit.operating_point().require())
+    circuit.to_netlist(tmp_path / "c.cir")
+    for again in (Circuit.from_networkx(circuit.to_networkx()), Circuit.from_netlist(tmp_path / "c.cir")):
+        assert again.output_names == ("n3", "n1")
+        found = again.node_voltages(again.operating_point().require())
+        assert found == pytest.approx(wanted, abs=1e-9)
+    path = networkx.path_graph(5)
+    networkx.set_edge_attributes(path, 1e-3, "weight")
+    line = Circuit.from_networkx(path, inputs=[4])
+    found = line.node_voltages(line.operating_point([[1.0]]))
+    assert [float(found[str(k)]) for k in range(5)] == pytest.approx([0, 0.25, 0.5, 0.75, 1], abs=1e-14)
+
+
+# -- circuits without an energy, and bad input ------------------------------------------------------------------
+
+
+def test_active_circuits() -> None:
+    """Breaks if a circuit without an energy is taken for one: an inverting amplifier of finite gain."""
+    gain, r1, r2 = 1e4, 1e3, 5e3
+    parts = Parts.collect(
+        [
+            V("in", 0.4),
+            R("in", "x", r1),
+            R("x", "out", r2),
+            Part("E", "vcvs", ("out", GROUND, GROUND, "x"), (gain,)),
+        ]
+    )
+    circuit = Circuit(parts)
+    assert not circuit.has_energy
+    assert not circuit.unique
+    found = circuit.node_voltages(circuit.operating_point().require())
+    assert found["out"] == pytest.approx(-0.4 * r2 / r1 / (1 + (1 + r2 / r1) / gain), rel=1e-10)
+    with pytest.raises(InputError, match="no energy, since part 'E' is a vcvs"):
+        circuit.energy((torch.zeros(1, 3, dtype=torch.float64),), torch.zeros(1, 1, dtype=torch.float64))
+    # A cycle of amplifiers has no weights; resistors between stages close one as well.
+    cycle = [V("s", 1.0), R("s", "a", 1e3), Part("A", "amplifier", ("a", "b"), (2.0,)), R("b", GROUND, 1e3)]
+    assert Circuit(Parts.collect(cycle)).has_energy
+    closed = Circuit(Parts.collect([*cycle, R("a", "b", 1e4)]))
+    assert "'A' closes a cycle" in closed.no_energy_because
+    found = closed.node_voltages(closed.operating_point().require())
+    # KCL at a, with what the amplifier draws: half of what it delivers to b.
+    a = found["a"]
+    assert (1 - a) / 1e3 == pytest.approx((a - 2 * a) / 1e4 + 0.5 * (2 * a / 1e3 + (2 * a - a) / 1e4), rel=1e-9)
+
+
+def test_nothing_unknown() -> None:
+    """Breaks where sources hold every node."""
+    assert solved(V("s", 1.0), R("s", GROUND, 1e3)) == {GROUND: 0.0, "s": 1.0}
+
+
+def test_uniqueness() -> None:
+    """Breaks if a node that only diodes without leakage hold is called unique."""
+    parts = [V("s", 1.0), Part("P", "piecewise_diode", ("s", "a"), (1e-3, 0.5, 0.0)), R("a", "b", 1e3)]
+    assert not Circuit(Parts.collect(parts)).unique
+    assert Circuit(Parts.collect([*parts, R("b", GROUND, 1e3)])).unique
+    # Still an operating point: no current flows.
+    blocked = [V("s", 0.2), *parts[1:]]
+    found = Circuit(Parts.collect(blocked)).operating_point()
+    assert found.status is Status.CONVERGED
+
+
+@pytest.mark.parametrize(
+    ("parts", "match"),
+    [
+        ([V("s", 1.0), R("s", "a", 1e3), R("b", "c", 1e3)], "Node 'b' .*floats"),
+        ([V("s", 1.0), Part("C", "capacitor", ("s", "a"), (1e-9,))], "Node 'a' floats"),
+        ([V("s", 1.0), V("s", 1.0, name="W"), R("s", "a", 1e3)], "loop: .*W"),
+        ([V("s", 1.0), Part("D", "ideal_diode", ("a", "b")), R("s", "a", 1.0), R("b", "s", 1.0)], "two free nodes"),
+    ],
+)
+def test_bad_circuits(parts: list[Part], match: str) -> None:
+    """Breaks if what has no operating point ends in a traceback, or in a number."""
+    with pytest.raises(InputError, match=match) as caught:
+        Circuit(Parts.collect(parts))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [-1e-3, 0.0, float("inf"), float("nan")])
+def test_bad_conductances(value: float) -> None:
+    """Breaks if a conductance that is none is taken, from parts or from edges."""
+    with pytest.raises(InputError, match="conductance of part 'R1' must be finite and positive"):
+        Parts.collect([Part("R1", "resistor", ("a", GROUND), (value,))])
+    with pytest.raises(InputError, match="weights must be"):
+        Circuit.from_edges(2, [(0, 1)], [value], inputs=[0])
+
+
+def test_bad_arguments() -> None:
+    """Breaks if a wrong name, shape or number goes through."""
+    parts = Parts.collect([V("s", 1.0), R("s", "a", 1e3), R("a", GROUND, 1e3)])
+    for options, match in (
+        ({"outputs": ["b"]}, "outputs"),
+        ({"outputs": ["s"]}, "outputs must be nodes that no voltage source ties"),
+        ({"least": -1.0}, "least must be positive"),
+        ({"factorization": "bandet"}, "banded"),
+    ):
+        with pytest.raises(InputError, match=match):
+            Circuit(parts, **options)
+    circuit = Circuit(parts)
+    for inputs in ([[1.0, 2.0]], [1.0], [[float("nan")]], "x"):
+        with pytest.raises(InputError):
+            circuit.operating_point(inputs)
+    with pytest.raises(InputError, match="tolerance"):
+        circuit.operating_point(tolerance=0.0)
+    clash = [V("s", 1.0), V("t", 0.0), R("s", "a", 1.0)]
+    clash += [Part("D1", "ideal_diode", ("s", "a")), Part("D2", "ideal_diode", ("a", "t"))]
+    with pytest.raises(InputError, match="short two sources"):
+        Circuit(Parts.collect(clash)).operating_point()
