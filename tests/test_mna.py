@@ -172,6 +172,14 @@ def test_diode_and_resistor_by_lambert() -> None:
     assert saturation * math.expm1(u / scale) == pytest.approx((1e3 - u) / ohm, rel=1e-12)
 
 
+def test_a_source_straight_across_a_diode() -> None:
+    """No node moves while the junction is limited: the current must be the law's, not the linearised one's."""
+    parts = circuit(source(0.9), ("D", "diode", ("in", "0"), (1e-14, 1.0)))
+    found = operating_point(parts)
+    assert found.status is Status.CONVERGED
+    assert -found.currents[0, 0] == pytest.approx(1e-14 * math.expm1(0.9 / THERMAL_VOLTAGE), rel=1e-13)
+
+
 def test_ideal_diodes_switch() -> None:
     """A bridge and an OR gate, exact: else bounds are violated, or the current runs backwards."""
     bridge = circuit(
