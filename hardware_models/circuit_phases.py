@@ -158,9 +158,9 @@ class CircuitPhase(Phase):
         off = known.off[None]
         if slopes.shape[1]:
             batch = len(slopes)
-            diagonal = np.ascontiguousarray(np.broadcast_to(diagonal, (batch, self.layout.n)))
+            diagonal = np.repeat(diagonal, batch // len(diagonal), 0)
             if known.matrix is None:
-                off = np.ascontiguousarray(np.broadcast_to(off, (batch, off.shape[1])))
+                off = np.repeat(off, batch, 0)
             diagonal, off = kernels.with_slopes(diagonal, off, slopes, self.net)
         if held is not None and held.any():
             diagonal = diagonal + np.where(held, HELD * diagonal.max(), 0.0)

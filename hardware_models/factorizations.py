@@ -230,10 +230,10 @@ class Dense(Factor):
     def __init__(self, matrix: Matrix, diagonal: np.ndarray) -> None:
         pattern = matrix.pattern
         self.n, self.pattern, self.bridge = pattern.n, pattern, matrix.bridge
-        self.inverse = 1 / diagonal[:, pattern.first]
+        self.inverse = 1 / np.take(diagonal, pattern.first, 1)
         if not bool((self.inverse >= 0).all()):
             raise NotPositive
-        rest = np.ascontiguousarray(diagonal[:, pattern.rest])
+        rest = np.take(diagonal, pattern.rest, 1)
         self.shared = len(diagonal) == 1
         if self.shared:
             core = np.array(matrix.core[0], order="F")
@@ -264,7 +264,7 @@ class Dense(Factor):
 
     def solve(self, right: np.ndarray) -> np.ndarray:
         pattern = self.pattern
-        first, rest = right[:, pattern.first], right[:, pattern.rest]
+        first, rest = np.take(right, pattern.first, 1), np.take(right, pattern.rest, 1)
         out = np.empty_like(right)
         if self.shared:
             bridge = self.bridge[0]
@@ -291,14 +291,15 @@ class Banded(Factor):
         self.n, self.pattern = pattern.n, pattern
         self.shared = len(diagonal) == 1
         self.off = matrix.off
-        self.inverse = 1 / diagonal[:, pattern.first]
+        self.inverse = 1 / np.take(diagonal, pattern.first, 1)
         if not bool((self.inverse >= 0).all()):
             raise NotPositive
         self.bands = []
+        rest = np.take(diagonal, pattern.rest, 1)
         for row in range(len(diagonal)):
             off = self.off[row if len(self.off) > 1 else 0]
             band = kernels.band(
-                diagonal[row, pattern.rest],
+                rest[row],
                 self.inverse[row],
                 off,
                 pattern.place,
@@ -314,7 +315,8 @@ class Banded(Factor):
 
     def solve(self, right: np.ndarray) -> np.ndarray:
         pattern = self.pattern
-        first, rest = right[:, pattern.first] * self.inverse, right[:, pattern.rest]
+        first = np.take(right, pattern.first, 1) * self.inverse
+        rest = np.take(right, pattern.rest, 1)
         layout = (self.off, pattern.rows, pattern.columns, pattern.entries)
         pulled = kernels.pulled(first, rest, *layout) if len(pattern.first) else rest
         if self.shared:

@@ -139,7 +139,7 @@ def test_other_costs_and_schemes() -> None:
 
 @pytest.mark.parametrize("hidden", ["diode", "ideal"])
 def test_response_and_limit(hidden: str) -> None:
-    """Breaks if the response in closed form is not what a small force does, or a nudge beyond the limit is let go."""
+    """Breaks if the response in closed form is not what a small force does, or a nudge beyond the limit goes on."""
     circuit, (x, y) = learner(hidden), examples()
     free = relax(circuit, x)
     base = circuit.phase(circuit.prepare(x), origin=free.state, balanced=True)
