@@ -1,0 +1,131 @@
+"""Cost of a deep resistive network's EP step, and its operating points per second.
+
+    python -m validation.benchmarks.resistive
+    physics-ep bench resistive
+
+One thread, float32. The EP step of the network 1568-1024-10 (784 features, doubled), batch 32, over the two matrix
+products that it cannot avoid: the drive of the input and the weight contrast against it. Operating points of
+784-100-10, batch 128, over ngspice's, for which the 25 ms are taken that it needs for a circuit of 100 nodes when
+one process is re-used (`ngspice_seconds` measures another figure).
+"""
+
+from __future__ import annotations
+
+import torch
+
+from hardware_models.resistive import ResistiveNetwork
+from physics_ep.cost import SquaredError
+from physics_ep.estimator import EquilibriumPropagation
+from physics_ep.relaxation import relax
+
+from .timing import interleave, machine
+
+SIZES = (784, 1024, 10)
+BATCH = 32
+THROUGHPUT_SIZES = (784, 100, 10)
+THROUGHPUT_BATCH = 128
+GAIN = 480.0
+NGSPICE_SECONDS = 25e-3
+TOLERANCE = 1e-5
+
+
+def measure(
+    repeats: int = 60, threads: int = 1, seed: int = 0, ngspice_seconds: float = NGSPICE_SECONDS
+) -> dict[str, object]:
+    """Time the contenders in one run, and certify the equilibria.
+
+    Parameters
+    ----------
+    repeats : int
+        Timed rounds.
+    threads : int
+        CPU threads.
+    seed : int
+        Of data and conductances.
+    ngspice_seconds : float
+        Of one operating point of some 100 nodes in a running ngspice.
+
+    Returns
+    -------
+    dict
+        `rows` (contender, milliseconds, ratio, residual, iterations), `ratio` (EP step over its two products),
+        `throughput_ratio` (operating points per second over ngspice's), `machine`.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        generator = torch.Generator().manual_seed(seed)
+        cost = SquaredError()
+        system = ResistiveNetwork(SIZES, input_gain=GAIN, seed=seed)
+        small = ResistiveNetwork(THROUGHPUT_SIZES, input_gain=GAIN, seed=seed)
+        x, many = (_digits(batch, generator) for batch in (BATCH, THROUGHPUT_BATCH))
+        labels = torch.randint(0, SIZES[-1], (BATCH,), generator=generator)
+        y = cost.encode(labels, SIZES[-1], torch.float32)
+        ep = EquilibriumPropagation(cost, beta=1.0, tolerance=TOLERANCE)
+        g, doubled = system.couplings[0].conductance.detach(), system.doubled(x)
+        moved = torch.randn(BATCH, SIZES[1], generator=generator)
+
+        def products() -> None:
+            doubled @ g.t()
+            moved.t() @ doubled
+
+        def propagate() -> None:
+            system.zero_grad()
+            ep.backward(system, x, y)
+
+        def settle() -> None:
+            relax(small, many, tolerance=TOLERANCE)
+
+        where = machine()
+        medians = interleave({"products": products, "ep": propagate, "points": settle}, repeats)
+        system.zero_grad()
+        step = ep.backward(system, x, y)
+        points = relax(small, many, tolerance=TOLERANCE).require()
+    finally:
+        torch.set_num_threads(before)
+    ratio = medians["ep"] / medians["products"]
+    each = medians["points"] / THROUGHPUT_BATCH
+    rows = [
+        _row("drive and contrast alone", medians["products"], 1.0, None, ""),
+        _row(
+            "EP step 1568-1024-10, batch 32",
+            medians["ep"],
+            ratio,
+            max(float(e.residual.max()) for e in step.equilibria),
+            "/".join(str(e.iterations) for e in step.equilibria),
+        ),
+        _row("ngspice, an operating point", ngspice_seconds, 1.0, None, ""),
+        _row(
+            "784-100-10, batch 128, an operating point",
+            each,
+            each / ngspice_seconds,
+            float(points.residual.max()),
+            str(points.iterations),
+        ),
+    ]
+    return {
+        "title": "deep resistive networks, ideal diodes, float32",
+        "rows": rows,
+        "ratio": ratio,
+        "throughput_ratio": ngspice_seconds / each,
+        "points_per_second": 1 / each,
+        "machine": where,
+    }
+
+
+def _row(name: str, seconds: float, ratio: float, residual: float | None, sweeps: str) -> dict[str, object]:
+    return {"step": name, "ms": 1e3 * seconds, "ratio": ratio, "residual": residual, "sweeps": sweeps}
+
+
+def _digits(batch: int, generator: torch.Generator) -> torch.Tensor:
+    """Inputs as sparse as handwritten digits."""
+    x = torch.rand(batch, SIZES[0], generator=generator)
+    return x * (torch.rand(x.shape, generator=generator) < 0.2)
+
+
+if __name__ == "__main__":
+    result = measure()
+    print(result["title"], "|", result["machine"])
+    for row in result["rows"]:  # type: ignore[attr-defined]
+        print(f"{row['step']:44s} {row['ms']:10.4f} ms  x{row['ratio']:.3g}  {row['sweeps']}")
+    print(f"{result['points_per_second']:.0f} operating points a second, {result['throughput_ratio']:.0f} times ngspice")
