@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .automatic import AutoBeta, auto_beta, draw_auto_beta
     from .circuit import CircuitTransients, circuit_transients, draw_transients
     from .clamping import RuleComparison, clamping_error, draw_clamping
+    from .conductances import ConductanceChange, conductance_change, draw_conductances
     from .dynamics import HopfieldDynamics, draw_dynamics, hopfield_dynamics
     from .gradients import ErrorCurves, draw_errors, estimator_error, precision_error
     from .mapping import DepthCosts, depth_costs, draw_depth_costs
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from .pcn import EnergyCourses, draw_energy, energy_courses
     from .pcn_cosine import Cosines, cosines, draw_cosines
     from .pcn_cost import Costs, draw_costs, pass_costs
+    from .resistive import resistive_error, resistive_relaxation
+    from .scaling import CircuitScaling, circuit_scaling, draw_scaling
     from .schemes import HolomorphicMap, draw_holomorphic, holomorphic_map
     from .stepwise import StepwiseCourses, bptt_equality, draw_bptt_equality
     from .style import save
@@ -35,7 +38,9 @@ if TYPE_CHECKING:
 _HOME = {
     "AutoBeta": "automatic",
     "BetaChoices": "tolerance",
+    "CircuitScaling": "scaling",
     "CircuitTransients": "circuit",
+    "ConductanceChange": "conductances",
     "Cosines": "pcn_cosine",
     "Costs": "pcn_cost",
     "DepthCosts": "mapping",
@@ -50,14 +55,17 @@ _HOME = {
     "auto_beta": "automatic",
     "beta_choices": "tolerance",
     "bptt_equality": "stepwise",
+    "circuit_scaling": "scaling",
     "circuit_transients": "circuit",
     "clamping_error": "clamping",
+    "conductance_change": "conductances",
     "cosines": "pcn_cosine",
     "depth_costs": "mapping",
     "draw_auto_beta": "automatic",
     "draw_best_beta": "tolerance",
     "draw_bptt_equality": "stepwise",
     "draw_clamping": "clamping",
+    "draw_conductances": "conductances",
     "draw_cosines": "pcn_cosine",
     "draw_costs": "pcn_cost",
     "draw_depth_costs": "mapping",
@@ -68,6 +76,7 @@ _HOME = {
     "draw_layer_cosines": "tolerance",
     "draw_learning_curve": "training",
     "draw_paired_unit": "paired_unit",
+    "draw_scaling": "scaling",
     "draw_transients": "circuit",
     "energy_courses": "pcn",
     "estimator_error": "gradients",
@@ -77,13 +86,17 @@ _HOME = {
     "learning_curve": "training",
     "pass_costs": "pcn_cost",
     "precision_error": "gradients",
+    "resistive_error": "resistive",
+    "resistive_relaxation": "resistive",
     "save": "style",
 }
 
 __all__ = [
     "AutoBeta",
     "BetaChoices",
+    "CircuitScaling",
     "CircuitTransients",
+    "ConductanceChange",
     "Cosines",
     "Costs",
     "DepthCosts",
@@ -98,14 +111,17 @@ __all__ = [
     "auto_beta",
     "beta_choices",
     "bptt_equality",
+    "circuit_scaling",
     "circuit_transients",
     "clamping_error",
+    "conductance_change",
     "cosines",
     "depth_costs",
     "draw_auto_beta",
     "draw_best_beta",
     "draw_bptt_equality",
     "draw_clamping",
+    "draw_conductances",
     "draw_cosines",
     "draw_costs",
     "draw_depth_costs",
@@ -116,6 +132,7 @@ __all__ = [
     "draw_layer_cosines",
     "draw_learning_curve",
     "draw_paired_unit",
+    "draw_scaling",
     "draw_transients",
     "energy_courses",
     "estimator_error",
@@ -125,6 +142,8 @@ __all__ = [
     "learning_curve",
     "pass_costs",
     "precision_error",
+    "resistive_error",
+    "resistive_relaxation",
     "save",
 ]
 

@@ -6,91 +6,17 @@ Nothing heavy is imported until a figure is made: the command's `--list` and `--
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from physics_ep.errors import argument_error, unknown_name
-from physics_ep.progress import SILENT, Progress
+
+from .requests import BATCH, Drawn, Entry, Request
+from .resistive_entries import RESISTIVE_FIGURES
 
 if TYPE_CHECKING:
-    import torch
-    from matplotlib.figure import Figure
-
     from .subjects import Subject
-
-BATCH = 64
-"""Examples in the batches whose gradients are compared."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a figure is to be made of.
-
-    Attributes
-    ----------
-    run : Path or None
-        Run file of a training; None: fresh networks, and a training of the bundled config for the learning curve.
-    seed : int
-        Of initial couplings and of random signs; from 0 to 2**53 - 1.
-    device, dtype : str or None
-        None: the CPU, and float64 where gradients are judged. The precision figure draws both dtypes.
-    progress : Progress
-    """
-
-    run: Path | None = None
-    seed: int = 0
-    device: str | None = None
-    dtype: str | None = None
-    progress: Progress = SILENT
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**53:
-            raise argument_error("seed", "be an integer from 0 to 2**53 - 1", self.seed)
-
-    def place(self) -> dict[str, Any]:
-        """Device and dtype as torch has them."""
-        from physics_ep.placement import resolve_device, resolve_dtype
-
-        kind: torch.dtype = resolve_dtype("float64" if self.dtype is None else self.dtype)
-        return {"device": resolve_device(self.device), "dtype": kind}
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A figure and the numbers in it.
-
-    Attributes
-    ----------
-    figure : Figure
-    data : dict
-        Arrays and numbers, by the field names of the figure's data class.
-    """
-
-    figure: Figure
-    data: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A row of the catalogue.
-
-    Attributes
-    ----------
-    name, summary : str
-    make : callable
-    systems : tuple of str
-        Registered systems of whose runs it can be drawn; none named is any.
-    kinds : tuple of str
-        Kinds of files beside trainings that it can be drawn from, by their attribute `kind`.
-    """
-
-    name: str
-    summary: str
-    make: Callable[[Request], Drawn]
-    systems: tuple[str, ...] = ()
-    kinds: tuple[str, ...] = ()
 
 
 def find(name: str) -> Entry:
@@ -411,4 +337,5 @@ FIGURES: tuple[Entry, ...] = (
         ("tolerance sweep",),
     ),
     Entry("best_beta", "error over beta under read noise, and the best beta", _best_beta, PREDICTIVE),
+    *RESISTIVE_FIGURES,
 )

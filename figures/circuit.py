@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,9 @@ CLASSES = {
 LOOKS = (style.Series(style.BLACK, (0, None), "o"), style.Series(style.GREY, (0, (5, 1.5)), "s"))
 """Of the free and the nudged phase, where both are in one panel."""
 DECADES = 5
-"""Decades of power and of energy that are shown, below the largest value."""
+"""Decades of power that are shown, below the largest value ..."""
+TIME_DECADES = 3.5
+"""... and of time, where that is logarithmic."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Transient:
     time : ndarray (T,)
         Seconds from the beginning of the phase.
     volts : tuple of ndarray (T, n)
-        Outputs of the amplifiers, the hidden ones and those of the output layer.
+        Of each of `CircuitTransients.layers`.
     energy : ndarray (T,)
         F = E + beta C, watts.
     current : ndarray (T,)
@@ -57,16 +60,27 @@ class Transient:
         Of each class of elements, watts.
     energies : dict of str to float
         Integrals of these, joules.
+    rest : tuple of ndarray (n,)
+        Equilibrium that a solver certified, volts, as `volts` has them; empty: none was asked for.
+    residual : float
+        Of that equilibrium: largest current that is missing at a node, amperes.
     """
 
     beta: float
     time: np.ndarray
-    volts: tuple[np.ndarray, np.ndarray]
+    volts: tuple[np.ndarray, ...]
     energy: np.ndarray
     current: np.ndarray
     settling_time: float
     power: dict[str, np.ndarray]
     energies: dict[str, float]
+    rest: tuple[np.ndarray, ...] = ()
+    residual: float = math.nan
+
+    @property
+    def distance(self) -> float:
+        """Largest difference between where the phase ends and the certified equilibrium, volts."""
+        return max(float(np.abs(v[-1] - r).max()) for v, r in zip(self.volts, self.rest, strict=True))
 
 
 @dataclass(frozen=True)
@@ -78,10 +92,25 @@ class CircuitTransients:
     label : str
     phases : (Transient, Transient)
         Free, nudged.
+    layers : tuple of str
+        Whose volts are shown: for an analog Hopfield network, outputs of its amplifiers.
+    classes : dict of str to str
+        Classes of elements, and how the legend names them.
+    sources : tuple of str
+        The classes that deliver.
+    decades : float
+        Of power that are shown.
+    log_time : bool
+        Whether time is shown on a logarithmic axis.
     """
 
     label: str
     phases: tuple[Transient, Transient]
+    layers: tuple[str, ...] = ("hidden", "outputs")
+    classes: Mapping[str, str] = field(default_factory=lambda: dict(CLASSES))
+    sources: tuple[str, ...] = ("amplifiers", "inputs", "nudge")
+    decades: float = DECADES
+    log_time: bool = False
 
 
 def circuit_transients(
@@ -157,37 +186,53 @@ def draw_transients(data: CircuitTransients) -> Figure:
         figure, axes = style.new_figure(style.TWO_COLUMNS, 104, 2, 3)
         time, second = scale(free.time[-1], "s")
         shown = [np.argsort(-np.abs(v[-1] - v[0]), kind="stable")[:UNITS_SHOWN] for v in nudged.volts]
-        _draw_volts(axes[0, 0], free, shown, time)
-        _draw_volts(axes[0, 1], nudged, shown, time, [v[-1] for v in free.volts])
+        _draw_volts(axes[0, 0], free, data.layers, shown, time)
+        _draw_volts(axes[0, 1], nudged, data.layers, shown, time, [v[-1] for v in free.volts])
         _draw_energy(axes[0, 2], data, time)
-        _draw_power(axes[1, 0], free, time)
-        _draw_power(axes[1, 1], nudged, time)
+        _draw_power(axes[1, 0], free, data, time)
+        _draw_power(axes[1, 1], nudged, data, time)
         style.same_limits(axes[1, :2])
         _draw_current(axes[1, 2], data, time)
         axes[0, 0].set_title("free phase, from rest")
         axes[0, 1].set_title(f"nudged, $\\beta$ = {quantity(nudged.beta, 'S')}")
-        axes[1, 0].set_title(f"free: {quantity(_delivered(free), 'J')} delivered")
-        axes[1, 1].set_title(f"nudged: {quantity(_delivered(nudged), 'J')} delivered")
+        axes[1, 0].set_title(f"free: {quantity(_delivered(data, free), 'J')} delivered")
+        axes[1, 1].set_title(f"nudged: {quantity(_delivered(data, nudged), 'J')} delivered")
         for ax in axes.flat:
             ax.set_xlabel(f"Time ({second})")
-            ax.set_xlim(0, free.time[-1] * time)
+            if data.log_time:
+                ax.set_xscale("log")
+            ax.set_xlim(free.time[-1] * time * (10**-TIME_DECADES if data.log_time else 0), free.time[-1] * time)
         for k, phase in enumerate((free, nudged)):
             if math.isfinite(phase.settling_time):
                 for ax in axes[:, k]:
                     ax.axvline(phase.settling_time * time, color=style.GREY, lw=0.7, ls=(0, (4, 2)), zorder=0)
-        axes[0, 1].legend(loc="center right")
+        # What settles falls late on a logarithmic axis of time, early on a linear one.
+        if data.log_time:
+            _make_room(axes[0, 1], 0.4)
+        axes[0, 1].legend(loc="upper left" if data.log_time else "center right")
+        for ax in axes[:, 2]:
+            ax.legend(loc="lower left" if data.log_time else "upper right")
         classes: dict[str, Artist] = {}
         for ax in axes[1, :2]:
             classes |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-        order = [label for label in CLASSES.values() if label in classes]
+        order = [label for label in data.classes.values() if label in classes]
         handles = [classes[label] for label in order]
         figure.legend(handles, order, loc="outside lower center", ncols=len(order), columnspacing=1.6)
         for ax, text in zip(axes.flat, "abcdef", strict=True):
             style.letter(ax, text)
+        if free.rest:
+            apart = max(phase.distance for phase in data.phases)
+            axes[1, 2].set_title(f"ends {quantity(apart, 'V')} from equilibrium")
     return figure
 
 
-PREFIXES = {-15: "f", -12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M"}
+def _make_room(ax: Axes, share: float) -> None:
+    """Room for a legend above the curves: a share of the height that they take."""
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high * (high / low) ** share if ax.get_yscale() == "log" else high + share * (high - low))
+
+
+PREFIXES = {-18: "a", -15: "f", -12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M"}
 
 
 def scale(largest: float, unit: str) -> tuple[float, str]:
@@ -203,8 +248,8 @@ def quantity(value: float, unit: str) -> str:
     return f"{value * factor:.3g} {name}"
 
 
-def _delivered(phase: Transient) -> float:
-    return sum(phase.energies[name] for name in ("amplifiers", "inputs", "nudge"))
+def _delivered(data: CircuitTransients, phase: Transient) -> float:
+    return sum(phase.energies[name] for name in data.sources if name in phase.energies)
 
 
 def _sparse(phase: Transient, k: int = 0, count: int = 6) -> tuple[int, int]:
@@ -213,16 +258,32 @@ def _sparse(phase: Transient, k: int = 0, count: int = 6) -> tuple[int, int]:
 
 
 def _draw_volts(
-    ax: Axes, phase: Transient, shown: list[np.ndarray], time: float, rest: list[np.ndarray] | None = None
+    ax: Axes,
+    phase: Transient,
+    layers: tuple[str, ...],
+    shown: list[np.ndarray],
+    time: float,
+    start: list[np.ndarray] | None = None,
 ) -> None:
-    moved = [v if rest is None else v - r for v, r in zip(phase.volts, rest or phase.volts, strict=True)]
+    begun = [np.zeros(v.shape[1]) for v in phase.volts] if start is None else start
+    moved = [v - b for v, b in zip(phase.volts, begun, strict=True)]
     factor, unit = scale(max(float(np.abs(v[:, i]).max()) for v, i in zip(moved, shown, strict=True)), "V")
-    for k, (name, layer, nodes) in enumerate(zip(("hidden", "outputs"), moved, shown, strict=True)):
+    for k, (name, layer, nodes) in enumerate(zip(layers, moved, shown, strict=True)):
         for j, node in enumerate(nodes):
             label = None if j else name
             mark = _sparse(phase, k + j)
             style.series(k).plot(ax, phase.time * time, layer[:, node] * factor, label=label, markevery=mark)
-    ax.set_ylabel(f"$V$ ({unit})" if rest is None else f"$V - V_\\mathrm{{free}}$ ({unit})")
+    if phase.rest:
+        ends = np.concatenate([(r - b)[i] for r, b, i in zip(phase.rest, begun, shown, strict=True)])
+        cross: dict[str, Any] = {"marker": "x", "ls": "", "mew": 0.8, "color": style.BLACK, "clip_on": False}
+        ax.plot(
+            np.full(len(ends), phase.time[-1] * time),
+            ends * factor,
+            label=f"certified to {quantity(phase.residual, 'A')}",
+            zorder=5,
+            **cross,
+        )
+    ax.set_ylabel(f"$V$ ({unit})" if start is None else f"$V - V_\\mathrm{{free}}$ ({unit})")
 
 
 def _draw_energy(ax: Axes, data: CircuitTransients, time: float) -> None:
@@ -237,13 +298,14 @@ def _draw_energy(ax: Axes, data: CircuitTransients, time: float) -> None:
         LOOKS[k].plot(ax, phase.time[visible] * time, height[visible] * factor, label=label, markevery=mark)
     ax.set_yscale("log")
     ax.set_ylabel(f"$F - F_\\mathrm{{end}}$ ({unit})")
-    ax.legend(loc="upper right")
 
 
-def _draw_power(ax: Axes, phase: Transient, time: float) -> None:
+def _draw_power(ax: Axes, phase: Transient, data: CircuitTransients, time: float) -> None:
     factor, unit = scale(max(float(np.abs(p).max()) for p in phase.power.values()), "W")
-    least = 10.0**-DECADES * max(float(np.abs(p).max()) for p in phase.power.values())
-    for k, (name, label) in enumerate(CLASSES.items()):
+    least = 10.0**-data.decades * max(float(np.abs(p).max()) for p in phase.power.values())
+    for k, (name, label) in enumerate(data.classes.items()):
+        if name not in phase.power:
+            continue
         size = np.where(np.abs(phase.power[name]) > least, np.abs(phase.power[name]), np.nan)
         if np.isfinite(size).any():
             mark = _sparse(phase, k)
@@ -265,8 +327,9 @@ def _draw_current(ax: Axes, data: CircuitTransients, time: float) -> None:
             label = None if k else "settling time"
             ax.plot([phase.settling_time * time], [bound], marker="D", label=label, zorder=5, **ring)
     ax.set_yscale("log")
+    if not data.log_time:
+        _make_room(ax, 0.35)
     ax.set_ylabel(f"Largest charging current ({unit})")
-    ax.legend(loc="upper right")
 
 
 def _name(phase: Transient) -> str:

@@ -14,7 +14,8 @@ from physics_ep.commands import InterruptedCommandError
 from physics_ep.errors import InputError
 from physics_ep.progress import SILENT, Advance, Progress
 
-from .catalogue import FIGURES, Request, draw, find, suited
+from .catalogue import FIGURES, draw, find, suited
+from .requests import Request
 
 
 def register(app: typer.Typer) -> None:

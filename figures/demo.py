@@ -16,7 +16,8 @@ from physics_ep.store import open_run
 from physics_ep.training import train
 from validation.gradients import GradientReport, gradient_report
 
-from .catalogue import BATCH, Entry, Request, draw, find
+from .catalogue import draw, find
+from .requests import BATCH, Entry, Request
 from .style import save
 from .subjects import trained
 

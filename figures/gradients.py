@@ -65,6 +65,8 @@ class ErrorPanel:
     floor_beta, floor : ndarray (n,)
         Bound on the error that residuals and rounding make (`Step.noise_floor`) in the centered estimate.
     floor_label : str
+    limit : float or None
+        Where a negative nudge loses its stability, in the unit of the nudging strengths; None: not shown.
     """
 
     title: str
@@ -72,14 +74,16 @@ class ErrorPanel:
     floor_beta: np.ndarray
     floor: np.ndarray
     floor_label: str = "noise floor"
+    limit: float | None = None
 
 
 @dataclass(frozen=True)
 class ErrorCurves:
-    """A row of panels and the oracle that all errors are taken against."""
+    """A row of panels, the oracle that all errors are taken against, and the label of the nudging strengths."""
 
     panels: tuple[ErrorPanel, ...]
     oracle: str = "implicit differentiation"
+    strength: str = "Nudging strength $\\beta$ (energy / cost)"
 
 
 def estimator_error(
@@ -91,7 +95,8 @@ def estimator_error(
     ----------
     subjects : sequence of Subject
     betas : ndarray (n,), optional
-        Nudging strengths, energy over cost. Those beyond half the stability limit of a negative nudge are left out.
+        Nudging strengths over each system's `nudge_scale`. Those beyond half the stability limit of a negative
+        nudge are left out.
     seed : int
         Of the random signs.
     progress : Progress
@@ -110,12 +115,15 @@ def estimator_error(
     with progress.task("figure: schemes", len(subjects) * len(SCHEMES)) as advance:
         for subject in subjects:
             exact = implicit_gradient(subject.system, subject.x, subject.y, subject.cost)
-            allowed = grid[grid <= 0.5 * _stability_limit(subject)]
-            floor = np.array([_floor(subject, float(b)) for b in allowed])
+            unit = subject.system.nudge_scale
+            allowed = grid[grid * unit <= 0.5 * stability_limit(subject)]
+            floor = np.array([_floor(subject, float(b * unit)) for b in allowed])
             smooth = _is_smooth(subject)
             curves = []
             for scheme in SCHEMES:
-                errors = np.array([_error(subject, exact, scheme(), float(b), seed) for b in allowed])
+                errors = np.array(
+                    [estimate_error(subject, exact, scheme(), float(b * unit), seed) for b in allowed]
+                )
                 slope = fitted_slope(allowed, errors, floor)
                 order = scheme().order if smooth else None
                 label = f"random, r.m.s. of {DRAWS} draws" if scheme().random else scheme().name
@@ -123,7 +131,7 @@ def estimator_error(
                 advance(1)
             title = subject.label if smooth else f"{subject.label}, with kinks"
             panels.append(ErrorPanel(title, tuple(curves), allowed, floor))
-    return ErrorCurves(tuple(panels))
+    return ErrorCurves(tuple(panels), strength=_strength(subjects))
 
 
 def precision_error(
@@ -139,6 +147,7 @@ def precision_error(
     subject : Subject
         Its parameters are rounded to float32 first, so that all curves share one exact gradient.
     betas : ndarray (n,), optional
+        Over the system's `nudge_scale`.
     progress : Progress
 
     Returns
@@ -150,23 +159,25 @@ def precision_error(
     narrow = subject.to(torch.float32)
     wide = narrow.to(torch.float64)
     exact = implicit_gradient(wide.system, wide.x, wide.y, wide.cost)
-    allowed = grid[grid <= 0.5 * _stability_limit(wide)]
+    unit = wide.system.nudge_scale
+    allowed = grid[grid * unit <= 0.5 * stability_limit(wide)]
     with progress.task("figure: precision", 4) as advance:
 
         def curve(label: str, error: Callable[[float], float]) -> ErrorCurve:
-            errors = np.array([error(float(b)) for b in allowed])
+            errors = np.array([error(float(b * unit)) for b in allowed])
             advance(1)
             return ErrorCurve(label, allowed, errors)
 
         curves = (
-            curve("float64", lambda b: _error(wide, exact, centered(), b)),
-            curve("float32", lambda b: _error(narrow, exact, centered(), b)),
+            curve("float64", lambda b: estimate_error(wide, exact, centered(), b)),
+            curve("float32", lambda b: estimate_error(narrow, exact, centered(), b)),
             curve("float32, states subtracted", lambda b: total_error(_subtracted(narrow, b), exact)),
         )
-        floor = np.array([_floor(narrow, float(b)) for b in allowed])
+        floor = np.array([_floor(narrow, float(b * unit)) for b in allowed])
         advance(1)
     title = f"{subject.label}, centered scheme"
-    return ErrorCurves((ErrorPanel(title, curves, allowed, floor, "noise floor of float32"),))
+    panel = ErrorPanel(title, curves, allowed, floor, "noise floor of float32")
+    return ErrorCurves((panel,), strength=_strength([subject]))
 
 
 def fitted_slope(beta: np.ndarray, error: np.ndarray, floor: np.ndarray) -> float | None:
@@ -180,7 +191,15 @@ def fitted_slope(beta: np.ndarray, error: np.ndarray, floor: np.ndarray) -> floa
 
 def draw_errors(data: ErrorCurves) -> Figure:
     """Error over beta, log-log, a panel each; slopes in the legend, the noise floor shaded."""
-    return draw_row(data.panels, _draw_panel, data.oracle, height=72)
+    many = len(data.panels) > 2
+
+    def draw(ax: Axes, panel: ErrorPanel) -> None:
+        # Legends of narrow panels go above the curves, not beside them.
+        _draw_panel(ax, panel, 1e5 if many else 30.0)
+        ax.set_xlabel(data.strength)
+        ax.legend(loc="best", **({"handlelength": 2.2, "fontsize": 5.5} if many else {}))
+
+    return draw_row(data.panels, draw, data.oracle, height=92 if many else 72)
 
 
 def draw_row(panels: Sequence[P], draw: Callable[[Axes, P], None], oracle: str, height: float) -> Figure:
@@ -202,14 +221,15 @@ def draw_row(panels: Sequence[P], draw: Callable[[Axes, P], None], oracle: str, 
         figure, axes = style.new_figure(width, height, 1, count)
         for ax, panel, text in zip(axes[0], panels, "abcdef", strict=False):
             draw(ax, panel)
-            ax.set_ylabel(f"Relative error against\n{oracle} (dimensionless)")
+            against = f" against\n{oracle}" if count < 3 else ""
+            ax.set_ylabel(f"Relative error{against} (dimensionless)")
             if count > 1:
                 style.letter(ax, text)
         style.same_limits(axes[0])
     return figure
 
 
-def _draw_panel(ax: Axes, panel: ErrorPanel) -> None:
+def _draw_panel(ax: Axes, panel: ErrorPanel, room: float) -> None:
     for k, curve in enumerate(panel.curves):
         style.series(k).plot(ax, curve.beta, curve.error, label=_legend(curve))
     ax.set_xscale("log")
@@ -219,10 +239,12 @@ def _draw_panel(ax: Axes, panel: ErrorPanel) -> None:
     ax.fill_between(
         panel.floor_beta, low / 1e3, panel.floor, color=style.GREY, alpha=0.25, lw=0, label=panel.floor_label
     )
-    ax.set_ylim(low, high * 30)
-    ax.set_xlabel("Nudging strength $\\beta$ (energy / cost)")
+    ax.set_ylim(low, high * room)
+    if panel.limit is not None:
+        ax.axvline(
+            panel.limit, color=style.BLACK, lw=0.7, ls=(0, (4, 2)), label=f"stability limit: {panel.limit:.2g}"
+        )
     ax.set_title(panel.title)
-    ax.legend(loc="best")
 
 
 def _legend(curve: ErrorCurve) -> str:
@@ -239,7 +261,9 @@ def _is_smooth(subject: Subject) -> bool:
     return masks is None or all(bool(mask.all()) for mask in masks)
 
 
-def _error(subject: Subject, exact: dict[str, torch.Tensor], scheme: Stencil, beta: float, seed: int = 0) -> float:
+def estimate_error(
+    subject: Subject, exact: dict[str, torch.Tensor], scheme: Stencil, beta: float, seed: int = 0
+) -> float:
     """Relative error of one estimate; root mean square over `DRAWS` draws if the scheme draws signs."""
     squares = []
     for draw in range(DRAWS if scheme.random else 1):
@@ -256,13 +280,18 @@ def _floor(subject: Subject, beta: float) -> float:
     return step.noise_floor
 
 
-def _stability_limit(subject: Subject) -> float:
+def stability_limit(subject: Subject) -> float:
     """Largest |beta| of a negative nudge, measured."""
     ep = EquilibriumPropagation(subject.cost, centered(), beta="auto")
     estimate_gradient(ep, subject.system, subject.x, subject.y)
     if not ep.stability_limit > 0:
         raise InputError(f"{subject.label} has no stable nudged state.")
     return ep.stability_limit
+
+
+def _strength(subjects: Sequence[Subject]) -> str:
+    own = any(subject.system.nudge_scale != 1 for subject in subjects)
+    return "Nudging strength over the system's scale (dimensionless)" if own else ErrorCurves.strength
 
 
 def _subtracted(subject: Subject, beta: float) -> dict[str, torch.Tensor]:

@@ -6,7 +6,7 @@ import copy
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 
@@ -80,9 +80,64 @@ def fresh_hopfield(
     data = digits()
     x = data.test_x[:examples].flatten(1)
     system = HopfieldNetwork([x.shape[1], *hidden, data.n_classes], activation=activation, gain=gain, seed=seed)
+    return _before(label, system, x, data.test_y[:examples], data.n_classes, dtype, device)
+
+
+def fresh_resistive(
+    label: str,
+    hidden: Sequence[int],
+    diode: str,
+    *,
+    examples: int,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | None = None,
+    **options: Any,
+) -> Subject:
+    """Untrained resistive network, before the first digits of the test set.
+
+    Parameters
+    ----------
+    label : str
+    hidden : sequence of int
+        Sizes of the hidden layers.
+    diode : str
+    examples : int
+        Size of the batch.
+    seed : int
+        Of the conductances.
+    dtype, device
+        Of parameters and inputs.
+    **options
+        As for `ResistiveNetwork`.
+
+    Returns
+    -------
+    Subject
+        With the squared error as its cost.
+    """
+    from hardware_models.resistive import ResistiveNetwork
+    from physics_ep.datasets import digits
+
+    data = digits()
+    x = data.test_x[:examples].flatten(1)
+    sizes = [x.shape[1], *hidden, data.n_classes]
+    system = ResistiveNetwork(sizes, diode, seed=seed, **options)
+    return _before(label, system, x, data.test_y[:examples], data.n_classes, dtype, device)
+
+
+def _before(
+    label: str,
+    system: EnergySystem,
+    x: torch.Tensor,
+    labels: torch.Tensor,
+    n_classes: int,
+    dtype: torch.dtype,
+    device: torch.device | None,
+) -> Subject:
     place = torch.device("cpu") if device is None else device
     cost = SquaredError()
-    y = cost.encode(data.test_y[:examples], data.n_classes, dtype).to(place)
+    y = cost.encode(labels, n_classes, dtype).to(place)
     return Subject(label, system.to(place, dtype), x.to(place, dtype), y, cost)
 
 

@@ -45,8 +45,12 @@ ELSEWHERE = {
     "settling_depth",
     "tolerance_layers",
     "best_beta",
+    "resistive_relaxation",
+    "conductances",
+    "resistive_error",
+    "circuit_scaling",
 }
-"""Figures that `test_scheme_figures.py` and `test_pcn_figures.py` draw, and hold to the same demands."""
+"""Figures that other files of tests draw, and hold to the same demands."""
 BRIEF = ["training.epochs=3", "data.train_examples=200", "data.test_examples=60"]
 
 

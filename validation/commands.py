@@ -16,6 +16,8 @@ BENCHMARKS = {
     "hopfield": "validation.benchmarks.hopfield",
     "conv-hopfield": "validation.benchmarks.conv_hopfield",
     "pcn": "validation.benchmarks.pcn",
+    "spice": "validation.benchmarks.spice",
+    "circuit-scaling": "validation.benchmarks.circuit_scaling",
 }
 
 
