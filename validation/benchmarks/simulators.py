@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hardware_models.netlist import read_netlist
 from hardware_models.netlist_writer import netlist_lines
 from hardware_models.parts import Parts
 from hardware_models.spice import SpiceError, find_ngspice, read_raw
@@ -73,9 +74,10 @@ def run_ngspice(parts: Parts, shuffle: int | None = None, timeout: float = 900.0
     """
     program = find_ngspice()
     title, *lines = netlist_lines(parts)
+    models, lines = _split(lines)
     control = ["set filetype=binary", "op", "rusage everything", "write out.raw", "quit 0"]
     tail = [f".options {OPTIONS} itl1=1000", ".control", *control, ".endc", ".end", ""]
-    text = "\n".join([title, *_ordered(lines, shuffle), *tail])
+    text = "\n".join([title, *models, *_ordered(lines, shuffle), *tail])
     said, total, columns = _run([program, "-n", "-b", "in.cir"], "in.cir", text, "out.raw", timeout)
     return Run(_figure(_NGSPICE_TIME, said), total, _voltages(parts, columns, "v({})"))
 
@@ -111,6 +113,21 @@ def _vacask_lines(parts: Parts) -> tuple[list[str], list[str]]:
         else:
             raise SpiceError(f"no VACASK line is written for a {kind}")
     return [f"model {m} sp_diode is={i!r} n={n!r}" for (i, n), m in models.items()], lines
+
+
+def shuffled(parts: Parts, seed: int) -> Parts:
+    """Parts in the order of `run_ngspice`'s and `run_vacask`'s lines, kind by kind; nodes as lines meet them."""
+    title, *lines = netlist_lines(parts)
+    models, lines = _split(lines)
+    with tempfile.TemporaryDirectory(prefix="physics-ep-bench-") as folder:
+        path = Path(folder, "net.cir")
+        path.write_text("\n".join([title, *models, *_ordered(lines, seed), ".end", ""]), encoding="utf-8")
+        return read_netlist(path)
+
+
+def _split(lines: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Lines of models and lines of parts."""
+    return [s for s in lines if s[0] == "."], [s for s in lines if s[0] != "."]
 
 
 def _ordered(lines: Sequence[str], shuffle: int | None) -> list[str]:
