@@ -32,7 +32,7 @@ class CircuitPower:
         Watts.
     energy : Tensor (T, B, k)
         Taken since the start, joules: the integral of the power, by the method that follows the voltages and to its
-        order.
+        order. What a jump of a source moves at once between capacitors without a resistor is not in it.
     """
 
     time: torch.Tensor
@@ -95,4 +95,4 @@ class PowerMeter:
     def read(self, z: Array, currents: Array, charging: Array) -> Array:
         """Power by kind, (B, kinds) watts, of states z with element and capacitor currents (B, m), amperes."""
         through = np.hstack([currents, z[:, self.equations.n_nodes :], charging])
-        return (z[:, self._ends[:, 0]] - z[:, self._ends[:, 1]]) * through @ self._sums
+        return (z.take(self._ends[:, 0], 1) - z.take(self._ends[:, 1], 1)) * through @ self._sums

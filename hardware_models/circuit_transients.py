@@ -27,7 +27,8 @@ from physics_ep.trajectories import Trajectory
 from .branches import find_loop
 from .circuit_power import CircuitPower
 from .mna import ITERATIONS, TOLERANCE, Solution, solve, source_volts, spread
-from .nodal_equations import Array, Drive, NodalEquations, Nudging, nudging
+from .nodal_equations import Array, Drive, NodalEquations
+from .nudge_conductances import Nudging, nudging
 from .parts import Parts
 from .transient_steps import Point, Stepper
 from .waveforms import Waveforms

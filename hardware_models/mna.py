@@ -19,7 +19,8 @@ import numpy as np
 from physics_ep.equilibrium import Status
 from physics_ep.errors import InputError, argument_error
 
-from .nodal_equations import Array, Drive, NodalEquations, nudging
+from .nodal_equations import Array, Drive, NodalEquations
+from .nudge_conductances import nudging
 from .nodal_factors import Factors
 from .parts import Parts
 

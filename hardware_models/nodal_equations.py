@@ -14,17 +14,15 @@ bidirectional amplifier c is the current at its output.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.sparse import coo_array, csr_array
 
-from physics_ep.errors import InputError, argument_error, unknown_name
-
 from .branches import check_floating, check_loops
 from .elements import ELEMENTS, THERMAL_VOLTAGE, resistor
+from .nudge_conductances import Nudging
 from .parts import Parts
 
 Array = np.ndarray
@@ -55,23 +53,6 @@ class Drive(NamedTuple):
 
     volts: Array
     amperes: Array
-    targets: Array
-
-
-class Nudging(NamedTuple):
-    """Conductances beta from output nodes to sources at the targets: what a nudge by the squared error is.
-
-    Attributes
-    ----------
-    nodes : int64 array (k,)
-    beta : float
-        Siemens; negative pushes away.
-    targets : array (B, k)
-        Volts.
-    """
-
-    nodes: Array
-    beta: float
     targets: Array
 
 
@@ -304,7 +285,7 @@ class NodalEquations:
 
     def across(self, z: Array) -> Array:
         """What each element's law is a function of, (B, elements): volts, or amperes of a controlling current."""
-        return z[:, self.ends[:, 2]] - z[:, self.ends[:, 3]]
+        return z.take(self.ends[:, 2], 1) - z.take(self.ends[:, 3], 1)
 
     def currents(self, across: Array, drive: Drive) -> Array:
         """Current through each element, (B, elements) amperes."""
@@ -399,7 +380,7 @@ class NodalEquations:
         for part in self.elements:
             every[:, part.where] = np.abs(part.functions.slope(np.zeros(1), *part.values))
         every[:, : self.curved] = slopes
-        every *= size[:, self.ends[:, 2]] + size[:, self.ends[:, 3]]
+        every *= size.take(self.ends[:, 2], 1) + size.take(self.ends[:, 3], 1)
         sums = every @ abs(self.out_of_nodes) + size[:, self.branch_columns] @ abs(self.into_nodes)
         sums = sums[:, 1 : self.n_nodes]
         return np.finfo(np.float64).eps * sums.max(1, initial=0.0)
@@ -415,30 +396,3 @@ def _incidence(ends: Array, columns: int) -> csr_array | Array:
     m = len(ends)
     signs, row = np.repeat([1.0, -1.0], m), np.tile(np.arange(m), 2)
     return compact(csr_array((signs, (row, ends.T.ravel())), shape=(m, columns)))
-
-
-def node_numbers(parts: Parts, names: Sequence[str], argument: str) -> Array:
-    """Indices of nodes given by name, or InputError."""
-    known = {name: k for k, name in enumerate(parts.nodes)}
-    for name in names:
-        if name not in known:
-            raise unknown_name(argument, name, known)
-    return np.array([known[name] for name in names], np.int64)
-
-
-def nudging(parts: Parts, nudge: Any, batch: int | None = None) -> Nudging | None:
-    """A nudge given as (node names, targets (B, k) or (k,) volts, beta siemens), checked."""
-    if nudge is None or isinstance(nudge, Nudging):
-        return nudge
-    try:
-        names, targets, beta = nudge
-        aimed, strength = np.atleast_2d(np.array(targets, np.float64)), float(beta)
-    except (TypeError, ValueError) as error:
-        raise argument_error("nudge", "be (node names, targets in volts, beta in siemens)", repr(nudge)) from error
-    names = [names] if isinstance(names, str) else list(names)
-    if aimed.ndim != 2 or aimed.shape[1] != len(names) or (batch and len(aimed) not in (1, batch)):
-        must = f"have the shape ({batch or 'B'}, {len(names)})"
-        raise argument_error("targets of nudge", must, aimed.shape)
-    if not (np.isfinite(aimed).all() and np.isfinite(strength)):
-        raise InputError("Argument nudge must be finite, but was not.")
-    return Nudging(node_numbers(parts, names, "node of nudge"), strength, aimed)

@@ -21,8 +21,9 @@ from physics_ep.integrators import Tableau
 
 from .circuit_power import PowerMeter
 from .mna import spread
-from .nodal_equations import Array, Drive, NodalEquations, Nudging
+from .nodal_equations import Array, Drive, NodalEquations
 from .nodal_factors import Factors
+from .nudge_conductances import Nudging
 from .parts import Parts
 
 _NEWTON = 12
