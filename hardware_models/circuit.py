@@ -250,8 +250,8 @@ class Circuit(EnergySystem):
         start : State, optional
             Where to start.
         tolerance : float
-            Largest current that may be missing at a node, amperes; or 1e-13 of the sum of the sizes of the currents
-            there, where that is more.
+            Largest current that may be missing at a node, amperes. Where that is less than 1e-13 of the sum of the
+            sizes of the currents there, or than what the last digit of its voltage changes, these are asked for.
         max_iterations : int, optional
 
         Returns
@@ -365,10 +365,9 @@ class Circuit(EnergySystem):
         held = ((u <= low) & (force <= 0)) | ((u >= high) & (force >= 0))
         return (torch.from_numpy(~held),)
 
-    def curvature_diagonal(self, state: State, x: torch.Tensor) -> State | None:
+    def curvature_diagonal(self, state: State, x: torch.Tensor) -> State:
         """Diagonal of the second derivatives, (B, n), siemens."""
-        known = self._prepared(x)
-        net, layout = self.layout.net, self.layout
+        known, net = self._prepared(x), self.layout.net
         _, across = kernels.linear_force(array(state[0]), known.offset, known.injected, known.conductance, net)
         _, slopes = kernels.junctions(across, known.junction_values, net)
         diagonal = np.repeat(known.diagonal[None], len(x), 0)

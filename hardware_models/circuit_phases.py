@@ -16,7 +16,7 @@ from physics_ep.system import Inputs, Phase
 
 from . import element_kernels as kernels
 from .circuit_layout import Prepared
-from .factorizations import Bordered, Factor, Matrix
+from .factorizations import Bordered, Factor, Matrix, NotPositive
 from .newton import SOLVERS
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 HELD = 1e14
 """What is added to the diagonal of an unknown that a bound holds, over the largest entry: it does not move."""
+
+LEANS = 0.0, 1e-14, 1e-10
+"""What is added to the diagonal of a matrix that is not positive definite, over the largest entry, in turn."""
 
 
 class Currents(NamedTuple):
@@ -149,7 +152,25 @@ class CircuitPhase(Phase):
         held: np.ndarray | None = None,
         rows: np.ndarray | slice = slice(None),
     ) -> Factor:
-        """Factorise d2F/dz2 at z (b, n), slopes of the junctions (b, k), unknowns that are `held` (b, n) fixed."""
+        """Factorise d2F/dz2 at z (b, n), slopes of the junctions (b, k), unknowns that are `held` (b, n) fixed.
+
+        Where that is flat (diodes that are off are all that holds a node), it leans on the diagonal.
+
+        Raises
+        ------
+        NotPositive
+            If it curves down: a negative nudge beyond the limit.
+        """
+        for lean in LEANS[:-1]:
+            try:
+                return self._factor(z, slopes, held, rows, lean)
+            except NotPositive:
+                continue
+        return self._factor(z, slopes, held, rows, LEANS[-1])
+
+    def _factor(
+        self, z: np.ndarray, slopes: np.ndarray, held: np.ndarray | None, rows: np.ndarray | slice, lean: float
+    ) -> Factor:
         known = self.prepared
         diagonal = known.diagonal[None]
         squared = self.nudge is not None and isinstance(self.nudge.cost, SquaredError)
@@ -162,6 +183,8 @@ class CircuitPhase(Phase):
             if known.matrix is None:
                 off = np.repeat(off, batch, 0)
             diagonal, off = kernels.with_slopes(diagonal, off, slopes, self.net)
+        if lean:
+            diagonal = diagonal + lean * diagonal.max()
         if held is not None and held.any():
             diagonal = diagonal + np.where(held, HELD * diagonal.max(), 0.0)
         matrix = known.matrix if known.matrix is not None else Matrix(self.layout.pattern, off)

@@ -14,7 +14,9 @@ import numpy as np
 from .elements import ELEMENTS, THERMAL_VOLTAGE
 from .kernels import Array, kernel, prange, switch
 
-DIODE, PIECEWISE = ELEMENTS["diode"].kind, ELEMENTS["piecewise_diode"].kind
+DIODE, PIECEWISE, MEMRISTOR = (ELEMENTS[name].kind for name in ("diode", "piecewise_diode", "memristor"))
+MOST = 1e9
+"""Amperes: no junction carries more."""
 _LAWS = [(element.kind, element.make(np)) for element in ELEMENTS.values()]
 
 content = switch([(kind, law.content) for kind, law in _LAWS])
@@ -120,15 +122,24 @@ def with_junctions(force: Array, flow: Array, net: Net) -> Array:
 
 @kernel
 def junctions(across: Array, values: Array, net: Net) -> tuple[Array, Array]:
-    """Currents and slopes (B, k) of junctions at the voltages `across` (B, k); values (k, 3)."""
+    """Currents and slopes (B, k) of junctions at the voltages `across` (B, k); values (k, 3).
+
+    Beyond `MOST` amperes they go on along the tangent, so that a search that has lost its way finds finite numbers.
+    """
     batch, k = across.shape
     flow, slopes = np.empty((batch, k)), np.empty((batch, k))
     for b in prange(batch):
         for e in range(k):
             kind, v = net.kinds[e], across[b, e]
             p, q, r = values[e, 0], values[e, 1], values[e, 2]
-            flow[b, e] = current(kind, v, p, q, r)
-            slopes[b, e] = slope(kind, v, p, q, r)
+            near = v
+            if kind == DIODE and v > 0.5:
+                near = min(v, q * THERMAL_VOLTAGE * np.log1p(MOST / p))
+            elif kind == MEMRISTOR and abs(v) > q:
+                most = q * np.arcsinh(MOST / (p * q))
+                near = max(min(v, most), -most)
+            slopes[b, e] = slope(kind, near, p, q, r)
+            flow[b, e] = current(kind, near, p, q, r) + slopes[b, e] * (v - near)
     return flow, slopes
 
 

@@ -29,7 +29,7 @@ from .matrix_kernels import descend
 if TYPE_CHECKING:
     from .circuit_phases import CircuitPhase, Currents
 
-LIMITED_STEPS = 25
+LIMITED_STEPS = 15
 """After so many, damped steps."""
 REUSE = 1e-2
 """A factorisation is kept while one step with it lowers the residual to this part."""
@@ -40,7 +40,7 @@ TRIALS = 40
 class Newton(Solver):
     """Newton's method: limited steps, then damped ones."""
 
-    patience = 25
+    patience = 50
 
     def __init__(self, phase: CircuitPhase, start: State) -> None:
         self.phase = phase
@@ -59,9 +59,9 @@ class Newton(Solver):
     def evaluate(self) -> tuple[State, torch.Tensor]:
         self.spent += 1
         self.free = np.where(self.phase.held(self.z, self.here.force), 0.0, self.here.force)
-        # An overflow is no equilibrium, but the next limited step may well come back from it.
-        size = np.nan_to_num(np.abs(self.free), nan=np.inf, posinf=1e300) if not self.damped else np.abs(self.free)
-        self.residual = (size / self.phase.system.unknown_weight.numpy()).max(1) / self.phase.system.residual_scale
+        self.residual = (np.abs(self.free) / self.phase.system.unknown_weight.numpy()).max(
+            1
+        ) / self.phase.system.residual_scale
         return (torch.from_numpy(self.z),), torch.from_numpy(self.residual)
 
     def advance(self, active: torch.Tensor) -> None:
@@ -173,14 +173,10 @@ class Newton(Solver):
         try:
             factor = phase.factor(z, here.slopes, held, rows)
         except NotPositive:
-            # Flat directions (diodes without leakage that are off) or none of a minimum: lean on the diagonal.
-            try:
-                slopes = here.slopes + 1e-9 * (1e-12 + np.abs(here.slopes).max(initial=0.0))
-                factor = phase.factor(z, slopes, held, rows)
-            except NotPositive:
-                self.z[rows] = np.nan
-                self._put(rows, self.z[rows], phase.currents(self.z[rows], rows))
-                return
+            # No minimum: nothing to be had.
+            lost = np.full_like(z, np.nan)
+            self._put(rows, lost, phase.currents(lost, rows))
+            return
         step = np.where(held, 0.0, factor.solve(force))
         slope = (force * step).sum(1)
         length, high = np.ones(len(z)), np.full(len(z), np.inf)

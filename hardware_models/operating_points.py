@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-12
 """Amperes."""
 RELATIVE = 1e-13
-"""Of the sum of the sizes of the currents at a node, where that is more: rounding."""
+"""Of the sum of the sizes of the currents at a node: their rounding."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,16 @@ def relaxed_point(
     point = OperatingPoint(**fields, sources=volts, single=single)
     if point.status is not Status.STALLED:
         return point
-    # Currents of kiloamperes cannot cancel to a picoampere: their rounding is what can be asked for.
+    # Kiloamperes cannot cancel to a picoampere, nor can a voltage be set finer than its last digit: where rounding
+    # is more than what was asked for, it is what can be asked for.
     known: Prepared = circuit.prepare(volts).cache
-    net, u = circuit.layout.net, point.state[0].numpy()
-    _, across = kernels.linear_force(u, known.offset, known.injected, known.conductance, net)
+    net, u = circuit.layout.net, point.state[0]
+    _, across = kernels.linear_force(u.numpy(), known.offset, known.injected, known.conductance, net)
     flow, _ = kernels.junctions(across, known.junction_values, net)
-    size = float(kernels.throughput(u, known.offset, known.conductance, flow, net).max())
-    allowed = max(point.tolerance, RELATIVE * size / circuit.residual_scale)
+    size = float(kernels.throughput(u.numpy(), known.offset, known.conductance, flow, net).max())
+    (loads,) = circuit.curvature_diagonal(point.state, volts)
+    digit = torch.finfo(u.dtype).eps * float((loads / circuit.unknown_weight * u.abs()).max())
+    allowed = max(point.tolerance, max(RELATIVE * size, digit) / circuit.residual_scale)
     good = bool((point.residual <= allowed).all())
     return replace(point, tolerance=allowed, status=Status.CONVERGED) if good else point
 

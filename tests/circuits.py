@@ -41,6 +41,29 @@ def mixed_circuit(seed: int, nodes: int) -> Parts:
     return Parts.collect(parts)
 
 
+def hard_circuit(seed: int) -> Parts:
+    """A tree of resistors with other elements between its nodes, each behind a resistor; up to 300 V."""
+    rng = np.random.default_rng(seed)
+    amplitude = 10 ** rng.uniform(-1, 2.5)
+    names = [GROUND, "s0", "s1", *(f"n{k}" for k in range(int(rng.integers(3, 40))))]
+    parts = [V(name, rng.uniform(-amplitude, amplitude)) for name in names[1:3]]
+    for k, here in enumerate(names[3:]):
+        up = names[int(rng.integers(0, 3 + k))]
+        parts.append(Part(f"R{k}", "resistor", (here, up), (10 ** rng.uniform(-8, -1),)))
+        for m in range(int(rng.integers(1, 4))):
+            there, between = names[int(rng.integers(0, 3 + k))], f"m{k}_{m}"
+            parts.append(Part(f"R{between}", "resistor", (here, between), (10 ** rng.uniform(-6, 0),)))
+            pair = (between, there) if rng.random() < 0.5 else (there, between)
+            kind = rng.choice(["diode", "diode", "piecewise_diode", "memristor"])
+            values = {
+                "diode": (10 ** rng.uniform(-18, -6), rng.uniform(0.8, 3)),
+                "piecewise_diode": (10 ** rng.uniform(-6, 0), rng.uniform(0, 1), 1e-9 * rng.integers(0, 2)),
+                "memristor": (10 ** rng.uniform(-9, -2), 10 ** rng.uniform(-1.3, 1)),
+            }[kind]
+            parts.append(Part(f"E{between}", str(kind), pair, values))
+    return Parts.collect(parts)
+
+
 LAWS = {
     "resistor": lambda u, g: g * u,
     "memristor": lambda u, g, v0: g * v0 * np.sinh(u / v0),

@@ -12,13 +12,13 @@ import torch
 from scipy.optimize import root
 from scipy.special import lambertw
 
-from hardware_models import Circuit, UnitGraph
+from hardware_models import Circuit, UnitGraph, newton
 from hardware_models.elements import THERMAL_VOLTAGE
 from hardware_models.factorizations import Bordered, Matrix, NotPositive, choose
 from hardware_models.parts import GROUND, Part, Parts
 from physics_ep import Status
 from physics_ep.errors import InputError
-from tests.circuits import R, V, branch_currents, mixed_circuit, node_currents
+from tests.circuits import R, V, branch_currents, hard_circuit, mixed_circuit, node_currents
 
 
 def solved(*parts: Part, **options: object) -> dict[str, float]:
@@ -214,6 +214,20 @@ def test_large_currents_are_held_to_rounding() -> None:
     circuit = Circuit(Parts.collect(parts))
     point = circuit.operating_point().require()
     assert float(point.residual_si) <= 1e-13 * 4e6
+
+
+@pytest.mark.parametrize("limited", [0, 15])
+def test_hard_circuits(limited: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks if Newton's method is lost where diodes see hundreds of volts, or damped steps alone do not arrive."""
+    monkeypatch.setattr(newton, "LIMITED_STEPS", limited)
+    for seed in range(40):
+        parts = hard_circuit(seed)
+        circuit = Circuit(parts)
+        point = circuit.operating_point()
+        assert point.status is Status.CONVERGED, seed
+        v = np.array(list(circuit.node_voltages(point).values()))
+        allowed = 1e-12 + 1e-12 * np.abs(branch_currents(parts, v)[1]).sum()
+        assert np.abs(node_currents(parts, v)[3:]).max() <= allowed
 
 
 # -- ideal diodes -----------------------------------------------------------------------------------------------
