@@ -46,13 +46,16 @@ class Substrate:
     min_accuracy: float
 
 
-SUBSTRATES: tuple[Substrate, ...] = (Substrate("hopfield", "hopfield-digits", 0.96),)
+SUBSTRATES: tuple[Substrate, ...] = (
+    Substrate("hopfield", "hopfield-digits", 0.96),
+    Substrate("resistive", "resistive-digits", 0.96),
+)
 """What the demonstration runs; a further substrate is a further row."""
 
 DRAWN: tuple[Entry, ...] = tuple(
-    find(name) for name in ("hopfield_dynamics", "estimator_error", "precision", "learning_curve")
+    find(name) for name in ("hopfield_dynamics", "estimator_error", "precision", "learning_curve", "conductances")
 )
-"""The figures of the substrate that is trained; all of the catalogue's would more than double the time."""
+"""The figures of the substrates that are trained; all of the catalogue's would more than double the time."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,8 @@ def run_demo(
         Folder; files of an earlier demonstration in it are replaced.
     substrates : sequence of Substrate
     figures : sequence of Entry
-        Drawn at the end; the learning curve is the first substrate's.
+        Drawn at the end: the learning curve of the first substrate, figures of certain systems of the substrate
+        that bears one of their names, all others of fresh networks.
     seed : int
     device, dtype : str, optional
         Of the training; gradients are checked in float64.
@@ -161,9 +165,12 @@ def run_demo(
         with threads(1):
             results.append(_train_and_check(substrate, path, seed, device, dtype, _Named(substrate.name, progress)))
         files.append(path)
-    first = files[0]
+    runs = {substrate.name: path for substrate, path in zip(substrates, files, strict=True)}
     for entry in figures:
-        drawn = draw(entry, replace(request, run=first if entry.name == "learning_curve" else None))
+        fitting = [runs[name] for name in entry.systems if name in runs]
+        if entry.name == "learning_curve":
+            fitting = files[:1]
+        drawn = draw(entry, replace(request, run=fitting[0] if fitting else None))
         files += save(drawn.figure, entry.name, folder, formats=("png",))
     write_json(summary, {"results": [asdict(r) for r in results], "files": [str(f) for f in files]})
     return Demo(tuple(results), (*files, summary))
