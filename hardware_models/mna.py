@@ -20,8 +20,8 @@ from physics_ep.equilibrium import Status
 from physics_ep.errors import InputError, argument_error
 
 from .nodal_equations import Array, Drive, NodalEquations
-from .nudge_conductances import nudging
 from .nodal_factors import Factors
+from .nudge_conductances import nudging
 from .parts import Parts
 
 TOLERANCE = 1e-12

@@ -227,30 +227,33 @@ class NodalEquations:
         self.stretch = np.ones(self.size)
         self.stretch[self.n_nodes - 1 :] = self.scale
         a, b, c, d = self.ends.T
-        element, branch = np.arange(len(self.ends)), np.arange(len(k))
-        # What varies: slopes of curved elements, slopes of branches by control, by own voltage, by current.
-        start = len(element)
-        own, by_control, by_current = start + branch, start + len(k) + branch, start + 2 * len(k) + branch
         first, second, plus, minus = self.branch_ends.T
-        ones = start + 3 * len(k)
-        diagonal = np.arange(1, self.n_nodes)
-        rows = [a, a, b, b, k, k, k, k, k, first, second, diagonal]
-        cols = [c, d, c, d, first, second, plus, minus, k, k, k, diagonal]
-        from_ = [element] * 4 + [own] * 2 + [by_control] * 2 + [by_current]
-        from_ += [np.full(len(k), ones)] * 2 + [np.full(len(diagonal), ones + 1)]
-        signs = np.repeat([1.0, -1, -1, 1, 1, -1, 1, -1, 1, 1, -1, 1], [len(r) for r in rows])
-        capacitor = parts.group("capacitor").nodes
+        capacitor, diagonal = parts.group("capacitor").nodes, np.arange(1, self.n_nodes)
         self.capacitance = parts.group("capacitor").values.ravel()
         self.charges = _incidence(capacitor, n)
+        # Where entries come from: slopes of elements, slopes of branch laws by own voltage, by control and by
+        # current, one, leaks, and capacitances.
+        element, branch = np.arange(len(self.ends)), np.arange(len(k))
+        own = len(element) + branch
+        by_control, by_current = own + len(k), own + 2 * len(k)
+        ones = len(element) + 3 * len(k)
         charge = ones + 2 + np.arange(len(capacitor))
-        for here, there, sign in ((0, 0, 1.0), (0, 1, -1.0), (1, 0, -1.0), (1, 1, 1.0)):
-            rows.append(capacitor[:, here])
-            cols.append(capacitor[:, there])
-            from_.append(charge)
-            signs = np.append(signs, np.full(len(capacitor), sign))
-        row, col, source = (np.concatenate(x) - s for x, s in ((rows, 1), (cols, 1), (from_, 0)))
-        keep = (row >= 0) & (col >= 0)
-        row, col, source, signs = row[keep], col[keep], source[keep], signs[keep]
+        stamps: list[tuple[Array, Array, Array, float]] = [
+            *_four(a, b, c, d, element),
+            *_four(capacitor[:, 0], capacitor[:, 1], capacitor[:, 0], capacitor[:, 1], charge),
+            (k, first, own, 1.0),
+            (k, second, own, -1.0),
+            (k, plus, by_control, 1.0),
+            (k, minus, by_control, -1.0),
+            (k, k, by_current, 1.0),
+            (first, k, np.full(len(k), ones), 1.0),
+            (second, k, np.full(len(k), ones), -1.0),
+            (diagonal, diagonal, np.full(len(diagonal), ones + 1), 1.0),
+        ]
+        row, col, source = (np.concatenate(x) for x in list(zip(*stamps, strict=True))[:3])
+        signs = np.repeat([sign for *_, sign in stamps], [len(r) for r, *_ in stamps])
+        keep = (row > 0) & (col > 0)  # not ground's
+        row, col, source, signs = row[keep] - 1, col[keep] - 1, source[keep], signs[keep]
         place, slot = np.unique(col * self.size + row, return_inverse=True)
         self.rows, cols_of = place % self.size, place // self.size
         self.starts = np.searchsorted(cols_of, np.arange(self.size + 1))
@@ -265,22 +268,20 @@ class NodalEquations:
         varying[: self.curved] = True
         varying[by_control[self.rectifying]] = True
         varying[own[self.switching]] = varying[by_current[self.switching]] = True
-        self.varies = np.flatnonzero(varying)
         values[varying] = 0.0
         self._constant = values @ spread[:ones] + spread[[ones]].toarray()[0]
         self.magnitude = np.abs(values) @ abs(spread[:ones]) + abs(spread[[ones]]).toarray()[0]
-        self._spread = compact(spread[self.varies])
+        self._spread = compact(spread[np.flatnonzero(varying)])
         self.leaks = spread[[ones + 1]].toarray()[0]
         self._charging = compact(spread[ones + 2 :])
 
     # -- evaluation ---------------------------------------------------------------------------------------------
 
-    def drive(self, sources: Array, targets: Array | None = None) -> Drive:
+    def drive(self, sources: Array) -> Drive:
         """The drive of constant sources (B, voltage sources), volts; current sources as in the parts list."""
         volts = np.zeros((len(sources), len(self.branches)))
         volts[:, self.branch_kinds.get("voltage_source", slice(0))] = sources
-        if targets is None:
-            targets = np.zeros((1, 0)) if self.nudge is None else self.nudge.targets
+        targets = np.zeros((1, 0)) if self.nudge is None else self.nudge.targets
         return Drive(volts, self.parts.group("current_source").values.reshape(1, -1), targets)
 
     def across(self, z: Array) -> Array:
@@ -389,6 +390,11 @@ class NodalEquations:
 def compact(matrix: csr_array) -> csr_array | Array:
     """A matrix for products: dense where it is so small that a sparse product would be all overhead."""
     return matrix.toarray() if matrix.shape[0] * matrix.shape[1] <= SMALL else matrix
+
+
+def _four(a: Array, b: Array, c: Array, d: Array, source: Array) -> list[tuple[Array, Array, Array, float]]:
+    """Entries of currents out of nodes a into nodes b that depend on the difference of unknowns c and d."""
+    return [(a, c, source, 1.0), (a, d, source, -1.0), (b, c, source, -1.0), (b, d, source, 1.0)]
 
 
 def _incidence(ends: Array, columns: int) -> csr_array | Array:

@@ -13,7 +13,7 @@ import torch
 from scipy.integrate import solve_ivp
 from scipy.linalg import expm
 
-from hardware_models import Circuit
+from hardware_models import Circuit, nodal_equations, nodal_factors
 from hardware_models.circuit_transients import METHODS, CircuitTrajectory, transient
 from hardware_models.elements import THERMAL_VOLTAGE
 from hardware_models.mna import operating_point
@@ -314,6 +314,15 @@ def test_kirchhoff_and_tellegen_hold_at_every_step(course: CircuitTrajectory) ->
     farad = torch.tensor([PICO, 2 * PICO, 3 * PICO], dtype=torch.float64)
     stored = (farad * (v[-1].square() - v[0].square())).sum(1) / 2
     assert power.energies()["capacitor"].numpy() == pytest.approx(stored.numpy(), rel=1e-5, abs=0)
+
+
+def test_sparse_factors_follow_the_same_course(course: CircuitTrajectory, monkeypatch) -> None:
+    """Large circuits have one sparse factorisation an example: else they are other circuits than small ones."""
+    monkeypatch.setattr(nodal_factors, "DENSE", 0)
+    monkeypatch.setattr(nodal_equations, "SMALL", 0)
+    other = transient(network(), 1 * MICRO, inputs=INPUTS)
+    assert other.steps == course.steps
+    assert float((other.state[0] - course.state[0]).abs().max()) < 1e-9
 
 
 def test_the_co_content_of_a_passive_circuit_falls() -> None:
