@@ -142,7 +142,7 @@ def transient(
     method : str
         One of `METHODS`.
     rtol, atol : float
-        Error of each step at each node: rtol times its voltage plus atol volts.
+        Error of each step at each node: rtol times its voltage plus atol volts. All examples take the same steps.
     every : int
         Keep one step in so many; the last is kept.
     max_steps : int
