@@ -12,9 +12,13 @@ from typing import NamedTuple
 import numpy as np
 
 from .elements import ELEMENTS, THERMAL_VOLTAGE
-from .kernels import Array, kernel, prange, switch
+from .kernels import Array, inner, kernel, prange, switch
 
 DIODE, PIECEWISE, MEMRISTOR = (ELEMENTS[name].kind for name in ("diode", "piecewise_diode", "memristor"))
+NEAR = 0.2
+"""Part of its own voltage over which an element is as good as linear."""
+WIDTH = 16
+"""Examples whose currents are computed together: the innermost loop then fills vector units."""
 MOST = 1e9
 """Amperes: no junction carries more."""
 _LAWS = [(element.kind, element.make(np)) for element in ELEMENTS.values()]
@@ -61,9 +65,19 @@ class Net(NamedTuple):
     junction_shares: Array
 
 
+@inner
+def _one_flow(v: Array, into: Array, g: Array, resistors: Array) -> None:
+    """Add the resistors' currents at node voltages v (N,) to `into` (N,)."""
+    for e in range(len(g)):
+        i, j = resistors[e, 0], resistors[e, 1]
+        flow = g[e] * (v[i] - v[j])
+        into[i] -= flow
+        into[j] += flow
+
+
 @kernel
 def linear_force(u: Array, offset: Array, injected: Array, g: Array, net: Net) -> tuple[Array, Array]:
-    """Force of resistors and current sources, and the voltages across junctions.
+    """Force of resistors and current sources, and the voltages across junctions; `WIDTH` examples at a time.
 
     Parameters
     ----------
@@ -85,24 +99,36 @@ def linear_force(u: Array, offset: Array, injected: Array, g: Array, net: Net) -
     batch, n = u.shape
     n_nodes, k = len(net.unknown), len(net.kinds)
     force, across = np.zeros((batch, n)), np.empty((batch, k))
-    for b in prange(batch):
-        v = np.empty(n_nodes)
-        into = injected.copy()
-        shift = offset[np.int64(b) if len(offset) > 1 else 0]
+    for chunk in prange((batch + WIDTH - 1) // WIDTH):
+        lo = chunk * WIDTH
+        m = min(WIDTH, batch - lo)
+        v, into = np.empty((n_nodes, m)), np.empty((n_nodes, m))
         for i in range(n_nodes):
-            v[i] = shift[i]
-            if net.unknown[i] >= 0:
-                v[i] += net.scale[i] * u[b, net.unknown[i]]
-        for e in range(len(g)):
-            i, j = net.resistors[e, 0], net.resistors[e, 1]
-            flow = g[e] * (v[i] - v[j])
-            into[i] -= flow
-            into[j] += flow
+            a, scale = net.unknown[i], net.scale[i]
+            for b in range(m):
+                v[i, b] = offset[np.int64(lo + b) if len(offset) > 1 else 0, i]
+                if a >= 0:
+                    v[i, b] += scale * u[lo + b, a]
+                into[i, b] = injected[i]
+        if m == 1:
+            _one_flow(v[:, 0], into[:, 0], g, net.resistors)
+        else:
+            for e in range(len(g)):
+                i, j, siemens = net.resistors[e, 0], net.resistors[e, 1], g[e]
+                here, there, out, back = v[i], v[j], into[i], into[j]
+                for b in range(m):
+                    flow = siemens * (here[b] - there[b])
+                    out[b] -= flow
+                    back[b] += flow
         for e in range(k):
-            across[b, e] = v[net.junctions[e, 0]] - v[net.junctions[e, 1]]
+            i, j = net.junctions[e, 0], net.junctions[e, 1]
+            for b in range(m):
+                across[lo + b, e] = v[i, b] - v[j, b]
         for i in range(n_nodes):
-            if net.unknown[i] >= 0:
-                force[b, net.unknown[i]] += net.row[i] * into[i]
+            a, share = net.unknown[i], net.row[i]
+            if a >= 0:
+                for b in range(m):
+                    force[lo + b, a] += share * into[i, b]
     return force, across
 
 
@@ -239,7 +265,7 @@ def settled(wanted: Array, flow: Array, resistance: Array, last: Array, values: 
     """Voltages (B, k) that junctions take behind a resistance, where a linearised network has sent a current.
 
     v + R i(v) = wanted + R flow: exact where the network behind the junction is a resistance R (Thevenin). Left at
-    `wanted` where that is within a fifth of the element's own voltage of `last`.
+    `wanted` where that is within `NEAR` of the element's own voltage (n VT, v0) of `last`.
 
     Parameters
     ----------
@@ -256,7 +282,7 @@ def settled(wanted: Array, flow: Array, resistance: Array, last: Array, values: 
             if kind == PIECEWISE:
                 continue
             scale = q * THERMAL_VOLTAGE if kind == DIODE else q
-            if abs(wanted[b, e] - last[b, e]) <= 0.2 * scale:
+            if abs(wanted[b, e] - last[b, e]) <= NEAR * scale:
                 continue
             ohm = resistance[b, e]
             level = wanted[b, e] + ohm * flow[b, e]

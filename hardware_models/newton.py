@@ -87,11 +87,13 @@ class Newton(Solver):
         loads = np.append(phase.prepared.diagonal / phase.system.unknown_weight.numpy(), 0.0)
         around = np.maximum(loads[net.unknown[net.junctions[:, 0]]], loads[net.unknown[net.junctions[:, 1]]])
         self.local = 1 / np.maximum(around, 1e-15)
+        diode = net.kinds == kernels.DIODE
+        self.own = np.where(
+            net.kinds == kernels.PIECEWISE, np.inf, values[:, 1] * np.where(diode, THERMAL_VOLTAGE, 1)
+        )
         if phase.base is not None or bool(start[0].any()):
             return
-        scale = values[:, 1] * THERMAL_VOLTAGE
-        diode = net.kinds == kernels.DIODE
-        knee = scale * np.log1p(scale / (self.local * np.where(diode, values[:, 0], 1.0)))
+        knee = self.own * np.log1p(self.own / (self.local * np.where(diode, values[:, 0], 1.0)))
         self.at = np.where(diode, np.minimum(self.at, knee), self.at)
 
     def _limited(self, rows: np.ndarray | slice) -> None:
@@ -137,6 +139,8 @@ class Newton(Solver):
     ) -> np.ndarray:
         """Where to linearise junctions after a step from `last` to `wanted` that sends currents (b, k)."""
         phase = self.phase
+        if not (np.abs(wanted - last) > kernels.NEAR * self.own).any():
+            return wanted
         values, kinds, behind = phase.prepared.junction_values, phase.net.kinds, self._behind(rows)
         if phase.base is None:
             return np.asarray(kernels.settled(wanted, sent, behind, last, values, kinds))
