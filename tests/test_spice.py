@@ -220,6 +220,15 @@ def test_failures_of_ngspice_are_told() -> None:
         spice.ngspice_operating_point(parts, np.zeros((2, 3)))
 
 
+def test_transients_that_ngspice_gives_up_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends them early with exit status 0 (time step too small): half a course would pass as a whole one."""
+    parts = read_netlist(bundled_netlists()["bridge"])
+    columns = {f"v({node})": np.zeros(3) for node in parts.nodes} | {"time": np.array([0.0, 1e-4, 5e-4])}
+    monkeypatch.setattr(spice, "run_ngspice", lambda *given, **options: [spice.Plot("Transient", columns)])
+    with pytest.raises(spice.SpiceError, match=r"gave the transient up at 0\.0005 s of 0\.001 s"):
+        spice.ngspice_transient(parts, 1e-3)
+
+
 def test_absence_of_ngspice_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """One line that says how to install it, exit status 2."""
     monkeypatch.setenv("PATH", "/nonexistent")
