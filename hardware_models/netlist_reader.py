@@ -127,6 +127,8 @@ class Level:
                 raise
             except InputError as error:
                 raise line.error(error) from None
+            except OverflowError:  # of exact arithmetic in B sources
+                raise line.error("a number is not finite") from None
 
     def element(self, line: Line) -> None:
         text = line.text

@@ -150,15 +150,17 @@ class _Expression:
 
     def __init__(self, text: str, scope: Scope) -> None:
         self.text, self.scope = text, scope
-        self.nodes: list[str] = []
+        self.nodes: dict[str, str] = {}
         # Node names may be numbers: put identifiers in their place before the syntax is looked at.
         self.form = self.read(syntax_tree(_VOLTAGE.sub(self._name, text)))
 
     def _name(self, found: re.Match[str]) -> str:
-        inside = [n for n in found.groups() if n is not None]
-        self.nodes += inside
-        count = len(self.nodes)
-        return "v(" + ",".join(f"_{k}" for k in range(count - len(inside), count)) + ")"
+        names = []
+        for node in found.groups():
+            if node is not None:
+                names.append(f"_{len(self.nodes)}")
+                self.nodes[names[-1]] = node
+        return "v(" + ",".join(names) + ")"
 
     def error(self) -> InputError:
         return InputError(
@@ -197,12 +199,11 @@ class _Expression:
 
     def call(self, name: str, arguments: list[ast.expr]) -> Form:
         if name == "v":
-            signed = zip(arguments, (1, -1), strict=False)
             found = Form()
-            for argument, sign in signed:
-                if not isinstance(argument, ast.Name):
+            for argument, sign in zip(arguments, (1, -1), strict=False):
+                if not isinstance(argument, ast.Name) or argument.id not in self.nodes:
                     raise self.error()
-                found = found.plus(_voltage(self.nodes[int(argument.id[1:])], Fraction(sign)))
+                found = found.plus(_voltage(self.nodes[argument.id], Fraction(sign)))
             return found
         if name not in FUNCTIONS and name != "uramp":
             raise self.error()

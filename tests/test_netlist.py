@@ -258,6 +258,9 @@ BAD_LINES = [
     ("B1 a 0 V=v(b)+1", "a B source must be"),
     ("B1 a 0 I=i(V0)", "not made of"),
     ("B1 a 0 V=tanh(v(b))", "not made of"),
+    ("B1 a 0 V=v(_)*v(b c)", "not made of|cannot be read"),
+    ("B1 a 0 V=1e999*v(b)", "not finite"),
+    ("B1 a 0 V=1e300*1e300*v(b)", "not finite"),
     ("V1 a 0 SIN(0 1 1k)", "PWL"),
     ("V1 a 0 PWL(0 1 0 2)", "rise"),
     ("V1 a 0 PULSE(0 1)", "PULSE needs"),
@@ -283,7 +286,7 @@ def test_bad_lines_are_named(tmp_path: Path, line: str, message: str) -> None:
     with pytest.raises(InputError) as caught:
         read_netlist(path)
     text = str(caught.value)
-    assert message in text
+    assert any(one in text for one in message.split("|"))
     assert "\n" not in text
     where = 5 if "RS changes" in message else 6
     assert f"net.cir, line {where}: " in text
