@@ -16,7 +16,7 @@ from hardware_models import Circuit, UnitGraph, newton
 from hardware_models.elements import THERMAL_VOLTAGE
 from hardware_models.factorizations import Bordered, Matrix, NotPositive, choose
 from hardware_models.parts import GROUND, Part, Parts
-from physics_ep import Status
+from physics_ep import Status, relax
 from physics_ep.errors import InputError
 from tests.circuits import R, V, branch_currents, hard_circuit, mixed_circuit, node_currents
 
@@ -208,6 +208,18 @@ def test_batches_are_examples_one_by_one() -> None:
     assert all(isinstance(value, float) for value in own.values())
 
 
+def test_linear_circuits_take_one_step() -> None:
+    """Breaks if a part between tied nodes is stamped as if they were free: the first step then misses."""
+    parts = [V("s", 1.0), Part("F", "voltage_source", ("a", "b"), (0.5,)), R("s", "a", 1e3), R("b", GROUND, 2e3)]
+    parts += [R("a", "b", 100.0), Part("A", "amplifier", ("b", "c"), (3.0,)), R("c", GROUND, 1e4)]
+    circuit = Circuit(Parts.collect(parts))
+    point = circuit.operating_point().require()
+    assert point.iterations == 2
+    # One unknown: the resistor across the source draws from it alone.
+    b = (0.5 / 1e3) / (1 / 1e3 + 1 / 2e3 + 1 / 1e4)
+    assert circuit.node_voltages(point)["b"] == pytest.approx(b, rel=1e-13)
+
+
 def test_large_currents_are_held_to_rounding() -> None:
     """Breaks if a picoampere is asked of kiloamperes, which no float64 can tell."""
     parts = [V("s", 1e3), R("s", "a", 1e-3), R("a", GROUND, 1e-3), Part("D", "diode", ("a", GROUND), (1e-9, 1.0))]
@@ -228,6 +240,18 @@ def test_hard_circuits(limited: int, monkeypatch: pytest.MonkeyPatch) -> None:
         v = np.array(list(circuit.node_voltages(point).values()))
         allowed = 1e-12 + 1e-12 * np.abs(branch_currents(parts, v)[1]).sum()
         assert np.abs(node_currents(parts, v)[3:]).max() <= allowed
+
+
+def test_damped_steps_descend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks if a damped step is taken whole where that raises the co-content."""
+    monkeypatch.setattr(newton, "LIMITED_STEPS", 0)
+    # A milliampere into diodes that are off: Newton's first step goes towards a megavolt.
+    parts = [V("s", 0.0), R("a", GROUND, 1e9), R("a", "b", 10.0), R("b", "s", 1e9)]
+    parts += [Part(f"D{n}", "diode", (n, GROUND), (1e-15, 1.0)) for n in "ab"]
+    parts.append(Part("I", "current_source", (GROUND, "a"), (1e-3,)))
+    found = relax(Circuit(Parts.collect(parts)), torch.zeros(1, 1, dtype=torch.float64), trace=True).require()
+    assert found.trace is not None
+    assert bool((found.trace.energy[:, 0].diff() <= 1e-18).all())
 
 
 # -- ideal diodes -----------------------------------------------------------------------------------------------

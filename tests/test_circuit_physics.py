@@ -18,14 +18,20 @@ from physics_ep.cost import OutputForce
 from physics_ep.errors import InputError
 from physics_ep.estimator import NegativeNudgeError
 from physics_ep.relaxation import solve
-from tests.circuits import V
+from tests.circuits import V, node_currents
 from validation import check_system, finite_difference_gradient, gradient_report, implicit_gradient
 
 
-def learner(hidden: str = "diode", gain: float | None = None, factorization: str | None = None) -> Circuit:
+def learner(
+    hidden: str = "diode",
+    gain: float | None = None,
+    factorization: str | None = None,
+    outputs: tuple[str, str] = ("o0", "o1"),
+) -> Circuit:
     """Layers 3-5-2 of resistors with a bias source; diodes, memristors or ideal diodes at hidden nodes.
 
-    With a gain, bidirectional amplifiers lead from the hidden nodes to the second layer of resistors.
+    With a gain, bidirectional amplifiers lead from the hidden nodes to the second layer of resistors. Behind output
+    o1 there is an amplifier of 1.5 to the loaded node q.
     """
     rng = np.random.default_rng(0)
     parts = [V(f"x{i}", 0.0) for i in range(3)] + [V("b", 0.1)]
@@ -43,7 +49,10 @@ def learner(hidden: str = "diode", gain: float | None = None, factorization: str
         if gain is not None:
             parts.append(Part(f"A{j}", "amplifier", (f"h{j}", f"k{j}"), (gain,)))
     parts.append(Part("I", "current_source", (GROUND, "o0"), (1e-4,)))
-    return Circuit(Parts.collect(parts), outputs=["o0", "o1"], factorization=factorization)
+    if "q" in outputs:
+        parts.append(Part("Aq", "amplifier", ("o1", "q"), (1.5,)))
+        parts.append(Part("Rq", "resistor", ("q", GROUND), (2e-4,)))
+    return Circuit(Parts.collect(parts), outputs=outputs, factorization=factorization)
 
 
 def examples(count: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
@@ -75,8 +84,9 @@ def gradient(
         learner("diode", factorization="sparse"),
         learner("ideal"),
         learner("diode", gain=4.0),
+        learner("diode", outputs=("o0", "q")),
     ],
-    ids=["linear", "shockley", "banded", "sparse", "ideal", "amplifiers"],
+    ids=["linear", "shockley", "banded", "sparse", "ideal", "amplifiers", "amplified output"],
 )
 def test_contract(circuit: Circuit) -> None:
     """Breaks if force, contrast, bounds, nudges or the order of EP do not belong to the energy."""
@@ -118,6 +128,37 @@ def test_amplifiers_weight_the_energy() -> None:
     first = slice(0, 20)  # resistors before the amplifiers
     assert wrong[first] * gain**2 == pytest.approx(exact["conductance"][first], rel=1e-5, abs=1e-9)
     assert wrong[20:32] == pytest.approx(exact["conductance"][20:32], rel=1e-5, abs=1e-9)
+
+
+def test_amplified_output() -> None:
+    """Breaks if an output that follows its unknown by a factor is nudged, or read, without it."""
+    circuit, (x, y) = learner("none", outputs=("o0", "q")), examples(3)
+    volts = circuit.node_voltages(circuit.operating_point(x).require())
+    free = relax(circuit, x)
+    assert circuit.outputs(free.state)[:, 1].numpy() == pytest.approx(volts["q"].numpy(), rel=1e-12)
+    assert volts["q"].numpy() == pytest.approx(1.5 * volts["o1"].numpy(), rel=1e-12)
+    nudged = relax(circuit, x, Nudge(SquaredError(), y, 0.3 * circuit.nudge_scale), free.state)
+    # All is linear: one step, and the one that certifies it.
+    assert nudged.require().iterations <= 2
+    exact = finite_difference_gradient(circuit, x, y, SquaredError(), step=1e-9)
+    ep = EquilibriumPropagation(SquaredError(), centered(), 1e-4 * circuit.nudge_scale)
+    assert relative(gradient(circuit, ep, x, y), exact) <= 1e-7
+
+
+def test_residual_is_the_missing_current() -> None:
+    """Breaks if the weights of stages are left in the residual, which is in amperes at the nodes themselves."""
+    circuit, (x, _) = learner("diode", gain=4.0), examples(1)
+    state = (
+        0.2 * torch.randn(1, circuit.layout.n, generator=torch.Generator().manual_seed(3), dtype=torch.float64),
+    )
+    v = circuit.voltages(state, x).numpy()[0]
+    leaving = dict(zip(circuit.parts.nodes, node_currents(circuit.parts, v), strict=True))
+    # What an amplifier delivers to k, it draws a quarter of from h.
+    wanted = [leaving[f"h{j}"] + leaving[f"k{j}"] / 4 for j in range(5)] + [leaving["o0"], leaving["o1"]]
+    begun = relax(circuit, x, start=state, max_iterations=1)
+    assert float(begun.residual_si) == pytest.approx(np.abs(wanted).max(), rel=1e-12)
+    phase = circuit.phase(circuit.prepare(x))
+    assert float(phase.residual(phase.force(state))) == pytest.approx(float(begun.residual), rel=1e-12)
 
 
 def test_other_costs_and_schemes() -> None:
