@@ -39,7 +39,6 @@ def register(app: typer.Typer) -> None:
     )(map_)
     spice = typer.Typer(
         help="Circuits and ngspice: write netlists, compare operating points and gradients, read a user's netlist.",
-        no_args_is_help=True,
     )
     spice.command(
         name="export",
@@ -298,7 +297,10 @@ def _on_the_cpu(device: str | None, dtype: str | None) -> None:
 
 
 def _counted(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count:,} {kind.replace('_', ' ')}{'s' * (count > 1)}" for kind, count in counts.items())
+    plural = {
+        kind: kind.replace("_", " ") + "s" * (count > 1 and kind[-1] != "s") for kind, count in counts.items()
+    }
+    return ", ".join(f"{count:,} {plural[kind]}" for kind, count in counts.items())
 
 
 def quantity(value: float, unit: str) -> str:

@@ -31,7 +31,7 @@ def nudged_parts(parts: Parts, outputs: Sequence[str], targets: Sequence[float] 
     """Parts with a nudge at each output: beta siemens to a source at the target's voltage.
 
     The conductance is a voltage-controlled current source across its own nodes, which may be negative and which
-    ngspice can alter: Gnudge1, Gnudge2, ... and Vtarget1, ...
+    ngspice can alter: Gnudge1, Gnudge2, ... and Vtarget1, ... (with _ behind where a circuit has such names)
 
     Parameters
     ----------
@@ -52,7 +52,11 @@ def nudged_parts(parts: Parts, outputs: Sequence[str], targets: Sequence[float] 
         raise argument_error("targets", f"be {len(outputs)} voltages, one an output", len(targets))
     first = len(parts.nodes)
     own = np.arange(first, first + len(outputs))
-    count = range(1, len(outputs) + 1)
+    taken = {n.lower() for n in (*parts.nodes, *(n for g in parts.groups.values() for n in g.names))}
+    mark = ""
+    while {f"{TARGET}1{mark}", f"gnudge1{mark}", f"vtarget1{mark}"} & taken:
+        mark += "_"
+    count = [f"{k}{mark}" for k in range(1, len(outputs) + 1)]
     sources = Group(
         tuple(f"Vtarget{k}" for k in count),
         np.stack([own, np.zeros_like(own)], axis=1),
@@ -83,7 +87,7 @@ def with_sources(parts: Parts, volts: Sequence[float] | np.ndarray) -> Parts:
     """Parts with the voltage sources at other values, volts, in order."""
     group = parts.group("voltage_source")
     values = source_table(parts, np.atleast_2d(np.asarray(volts, dtype=np.float64))).reshape(-1, 1)
-    changed = Group(group.names, group.nodes, values)
+    changed = Group(group.names, group.nodes, values, waveforms=group.waveforms)
     return Parts(parts.nodes, {**parts.groups, **({"voltage_source": changed} if len(group) else {})})
 
 
@@ -177,7 +181,8 @@ def ngspice_phases(
     if targets.shape != (len(sources), len(outputs)):
         raise argument_error("targets", f"have the shape ({len(sources)}, {len(outputs)})", targets.shape)
     circuit = nudged_parts(parts, outputs, np.zeros(len(outputs)), 0.0)
-    gains = [[f"alter Gnudge{k} gain = {b!r}" for k in range(1, len(outputs) + 1)] for b in (0.0, beta, -beta)]
+    nudges = circuit.group("vccs").names[-len(outputs) :]
+    gains = [[f"alter {name} gain = {b!r}" for name in nudges] for b in (0.0, beta, -beta)]
     commands = []
     for row in np.concatenate([sources, targets], axis=1):
         commands += alterations(circuit, row)

@@ -24,6 +24,7 @@ from physics_ep.cost import SquaredError
 from physics_ep.errors import InputError
 from validation.benchmarks import simulators
 from validation.benchmarks.circuits import crossbar, dense_layers
+from validation.benchmarks.spice import measure
 from validation.oracles import implicit_gradient
 
 from .netlists import mixed_circuit
@@ -275,6 +276,11 @@ def test_import_and_export_commands(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert not (tmp_path / "net.cir").exists()
     negative = read_netlist(tmp_path / "net_minus.cir").group("vccs")
     assert (negative.values < 0).all()
+    nudged = str(tmp_path / "net_minus.cir")  # may be nudged again, and keeps the waveform of its source
+    assert command("spice", "export", nudged, str(tmp_path / "twice.cir")) == 0
+    twice = read_netlist(tmp_path / "twice_plus.cir")
+    assert twice.group("vccs").names == ("Gnudge1", "Gnudge2", "Gnudge1_", "Gnudge2_")
+    assert twice.group("voltage_source").waveforms.keys() == {"V1"}
     assert command("spice", "export", "bridge", str(tmp_path / "x.cir"), "--phase", "sideways") == 2
     assert command("spice", "import", str(tmp_path / "nothing.cir")) == 2
 
@@ -291,3 +297,16 @@ def test_simulators_of_the_comparison_agree(run) -> None:
             found = run(parts, shuffle)
             assert found.total > found.solve >= 0
             assert np.abs(found.voltages - ours).max() < 1e-8
+
+
+@needs_ngspice
+def test_comparison_of_speed() -> None:
+    """`physics-ep bench spice` on its smallest case: solutions that agree, and ratios of their own times."""
+    found = measure(1, cases=["100 nodes, dense layers"])
+    rows = {row["contender"]: row for row in found["rows"]}
+    assert {"physics-ep", "ngspice"} <= rows.keys()
+    assert rows["physics-ep"]["residual A"] <= 1e-12
+    for name in rows.keys() - {"physics-ep"}:
+        assert rows[name]["difference V"] < 1e-8
+        ratio = rows[name]["solve s"] / rows["physics-ep"]["solve s"]
+        assert rows[name]["ratio"] == pytest.approx(ratio)
