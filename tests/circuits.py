@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from hardware_models import Circuit
 from hardware_models.elements import THERMAL_VOLTAGE
 from hardware_models.parts import GROUND, Part, Parts
 
@@ -16,6 +17,12 @@ def R(a: str, b: str, ohms: float) -> Part:  # noqa: N802 (as in a netlist)
 def V(node: str, volts: float, name: str = "") -> Part:  # noqa: N802
     """Voltage source from ground."""
     return Part(name or f"V_{node}", "voltage_source", (node, GROUND), (volts,))
+
+
+def solved(*parts: Part, **options: object) -> dict[str, float]:
+    """Node voltages at the operating point of these parts."""
+    circuit = Circuit(Parts.collect(parts), **options)
+    return circuit.node_voltages(circuit.operating_point().require())
 
 
 def mixed_circuit(seed: int, nodes: int) -> Parts:

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 
-import networkx
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import root
 from scipy.special import lambertw
 
-from hardware_models import Circuit, UnitGraph, newton
+from hardware_models import Circuit, newton
 from hardware_models.elements import THERMAL_VOLTAGE
 from hardware_models.factorizations import Bordered, Matrix, NotPositive, choose
 from hardware_models.parts import GROUND, Part, Parts
 from physics_ep import Status, relax
-from physics_ep.errors import InputError
-from tests.circuits import R, V, branch_currents, hard_circuit, mixed_circuit, node_currents
-
-
-def solved(*parts: Part, **options: object) -> dict[str, float]:
-    circuit = Circuit(Parts.collect(parts), **options)
-    return circuit.node_voltages(circuit.operating_point().require())
-
+from tests.circuits import R, V, branch_currents, hard_circuit, mixed_circuit, node_currents, solved
 
 # -- closed forms -----------------------------------------------------------------------------------------------
 
@@ -361,149 +352,3 @@ def test_circuits_do_not_depend_on_the_factorisation(kind: str) -> None:
     assert asked.layout.pattern.kind == kind
     one, other = (c.node_voltages(c.operating_point().require()) for c in (free, asked))
     assert list(one.values()) == pytest.approx(list(other.values()), abs=1e-9)
-
-
-# -- graphs and netlists ----------------------------------------------------------------------------------------
-
-
-def test_edges() -> None:
-    """Breaks if edges of other elements, their values or the old meaning with units are lost."""
-    circuit = Circuit.from_edges(
-        4,
-        [(0, 1), (1, 2), (2, 3), (1, 3), (1, 3)],
-        [1e-3, 2e-3, 1e-12, 1e-4, 1e-4],
-        inputs=[3, 0],
-        outputs=[2],
-        couplings=["resistor", "memristor", "diode", "resistor", "piecewise_diode"],
-        nonlinearity_voltage=0.5,
-        emission_coefficient=[1, 1, 1.5, 1, 1],
-        threshold=0.2,
-    )
-    same = solved(
-        V("n3", -0.5),
-        V("n0", 1.5),
-        R("n0", "n1", 1e3),
-        Part("M", "memristor", ("n1", "n2"), (2e-3, 0.5)),
-        Part("D", "diode", ("n2", "n3"), (1e-12, 1.5)),
-        R("n1", "n3", 1e4),
-        Part("P", "piecewise_diode", ("n1", "n3"), (1e-4, 0.2, 0.0)),
-    )
-    found = circuit.node_voltages(circuit.operating_point([[-0.5, 1.5]]).require())
-    assert {name: float(value) for name, value in found.items()} == pytest.approx(same, abs=1e-12)
-    units = Circuit.from_edges(3, [(0, 1), (1, 2)], [0.5, -0.5], "tanh", inputs=[0], outputs=[2])
-    assert isinstance(units, UnitGraph)
-    assert set(units.units) == {"tanh"}
-
-
-def test_networkx_and_netlists(tmp_path: Path) -> None:
-    """Breaks if a graph or a netlist of a circuit is another circuit."""
-    circuit = Circuit(mixed_circuit(2, nodes=9), outputs=["n3", "n1"])
-    with torch.no_grad():
-        circuit.conductance.mul_(1.5)
-    wanted = circuit.node_voltages(circuit.operating_point().require())
-    circuit.to_netlist(tmp_path / "c.cir")
-    for again in (Circuit.from_networkx(circuit.to_networkx()), Circuit.from_netlist(tmp_path / "c.cir")):
-        assert again.output_names == ("n3", "n1")
-        found = again.node_voltages(again.operating_point().require())
-        assert found == pytest.approx(wanted, abs=1e-9)
-    path = networkx.path_graph(5)
-    networkx.set_edge_attributes(path, 1e-3, "weight")
-    line = Circuit.from_networkx(path, inputs=[4])
-    found = line.node_voltages(line.operating_point([[1.0]]))
-    assert [float(found[str(k)]) for k in range(5)] == pytest.approx([0, 0.25, 0.5, 0.75, 1], abs=1e-14)
-
-
-# -- circuits without an energy, and bad input ------------------------------------------------------------------
-
-
-def test_active_circuits() -> None:
-    """Breaks if a circuit without an energy is taken for one: an inverting amplifier of finite gain."""
-    gain, r1, r2 = 1e4, 1e3, 5e3
-    parts = Parts.collect(
-        [
-            V("in", 0.4),
-            R("in", "x", r1),
-            R("x", "out", r2),
-            Part("E", "vcvs", ("out", GROUND, GROUND, "x"), (gain,)),
-        ]
-    )
-    circuit = Circuit(parts)
-    assert not circuit.has_energy
-    assert not circuit.unique
-    found = circuit.node_voltages(circuit.operating_point().require())
-    assert found["out"] == pytest.approx(-0.4 * r2 / r1 / (1 + (1 + r2 / r1) / gain), rel=1e-10)
-    with pytest.raises(InputError, match="no energy, since part 'E' is a vcvs"):
-        circuit.energy((torch.zeros(1, 3, dtype=torch.float64),), torch.zeros(1, 1, dtype=torch.float64))
-    # A cycle of amplifiers has no weights; resistors between stages close one as well.
-    cycle = [V("s", 1.0), R("s", "a", 1e3), Part("A", "amplifier", ("a", "b"), (2.0,)), R("b", GROUND, 1e3)]
-    assert Circuit(Parts.collect(cycle)).has_energy
-    closed = Circuit(Parts.collect([*cycle, R("a", "b", 1e4)]))
-    assert "'A' closes a cycle" in closed.no_energy_because
-    found = closed.node_voltages(closed.operating_point().require())
-    # KCL at a, with what the amplifier draws: half of what it delivers to b.
-    a = found["a"]
-    assert (1 - a) / 1e3 == pytest.approx((a - 2 * a) / 1e4 + 0.5 * (2 * a / 1e3 + (2 * a - a) / 1e4), rel=1e-9)
-
-
-def test_nothing_unknown() -> None:
-    """Breaks where sources hold every node."""
-    assert solved(V("s", 1.0), R("s", GROUND, 1e3)) == {GROUND: 0.0, "s": 1.0}
-
-
-def test_uniqueness() -> None:
-    """Breaks if a node that only diodes without leakage hold is called unique."""
-    parts = [V("s", 1.0), Part("P", "piecewise_diode", ("s", "a"), (1e-3, 0.5, 0.0)), R("a", "b", 1e3)]
-    assert not Circuit(Parts.collect(parts)).unique
-    assert Circuit(Parts.collect([*parts, R("b", GROUND, 1e3)])).unique
-    # Still an operating point: no current flows.
-    blocked = [V("s", 0.2), *parts[1:]]
-    found = Circuit(Parts.collect(blocked)).operating_point()
-    assert found.status is Status.CONVERGED
-
-
-@pytest.mark.parametrize(
-    ("parts", "match"),
-    [
-        ([V("s", 1.0), R("s", "a", 1e3), R("b", "c", 1e3)], "Node 'b' .*floats"),
-        ([V("s", 1.0), Part("C", "capacitor", ("s", "a"), (1e-9,))], "Node 'a' floats"),
-        ([V("s", 1.0), V("s", 1.0, name="W"), R("s", "a", 1e3)], "loop: .*W"),
-        ([V("s", 1.0), Part("D", "ideal_diode", ("a", "b")), R("s", "a", 1.0), R("b", "s", 1.0)], "two free nodes"),
-    ],
-)
-def test_bad_circuits(parts: list[Part], match: str) -> None:
-    """Breaks if what has no operating point ends in a traceback, or in a number."""
-    with pytest.raises(InputError, match=match) as caught:
-        Circuit(Parts.collect(parts))
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("value", [-1e-3, 0.0, float("inf"), float("nan")])
-def test_bad_conductances(value: float) -> None:
-    """Breaks if a conductance that is none is taken, from parts or from edges."""
-    with pytest.raises(InputError, match="conductance of part 'R1' must be finite and positive"):
-        Parts.collect([Part("R1", "resistor", ("a", GROUND), (value,))])
-    with pytest.raises(InputError, match="weights must be"):
-        Circuit.from_edges(2, [(0, 1)], [value], inputs=[0])
-
-
-def test_bad_arguments() -> None:
-    """Breaks if a wrong name, shape or number goes through."""
-    parts = Parts.collect([V("s", 1.0), R("s", "a", 1e3), R("a", GROUND, 1e3)])
-    for options, match in (
-        ({"outputs": ["b"]}, "outputs"),
-        ({"outputs": ["s"]}, "outputs must be nodes that no voltage source ties"),
-        ({"least": -1.0}, "least must be positive"),
-        ({"factorization": "bandet"}, "banded"),
-    ):
-        with pytest.raises(InputError, match=match):
-            Circuit(parts, **options)
-    circuit = Circuit(parts)
-    for inputs in ([[1.0, 2.0]], [1.0], [[float("nan")]], "x"):
-        with pytest.raises(InputError):
-            circuit.operating_point(inputs)
-    with pytest.raises(InputError, match="tolerance"):
-        circuit.operating_point(tolerance=0.0)
-    clash = [V("s", 1.0), V("t", 0.0), R("s", "a", 1.0)]
-    clash += [Part("D1", "ideal_diode", ("s", "a")), Part("D2", "ideal_diode", ("a", "t"))]
-    with pytest.raises(InputError, match="short two sources"):
-        Circuit(Parts.collect(clash)).operating_point()

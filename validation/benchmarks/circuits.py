@@ -123,7 +123,8 @@ def crossbar(rows: int = 71, columns: int = 70, wire: float = 2.5, seed: int = 0
 
 
 def _conductances(rng: np.random.Generator, count: int) -> np.ndarray:
-    return np.exp(rng.uniform(*np.log(CONDUCTANCE), count))
+    low, high = (float(np.log(g)) for g in CONDUCTANCE)
+    return np.exp(rng.uniform(low, high, count))
 
 
 def _resistors(edges: np.ndarray, conductance: np.ndarray) -> Group:
