@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .analog import AnalogHopfieldCircuit
     from .circuit import Circuit
+    from .circuit_transients import CircuitTrajectory, transient
     from .devices import DeviceModel
     from .fidelity import Fidelity
     from .hopfield import ConvHopfieldNetwork, HopfieldNetwork
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _HOME = {
     "AnalogHopfieldCircuit": "analog",
     "Circuit": "circuit",
+    "CircuitTrajectory": "circuit_transients",
     "ConvHopfieldNetwork": "hopfield",
     "DeviceModel": "devices",
     "Fidelity": "fidelity",
@@ -32,11 +34,13 @@ _HOME = {
     "ResistiveNetwork": "resistive",
     "UnitGraph": "unit_graph",
     "map_pcn": "mapping",
+    "transient": "circuit_transients",
 }
 
 __all__ = [
     "AnalogHopfieldCircuit",
     "Circuit",
+    "CircuitTrajectory",
     "ConvHopfieldNetwork",
     "DeviceModel",
     "Fidelity",
@@ -49,6 +53,7 @@ __all__ = [
     "ResistiveNetwork",
     "UnitGraph",
     "map_pcn",
+    "transient",
 ]
 
 

@@ -33,6 +33,7 @@ from physics_ep.errors import argument_error, unknown_name
 from physics_ep.system import EnergySystem, Inputs
 
 from . import nodes
+from .conductances import Conductances
 from .elements import THERMAL_VOLTAGE
 from .hopfield import counts
 from .laws import UnitFunctions
@@ -45,60 +46,6 @@ if TYPE_CHECKING:
     pass
 
 DIODES = ("ideal", "shockley", "none")
-
-
-class Conductances(nn.Module):
-    """All-to-all conductances from the (amplified) nodes of one layer to those of the next, with current sources.
-
-    Parameters
-    ----------
-    n_in, n_out : int
-    gain : float
-        a, the voltage gain from the nodes below to where the conductances hang.
-    scale : float
-        Conductances start uniform in (0, scale / sqrt(n_in)), siemens; currents at 0.
-    bias : bool
-        Whether the nodes above have current sources.
-    generator : torch.Generator
-
-    Attributes
-    ----------
-    conductance : Parameter (n_out, n_in)
-        g, siemens.
-    bias : Parameter (n_out,) or None
-        b, amperes into the nodes above.
-    """
-
-    routed = False
-
-    def __init__(
-        self, n_in: int, n_out: int, gain: float, scale: float, bias: bool, generator: torch.Generator
-    ) -> None:
-        super().__init__()
-        draw = torch.rand((n_out, n_in), generator=generator, dtype=torch.float64) * (scale / math.sqrt(n_in))
-        self.conductance = nn.Parameter(draw.to(torch.get_default_dtype()))
-        self.bias = nn.Parameter(torch.zeros(n_out)) if bias else None
-        self.gain = gain
-
-    def bound(self) -> Conductances:
-        """Itself: nothing is to be computed beforehand."""
-        return self
-
-    def forward(self, v: torch.Tensor, route: None = None) -> torch.Tensor:
-        """Currents (B, n_out) that nodes below at v would send into nodes above at 0 V, amperes."""
-        current = v @ self.conductance.t()
-        return current if self.gain == 1 else self.gain * current
-
-    def drive(self, v: torch.Tensor) -> tuple[torch.Tensor, None]:
-        """The same with the current sources, and no route."""
-        current = self.forward(v)
-        return (current if self.bias is None else current + self.bias), None
-
-    def transpose(self, v: torch.Tensor, route: None = None, onto: torch.Tensor | None = None) -> torch.Tensor:
-        """Currents (B, n_in) that nodes above at v would send into nodes below at 0 V; on top of `onto`."""
-        if self.gain != 1:
-            v = v / self.gain
-        return v @ self.conductance if onto is None else torch.addmm(onto, v, self.conductance)
 
 
 @dataclass(frozen=True)
@@ -142,6 +89,12 @@ class ResistiveNetwork(EnergySystem):
         Whether nodes have current sources.
     scale : float
         Conductances start uniform in (0, scale / sqrt(n)), n the number of nodes below: siemens.
+    density : float
+        Share of the conductances behind hidden layers that start on, sqrt(1 / density) times larger. The mean of
+        conductances, which cannot be negative, passes a common voltage forwards and a common error backwards; in
+        deep networks it drowns what their differences pass, unless few start on.
+    rest : float
+        Voltage at which the outputs start by their current sources, volts: the mean of the targets, say.
     g_min, g_max : float
         What devices can be programmed to, siemens; kept after each step of an optimizer.
     saturation, emission : float
@@ -183,6 +136,8 @@ class ResistiveNetwork(EnergySystem):
         amplification: float = 1.0,
         bias: bool = True,
         scale: float = 1.0,
+        density: float = 1.0,
+        rest: float = 0.0,
         g_min: float = 0.0,
         g_max: float = math.inf,
         saturation: float = 1e-6,
@@ -206,6 +161,10 @@ class ResistiveNetwork(EnergySystem):
         for name, value in given.items():
             if not (isinstance(value, int | float) and 0 < value < math.inf):
                 raise argument_error(name, "be a positive number", value)
+        if not 0 < density <= 1:
+            raise argument_error("density", "lie in (0, 1]", density)
+        if rest and not bias:
+            raise argument_error("rest", "be 0 V without current sources (bias)", rest)
         if not 0 <= g_min < g_max:
             raise argument_error("g_min and g_max", "satisfy 0 <= g_min < g_max, in siemens", f"{g_min}, {g_max}")
         if isinstance(seed, bool) or not isinstance(seed, int):
@@ -219,10 +178,13 @@ class ResistiveNetwork(EnergySystem):
         pairs = list(itertools.pairwise([2 * sizes[0], *sizes[1:]]))
         self.gains = (float(input_gain), *[float(amplification)] * (len(pairs) - 1))
         self.layers = nn.ModuleList(
-            Conductances(n_in, n_out, gain, scale, bias, generator)
-            for (n_in, n_out), gain in zip(pairs, self.gains, strict=True)
+            Conductances(n_in, n_out, gain, scale, density if k else 1.0, bias, k + 1 < len(pairs), generator)
+            for k, ((n_in, n_out), gain) in enumerate(zip(pairs, self.gains, strict=True))
         )
         self.constrain()
+        if rest:
+            with torch.no_grad():
+                self.couplings[-1].bias = nn.Parameter(rest * self.loads()[-1])
         for k, n in enumerate(sizes[1:-1], 1):
             sign = torch.where(torch.arange(n) < (n + 1) // 2, 1.0, -1.0)
             self.register_buffer(f"signs_{k}", sign.to(torch.get_default_dtype()), persistent=False)
