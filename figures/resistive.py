@@ -36,10 +36,12 @@ KINDS = {
     "inputs": ("voltage_source", "current_source", "amplifier"),
     "nudge": ("nudge",),
     "resistors": ("resistor",),
-    "diodes": ("diode", "ideal_diode"),
+    "diodes": ("diode", "piecewise_diode"),
     "capacitors": ("capacitor",),
 }
 """Kinds of parts in each class; amplifiers and the currents count as inputs."""
+HARD = 1e5
+"""Of the largest conductance of a node: what stands for an ideal diode conducts in its place."""
 STEP_ERROR = 1e-8
 """Relative; also makes steps short enough to be drawn as straight lines."""
 TOLERANCE = 1e-12
@@ -52,7 +54,8 @@ def resistive_relaxation(subject: Subject, *, share: float = 0.5, duration: floa
     Parameters
     ----------
     subject : Subject
-        Its system is a `ResistiveNetwork`.
+        Its system is a `ResistiveNetwork`. Ideal diodes, which would switch at once, are followed as ones of a high
+        conductance; the distance of the ends from the equilibria tells what that changes.
     share : float
         Nudging strength over the conductance of an output node.
     duration : float
@@ -93,7 +96,7 @@ def resistive_relaxation(subject: Subject, *, share: float = 0.5, duration: floa
         course = transient(
             parts,
             duration * slowest,
-            inputs=network.circuit_inputs(x),
+            inputs=network.circuit_inputs(x).numpy(),
             start=volts,
             nudge=(names, y.numpy(), strength) if strength else None,
             rtol=STEP_ERROR,
@@ -131,7 +134,11 @@ def _with_capacitors(network: ResistiveNetwork) -> tuple[Parts, list[np.ndarray]
         np.stack([nodes, np.zeros_like(nodes)], 1),
         np.full((len(nodes), 1), network.capacitance),
     )
-    return Parts(parts.nodes, {**parts.groups, "capacitor": group}), layers
+    groups = {**parts.groups, "capacitor": group}
+    if (ideal := groups.pop("ideal_diode", None)) is not None:
+        most = HARD * max(float(load.detach().max()) for load in network.loads())
+        groups["piecewise_diode"] = Group(ideal.names, ideal.nodes, np.tile([most, 0.0, 0.0], (len(ideal), 1)))
+    return Parts(parts.nodes, groups), layers
 
 
 def _transient(course: CircuitTrajectory, layers: list[np.ndarray], beta: float, rest: Equilibrium) -> Transient:
