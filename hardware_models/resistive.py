@@ -93,6 +93,10 @@ class ResistiveNetwork(EnergySystem):
         Share of the conductances behind hidden layers that start on, sqrt(1 / density) times larger. The mean of
         conductances, which cannot be negative, passes a common voltage forwards and a common error backwards; in
         deep networks it drowns what their differences pass, unless few start on.
+    mirrored : bool
+        Whether each hidden node held below 0 V starts as the mirror image of one held above: the same conductances,
+        to the other half of the nodes below it. No common voltage is passed then. (Both conduct, or neither: where
+        layers are so small that all of one may be off, the next rests exactly on its diodes' kinks.)
     rest : float
         Voltage at which the outputs start by their current sources, volts: the mean of the targets, say.
     g_min, g_max : float
@@ -137,6 +141,7 @@ class ResistiveNetwork(EnergySystem):
         bias: bool = True,
         scale: float = 1.0,
         density: float = 1.0,
+        mirrored: bool = False,
         rest: float = 0.0,
         g_min: float = 0.0,
         g_max: float = math.inf,
@@ -178,7 +183,9 @@ class ResistiveNetwork(EnergySystem):
         pairs = list(itertools.pairwise([2 * sizes[0], *sizes[1:]]))
         self.gains = (float(input_gain), *[float(amplification)] * (len(pairs) - 1))
         self.layers = nn.ModuleList(
-            Conductances(n_in, n_out, gain, scale, density if k else 1.0, bias, k + 1 < len(pairs), generator)
+            Conductances(
+                n_in, n_out, gain, scale, density if k else 1.0, bias, mirrored and k + 1 < len(pairs), generator
+            )
             for k, ((n_in, n_out), gain) in enumerate(zip(pairs, self.gains, strict=True))
         )
         self.constrain()
