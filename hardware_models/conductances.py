@@ -24,7 +24,8 @@ class Conductances(nn.Module):
         Whether the nodes above have current sources.
     mirrored : bool
         Whether each node of the upper half starts as the mirror image of one of the lower half: the same
-        conductances, to the other half of the nodes below. Its voltage is then minus the other's.
+        conductances, to the other half of the nodes below. What mirrored nodes below drive it by is then minus
+        the other's.
     generator : torch.Generator
 
     Attributes

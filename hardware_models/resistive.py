@@ -95,8 +95,9 @@ class ResistiveNetwork(EnergySystem):
         deep networks it drowns what their differences pass, unless few start on.
     mirrored : bool
         Whether each hidden node held below 0 V starts as the mirror image of one held above: the same conductances,
-        to the other half of the nodes below it. No common voltage is passed then. (Both conduct, or neither: where
-        layers are so small that all of one may be off, the next rests exactly on its diodes' kinks.)
+        to the other half of the nodes below it, and so the opposite current. Little of a common voltage is passed
+        then. (Both conduct, or neither: where layers are so small that all of one may be off, the next rests
+        exactly on its diodes' kinks.)
     rest : float
         Voltage at which the outputs start by their current sources, volts: the mean of the targets, say.
     g_min, g_max : float
