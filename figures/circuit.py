@@ -208,7 +208,7 @@ def draw_transients(data: CircuitTransients) -> Figure:
                     ax.axvline(phase.settling_time * time, color=style.GREY, lw=0.7, ls=(0, (4, 2)), zorder=0)
         # What settles falls late on a logarithmic axis of time, early on a linear one.
         if data.log_time:
-            _make_room(axes[0, 1], 0.4)
+            _make_room(axes[0, 1], 0.65)
         axes[0, 1].legend(loc="upper left" if data.log_time else "center right")
         for ax in axes[:, 2]:
             ax.legend(loc="lower left" if data.log_time else "upper right")

@@ -25,7 +25,7 @@ from figures.scaling import circuit_scaling, draw_scaling
 from figures.subjects import fresh_resistive
 from hardware_models import ResistiveNetwork
 from hardware_models.elements import THERMAL_VOLTAGE
-from physics_ep import EquilibriumPropagation, Nudge, positive
+from physics_ep import EquilibriumPropagation, Nudge, positive, relax
 from physics_ep.errors import InputError
 from physics_ep.store import open_run
 from physics_ep.training import train
@@ -123,10 +123,6 @@ def drawn(course, change, errors, scaling):
 # -- settling -----------------------------------------------------------------------------------------------------
 
 
-def nudge_of(subject, phase):
-    return Nudge(subject.cost, subject.y, phase.beta) if phase.beta else None
-
-
 def test_co_content_falls_and_is_the_energy(course, subject):
     """The co-content drawn is not what the network lowers, or leaves out the nudge."""
     system = subject.system
@@ -171,18 +167,31 @@ def test_phases_end_in_certified_equilibria(course, subject):
     for phase in course.phases:
         missing = kirchhoff(subject, phase.rest, phase.beta)
         assert np.abs(missing).max() < 1e-15
-        assert phase.residual < 1e-15
-        assert phase.distance < 2e-5
+        nudge = Nudge(subject.cost, subject.y, phase.beta) if phase.beta else None
+        start = tuple(torch.from_numpy(r)[None] for r in course.phases[0].rest) if nudge else None
+        found = relax(subject.system, subject.x, nudge=nudge, start=start, tolerance=1e-12)
+        assert phase.residual == pytest.approx(float(found.residual[0]) * found.residual_scale, rel=1e-9)
         assert all(np.abs(v[-1] - r).max() <= phase.distance for v, r in zip(phase.volts, phase.rest, strict=True))
         # The last current drawn is that of the last state drawn.
         last = kirchhoff(subject, tuple(v[-1] for v in phase.volts), phase.beta)
         assert phase.current[-1] == pytest.approx(np.abs(last).max(), rel=1e-4)
+        # Diodes only hold nodes more firmly than the conductances do.
+        assert phase.distance <= np.linalg.norm(last) / softest(subject, phase.beta)
+        assert phase.distance < 1e-3 * max(np.abs(r).max() for r in phase.rest)
     assert all(
         np.array_equal(a[-1], b[0]) for a, b in zip(course.phases[0].volts, course.phases[1].volts, strict=True)
     )
 
 
-def kirchhoff(subject, rest, beta):
+def softest(subject, beta):
+    """Least eigenvalue of the conductance matrix without the diodes, siemens."""
+    sizes = subject.system.sizes[1:]
+    unit = [np.split(row, np.cumsum(sizes)[:-1]) for row in np.vstack([np.zeros(sum(sizes)), np.eye(sum(sizes))])]
+    origin, *columns = [kirchhoff(subject, volts, beta, diodes=False) for volts in unit]
+    return np.linalg.eigvalsh(origin - np.array(columns))[0]
+
+
+def kirchhoff(subject, rest, beta, *, diodes=True):
     """Sum of the currents into each node, amperes, from Ohm's and Shockley's laws."""
     x, y = subject.x[0].numpy(), subject.y[0].numpy()
     volts = [subject.system.gains[0] * np.concatenate([x, -x]), *rest]
@@ -192,7 +201,7 @@ def kirchhoff(subject, rest, beta):
         flow = g * (volts[k][None, :] - volts[k + 1][:, None])
         missing[k + 1] += flow.sum(1) + layer.bias.detach().numpy()
         missing[k] -= flow.sum(0)
-    for k, v in enumerate(rest[:-1], 1):
+    for k, v in enumerate(rest[:-1] if diodes else (), 1):
         sign = np.where(np.arange(len(v)) < (len(v) + 1) // 2, 1.0, -1.0)
         thermal = subject.system.emission * THERMAL_VOLTAGE
         missing[k] += sign * SATURATION * np.expm1(-sign * v / thermal)
