@@ -132,7 +132,7 @@ def test_co_content_falls_and_is_the_energy(course, subject):
             state = tuple(torch.from_numpy(v[t : t + 1] if t >= 0 else v[t:]) for v in phase.volts)
             cost = subject.cost(state[-1], subject.y) if phase.beta else 0.0
             expected = system.energy(state, subject.x) + phase.beta * cost
-            assert phase.energy[t] == pytest.approx(float(expected.detach()), rel=1e-12)
+            assert phase.energy[t] == pytest.approx(float(expected.detach()), rel=1e-12, abs=0)
     assert course.phases[0].energy[-1] < course.phases[0].energy[0]
 
 
@@ -146,8 +146,8 @@ def test_power_is_accounted_for(course, subject):
         assert np.abs(delivered - taken).max() < 1e-9 * np.abs(delivered).max()
         # What capacitors hold is C v^2 / 2, however they were charged.
         stored = 0.5 * capacitance * sum(float((v[-1] ** 2 - v[0] ** 2).sum()) for v in phase.volts)
-        assert phase.energies["capacitors"] == pytest.approx(stored, rel=1e-6)
-        assert phase.power["resistors"][-1] == pytest.approx(heat(subject, phase), rel=1e-12)
+        assert phase.energies["capacitors"] == pytest.approx(stored, rel=1e-6, abs=0)
+        assert phase.power["resistors"][-1] == pytest.approx(heat(subject, phase), rel=1e-12, abs=0)
         assert min(phase.power["inputs"].min(), phase.power["resistors"].min(), phase.power["diodes"].min()) > 0
 
 
@@ -170,11 +170,11 @@ def test_phases_end_in_certified_equilibria(course, subject):
         nudge = Nudge(subject.cost, subject.y, phase.beta) if phase.beta else None
         start = tuple(torch.from_numpy(r)[None] for r in course.phases[0].rest) if nudge else None
         found = relax(subject.system, subject.x, nudge=nudge, start=start, tolerance=1e-12)
-        assert phase.residual == pytest.approx(float(found.residual[0]) * found.residual_scale, rel=1e-9)
+        assert phase.residual == pytest.approx(float(found.residual[0]) * found.residual_scale, rel=1e-9, abs=0)
         assert all(np.abs(v[-1] - r).max() <= phase.distance for v, r in zip(phase.volts, phase.rest, strict=True))
         # The last current drawn is that of the last state drawn.
         last = kirchhoff(subject, tuple(v[-1] for v in phase.volts), phase.beta)
-        assert phase.current[-1] == pytest.approx(np.abs(last).max(), rel=1e-4)
+        assert phase.current[-1] == pytest.approx(np.abs(last).max(), rel=1e-4, abs=0)
         # Diodes only hold nodes more firmly than the conductances do.
         assert phase.distance <= np.linalg.norm(last) / softest(subject, phase.beta)
         assert phase.distance < 1e-3 * max(np.abs(r).max() for r in phase.rest)
