@@ -200,7 +200,7 @@ def _draw_histogram(ax: Axes, pooled: tuple[np.ndarray, np.ndarray, float, float
         look = style.series(k)
         told = ", ".join(
             f"{100 * _share((values,), bound):.1f} % at {word}"
-            for bound, word in ((least, "the minimum"), (most, "the maximum"))
+            for bound, word in ((least, "min."), (most, "max."))
             if math.isfinite(bound)
         )
         ax.stairs(
@@ -214,5 +214,7 @@ def _draw_histogram(ax: Axes, pooled: tuple[np.ndarray, np.ndarray, float, float
             alpha=1 - 0.6 * (k == 0),
         )
     ax.set_yscale("log")
-    ax.set_ylim(0.5, ax.get_ylim()[1] * 10)
+    # One device must show, and the legend have room.
+    high = ax.get_ylim()[1]
+    ax.set_ylim(0.5, high * (2 * high) ** 0.4)
     ax.set_xlim(0, edges[-1])

@@ -249,7 +249,7 @@ def test_fields_and_shares(change, drawn):
     first = drawn["conductances"].axes[1]
     told = [text.get_text() for text in first.get_legend().get_texts()]
     share = 100 * (change.after[0] == 0).mean()
-    assert told[1].startswith(f"after: {share:.1f} % at the minimum, ")
+    assert told[1].startswith(f"after: {share:.1f} % at min., ")
 
 
 def test_histograms_hold_all_devices(change, drawn):
