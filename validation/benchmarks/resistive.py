@@ -128,4 +128,5 @@ if __name__ == "__main__":
     print(result["title"], "|", result["machine"])
     for row in result["rows"]:  # type: ignore[attr-defined]
         print(f"{row['step']:44s} {row['ms']:10.4f} ms  x{row['ratio']:.3g}  {row['sweeps']}")
-    print(f"{result['points_per_second']:.0f} operating points a second, {result['throughput_ratio']:.0f} times ngspice")
+    times = f"{result['throughput_ratio']:.0f} times ngspice"
+    print(f"{result['points_per_second']:.0f} operating points a second, {times}")
