@@ -20,7 +20,7 @@ from . import element_kernels as kernels
 from .arrays import array
 from .circuit_layout import ORDER, Layout, Prepared, currents_of, lay_out, limits, prepare
 from .co_contents import co_content, compiled_co_content, contrast
-from .operating_points import TOLERANCE, OperatingPoint, active_point, relaxed_point
+from .operating_points import OperatingPoint, active_point, relaxed_point
 from .parts import Parts
 from .reduction import reduce
 
@@ -84,12 +84,14 @@ class Circuit(EnergySystem):
         for name, value in (("least", least), ("most", most), ("node_capacitance", node_capacitance)):
             if not value > 0:
                 raise argument_error(name, "be positive", value)
+        if not least <= most:
+            raise argument_error("least", "not exceed most, in siemens", f"{least:g}, above {most:g}")
         if factorization not in (None, "dense", "banded", "sparse"):
             raise unknown_name("factorization", factorization, ("dense", "banded", "sparse"))
         self._parts = parts
         self.least, self.most = float(least), float(most)
         self.node_capacitance = float(node_capacitance)
-        self.output_names = tuple(outputs)
+        self.output_names = (outputs,) if isinstance(outputs, str) else tuple(outputs)
         self.n_sources = len(parts.group("voltage_source"))
         reduction, self.no_energy_because = reduce(parts)
         learnt = [parts.group("resistor").values[:, 0], parts.group("memristor").values[:, 0]]
@@ -185,6 +187,7 @@ class Circuit(EnergySystem):
     @property
     def parts(self) -> Parts:
         """The parts list, with the parameters as they are now."""
+        self._check_conductances()
         groups = dict(self._parts.groups)
         conductance = self.conductance.detach().numpy()
         start = 0
@@ -199,6 +202,17 @@ class Circuit(EnergySystem):
             group = self._parts.group("current_source")
             groups["current_source"] = replace(group, values=self.current.detach().numpy()[:, None].copy())
         return Parts(self._parts.nodes, groups)
+
+    def _check_conductances(self) -> None:
+        """Raise InputError where an optimizer has left a conductance that is not positive."""
+        values = self.conductance.detach()
+        bad = (~((values > 0) & (values < float("inf")))).nonzero()
+        if len(bad):
+            names = self._parts.group("resistor").names + self._parts.group("memristor").names
+            raise InputError(
+                f"Conductance of {names[int(bad[0])]!r} must be positive and finite, but was "
+                f"{values[bad[0]].item():g} S: call the circuit's constrain() after each step of an optimizer."
+            )
 
     # -- operating points -------------------------------------------------------------------------------------
 
@@ -238,7 +252,7 @@ class Circuit(EnergySystem):
         inputs: Any = None,
         *,
         start: State | None = None,
-        tolerance: float = TOLERANCE,
+        tolerance: float | None = None,
         max_iterations: int | None = None,
     ) -> OperatingPoint:
         """Voltages at which Kirchhoff's laws hold, capacitors open.
@@ -249,9 +263,11 @@ class Circuit(EnergySystem):
             Voltages of the sources. Default: their own, B = 1.
         start : State, optional
             Where to start.
-        tolerance : float
-            Largest current that may be missing at a node, amperes. Where that is less than 1e-13 of the sum of the
-            sizes of the currents there, or than what the last digit of its voltage changes, these are asked for.
+        tolerance : float, optional
+            Largest current that may be missing at a node, amperes. Default: 1e-12, or what moves a node of the
+            circuit's typical conductance (`residual_scale`) by 1e-12 V, where that is less. Where rounding forbids
+            it (1e-13 of the sum of the sizes of the currents at a node, or what the last digit of its voltage
+            changes), that is asked for.
         max_iterations : int, optional
 
         Returns
@@ -263,10 +279,11 @@ class Circuit(EnergySystem):
         Raises
         ------
         InputError
-            If an argument is not as above.
+            If an argument is not as above, or a conductance is not positive.
         """
         volts = self._volts(inputs)
-        if not tolerance > 0:
+        self._check_conductances()
+        if tolerance is not None and not tolerance > 0:
             raise argument_error("tolerance", "be positive", tolerance)
         found = active_point if self._layout is None else relaxed_point
         return found(self, volts, inputs is None, start, tolerance, max_iterations)
@@ -279,6 +296,8 @@ class Circuit(EnergySystem):
             volts = torch.as_tensor(inputs, dtype=torch.float64)
         except (TypeError, ValueError) as error:
             raise InputError(f"Argument inputs must hold numbers, but was {type(inputs).__name__}.") from error
+        if volts.ndim != 2 or volts.shape[1] != self.n_sources or not len(volts):
+            raise argument_error("inputs", f"have the shape (B, {self.n_sources})", tuple(volts.shape))
         self.check_input(volts)
         return volts
 
@@ -348,6 +367,8 @@ class Circuit(EnergySystem):
 
     def outputs(self, state: State) -> torch.Tensor:
         """Voltages of the output nodes, (B, n_out)."""
+        if self._layout is None:
+            return self.voltages(state, torch.empty(0))[:, torch.from_numpy(self.output_nodes)]
         return state[0][:, self.output_columns] * self.output_scale
 
     def project(self, state: State) -> State:
@@ -404,6 +425,7 @@ class Circuit(EnergySystem):
         self, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         """As `EnergySystem.contrast`: differences of co-contents' derivatives, element by element."""
+        self._check_conductances()
         layout = self.layout
         base = free[0] if minus is None else free[0] + minus[0]
         shift = plus[0] if minus is None else plus[0] - minus[0]

@@ -52,7 +52,7 @@ class Solution:
     residual : array (B,)
         Largest violation of Kirchhoff's current law at a node, amperes, in the very state that is returned.
     tolerance : float
-        What `residual` was asked to meet, amperes (or rounding of the voltages, where that is more).
+        What `residual` was asked to meet, amperes: more than was given where rounding of the voltages is more.
     converged : bool array (B,)
     iterations : int
         Of Newton's method, all attempts together.
@@ -134,6 +134,9 @@ def solve(equations: NodalEquations, z: Array, drive: Drive, tolerance: float, m
         currents = equations.currents(equations.across(z), drive)
         law = equations.residual(z, currents, equations.conducting(z), drive)
         residual = np.abs(law[:, : equations.n_nodes]).max(1)
+    if good.any():
+        # What met only the rounding of its voltages was asked for no more.
+        tolerance = max(tolerance, float(residual[good].max()))
     status = Status.CONVERGED
     if not good.all():
         status = Status.BUDGET if np.isfinite(residual).all() else Status.NOT_FINITE

@@ -28,9 +28,8 @@ def plain(load: torch.Tensor) -> UnitFunctions:
     load : Tensor (n,)
         Total conductance G, siemens.
     """
-    resistance = 1 / load
     infinity = torch.full_like(load, float("inf"))
-    return _clipped(load, resistance, -infinity, infinity, bounded=False)
+    return _clipped(load, -infinity, infinity, bounded=False)
 
 
 def ideal(load: torch.Tensor, sign: torch.Tensor) -> UnitFunctions:
@@ -46,13 +45,14 @@ def ideal(load: torch.Tensor, sign: torch.Tensor) -> UnitFunctions:
     infinity = torch.full_like(load, float("inf"))
     zero = torch.zeros_like(load)
     return _clipped(
-        load, 1 / load, torch.where(sign > 0, zero, -infinity), torch.where(sign > 0, infinity, zero), bounded=True
+        load, torch.where(sign > 0, zero, -infinity), torch.where(sign > 0, infinity, zero), bounded=True
     )
 
 
-def _clipped(
-    load: torch.Tensor, resistance: torch.Tensor, low: torch.Tensor, high: torch.Tensor, bounded: bool
-) -> UnitFunctions:
+def _clipped(load: torch.Tensor, low: torch.Tensor, high: torch.Tensor, bounded: bool) -> UnitFunctions:
+    # A node all of whose conductances are off stays at 0 V.
+    resistance = torch.where(load > 0, 1 / load, torch.zeros_like(load))
+
     def potential(v: X) -> X:
         return 0.5 * load * v * v
 

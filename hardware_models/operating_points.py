@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from physics_ep.equilibrium import Equilibrium, State, Status
+from physics_ep.equilibrium import Equilibrium, NotConverged, State, Status
+from physics_ep.errors import InputError
 from physics_ep.relaxation import relax
 
 from . import element_kernels as kernels
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from .circuit_layout import Prepared
 
 TOLERANCE = 1e-12
-"""Amperes."""
+"""Amperes, and volts that they may move a node by."""
 RELATIVE = 1e-13
 """Of the sum of the sizes of the currents at a node: their rounding."""
 
@@ -38,21 +39,43 @@ class OperatingPoint(Equilibrium):
     sources: torch.Tensor | None = None
     single: bool = False
 
+    def require(self) -> OperatingPoint:
+        """Return self if every example converged, else raise `NoOperatingPoint`."""
+        if not bool(self.converged.all()):
+            raise NoOperatingPoint(self)
+        return self
+
+
+class NoOperatingPoint(NotConverged, InputError):  # noqa: N818 (as NotConverged)
+    """A circuit's operating point was needed, and not found. `.equilibrium` holds what was."""
+
+    def __init__(self, point: OperatingPoint) -> None:
+        super().__init__(point)
+        missing = float(point.residual_si.nan_to_num(nan=float("inf")).max())
+        was = f"{missing:.2g} A are missing at a node" if missing < float("inf") else "voltages grow without bound"
+        self.args = (
+            f"No operating point was found in {point.iterations} iterations of {point.solver}: {was}. The circuit "
+            "may have none (a current that nothing can carry, active parts that drive each other), or needs more "
+            "max_iterations.",
+        )
+
 
 def relaxed_point(
     circuit: Circuit,
     volts: torch.Tensor,
     single: bool,
     start: State | None,
-    tolerance: float,
+    tolerance: float | None,
     max_iterations: int | None,
 ) -> OperatingPoint:
     """By Newton's method on the co-content; arguments as of `Circuit.operating_point`."""
     if not circuit.layout.n:
-        return _known_point(volts, single, tolerance)
-    found = relax(
-        circuit, volts, start=start, tolerance=tolerance / circuit.residual_scale, max_iterations=max_iterations
-    )
+        return _known_point(volts, single, tolerance or TOLERANCE)
+    asked, scale = tolerance or TOLERANCE, circuit.residual_scale
+    if tolerance is None:
+        # A picoampere is much to nanosiemens; at kilovolts, a picovolt is less than the last digit.
+        asked = min(TOLERANCE, TOLERANCE * scale * max(1.0, float(volts.abs().max()) if volts.numel() else 1.0))
+    found = relax(circuit, volts, start=start, tolerance=asked / scale, max_iterations=max_iterations)
     fields = {name: getattr(found, name) for name in Equilibrium.__dataclass_fields__}
     point = OperatingPoint(**fields, sources=volts, single=single)
     if point.status is not Status.STALLED:
@@ -66,7 +89,7 @@ def relaxed_point(
     size = float(kernels.throughput(u.numpy(), known.offset, known.conductance, flow, net).max())
     (loads,) = circuit.curvature_diagonal(point.state, volts)
     digit = torch.finfo(u.dtype).eps * float((loads / circuit.unknown_weight * u.abs()).max())
-    allowed = max(point.tolerance, max(RELATIVE * size, digit) / circuit.residual_scale)
+    allowed = max(tolerance or TOLERANCE, RELATIVE * size, digit) / scale
     good = bool((point.residual <= allowed).all())
     return replace(point, tolerance=allowed, status=Status.CONVERGED) if good else point
 
@@ -91,7 +114,7 @@ def active_point(
     volts: torch.Tensor,
     single: bool,
     start: State | None,
-    tolerance: float,
+    tolerance: float | None,
     max_iterations: int | None,
 ) -> OperatingPoint:
     """By modified nodal analysis; the state is the voltages of all nodes but ground."""
@@ -102,7 +125,7 @@ def active_point(
         circuit.parts,
         volts.numpy(),
         start=begun,
-        tolerance=tolerance,
+        tolerance=tolerance or TOLERANCE,
         max_iterations=mna.ITERATIONS if max_iterations is None else max_iterations,
     )
     state = (torch.from_numpy(np.ascontiguousarray(found.voltages[:, 1:])),)

@@ -29,7 +29,7 @@ import torch
 from torch import nn
 
 from physics_ep.equilibrium import State
-from physics_ep.errors import argument_error, unknown_name
+from physics_ep.errors import InputError, argument_error, unknown_name
 from physics_ep.system import EnergySystem, Inputs
 
 from . import nodes
@@ -41,9 +41,6 @@ from .resistive_phases import ResistivePhase
 
 if TYPE_CHECKING:
     from .circuit import Circuit
-
-if TYPE_CHECKING:
-    pass
 
 DIODES = ("ideal", "shockley", "none")
 
@@ -101,7 +98,8 @@ class ResistiveNetwork(EnergySystem):
     rest : float
         Voltage at which the outputs start by their current sources, volts: the mean of the targets, say.
     g_min, g_max : float
-        What devices can be programmed to, siemens; kept after each step of an optimizer.
+        What devices can be programmed to, siemens; `constrain` keeps to it, which `physics_ep.train` calls after
+        each step of an optimizer (and your own loop must).
     saturation, emission : float
         Is and n of Shockley diodes: amperes, and dimensionless.
     capacitance : float
@@ -167,8 +165,13 @@ class ResistiveNetwork(EnergySystem):
         for name, value in given.items():
             if not (isinstance(value, int | float) and 0 < value < math.inf):
                 raise argument_error(name, "be a positive number", value)
+        for name, value in {"density": density, "rest": rest, "g_min": g_min, "g_max": g_max}.items():
+            if not isinstance(value, int | float):
+                raise argument_error(name, "be a number", value)
         if not 0 < density <= 1:
             raise argument_error("density", "lie in (0, 1]", density)
+        if not math.isfinite(rest):
+            raise argument_error("rest", "be finite", rest)
         if rest and not bias:
             raise argument_error("rest", "be 0 V without current sources (bias)", rest)
         if not 0 <= g_min < g_max:
@@ -298,24 +301,26 @@ class ResistiveNetwork(EnergySystem):
 
     def check_input(self, x: torch.Tensor) -> None:
         if not isinstance(x, torch.Tensor) or x.ndim != 2 or x.shape[1] != self.sizes[0]:
-            must = f"be a tensor (batch, {self.sizes[0]})"
-            raise argument_error("x", must, tuple(getattr(x, "shape", ())) or type(x).__name__)
+            was = tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__
+            raise argument_error("x", f"be a tensor (batch, {self.sizes[0]})", was)
         if x.dtype != self.dtype:
             raise argument_error("x", f"have the system's dtype {self.dtype}", x.dtype)
         super().check_input(x)
 
     def prepare(self, x: torch.Tensor) -> Inputs:
         self.check_input(x)
-        with torch.no_grad():
-            first = self.couplings[0]
-            rows = self.doubled(x)
-            # A row of ones brings the sums of the conductances in the same pass over them.
-            sums = torch.cat([rows, ones_like_row(rows)]) @ first.conductance.t()
-            current = first.gain * sums[:-1]
-            loads = self.loads(sums[-1])
-            return Inputs(
-                x, Prepared(current if first.bias is None else current + first.bias, loads, self.units_of(loads))
-            )
+        first = self.couplings[0]
+        rows = self.doubled(x)
+        # A row of ones brings the sums of the conductances in the same pass over them.
+        sums = torch.cat([rows, ones_like_row(rows)]) @ first.conductance.t()
+        current = first.gain * sums[:-1]
+        loads = self.loads(sums[-1])
+        for k, load in enumerate(loads, 1):
+            if bool((load < 0).any()):
+                raise self.negative(k, load)
+        return Inputs(
+            x, Prepared(current if first.bias is None else current + first.bias, loads, self.units_of(loads))
+        )
 
     def phase(self, inputs: Inputs, origin: State | None = None, balanced: bool = False) -> ResistivePhase:
         return ResistivePhase(cast(Any, self), inputs, origin, balanced)
@@ -328,6 +333,9 @@ class ResistiveNetwork(EnergySystem):
         dE/dg = c (v - a v')^2 / 2, so that with e the difference and m the mean of two states its contrast is
         c (e - a e') (m - a m'), summed over the batch: matrix products, and sums over the nodes' own e m.
         """
+        for k, layer in enumerate(self.couplings, 1):
+            if float(layer.conductance.detach().min()) < 0:
+                raise self.negative(k, layer.conductance)
         grads = {}
         e_below: torch.Tensor | None = None
         m_below = self.doubled(x)
@@ -354,6 +362,13 @@ class ResistiveNetwork(EnergySystem):
         with torch.no_grad():
             for layer in self.couplings:
                 layer.conductance.clamp_(self.g_min, self.g_max)
+
+    def negative(self, k: int, siemens: torch.Tensor) -> InputError:
+        """The error of conductances at layer k that are below 0."""
+        return InputError(
+            f"Conductances of layer {k} must not be negative, but were down to "
+            f"{float(siemens.detach().min()):.3g} S: call the network's constrain() after each step of an optimizer (`physics_ep.train` does)."
+        )
 
     # -- helpers ----------------------------------------------------------------------------------------------
 

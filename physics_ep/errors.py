@@ -27,4 +27,6 @@ def unknown_name(name: str, given: str, known: Iterable[str]) -> InputError:
     names = sorted(known)
     close = difflib.get_close_matches(str(given), names, n=1, cutoff=0.5)
     hint = f" Did you mean {close[0]!r}?" if close else ""
+    if not names:
+        return InputError(f"Argument {name} was {given!r}, but there is none.")
     return InputError(f"Argument {name} must be one of {', '.join(names)}, but was {given!r}.{hint}")
