@@ -50,8 +50,7 @@ def ideal(load: torch.Tensor, sign: torch.Tensor) -> UnitFunctions:
 
 
 def _clipped(load: torch.Tensor, low: torch.Tensor, high: torch.Tensor, bounded: bool) -> UnitFunctions:
-    # A node all of whose conductances are off stays at 0 V.
-    resistance = torch.where(load > 0, 1 / load, torch.zeros_like(load))
+    resistance = _resistance(load)
 
     def potential(v: X) -> X:
         return 0.5 * load * v * v
@@ -101,7 +100,7 @@ def shockley(load: torch.Tensor, sign: torch.Tensor, saturation: float, thermal:
     thermal : float
         n VT, volts.
     """
-    resistance = 1 / load
+    resistance = _resistance(load)
     share = saturation * resistance
 
     def potential(v: X) -> X:
@@ -128,6 +127,11 @@ def shockley(load: torch.Tensor, sign: torch.Tensor, saturation: float, thermal:
         return sign * _soft(sign * change * resistance, carried, thermal)
 
     return UnitFunctions(potential, inverse, response, slope, curvature, anchor, displaced)
+
+
+def _resistance(load: torch.Tensor) -> torch.Tensor:
+    """1 / load, ohm; where all conductances are off no current flows, and any number keeps the node at 0 V."""
+    return 1 / torch.where(load > 0, load, torch.ones_like(load))
 
 
 def _soft(a: torch.Tensor, c: torch.Tensor, scale: float) -> torch.Tensor:

@@ -367,7 +367,7 @@ class ResistiveNetwork(EnergySystem):
         """The error of conductances at layer k that are below 0."""
         return InputError(
             f"Conductances of layer {k} must not be negative, but were down to "
-            f"{float(siemens.detach().min()):.3g} S: call the network's constrain() after each step of an optimizer (`physics_ep.train` does)."
+            f"{float(siemens.detach().min()):.3g} S: call constrain() after each step of an optimizer."
         )
 
     # -- helpers ----------------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ class ResistivePhase(LayeredPhase):
     def nudged(self, nudge: Nudge | None) -> ResistivePhase:
         twin = cast(ResistivePhase, super().nudged(nudge))
         if nudge is not None and isinstance(nudge.cost, SquaredError):
-            least = -float(self.load.min())
+            least = -float(self.load.detach().min())
             beta = float(torch.as_tensor(nudge.beta).min())
             if beta <= least:
                 raise argument_error("beta", f"exceed {least:.3g} S, where an output node loses its minimum", beta)

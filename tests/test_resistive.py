@@ -17,7 +17,7 @@ from physics_ep import CrossEntropy, EquilibriumPropagation, Nudge, SquaredError
 from physics_ep.errors import InputError
 from physics_ep.estimator import NegativeNudgeError, estimate_gradient
 from physics_ep.system import EnergySystem
-from validation import check_system, finite_difference_gradient, gradient_report, implicit_gradient
+from validation import bptt_gradient, check_system, finite_difference_gradient, gradient_report, implicit_gradient
 from validation.gradients import total_error
 
 DIODES = ("ideal", "shockley", "none")
@@ -69,12 +69,16 @@ def kirchhoff(system: ResistiveNetwork, state: tuple[torch.Tensor, ...], x: torc
 @pytest.mark.parametrize("amplification", [1.0, 2.5])
 @pytest.mark.parametrize("diode", DIODES)
 def test_operating_points_obey_kirchhoff(diode, amplification):
-    """Every node's currents, element by element, in the free and a nudged phase; ideal diodes push one way only."""
+    """Every node's currents, element by element, in the free and nudged phases; ideal diodes push one way only.
+
+    A nudged phase from no equilibrium (here from 0 V) must take over the currents that are missing there.
+    """
     system = network(diode, amplification=amplification)
     x, y = batch(system)
     free = relax(system, x, tolerance=1e-14).require()
     nudged = relax(system, x, Nudge(SquaredError(), y, 0.4), start=free.state, tolerance=1e-14).require()
-    for found, beta in ((free, 0.0), (nudged, 0.4)):
+    cold = relax(system, x, Nudge(SquaredError(), y, 0.4), tolerance=1e-14).require()
+    for found, beta in ((free, 0.0), (nudged, 0.4), (cold, 0.4)):
         missing = kirchhoff(system, found.state, x)
         missing[-1] += beta * (y - found.state[-1]).numpy()
         if diode == "ideal":
@@ -276,6 +280,49 @@ def test_charging_by_the_matrix_exponential():
 
 
 @pytest.mark.parametrize("diode", DIODES)
+def test_energy_is_the_sum_over_elements(diode):
+    """Co-contents one by one with the amplifiers' weights, input included; the diagonal of the Hessian by autograd.
+
+    What no gradient sees: the energy that inputs alone set, and the steps that preconditioned solvers take.
+    """
+    system = network(diode, (3, 4, 4, 2), amplification=2.5, saturation=1e-3)
+    x, _ = batch(system, 2)
+    generator = torch.Generator().manual_seed(2)
+    state = tuple(
+        0.1 * torch.randn(v.shape, generator=generator, dtype=torch.float64) for v in system.initial_state(x)
+    )
+    below, total, c = torch.cat([x, -x], 1), 0.0, 2.5**4
+    for k, (layer, v) in enumerate(zip(system.couplings, state, strict=True)):
+        across = system.gains[k] * below[:, None, :] - v[:, :, None]
+        watts = 0.5 * (layer.conductance * across.square()).sum((1, 2)) - (layer.bias * v).sum(1)
+        if diode == "shockley" and k < 2:
+            inward = -v * torch.tensor([1.0, 1.0, -1.0, -1.0])
+            watts = watts + (1e-3 * (THERMAL_VOLTAGE * torch.expm1(inward / THERMAL_VOLTAGE) - inward)).sum(1)
+        total, below, c = total + c * watts, v, c / 2.5**2
+    assert (system.energy(state, x) - total).abs().max() < 1e-13 * total.abs().max()
+
+    def energy(*blocks):
+        return system.energy(blocks, x).sum()
+
+    hessian = torch.autograd.functional.hessian(energy, state)
+    for k, found in enumerate(system.curvature_diagonal(state, x)):
+        own = hessian[k][k].reshape(found.numel(), -1).diagonal().view_as(found)
+        assert (found - own).abs().max() < 1e-12 * own.max()
+
+
+def test_diodes_stop_motion():
+    """At rest nothing moves: an ideal diode takes up what would drive its node past 0 V."""
+    system = network("ideal", (4, 6, 3), amplification=1.0)
+    x, y = batch(system)
+    nudge = Nudge(SquaredError(), y, 0.5)
+    rest = relax(system, x, nudge, tolerance=1e-14).require()
+    motion = system.phase(system.prepare(x)).nudged(nudge).motion()
+    assert (rest.state[0] == 0).any()
+    for speed in motion.velocity(rest.state):
+        assert (speed * system.capacitance).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("diode", DIODES)
 def test_networks_settle_in_time(diode):
     """What `simulate` runs to is what `relax` finds, in the free and a nudged phase; the co-content never rises."""
     system = network(diode, (4, 6, 3), amplification=1.0, saturation=1e-3)
@@ -325,8 +372,56 @@ def test_bad_options_are_refused(options, message):
         ResistiveNetwork(**{"sizes": [4, 6, 2], **options})
 
 
+def test_negative_conductances_are_refused():
+    """What an optimizer leaves without `constrain`: EP must not go on with what no device is."""
+    system = network("ideal", (4, 6, 2))
+    x, y = batch(system)
+    with torch.no_grad():
+        system.couplings[1].conductance[0, 0] = -0.01
+    with pytest.raises(
+        InputError, match=r"layer 2 must not be negative, but were down to -0\.01 S: .*constrain\(\)"
+    ):
+        EquilibriumPropagation(SquaredError(), beta=0.01).backward(system, x, y)
+    assert all(p.grad is None for p in system.parameters())
+    with torch.no_grad():
+        system.couplings[1].conductance[0, 1:] -= 1.0
+    with pytest.raises(InputError, match="layer 2 must not be negative"):
+        relax(system, x)
+    with torch.no_grad():
+        system.couplings[1].conductance[0, 1:] += 1.0
+    system.constrain()
+    EquilibriumPropagation(SquaredError(), beta=0.01).backward(system, x, y)
+
+
+@pytest.mark.parametrize("diode", DIODES)
+def test_nodes_that_are_cut_off_stay_at_rest(diode):
+    """Devices may all be off at a node: it stays at 0 V, the others are where they are without it."""
+    system = network(diode, (4, 6, 2), bias=False)
+    x, y = batch(system)
+    with torch.no_grad():
+        system.couplings[0].conductance[1] = 0
+        system.couplings[1].conductance[:, 1] = 0
+    found = relax(system, x, tolerance=1e-13).require()
+    assert found.state[0][:, 1].abs().max() < 1e-15
+    missing = kirchhoff(system, found.state, x)[-1]
+    assert np.abs(missing).max() < 1e-12
+    ep = EquilibriumPropagation(SquaredError(), beta=1e-3)
+    ep.backward(system, x, y)
+    assert all(p.grad.isfinite().all() for p in system.parameters())
+
+
+def test_backprop_through_time_reaches_the_first_layer():
+    """The unrolled relaxation against implicit differentiation: what is computed once a batch is followed too."""
+    system = network("shockley", (4, 5, 3), amplification=1.5, saturation=1e-3)
+    x, y = batch(system)
+    unrolled = bptt_gradient(system, x, y, SquaredError())
+    assert total_error(unrolled, implicit_gradient(system, x, y, SquaredError())) < 1e-9
+
+
 def test_bad_inputs_are_refused():
     system = ResistiveNetwork([4, 6, 2])
+    with pytest.raises(InputError, match="but was ndarray"):
+        relax(system, np.zeros((2, 4)))
     for x, message in [
         (torch.zeros(2, 3), r"x must be a tensor \(batch, 4\), but was \(2, 3\)"),
         (torch.zeros(2, 4, dtype=torch.float64), "x must have the system's dtype"),
