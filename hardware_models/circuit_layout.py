@@ -39,6 +39,8 @@ class Layout:
         Of all elements with a co-content: nodes, kinds, values p, q, r, weights of their stages.
     bounds : tuple of arrays (d,), (d,), (d,)
         Of ideal diodes: the unknown, whether it is bounded above, the nodes (free, fixed) (d, 2).
+    blocking : array (k, 2)
+        Anode and cathode of ideal diodes between fixed nodes, which must block.
     """
 
     reduction: Reduction
@@ -50,6 +52,7 @@ class Layout:
     values: np.ndarray
     weight: np.ndarray
     bounds: tuple[np.ndarray, np.ndarray, np.ndarray]
+    blocking: np.ndarray
 
     @cached_property
     def neighbours(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -153,7 +156,7 @@ def lay_out(parts: Parts, reduction: Reduction, kind: str | None = None, elimina
         kinds.astype(np.int64),
         values,
         weight,
-        _bounds(parts, unknown),
+        *_bounds(parts, unknown),
     )
 
 
@@ -171,7 +174,8 @@ def _stamps(
     return both[0][:resistors], both[0][resistors:], both[1][:resistors], both[1][resistors:]
 
 
-def _bounds(parts: Parts, unknown: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _bounds(parts: Parts, unknown: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
+    """`bounds` and `blocking` of a layout."""
     group = parts.group("ideal_diode")
     anode_free, cathode_free = unknown[group.nodes].T >= 0
     both = np.flatnonzero(anode_free & cathode_free)
@@ -182,7 +186,7 @@ def _bounds(parts: Parts, unknown: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
         )
     held = ~anode_free & ~cathode_free
     nodes = np.where(anode_free[:, None], group.nodes, group.nodes[:, ::-1])[~held]
-    return unknown[nodes[:, 0]], anode_free[~held], nodes
+    return (unknown[nodes[:, 0]], anode_free[~held], nodes), group.nodes[held]
 
 
 def prepare(layout: Layout, sources: np.ndarray, conductance: np.ndarray, current: np.ndarray | None) -> Prepared:
@@ -223,6 +227,12 @@ def prepare(layout: Layout, sources: np.ndarray, conductance: np.ndarray, curren
 def limits(layout: Layout, offset: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Lowest and highest value of each unknown, (B, n), that ideal diodes allow; None where there are none."""
     at, above, nodes = layout.bounds
+    across = offset[:, layout.blocking[:, 0]] - offset[:, layout.blocking[:, 1]]
+    if (across > 0).any():
+        raise InputError(
+            f"Ideal diodes between sources must block, but one of them has {across.max():g} V across it: it shorts "
+            "two sources."
+        )
     if not len(at):
         return None, None
     level = (offset[:, nodes[:, 1]] - offset[:, nodes[:, 0]]) / layout.reduction.scale[nodes[:, 0]]

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from physics_ep.command_options import Device, Dtype, JsonFile, Quiet, Report, Seed, Verbose
-from physics_ep.errors import argument_error
+from physics_ep.errors import argument_error, unknown_name
 
 SystemName = Annotated[
     str,
@@ -249,6 +249,8 @@ def spice_import(
     from .netlist import load_netlist, write_netlist
     from .spice_check import bundled_netlists
 
+    if not Path(path).suffix and not Path(path).exists() and path not in bundled_netlists():
+        raise unknown_name("FILE.cir", path, bundled_netlists())
     found = load_netlist(bundled_netlists().get(path, Path(path)))
     circuit = Circuit(found.parts, outputs=found.outputs)
     point = circuit.operating_point().require()

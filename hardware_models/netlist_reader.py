@@ -197,6 +197,8 @@ class Level:
         if words[2].lower() != "d":
             raise model.error(f"model {name!r} is of type {words[2]}, but a diode needs D")
         given = pairs(model, words[3:])
+        if "rs" in given and self.scope.value(given["rs"]) == 0:
+            del given["rs"]
         unknown = [p for p in given if p not in DIODE_DC and p not in DIODE_NEUTRAL]
         if unknown:
             raise model.error(

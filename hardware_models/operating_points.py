@@ -70,6 +70,7 @@ def relaxed_point(
 ) -> OperatingPoint:
     """By Newton's method on the co-content; arguments as of `Circuit.operating_point`."""
     if not circuit.layout.n:
+        circuit.prepare(volts)  # ideal diodes between sources are checked there
         return _known_point(volts, single, tolerance or TOLERANCE)
     asked, scale = tolerance or TOLERANCE, circuit.residual_scale
     if tolerance is None:

@@ -219,6 +219,23 @@ def test_large_currents_are_held_to_rounding() -> None:
     assert float(point.residual_si) <= 1e-13 * 4e6
 
 
+@pytest.mark.parametrize("siemens", [1e-9, 1e-6])
+def test_small_conductances_are_settled_to_picovolts(siemens: float) -> None:
+    """Breaks if a picoampere, a millivolt to a nanosiemens, is let pass: volts do not depend on the unit."""
+    rng = np.random.default_rng(4)
+    for _ in range(10):
+        values, volts = 10 ** rng.uniform(-1, 1, 8), rng.uniform(0.2, 3)
+        found = []
+        for unit in (siemens, 1.0):
+            g = (values * unit).tolist()
+            parts = [V("s", volts), Part("D1", "diode", ("a", "b"), (g[5] * 1e-9, 1.2))]
+            ends = ("s", "a"), ("a", GROUND), ("b", GROUND), ("b", "s"), ("a", "b")
+            parts += [Part(f"R{k}", "resistor", pair, (g[k],)) for k, pair in enumerate(ends)]
+            parts.append(Part("D2", "diode", ("b", GROUND), (g[6] * 1e-6, 1.0)))
+            found.append(list(solved(*parts).values()))
+        assert np.abs(np.subtract(*found)).max() < 1e-12
+
+
 @pytest.mark.parametrize("limited", [0, 15])
 def test_hard_circuits(limited: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks if Newton's method is lost where diodes see hundreds of volts, or damped steps alone do not arrive."""

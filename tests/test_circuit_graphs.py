@@ -10,7 +10,7 @@ import torch
 
 from hardware_models import Circuit, UnitGraph
 from hardware_models.parts import GROUND, Part, Parts
-from physics_ep import Status
+from physics_ep import EquilibriumPropagation, NotConverged, SquaredError, Status
 from physics_ep.errors import InputError
 from tests.circuits import R, V, mixed_circuit, solved
 
@@ -144,12 +144,13 @@ def test_bad_arguments() -> None:
         ({"outputs": ["b"]}, "outputs"),
         ({"outputs": ["s"]}, "outputs must be nodes that no voltage source ties"),
         ({"least": -1.0}, "least must be positive"),
+        ({"least": 2.0, "most": 1.0}, "least must not exceed most"),
         ({"factorization": "bandet"}, "banded"),
     ):
         with pytest.raises(InputError, match=match):
             Circuit(parts, **options)
     circuit = Circuit(parts)
-    for inputs in ([[1.0, 2.0]], [1.0], [[float("nan")]], "x"):
+    for inputs in ([[1.0, 2.0]], [1.0], [[float("nan")]], "x", [], [[[1.0]]]):
         with pytest.raises(InputError):
             circuit.operating_point(inputs)
     with pytest.raises(InputError, match="tolerance"):
@@ -158,3 +159,51 @@ def test_bad_arguments() -> None:
     clash += [Part("D1", "ideal_diode", ("s", "a")), Part("D2", "ideal_diode", ("a", "t"))]
     with pytest.raises(InputError, match="short two sources"):
         Circuit(Parts.collect(clash)).operating_point()
+    straight = Circuit(Parts.collect([V("s", 1.0), V("t", 0.0), Part("D", "ideal_diode", ("s", "t"))]))
+    with pytest.raises(InputError, match="has 1 V across it: it shorts two sources"):
+        straight.operating_point()
+    assert straight.operating_point([[0.0, 1.0]]).status is Status.CONVERGED
+
+
+def test_optimizers_leave_what_is_no_conductance() -> None:
+    """Breaks if a negative conductance is solved for, learnt from or written: each says which it is."""
+    circuit = Circuit(Parts.collect([V("s", 1.0), R("s", "a", 1e3), R("a", GROUND, 1e3)]), outputs="a")
+    with torch.no_grad():
+        circuit.conductance[1] = -1e-4
+    target = torch.ones(1, 1, dtype=torch.float64)
+    for use in (
+        circuit.operating_point,
+        lambda: circuit.to_netlist("never.cir"),
+        lambda: EquilibriumPropagation(SquaredError(), beta=1e-5).backward(circuit, target, target),
+    ):
+        with pytest.raises(InputError, match=r"'R_a_0_1000\.0' must be positive .* was -0\.0001 S.*constrain"):
+            use()
+    circuit.constrain()
+    assert circuit.node_voltages(circuit.operating_point())["a"] == pytest.approx(1.0, abs=1e-8)
+
+
+def test_missing_operating_points_are_told() -> None:
+    """Breaks if a current that nothing can carry ends in advice on nudges; bad input to a command."""
+    for more in ([], [Part("G", "vccs", ("a", GROUND, "b", GROUND), (1e-3,)), R("b", GROUND, 1e3)]):
+        parts = [
+            Part("I", "current_source", ("a", GROUND), (1e-3,)),
+            Part("D", "diode", ("a", GROUND), (1e-14, 1.0)),
+        ]
+        point = Circuit(Parts.collect([*parts, *more])).operating_point()
+        assert point.status is not Status.CONVERGED
+        with pytest.raises(InputError, match=r"^No operating point was found in \d+ iterations") as caught:
+            point.require()
+        assert isinstance(caught.value, NotConverged)
+        assert "\n" not in str(caught.value)
+        assert "beta" not in str(caught.value)
+
+
+def test_active_circuits_have_outputs_and_large_currents() -> None:
+    """Breaks if a residual of kiloamperes' rounding is called converged by its status and not by `converged`."""
+    follower = Part("E", "vcvs", ("e", GROUND, "s", "a"), (1e6,))
+    parts = [V("s", 1e3), follower, R("e", "a", 1e-3), R("a", GROUND, 1e-3)]
+    circuit = Circuit(Parts.collect(parts), outputs=["a"])
+    point = circuit.operating_point().require()
+    assert point.status is Status.CONVERGED
+    assert float(point.residual_si) <= float(point.tolerance) <= 1e-13 * 1e9
+    assert circuit.outputs(point.state).item() == pytest.approx(1e9 / (1e6 + 2), rel=1e-12)

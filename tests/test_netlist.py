@@ -293,6 +293,12 @@ def test_bad_lines_are_named(tmp_path: Path, line: str, message: str) -> None:
     assert text.endswith(models[1] if where == 5 else line)
 
 
+def test_series_resistance_of_zero_is_none(tmp_path: Path) -> None:
+    """Models of simple diodes say RS=0; it changes nothing, where any other value is refused."""
+    (diode,) = read(tmp_path, "D1 a 0 d", ".model d D(IS=1n RS=0 N=2)")
+    assert diode.values == (1e-9, 2.0)
+
+
 def test_subcircuits_within_themselves_end(tmp_path: Path) -> None:
     """Otherwise the flattening never does."""
     with pytest.raises(InputError, match="within itself"):

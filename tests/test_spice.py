@@ -285,6 +285,17 @@ def test_import_and_export_commands(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert command("spice", "import", str(tmp_path / "nothing.cir")) == 2
 
 
+def test_import_refuses_what_has_no_operating_point(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line, status 2 and no file where a netlist is none, or its circuit is not to be solved."""
+    assert command("spice", "import", "bridg") == 2
+    assert "Did you mean 'bridge'" in capsys.readouterr().err
+    lost = tmp_path / "lost.cir"
+    lost.write_text("no way for 1 mA\nI1 a 0 1m\nD1 a 0 d\n.model d D\n")
+    assert command("spice", "import", str(lost), "--out", str(tmp_path / "out.cir")) == 2
+    assert "No operating point was found" in capsys.readouterr().err
+    assert not (tmp_path / "out.cir").exists()
+
+
 @needs_ngspice
 @pytest.mark.parametrize("run", [simulators.run_ngspice, pytest.param(simulators.run_vacask, marks=needs_vacask)])
 def test_simulators_of_the_comparison_agree(run) -> None:
