@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from hardware_models import Circuit
+from hardware_models.parts import GROUND, Parts
 from physics_ep import CrossEntropy, NotConverged, SquaredError
 from physics_ep.errors import InputError
 from validation import (
@@ -17,6 +19,7 @@ from validation import (
 )
 from validation.gradients import total_error
 
+from .circuits import R, V
 from .systems import Quartic, batch, network
 
 COSTS = [SquaredError(), CrossEntropy()]
@@ -42,6 +45,16 @@ def test_implicit_against_finite_differences_for_a_users_system() -> None:
     x, y = batch(4, 2, 3)
     exact = implicit_gradient(system, x, y, SquaredError())
     assert total_error(finite_difference_gradient(system, x, y, SquaredError(), tolerance=1e-12), exact) <= 1e-7
+
+
+def test_steps_suit_the_units_of_parameters() -> None:
+    """Conductances are thousandths: a step of 1e-5 would be a part in a hundred, 0.1 V/A no descent."""
+    parts = [R("s", "a", 1e3), R("a", "b", 2e3), R("b", GROUND, 3e3), R("a", GROUND, 5e4), V("s", 1.0)]
+    circuit = Circuit(Parts.collect(parts), outputs=["a", "b"])
+    x, y = torch.tensor([[1.0], [-0.5]], dtype=torch.float64), torch.tensor([[0.3, 0.4], [0.0, 1.0]]).double()
+    exact = implicit_gradient(circuit, x, y, SquaredError())
+    assert total_error(finite_difference_gradient(circuit, x, y, SquaredError()), exact) <= 1e-5
+    assert total_error(bptt_gradient(circuit, x, y, SquaredError(), iterations=300), exact) <= 1e-5
 
 
 @pytest.mark.parametrize("activation", ["tanh", "hard_sigmoid"])

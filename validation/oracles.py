@@ -181,7 +181,7 @@ def finite_difference_gradient(
     y: torch.Tensor,
     cost: Cost,
     *,
-    step: float = 1e-5,
+    step: float | None = None,
     tolerance: float = 1e-13,
     max_iterations: int | None = None,
 ) -> Gradients:
@@ -189,8 +189,9 @@ def finite_difference_gradient(
 
     Parameters
     ----------
-    step : float
-        Change of a parameter, in its unit.
+    step : float, optional
+        Change of a parameter, in its unit. Default: 1e-5, or a thousandth of the tensor's largest entry where that
+        is less (conductances in millisiemens).
 
     Returns
     -------
@@ -210,14 +211,17 @@ def finite_difference_gradient(
                 continue
             grad = torch.zeros_like(p)
             values, slots = p.view(-1), grad.view(-1)
+            change = step
+            if change is None:
+                change = min(1e-5, 1e-3 * float(p.abs().max())) or 1e-5
             for i in range(p.numel()):
                 kept = float(values[i])
-                values[i] = kept + step
+                values[i] = kept + change
                 up = loss()
-                values[i] = kept - step
+                values[i] = kept - change
                 down = loss()
                 values[i] = kept
-                slots[i] = (up - down) / (2 * step)
+                slots[i] = (up - down) / (2 * change)
             found[name] = grad
         found.loss = loss()
     return found
@@ -242,7 +246,7 @@ def bptt_gradient(
     iterations : int
         Steps to unroll. `residual` of the result says how far from equilibrium they ended.
     step : float, optional
-        Of explicit descent, in state units per force unit; default 0.1.
+        Of explicit descent, in state units per force unit; default 0.1 over the system's `nudge_scale`.
 
     Returns
     -------
@@ -261,7 +265,7 @@ def bptt_gradient(
             for _ in range(iterations):
                 u, state, residual = phase.sweep(u)
         else:
-            h = 0.1 if step is None else step
+            h = 0.1 / system.nudge_scale if step is None else step
             state = tuple(s.requires_grad_() for s in twin.initial_state(x))
             for _ in range(iterations):
                 slope = torch.autograd.grad(twin.energy(state, x).sum(), state, create_graph=True)
