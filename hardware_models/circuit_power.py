@@ -20,7 +20,7 @@ HEAT = ("resistor", "memristor", "diode", "piecewise_diode", "ideal_diode")
 
 @dataclass(frozen=True)
 class CircuitPower:
-    """Power that each kind of part takes from the circuit; sources deliver, and have negative ones.
+    """Power that each kind of part, or each part, takes from the circuit; sources deliver, and have negative ones.
 
     Attributes
     ----------
@@ -28,6 +28,8 @@ class CircuitPower:
         Seconds.
     kinds : tuple of str (k,)
         Kinds of parts, and 'nudge' for the conductances and sources of a nudged phase together.
+    names : tuple of str (k,)
+        Of the parts, where each has been metered by itself; else `kinds` again.
     power : Tensor (T, B, k)
         Watts.
     energy : Tensor (T, B, k)
@@ -37,6 +39,7 @@ class CircuitPower:
 
     time: torch.Tensor
     kinds: tuple[str, ...]
+    names: tuple[str, ...]
     power: torch.Tensor
     energy: torch.Tensor
 
@@ -64,35 +67,35 @@ class CircuitPower:
         return self.delivered - self.dissipated - self.stored
 
     def energies(self) -> dict[str, torch.Tensor]:
-        """What each kind has taken by the end, (B,) joules."""
-        return {kind: self.energy[-1, :, k] for k, kind in enumerate(self.kinds)}
+        """What each kind (or part, by name) has taken by the end, (B,) joules."""
+        return {name: self.energy[-1, :, k] for k, name in enumerate(self.names)}
 
 
 class PowerMeter:
-    """Power by kind of part of states of nodal equations with capacitors."""
+    """Power by kind of part, or by part, of states of nodal equations with capacitors."""
 
-    def __init__(self, equations: NodalEquations) -> None:
+    def __init__(self, equations: NodalEquations, by_part: bool = False) -> None:
         self.equations = equations
-        kinds: list[str] = []
+        columns: dict[tuple[str, str], int] = {}
         labels: list[int] = []
 
         def label(kind: str, count: int) -> None:
-            if count and kind not in kinds:
-                kinds.append(kind)
-            labels.extend([kinds.index(kind)] * count if count else [])
+            names = equations.parts.group(kind).names if by_part and kind != "nudge" else (kind,) * count
+            labels.extend(columns.setdefault((kind, name), len(columns)) for name in names)
 
         for part in equations.elements:
             label(part.kind, part.where.stop - part.where.start)
         for kind, where in equations.branch_kinds.items():
             label(kind, where.stop - where.start)
         label("capacitor", len(equations.capacitance))
-        self.kinds = tuple(kinds)
+        self.kinds = tuple(kind for kind, _ in columns)
+        self.names = tuple(name for _, name in columns)
         m = len(labels)
-        self._sums = compact(csr_array((np.ones(m), (np.arange(m), labels)), shape=(m, len(kinds))))
+        self._sums = compact(csr_array((np.ones(m), (np.arange(m), labels)), shape=(m, len(columns))))
         capacitor = equations.parts.group("capacitor").nodes
         self._ends = np.concatenate([equations.ends[:, :2], equations.branch_ends[:, :2], capacitor])
 
     def read(self, z: Array, currents: Array, charging: Array) -> Array:
-        """Power by kind, (B, kinds) watts, of states z with element and capacitor currents (B, m), amperes."""
+        """Power by column, (B, k) watts, of states z with element and capacitor currents (B, m), amperes."""
         through = np.hstack([currents, z[:, self.equations.n_nodes :], charging])
         return (z.take(self._ends[:, 0], 1) - z.take(self._ends[:, 1], 1)) * through @ self._sums

@@ -122,6 +122,7 @@ def transient(
     rtol: float = 1e-6,
     atol: float = 1e-9,
     every: int = 1,
+    by_part: bool = False,
     max_steps: int = 1_000_000,
     progress: Progress = SILENT,
 ) -> CircuitTrajectory:
@@ -145,6 +146,8 @@ def transient(
         Error of each step at each node: rtol times its voltage plus atol volts. All examples take the same steps.
     every : int
         Keep one step in so many; the last is kept.
+    by_part : bool
+        Whether to meter the power of every part by itself, in place of each kind's.
     max_steps : int
     progress : Progress
 
@@ -169,7 +172,7 @@ def transient(
     volts = source_volts(parts, inputs)
     held = nudging(parts, _conductances(circuit, nudge))
     waves = Waveforms(parts, None if inputs is None else volts, duration)
-    stepper = Stepper(parts, held, METHODS[method], rtol, atol)
+    stepper = Stepper(parts, held, METHODS[method], rtol, atol, by_part)
     batch = max(
         len(volts), len(held.targets) if held else 1, 1 if isinstance(start, str) else len(np.atleast_2d(start))
     )
@@ -307,7 +310,7 @@ def _trajectory(stepper: Stepper, waves: Waveforms, points: list[Point]) -> Circ
         currents=z[..., equations.n_nodes :],
         charging=rows("charging"),
         kirchhoff=rows("kirchhoff"),
-        power=CircuitPower(time, stepper.meter.kinds, rows("power"), rows("energy")),
+        power=CircuitPower(time, stepper.meter.kinds, stepper.meter.names, rows("power"), rows("energy")),
         steps=stepper.steps,
         rejected=stepper.rejected,
     )

@@ -78,6 +78,7 @@ class Stepper:
     tableau : Tableau
         Stiffly accurate, first stage explicit, one coefficient on the diagonal otherwise.
     rtol, atol : float
+    by_part : bool
         As for `transient`.
 
     Attributes
@@ -86,9 +87,17 @@ class Stepper:
     steps, rejected : int
     """
 
-    def __init__(self, parts: Parts, nudge: Nudging | None, tableau: Tableau, rtol: float, atol: float) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        nudge: Nudging | None,
+        tableau: Tableau,
+        rtol: float,
+        atol: float,
+        by_part: bool = False,
+    ) -> None:
         self.equations = NodalEquations(parts, nudge=nudge, capacitors="charging")
-        self.meter = PowerMeter(self.equations)
+        self.meter = PowerMeter(self.equations, by_part)
         self.tableau, self.rtol, self.atol = tableau, rtol, atol
         self.steps = self.rejected = 0
         self.diagonal = tableau.stages[-1][-1]

@@ -316,6 +316,26 @@ def test_kirchhoff_and_tellegen_hold_at_every_step(course: CircuitTrajectory) ->
     assert power.energies()["capacitor"].numpy() == pytest.approx(stored.numpy(), rel=1e-5, abs=0)
 
 
+def test_energy_of_every_part_by_itself() -> None:
+    """Heat of each resistor and of a diode as V I integrated from the course; together, what their kinds take."""
+    course = transient(network(), 20 * NANO, inputs=INPUTS, rtol=1e-8, atol=1e-11, by_part=True)
+    kinds = transient(network(), 20 * NANO, inputs=INPUTS, rtol=1e-8, atol=1e-11).power.energies()
+    power, parts = course.power, network()
+    taken = power.energies()
+    assert set(taken) == {part.name for part in parts}
+    for kind, joules in kinds.items():
+        together = sum(taken[part.name] for part in parts if part.kind == kind)
+        assert together.numpy() == pytest.approx(joules.numpy(), rel=1e-6, abs=1e-9 * float(joules.abs().max()))
+    for name, nodes, (siemens,) in ((p.name, p.nodes, p.values) for p in parts if p.kind == "resistor"):
+        watts = siemens * (course.voltage(nodes[0]) - course.voltage(nodes[1])).square()
+        assert power.power[..., power.names.index(name)].numpy() == pytest.approx(
+            watts.numpy(), rel=1e-9, abs=1e-18
+        )
+        heat = torch.trapezoid(watts, course.time, dim=0)
+        assert taken[name].numpy() == pytest.approx(heat.numpy(), rel=2e-3)
+    assert float(power.imbalance.abs().max()) < 1e-8 * float(power.delivered.abs().max())
+
+
 def test_sparse_factors_follow_the_same_course(monkeypatch) -> None:
     """Large circuits have one sparse factorisation an example: else they are other circuits than small ones."""
     options = {"inputs": INPUTS, "rtol": 1e-8, "atol": 1e-11}
