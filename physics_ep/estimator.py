@@ -410,7 +410,8 @@ class EquilibriumPropagation:
             self.stability_limit = 1 / curvature if curvature > 0 else math.inf
             age = 0
             if self.auto:
-                self.beta = AUTO_FRACTION * self.stability_limit if curvature > 0 else AUTO_FRACTION
+                limit = self.stability_limit if curvature > 0 else system.nudge_scale
+                self.beta = AUTO_FRACTION * limit
                 moved = distributed.largest(base.mobility(self.cost, y), system.device)
                 if curvature * moved > 0:
                     self.beta = min(self.beta, AUTO_FRACTION / math.sqrt(curvature * moved))

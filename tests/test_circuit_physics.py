@@ -18,7 +18,7 @@ from physics_ep.cost import OutputForce
 from physics_ep.errors import InputError
 from physics_ep.estimator import NegativeNudgeError
 from physics_ep.relaxation import solve
-from tests.circuits import V, node_currents
+from tests.circuits import R, V, node_currents
 from validation import check_system, finite_difference_gradient, gradient_report, implicit_gradient
 
 
@@ -242,6 +242,17 @@ def test_learning_keeps_to_its_range() -> None:
     # What is written down is what was learnt.
     values = circuit.parts.group("resistor").values[:, 0]
     assert np.array_equal(values, circuit.conductance.detach().numpy()[: len(values)])
+
+
+def test_automatic_beta_where_outputs_are_held() -> None:
+    """Breaks if 50 mS, a beta for units of one, is put to microsiemens where no output answers: none is at rest."""
+    parts = [V("s", 1.0), R("s", "q", 1e6), R("q", GROUND, 1e6), Part("D", "ideal_diode", ("q", GROUND))]
+    circuit = Circuit(Parts.collect(parts), outputs="q")
+    ep = EquilibriumPropagation(SquaredError(), beta="auto")
+    one = torch.ones(1, 1, dtype=torch.float64)
+    ep.backward(circuit, one, 0.3 * one)
+    assert ep.beta == pytest.approx(0.05 * circuit.nudge_scale)
+    assert (circuit.conductance.grad == 0).all()  # held at 0 V in all phases
 
 
 def test_no_training_without_an_energy() -> None:
