@@ -58,7 +58,7 @@ def find_loop(parts: Parts, capacitors: bool) -> list[str]:
     ----------
     parts : Parts
     capacitors : bool
-        Whether capacitors count as voltage sources.
+        Whether capacitors count as voltage sources, and ideal diodes, which are such where they conduct.
     """
     known: list[list[tuple[int, str]]] = [[] for _ in parts.nodes]
     root = list(range(len(parts.nodes)))
@@ -69,7 +69,7 @@ def find_loop(parts: Parts, capacitors: bool) -> list[str]:
             node = root[node]
         return node
 
-    for kind in (*_FIXED, *(("capacitor",) if capacitors else ())):
+    for kind in (*_FIXED, *(("ideal_diode", "capacitor") if capacitors else ())):
         group = parts.group(kind)
         for name, (a, b) in zip(group.names, group.nodes[:, :2].tolist(), strict=True):
             if top(a) == top(b):

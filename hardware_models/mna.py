@@ -29,6 +29,8 @@ TOLERANCE = 1e-12
 ITERATIONS = 100
 _SETTLED = 1e-9
 """Newton's last step, relative to the largest voltage and to a volt: the next one would be its square."""
+_ROUNDING = 1e-15
+"""Of the largest voltage: what an ideal diode may miss its law by when it has switched in Newton's last step."""
 _LEAKS = 1e-3, 1e-13
 """First and last leak, siemens."""
 _SINGULAR = 1e-15
@@ -181,23 +183,27 @@ def newton(
     at[:, :curved] = np.minimum(at[:, :curved], np.where(at[:, :curved] > ceiling, equations.critical, np.inf))
     moved = np.full(len(z), np.inf)
     limited = np.zeros(len(z), bool)
+    conducting = equations.conducting(z)
     factors: Factors | None = None
     for iteration in range(max_iterations + 1):
         act = np.flatnonzero(~done & ~lost)
         if not act.size:
             return z, done, iteration
         here, point, now = select(drive, act), at[act], z[act]
-        across = equations.across(now)
+        across, size = equations.across(now), np.abs(now[:, :n]).max(1)
         slopes = equations.slopes(point)
         currents = equations.currents(point, here)
         currents[:, curved:] = equations.currents(across, here)[:, curved:]
         currents[:, :curved] += slopes * (across - point)[:, :curved]
         on = equations.conducting(now)
         law = equations.residual(now, currents, on, here)
+        # Its step in volts says nothing of the current of a diode that has switched.
+        switched = ((on != conducting[act]) & (np.abs(law[:, n:]) > _ROUNDING * size[:, None])).any(1)
+        conducting[act] = on
         law[:, 1:n] += leak * now[:, 1:n]
         residual = np.abs(law[:, :n]).max(1)
         good = (residual <= tolerance) | (residual <= 8 * equations.rounding(now, slopes))
-        good &= (moved[act] <= _SETTLED * np.maximum(1.0, np.abs(now[:, :n]).max(1))) & ~limited[act]
+        good &= (moved[act] <= _SETTLED * np.maximum(1.0, size)) & ~limited[act] & ~switched
         done[act[good]] = True
         lost[act[~np.isfinite(residual)]] = True
         go = ~done[act] & ~lost[act]

@@ -371,7 +371,10 @@ class NodalEquations:
         on = conducting[:, s] * 1.0
         off = 1.0 - on
         # Diodes between the same nodes, all on or all off, would leave the matrix singular on the way.
-        own, by_current = on - _BLUNT * off, (off - _BLUNT * on) / self.scale
+        largest = self.scale + charging * self.capacitance.max(initial=0.0)
+        if self.series.any():
+            largest = max(largest, 1 / self.series[self.series > 0].min())
+        own, by_current = on - _BLUNT * off, off / self.scale - _BLUNT * on / largest
         return constant + np.hstack([slopes, own, controlled, by_current]) @ self._spread
 
     def rounding(self, z: Array, slopes: Array) -> Array:

@@ -104,7 +104,7 @@ class Stepper:
         self.times = [sum(row) for row in tableau.stages]
         self._gap = np.subtract(tableau.weights, tableau.companion)
         self._factors: Factors | None = None
-        self._rate = 0.0  # of the factors
+        self._rate, self._on = 0.0, np.empty(0, bool)  # of the factors
         self._velocity: Array | None = None
         self._step = 0.0
 
@@ -238,17 +238,18 @@ class Stepper:
         equations, n = self.equations, self.equations.n_nodes
         first, second = equations.parts.group("capacitor").nodes.T
         last = np.inf
+        on = equations.conducting(z)
         with np.errstate(all="ignore"):
             for k in range(_NEWTON):
-                across, on = equations.across(z), equations.conducting(z)
+                across = equations.across(z)
                 currents = equations.currents(across, drive)
                 flow = rate * equations.capacitance * (z[:, first] - z[:, second]) + known
                 law = equations.residual(z, currents, on, drive) + flow @ equations.charges
-                if self._factors is None:
+                if self._factors is None or not np.array_equal(on, self._on):
                     entries = equations.jacobian(z, equations.slopes(across), on, charging=rate)
                     if not np.isfinite(entries).all():
                         return None
-                    self._factors = Factors(equations, entries)
+                    self._factors, self._on = Factors(equations, entries), on
                 step = self._factors.solve(-law[:, 1:])
                 z = z.copy()
                 z[:, 1:] += step
@@ -258,6 +259,9 @@ class Stepper:
                     return None
                 ratio = size / last  # 0 at first
                 small = size < 1e-2 * _SHARE or (k and size * ratio < _SHARE * (1 - ratio))
+                # Where a diode has switched, small steps in volts say nothing of its current.
+                before, on = on, equations.conducting(z)
+                small = small and np.array_equal(before, on)
                 if equations.linear or small or np.abs(step).max() <= _ROUNDING * np.abs(z).max():
                     return z, equations.currents(equations.across(z), drive)
                 if ratio > _SLOW:
