@@ -333,8 +333,9 @@ class ResistiveNetwork(EnergySystem):
         dE/dg = c (v - a v')^2 / 2, so that with e the difference and m the mean of two states its contrast is
         c (e - a e') (m - a m'), summed over the batch: matrix products, and sums over the nodes' own e m.
         """
-        for k, layer in enumerate(self.couplings, 1):
-            if float(layer.conductance.detach().min()) < 0:
+        for k, (layer, kept) in enumerate(zip(self.couplings, self.kept, strict=True), 1):
+            # A pass over all conductances, which is spared where none has changed since `constrain`.
+            if _mark(layer.conductance) != kept and float(layer.conductance.detach().amin()) < 0:
                 raise self.negative(k, layer.conductance)
         grads = {}
         e_below: torch.Tensor | None = None
@@ -362,6 +363,7 @@ class ResistiveNetwork(EnergySystem):
         with torch.no_grad():
             for layer in self.couplings:
                 layer.conductance.clamp_(self.g_min, self.g_max)
+        self.kept = [_mark(layer.conductance) for layer in self.couplings]
 
     def negative(self, k: int, siemens: torch.Tensor) -> InputError:
         """The error of conductances at layer k that are below 0."""
@@ -390,6 +392,11 @@ class ResistiveNetwork(EnergySystem):
         for k in range(len(state) - 1):
             drives[k] = layers[k + 1].transpose(state[k + 1], None, drives[k])
         return tuple(drives), [None] * len(drives)
+
+
+def _mark(parameter: torch.Tensor) -> tuple[int, int]:
+    """Another one after every change in place, and for every other tensor."""
+    return id(parameter), parameter._version
 
 
 def ones_like_row(rows: torch.Tensor) -> torch.Tensor:

@@ -391,6 +391,9 @@ def test_negative_conductances_are_refused():
         system.couplings[1].conductance[0, 1:] += 1.0
     system.constrain()
     EquilibriumPropagation(SquaredError(), beta=0.01).backward(system, x, y)
+    torch.optim.Adam(system.parameters(), lr=0.02).step()
+    with pytest.raises(InputError, match="must not be negative"):
+        EquilibriumPropagation(SquaredError(), beta=0.01).backward(system, x, y)
 
 
 @pytest.mark.parametrize("diode", DIODES)
