@@ -81,6 +81,8 @@ class Circuit(EnergySystem):
         factorization: str | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(parts, Parts):
+            raise argument_error("parts", "be Parts, as Parts.collect makes them", type(parts).__name__)
         for name, value in (("least", least), ("most", most), ("node_capacitance", node_capacitance)):
             if not value > 0:
                 raise argument_error(name, "be positive", value)
@@ -293,7 +295,8 @@ class Circuit(EnergySystem):
             own = self._parts.group("voltage_source").values[:, 0]
             return torch.from_numpy(own[None].copy())
         try:
-            volts = torch.as_tensor(inputs, dtype=torch.float64)
+            volts = torch.as_tensor(inputs)
+            volts = volts.detach().to(torch.complex128 if volts.is_complex() else torch.float64)
         except (TypeError, ValueError) as error:
             raise InputError(f"Argument inputs must hold numbers, but was {type(inputs).__name__}.") from error
         if volts.ndim != 2 or volts.shape[1] != self.n_sources or not len(volts):

@@ -10,6 +10,7 @@ import numpy as np
 from physics_ep.errors import InputError, argument_error, unknown_name
 
 from . import arrays
+from .laws import COUPLINGS
 from .parts import GROUND, KINDS, Group, Part, Parts
 from .unit_graph import UnitGraph
 
@@ -68,6 +69,8 @@ def circuit_from_edges(
     InputError
         If an argument is not as above.
     """
+    if isinstance(couplings, str) and couplings not in LETTERS and couplings not in COUPLINGS:
+        raise unknown_name("couplings", couplings, {*LETTERS, *COUPLINGS})
     if units is not None or (isinstance(couplings, str) and couplings not in LETTERS):
         if extra:
             raise argument_error(next(iter(extra)), "be left out for a graph of units", extra[next(iter(extra))])

@@ -121,7 +121,7 @@ def active_point(
     """By modified nodal analysis; the state is the voltages of all nodes but ground."""
     from . import mna
 
-    begun = None if start is None else np.concatenate([np.zeros((len(volts), 1)), start[0].numpy()], 1)
+    begun = None if start is None else np.pad(start[0].detach().numpy(), ((0, 0), (1, 0)))  # ground
     found = mna.operating_point(
         circuit.parts,
         volts.numpy(),

@@ -193,6 +193,8 @@ def _check(part: Part) -> None:
         wanted = ", ".join(name for name, _, _ in kind.values) or "none"
         raise argument_error(f"values of part {part.name!r}", f"be {wanted}", part.values)
     for value, (name, unit, least) in zip(part.values, kind.values, strict=True):
+        if not hasattr(value, "__float__"):
+            raise argument_error(f"{name} of part {part.name!r}", "be a number", repr(value))
         if not np.isfinite(value) or (least is not None and not value > least):
             must = "be finite" if least is None else f"be finite and {'positive' if least == 0 else 'not negative'}"
             raise argument_error(f"{name} of part {part.name!r}", must, f"{value:g} {unit}".strip())

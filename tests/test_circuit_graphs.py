@@ -150,11 +150,17 @@ def test_bad_arguments() -> None:
         with pytest.raises(InputError, match=match):
             Circuit(parts, **options)
     circuit = Circuit(parts)
-    for inputs in ([[1.0, 2.0]], [1.0], [[float("nan")]], "x", [], [[[1.0]]]):
+    for inputs in ([[1.0, 2.0]], [1.0], [[float("nan")]], "x", [], [[[1.0]]], [[1j]]):
         with pytest.raises(InputError):
             circuit.operating_point(inputs)
     with pytest.raises(InputError, match="tolerance"):
         circuit.operating_point(tolerance=0.0)
+    with pytest.raises(InputError, match="couplings must be .* Did you mean 'resistor'"):
+        Circuit.from_edges(2, [(0, 1)], [1.0], inputs=[0], couplings="resistr")
+    with pytest.raises(InputError, match="parts must be Parts, .* was list"):
+        Circuit(list(parts))
+    with pytest.raises(InputError, match="conductance of part 'R' must be a number, but was '1k'"):
+        Parts.collect([Part("R", "resistor", ("a", GROUND), ("1k",))])
     clash = [V("s", 1.0), V("t", 0.0), R("s", "a", 1.0)]
     clash += [Part("D1", "ideal_diode", ("s", "a")), Part("D2", "ideal_diode", ("a", "t"))]
     with pytest.raises(InputError, match="short two sources"):
@@ -207,3 +213,8 @@ def test_active_circuits_have_outputs_and_large_currents() -> None:
     assert point.status is Status.CONVERGED
     assert float(point.residual_si) <= float(point.tolerance) <= 1e-13 * 1e9
     assert circuit.outputs(point.state).item() == pytest.approx(1e9 / (1e6 + 2), rel=1e-12)
+    volts = torch.tensor([[1.0], [2.0]], dtype=torch.float64, requires_grad=True)
+    again = circuit.operating_point(volts, start=point.state).require()  # one start for all
+    assert circuit.outputs(again.state)[:, 0].numpy() == pytest.approx(
+        [1e6 / (1e6 + 2), 2e6 / (1e6 + 2)], rel=1e-12
+    )
