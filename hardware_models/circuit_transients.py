@@ -86,7 +86,8 @@ class CircuitTrajectory(Trajectory):
     currents : Tensor (T, B, n_branches)
         Amperes, as in `hardware_models.mna.Solution`.
     charging : Tensor (T, B, capacitors)
-        Amperes, from the first node of each capacitor to the second.
+        Amperes, from the first node of each capacitor to the second. Where it jumps in a step, since an ideal diode
+        has switched, the first value after that is a mean over the step, and the diode's current with it.
     kirchhoff : Tensor (T, B)
         Largest violation of Kirchhoff's current law with the capacitive currents, amperes, in the very states held
         here.
@@ -244,7 +245,8 @@ def consistent(
     """State and capacitor currents with the charges of a state and new levels of the sources.
 
     Capacitors are voltage sources for that. Where they form loops with sources, a jump of a source moves charge in
-    no time, and each has a resistance that lets it.
+    no time, and each has a resistance that lets it. So it has in loops with ideal diodes, which makes this a very
+    short step of the implicit Euler method: a diode on its kink conducts if its node would go on past it.
     """
     capacitor = parts.group("capacitor")
     first, second = capacitor.nodes.T

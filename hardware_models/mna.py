@@ -203,7 +203,9 @@ def newton(
         law[:, 1:n] += leak * now[:, 1:n]
         residual = np.abs(law[:, :n]).max(1)
         good = (residual <= tolerance) | (residual <= 8 * equations.rounding(now, slopes))
-        good &= (moved[act] <= _SETTLED * np.maximum(1.0, size)) & ~limited[act] & ~switched
+        held = np.abs(law[:, n:]) * equations.switching  # or a diode shorts a source
+        good &= np.maximum(moved[act], held.max(1, initial=0.0)) <= _SETTLED * np.maximum(1.0, size)
+        good &= ~limited[act] & ~switched
         done[act[good]] = True
         lost[act[~np.isfinite(residual)]] = True
         go = ~done[act] & ~lost[act]

@@ -37,6 +37,8 @@ SMALL = 20_000
 
 _BLUNT = 1e-8
 """Of the typical conductance: a blocking ideal diode's in the Jacobian; the inverse of it for a conducting one."""
+_SOFT = 1e-2
+"""Of the least resistance in series with a capacitor: the most that a conducting diode has in the Jacobian."""
 
 
 class Drive(NamedTuple):
@@ -371,10 +373,10 @@ class NodalEquations:
         on = conducting[:, s] * 1.0
         off = 1.0 - on
         # Diodes between the same nodes, all on or all off, would leave the matrix singular on the way.
-        largest = self.scale + charging * self.capacitance.max(initial=0.0)
+        blunt = _BLUNT / (self.scale + charging * self.capacitance.max(initial=0.0))
         if self.series.any():
-            largest = max(largest, 1 / self.series[self.series > 0].min())
-        own, by_current = on - _BLUNT * off, off / self.scale - _BLUNT * on / largest
+            blunt = min(blunt, _SOFT * self.series[self.series > 0].min())
+        own, by_current = on - _BLUNT * off, off / self.scale - blunt * on
         return constant + np.hstack([slopes, own, controlled, by_current]) @ self._spread
 
     def rounding(self, z: Array, slopes: Array) -> Array:

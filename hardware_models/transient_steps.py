@@ -7,6 +7,10 @@ With a = 1 / (h a_ii), the current of a capacitor at stage i is
 so that all stages but the first have one Jacobian, which is kept from step to step as long as it serves. The
 embedded method's error in the charges, put into the circuit as a current, gives an error in volts at every node
 (Hosea and Shampine 1996, whose filter this is).
+
+A node that a conducting ideal diode holds is no exception: its capacitor then carries nothing but what the voltage
+that it is held at demands, and the filter, which knows the diode, finds no error there. Where a diode switches,
+errors are those of a slope that jumps, and steps shorten until they are allowed.
 """
 
 from __future__ import annotations
@@ -155,7 +159,7 @@ class Stepper:
                 if h < least:
                     raise InputError(
                         f"The transient cannot go on at {point.time:.6g} s: steps would be below {least:.1g} s "
-                        "(a circuit that switches, with no capacitor to slow it)."
+                        "(a circuit that switches with no capacitor to slow it, or an ideal diode across a source)."
                     )
                 continue
             n = self.equations.n_nodes
@@ -259,9 +263,9 @@ class Stepper:
                     return None
                 ratio = size / last  # 0 at first
                 small = size < 1e-2 * _SHARE or (k and size * ratio < _SHARE * (1 - ratio))
-                # Where a diode has switched, small steps in volts say nothing of its current.
+                # Where an ideal diode has switched, or shorts a source, small steps in volts say nothing.
                 before, on = on, equations.conducting(z)
-                small = small and np.array_equal(before, on)
+                small = small and np.array_equal(before, on) and self._size(*self._shorted(z, on)) < _SHARE
                 if equations.linear or small or np.abs(step).max() <= _ROUNDING * np.abs(z).max():
                     return z, equations.currents(equations.across(z), drive)
                 if ratio > _SLOW:
@@ -269,6 +273,11 @@ class Stepper:
                 last = size
         self._factors = None
         return None
+
+    def _shorted(self, z: Array, on: Array) -> tuple[Array, Array]:
+        """Volts across diodes that conduct, and of their first nodes, (B, branches)."""
+        first, second = self.equations.branch_ends[:, :2].T
+        return (z[:, first] - z[:, second]) * on, z[:, first]
 
     def _error(self, before: Array, after: Array, flows: list[Array], h: float, rate: float) -> float:
         equations, n = self.equations, self.equations.n_nodes
