@@ -155,9 +155,9 @@ def test_bad_arguments() -> None:
             circuit.operating_point(inputs)
     with pytest.raises(InputError, match="tolerance"):
         circuit.operating_point(tolerance=0.0)
-    with pytest.raises(InputError, match="couplings must be .* Did you mean 'resistor'"):
+    with pytest.raises(InputError, match=r"couplings must be .* Did you mean 'resistor'"):
         Circuit.from_edges(2, [(0, 1)], [1.0], inputs=[0], couplings="resistr")
-    with pytest.raises(InputError, match="parts must be Parts, .* was list"):
+    with pytest.raises(InputError, match=r"parts must be Parts, .* was list"):
         Circuit(list(parts))
     with pytest.raises(InputError, match="conductance of part 'R' must be a number, but was '1k'"):
         Parts.collect([Part("R", "resistor", ("a", GROUND), ("1k",))])
