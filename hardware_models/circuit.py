@@ -208,8 +208,8 @@ class Circuit(EnergySystem):
     def _check_conductances(self) -> None:
         """Raise InputError where an optimizer has left a conductance that is not positive."""
         values = self.conductance.detach()
-        bad = (~((values > 0) & (values < float("inf")))).nonzero()
-        if len(bad):
+        if len(values) and not 0 < float(values.amin()) <= float(values.amax()) < float("inf"):
+            bad = (~((values > 0) & (values < float("inf")))).nonzero()
             names = self._parts.group("resistor").names + self._parts.group("memristor").names
             raise InputError(
                 f"Conductance of {names[int(bad[0])]!r} must be positive and finite, but was "
