@@ -36,12 +36,10 @@ KINDS = {
     "inputs": ("voltage_source", "current_source", "amplifier"),
     "nudge": ("nudge",),
     "resistors": ("resistor",),
-    "diodes": ("diode", "piecewise_diode"),
+    "diodes": ("diode",),
     "capacitors": ("capacitor",),
 }
-"""Kinds of parts in each class; amplifiers and the currents count as inputs."""
-HARD = 1e5
-"""Of the largest conductance of a node: what stands for an ideal diode conducts in its place."""
+"""Kinds of parts in each class; amplifiers and the currents count as inputs. Ideal diodes take no power."""
 STEP_ERROR = 1e-8
 """Relative; also makes steps short enough to be drawn as straight lines."""
 TOLERANCE = 1e-12
@@ -54,8 +52,7 @@ def resistive_relaxation(subject: Subject, *, share: float = 0.5, duration: floa
     Parameters
     ----------
     subject : Subject
-        Its system is a `ResistiveNetwork`. Ideal diodes, which would switch at once, are followed as ones of a high
-        conductance; the distance of the ends from the equilibria tells what that changes.
+        Its system is a `ResistiveNetwork`.
     share : float
         Nudging strength over the conductance of an output node.
     duration : float
@@ -134,11 +131,7 @@ def _with_capacitors(network: ResistiveNetwork) -> tuple[Parts, list[np.ndarray]
         np.stack([nodes, np.zeros_like(nodes)], 1),
         np.full((len(nodes), 1), network.capacitance),
     )
-    groups = {**parts.groups, "capacitor": group}
-    if (ideal := groups.pop("ideal_diode", None)) is not None:
-        most = HARD * max(float(load.detach().max()) for load in network.loads())
-        groups["piecewise_diode"] = Group(ideal.names, ideal.nodes, np.tile([most, 0.0, 0.0], (len(ideal), 1)))
-    return Parts(parts.nodes, groups), layers
+    return Parts(parts.nodes, {**parts.groups, "capacitor": group}), layers
 
 
 def _transient(course: CircuitTrajectory, layers: list[np.ndarray], beta: float, rest: Equilibrium) -> Transient:

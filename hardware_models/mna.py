@@ -29,8 +29,6 @@ TOLERANCE = 1e-12
 ITERATIONS = 100
 _SETTLED = 1e-9
 """Newton's last step, relative to the largest voltage and to a volt: the next one would be its square."""
-_ROUNDING = 1e-15
-"""Of the largest voltage: what an ideal diode may miss its law by when it has switched in Newton's last step."""
 _LEAKS = 1e-3, 1e-13
 """First and last leak, siemens."""
 _SINGULAR = 1e-15
@@ -183,7 +181,6 @@ def newton(
     at[:, :curved] = np.minimum(at[:, :curved], np.where(at[:, :curved] > ceiling, equations.critical, np.inf))
     moved = np.full(len(z), np.inf)
     limited = np.zeros(len(z), bool)
-    conducting = equations.conducting(z)
     factors: Factors | None = None
     for iteration in range(max_iterations + 1):
         act = np.flatnonzero(~done & ~lost)
@@ -197,15 +194,11 @@ def newton(
         currents[:, :curved] += slopes * (across - point)[:, :curved]
         on = equations.conducting(now)
         law = equations.residual(now, currents, on, here)
-        # Its step in volts says nothing of the current of a diode that has switched.
-        switched = ((on != conducting[act]) & (np.abs(law[:, n:]) > _ROUNDING * size[:, None])).any(1)
-        conducting[act] = on
         law[:, 1:n] += leak * now[:, 1:n]
         residual = np.abs(law[:, :n]).max(1)
         good = (residual <= tolerance) | (residual <= 8 * equations.rounding(now, slopes))
-        held = np.abs(law[:, n:]) * equations.switching  # or a diode shorts a source
-        good &= np.maximum(moved[act], held.max(1, initial=0.0)) <= _SETTLED * np.maximum(1.0, size)
-        good &= ~limited[act] & ~switched
+        good &= (moved[act] <= _SETTLED * np.maximum(1.0, size)) & ~limited[act]
+        good &= _diodes_obey(equations, now, law, on, tolerance)
         done[act[good]] = True
         lost[act[~np.isfinite(residual)]] = True
         go = ~done[act] & ~lost[act]
@@ -225,6 +218,18 @@ def newton(
         wanted[:, :curved] = reached
         at[act] = wanted
     return z, done, max_iterations
+
+
+def _diodes_obey(equations: NodalEquations, z: Array, law: Array, on: Array, tolerance: float) -> Array:
+    """Whether all ideal diodes meet their laws, (B,): steps in volts do not tell where one switches, or shorts."""
+    if not equations.switching.any():
+        return np.ones(len(z), bool)
+    series = equations.series[equations.series > 0]
+    first, second = np.abs(z[:, equations.branch_ends[:, 0]]), np.abs(z[:, equations.branch_ends[:, 1]])
+    rounding = 4 * np.finfo(np.float64).eps * np.minimum(first, second)
+    volts = tolerance * series.min(initial=1 / equations.scale) + rounding
+    allowed = np.where(on, volts, tolerance / equations.scale)
+    return ((np.abs(law[:, equations.n_nodes :]) <= allowed) | ~equations.switching).all(1)
 
 
 def limit(equations: NodalEquations, wanted: Array, last: Array) -> Array:
