@@ -35,6 +35,8 @@ _SINGULAR = 1e-15
 """Reciprocal condition of a linear circuit with active parts."""
 _CONTINUATION = 60
 """Solutions along one path of leaks or sources."""
+_NEARBY = 40
+"""Iterations that one of them may take: it starts near where it ends."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ def solve(equations: NodalEquations, z: Array, drive: Drive, tolerance: float, m
         z, good, iterations = newton(equations, z, drive, tolerance=tolerance, max_iterations=max_iterations)
         for path in (_less_leak, _more_drive):
             for b in np.flatnonzero(~good) if not equations.linear else ():
-                found, spent = path(equations, select(drive, [b]), tolerance, max_iterations)
+                found, spent = path(equations, select(drive, [b]), tolerance, min(max_iterations, _NEARBY))
                 iterations += spent
                 if found is not None:
                     z[b], good[b] = found[0], True
@@ -313,7 +315,7 @@ def _less_leak(
             if leak == 0.0:
                 return z, spent
             leak = leak / factor if leak > _LEAKS[1] else 0.0
-        elif not np.isfinite(last):
+        elif not np.isfinite(last) or (leak == 0.0 and last < _LEAKS[1]):
             return None, spent
         else:
             factor = np.sqrt(factor)
@@ -340,7 +342,7 @@ def _more_drive(
                 return z, spent
         else:
             step /= 4
-            if step < 1e-6:
+            if step < 1e-5:
                 return None, spent
     return None, spent
 
