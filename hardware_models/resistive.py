@@ -98,8 +98,8 @@ class ResistiveNetwork(EnergySystem):
     rest : float
         Voltage at which the outputs start by their current sources, volts: the mean of the targets, say.
     g_min, g_max : float
-        What devices can be programmed to, siemens; `constrain` keeps to it, which `physics_ep.train` calls after
-        each step of an optimizer (and your own loop must).
+        What devices can be programmed to, siemens; `constrain` keeps to it, which EP calls before each gradient
+        and `physics_ep.train` after each step of an optimizer.
     saturation, emission : float
         Is and n of Shockley diodes: amperes, and dimensionless.
     capacitance : float
@@ -317,7 +317,10 @@ class ResistiveNetwork(EnergySystem):
         loads = self.loads(sums[-1])
         for k, load in enumerate(loads, 1):
             if bool((load < 0).any()):
-                raise self.negative(k, load)
+                raise InputError(
+                    f"Conductances at a node of layer {k} must not sum to less than 0, but did to "
+                    f"{float(load.detach().min()):.3g} S: call constrain() after each step of an optimizer."
+                )
         return Inputs(
             x, Prepared(current if first.bias is None else current + first.bias, loads, self.units_of(loads))
         )
@@ -333,10 +336,6 @@ class ResistiveNetwork(EnergySystem):
         dE/dg = c (v - a v')^2 / 2, so that with e the difference and m the mean of two states its contrast is
         c (e - a e') (m - a m'), summed over the batch: matrix products, and sums over the nodes' own e m.
         """
-        for k, (layer, kept) in enumerate(zip(self.couplings, self.kept, strict=True), 1):
-            # A pass over all conductances, which is spared where none has changed since `constrain`.
-            if _mark(layer.conductance) != kept and float(layer.conductance.detach().amin()) < 0:
-                raise self.negative(k, layer.conductance)
         grads = {}
         e_below: torch.Tensor | None = None
         m_below = self.doubled(x)
@@ -363,14 +362,6 @@ class ResistiveNetwork(EnergySystem):
         with torch.no_grad():
             for layer in self.couplings:
                 layer.conductance.clamp_(self.g_min, self.g_max)
-        self.kept = [_mark(layer.conductance) for layer in self.couplings]
-
-    def negative(self, k: int, siemens: torch.Tensor) -> InputError:
-        """The error of conductances at layer k that are below 0."""
-        return InputError(
-            f"Conductances of layer {k} must not be negative, but were down to "
-            f"{float(siemens.detach().min()):.3g} S: call constrain() after each step of an optimizer."
-        )
 
     # -- helpers ----------------------------------------------------------------------------------------------
 
@@ -392,11 +383,6 @@ class ResistiveNetwork(EnergySystem):
         for k in range(len(state) - 1):
             drives[k] = layers[k + 1].transpose(state[k + 1], None, drives[k])
         return tuple(drives), [None] * len(drives)
-
-
-def _mark(parameter: torch.Tensor) -> tuple[int, int]:
-    """Another one after every change in place, and for every other tensor."""
-    return id(parameter), parameter._version
 
 
 def ones_like_row(rows: torch.Tensor) -> torch.Tensor:

@@ -161,6 +161,8 @@ class EquilibriumPropagation:
     def backward(self, system: EnergySystem, x: torch.Tensor, y: torch.Tensor, *, sync: bool = True) -> Step:
         """Add the EP estimate of the gradient of the mean cost to `.grad` of the system's parameters.
 
+        Parameters are first put into their physical range (`EnergySystem.constrain`).
+
         Parameters
         ----------
         system : EnergySystem
@@ -194,6 +196,7 @@ class EquilibriumPropagation:
             distributed.broadcast_parameters(system)
             self._broadcast = weakref.ref(system)
         with torch.no_grad():
+            system.constrain()  # an optimizer that knows no bounds may have left them
             grads, step, used = self._estimate(system, x, y)
         if sync and distributed.is_distributed():
             everyone = distributed.total(float(used), system.device)
