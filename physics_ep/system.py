@@ -180,7 +180,7 @@ class EnergySystem(nn.Module):
         }
 
     def constrain(self) -> None:
-        """Put the parameters back into their physical range; called before each EP gradient and after training steps."""
+        """Put the parameters back into their physical range; called before each EP gradient and by training."""
 
     def default_tolerance(self, dtype: torch.dtype) -> float:
         """Residual that counts as converged for states of this dtype."""
