@@ -230,9 +230,10 @@ class Dense(Factor):
     def __init__(self, matrix: Matrix, diagonal: np.ndarray) -> None:
         pattern = matrix.pattern
         self.n, self.pattern, self.bridge = pattern.n, pattern, matrix.bridge
-        self.inverse = 1 / np.take(diagonal, pattern.first, 1)
-        if not bool((self.inverse >= 0).all()):
+        eliminated = np.take(diagonal, pattern.first, 1)
+        if not bool((eliminated > 0).all()):
             raise NotPositive
+        self.inverse = 1 / eliminated
         rest = np.take(diagonal, pattern.rest, 1)
         self.shared = len(diagonal) == 1
         if self.shared:
@@ -291,9 +292,10 @@ class Banded(Factor):
         self.n, self.pattern = pattern.n, pattern
         self.shared = len(diagonal) == 1
         self.off = matrix.off
-        self.inverse = 1 / np.take(diagonal, pattern.first, 1)
-        if not bool((self.inverse >= 0).all()):
+        eliminated = np.take(diagonal, pattern.first, 1)
+        if not bool((eliminated > 0).all()):
             raise NotPositive
+        self.inverse = 1 / eliminated
         self.bands = []
         rest = np.take(diagonal, pattern.rest, 1)
         for row in range(len(diagonal)):

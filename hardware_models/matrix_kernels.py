@@ -152,7 +152,11 @@ def descend(
                 total = rest[b, i]
                 for e in range(rows[i], rows[i + 1]):
                     total -= off[entries[e]] * moved[b, columns[e]]
-                new, now = total / diagonal[i], 0
+                new, now = moved[b, i], 0
+                if diagonal[i] > 0:
+                    new = total / diagonal[i]
+                elif total != 0:  # nothing but its bounds holds it
+                    new = np.copysign(np.inf, total)
                 if new <= low[b, i]:
                     new, now = low[b, i], -1
                 elif new >= high[b, i]:

@@ -300,6 +300,23 @@ def test_ideal_diodes_by_enumeration(seed: int) -> None:
     assert np.abs(consistent[0] - [found[f"n{i}"] for i in range(n)]).max() <= 1e-11
 
 
+def test_nodes_that_only_ideal_diodes_hold() -> None:
+    """Breaks if a node without a conductor, at rest or pushed onto its bound, takes the others with it."""
+    parts = [V("s", -5.0), R("s", "o", 1e3), R("o", GROUND, 1e3)]
+    for k in range(6):
+        parts += [R("s", f"h{k}", 1e3 + k), R(f"h{k}", "o", 2e3)]
+        parts.append(Part(f"X{k}", "ideal_diode", ("s", f"q{k}")))
+        if k % 2:
+            parts.append(Part(f"I{k}", "current_source", (f"q{k}", GROUND), (1e-3,)))
+    known = solved(*(p for p in parts if not p.name.startswith(("X", "I"))))
+    circuit = Circuit(Parts.collect(parts))
+    assert not circuit.unique
+    found = circuit.node_voltages(circuit.operating_point().require())
+    for name, volts in known.items():
+        assert found[name] == pytest.approx(volts, abs=1e-12), name
+    assert [found[f"q{k}"] for k in range(6)] == [0.0, -5.0] * 3
+
+
 def test_ideal_among_other_diodes() -> None:
     """Breaks if bounds and exponentials do not go together: one that conducts is a wire, else it is nothing."""
     rest = [
