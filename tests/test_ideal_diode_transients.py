@@ -227,14 +227,18 @@ def test_a_diode_across_a_source_is_no_operating_point() -> None:
 
 
 def test_diodes_in_parallel_share_and_hold() -> None:
-    """Two the same way and one back at a node with a capacitor: 0 V, and their currents add up, whatever jumps."""
+    """To ground and between capacitors, both ways: 0 V, and all of the current, whatever jumps."""
+    names, ends = ("D1", "D2", "D3"), (("c", "0"), ("c", "0"), ("0", "c"))
     parts = circuit(
         wave((0.0, 2.0), (0.5 * MICRO, 2.0), (0.5 * MICRO, -1.0), (MICRO, 1.0)),
         ohms("R", "in", "c", KILO),
         farads("C", "c", "0", NANO),
-        *((f"D{k}", "ideal_diode", ends, ()) for k, ends in enumerate((("c", "0"), ("c", "0"), ("0", "c")))),
+        farads("CB", "b", "0", NANO),
+        ohms("RB", "b", "0", KILO),
+        *((name, "ideal_diode", pair, ()) for name, pair in zip(names, ends, strict=True)),
+        *((f"B{name}", "ideal_diode", ("b", "c"), ()) for name in names),
     )
     course = transient(parts, MICRO)
     amperes, volts = diodes(course, parts)
     assert np.abs(volts).max() < 1e-12
-    assert np.abs(amperes @ [1, 1, -1] - course.voltage("in").numpy() / KILO).max() < 1e-12
+    assert np.abs(amperes @ [1, 1, -1, -1, -1, -1] - course.voltage("in").numpy() / KILO).max() < 1e-12
