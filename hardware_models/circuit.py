@@ -227,8 +227,8 @@ class Circuit(EnergySystem):
     def unique(self) -> bool:
         """Whether there is never a second operating point, whatever the sources: the co-content is strictly convex.
 
-        Not so with active parts, nor where nothing but diodes without leakage holds a node. (There may be none where
-        a current source has only diodes in reverse to send its current through.)
+        Not so with active parts, nor where nothing but diodes without leakage holds a node. (There may be none
+        where a current source has only diodes in reverse to send its current through.)
         """
         if self._layout is None:
             return False
