@@ -413,8 +413,7 @@ class EquilibriumPropagation:
             self.stability_limit = 1 / curvature if curvature > 0 else math.inf
             age = 0
             if self.auto:
-                limit = self.stability_limit if curvature > 0 else system.nudge_scale
-                self.beta = AUTO_FRACTION * limit
+                self.beta = AUTO_FRACTION * (self.stability_limit if curvature > 0 else system.nudge_scale)
                 moved = distributed.largest(base.mobility(self.cost, y), system.device)
                 if curvature * moved > 0:
                     self.beta = min(self.beta, AUTO_FRACTION / math.sqrt(curvature * moved))
