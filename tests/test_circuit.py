@@ -317,6 +317,22 @@ def test_nodes_that_only_ideal_diodes_hold() -> None:
     assert [found[f"q{k}"] for k in range(6)] == [0.0, -5.0] * 3
 
 
+def test_ideal_diode_behind_an_amplifier() -> None:
+    """Breaks if a bound on an amplified voltage is put to the unknown behind it: 1.5 V allow 0.5 V, by hand."""
+    parts = [V("s", 5.0), V("t", 1.5), R("s", "a", 1e3), R("a", GROUND, 1e3), R("b", GROUND, 1e3)]
+    parts += [Part("A", "amplifier", ("a", "b"), (3.0,)), Part("X", "ideal_diode", ("b", "t"))]
+    found = solved(*parts)
+    assert (found["a"], found["b"]) == (pytest.approx(0.5, rel=1e-14), pytest.approx(1.5, rel=1e-14))
+
+
+def test_what_is_pushed_off_its_bound_is_free() -> None:
+    """Breaks if oracles hold a node that an ideal diode lets go, or let one go that it holds."""
+    diode = Part("X", "ideal_diode", (GROUND, "a"))
+    circuit = Circuit(Parts.collect([V("s", 1.0), R("s", "a", 1e3), R("a", GROUND, 1e3), diode]))
+    x = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
+    assert circuit.free_variables((torch.zeros(2, 1, dtype=torch.float64),), x)[0].tolist() == [[True], [False]]
+
+
 def test_ideal_among_other_diodes() -> None:
     """Breaks if bounds and exponentials do not go together: one that conducts is a wire, else it is nothing."""
     rest = [

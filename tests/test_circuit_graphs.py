@@ -187,7 +187,9 @@ def test_optimizers_leave_what_is_no_conductance() -> None:
 
 def test_missing_operating_points_are_told() -> None:
     """Breaks if a current that nothing can carry ends in advice on nudges; bad input to a command."""
-    for more in ([], [Part("G", "vccs", ("a", GROUND, "b", GROUND), (1e-3,)), R("b", GROUND, 1e3)]):
+    beside = [V("s", 1.0), R("s", "c", 1e3), R("c", GROUND, 1e3)]
+    active = [Part("G", "vccs", ("a", GROUND, "b", GROUND), (1e-3,)), R("b", GROUND, 1e3)]
+    for more in ([], beside, active):
         parts = [
             Part("I", "current_source", ("a", GROUND), (1e-3,)),
             Part("D", "diode", ("a", GROUND), (1e-14, 1.0)),
