@@ -26,8 +26,8 @@ from scipy.sparse.linalg import splu
 from . import matrix_kernels as kernels
 
 KINDS = ("dense", "banded", "sparse")
-DENSE_RATE, BAND_RATE, SPARSE_RATE = 2e10, 1e10, 1e9
-"""Flops a second of one core, for the choice alone."""
+DENSE_RATE, BAND_RATE, SCATTER_RATE, SPARSE_RATE = 2e10, 1e10, 2e9, 1e9
+"""Flops a second of one core, for the choice alone; SCATTER_RATE of an elimination into a band."""
 MEMORY = 2**31
 """Bytes that a dense or banded matrix may take before a sparse one is preferred whatever the time."""
 CHUNK = 2**26
@@ -109,7 +109,7 @@ def choose(n: int, pairs: np.ndarray, kind: str | None = None, eliminate: bool |
             plans.append(_Plan("dense", chosen, np.setdiff1d(everyone, chosen), 0, seconds, 8 * n * size))
     if kind == "banded" or (kind is None and min(plan.seconds for plan in plans) > 5e-3):
         for chosen in sets:
-            work = 2 * float((degree[chosen].astype(float) ** 2).sum()) / BAND_RATE
+            work = 2 * float((degree[chosen].astype(float) ** 2).sum()) / SCATTER_RATE
             # An elimination that costs more than all else is not worth a look at the band that it leaves.
             if kind is None and work > min(plan.seconds for plan in plans):
                 continue
