@@ -162,7 +162,7 @@ def test_an_edited_law_never_runs_stale(tmp_path):
     """numba's cache watches the kernels' file alone: after an edit of laws.py it would run the old physics."""
     package = tmp_path / "hardware_models"
     package.mkdir()
-    for file in ("__init__.py", "laws.py", "kernels.py"):
+    for file in ("__init__.py", "laws.py", "elements.py", "kernels.py"):
         shutil.copy(Path(kernels.__file__).parent / file, package / file)
     (tmp_path / "blocked").write_text("not a folder")
 
