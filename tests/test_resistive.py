@@ -448,3 +448,14 @@ def test_mirrored_nodes_start_as_mirror_images():
     grounded = tuple(torch.zeros(1, n) for n in (40, 40, 4))
     missing = system.force(grounded, torch.zeros(1, 6))[-1]
     assert (missing / system.loads()[-1] - 0.1).abs().max() < 1e-6
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_gpu_and_cpu_agree():
+    """The same network on a GPU: states and gradients to rounding."""
+    system = network("ideal", (6, 16, 12, 4), mirrored=True)
+    x, y = batch(system)
+    ep = EquilibriumPropagation(SquaredError(), beta=0.01, tolerance=1e-12)
+    here, _ = estimate_gradient(ep, system, x, y)
+    there, _ = estimate_gradient(ep, copy.deepcopy(system).cuda(), x.cuda(), y.cuda())
+    assert all((here[name] - g.cpu()).abs().max() < 1e-9 * here[name].abs().max() for name, g in there.items())
