@@ -390,6 +390,9 @@ def test_conductances_that_an_optimizer_leaves_negative():
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert min(float(layer.conductance.detach().min()) for layer in system.couplings) == 0
     with torch.no_grad():
+        system.couplings[0].conductance[0, :3] -= 0.01
+    check_system(system, x, y)
+    with torch.no_grad():
         system.couplings[1].conductance[0] -= 1.0
     with pytest.raises(InputError, match=r"node of layer 2 must not sum to less than 0, .* constrain\(\)"):
         relax(system, x)

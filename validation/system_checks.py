@@ -40,6 +40,8 @@ def check_system(system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost: C
     """
     cost = cost or (SquaredError() if y.dtype.is_floating_point else CrossEntropy())
     twin = copy.deepcopy(system).double()
+    with torch.no_grad():
+        twin.constrain()  # an optimizer's last step may have left the bounds, which EP would put right
     x = x.double()
     y = y.double() if y.dtype.is_floating_point else y
     with torch.no_grad():
