@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -75,12 +75,11 @@ def fresh_hopfield(
         With the squared error as its cost.
     """
     from hardware_models.hopfield import HopfieldNetwork
-    from physics_ep.datasets import digits
 
-    data = digits()
-    x = data.test_x[:examples].flatten(1)
-    system = HopfieldNetwork([x.shape[1], *hidden, data.n_classes], activation=activation, gain=gain, seed=seed)
-    return _before(label, system, x, data.test_y[:examples], data.n_classes, dtype, device)
+    def build(n_in: int, n_out: int) -> EnergySystem:
+        return HopfieldNetwork([n_in, *hidden, n_out], activation=activation, gain=gain, seed=seed)
+
+    return _before_digits(label, build, examples, dtype, device)
 
 
 def fresh_resistive(
@@ -117,28 +116,30 @@ def fresh_resistive(
         With the squared error as its cost.
     """
     from hardware_models.resistive import ResistiveNetwork
+
+    def build(n_in: int, n_out: int) -> EnergySystem:
+        return ResistiveNetwork([n_in, *hidden, n_out], diode, seed=seed, **options)
+
+    return _before_digits(label, build, examples, dtype, device)
+
+
+def _before_digits(
+    label: str,
+    build: Callable[[int, int], EnergySystem],
+    examples: int,
+    dtype: torch.dtype,
+    device: torch.device | None,
+) -> Subject:
+    """What `build` makes of the numbers of pixels and classes, before the first digits of the test set."""
     from physics_ep.datasets import digits
 
     data = digits()
     x = data.test_x[:examples].flatten(1)
-    sizes = [x.shape[1], *hidden, data.n_classes]
-    system = ResistiveNetwork(sizes, diode, seed=seed, **options)
-    return _before(label, system, x, data.test_y[:examples], data.n_classes, dtype, device)
-
-
-def _before(
-    label: str,
-    system: EnergySystem,
-    x: torch.Tensor,
-    labels: torch.Tensor,
-    n_classes: int,
-    dtype: torch.dtype,
-    device: torch.device | None,
-) -> Subject:
     place = torch.device("cpu") if device is None else device
     cost = SquaredError()
-    y = cost.encode(labels, n_classes, dtype).to(place)
-    return Subject(label, system.to(place, dtype), x.to(place, dtype), y, cost)
+    y = cost.encode(data.test_y[:examples], data.n_classes, dtype).to(place)
+    system = build(x.shape[1], data.n_classes).to(place, dtype)
+    return Subject(label, system, x.to(place, dtype), y, cost)
 
 
 def trained(

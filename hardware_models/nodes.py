@@ -32,21 +32,17 @@ def plain(load: torch.Tensor) -> UnitFunctions:
     return _clipped(load, -infinity, infinity, bounded=False)
 
 
-def ideal(load: torch.Tensor, sign: torch.Tensor) -> UnitFunctions:
-    """Nodes held on one side of 0 V by an ideal diode.
+def ideal(load: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> UnitFunctions:
+    """Nodes held within bounds by ideal diodes.
 
     Parameters
     ----------
     load : Tensor (n,)
         Total conductance G, siemens.
-    sign : Tensor (n,)
-        +1 for v >= 0, -1 for v <= 0.
+    low, high : Tensor (n,)
+        Volts: 0 and infinity, or -infinity and 0.
     """
-    infinity = torch.full_like(load, float("inf"))
-    zero = torch.zeros_like(load)
-    return _clipped(
-        load, torch.where(sign > 0, zero, -infinity), torch.where(sign > 0, infinity, zero), bounded=True
-    )
+    return _clipped(load, low, high, bounded=True)
 
 
 def _clipped(load: torch.Tensor, low: torch.Tensor, high: torch.Tensor, bounded: bool) -> UnitFunctions:

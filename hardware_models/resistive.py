@@ -235,7 +235,7 @@ class ResistiveNetwork(EnergySystem):
         units = []
         for k, load in enumerate(loads[:-1], 1):
             if self.diode == "ideal":
-                units.append(nodes.ideal(load, self.signs(k)))
+                units.append(nodes.ideal(load, *self.limits(k)))
             elif self.diode == "shockley":
                 thermal = self.emission * THERMAL_VOLTAGE
                 units.append(nodes.shockley(load, self.signs(k), self.saturation, thermal))

@@ -17,6 +17,7 @@ from physics_ep.errors import InputError, argument_error, unknown_name
 
 from .elements import ELEMENTS
 from .netlist import write_netlist
+from .nudge_conductances import node_numbers
 from .parts import Group, Parts
 from .reduction import reduce
 from .spice import ACCURATE, alterations, node_voltages, run_ngspice, simulator_lines, source_table
@@ -253,10 +254,6 @@ def contrast(
 
 
 def _numbers(parts: Parts, outputs: Sequence[str]) -> np.ndarray:
-    index = {n: k for k, n in enumerate(parts.nodes)}
-    for name in outputs:
-        if name not in index:
-            raise unknown_name("outputs", name, index)
     if not len(outputs):
         raise argument_error("outputs", "name at least one node", "empty")
-    return np.array([index[n] for n in outputs], dtype=np.int64)
+    return node_numbers(parts, outputs, "outputs")
