@@ -20,6 +20,11 @@ class Status(enum.Enum):
     STALLED = "the residual stopped falling above the tolerance (rounding, a kink or an oscillation)"
     BUDGET = "the iterations ran out before the residual met the tolerance"
     NOT_FINITE = "the state became infinite or NaN (an unstable nudge or too large a step)"
+    NOT_LOCKED = (
+        "no synchronised state: the detuning exceeds what couplings and fields can hold, so that phases drift"
+    )
+    SWITCHED = "the nudged phase left the branch of the free state (it lies in another basin)"
+    UNSTABLE = "the free state is no minimum (a saddle, or the edge of a basin)"
 
 
 @dataclass(frozen=True)

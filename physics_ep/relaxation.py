@@ -93,6 +93,8 @@ def solve(
                 break
             method.advance(active)
         z = method.finish(z)
+        if status is not Status.CONVERGED:
+            status = phase.verdict(z, residual) or status
     narrow = phase.narrow
     displacement = None if phase.origin is None else narrowed(z, narrow)
     return Equilibrium(

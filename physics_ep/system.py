@@ -16,14 +16,15 @@ Conventions
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from .equilibrium import State
+from .equilibrium import State, Status
 from .errors import all_finite, argument_error
 from .nudging import Nudge
 
@@ -71,6 +72,9 @@ class EnergySystem(nn.Module):
         Of each block, +1 if it descends the energy and -1 if it ascends (skew-gradient systems). None: all descend.
     relative_residual : bool
         Whether residuals of nudged phases are over the size of the nudge itself. Tolerances then hold at any beta.
+    multistable : bool
+        Whether an input may have many equilibria, so that a nudged phase may end on another branch than the free
+        one: EP then checks that it has not.
     """
 
     residual_scale: float = 1.0
@@ -88,6 +92,7 @@ class EnergySystem(nn.Module):
     descends: bool = True
     directions: tuple[int, ...] | None = None
     relative_residual: bool = False
+    multistable: bool = False
 
     # -- required ---------------------------------------------------------------------------------------------
 
@@ -123,6 +128,30 @@ class EnergySystem(nn.Module):
     def curvature_diagonal(self, state: State, x: torch.Tensor) -> State | None:
         """Positive estimate of the diagonal of d2E/ds2, to precondition linear solves (None: ones)."""
         return None
+
+    def random_state(self, x: torch.Tensor, generator: torch.Generator) -> State:
+        """One of many states from which a free phase may start.
+
+        Default: `initial_state` with normal noise of one state unit, within bounds. Drawn in float64 on the CPU,
+        so that a seed means the same in any dtype and on any device.
+
+        Parameters
+        ----------
+        x : Tensor (B, ...)
+        generator : torch.Generator
+            Of the CPU.
+        """
+        start = self.initial_state(x)
+        noise = (torch.randn(s.shape, generator=generator, dtype=torch.float64).to(s) for s in start)
+        return self.project(tuple(s + r for s, r in zip(start, noise, strict=True)))
+
+    def symmetries(self, state: State) -> tuple[State, ...]:
+        """Directions along which the energy never changes, whatever the input; none by default.
+
+        A common rotation of all phases is one. Curvature along them is zero and says nothing of stability. They
+        must be linearly independent, and hold for every example.
+        """
+        return ()
 
     def prepare(self, x: torch.Tensor) -> Inputs:
         """Check x and compute what all phases share (a clamped drive, say)."""
@@ -294,6 +323,42 @@ class Phase:
     def residual(self, force: State) -> torch.Tensor:
         """Largest component of a force, (B,), over the residual scale."""
         return largest(force) / self.system.residual_scale
+
+    def slope(self, z: State) -> State:
+        """dF/dz, to first order in the force where that is small. Default: minus the force.
+
+        Phases whose force is not the gradient of F (one in a metric of its own, say) override it.
+        """
+        return tuple(-f for f in self.force(z))
+
+    def hessian_product(self, z: State, v: State) -> State:
+        """d2F/dz2 v, each example by itself. Default: autograd of the energy and of the cost, exact.
+
+        Solvers ask through `hessian`.
+        """
+        with torch.enable_grad():
+            leaves = tuple(s.detach().requires_grad_() for s in self.state(z))
+            total = self.system.energy(leaves, self.x)
+            if self.nudge is not None:
+                total = total + self.nudge.energy(self.system.outputs(leaves))
+            slope = torch.autograd.grad(total.sum(), leaves, create_graph=True, allow_unused=True)
+            along = [(g * d).sum() for g, d in zip(slope, v, strict=True) if g is not None and g.requires_grad]
+            if not along:
+                return tuple(torch.zeros_like(d) for d in v)
+            product = torch.autograd.grad(torch.stack(along).sum(), leaves, allow_unused=True)
+        return tuple(torch.zeros_like(d) if h is None else h for h, d in zip(product, v, strict=True))
+
+    def hessian(self, z: State) -> Callable[[State], State]:
+        """v -> d2F/dz2 v at one z, for many v. Override it where what all products share is worth keeping."""
+        return functools.partial(self.hessian_product, z)
+
+    def curvature_diagonal(self, z: State) -> State | None:
+        """Positive estimate of the diagonal of d2F/dz2, to precondition with (None: ones)."""
+        return self.system.curvature_diagonal(self.state(z), self.x)
+
+    def verdict(self, z: State, residual: torch.Tensor) -> Status | None:
+        """A better reason why a relaxation ended unconverged at z with this residual (B,); None: there is none."""
+        return None
 
     def motion(self) -> Motion:
         """How this phase moves in time (`simulate`). Default: gradient flow."""
