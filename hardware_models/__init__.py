@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .devices import DeviceModel
     from .fidelity import Fidelity
     from .hopfield import ConvHopfieldNetwork, HopfieldNetwork
+    from .langevin_hopfield import LangevinHopfield
     from .mapping import Mapped, NotRealisable, map_pcn
     from .paired_circuit import PairedCircuit
     from .parts import Part, Parts
@@ -26,6 +27,7 @@ _HOME = {
     "DeviceModel": "devices",
     "Fidelity": "fidelity",
     "HopfieldNetwork": "hopfield",
+    "LangevinHopfield": "langevin_hopfield",
     "Mapped": "mapping",
     "NotRealisable": "mapping",
     "PairedCircuit": "paired_circuit",
@@ -45,6 +47,7 @@ __all__ = [
     "DeviceModel",
     "Fidelity",
     "HopfieldNetwork",
+    "LangevinHopfield",
     "Mapped",
     "NotRealisable",
     "PairedCircuit",
