@@ -54,6 +54,10 @@ class EnergySystem(nn.Module):
         Units of the state, of the energy and of time in `simulate`.
     time_constant : float
         Time in which the fastest part of the system moves by itself, in `time_unit`: default steps count in it.
+    time_constants : tuple of float or None
+        tau_k of each block in tau_k ds_k/dt = -dE/ds_k, in `time_unit` state units^2 per energy unit. None: ones.
+    temperature : float
+        T of `simulate` where none is given, in `energy_unit` (Boltzmann's constant in it); 0 for no noise.
     nudge_scale : float
         Nudging strength that counts as 1, in the unit of the energy over that of the cost: tolerances are held to
         beta / nudge_scale.
@@ -83,6 +87,8 @@ class EnergySystem(nn.Module):
     energy_unit: str = "energy units"
     time_unit: str = "time constants"
     time_constant: float = 1.0
+    time_constants: tuple[float, ...] | None = None
+    temperature: float = 0.0
     nudge_scale: float = 1.0
     default_solver: str = "gradient_flow"
     default_max_iterations: int = 2000
@@ -303,15 +309,18 @@ class Phase:
 
     def force(self, z: State) -> State:
         """Projected -dF/ds at z: zero at an equilibrium, bounds included."""
-        state = self.state(z)
-        force = self.system.force(state, self.x)
-        if self.nudge is not None:
-            pull = self._cost_force(state)
-            force = tuple(f + p for f, p in zip(force, pull, strict=True))
-        force = self._projected(state, force)
+        force = self._projected(self.state(z), self.unbounded_force(z))
         if self.origin_force is not None:
             force = tuple(f - f0 for f, f0 in zip(force, self.origin_force, strict=True))
         return force
+
+    def unbounded_force(self, z: State) -> State:
+        """-dF/ds itself at z, bounds and metrics left out: what noise and inertia act beside (`physics_ep.flows`)."""
+        state = self.state(z)
+        force = self.system.force(state, self.x)
+        if self.nudge is None:
+            return force
+        return tuple(f + p for f, p in zip(force, self._cost_force(state), strict=True))
 
     def project(self, z: State) -> State:
         """z of the nearest state within bounds."""
@@ -361,7 +370,7 @@ class Phase:
         return None
 
     def motion(self) -> Motion:
-        """How this phase moves in time (`simulate`). Default: gradient flow."""
+        """How this phase moves in time (`simulate`). Default: gradient flow, or skew where blocks ascend."""
         from .motion import Motion
 
         return Motion(self)
