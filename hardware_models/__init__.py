@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .hopfield import ConvHopfieldNetwork, HopfieldNetwork
     from .langevin_hopfield import LangevinHopfield
     from .mapping import Mapped, NotRealisable, map_pcn
+    from .oscillators import OscillatorNetwork
     from .paired_circuit import PairedCircuit
     from .parts import Part, Parts
     from .resistive import ResistiveNetwork
@@ -30,6 +31,7 @@ _HOME = {
     "LangevinHopfield": "langevin_hopfield",
     "Mapped": "mapping",
     "NotRealisable": "mapping",
+    "OscillatorNetwork": "oscillators",
     "PairedCircuit": "paired_circuit",
     "Part": "parts",
     "Parts": "parts",
@@ -50,6 +52,7 @@ __all__ = [
     "LangevinHopfield",
     "Mapped",
     "NotRealisable",
+    "OscillatorNetwork",
     "PairedCircuit",
     "Part",
     "Parts",

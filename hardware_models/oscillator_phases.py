@@ -1,0 +1,347 @@
+"""Relaxation of phase oscillators: each turns to its local field.
+
+With the field q on an oscillator (couplings, local field, inputs), the force on its phase is the part of q across
+its phasor, omega + q x z = omega - q_c sin phi + q_s cos phi, and the energy -q . z is least where z points along
+q: an exact update by atan2 of the tangential and the radial part. What is not linear in z is met by staying power:
+
+* second-harmonic injection, -K/2 cos 2 phi = -K cos^2 phi + K/2 for K > 0, is concave in cos phi, so that its
+  tangent, a field 2 K cos phi along the axis, bounds it from above: turning to the field with this added lowers the
+  energy (for K < 0 the same along the sine axis);
+* a nudge beta C(o) with o = cos phi and C'' <= L is bounded from above by a parabola: its slope is a field, its
+  curvature beta L adds a field along the oscillator's own phasor (none for beta < 0 and C convex).
+
+Nudged phases carry the displacement d from an origin: cos(phi + d) - cos phi = cos phi (cos d - 1) - sin phi sin d,
+with cos d - 1 = -2 sin^2(d/2), so that nothing of the size of a nudge is the difference of two numbers of size one.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, cast
+
+import torch
+
+from physics_ep.cost import Cost
+from physics_ep.equilibrium import State, Status
+from physics_ep.krylov import conjugate_gradients
+from physics_ep.nudging import Nudge
+from physics_ep.solvers import flat, unflat
+from physics_ep.system import Inputs, Phase, largest
+
+if TYPE_CHECKING:
+    from .oscillators import Oscillators
+
+
+class OscillatorPhase(Phase):
+    """A free or nudged phase of `Oscillators`; z is the state, or the displacement from the origin.
+
+    Where the couplings are those of a stack of layers, sweeps turn the layers of one parity, then those of the
+    other. Layers that turn exactly (no injection, no detuning) follow from the rest and are not iterated.
+    """
+
+    system: Oscillators
+
+    def __init__(self, system: Oscillators, inputs: Inputs, origin: State | None, balanced: bool) -> None:
+        self.system = system
+        self.inputs = inputs
+        self.nudge: Nudge | None = None
+        self.balanced = balanced
+        self.narrow = self.dtype = system.dtype
+        self.x = inputs.x
+        self.origin = origin
+        self.couplings = system.couplings
+        self.weights = self.couplings.bound()
+        # Displacements are counted from here; the state itself from a state of rest, which costs it no digits.
+        self.reference = system.initial_state(self.x) if origin is None else origin
+        self.z0 = [phasor(phi) for phi in self.reference]
+        self.gains = [system.gains(k) for k in range(len(self.z0))]
+        clamped = cast("list[torch.Tensor]", inputs.cache)
+        self.q0 = []
+        for k, (z, gain) in enumerate(zip(self.z0, self.gains, strict=True)):
+            field = self.couplings.field(k, self.z0, self.weights)
+            q = clamped[k] if field is None else clamped[k] + field
+            self.q0.append(q if gain is None else q + gain * z)
+        self.f0 = [
+            torch.zeros_like(q[0]) if balanced else system.detuned(k, cross(q, z))
+            for k, (q, z) in enumerate(zip(self.q0, self.z0, strict=True))
+        ]
+        self.exact_updates = system.layered
+
+    # -- the problem ------------------------------------------------------------------------------------------
+
+    def start(self) -> State:
+        if self.origin is None:
+            return self.reference
+        return tuple(torch.zeros_like(s) for s in self.reference)
+
+    def state(self, z: State) -> State:
+        return z if self.origin is None else tuple(s + d for s, d in zip(self.reference, z, strict=True))
+
+    def nudged(self, nudge: Nudge | None) -> OscillatorPhase:
+        twin = cast(OscillatorPhase, super().nudged(nudge))
+        twin._plan()
+        return twin
+
+    def stacked(self, nudges: Sequence[Nudge]) -> OscillatorPhase | None:
+        if self.origin is None:
+            return None
+        batch, count = self.x.shape[0], len(nudges)
+        beta = torch.cat(
+            [torch.as_tensor(n.beta, dtype=self.dtype).to(self.x.device).expand(batch) for n in nudges]
+        )
+        y = nudges[0].y
+        return self._copied(count).nudged(Nudge(nudges[0].cost, y.repeat(count, *[1] * (y.ndim - 1)), beta))
+
+    def _copied(self, count: int) -> OscillatorPhase:
+        """The same problem `count` times, one batch after the other."""
+        twin = copy.copy(self)
+        twin.x = self.x.repeat(count, *[1] * (self.x.ndim - 1))
+        twin.reference = tuple(s.repeat(count, 1) for s in self.reference)
+        twin.origin = None if self.origin is None else twin.reference
+        twin.z0 = [z.repeat(1, count, 1) for z in self.z0]
+        twin.q0 = [q.repeat(1, count, 1) for q in self.q0]
+        twin.f0 = [f.repeat(count, 1) for f in self.f0]
+        return twin
+
+    def energy(self, z: State) -> torch.Tensor:
+        state = self.state(z)
+        with torch.no_grad():
+            total = self.system.energy(state, self.x)
+            return total if self.nudge is None else total + self.nudge.energy(self.system.outputs(state))
+
+    def force(self, z: State) -> State:
+        moved = [self._moved(k, d) for k, d in enumerate(self._from_reference(z))]
+        return tuple(self._turn(k, moved, moved[k])[0] for k in range(len(moved)))
+
+    def hessian_product(self, z: State, v: State) -> State:
+        return self.hessian(z)(v)
+
+    def hessian(self, z: State) -> Callable[[State], State]:
+        """v -> d2F/dphi2 v in closed form: radial v - (dq x z) with dq the field's change as the others turn by v."""
+        moved = [self._moved(k, d) for k, d in enumerate(self._from_reference(z))]
+        phasors = [a + b for a, b in zip(self.z0, moved, strict=True)]
+        across = [torch.stack([-p[1], p[0]]) for p in phasors]
+        radial = [(self._field(k, moved) * p).sum(0) for k, p in enumerate(phasors)]
+        last = self.system.output_block
+        bend = None if self.nudge is None else self._nudge_curvature(phasors[last], moved[last])
+
+        def product(v: State) -> State:
+            turned = [a * b for a, b in zip(across, v, strict=True)]
+            found = []
+            for k, (p, here) in enumerate(zip(phasors, v, strict=True)):
+                change = self._change(k, turned)
+                gain = self.gains[k]
+                if gain is not None:
+                    own = gain * turned[k]
+                    change = own if change is None else change + own
+                answer = radial[k] * here
+                if change is not None:
+                    answer = answer - cross(change, p)
+                if bend is not None and k == last:
+                    answer = answer + bend(here)
+                found.append(answer)
+            return tuple(found)
+
+        return product
+
+    def curvature_limit(self, cost: Cost, y: torch.Tensor, anywhere: bool) -> float:
+        """Largest eigenvalue over the batch of M R, at the origin: F loses its minimum at beta = -1 / it.
+
+        M is the Hessian of the cost in the phases of the outputs, o' C'' o' + C' o'', R = P H^-1 P^T their response
+        to forces on them. Outputs are not linear in the phases, so that the second term counts as the first does;
+        `anywhere` takes the largest C'' and both terms as if they were positive.
+        """
+        block, index = self.system.output_block, self.system.output_index
+        z = self.z0[block][..., index]
+        out = self.system.readout.value(z, self._reference_phase(block, index))
+        batch, count = out.shape
+        first, second = self.system.readout.slopes(z)
+        twin = self._copied(count)
+        eye = torch.eye(count, dtype=self.dtype, device=out.device)
+        rows = eye.repeat_interleave(batch, 0)
+        right = tuple(torch.zeros_like(s) for s in twin.reference)
+        pushed = (*right[:block], twin._scattered(rows, index), *right[block + 1 :])
+        start = twin.start() if self.origin is not None else twin.reference
+        shapes = [s.shape for s in pushed]
+        hessian = twin.hessian(start)
+        forcing = torch.full_like(rows[:, 0], 1e-3)
+        solved = conjugate_gradients(lambda v: flat(hessian(unflat(v, shapes))), -flat(pushed), forcing, 200)
+        answer = unflat(solved.move, shapes)[block][:, index]
+        response = answer.reshape(count, batch, count).transpose(0, 1)
+        spread = out.repeat(count, 1)
+        target = y.repeat(count, *[1] * (y.ndim - 1))
+        slope = cost.gradient(out, y)
+        if anywhere and cost.steepest is not None:
+            metric = torch.diag_embed(cost.steepest * first.square() + (slope * second).abs())
+        else:
+            bent = cost.curvature(spread, target, rows * first.repeat(count, 1)).reshape(count, batch, count)
+            metric = first[:, :, None] * bent.transpose(0, 1) + torch.diag_embed(slope * second)
+        values = torch.linalg.eigvals((metric @ response).double()).real
+        return max(float(values.max()), 0.0)
+
+    def residual(self, force: State) -> torch.Tensor:
+        return largest(force) / self.system.residual_scale
+
+    def verdict(self, z: State, residual: torch.Tensor) -> Status | None:
+        """NOT_LOCKED if an example's phases drift: its detuning exceeds what fields and couplings can hold."""
+        return Status.NOT_LOCKED if self.system.drifts(self.state(z), self.reference) else None
+
+    # -- sweeps -----------------------------------------------------------------------------------------------
+
+    def _plan(self) -> None:
+        """Which layers a sweep turns first, and whether they follow exactly from the others."""
+        depth = len(self.z0)
+        self.second = list(range(depth - 1, -1, -2))[::-1]  # the half with the outputs, on which a nudge pulls
+        self.first = [k for k in range(depth) if k not in self.second]
+        exact = all(self.gains[k] is None and not self.system.is_detuned(k) for k in self.first)
+        self.carried = self.second if exact else list(range(depth))
+
+    def interface(self, z: State) -> State:
+        if not hasattr(self, "carried"):
+            self._plan()
+        return tuple(z[k] for k in self.carried)
+
+    def sweep(self, u: State) -> tuple[State, State, torch.Tensor]:
+        d: list[torch.Tensor | None] = [None] * len(self.z0)
+        for k, block in zip(self.carried, u, strict=True):
+            d[k] = block if self.origin is not None else block - self.reference[k]
+        moved = [None if b is None else self._moved(k, b) for k, b in enumerate(d)]
+        gaps = []
+        for k in self.first:
+            here = moved[k]
+            # A layer that is not carried turns from the reference, exactly.
+            force, turn, q = self._turn(k, moved, torch.zeros_like(self.z0[k]) if here is None else here)
+            d[k] = turn if here is None else cast(torch.Tensor, d[k]) + turn
+            moved[k] = self._moved(k, cast(torch.Tensor, d[k]))
+            # The field on it does not change as it turns; what is left is rounding, or what its own gain misses.
+            gaps.append(self._own_force(k, q, cast(torch.Tensor, moved[k])))
+        following = list(d)
+        for k in self.second:
+            force, turn, _ = self._turn(k, moved, cast(torch.Tensor, moved[k]))
+            gaps.append(force)
+            following[k] = cast(torch.Tensor, d[k]) + turn
+        state = tuple(self._to_z(k, cast(torch.Tensor, b)) for k, b in enumerate(d))
+        return (
+            tuple(self._to_z(k, cast(torch.Tensor, following[k])) for k in self.carried),
+            state,
+            self.residual(tuple(gaps)),
+        )
+
+    def _from_reference(self, z: State) -> State:
+        return z if self.origin is not None else tuple(s - r for s, r in zip(z, self.reference, strict=True))
+
+    def _to_z(self, k: int, d: torch.Tensor) -> torch.Tensor:
+        return d if self.origin is not None else d + self.reference[k]
+
+    def _moved(self, k: int, d: torch.Tensor) -> torch.Tensor:
+        """Change of the phasors of block k that turn by d, (2, B, n)."""
+        z = self.z0[k]
+        sine, versine = d.sin(), (0.5 * d).sin().square_().mul_(-2)
+        return torch.stack([z[0] * versine - z[1] * sine, z[1] * versine + z[0] * sine])
+
+    def _change(self, k: int, moved: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
+        """Change of the field on block k from the others (its own gain is left out)."""
+        return self.couplings.field(k, moved, self.weights)
+
+    def _field(self, k: int, moved: Sequence[torch.Tensor | None]) -> torch.Tensor:
+        """Field on block k, its own gain included, the nudge's left out."""
+        dq = self._change(k, moved)
+        gain, here = self.gains[k], moved[k]
+        q = self.q0[k] if dq is None else self.q0[k] + dq
+        return q if gain is None or here is None else q + gain * here
+
+    def _turn(
+        self, k: int, moved: Sequence[torch.Tensor | None], here: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Of block k: the force, the angle by which it turns to its field, and the field's change from the others."""
+        change = self._change(k, moved)
+        force, p, q = self._pull(k, change, here)
+        radial = (q * p).sum(0)
+        if self.nudge is not None and k == self.system.output_block:
+            pull, stay = self._nudge(p, here)
+            force = force + pull
+            radial = radial + stay
+        return force, torch.atan2(force, radial), change
+
+    def _own_force(self, k: int, change: torch.Tensor | None, here: torch.Tensor) -> torch.Tensor:
+        """Force on block k at a new phasor, under the field of the same neighbours."""
+        force, p, _ = self._pull(k, change, here)
+        if self.nudge is not None and k == self.system.output_block:
+            force = force + self._nudge(p, here)[0]
+        return force
+
+    def _pull(
+        self, k: int, change: torch.Tensor | None, here: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Force without a nudge, phasors and field; the force by differences from the reference's."""
+        z, q, gain = self.z0[k], self.q0[k], self.gains[k]
+        p = z + here
+        force = cross(q, here)
+        if gain is not None:
+            own = gain * here
+            change = own if change is None else change + own
+        if change is not None:
+            force = force + cross(change, p)
+            q = q + change
+        return (force if self.balanced else force + self.f0[k]), p, q
+
+    # -- the nudge --------------------------------------------------------------------------------------------
+
+    def _nudge(self, p: torch.Tensor, here: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Force of the nudge on the output block, and what its curvature and field add along the phasors."""
+        nudge = cast(Nudge, self.nudge)
+        index, readout = self.system.output_index, self.system.readout
+        block = self.system.output_block
+        p, here = p[..., index], here[..., index]
+        beta = nudge.column(p[0])
+        out = readout.value(self.z0[block][..., index], self._reference_phase(block, index))
+        moved = readout.change(self.z0[block][..., index], here)
+        slope = nudge.cost.gradient(out, nudge.y) + nudge.cost.gradient_difference(out, moved, nudge.y)
+        first, second = readout.slopes(p)
+        force = -beta * slope * first
+        pull = beta if isinstance(beta, torch.Tensor) else torch.as_tensor(beta, dtype=self.dtype)
+        steepest = nudge.cost.steepest
+        if steepest is None:
+            steepest = nudge.cost.curvature(out + moved, nudge.y, torch.ones_like(out)).abs()
+        # Along the phasor: the field that the slope is (it may be negative), and staying power for a convex nudge.
+        stay = beta * slope * second + pull.clamp(min=0) * steepest
+        return self._scattered(force, index), self._scattered(stay, index)
+
+    def _nudge_curvature(self, p: torch.Tensor, here: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+        """v -> second derivative of beta C along v, on the output block."""
+        nudge = cast(Nudge, self.nudge)
+        index, readout = self.system.output_index, self.system.readout
+        block = self.system.output_block
+        out = readout.value(self.z0[block][..., index], self._reference_phase(block, index))
+        out = out + readout.change(self.z0[block][..., index], here[..., index])
+        first, second = readout.slopes(p[..., index])
+        beta = nudge.column(out)
+        slope = beta * nudge.cost.gradient(out, nudge.y) * second
+
+        def bend(v: torch.Tensor) -> torch.Tensor:
+            v = v[..., index]
+            bent = beta * first * nudge.cost.curvature(out, nudge.y, first * v)
+            return self._scattered(bent + slope * v, index)
+
+        return bend
+
+    def _reference_phase(self, block: int, index: slice | torch.Tensor) -> torch.Tensor:
+        return self.reference[block][..., index]
+
+    def _scattered(self, values: torch.Tensor, index: slice | torch.Tensor) -> torch.Tensor:
+        """Values of the outputs among all oscillators of their block."""
+        if isinstance(index, slice):
+            return values
+        block = self.reference[self.system.output_block]
+        return torch.zeros_like(block).index_copy(-1, index, values)
+
+
+def phasor(phi: torch.Tensor) -> torch.Tensor:
+    """(cos phi, sin phi), one above the other: (2, *shape)."""
+    return torch.stack([phi.cos(), phi.sin()])
+
+
+def cross(q: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
+    """Torque of a field q on phasors p, -q_c p_s + q_s p_c: minus the slope of -q . p in the phase."""
+    return q[1] * p[0] - q[0] * p[1]
