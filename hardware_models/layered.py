@@ -18,7 +18,7 @@ layers held. The energy never rises.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
@@ -214,6 +214,7 @@ class LayeredPhase(Phase):
         self.layers = [layer.bound() for layer in system.couplings]
         self.units, self.clamped = self._constants()
         self.depth = len(self.layers)
+        self.stages: Sequence[float] = getattr(system, "stages", [1.0] * self.depth)
         self.copies = 1
         self.routes: Routes = [None] * self.depth
         self.held = balanced or not system.routed
@@ -377,6 +378,49 @@ class LayeredPhase(Phase):
     def _missing(self, k: int, gap: torch.Tensor, z: State) -> torch.Tensor:
         """Force on layer k at z, whose exact update lies `gap` away."""
         return gap
+
+    def slope(self, z: State, force: State) -> State:
+        """dF/dz: what lies an exact update away is bent back by the layer itself. Exact to first order in it."""
+        return tuple(-b for b in self._bent(self._bend(z), self._gaps(z, force)))
+
+    def hessian(self, z: State) -> Callable[[State], State]:
+        """Of smooth units; the couplings are bilinear."""
+        bend = self._bend(z)
+
+        def product(v: State) -> State:
+            rows = []
+            for k, own in enumerate(self._bent(bend, v)):
+                change = self.layers[k].forward(v[k - 1], self.routes[k]) if k else None
+                if k + 1 < self.depth:
+                    change = self.layers[k + 1].transpose(v[k + 1], self.routes[k + 1], change)
+                rows.append(own if change is None else own - self.stages[k] * change)
+            return tuple(rows)
+
+        return product
+
+    def hessian_product(self, z: State, v: State) -> State:
+        return self.hessian(z)(v)
+
+    def curvature_diagonal(self, z: State) -> State | None:
+        return self.system.curvature_diagonal(self.state(z), self._spread(self.x))
+
+    def _bend(self, z: State) -> tuple[State, torch.Tensor]:
+        """Curvatures of the layers by themselves, and the outputs, at which the cost bends."""
+        diagonal = self.curvature_diagonal(z)
+        assert diagonal is not None
+        return diagonal, self.state(z)[-1]
+
+    def _bent(self, bend: tuple[State, torch.Tensor], v: State) -> State:
+        """Product of the layers' own Hessian, the nudge's included, with v."""
+        diagonal, outputs = bend
+        own = tuple(d * b for d, b in zip(diagonal, v, strict=True))
+        if self.nudge is None:
+            return own
+        return (*own[:-1], own[-1] + self.strength * self.nudge.cost.curvature(outputs, self.nudge.y, v[-1]))
+
+    def _gaps(self, z: State, force: State) -> State:
+        """Inverse of `_missing`: the way to the exact updates."""
+        return force
 
     def project(self, z: State) -> State:
         if self.origin is None:

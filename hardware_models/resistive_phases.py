@@ -55,6 +55,10 @@ class ResistivePhase(LayeredPhase):
     def _missing(self, k: int, gap: torch.Tensor, z: State) -> torch.Tensor:
         return gap * self.units[k].curvature(self.state(z)[k] if self.system.diode == "shockley" else gap)
 
+    def _gaps(self, z: State, force: State) -> State:
+        state = self.state(z)
+        return tuple(f / unit.curvature(v) for f, unit, v in zip(force, self.units, state, strict=True))
+
     def project(self, z: State) -> State:
         if self.origin is None or self.system.diode != "ideal":
             return self.system.project(z)

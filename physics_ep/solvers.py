@@ -251,11 +251,19 @@ class NewtonKrylov(Solver):
         self.u = torch.where(active[:, None], trial, self.u)
 
 
+def trust_region(phase: Phase, start: State) -> Solver:
+    """Trust-region Newton; for complex states, which have no energy to descend, Newton's method alone."""
+    from .trust_region import TrustRegion
+
+    return NewtonKrylov(phase, start) if any(s.is_complex() for s in start) else TrustRegion(phase, start)
+
+
 SOLVERS: dict[str, Callable[[Phase, State], Solver]] = {
     "coordinate": Coordinate,
     "anderson": Anderson,
     "gradient_flow": GradientFlow,
     "newton_krylov": NewtonKrylov,
+    "trust_region": trust_region,
 }
 
 

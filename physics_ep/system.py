@@ -111,7 +111,8 @@ class EnergySystem(nn.Module):
         raise NotImplementedError
 
     def outputs(self, state: State) -> torch.Tensor:
-        """Outputs (B, n_out), on which the cost acts; linear in the state."""
+        """Outputs (B, n_out), on which the cost acts; linear in the state, but for systems
+        whose phases know their `Phase.curvature_limit`."""
         raise NotImplementedError
 
     # -- optional ---------------------------------------------------------------------------------------------
@@ -301,11 +302,15 @@ class Phase:
         return z if self.origin is None else tuple(s + d for s, d in zip(self.origin, z, strict=True))
 
     def energy(self, z: State) -> torch.Tensor:
-        """F = E + beta C at z, (B,)."""
+        """F = E + beta C at z, (B,), of a balanced phase without the origin's own force."""
         state = self.state(z)
         with torch.no_grad():
             total = self.system.energy(state, self.x)
-            return total if self.nudge is None else total + self.nudge.energy(self.system.outputs(state))
+            if self.nudge is not None:
+                total = total + self.nudge.energy(self.system.outputs(state))
+            if self.origin_force is not None:
+                total = total + sum((f * d).flatten(1).sum(1) for f, d in zip(self.origin_force, z, strict=True))
+            return total
 
     def force(self, z: State) -> State:
         """Projected -dF/ds at z: zero at an equilibrium, bounds included."""
@@ -324,6 +329,8 @@ class Phase:
 
     def project(self, z: State) -> State:
         """z of the nearest state within bounds."""
+        if type(self.system).project is EnergySystem.project:
+            return z
         if self.origin is None:
             return self.system.project(z)
         inside = self.system.project(self.state(z))
@@ -333,12 +340,13 @@ class Phase:
         """Largest component of a force, (B,), over the residual scale."""
         return largest(force) / self.system.residual_scale
 
-    def slope(self, z: State) -> State:
-        """dF/dz, to first order in the force where that is small. Default: minus the force.
+    def slope(self, z: State, force: State) -> State:
+        """dF/dz from the force at z. Default: minus the force.
 
-        Phases whose force is not the gradient of F (one in a metric of its own, say) override it.
+        Phases whose force is not the gradient of F (one in a metric of its own, say) override it; to first order
+        in the force is enough.
         """
-        return tuple(-f for f in self.force(z))
+        return tuple(-f for f in force)
 
     def hessian_product(self, z: State, v: State) -> State:
         """d2F/dz2 v, each example by itself. Default: autograd of the energy and of the cost, exact.
@@ -394,6 +402,13 @@ class Phase:
 
     def response(self, force: torch.Tensor) -> torch.Tensor | None:
         """Change of the outputs (B, n_out) per unit of a small force on them, where it has a closed form."""
+        return None
+
+    def curvature_limit(self, cost: Cost, y: torch.Tensor, anywhere: bool) -> float | None:
+        """Lambda of `stability.curvature_limit` at the origin, where the phase knows it; None: it is to be measured.
+
+        Systems whose outputs are not linear in the state must know it.
+        """
         return None
 
     def mobility(self, cost: Cost, y: torch.Tensor) -> float:

@@ -1,0 +1,199 @@
+"""Krylov methods on symmetric operators, each example of a batch by itself: steps within a radius, lowest values.
+
+An operator acts on vectors (B, n) and mixes no examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+Operator = Callable[[torch.Tensor], torch.Tensor]
+"""(B, n) -> (B, n), symmetric for each example."""
+
+
+class Step(NamedTuple):
+    """What conjugate gradients found.
+
+    Attributes
+    ----------
+    move : Tensor (B, n)
+    gain : Tensor (B,)
+        -(g . p + p . A p / 2): how far the quadratic model falls.
+    bounded : Tensor (B,)
+        Whether the move ends on the boundary of the region.
+    indefinite : Tensor (B,)
+        Whether a direction of curvature <= 0 was met.
+    products : int
+        Products with A.
+    """
+
+    move: torch.Tensor
+    gain: torch.Tensor
+    bounded: torch.Tensor
+    indefinite: torch.Tensor
+    products: int
+
+
+def conjugate_gradients(
+    product: Operator,
+    slope: torch.Tensor,
+    forcing: torch.Tensor,
+    depth: int,
+    *,
+    radius: torch.Tensor | None = None,
+    scale: torch.Tensor | None = None,
+) -> Step:
+    """Minimise slope . p + p . A p / 2 for each example within |p| <= radius (Steihaug 1983; Toint 1981).
+
+    Where a direction of curvature <= 0 is met, it is followed to the boundary; without a radius, the example stops
+    short of it. Consistent singular systems are solved too, since no direction leaves the range of A.
+
+    Parameters
+    ----------
+    product : callable
+        v -> A v.
+    slope : Tensor (B, n)
+    forcing : Tensor (B,)
+        Stop where |slope + A p| is below this times |slope|.
+    depth : int
+        Products at most.
+    radius : Tensor (B,), optional
+        In the norm of `scale`.
+    scale : Tensor (B, n), optional
+        Positive estimate of A's diagonal, which preconditions and measures lengths. Default ones.
+
+    Returns
+    -------
+    Step
+    """
+    finfo = torch.finfo(slope.dtype)
+    metric = torch.ones_like(slope) if scale is None else scale
+    p = torch.zeros_like(slope)
+    r = -slope
+    y = r / metric
+    d = y
+    ry = dot(r, y)
+    goal = forcing**2 * ry
+    going = ry > goal
+    bounded = torch.zeros_like(going)
+    indefinite = torch.zeros_like(going)
+    gain = torch.zeros_like(ry)
+    products = 0
+    while bool(going.any()) and products < depth:
+        hd = product(d)
+        products += 1
+        curvature = dot(d, hd)
+        # What rounding may have made of zero is zero.
+        flat = curvature <= 10 * finfo.eps * dot(d.abs(), hd.abs())
+        alpha = ry / torch.where(flat, torch.ones_like(curvature), curvature)
+        out = flat
+        if radius is not None:
+            pp, pd, dd = dot(p * metric, p), dot(p * metric, d), dot(d * metric, d).clamp_min(finfo.tiny)
+            room = (radius**2 - pp).clamp_min(0)
+            # The positive root of |p + tau d| = radius, without cancellation.
+            root = (pd**2 + dd * room).sqrt()
+            tau = torch.where(pd > 0, room / (pd + root).clamp_min(finfo.tiny), (root - pd) / dd)
+            out = flat | (alpha >= tau)
+            alpha = torch.where(out, tau, alpha)
+            bounded = bounded | (going & out)
+        else:
+            alpha = torch.where(flat, torch.zeros_like(alpha), alpha)
+        indefinite = indefinite | (going & flat)
+        alpha = torch.where(going, alpha, torch.zeros_like(alpha))
+        gain = gain + alpha * dot(r, d) - 0.5 * alpha**2 * curvature
+        p = p + alpha[:, None] * d
+        r = r - alpha[:, None] * hd
+        going = going & ~out
+        y = r / metric
+        new = dot(r, y)
+        ratio = torch.where(going, new / ry.clamp_min(finfo.tiny), torch.zeros_like(new))
+        going = going & (new > goal) & torch.isfinite(new)
+        d = y + ratio[:, None] * d
+        ry = new
+    return Step(p, gain, bounded, indefinite, products)
+
+
+def lowest_value(
+    product: Operator,
+    start: torch.Tensor,
+    *,
+    without: torch.Tensor | None = None,
+    tolerance: float = 1e-8,
+    depth: int = 300,
+) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Smallest eigenvalue of a symmetric operator for each example, by Lanczos' method, fully orthogonalised.
+
+    Parameters
+    ----------
+    product : callable
+    start : Tensor (B, n)
+        First vectors; random ones miss no eigenvector.
+    without : Tensor (B, k, n), optional
+        Orthonormal directions that are left out.
+    tolerance : float
+        Of the eigenvalue, over the spectrum's width as far as it is known.
+    depth : int
+        Products at most.
+
+    Returns
+    -------
+    value : Tensor (B,)
+        An upper bound that comes from above.
+    vector : Tensor (B, n)
+        Of unit length.
+    products : int
+    """
+    tiny = torch.finfo(start.dtype).tiny
+    n = start.shape[1]
+    depth = min(depth, n if without is None else n - without.shape[1])
+    v = unit(deflated(start, without))
+    basis = v[:, None]
+    diagonal: list[torch.Tensor] = []
+    off: list[torch.Tensor] = []
+    while True:
+        w = deflated(product(v), without)
+        diagonal.append(dot(v, w))
+        for _ in range(2):  # twice, for orthogonality to rounding
+            w = w - ((basis @ w[:, :, None]).mT @ basis)[:, 0]
+            w = deflated(w, without)
+        grown = w.norm(dim=1)
+        k = len(diagonal)
+        small = torch.diag_embed(torch.stack(diagonal, 1))
+        if off:
+            beside = torch.stack(off, 1)
+            small = small + torch.diag_embed(beside, 1) + torch.diag_embed(beside, -1)
+        values, frames = torch.linalg.eigh(small)
+        width = (values[:, -1] - values[:, 0]).clamp_min(values.abs().amax(1)).clamp_min(tiny)
+        # Squared over the gap to the next value: the error of a Ritz value (Parlett, theorem 11.7.1).
+        miss = grown * frames[:, -1, 0].abs()
+        gap = values[:, min(1, k - 1)] - values[:, 0]
+        error = torch.minimum(miss, miss**2 / gap.clamp_min(tiny)) if k > 1 else miss
+        if k >= depth or bool((error <= tolerance * width).all()):
+            vector = (frames[:, :, 0][:, None] @ basis)[:, 0]
+            return values[:, 0], unit(vector), k
+        off.append(grown)
+        v = torch.where((grown > tiny)[:, None], w / grown.clamp_min(tiny)[:, None], torch.zeros_like(w))
+        basis = torch.cat([basis, v[:, None]], 1)
+
+
+def orthonormal(directions: torch.Tensor) -> torch.Tensor:
+    """Orthonormal basis (B, k, n) of directions (B, k, n)."""
+    return torch.linalg.qr(directions.mT)[0].mT
+
+
+def deflated(v: torch.Tensor, without: torch.Tensor | None) -> torch.Tensor:
+    """v less its components along orthonormal directions (B, k, n)."""
+    return v if without is None else v - ((without @ v[:, :, None]).mT @ without)[:, 0]
+
+
+def unit(v: torch.Tensor) -> torch.Tensor:
+    """v over its length."""
+    return v / v.norm(dim=1, keepdim=True).clamp_min(torch.finfo(v.dtype).tiny)
+
+
+def dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Product of the rows of two (B, n): (B,)."""
+    return torch.linalg.vecdot(a, b)

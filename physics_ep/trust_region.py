@@ -1,0 +1,155 @@
+"""Newton's method within a trust region: the solver that ends in minima, to the last digit.
+
+It finishes a descent: some plain steps first, so that the basin is the one into which the system itself falls, then
+Newton steps no longer than a radius within which the quadratic model of F has proved right. Negative curvature is
+followed to the radius: saddles are left.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from .equilibrium import State
+from .errors import InputError
+from .krylov import Operator, conjugate_gradients, dot
+from .solvers import Coordinate, GradientFlow, Solver, flat, unflat
+from .system import Phase
+
+
+class TrustRegion(Solver):
+    """Trust-region Newton method (Conn, Gould and Toint, Trust-Region Methods, 2000, algorithm 6.1.1).
+
+    Steps come from preconditioned conjugate gradients (`krylov.conjugate_gradients`), each example with its own
+    radius and its own accuracy min(0.1, residual), so that residuals square from step to step. Whether a step is
+    kept is judged by the trapezoid of slopes, -(g0 + g1) . p / 2, where that agrees with the model, and by the fall
+    of F where it does not: a nudge of size beta changes F by beta^2, below rounding, while slopes keep digits.
+
+    `spent` counts slopes, energies and Hessian products.
+
+    Raises
+    ------
+    InputError
+        If the system's equilibria are no minima, or its energy has kinks or bounds that hold variables.
+    """
+
+    patience = 200
+    sweeps, descents = 10, 20
+    """Plain steps: of exact updates, or along the force."""
+    depth = 200
+    """Products of a step at most."""
+
+    def __init__(self, phase: Phase, start: State) -> None:
+        require_minima(phase, "trust_region")
+        self.phase = phase
+        self.shapes = [s.shape for s in start]
+        self.spent = 0
+        self.z = self._start = flat(start)
+        self._plain = self.sweeps if phase.exact_updates else self.descents
+        self._descent: Solver | None = (Coordinate if phase.exact_updates else GradientFlow)(phase, start)
+        self._slope = self._trial = self.z
+        self._residual = self._radius = self.z.new_full(self.z.shape[:1], float("nan"))
+        self._hessian: Operator | None = None
+        self._scale: torch.Tensor | None = None
+
+    def evaluate(self) -> tuple[State, torch.Tensor]:
+        if self._descent is not None:
+            before = self._descent.spent
+            z, residual = self._descent.evaluate()
+            self.spent += self._descent.spent - before
+            if self._plain:
+                return z, residual
+            self._descent = None
+            self.z = flat(z)
+            self._slope, self._residual = self._look(self.z)
+        else:
+            self._judge()
+        return unflat(self.z, self.shapes), self._residual
+
+    def advance(self, active: torch.Tensor) -> None:
+        if self._descent is not None:
+            self._plain -= 1
+            self._descent.advance(active)
+            return
+        if self._hessian is None:
+            self._hessian = flat_hessian(self.phase, self.z, self.shapes)
+            self._scale = flat_scale(self.phase, self.z, self.shapes)
+        slope = torch.where(active[:, None], self._slope, torch.zeros_like(self._slope))
+        finfo = torch.finfo(slope.dtype)
+        if bool(self._radius.isnan().all()):
+            # As far as the plain steps went, or one along the slope: Newton grows from the size of the descent.
+            scale = 1.0 if self._scale is None else self._scale
+            lengths = [dot(scale * v, v).clamp_min(0).sqrt() for v in (self.z - self._start, slope / scale)]
+            self._radius = torch.maximum(*lengths).clamp_min(finfo.tiny**0.5)
+        forcing = self._residual.clamp(finfo.eps**0.5, 0.1)
+        self._step = conjugate_gradients(
+            self._hessian, slope, forcing, self.depth, radius=self._radius, scale=self._scale
+        )
+        self.spent += self._step.products
+        self._moving = active
+        self._trial = self.z + self._step.move
+
+    def _look(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """dF/dz and the residual at z."""
+        self.spent += 1
+        blocks = unflat(z, self.shapes)
+        force = self.phase.force(blocks)
+        return flat(self.phase.slope(blocks, force)), self.phase.residual(force)
+
+    def _value(self, z: torch.Tensor) -> torch.Tensor:
+        self.spent += 1
+        return self.phase.energy(unflat(z, self.shapes))
+
+    def _judge(self) -> None:
+        """Keep the trial where it lowers F as the model said it would; else stay and shrink the radius."""
+        step, p = self._step, self._step.move
+        slope, residual = self._look(self._trial)
+        fall = -0.5 * dot(self._slope + slope, p)
+        finfo = torch.finfo(p.dtype)
+        # Where the trapezoid agrees with the model, F itself has nothing to add but rounding.
+        doubtful = self._moving & ~((fall - step.gain).abs() <= 0.25 * step.gain)
+        if bool(doubtful.any()):
+            energy = self._value(self.z)
+            told = doubtful & (step.gain > 1e4 * finfo.eps * energy.abs())
+            fall = torch.where(told, energy - self._value(self._trial), fall)
+        cut = (flat(self.phase.project(unflat(self._trial, self.shapes))) - self._trial).abs()
+        within = (cut <= finfo.eps**0.5 * self._trial.abs()).all(1)
+        ratio = fall / step.gain.clamp_min(finfo.tiny)
+        good = (ratio > 0.1) & torch.isfinite(residual) & within & self._moving
+        length = dot(p if self._scale is None else self._scale * p, p).clamp_min(0).sqrt()
+        grown = torch.where((ratio > 0.75) & step.bounded, 3 * self._radius, self._radius)
+        shrunk = torch.where(good & (ratio > 0.25), grown, 0.25 * length)
+        self._radius = torch.where(self._moving, shrunk.clamp_min(finfo.tiny**0.5), self._radius)
+        row = good[:, None]
+        self.z = torch.where(row, self._trial, self.z)
+        self._slope = torch.where(row, slope, self._slope)
+        self._residual = torch.where(good, residual, self._residual)
+        if bool(good.any()):
+            self._hessian = None
+
+
+def require_minima(phase: Phase, solver: str) -> None:
+    """Raise InputError unless equilibria are minima of a smooth energy."""
+    system = phase.system
+    name = type(system).__name__
+    if not system.descends or system.directions is not None:
+        raise InputError(
+            f"Argument solver must not be {solver!r} for {name}, whose equilibria are no minima of its energy: it "
+            "would leave them."
+        )
+    if not system.smooth:
+        raise InputError(
+            f"Argument solver must not be {solver!r} for {name}, whose energy has kinks or bounds that hold "
+            "variables: Newton's method needs a curvature."
+        )
+
+
+def flat_hessian(phase: Phase, z: torch.Tensor, shapes: list[torch.Size]) -> Operator:
+    """v -> d2F/dz2 v on flat vectors (B, n)."""
+    product = phase.hessian(unflat(z, shapes))
+    return lambda v: flat(product(unflat(v, shapes)))
+
+
+def flat_scale(phase: Phase, z: torch.Tensor, shapes: list[torch.Size]) -> torch.Tensor | None:
+    """`Phase.curvature_diagonal` on flat vectors (B, n)."""
+    diagonal = phase.curvature_diagonal(unflat(z, shapes))
+    return None if diagonal is None else flat(tuple(d.expand(s) for d, s in zip(diagonal, shapes, strict=True)))
