@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .circuit_transients import CircuitTrajectory, transient
     from .devices import DeviceModel
     from .fidelity import Fidelity
+    from .fitzhugh_nagumo import FitzHughNagumoChain
     from .hopfield import ConvHopfieldNetwork, HopfieldNetwork
     from .langevin_hopfield import LangevinHopfield
     from .mapping import Mapped, NotRealisable, map_pcn
@@ -27,6 +28,7 @@ _HOME = {
     "ConvHopfieldNetwork": "hopfield",
     "DeviceModel": "devices",
     "Fidelity": "fidelity",
+    "FitzHughNagumoChain": "fitzhugh_nagumo",
     "HopfieldNetwork": "hopfield",
     "LangevinHopfield": "langevin_hopfield",
     "Mapped": "mapping",
@@ -48,6 +50,7 @@ __all__ = [
     "ConvHopfieldNetwork",
     "DeviceModel",
     "Fidelity",
+    "FitzHughNagumoChain",
     "HopfieldNetwork",
     "LangevinHopfield",
     "Mapped",

@@ -1,0 +1,311 @@
+"""Phases of a FitzHugh-Nagumo medium, and how they settle: Newton's method, or the skew flow itself.
+
+A displaced phase is a medium again, whose sites have the cubic f(u0 + d) - f(u0) in d.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+
+from physics_ep.equilibrium import State
+from physics_ep.integrators import TABLEAUS, step
+from physics_ep.motion import Moment, Motion
+from physics_ep.nudging import Nudge
+from physics_ep.solvers import Solver, keep
+from physics_ep.system import Inputs, Phase
+
+from .fitzhugh_nagumo_fields import Cubic, bending, stiffness
+
+if TYPE_CHECKING:
+    from .fitzhugh_nagumo import FitzHughNagumoChain, Prepared
+
+Pull = tuple[torch.Tensor, torch.Tensor]
+
+
+class MediumPhase(Phase):
+    """A medium with its input and nudge; the unknown is (u, v) or its displacement, in the system's own dtype."""
+
+    pulled: torch.Tensor
+    """Outputs at the origin, under the nudge."""
+    pull: torch.Tensor
+    """beta dC there."""
+
+    def __init__(self, system: FitzHughNagumoChain, inputs: Inputs, origin: State | None, balanced: bool) -> None:
+        self.system: FitzHughNagumoChain = system
+        self.inputs = inputs
+        self.nudge: Nudge | None = None
+        self.balanced = balanced
+        self.narrow = self.dtype = system.dtype
+        self.x = inputs.x
+        self.origin = origin
+        self.origin_force = None
+        self.prepared: Prepared = inputs.cache
+        self.cubic, self.ascent = self.prepared.cubic, torch.zeros_like(self.prepared.cubic.p0)
+        if origin is not None:
+            force = (torch.zeros_like(origin[0]),) * 2 if balanced else self._force(origin)
+            self.cubic, self.ascent = self.cubic.displaced(origin[0], force[0]), force[1]
+
+    def nudged(self, nudge: Nudge | None) -> MediumPhase:
+        twin = cast(MediumPhase, super().nudged(nudge))
+        if twin.nudge is not None:
+            assert twin.origin is not None
+            twin.pulled = twin.system.outputs(twin.origin)
+            twin.pull = twin.nudge.column(twin.pulled) * twin.nudge.cost.gradient(twin.pulled, twin.nudge.y)
+        return twin
+
+    def stacked(self, nudges: Sequence[Nudge]) -> MediumPhase | None:
+        if not self.balanced or self.origin is None:
+            return None
+        copies, batch, y = len(nudges), self.x.shape[0], nudges[0].y
+
+        def spread(rows: torch.Tensor) -> torch.Tensor:
+            return rows.repeat(copies, *[1] * (rows.ndim - 1))
+
+        dtype = torch.promote_types(*(n.dtype(self.dtype) for n in (nudges[0], nudges[-1])))
+        beta = torch.cat([torch.as_tensor(n.beta, dtype=dtype).to(self.x.device).expand(batch) for n in nudges])
+        twin = cast(MediumPhase, super().nudged(None))
+        twin.x = spread(self.x)
+        twin.origin = tuple(spread(s) for s in self.origin)
+        twin.ascent = spread(self.ascent)
+        twin.cubic = Cubic(*map(spread, self.cubic[:3]), self.cubic.p3)
+        return twin.nudged(Nudge(nudges[0].cost, spread(y), beta))
+
+    # -- energy and its derivatives ---------------------------------------------------------------------------
+
+    def _force(self, z: State) -> State:
+        """-dE/dz of the medium alone."""
+        u, v = z
+        medium, periodic = self.prepared, self.system.periodic
+        return (
+            self.cubic.value(u) - v - stiffness(u, medium.rates_u, periodic),
+            self.ascent + medium.leak * v - u + stiffness(v, medium.rates_v, periodic),
+        )
+
+    def force(self, z: State) -> State:
+        force = self._force(z)
+        if self.nudge is None:
+            return force
+        pull = self.pull + self.nudge.column(self.pulled) * self.nudge.cost.gradient_difference(
+            self.pulled, self.system.outputs(z), self.nudge.y
+        )
+        flat = force[0].flatten(1)
+        flat[:, self.system.read] -= pull
+        return flat.view_as(force[0]), force[1]
+
+    def unbounded_force(self, z: State) -> State:
+        return self.force(z)
+
+    def merit(self, z: State) -> torch.Tensor:
+        """F at z less F at no displacement, less what a balanced phase leaves out: (B,)."""
+        u, v = z
+        medium, periodic = self.prepared, self.system.periodic
+        alone = u * v - 0.5 * medium.leak * v.square() - self.cubic.primitive(u) - self.ascent * v
+        spread = bending(u, medium.rates_u, periodic) - bending(v, medium.rates_v, periodic)
+        total = alone.flatten(1).sum(1) + spread
+        if self.nudge is None:
+            return total
+        moved = self.pulled + self.system.outputs(z)
+        return total + self.nudge.energy(moved) - self.nudge.energy(self.pulled.to(moved.dtype))
+
+    def hessian(self, z: State) -> Callable[[State], State]:
+        medium, periodic = self.prepared, self.system.periodic
+        slope = self.cubic.slope(z[0])
+        outputs = None if self.nudge is None else self.pulled + self.system.outputs(z)
+
+        def product(w: State) -> State:
+            a, b = w
+            along = stiffness(a, medium.rates_u, periodic) - slope * a + b
+            if self.nudge is not None:
+                assert outputs is not None
+                bent = self.nudge.cost.curvature(outputs, self.nudge.y, self.system.outputs(w))
+                flat = along.flatten(1)
+                flat[:, self.system.read] += self.nudge.column(outputs) * bent
+                along = flat.view_as(a)
+            return along, a - medium.leak * b - stiffness(b, medium.rates_v, periodic)
+
+        return product
+
+    def hessian_product(self, z: State, v: State) -> State:
+        return self.hessian(z)(v)
+
+    # -- linear equations -------------------------------------------------------------------------------------
+
+    def newton_step(self, z: State, force: State, shift: torch.Tensor) -> State:
+        """Solve (H + shift on u) step = force at z, H the Hessian of F; shift (B,).
+
+        The cost's curvature couples the outputs, whatever their distance: it is added by the formula of Sherman,
+        Morrison and Woodbury, with an answer of the medium to a force on each output.
+        """
+        u = z[0]
+        diagonal = shift[:, None] - self.cubic.slope(u).flatten(1)
+        forces = _columns(force)[:, None]
+        if self.nudge is None:
+            return _fields(self._solve(diagonal, forces)[:, 0], force[0])
+        read, n = self.system.read, self.system.sizes[1]
+        count = len(read)
+        units = np.zeros((len(u), count, 2, n), forces.dtype)
+        units[:, np.arange(count), 0, read] = 1
+        solved = self._solve(diagonal, np.concatenate([forces, units], 1))
+        found, answers = solved[:, 0], solved[:, 1:]
+        # Row i: what output i does under a force on output j, and under the step without the cost.
+        response, moved = answers[:, :, 0, read].swapaxes(1, 2), found[:, 0, read]
+        bend = self._curvature(z)
+        small = np.eye(count) + bend @ response
+        small[~np.isfinite(small).all((1, 2))] = np.eye(count)
+        pulled = np.linalg.solve(small, bend @ moved[:, :, None])
+        return _fields(found - (pulled[:, :, :, None] * answers).sum(1), force[0])
+
+    def _curvature(self, z: State) -> np.ndarray:
+        """beta C'', (B, n_out, n_out); of complex states, at their real part."""
+        assert self.nudge is not None
+        outputs = (self.pulled + self.system.outputs(z)).real
+        batch, count = outputs.shape
+        basis = torch.eye(count, dtype=outputs.dtype, device=outputs.device).repeat(batch, 1)
+        y = self.nudge.y.repeat_interleave(count, 0)
+        bend = self.nudge.cost.curvature(outputs.repeat_interleave(count, 0), y, basis).view(batch, count, count)
+        beta = torch.as_tensor(self.nudge.column(outputs), device=outputs.device)
+        return _array(beta.reshape(-1, 1, 1) * bend)
+
+    def _solve(self, diagonal: torch.Tensor, right: np.ndarray) -> np.ndarray:
+        return self.prepared.saddle.solve(_array(diagonal), right)
+
+    def response(self, force: torch.Tensor) -> torch.Tensor | None:
+        if self.origin is None:
+            return None
+        right = np.zeros((len(force), 1, 2, self.system.sizes[1]))
+        right[:, 0, 0, self.system.read] = _array(force)
+        slope = self.cubic.slope(torch.zeros_like(self.origin[0])).flatten(1)
+        found = self._solve(-slope, right)[:, 0, 0][:, self.system.read]
+        return torch.from_numpy(found).to(force)
+
+    # -- how it settles ---------------------------------------------------------------------------------------
+
+    def motion(self) -> Motion:
+        return MediumMotion(self)
+
+    @property
+    def solvers(self) -> Mapping[str, Any] | None:
+        return {"newton": Newton, "skew_flow": SkewFlow}
+
+
+class Newton(Solver):
+    """Newton's method on (u, v) with pseudo-transient continuation (Kelley and Keyes, SIAM J. Numer. Anal. 35 (1998) 508).
+
+    A step solves (H + shift on u) dz = force: v is slaved to u, and u takes an implicit Euler step of 1 / shift along
+    the gradient of the reduced energy max_v F. Free phases begin with the largest slope of the reaction, so that each
+    step is a convex problem, and the shift falls with the residual, to Newton's quadratic convergence. Displaced ones begin
+    at no shift. A step that neither lowers the reduced energy nor halves the residual is taken back, and tried again
+    with a larger shift.
+    """
+
+    patience = 40
+    rise = 4.0
+
+    def __init__(self, phase: MediumPhase, start: State) -> None:
+        self.phase = phase
+        self.z = start
+        self.spent = 0
+        steepest = phase.cubic.steepest().real.expand(start[0].shape)
+        self.convex = steepest.flatten(1).amax(1).clamp(min=0.1)
+        self.shift = self.convex if phase.origin is None else torch.zeros_like(self.convex)
+        infinite = torch.full_like(self.convex, math.inf)
+        self._best = (start, phase.force(start), infinite, infinite)
+        self._first = True
+
+    def evaluate(self) -> tuple[State, torch.Tensor]:
+        self.spent += 1
+        self._force = self.phase.force(self.z)
+        self._residual = self.phase.residual(self._force)
+        return self.z, self._residual
+
+    def advance(self, active: torch.Tensor) -> None:
+        z, force, merit, residual = self._best
+        energy = self.phase.merit(self.z).real
+        slack = 8 * torch.finfo(energy.dtype).eps * energy.abs()
+        lower = (energy <= merit + slack) | (self._residual <= 0.5 * residual)
+        ratio = (self._residual / residual).clamp(max=1.0)
+        self.shift = torch.where(
+            lower,
+            self.shift if self._first else self.shift * ratio,
+            torch.maximum(self.rise * self.shift, 0.1 * self.convex),
+        )
+        z, force = keep(lower, self.z, z), keep(lower, self._force, force)
+        # The first v need not be slaved to u: its energy is no bound yet.
+        known = torch.full_like(energy, math.inf) if self._first else energy
+        self._best = (z, force, torch.where(lower, known, merit), torch.where(lower, self._residual, residual))
+        self._first = False
+        move = self.phase.newton_step(z, force, self.shift)
+        self.z = keep(active, tuple(s + d for s, d in zip(z, move, strict=True)), self.z)
+
+
+class SkewFlow(Solver):
+    """The medium in time, by steps of the classical Runge-Kutta method as long as its stability allows.
+
+    It ends where the medium does: not in a state that is unstable for its tau_v. `iterations` counts steps.
+    """
+
+    patience = 2000
+
+    def __init__(self, phase: MediumPhase, start: State) -> None:
+        self.motion = phase.motion()
+        self.phase = phase
+        self.z = start
+        self.spent = 0
+        self.dt = 2.0 / fastest(phase, start)
+
+    def evaluate(self) -> tuple[State, torch.Tensor]:
+        self.spent += 1
+        self._velocity = self.motion.velocity(self.z)
+        return self.z, self.motion.observe(self.z, self._velocity).residual
+
+    def advance(self, active: torch.Tensor) -> None:
+        moved = step(self.motion, self.z, self._velocity, self.dt, TABLEAUS["rk4"])
+        self.z = keep(active, moved.end, self.z)
+
+
+def fastest(phase: MediumPhase, z: State) -> float:
+    """Bound on the rates of the flow near z and on its way there, by Gershgorin's circles."""
+    medium, tau, axes = phase.prepared, phase.system.tau_v, len(phase.system.grid)
+    spread = [
+        4 * axes * max((float(r.max()) for r in rates if r.numel()), default=0.0)
+        for rates in (medium.rates_u, medium.rates_v)
+    ]
+    reach = 1.5 if phase.origin is None else 0.1
+    slopes = [phase.cubic.slope(z[0].real + d).abs().max() for d in (-reach, 0.0, reach)]
+    return max(spread[0] + float(torch.stack(slopes).max()) + 1, (spread[1] + medium.leak + 1) / tau)
+
+
+class MediumMotion(Motion):
+    """u descends the energy and v ascends it, slower by tau_v."""
+
+    phase: MediumPhase
+
+    def velocity(self, w: State) -> State:
+        force = self.phase.force(w)
+        return force[0], -force[1] / self.phase.system.tau_v
+
+    def observe(self, w: State, velocity: State) -> Moment:
+        force = (velocity[0], -velocity[1] * self.phase.system.tau_v)
+        return Moment(self.phase.state(w), self.phase.energy(w), self.phase.residual(force))
+
+
+def _array(block: torch.Tensor) -> np.ndarray:
+    """In double precision, for LAPACK."""
+    wide = torch.complex128 if block.is_complex() else torch.float64
+    return block.detach().to("cpu", wide).resolve_conj().numpy()
+
+
+def _columns(z: State) -> np.ndarray:
+    """(B, 2, sites) of (u, v)."""
+    return np.stack([_array(b).reshape(len(b), -1) for b in z], 1)
+
+
+def _fields(columns: np.ndarray, like: torch.Tensor) -> State:
+    """(u, v) of (B, 2, sites)."""
+    u, v = (torch.from_numpy(np.ascontiguousarray(columns[:, k])).to(like).view_as(like) for k in (0, 1))
+    return u, v
