@@ -5,21 +5,27 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 
 from .equilibrium import State
-from .errors import argument_error, unknown_name
-from .integrators import TABLEAUS, Points, adaptive_steps, fixed_steps
+from .errors import InputError, argument_error, unknown_name
+from .flows import choose_motion
+from .integrators import TABLEAUS, Points, Tableau, adaptive_steps, fixed_steps
+from .motion import Motion
 from .nudging import Nudge
 from .progress import SILENT, Progress
 from .relaxation import check_state
+from .stochastic import STOCHASTIC, NoisyTableau, Splitting, noisy_steps, source_for
 from .system import EnergySystem
 from .trajectories import Point, Recorder, Trajectory, TrajectoryWriter
 
 MOST_STEPS = 10**8
 TICKS = 1000
 """In how many parts the duration is reported to a progress bar."""
+METHODS: dict[str, Tableau | NoisyTableau | Splitting] = {**TABLEAUS, **STOCHASTIC}
+"""Methods by name."""
 
 
 def simulate(
@@ -30,7 +36,12 @@ def simulate(
     start: State | None = None,
     *,
     steps: int | None = None,
-    method: str = "rk4",
+    method: str | None = None,
+    flow: str | None = None,
+    temperature: float | None = None,
+    generator: torch.Generator | None = None,
+    mass: float = 1.0,
+    friction: float = 1.0,
     rtol: float = 1e-6,
     atol: float = 1e-9,
     every: int = 1,
@@ -48,14 +59,32 @@ def simulate(
         In the system's `time_unit`.
     nudge : Nudge, optional
     start : State, optional
-        Default the system's initial state.
+        Default the system's initial state. Inertial flow starts at rest.
     steps : int, optional
         Equal steps. Without it, methods that estimate their error choose their steps by `rtol` and `atol`, all
         others take 20 a `time_constant` of the system.
-    method : str
-        Explicit: 'euler', 'heun', 'rk4', 'bogacki_shampine', 'dormand_prince'. Implicit, for stiff systems:
-        'implicit_euler', 'tr_bdf2'. Of these bogacki_shampine (order 3), dormand_prince (5) and tr_bdf2 (2)
-        estimate their error. See `integrators.TABLEAUS`.
+    method : str, optional
+        Explicit: 'euler', 'heun', 'rk4' (default), 'bogacki_shampine', 'dormand_prince'. Implicit, for stiff
+        systems: 'implicit_euler', 'tr_bdf2'. Of these bogacki_shampine (order 3), dormand_prince (5) and tr_bdf2
+        (2) estimate their error. See `integrators.TABLEAUS`. With noise: 'euler_maruyama', 'stochastic_heun',
+        'sra1' (default), 'leimkuhler_matthews', and for inertial flow 'baoab' (default there). See
+        `stochastic.STOCHASTIC`.
+    flow : {'gradient', 'skew', 'inertial'}, optional
+        Default the system's own: gradient flow, tau_k ds_k/dt = -dF/ds_k, unless it declares otherwise;
+        skew-gradient flow, with the other sign for blocks that ascend, where it has `directions`. Inertial:
+        m s_k'' = -dF/ds_k - friction tau_k s_k'; `Trajectory.internal` then holds the velocities.
+    temperature : float, optional
+        T in the system's `energy_unit`, default its own (0 for most): adds noise sqrt(2 T tau_k) dW to
+        tau_k ds_k (friction tau_k in place of tau_k for inertial flow), so that gradient and inertial flow sample
+        exp(-F / T), and are reflected at bounds. `Trajectory.residual` is the force at each moment, which does not
+        vanish; its mean does.
+    generator : torch.Generator, optional
+        Of the noise, default one seeded with 0. Two runs whose generators were seeded alike, of the same batch,
+        steps and method, get the same noise, step by step: the difference of a free and a nudged one is then smooth
+        (common random numbers). A generator that goes on gives the second half of a run the noise that the whole
+        would have had.
+    mass, friction : float
+        Of inertial flow: in energy unit * time unit^2 / state unit^2, and energy unit * time unit / state unit^2.
     rtol, atol : float
         Error allowed to one step: atol + rtol * largest variable of the example; atol in the unit of the variables
         that are integrated (the state, or `Trajectory.internal`). The batch takes the steps of its most demanding
@@ -64,7 +93,7 @@ def simulate(
         Keep the start, each step of which the number is a multiple of this, and the end.
     stop_when_settled : float, optional
         Stop as soon as the force of every example is under this fraction of its peak so far; 0.01 or less for a
-        `Trajectory.settling_time`.
+        `Trajectory.settling_time`. Not with noise, which never settles.
     out : path, optional
         Run file RUN.h5 for a trajectory larger than memory: its rows go to RUN.h5.parts as they are computed, and
         become one file at the end. What is returned then is mapped from the file, not held in memory. Killed before
@@ -82,8 +111,11 @@ def simulate(
         If an argument does not fit, the steps are too long for the dynamics (the state left the finite numbers), or
         `out` cannot be written.
     """
-    count = _check_options(system, duration, steps, method, rtol, atol, every, stop_when_settled)
-    tableau = TABLEAUS[method]
+    course = _Course(
+        duration, steps, method, flow, system.temperature if temperature is None else temperature, mass, friction
+    )
+    course.check(rtol, atol, every, stop_when_settled, generator)
+    count = course.steps_of(system)
     with torch.no_grad():
         inputs = system.prepare(x)
         if start is not None:
@@ -92,13 +124,9 @@ def simulate(
         if nudge is not None:
             nudge.cost.check(system.outputs(origin), nudge.y)
         phase = system.phase(inputs, origin=origin).nudged(nudge)
-        motion = phase.motion()
+        motion = choose_motion(phase, flow, course.temperature, mass, friction)
         w = motion.start(tuple(torch.zeros_like(s) for s in phase.start()))
-        points = (
-            adaptive_steps(motion, w, duration, every, tableau, rtol, atol)
-            if count is None
-            else fixed_steps(motion, w, duration, count, every, tableau)
-        )
+        points = course.points(motion, w, count, every, rtol, atol, generator)
         units = (system.time_unit, system.state_unit, system.energy_unit)
         name = "free" if nudge is None else "nudged"
         recorder = Recorder(units) if out is None else TrajectoryWriter(out, name, units)
@@ -113,42 +141,112 @@ def simulate(
             return recorder.finish()
 
 
-def _check_options(
-    system: EnergySystem,
-    duration: float,
-    steps: int | None,
-    method: str,
-    rtol: float,
-    atol: float,
-    every: int,
-    settled: float | None,
-) -> int | None:
-    """Number of equal steps, None for steps chosen by tolerance; InputError for a bad option."""
-    if not (isinstance(duration, int | float) and 0 < duration < math.inf):
-        raise argument_error("duration", "be a positive number", duration)
-    if method not in TABLEAUS:
-        raise unknown_name("method", method, TABLEAUS)
-    for name, value in (("rtol", rtol), ("atol", atol)):
-        if not (isinstance(value, int | float) and 0 < value < math.inf):
-            raise argument_error(name, "be a positive number", value)
-    if not isinstance(every, int) or isinstance(every, bool) or every < 1:
-        raise argument_error("every", "be an integer of at least 1", every)
-    if settled is not None and not (isinstance(settled, int | float) and 0 < settled < 1):
-        raise argument_error("stop_when_settled", "be a number between 0 and 1", settled)
-    if steps is None:
-        if TABLEAUS[method].adaptive:
+@dataclass(frozen=True)
+class _Course:
+    """What is to be integrated, and how."""
+
+    duration: float
+    steps: int | None
+    asked: str | None
+    flow: str | None
+    temperature: float
+    mass: float
+    friction: float
+
+    @property
+    def name(self) -> str:
+        """Of the method."""
+        if self.asked is not None:
+            return self.asked
+        if self.temperature == 0:
+            return "rk4"
+        return "baoab" if self.flow == "inertial" else "sra1"
+
+    @property
+    def method(self) -> Tableau | NoisyTableau | Splitting:
+        """As data."""
+        return METHODS[self.name]
+
+    def check(
+        self, rtol: float, atol: float, every: int, settled: float | None, generator: torch.Generator | None
+    ) -> None:
+        """Raise InputError for a bad option."""
+        if self.name not in METHODS:
+            raise unknown_name("method", self.name, METHODS)
+        for name, value in (
+            ("duration", self.duration),
+            ("rtol", rtol),
+            ("atol", atol),
+            ("mass", self.mass),
+        ):
+            if not (isinstance(value, int | float) and 0 < value < math.inf):
+                raise argument_error(name, "be a positive number", value)
+        for name, value in (("temperature", self.temperature), ("friction", self.friction)):
+            if not (isinstance(value, int | float) and 0 <= value < math.inf):
+                raise argument_error(name, "be 0 or a positive number", value)
+        if not isinstance(every, int) or isinstance(every, bool) or every < 1:
+            raise argument_error("every", "be an integer of at least 1", every)
+        if settled is not None and not (isinstance(settled, int | float) and 0 < settled < 1):
+            raise argument_error("stop_when_settled", "be a number between 0 and 1", settled)
+        if generator is not None and not isinstance(generator, torch.Generator):
+            raise argument_error("generator", "be a torch.Generator", type(generator).__name__)
+        self._check_noise(settled)
+
+    def _check_noise(self, settled: float | None) -> None:
+        inertial = self.flow == "inertial"
+        overdamped = isinstance(self.method, NoisyTableau) and self.method.averaged
+        if isinstance(self.method, Splitting) and not inertial:
+            raise InputError(f"Argument flow must be 'inertial' for method {self.name!r}, but was {self.flow!r}.")
+        if overdamped and inertial:
+            raise argument_error("method", "be 'baoab' or another for inertial flow", repr(self.name))
+        if self.temperature == 0:
+            return
+        if isinstance(self.method, Tableau):
+            takes = [n for n, m in STOCHASTIC.items() if inertial or not isinstance(m, Splitting)]
+            must = f"be one that takes noise ({', '.join(takes)}) at temperature {self.temperature:g}"
+            raise argument_error("method", must, repr(self.name))
+        if inertial and self.friction == 0:
+            raise argument_error("friction", "be positive at a temperature, which acts through it", 0)
+        if settled is not None:
+            must = f"be left out at temperature {self.temperature:g}: noise keeps the force from settling"
+            raise argument_error("stop_when_settled", must, settled)
+
+    def steps_of(self, system: EnergySystem) -> int | None:
+        """Number of equal steps; None for steps chosen by tolerance."""
+        if self.steps is not None:
+            if not isinstance(self.steps, int) or isinstance(self.steps, bool) or self.steps < 1:
+                raise argument_error("steps", "be an integer of at least 1", self.steps)
+            return self.steps
+        if isinstance(self.method, Tableau) and self.method.adaptive:
             return None
-        if 20 * duration / system.time_constant > MOST_STEPS:
+        if 20 * self.duration / system.time_constant > MOST_STEPS:
             raise argument_error(
                 "duration",
                 f"be within {MOST_STEPS // 20:.0e} time constants of {system.time_constant:g} {system.time_unit}, "
                 "unless steps are given",
-                f"{duration:g}",
+                f"{self.duration:g}",
             )
-        return max(1, math.ceil(20 * duration / system.time_constant))
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-        raise argument_error("steps", "be an integer of at least 1", steps)
-    return steps
+        return max(1, math.ceil(20 * self.duration / system.time_constant))
+
+    def points(
+        self,
+        motion: Motion,
+        w: State,
+        count: int | None,
+        every: int,
+        rtol: float,
+        atol: float,
+        generator: torch.Generator | None,
+    ) -> Points:
+        """The points of a motion that starts at w."""
+        method, duration = self.method, self.duration
+        if not isinstance(method, Tableau):
+            assert count is not None
+            source = source_for(motion, method, w, duration / count, self.temperature, generator)
+            return noisy_steps(motion, w, duration, count, every, method, source)
+        if count is None:
+            return adaptive_steps(motion, w, duration, every, method, rtol, atol)
+        return fixed_steps(motion, w, duration, count, every, method)
 
 
 def _reported(points: Points, duration: float, progress: Progress) -> Iterator[tuple[float, State, State]]:

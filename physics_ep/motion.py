@@ -1,8 +1,9 @@
 """How a phase moves in time: what an integrator integrates, and what is recorded of it.
 
 A `Phase` knows where its equilibrium lies; a `Motion` knows how the system gets there. The default is gradient
-flow, ds/dt = -dF/ds within the bounds. A system whose state follows from other variables (voltages on capacitors,
-say) returns its own subclass from `Phase.motion`.
+flow, tau_k ds_k/dt = -dF/ds_k within the bounds, with the other sign for blocks that ascend (skew-gradient flow). A
+system whose state follows from other variables (voltages on capacitors, say) returns its own subclass from
+`Phase.motion`. Flows that any system may be asked for instead stand in `physics_ep.flows`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Moment(NamedTuple):
     residual : Tensor (B,)
         Largest component of the force over the system's `residual_scale`.
     internal : tuple of Tensor (B, ...)
-        The variables that are integrated, where they are not the state; else empty.
+        The variables that are integrated beside the state or in its place; else empty.
     """
 
     state: State
@@ -41,13 +42,28 @@ class Moment(NamedTuple):
 class Motion:
     """Gradient flow of one `Phase`, whose unknown z is what moves; subclass it for any other dynamics.
 
+    Blocks move at `EnergySystem.directions` over `EnergySystem.time_constants` times their force.
+
     Parameters
     ----------
     phase : Phase
+
+    Attributes
+    ----------
+    internal_unit : str
+        Of `Moment.internal`.
     """
 
     def __init__(self, phase: Phase) -> None:
         self.phase = phase
+        self.internal_unit = phase.system.state_unit
+        signs, taus = phase.system.directions, phase.system.time_constants
+        self._rates: tuple[float, ...] | None = None
+        if signs is not None or taus is not None:
+            blocks = len(signs or taus or ())
+            self._rates = tuple(
+                sign / tau for sign, tau in zip(signs or (1,) * blocks, taus or (1.0,) * blocks, strict=True)
+            )
 
     def start(self, z: State) -> State:
         """Variables w to integrate, for a phase that starts at z."""
@@ -55,7 +71,7 @@ class Motion:
 
     def velocity(self, w: State) -> State:
         """dw/dt, over the system's time unit. Examples must not depend on each other."""
-        return self.phase.force(w)
+        return self._driven(self.phase.force(w))
 
     def inside(self, w: State) -> State:
         """Nearest w within the bounds."""
@@ -63,7 +79,7 @@ class Motion:
 
     def observe(self, w: State, velocity: State) -> Moment:
         """What to record at w, where dw/dt is `velocity`."""
-        return Moment(self.phase.state(w), self.phase.energy(w), self.phase.residual(velocity))
+        return Moment(self.phase.state(w), self.phase.energy(w), self.phase.residual(self._force(velocity)))
 
     def advance(self, w: State, velocity: State, tableau: Tableau, dt: float, count: int) -> State:
         """w after `count` equal steps; override it where compiled code takes many steps at once."""
@@ -72,3 +88,15 @@ class Motion:
         for n in range(count):
             w = step(self, w, velocity if n == 0 else self.velocity(w), dt, tableau).end
         return w
+
+    def _driven(self, force: State) -> State:
+        """What a force makes the blocks do."""
+        if self._rates is None:
+            return force
+        return tuple(rate * f for rate, f in zip(self._rates, force, strict=True))
+
+    def _force(self, velocity: State) -> State:
+        """The force behind a velocity."""
+        if self._rates is None:
+            return velocity
+        return tuple(v / rate for rate, v in zip(self._rates, velocity, strict=True))
