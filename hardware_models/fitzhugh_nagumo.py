@@ -8,10 +8,10 @@ on a grid of sites, with I = W x + b at each site. Both right-hand sides come fr
 
     E = sum_edges [d_u (D u)^2 - d_v (D v)^2] / (2 h^2) + sum_sites [-F(u) + u v - g v^2 / 2 - I u],   F' = f,
 
-of which u descends, u_t = -dE/du, and v ascends, tau_v v_t = +dE/dv. Stationary states are saddles of E; equilibrium
-propagation holds at any of them whose Hessian has an inverse. E is quadratic and concave in v, so that the best v
-leaves a reduced energy of u alone, max_v E, bounded from below: its minima are the states that the medium settles in
-if v is fast, and `Newton` finds them.
+of which u descends, u_t = -dE/du, and v ascends, tau_v v_t = +dE/dv. Stationary states are saddles of E;
+equilibrium propagation holds at any of them whose Hessian has an inverse. E is quadratic and concave in v, so that
+the best v leaves a reduced energy of u alone, max_v E, bounded from below: its minima are the states that the
+medium settles in if v is fast, and `Newton` finds them.
 
 Everything is dimensionless: u and v are of order one, time counts in units of the reaction's, lengths in any unit
 that the spacing and the diffusion coefficients (length^2 per time) share.
@@ -336,8 +336,8 @@ class FitzHughNagumoChain(EnergySystem):
     def spectrum(self, state: State, x: torch.Tensor) -> torch.Tensor:
         """Rates of growth of small disturbances of a stationary state, (B, 2 sites), complex, the largest first.
 
-        Eigenvalues of the flow (u_t, v_t) linearised at the state, tau_v included: it is stable where all real parts
-        are negative. Costs (2 sites)^3 operations an example.
+        Eigenvalues of the flow (u_t, v_t) linearised at the state, tau_v included: it is stable where all real
+        parts are negative. Costs (2 sites)^3 operations an example.
         """
         n = self.sizes[1]
         flow = -self.hessian(state, x)

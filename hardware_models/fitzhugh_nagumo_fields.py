@@ -87,7 +87,7 @@ def divergence(flux: torch.Tensor, axis: int, periodic: bool) -> torch.Tensor:
 
 
 def stiffness(field: torch.Tensor, rates: Sequence[torch.Tensor], periodic: bool) -> torch.Tensor:
-    """L u, the gradient of sum over edges of rate / 2 (difference of u)^2: minus the discrete diffusion, (B, *grid).
+    """L u = -d Lap u, the gradient of sum over edges of rate / 2 (difference of u)^2: (B, *grid).
 
     Parameters
     ----------

@@ -14,12 +14,11 @@ import torch
 
 from physics_ep.equilibrium import State
 from physics_ep.integrators import TABLEAUS, step
-from physics_ep.motion import Moment, Motion
 from physics_ep.nudging import Nudge
 from physics_ep.solvers import Solver, keep
 from physics_ep.system import Inputs, Phase
 
-from .fitzhugh_nagumo_fields import Cubic, bending, stiffness
+from .fitzhugh_nagumo_fields import bending, stiffness
 
 if TYPE_CHECKING:
     from .fitzhugh_nagumo import FitzHughNagumoChain, Prepared
@@ -72,7 +71,7 @@ class MediumPhase(Phase):
         twin.x = spread(self.x)
         twin.origin = tuple(spread(s) for s in self.origin)
         twin.ascent = spread(self.ascent)
-        twin.cubic = Cubic(*map(spread, self.cubic[:3]), self.cubic.p3)
+        twin.cubic = self.cubic._replace(**{name: spread(getattr(self.cubic, name)) for name in ("p0", "p1", "p2")})
         return twin.nudged(Nudge(nudges[0].cost, spread(y), beta))
 
     # -- energy and its derivatives ---------------------------------------------------------------------------
@@ -185,22 +184,19 @@ class MediumPhase(Phase):
 
     # -- how it settles ---------------------------------------------------------------------------------------
 
-    def motion(self) -> Motion:
-        return MediumMotion(self)
-
     @property
     def solvers(self) -> Mapping[str, Any] | None:
         return {"newton": Newton, "skew_flow": SkewFlow}
 
 
 class Newton(Solver):
-    """Newton's method on (u, v) with pseudo-transient continuation (Kelley and Keyes, SIAM J. Numer. Anal. 35 (1998) 508).
+    """Newton's method on (u, v) with pseudo-transient continuation (Kelley, Keyes 1998, SIAM J. Numer. Anal. 35).
 
-    A step solves (H + shift on u) dz = force: v is slaved to u, and u takes an implicit Euler step of 1 / shift along
-    the gradient of the reduced energy max_v F. Free phases begin with the largest slope of the reaction, so that each
-    step is a convex problem, and the shift falls with the residual, to Newton's quadratic convergence. Displaced ones begin
-    at no shift. A step that neither lowers the reduced energy nor halves the residual is taken back, and tried again
-    with a larger shift.
+    A step solves (H + shift on u) dz = force: v is slaved to u, and u takes an implicit Euler step of 1 / shift
+    along the gradient of the reduced energy max_v F. Free phases begin with the largest slope of the reaction, so
+    that each step is a convex problem, and the shift falls with the residual, to Newton's quadratic convergence.
+    Displaced ones begin at no shift. A step that neither lowers the reduced energy nor halves the residual is taken
+    back, and tried again with a larger shift.
     """
 
     patience = 40
@@ -261,7 +257,7 @@ class SkewFlow(Solver):
     def evaluate(self) -> tuple[State, torch.Tensor]:
         self.spent += 1
         self._velocity = self.motion.velocity(self.z)
-        return self.z, self.motion.observe(self.z, self._velocity).residual
+        return self.z, self.phase.residual(self.phase.force(self.z))
 
     def advance(self, active: torch.Tensor) -> None:
         moved = step(self.motion, self.z, self._velocity, self.dt, TABLEAUS["rk4"])
@@ -278,20 +274,6 @@ def fastest(phase: MediumPhase, z: State) -> float:
     reach = 1.5 if phase.origin is None else 0.1
     slopes = [phase.cubic.slope(z[0].real + d).abs().max() for d in (-reach, 0.0, reach)]
     return max(spread[0] + float(torch.stack(slopes).max()) + 1, (spread[1] + medium.leak + 1) / tau)
-
-
-class MediumMotion(Motion):
-    """u descends the energy and v ascends it, slower by tau_v."""
-
-    phase: MediumPhase
-
-    def velocity(self, w: State) -> State:
-        force = self.phase.force(w)
-        return force[0], -force[1] / self.phase.system.tau_v
-
-    def observe(self, w: State, velocity: State) -> Moment:
-        force = (velocity[0], -velocity[1] * self.phase.system.tau_v)
-        return Moment(self.phase.state(w), self.phase.energy(w), self.phase.residual(force))
 
 
 def _array(block: torch.Tensor) -> np.ndarray:

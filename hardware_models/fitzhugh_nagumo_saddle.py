@@ -4,9 +4,9 @@
     [ I                -(g + L_v) ] [ b ] = [ s ]
 
 with L_u and L_v the stiffnesses of diffusion and c, which differs from example to example, minus the slopes of the
-reaction. With u and v of a site side by side and the sites in reverse Cuthill-McKee order (Cuthill and McKee 1969) the
-matrix is banded. The matrices of a batch, one after the other, are one banded matrix: a single call of LAPACK factorises it,
-with pivots, and no example touches another. Wide grids are left to a sparse factorisation an example.
+reaction. With u and v of a site side by side and the sites in reverse Cuthill-McKee order (Cuthill and McKee 1969)
+the matrix is banded. The matrices of a batch, one after the other, are one banded matrix: a single call of LAPACK
+factorises it, with pivots, and no example touches another. Wide grids are left to a sparse factorisation each.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Saddle:
         row, column, value = (np.concatenate(parts) for parts in (rows, columns, values))
         if self.banded:
             self.reach = max(2 * sites.width, 1)
-            # LAPACK's band storage, transposed: entry (i, j) at [j, 2 reach + i - j]; the first columns are for its fill.
+            # LAPACK's band storage, transposed: entry (i, j) at [j, 2 reach + i - j]; the first columns take fill.
             self.band = np.zeros((2 * n, 3 * self.reach + 1))
             np.add.at(self.band, (column, 2 * self.reach + row - column), value)
         else:
