@@ -320,7 +320,7 @@ class Phase:
         return force
 
     def unbounded_force(self, z: State) -> State:
-        """-dF/ds itself at z, bounds and metrics left out: what noise and inertia act beside (`physics_ep.flows`)."""
+        """-dF/ds itself at z, bounds and metrics left out: what noise and inertia act beside (`flows`)."""
         state = self.state(z)
         force = self.system.force(state, self.x)
         if self.nudge is None:
