@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import nn
@@ -79,24 +80,30 @@ class LayerStack(nn.ModuleList):
     All linear maps are in the phasors alone: they act on differences of phasors as on phasors.
     """
 
+    @property
+    def layers(self) -> list[PhaseCoupling]:
+        """The couplings, typed."""
+        return cast("list[PhaseCoupling]", list(self))
+
     def clamped(self, inputs: torch.Tensor) -> Phasors:
         """Fields on all layers from input phasors (2, B, n_0) and local fields: (2, B, n_k) each."""
         batch = inputs.shape[1]
-        fields = [layer.field.detach()[:, None] for layer in self]
-        first = inputs @ self[0].strength.detach().t() + fields[0]
+        fields = [layer.field.detach()[:, None] for layer in self.layers]
+        first = inputs @ self.layers[0].strength.detach().t() + fields[0]
         rest = [field.expand(2, batch, -1) for field in fields[1:]]
         return [first, *rest]
 
     def bound(self) -> list[torch.Tensor]:
         """The weights of all layers, fetched and rounded once for a relaxation."""
-        return [layer.strength.detach() for layer in self]
+        return [layer.strength.detach() for layer in self.layers]
 
     def field(
         self, k: int, z: Sequence[torch.Tensor | None], weights: Sequence[torch.Tensor]
     ) -> torch.Tensor | None:
         """Field on layer k from its neighbours among the layers (None: at rest), (2, B, n_k)."""
-        total = None if k == 0 or z[k - 1] is None else z[k - 1] @ weights[k].t()
+        below = z[k - 1] if k > 0 else None
         above = z[k + 1] if k + 1 < len(weights) else None
+        total = None if below is None else below @ weights[k].t()
         if above is not None:
             back = above @ weights[k + 1]
             total = back if total is None else total.add_(back)
@@ -106,7 +113,7 @@ class LayerStack(nn.ModuleList):
         """-sum W cos(phi_i - phi_j) - sum h cos(phi_i - psi_i), (B,)."""
         total: torch.Tensor | float = 0.0
         below = inputs
-        for layer, here in zip(self, z, strict=True):
+        for layer, here in zip(self.layers, z, strict=True):
             field = below @ layer.strength.t() + layer.field[:, None]
             total = total - (here * field).sum((0, 2))
             below = here
@@ -125,8 +132,7 @@ class LayerStack(nn.ModuleList):
         """
         grads = {}
         for k in range(len(self)):
-            moved = e[k].flatten(0, 1)
-            weight = moved.t() @ (inputs if k == 0 else m[k - 1]).flatten(0, 1)
+            weight = e[k].flatten(0, 1).t() @ (inputs if k == 0 else m[k - 1]).flatten(0, 1)
             if k > 0:
                 weight = torch.addmm(weight, m[k].flatten(0, 1).t(), e[k - 1].flatten(0, 1))
             grads[f"{k}.weight"] = weight.neg_()

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
-from physics_ep.cost import Cost
+from physics_ep.cost import Cost, PhaseCost
 from physics_ep.equilibrium import State, Status
+from physics_ep.errors import argument_error
 from physics_ep.krylov import conjugate_gradients
 from physics_ep.nudging import Nudge
 from physics_ep.solvers import flat, unflat
@@ -79,6 +80,9 @@ class OscillatorPhase(Phase):
         return z if self.origin is None else tuple(s + d for s, d in zip(self.reference, z, strict=True))
 
     def nudged(self, nudge: Nudge | None) -> OscillatorPhase:
+        if nudge is not None and isinstance(nudge.cost, PhaseCost) and self.system.readout.name != "phase":
+            must = f"be 'phase' for the cost {nudge.cost.name!r}, which takes angles"
+            raise argument_error("readout", must, repr(self.system.readout.name))
         twin = cast(OscillatorPhase, super().nudged(nudge))
         twin._plan()
         return twin
@@ -118,7 +122,7 @@ class OscillatorPhase(Phase):
         return self.hessian(z)(v)
 
     def hessian(self, z: State) -> Callable[[State], State]:
-        """v -> d2F/dphi2 v in closed form: radial v - (dq x z) with dq the field's change as the others turn by v."""
+        """v -> d2F/dphi2 v in closed form: radial v - dq x z, dq the field's change as the others turn by v."""
         moved = [self._moved(k, d) for k, d in enumerate(self._from_reference(z))]
         phasors = [a + b for a, b in zip(self.z0, moved, strict=True)]
         across = [torch.stack([-p[1], p[0]]) for p in phasors]
@@ -254,7 +258,7 @@ class OscillatorPhase(Phase):
     def _turn(
         self, k: int, moved: Sequence[torch.Tensor | None], here: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Of block k: the force, the angle by which it turns to its field, and the field's change from the others."""
+        """Of block k: force, angle by which it turns to its field, and change of the field from the others."""
         change = self._change(k, moved)
         force, p, q = self._pull(k, change, here)
         radial = (q * p).sum(0)
@@ -301,7 +305,7 @@ class OscillatorPhase(Phase):
         first, second = readout.slopes(p)
         force = -beta * slope * first
         pull = beta if isinstance(beta, torch.Tensor) else torch.as_tensor(beta, dtype=self.dtype)
-        steepest = nudge.cost.steepest
+        steepest: float | torch.Tensor | None = nudge.cost.steepest
         if steepest is None:
             steepest = nudge.cost.curvature(out + moved, nudge.y, torch.ones_like(out)).abs()
         # Along the phasor: the field that the slope is (it may be negative), and staying power for a convex nudge.

@@ -3,7 +3,8 @@
 Phases in radians; couplings, fields and frequencies in units of a reference coupling, time in its inverse. Energy
 (literature: Kuramoto 1975; Wang, Wanjura and Marquardt 2024; bilinear couplings counted once)
 
-    E = -sum_{edges} W_ij cos(phi_i - phi_j) - sum h_i cos(phi_i - psi_i) - 1/2 sum K cos 2 phi_i - sum omega_i phi_i
+    E = - sum_{edges} W_ij cos(phi_i - phi_j) - sum_i h_i cos(phi_i - psi_i)
+        - 1/2 sum_i K cos 2 phi_i - sum_i omega_i phi_i
 
 and d phi / dt = -dE/d phi: omega_i is what oscillator i is detuned from the frequency of the frame in which phases
 are counted (that of the inputs and of the local fields), K the strength of second-harmonic injection, which makes
@@ -129,6 +130,10 @@ class Oscillators(EnergySystem):
     def outputs(self, state: State) -> torch.Tensor:
         return self.readout.of_phase(state[self.output_block][:, self.output_index])
 
+    def scores(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Phases count by their cosine: the class's is drawn to 0."""
+        return outputs.cos() if self.readout.name == "phase" else outputs
+
     def curvature_diagonal(self, state: State, x: torch.Tensor) -> State | None:
         z = [phasor(phi) for phi in state]
         weights, clamped = self.couplings.bound(), self.prepare(x).cache
@@ -235,8 +240,7 @@ class OscillatorNetwork(Oscillators):
         K of the injection at twice the frequency. K > 0 draws phases to 0 and pi (oscillator Ising machine); from K
         = q on an undriven oscillator has both.
     frequency_spread : float
-        Standard deviation of the oscillators' frequencies about that of the inputs, drawn once by `seed`, in coupling
-        units.
+        Standard deviation of the oscillators' frequencies about that of the inputs, in coupling units; drawn once.
     readout : {'cos', 'sin', 'phase'}
         Outputs: cosine, sine or the phases themselves (for costs on phases).
     encoding : {'amplitude', 'phase'}
@@ -314,5 +318,5 @@ class OscillatorNetwork(Oscillators):
 
 
 def ising_oscillator(sizes: Sequence[int], second_harmonic: float = 0.25, **options: Any) -> OscillatorNetwork:
-    """Oscillator Ising machine: `OscillatorNetwork` with second-harmonic injection (the system 'ising-oscillator')."""
+    """Oscillator Ising machine, the system 'ising-oscillator': `OscillatorNetwork` with injection at 2 omega."""
     return OscillatorNetwork(sizes, second_harmonic, **options)

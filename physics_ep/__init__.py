@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .cost import CrossEntropy, SquaredError
+    from .cost import CrossEntropy, LogPhaseError, PhaseError, SquaredError
     from .dynamics import simulate
     from .equilibrium import Equilibrium, NotConverged, Status
     from .estimator import EquilibriumPropagation
@@ -27,8 +27,10 @@ _HOME = {
     "EnergySystem": "system",
     "Equilibrium": "equilibrium",
     "EquilibriumPropagation": "estimator",
+    "LogPhaseError": "cost",
     "NotConverged": "equilibrium",
     "Nudge": "nudging",
+    "PhaseError": "cost",
     "SquaredError": "cost",
     "Status": "equilibrium",
     "centered": "nudging",
@@ -47,8 +49,10 @@ __all__ = [
     "EnergySystem",
     "Equilibrium",
     "EquilibriumPropagation",
+    "LogPhaseError",
     "NotConverged",
     "Nudge",
+    "PhaseError",
     "SquaredError",
     "Status",
     "__version__",

@@ -6,6 +6,8 @@ numbers (architecture: displacements are carried).
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from .errors import all_finite, argument_error
@@ -20,6 +22,9 @@ class Cost:
     name = "cost"
     steepest: float | None = None
     """Largest curvature that the cost has at any outputs; None: unknown."""
+
+    positive_only: str | None = None
+    """Why negative nudges by this cost have no equilibrium to count on; None: they have."""
 
     holds = False
     """Whether it fixes the outputs, whatever drives them, in place of pulling at them."""
@@ -163,6 +168,7 @@ class OutputForce(Cost):
     """C = -force . outputs: a constant force on the outputs, to measure the linear response of a system."""
 
     name = "output_force"
+    steepest = 0.0
 
     def __call__(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return -(outputs * y).flatten(1).sum(1)
@@ -185,6 +191,77 @@ class OutputForce(Cost):
         return None
 
 
+class PhaseCost(Cost):
+    """Base of the costs on outputs that are angles: a sum over functions of phase - target, y (B, n_out) radians.
+
+    Attributes
+    ----------
+    off : float
+        Target of the outputs that are not the example's class, whose target is 0.
+    """
+
+    off = math.pi
+
+    def encode(self, labels: torch.Tensor, n_out: int, dtype: torch.dtype) -> torch.Tensor:
+        check_labels(labels, n_out)
+        return self.off * (1 - torch.nn.functional.one_hot(labels, n_out).to(dtype))
+
+    def check(self, outputs: torch.Tensor, y: torch.Tensor) -> None:
+        SquaredError().check(outputs, y)
+
+
+class PhaseError(PhaseCost):
+    """C = sum 1 - cos(phase - target): half the squared distance on the circle.
+
+    Its slope is bounded, so that a phase nudged by -beta has a place to rest while beta is below the field that
+    holds the output: the cost for centered schemes.
+    """
+
+    name = "phase_error"
+
+    def __call__(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return (2 * (0.5 * (outputs - y)).sin().square()).sum(1)
+
+    def gradient(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return (outputs - y).sin()
+
+    def gradient_difference(self, outputs: torch.Tensor, d: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        # sin(a + d) - sin(a) = 2 cos(a + d/2) sin(d/2).
+        return 2 * (outputs - y + 0.5 * d).cos() * (0.5 * d).sin()
+
+    def curvature(self, outputs: torch.Tensor, y: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return (outputs - y).cos() * v
+
+
+class LogPhaseError(PhaseCost):
+    """C = -sum log((1 + cos(phase - target)) / 2), zero at the target (Wang, Wanjura and Marquardt 2024).
+
+    It is infinite at the antipode of the target, where its curvature 1 / (1 + cos) is too: nudged by -beta, a phase
+    is drawn over there whatever holds it, and the energy has no bound. So it is for positive nudges only.
+    """
+
+    name = "log_phase_error"
+    positive_only = (
+        "its curvature diverges at the antipode of the target, so that a phase nudged by -beta has no equilibrium "
+        "that one could count on; use 'phase_error' or scheme 'positive'"
+    )
+
+    def __call__(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return -2 * (0.5 * (outputs - y)).cos().abs().log().sum(1)
+
+    def gradient(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        # sin / (1 + cos) = tan of the half.
+        return (0.5 * (outputs - y)).tan()
+
+    def gradient_difference(self, outputs: torch.Tensor, d: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        # tan(a + e) - tan(a) = sin(e) / (cos(a) cos(a + e)).
+        half = 0.5 * (outputs - y)
+        return (0.5 * d).sin() / (half.cos() * (half + 0.5 * d).cos())
+
+    def curvature(self, outputs: torch.Tensor, y: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return 0.5 * v / (0.5 * (outputs - y)).cos().square()
+
+
 def check_labels(labels: torch.Tensor, n_out: int) -> None:
     """Raise ValueError unless labels are integers in [0, n_out)."""
     if labels.numel() and (int(labels.min()) < 0 or int(labels.max()) >= n_out):
@@ -193,4 +270,5 @@ def check_labels(labels: torch.Tensor, n_out: int) -> None:
         )
 
 
-COSTS: dict[str, type[Cost]] = {"squared_error": SquaredError, "cross_entropy": CrossEntropy}
+COSTS: dict[str, type[Cost]] = {cost.name: cost for cost in (SquaredError, CrossEntropy, PhaseError, LogPhaseError)}
+"""Costs by name."""

@@ -45,6 +45,11 @@ TOP = 5
 class Epoch:
     """Sums over the batches of one epoch.
 
+    Parameters
+    ----------
+    system : EnergySystem
+        What is trained.
+
     Attributes
     ----------
     batches : int
@@ -52,7 +57,8 @@ class Epoch:
         So far, of all ranks.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, system: EnergySystem) -> None:
+        self._scores = system.scores
         self.batches = 0
         self.examples = 0
         self.skipped = 0
@@ -79,8 +85,9 @@ class Epoch:
         self.skipped += skipped
         self._used += used
         self._loss += used * float(step.loss)
-        wrong = step.outputs.argmax(1) != labels
-        missed = ~_among_the_top(step.outputs, labels)
+        scores = self._scores(step.outputs)
+        wrong = scores.argmax(1) != labels
+        missed = ~_among_the_top(scores, labels)
         if step.equilibria:
             free, *nudged = step.equilibria
             if step.skipped:
@@ -186,7 +193,7 @@ def evaluate(
         if not len(labels):
             continue
         free = relax(system, x, solver=solver, tolerance=tolerance, max_iterations=max_iterations)
-        outputs = system.outputs(free.state)
+        outputs = system.scores(system.outputs(free.state))
         check_labels(labels, outputs.shape[1])
         examples += len(labels)
         wrong += int((~((outputs.argmax(1) == labels) & free.converged)).sum())
@@ -229,9 +236,9 @@ def classification_error(
     return found.error, found.unconverged
 
 
-def _among_the_top(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Whether each example's class (B,) is among its five largest outputs (B, n)."""
-    return (outputs.topk(min(TOP, outputs.shape[1]), dim=1).indices == labels[:, None]).any(1)
+def _among_the_top(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Whether each example's class (B,) is among its five largest scores (B, n)."""
+    return (scores.topk(min(TOP, scores.shape[1]), dim=1).indices == labels[:, None]).any(1)
 
 
 def _used_residuals(phases: tuple[Equilibrium, ...], skipped: int) -> torch.Tensor:

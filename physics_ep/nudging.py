@@ -205,6 +205,9 @@ class Nudge:
         beta = self.beta
         if not (bool(torch.isfinite(beta).all()) if isinstance(beta, torch.Tensor) else cmath.isfinite(beta)):
             raise argument_error("beta", "be finite", self.beta)
+        reason = self.cost.positive_only
+        if reason is not None and float(torch.as_tensor(beta).real.min()) < 0:
+            raise argument_error("beta", f"not be negative under the cost {self.cost.name!r}: {reason}", beta)
 
     @property
     def is_complex(self) -> bool:

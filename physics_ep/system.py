@@ -117,6 +117,10 @@ class EnergySystem(nn.Module):
 
     # -- optional ---------------------------------------------------------------------------------------------
 
+    def scores(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Of outputs (B, n_out), what is largest for the class that they stand for. Default: the outputs."""
+        return outputs
+
     def project(self, state: State) -> State:
         """Nearest state within the bounds of the variables. Default: no bounds."""
         return state

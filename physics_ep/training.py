@@ -274,7 +274,7 @@ class _Trainer:
         device, known = self.system.device, len(self.data.broken)
         backward = self._gradient(epoch)
         rates = [float(group["lr"]) for group in self.optimizer.param_groups]
-        seen = Epoch()
+        seen = Epoch(self.system)
         with closing(in_step(self.data.epoch(epoch), device)) as batches:
             for x, labels in batches:
                 self.interruption.check()
