@@ -23,10 +23,10 @@ TOLERANCE = 1e-11
 def check_system(system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost: Cost | None = None) -> None:
     """Raise AssertionError, naming the invariant that the system breaks; return None if it keeps them all.
 
-    Checked, on a float64 copy: shapes; examples do not see each other; outputs are linear, or their curvature known; `force` is -dE/ds and
-    the contrast is dE/dtheta's (both against central differences of `energy`); `project` is a projection;
-    relaxation converges, and to a lower energy; an equilibrium stays; a nudged equilibrium has no force under
-    E + beta C; and EP reaches its declared order against implicit differentiation.
+    Checked, on a float64 copy: shapes; examples do not see each other; outputs are linear, or their curvature is
+    known; `force` is -dE/ds and the contrast is dE/dtheta's (both against central differences of `energy`);
+    `project` is a projection; relaxation converges, and to a lower energy; an equilibrium stays; a nudged
+    equilibrium has no force under E + beta C; and EP reaches its declared order against implicit differentiation.
 
     Parameters
     ----------
