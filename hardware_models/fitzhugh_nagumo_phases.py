@@ -5,6 +5,7 @@ A displaced phase is a medium again, whose sites have the cubic f(u0 + d) - f(u0
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
@@ -73,6 +74,12 @@ class MediumPhase(Phase):
         twin.ascent = spread(self.ascent)
         twin.cubic = self.cubic._replace(**{name: spread(getattr(self.cubic, name)) for name in ("p0", "p1", "p2")})
         return twin.nudged(Nudge(nudges[0].cost, spread(y), beta))
+
+    def driven(self, current: torch.Tensor) -> MediumPhase:
+        """The same free phase with other currents into the sites, (B, *grid)."""
+        twin = copy.copy(self)
+        twin.cubic = self.cubic._replace(p0=current)
+        return twin
 
     # -- energy and its derivatives ---------------------------------------------------------------------------
 
@@ -169,6 +176,14 @@ class MediumPhase(Phase):
         bend = self.nudge.cost.curvature(outputs.repeat_interleave(count, 0), y, basis).view(batch, count, count)
         beta = torch.as_tensor(self.nudge.column(outputs), device=outputs.device)
         return _array(beta.reshape(-1, 1, 1) * bend)
+
+    def answers(self, z: State, forces: State) -> State:
+        """Solve H moved = force at z, without the nudge, for several forces: blocks (B, k, *grid)."""
+        n = self.system.sizes[1]
+        right = np.stack([_array(f).reshape(*f.shape[:2], n) for f in forces], 2)
+        found = self._solve(-self.cubic.slope(z[0]).flatten(1), right)
+        u, v = (torch.from_numpy(found[:, :, k].copy()).to(f).view_as(f) for k, f in enumerate(forces))
+        return u, v
 
     def _solve(self, diagonal: torch.Tensor, right: np.ndarray) -> np.ndarray:
         return self.prepared.saddle.solve(_array(diagonal), right)

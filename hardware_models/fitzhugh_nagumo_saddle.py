@@ -22,7 +22,7 @@ from scipy.sparse.linalg import splu
 
 Array = np.ndarray
 
-WIDEST = 40
+WIDEST = 64
 """Sites across a band beyond which a sparse factorisation is faster."""
 CHUNK = 2**27
 """Bytes of a banded matrix that are factorised together."""
