@@ -122,7 +122,7 @@ def lowest_value(
     *,
     without: torch.Tensor | None = None,
     tolerance: float = 1e-8,
-    depth: int = 300,
+    depth: int = 600,
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Smallest eigenvalue of a symmetric operator for each example, by Lanczos' method, fully orthogonalised.
 
@@ -141,41 +141,51 @@ def lowest_value(
     Returns
     -------
     value : Tensor (B,)
-        An upper bound that comes from above.
-    vector : Tensor (B, n)
-        Of unit length.
+        From above.
+    width : Tensor (B,)
+        Size of the largest eigenvalue met.
     products : int
     """
-    tiny = torch.finfo(start.dtype).tiny
+    finfo = torch.finfo(start.dtype)
     n = start.shape[1]
     depth = min(depth, n if without is None else n - without.shape[1])
     v = unit(deflated(start, without))
     basis = v[:, None]
     diagonal: list[torch.Tensor] = []
     off: list[torch.Tensor] = []
+    size = torch.zeros_like(v[:, 0])
+    spent = torch.zeros_like(size, dtype=torch.bool)
+    look = 4
     while True:
         w = deflated(product(v), without)
-        diagonal.append(dot(v, w))
+        # An exhausted space goes on with values that it has already.
+        diagonal.append(torch.where(spent, diagonal[0], dot(v, w)) if diagonal else dot(v, w))
         for _ in range(2):  # twice, for orthogonality to rounding
             w = w - ((basis @ w[:, :, None]).mT @ basis)[:, 0]
             w = deflated(w, without)
         grown = w.norm(dim=1)
+        size = torch.maximum(size, diagonal[-1].abs() + grown)
+        spent = spent | (grown <= 100 * finfo.eps * size)
+        grown = torch.where(spent, torch.zeros_like(grown), grown)
         k = len(diagonal)
-        small = torch.diag_embed(torch.stack(diagonal, 1))
-        if off:
-            beside = torch.stack(off, 1)
-            small = small + torch.diag_embed(beside, 1) + torch.diag_embed(beside, -1)
-        values, frames = torch.linalg.eigh(small)
-        width = (values[:, -1] - values[:, 0]).clamp_min(values.abs().amax(1)).clamp_min(tiny)
-        # Squared over the gap to the next value: the error of a Ritz value (Parlett, theorem 11.7.1).
-        miss = grown * frames[:, -1, 0].abs()
-        gap = values[:, min(1, k - 1)] - values[:, 0]
-        error = torch.minimum(miss, miss**2 / gap.clamp_min(tiny)) if k > 1 else miss
-        if k >= depth or bool((error <= tolerance * width).all()):
-            vector = (frames[:, :, 0][:, None] @ basis)[:, 0]
-            return values[:, 0], unit(vector), k
+        if k >= min(look, depth):
+            # Eigenvalues of the tridiagonal matrix cost k^3: they are looked at ever more rarely.
+            look = k + max(4, k // 4)
+            small = torch.diag_embed(torch.stack(diagonal, 1))
+            if off:
+                beside = torch.stack(off, 1)
+                small = small + torch.diag_embed(beside, 1) + torch.diag_embed(beside, -1)
+            values, frames = torch.linalg.eigh(small)
+            # The error of a Ritz value: squared, over the gap to the next (Parlett, The Symmetric Eigenvalue
+            # Problem, theorem 11.7.1).
+            miss = grown * frames[:, -1, 0].abs()
+            gap = (values[:, min(1, k - 1)] - values[:, 0]).clamp_min(finfo.tiny)
+            error = torch.minimum(miss, miss**2 / gap)
+            width = values.abs().amax(1)
+            if k >= depth or bool((error <= tolerance * width).all()):
+                return values[:, 0], width, k
         off.append(grown)
-        v = torch.where((grown > tiny)[:, None], w / grown.clamp_min(tiny)[:, None], torch.zeros_like(w))
+        v = torch.where(spent[:, None], torch.zeros_like(w), w / grown.clamp_min(finfo.tiny)[:, None])
         basis = torch.cat([basis, v[:, None]], 1)
 
 

@@ -127,19 +127,18 @@ class TrustRegion(Solver):
             self._hessian = None
 
 
-def require_minima(phase: Phase, solver: str) -> None:
-    """Raise InputError unless equilibria are minima of a smooth energy."""
+def require_minima(phase: Phase, value: str, argument: str = "solver") -> None:
+    """Raise InputError, of an argument that has this value, unless equilibria are minima of a smooth energy."""
     system = phase.system
     name = type(system).__name__
     if not system.descends or system.directions is not None:
         raise InputError(
-            f"Argument solver must not be {solver!r} for {name}, whose equilibria are no minima of its energy: it "
-            "would leave them."
+            f"Argument {argument} must not be {value!r} for {name}, whose equilibria are no minima of its energy."
         )
     if not system.smooth:
         raise InputError(
-            f"Argument solver must not be {solver!r} for {name}, whose energy has kinks or bounds that hold "
-            "variables: Newton's method needs a curvature."
+            f"Argument {argument} must not be {value!r} for {name}, whose energy has kinks or bounds that hold "
+            "variables: it has no curvature there."
         )
 
 
