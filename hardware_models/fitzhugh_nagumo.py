@@ -33,7 +33,7 @@ from physics_ep.equilibrium import State
 from physics_ep.errors import argument_error, unknown_name
 from physics_ep.system import EnergySystem, Inputs
 
-from .fitzhugh_nagumo_fields import REACTIONS, Cubic, bending, differences, edge_shapes, stiffness
+from .fitzhugh_nagumo_fields import REACTIONS, Cubic, bending, degrees, differences, edge_shapes, stiffness
 from .fitzhugh_nagumo_phases import MediumPhase
 from .fitzhugh_nagumo_saddle import Lattice, Saddle, lattice
 from .hopfield import counts
@@ -227,20 +227,9 @@ class FitzHughNagumoChain(EnergySystem):
         return state[0].flatten(1)[:, self.read]
 
     def curvature_diagonal(self, state: State, x: torch.Tensor) -> State | None:
+        along_u, along_v = (degrees(rates, self.periodic).detach() for rates in self.rates())
         ones = torch.ones_like(state[0])
-        degrees = []
-        for rates in self.rates():
-            total = torch.zeros_like(ones)
-            for axis, rate in enumerate(rates):
-                if self.periodic:
-                    total = total + rate + rate.roll(1, axis)
-                else:
-                    lower = [0] * (2 * rate.ndim)
-                    upper = list(lower)
-                    lower[2 * (rate.ndim - 1 - axis) + 1], upper[2 * (rate.ndim - 1 - axis)] = 1, 1
-                    total = total + nn.functional.pad(rate, lower) + nn.functional.pad(rate, upper)
-            degrees.append(total.detach())
-        return degrees[0] + ones, degrees[1] + self.leak
+        return (along_u + 1) * ones, (along_v + self.leak) * ones
 
     def check_input(self, x: torch.Tensor) -> None:
         if not isinstance(x, torch.Tensor) or x.ndim != 2 or x.shape[1] != self.sizes[0]:

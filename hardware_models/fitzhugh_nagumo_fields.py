@@ -104,6 +104,17 @@ def stiffness(field: torch.Tensor, rates: Sequence[torch.Tensor], periodic: bool
     return total
 
 
+def degrees(rates: Sequence[torch.Tensor], periodic: bool) -> torch.Tensor:
+    """Diagonal of L: what the rates of a site's edges sum to, (*grid) or ()."""
+    total = torch.zeros(())
+    for axis, rate in enumerate(rates):
+        if rate.numel():
+            wall = torch.zeros_like(rate.narrow(axis, 0, 1))
+            ahead, behind = torch.cat([rate, wall], axis), torch.cat([wall, rate], axis)
+            total = total.to(rate) + (rate + rate.roll(1, axis) if periodic else ahead + behind)
+    return total
+
+
 def bending(field: torch.Tensor, rates: Sequence[torch.Tensor], periodic: bool) -> torch.Tensor:
     """Sum over edges of rate / 2 (difference of u)^2, (B,)."""
     total = field.new_zeros(field.shape[0])

@@ -144,32 +144,35 @@ class MediumPhase(Phase):
     def newton_step(self, z: State, force: State, shift: torch.Tensor) -> State:
         """Solve (H + shift on u) step = force at z, H the Hessian of F; shift (B,).
 
-        The cost's curvature couples the outputs, whatever their distance: it is added by the formula of Sherman,
+        What the cost's curvature couples outputs by, whatever their distance, is added by the formula of Sherman,
         Morrison and Woodbury, with an answer of the medium to a force on each output.
         """
-        u = z[0]
-        diagonal = shift[:, None] - self.cubic.slope(u).flatten(1)
+        diagonal = shift[:, None] - self.cubic.slope(z[0]).flatten(1)
         forces = _columns(force)[:, None]
         if self.nudge is None:
             return _fields(self._solve(diagonal, forces)[:, 0], force[0])
         read, n = self.system.read, self.system.sizes[1]
-        count = len(read)
-        units = np.zeros((len(u), count, 2, n), forces.dtype)
-        units[:, np.arange(count), 0, read] = 1
+        outputs = np.arange(len(read))
+        bend = self._curvature(z)
+        diagonal[:, read] += torch.from_numpy(bend[:, outputs, outputs]).to(diagonal)
+        bend[:, outputs, outputs] = 0
+        if not bend.any():
+            return _fields(self._solve(diagonal, forces)[:, 0], force[0])
+        units = np.zeros((len(bend), len(read), 2, n), forces.dtype)
+        units[:, outputs, 0, read] = 1
         solved = self._solve(diagonal, np.concatenate([forces, units], 1))
         found, answers = solved[:, 0], solved[:, 1:]
-        # Row i: what output i does under a force on output j, and under the step without the cost.
+        # Row i: what output i does under a force on output j, and under the step without the coupling.
         response, moved = answers[:, :, 0, read].swapaxes(1, 2), found[:, 0, read]
-        bend = self._curvature(z)
-        small = np.eye(count) + bend @ response
-        small[~np.isfinite(small).all((1, 2))] = np.eye(count)
+        small = np.eye(len(read)) + bend @ response
+        small[~np.isfinite(small).all((1, 2))] = np.eye(len(read))
         pulled = np.linalg.solve(small, bend @ moved[:, :, None])
         return _fields(found - (pulled[:, :, :, None] * answers).sum(1), force[0])
 
     def _curvature(self, z: State) -> np.ndarray:
         """beta C'', (B, n_out, n_out); of complex states, at their real part."""
         assert self.nudge is not None
-        outputs = (self.pulled + self.system.outputs(z)).real
+        outputs = self.pulled + self.system.outputs(z).real
         batch, count = outputs.shape
         basis = torch.eye(count, dtype=outputs.dtype, device=outputs.device).repeat(batch, 1)
         y = self.nudge.y.repeat_interleave(count, 0)
