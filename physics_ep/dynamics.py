@@ -10,13 +10,14 @@ from dataclasses import dataclass
 import torch
 
 from .equilibrium import State
-from .errors import InputError, argument_error, unknown_name
+from .errors import argument_error, unknown_name
 from .flows import choose_motion
 from .integrators import TABLEAUS, Points, Tableau, adaptive_steps, fixed_steps
 from .motion import Motion
 from .nudging import Nudge
 from .progress import SILENT, Progress
 from .relaxation import check_state
+from .step_limits import check_steps
 from .stochastic import STOCHASTIC, NoisyTableau, Splitting, noisy_steps, source_for
 from .system import EnergySystem
 from .trajectories import Point, Recorder, Trajectory, TrajectoryWriter
@@ -97,7 +98,8 @@ def simulate(
     out : path, optional
         Run file RUN.h5 for a trajectory larger than memory: its rows go to RUN.h5.parts as they are computed, and
         become one file at the end. What is returned then is mapped from the file, not held in memory. Killed before
-        the end, it leaves parts that `open_run` reads as the beginning of the trajectory.
+        the end, it leaves parts that `open_run` reads as the beginning of the trajectory; stopped by Ctrl-C, all
+        of it up to then.
     progress : Progress
 
     Returns
@@ -108,50 +110,113 @@ def simulate(
     Raises
     ------
     InputError
-        If an argument does not fit, the steps are too long for the dynamics (the state left the finite numbers), or
-        `out` cannot be written.
+        If an argument does not fit, the steps are too long for the dynamics (unstable at the start, see
+        `step_limits`, or the state left the finite numbers), or `out` cannot be written. NoRoomError, a subclass,
+        if memory or the disk cannot hold the trajectory: before it starts where its length is known, else when it
+        is found out.
     """
-    course = _Course(
-        duration, steps, method, flow, system.temperature if temperature is None else temperature, mass, friction
+    course = Course(
+        duration,
+        steps=steps,
+        asked=method,
+        flow=flow,
+        temperature=system.temperature if temperature is None else temperature,
+        generator=generator,
+        mass=mass,
+        friction=friction,
+        rtol=rtol,
+        atol=atol,
+        every=every,
+        stop_when_settled=stop_when_settled,
     )
-    course.check(rtol, atol, every, stop_when_settled, generator)
-    count = course.steps_of(system)
-    with torch.no_grad():
-        inputs = system.prepare(x)
-        if start is not None:
-            check_state(system, start, x)
-        origin = system.initial_state(x) if start is None else start
-        if nudge is not None:
-            nudge.cost.check(system.outputs(origin), nudge.y)
-        phase = system.phase(inputs, origin=origin).nudged(nudge)
-        motion = choose_motion(phase, flow, course.temperature, mass, friction)
-        w = motion.start(tuple(torch.zeros_like(s) for s in phase.start()))
-        points = course.points(motion, w, count, every, rtol, atol, generator)
-        units = (system.time_unit, system.state_unit, system.energy_unit)
-        name = "free" if nudge is None else "nudged"
-        recorder = Recorder(units) if out is None else TrajectoryWriter(out, name, units)
-        with recorder:
-            peak = torch.zeros(x.shape[0], dtype=torch.float64, device=x.device)
-            for time, w, velocity in _reported(points, duration, progress):
-                moment = motion.observe(w, velocity)
+    simulation = Simulation(system, x, nudge, start, course)
+    name = "free" if nudge is None else "nudged"
+    recorder = Recorder(simulation.units) if out is None else TrajectoryWriter(out, name, simulation.units)
+    simulation.expect(recorder)
+    with recorder:
+        simulation.record(recorder, progress)
+        return recorder.finish()
+
+
+class Simulation:
+    """A phase about to be followed in time, its arguments checked.
+
+    Parameters
+    ----------
+    system, x, nudge, start
+        As of `simulate`.
+    course : Course
+
+    Attributes
+    ----------
+    units : (str, str, str, str)
+        Of time, state, energy and internal variables.
+    """
+
+    def __init__(
+        self, system: EnergySystem, x: torch.Tensor, nudge: Nudge | None, start: State | None, course: Course
+    ) -> None:
+        course.check()
+        self.course = course
+        self.count = course.count(system)
+        with torch.no_grad():
+            inputs = system.prepare(x)
+            if start is not None:
+                check_state(system, start, x)
+            origin = system.initial_state(x) if start is None else start
+            if nudge is not None:
+                nudge.cost.check(system.outputs(origin), nudge.y)
+            phase = system.phase(inputs, origin=origin).nudged(nudge)
+            self.motion = choose_motion(phase, course.flow, course.temperature, course.mass, course.friction)
+            self.begun = self.motion.start(tuple(torch.zeros_like(s) for s in phase.start()))
+            if self.count is not None:
+                check_steps(self.motion, self.begun, course.duration, self.count, course.method, course.name)
+        self.units = (system.time_unit, system.state_unit, system.energy_unit, self.motion.internal_unit)
+
+    def expect(self, recorder: Recorder, times: int = 1) -> None:
+        """Make sure that there is room for all rows, `times` over; raise NoRoomError if there is not.
+
+        Steps chosen by tolerance, and runs that stop when settled, do not know their rows before; a recorder checks
+        them as they come.
+        """
+        if self.count is None or self.course.stop_when_settled:
+            return
+        with torch.no_grad():
+            moment = self.motion.observe(self.begun, self.motion.velocity(self.begun))
+        recorder.expect(times * (1 + math.ceil(self.count / self.course.every)), Point(0.0, *moment))
+
+    def record(self, recorder: Recorder, progress: Progress = SILENT) -> State:
+        """Go through the phase and record its points; return the last state."""
+        settled, state = self.course.stop_when_settled, self.begun
+        peak: torch.Tensor | None = None
+        with torch.no_grad():
+            points = self.course.points(self.motion, self.begun, self.count)
+            for time, w, velocity in _reported(points, self.course.duration, progress):
+                moment = self.motion.observe(w, velocity)
                 recorder.append(Point(time, *moment))
-                peak = torch.maximum(peak, moment.residual.double())
-                if stop_when_settled and bool((moment.residual <= stop_when_settled * peak).all()):
+                state = moment.state
+                peak = moment.residual if peak is None else torch.maximum(peak, moment.residual)
+                if settled and bool((moment.residual <= settled * peak).all()):
                     break
-            return recorder.finish()
+        return state
 
 
 @dataclass(frozen=True)
-class _Course:
-    """What is to be integrated, and how."""
+class Course:
+    """What is to be integrated, and how; fields as the arguments of `simulate`, `asked` for its method."""
 
     duration: float
-    steps: int | None
-    asked: str | None
-    flow: str | None
-    temperature: float
-    mass: float
-    friction: float
+    steps: int | None = None
+    asked: str | None = None
+    flow: str | None = None
+    temperature: float = 0.0
+    generator: torch.Generator | None = None
+    mass: float = 1.0
+    friction: float = 1.0
+    rtol: float = 1e-6
+    atol: float = 1e-9
+    every: int = 1
+    stop_when_settled: float | None = None
 
     @property
     def name(self) -> str:
@@ -167,55 +232,51 @@ class _Course:
         """As data."""
         return METHODS[self.name]
 
-    def check(
-        self, rtol: float, atol: float, every: int, settled: float | None, generator: torch.Generator | None
-    ) -> None:
+    def check(self) -> None:
         """Raise InputError for a bad option."""
         if self.name not in METHODS:
             raise unknown_name("method", self.name, METHODS)
-        for name, value in (
-            ("duration", self.duration),
-            ("rtol", rtol),
-            ("atol", atol),
-            ("mass", self.mass),
-        ):
+        for name in ("duration", "rtol", "atol", "mass"):
+            value = getattr(self, name)
             if not (isinstance(value, int | float) and 0 < value < math.inf):
                 raise argument_error(name, "be a positive number", value)
-        for name, value in (("temperature", self.temperature), ("friction", self.friction)):
+        for name in ("temperature", "friction"):
+            value = getattr(self, name)
             if not (isinstance(value, int | float) and 0 <= value < math.inf):
                 raise argument_error(name, "be 0 or a positive number", value)
-        if not isinstance(every, int) or isinstance(every, bool) or every < 1:
-            raise argument_error("every", "be an integer of at least 1", every)
+        for name in ("steps", "every"):
+            value = getattr(self, name)
+            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+            if not whole and (name, value) != ("steps", None):
+                raise argument_error(name, "be an integer of at least 1", value)
+        settled = self.stop_when_settled
         if settled is not None and not (isinstance(settled, int | float) and 0 < settled < 1):
             raise argument_error("stop_when_settled", "be a number between 0 and 1", settled)
-        if generator is not None and not isinstance(generator, torch.Generator):
-            raise argument_error("generator", "be a torch.Generator", type(generator).__name__)
-        self._check_noise(settled)
+        if self.generator is not None and not isinstance(self.generator, torch.Generator):
+            raise argument_error("generator", "be a torch.Generator", type(self.generator).__name__)
+        self._check_method()
 
-    def _check_noise(self, settled: float | None) -> None:
-        inertial = self.flow == "inertial"
-        overdamped = isinstance(self.method, NoisyTableau) and self.method.averaged
-        if isinstance(self.method, Splitting) and not inertial:
-            raise InputError(f"Argument flow must be 'inertial' for method {self.name!r}, but was {self.flow!r}.")
-        if overdamped and inertial:
-            raise argument_error("method", "be 'baoab' or another for inertial flow", repr(self.name))
+    def _check_method(self) -> None:
+        method, inertial = self.method, self.flow == "inertial"
+        if isinstance(method, Splitting) and not inertial:
+            raise argument_error("flow", f"be 'inertial' for method {self.name!r}", self.flow)
+        if isinstance(method, NoisyTableau) and method.averaged and inertial:
+            raise argument_error("method", "be 'baoab' or another that knows velocities", repr(self.name))
         if self.temperature == 0:
             return
-        if isinstance(self.method, Tableau):
+        if isinstance(method, Tableau):
             takes = [n for n, m in STOCHASTIC.items() if inertial or not isinstance(m, Splitting)]
             must = f"be one that takes noise ({', '.join(takes)}) at temperature {self.temperature:g}"
             raise argument_error("method", must, repr(self.name))
         if inertial and self.friction == 0:
             raise argument_error("friction", "be positive at a temperature, which acts through it", 0)
-        if settled is not None:
-            must = f"be left out at temperature {self.temperature:g}: noise keeps the force from settling"
-            raise argument_error("stop_when_settled", must, settled)
+        if self.stop_when_settled is not None:
+            must = f"be left out at temperature {self.temperature:g}, whose noise keeps the force from settling"
+            raise argument_error("stop_when_settled", must, self.stop_when_settled)
 
-    def steps_of(self, system: EnergySystem) -> int | None:
+    def count(self, system: EnergySystem) -> int | None:
         """Number of equal steps; None for steps chosen by tolerance."""
         if self.steps is not None:
-            if not isinstance(self.steps, int) or isinstance(self.steps, bool) or self.steps < 1:
-                raise argument_error("steps", "be an integer of at least 1", self.steps)
             return self.steps
         if isinstance(self.method, Tableau) and self.method.adaptive:
             return None
@@ -228,25 +289,16 @@ class _Course:
             )
         return max(1, math.ceil(20 * self.duration / system.time_constant))
 
-    def points(
-        self,
-        motion: Motion,
-        w: State,
-        count: int | None,
-        every: int,
-        rtol: float,
-        atol: float,
-        generator: torch.Generator | None,
-    ) -> Points:
+    def points(self, motion: Motion, w: State, count: int | None) -> Points:
         """The points of a motion that starts at w."""
         method, duration = self.method, self.duration
         if not isinstance(method, Tableau):
             assert count is not None
-            source = source_for(motion, method, w, duration / count, self.temperature, generator)
-            return noisy_steps(motion, w, duration, count, every, method, source)
+            source = source_for(motion, method, w, duration / count, self.temperature, self.generator)
+            return noisy_steps(motion, w, duration, count, self.every, method, source)
         if count is None:
-            return adaptive_steps(motion, w, duration, every, method, rtol, atol)
-        return fixed_steps(motion, w, duration, count, every, method)
+            return adaptive_steps(motion, w, duration, self.every, method, self.rtol, self.atol)
+        return fixed_steps(motion, w, duration, count, self.every, method)
 
 
 def _reported(points: Points, duration: float, progress: Progress) -> Iterator[tuple[float, State, State]]:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from .equilibrium import State
@@ -68,6 +69,15 @@ class Tableau:
     def reuses_last(self) -> bool:
         """Whether the last stage is the velocity at the end of the step, which the next one starts with."""
         return self.stages[-1] == self.weights[:-1]
+
+    def amplification(self, z: np.ndarray) -> np.ndarray:
+        """R(z) = 1 + z b (1 - z A)^-1 1, by which a step dt multiplies a mode of rate z / dt; z complex (k,)."""
+        z = np.asarray(z, dtype=complex)
+        k: list[np.ndarray] = []  # slopes over w
+        for i, row in enumerate(self.stages):
+            at = 1 + z * sum((a * s for a, s in zip(row, k, strict=False)), np.zeros_like(z))
+            k.append(at / (1 - z * row[i]) if len(row) > i else at)
+        return np.asarray(1 + z * sum((b * s for b, s in zip(self.weights, k, strict=True)), np.zeros_like(z)))
 
 
 _SHARE = math.sqrt(2) / 4

@@ -94,9 +94,14 @@ def require_memory(needed: int, device: torch.device, what: str = "data and weig
     there = available_memory(device)
     if there is not None and needed > there:
         raise InputError(
-            f"Too little memory on {device}: {what} need {_readable(needed)}, but {_readable(there)} are free. "
+            f"Too little memory on {device}: {what} need {readable(needed)}, but {readable(there)} are free. "
             "Use fewer examples (data.train_examples) or a smaller system."
         )
+
+
+def readable(count: int) -> str:
+    """A number of bytes in words."""
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
 def parameters_of(build: Callable[[], nn.Module]) -> int | None:
@@ -147,7 +152,3 @@ def _group_memory() -> int | None:
         return None
     # File caches count as used but are given up on demand; half of them is a careful guess.
     return None if limit == "max" else max(0, int(limit) - used // 2)
-
-
-def _readable(count: int) -> str:
-    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"

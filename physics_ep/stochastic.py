@@ -16,6 +16,7 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 
 from .equilibrium import State
@@ -106,6 +107,22 @@ class Splitting:
     def parts(self, dt: float) -> list[tuple[str, float]]:
         """Letters and the time that each takes."""
         return [(letter, dt / self.word.count(letter)) for letter in self.word]
+
+    def amplification(self, curvatures: np.ndarray, dt: float, mass: float, friction: float) -> np.ndarray:
+        """Spectral radius of one step on modes of these curvatures, the force being -curvature * s, (k,)."""
+        curvatures = np.asarray(curvatures)
+        step = np.broadcast_to(np.eye(2, dtype=curvatures.dtype), (len(curvatures), 2, 2))
+        for letter, span in self.parts(dt):
+            part = np.zeros_like(step)
+            part[:, 0, 0] = part[:, 1, 1] = 1
+            if letter == "A":
+                part[:, 0, 1] = span
+            elif letter == "B":
+                part[:, 1, 0] = -span / mass * curvatures
+            else:
+                part[:, 1, 1] = math.exp(-friction / mass * span)
+            step = part @ step
+        return np.asarray(abs(np.linalg.eigvals(step)).max(axis=1))
 
 
 STOCHASTIC: dict[str, NoisyTableau | Splitting] = {

@@ -349,10 +349,11 @@ def _unpack(tree: Any, group: h5py.Group) -> Any:
 def _write_trajectory(group: h5py.Group, trajectory: Trajectory) -> None:
     course = trajectory
     _write(group, "time", Quantity(_array(course.time), course.time_unit, "time of each row, (T,)"))
-    for name, blocks in (("state", course.state), ("internal", course.internal)):
+    inner = course.internal_unit or course.state_unit
+    for name, blocks, unit in (("state", course.state, course.state_unit), ("internal", course.internal, inner)):
         for k, block in enumerate(blocks):
             meaning = f"block {k} of the {name} variables, (T, B, ...)"
-            _write(group, f"{name}_{k}", Quantity(_array(block), course.state_unit, meaning))
+            _write(group, f"{name}_{k}", Quantity(_array(block), unit, meaning))
     _write(group, "energy", Quantity(_array(course.energy), course.energy_unit, "energy, nudge included, (T, B)"))
     _write(group, "residual", Quantity(_array(course.residual), "1", "dimensionless force, (T, B)"))
 
@@ -363,11 +364,17 @@ def _read_trajectory(group: h5py.Group) -> Trajectory:
     def blocks(name: str) -> tuple[torch.Tensor, ...]:
         return tuple(stored(group[f"{name}_{k}"]) for k in range(sum(key.startswith(f"{name}_") for key in group)))
 
+    def unit(name: str) -> str:
+        return str(group[name].attrs["units"]) if name in group else ""
+
     return Trajectory(
         stored(group["time"]),
         blocks("state"),
         stored(group["energy"]),
         stored(group["residual"]),
         blocks("internal"),
-        *(str(group[name].attrs["units"]) for name in ("time", "state_0", "energy")),
+        unit("time"),
+        unit("state_0"),
+        unit("energy"),
+        unit("internal_0"),
     )

@@ -11,6 +11,8 @@ import math
 import os
 import shutil
 import time
+from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +25,7 @@ import torch
 from .equilibrium import State
 from .errors import InputError
 from .files import check_output, replacing
+from .placement import available_memory, readable
 
 if TYPE_CHECKING:
     from .store import Run
@@ -31,6 +34,8 @@ PART_BYTES = 2**26
 """Rows are kept in memory up to this size, then become a part ..."""
 PART_SECONDS = 60.0
 """... or after this time, so that a kill costs no more than that."""
+CHECKED_BYTES = 2**28
+"""Rows in memory are checked against what is free from this size on, each time it has doubled."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +52,11 @@ class Trajectory:
     residual : Tensor (T, B)
         Largest component of the force over the system's residual scale.
     internal : tuple of Tensor (T, B, ...)
-        The variables that were integrated, where they are not the state (voltages on capacitors, say); else empty.
+        The variables that were integrated in place of the state (voltages on capacitors, say) or beside it
+        (velocities); else empty.
     time_unit, state_unit, energy_unit : str
+    internal_unit : str
+        Empty: that of the state.
     """
 
     time: torch.Tensor
@@ -59,6 +67,7 @@ class Trajectory:
     time_unit: str = "time constants"
     state_unit: str = "state units"
     energy_unit: str = "energy units"
+    internal_unit: str = ""
 
     @property
     def settling_time(self) -> torch.Tensor:
@@ -81,18 +90,23 @@ class Point(NamedTuple):
     internal: State = ()
 
 
+class NoRoomError(InputError):
+    """Memory or the disk cannot hold a trajectory; what was written before stays."""
+
+
 class Recorder:
     """Collects the points of a trajectory in memory.
 
     Parameters
     ----------
-    units : (str, str, str)
-        Of time, state and energy.
+    units : (str, str, str, str)
+        Of time, state, energy and internal variables.
     """
 
-    def __init__(self, units: tuple[str, str, str]) -> None:
+    def __init__(self, units: tuple[str, str, str, str]) -> None:
         self.units = units
         self.points: list[Point] = []
+        self._checked = CHECKED_BYTES
 
     def __enter__(self) -> Recorder:
         return self
@@ -102,9 +116,17 @@ class Recorder:
     ) -> None:
         return None
 
+    def expect(self, rows: int, point: Point) -> None:
+        """Make sure that there is room for so many rows like this one; raise NoRoomError if there is not."""
+        _require_memory(2 * rows * row_bytes(point), point.energy.device)  # joining them makes a copy
+
     def append(self, point: Point) -> None:
-        """Add the next point."""
+        """Add the next point; raise NoRoomError if memory will not hold them all joined."""
         self.points.append(point)
+        held = len(self.points) * row_bytes(point)
+        if held > self._checked:
+            _require_memory(held, point.energy.device)
+            self._checked *= 2
 
     def finish(self) -> Trajectory:
         """The trajectory of all points."""
@@ -124,15 +146,20 @@ class Recorder:
 
 
 class TrajectoryWriter(Recorder):
-    """Collects the points of a trajectory in parts on disk.
+    """Collects the points of one or more trajectories in parts on disk.
 
     Parameters
     ----------
     path : path
         RUN.h5; an older file of this name stays as it is until the new one is complete.
     phase : str
-        Name in the file's /trajectories.
-    units : (str, str, str)
+        Name of the first one in the file's /trajectories.
+    units : (str, str, str, str)
+        Of time, state, energy and internal variables.
+    attributes : dict, optional
+        Of the run file.
+    state_dict : dict, optional
+        Weights of the system, to be kept with it.
 
     Raises
     ------
@@ -140,13 +167,22 @@ class TrajectoryWriter(Recorder):
         If the file cannot be written.
     """
 
-    def __init__(self, path: str | os.PathLike[str], phase: str, units: tuple[str, str, str]) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        phase: str,
+        units: tuple[str, str, str, str],
+        attributes: dict[str, Any] | None = None,
+        state_dict: dict[str, torch.Tensor] | None = None,
+    ) -> None:
         super().__init__(units)
         self.path = check_output(path, "out")
         self.phase = phase
         self.folder = parts_folder(self.path)
-        self._attributes: dict[str, Any] = {}
+        self._attributes = attributes
+        self._state_dict = state_dict or {}
         self._parts = 0
+        self._written = 0
         self._due = time.monotonic() + PART_SECONDS
 
     def __enter__(self) -> TrajectoryWriter:
@@ -160,36 +196,88 @@ class TrajectoryWriter(Recorder):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # A run that was stopped leaves what it has; one that was wrong leaves nothing.
-        if kind is None or issubclass(kind, InputError):
+        # A run that was stopped leaves all that it has; one that was wrong leaves nothing.
+        wrong = kind is not None and issubclass(kind, InputError) and not issubclass(kind, NoRoomError)
+        if kind is not None and not wrong:
+            with suppress(OSError, InputError):
+                self._write()
+        if kind is None or wrong or not self._parts:
             shutil.rmtree(self.folder, ignore_errors=True)
 
+    def expect(self, rows: int, point: Point) -> None:
+        # Parts stay until the run file is whole.
+        needed, there = 2 * rows * row_bytes(point), free_bytes(self.folder)
+        there += sum(part.stat().st_size for part in self.folder.glob("*.h5"))  # of a run that was killed
+        if needed > there:
+            raise NoRoomError(
+                f"Too little room on the disk of {str(self.path)!r}: the trajectory needs {readable(needed)} while "
+                f"it is written, but {readable(there)} are free. Keep fewer rows (every), or write elsewhere (out)."
+            )
+
     def append(self, point: Point) -> None:
-        super().append(point)
-        blocks = (*point.state, *point.internal, point.energy, point.residual)
-        row = sum(b.numel() * b.element_size() for b in blocks)
-        if len(self.points) * row >= PART_BYTES or time.monotonic() >= self._due:
+        self.points.append(point)
+        if len(self.points) * row_bytes(point) >= PART_BYTES or time.monotonic() >= self._due:
             self._write()
+
+    def begin(self, phase: str, internal_unit: str) -> None:
+        """Go on with another trajectory."""
+        self._write()
+        self.phase, self.units = phase, (*self.units[:3], internal_unit)
 
     def finish(self) -> Trajectory:
-        """Merge the parts into the run file; the trajectory is mapped from there."""
+        """Merge the parts into the run file; the last trajectory is mapped from there."""
         from .store import open_run
 
-        if self.points:
-            self._write()
-        merge(self.path, sorted(self.folder.glob("*.h5")), self.phase)
+        self._write()
+        try:
+            merge(self.path, sorted(self.folder.glob("*.h5")))
+        except InputError as error:
+            raise self._stopped(error) from error
         return open_run(self.path).trajectories[self.phase]
 
     def _write(self) -> None:
+        """Make a part of the rows in memory, if there are any."""
         from .store import Run, environment, write_run
 
-        if not self._attributes:
-            self._attributes = {"kind": "part of a trajectory", **environment()}
-        part = Run(self._attributes, trajectories={self.phase: super().finish()})
-        write_run(self.folder / f"{self._parts:06d}.h5", part)
-        self._parts += 1
-        self._due = time.monotonic() + PART_SECONDS
+        if not self.points:
+            return
+        if self._attributes is None:
+            self._attributes = environment()
+        size = len(self.points) * row_bytes(self.points[0])
+        part = Run(
+            {**self._attributes, "kind": "part of a trajectory"},
+            trajectories={self.phase: super().finish()},
+            state_dict={} if self._parts else self._state_dict,
+        )
+        try:
+            write_run(self.folder / f"{self._parts:06d}.h5", part)
+        except InputError as error:
+            raise self._stopped(error) from error
+        # In this order: a run that is stopped in between writes no row twice.
         self.points = []
+        self._parts += 1
+        self._written += size
+        self._due = time.monotonic() + PART_SECONDS
+        if self._written + PART_BYTES > free_bytes(self.folder):
+            raise self._stopped(f"The disk of {str(self.path)!r} is too full to go on.")
+
+    def _stopped(self, why: object) -> InputError:
+        """What to raise where the disk refuses."""
+        if not self._parts:
+            return InputError(str(why))
+        return NoRoomError(f"{why} The rows before are kept in {str(self.folder)!r}; open_run reads them.")
+
+
+def row_bytes(point: Point) -> int:
+    """Size of a row."""
+    return 8 + sum(b.numel() * b.element_size() for b in (*point.state, *point.internal, *point[2:4]))
+
+
+def free_bytes(folder: Path) -> int:
+    """Free space where a folder is, or will be."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
 
 
 def parts_folder(path: str | os.PathLike[str]) -> Path:
@@ -222,30 +310,37 @@ def read_parts(path: str | os.PathLike[str]) -> Run:
     if not files:
         raise InputError(f"Run file {str(path)!r} was begun, but has no complete part.")
     runs = [open_run(file) for file in files]
-    joined = {phase: _joined([run.trajectories[phase] for run in runs]) for phase in runs[0].trajectories}
+    phases = dict.fromkeys(phase for run in runs for phase in run.trajectories)
+    joined = {
+        phase: _joined([run.trajectories[phase] for run in runs if phase in run.trajectories]) for phase in phases
+    }
     attributes = {**runs[0].attributes, "kind": "unfinished simulation"}
     return replace(runs[0], attributes=attributes, trajectories=joined, path=Path(path))
 
 
-def merge(path: Path, parts: list[Path], phase: str) -> None:
+def merge(path: Path, parts: list[Path]) -> None:
     """Write parts as one run file, one part in memory at a time; a kill leaves them, or the whole file."""
     from .store import FORMAT, FORMAT_VERSION, open_run
 
-    total = 0
+    totals: Counter[str] = Counter()
     for part in parts:
         with h5py.File(part, "r") as file:
-            total += len(file[f"trajectories/{phase}/time"])
+            totals.update({phase: len(held["time"]) for phase, held in file["trajectories"].items()})
     try:
         with replacing(path) as temporary, h5py.File(temporary, "w") as file:
             with h5py.File(parts[0], "r") as first:
                 for name, value in first.attrs.items():
                     file.attrs[name] = value
+                if "weights" in first:
+                    first.copy("weights", file)
             file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION, "kind": "simulation"})
-            group, row = file.create_group(f"trajectories/{phase}"), 0
+            rows: Counter[str] = Counter()
             for part in parts:
                 open_run(part)  # whole and unharmed, by its checksums
                 with h5py.File(part, "r") as piece:
-                    row += _append(group, piece[f"trajectories/{phase}"], row, total)
+                    for phase, held in piece["trajectories"].items():
+                        group = file.require_group(f"trajectories/{phase}")
+                        rows[phase] += _append(group, held, rows[phase], totals[phase])
     except OSError as error:
         raise InputError(f"Cannot write run file {str(path)!r}: {error.strerror or error}.") from error
 
@@ -286,4 +381,14 @@ def _joined(pieces: list[Trajectory]) -> Trajectory:
         first.time_unit,
         first.state_unit,
         first.energy_unit,
+        first.internal_unit,
     )
+
+
+def _require_memory(needed: int, device: torch.device) -> None:
+    there = available_memory(device)
+    if there is not None and needed > there:
+        raise NoRoomError(
+            f"Too little memory for the trajectory: it needs {readable(needed)} on {device}, but {readable(there)} "
+            "are free. Keep fewer rows (every), or write them to a file (out)."
+        )
