@@ -128,7 +128,7 @@ class OscillatorPhase(Phase):
         across = [torch.stack([-p[1], p[0]]) for p in phasors]
         radial = [(self._field(k, moved) * p).sum(0) for k, p in enumerate(phasors)]
         last = self.system.output_block
-        bend = None if self.nudge is None else self._nudge_curvature(phasors[last], moved[last])
+        bend = None if self.nudge is None else self._nudge_curvature(moved[last])
 
         def product(v: State) -> State:
             turned = [a * b for a, b in zip(across, v, strict=True)]
@@ -156,22 +156,22 @@ class OscillatorPhase(Phase):
         to forces on them. Outputs are not linear in the phases, so that the second term counts as the first does;
         `anywhere` takes the largest C'' and both terms as if they were positive.
         """
-        block, index = self.system.output_block, self.system.output_index
-        z = self.z0[block][..., index]
-        out = self.system.readout.value(z, self._reference_phase(block, index))
+        block = self.system.output_block
+        z, phi, _ = self._outputs(torch.zeros_like(self.z0[block]))
+        out = self.system.readout.value(z, phi)
         batch, count = out.shape
         first, second = self.system.readout.slopes(z)
         twin = self._copied(count)
         eye = torch.eye(count, dtype=self.dtype, device=out.device)
         rows = eye.repeat_interleave(batch, 0)
         right = tuple(torch.zeros_like(s) for s in twin.reference)
-        pushed = (*right[:block], twin._scattered(rows, index), *right[block + 1 :])
+        pushed = (*right[:block], twin._scattered(rows), *right[block + 1 :])
         start = twin.start() if self.origin is not None else twin.reference
         shapes = [s.shape for s in pushed]
         hessian = twin.hessian(start)
         forcing = torch.full_like(rows[:, 0], 1e-3)
         solved = conjugate_gradients(lambda v: flat(hessian(unflat(v, shapes))), -flat(pushed), forcing, 200)
-        answer = unflat(solved.move, shapes)[block][:, index]
+        answer = self._read(unflat(solved.move, shapes)[block])
         response = answer.reshape(count, batch, count).transpose(0, 1)
         spread = out.repeat(count, 1)
         target = y.repeat(count, *[1] * (y.ndim - 1))
@@ -263,16 +263,16 @@ class OscillatorPhase(Phase):
         force, p, q = self._pull(k, change, here)
         radial = (q * p).sum(0)
         if self.nudge is not None and k == self.system.output_block:
-            pull, stay = self._nudge(p, here)
+            pull, stay = self._nudge(here)
             force = force + pull
             radial = radial + stay
         return force, torch.atan2(force, radial), change
 
     def _own_force(self, k: int, change: torch.Tensor | None, here: torch.Tensor) -> torch.Tensor:
         """Force on block k at a new phasor, under the field of the same neighbours."""
-        force, p, _ = self._pull(k, change, here)
+        force, _, _ = self._pull(k, change, here)
         if self.nudge is not None and k == self.system.output_block:
-            force = force + self._nudge(p, here)[0]
+            force = force + self._nudge(here)[0]
         return force
 
     def _pull(
@@ -292,15 +292,14 @@ class OscillatorPhase(Phase):
 
     # -- the nudge --------------------------------------------------------------------------------------------
 
-    def _nudge(self, p: torch.Tensor, here: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _nudge(self, here: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Force of the nudge on the output block, and what its curvature and field add along the phasors."""
-        nudge = cast(Nudge, self.nudge)
-        index, readout = self.system.output_index, self.system.readout
-        block = self.system.output_block
-        p, here = p[..., index], here[..., index]
+        nudge, readout = cast(Nudge, self.nudge), self.system.readout
+        z, phi, here = self._outputs(here)
+        p = z + here
         beta = nudge.column(p[0])
-        out = readout.value(self.z0[block][..., index], self._reference_phase(block, index))
-        moved = readout.change(self.z0[block][..., index], here)
+        out = readout.value(z, phi)
+        moved = readout.change(z, here)
         slope = nudge.cost.gradient(out, nudge.y) + nudge.cost.gradient_difference(out, moved, nudge.y)
         first, second = readout.slopes(p)
         force = -beta * slope * first
@@ -310,31 +309,37 @@ class OscillatorPhase(Phase):
             steepest = nudge.cost.curvature(out + moved, nudge.y, torch.ones_like(out)).abs()
         # Along the phasor: the field that the slope is (it may be negative), and staying power for a convex nudge.
         stay = beta * slope * second + pull.clamp(min=0) * steepest
-        return self._scattered(force, index), self._scattered(stay, index)
+        return self._scattered(force), self._scattered(stay)
 
-    def _nudge_curvature(self, p: torch.Tensor, here: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    def _nudge_curvature(self, here: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
         """v -> second derivative of beta C along v, on the output block."""
-        nudge = cast(Nudge, self.nudge)
-        index, readout = self.system.output_index, self.system.readout
-        block = self.system.output_block
-        out = readout.value(self.z0[block][..., index], self._reference_phase(block, index))
-        out = out + readout.change(self.z0[block][..., index], here[..., index])
-        first, second = readout.slopes(p[..., index])
+        nudge, readout = cast(Nudge, self.nudge), self.system.readout
+        z, phi, here = self._outputs(here)
+        out = readout.value(z, phi) + readout.change(z, here)
+        first, second = readout.slopes(z + here)
         beta = nudge.column(out)
         slope = beta * nudge.cost.gradient(out, nudge.y) * second
 
         def bend(v: torch.Tensor) -> torch.Tensor:
-            v = v[..., index]
+            v = self._read(v)
             bent = beta * first * nudge.cost.curvature(out, nudge.y, first * v)
-            return self._scattered(bent + slope * v, index)
+            return self._scattered(bent + slope * v)
 
         return bend
 
-    def _reference_phase(self, block: int, index: slice | torch.Tensor) -> torch.Tensor:
-        return self.reference[block][..., index]
+    def _outputs(self, here: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Of the outputs: phasors and phases at the reference, and the change of the phasors where the block's is
+        `here`."""
+        block, index = self.system.output_block, self.system.output_index
+        return self.z0[block][..., index], self.reference[block][..., index], here[..., index]
 
-    def _scattered(self, values: torch.Tensor, index: slice | torch.Tensor) -> torch.Tensor:
-        """Values of the outputs among all oscillators of their block."""
+    def _read(self, values: torch.Tensor) -> torch.Tensor:
+        """Phases of the outputs, from those of their block."""
+        return values[..., self.system.output_index]
+
+    def _scattered(self, values: torch.Tensor) -> torch.Tensor:
+        """Forces on the outputs as forces on their block: the transpose of `_read`."""
+        index = self.system.output_index
         if isinstance(index, slice):
             return values
         block = self.reference[self.system.output_block]
