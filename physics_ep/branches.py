@@ -148,6 +148,7 @@ def check_branches(
     displacements: Sequence[State],
     *,
     base: Phase | None = None,
+    only: torch.Tensor | None = None,
     **options: Any,
 ) -> tuple[Branches, ...]:
     """Whether nudged states continue their free state as the nudge grows from nothing.
@@ -169,6 +170,8 @@ def check_branches(
         Of the nudged equilibria from the free one.
     base : Phase, optional
         The balanced phase at the free state, where it is known.
+    only : Tensor of bool (B,), optional
+        The examples to look at; the others count as not switched.
     **options
         Of the system's phases.
 
@@ -197,6 +200,8 @@ def check_branches(
             near = _size(d - linear) <= MARGIN * _size(linear)
             near = near & _straight(_at(base, nudge, 0.5 * beta), origin, d, shapes)
             near = near | (_size(d) <= _rounding(base))
+            if only is not None:
+                near = near | ~only
             reached = torch.ones_like(beta)
             switched = ~near
             rows = switched.nonzero()[:, 0]

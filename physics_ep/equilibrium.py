@@ -23,8 +23,8 @@ class Status(enum.Enum):
     NOT_LOCKED = (
         "no synchronised state: the detuning exceeds what couplings and fields can hold, so that phases drift"
     )
-    SWITCHED = "the nudged phase left the branch of the free state (it lies in another basin)"
-    UNSTABLE = "the free state is no minimum (a saddle, or the edge of a basin)"
+    SWITCHED = "the nudged phase left the branch of the free state"
+    UNSTABLE = "the free state is no minimum but a saddle"
 
 
 @dataclass(frozen=True)
@@ -139,6 +139,19 @@ class NotConverged(RuntimeError):  # noqa: N818 (a public name)
             f"{worst:.2g}, tolerance {equilibrium.tolerance:.2g} after {equilibrium.iterations} iterations of "
             f"{equilibrium.solver or 'the solver'}; {equilibrium.status.value}. Try a smaller beta, more "
             "iterations, another solver, or on_unconverged='skip'."
+        )
+
+
+class OtherBranch(NotConverged):
+    """A state is an equilibrium, but not one that EP may contrast. `.rows` (B,) tells which examples it is."""
+
+    def __init__(self, equilibrium: Equilibrium, phase: str, rows: torch.Tensor) -> None:
+        self.equilibrium = equilibrium
+        self.rows = rows
+        RuntimeError.__init__(
+            self,
+            f"{phase} has {int(rows.sum())} of {rows.numel()} states that EP cannot use: "
+            f"{equilibrium.status.value}. Try a smaller beta, another start or solver, or on_unconverged='skip'.",
         )
 
 

@@ -5,79 +5,28 @@ from __future__ import annotations
 import math
 import warnings
 import weakref
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from . import distributed
+from .branches import check_branches, is_minimum
 from .cost import Cost
-from .equilibrium import Equilibrium, NotConverged, State, Status, masked
+from .equilibrium import Equilibrium, NotConverged, OtherBranch, State, Status, masked
 from .errors import InputError, argument_error, unknown_name
+from .landscape import averaged, repeated
 from .nudging import Nudge, Stencil, centered, scheme_from_name
 from .relaxation import narrowed, new_phase, prepared, solve
 from .stability import curvature_limit
-from .system import EnergySystem, Phase, widened
+from .step import Step, mirror_gap, noise_floors
+from .system import EnergySystem, Phase
 
 ON_UNCONVERGED = ("raise", "skip", "warn")
+BRANCHES = ("check", "ignore")
 AUTO_FRACTION = 0.05
 """beta='auto' is this over lambda, the curvature limit: the centered bias is some (beta lambda)^2 = 2.5e-3."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """What one EP step did.
-
-    Attributes
-    ----------
-    loss : Tensor ()
-        Mean cost at the free state over the examples used.
-    outputs : Tensor (B, n_out)
-        At the free state.
-    equilibria : tuple of Equilibrium
-        The free phase, then the nudged phases in the stencil's order.
-    beta : float
-    skipped : int
-        Examples left out because a phase did not converge.
-    noise_floors : dict
-        Parameter name to a bound on the relative error of its gradient from residuals and rounding at this beta
-        (the finite-beta bias is not in it). Computed when asked for, by a float64 twin of the step.
-    noise_floor : float
-        The same for the gradient as one vector.
-    """
-
-    loss: torch.Tensor
-    outputs: torch.Tensor = field(repr=False)
-    equilibria: tuple[Equilibrium, ...] = field(repr=False)
-    beta: float
-    skipped: int
-    _floors: Callable[[], dict[str, float]] = field(repr=False)
-    _leakage: Callable[[], float] = field(repr=False)
-
-    @cached_property
-    def _all_floors(self) -> dict[str, float]:
-        return self._floors()
-
-    @cached_property
-    def imaginary_leakage(self) -> float:
-        """How far a phase is from the conjugate of its mirror image, over its size: what is lost to Im dL/dtheta.
-
-        Conjugate symmetry halves the phases of a holomorphic scheme; this relaxes one of those left out and
-        compares. Rounding and residual for an energy that is real on real states, of order one for one that is
-        not analytic. 0 for real schemes.
-        """
-        return self._leakage()
-
-    @property
-    def noise_floors(self) -> dict[str, float]:
-        return {name: value for name, value in self._all_floors.items() if name}
-
-    @property
-    def noise_floor(self) -> float:
-        return self._all_floors[""]
 
 
 class UnconvergedWarning(UserWarning):
@@ -105,8 +54,16 @@ class EquilibriumPropagation:
     on_unconverged : {'raise', 'skip', 'warn'}
         What to do with examples of which a phase is no equilibrium: raise `NotConverged`, leave them out of the
         mean and count them, or use them with a warning.
+    starts : int
+        Free phases an example. With more than one, each is from a `system.random_state` and may end in another
+        equilibrium; gradient, loss and outputs are means over those that converged.
+    branches : {'check', 'ignore'}, optional
+        Whether to check that free states are minima and that nudged states continue them as the nudge grows
+        (`physics_ep.branches`); others count as unconverged. It takes some tens of Hessian products a step, more
+        for examples that answer beyond a linear response. Default: for multistable systems with a smooth energy
+        and minima. Complex nudges are not followed.
     generator : torch.Generator, optional
-        For schemes that draw signs (a CPU generator); default one seeded with 0.
+        For random starts and for schemes that draw signs (a CPU generator); default one seeded with 0.
     measure_every : int
         Steps between measurements of the stability limit. A negative nudge is refused from beta * lambda = 1 on;
         where it comes within a factor of two of the limit, it is measured at every step.
@@ -128,6 +85,8 @@ class EquilibriumPropagation:
         max_iterations: int | None = None,
         on_unconverged: str = "raise",
         *,
+        starts: int = 1,
+        branches: str | None = None,
         generator: torch.Generator | None = None,
         measure_every: int = 200,
         **options: Any,
@@ -136,6 +95,10 @@ class EquilibriumPropagation:
             raise argument_error("cost", "be a Cost, such as SquaredError()", type(cost).__name__)
         if on_unconverged not in ON_UNCONVERGED:
             raise unknown_name("on_unconverged", on_unconverged, ON_UNCONVERGED)
+        if isinstance(starts, bool) or not isinstance(starts, int) or starts < 1:
+            raise argument_error("starts", "be an integer of at least 1", starts)
+        if branches not in (None, *BRANCHES):
+            raise unknown_name("branches", str(branches), BRANCHES)
         self.cost = cost
         self.pull = cost
         """What nudged phases add to the energy: the cost, but for rules that are no gradient of it."""
@@ -146,6 +109,8 @@ class EquilibriumPropagation:
         self.tolerance = tolerance
         self.max_iterations = max_iterations
         self.on_unconverged = on_unconverged
+        self.starts = starts
+        self.branches = branches
         self.generator = torch.Generator().manual_seed(0) if generator is None else generator
         self.measure_every = measure_every
         self.options = options
@@ -216,12 +181,22 @@ class EquilibriumPropagation:
                 f"Argument scheme must not be {self.scheme.name!r} for {type(system).__name__}: complex nudges "
                 "need an analytic energy with complex states. Use 'centered'."
             )
+        examples = x.shape[0]
+        start = None
+        if self.starts > 1:
+            system.check_input(x)
+            x, y = repeated(x, self.starts), repeated(y, self.starts)
+            start = system.random_state(x, self.generator)
         inputs = prepared(system, x, self.options)
         free = solve(
-            system.phase(inputs), solver=self.solver, tolerance=self.tolerance, max_iterations=self.max_iterations
+            system.phase(inputs),
+            solver=self.solver,
+            tolerance=self.tolerance,
+            max_iterations=self.max_iterations,
+            start=start,
         )
         outputs = system.outputs(free.state)
-        self.cost.check(outputs, y)
+        self.cost.check(outputs[:examples], y[:examples])
         self._refuse(free, "The free phase")
         base = new_phase(system, inputs, self.options, origin=free.state, balanced=True)
         self._measure(system, base, free, y)
@@ -235,16 +210,19 @@ class EquilibriumPropagation:
             tolerance = self.tolerance * system.tolerance_share(self.beta)
         phases = self._relax_nudged(base, y, signs, tolerance)
         for i, found in phases.items():
-            self._refuse(found, f"The phase nudged by {self.beta * self.scheme.nodes[i]:+.3g}")
-
+            self._refuse(found, self._name(i))
         keep = free.converged
         for found in phases.values():
             keep = keep & found.converged
+        free, phases, unstable, switched = self._on_branch(system, x, y, base, free, phases, signs, keep)
+        keep = keep & ~unstable & ~switched
         if self.on_unconverged != "skip":
             keep = torch.ones_like(keep)
-        used = int(keep.sum())
-        grads = self._contrast(system, base, free, phases, x, signs, keep)
-        weight = keep.to(outputs) / max(used, 1)
+        each = keep.view(self.starts, examples).sum(0)
+        used = int((each > 0).sum())
+        share = (max(used, 1) * each.clamp_min(1)).to(outputs)
+        weight = keep.to(outputs) / share.repeat(self.starts)
+        grads = self._contrast(system, base, free, phases, x, signs, weight)
         loss = (self.cost(outputs, y) * weight).nan_to_num(nan=0.0).sum()
         versions = [p._version for p in system.parameters()]
 
@@ -254,23 +232,66 @@ class EquilibriumPropagation:
 
         def floors() -> dict[str, float]:
             unchanged()
-            return self._noise_floors(system, x, y, free, phases, signs, keep, grads)
+            return noise_floors(self, system, x, y, (free, phases), signs, weight, grads)
 
         def leakage() -> float:
             unchanged()
             with torch.no_grad():
-                return self._mirror_gap(base, y, tolerance, phases)
+                return mirror_gap(self, base, y, tolerance, phases)
 
         step = Step(
             loss=loss,
-            outputs=outputs,
+            outputs=averaged(outputs, keep, self.starts),
             equilibria=(free, *phases.values()),
             beta=self.beta,
-            skipped=x.shape[0] - used,
+            skipped=examples - used,
             _floors=floors,
             _leakage=leakage,
+            used=keep,
+            switched=int(switched.sum()),
+            unstable=int(unstable.sum()),
         )
         return grads, step, used
+
+    def _on_branch(
+        self,
+        system: EnergySystem,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        base: Phase,
+        free: Equilibrium,
+        phases: dict[int, Equilibrium],
+        signs: torch.Tensor | None,
+        found: torch.Tensor,
+    ) -> tuple[Equilibrium, dict[int, Equilibrium], torch.Tensor, torch.Tensor]:
+        """The phases with their final status; which free states are no minima, which nudged ones left their branch.
+
+        Only states that were `found` (B,) are looked at.
+        """
+        nothing = torch.zeros_like(found)
+        wanted = system.multistable and system.smooth and system.descends and system.directions is None
+        if self.branches == "ignore" or (self.branches is None and not wanted) or self.pull.holds:
+            return free, phases, nothing, nothing
+        nodes = [i for i in phases if complex(self.scheme.nodes[i]).imag == 0]
+        nudges = []
+        for i in nodes:
+            strength = self.beta * complex(self.scheme.nodes[i]).real
+            nudges.append(Nudge(self.pull, y, strength if signs is None else strength * signs))
+        moved = [masked(phases[i].displacement, found) for i in nodes]
+        checks = check_branches(system, x, free.state, nudges, moved, base=base, only=found, **self.options)
+        unstable = found & ~is_minimum(base, base.start())[0]
+        if bool(unstable.any()):
+            free = replace(free, status=Status.UNSTABLE)
+            self._refuse(free, "The free phase", unstable)
+        switched = nothing
+        phases = dict(phases)
+        for i, check in zip(nodes, checks, strict=True):
+            left = check.switched & ~unstable
+            if bool(left.any()):
+                phases[i] = replace(phases[i], status=Status.SWITCHED)
+                self._refuse(phases[i], self._name(i), left)
+            switched = switched | left
+        return free, phases, unstable, switched
 
     def _relax_nudged(
         self,
@@ -316,12 +337,10 @@ class EquilibriumPropagation:
         phases: dict[int, Equilibrium],
         x: torch.Tensor,
         signs: torch.Tensor | None,
-        keep: torch.Tensor,
+        weight: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
-        """The stencil's sum of contrasts over beta, mean over the examples kept."""
-        used = int(keep.sum())
-        weight = keep.to(free.state[0]) / max(used, 1)
-        left_out = None if used == keep.numel() else keep
+        """The stencil's sum of contrasts over beta, each state with its weight (B,) in the mean."""
+        left_out = None if bool((weight > 0).all()) else weight > 0
         state = masked(free.state, left_out)
         if signs is not None:
             weight = weight * signs
@@ -335,71 +354,17 @@ class EquilibriumPropagation:
             grads = part if not grads else {n: grads[n] + part[n] for n in grads}
         return grads
 
-    def _noise_floors(
-        self,
-        system: EnergySystem,
-        x: torch.Tensor,
-        y: torch.Tensor,
-        free: Equilibrium,
-        phases: dict[int, Equilibrium],
-        signs: torch.Tensor | None,
-        keep: torch.Tensor,
-        grads: dict[str, torch.Tensor],
-    ) -> dict[str, float]:
-        """Twice the distance to the same estimate taken in float64 with the residuals driven to their floor."""
-        with torch.no_grad():
-            twin = widened(system)
-            wide = twin.dtype
-            inputs = prepared(twin, x.to(wide), self.options)
-            target = y.to(wide) if y.dtype.is_floating_point else y
-            tight = 1e-15
-            settled = solve(
-                twin.phase(inputs),
-                solver=self.solver,
-                tolerance=tight,
-                max_iterations=self.max_iterations,
-                start=tuple(s.to(wide) for s in free.state),
-            )
-            base = new_phase(twin, inputs, self.options, origin=settled.state, balanced=True)
-            signs = None if signs is None else signs.to(wide)
-            starts = {i: narrowed(found.displacement or (), wide) for i, found in phases.items()}
-            better = self._relax_nudged(base, target, signs, tight * system.tolerance_share(self.beta), starts)
-            reference = self._contrast(twin, base, settled, better, inputs.x, signs, keep)
-        eps = torch.finfo(wide).eps
-        floors = {}
-        squares = [0.0, 0.0]
-        for name, g in grads.items():
-            size = float(reference[name].norm())
-            error = 2 * float((reference[name] - g.to(wide)).norm()) + 8 * eps * size
-            floors[name] = error / size if size > 0 else (0.0 if error == 0 else math.inf)
-            squares[0] += error**2
-            squares[1] += size**2
-        floors[""] = math.sqrt(squares[0] / squares[1]) if squares[1] > 0 else 0.0
-        return floors
+    def _name(self, i: int) -> str:
+        return f"The phase nudged by {self.beta * self.scheme.nodes[i]:+.3g}"
 
-    def _mirror_gap(
-        self, base: Phase, y: torch.Tensor, tolerance: float | None, phases: dict[int, Equilibrium]
-    ) -> float:
-        """See `Step.imaginary_leakage`."""
-        mirrored = self.scheme.mirrored()
-        if not mirrored:
-            return 0.0
-        i, j = mirrored[0]
-        phase = base.nudged(Nudge(self.pull, y, self.beta * self.scheme.nodes[i]))
-        found = solve(phase, solver=self.solver, tolerance=tolerance, max_iterations=self.max_iterations)
-        known = phases[j].displacement
-        assert known is not None
-        assert found.displacement is not None
-        gap = max(float((a - b.conj()).abs().max()) for a, b in zip(found.displacement, known, strict=True))
-        return gap / max(float(b.abs().max()) for b in known)
-
-    def _refuse(self, found: Equilibrium, phase: str) -> None:
-        """Apply `on_unconverged` to one phase."""
+    def _refuse(self, found: Equilibrium, phase: str, rows: torch.Tensor | None = None) -> None:
+        """Apply `on_unconverged` to one phase, or to the rows (B,) of it that EP cannot use."""
         if found.status is Status.CONVERGED or self.on_unconverged == "skip":
             return
+        error = NotConverged(found, phase) if rows is None else OtherBranch(found, phase, rows)
         if self.on_unconverged == "raise":
-            raise NotConverged(found, phase)
-        warnings.warn(str(NotConverged(found, phase)), UnconvergedWarning, stacklevel=4)
+            raise error
+        warnings.warn(str(error), UnconvergedWarning, stacklevel=4)
 
     def _measure(self, system: EnergySystem, base: Phase, free: Equilibrium, y: torch.Tensor) -> None:
         """Measure the stability limit when due; set an automatic beta; refuse a negative nudge beyond the limit."""
