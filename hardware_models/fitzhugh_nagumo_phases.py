@@ -1,4 +1,4 @@
-"""Phases of a FitzHugh-Nagumo medium, and how they settle: Newton's method, or the skew flow itself.
+"""Phases of a FitzHugh-Nagumo medium: forces, energies and linear equations of a relaxation.
 
 A displaced phase is a medium again, whose sites have the cubic f(u0 + d) - f(u0) in d.
 """
@@ -6,7 +6,6 @@ A displaced phase is a medium again, whose sites have the cubic f(u0 + d) - f(u0
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,12 +13,11 @@ import numpy as np
 import torch
 
 from physics_ep.equilibrium import State
-from physics_ep.integrators import TABLEAUS, step
 from physics_ep.nudging import Nudge
-from physics_ep.solvers import Solver, keep
 from physics_ep.system import Inputs, Phase
 
 from .fitzhugh_nagumo_fields import bending, stiffness
+from .fitzhugh_nagumo_solvers import SOLVERS
 
 if TYPE_CHECKING:
     from .fitzhugh_nagumo import FitzHughNagumoChain, Prepared
@@ -180,6 +178,19 @@ class MediumPhase(Phase):
         beta = torch.as_tensor(self.nudge.column(outputs), device=outputs.device)
         return _array(beta.reshape(-1, 1, 1) * bend)
 
+    def ascending(self, z: State, shift: torch.Tensor) -> torch.Tensor:
+        """How many negative eigenvalues the reduced Hessian of u has at z, shift (B,) added to it: (B,).
+
+        By Sylvester's law, the Hessian of (u, v) has as many more than there are sites.
+        """
+        diagonal = shift[:, None] - self.cubic.slope(z[0]).flatten(1)
+        if self.nudge is not None:
+            diagonal[:, self.system.read] += torch.from_numpy(
+                self._curvature(z).diagonal(axis1=1, axis2=2).copy()
+            ).to(diagonal)
+        found = self.prepared.saddle.negative(_array(diagonal)) - self.system.sizes[1]
+        return torch.from_numpy(found).to(shift.device)
+
     def answers(self, z: State, forces: State) -> State:
         """Solve H moved = force at z, without the nudge, for several forces: blocks (B, k, *grid)."""
         n = self.system.sizes[1]
@@ -204,94 +215,7 @@ class MediumPhase(Phase):
 
     @property
     def solvers(self) -> Mapping[str, Any] | None:
-        return {"newton": Newton, "skew_flow": SkewFlow}
-
-
-class Newton(Solver):
-    """Newton's method on (u, v) with pseudo-transient continuation (Kelley, Keyes 1998, SIAM J. Numer. Anal. 35).
-
-    A step solves (H + shift on u) dz = force: v is slaved to u, and u takes an implicit Euler step of 1 / shift
-    along the gradient of the reduced energy max_v F. Free phases begin with the largest slope of the reaction, so
-    that each step is a convex problem, and the shift falls with the residual, to Newton's quadratic convergence.
-    Displaced ones begin at no shift. A step that neither lowers the reduced energy nor halves the residual is taken
-    back, and tried again with a larger shift.
-    """
-
-    patience = 40
-    rise = 4.0
-
-    def __init__(self, phase: MediumPhase, start: State) -> None:
-        self.phase = phase
-        self.z = start
-        self.spent = 0
-        steepest = phase.cubic.steepest().real.expand(start[0].shape)
-        self.convex = steepest.flatten(1).amax(1).clamp(min=0.1)
-        self.shift = self.convex if phase.origin is None else torch.zeros_like(self.convex)
-        infinite = torch.full_like(self.convex, math.inf)
-        self._best = (start, phase.force(start), infinite, infinite)
-        self._first = True
-
-    def evaluate(self) -> tuple[State, torch.Tensor]:
-        self.spent += 1
-        self._force = self.phase.force(self.z)
-        self._residual = self.phase.residual(self._force)
-        return self.z, self._residual
-
-    def advance(self, active: torch.Tensor) -> None:
-        z, force, merit, residual = self._best
-        energy = self.phase.merit(self.z).real
-        slack = 8 * torch.finfo(energy.dtype).eps * energy.abs()
-        lower = (energy <= merit + slack) | (self._residual <= 0.5 * residual)
-        ratio = (self._residual / residual).clamp(max=1.0)
-        self.shift = torch.where(
-            lower,
-            self.shift if self._first else self.shift * ratio,
-            torch.maximum(self.rise * self.shift, 0.1 * self.convex),
-        )
-        z, force = keep(lower, self.z, z), keep(lower, self._force, force)
-        # The first v need not be slaved to u: its energy is no bound yet.
-        known = torch.full_like(energy, math.inf) if self._first else energy
-        self._best = (z, force, torch.where(lower, known, merit), torch.where(lower, self._residual, residual))
-        self._first = False
-        move = self.phase.newton_step(z, force, self.shift)
-        self.z = keep(active, tuple(s + d for s, d in zip(z, move, strict=True)), self.z)
-
-
-class SkewFlow(Solver):
-    """The medium in time, by steps of the classical Runge-Kutta method as long as its stability allows.
-
-    It ends where the medium does: not in a state that is unstable for its tau_v. `iterations` counts steps.
-    """
-
-    patience = 2000
-
-    def __init__(self, phase: MediumPhase, start: State) -> None:
-        self.motion = phase.motion()
-        self.phase = phase
-        self.z = start
-        self.spent = 0
-        self.dt = 2.0 / fastest(phase, start)
-
-    def evaluate(self) -> tuple[State, torch.Tensor]:
-        self.spent += 1
-        self._velocity = self.motion.velocity(self.z)
-        return self.z, self.phase.residual(self.phase.force(self.z))
-
-    def advance(self, active: torch.Tensor) -> None:
-        moved = step(self.motion, self.z, self._velocity, self.dt, TABLEAUS["rk4"])
-        self.z = keep(active, moved.end, self.z)
-
-
-def fastest(phase: MediumPhase, z: State) -> float:
-    """Bound on the rates of the flow near z and on its way there, by Gershgorin's circles."""
-    medium, tau, axes = phase.prepared, phase.system.tau_v, len(phase.system.grid)
-    spread = [
-        4 * axes * max((float(r.max()) for r in rates if r.numel()), default=0.0)
-        for rates in (medium.rates_u, medium.rates_v)
-    ]
-    reach = 1.5 if phase.origin is None else 0.1
-    slopes = [phase.cubic.slope(z[0].real + d).abs().max() for d in (-reach, 0.0, reach)]
-    return max(spread[0] + float(torch.stack(slopes).max()) + 1, (spread[1] + medium.leak + 1) / tau)
+        return SOLVERS
 
 
 def _array(block: torch.Tensor) -> np.ndarray:

@@ -20,7 +20,7 @@ from scipy.linalg import get_lapack_funcs
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 from scipy.sparse.linalg import splu
 
-Array = np.ndarray
+from .kernels import Array, kernel, prange
 
 WIDEST = 64
 """Sites across a band beyond which a sparse factorisation is faster."""
@@ -85,19 +85,22 @@ class Saddle:
         self.lattice, self.leak = sites, leak
         n, (i, j) = sites.sites, sites.edges.T
         self.banded = sites.width <= WIDEST
-        # Rows, columns and values with u and v of a site side by side, in the order of the band.
+        # v of a site before its u: eliminated first, it leaves the reduced problem of u.
         at = 2 * sites.place
-        self._u, self._v = at, at + 1
+        self._u, self._v = at + 1, at
         degree_u, degree_v = np.zeros(n), np.zeros(n)
         for end in (i, j):
             np.add.at(degree_u, end, rates_u)
             np.add.at(degree_v, end, rates_v)
-        rows = [at, at + 1, at, at + 1, at[i], at[j], at[i] + 1, at[j] + 1]
-        columns = [at, at + 1, at + 1, at, at[j], at[i], at[j] + 1, at[i] + 1]
-        values = [degree_u, -(leak + degree_v), np.ones(n), np.ones(n), -rates_u, -rates_u, rates_v, rates_v]
+        u, v, ones = self._u, self._v, np.ones(n)
+        rows, columns = [u, v, u, v, u[i], u[j], v[i], v[j]], [u, v, v, u, u[j], u[i], v[j], v[i]]
+        values = [degree_u, -(leak + degree_v), ones, ones, -rates_u, -rates_u, rates_v, rates_v]
         row, column, value = (np.concatenate(parts) for parts in (rows, columns, values))
+        self.reach = max(2 * sites.width, 1)
+        lower = row >= column
+        self.lower = np.zeros((2 * n, self.reach + 1))
+        np.add.at(self.lower, (column[lower], (row - column)[lower]), value[lower])
         if self.banded:
-            self.reach = max(2 * sites.width, 1)
             # LAPACK's band storage, transposed: entry (i, j) at [j, 2 reach + i - j]; the first columns take fill.
             self.band = np.zeros((2 * n, 3 * self.reach + 1))
             np.add.at(self.band, (column, 2 * self.reach + row - column), value)
@@ -136,6 +139,12 @@ class Saddle:
         found[bad] = np.nan
         return found
 
+    def negative(self, diagonal: Array) -> Array:
+        """Negative eigenvalues of the matrices with these real c (B, sites): int array (B,)."""
+        shifts = np.zeros((len(diagonal), len(self.lower)))
+        shifts[:, self._u] = diagonal
+        return negative_pivots(self.lower, shifts)
+
     def _solve_banded(self, diagonal: Array, columns: Array, bad: Array) -> tuple[Array, Array]:
         batch, size = len(diagonal), len(self.band)
         (solve,) = get_lapack_funcs(("gbsv",), (columns,))
@@ -164,3 +173,34 @@ class Saddle:
         except RuntimeError:
             return columns, np.ones(1, bool)
         return factors.solve(np.ascontiguousarray(columns[:, 0].T)).T[:, None], bad
+
+
+@kernel
+def negative_pivots(lower: Array, shifts: Array) -> Array:
+    """Negative pivots of symmetric banded matrices, (B,): by Sylvester's law, their negative eigenvalues.
+
+    Elimination without exchanges, of which only the signs are kept; a pivot that vanishes counts as a tiny positive
+    one.
+
+    Parameters
+    ----------
+    lower : array (n, reach + 1)
+        Entry (j + i, j) at [j, i].
+    shifts : array (B, n)
+        Added to the diagonal.
+    """
+    n, width = lower.shape
+    count = np.zeros(len(shifts), np.int64)
+    for b in prange(len(shifts)):
+        rest = lower.copy()
+        for j in range(n):
+            pivot = rest[j, 0] + shifts[b, j]
+            if pivot < 0:
+                count[b] += 1
+            if pivot == 0:
+                pivot = 1e-300
+            for i in range(1, min(width, n - j)):
+                share = rest[j, i] / pivot
+                for m in range(i, min(width, n - j)):
+                    rest[j + i, m - i] -= share * rest[j, m]
+    return count

@@ -1,0 +1,158 @@
+"""How a FitzHugh-Nagumo medium settles: Newton's method, down the reduced energy or along a branch, or in time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+
+from physics_ep.equilibrium import State
+from physics_ep.integrators import TABLEAUS, step
+from physics_ep.solvers import Solver, keep
+
+if TYPE_CHECKING:
+    from .fitzhugh_nagumo_phases import MediumPhase
+
+
+class ReducedNewton(Solver):
+    """Newton's method down the reduced energy max_v F, which no stationary state stops but a minimum.
+
+    A step solves (H + shift on u) dz = force: v is slaved to u, and u takes an implicit Euler step of 1 / shift
+    along the gradient of the reduced energy (pseudo-transient continuation, Kelley and Keyes, SIAM J. Numer. Anal. 35
+    (1998) 508). The shift begins with the largest slope of the reaction, where the step is a convex problem; it falls
+    at least as fast as the residual, to Newton's quadratic convergence, but never below what makes the shifted
+    reduced Hessian positive (its inertia is counted), so that each step leads downwards. Steps that lower the reduced
+    energy by less than a tenth of what they promised are taken back, and the shift is raised.
+    """
+
+    patience = 60
+    fall, rise = 0.3, 4.0
+
+    def __init__(self, phase: MediumPhase, start: State) -> None:
+        self.phase = phase
+        self.z = start
+        self.spent = 0
+        steepest = phase.cubic.steepest().expand(start[0].shape)
+        self.convex = steepest.flatten(1).amax(1).clamp(min=0.1)
+        self.shift = self.convex
+        self._base: tuple[State, State, torch.Tensor, torch.Tensor] | None = None
+        self._promise = torch.zeros_like(self.convex)
+        self._slaved = False
+
+    def evaluate(self) -> tuple[State, torch.Tensor]:
+        self.spent += 1
+        self._force = self.phase.force(self.z)
+        self._residual = self.phase.residual(self._force)
+        return self.z, self._residual
+
+    def advance(self, active: torch.Tensor) -> None:
+        energy = self.phase.merit(self.z)
+        z, force, residual = self.z, self._force, self._residual
+        if self._base is not None:
+            before, push, merit, worst = self._base
+            finfo = torch.finfo(energy.dtype)
+            size = energy.abs() + sum(b.square().flatten(1).sum(1) for b in self.z)
+            slack = 16 * finfo.eps * size
+            # Where rounding hides what a step gains, the residual tells.
+            blind = self._promise <= 1e3 * slack
+            good = torch.where(blind, residual <= worst + slack, merit - energy >= 0.1 * self._promise)
+            # The first v need not have been slaved to u: its energy is no bound.
+            good = good if self._slaved else torch.isfinite(residual)
+            self._slaved = True
+            ratio = (residual / worst.clamp_min(finfo.tiny)).clamp(max=self.fall)
+            raised = torch.maximum(self.rise * self.shift, 0.05 * self.convex)
+            self.shift = torch.where(good, self.shift * ratio, raised)
+            z, force = keep(good, z, before), keep(good, force, push)
+            energy, residual = torch.where(good, energy, merit), torch.where(good, residual, worst)
+        for _ in range(4):
+            uphill = active & (self.phase.ascending(z, self.shift) > 0)
+            if not bool(uphill.any()):
+                break
+            raised = torch.maximum(self.rise * self.shift, 0.05 * self.convex)
+            self.shift = torch.where(uphill, torch.minimum(raised, self.convex), self.shift)
+        move = self.phase.newton_step(z, force, self.shift)
+        gained = (force[0] * move[0]).flatten(1).sum(1)
+        self._promise = 0.5 * (gained + self.shift * move[0].square().flatten(1).sum(1))
+        self._base = (z, force, energy, residual)
+        self.z = keep(active, tuple(s + d for s, d in zip(z, move, strict=True)), self.z)
+
+
+class DisplacedNewton(Solver):
+    """Newton's method from an equilibrium to the one that a nudge moves it to, whatever its stability.
+
+    Steps that do not lower the residual are halved, so that the branch is not left.
+    """
+
+    patience = 40
+
+    def __init__(self, phase: MediumPhase, start: State) -> None:
+        self.phase = phase
+        self.z = self._base = start
+        self.spent = 0
+        self._move = tuple(torch.zeros_like(s) for s in start)
+        self._worst = torch.full_like(start[0].real.flatten(1)[:, 0], torch.inf)
+        self._share = torch.ones_like(self._worst)
+
+    def evaluate(self) -> tuple[State, torch.Tensor]:
+        self.spent += 1
+        self._force = self.phase.force(self.z)
+        self._residual = self.phase.residual(self._force)
+        return self.z, self._residual
+
+    def advance(self, active: torch.Tensor) -> None:
+        lower = self._residual < (1 - 0.1 * self._share) * self._worst
+        self._share = torch.where(lower, torch.ones_like(self._share), 0.5 * self._share)
+        self._worst = torch.where(lower, self._residual, self._worst)
+        self._base = keep(lower, self.z, self._base)
+        if bool((lower & active).any()):
+            move = self.phase.newton_step(self.z, self._force, torch.zeros_like(self._share))
+            self._move = keep(lower, move, self._move)
+        share = self._share.view(-1, *[1] * (self.z[0].ndim - 1))
+        trial = tuple(s + share * d for s, d in zip(self._base, self._move, strict=True))
+        self.z = keep(active, trial, self.z)
+
+
+class SkewFlow(Solver):
+    """The medium in time, by steps of the classical Runge-Kutta method as long as its stability allows.
+
+    It ends where the medium does: not in a state that is unstable for its tau_v. `iterations` counts steps.
+    """
+
+    patience = 2000
+
+    def __init__(self, phase: MediumPhase, start: State) -> None:
+        self.motion = phase.motion()
+        self.phase = phase
+        self.z = start
+        self.spent = 0
+        self.dt = 2.0 / fastest(phase, start)
+
+    def evaluate(self) -> tuple[State, torch.Tensor]:
+        self.spent += 1
+        self._velocity = self.motion.velocity(self.z)
+        return self.z, self.phase.residual(self.phase.force(self.z))
+
+    def advance(self, active: torch.Tensor) -> None:
+        moved = step(self.motion, self.z, self._velocity, self.dt, TABLEAUS["rk4"])
+        self.z = keep(active, moved.end, self.z)
+
+
+def fastest(phase: MediumPhase, z: State) -> float:
+    """Bound on the rates of the flow near z and on its way there, by Gershgorin's circles."""
+    medium, tau, axes = phase.prepared, phase.system.tau_v, len(phase.system.grid)
+    spread = [
+        4 * axes * max((float(r.max()) for r in rates if r.numel()), default=0.0)
+        for rates in (medium.rates_u, medium.rates_v)
+    ]
+    reach = 1.5 if phase.origin is None else 0.1
+    slopes = [phase.cubic.slope(z[0].real + d).abs().max() for d in (-reach, 0.0, reach)]
+    return max(spread[0] + float(torch.stack(slopes).max()) + 1, (spread[1] + medium.leak + 1) / tau)
+
+
+def newton(phase: MediumPhase, start: State) -> Solver:
+    """Down the reduced energy; from an equilibrium that a nudge displaces, along its branch."""
+    return DisplacedNewton(phase, start) if phase.balanced else ReducedNewton(phase, start)
+
+
+SOLVERS: dict[str, Callable[[MediumPhase, State], Solver]] = {"newton": newton, "skew_flow": SkewFlow}
