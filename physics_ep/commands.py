@@ -135,6 +135,25 @@ def simulate(
         float | None, typer.Option("--beta", help="Nudging strength (default: the config's).", show_default=False)
     ] = None,
     examples: Annotated[int, typer.Option("--examples", min=1, help="Test examples to show the system.")] = 4,
+    steps: Annotated[
+        int | None,
+        typer.Option("--steps", min=1, help="Equal steps (default: 20 a time constant).", show_default=False),
+    ] = None,
+    every: Annotated[int, typer.Option("--every", min=1, help="Keep each step that is a multiple of this.")] = 1,
+    method: Annotated[
+        str | None,
+        typer.Option("--method", help="rk4, dormand_prince, tr_bdf2, sra1, baoab, ...", show_default=False),
+    ] = None,
+    flow: Annotated[
+        str | None,
+        typer.Option(
+            "--flow", help="gradient, skew or inertial (default: the system's own motion).", show_default=False
+        ),
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option("--temperature", help="Of thermal noise, in the system's energy unit.", show_default=False),
+    ] = None,
     data: DataFolder = None,
     json: JsonFile = None,
     seed: Seed = None,
@@ -147,19 +166,29 @@ def simulate(
     report = Report(json, quiet)
     from .config import load_subject
     from .simulation import simulate_phases
+    from .trajectories import parts_folder
 
-    found = simulate_phases(
-        load_subject(system),
-        out=out,
-        duration=duration,
-        beta=beta,
-        examples=examples,
-        data=data,
-        device=device,
-        dtype=dtype,
-        seed=seed,
-        progress=report.progress(),
-    )
+    try:
+        found = simulate_phases(
+            load_subject(system),
+            out=out,
+            duration=duration,
+            beta=beta,
+            examples=examples,
+            steps=steps,
+            every=every,
+            method=method,
+            flow=flow,
+            temperature=temperature,
+            data=data,
+            device=device,
+            dtype=dtype,
+            seed=seed,
+            progress=report.progress(),
+        )
+    except KeyboardInterrupt as stop:
+        kept = f"; {str(parts_folder(out))!r} keeps what there is, and open_run({str(out)!r}) reads it"
+        raise InterruptedCommandError(f"interrupted{kept if parts_folder(out).is_dir() else ''}") from stop
     figures = found.figures()
     report.figures(figures)
     rows = []

@@ -12,14 +12,15 @@ import torch
 from .config import Config
 from .cost import COSTS
 from .datasets import load_dataset
-from .dynamics import Trajectory, simulate
+from .dynamics import Course, Simulation
 from .errors import argument_error
 from .nudging import Nudge
 from .placement import resolve_device, resolve_dtype, work_in
 from .preparation import new_system, settled
 from .progress import SILENT, Progress
 from .resuming import check_run_output
-from .store import Run, run_attributes, write_run
+from .store import open_run, run_attributes
+from .trajectories import Recorder, Trajectory, TrajectoryWriter
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,11 @@ def simulate_phases(
     duration: float | None = None,
     beta: float | None = None,
     examples: int = 4,
+    steps: int | None = None,
+    every: int = 1,
+    method: str | None = None,
+    flow: str | None = None,
+    temperature: float | None = None,
     data: str | os.PathLike[str] | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
@@ -76,12 +82,14 @@ def simulate_phases(
     ----------
     config : Config
     out : path, optional
-        Run file for the trajectories.
+        Run file for the trajectories, written in parts as `simulate` does: interrupted, it leaves what there is.
     duration : float, optional
         Of each phase, in the system's time unit; default 20 of its time constants.
     beta : float, optional
         Nudging strength; default the config's, or 0.1 of the system's `nudge_scale` where that is 'auto'.
     examples : int
+    steps, every, method, flow, temperature
+        As of `simulate`; the noise is seeded with the config's seed, and goes on from phase to phase.
     data, device, dtype, seed
         Instead of the config's.
     progress : Progress
@@ -113,13 +121,29 @@ def simulate_phases(
         duration = 20 * system.time_constant
     cost = COSTS[config.ep.cost]()
     nudge = Nudge(cost, cost.encode(labels, held.n_classes, x.dtype), beta)
-    free = simulate(system, x, duration, progress=progress)
-    end = tuple(block[-1] for block in free.state)
-    nudged = simulate(system, x, duration, nudge, end, progress=progress)
-    if path is not None:
+    course = Course(
+        duration,
+        steps=steps,
+        every=every,
+        asked=method,
+        flow=flow,
+        temperature=system.temperature if temperature is None else temperature,
+        generator=torch.Generator().manual_seed(config.training.seed),
+    )
+    phase = Simulation(system, x, None, None, course)
+    if path is None:
+        recorder = Recorder(phase.units)
+    else:
         attributes = run_attributes(config, "simulation", beta=beta)
-        write_run(
-            path,
-            Run(attributes, state_dict=system.state_dict(), trajectories={"free": free, "nudged": nudged}),
-        )
+        recorder = TrajectoryWriter(path, "free", phase.units, attributes, system.state_dict())
+    phase.expect(recorder, times=2)
+    with recorder:
+        end = phase.record(recorder, progress)
+        phase = Simulation(system, x, nudge, end, course)
+        free = recorder.begin("nudged", phase.units)
+        phase.record(recorder, progress)
+        nudged = recorder.finish()
+    if path is not None:
+        free = open_run(path).trajectories["free"]
+    assert free is not None
     return Phases(free, nudged, beta)

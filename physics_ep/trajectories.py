@@ -128,6 +128,11 @@ class Recorder:
             _require_memory(held, point.energy.device)
             self._checked *= 2
 
+    def begin(self, phase: str, units: tuple[str, str, str, str]) -> Trajectory | None:
+        """Go on with another trajectory; return the last one if it is in memory."""
+        done, self.points, self.units = self.finish(), [], units
+        return done
+
     def finish(self) -> Trajectory:
         """The trajectory of all points."""
         points = self.points
@@ -218,11 +223,14 @@ class TrajectoryWriter(Recorder):
         self.points.append(point)
         if len(self.points) * row_bytes(point) >= PART_BYTES or time.monotonic() >= self._due:
             self._write()
+            # Room for the next part, and for all of them again when they become one file.
+            if self._written + PART_BYTES > free_bytes(self.folder):
+                raise self._stopped(f"The disk of {str(self.path)!r} is too full to go on.")
 
-    def begin(self, phase: str, internal_unit: str) -> None:
-        """Go on with another trajectory."""
+    def begin(self, phase: str, units: tuple[str, str, str, str]) -> Trajectory | None:
         self._write()
-        self.phase, self.units = phase, (*self.units[:3], internal_unit)
+        self.phase, self.units = phase, units
+        return None
 
     def finish(self) -> Trajectory:
         """Merge the parts into the run file; the last trajectory is mapped from there."""
@@ -258,8 +266,6 @@ class TrajectoryWriter(Recorder):
         self._parts += 1
         self._written += size
         self._due = time.monotonic() + PART_SECONDS
-        if self._written + PART_BYTES > free_bytes(self.folder):
-            raise self._stopped(f"The disk of {str(self.path)!r} is too full to go on.")
 
     def _stopped(self, why: object) -> InputError:
         """What to raise where the disk refuses."""
