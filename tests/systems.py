@@ -48,3 +48,44 @@ def batch(n_in: int, n_out: int, size: int = 16, seed: int = 0) -> tuple[torch.T
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(size, n_in, generator=generator, dtype=torch.float64)
     return x, torch.rand(size, n_out, generator=generator, dtype=torch.float64)
+
+
+class Quadratic(EnergySystem):
+    """E = 1/2 (s - x) . K (s - x): what linear dynamics can be solved for, with blocks that may ascend.
+
+    Parameters
+    ----------
+    matrix : array (n, n)
+        K, symmetric.
+    blocks : sequence of int, optional
+        Sizes of the blocks of the state; default one.
+    directions, time_constants
+        Of the blocks.
+    """
+
+    def __init__(
+        self,
+        matrix: object,
+        blocks: tuple[int, ...] | None = None,
+        directions: tuple[int, ...] | None = None,
+        time_constants: tuple[float, ...] | None = None,
+    ) -> None:
+        super().__init__()
+        self.matrix = torch.nn.Parameter(torch.as_tensor(matrix, dtype=torch.float64))
+        self.blocks = blocks or (len(self.matrix),)
+        self.directions = directions
+        self.descends = directions is None
+        self.time_constants = time_constants
+
+    def energy(self, state: State, x: torch.Tensor) -> torch.Tensor:
+        away = torch.cat(state, 1) - x
+        return 0.5 * ((away @ self.matrix) * away).sum(1)
+
+    def force(self, state: State, x: torch.Tensor) -> State:
+        return tuple(-g for g in ((torch.cat(state, 1) - x) @ self.matrix).split(self.blocks, 1))
+
+    def initial_state(self, x: torch.Tensor) -> State:
+        return tuple(torch.zeros(len(x), n, dtype=x.dtype) for n in self.blocks)
+
+    def outputs(self, state: State) -> torch.Tensor:
+        return state[0]
