@@ -5,8 +5,8 @@ product serves both. With a coupling W of oscillators i to oscillators j,
 
     -sum W_ij cos(phi_i - phi_j) = -sum_i z_i . (W z)_i,
 
-since cos(a - b) = cos a cos b + sin a sin b: the Kuramoto coupling is separable, of rank two
-(`laws.kuramoto_coupling`), and the *field* q = W z on an oscillator is all that it knows of the others.
+since cos(a - b) = cos a cos b + sin a sin b: the Kuramoto coupling is separable, of rank two, and the *field*
+q = W z on an oscillator is all that it knows of the others.
 """
 
 from __future__ import annotations

@@ -33,12 +33,15 @@ from physics_ep.system import Inputs, Phase, largest
 if TYPE_CHECKING:
     from .oscillators import Oscillators
 
+INNER_TURNS = 3
+"""Turns a sweep takes with a layer that cannot turn exactly (injected or detuned), from where it was before."""
+
 
 class OscillatorPhase(Phase):
     """A free or nudged phase of `Oscillators`; z is the state, or the displacement from the origin.
 
     Where the couplings are those of a stack of layers, sweeps turn the layers of one parity, then those of the
-    other. Layers that turn exactly (no injection, no detuning) follow from the rest and are not iterated.
+    other. Those without the outputs follow from the rest: exactly, or by a few turns if injected or detuned.
     """
 
     system: Oscillators
@@ -116,7 +119,7 @@ class OscillatorPhase(Phase):
 
     def force(self, z: State) -> State:
         moved = [self._moved(k, d) for k, d in enumerate(self._from_reference(z))]
-        return tuple(self._turn(k, moved, moved[k])[0] for k in range(len(moved)))
+        return tuple(self._turn(k, self._change(k, moved), here)[0] for k, here in enumerate(moved))
 
     def hessian_product(self, z: State, v: State) -> State:
         return self.hessian(z)(v)
@@ -194,43 +197,49 @@ class OscillatorPhase(Phase):
     # -- sweeps -----------------------------------------------------------------------------------------------
 
     def _plan(self) -> None:
-        """Which layers a sweep turns first, and whether they follow exactly from the others."""
+        """Which layers a sweep carries (the half with the outputs, on which a nudge pulls), and which follow."""
         depth = len(self.z0)
-        self.second = list(range(depth - 1, -1, -2))[::-1]  # the half with the outputs, on which a nudge pulls
-        self.first = [k for k in range(depth) if k not in self.second]
-        exact = all(self.gains[k] is None and not self.system.is_detuned(k) for k in self.first)
-        self.carried = self.second if exact else list(range(depth))
+        self.carried = list(range(depth - 1, -1, -2))[::-1]
+        self.implied = [k for k in range(depth) if k not in self.carried]
+        exact = all(self.gains[k] is None and not self.system.is_detuned(k) for k in self.implied)
+        self.inner = 1 if exact else INNER_TURNS
+        self.settled: dict[int, torch.Tensor] = {}
 
     def interface(self, z: State) -> State:
         if not hasattr(self, "carried"):
             self._plan()
+        d = self._from_reference(z)
+        # Turning exactly, a layer needs no place to turn from.
+        self.settled = {k: d[k] for k in self.implied if self.inner > 1}
         return tuple(z[k] for k in self.carried)
 
     def sweep(self, u: State) -> tuple[State, State, torch.Tensor]:
         d: list[torch.Tensor | None] = [None] * len(self.z0)
+        moved: list[torch.Tensor | None] = [None] * len(self.z0)
         for k, block in zip(self.carried, u, strict=True):
-            d[k] = block if self.origin is not None else block - self.reference[k]
-        moved = [None if b is None else self._moved(k, b) for k, b in enumerate(d)]
+            here = block if self.origin is not None else block - self.reference[k]
+            d[k], moved[k] = here, self._moved(k, here)
         gaps = []
-        for k in self.first:
-            here = moved[k]
-            # A layer that is not carried turns from the reference, exactly.
-            force, turn, q = self._turn(k, moved, torch.zeros_like(self.z0[k]) if here is None else here)
-            d[k] = turn if here is None else cast(torch.Tensor, d[k]) + turn
-            moved[k] = self._moved(k, cast(torch.Tensor, d[k]))
-            # The field on it does not change as it turns; what is left is rounding, or what its own gain misses.
-            gaps.append(self._own_force(k, q, cast(torch.Tensor, moved[k])))
-        following = list(d)
-        for k in self.second:
-            force, turn, _ = self._turn(k, moved, cast(torch.Tensor, moved[k]))
+        for k in self.implied:
+            change = self._change(k, moved)
+            angle = self.settled.get(k)
+            here = None if angle is None else self._moved(k, angle)
+            for _ in range(self.inner):
+                turn = self._turn(k, change, torch.zeros_like(self.z0[k]) if here is None else here)[1]
+                angle = turn if angle is None else angle + turn
+                here = self._moved(k, angle)
+            d[k], moved[k] = angle, here
+            if self.inner > 1:
+                self.settled[k] = cast(torch.Tensor, angle)
+            gaps.append(self._pull(k, change, cast(torch.Tensor, here))[0])
+        following = []
+        for k in self.carried:
+            here = cast(torch.Tensor, d[k])
+            force, turn = self._turn(k, self._change(k, moved), cast(torch.Tensor, moved[k]))
             gaps.append(force)
-            following[k] = cast(torch.Tensor, d[k]) + turn
+            following.append(self._to_z(k, here + turn))
         state = tuple(self._to_z(k, cast(torch.Tensor, b)) for k, b in enumerate(d))
-        return (
-            tuple(self._to_z(k, cast(torch.Tensor, following[k])) for k in self.carried),
-            state,
-            self.residual(tuple(gaps)),
-        )
+        return tuple(following), state, self.residual(tuple(gaps))
 
     def _from_reference(self, z: State) -> State:
         return z if self.origin is not None else tuple(s - r for s, r in zip(z, self.reference, strict=True))
@@ -255,25 +264,20 @@ class OscillatorPhase(Phase):
         q = self.q0[k] if dq is None else self.q0[k] + dq
         return q if gain is None or here is None else q + gain * here
 
-    def _turn(
-        self, k: int, moved: Sequence[torch.Tensor | None], here: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Of block k: force, angle by which it turns to its field, and change of the field from the others."""
-        change = self._change(k, moved)
+    def _turn(self, k: int, change: torch.Tensor | None, here: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Force on block k, whose field from the others has changed so, and the angle by which it turns."""
         force, p, q = self._pull(k, change, here)
         radial = (q * p).sum(0)
+        gain = self.gains[k]
+        if gain is not None:
+            # With the energy's own curvature in place of its bound's a turn is Newton's; while it is no more than
+            # twice as long as the bound's, it cannot raise the energy.
+            radial = torch.maximum(radial - (gain.flip(0) * p * p).sum(0), 0.5 * radial)
         if self.nudge is not None and k == self.system.output_block:
             pull, stay = self._nudge(here)
             force = force + pull
             radial = radial + stay
-        return force, torch.atan2(force, radial), change
-
-    def _own_force(self, k: int, change: torch.Tensor | None, here: torch.Tensor) -> torch.Tensor:
-        """Force on block k at a new phasor, under the field of the same neighbours."""
-        force, _, _ = self._pull(k, change, here)
-        if self.nudge is not None and k == self.system.output_block:
-            force = force + self._nudge(here)[0]
-        return force
+        return force, torch.atan2(force, radial)
 
     def _pull(
         self, k: int, change: torch.Tensor | None, here: torch.Tensor

@@ -16,7 +16,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -28,6 +28,9 @@ from .hopfield import counts
 from .oscillator_layers import LayerStack, PhaseCoupling
 from .oscillator_phases import OscillatorPhase, phasor
 from .readouts import READOUTS
+
+if TYPE_CHECKING:
+    from .oscillator_graph import OscillatorGraph
 
 ENCODINGS = ("amplitude", "phase")
 NEUTRAL = 0.5 * math.pi
@@ -58,7 +61,9 @@ class Oscillators(EnergySystem):
         Which oscillators of which block are read.
     """
 
-    default_solver = "anderson"
+    default_solver = (
+        "trust_region"  # mixed sweeps are faster, but may end in saddles where there are many equilibria
+    )
     default_max_iterations = 1000
     state_unit = "radians"
     residual_unit = "coupling units"
@@ -315,6 +320,14 @@ class OscillatorNetwork(Oscillators):
             phase_bits=phase_bits,
         )
         self.sizes = tuple(sizes)
+        if len(sizes) <= 3 and not second_harmonic:
+            self.default_solver = "anderson"
+
+    def to_graph(self) -> OscillatorGraph:
+        """The same network as a graph of oscillators, layer after layer."""
+        from .oscillator_graph import from_layers
+
+        return from_layers(self)
 
 
 def ising_oscillator(sizes: Sequence[int], second_harmonic: float = 0.25, **options: Any) -> OscillatorNetwork:
