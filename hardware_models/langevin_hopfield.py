@@ -10,9 +10,9 @@ p_k = W_k r_{k-1} + b_k + W_{k+1}^T r_{k+1},
 
     du_k/dt = -dE/du_k = rho'(u_k) p_k - u_k,        ds = -dE/ds dt + sqrt(2 T) dW at temperature T.
 
-It is not the energy of `HopfieldNetwork`: there the state is the rate, which decays by the inverse of rho (the circuit
-of 1984); here it is the potential, which decays by itself and passes the slope of its unit. The two agree for
-linear units.
+It is not the energy of `HopfieldNetwork`: there the state is the rate, which decays by the inverse of rho (the
+circuit of 1984); here it is the potential, which decays by itself and passes the slope of its unit. The two agree
+for linear units.
 
 Displacements d from an origin move by
 
@@ -202,27 +202,6 @@ class LangevinHopfield(EnergySystem):
             drives[k] = self.couplings[k + 1].transpose(r[k + 1], None, drives[k])
         return tuple(drives)
 
-    def back_propagated(self, state: State, error: torch.Tensor) -> State:
-        """Errors of all layers for one dC/du_L of the outputs: delta_k = rho'_k W_{k+1}^T (rho'_{k+1} delta_{k+1}).
-
-        Backprop through u_k = rho'_k (W_k rho(u_{k-1}) + b_k), the fixed point without feedback, with the slopes
-        rho'_k held at `state`.
-
-        Parameters
-        ----------
-        state : State
-        error : Tensor (B, n_out)
-
-        Returns
-        -------
-        tuple of Tensor (B, n), a layer each
-        """
-        deltas = [error]
-        for k in range(len(state) - 2, -1, -1):
-            above = self.rates[k + 1].slope(state[k + 1]) * deltas[0]
-            deltas.insert(0, self.rates[k].slope(state[k]) * self.couplings[k + 1].transpose(above))
-        return tuple(deltas)
-
 
 class PotentialPhase(Phase):
     """Relaxation of a `LangevinHopfield`: the potentials themselves, or displacements carried from an origin."""
@@ -271,11 +250,7 @@ class PotentialPhase(Phase):
 
     def force(self, z: State) -> State:
         """-dF/du at z; of a displacement, in differences alone."""
-        system = self.system
-        if self.origin is None:
-            force = list(system.force(z, self.x))
-        else:
-            force = self._displaced(z)
+        force = self._displaced(z) if self.origin is not None else list(self.system.force(z, self.x))
         if self.nudge is not None:
             cost, y = self.nudge.cost, self.nudge.y
             if self.origin is None:
@@ -285,6 +260,9 @@ class PotentialPhase(Phase):
                 slope = cost.gradient(out, y) + cost.gradient_difference(out, z[-1], y)
             force[-1] = force[-1] - self.nudge.column(slope) * slope
         return tuple(force)
+
+    def unbounded_force(self, z: State) -> State:
+        return self.force(z)
 
     def _displaced(self, z: State) -> list[torch.Tensor]:
         """Force at origin + z, less that at the origin where the phase is balanced."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .estimator import EquilibriumPropagation
     from .nudging import Nudge, centered, holomorphic, negative, positive, random_sign
     from .relaxation import relax
+    from .stochastic_propagation import NotStationary, StochasticEquilibriumPropagation, StochasticGradient
     from .store import open_run
     from .system import EnergySystem
     from .training import train
@@ -29,10 +30,13 @@ _HOME = {
     "EquilibriumPropagation": "estimator",
     "LogPhaseError": "cost",
     "NotConverged": "equilibrium",
+    "NotStationary": "stochastic_propagation",
     "Nudge": "nudging",
     "PhaseError": "cost",
     "SquaredError": "cost",
     "Status": "equilibrium",
+    "StochasticEquilibriumPropagation": "stochastic_propagation",
+    "StochasticGradient": "stochastic_propagation",
     "centered": "nudging",
     "holomorphic": "nudging",
     "negative": "nudging",
@@ -51,10 +55,13 @@ __all__ = [
     "EquilibriumPropagation",
     "LogPhaseError",
     "NotConverged",
+    "NotStationary",
     "Nudge",
     "PhaseError",
     "SquaredError",
     "Status",
+    "StochasticEquilibriumPropagation",
+    "StochasticGradient",
     "__version__",
     "centered",
     "holomorphic",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .agreement import Agreement
+    from .early_inference import EarlyInference, infer_early
     from .gradients import GradientReport, GradientRow, gradient_report
     from .noise_theory import BetaChoice, best_beta
     from .oracles import (
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Agreement": "agreement",
     "BetaChoice": "noise_theory",
+    "EarlyInference": "early_inference",
     "GradientReport": "gradients",
     "GradientRow": "gradients",
     "Gradients": "oracles",
@@ -39,6 +41,7 @@ _HOME = {
     "finite_difference_gradient": "oracles",
     "gradient_report": "gradients",
     "implicit_gradient": "oracles",
+    "infer_early": "early_inference",
     "open_tolerance": "tolerance_sweep",
     "tolerance": "tolerance_sweep",
 }
@@ -46,6 +49,7 @@ _HOME = {
 __all__ = [
     "Agreement",
     "BetaChoice",
+    "EarlyInference",
     "GradientReport",
     "GradientRow",
     "Gradients",
@@ -61,6 +65,7 @@ __all__ = [
     "finite_difference_gradient",
     "gradient_report",
     "implicit_gradient",
+    "infer_early",
     "open_tolerance",
     "tolerance",
 ]
