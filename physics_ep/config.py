@@ -193,6 +193,10 @@ class PropagationSection(Section):
     max_iterations : int or None
     gates : {'frozen', 'free'} or None
         Of predictive coding networks: whether nudged phases hold ReLU gates and pooling routes.
+    starts : int
+        Free phases an example, over which gradients and predictions are averaged.
+    branches : {'check', 'ignore'} or None
+        Whether nudged states must continue their free states. None: where the system is multistable.
     cost : str
         'squared_error' or 'cross_entropy'.
     """
@@ -204,6 +208,8 @@ class PropagationSection(Section):
     tolerance: FiniteFloat | None = Field(default=None, gt=0)
     max_iterations: PositiveInt | None = None
     gates: Literal["frozen", "free"] | None = None
+    starts: PositiveInt = 1
+    branches: Literal["check", "ignore"] | None = None
     cost: str = "squared_error"
 
     @field_validator("scheme")

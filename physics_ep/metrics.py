@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .cost import check_labels
-from .equilibrium import Equilibrium
+from .landscape import averaged, relax_from_many
 from .ranks import Batch, gathered, summed
-from .relaxation import relax
 from .system import EnergySystem
 
 if TYPE_CHECKING:
@@ -24,7 +23,8 @@ METRICS: dict[str, tuple[str, str]] = {
     "train_top5_error": ("fraction", "training examples whose class is not among the five largest free outputs"),
     "test_top5_error": ("fraction", "the same of the test examples; those without equilibrium count"),
     "test_unconverged": ("examples", "test examples without equilibrium after the epoch"),
-    "skipped": ("examples", "training examples left out for want of an equilibrium"),
+    "skipped": ("examples", "training examples left out for want of an equilibrium, or of its branch"),
+    "switched": ("states", "nudged states that left the branch of their free state, and free states no minima"),
     "broken": ("images", "images of both parts left out during the epoch since they cannot be decoded"),
     "worst_residual": ("1", "largest residual of the equilibria used for gradients"),
     "median_residual": ("1", "median residual of the equilibria used for gradients"),
@@ -55,6 +55,8 @@ class Epoch:
     batches : int
     examples, skipped : int
         So far, of all ranks.
+    switched : int
+        So far, of this rank.
     """
 
     def __init__(self, system: EnergySystem) -> None:
@@ -62,6 +64,7 @@ class Epoch:
         self.batches = 0
         self.examples = 0
         self.skipped = 0
+        self.switched = 0
         self._used = 0
         self._loss = 0.0
         self._wrong = 0
@@ -91,9 +94,11 @@ class Epoch:
         if step.equilibria:
             free, *nudged = step.equilibria
             if step.skipped:
-                wrong |= ~free.converged
-                missed |= ~free.converged
-            self._residuals.append(_used_residuals(step.equilibria, step.skipped))
+                settled = free.converged.view(-1, len(labels)).any(0)
+                wrong |= ~settled
+                missed |= ~settled
+            self._residuals.append(_used_residuals(step))
+            self.switched += getattr(step, "switched", 0) + getattr(step, "unstable", 0)
             self._free.append(free.iterations)
             self._nudged.extend(phase.iterations for phase in nudged)
         self._wrong += int(wrong.sum())
@@ -111,14 +116,15 @@ class Epoch:
         residuals = gathered(torch.cat(self._residuals) if self._residuals else torch.empty(0, device=device))
         known = residuals.numel() > 0
         phases = [len(self._free), sum(self._free), len(self._nudged), sum(self._nudged)]
-        used, loss, wrong, missed, free, free_sum, nudged, nudged_sum = summed(
-            [self._used, self._loss, self._wrong, self._missed, *phases], device
+        used, loss, wrong, missed, switched, free, free_sum, nudged, nudged_sum = summed(
+            [self._used, self._loss, self._wrong, self._missed, self.switched, *phases], device
         )
         return {
             "loss": loss / used if used else float("nan"),
             "train_error": wrong / self.examples,
             "train_top5_error": missed / self.examples,
             "skipped": self.skipped,
+            "switched": int(switched),
             "worst_residual": float(residuals.max()) if known else float("nan"),
             "median_residual": float(residuals.median()) if known else float("nan"),
             "free_iterations": free_sum / free if free else float("nan"),
@@ -167,6 +173,8 @@ def evaluate(
     solver: str | None = None,
     tolerance: float | None = None,
     max_iterations: int | None = None,
+    starts: int = 1,
+    seed: int = 0,
 ) -> Evaluation:
     """Classify examples by their free equilibria.
 
@@ -177,6 +185,9 @@ def evaluate(
         Of this rank; empty ones are passed over.
     solver, tolerance, max_iterations
         For `relax`.
+    starts, seed : int
+        Free phases an example, and what their random starts are drawn from: scores are means over those that
+        converged.
 
     Returns
     -------
@@ -189,16 +200,26 @@ def evaluate(
         If a label is beyond the outputs.
     """
     examples = wrong = missed = unconverged = 0
+    generator = torch.Generator().manual_seed(seed)
     for x, labels in batches:
         if not len(labels):
             continue
-        free = relax(system, x, solver=solver, tolerance=tolerance, max_iterations=max_iterations)
-        outputs = system.scores(system.outputs(free.state))
-        check_labels(labels, outputs.shape[1])
+        free = relax_from_many(
+            system,
+            x,
+            starts,
+            generator=generator,
+            solver=solver,
+            tolerance=tolerance,
+            max_iterations=max_iterations,
+        )
+        scores = averaged(system.scores(system.outputs(free.state)), free.converged, starts)
+        settled = free.converged.view(starts, -1).any(0)
+        check_labels(labels, scores.shape[1])
         examples += len(labels)
-        wrong += int((~((outputs.argmax(1) == labels) & free.converged)).sum())
-        missed += int((~(_among_the_top(outputs, labels) & free.converged)).sum())
-        unconverged += int((~free.converged).sum())
+        wrong += int((~((scores.argmax(1) == labels) & settled)).sum())
+        missed += int((~(_among_the_top(scores, labels) & settled)).sum())
+        unconverged += int((~settled).sum())
     return Evaluation(examples, wrong, missed, unconverged)
 
 
@@ -241,10 +262,10 @@ def _among_the_top(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return (scores.topk(min(TOP, scores.shape[1]), dim=1).indices == labels[:, None]).any(1)
 
 
-def _used_residuals(phases: tuple[Equilibrium, ...], skipped: int) -> torch.Tensor:
-    """Residuals of all phases, of the examples that gave a gradient, in one vector."""
-    table = torch.stack([phase.residual for phase in phases])
-    if skipped:
-        kept = torch.stack([phase.converged for phase in phases]).all(0)
-        table = table[:, kept]
-    return table.flatten()
+def _used_residuals(step: StepLike) -> torch.Tensor:
+    """Residuals of all phases, of the states that gave a gradient, in one vector."""
+    table = torch.stack([phase.residual for phase in step.equilibria])
+    used = getattr(step, "used", None)
+    if used is None and step.skipped:
+        used = torch.stack([phase.converged for phase in step.equilibria]).all(0)
+    return table.flatten() if used is None else table[:, used].flatten()

@@ -341,6 +341,8 @@ class _Trainer:
             tolerance=ep.tolerance,
             max_iterations=ep.max_iterations,
             on_unconverged=training.on_unconverged,
+            starts=ep.starts,
+            branches=ep.branches,
             generator=torch.Generator().manual_seed(epoch_seed(training.seed, epoch, 1)),
             **options,
         ).backward
@@ -392,6 +394,8 @@ class _Trainer:
             solver=ep.solver,
             tolerance=ep.tolerance,
             max_iterations=ep.max_iterations,
+            starts=ep.starts,
+            seed=self.config.training.seed,
         )
         return found.of_all_ranks(self.system.device)
 
