@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .hopfield import ConvHopfieldNetwork, HopfieldNetwork
     from .langevin_hopfield import LangevinHopfield
     from .mapping import Mapped, NotRealisable, map_pcn
+    from .oscillator_graph import OscillatorGraph
     from .oscillators import OscillatorNetwork
     from .paired_circuit import PairedCircuit
     from .parts import Part, Parts
@@ -33,6 +34,7 @@ _HOME = {
     "LangevinHopfield": "langevin_hopfield",
     "Mapped": "mapping",
     "NotRealisable": "mapping",
+    "OscillatorGraph": "oscillator_graph",
     "OscillatorNetwork": "oscillators",
     "PairedCircuit": "paired_circuit",
     "Part": "parts",
@@ -55,6 +57,7 @@ __all__ = [
     "LangevinHopfield",
     "Mapped",
     "NotRealisable",
+    "OscillatorGraph",
     "OscillatorNetwork",
     "PairedCircuit",
     "Part",

@@ -66,6 +66,7 @@ def solve(
     kept: list[tuple[torch.Tensor, torch.Tensor, State]] = []
     status = Status.BUDGET
     with torch.no_grad():
+        lost = phase.hopeless()
         method = methods[name](phase, z)
         best, since = float("inf"), 0
         while True:
@@ -77,6 +78,12 @@ def solve(
                 status = Status.CONVERGED
                 break
             active = residual > tolerance
+            if lost is not None and bool((active & lost[0]).any()):
+                active = active & ~lost[0]
+                if not bool(active.any()):
+                    status = lost[1]
+                    break
+                worst = float(residual[active].max())
             if not math.isfinite(worst):
                 active = active & torch.isfinite(residual)
                 if not bool(active.any()):
