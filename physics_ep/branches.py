@@ -16,7 +16,7 @@ import torch
 
 from .equilibrium import State
 from .errors import argument_error
-from .krylov import Step, conjugate_gradients, lowest_value, orthonormal
+from .krylov import Step, conjugate_gradients, deflated, lowest_value, orthonormal
 from .nudging import Nudge
 from .relaxation import new_phase, prepared
 from .solvers import flat, narrowed, unflat
@@ -27,8 +27,10 @@ DENSE = 48
 """Variables up to which all of the Hessian is computed."""
 MARGIN = 0.25
 """How far, over the first step, a Newton step may correct it before the step in beta counts as too long."""
-SHORTEST = 1e-3
+SHORTEST = 1e-2
 """Step in t below which a branch counts as ended: t_fold is found to about as much."""
+FORCING = 1e-2
+"""Accuracy of the linear solves."""
 
 
 @dataclass(frozen=True)
@@ -194,10 +196,10 @@ def check_branches(
             spent = 1
             if first is None:
                 pull = _slope(_at(base, nudge, beta), origin, shapes)
-                response = _newton_step(base, origin, pull, shapes, 1e-3)
+                response = _newton_step(base, origin, pull, shapes, FORCING)
                 first, spent = (response.move, beta), 2 + response.products
-            linear = first[0] * (beta / first[1])[:, None]
-            near = _size(d - linear) <= MARGIN * _size(linear)
+            linear = _told_apart(base, first[0] * (beta / first[1])[:, None], shapes)
+            near = _size(_told_apart(base, d, shapes) - linear) <= MARGIN * _size(linear)
             near = near & _straight(_at(base, nudge, 0.5 * beta), origin, d, shapes)
             near = near | (_size(d) <= _rounding(base))
             if only is not None:
@@ -214,14 +216,16 @@ def check_branches(
     return tuple(found)
 
 
-def follow(base: Phase, nudge: Nudge, *, tolerance: float | None = None) -> tuple[torch.Tensor, torch.Tensor, int]:
+def follow(
+    base: Phase, nudge: Nudge, *, shortest: float = SHORTEST, tolerance: float = 1e-3
+) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Follow the branch of equilibria of E + t beta C from the origin at t = 0 towards t = 1.
 
     A step in t goes along the tangent and is corrected by Newton's method. It counts only if all Hessians are
     positive definite, corrections shrink by `MARGIN` from one to the next, the first against the step itself
     (Deuflhard, Newton Methods for Nonlinear Problems, 2004, section 5.1), and its middle is stationary half-way in
     t: else a step might leap over a fold, as Newton's method finds minima from afar where F is convex again.
-    Otherwise the step is halved; at less than `SHORTEST` the branch counts as ended.
+    Otherwise the step is halved; at less than `shortest` the branch counts as ended.
 
     Parameters
     ----------
@@ -229,8 +233,10 @@ def follow(base: Phase, nudge: Nudge, *, tolerance: float | None = None) -> tupl
         The balanced phase at the free state.
     nudge : Nudge
         Real.
-    tolerance : float, optional
-        Of a state over the last step towards it; default the square root of rounding.
+    shortest : float
+        Step in t below which the branch counts as ended.
+    tolerance : float
+        Of a state, over the step that led to it.
 
     Returns
     -------
@@ -247,21 +253,20 @@ def follow(base: Phase, nudge: Nudge, *, tolerance: float | None = None) -> tupl
         z = torch.zeros_like(flat(start))
         beta = _column(nudge, base, len(z))
         t, h = torch.zeros_like(beta), torch.full_like(beta, 0.5)
-        small = torch.finfo(base.dtype).eps ** 0.5 if tolerance is None else tolerance
         spent = 0
         going = t < 1
         while bool(going.any()):
             aim = torch.where(going, (t + h).clamp(max=1), t)
             now, then = _at(base, nudge, beta * t), _at(base, nudge, beta * aim)
-            tangent = _newton_step(now, z, _slope(then, z, shapes), shapes, 1e-3)
-            w, steepness, own = _newton(then, z, tangent.move, shapes, small, going)
+            tangent = _newton_step(now, z, _slope(then, z, shapes), shapes, FORCING)
+            w, steepness, own = _newton(then, z, tangent.move, shapes, tolerance, going)
             spent += own + tangent.products + 3
             straight = _straight(_at(base, nudge, 0.5 * beta * (t + aim)), z, w - z, shapes)
             steepness = torch.where(straight & ~tangent.indefinite, steepness, torch.inf)
             kept = going & (steepness <= MARGIN)
             t, z = torch.where(kept, aim, t), torch.where(kept[:, None], w, z)
             h = torch.where(kept, torch.where(steepness <= 0.25 * MARGIN, 2 * h, h), 0.5 * h)
-            going = going & (t < 1) & (h >= SHORTEST)
+            going = going & (t < 1) & (h >= shortest)
     return t, z, spent
 
 
@@ -279,7 +284,7 @@ def _newton(
     spent = 0
     z = z + move
     for _ in range(8):
-        step = _newton_step(phase, z, _slope(phase, z, shapes), shapes, 1e-3)
+        step = _newton_step(phase, z, _slope(phase, z, shapes), shapes, FORCING)
         spent += 1 + step.products
         z = z + step.move
         size = _size(step.move)
@@ -313,8 +318,16 @@ def _settle(
     # How far d itself is from the equilibrium that it stands for.
     own = _newton_step(phase, d, _slope(phase, d, shapes), shapes, 0.1)
     allowed = 1e-2 * torch.maximum(_size(d), _size(end)) + 3 * _size(own.move)
-    switched = (reached < 1) | own.indefinite | ~(_size(end - d) <= allowed)
+    switched = (reached < 1) | own.indefinite | ~(_size(_told_apart(base, end - d, shapes)) <= allowed)
     return reached, switched, spent + 1 + own.products
+
+
+def _told_apart(base: Phase, d: torch.Tensor, shapes: list[torch.Size]) -> torch.Tensor:
+    """A displacement less what symmetries leave open, the common rotation of phases, say."""
+    directions = base.system.symmetries(base.state(base.start()))
+    if not directions:
+        return d
+    return deflated(d, orthonormal(torch.stack([flat(narrowed(v, d.dtype)) for v in directions], 1)))
 
 
 def _at(base: Phase, nudge: Nudge, beta: torch.Tensor) -> Phase:

@@ -32,7 +32,7 @@ class TrustRegion(Solver):
         If the system's equilibria are no minima, or its energy has kinks or bounds that hold variables.
     """
 
-    patience = 200
+    patience = 100
     sweeps, descents = 10, 20
     """Plain steps: of exact updates, or along the force."""
     depth = 200
