@@ -65,7 +65,7 @@ class Prepared:
     def saddle(self) -> Saddle:
         """Linear equations of this medium."""
         flat = [
-            np.concatenate([r.detach().double().cpu().numpy().ravel() for r in rates])
+            np.concatenate([r.double().cpu().numpy().ravel() for r in rates])
             for rates in (self.rates_u, self.rates_v)
         ]
         return Saddle(self.lattice, flat[0], flat[1], self.leak)
@@ -241,13 +241,14 @@ class FitzHughNagumoChain(EnergySystem):
 
     def prepare(self, x: torch.Tensor) -> Inputs:
         self.check_input(x)
-        rates_u, rates_v = (tuple(r.detach() for r in rates) for rates in self.rates())
+        with torch.no_grad():
+            cubic, (rates_u, rates_v) = self.cubic(x), self.rates()
         for name, rates in (("diffusion_u", rates_u), ("diffusion_v", rates_v)):
             least = min((float(r.min()) for r in rates if r.numel()), default=0.0)
             if not least >= 0:
                 must = "not be negative or NaN: call constrain() after each step of an optimizer"
                 raise argument_error(name, must, f"{least * self.spacing**2:.3g} at an edge")
-        return Inputs(x, Prepared(self.cubic(x), rates_u, rates_v, self.leak, self.lattice))
+        return Inputs(x, Prepared(cubic, rates_u, rates_v, self.leak, self.lattice))
 
     def phase(self, inputs: Inputs, origin: State | None = None, balanced: bool = False) -> MediumPhase:
         return MediumPhase(self, inputs, origin, balanced)

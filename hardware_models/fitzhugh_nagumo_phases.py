@@ -175,8 +175,8 @@ class MediumPhase(Phase):
         basis = torch.eye(count, dtype=outputs.dtype, device=outputs.device).repeat(batch, 1)
         y = self.nudge.y.repeat_interleave(count, 0)
         bend = self.nudge.cost.curvature(outputs.repeat_interleave(count, 0), y, basis).view(batch, count, count)
-        beta = torch.as_tensor(self.nudge.column(outputs), device=outputs.device)
-        return _array(beta.reshape(-1, 1, 1) * bend)
+        beta = self.nudge.column(outputs)
+        return _array((beta[:, :, None] if isinstance(beta, torch.Tensor) else beta) * bend)
 
     def ascending(self, z: State, shift: torch.Tensor) -> torch.Tensor:
         """How many negative eigenvalues the reduced Hessian of u has at z, shift (B,) added to it: (B,).

@@ -15,6 +15,9 @@ from physics_ep.trajectories import Trajectory
 
 from .fitzhugh_nagumo import FitzHughNagumoChain
 
+STIMULUS = 5.0
+"""Length of what is excited, and of what is made refractory behind it, where d_u = 1."""
+
 
 @dataclass(frozen=True)
 class TravellingPulse:
@@ -154,7 +157,7 @@ def travelling_pulse(
         tau_v=tau_v,
         spacing=spacing,
     ).double()
-    width = max(1, sites // 20)
+    width = max(1, int(STIMULUS / spacing))
     start = stimulated(system, range(width, 2 * width), range(width))
     # Explicit steps are short enough for diffusion; three of four places of its stability limit are left unused.
     every = max(1, math.ceil(duration * (4 / spacing**2 + 2) / 1.5 / rows))

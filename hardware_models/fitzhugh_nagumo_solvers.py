@@ -19,11 +19,11 @@ class ReducedNewton(Solver):
     """Newton's method down the reduced energy max_v F, which no stationary state stops but a minimum.
 
     A step solves (H + shift on u) dz = force: v is slaved to u, and u takes an implicit Euler step of 1 / shift
-    along the gradient of the reduced energy (pseudo-transient continuation, Kelley and Keyes, SIAM J. Numer. Anal. 35
-    (1998) 508). The shift begins with the largest slope of the reaction, where the step is a convex problem; it falls
-    at least as fast as the residual, to Newton's quadratic convergence, but never below what makes the shifted
-    reduced Hessian positive (its inertia is counted), so that each step leads downwards. Steps that lower the reduced
-    energy by less than a tenth of what they promised are taken back, and the shift is raised.
+    along the gradient of the reduced energy (pseudo-transient continuation, Kelley and Keyes, SIAM J. Numer. Anal.
+    35 (1998) 508). The shift begins with the largest slope of the reaction, where the step is a convex problem; it
+    falls at least as fast as the residual, to quadratic convergence, but never below what makes the shifted
+    reduced Hessian positive (its inertia is counted), so that each step leads downwards. Steps that lower the
+    reduced energy by less than a tenth of what they promised are taken back, and the shift is raised.
     """
 
     patience = 60
