@@ -33,8 +33,10 @@ class TrustRegion(Solver):
     """
 
     patience = 100
-    sweeps, descents = 10, 20
-    """Plain steps: of exact updates, or along the force."""
+    sweeps, descents = 50, 100
+    """Plain steps at most: of exact updates, or along the force."""
+    near = 0.02
+    """Residual below which plain steps give way to Newton's."""
     depth = 200
     """Products of a step at most."""
 
@@ -43,7 +45,7 @@ class TrustRegion(Solver):
         self.phase = phase
         self.shapes = [s.shape for s in start]
         self.spent = 0
-        self.z = self._start = flat(start)
+        self.z = self._before = flat(start)
         self._plain = self.sweeps if phase.exact_updates else self.descents
         self._descent: Solver | None = (Coordinate if phase.exact_updates else GradientFlow)(phase, start)
         self._slope = self._trial = self.z
@@ -54,31 +56,31 @@ class TrustRegion(Solver):
     def evaluate(self) -> tuple[State, torch.Tensor]:
         if self._descent is not None:
             before = self._descent.spent
-            z, residual = self._descent.evaluate()
+            z, self._residual = self._descent.evaluate()
             self.spent += self._descent.spent - before
-            if self._plain:
-                return z, residual
-            self._descent = None
-            self.z = flat(z)
-            self._slope, self._residual = self._look(self.z)
-        else:
-            self._judge()
+            self._before, self.z = self.z, flat(z)
+            return z, self._residual
+        self._judge()
         return unflat(self.z, self.shapes), self._residual
 
     def advance(self, active: torch.Tensor) -> None:
         if self._descent is not None:
-            self._plain -= 1
-            self._descent.advance(active)
-            return
+            if self._plain and bool((self._residual[active] > self.near).any()):
+                self._plain -= 1
+                self._descent.advance(active)
+                return
+            self._descent = None
+            self._slope, self._residual = self._look(self.z)
         if self._hessian is None:
             self._hessian = flat_hessian(self.phase, self.z, self.shapes)
             self._scale = flat_scale(self.phase, self.z, self.shapes)
         slope = torch.where(active[:, None], self._slope, torch.zeros_like(self._slope))
         finfo = torch.finfo(slope.dtype)
         if bool(self._radius.isnan().all()):
-            # As far as the plain steps went, or one along the slope: Newton grows from the size of the descent.
+            # As far as a few plain steps, or one along the slope: Newton grows from the size of the descent.
             scale = 1.0 if self._scale is None else self._scale
-            lengths = [dot(scale * v, v).clamp_min(0).sqrt() for v in (self.z - self._start, slope / scale)]
+            moves = (4 * (self.z - self._before), slope / scale)
+            lengths = [dot(scale * v, v).clamp_min(0).sqrt() for v in moves]
             self._radius = torch.maximum(*lengths).clamp_min(finfo.tiny**0.5)
         forcing = self._residual.clamp(finfo.eps**0.5, 0.1)
         self._step = conjugate_gradients(
