@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
-from physics_ep.equilibrium import State
+from physics_ep.equilibrium import State, Status
 from physics_ep.nudging import Nudge
 from physics_ep.system import Inputs, Phase
 
@@ -32,6 +32,8 @@ class MediumPhase(Phase):
     """Outputs at the origin, under the nudge."""
     pull: torch.Tensor
     """beta dC there."""
+    ended = False
+    """Whether a solver found the branch of an equilibrium to end before the nudge does."""
 
     def __init__(self, system: FitzHughNagumoChain, inputs: Inputs, origin: State | None, balanced: bool) -> None:
         self.system: FitzHughNagumoChain = system
@@ -212,6 +214,9 @@ class MediumPhase(Phase):
         return torch.from_numpy(found).to(force)
 
     # -- how it settles ---------------------------------------------------------------------------------------
+
+    def verdict(self, z: State, residual: torch.Tensor) -> Status | None:
+        return Status.SWITCHED if self.ended else None
 
     @property
     def solvers(self) -> Mapping[str, Any] | None:

@@ -9,7 +9,8 @@ import torch
 
 from physics_ep.equilibrium import State
 from physics_ep.integrators import TABLEAUS, step
-from physics_ep.solvers import Solver, keep
+from physics_ep.nudging import Nudge
+from physics_ep.solvers import Solver, flat, keep
 
 if TYPE_CHECKING:
     from .fitzhugh_nagumo_phases import MediumPhase
@@ -81,36 +82,54 @@ class ReducedNewton(Solver):
 class DisplacedNewton(Solver):
     """Newton's method from an equilibrium to the one that a nudge moves it to, whatever its stability.
 
-    Steps that do not lower the residual are halved, so that the branch is not left.
+    What is meant is the end of the branch of equilibria under t times the nudge, from t = 0 to 1. Where a step
+    corrects the one before by more than a quarter, t was too large (Deuflhard, Newton Methods for Nonlinear
+    Problems (2004), section 5.1): it is halved from the last t that went well. Where t cannot grow any more, the
+    branch has a fold and ends before this nudge, and the status says so. Most nudges are taken at once.
     """
 
-    patience = 40
+    patience = 80
+    margin, shortest = 0.25, 1e-3
 
     def __init__(self, phase: MediumPhase, start: State) -> None:
         self.phase = phase
-        self.z = self._base = start
+        self.z = start
         self.spent = 0
-        self._move = tuple(torch.zeros_like(s) for s in start)
-        self._worst = torch.full_like(start[0].real.flatten(1)[:, 0], torch.inf)
-        self._share = torch.ones_like(self._worst)
+        one = torch.ones_like(start[0].real.flatten(1)[:, 0])
+        self._known: State = tuple(torch.zeros_like(s) for s in start)
+        self._reached, self._share = 0 * one, one
+        self._first = torch.full_like(one, torch.inf)
+        self._ended = torch.zeros_like(one, dtype=torch.bool)
 
     def evaluate(self) -> tuple[State, torch.Tensor]:
         self.spent += 1
         self._force = self.phase.force(self.z)
-        self._residual = self.phase.residual(self._force)
-        return self.z, self._residual
+        return self.z, self.phase.residual(self._force)
 
     def advance(self, active: torch.Tensor) -> None:
-        lower = self._residual < (1 - 0.1 * self._share) * self._worst
-        self._share = torch.where(lower, torch.ones_like(self._share), 0.5 * self._share)
-        self._worst = torch.where(lower, self._residual, self._worst)
-        self._base = keep(lower, self.z, self._base)
-        if bool((lower & active).any()):
-            move = self.phase.newton_step(self.z, self._force, torch.zeros_like(self._share))
-            self._move = keep(lower, move, self._move)
-        share = self._share.view(-1, *[1] * (self.z[0].ndim - 1))
-        trial = tuple(s + share * d for s, d in zip(self._base, self._move, strict=True))
-        self.z = keep(active, trial, self.z)
+        phase, force, nudge = self.phase, self._force, self.phase.nudge
+        if nudge is not None and bool((self._share < 1).any()):
+            phase = phase.nudged(Nudge(nudge.cost, nudge.y, nudge.beta * self._share))
+            force = phase.force(self.z)
+        move = phase.newton_step(self.z, force, torch.zeros_like(self._share))
+        moved = tuple(s + d for s, d in zip(self.z, move, strict=True))
+        length, size = flat(move).norm(dim=1), flat(moved).norm(dim=1)
+        # Corrections far below the displacement are rounding, and lead nowhere else.
+        astray = ~torch.isfinite(length) | ((length > self.margin * self._first) & (length > 1e-4 * size))
+        arrived = ~astray & (length <= 1e-2 * self._first) & (self._share < 1)
+        step = self._share - self._reached
+        self._ended |= active & astray & (0.5 * step < self.shortest)
+        self.phase.ended = bool(self._ended.any())
+        if not bool((active & ~self._ended).any()):
+            self.patience = 1  # nothing moves any more
+        self._known = keep(arrived, moved, self._known)
+        self._reached = torch.where(arrived, self._share, self._reached)
+        shorter, longer = self._share - 0.5 * step, (self._share + 2 * step).clamp(max=1.0)
+        self._share = torch.where(astray, shorter, torch.where(arrived, longer, self._share))
+        self._first = torch.where(
+            astray | arrived, torch.full_like(length, torch.inf), torch.minimum(self._first, length)
+        )
+        self.z = keep(active & ~self._ended, keep(astray, self._known, moved), self.z)
 
 
 class SkewFlow(Solver):

@@ -33,8 +33,10 @@ from physics_ep import (
     simulate,
 )
 from physics_ep.config import load_system
+from physics_ep.equilibrium import Status
 from physics_ep.errors import InputError
 from physics_ep.estimator import estimate_gradient
+from physics_ep.relaxation import solve
 from validation import check_system, finite_difference_gradient, gradient_report, implicit_gradient
 from validation.gradients import total_error
 
@@ -235,6 +237,33 @@ def test_newton_ends_in_minima_of_the_reduced_energy():
         reduced = a - b @ np.linalg.solve(c, b.swapaxes(1, 2))
         assert np.linalg.eigvalsh(reduced).min() > 0
         assert system.spectrum(state, inputs).real.max() < 0
+
+
+@pytest.mark.parametrize("side", [1.0, -1.0])
+def test_nudged_states_keep_to_their_branch(side):
+    """One bistable site pulled towards its other state: the root next to the free one up to the fold, none beyond.
+
+    A nudge that pulls it over must not be contrasted: newton's method alone would find the other state.
+    """
+    system = FitzHughNagumoChain([1, 1, 1], "odd", control=2.0, leak=1.0).double()
+    x = torch.zeros(1, 1, dtype=torch.float64)
+    y = torch.full((1, 1), -3.0 * side, dtype=torch.float64)
+    free = relax(system, x, start=(side * torch.ones(1, 1).double(), x), tolerance=1e-14).require()
+    assert free.state[0].item() == pytest.approx(side)  # 2 u - u^3 = u
+    phase = system.phase(system.prepare(x), origin=free.state, balanced=True)
+
+    # u - u^3 = beta (u + 3) for u > 0; at the fold 1 - 3 u^2 = beta.
+    fold = brentq(lambda u: u - u**3 - (1 - 3 * u**2) * (u + 3), 0.3, 1.0, xtol=1e-14)
+    limit = 1 - 3 * fold**2
+    for share in (0.5, 0.9, 0.99):
+        beta = share * limit
+        found = solve(phase.nudged(Nudge(SquaredError(), y, beta)), tolerance=1e-13).require()
+        exact = brentq(lambda u, beta=beta: u - u**3 - beta * (u + 3), fold, 1.0, xtol=1e-15)
+        assert side * found.state[0].item() == pytest.approx(exact, abs=1e-11)
+    over = solve(phase.nudged(Nudge(SquaredError(), y, 1.02 * limit)), tolerance=1e-13)
+    assert over.status is Status.SWITCHED
+    assert not over.converged.any()
+    assert over.iterations < 60
 
 
 @pytest.mark.parametrize("boundary", ["neumann", "periodic"])
