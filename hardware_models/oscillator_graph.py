@@ -191,24 +191,28 @@ class OscillatorGraph(Oscillators):
         n: int,
         n_outputs: int,
         *,
-        gain: float = 1.0,
+        weights: Any = None,
+        coupling: float = 0.5,
         field: Any = 1.0,
         seed: int = 0,
         **options: Any,
     ) -> OscillatorGraph:
         """Every oscillator coupled to every other; the last ones are read.
 
-        Couplings are uniform in +-gain / sqrt(n), those of the inputs, which drive all, in +-gain / sqrt(n_inputs).
+        Default weights are uniform, of such a size that the largest eigenvalue of their matrix is about `coupling`
+        (Wigner 1958): well below the fields there is one equilibrium, well above there are very many.
         """
         if isinstance(n, bool) or not isinstance(n, int) or n < 2:
             raise argument_error("n", "be an integer of at least 2", n)
         if isinstance(n_outputs, bool) or not isinstance(n_outputs, int) or not 1 <= n_outputs <= n:
             raise argument_error("n_outputs", f"be an integer from 1 to {n}", n_outputs)
         edges = torch.triu_indices(n, n, 1).t()
-        generator = torch.Generator().manual_seed(seed)
-        draw = 2 * torch.rand(len(edges), generator=generator, dtype=torch.float64) - 1
-        given = {"outputs": range(n - n_outputs, n), "weights": gain / math.sqrt(n) * draw, **options}
-        return cls(n, edges, n_inputs=n_inputs, field=field, gain=gain, seed=seed + 1, **given)
+        if weights is None:
+            generator = torch.Generator().manual_seed(seed)
+            draw = 2 * torch.rand(len(edges), generator=generator, dtype=torch.float64) - 1
+            weights = coupling * math.sqrt(0.75 / n) * draw
+        options = {"outputs": range(n - n_outputs, n), **options}
+        return cls(n, edges, weights, n_inputs=n_inputs, field=field, seed=seed + 1, **options)
 
     @classmethod
     def lattice(
@@ -328,7 +332,7 @@ def _check_ground(ground: str | None, grounded: bool, pairs: torch.Tensor, n: in
     if ground is None:
         raise InputError(
             "Argument ground must be 'pin' (oscillator 0 held at phase 0) or 'quotient' (phases counted from one "
-            "oscillator), since no input, local field, pin or second-harmonic injection keeps all phases from turning "
+            "oscillator), as no input, local field, pin or second-harmonic injection keeps all phases from turning "
             "together, but was None."
         )
     from scipy.sparse import coo_array

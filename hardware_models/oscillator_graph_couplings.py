@@ -10,7 +10,7 @@ are each other's derivatives, to any order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -19,7 +19,7 @@ from torch import nn
 
 from physics_ep.errors import InputError
 
-from .oscillator_kernels import fields, pair_products
+from .oscillator_kernels import Lists, bent_weights, curved, fields, pair_products
 from .oscillator_layers import Phasors
 
 DENSE_SHARE = 0.1
@@ -176,8 +176,14 @@ class DensePairs(nn.Module):
         """W z, (2, B, n)."""
         return z @ operator
 
+    def curvature(
+        self, z: torch.Tensor, diagonal: torch.Tensor, operator: torch.Tensor
+    ) -> Callable[[torch.Tensor], torch.Tensor]:
+        """v -> diagonal_i v_i - sum_j W_ij cos(phi_i - phi_j) v_j, (B, n), at phasors z."""
+        return lambda v: diagonal * v - (z * ((z * v) @ operator)).sum(0)
+
     def smooth_field(self, z: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """The same for autograd, from the weights of the pairs."""
+        """The same field for autograd, from the weights of the pairs."""
         return z @ self.operator(weight)
 
     def products(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -190,8 +196,6 @@ class SparsePairs(nn.Module):
     """Pairs (m, 2) of n oscillators as lists of neighbours, on the CPU."""
 
     pairs: torch.Tensor
-    starts: torch.Tensor
-    neighbours: torch.Tensor
     entries: torch.Tensor
 
     def __init__(self, n: int, pairs: torch.Tensor) -> None:
@@ -200,9 +204,9 @@ class SparsePairs(nn.Module):
         tails, heads = ends.T.ravel(), ends[:, ::-1].T.ravel()
         order = np.lexsort((heads, tails))
         starts = np.concatenate([[0], np.cumsum(np.bincount(tails, minlength=n))])
-        entries = np.tile(np.arange(len(ends)), 2)[order]
-        for name, values in {"starts": starts, "neighbours": heads[order], "entries": entries}.items():
-            self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(values, np.int64)), persistent=False)
+        self.lists = Lists(*(np.ascontiguousarray(a, np.uint32) for a in (starts, heads[order], ends)))
+        entries = torch.from_numpy(np.tile(np.arange(len(ends)), 2)[order])
+        self.register_buffer("entries", entries, persistent=False)
         self.register_buffer("pairs", pairs.contiguous(), persistent=False)
 
     def operator(self, weight: torch.Tensor) -> torch.Tensor:
@@ -216,17 +220,24 @@ class SparsePairs(nn.Module):
     def field(self, z: torch.Tensor, operator: torch.Tensor) -> torch.Tensor:
         """W z, (2, B, n)."""
         planes = z.reshape(-1, z.shape[-1]).contiguous().numpy()
-        found = fields(planes, operator.numpy(), self.starts.numpy(), self.neighbours.numpy())
-        return torch.from_numpy(found).view(z.shape)
+        return torch.from_numpy(fields(planes, operator.numpy(), self.lists)).view(z.shape)
+
+    def curvature(
+        self, z: torch.Tensor, diagonal: torch.Tensor, operator: torch.Tensor
+    ) -> Callable[[torch.Tensor], torch.Tensor]:
+        """v -> diagonal_i v_i - sum_j W_ij cos(phi_i - phi_j) v_j, (B, n), at phasors z."""
+        bent = bent_weights(z.flatten(0, 1).contiguous().numpy(), operator.numpy(), self.lists)
+        own = diagonal.contiguous().numpy()
+        return lambda v: torch.from_numpy(curved(v.contiguous().numpy(), own, bent, self.lists))
 
     def smooth_field(self, z: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """The same for autograd, from the weights of the pairs."""
+        """The same field for autograd, from the weights of the pairs."""
         return cast(torch.Tensor, _Field.apply(z, weight, self))
 
     def products(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         """a_i . b_j + b_i . a_j of each pair, summed over the batch, (m,)."""
         a, b = (v.reshape(-1, v.shape[-1]).contiguous() for v in (a, b))
-        return torch.from_numpy(pair_products(a.numpy(), b.numpy(), self.pairs.numpy())).to(a.dtype)
+        return torch.from_numpy(pair_products(a.numpy(), b.numpy(), self.lists)).to(a.dtype)
 
 
 class _Field(torch.autograd.Function):

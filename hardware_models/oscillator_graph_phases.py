@@ -3,11 +3,12 @@
 Turning oscillators to their fields one layer after the other lowers the energy; turning neighbours at once may not.
 With s_i = sum_j |W_ij| the matrix W + diag(s) has no negative eigenvalue, -1/2 z (W + diag(s)) z is concave, its
 tangent bounds it from above, and z . z = 1 makes the added term a constant: so turning each oscillator to
-q_i + s_i z_i, as if it pulled at itself, lowers the energy whatever the graph (but for detuning, which has no bound).
+q_i + s_i z_i, as if it pulled at itself, lowers the energy on any graph (detuning aside, which has no bound).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -30,6 +31,7 @@ class GraphPhase(OscillatorPhase):
     def __init__(self, system: OscillatorGraph, inputs: Inputs, origin: State | None, balanced: bool) -> None:
         super().__init__(system, inputs, origin, balanced)
         self.exact_updates = True
+        self.clamped = cast("list[torch.Tensor]", inputs.cache)[0]
         self.inertia = system.couplings.strengths()
 
     def interface(self, z: State) -> State:
@@ -48,8 +50,7 @@ class GraphPhase(OscillatorPhase):
     def hopeless(self) -> tuple[torch.Tensor, Status] | None:
         if self.origin is not None or self.nudge is not None or not self.system.is_detuned(0):
             return None
-        clamped = cast("list[torch.Tensor]", self.inputs.cache)[0]
-        hold = clamped.square().sum(0).sqrt() + abs(self.system.second_harmonic)
+        hold = self.clamped.square().sum(0).sqrt() + abs(self.system.second_harmonic)
         couplings = self.system.couplings
         lost = cannot_lock(
             self.system.frequencies(0), couplings.pairs.pairs, couplings.inner_weight().detach(), self.inertia, hold
@@ -63,23 +64,46 @@ class GraphPhase(OscillatorPhase):
         gone = self.state(z)[0] - self.reference[0]
         pairs = self.system.couplings.pairs.pairs
         slipped = (gone[:, pairs[:, 0]] - gone[:, pairs[:, 1]]).abs() > 2 * torch.pi
-        clamped = cast("list[torch.Tensor]", self.inputs.cache)[0]
-        held = clamped.square().sum(0) + abs(self.system.second_harmonic) > 0
+        held = self.clamped.square().sum(0) + abs(self.system.second_harmonic) > 0
         return Status.NOT_LOCKED if bool(slipped.any() | (held & (gone.abs() > 2 * torch.pi)).any()) else None
+
+    def energy(self, z: State) -> torch.Tensor:
+        here = self.z0[0] + self._moved(0, self._from_reference(z)[0])
+        pairs = self.couplings.field(0, [here], self.weights)
+        total = -(here * (0.5 * pairs + self.clamped)).sum((0, 2))
+        strength = self.system.second_harmonic
+        if strength:
+            total = total - 0.5 * strength * (here[0].square() - here[1].square()).sum(1)
+        state = self.state(z)
+        if self.system.is_detuned(0):
+            total = total - state[0] @ self.system.frequencies(0)
+        return total if self.nudge is None else total + self.nudge.energy(self.system.outputs(state))
+
+    def hessian(self, z: State) -> Callable[[State], State]:
+        here = self._moved(0, self._from_reference(z)[0])
+        p = self.z0[0] + here
+        pairs = self.system.couplings.pairs
+        product = pairs.curvature(p, self._curvature(here, p)[0], self.weights[0])
+        bend = None if self.nudge is None else self._nudge_curvature(here)
+        return lambda v: (product(v[0]) if bend is None else product(v[0]) + bend(v[0]),)
 
     def curvature_diagonal(self, z: State) -> State:
         """Size of what fields do to each oscillator: sqrt(E''^2 + E'^2), the curvature itself at rest.
 
         It vanishes nowhere on the way, where the curvature alone does, so that no step in its metric is a leap.
         """
-        moved = self._moved(0, self._from_reference(z)[0])
-        p = self.z0[0] + moved
-        q = self._field(0, [moved])
+        here = self._moved(0, self._from_reference(z)[0])
+        curvature, force = self._curvature(here, self.z0[0] + here)
+        return (torch.hypot(curvature, force).clamp_min(1e-3),)
+
+    def _curvature(self, here: torch.Tensor, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of each oscillator by itself, second derivative of the energy and force of the fields, (B, n)."""
+        q = self._field(0, [here])
         gain = self.gains[0]
         bend = (q * p).sum(0)
         if gain is not None:
             bend = bend - cross(gain * torch.stack([-p[1], p[0]]), p)
-        return (torch.hypot(bend, cross(q, p)).clamp_min(1e-3),)
+        return bend, cross(q, p)
 
     # -- outputs counted from a reference ---------------------------------------------------------------------
 
