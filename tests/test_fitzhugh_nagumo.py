@@ -196,12 +196,19 @@ def test_skew_flow_ends_where_newton_does(options):
         for solver in ("newton", "skew_flow")
     ]
     assert (settled[0] - settled[1]).abs().max() < 1e-13
+
+
+def test_skew_flow_gives_the_same_gradient():
+    """EP relaxed by the physics alone, backprop-free; and `simulate`, by its own steps, ends in the same state."""
+    system = medium(RING)
+    x, y = batch(system)
     grads = []
     for solver in ("newton", "skew_flow"):
         ep = EquilibriumPropagation(SquaredError(), beta=0.1, solver=solver, tolerance=1e-13)
         grads.append(estimate_gradient(ep, system, x, y)[0])
     assert total_error(grads[1], grads[0]) < 1e-11
-    end = simulate(system, x, 60.0, steps=600, every=600)
+    free = relax(system, x, tolerance=1e-14).require()
+    end = simulate(system, x, 60.0, steps=300, every=300)
     assert (end.state[1][-1] - free.state[1]).abs().max() < 1e-10
 
 
