@@ -253,6 +253,12 @@ class EquilibriumPropagation:
         )
         return grads, step, used
 
+    def _checks(self, system: EnergySystem) -> bool:
+        """Whether branches are checked."""
+        smooth = system.smooth and system.descends and system.directions is None
+        asked = system.multistable and smooth if self.branches is None else self.branches == "check"
+        return asked and not self.pull.holds
+
     def _on_branch(
         self,
         system: EnergySystem,
@@ -269,8 +275,7 @@ class EquilibriumPropagation:
         Only states that were `found` (B,) are looked at.
         """
         nothing = torch.zeros_like(found)
-        wanted = system.multistable and system.smooth and system.descends and system.directions is None
-        if self.branches == "ignore" or (self.branches is None and not wanted) or self.pull.holds:
+        if not self._checks(system):
             return free, phases, nothing, nothing
         nodes = [i for i in phases if complex(self.scheme.nodes[i]).imag == 0]
         nudges = []
@@ -367,8 +372,12 @@ class EquilibriumPropagation:
         warnings.warn(str(error), UnconvergedWarning, stacklevel=4)
 
     def _measure(self, system: EnergySystem, base: Phase, free: Equilibrium, y: torch.Tensor) -> None:
-        """Measure the stability limit when due; set an automatic beta; refuse a negative nudge beyond the limit."""
-        if not (self.auto or self.scheme.has_negative):
+        """Measure the stability limit when due; set an automatic beta; refuse a negative nudge beyond the limit.
+
+        Where branches are checked, each example is judged by itself, and the softest does not speak for the batch.
+        """
+        checked = self._checks(system)
+        if not (self.auto or (self.scheme.has_negative and not checked)):
             return
         known, age = (None, 0) if self._measured is None else self._measured
         due = known is None or known() is not system or age >= self.measure_every
@@ -383,7 +392,7 @@ class EquilibriumPropagation:
                 if curvature * moved > 0:
                     self.beta = min(self.beta, AUTO_FRACTION / math.sqrt(curvature * moved))
         self._measured = (weakref.ref(system), age + 1)
-        if self.scheme.has_negative and self.beta >= self.stability_limit:
+        if self.scheme.has_negative and not checked and self.beta >= self.stability_limit:
             raise NegativeNudgeError(
                 f"Argument beta must be below {self.stability_limit:.3g}, where the system nudged by -beta loses "
                 f"its minimum (measured: 1 / lambda), but was {self.beta:g}. Lower it, or use beta='auto'."

@@ -74,6 +74,8 @@ def curvature_limit(
         pulls.append(cost.curvature(outputs, y, basis[-1]) if bound is None else bound * basis[-1])
         v, settled = output_response(system, base, pulls[-1], push, solver)
         good = good & settled
+        if not bool(good.any()):
+            break
         responses.append(torch.where(good[:, None], v, torch.zeros_like(v)))
         values = _ritz_values(torch.stack(basis, 1), torch.stack(pulls, 1), torch.stack(responses, 1))
         largest = float(values[good].max())

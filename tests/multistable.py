@@ -34,6 +34,9 @@ class DoubleWells(EnergySystem):
     def initial_state(self, x: torch.Tensor) -> State:
         return (torch.ones_like(x),)
 
+    def random_state(self, x: torch.Tensor, generator: torch.Generator) -> State:
+        return (4 * torch.rand(x.shape, generator=generator, dtype=WIDE) - 2,)
+
     def outputs(self, state: State) -> torch.Tensor:
         return state[0]
 
