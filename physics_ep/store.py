@@ -21,7 +21,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,7 +148,7 @@ def write_run(path: str | os.PathLike[str], run: Run) -> None:
         If the disk refuses.
     """
     try:
-        with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        with replacing(path, _size(vars(run))) as temporary, h5py.File(temporary, "w") as file:
             file.attrs["format"] = FORMAT
             file.attrs["format_version"] = FORMAT_VERSION
             for name, value in run.attributes.items():
@@ -282,6 +282,17 @@ def run_attributes(config: Config, kind: str = "training", **more: Any) -> dict[
         **environment(),
         **more,
     }
+
+
+def _size(value: Any) -> int:
+    """Bytes of all arrays within nested values."""
+    if isinstance(value, torch.Tensor | np.ndarray):
+        return int(value.nbytes)
+    if isinstance(value, Mapping):
+        return sum(map(_size, value.values()))
+    if isinstance(value, list | tuple):
+        return sum(map(_size, value))
+    return _size(vars(value)) if is_dataclass(value) else 0
 
 
 def _write(group: h5py.Group, name: str, quantity: Quantity) -> None:

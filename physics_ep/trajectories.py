@@ -333,7 +333,8 @@ def merge(path: Path, parts: list[Path]) -> None:
         with h5py.File(part, "r") as file:
             totals.update({phase: len(held["time"]) for phase, held in file["trajectories"].items()})
     try:
-        with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        size = sum(part.stat().st_size for part in parts)
+        with replacing(path, size) as temporary, h5py.File(temporary, "w") as file:
             with h5py.File(parts[0], "r") as first:
                 for name, value in first.attrs.items():
                     file.attrs[name] = value
