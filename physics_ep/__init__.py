@@ -10,10 +10,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .branches import smallest_curvature
     from .cost import CrossEntropy, LogPhaseError, PhaseError, SquaredError
     from .dynamics import simulate
     from .equilibrium import Equilibrium, NotConverged, Status
     from .estimator import EquilibriumPropagation
+    from .landscape import explore
     from .nudging import Nudge, centered, holomorphic, negative, positive, random_sign
     from .relaxation import relax
     from .stochastic_propagation import NotStationary, StochasticEquilibriumPropagation, StochasticGradient
@@ -38,6 +40,7 @@ _HOME = {
     "StochasticEquilibriumPropagation": "stochastic_propagation",
     "StochasticGradient": "stochastic_propagation",
     "centered": "nudging",
+    "explore": "landscape",
     "holomorphic": "nudging",
     "negative": "nudging",
     "open_run": "store",
@@ -45,6 +48,7 @@ _HOME = {
     "random_sign": "nudging",
     "relax": "relaxation",
     "simulate": "dynamics",
+    "smallest_curvature": "branches",
     "train": "training",
 }
 
@@ -64,6 +68,7 @@ __all__ = [
     "StochasticGradient",
     "__version__",
     "centered",
+    "explore",
     "holomorphic",
     "negative",
     "open_run",
@@ -71,6 +76,7 @@ __all__ = [
     "random_sign",
     "relax",
     "simulate",
+    "smallest_curvature",
     "train",
 ]
 
