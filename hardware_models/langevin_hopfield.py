@@ -91,7 +91,9 @@ class LangevinHopfield(EnergySystem):
     True
     """
 
-    default_solver = "anderson"
+    # Strongly coupled, it has many minima: descent ends in one near by, which mixed steps may leave.
+    default_solver = "gradient_flow"
+    default_max_iterations = 5000
     analytic = True
 
     def __init__(

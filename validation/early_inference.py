@@ -194,16 +194,19 @@ class EarlyInference:
         )
 
     def runs_needed(self, aim: float) -> torch.Tensor:
-        """Runs after which noise alone leaves a mean displacement this cosine to its noiseless one, (T, L, B).
+        """Runs of this noise after which the mean displacement has this cosine to the noiseless one, (T, L, B).
 
-        The noise of R runs is orthogonal to the displacement d, near enough, and of size sqrt(v / R), v the sum of
-        the variances: cosine = 1 / sqrt(1 + v / (R |d|^2)). d is taken as formula times projection.
+        What is left of the noise is orthogonal to the displacement, near enough, and of size sqrt(v / R) after R
+        runs, v the sum of the variances: cosine = 1 / sqrt(1 + v / (R |d|^2)). For |d| stands the formula, which
+        overrates it somewhat.
         """
-        needed = []
-        for k, (v, f) in enumerate(zip(self.variance, self.formula, strict=True)):
-            square = (self.projection[:, k] * f.norm(dim=-1)).square()
-            needed.append(v.sum(-1) / square * aim**2 / (1 - aim**2))
-        return torch.stack(needed, 1)
+        return torch.stack(
+            [
+                v.sum(-1) / f.square().sum(-1) * aim**2 / (1 - aim**2)
+                for v, f in zip(self.variance, self.formula, strict=True)
+            ],
+            1,
+        )
 
     @property
     def rows(self) -> list[EarlyRow]:
@@ -263,7 +266,7 @@ def infer_early(
         Give the free and the nudged run of a pair the same noise: it drops out of their difference but for the
         curvature that it leads through. With independent noise, the difference has variance 4 T t an entry.
     steps : int
-        Equal steps in each interval between two times; at least 20 a time constant are taken.
+        Equal steps in each interval between two times; at least 10 a time constant are taken.
     generator : torch.Generator, optional
         Of the noise, on the CPU. Default: one seeded with 0.
 

@@ -138,7 +138,7 @@ class Course:
 
     def _advanced(self, motion: Motion, w: State, interval: float, copies: int) -> State:
         """w after an interval, in time constants."""
-        count = max(self.steps, math.ceil(20 * interval))
+        count = max(self.steps, math.ceil(10 * interval))
         duration = interval * motion.phase.system.time_constant
         if not self.temperature:
             points = fixed_steps(motion, w, duration, count, count, METHOD)
@@ -177,5 +177,5 @@ def _read(phase: Phase, w: State) -> list[torch.Tensor]:
 
 def _scale(blocks: Sequence[torch.Tensor]) -> float:
     """Factor that brings the largest entry to `DIFFERENCE`."""
-    largest = max(float(b.abs().max()) for b in blocks)
+    largest = max(float(b.detach().abs().max()) for b in blocks)
     return DIFFERENCE / max(largest, torch.finfo(torch.float64).tiny)
