@@ -26,7 +26,8 @@ from .trust_region import flat_hessian, flat_scale, require_minima
 DENSE = 48
 """Variables up to which all of the Hessian is computed."""
 MARGIN = 0.25
-"""How far, over the first step, a Newton step may correct it before the step in beta counts as too long."""
+"""How far a step along the tangent may be corrected, over its length (where E' = c d + d^2: by 1 at the fold), how far
+each correction may be of the one before, and what half a step may leave of half the pull."""
 SHORTEST = 1e-2
 """Step in t below which a branch counts as ended: t_fold is found to about as much."""
 FORCING = 1e-2
@@ -99,15 +100,21 @@ def smallest_curvature(
 def is_minimum(phase: Phase, z: State) -> tuple[torch.Tensor, int]:
     """Whether no direction has negative curvature, (B,), and the Hessian products that it took.
 
-    A curvature between -1e-3 and 0 of the largest may go unnoticed beyond `DENSE` variables.
+    Beyond `DENSE` variables Lanczos' method stops when the smallest is known to a tenth of itself or to 1e-3 of the
+    largest: what lies between -1e-3 and 0 of that may go unnoticed.
     """
     with torch.no_grad():
-        value, width, products = _lowest(phase, z, None, True, 1e-3)
+        value, width, products = _lowest(phase, z, None, True, 1e-3, sign=True)
         return value >= -1e-6 * width, products
 
 
 def _lowest(
-    phase: Phase, z: State, modulo: tuple[State, ...] | None, relative: bool, tolerance: float
+    phase: Phase,
+    z: State,
+    modulo: tuple[State, ...] | None,
+    relative: bool,
+    tolerance: float,
+    sign: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Smallest eigenvalue (B,), the size of the largest (B,), and the products that it took."""
     shapes = [s.shape for s in z]
@@ -139,7 +146,7 @@ def _lowest(
         return values[:, 0], values.abs().amax(1), n
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(point.shape[1], generator=generator, dtype=torch.float64).to(point).expand_as(point)
-    return lowest_value(product, start, without=without, tolerance=tolerance)
+    return lowest_value(product, start, without=without, tolerance=tolerance, share=0.1 if sign else 0.0)
 
 
 def check_branches(
@@ -223,8 +230,9 @@ def follow(
 
     A step in t goes along the tangent and is corrected by Newton's method. It counts only if all Hessians are
     positive definite, corrections shrink by `MARGIN` from one to the next, the first against the step itself
-    (Deuflhard, Newton Methods for Nonlinear Problems, 2004, section 5.1), and its middle is stationary half-way in
-    t: else a step might leap over a fold, as Newton's method finds minima from afar where F is convex again.
+    (Deuflhard, Newton Methods for Nonlinear Problems, 2004, section 5.1), and the middle of the step is nearly
+    stationary half-way in t: else a step might leap over a fold, as Newton's method finds minima from afar where F
+    is convex again.
     Otherwise the step is halved; at less than `shortest` the branch counts as ended.
 
     Parameters

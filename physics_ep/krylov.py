@@ -122,6 +122,7 @@ def lowest_value(
     *,
     without: torch.Tensor | None = None,
     tolerance: float = 1e-8,
+    share: float = 0.0,
     depth: int = 600,
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Smallest eigenvalue of a symmetric operator for each example, by Lanczos' method, fully orthogonalised.
@@ -135,6 +136,8 @@ def lowest_value(
         Orthonormal directions that are left out.
     tolerance : float
         Of the eigenvalue, over the spectrum's width as far as it is known.
+    share : float
+        An error below this part of the eigenvalue itself is enough too.
     depth : int
         Products at most.
 
@@ -182,7 +185,7 @@ def lowest_value(
             gap = (values[:, min(1, k - 1)] - values[:, 0]).clamp_min(finfo.tiny)
             error = torch.minimum(miss, miss**2 / gap)
             width = values.abs().amax(1)
-            if k >= depth or bool((error <= tolerance * width).all()):
+            if k >= depth or bool((error <= torch.maximum(tolerance * width, share * values[:, 0].abs())).all()):
                 return values[:, 0], width, k
         off.append(grown)
         v = torch.where(spent[:, None], torch.zeros_like(w), w / grown.clamp_min(finfo.tiny)[:, None])
