@@ -99,6 +99,7 @@ class OscillatorGraph(Oscillators):
 
     couplings: GraphCouplings
     default_solver = "trust_region"
+    default_max_iterations = 5000
     layered = False
     multistable = True
 
@@ -130,9 +131,9 @@ class OscillatorGraph(Oscillators):
             raise unknown_name("ground", ground, GROUNDS)
         dtype = torch.get_default_dtype()
         pairs = checked_edges(edges, n)
-        weight = _values("weights", weights, (len(pairs),))
+        weight = values_of("weights", weights, (len(pairs),))
         fields = None if field is None else _fields(field, n)
-        omega = None if detuning is None else _values("detuning", detuning, (n,))
+        omega = None if detuning is None else values_of("detuning", detuning, (n,))
         pins = {_oscillator("pins", i, n): float(angle) for i, angle in (pins or {}).items()}
         if not all(math.isfinite(angle) for angle in pins.values()):
             raise argument_error("pins", "map oscillators to finite phases", pins)
@@ -157,7 +158,7 @@ class OscillatorGraph(Oscillators):
                 generator = torch.Generator().manual_seed(seed)
                 draw = 2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1
                 input_weights = gain / math.sqrt(n_inputs) * draw
-            drives = _values("input_weights", input_weights, shape)
+            drives = values_of("input_weights", input_weights, shape)
         couplings = GraphCouplings(
             n,
             pairs,
@@ -344,7 +345,7 @@ def _check_ground(ground: str | None, grounded: bool, pairs: torch.Tensor, n: in
         raise argument_error("edges", "join all oscillators where nothing else holds the phases", f"{parts} parts")
 
 
-def _values(name: str, given: Any, shape: tuple[int, ...]) -> torch.Tensor:
+def values_of(name: str, given: Any, shape: tuple[int, ...]) -> torch.Tensor:
     """Finite numbers of a shape, in float64; one number stands for all."""
     try:
         values = torch.as_tensor(given, dtype=torch.float64).detach()
@@ -361,7 +362,7 @@ def _values(name: str, given: Any, shape: tuple[int, ...]) -> torch.Tensor:
 
 def _fields(given: Any, n: int) -> torch.Tensor:
     """Local fields (2, n); one number is the quadrature component of all."""
-    values = _values("field", given, (2, n))
+    values = values_of("field", given, (2, n))
     if isinstance(given, int | float):
         values[0] = 0
     return values
