@@ -47,6 +47,11 @@ class GraphPhase(OscillatorPhase):
             radial = radial + stay.abs()
         return (u[0] + torch.atan2(force, radial),), u, self.residual((force,))
 
+    def _copied(self, count: int) -> GraphPhase:
+        twin = cast(GraphPhase, super()._copied(count))
+        twin.clamped = self.clamped.repeat(1, count, 1)
+        return twin
+
     def hopeless(self) -> tuple[torch.Tensor, Status] | None:
         if self.origin is not None or self.nudge is not None or not self.system.is_detuned(0):
             return None
