@@ -263,14 +263,13 @@ class FitzHughNagumoChain(EnergySystem):
             halves = plus if minus is None else tuple(p + q for p, q in zip(plus, minus, strict=True))
             means = [torch.add(s, d, alpha=0.5) for s, d in zip(free, halves, strict=True)]
             e, m = column * moved[0], means[0]
-            quarter = moved[0].square() / 4
-            # Changes of u^2 / 2, u^3 / 3 and u^4 / 4 with what a unit of the control parameter makes of them.
-            powers = (m, m.square() + quarter / 3, m * (m.square() + quarter))
-            slopes = zip(REACTIONS[self.reaction].slopes, powers, strict=True)
+            # Changes of u^2 / 2 and u^3 / 3, over e, with what a unit of the control parameter makes of them.
+            first, second = REACTIONS[self.reaction].slopes
+            turned = first * m + second * (m.square() + moved[0].square() / 12)
             grads = {
                 "weight": -e.flatten(1)[:, self.driven].mT @ x.to(e.dtype),
                 "bias": -e.sum(0),
-                "control": -(e * sum(s * power for s, power in slopes if s)).sum(0),
+                "control": -(e * turned).sum(0),
             }
             for name, sign, k in (("diffusion_u", 1, 0), ("diffusion_v", -1, 1)):
                 for axis in range(len(self.grid)):

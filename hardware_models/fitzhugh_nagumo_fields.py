@@ -43,30 +43,33 @@ class Cubic(NamedTuple):
 
 @dataclass(frozen=True)
 class Reaction:
-    """Family of cubics in a control parameter p: f(u) = sum_k (constants_k + p slopes_k) u^k, k = 1, 2, 3.
+    """Family of cubics in a control parameter p, f(u) = (a1 + b1 p) u + (a2 + b2 p) u^2 - u^3.
 
     Attributes
     ----------
-    constants, slopes : (float, float, float)
+    constants : (float, float)
+        a1 and a2.
+    slopes : (float, float)
+        b1 and b2.
     control : float
         Usual p.
     """
 
-    constants: tuple[float, float, float]
-    slopes: tuple[float, float, float]
+    constants: tuple[float, float]
+    slopes: tuple[float, float]
     control: float
 
     def cubic(self, p0: torch.Tensor, control: torch.Tensor) -> Cubic:
         """Cubic of each site, of a control parameter a site."""
-        p1, p2, p3 = (c + s * control for c, s in zip(self.constants, self.slopes, strict=True))
-        return Cubic(p0, p1, p2, p3)
+        p1, p2 = (a + b * control for a, b in zip(self.constants, self.slopes, strict=True))
+        return Cubic(p0, p1, p2, -torch.ones_like(control))
 
 
 REACTIONS = {
     # u (1 - u) (u - a), a the threshold: Nagumo, Arimoto and Yoshizawa, Proc. IRE 50 (1962) 2061.
-    "bistable": Reaction((0.0, 1.0, -1.0), (-1.0, 1.0, 0.0), control=0.25),
+    "bistable": Reaction((0.0, 1.0), (-1.0, 1.0), control=0.25),
     # r u - u^3, r the gain: FitzHugh, Biophysical Journal 1 (1961) 445, in rescaled variables.
-    "odd": Reaction((0.0, 0.0, -1.0), (1.0, 0.0, 0.0), control=0.5),
+    "odd": Reaction((0.0, 0.0), (1.0, 0.0), control=0.5),
 }
 """Reactions by name."""
 

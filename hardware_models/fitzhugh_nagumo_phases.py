@@ -22,8 +22,6 @@ from .fitzhugh_nagumo_solvers import SOLVERS
 if TYPE_CHECKING:
     from .fitzhugh_nagumo import FitzHughNagumoChain, Prepared
 
-Pull = tuple[torch.Tensor, torch.Tensor]
-
 
 class MediumPhase(Phase):
     """A medium with its input and nudge; the unknown is (u, v) or its displacement, in the system's own dtype."""

@@ -125,8 +125,6 @@ class Saddle:
         kind = np.result_type(diagonal, right, np.float64)
         batch, count, _, n = right.shape
         bad = ~(np.isfinite(diagonal).all(1) & np.isfinite(right).reshape(batch, -1).all(1))
-        # What is not finite would spread to the other examples of the band.
-        diagonal = np.where(bad[:, None], 1.0, diagonal)
         columns = np.zeros((count, batch, 2 * n), kind)
         moved = np.where(bad[:, None, None, None], 0.0, right).swapaxes(0, 1)
         columns[:, :, self._u], columns[:, :, self._v] = moved[:, :, 0], moved[:, :, 1]
@@ -151,6 +149,7 @@ class Saddle:
         while True:
             band = np.repeat(self.band[None].astype(columns.dtype), batch, 0)
             band[:, self._u, 2 * self.reach] += diagonal
+            # What is not finite would spread to the other examples of the band.
             band[bad] = 0
             band[bad, :, 2 * self.reach] = 1
             flat = np.ascontiguousarray(columns).reshape(len(columns), -1)

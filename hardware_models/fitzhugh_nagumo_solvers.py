@@ -22,12 +22,13 @@ class ReducedNewton(Solver):
     A step solves (H + shift on u) dz = force: v is slaved to u, and u takes an implicit Euler step of 1 / shift
     along the gradient of the reduced energy (pseudo-transient continuation, Kelley and Keyes, SIAM J. Numer. Anal.
     35 (1998) 508). The shift begins with the largest slope of the reaction, where the step is a convex problem; it
-    falls at least as fast as the residual, to quadratic convergence, but never below what makes the shifted
-    reduced Hessian positive (its inertia is counted), so that each step leads downwards. Steps that lower the
-    reduced energy by less than a tenth of what they promised are taken back, and the shift is raised.
+    falls at least as fast as the residual while steps keep what they promise, to quadratic convergence, but never
+    below what makes the shifted reduced Hessian positive (its inertia is counted), so that each step leads
+    downwards. Steps that lower the reduced energy by less than a tenth of their promise are taken back, and the
+    shift is raised.
     """
 
-    patience = 60
+    patience = 150
     fall, rise = 0.3, 4.0
 
     def __init__(self, phase: MediumPhase, start: State) -> None:
@@ -55,28 +56,30 @@ class ReducedNewton(Solver):
             finfo = torch.finfo(energy.dtype)
             size = energy.abs() + sum(b.square().flatten(1).sum(1) for b in self.z)
             slack = 16 * finfo.eps * size
-            # Where rounding hides what a step gains, the residual tells.
-            blind = self._promise <= 1e3 * slack
-            good = torch.where(blind, residual <= worst + slack, merit - energy >= 0.1 * self._promise)
-            # The first v need not have been slaved to u: its energy is no bound.
+            # Where rounding hides what a step gains, the residual tells; and the first v need not have been slaved
+            # to u, so that its energy is no bound.
+            blind, told = self._promise <= 1e3 * slack, (merit - energy) / self._promise
+            good = torch.where(blind, residual <= worst + slack, told >= 0.1)
             good = good if self._slaved else torch.isfinite(residual)
+            trusted = blind | (told >= 0.7) | (not self._slaved)
             self._slaved = True
-            ratio = (residual / worst.clamp_min(finfo.tiny)).clamp(max=self.fall)
-            raised = torch.maximum(self.rise * self.shift, 0.05 * self.convex)
-            self.shift = torch.where(good, self.shift * ratio, raised)
+            ratio = torch.where(trusted, (residual / worst.clamp_min(finfo.tiny)).clamp(max=self.fall), 1.0)
+            self.shift = torch.where(good, self.shift * ratio, self._raised())
             z, force = keep(good, z, before), keep(good, force, push)
             energy, residual = torch.where(good, energy, merit), torch.where(good, residual, worst)
-        for _ in range(4):
+        for _ in range(4):  # which lead from any shift to a convex problem
             uphill = active & (self.phase.ascending(z, self.shift) > 0)
             if not bool(uphill.any()):
                 break
-            raised = torch.maximum(self.rise * self.shift, 0.05 * self.convex)
-            self.shift = torch.where(uphill, torch.minimum(raised, self.convex), self.shift)
+            self.shift = torch.where(uphill, torch.minimum(self._raised(), self.convex), self.shift)
         move = self.phase.newton_step(z, force, self.shift)
         gained = (force[0] * move[0]).flatten(1).sum(1)
         self._promise = 0.5 * (gained + self.shift * move[0].square().flatten(1).sum(1))
         self._base = (z, force, energy, residual)
         self.z = keep(active, tuple(s + d for s, d in zip(z, move, strict=True)), self.z)
+
+    def _raised(self) -> torch.Tensor:
+        return torch.maximum(self.rise * self.shift, 0.05 * self.convex)
 
 
 class DisplacedNewton(Solver):
@@ -158,7 +161,7 @@ class SkewFlow(Solver):
 
 
 def fastest(phase: MediumPhase, z: State) -> float:
-    """Bound on the rates of the flow near z and on its way there, by Gershgorin's circles."""
+    """Bound on the rates of the flow near z, by Gershgorin's circles: within 1.5 of a start, 0.1 of an origin."""
     medium, tau, axes = phase.prepared, phase.system.tau_v, len(phase.system.grid)
     spread = [
         4 * axes * max((float(r.max()) for r in rates if r.numel()), default=0.0)

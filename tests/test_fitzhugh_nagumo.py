@@ -118,7 +118,8 @@ def test_stationary_states_solve_the_equations(options):
     n = system.sizes[1]
     free = relax(system, x, tolerance=1e-14).require()
     nudged = relax(system, x, Nudge(SquaredError(), y, 0.3), start=free.state, tolerance=1e-14).require()
-    for beta, found in ((0.0, free), (0.3, nudged)):
+    cold = relax(system, x, Nudge(SquaredError(), y, 0.3), tolerance=1e-14).require()
+    for beta, found in ((0.0, free), (0.3, nudged), (0.3, cold)):
         for k in range(len(x)):
 
             def missing(s, k=k, beta=beta):
@@ -244,6 +245,18 @@ def test_newton_ends_in_minima_of_the_reduced_energy():
         reduced = a - b @ np.linalg.solve(c, b.swapaxes(1, 2))
         assert np.linalg.eigvalsh(reduced).min() > 0
         assert system.spectrum(state, inputs).real.max() < 0
+
+
+def test_newton_never_climbs():
+    """Once v is slaved to u, no iterate lies below the one that is returned: steps that fail are taken back."""
+    system = FitzHughNagumoChain(
+        [4, 30, 3], "odd", control=3.0, leak=0.5, gain=4.0, diffusion_u=1.0, diffusion_v=3.0
+    ).double()
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(40, 4, generator=generator, dtype=torch.float64)
+    start = tuple(torch.randn(40, 30, generator=generator, dtype=torch.float64) for _ in range(2))
+    energy = relax(system, x, start=start, tolerance=1e-10, trace=True).require().trace.energy
+    assert (energy[-1] - energy[1:].amin(0)).max() < 1e-12
 
 
 @pytest.mark.parametrize("side", [1.0, -1.0])
