@@ -21,13 +21,13 @@ from .nudging import Nudge
 from .relaxation import new_phase, prepared
 from .solvers import flat, narrowed, unflat
 from .system import EnergySystem, Phase, largest
-from .trust_region import flat_hessian, flat_scale, require_minima
+from .trust_region import flat_hessian, flat_scale, require_minima, within
 
 DENSE = 48
 """Variables up to which all of the Hessian is computed."""
 MARGIN = 0.25
-"""How far a step along the tangent may be corrected, over its length (where E' = c d + d^2: by 1 at the fold), how far
-each correction may be of the one before, and what half a step may leave of half the pull."""
+"""How far a step along the tangent may be corrected, over its length (at the fold of E' = c d + d^2 it is by 1); each
+correction over the one before; and what half a step may leave of half the pull."""
 SHORTEST = 1e-2
 """Step in t below which a branch counts as ended: t_fold is found to about as much."""
 FORCING = 1e-2
@@ -298,7 +298,8 @@ def _newton(
         size = _size(step.move)
         settled = (size <= tolerance * first) | (size <= _rounding(phase))
         steepness = torch.where(settled, steepness, torch.maximum(steepness, size / last))
-        steepness = torch.where(step.indefinite | ~torch.isfinite(size), torch.inf, steepness)
+        lost = step.indefinite | ~torch.isfinite(size) | ~within(phase, z, shapes)
+        steepness = torch.where(lost, torch.inf, steepness)
         last = size
         going = going & ~settled & (steepness <= MARGIN)
         if not bool(going.any()):
@@ -345,8 +346,7 @@ def _at(base: Phase, nudge: Nudge, beta: torch.Tensor) -> Phase:
 
 def _column(nudge: Nudge, base: Phase, count: int) -> torch.Tensor:
     """beta of each example, (B,)."""
-    beta = torch.as_tensor(nudge.beta)
-    return beta.to(flat(base.start())).expand(count)
+    return torch.as_tensor(nudge.beta, dtype=base.dtype).to(base.x.device).expand(count)
 
 
 def _slope(phase: Phase, z: torch.Tensor, shapes: list[torch.Size]) -> torch.Tensor:

@@ -113,10 +113,10 @@ class TrustRegion(Solver):
             energy = self._value(self.z)
             told = doubtful & (step.gain > 1e4 * finfo.eps * energy.abs())
             fall = torch.where(told, energy - self._value(self._trial), fall)
-        cut = (flat(self.phase.project(unflat(self._trial, self.shapes))) - self._trial).abs()
-        within = (cut <= finfo.eps**0.5 * self._trial.abs()).all(1)
         ratio = fall / step.gain.clamp_min(finfo.tiny)
-        good = (ratio > 0.1) & torch.isfinite(residual) & within & self._moving
+        good = (
+            (ratio > 0.1) & torch.isfinite(residual) & within(self.phase, self._trial, self.shapes) & self._moving
+        )
         length = dot(p if self._scale is None else self._scale * p, p).clamp_min(0).sqrt()
         grown = torch.where((ratio > 0.75) & step.bounded, 3 * self._radius, self._radius)
         shrunk = torch.where(good & (ratio > 0.25), grown, 0.25 * length)
@@ -142,6 +142,12 @@ def require_minima(phase: Phase, value: str, argument: str = "solver") -> None:
             f"Argument {argument} must not be {value!r} for {name}, whose energy has kinks or bounds that hold "
             "variables: it has no curvature there."
         )
+
+
+def within(phase: Phase, z: torch.Tensor, shapes: list[torch.Size]) -> torch.Tensor:
+    """Whether z (B, n) lies within the bounds, rounding aside, (B,)."""
+    cut = (flat(phase.project(unflat(z, shapes))) - z).abs()
+    return (cut <= torch.finfo(z.dtype).eps ** 0.5 * z.abs()).all(1)
 
 
 def flat_hessian(phase: Phase, z: torch.Tensor, shapes: list[torch.Size]) -> Operator:
