@@ -26,7 +26,7 @@ from .trust_region import flat_hessian, flat_scale, require_minima, within
 DENSE = 48
 """Variables up to which all of the Hessian is computed."""
 MARGIN = 0.25
-"""How far a step along the tangent may be corrected, over its length (at the fold of E' = c d + d^2 it is by 1); each
+"""How far a step along the tangent may be corrected, over its length (where E' = c d + d^2 folds, by 1), and each
 correction over the one before; and what half a step may leave of half the pull."""
 SHORTEST = 1e-2
 """Step in t below which a branch counts as ended: t_fold is found to about as much."""
