@@ -16,7 +16,7 @@ from physics_ep.system import Inputs
 
 from .oscillator_graph_couplings import GraphCouplings
 from .oscillator_graph_phases import GraphPhase
-from .oscillators import NEUTRAL, Oscillators
+from .oscillators import NEUTRAL, Oscillators, wrapped
 
 if TYPE_CHECKING:
     import networkx
@@ -253,6 +253,14 @@ class OscillatorGraph(Oscillators):
     def symmetries(self, state: State) -> tuple[State, ...]:
         """The common rotation, where nothing holds the phases."""
         return () if self.zero is None else ((torch.ones_like(state[0]),),)
+
+    def difference(self, one: State, other: State) -> State:
+        """Angles by which phases are apart, in (-pi, pi], less the common rotation where nothing holds it."""
+        apart = one[0] - other[0]
+        if self.zero is None:
+            return (wrapped(apart),)
+        apart = wrapped(apart - apart[:, [self.zero]])
+        return (wrapped(apart - apart.mean(1, keepdim=True)),)
 
     def outputs(self, state: State) -> torch.Tensor:
         read = state[0][:, self.output_index]

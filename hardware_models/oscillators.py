@@ -132,6 +132,10 @@ class Oscillators(EnergySystem):
             for n in self.shapes[1:]
         )
 
+    def difference(self, one: State, other: State) -> State:
+        """Angles by which phases are apart, in (-pi, pi]."""
+        return tuple(wrapped(a - b) for a, b in zip(one, other, strict=True))
+
     def outputs(self, state: State) -> torch.Tensor:
         return self.readout.of_phase(state[self.output_block][:, self.output_index])
 
@@ -217,6 +221,11 @@ class Oscillators(EnergySystem):
             return d
         step = 2 * math.pi / 2**self.phase_bits
         return ((phi + d) / step).round() * step - phi
+
+
+def wrapped(phi: torch.Tensor) -> torch.Tensor:
+    """Angles in (-pi, pi]."""
+    return torch.atan2(phi.sin(), phi.cos())
 
 
 def turned(z: torch.Tensor, d: torch.Tensor) -> torch.Tensor:

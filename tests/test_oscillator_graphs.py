@@ -16,11 +16,13 @@ from hardware_models import OscillatorGraph, OscillatorNetwork
 from hardware_models.ising import anneal, ising_energy
 from hardware_models.mirror_pairs import mirror_pairs
 from hardware_models.oscillator_locking import cannot_lock
+from hardware_models.oscillators import wrapped
 from physics_ep import EquilibriumPropagation, Nudge, SquaredError, Status, centered, relax, simulate
 from physics_ep.branches import smallest_curvature
 from physics_ep.equilibrium import State
 from physics_ep.errors import InputError
 from physics_ep.estimator import estimate_gradient
+from physics_ep.landscape import explore
 from validation import check_system, implicit_gradient
 from validation.gradients import total_error
 
@@ -41,11 +43,6 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 def nothing(batch: int = 1) -> torch.Tensor:
     """Input of a network without inputs."""
     return torch.zeros(batch, 0)
-
-
-def wrapped(phi: torch.Tensor) -> torch.Tensor:
-    """Angles in (-pi, pi]."""
-    return torch.atan2(phi.sin(), phi.cos())
 
 
 def star(n: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -347,6 +344,17 @@ def test_ring_states() -> None:
         found = relax(ring, nothing(), start=near).require()
         steps = wrapped(found.state[0] - found.state[0].roll(1, 1))
         assert (round(float(steps.sum()) / (2 * math.pi)) == q) == stays
+
+
+def test_states_that_differ_by_turns_are_one() -> None:
+    """Else whole turns and common rotations pass for new states: a ring of 8 has windings -1, 0 and 1 only."""
+    ring = OscillatorGraph.lattice(8, ground="quotient")
+    basins = explore(ring, nothing(), 40)[0]
+    steps = wrapped(basins.state[0] - basins.state[0].roll(1, 1)).sum(1) / (2 * math.pi)
+    assert sorted(steps.round().int().tolist()) == [-1, 0, 1]
+    torch.testing.assert_close(basins.energy, torch.tensor([-8, -8 * math.sqrt(0.5), -8 * math.sqrt(0.5)]))
+    assert float(basins.share.sum()) == pytest.approx(1.0)
+    assert len(explore(OscillatorGraph.lattice(8, ground="pin"), nothing(), 40)[0].energy) == 3
 
 
 def test_bounds_on_locking() -> None:
