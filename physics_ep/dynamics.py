@@ -12,7 +12,7 @@ import torch
 from .equilibrium import State
 from .errors import argument_error, unknown_name
 from .flows import choose_motion
-from .integrators import TABLEAUS, Points, Tableau, adaptive_steps, fixed_steps
+from .integrators import TABLEAUS, Points, Tableau, adaptive_steps, finite, fixed_steps
 from .motion import Motion
 from .nudging import Nudge
 from .progress import SILENT, Progress
@@ -169,6 +169,9 @@ class Simulation:
             phase = system.phase(inputs, origin=origin).nudged(nudge)
             self.motion = choose_motion(phase, course.flow, course.temperature, course.mass, course.friction)
             self.begun = self.motion.start(tuple(torch.zeros_like(s) for s in phase.start()))
+            if not finite(self.motion.velocity(self.begun)):
+                must = f"lie where the force on {type(system).__name__} is finite (within its bounds, not on them)"
+                raise argument_error("start", must, "the initial state" if start is None else "on a bound")
             if self.count is not None:
                 check_steps(self.motion, self.begun, course.duration, self.count, course.method, course.name)
         self.units = (system.time_unit, system.state_unit, system.energy_unit, self.motion.internal_unit)

@@ -267,7 +267,7 @@ def noisy_steps(
             w = noisy_step(motion, w, velocity, dt, method, source.draw())
             velocity = motion.velocity(w)
         if done % every == 0 or done == count:
-            if not finite(w):
+            if not finite(w) or not finite(velocity):
                 raise argument_error("steps", "be more: the dynamics is faster than its steps and diverged", count)
             yield duration * (done / count), w, velocity
 
