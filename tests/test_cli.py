@@ -179,6 +179,13 @@ def test_info_tells_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["simulate", "hopfield"], "Missing option '--out'"),
         (["simulate", "hopfield", "--out", "OUT", "--duration", "-1"], "Argument duration must be"),
         (["simulate", "hopfield", "--out", "OUT", "--beta", "nan"], "Argument beta must be"),
+        (["simulate", "hopfield", "--out", "OUT", "--temperature", "-1"], "Argument temperature must be 0 or"),
+        (["simulate", "hopfield", "--out", "OUT", "--flow", "skew"], "Argument flow must be 'gradient' or"),
+        (["simulate", "hopfield", "--out", "OUT", "--method", "rk5"], "Did you mean 'rk4'?"),
+        (
+            ["simulate", "hopfield", "--out", "OUT", "--steps", "2", "--duration", "99"],
+            "Argument steps must be more",
+        ),
         (["simulate", "hopfeld", "--out", "OUT"], "Did you mean 'hopfield'?"),
         (["info", "--dtype", "half"], "Argument dtype must"),
     ],
