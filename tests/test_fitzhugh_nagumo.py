@@ -509,10 +509,15 @@ def test_shooting_is_ill_conditioned():
     rest = torch.zeros(1, 2, dtype=torch.float64)
     state = relax(system, rest).require().state
     growth, bound = error_growth(system, state, rest)[0].numpy(), growth_bound(system, state, rest)[0].numpy()
-    # m^2 - m (a / d_u + g / d_v) + (a g + 1) / (d_u d_v) = 0, then l^2 - (2 + m) l + 1 = 0.
-    m = np.roots([1, -(a / d_u + g / d_v), (a * g + 1) / (d_u * d_v)])
-    exact = max(abs(np.roots([1, -(2 + k), 1])).max() for k in m)
-    assert multiplier(-a, d_u, d_v, g, h) == pytest.approx(exact, rel=1e-12)
+
+    def largest(slope, d_u, d_v, g, h):
+        """m^2 + m h^2 (f' / d_u - g / d_v) + h^4 (1 - f' g) / (d_u d_v) = 0, then l^2 - (2 + m) l + 1 = 0."""
+        m = np.roots([1, h**2 * (slope / d_u - g / d_v), h**4 * (1 - slope * g) / (d_u * d_v)])
+        return max(abs(np.roots([1, -(2 + k), 1])).max() for k in m)
+
+    for case in ((-a, d_u, d_v, g, h), (6.0, 0.5, 0.7, 0.8, 1.1), (0.3, 0.2, 3.0, 1.5, 0.6)):
+        assert multiplier(*case) == pytest.approx(largest(*case), rel=1e-12)
+    exact = largest(-a, d_u, d_v, g, h)
     assert np.polyfit(np.arange(20, 60), np.log(growth[20:]), 1)[0] == pytest.approx(np.log(exact), rel=1e-2)
     assert (growth <= bound * (1 + 1e-12)).all()
     x = 2 * torch.rand(6, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
