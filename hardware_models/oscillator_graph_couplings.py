@@ -121,11 +121,11 @@ class GraphCouplings(nn.Module):
         """The weights in the form that products take, for a relaxation."""
         return [self.pairs.operator(self.inner_weight().detach())]
 
-    def strengths(self) -> torch.Tensor:
+    def strengths(self) -> list[torch.Tensor]:
         """sum_j |W_ij| over the other free oscillators, (n_free,)."""
         weight = self.inner_weight().detach().abs()
         found = weight.new_zeros(len(self.free))
-        return found.index_add(0, self.pairs.pairs[:, 0], weight).index_add(0, self.pairs.pairs[:, 1], weight)
+        return [found.index_add(0, self.pairs.pairs[:, 0], weight).index_add(0, self.pairs.pairs[:, 1], weight)]
 
     def field(
         self, k: int, z: Sequence[torch.Tensor | None], weights: Sequence[torch.Tensor]

@@ -32,7 +32,7 @@ class GraphPhase(OscillatorPhase):
         super().__init__(system, inputs, origin, balanced)
         self.exact_updates = True
         self.clamped = cast("list[torch.Tensor]", inputs.cache)[0]
-        self.inertia = system.couplings.strengths()
+        self.inertia = system.couplings.strengths()[0]
 
     def interface(self, z: State) -> State:
         return z

@@ -97,6 +97,13 @@ class LayerStack(nn.ModuleList):
         """The weights of all layers, fetched and rounded once for a relaxation."""
         return [layer.strength.detach() for layer in self.layers]
 
+    def strengths(self) -> list[torch.Tensor]:
+        """Sum of the |W| that join each oscillator to neighbouring layers, inputs left out; (n_k,) each."""
+        sizes = [weight.abs() for weight in self.bound()]
+        below = [torch.zeros_like(sizes[0][:, 0]), *(w.sum(1) for w in sizes[1:])]
+        above = [*(w.sum(0) for w in sizes[1:]), torch.zeros_like(sizes[-1][:, 0])]
+        return [a + b for a, b in zip(below, above, strict=True)]
+
     def field(
         self, k: int, z: Sequence[torch.Tensor | None], weights: Sequence[torch.Tensor]
     ) -> torch.Tensor | None:

@@ -190,6 +190,19 @@ class OscillatorPhase(Phase):
     def residual(self, force: State) -> torch.Tensor:
         return largest(force) / self.system.residual_scale
 
+    def hopeless(self) -> tuple[torch.Tensor, Status] | None:
+        """Examples with an oscillator whose detuning exceeds couplings, fields and injection on it together."""
+        system = self.system
+        if self.origin is not None or self.nudge is not None or not system.detuned_blocks:
+            return None
+        lost = torch.zeros(self.x.shape[0], dtype=torch.bool, device=self.x.device)
+        clamped = cast("list[torch.Tensor]", self.inputs.cache)
+        for k, (q, around) in enumerate(zip(clamped, self.couplings.strengths(), strict=True)):
+            hold = around + q.square().sum(0).sqrt() + abs(system.second_harmonic)
+            if system.is_detuned(k):
+                lost = lost | (system.frequencies(k).abs() > (1 + 1e-12) * hold).any(1)
+        return lost, Status.NOT_LOCKED
+
     def verdict(self, z: State, residual: torch.Tensor) -> Status | None:
         """NOT_LOCKED if an example's phases drift: its detuning exceeds what fields and couplings can hold."""
         return Status.NOT_LOCKED if self.system.drifts(self.state(z), self.reference) else None

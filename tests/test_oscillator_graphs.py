@@ -393,6 +393,22 @@ def test_drifting_examples_leave_the_others_alone() -> None:
     torch.testing.assert_close(found.state[0][::2].sin(), (0.5 / x[::2]).expand(2, 2), rtol=0, atol=1e-9)
 
 
+def test_layers_that_cannot_lock_are_refused_at_once() -> None:
+    """Else drifting layers iterate until the budget ends; the bound is that of the same network as a graph."""
+    layers = OscillatorNetwork([2, 3, 2], frequency_spread=1.5, seed=2)
+    x = torch.tensor([[0.0, 0.0], [4.0, -3.0], [-2.0, 2.0], [30.0, -9.0]])
+    graph = layers.to_graph()
+    single = graph.frequencies(0).abs() > (
+        graph.couplings.strengths()[0] + graph.prepare(x).cache[0].square().sum(0).sqrt()
+    )
+    lost = layers.phase(layers.prepare(x)).hopeless()[0]
+    assert lost.tolist() == single.any(1).tolist()
+    assert 0 < int(lost.sum()) < 4
+    refused = relax(layers, x[lost], solver="coordinate")
+    assert refused.status is Status.NOT_LOCKED
+    assert refused.iterations == 1
+
+
 # -- Ising machine and mirror pairs -----------------------------------------------------------------------------
 
 
