@@ -135,8 +135,8 @@ class OscillatorGraph(Oscillators):
         fields = None if field is None else _fields(field, n)
         omega = None if detuning is None else values_of("detuning", detuning, (n,))
         pins = {_oscillator("pins", i, n): float(angle) for i, angle in (pins or {}).items()}
-        if not all(math.isfinite(angle) for angle in pins.values()):
-            raise argument_error("pins", "map oscillators to finite phases", pins)
+        if not all(math.isfinite(angle) for angle in pins.values()) or len(pins) >= n:
+            raise argument_error("pins", "map some of the oscillators, not all, to finite phases", pins)
         grounded = bool(n_inputs or pins or second_harmonic) or fields is not None
         _check_ground(ground, grounded, pairs, n)
         common = 0.0

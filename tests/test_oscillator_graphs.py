@@ -532,6 +532,7 @@ def test_small_asymmetries_of_mirror_pairs_decay() -> None:
         (lambda: OscillatorGraph(2, [[0, 1]], [1.0, 2.0], field=1.0), r"weights .* \(1,\)"),
         (lambda: OscillatorGraph(2, [[0, 1]], float("nan"), field=1.0), "weights must be finite"),
         (lambda: OscillatorGraph(2, [[0, 1]], pins={2: 0.0}), "pins must name oscillators from 0 to 1"),
+        (lambda: OscillatorGraph(2, [[0, 1]], pins={0: 0.0, 1: 1.0}), "pins must map some"),
         (lambda: OscillatorGraph(2, [[0, 1]], pins={0: 0.0}, outputs=[0]), "outputs must leave out"),
         (lambda: OscillatorGraph(2, [[0, 1]], ground="quotient", outputs=[0, 1]), "outputs must leave out"),
         (lambda: OscillatorGraph(2, [[0, 1]], field=1.0, detuning=[1.0]), "detuning"),
