@@ -169,15 +169,15 @@ def step(motion: Motion, w: State, velocity: State, dt: float, tableau: Tableau)
     slopes: list[State] = []
     for i, row in enumerate(tableau.stages):
         if len(row) > i:
-            base, last = _moved(w, dt, row[:i], slopes), slopes[-1] if slopes else velocity
+            base, last = combined(w, dt, row[:i], slopes), slopes[-1] if slopes else velocity
             slopes.append(_implicit_stage(motion, base, last, dt * row[i]))
         else:
-            slopes.append(motion.velocity(motion.inside(_moved(w, dt, row, slopes))) if i else velocity)
-    end = motion.inside(_moved(w, dt, tableau.weights, slopes))
+            slopes.append(motion.velocity(motion.inside(combined(w, dt, row, slopes))) if i else velocity)
+    end = motion.inside(combined(w, dt, tableau.weights, slopes))
     error = None
     if tableau.adaptive:
         gaps = [b - c for b, c in zip(tableau.weights, tableau.companion, strict=True)]
-        error = _moved(tuple(torch.zeros_like(s) for s in w), dt, gaps, slopes)
+        error = combined(tuple(torch.zeros_like(s) for s in w), dt, gaps, slopes)
         if tableau.implicit:
             # Unfiltered, the estimate of a stiff component grows with dt instead of falling.
             error = _filtered(motion, end, error, dt * tableau.stages[-1][-1])
@@ -246,8 +246,8 @@ def finite(w: State) -> bool:
     return all(bool(torch.isfinite(b).all()) for b in w)
 
 
-def _moved(w: State, dt: float, row: tuple[float, ...] | list[float], slopes: list[State]) -> State:
-    """w + dt sum_j row_j slopes_j; the row may be shorter than the slopes."""
+def combined(w: State, dt: float, row: tuple[float, ...] | list[float], slopes: list[State]) -> State:
+    """w + dt sum_j row_j slopes_j; the row may be shorter than the slopes, those of factor zero may be empty."""
     for a, k in zip(row, slopes, strict=False):
         if a:
             w = tuple(torch.add(s, f, alpha=dt * a) for s, f in zip(w, k, strict=True))

@@ -22,7 +22,7 @@ import torch
 from .equilibrium import State
 from .errors import argument_error
 from .flows import Drift, Inertial, split
-from .integrators import Points, Tableau, finite
+from .integrators import Points, Tableau, combined, finite
 from .motion import Motion
 from .solvers import unflat
 
@@ -276,11 +276,9 @@ def noisy_step(motion: Motion, w: State, velocity: State, dt: float, method: Noi
     """w after one step; `velocity` is the drift at w."""
     slopes = [velocity]
     for row, along, across in zip(method.stages[1:], method.along[1:], method.across[1:], strict=True):
-        stage = _added(w, [dt * a for a in row], slopes)
-        stage = _added(stage, [along, across], [noise.kick, noise.area])
+        stage = combined(combined(w, dt, row, slopes), 1.0, (along, across), [noise.kick, noise.area])
         slopes.append(motion.velocity(motion.inside(stage)))
-    end = _added(w, [dt * b for b in method.weights], slopes)
-    return motion.inside(_added(end, [1.0], [noise.kick]))
+    return motion.inside(combined(combined(w, dt, method.weights, slopes), 1.0, (1.0,), [noise.kick]))
 
 
 def split_step(
@@ -312,11 +310,3 @@ def _rubbed(v: torch.Tensor, rate: float, span: float, kick: torch.Tensor) -> to
     """Exact Ornstein-Uhlenbeck flow over `span`: a kick of variance 2 rate span T / m becomes (1 - e^2) T / m."""
     kept = math.exp(-rate * span)
     return kept * v + math.sqrt(-math.expm1(-2 * rate * span) / (2 * rate * span)) * kick if rate else v
-
-
-def _added(w: State, row: list[float], slopes: list[State]) -> State:
-    """w + sum_j row_j slopes_j; terms of factor zero may be empty."""
-    for a, k in zip(row, slopes, strict=False):
-        if a:
-            w = tuple(torch.add(s, f, alpha=a) for s, f in zip(w, k, strict=True))
-    return w
