@@ -267,7 +267,7 @@ class Boxed(Tilted):
 
 @pytest.mark.parametrize("flow", ["gradient", "inertial"])
 def test_bounds_reflect(flow: str) -> None:
-    """A bounded system samples exp(-F / T) between its bounds; projection would heap it up on them (<s^2> 0.33)."""
+    """A bounded system samples exp(-F / T) between its bounds; projection would heap it up on them (<s^2> 0.35)."""
     system = Boxed(1.0, 1.0)
     for moment in (torch.clone, torch.square):
         found = sampled(system, moment, 200, 0.02, flow=flow)
