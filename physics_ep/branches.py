@@ -29,7 +29,7 @@ MARGIN = 0.25
 """How far a step along the tangent may be corrected, over its length (where E' = c d + d^2 folds, by 1), and each
 correction over the one before; and what half a step may leave of half the pull."""
 SHORTEST = 1e-2
-"""Step in t below which a branch counts as ended: t_fold is found to about as much."""
+"""Step, over t or over itself, below which a branch counts as ended: t_fold is found to about as much of itself."""
 FORCING = 1e-2
 """Accuracy of the linear solves."""
 
@@ -100,8 +100,8 @@ def smallest_curvature(
 def is_minimum(phase: Phase, z: State) -> tuple[torch.Tensor, int]:
     """Whether no direction has negative curvature, (B,), and the Hessian products that it took.
 
-    Beyond `DENSE` variables Lanczos' method stops when the smallest is known to a tenth of itself or to 1e-3 of the
-    largest: what lies between -1e-3 and 0 of that may go unnoticed.
+    Lanczos' method stops when the smallest is known to a tenth of itself or to 1e-3 of the largest: what lies
+    between -1e-3 and 0 of that may go unnoticed.
     """
     with torch.no_grad():
         value, width, products = _lowest(phase, z, None, True, 1e-3, sign=True)
@@ -133,7 +133,7 @@ def _lowest(
     def product(v: torch.Tensor) -> torch.Tensor:
         return hessian(v) if root is None else hessian(v / root) / root
 
-    if n <= DENSE:
+    if n <= DENSE and not sign:
         eye = torch.eye(n, dtype=point.dtype, device=point.device)
         columns = [product(eye[k].expand(batch, n)) for k in range(n)]
         matrix = torch.stack(columns, 2)
@@ -163,8 +163,10 @@ def check_branches(
     """Whether nudged states continue their free state as the nudge grows from nothing.
 
     One linear solve tells the linear response of the free state for all nudges. Nudged states that are within
-    `MARGIN` of it, and whose halves are stationary under half the nudge, lie on the branch: there a Newton step
-    spans it all. The others are settled by following the branch (`follow`).
+    `MARGIN` of it, and whose halves are nearly stationary under half the nudge, lie on the branch: there a Newton
+    step spans it all. So do pairs under opposite nudges if the parabola through them and the free state starts with
+    the linear response, does not turn, and is nearly stationary half-way on both sides. The others are settled by
+    following the branch (`follow`).
 
     Parameters
     ----------
@@ -195,19 +197,29 @@ def check_branches(
         require_minima(base, "check", "branches")
         shapes = [s.shape for s in base.start()]
         origin = flat(tuple(torch.zeros_like(s) for s in base.start()))
-        first: tuple[torch.Tensor, torch.Tensor] | None = None
+        betas = [_column(nudge, base, len(x)) for nudge in nudges]
+        moved = [flat(narrowed(d, base.dtype)) for d in displacements]
+        halves = [_at(base, nudge, 0.5 * beta) for nudge, beta in zip(nudges, betas, strict=True)]
+        pull = _slope(_at(base, nudges[0], betas[0]), origin, shapes)
+        response = _newton_step(base, origin, pull, shapes, FORCING)
+        spent = 1 + response.products
         found = []
-        for nudge, moved in zip(nudges, displacements, strict=True):
-            beta = _column(nudge, base, len(x))
-            d = flat(narrowed(moved, base.dtype))
-            spent = 1
-            if first is None:
-                pull = _slope(_at(base, nudge, beta), origin, shapes)
-                response = _newton_step(base, origin, pull, shapes, FORCING)
-                first, spent = (response.move, beta), 2 + response.products
-            linear = _told_apart(base, first[0] * (beta / first[1])[:, None], shapes)
-            near = _size(_told_apart(base, d, shapes) - linear) <= MARGIN * _size(linear)
-            near = near & _straight(_at(base, nudge, 0.5 * beta), origin, d, shapes)
+        for i, (nudge, beta, d) in enumerate(zip(nudges, betas, moved, strict=True)):
+            linear = _told_apart(base, response.move * (beta / betas[0])[:, None], shapes)
+
+            def starts_right(way: torch.Tensor, linear: torch.Tensor = linear) -> torch.Tensor:
+                return _size(_told_apart(base, way, shapes) - linear) <= MARGIN * _size(linear)
+
+            near = starts_right(d) & _straight(halves[i], origin, d, shapes)
+            spent += 2
+            mirrored = [j for j, other in enumerate(betas) if bool((other == -beta).all())]
+            if mirrored and not bool(near.all()):
+                j = mirrored[0]
+                even, odd = 0.5 * (d + moved[j]), 0.5 * (d - moved[j])
+                both = starts_right(odd) & (_size(even) <= 0.5 * _size(odd))
+                both = both & _straight(halves[i], origin, odd + 0.5 * even, shapes)
+                near = near | (both & _straight(halves[j], origin, 0.5 * even - odd, shapes))
+                spent += 4
             near = near | (_size(d) <= _rounding(base))
             if only is not None:
                 near = near | ~only
@@ -220,6 +232,7 @@ def check_branches(
                 reached[rows], switched[rows] = far, end
                 spent += own
             found.append(Branches(switched, ~near, reached, spent))
+            spent = 0
     return tuple(found)
 
 
@@ -242,7 +255,7 @@ def follow(
     nudge : Nudge
         Real.
     shortest : float
-        Step in t below which the branch counts as ended.
+        Step, over t, below which the branch counts as ended; before t = shortest, over shortest.
     tolerance : float
         Of a state, over the step that led to it.
 
@@ -274,7 +287,7 @@ def follow(
             kept = going & (steepness <= MARGIN)
             t, z = torch.where(kept, aim, t), torch.where(kept[:, None], w, z)
             h = torch.where(kept, torch.where(steepness <= 0.25 * MARGIN, 2 * h, h), 0.5 * h)
-            going = going & (t < 1) & (h >= shortest)
+            going = going & (t < 1) & (h >= shortest * t.clamp_min(shortest))
     return t, z, spent
 
 
