@@ -46,6 +46,8 @@ class TrustRegion(Solver):
         self.shapes = [s.shape for s in start]
         self.spent = 0
         self.z = self._before = flat(start)
+        # Large systems settle in one place after another; the largest residual is where one is still on its way.
+        self.patience = max(self.patience, self.z.shape[1] // 50)
         self._plain = self.sweeps if phase.exact_updates else self.descents
         self._descent: Solver | None = (Coordinate if phase.exact_updates else GradientFlow)(phase, start)
         self._slope = self._trial = self.z
