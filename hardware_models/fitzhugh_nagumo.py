@@ -11,7 +11,7 @@ on a grid of sites, with I = W x + b at each site. Both right-hand sides come fr
 of which u descends, u_t = -dE/du, and v ascends, tau_v v_t = +dE/dv. Stationary states are saddles of E;
 equilibrium propagation holds at any of them whose Hessian has an inverse. E is quadratic and concave in v, so that
 the best v leaves a reduced energy of u alone, max_v E, bounded from below: its minima are the states that the
-medium settles in if v is fast. The solver 'newton' (the default) finds them; 'skew_flow' follows the medium in time.
+medium settles in if v is fast. The default solver, 'newton', finds them; 'skew_flow' follows the medium in time.
 
 Everything is dimensionless: u and v are of order one, time counts in units of the reaction's, lengths in any unit
 that the spacing and the diffusion coefficients (length^2 per time) share.
