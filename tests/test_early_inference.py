@@ -15,7 +15,7 @@ from physics_ep.errors import InputError
 from physics_ep.predictive_coding import mlp
 from validation import infer_early
 from validation.early_inference import cosine
-from validation.early_runs import back_propagated
+from validation.early_runs import Moments, back_propagated
 
 WIDTH, N_OUT, DEPTH = 32, 10, 5
 SIZES = [WIDTH] * DEPTH + [N_OUT]
@@ -165,7 +165,7 @@ def test_late_errors_align_and_displacements_do_not() -> None:
     assert float(early.error_cosine[-1].min()) > 0.9995
     assert float(early.cosine[0].min()) > 0.999
     assert float(early.cosine[-1].min()) < 0.95
-    system = network("potentials", 0.5)
+    system = network("potentials", 0.3)
     x, y = x[:1], y[:1]
     early = infer_early(system, x, y, COST, times=(25.0,), beta=1e-6)
     free = settled(system, x)
@@ -174,7 +174,7 @@ def test_late_errors_align_and_displacements_do_not() -> None:
     rest = torch.linalg.solve(hessian_at(system, free, x), -1e-6 * g).split(SIZES[1:])
     for mine, other in zip(early.displacement, rest, strict=True):
         assert float((mine[0, 0] - other).norm() / other.norm()) < 1e-4
-    assert float(early.cosine.min()) < 0.99
+    assert float(early.cosine.min()) < 0.999
 
 
 SMALL = [16, 16, 16, 16, 16, 8]
@@ -222,6 +222,19 @@ def test_averages_resolve_the_layers_that_the_variance_says() -> None:
     off = (early.projection - quiet.projection).abs() / early.projection_error
     assert float(off.max()) < 4
     assert 0.5 < float(off.square().mean().sqrt()) < 1.5
+
+
+def test_moments_of_parts_are_those_of_the_whole() -> None:
+    """Breaks if runs that were followed in parts, as many as fit, are not weighed by their numbers."""
+    values = torch.randn(17, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def moments(part: torch.Tensor) -> Moments:
+        return Moments(len(part), (part.mean(0),), ((part - part.mean(0)).square().sum(0),))
+
+    found = moments(values[:5]).merged(moments(values[5:6])).merged(moments(values[6:]))
+    assert found.runs == 17
+    assert torch.allclose(found.mean[0], values.mean(0), atol=1e-14)
+    assert torch.allclose(found.squares[0] / 16, values.var(0), atol=1e-14)
 
 
 def test_cosine_has_no_scale() -> None:

@@ -160,7 +160,7 @@ def test_bad_options_are_refused(options: dict, message: str) -> None:
 
 
 class Boltzmann:
-    """exp(-F / T) of a system of up to three variables, by the trapezoidal rule on a grid: exponentially accurate."""
+    """exp(-F / T) of up to three variables, by the trapezoidal rule on a grid: exponentially accurate."""
 
     def __init__(
         self, system: EnergySystem, x: torch.Tensor, temperature: float, nudge: Nudge | None = None
@@ -355,6 +355,20 @@ def test_chains_are_judged() -> None:
             system, x, y, 0.1, 0.1, method="euler_maruyama", step=0.4, interval=0.4, on_unconverged="warn"
         )
     assert found.virial_ratio > 1.1
+
+
+def test_samples_may_be_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks if samples are lost or counted twice where contrasts are taken of some at a time."""
+    system, (x, y) = potentials([3, 4, 2]), data(2, 3, 2)
+    found = []
+    for rows in (1, 150, 10**6):
+        monkeypatch.setattr("physics_ep.stochastic_chains.ROWS", rows)
+        found.append(propagated(system, x, y, 0.1, 0.1, duration=3.0, chains=24))
+    for name, g in found[0].gradients.items():
+        for other in found[1:]:
+            assert torch.allclose(other.gradients[name], g, atol=1e-13)
+            assert torch.allclose(other.standard_errors[name], found[0].standard_errors[name], atol=1e-13)
+            assert other.halves == pytest.approx(found[0].halves, rel=1e-9)
 
 
 def test_backward_adds_to_grad() -> None:
