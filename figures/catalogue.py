@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from physics_ep.errors import argument_error, unknown_name
 
+from .oscillator_entries import OSCILLATOR_FIGURES
 from .requests import BATCH, Drawn, Entry, Request
 from .resistive_entries import RESISTIVE_FIGURES
 
@@ -338,4 +339,5 @@ FIGURES: tuple[Entry, ...] = (
     ),
     Entry("best_beta", "error over beta under read noise, and the best beta", _best_beta, PREDICTIVE),
     *RESISTIVE_FIGURES,
+    *OSCILLATOR_FIGURES,
 )

@@ -79,7 +79,7 @@ def fresh_hopfield(
     def build(n_in: int, n_out: int) -> EnergySystem:
         return HopfieldNetwork([n_in, *hidden, n_out], activation=activation, gain=gain, seed=seed)
 
-    return _before_digits(label, build, examples, dtype, device)
+    return before_digits(label, build, examples, dtype, device)
 
 
 def fresh_resistive(
@@ -120,15 +120,15 @@ def fresh_resistive(
     def build(n_in: int, n_out: int) -> EnergySystem:
         return ResistiveNetwork([n_in, *hidden, n_out], diode, seed=seed, **options)
 
-    return _before_digits(label, build, examples, dtype, device)
+    return before_digits(label, build, examples, dtype, device)
 
 
-def _before_digits(
+def before_digits(
     label: str,
     build: Callable[[int, int], EnergySystem],
     examples: int,
-    dtype: torch.dtype,
-    device: torch.device | None,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | None = None,
 ) -> Subject:
     """What `build` makes of the numbers of pixels and classes, before the first digits of the test set."""
     from physics_ep.datasets import digits
