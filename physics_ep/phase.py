@@ -148,7 +148,7 @@ class Phase:
         return self.system.curvature_diagonal(self.state(z), self.x)
 
     def hopeless(self) -> tuple[torch.Tensor, Status] | None:
-        """Examples (B,) that cannot have an equilibrium, known before any iteration, and why; None: none is known."""
+        """Examples (B,) that cannot have an equilibrium, known before any iteration, and why; None: not known."""
         return None
 
     def verdict(self, z: State, residual: torch.Tensor) -> Status | None:
