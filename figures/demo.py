@@ -49,6 +49,7 @@ class Substrate:
 SUBSTRATES: tuple[Substrate, ...] = (
     Substrate("hopfield", "hopfield-digits", 0.96),
     Substrate("resistive", "resistive-digits", 0.96),
+    Substrate("oscillator", "oscillator-digits", 0.95),
 )
 """What the demonstration runs; a further substrate is a further row."""
 

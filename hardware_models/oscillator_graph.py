@@ -98,10 +98,8 @@ class OscillatorGraph(Oscillators):
     """
 
     couplings: GraphCouplings
-    default_solver = "trust_region"
     default_max_iterations = 5000
     layered = False
-    multistable = True
 
     def __init__(
         self,
@@ -246,7 +244,7 @@ class OscillatorGraph(Oscillators):
 
     def initial_state(self, x: torch.Tensor) -> State:
         """The neutral phase, spread by the golden ratio so that no symmetry of the graph is one of the start."""
-        count = torch.arange(1, self.shapes[1] + 1, dtype=torch.float64, device=self.device)
+        count = torch.arange(1, self.sizes[1] + 1, dtype=torch.float64, device=self.device)
         spread = SPREAD * ((count * (math.sqrt(5) - 1)) % 2 - 1)
         return ((NEUTRAL + spread).to(self.dtype).expand(x.shape[0], -1).contiguous(),)
 
@@ -288,7 +286,7 @@ class OscillatorGraph(Oscillators):
 def from_layers(network: OscillatorNetwork) -> OscillatorGraph:
     """The same network as a graph: `OscillatorNetwork.to_graph`."""
     layers = network.couplings.layers
-    sizes = network.shapes[1:]
+    sizes = network.sizes[1:]
     starts = [0, *itertools.accumulate(sizes)]
     edges, weights = [], []
     for k, layer in enumerate(layers[1:]):
@@ -300,7 +298,7 @@ def from_layers(network: OscillatorNetwork) -> OscillatorGraph:
         starts[-1],
         torch.cat([torch.zeros(0, 2, dtype=torch.int64), *edges]),
         torch.cat([none, *weights]),
-        n_inputs=network.shapes[0],
+        n_inputs=network.sizes[0],
         input_index=range(sizes[0]),
         input_weights=layers[0].strength.detach(),
         outputs=range(starts[-2], starts[-1]),

@@ -44,7 +44,7 @@ class Oscillators(EnergySystem):
     ----------
     couplings : Module
         What `oscillator_layers.LayerStack` gives: clamped fields, fields, energy and contrast.
-    shapes : sequence of int
+    sizes : sequence of int
         Inputs, then the oscillators of each block.
     second_harmonic : float
         K.
@@ -61,9 +61,8 @@ class Oscillators(EnergySystem):
         Which oscillators of which block are read.
     """
 
-    default_solver = (
-        "trust_region"  # mixed sweeps are faster, but may end in saddles where there are many equilibria
-    )
+    default_solver = "trust_region"
+    multistable = True
     default_max_iterations = 1000
     state_unit = "radians"
     residual_unit = "coupling units"
@@ -75,7 +74,7 @@ class Oscillators(EnergySystem):
     def __init__(
         self,
         couplings: Any,
-        shapes: Sequence[int],
+        sizes: Sequence[int],
         *,
         second_harmonic: float = 0.0,
         detuning: Sequence[torch.Tensor] | None = None,
@@ -96,13 +95,13 @@ class Oscillators(EnergySystem):
                 raise argument_error(name, "be a finite number", value)
         check_bits("phase_bits", phase_bits)
         self.couplings = couplings
-        self.shapes = tuple(shapes)
+        self.sizes = tuple(sizes)
         self.second_harmonic = float(second_harmonic)
         self.readout = READOUTS[readout]
         self.encoding = encoding
         self.span = float(span)
         self.phase_bits = phase_bits
-        self.output_block = output_block % (len(self.shapes) - 1)
+        self.output_block = output_block % (len(self.sizes) - 1)
         self.output_index = output_index
         for k, omega in enumerate(detuning or ()):
             self.register_buffer(f"detuning_{k}", omega)
@@ -122,14 +121,14 @@ class Oscillators(EnergySystem):
 
     def initial_state(self, x: torch.Tensor) -> State:
         return tuple(
-            torch.full((x.shape[0], n), NEUTRAL, dtype=self.dtype, device=self.device) for n in self.shapes[1:]
+            torch.full((x.shape[0], n), NEUTRAL, dtype=self.dtype, device=self.device) for n in self.sizes[1:]
         )
 
     def random_state(self, x: torch.Tensor, generator: torch.Generator) -> State:
         """Phases drawn uniformly from the circle."""
         return tuple(
             2 * math.pi * torch.rand((x.shape[0], n), generator=generator, dtype=torch.float64).to(x)
-            for n in self.shapes[1:]
+            for n in self.sizes[1:]
         )
 
     def difference(self, one: State, other: State) -> State:
@@ -155,8 +154,8 @@ class Oscillators(EnergySystem):
         return tuple(found)
 
     def check_input(self, x: torch.Tensor) -> None:
-        if not isinstance(x, torch.Tensor) or x.ndim != 2 or x.shape[1] != self.shapes[0]:
-            must = f"be a tensor (batch, {self.shapes[0]})"
+        if not isinstance(x, torch.Tensor) or x.ndim != 2 or x.shape[1] != self.sizes[0]:
+            must = f"be a tensor (batch, {self.sizes[0]})"
             raise argument_error("x", must, tuple(getattr(x, "shape", ())) or type(x).__name__)
         if x.dtype != self.dtype:
             raise argument_error("x", f"have the system's dtype {self.dtype}", x.dtype)
@@ -328,9 +327,9 @@ class OscillatorNetwork(Oscillators):
             span=span,
             phase_bits=phase_bits,
         )
-        self.sizes = tuple(sizes)
-        if len(sizes) <= 3 and not second_harmonic:
-            self.default_solver = "anderson"
+        if len(sizes) <= 3 and not second_harmonic and field > 0:
+            # Mixed sweeps are faster, but may end in saddles where there are many equilibria.
+            self.default_solver, self.multistable = "anderson", False
 
     def to_graph(self) -> OscillatorGraph:
         """The same network as a graph of oscillators, layer after layer."""

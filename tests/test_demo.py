@@ -45,12 +45,12 @@ def test_demo_end_to_end(tmp_path, monkeypatch, capsys):
     assert stop.value.code == 0
     results = {row["substrate"]: row for row in json.loads(Path("demo.json").read_text())["results"]}
     # As their configs ask for.
-    tolerances = {"hopfield": 1e-6, "resistive": 1e-5}
+    tolerances = {"hopfield": 1e-6, "resistive": 1e-5, "oscillator": 1e-5}
     assert results.keys() == tolerances.keys()
     printed = capsys.readouterr().out
     folder = Path("runs/demo")
     for name, result in results.items():
-        assert result["test_accuracy"] >= 0.96
+        assert result["test_accuracy"] >= (0.95 if name == "oscillator" else 0.96)
         assert result["cosine"] >= 0.99999
         assert result["relative_error"] <= 1e-4
         assert result["worst_residual"] <= tolerances[name]
