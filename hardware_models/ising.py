@@ -86,8 +86,8 @@ def anneal(
     """
     if isinstance(starts, bool) or not isinstance(starts, int) or starts < 1:
         raise argument_error("starts", "be an integer of at least 1", starts)
-    if x is None and system.shapes[0]:
-        raise argument_error("x", f"be a tensor (1, {system.shapes[0]})", None)
+    if x is None and system.sizes[0]:
+        raise argument_error("x", f"be a tensor (1, {system.sizes[0]})", None)
     if ramp is None:
         ramp = [system.second_harmonic * k / STAGES for k in range(STAGES + 1)]
     if not ramp or not all(math.isfinite(k) for k in ramp):
