@@ -230,8 +230,8 @@ class OscillatorPhase(Phase):
         d: list[torch.Tensor | None] = [None] * len(self.z0)
         moved: list[torch.Tensor | None] = [None] * len(self.z0)
         for k, block in zip(self.carried, u, strict=True):
-            here = block if self.origin is not None else block - self.reference[k]
-            d[k], moved[k] = here, self._moved(k, here)
+            turned = block if self.origin is not None else block - self.reference[k]
+            d[k], moved[k] = turned, self._moved(k, turned)
         gaps = []
         for k in self.implied:
             change = self._change(k, moved)
