@@ -31,7 +31,9 @@ correction over the one before; and what half a step may leave of half the pull.
 SHORTEST = 1e-2
 """Step, over t or over itself, below which a branch counts as ended: t_fold is found to about as much of itself."""
 FORCING = 1e-2
-"""Accuracy of the linear solves."""
+"""What linear solves leave of their right side. Soft directions that are hardly pulled at hide below it, so that each
+step that fails divides it by ten, down to `FINEST`."""
+FINEST = 1e-5
 
 
 @dataclass(frozen=True)
@@ -274,18 +276,20 @@ def follow(
         z = torch.zeros_like(flat(start))
         beta = _column(nudge, base, len(z))
         t, h = torch.zeros_like(beta), torch.full_like(beta, 0.5)
+        forcing = torch.full_like(beta, FORCING)
         spent = 0
         going = t < 1
         while bool(going.any()):
             aim = torch.where(going, (t + h).clamp(max=1), t)
             now, then = _at(base, nudge, beta * t), _at(base, nudge, beta * aim)
-            tangent = _newton_step(now, z, _slope(then, z, shapes), shapes, FORCING)
-            w, steepness, own = _newton(then, z, tangent.move, shapes, tolerance, going)
+            tangent = _newton_step(now, z, _slope(then, z, shapes), shapes, forcing)
+            w, steepness, own = _newton(then, z, tangent.move, shapes, forcing, tolerance, going)
             spent += own + tangent.products + 3
             straight = _straight(_at(base, nudge, 0.5 * beta * (t + aim)), z, w - z, shapes)
             steepness = torch.where(straight & ~tangent.indefinite, steepness, torch.inf)
             kept = going & (steepness <= MARGIN)
             t, z = torch.where(kept, aim, t), torch.where(kept[:, None], w, z)
+            forcing = torch.where(kept, forcing, 0.1 * forcing).clamp_min(FINEST)
             h = torch.where(kept, torch.where(steepness <= 0.25 * MARGIN, 2 * h, h), 0.5 * h)
             going = going & (t < 1) & (h >= shortest * t.clamp_min(shortest))
     return t, z, spent
@@ -296,6 +300,7 @@ def _newton(
     z: torch.Tensor,
     move: torch.Tensor,
     shapes: list[torch.Size],
+    forcing: torch.Tensor,
     tolerance: float,
     going: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
@@ -305,7 +310,7 @@ def _newton(
     spent = 0
     z = z + move
     for _ in range(8):
-        step = _newton_step(phase, z, _slope(phase, z, shapes), shapes, FORCING)
+        step = _newton_step(phase, z, _slope(phase, z, shapes), shapes, forcing)
         spent += 1 + step.products
         z = z + step.move
         size = _size(step.move)
@@ -368,11 +373,11 @@ def _slope(phase: Phase, z: torch.Tensor, shapes: list[torch.Size]) -> torch.Ten
 
 
 def _newton_step(
-    phase: Phase, z: torch.Tensor, slope: torch.Tensor, shapes: list[torch.Size], forcing: float
+    phase: Phase, z: torch.Tensor, slope: torch.Tensor, shapes: list[torch.Size], forcing: float | torch.Tensor
 ) -> Step:
     """-H^-1 slope at z, to `forcing` of the slope."""
     depth = min(2 * z.shape[1], 1000) + 10
-    share = torch.full_like(z[:, 0], forcing)
+    share = forcing if isinstance(forcing, torch.Tensor) else torch.full_like(z[:, 0], forcing)
     return conjugate_gradients(
         flat_hessian(phase, z, shapes), slope, share, depth, scale=flat_scale(phase, z, shapes)
     )
