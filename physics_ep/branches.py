@@ -31,8 +31,8 @@ correction over the one before; and what half a step may leave of half the pull.
 SHORTEST = 1e-2
 """Step, over t or over itself, below which a branch counts as ended: t_fold is found to about as much of itself."""
 FORCING = 1e-2
-"""What linear solves leave of their right side. Soft directions that are hardly pulled at hide below it, so that each
-step that fails divides it by ten, down to `FINEST`."""
+"""What linear solves leave of their right side. Soft directions that are hardly pulled at hide below it, so that
+each step that fails divides it by ten, down to `FINEST`."""
 FINEST = 1e-5
 
 

@@ -153,6 +153,17 @@ def test_hessian_products_and_slopes_are_derivatives_of_the_energy(kind: str, nu
     assert float((near - slope).abs().max()) < 1e-3 * float(slope.abs().max())
 
 
+def test_a_balanced_phase_has_a_balanced_energy() -> None:
+    """Around an origin that is no equilibrium: minus the force is the slope of the energy, by differences."""
+    system, x = Quartic(), torch.ones(2, 4, dtype=WIDE)
+    origin = (torch.full((2, 6), 0.3, dtype=WIDE),)
+    phase = system.phase(system.prepare(x), origin=origin, balanced=True)
+    phase = phase.nudged(Nudge(SquaredError(), torch.ones(2, 2, dtype=WIDE), 0.1))
+    z, v = torch.randn(2, 2, 6, generator=torch.Generator().manual_seed(0), dtype=WIDE)
+    rise = (phase.energy((z + 1e-5 * v,)) - phase.energy((z - 1e-5 * v,))) / 2e-5
+    assert torch.allclose(-(phase.force((z,))[0] * v).sum(1), rise, rtol=1e-8)
+
+
 def test_conjugate_gradients() -> None:
     """Definite: the linear solve. Bounded or indefinite: on the boundary, no worse than the steepest step there."""
     generator = torch.Generator().manual_seed(0)
