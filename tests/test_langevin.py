@@ -344,7 +344,8 @@ def test_standard_errors_fall_as_the_root_of_the_temperature() -> None:
 
 def test_chains_are_judged() -> None:
     """Breaks if averages are handed out from chains that have not come to their stationary state, or whose steps
-    are too long for it: the virial tells both."""
+    are too long for it: the virial tells both; or if a gradient that still drifts, as the outputs' variance does in
+    cold chains, does not show in the halves of the run."""
     system, (x, y) = potentials([3, 4, 2]), data(2, 3, 2)
     with pytest.raises(NotStationary, match="virial") as caught:
         propagated(system, x, y, 0.1, 0.1, burn_in=0.0, duration=2.0, interval=0.1)
@@ -355,6 +356,10 @@ def test_chains_are_judged() -> None:
             system, x, y, 0.1, 0.1, method="euler_maruyama", step=0.4, interval=0.4, on_unconverged="warn"
         )
     assert found.virial_ratio > 1.1
+    system = potentials([3, 3, 2], "linear", gain=0.7)
+    with pytest.raises(NotStationary, match="halves") as caught:
+        propagated(system, x, y, 0.02, 2.0, burn_in=0.0, duration=2.0, interval=0.1, chains=2048)
+    assert caught.value.gradient.halves > caught.value.gradient.limits[2]
 
 
 def test_samples_may_be_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
