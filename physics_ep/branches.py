@@ -342,9 +342,11 @@ def _settle(
     reached, end, spent = follow(base, nudge)
     shapes = [s.shape for s in base.start()]
     phase = _at(base, nudge, _column(nudge, base, len(x)))
-    # How far d itself is from the equilibrium that it stands for.
+    # How far d itself is from the equilibrium that it stands for: much of it, where hardly anything pulls.
     own = _newton_step(phase, d, _slope(phase, d, shapes), shapes, 0.1)
-    allowed = 1e-2 * torch.maximum(_size(d), _size(end)) + 3 * _size(own.move)
+    slack = _size(own.move)
+    slack = torch.where(slack <= 1e-3 * largest(free), 3 * slack, torch.zeros_like(slack))
+    allowed = 1e-2 * torch.maximum(_size(d), _size(end)) + slack
     switched = (reached < 1) | own.indefinite | ~(_size(_told_apart(base, end - d, shapes)) <= allowed)
     return reached, switched, spent + 1 + own.products
 
