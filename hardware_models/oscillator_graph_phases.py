@@ -17,7 +17,8 @@ from physics_ep.equilibrium import State, Status
 from physics_ep.system import Inputs
 
 from .oscillator_locking import cannot_lock
-from .oscillator_phases import OscillatorPhase, cross, phasor
+from .oscillator_phases import OscillatorPhase
+from .phasors import across, cross, phasor
 
 if TYPE_CHECKING:
     from .oscillator_graph import OscillatorGraph
@@ -107,7 +108,7 @@ class GraphPhase(OscillatorPhase):
         gain = self.gains[0]
         bend = (q * p).sum(0)
         if gain is not None:
-            bend = bend - cross(gain * torch.stack([-p[1], p[0]]), p)
+            bend = bend - cross(gain * across(p), p)
         return bend, cross(q, p)
 
     # -- outputs counted from a reference ---------------------------------------------------------------------

@@ -10,8 +10,7 @@ q: an exact update by atan2 of the tangential and the radial part. What is not l
 * a nudge beta C(o) with o = cos phi and C'' <= L is bounded from above by a parabola: its slope is a field, its
   curvature beta L adds a field along the oscillator's own phasor (none for beta < 0 and C convex).
 
-Nudged phases carry the displacement d from an origin: cos(phi + d) - cos phi = cos phi (cos d - 1) - sin phi sin d,
-with cos d - 1 = -2 sin^2(d/2), so that nothing of the size of a nudge is the difference of two numbers of size one.
+Nudged phases carry the displacement from an origin, and differences of phasors as such (`phasors.difference`).
 """
 
 from __future__ import annotations
@@ -29,6 +28,8 @@ from physics_ep.krylov import conjugate_gradients
 from physics_ep.nudging import Nudge
 from physics_ep.solvers import flat, unflat
 from physics_ep.system import Inputs, Phase, largest
+
+from .phasors import across, cross, difference, phasor
 
 if TYPE_CHECKING:
     from .oscillators import Oscillators
@@ -127,26 +128,26 @@ class OscillatorPhase(Phase):
     def hessian(self, z: State) -> Callable[[State], State]:
         """v -> d2F/dphi2 v in closed form: radial v - dq x z, dq the field's change as the others turn by v."""
         moved = [self._moved(k, d) for k, d in enumerate(self._from_reference(z))]
-        phasors = [a + b for a, b in zip(self.z0, moved, strict=True)]
-        across = [torch.stack([-p[1], p[0]]) for p in phasors]
-        radial = [(self._field(k, moved) * p).sum(0) for k, p in enumerate(phasors)]
+        here = [a + b for a, b in zip(self.z0, moved, strict=True)]
+        ahead = [across(p) for p in here]
+        radial = [(self._field(k, moved) * p).sum(0) for k, p in enumerate(here)]
         last = self.system.output_block
         bend = None if self.nudge is None else self._nudge_curvature(moved[last])
 
         def product(v: State) -> State:
-            turned = [a * b for a, b in zip(across, v, strict=True)]
+            moving = [a * b for a, b in zip(ahead, v, strict=True)]
             found = []
-            for k, (p, here) in enumerate(zip(phasors, v, strict=True)):
-                change = self._change(k, turned)
+            for k, (p, turn) in enumerate(zip(here, v, strict=True)):
+                field = self._change(k, moving)
                 gain = self.gains[k]
                 if gain is not None:
-                    own = gain * turned[k]
-                    change = own if change is None else change + own
-                answer = radial[k] * here
-                if change is not None:
-                    answer = answer - cross(change, p)
+                    own = gain * moving[k]
+                    field = own if field is None else field + own
+                answer = radial[k] * turn
+                if field is not None:
+                    answer = answer - cross(field, p)
                 if bend is not None and k == last:
-                    answer = answer + bend(here)
+                    answer = answer + bend(turn)
                 found.append(answer)
             return tuple(found)
 
@@ -262,9 +263,7 @@ class OscillatorPhase(Phase):
 
     def _moved(self, k: int, d: torch.Tensor) -> torch.Tensor:
         """Change of the phasors of block k that turn by d, (2, B, n)."""
-        z = self.z0[k]
-        sine, versine = d.sin(), (0.5 * d).sin().square_().mul_(-2)
-        return torch.stack([z[0] * versine - z[1] * sine, z[1] * versine + z[0] * sine])
+        return difference(self.z0[k], d)
 
     def _change(self, k: int, moved: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
         """Change of the field on block k from the others (its own gain is left out)."""
@@ -361,13 +360,3 @@ class OscillatorPhase(Phase):
             return values
         block = self.reference[self.system.output_block]
         return torch.zeros_like(block).index_copy(-1, index, values)
-
-
-def phasor(phi: torch.Tensor) -> torch.Tensor:
-    """(cos phi, sin phi), one above the other: (2, *shape)."""
-    return torch.stack([phi.cos(), phi.sin()])
-
-
-def cross(q: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
-    """Torque of a field q on phasors p, -q_c p_s + q_s p_c: minus the slope of -q . p in the phase."""
-    return q[1] * p[0] - q[0] * p[1]

@@ -26,7 +26,8 @@ from physics_ep.system import EnergySystem, Inputs
 
 from .hopfield import counts
 from .oscillator_layers import LayerStack, PhaseCoupling
-from .oscillator_phases import OscillatorPhase, phasor
+from .oscillator_phases import OscillatorPhase
+from .phasors import difference, phasor
 from .readouts import READOUTS
 
 if TYPE_CHECKING:
@@ -175,8 +176,8 @@ class Oscillators(EnergySystem):
         e, m = [], []
         for k, phi in enumerate(free):
             z = phasor(phi)
-            up = turned(z, self.read(phi, plus[k]))
-            down = turned(z, self.read(phi, torch.zeros_like(phi) if minus is None else minus[k]))
+            up = difference(z, self.read(phi, plus[k]))
+            down = difference(z, self.read(phi, torch.zeros_like(phi) if minus is None else minus[k]))
             e.append((up - down) * weight[:, None])
             m.append(z + 0.5 * (up + down))
         grads = self.couplings.contrast(e, m, self.inputs(x))
@@ -225,12 +226,6 @@ class Oscillators(EnergySystem):
 def wrapped(phi: torch.Tensor) -> torch.Tensor:
     """Angles in (-pi, pi]."""
     return torch.atan2(phi.sin(), phi.cos())
-
-
-def turned(z: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
-    """Change of phasors z (2, B, n) that turn by d (B, n); rounding-safe."""
-    sine, versine = d.sin(), -2 * (0.5 * d).sin().square()
-    return torch.stack([z[0] * versine - z[1] * sine, z[1] * versine + z[0] * sine])
 
 
 def check_bits(name: str, bits: int | None) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from .phasors import angle
+
 
 @dataclass(frozen=True)
 class Readout:
@@ -31,11 +33,6 @@ class Readout:
     slopes: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
-def turned(z: torch.Tensor, dz: torch.Tensor) -> torch.Tensor:
-    """Angle in (-pi, pi] between the phasors z and z + dz."""
-    return torch.atan2(z[0] * dz[1] - z[1] * dz[0], 1 + (z * dz).sum(0))
-
-
 READOUTS = {
     readout.name: readout
     for readout in (
@@ -45,7 +42,7 @@ READOUTS = {
             "phase",
             lambda phi: phi,
             lambda z, phi: phi,
-            turned,
+            angle,
             lambda z: (torch.ones_like(z[0]), torch.zeros_like(z[0])),
         ),
     )

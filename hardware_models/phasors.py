@@ -1,0 +1,35 @@
+"""Phasors of oscillators: z = (cos phi, sin phi), stored as (2, *shape), its two components one above the other.
+
+All changes are computed as such, without cancellation: cos(phi + d) - cos phi = cos phi (cos d - 1) - sin phi sin d
+with cos d - 1 = -2 sin^2(d/2), so that nothing of the size of a nudge is the difference of two numbers of size one.
+"""
+
+from __future__ import annotations
+
+import torch
+
+
+def phasor(phi: torch.Tensor) -> torch.Tensor:
+    """(cos phi, sin phi) of phases in radians."""
+    return torch.stack([phi.cos(), phi.sin()])
+
+
+def difference(z: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
+    """Change of phasors z (2, B, n) that turn by d (B, n) radians."""
+    sine, versine = d.sin(), (0.5 * d).sin().square().mul(-2)
+    return torch.stack([z[0] * versine - z[1] * sine, z[1] * versine + z[0] * sine])
+
+
+def angle(z: torch.Tensor, dz: torch.Tensor) -> torch.Tensor:
+    """Angle in (-pi, pi] by which phasors turn from z to z + dz."""
+    return torch.atan2(z[0] * dz[1] - z[1] * dz[0], 1 + (z * dz).sum(0))
+
+
+def across(z: torch.Tensor) -> torch.Tensor:
+    """Phasors a quarter of a turn ahead: the direction in which z moves."""
+    return torch.stack([-z[1], z[0]])
+
+
+def cross(q: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+    """Torque of fields q on phasors z, -q_c z_s + q_s z_c: minus the slope of -q . z in the phase."""
+    return q[1] * z[0] - q[0] * z[1]
