@@ -235,7 +235,7 @@ def draw_locking(data: Locking) -> Figure:
         ):
             here = data.locked == flag
             look.plot(order, data.coupling[here], data.order[here], linestyle="", ms=4, label=name)
-        order.set_xlabel("$K$ over the critical coupling (dimensionless)")
+        order.set_xlabel("Coupling over critical (dimensionless)")
         order.set_ylabel("Order parameter $r$ (dimensionless)")
         order.set_title(f"{data.oscillators} oscillators, all to all")
         order.set_ylim(-0.03, 1.5)

@@ -22,7 +22,7 @@ from .subjects import Subject
 
 TOLERANCE = 1e-13
 """Of the stationary state."""
-SLOW = 20.0
+SLOW = 50.0
 """Factor on tau_v of the second spectrum."""
 
 

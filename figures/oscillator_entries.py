@@ -22,7 +22,9 @@ BRIEF = (
     "data.test_examples=60",
 )
 """Of the training whose network `phases_on_circle` shows."""
-COUPLINGS = {"weak": 0.5, "strong": 2.0, "very strong": 4.0}
+NETWORKS = 6
+"""Whose costs of phases are compared."""
+COUPLINGS = {"weak coupling": 0.5, "strong coupling": 2.0, "very strong coupling": 4.0}
 """Largest eigenvalues of coupling matrices, over the fields."""
 
 
@@ -72,7 +74,7 @@ def _medium(request: Request) -> Drawn:
     from .subjects import before_digits, trained
 
     if request.run is None:
-        options: dict[str, Any] = {"diffusion_u": 2.0, "diffusion_v": 2.0, "gain": 2.0, "seed": request.seed}
+        options: dict[str, Any] = {"diffusion_u": 1.0, "diffusion_v": 1.0, "gain": 3.0, "seed": request.seed}
         subject = before_digits(
             "chain on a digit", lambda n_in, n_out: FitzHughNagumoChain([n_in, 80, n_out], **options), 1
         )
@@ -109,7 +111,7 @@ def _switches(request: Request) -> Drawn:
     from .subjects import trained
 
     subjects = (
-        [_all_to_all(f"{name} coupling, {c:g}", c, 32, request.seed) for name, c in COUPLINGS.items()]
+        [_all_to_all(f"{name}, {c:g}", c, 32, request.seed) for name, c in COUPLINGS.items()]
         if request.run is None
         else [trained(request.run, examples=32)]
     )
@@ -122,7 +124,8 @@ def _errors(request: Request) -> Drawn:
     from .subjects import trained
 
     subjects = _kinds(request.seed) if request.run is None else [trained(request.run, examples=16)]
-    data = oscillator_errors(subjects, _phases_of_digits(request.seed), progress=request.progress)
+    phases = [_phases_of_digits(NETWORKS * request.seed + k) for k in range(NETWORKS)]
+    data = oscillator_errors(subjects, phases, progress=request.progress)
     return Drawn(draw_oscillator_errors(data), asdict(data))
 
 
@@ -181,7 +184,7 @@ def _phases_of_digits(seed: int) -> Subject:
     def build(n_in: int, n_out: int) -> OscillatorNetwork:
         system = OscillatorNetwork([n_in, n_out], readout="phase", encoding="phase", span=1.0, field=0.0)
         weight = system.couplings.layers[0].weight
-        draw = torch.randn(weight.shape, generator=torch.Generator().manual_seed(2 + seed), dtype=torch.float64)
+        draw = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         with torch.no_grad():
             weight.copy_(draw / math.sqrt(n_in + n_out))
         return system

@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 from physics_ep.cost import Cost, LogPhaseError, PhaseError
-from physics_ep.estimator import EquilibriumPropagation
+from physics_ep.estimator import EquilibriumPropagation, NegativeNudgeError
 from physics_ep.nudging import Stencil, centered, positive
 from physics_ep.progress import SILENT, Progress
 from validation.gradients import estimate_gradient, total_error
@@ -24,16 +24,29 @@ from .subjects import Subject
 PUBLISHED = 0.1
 """The beta of a published training with -log(1 + cos)."""
 BETAS = np.geomspace(1e-4, 1e-1, 7)
-SWITCHING = np.geomspace(1e-3, 2.0, 12)
+SWITCHING = np.geomspace(1e-3, 1.0, 10)
 
 
 @dataclass(frozen=True)
 class CostCurve:
-    """Cosine of EP's gradient to the exact one over beta, for one cost and scheme."""
+    """EP's gradient for one cost and scheme over n nudging strengths, in m networks.
+
+    Attributes
+    ----------
+    label : str
+    beta : ndarray (n,)
+    cosine : ndarray (m, n)
+        To the exact gradient; NaN where a negative nudge is refused: -beta leaves no minimum.
+    """
 
     label: str
     beta: np.ndarray
     cosine: np.ndarray
+
+    @property
+    def refused(self) -> int:
+        """Networks in which some nudge is refused."""
+        return int(np.isnan(self.cosine).any(1).sum())
 
 
 @dataclass(frozen=True)
@@ -42,7 +55,6 @@ class OscillatorErrors:
 
     curves: tuple[ErrorCurve, ...]
     costs: tuple[CostCurve, ...]
-    title: str
 
 
 @dataclass(frozen=True)
@@ -74,15 +86,19 @@ class SwitchCurve:
 
 
 def oscillator_errors(
-    subjects: Sequence[Subject], phases: Subject, betas: np.ndarray = BETAS, *, progress: Progress = SILENT
+    subjects: Sequence[Subject],
+    phases: Sequence[Subject],
+    betas: np.ndarray = BETAS,
+    *,
+    progress: Progress = SILENT,
 ) -> OscillatorErrors:
     """Error of centered EP over beta, a curve a subject; and what the cost does to networks that read phases.
 
     Parameters
     ----------
     subjects : sequence of Subject
-    phases : Subject
-        A network whose outputs are phases, with target phases y.
+    phases : sequence of Subject
+        Networks whose outputs are phases, with target phases y.
     betas : ndarray
         Over each system's `nudge_scale`.
     progress : Progress
@@ -113,9 +129,10 @@ def oscillator_errors(
             ("$-$log(1 + cos), positive", LogPhaseError(), positive(), math.inf),
         ):
             tried = wide[wide <= limit * 1.001]
-            costs.append(CostCurve(label, tried, _cosines(phases, cost, scheme, tried)))
+            found = np.stack([_cosines(subject, cost, scheme, tried) for subject in phases])
+            costs.append(CostCurve(label, tried, found))
             advance(1)
-    return OscillatorErrors(tuple(curves), tuple(costs), phases.label)
+    return OscillatorErrors(tuple(curves), tuple(costs))
 
 
 def _cosines(subject: Subject, cost: Cost, scheme: Stencil, betas: np.ndarray) -> np.ndarray:
@@ -124,7 +141,12 @@ def _cosines(subject: Subject, cost: Cost, scheme: Stencil, betas: np.ndarray) -
     for beta in betas:
         # What is asked here is what a certified gradient is worth, jumps and all.
         ep = EquilibriumPropagation(cost, scheme, float(beta), branches="ignore")
-        found.append(cosine(estimate_gradient(ep, subject.system, subject.x, subject.y)[0], exact))
+        try:
+            estimate, _ = estimate_gradient(ep, subject.system, subject.x, subject.y)
+        except NegativeNudgeError:
+            found.append(math.nan)
+            continue
+        found.append(cosine(estimate, exact))
     return np.array(found)
 
 
@@ -217,11 +239,11 @@ def draw_switches(curves: Sequence[SwitchCurve]) -> Figure:
         rate.set_ylabel("Examples that switch (%)")
         most = 100 * max(float(curve.switched.max()) for curve in curves)
         rate.set_ylim(-0.03 * most, 1.4 * most + 1)
-        rate.set_title(f"flagged, all states certified to {max(c.residual for c in curves):.0e}")
-        error.set_ylabel("Relative error (dimensionless)")
-        error.set_title(f"gradient, {last.label}")
+        rate.set_title(f"who switches, states certified to {max(c.residual for c in curves):.0e}")
+        error.set_ylabel("Relative error of the gradient (dimensionless)")
+        error.set_title(last.label)
         angle.set_ylabel("Cosine to the exact gradient (dimensionless)")
-        angle.set_title("its direction")
+        angle.set_title("the same: direction")
         low, high = angle.get_ylim()
         angle.set_ylim(low, high + 0.35 * (high - low))
         for ax, text in zip(axes[0], "abc", strict=True):
@@ -249,13 +271,17 @@ def draw_oscillator_errors(data: OscillatorErrors) -> Figure:
         error.set_ylabel("Relative error against\nimplicit differentiation (dimensionless)")
         error.set_title("centered EP, squared error")
         for k, cost in enumerate(data.costs):
-            style.series(k).plot(angle, cost.beta, cost.cosine, label=cost.label)
-        angle.axvline(PUBLISHED, color=style.BLACK, lw=0.7, ls=(0, (4, 2)), label="a published $\\beta$")
+            look, count = style.series(k), len(cost.cosine)
+            refused = f": refused in {cost.refused} of {count}" if cost.refused else ""
+            look.plot(angle, cost.beta, np.nanmedian(cost.cosine, 0), label=cost.label + refused)
+            for j, own in enumerate(cost.cosine):
+                angle.plot(cost.beta, own, color=look.color, lw=0.5, alpha=0.5, label=f"_{cost.label} {j}")
+        angle.axvline(PUBLISHED, ymax=0.7, color=style.BLACK, lw=0.7, ls=(0, (4, 2)), label="a published $\\beta$")
         angle.set_ylabel("Cosine to the exact gradient (dimensionless)")
-        low = min(0.0, *(float(cost.cosine.min()) for cost in data.costs))
-        angle.set_ylim(low - 0.03, 1.5)
+        least = min(0.0, *(float(np.nanmin(cost.cosine)) for cost in data.costs))
+        angle.set_ylim(least - 0.03, 1.55)
         angle.set_yticks(np.linspace(0, 1, 6))
-        angle.set_title(data.title)
+        angle.set_title(f"{len(data.costs[0].cosine)} networks that read phases, and medians")
         for ax, text in zip(axes[0], "ab", strict=True):
             ax.set_xscale("log")
             ax.set_xlabel("Nudging strength $\\beta$ (energy / cost)")

@@ -21,7 +21,7 @@ from physics_ep.relaxation import relax
 
 from . import style
 
-COUPLING, FIELD, INJECTION, TARGET = 0.6, 0.15, 0.4, 0.8 * math.pi
+COUPLING, FIELD, INJECTION, TARGET = 0.625, 0.15625, 0.4, 0.8 * math.pi
 """W, h and K in coupling units, and where the second oscillator should be, radians."""
 START = (math.radians(-60.0), math.radians(120.0))
 """Of the free phase."""

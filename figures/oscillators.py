@@ -134,7 +134,7 @@ def phases_on_circle(
     drawn = system.random_state(x, torch.Generator().manual_seed(seed))
     start = tuple(s - math.pi + NEUTRAL for s in drawn)
     for nudge in (None, Nudge(subject.cost, y, strength)):
-        course = simulate(system, x, duration * system.time_constant, nudge, start, steps=20 * int(duration))
+        course = simulate(system, x, duration * system.time_constant, nudge, start, steps=10 * int(duration))
         start = tuple(s[-1] for s in course.state)
         # From where the course has come: a network of many equilibria has to end in this one.
         rest = relax(system, x, nudge, start=start, tolerance=TOLERANCE, solver="trust_region").require()
@@ -144,7 +144,7 @@ def phases_on_circle(
             raise argument_error("duration", must, f"{duration:g}: {turning.distance:.2g} radians are left")
         found.append(turning)
     label = y[0] if y.ndim > 1 else torch.nn.functional.one_hot(y, system.outputs(rest.state).shape[1])[0]
-    places = torch.arange(int(system.shapes[1 + system.output_block]))[cast(slice, system.output_index)]
+    places = torch.arange(int(system.sizes[1 + system.output_block]))[cast(slice, system.output_index)]
     ones = (label == label.max()).nonzero()[:, 0]
     return PhasesOnCircle(
         subject.label,
@@ -288,6 +288,9 @@ def _draw_angles(ax: Axes, data: PhasesOnCircle, phase: Turning) -> None:
     for k, (name, places, look) in enumerate(_groups(data)):
         origin = 0.0 if free else _picked(data.phases[0].rest, places)
         moved, end = (np.degrees(_picked(b, places) - origin) for b in (phase.angles, phase.rest))
+        if free:
+            turns = 360 * np.round((end - 90) / 360)
+            moved, end = moved - turns, end - turns
         every = max(1, len(time) // 6)
         wide = {"lw": 0.4} if name == "hidden" else {"markevery": (k * every // 3, every)}
         for j in range(moved.shape[1]):

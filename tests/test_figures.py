@@ -49,6 +49,13 @@ ELSEWHERE = {
     "conductances",
     "resistive_error",
     "circuit_scaling",
+    "phases_on_circle",
+    "two_oscillators",
+    "locking",
+    "medium",
+    "early_inference",
+    "branch_switch",
+    "oscillator_error",
 }
 """Figures that other files of tests draw, and hold to the same demands."""
 BRIEF = ["training.epochs=3", "data.train_examples=200", "data.test_examples=60"]
