@@ -21,8 +21,8 @@ class TrustRegion(Solver):
 
     Steps come from preconditioned conjugate gradients (`krylov.conjugate_gradients`), each example with its own
     radius and its own accuracy min(0.1, residual), so that residuals square from step to step. Whether a step is
-    kept is judged by the trapezoid of slopes, -(g0 + g1) . p / 2, where that agrees with the model, and by the fall
-    of F where it does not: a nudge of size beta changes F by beta^2, below rounding, while slopes keep digits.
+    kept is judged by the fall of F where that is large, and else by the trapezoid of slopes, -(g0 + g1) . p / 2: a
+    nudge of size beta changes F by beta^2, below rounding, while slopes keep their digits.
 
     `spent` counts slopes, energies and Hessian products.
 
@@ -109,11 +109,13 @@ class TrustRegion(Solver):
         slope, residual = self._look(self._trial)
         fall = -0.5 * dot(self._slope + slope, p)
         finfo = torch.finfo(p.dtype)
-        # Where the trapezoid agrees with the model, F itself has nothing to add but rounding.
-        doubtful = self._moving & ~((fall - step.gain).abs() <= 0.25 * step.gain)
-        if bool(doubtful.any()):
-            energy = self._value(self.z)
-            told = doubtful & (step.gain > 1e4 * finfo.eps * energy.abs())
+        # Slopes may agree at the ends of a leap over a ridge: large falls are looked up in F. Of small ones F says
+        # nothing but rounding, unless the trapezoid is in doubt.
+        energy = self._value(self.z)
+        ground = energy[self._moving].abs().amax()
+        doubtful = ~((fall - step.gain).abs() <= 0.25 * step.gain)
+        told = self._moving & (step.gain > torch.where(doubtful, 1e4 * finfo.eps, finfo.eps**0.375) * ground)
+        if bool(told.any()):
             fall = torch.where(told, energy - self._value(self._trial), fall)
         ratio = fall / step.gain.clamp_min(finfo.tiny)
         good = (

@@ -120,6 +120,17 @@ def test_strongly_coupled_network_ends_in_minima() -> None:
     assert float(torch.linalg.eigvalsh(hessian(system, found.state, x)).min()) > 0
 
 
+def test_energy_never_rises(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the plain steps, from random phases: steps that the model promised in vain are taken back."""
+    monkeypatch.setattr(TrustRegion, "near", math.inf)
+    system = Ring(16)
+    x = torch.zeros(100, 1, dtype=WIDE)
+    start = system.random_state(x, torch.Generator().manual_seed(1))
+    found = relax(system, x, start=start, tolerance=1e-12, trace=True)
+    energy = found.require().trace.energy
+    assert bool((energy[1:] <= energy[:-1] + 1e-12).all())
+
+
 @pytest.mark.parametrize("kind", ["quartic", "tanh", "shockley"])
 @pytest.mark.parametrize("nudged", [False, True])
 def test_hessian_products_and_slopes_are_derivatives_of_the_energy(kind: str, nudged: bool) -> None:
