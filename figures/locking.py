@@ -64,7 +64,7 @@ class Locking:
     locked: np.ndarray
 
 
-def locking(
+def locking_curves(
     strengths: np.ndarray = STRENGTHS, *, oscillators: int = 300, seed: int = 0, progress: Progress = SILENT
 ) -> Locking:
     """Relax and simulate pairs over their detuning, and a population over its coupling.

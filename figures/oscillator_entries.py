@@ -50,20 +50,20 @@ def _phases(request: Request) -> Drawn:
 
 
 def _pair(request: Request) -> Drawn:
-    from .oscillator_pair import draw_pair, oscillator_pair
+    from .oscillator_pair import draw_pair, pair_landscapes
 
     _refuse_run(request, "two_oscillators", "two oscillators of its own")
     with request.progress.task("figure: two oscillators", 1) as advance:
-        data = oscillator_pair()
+        data = pair_landscapes()
         advance(1)
     return Drawn(draw_pair(data), asdict(data))
 
 
 def _locking(request: Request) -> Drawn:
-    from .locking import draw_locking, locking
+    from .locking import draw_locking, locking_curves
 
     _refuse_run(request, "locking", "oscillators of its own")
-    data = locking(seed=request.seed, progress=request.progress)
+    data = locking_curves(seed=request.seed, progress=request.progress)
     return Drawn(draw_locking(data), asdict(data))
 
 

@@ -121,7 +121,7 @@ def pair() -> OscillatorGraph:
     ).double()
 
 
-def oscillator_pair(betas: np.ndarray | None = None, *, points: int = 121) -> OscillatorPair:
+def pair_landscapes(betas: np.ndarray | None = None, *, points: int = 121) -> OscillatorPair:
     """The landscape of two oscillators of which the second is nudged to `TARGET` by 1 - cos.
 
     Parameters
@@ -248,7 +248,7 @@ def draw_pair(data: OscillatorPair) -> Figure:
         ticks = np.arange(np.ceil(levels[0]), levels[-1])
         bar = figure.colorbar(drawn[-1], ax=list(axes[0]), ticks=ticks, fraction=0.03, pad=0.01, shrink=0.85)
         bar.set_label("$F = E + \\beta C$ (coupling units)")
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=6)
+        figure.legend(*axes[0, 1].get_legend_handles_labels(), loc="outside upper center", ncols=6)
         place = axes[1, 0].get_gridspec()[1, :]
         for ax in axes[1]:
             ax.remove()
@@ -271,7 +271,7 @@ def _draw_landscape(ax: Axes, data: OscillatorPair, landscape: Landscape, levels
         ax.plot(here[:, 0], here[:, 1], ls="", marker=marker, ms=5, color="black", mec="white", mew=0.6, label=name)
     if landscape.beta:
         target = math.degrees(TARGET)
-        ax.axhline(target, color=style.BLACK, lw=0.8, ls=(0, (4, 2)), label="_target")
+        ax.axhline(target, color=style.BLACK, lw=0.8, ls=(0, (4, 2)), label="target of $\\varphi_2$")
     low, high = np.degrees(WINDOW)
     ax.set_xlim(low, high)
     ax.set_ylim(low, high)

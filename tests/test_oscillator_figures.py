@@ -19,10 +19,10 @@ from scipy.optimize import brentq, fsolve
 from figures import style
 from figures.catalogue import draw, find, suited
 from figures.early_inference import draw_early, early_courses
-from figures.locking import CRITICAL, draw_locking, locking
+from figures.locking import CRITICAL, draw_locking, locking_curves
 from figures.media import draw_medium, medium
 from figures.oscillator_gradients import branch_switches, draw_oscillator_errors, draw_switches, oscillator_errors
-from figures.oscillator_pair import COUPLING, FIELD, INJECTION, TARGET, draw_pair, oscillator_pair
+from figures.oscillator_pair import COUPLING, FIELD, INJECTION, TARGET, draw_pair, pair_landscapes
 from figures.oscillators import draw_phases, phases_on_circle
 from figures.requests import Request
 from figures.subjects import Subject
@@ -56,12 +56,12 @@ def circle(turning):
 
 @pytest.fixture(scope="module")
 def pair():
-    return oscillator_pair(np.linspace(0, 1.25, 11), points=31)
+    return pair_landscapes(np.linspace(0, 1.25, 11), points=31)
 
 
 @pytest.fixture(scope="module")
 def locked():
-    return locking(np.array([0.8, 1.3, 2.6]), oscillators=40)
+    return locking_curves(np.array([0.8, 1.3, 2.6]), oscillators=40)
 
 
 @pytest.fixture(scope="module")
