@@ -38,7 +38,7 @@ class Drift(Motion):
 
     def __init__(self, phase: Phase) -> None:
         super().__init__(phase)
-        self.bounded = has_bounds(phase.system)
+        self.bounded = phase.system.bounded
 
     def velocity(self, w: State) -> State:
         return self._driven(self.phase.unbounded_force(w))
@@ -76,7 +76,7 @@ class Inertial(Motion):
     def __init__(self, phase: Phase, mass: float, friction: float) -> None:
         super().__init__(phase)
         system = phase.system
-        self.bounded = has_bounds(system)
+        self.bounded = system.bounded
         self.mass = mass
         self.internal_unit = f"{system.state_unit} / {system.time_unit}"
         self._friction = friction
@@ -146,17 +146,12 @@ def choose_motion(phase: Phase, flow: str | None, temperature: float, mass: floa
         )
     if own == "skew" and flow not in (None, "skew"):
         raise InputError(f"Argument flow must be 'skew', but was {flow!r}: blocks of {name} ascend its energy.")
-    if own == "skew" and has_bounds(system):
+    if own == "skew" and system.bounded:
         raise InputError(f"{name} cannot be simulated: a skew flow has no bounds, but this system has.")
     _check_time_constants(system, phase.start())
     if flow == "inertial":
         return Inertial(phase, mass, friction)
     return Drift(phase) if temperature > 0 else phase.motion()
-
-
-def has_bounds(system: EnergySystem) -> bool:
-    """Whether the variables of a system are bounded."""
-    return type(system).project is not EnergySystem.project
 
 
 def reflected(phase: Phase, z: State) -> State:

@@ -31,7 +31,6 @@ import torch
 from .cost import Cost
 from .errors import InputError, argument_error, unknown_name
 from .estimator import UnconvergedWarning, check_beta
-from .flows import has_bounds
 from .nudging import Stencil, centered, scheme_from_name
 from .stochastic import STOCHASTIC, NoisyTableau
 from .stochastic_chains import Averages, Ensemble, Plan
@@ -230,7 +229,7 @@ class StochasticEquilibriumPropagation:
         InputError
             If an argument does not fit the system.
         """
-        if has_bounds(system) or not system.descends:
+        if system.bounded or not system.descends:
             raise InputError(
                 "Argument system must have unbounded variables that descend its energy, for others have no mean "
                 f"force of zero, but was a {type(system).__name__}."

@@ -50,7 +50,6 @@ import torch
 from physics_ep.cost import Cost
 from physics_ep.equilibrium import State
 from physics_ep.errors import argument_error
-from physics_ep.flows import has_bounds
 from physics_ep.nudging import Nudge
 from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.relaxation import relax
@@ -332,7 +331,7 @@ def _check(
             raise argument_error(name, "be an integer of at least 1", value)
     if runs > 1 and not temperature:
         raise argument_error("runs", "be 1 without a temperature: all runs would be the same", runs)
-    bounded = has_bounds(system) and not isinstance(system, PredictiveCodingNetwork)
+    bounded = system.bounded and not isinstance(system, PredictiveCodingNetwork)
     if temperature and (bounded or not system.descends):
         must = f"be 0 for {type(system).__name__}, whose variables are bounded or do not all descend an energy"
         raise argument_error("temperature", must, temperature)
