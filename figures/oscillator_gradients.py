@@ -238,7 +238,7 @@ def draw_switches(curves: Sequence[SwitchCurve]) -> Figure:
         error.set_ylim(low, high * (high / low) ** 0.3)
         rate.set_ylabel("Examples that switch (%)")
         most = 100 * max(float(curve.switched.max()) for curve in curves)
-        rate.set_ylim(-0.03 * most, 1.4 * most + 1)
+        rate.set_ylim(-0.03 * (most + 5), 1.4 * most + 5)
         rate.set_title(f"who switches, states certified to {max(c.residual for c in curves):.0e}")
         error.set_ylabel("Relative error of the gradient (dimensionless)")
         error.set_title(last.label)

@@ -178,6 +178,7 @@ class FitzHughNagumoChain(EnergySystem):
         if isinstance(seed, bool) or not isinstance(seed, int):
             raise argument_error("seed", "be an integer", seed)
         self.sizes = (features, sites, outputs)
+        self.example_shape = (features,)
         self.grid, self.boundary, self.periodic = shape, boundary, boundary == "periodic"
         self.reaction, self.leak, self.tau_v, self.spacing = reaction, leak, tau_v, spacing
         self.time_constants = (1.0, float(tau_v))
@@ -230,14 +231,6 @@ class FitzHughNagumoChain(EnergySystem):
         along_u, along_v = (degrees(rates, self.periodic).detach() for rates in self.rates())
         ones = torch.ones_like(state[0])
         return (along_u + 1) * ones, (along_v + self.leak) * ones
-
-    def check_input(self, x: torch.Tensor) -> None:
-        if not isinstance(x, torch.Tensor) or x.ndim != 2 or x.shape[1] != self.sizes[0]:
-            was = tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__
-            raise argument_error("x", f"be a tensor (batch, {self.sizes[0]})", was)
-        if x.dtype != self.dtype:
-            raise argument_error("x", f"have the system's dtype {self.dtype}", x.dtype)
-        super().check_input(x)
 
     def prepare(self, x: torch.Tensor) -> Inputs:
         self.check_input(x)

@@ -120,6 +120,7 @@ class LangevinHopfield(EnergySystem):
             raise argument_error("seed", "be an integer", seed)
         generator = torch.Generator().manual_seed(seed)
         self.sizes = tuple(sizes)
+        self.example_shape = self.sizes[:1]
         self.layers = nn.ModuleList(
             Dense(n_in, n_out, gain, generator) for n_in, n_out in itertools.pairwise(self.sizes)
         )
@@ -163,14 +164,6 @@ class LangevinHopfield(EnergySystem):
                 bend = rate.slope(u) * (c1 + 2 * c2 * rate.response(u))
                 diagonal.append((1 - bend * p).clamp(min=0.1))
         return tuple(diagonal)
-
-    def check_input(self, x: torch.Tensor) -> None:
-        if not isinstance(x, torch.Tensor) or x.ndim != 2 or x.shape[1] != self.sizes[0]:
-            shape = tuple(getattr(x, "shape", ())) or type(x).__name__
-            raise argument_error("x", f"be a tensor (batch, {self.sizes[0]})", shape)
-        if x.dtype != self.dtype:
-            raise argument_error("x", f"have the system's dtype {self.dtype}", x.dtype)
-        super().check_input(x)
 
     def prepare(self, x: torch.Tensor) -> Inputs:
         self.check_input(x)

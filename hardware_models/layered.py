@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 from physics_ep.equilibrium import State
-from physics_ep.errors import InputError, argument_error
+from physics_ep.errors import InputError
 from physics_ep.nudging import Nudge
 from physics_ep.system import EnergySystem, Inputs, Phase, largest
 
@@ -71,6 +71,7 @@ class Layered(EnergySystem):
     ) -> None:
         super().__init__()
         self.shapes = tuple(shapes)
+        self.example_shape = self.shapes[0]
         self.sizes = tuple(math.prod(shape) for shape in shapes)
         self.activation = activation
         self.output_activation = output_activation
@@ -123,14 +124,6 @@ class Layered(EnergySystem):
     def curvature_diagonal(self, state: State, x: torch.Tensor) -> State | None:
         limit = 1 / torch.finfo(self.dtype).eps
         return tuple(unit.curvature(s).clamp(max=limit) for s, unit in zip(state, self.units, strict=True))
-
-    def check_input(self, x: torch.Tensor) -> None:
-        if not isinstance(x, torch.Tensor) or x.shape[1:] != self.shapes[0] or x.ndim < 2:
-            must = f"be a tensor (batch, {', '.join(map(str, self.shapes[0]))})"
-            raise argument_error("x", must, tuple(getattr(x, "shape", ())) or type(x).__name__)
-        if x.dtype != self.dtype:
-            raise argument_error("x", f"have the system's dtype {self.dtype}", x.dtype)
-        super().check_input(x)
 
     def prepare(self, x: torch.Tensor) -> Inputs:
         self.check_input(x)

@@ -97,6 +97,7 @@ class Oscillators(EnergySystem):
         check_bits("phase_bits", phase_bits)
         self.couplings = couplings
         self.sizes = tuple(sizes)
+        self.example_shape = self.sizes[:1]
         self.second_harmonic = float(second_harmonic)
         self.readout = READOUTS[readout]
         self.encoding = encoding
@@ -153,14 +154,6 @@ class Oscillators(EnergySystem):
             bend = 2 * self.second_harmonic * (here[0].square() - here[1].square())
             found.append(((q * here).sum(0) + bend).abs().clamp_min(1e-3))
         return tuple(found)
-
-    def check_input(self, x: torch.Tensor) -> None:
-        if not isinstance(x, torch.Tensor) or x.ndim != 2 or x.shape[1] != self.sizes[0]:
-            must = f"be a tensor (batch, {self.sizes[0]})"
-            raise argument_error("x", must, tuple(getattr(x, "shape", ())) or type(x).__name__)
-        if x.dtype != self.dtype:
-            raise argument_error("x", f"have the system's dtype {self.dtype}", x.dtype)
-        super().check_input(x)
 
     def prepare(self, x: torch.Tensor) -> Inputs:
         self.check_input(x)

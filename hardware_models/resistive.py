@@ -179,6 +179,7 @@ class ResistiveNetwork(EnergySystem):
         if isinstance(seed, bool) or not isinstance(seed, int):
             raise argument_error("seed", "be an integer", seed)
         self.sizes = tuple(sizes)
+        self.example_shape = self.sizes[:1]
         self.shapes = tuple((n,) for n in sizes)
         self.diode, self.saturation, self.emission = diode, saturation, emission
         self.g_min, self.g_max = g_min, g_max
@@ -298,14 +299,6 @@ class ResistiveNetwork(EnergySystem):
     def curvature_diagonal(self, state: State, x: torch.Tensor) -> State | None:
         units = self.units_of([load.detach() for load in self.loads()])
         return tuple(c * unit.curvature(v) for c, unit, v in zip(self.stages, units, state, strict=True))
-
-    def check_input(self, x: torch.Tensor) -> None:
-        if not isinstance(x, torch.Tensor) or x.ndim != 2 or x.shape[1] != self.sizes[0]:
-            was = tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__
-            raise argument_error("x", f"be a tensor (batch, {self.sizes[0]})", was)
-        if x.dtype != self.dtype:
-            raise argument_error("x", f"have the system's dtype {self.dtype}", x.dtype)
-        super().check_input(x)
 
     def prepare(self, x: torch.Tensor) -> Inputs:
         self.check_input(x)

@@ -69,6 +69,8 @@ class EnergySystem(nn.Module):
         Of each block, +1 if it descends the energy and -1 if it ascends (skew-gradient systems). None: all descend.
     relative_residual : bool
         Whether residuals of nudged phases are over the size of the nudge itself. Tolerances then hold at any beta.
+    example_shape : tuple of int or None
+        Shape of an example's input; None: any, and of any dtype.
     multistable : bool
         Whether an input may have many equilibria, so that a nudged phase may end on another branch than the free
         one: EP then checks that it has not.
@@ -91,6 +93,7 @@ class EnergySystem(nn.Module):
     descends: bool = True
     directions: tuple[int, ...] | None = None
     relative_residual: bool = False
+    example_shape: tuple[int, ...] | None = None
     multistable: bool = False
 
     # -- required ---------------------------------------------------------------------------------------------
@@ -180,8 +183,13 @@ class EnergySystem(nn.Module):
 
     def check_input(self, x: torch.Tensor) -> None:
         """Raise InputError if x is no input of this system."""
-        if not isinstance(x, torch.Tensor) or x.ndim < 2:
-            raise argument_error("x", "be a tensor (batch, ...)", getattr(x, "shape", type(x).__name__))
+        shape = self.example_shape
+        if not isinstance(x, torch.Tensor) or x.ndim < 2 or (shape is not None and x.shape[1:] != shape):
+            sides = "..." if shape is None else ", ".join(map(str, shape))
+            was = tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__
+            raise argument_error("x", f"be a tensor (batch, {sides})", was)
+        if shape is not None and x.dtype != self.dtype:
+            raise argument_error("x", f"have the system's dtype {self.dtype}", x.dtype)
         if not all_finite(x):
             raise argument_error("x", "be finite", "NaN or infinite entries")
 

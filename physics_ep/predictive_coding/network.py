@@ -139,6 +139,7 @@ class PredictiveCodingNetwork(EnergySystem):
         self.energy_name = energy
         self.gates = gates
         self.shapes = tuple(shapes)
+        self.example_shape = self.shapes[0]
         self.sizes = tuple(math.prod(shape) for shape in shapes)
         self.depth = len(layers)
         self.compute_dtype: torch.dtype | None = None
@@ -267,14 +268,6 @@ class PredictiveCodingNetwork(EnergySystem):
             a, _ = self.drive(k, x, activities)
             masks.append(a > 0 if layer.activation_name == "relu" else torch.ones_like(a, dtype=torch.bool))
         return tuple(masks) * 2
-
-    def check_input(self, x: torch.Tensor) -> None:
-        if not isinstance(x, torch.Tensor) or x.shape[1:] != self.shapes[0] or x.ndim < 2:
-            must = f"be a tensor (batch, {', '.join(map(str, self.shapes[0]))})"
-            raise argument_error("x", must, tuple(getattr(x, "shape", ())) or type(x).__name__)
-        if x.dtype != self.dtype:
-            raise argument_error("x", f"have the network's dtype {self.dtype}", x.dtype)
-        super().check_input(x)
 
     def prepare(self, x: torch.Tensor, gates: str | None = None) -> Inputs:
         self.check_input(x)
