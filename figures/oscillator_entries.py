@@ -101,7 +101,7 @@ def _early(request: Request) -> Drawn:
             2,
         )
     else:
-        subject = trained(request.run, examples=2)
+        subject = trained(request.run, examples=8)
     data = early_courses(subject, seed=request.seed, progress=request.progress)
     return Drawn(draw_early(data), asdict(data))
 
