@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -56,7 +57,7 @@ def circle(turning):
 
 @pytest.fixture(scope="module")
 def pair():
-    return pair_landscapes(np.linspace(0, 1.25, 11), points=31)
+    return pair_landscapes(np.append(np.linspace(0, 1.25, 11), 0.85), points=31)  # the last just before the fold
 
 
 @pytest.fixture(scope="module")
@@ -321,21 +322,21 @@ def test_populations_are_simulated_and_relaxed(locked, drawn):
     order = drawn["locking"].axes[2]
     assert line(order, "relaxed, all")[0].tolist() == [2.6]
     n, coupling = 40, 2.6 * CRITICAL
-    from statistics import NormalDist
-
     omega = np.array([NormalDist().inv_cdf((k + 0.5) / n) for k in range(n)])
     exact = brentq(lambda r: np.sqrt(1 - (omega / (coupling * r)) ** 2).mean() - r, 0.8, 1.0, xtol=1e-14)
     assert locked.order[2] == pytest.approx(exact, abs=1e-8)  # frequencies are held in float32
     start = torch.randn(1, n, generator=torch.Generator().manual_seed(0), dtype=WIDE)[0].numpy()
 
-    def velocity(_, phi):
-        mean = np.exp(1j * phi).mean()
-        return omega + 1.3 * CRITICAL * (mean * np.exp(-1j * phi)).imag
+    for k, strength in enumerate((0.8, 1.3)):
 
-    times = np.linspace(0, 50, 401)
-    phi = solve_ivp(velocity, (0, 50), start, "DOP853", times, rtol=1e-9, atol=1e-9).y
-    mean = np.abs(np.exp(1j * phi).mean(0))[200:].mean()
-    assert locked.order[1] == pytest.approx(mean, abs=1e-4)
+        def velocity(_, phi, strength=strength):
+            mean = np.exp(1j * phi).mean()
+            return omega + strength * CRITICAL * (mean * np.exp(-1j * phi)).imag
+
+        times = np.linspace(0, 50, 401)
+        phi = solve_ivp(velocity, (0, 50), start, "DOP853", times, rtol=1e-9, atol=1e-9).y
+        mean = np.abs(np.exp(1j * phi).mean(0))[200:].mean()
+        assert locked.order[k] == pytest.approx(mean, abs=1e-5)
 
 
 # -- media --------------------------------------------------------------------------------------------------------
@@ -584,7 +585,7 @@ def test_looks(drawn):
 
 def test_files(drawn, tmp_path):
     """A picture cannot be written, or is too large for the README."""
-    for name in ("phases_on_circle", "two_oscillators", "medium"):  # those with most in them
+    for name in ("phases_on_circle", "two_oscillators"):  # those with most in them
         (png,) = style.save(drawn[name], name, tmp_path, formats=("png",))
         assert png.stat().st_size < 150_000
 
