@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
-from physics_ep.cost import Cost, PhaseCost
+from physics_ep.cost import Cost
 from physics_ep.equilibrium import State, Status
-from physics_ep.errors import argument_error
 from physics_ep.krylov import conjugate_gradients
 from physics_ep.nudging import Nudge
 from physics_ep.solvers import flat, unflat
@@ -84,9 +83,6 @@ class OscillatorPhase(Phase):
         return z if self.origin is None else tuple(s + d for s, d in zip(self.reference, z, strict=True))
 
     def nudged(self, nudge: Nudge | None) -> OscillatorPhase:
-        if nudge is not None and isinstance(nudge.cost, PhaseCost) and self.system.readout.name != "phase":
-            must = f"be 'phase' for the cost {nudge.cost.name!r}, which takes angles"
-            raise argument_error("readout", must, repr(self.system.readout.name))
         twin = cast(OscillatorPhase, super().nudged(nudge))
         twin._plan()
         return twin

@@ -100,6 +100,7 @@ class Oscillators(EnergySystem):
         self.example_shape = self.sizes[:1]
         self.second_harmonic = float(second_harmonic)
         self.readout = READOUTS[readout]
+        self.angles = readout == "phase"
         self.encoding = encoding
         self.span = float(span)
         self.phase_bits = phase_bits
@@ -142,7 +143,7 @@ class Oscillators(EnergySystem):
 
     def scores(self, outputs: torch.Tensor) -> torch.Tensor:
         """Phases count by their cosine: the class's is drawn to 0."""
-        return outputs.cos() if self.readout.name == "phase" else outputs
+        return outputs.cos() if self.angles else outputs
 
     def curvature_diagonal(self, state: State, x: torch.Tensor) -> State | None:
         z = [phasor(phi) for phi in state]
@@ -239,7 +240,7 @@ class OscillatorNetwork(Oscillators):
         [inputs, hidden ..., outputs].
     second_harmonic : float
         K of the injection at twice the frequency. K > 0 draws phases to 0 and pi (oscillator Ising machine); from K
-        = q on an undriven oscillator has both.
+        = q / 2 on an undriven oscillator in a quadrature field q has two states of rest, sin phi = q / 2K.
     frequency_spread : float
         Standard deviation of the oscillators' frequencies about that of the inputs, in coupling units; drawn once.
     readout : {'cos', 'sin', 'phase'}
@@ -316,8 +317,8 @@ class OscillatorNetwork(Oscillators):
             phase_bits=phase_bits,
         )
         if len(sizes) <= 3 and not second_harmonic and field > 0:
-            # Mixed sweeps are faster, but may end in saddles where there are many equilibria.
-            self.default_solver, self.multistable = "anderson", False
+            # Mixed sweeps are faster. Where couplings outgrow the fields they may end in saddles: EP's check tells.
+            self.default_solver = "anderson"
 
     def to_graph(self) -> OscillatorGraph:
         """The same network as a graph of oscillators, layer after layer."""

@@ -198,7 +198,7 @@ class PropagationSection(Section):
     branches : {'check', 'ignore'} or None
         Whether nudged states must continue their free states. None: where the system is multistable.
     cost : str
-        'squared_error' or 'cross_entropy'.
+        'squared_error' or 'cross_entropy'; 'phase_error' or 'log_phase_error' where outputs are angles.
     """
 
     estimator: Literal["ep", "backprop"] = "ep"

@@ -26,6 +26,9 @@ class Cost:
     positive_only: str | None = None
     """Why negative nudges by this cost have no equilibrium to count on; None: they have."""
 
+    angular = False
+    """Whether it takes outputs that are angles (`EnergySystem.angles`)."""
+
     holds = False
     """Whether it fixes the outputs, whatever drives them, in place of pulling at them."""
 
@@ -93,6 +96,8 @@ class SquaredError(Cost):
         return torch.nn.functional.one_hot(labels, n_out).to(dtype)
 
     def check(self, outputs: torch.Tensor, y: torch.Tensor) -> None:
+        if not isinstance(y, torch.Tensor):
+            raise argument_error("y", "be a tensor", type(y).__name__)
         if y.shape != outputs.shape:
             raise argument_error("y", f"have the outputs' shape {tuple(outputs.shape)}", tuple(y.shape))
         if not all_finite(y):
@@ -200,6 +205,7 @@ class PhaseCost(Cost):
         Target of the outputs that are not the example's class, whose target is 0.
     """
 
+    angular = True
     off = math.pi
 
     def encode(self, labels: torch.Tensor, n_out: int, dtype: torch.dtype) -> torch.Tensor:

@@ -16,7 +16,7 @@ from .integrators import TABLEAUS, Points, Tableau, adaptive_steps, finite, fixe
 from .motion import Motion
 from .nudging import Nudge
 from .progress import SILENT, Progress
-from .relaxation import check_state
+from .relaxation import check_nudge, check_state
 from .step_limits import check_steps
 from .stochastic import STOCHASTIC, NoisyTableau, Splitting, noisy_steps, source_for
 from .system import EnergySystem
@@ -163,9 +163,11 @@ class Simulation:
             inputs = system.prepare(x)
             if start is not None:
                 check_state(system, start, x)
+                if not finite(start):
+                    raise argument_error("start", "be finite", "NaN or infinite entries")
             origin = system.initial_state(x) if start is None else start
             if nudge is not None:
-                nudge.cost.check(system.outputs(origin), nudge.y)
+                check_nudge(system, nudge, system.outputs(origin))
             phase = system.phase(inputs, origin=origin).nudged(nudge)
             self.motion = choose_motion(phase, course.flow, course.temperature, course.mass, course.friction)
             self.begun = self.motion.start(tuple(torch.zeros_like(s) for s in phase.start()))

@@ -134,11 +134,14 @@ class NotConverged(RuntimeError):  # noqa: N818 (a public name)
         self.equilibrium = equilibrium
         bad = int((~equilibrium.converged).sum())
         worst = float(equilibrium.residual.nan_to_num(nan=float("inf")).max())
+        ways = "a smaller beta, more iterations, another solver"
+        if equilibrium.status is Status.NOT_LOCKED:
+            ways = "a smaller detuning, stronger couplings or fields"
         super().__init__(
             f"{phase} did not converge for {bad} of {equilibrium.residual.numel()} examples: worst residual "
             f"{worst:.2g}, tolerance {equilibrium.tolerance:.2g} after {equilibrium.iterations} iterations of "
-            f"{equilibrium.solver or 'the solver'}; {equilibrium.status.value}. Try a smaller beta, more "
-            "iterations, another solver, or on_unconverged='skip'."
+            f"{equilibrium.solver or 'the solver'}; {equilibrium.status.value}. Try {ways}, "
+            "or on_unconverged='skip'."
         )
 
 

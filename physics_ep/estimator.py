@@ -18,7 +18,7 @@ from .equilibrium import Equilibrium, NotConverged, OtherBranch, State, Status, 
 from .errors import InputError, argument_error, unknown_name
 from .landscape import averaged, repeated
 from .nudging import Nudge, Stencil, centered, scheme_from_name
-from .relaxation import narrowed, new_phase, prepared, solve
+from .relaxation import check_cost, narrowed, new_phase, prepared, solve
 from .stability import curvature_limit
 from .step import Step, mirror_gap, noise_floors
 from .system import EnergySystem, Phase
@@ -103,6 +103,9 @@ class EquilibriumPropagation:
         self.pull = cost
         """What nudged phases add to the energy: the cost, but for rules that are no gradient of it."""
         self.scheme = centered() if scheme is None else scheme_from_name(scheme)
+        if cost.positive_only is not None and self.scheme.has_negative:
+            must = f"be 'positive' under the cost {cost.name!r}: {cost.positive_only}"
+            raise argument_error("scheme", must, repr(self.scheme.name))
         self.auto = beta == "auto"
         self.beta = math.nan if self.auto else check_beta(beta)
         self.solver = solver
@@ -181,6 +184,7 @@ class EquilibriumPropagation:
                 f"Argument scheme must not be {self.scheme.name!r} for {type(system).__name__}: complex nudges "
                 "need an analytic energy with complex states. Use 'centered'."
             )
+        check_cost(system, self.cost)
         examples = x.shape[0]
         start = None
         if self.starts > 1:

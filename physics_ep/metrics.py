@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .cost import check_labels
+from .equilibrium import Status
 from .landscape import averaged, relax_from_many
 from .ranks import Batch, gathered, summed
 from .system import EnergySystem
@@ -57,6 +58,8 @@ class Epoch:
         So far, of all ranks.
     switched : int
         So far, of this rank.
+    reason : str
+        Why the latest phase that did not converge ended, on this rank; empty while there was none.
     """
 
     def __init__(self, system: EnergySystem) -> None:
@@ -65,6 +68,7 @@ class Epoch:
         self.examples = 0
         self.skipped = 0
         self.switched = 0
+        self.reason = ""
         self._used = 0
         self._loss = 0.0
         self._wrong = 0
@@ -94,6 +98,8 @@ class Epoch:
         if step.equilibria:
             free, *nudged = step.equilibria
             if step.skipped:
+                lost = (p.status.value for p in step.equilibria if p.status is not Status.CONVERGED)
+                self.reason = next(lost, self.reason)
                 settled = free.converged.view(-1, len(labels)).any(0)
                 wrong |= ~settled
                 missed |= ~settled

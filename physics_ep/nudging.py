@@ -203,11 +203,16 @@ class Nudge:
 
     def __post_init__(self) -> None:
         beta = self.beta
+        if not isinstance(beta, int | float | complex | torch.Tensor):
+            raise argument_error("beta", "be a number or a tensor of them", repr(beta))
         if not (bool(torch.isfinite(beta).all()) if isinstance(beta, torch.Tensor) else cmath.isfinite(beta)):
-            raise argument_error("beta", "be finite", self.beta)
-        reason = self.cost.positive_only
-        if reason is not None and float(torch.as_tensor(beta).real.min()) < 0:
-            raise argument_error("beta", f"not be negative under the cost {self.cost.name!r}: {reason}", beta)
+            was = "NaN or infinite entries" if isinstance(beta, torch.Tensor) else beta
+            raise argument_error("beta", "be finite", was)
+        reason, least = self.cost.positive_only, float(torch.as_tensor(beta).real.min())
+        if reason is not None and least < 0:
+            raise argument_error(
+                "beta", f"not be negative under the cost {self.cost.name!r}: {reason}", f"{least:g}"
+            )
 
     @property
     def is_complex(self) -> bool:

@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
+from .cost import Cost
 from .equilibrium import Equilibrium, State, Status, Trace
-from .errors import argument_error, unknown_name
+from .errors import InputError, argument_error, unknown_name
 from .nudging import Nudge
 from .solvers import SOLVERS, flat, narrowed, unflat
 from .system import EnergySystem, Inputs, Phase, largest
@@ -170,7 +171,7 @@ def relax(
                 phase, solver=solver, tolerance=tolerance, max_iterations=max_iterations, start=start, trace=trace
             )
         origin = system.initial_state(x) if start is None else start
-        nudge.cost.check(system.outputs(origin), nudge.y)
+        check_nudge(system, nudge, system.outputs(origin))
         phase = new_phase(system, inputs, options, origin=origin).nudged(nudge)
         return solve(phase, solver=solver, tolerance=tolerance, max_iterations=max_iterations, trace=trace)
 
@@ -246,6 +247,27 @@ def check_state(system: EnergySystem, state: State, x: torch.Tensor) -> None:
     got = [tuple(s.shape) for s in state] if isinstance(state, tuple) else type(state).__name__
     if want != got:
         raise argument_error("start", f"be a tuple of tensors of shapes {want}", got)
+
+
+def check_cost(system: EnergySystem, cost: Cost) -> None:
+    """Raise InputError if a cost on angles meets outputs that are none."""
+    if cost.angular and not system.angles:
+        raise InputError(
+            f"Argument cost must not be {cost.name!r} for {type(system).__name__}, whose outputs are no angles: it "
+            "is for oscillators with readout 'phase'."
+        )
+
+
+def check_nudge(system: EnergySystem, nudge: Nudge, outputs: torch.Tensor) -> None:
+    """Raise InputError if a nudge does not fit a system with outputs (B, n_out)."""
+    check_cost(system, nudge.cost)
+    nudge.cost.check(outputs, nudge.y)
+    if nudge.is_complex and not system.analytic:
+        name = type(system).__name__
+        raise argument_error("beta", f"be real for {name}, whose energy takes no complex states", nudge.beta)
+    shape = tuple(nudge.beta.shape) if isinstance(nudge.beta, torch.Tensor) else ()
+    if shape not in ((), (len(outputs),)):
+        raise argument_error("beta", f"be a number or of shape ({len(outputs)},)", f"of shape {shape}")
 
 
 def _collect(kept: list[tuple[torch.Tensor, torch.Tensor, State]]) -> Trace:

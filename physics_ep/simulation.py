@@ -18,6 +18,7 @@ from .nudging import Nudge
 from .placement import resolve_device, resolve_dtype, work_in
 from .preparation import new_system, settled
 from .progress import SILENT, Progress
+from .relaxation import check_nudge
 from .resuming import check_run_output
 from .store import open_run, run_attributes
 from .trajectories import Recorder, Trajectory, TrajectoryWriter
@@ -121,6 +122,8 @@ def simulate_phases(
         duration = 20 * system.time_constant
     cost = COSTS[config.ep.cost]()
     nudge = Nudge(cost, cost.encode(labels, held.n_classes, x.dtype), beta)
+    with torch.no_grad():  # what does not fit is told before the free phase
+        check_nudge(system, nudge, system.outputs(system.initial_state(x)))
     course = Course(
         duration,
         steps=steps,

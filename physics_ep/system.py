@@ -71,6 +71,8 @@ class EnergySystem(nn.Module):
         Whether residuals of nudged phases are over the size of the nudge itself. Tolerances then hold at any beta.
     example_shape : tuple of int or None
         Shape of an example's input; None: any, and of any dtype.
+    angles : bool
+        Whether outputs are angles in radians, as costs on phases take them.
     multistable : bool
         Whether an input may have many equilibria, so that a nudged phase may end on another branch than the free
         one: EP then checks that it has not.
@@ -94,6 +96,7 @@ class EnergySystem(nn.Module):
     directions: tuple[int, ...] | None = None
     relative_residual: bool = False
     example_shape: tuple[int, ...] | None = None
+    angles: bool = False
     multistable: bool = False
 
     # -- required ---------------------------------------------------------------------------------------------
@@ -190,6 +193,8 @@ class EnergySystem(nn.Module):
             raise argument_error("x", f"be a tensor (batch, {sides})", was)
         if shape is not None and x.dtype != self.dtype:
             raise argument_error("x", f"have the system's dtype {self.dtype}", x.dtype)
+        if not len(x):
+            raise argument_error("x", "hold at least one example", f"of shape {tuple(x.shape)}")
         if not all_finite(x):
             raise argument_error("x", "be finite", "NaN or infinite entries")
 

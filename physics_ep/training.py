@@ -314,9 +314,10 @@ class _Trainer:
 
     def _too_many_skipped(self, seen: Epoch) -> TrainingStoppedError:
         limit = f"more than {self.config.training.max_skipped:.2%} of its examples did not converge"
+        count = f"{seen.skipped} of the first {seen.examples}" + (f"; {seen.reason}" if seen.reason else "")
         return TrainingStoppedError(
-            f"training stopped in epoch {len(self.rows) + 1}: {limit} ({seen.skipped} of the first {seen.examples})"
-            f"; {self._remedy()}, or start anew with a smaller lr or beta, or more ep.max_iterations"
+            f"training stopped in epoch {len(self.rows) + 1}: {limit} ({count}); {self._remedy()}, or start anew "
+            "with a smaller lr or beta, or more ep.max_iterations"
         )
 
     def _require(self, examples: int, part: str) -> None:

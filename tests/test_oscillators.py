@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from hardware_models import OscillatorNetwork
+from hardware_models import FitzHughNagumoChain, HopfieldNetwork, OscillatorNetwork
 from hardware_models.oscillator_layers import rounded
 from physics_ep import (
     CrossEntropy,
     EquilibriumPropagation,
     LogPhaseError,
+    NotConverged,
     Nudge,
     PhaseError,
     SquaredError,
@@ -126,7 +127,7 @@ def test_adler_locking() -> None:
     assert lost.status is Status.NOT_LOCKED
     assert not bool(lost.converged)
     period = 2 * math.pi / math.sqrt(1.25**2 - field**2)
-    course = simulate(system, x, 4 * period, steps=8000)
+    course = simulate(system, x, 4 * period, steps=2000, every=2000)
     turned = float(course.state[0][-1] - course.state[0][0])
     assert turned == pytest.approx(4 * 2 * math.pi, rel=1e-8)
 
@@ -218,6 +219,31 @@ def test_the_residual_is_the_force(name: str) -> None:
         torch.testing.assert_close(found.residual, force, rtol=1e-6, atol=1e-13)
 
 
+@pytest.mark.parametrize("name", ["injected", "detuned"])
+def test_layers_that_follow_count_in_the_residual(name: str) -> None:
+    """Breaks if a sweep certifies the layers that it carries alone: the others are off until they have followed."""
+    system = network(**{**KINDS[name], "second_harmonic": 0.45})
+    x, _ = data()
+    carried = relax(system, x).require().state
+    start = (carried[0], carried[1] + 2.5, carried[2])
+    phase = system.phase(system.prepare(x))
+    _, state, residual = phase.sweep(phase.interface(start))
+    force = [f.abs().amax(1) for f in system.force(state, x)]
+    assert bool((force[1] > torch.maximum(force[0], force[2])).any())
+    torch.testing.assert_close(residual, torch.stack(force).amax(0), rtol=1e-9, atol=1e-13)
+
+
+def test_angles_that_differ_by_turns_are_one() -> None:
+    """Breaks if a whole turn of a hidden oscillator counts as another equilibrium."""
+    system = network((12, 9, 5))
+    x, _ = data()
+    one = draw(system.initial_state(x), 1.0, 11)
+    turns = tuple(2 * math.pi * t.round() for t in draw(one, 2.0, 12))
+    moved = tuple(a + 0.2 + t for a, t in zip(one, turns, strict=True))
+    for apart in system.difference(moved, one):
+        torch.testing.assert_close(apart, torch.full_like(apart, 0.2), rtol=0, atol=1e-13)
+
+
 def test_solvers_agree() -> None:
     """Breaks if a solver ends elsewhere than the others from the same start."""
     system = network(second_harmonic=0.1)
@@ -269,6 +295,56 @@ def test_every_cost_reaches_its_order(cost: Cost, readout: str, kind: str) -> No
         grads, _ = estimate_gradient(EquilibriumPropagation(cost, scheme, beta), system, x, target)
         errors.append(total_error(grads, exact))
     assert math.log10(errors[0] / errors[1]) == pytest.approx(1.0 if cost.positive_only else 2.0, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("gain", "told"), [(2.0, "left the branch of the free state"), (5.0, "no minimum but a saddle")]
+)
+def test_networks_that_outgrow_their_fields_are_checked(gain: float, told: str) -> None:
+    """Breaks if a gradient that is wrong by 4 or 70 times itself passes: couplings decide, not sizes."""
+    system = OscillatorNetwork([64, 32, 10], gain=gain).double()
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(8, 64, generator=generator, dtype=torch.float64)
+    y = torch.eye(10, dtype=torch.float64)[torch.arange(8)]
+    exact = implicit_gradient(system, x, y, SquaredError())
+    unchecked = EquilibriumPropagation(SquaredError(), beta=0.01, branches="ignore")
+    assert total_error(estimate_gradient(unchecked, system, x, y)[0], exact) > 3
+    with pytest.raises(NotConverged, match=told):
+        EquilibriumPropagation(SquaredError(), beta=0.01).backward(system, x, y)
+
+
+def test_costs_on_phases_train_classes() -> None:
+    """Breaks if targets are not 0 for the class and pi for the others, or phases are read for what they are not.
+
+    Phases at their targets must be classified as their classes, whatever turns they have made.
+    """
+    labels = torch.tensor([2, 0, 1])
+    cost = PhaseError()
+    y = cost.encode(labels, 3, torch.float64)
+    torch.testing.assert_close(y.cos(), 2 * torch.eye(3, dtype=torch.float64)[labels] - 1, rtol=0, atol=1e-15)
+    turns = 2 * math.pi * torch.tensor([[3.0, -2, 0], [0, 1, 5], [-4, 0, 0]], dtype=torch.float64)
+    angular = OscillatorNetwork([4, 3], readout="phase").double()
+    torch.testing.assert_close(cost(y + turns, y), torch.zeros(3, dtype=torch.float64), rtol=0, atol=1e-13)
+    assert angular.scores(y + turns + 0.3).argmax(1).tolist() == labels.tolist()
+    plain = OscillatorNetwork([4, 3]).double()
+    assert torch.equal(plain.scores(y), y)
+    with pytest.raises(InputError, match=r"y must have the outputs' shape \(3, 3\)"):
+        cost.check(y, y[:, :2])
+    with pytest.raises(InputError, match="y must be finite"):
+        cost.check(y, y * math.nan)
+
+
+def test_parameters_that_are_held_get_no_gradient() -> None:
+    """Breaks if fields that a user has frozen are trained all the same."""
+    system = network((12, 9, 5))
+    system.couplings.layers[1].field.requires_grad_(False)
+    x, y = data()
+    EquilibriumPropagation(SquaredError(), beta=0.01).backward(system, x, y)
+    filled = {name for name, p in system.named_parameters() if p.grad is not None}
+    assert filled == {"couplings.0.weight", "couplings.0.field", "couplings.1.weight"}
+    free = relax(system, x).require().state
+    grads = system.contrast(free, draw(free, 0.1, 13), None, x, torch.ones(len(x), dtype=torch.float64))
+    assert set(grads) == filled
 
 
 def test_float32_carries_the_gradient() -> None:
@@ -450,8 +526,51 @@ def test_bad_use() -> None:
     assert found.converged.tolist() == [False, True, True, True, True, True]
     with pytest.raises(InputError, match="x must be finite"):
         relax(system, x * math.nan)
-    with pytest.raises(InputError, match="readout must be 'phase'"):
-        EquilibriumPropagation(PhaseError(), beta=0.1).backward(system, x, y)
-    angular = network((12, 9, 5), readout="phase")
-    with pytest.raises(InputError, match=r"beta must not be negative.*antipode.*phase_error"):
-        EquilibriumPropagation(LogPhaseError(), beta=0.1).backward(angular, x, y)
+    for other in (system, FitzHughNagumoChain([12, 9, 5]).double(), HopfieldNetwork([12, 9, 5]).double()):
+        with pytest.raises(
+            InputError, match=r"cost must not be 'phase_error' for \w+, whose outputs are no angles"
+        ):
+            EquilibriumPropagation(PhaseError(), beta=0.1).backward(other, x, y)
+        with pytest.raises(InputError, match="cost must not be 'log_phase_error'"):
+            relax(other, x, Nudge(LogPhaseError(), y, 0.1))
+        with pytest.raises(InputError, match="cost must not be 'phase_error'"):
+            simulate(other, x, 1.0, Nudge(PhaseError(), y, 0.1))
+    for scheme in ("centered", "negative", "random"):
+        with pytest.raises(InputError, match=r"scheme must be 'positive'.*antipode.*but was '" + scheme):
+            EquilibriumPropagation(LogPhaseError(), scheme)
+    with pytest.raises(InputError, match=r"beta must not be negative.*antipode.*but was -0\.2\.$"):
+        Nudge(LogPhaseError(), y, torch.tensor([0.1, -0.2, 0.3]))
+    nudges = {
+        "beta must be a number": lambda: Nudge(SquaredError(), y, "0.1"),  # type: ignore[arg-type]
+        "beta must be real": lambda: Nudge(SquaredError(), y, 0.1j),
+        r"beta must be a number or of shape \(6,\)": lambda: Nudge(SquaredError(), y, torch.tensor([0.1, 0.2])),
+        "y must be a tensor": lambda: Nudge(SquaredError(), y.numpy(), 0.1),  # type: ignore[arg-type]
+    }
+    for told, nudge in nudges.items():
+        with pytest.raises(InputError, match=told):
+            relax(system, x, nudge())
+    with pytest.raises(InputError, match="x must hold at least one example"):
+        relax(system, x[:0])
+    with pytest.raises(InputError, match="start must be finite"):
+        simulate(system, x, 1.0, start=bad)
+
+
+def test_what_drifts_is_told_as_such() -> None:
+    """Breaks if layers that escape the bounds on locking seem to need more iterations, or a smaller beta.
+
+    Each oscillator alone is held by its field and the coupling, but both are pulled the same way, where
+    the coupling does not help: 0.9 + 0.6 exceeds the fields 0.5 + 0.2.
+    """
+    system = OscillatorNetwork([1, 1, 1], frequency_spread=1.0).double()
+    system.detuning_0 = torch.tensor([0.9], dtype=torch.float64)
+    system.detuning_1 = torch.tensor([0.6], dtype=torch.float64)
+    with torch.no_grad():
+        for layer, field in zip(system.couplings.layers, (0.5, 0.2), strict=True):
+            layer.weight.fill_(0.5)
+            layer.field[1] = field
+    x = torch.zeros(1, 1, dtype=torch.float64)
+    assert not bool(system.phase(system.prepare(x)).hopeless()[0])  # type: ignore[index]
+    found = relax(system, x, solver="coordinate", max_iterations=2000)
+    assert found.status is Status.NOT_LOCKED
+    with pytest.raises(NotConverged, match=r"no synchronised state.*Try a smaller detuning"):
+        found.require()

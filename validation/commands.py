@@ -50,7 +50,9 @@ def gradients(
         str, typer.Option(help="positive, negative, random, centered or holomorphic:N.")
     ] = "centered",
     beta: Annotated[str, typer.Option(help="Nudging strength > 0, or auto: 0.05 of the stability limit.")] = "auto",
-    cost: Annotated[str, typer.Option(help="squared_error or cross_entropy.")] = "squared_error",
+    cost: Annotated[
+        str, typer.Option(help="squared_error, cross_entropy, phase_error or log_phase_error.")
+    ] = "squared_error",
     solver: Annotated[str | None, typer.Option(help="Default: the system's.", show_default=False)] = None,
     oracle: Annotated[
         str | None,
