@@ -128,6 +128,7 @@ class FitzHughNagumoChain(EnergySystem):
     default_max_iterations = 500
     descends = False
     directions = (1, -1)
+    clamps = False
     analytic = True
     residual_unit = "u per unit of time"
     state_unit = "dimensionless"

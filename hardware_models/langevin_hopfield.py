@@ -95,6 +95,7 @@ class LangevinHopfield(EnergySystem):
     default_solver = "gradient_flow"
     default_max_iterations = 5000
     analytic = True
+    clamps = False
 
     def __init__(
         self,

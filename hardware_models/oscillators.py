@@ -69,6 +69,7 @@ class Oscillators(EnergySystem):
     residual_unit = "coupling units"
     energy_unit = "coupling units"
     time_unit = "inverse coupling units"
+    clamps = False
     layered = True
     """Whether couplings join layers only, so that sweeps over every other layer are exact."""
 

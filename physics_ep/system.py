@@ -76,6 +76,8 @@ class EnergySystem(nn.Module):
     multistable : bool
         Whether an input may have many equilibria, so that a nudged phase may end on another branch than the free
         one: EP then checks that it has not.
+    clamps : bool
+        Whether phases of its own can hold the outputs in the place of a nudge (`CoupledLearning`).
     """
 
     residual_scale: float = 1.0
@@ -98,6 +100,7 @@ class EnergySystem(nn.Module):
     example_shape: tuple[int, ...] | None = None
     angles: bool = False
     multistable: bool = False
+    clamps: bool = True
 
     # -- required ---------------------------------------------------------------------------------------------
 

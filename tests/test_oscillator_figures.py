@@ -29,6 +29,7 @@ from figures.requests import Request
 from figures.subjects import Subject
 from hardware_models import FitzHughNagumoChain, HopfieldNetwork, LangevinHopfield, OscillatorNetwork
 from physics_ep import PhaseError, SquaredError
+from physics_ep.contrastive import CoupledLearning
 from physics_ep.errors import InputError
 from physics_ep.training import train
 
@@ -605,8 +606,8 @@ def test_runs_are_offered_what_suits_them(tmp_path):
             draw(find(name), Request(run=path))
 
 
-def test_what_cannot_be_shown_is_told(chain, turning):
-    """Other systems, drifting or unfinished phases, and media without walls end in a traceback, or are drawn."""
+def test_what_cannot_be_shown_is_told(chain, turning, linear):
+    """Other systems, unfinished phases, media without walls or outputs that nothing holds are drawn, or break it."""
     hopfield = Subject("net", HopfieldNetwork([4, 3], "tanh").double(), *rows(1, 4, 3), SquaredError())
     with pytest.raises(InputError, match="phase oscillators"):
         phases_on_circle(hopfield)
@@ -615,5 +616,9 @@ def test_what_cannot_be_shown_is_told(chain, turning):
     ring = FitzHughNagumoChain([4, 9, 3], boundary="periodic").double()
     with pytest.raises(InputError, match="chain with walls"):
         medium(Subject("ring", ring, chain.x, chain.y, chain.cost))
+    for subject in (turning, chain, linear):
+        # Not to be had here: a nudge in the name of a clamp would be drawn.
+        with pytest.raises(InputError, match="exact block updates to clamp"):
+            CoupledLearning().backward(subject.system, subject.x, subject.y)
     with pytest.raises(InputError, match="temperature"):
         early_courses(hopfield, times=np.array([0.1]), runs=(2,))
