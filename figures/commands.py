@@ -66,18 +66,20 @@ def figure(
         open_run(run)
         if name == "all":
             chosen = suited(run)
+    from physics_ep.equilibrium import NotConverged
+
     from .style import save
 
     numbers: dict[str, Any] = {}
-    left: dict[str, InputError] = {}
+    left: dict[str, InputError | NotConverged] = {}
     with _display(report) as progress:
         request = Request(run, 0 if seed is None else seed, device, dtype, progress)
         request.place()
         for entry in chosen:
             try:
                 drawn = draw(entry, request)
-            except InputError as error:
-                # Not every figure can be drawn of every system.
+            except (InputError, NotConverged) as error:
+                # Not every figure can be drawn, or certified, of every system.
                 if run is None or name != "all":
                     raise
                 left[entry.name] = error

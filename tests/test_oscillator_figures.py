@@ -25,10 +25,10 @@ from figures.media import draw_medium, medium
 from figures.oscillator_gradients import branch_switches, draw_oscillator_errors, draw_switches, oscillator_errors
 from figures.oscillator_pair import COUPLING, FIELD, INJECTION, TARGET, draw_pair, pair_landscapes
 from figures.oscillators import draw_phases, phases_on_circle
-from figures.requests import Request
+from figures.requests import Drawn, Entry, Request
 from figures.subjects import Subject
 from hardware_models import FitzHughNagumoChain, HopfieldNetwork, LangevinHopfield, OscillatorNetwork
-from physics_ep import PhaseError, SquaredError
+from physics_ep import PhaseError, SquaredError, relax
 from physics_ep.contrastive import CoupledLearning
 from physics_ep.errors import InputError
 from physics_ep.training import train
@@ -591,23 +591,50 @@ def test_files(drawn, tmp_path):
         assert png.stat().st_size < 150_000
 
 
-def test_runs_are_offered_what_suits_them(tmp_path):
-    """Figures of oscillators are not offered for their runs, or cannot tell what they are not for."""
-    path = tmp_path / "run.h5"
+@pytest.fixture(scope="module")
+def run_file(tmp_path_factory):
+    """Run file of a brief training."""
+    path = tmp_path_factory.mktemp("run") / "run.h5"
     brief = ["system.sizes=[64,6,10]", "training.epochs=1", "data.train_examples=64", "data.test_examples=8"]
     train("oscillator-digits", overrides=brief, out=path)
-    names = {entry.name for entry in suited(path)}
+    return path
+
+
+def test_runs_are_offered_what_suits_them(run_file):
+    """Figures of oscillators are not offered for their runs, or cannot tell what they are not for."""
+    names = {entry.name for entry in suited(run_file)}
     assert {"phases_on_circle", "branch_switch", "oscillator_error", "learning_curve"} <= names
     assert not {"medium", "early_inference", "pcn_energy"} & names
-    data = draw(find("phases_on_circle"), Request(run=path)).data
+    data = draw(find("phases_on_circle"), Request(run=run_file)).data
     assert data["label"] == "trained oscillator"
     for name in ("two_oscillators", "locking"):
         with pytest.raises(InputError, match="--from"):
-            draw(find(name), Request(run=path))
+            draw(find(name), Request(run=run_file))
+
+
+def test_all_goes_on_after_what_cannot_be_certified(run_file, tmp_path, monkeypatch, capsys):
+    """One figure whose equilibria cannot be certified keeps all others of a run from being drawn."""
+
+    def uncertified(request):
+        found = relax(OscillatorNetwork([2, 2]), torch.ones(1, 2), max_iterations=1, tolerance=1e-12)
+        return found.require()
+
+    def blank(request):
+        with style.applied():
+            return Drawn(style.new_figure(40, 30)[0], {})
+
+    rows = [Entry("uncertified", "", uncertified), Entry("blank", "", blank)]
+    monkeypatch.setattr("figures.commands.suited", lambda run: rows)
+    assert looks.command("figure", "all", "--from", str(run_file), "--out", str(tmp_path)) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"blank.pdf", "blank.png"}
+    told = capsys.readouterr().out
+    assert "uncertified is not drawn of this run" in told
+    monkeypatch.setattr("figures.commands.suited", lambda run: rows[:1])
+    assert looks.command("figure", "all", "--from", str(run_file), "--out", str(tmp_path)) == 1
 
 
 def test_what_cannot_be_shown_is_told(chain, turning, linear):
-    """Other systems, unfinished phases, media without walls or outputs that nothing holds are drawn, or break it."""
+    """Other systems, unfinished phases, rings, or outputs that nothing holds are drawn, or end in a traceback."""
     hopfield = Subject("net", HopfieldNetwork([4, 3], "tanh").double(), *rows(1, 4, 3), SquaredError())
     with pytest.raises(InputError, match="phase oscillators"):
         phases_on_circle(hopfield)
