@@ -6,7 +6,7 @@ import mpmath
 import pytest
 import torch
 
-from physics_ep import CrossEntropy, SquaredError
+from physics_ep import CrossEntropy, LogPhaseError, PhaseError, SquaredError
 from physics_ep.errors import InputError
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -17,7 +17,11 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("cost", "y"), CASES)
+PHASES = torch.rand(5, 4, generator=GENERATOR, dtype=torch.float64)
+ANGULAR = [(PhaseError(), PHASES), (LogPhaseError(), PHASES)]
+
+
+@pytest.mark.parametrize(("cost", "y"), CASES + ANGULAR)
 def test_gradient_and_curvature_are_autograds(cost, y) -> None:
     """Independent answer: autograd of the value."""
     v = torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -62,6 +66,24 @@ def test_cross_entropy_differences_keep_their_digits() -> None:
 
         exact = [float(a - b) for a, b in zip(softmax(moved), softmax(o), strict=True)]
     assert torch.allclose(mine, torch.tensor(exact, dtype=torch.float64), rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize(("cost", "y"), ANGULAR)
+def test_differences_of_phase_costs_keep_their_digits(cost, y) -> None:
+    """sin and tan of the half at o + d less those at o, for d of 1e-9, against 50 digits."""
+    d = 1e-9 * torch.randn(1, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    mine = cost.gradient_difference(OUT[:1], d, y[:1])[0]
+    with mpmath.workdps(50):
+        exact = []
+        for o, t, move in zip(OUT[0].tolist(), y[0].tolist(), d[0].tolist(), strict=True):
+            ends = [mpmath.mpf(o) - mpmath.mpf(t) + shift for shift in (mpmath.mpf(move), 0)]
+            slope = mpmath.sin if cost.name == "phase_error" else (lambda a: mpmath.tan(a / 2))
+            exact.append(float(slope(ends[0]) - slope(ends[1])))
+    assert torch.allclose(mine, torch.tensor(exact, dtype=torch.float64), rtol=1e-13, atol=0)
+    # Both are known for a cosine: 1 - cos, and -log((1 + cos) / 2).
+    cosine = (OUT - y).cos()
+    value = 1 - cosine if cost.name == "phase_error" else -(0.5 + 0.5 * cosine).log()
+    assert torch.allclose(cost(OUT, y), value.sum(1), rtol=1e-12, atol=0)
 
 
 def test_wrong_targets_are_told() -> None:

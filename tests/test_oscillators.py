@@ -11,6 +11,7 @@ import torch
 
 from hardware_models import FitzHughNagumoChain, HopfieldNetwork, OscillatorNetwork
 from hardware_models.oscillator_layers import rounded
+from hardware_models.oscillators import ising_oscillator
 from physics_ep import (
     CrossEntropy,
     EquilibriumPropagation,
@@ -24,6 +25,7 @@ from physics_ep import (
     relax,
     simulate,
 )
+from physics_ep.branches import smallest_curvature
 from physics_ep.config import load_config
 from physics_ep.cost import Cost
 from physics_ep.datasets import load_dataset
@@ -233,6 +235,21 @@ def test_layers_that_follow_count_in_the_residual(name: str) -> None:
     torch.testing.assert_close(residual, torch.stack(force).amax(0), rtol=1e-9, atol=1e-13)
 
 
+@pytest.mark.parametrize("name", ["plain", "injected", "injected across"])
+def test_diagonals_are_the_hessians(name: str) -> None:
+    """Breaks if linear solves are preconditioned by another curvature: right answers, but late."""
+    system = network((4, 3, 2), **KINDS[name])
+    x, _ = data(4, 2, 5)
+    state = draw(system.initial_state(x), 1.0, 14)
+    phase = system.phase(system.prepare(x))
+    found = torch.cat(system.curvature_diagonal(state, x) or (), 1)
+    for k in range(5):
+        unit = torch.zeros(len(x), 5, dtype=torch.float64)
+        unit[:, k] = 1
+        column = torch.cat(phase.hessian_product(state, tuple(unit.split([3, 2], 1))), 1)[:, k]
+        torch.testing.assert_close(found[:, k], column.abs().clamp_min(1e-3), rtol=1e-12, atol=0)
+
+
 def test_angles_that_differ_by_turns_are_one() -> None:
     """Breaks if a whole turn of a hidden oscillator counts as another equilibrium."""
     system = network((12, 9, 5))
@@ -311,6 +328,21 @@ def test_networks_that_outgrow_their_fields_are_checked(gain: float, told: str) 
     assert total_error(estimate_gradient(unchecked, system, x, y)[0], exact) > 3
     with pytest.raises(NotConverged, match=told):
         EquilibriumPropagation(SquaredError(), beta=0.01).backward(system, x, y)
+
+
+def test_strongly_coupled_networks_end_in_minima() -> None:
+    """Breaks if networks that are deep, injected or without fields are left to sweeps, which end in saddles."""
+    x = torch.rand(8, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for sizes, injection, field in (
+        ([64, 32, 10], 0.25, 1.0),
+        ([64, 32, 10], 0.0, 0.0),
+        ([64, 32, 32, 10], 0.0, 1.0),
+    ):
+        system = OscillatorNetwork(sizes, injection, field=field, gain=5.0).double()
+        found = relax(system, x).require()
+        assert found.solver == "trust_region"
+        assert float(smallest_curvature(system, found.state, x).min()) > 0
+    assert ising_oscillator([64, 32, 10]).second_harmonic > 0
 
 
 def test_costs_on_phases_train_classes() -> None:
