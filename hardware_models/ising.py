@@ -90,9 +90,13 @@ def anneal(
         raise argument_error("x", f"be a tensor (1, {system.sizes[0]})", None)
     if ramp is None:
         ramp = [system.second_harmonic * k / STAGES for k in range(STAGES + 1)]
-    if not ramp or not all(math.isfinite(k) for k in ramp):
+    if not ramp or not all(isinstance(k, int | float) and math.isfinite(k) for k in ramp):
         raise argument_error("ramp", "be finite numbers", ramp)
+    if not ramp[-1] > 0:
+        raise argument_error("ramp", "end in a positive injection, which makes phases spins", ramp[-1])
     one = torch.zeros(1, 0, dtype=system.dtype, device=system.device) if x is None else x
+    if len(one) != 1:
+        raise argument_error("x", "be one example", f"{len(one)}")
     many = one.expand(starts, -1).contiguous()
     state = system.random_state(many, generator or torch.Generator().manual_seed(0))
     for k, strength in enumerate(ramp):

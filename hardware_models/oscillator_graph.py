@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -127,13 +127,17 @@ class OscillatorGraph(Oscillators):
                 raise argument_error(name, f"be an integer of at least {least}", value)
         if ground is not None and ground not in GROUNDS:
             raise unknown_name("ground", ground, GROUNDS)
+        if isinstance(gain, bool) or not isinstance(gain, int | float) or not math.isfinite(gain):
+            raise argument_error("gain", "be a finite number", gain)
+        if pins is not None and not isinstance(pins, Mapping):
+            raise argument_error("pins", "map oscillators to phases", type(pins).__name__)
         dtype = torch.get_default_dtype()
         pairs = checked_edges(edges, n)
         weight = values_of("weights", weights, (len(pairs),))
         fields = None if field is None else _fields(field, n)
         omega = None if detuning is None else values_of("detuning", detuning, (n,))
-        pins = {_oscillator("pins", i, n): float(angle) for i, angle in (pins or {}).items()}
-        if not all(math.isfinite(angle) for angle in pins.values()) or len(pins) >= n:
+        pins = {_oscillator("pins", i, n): angle for i, angle in (pins or {}).items()}
+        if not all(isinstance(a, int | float) and math.isfinite(a) for a in pins.values()) or len(pins) >= n:
             raise argument_error("pins", "map some of the oscillators, not all, to finite phases", pins)
         grounded = bool(n_inputs or pins or second_harmonic) or fields is not None
         _check_ground(ground, grounded, pairs, n)
@@ -143,11 +147,13 @@ class OscillatorGraph(Oscillators):
                 common = float(omega.mean())
                 omega = omega - omega.mean()
             if ground == "pin":
+                if n == 1:
+                    raise argument_error("n", "be at least 2 with ground='pin', which holds one", n)
                 pins = {0: 0.0}
         free = [i for i in range(n) if i not in pins]
         zero = _oscillator("reference", reference, n) if ground == "quotient" else None
         driven = _members("input_index", free if input_index is None else input_index, n, pins)
-        read = [i for i in free if i != zero] if outputs is None else list(outputs)
+        read = [i for i in free if i != zero] if outputs is None else outputs
         chosen = _members("outputs", read, n, {*pins} if zero is None else {zero})
         drives = None
         if n_inputs:
@@ -218,7 +224,7 @@ class OscillatorGraph(Oscillators):
         cls, shape: int | Sequence[int], *, periodic: bool = True, weight: float = 1.0, **options: Any
     ) -> OscillatorGraph:
         """A chain, ring, or cubic lattice of any dimension, neighbours coupled; oscillators in row-major order."""
-        sides = (shape,) if isinstance(shape, int) else tuple(shape)
+        sides = tuple(shape) if isinstance(shape, Sequence) else (shape,)
         if not sides or any(isinstance(s, bool) or not isinstance(s, int) or s < 1 for s in sides):
             raise argument_error("shape", "be positive integers", shape)
         numbers = np.arange(math.prod(sides)).reshape(sides)
@@ -314,7 +320,10 @@ def from_layers(network: OscillatorNetwork) -> OscillatorGraph:
 
 def checked_edges(edges: Any, n: int) -> torch.Tensor:
     """Edges as int64 (m, 2); InputError unless each joins two of n oscillators, once."""
-    pairs = torch.as_tensor(edges)
+    try:
+        pairs = torch.as_tensor(edges)
+    except (TypeError, ValueError, RuntimeError):
+        raise argument_error("edges", "be integers (m, 2)", type(edges).__name__) from None
     if pairs.numel() == 0:
         return torch.zeros((0, 2), dtype=torch.int64)
     if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.is_floating_point() or pairs.dtype == torch.bool:
@@ -382,6 +391,8 @@ def _oscillator(name: str, given: Any, n: int) -> int:
 
 def _members(name: str, given: Sequence[int], n: int, held: Any) -> torch.Tensor:
     """Different oscillators that are not held, as an index."""
+    if not isinstance(given, Iterable):
+        raise argument_error(name, "be a sequence of oscillators", given)
     members = [_oscillator(name, i, n) for i in given]
     if len(set(members)) < len(members):
         raise argument_error(name, "name each oscillator once", members)
