@@ -54,7 +54,15 @@ SUBSTRATES: tuple[Substrate, ...] = (
 """What the demonstration runs; a further substrate is a further row."""
 
 DRAWN: tuple[Entry, ...] = tuple(
-    find(name) for name in ("hopfield_dynamics", "estimator_error", "precision", "learning_curve", "conductances")
+    find(name)
+    for name in (
+        "hopfield_dynamics",
+        "estimator_error",
+        "precision",
+        "learning_curve",
+        "conductances",
+        "phases_on_circle",
+    )
 )
 """The figures of the substrates that are trained; all of the catalogue's would more than double the time."""
 
