@@ -105,12 +105,13 @@ def auto_beta(
             betas = limit * grid
             curves = []
             for label, kind in (("float64", wide), ("float32", narrow)):
-                judged = [_judge(kind, exact, float(beta)) for beta in betas]
-                errors = np.array([error for error, _ in judged])
+                errors, floor = np.empty_like(betas), np.empty_like(betas)
+                for k, beta in enumerate(betas):
+                    errors[k], step = _judge(kind, exact, float(beta))
+                    # Before the next step puts parameters into their range.
+                    floor[k] = step.noise_floor if kind is narrow else np.nan
                 curves.append(SweepCurve(label, errors, _judge(kind, exact, picked)[0]))
                 advance(1)
-            # Of float32, the last.
-            floor = np.array([step.noise_floor for _, step in judged])
             panels.append(AutoPanel(subject.label, betas, tuple(curves), floor, picked, limit))
     return AutoBeta(tuple(panels))
 

@@ -18,6 +18,7 @@ from scipy.linalg import expm
 from scipy.optimize import brentq, fsolve
 
 from figures import style
+from figures.automatic import auto_beta
 from figures.catalogue import draw, find, suited
 from figures.early_inference import draw_early, early_courses
 from figures.locking import CRITICAL, draw_locking, locking_curves
@@ -553,6 +554,15 @@ def test_costs_of_phases_by_one_equation_an_output(drawn):
                 betas, drawn_values = line(ax, f"_{name} {k}")
                 at = int(np.argmin(np.abs(betas - beta)))
                 assert drawn_values[at] == pytest.approx(cosine, abs=1e-6), (name, k, beta)
+
+
+def test_automatic_beta_of_a_medium(chain):
+    """Systems whose parameters have a range cannot be drawn; or beta is not picked where the error is small."""
+    (panel,) = auto_beta([chain], np.array([1e-3, 1e-2, 0.5])).panels
+    wide, _ = panel.curves
+    assert math.log10(wide.error[1] / wide.error[0]) == pytest.approx(2, abs=0.05)
+    assert 0 < panel.floor.max() < 1e-2
+    assert wide.picked < wide.error[2]
 
 
 def test_slopes_are_two(errors, drawn):
