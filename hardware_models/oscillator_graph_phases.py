@@ -83,7 +83,7 @@ class GraphPhase(OscillatorPhase):
         state = self.state(z)
         if self.system.is_detuned(0):
             total = total - state[0] @ self.system.frequencies(0)
-        return total if self.nudge is None else total + self.nudge.energy(self.system.outputs(state))
+        return self._added(total, z, state)
 
     def hessian(self, z: State) -> Callable[[State], State]:
         here = self._moved(0, self._from_reference(z)[0])

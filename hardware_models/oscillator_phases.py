@@ -66,10 +66,9 @@ class OscillatorPhase(Phase):
             field = self.couplings.field(k, self.z0, self.weights)
             q = clamped[k] if field is None else clamped[k] + field
             self.q0.append(q if gain is None else q + gain * z)
-        self.f0 = [
-            torch.zeros_like(q[0]) if balanced else system.detuned(k, cross(q, z))
-            for k, (q, z) in enumerate(zip(self.q0, self.z0, strict=True))
-        ]
+        force = [system.detuned(k, cross(q, z)) for k, (q, z) in enumerate(zip(self.q0, self.z0, strict=True))]
+        self.f0 = [torch.zeros_like(f) for f in force] if balanced else force
+        self.left_out = force if balanced else None
         self.exact_updates = system.layered
 
     # -- the problem ------------------------------------------------------------------------------------------
@@ -106,13 +105,22 @@ class OscillatorPhase(Phase):
         twin.z0 = [z.repeat(1, count, 1) for z in self.z0]
         twin.q0 = [q.repeat(1, count, 1) for q in self.q0]
         twin.f0 = [f.repeat(count, 1) for f in self.f0]
+        twin.left_out = None if self.left_out is None else [f.repeat(count, 1) for f in self.left_out]
         return twin
 
     def energy(self, z: State) -> torch.Tensor:
         state = self.state(z)
         with torch.no_grad():
-            total = self.system.energy(state, self.x)
-            return total if self.nudge is None else total + self.nudge.energy(self.system.outputs(state))
+            return self._added(self.system.energy(state, self.x), z, state)
+
+    def _added(self, total: torch.Tensor, z: State, state: State) -> torch.Tensor:
+        """An energy of the system with the nudge's, and without the force that a balanced phase leaves out."""
+        if self.nudge is not None:
+            total = total + self.nudge.energy(self.system.outputs(state))
+        if self.left_out is not None:
+            for f, d in zip(self.left_out, z, strict=True):
+                total = total + (f * d).sum(1)
+        return total
 
     def force(self, z: State) -> State:
         moved = [self._moved(k, d) for k, d in enumerate(self._from_reference(z))]
