@@ -87,11 +87,13 @@ class DisplacedNewton(Solver):
 
     What is meant is the end of the branch of equilibria under t times the nudge, from t = 0 to 1. Where a step
     corrects the one before by more than a quarter, t was too large (Deuflhard, Newton Methods for Nonlinear
-    Problems (2004), section 5.1): it is halved from the last t that went well. Where t cannot grow any more, the
-    branch has a fold and ends before this nudge, and the status says so. Most nudges are taken at once.
+    Problems (2004), section 5.1), or half of what it added is not nearly stationary half-way in t, t was too large:
+    beyond a fold the state on its other side attracts Newton's method from afar. It is halved from the last t that
+    went well. Where t cannot grow any more, the branch has a fold and ends before this nudge, and the status says
+    so. Most nudges are taken at once.
     """
 
-    patience = 80
+    patience = 150
     margin, shortest = 0.25, 1e-3
 
     def __init__(self, phase: MediumPhase, start: State) -> None:
@@ -103,11 +105,39 @@ class DisplacedNewton(Solver):
         self._reached, self._share = 0 * one, one
         self._first = torch.full_like(one, torch.inf)
         self._ended = torch.zeros_like(one, dtype=torch.bool)
+        # Residual under the whole nudge at the last state that went well, and where that is the present one.
+        self._pull, self._fresh = 0 * one, torch.ones_like(self._ended)
 
     def evaluate(self) -> tuple[State, torch.Tensor]:
         self.spent += 1
         self._force = self.phase.force(self.z)
-        return self.z, self.phase.residual(self._force)
+        residual = self.phase.residual(self._force)
+        self._pull = torch.where(self._fresh, residual, self._pull)
+        leapt = (self._share == 1) & (residual <= 0.1 * self._pull) & ~self._ended & ~self._straight(self.z)
+        if bool(leapt.any()):
+            self._retreat(leapt)
+            self.z = keep(leapt, self._known, self.z)
+            self._force = self.phase.force(self.z)
+            residual = self.phase.residual(self._force)
+        return self.z, residual
+
+    def _straight(self, z: State) -> torch.Tensor:
+        """Whether half the way from the last good state meets most of half the step of the nudge, (B,)."""
+        nudge = self.phase.nudge
+        if nudge is None:
+            return torch.ones_like(self._ended)
+        phase = self.phase.nudged(Nudge(nudge.cost, nudge.y, nudge.beta * (0.5 * (self._reached + self._share))))
+        middle = tuple(0.5 * (a + b) for a, b in zip(self._known, z, strict=True))
+        missing, pull = (flat(phase.force(at)).abs().amax(1) for at in (middle, self._known))
+        return missing <= self.margin * pull
+
+    def _retreat(self, rows: torch.Tensor) -> None:
+        """Halve the step of these examples, or end where it is too short for that."""
+        step = self._share - self._reached
+        self._ended |= rows & (0.5 * step < self.shortest)
+        self.phase.ended = bool(self._ended.any())
+        self._share = torch.where(rows, self._share - 0.5 * step, self._share)
+        self._first = torch.where(rows, torch.inf, self._first)
 
     def advance(self, active: torch.Tensor) -> None:
         phase, force, nudge = self.phase, self._force, self.phase.nudge
@@ -119,19 +149,18 @@ class DisplacedNewton(Solver):
         length, size = flat(move).norm(dim=1), flat(moved).norm(dim=1)
         # Corrections far below the displacement are rounding, and lead nowhere else.
         astray = ~torch.isfinite(length) | ((length > self.margin * self._first) & (length > 1e-4 * size))
-        arrived = ~astray & (length <= 1e-2 * self._first) & (self._share < 1)
+        arrived = ~astray & (length <= 1e-2 * self._first) & self._first.isfinite() & (self._share < 1)
+        if bool(arrived.any()):
+            straight = self._straight(moved)
+            arrived, astray = arrived & straight, astray | (arrived & ~straight)
         step = self._share - self._reached
-        self._ended |= active & astray & (0.5 * step < self.shortest)
-        self.phase.ended = bool(self._ended.any())
+        self._retreat(active & astray)
         if not bool((active & ~self._ended).any()):
             self.patience = 1  # nothing moves any more
-        self._known = keep(arrived, moved, self._known)
+        self._known, self._fresh = keep(arrived, moved, self._known), arrived
         self._reached = torch.where(arrived, self._share, self._reached)
-        shorter, longer = self._share - 0.5 * step, (self._share + 2 * step).clamp(max=1.0)
-        self._share = torch.where(astray, shorter, torch.where(arrived, longer, self._share))
-        self._first = torch.where(
-            astray | arrived, torch.full_like(length, torch.inf), torch.minimum(self._first, length)
-        )
+        self._share = torch.where(arrived, (self._share + 2 * step).clamp(max=1.0), self._share)
+        self._first = torch.where(arrived | astray, torch.inf, torch.minimum(self._first, length))
         self.z = keep(active & ~self._ended, keep(astray, self._known, moved), self.z)
 
 

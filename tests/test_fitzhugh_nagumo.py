@@ -283,7 +283,35 @@ def test_nudged_states_keep_to_their_branch(side):
     over = solve(phase.nudged(Nudge(SquaredError(), y, 1.02 * limit)), tolerance=1e-13)
     assert over.status is Status.SWITCHED
     assert not over.converged.any()
-    assert over.iterations < 60
+    assert over.iterations < 80
+
+
+def test_no_nudge_leaps_a_fold():
+    """Newton's method finds the state beyond a fold from afar, with corrections that shrink as they should.
+
+    One site: the branch is known as t(u) = (f(u) - u / g) / beta (u - y), from u = 0 up to the first maximum of t.
+    """
+    system = FitzHughNagumoChain([1, 1, 1], leak=20.0).double()
+    with torch.no_grad():
+        system.weight.zero_()
+    betas, targets = np.meshgrid(np.geomspace(1e-3, 3, 25), np.linspace(-1, 4, 20))
+    x = torch.zeros(betas.size, 1, dtype=torch.float64)
+    free = relax(system, x).require()
+    assert float(free.state[0].abs().max()) == 0
+    y = torch.from_numpy(targets.ravel())[:, None]
+    phase = system.phase(system.prepare(x), origin=free.state, balanced=True)
+    found = solve(phase.nudged(Nudge(SquaredError(), y, torch.from_numpy(betas.ravel()))))
+    ends = []
+    for beta, target in zip(betas.ravel(), targets.ravel(), strict=True):
+        u = target * np.linspace(0, 1, 20001)[1:-1]
+        t = (u * (1 - u) * (u - 0.25) - u / 20) / (beta * (u - target))
+        turns = np.flatnonzero(np.diff(t) < 0)
+        rising = slice(0, turns[0] + 1 if len(turns) else len(t))
+        ends.append(np.interp(1.0, t[rising], u[rising]) if t[rising].max() >= 1 else np.nan)
+    ends = torch.tensor(ends)
+    assert 150 < int(ends.isnan().sum()) < 350
+    assert torch.equal(found.converged, ~ends.isnan())
+    torch.testing.assert_close(found.state[0][found.converged, 0], ends[found.converged], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("boundary", ["neumann", "periodic"])
