@@ -151,6 +151,37 @@ def test_injection_makes_spins_beyond_half_the_quadrature_field() -> None:
         assert float(nearby.state[0].sin()) == pytest.approx(sine, abs=1e-8)
 
 
+def test_injection_holds_what_fields_alone_do_not() -> None:
+    """Breaks if what locks to the injection is refused: 0.8 cos phi - 0.8 sin 2 phi reaches below -1."""
+    system = single(0.8, second_harmonic=0.8, frequency_spread=1.0)
+    system.detuning_0 = torch.tensor([1.0], dtype=torch.float64)
+    x = torch.zeros(1, 1, dtype=torch.float64)
+    found = relax(system, x, start=(torch.full((1, 1), 1.15 * math.pi, dtype=torch.float64),)).require()
+    phi = float(found.state[0])
+    assert 1 + 0.8 * math.cos(phi) - 0.8 * math.sin(2 * phi) == pytest.approx(0, abs=1e-9)
+
+
+def test_couplings_start_within_their_bound() -> None:
+    """Breaks if the drive of an oscillator grows with the number of those below."""
+    for layer, n in zip(OscillatorNetwork([100, 400, 50], gain=0.7).couplings.layers, (100, 400), strict=True):
+        assert float(layer.weight.detach().abs().max()) == pytest.approx(0.7 / math.sqrt(n), rel=1e-2)
+
+
+@pytest.mark.parametrize(("cost", "kind"), [(SquaredError(), "one-hot"), (CrossEntropy(), "classes")])
+def test_the_limit_for_any_target_is_the_lowest(cost: Cost, kind: str) -> None:
+    """Breaks if beta='auto' is set by targets that happen to be met: another batch would lose its minima."""
+    system = network((12, 9, 5))
+    x, _ = data()
+    free = relax(system, x).require()
+    base = system.phase(system.prepare(x), free.state, True)
+    every = [torch.full((len(x),), k) for k in range(5)]
+    limits = [base.curvature_limit(cost, targets(kind, torch.eye(5, dtype=torch.float64)[k]), False) for k in every]
+    for k in every:
+        y = targets(kind, torch.eye(5, dtype=torch.float64)[k])
+        assert base.curvature_limit(cost, y, True) >= base.curvature_limit(cost, y, False)
+    assert max(limits) > min(limits)
+
+
 # -- forces, curvature, sweeps ----------------------------------------------------------------------------------
 
 
@@ -208,7 +239,7 @@ def test_balanced_energies_have_the_balanced_force(graph: bool) -> None:
     torch.testing.assert_close((ends[0] - ends[1]) / (2 * h), slope, rtol=1e-7, atol=1e-8)
 
 
-@pytest.mark.parametrize("beta", [0.3, -0.05])
+@pytest.mark.parametrize("beta", [0.3, -0.05, 20.0])
 @pytest.mark.parametrize("name", ["plain", "injected", "injected across", "sine of phases"])
 def test_sweeps_never_raise_the_energy(name: str, beta: float) -> None:
     """Breaks if turning to the field with its staying power is no descent: too small, or on the wrong axis."""
