@@ -240,10 +240,10 @@ def test_balanced_energies_have_the_balanced_force(graph: bool) -> None:
 
 
 @pytest.mark.parametrize("beta", [0.3, -0.05, 20.0])
-@pytest.mark.parametrize("name", ["plain", "injected", "injected across", "sine of phases"])
+@pytest.mark.parametrize("name", ["plain", "injected", "injected across", "sine of phases", "spins"])
 def test_sweeps_never_raise_the_energy(name: str, beta: float) -> None:
     """Breaks if turning to the field with its staying power is no descent: too small, or on the wrong axis."""
-    system = network(**KINDS[name])
+    system = network(**{**KINDS, "spins": {"second_harmonic": 2.0}}[name])
     x, y = data()
     start = system.random_state(x, torch.Generator().manual_seed(8))
     free = relax(system, x, start=start, solver="coordinate", tolerance=1e-8, max_iterations=5000, trace=True)
