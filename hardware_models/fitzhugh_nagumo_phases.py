@@ -181,7 +181,8 @@ class MediumPhase(Phase):
     def ascending(self, z: State, shift: torch.Tensor) -> torch.Tensor:
         """How many negative eigenvalues the reduced Hessian of u has at z, shift (B,) added to it: (B,).
 
-        By Sylvester's law, the Hessian of (u, v) has as many more than there are sites.
+        By Sylvester's law, the Hessian of (u, v) has as many more than there are sites. Of a cost that couples
+        outputs (the cross-entropy) only the diagonal of its curvature is counted.
         """
         diagonal = shift[:, None] - self.cubic.slope(z[0]).flatten(1)
         if self.nudge is not None:

@@ -250,11 +250,16 @@ def check_state(system: EnergySystem, state: State, x: torch.Tensor) -> None:
 
 
 def check_cost(system: EnergySystem, cost: Cost) -> None:
-    """Raise InputError if a cost on angles meets outputs that are none."""
+    """Raise InputError if a cost on angles meets outputs that are none, or another cost outputs that are angles."""
     if cost.angular and not system.angles:
         raise InputError(
             f"Argument cost must not be {cost.name!r} for {type(system).__name__}, whose outputs are no angles: it "
             "is for oscillators with readout 'phase'."
+        )
+    if system.angles and not cost.angular:
+        raise InputError(
+            f"Argument cost must not be {cost.name!r} for outputs that are angles, since it tells whole turns "
+            "apart: take 'phase_error', or readout 'cos' or 'sin'."
         )
 
 

@@ -191,7 +191,6 @@ COSTS: list[tuple[Cost, str, str]] = [
     (CrossEntropy(), "cos", "classes"),
     (PhaseError(), "phase", "phases"),
     (LogPhaseError(), "phase", "phases"),
-    (SquaredError(), "phase", "one-hot"),
 ]
 
 
@@ -409,6 +408,8 @@ def test_costs_on_phases_train_classes() -> None:
     assert angular.scores(y + turns + 0.3).argmax(1).tolist() == labels.tolist()
     plain = OscillatorNetwork([4, 3]).double()
     assert torch.equal(plain.scores(y), y)
+    with pytest.raises(InputError, match=r"cost must not be 'squared_error' for outputs that are angles"):
+        EquilibriumPropagation(SquaredError(), beta=0.1).backward(angular, torch.zeros(3, 4).double(), y)
     with pytest.raises(InputError, match=r"y must have the outputs' shape \(3, 3\)"):
         cost.check(y, y[:, :2])
     with pytest.raises(InputError, match="y must be finite"):
