@@ -283,7 +283,7 @@ class OscillatorNetwork(Oscillators):
         readout: str = "cos",
         encoding: str = "amplitude",
         span: float = math.pi,
-        gain: float = 1.0,
+        gain: float = 0.5,
         field: float = 1.0,
         weight_bits: int | None = None,
         phase_bits: int | None = None,
@@ -317,9 +317,6 @@ class OscillatorNetwork(Oscillators):
             span=span,
             phase_bits=phase_bits,
         )
-        if len(sizes) <= 3 and not second_harmonic and field > 0:
-            # Mixed sweeps are faster. Where couplings outgrow the fields they may end in saddles: EP's check tells.
-            self.default_solver = "anderson"
 
     def to_graph(self) -> OscillatorGraph:
         """The same network as a graph of oscillators, layer after layer."""
