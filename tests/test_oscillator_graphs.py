@@ -17,7 +17,7 @@ from hardware_models.ising import anneal, ising_energy
 from hardware_models.mirror_pairs import mirror_pairs
 from hardware_models.oscillator_locking import cannot_lock
 from hardware_models.oscillators import wrapped
-from physics_ep import EquilibriumPropagation, Nudge, SquaredError, Status, centered, relax, simulate
+from physics_ep import EquilibriumPropagation, Nudge, PhaseError, SquaredError, Status, centered, relax, simulate
 from physics_ep.branches import smallest_curvature
 from physics_ep.equilibrium import State
 from physics_ep.errors import InputError
@@ -244,7 +244,7 @@ def test_pinned_and_free_rotation_are_one_machine() -> None:
     x, y = nothing(2), noise(2, 2, seed=1)
     phases = [s.phases(relax(s, x, tolerance=1e-13).require().state) for s in (pinned, whole)]
     torch.testing.assert_close(phases[0], phases[1] - phases[1][:, :1], rtol=0, atol=1e-11)
-    ep = EquilibriumPropagation(SquaredError(), centered(), 0.01, tolerance=1e-12)
+    ep = EquilibriumPropagation(PhaseError(), centered(), 0.01, tolerance=1e-12)
     grads = [estimate_gradient(ep, s, x, y)[0]["couplings.weight"] for s in (pinned, whole)]
     torch.testing.assert_close(*grads, rtol=0, atol=1e-9)
     force = whole.phase(whole.prepare(x)).force((noise(2, 12),))[0]
