@@ -172,7 +172,10 @@ def test_ctrl_c_leaves_all_rows(tmp_path: Path) -> None:
         "20000",
     ]
     root = Path(__file__).parent.parent
+    # Tests that run in the background may have been started with SIGINT ignored, which children inherit.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     child = subprocess.Popen([*command, "--quiet"], cwd=root, stderr=subprocess.PIPE, text=True, env=os.environ)
+    signal.signal(signal.SIGINT, before)
     try:
         until = time.monotonic() + 60
         while not parts_folder(path).is_dir():
