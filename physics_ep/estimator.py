@@ -16,7 +16,7 @@ from .branches import check_branches, is_minimum
 from .cost import Cost
 from .equilibrium import Equilibrium, NotConverged, OtherBranch, State, Status, masked
 from .errors import InputError, argument_error, unknown_name
-from .landscape import averaged, repeated
+from .landscape import mean_outputs, repeated
 from .nudging import Nudge, Stencil, centered, scheme_from_name
 from .relaxation import check_cost, narrowed, new_phase, prepared, solve
 from .stability import curvature_limit
@@ -245,7 +245,7 @@ class EquilibriumPropagation:
 
         step = Step(
             loss=loss,
-            outputs=averaged(outputs, keep, self.starts),
+            outputs=mean_outputs(system, outputs, keep, self.starts),
             equilibria=(free, *phases.values()),
             beta=self.beta,
             skipped=examples - used,

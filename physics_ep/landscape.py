@@ -177,3 +177,10 @@ def averaged(outputs: torch.Tensor, keep: torch.Tensor, starts: int) -> torch.Te
     share = kept.to(outputs) / kept.sum(0)
     part = outputs.unflatten(0, kept.shape) * share[:, :, None]
     return torch.where(kept[:, :, None], part, torch.zeros_like(part)).sum(0)
+
+
+def mean_outputs(system: EnergySystem, outputs: torch.Tensor, keep: torch.Tensor, starts: int) -> torch.Tensor:
+    """`averaged` outputs; of angles, the angle of their mean phasor."""
+    if starts == 1 or not system.angles:
+        return averaged(outputs, keep, starts)
+    return torch.atan2(averaged(outputs.sin(), keep, starts), averaged(outputs.cos(), keep, starts))

@@ -417,6 +417,16 @@ def test_costs_on_phases_train_classes() -> None:
         cost.check(y, y * math.nan)
 
 
+def test_angles_of_several_starts_are_averaged_on_the_circle() -> None:
+    """Breaks if the mean of 179 and -179 degrees is 0: a start may have wound the other way round."""
+    system = OscillatorNetwork([4, 3], readout="phase").double()
+    x, y = data(4, 3, batch=2)
+    step = EquilibriumPropagation(PhaseError(), beta=1e-3, starts=8).backward(system, x, y)
+    alone = system.outputs(relax(system, x).require().state)  # without hidden oscillators there is one equilibrium
+    torch.testing.assert_close(step.outputs.cos(), alone.cos(), rtol=0, atol=1e-9)
+    torch.testing.assert_close(step.outputs.sin(), alone.sin(), rtol=0, atol=1e-9)
+
+
 def test_parameters_that_are_held_get_no_gradient() -> None:
     """Breaks if fields that a user has frozen are trained all the same."""
     system = network((12, 9, 5))
