@@ -36,6 +36,7 @@ class GraphPhase(OscillatorPhase):
         self.inertia = system.couplings.strengths()[0]
 
     def interface(self, z: State) -> State:
+        self.begun = self.state(z)
         return z
 
     def sweep(self, u: State) -> tuple[State, State, torch.Tensor]:
@@ -67,7 +68,7 @@ class GraphPhase(OscillatorPhase):
         """NOT_LOCKED if detuned phases have gone round: an oscillator past a neighbour or past what holds it."""
         if not self.system.is_detuned(0):
             return None
-        gone = self.state(z)[0] - self.reference[0]
+        gone = self.state(z)[0] - (self.reference if self.begun is None else self.begun)[0]
         pairs = self.system.couplings.pairs.pairs
         slipped = (gone[:, pairs[:, 0]] - gone[:, pairs[:, 1]]).abs() > 2 * torch.pi
         held = self.clamped.square().sum(0) + abs(self.system.second_harmonic) > 0

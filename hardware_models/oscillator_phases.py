@@ -70,6 +70,8 @@ class OscillatorPhase(Phase):
         self.f0 = [torch.zeros_like(f) for f in force] if balanced else force
         self.left_out = force if balanced else None
         self.exact_updates = system.layered
+        self.begun: State | None = None
+        """Where sweeps began."""
 
     # -- the problem ------------------------------------------------------------------------------------------
 
@@ -99,6 +101,7 @@ class OscillatorPhase(Phase):
     def _copied(self, count: int) -> OscillatorPhase:
         """The same problem `count` times, one batch after the other."""
         twin = copy.copy(self)
+        twin.begun = None
         twin.x = self.x.repeat(count, *[1] * (self.x.ndim - 1))
         twin.reference = tuple(s.repeat(count, 1) for s in self.reference)
         twin.origin = None if self.origin is None else twin.reference
@@ -210,7 +213,8 @@ class OscillatorPhase(Phase):
 
     def verdict(self, z: State, residual: torch.Tensor) -> Status | None:
         """NOT_LOCKED if an example's phases drift: its detuning exceeds what fields and couplings can hold."""
-        return Status.NOT_LOCKED if self.system.drifts(self.state(z), self.reference) else None
+        begun = self.reference if self.begun is None else self.begun
+        return Status.NOT_LOCKED if self.system.drifts(self.state(z), begun) else None
 
     # -- sweeps -----------------------------------------------------------------------------------------------
 
@@ -226,6 +230,7 @@ class OscillatorPhase(Phase):
     def interface(self, z: State) -> State:
         if not hasattr(self, "carried"):
             self._plan()
+        self.begun = self.state(z)
         d = self._from_reference(z)
         # Turning exactly, a layer needs no place to turn from.
         self.settled = {k: d[k] for k in self.implied if self.inner > 1}

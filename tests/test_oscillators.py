@@ -134,6 +134,15 @@ def test_adler_locking() -> None:
     assert turned == pytest.approx(4 * 2 * math.pi, rel=1e-8)
 
 
+def test_a_far_start_is_no_drift() -> None:
+    """Breaks if turns that a start has made already count as drift of a network that had no time to settle."""
+    system = network((12, 9, 5), frequency_spread=0.05)
+    x, _ = data()
+    start = tuple(s + 20 * math.pi for s in system.initial_state(x))
+    assert relax(system, x, start=start, max_iterations=2, tolerance=1e-12).status is Status.BUDGET
+    assert relax(system, x, start=start).status is Status.CONVERGED
+
+
 def test_injection_makes_spins_beyond_half_the_quadrature_field() -> None:
     """Breaks if second-harmonic injection has the wrong sign or factor.
 
