@@ -9,7 +9,7 @@ q_i + s_i z_i, as if it pulled at itself, lowers the energy on any graph (detuni
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -18,7 +18,7 @@ from physics_ep.system import Inputs
 
 from .oscillator_locking import cannot_lock
 from .oscillator_phases import OscillatorPhase
-from .phasors import across, cross, phasor
+from .phasors import phasor
 
 if TYPE_CHECKING:
     from .oscillator_graph import OscillatorGraph
@@ -32,7 +32,6 @@ class GraphPhase(OscillatorPhase):
     def __init__(self, system: OscillatorGraph, inputs: Inputs, origin: State | None, balanced: bool) -> None:
         super().__init__(system, inputs, origin, balanced)
         self.exact_updates = True
-        self.clamped = cast("list[torch.Tensor]", inputs.cache)[0]
         self.inertia = system.couplings.strengths()[0]
 
     def interface(self, z: State) -> State:
@@ -49,15 +48,10 @@ class GraphPhase(OscillatorPhase):
             radial = radial + stay.abs()
         return (u[0] + torch.atan2(force, radial),), u, self.residual((force,))
 
-    def _copied(self, count: int) -> GraphPhase:
-        twin = cast(GraphPhase, super()._copied(count))
-        twin.clamped = self.clamped.repeat(1, count, 1)
-        return twin
-
     def hopeless(self) -> tuple[torch.Tensor, Status] | None:
         if self.origin is not None or self.nudge is not None or not self.system.is_detuned(0):
             return None
-        hold = self.clamped.square().sum(0).sqrt() + abs(self.system.second_harmonic)
+        hold = self.clamped[0].square().sum(0).sqrt() + abs(self.system.second_harmonic)
         couplings = self.system.couplings
         lost = cannot_lock(
             self.system.frequencies(0), couplings.pairs.pairs, couplings.inner_weight().detach(), self.inertia, hold
@@ -71,26 +65,14 @@ class GraphPhase(OscillatorPhase):
         gone = self.state(z)[0] - (self.reference if self.begun is None else self.begun)[0]
         pairs = self.system.couplings.pairs.pairs
         slipped = (gone[:, pairs[:, 0]] - gone[:, pairs[:, 1]]).abs() > 2 * torch.pi
-        held = self.clamped.square().sum(0) + abs(self.system.second_harmonic) > 0
+        held = self.clamped[0].square().sum(0) + abs(self.system.second_harmonic) > 0
         return Status.NOT_LOCKED if bool(slipped.any() | (held & (gone.abs() > 2 * torch.pi)).any()) else None
-
-    def energy(self, z: State) -> torch.Tensor:
-        here = self.z0[0] + self._moved(0, self._from_reference(z)[0])
-        pairs = self.couplings.field(0, [here], self.weights)
-        total = -(here * (0.5 * pairs + self.clamped)).sum((0, 2))
-        strength = self.system.second_harmonic
-        if strength:
-            total = total - 0.5 * strength * (here[0].square() - here[1].square()).sum(1)
-        state = self.state(z)
-        if self.system.is_detuned(0):
-            total = total - state[0] @ self.system.frequencies(0)
-        return self._added(total, z, state)
 
     def hessian(self, z: State) -> Callable[[State], State]:
         here = self._moved(0, self._from_reference(z)[0])
         p = self.z0[0] + here
         pairs = self.system.couplings.pairs
-        product = pairs.curvature(p, self._curvature(here, p)[0], self.weights[0])
+        product = pairs.curvature(p, self._curvature(0, [here])[0], self.weights[0])
         bend = None if self.nudge is None else self._nudge_curvature(here)
         return lambda v: (product(v[0]) if bend is None else product(v[0]) + bend(v[0]),)
 
@@ -100,17 +82,8 @@ class GraphPhase(OscillatorPhase):
         It vanishes nowhere on the way, where the curvature alone does, so that no step in its metric is a leap.
         """
         here = self._moved(0, self._from_reference(z)[0])
-        curvature, force = self._curvature(here, self.z0[0] + here)
+        curvature, force = self._curvature(0, [here])
         return (torch.hypot(curvature, force).clamp_min(1e-3),)
-
-    def _curvature(self, here: torch.Tensor, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of each oscillator by itself, second derivative of the energy and force of the fields, (B, n)."""
-        q = self._field(0, [here])
-        gain = self.gains[0]
-        bend = (q * p).sum(0)
-        if gain is not None:
-            bend = bend - cross(gain * across(p), p)
-        return bend, cross(q, p)
 
     # -- outputs counted from a reference ---------------------------------------------------------------------
 

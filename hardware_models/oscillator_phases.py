@@ -60,11 +60,11 @@ class OscillatorPhase(Phase):
         self.reference = system.initial_state(self.x) if origin is None else origin
         self.z0 = [phasor(phi) for phi in self.reference]
         self.gains = [system.gains(k) for k in range(len(self.z0))]
-        clamped = cast("list[torch.Tensor]", inputs.cache)
+        self.clamped = cast("list[torch.Tensor]", inputs.cache)
         self.q0 = []
         for k, (z, gain) in enumerate(zip(self.z0, self.gains, strict=True)):
             field = self.couplings.field(k, self.z0, self.weights)
-            q = clamped[k] if field is None else clamped[k] + field
+            q = self.clamped[k] if field is None else self.clamped[k] + field
             self.q0.append(q if gain is None else q + gain * z)
         force = [system.detuned(k, cross(q, z)) for k, (q, z) in enumerate(zip(self.q0, self.z0, strict=True))]
         self.f0 = [torch.zeros_like(f) for f in force] if balanced else force
@@ -107,17 +107,25 @@ class OscillatorPhase(Phase):
         twin.origin = None if self.origin is None else twin.reference
         twin.z0 = [z.repeat(1, count, 1) for z in self.z0]
         twin.q0 = [q.repeat(1, count, 1) for q in self.q0]
+        twin.clamped = [q.repeat(1, count, 1) for q in self.clamped]
         twin.f0 = [f.repeat(count, 1) for f in self.f0]
         twin.left_out = None if self.left_out is None else [f.repeat(count, 1) for f in self.left_out]
         return twin
 
     def energy(self, z: State) -> torch.Tensor:
         state = self.state(z)
-        with torch.no_grad():
-            return self._added(self.system.energy(state, self.x), z, state)
-
-    def _added(self, total: torch.Tensor, z: State, state: State) -> torch.Tensor:
-        """An energy of the system with the nudge's, and without the force that a balanced phase leaves out."""
+        moved = (self._moved(k, d) for k, d in enumerate(self._from_reference(z)))
+        here = [a + b for a, b in zip(self.z0, moved, strict=True)]
+        strength = self.system.second_harmonic
+        total = self.x.new_zeros(len(state[0]))
+        for k, (p, phi) in enumerate(zip(here, state, strict=True)):
+            pairs = self._change(k, here)
+            # Each coupling is met from both its ends.
+            total = total - (p * (self.clamped[k] if pairs is None else self.clamped[k] + 0.5 * pairs)).sum((0, 2))
+            if strength:
+                total = total - 0.5 * strength * (p[0].square() - p[1].square()).sum(1)
+            if self.system.is_detuned(k):
+                total = total - phi @ self.system.frequencies(k)
         if self.nudge is not None:
             total = total + self.nudge.energy(self.system.outputs(state))
         if self.left_out is not None:
@@ -195,6 +203,18 @@ class OscillatorPhase(Phase):
         values = torch.linalg.eigvals((metric @ response).double()).real
         return max(float(values.max()), 0.0)
 
+    def curvature_diagonal(self, z: State) -> State:
+        moved = [self._moved(k, d) for k, d in enumerate(self._from_reference(z))]
+        return tuple(self._curvature(k, moved)[0].abs().clamp_min(1e-3) for k in range(len(moved)))
+
+    def _curvature(self, k: int, moved: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of each oscillator of block k by itself: second derivative of the energy, force of the fields, (B, n)."""
+        p, q, gain = self.z0[k] + moved[k], self._field(k, moved), self.gains[k]
+        bend = (q * p).sum(0)
+        if gain is not None:
+            bend = bend - cross(gain * across(p), p)
+        return bend, cross(q, p)
+
     def residual(self, force: State) -> torch.Tensor:
         return largest(force) / self.system.residual_scale
 
@@ -204,8 +224,7 @@ class OscillatorPhase(Phase):
         if self.origin is not None or self.nudge is not None or not system.detuned_blocks:
             return None
         lost = torch.zeros(self.x.shape[0], dtype=torch.bool, device=self.x.device)
-        clamped = cast("list[torch.Tensor]", self.inputs.cache)
-        for k, (q, around) in enumerate(zip(clamped, self.couplings.strengths(), strict=True)):
+        for k, (q, around) in enumerate(zip(self.clamped, self.couplings.strengths(), strict=True)):
             hold = around + q.square().sum(0).sqrt() + abs(system.second_harmonic)
             if system.is_detuned(k):
                 lost = lost | (system.frequencies(k).abs() > (1 + 1e-12) * hold).any(1)

@@ -147,15 +147,7 @@ class Oscillators(EnergySystem):
         return outputs.cos() if self.angles else outputs
 
     def curvature_diagonal(self, state: State, x: torch.Tensor) -> State | None:
-        z = [phasor(phi) for phi in state]
-        weights, clamped = self.couplings.bound(), self.prepare(x).cache
-        found = []
-        for k, here in enumerate(z):
-            field = self.couplings.field(k, z, weights)
-            q = clamped[k] if field is None else clamped[k] + field
-            bend = 2 * self.second_harmonic * (here[0].square() - here[1].square())
-            found.append(((q * here).sum(0) + bend).abs().clamp_min(1e-3))
-        return tuple(found)
+        return self.phase(self.prepare(x)).curvature_diagonal(state)
 
     def prepare(self, x: torch.Tensor) -> Inputs:
         self.check_input(x)
