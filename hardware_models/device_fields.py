@@ -58,6 +58,7 @@ MAGNITUDE = Rule(float, "be a finite number of 0 or more", lambda v: v >= 0)
 FRACTION = Rule(float, "be a number from 0 to 1", lambda v: 0 <= v <= 1)
 COUNT = Rule(int, "be an integer of 1 or more", lambda v: v >= 1)
 RANGE = Rule(float, POSITIVE.must, POSITIVE.holds, optional=True)
+ABOVE_MINUS_ONE = Rule(float, "be a finite number above -1", lambda v: v > -1)
 # One bit would leave a mid-tread converter its level 0 alone; none has more than 32.
 BITS = Rule(int, "be an integer from 2 to 32", lambda v: 2 <= v <= 32, optional=True)
 
@@ -83,11 +84,32 @@ RULES: dict[str, Rule] = {
     "amplifier_offset": MAGNITUDE,
     "amplifier_saturation": RANGE,
     "time_constant": POSITIVE,
-    "time_constant_mismatch": Rule(float, "be a finite number above -1", lambda v: v > -1),
+    "time_constant_mismatch": ABOVE_MINUS_ONE,
     "dac_bits": BITS,
     "dac_range": RANGE,
     "adc_bits": BITS,
     "adc_range": RANGE,
+    "wire_resistance": MAGNITUDE,
+    "temperature": MAGNITUDE,
+    "averaging_time": POSITIVE,
+    "amplifier_lag": MAGNITUDE,
+    "amplifier_lag_mismatch": ABOVE_MINUS_ONE,
+    "amplifier_gain_limit": RANGE,
+    "diode_current": RANGE,
+    "diode_ideality": POSITIVE,
+    "diode_mismatch": MAGNITUDE,
+    "ideality_mismatch": MAGNITUDE,
+    "detuning": MAGNITUDE,
+    "phase_noise": MAGNITUDE,
+    "oscillator_headroom": Rule(float, "be a finite number above 1", lambda v: v > 1),
+    "oscillator_frequency": POSITIVE,
+    "oscillator_power": MAGNITUDE,
+    "pulses": Rule(int, "be an integer of 1 or more", lambda v: v >= 1, optional=True),
+    "pulse_nonlinearity_up": Rule(float, "be a finite number"),
+    "pulse_nonlinearity_down": Rule(float, "be a finite number"),
+    "pulse_asymmetry": ABOVE_MINUS_ONE,
+    "pulse_noise": MAGNITUDE,
+    "pulse_spread": MAGNITUDE,
     "voltage": POSITIVE,
     "amplifier_power": MAGNITUDE,
     "tile_rows": COUNT,

@@ -13,7 +13,8 @@ from scipy.stats import binomtest, kstest
 
 from hardware_models import crossbars
 from hardware_models.crossbars import Cells, converted, copied, fluctuated, programmed, stream, tiles
-from hardware_models.devices import PRESETS, DeviceModel
+from hardware_models.device_presets import PRESETS
+from hardware_models.devices import DeviceModel
 from physics_ep.errors import InputError
 
 N = 20_000
