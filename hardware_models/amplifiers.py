@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from physics_ep.predictive_coding.activations import Activation
+from physics_ep.predictive_coding.activation import Activation
 
 MONOTONE = ("relu", "linear", "tanh", "softplus")
 """Activations that an amplifier can hold: the potential of a unit needs an inverse."""

@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 
+from physics_ep.predictive_coding.diodes import soft_rectified
+
 from .laws import UnitFunctions, X
 
 
@@ -107,7 +109,7 @@ def shockley(load: torch.Tensor, sign: torch.Tensor, saturation: float, thermal:
         return load * v - sign * saturation * torch.expm1(-sign * v / thermal)
 
     def response(current: X) -> X:
-        return sign * _soft(sign * current * resistance, share, thermal)
+        return sign * soft_rectified(sign * current * resistance, share, thermal)
 
     def slope(current: X) -> X:
         return 1 / curvature(response(current))
@@ -120,7 +122,7 @@ def shockley(load: torch.Tensor, sign: torch.Tensor, saturation: float, thermal:
         return (share * torch.exp(-sign * response(current) / thermal),)
 
     def displaced(change: X, carried: X) -> X:
-        return sign * _soft(sign * change * resistance, carried, thermal)
+        return sign * soft_rectified(sign * change * resistance, carried, thermal)
 
     return UnitFunctions(potential, inverse, response, slope, curvature, anchor, displaced)
 
@@ -128,33 +130,3 @@ def shockley(load: torch.Tensor, sign: torch.Tensor, saturation: float, thermal:
 def _resistance(load: torch.Tensor) -> torch.Tensor:
     """1 / load, ohm; where all conductances are off no current flows, and any number keeps the node at 0 V."""
     return 1 / torch.where(load > 0, load, torch.ones_like(load))
-
-
-def _soft(a: torch.Tensor, c: torch.Tensor, scale: float) -> torch.Tensor:
-    """v with v - c (exp(-v / scale) - 1) = a, to a relative error of rounding however small a is."""
-    # In closed form first; its difference of two large terms costs the digits of a small v ...
-    v = a - c + scale * wright_omega(torch.log(c / scale) + (c - a) / scale)
-    # ... which Newton, on an equation whose terms are as small as v, restores.
-    for _ in range(2):
-        miss = a - v + c * torch.expm1(-v / scale)
-        v = v + miss / (1 + (c / scale) * torch.exp(-v / scale))
-    return v
-
-
-def wright_omega(z: torch.Tensor) -> torch.Tensor:
-    """Omega(z) = W(exp(z)), real: omega + log(omega) = z (Lawrence, Corless, Jeffrey 2012, ACM TOMS 38, 20).
-
-    Starts exp(z) below -2, z - log(z) above 1 and a line between, and three steps of Fritsch, Shafer and Crowley.
-    """
-    big = z > 1
-    middle = (z > -2) & ~big
-    omega = torch.where(big, z - torch.log(z.clamp(min=1.0)), torch.exp(z.clamp(max=1.0)))
-    omega = torch.where(middle, 0.1353 + (z + 2) * 0.2882, omega)
-    small = z < -40
-    omega = omega.clamp(min=torch.finfo(z.dtype).tiny)
-    for _ in range(3):
-        miss = z - omega - torch.log(omega)
-        q = 2 * (1 + omega) * (1 + omega + 2 * miss / 3)
-        step = (miss / (1 + omega)) * (q - miss) / (q - 2 * miss)
-        omega = torch.where(small, omega, omega * (1 + step))
-    return omega

@@ -22,7 +22,7 @@ import torch
 from physics_ep.equilibrium import State
 from physics_ep.errors import argument_error, unknown_name
 from physics_ep.predictive_coding import PredictiveCodingNetwork
-from physics_ep.predictive_coding.activations import Activation
+from physics_ep.predictive_coding.activation import Activation
 from physics_ep.predictive_coding.network import GATES, ForwardPass
 from physics_ep.system import Inputs
 

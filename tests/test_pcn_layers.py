@@ -40,7 +40,7 @@ def test_activation_identities(name: str) -> None:
     if unit.inverse is not None:
         inside = a[a.abs() < 3]
         v = unit.response(inside)
-        inside, v = (inside[v > 0], v[v > 0]) if name == "relu" else (inside, v)
+        inside, v = (inside[unit.open(v)], v[unit.open(v)]) if unit.gated else (inside, v)
         torch.testing.assert_close(unit.inverse(v), inside, atol=1e-10, rtol=1e-10)
         v.requires_grad_()
         (slope,) = torch.autograd.grad(unit.potential(v).sum(), v)

@@ -20,7 +20,7 @@ from .pcn import biased, counted_rows, dense, examples
 COSTS = [CrossEntropy(), SquaredError()]
 
 
-@pytest.mark.parametrize("name", ["tanh", "softplus", "gelu", "relu"])
+@pytest.mark.parametrize("name", ACTIVATIONS)
 def test_anchored_activations(name: str) -> None:
     """Shift and slope from an anchor are those of the activation, for stacked batches, in saturation too; the
     curvature is the slope's derivative."""

@@ -4,7 +4,9 @@ sigma is the response; Psi, with Psi' the inverse of sigma, is its Fenchel-Young
 units):
 
     relu      Psi = v^2 / 2 with v >= 0         linear    Psi = v^2 / 2
-    tanh      Psi = v artanh v + log(1 - v^2) / 2
+    diode     a leak and a real diode, see `diodes`
+    hard_sigmoid, hard_tanh   Psi = v^2 / 2 with v clipped to [0, 1], to [-1, 1]
+    tanh      Psi = v artanh v + log(1 - v^2) / 2         logistic  Psi = v log v + (1 - v) log(1 - v)
     softplus  Psi' = log(exp v - 1)             gelu      no inverse: the state is the pre-activation p, Psi(p) is
                                                           the integral of p sigma'(p)
 
@@ -15,14 +17,13 @@ computed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.nn.functional import gelu
 
-Elementwise = Callable[[torch.Tensor], torch.Tensor]
+from .activation import Activation, Anchor
+from .diodes import diode
 
 
 def _gauss(count: int) -> tuple[tuple[float, float], ...]:
@@ -32,95 +33,6 @@ def _gauss(count: int) -> tuple[tuple[float, float], ...]:
 
 
 SHORT_RULE, LONG_RULE = _gauss(6), _gauss(16)
-
-
-class Anchor:
-    """An activation near one pre-activation a, (B, ...): what every displacement from it shares is computed once.
-
-    Displacements may be of several stacked batches, (copies * B, ...).
-
-    Attributes
-    ----------
-    a : Tensor
-    slope : Tensor
-        sigma'(a).
-    """
-
-    def __init__(self, unit: Activation, a: torch.Tensor) -> None:
-        self.unit = unit
-        self.a = a
-        self.slope = unit.slope(a)
-
-    def curvature(self) -> torch.Tensor | None:
-        """sigma''(a); None where it is zero."""
-        return None if self.unit.curvature is None else self.unit.curvature(self.a)
-
-    def moved(self, d: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(sigma(a + d) - sigma(a), sigma'(a + d)), of the shape of d."""
-        rows = self.stacked(d)
-        shift = self.unit.displaced(self.a.expand_as(rows), rows)
-        return shift.flatten(0, 1), self.unit.slope(self.a + rows).flatten(0, 1)
-
-    def stacked(self, d: torch.Tensor) -> torch.Tensor:
-        """Stacked batches apart from one another, (copies, B, ...)."""
-        return d.unflatten(0, (len(d) // max(len(self.a), 1), -1))
-
-
-@dataclass(frozen=True)
-class Activation:
-    """An elementwise response.
-
-    Attributes
-    ----------
-    name : str
-    response : callable (a) -> sigma(a)
-    slope : callable (a) -> sigma'(a)
-        0 at the kink of a ReLU.
-    displaced : callable (a, d) -> sigma(a + d) - sigma(a)
-        Without cancellation for small d.
-    integral : callable (a) -> S(a)
-        The integral of sigma, S' = sigma: the convex conjugate of Psi.
-    inverse : callable (v) -> p with sigma(p) = v, or None
-        On the range of sigma. None: sigma is not monotone.
-    smooth : bool
-    piecewise_linear : bool
-        With its gates held, the response is linear.
-    bounds : (float, float)
-        Closure of the range of sigma, where there is an inverse.
-    curvature : callable (a) -> sigma''(a), or None
-        None: zero wherever it exists. First guesses of nudged states take it.
-    anchor : type, optional
-        An `Anchor` that does better than two separate evaluations.
-    """
-
-    name: str
-    response: Elementwise
-    slope: Elementwise
-    displaced: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-    integral: Elementwise
-    inverse: Elementwise | None
-    smooth: bool
-    piecewise_linear: bool
-    bounds: tuple[float, float] = (-math.inf, math.inf)
-    curvature: Elementwise | None = None
-    anchor: type[Anchor] | None = None
-
-    def at(self, a: torch.Tensor) -> Anchor:
-        """The response near one pre-activation, to be displaced from it many times."""
-        return (self.anchor or Anchor)(self, a)
-
-    def potential(self, state: torch.Tensor) -> torch.Tensor:
-        """Psi of a state: of the unit's output v, or of its pre-activation p where there is no inverse."""
-        if self.piecewise_linear:
-            return 0.5 * state.square()
-        if self.inverse is None:
-            return state * self.response(state) - self.integral(state)
-        p = self.inverse(state)
-        return state * p - self.integral(p)
-
-    def output(self, state: torch.Tensor) -> torch.Tensor:
-        """What the unit puts out in a state."""
-        return self.response(state) if self.inverse is None else state
 
 
 def _tanh_slope(a: torch.Tensor) -> torch.Tensor:
@@ -231,6 +143,44 @@ def _gelu_integral(a: torch.Tensor) -> torch.Tensor:
     return 0.5 * ((a.square() - 1) * torch.special.ndtr(a) + a * _density(a))
 
 
+def _logistic_slope(a: torch.Tensor) -> torch.Tensor:
+    return torch.sigmoid(a) * torch.sigmoid(-a)
+
+
+def _logistic_displaced(a: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
+    # 1 / (1 + e^-a) is (1 + tanh(a / 2)) / 2.
+    return 0.5 * _tanh_displaced(0.5 * a, 0.5 * d)
+
+
+def _logistic_curvature(a: torch.Tensor) -> torch.Tensor:
+    return -_logistic_slope(a) * torch.tanh(0.5 * a)
+
+
+def clip(name: str, lo: float, hi: float) -> Activation:
+    """a clipped to [lo, hi]: two ideal diodes, or an oscillator with its mirror image."""
+
+    def displaced(a: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
+        # Within the bounds d itself; else from the bound that a is beyond, or up to the one that is met.
+        held = a.clamp(lo, hi)
+        return torch.minimum(torch.maximum(d + (a - held), lo - held), hi - held)
+
+    def integral(a: torch.Tensor) -> torch.Tensor:
+        held = a.clamp(lo, hi)
+        return 0.5 * held.square() + held * (a - held)
+
+    return Activation(
+        name,
+        lambda a: a.clamp(lo, hi),
+        lambda a: ((a > lo) & (a < hi)).to(a.dtype),
+        displaced,
+        integral,
+        _identity,
+        smooth=False,
+        piecewise_linear=True,
+        bounds=(lo, hi),
+    )
+
+
 def _identity(a: torch.Tensor) -> torch.Tensor:
     return a
 
@@ -257,6 +207,21 @@ ACTIVATIONS: dict[str, Activation] = {
         _identity,
         smooth=True,
         piecewise_linear=True,
+    ),
+    "diode": diode(),
+    "hard_sigmoid": clip("hard_sigmoid", 0.0, 1.0),
+    "hard_tanh": clip("hard_tanh", -1.0, 1.0),
+    "logistic": Activation(
+        "logistic",
+        torch.sigmoid,
+        _logistic_slope,
+        _logistic_displaced,
+        _softplus,
+        torch.logit,
+        smooth=True,
+        piecewise_linear=False,
+        bounds=(0.0, 1.0),
+        curvature=_logistic_curvature,
     ),
     "tanh": Activation(
         "tanh",

@@ -48,8 +48,9 @@ def mlp(
     ----------
     sizes : sequence of int
         [inputs, hidden ..., outputs].
-    activation : {'relu', 'tanh', 'gelu', 'softplus', 'linear'}
-        Of the hidden layers; the outputs are linear.
+    activation : str
+        Of the hidden layers: relu, tanh, logistic, softplus, gelu, hard_sigmoid, hard_tanh, diode or linear
+        (`ACTIVATIONS`). The outputs are linear.
     energy : {'squared', 'paired'}
     gates : {'frozen', 'free'}
         See `PredictiveCodingNetwork`.

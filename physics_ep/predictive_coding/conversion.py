@@ -16,6 +16,8 @@ RESPONSES: dict[type[nn.Module], str] = {
     nn.Tanh: "tanh",
     nn.GELU: "gelu",
     nn.Softplus: "softplus",
+    nn.Sigmoid: "logistic",
+    nn.Hardtanh: "hard_tanh",
     nn.Identity: "linear",
 }
 POOLS: dict[type[nn.Module], str] = {nn.MaxPool2d: "max", nn.AvgPool2d: "average"}
@@ -30,7 +32,8 @@ def from_sequential(
     ----------
     model : nn.Sequential
         Of `Linear`, `Conv2d` (square kernel, zeros around, one group), `MaxPool2d(2)`, `AvgPool2d(2)`, `Flatten`,
-        and the responses `ReLU`, `Tanh`, `GELU`, `Softplus`, `Identity`; the last a `Linear` with no response.
+        and the responses `ReLU`, `Tanh`, `GELU`, `Softplus`, `Sigmoid`, `Hardtanh` to [-1, 1] or [0, 1],
+        `Identity`; the last a `Linear` with no response.
         Pooling stands after its convolution, before or (max pooling) after its response, which is the same for
         rising ones.
     input_shape : tuple of int
@@ -116,7 +119,7 @@ def to_sequential(network: PredictiveCodingNetwork) -> nn.Sequential:
     Raises
     ------
     InputError
-        If the network has skips, which a sequence cannot hold.
+        If the network has skips, which a sequence cannot hold, or units that torch does not have.
     """
     modules: list[nn.Module] = []
     responses = {name: kind for kind, name in RESPONSES.items()}
@@ -136,7 +139,11 @@ def to_sequential(network: PredictiveCodingNetwork) -> nn.Sequential:
             if len(link.pre) > 1:
                 modules.append(nn.Flatten())
             modules.append(nn.Linear(link.fan_in, link.post[0], bias=bias))
-        if layer.activation_name != "linear":
+        if layer.activation_name == "hard_sigmoid":
+            modules.append(nn.Hardtanh(0.0, 1.0))
+        elif layer.activation_name not in responses:
+            raise argument_error("network", "have activations that torch has", layer.activation_name)
+        elif layer.activation_name != "linear":
             modules.append(responses[layer.activation_name]())
     model = nn.Sequential(*modules).to(network.device, network.dtype)
     with torch.no_grad():
@@ -205,7 +212,13 @@ def _add_response(part: dict[str, Any], name: str, module: Any) -> None:
         raise _unsupported(name, module, "softplus must have beta = 1")
     if isinstance(module, nn.GELU) and module.approximate != "none":
         raise _unsupported(name, module, "GELU must not be approximate")
-    part["response"] = RESPONSES[type(module)]
+    found = RESPONSES[type(module)]
+    if isinstance(module, nn.Hardtanh):
+        bounds = (module.min_val, module.max_val)
+        if bounds not in ((-1, 1), (0, 1)):
+            raise _unsupported(name, module, "Hardtanh must clip to [-1, 1] or [0, 1]")
+        found = "hard_tanh" if bounds == (-1, 1) else "hard_sigmoid"
+    part["response"] = found
 
 
 def _unsupported(name: str, module: nn.Module, why: str) -> InputError:

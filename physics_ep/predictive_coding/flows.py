@@ -126,7 +126,7 @@ class PredictiveMotion(Motion):
         return self._internal(phase.begun)
 
     def _internal(self, begun: State) -> State:
-        """Variables for given displacements of h and u; silent ReLUs keep the pre-activation of the free state."""
+        """Variables for given displacements of h and u; those that stay at a bound keep their free drive."""
         phase = self.phase
         drives: Blocks = []
         pulls: Blocks = []
@@ -134,8 +134,8 @@ class PredictiveMotion(Motion):
             unit, free = layer.activation, phase.drives(k)
             at_rest = phase.free_state()[k]
             upper, lower = begun[k] + at_rest, begun[phase.depth + k] + at_rest
-            if unit.name == "relu":
-                p, r = (torch.where(v > 0, v, free.clamp(max=0)) for v in (upper, lower))
+            if unit.gated:
+                p, r = (torch.where(unit.response(free) == v, free, v) for v in (upper, lower))
             elif unit.inverse is None:
                 p, r = upper, lower
             else:

@@ -23,7 +23,8 @@ from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, linear, ma
 from torch.nn.grad import conv2d_weight
 
 from ..errors import argument_error, unknown_name
-from .activations import ACTIVATIONS, Activation
+from .activation import Activation
+from .activations import ACTIVATIONS
 
 Route = torch.Tensor | None
 Shape = tuple[int, ...]

@@ -266,7 +266,8 @@ class PredictiveCodingNetwork(EnergySystem):
         masks = []
         for k, layer in enumerate(self.stack):
             a, _ = self.drive(k, x, activities)
-            masks.append(a > 0 if layer.activation_name == "relu" else torch.ones_like(a, dtype=torch.bool))
+            unit = layer.activation
+            masks.append(unit.open(a) if unit.gated else torch.ones_like(a, dtype=torch.bool))
         return tuple(masks) * 2
 
     def prepare(self, x: torch.Tensor, gates: str | None = None) -> Inputs:

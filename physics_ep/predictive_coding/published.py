@@ -210,7 +210,7 @@ class ModPgd(Pgd):
     def check(self, phase: PredictivePhase) -> None:
         super().check(phase)
         for number, layer in enumerate(phase.layers, 1):
-            if not layer.activation.piecewise_linear:
+            if layer.activation_name not in ("relu", "linear"):
                 raise InputError(
                     f"Argument solver must not be 'mod_pgd' with {layer.activation_name} units (layer {number}): "
                     "the paper's rule is for ReLU and linear layers, and would count the slope twice. Use 'sweep' "

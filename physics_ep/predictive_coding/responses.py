@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .activations import Anchor
+from .activation import Anchor
 
 if TYPE_CHECKING:
     from .layers import PredictiveLayer
@@ -61,10 +61,10 @@ class Responses:
         name = self.layers[k].activation_name
         if name == "linear":
             return q, q
-        if name == "relu" and self.gates == "frozen":
-            gated = self.over(_gated, q, self.free.states[k])
-            return (gated, gated) if self.paired else (q, gated)
         unit = self.layers[k].activation
+        if unit.gated and self.gates == "frozen":
+            gated = self.held(k, q)
+            return (gated, gated) if self.paired else (q, gated)
         if change is None and not self.paired:
             return q, self.over(torch.mul, q, self.anchor(k).slope).to(q.dtype)
         a = self.drives(k) if change is None else self.over(torch.add, change, self.drives(k))
@@ -80,11 +80,18 @@ class Responses:
         name = self.layers[k].activation_name
         if name == "linear":
             return change
+        if self.layers[k].activation.gated and self.gates == "frozen":
+            return self.held(k, change)
         if name == "relu":
-            if self.gates == "frozen":
-                return self.over(_gated, change, self.free.states[k])
             return self.rectified(k, change)
         return self.over(wide(lambda d, a: self.layers[k].activation.displaced(a, d)), change, self.drives(k))
+
+    def held(self, k: int, rows: torch.Tensor) -> torch.Tensor:
+        """Rows where the gates of layer k are open at the free state, else 0."""
+        unit, h = self.layers[k].activation, self.free.states[k]
+        if unit.name == "relu":
+            return self.over(_gated, rows, h)
+        return self.over(torch.mul, rows, unit.open(h).to(rows.dtype))
 
     def rectified(self, k: int, change: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """ReLU(a_k + da_k) - ReLU(a_k) with free gates, into `out` (which may be the change itself)."""
@@ -135,8 +142,8 @@ class Responses:
         unit = self.layers[k].activation
         if unit.name == "linear":
             return change
-        if unit.name == "relu":
-            return _gated(change, self.free.states[k])
+        if unit.gated:
+            return self.held(k, change)
         return (self.anchor(k).slope * change).to(change.dtype)
 
     def curved(self, k: int, change: torch.Tensor) -> torch.Tensor | None:
@@ -148,8 +155,8 @@ class Responses:
 
     def bends(self, k: int) -> bool:
         """Whether layer k's slope changes with its displacement, for the squared energy's backward pass."""
-        name = self.layers[k].activation_name
-        return not self.paired and name != "linear" and (name != "relu" or self.gates == "free")
+        unit = self.layers[k].activation
+        return not self.paired and unit.name != "linear" and not (unit.gated and self.gates == "frozen")
 
     def anchor(self, k: int) -> Anchor:
         """Layer k's activation at the free state."""
