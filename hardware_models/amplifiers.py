@@ -14,7 +14,7 @@ import torch
 
 from physics_ep.predictive_coding.activation import Activation
 
-MONOTONE = ("relu", "linear", "tanh", "softplus")
+MONOTONE = ("relu", "linear", "tanh", "logistic", "softplus", "hard_sigmoid", "hard_tanh", "diode")
 """Activations that an amplifier can hold: the potential of a unit needs an inverse."""
 
 
@@ -39,9 +39,24 @@ class Amplifiers:
     saturation: float = math.inf
 
     @property
+    def plain(self) -> bool:
+        """Whether there are neither gains nor offsets."""
+        return self.gain is None and self.offset is None
+
+    def equals(self, other: Amplifiers) -> bool:
+        """Whether others answer alike, unit by unit."""
+        alike = self.activation is other.activation and self.saturation == other.saturation
+        return alike and self.plain and other.plain
+
+    @property
     def ideal(self) -> bool:
         """Whether the response is the activation itself."""
-        return self.gain is None and self.offset is None and math.isinf(self.saturation)
+        return self.plain and math.isinf(self.saturation)
+
+    @property
+    def smooth(self) -> bool:
+        """Whether the response has no kinks."""
+        return self.activation.smooth and math.isinf(self.saturation)
 
     def response(self, p: torch.Tensor) -> torch.Tensor:
         """Output V (B, *shape)."""

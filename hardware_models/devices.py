@@ -71,7 +71,7 @@ class DeviceModel:
     temperature, averaging_time : float
         Of the resistors, K (0: no thermal noise); time over which a phase's readings are averaged, s.
     amplifier_lag, amplifier_lag_mismatch : float
-        Time constant of amplifiers of h over that of their nodes (0: infinite bandwidth), and (lag_u - lag_h) / lag_h.
+        Time constant of amplifiers of h over that of nodes (0: infinite bandwidth), and (lag_u - lag_h) / lag_h.
     amplifier_gain_limit : float or None
         Largest gain of the rails of a resistive network.
     diode_current : float or None

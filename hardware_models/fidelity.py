@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -37,7 +38,17 @@ class LayerFidelity:
     conductance_range : (float, float)
         Smallest and largest conductance asked for, S.
     power : float
-        Dissipated by its cells, W an example, all positions together.
+        Dissipated by its cells (and leaks), W an example, all positions together.
+    gain : float
+        Of the rails that drive it: A_k of a resistive network, else 1.
+    total_conductance : float
+        Of a node that it drives, S; NaN where nodes are virtual grounds or oscillators.
+    negative_conductance : float
+        Smallest leak that a network without rail gain would need at its nodes, S: negative where sums of weights
+        exceed one; else 0.
+    threshold_units : tuple of int
+        Units that it drives, in flat order, that rest so near a threshold of their range that their rate is no
+        measure of the network's; all examples together. Of oscillators.
     """
 
     name: str
@@ -50,6 +61,10 @@ class LayerFidelity:
     scale: float
     conductance_range: tuple[float, float]
     power: float
+    gain: float = 1.0
+    total_conductance: float = math.nan
+    negative_conductance: float = 0.0
+    threshold_units: tuple[int, ...] = ()
 
     @property
     def on_off_ratio(self) -> float:
@@ -75,9 +90,9 @@ class Fidelity:
     free_residual, free_converged : float, bool
         Of that free state. Where it is none, times and energies are NaN.
     settling_time, nudged_settling_time : float
-        Seconds to 1e-6, of the free phase from empty capacitors and of a nudged phase: those of L and 2 L equal RC
-        stages in a row, of gain one (`Mapped.settling` measures them), where each pixel of a convolution has a copy
-        of its array. Reading one array in turn takes `positions` times as long, and `cells` are of one.
+        Seconds to 1e-6, of the free phase from nothing and of a nudged phase (`PairedCircuit.settling_seconds`),
+        where each pixel of a convolution has a copy of its array. Reading one array in turn takes `positions` times
+        as long, and `cells` are of one.
     energy : float
         J a free phase and example: cells and amplifiers, during the settling time.
     layers : tuple of LayerFidelity
@@ -123,9 +138,14 @@ class Fidelity:
 
 
 def array_rows(
-    network: PredictiveCodingNetwork, system: PairedCircuit, device: DeviceModel, x: torch.Tensor
+    network: PredictiveCodingNetwork,
+    system: PairedCircuit,
+    device: DeviceModel,
+    x: torch.Tensor,
+    described: Sequence[Mapping[str, Any]],
 ) -> tuple[LayerFidelity, ...]:
-    """What each array of a mapped network takes, on inputs x (B, ...)."""
+    """What each array of a mapped network takes, on inputs x (B, ...); `described` as `PairedCircuit.describe` has
+    it. What is said of a layer's nodes stands with its own array, not with that of its skip."""
     found = []
     states = [x, *network.run(x).states]
     for k, layer in enumerate(network.stack):
@@ -162,7 +182,10 @@ def array_rows(
                     full_scale=system.full_scales[k + 1],
                     scale=scale,
                     conductance_range=(device.g_min, high),
-                    power=_power(link, sizes.add_(2 * device.g_min), volts) + rows,
+                    **{
+                        "power": _power(link, sizes.add_(2 * device.g_min), volts) + rows,
+                        **(described[k] if part == "weight" else {}),
+                    },
                 )
             )
     return tuple(found)

@@ -1,43 +1,34 @@
 """From a predictive coding network to a substrate: what is built, how faithful it is, and its EP gradients.
 
-A substrate is a function in `SUBSTRATES` that builds the encoded system; everything else is common to all.
+A substrate is one subclass of `PairedCircuit`, listed in `SUBSTRATES`; everything else is common to all.
 """
 
 from __future__ import annotations
 
+import importlib
 import math
-from collections.abc import Callable, Sequence
 from functools import cached_property
+from importlib.metadata import EntryPoint
 from typing import Any
 
 import torch
-from scipy.special import gammainccinv
 
 from physics_ep.cost import Cost
 from physics_ep.equilibrium import Equilibrium, State
-from physics_ep.errors import InputError, argument_error, unknown_name
+from physics_ep.errors import argument_error, unknown_name
 from physics_ep.estimator import EquilibriumPropagation, Step, estimate_gradient
 from physics_ep.nudging import Nudge, Stencil
 from physics_ep.predictive_coding import PredictiveCodingNetwork
+from physics_ep.registry import load, substrates
 from physics_ep.relaxation import relax
 
-from .amplifiers import MONOTONE
 from .crossbars import stream
 from .devices import DeviceModel
 from .fidelity import Fidelity, array_rows
-from .paired_circuit import PairedCircuit
+from .paired_circuit import SETTLED, NotRealisable, PairedCircuit
 from .paired_solvers import time_step
 
-SETTLED = 1e-6
-"""Relative distance from the equilibrium that counts as settled in `Fidelity`."""
-
-
-class NotRealisable(InputError):  # noqa: N818 (a public name)
-    """A substrate cannot hold a layer."""
-
-    def __init__(self, substrate: str, layer: int, reason: str) -> None:
-        self.substrate, self.layer, self.reason = substrate, layer, reason
-        super().__init__(f"Layer {layer} cannot be realised on the substrate {substrate!r}: {reason}.")
+__all__ = ["SETTLED", "SUBSTRATES", "Mapped", "NotRealisable", "held", "map_pcn", "substrate_class"]
 
 
 class Mapped:
@@ -159,25 +150,24 @@ class Mapped:
     @cached_property
     def fidelity(self) -> Fidelity:
         """How faithful the substrate is, on the calibration inputs (random ones in [0, 1) where there are none)."""
-        device, depth = self.device, self.network.depth
+        device, system = self.device, self.system
         x = self._calibration
         if x is None:
             shape = (4, *self.network.shapes[0])
             x = torch.rand(shape, generator=stream(0, "fidelity")).to(self.network.device, self.network.dtype)
         with torch.no_grad():
-            free = relax(self.system, x)
+            free = relax(system, x)
             wanted = self.network(x)
             off, size = (float(v.abs().max()) for v in (self.decode(free.state) - wanted, wanted))
-            layers = array_rows(self.network, self.system, device, x)
-        settled = bool(free.converged.all())
-        unit = device.time_constant if settled else math.nan
-        settling, nudged = (unit * float(gammainccinv(n * depth, SETTLED)) for n in (1, 2))
+            layers = array_rows(self.network, system, device, x, system.describe(free, x))
+            settled = bool(free.converged.all())
+            settling, nudged = system.settling_seconds(free, x) if settled else (math.nan, math.nan)
         units = 2 * sum(self.network.sizes[1:-1])  # the outputs are read at their summing nodes
-        power = sum(layer.power for layer in layers) + units * device.amplifier_power
+        power = sum(layer.power for layer in layers) + units * system.unit_power
         return Fidelity(
             substrate=self.substrate,
-            exactness="exact" if device.amplifier_saturation is None else "exact below saturation",
-            held=held(self.system),
+            exactness=system.exactness,
+            held=held(system),
             free_state_error=off / size if off > 0 else 0.0,
             free_residual=float(free.residual.max()),
             free_converged=settled,
@@ -194,25 +184,39 @@ def held(system: PredictiveCodingNetwork) -> str:
     Routes are those of the forward pass, for h and u: where copies differ, a free phase does not choose them anew.
     """
     names = []
-    if system.gates == "frozen" and any(layer.activation_name == "relu" for layer in system.stack):
-        names.append("gates of ReLUs")
+    gated = {layer.activation_name for layer in system.stack if layer.activation.gated}
+    if system.gates == "frozen" and gated:
+        names.append("gates of " + ("ReLUs" if gated == {"relu"} else "clipped units"))
     if system.routed:
         names.append("routes of max poolings (in all phases)")
     return " and ".join(names) if names else "nothing"
 
 
-def _hopfield(
-    net: PredictiveCodingNetwork, device: DeviceModel, seed: int, full_scales: Sequence[float], gates: str
-) -> PairedCircuit:
-    for k, layer in enumerate(net.stack, 1):
-        if layer.activation_name not in MONOTONE:
-            reason = f"{layer.activation_name} is not monotone, so that no amplifier has its potential"
-            raise NotRealisable("hopfield", k, reason)
-    return PairedCircuit(net, device, seed, full_scales, gates)
+SUBSTRATES: dict[str, type[PairedCircuit] | str] = {
+    "hopfield": "hardware_models.hopfield_mapping:HopfieldPairs",
+    "resistive": "hardware_models.resistive_mapping:ResistivePairs",
+    "oscillator": "hardware_models.oscillator_mapping:OscillatorPairs",
+}
+"""Substrates by name: subclasses of `PairedCircuit`, or "module:class", imported when asked for. A package of yours
+adds its own as entry points `physics_ep.substrates`, a script by `SUBSTRATES["mine"] = Mine`."""
 
 
-SUBSTRATES: dict[str, Callable[..., PairedCircuit]] = {"hopfield": _hopfield}
-"""Builders of encoded systems: (net, device, seed, full_scales, gates) -> system."""
+def substrate_class(name: str) -> type[PairedCircuit]:
+    """The class of a substrate.
+
+    Raises
+    ------
+    InputError
+        With the nearest right name.
+    """
+    known = {**SUBSTRATES, **substrates()}
+    if name not in known:
+        raise unknown_name("substrate", name, known)
+    found = known[name]
+    if isinstance(found, str):
+        module, _, attribute = found.partition(":")
+        return getattr(importlib.import_module(module), attribute)
+    return load(found) if isinstance(found, EntryPoint) else found
 
 
 def map_pcn(
@@ -230,7 +234,8 @@ def map_pcn(
     ----------
     net : PredictiveCodingNetwork
         Dense, convolutional, pooled and skip layers; it is left as it is.
-    substrate : {'hopfield'}
+    substrate : str
+        'hopfield', 'resistive', 'oscillator', or one of your own: see `SUBSTRATES`.
     device : DeviceModel, optional
         Ideal by default.
     seed : int
@@ -263,14 +268,13 @@ def map_pcn(
     """
     if not isinstance(net, PredictiveCodingNetwork):
         raise argument_error("net", "be a PredictiveCodingNetwork, such as mlp([4, 8, 3])", type(net).__name__)
-    if substrate not in SUBSTRATES:
-        raise unknown_name("substrate", substrate, SUBSTRATES)
+    built = substrate_class(substrate)
     if net.compute_dtype is not None:
         raise argument_error("net", "work in the dtype of its parameters", f"one that works in {net.compute_dtype}")
     device = DeviceModel() if device is None else device
     if not isinstance(device, DeviceModel):
         raise argument_error("device", "be a DeviceModel", type(device).__name__)
-    scales = [1.0] * (net.depth + 1)
+    scales = None
     if calibration is not None:
         net.check_input(calibration)
         if not len(calibration):
@@ -278,5 +282,5 @@ def map_pcn(
         with torch.no_grad():
             scales = [float(s.abs().max()) for s in (calibration, *net.run(calibration).states)]
         scales = [s if s > 0 else 1.0 for s in scales]
-    system = SUBSTRATES[substrate](net, device, seed, scales, gates)
+    system = built(net, device, seed, scales, gates)
     return Mapped(net, system, device, seed, substrate, calibration)

@@ -1,34 +1,55 @@
-"""A predictive coding network as a Hopfield circuit of paired units, with the imperfections of its devices.
+"""A predictive coding network as paired units on arrays of cells, with the imperfections of its devices.
 
-Units h and u of layer k are amplifiers with internal voltages p and q, h = sigma(p), u = sigma(q), on RC nodes
-whose currents come from crossbars (physics notes, sections 1 and 3a; Hopfield 1984):
+What all substrates share. Units h and u of layer k answer the currents into them, p and q, with h = sigma(p) and
+u = sigma(q); the currents come from arrays of conductances (physics notes, sections 1 and 3):
 
-    tau_h dp_k/dt = -p_k + W_k h_{k-1} + b_k + sum over the layers above of W^T (h - u)
-    tau_u dq_k/dt = -q_k + W_k h_{k-1} + b_k                  output layer: -beta dC/dh_L in place of the last term
+    p_k = l_h (W_k h_{k-1} + b_k + sum over the layers above of W^T (h - u))
+    q_k = l_u (W_k h_{k-1} + b_k)                             output layer: -beta dC/dh_L in place of the last term
 
-Each W is one array of conductance pairs at virtual grounds; its currents are mirrored to h and u, and it is read
-the other way for W^T. With separate copies (copy mismatch) the three differ, and no energy is left. Voltages are
-given in units of activity; `DeviceModel.voltage` is that of one full scale.
+A load l is the total conductance that a node should have over the one that it has: 1, or None, on nodes whose
+conductance is not in the cells. Each W is one array of conductance pairs that drives h and u and is read the other
+way for W^T. With separate copies (copy mismatch) the three differ, and no energy is left. Currents and voltages are
+given in units of activity; `DeviceModel.voltage` is that of one full scale. With loads the energy is
+
+    E = sum_k  Psi_k(h_k) / l_h - Psi_k(u_k) / l_u - (h_k - u_k) . (W_k h_{k-1} + b_k)
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from scipy.special import gammainccinv
 
-from physics_ep.equilibrium import State
-from physics_ep.errors import argument_error, unknown_name
+from physics_ep.equilibrium import Equilibrium, State
+from physics_ep.errors import InputError, argument_error, unknown_name
 from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.predictive_coding.activation import Activation
+from physics_ep.predictive_coding.layers import Route
 from physics_ep.predictive_coding.network import GATES, ForwardPass
 from physics_ep.system import Inputs
 
 from .amplifiers import Amplifiers
 from .crossbars import Cells, converted, copied, fluctuated, programmed, stream
-from .devices import DeviceModel
+from .devices import COMMON, IMPERFECTIONS, DeviceModel
+
+if TYPE_CHECKING:
+    from physics_ep.motion import Motion
+
+SETTLED = 1e-6
+"""Relative distance from the equilibrium that counts as settled in `Fidelity`."""
+
+Loads = list[torch.Tensor | None]
+
+
+class NotRealisable(InputError):  # noqa: N818 (a public name)
+    """A substrate cannot hold a layer."""
+
+    def __init__(self, substrate: str, layer: int, reason: str) -> None:
+        self.substrate, self.layer, self.reason = substrate, layer, reason
+        super().__init__(f"Layer {layer} cannot be realised on the substrate {substrate!r}: {reason}.")
 
 
 class Arrays(NamedTuple):
@@ -40,40 +61,64 @@ class Arrays(NamedTuple):
 
 
 class PairedCircuit(PredictiveCodingNetwork):
-    """A network's paired units, mapped to a Hopfield circuit.
+    """A network's paired units on a substrate: the mechanism, with ideal units. A substrate is a subclass.
 
-    States are internal voltages (p_1 ... p_L, q_1 ... q_L), (B, ...) each, in units of activity; the output layer
-    is read at its summing node, p_L. Parameters have the network's names; they are the weights that the forward
-    arrays of h hold. `circuit(x)` is the forward pass that these compute when nothing is fed back.
+    States are the currents into the units (p_1 ... p_L, q_1 ... q_L), (B, ...) each, in units of activity; the
+    output layer is read at its summing node, p_L. Parameters have the network's names; they are the weights that
+    the forward arrays of h hold. `circuit(x)` is the forward pass that these compute when nothing is fed back.
 
     Parameters
     ----------
     net : PredictiveCodingNetwork
-        Its activations must be monotone.
+        Of the activations that the substrate holds.
     device : DeviceModel
     seed : int
         Of the device instance.
-    full_scales : sequence of float
+    full_scales : sequence of float, optional
         Largest |activity| of the input and of each layer, L + 1: what noises, offsets and converter ranges are
-        relative to.
+        relative to. Default 1 each.
     gates : {'frozen', 'free'}
         Whether nudged phases hold the gates of ReLUs (by a latch); routes of max poolings are always held there.
 
     Attributes
     ----------
+    substrate : str
+        Name, of the class.
+    holds : tuple of str
+        Activations that its units can have.
+    effects : frozenset of str
+        Imperfections of `DeviceModel` that it has beyond those of the cells and their readings (`devices.COMMON`).
+    exactness : str
+        Of the construction with ideal devices: 'exact', or what bounds it.
+    calibrated : bool
+        Whether full scales were given.
     one_drive : bool
-        Whether h and u are driven by one array.
+        Whether h and u are driven by one array, at equal loads.
     shared : bool
-        Whether they have equal amplifiers too: then p = q = the forward pass at the free state.
+        Whether they have equal units too: then p = q = the forward pass at the free state.
+    load_h, load_u : list of (Tensor (*shape) or None)
+        Loads of the nodes of each layer; None: 1.
     reads : torch.Generator
         Of read noise and conductance noise.
 
+    Raises
+    ------
+    NotRealisable
+        With the layer and the reason.
+
     Notes
     -----
-    The parameters are those of one device instance at one time: after an update map the network anew, since copies
-    (for u, the transposed read) are no parameters.
+    The parameters are those of one device instance at one time: after an update map the network anew, or `write`
+    the cells, since copies (for u, the transposed read) are no parameters.
+
+    A subclass defines the five class attributes, and what it has of `check`, `build_units`, `find_loads`,
+    `solvers`, `motion`, `settling_seconds`, `describe` and `power`.
     """
 
+    substrate = "ideal"
+    holds: tuple[str, ...] = ()
+    effects: frozenset[str] = frozenset()
+    exactness = "exact"
     default_max_iterations = 2000
 
     def __init__(
@@ -81,43 +126,149 @@ class PairedCircuit(PredictiveCodingNetwork):
         net: PredictiveCodingNetwork,
         device: DeviceModel,
         seed: int,
-        full_scales: Sequence[float],
+        full_scales: Sequence[float] | None = None,
         gates: str = "frozen",
     ) -> None:
+        self.check(net, device)
         super().__init__(copy.deepcopy(net.stack), "paired", gates)
         self.device_model = device
         self.seed = seed
-        self.full_scales = tuple(full_scales)
+        self.calibrated = full_scales is not None
+        self.full_scales = (1.0,) * (self.depth + 1) if full_scales is None else tuple(full_scales)
         self.reads = stream(seed, "reads")
         self.scales: dict[str, float] = {}
         """Weight per siemens of each array."""
-        self.one_drive = device.copy_mismatch_h == 0 and device.copy_mismatch_u == 0
+        self.one_array = device.copy_mismatch_h == 0 and device.copy_mismatch_u == 0
+        self.load_h: Loads = [None] * self.depth
+        self.load_u: Loads = self.load_h
         self._copies: dict[str, dict[str, torch.Tensor]] = {"u": {}, "transpose": {}}
         with torch.no_grad():
             largest = {name: float(p.abs().max()) for name, p in self.named_parameters()}
             for name, p in self.named_parameters():
-                self._program(name, p, largest)
-        self.amplifiers_h = [self._amplifiers(k, "h") for k in range(self.depth)]
-        self.amplifiers_u = [self._amplifiers(k, "u") for k in range(self.depth)]
-        self._ideal_amplifiers = device.amplifier_gain == 0 and device.amplifier_offset == 0
-        self.shared = self.one_drive and self._ideal_amplifiers
+                cells = programmed(p.detach(), device, seed, name, span=self._span(name, largest))
+                self.scales[name] = cells.scale
+                self._place(name, cells)
+            self.amplifiers_h = [self.build_units(k, "h") for k in range(self.depth)]
+            self.amplifiers_u = [self.build_units(k, "u") for k in range(self.depth)]
+            self.find_loads()
+        self._follow()
+
+    def _follow(self) -> None:
+        """What depends on cells, units and loads: how the circuit is solved."""
+        device = self.device_model
+        self.one_drive = self.one_array and self.load_h is self.load_u
+        units = zip(self.amplifiers_h, self.amplifiers_u, strict=True)
+        self.shared = self.one_drive and all(h is u or h.equals(u) for h, u in units)
+        activations = zip(self.amplifiers_h, self.stack, strict=True)
+        self._as_meant = all(a.ideal and a.activation is layer.activation for a, layer in activations)
         # Where stability is in question, the circuit's own course decides whether there is an equilibrium.
         in_time = "flow" if device.time_constant_mismatch != 0 else "euler"
         self.default_solver = "sweep" if self.shared and device.time_constant_mismatch == 0 else in_time
-        self.smooth = self.smooth and device.amplifier_saturation is None
+        self.smooth = not self.routed and all(a.smooth for a in self.amplifiers_h)
 
-    def _program(self, name: str, p: torch.Tensor, largest: dict[str, float]) -> None:
+    # -- what a substrate defines ------------------------------------------------------------------------------
+
+    @classmethod
+    def check(cls, net: PredictiveCodingNetwork, device: DeviceModel) -> None:
+        """Whether the substrate can hold the network, on such devices.
+
+        Raises
+        ------
+        NotRealisable
+        InputError
+            If the device has an imperfection that the substrate does not know.
+        """
+        for k, layer in enumerate(net.stack, 1):
+            if cls.holds and layer.activation_name not in cls.holds:
+                reason = f"its units can be {', '.join(cls.holds)}, not {layer.activation_name}"
+                raise NotRealisable(cls.substrate, k, reason)
+        ideal = DeviceModel()
+        for name in IMPERFECTIONS:
+            if name not in COMMON and name not in cls.effects and getattr(device, name) != getattr(ideal, name):
+                must = f"be left out on the substrate {cls.substrate!r}, which has {', '.join(sorted(cls.effects))}"
+                raise argument_error(name, must if cls.effects else must.partition(",")[0], getattr(device, name))
+
+    def build_units(self, k: int, which: str) -> Amplifiers:
+        """Units of layer k that are 'h' or 'u'. What is None or the same in both is shared."""
+        return Amplifiers(self.stack[k].activation)
+
+    def find_loads(self) -> None:
+        """Set `load_h` and `load_u` (one list where they are equal) from the cells; called after each writing."""
+
+    def solvers(self, phase: Any) -> dict[str, Any]:
+        """Solvers of a phase: 'sweep' to its fixed point, 'flow' in time, 'euler' in time for its end alone."""
+        from .paired_solvers import Euler, Flow, Settled, Sweep
+
+        settled = phase.origin is None and self.shared
+        return {"sweep": Settled if settled else Sweep, "euler": Euler, "flow": Flow}
+
+    def motion(self, phase: Any) -> Motion:
+        """A phase in time, for `simulate`."""
+        from .paired_solvers import CircuitMotion
+
+        return CircuitMotion(phase)
+
+    def settling_seconds(self, free: Equilibrium, x: torch.Tensor) -> tuple[float, float]:
+        """Seconds to 1e-6 of a free phase from nothing, and of a nudged one.
+
+        Here those of L and 2 L equal RC stages in a row, of gain one (`Mapped.settling` measures them).
+        """
+        return tuple(  # type: ignore[return-value]
+            self.device_model.time_constant * float(gammainccinv(n * self.depth, SETTLED)) for n in (1, 2)
+        )
+
+    def describe(self, free: Equilibrium, x: torch.Tensor) -> list[dict[str, Any]]:
+        """For each layer, values of `LayerFidelity` fields beyond those that any array has."""
+        return [{} for _ in range(self.depth)]
+
+    @property
+    def unit_power(self) -> float:
+        """Static, W a unit h or u."""
+        return self.device_model.amplifier_power
+
+    # -- cells -------------------------------------------------------------------------------------------------
+
+    def _span(self, name: str, largest: dict[str, float]) -> float:
+        """Weight that a cell at g_max holds beside one at g_min."""
+        if not name.endswith(".bias"):
+            return largest[name]
+        # The bias row has the array's scale; it is driven at the full scale of the layer below, or above.
+        layer = name.removesuffix(".bias")
+        return max(largest[name], largest[f"{layer}.weight"] * self.full_scales[int(layer.split(".")[1])])
+
+    def write(self, name: str, cells: Cells) -> None:
+        """Put other conductances in the place of an array's: what is read of it, its copies, and loads.
+
+        Parameters
+        ----------
+        name : str
+            Of the parameter that the array holds.
+        cells : Cells
+            As they are, errors of writing and of the cells included; of the array's scale.
+
+        Raises
+        ------
+        InputError
+            Of another scale or shape, or an unknown name.
+        """
+        if name not in self.scales:
+            raise unknown_name("array", name, self.scales)
+        shape = dict(self.named_parameters())[name].shape
+        if cells.scale != self.scales[name] or cells.plus.shape != shape:
+            must = f"have the shape {list(shape)} and the scale {self.scales[name]:g}"
+            raise argument_error("cells", must, f"{list(cells.plus.shape)} and {cells.scale:g}")
+        with torch.no_grad():
+            self._place(name, cells)
+            self.find_loads()
+        self._follow()
+
+    def _place(self, name: str, cells: Cells) -> None:
         """Put what the devices make of a parameter in its place, and keep copies that differ."""
-        device, span = self.device_model, largest[name]
-        if name.endswith(".bias"):
-            # The bias row has the array's scale; it is driven at the full scale of the layer below, or above.
-            layer = name.removesuffix(".bias")
-            span = max(span, largest[f"{layer}.weight"] * self.full_scales[int(layer.split(".")[1])])
-        cells = programmed(p.detach(), device, self.seed, name, span=span)
-        self.scales[name] = cells.scale
+        device = self.device_model
+        p = dict(self.named_parameters())[name]
         p.copy_(copied(cells, device.copy_mismatch_h, stream(self.seed, name, "h")).values)
         own = {
-            "u": not self.one_drive,
+            "u": not self.one_array,
             "transpose": device.copy_mismatch_h > 0 or device.copy_mismatch_transpose > 0,
         }
         if name.endswith(".bias"):
@@ -126,28 +277,17 @@ class PairedCircuit(PredictiveCodingNetwork):
             if own[which]:
                 self._copies[which][name] = copied(cells, mismatch, stream(self.seed, name, which)).values
 
-    def _amplifiers(self, k: int, which: str) -> Amplifiers:
-        device, layer = self.device_model, self.stack[k]
-        full = self.full_scales[k + 1]
-        if k == self.depth - 1:  # read at the summing node
-            return Amplifiers(layer.activation)
-
-        def drawn(size: float, quantity: str) -> torch.Tensor:
-            generator = stream(self.seed, quantity, which, k)
-            normal = torch.randn(layer.post, generator=generator, dtype=torch.float32, device="cpu")
-            return (size * normal).to(self.device, self.dtype)
-
-        gain, offset = device.amplifier_gain, device.amplifier_offset
-        saturation = device.amplifier_saturation
-        return Amplifiers(
-            layer.activation,
-            None if gain == 0 else 1 + drawn(gain, "gain"),
-            None if offset == 0 else full * drawn(offset, "offset"),
-            float("inf") if saturation is None else full * saturation,
-        )
+    def drawn(self, size: float, k: int, which: str, quantity: str) -> torch.Tensor:
+        """Normal errors of standard deviation `size` of the units of layer k, (*shape): the instance's own."""
+        generator = stream(self.seed, quantity, which, k)
+        normal = torch.randn(self.stack[k].post, generator=generator, dtype=torch.float32, device="cpu")
+        return (size * normal).to(self.device, self.dtype)
 
     def _apply(self, fn: Any, recurse: bool = True) -> PairedCircuit:
         super()._apply(fn, recurse)
+        alike = self.load_h is self.load_u
+        self.load_h = [None if load is None else fn(load) for load in self.load_h]
+        self.load_u = self.load_h if alike else [None if load is None else fn(load) for load in self.load_u]
         self._copies = {c: {n: fn(t) for n, t in own.items()} for c, own in self._copies.items()}
         return self
 
@@ -165,7 +305,7 @@ class PairedCircuit(PredictiveCodingNetwork):
     @property
     def units(self) -> list[Activation]:
         """Activation of each layer."""
-        return [layer.activation for layer in self.stack]
+        return [a.activation for a in self.amplifiers_h]
 
     def fluctuated(self, k: int, arrays: Arrays, generator: torch.Generator) -> Arrays:
         """The arrays of layer k as they are in one phase, under conductance noise.
@@ -191,10 +331,14 @@ class PairedCircuit(PredictiveCodingNetwork):
         span = None if device.dac_range is None else device.dac_range * self.full_scales[0]
         return converted(x, device.dac_bits, span)
 
+    def drive(self, k: int, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, Route]:
+        a, route = super().drive(k, *args, **kwargs)
+        return loaded(a, self.load_h[k]), route
+
     def run(self, x: torch.Tensor, keep_drives: bool = True, keep_images: bool = False) -> ForwardPass:
         if self.device_model.dac_bits is not None:
             x = self.encode(x)
-        if self._ideal_amplifiers and self.device_model.amplifier_saturation is None:
+        if self._as_meant:
             return super().run(x, keep_drives, keep_images)
         states: list[torch.Tensor] = []
         drives, routes = [], []
@@ -215,11 +359,13 @@ class PairedCircuit(PredictiveCodingNetwork):
         total: torch.Tensor | float = 0.0
         activities = [a.response(p) for a, p in zip(self.amplifiers_h, state, strict=False)]
         for k in range(self.depth):
-            a, _ = self.drive(k, x, activities)
+            a, _ = super().drive(k, x, activities)
             p, q = state[k], state[self.depth + k]
             u = self.amplifiers_u[k].response(q)
-            part = self.amplifiers_h[k].potential(p) - self.amplifiers_u[k].potential(q) - (activities[k] - u) * a
-            total = total + part.flatten(1).sum(1)
+            upper, lower = self.amplifiers_h[k].potential(p), self.amplifiers_u[k].potential(q)
+            for potential, load, sign in ((upper, self.load_h[k], 1), (lower, self.load_u[k], -1)):
+                total = total + sign * (potential if load is None else potential / load).flatten(1).sum(1)
+            total = total - ((activities[k] - u) * a).flatten(1).sum(1)
         assert isinstance(total, torch.Tensor)
         return total
 
@@ -257,3 +403,8 @@ class PairedCircuit(PredictiveCodingNetwork):
         if self.compute_dtype is not None:
             raise argument_error("compute_dtype", "be None for a circuit", self.compute_dtype)
         super().check_input(x)
+
+
+def loaded(current: torch.Tensor, load: torch.Tensor | None) -> torch.Tensor:
+    """A current into a node of this load, in units of activity."""
+    return current if load is None else current * load

@@ -26,7 +26,7 @@ from physics_ep.predictive_coding.responses import over
 from physics_ep.system import Inputs, Phase
 
 from .crossbars import converted
-from .paired_circuit import Arrays
+from .paired_circuit import Arrays, loaded
 
 if TYPE_CHECKING:
     from physics_ep.cost import Cost
@@ -79,7 +79,7 @@ class CircuitPhase(Phase):
         if origin is None or system.shared:
             self.p = list(self.free.drives)
             states = self.free.states
-            self.q = self.p if system.shared else self.drives(self.by_u, states)
+            self.q = self.p if system.shared else self.drives("u", states)
         else:
             self.p, self.q = list(origin[: self.depth]), list(origin[self.depth :])
         if origin is not None:
@@ -100,7 +100,7 @@ class CircuitPhase(Phase):
         """Drives to h and u at the origin, beyond the origin's: of fluctuating arrays, or of an origin out of
         balance."""
         if not system.shared and origin is not None and not balanced:
-            now = (self.drives(self.by_h, self.h), self.drives(self.by_u, self.h))
+            now = (self.drives("h", self.h), self.drives("u", self.h))
             self.forcing = tuple(  # type: ignore[assignment]
                 [a - b for a, b in zip(drives, at, strict=True)]
                 for drives, at in zip(now, (self.p, self.q), strict=True)
@@ -113,10 +113,7 @@ class CircuitPhase(Phase):
     @property
     def solvers(self) -> dict[str, Any]:
         """The solvers that fit this phase."""
-        from .paired_solvers import Euler, Flow, Settled, Sweep
-
-        settled = self.origin is None and self.system.shared
-        return {"sweep": Settled if settled else Sweep, "euler": Euler, "flow": Flow}
+        return self.system.solvers(self)
 
     # -- nudges ------------------------------------------------------------------------------------------------
 
@@ -148,15 +145,16 @@ class CircuitPhase(Phase):
         def anew(arrays: list[Arrays]) -> list[Arrays]:
             return [system.fluctuated(k, a, system.reads) for k, a in enumerate(arrays)]
 
+        before = (self.drives("h", self.h), self.drives("u", self.h))
         before_h, before_u, before_back = self.by_h, self.by_u, self.back
         self.by_h = anew(before_h)
-        self.by_u = self.by_h if system.one_drive else anew(before_u)
+        self.by_u = self.by_h if system.one_array else anew(before_u)
         self.back = self.by_h if system.read_both_ways else anew(before_back)
-        gain_h = [a - b for a, b in zip(self.drives(self.by_h, self.h), self.drives(before_h, self.h), strict=True)]
+        after_h = self.drives("h", self.h)
+        gain_h = [a - b for a, b in zip(after_h, before[0], strict=True)]
         gain_u = gain_h
         if not system.one_drive:
-            pairs = zip(self.drives(self.by_u, self.h), self.drives(before_u, self.h), strict=True)
-            gain_u = [a - b for a, b in pairs]
+            gain_u = [a - b for a, b in zip(self.drives("u", self.h), before[1], strict=True)]
         if self.forcing is not None:
             gain_h, gain_u = (
                 [a + b for a, b in zip(new, old, strict=True)]
@@ -186,6 +184,7 @@ class CircuitPhase(Phase):
             return torch.zeros_like(moved)
         cost, y = self.nudge.cost, self.nudge.y
         beta = torch.as_tensor(self.nudge.beta, dtype=self.dtype, device=self.x.device).expand(self.rows)[:, None]
+        beta = loaded(beta, self.system.load_h[-1])
         out = self.p[-1].repeat(self.copies, 1)
         if cost.holds:
             return cost.displaced_unit(out, y, beta, drive) - drive
@@ -208,8 +207,9 @@ class CircuitPhase(Phase):
             found.append((layer.skip_source, layer.skip_link, skip, None))
         return found
 
-    def drives(self, arrays: list[Arrays], states: Sequence[torch.Tensor]) -> Blocks:
-        """Currents into each layer from the activities below, biases included, (B, ...)."""
+    def drives(self, which: str, states: Sequence[torch.Tensor]) -> Blocks:
+        """Currents into each layer's units 'h' or 'u' from the activities below, biases included, (B, ...)."""
+        arrays, loads = (self.by_h, self.system.load_h) if which == "h" else (self.by_u, self.system.load_u)
         found = []
         for k in range(self.depth):
             total = torch.stack(
@@ -219,7 +219,8 @@ class CircuitPhase(Phase):
                 ]
             ).sum(0)
             bias = arrays[k].bias
-            found.append(total if bias is None else total + bias.view(-1, *[1] * (total.ndim - 2)))
+            total = total if bias is None else total + bias.view(-1, *[1] * (total.ndim - 2))
+            found.append(loaded(total, loads[k]))
         return found
 
     def driven(self, k: int, arrays: list[Arrays], moved: Sequence[torch.Tensor]) -> torch.Tensor | None:
@@ -234,12 +235,18 @@ class CircuitPhase(Phase):
     def changes(self, k: int, moved: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Change of the drives to h and to u of layer k, (rows, ...); one tensor where one array serves both."""
         found: Blocks = []
-        for n, arrays in enumerate((self.by_h, self.by_u)):
+        system = self.system
+        sides = ((self.by_h, system.load_h), (self.by_u, system.load_u))
+        raw: torch.Tensor | None = None
+        for n, (arrays, loads) in enumerate(sides):
             if n == 1 and self.one_drive:
                 return found[0], found[0]
-            change = self.driven(k, arrays, moved)
-            if change is None:
+            if n == 0 or not system.one_array:
+                raw = self.driven(k, arrays, moved)
+            if raw is None:
                 change = self.p[k].new_zeros((self.rows, *self.p[k].shape[1:]))
+            else:
+                change = loaded(raw, loads[k])
             if self.forcing is not None:
                 change = self.over(torch.add, change, self.forcing[n][k])
             found.append(change)
@@ -250,7 +257,10 @@ class CircuitPhase(Phase):
         asked: list[torch.Tensor | None] = [None] * self.depth
         for k in range(self.depth):
             self.send(k, errors[k], asked)
-        return [torch.zeros_like(e) if a is None else a for a, e in zip(asked, errors, strict=True)]
+        return [
+            torch.zeros_like(e) if a is None else loaded(a, load)
+            for a, e, load in zip(asked, errors, self.system.load_h, strict=True)
+        ]
 
     def send(self, k: int, error: torch.Tensor, asked: list[torch.Tensor | None]) -> None:
         """Add what layer k feeds back."""
@@ -312,9 +322,7 @@ class CircuitPhase(Phase):
             return total if self.nudge is None else total + self.nudge.energy(self.system.outputs(state))
 
     def motion(self) -> Motion:
-        from .paired_solvers import CircuitMotion
-
-        return CircuitMotion(self)
+        return self.system.motion(self)
 
     def response(self, force: torch.Tensor) -> torch.Tensor:
         """sum_l P_l sigma'_l P_l^T on a force at the outputs; of first order where copies differ."""
@@ -330,12 +338,17 @@ class CircuitPhase(Phase):
         """dh of all layers, to first order, where the outputs are pulled at by `output`."""
         twin = copy.copy(self)
         twin.copies, twin.forcing = 1, None
-        slopes = [a.slope(p) for a, p in zip(self.system.amplifiers_h, self.p, strict=True)]
+        units = zip(self.system.amplifiers_h, self.p, self.system.load_h, strict=True)
+        slopes, loads = [], []
+        for a, p, load in units:
+            slopes.append(a.slope(p))
+            loads.append(load)
         asked: list[torch.Tensor | None] = [None] * self.depth
         asked[-1] = output
         for k in range(self.depth - 1, -1, -1):
             fed = asked[k]
             assert fed is not None
+            asked[k] = fed = loaded(fed, loads[k])
             twin.send(k, slopes[k] * fed, asked)
         moved: Blocks = []
         for k, fed in enumerate(asked):

@@ -13,6 +13,7 @@ from physics_ep.predictive_coding.phases import relative
 from physics_ep.solvers import Solver
 
 from .devices import DeviceModel
+from .paired_circuit import loaded
 from .paired_phases import Blocks, CircuitPhase
 
 Pairs = list[tuple[torch.Tensor, torch.Tensor]]
@@ -29,10 +30,7 @@ class Settled(Solver):
         self.spent += 1
         # The drives at these very activities: rounding apart, those that made them.
         phase = self.phase
-        off = [
-            (a - p).flatten(1).abs().amax(1)
-            for a, p in zip(phase.drives(phase.by_h, phase.h), phase.p, strict=True)
-        ]
+        off = [(a - p).flatten(1).abs().amax(1) for a, p in zip(phase.drives("h", phase.h), phase.p, strict=True)]
         size = torch.stack([p.flatten(1).abs().amax(1) for p in phase.p]).amax(0)
         return phase.start(), torch.stack(off).amax(0) / size.clamp_min(torch.finfo(size.dtype).tiny)
 
@@ -78,6 +76,8 @@ class Sweep(Solver):
         for k in range(phase.depth - 1, -1, -1):
             image = asked[k]
             assert image is not None
+            if k < phase.depth - 1:
+                image = loaded(image, phase.system.load_h[k])
             if phase.fed is not None:
                 image = phase.over(torch.add, image, phase.fed[k])
             images[k] = image

@@ -48,6 +48,11 @@ def systems() -> dict[str, EntryPoint]:
     return _entries("physics_ep.systems")
 
 
+def substrates() -> dict[str, EntryPoint]:
+    """Substrates of other packages by name: subclasses of `hardware_models.PairedCircuit`, for `map_pcn`."""
+    return _entries("physics_ep.substrates")
+
+
 def load(entry: EntryPoint) -> Any:
     """Import what an entry names.
 

@@ -268,7 +268,7 @@ def test_three_copies_may_have_no_equilibrium() -> None:
 
 def test_unmappable_layers() -> None:
     """Else a network is built that no circuit holds, or the user is not told which layer is to blame."""
-    with pytest.raises(NotRealisable, match=r"Layer 1 .* 'hopfield': gelu is not monotone") as caught:
+    with pytest.raises(NotRealisable, match=r"Layer 1 .* 'hopfield': its units can be relu.*, not gelu") as caught:
         map_pcn(dense(3, "gelu"))
     assert (caught.value.layer, caught.value.substrate) == (1, "hopfield")
     with pytest.raises(InputError, match="substrate"):

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from hardware_models import DeviceModel, PairedCircuit, map_pcn
+from hardware_models import DeviceModel, map_pcn
 from hardware_models.amplifiers import Amplifiers
 from hardware_models.crossbars import stream
+from hardware_models.hopfield_mapping import HopfieldPairs
 from physics_ep import CrossEntropy, Nudge, SquaredError, relax, simulate
 from physics_ep.predictive_coding import mlp
 from physics_ep.predictive_coding.activations import ACTIVATIONS
@@ -20,9 +21,9 @@ from validation.gradients import compare, total_error
 from validation.oracles import backprop_gradient
 
 
-def circuit(activation: str = "tanh", scale: float = 1.0, **fields: Any) -> PairedCircuit:
+def circuit(activation: str = "tanh", scale: float = 1.0, **fields: Any) -> HopfieldPairs:
     net = dense(3, activation)
-    return PairedCircuit(net, DeviceModel(**fields), 0, [scale] * (net.depth + 1))
+    return HopfieldPairs(net, DeviceModel(**fields), 0, [scale] * (net.depth + 1))
 
 
 def amplifiers(activation: str, saturation: float = float("inf")) -> Amplifiers:
@@ -52,7 +53,7 @@ def test_amplifiers(activation: str, saturation: float) -> None:
 def test_amplifier_draws() -> None:
     """Else spreads are not those asked for, h and u share their amplifiers, or weights change with them."""
     wide = mlp([4, 4000, 4], "tanh").double()
-    found = PairedCircuit(wide, DeviceModel(amplifier_gain=0.03, amplifier_offset=0.02), 0, [1.0, 5.0, 1.0])
+    found = HopfieldPairs(wide, DeviceModel(amplifier_gain=0.03, amplifier_offset=0.02), 0, [1.0, 5.0, 1.0])
     for units in (found.amplifiers_h[0], found.amplifiers_u[0]):
         assert float((units.gain - 1).std()) == pytest.approx(0.03, rel=0.05)
         assert float(units.offset.std()) == pytest.approx(0.02 * 5, rel=0.05)
@@ -186,7 +187,7 @@ def test_same_seed_same_devices() -> None:
     x, _ = examples()
     first, again = circuit(**fields), circuit(**fields)
     torch.testing.assert_close(relax(first, x).state, relax(again, x).state, rtol=0, atol=0)
-    other = PairedCircuit(dense(3), DeviceModel(**fields), 1, [1.0] * 4)
+    other = HopfieldPairs(dense(3), DeviceModel(**fields), 1, [1.0] * 4)
     assert not torch.equal(other(x), first(x))
 
 
@@ -242,7 +243,7 @@ def test_bias_rows_have_their_arrays_scale() -> None:
     of the layer below."""
     net = mlp([4, 4000, 4], "tanh").double()
     device = DeviceModel(g_min=5e-5, programming_noise=0.05)
-    found = PairedCircuit(net, device, 0, [3.0, 1.0, 1.0])
+    found = HopfieldPairs(net, device, 0, [3.0, 1.0, 1.0])
     span = 3.0 * float(net.layers[0].weight.detach().abs().max())
     assert float(found.layers[0].bias.detach().std()) == pytest.approx(0.05 * 2**0.5 * span, rel=0.05)
 
