@@ -178,7 +178,7 @@ class PairedCircuit(PredictiveCodingNetwork):
         InputError
             If the device has an imperfection that the substrate does not know.
         """
-        for k, layer in enumerate(net.stack, 1):
+        for k, layer in enumerate(net.stack[:-1], 1):  # the outputs are linear: read at their nodes
             if cls.holds and layer.activation_name not in cls.holds:
                 reason = f"its units can be {', '.join(cls.holds)}, not {layer.activation_name}"
                 raise NotRealisable(cls.substrate, k, reason)

@@ -54,6 +54,22 @@ def test_centered_order_is_two(cost, depth: int, energy: str) -> None:
     assert order == pytest.approx(2.0, abs=0.1)
 
 
+@pytest.mark.parametrize("energy", ["squared", "paired"])
+@pytest.mark.parametrize("activation", ["hard_sigmoid", "hard_tanh", "logistic", "diode"])
+def test_units_of_substrates_have_order_two(activation: str, energy: str) -> None:
+    """Clips (held gates), the logistic and the diode: error O(beta^2), 1e-6 or less at beta 1e-3, for both
+    energies: else the gates of a clip are not those of its free state, or a response and its slope disagree."""
+    net = dense(4, activation, energy=energy, gain=6**0.5)
+    x, y = examples()
+    open_ = [layer.activation.slope(a).mean() for layer, a in zip(net.stack, net.run(x).drives, strict=True)][:-1]
+    if activation.startswith("hard"):
+        assert all(0.1 < float(share) < 0.95 for share in open_)  # gates of both kinds
+    betas = [4e-3, 2e-3, 1e-3]
+    errors = [_errors(net, x, y, CrossEntropy(), b)[1] for b in betas]
+    assert np.polyfit(np.log(betas), np.log(errors), 1)[0] == pytest.approx(2.0, abs=0.1)
+    assert errors[-1] < 1e-5
+
+
 def test_one_sided_orders_and_random() -> None:
     """positive and negative: order 1; random: the same size of error, and the mean over signs is centered."""
     net = dense(4, "tanh")

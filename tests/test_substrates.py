@@ -1,0 +1,158 @@
+"""What all substrates share: loads of nodes, writing of cells, refusals; and a substrate of a user's own."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from hardware_models import DeviceModel, PairedCircuit, map_pcn, mapping
+from hardware_models.crossbars import Cells, programmed
+from hardware_models.mapping import NotRealisable
+from physics_ep import CrossEntropy, Nudge, SquaredError, relax
+from physics_ep.errors import InputError
+from validation.gradients import compare, total_error
+from validation.oracles import backprop_gradient
+
+from .pcn import dense, examples
+
+CONTRIBUTING = (Path(__file__).resolve().parent.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+DEVICE = DeviceModel(g_min=1e-9)
+
+
+class Loaded(PairedCircuit):
+    """Nodes whose conductance is up to 30 % off; those of h and u by `apart` more."""
+
+    apart = 0.0
+
+    def find_loads(self) -> None:
+        self.load_h = [1 + 0.3 * self.drawn(1.0, k, "h", "load").clamp(-1, 1) for k in range(self.depth)]
+        self.load_u = self.load_h
+        if self.apart:
+            self.load_u = [
+                a * (1 + self.apart * self.drawn(1.0, k, "u", "load")) for k, a in enumerate(self.load_h)
+            ]
+
+
+class Unequal(Loaded):
+    """See there."""
+
+    apart = 0.02
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """The two substrates, as a user would add them."""
+    monkeypatch.setitem(mapping.SUBSTRATES, "loaded", Loaded)
+    monkeypatch.setitem(mapping.SUBSTRATES, "unequal", Unequal)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_equal_loads_leave_ep_exact(loaded, activation: str) -> None:
+    """h and u with the same wrong conductance are another feedforward network, a = l (W h + b), whose backprop EP
+    finds to O(beta^2). Breaks if a load is missing on a drive, on what is fed back, or on the nudge."""
+    net = dense(4, activation)
+    x, y = examples()
+    mapped = map_pcn(net, "loaded", seed=3)
+    assert mapped.system.shared
+    target = backprop_gradient(mapped.perturbed, x, y, CrossEntropy())
+    grads, step = mapped.estimate(x, y, CrossEntropy(), beta=1e-4)
+    assert total_error(grads, target) < 1e-6
+    assert min(row.cosine for row in compare(grads, backprop_gradient(net, x, y, CrossEntropy()))) < 0.999
+    assert max(float(e.residual.max()) for e in step.equilibria) < 1e-9
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.2, -0.05])
+def test_unequal_loads_by_the_balance_of_every_node(loaded, beta: float) -> None:
+    """Node by node: p = l_h (W h + b + W^T (h - u)), q = l_u (W h + b), the outputs nudged through their load."""
+    net = dense(3, "tanh", width=8)
+    x, labels = examples(size=4)
+    y = torch.eye(10, dtype=torch.float64)[labels]
+    mapped = map_pcn(net, "unequal", seed=1)
+    system = mapped.system
+    assert not system.one_drive
+    found = relax(system, x)
+    if beta:
+        found = relax(system, x, Nudge(SquaredError(), y, beta), start=found.state)
+    state = found.require().state
+    p, q = state[:3], state[3:]
+    h, u = [*map(torch.tanh, p[:2]), p[2]], [*map(torch.tanh, q[:2]), q[2]]
+    below = [x, *h]
+    for k in range(3):
+        weight, bias = system.stack[k].weight.detach(), system.stack[k].bias.detach()
+        drive = below[k] @ weight.t() + bias
+        fed = (h[k + 1] - u[k + 1]) @ system.stack[k + 1].weight.detach() if k < 2 else -beta * (p[2] - y)
+        torch.testing.assert_close(p[k], system.load_h[k] * (drive + fed), atol=1e-9, rtol=0)
+        torch.testing.assert_close(q[k], system.load_u[k] * drive, atol=1e-9, rtol=0)
+
+
+def test_energy_with_loads(loaded) -> None:
+    """The equilibrium is where the loaded energy is stationary: by autograd, in the currents p and q."""
+    net = dense(3, "tanh", width=8)
+    x, _ = examples(size=4)
+    system = map_pcn(net, "loaded", seed=1).system
+    state = tuple(s.clone().requires_grad_() for s in relax(system, x).require().state)
+    for slope in torch.autograd.grad(system.energy(state, x).sum(), state):
+        assert float(slope.abs().max()) < 1e-10
+
+
+def test_written_cells_are_those_that_act(loaded) -> None:
+    """`write` puts other conductances in place: weights, copies with the same mismatch, and loads follow."""
+    net, other = dense(3, "tanh", width=8), dense(3, "tanh", width=8, seed=7)
+    device = DeviceModel(g_min=1e-9, copy_mismatch_u=0.02, copy_mismatch_transpose=0.01)
+    mapped = map_pcn(net, "loaded", device, seed=3)
+    system = mapped.system
+    before = system.find_loads
+    calls = []
+    system.find_loads = lambda: (calls.append(1), before())  # type: ignore[method-assign]
+    spans = {name: scale * (device.g_max - device.g_min) for name, scale in system.scales.items()}
+    wanted = dict(other.named_parameters())
+    for name, span in spans.items():
+        cells = programmed(wanted[name].clamp(-span, span), device, 3, name, span=span)
+        system.write(name, cells)
+    assert len(calls) == len(spans)
+    for name, p in system.named_parameters():
+        torch.testing.assert_close(p.detach(), wanted[name].detach().clamp(-spans[name], spans[name]))
+    # Copies have the mismatch that they had, cell by cell: that of G+ for positive weights, of G- for others.
+    again = map_pcn(net, "loaded", device, seed=3).system
+    for which in ("u", "transpose"):
+        found, had = (s.arrays(1, which).weight / s.arrays(1, "h").weight for s in (system, again))
+        alike = system.arrays(1, "h").weight * again.arrays(1, "h").weight > 0
+        torch.testing.assert_close(found[alike], had[alike], rtol=1e-3, atol=0)
+        assert 0.005 < float((found - 1).std()) < 0.03
+    with pytest.raises(InputError, match=r"array.*Did you mean 'layers.0.weight'"):
+        system.write("layers.0.weigth", cells)
+    with pytest.raises(InputError, match="cells must have the shape"):
+        system.write("layers.0.weight", Cells(cells.plus, cells.minus, 1.0))
+
+
+def test_refusals() -> None:
+    """An imperfection that a substrate does not have is no silent zero; an unknown name has a nearest one."""
+    with pytest.raises(InputError, match=r"detuning must be left out on the substrate 'hopfield', which has am"):
+        map_pcn(dense(3), "hopfield", DeviceModel(detuning=0.1))
+    with pytest.raises(InputError, match="Did you mean 'oscillator'"):
+        map_pcn(dense(3), "oscilator")
+    with pytest.raises(NotRealisable, match=r"can be relu, linear, .* not gelu"):
+        map_pcn(dense(3, "gelu"), "hopfield")
+
+
+def test_the_worked_example() -> None:
+    """CONTRIBUTING's substrate of a user's own, in one class: EP on it is backprop, its error is its own."""
+    (block,) = (b for b in re.findall(r"```python\n(.*?)```", CONTRIBUTING, flags=re.DOTALL) if "SUBSTRATES[" in b)
+    scope: dict[str, object] = {}
+    try:
+        exec(compile(block, "CONTRIBUTING.md", "exec"), scope)
+        mapped = scope["mapped"]
+        assert mapped.substrate == "current-mode"
+        net, x, y = dense(4, "softplus"), *examples()
+        exact = backprop_gradient(net, x, y, CrossEntropy())
+        ideal = map_pcn(net, "current-mode", DEVICE)
+        assert total_error(ideal.gradient(x, y, CrossEntropy(), beta=1e-4), exact) < 1e-6
+        poor = map_pcn(net, "current-mode", DEVICE.replace(amplifier_gain=0.01))
+        assert 1e-3 < total_error(poor.gradient(x, y, CrossEntropy(), beta=1e-2), exact) < 1
+        with pytest.raises(NotRealisable, match="can be softplus, not tanh"):
+            map_pcn(dense(3, "tanh"), "current-mode")
+    finally:
+        mapping.SUBSTRATES.pop("current-mode", None)
