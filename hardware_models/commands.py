@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from physics_ep.command_options import Device, Dtype, JsonFile, Quiet, Report, Seed, Verbose
 from physics_ep.errors import argument_error, unknown_name
+
+if TYPE_CHECKING:
+    from .fidelity import LayerFidelity
 
 SystemName = Annotated[
     str,
@@ -55,9 +59,12 @@ def map_(
     network: Annotated[
         str, typer.Argument(metavar="NETWORK", help="pcn, vgg5, vgg10, vgg10-skip, a bundled config or TOML file.")
     ],
-    substrate: Annotated[str, typer.Option(help="hopfield.")] = "hopfield",
+    substrate: Annotated[str, typer.Option(help="hopfield, resistive, oscillator, or your own.")] = "hopfield",
     preset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Devices: reram, pcm, sram or op-amp.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Devices: reram, pcm, sram, op-amp, fefet or ring-oscillator.", show_default=False
+        ),
     ] = None,
     device_model: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Devices as JSON.", show_default=False)
@@ -108,9 +115,11 @@ def map_(
     mapped = map_pcn(net, substrate, model, number, calibration=x.to(net.device, net.dtype))
     found = mapped.fidelity
     report.figures({**found.figures(), "device": asdict(model), "network": network, "seed": number})
+    extra = _columns(found.layers)
     report.table(
         f"{network} on the substrate {substrate}, {preset or device_model or 'ideal'} devices",
-        ["array", "units", "cells", "tiles", "reads", "full scale", "G max", "on/off", "power"],
+        ["array", "units", "cells", "tiles", "reads", "full scale", "G max", "on/off", "power"]
+        + [title for title, _ in extra],
         [
             [
                 row.name,
@@ -122,6 +131,7 @@ def map_(
                 quantity(row.conductance_range[1], "S"),
                 f"{row.on_off_ratio:.3g}",
                 quantity(row.power, "W"),
+                *(shown(row) for _, shown in extra),
             ]
             for row in found.layers
         ],
@@ -132,10 +142,28 @@ def map_(
     )
     report.say(f"cells          {found.cells:,} in {found.tiles:,} tiles, on/off ratio {found.on_off_ratio:.3g}")
     times = f"{quantity(found.settling_time, 's')} free, {quantity(found.nudged_settling_time, 's')} nudged"
-    report.say(f"settling       {times} (to 1e-6, RC stages of gain one)")
+    report.say(f"settling       {times} (to 1e-6)")
+    near = {row.name.removesuffix(".weight"): row.threshold_units for row in found.layers if row.threshold_units}
+    if near:
+        told = ", ".join(f"{len(units)} of {name}" for name, units in near.items())
+        report.say(f"at thresholds  {told}: slower than the rest, not counted in the settling time; named in --json")
     report.say(f"energy         {quantity(found.energy, 'J')} a free phase and example")
     if model.source:
         report.say(f"devices        {model.source}")
+
+
+def _columns(layers: Sequence[LayerFidelity]) -> list[tuple[str, Callable[[LayerFidelity], str]]]:
+    """What only some substrates have to tell of an array: heading, and how it is shown."""
+    found: list[tuple[str, Callable[[LayerFidelity], str]]] = []
+    if any(row.gain != 1 for row in layers):
+        found += [
+            ("rail gain", lambda row: f"{row.gain:.3g}"),
+            ("node G", lambda row: quantity(row.total_conductance, "S") if row.total_conductance > 0 else ""),
+            ("passive leak", lambda row: quantity(row.negative_conductance, "S")),
+        ]
+    if any(row.threshold_units for row in layers):
+        found.append(("at threshold", lambda row: f"{len(row.threshold_units):,}"))
+    return found
 
 
 def spice_export(
