@@ -146,7 +146,7 @@ def map_(
     near = {row.name.removesuffix(".weight"): row.threshold_units for row in found.layers if row.threshold_units}
     if near:
         told = ", ".join(f"{len(units)} of {name}" for name, units in near.items())
-        report.say(f"at thresholds  {told}: slower than the rest, not counted in the settling time; named in --json")
+        report.say(f"at thresholds  {told}: slower than the rest, left out of the settling time, named in --json")
     report.say(f"energy         {quantity(found.energy, 'J')} a free phase and example")
     if model.source:
         report.say(f"devices        {model.source}")
