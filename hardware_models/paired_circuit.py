@@ -208,6 +208,10 @@ class PairedCircuit(PredictiveCodingNetwork):
 
         return CircuitMotion(phase)
 
+    def rest_state(self, x: torch.Tensor) -> State:
+        """Where the substrate is before a free phase: without currents."""
+        return tuple(torch.zeros_like(s) for s in self.initial_state(x))
+
     def settling_seconds(self, free: Equilibrium, x: torch.Tensor) -> tuple[float, float]:
         """Seconds to 1e-6 of a free phase from nothing, and of a nudged one.
 
