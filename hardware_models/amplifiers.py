@@ -1,7 +1,7 @@
-"""Amplifier neurons: internal voltage p to output V = clip(g sigma(p + o), -V_sat, V_sat), in units of activity.
+"""Amplifier neurons: internal voltage p to output V = clip(g (sigma(p + o) + c), -V_sat, V_sat), in activity.
 
-sigma is the activation that the neuron is built for; g, o and V_sat are what its parts make of it (Hopfield 1984:
-the potential of such a unit is the integral of its inverse). Psi(V) = p V - S(p), with S the integral of the
+sigma is the activation that the neuron is built for; g, o, c and V_sat are what its parts make of it (Hopfield
+1984: the potential of such a unit is the integral of its inverse). Psi(V) = p V - S(p), with S the integral of the
 response.
 """
 
@@ -31,17 +31,20 @@ class Amplifiers:
         Input-referred, in units of activity; None: 0.
     saturation : float
         Largest |V|, in units of activity.
+    output_offset : Tensor (*shape) or None
+        c, of a buffer behind the unit, in units of activity; None: 0.
     """
 
     activation: Activation
     gain: torch.Tensor | None = None
     offset: torch.Tensor | None = None
     saturation: float = math.inf
+    output_offset: torch.Tensor | None = None
 
     @property
     def plain(self) -> bool:
         """Whether there are neither gains nor offsets."""
-        return self.gain is None and self.offset is None
+        return self.gain is None and self.offset is None and self.output_offset is None
 
     def equals(self, other: Amplifiers) -> bool:
         """Whether others answer alike, unit by unit."""
@@ -75,7 +78,11 @@ class Amplifiers:
 
     def unclipped(self, p: torch.Tensor) -> torch.Tensor:
         """g sigma(p + o): the output without the rails."""
-        return self._scaled(self.activation.response(self._shifted(p)))
+        return self._read(self.activation.response(self._shifted(p)))
+
+    def of_activation(self, v: torch.Tensor) -> torch.Tensor:
+        """Output V where the activation puts out v."""
+        return self._clipped(self._read(v))
 
     def displaced(self, p: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
         """V(p + d) - V(p), without cancellation for small d."""
@@ -93,9 +100,9 @@ class Amplifiers:
     def integral(self, p: torch.Tensor) -> torch.Tensor:
         """S(p), the integral of the response."""
         if math.isinf(self.saturation):
-            return self._scaled(self.activation.integral(self._shifted(p)))
+            return self._unclipped_integral(p)
         reached = self._held(p)
-        inside = self._scaled(self.activation.integral(self._shifted(reached)))
+        inside = self._unclipped_integral(reached)
         return inside + self.response(p) * (p - reached)
 
     def potential(self, p: torch.Tensor) -> torch.Tensor:
@@ -109,13 +116,21 @@ class Amplifiers:
         lo, hi = self.activation.bounds
         gain = torch.ones_like(p) if self.gain is None else self.gain.to(p).expand_as(p)
         offset = torch.zeros_like(p) if self.offset is None else self.offset.to(p)
-        top, bottom = self.saturation / gain, -self.saturation / gain
+        level = 0.0 if self.output_offset is None else self.output_offset.to(p)
+        top, bottom = self.saturation / gain - level, -self.saturation / gain - level
         upper = torch.where(top < hi, inverse(top.clamp(max=hi)) - offset, torch.full_like(p, math.inf))
         lower = torch.where(bottom > lo, inverse(bottom.clamp(min=lo)) - offset, torch.full_like(p, -math.inf))
         return torch.minimum(torch.maximum(p, lower), upper)
 
     def _shifted(self, p: torch.Tensor) -> torch.Tensor:
         return p if self.offset is None else p + self.offset.to(p)
+
+    def _unclipped_integral(self, p: torch.Tensor) -> torch.Tensor:
+        found = self.activation.integral(self._shifted(p))
+        return self._scaled(found if self.output_offset is None else found + self.output_offset.to(p) * p)
+
+    def _read(self, v: torch.Tensor) -> torch.Tensor:
+        return self._scaled(v if self.output_offset is None else v + self.output_offset.to(v))
 
     def _scaled(self, v: torch.Tensor) -> torch.Tensor:
         return v if self.gain is None else v * self.gain.to(v)

@@ -11,6 +11,7 @@ from typing import Any
 from physics_ep.errors import argument_error, unknown_name
 
 SPACINGS = ("linear", "log")
+LEAKS = ("trimmed", "dummy", "fixed")
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ RULES: dict[str, Rule] = {
     "amplifier_lag": MAGNITUDE,
     "amplifier_lag_mismatch": ABOVE_MINUS_ONE,
     "amplifier_gain_limit": RANGE,
+    "leaks": Rule(str, "be 'trimmed', 'dummy' or 'fixed'", lambda v: v in LEAKS),
     "diode_current": RANGE,
     "diode_ideality": POSITIVE,
     "diode_mismatch": MAGNITUDE,

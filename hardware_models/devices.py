@@ -74,6 +74,8 @@ class DeviceModel:
         Time constant of amplifiers of h over that of nodes (0: infinite bandwidth), and (lag_u - lag_h) / lag_h.
     amplifier_gain_limit : float or None
         Largest gain of the rails of a resistive network.
+    leaks : {'trimmed', 'dummy', 'fixed'}
+        How its nodes are completed to equal conductances: see `resistive_mapping`.
     diode_current : float or None
         Saturation current Is of a diode, A. None: ideal diodes.
     diode_ideality : float
@@ -145,6 +147,7 @@ class DeviceModel:
     amplifier_lag: float = 0.0
     amplifier_lag_mismatch: float = 0.0
     amplifier_gain_limit: float | None = None
+    leaks: str = "trimmed"
     diode_current: float | None = None
     diode_ideality: float = 1.0
     diode_mismatch: float = 0.0

@@ -148,9 +148,9 @@ class PairedCircuit(PredictiveCodingNetwork):
                 cells = programmed(p.detach(), device, seed, name, span=self._span(name, largest))
                 self.scales[name] = cells.scale
                 self._place(name, cells)
+            self.find_loads()
             self.amplifiers_h = [self.build_units(k, "h") for k in range(self.depth)]
             self.amplifiers_u = [self.build_units(k, "u") for k in range(self.depth)]
-            self.find_loads()
         self._follow()
 
     def _follow(self) -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hardware_models.device_fields import RULES
+from hardware_models.device_fields import LEAKS, RULES, SPACINGS
 from hardware_models.device_presets import PRESETS
 from hardware_models.devices import IMPERFECTIONS, DeviceModel, chosen_device, parse_field, preset
 from physics_ep.errors import InputError
@@ -154,13 +154,16 @@ def test_replace_changes_what_it_names():
 # -- JSON ---------------------------------------------------------------------------------------------------------
 
 
+WORDS = {"spacing": SPACINGS, "leaks": LEAKS}
+
+
 def values(name: str) -> st.SearchStrategy:
     """Numbers that a field may or may not take."""
     rule = RULES[name]
     known = {
         float: st.floats(1.5, 3) if name == "oscillator_headroom" else st.floats(1e-100, 1),
         int: st.integers(2, 32),
-        str: st.sampled_from(["linear", "log"]) if name == "spacing" else st.text(),
+        str: st.sampled_from(WORDS[name]) if name in WORDS else st.text(),
     }[rule.kind]
     return st.one_of(st.none(), known) if rule.optional else known
 

@@ -1,0 +1,280 @@
+"""Paired units as an amplified network of resistors and diodes (physics notes, 3b).
+
+A weight is two cells G+ and G- from its unit to buffered rails +A V and -A V of the activity below; what is fed
+back comes from rails +-A (h - u) of the layer above, over copies of the cells. A leak to ground completes every
+node of a layer, h or u, to the same conductance G. By Kirchhoff's law
+
+    v_i = (A / G) sum_j (G+_ij - G-_ij) V_j = sum_j W_ij V_j          with the rail gain A = (weight per siemens) G,
+
+so that G is the largest sum of cells at a node of the layer: forward, skip, bias and fed-back ones, off cells and
+their g_min counted. Each array has rails of its own (a skip source needs one rail a destination); the leak of u
+also stands for the fed-back cells that u does not have. A diode from ground to the node makes it a ReLU, two make a
+clip; real ones follow Shockley's law, v - (Is / G) (exp(-v / n VT) - 1) = p.
+
+Where cells are not what they should be, a node's conductance S is not G either, and its load is G / S. Leaks are
+
+* 'trimmed' to the cells that are there, node by node: S = G;
+* 'dummy': set for the cells that were asked for, with a dummy of the fed-back cells on u: S is the same for h and u;
+* 'fixed': set for the cells that were asked for: S differs between h and u.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch.nn.functional import conv2d, conv_transpose2d, max_pool2d
+
+from physics_ep.equilibrium import Equilibrium
+from physics_ep.errors import argument_error
+from physics_ep.predictive_coding import PredictiveCodingNetwork
+from physics_ep.predictive_coding.activation import Activation
+from physics_ep.predictive_coding.diodes import CURRENT, THERMAL, diode
+from physics_ep.predictive_coding.layers import POOL, ConvLink, Link
+
+from .amplifiers import Amplifiers
+from .crossbars import Cells
+from .devices import AMPLIFIERS, DIODES, RESISTORS, DeviceModel
+from .elements import THERMAL_VOLTAGE
+from .paired_circuit import NotRealisable, PairedCircuit
+from .paired_flows import ValueMotion, Values, solvers
+
+
+class ResistivePairs(PairedCircuit):
+    """A network's paired units as resistors and diodes; see `PairedCircuit` for parameters and attributes.
+
+    Attributes
+    ----------
+    total : list of float
+        G of the nodes of each layer, S.
+    """
+
+    substrate = "resistive"
+    holds = ("relu", "linear", "hard_sigmoid", "hard_tanh", "diode")
+    effects = frozenset({*AMPLIFIERS, *RESISTORS, *DIODES}) - {"amplifier_lag"}
+
+    @classmethod
+    def check(cls, net: PredictiveCodingNetwork, device: DeviceModel) -> None:
+        super().check(net, device)
+        if device.diode_current is None:
+            if device.diode_ideality != 1:
+                must = "be 1 where diodes are ideal (no diode_current)"
+                raise argument_error("diode_ideality", must, device.diode_ideality)
+            return
+        for k, layer in enumerate(net.stack[:-1], 1):
+            if layer.activation_name in ("hard_sigmoid", "hard_tanh"):
+                reason = f"real diodes (diode_current) make relu or diode units, not {layer.activation_name}"
+                raise NotRealisable(cls.substrate, k, reason)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._sums: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._asked: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        super().__init__(*args, **kwargs)
+        limit = self.device_model.amplifier_gain_limit
+        for k, gains in enumerate(self.gains):
+            if limit is not None and max(gains.values()) > limit:
+                reason = (
+                    f"its rails need a gain of {max(gains.values()):.3g}, beyond amplifier_gain_limit = {limit:g}"
+                )
+                raise NotRealisable(self.substrate, k + 1, reason)
+
+    # -- conductances of nodes ---------------------------------------------------------------------------------
+
+    def _place(self, name: str, cells: Cells) -> None:
+        found = dict(self.named_parameters())[name].detach()
+        if name not in self._asked:
+            # Two cells at g_min, and the one that holds the weight.
+            sizes = found.abs() / cells.scale if cells.scale > 0 else torch.zeros_like(found)
+            self._asked[name] = self._ends(name, sizes + 2 * self.device_model.g_min)
+        super()._place(name, cells)
+        self._sums[name] = self._ends(name, cells.plus + cells.minus)
+
+    def _ends(self, name: str, cells: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sums of an array's cells at its units, (*post), and at those below whose rails drive it, (*pre)."""
+        k, part = int(name.split(".")[1]), name.split(".")[2]
+        layer = self.stack[k]
+        if part == "bias":
+            into = cells.view(-1, *[1] * (len(layer.post) - 1)).expand(layer.post)
+            return into, into.new_zeros(())
+        link = layer.link if part == "weight" else layer.skip_link
+        assert link is not None
+        return into_nodes(link, cells), out_of_nodes(link, cells)
+
+    def _node_sums(self, ends: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> tuple[list[Any], list[Any]]:
+        """Of each layer's nodes, cells that drive them, and cells that feed back to h."""
+        forward: list[Any] = [0.0] * self.depth
+        back: list[Any] = [0.0] * self.depth
+        for name, (into, out) in ends.items():
+            k, part = int(name.split(".")[1]), name.split(".")[2]
+            forward[k] = forward[k] + into
+            source = {"weight": k - 1, "skip_weight": self.stack[k].skip_source, "bias": -1}[part]
+            if source is not None and source >= 0:
+                back[source] = back[source] + out
+        return forward, back
+
+    def find_loads(self) -> None:
+        device = self.device_model
+        forward, back = self._node_sums(self._sums)
+        meant_forward, meant_back = self._node_sums(self._asked)
+        trimmed = device.leaks == "trimmed"
+        sums = [a + b for a, b in zip(*((forward, back) if trimmed else (meant_forward, meant_back)), strict=True)]
+        self.total = [float(s.max()) for s in sums]
+        self.sums = sums
+        self.gains = [self._gains(k) for k in range(self.depth)]
+        if trimmed:
+            return
+        self.load_h, self.load_u = [], []
+        for k, total in enumerate(self.total):
+            error = forward[k] - meant_forward[k]
+            extra = error + (back[k] - meant_back[k])
+            self.load_h.append(total / (total + extra))
+            self.load_u.append(self.load_h[-1] if device.leaks == "dummy" else total / (total + error))
+        if device.leaks == "dummy":
+            self.load_u = self.load_h
+
+    def _gains(self, k: int) -> dict[str, float]:
+        """Rail gains of the arrays that drive layer k, those that feed back to it included."""
+        found = {}
+        for name, scale in self.scales.items():
+            layer, part = int(name.split(".")[1]), name.split(".")[2]
+            source = {"weight": layer - 1, "skip_weight": self.stack[layer].skip_source, "bias": -1}[part]
+            if layer == k:
+                found[name] = scale * self.total[k]
+            elif source == k:
+                found[f"{name} (transposed)"] = scale * self.total[k]
+        return found
+
+    # -- units -------------------------------------------------------------------------------------------------
+
+    def build_units(self, k: int, which: str) -> Amplifiers:
+        device, activation = self.device_model, self.stack[k].activation
+        if k == self.depth - 1:
+            return Amplifiers(activation)
+        full = self.full_scales[k + 1]
+        spread = device.diode_mismatch > 0 or device.ideality_mismatch > 0
+        if activation.name in ("relu", "diode") and (
+            device.diode_current is not None or activation.name == "diode"
+        ):
+            if which == "u" and not spread:
+                activation = self.amplifiers_h[k].activation
+            elif device.diode_current is not None or spread:
+                activation = self._diodes(k, which)
+        gain, offset, saturation = device.amplifier_gain, device.amplifier_offset, device.amplifier_saturation
+        return Amplifiers(
+            activation,
+            None if gain == 0 else 1 + self.drawn(gain, k, which, "gain"),
+            saturation=math.inf if saturation is None else full * saturation,
+            output_offset=None if offset == 0 else full * self.drawn(offset, k, which, "offset"),
+        )
+
+    def _diodes(self, k: int, which: str) -> Activation:
+        """Real diodes of layer k, each with an Is and n of its own where they differ."""
+        device = self.device_model
+        volts = device.voltage / self.full_scales[k + 1]  # of one unit of activity
+        current: Any = CURRENT
+        thermal: Any = THERMAL * device.diode_ideality
+        if device.diode_current is not None:
+            current = device.diode_current / (self.total[k] * volts)
+            thermal = device.diode_ideality * THERMAL_VOLTAGE / volts
+        if device.diode_mismatch > 0:
+            current = current * self.drawn(device.diode_mismatch, k, which, "diode").exp()
+        if device.ideality_mismatch > 0:
+            thermal = thermal * (1 + self.drawn(device.ideality_mismatch, k, which, "ideality")).clamp(min=0.1)
+        return diode(current, thermal)
+
+    # -- in time -----------------------------------------------------------------------------------------------
+
+    def values(self, k: int, which: str) -> Values:
+        """C dv/dt = G (p - v) less the diode's current; ideal diodes stop v at their bounds. Times in C / G."""
+        unit = (self.amplifiers_h if which == "h" else self.amplifiers_u)[k]
+        activation, (lo, hi) = unit.activation, unit.activation.bounds
+        inverse = activation.inverse
+        assert inverse is not None
+
+        def speed(v: torch.Tensor, drive: torch.Tensor) -> torch.Tensor:
+            if not activation.piecewise_linear:
+                return drive - inverse(v)
+            rate = drive - v
+            stopped = ((v <= lo) & (rate < 0)) | ((v >= hi) & (rate > 0))
+            return torch.where(stopped, torch.zeros_like(rate), rate)
+
+        return Values(
+            start=lambda v: v,
+            output=unit.of_activation,
+            speed=speed,
+            inside=lambda v: v.clamp(lo, hi) if activation.piecewise_linear else v,
+        )
+
+    def solvers(self, phase: Any) -> dict[str, Any]:
+        return solvers(super().solvers(phase))
+
+    def motion(self, phase: Any) -> ValueMotion:
+        return ValueMotion(phase)
+
+    # -- what it takes -----------------------------------------------------------------------------------------
+
+    def describe(self, free: Equilibrium, x: torch.Tensor) -> list[dict[str, Any]]:
+        """Gain, G, leak without gain, and V I power of the rails of h and u, a free phase and example."""
+        found = []
+        x = self.encode(x)
+        h = [a.response(p) for a, p in zip(self.amplifiers_h, free.state, strict=False)]
+        volts = [s * (self.device_model.voltage / full) for s, full in zip((x, *h), self.full_scales, strict=True)]
+        for k, total in enumerate(self.total):
+            unit = 1 / self.scales[f"layers.{k}.weight"] if self.scales[f"layers.{k}.weight"] > 0 else math.inf
+            found.append(
+                {
+                    "gain": max(self.gains[k].values()),
+                    "total_conductance": total,
+                    "negative_conductance": min(0.0, unit - float(self.sums[k].max())),
+                    "power": 2 * self._power(k, free, h, volts),
+                }
+            )
+        return found
+
+    def _power(self, k: int, free: Equilibrium, h: list[torch.Tensor], volts: list[torch.Tensor]) -> float:
+        """What the rails of layer k's drives deliver, sum over cells of V I: G A^2 V^2 - G A V v, W an example.
+
+        Volts of an array are those of the layer that it reads; of the second term what flows into a node is G p.
+        """
+        layer, device = self.stack[k], self.device_model
+        own = device.voltage / self.full_scales[k + 1]
+        arrays = [("weight", layer.link, k)]
+        if layer.skip_link is not None:
+            assert layer.skip_source is not None
+            arrays.append(("skip_weight", layer.skip_link, layer.skip_source + 1))
+        delivered = torch.zeros(())
+        for part, link, source in arrays:
+            name = f"layers.{k}.{part}"
+            # Rails carry A V in volts of the layer that they drive.
+            rail = self.gains[k][name] * (own / (device.voltage / self.full_scales[source])) * volts[source]
+            delivered = delivered.to(rail) + (rail.square() * self._sums[name][1]).flatten(1).sum(1).mean()
+        if layer.bias is not None:
+            top = self.gains[k][f"layers.{k}.bias"] * own
+            delivered = delivered + top**2 * self._sums[f"layers.{k}.bias"][0].sum()
+        inward = self.total[k] * (own**2 * free.state[k] * self.amplifiers_h[k].activation.response(free.state[k]))
+        return float(delivered - inward.flatten(1).sum(1).mean())
+
+
+def into_nodes(link: Link, cells: torch.Tensor) -> torch.Tensor:
+    """Sum of the cells, of the weight's shape, that drive each unit above, (*post). Of a max pooling's window the
+    largest: the leak completes what is driven by one position or another."""
+    ones = torch.ones((1, *link.pre), dtype=cells.dtype, device=cells.device)
+    if isinstance(link, ConvLink) and link.routed:
+        return max_pool2d(conv2d(ones, cells, None, link.stride, link.padding), POOL)[0]
+    return link.apply(cells, ones)[0]
+
+
+def out_of_nodes(link: Link, cells: torch.Tensor) -> torch.Tensor:
+    """Sum of the cells that lead from each unit below, (*pre): what feeds back to it. Positions that lost a max
+    pooling are switched to ground, so that their cells stay."""
+    if isinstance(link, ConvLink) and link.routed:
+        image = torch.ones((1, cells.shape[0], *link.image), dtype=cells.dtype, device=cells.device)
+        kernel = cells.shape[-1]
+        left = [
+            n - ((m - 1) * link.stride - 2 * link.padding + kernel)
+            for n, m in zip(link.pre[1:], link.image, strict=True)
+        ]
+        return conv_transpose2d(image, cells, None, link.stride, link.padding, left)[0]
+    ones = torch.ones((1, *link.post), dtype=cells.dtype, device=cells.device)
+    return link.transpose(cells, ones)[0]
