@@ -38,6 +38,8 @@ from .devices import COMMON, IMPERFECTIONS, DeviceModel
 if TYPE_CHECKING:
     from physics_ep.motion import Motion
 
+    from .paired_flows import Values
+
 SETTLED = 1e-6
 """Relative distance from the equilibrium that counts as settled in `Fidelity`."""
 
@@ -207,6 +209,10 @@ class PairedCircuit(PredictiveCodingNetwork):
         from .paired_solvers import CircuitMotion
 
         return CircuitMotion(phase)
+
+    def values(self, k: int, which: str, phase: Any) -> Values:
+        """How units of layer k move in time, where values move and not currents: for `paired_flows`."""
+        raise NotImplementedError
 
     def rest_state(self, x: torch.Tensor) -> State:
         """Where the substrate is before a free phase: without currents."""

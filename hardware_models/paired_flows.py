@@ -59,7 +59,7 @@ class Course:
 
 def unit_values(phase: CircuitPhase) -> list[Values]:
     """Of h in layers 1 ... L, then of u."""
-    return [phase.system.values(k, which) for which in ("h", "u") for k in range(phase.depth)]
+    return [phase.system.values(k, which, phase) for which in ("h", "u") for k in range(phase.depth)]
 
 
 def beginning(phase: CircuitPhase, start: State, values: list[Values]) -> Blocks:
@@ -77,35 +77,33 @@ def beginning(phase: CircuitPhase, start: State, values: list[Values]) -> Blocks
 def course(phase: CircuitPhase, x: Blocks, values: list[Values]) -> Course:
     """Where the units go from x."""
     count, system = phase.depth, phase.system
-    slow = 1 + system.device_model.time_constant_mismatch
+    units, origin = [*system.amplifiers_h, *system.amplifiers_u], [*phase.h, *phase.u]
+    slopes = [*phase.slopes_h, *phase.slopes_u] if phase.held else [None] * (2 * count)
+    # 1 where a unit may move, 0 where a latch pins it; None: all may.
+    live = [slope if unit.activation.gated else None for unit, slope in zip(units, slopes, strict=True)]
+
+    def of_live(block: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        return block if mask is None else phase.over(torch.mul, block, mask)
+
     out = [v.output(b) for v, b in zip(values, x, strict=True)]
-    h, u = out[:count], out[count:]
-    moved = [phase.over(torch.sub, a, b) for a, b in zip(h, phase.h, strict=True)]
-    below = [phase.over(torch.sub, a, b) for a, b in zip(u, phase.u, strict=True)]
-    errors = [a - b for a, b in zip(moved, below, strict=True)]
+    moved = [of_live(phase.over(torch.sub, v, o), m) for v, o, m in zip(out, origin, live, strict=True)]
+    upper = moved[:count]
+    errors = [a - b for a, b in zip(upper, moved[count:], strict=True)]
     fed = phase.feedback(errors)
-    changes = [phase.changes(k, moved) for k in range(count)]
-    fed[-1] = phase.wanted(moved[-1], changes[-1][0])
+    changes = [phase.changes(k, upper) for k in range(count)]
+    fed[-1] = phase.wanted(upper[-1], changes[-1][0])
     if phase.fed is not None:
         fed = [phase.over(torch.add, f, s) for f, s in zip(fed, phase.fed, strict=True)]
     dp = [a + f for (a, _), f in zip(changes, fed, strict=True)]
     dq = [b for _, b in changes]
     currents = [phase.over(torch.add, d, o) for d, o in zip((*dp, *dq), (*phase.p, *phase.q), strict=True)]
-    speed = [v.speed(b, c) for v, b, c in zip(values, x, currents, strict=True)]
-    speed = [*speed[:count], *(s / slow for s in speed[count:])]
-    units = [*system.amplifiers_h, *system.amplifiers_u]
-    slopes = [*phase.slopes_h, *phase.slopes_u] if phase.held else [None] * (2 * count)
-    worst = []
-    for k, (unit, current, v, slope) in enumerate(zip(units, currents, out, slopes, strict=True)):
-        gap = unit.response(current) - v
-        if slope is not None and unit.activation.gated:
-            free = (slope != 0).to(gap.dtype)
-            speed[k] = phase.over(torch.mul, speed[k], free)
-            gap = phase.over(torch.mul, gap, free)
-        miss = gap.flatten(1).abs().amax(1)
-        # Of nudged phases relative to how far the layer has moved, h and u together.
-        told = out[k] if phase.nudge is None else moved[k % count]
-        size = told.flatten(1).abs().amax(1)
+    slow = 1 + system.device_model.time_constant_mismatch
+    speed, worst = [], []
+    for k, (unit, current, mask) in enumerate(zip(units, currents, live, strict=True)):
+        speed.append(of_live(values[k].speed(x[k], current), mask) / (1 if k < count else slow))
+        miss = of_live(unit.response(current) - out[k], mask).flatten(1).abs().amax(1)
+        # Of nudged phases relative to how far h of the layer has moved.
+        size = (out[k] if phase.nudge is None else upper[k % count]).flatten(1).abs().amax(1)
         worst.append(torch.where(miss == 0, miss, miss / torch.maximum(size, miss)))
     return Course(speed, (*dp, *dq, *errors), torch.stack(worst).amax(0))
 

@@ -14,7 +14,7 @@ clip; real ones follow Shockley's law, v - (Is / G) (exp(-v / n VT) - 1) = p.
 Where cells are not what they should be, a node's conductance S is not G either, and its load is G / S. Leaks are
 
 * 'trimmed' to the cells that are there, node by node: S = G;
-* 'dummy': set for the cells that were asked for, with a dummy of the fed-back cells on u: S is the same for h and u;
+* 'dummy': set for the cells that were asked for, with a dummy of the fed-back cells on u: S is that of h for u too;
 * 'fixed': set for the cells that were asked for: S differs between h and u.
 """
 
@@ -185,7 +185,7 @@ class ResistivePairs(PairedCircuit):
 
     # -- in time -----------------------------------------------------------------------------------------------
 
-    def values(self, k: int, which: str) -> Values:
+    def values(self, k: int, which: str, phase: Any) -> Values:
         """C dv/dt = G (p - v) less the diode's current; ideal diodes stop v at their bounds. Times in C / G."""
         unit = (self.amplifiers_h if which == "h" else self.amplifiers_u)[k]
         activation, (lo, hi) = unit.activation, unit.activation.bounds
@@ -244,7 +244,7 @@ class ResistivePairs(PairedCircuit):
             assert layer.skip_source is not None
             arrays.append(("skip_weight", layer.skip_link, layer.skip_source + 1))
         delivered = torch.zeros(())
-        for part, link, source in arrays:
+        for part, _, source in arrays:
             name = f"layers.{k}.{part}"
             # Rails carry A V in volts of the layer that they drive.
             rail = self.gains[k][name] * (own / (device.voltage / self.full_scales[source])) * volts[source]

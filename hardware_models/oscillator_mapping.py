@@ -1,0 +1,159 @@
+"""Paired units as coupled phase oscillators (physics notes, 3c).
+
+A unit is a mirror pair of oscillators, at a and at -a, with the value v = m + r sin a; [m - r, m + r] = [lo, hi] is
+its range. cos(a - b) - cos(a + b) = 2 sin a sin b, so that two pairs coupled over four edges, +J on equal sides and
+-J across, have exactly bilinear energies in sin; with J = r_k W r_{k-1}, fields r (b + W m - m) and second-harmonic
+injection r^2 / 2 the energy of a pair is v^2 / 2 - p v on its range: the unit is a clip of its current p to
+[lo, hi]. lo = 0 and hi above the largest activity make a ReLU, wide ranges linear units. Edges between u and h are
+antisymmetric (h drives u, u pushes h the other way): u-h couplings are not reciprocal.
+
+    tau da/dt = cos a (p - v) / r + w,         tau: time constant of a pair in the middle of its range
+
+w is the detuning: of the two oscillators' natural frequencies only the odd part, (w_1 - w_2) / 2, moves the value;
+the even part turns the pair as a whole by e, which couplings feel as cos(e - e') and is left out (second order).
+
+Near its equilibrium a pair answers at the rate (v - lo)(hi - v) / r^2 inside its range and |p - bound| / r beyond
+it, over tau: units near a threshold are slow. Their equilibria are solved for in v, by sweeps over clipped units.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from scipy.linalg import expm
+from scipy.optimize import brentq
+
+from physics_ep.equilibrium import Equilibrium
+from physics_ep.errors import argument_error
+from physics_ep.predictive_coding.activations import clip
+
+from .amplifiers import Amplifiers
+from .devices import OSCILLATORS
+from .oscillator_units import detuned_clip
+from .paired_circuit import SETTLED, PairedCircuit
+from .paired_flows import ValueMotion, Values, solvers
+
+THRESHOLD = 0.01
+"""Units that answer slower than this share of the rate in the middle of their range count as at a threshold."""
+INSIDE = 1e-6
+"""Distance from the ends of its range, over r, at which a pair starts at least: at an end it would never move."""
+
+
+class OscillatorPairs(PairedCircuit):
+    """A network's paired units as mirror pairs of oscillators; see `PairedCircuit` for parameters and attributes.
+
+    Ranges of ReLUs and linear units end at `oscillator_headroom` full scales. Without calibration they are as wide
+    as the activities ask for: in statics without end, in time to `oscillator_headroom` times the largest current of
+    the free state.
+    """
+
+    substrate = "oscillator"
+    holds = ("relu", "linear", "hard_sigmoid", "hard_tanh")
+    effects = frozenset(OSCILLATORS)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not self.calibrated and (self.device_model.detuning > 0 or self.device_model.phase_noise > 0):
+            must = "be given where oscillators are detuned or noisy: it sets their ranges"
+            raise argument_error("calibration", must, "none")
+
+    def range(self, k: int, largest: float | None = None) -> tuple[float, float]:
+        """(lo, hi) of the units of layer k; `largest` in place of the full scale where there is no calibration."""
+        lo, hi = self.stack[k].activation.bounds
+        top = math.inf
+        if self.calibrated:
+            top = self.device_model.oscillator_headroom * self.full_scales[k + 1]
+        elif largest is not None:
+            top = self.device_model.oscillator_headroom * max(largest, 1e-12)
+        return max(lo, -top), min(hi, top)
+
+    def build_units(self, k: int, which: str) -> Amplifiers:
+        device, activation = self.device_model, self.stack[k].activation
+        lo, hi = self.range(k)
+        if device.detuning > 0:
+            # The odd part of two independent frequencies.
+            odd = self.drawn(device.detuning / math.sqrt(2), k, which, "detuning")
+            odd = odd.abs() if activation.name == "relu" else odd  # see `oscillator_units`
+            return Amplifiers(detuned_clip(activation.name, lo, hi, odd))
+        if which == "u":
+            return self.amplifiers_h[k]
+        if (lo, hi) == activation.bounds:
+            return Amplifiers(activation)
+        return Amplifiers(clip(activation.name, lo, hi))
+
+    # -- in time -----------------------------------------------------------------------------------------------
+
+    def values(self, k: int, which: str, phase: Any) -> Values:
+        lo, hi = self.range(k, float(phase.p[k].abs().max()))
+        m, r = 0.5 * (lo + hi), 0.5 * (hi - lo)
+        unit = (self.amplifiers_h if which == "h" else self.amplifiers_u)[k]
+        odd: Any = getattr(unit.activation, "torque", 0.0)
+
+        return Values(
+            start=lambda v: torch.asin(((v - m) / r).clamp(INSIDE - 1, 1 - INSIDE)),
+            output=lambda a: m + r * torch.sin(a),
+            speed=lambda a, p: torch.cos(a) * ((p - m) / r - torch.sin(a)) + odd,
+            inside=lambda a: a,
+        )
+
+    def solvers(self, phase: Any) -> dict[str, Any]:
+        return solvers(super().solvers(phase))
+
+    def motion(self, phase: Any) -> ValueMotion:
+        return ValueMotion(phase)
+
+    # -- rates -------------------------------------------------------------------------------------------------
+
+    def rates(self, free: Equilibrium) -> list[torch.Tensor]:
+        """Rates of the pairs h of each layer near their equilibrium, over that in mid-range, (B, ...).
+
+        Where ranges are not set, they end at `oscillator_headroom` times the largest current.
+        """
+        found = []
+        for k, p in enumerate(free.state[: self.depth]):
+            lo, hi = self.range(k, float(p.abs().max()))
+            r = 0.5 * (hi - lo)
+            inside = (p - lo) * (hi - p) / r**2
+            beyond = torch.maximum(lo - p, p - hi) / r
+            found.append(torch.where((p > lo) & (p < hi), inside, beyond))
+        return found
+
+    def settling_seconds(self, free: Equilibrium, x: torch.Tensor) -> tuple[float, float]:
+        """That of L (and 2 L) stages in a row, each with the slowest rate of its layer; units at a threshold are
+        left out, and are those that take longer."""
+        slowest = []
+        for rate in self.rates(free):
+            counted = rate[rate >= THRESHOLD]
+            slowest.append(float(counted.min()) if counted.numel() else THRESHOLD)
+        tau = self.device_model.time_constant
+        return tau * chain_time(slowest, SETTLED), tau * chain_time(slowest * 2, SETTLED)
+
+    def describe(self, free: Equilibrium, x: torch.Tensor) -> list[dict[str, Any]]:
+        """Units at a threshold."""
+        found = []
+        for rate in self.rates(free):
+            near = (rate < THRESHOLD).flatten(1).any(0).nonzero().flatten()
+            found.append({"threshold_units": tuple(near.tolist())})
+        return found
+
+    @property
+    def unit_power(self) -> float:
+        """Two oscillators a unit h or u."""
+        return 2 * self.device_model.oscillator_power
+
+
+def chain_time(rates: list[float], share: float) -> float:
+    """Time after which stages in a row with these rates are within a share of their end: exp(M t) summed."""
+    count = len(rates)
+    matrix = torch.diag(-torch.tensor(rates, dtype=torch.float64))
+    for k in range(count - 1):
+        matrix[k, k + 1] = rates[k]
+    array = matrix.numpy()
+
+    def left(t: float) -> float:
+        return float(expm(array * t)[0].sum()) - share
+
+    most = count / min(rates) * (1 - math.log(share))
+    return float(brentq(left, 0.0, most, xtol=1e-6 * most))
