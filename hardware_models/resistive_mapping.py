@@ -21,7 +21,7 @@ Where cells are not what they should be, a node's conductance S is not G either,
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.functional import conv2d, conv_transpose2d, max_pool2d
@@ -29,16 +29,23 @@ from torch.nn.functional import conv2d, conv_transpose2d, max_pool2d
 from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import argument_error
 from physics_ep.predictive_coding import PredictiveCodingNetwork
-from physics_ep.predictive_coding.activation import Activation
 from physics_ep.predictive_coding.diodes import CURRENT, THERMAL, diode
 from physics_ep.predictive_coding.layers import POOL, ConvLink, Link
 
 from .amplifiers import Amplifiers
-from .crossbars import Cells
+from .crossbars import Cells, copied, stream
 from .devices import AMPLIFIERS, DIODES, RESISTORS, DeviceModel
 from .elements import THERMAL_VOLTAGE
 from .paired_circuit import NotRealisable, PairedCircuit
 from .paired_flows import ValueMotion, Values, solvers
+
+if TYPE_CHECKING:
+    from .resistive_pairs_circuit import PairsCircuit
+
+Ends = dict[str, tuple[torch.Tensor, torch.Tensor]]
+COPIES = ("h", "u", "transpose")
+KEPT = 400_000
+"""Weights of an array up to which its cells are kept, to be drawn as parts of a circuit."""
 
 
 class ResistivePairs(PairedCircuit):
@@ -48,6 +55,10 @@ class ResistivePairs(PairedCircuit):
     ----------
     total : list of float
         G of the nodes of each layer, S.
+    gains : list of dict of str to float
+        Rail gains of the arrays that drive each layer.
+    cells : dict of str to Cells
+        What small arrays hold, before copies: see `cells_of`.
     """
 
     substrate = "resistive"
@@ -68,8 +79,9 @@ class ResistivePairs(PairedCircuit):
                 raise NotRealisable(cls.substrate, k, reason)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._sums: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
-        self._asked: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        self.cells: dict[str, Cells] = {}
+        self._sums: dict[str, Ends] = {which: {} for which in COPIES}
+        self._asked: Ends = {}
         super().__init__(*args, **kwargs)
         limit = self.device_model.amplifier_gain_limit
         for k, gains in enumerate(self.gains):
@@ -88,7 +100,24 @@ class ResistivePairs(PairedCircuit):
             sizes = found.abs() / cells.scale if cells.scale > 0 else torch.zeros_like(found)
             self._asked[name] = self._ends(name, sizes + 2 * self.device_model.g_min)
         super()._place(name, cells)
-        self._sums[name] = self._ends(name, cells.plus + cells.minus)
+        if found.numel() <= KEPT:
+            self.cells[name] = cells
+        for which in COPIES:
+            if which == "h" or self._mismatch(which) > 0 or self._mismatch("h") > 0:
+                copy = self._copy(name, which, cells)
+                self._sums[which][name] = self._ends(name, copy.plus + copy.minus)
+            else:
+                self._sums[which][name] = self._sums["h"][name]
+
+    def _mismatch(self, which: str) -> float:
+        return getattr(self.device_model, f"copy_mismatch_{which}")
+
+    def _copy(self, name: str, which: str, cells: Cells) -> Cells:
+        return copied(cells, self._mismatch(which), stream(self.seed, name, which))
+
+    def cells_of(self, name: str, which: str) -> Cells:
+        """Cells of the copy of an array that serves 'h', 'u' or the 'transpose'; of those in `cells`."""
+        return self._copy(name, which, self.cells[name])
 
     def _ends(self, name: str, cells: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Sums of an array's cells at its units, (*post), and at those below whose rails drive it, (*pre)."""
@@ -101,36 +130,55 @@ class ResistivePairs(PairedCircuit):
         assert link is not None
         return into_nodes(link, cells), out_of_nodes(link, cells)
 
-    def _node_sums(self, ends: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> tuple[list[Any], list[Any]]:
-        """Of each layer's nodes, cells that drive them, and cells that feed back to h."""
-        forward: list[Any] = [0.0] * self.depth
-        back: list[Any] = [0.0] * self.depth
-        for name, (into, out) in ends.items():
+    def _forward_sums(self, ends: Ends) -> list[torch.Tensor]:
+        """Of each layer's nodes, the cells that drive them, S (*shape)."""
+        found = [torch.zeros(layer.post, dtype=self.dtype, device=self.device) for layer in self.stack]
+        for name, (into, _) in ends.items():
+            k = int(name.split(".")[1])
+            found[k] = found[k] + into
+        return found
+
+    def _back_sums(self, ends: Ends) -> list[torch.Tensor]:
+        """Of each layer's nodes h, the cells that feed back to them, S (*shape)."""
+        found = [torch.zeros(layer.post, dtype=self.dtype, device=self.device) for layer in self.stack]
+        for name, (_, out) in ends.items():
             k, part = int(name.split(".")[1]), name.split(".")[2]
-            forward[k] = forward[k] + into
             source = {"weight": k - 1, "skip_weight": self.stack[k].skip_source, "bias": -1}[part]
             if source is not None and source >= 0:
-                back[source] = back[source] + out
-        return forward, back
+                found[source] = found[source] + out
+        return found
+
+    def asked_sums(self, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cells that drive each node of layer k, and that feed back to it, as they were asked for, S (*shape)."""
+        return self._forward_sums(self._asked)[k], self._back_sums(self._asked)[k]
+
+    def write(self, name: str, cells: Cells) -> None:
+        super().write(name, cells)
+        # Of real diodes it matters what conductance stands beside them.
+        for units, which in ((self.amplifiers_h, "h"), (self.amplifiers_u, "u")):
+            units[:] = [self.build_units(k, which) for k in range(self.depth)]
+        self._follow()
 
     def find_loads(self) -> None:
-        device = self.device_model
-        forward, back = self._node_sums(self._sums)
-        meant_forward, meant_back = self._node_sums(self._asked)
-        trimmed = device.leaks == "trimmed"
-        sums = [a + b for a, b in zip(*((forward, back) if trimmed else (meant_forward, meant_back)), strict=True)]
-        self.total = [float(s.max()) for s in sums]
-        self.sums = sums
+        leaks = self.device_model.leaks
+        by_h, by_u = (self._forward_sums(self._sums[which]) for which in ("h", "u"))
+        back = self._back_sums(self._sums["transpose"])
+        meant, meant_back = self._forward_sums(self._asked), self._back_sums(self._asked)
+        whole = [a + b for a, b in zip(meant, meant_back, strict=True)]
+        # Cells of u alone are fewer, but its copies can be larger.
+        there = [torch.maximum(a + c, b) for a, b, c in zip(by_h, by_u, back, strict=True)]
+        self.sums = there if leaks == "trimmed" else whole
+        self.total = [float(s.max()) for s in self.sums]
         self.gains = [self._gains(k) for k in range(self.depth)]
-        if trimmed:
+        if leaks == "trimmed":
             return
         self.load_h, self.load_u = [], []
         for k, total in enumerate(self.total):
-            error = forward[k] - meant_forward[k]
-            extra = error + (back[k] - meant_back[k])
-            self.load_h.append(total / (total + extra))
-            self.load_u.append(self.load_h[-1] if device.leaks == "dummy" else total / (total + error))
-        if device.leaks == "dummy":
+            fed = back[k] - meant_back[k]
+            self.load_h.append(total / (total + (by_h[k] - meant[k]) + fed))
+            dummy = fed if leaks == "dummy" else 0.0
+            self.load_u.append(total / (total + (by_u[k] - meant[k]) + dummy))
+        if leaks == "dummy" and self.one_array:
             self.load_u = self.load_h
 
     def _gains(self, k: int) -> dict[str, float]:
@@ -153,13 +201,12 @@ class ResistivePairs(PairedCircuit):
             return Amplifiers(activation)
         full = self.full_scales[k + 1]
         spread = device.diode_mismatch > 0 or device.ideality_mismatch > 0
-        if activation.name in ("relu", "diode") and (
-            device.diode_current is not None or activation.name == "diode"
-        ):
-            if which == "u" and not spread:
+        constants = self.diode_constants(k, which)
+        if constants is not None:
+            if which == "u" and not spread and self.load_u is self.load_h:
                 activation = self.amplifiers_h[k].activation
-            elif device.diode_current is not None or spread:
-                activation = self._diodes(k, which)
+            elif device.diode_current is not None or spread or self.load_h[k] is not None:
+                activation = diode(*constants)
         gain, offset, saturation = device.amplifier_gain, device.amplifier_offset, device.amplifier_saturation
         return Amplifiers(
             activation,
@@ -168,9 +215,15 @@ class ResistivePairs(PairedCircuit):
             output_offset=None if offset == 0 else full * self.drawn(offset, k, which, "offset"),
         )
 
-    def _diodes(self, k: int, which: str) -> Activation:
-        """Real diodes of layer k, each with an Is and n of its own where they differ."""
-        device = self.device_model
+    def diode_constants(self, k: int, which: str) -> tuple[Any, Any] | None:
+        """s = Is / S and t = n VT of the diodes of layer k in units of activity (`diodes`); None: ideal, or none.
+
+        Numbers, or tensors (*shape) where each diode has an Is or n of its own, or each node an S.
+        """
+        device, name = self.device_model, self.stack[k].activation_name
+        load = (self.load_h if which == "h" else self.load_u)[k]
+        if name not in ("relu", "diode") or (name == "relu" and device.diode_current is None):
+            return None
         volts = device.voltage / self.full_scales[k + 1]  # of one unit of activity
         current: Any = CURRENT
         thermal: Any = THERMAL * device.diode_ideality
@@ -181,7 +234,19 @@ class ResistivePairs(PairedCircuit):
             current = current * self.drawn(device.diode_mismatch, k, which, "diode").exp()
         if device.ideality_mismatch > 0:
             thermal = thermal * (1 + self.drawn(device.ideality_mismatch, k, which, "ideality")).clamp(min=0.1)
-        return diode(current, thermal)
+        return current if load is None else current * load, thermal
+
+    def to_circuit(self) -> PairsCircuit:
+        """The circuit part by part, for modified nodal analysis and ngspice; of small networks.
+
+        Raises
+        ------
+        InputError
+            As `resistive_pairs_circuit.pairs_circuit`.
+        """
+        from .resistive_pairs_circuit import pairs_circuit
+
+        return pairs_circuit(self)
 
     # -- in time -----------------------------------------------------------------------------------------------
 
@@ -248,10 +313,10 @@ class ResistivePairs(PairedCircuit):
             name = f"layers.{k}.{part}"
             # Rails carry A V in volts of the layer that they drive.
             rail = self.gains[k][name] * (own / (device.voltage / self.full_scales[source])) * volts[source]
-            delivered = delivered.to(rail) + (rail.square() * self._sums[name][1]).flatten(1).sum(1).mean()
+            delivered = delivered.to(rail) + (rail.square() * self._sums["h"][name][1]).flatten(1).sum(1).mean()
         if layer.bias is not None:
             top = self.gains[k][f"layers.{k}.bias"] * own
-            delivered = delivered + top**2 * self._sums[f"layers.{k}.bias"][0].sum()
+            delivered = delivered + top**2 * self._sums["h"][f"layers.{k}.bias"][0].sum()
         inward = self.total[k] * (own**2 * free.state[k] * self.amplifiers_h[k].activation.response(free.state[k]))
         return float(delivered - inward.flatten(1).sum(1).mean())
 
