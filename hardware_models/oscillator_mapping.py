@@ -83,6 +83,22 @@ class OscillatorPairs(PairedCircuit):
             return Amplifiers(activation)
         return Amplifiers(clip(activation.name, lo, hi))
 
+    def noise_sizes(self, k: int, which: str, phase: Any) -> torch.Tensor | float:
+        """Phase noise: a mean torque of variance 2 D / t on each oscillator, of which the odd part acts, D / t.
+
+        To first order it acts on the value as a current r w / cos a; not at all on pairs that rest at an end.
+        """
+        device = self.device_model
+        if device.phase_noise == 0:
+            return 0.0
+        torque = device.time_constant * math.sqrt(device.phase_noise / device.averaging_time)
+        lo, hi = self.range(k)
+        m, r = 0.5 * (lo + hi), 0.5 * (hi - lo)
+        b = ((phase.p[k] if which == "h" else phase.q[k]) - m) / r
+        # Next to an end a torque w turns a pair by (2 w)^(1/3) at most.
+        cosine = (1 - b.square()).clamp(min=0).sqrt().clamp(min=min(1.0, (2 * torque) ** (1 / 3)))
+        return torch.where(b.abs() < 1, r * torque / cosine, torch.zeros_like(b))
+
     # -- in time -----------------------------------------------------------------------------------------------
 
     def values(self, k: int, which: str, phase: Any) -> Values:

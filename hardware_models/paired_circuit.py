@@ -34,6 +34,8 @@ from physics_ep.system import Inputs
 from .amplifiers import Amplifiers
 from .crossbars import Cells, converted, copied, fluctuated, programmed, stream
 from .devices import COMMON, IMPERFECTIONS, DeviceModel
+from .elements import BOLTZMANN
+from .node_sums import at_virtual_grounds
 
 if TYPE_CHECKING:
     from physics_ep.motion import Motion
@@ -209,6 +211,33 @@ class PairedCircuit(PredictiveCodingNetwork):
         from .paired_solvers import CircuitMotion
 
         return CircuitMotion(phase)
+
+    @property
+    def noisy(self) -> bool:
+        """Whether something is drawn anew in each nudged phase but readings: no two phases are one problem then."""
+        device = self.device_model
+        return device.conductance_noise > 0 or device.temperature > 0 or device.phase_noise > 0
+
+    def noise_sizes(self, k: int, which: str, phase: Any) -> torch.Tensor | float:
+        """Standard deviation, in units of activity, of a random current into the units of layer k that is constant
+        over a phase and drawn anew in each nudged one; 0: none. Here thermal noise.
+
+        The reading of a node, averaged over `averaging_time` t, settles many times in it, so
+        that what counts of a white current is its mean over t: of a node whose conductances sum to S it has the
+        variance 2 k T S / t (Nyquist 1928; one-sided density 4 k T S).
+        """
+        device = self.device_model
+        if device.temperature == 0:
+            return 0.0
+        joule = 2 * BOLTZMANN * device.temperature / device.averaging_time
+        total, full = self.node_conductances(k, which)
+        volts = device.voltage / self.full_scales[k + 1]
+        return (joule * total) ** 0.5 / (full * volts)
+
+    def node_conductances(self, k: int, which: str) -> tuple[torch.Tensor | float, float]:
+        """Conductances at a node of layer k in all, and the one that turns current into p (here the feedback
+        resistor at a virtual ground), S."""
+        return at_virtual_grounds(self, k, which)
 
     def values(self, k: int, which: str, phase: Any) -> Values:
         """How units of layer k move in time, where values move and not currents: for `paired_flows`."""

@@ -118,8 +118,8 @@ class CircuitPhase(Phase):
     # -- nudges ------------------------------------------------------------------------------------------------
 
     def stacked(self, nudges: Sequence[Nudge]) -> CircuitPhase | None:
-        if self.system.device_model.conductance_noise > 0:
-            return None  # each phase has its own
+        if self.system.noisy:
+            return None  # each phase has noise of its own
         batch, y = len(self.x), nudges[0].y
         beta = torch.cat(
             [torch.as_tensor(n.beta, dtype=self.dtype, device=self.x.device).expand(batch) for n in nudges]
@@ -136,7 +136,25 @@ class CircuitPhase(Phase):
         twin.held = self.latched and nudge is not None
         if nudge is not None and self.system.device_model.conductance_noise > 0:
             twin.fluctuate()
+        if nudge is not None and self.system.noisy:
+            twin.shake()
         return twin
+
+    def shake(self) -> None:
+        """Take new random currents into all units, constant over this phase, for each example."""
+        system = self.system
+        drawn: list[Blocks] = []
+        for which, blocks in (("h", self.p), ("u", self.q)):
+            sizes = [system.noise_sizes(k, which, self) for k in range(self.depth)]
+            if all(isinstance(size, float) and size == 0 for size in sizes):
+                return
+            normal = [torch.randn(b.shape, generator=system.reads, dtype=torch.float32) for b in blocks]
+            drawn.append([size * n.to(b) for size, n, b in zip(sizes, normal, blocks, strict=True)])
+        if self.forcing is not None:
+            drawn = [
+                [a + b for a, b in zip(new, old, strict=True)] for new, old in zip(drawn, self.forcing, strict=True)
+            ]
+        self.forcing = (drawn[0], drawn[1])
 
     def fluctuate(self) -> None:
         """Take new arrays, as conductance noise leaves them in this phase."""

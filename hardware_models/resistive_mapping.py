@@ -24,18 +24,17 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn.functional import conv2d, conv_transpose2d, max_pool2d
 
 from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import argument_error
 from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.predictive_coding.diodes import CURRENT, THERMAL, diode
-from physics_ep.predictive_coding.layers import POOL, ConvLink, Link
 
 from .amplifiers import Amplifiers
 from .crossbars import Cells, copied, stream
 from .devices import AMPLIFIERS, DIODES, RESISTORS, DeviceModel
 from .elements import THERMAL_VOLTAGE
+from .node_sums import into_nodes, out_of_nodes
 from .paired_circuit import NotRealisable, PairedCircuit
 from .paired_flows import ValueMotion, Values, solvers
 
@@ -248,6 +247,10 @@ class ResistivePairs(PairedCircuit):
 
         return pairs_circuit(self)
 
+    def node_conductances(self, k: int, which: str) -> tuple[float, float]:
+        """G twice: the leak completes a node to it, and all of it turns current into voltage."""
+        return self.total[k], self.total[k]
+
     # -- in time -----------------------------------------------------------------------------------------------
 
     def values(self, k: int, which: str, phase: Any) -> Values:
@@ -319,27 +322,3 @@ class ResistivePairs(PairedCircuit):
             delivered = delivered + top**2 * self._sums["h"][f"layers.{k}.bias"][0].sum()
         inward = self.total[k] * (own**2 * free.state[k] * self.amplifiers_h[k].activation.response(free.state[k]))
         return float(delivered - inward.flatten(1).sum(1).mean())
-
-
-def into_nodes(link: Link, cells: torch.Tensor) -> torch.Tensor:
-    """Sum of the cells, of the weight's shape, that drive each unit above, (*post). Of a max pooling's window the
-    largest: the leak completes what is driven by one position or another."""
-    ones = torch.ones((1, *link.pre), dtype=cells.dtype, device=cells.device)
-    if isinstance(link, ConvLink) and link.routed:
-        return max_pool2d(conv2d(ones, cells, None, link.stride, link.padding), POOL)[0]
-    return link.apply(cells, ones)[0]
-
-
-def out_of_nodes(link: Link, cells: torch.Tensor) -> torch.Tensor:
-    """Sum of the cells that lead from each unit below, (*pre): what feeds back to it. Positions that lost a max
-    pooling are switched to ground, so that their cells stay."""
-    if isinstance(link, ConvLink) and link.routed:
-        image = torch.ones((1, cells.shape[0], *link.image), dtype=cells.dtype, device=cells.device)
-        kernel = cells.shape[-1]
-        left = [
-            n - ((m - 1) * link.stride - 2 * link.padding + kernel)
-            for n, m in zip(link.pre[1:], link.image, strict=True)
-        ]
-        return conv_transpose2d(image, cells, None, link.stride, link.padding, left)[0]
-    ones = torch.ones((1, *link.post), dtype=cells.dtype, device=cells.device)
-    return link.transpose(cells, ones)[0]

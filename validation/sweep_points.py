@@ -26,7 +26,16 @@ from .agreement import Tally
 from .oracles import backprop_gradient
 
 TARGETS = ("transfer", "adaptation")
-DETERMINISTIC = ("levels", "amplifier_saturation", "time_constant_mismatch", "dac_bits", "adc_bits")
+DETERMINISTIC = (
+    "levels",
+    "amplifier_saturation",
+    "amplifier_lag",
+    "time_constant_mismatch",
+    "dac_bits",
+    "adc_bits",
+    "wire_resistance",
+    "diode_current",
+)
 """Imperfections in which nothing is drawn, beside a drift without spread."""
 
 NOT_RUN, FOUND, NO_EQUILIBRIUM = -1, 1, 0
@@ -228,6 +237,8 @@ def exact(
 def draws(device: Any) -> bool:
     """Whether anything of a device is random: levels or converters alone are the same in all instances."""
     ideal = type(device)()
+    if device.diode_current is not None and (device.diode_mismatch > 0 or device.ideality_mismatch > 0):
+        return True
     rest = device.replace(**{name: getattr(ideal, name) for name in DETERMINISTIC})
     return not (rest.replace(drift_exponent=0.0) if device.drift_spread == 0 else rest).ideal
 

@@ -1,6 +1,7 @@
 """Gradients of VGG10 on imperfect hardware, layer by layer: the network of the paper, mapped and broken.
 
     python -m validation.benchmarks.layer_sizes --images DIR --out FILE.h5 [--size 64] [--repeats 10] [--resume]
+        [--substrate hopfield|resistive|oscillator] [--network vgg10|vgg10-skip]
     python -m validation.benchmarks.layer_sizes --images DIR --out PHOTOS.npz --size 224 --prepare
     python -m validation.benchmarks.layer_sizes --images PHOTOS.npz --out FILE.h5 --device cuda      # 224x224
 
@@ -9,7 +10,8 @@ ideal network (transfer) and of the one that the devices make of it (adaptation)
 simulated in float32 on a GPU. Points are kept as they come. With photographs prepared beforehand it needs torch,
 numpy, scipy and h5py alone.
 
-Devices that leave h and u unequal are followed in time and take some ten times longer: `--part slow`.
+Devices that leave h and u unequal are followed in time and take some ten times longer: `--part slow`. All
+substrates in one run: `validation.benchmarks.signature`.
 """
 
 from __future__ import annotations
@@ -24,12 +26,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from hardware_models.devices import DeviceModel
+from hardware_models.devices import COMMON, IMPERFECTIONS, DeviceModel
+from hardware_models.mapping import substrate_class
 from physics_ep.cost import CrossEntropy
 from physics_ep.errors import InputError, argument_error
 from physics_ep.files import write_json
 from physics_ep.placement import resolve_device
-from physics_ep.predictive_coding import vgg10
+from physics_ep.predictive_coding import vgg10, vgg10_skip
 from physics_ep.progress import Advance
 from validation.sweep_plan import parse_betas
 from validation.tolerance_sweep import tolerance
@@ -49,6 +52,7 @@ FAST: dict[str, tuple[Any, ...]] = {
     "copy_mismatch_transpose": (0.01, 0.03, 0.1),
     "conductance_noise": (0.01, 0.03, 0.1),
     "read_noise": (1e-9, 1e-7, 1e-5),
+    "temperature": (300.0,),
     "dac_bits": (4, 6, 8),
     "adc_bits": (4, 8, 12),
 }
@@ -59,7 +63,30 @@ SLOW: dict[str, tuple[Any, ...]] = {
     "amplifier_saturation": (0.5, 0.7, 0.9),
     "time_constant_mismatch": (-0.01, 0.01),
 }
-PARTS = {"fast": FAST, "slow": SLOW, "all": {**FAST, **SLOW}}
+OWN: dict[str, dict[str, dict[str, tuple[Any, ...]]]] = {
+    "resistive": {
+        "slow": {"diode_current": (1e-12, 1e-9)},
+    },
+    "oscillator": {
+        "fast": {"phase_noise": (1e-8, 1e-4, 1.0)},
+        "slow": {"detuning": (1e-5, 1e-4, 1e-3)},
+    },
+}
+"""Sweeps of what only one substrate has."""
+NETWORKS = {"vgg10": vgg10, "vgg10-skip": vgg10_skip}
+
+
+def sweeps_of(substrate: str, part: str) -> dict[str, tuple[Any, ...]]:
+    """Fields and values that a substrate is measured with; part 'fast', 'slow', 'all', or 'ideal': none."""
+    known = substrate_class(substrate).effects
+    plain: dict[str, tuple[Any, ...]] = {}
+    for name, fields in (("fast", FAST), ("slow", SLOW)):
+        if part in (name, "all"):
+            plain |= {f: v for f, v in fields.items() if f not in IMPERFECTIONS or f in COMMON or f in known}
+            plain |= OWN.get(substrate, {}).get(name, {})
+    return plain
+
+
 GIB = 2**30
 
 
@@ -104,7 +131,7 @@ def measured(arguments: argparse.Namespace) -> ToleranceTable:
     if arguments.weights is not None and not arguments.weights.is_file():
         raise argument_error("weights", "be a file that torch.save has written", str(arguments.weights))
     x, labels = photographs(arguments.images, size, arguments.batch)
-    net = vgg10(input_shape=(3, size, size), gain=arguments.gain, width=arguments.width)
+    net = NETWORKS[arguments.network](input_shape=(3, size, size), gain=arguments.gain, width=arguments.width)
     if arguments.weights is not None:
         net.load_state_dict(torch.load(arguments.weights, weights_only=True))
     if str(where).startswith("cuda"):
@@ -117,7 +144,8 @@ def measured(arguments: argparse.Namespace) -> ToleranceTable:
         labels,
         CrossEntropy(),
         device=BASE,
-        sweeps=PARTS[arguments.part],
+        substrate=arguments.substrate,
+        sweeps=sweeps_of(arguments.substrate, arguments.part),
         betas=betas,
         repeats=arguments.repeats,
         out=arguments.out,
@@ -144,9 +172,9 @@ def lines(table: ToleranceTable) -> list[str]:
     return found
 
 
-def main(words: list[str] | None = None) -> None:
-    """See the module."""
-    parser = argparse.ArgumentParser(prog="python -m validation.benchmarks.layer_sizes", description=__doc__)
+def options(name: str, description: str | None) -> argparse.ArgumentParser:
+    """What the command line may ask for."""
+    parser = argparse.ArgumentParser(prog=f"python -m validation.benchmarks.{name}", description=description)
     parser.add_argument("--images", type=Path, required=True, help="folder of labelled photographs")
     parser.add_argument("--out", type=Path, required=True, help="sweep file, HDF5; a .json of the table beside it")
     parser.add_argument("--resume", action="store_true")
@@ -159,23 +187,21 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--gain", type=float, default=1.0)
     parser.add_argument("--width", type=float, default=1.0, help="share of the channels")
     parser.add_argument("--weights", type=Path, default=None, help="state_dict of a trained network (torch.save)")
-    parser.add_argument("--part", choices=sorted(PARTS), default="fast")
-    arguments = parser.parse_args(words)
-    if arguments.size is None:
-        arguments.size = 224 if arguments.device.startswith("cuda") else 64
-    try:
-        if arguments.prepare:
-            x, labels = photographs(arguments.images, arguments.size, arguments.batch)
-            np.savez(arguments.out, x=x.numpy(), labels=labels.numpy())
-            return
-        began = time.perf_counter()
-        table = measured(arguments)
-    except InputError as error:
-        sys.exit(f"layer_sizes: {error}")
+    parser.add_argument("--part", choices=("all", "fast", "ideal", "slow"), default="fast")
+    parser.add_argument("--network", choices=sorted(NETWORKS), default="vgg10")
+    return parser
+
+
+def figures_of(arguments: argparse.Namespace) -> tuple[dict[str, Any], ToleranceTable]:
+    """The sweep, and its figures for JSON."""
+    began = time.perf_counter()
+    table = measured(arguments)
     host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
     peak = torch.cuda.max_memory_allocated() / GIB if arguments.device.startswith("cuda") else 0.0
     figures = {
         "machine": machine(),
+        "network": arguments.network,
+        "substrate": arguments.substrate,
         "size": arguments.size,
         "batch": arguments.batch,
         "repeats": arguments.repeats,
@@ -184,9 +210,36 @@ def main(words: list[str] | None = None) -> None:
         "peak_device_GiB": peak,
         "table": table.figures(),
     }
+    return figures, table
+
+
+def prepared(arguments: argparse.Namespace) -> bool:
+    """Settle the size; whether only photographs were to be written, which is done then."""
+    if arguments.size is None:
+        arguments.size = 224 if arguments.device.startswith("cuda") else 64
+    if arguments.prepare:
+        x, labels = photographs(arguments.images, arguments.size, arguments.batch)
+        np.savez(arguments.out, x=x.numpy(), labels=labels.numpy())
+    return bool(arguments.prepare)
+
+
+def main(words: list[str] | None = None) -> None:
+    """See the module."""
+    parser = options("layer_sizes", __doc__)
+    parser.add_argument("--substrate", default="hopfield")
+    arguments = parser.parse_args(words)
+    try:
+        if prepared(arguments):
+            return
+        figures, table = figures_of(arguments)
+    except InputError as error:
+        sys.exit(f"layer_sizes: {error}")
     write_json(arguments.out.with_suffix(".json"), figures)
     print("\n".join(lines(table)))
-    print(f"{figures['seconds']:.0f} s; peak {host:.1f} GiB on the host, {peak:.1f} GiB on the device")
+    told = (
+        f"peak {figures['peak_host_GiB']:.1f} GiB on the host, {figures['peak_device_GiB']:.1f} GiB on the device"
+    )
+    print(f"{figures['seconds']:.0f} s; {told}")
 
 
 if __name__ == "__main__":

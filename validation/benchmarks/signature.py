@@ -1,0 +1,84 @@
+"""The signature table: VGG10's gradient on three substrates, layer by layer, over the imperfections of each.
+
+    python -m validation.benchmarks.signature --images DIR --out FOLDER [--part all] [--size 64] [--repeats 10]
+        [--network vgg10-skip] [--substrates resistive,oscillator] [--resume]
+    python -m validation.benchmarks.signature --images DIR --out PHOTOS.npz --size 224 --prepare
+    python -m validation.benchmarks.signature --images PHOTOS.npz --out FOLDER --device cuda       # 224x224
+
+One sweep file a substrate, FOLDER/SUBSTRATE.h5, kept point by point; `--resume` goes on. `physics-ep figure
+tolerance_layers --from` draws one. The table is printed as Markdown, and is in FOLDER/signature.json.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from typing import Any
+
+from physics_ep.errors import InputError, argument_error
+from physics_ep.files import write_json
+from validation.tolerance_table import ToleranceTable
+
+from .layer_sizes import figures_of, options, prepared
+
+THREE = "hopfield,resistive,oscillator"
+
+
+def rows(tables: dict[str, ToleranceTable]) -> list[list[str]]:
+    """Header, then a row a point: 1 - the worst weight's cosine, to backprop of the network that the devices make
+    and of the one that was meant, mean over the instances. Empty where a substrate has no such imperfection."""
+    found: dict[tuple[str, Any], dict[str, str]] = {}
+    for substrate, table in tables.items():
+        for point in table.points:
+            weights = [layer for layer in point.layers if "weight" in layer.name]
+            worst = [max(1 - getattr(w, target).cosine for w in weights) for target in ("adaptation", "transfer")]
+            text = " / ".join(f"{gap:.0e}" for gap in worst)
+            if point.unconverged:
+                text += f" ({point.unconverged} of {point.repeats} without equilibrium)"
+            if point.unconverged == point.repeats:
+                text = "no equilibrium"
+            found.setdefault((point.field, point.value), {})[substrate] = text
+    head = ["imperfection", "value", *tables]
+    body = []
+    for (field, value), texts in found.items():
+        body.append([field, "" if value is None else f"{value}", *(texts.get(s, "") for s in tables)])
+    return [head, *body]
+
+
+def markdown(table: list[list[str]]) -> str:
+    """Rows as a Markdown table."""
+    head, *body = ["| " + " | ".join(row) + " |" for row in table]
+    return "\n".join([head, "|" + "---|" * len(table[0]), *body])
+
+
+def main(words: list[str] | None = None) -> None:
+    """See the module."""
+    parser = options("signature", __doc__)
+    parser.add_argument("--substrates", default=THREE, help="names, separated by commas")
+    arguments = parser.parse_args(words)
+    figures: dict[str, Any] = {}
+    tables: dict[str, ToleranceTable] = {}
+    try:
+        if prepared(arguments):
+            return
+        if arguments.out.suffix:
+            raise argument_error("out", "be a folder", str(arguments.out))
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        for substrate in arguments.substrates.split(","):
+            own = copy.copy(arguments)
+            own.substrate, own.out = substrate, arguments.out / f"{substrate}.h5"
+            own.resume = arguments.resume and (
+                own.out.exists() or own.out.with_name(own.out.name + ".parts").exists()
+            )
+            print(substrate, flush=True)
+            figures[substrate], tables[substrate] = figures_of(own)
+            write_json(arguments.out / "signature.json", figures)
+    except InputError as error:
+        sys.exit(f"signature: {error}")
+    print(markdown(rows(tables)))
+    for substrate, found in figures.items():
+        print(f"{substrate}: {found['seconds']:.0f} s, peak {found['peak_host_GiB']:.1f} GiB on the host")
+
+
+if __name__ == "__main__":
+    main()
