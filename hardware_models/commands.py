@@ -14,11 +14,26 @@ from physics_ep.errors import argument_error, unknown_name
 
 if TYPE_CHECKING:
     from .fidelity import LayerFidelity
+    from .spice_check import Subject
 
 SystemName = Annotated[
     str,
-    typer.Argument(metavar="SYSTEM", help="Resistive network (name, bundled config, TOML) or netlist, FILE.cir."),
+    typer.Argument(
+        metavar="SYSTEM",
+        help="Resistive network (name, bundled config, TOML) or netlist, FILE.cir; with --substrate a PCN.",
+    ),
 ]
+Substrate = Annotated[
+    str | None,
+    typer.Option(help="resistive: map a predictive coding network, and take its circuit.", show_default=False),
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Devices: reram, pcm, sram, op-amp, fefet or ring-oscillator.", show_default=False
+    ),
+]
+DeviceFile = Annotated[Path | None, typer.Option(metavar="FILE", help="Devices as JSON.", show_default=False)]
 Checkpoint = Annotated[Path | None, typer.Option(metavar="RUN", help="Weights of a run file.", show_default=False)]
 Beta = Annotated[
     float | None,
@@ -60,15 +75,8 @@ def map_(
         str, typer.Argument(metavar="NETWORK", help="pcn, vgg5, vgg10, vgg10-skip, a bundled config or TOML file.")
     ],
     substrate: Annotated[str, typer.Option(help="hopfield, resistive, oscillator, or your own.")] = "hopfield",
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="Devices: reram, pcm, sram, op-amp, fefet or ring-oscillator.", show_default=False
-        ),
-    ] = None,
-    device_model: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Devices as JSON.", show_default=False)
-    ] = None,
+    preset: Preset = None,
+    device_model: DeviceFile = None,
     checkpoint: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Weights of a run file.", show_default=False)
     ] = None,
@@ -171,6 +179,9 @@ def spice_export(
     path: Annotated[Path, typer.Argument(metavar="FILE.cir", help="Of the free phase; others get a suffix.")],
     phase: Annotated[str, typer.Option(help="free, nudged or both.")] = "both",
     beta: Beta = None,
+    substrate: Substrate = None,
+    preset: Preset = None,
+    device_model: DeviceFile = None,
     checkpoint: Checkpoint = None,
     json: JsonFile = None,
     seed: Seed = None,
@@ -185,15 +196,14 @@ def spice_export(
     report = Report(json, quiet)
     _on_the_cpu(device, dtype)
     check_output(path, "FILE.cir")
-    from .spice_check import default_beta, find_subject
     from .spice_phases import export_phases, with_sources
 
-    subject = find_subject(system, 0 if seed is None else seed, batch=1, checkpoint=checkpoint)
+    subject = _subject(system, seed, 1, checkpoint, substrate, preset, device_model)
     circuit = subject.circuit
     if not circuit.output_names and phase == "both":
         phase = "free"
     parts = with_sources(circuit.parts, subject.sources[0])
-    strength = default_beta(circuit, beta)
+    strength = subject.strength(beta)
     files = export_phases(
         path, parts, circuit.output_names, subject.targets[0], strength, phase=phase, title=subject.title
     )
@@ -210,7 +220,10 @@ def spice_check(
     tolerance: Annotated[float, typer.Option(help="Exit with status 1 above, volts.")] = 1e-9,
     gradient_tolerance: Annotated[float, typer.Option(help="The same for the gradient, relative.")] = 1e-5,
     beta: Beta = None,
-    batch: Annotated[int, typer.Option(help="Random examples, for resistive networks.")] = 2,
+    batch: Annotated[int, typer.Option(help="Random examples, for networks.")] = 2,
+    substrate: Substrate = None,
+    preset: Preset = None,
+    device_model: DeviceFile = None,
     checkpoint: Checkpoint = None,
     json: JsonFile = None,
     seed: Seed = None,
@@ -228,11 +241,12 @@ def spice_check(
         if not value > 0:
             raise argument_error(name, "be positive", value)
     from .spice import find_ngspice
-    from .spice_check import check_agreement, find_subject
+    from .spice_check import check_agreement
+    from .spice_pairs import PairsSubject, check_pairs
 
     find_ngspice()
-    subject = find_subject(system, 0 if seed is None else seed, batch, checkpoint)
-    found = check_agreement(subject, beta)
+    subject = _subject(system, seed, batch, checkpoint, substrate, preset, device_model)
+    found = check_pairs(subject, beta) if isinstance(subject, PairsSubject) else check_agreement(subject, beta)
     report.figures(
         {
             "rows": [asdict(row) for row in found.rows],
@@ -318,6 +332,30 @@ def spice_import(
         report.say(f"... and {len(voltages) - len(shown)} more (--verbose)")
     if out is not None:
         report.say(f"written: {out}")
+
+
+def _subject(
+    system: str,
+    seed: int | None,
+    batch: int,
+    checkpoint: Path | None,
+    substrate: str | None,
+    preset: str | None,
+    device_model: Path | None,
+) -> Subject:
+    """What SYSTEM and --substrate name."""
+    number = 0 if seed is None else seed
+    if substrate is not None:
+        from .devices import chosen_device
+        from .spice_pairs import find_pairs
+
+        return find_pairs(system, substrate, chosen_device(preset, device_model), number, batch, checkpoint)
+    for name, given in (("preset", preset), ("device-model", device_model)):
+        if given is not None:
+            raise argument_error(name, "come with --substrate", repr(str(given)))
+    from .spice_check import find_subject
+
+    return find_subject(system, number, batch, checkpoint)
 
 
 def _on_the_cpu(device: str | None, dtype: str | None) -> None:

@@ -105,7 +105,8 @@ class Factors:
         return int(np.abs(vector * column)[: self.equations.n_nodes - 1].argmax())
 
     def _matrix(self, k: int) -> csc_array:
-        return csc_array((self.entries[k], *self._pattern), shape=self._shape)
+        # A row of a product may be strided, which splu refuses as it refuses what is not finite.
+        return csc_array((np.ascontiguousarray(self.entries[k]), *self._pattern), shape=self._shape)
 
     def _equilibrated(self) -> tuple[float, Array, csc_array]:
         """1-norm before anything cancels, column factors, and the first matrix, rows and columns of size one."""

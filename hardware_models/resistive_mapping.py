@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from .resistive_pairs_circuit import PairsCircuit
 
 Ends = dict[str, tuple[torch.Tensor, torch.Tensor]]
-COPIES = ("h", "u", "transpose")
 KEPT = 400_000
 """Weights of an array up to which its cells are kept, to be drawn as parts of a circuit."""
 
@@ -79,7 +78,8 @@ class ResistivePairs(PairedCircuit):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.cells: dict[str, Cells] = {}
-        self._sums: dict[str, Ends] = {which: {} for which in COPIES}
+        self._sums: Ends = {}  # of what drives h, and of what feeds back to it
+        self._sums_u: Ends = {}
         self._asked: Ends = {}
         super().__init__(*args, **kwargs)
         limit = self.device_model.amplifier_gain_limit
@@ -101,18 +101,15 @@ class ResistivePairs(PairedCircuit):
         super()._place(name, cells)
         if found.numel() <= KEPT:
             self.cells[name] = cells
-        for which in COPIES:
-            if which == "h" or self._mismatch(which) > 0 or self._mismatch("h") > 0:
-                copy = self._copy(name, which, cells)
-                self._sums[which][name] = self._ends(name, copy.plus + copy.minus)
-            else:
-                self._sums[which][name] = self._sums["h"][name]
-
-    def _mismatch(self, which: str) -> float:
-        return getattr(self.device_model, f"copy_mismatch_{which}")
+        copies = [self._copy(name, which, cells) for which in ("h", "u", "transpose")]
+        distinct = {id(copy): copy for copy in copies}  # one where there is no mismatch
+        ends = {key: self._ends(name, copy.plus + copy.minus) for key, copy in distinct.items()}
+        by_h, by_u, back = (ends[id(copy)] for copy in copies)
+        self._sums[name], self._sums_u[name] = (by_h[0], back[1]), by_u
 
     def _copy(self, name: str, which: str, cells: Cells) -> Cells:
-        return copied(cells, self._mismatch(which), stream(self.seed, name, which))
+        mismatch = getattr(self.device_model, f"copy_mismatch_{which}")
+        return copied(cells, mismatch, stream(self.seed, name, which))
 
     def cells_of(self, name: str, which: str) -> Cells:
         """Cells of the copy of an array that serves 'h', 'u' or the 'transpose'; of those in `cells`."""
@@ -129,27 +126,23 @@ class ResistivePairs(PairedCircuit):
         assert link is not None
         return into_nodes(link, cells), out_of_nodes(link, cells)
 
-    def _forward_sums(self, ends: Ends) -> list[torch.Tensor]:
-        """Of each layer's nodes, the cells that drive them, S (*shape)."""
-        found = [torch.zeros(layer.post, dtype=self.dtype, device=self.device) for layer in self.stack]
-        for name, (into, _) in ends.items():
-            k = int(name.split(".")[1])
-            found[k] = found[k] + into
-        return found
-
-    def _back_sums(self, ends: Ends) -> list[torch.Tensor]:
-        """Of each layer's nodes h, the cells that feed back to them, S (*shape)."""
-        found = [torch.zeros(layer.post, dtype=self.dtype, device=self.device) for layer in self.stack]
-        for name, (_, out) in ends.items():
+    def _node_sums(self, ends: Ends) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Of each layer's nodes, cells that drive them, and cells that feed back to h, S (*shape)."""
+        forward, back = (
+            [torch.zeros(layer.post, dtype=self.dtype, device=self.device) for layer in self.stack] for _ in "hu"
+        )
+        for name, (into, out) in ends.items():
             k, part = int(name.split(".")[1]), name.split(".")[2]
+            forward[k] = forward[k] + into
             source = {"weight": k - 1, "skip_weight": self.stack[k].skip_source, "bias": -1}[part]
             if source is not None and source >= 0:
-                found[source] = found[source] + out
-        return found
+                back[source] = back[source] + out
+        return forward, back
 
     def asked_sums(self, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Cells that drive each node of layer k, and that feed back to it, as they were asked for, S (*shape)."""
-        return self._forward_sums(self._asked)[k], self._back_sums(self._asked)[k]
+        forward, back = self._node_sums(self._asked)
+        return forward[k], back[k]
 
     def write(self, name: str, cells: Cells) -> None:
         super().write(name, cells)
@@ -160,9 +153,9 @@ class ResistivePairs(PairedCircuit):
 
     def find_loads(self) -> None:
         leaks = self.device_model.leaks
-        by_h, by_u = (self._forward_sums(self._sums[which]) for which in ("h", "u"))
-        back = self._back_sums(self._sums["transpose"])
-        meant, meant_back = self._forward_sums(self._asked), self._back_sums(self._asked)
+        by_h, back = self._node_sums(self._sums)
+        by_u, _ = self._node_sums(self._sums_u)
+        meant, meant_back = self._node_sums(self._asked)
         whole = [a + b for a, b in zip(meant, meant_back, strict=True)]
         # Cells of u alone are fewer, but its copies can be larger.
         there = [torch.maximum(a + c, b) for a, b, c in zip(by_h, by_u, back, strict=True)]
@@ -316,9 +309,9 @@ class ResistivePairs(PairedCircuit):
             name = f"layers.{k}.{part}"
             # Rails carry A V in volts of the layer that they drive.
             rail = self.gains[k][name] * (own / (device.voltage / self.full_scales[source])) * volts[source]
-            delivered = delivered.to(rail) + (rail.square() * self._sums["h"][name][1]).flatten(1).sum(1).mean()
+            delivered = delivered.to(rail) + (rail.square() * self._sums[name][1]).flatten(1).sum(1).mean()
         if layer.bias is not None:
             top = self.gains[k][f"layers.{k}.bias"] * own
-            delivered = delivered + top**2 * self._sums["h"][f"layers.{k}.bias"][0].sum()
+            delivered = delivered + top**2 * self._sums[f"layers.{k}.bias"][0].sum()
         inward = self.total[k] * (own**2 * free.state[k] * self.amplifiers_h[k].activation.response(free.state[k]))
         return float(delivered - inward.flatten(1).sum(1).mean())

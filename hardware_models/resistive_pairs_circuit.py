@@ -8,7 +8,7 @@ be asked. Nodes, units counted from 1 and in flat order, layer k from 1:
     ah<k>_1, au<k>_1  behind their buffers, where those err; else the units themselves
     w<k>p1, w<k>n1    rails +-A V of the layer's array; s<k>p1 of its skip's, b<k>p of its biases
     tw<k>p1, tw<k>n1  rails +-A (h - u) of what its array feeds back; ts<k>p1 of its skip's
-    hi<k>, lo<k>      bounds of clips, where they are not ground
+    lo<k>_1, hi<k>_1  bounds of clips, where they are not ground
 
 The cells of an array are there three times, for h, for u and for what is fed back, and a convolution's for each
 pixel. Diodes are live: a latch that holds the gates of a nudged phase is no part of it, so that nudged phases are
@@ -36,6 +36,8 @@ from .parts import GROUND, Group, Parts
 from .resistive_mapping import KEPT, ResistivePairs
 
 if TYPE_CHECKING:
+    from physics_ep.equilibrium import Equilibrium
+
     from .mna import Solution
 
 LEAST = 1e-14
@@ -111,6 +113,14 @@ class PairsCircuit:
             rows = zip(units, blocks, self.volts[1:], strict=False)
             found.append([array(a.activation.response(p).flatten(1).double()) * v for a, p, v in rows])
         return found[0], found[1]
+
+    def amperes(self, found: Equilibrium) -> float:
+        """What the residual of an equilibrium of the system is at most, as a current that is missing at a node."""
+        largest = 0.0
+        for k, block in enumerate(found.state):
+            layer = k % self.system.depth
+            largest = max(largest, float(block.abs().max()) * self.system.total[layer] * self.volts[layer + 1])
+        return float(found.residual.max()) * largest
 
     def gradient(
         self, x: torch.Tensor, plus: np.ndarray, minus: np.ndarray, beta: float
@@ -221,9 +231,9 @@ class _Drawing:
         return int(node)
 
     def held(self, name: str, volts: np.ndarray | float) -> np.ndarray:
-        """Nodes at constant voltages; ground where that is 0."""
+        """Nodes at constant voltages; ground where that is 0, or none."""
         volts = np.atleast_1d(np.asarray(volts, np.float64))
-        if not volts.any():
+        if not volts.any() or np.isinf(volts).any():
             return np.zeros(len(volts), np.int64)
         found = self.nodes(name, len(volts))
         self.add("vcvs", "E", (found, 0, self.reference, 0), (volts,))
@@ -255,22 +265,24 @@ class _Drawing:
         return last
 
     def diodes(self, k: int) -> None:
-        """Those of the units of layer k."""
-        name = self.system.stack[k].activation_name
-        lo, hi = self.system.stack[k].activation.bounds
-        loads = self.system.load_h[k], self.system.load_u[k]
+        """Those of the units of layer k: one to the lower bound, one to the upper where there is one."""
+        system, volts = self.system, self.volts[k + 1]
+        layer, loads = system.stack[k], (system.load_h[k], system.load_u[k])
+        if layer.activation_name == "linear":
+            return
+        lo, hi = layer.activation.bounds
+        bounds: list[Any] = []
         for which, node, load in zip(("h", "u"), (self.h[k], self.u[k]), loads, strict=True):
-            constants = self.system.diode_constants(k, which)
-            if constants is not None:
-                volts = self.volts[k + 1]
-                total = self.system.total[k] / (1.0 if load is None else array(load.double().flatten()))
-                current, thermal = (np.asarray(c, np.float64).reshape(-1) for c in constants)
-                values = (current * total * volts, thermal * volts / THERMAL_VOLTAGE)
-                self.add("diode", "D", (0, node), values)
-            elif name != "linear":
-                self.add("ideal_diode", "X", (self.held(f"lo{k + 1}_", lo * self.volts[k + 1]), node))
+            constants = system.diode_constants(k, which)
+            if constants is None:
+                bounds = bounds or [self.held(f"{n}{k + 1}_", volts * b) for n, b in (("lo", lo), ("hi", hi))]
+                self.add("ideal_diode", "X", (bounds[0], node))
                 if math.isfinite(hi):
-                    self.add("ideal_diode", "X", (node, self.held(f"hi{k + 1}_", hi * self.volts[k + 1])))
+                    self.add("ideal_diode", "X", (node, bounds[1]))
+                continue
+            total = system.total[k] / (1.0 if load is None else array(load.double().flatten()))
+            current, thermal = (np.asarray(c, np.float64).reshape(-1) for c in constants)
+            self.add("diode", "D", (0, node), (current * total * volts, thermal * volts / THERMAL_VOLTAGE))
 
     # -- arrays ------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from physics_ep.cost import SquaredError
 from physics_ep.equilibrium import NotConverged
 from physics_ep.errors import InputError, argument_error, unknown_name
 from physics_ep.estimator import EquilibriumPropagation
+from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.registry import systems
 from physics_ep.store import load_weights, open_run
 
@@ -43,12 +44,25 @@ class Subject:
         Volts.
     targets : float64 array (B, n_outputs)
         Volts.
+    conductance : float or None
+        At the outputs, siemens; None: as the circuit says.
     """
 
     title: str
     circuit: Circuit
     sources: np.ndarray
     targets: np.ndarray
+    conductance: float | None = None
+
+    def strength(self, beta: float | None) -> float:
+        """A nudge's beta, or a hundredth of the conductance at the outputs where none is given; siemens."""
+        if beta is None:
+            if self.conductance is not None:
+                return 0.01 * self.conductance
+            return 0.01 * self.circuit.nudge_scale if self.circuit.has_energy else 1e-6
+        if not 0 < beta < np.inf:
+            raise argument_error("beta", "be positive and finite", beta)
+        return beta
 
 
 @dataclass(frozen=True)
@@ -137,7 +151,9 @@ def find_subject(name: str, seed: int = 0, batch: int = 2, checkpoint: Path | No
             raise unknown_name("SYSTEM", name, known)
         system = load_system(name, seed=seed)
         if not isinstance(system, ResistiveNetwork):
-            raise argument_error("SYSTEM", "be a resistive network or a netlist", repr(name))
+            mapped = isinstance(system, PredictiveCodingNetwork)
+            hint = ", or come with --substrate resistive" if mapped else ""
+            raise argument_error("SYSTEM", f"be a resistive network or a netlist{hint}", repr(name))
         if checkpoint is not None:
             load_weights(system, open_run(checkpoint))
         circuit = system.to_circuit()
@@ -145,15 +161,6 @@ def find_subject(name: str, seed: int = 0, batch: int = 2, checkpoint: Path | No
         sources = system.circuit_inputs(x).detach().numpy()
     targets = rng.uniform(-0.5, 0.5, (len(sources), len(circuit.output_names)))
     return Subject(name, circuit, sources, targets)
-
-
-def default_beta(circuit: Circuit, beta: float | None) -> float:
-    """A hundredth of the conductance at the outputs, where no beta is given; siemens."""
-    if beta is None:
-        return 0.01 * circuit.nudge_scale if circuit.has_energy else 1e-6
-    if not 0 < beta < np.inf:
-        raise argument_error("beta", "be positive and finite", beta)
-    return beta
 
 
 def check_agreement(subject: Subject, beta: float | None = None) -> Agreement:
@@ -186,14 +193,14 @@ def check_agreement(subject: Subject, beta: float | None = None) -> Agreement:
         found = ngspice_operating_point(parts, subject.sources)
         table = np.stack([found[node] for node in parts.nodes], axis=1)
         ours = circuit.voltages(free.state, torch.from_numpy(subject.sources)).numpy()
-        row = _row(parts, "free", ours, table, float(free.residual_si.max()))
+        row = phase_row(parts, "free", ours, table, float(free.residual_si.max()))
         return Agreement([row], {}, 0.0, row.difference)
-    beta = default_beta(circuit, beta)
+    beta = subject.strength(beta)
     solve = _train if circuit.has_energy else _solve
     phases, residuals, exact = solve(circuit, subject, beta)
     theirs = ngspice_phases(parts, outputs, subject.sources, subject.targets, beta)
     names = ("free", f"nudged +{beta:.3g} S", f"nudged -{beta:.3g} S")
-    rows = [_row(parts, name, v, w, r) for name, v, w, r in zip(names, phases, theirs, residuals, strict=True)]
+    rows = [phase_row(parts, name, v, w, r) for name, v, w, r in zip(names, phases, theirs, residuals, strict=True)]
     errors = {}
     if exact:
         estimate = contrast(parts, outputs, theirs[1], theirs[2], beta)
@@ -232,7 +239,8 @@ def _solve(circuit: Circuit, subject: Subject, beta: float) -> Solved:
     return phases, residuals, {}
 
 
-def _row(parts: Parts, phase: str, ours: np.ndarray, theirs: np.ndarray, residual: float) -> PhaseRow:
+def phase_row(parts: Parts, phase: str, ours: np.ndarray, theirs: np.ndarray, residual: float) -> PhaseRow:
+    """Where two tables of node voltages (B, n_nodes) differ most."""
     difference = np.abs(ours - theirs)
     worst = np.unravel_index(int(difference.argmax()), difference.shape)
     return PhaseRow(phase, float(difference[worst]), parts.nodes[worst[1]], residual)
