@@ -9,7 +9,7 @@ import importlib
 import math
 from functools import cached_property
 from importlib.metadata import EntryPoint
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -27,6 +27,9 @@ from .devices import DeviceModel
 from .fidelity import Fidelity, array_rows
 from .paired_circuit import SETTLED, NotRealisable, PairedCircuit
 from .paired_solvers import time_step
+
+if TYPE_CHECKING:
+    from .resistive_pairs_circuit import PairsCircuit
 
 __all__ = ["SETTLED", "SUBSTRATES", "Mapped", "NotRealisable", "held", "map_pcn", "substrate_class"]
 
@@ -129,6 +132,20 @@ class Mapped:
     ) -> dict[str, torch.Tensor]:
         """`estimate` without the step."""
         return self.estimate(x, y, cost, scheme, beta, **options)[0]
+
+    def to_circuit(self) -> PairsCircuit:
+        """A resistive network's circuit part by part, for modified nodal analysis and SPICE; see there.
+
+        Raises
+        ------
+        InputError
+            Of another substrate, or as `resistive_pairs_circuit.pairs_circuit`.
+        """
+        from .resistive_mapping import ResistivePairs
+
+        if not isinstance(self.system, ResistivePairs):
+            raise argument_error("substrate", "be 'resistive', whose parts SPICE knows", repr(self.substrate))
+        return self.system.to_circuit()
 
     def settling(
         self,

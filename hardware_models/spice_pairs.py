@@ -15,10 +15,9 @@ from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.store import load_weights, open_run
 
 from .devices import DeviceModel
-from .mapping import Mapped, map_pcn, substrate_class
+from .mapping import Mapped, map_pcn
 from .mna import Solution
-from .resistive_mapping import ResistivePairs
-from .resistive_pairs_circuit import PairsCircuit, pairs_circuit
+from .resistive_pairs_circuit import PairsCircuit
 from .spice_check import Agreement, PhaseRow, Subject, phase_row
 from .spice_phases import ngspice_phases
 
@@ -72,8 +71,6 @@ def find_pairs(
     InputError
         If there is no such network, or it cannot be drawn part by part (`pairs_circuit`).
     """
-    if not issubclass(substrate_class(substrate), ResistivePairs):
-        raise argument_error("substrate", "be 'resistive', whose parts SPICE knows", repr(substrate))
     net = load_system(name, seed=seed).double()
     if not isinstance(net, PredictiveCodingNetwork):
         raise argument_error("SYSTEM", "be a predictive coding network where there is a substrate", repr(name))
@@ -84,9 +81,8 @@ def find_pairs(
     y = torch.rand((batch, *net.shapes[-1]), generator=generator, dtype=torch.float64) - 0.5
     # Diodes are live in a circuit: no latch holds the gates of ReLUs.
     mapped = map_pcn(net, substrate, device, seed, calibration=x, gates="free")
-    assert isinstance(mapped.system, ResistivePairs)
-    form = pairs_circuit(mapped.system)
-    volts = form.sources(x), form.targets(y), mapped.system.total[-1]
+    form = mapped.to_circuit()
+    volts = form.sources(x), form.targets(y), form.siemens(1.0)
     return PairsSubject(name, form.circuit, *volts, mapped=mapped, form=form, x=x, y=y)
 
 
