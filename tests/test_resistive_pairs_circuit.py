@@ -97,9 +97,10 @@ def disagreement(mapped: Mapped, form: PairsCircuit, x: torch.Tensor, y: torch.T
     ids=lambda value: value if isinstance(value, str) else "-".join(value) or "ideal",
 )
 def test_layers_and_parts_agree(activation: str, fields: dict[str, object]) -> None:
-    """Every cell, leak, rail, diode and buffer as a part of its own, by modified nodal analysis: a free and a nudged
-    phase within 1e-11 V of the layers, two ways to write Kirchhoff's law. Breaks if a load, a gain, a copy, a diode's
-    current or a buffer is other in the equations than in the circuit."""
+    """Every cell, leak, rail, diode and buffer as a part of its own, by modified nodal analysis: a free and a
+    nudged phase within 1e-11 V of the layers, two ways to write Kirchhoff's law. Breaks if a load, a gain, a copy, the
+    current of a diode or a buffer is other in the equations than in the circuit.
+    """
     found = drawn(small(activation), **fields)
     for beta in (0.0, 0.05):
         assert disagreement(*found, beta) < 1e-11
