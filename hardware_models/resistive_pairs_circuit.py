@@ -86,13 +86,16 @@ class PairsCircuit:
     def solve(self, x: torch.Tensor, y: torch.Tensor | None = None, beta: float = 0.0, **options: Any) -> Solution:
         """Operating points by modified nodal analysis, of a nudge by the squared error if there is a y.
 
+        With live diodes a nudged phase can have several; the one that is found is near the start.
+
         Parameters
         ----------
         x : Tensor (B, ...)
         y : Tensor (B, n_out), optional
         beta : float
         **options
-            Of `mna.operating_point`; the tolerance is by default a last digit of the circuit's currents.
+            Of `mna.operating_point`. By default the tolerance is a last digit of the circuit's currents, and a
+            nudged phase starts from the free one.
 
         Returns
         -------
@@ -104,6 +107,8 @@ class PairsCircuit:
         nudge = None if y is None else (self.circuit.output_names, self.targets(y), self.siemens(beta))
         largest = max(t * v for t, v in zip(self.system.total, self.volts[1:], strict=True))
         options = {"tolerance": 1e-13 * largest, **options}
+        if nudge is not None and "start" not in options:
+            options["start"] = self.solve(x, **options)
         return mna.operating_point(self.circuit.parts, self.sources(x), nudge=nudge, **options)
 
     def node_voltages(self, state: Sequence[torch.Tensor]) -> tuple[list[np.ndarray], list[np.ndarray]]:

@@ -117,11 +117,12 @@ def check_pairs(subject: PairsSubject, beta: float | None = None) -> Agreement:
     theirs = ngspice_phases(parts, outputs, subject.sources, subject.targets, siemens)
     exact, step = subject.mapped.estimate(x, y, SquaredError(), beta=strength, tolerance=TIGHT)
     names = ("free", f"nudged +{siemens:.3g} S", f"nudged -{siemens:.3g} S")
-    found: Solution | None = None
+    free: Solution | None = None
     units: list[PhaseRow] = []
     nodes: list[PhaseRow] = []
     for name, sign, table, layers in zip(names, (0, 1, -1), theirs, step.equilibria, strict=True):
-        found = form.solve(x, y, sign * strength, start=found)
+        found = form.solve(x, y, sign * strength, start=free)
+        free = found if free is None else free
         if not found.converged.all():
             raise InputError("An operating point of the mapped circuit was not found: it may have none.")
         nodes.append(phase_row(parts, name, found.voltages, table, float(found.residual.max())))

@@ -42,7 +42,8 @@ def small(activation: str = "relu") -> PredictiveCodingNetwork:
 
 
 def batch(net: PredictiveCodingNetwork, size: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
-    x, _ = examples(net.shapes[0], size)
+    """Inputs so large that some clips rest at either bound, and targets."""
+    x = 3 * examples(net.shapes[0], size)[0]
     y = torch.randn(size, *net.shapes[-1], dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     return x, y
 
@@ -98,12 +99,17 @@ def disagreement(mapped: Mapped, form: PairsCircuit, x: torch.Tensor, y: torch.T
 )
 def test_layers_and_parts_agree(activation: str, fields: dict[str, object]) -> None:
     """Every cell, leak, rail, diode and buffer as a part of its own, by modified nodal analysis: a free and a
-    nudged phase within 1e-11 V of the layers, two ways to write Kirchhoff's law. Breaks if a load, a gain, a copy, the
-    current of a diode or a buffer is other in the equations than in the circuit.
+    nudged phase within 1e-11 V of the layers, two ways to write Kirchhoff's law. Breaks if a load, a gain, a copy,
+    the current of a diode or a buffer is other in the equations than in the circuit.
     """
     found = drawn(small(activation), **fields)
     for beta in (0.0, 0.05):
         assert disagreement(*found, beta) < 1e-11
+    if activation.startswith("hard"):
+        mapped, form, x, _ = found
+        units = form.solve(x).voltages[:, form.h[0]] / form.volts[1]
+        for bound in mapped.system.stack[0].activation.bounds:
+            assert (np.abs(units - bound) < 1e-12).any()
 
 
 def images() -> PredictiveCodingNetwork:
