@@ -38,7 +38,7 @@ def out_of_nodes(link: Link, cells: torch.Tensor) -> torch.Tensor:
 
 
 def at_virtual_grounds(system: PairedCircuit, k: int, which: str) -> tuple[torch.Tensor | float, float]:
-    """Conductances at the summing nodes of units 'h' or 'u' of layer k, (*post), and of the feedback resistor, S."""
+    """Conductances at the summing nodes of units 'h' or 'u' of layer k, (*post), and their feedback resistor, S."""
     layer, off = system.stack[k], 2 * system.device_model.g_min
     scale = system.scales[f"layers.{k}.weight"]
     if scale == 0:

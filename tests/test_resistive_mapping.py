@@ -1,0 +1,321 @@
+"""Networks mapped to resistors and diodes: exactness, Kirchhoff's law node by node, loads, diodes, power."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from hardware_models import DeviceModel, map_pcn
+from hardware_models.elements import BOLTZMANN, THERMAL_VOLTAGE
+from hardware_models.mapping import NotRealisable
+from physics_ep import CrossEntropy, Nudge, SquaredError, relax, simulate
+from physics_ep.errors import InputError
+from physics_ep.predictive_coding import PredictiveCodingNetwork, vgg5, vgg10_skip
+from validation.gradients import compare, total_error
+from validation.oracles import backprop_gradient
+
+from .pcn import dense, examples
+
+SMALL = {"width": 8, "n_in": 5}
+
+
+def small_images(net: PredictiveCodingNetwork) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two random images and their classes."""
+    x = torch.rand(2, *net.shapes[0], generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    return x, torch.tensor([1, 4])
+
+
+@pytest.mark.parametrize("activation", ["relu", "hard_sigmoid", "linear", "diode"])
+def test_ten_layers_are_the_paired_units(activation: str) -> None:
+    """States and gradient of ten layers of width 128 are those of the paired units, to 1e-9. Breaks if a node's
+    conductance, a rail gain or the rule of learning differs from the construction."""
+    gain = 1.0 if activation == "linear" else 6**0.5
+    net = dense(10, activation, width=128, gain=gain)
+    paired = dense(10, activation, width=128, gain=gain, energy="paired", gates="free")
+    x, y = examples(size=8)
+    # Live gates, so that an activity is the response to its current; as ever in the gradient below.
+    live = map_pcn(net, "resistive", gates="free").system
+    for nudge in (None, Nudge(CrossEntropy(), y, 1e-4), Nudge(CrossEntropy(), y, -1e-4)):
+        found = relax(live, x, nudge, tolerance=1e-12).require().state
+        wanted = relax(paired, x, nudge, tolerance=1e-12).require().state
+        for k, layer in enumerate(net.stack):
+            for half in (0, 10):
+                value = layer.activation.response(found[half + k])
+                torch.testing.assert_close(value, wanted[half + k], atol=1e-9, rtol=1e-9)
+    mapped = map_pcn(net, "resistive")
+    gradient = mapped.gradient(x, y, CrossEntropy(), beta=1e-3)
+    hopfield = map_pcn(net, "hopfield").gradient(x, y, CrossEntropy(), beta=1e-3)
+    assert total_error(gradient, hopfield) < 1e-9
+    assert min(row.cosine for row in compare(gradient, backprop_gradient(net, x, y, CrossEntropy()))) > 1 - 1e-7
+
+
+def kirchhoff(net: PredictiveCodingNetwork, x: np.ndarray, pull, mask=None) -> tuple[list, list, float]:
+    """Node voltages of h and u of a dense ReLU network from resistors alone, node by node, at one volt a unit.
+
+    Every node has G_tot; a conductance |w| G_tot / A to one of the rails +-A V; ideal diodes by the active set, and
+    `pull(v)` the current of the nudge over G_tot. Fixed-point sweeps; also the largest current that is left.
+    """
+    weights = [layer.weight.detach().numpy() for layer in net.stack]
+    biases = [layer.bias.detach().numpy() for layer in net.stack]
+    depth, total = len(weights), 1e-3
+    gains = []
+    for k in range(depth):
+        back = np.abs(weights[k + 1]).sum(0) if k + 1 < depth else 0.0
+        gains.append(float((np.abs(weights[k]).sum(1) + np.abs(biases[k]) + back).max()))
+    h = [np.zeros((len(x), len(b))) for b in biases]
+    u = [v.copy() for v in h]
+
+    def current(v, k, rails):
+        """Out of nodes v of layer k: through conductances to the rails, and the leak that completes them."""
+        out, used = np.zeros_like(v), np.zeros(v.shape[1])
+        for weight, volts in rails:
+            g = np.abs(weight) * total / gains[k]
+            rail = np.sign(weight) * gains[k] * volts[:, None, :]
+            out += (g * (v[:, :, None] - rail)).sum(2)
+            used += g.sum(1)
+        assert (used <= total * (1 + 1e-12)).all()
+        return out + (total - used) * v
+
+    left = 0.0
+    for _ in range(400):
+        left = 0.0
+        for k in range(depth):
+            below = x if k == 0 else h[k - 1]
+            forward = [(weights[k], below), (biases[k][:, None], np.ones((len(x), 1)))]
+            fed = [(weights[k + 1].T, h[k + 1] - u[k + 1])] if k + 1 < depth else []
+            for v, rails, top in ((h, forward + fed, pull), (u, forward, None)):
+                out = current(v[k], k, rails)
+                if k == depth - 1 and top is not None:
+                    out = out - total * top(v[k])
+                new = v[k] - out / total
+                if k < depth - 1:
+                    new = np.maximum(new, 0)  # the diode carries what would pull the node below ground
+                left = max(left, float(np.abs(new - v[k]).max()))
+                v[k] = new
+    return h, u, left
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.02, -0.02])
+def test_three_layers_by_kirchhoffs_law(beta: float) -> None:
+    """Resistor by resistor, in numpy: rails, leaks, diodes, the nudge as a conductance to the target."""
+    net = dense(3, "relu", **SMALL)
+    x, labels = examples((5,), 4)
+    y = torch.eye(10, dtype=torch.float64)[labels]
+    mapped = map_pcn(net, "resistive", gates="free")
+    found = relax(mapped.system, x, Nudge(SquaredError(), y, beta) if beta else None, tolerance=1e-13)
+    h, u, left = kirchhoff(net, x.numpy(), lambda v: -beta * (v - y.numpy()))
+    assert left < 1e-13
+    state = found.require().state
+    for k, layer in enumerate(net.stack):
+        for half, volts in ((0, h), (3, u)):
+            torch.testing.assert_close(
+                layer.activation.response(state[half + k]), torch.from_numpy(volts[k]), atol=1e-12, rtol=0
+            )
+
+
+def test_gains_and_leaks() -> None:
+    """A is the largest sum of |W| at a node (g_min near 0), whatever the range of the cells; the passive network
+    would need a leak of (1 - A) / scale; a smaller limit than A is refused, naming both."""
+    net = dense(3, "relu", **SMALL)
+    x, _ = examples((5,), 4)
+    weights = [layer.weight.detach() for layer in net.stack]
+    for g_max in (1e-4, 1e-2):
+        mapped = map_pcn(net, "resistive", DeviceModel(g_min=1e-12, g_max=g_max), calibration=x)
+        full = mapped.system.full_scales
+        for k, row in enumerate(mapped.fidelity.layers):
+            # In conductance: each array has a scale of its own, its rails a gain of their own.
+            scales = mapped.system.scales
+            sums = weights[k].abs().sum(1) / scales[f"layers.{k}.weight"]
+            sums = sums + net.stack[k].bias.detach().abs() / scales[f"layers.{k}.bias"]
+            if k < 2:
+                sums = sums + weights[k + 1].abs().sum(0) / scales[f"layers.{k + 1}.weight"]
+            assert row.total_conductance == pytest.approx(float(sums.max()), rel=1e-6)
+            gains = mapped.system.gains[k]
+            assert row.gain == max(gains.values())
+            own = scales[f"layers.{k}.weight"]
+            assert gains[f"layers.{k}.weight"] == pytest.approx(own * row.total_conductance)
+            assert row.negative_conductance == pytest.approx(min(0, 1 / own - float(sums.max())), rel=1e-6)
+        assert len(full) == 4
+    need = max(row.gain for row in mapped.fidelity.layers)
+    with pytest.raises(NotRealisable, match=r"rails need a gain of .* beyond amplifier_gain_limit = 2"):
+        map_pcn(net, "resistive", DeviceModel(amplifier_gain_limit=2.0))
+    map_pcn(net, "resistive", DeviceModel(g_min=1e-12, g_max=1e-2, amplifier_gain_limit=need * 1.01), calibration=x)
+
+
+def test_power_is_what_the_rails_deliver() -> None:
+    """V I of every rail, cell by cell, against the report, at one volt a unit of activity."""
+    net = dense(2, "relu", **SMALL)
+    x, _ = examples((5,), 1)
+    device = DeviceModel(voltage=1.0)
+    mapped = map_pcn(net, "resistive", device, calibration=None)
+    mapped._calibration = x
+    system, rows = mapped.system, mapped.fidelity.layers
+    p = [s[0] for s in relax(system, x).state[:2]]
+    v = [net.stack[0].activation.response(p[0]), p[1]]
+    for k, row in enumerate(rows):
+        power = 0.0
+        for name, below in ((f"layers.{k}.weight", x[0] if k == 0 else v[0]), (f"layers.{k}.bias", torch.ones(1))):
+            w = dict(system.named_parameters())[name].detach().reshape(len(v[k]), -1)
+            rail = system.gains[k][name] * below.double()
+            plus = device.g_min + w.clamp(min=0) / system.scales[name]
+            minus = device.g_min + (-w).clamp(min=0) / system.scales[name]
+            for g, sign in ((plus, 1), (minus, -1)):
+                power += float((g * (sign * rail) * (sign * rail - v[k][:, None])).sum())
+        assert row.power == pytest.approx(2 * power, rel=1e-9)  # h and u
+
+
+@pytest.mark.parametrize("build", [vgg5, vgg10_skip], ids=["pooled", "skips"])
+def test_convolutions_pools_and_skips(build) -> None:
+    """Whole architectures: exact, with loads of one at every pixel (padding, strides and windows counted)."""
+    options = {"input_shape": (3, 32, 32), "width": 1 / 32, "gain": 6**0.5}
+    net = build(10, **options).double()
+    x, y = small_images(net)
+    mapped = map_pcn(net, "resistive", calibration=x)
+    grads = mapped.gradient(x, y, CrossEntropy(), beta=1e-4)
+    assert min(row.cosine for row in compare(grads, backprop_gradient(net, x, y, CrossEntropy()))) > 1 - 1e-9
+    assert mapped.fidelity.free_state_error < 1e-14
+    dummy = DeviceModel(programming_noise=0.02, leaks="dummy")
+    loaded = map_pcn(net, "resistive", dummy, calibration=x)
+    assert all(load.shape == tuple(shape) for load, shape in zip(loaded.system.load_h, net.shapes[1:], strict=True))
+    target = backprop_gradient(loaded.perturbed, x, y, CrossEntropy())
+    assert total_error(loaded.gradient(x, y, CrossEntropy(), beta=1e-4), target) < 1e-5
+
+
+def test_sums_at_pixels_by_single_cells() -> None:
+    """Sum of the cells at each node of a convolution and below it, against the matrix that it is."""
+    from hardware_models.node_sums import into_nodes, out_of_nodes
+    from physics_ep.predictive_coding.layers import ConvLink
+
+    for link in (
+        ConvLink((2, 5, 5), 3),
+        ConvLink((2, 5, 5), 3, stride=2),
+        ConvLink((2, 6, 6), 3, pooling="average"),
+    ):
+        cells = torch.rand(link.weight_shape, dtype=torch.float64)
+        inputs = torch.eye(50 if link.pre[1] == 5 else 72, dtype=torch.float64).view(-1, *link.pre)
+        matrix = link.apply(cells, inputs).flatten(1).t()
+        torch.testing.assert_close(into_nodes(link, cells).flatten(), matrix.sum(1))
+        torch.testing.assert_close(out_of_nodes(link, cells).flatten(), matrix.sum(0))
+
+
+def test_what_leaks_are_set_for() -> None:
+    """Noisy cells: trimmed leaks and a dummy on u keep EP exact for the instance's own network; leaks set for what
+    was asked do not, and the free state is no forward pass."""
+    net = dense(3, "relu", width=16, gain=6**0.5)
+    x, y = examples(size=4)
+    errors = {}
+    for leaks in ("trimmed", "dummy", "fixed"):
+        mapped = map_pcn(net, "resistive", DeviceModel(programming_noise=0.05, leaks=leaks))
+        target = backprop_gradient(mapped.perturbed, x, y, CrossEntropy())
+        errors[leaks] = total_error(mapped.gradient(x, y, CrossEntropy(), beta=1e-3), target)
+        if leaks != "trimmed":
+            # By hand: the cells' errors over the conductance that was meant.
+            system = mapped.system
+            forward = [f"layers.0.{n}" for n in ("weight", "bias")]
+            extra = sum(system._sums[n][0] - system._asked[n][0] for n in forward)
+            extra = extra + system._sums["layers.1.weight"][1] - system._asked["layers.1.weight"][1]
+            torch.testing.assert_close(system.load_h[0], system.total[0] / (system.total[0] + extra))
+    assert errors["trimmed"] < 1e-5
+    assert errors["dummy"] < 1e-5
+    assert 0.01 < errors["fixed"] < 0.5
+
+
+def test_real_diodes_by_newton() -> None:
+    """Is and n of each diode's own: G v - Is (exp(-v / n VT) - 1) = G p in volts and siemens, h and u apart."""
+    net = dense(3, "relu", **SMALL)
+    x, y = examples((5,), 4)
+    device = DeviceModel(
+        diode_current=1e-9, diode_ideality=1.3, diode_mismatch=0.3, ideality_mismatch=0.05, voltage=0.5
+    )
+    mapped = map_pcn(net, "resistive", device, seed=2, calibration=x)
+    system = mapped.system
+    volts = device.voltage / system.full_scales[1]
+    for which, units in (("h", system.amplifiers_h), ("u", system.amplifiers_u)):
+        current = 1e-9 * system.drawn(0.3, 0, which, "diode").exp()
+        ideality = 1.3 * (1 + system.drawn(0.05, 0, which, "ideality"))
+        p = torch.linspace(-3, 3, 13, dtype=torch.float64)[:, None].expand(13, 8)
+        v = units[0].response(p) * volts
+        missing = system.total[0] * (v - p * volts) - current * torch.expm1(-v / (ideality * THERMAL_VOLTAGE))
+        assert float(missing.abs().max()) < 1e-14 * float((system.total[0] * p * volts).abs().max())
+    # Equal diodes: the network is another, its gradient exact; unequal ones of h and u spoil it.
+    equal = map_pcn(net, "resistive", device.replace(diode_mismatch=0.0, ideality_mismatch=0.0), calibration=x)
+    target = backprop_gradient(equal.perturbed, x, y, CrossEntropy())
+    assert total_error(equal.gradient(x, y, CrossEntropy(), beta=1e-4), target) < 1e-6
+    assert not torch.allclose(equal.perturbed(x), net(x), rtol=1e-2)
+    spoilt = total_error(
+        mapped.gradient(x, y, CrossEntropy(), beta=1e-2), backprop_gradient(mapped.perturbed, x, y, CrossEntropy())
+    )
+    assert spoilt > 0.01
+
+
+def test_buffers_behind_the_nodes() -> None:
+    """Gain, offset and rails of the buffers act on what is read of a node, not on its diode."""
+    net = dense(3, "relu", **SMALL)
+    x, _ = examples((5,), 4)
+    device = DeviceModel(amplifier_gain=0.05, amplifier_offset=0.02, amplifier_saturation=0.8)
+    system = map_pcn(net, "resistive", device, calibration=x).system
+    unit, full = system.amplifiers_h[0], system.full_scales[1]
+    p = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None].expand(9, 8)
+    gain, offset = 1 + system.drawn(0.05, 0, "h", "gain"), full * system.drawn(0.02, 0, "h", "offset")
+    wanted = (gain * (torch.relu(p) + offset)).clamp(-0.8 * full, 0.8 * full)
+    torch.testing.assert_close(unit.response(p), wanted)
+    moved = unit.displaced(p, torch.full_like(p, 0.3))
+    torch.testing.assert_close(moved, unit.response(p + 0.3) - wanted, atol=1e-14, rtol=1e-12)
+    slope = (unit.integral(p + 1e-6) - unit.integral(p - 1e-6)) / 2e-6
+    torch.testing.assert_close(slope, wanted, atol=1e-5, rtol=0)
+
+
+def test_in_time() -> None:
+    """C dv/dt = G (p - v): an isolated linear node follows 1 - e^-t, a diode stops it at ground at once; the course
+    of a nudged network ends in the sweeps' state; simulate is the same course."""
+    one = dense(1, "relu", n_in=3)
+    x = torch.ones(1, 3, dtype=torch.float64)
+    mapped = map_pcn(one, "resistive")
+    course = simulate(mapped.system, x, 3.0, start=mapped.system.rest_state(x))
+    held = course.internal[0][:, 0]  # volts of h
+    end = one(x)[0]
+    torch.testing.assert_close(held, (1 - torch.exp(-course.time))[:, None] * end, atol=1e-7, rtol=0)
+    net = dense(3, "relu", **SMALL)
+    x, y = examples((5,), 4)
+    mapped = map_pcn(net, "resistive")
+    free = relax(mapped.system, x)
+    nudge = Nudge(CrossEntropy(), y, 0.05)
+    found = [relax(mapped.system, x, nudge, start=free.state, solver=s).require().state for s in ("sweep", "flow")]
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-8, rtol=0)
+    settled, end = mapped.settling(x)
+    assert end.require()
+    assert settled == pytest.approx(mapped.fidelity.settling_time / 1e-6, abs=3)
+
+
+def test_thermal_noise_by_nyquist() -> None:
+    """The mean over t of a node's Johnson current has the variance 2 k T G / t: the estimate's variance follows it,
+    and goes as 1 / beta^2."""
+    net = dense(2, "relu", **SMALL)
+    x, y = examples((5,), 4)
+    device = DeviceModel(temperature=300.0, averaging_time=1e-7)
+    mapped = map_pcn(net, "resistive", device)
+    phase = mapped.system.phase(mapped.system.prepare(x))
+    size = mapped.system.noise_sizes(0, "h", phase)
+    wanted = (2 * BOLTZMANN * 300 / (1e-7 * mapped.system.total[0])) ** 0.5 / device.voltage
+    assert size == pytest.approx(wanted)
+    spread = {}
+    for beta in (0.01, 0.02):
+        draws = [mapped.gradient(x, y, CrossEntropy(), beta=beta)["layers.1.weight"] for _ in range(60)]
+        spread[beta] = float(torch.stack(draws).var(0).mean())
+    assert spread[0.01] / spread[0.02] == pytest.approx(4, rel=0.25)
+
+
+def test_refusals() -> None:
+    """What resistors cannot be is told with what they can be."""
+    with pytest.raises(NotRealisable, match=r"'resistive': its units can be relu, linear, .*diode, not tanh"):
+        map_pcn(dense(3), "resistive")
+    with pytest.raises(NotRealisable, match=r"real diodes .* make relu or diode units, not hard_sigmoid"):
+        map_pcn(dense(3, "hard_sigmoid"), "resistive", DeviceModel(diode_current=1e-12))
+    with pytest.raises(InputError, match="diode_ideality must be 1"):
+        map_pcn(dense(3, "relu"), "resistive", DeviceModel(diode_ideality=1.5))
+    with pytest.raises(InputError, match="phase_noise must be left out on the substrate 'resistive'"):
+        map_pcn(dense(3, "relu"), "resistive", DeviceModel(phase_noise=1.0))
+    with pytest.raises(InputError, match="leaks must be 'trimmed', 'dummy' or 'fixed'"):
+        DeviceModel(leaks="none")
