@@ -138,6 +138,10 @@ def measured(arguments: argparse.Namespace) -> ToleranceTable:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     net, x, labels = net.to(where), x.to(where), labels.to(where)
     betas = parse_betas(arguments.beta)
+    chosen = sweeps_of(arguments.substrate, arguments.part)
+    if arguments.fields is not None:
+        wanted = arguments.fields.split(",")
+        chosen = {field: values for field, values in chosen.items() if field in wanted}
     return tolerance(
         net,
         x,
@@ -145,7 +149,7 @@ def measured(arguments: argparse.Namespace) -> ToleranceTable:
         CrossEntropy(),
         device=BASE,
         substrate=arguments.substrate,
-        sweeps=sweeps_of(arguments.substrate, arguments.part),
+        sweeps=chosen,
         betas=betas,
         repeats=arguments.repeats,
         out=arguments.out,
@@ -188,6 +192,7 @@ def options(name: str, description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--width", type=float, default=1.0, help="share of the channels")
     parser.add_argument("--weights", type=Path, default=None, help="state_dict of a trained network (torch.save)")
     parser.add_argument("--part", choices=("all", "fast", "ideal", "slow"), default="fast")
+    parser.add_argument("--fields", default=None, help="only these of the part's, separated by commas")
     parser.add_argument("--network", choices=sorted(NETWORKS), default="vgg10")
     return parser
 
