@@ -16,6 +16,7 @@ States are the phases (B, 4 n) of the n units: oscillators of h of each layer, t
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,7 +25,7 @@ import numpy as np
 import torch
 from scipy.integrate import solve_ivp
 
-from physics_ep.errors import InputError, argument_error
+from physics_ep.equilibrium import Equilibrium, Status
 from physics_ep.predictive_coding.learning import contrast
 
 from .arrays import array
@@ -32,10 +33,8 @@ from .arrays import array
 if TYPE_CHECKING:
     from .oscillator_mapping import OscillatorPairs
 
-LARGEST = 4096
-"""Oscillators, as couplings are kept as a matrix."""
 AT_BOUND = 1e-7
-"""|cos phi| of a pair that rests at an end of its range: less by far; inside, even a 1e-13th of it from an end, more."""
+"""|cos phi| of a pair that rests at an end of its range is less by far, of one 1e-13th of it inside more."""
 FIRST_STEP, GROWTH = 0.2, 4.0
 """Of `PairsGraph.settle`, in time constants, and how much longer a step may be than the one before."""
 
@@ -46,25 +45,6 @@ class Clamps(NamedTuple):
     fields: np.ndarray
     injection: np.ndarray
     held: np.ndarray
-
-
-class Rest(NamedTuple):
-    """Where a phase came to rest: phases (B, 4 n), and the largest torque left on any oscillator (B,), in rates."""
-
-    phases: np.ndarray
-    residual: np.ndarray
-
-    def require(self, tolerance: float) -> np.ndarray:
-        """The phases, if all examples are at rest.
-
-        Raises
-        ------
-        RuntimeError
-        """
-        worst = float(self.residual.max(initial=0.0))
-        if not worst <= tolerance:
-            raise RuntimeError(f"The oscillators are not at rest: a torque of {worst:.1e}, above {tolerance:.0e}.")
-        return self.phases
 
 
 @dataclass(frozen=True)
@@ -164,7 +144,7 @@ class PairsGraph:
         held: np.ndarray | None = None,
         tolerance: float = 1e-13,
         max_iterations: int = 300,
-    ) -> Rest:
+    ) -> Equilibrium:
         """Where the oscillators come to rest, by implicit steps in time that grow as the torque falls.
 
         The first follow the course, the last are Newton's. Which of several rests a start leads to is told by
@@ -182,8 +162,8 @@ class PairsGraph:
 
         Returns
         -------
-        Rest
-            At rest or not: see its `residual`.
+        Equilibrium
+            Of phases (B, 4 n), radians; at rest or not: see its `residual`.
         """
         clamps = self.clamps(x, y, beta, held)
         phi = self.middle(len(x)) if start is None else start.copy()
@@ -191,10 +171,9 @@ class PairsGraph:
         left = np.abs(force).max(1)
         step = np.full(len(phi), FIRST_STEP)
         place = np.arange(self.count)
-        for _ in range(max_iterations):
-            rows = np.flatnonzero(left > tolerance)
-            if not len(rows):
-                break
+        done = 0
+        while done < max_iterations and len(rows := np.flatnonzero(~(left <= tolerance))):
+            done += 1
             now = Clamps(*(part[rows] for part in clamps))
             matrix = self.stiffness(phi[rows], now)
             matrix[:, place, place] += self.lag / step[rows, None]
@@ -204,7 +183,9 @@ class PairsGraph:
             gain = left[rows] / np.maximum(after, 1e-300)
             step[rows] = np.minimum(step[rows] * np.clip(gain, 0.5, GROWTH), 1e12)
             left[rows] = after
-        return Rest(phi, left)
+        status = Status.CONVERGED if bool((left <= tolerance).all()) else Status.BUDGET
+        state = (torch.from_numpy(phi),)
+        return Equilibrium(torch.from_numpy(left), tolerance, done, status, lambda: state, "implicit Euler")
 
     def course(
         self,
@@ -286,7 +267,9 @@ class PairsGraph:
         gated = [np.full(self._sizes[k], layer.activation.gated) for k, layer in enumerate(self.system.stack)]
         return (np.abs(np.cos(phi)) < AT_BOUND) & np.concatenate(gated * 4)
 
-    def gradient(self, x: torch.Tensor, plus: np.ndarray, minus: np.ndarray, beta: float) -> dict[str, torch.Tensor]:
+    def gradient(
+        self, x: torch.Tensor, plus: np.ndarray, minus: np.ndarray, beta: float
+    ) -> dict[str, torch.Tensor]:
         """Centered EP, -(h - u) h^T of the layer below, from phases: of the batch mean, by parameters' names.
 
         Parameters
@@ -315,91 +298,5 @@ class PairsGraph:
     def _columns(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Oscillators of h and of u of each layer."""
         ends = np.cumsum([0, *self._sizes * 2])
-        found = [np.arange(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+        found = [np.arange(a, b) for a, b in itertools.pairwise(ends)]
         return found[: self.system.depth], found[self.system.depth :]
-
-
-def pairs_graph(system: OscillatorPairs) -> PairsGraph:
-    """The oscillators of a mapped network; see the module.
-
-    Parameters
-    ----------
-    system : OscillatorPairs
-        Calibrated: that sets the ranges of its pairs.
-
-    Returns
-    -------
-    PairsGraph
-
-    Raises
-    ------
-    InputError
-        If it is not calibrated or too large, has max poolings (whose routes depend on the example), or noise.
-    """
-    for k, layer in enumerate(system.stack, 1):
-        if layer.link.routed:
-            raise InputError(f"Layer {k} has a max pooling, whose switches are not couplings of a graph.")
-    device = system.device_model
-    for name in ("conductance_noise", "phase_noise"):
-        if getattr(device, name) > 0:
-            raise argument_error(name, "be 0 for a graph of constant couplings", getattr(device, name))
-    if not system.calibrated:
-        raise argument_error("calibration", "be given: it sets the ranges of the oscillators", "none")
-    sizes = [math.prod(layer.post) for layer in system.stack]
-    units = sum(sizes)
-    if 4 * units > LARGEST:
-        raise InputError(f"The network is too large for a graph of at most {LARGEST} oscillators: {4 * units}.")
-    ends = np.cumsum([0, *sizes])
-    h = [slice(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True)]
-    u = [slice(a + units, b + units) for a, b in zip(ends[:-1], ends[1:], strict=True)]
-    ranges = [system.range(k) for k in range(system.depth)]
-    middle = [0.5 * (lo + hi) for lo, hi in ranges]
-    radius = [0.5 * (hi - lo) for lo, hi in ranges]
-    # Of pairs, in units of sin a: what drives h and u, constants, and inputs.
-    drive = np.zeros((2 * units, 2 * units))
-    field = np.zeros(2 * units)
-    signal = np.zeros((2 * units, math.prod(system.stack[0].link.pre)))
-    for k, layer in enumerate(system.stack):
-        links = [("weight", layer.link, k - 1)]
-        if layer.skip_link is not None and layer.skip_source is not None:
-            links.append(("skip", layer.skip_link, layer.skip_source))
-        for part, link, source in links:
-            eye = torch.eye(math.prod(link.pre), dtype=torch.float64).unflatten(1, link.pre)
-            for which, rows in (("h", h[k]), ("u", u[k])):
-                w = array(link.apply(getattr(system.arrays(k, which), part).double(), eye).flatten(1).t())
-                if source < 0:
-                    signal[rows] += w / radius[k]
-                else:
-                    drive[rows, h[source]] += w * (radius[source] / radius[k])
-                    field[rows] += w.sum(1) * (middle[source] / radius[k])
-            if source >= 0:
-                w = array(link.apply(getattr(system.arrays(k, "transpose"), part).double(), eye).flatten(1))
-                # h - u: their constants cancel.
-                drive[h[source], h[k]] += w * (radius[k] / radius[source])
-                drive[h[source], u[k]] -= w * (radius[k] / radius[source])
-        for which, rows in (("h", h[k]), ("u", u[k])):
-            bias = system.arrays(k, which).bias
-            if bias is not None:
-                each = bias.double().view(-1, *[1] * (len(layer.post) - 1)).expand(layer.post)
-                field[rows] += array(each.reshape(-1)) / radius[k]
-            field[rows] -= middle[k] / radius[k]
-    odd, even = np.zeros(2 * units), np.zeros(2 * units)
-    if device.detuning > 0:
-        for k in range(system.depth):
-            for which, rows, amplifiers in (("h", h[k], system.amplifiers_h), ("u", u[k], system.amplifiers_u)):
-                odd[rows] = array(amplifiers[k].activation.torque.double().flatten())  # type: ignore[attr-defined]
-                both = system.drawn(device.detuning / math.sqrt(2), k, which, "even detuning")
-                even[rows] = array(both.double().flatten())
-    half = np.concatenate([[size] * n for size, n in zip(radius, sizes, strict=True)])
-    mean = np.concatenate([[size] * n for size, n in zip(middle, sizes, strict=True)])
-    lag = np.repeat([1.0, 1 + device.time_constant_mismatch], units)
-    return PairsGraph(
-        system,
-        np.block([[drive, -drive], [-drive, drive]]) / 2,
-        np.concatenate([field, -field]),
-        np.concatenate([signal, -signal]),
-        np.concatenate([even + odd, even - odd]),
-        np.tile(mean, 2),
-        np.tile(half, 2),
-        np.tile(lag, 2),
-    )
