@@ -19,7 +19,7 @@ it, over tau: units near a threshold are slow. Their equilibria are solved for i
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from scipy.linalg import expm
@@ -35,10 +35,15 @@ from .oscillator_units import detuned_clip
 from .paired_circuit import SETTLED, PairedCircuit
 from .paired_flows import ValueMotion, Values, solvers
 
+if TYPE_CHECKING:
+    from .oscillator_pairs_graph import PairsGraph
+
 THRESHOLD = 0.01
 """Units that answer slower than this share of the rate in the middle of their range count as at a threshold."""
 INSIDE = 1e-6
 """Distance from the ends of its range, over r, at which a pair starts at least: at an end it would never move."""
+CLOSEST = 1e-7
+"""Phase by which noise keeps a pair off the ends, rad: else what was silent for long would never be heard again."""
 
 
 class OscillatorPairs(PairedCircuit):
@@ -106,12 +111,13 @@ class OscillatorPairs(PairedCircuit):
         m, r = 0.5 * (lo + hi), 0.5 * (hi - lo)
         unit = (self.amplifiers_h if which == "h" else self.amplifiers_u)[k]
         odd: Any = getattr(unit.activation, "torque", 0.0)
+        detuned = self.device_model.detuning > 0
 
         return Values(
             start=lambda v: torch.asin(((v - m) / r).clamp(INSIDE - 1, 1 - INSIDE)),
             output=lambda a: m + r * torch.sin(a),
             speed=lambda a, p: torch.cos(a) * ((p - m) / r - torch.sin(a)) + odd,
-            inside=lambda a: a,
+            inside=lambda a: a if detuned else a.clamp(CLOSEST - math.pi / 2, math.pi / 2 - CLOSEST),
         )
 
     def solvers(self, phase: Any) -> dict[str, Any]:
@@ -137,11 +143,21 @@ class OscillatorPairs(PairedCircuit):
         return found
 
     def settling_seconds(self, free: Equilibrium, x: torch.Tensor) -> tuple[float, float]:
-        """That of L (and 2 L) stages in a row, each with the slowest rate of its layer; units at a threshold are
-        left out, and are those that take longer."""
+        """That of L (and 2 L) stages in a row, each as slow as the slowest unit of its layer: the course
+        (`Mapped.settling`) to within three times. Units at a threshold are left out, and are those that take longer.
+
+        From the end of its range, where it begins a phase e off, a pair that will rest inside escapes at the rate
+        (p - end) / r first; beyond an end the value, of second order in the phase, settles twice as fast as it.
+        """
         slowest = []
-        for rate in self.rates(free):
-            counted = rate[rate >= THRESHOLD]
+        # ln(1 / e) where the last stretch takes ln(1 / SETTLED).
+        escape = -0.5 * math.log(2 * INSIDE) / -math.log(SETTLED)
+        for k, (p, rate) in enumerate(zip(free.state, self.rates(free), strict=False)):
+            lo, hi = self.range(k, float(p.abs().max()))
+            inside = (p > lo) & (p < hi)
+            leaving = (p - lo).clamp(min=1e-300) * (2 / (hi - lo))
+            stage = torch.where(inside, 1 / (1 / rate + escape / leaving), 2 * rate)
+            counted = stage[rate >= THRESHOLD]
             slowest.append(float(counted.min()) if counted.numel() else THRESHOLD)
         tau = self.device_model.time_constant
         return tau * chain_time(slowest, SETTLED), tau * chain_time(slowest * 2, SETTLED)
@@ -153,6 +169,18 @@ class OscillatorPairs(PairedCircuit):
             near = (rate < THRESHOLD).flatten(1).any(0).nonzero().flatten()
             found.append({"threshold_units": tuple(near.tolist())})
         return found
+
+    def to_graph(self) -> PairsGraph:
+        """The same oscillator by oscillator, mirror images not imposed; see `oscillator_pairs_graph`.
+
+        Raises
+        ------
+        InputError
+            As `oscillator_pairs_couplings.pairs_graph`.
+        """
+        from .oscillator_pairs_couplings import pairs_graph
+
+        return pairs_graph(self)
 
     @property
     def unit_power(self) -> float:

@@ -102,8 +102,8 @@ def course(phase: CircuitPhase, x: Blocks, values: list[Values]) -> Course:
     for k, (unit, current, mask) in enumerate(zip(units, currents, live, strict=True)):
         speed.append(of_live(values[k].speed(x[k], current), mask) / (1 if k < count else slow))
         miss = of_live(unit.response(current) - out[k], mask).flatten(1).abs().amax(1)
-        # Of nudged phases relative to how far h of the layer has moved.
-        size = (out[k] if phase.nudge is None else upper[k % count]).flatten(1).abs().amax(1)
+        # Relative to the currents; of nudged phases, to how far h of the layer has moved.
+        size = (current if phase.nudge is None else upper[k % count]).flatten(1).abs().amax(1)
         worst.append(torch.where(miss == 0, miss, miss / torch.maximum(size, miss)))
     return Course(speed, (*dp, *dq, *errors), torch.stack(worst).amax(0))
 
@@ -111,7 +111,7 @@ def course(phase: CircuitPhase, x: Blocks, values: list[Values]) -> Course:
 class ValueFlow(Solver):
     """The circuit's own course, by steps of the classical Runge-Kutta method; `iterations` counts steps."""
 
-    patience = 1000
+    patience = 10000  # oscillators leave the ends of their range slowly, and seem to rest meanwhile
 
     def __init__(self, phase: CircuitPhase, start: State) -> None:
         self.phase = phase

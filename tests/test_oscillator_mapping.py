@@ -1,0 +1,244 @@
+"""Networks mapped to pairs of phase oscillators: exactness, thresholds and rates, detuning, phase noise."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.integrate import solve_ivp
+from scipy.optimize import brentq
+from scipy.special import gammainccinv
+
+from hardware_models import DeviceModel, map_pcn
+from hardware_models.mapping import NotRealisable
+from hardware_models.oscillator_mapping import THRESHOLD, chain_time
+from hardware_models.oscillator_units import detuned_clip, locked_phase
+from physics_ep import CrossEntropy, Nudge, relax, simulate
+from physics_ep.errors import InputError
+from physics_ep.predictive_coding import vgg5, vgg10_skip
+from validation.gradients import compare, total_error
+from validation.oracles import backprop_gradient
+
+from .pcn import dense, examples
+
+
+@pytest.mark.parametrize("gates", ["frozen", "free"])
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_ten_layers(calibrated: bool, gates: str) -> None:
+    """Ten layers of width 128, ReLUs: free state to 1e-6 of the forward pass, 1 - cosine to backprop below 1e-4 at
+    beta 1e-4, the units at a threshold named: those, and no others, whose pairs answer slower than they say."""
+    net = dense(10, "relu", width=128, gain=6**0.5)
+    x, y = examples(size=8)
+    mapped = map_pcn(net, "oscillator", calibration=x if calibrated else None, gates=gates)
+    free = relax(mapped.system, x).require()
+    states = net.run(x).states
+    for p, h, unit in zip(free.state, states, mapped.system.amplifiers_h, strict=False):
+        torch.testing.assert_close(unit.response(p), h.detach(), atol=1e-6 * float(h.detach().abs().max()), rtol=0)
+    grads, step = mapped.estimate(x, y, CrossEntropy(), beta=1e-4)
+    assert max(float(e.residual.max()) for e in step.equilibria) < 1e-9
+    exact = backprop_gradient(net, x, y, CrossEntropy())
+    worst = 1 - min(row.cosine for row in compare(grads, exact))
+    assert worst <= (1e-4 if gates == "free" else 1e-9)
+    if not calibrated or gates == "free":
+        return
+    device = mapped.device
+    for k, row in enumerate(mapped.fidelity.layers):
+        hi = device.oscillator_headroom * float(states[k].detach().abs().max())
+        lo = 0.0 if k < 9 else -hi
+        a = net.run(x).drives[k]
+        slow = set()
+        for n, unit in np.ndindex(*a.shape):
+            p, r = float(a[n, unit]), (hi - lo) / 2
+            rate = (p - lo) * (hi - p) / r**2 if lo < p < hi else max(lo - p, p - hi) / r
+            if rate < THRESHOLD:
+                slow.add(unit)
+        assert set(row.threshold_units) == slow
+    assert any(row.threshold_units for row in mapped.fidelity.layers)
+
+
+@pytest.mark.parametrize("build", [vgg5, vgg10_skip], ids=["pooled", "skips"])
+def test_convolutions_pools_and_skips(build) -> None:
+    """Whole architectures keep backprop's gradient."""
+    net = build(10, input_shape=(3, 32, 32), width=1 / 32, gain=6**0.5).double()
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    y = torch.tensor([1, 4])
+    mapped = map_pcn(net, "oscillator", calibration=x)
+    grads = mapped.gradient(x, y, CrossEntropy(), beta=1e-4)
+    assert min(row.cosine for row in compare(grads, backprop_gradient(net, x, y, CrossEntropy()))) > 1 - 1e-9
+    assert mapped.fidelity.free_state_error < 1e-14
+
+
+@pytest.mark.parametrize("activation", ["hard_sigmoid", "hard_tanh", "linear"])
+def test_other_clips(activation: str) -> None:
+    """Clips and linear units are pairs as well, with ranges of their own."""
+    net = dense(4, activation, gain=6**0.5 if activation != "linear" else 1.0)
+    x, y = examples()
+    mapped = map_pcn(net, "oscillator", calibration=x)
+    grads = mapped.gradient(x, y, CrossEntropy(), beta=1e-4)
+    assert total_error(grads, backprop_gradient(net, x, y, CrossEntropy())) < 1e-6
+
+
+def test_a_pair_in_time_by_scipy() -> None:
+    """One pair, tau a' = cos a (p - v) / r: `simulate` follows DOP853; its rates are those that are reported."""
+    net = dense(1, "relu", n_in=3)
+    x = torch.ones(1, 3, dtype=torch.float64)
+    mapped = map_pcn(net, "oscillator", calibration=2 * x)  # the outputs rest inside their range
+    system = mapped.system
+    course = simulate(system, x, 12.0, start=system.rest_state(x), steps=2400)
+    (p,) = net(x)
+    lo, hi = system.range(0)
+    m, r = (lo + hi) / 2, (hi - lo) / 2
+
+    def speed(t, a):
+        return np.cos(a) * (p.detach().numpy() - m - r * np.sin(a)) / r
+
+    start = math.asin(-m / r) * np.ones(10)
+    exact = solve_ivp(speed, (0, 12), start, method="DOP853", rtol=1e-11, atol=1e-13).y[:, -1]
+    np.testing.assert_allclose(course.internal[0][-1, 0].numpy(), exact, atol=1e-8)
+    free = relax(system, x)
+    (rates,) = system.rates(free)
+    a = course.internal[0][:, 0]
+    late = (course.time > 6) & (course.time < 8)
+    gap = (a - torch.asin((p.detach() - m) / r)).abs()[late]
+    slope = torch.log(gap[0] / gap[-1]) / float(course.time[late][-1] - course.time[late][0])
+    torch.testing.assert_close(slope, rates[0], rtol=1e-2, atol=0)
+
+
+def test_settling_time_from_the_rates() -> None:
+    """Where no unit is at a threshold, the reported time is that of the course within three times, in networks that
+    take 34 to 420 time constants."""
+    taken = []
+    for seed in (0, 1, 2, 5, 7, 10):
+        net = dense(3, "relu", width=4, n_in=5, gain=6**0.5, seed=seed)
+        x, _ = examples((5,), 1)
+        mapped = map_pcn(net, "oscillator", calibration=x)
+        assert not any(row.threshold_units for row in mapped.fidelity.layers)
+        settled, end = mapped.settling(x, max_iterations=20000)
+        end.require()
+        taken.append((settled, mapped.fidelity.settling_time / 1e-6))
+    measured, reported = np.array(taken).T
+    assert measured.max() > 10 * measured.min()
+    assert np.abs(np.log(measured / reported)).max() < np.log(3)
+    assert np.corrcoef(np.log(measured), np.log(reported))[0, 1] > 0.9
+
+
+def test_nudged_in_time() -> None:
+    """Nudged phases end in the state of the sweeps, silent units latched."""
+    net = dense(3, "relu", width=4, n_in=5, gain=6**0.5, seed=4)
+    x, y = examples((5,), 1)
+    mapped = map_pcn(net, "oscillator", calibration=x)
+    free = relax(mapped.system, x)
+    nudge = Nudge(CrossEntropy(), y, 0.01)
+    sweep, flow = (
+        relax(mapped.system, x, nudge, start=free.state, solver=s, max_iterations=20000).require().state
+        for s in ("sweep", "flow")
+    )
+    for a, b in zip(sweep, flow, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-8, rtol=0)
+
+
+def test_a_chain_of_equal_stages() -> None:
+    """L stages of rate 1 need what the incomplete gamma function says; one stage the logarithm over its rate."""
+    for count in (1, 3, 10):
+        assert chain_time([1.0] * count, 1e-6) == pytest.approx(float(gammainccinv(count, 1e-6)), rel=1e-5)
+    assert chain_time([0.2], 1e-6) == pytest.approx(math.log(1e6) / 0.2, rel=1e-5)
+
+
+@pytest.mark.parametrize("w", [1e-4, 0.02, -0.02, 0.2])
+def test_locked_phases(w: float) -> None:
+    """Roots of cos a (b - sin a) + w are stable, and those next to the clip's, off, inside and at the end."""
+    b = torch.linspace(-3, 3, 4001, dtype=torch.float64)
+    a = locked_phase(b, torch.tensor(w, dtype=torch.float64))
+    assert float((torch.cos(a) * (b - torch.sin(a)) + w).abs().max()) < 1e-13
+    steep = -torch.sin(a) * (b - torch.sin(a)) - torch.cos(a).square()
+    assert float(steep.max()) < 1e-6  # stable, or on the verge of slipping
+    value = torch.sin(locked_phase(torch.tensor([-2.0, 0.3, -1.0]).double(), torch.tensor(abs(w)).double()))
+    root = brentq(lambda a: math.cos(a) * (0.3 - math.sin(a)) + abs(w), math.asin(0.3), 1.0)
+    assert float(value[1]) == pytest.approx(math.sin(root), abs=1e-7)
+    assert float(value[0]) == pytest.approx(-1 + w**2 / 2, rel=w**2)
+    assert float(value[2]) == pytest.approx(-1 + (2 * abs(w)) ** (2 / 3) / 2, rel=abs(w))
+
+
+def test_detuned_units() -> None:
+    """Slope, displacement and integral of the rounded clip against differences of its response."""
+    unit = detuned_clip("relu", 0.0, 4.0, torch.tensor(0.02, dtype=torch.float64))
+    p = torch.linspace(-2, 3.5, 401, dtype=torch.float64)
+    step = 1e-5
+    slope = (unit.response(p + step) - unit.response(p - step)) / (2 * step)
+    torch.testing.assert_close(unit.slope(p), slope, atol=1e-7, rtol=1e-6)
+    torch.testing.assert_close(
+        unit.displaced(p, torch.full_like(p, 1e-3)), unit.response(p + 1e-3) - unit.response(p)
+    )
+    area = (unit.integral(p + step) - unit.integral(p - step)) / (2 * step)
+    torch.testing.assert_close(area, unit.response(p), atol=1e-9, rtol=1e-8)
+    p.requires_grad_()
+    (by_autograd,) = torch.autograd.grad(unit.response(p).sum(), p)
+    torch.testing.assert_close(by_autograd, unit.slope(p).detach())
+
+
+def test_detuning_by_the_circuits_own_course() -> None:
+    """The detuned free state is where the oscillators go: torques of h and u apart, residual and currents."""
+    net = dense(2, "relu", width=6, n_in=5)
+    x, _ = examples((5,), 3)
+    mapped = map_pcn(net, "oscillator", DeviceModel(detuning=0.01), seed=1, calibration=x)
+    static = relax(mapped.system, x).require().state
+    flow = relax(mapped.system, x, solver="flow", max_iterations=20000, tolerance=1e-9).require().state
+    for a, b in zip(static, flow, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-7, rtol=0)
+    torques = torch.stack(
+        [u.activation.torque for u in (mapped.system.amplifiers_h[0], mapped.system.amplifiers_u[0])]
+    )
+    assert not torch.equal(torques[0], torques[1])
+    assert float(torques.min()) >= 0  # ReLUs rest on the side where they are pushed off their end
+    wide = map_pcn(dense(2, "linear", width=4000, n_in=5), "oscillator", DeviceModel(detuning=0.01), calibration=x)
+    assert float(wide.system.amplifiers_h[0].activation.torque.std()) == pytest.approx(0.01 / 2**0.5, rel=0.03)
+
+
+def test_phase_noise() -> None:
+    """The odd part of two oscillators' mean torques over t has the variance D / t; an inner pair answers with
+    r w / cos a: so its own stationary drift under that torque. The estimate's variance goes as 1 / (t beta^2)."""
+    net = dense(2, "relu", width=6, n_in=5)
+    x, y = examples((5,), 3)
+    device = DeviceModel(phase_noise=1e-2, averaging_time=1e-3)
+    mapped = map_pcn(net, "oscillator", device, calibration=x)
+    system = mapped.system
+    phase = system.phase(system.prepare(x))
+    torque = 1e-6 * (1e-2 / 1e-3) ** 0.5
+    size = system.noise_sizes(0, "h", phase)
+    lo, hi = system.range(0)
+    m, r = (lo + hi) / 2, (hi - lo) / 2
+    b = (phase.p[0] - m) / r
+    inside = b.abs() < 0.99
+    a = locked_phase(b[inside].detach(), torch.tensor(torque).double())
+    shift = r * (torch.sin(a) - b[inside])
+    torch.testing.assert_close(size[inside], shift, rtol=1e-3, atol=0)
+    assert float(size[b < -1].abs().max()) == 0
+    spread = {}
+    for time, beta in ((1e-3, 0.02), (1e-3, 0.04), (4e-3, 0.02)):
+        noisy = map_pcn(net, "oscillator", device.replace(averaging_time=time), calibration=x)
+        draws = [noisy.gradient(x, y, CrossEntropy(), beta=beta)["layers.1.weight"] for _ in range(60)]
+        spread[time, beta] = float(torch.stack(draws).var(0).mean())
+    assert spread[1e-3, 0.02] / spread[1e-3, 0.04] == pytest.approx(4, rel=0.3)
+    assert spread[1e-3, 0.02] / spread[4e-3, 0.02] == pytest.approx(4, rel=0.3)
+
+
+def test_activities_beyond_the_range_are_clipped() -> None:
+    """Inputs larger than the calibration's drive pairs to the end of their range: a real limit, not hidden."""
+    net = dense(2, "relu", width=6, n_in=5)
+    x, _ = examples((5,), 3)
+    mapped = map_pcn(net, "oscillator", calibration=x)
+    top = 2 * float(net.run(x).states[0].max())
+    assert float(mapped.system.run(100 * x).states[0].max()) == pytest.approx(top)
+    torch.testing.assert_close(map_pcn(net, "oscillator").system.run(100 * x).states[0], net.run(100 * x).states[0])
+
+
+def test_refusals() -> None:
+    """What oscillators cannot be, with what they can be; imperfections that need ranges need a calibration."""
+    with pytest.raises(NotRealisable, match=r"'oscillator': its units can be relu, linear, .*, not softplus"):
+        map_pcn(dense(3, "softplus"), "oscillator")
+    with pytest.raises(InputError, match="calibration must be given where oscillators are detuned or noisy"):
+        map_pcn(dense(3, "relu"), "oscillator", DeviceModel(detuning=0.01))
+    with pytest.raises(InputError, match="amplifier_gain must be left out on the substrate 'oscillator'"):
+        map_pcn(dense(3, "relu"), "oscillator", DeviceModel(amplifier_gain=0.01))
