@@ -47,7 +47,7 @@ def test_ten_layers(calibrated: bool, gates: str) -> None:
     for k, row in enumerate(mapped.fidelity.layers):
         hi = device.oscillator_headroom * float(states[k].detach().abs().max())
         lo = 0.0 if k < 9 else -hi
-        a = net.run(x).drives[k]
+        a = net.run(x).drives[k].detach()
         slow = set()
         for n, unit in np.ndindex(*a.shape):
             p, r = float(a[n, unit]), (hi - lo) / 2
