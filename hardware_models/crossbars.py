@@ -116,7 +116,7 @@ def programmed(
     """
     values = values.detach()
     if span is None:
-        span = _largest(values)
+        span = largest_size(values)
     elif not (math.isfinite(span) and span >= 0):
         raise argument_error("span", "be a finite number of 0 or more", span)
     scale = span / (device.g_max - device.g_min)
@@ -178,7 +178,7 @@ def converted(values: torch.Tensor, bits: int | None, span: float | None = None)
     if bits is None:
         return values
     if span is None:
-        span = _largest(values)
+        span = largest_size(values)
     if span == 0:
         return torch.zeros_like(values)
     steps = 2 ** (bits - 1) - 1
@@ -193,11 +193,13 @@ def tiles(rows: int, columns: int, device: DeviceModel) -> int:
 # -- cells, a chunk at a time -----------------------------------------------------------------------------------
 
 
-def _chunks(values: torch.Tensor) -> Iterator[slice]:
+def chunks(values: torch.Tensor) -> Iterator[slice]:
+    """Parts of a flat array that are worked on at a time."""
     return (slice(start, start + CHUNK) for start in range(0, values.numel(), CHUNK))
 
 
-def _largest(values: torch.Tensor) -> float:
+def largest_size(values: torch.Tensor) -> float:
+    """Largest |value|, 0 of none."""
     if not values.numel():
         return 0.0
     low, high = values.detach().aminmax()
@@ -208,16 +210,16 @@ def _written(values: torch.Tensor, sign: int, scale: float, device: DeviceModel,
     """Conductances of the cells that hold the weights of one sign."""
     cells = torch.empty(values.shape, dtype=values.dtype, device=values.device)
     flat, source = cells.view(-1), values.reshape(-1)
-    for part in _chunks(source):
+    for part in chunks(source):
         # In float64, so that a weight takes the same level in every dtype.
         target = source[part].to(torch.float64, copy=True).mul_(sign).clamp_(min=0)
         target = target.zero_() if scale == 0 else target.div_(scale)
         g = target.add_(device.g_min).clamp_(max=device.g_max)
-        flat[part] = _aged(_stuck(_noisy(_levelled(g, device), device, streams), device, streams), device, streams)
+        flat[part] = _aged(_stuck(_noisy(levelled(g, device), device, streams), device, streams), device, streams)
     return cells
 
 
-def _levelled(g: torch.Tensor, device: DeviceModel) -> torch.Tensor:
+def levelled(g: torch.Tensor, device: DeviceModel) -> torch.Tensor:
     """The nearest level, as a write-verify loop would find it: by conductance, in either spacing."""
     if device.levels is None:
         return g
@@ -236,9 +238,9 @@ def _noisy(g: torch.Tensor, device: DeviceModel, streams: Streams) -> torch.Tens
     """Programming noise, additive, then the cell's gain factor."""
     if device.programming_noise > 0:
         size = device.programming_noise * (device.g_max - device.g_min)
-        g = g.add_(_normal(g, streams["programming"]), alpha=size).clamp_(min=0)
+        g = g.add_(normal(g, streams["programming"]), alpha=size).clamp_(min=0)
     if device.device_mismatch > 0:
-        g = g.mul_(_normal(g, streams["mismatch"]).mul_(device.device_mismatch).exp_())
+        g = g.mul_(normal(g, streams["mismatch"]).mul_(device.device_mismatch).exp_())
     return g
 
 
@@ -258,19 +260,19 @@ def _aged(g: torch.Tensor, device: DeviceModel, streams: Streams) -> torch.Tenso
     age = math.log(device.drift_time / device.drift_reference)
     if device.drift_spread == 0:
         return g.mul_(math.exp(-device.drift_exponent * age))
-    exponent = _normal(g, streams["drift"]).mul_(device.drift_spread).add_(device.drift_exponent)
+    exponent = normal(g, streams["drift"]).mul_(device.drift_spread).add_(device.drift_exponent)
     return g.mul_(exponent.mul_(-age).exp_())
 
 
 def _varied(conductances: torch.Tensor, size: float, generator: torch.Generator) -> torch.Tensor:
     varied = torch.empty_like(conductances, memory_format=torch.contiguous_format)
     flat, source = varied.view(-1), conductances.detach().reshape(-1)
-    for part in _chunks(source):
+    for part in chunks(source):
         g = source[part].to(torch.float64, copy=True)
-        flat[part] = g.mul_(_normal(g, generator).mul_(size).add_(1)).clamp_(min=0)
+        flat[part] = g.mul_(normal(g, generator).mul_(size).add_(1)).clamp_(min=0)
     return varied
 
 
-def _normal(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def normal(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """N(0, 1) for each cell: drawn on the CPU in float32, so that an instance is the same everywhere."""
     return torch.randn(like.shape, generator=generator, dtype=torch.float32, device="cpu").to(like)
