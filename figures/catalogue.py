@@ -236,6 +236,13 @@ def _tolerance_layers(request: Request) -> Drawn:
     return Drawn(draw_layer_cosines(data), asdict(data))
 
 
+def _substrates(request: Request) -> Drawn:
+    from .substrates import DEVICE_NAME, draw_substrates, mapped_run
+
+    placed = mapped_run(request)
+    return Drawn(draw_substrates(placed, DEVICE_NAME), {"mapped": [one.figures() for one in placed]})
+
+
 def _best_beta(request: Request) -> Drawn:
     from .tolerance import beta_choices, draw_best_beta
 
@@ -336,6 +343,9 @@ FIGURES: tuple[Entry, ...] = (
         _tolerance_layers,
         PREDICTIVE,
         ("tolerance sweep",),
+    ),
+    Entry(
+        "substrates", "one trained network on three substrates: settling, gradients, errors", _substrates, ("pcn",)
     ),
     Entry("best_beta", "error over beta under read noise, and the best beta", _best_beta, PREDICTIVE),
     *RESISTIVE_FIGURES,

@@ -111,12 +111,14 @@ def demo(
     report = Report(json, quiet)
     from dataclasses import asdict
 
-    from .demo import require_passed, run_demo, table
+    from .demo import mapping_table, require_passed, run_demo, table
 
     with _display(report) as progress:
         done = run_demo(out, seed=0 if seed is None else seed, device=device, dtype=dtype, progress=progress)
     report.table(f"EP on the 8x8 digits; files in {out}", *table(done))
-    report.figures({"results": [asdict(r) for r in done.results], "files": list(done.files)})
+    report.table("A predictive coding network, trained by EP and mapped", *mapping_table(done))
+    told = {"results": [asdict(r) for r in done.results], "mapped": [p.figures() for p in done.placed]}
+    report.figures({**told, "files": list(done.files)})
     require_passed(done)
 
 

@@ -1,13 +1,16 @@
-"""The demonstration: train each substrate by EP on real digits, check its gradients, draw the figures."""
+"""The demonstration: train each substrate by EP on real digits, check its gradients, draw the figures; then train
+a predictive coding network and map it to all of them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from physics_ep.files import check_output, write_json
 from physics_ep.placement import threads
@@ -15,6 +18,7 @@ from physics_ep.progress import SILENT, Advance, Progress
 from physics_ep.store import open_run
 from physics_ep.training import train
 from validation.gradients import GradientReport, gradient_report
+from validation.substrates import THREE, Placed
 
 from .catalogue import draw, find
 from .requests import BATCH, Entry, Request
@@ -115,9 +119,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Demo:
-    """Results of all substrates, and the files written."""
+    """Results of all substrates, what became of one network on them, and the files written."""
 
     results: tuple[Result, ...]
+    placed: tuple[Placed, ...]
     files: tuple[Path, ...]
 
 
@@ -132,6 +137,7 @@ def run_demo(
     *,
     substrates: Sequence[Substrate] = SUBSTRATES,
     figures: Sequence[Entry] = DRAWN,
+    mapped: Sequence[str] = THREE,
     seed: int = 0,
     device: str | None = None,
     dtype: str | None = None,
@@ -146,6 +152,8 @@ def run_demo(
     out : path
         Folder; files of an earlier demonstration in it are replaced.
     substrates : sequence of Substrate
+    mapped : sequence of str
+        Substrates that a predictive coding network, trained here too, is mapped to.
     figures : sequence of Entry
         Drawn at the end: the learning curve of the first substrate, figures of certain systems of the substrate
         that bears one of their names, all others of fresh networks.
@@ -181,8 +189,32 @@ def run_demo(
             fitting = files[:1]
         drawn = draw(entry, replace(request, run=fitting[0] if fitting else None))
         files += save(drawn.figure, entry.name, folder, formats=("png",))
-    write_json(summary, {"results": [asdict(r) for r in results], "files": [str(f) for f in files]})
-    return Demo(tuple(results), (*files, summary))
+    placed: tuple[Placed, ...] = ()
+    if mapped:
+        placed, written = _map(folder, mapped, seed, device, dtype, progress)
+        files += written
+    told = {
+        "results": [asdict(r) for r in results],
+        "mapped": [p.figures() for p in placed],
+        "files": [str(f) for f in files],
+    }
+    write_json(summary, told)
+    return Demo(tuple(results), placed, (*files, summary))
+
+
+def _map(
+    folder: Path, names: Sequence[str], seed: int, device: str | None, dtype: str | None, progress: Progress
+) -> tuple[tuple[Placed, ...], list[Path]]:
+    """Train a predictive coding network, put it on each substrate, and draw what became of it."""
+    from .substrates import DEVICE_NAME, NETWORK, draw_substrates, mapped_run
+
+    path = folder / "pcn.h5"
+    named = _Named("pcn", progress)
+    with threads(1):
+        train(NETWORK, out=path, seed=seed, device=device, dtype=dtype, progress=named)
+    placed = mapped_run(Request(path, seed, device, progress=named), names)
+    drawn = save(draw_substrates(placed, DEVICE_NAME), "substrates", folder, formats=("png",))
+    return placed, [path, *drawn]
 
 
 def _train_and_check(
@@ -264,8 +296,32 @@ def table(demo: Demo) -> tuple[list[str], list[list[str]]]:
     return ["substrate", *(r.substrate for r in results)], rows
 
 
+def mapping_table(demo: Demo) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of what became of one network, a column a substrate, as text."""
+    lines: list[tuple[str, Callable[[Placed], str]]] = [
+        ("construction", lambda p: p.exactness),
+        ("outputs off, ideal devices", lambda p: f"{p.free_state_error:.0e}"),
+        ("gradient cosine to backprop, ideal", lambda p: f"{p.cosine.min():.7f}"),
+        ("test accuracy, ideal", lambda p: f"{p.accuracy:.2%}"),
+        ("  on devices of 4 bits", lambda p: f"{p.device_accuracy.mean():.2%}"),
+        ("gradient cosine there: of their own network", lambda p: f"{np.nanmin(p.adaptation):.5f}"),
+        ("  of the network that was meant", lambda p: f"{np.nanmin(p.transfer):.3f}"),
+        ("settling time (s)", lambda p: f"{p.settling_time:.1e}"),
+        ("largest rail gain", lambda p: f"{p.gain:.3g}" if p.gain != 1 else ""),
+        ("units at a threshold", lambda p: str(p.threshold_units) if p.threshold_units else ""),
+        ("worst residual", lambda p: f"{p.residual:.0e}"),
+    ]
+    rows = [[name, *(show(p) for p in demo.placed)] for name, show in lines]
+    return ["one network on", *(p.substrate for p in demo.placed)], rows
+
+
 def require_passed(demo: Demo) -> None:
     """Raise `DemoFailedError`, naming the substrates, unless all of them passed."""
+    lost = [p.substrate for p in demo.placed if not p.cosine.min() >= MIN_COSINE]
+    if lost:
+        raise DemoFailedError(
+            f"The demonstration missed backprop's gradient with the network on {', '.join(lost)}."
+        )
     failed = [r for r in demo.results if not r.passed]
     if failed:
         told = "; ".join(f"{r.substrate}: accuracy {r.test_accuracy:.2%}, cosine {r.cosine:.6f}" for r in failed)

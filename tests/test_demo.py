@@ -43,7 +43,8 @@ def test_demo_end_to_end(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["demo", "--json", "demo.json"])
     assert stop.value.code == 0
-    results = {row["substrate"]: row for row in json.loads(Path("demo.json").read_text())["results"]}
+    found = json.loads(Path("demo.json").read_text())
+    results = {row["substrate"]: row for row in found["results"]}
     # As their configs ask for.
     tolerances = {"hopfield": 1e-6, "resistive": 1e-5, "oscillator": 1e-5}
     assert results.keys() == tolerances.keys()
@@ -60,7 +61,20 @@ def test_demo_end_to_end(tmp_path, monkeypatch, capsys):
         assert 1 - run.metric("test_error")[-1] == pytest.approx(result["test_accuracy"])
         assert f"{result['test_accuracy']:.2%}" in printed
     names = {path.name for path in folder.iterdir()}
-    assert names == {*(f"{name}.h5" for name in results), "demo.json", *(f"{entry.name}.png" for entry in DRAWN)}
+    assert names == {
+        *(f"{name}.h5" for name in (*results, "pcn")),
+        "demo.json",
+        *(f"{entry.name}.png" for entry in DRAWN),
+        "substrates.png",
+    }
+    # One network on three substrates: the same outputs and gradient, and the same loss on poor devices.
+    assert [row["substrate"] for row in found["mapped"]] == ["hopfield", "resistive", "oscillator"]
+    for row in found["mapped"]:
+        assert row["free_state_error"] < 1e-12
+        assert min(row["cosine"]) > 0.999999
+        assert min(map(min, row["adaptation"])) > 0.9999 > max(map(max, row["transfer"]))
+        assert min(row["device_accuracy"]) > 0.94
+        assert row["residual"] < 1e-9
     assert printed.count("substrate") == 1
 
 
@@ -68,9 +82,9 @@ def test_demo_again_and_a_missed_accuracy(brief, tmp_path):
     """A second demonstration trips over the first, leaves stray files, or hides that a substrate failed."""
     out = tmp_path / "demo"
     figures = [find("learning_curve")]
-    run_demo(out, substrates=[brief], figures=figures, seed=0)
+    run_demo(out, substrates=[brief], figures=figures, mapped=(), seed=0)
     first = json.loads((out / "demo.json").read_text())
-    done = run_demo(out, substrates=[brief], figures=figures, seed=1)
+    done = run_demo(out, substrates=[brief], figures=figures, mapped=(), seed=1)
     second = json.loads((out / "demo.json").read_text())
     assert first["results"][0]["relative_error"] != second["results"][0]["relative_error"]
     assert sorted(p.name for p in out.iterdir()) == ["brief.h5", "demo.json", "learning_curve.png"]
@@ -82,7 +96,7 @@ def test_demo_again_and_a_missed_accuracy(brief, tmp_path):
 def test_table_has_a_column_for_each_substrate(brief, tmp_path):
     """A further substrate does not show up in the table."""
     other = Substrate("second", brief.config, 0.1)
-    header, rows = table(run_demo(tmp_path / "demo", substrates=[brief, other], figures=[]))
+    header, rows = table(run_demo(tmp_path / "demo", substrates=[brief, other], figures=[], mapped=()))
     assert header == ["substrate", "brief", "second"]
     assert all(len(row) == 3 for row in rows)
     assert "figures written" in [row[0] for row in rows]
@@ -100,10 +114,10 @@ class Interrupting(Silent):
 def test_interrupt_leaves_whole_files(brief, tmp_path):
     """Ctrl-C leaves a torn or temporary file, or destroys the results of the demonstration before."""
     out = tmp_path / "demo"
-    run_demo(out, substrates=[brief], figures=[])
+    run_demo(out, substrates=[brief], figures=[], mapped=())
     kept = (out / "demo.json").read_bytes()
     with pytest.raises(KeyboardInterrupt):
-        run_demo(out, substrates=[brief], figures=[], seed=1, progress=Interrupting())
+        run_demo(out, substrates=[brief], figures=[], mapped=(), seed=1, progress=Interrupting())
     assert (out / "demo.json").read_bytes() == kept
     assert sorted(p.name for p in out.iterdir()) == ["brief.h5", "demo.json"]
     assert open_run(out / "brief.h5").epochs == 2
