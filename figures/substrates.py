@@ -27,7 +27,7 @@ from .subjects import trained
 NETWORK = "pcn-digits"
 """Bundled training config of the network that is mapped."""
 
-NAMES = {"hopfield": "Hopfield circuit", "resistive": "resistors and diodes", "oscillator": "oscillators"}
+NAMES = {"hopfield": "Hopfield circuit", "resistive": "resistors, diodes", "oscillator": "oscillators"}
 DEVICE_NAME = "4 bits, 5 % noise, 10 % mismatch"
 """`validation.substrates.DEVICE`, in words."""
 SMALLEST = 1e-17
@@ -94,7 +94,7 @@ def _settling(ax: Axes, placed: Sequence[Placed]) -> None:
     ax.set_xlabel("time (time constants of a unit)")
     ax.set_ylabel("distance of the outputs from\ntheir equilibrium (relative)")
     ax.set_title("Free phase from nothing")
-    ax.legend(loc="lower left")
+    ax.legend(loc="lower left", handlelength=2.2)
 
 
 def _gradients(ax: Axes, placed: Sequence[Placed], device: str) -> None:
