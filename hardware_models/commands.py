@@ -56,6 +56,7 @@ def register(app: typer.Typer) -> None:
     app.command(
         name="map", epilog="Example: physics-ep map pcn --preset pcm   (vgg10 --images DIR for real photographs)"
     )(map_)
+    app.command(epilog="Example: physics-ep fit-pulses measured.csv --preset fefet --out device.json")(fit_pulses)
     spice = typer.Typer(
         help="Circuits and ngspice: write netlists, compare operating points and gradients, read a user's netlist.",
     )
@@ -172,6 +173,52 @@ def _columns(layers: Sequence[LayerFidelity]) -> list[tuple[str, Callable[[Layer
     if any(row.threshold_units for row in layers):
         found.append(("at threshold", lambda row: f"{len(row.threshold_units):,}"))
     return found
+
+
+def fit_pulses(
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE.csv", help="Columns cell, pulse, direction (up, down), conductance (S).")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DEVICE.json", help="Write the device.", show_default=False)
+    ] = None,
+    g_min: Annotated[
+        float | None, typer.Option(help="Low end of the range, S; default as measured.", show_default=False)
+    ] = None,
+    g_max: Annotated[
+        float | None, typer.Option(help="High end of the range, S; default as measured.", show_default=False)
+    ] = None,
+    preset: Preset = None,
+    device_model: DeviceFile = None,
+    json: JsonFile = None,
+    seed: Seed = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Fit how pulses move a device's cells to measured conductances; the other fields are those of a preset."""
+    from physics_ep.files import check_output
+
+    report = Report(json, quiet)
+    _on_the_cpu(device, dtype)
+    if out is not None:
+        check_output(out, "out")
+    from .devices import chosen_device
+    from .pulse_fit import fit_pulses as fit
+    from .pulse_fit import read_pulses
+
+    found = fit(read_pulses(path), g_min=g_min, g_max=g_max, base=chosen_device(preset, device_model))
+    fitted = found.device.replace(source=f"pulse fields: fit to {path.name}")
+    report.figures({**vars(found), "device": asdict(fitted)})
+    report.table(
+        f"{path}: {found.changes:,} changes of {found.cells:,} cells",
+        ["field", "fitted", "standard error"],
+        [[name, f"{value:.4g}", f"{found.errors[name]:.1g}"] for name, value in found.values.items()],
+    )
+    if out is not None:
+        fitted.to_json(out)
+        report.say(f"written: {out}")
 
 
 def spice_export(

@@ -111,4 +111,25 @@ OP_AMP = DeviceModel(
     source="Dillavou et al. 2022, Phys. Rev. Applied 18:014040 (potentiometers); the rest is estimated",
 )
 
-PRESETS: dict[str, DeviceModel] = {"reram": RERAM, "pcm": PCM, "sram": SRAM, "op-amp": OP_AMP}
+FEFET = DeviceModel(
+    # Ferroelectric transistors of Jerry et al.: on/off ratio 45, on-resistance 559 kohm as NeuroSim has it.
+    g_min=4.0e-8,
+    g_max=1.8e-6,
+    # 32 levels, by pulses of one height and 75 ns.
+    pulses=31,
+    # Their nonlinearities 1.75 and 1.46 up and down. That these are nu is an estimate: NeuroSim's labels are on a
+    # scale of its own.
+    pulse_nonlinearity_up=1.75,
+    pulse_nonlinearity_down=1.46,
+    # Below 0.5 % from cycle to cycle, in NeuroSim's table.
+    pulse_noise=0.005,
+    # Estimate: few-domain transistors of this size differ by more than their cycles do.
+    pulse_spread=0.1,
+    # Estimates, as in any array with read transistors.
+    voltage=0.1,
+    dac_bits=8,
+    adc_bits=8,
+    source="Jerry et al. 2017, IEDM 6.2; Chen et al. 2018, IEEE TCAD 37:3067 (NeuroSim); the rest is estimated",
+)
+
+PRESETS: dict[str, DeviceModel] = {"reram": RERAM, "pcm": PCM, "sram": SRAM, "op-amp": OP_AMP, "fefet": FEFET}

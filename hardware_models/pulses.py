@@ -37,7 +37,7 @@ from .crossbars import Cells, chunks, largest_size, levelled, normal, stream
 from .devices import DeviceModel
 
 RULES = ("accumulated", "stochastic")
-SIDES = ("single", "both", "up")
+SIDES = ("single", "up")
 SIGNS = {"plus": 1, "minus": -1}
 
 
@@ -47,7 +47,7 @@ class Steps:
 
     Attributes
     ----------
-    count : int or None
+    count : float or None
         Pulses that take a cell from end to end; None: cells go as far as is wanted.
     decay_up, decay_down : float
         -log(1 - a): a cell's distance from where pulses would lead it in the end decays so a pulse. 0: equal steps.
@@ -57,7 +57,7 @@ class Steps:
         Of equal steps down to 1 / count.
     """
 
-    count: int | None
+    count: float | None
     decay_up: float
     decay_down: float
     end_up: float
@@ -87,15 +87,21 @@ class Steps:
         return low / (low - high) if low * high < 0 else math.nan
 
 
-def steps_of(device: DeviceModel) -> Steps:
+def steps_of(device: DeviceModel, count: float | None = None) -> Steps:
     """Steps of a device's cells.
+
+    Parameters
+    ----------
+    device : DeviceModel
+    count : float, optional
+        In place of its `pulses`; for fits, any number above 0.
 
     Raises
     ------
     InputError
         If steps down would be larger than what is left.
     """
-    count = device.pulses
+    count = device.pulses if count is None else count
     if count is None:
         return Steps(None if device.levels is None else device.levels - 1, 0.0, 0.0, math.inf, math.inf, 1.0)
     nu_up, nu_down = device.pulse_nonlinearity_up, device.pulse_nonlinearity_down
@@ -129,10 +135,10 @@ class PulsedArray:
         Weight that a cell at g_max holds beside one at g_min. Default the largest |w|.
     rule : {'accumulated', 'stochastic'}
         How wanted changes become pulses.
-    side : {'single', 'both', 'up'}
-        Which cells of a pair are moved: the one that is above g_min goes down before the other goes up; both, in
-        opposite directions, half of the pulses each; or only upwards, and pairs of which one cell is full are
-        written anew with their difference, the other cell at g_min.
+    side : {'single', 'up'}
+        Which cells of a pair are moved: the one that is above g_min goes down before the other goes up; or only
+        upwards, and pairs of which one cell would go beyond its end are first written anew with their difference,
+        the other cell at g_min.
 
     Attributes
     ----------
@@ -221,7 +227,7 @@ class PulsedArray:
     @property
     def cells(self) -> Cells:
         """Conductances as they are."""
-        plus, minus = (self._g[side].reshape(self._like.shape).to(self._like.device) for side in SIGNS)
+        plus, minus = (self._g[side].clone().reshape(self._like.shape).to(self._like.device) for side in SIGNS)
         return Cells(plus, minus, self.scale)
 
     def move(self, wanted: torch.Tensor) -> bool:
@@ -237,7 +243,8 @@ class PulsedArray:
             count = asked
         elif self.rule == "accumulated":
             self._residue += asked
-            count = self._residue.trunc()
+            # A whole step but for rounding is one.
+            count = (self._residue * (1 + 1e-6)).trunc_()
             self._residue -= count
         else:
             lot = torch.rand(asked.shape, generator=self._moves, dtype=torch.float64)
@@ -248,17 +255,9 @@ class PulsedArray:
         count = count[where]
         up, down = count.clamp(min=0), (-count).clamp_(min=0)
         if self.side == "up":
+            self._refresh(where, up, down)
             self._pulse("plus", where, up, torch.zeros_like(up))
             self._pulse("minus", where, down, torch.zeros_like(down))
-            self._refresh(where)
-        elif self.side == "both":
-            half = 0.5 * count.abs()
-            if self.steps.count is not None:
-                half = (half + 0.5 * torch.randint(2, half.shape, generator=self._moves)).floor_()
-            rest = count.abs() - half
-            rising = count > 0
-            self._pulse("plus", where, half * rising, half * ~rising)
-            self._pulse("minus", where, rest * ~rising, rest * rising)
         else:
             left = {side: self._left(side, where) for side in SIGNS}
             off_minus, off_plus = torch.minimum(up, left["minus"]), torch.minimum(down, left["plus"])
@@ -293,11 +292,12 @@ class PulsedArray:
             self._error[side][at] = self.device.programming_noise * self._normal(len(at))
         self._g[side][at] = self._conductance(side, at).to(self._g[side].dtype)
 
-    def _refresh(self, where: torch.Tensor) -> None:
-        """Write pairs anew of which one cell is within half a step of its end, and the other above its low one."""
+    def _refresh(self, where: torch.Tensor, plus_up: torch.Tensor, minus_up: torch.Tensor) -> None:
+        """Write pairs anew of which these pulses would take a cell beyond its end, if the other is above g_min."""
         plus, minus = self._x["plus"][where], self._x["minus"][where]
-        step = 1 / (self.steps.count or 1e6)
-        full = (torch.maximum(plus, minus) > 1 - 0.5 * step) & (torch.minimum(plus, minus) > 0.5 * step)
+        step = 1 / (self.steps.count or 1)
+        over = torch.maximum(plus + step * plus_up, minus + step * minus_up) > 1 + 1e-9
+        full = over & (torch.minimum(plus, minus) > (0.5 * step if self.steps.count else 0))
         at = where[full]
         if len(at):
             gap = (plus - minus)[full]
