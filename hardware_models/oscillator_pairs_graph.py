@@ -35,8 +35,13 @@ if TYPE_CHECKING:
 
 AT_BOUND = 1e-7
 """|cos phi| of a pair that rests at an end of its range is less by far, of one 1e-13th of it inside more."""
-FIRST_STEP, GROWTH = 0.2, 4.0
-"""Of `PairsGraph.settle`, in time constants, and how much longer a step may be than the one before."""
+FOLLOWED = 50.0
+"""Time constants over which `PairsGraph.settle` follows the course itself."""
+STRIDE = 0.05
+"""Radians that a phase should go in one of its steps, at most: longer and they are shorter, and the reverse."""
+
+PUSH = 1e-3
+"""Of a phase, for pairs that rest at the wrong end of their range."""
 
 
 class Clamps(NamedTuple):
@@ -145,10 +150,11 @@ class PairsGraph:
         tolerance: float = 1e-13,
         max_iterations: int = 300,
     ) -> Equilibrium:
-        """Where the oscillators come to rest, by implicit steps in time that grow as the torque falls.
+        """Where the oscillators come to rest: along the course for a while, then by implicit steps in time that
+        grow as the phases move less, at last Newton's.
 
-        The first follow the course, the last are Newton's. Which of several rests a start leads to is told by
-        `course` alone.
+        A pair at an end of its range from which its current draws it inwards leaves it very slowly, and not at all
+        exactly there. Where such a pair is all that is left to move it is pushed, as noise would push it.
 
         Parameters
         ----------
@@ -166,26 +172,45 @@ class PairsGraph:
             Of phases (B, 4 n), radians; at rest or not: see its `residual`.
         """
         clamps = self.clamps(x, y, beta, held)
-        phi = self.middle(len(x)) if start is None else start.copy()
+        _, followed = self.course(x, FOLLOWED, y, beta, start=start, held=held)
+        phi = followed[-1]
         force = self.torque(phi, clamps)
         left = np.abs(force).max(1)
-        step = np.full(len(phi), FIRST_STEP)
+        step = np.ones(len(phi))
         place = np.arange(self.count)
         done = 0
-        while done < max_iterations and len(rows := np.flatnonzero(~(left <= tolerance))):
+        while done < max_iterations:
+            rows = np.flatnonzero(~(left <= tolerance))
+            if not len(rows):
+                stuck = self._stuck(phi, clamps)
+                if not stuck.any():
+                    break
+                phi = np.where(stuck, (1 - PUSH) * phi, phi)
+                force = self.torque(phi, clamps)
+                left = np.abs(force).max(1)
+                step[stuck.any(1)] = 1.0
+                continue
             done += 1
             now = Clamps(*(part[rows] for part in clamps))
             matrix = self.stiffness(phi[rows], now)
+            # Longer steps would lead back to where an oscillator is on its way from.
+            lowest = (matrix[:, place, place] / self.lag).min(1)
+            step[rows] = np.where(lowest < 0, np.minimum(step[rows], 0.5 / np.maximum(-lowest, 1e-12)), step[rows])
             matrix[:, place, place] += self.lag / step[rows, None]
-            phi[rows] += np.linalg.solve(matrix, force[rows, :, None])[:, :, 0]
+            move = np.linalg.solve(matrix, force[rows, :, None])[:, :, 0]
+            phi[rows] += move
             force[rows] = self.torque(phi[rows], now)
-            after = np.abs(force[rows]).max(1)
-            gain = left[rows] / np.maximum(after, 1e-300)
-            step[rows] = np.minimum(step[rows] * np.clip(gain, 0.5, GROWTH), 1e12)
-            left[rows] = after
+            left[rows] = np.abs(force[rows]).max(1)
+            longest = np.maximum(np.abs(move).max(1), 1e-300)
+            step[rows] = np.minimum(step[rows] * np.clip(STRIDE / longest, 0.25, 4), 1e12)
         status = Status.CONVERGED if bool((left <= tolerance).all()) else Status.BUDGET
         state = (torch.from_numpy(phi),)
         return Equilibrium(torch.from_numpy(left), tolerance, done, status, lambda: state, "implicit Euler")
+
+    def _stuck(self, phi: np.ndarray, clamps: Clamps) -> np.ndarray:
+        """Oscillators that the least motion of their own would take away from rest, (B, 4 n)."""
+        place = np.arange(self.count)
+        return self.stiffness(phi, clamps)[:, place, place] < 0
 
     def course(
         self,
