@@ -132,4 +132,36 @@ FEFET = DeviceModel(
     source="Jerry et al. 2017, IEDM 6.2; Chen et al. 2018, IEEE TCAD 37:3067 (NeuroSim); the rest is estimated",
 )
 
-PRESETS: dict[str, DeviceModel] = {"reram": RERAM, "pcm": PCM, "sram": SRAM, "op-amp": OP_AMP, "fefet": FEFET}
+RING_OSCILLATOR = DeviceModel(
+    # Inverters as couplings: weights are integers from -14 to 14 (Lo et al.). The conductances stand for them, and
+    # are so small that the power of couplings is that which was measured with the oscillators.
+    g_min=0.0,
+    g_max=1e-8,
+    levels=15,
+    # "Highly uniform" (Lo et al.); how far is an estimate.
+    device_mismatch=0.02,
+    # The 1,968 oscillators of Moy et al. take 42 mW with their couplings, and settle within 50 cycles, in 50 ns as
+    # others quote it: 1 GHz, and time constants of 5 cycles by our estimate.
+    oscillator_frequency=1e9,
+    oscillator_power=0.042 / 1968,
+    time_constant=5e-9,
+    # Estimate: frequencies trimmed to 0.03 %, over the coupling rate 1 / time_constant. Untrimmed rings are some
+    # per cent apart, and would not lock.
+    detuning=0.01,
+    # Estimate: -90 dBc/Hz at 1 MHz, usual for small rings; D = (2 pi f)^2 L / 2. Averaged over a thousand cycles.
+    phase_noise=2e4,
+    averaging_time=1e-6,
+    # All-to-all array of Lo et al.
+    tile_rows=48,
+    tile_columns=48,
+    source="Moy et al. 2022, Nat. Electron. 5:310; Lo et al. 2023, ibid. 6:771; the rest is estimated",
+)
+
+PRESETS: dict[str, DeviceModel] = {
+    "reram": RERAM,
+    "pcm": PCM,
+    "sram": SRAM,
+    "op-amp": OP_AMP,
+    "fefet": FEFET,
+    "ring-oscillator": RING_OSCILLATOR,
+}

@@ -12,6 +12,7 @@ import torch
 from scipy.integrate import solve_ivp
 
 from hardware_models import DeviceModel, map_pcn
+from hardware_models.devices import preset
 from hardware_models.mapping import Mapped
 from hardware_models.oscillator_mapping import THRESHOLD
 from hardware_models.oscillator_pairs_graph import PairsGraph
@@ -296,6 +297,27 @@ def test_pairs_slip_off_their_end() -> None:
     state = layered(mapped, relax(mapped.system, x, tolerance=1e-12).require().state)
     np.testing.assert_allclose(valued(graph, rest), state, atol=1e-9)
     assert (np.cos(rest[0, :half][hidden]) < 0).all()
+
+
+def test_ring_oscillators() -> None:
+    """The preset against the figures of its papers, and in use: pairs lock, h and u apart as detuning has them."""
+    device = preset("ring-oscillator")
+    assert device.oscillator_power * 1968 == pytest.approx(0.042)
+    assert device.oscillator_frequency == pytest.approx(50 / 50e-9)
+    assert 2 * device.levels - 1 == len(range(-14, 15))
+    # A linewidth of 2 D / 2 pi, and L(f) = 2 D / (2 pi f)^2 beyond it.
+    offset = 2 * math.pi * 1e6
+    assert 10 * math.log10(2 * device.phase_noise / offset**2) == pytest.approx(-90, abs=0.5)
+    net = dense(3, "hard_tanh", width=6, n_in=5, gain=1.5)
+    x, _ = examples((5,), 3)
+    mapped = map_pcn(net, "oscillator", device, calibration=x)
+    graph = map_pcn(net, "oscillator", device.replace(phase_noise=0.0), calibration=x).system.to_graph()
+    rest = graph.settle(x).require().state[0].numpy()
+    state = relax(mapped.system, x, tolerance=1e-12).require().state
+    even = np.abs(valued(graph, rest) - layered(mapped, state)).max()
+    assert 0 < even < 1e-3
+    h, u = graph.values(rest)
+    assert 1e-3 < max(float(np.abs(a - b).max()) for a, b in zip(h, u, strict=True)) < 0.3
 
 
 # -- refusals -----------------------------------------------------------------------------------------------------
