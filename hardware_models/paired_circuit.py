@@ -36,6 +36,7 @@ from .crossbars import Cells, converted, copied, fluctuated, programmed, stream
 from .devices import COMMON, IMPERFECTIONS, DeviceModel
 from .elements import BOLTZMANN
 from .node_sums import at_virtual_grounds
+from .wires import wired
 
 if TYPE_CHECKING:
     from physics_ep.motion import Motion
@@ -304,7 +305,7 @@ class PairedCircuit(PredictiveCodingNetwork):
     def _place(self, name: str, cells: Cells) -> None:
         """Put what the devices make of a parameter in its place, and keep copies that differ."""
         device = self.device_model
-        p = dict(self.named_parameters())[name]
+        p, cells = dict(self.named_parameters())[name], wired(cells, self.device_model)
         p.copy_(copied(cells, device.copy_mismatch_h, stream(self.seed, name, "h")).values)
         own = {
             "u": not self.one_array,

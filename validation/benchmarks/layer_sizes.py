@@ -53,6 +53,7 @@ FAST: dict[str, tuple[Any, ...]] = {
     "conductance_noise": (0.01, 0.03, 0.1),
     "read_noise": (1e-9, 1e-7, 1e-5),
     "temperature": (300.0,),
+    "wire_resistance": (0.01, 0.1, 1.0),
     "dac_bits": (4, 6, 8),
     "adc_bits": (4, 8, 12),
 }
