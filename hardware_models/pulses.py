@@ -18,9 +18,9 @@ A wanted change of a weight becomes a whole number of pulses
 
 How imperfections act while learning: a cell's gain factor, whether it is stuck, and the size of its steps belong to
 the instance; programming noise is an error of the state in which a cell was left, and is drawn anew each
-time the cell is moved; pulse noise adds up from pulse to pulse. Without `pulses` cells are moved by program and
-verify: from level to level, or as far as is wanted where there are no levels. With them, `levels` are those of the
-first writing alone.
+time the cell is moved; pulse noise adds up from pulse to pulse. Without `pulses` a pulse moves a cell by one of its
+`levels`, which with equal steps stay what they are, as by program and verify; without levels either, cells go as far as
+is wanted. With both, `levels` are those of the first writing alone.
 """
 
 from __future__ import annotations
@@ -101,9 +101,10 @@ def steps_of(device: DeviceModel, count: float | None = None) -> Steps:
     InputError
         If steps down would be larger than what is left.
     """
-    count = device.pulses if count is None else count
     if count is None:
-        return Steps(None if device.levels is None else device.levels - 1, 0.0, 0.0, math.inf, math.inf, 1.0)
+        count = device.pulses if device.pulses is not None or device.levels is None else device.levels - 1
+    if count is None:
+        return Steps(None, 0.0, 0.0, math.inf, math.inf, 1.0)
     nu_up, nu_down = device.pulse_nonlinearity_up, device.pulse_nonlinearity_down
     middle_up = 1 / count if nu_up == 0 else -math.expm1(-nu_up / count) * (_end(nu_up) - 0.5)
     middle_down = middle_up * (1 + device.pulse_asymmetry)
@@ -145,8 +146,7 @@ class PulsedArray:
     scale : float
         Weight per siemens.
     pulses, refreshes : int
-        Spent since the first writing: pulses (with levels but no `pulses`, steps by a level; with neither, cells
-        written), and pairs written anew.
+        Spent since the first writing: pulses (without `pulses` and levels, cells written), and pairs written anew.
 
     Raises
     ------
@@ -277,10 +277,10 @@ class PulsedArray:
             return
         at, up, down = where[moved], up[moved], down[moved]
         size, x = self._size[side][at], self._x[side][at]
-        if self.device.pulses is None:
+        if self.steps.count is None:
             size = torch.ones_like(size)
         x = torch.where(up > 0, self.steps.up(x, up * size), self.steps.down(x, down * size))
-        if self.device.pulses is not None and self.device.pulse_noise > 0:
+        if self.steps.count is not None and self.device.pulse_noise > 0:
             x += self.device.pulse_noise * (up + down).sqrt() * self._normal(len(at))
         self.pulses += len(at) if self.steps.count is None else int((up + down).sum())
         self._leave(side, at, x)

@@ -1,0 +1,353 @@
+"""Learning on the device beside ideal training that is written into the same device afterwards.
+
+One recipe (a training config), three errors for each instance of a device: of the network trained ideally; of that
+network mapped onto the instance; of a network that learned on the instance by pulses, from the same initial weights
+and batches. Where the last is lower than the second, learning went around what the cells err.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hardware_models.devices import DeviceModel
+from hardware_models.in_situ import InSitu
+from hardware_models.mapping import Mapped, map_pcn, substrate_class
+from physics_ep.config import Config, load_config
+from physics_ep.cost import COSTS
+from physics_ep.datasets import Dataset, load_dataset
+from physics_ep.equilibrium import NotConverged
+from physics_ep.errors import argument_error
+from physics_ep.estimator import EquilibriumPropagation, NegativeNudgeError
+from physics_ep.files import check_output
+from physics_ep.metrics import classification_error
+from physics_ep.optimization import build_optimizer, build_scheduler, step_scheduler
+from physics_ep.predictive_coding import PredictiveCodingNetwork
+from physics_ep.preparation import new_system, settled
+from physics_ep.progress import SILENT, Progress
+from physics_ep.sources import epoch_seed
+from physics_ep.store import Quantity, Run, environment, open_run, write_run
+
+from .sweep_plan import IDEAL, Point, device_at, planned
+
+KIND = "in-situ training"
+HEADROOM = 4.0
+"""Weight that arrays can hold over the largest initial one: trained weights grow to about that."""
+CALIBRATION = 200
+"""Training examples that set full scales."""
+QUANTITIES = {
+    "ideal": ("fraction", "test error of the network trained without a device"),
+    "mapped": ("fraction", "test error of that network on the device instance"),
+    "learned": ("fraction", "test error after learning on the instance"),
+    "pulses": ("1", "pulses spent, a cell"),
+    "refreshes": ("1", "pairs written anew, a pair"),
+    "skipped": ("fraction", "training batches left out for want of an equilibrium"),
+    "unconverged": (
+        "examples",
+        "test examples without equilibrium, which count as misclassified, mapped and learned",
+    ),
+}
+
+
+class LearningInterrupted(KeyboardInterrupt):
+    """Ctrl-C. The file holds the instances that are complete; the message tells how to resume."""
+
+
+@dataclass(frozen=True)
+class InSituTable:
+    """What was measured.
+
+    Attributes
+    ----------
+    plan : tuple of (str, Point)
+        Substrate, and place in the sweep.
+    values : dict of str to ndarray (P, R)
+        The quantities of `QUANTITIES`, of each point's instances; NaN where not measured yet.
+    config : dict
+    """
+
+    plan: tuple[tuple[str, Point], ...]
+    values: dict[str, np.ndarray]
+    config: dict[str, Any]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row a point, of the means over instances."""
+        return [
+            {
+                "substrate": substrate,
+                "field": point.field,
+                "value": point.value,
+                **{name: _mean(v[k]) for name, v in self.values.items()},
+            }
+            for k, (substrate, point) in enumerate(self.plan)
+        ]  # fmt: skip
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return float(np.nanmean(values)) if np.isfinite(values).any() else None
+
+
+def learn_in_situ(
+    config: str | os.PathLike[str] | Mapping[str, Any] | Config,
+    *,
+    substrates: Sequence[str] = ("hopfield",),
+    device: DeviceModel | None = None,
+    sweeps: Mapping[str, Sequence[Any]] | None = None,
+    repeats: int = 1,
+    rule: str = "accumulated",
+    side: str = "single",
+    headroom: float = HEADROOM,
+    overrides: Sequence[str] = (),
+    data: str | os.PathLike[str] | Dataset | None = None,
+    seed: int | None = None,
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: Progress = SILENT,
+) -> InSituTable:
+    """Train on devices, and compare with writing an ideally trained network into them.
+
+    Parameters
+    ----------
+    config : path, name, mapping or Config
+        Of the training of a predictive coding network; see `physics_ep.training.train`.
+    substrates : sequence of str
+    device : DeviceModel, optional
+        The base, of which one field is varied at a time; it is a point itself unless it is ideal.
+    sweeps : mapping
+        Field of the device to its values.
+    repeats : int
+        R, instances of the device at each point, with initial weights and batches of their own.
+    rule, side, headroom
+        See `PulsedArray` and `InSitu`.
+    overrides : sequence of str
+        Of the config.
+    data : path or Dataset, optional
+    seed : int, optional
+        Of the first instance; default the config's.
+    out : path, optional
+        Run file, written anew after each instance.
+    resume : bool
+        Go on with `out`: no instance that is there is trained again.
+    progress : Progress
+        In epochs.
+
+    Raises
+    ------
+    InputError
+    LearningInterrupted
+        On Ctrl-C.
+    """
+    settings = settled(load_config(config, overrides), data, None, None, seed)
+    settings = load_config(settings)
+    if settings.ep.cost not in ("cross_entropy", "squared_error"):
+        raise argument_error("ep.cost", "be 'cross_entropy' or 'squared_error'", repr(settings.ep.cost))
+    if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
+        raise argument_error("repeats", "be an integer of at least 1", repeats)
+    base = DeviceModel() if device is None else device
+    points = [p for p in planned(base, sweeps or {}, ["auto"]) if p.field != IDEAL or (base.ideal and not sweeps)]
+    for name in substrates:
+        substrate_class(name)
+    plan = [(name, point) for name in substrates for point in points]
+    found = {
+        "config": settings.as_dict(),
+        "in_situ": {
+            "base": json.loads(base.to_json()),
+            "plan": [[name, point.field, point.value] for name, point in plan],
+            "repeats": repeats,
+            "rule": rule,
+            "side": side,
+            "headroom": headroom,
+        },
+    }
+    values = {name: np.full((len(plan), repeats), np.nan) for name in QUANTITIES}
+    path = None if out is None else check_output(out, "out")
+    if path is not None and path.exists():
+        if not resume:
+            must = "be a new file; --resume (resume=True) goes on with one that is there"
+            raise argument_error("out", must, repr(str(path)))
+        values = _resumed(path, found)
+    examples = data if isinstance(data, Dataset) else load_dataset(settings.data, progress)
+    table = InSituTable(tuple(plan), values, found)
+    attributes = {"kind": KIND, "config": found["config"], "in_situ": found["in_situ"], **environment()}
+    epochs = settings.training.epochs
+    try:
+        with progress.task("in situ", epochs * repeats * (len(plan) + 1)) as advance:
+            for r in range(repeats):
+                missing = [k for k in range(len(plan)) if not np.isfinite(values["learned"][k, r])]
+                advance(epochs * (len(plan) - len(missing) + (not missing)))
+                if not missing:
+                    continue
+                lesson = Lesson(settings, examples, settings.training.seed + r)
+                net, ideal = lesson.train(lambda **info: advance(1, substrate="none", **info))
+                for k in missing:
+                    substrate, point = plan[k]
+                    told = {"substrate": substrate, point.field: point.value}
+                    row = lesson.compare(
+                        net, substrate, device_at(base, point), lambda t=told, **info: advance(1, **t, **info),
+                        rule=rule, side=side, headroom=headroom,
+                    )  # fmt: skip
+                    for name, value in {"ideal": ideal, **row}.items():
+                        values[name][k, r] = value
+                    if path is not None:
+                        metrics = {name: Quantity(v, *QUANTITIES[name]) for name, v in values.items()}
+                        write_run(path, Run(attributes, metrics=metrics))
+    except KeyboardInterrupt:
+        kept = "nothing was kept: --out RUN.h5 keeps instances as they come"
+        if path is not None:
+            kept = f"the same command with --out {path} --resume goes on from there"
+        done = int(np.isfinite(values["learned"]).sum())
+        raise LearningInterrupted(
+            f"interrupted after {done} of {values['learned'].size} instances; {kept}"
+        ) from None
+    return table
+
+
+def open_in_situ(path: str | os.PathLike[str]) -> InSituTable:
+    """Read a file of `learn_in_situ`.
+
+    Raises
+    ------
+    InputError
+    """
+    run = open_run(path)
+    if run.attributes.get("kind") != KIND:
+        raise argument_error("path", "be a file of in-situ training", repr(str(path)))
+    own = _decoded(run.attributes["in_situ"])
+    plan = tuple((name, Point(field, value, "auto")) for name, field, value in own["plan"])
+    values = {name: run.metric(name) for name in QUANTITIES}
+    return InSituTable(plan, values, {"config": run.config, "in_situ": own})
+
+
+def _decoded(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def _resumed(path: Path, config: dict[str, Any]) -> dict[str, np.ndarray]:
+    there = open_in_situ(path)
+    for section, now in json.loads(json.dumps(config)).items():
+        before = json.loads(json.dumps(there.config[section]))
+        if now != before:
+            key = next(k for k in {**before, **now} if before.get(k) != now.get(k))
+            raise argument_error(key, f"be as in {str(path)!r} to resume it", "another")
+    return {name: np.array(v, dtype=float) for name, v in there.values.items()}
+
+
+class Lesson:
+    """One recipe with one seed: initial weights, batches in their order, optimizer, test.
+
+    Parameters
+    ----------
+    config : Config
+    examples : Dataset
+    seed : int
+    """
+
+    def __init__(self, config: Config, examples: Dataset, seed: int) -> None:
+        self.config, self.examples, self.seed = config, examples, seed
+        self.cost = COSTS[config.ep.cost]()
+        self.options: dict[str, Any] = {"scheme": config.ep.scheme, "beta": config.ep.beta}
+
+    def network(self) -> PredictiveCodingNetwork:
+        """With its initial weights.
+
+        Raises
+        ------
+        InputError
+            If the config's system is no predictive coding network.
+        """
+        net = new_system(load_config(self.config, [f"training.seed={self.seed}"]))
+        if not isinstance(net, PredictiveCodingNetwork):
+            raise argument_error("system.name", "be a predictive coding network", repr(self.config.system.name))
+        return net
+
+    def train(self, report: Callable[..., None]) -> tuple[PredictiveCodingNetwork, float]:
+        """Without a device: the network, and its test error."""
+        net = self.network()
+        ep = EquilibriumPropagation(self.cost, **self.options)
+        optimizer = build_optimizer(self.config.optimizer, net)
+
+        def step(x: torch.Tensor, y: torch.Tensor) -> float:
+            optimizer.zero_grad()
+            loss = float(ep.backward(net, x, y).loss)
+            optimizer.step()
+            return loss
+
+        self._epochs(optimizer, step, report)
+        return net, self._error(net)[0]
+
+    def compare(
+        self,
+        net: PredictiveCodingNetwork,
+        substrate: str,
+        device: DeviceModel,
+        report: Callable[..., None],
+        **options: Any,
+    ) -> dict[str, float]:
+        """Errors of the trained network on an instance of the device, and after learning on it."""
+        mapped, lost = self._error(self._mapped(net, substrate, device).system)
+        learner = InSitu(
+            place := self._mapped(self.network(), substrate, device),
+            lambda _: build_optimizer(self.config.optimizer, place.system),
+            **options,
+        )
+        skipped = 0
+
+        def step(x: torch.Tensor, y: torch.Tensor) -> float:
+            nonlocal skipped
+            try:
+                return float(learner.step(x, y, self.cost, **self.options).loss)
+            except (NotConverged, NegativeNudgeError):
+                skipped += 1
+                return math.nan
+
+        batches = self._epochs(learner.optimizer, step, report)
+        learned, lost_then = self._error(place.system)
+        weights = sum(p.numel() for p in net.parameters())
+        return {
+            "mapped": mapped,
+            "learned": learned,
+            "pulses": learner.pulses / (2 * weights),
+            "refreshes": learner.refreshes / weights,
+            "skipped": skipped / batches,
+            "unconverged": lost + lost_then,
+        }
+
+    def _mapped(self, net: PredictiveCodingNetwork, substrate: str, device: DeviceModel) -> Mapped:
+        return map_pcn(net, substrate, device, self.seed, calibration=self.examples.train_x[:CALIBRATION])
+
+    def _error(self, system: Any) -> tuple[float, int]:
+        with torch.no_grad():
+            return classification_error(system, self.examples.test_x, self.examples.test_y)
+
+    def _epochs(
+        self,
+        optimizer: torch.optim.Optimizer,
+        step: Callable[[torch.Tensor, torch.Tensor], float],
+        report: Callable[..., None],
+    ) -> int:
+        """Go through the examples as often as the config says; how many batches there were."""
+        training, x, y = self.config.training, self.examples.train_x, self.examples.train_y
+        scheduler = build_scheduler(self.config.scheduler, optimizer, training.epochs)
+        batches = 0
+        for epoch in range(training.epochs):
+            generator = torch.Generator().manual_seed(epoch_seed(self.seed, epoch))
+            order = torch.randperm(len(x), generator=generator)
+            losses = [step(x[of], self._targets(y[of])) for of in order.split(training.batch_size)]
+            batches += len(losses)
+            loss = float(np.nanmean(losses)) if np.isfinite(losses).any() else math.nan
+            step_scheduler(scheduler, loss)
+            report(loss=loss)
+        return batches
+
+    def _targets(self, labels: torch.Tensor) -> torch.Tensor:
+        if self.cost.name == "cross_entropy":
+            return labels
+        return torch.nn.functional.one_hot(labels, self.examples.n_classes).to(self.examples.train_x.dtype)
