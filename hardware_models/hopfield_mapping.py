@@ -12,10 +12,18 @@ feedback resistor whatever the cells are, and no load arises.
 from __future__ import annotations
 
 import math
+from typing import Any
+
+import torch
+
+from physics_ep.equilibrium import Equilibrium
+from physics_ep.motion import Motion
 
 from .amplifiers import MONOTONE, Amplifiers
 from .devices import AMPLIFIERS, RESISTORS
-from .paired_circuit import PairedCircuit
+from .paired_circuit import SETTLED, PairedCircuit
+from .paired_lags import LaggedFlow, LaggedMotion, lags
+from .paired_solvers import chain_time
 
 
 class HopfieldPairs(PairedCircuit):
@@ -37,3 +45,25 @@ class HopfieldPairs(PairedCircuit):
             None if offset == 0 else full * self.drawn(offset, k, which, "offset"),
             math.inf if saturation is None else full * saturation,
         )
+
+    def _follow(self) -> None:
+        super()._follow()
+        if self.device_model.amplifier_lag > 0 and self.device_model.amplifier_lag_mismatch != 0:
+            self.default_solver = "flow"  # whether the free state is stable is in question
+
+    def solvers(self, phase: Any) -> dict[str, Any]:
+        found = super().solvers(phase)
+        return {**found, "flow": LaggedFlow} if self.device_model.amplifier_lag > 0 else found
+
+    def motion(self, phase: Any) -> Motion:
+        return LaggedMotion(phase) if self.device_model.amplifier_lag > 0 else super().motion(phase)
+
+    def settling_seconds(self, free: Equilibrium, x: torch.Tensor) -> tuple[float, float]:
+        """Of L and 2 L equal stages in a row; two poles each where amplifiers lag."""
+        device = self.device_model
+        if device.amplifier_lag == 0:
+            return super().settling_seconds(free, x)
+        # Outputs are read at their nodes: one amplifier less than nodes.
+        rates = [1.0, *[1.0, 1 / max(lags(device))] * (self.depth - 1)]
+        times = [device.time_constant * chain_time(rates * n, SETTLED) for n in (1, 2)]
+        return times[0], times[1]

@@ -22,8 +22,6 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import torch
-from scipy.linalg import expm
-from scipy.optimize import brentq
 
 from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import argument_error
@@ -34,6 +32,7 @@ from .devices import OSCILLATORS
 from .oscillator_units import detuned_clip
 from .paired_circuit import SETTLED, PairedCircuit
 from .paired_flows import ValueMotion, Values, solvers
+from .paired_solvers import chain_time
 
 if TYPE_CHECKING:
     from .oscillator_pairs_graph import PairsGraph
@@ -186,18 +185,3 @@ class OscillatorPairs(PairedCircuit):
     def unit_power(self) -> float:
         """Two oscillators a unit h or u."""
         return 2 * self.device_model.oscillator_power
-
-
-def chain_time(rates: list[float], share: float) -> float:
-    """Time after which stages in a row with these rates are within a share of their end: exp(M t) summed."""
-    count = len(rates)
-    matrix = torch.diag(-torch.tensor(rates, dtype=torch.float64))
-    for k in range(count - 1):
-        matrix[k, k + 1] = rates[k]
-    array = matrix.numpy()
-
-    def left(t: float) -> float:
-        return float(expm(array * t)[0].sum()) - share
-
-    most = count / min(rates) * (1 - math.log(share))
-    return float(brentq(left, 0.0, most, xtol=1e-6 * most))

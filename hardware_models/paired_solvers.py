@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from scipy.linalg import expm
+from scipy.optimize import brentq
 
 from physics_ep.equilibrium import State
 from physics_ep.motion import Moment, Motion
@@ -114,17 +118,22 @@ class Flow(Solver):
             start = tuple(torch.zeros_like(s) for s in (*phase.p, *phase.q))
         self.w: Blocks = begun(phase, start)
 
+    def course(self, w: Blocks) -> tuple[Blocks, State, torch.Tensor]:
+        """dw/dt, what phases carry, and the residual."""
+        speed, z, pairs = velocity(self.phase, w)
+        return speed, z, unsettled(self.phase, z, pairs)
+
     def evaluate(self) -> tuple[State, torch.Tensor]:
         self.spent += 1
-        self.speed, z, pairs = velocity(self.phase, self.w)
-        return z, unsettled(self.phase, z, pairs)
+        self.speed, z, residual = self.course(self.w)
+        return z, residual
 
     def advance(self, active: torch.Tensor) -> None:
         self.share = self.step * active.to(self.phase.dtype)
         first = self.speed
-        second = velocity(self.phase, self.stepped(first, 0.5))[0]
-        third = velocity(self.phase, self.stepped(second, 0.5))[0]
-        fourth = velocity(self.phase, self.stepped(third, 1.0))[0]
+        second = self.course(self.stepped(first, 0.5))[0]
+        third = self.course(self.stepped(second, 0.5))[0]
+        fourth = self.course(self.stepped(third, 1.0))[0]
         slopes = zip(first, second, third, fourth, strict=True)
         self.w = self.stepped([(a + 2 * b + 2 * c + d) / 6 for a, b, c, d in slopes])
 
@@ -164,12 +173,14 @@ class Euler(Flow):
 
 
 def time_step(device: DeviceModel, nudge: Nudge | None) -> float:
-    """Step of a circuit followed in time, in time constants of h: half of the faster one's.
+    """Step of a circuit followed in time, in time constants of h: half of the fastest node's or amplifier's.
 
     Less under strong nudges, which the output nodes follow at the rate 1 + beta C''.
     """
     strength = 0.0 if nudge is None else float(torch.as_tensor(nudge.beta).abs().max())
-    return 0.5 * min(1.0, 1 + device.time_constant_mismatch) * min(1.0, 2 / (1 + strength))
+    lag = device.amplifier_lag
+    amplifiers = (lag, lag * (1 + device.amplifier_lag_mismatch)) if lag > 0 else ()
+    return 0.5 * min(1.0, 1 + device.time_constant_mismatch, *amplifiers) * min(1.0, 2 / (1 + strength))
 
 
 def unsettled(phase: CircuitPhase, z: State, pairs: Pairs) -> torch.Tensor:
@@ -241,3 +252,16 @@ class CircuitMotion(Motion):
     def observe(self, w: State, velocity_: State) -> Moment:
         _, z, pairs = velocity(self.phase, w)
         return Moment(self.phase.state(z), self.phase.energy(z), unsettled(self.phase, z, pairs), w)
+
+
+def chain_time(rates: Sequence[float], share: float) -> float:
+    """Time after which stages in a row with these rates are within a share of their end: exp(M t) summed."""
+    count = len(rates)
+    matrix = np.diag(-np.asarray(rates, dtype=np.float64))
+    matrix[np.arange(count - 1), np.arange(1, count)] = rates[:-1]
+
+    def left(t: float) -> float:
+        return float(expm(matrix * t)[0].sum()) - share
+
+    most = count / min(rates) * (1 - math.log(share))
+    return float(brentq(left, 0.0, most, xtol=1e-6 * most))

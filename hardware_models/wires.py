@@ -61,7 +61,8 @@ def wired(cells: Cells, device: DeviceModel) -> Cells:
             tile = torch.stack([plus[rows, columns], minus[rows, columns]], 2).double()
             kept = through_wires(tile.flatten(1), r).unflatten(1, (-1, 2)).to(plus.dtype)
             found[0][rows, columns], found[1][rows, columns] = kept[..., 0], kept[..., 1]
-    return Cells(*(part.t().reshape(shape) for part in found), cells.scale)
+    acting = [part.t().reshape(shape) for part in found]
+    return Cells(acting[0], acting[1], cells.scale)
 
 
 def through_wires(tile: torch.Tensor, resistance: float) -> torch.Tensor:

@@ -13,8 +13,9 @@ from scipy.special import gammainccinv
 
 from hardware_models import DeviceModel, map_pcn
 from hardware_models.mapping import NotRealisable
-from hardware_models.oscillator_mapping import THRESHOLD, chain_time
+from hardware_models.oscillator_mapping import THRESHOLD
 from hardware_models.oscillator_units import detuned_clip, locked_phase
+from hardware_models.paired_solvers import chain_time
 from physics_ep import CrossEntropy, Nudge, relax, simulate
 from physics_ep.errors import InputError
 from physics_ep.predictive_coding import vgg5, vgg10_skip

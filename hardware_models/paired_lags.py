@@ -1,0 +1,114 @@
+"""Paired circuits whose amplifiers have a finite bandwidth: their outputs follow what they answer with a lag.
+
+    l_h dV_h/dt = sigma(p) - V_h,    l_u dV_u/dt = sigma(q) - V_u            in time constants of h
+
+with p and q as in `paired_solvers`, driven by the outputs as they are. Equilibria are those without lags; the
+course is not: a unit has two poles, and where u lags more than h the free state may be lost, as with unequal time
+constants. What moves is (dq, dp - dq, dV_u, d(V_h - V_u)), so that errors are no differences of states. Outputs are
+read at their nodes, without an amplifier.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from physics_ep.equilibrium import State
+from physics_ep.motion import Moment, Motion
+
+from .paired_phases import Blocks, CircuitPhase
+from .paired_solvers import Flow, begun
+
+if TYPE_CHECKING:
+    from .devices import DeviceModel
+
+
+def lags(device: DeviceModel) -> tuple[float, float]:
+    """Of amplifiers of h and of u, in time constants of h."""
+    return device.amplifier_lag, device.amplifier_lag * (1 + device.amplifier_lag_mismatch)
+
+
+def lagged_begin(phase: CircuitPhase, start: State) -> Blocks:
+    """(dq, dp - dq, dV_u, d(V_h - V_u)) with amplifiers at rest."""
+    w = begun(phase, start)
+    count = phase.depth
+    return [*w, *at_rest(phase, w[:count], w[count:])]
+
+
+def at_rest(phase: CircuitPhase, dq: Blocks, gap: Blocks) -> Blocks:
+    """What the amplifiers of the hidden layers lead to: dV_u, then d(V_h - V_u)."""
+    hidden = range(phase.depth - 1)
+    errors = [phase.error(k, dq[k], gap[k]) for k in hidden]
+    return [*(phase.moved(k, dq[k] + gap[k]) - errors[k] for k in hidden), *errors]
+
+
+def lagged_velocity(phase: CircuitPhase, w: Blocks) -> tuple[Blocks, State, torch.Tensor]:
+    """d/dt of w in time constants of h; what phases carry; the residual (B,)."""
+    count, device = phase.depth, phase.system.device_model
+    dq, gap = w[:count], w[count : 2 * count]
+    below, errors = w[2 * count : 3 * count - 1], list(w[3 * count - 1 :])
+    slow = 1 + device.time_constant_mismatch
+    lag_h, lag_u = lags(device)
+    goals = at_rest(phase, dq, gap)
+    errors.append(phase.error(count - 1, dq[-1], gap[-1]))
+    moved = [*(a + b for a, b in zip(below, errors, strict=False)), phase.moved(count - 1, dq[-1] + gap[-1])]
+    fed = phase.feedback(errors)
+    changes = [phase.changes(k, moved) for k in range(count)]
+    fed[-1] = phase.wanted(moved[-1], changes[-1][0])
+    if phase.fed is not None:
+        fed = [phase.over(torch.add, f, s) for f, s in zip(fed, phase.fed, strict=True)]
+    apart = fed if phase.one_drive else [f + (a - b) for f, (a, b) in zip(fed, changes, strict=True)]
+    rate_q = [(b - d) / slow for (_, b), d in zip(changes, dq, strict=True)]
+    rate_gap = [f - g + (b - d) * (1 - 1 / slow) for f, g, (_, b), d in zip(apart, gap, changes, dq, strict=True)]
+    behind_u = [a - b for a, b in zip(goals[: count - 1], below, strict=True)]
+    behind = [a - b for a, b in zip(goals[count - 1 :], errors[:-1], strict=True)]
+    rate_u = [b / lag_u for b in behind_u]
+    rate_error = [e / lag_h + b * (1 / lag_h - 1 / lag_u) for e, b in zip(behind, behind_u, strict=True)]
+    worst = []
+    for k in range(count):
+        pairs = [(apart[k], apart[k] - gap[k]), (changes[k][1], changes[k][1] - dq[k])]
+        if k < count - 1:
+            pairs += [(goals[count - 1 + k], behind[k]), (moved[k], behind_u[k])]
+        size_moved = moved[k].flatten(1).abs().amax(1)
+        for n, (goal, miss_of) in enumerate(pairs):
+            miss, size = (v.flatten(1).abs().amax(1) for v in (miss_of, goal))
+            if phase.nudge is None or n in (1, 3):
+                size = torch.maximum(size, size_moved)
+            if phase.nudge is None:
+                size = torch.maximum(size, phase.p[k].flatten(1).abs().amax(1))
+            worst.append(torch.where(miss == 0, miss, miss / torch.maximum(size, miss)))
+    dp = [a + b for a, b in zip(dq, gap, strict=True)]
+    speed = [*rate_q, *rate_gap, *rate_u, *rate_error]
+    return speed, (*dp, *dq, *errors), torch.stack(worst).amax(0)
+
+
+class LaggedFlow(Flow):
+    """`Flow` with the amplifiers' lags."""
+
+    def __init__(self, phase: CircuitPhase, start: State) -> None:
+        super().__init__(phase, start)
+        count = phase.depth
+        self.w = [*self.w, *at_rest(phase, self.w[:count], self.w[count:])]
+
+    def course(self, w: Blocks) -> tuple[Blocks, State, torch.Tensor]:
+        return lagged_velocity(self.phase, w)
+
+
+class LaggedMotion(Motion):
+    """The same for `simulate`."""
+
+    phase: CircuitPhase
+
+    def start(self, z: State) -> State:
+        return tuple(lagged_begin(self.phase, z if self.phase.begun is None else self.phase.start()))
+
+    def velocity(self, w: State) -> State:
+        return tuple(lagged_velocity(self.phase, list(w))[0])
+
+    def inside(self, w: State) -> State:
+        return w
+
+    def observe(self, w: State, velocity_: State) -> Moment:
+        _, z, residual = lagged_velocity(self.phase, list(w))
+        return Moment(self.phase.state(z), self.phase.energy(z), residual, w)
