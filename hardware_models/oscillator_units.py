@@ -121,6 +121,6 @@ def locked_phase(b: torch.Tensor, torque: torch.Tensor) -> torch.Tensor:
         step = e - value / steep
         before = e
         e = torch.where((step >= low) & (step <= high), step, 0.5 * (low + high))
-        if float((e - before).abs().max()) < 1e-13:
+        if float((e - before).abs().max().detach()) < 1e-13:
             break
     return torch.where(lost, torch.full_like(e, math.nan), sign * (e - 0.5 * math.pi))

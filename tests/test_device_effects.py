@@ -78,7 +78,7 @@ def test_lags_change_the_course_and_not_the_equilibrium() -> None:
 
 
 def test_amplifiers_of_u_must_not_lag_more() -> None:
-    """Ten layers: amplifiers of u 30 % slower lose the free state, as unequal time constants do: the solver says it."""
+    """Ten layers: amplifiers of u 30 % slower lose the free state, as unequal time constants do."""
     net = dense(10, "tanh", width=32, gain=6**0.5)
     x, _ = examples(size=1)
     equal = map_pcn(net, "hopfield", DeviceModel(amplifier_lag=1.0))
