@@ -19,8 +19,8 @@ A wanted change of a weight becomes a whole number of pulses
 How imperfections act while learning: a cell's gain factor, whether it is stuck, and the size of its steps belong to
 the instance; programming noise is an error of the state in which a cell was left, and is drawn anew each
 time the cell is moved; pulse noise adds up from pulse to pulse. Without `pulses` a pulse moves a cell by one of its
-`levels`, which with equal steps stay what they are, as by program and verify; without levels either, cells go as far as
-is wanted. With both, `levels` are those of the first writing alone.
+`levels`, which with equal steps stay what they are, as by program and verify; without levels either, cells go as
+far as is wanted. With both, `levels` are those of the first writing alone.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from physics_ep.command_options import Device, Dtype, JsonFile, Quiet, Report, Seed, Verbose
+from physics_ep.command_options import DataFolder, Device, Dtype, JsonFile, Quiet, Report, Seed, Verbose
 from physics_ep.commands import InterruptedCommandError
 from physics_ep.errors import InputError, argument_error, unknown_name
 
@@ -41,6 +41,9 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: physics-ep tolerance pcn --sweep levels=4,16,64 --sweep read_noise=0,1e-3,1e-2")(
         tolerance
     )
+    app.command(
+        name="in-situ", epilog="Example: physics-ep in-situ pcn-digits --sweep levels=4,16,64 --out in-situ.h5"
+    )(in_situ)
     app.command(epilog="Example: physics-ep bench hopfield --json bench.json")(bench)
 
 
@@ -305,6 +308,44 @@ def tolerance(
         "Means over the instances, 1-cos with the half width of its 95 % interval; a point's layer is its worst."
         + (f"\n{table.path}" if table.path else "")
     )
+
+
+def in_situ(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="Training of a predictive coding network.")],
+    substrate: Annotated[list[str] | None, typer.Option(help="May be repeated; default hopfield.")] = None,
+    sweep: Annotated[list[str] | None, typer.Option(metavar="FIELD=V,V,...", help="As of tolerance.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="As of train.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Device; default ideal.", show_default=False)] = None,
+    device_model: Annotated[Path | None, typer.Option(metavar="FILE.json", help="The same from a file.")] = None,
+    repeats: Annotated[int, typer.Option(help="Instances of the device at each point.")] = 1,
+    rule: Annotated[str, typer.Option(help="How pulses are made: accumulated, stochastic.")] = "accumulated",
+    side: Annotated[str, typer.Option(help="single or up: which cells of a pair move.")] = "single",
+    data: DataFolder = None,
+    out: Annotated[Path | None, typer.Option(metavar="RUN.h5", help="Keep instances as they come.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with --out.")] = False,
+    json: JsonFile = None,
+    seed: Seed = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train on devices by pulses, beside ideal training that is written into them."""
+    report = Report(json, quiet)
+    from hardware_models.devices import chosen_device
+
+    from .in_situ import LearningInterrupted, learn_in_situ
+    from .sweep_plan import parse_sweeps
+
+    places, base = substrate or ["hopfield"], chosen_device(preset, device_model)
+    sweeps, bar = parse_sweeps(sweep or []), report.progress()
+    try:
+        table = learn_in_situ(
+            config, substrates=places, device=base, sweeps=sweeps, overrides=overrides or [], repeats=repeats,
+            rule=rule, side=side, data=data, seed=seed, out=out, resume=resume, progress=bar,
+        )  # fmt: skip
+    except LearningInterrupted as stop:
+        raise InterruptedCommandError(str(stop)) from stop
+    report.figures({"rows": table.rows(), **table.config})
+    report.table(f"{config}: test errors, means over {repeats} instance(s)", *table.shown())
 
 
 def bench(

@@ -41,6 +41,8 @@ from .sweep_plan import IDEAL, Point, device_at, planned
 KIND = "in-situ training"
 HEADROOM = 4.0
 """Weight that arrays can hold over the largest initial one: trained weights grow to about that."""
+RANGE = 8.0
+"""Factor of oscillators' ranges while learning: these are set by the activities of the untrained network."""
 CALIBRATION = 200
 """Training examples that set full scales."""
 QUANTITIES = {
@@ -89,6 +91,18 @@ class InSituTable:
             }
             for k, (substrate, point) in enumerate(self.plan)
         ]  # fmt: skip
+
+    def shown(self) -> tuple[list[str], list[list[str]]]:
+        """Columns and rows of a table for people."""
+        columns = ["substrate", "device", "ideal", "mapped", "learned", "pulses a cell", "skipped"]
+        found = []
+        for row in self.rows():
+            errors = ["" if row[name] is None else f"{row[name]:.2%}" for name in ("ideal", "mapped", "learned")]
+            spent = "" if row["pulses"] is None else f"{row['pulses']:.2g}"
+            lost = "" if row["skipped"] is None else f"{row['skipped']:.1%}"
+            device = row["field"] if row["value"] is None else f"{row['field']} {row['value']:g}"
+            found.append([row["substrate"], device, *errors, spent, lost])
+        return columns, found
 
 
 def _mean(values: np.ndarray) -> float | None:
@@ -293,8 +307,9 @@ class Lesson:
     ) -> dict[str, float]:
         """Errors of the trained network on an instance of the device, and after learning on it."""
         mapped, lost = self._error(self._mapped(net, substrate, device).system)
+        wide = device.replace(oscillator_headroom=RANGE * device.oscillator_headroom)
         learner = InSitu(
-            place := self._mapped(self.network(), substrate, device),
+            place := self._mapped(self.network(), substrate, wide),
             lambda _: build_optimizer(self.config.optimizer, place.system),
             **options,
         )
