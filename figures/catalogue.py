@@ -236,6 +236,22 @@ def _tolerance_layers(request: Request) -> Drawn:
     return Drawn(draw_layer_cosines(data), asdict(data))
 
 
+def _signature(request: Request) -> Drawn:
+    from physics_ep.store import open_run
+    from validation.sweep_store import KIND
+
+    from .signature import draw_signature, sibling_points, signature, small_points
+
+    if request.run is not None and open_run(request.run).attributes.get("kind") == KIND:
+        points = sibling_points(request.run)
+    else:
+        from .substrates import network_of
+
+        points = small_points(network_of(request), seed=request.seed, progress=request.progress)
+    data = signature(points)
+    return Drawn(draw_signature(data), asdict(data))
+
+
 def _substrates(request: Request) -> Drawn:
     from .substrates import DEVICE_NAME, draw_substrates, mapped_run
 
@@ -342,6 +358,13 @@ FIGURES: tuple[Entry, ...] = (
         "gradient cosine of each layer over imperfections of devices",
         _tolerance_layers,
         PREDICTIVE,
+        ("tolerance sweep",),
+    ),
+    Entry(
+        "signature",
+        "gradient of each layer over imperfections, on three substrates",
+        _signature,
+        ("pcn",),
         ("tolerance sweep",),
     ),
     Entry(

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from physics_ep.config import parse_config
+from physics_ep.config import load_config, parse_config
 from physics_ep.datasets import load_dataset
 from physics_ep.errors import argument_error
 from physics_ep.placement import threads
@@ -22,7 +22,7 @@ from validation.substrates import THREE, Placed, place
 
 from . import style
 from .requests import BATCH, Request
-from .subjects import trained
+from .subjects import Subject, trained
 
 NETWORK = "pcn-digits"
 """Bundled training config of the network that is mapped."""
@@ -34,13 +34,13 @@ SMALLEST = 1e-17
 """Bottom of the disagreements."""
 
 
-def mapped_run(request: Request, substrates: Sequence[str] = THREE) -> tuple[Placed, ...]:
-    """The network of a run file (or of a training of `NETWORK`) on each substrate, with its data's test part.
+def network_of(request: Request) -> Subject:
+    """The dense predictive coding network of a run file, or of a training of `NETWORK`.
 
     Raises
     ------
     InputError
-        If the run holds no predictive coding network of vectors.
+        If the run holds another.
     """
     with threads(1), tempfile.TemporaryDirectory() as scratch:
         path = request.run
@@ -48,13 +48,28 @@ def mapped_run(request: Request, substrates: Sequence[str] = THREE) -> tuple[Pla
             path = Path(scratch) / "pcn.h5"
             train(NETWORK, out=path, seed=request.seed, device=request.device, progress=request.progress)
         subject = trained(path, examples=BATCH, **request.place())
-        net = subject.system
-        if not isinstance(net, PredictiveCodingNetwork) or len(net.shapes[0]) != 1:
-            raise argument_error("--from", "be a run of a dense predictive coding network", str(path))
-        data = load_dataset(parse_config(open_run(path).config).data)
-        test = (data.test_x.to(subject.x), data.test_y.to(subject.x.device))
-        options: dict[str, Any] = {"substrates": substrates, "seed": request.seed, "progress": request.progress}
-        return place(net, subject.x, subject.y, subject.cost, test, **options)
+    net = subject.system
+    if not isinstance(net, PredictiveCodingNetwork) or len(net.shapes[0]) != 1:
+        raise argument_error("--from", "be a run of a dense predictive coding network", str(path))
+    return subject
+
+
+def mapped_run(request: Request, substrates: Sequence[str] = THREE) -> tuple[Placed, ...]:
+    """That network on each substrate, with the test part of its data.
+
+    Raises
+    ------
+    InputError
+        As `network_of`.
+    """
+    subject = network_of(request)
+    config = load_config(NETWORK) if request.run is None else parse_config(open_run(request.run).config)
+    data = load_dataset(config.data)
+    test = (data.test_x.to(subject.x), data.test_y.to(subject.x.device))
+    options: dict[str, Any] = {"substrates": substrates, "seed": request.seed, "progress": request.progress}
+    with threads(1):
+        assert isinstance(subject.system, PredictiveCodingNetwork)
+        return place(subject.system, subject.x, subject.y, subject.cost, test, **options)
 
 
 def draw_substrates(

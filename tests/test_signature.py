@@ -1,0 +1,93 @@
+"""The signature table: VGG10 on three substrates over imperfections, from photographs to a table and a picture."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from figures.catalogue import find
+from figures.requests import Request
+from validation.benchmarks import layer_sizes, signature
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Two pictures of noise and their labels, as `--prepare` leaves them."""
+    path = tmp_path / "photos.npz"
+    generator = np.random.default_rng(0)
+    np.savez(path, x=generator.random((2, 3, 32, 32), dtype=np.float32), labels=np.array([3, 700]))
+    return path
+
+
+def test_table_and_picture(photographs, tmp_path, capsys) -> None:
+    """A static error of a shared array spoils the transfer and not the adaptation, on every substrate alike; what
+    only one substrate has is empty on others; resumed, nothing is measured twice."""
+    out = tmp_path / "run"
+    words = ["--images", str(photographs), "--out", str(out), "--size", "32", "--batch", "2", "--width", "0.0625"]
+    words += [
+        "--gain",
+        "2.449",
+        "--repeats",
+        "2",
+        "--fields",
+        "levels,copy_mismatch_transpose,temperature,phase_noise",
+    ]
+    signature.main(words)
+    printed = capsys.readouterr().out
+    lines = [line for line in printed.splitlines() if line.startswith("| ")]
+    table = {tuple(line.strip("| ").split(" | ")[:2]): line for line in lines}
+    assert lines[0] == "| imperfection | value | hopfield | resistive | oscillator |"
+    assert table["temperature", "300.0"].rstrip(" |").count("/") == 2  # not of oscillators
+    assert table["phase_noise", "1.0"].count("/") == 1
+    found = json.loads((out / "signature.json").read_text())
+    for substrate in ("hopfield", "resistive", "oscillator"):
+        points = {(p["field"], p["value"]): p for p in found[substrate]["table"]["points"]}
+        assert found[substrate]["peak_host_GiB"] > 0
+
+        def gaps(key, target, points=points):
+            weights = [layer for layer in points[key]["layers"] if "weight" in layer["name"]]
+            return [1 - layer[target]["cosine"] for layer in weights]
+
+        assert len(gaps(("ideal", None), "transfer")) == 10
+        assert max(gaps(("ideal", None), "transfer")) < 1e-4
+        assert max(gaps(("levels", 16), "adaptation")) < 1e-4
+        assert max(gaps(("levels", 16), "transfer")) > 1e-2
+        assert max(gaps(("copy_mismatch_transpose", 0.1), "adaptation")) > 1e-3
+    entry = find("signature")
+    drawn = entry.make(Request(out / "resistive.h5"))
+    rows = drawn.data["rows"]
+    assert ("phase_noise", 1.0) in rows
+    at = rows.index(("phase_noise", 1.0))
+    assert np.isnan(drawn.data["adaptation"]["hopfield"][at]).all()
+    assert np.isfinite(drawn.data["adaptation"]["oscillator"][at]).all()
+    titles = [ax.get_title() for ax in drawn.figure.axes]
+    assert titles[:3] == ["Hopfield circuit", "resistors, diodes", "oscillators"]
+    before = (out / "hopfield.h5").stat().st_mtime_ns
+    signature.main([*words, "--resume"])
+    assert (out / "hopfield.h5").stat().st_mtime_ns == before
+
+
+def test_what_each_substrate_is_swept_over() -> None:
+    """At least ten imperfections on each; none that it does not have."""
+    for substrate, absent in (
+        ("hopfield", "phase_noise"),
+        ("resistive", "detuning"),
+        ("oscillator", "temperature"),
+    ):
+        swept = layer_sizes.sweeps_of(substrate, "all")
+        assert len(swept) >= 10
+        assert absent not in swept
+    assert layer_sizes.sweeps_of("resistive", "ideal") == {}
+
+
+def test_bad_input(photographs, tmp_path) -> None:
+    """One line that says what is wrong."""
+    words = ["--images", str(photographs), "--size", "32", "--batch", "2"]
+    with pytest.raises(SystemExit, match="signature: Argument out must be a folder"):
+        signature.main([*words, "--out", str(tmp_path / "table.h5")])
+    with pytest.raises(SystemExit, match="Did you mean 'resistive'"):
+        signature.main([*words, "--out", str(tmp_path / "run"), "--substrates", "resistve"])
+    with pytest.raises(SystemExit, match=r"images must be a folder or a prepared \.npz file"):
+        signature.main(["--images", str(tmp_path / "none.npz"), "--out", str(tmp_path / "run")])
