@@ -72,26 +72,15 @@ def mapped_run(request: Request, substrates: Sequence[str] = THREE) -> tuple[Pla
         return place(subject.system, subject.x, subject.y, subject.cost, test, **options)
 
 
-def draw_substrates(
-    placed: Sequence[Placed], device: str, learned: dict[str, Sequence[float]] | None = None
-) -> Figure:
-    """Three panels.
-
-    Parameters
-    ----------
-    placed : sequence of Placed
-    device : str
-        Of the instances, in words.
-    learned : dict, optional
-        Substrate to accuracies (R,) after EP has gone on upon each instance.
-    """
+def draw_substrates(placed: Sequence[Placed], device: str) -> Figure:
+    """Three panels; `device` is that of the instances, in words."""
     with style.applied():
         figure, axes = style.new_figure(style.TWO_COLUMNS, 58.0, 1, 3)
         for letter, ax in zip("abc", axes[0], strict=True):
             style.letter(ax, letter)
         _settling(axes[0, 0], placed)
         _gradients(axes[0, 1], placed, device)
-        _accuracies(axes[0, 2], placed, learned or {})
+        _accuracies(axes[0, 2], placed)
     return figure
 
 
@@ -132,13 +121,11 @@ def _gradients(ax: Axes, placed: Sequence[Placed], device: str) -> None:
     ax.legend(loc="upper left", ncols=2, columnspacing=0.8, handlelength=1.2)
 
 
-def _accuracies(ax: Axes, placed: Sequence[Placed], learned: dict[str, Sequence[float]]) -> None:
+def _accuracies(ax: Axes, placed: Sequence[Placed]) -> None:
     groups = [
         ("ideal\ndevices", lambda one: np.array([one.accuracy])),
         ("devices", lambda one: one.device_accuracy),
     ]
-    if learned:
-        groups.append(("learned\non them", lambda one: np.asarray(learned.get(one.substrate, [np.nan]))))
     width = 0.8 / len(placed)
     for k, one in enumerate(placed):
         look, place = style.series(k), (k - (len(placed) - 1) / 2) * width

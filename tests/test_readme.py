@@ -41,7 +41,7 @@ def test_pictures_and_commands_exist() -> None:
     """No dead link; every command that the README names is registered."""
     for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README):
         assert (ROOT / path).is_file(), path
-    named = set(re.findall(r"^physics-ep ([a-z]+)", README, flags=re.MULTILINE))
+    named = set(re.findall(r"^physics-ep ([a-z-]+)", README, flags=re.MULTILINE))
     source = "".join(p.read_text(encoding="utf-8") for p in ROOT.glob("*/commands.py"))
     for command in named:
         assert f"def {command}(" in source or f'name="{command}"' in source, command
