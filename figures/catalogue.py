@@ -259,6 +259,20 @@ def _substrates(request: Request) -> Drawn:
     return Drawn(draw_substrates(placed, DEVICE_NAME), {"mapped": [one.figures() for one in placed]})
 
 
+def _in_situ(request: Request) -> Drawn:
+    from physics_ep.store import open_run
+    from validation.in_situ import KIND, open_in_situ
+
+    from .in_situ import draw_in_situ, in_situ_errors, small_table
+
+    if request.run is not None and open_run(request.run).attributes.get("kind") == KIND:
+        table = open_in_situ(request.run)
+    else:
+        table = small_table(seed=request.seed, progress=request.progress)
+    data = in_situ_errors(table)
+    return Drawn(draw_in_situ(data), asdict(data))
+
+
 def _best_beta(request: Request) -> Drawn:
     from .tolerance import beta_choices, draw_best_beta
 
@@ -369,6 +383,13 @@ FIGURES: tuple[Entry, ...] = (
     ),
     Entry(
         "substrates", "one trained network on three substrates: settling, gradients, errors", _substrates, ("pcn",)
+    ),
+    Entry(
+        "in_situ",
+        "test error of learning on the device, and of writing a trained network into it",
+        _in_situ,
+        ("pcn",),
+        ("in-situ training",),
     ),
     Entry("best_beta", "error over beta under read noise, and the best beta", _best_beta, PREDICTIVE),
     *RESISTIVE_FIGURES,
