@@ -85,6 +85,17 @@ def test_weights_are_those_of_the_cells(tmp_path: Path) -> None:
         assert torch.equal(p, dict(second.mapped.system.named_parameters())[name])
 
 
+def test_changes_below_a_step_are_kept_and_not_read() -> None:
+    """A small wanted change moves no cell: the system still reads the cells, not what the optimizer made of them."""
+    net = mlp([8, 12, 3], seed=1).double()
+    learner = InSitu(map_pcn(net, "hopfield", BASE, 3), lambda p: torch.optim.SGD(p, lr=1e-6))
+    learner.step(*batches()[0], CrossEntropy(), beta=0.1)
+    assert learner.pulses == 0
+    for name, array in learner.arrays.items():
+        assert torch.equal(dict(learner.mapped.system.named_parameters())[name], array.cells.values)
+        assert float(array.state_dict()["residue"].abs().max()) > 0
+
+
 def test_no_cell_moves_where_there_is_no_equilibrium() -> None:
     """A phase that does not settle leaves cells, sums and optimizer as they were."""
     learner = InSitu(map_pcn(mlp([8, 12, 3], seed=1).double(), "hopfield", BASE, 3), momentum, headroom=3)

@@ -182,6 +182,8 @@ def test_noise_of_pulses_adds_up_and_that_of_writing_does_not() -> None:
         array = at_zero(MANY, DeviceModel(g_min=1e-6, pulses=100, **field))  # type: ignore[arg-type]
         array.move(one_step(array, 24))
         started = array.cells.plus
+        if "pulse_noise" in field:  # of pulses in a row, too
+            assert float(started.std()) / 99e-6 == pytest.approx(0.01 * math.sqrt(24), rel=0.03)
         for _ in range(16):
             array.move(one_step(array))
         x = (array.cells.plus - 1e-6) / 99e-6
