@@ -195,7 +195,7 @@ def tolerance(
             metavar="FIELD=V,V,...", help="Device field and its values; may be repeated, one varies at a time."
         ),
     ],
-    substrate: Annotated[str, typer.Option(help="hopfield.")] = "hopfield",
+    substrate: Annotated[str, typer.Option(help="hopfield, resistive, oscillator, or your own.")] = "hopfield",
     beta: Annotated[str, typer.Option(help="Nudging strengths, separated by commas, or auto.")] = "auto",
     repeats: Annotated[int, typer.Option(help="Instances of the device at each point.")] = 10,
     preset: Annotated[
