@@ -86,7 +86,7 @@ def test_weights_are_those_of_the_cells(tmp_path: Path) -> None:
 
 
 def test_changes_below_a_step_are_kept_and_not_read() -> None:
-    """A small wanted change moves no cell: the system still reads the cells, not what the optimizer made of them."""
+    """A small change moves no cell: the system still reads the cells, not what the optimizer made of them."""
     net = mlp([8, 12, 3], seed=1).double()
     learner = InSitu(map_pcn(net, "hopfield", BASE, 3), lambda p: torch.optim.SGD(p, lr=1e-6))
     learner.step(*batches()[0], CrossEntropy(), beta=0.1)
