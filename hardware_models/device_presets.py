@@ -115,7 +115,8 @@ FEFET = DeviceModel(
     # Ferroelectric transistors of Jerry et al.: on/off ratio 45, on-resistance 559 kohm as NeuroSim has it.
     g_min=4.0e-8,
     g_max=1.8e-6,
-    # 32 levels, by pulses of one height and 75 ns.
+    # 5 bits, by pulses of one height and 75 ns.
+    levels=32,
     pulses=31,
     # Their nonlinearities 1.75 and 1.46 up and down. That these are nu is an estimate: NeuroSim's labels are on a
     # scale of its own.
