@@ -301,7 +301,7 @@ def test_measured_rows_are_ratios_and_residuals_of_separate_calls() -> None:
 
     generator = torch.Generator().manual_seed(1)
     network = mlp([6, 5, 4, 3], seed=1)
-    x = pcn._inputs(network, 4, generator)
+    x = pcn.inputs(network, 4, generator)
     y = SquaredError().encode(torch.randint(0, 3, (4,), generator=generator), 3, torch.float32)
     ep = EquilibriumPropagation(SquaredError(), beta=rows["close"]["beta"], tolerance=1e-3)
     step = ep.backward(network, x, y)

@@ -16,6 +16,7 @@ BENCHMARKS = {
     "hopfield": "validation.benchmarks.hopfield",
     "conv-hopfield": "validation.benchmarks.conv_hopfield",
     "pcn": "validation.benchmarks.pcn",
+    "mapping": "validation.benchmarks.mapping",
     "oscillator": "validation.benchmarks.oscillator",
     "resistive": "validation.benchmarks.resistive",
     "spice": "validation.benchmarks.spice",

@@ -148,7 +148,7 @@ def measure(
 def _rows(case: Case, repeats: int, seed: int) -> list[dict[str, object]]:
     generator = torch.Generator().manual_seed(seed)
     network = case.build(seed)
-    x = _inputs(network, case.batch, generator)
+    x = inputs(network, case.batch, generator)
     n_out = network.sizes[-1]
     labels = torch.randint(0, n_out, (case.batch,), generator=generator)
     subject = Subject(network, x, case.cost.encode(labels, n_out, torch.float32), case.cost, case.dtype)
@@ -180,7 +180,7 @@ def _rows(case: Case, repeats: int, seed: int) -> list[dict[str, object]]:
     ]
 
 
-def _inputs(network: PredictiveCodingNetwork, batch: int, generator: torch.Generator) -> torch.Tensor:
+def inputs(network: PredictiveCodingNetwork, batch: int, generator: torch.Generator) -> torch.Tensor:
     shape = network.shapes[0]
     if len(shape) == 3:
         return photograph_like(batch, shape, generator)
