@@ -45,6 +45,7 @@ ELSEWHERE = {
     "settling_depth",
     "tolerance_layers",
     "best_beta",
+    "in_situ",
     "resistive_relaxation",
     "conductances",
     "resistive_error",
