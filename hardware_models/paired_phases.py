@@ -191,6 +191,25 @@ class CircuitPhase(Phase):
         return self.system.one_drive and (self.forcing is None or self.forcing[0] is self.forcing[1])
 
     @property
+    def mirrored(self) -> bool:
+        """Whether this is a nudge and its opposite, of which all but the nudge's own curvature is linear."""
+        linear = self.held and all(a.activation.piecewise_linear for a in self.system.amplifiers_h)
+        railed = any(math.isfinite(a.saturation) for a in self.system.amplifiers_h)
+        if self.copies != 2 or not linear or railed or self.forcing is not None or self.fed is not None:
+            return False
+        assert self.nudge is not None
+        up, down = torch.as_tensor(self.nudge.beta).expand(self.rows).chunk(2)
+        return not self.nudge.cost.holds and bool((up == -down).all()) and float(up.abs().max()) <= 0.5
+
+    def half(self) -> CircuitPhase:
+        """The first of two stacked nudges alone."""
+        twin, batch = copy.copy(self), len(self.x)
+        assert self.nudge is not None
+        beta = torch.as_tensor(self.nudge.beta).expand(self.rows)[:batch]
+        twin.nudge, twin.copies = Nudge(self.nudge.cost, self.nudge.y[:batch], beta), 1
+        return twin
+
+    @property
     def rows(self) -> int:
         """Examples times stacked nudges."""
         return self.copies * len(self.x)

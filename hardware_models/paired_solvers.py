@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ Pairs = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 class Settled(Solver):
-    """The free phase of a circuit with one array and equal amplifiers: the forward pass, where h = u."""
+    """The free phase of a circuit with one array and equal units: by construction the forward pass, h = u."""
 
     def __init__(self, phase: CircuitPhase, start: State) -> None:
         self.phase = phase
@@ -32,21 +33,27 @@ class Settled(Solver):
 
     def evaluate(self) -> tuple[State, torch.Tensor]:
         self.spent += 1
-        # The drives at these very activities: rounding apart, those that made them.
-        phase = self.phase
-        off = [(a - p).flatten(1).abs().amax(1) for a, p in zip(phase.drives("h", phase.h), phase.p, strict=True)]
-        size = torch.stack([p.flatten(1).abs().amax(1) for p in phase.p]).amax(0)
-        return phase.start(), torch.stack(off).amax(0) / size.clamp_min(torch.finfo(size.dtype).tiny)
+        # Currents are those that these very activities drive, and nothing is fed back: no two numbers to compare.
+        return self.phase.start(), self.phase.p[0].new_zeros(len(self.phase.x))
 
     def advance(self, active: torch.Tensor) -> None:
         return None
+
+
+class Pass(NamedTuple):
+    """One pass down: what is fed back to each layer, and the errors h - u."""
+
+    images: Blocks
+    errors: Blocks
 
 
 class Sweep(Solver):
     """Fixed-point sweeps: what is fed back, layer by layer from the top, then the drives from the bottom.
 
     With free gates, sweeps are damped by a half from the second on. The residual compares what is fed back to each
-    layer with what its neighbours give, relative to its size: it is 1 before the first sweep.
+    layer with what its neighbours give, relative to its size: it is 1 before the first sweep. Nothing has moved
+    before it, so that no drives are needed; and where gates are held, opposite nudges share the first pass down and
+    the first pass up, which are linear.
     """
 
     patience = 100
@@ -56,26 +63,35 @@ class Sweep(Solver):
         self.spent = 0
         self.fed: Blocks = [torch.zeros_like(b) for b in start[: phase.depth]]
         self.damped = not phase.held and not phase.system.smooth
-        self._forward()
+        self.one = phase.half() if phase.mirrored else None
+        if phase.forcing is None:
+            self.moved: Blocks = [torch.zeros_like(b) for b in self.fed]
+            self.by_h: Blocks = self.fed
+            self.by_u: Blocks = self.fed
+        else:
+            self._forward()
 
     def _forward(self) -> None:
         """Drives and activities that follow from what is fed back."""
-        phase = self.phase
-        self.moved: Blocks = []
-        self.by_h: Blocks = []
-        self.by_u: Blocks = []
+        first = self.one is not None and self.spent == 1
+        phase = self.one if first and self.one is not None else self.phase
+        moved: Blocks = []
+        by_h: Blocks = []
+        by_u: Blocks = []
         for k in range(phase.depth):
-            by_h, by_u = phase.changes(k, self.moved)
-            self.by_h.append(by_h)
-            self.by_u.append(by_u)
-            self.moved.append(phase.moved(k, by_h + self.fed[k]))
+            above, below = phase.changes(k, moved)
+            by_h.append(above)
+            by_u.append(below)
+            moved.append(phase.moved(k, above + self.fed[k][: phase.rows]))
+        self.moved, self.by_h = (_mirrored(b) for b in (moved, by_h)) if first else (moved, by_h)
+        self.by_u = self.by_h if all(a is b for a, b in zip(by_h, by_u, strict=True)) else by_u
 
-    def evaluate(self) -> tuple[State, torch.Tensor]:
-        self.spent += 1
-        phase = self.phase
+    def _down(self, phase: CircuitPhase) -> Pass:
+        """What layers feed back, from the top, with the drives as they are."""
+        rows = phase.rows
         asked: list[torch.Tensor | None] = [None] * phase.depth
-        asked[-1] = phase.wanted(self.moved[-1], self.by_h[-1], exact=True)
-        self.errors: Blocks = [torch.empty(0)] * phase.depth
+        asked[-1] = phase.wanted(self.moved[-1][:rows], self.by_h[-1][:rows], exact=True)
+        errors: Blocks = [torch.empty(0)] * phase.depth
         images: Blocks = [torch.empty(0)] * phase.depth
         for k in range(phase.depth - 1, -1, -1):
             image = asked[k]
@@ -86,20 +102,37 @@ class Sweep(Solver):
                 image = phase.over(torch.add, image, phase.fed[k])
             images[k] = image
             gap = image if phase.one_drive else image + (self.by_h[k] - self.by_u[k])
-            self.errors[k] = phase.error(k, self.by_u[k], gap)
-            phase.send(k, self.errors[k], asked)
-        self.images = images
-        residual = torch.stack([relative(g, f) for g, f in zip(images, self.fed, strict=True)]).amax(0)
+            errors[k] = phase.error(k, self.by_u[k][:rows], gap)
+            phase.send(k, errors[k], asked)
+        return Pass(images, errors)
+
+    def evaluate(self) -> tuple[State, torch.Tensor]:
+        self.spent += 1
+        if self.one is not None and self.spent == 1:
+            half = self._down(self.one)
+            found = Pass(_mirrored(half.images), _mirrored(half.errors))
+        else:
+            found = self._down(self.phase)
+        self.images = found.images
+        residual = torch.stack([relative(g, f) for g, f in zip(self.images, self.fed, strict=True)]).amax(0)
         dp = [a + f for a, f in zip(self.by_h, self.fed, strict=True)]
-        return (*dp, *self.by_u, *self.errors), residual
+        return (*dp, *self.by_u, *found.errors), residual
 
     def advance(self, active: torch.Tensor) -> None:
-        share = active.to(self.phase.dtype) * (0.5 if self.damped and self.spent > 1 else 1.0)
-        self.fed = [
-            torch.lerp(f, g, share.view(-1, *[1] * (g.ndim - 1)))
-            for f, g in zip(self.fed, self.images, strict=True)
-        ]
+        if self.spent == 1 and bool(active.all()):
+            self.fed = self.images
+        else:
+            share = active.to(self.phase.dtype) * (0.5 if self.damped and self.spent > 1 else 1.0)
+            self.fed = [
+                torch.lerp(f, g, share.view(-1, *[1] * (g.ndim - 1)))
+                for f, g in zip(self.fed, self.images, strict=True)
+            ]
         self._forward()
+
+
+def _mirrored(blocks: Blocks) -> Blocks:
+    """Of a nudge, and then of its opposite."""
+    return [torch.cat([b, -b]) for b in blocks]
 
 
 class Flow(Solver):

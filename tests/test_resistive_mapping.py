@@ -204,6 +204,8 @@ def test_what_leaks_are_set_for() -> None:
     was asked do not, and the free state is no forward pass."""
     net = dense(3, "relu", width=16, gain=6**0.5)
     x, y = examples(size=4)
+    for load in map_pcn(net, "resistive", DeviceModel(g_min=2e-5, leaks="fixed")).system.load_u:
+        torch.testing.assert_close(load, torch.ones_like(load))  # cells as asked for, those that are off counted
     errors = {}
     for leaks in ("trimmed", "dummy", "fixed"):
         mapped = map_pcn(net, "resistive", DeviceModel(programming_noise=0.05, leaks=leaks))
