@@ -37,3 +37,21 @@ def test_resistive_step_costs_at_most_three_times_its_products() -> None:
     assert best["ratio"] <= 3
     assert best["rows"][1]["residual"] <= 1e-5
     assert best["throughput_ratio"] >= 1000
+
+
+def test_mapped_steps_cost_little_more() -> None:
+    """On each substrate a step of two sweeps costs at most 1.6 times that on the network itself, in processor time,
+    and finds backprop's gradient of the network that the devices make."""
+    from validation.benchmarks import mapping
+
+    found = mapping.measure(repeats=8, cases=("mlp 784-512-512-10",))
+    rows = {row["step"]: row for row in found["rows"]}
+    for substrate in mapping.THREE:
+        weak = rows[f"{substrate}, ideal, beta/5"]
+        assert weak["sweeps"] == rows["EP"]["sweeps"] == "2/2"
+        assert weak["cpu"] <= 1.6 * rows["EP"]["cpu"]
+        for name in ("ideal", "poor"):
+            row = rows[f"{substrate}, {name}"]
+            assert row["residual"] <= mapping.TOLERANCE
+            assert row["1 - cos"] < (1e-3 if name == "poor" else 1e-5)
+    assert rows["hopfield, poor"]["1 - cos"] > 10 * rows["hopfield, ideal"]["1 - cos"]  # separate transposed copies
