@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -26,7 +27,8 @@ from hardware_models.devices import DeviceModel
 from physics_ep import SquaredError, cli
 from physics_ep.equilibrium import Equilibrium, NotConverged, Status
 from physics_ep.errors import InputError
-from physics_ep.predictive_coding import PredictiveCodingNetwork
+from physics_ep.placement import threads
+from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp
 from physics_ep.registry import build_system
 from physics_ep.store import Run, write_run
 from physics_ep.trajectories import parts_folder
@@ -35,7 +37,7 @@ from validation.agreement import CHUNK, Tally, interval
 from validation.oracles import backprop_gradient
 from validation.sweep_points import Experiment, draws
 from validation.sweep_store import checksum
-from validation.tolerance_sweep import SweepInterrupted
+from validation.tolerance_sweep import SweepInterrupted, worth_sharing
 from validation.tolerance_table import ToleranceTable
 
 from .pcn import dense, examples
@@ -588,7 +590,7 @@ def test_points_on_dask_workers(tmp_path: Path) -> None:
 
     assert all(isinstance(v, str | int | np.ndarray | None) for v in pieces(job))
     quiet = {"dashboard_address": ":0", "silence_logs": 50}
-    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=True, **quiet) as cluster:
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, **quiet) as cluster:
         out = tmp_path / "sweep.h5"
         there = tolerance(
             net, x, y, SquaredError(), **given, scheduler=cluster.scheduler_address, out=out, resume=True
@@ -598,3 +600,35 @@ def test_points_on_dask_workers(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="beta must be below"):
             tolerance(net, x, y, SquaredError(), **given, scheduler=cluster.scheduler_address, betas=[90.0])
     assert timeless(there) == timeless(here) == timeless(open_tolerance(out))
+
+
+def test_local_processes_give_the_same_bits(tmp_path) -> None:
+    """Two processes: every number but the seconds is that of one; a bad beta is told in the caller's words, and
+    nobody is left behind."""
+    options = {"sizes": [6, 8, 4], "activation": "tanh", "seed": 3}
+    net = build_system("pcn", **options).double()
+    x, y = examples((6,), 4, SquaredError(), 4)
+    given: dict[str, Any] = {
+        "network": {"name": "pcn", "options": options},
+        "sweeps": {"levels": [4, 64], "read_noise": [1e-4]},
+        "repeats": 2,
+    }
+    with threads(1):
+        here = tolerance(net, x, y, SquaredError(), **given)
+    out = tmp_path / "sweep.h5"
+    there = tolerance(net, x, y, SquaredError(), **given, workers=2, out=out)
+    assert timeless(there) == timeless(here) == timeless(open_tolerance(out))
+    with pytest.raises(InputError, match="beta must be below"):
+        tolerance(net, x, y, SquaredError(), **given, workers=2, betas=[90.0])
+    assert not multiprocessing.active_children()
+    with pytest.raises(InputError, match="workers must be 1 without network"):
+        tolerance(net, x, y, SquaredError(), sweeps={"levels": [4]}, workers=2)
+    with pytest.raises(InputError, match="workers must be an integer of at least 1"):
+        tolerance(net, x, y, SquaredError(), sweeps={"levels": [4]}, workers=0)
+
+
+def test_processes_where_they_pay() -> None:
+    """Small sweeps stay in this process; large ones take the cores that memory allows."""
+    small, large = mlp([4, 8, 3]), mlp([2000, 2000, 10])
+    assert worth_sharing(small, 1000) == 1
+    assert 1 <= worth_sharing(large, 1000) <= (os.cpu_count() or 1)

@@ -228,6 +228,9 @@ def tolerance(
         str | None,
         typer.Option(metavar="ADDRESS", help="Dask scheduler that spreads the points.", show_default=False),
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Local processes; default one a core where it pays.", show_default=False)
+    ] = None,
     json: JsonFile = None,
     seed: Seed = None,
     device: Device = None,
@@ -240,7 +243,7 @@ def tolerance(
     transfer: against backprop of the ideal network; adaptation: of the network that the devices make of it.
     """
     report = Report(json, quiet)
-    for name, count in (("batch", batch), ("size", size), ("repeats", repeats)):
+    for name, count in (("batch", batch), ("size", size), ("repeats", repeats), ("workers", workers)):
         if count is not None and count < 1:
             raise argument_error(name, "be at least 1", count)
     import torch
@@ -255,7 +258,8 @@ def tolerance(
 
     from .examples import examples
     from .sweep_plan import parse_betas, parse_sweeps
-    from .tolerance_sweep import SweepInterrupted
+    from .tolerance_rows import tolerance_rows
+    from .tolerance_sweep import SweepInterrupted, worth_sharing
     from .tolerance_sweep import tolerance as measure
 
     if cost not in COSTS:
@@ -275,8 +279,10 @@ def tolerance(
     work_in(net, dtype)
     parameters = sum(p.numel() for p in net.parameters())
     x, y = examples(net, COSTS[cost](), batch or (16 if parameters < LARGE else 2), number, images)
+    tries = repeats * len(betas) * sum(map(len, sweeps.values()))
+    count = worth_sharing(net, tries) if workers is None and scheduler is None else workers or 1
     try:
-        with threads(1 if parameters < SMALL else torch.get_num_threads()):
+        with threads(1 if parameters < SMALL or count > 1 else torch.get_num_threads()):
             table = measure(
                 net,
                 x,
@@ -294,13 +300,14 @@ def tolerance(
                 resume=resume,
                 progress=report.progress(),
                 scheduler=scheduler,
+                workers=count,
                 network={"name": section.name, "options": options},
             )
     except SweepInterrupted as stop:
         raise InterruptedCommandError(str(stop)) from stop
     report.figures(table.figures())
     title = f"{network} on {substrate}: EP ({scheme}) against backprop, {repeats} instances, batch {len(x)}"
-    report.table(title, *_tolerance_rows(table.points, verbose))
+    report.table(title, *tolerance_rows(table.points, verbose))
     lost = sum(point.unconverged for point in table.points)
     if lost:
         tried = sum(point.repeats for point in table.points)
@@ -389,41 +396,6 @@ def bench(
             [[_cell(row[column]) for column in columns] for row in found["rows"]],
         )
     report.figures(results[name] if name else results)
-
-
-def _tolerance_rows(points: Any, verbose: bool) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows: a row a point, or a layer, with a line for each target."""
-    columns = ["device", "beta", "against", "1-cos", "layer", "error", "bias", "variance", "resid", "n", "s"]
-    targets = ("transfer", "adaptation")
-    rows = []
-    for point in points:
-        chosen = [(layer, layer) for layer in point.layers] if verbose else [map(point.worst_layer, targets)]
-        for layers in map(tuple, chosen):
-            found = [getattr(layer, target) for layer, target in zip(layers, targets, strict=True)]
-            widths = [f"±{each.cosine_half_width:.0e}" if each.count > 1 else "" for each in found]
-            cells = [
-                ["transfer", "adapt."],
-                [_exponential(1 - each.cosine) + width for each, width in zip(found, widths, strict=True)],
-                [
-                    layer.name.removeprefix("layers.") if verbose or each.count else ""
-                    for layer, each in zip(layers, found, strict=True)
-                ],
-                *(
-                    [_exponential(getattr(each, name)) for each in found]
-                    for name in ("relative_error", "bias", "variance")
-                ),
-            ]
-            rows.append(
-                [
-                    point.field if point.field in ("ideal", "base") else f"{point.field}\n  {point.value}",
-                    f"{point.strength:.3g}" if point.strength > 0 else str(point.beta),
-                    *map("\n".join, cells),
-                    _exponential(point.residual, 0),
-                    f"{point.repeats - point.unconverged}/{point.repeats}",
-                    f"{point.seconds:.2g}",
-                ]
-            )
-    return columns, rows
 
 
 def _exponential(value: float, digits: int = 1) -> str:

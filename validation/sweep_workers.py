@@ -1,4 +1,4 @@
-"""Points of a sweep on the workers of a dask scheduler.
+"""Points of a sweep on the workers of a dask scheduler, or in local processes.
 
 Workers get what a network is built from, its weights, the device as JSON and the examples, never a pickled module;
 each builds the network once and keeps it for the points that follow.
@@ -6,8 +6,11 @@ each builds the network once and keeps it for the points that follow.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import active_children, get_context
 from typing import Any
 
 import numpy as np
@@ -25,6 +28,7 @@ COMMON = ("substrate", "scheme", "gates", "repeats", "seed", "thread_count", "or
 """What of an `Experiment` a worker is told as it is."""
 CONNECT_SECONDS = 10.0
 _held: tuple[str, Experiment] | None = None
+_job: dict[str, Any] | None = None
 
 
 class WorkerError(RuntimeError):
@@ -109,6 +113,46 @@ def measured_by(address: str, job: dict[str, Any], points: Mapping[int, Point]) 
     finally:
         client.cancel(futures)
         client.close()
+
+
+def measured_locally(
+    count: int, job: dict[str, Any], points: Mapping[int, Point]
+) -> Iterator[tuple[int, Measured]]:
+    """Have processes of this machine measure points; give each as it is done.
+
+    The standard library's pool: dask would bring a scheduler, sockets and a package that may not be installed to
+    what needs none of them.
+
+    Raises
+    ------
+    WorkerError
+        If a process is killed.
+    """
+    others = set(active_children())
+    pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=_begin, initargs=(job,))
+    try:
+        futures = {pool.submit(_measure_begun, p.field, p.value, p.beta): k for k, p in points.items()}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    except BrokenProcessPool as error:
+        raise WorkerError("A process was lost: what was measured is kept with out, and resume goes on.") from error
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in set(active_children()) - others:
+            process.terminate()
+            process.join()
+
+
+def _begin(job: dict[str, Any]) -> None:
+    """In a process of its own: Ctrl-C is the parent's affair."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    global _job
+    _job = job
+
+
+def _measure_begun(field: str, value: Any, beta: float | str) -> Measured:
+    assert _job is not None
+    return measure(_job, field, value, beta)
 
 
 def measure(job: Mapping[str, Any], field: str, value: Any, beta: float | str) -> Measured:

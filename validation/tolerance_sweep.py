@@ -24,7 +24,7 @@ from physics_ep.cost import Cost
 from physics_ep.errors import InputError, argument_error
 from physics_ep.estimator import NegativeNudgeError
 from physics_ep.nudging import Stencil, scheme_from_name
-from physics_ep.placement import require_memory
+from physics_ep.placement import available_memory, require_memory
 from physics_ep.progress import SILENT, Progress
 from physics_ep.trajectories import parts_folder
 
@@ -37,6 +37,12 @@ PEAK_BYTES = 16
 """Bytes a parameter that the oracle takes at its peak: a twin and its gradients, in float64."""
 PEAK_COPIES = 7
 """Sizes of the network beside that: the network, a mapped one with its cells, the target, two running means."""
+
+
+PROCESS_BYTES = 3 * 10**8
+"""Of a process with torch, before any network."""
+SHARED = 5 * 10**7
+"""Estimates times parameters from which processes pay: some twenty seconds of one core."""
 
 
 class SweepInterrupted(KeyboardInterrupt):
@@ -61,6 +67,7 @@ def tolerance(
     resume: bool = False,
     progress: Progress = SILENT,
     scheduler: str | None = None,
+    workers: int = 1,
     network: Mapping[str, Any] | None = None,
     mapper: Callable[..., Any] | None = None,
     oracle_device: str | None = None,
@@ -96,9 +103,13 @@ def tolerance(
         Go on with `out`: no point that is there is measured again. Bits are the same as without the interruption.
     progress : Progress
     scheduler : str, optional
-        Address of a dask scheduler, on whose workers the points are measured; else they are here, in turn.
+        Address of a dask scheduler, on whose workers the points are measured; else they are here.
+    workers : int
+        Local processes that share the points; 1: this one, in turn. Bits do not depend on it, at one thread each.
+        A script that asks for more must guard what it runs by `if __name__ == "__main__"`.
     network : mapping, optional
-        {"name": a registered system, "options": {...}} that builds the network; needed with `scheduler`.
+        {"name": a registered system, "options": {...}} that builds the network; needed with `scheduler` and
+        `workers`.
     mapper : callable, optional
         In place of `hardware_models.map_pcn`, with its signature.
     oracle_device : str, optional
@@ -136,8 +147,8 @@ def tolerance(
     base = DeviceModel() if device is None else device
     if not isinstance(base, DeviceModel):
         raise argument_error("device", "be a DeviceModel", type(device).__name__)
-    for name, count in (("repeats", repeats), ("seed", seed)):
-        least = 1 if name == "repeats" else 0
+    for name, count in (("repeats", repeats), ("seed", seed), ("workers", workers)):
+        least = 0 if name == "seed" else 1
         if not isinstance(count, int) or isinstance(count, bool) or count < least:
             raise argument_error(name, f"be an integer of at least {least}", count)
     chosen = scheme_from_name("centered" if scheme is None else scheme)
@@ -146,12 +157,15 @@ def tolerance(
     plan = planned(base, sweeps or {}, betas)
     if scheduler is not None and network is None:
         raise InputError("Argument network must be given with scheduler: workers build the network from it.")
+    if workers > 1 and (network is None or scheduler is not None):
+        must = "be 1 without network, from which processes build theirs, and beside scheduler"
+        raise argument_error("workers", must, workers)
     named = {name: p for name, p in net.named_parameters() if p.requires_grad}
     count = sum(p.numel() for p in named.values())
     parameter = next(iter(named.values()))
     needed = count * (PEAK_BYTES + PEAK_COPIES * parameter.element_size())
-    require_memory(needed, parameter.device, f"a sweep of {count} parameters")
-    threads = 1 if scheduler is not None else torch.get_num_threads()
+    require_memory(needed * workers, parameter.device, f"{workers} sweeps of {count} parameters")
+    threads = torch.get_num_threads() if scheduler is None and workers == 1 else 1
     config = {
         "system": dict(network) if network is not None else _described(net),
         "tolerance": {
@@ -192,16 +206,38 @@ def tolerance(
         options=options,
     )
     missing = {k: plan[k] for k in file.missing}
-    if scheduler is None:
+    if scheduler is None and workers == 1:
         results = _here(experiment, base, missing)
     else:
-        from .sweep_workers import measured_by, recipe
+        from .sweep_workers import measured_by, measured_locally, recipe
 
         assert network is not None
         key = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
-        results = measured_by(scheduler, recipe(experiment, network, base.to_json(), key, mapper), missing)
+        job = recipe(experiment, network, base.to_json(), key, mapper)
+        shared = measured_locally(workers, job, missing) if scheduler is None else None
+        results = measured_by(str(scheduler), job, missing) if shared is None else shared
     _collect(file, plan, results, progress)
     return tabulated(file.finish(), plan, file.config, file.layers, file.path)
+
+
+def worth_sharing(net: nn.Module, tries: int) -> int:
+    """Local processes that a sweep of so many estimates pays for: one a core, as many as memory allows; one where
+    the network is on a GPU, or is done before they have started.
+
+    Parameters
+    ----------
+    net : nn.Module
+    tries : int
+        Points times repeats.
+    """
+    parameter = next(net.parameters())
+    count = sum(p.numel() for p in net.parameters())
+    if parameter.device.type != "cpu" or tries * count < SHARED:
+        return 1
+    needed = count * (PEAK_BYTES + PEAK_COPIES * parameter.element_size()) + PROCESS_BYTES
+    there = available_memory(parameter.device)
+    most = os.cpu_count() or 1
+    return max(1, most if there is None else min(most, there // (2 * needed)))
 
 
 def open_tolerance(path: str | os.PathLike[str]) -> ToleranceTable:
