@@ -80,9 +80,9 @@ class Amplifiers:
         """g sigma(p + o): the output without the rails."""
         return self._read(self.activation.response(self._shifted(p)))
 
-    def of_activation(self, v: torch.Tensor) -> torch.Tensor:
-        """Output V where the activation puts out v."""
-        return self._clipped(self._read(v))
+    def read_between(self, v: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
+        """What the output moves where the activation's goes from v to v + d, without cancellation for small d."""
+        return self.railed(self._read(v), self._scaled(d))
 
     def displaced(self, p: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
         """V(p + d) - V(p), without cancellation for small d."""

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from physics_ep.equilibrium import Equilibrium
+from physics_ep.equilibrium import Equilibrium, State
 from physics_ep.errors import argument_error
 from physics_ep.predictive_coding.activations import clip
 
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
 
 THRESHOLD = 0.01
 """Units that answer slower than this share of the rate in the middle of their range count as at a threshold."""
-INSIDE = 1e-6
-"""Distance from the ends of its range, over r, at which a pair starts at least: at an end it would never move."""
 CLOSEST = 1e-7
-"""Phase by which noise keeps a pair off the ends, rad: else what was silent for long would never be heard again."""
+"""Phase by which noise keeps a pair off the ends of its range, rad: at an end it would never move."""
+BEGINNING = 1e-3
+"""The same where a free phase begins."""
 
 
 class OscillatorPairs(PairedCircuit):
@@ -111,12 +111,25 @@ class OscillatorPairs(PairedCircuit):
         unit = (self.amplifiers_h if which == "h" else self.amplifiers_u)[k]
         odd: Any = getattr(unit.activation, "torque", 0.0)
         detuned = self.device_model.detuning > 0
+        end = math.pi / 2 - CLOSEST
+
+        def shift(a: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
+            return 2 * torch.cos(a + 0.5 * d) * torch.sin(0.5 * d)  # sin(a + d) - sin a
+
+        def speed(a: torch.Tensor, d: torch.Tensor, p: torch.Tensor, dp: torch.Tensor) -> torch.Tensor:
+            b = (p - m) / r
+            # How far the origin is from rest: nothing inside the range, to the last digit, unless detuned.
+            off = b - torch.sin(a) if detuned else b - b.clamp(-1, 1)
+            return torch.cos(a + d) * (off + (dp / r - shift(a, d))) + odd
+
+        def within(a: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
+            return d if detuned else torch.maximum(torch.minimum(d, end - a), -end - a)
 
         return Values(
-            start=lambda v: torch.asin(((v - m) / r).clamp(INSIDE - 1, 1 - INSIDE)),
-            output=lambda a: m + r * torch.sin(a),
-            speed=lambda a, p: torch.cos(a) * ((p - m) / r - torch.sin(a)) + odd,
-            inside=lambda a: a if detuned else a.clamp(CLOSEST - math.pi / 2, math.pi / 2 - CLOSEST),
+            place=lambda v: torch.asin(((v - m) / r).clamp(-1, 1)),
+            moved=lambda a, d: r * shift(a, d),
+            speed=speed,
+            within=within,
         )
 
     def solvers(self, phase: Any) -> dict[str, Any]:
@@ -124,6 +137,15 @@ class OscillatorPairs(PairedCircuit):
 
     def motion(self, phase: Any) -> ValueMotion:
         return ValueMotion(phase)
+
+    def rest_state(self, x: torch.Tensor) -> State:
+        """Without currents, but that pairs are not quite at the ends of their range."""
+        found = []
+        for k, drive in enumerate(self.initial_state(x)):
+            lo, hi = self.range(k % self.depth, float(drive.abs().max()))
+            margin = 0.25 * (hi - lo) * BEGINNING**2
+            found.append(torch.zeros_like(drive).clamp(lo + margin, hi - margin))
+        return tuple(found)
 
     # -- rates -------------------------------------------------------------------------------------------------
 
@@ -150,7 +172,7 @@ class OscillatorPairs(PairedCircuit):
         """
         slowest = []
         # ln(1 / e) where the last stretch takes ln(1 / SETTLED).
-        escape = -0.5 * math.log(2 * INSIDE) / -math.log(SETTLED)
+        escape = math.log(BEGINNING) / math.log(SETTLED)
         for k, (p, rate) in enumerate(zip(free.state, self.rates(free), strict=False)):
             lo, hi = self.range(k, float(p.abs().max()))
             inside = (p > lo) & (p < hi)

@@ -4,13 +4,14 @@ Of a resistive network the node's voltage, of an oscillator its phase: x_h and x
 
     tau_h dx_h/dt = speed(x_h, P),    tau_u dx_u/dt = speed(x_u, Q)
 
-with P and Q the currents from all units as they are at this moment, in units of activity. Latches that hold gates
-pin units that rest at a bound in the free state; others are clipped as ever.
+What is integrated is d, the displacement of x from where the unit rests at the phase's origin, so that a nudge
+keeps its digits in float32. P and Q are the currents from all units as they are at this moment, in units of
+activity. Latches that hold gates pin units that rest at a bound in the free state; others are clipped as ever.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,80 +33,91 @@ class Values:
 
     Attributes
     ----------
-    start : callable (v) -> x
-        Where a unit is that puts out v, or where one begins whose v would not move; v is nothing (0) at rest.
-    output : callable (x) -> V
-        In units of activity.
-    speed : callable (x, P) -> dx/dt
-        P the current into the unit, in units of activity; time in time constants.
-    inside : callable (x) -> x
-        Back into bounds.
+    place : callable (v) -> x
+        Where a unit rests that puts out v (of its activation, in units of activity).
+    moved : callable (x, d) -> V(x + d) - V(x)
+        Of what is read, in units of activity, without cancellation.
+    speed : callable (x, d, p, dp) -> dx/dt
+        At x + d, with the current p + dp into the unit, p that of the origin; time in time constants.
+    within : callable (x, d) -> d
+        x + d back in bounds.
     """
 
-    start: Callable[[torch.Tensor], torch.Tensor]
-    output: Callable[[torch.Tensor], torch.Tensor]
-    speed: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-    inside: Callable[[torch.Tensor], torch.Tensor]
+    place: Callable[[torch.Tensor], torch.Tensor]
+    moved: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    speed: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+    within: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-@dataclass(frozen=True)
 class Course:
-    """A moment of the circuit: speeds of x_h and x_u, what phases carry, and how far from rest it is (B,)."""
+    """A phase in time: units of h in layers 1 ... L, then of u; rows of stacked nudges in turn.
 
-    speed: Blocks
-    z: State
-    residual: torch.Tensor
+    Attributes
+    ----------
+    origin : list of Tensor (rows, ...)
+        x at the phase's origin.
+    """
 
+    def __init__(self, phase: CircuitPhase) -> None:
+        self.phase = phase
+        system, count = phase.system, phase.depth
+        self.units = [*system.amplifiers_h, *system.amplifiers_u]
+        self.values = [system.values(k, which, phase) for which in ("h", "u") for k in range(count)]
+        self.currents = [self._stacked(p) for p in (*phase.p, *phase.q)]
+        self.origin = [self._place(k, p) for k, p in enumerate(self.currents)]
+        slopes = [*phase.slopes_h, *phase.slopes_u] if phase.held else [None] * (2 * count)
+        # 1 where a unit may move, 0 where a latch pins it; None: all may.
+        self.live = [
+            self._stacked(slope) if slope is not None and unit.activation.gated else None
+            for unit, slope in zip(self.units, slopes, strict=True)
+        ]
 
-def unit_values(phase: CircuitPhase) -> list[Values]:
-    """Of h in layers 1 ... L, then of u."""
-    return [phase.system.values(k, which, phase) for which in ("h", "u") for k in range(phase.depth)]
+    def _stacked(self, block: torch.Tensor) -> torch.Tensor:
+        return block.repeat(self.phase.copies, *[1] * (block.ndim - 1))
 
+    def _place(self, k: int, current: torch.Tensor) -> torch.Tensor:
+        return self.values[k].place(self.units[k].activation.response(current))
 
-def beginning(phase: CircuitPhase, start: State, values: list[Values]) -> Blocks:
-    """x_h and x_u where the currents are those of a start: a state, for a free phase, or displacements."""
-    count = phase.depth
-    state = start if phase.origin is None and len(start) == 2 * count else phase.state(start)
-    system = phase.system
-    units = [*system.amplifiers_h, *system.amplifiers_u]
-    found = []
-    for moves, unit, p in zip(values, units, state, strict=True):
-        found.append(moves.inside(moves.start(unit.activation.response(p))))
-    return found
+    def begin(self, start: State) -> Blocks:
+        """d where the currents are those of a start: a state, for a free phase, or displacements."""
+        phase, count = self.phase, 2 * self.phase.depth
+        is_state = phase.origin is None and len(start) == count
+        at = start if is_state else [c + d for c, d in zip(self.currents, start[:count], strict=True)]
+        return self.within([self._place(k, p) - x for k, (p, x) in enumerate(zip(at, self.origin, strict=True))])
 
+    def within(self, d: Sequence[torch.Tensor]) -> Blocks:
+        """Back in bounds."""
+        return [v.within(x, b) for v, x, b in zip(self.values, self.origin, d, strict=True)]
 
-def course(phase: CircuitPhase, x: Blocks, values: list[Values]) -> Course:
-    """Where the units go from x."""
-    count, system = phase.depth, phase.system
-    units, origin = [*system.amplifiers_h, *system.amplifiers_u], [*phase.h, *phase.u]
-    slopes = [*phase.slopes_h, *phase.slopes_u] if phase.held else [None] * (2 * count)
-    # 1 where a unit may move, 0 where a latch pins it; None: all may.
-    live = [slope if unit.activation.gated else None for unit, slope in zip(units, slopes, strict=True)]
+    def __call__(self, d: Sequence[torch.Tensor]) -> tuple[Blocks, State, torch.Tensor]:
+        """Speeds at d, what phases carry, and how far from rest it is, (rows,)."""
+        phase, count = self.phase, self.phase.depth
+        moved = [
+            self._live(k, v.moved(x, b))
+            for k, (v, x, b) in enumerate(zip(self.values, self.origin, d, strict=True))
+        ]
+        upper = moved[:count]
+        errors = [a - b for a, b in zip(upper, moved[count:], strict=True)]
+        fed = phase.feedback(errors)
+        changes = [phase.changes(k, upper) for k in range(count)]
+        fed[-1] = phase.wanted(upper[-1], changes[-1][0])
+        if phase.fed is not None:
+            fed = [phase.over(torch.add, f, s) for f, s in zip(fed, phase.fed, strict=True)]
+        dp = [*(a + f for (a, _), f in zip(changes, fed, strict=True)), *(b for _, b in changes)]
+        slow = 1 + phase.system.device_model.time_constant_mismatch
+        speed, worst = [], []
+        for k, (unit, p, x) in enumerate(zip(self.units, self.currents, self.origin, strict=True)):
+            rate = self._live(k, self.values[k].speed(x, d[k], p, dp[k]))
+            speed.append(rate if k < count else rate / slow)
+            miss = self._live(k, unit.displaced(p, dp[k]) - moved[k]).flatten(1).abs().amax(1)
+            # Relative to the currents; of nudged phases, to how far h of the layer has moved.
+            size = (p + dp[k] if phase.nudge is None else upper[k % count]).flatten(1).abs().amax(1)
+            worst.append(torch.where(miss == 0, miss, miss / torch.maximum(size, miss)))
+        return speed, (*dp, *errors), torch.stack(worst).amax(0)
 
-    def of_live(block: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        return block if mask is None else phase.over(torch.mul, block, mask)
-
-    out = [v.output(b) for v, b in zip(values, x, strict=True)]
-    moved = [of_live(phase.over(torch.sub, v, o), m) for v, o, m in zip(out, origin, live, strict=True)]
-    upper = moved[:count]
-    errors = [a - b for a, b in zip(upper, moved[count:], strict=True)]
-    fed = phase.feedback(errors)
-    changes = [phase.changes(k, upper) for k in range(count)]
-    fed[-1] = phase.wanted(upper[-1], changes[-1][0])
-    if phase.fed is not None:
-        fed = [phase.over(torch.add, f, s) for f, s in zip(fed, phase.fed, strict=True)]
-    dp = [a + f for (a, _), f in zip(changes, fed, strict=True)]
-    dq = [b for _, b in changes]
-    currents = [phase.over(torch.add, d, o) for d, o in zip((*dp, *dq), (*phase.p, *phase.q), strict=True)]
-    slow = 1 + system.device_model.time_constant_mismatch
-    speed, worst = [], []
-    for k, (unit, current, mask) in enumerate(zip(units, currents, live, strict=True)):
-        speed.append(of_live(values[k].speed(x[k], current), mask) / (1 if k < count else slow))
-        miss = of_live(unit.response(current) - out[k], mask).flatten(1).abs().amax(1)
-        # Relative to the currents; of nudged phases, to how far h of the layer has moved.
-        size = (current if phase.nudge is None else upper[k % count]).flatten(1).abs().amax(1)
-        worst.append(torch.where(miss == 0, miss, miss / torch.maximum(size, miss)))
-    return Course(speed, (*dp, *dq, *errors), torch.stack(worst).amax(0))
+    def _live(self, k: int, block: torch.Tensor) -> torch.Tensor:
+        mask = self.live[k]
+        return block if mask is None else block * mask
 
 
 class ValueFlow(Solver):
@@ -117,54 +129,58 @@ class ValueFlow(Solver):
         self.phase = phase
         self.spent = 0
         self.step = time_step(phase.system.device_model, phase.nudge)
-        self.values = unit_values(phase)
+        self.course = Course(phase)
         if phase.origin is None and len(start) != 2 * phase.depth:
             start = phase.system.rest_state(phase.x)
-        self.x = beginning(phase, start, self.values)
+        self.d = self.course.begin(start)
 
     def evaluate(self) -> tuple[State, torch.Tensor]:
         self.spent += 1
-        self.now = course(self.phase, self.x, self.values)
-        return self.now.z, self.now.residual
+        self.speed, z, residual = self.course(self.d)
+        return z, residual
 
     def advance(self, active: torch.Tensor) -> None:
         step = self.step * active.to(self.phase.dtype)
 
         def moved(speed: Blocks, part: float) -> Blocks:
             shares = part * step
-            steps = [x + shares.view(-1, *[1] * (x.ndim - 1)) * s for x, s in zip(self.x, speed, strict=True)]
-            return [v.inside(x) for v, x in zip(self.values, steps, strict=True)]
+            steps = zip(self.d, speed, strict=True)
+            return self.course.within([d + shares.view(-1, *[1] * (d.ndim - 1)) * s for d, s in steps])
 
-        first = self.now.speed
-        second = course(self.phase, moved(first, 0.5), self.values).speed
-        third = course(self.phase, moved(second, 0.5), self.values).speed
-        fourth = course(self.phase, moved(third, 1.0), self.values).speed
+        first = self.speed
+        second = self.course(moved(first, 0.5))[0]
+        third = self.course(moved(second, 0.5))[0]
+        fourth = self.course(moved(third, 1.0))[0]
         slopes = zip(first, second, third, fourth, strict=True)
-        self.x = moved([(a + 2 * b + 2 * c + d) / 6 for a, b, c, d in slopes], 1.0)
+        self.d = moved([(a + 2 * b + 2 * c + d) / 6 for a, b, c, d in slopes], 1.0)
 
 
 class ValueMotion(Motion):
-    """The same for `simulate`, in time constants of h. The state is told by the currents into the units."""
+    """The same for `simulate`, in time constants of h: x of all units. The state is told by their currents."""
 
     phase: CircuitPhase
 
     def __init__(self, phase: CircuitPhase) -> None:
         super().__init__(phase)
-        self.values = unit_values(phase)
+        self.course = Course(phase)
 
     def start(self, z: State) -> State:
-        phase = self.phase
-        return tuple(beginning(phase, z if phase.begun is None else phase.start(), self.values))
+        d = self.course.begin(z if self.phase.begun is None else self.phase.start())
+        return tuple(x + b for x, b in zip(self.course.origin, d, strict=True))
+
+    def _displaced(self, w: State) -> Blocks:
+        return [b - x for x, b in zip(self.course.origin, w, strict=True)]
 
     def velocity(self, w: State) -> State:
-        return tuple(course(self.phase, list(w), self.values).speed)
+        return tuple(self.course(self._displaced(w))[0])
 
     def inside(self, w: State) -> State:
-        return tuple(v.inside(x) for v, x in zip(self.values, w, strict=True))
+        d = self.course.within(self._displaced(w))
+        return tuple(x + b for x, b in zip(self.course.origin, d, strict=True))
 
     def observe(self, w: State, velocity_: State) -> Moment:
-        now = course(self.phase, list(w), self.values)
-        return Moment(self.phase.state(now.z), self.phase.energy(now.z), now.residual, w)
+        _, z, residual = self.course(self._displaced(w))
+        return Moment(self.phase.state(z), self.phase.energy(z), residual, w)
 
 
 def solvers(found: dict[str, Any]) -> dict[str, Any]:

@@ -253,19 +253,18 @@ class ResistivePairs(PairedCircuit):
         inverse = activation.inverse
         assert inverse is not None
 
-        def speed(v: torch.Tensor, drive: torch.Tensor) -> torch.Tensor:
+        def speed(v: torch.Tensor, d: torch.Tensor, p: torch.Tensor, dp: torch.Tensor) -> torch.Tensor:
             if not activation.piecewise_linear:
-                return drive - inverse(v)
-            rate = drive - v
-            stopped = ((v <= lo) & (rate < 0)) | ((v >= hi) & (rate > 0))
+                return (p - inverse(v)) + (dp - (inverse(v + d) - inverse(v)))
+            # p - v is nothing inside the bounds, to the last digit.
+            rate = (p - v) + (dp - d)
+            stopped = ((d <= lo - v) & (rate < 0)) | ((d >= hi - v) & (rate > 0))
             return torch.where(stopped, torch.zeros_like(rate), rate)
 
-        return Values(
-            start=lambda v: v,
-            output=unit.of_activation,
-            speed=speed,
-            inside=lambda v: v.clamp(lo, hi) if activation.piecewise_linear else v,
-        )
+        def within(v: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
+            return torch.maximum(torch.minimum(d, hi - v), lo - v) if activation.piecewise_linear else d
+
+        return Values(place=lambda v: v, moved=unit.read_between, speed=speed, within=within)
 
     def solvers(self, phase: Any) -> dict[str, Any]:
         return solvers(super().solvers(phase))
