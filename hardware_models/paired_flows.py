@@ -21,7 +21,7 @@ from physics_ep.equilibrium import State
 from physics_ep.motion import Moment, Motion
 from physics_ep.solvers import Solver
 
-from .paired_solvers import time_step
+from .paired_solvers import exchange, time_step
 
 if TYPE_CHECKING:
     from .paired_phases import Blocks, CircuitPhase
@@ -98,11 +98,7 @@ class Course:
         ]
         upper = moved[:count]
         errors = [a - b for a, b in zip(upper, moved[count:], strict=True)]
-        fed = phase.feedback(errors)
-        changes = [phase.changes(k, upper) for k in range(count)]
-        fed[-1] = phase.wanted(upper[-1], changes[-1][0])
-        if phase.fed is not None:
-            fed = [phase.over(torch.add, f, s) for f, s in zip(fed, phase.fed, strict=True)]
+        fed, changes = exchange(phase, upper, errors)
         dp = [*(a + f for (a, _), f in zip(changes, fed, strict=True)), *(b for _, b in changes)]
         slow = 1 + phase.system.device_model.time_constant_mismatch
         speed, worst = [], []

@@ -18,7 +18,7 @@ from physics_ep.equilibrium import State
 from physics_ep.motion import Moment, Motion
 
 from .paired_phases import Blocks, CircuitPhase
-from .paired_solvers import Flow, begun
+from .paired_solvers import Flow, begun, exchange, rates
 
 if TYPE_CHECKING:
     from .devices import DeviceModel
@@ -48,19 +48,12 @@ def lagged_velocity(phase: CircuitPhase, w: Blocks) -> tuple[Blocks, State, torc
     count, device = phase.depth, phase.system.device_model
     dq, gap = w[:count], w[count : 2 * count]
     below, errors = w[2 * count : 3 * count - 1], list(w[3 * count - 1 :])
-    slow = 1 + device.time_constant_mismatch
     lag_h, lag_u = lags(device)
     goals = at_rest(phase, dq, gap)
     errors.append(phase.error(count - 1, dq[-1], gap[-1]))
     moved = [*(a + b for a, b in zip(below, errors, strict=False)), phase.moved(count - 1, dq[-1] + gap[-1])]
-    fed = phase.feedback(errors)
-    changes = [phase.changes(k, moved) for k in range(count)]
-    fed[-1] = phase.wanted(moved[-1], changes[-1][0])
-    if phase.fed is not None:
-        fed = [phase.over(torch.add, f, s) for f, s in zip(fed, phase.fed, strict=True)]
-    apart = fed if phase.one_drive else [f + (a - b) for f, (a, b) in zip(fed, changes, strict=True)]
-    rate_q = [(b - d) / slow for (_, b), d in zip(changes, dq, strict=True)]
-    rate_gap = [f - g + (b - d) * (1 - 1 / slow) for f, g, (_, b), d in zip(apart, gap, changes, dq, strict=True)]
+    fed, changes = exchange(phase, moved, errors)
+    rate_q, rate_gap, apart = rates(phase, fed, changes, dq, gap)
     behind_u = [a - b for a, b in zip(goals[: count - 1], below, strict=True)]
     behind = [a - b for a, b in zip(goals[count - 1 :], errors[:-1], strict=True)]
     rate_u = [b / lag_u for b in behind_u]

@@ -245,25 +245,40 @@ def begun(phase: CircuitPhase, start: State) -> Blocks:
     return [*(b.contiguous() for b in dq), *(a - b for a, b in zip(dp, dq, strict=True))]
 
 
-def velocity(phase: CircuitPhase, w: Sequence[torch.Tensor]) -> tuple[Blocks, State, Pairs]:
-    """d/dt of (dq, dp - dq) in time constants of h; z; and the pairs whose agreement is an equilibrium."""
-    count = phase.depth
-    dq, gap = w[:count], w[count:]
-    slow = 1 + phase.system.device_model.time_constant_mismatch
-    dp = [a + b for a, b in zip(dq, gap, strict=True)]
-    moved = [phase.moved(k, d) for k, d in enumerate(dp)]
-    errors = [phase.error(k, dq[k], gap[k]) for k in range(count)]
+def exchange(phase: CircuitPhase, moved: Sequence[torch.Tensor], errors: Blocks) -> tuple[Blocks, Pairs]:
+    """What is fed back to h of each layer, and the changes of the drives to h and u, for moved activities and errors;
+    all beyond the origin's."""
     fed = phase.feedback(errors)
-    changes = [phase.changes(k, moved) for k in range(count)]
+    changes = [phase.changes(k, moved) for k in range(phase.depth)]
     fed[-1] = phase.wanted(moved[-1], changes[-1][0])
     if phase.fed is not None:
         fed = [phase.over(torch.add, f, s) for f, s in zip(fed, phase.fed, strict=True)]
+    return fed, changes
+
+
+def rates(
+    phase: CircuitPhase, fed: Blocks, changes: Pairs, dq: Blocks, gap: Blocks
+) -> tuple[Blocks, Blocks, Blocks]:
+    """d/dt of dq and of dp - dq on RC nodes, in time constants of h; and what dp - dq would settle at."""
+    slow = 1 + phase.system.device_model.time_constant_mismatch
     apart = fed if phase.one_drive else [f + (a - b) for f, (a, b) in zip(fed, changes, strict=True)]
     rate_q = [(b - d) / slow for (_, b), d in zip(changes, dq, strict=True)]
     rate_gap = [
         f - g + (b - d) * (1 - 1 / slow) if slow != 1 else f - g
         for f, g, (_, b), d in zip(apart, gap, changes, dq, strict=True)
     ]
+    return rate_q, rate_gap, apart
+
+
+def velocity(phase: CircuitPhase, w: Sequence[torch.Tensor]) -> tuple[Blocks, State, Pairs]:
+    """d/dt of (dq, dp - dq) in time constants of h; z; and the pairs whose agreement is an equilibrium."""
+    count = phase.depth
+    dq, gap = list(w[:count]), list(w[count:])
+    dp = [a + b for a, b in zip(dq, gap, strict=True)]
+    moved = [phase.moved(k, d) for k, d in enumerate(dp)]
+    errors = [phase.error(k, dq[k], gap[k]) for k in range(count)]
+    fed, changes = exchange(phase, moved, errors)
+    rate_q, rate_gap, apart = rates(phase, fed, changes, dq, gap)
     pairs = [*zip(apart, gap, strict=True), *zip([b for _, b in changes], dq, strict=True)]
     return [*rate_q, *rate_gap], (*dp, *dq, *errors), pairs
 
