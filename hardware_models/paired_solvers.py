@@ -246,8 +246,8 @@ def begun(phase: CircuitPhase, start: State) -> Blocks:
 
 
 def exchange(phase: CircuitPhase, moved: Sequence[torch.Tensor], errors: Blocks) -> tuple[Blocks, Pairs]:
-    """What is fed back to h of each layer, and the changes of the drives to h and u, for moved activities and errors;
-    all beyond the origin's."""
+    """What is fed back to h of each layer, and the changes of the drives to h and u, beyond the origin's, where
+    activities have moved and errors are as given."""
     fed = phase.feedback(errors)
     changes = [phase.changes(k, moved) for k in range(phase.depth)]
     fed[-1] = phase.wanted(moved[-1], changes[-1][0])
