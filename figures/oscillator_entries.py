@@ -129,6 +129,16 @@ def _errors(request: Request) -> Drawn:
     return Drawn(draw_oscillator_errors(data), asdict(data))
 
 
+def _mapping(request: Request) -> Drawn:
+    from .oscillator_mapping import draw_oscillator_mapping, oscillator_mapping
+
+    _refuse_run(request, "oscillator_mapping", "networks of its own")
+    with request.progress.task("figure: networks on oscillators", 1) as advance:
+        data = oscillator_mapping(request.seed)
+        advance(1)
+    return Drawn(draw_oscillator_mapping(data), asdict(data))
+
+
 def _refuse_run(request: Request, name: str, shown: str) -> None:
     if request.run is not None:
         raise argument_error("--from", f"be left out for {name}, which shows {shown}", str(request.run))
@@ -210,6 +220,12 @@ OSCILLATOR_FIGURES: tuple[Entry, ...] = (
     ),
     Entry(
         "locking", "locking against detuning, and order against coupling, on closed forms", _locking, _OSCILLATORS
+    ),
+    Entry(
+        "oscillator_mapping",
+        "a network on oscillators: units as clips, settling, mirror images, detuning left out",
+        _mapping,
+        _OSCILLATORS,
     ),
     Entry(
         "medium",

@@ -57,6 +57,7 @@ ELSEWHERE = {
     "early_inference",
     "branch_switch",
     "oscillator_error",
+    "oscillator_mapping",
 }
 """Figures that other files of tests draw, and hold to the same demands."""
 BRIEF = ["training.epochs=3", "data.train_examples=200", "data.test_examples=60"]
