@@ -152,10 +152,9 @@ def map_(
     report.say(f"cells          {found.cells:,} in {found.tiles:,} tiles, on/off ratio {found.on_off_ratio:.3g}")
     times = f"{quantity(found.settling_time, 's')} free, {quantity(found.nudged_settling_time, 's')} nudged"
     report.say(f"settling       {times} (to 1e-6)")
-    near = {row.name.removesuffix(".weight"): row.threshold_units for row in found.layers if row.threshold_units}
+    near = sum(len(row.threshold_units) for row in found.layers)
     if near:
-        told = ", ".join(f"{len(units)} of {name}" for name, units in near.items())
-        report.say(f"at thresholds  {told}: slower than the rest, left out of the settling time, named in --json")
+        report.say(f"at thresholds  {near:,} units: slower than the rest, not in the settling time, named in --json")
     report.say(f"energy         {quantity(found.energy, 'J')} a free phase and example")
     if model.source:
         report.say(f"devices        {model.source}")
