@@ -154,7 +154,7 @@ def map_(
     report.say(f"settling       {times} (to 1e-6)")
     near = sum(len(row.threshold_units) for row in found.layers)
     if near:
-        report.say(f"at thresholds  {near:,} units: slower than the rest, not in the settling time, named in --json")
+        report.say(f"at thresholds  {near:,} units, slower and not in the settling time, named by --json")
     report.say(f"energy         {quantity(found.energy, 'J')} a free phase and example")
     if model.source:
         report.say(f"devices        {model.source}")
