@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm
 from matplotlib.figure import Figure
 
-from physics_ep.errors import argument_error
 from physics_ep.progress import SILENT, Progress
 from validation.substrates import THREE
 from validation.sweep_plan import IDEAL
@@ -95,18 +94,18 @@ def small_points(subject: Subject, *, seed: int = 0, progress: Progress = SILENT
 
 
 def sibling_points(run: Path) -> Points:
-    """Sweeps of the folder of a sweep file, as `validation.benchmarks.signature` names them, and further ones
-    of the same network, SUBSTRATE-*.h5."""
-    tables = {}
+    """Sweeps of the folder of a sweep file, as `validation.benchmarks.signature` names them, and further ones of
+    the same network, SUBSTRATE-*.h5; of a file with another name its own."""
+    if not any(run.stem == s or run.stem.startswith(f"{s}-") for s in THREE):
+        table = open_tolerance(run)
+        return {table.config["tolerance"]["substrate"]: table.points}
+    found = {}
     for s in THREE:
         paths = [run.parent / f"{s}.h5", *sorted(run.parent.glob(f"{s}-*.h5"))]
         points = [point for path in paths if path.exists() for point in open_tolerance(path).points]
         if points:
-            tables[s] = points
-    if not tables:
-        must = "be one of the files that validation.benchmarks.signature has written (hopfield.h5, ...)"
-        raise argument_error("--from", must, str(run))
-    return tables
+            found[s] = points
+    return found
 
 
 def signature(points: Points) -> Signature:

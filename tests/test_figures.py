@@ -58,6 +58,8 @@ ELSEWHERE = {
     "branch_switch",
     "oscillator_error",
     "oscillator_mapping",
+    "signature",
+    "substrates",
 }
 """Figures that other files of tests draw, and hold to the same demands."""
 BRIEF = ["training.epochs=3", "data.train_examples=200", "data.test_examples=60"]

@@ -61,7 +61,7 @@ def test_ideal_devices_learn_as_the_network_does(substrate: str) -> None:
     found = dict(learner.mapped.perturbed.named_parameters())
     start = dict(mlp([8, 12, 3], seed=1).double().named_parameters())
     for name, p in net.named_parameters():
-        moved = float((p - start[name]).norm())
+        moved = float((p - start[name]).detach().norm())
         assert moved > 0.01
         assert float((found[name] - p).norm()) < 1e-8 * moved, name
 

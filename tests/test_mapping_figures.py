@@ -271,13 +271,15 @@ def test_files_are_written_without_warnings(drawn, tmp_path):
 
 def test_command_draws_a_sweep_file(sweep, tmp_path, capsys):
     """`figure all --from SWEEP.h5` draws other figures, or none."""
-    assert [entry.name for entry in suited(sweep)] == ["tolerance_layers"]
+    assert [entry.name for entry in suited(sweep)] == ["tolerance_layers", "signature"]
     with pytest.raises(SystemExit) as stop:
         main(["figure", "all", "--from", str(sweep), "--out", str(tmp_path)])
     assert stop.value.code == 0
     assert [Path(path).name for path in capsys.readouterr().out.split()] == [
         "tolerance_layers.pdf",
         "tolerance_layers.png",
+        "signature.pdf",
+        "signature.png",
     ]
     request = Request(sweep)
     again = draw(find("tolerance-layers"), request)

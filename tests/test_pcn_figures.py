@@ -287,9 +287,18 @@ def test_other_systems_are_told_or_left_out(tmp_path):
     path = tmp_path / "run.h5"
     train("hopfield-digits", overrides=["training.epochs=1", "data.train_examples=50"], out=path)
     left_out = {entry.name for entry in FIGURES} - {entry.name for entry in suited(path)}
-    mapped = {"paired_unit", "settling_depth", "tolerance_layers", "best_beta"}
+    mapped = {
+        "paired_unit",
+        "settling_depth",
+        "tolerance_layers",
+        "best_beta",
+        "signature",
+        "substrates",
+        "in_situ",
+    }
     resistive = {"resistive_relaxation", "conductances", "resistive_error", "circuit_scaling"}
     oscillating = {"phases_on_circle", "two_oscillators", "locking", "branch_switch", "oscillator_error"}
+    oscillating.add("oscillator_mapping")
     others = oscillating | {"medium", "early_inference"}
     assert left_out == {"pcn_energy", "pcn_cosine", "pcn_cost"} | mapped | resistive | others
     assert suited(None) == list(FIGURES)

@@ -9,7 +9,16 @@ import pytest
 
 from figures.catalogue import find
 from figures.requests import Request
+from figures.signature import draw_signature, small_points
+from figures.signature import signature as signature_of
+from figures.subjects import Subject
+from figures.substrates import DEVICE_NAME, draw_substrates
+from physics_ep import CrossEntropy
 from validation.benchmarks import layer_sizes, signature
+from validation.substrates import place
+
+from . import test_figures as looks
+from .pcn import dense, examples
 
 
 @pytest.fixture
@@ -67,6 +76,31 @@ def test_table_and_picture(photographs, tmp_path, capsys) -> None:
     before = (out / "hopfield.h5").stat().st_mtime_ns
     signature.main([*words, "--resume"])
     assert (out / "hopfield.h5").stat().st_mtime_ns == before
+
+
+def test_charts_meet_the_demands() -> None:
+    """Else axes lack labels, series need colour to be told apart, or legends hide data."""
+    x, labels = examples((20,), 12)
+    net = dense(3, "relu", width=16, gain=6**0.5)
+    placed = place(net, x, labels, CrossEntropy(), (x, labels), instances=2, duration=20.0)
+    assert [p.substrate for p in placed] == ["hopfield", "resistive", "oscillator"]
+    for one in placed:
+        assert one.cosine.min() > 1 - 1e-6
+        assert one.adaptation.shape == (2, 3)
+    # The same cells err alike on every substrate.
+    np.testing.assert_allclose(placed[0].transfer, placed[1].transfer, atol=1e-6)
+    subject = Subject("net", net, x, labels, CrossEntropy())
+    drawn = {
+        "substrates": draw_substrates(placed, DEVICE_NAME),
+        "signature": draw_signature(signature_of(small_points(subject))),
+    }
+    fills = [
+        line.get_fillstyle() for line in drawn["substrates"].axes[1].lines if not line.get_label().startswith("_")
+    ]
+    assert sorted(fills) == ["full", "left", "none"]  # told apart without colour
+    looks.test_legends_leave_the_data_alone({"substrates": drawn["substrates"]})
+    for figure in drawn.values():
+        assert all(ax.get_xlabel() or ax.get_ylabel() for ax in figure.axes)
 
 
 def test_what_each_substrate_is_swept_over() -> None:
