@@ -91,7 +91,7 @@ class DeviceModel:
     oscillator_frequency, oscillator_power : float
         Hz, and W an oscillator.
     pulses : int or None
-        That take a cell from g_min to g_max. None: conductances are written as asked.
+        That take a cell from g_min to g_max. None: one moves a cell by a level, or without levels as far as asked.
     pulse_nonlinearity_up, pulse_nonlinearity_down : float
         nu of G(n) = g_min + (g_max - g_min) (1 - e^(-nu n / pulses)) / (1 - e^-nu), and of its mirror image.
     pulse_asymmetry : float
