@@ -63,7 +63,7 @@ def test_ideal_devices_learn_as_the_network_does(substrate: str) -> None:
     for name, p in net.named_parameters():
         moved = float((p - start[name]).detach().norm())
         assert moved > 0.01
-        assert float((found[name] - p).norm()) < 1e-8 * moved, name
+        assert float((found[name] - p).detach().norm()) < 1e-8 * moved, name
 
 
 def test_weights_are_those_of_the_cells(tmp_path: Path) -> None:

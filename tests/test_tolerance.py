@@ -613,6 +613,7 @@ def test_local_processes_give_the_same_bits(tmp_path) -> None:
         "sweeps": {"levels": [4, 64], "read_noise": [1e-4]},
         "repeats": 2,
     }
+    others = set(multiprocessing.active_children())
     with threads(1):
         here = tolerance(net, x, y, SquaredError(), **given)
     out = tmp_path / "sweep.h5"
@@ -620,7 +621,7 @@ def test_local_processes_give_the_same_bits(tmp_path) -> None:
     assert timeless(there) == timeless(here) == timeless(open_tolerance(out))
     with pytest.raises(InputError, match="beta must be below"):
         tolerance(net, x, y, SquaredError(), **given, workers=2, betas=[90.0])
-    assert not multiprocessing.active_children()
+    assert set(multiprocessing.active_children()) <= others
     with pytest.raises(InputError, match="workers must be 1 without network"):
         tolerance(net, x, y, SquaredError(), sweeps={"levels": [4]}, workers=2)
     with pytest.raises(InputError, match="workers must be an integer of at least 1"):
