@@ -1,4 +1,4 @@
-"""Which commands and systems there are: two tables of entry points that any installed package may add to.
+"""Which commands and systems there are: tables of entry points that any installed package may add to.
 
 A package adds a command or a system in its pyproject.toml, as this project does in its own::
 
@@ -7,6 +7,9 @@ A package adds a command or a system in its pyproject.toml, as this project does
 
     [project.entry-points."physics_ep.systems"]
     my-system = "my_package.system:MySystem"    # builds an EnergySystem from keyword options
+
+    [project.entry-points."physics_ep.substrates"]
+    my-substrate = "my_package.pairs:MyPairs"   # a subclass of hardware_models.PairedCircuit, for map_pcn
 
 A source tree that is not installed has no metadata, so the same tables are read from the pyproject.toml beside
 the package; they come first, since an editable install may hold an older copy of them.
