@@ -33,8 +33,11 @@ class Settled(Solver):
 
     def evaluate(self) -> tuple[State, torch.Tensor]:
         self.spent += 1
-        # Currents are those that these very activities drive, and nothing is fed back: no two numbers to compare.
-        return self.phase.start(), self.phase.p[0].new_zeros(len(self.phase.x))
+        # Currents are those that these very activities drive, and nothing is fed back: there is nothing to compare.
+        # But what is not finite is no state.
+        finite = torch.stack([p.flatten(1).isfinite().all(1) for p in self.phase.p]).all(0)
+        residual = self.phase.p[0].new_zeros(len(self.phase.x))
+        return self.phase.start(), residual.masked_fill(~finite, math.nan)
 
     def advance(self, active: torch.Tensor) -> None:
         return None

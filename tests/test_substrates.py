@@ -128,6 +128,23 @@ def test_written_cells_are_those_that_act(loaded) -> None:
         system.write("layers.0.weight", Cells(cells.plus, cells.minus, 1.0))
 
 
+@pytest.mark.parametrize("substrate", ["hopfield", "resistive", "oscillator"])
+def test_an_overflow_is_no_equilibrium(substrate: str) -> None:
+    """The free state is the forward pass by construction, which must not hide that it is not finite: a state that
+    nobody checked would be trained on. Other examples of the batch keep theirs."""
+    net = dense(3, "relu", width=8)
+    x, _ = examples(size=2)
+    with torch.no_grad():
+        net.stack[0].bias.zero_()
+        for layer in net.stack[1:]:
+            layer.weight.mul_(1e200)
+    x[1] = 0  # activities of the first layer are 0 there; biases alone then
+    found = relax(map_pcn(net, substrate).system, x)
+    assert not bool(found.converged[0])
+    assert bool(found.state[2][0].isfinite().all()) is False
+    assert bool(found.converged[1]) == bool(found.state[2][1].isfinite().all())
+
+
 def test_refusals() -> None:
     """An imperfection that a substrate does not have is no silent zero; an unknown name has a nearest one."""
     with pytest.raises(InputError, match=r"detuning must be left out on the substrate 'hopfield', which has am"):
