@@ -137,10 +137,10 @@ def measured_locally(
     except BrokenProcessPool as error:
         raise WorkerError("A process was lost: what was measured is kept with out, and resume goes on.") from error
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
         for process in set(active_children()) - others:
             process.terminate()
-            process.join()
+        # The pool's own thread reaps them: two that wait for one child can both miss it.
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _begin(job: dict[str, Any]) -> None:
