@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -146,16 +147,20 @@ def map_(
         ],
     )
     report.say(f"construction   {found.exactness}; held by latches in nudged phases: {found.held}")
-    report.say(
-        f"free state     {found.free_state_error:.1e} of the outputs off, residual {found.free_residual:.1e}"
-    )
+    if found.free_converged:
+        state = f"{found.free_state_error:.1e} of the outputs off, residual {found.free_residual:.1e}"
+    else:
+        state = "none was found for some examples: no times and energy; such devices may err too much"
+    report.say(f"free state     {state}")
     report.say(f"cells          {found.cells:,} in {found.tiles:,} tiles, on/off ratio {found.on_off_ratio:.3g}")
-    times = f"{quantity(found.settling_time, 's')} free, {quantity(found.nudged_settling_time, 's')} nudged"
-    report.say(f"settling       {times} (to 1e-6)")
+    if found.free_converged:
+        times = f"{quantity(found.settling_time, 's')} free, {quantity(found.nudged_settling_time, 's')} nudged"
+        report.say(f"settling       {times} (to 1e-6)")
     near = sum(len(row.threshold_units) for row in found.layers)
     if near:
         report.say(f"at thresholds  {near:,} units, slower and not in the settling time, named by --json")
-    report.say(f"energy         {quantity(found.energy, 'J')} a free phase and example")
+    if found.free_converged:
+        report.say(f"energy         {quantity(found.energy, 'J')} a free phase and example")
     if model.source:
         report.say(f"devices        {model.source}")
 
@@ -418,7 +423,9 @@ def _counted(counts: dict[str, int]) -> str:
 
 
 def quantity(value: float, unit: str) -> str:
-    """A figure with an SI prefix, three digits."""
+    """A figure with an SI prefix, three digits; nothing where there is none."""
+    if math.isnan(value):
+        return ""
     if value == 0:
         return f"0 {unit}"
     for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""), (1e-3, "m"), (1e-6, "u"), (1e-9, "n")):

@@ -186,7 +186,8 @@ class DeviceModel:
 
     @property
     def ideal(self) -> bool:
-        """Whether nothing errs: the other fields then say only what it takes."""
+        """Whether nothing errs while it holds a network: the other fields then say only what it takes, and how its
+        cells learn."""
         ideal = DeviceModel()
         return not self.drifted and all(getattr(self, name) == getattr(ideal, name) for name in IMPERFECTIONS)
 
@@ -275,13 +276,29 @@ COMMON = (
     "wire_resistance",
 )
 """Fields that make the cells of any substrate err, and what reads them, drift apart."""
-AMPLIFIERS = ("amplifier_gain", "amplifier_offset", "amplifier_saturation", "amplifier_lag")
+AMPLIFIERS = (
+    "amplifier_gain",
+    "amplifier_offset",
+    "amplifier_saturation",
+    "amplifier_lag",
+    "amplifier_lag_mismatch",
+)
 RESISTORS = ("temperature",)
-DIODES = ("diode_current",)
+DIODES = ("diode_current", "diode_ideality", "diode_mismatch", "ideality_mismatch")
+RAILS = ("amplifier_gain_limit", "leaks")
 OSCILLATORS = ("detuning", "phase_noise")
-IMPERFECTIONS = (*COMMON, *AMPLIFIERS, *RESISTORS, *DIODES, *OSCILLATORS)
-"""Fields that make a device err while it holds a network, drift apart; others only say how large an error is, what
-it takes, or how it learns."""
+IMPERFECTIONS = (*COMMON, *AMPLIFIERS, *RESISTORS, *DIODES, *RAILS, *OSCILLATORS)
+"""Fields that make a device err while it holds a network, or bound what it can hold, drift apart; others only say
+how large an error is, what it takes, or how it learns."""
+PULSES = (
+    "pulses",
+    "pulse_nonlinearity_up",
+    "pulse_nonlinearity_down",
+    "pulse_asymmetry",
+    "pulse_noise",
+    "pulse_spread",
+)
+"""Fields that act while cells learn, and not on what they hold."""
 
 
 def preset(name: str) -> DeviceModel:

@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 
-from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.predictive_coding.layers import ConvLink, Link
 
 from .crossbars import tiles
-from .devices import DeviceModel
+from .node_sums import arrays_of
 from .paired_circuit import PairedCircuit
 
 
@@ -36,11 +35,11 @@ class LayerFidelity:
     scale : float
         Weight per siemens.
     conductance_range : (float, float)
-        Smallest and largest conductance asked for, S.
+        Smallest conductance of a cell, and the largest that its weights ask for, S.
     power : float
         Dissipated by its cells (and leaks), W an example, all positions together.
     gain : float
-        Of the rails that drive it: A_k of a resistive network, else 1.
+        Largest of the rails at the nodes that it drives, volts a volt: A_k of a resistive network, else 1.
     total_conductance : float
         Of a node that it drives, S; NaN where nodes are virtual grounds or oscillators.
     negative_conductance : float
@@ -85,10 +84,10 @@ class Fidelity:
     held : str
         What latches hold in nudged phases.
     free_state_error : float
-        Largest |output - net(x)| over the largest |net(x)|, on the calibration inputs; the devices' errors are in
-        it.
+        Largest |output - net(x)| over the largest |net(x)| (in units of activity where that is 0), on the
+        calibration inputs; the devices' errors are in it.
     free_residual, free_converged : float, bool
-        Of that free state. Where it is none, times and energies are NaN.
+        Of that free state. Where it is none, its error, times and energies are NaN.
     settling_time, nudged_settling_time : float
         Seconds to 1e-6, of the free phase from nothing and of a nudged phase (`PairedCircuit.settling_seconds`),
         where each pixel of a convolution has a copy of its array. Reading one array in turn takes `positions` times
@@ -138,56 +137,52 @@ class Fidelity:
 
 
 def array_rows(
-    network: PredictiveCodingNetwork,
-    system: PairedCircuit,
-    device: DeviceModel,
-    x: torch.Tensor,
-    described: Sequence[Mapping[str, Any]],
+    system: PairedCircuit, x: torch.Tensor, described: Sequence[Mapping[str, Any]]
 ) -> tuple[LayerFidelity, ...]:
     """What each array of a mapped network takes, on inputs x (B, ...); `described` as `PairedCircuit.describe` has
     it. What is said of a layer's nodes stands with its own array, not with that of its skip."""
-    found = []
-    states = [x, *network.run(x).states]
-    for k, layer in enumerate(network.stack):
-        arrays = [("weight", layer.link, layer.weight, k)]
-        if layer.skip_link is not None:
-            assert layer.skip_weight is not None
-            assert layer.skip_source is not None
-            arrays.append(("skip_weight", layer.skip_link, layer.skip_weight, layer.skip_source + 1))
-        for part, link, weight, source in arrays:
-            name = f"layers.{k}.{part}"
-            bias = layer.bias if part == "weight" else None
-            count = weight.numel() + (0 if bias is None else bias.numel())
-            scale = system.scales[name]
-            volume = 0.0 if bias is None else float(bias.detach().abs().max())
-            bias_scale = system.scales.get(f"layers.{k}.bias", 0.0)
-            sizes = weight.detach().abs() / scale if scale > 0 else torch.zeros_like(weight)
-            high = device.g_min + max(float(sizes.max()), volume / bias_scale if bias_scale > 0 else 0.0)
-            volts = states[source] * (device.voltage / system.full_scales[source])
-            positions = math.prod(link.image) if isinstance(link, ConvLink) else 1
-            # The bias row is driven at full scale.
-            rows = 0.0
-            if bias is not None:
-                cells = 2 * device.g_min * bias.numel()
-                cells += float(bias.detach().abs().sum()) / bias_scale if bias_scale > 0 else 0.0
-                rows = cells * device.voltage**2 * positions
-            found.append(
-                LayerFidelity(
-                    name=name,
-                    activation=layer.activation_name,
-                    weights=count,
-                    cells=2 * count,
-                    tiles=tiles(link.fan_in + (bias is not None), 2 * weight.shape[0], device),
-                    positions=positions,
-                    full_scale=system.full_scales[k + 1],
-                    scale=scale,
-                    conductance_range=(device.g_min, high),
-                    **{
-                        "power": _power(link, sizes.add_(2 * device.g_min), volts) + rows,
-                        **(described[k] if part == "weight" else {}),
-                    },
-                )
+    device, found = system.device_model, []
+    forward = system.run(x)
+    states = [forward.x, *forward.states]
+    for name, k, part, link, source in arrays_of(system.stack):
+        if link is None or source is None:
+            continue
+        layer = system.stack[k]
+        weight = getattr(layer, part).detach()
+        bias = layer.bias if part == "weight" else None
+        count = weight.numel() + (0 if bias is None else bias.numel())
+        scale = system.scales[name]
+        volume = 0.0 if bias is None else float(bias.detach().abs().max())
+        bias_scale = system.scales.get(f"layers.{k}.bias", 0.0)
+        sizes = weight.abs() / scale if scale > 0 else torch.zeros_like(weight)
+        # Errors of writing may lie beyond, and are not asked for.
+        high = device.g_min + max(float(sizes.max()), volume / bias_scale if bias_scale > 0 else 0.0)
+        high = min(high, device.g_max)
+        volts = states[source + 1] * (device.voltage / system.full_scales[source + 1])
+        positions = math.prod(link.image) if isinstance(link, ConvLink) else 1
+        # The bias row is driven at full scale.
+        rows = 0.0
+        if bias is not None:
+            cells = 2 * device.g_min * bias.numel()
+            cells += float(bias.detach().abs().sum()) / bias_scale if bias_scale > 0 else 0.0
+            rows = cells * device.voltage**2 * positions
+        found.append(
+            LayerFidelity(
+                name=name,
+                activation=layer.activation_name,
+                weights=count,
+                cells=2 * count,
+                tiles=tiles(link.fan_in + (bias is not None), 2 * weight.shape[0], device),
+                positions=positions,
+                full_scale=system.full_scales[k + 1],
+                scale=scale,
+                conductance_range=(device.g_min, high),
+                **{
+                    "power": _power(link, sizes.add_(2 * device.g_min), volts) + rows,
+                    **(described[k] if part == "weight" else {}),
+                },
             )
+        )
     return tuple(found)
 
 

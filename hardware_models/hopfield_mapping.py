@@ -17,10 +17,12 @@ from typing import Any
 import torch
 
 from physics_ep.equilibrium import Equilibrium
+from physics_ep.errors import argument_error
 from physics_ep.motion import Motion
+from physics_ep.predictive_coding import PredictiveCodingNetwork
 
 from .amplifiers import MONOTONE, Amplifiers
-from .devices import AMPLIFIERS, RESISTORS
+from .devices import AMPLIFIERS, RESISTORS, DeviceModel
 from .paired_circuit import SETTLED, PairedCircuit
 from .paired_lags import LaggedFlow, LaggedMotion, lags
 from .paired_solvers import chain_time
@@ -45,6 +47,13 @@ class HopfieldPairs(PairedCircuit):
             None if offset == 0 else full * self.drawn(offset, k, which, "offset"),
             math.inf if saturation is None else full * saturation,
         )
+
+    @classmethod
+    def check(cls, net: PredictiveCodingNetwork, device: DeviceModel) -> None:
+        super().check(net, device)
+        if device.amplifier_lag == 0 and device.amplifier_lag_mismatch != 0:
+            must = "be 0 where amplifiers do not lag (amplifier_lag = 0)"
+            raise argument_error("amplifier_lag_mismatch", must, device.amplifier_lag_mismatch)
 
     def _follow(self) -> None:
         super()._follow()

@@ -6,6 +6,7 @@ wanted changes of weights; `pulses.PulsedArray` turns these into pulses. Nothing
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -15,6 +16,7 @@ from physics_ep.cost import Cost
 from physics_ep.errors import argument_error
 from physics_ep.estimator import Step
 
+from .crossbars import Cells
 from .mapping import Mapped
 from .pulses import PulsedArray
 
@@ -65,18 +67,15 @@ class InSitu:
         side: str = "single",
         headroom: float = 1.0,
     ) -> None:
-        if not headroom >= 1:
-            raise argument_error("headroom", "be a number of 1 or more", headroom)
+        if isinstance(headroom, bool) or not isinstance(headroom, int | float) or not 1 <= headroom < math.inf:
+            raise argument_error("headroom", "be a finite number of 1 or more", repr(headroom))
         self.mapped = mapped
         device, system = mapped.device, mapped.system
         self.arrays: dict[str, PulsedArray] = {}
         for name, values in mapped.network.named_parameters():
             span = headroom * system.scales[name] * (device.g_max - device.g_min)
-            array = PulsedArray(values, device, mapped.seed, name, span, rule=rule, side=side)
-            self.arrays[name] = array
-            system.scales[name] = array.scale
-        for name, array in self.arrays.items():
-            system.write(name, array.cells)
+            self.arrays[name] = PulsedArray(values, device, mapped.seed, name, span, rule=rule, side=side)
+        system.write(self._cells(), {name: p.detach() for name, p in mapped.network.named_parameters()})
         self.optimizer = optimizer(dict(system.named_parameters()).values())
 
     def step(
@@ -97,6 +96,8 @@ class InSitu:
         ------
         NotConverged, NegativeNudgeError
             As `Mapped.estimate`; no cell is moved then.
+        NotRealisable
+            If the rails of a resistive network would need a gain beyond their limit.
         """
         gradient, step = self.mapped.estimate(x, y, cost, beta=beta, **options)
         system = self.mapped.system
@@ -110,10 +111,13 @@ class InSitu:
             wanted = {name: p.detach() - before[name] for name, p in parameters.items()}
             for name, p in parameters.items():
                 p.copy_(before[name])
-        for name, array in self.arrays.items():
-            if array.move(wanted[name]):
-                system.write(name, array.cells)
+        moved = [name for name, array in self.arrays.items() if array.move(wanted[name])]
+        if moved:
+            system.write({name: self.arrays[name].cells for name in moved})
         return step
+
+    def _cells(self) -> dict[str, Cells]:
+        return {name: array.cells for name, array in self.arrays.items()}
 
     @property
     def pulses(self) -> int:
@@ -137,6 +141,6 @@ class InSitu:
         """Go on from there: of the same network, device instance and options."""
         for name, array in self.arrays.items():
             array.load_state_dict(state["arrays"][name])
-            self.mapped.system.write(name, array.cells)
+        self.mapped.system.write(self._cells())
         self.optimizer.load_state_dict(state["optimizer"])
         self.mapped.system.reads.set_state(state["reads"])

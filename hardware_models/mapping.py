@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import math
-from functools import cached_property
 from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any
 
@@ -152,7 +151,7 @@ class Mapped:
         x: torch.Tensor,
         nudge: Nudge | None = None,
         tolerance: float = SETTLED,
-        max_iterations: int = 2000,
+        max_iterations: int | None = None,
     ) -> tuple[float, Equilibrium]:
         """Time constants until the substrate has settled, by following it in time: from empty capacitors, or with a
         nudge from the free state. Also the equilibrium, whose status tells if it has not settled.
@@ -162,21 +161,23 @@ class Mapped:
         options = {"solver": "flow", "tolerance": tolerance, "max_iterations": max_iterations}
         start = None if nudge is None else relax(self.system, x).require().state
         found = relax(self.system, x, nudge, start=start, **options)  # type: ignore[arg-type]
-        return time_step(self.device, nudge) * (found.iterations - 1), found
+        phase = self.system.phase(self.system.prepare(x), start)
+        phase.nudge = nudge
+        return time_step(phase) * (found.iterations - 1), found
 
-    @cached_property
+    @property
     def fidelity(self) -> Fidelity:
-        """How faithful the substrate is, on the calibration inputs (random ones in [0, 1) where there are none)."""
-        device, system = self.device, self.system
+        """How faithful the substrate is with its cells as they are now, on the calibration inputs (random ones in
+        [0, 1) where there are none)."""
+        system = self.system
         x = self._calibration
         if x is None:
-            shape = (4, *self.network.shapes[0])
-            x = torch.rand(shape, generator=stream(0, "fidelity")).to(self.network.device, self.network.dtype)
+            x = torch.rand((4, *self.network.shapes[0]), generator=stream(0, "fidelity"))
         with torch.no_grad():
-            free = relax(system, x)
-            wanted = self.network(x)
+            wanted = self.network(x.to(self.network.device, self.network.dtype)).to(system.device, system.dtype)
+            free = relax(system, x := x.to(wanted))
             off, size = (float(v.abs().max()) for v in (self.decode(free.state) - wanted, wanted))
-            layers = array_rows(self.network, system, device, x, system.describe(free, x))
+            layers = array_rows(system, x, system.describe(free, x))
             settled = bool(free.converged.all())
             settling, nudged = system.settling_seconds(free, x) if settled else (math.nan, math.nan)
         units = 2 * sum(self.network.sizes[1:-1])  # the outputs are read at their summing nodes
@@ -185,7 +186,7 @@ class Mapped:
             substrate=self.substrate,
             exactness=system.exactness,
             held=held(system),
-            free_state_error=off / size if off > 0 else 0.0,
+            free_state_error=math.nan if not settled else off / size if size > 0 else off,
             free_residual=float(free.residual.max()),
             free_converged=settled,
             settling_time=settling,

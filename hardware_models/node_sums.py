@@ -1,16 +1,51 @@
-"""Sums of cells at the nodes of a layer: what its units are loaded with, at either end of an array."""
+"""What the arrays of a network connect, and sums of their cells at the nodes of its layers: conductances that load
+them, and the thermal noise of these."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch.nn.functional import conv2d, conv_transpose2d, max_pool2d
 
-from physics_ep.predictive_coding.layers import POOL, ConvLink, Link
+from physics_ep.predictive_coding.layers import POOL, ConvLink, Link, PredictiveLayer
+
+from .elements import BOLTZMANN
 
 if TYPE_CHECKING:
     from .paired_circuit import PairedCircuit
+
+
+class Array(NamedTuple):
+    """One array of a network: the parameter `name`, which is the `part` of layer k.
+
+    It drives layer k from layer `source`, -1 the input, over a link; a bias row, which has none, from a constant
+    voltage, source None.
+    """
+
+    name: str
+    k: int
+    part: str
+    link: Link | None
+    source: int | None
+
+    @property
+    def fed(self) -> int | None:
+        """Layer that it feeds back to; None: none, inputs and constants being driven."""
+        return None if self.source is None or self.source < 0 else self.source
+
+
+def arrays_of(stack: Sequence[PredictiveLayer]) -> list[Array]:
+    """All arrays of a network, layer by layer: weight, skip, biases."""
+    found = []
+    for k, layer in enumerate(stack):
+        found.append(Array(f"layers.{k}.weight", k, "weight", layer.link, k - 1))
+        if layer.skip_link is not None:
+            found.append(Array(f"layers.{k}.skip_weight", k, "skip_weight", layer.skip_link, layer.skip_source))
+        if layer.bias is not None:
+            found.append(Array(f"layers.{k}.bias", k, "bias", None, None))
+    return found
 
 
 def into_nodes(link: Link, cells: torch.Tensor) -> torch.Tensor:
@@ -38,27 +73,46 @@ def out_of_nodes(link: Link, cells: torch.Tensor) -> torch.Tensor:
 
 
 def at_virtual_grounds(system: PairedCircuit, k: int, which: str) -> tuple[torch.Tensor | float, float]:
-    """Conductances at the summing nodes of units 'h' or 'u' of layer k, (*post), and their feedback resistor, S."""
-    layer, off = system.stack[k], 2 * system.device_model.g_min
+    """Conductances whose currents reach 'h', 'u' or, mirrored, 'both' of layer k, (*post), and the feedback
+    resistor of its nodes, S.
+
+    One array that drives h and u is in 'both'; the feedback resistor, what is fed back, and arrays of which h and u
+    have copies are in 'h' and 'u'.
+    """
     scale = system.scales[f"layers.{k}.weight"]
     if scale == 0:
         return 0.0, 1.0
-    own = system.full_scales[k + 1] / (system.full_scales[k] * scale)
-    arrays = system.arrays(k, which)
-    total = own + into_nodes(layer.link, arrays.weight.abs() / scale + off)
-    skip_scale = system.scales.get(f"layers.{k}.skip_weight", 0.0)
-    if layer.skip_link is not None and arrays.skip is not None and skip_scale > 0:
-        total = total + into_nodes(layer.skip_link, arrays.skip.abs() / skip_scale + off)
-    if which == "u":
-        return total, own
-    for above, other in enumerate(system.stack[k + 1 :], k + 1):
-        back = system.arrays(above, "transpose")
-        ends = (
-            (above - 1, other.link, back.weight, "weight"),
-            (other.skip_source, other.skip_link, back.skip, "skip_weight"),
-        )
-        for source, link, weight, part in ends:
-            scale = system.scales.get(f"layers.{above}.{part}", 0.0)
-            if source == k and link is not None and weight is not None and scale > 0:
-                total = total + out_of_nodes(link, weight.abs() / scale + off)
-    return total, own
+    resistor = system.full_scales[k + 1] / (system.full_scales[k] * scale)
+    off = 2 * system.device_model.g_min
+    total: torch.Tensor | float = 0.0 if which == "both" else resistor
+    for array in arrays_of(system.stack):
+        scale = system.scales[array.name]
+        drives = array.k == k and (which == "both") == system.one_array
+        feeds = array.fed == k and which == "h"
+        if scale == 0 or not (drives or feeds):
+            continue
+        copy = "transpose" if feeds else "h" if which == "both" else which
+        held = getattr(system.arrays(array.k, copy), array.part.removesuffix("_weight"))
+        cells = held.abs() / scale + off
+        if array.link is None:
+            total = total + cells.view(-1, *[1] * (len(system.stack[k].post) - 1)).expand(system.stack[k].post)
+        else:
+            total = total + (out_of_nodes if feeds else into_nodes)(array.link, cells)
+    return total, resistor
+
+
+def thermal_currents(system: PairedCircuit, k: int, which: str) -> torch.Tensor | float:
+    """Standard deviation, in units of activity, of the thermal current into units of layer k ('h', 'u', or common
+    to 'both'), averaged over a phase's readings; 0: none.
+
+    A reading that is averaged over `averaging_time` t outlasts a node's settling many times, so that what counts of
+    a white current is its mean over t: conductances of S in all give it the variance 2 k T S / t (Nyquist 1928;
+    one-sided density 4 k T S).
+    """
+    device = system.device_model
+    if device.temperature == 0:
+        return 0.0
+    joule = 2 * BOLTZMANN * device.temperature / device.averaging_time
+    total, full = system.node_conductances(k, which)
+    volts = device.voltage / system.full_scales[k + 1]
+    return (joule * total) ** 0.5 / (full * volts)

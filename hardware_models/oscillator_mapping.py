@@ -93,7 +93,7 @@ class OscillatorPairs(PairedCircuit):
         To first order it acts on the value as a current r w / cos a; not at all on pairs that rest at an end.
         """
         device = self.device_model
-        if device.phase_noise == 0:
+        if device.phase_noise == 0 or which == "both":
             return 0.0
         torque = device.time_constant * math.sqrt(device.phase_noise / device.averaging_time)
         lo, hi = self.range(k)

@@ -17,7 +17,7 @@ given in units of activity; `DeviceModel.voltage` is that of one full scale. Wit
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -34,8 +34,7 @@ from physics_ep.system import Inputs
 from .amplifiers import Amplifiers
 from .crossbars import Cells, converted, copied, fluctuated, programmed, stream
 from .devices import COMMON, IMPERFECTIONS, DeviceModel
-from .elements import BOLTZMANN
-from .node_sums import at_virtual_grounds
+from .node_sums import at_virtual_grounds, thermal_currents
 from .wires import wired
 
 if TYPE_CHECKING:
@@ -68,9 +67,10 @@ class Arrays(NamedTuple):
 class PairedCircuit(PredictiveCodingNetwork):
     """A network's paired units on a substrate: the mechanism, with ideal units. A substrate is a subclass.
 
-    States are the currents into the units (p_1 ... p_L, q_1 ... q_L), (B, ...) each, in units of activity; the
-    output layer is read at its summing node, p_L. Parameters have the network's names; they are the weights that
-    the forward arrays of h hold. `circuit(x)` is the forward pass that these compute when nothing is fed back.
+    States are the currents into the units (p_1 ... p_L, q_1 ... q_L), (B, ...) each, in units of activity; outputs
+    are what the last units answer to p_L, or p_L itself where that is read. Parameters have the network's names;
+    they are the weights that the forward arrays of h hold. `circuit(x)` is the forward pass that these compute when
+    nothing is fed back.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ class PairedCircuit(PredictiveCodingNetwork):
             for name, p in self.named_parameters():
                 cells = programmed(p.detach(), device, seed, name, span=self._span(name, largest))
                 self.scales[name] = cells.scale
-                self._place(name, cells)
+                self._place(name, cells, p.detach())
             self.find_loads()
             self.amplifiers_h = [self.build_units(k, "h") for k in range(self.depth)]
             self.amplifiers_u = [self.build_units(k, "u") for k in range(self.depth)]
@@ -220,25 +220,18 @@ class PairedCircuit(PredictiveCodingNetwork):
         return device.conductance_noise > 0 or device.temperature > 0 or device.phase_noise > 0
 
     def noise_sizes(self, k: int, which: str, phase: Any) -> torch.Tensor | float:
-        """Standard deviation, in units of activity, of a random current into the units of layer k that is constant
-        over a phase and drawn anew in each nudged one; 0: none. Here thermal noise.
-
-        The reading of a node, averaged over `averaging_time` t, settles many times in it, so
-        that what counts of a white current is its mean over t: of a node whose conductances sum to S it has the
-        variance 2 k T S / t (Nyquist 1928; one-sided density 4 k T S).
-        """
-        device = self.device_model
-        if device.temperature == 0:
-            return 0.0
-        joule = 2 * BOLTZMANN * device.temperature / device.averaging_time
-        total, full = self.node_conductances(k, which)
-        volts = device.voltage / self.full_scales[k + 1]
-        return (joule * total) ** 0.5 / (full * volts)
+        """Standard deviation, in units of activity, of a random current into units 'h' or 'u' of layer k, or into
+        'both' alike: constant over a phase, drawn anew in each nudged one; 0: none. Here thermal noise."""
+        return thermal_currents(self, k, which)
 
     def node_conductances(self, k: int, which: str) -> tuple[torch.Tensor | float, float]:
-        """Conductances at a node of layer k in all, and the one that turns current into p (here the feedback
-        resistor at a virtual ground), S."""
+        """Conductances whose currents reach the nodes 'h' or 'u' of layer k, or 'both', in all, and the one that
+        turns current into p (here the feedback resistor at a virtual ground), S."""
         return at_virtual_grounds(self, k, which)
+
+    def fastest(self, phase: Any) -> float:
+        """Largest rate in time of a phase's nodes, over that of an RC node."""
+        return 1.0
 
     def values(self, k: int, which: str, phase: Any) -> Values:
         """How units of layer k move in time, where values move and not currents: for `paired_flows`."""
@@ -249,10 +242,8 @@ class PairedCircuit(PredictiveCodingNetwork):
         return tuple(torch.zeros_like(s) for s in self.initial_state(x))
 
     def settling_seconds(self, free: Equilibrium, x: torch.Tensor) -> tuple[float, float]:
-        """Seconds to 1e-6 of a free phase from nothing, and of a nudged one.
-
-        Here those of L and 2 L equal RC stages in a row, of gain one (`Mapped.settling` measures them).
-        """
+        """Seconds to 1e-6 of a free phase from nothing, and of a nudged one: here those of L and 2 L equal RC
+        stages in a row, of gain one (`Mapped.settling` measures them)."""
         return tuple(  # type: ignore[return-value]
             self.device_model.time_constant * float(gammainccinv(n * self.depth, SETTLED)) for n in (1, 2)
         )
@@ -276,34 +267,42 @@ class PairedCircuit(PredictiveCodingNetwork):
         layer = name.removesuffix(".bias")
         return max(largest[name], largest[f"{layer}.weight"] * self.full_scales[int(layer.split(".")[1])])
 
-    def write(self, name: str, cells: Cells) -> None:
-        """Put other conductances in the place of an array's: what is read of it, its copies, and loads.
+    def write(self, cells: Mapping[str, Cells], asked: Mapping[str, torch.Tensor] | None = None) -> None:
+        """Put other conductances in the place of arrays': what is read of them, their copies, and loads.
 
         Parameters
         ----------
-        name : str
-            Of the parameter that the array holds.
-        cells : Cells
-            As they are, errors of writing and of the cells included; of the array's scale.
+        cells : mapping of str to Cells
+            By names of parameters: cells as they are, errors of writing included, of the array's scale.
+        asked : mapping of str to Tensor, optional
+            Weights that arrays are first written for, at any scale: leaks that are not trimmed are set for these.
 
         Raises
         ------
         InputError
             Of another scale or shape, or an unknown name.
+        NotRealisable
+            If the substrate cannot hold these.
         """
-        if name not in self.scales:
-            raise unknown_name("array", name, self.scales)
-        shape = dict(self.named_parameters())[name].shape
-        if cells.scale != self.scales[name] or cells.plus.shape != shape:
-            must = f"have the shape {list(shape)} and the scale {self.scales[name]:g}"
-            raise argument_error("cells", must, f"{list(cells.plus.shape)} and {cells.scale:g}")
+        asked = {} if asked is None else asked
+        parameters = dict(self.named_parameters())
+        for name, part in cells.items():
+            if name not in self.scales:
+                raise unknown_name("array", name, self.scales)
+            shape, scale = parameters[name].shape, part.scale if name in asked else self.scales[name]
+            if part.scale != scale or part.plus.shape != shape:
+                must = f"have the shape {list(shape)} and the scale {scale:g}"
+                raise argument_error("cells", must, f"{list(part.plus.shape)} and {part.scale:g}")
         with torch.no_grad():
-            self._place(name, cells)
+            for name, part in cells.items():
+                self.scales[name] = part.scale
+                self._place(name, part, asked.get(name))
             self.find_loads()
         self._follow()
 
-    def _place(self, name: str, cells: Cells) -> None:
-        """Put what the devices make of a parameter in its place, and keep copies that differ."""
+    def _place(self, name: str, cells: Cells, asked: torch.Tensor | None = None) -> None:
+        """Put what the devices make of a parameter in its place, and keep copies that differ; `asked` as `write`
+        has it."""
         device = self.device_model
         p, cells = dict(self.named_parameters())[name], wired(cells, self.device_model)
         p.copy_(copied(cells, device.copy_mismatch_h, stream(self.seed, name, "h")).values)
@@ -353,14 +352,12 @@ class PairedCircuit(PredictiveCodingNetwork):
         Cells are those that an ideal writing of these weights takes. Separate copies have noise of their own.
         """
         device = self.device_model
-        found: list[torch.Tensor | None] = []
-        for name, values in zip(("weight", "skip_weight", "bias"), arrays, strict=True):
+        found = list(arrays)
+        for n, (name, values) in enumerate(zip(("weight", "skip_weight", "bias"), arrays, strict=True)):
             scale = self.scales.get(f"layers.{k}.{name}", 0.0)
-            if values is None or scale == 0:
-                found.append(values)
-                continue
-            plus, minus = (device.g_min + part.clamp(min=0) / scale for part in (values, -values))
-            found.append(fluctuated(Cells(plus, minus, scale), device.conductance_noise, generator).values)
+            if values is not None and scale > 0:
+                plus, minus = (device.g_min + part.clamp(min=0) / scale for part in (values, -values))
+                found[n] = fluctuated(Cells(plus, minus, scale), device.conductance_noise, generator).values
         return Arrays(*found)  # type: ignore[arg-type]
 
     # -- the forward pass, with feedback off -------------------------------------------------------------------
@@ -408,6 +405,9 @@ class PairedCircuit(PredictiveCodingNetwork):
             total = total - ((activities[k] - u) * a).flatten(1).sum(1)
         assert isinstance(total, torch.Tensor)
         return total
+
+    def outputs(self, state: State) -> torch.Tensor:
+        return self.amplifiers_h[-1].response(state[self.depth - 1])
 
     def initial_state(self, x: torch.Tensor) -> State:
         """Where nothing is fed back: the free equilibrium, unless copies or amplifiers differ."""

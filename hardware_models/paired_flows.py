@@ -19,9 +19,8 @@ import torch
 
 from physics_ep.equilibrium import State
 from physics_ep.motion import Moment, Motion
-from physics_ep.solvers import Solver
 
-from .paired_solvers import exchange, time_step
+from .paired_solvers import Flow, exchange, largest, share
 
 if TYPE_CHECKING:
     from .paired_phases import Blocks, CircuitPhase
@@ -105,10 +104,9 @@ class Course:
         for k, (unit, p, x) in enumerate(zip(self.units, self.currents, self.origin, strict=True)):
             rate = self._live(k, self.values[k].speed(x, d[k], p, dp[k]))
             speed.append(rate if k < count else rate / slow)
-            miss = self._live(k, unit.displaced(p, dp[k]) - moved[k]).flatten(1).abs().amax(1)
+            miss = largest(self._live(k, unit.displaced(p, dp[k]) - moved[k]))
             # Relative to the currents; of nudged phases, to how far h of the layer has moved.
-            size = (p + dp[k] if phase.nudge is None else upper[k % count]).flatten(1).abs().amax(1)
-            worst.append(torch.where(miss == 0, miss, miss / torch.maximum(size, miss)))
+            worst.append(share(miss, largest(p + dp[k] if phase.nudge is None else upper[k % count])))
         return speed, (*dp, *errors), torch.stack(worst).amax(0)
 
     def _live(self, k: int, block: torch.Tensor) -> torch.Tensor:
@@ -116,39 +114,20 @@ class Course:
         return block if mask is None else block * mask
 
 
-class ValueFlow(Solver):
-    """The circuit's own course, by steps of the classical Runge-Kutta method; `iterations` counts steps."""
+class ValueFlow(Flow):
+    """The circuit's own course: what moves is d."""
 
     patience = 10000  # oscillators leave the ends of their range slowly, and seem to rest meanwhile
 
-    def __init__(self, phase: CircuitPhase, start: State) -> None:
-        self.phase = phase
-        self.spent = 0
-        self.step = time_step(phase.system.device_model, phase.nudge)
-        self.course = Course(phase)
-        if phase.origin is None and len(start) != 2 * phase.depth:
-            start = phase.system.rest_state(phase.x)
-        self.d = self.course.begin(start)
+    def begin(self, start: State) -> Blocks:
+        self.path = Course(self.phase)
+        return self.path.begin(start)
 
-    def evaluate(self) -> tuple[State, torch.Tensor]:
-        self.spent += 1
-        self.speed, z, residual = self.course(self.d)
-        return z, residual
+    def course(self, w: Blocks) -> tuple[Blocks, State, torch.Tensor]:
+        return self.path(w)
 
-    def advance(self, active: torch.Tensor) -> None:
-        step = self.step * active.to(self.phase.dtype)
-
-        def moved(speed: Blocks, part: float) -> Blocks:
-            shares = part * step
-            steps = zip(self.d, speed, strict=True)
-            return self.course.within([d + shares.view(-1, *[1] * (d.ndim - 1)) * s for d, s in steps])
-
-        first = self.speed
-        second = self.course(moved(first, 0.5))[0]
-        third = self.course(moved(second, 0.5))[0]
-        fourth = self.course(moved(third, 1.0))[0]
-        slopes = zip(first, second, third, fourth, strict=True)
-        self.d = moved([(a + 2 * b + 2 * c + d) / 6 for a, b, c, d in slopes], 1.0)
+    def within(self, w: Blocks) -> Blocks:
+        return self.path.within(w)
 
 
 class ValueMotion(Motion):

@@ -18,7 +18,7 @@ from physics_ep.equilibrium import State
 from physics_ep.motion import Moment, Motion
 
 from .paired_phases import Blocks, CircuitPhase
-from .paired_solvers import Flow, begun, exchange, rates
+from .paired_solvers import Flow, begun, exchange, largest, rates, share
 
 if TYPE_CHECKING:
     from .devices import DeviceModel
@@ -63,14 +63,14 @@ def lagged_velocity(phase: CircuitPhase, w: Blocks) -> tuple[Blocks, State, torc
         pairs = [(apart[k], apart[k] - gap[k]), (changes[k][1], changes[k][1] - dq[k])]
         if k < count - 1:
             pairs += [(goals[count - 1 + k], behind[k]), (moved[k], behind_u[k])]
-        size_moved = moved[k].flatten(1).abs().amax(1)
+        size_moved = largest(moved[k])
         for n, (goal, miss_of) in enumerate(pairs):
-            miss, size = (v.flatten(1).abs().amax(1) for v in (miss_of, goal))
+            size = largest(goal)
             if phase.nudge is None or n in (1, 3):
                 size = torch.maximum(size, size_moved)
             if phase.nudge is None:
-                size = torch.maximum(size, phase.p[k].flatten(1).abs().amax(1))
-            worst.append(torch.where(miss == 0, miss, miss / torch.maximum(size, miss)))
+                size = torch.maximum(size, largest(phase.p[k]))
+            worst.append(share(largest(miss_of), size))
     dp = [a + b for a, b in zip(dq, gap, strict=True)]
     speed = [*rate_q, *rate_gap, *rate_u, *rate_error]
     return speed, (*dp, *dq, *errors), torch.stack(worst).amax(0)
@@ -79,10 +79,8 @@ def lagged_velocity(phase: CircuitPhase, w: Blocks) -> tuple[Blocks, State, torc
 class LaggedFlow(Flow):
     """`Flow` with the amplifiers' lags."""
 
-    def __init__(self, phase: CircuitPhase, start: State) -> None:
-        super().__init__(phase, start)
-        count = phase.depth
-        self.w = [*self.w, *at_rest(phase, self.w[:count], self.w[count:])]
+    def begin(self, start: State) -> Blocks:
+        return lagged_begin(self.phase, start)
 
     def course(self, w: Blocks) -> tuple[Blocks, State, torch.Tensor]:
         return lagged_velocity(self.phase, w)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from physics_ep.equilibrium import State
+from physics_ep.errors import argument_error
 from physics_ep.nudging import Nudge
 from physics_ep.predictive_coding.layers import Link, Route
 from physics_ep.predictive_coding.learning import contrast
@@ -130,6 +131,8 @@ class CircuitPhase(Phase):
 
     def nudged(self, nudge: Nudge | None) -> CircuitPhase:
         twin = copy.copy(self)
+        if nudge is not None and nudge.cost.holds and not self.system.amplifiers_h[-1].activation.piecewise_linear:
+            raise argument_error("cost", "be one that pulls: detuned outputs are not held", nudge.cost.name)
         if nudge is not None and isinstance(nudge.y, torch.Tensor) and nudge.y.dtype.is_floating_point:
             nudge = Nudge(nudge.cost, nudge.y.to(self.dtype), nudge.beta)
         twin.nudge = nudge
@@ -143,18 +146,23 @@ class CircuitPhase(Phase):
     def shake(self) -> None:
         """Take new random currents into all units, constant over this phase, for each example."""
         system = self.system
-        drawn: list[Blocks] = []
-        for which, blocks in (("h", self.p), ("u", self.q)):
+        for which, blocks in (("both", self.p), ("h", self.p), ("u", self.q)):
             sizes = [system.noise_sizes(k, which, self) for k in range(self.depth)]
             if all(isinstance(size, float) and size == 0 for size in sizes):
-                return
+                continue
             normal = [torch.randn(b.shape, generator=system.reads, dtype=torch.float32) for b in blocks]
-            drawn.append([size * n.to(b) for size, n, b in zip(sizes, normal, blocks, strict=True)])
-        if self.forcing is not None:
-            drawn = [
-                [a + b for a, b in zip(new, old, strict=True)] for new, old in zip(drawn, self.forcing, strict=True)
-            ]
-        self.forcing = (drawn[0], drawn[1])
+            drawn = [size * n.to(b) for size, n, b in zip(sizes, normal, blocks, strict=True)]
+            self._force(drawn if which != "u" else None, drawn if which != "h" else None)
+
+    def _force(self, to_h: Blocks | None, to_u: Blocks | None) -> None:
+        """Add constant drives to h and to u."""
+        zeros = [torch.zeros_like(b) for b in self.p]
+        at_h, at_u = (zeros, zeros) if self.forcing is None else self.forcing
+        same = at_h is at_u and to_h is to_u
+        found = at_h if to_h is None else [a + b for a, b in zip(at_h, to_h, strict=True)]
+        if not same:
+            at_u = at_u if to_u is None else [a + b for a, b in zip(at_u, to_u, strict=True)]
+        self.forcing = (found, found if same else at_u)
 
     def fluctuate(self) -> None:
         """Take new arrays, as conductance noise leaves them in this phase."""
@@ -173,12 +181,7 @@ class CircuitPhase(Phase):
         gain_u = gain_h
         if not system.one_drive:
             gain_u = [a - b for a, b in zip(self.drives("u", self.h), before[1], strict=True)]
-        if self.forcing is not None:
-            gain_h, gain_u = (
-                [a + b for a, b in zip(new, old, strict=True)]
-                for new, old in zip((gain_h, gain_u), self.forcing, strict=True)
-            )
-        self.forcing = (gain_h, gain_u)
+        self._force(gain_h, gain_u)
         if not system.shared:
             static = [h - u for h, u in zip(self.h, self.u, strict=True)]
             now, then = self.feedback(static), _with(self, before_back).feedback(static)
@@ -222,12 +225,17 @@ class CircuitPhase(Phase):
         cost, y = self.nudge.cost, self.nudge.y
         beta = torch.as_tensor(self.nudge.beta, dtype=self.dtype, device=self.x.device).expand(self.rows)[:, None]
         beta = loaded(beta, self.system.load_h[-1])
-        out = self.p[-1].repeat(self.copies, 1)
+        out = self.h[-1].repeat(self.copies, 1)
         if cost.holds:
             return cost.displaced_unit(out, y, beta, drive) - drive
         force = -beta * (cost.gradient(out, y) + cost.gradient_difference(out, moved, y))
-        if exact and float(beta.max()) > 0.5:
-            return torch.where(beta > 0.5, cost.displaced_unit(out, y, beta, drive) - drive, force)
+        activation = self.system.amplifiers_h[-1].activation
+        if exact and float(beta.max()) > 0.5 and activation.piecewise_linear:
+            # Of linear units, and of clipped ones within their range.
+            d, (lo, hi) = cost.displaced_unit(out, y, beta, drive), activation.bounds
+            ends = [self.over(torch.add, v, self.p[-1]) for v in ([0 * d] if self.held else [0 * d, d])]
+            free = torch.stack([(p >= lo) & (p <= hi) for p in ends]).all(0)
+            return torch.where((beta > 0.5) & free, d - drive, force)
         return force
 
     # -- arrays and amplifiers ---------------------------------------------------------------------------------
@@ -367,7 +375,7 @@ class CircuitPhase(Phase):
 
     def mobility(self, cost: Cost, y: torch.Tensor) -> float:
         """Largest |dh_k| / |h_k| over the hidden layers for a nudge of one, to first order."""
-        moved = self._tangent(-cost.gradient(self.p[-1], y))[:-1]
+        moved = self._tangent(-cost.gradient(self.h[-1], y))[:-1]
         norms = [(float(d.norm()), float(h.norm())) for d, h in zip(moved, self.h[:-1], strict=True)]
         return max((d / h for d, h in norms if h > 0), default=0.0)
 
@@ -399,6 +407,9 @@ class CircuitPhase(Phase):
         self, system: Any, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         """-(h - u) h^T of the layer below, contrasted, as the readings have them."""
+        if minus is None and self.system.noisy:
+            must = "compare two nudged phases where each has noise of its own (the free one has none here)"
+            raise argument_error("scheme", must, "one that does not")
         with torch.no_grad():
             rest = tuple(torch.zeros_like(b) for b in plus) if minus is None else minus
             return contrast(self, self.read(plus), self.read(rest), weight)  # type: ignore[arg-type]

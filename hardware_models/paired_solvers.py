@@ -13,11 +13,9 @@ from scipy.optimize import brentq
 
 from physics_ep.equilibrium import State
 from physics_ep.motion import Moment, Motion
-from physics_ep.nudging import Nudge
 from physics_ep.predictive_coding.phases import relative
 from physics_ep.solvers import Solver
 
-from .devices import DeviceModel
 from .paired_circuit import loaded
 from .paired_phases import Blocks, CircuitPhase
 
@@ -141,7 +139,7 @@ def _mirrored(blocks: Blocks) -> Blocks:
 class Flow(Solver):
     """RC nodes in time, by steps of half a time constant of the classical Runge-Kutta method: it keeps settling
     times and limits of stability. What moves is (dq, dp - dq), so that errors are no differences of states.
-    `iterations` counts steps.
+    `iterations` counts steps; where these are shorter, more of them may be made.
     """
 
     patience = 400
@@ -149,15 +147,24 @@ class Flow(Solver):
     def __init__(self, phase: CircuitPhase, start: State) -> None:
         self.phase = phase
         self.spent = 0
-        self.step = time_step(phase.system.device_model, phase.nudge)
-        if phase.origin is None and len(start) != 2 * phase.depth:  # from empty capacitors
-            start = tuple(torch.zeros_like(s) for s in (*phase.p, *phase.q))
-        self.w: Blocks = begun(phase, start)
+        self.step = time_step(phase)
+        self.budget = math.ceil(phase.system.default_max_iterations * STEP / self.step)
+        if phase.origin is None and len(start) != 2 * phase.depth:
+            start = phase.system.rest_state(phase.x)
+        self.w: Blocks = self.begin(start)
+
+    def begin(self, start: State) -> Blocks:
+        """w of a start: a state, for a free phase, or displacements."""
+        return begun(self.phase, start)
 
     def course(self, w: Blocks) -> tuple[Blocks, State, torch.Tensor]:
         """dw/dt, what phases carry, and the residual."""
         speed, z, pairs = velocity(self.phase, w)
         return speed, z, unsettled(self.phase, z, pairs)
+
+    def within(self, w: Blocks) -> Blocks:
+        """w back in bounds."""
+        return w
 
     def evaluate(self) -> tuple[State, torch.Tensor]:
         self.spent += 1
@@ -176,7 +183,9 @@ class Flow(Solver):
     def stepped(self, speed: Blocks, part: float = 1.0) -> Blocks:
         """w after a part of a step at this speed."""
         shares = part * self.share
-        return [w + shares.view(-1, *[1] * (w.ndim - 1)) * v for w, v in zip(self.w, speed, strict=True)]
+        return self.within(
+            [w + shares.view(-1, *[1] * (w.ndim - 1)) * v for w, v in zip(self.w, speed, strict=True)]
+        )
 
 
 class Euler(Flow):
@@ -208,15 +217,22 @@ class Euler(Flow):
         self.w = self.stepped(self.speed)
 
 
-def time_step(device: DeviceModel, nudge: Nudge | None) -> float:
+STEP = 0.5
+"""Time constants of RC nodes."""
+
+
+def time_step(phase: CircuitPhase) -> float:
     """Step of a circuit followed in time, in time constants of h: half of the fastest node's or amplifier's.
 
-    Less under strong nudges, which the output nodes follow at the rate 1 + beta C''.
+    Less under strong nudges, which the output nodes follow at the rate 1 + beta C''. Of nodes that their units make
+    faster it is the whole time constant, if that is less: these are slower where the phase begins.
     """
+    device, nudge = phase.system.device_model, phase.nudge
     strength = 0.0 if nudge is None else float(torch.as_tensor(nudge.beta).abs().max())
     lag = device.amplifier_lag
     amplifiers = (lag, lag * (1 + device.amplifier_lag_mismatch)) if lag > 0 else ()
-    return 0.5 * min(1.0, 1 + device.time_constant_mismatch, *amplifiers) * min(1.0, 2 / (1 + strength))
+    node = min(1.0, 1 + device.time_constant_mismatch) * min(1.0, 1 / (STEP * phase.system.fastest(phase)))
+    return STEP * min([node, *amplifiers]) * min(1.0, 2 / (1 + strength))
 
 
 def unsettled(phase: CircuitPhase, z: State, pairs: Pairs) -> torch.Tensor:
@@ -224,19 +240,21 @@ def unsettled(phase: CircuitPhase, z: State, pairs: Pairs) -> torch.Tensor:
     entry, u's displacement over that of its layer. Of free phases, over the internal voltages of the layer."""
     count = phase.depth
     if phase.nudge is None:
-        sizes = [_largest(v) for v in phase.state(z)[:count]] * 2
+        sizes = [largest(v) for v in phase.state(z)[:count]] * 2
     else:
-        sizes = [torch.maximum(_largest(a), _largest(b)) for a, b in pairs]
+        sizes = [torch.maximum(largest(a), largest(b)) for a, b in pairs]
         sizes[count:] = [torch.maximum(s, t) for s, t in zip(sizes[count:], sizes[:count], strict=True)]
-    found = []
-    for (a, b), size in zip(pairs, sizes, strict=True):
-        miss = _largest(a - b)
-        found.append(torch.where(miss == 0, miss, miss / torch.maximum(size, miss)))
-    return torch.stack(found).amax(0)
+    return torch.stack([share(largest(a - b), size) for (a, b), size in zip(pairs, sizes, strict=True)]).amax(0)
 
 
-def _largest(block: torch.Tensor) -> torch.Tensor:
+def largest(block: torch.Tensor) -> torch.Tensor:
+    """Largest |entry| of each row."""
     return block.flatten(1).abs().amax(1)
+
+
+def share(miss: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
+    """A miss over a size, 1 at most; 0 where there is none."""
+    return torch.where(miss == 0, miss, miss / torch.maximum(size, miss))
 
 
 def begun(phase: CircuitPhase, start: State) -> Blocks:
@@ -305,14 +323,14 @@ class CircuitMotion(Motion):
         return Moment(self.phase.state(z), self.phase.energy(z), unsettled(self.phase, z, pairs), w)
 
 
-def chain_time(rates: Sequence[float], share: float) -> float:
-    """Time after which stages in a row with these rates are within a share of their end: exp(M t) summed."""
+def chain_time(rates: Sequence[float], part: float) -> float:
+    """Time after which stages in a row with these rates are within a part of their end: exp(M t) summed."""
     count = len(rates)
     matrix = np.diag(-np.asarray(rates, dtype=np.float64))
     matrix[np.arange(count - 1), np.arange(1, count)] = rates[:-1]
 
     def left(t: float) -> float:
-        return float(expm(matrix * t)[0].sum()) - share
+        return float(expm(matrix * t)[0].sum()) - part
 
-    most = count / min(rates) * (1 - math.log(share))
+    most = count / min(rates) * (1 - math.log(part))
     return float(brentq(left, 0.0, most, xtol=1e-6 * most))

@@ -7,8 +7,10 @@ node of a layer, h or u, to the same conductance G. By Kirchhoff's law
     v_i = (A / G) sum_j (G+_ij - G-_ij) V_j = sum_j W_ij V_j          with the rail gain A = (weight per siemens) G,
 
 so that G is the largest sum of cells at a node of the layer: forward, skip, bias and fed-back ones, off cells and
-their g_min counted. Each array has rails of its own (a skip source needs one rail a destination); the leak of u
-also stands for the fed-back cells that u does not have. A diode from ground to the node makes it a ReLU, two make a
+their g_min counted. These v and V are in units of activity; in volts, of which each layer has `voltage` a full
+scale, the gain is A times the full scale below over that of the layer. Each array has rails of its own (a skip
+source needs one rail a destination); the leak of u also stands for the fed-back cells that u does not have. A diode
+from ground to the node makes it a ReLU, two make a
 clip; real ones follow Shockley's law, v - (Is / G) (exp(-v / n VT) - 1) = p.
 
 Where cells are not what they should be, a node's conductance S is not G either, and its load is G / S. Leaks are
@@ -16,11 +18,15 @@ Where cells are not what they should be, a node's conductance S is not G either,
 * 'trimmed' to the cells that are there, node by node: S = G;
 * 'dummy': set for the cells that were asked for, with a dummy of the fed-back cells on u: S is that of h for u too;
 * 'fixed': set for the cells that were asked for: S differs between h and u.
+
+Resistance of wires is that of an array at virtual grounds (`wires`), as nodes nearly are beside rails of a larger
+voltage: what goes from one node through the wires of a row to another, a share of about 1 / A of it, is left out.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,11 +38,12 @@ from physics_ep.predictive_coding.diodes import CURRENT, THERMAL, diode
 
 from .amplifiers import Amplifiers
 from .crossbars import Cells, copied, stream
-from .devices import AMPLIFIERS, DIODES, RESISTORS, DeviceModel
+from .devices import AMPLIFIERS, DIODES, RAILS, RESISTORS, DeviceModel
 from .elements import THERMAL_VOLTAGE
-from .node_sums import into_nodes, out_of_nodes
+from .node_sums import Array, arrays_of, into_nodes, out_of_nodes
 from .paired_circuit import NotRealisable, PairedCircuit
 from .paired_flows import ValueMotion, Values, solvers
+from .wires import wired
 
 if TYPE_CHECKING:
     from .resistive_pairs_circuit import PairsCircuit
@@ -54,14 +61,15 @@ class ResistivePairs(PairedCircuit):
     total : list of float
         G of the nodes of each layer, S.
     gains : list of dict of str to float
-        Rail gains of the arrays that drive each layer.
+        Volts a volt, of the rails of the arrays that drive each layer, those that feed back to it included; of a
+        bias row over `DeviceModel.voltage`.
     cells : dict of str to Cells
         What small arrays hold, before copies: see `cells_of`.
     """
 
     substrate = "resistive"
     holds = ("relu", "linear", "hard_sigmoid", "hard_tanh", "diode")
-    effects = frozenset({*AMPLIFIERS, *RESISTORS, *DIODES}) - {"amplifier_lag"}
+    effects = frozenset({*AMPLIFIERS, *RESISTORS, *DIODES, *RAILS}) - {"amplifier_lag", "amplifier_lag_mismatch"}
 
     @classmethod
     def check(cls, net: PredictiveCodingNetwork, device: DeviceModel) -> None:
@@ -70,6 +78,10 @@ class ResistivePairs(PairedCircuit):
             if device.diode_ideality != 1:
                 must = "be 1 where diodes are ideal (no diode_current)"
                 raise argument_error("diode_ideality", must, device.diode_ideality)
+            for name in ("diode_mismatch", "ideality_mismatch"):
+                if getattr(device, name) > 0 and all(layer.activation_name != "diode" for layer in net.stack):
+                    must = "be 0 where diodes are ideal: no diode_current, and no units 'diode'"
+                    raise argument_error(name, must, getattr(device, name))
             return
         for k, layer in enumerate(net.stack[:-1], 1):
             if layer.activation_name in ("hard_sigmoid", "hard_tanh"):
@@ -78,32 +90,35 @@ class ResistivePairs(PairedCircuit):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.cells: dict[str, Cells] = {}
+        self.sums: list[torch.Tensor] = []
         self._sums: Ends = {}  # of what drives h, and of what feeds back to it
         self._sums_u: Ends = {}
         self._asked: Ends = {}
         super().__init__(*args, **kwargs)
-        limit = self.device_model.amplifier_gain_limit
-        for k, gains in enumerate(self.gains):
-            if limit is not None and max(gains.values()) > limit:
-                reason = (
-                    f"its rails need a gain of {max(gains.values()):.3g}, beyond amplifier_gain_limit = {limit:g}"
-                )
-                raise NotRealisable(self.substrate, k + 1, reason)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> ResistivePairs:
+        super()._apply(fn, recurse)
+        for ends in (self._sums, self._sums_u, self._asked):
+            ends.update({name: (fn(into), fn(out)) for name, (into, out) in ends.items()})
+        self.cells = {name: Cells(fn(c.plus), fn(c.minus), c.scale) for name, c in self.cells.items()}
+        self.sums = [fn(s) for s in self.sums]
+        return self
 
     # -- conductances of nodes ---------------------------------------------------------------------------------
 
-    def _place(self, name: str, cells: Cells) -> None:
-        found = dict(self.named_parameters())[name].detach()
-        if name not in self._asked:
+    def _place(self, name: str, cells: Cells, asked: torch.Tensor | None = None) -> None:
+        array = next(a for a in arrays_of(self.stack) if a.name == name)
+        if asked is not None:
             # Two cells at g_min, and the one that holds the weight.
-            sizes = found.abs() / cells.scale if cells.scale > 0 else torch.zeros_like(found)
-            self._asked[name] = self._ends(name, sizes + 2 * self.device_model.g_min)
-        super()._place(name, cells)
-        if found.numel() <= KEPT:
+            sizes = asked.abs() / cells.scale if cells.scale > 0 else torch.zeros_like(asked)
+            self._asked[name] = self._ends(array, sizes + 2 * self.device_model.g_min)
+        super()._place(name, cells, asked)
+        if cells.plus.numel() <= KEPT:
             self.cells[name] = cells
-        copies = [self._copy(name, which, cells) for which in ("h", "u", "transpose")]
+        acting = wired(cells, self.device_model)
+        copies = [self._copy(name, which, acting) for which in ("h", "u", "transpose")]
         distinct = {id(copy): copy for copy in copies}  # one where there is no mismatch
-        ends = {key: self._ends(name, copy.plus + copy.minus) for key, copy in distinct.items()}
+        ends = {key: self._ends(array, copy.plus + copy.minus) for key, copy in distinct.items()}
         by_h, by_u, back = (ends[id(copy)] for copy in copies)
         self._sums[name], self._sums_u[name] = (by_h[0], back[1]), by_u
 
@@ -115,28 +130,25 @@ class ResistivePairs(PairedCircuit):
         """Cells of the copy of an array that serves 'h', 'u' or the 'transpose'; of those in `cells`."""
         return self._copy(name, which, self.cells[name])
 
-    def _ends(self, name: str, cells: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _ends(self, array: Array, cells: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Sums of an array's cells at its units, (*post), and at those below whose rails drive it, (*pre)."""
-        k, part = int(name.split(".")[1]), name.split(".")[2]
-        layer = self.stack[k]
-        if part == "bias":
-            into = cells.view(-1, *[1] * (len(layer.post) - 1)).expand(layer.post)
+        if array.link is None:
+            post = self.stack[array.k].post
+            into = cells.view(-1, *[1] * (len(post) - 1)).expand(post)
             return into, into.new_zeros(())
-        link = layer.link if part == "weight" else layer.skip_link
-        assert link is not None
-        return into_nodes(link, cells), out_of_nodes(link, cells)
+        return into_nodes(array.link, cells), out_of_nodes(array.link, cells)
 
     def _node_sums(self, ends: Ends) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Of each layer's nodes, cells that drive them, and cells that feed back to h, S (*shape)."""
         forward, back = (
             [torch.zeros(layer.post, dtype=self.dtype, device=self.device) for layer in self.stack] for _ in "hu"
         )
-        for name, (into, out) in ends.items():
-            k, part = int(name.split(".")[1]), name.split(".")[2]
-            forward[k] = forward[k] + into
-            source = {"weight": k - 1, "skip_weight": self.stack[k].skip_source, "bias": -1}[part]
-            if source is not None and source >= 0:
-                back[source] = back[source] + out
+        for array in arrays_of(self.stack):
+            if array.name in ends:  # not all are there while the first are placed
+                into, out = ends[array.name]
+                forward[array.k] = forward[array.k] + into
+                if array.fed is not None:
+                    back[array.fed] = back[array.fed] + out
         return forward, back
 
     def asked_sums(self, k: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -144,8 +156,8 @@ class ResistivePairs(PairedCircuit):
         forward, back = self._node_sums(self._asked)
         return forward[k], back[k]
 
-    def write(self, name: str, cells: Cells) -> None:
-        super().write(name, cells)
+    def write(self, cells: Mapping[str, Cells], asked: Mapping[str, torch.Tensor] | None = None) -> None:
+        super().write(cells, asked)
         # Of real diodes it matters what conductance stands beside them.
         for units, which in ((self.amplifiers_h, "h"), (self.amplifiers_u, "u")):
             units[:] = [self.build_units(k, which) for k in range(self.depth)]
@@ -160,8 +172,8 @@ class ResistivePairs(PairedCircuit):
         # Cells of u alone are fewer, but its copies can be larger.
         there = [torch.maximum(a + c, b) for a, b, c in zip(by_h, by_u, back, strict=True)]
         self.sums = there if leaks == "trimmed" else whole
-        self.total = [float(s.max()) for s in self.sums]
-        self.gains = [self._gains(k) for k in range(self.depth)]
+        self.total = [float(s.max()) or self.device_model.g_max for s in self.sums]
+        self._find_gains()
         if leaks == "trimmed":
             return
         self.load_h, self.load_u = [], []
@@ -173,17 +185,29 @@ class ResistivePairs(PairedCircuit):
         if leaks == "dummy" and self.one_array:
             self.load_u = self.load_h
 
-    def _gains(self, k: int) -> dict[str, float]:
-        """Rail gains of the arrays that drive layer k, those that feed back to it included."""
-        found = {}
-        for name, scale in self.scales.items():
-            layer, part = int(name.split(".")[1]), name.split(".")[2]
-            source = {"weight": layer - 1, "skip_weight": self.stack[layer].skip_source, "bias": -1}[part]
-            if layer == k:
-                found[name] = scale * self.total[k]
-            elif source == k:
-                found[f"{name} (transposed)"] = scale * self.total[k]
-        return found
+    def _find_gains(self) -> None:
+        """Set `gains`.
+
+        Raises
+        ------
+        NotRealisable
+            If one is beyond the device's limit.
+        """
+        full, limit = self.full_scales, self.device_model.amplifier_gain_limit
+        self.gains: list[dict[str, float]] = [{} for _ in self.stack]
+        for name, k, _, _, source in (arrays := arrays_of(self.stack)):
+            below = 1.0 if source is None else full[source + 1]
+            self.gains[k][name] = self.scales[name] * self.total[k] * below / full[k + 1]
+        for array in arrays:
+            if array.fed is not None:
+                gain = self.scales[array.name] * self.total[array.fed]
+                gain *= full[array.k + 1] / full[array.fed + 1]
+                self.gains[array.fed][f"{array.name} (transposed)"] = gain
+        for k, gains in enumerate(self.gains, 1):
+            largest = max(gains.values())
+            if limit is not None and largest > limit:
+                reason = f"its rails need a gain of {largest:.3g}, beyond amplifier_gain_limit = {limit:g}"
+                raise NotRealisable(self.substrate, k, reason)
 
     # -- units -------------------------------------------------------------------------------------------------
 
@@ -241,10 +265,21 @@ class ResistivePairs(PairedCircuit):
         return pairs_circuit(self)
 
     def node_conductances(self, k: int, which: str) -> tuple[float, float]:
-        """G twice: the leak completes a node to it, and all of it turns current into voltage."""
-        return self.total[k], self.total[k]
+        """G twice: the leak completes a node to it, and all of it turns current into voltage. Cells of h and of u
+        are different ones."""
+        return 0.0 if which == "both" else self.total[k], self.total[k]
 
     # -- in time -----------------------------------------------------------------------------------------------
+
+    def fastest(self, phase: Any) -> float:
+        """A diode's conductance makes its node faster: by 1 / slope of the unit that it is."""
+        slopes = [
+            float(unit.activation.slope(p.detach()).min())
+            for units, at in ((self.amplifiers_h, phase.p), (self.amplifiers_u, phase.q))
+            for unit, p in zip(units, at, strict=True)
+            if not unit.activation.piecewise_linear
+        ]
+        return 1 / max(min(slopes, default=1.0), 1e-6)
 
     def values(self, k: int, which: str, phase: Any) -> Values:
         """C dv/dt = G (p - v) less the diode's current; ideal diodes stop v at their bounds. Times in C / G."""
@@ -281,36 +316,34 @@ class ResistivePairs(PairedCircuit):
         h = [a.response(p) for a, p in zip(self.amplifiers_h, free.state, strict=False)]
         volts = [s * (self.device_model.voltage / full) for s, full in zip((x, *h), self.full_scales, strict=True)]
         for k, total in enumerate(self.total):
-            unit = 1 / self.scales[f"layers.{k}.weight"] if self.scales[f"layers.{k}.weight"] > 0 else math.inf
+            # Without a gain, cells and leak of a node would sum to this.
+            gain = self.gains[k][f"layers.{k}.weight"]
+            passive = total / gain if gain > 0 else math.inf
             found.append(
                 {
                     "gain": max(self.gains[k].values()),
                     "total_conductance": total,
-                    "negative_conductance": min(0.0, unit - float(self.sums[k].max())),
-                    "power": 2 * self._power(k, free, h, volts),
+                    "negative_conductance": min(0.0, passive - float(self.sums[k].max())),
+                    "power": 2 * self._power(k, free, volts),
                 }
             )
         return found
 
-    def _power(self, k: int, free: Equilibrium, h: list[torch.Tensor], volts: list[torch.Tensor]) -> float:
+    def _power(self, k: int, free: Equilibrium, volts: list[torch.Tensor]) -> float:
         """What the rails of layer k's drives deliver, sum over cells of V I: G A^2 V^2 - G A V v, W an example.
 
-        Volts of an array are those of the layer that it reads; of the second term what flows into a node is G p.
+        Of the second term, what flows into a node is G p.
         """
-        layer, device = self.stack[k], self.device_model
-        own = device.voltage / self.full_scales[k + 1]
-        arrays = [("weight", layer.link, k)]
-        if layer.skip_link is not None:
-            assert layer.skip_source is not None
-            arrays.append(("skip_weight", layer.skip_link, layer.skip_source + 1))
-        delivered = torch.zeros(())
-        for part, _, source in arrays:
-            name = f"layers.{k}.{part}"
-            # Rails carry A V in volts of the layer that they drive.
-            rail = self.gains[k][name] * (own / (device.voltage / self.full_scales[source])) * volts[source]
-            delivered = delivered.to(rail) + (rail.square() * self._sums[name][1]).flatten(1).sum(1).mean()
-        if layer.bias is not None:
-            top = self.gains[k][f"layers.{k}.bias"] * own
-            delivered = delivered + top**2 * self._sums[f"layers.{k}.bias"][0].sum()
-        inward = self.total[k] * (own**2 * free.state[k] * self.amplifiers_h[k].activation.response(free.state[k]))
+        own = self.device_model.voltage / self.full_scales[k + 1]
+        delivered = torch.zeros((), dtype=self.dtype, device=self.device)
+        for name, layer, _, _, source in arrays_of(self.stack):
+            if layer != k:
+                continue
+            if source is None:
+                rail = self.gains[k][name] * self.device_model.voltage
+                delivered = delivered + rail**2 * self._sums[name][0].sum()
+            else:
+                rails = self.gains[k][name] * volts[source + 1]
+                delivered = delivered + (rails.square() * self._sums[name][1]).flatten(1).sum(1).mean()
+        inward = self.total[k] * own * free.state[k] * volts[k + 1]
         return float(delivered - inward.flatten(1).sum(1).mean())

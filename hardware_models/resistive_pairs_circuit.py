@@ -311,15 +311,14 @@ class _Drawing:
 
     def arrays(self, k: int, active_h: list[np.ndarray], active_u: list[np.ndarray]) -> None:
         """Rails and cells of the arrays of layer k: into h, into u, and back to the layers below."""
-        system, layer, volts = self.system, self.system.stack[k], self.volts
+        system, layer = self.system, self.system.stack[k]
         links = [("weight", layer.link, k - 1, "w")]
         if layer.skip_link is not None and layer.skip_source is not None:
             links.append(("skip_weight", layer.skip_link, layer.skip_source, "s"))
         for part, link, source, letter in links:
             name = f"layers.{k}.{part}"
             below = self.inputs if source < 0 else active_h[source]
-            gain = system.gains[k][name] * volts[k + 1] / volts[source + 1]
-            rails = self.rails(f"{letter}{k + 1}", gain, below, 0)
+            rails = self.rails(f"{letter}{k + 1}", system.gains[k][name], below, 0)
 
             def pair(which: str, name: str = name, link: Any = link) -> list[np.ndarray]:
                 """Conductances (units above, units below)."""
@@ -330,7 +329,7 @@ class _Drawing:
             self.sums_h[k] += self.cells(rails, self.h[k], pair("h"))
             self.sums_u[k] += self.cells(rails, self.u[k], pair("u"))
             if source >= 0:
-                gain = system.gains[source][f"{name} (transposed)"] * volts[source + 1] / volts[k + 1]
+                gain = system.gains[source][f"{name} (transposed)"]
                 rails = self.rails(f"t{letter}{k + 1}", gain, active_h[k], active_u[k])
                 back = [g.T for g in pair("transpose")]
                 self.back[source] += self.cells(rails, self.h[source], back)
@@ -340,7 +339,7 @@ class _Drawing:
     def biases(self, k: int) -> None:
         """A row of cells driven at constant voltages."""
         name, layer = f"layers.{k}.bias", self.system.stack[k]
-        gain = self.system.gains[k][name] * self.volts[k + 1]
+        gain = self.system.gains[k][name] * self.device.voltage
         rails = self.rails(f"b{k + 1}", gain, np.array([self.reference]), 0)
         for which, nodes, sums in (("h", self.h, self.sums_h), ("u", self.u, self.sums_u)):
             found = self.system.cells_of(name, which)

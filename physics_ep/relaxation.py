@@ -60,15 +60,15 @@ def solve(
     if name not in methods:
         raise unknown_name(f"solver of {type(system).__name__}", name, methods)
     tolerance = phase_tolerance(phase, tolerance)
-    budget = system.default_max_iterations if max_iterations is None else max_iterations
-    if not isinstance(budget, int) or budget < 1:
-        raise argument_error("max_iterations", "be an integer of at least 1", budget)
+    if max_iterations is not None and (not isinstance(max_iterations, int) or max_iterations < 1):
+        raise argument_error("max_iterations", "be an integer of at least 1", max_iterations)
     z = phase.start() if start is None else start
     kept: list[tuple[torch.Tensor, torch.Tensor, State]] = []
     status = Status.BUDGET
     with torch.no_grad():
         lost = phase.hopeless()
         method = methods[name](phase, z)
+        budget = max_iterations or method.budget or system.default_max_iterations
         best, since = float("inf"), 0
         while True:
             z, residual = method.evaluate()

@@ -20,10 +20,13 @@ class Solver:
         Evaluations without progress after which the residual counts as stalled.
     spent : int
         Evaluations of the phase so far: what `Equilibrium.iterations` counts.
+    budget : int or None
+        Most evaluations, where `max_iterations` is not given; None: the system's `default_max_iterations`.
     """
 
     patience: int = 1000
     spent: int = 0
+    budget: int | None = None
 
     def evaluate(self) -> tuple[State, torch.Tensor]:
         """The current z and its residual (B,)."""

@@ -11,6 +11,7 @@ from hardware_models import DeviceModel, map_pcn
 from hardware_models.elements import BOLTZMANN
 from physics_ep import CrossEntropy, Nudge, SquaredError, relax, simulate
 from physics_ep.equilibrium import NotConverged
+from physics_ep.errors import InputError
 from physics_ep.predictive_coding import mlp
 from validation.gradients import total_error
 
@@ -109,30 +110,76 @@ def test_a_constant_current_stands_for_white_noise() -> None:
     np.testing.assert_allclose(np.array(off[:-1]) / off[1:], 2, rtol=0.1)
 
 
+@pytest.mark.parametrize("fields", [{}, {"copy_mismatch_u": 1e-9}], ids=["mirrored", "copied"])
 @pytest.mark.parametrize("substrate", ["hopfield", "resistive"])
-def test_thermal_noise_of_a_phase(substrate: str) -> None:
-    """Variance of the nudged currents over many phases against A^-1 D A^-T / t with Nyquist's D, node by node."""
+def test_thermal_noise_of_a_phase(substrate: str, fields: dict[str, float]) -> None:
+    """Covariance of the nudged currents over many phases against A^-1 D A^-T / t with Nyquist's D, node by node.
+
+    The current of a mirrored array is one current in h and u: taken for two, h - u, which EP reads, gets many times
+    its noise. Cells of resistive networks, and copies, have their own."""
     net, _, matrix = linear_pair()
     x = torch.tensor([[0.5, -1.0, 2.0]], dtype=torch.float64).expand(4000, 3)
-    device = DeviceModel(temperature=300.0, averaging_time=1e-6, voltage=0.2)
+    device = DeviceModel(temperature=300.0, averaging_time=1e-6, voltage=0.2, **fields)
     mapped = map_pcn(net, substrate, device, seed=5)
     free = relax(mapped.system, x)
     nudge = Nudge(SquaredError(), torch.zeros(4000, 2, dtype=torch.float64), BETA)
-    state = relax(mapped.system, x, nudge, start=free.state, tolerance=1e-9).require().state
-    found = np.concatenate([s.var(0).numpy() for s in state])
-    sizes = []
+    state = relax(mapped.system, x, nudge, start=free.state, tolerance=1e-9, solver="sweep").require().state
+    found = np.concatenate([s.numpy() for s in state], 1)
+    own, common = [], []
     for which in ("h", "u"):
         for k, layer in enumerate(net.stack):
+            nyquist = 2 * BOLTZMANN * 300 / 1e-6 / 0.2**2
             if substrate == "resistive":
-                spread = np.full(layer.post, 2 * BOLTZMANN * 300 / (1e-6 * mapped.system.total[k]))
-            else:
-                scale, off = mapped.system.scales[f"layers.{k}.weight"], 2 * device.g_min
-                cells = (layer.weight.detach().abs() / scale + off).sum(1)
-                if k == 0 and which == "h":
-                    above = mapped.system.scales["layers.1.weight"]
-                    cells = cells + (net.stack[1].weight.detach().abs() / above + off).sum(0)
-                spread = 2 * BOLTZMANN * 300 * (cells.numpy() + 1 / scale) * scale**2 / 1e-6
-            sizes.append(spread / 0.2**2)
+                own.append(np.full(layer.post, nyquist / mapped.system.total[k]))
+                common.append(np.zeros(layer.post))
+                continue
+            scale, off = mapped.system.scales[f"layers.{k}.weight"], 2 * device.g_min
+            forward = (layer.weight.detach().abs() / scale + off).sum(1) + off  # biases are 0
+            alone = torch.full(layer.post, 1 / scale, dtype=torch.float64)  # the feedback resistor
+            if k == 0 and which == "h":
+                above = mapped.system.scales["layers.1.weight"]
+                alone = alone + (net.stack[1].weight.detach().abs() / above + off).sum(0)
+            mirrored = 0 if fields else 1
+            own.append(nyquist * scale**2 * (alone + (1 - mirrored) * forward).numpy())
+            common.append(nyquist * scale**2 * mirrored * forward.numpy())
     inverse = np.linalg.inv(matrix)
-    wanted = np.diag(inverse @ np.diag(np.concatenate(sizes)) @ inverse.T)
-    np.testing.assert_allclose(found, wanted, rtol=0.12)
+    both = np.concatenate(common)
+    drawn = np.diag(np.concatenate(own)) + np.outer(np.ones(12), both) * np.kron(np.ones((2, 2)), np.eye(6))
+    wanted = inverse @ drawn @ inverse.T
+    np.testing.assert_allclose(found.var(0), np.diag(wanted), rtol=0.12)
+    apart = np.hstack([np.eye(6), -np.eye(6)])
+    errors = np.diag(apart @ wanted @ apart.T)
+    np.testing.assert_allclose((found @ apart.T).var(0), errors, rtol=0.12)
+    if substrate == "hopfield":
+        ones = np.diag(apart @ inverse @ np.diag(np.concatenate(own) + both) @ inverse.T @ apart.T)
+        assert ((errors < 0.5 * ones).any()) == (not fields)
+
+
+@pytest.mark.parametrize(("substrate", "fields"), [
+    ("hopfield", {"temperature": 300.0}),
+    ("hopfield", {"conductance_noise": 0.01}),
+    ("oscillator", {"phase_noise": 1.0}),
+])  # fmt: skip
+def test_one_sided_schemes_are_refused_where_phases_are_noisy(substrate: str, fields: dict[str, float]) -> None:
+    """They compare with the free phase, which has no noise here: their estimates would be too good."""
+    net = dense(3, "relu", width=8)
+    x, y = examples(size=2)
+    mapped = map_pcn(net, substrate, DeviceModel(**fields), calibration=x)
+    with pytest.raises(InputError, match="scheme must compare two nudged phases"):
+        mapped.gradient(x, y, CrossEntropy(), "positive", beta=0.05)
+    assert mapped.gradient(x, y, CrossEntropy(), "centered", beta=0.05)
+
+
+def test_short_lags_have_the_steps_that_they_need() -> None:
+    """Steps go with the lag, and so does what a phase may take of them: 1 % of one settles as none does."""
+    net = dense(3, "tanh", width=8)
+    x, y = examples(size=2)
+    wanted = map_pcn(net).gradient(x, y, CrossEntropy(), beta=1e-2)
+    mapped = map_pcn(net, "hopfield", DeviceModel(amplifier_lag=0.01))
+    assert total_error(mapped.gradient(x, y, CrossEntropy(), beta=1e-2, solver="flow"), wanted) < 1e-9
+
+
+def test_mismatch_of_lags_needs_lags() -> None:
+    """Without a lag it would be accepted and do nothing."""
+    with pytest.raises(InputError, match="amplifier_lag_mismatch must be 0 where amplifiers do not lag"):
+        map_pcn(dense(3), "hopfield", DeviceModel(amplifier_lag_mismatch=0.1))

@@ -55,6 +55,7 @@ def test_default_device_is_ideal():
         ("wire_resistance", 1.0),
         ("temperature", 300.0),
         ("amplifier_lag", 0.1),
+        ("diode_mismatch", 0.1),
         ("diode_current", 1e-14),
         ("detuning", 0.01),
         ("phase_noise", 1.0),

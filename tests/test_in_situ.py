@@ -107,6 +107,43 @@ def test_no_cell_moves_where_there_is_no_equilibrium() -> None:
     assert learner.pulses == 0
     with pytest.raises(InputError, match="headroom"):
         InSitu(learner.mapped, momentum, headroom=0.5)
+    with pytest.raises(InputError, match="headroom must be a finite number of 1 or more, but was '4'"):
+        InSitu(learner.mapped, momentum, headroom="4")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("leaks", ["dummy", "fixed"])
+def test_leaks_are_set_for_what_is_written_first(leaks: str) -> None:
+    """With headroom, arrays are written at another scale, and leaks for that: ideal cells then have loads of one,
+    and gradients as with trimmed leaks, until cells that have moved load their nodes."""
+    net = mlp([8, 12, 3], seed=1).double()
+    (x, y), *_ = batches()
+    learners = [
+        InSitu(map_pcn(net, "resistive", DeviceModel(leaks=which), calibration=x), momentum, headroom=4)
+        for which in (leaks, "trimmed")
+    ]
+    system = learners[0].mapped.system
+    for load in (*system.load_h, *system.load_u):
+        torch.testing.assert_close(load, torch.ones_like(load))
+    steps = [learner.mapped.estimate(x, y, CrossEntropy(), beta=0.05)[0] for learner in learners]
+    for name, g in steps[0].items():
+        torch.testing.assert_close(g, steps[1][name], atol=1e-9, rtol=0)
+    learners[0].step(x, y, CrossEntropy(), beta=0.05)
+    assert max(float((load - 1).abs().max()) for load in system.load_h) > 1e-4
+
+
+def test_fidelity_is_that_of_the_cells_as_they_are() -> None:
+    """After learning it is another network: what was measured before must not be told of it."""
+    net = mlp([8, 12, 3], seed=1).double()
+    (x, y), *_ = batches()
+    learner = InSitu(map_pcn(net, "hopfield", calibration=x), momentum, headroom=4)
+    assert learner.mapped.fidelity.free_state_error < 1e-12
+    before = learner.mapped.fidelity.layers[0].power
+    for _ in range(5):
+        learner.step(x, y, CrossEntropy(), beta=0.05)
+    off = (learner.mapped.perturbed(x) - net(x)).abs().max() / net(x).abs().max()
+    found = learner.mapped.fidelity
+    assert found.free_state_error == pytest.approx(float(off.detach()), rel=1e-9)
+    assert found.layers[0].power != before
 
 
 def test_learning_goes_around_defects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,8 @@ from hardware_models.mapping import NotRealisable
 from hardware_models.oscillator_mapping import THRESHOLD
 from hardware_models.oscillator_units import detuned_clip, locked_phase
 from hardware_models.paired_solvers import chain_time
-from physics_ep import CrossEntropy, Nudge, relax, simulate
+from physics_ep import CrossEntropy, Nudge, SquaredError, relax, simulate
+from physics_ep.contrastive import OutputClamp
 from physics_ep.errors import InputError
 from physics_ep.predictive_coding import vgg5, vgg10_skip
 from validation.gradients import compare, total_error
@@ -233,6 +234,53 @@ def test_activities_beyond_the_range_are_clipped() -> None:
     top = 2 * float(net.run(x).states[0].detach().max())
     assert float(mapped.system.run(100 * x).states[0].detach().max()) == pytest.approx(top)
     torch.testing.assert_close(map_pcn(net, "oscillator").system.run(100 * x).states[0], net.run(100 * x).states[0])
+
+
+def test_outputs_are_values_of_pairs() -> None:
+    """What is read, and nudged, is what output pairs hold, clipped and detuned, and not the current into them: else
+    EP differentiates another function than the network that the devices compute. Nudged states are stationary
+    points of E + beta C at these values."""
+    net = dense(3, "relu", width=8, n_in=5)
+    x, labels = examples((5,), 4)
+    y = torch.eye(10, dtype=torch.float64)[labels]
+    clipped = map_pcn(net, "oscillator", calibration=0.2 * x)
+    hi, found = clipped.system.range(2)[1], relax(clipped.system, x).require()
+    decoded = clipped.decode(found.state)
+    assert float(decoded.max()) == pytest.approx(hi)
+    torch.testing.assert_close(decoded, clipped.perturbed(x).detach(), atol=1e-12, rtol=0)
+    assert float((found.state[2] - decoded).abs().max()) > 0.1 * hi
+    exact = backprop_gradient(clipped.perturbed, x, y, SquaredError())
+    assert total_error(clipped.gradient(x, y, SquaredError(), beta=1e-4), exact) < 1e-6
+    detuned = map_pcn(net, "oscillator", DeviceModel(detuning=1e-3), calibration=x, gates="free")
+    system = detuned.system
+    free = relax(system, x).require().state
+    for beta in (0.02, -0.02):
+        nudge = Nudge(SquaredError(), y, beta)
+        state = relax(system, x, nudge, start=free, tolerance=1e-11).require().state
+        leaves = tuple(s.clone().requires_grad_() for s in state)
+        values = system.amplifiers_h[2].response(leaves[2])
+        total = system.energy(leaves, x).sum() + nudge.energy(values).sum()
+        for slope in torch.autograd.grad(total, leaves):
+            assert float(slope.abs().max()) < 1e-9
+    with pytest.raises(InputError, match="cost must be one that pulls"):
+        relax(system, x, Nudge(OutputClamp(), y, 0.5), start=free)
+
+
+@pytest.mark.parametrize("gates", ["frozen", "free"])
+def test_strong_nudges_of_clipped_outputs(gates: str) -> None:
+    """Beyond beta = 1/2 sweeps take the exact update of linear units, which a clip is within its range alone."""
+    one = dense(1, "relu", n_in=5)
+    x, _ = examples((5,), 4)
+    system = map_pcn(one, "oscillator", calibration=0.3 * x, gates=gates).system
+    drive, top = one(x).detach(), system.range(0)[1]
+    assert bool((drive.abs() > top).any())
+    y = drive.clamp(-0.5 * top, 0.5 * top)
+    free = relax(system, x).require().state
+    state = relax(system, x, Nudge(SquaredError(), y, 0.9), start=free, tolerance=1e-11).require().state
+    # v = clip(drive - beta (v - y)); a latch holds those that are clipped.
+    value = ((drive + 0.9 * y) / 1.9).clamp(-top, top)
+    value = torch.where(drive.abs() > top, drive.clamp(-top, top), value) if gates == "frozen" else value
+    torch.testing.assert_close(state[0], drive - 0.9 * (value - y), atol=1e-9, rtol=0)
 
 
 def test_refusals() -> None:

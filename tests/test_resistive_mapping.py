@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from hardware_models import DeviceModel, map_pcn
+from hardware_models.crossbars import programmed
 from hardware_models.elements import BOLTZMANN, THERMAL_VOLTAGE
 from hardware_models.mapping import NotRealisable
+from hardware_models.wires import wired
 from physics_ep import CrossEntropy, Nudge, SquaredError, relax, simulate
 from physics_ep.errors import InputError
 from physics_ep.predictive_coding import PredictiveCodingNetwork, vgg5, vgg10_skip
@@ -18,6 +20,7 @@ from validation.oracles import backprop_gradient
 from .pcn import dense, examples
 
 SMALL = {"width": 8, "n_in": 5}
+PARTS = ("weight", "bias")
 
 
 def small_images(net: PredictiveCodingNetwork) -> tuple[torch.Tensor, torch.Tensor]:
@@ -115,32 +118,46 @@ def test_three_layers_by_kirchhoffs_law(beta: float) -> None:
 
 
 def test_gains_and_leaks() -> None:
-    """A is the largest sum of |W| at a node (g_min near 0), whatever the range of the cells; the passive network
-    would need a leak of (1 - A) / scale; a smaller limit than A is refused, naming both."""
-    net = dense(3, "relu", **SMALL)
+    """Gains are volts a volt: node by node, v = A / G sum (G+ - G-) V in volts and siemens gives the network's
+    activities at each layer's own full scale. G is the largest sum of cells, the passive network would need a leak
+    of G / A less that; a limit below the largest A is refused, whatever it is in units of activity."""
+    net = dense(3, "relu", **SMALL, gain=4.0)
     x, _ = examples((5,), 4)
-    weights = [layer.weight.detach() for layer in net.stack]
     for g_max in (1e-4, 1e-2):
         mapped = map_pcn(net, "resistive", DeviceModel(g_min=1e-12, g_max=g_max), calibration=x)
-        full = mapped.system.full_scales
+        system, volts = mapped.system, mapped.device.voltage
+        activities = [x, *net.run(x).states]
+        back = [system.cells_of(f"layers.{k}.weight", "transpose") for k in (1, 2)]
         for k, row in enumerate(mapped.fidelity.layers):
-            # In conductance: each array has a scale of its own, its rails a gain of their own.
-            scales = mapped.system.scales
-            sums = weights[k].abs().sum(1) / scales[f"layers.{k}.weight"]
-            sums = sums + net.stack[k].bias.detach().abs() / scales[f"layers.{k}.bias"]
+            weight, bias = (system.cells_of(f"layers.{k}.{part}", "h") for part in ("weight", "bias"))
+            sums = (weight.plus + weight.minus).sum(1) + bias.plus + bias.minus
             if k < 2:
-                sums = sums + weights[k + 1].abs().sum(0) / scales[f"layers.{k + 1}.weight"]
-            assert row.total_conductance == pytest.approx(float(sums.max()), rel=1e-6)
-            gains = mapped.system.gains[k]
+                sums = sums + (back[k].plus + back[k].minus).sum(0)
+            total = float(sums.max())
+            assert row.total_conductance == pytest.approx(total, rel=1e-9)
+            gains = system.gains[k]
+            below = activities[k].detach() * volts / system.full_scales[k]
+            current = gains[f"layers.{k}.weight"] * below @ (weight.plus - weight.minus).t()
+            current = current + gains[f"layers.{k}.bias"] * volts * (bias.plus - bias.minus)
+            node = net.stack[k].activation.response(current / total) * system.full_scales[k + 1] / volts
+            torch.testing.assert_close(node, activities[k + 1].detach(), atol=1e-9, rtol=1e-9)
             assert row.gain == max(gains.values())
-            own = scales[f"layers.{k}.weight"]
-            assert gains[f"layers.{k}.weight"] == pytest.approx(own * row.total_conductance)
-            assert row.negative_conductance == pytest.approx(min(0, 1 / own - float(sums.max())), rel=1e-6)
-        assert len(full) == 4
-    need = max(row.gain for row in mapped.fidelity.layers)
-    with pytest.raises(NotRealisable, match=r"rails need a gain of .* beyond amplifier_gain_limit = 2"):
-        map_pcn(net, "resistive", DeviceModel(amplifier_gain_limit=2.0))
-    map_pcn(net, "resistive", DeviceModel(g_min=1e-12, g_max=1e-2, amplifier_gain_limit=need * 1.01), calibration=x)
+            passive = total / gains[f"layers.{k}.weight"]
+            assert row.negative_conductance == pytest.approx(min(0, passive - total), rel=1e-6)
+    gains, scales = [row.gain for row in mapped.fidelity.layers], system.scales
+    need = max(gains)
+    assert need > 1.5 * max(scales[f"layers.{k}.weight"] * total for k, total in enumerate(system.total))
+    device = mapped.device.replace(amplifier_gain_limit=need * 1.01)
+    again = map_pcn(net, "resistive", device, calibration=x).system
+    with pytest.raises(NotRealisable, match=r"rails need a gain of .* beyond amplifier_gain_limit = "):
+        map_pcn(net, "resistive", device.replace(amplifier_gain_limit=need * 0.99), calibration=x)
+    # Cells that are written later are asked too: with all at g_max a node needs more.
+    cells = {}
+    for name, p in net.named_parameters():
+        span = again.scales[name] * (device.g_max - device.g_min)
+        cells[name] = programmed(torch.full_like(p, span), device, 0, name, span)
+    with pytest.raises(NotRealisable, match="beyond amplifier_gain_limit"):
+        again.write(cells)
 
 
 def test_power_is_what_the_rails_deliver() -> None:
@@ -291,6 +308,67 @@ def test_in_time() -> None:
     assert settled == pytest.approx(mapped.fidelity.settling_time / 1e-6, abs=3)
 
 
+@pytest.mark.parametrize("voltage", [0.2, 1.0, 3.0])
+def test_real_diodes_in_time(voltage: float) -> None:
+    """A diode that carries a current is far faster than its node without it: explicit steps must follow, up to
+    full scales of volts. The end is that of the sweeps, the time that of the nodes without currents."""
+    net = dense(3, "relu", **SMALL)
+    x, y = examples((5,), 4)
+    mapped = map_pcn(
+        net, "resistive", DeviceModel(diode_current=1e-9, voltage=voltage), calibration=x, gates="free"
+    )
+    settled, found = mapped.settling(x)
+    assert found.require()
+    assert settled == pytest.approx(mapped.fidelity.settling_time / 1e-6, abs=4)
+    free, nudge = relax(mapped.system, x).require().state, Nudge(CrossEntropy(), y, 0.05)
+    ends = [relax(mapped.system, x, nudge, start=free, solver=s).require().state for s in ("sweep", "flow")]
+    for a, b in zip(*ends, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-7, rtol=0)
+
+
+def test_loads_are_those_of_wired_cells() -> None:
+    """Cells that act less through their wires load their nodes less, by hand: else leaks that are set for what was
+    asked would seem right where they are not."""
+    net = dense(3, "relu", width=16)
+    device = DeviceModel(wire_resistance=20.0, leaks="dummy")
+    system = map_pcn(net, "resistive", device).system
+    bare = map_pcn(net, "resistive").system
+    cells = {name: wired(bare.cells_of(name, "h"), device) for name in bare.scales}
+    there = sum((cells[f"layers.0.{n}"].plus + cells[f"layers.0.{n}"].minus).reshape(16, -1).sum(1) for n in PARTS)
+    back = (cells["layers.1.weight"].plus + cells["layers.1.weight"].minus).sum(0)
+    asked = sum(bare.asked_sums(0))
+    load = system.total[0] / (system.total[0] + there + back - asked)
+    torch.testing.assert_close(system.load_h[0], load)
+    assert float((load - 1).abs().max()) > 1e-3
+
+
+def test_another_dtype_and_then_other_cells() -> None:
+    """After `.float()` everything that `write` compares is in float32: cells, targets of leaks, loads, fidelity."""
+    net = dense(3, "relu", **SMALL)
+    x, y = examples((5,), 4)
+    for leaks in ("trimmed", "fixed"):
+        mapped = map_pcn(net, "resistive", DeviceModel(programming_noise=0.02, leaks=leaks), calibration=x)
+        wanted = mapped.gradient(x, y, CrossEntropy(), beta=0.05)
+        system = mapped.system.float()
+        system.write({name: system.cells_of(name, "h") for name in system.scales})
+        found = mapped.gradient(x.float(), y, CrossEntropy(), beta=0.05)
+        assert all(g.dtype == torch.float32 for g in found.values())
+        assert total_error({n: g.double() for n, g in found.items()}, wanted) < 1e-3
+        assert 0 < mapped.fidelity.free_state_error < 1
+
+
+def test_a_network_of_zeros() -> None:
+    """No cell conducts where g_min is 0: the leak alone completes a node, and nothing is divided by it."""
+    net = dense(3, "relu", **SMALL)
+    for p in net.parameters():
+        torch.nn.init.zeros_(p)
+    x, _ = examples((5,), 4)
+    for fields in ({}, {"temperature": 300.0}, {"diode_current": 1e-9}):
+        mapped = map_pcn(net, "resistive", DeviceModel(g_min=0.0, **fields), calibration=x)
+        assert mapped.fidelity.free_state_error < 1e-12
+        assert mapped.system.total == [1e-4] * 3
+
+
 def test_thermal_noise_by_nyquist() -> None:
     """The mean over t of a node's Johnson current has the variance 2 k T G / t: the estimate's variance follows it,
     and goes as 1 / beta^2."""
@@ -321,3 +399,9 @@ def test_refusals() -> None:
         map_pcn(dense(3, "relu"), "resistive", DeviceModel(phase_noise=1.0))
     with pytest.raises(InputError, match="leaks must be 'trimmed', 'dummy' or 'fixed'"):
         DeviceModel(leaks="none")
+    with pytest.raises(InputError, match="ideality_mismatch must be 0 where diodes are ideal"):
+        map_pcn(dense(3, "relu"), "resistive", DeviceModel(ideality_mismatch=0.1))
+    assert map_pcn(dense(3, "diode"), "resistive", DeviceModel(ideality_mismatch=0.1))
+    for name, value in (("leaks", "fixed"), ("amplifier_gain_limit", 10.0), ("diode_mismatch", 0.1)):
+        with pytest.raises(InputError, match=f"{name} must be left out on the substrate 'hopfield'"):
+            map_pcn(dense(3, "relu"), "hopfield", DeviceModel(**{name: value}))

@@ -162,12 +162,11 @@ def test_written_cells_are_drawn() -> None:
     net, other = small("diode"), dense(3, "diode", width=6, n_in=5, seed=4)
     for leaks in ("trimmed", "dummy"):
         mapped, before, x, y = drawn(net, leaks=leaks, **SPREAD)
+        wanted, cells = dict(other.named_parameters()), {}
         for name, scale in mapped.system.scales.items():
             span = scale * (mapped.device.g_max - mapped.device.g_min)
-            cells = programmed(
-                dict(other.named_parameters())[name].clamp(-span, span), mapped.device, 7, name, span
-            )
-            mapped.system.write(name, cells)
+            cells[name] = programmed(wanted[name].clamp(-span, span), mapped.device, 7, name, span)
+        mapped.system.write(cells)
         after = mapped.to_circuit()
         assert disagreement(mapped, after, x, y, 0.0) < 1e-11
         assert float(np.abs(after.solve(x).voltages - before.solve(x).voltages).max()) > 1e-3
