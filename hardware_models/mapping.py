@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from collections.abc import Sequence
 from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any
 
@@ -244,6 +245,7 @@ def map_pcn(
     seed: int = 0,
     *,
     calibration: torch.Tensor | None = None,
+    full_scales: Sequence[float] | None = None,
     gates: str = "frozen",
 ) -> Mapped:
     """Map a predictive coding network to a substrate, by paired units (physics notes, sections 1 and 3).
@@ -261,6 +263,9 @@ def map_pcn(
     calibration : Tensor (B, ...), optional
         Inputs whose largest activities are the full scales of the layers, to which noises, offsets and converter
         ranges are relative. Without them a full scale is one unit of activity.
+    full_scales : sequence of float, optional
+        Of the input and each layer, L + 1, in place of those that the calibration finds: of a machine that was
+        built for another network.
     gates : {'frozen', 'free'}
         Whether latches hold the gates of ReLUs in nudged phases. Routes of max poolings always are.
 
@@ -300,5 +305,10 @@ def map_pcn(
         with torch.no_grad():
             scales = [float(s.abs().max()) for s in (calibration, *net.run(calibration).states)]
         scales = [s if s > 0 else 1.0 for s in scales]
+    if full_scales is not None:
+        scales = [float(s) for s in full_scales]
+        if len(scales) != net.depth + 1 or not all(0 < s < math.inf for s in scales):
+            must = f"be {net.depth + 1} positive numbers, of the input and each layer"
+            raise argument_error("full_scales", must, list(full_scales))
     system = built(net, device, seed, scales, gates)
     return Mapped(net, system, device, seed, substrate, calibration)

@@ -192,6 +192,56 @@ def test_learning_goes_around_defects(tmp_path: Path, monkeypatch: pytest.Monkey
     assert points == [pytest.approx(100 * table.values["learned"][0, 0])]
 
 
+def test_written_and_learned_are_on_one_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offsets, read noise, rails and ranges are relative to full scales: of a network with others, what is written
+    and what learns would be compared on different devices."""
+    seen = []
+
+    def kept(*args: Any, **kwargs: Any) -> Any:
+        seen.append(map_pcn(*args, **kwargs))
+        return seen[-1]
+
+    monkeypatch.setattr(in_situ, "map_pcn", kept)
+    device = DeviceModel(amplifier_offset=0.01)
+    table = learn_in_situ("pcn-digits", device=device, overrides=[*SMALL, "training.epochs=1"], headroom=3)
+    assert [point for _, point in table.plan] == [in_situ.Point("base", None, "auto")]
+    (written, learner) = (mapped.system for mapped in seen[-2:])
+    assert written.full_scales == learner.full_scales
+    assert written.full_scales != seen[0].system.full_scales  # those of the initial weights
+    for a, b in zip(written.amplifiers_h, learner.amplifiers_h, strict=True):
+        assert a.offset is b.offset is None or torch.equal(a.offset, b.offset)
+
+
+def test_a_device_of_pulses_alone_is_one() -> None:
+    """It errs in nothing but how it learns: taken for ideal, it would learn without a pulse."""
+    table = learn_in_situ(
+        "pcn-digits", device=DeviceModel(pulses=12), overrides=[*SMALL, "training.epochs=1"], headroom=3
+    )
+    (row,) = table.rows()
+    assert row["field"] == "base"
+    assert row["pulses"] == round(row["pulses"] * 2 * 1810) / (2 * 1810) > 0
+    assert row["learned"] > row["ideal"]  # twelve steps a range are coarse
+    assert row["mapped"] == row["ideal"]
+
+
+def test_what_cannot_be_is_told_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rule, a field that the substrate lacks, drift: one line, and no minute lost. Words can be swept too."""
+    monkeypatch.setattr(in_situ.Lesson, "train", lambda *args: pytest.fail("trained first"))
+    for options, message in (
+        ({"rule": "eager"}, "rule must be one of accumulated, stochastic"),
+        ({"side": "left"}, "side must be one of"),
+        ({"headroom": 0.5}, "headroom"),
+        ({"device": DeviceModel(detuning=0.1)}, "detuning must be left out"),
+        ({"device": DeviceModel(drift_time=100.0, drift_exponent=0.1)}, "drift_time must be 0 while cells learn"),
+    ):
+        with pytest.raises(InputError, match=message):
+            learn_in_situ("pcn-digits", overrides=SMALL, **options)
+    plan = tuple(("resistive", in_situ.Point("leaks", word, "auto")) for word in ("dummy", "fixed"))
+    values = {name: np.zeros((2, 1)) for name in in_situ.QUANTITIES}
+    _, rows = in_situ.InSituTable(plan, values, {}).shown()
+    assert [row[1] for row in rows] == ["leaks dummy", "leaks fixed"]
+
+
 def test_command_tells_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`in-situ` prints the row that its JSON holds; a system that is no such network is refused in one line."""
     file = tmp_path / "f.json"

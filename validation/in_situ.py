@@ -3,6 +3,9 @@
 One recipe (a training config), three errors for each instance of a device: of the network trained ideally; of that
 network mapped onto the instance; of a network that learned on the instance by pulses, from the same initial weights
 and batches. Where the last is lower than the second, learning went around what the cells err.
+
+Both are on one instance: the same cells, amplifiers and full scales, those of the trained network. What a cell at
+g_max weighs is not the same: written arrays use their range for the weights that they get, learning ones have room.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import torch
 
 from hardware_models.devices import DeviceModel
 from hardware_models.in_situ import InSitu
-from hardware_models.mapping import Mapped, map_pcn, substrate_class
+from hardware_models.mapping import map_pcn, substrate_class
 from physics_ep.config import Config, load_config
 from physics_ep.cost import COSTS
 from physics_ep.datasets import Dataset, load_dataset
@@ -36,15 +39,13 @@ from physics_ep.progress import SILENT, Progress
 from physics_ep.sources import epoch_seed
 from physics_ep.store import Quantity, Run, environment, open_run, write_run
 
-from .sweep_plan import IDEAL, Point, device_at, planned
+from .sweep_plan import BASE, IDEAL, Point, device_at, planned
 
 KIND = "in-situ training"
 HEADROOM = 4.0
 """Weight that arrays can hold over the largest initial one: trained weights grow to about that."""
-RANGE = 8.0
-"""Factor of oscillators' ranges while learning: these are set by the activities of the untrained network."""
 CALIBRATION = 200
-"""Training examples that set full scales."""
+"""Training examples whose activities in the trained network set full scales."""
 QUANTITIES = {
     "ideal": ("fraction", "test error of the network trained without a device"),
     "mapped": ("fraction", "test error of that network on the device instance"),
@@ -100,7 +101,9 @@ class InSituTable:
             errors = ["" if row[name] is None else f"{row[name]:.2%}" for name in ("ideal", "mapped", "learned")]
             spent = "" if row["pulses"] is None else f"{row['pulses']:.2g}"
             lost = "" if row["skipped"] is None else f"{row['skipped']:.1%}"
-            device = row["field"] if row["value"] is None else f"{row['field']} {row['value']:g}"
+            value = row["value"]
+            shown = f"{value:g}" if isinstance(value, float) else value
+            device = row["field"] if value is None else f"{row['field']} {shown}"
             found.append([row["substrate"], device, *errors, spent, lost])
         return columns, found
 
@@ -134,7 +137,8 @@ def learn_in_situ(
         Of the training of a predictive coding network; see `physics_ep.training.train`.
     substrates : sequence of str
     device : DeviceModel, optional
-        The base, of which one field is varied at a time; it is a point itself unless it is ideal.
+        The base, of which one field is varied at a time. It is a point itself if any field is set, or if nothing
+        is swept.
     sweeps : mapping
         Field of the device to its values.
     repeats : int
@@ -166,19 +170,21 @@ def learn_in_situ(
     if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
         raise argument_error("repeats", "be an integer of at least 1", repeats)
     base = DeviceModel() if device is None else device
-    points = [p for p in planned(base, sweeps or {}, ["auto"]) if p.field != IDEAL or (base.ideal and not sweeps)]
+    points = [p for p in planned(base, sweeps or {}, ["auto"]) if p.field not in (IDEAL, BASE)]
+    given = base != DeviceModel()
+    if given or not points:
+        points = [Point(BASE if given else IDEAL, None, "auto"), *points]
     for name in substrates:
         substrate_class(name)
     plan = [(name, point) for name in substrates for point in points]
+    options: dict[str, Any] = {"rule": rule, "side": side, "headroom": headroom}
     found = {
         "config": settings.as_dict(),
         "in_situ": {
             "base": json.loads(base.to_json()),
             "plan": [[name, point.field, point.value] for name, point in plan],
             "repeats": repeats,
-            "rule": rule,
-            "side": side,
-            "headroom": headroom,
+            **options,
         },
     }
     values = {name: np.full((len(plan), repeats), np.nan) for name in QUANTITIES}
@@ -192,6 +198,10 @@ def learn_in_situ(
     table = InSituTable(tuple(plan), values, found)
     attributes = {"kind": KIND, "config": found["config"], "in_situ": found["in_situ"], **environment()}
     epochs = settings.training.epochs
+    # What the devices cannot be, or the substrates cannot hold, is told before anything is trained.
+    first = Lesson(settings, examples, settings.training.seed)
+    for name, point in plan:
+        first.learner(name, device_at(base, point), **options)
     try:
         with progress.task("in situ", epochs * repeats * (len(plan) + 1)) as advance:
             for r in range(repeats):
@@ -206,7 +216,7 @@ def learn_in_situ(
                     told = {"substrate": substrate, point.field: point.value}
                     row = lesson.compare(
                         net, substrate, device_at(base, point), lambda t=told, **info: advance(1, **t, **info),
-                        rule=rule, side=side, headroom=headroom,
+                        **options,
                     )  # fmt: skip
                     for name, value in {"ideal": ideal, **row}.items():
                         values[name][k, r] = value
@@ -306,13 +316,10 @@ class Lesson:
         **options: Any,
     ) -> dict[str, float]:
         """Errors of the trained network on an instance of the device, and after learning on it."""
-        mapped, lost = self._error(self._mapped(net, substrate, device).system)
-        wide = device.replace(oscillator_headroom=RANGE * device.oscillator_headroom)
-        learner = InSitu(
-            place := self._mapped(self.network(), substrate, wide),
-            lambda _: build_optimizer(self.config.optimizer, place.system),
-            **options,
-        )
+        calibration = self.examples.train_x[:CALIBRATION]
+        written = map_pcn(net, substrate, device, self.seed, calibration=calibration).system
+        mapped, lost = self._error(written)
+        learner = self.learner(substrate, device, written.full_scales, **options)
         skipped = 0
 
         def step(x: torch.Tensor, y: torch.Tensor) -> float:
@@ -324,7 +331,7 @@ class Lesson:
                 return math.nan
 
         batches = self._epochs(learner.optimizer, step, report)
-        learned, lost_then = self._error(place.system)
+        learned, lost_then = self._error(learner.mapped.system)
         weights = sum(p.numel() for p in net.parameters())
         return {
             "mapped": mapped,
@@ -335,8 +342,19 @@ class Lesson:
             "unconverged": lost + lost_then,
         }
 
-    def _mapped(self, net: PredictiveCodingNetwork, substrate: str, device: DeviceModel) -> Mapped:
-        return map_pcn(net, substrate, device, self.seed, calibration=self.examples.train_x[:CALIBRATION])
+    def learner(
+        self, substrate: str, device: DeviceModel, full_scales: Sequence[float] | None = None, **options: Any
+    ) -> InSitu:
+        """The network with its initial weights on an instance of the device, where it learns.
+
+        Raises
+        ------
+        InputError
+            If it cannot be there, or cannot learn so.
+        """
+        net, calibration = self.network(), self.examples.train_x[:CALIBRATION]
+        mapped = map_pcn(net, substrate, device, self.seed, calibration=calibration, full_scales=full_scales)
+        return InSitu(mapped, lambda _: build_optimizer(self.config.optimizer, mapped.system), **options)
 
     def _error(self, system: Any) -> tuple[float, int]:
         with torch.no_grad():
