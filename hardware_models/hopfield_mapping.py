@@ -11,7 +11,6 @@ feedback resistor whatever the cells are, and no load arises.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from physics_ep.errors import argument_error
 from physics_ep.motion import Motion
 from physics_ep.predictive_coding import PredictiveCodingNetwork
 
-from .amplifiers import MONOTONE, Amplifiers
+from .amplifiers import MONOTONE, Amplifiers, erring
 from .devices import AMPLIFIERS, RESISTORS, DeviceModel
 from .paired_circuit import SETTLED, PairedCircuit
 from .paired_lags import LaggedFlow, LaggedMotion, lags
@@ -36,17 +35,10 @@ class HopfieldPairs(PairedCircuit):
     effects = frozenset({*AMPLIFIERS, *RESISTORS})
 
     def build_units(self, k: int, which: str) -> Amplifiers:
-        device, activation = self.device_model, self.stack[k].activation
+        activation = self.stack[k].activation
         if k == self.depth - 1:  # read at the summing node
             return Amplifiers(activation)
-        full = self.full_scales[k + 1]
-        gain, offset, saturation = device.amplifier_gain, device.amplifier_offset, device.amplifier_saturation
-        return Amplifiers(
-            activation,
-            None if gain == 0 else 1 + self.drawn(gain, k, which, "gain"),
-            None if offset == 0 else full * self.drawn(offset, k, which, "offset"),
-            math.inf if saturation is None else full * saturation,
-        )
+        return erring(self, k, which, activation)
 
     @classmethod
     def check(cls, net: PredictiveCodingNetwork, device: DeviceModel) -> None:

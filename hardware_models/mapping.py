@@ -19,6 +19,7 @@ from physics_ep.errors import argument_error, unknown_name
 from physics_ep.estimator import EquilibriumPropagation, Step, estimate_gradient
 from physics_ep.nudging import Nudge, Stencil
 from physics_ep.predictive_coding import PredictiveCodingNetwork
+from physics_ep.predictive_coding.phases import relative
 from physics_ep.registry import load, substrates
 from physics_ep.relaxation import relax
 
@@ -180,6 +181,12 @@ class Mapped:
             off, size = (float(v.abs().max()) for v in (self.decode(free.state) - wanted, wanted))
             layers = array_rows(system, x, system.describe(free, x))
             settled = bool(free.converged.all())
+            residual = float(free.residual.max())
+            if system.shared and settled:
+                # The forward pass by construction, of which nothing was left to compare: its units are driven anew.
+                activities = [a.response(p) for a, p in zip(system.amplifiers_h, free.state, strict=False)]
+                drives = system.phase(system.prepare(x)).drives("h", activities)
+                residual = max(float(relative(a, p).max()) for a, p in zip(drives, free.state, strict=False))
             settling, nudged = system.settling_seconds(free, x) if settled else (math.nan, math.nan)
         units = 2 * sum(self.network.sizes[1:-1])  # the outputs are read at their summing nodes
         power = sum(layer.power for layer in layers) + units * system.unit_power
@@ -188,7 +195,7 @@ class Mapped:
             exactness=system.exactness,
             held=held(system),
             free_state_error=math.nan if not settled else off / size if size > 0 else off,
-            free_residual=float(free.residual.max()),
+            free_residual=residual,
             free_converged=settled,
             settling_time=settling,
             nudged_settling_time=nudged,

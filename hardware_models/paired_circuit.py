@@ -220,8 +220,8 @@ class PairedCircuit(PredictiveCodingNetwork):
         return device.conductance_noise > 0 or device.temperature > 0 or device.phase_noise > 0
 
     def noise_sizes(self, k: int, which: str, phase: Any) -> torch.Tensor | float:
-        """Standard deviation, in units of activity, of a random current into units 'h' or 'u' of layer k, or into
-        'both' alike: constant over a phase, drawn anew in each nudged one; 0: none. Here thermal noise."""
+        """Standard deviation, in units of activity, of a random current into units 'h' or 'u' of layer k, or 'both'
+        alike: constant over a phase, drawn anew in each nudged one; 0: none. Here thermal noise."""
         return thermal_currents(self, k, which)
 
     def node_conductances(self, k: int, which: str) -> tuple[torch.Tensor | float, float]:
@@ -349,7 +349,7 @@ class PairedCircuit(PredictiveCodingNetwork):
     def fluctuated(self, k: int, arrays: Arrays, generator: torch.Generator) -> Arrays:
         """The arrays of layer k as they are in one phase, under conductance noise.
 
-        Cells are those that an ideal writing of these weights takes. Separate copies have noise of their own.
+        Cells are those that an ideal writing of these weights takes. Separate copies have their own; loads stay.
         """
         device = self.device_model
         found = list(arrays)

@@ -164,6 +164,9 @@ def fit_pulses(
     InputError
         If too few changes are left, or these do not tell a device: no growth under pulses up, or no decline.
     """
+    for name, value in (("g_min", g_min), ("g_max", g_max)):
+        if value is not None and not 0 <= value < math.inf:
+            raise argument_error(name, "be a finite conductance of 0 or more, S", value)
     cells = data.cell.max() + 1
     both = np.concatenate([data.before, data.after])
     owner = np.concatenate([data.cell, data.cell])
@@ -172,6 +175,9 @@ def fit_pulses(
     np.maximum.at(high, owner, both)
     low_end = float(low.mean()) if g_min is None else g_min
     high_end = float(high.mean()) if g_max is None else g_max
+    if not high_end > low_end and (g_min is not None or g_max is not None):
+        name, must = ("g_max", f"above {low_end:g} S") if g_min is None else ("g_min", f"below {high_end:g} S")
+        raise argument_error(name, f"be {must}, the other end of the range", high_end if g_min is None else low_end)
     if not high_end > low_end:
         raise argument_error("FILE", "show cells that move", f"conductances from {low_end:g} to {high_end:g} S")
     x, y = ((g - low_end) / (high_end - low_end) for g in (data.before, data.after))

@@ -36,7 +36,7 @@ from physics_ep.errors import argument_error
 from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.predictive_coding.diodes import CURRENT, THERMAL, diode
 
-from .amplifiers import Amplifiers
+from .amplifiers import Amplifiers, erring
 from .crossbars import Cells, copied, stream
 from .devices import AMPLIFIERS, DIODES, RAILS, RESISTORS, DeviceModel
 from .elements import THERMAL_VOLTAGE
@@ -215,7 +215,6 @@ class ResistivePairs(PairedCircuit):
         device, activation = self.device_model, self.stack[k].activation
         if k == self.depth - 1:
             return Amplifiers(activation)
-        full = self.full_scales[k + 1]
         spread = device.diode_mismatch > 0 or device.ideality_mismatch > 0
         constants = self.diode_constants(k, which)
         if constants is not None:
@@ -223,13 +222,7 @@ class ResistivePairs(PairedCircuit):
                 activation = self.amplifiers_h[k].activation
             elif device.diode_current is not None or spread or self.load_h[k] is not None:
                 activation = diode(*constants)
-        gain, offset, saturation = device.amplifier_gain, device.amplifier_offset, device.amplifier_saturation
-        return Amplifiers(
-            activation,
-            None if gain == 0 else 1 + self.drawn(gain, k, which, "gain"),
-            saturation=math.inf if saturation is None else full * saturation,
-            output_offset=None if offset == 0 else full * self.drawn(offset, k, which, "offset"),
-        )
+        return erring(self, k, which, activation, buffered=True)
 
     def diode_constants(self, k: int, which: str) -> tuple[Any, Any] | None:
         """s = Is / S and t = n VT of the diodes of layer k in units of activity (`diodes`); None: ideal, or none.

@@ -32,6 +32,7 @@ from physics_ep.errors import InputError, argument_error
 from .arrays import array
 from .circuit import Circuit
 from .elements import THERMAL_VOLTAGE
+from .node_sums import arrays_of
 from .parts import GROUND, Group, Parts
 from .resistive_mapping import KEPT, ResistivePairs
 
@@ -147,17 +148,13 @@ class PairsCircuit:
         for table, sign in ((plus, 1), (minus, -1)):
             h, u = self._activities(table, self.active_h), self._activities(table, self.active_u)
             below = [self.system.encode(x).double(), *h]
-            for k, layer in enumerate(self.system.stack):
+            for name, k, _, link, source in arrays_of(self.system.stack):
                 error = (u[k] - h[k]) * (sign / (2 * beta * len(x)))  # dE/dW = -(h - u) h^T
-                links = [("weight", layer.link, k)]
-                if layer.skip_link is not None and layer.skip_source is not None:
-                    links.append(("skip_weight", layer.skip_link, layer.skip_source + 1))
-                parts = {part: link.gradient(below[s], error) for part, link, s in links}
-                if layer.bias is not None:
-                    parts["bias"] = error.sum([0, *range(2, error.ndim)])
-                for part, value in parts.items():
-                    name = f"layers.{k}.{part}"
-                    found[name] = found[name] + value if name in found else value
+                if link is None or source is None:
+                    value = error.sum([0, *range(2, error.ndim)])
+                else:
+                    value = link.gradient(below[source + 1], error)
+                found[name] = found[name] + value if name in found else value
         return found
 
     def _activities(self, table: np.ndarray, columns: Sequence[np.ndarray]) -> list[torch.Tensor]:
@@ -311,13 +308,14 @@ class _Drawing:
 
     def arrays(self, k: int, active_h: list[np.ndarray], active_u: list[np.ndarray]) -> None:
         """Rails and cells of the arrays of layer k: into h, into u, and back to the layers below."""
-        system, layer = self.system, self.system.stack[k]
-        links = [("weight", layer.link, k - 1, "w")]
-        if layer.skip_link is not None and layer.skip_source is not None:
-            links.append(("skip_weight", layer.skip_link, layer.skip_source, "s"))
-        for part, link, source, letter in links:
-            name = f"layers.{k}.{part}"
-            below = self.inputs if source < 0 else active_h[source]
+        system = self.system
+        for name, layer, part, link, source in arrays_of(system.stack):
+            if layer != k:
+                continue
+            if link is None or source is None:
+                self.biases(k)
+                continue
+            below, letter = self.inputs if source < 0 else active_h[source], part[0]
             rails = self.rails(f"{letter}{k + 1}", system.gains[k][name], below, 0)
 
             def pair(which: str, name: str = name, link: Any = link) -> list[np.ndarray]:
@@ -333,8 +331,6 @@ class _Drawing:
                 rails = self.rails(f"t{letter}{k + 1}", gain, active_h[k], active_u[k])
                 back = [g.T for g in pair("transpose")]
                 self.back[source] += self.cells(rails, self.h[source], back)
-        if layer.bias is not None:
-            self.biases(k)
 
     def biases(self, k: int) -> None:
         """A row of cells driven at constant voltages."""

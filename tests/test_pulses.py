@@ -293,6 +293,14 @@ def test_range_is_that_of_the_cells_where_none_is_given() -> None:
     assert found.values["g_min"] == pytest.approx(1e-6)
     assert found.values["g_max"] == pytest.approx(5e-6)
     assert found.device.pulses == 20
+    for ends, must in (
+        ({"g_min": math.nan}, "g_min must be a finite"),
+        ({"g_max": math.inf}, "g_max must be a finite"),
+        ({"g_min": 1e-3}, "g_min must be below 5e-06 S"),
+        ({"g_max": 1e-9}, "g_max must be above 1e-06 S"),
+    ):
+        with pytest.raises(InputError, match=must):
+            fit_pulses(data, **ends)
 
 
 @pytest.mark.parametrize(

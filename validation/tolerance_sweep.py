@@ -142,7 +142,7 @@ def tolerance(
     >>> [point.value for point in table.of("levels")]
     [4, 64]
     """
-    from hardware_models.devices import DeviceModel
+    from hardware_models.devices import PULSES, DeviceModel
 
     base = DeviceModel() if device is None else device
     if not isinstance(base, DeviceModel):
@@ -155,6 +155,10 @@ def tolerance(
     if resume and out is None:
         raise argument_error("resume", "come with out, the sweep file to go on with", resume)
     plan = planned(base, sweeps or {}, betas)
+    for field in sweeps or {}:
+        if field in PULSES:
+            must = "be of fields that act on a network that is held (how cells learn: `physics-ep in-situ`)"
+            raise argument_error("sweeps", must, repr(field))
     if scheduler is not None and network is None:
         raise InputError("Argument network must be given with scheduler: workers build the network from it.")
     if workers > 1 and (network is None or scheduler is not None):
