@@ -28,6 +28,9 @@ LABELS = {
     "pulse_asymmetry": "asymmetry of steps down and up",
     "pulse_nonlinearity_up": "nonlinearity of pulses up, $\\nu$",
     "pulse_noise": "noise of a pulse (of the range)",
+    "pulse_spread": "spread of step sizes",
+    "read_noise": "noise of readings (of full scale)",
+    "amplifier_offset": "offset of amplifiers (of full scale)",
 }
 LOGARITHMIC = ("levels", "pulses")
 DEVICE = DeviceModel(levels=16, programming_noise=0.05, device_mismatch=0.1)
@@ -107,16 +110,16 @@ def _row(
 
 
 def draw_in_situ(data: InSituErrors) -> Figure:
-    """A panel a field, six at most: mapped afterwards (open) and learned on the device (full)."""
+    """A panel a field, nine at most: mapped afterwards (open) and learned on the device (full)."""
     with style.applied():
-        shown = data.fields[:6]
+        shown = data.fields[:9]
         columns = min(len(shown), 3)
         rows = -(-len(shown) // columns)
         figure, axes = style.new_figure(style.TWO_COLUMNS, 16 + 48 * rows, rows, columns, sharey=True)
         panels = axes.ravel()
         for k, field in enumerate(shown):
             _panel(panels[k], data, field)
-            style.letter(panels[k], "abcdef"[k])
+            style.letter(panels[k], "abcdefghi"[k])
         for ax in panels[len(shown) :]:
             ax.set_visible(False)
         for ax in axes[:, 0]:

@@ -16,7 +16,7 @@ from physics_ep.cost import Cost
 from physics_ep.errors import argument_error
 from physics_ep.estimator import Step
 
-from .crossbars import Cells
+from .crossbars import Cells, largest_size
 from .mapping import Mapped
 from .pulses import PulsedArray
 
@@ -72,10 +72,12 @@ class InSitu:
         self.mapped = mapped
         device, system = mapped.device, mapped.system
         self.arrays: dict[str, PulsedArray] = {}
-        for name, values in mapped.network.named_parameters():
-            span = headroom * system.scales[name] * (device.g_max - device.g_min)
+        parameters = {name: p.detach() for name, p in mapped.network.named_parameters()}
+        largest = {name: largest_size(p) for name, p in parameters.items()}
+        for name, values in parameters.items():
+            span = headroom * system.span(name, largest)
             self.arrays[name] = PulsedArray(values, device, mapped.seed, name, span, rule=rule, side=side)
-        system.write(self._cells(), {name: p.detach() for name, p in mapped.network.named_parameters()})
+        system.write(self._cells(), parameters)
         self.optimizer = optimizer(dict(system.named_parameters()).values())
 
     def step(
@@ -97,7 +99,7 @@ class InSitu:
         NotConverged, NegativeNudgeError
             As `Mapped.estimate`; no cell is moved then.
         NotRealisable
-            If the rails of a resistive network would need a gain beyond their limit.
+            If the rails of a resistive network need a gain beyond their limit, now that cells have moved.
         """
         gradient, step = self.mapped.estimate(x, y, cost, beta=beta, **options)
         system = self.mapped.system

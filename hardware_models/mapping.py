@@ -15,7 +15,7 @@ import torch
 
 from physics_ep.cost import Cost
 from physics_ep.equilibrium import Equilibrium, State
-from physics_ep.errors import argument_error, unknown_name
+from physics_ep.errors import all_finite, argument_error, unknown_name
 from physics_ep.estimator import EquilibriumPropagation, Step, estimate_gradient
 from physics_ep.nudging import Nudge, Stencil
 from physics_ep.predictive_coding import PredictiveCodingNetwork
@@ -27,7 +27,6 @@ from .crossbars import stream
 from .devices import DeviceModel
 from .fidelity import Fidelity, array_rows
 from .paired_circuit import SETTLED, NotRealisable, PairedCircuit
-from .paired_solvers import time_step
 
 if TYPE_CHECKING:
     from .resistive_pairs_circuit import PairsCircuit
@@ -158,14 +157,14 @@ class Mapped:
         """Time constants until the substrate has settled, by following it in time: from empty capacitors, or with a
         nudge from the free state. Also the equilibrium, whose status tells if it has not settled.
 
-        The resolution is a step of `paired_solvers.time_step`, half a time constant or less.
+        The resolution is a step in time, half a time constant or less.
         """
         options = {"solver": "flow", "tolerance": tolerance, "max_iterations": max_iterations}
         start = None if nudge is None else relax(self.system, x).require().state
         found = relax(self.system, x, nudge, start=start, **options)  # type: ignore[arg-type]
         phase = self.system.phase(self.system.prepare(x), start)
         phase.nudge = nudge
-        return time_step(phase) * (found.iterations - 1), found
+        return phase.solvers["flow"].step_of(phase) * (found.iterations - 1), found
 
     @property
     def fidelity(self) -> Fidelity:
@@ -304,6 +303,9 @@ def map_pcn(
     device = DeviceModel() if device is None else device
     if not isinstance(device, DeviceModel):
         raise argument_error("device", "be a DeviceModel", type(device).__name__)
+    broken = [name for name, p in net.named_parameters() if not all_finite(p)]
+    if broken:
+        raise argument_error("net", "have finite weights", f"one with others in {broken[0]}")
     scales = None
     if calibration is not None:
         net.check_input(calibration)

@@ -56,6 +56,7 @@ class OscillatorPairs(PairedCircuit):
     substrate = "oscillator"
     holds = ("relu", "linear", "hard_sigmoid", "hard_tanh")
     effects = frozenset(OSCILLATORS)
+    default_max_iterations = 20000  # of the course: units near a threshold take thousands
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -150,7 +150,7 @@ class PairedCircuit(PredictiveCodingNetwork):
         with torch.no_grad():
             largest = {name: float(p.abs().max()) for name, p in self.named_parameters()}
             for name, p in self.named_parameters():
-                cells = programmed(p.detach(), device, seed, name, span=self._span(name, largest))
+                cells = programmed(p.detach(), device, seed, name, span=self.span(name, largest))
                 self.scales[name] = cells.scale
                 self._place(name, cells, p.detach())
             self.find_loads()
@@ -161,6 +161,8 @@ class PairedCircuit(PredictiveCodingNetwork):
     def _follow(self) -> None:
         """What depends on cells, units and loads: how the circuit is solved."""
         device = self.device_model
+        # No two phases are one problem where something beside readings is drawn in each.
+        self.noisy = device.conductance_noise > 0 or device.temperature > 0 or device.phase_noise > 0
         self.one_drive = self.one_array and self.load_h is self.load_u
         units = zip(self.amplifiers_h, self.amplifiers_u, strict=True)
         self.shared = self.one_drive and all(h is u or h.equals(u) for h, u in units)
@@ -213,12 +215,6 @@ class PairedCircuit(PredictiveCodingNetwork):
 
         return CircuitMotion(phase)
 
-    @property
-    def noisy(self) -> bool:
-        """Whether something is drawn anew in each nudged phase but readings: no two phases are one problem then."""
-        device = self.device_model
-        return device.conductance_noise > 0 or device.temperature > 0 or device.phase_noise > 0
-
     def noise_sizes(self, k: int, which: str, phase: Any) -> torch.Tensor | float:
         """Standard deviation, in units of activity, of a random current into units 'h' or 'u' of layer k, or 'both'
         alike: constant over a phase, drawn anew in each nudged one; 0: none. Here thermal noise."""
@@ -259,7 +255,7 @@ class PairedCircuit(PredictiveCodingNetwork):
 
     # -- cells -------------------------------------------------------------------------------------------------
 
-    def _span(self, name: str, largest: dict[str, float]) -> float:
+    def span(self, name: str, largest: dict[str, float]) -> float:
         """Weight that a cell at g_max holds beside one at g_min."""
         if not name.endswith(".bias"):
             return largest[name]
@@ -282,10 +278,11 @@ class PairedCircuit(PredictiveCodingNetwork):
         InputError
             Of another scale or shape, or an unknown name.
         NotRealisable
-            If the substrate cannot hold these.
+            If the substrate cannot hold these, which are there then.
         """
-        asked = {} if asked is None else asked
-        parameters = dict(self.named_parameters())
+        asked, parameters = asked or {}, dict(self.named_parameters())
+        if any(name not in cells or w.shape != parameters[name].shape for name, w in asked.items()):
+            raise argument_error("asked", "hold weights of arrays that are written, by name", ", ".join(asked))
         for name, part in cells.items():
             if name not in self.scales:
                 raise unknown_name("array", name, self.scales)

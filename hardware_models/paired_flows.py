@@ -20,7 +20,7 @@ import torch
 from physics_ep.equilibrium import State
 from physics_ep.motion import Moment, Motion
 
-from .paired_solvers import Flow, exchange, largest, share
+from .paired_solvers import Flow, exchange, largest, share, time_step
 
 if TYPE_CHECKING:
     from .paired_phases import Blocks, CircuitPhase
@@ -118,6 +118,10 @@ class ValueFlow(Flow):
     """The circuit's own course: what moves is d."""
 
     patience = 10000  # oscillators leave the ends of their range slowly, and seem to rest meanwhile
+
+    @staticmethod
+    def step_of(phase: CircuitPhase) -> float:
+        return time_step(phase, phase.system.fastest(phase))
 
     def begin(self, start: State) -> Blocks:
         self.path = Course(self.phase)

@@ -231,10 +231,11 @@ class CircuitPhase(Phase):
         force = -beta * (cost.gradient(out, y) + cost.gradient_difference(out, moved, y))
         activation = self.system.amplifiers_h[-1].activation
         if exact and float(beta.max()) > 0.5 and activation.piecewise_linear:
-            # Of linear units, and of clipped ones within their range.
+            # Of linear units, and of clipped ones within their range; where a cost couples them, of all or none.
             d, (lo, hi) = cost.displaced_unit(out, y, beta, drive), activation.bounds
             ends = [self.over(torch.add, v, self.p[-1]) for v in ([0 * d] if self.held else [0 * d, d])]
             free = torch.stack([(p >= lo) & (p <= hi) for p in ends]).all(0)
+            free = free if cost.separable else free.all(1, keepdim=True)
             return torch.where((beta > 0.5) & free, d - drive, force)
         return force
 
@@ -407,9 +408,6 @@ class CircuitPhase(Phase):
         self, system: Any, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         """-(h - u) h^T of the layer below, contrasted, as the readings have them."""
-        if minus is None and self.system.noisy:
-            must = "compare two nudged phases where each has noise of its own (the free one has none here)"
-            raise argument_error("scheme", must, "one that does not")
         with torch.no_grad():
             rest = tuple(torch.zeros_like(b) for b in plus) if minus is None else minus
             return contrast(self, self.read(plus), self.read(rest), weight)  # type: ignore[arg-type]

@@ -147,11 +147,16 @@ class Flow(Solver):
     def __init__(self, phase: CircuitPhase, start: State) -> None:
         self.phase = phase
         self.spent = 0
-        self.step = time_step(phase)
-        self.budget = math.ceil(phase.system.default_max_iterations * STEP / self.step)
+        self.step = self.step_of(phase)
+        self.budget = math.ceil(phase.system.default_max_iterations * min(STEP / self.step, MOST))
         if phase.origin is None and len(start) != 2 * phase.depth:
             start = phase.system.rest_state(phase.x)
         self.w: Blocks = self.begin(start)
+
+    @staticmethod
+    def step_of(phase: CircuitPhase) -> float:
+        """In time constants of h."""
+        return time_step(phase)
 
     def begin(self, start: State) -> Blocks:
         """w of a start: a state, for a free phase, or displacements."""
@@ -219,19 +224,21 @@ class Euler(Flow):
 
 STEP = 0.5
 """Time constants of RC nodes."""
+MOST = 100
+"""Times that a phase may take more steps where these are shorter."""
 
 
-def time_step(phase: CircuitPhase) -> float:
+def time_step(phase: CircuitPhase, fastest: float = 1.0) -> float:
     """Step of a circuit followed in time, in time constants of h: half of the fastest node's or amplifier's.
 
     Less under strong nudges, which the output nodes follow at the rate 1 + beta C''. Of nodes that their units make
-    faster it is the whole time constant, if that is less: these are slower where the phase begins.
+    `fastest` times faster it is the whole time constant, if that is less: they are slower where a phase begins.
     """
     device, nudge = phase.system.device_model, phase.nudge
     strength = 0.0 if nudge is None else float(torch.as_tensor(nudge.beta).abs().max())
     lag = device.amplifier_lag
     amplifiers = (lag, lag * (1 + device.amplifier_lag_mismatch)) if lag > 0 else ()
-    node = min(1.0, 1 + device.time_constant_mismatch) * min(1.0, 1 / (STEP * phase.system.fastest(phase)))
+    node = min(1.0, 1 + device.time_constant_mismatch) * min(1.0, 1 / (STEP * fastest))
     return STEP * min([node, *amplifiers]) * min(1.0, 2 / (1 + strength))
 
 

@@ -34,7 +34,7 @@ import torch
 from physics_ep.errors import argument_error, unknown_name
 
 from .crossbars import Cells, chunks, largest_size, levelled, normal, stream
-from .devices import DeviceModel
+from .devices import PULSES, DeviceModel
 
 RULES = ("accumulated", "stochastic")
 SIDES = ("single", "up")
@@ -172,6 +172,11 @@ class PulsedArray:
             raise argument_error("drift_time", "be 0 while cells learn", device.drift_time)
         if device.spacing == "log" and device.levels is not None:
             raise argument_error("spacing", "be 'linear' while cells are moved from level to level", "log")
+        if device.pulses is None and device.levels is None:
+            for name in PULSES:
+                if getattr(device, name) not in (None, 0):
+                    must = "be 0 where cells go as far as asked: there are neither pulses nor levels"
+                    raise argument_error(name, must, getattr(device, name))
         self.device, self.rule, self.side = device, rule, side
         self.steps = steps_of(device)
         span = largest_size(values) if span is None else span

@@ -26,7 +26,6 @@ voltage: what goes from one node through the wires of a row to another, a share 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -75,12 +74,10 @@ class ResistivePairs(PairedCircuit):
     def check(cls, net: PredictiveCodingNetwork, device: DeviceModel) -> None:
         super().check(net, device)
         if device.diode_current is None:
-            if device.diode_ideality != 1:
-                must = "be 1 where diodes are ideal (no diode_current)"
-                raise argument_error("diode_ideality", must, device.diode_ideality)
-            for name in ("diode_mismatch", "ideality_mismatch"):
-                if getattr(device, name) > 0 and all(layer.activation_name != "diode" for layer in net.stack):
-                    must = "be 0 where diodes are ideal: no diode_current, and no units 'diode'"
+            ideal = all(layer.activation_name != "diode" for layer in net.stack)
+            for name, value in (("diode_ideality", 1), ("diode_mismatch", 0), ("ideality_mismatch", 0)):
+                if getattr(device, name) != value and ideal:
+                    must = f"be {value} where diodes are ideal: no diode_current, and no units 'diode'"
                     raise argument_error(name, must, getattr(device, name))
             return
         for k, layer in enumerate(net.stack[:-1], 1):
@@ -91,14 +88,16 @@ class ResistivePairs(PairedCircuit):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.cells: dict[str, Cells] = {}
         self.sums: list[torch.Tensor] = []
-        self._sums: Ends = {}  # of what drives h, and of what feeds back to it
+        # Of the copies that drive h and u, of the one that feeds back, and of what was asked for.
+        self._sums_h: Ends = {}
         self._sums_u: Ends = {}
+        self._sums_back: Ends = {}
         self._asked: Ends = {}
         super().__init__(*args, **kwargs)
 
     def _apply(self, fn: Any, recurse: bool = True) -> ResistivePairs:
         super()._apply(fn, recurse)
-        for ends in (self._sums, self._sums_u, self._asked):
+        for ends in (self._sums_h, self._sums_u, self._sums_back, self._asked):
             ends.update({name: (fn(into), fn(out)) for name, (into, out) in ends.items()})
         self.cells = {name: Cells(fn(c.plus), fn(c.minus), c.scale) for name, c in self.cells.items()}
         self.sums = [fn(s) for s in self.sums]
@@ -119,8 +118,8 @@ class ResistivePairs(PairedCircuit):
         copies = [self._copy(name, which, acting) for which in ("h", "u", "transpose")]
         distinct = {id(copy): copy for copy in copies}  # one where there is no mismatch
         ends = {key: self._ends(array, copy.plus + copy.minus) for key, copy in distinct.items()}
-        by_h, by_u, back = (ends[id(copy)] for copy in copies)
-        self._sums[name], self._sums_u[name] = (by_h[0], back[1]), by_u
+        for found, copy in zip((self._sums_h, self._sums_u, self._sums_back), copies, strict=True):
+            found[name] = ends[id(copy)]
 
     def _copy(self, name: str, which: str, cells: Cells) -> Cells:
         mismatch = getattr(self.device_model, f"copy_mismatch_{which}")
@@ -156,17 +155,16 @@ class ResistivePairs(PairedCircuit):
         forward, back = self._node_sums(self._asked)
         return forward[k], back[k]
 
-    def write(self, cells: Mapping[str, Cells], asked: Mapping[str, torch.Tensor] | None = None) -> None:
-        super().write(cells, asked)
+    def _follow(self) -> None:
         # Of real diodes it matters what conductance stands beside them.
         for units, which in ((self.amplifiers_h, "h"), (self.amplifiers_u, "u")):
             units[:] = [self.build_units(k, which) for k in range(self.depth)]
-        self._follow()
+        super()._follow()
 
     def find_loads(self) -> None:
         leaks = self.device_model.leaks
-        by_h, back = self._node_sums(self._sums)
-        by_u, _ = self._node_sums(self._sums_u)
+        by_h, by_u = self._node_sums(self._sums_h)[0], self._node_sums(self._sums_u)[0]
+        back = self._node_sums(self._sums_back)[1]
         meant, meant_back = self._node_sums(self._asked)
         whole = [a + b for a, b in zip(meant, meant_back, strict=True)]
         # Cells of u alone are fewer, but its copies can be larger.
@@ -272,7 +270,7 @@ class ResistivePairs(PairedCircuit):
             for unit, p in zip(units, at, strict=True)
             if not unit.activation.piecewise_linear
         ]
-        return 1 / max(min(slopes, default=1.0), 1e-6)
+        return 1 / max(min(slopes, default=1.0), 1e-3)
 
     def values(self, k: int, which: str, phase: Any) -> Values:
         """C dv/dt = G (p - v) less the diode's current; ideal diodes stop v at their bounds. Times in C / G."""
@@ -305,9 +303,7 @@ class ResistivePairs(PairedCircuit):
     def describe(self, free: Equilibrium, x: torch.Tensor) -> list[dict[str, Any]]:
         """Gain, G, leak without gain, and V I power of the rails of h and u, a free phase and example."""
         found = []
-        x = self.encode(x)
-        h = [a.response(p) for a, p in zip(self.amplifiers_h, free.state, strict=False)]
-        volts = [s * (self.device_model.voltage / full) for s, full in zip((x, *h), self.full_scales, strict=True)]
+        power = self._power(free, x) if bool(free.converged.all()) else [math.nan] * self.depth
         for k, total in enumerate(self.total):
             # Without a gain, cells and leak of a node would sum to this.
             gain = self.gains[k][f"layers.{k}.weight"]
@@ -317,26 +313,34 @@ class ResistivePairs(PairedCircuit):
                     "gain": max(self.gains[k].values()),
                     "total_conductance": total,
                     "negative_conductance": min(0.0, passive - float(self.sums[k].max())),
-                    "power": 2 * self._power(k, free, volts),
+                    "power": power[k],
                 }
             )
         return found
 
-    def _power(self, k: int, free: Equilibrium, volts: list[torch.Tensor]) -> float:
-        """What the rails of layer k's drives deliver, sum over cells of V I: G A^2 V^2 - G A V v, W an example.
-
-        Of the second term, what flows into a node is G p.
-        """
-        own = self.device_model.voltage / self.full_scales[k + 1]
-        delivered = torch.zeros((), dtype=self.dtype, device=self.device)
-        for name, layer, _, _, source in arrays_of(self.stack):
-            if layer != k:
-                continue
-            if source is None:
-                rail = self.gains[k][name] * self.device_model.voltage
-                delivered = delivered + rail**2 * self._sums[name][0].sum()
-            else:
-                rails = self.gains[k][name] * volts[source + 1]
-                delivered = delivered + (rails.square() * self._sums[name][1]).flatten(1).sum(1).mean()
-        inward = self.total[k] * own * free.state[k] * volts[k + 1]
-        return float(delivered - inward.flatten(1).sum(1).mean())
+    def _power(self, free: Equilibrium, x: torch.Tensor) -> list[float]:
+        """What the rails of each layer's drives deliver, W an example: sum over the cells of h and u of V I, which is
+        G A^2 V^2 - G A V v with the node's v. What is fed back is small, and left out."""
+        phase, volts = self.phase(self.prepare(x)), self.device_model.voltage
+        units = (
+            ("h", self.amplifiers_h, self._sums_h, self.load_h),
+            ("u", self.amplifiers_u, self._sums_u, self.load_u),
+        )
+        h = [a.response(p) for a, p in zip(self.amplifiers_h, free.state, strict=False)]
+        below = [phase.x, *h]
+        found = [0.0] * self.depth
+        for start, (which, amplifiers, sums, loads) in zip((0, self.depth), units, strict=True):
+            drives = phase.drives(which, h)
+            for name, k, _, _, source in arrays_of(self.stack):
+                if source is None:
+                    rail = self.gains[k][name] * volts
+                    found[k] += float(rail**2 * sums[name][0].sum())
+                else:
+                    rails = below[source + 1] * (self.gains[k][name] * volts / self.full_scales[source + 1])
+                    found[k] += float((rails.square() * sums[name][1]).flatten(1).sum(1).mean())
+            for k, drive in enumerate(drives):
+                own, load = volts / self.full_scales[k + 1], loads[k]
+                inward = self.total[k] * own * (drive if load is None else drive / load)
+                node = amplifiers[k].activation.response(free.state[start + k]) * own
+                found[k] -= float((inward * node).flatten(1).sum(1).mean())
+        return found

@@ -29,6 +29,9 @@ class Cost:
     angular = False
     """Whether it takes outputs that are angles (`EnergySystem.angles`)."""
 
+    separable = False
+    """Whether it is a sum of functions of one output each."""
+
     holds = False
     """Whether it fixes the outputs, whatever drives them, in place of pulling at them."""
 
@@ -72,6 +75,7 @@ class SquaredError(Cost):
 
     name = "squared_error"
     steepest = 1.0
+    separable = True
 
     def __call__(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return 0.5 * (outputs - y).square().flatten(1).sum(1)
@@ -174,6 +178,7 @@ class OutputForce(Cost):
 
     name = "output_force"
     steepest = 0.0
+    separable = True
 
     def __call__(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return -(outputs * y).flatten(1).sum(1)

@@ -179,12 +179,7 @@ class EquilibriumPropagation:
     def _estimate(
         self, system: EnergySystem, x: torch.Tensor, y: torch.Tensor
     ) -> tuple[dict[str, torch.Tensor], Step, int]:
-        if self.scheme.analytic and not system.analytic:
-            raise InputError(
-                f"Argument scheme must not be {self.scheme.name!r} for {type(system).__name__}: complex nudges "
-                "need an analytic energy with complex states. Use 'centered'."
-            )
-        check_cost(system, self.cost)
+        self.check(system)
         examples = x.shape[0]
         start = None
         if self.starts > 1:
@@ -256,6 +251,23 @@ class EquilibriumPropagation:
             unstable=int(unstable.sum()),
         )
         return grads, step, used
+
+    def check(self, system: EnergySystem) -> None:
+        """Whether the scheme and the cost are for this system.
+
+        Raises
+        ------
+        InputError
+        """
+        if self.scheme.analytic and not system.analytic:
+            raise InputError(
+                f"Argument scheme must not be {self.scheme.name!r} for {type(system).__name__}: complex nudges "
+                "need an analytic energy with complex states. Use 'centered'."
+            )
+        if system.noisy and any(partner is None for _, partner, _ in self.scheme.halved_pairs()):
+            must = "be 'centered' where nudged phases have noise of their own, and the free one none"
+            raise argument_error("scheme", must, repr(self.scheme.name))
+        check_cost(system, self.cost)
 
     def _checks(self, system: EnergySystem) -> bool:
         """Whether branches are checked."""

@@ -69,6 +69,8 @@ class EnergySystem(nn.Module):
         Of each block, +1 if it descends the energy and -1 if it ascends (skew-gradient systems). None: all descend.
     relative_residual : bool
         Whether residuals of nudged phases are over the size of the nudge itself. Tolerances then hold at any beta.
+    noisy : bool
+        Whether each nudged phase has noise of its own, and the free one none.
     example_shape : tuple of int or None
         Shape of an example's input; None: any, and of any dtype.
     angles : bool
@@ -97,6 +99,7 @@ class EnergySystem(nn.Module):
     descends: bool = True
     directions: tuple[int, ...] | None = None
     relative_residual: bool = False
+    noisy: bool = False
     example_shape: tuple[int, ...] | None = None
     angles: bool = False
     multistable: bool = False

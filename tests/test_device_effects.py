@@ -165,7 +165,7 @@ def test_one_sided_schemes_are_refused_where_phases_are_noisy(substrate: str, fi
     net = dense(3, "relu", width=8)
     x, y = examples(size=2)
     mapped = map_pcn(net, substrate, DeviceModel(**fields), calibration=x)
-    with pytest.raises(InputError, match="scheme must compare two nudged phases"):
+    with pytest.raises(InputError, match="scheme must be 'centered' where nudged phases have noise"):
         mapped.gradient(x, y, CrossEntropy(), "positive", beta=0.05)
     assert mapped.gradient(x, y, CrossEntropy(), "centered", beta=0.05)
 

@@ -232,14 +232,38 @@ def test_what_cannot_be_is_told_before_training(monkeypatch: pytest.MonkeyPatch)
         ({"side": "left"}, "side must be one of"),
         ({"headroom": 0.5}, "headroom"),
         ({"device": DeviceModel(detuning=0.1)}, "detuning must be left out"),
+        ({"device": DeviceModel(temperature=300.0), "overrides": [*SMALL, "ep.scheme=positive"]}, "scheme must be"),
+        ({"overrides": [*SMALL, "ep.scheme=holomorphic:4"]}, "scheme must not be 'holomorphic:4'"),
+        ({"device": DeviceModel(pulse_noise=0.1)}, "pulse_noise must be 0 where cells go as far as asked"),
         ({"device": DeviceModel(drift_time=100.0, drift_exponent=0.1)}, "drift_time must be 0 while cells learn"),
     ):
         with pytest.raises(InputError, match=message):
-            learn_in_situ("pcn-digits", overrides=SMALL, **options)
+            learn_in_situ("pcn-digits", **{"overrides": SMALL, **options})  # type: ignore[arg-type]
     plan = tuple(("resistive", in_situ.Point("leaks", word, "auto")) for word in ("dummy", "fixed"))
     values = {name: np.zeros((2, 1)) for name in in_situ.QUANTITIES}
     _, rows = in_situ.InSituTable(plan, values, {}).shown()
     assert [row[1] for row in rows] == ["leaks dummy", "leaks fixed"]
+
+
+def test_an_instance_that_cannot_be_leaves_the_others(tmp_path: Path) -> None:
+    """Rails whose gain suffices for the initial weights, and not for the trained ones: told at the end, and what
+    else was measured is there."""
+    sweeps = {"amplifier_gain_limit": [25.0, 1000.0]}
+    options: dict[str, Any] = {"substrates": ["resistive"], "sweeps": sweeps, "out": tmp_path / "r.h5"}
+    table = learn_in_situ("pcn-digits", overrides=SMALL, headroom=2, **options)
+    (reason,) = table.refused
+    assert "amplifier_gain_limit 25.0, seed 0: Layer" in reason
+    assert "beyond amplifier_gain_limit = 25" in reason
+    assert [np.isfinite(v) for v in table.values["learned"][:, 0]] == [False, True]
+    assert [row[4] for row in table.shown()[1]][0] == ""
+
+
+def test_learners_start_from_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two learners in turn on one mapped network have the same range: headroom is over the network's weights."""
+    mapped = map_pcn(mlp([8, 12, 3], seed=1).double(), "hopfield", DeviceModel(levels=64))
+    first, second = (InSitu(mapped, momentum, headroom=3) for _ in range(2))
+    for name, array in first.arrays.items():
+        assert second.arrays[name].scale == array.scale
 
 
 def test_command_tells_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

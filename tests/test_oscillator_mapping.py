@@ -283,6 +283,24 @@ def test_strong_nudges_of_clipped_outputs(gates: str) -> None:
     torch.testing.assert_close(state[0], drive - 0.9 * (value - y), atol=1e-9, rtol=0)
 
 
+@pytest.mark.parametrize("gates", ["frozen", "free"])
+@pytest.mark.parametrize("beta", [0.8, 1.5])
+def test_strong_nudges_that_couple_clipped_outputs(beta: float, gates: str) -> None:
+    """A softmax couples outputs, of which some are at the end of their range: what converges is at rest by
+    Kirchhoff's law, p = W h + b - beta (softmax(v) - y), and no mixture of two updates."""
+    net = dense(2, "relu", width=8, n_in=5)
+    x, labels = examples((5,), 6)
+    system = map_pcn(net, "oscillator", calibration=0.3 * x, gates=gates).system
+    free = relax(system, x).require().state
+    found = relax(system, x, Nudge(CrossEntropy(), labels, beta), start=free, tolerance=1e-10)
+    phase = system.phase(system.prepare(x), free).nudged(Nudge(CrossEntropy(), labels, beta))
+    h = [phase.h[k] + phase.moved(k, found.displacement[k]) for k in range(2)]
+    pull = beta * (torch.softmax(h[1], 1) - torch.eye(10, dtype=torch.float64)[labels])
+    missing = (system.drive(1, x, h)[0].detach() - pull - found.state[1]).abs().amax(1)
+    assert bool(found.converged.any())
+    assert float(missing[found.converged].max()) < 1e-8
+
+
 def test_refusals() -> None:
     """What oscillators cannot be, with what they can be; imperfections that need ranges need a calibration."""
     with pytest.raises(NotRealisable, match=r"'oscillator': its units can be relu, linear, .*, not softplus"):

@@ -354,6 +354,8 @@ def in_situ(
         raise InterruptedCommandError(str(stop)) from stop
     report.figures({"rows": table.rows(), **table.config})
     report.table(f"{config}: test errors, means over {repeats} instance(s)", *table.shown())
+    for reason in table.refused:
+        report.say(f"left out: {reason}")
 
 
 def bench(

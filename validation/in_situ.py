@@ -23,7 +23,7 @@ import torch
 
 from hardware_models.devices import DeviceModel
 from hardware_models.in_situ import InSitu
-from hardware_models.mapping import map_pcn, substrate_class
+from hardware_models.mapping import NotRealisable, map_pcn, substrate_class
 from physics_ep.config import Config, load_config
 from physics_ep.cost import COSTS
 from physics_ep.datasets import Dataset, load_dataset
@@ -73,13 +73,16 @@ class InSituTable:
     plan : tuple of (str, Point)
         Substrate, and place in the sweep.
     values : dict of str to ndarray (P, R)
-        The quantities of `QUANTITIES`, of each point's instances; NaN where not measured yet.
+        The quantities of `QUANTITIES`, of each point's instances; NaN where not measured yet, or refused.
     config : dict
+    refused : tuple of str
+        Why instances could not hold the trained network, or what learned on them.
     """
 
     plan: tuple[tuple[str, Point], ...]
     values: dict[str, np.ndarray]
     config: dict[str, Any]
+    refused: tuple[str, ...] = ()
 
     def rows(self) -> list[dict[str, Any]]:
         """A row a point, of the means over instances."""
@@ -195,13 +198,14 @@ def learn_in_situ(
             raise argument_error("out", must, repr(str(path)))
         values = _resumed(path, found)
     examples = data if isinstance(data, Dataset) else load_dataset(settings.data, progress)
-    table = InSituTable(tuple(plan), values, found)
     attributes = {"kind": KIND, "config": found["config"], "in_situ": found["in_situ"], **environment()}
     epochs = settings.training.epochs
     # What the devices cannot be, or the substrates cannot hold, is told before anything is trained.
     first = Lesson(settings, examples, settings.training.seed)
+    first.ep.check(first.network())
     for name, point in plan:
-        first.learner(name, device_at(base, point), **options)
+        first.ep.check(first.learner(name, device_at(base, point), **options).mapped.system)
+    refused: list[str] = []
     try:
         with progress.task("in situ", epochs * repeats * (len(plan) + 1)) as advance:
             for r in range(repeats):
@@ -214,10 +218,14 @@ def learn_in_situ(
                 for k in missing:
                     substrate, point = plan[k]
                     told = {"substrate": substrate, point.field: point.value}
-                    row = lesson.compare(
-                        net, substrate, device_at(base, point), lambda t=told, **info: advance(1, **t, **info),
-                        **options,
-                    )  # fmt: skip
+                    try:
+                        row = lesson.compare(
+                            net, substrate, device_at(base, point), lambda t=told, **info: advance(1, **t, **info),
+                            **options,
+                        )  # fmt: skip
+                    except NotRealisable as error:  # of trained weights, or on the way to them
+                        refused.append(f"{point.field} {point.value}, seed {lesson.seed}: {error}")
+                        continue
                     for name, value in {"ideal": ideal, **row}.items():
                         values[name][k, r] = value
                     if path is not None:
@@ -231,7 +239,7 @@ def learn_in_situ(
         raise LearningInterrupted(
             f"interrupted after {done} of {values['learned'].size} instances; {kept}"
         ) from None
-    return table
+    return InSituTable(tuple(plan), values, found, tuple(refused))
 
 
 def open_in_situ(path: str | os.PathLike[str]) -> InSituTable:
@@ -278,6 +286,7 @@ class Lesson:
         self.config, self.examples, self.seed = config, examples, seed
         self.cost = COSTS[config.ep.cost]()
         self.options: dict[str, Any] = {"scheme": config.ep.scheme, "beta": config.ep.beta}
+        self.ep = EquilibriumPropagation(self.cost, **self.options)
 
     def network(self) -> PredictiveCodingNetwork:
         """With its initial weights.
@@ -295,12 +304,11 @@ class Lesson:
     def train(self, report: Callable[..., None]) -> tuple[PredictiveCodingNetwork, float]:
         """Without a device: the network, and its test error."""
         net = self.network()
-        ep = EquilibriumPropagation(self.cost, **self.options)
         optimizer = build_optimizer(self.config.optimizer, net)
 
         def step(x: torch.Tensor, y: torch.Tensor) -> float:
             optimizer.zero_grad()
-            loss = float(ep.backward(net, x, y).loss)
+            loss = float(self.ep.backward(net, x, y).loss)
             optimizer.step()
             return loss
 
