@@ -319,8 +319,8 @@ class ResistivePairs(PairedCircuit):
         return found
 
     def _power(self, free: Equilibrium, x: torch.Tensor) -> list[float]:
-        """What the rails of each layer's drives deliver, W an example: sum over the cells of h and u of V I, which is
-        G A^2 V^2 - G A V v with the node's v. What is fed back is small, and left out."""
+        """What the rails of each layer's drives deliver, W an example: the sum over the cells of h and u of V I,
+        that is of G A^2 V^2 - G A V v with the node's v. What is fed back is small, and left out."""
         phase, volts = self.phase(self.prepare(x)), self.device_model.voltage
         units = (
             ("h", self.amplifiers_h, self._sums_h, self.load_h),

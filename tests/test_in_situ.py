@@ -255,7 +255,7 @@ def test_an_instance_that_cannot_be_leaves_the_others(tmp_path: Path) -> None:
     assert "amplifier_gain_limit 25.0, seed 0: Layer" in reason
     assert "beyond amplifier_gain_limit = 25" in reason
     assert [np.isfinite(v) for v in table.values["learned"][:, 0]] == [False, True]
-    assert [row[4] for row in table.shown()[1]][0] == ""
+    assert table.shown()[1][0][4] == ""
 
 
 def test_learners_start_from_the_network(monkeypatch: pytest.MonkeyPatch) -> None:

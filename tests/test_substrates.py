@@ -129,6 +129,9 @@ def test_written_cells_are_those_that_act(loaded) -> None:
         system.write({"layers.0.weigth": cells["layers.0.weight"]})
     with pytest.raises(InputError, match="cells must have the shape"):
         system.write({"layers.0.weight": dataclasses.replace(cells["layers.0.weight"], scale=1.0)})
+    for name, weights in (("layers.9.weight", wanted["layers.0.weight"]), ("layers.0.weight", torch.zeros(2))):
+        with pytest.raises(InputError, match="asked must hold weights of arrays that are written"):
+            system.write(cells, {name: weights})
 
 
 @pytest.mark.parametrize("substrate", ["hopfield", "resistive", "oscillator"])
