@@ -89,7 +89,7 @@ class DeviceModel:
     oscillator_headroom : float
         Upper end of the range of an oscillator pair, in full scales.
     oscillator_frequency, oscillator_power : float
-        Hz, and W an oscillator.
+        Hz, for the record: phases are those in a frame that turns with it; and W an oscillator.
     pulses : int or None
         That take a cell from g_min to g_max. None: one moves a cell by a level, or without levels as far as asked.
     pulse_nonlinearity_up, pulse_nonlinearity_down : float
