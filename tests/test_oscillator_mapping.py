@@ -296,7 +296,7 @@ def test_strong_nudges_that_couple_clipped_outputs(beta: float, gates: str) -> N
     phase = system.phase(system.prepare(x), free).nudged(Nudge(CrossEntropy(), labels, beta))
     h = [phase.h[k] + phase.moved(k, found.displacement[k]) for k in range(2)]
     pull = beta * (torch.softmax(h[1], 1) - torch.eye(10, dtype=torch.float64)[labels])
-    missing = (system.drive(1, x, h)[0].detach() - pull - found.state[1]).abs().amax(1)
+    missing = (system.drive(1, x, h)[0] - pull - found.state[1]).detach().abs().amax(1)
     assert bool(found.converged.any())
     assert float(missing[found.converged].max()) < 1e-8
 
