@@ -12,6 +12,8 @@ antisymmetric (h drives u, u pushes h the other way): u-h couplings are not reci
 w is the detuning: of the two oscillators' natural frequencies only the odd part, (w_1 - w_2) / 2, moves the value;
 the even part turns the pair as a whole by e, which couplings feel as cos(e - e') and is left out (second order).
 
+Outputs are the values of the last layer's pairs: what is read of them, and what a nudge acts on.
+
 Near its equilibrium a pair answers at the rate (v - lo)(hi - v) / r^2 inside its range and |p - bound| / r beyond
 it, over tau: units near a threshold are slow. Their equilibria are solved for in v, by sweeps over clipped units.
 """

@@ -281,8 +281,6 @@ class PairedCircuit(PredictiveCodingNetwork):
             If the substrate cannot hold these, which are there then.
         """
         asked, parameters = asked or {}, dict(self.named_parameters())
-        if any(name not in cells or w.shape != parameters[name].shape for name, w in asked.items()):
-            raise argument_error("asked", "hold weights of arrays that are written, by name", ", ".join(asked))
         for name, part in cells.items():
             if name not in self.scales:
                 raise unknown_name("array", name, self.scales)
@@ -290,6 +288,8 @@ class PairedCircuit(PredictiveCodingNetwork):
             if part.scale != scale or part.plus.shape != shape:
                 must = f"have the shape {list(shape)} and the scale {scale:g}"
                 raise argument_error("cells", must, f"{list(part.plus.shape)} and {part.scale:g}")
+        if any(name not in cells or w.shape != cells[name].plus.shape for name, w in asked.items()):
+            raise argument_error("asked", "hold weights of arrays that are written, by name", ", ".join(asked))
         with torch.no_grad():
             for name, part in cells.items():
                 self.scales[name] = part.scale

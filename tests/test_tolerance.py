@@ -399,6 +399,11 @@ def test_another_sweep_is_not_resumed(tmp_path: Path) -> None:
         ("base.g_min must be 1e-06, .* but was 1e-05", net, {"device": DeviceModel(g_min=1e-5)}),
         ("options.solver must be None, .* but was", net, {"solver": "sweep"}),
         ("sweeps must be of fields that act on a network that is held", net, {"sweeps": {"pulse_noise": [0.1]}}),
+        (
+            "come with a device that sets drift_time, without which it does nothing",
+            net,
+            {"sweeps": {"drift_exponent": [0.1]}},
+        ),
     ):
         with pytest.raises(InputError, match=must):
             tolerance(network, x, y, cost, **{**given, **changes}, resume=True)

@@ -10,6 +10,15 @@ from typing import Any
 from physics_ep.errors import InputError, argument_error, unknown_name
 from physics_ep.estimator import check_beta
 
+NEEDED = {
+    "drift_exponent": ("drift_time",),
+    "drift_spread": ("drift_time",),
+    "drift_time": ("drift_exponent", "drift_spread"),
+    "dac_range": ("dac_bits",),
+    "adc_range": ("adc_bits",),
+    "averaging_time": ("temperature", "phase_noise"),
+}
+"""Fields that do nothing without one of others."""
 IDEAL, BASE = "ideal", "base"
 """What points without a swept field are called: the device without imperfections, and the one that is varied."""
 
@@ -55,6 +64,10 @@ def planned(base: Any, sweeps: Mapping[str, Sequence[Any]], betas: Sequence[floa
         devices.append((BASE, None))
     for field, values in sweeps.items():
         _check_field(field, base)
+        needed = NEEDED.get(field, ())
+        if needed and all(getattr(base, name) == getattr(type(base)(), name) for name in needed):
+            must = f"come with a device that sets {' or '.join(needed)}, without which it does nothing"
+            raise argument_error(f"sweeps[{field!r}]", must, "none")
         if isinstance(values, str) or not isinstance(values, Sequence) or not values:
             raise argument_error(f"sweeps[{field!r}]", "be one or more values", repr(values))
         # What the device cannot be is refused before work starts; values come back in the field's own type.
