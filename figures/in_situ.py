@@ -138,7 +138,8 @@ def _panel(ax: Axes, data: InSituErrors, field: str) -> None:
         for rows, fill, line in ((data.mapped, "none", (0, (1, 1.5))), (data.learned, "full", (0, None))):
             errors = 100 * rows[field][k]
             options: dict[str, Any] = {"fillstyle": fill, "linestyle": line, "markeredgewidth": 0.7}
-            look.plot(ax, place, np.nanmean(errors, 1), label=name if fill == "full" else None, **options)
+            means = [np.nan if np.isnan(row).all() else np.nanmean(row) for row in errors]
+            look.plot(ax, place, means, label=name if fill == "full" else None, **options)
             for column in errors.T:
                 ax.plot(place, column, ls="none", marker=".", ms=1.5, color=look.color, alpha=0.5)
     grey = style.Series(style.GREY, (0, None), "o")

@@ -187,9 +187,12 @@ def array_rows(
 
 
 def _power(link: Link, conductances: torch.Tensor, volts: torch.Tensor) -> float:
-    """sum V^2 G over the cells of an array and all positions, mean over the examples, W."""
+    """sum V^2 G over the cells of an array and all positions, mean over the examples, W. Of an average pooling's
+    window each position has a share of the conductance, as in `node_sums`; of a max pooling's all are on."""
     columns = conductances.sum(0, keepdim=True)
-    if isinstance(link, ConvLink):
+    if isinstance(link, ConvLink) and not link.routed:
+        each = link.apply(columns, volts.square())
+    elif isinstance(link, ConvLink):
         each = torch.nn.functional.conv2d(volts.square(), columns, None, link.stride, link.padding)
     else:
         each = volts.flatten(1).square() @ columns.t()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -245,17 +246,28 @@ def test_what_cannot_be_is_told_before_training(monkeypatch: pytest.MonkeyPatch)
     assert [row[1] for row in rows] == ["leaks dummy", "leaks fixed"]
 
 
-def test_an_instance_that_cannot_be_leaves_the_others(tmp_path: Path) -> None:
+def test_an_instance_that_cannot_be_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rails whose gain suffices for the initial weights, and not for the trained ones: told at the end, and what
     else was measured is there."""
     sweeps = {"amplifier_gain_limit": [25.0, 1000.0]}
     options: dict[str, Any] = {"substrates": ["resistive"], "sweeps": sweeps, "out": tmp_path / "r.h5"}
     table = learn_in_situ("pcn-digits", overrides=SMALL, headroom=2, **options)
-    (reason,) = table.refused
-    assert "amplifier_gain_limit 25.0, seed 0: Layer" in reason
+    (reason,) = table.refused.values()
+    assert "resistive, amplifier_gain_limit 25.0, seed 0: Layer" in reason
     assert "beyond amplifier_gain_limit = 25" in reason
     assert [np.isfinite(v) for v in table.values["learned"][:, 0]] == [False, True]
     assert table.shown()[1][0][4] == ""
+    # It is kept, is not tried again, and leaves a gap in the figure.
+    assert open_in_situ(options["out"]).refused == table.refused
+    monkeypatch.setattr(in_situ.Lesson, "train", lambda *args: pytest.fail("tried again"))
+    again = learn_in_situ("pcn-digits", overrides=SMALL, headroom=2, resume=True, **options)
+    assert again.refused == table.refused
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw_in_situ(in_situ_errors(again))
+    sweeps["amplifier_gain_limit"] = [3.0]
+    with pytest.raises(InputError, match=r"beyond amplifier_gain_limit = 3\. Here amplifier_gain_limit is 3"):
+        learn_in_situ("pcn-digits", overrides=SMALL, substrates=["resistive"], sweeps=sweeps)
 
 
 def test_learners_start_from_the_network(monkeypatch: pytest.MonkeyPatch) -> None:

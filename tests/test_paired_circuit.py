@@ -13,7 +13,7 @@ from hardware_models.amplifiers import Amplifiers
 from hardware_models.crossbars import stream
 from hardware_models.hopfield_mapping import HopfieldPairs
 from physics_ep import CrossEntropy, Nudge, SquaredError, relax, simulate
-from physics_ep.predictive_coding import mlp
+from physics_ep.predictive_coding import mlp, vgg5
 from physics_ep.predictive_coding.activations import ACTIVATIONS
 from tests.pcn import dense, examples
 from validation import check_system
@@ -331,3 +331,24 @@ def test_power_is_that_of_all_cells() -> None:
             pair = 2 * device.g_min + abs(float(layer.bias[i].detach())) / system.scales[f"layers.{k}.bias"]
             g += pair * device.voltage**2
         assert row.power == pytest.approx(g, rel=1e-9)
+
+
+def test_power_of_averaged_positions() -> None:
+    """Of an average pooling each position has a quarter of the cells' conductance, in power as in noise: by the
+    matrix that the link is, sum V^2 G at every pooled node."""
+    net = vgg5(10, input_shape=(3, 16, 16), width=1 / 32, pooling="average").double()
+    x = torch.rand(2, 3, 16, 16, dtype=torch.float64)
+    mapped = map_pcn(net, calibration=x)
+    system, device = mapped.system, mapped.device
+    below = [x, *(s.detach() for s in net.run(x).states)]
+    for k, row in enumerate(mapped.fidelity.layers[:3]):
+        layer, link = net.stack[k], net.stack[k].link
+        cells = layer.weight.detach().abs() / system.scales[f"layers.{k}.weight"] + 2 * device.g_min
+        matrix = link.apply(
+            cells, torch.eye(math.prod(link.pre), dtype=torch.float64).unflatten(1, link.pre)
+        ).flatten(1)
+        volts = device.voltage * below[k].flatten(1) / system.full_scales[k]
+        bias = layer.bias.detach().abs() / system.scales[f"layers.{k}.bias"] + 2 * device.g_min
+        rows = float(bias.sum()) * device.voltage**2 * math.prod(link.image)
+        wanted = float((volts.square() @ matrix).sum(1).mean()) + rows
+        assert row.power == pytest.approx(wanted, rel=1e-9)

@@ -354,7 +354,7 @@ def in_situ(
         raise InterruptedCommandError(str(stop)) from stop
     report.figures({"rows": table.rows(), **table.config})
     report.table(f"{config}: test errors, means over {repeats} instance(s)", *table.shown())
-    for reason in table.refused:
+    for reason in table.refused.values():
         report.say(f"left out: {reason}")
 
 

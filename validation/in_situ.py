@@ -14,7 +14,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from physics_ep.config import Config, load_config
 from physics_ep.cost import COSTS
 from physics_ep.datasets import Dataset, load_dataset
 from physics_ep.equilibrium import NotConverged
-from physics_ep.errors import argument_error
+from physics_ep.errors import InputError, argument_error
 from physics_ep.estimator import EquilibriumPropagation, NegativeNudgeError
 from physics_ep.files import check_output
 from physics_ep.metrics import classification_error
@@ -75,14 +75,14 @@ class InSituTable:
     values : dict of str to ndarray (P, R)
         The quantities of `QUANTITIES`, of each point's instances; NaN where not measured yet, or refused.
     config : dict
-    refused : tuple of str
-        Why instances could not hold the trained network, or what learned on them.
+    refused : dict of (int, int) to str
+        Places in the values of instances that could not hold the trained network, or what learned on them: why.
     """
 
     plan: tuple[tuple[str, Point], ...]
     values: dict[str, np.ndarray]
     config: dict[str, Any]
-    refused: tuple[str, ...] = ()
+    refused: Mapping[tuple[int, int], str] = field(default_factory=dict)
 
     def rows(self) -> list[dict[str, Any]]:
         """A row a point, of the means over instances."""
@@ -191,12 +191,13 @@ def learn_in_situ(
         },
     }
     values = {name: np.full((len(plan), repeats), np.nan) for name in QUANTITIES}
+    refused: dict[tuple[int, int], str] = {}
     path = None if out is None else check_output(out, "out")
     if path is not None and path.exists():
         if not resume:
             must = "be a new file; --resume (resume=True) goes on with one that is there"
             raise argument_error("out", must, repr(str(path)))
-        values = _resumed(path, found)
+        values, refused = _resumed(path, found)
     examples = data if isinstance(data, Dataset) else load_dataset(settings.data, progress)
     attributes = {"kind": KIND, "config": found["config"], "in_situ": found["in_situ"], **environment()}
     epochs = settings.training.epochs
@@ -204,12 +205,17 @@ def learn_in_situ(
     first = Lesson(settings, examples, settings.training.seed)
     first.ep.check(first.network())
     for name, point in plan:
-        first.ep.check(first.learner(name, device_at(base, point), **options).mapped.system)
-    refused: list[str] = []
+        try:
+            first.ep.check(first.learner(name, device_at(base, point), **options).mapped.system)
+        except NotRealisable as error:
+            raise InputError(
+                f"{error} Here {point.field} is {point.value}." if point.value else str(error)
+            ) from None
     try:
         with progress.task("in situ", epochs * repeats * (len(plan) + 1)) as advance:
             for r in range(repeats):
-                missing = [k for k in range(len(plan)) if not np.isfinite(values["learned"][k, r])]
+                done = np.isfinite(values["learned"][:, r])
+                missing = [k for k in range(len(plan)) if not done[k] and (k, r) not in refused]
                 advance(epochs * (len(plan) - len(missing) + (not missing)))
                 if not missing:
                     continue
@@ -218,19 +224,20 @@ def learn_in_situ(
                 for k in missing:
                     substrate, point = plan[k]
                     told = {"substrate": substrate, point.field: point.value}
+                    row = {}
                     try:
                         row = lesson.compare(
                             net, substrate, device_at(base, point), lambda t=told, **info: advance(1, **t, **info),
                             **options,
                         )  # fmt: skip
                     except NotRealisable as error:  # of trained weights, or on the way to them
-                        refused.append(f"{point.field} {point.value}, seed {lesson.seed}: {error}")
-                        continue
+                        refused[k, r] = f"{substrate}, {point.field} {point.value}, seed {lesson.seed}: {error}"
                     for name, value in {"ideal": ideal, **row}.items():
                         values[name][k, r] = value
                     if path is not None:
                         metrics = {name: Quantity(v, *QUANTITIES[name]) for name, v in values.items()}
-                        write_run(path, Run(attributes, metrics=metrics))
+                        listed = [[*at, why] for at, why in refused.items()]
+                        write_run(path, Run({**attributes, "refused": json.dumps(listed)}, metrics=metrics))
     except KeyboardInterrupt:
         kept = "nothing was kept: --out RUN.h5 keeps instances as they come"
         if path is not None:
@@ -239,7 +246,7 @@ def learn_in_situ(
         raise LearningInterrupted(
             f"interrupted after {done} of {values['learned'].size} instances; {kept}"
         ) from None
-    return InSituTable(tuple(plan), values, found, tuple(refused))
+    return InSituTable(tuple(plan), values, found, refused)
 
 
 def open_in_situ(path: str | os.PathLike[str]) -> InSituTable:
@@ -253,23 +260,24 @@ def open_in_situ(path: str | os.PathLike[str]) -> InSituTable:
     if run.attributes.get("kind") != KIND:
         raise argument_error("path", "be a file of in-situ training", repr(str(path)))
     own = _decoded(run.attributes["in_situ"])
-    plan = tuple((name, Point(field, value, "auto")) for name, field, value in own["plan"])
+    plan = tuple((name, Point(swept, value, "auto")) for name, swept, value in own["plan"])
     values = {name: run.metric(name) for name in QUANTITIES}
-    return InSituTable(plan, values, {"config": run.config, "in_situ": own})
+    refused = {(k, r): why for k, r, why in _decoded(run.attributes.get("refused", "[]"))}
+    return InSituTable(plan, values, {"config": run.config, "in_situ": own}, refused)
 
 
 def _decoded(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str) else value
 
 
-def _resumed(path: Path, config: dict[str, Any]) -> dict[str, np.ndarray]:
+def _resumed(path: Path, config: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[tuple[int, int], str]]:
     there = open_in_situ(path)
     for section, now in json.loads(json.dumps(config)).items():
         before = json.loads(json.dumps(there.config[section]))
         if now != before:
             key = next(k for k in {**before, **now} if before.get(k) != now.get(k))
             raise argument_error(key, f"be as in {str(path)!r} to resume it", "another")
-    return {name: np.array(v, dtype=float) for name, v in there.values.items()}
+    return {name: np.array(v, dtype=float) for name, v in there.values.items()}, dict(there.refused)
 
 
 class Lesson:
