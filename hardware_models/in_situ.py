@@ -67,6 +67,11 @@ class InSitu:
         side: str = "single",
         headroom: float = 1.0,
     ) -> None:
+        if not isinstance(mapped, Mapped):
+            raise argument_error("mapped", "be a mapped network, as map_pcn returns it", type(mapped).__name__)
+        if not callable(optimizer):
+            must = "be a function from parameters to an optimizer, such as lambda p: torch.optim.SGD(p, lr=0.1)"
+            raise argument_error("optimizer", must, type(optimizer).__name__)
         if isinstance(headroom, bool) or not isinstance(headroom, int | float) or not 1 <= headroom < math.inf:
             raise argument_error("headroom", "be a finite number of 1 or more", repr(headroom))
         self.mapped = mapped

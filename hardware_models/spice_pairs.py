@@ -76,6 +76,7 @@ def find_pairs(
         raise argument_error("SYSTEM", "be a predictive coding network where there is a substrate", repr(name))
     if checkpoint is not None:
         load_weights(net, open_run(checkpoint))
+        net.double()  # its dtype has become that of the weights
     generator = torch.Generator().manual_seed(seed)
     x = torch.rand((batch, *net.shapes[0]), generator=generator, dtype=torch.float64)
     y = torch.rand((batch, *net.shapes[-1]), generator=generator, dtype=torch.float64) - 0.5

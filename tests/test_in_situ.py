@@ -110,6 +110,10 @@ def test_no_cell_moves_where_there_is_no_equilibrium() -> None:
         InSitu(learner.mapped, momentum, headroom=0.5)
     with pytest.raises(InputError, match="headroom must be a finite number of 1 or more, but was '4'"):
         InSitu(learner.mapped, momentum, headroom="4")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"mapped must be a mapped network, .* but was PredictiveCodingNetwork"):
+        InSitu(mlp([8, 12, 3]), momentum)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"optimizer must be a function .* but was SGD"):
+        InSitu(learner.mapped, torch.optim.SGD(learner.mapped.system.parameters()))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("leaks", ["dummy", "fixed"])
@@ -229,6 +233,7 @@ def test_what_cannot_be_is_told_before_training(monkeypatch: pytest.MonkeyPatch)
     """A rule, a field that the substrate lacks, drift: one line, and no minute lost. Words can be swept too."""
     monkeypatch.setattr(in_situ.Lesson, "train", lambda *args: pytest.fail("trained first"))
     for options, message in (
+        ({"resume": True}, "resume must come with out"),
         ({"rule": "eager"}, "rule must be one of accumulated, stochastic"),
         ({"side": "left"}, "side must be one of"),
         ({"headroom": 0.5}, "headroom"),

@@ -24,6 +24,7 @@ from physics_ep.cli import main
 from physics_ep.errors import InputError
 from physics_ep.predictive_coding import PredictiveCodingNetwork, vgg5
 from physics_ep.predictive_coding.layers import ConvLink, DenseLink, PredictiveLayer
+from physics_ep.store import Run, write_run
 from validation.gradients import total_error
 from validation.oracles import backprop_gradient
 
@@ -292,3 +293,15 @@ def test_commands(tmp_path: Path, capsys) -> None:
     ):
         assert run(["spice", *arguments]) == 2
         assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_weights_of_a_run_are_drawn_in_float64(tmp_path: Path) -> None:
+    """Runs hold float32 weights as a rule: the circuit is of these very weights, in float64 as its inputs are."""
+    trained = dense(2, "relu", width=6, n_in=5, seed=9).float()
+    write_run(tmp_path / "run.h5", Run({"kind": "training"}, state_dict=trained.state_dict()))
+    config = tmp_path / "net.toml"
+    config.write_text('[system]\nname = "pcn"\nsizes = [5, 6, 10]\nactivation = "relu"\n', encoding="utf-8")
+    subject = find_pairs(str(config), "resistive", DeviceModel(), checkpoint=tmp_path / "run.h5")
+    for name, p in subject.mapped.network.named_parameters():
+        assert torch.equal(p, dict(trained.named_parameters())[name].double())
+    assert disagreement(subject.mapped, subject.form, subject.x, subject.y, 0.0) < 1e-11

@@ -192,6 +192,8 @@ def learn_in_situ(
     }
     values = {name: np.full((len(plan), repeats), np.nan) for name in QUANTITIES}
     refused: dict[tuple[int, int], str] = {}
+    if resume and out is None:
+        raise argument_error("resume", "come with out, the file to go on with", resume)
     path = None if out is None else check_output(out, "out")
     if path is not None and path.exists():
         if not resume:
