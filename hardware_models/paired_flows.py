@@ -123,6 +123,9 @@ class ValueFlow(Flow):
     def step_of(phase: CircuitPhase) -> float:
         return time_step(phase, phase.system.fastest(phase))
 
+    def rest(self) -> State:
+        return self.phase.system.rest_state(self.phase.x)
+
     def begin(self, start: State) -> Blocks:
         self.path = Course(self.phase)
         return self.path.begin(start)

@@ -150,13 +150,17 @@ class Flow(Solver):
         self.step = self.step_of(phase)
         self.budget = math.ceil(phase.system.default_max_iterations * min(STEP / self.step, MOST))
         if phase.origin is None and len(start) != 2 * phase.depth:
-            start = phase.system.rest_state(phase.x)
+            start = self.rest()
         self.w: Blocks = self.begin(start)
 
     @staticmethod
     def step_of(phase: CircuitPhase) -> float:
         """In time constants of h."""
         return time_step(phase)
+
+    def rest(self) -> State:
+        """Where a free phase begins: empty capacitors."""
+        return tuple(torch.zeros_like(s) for s in (*self.phase.p, *self.phase.q))
 
     def begin(self, start: State) -> Blocks:
         """w of a start: a state, for a free phase, or displacements."""
