@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .version import __version__
+
 if TYPE_CHECKING:
     from .branches import smallest_curvature
     from .cost import CrossEntropy, LogPhaseError, PhaseError, SquaredError
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
     from .store import open_run
     from .system import EnergySystem
     from .training import train
-
-__version__ = "0.1.0"
 
 _HOME = {
     "CrossEntropy": "cost",

@@ -10,8 +10,9 @@ import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from . import __version__, registry
+from . import registry
 from .errors import InputError
+from .version import __version__
 
 if TYPE_CHECKING:
     import typer

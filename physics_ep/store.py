@@ -30,10 +30,10 @@ import h5py
 import numpy as np
 import torch
 
-from . import __version__
 from .errors import InputError, argument_error
 from .files import replacing
 from .registry import ROOT
+from .version import __version__
 
 if TYPE_CHECKING:
     from .config import Config
