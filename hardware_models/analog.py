@@ -27,6 +27,7 @@ import torch
 
 from physics_ep.equilibrium import State
 from physics_ep.errors import argument_error
+from physics_ep.motion import Motion
 from physics_ep.system import Inputs, Phase
 
 from .arrays import array, numbers
@@ -273,6 +274,11 @@ class AnalogHopfieldCircuit(UnitGraph):
         from .analog_phases import AnalogPhase
 
         return AnalogPhase(self, inputs, origin, balanced)
+
+    def motion(self, phase: Any) -> Motion:
+        from .analog_phases import AnalogMotion
+
+        return AnalogMotion(phase, phase.nudge)
 
     def constrain(self) -> None:
         """Scale conductances down where a node's sum |T| exceeds 1 / R, so that no leak is negative."""

@@ -67,9 +67,6 @@ class AnalogPhase(UnitGraphPhase):
         moved, gap = self._swept(u)
         return (moved,), u, largest((self._current(gap),)) / self.system.residual_scale
 
-    def motion(self) -> Motion:
-        return AnalogMotion(self, self.nudge)
-
     def _current(self, gap: torch.Tensor) -> torch.Tensor:
         """Amperes that would close a gap of (B, n_free) volts."""
         return gap * (self.system.nudge_scale / torch.from_numpy(self._pull.ease).t())
@@ -109,9 +106,6 @@ class AnalogDescent(Phase):
     """Descent along the current, for nudges that leave an output amplifier no update in closed form."""
 
     system: AnalogHopfieldCircuit
-
-    def motion(self) -> Motion:
-        return AnalogMotion(self, self.nudge)
 
 
 class AnalogMotion(Motion):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import nn
 
 from physics_ep.equilibrium import Equilibrium, State
 from physics_ep.errors import InputError, argument_error, unknown_name
+from physics_ep.motion import Motion
 from physics_ep.system import EnergySystem, Inputs, Phase
 
 from . import element_kernels as kernels
@@ -424,6 +425,16 @@ class Circuit(EnergySystem):
         from .circuit_phases import CircuitPhase
 
         return CircuitPhase(self, inputs, origin, balanced)
+
+    def solvers(self, phase: Phase) -> Mapping[str, Any]:
+        from .newton import SOLVERS
+
+        return SOLVERS
+
+    def motion(self, phase: Any) -> Motion:
+        from .circuit_phases import NodeMotion
+
+        return NodeMotion(phase)
 
     def contrast(
         self, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +16,6 @@ from physics_ep.system import Inputs, Phase
 from . import element_kernels as kernels
 from .circuit_layout import Prepared
 from .factorizations import Bordered, Factor, Matrix, NotPositive
-from .newton import SOLVERS
 
 if TYPE_CHECKING:
     from .circuit import Circuit
@@ -235,10 +233,6 @@ class CircuitPhase(Phase):
 
     # -- the contract -----------------------------------------------------------------------------------------
 
-    @property
-    def solvers(self) -> Mapping[str, Any]:
-        return SOLVERS
-
     def start(self) -> State:
         if self.origin is None:
             return (torch.from_numpy(self.clipped(np.zeros((len(self.x), self.layout.n)))),)
@@ -260,9 +254,6 @@ class CircuitPhase(Phase):
     def residual(self, force: State) -> torch.Tensor:
         """Largest current that is missing at an unknown, over the residual scale: weights are taken out."""
         return (force[0].abs() / self.system.unknown_weight).amax(1) / self.system.residual_scale
-
-    def motion(self) -> Motion:
-        return NodeMotion(self)
 
 
 class NodeMotion(Motion):

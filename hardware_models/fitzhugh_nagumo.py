@@ -20,10 +20,10 @@ that the spacing and the diffusion coefficients (length^2 per time) share.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ from physics_ep.system import EnergySystem, Inputs
 from .fitzhugh_nagumo_fields import REACTIONS, Cubic, bending, degrees, differences, edge_shapes, stiffness
 from .fitzhugh_nagumo_phases import MediumPhase
 from .fitzhugh_nagumo_saddle import Lattice, Saddle, lattice
+from .fitzhugh_nagumo_solvers import SOLVERS
 from .hopfield import counts
 
 BOUNDARIES = ("neumann", "periodic")
@@ -246,6 +247,9 @@ class FitzHughNagumoChain(EnergySystem):
 
     def phase(self, inputs: Inputs, origin: State | None = None, balanced: bool = False) -> MediumPhase:
         return MediumPhase(self, inputs, origin, balanced)
+
+    def solvers(self, phase: Any) -> Mapping[str, Any]:
+        return SOLVERS
 
     def contrast(
         self, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor

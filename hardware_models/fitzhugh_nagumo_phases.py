@@ -6,8 +6,8 @@ A displaced phase is a medium again, whose sites have the cubic f(u0 + d) - f(u0
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from physics_ep.nudging import Nudge
 from physics_ep.system import Inputs, Phase
 
 from .fitzhugh_nagumo_fields import bending, stiffness
-from .fitzhugh_nagumo_solvers import SOLVERS
 
 if TYPE_CHECKING:
     from .fitzhugh_nagumo import FitzHughNagumoChain, Prepared
@@ -216,10 +215,6 @@ class MediumPhase(Phase):
 
     def verdict(self, z: State, residual: torch.Tensor) -> Status | None:
         return Status.SWITCHED if self.ended else None
-
-    @property
-    def solvers(self) -> Mapping[str, Any] | None:
-        return SOLVERS
 
 
 def _array(block: torch.Tensor) -> np.ndarray:

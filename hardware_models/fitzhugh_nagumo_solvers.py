@@ -9,6 +9,7 @@ import torch
 
 from physics_ep.equilibrium import State
 from physics_ep.integrators import TABLEAUS, step
+from physics_ep.motion import Motion
 from physics_ep.nudging import Nudge
 from physics_ep.solvers import Solver, flat, keep
 
@@ -173,7 +174,7 @@ class SkewFlow(Solver):
     patience = 2000
 
     def __init__(self, phase: MediumPhase, start: State) -> None:
-        self.motion = phase.motion()
+        self.motion = Motion(phase)
         self.phase = phase
         self.z = start
         self.spent = 0

@@ -164,7 +164,7 @@ class Mapped:
         found = relax(self.system, x, nudge, start=start, **options)  # type: ignore[arg-type]
         phase = self.system.phase(self.system.prepare(x), start)
         phase.nudge = nudge
-        return phase.solvers["flow"].step_of(phase) * (found.iterations - 1), found
+        return self.system.solvers(phase)["flow"].step_of(phase) * (found.iterations - 1), found
 
     @property
     def fidelity(self) -> Fidelity:

@@ -31,7 +31,6 @@ from .paired_circuit import Arrays, loaded
 
 if TYPE_CHECKING:
     from physics_ep.cost import Cost
-    from physics_ep.motion import Motion
 
     from .amplifiers import Amplifiers
     from .paired_circuit import PairedCircuit
@@ -110,11 +109,6 @@ class CircuitPhase(Phase):
             [a.steepness(v) for a, v in zip(units, at, strict=True)] if self.latched else []
             for units, at in ((system.amplifiers_h, self.p), (system.amplifiers_u, self.q))
         )
-
-    @property
-    def solvers(self) -> dict[str, Any]:
-        """The solvers that fit this phase."""
-        return self.system.solvers(self)
 
     # -- nudges ------------------------------------------------------------------------------------------------
 
@@ -366,9 +360,6 @@ class CircuitPhase(Phase):
             state = self.state(z)
             total = self.system.energy(state, self.inputs.x.repeat(self.copies, *[1] * (self.x.ndim - 1)))
             return total if self.nudge is None else total + self.nudge.energy(self.system.outputs(state))
-
-    def motion(self) -> Motion:
-        return self.system.motion(self)
 
     def response(self, force: torch.Tensor) -> torch.Tensor:
         """sum_l P_l sigma'_l P_l^T on a force at the outputs; of first order where copies differ."""

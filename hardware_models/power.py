@@ -15,6 +15,7 @@ import torch
 from scipy.sparse import csr_array
 
 from physics_ep.errors import argument_error
+from physics_ep.flows import own_motion
 from physics_ep.nudging import Nudge
 from physics_ep.trajectories import Trajectory
 
@@ -103,7 +104,7 @@ def _power(circuit: AnalogHopfieldCircuit, course: Trajectory, x: torch.Tensor, 
         # A resistor leads to an amplifier's input only: none hangs on a clamped node.
         into = ends[:, here] < free
         feeds.index_add_(0, ends[into, there], circuit.weight[into].abs())
-    motion = circuit.phase(circuit.prepare(x)).nudged(nudge).motion()
+    motion = own_motion(circuit.phase(circuit.prepare(x)).nudged(nudge))
     names = ("amplifiers", "inputs", "currents", "nudge", "pairs", "leaks", "capacitors")
     rows: dict[str, list[torch.Tensor]] = {name: [] for name in names}
     for u in course.internal[0]:

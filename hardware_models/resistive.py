@@ -30,6 +30,7 @@ from torch import nn
 
 from physics_ep.equilibrium import State
 from physics_ep.errors import InputError, argument_error, unknown_name
+from physics_ep.motion import Motion
 from physics_ep.system import EnergySystem, Inputs
 
 from . import nodes
@@ -37,7 +38,7 @@ from .conductances import Conductances
 from .elements import THERMAL_VOLTAGE
 from .hopfield import counts
 from .laws import UnitFunctions
-from .resistive_phases import ResistivePhase
+from .resistive_phases import NodeMotion, ResistivePhase
 
 if TYPE_CHECKING:
     from .circuit import Circuit
@@ -320,6 +321,9 @@ class ResistiveNetwork(EnergySystem):
 
     def phase(self, inputs: Inputs, origin: State | None = None, balanced: bool = False) -> ResistivePhase:
         return ResistivePhase(cast(Any, self), inputs, origin, balanced)
+
+    def motion(self, phase: Any) -> Motion:
+        return NodeMotion(phase)
 
     def contrast(
         self, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor

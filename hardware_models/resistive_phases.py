@@ -68,9 +68,6 @@ class ResistivePhase(LayeredPhase):
             held.append(torch.clamp(d, lo - self._spread(s), hi - self._spread(s)))
         return (*held, z[-1])
 
-    def motion(self) -> Motion:
-        return NodeMotion(self)
-
 
 class NodeMotion(Motion):
     """C dv/dt = current that is missing at a node, with the same capacitance C at every node; time in seconds.

@@ -119,6 +119,12 @@ class Inertial(Motion):
         ]
 
 
+def own_motion(phase: Phase) -> Motion:
+    """The motion of a phase by its system's own equations, or by the flow along its force where it has none."""
+    motion = phase.system.motion(phase)
+    return Motion(phase) if motion is None else motion
+
+
 def choose_motion(phase: Phase, flow: str | None, temperature: float, mass: float, friction: float) -> Motion:
     """The motion of a phase under a flow.
 
@@ -130,7 +136,8 @@ def choose_motion(phase: Phase, flow: str | None, temperature: float, mass: floa
     system, name = phase.system, type(phase.system).__name__
     if flow is not None and flow not in FLOWS:
         raise unknown_name("flow", flow, FLOWS)
-    if type(phase).motion is not Phase.motion:
+    known = system.motion(phase)
+    if known is not None:
         if flow is not None or temperature > 0:
             what = (
                 f"flow must be left out, but was {flow!r}"
@@ -138,7 +145,7 @@ def choose_motion(phase: Phase, flow: str | None, temperature: float, mass: floa
                 else f"temperature must be 0, but was {temperature:g}"
             )
             raise InputError(f"Argument {what}: {name} moves by equations of its own, which have no noise.")
-        return phase.motion()
+        return known
     own = "gradient" if system.directions is None else "skew"
     if flow == "skew" and own != "skew":
         raise InputError(
@@ -151,7 +158,7 @@ def choose_motion(phase: Phase, flow: str | None, temperature: float, mass: floa
     _check_time_constants(system, phase.start())
     if flow == "inertial":
         return Inertial(phase, mass, friction)
-    return Drift(phase) if temperature > 0 else phase.motion()
+    return Drift(phase) if temperature > 0 else Motion(phase)
 
 
 def reflected(phase: Phase, z: State) -> State:

@@ -3,7 +3,7 @@
 A `Phase` knows where its equilibrium lies; a `Motion` knows how the system gets there. The default is gradient
 flow, tau_k ds_k/dt = -dF/ds_k within the bounds, with the other sign for blocks that ascend (skew-gradient flow). A
 system whose state follows from other variables (voltages on capacitors, say) returns its own subclass from
-`Phase.motion`. Flows that any system may be asked for instead stand in `physics_ep.flows`.
+`EnergySystem.motion`. Flows that any system may be asked for instead stand in `physics_ep.flows`.
 """
 
 from __future__ import annotations

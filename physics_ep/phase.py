@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,7 +14,6 @@ from .nudging import Nudge
 
 if TYPE_CHECKING:
     from .cost import Cost
-    from .motion import Motion
     from .system import EnergySystem, Inputs
 
 
@@ -153,17 +152,6 @@ class Phase:
 
     def verdict(self, z: State, residual: torch.Tensor) -> Status | None:
         """A better reason why a relaxation ended unconverged at z with this residual (B,); None: there is none."""
-        return None
-
-    def motion(self) -> Motion:
-        """How this phase moves in time (`simulate`). Default: gradient flow, or skew where blocks ascend."""
-        from .motion import Motion
-
-        return Motion(self)
-
-    @property
-    def solvers(self) -> Mapping[str, Any] | None:
-        """Solvers by name, for phases that have their own; None: those of `physics_ep.solvers`."""
         return None
 
     def contrast(

@@ -56,7 +56,8 @@ def solve(
     """
     system = phase.system
     name = system.default_solver if solver is None else solver
-    methods = SOLVERS if phase.solvers is None else phase.solvers
+    own = system.solvers(phase)
+    methods = SOLVERS if own is None else own
     if name not in methods:
         raise unknown_name(f"solver of {type(system).__name__}", name, methods)
     tolerance = phase_tolerance(phase, tolerance)

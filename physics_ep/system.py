@@ -15,6 +15,7 @@ Conventions
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -207,6 +208,20 @@ class EnergySystem(nn.Module):
     def phase(self, inputs: Inputs, origin: State | None = None, balanced: bool = False) -> Phase:
         """Relaxation problem of this system; see `Phase`."""
         return Phase(self, inputs, origin, balanced)
+
+    def solvers(self, phase: Phase) -> Mapping[str, Callable[[Phase, State], Any]] | None:
+        """Solvers by name that settle a phase of this system, for systems that have their own.
+
+        None (the default) means the general ones of `physics_ep.relaxation.SOLVERS`.
+        """
+        return None
+
+    def motion(self, phase: Phase) -> Any:
+        """The `Motion` by which a phase of this system moves in time, for systems with equations of their own.
+
+        None (the default) means gradient flow, or skew-gradient flow where blocks ascend the energy.
+        """
+        return None
 
     def contrast(
         self, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor

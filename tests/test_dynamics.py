@@ -14,6 +14,7 @@ from scipy.integrate import solve_ivp
 from physics_ep import EnergySystem, Nudge, SquaredError, relax, simulate
 from physics_ep.equilibrium import State
 from physics_ep.errors import InputError
+from physics_ep.flows import own_motion
 from physics_ep.integrators import TABLEAUS, step
 from physics_ep.relaxation import flat
 
@@ -77,7 +78,7 @@ def test_companions_are_of_the_order_that_the_step_control_takes_them_for(name: 
     """One step's estimate is O(dt^(estimate_order + 1)): else steps are chosen too long or too short."""
     system, tableau = Quartic(), TABLEAUS[name]
     x, _ = batch(4, 2, 2)
-    motion = system.phase(system.prepare(x)).motion()
+    motion = own_motion(system.phase(system.prepare(x)))
     w = (0.3 * torch.ones(2, 6, dtype=torch.float64),)
     sizes = []
     for dt in (0.0125, 0.00625):

@@ -13,6 +13,7 @@ from scipy.optimize import brentq
 from physics_ep import EnergySystem, Nudge, SquaredError, relax, simulate
 from physics_ep.equilibrium import State
 from physics_ep.errors import InputError
+from physics_ep.flows import own_motion
 from physics_ep.integrators import TABLEAUS
 from physics_ep.motion import Motion
 from physics_ep.step_limits import DEPTH, rates_at
@@ -223,7 +224,7 @@ def test_the_fastest_example_of_a_batch_is_found_at_little_cost() -> None:
     x = torch.zeros(100, 4, dtype=torch.float64)
     start = torch.zeros(100, 6, dtype=torch.float64)
     start[37, 2] = 8.0  # 1 + 0.6 s^2 = 39.4
-    motion = system.phase(system.prepare(x)).motion()
+    motion = own_motion(system.phase(system.prepare(x)))
     calls = []
 
     def counted(w: State) -> State:
@@ -241,10 +242,8 @@ def test_the_fastest_example_of_a_batch_is_found_at_little_cost() -> None:
 class Latch(Quadratic):
     """Moves by the sign of its force: a velocity that jumps has no rate."""
 
-    def phase(self, inputs, origin=None, balanced=False):
-        phase = super().phase(inputs, origin, balanced)
-        phase.motion = lambda: Jumping(phase)
-        return phase
+    def motion(self, phase):
+        return Jumping(phase)
 
 
 class Jumping(Motion):

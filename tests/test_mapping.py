@@ -18,6 +18,7 @@ from physics_ep import CrossEntropy, Nudge, SquaredError, cli, relax
 from physics_ep.equilibrium import NotConverged
 from physics_ep.errors import InputError
 from physics_ep.estimator import EquilibriumPropagation, NegativeNudgeError
+from physics_ep.flows import own_motion
 from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp, vgg5, vgg10_skip
 from physics_ep.stability import curvature_limit
 from physics_ep.system import largest
@@ -136,7 +137,7 @@ def linearised(mapped: Mapped, x: torch.Tensor) -> torch.Tensor:
     system = mapped.system
     free = relax(system, x, solver="sweep").require()
     phase = system.phase(system.prepare(x), origin=free.state)
-    start = phase.motion().start(phase.start())
+    start = own_motion(phase).start(phase.start())
     sizes = [b[0].numel() for b in start]
 
     def field(flat: torch.Tensor) -> torch.Tensor:

@@ -7,6 +7,7 @@ import torch
 
 from physics_ep import CrossEntropy, NotConverged, Nudge, SquaredError, Status, relax, simulate
 from physics_ep.errors import InputError
+from physics_ep.flows import own_motion
 from physics_ep.predictive_coding import vgg5, vgg10_skip
 from physics_ep.predictive_coding.equilibration import SOLVERS
 from physics_ep.predictive_coding.published import EverywhereModPgd
@@ -271,7 +272,7 @@ def test_skew_flow_forgets_in_twice_the_depth() -> None:
     net = dense(3, "tanh", energy="paired", width=5, n_in=4)
     x, _ = examples((4,), 1)
     phase = net.phase(net.prepare(x), relax(net, x).state)
-    motion = phase.motion()
+    motion = own_motion(phase)
     zero = tuple(torch.zeros(1, *s, dtype=torch.float64) for s in (*net.shapes[1:], *net.shapes[1:]))
     sizes = [z.numel() for z in zero]
 

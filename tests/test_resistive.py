@@ -16,6 +16,7 @@ from hardware_models.elements import THERMAL_VOLTAGE
 from physics_ep import CrossEntropy, EquilibriumPropagation, Nudge, SquaredError, relax, simulate
 from physics_ep.errors import InputError
 from physics_ep.estimator import NegativeNudgeError, estimate_gradient
+from physics_ep.flows import own_motion
 from physics_ep.predictive_coding.diodes import wright_omega
 from physics_ep.system import EnergySystem
 from validation import bptt_gradient, check_system, finite_difference_gradient, gradient_report, implicit_gradient
@@ -317,7 +318,7 @@ def test_diodes_stop_motion():
     x, y = batch(system)
     nudge = Nudge(SquaredError(), y, 0.5)
     rest = relax(system, x, nudge, tolerance=1e-14).require()
-    motion = system.phase(system.prepare(x)).nudged(nudge).motion()
+    motion = own_motion(system.phase(system.prepare(x)).nudged(nudge))
     assert (rest.state[0] == 0).any()
     for speed in motion.velocity(rest.state):
         assert (speed * system.capacitance).abs().max() < 1e-12

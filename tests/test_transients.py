@@ -16,6 +16,7 @@ from figures.subjects import fresh_hopfield
 from hardware_models import AnalogHopfieldCircuit
 from hardware_models.power import power
 from physics_ep import Nudge, SquaredError, relax, simulate
+from physics_ep.flows import own_motion
 from physics_ep.integrators import TABLEAUS, step
 from physics_ep.motion import Motion
 
@@ -76,7 +77,7 @@ def test_kernels_step_as_numpy_and_torch_do(bench: Bench, nudged: bool) -> None:
     nudge = bench.nudge() if nudged else None
     circuit, width = bench.circuit, 1e-7
     phase = circuit.phase(circuit.prepare(bench.x)).nudged(nudge)
-    motion = phase.motion()
+    motion = own_motion(phase)
     u = 0.2 * torch.randn(7, len(circuit.units), generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     rate = bench.current(u.numpy(), nudge) / bench.capacitance
     (mine,) = motion.velocity((u,))
@@ -143,7 +144,7 @@ def test_energy_never_rises(method: str) -> None:
         assert float((course.energy[1:] - course.energy[:-1]).max()) < 1e-13 * float(course.energy.abs().max())
         if method == "rk4":
             u, c = course.internal[0], circuit.capacitance
-            motion = circuit.phase(circuit.prepare(x)).nudged(nudge).motion()
+            motion = own_motion(circuit.phase(circuit.prepare(x)).nudged(nudge))
             eps = 1e-6
             with torch.no_grad():
                 rate = torch.stack([motion.velocity((row,))[0] for row in u])
@@ -158,7 +159,7 @@ def test_energy_never_rises(method: str) -> None:
 def test_compiled_steps_are_faster_than_torch_steps() -> None:
     """Many steps at once, without torch in between: else the kernels are not worth their code."""
     bench = Bench(1, n=400)
-    motion = bench.circuit.phase(bench.circuit.prepare(bench.x)).motion()
+    motion = own_motion(bench.circuit.phase(bench.circuit.prepare(bench.x)))
     w = motion.start(bench.circuit.initial_state(bench.x))
 
     def seconds(advance: object) -> float:

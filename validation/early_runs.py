@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 
 from physics_ep.equilibrium import State
-from physics_ep.flows import Drift
+from physics_ep.flows import Drift, own_motion
 from physics_ep.integrators import TABLEAUS, fixed_steps
 from physics_ep.motion import Motion
 from physics_ep.nudging import Nudge
@@ -46,9 +46,9 @@ def back_propagated(system: EnergySystem, x: torch.Tensor, nudge: Nudge, free: S
     tuple of Tensor (B, ...), a layer each
     """
     base = system.phase(system.prepare(x), origin=free, balanced=True)
-    motion = base.motion()
+    motion = own_motion(base)
     rest = at_rest(motion)
-    pulled = base.nudged(nudge).motion().velocity(rest)
+    pulled = own_motion(base.nudged(nudge)).velocity(rest)
     delta = [pulled[-1] / -nudge.beta]
     for k in range(len(rest) - 2, len(rest) - 1 - depth_of(base), -1):
         scale = _scale(delta[:1])
@@ -120,7 +120,7 @@ class Course:
         nudged = torch.arange(rows * len(x), device=x.device) >= (copies - 1) * runs * len(x)
         strength = nudge.beta * nudged.to(x.dtype)
         phase = base.nudged(Nudge(nudge.cost, repeated(nudge.y, rows), strength))
-        motion = phase.motion()
+        motion = own_motion(phase)
         w = at_rest(motion)
         before = 0.0
         means, squares = [], []

@@ -16,14 +16,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from ..equilibrium import State
 from ..errors import InputError, argument_error, unknown_name
-from ..system import EnergySystem, Inputs
+from ..motion import Motion
+from ..system import EnergySystem, Inputs, Phase
+from .equilibration import SOLVERS, Forward
+from .flows import PredictiveMotion
 from .layers import ConvLink, PredictiveLayer, Route, channels_last
 from .phases import PredictivePhase
 
@@ -283,6 +286,13 @@ class PredictiveCodingNetwork(EnergySystem):
         if gates is not None and gates not in GATES:
             raise unknown_name("gates", gates, GATES)
         return PredictivePhase(self, inputs, origin, balanced, gates or self.gates)
+
+    def solvers(self, phase: Phase) -> dict[str, Any]:
+        """A free phase is a forward pass, whatever the solver's name."""
+        return dict.fromkeys(SOLVERS, Forward) if phase.origin is None else SOLVERS
+
+    def motion(self, phase: Any) -> Motion:
+        return PredictiveMotion(phase)
 
     def contrast(
         self, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor

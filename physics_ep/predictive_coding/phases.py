@@ -30,7 +30,6 @@ from .responses import Responses
 
 if TYPE_CHECKING:
     from ..cost import Cost
-    from ..motion import Motion
     from .network import ForwardPass, PredictiveCodingNetwork
 
 Blocks = list[torch.Tensor]
@@ -113,18 +112,6 @@ class PredictivePhase(Responses, Phase):
             self.origin = exact
             if not all(a is b or torch.equal(a, b) for a, b in zip(origin, exact, strict=True)):
                 self.begun = tuple(a - b for a, b in zip(origin, exact, strict=True))
-
-    @property
-    def solvers(self) -> dict[str, Any]:
-        """The solvers that fit this phase."""
-        from .equilibration import SOLVERS, Forward
-
-        return dict.fromkeys(SOLVERS, Forward) if self.origin is None else SOLVERS
-
-    def motion(self) -> Motion:
-        from .flows import PredictiveMotion
-
-        return PredictiveMotion(self)
 
     def free_state(self) -> State:
         """The free equilibrium in the system's blocks."""
