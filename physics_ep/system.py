@@ -38,8 +38,10 @@ class Inputs:
 class EnergySystem(nn.Module):
     """A physical system with an energy; its parameters are trained by equilibrium propagation.
 
-    Attributes (override on the class or the instance)
-    --------------------------------------------------
+    Each attribute has a default. Override it on the class or on the instance.
+
+    Attributes
+    ----------
     residual_scale : float
         The force that counts as 1 in `Equilibrium.residual`, in `residual_unit`.
     residual_unit : str

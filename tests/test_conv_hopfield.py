@@ -180,7 +180,7 @@ def test_gradients_reach_their_order(pooling: str, activation: str, cost: Cost) 
         ep = EquilibriumPropagation(cost, scheme, beta, tolerance=1e-13)
         return total_error(estimate_gradient(ep, system, x, y)[0], exact)
 
-    # Beyond the nearest kink of a hard sigmoid the order is lost (CONTRIBUTING, Findings): stay below it.
+    # Beyond the nearest kink of a hard sigmoid the order is lost (docs/findings.md): stay below it.
     wide, near = (1e-3, 1e-4) if activation == "hard_sigmoid" else (1e-2, 1e-3)
     for scheme, order in ((centered(), 2), (positive(), 1)):
         coarse, fine = error(scheme, wide), error(scheme, near)

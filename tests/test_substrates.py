@@ -19,7 +19,7 @@ from validation.oracles import backprop_gradient
 
 from .pcn import dense, examples
 
-CONTRIBUTING = (Path(__file__).resolve().parent.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+EXTENDING = (Path(__file__).resolve().parent.parent / "docs" / "extending.md").read_text(encoding="utf-8")
 DEVICE = DeviceModel(g_min=1e-9)
 
 
@@ -162,11 +162,11 @@ def test_refusals() -> None:
 
 
 def test_the_worked_example() -> None:
-    """CONTRIBUTING's substrate of a user's own, in one class: EP on it is backprop, its error is its own."""
-    (block,) = (b for b in re.findall(r"```python\n(.*?)```", CONTRIBUTING, flags=re.DOTALL) if "SUBSTRATES[" in b)
+    """The substrate in docs/extending.md is one class: EP on it is backprop, and its error is its own."""
+    (block,) = (b for b in re.findall(r"```python\n(.*?)```", EXTENDING, flags=re.DOTALL) if "SUBSTRATES[" in b)
     scope: dict[str, object] = {}
     try:
-        exec(compile(block, "CONTRIBUTING.md", "exec"), scope)
+        exec(compile(block, "docs/extending.md", "exec"), scope)
         mapped = scope["mapped"]
         assert mapped.substrate == "current-mode"
         net, x, y = dense(4, "softplus"), *examples()

@@ -153,7 +153,7 @@ def _stale_state(monkeypatch) -> None:
     ],
 )
 def test_planted_bugs_are_caught(plant, words: str, monkeypatch) -> None:
-    """The five classic bugs of an EP code, each planted and caught (the list stands in CONTRIBUTING)."""
+    """The five classic bugs of an EP code, each planted and caught (the list stands in docs/planted_bugs.md)."""
     system = network("hard_sigmoid", (5, 6, 6, 6))
     x, y = batch(5, 6, 4)
     x = 3 * x
