@@ -12,10 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hardware_models.oscillator_graph import OscillatorGraph
+from physics_ep.blocks import State
 from physics_ep.branches import check_branches, follow
 from physics_ep.cost import PhaseError
 from physics_ep.dynamics import simulate
-from physics_ep.equilibrium import State
 from physics_ep.nudging import Nudge
 from physics_ep.relaxation import relax
 

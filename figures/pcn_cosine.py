@@ -12,7 +12,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from physics_ep.equilibrium import State
+from physics_ep.blocks import State
 from physics_ep.estimator import EquilibriumPropagation, NegativeNudgeError
 from physics_ep.nudging import Nudge
 from physics_ep.predictive_coding import PredictiveCodingNetwork

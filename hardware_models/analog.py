@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from physics_ep.equilibrium import State
+from physics_ep.blocks import State
 from physics_ep.errors import argument_error
 from physics_ep.motion import Motion
 from physics_ep.system import Inputs, Phase

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from physics_ep.blocks import State, largest
 from physics_ep.cost import OutputForce, SquaredError
-from physics_ep.equilibrium import State
 from physics_ep.errors import argument_error
 from physics_ep.integrators import Tableau
 from physics_ep.motion import Moment, Motion
 from physics_ep.nudging import Nudge
-from physics_ep.system import Inputs, Phase, largest
+from physics_ep.system import Inputs, Phase
 
 from . import kernels, transients
 from .arrays import array, columns

@@ -12,7 +12,8 @@ import torch
 from scipy import sparse
 from torch import nn
 
-from physics_ep.equilibrium import Equilibrium, State
+from physics_ep.blocks import State
+from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import InputError, argument_error, unknown_name
 from physics_ep.motion import Motion
 from physics_ep.system import EnergySystem, Inputs, Phase

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from physics_ep.blocks import State
 from physics_ep.cost import OutputForce, SquaredError
-from physics_ep.equilibrium import State
 from physics_ep.motion import Moment, Motion
 from physics_ep.nudging import Nudge
 from physics_ep.system import Inputs, Phase

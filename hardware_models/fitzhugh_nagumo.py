@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from physics_ep.equilibrium import State
+from physics_ep.blocks import State
 from physics_ep.errors import argument_error, unknown_name
 from physics_ep.system import EnergySystem, Inputs
 

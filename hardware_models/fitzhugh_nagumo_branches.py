@@ -12,11 +12,9 @@ from typing import NamedTuple
 
 import torch
 
-from physics_ep.equilibrium import State
+from physics_ep.blocks import State, flat, largest
 from physics_ep.errors import argument_error
 from physics_ep.relaxation import relax
-from physics_ep.solvers import flat
-from physics_ep.system import largest
 
 from .fitzhugh_nagumo import FitzHughNagumoChain
 from .fitzhugh_nagumo_phases import MediumPhase

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import torch
 
-from physics_ep.equilibrium import State, Status
+from physics_ep.blocks import State
+from physics_ep.equilibrium import Status
 from physics_ep.nudging import Nudge
 from physics_ep.system import Inputs, Phase
 

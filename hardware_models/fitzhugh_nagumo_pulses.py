@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
+from physics_ep.blocks import State
 from physics_ep.dynamics import simulate
-from physics_ep.equilibrium import State
 from physics_ep.errors import argument_error
 from physics_ep.trajectories import Trajectory
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
-from physics_ep.equilibrium import State
+from physics_ep.blocks import State
 from physics_ep.errors import argument_error
 
 from .fitzhugh_nagumo import FitzHughNagumoChain

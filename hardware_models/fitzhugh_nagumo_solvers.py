@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from physics_ep.equilibrium import State
+from physics_ep.blocks import State, flat, keep
 from physics_ep.integrators import TABLEAUS, step
 from physics_ep.motion import Motion
 from physics_ep.nudging import Nudge
-from physics_ep.solvers import Solver, flat, keep
+from physics_ep.solvers import Solver
 
 if TYPE_CHECKING:
     from .fitzhugh_nagumo_phases import MediumPhase

@@ -33,7 +33,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from physics_ep.equilibrium import State
+from physics_ep.blocks import State
 from physics_ep.errors import argument_error, unknown_name
 from physics_ep.nudging import Nudge
 from physics_ep.system import EnergySystem, Inputs, Phase

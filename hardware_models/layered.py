@@ -24,10 +24,10 @@ from typing import cast
 import torch
 from torch import nn
 
-from physics_ep.equilibrium import State
+from physics_ep.blocks import State, largest
 from physics_ep.errors import InputError
 from physics_ep.nudging import Nudge
-from physics_ep.system import EnergySystem, Inputs, Phase, largest
+from physics_ep.system import EnergySystem, Inputs, Phase
 
 from .couplings import Convolution, Dense
 from .laws import UNITS, UnitFunctions

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from physics_ep.blocks import State
 from physics_ep.cost import Cost
-from physics_ep.equilibrium import Equilibrium, State
+from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import all_finite, argument_error, unknown_name
 from physics_ep.estimator import EquilibriumPropagation, Step, estimate_gradient
 from physics_ep.nudging import Nudge, Stencil

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from physics_ep.equilibrium import State
-from physics_ep.solvers import SOLVERS as GENERAL
-from physics_ep.solvers import Solver
+from physics_ep.blocks import State
+from physics_ep.solvers import Anderson, GradientFlow, Solver
 
 from . import element_kernels as kernels
 from .elements import THERMAL_VOLTAGE
@@ -229,4 +228,4 @@ class Newton(Solver):
 
 DESCENT_SWEEPS = 100
 
-SOLVERS = {"newton": Newton, **{name: GENERAL[name] for name in ("gradient_flow", "anderson")}}
+SOLVERS = {"newton": Newton, "gradient_flow": GradientFlow, "anderson": Anderson}

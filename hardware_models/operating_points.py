@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from physics_ep.equilibrium import Equilibrium, NotConverged, State, Status
+from physics_ep.blocks import State
+from physics_ep.equilibrium import Equilibrium, NotConverged, Status
 from physics_ep.errors import InputError
 from physics_ep.relaxation import relax
 

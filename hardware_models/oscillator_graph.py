@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from physics_ep.equilibrium import State
+from physics_ep.blocks import State
 from physics_ep.errors import InputError, all_finite, argument_error, unknown_name
 from physics_ep.system import Inputs
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from physics_ep.equilibrium import State, Status
+from physics_ep.blocks import State
+from physics_ep.equilibrium import Status
 from physics_ep.system import Inputs
 
 from .oscillator_locking import cannot_lock

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from physics_ep.equilibrium import Equilibrium, State
+from physics_ep.blocks import State
+from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import argument_error
 from physics_ep.predictive_coding.activations import clip
 

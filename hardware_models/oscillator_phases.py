@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
+from physics_ep.blocks import State, flat, largest, unflat
 from physics_ep.cost import Cost
-from physics_ep.equilibrium import State, Status
+from physics_ep.equilibrium import Status
 from physics_ep.krylov import conjugate_gradients
 from physics_ep.nudging import Nudge
-from physics_ep.solvers import flat, unflat
-from physics_ep.system import Inputs, Phase, largest
+from physics_ep.system import Inputs, Phase
 
 from .phasors import across, cross, difference, phasor
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from physics_ep.equilibrium import State
+from physics_ep.blocks import State
 from physics_ep.errors import argument_error, unknown_name
 from physics_ep.system import EnergySystem, Inputs
 

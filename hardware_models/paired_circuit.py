@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from scipy.special import gammainccinv
 
-from physics_ep.equilibrium import Equilibrium, State
+from physics_ep.blocks import State
+from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import InputError, argument_error, unknown_name
 from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.predictive_coding.activation import Activation

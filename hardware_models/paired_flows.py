@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from physics_ep.equilibrium import State
+from physics_ep.blocks import State
 from physics_ep.motion import Moment, Motion
 
 from .paired_solvers import Flow, exchange, largest, share, time_step

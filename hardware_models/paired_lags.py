@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from physics_ep.equilibrium import State
+from physics_ep.blocks import State
 from physics_ep.motion import Moment, Motion
 
 from .paired_phases import Blocks, CircuitPhase

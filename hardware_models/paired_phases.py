@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from physics_ep.equilibrium import State
+from physics_ep.blocks import State
 from physics_ep.errors import argument_error
 from physics_ep.nudging import Nudge
 from physics_ep.predictive_coding.layers import Link, Route

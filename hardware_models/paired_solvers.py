@@ -11,7 +11,7 @@ import torch
 from scipy.linalg import expm
 from scipy.optimize import brentq
 
-from physics_ep.equilibrium import State
+from physics_ep.blocks import State
 from physics_ep.motion import Moment, Motion
 from physics_ep.predictive_coding.phases import relative
 from physics_ep.solvers import Solver

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
-from physics_ep.equilibrium import State
+from physics_ep.blocks import State
 from physics_ep.errors import InputError, argument_error, unknown_name
 from physics_ep.motion import Motion
 from physics_ep.system import EnergySystem, Inputs

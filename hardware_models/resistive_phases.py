@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
+from physics_ep.blocks import State, largest
 from physics_ep.cost import SquaredError
-from physics_ep.equilibrium import State
 from physics_ep.errors import argument_error
 from physics_ep.motion import Moment, Motion
 from physics_ep.nudging import Nudge
-from physics_ep.system import largest
 
 from .laws import UnitFunctions
 from .layered import LayeredPhase

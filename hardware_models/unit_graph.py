@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from physics_ep.blocks import State, largest
 from physics_ep.cost import OutputForce, SquaredError
-from physics_ep.equilibrium import State
 from physics_ep.errors import argument_error
 from physics_ep.nudging import Nudge
-from physics_ep.system import EnergySystem, Inputs, Phase, largest
+from physics_ep.system import EnergySystem, Inputs, Phase
 
 from . import kernels
 from .arrays import array, columns, groups, integers, names, nodes, numbers

@@ -14,13 +14,12 @@ from typing import Any
 
 import torch
 
-from .equilibrium import State
+from .blocks import State, flat, largest, narrowed, unflat
 from .errors import argument_error
 from .krylov import Step, conjugate_gradients, deflated, lowest_value, orthonormal
 from .nudging import Nudge
 from .relaxation import new_phase, prepared
-from .solvers import flat, narrowed, unflat
-from .system import EnergySystem, Phase, largest
+from .system import EnergySystem, Phase
 from .trust_region import flat_hessian, flat_scale, require_minima, within
 
 DENSE = 48

@@ -29,7 +29,9 @@ from pydantic import (
 from .cost import COSTS
 from .errors import InputError, argument_error, unknown_name
 from .nudging import scheme_from_name
+from .predictive_coding.equilibration import SOLVERS as PREDICTIVE
 from .registry import build_system, require_finite, systems
+from .relaxation import SOLVERS
 from .system import EnergySystem
 
 
@@ -228,8 +230,6 @@ class PropagationSection(Section):
     @field_validator("solver")
     @classmethod
     def _known_solver(cls, solver: str | None) -> str | None:
-        from .relaxation import known_solvers
-
         if solver is not None and solver not in known_solvers():
             raise unknown_name("ep.solver", solver, known_solvers())
         return solver
@@ -444,3 +444,8 @@ def _section(model: Any, part: str) -> Any:
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
             return candidate
     return None
+
+
+def known_solvers() -> tuple[str, ...]:
+    """Names of the solvers that some system or other has."""
+    return tuple(dict.fromkeys([*SOLVERS, *PREDICTIVE]))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .equilibrium import State
+from .blocks import State
 from .errors import argument_error, unknown_name
 from .flows import choose_motion
 from .integrators import TABLEAUS, Points, Tableau, adaptive_steps, finite, fixed_steps

@@ -9,8 +9,7 @@ from functools import cached_property
 
 import torch
 
-State = tuple[torch.Tensor, ...]
-"""A state: one tensor (B, ...) for each block of variables (a layer, say), batch axis first."""
+from .blocks import State
 
 
 class Status(enum.Enum):
@@ -156,15 +155,3 @@ class OtherBranch(NotConverged):
             f"{phase} has {int(rows.sum())} of {rows.numel()} states that EP cannot use: "
             f"{equilibrium.status.value}. Try a smaller beta, another start or solver, or on_unconverged='skip'.",
         )
-
-
-def masked(blocks: State | None, keep: torch.Tensor | None) -> State:
-    """Blocks with the examples left out set to zero, so that their NaN cannot leak into a sum."""
-    assert blocks is not None
-    if keep is None:
-        return blocks
-    zeroed = []
-    for b in blocks:
-        rows = keep.view(-1, *[1] * (b.ndim - 1))
-        zeroed.append(torch.where(rows, b, torch.zeros_like(b)))
-    return tuple(zeroed)

@@ -12,13 +12,14 @@ import torch
 from torch import nn
 
 from . import distributed
+from .blocks import State, masked, narrowed
 from .branches import check_branches, is_minimum
 from .cost import Cost
-from .equilibrium import Equilibrium, NotConverged, OtherBranch, State, Status, masked
+from .equilibrium import Equilibrium, NotConverged, OtherBranch, Status
 from .errors import InputError, argument_error, unknown_name
 from .landscape import mean_outputs, repeated
 from .nudging import Nudge, Stencil, centered, scheme_from_name
-from .relaxation import check_cost, narrowed, new_phase, prepared, solve
+from .relaxation import check_cost, new_phase, prepared, solve
 from .stability import curvature_limit
 from .step import Step, mirror_gap, noise_floors
 from .system import EnergySystem, Phase

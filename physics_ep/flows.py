@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .equilibrium import State
+from .blocks import State, largest
 from .errors import InputError, unknown_name
 from .motion import Moment, Motion
-from .system import EnergySystem, Phase, largest
+from .system import EnergySystem, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,10 +19,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .equilibrium import State
+from .blocks import State, flat, unflat
 from .errors import argument_error
+from .krylov import gmres
 from .motion import Motion
-from .solvers import flat, gmres, unflat
 
 Points = Iterator[tuple[float, State, State]]
 """Time, w and dw/dt, one after the other."""

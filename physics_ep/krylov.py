@@ -1,6 +1,6 @@
-"""Krylov methods on symmetric operators, each example of a batch by itself: steps within a radius, lowest values.
+"""Krylov methods, each example of a batch by itself: steps within a radius, lowest values, and GMRES.
 
-An operator acts on vectors (B, n) and mixes no examples.
+An operator acts on vectors (B, n) and mixes no examples. It is symmetric but for `gmres`.
 """
 
 from __future__ import annotations
@@ -210,3 +210,52 @@ def unit(v: torch.Tensor) -> torch.Tensor:
 def dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Product of the rows of two (B, n): (B,)."""
     return torch.linalg.vecdot(a, b)
+
+
+def gmres(
+    product: Callable[[torch.Tensor], torch.Tensor], right: torch.Tensor, depth: int, tolerance: float
+) -> torch.Tensor:
+    """Solve A x = right for each example, A x = product(x): Saad and Schultz 1986, without restarts.
+
+    Parameters
+    ----------
+    product : callable (B, n) -> (B, n)
+        Acts on each example alone.
+    right : Tensor (B, n)
+    depth : int
+        Dimension of the Krylov space.
+    tolerance : float
+        Stop when every |right - A x| is below this times |right|.
+
+    Returns
+    -------
+    Tensor (B, n)
+    """
+    tiny = torch.finfo(right.dtype).tiny
+    size = right.norm(dim=1, keepdim=True)
+    basis = [right / size.clamp_min(tiny)]
+    batch, n = right.shape
+    depth = min(depth, n)
+    hessenberg = right.new_zeros(batch, depth + 1, depth)
+    target = right.new_zeros(batch, depth + 1, 1)
+    target[:, 0] = size
+    y = right.new_zeros(batch, 0, 1)
+    for j in range(depth):
+        w = product(basis[j])
+        for i, v in enumerate(basis):
+            h = (v.conj() * w).sum(1)
+            hessenberg[:, i, j] = h
+            w = w - h[:, None] * v
+        grown = w.norm(dim=1)
+        hessenberg[:, j + 1, j] = grown
+        # An exhausted space leaves a zero vector, which changes nothing.
+        basis.append(torch.where((grown > tiny)[:, None], w / grown.clamp_min(tiny)[:, None], torch.zeros_like(w)))
+        h = hessenberg[:, : j + 2, : j + 1]
+        normal = h.mH @ h
+        ridge = torch.finfo(right.dtype).eps * normal.diagonal(dim1=1, dim2=2).real.amax(1).clamp_min(tiny)
+        eye = torch.eye(j + 1, dtype=right.dtype, device=right.device)
+        y = torch.linalg.solve(normal + ridge[:, None, None] * eye, h.mH @ target[:, : j + 2])
+        left = (target[:, : j + 2] - h @ y).norm(dim=1)
+        if bool((left <= tolerance * size).all()):
+            break
+    return (torch.stack(basis[: y.shape[1]], 2) @ y)[:, :, 0]

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 
+from .blocks import State, largest
 from .branches import smallest_curvature
-from .equilibrium import Equilibrium, State
+from .equilibrium import Equilibrium
 from .errors import argument_error
 from .relaxation import new_phase, prepared, solve
-from .system import EnergySystem, largest
+from .system import EnergySystem
 
 
 @dataclass(frozen=True)

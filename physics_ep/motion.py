@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from .equilibrium import State
+from .blocks import State
 
 if TYPE_CHECKING:
     from .integrators import Tableau

@@ -9,19 +9,31 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
+from .blocks import State, largest, narrowed
 from .cost import Cost
-from .equilibrium import Equilibrium, State, Status, Trace
+from .equilibrium import Equilibrium, Status, Trace
 from .errors import InputError, argument_error, unknown_name
 from .nudging import Nudge
-from .solvers import SOLVERS, flat, narrowed, unflat
-from .system import EnergySystem, Inputs, Phase, largest
+from .solvers import Anderson, Coordinate, GradientFlow, Solver
+from .system import EnergySystem, Inputs, Phase
+from .trust_region import NewtonKrylov, trust_region
 
 PATIENCE_AT_ROUNDING = 30
 """Iterations without progress after which a residual near rounding counts as stalled."""
+
+SOLVERS: dict[str, Callable[[Phase, State], Solver]] = {
+    "coordinate": Coordinate,
+    "anderson": Anderson,
+    "gradient_flow": GradientFlow,
+    "newton_krylov": NewtonKrylov,
+    "trust_region": trust_region,
+}
+"""The general solvers by name, for systems that hand out none of their own."""
 
 
 def solve(
@@ -177,13 +189,6 @@ def relax(
         return solve(phase, solver=solver, tolerance=tolerance, max_iterations=max_iterations, trace=trace)
 
 
-def known_solvers() -> tuple[str, ...]:
-    """Names of the solvers that some system or other has."""
-    from .predictive_coding.equilibration import SOLVERS as PREDICTIVE
-
-    return tuple(dict.fromkeys([*SOLVERS, *PREDICTIVE]))
-
-
 def new_phase(
     system: EnergySystem,
     inputs: Inputs,
@@ -282,6 +287,3 @@ def _collect(kept: list[tuple[torch.Tensor, torch.Tensor, State]]) -> Trace:
         energy=torch.stack([k[1] for k in kept]),
         state=tuple(torch.stack(blocks) for blocks in zip(*[k[2] for k in kept], strict=True)),
     )
-
-
-__all__ = ["SOLVERS", "check_state", "flat", "narrowed", "phase_tolerance", "relax", "solve", "unflat"]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 
-from .equilibrium import State
+from .blocks import State, flat, keep, unflat
 from .errors import InputError
 from .system import Phase
 
@@ -182,143 +180,6 @@ class GradientFlow(Solver):
         self.z = torch.where(active[:, None], moved_z, self.z)
 
 
-class NewtonKrylov(Solver):
-    """Newton's method on T(u) - u (or on the force), each step by matrix-free GMRES; for strongly coupled systems.
-
-    Jacobian products are differences along a direction, the inner tolerance is 0.1 (Knoll and Keyes 2004, section
-    2; the last digits come from the outer steps). Each example begins with some plain steps T(u), which lead
-    towards a minimum where Newton would take any stationary point. A Newton step that does not lower the mismatch
-    is halved from the best point, and given up for plain steps after three halvings.
-    """
-
-    patience = 1000
-    depth = 20
-    forcing = 0.1
-    plain_steps = 10
-
-    def __init__(self, phase: Phase, start: State) -> None:
-        self.phase = phase
-        u = phase.interface(start) if phase.exact_updates else start
-        self.shapes = [s.shape for s in u]
-        self.u = flat(u)
-        self.step_size = None if phase.exact_updates else inverse_lipschitz(phase, start)
-        self.spent = 0
-        self._best = self.u
-        self._best_gap = torch.full(self.u.shape[:1], float("inf"), dtype=self.u.real.dtype, device=self.u.device)
-        self._step = torch.zeros_like(self.u)
-        self._share = torch.ones_like(self._best_gap)
-        self._plain = torch.full_like(self._best_gap, self.plain_steps)
-
-    def evaluate(self) -> tuple[State, torch.Tensor]:
-        z, residual, self._gap = self._evaluate(self.u)
-        return z, residual
-
-    def _evaluate(self, u: torch.Tensor) -> tuple[State, torch.Tensor, torch.Tensor]:
-        """z, its residual, and the vector that Newton drives to zero."""
-        self.spent += 1
-        blocks = unflat(u, self.shapes)
-        if self.step_size is None:
-            following, z, residual = self.phase.sweep(blocks)
-            return z, residual, flat(following) - u
-        force = self.phase.force(blocks)
-        return blocks, self.phase.residual(force), self.step_size * flat(force)
-
-    def advance(self, active: torch.Tensor) -> None:
-        size = self._gap.norm(dim=1)
-        lower = size < (1 - 0.1 * self._share) * self._best_gap
-        self._share = torch.where(lower, torch.ones_like(self._share), 0.5 * self._share)
-        self._plain = torch.where(self._share < 1 / 8, torch.full_like(self._plain, self.plain_steps), self._plain)
-        plain = self._plain > 0
-        fresh = lower | plain
-        self._best = torch.where(fresh[:, None], self.u, self._best)
-        self._best_gap = torch.where(fresh, size, self._best_gap)
-        newton = lower & ~plain
-        if bool((newton & active).any()):
-            u, gap = self.u, self._gap
-            scale = torch.finfo(u.dtype).eps ** 0.5 * torch.maximum(u.norm(dim=1), size)[:, None]
-
-            def jacobian(v: torch.Tensor) -> torch.Tensor:
-                h = scale / v.norm(dim=1, keepdim=True).clamp_min(torch.finfo(v.dtype).tiny)
-                return (self._evaluate(u + h * v)[2] - gap) / h
-
-            step = gmres(jacobian, -gap, self.depth, self.forcing)
-            self._step = torch.where(newton[:, None], step, self._step)
-        move = torch.where(plain[:, None], self._gap, self._share[:, None] * self._step)
-        trial = self._best + move
-        # The last plain step is measured against nothing, so that Newton starts from wherever it led.
-        self._best_gap = torch.where(plain, torch.full_like(size, float("inf")), self._best_gap)
-        self._share = torch.where(plain, torch.ones_like(self._share), self._share)
-        self._plain = (self._plain - 1).clamp(min=0)
-        if self.step_size is not None:
-            trial = flat(self.phase.project(unflat(trial, self.shapes)))
-        self.u = torch.where(active[:, None], trial, self.u)
-
-
-def trust_region(phase: Phase, start: State) -> Solver:
-    """Trust-region Newton; for complex states, which have no energy to descend, Newton's method alone."""
-    from .trust_region import TrustRegion
-
-    return NewtonKrylov(phase, start) if any(s.is_complex() for s in start) else TrustRegion(phase, start)
-
-
-SOLVERS: dict[str, Callable[[Phase, State], Solver]] = {
-    "coordinate": Coordinate,
-    "anderson": Anderson,
-    "gradient_flow": GradientFlow,
-    "newton_krylov": NewtonKrylov,
-    "trust_region": trust_region,
-}
-
-
-def gmres(
-    product: Callable[[torch.Tensor], torch.Tensor], right: torch.Tensor, depth: int, tolerance: float
-) -> torch.Tensor:
-    """Solve A x = right for each example, A x = product(x): Saad and Schultz 1986, without restarts.
-
-    Parameters
-    ----------
-    product : callable (B, n) -> (B, n)
-        Acts on each example alone.
-    right : Tensor (B, n)
-    depth : int
-        Dimension of the Krylov space.
-    tolerance : float
-        Stop when every |right - A x| is below this times |right|.
-
-    Returns
-    -------
-    Tensor (B, n)
-    """
-    tiny = torch.finfo(right.dtype).tiny
-    size = right.norm(dim=1, keepdim=True)
-    basis = [right / size.clamp_min(tiny)]
-    batch, n = right.shape
-    depth = min(depth, n)
-    hessenberg = right.new_zeros(batch, depth + 1, depth)
-    target = right.new_zeros(batch, depth + 1, 1)
-    target[:, 0] = size
-    y = right.new_zeros(batch, 0, 1)
-    for j in range(depth):
-        w = product(basis[j])
-        for i, v in enumerate(basis):
-            h = (v.conj() * w).sum(1)
-            hessenberg[:, i, j] = h
-            w = w - h[:, None] * v
-        grown = w.norm(dim=1)
-        hessenberg[:, j + 1, j] = grown
-        # An exhausted space leaves a zero vector, which changes nothing.
-        basis.append(torch.where((grown > tiny)[:, None], w / grown.clamp_min(tiny)[:, None], torch.zeros_like(w)))
-        h = hessenberg[:, : j + 2, : j + 1]
-        normal = h.mH @ h
-        ridge = torch.finfo(right.dtype).eps * normal.diagonal(dim1=1, dim2=2).real.amax(1).clamp_min(tiny)
-        eye = torch.eye(j + 1, dtype=right.dtype, device=right.device)
-        y = torch.linalg.solve(normal + ridge[:, None, None] * eye, h.mH @ target[:, : j + 2])
-        left = (target[:, : j + 2] - h @ y).norm(dim=1)
-        if bool((left <= tolerance * size).all()):
-            break
-    return (torch.stack(basis[: y.shape[1]], 2) @ y)[:, :, 0]
-
-
 def require_updates(phase: Phase, solver: str) -> None:
     """Raise InputError if the system has no exact block updates."""
     if not phase.exact_updates:
@@ -326,29 +187,6 @@ def require_updates(phase: Phase, solver: str) -> None:
             f"Argument solver must be 'gradient_flow' or 'anderson' for {type(phase.system).__name__}, which has "
             f"no exact block updates, but was {solver!r}."
         )
-
-
-def narrowed(blocks: State, dtype: torch.dtype) -> State:
-    """Blocks in a real dtype, or in its complex partner where they are complex."""
-    return tuple(b.to(dtype.to_complex() if b.is_complex() else dtype) for b in blocks)
-
-
-def flat(blocks: State) -> torch.Tensor:
-    """Blocks side by side, (B, n)."""
-    return blocks[0].flatten(1) if len(blocks) == 1 else torch.cat([b.flatten(1) for b in blocks], 1)
-
-
-def unflat(vector: torch.Tensor, shapes: list[torch.Size]) -> State:
-    """Inverse of `flat`."""
-    if len(shapes) == 1:
-        return (vector.reshape(shapes[0]),)
-    sizes = [s[1:].numel() for s in shapes]
-    return tuple(v.reshape(s) for v, s in zip(vector.split(sizes, 1), shapes, strict=True))
-
-
-def keep(active: torch.Tensor, new: State, old: State) -> State:
-    """`new` where `active` (B,), else `old`."""
-    return tuple(torch.where(active.view(-1, *[1] * (n.ndim - 1)), n, o) for n, o in zip(new, old, strict=True))
 
 
 def least_squares(df: torch.Tensor, f: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

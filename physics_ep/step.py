@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .blocks import narrowed
 from .equilibrium import Equilibrium
 from .nudging import Nudge
-from .relaxation import narrowed, new_phase, prepared, solve
+from .relaxation import new_phase, prepared, solve
 from .system import EnergySystem, Phase, widened
 
 if TYPE_CHECKING:

@@ -17,12 +17,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .equilibrium import State
+from .blocks import State, flat, unflat
 from .errors import argument_error
 from .flows import Inertial, split
 from .integrators import Tableau, finite
 from .motion import Motion
-from .solvers import flat, unflat
 from .stochastic import NoisyTableau, Splitting
 
 DEPTH = 12

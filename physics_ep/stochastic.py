@@ -19,12 +19,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 
-from .equilibrium import State
+from .blocks import State, unflat
 from .errors import argument_error
 from .flows import Drift, Inertial, split
 from .integrators import Points, Tableau, combined, finite
 from .motion import Motion
-from .solvers import unflat
 
 
 class Noise(NamedTuple):

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import torch
 
+from .blocks import State
 from .cost import Cost
-from .equilibrium import State
 from .flows import Drift, choose_motion
 from .nudging import Nudge, Stencil
 from .relaxation import solve

@@ -22,7 +22,7 @@ import h5py
 import numpy as np
 import torch
 
-from .equilibrium import State
+from .blocks import State
 from .errors import InputError
 from .files import check_output, replacing
 from .placement import available_memory, readable

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from physics_ep import EnergySystem
-from physics_ep.equilibrium import State
+from physics_ep.blocks import State
 
 WIDE = torch.float64
 

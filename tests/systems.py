@@ -6,7 +6,7 @@ import torch
 
 from hardware_models import HopfieldNetwork
 from physics_ep import EnergySystem
-from physics_ep.equilibrium import State
+from physics_ep.blocks import State
 
 
 class Quartic(EnergySystem):

@@ -10,10 +10,10 @@ import torch
 
 from hardware_models import ConvHopfieldNetwork, HopfieldNetwork, couplings, maps
 from physics_ep import CrossEntropy, EquilibriumPropagation, Nudge, SquaredError, centered, positive, relax
+from physics_ep.blocks import flat
 from physics_ep.cli import main
 from physics_ep.cost import Cost
 from physics_ep.errors import InputError
-from physics_ep.relaxation import flat
 from validation import bptt_gradient, check_system, implicit_gradient
 from validation.benchmarks import conv_hopfield
 from validation.gradients import estimate_gradient, total_error

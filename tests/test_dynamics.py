@@ -12,11 +12,10 @@ import torch
 from scipy.integrate import solve_ivp
 
 from physics_ep import EnergySystem, Nudge, SquaredError, relax, simulate
-from physics_ep.equilibrium import State
+from physics_ep.blocks import State, flat
 from physics_ep.errors import InputError
 from physics_ep.flows import own_motion
 from physics_ep.integrators import TABLEAUS, step
-from physics_ep.relaxation import flat
 
 from .systems import Quartic, batch, network
 

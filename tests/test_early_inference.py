@@ -10,7 +10,7 @@ from scipy.special import gammainc
 
 from hardware_models import HopfieldNetwork, LangevinHopfield
 from physics_ep import EnergySystem, Nudge, SquaredError, relax
-from physics_ep.equilibrium import State
+from physics_ep.blocks import State
 from physics_ep.errors import InputError
 from physics_ep.predictive_coding import mlp
 from validation import infer_early

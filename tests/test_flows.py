@@ -11,7 +11,7 @@ from scipy.linalg import expm
 from scipy.optimize import brentq
 
 from physics_ep import EnergySystem, Nudge, SquaredError, relax, simulate
-from physics_ep.equilibrium import State
+from physics_ep.blocks import State
 from physics_ep.errors import InputError
 from physics_ep.flows import own_motion
 from physics_ep.integrators import TABLEAUS

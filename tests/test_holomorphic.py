@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from physics_ep import CrossEntropy, EquilibriumPropagation, Nudge, SquaredError, holomorphic, relax
+from physics_ep.blocks import flat
 from physics_ep.errors import InputError
-from physics_ep.relaxation import flat
 from validation import implicit_gradient
 from validation.gradients import estimate_gradient, total_error
 

@@ -13,8 +13,8 @@ from scipy.linalg import expm
 
 from hardware_models import AnalogHopfieldCircuit
 from physics_ep import EnergySystem, Nudge, relax, simulate
+from physics_ep.blocks import State
 from physics_ep.cost import OutputForce
-from physics_ep.equilibrium import State
 from physics_ep.errors import InputError
 from physics_ep.flows import Drift, Inertial
 from physics_ep.stochastic import STOCHASTIC, Noise, NoisyTableau, noisy_steps

@@ -15,13 +15,13 @@ from hardware_models import DeviceModel, map_pcn
 from hardware_models.mapping import Mapped, NotRealisable
 from hardware_models.paired_solvers import Flow, velocity
 from physics_ep import CrossEntropy, Nudge, SquaredError, cli, relax
+from physics_ep.blocks import largest
 from physics_ep.equilibrium import NotConverged
 from physics_ep.errors import InputError
 from physics_ep.estimator import EquilibriumPropagation, NegativeNudgeError
 from physics_ep.flows import own_motion
 from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp, vgg5, vgg10_skip
 from physics_ep.stability import curvature_limit
-from physics_ep.system import largest
 from tests.pcn import biased, dense, examples
 from validation.gradients import compare, total_error
 from validation.oracles import backprop_gradient

@@ -18,8 +18,8 @@ from hardware_models.mirror_pairs import mirror_pairs
 from hardware_models.oscillator_locking import cannot_lock
 from hardware_models.oscillators import wrapped
 from physics_ep import EquilibriumPropagation, Nudge, PhaseError, SquaredError, Status, centered, relax, simulate
+from physics_ep.blocks import State
 from physics_ep.branches import smallest_curvature
-from physics_ep.equilibrium import State
 from physics_ep.errors import InputError
 from physics_ep.estimator import estimate_gradient
 from physics_ep.landscape import explore

@@ -25,11 +25,11 @@ from physics_ep import (
     relax,
     simulate,
 )
+from physics_ep.blocks import State
 from physics_ep.branches import smallest_curvature
 from physics_ep.config import load_config
 from physics_ep.cost import Cost
 from physics_ep.datasets import load_dataset
-from physics_ep.equilibrium import State
 from physics_ep.errors import InputError
 from physics_ep.estimator import estimate_gradient
 from physics_ep.system import Phase

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from physics_ep import CrossEntropy, NotConverged, Nudge, SquaredError, Status, relax
+from physics_ep.blocks import flat
 from physics_ep.errors import InputError
-from physics_ep.relaxation import SOLVERS, flat
-from physics_ep.solvers import gmres
+from physics_ep.krylov import gmres
+from physics_ep.relaxation import SOLVERS
 
 from .systems import Quartic, batch, network
 

@@ -10,11 +10,11 @@ import torch
 
 from hardware_models import HopfieldNetwork, ResistiveNetwork
 from physics_ep import CrossEntropy, EnergySystem, NotConverged, Nudge, SquaredError, Status, relax
+from physics_ep.blocks import flat
 from physics_ep.errors import InputError
 from physics_ep.krylov import conjugate_gradients
-from physics_ep.phase import Phase
-from physics_ep.solvers import NewtonKrylov, flat, trust_region
-from physics_ep.trust_region import TrustRegion
+from physics_ep.system import Phase
+from physics_ep.trust_region import NewtonKrylov, TrustRegion, trust_region
 
 from .multistable import WIDE, DoubleWells, Ring, well
 from .systems import Quartic, batch, network

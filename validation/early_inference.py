@@ -47,8 +47,8 @@ from typing import NamedTuple
 
 import torch
 
+from physics_ep.blocks import State
 from physics_ep.cost import Cost
-from physics_ep.equilibrium import State
 from physics_ep.errors import argument_error
 from physics_ep.nudging import Nudge
 from physics_ep.predictive_coding import PredictiveCodingNetwork

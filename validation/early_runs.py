@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from physics_ep.equilibrium import State
+from physics_ep.blocks import State
 from physics_ep.flows import Drift, own_motion
 from physics_ep.integrators import TABLEAUS, fixed_steps
 from physics_ep.motion import Motion

@@ -23,12 +23,12 @@ from hardware_models.crossbars import stream
 from hardware_models.devices import DeviceModel
 from hardware_models.mapping import SETTLED, Mapped, map_pcn
 from hardware_models.paired_solvers import Flow
+from physics_ep.blocks import largest
 from physics_ep.cost import Cost
 from physics_ep.equilibrium import NotConverged
 from physics_ep.errors import InputError, argument_error
 from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp
 from physics_ep.predictive_coding.layers import DenseLink
-from physics_ep.system import largest
 
 from .gradients import compare
 from .oracles import backprop_gradient

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
+from physics_ep.blocks import State
 from physics_ep.cost import Cost
-from physics_ep.equilibrium import State
 from physics_ep.errors import argument_error
 from physics_ep.system import EnergySystem, widened
 

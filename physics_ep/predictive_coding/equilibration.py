@@ -22,7 +22,7 @@ from collections.abc import Callable
 
 import torch
 
-from ..equilibrium import State
+from ..blocks import State
 from ..solvers import Solver, least_squares
 from .expansion import each, expands, expansion, scaled
 from .flows import SkewFlow, descent

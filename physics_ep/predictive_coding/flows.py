@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 
-from ..equilibrium import State
+from ..blocks import State
 from ..errors import InputError
 from ..motion import Moment, Motion
 from ..solvers import GradientFlow, Solver

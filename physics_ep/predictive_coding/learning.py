@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ..equilibrium import State
+from ..blocks import State
 from .layers import Route
 from .phases import PredictivePhase
 from .responses import wide

@@ -21,7 +21,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from ..equilibrium import State
+from ..blocks import State
 from ..errors import InputError, argument_error, unknown_name
 from ..motion import Motion
 from ..system import EnergySystem, Inputs, Phase

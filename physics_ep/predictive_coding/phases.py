@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from ..equilibrium import State
+from ..blocks import State
 from ..nudging import Nudge
 from ..system import Inputs, Phase
 from .layers import ConvLink, Link, Route, picked

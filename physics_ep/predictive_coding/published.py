@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..equilibrium import State
+from ..blocks import State
 from ..errors import InputError
 from ..solvers import Solver
 from .phases import Blocks, PredictivePhase, Rest, relative

@@ -1,0 +1,59 @@
+"""A state as blocks of variables: how it is named, flattened, narrowed, masked and differentiated."""
+
+from __future__ import annotations
+
+import torch
+
+State = tuple[torch.Tensor, ...]
+"""A state: one tensor (B, ...) for each block of variables (a layer, say), batch axis first."""
+
+
+def flat(blocks: State) -> torch.Tensor:
+    """Blocks side by side, (B, n)."""
+    return blocks[0].flatten(1) if len(blocks) == 1 else torch.cat([b.flatten(1) for b in blocks], 1)
+
+
+def unflat(vector: torch.Tensor, shapes: list[torch.Size]) -> State:
+    """Inverse of `flat`."""
+    if len(shapes) == 1:
+        return (vector.reshape(shapes[0]),)
+    sizes = [s[1:].numel() for s in shapes]
+    return tuple(v.reshape(s) for v, s in zip(vector.split(sizes, 1), shapes, strict=True))
+
+
+def keep(active: torch.Tensor, new: State, old: State) -> State:
+    """`new` where `active` (B,), else `old`."""
+    return tuple(torch.where(active.view(-1, *[1] * (n.ndim - 1)), n, o) for n, o in zip(new, old, strict=True))
+
+
+def narrowed(blocks: State, dtype: torch.dtype) -> State:
+    """Blocks in a real dtype, or in its complex partner where they are complex."""
+    return tuple(b.to(dtype.to_complex() if b.is_complex() else dtype) for b in blocks)
+
+
+def masked(blocks: State | None, keep: torch.Tensor | None) -> State:
+    """Blocks with the examples left out set to zero, so that their NaN cannot leak into a sum."""
+    assert blocks is not None
+    if keep is None:
+        return blocks
+    zeroed = []
+    for b in blocks:
+        rows = keep.view(-1, *[1] * (b.ndim - 1))
+        zeroed.append(torch.where(rows, b, torch.zeros_like(b)))
+    return tuple(zeroed)
+
+
+def largest(blocks: State) -> torch.Tensor:
+    """Largest absolute entry of each example over all blocks, (B,)."""
+    worst = [b.abs().flatten(1).amax(1) for b in blocks if b[0].numel()]
+    return worst[0] if len(worst) == 1 else torch.stack(worst).amax(0)
+
+
+def derivative(energy: torch.Tensor, state: State) -> State:
+    """dE/ds of a batch of energies (B,), by autograd; for an analytic energy the complex derivative.
+
+    Autograd gives the conjugate of the derivative for the real part of an analytic function.
+    """
+    total = energy.real.sum()
+    grads = torch.autograd.grad(total, state, allow_unused=True)
+    return tuple(torch.zeros_like(s) if g is None else g.conj() for s, g in zip(state, grads, strict=True))
