@@ -6,88 +6,71 @@ wait for torch.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .version import __version__
+from .faces import lazy
+from .moved import install
 
 if TYPE_CHECKING:
-    from .branches import smallest_curvature
-    from .cost import CrossEntropy, LogPhaseError, PhaseError, SquaredError
-    from .dynamics import simulate
-    from .equilibrium import Equilibrium, NotConverged, Status
-    from .estimator import EquilibriumPropagation
-    from .landscape import explore
-    from .nudging import Nudge, centered, holomorphic, negative, positive, random_sign
-    from .relaxation import relax
-    from .stochastic_propagation import NotStationary, StochasticEquilibriumPropagation, StochasticGradient
-    from .store import open_run
-    from .system import EnergySystem
-    from .training import train
+    from .branches import smallest_curvature as smallest_curvature
+    from .cost import (
+        CrossEntropy as CrossEntropy,
+        LogPhaseError as LogPhaseError,
+        PhaseError as PhaseError,
+        SquaredError as SquaredError,
+    )
+    from .dynamics import simulate as simulate
+    from .equilibrium import Equilibrium as Equilibrium, NotConverged as NotConverged, Status as Status
+    from .estimator import EquilibriumPropagation as EquilibriumPropagation
+    from .landscape import explore as explore
+    from .nudging import (
+        Nudge as Nudge,
+        centered as centered,
+        holomorphic as holomorphic,
+        negative as negative,
+        positive as positive,
+        random_sign as random_sign,
+    )
+    from .relaxation import relax as relax
+    from .stochastic_propagation import (
+        NotStationary as NotStationary,
+        StochasticEquilibriumPropagation as StochasticEquilibriumPropagation,
+        StochasticGradient as StochasticGradient,
+    )
+    from .store import open_run as open_run
+    from .system import EnergySystem as EnergySystem
+    from .training import train as train
+    from .version import __version__ as __version__
+else:
+    __getattr__, __dir__, __all__ = lazy(
+        __name__,
+        {
+            "CrossEntropy": "cost",
+            "EnergySystem": "system",
+            "Equilibrium": "equilibrium",
+            "EquilibriumPropagation": "estimator",
+            "LogPhaseError": "cost",
+            "NotConverged": "equilibrium",
+            "NotStationary": "stochastic_propagation",
+            "Nudge": "nudging",
+            "PhaseError": "cost",
+            "SquaredError": "cost",
+            "Status": "equilibrium",
+            "StochasticEquilibriumPropagation": "stochastic_propagation",
+            "StochasticGradient": "stochastic_propagation",
+            "__version__": "version",
+            "centered": "nudging",
+            "explore": "landscape",
+            "holomorphic": "nudging",
+            "negative": "nudging",
+            "open_run": "store",
+            "positive": "nudging",
+            "random_sign": "nudging",
+            "relax": "relaxation",
+            "simulate": "dynamics",
+            "smallest_curvature": "branches",
+            "train": "training",
+        },
+    )
 
-_HOME = {
-    "CrossEntropy": "cost",
-    "EnergySystem": "system",
-    "Equilibrium": "equilibrium",
-    "EquilibriumPropagation": "estimator",
-    "LogPhaseError": "cost",
-    "NotConverged": "equilibrium",
-    "NotStationary": "stochastic_propagation",
-    "Nudge": "nudging",
-    "PhaseError": "cost",
-    "SquaredError": "cost",
-    "Status": "equilibrium",
-    "StochasticEquilibriumPropagation": "stochastic_propagation",
-    "StochasticGradient": "stochastic_propagation",
-    "centered": "nudging",
-    "explore": "landscape",
-    "holomorphic": "nudging",
-    "negative": "nudging",
-    "open_run": "store",
-    "positive": "nudging",
-    "random_sign": "nudging",
-    "relax": "relaxation",
-    "simulate": "dynamics",
-    "smallest_curvature": "branches",
-    "train": "training",
-}
-
-__all__ = [
-    "CrossEntropy",
-    "EnergySystem",
-    "Equilibrium",
-    "EquilibriumPropagation",
-    "LogPhaseError",
-    "NotConverged",
-    "NotStationary",
-    "Nudge",
-    "PhaseError",
-    "SquaredError",
-    "Status",
-    "StochasticEquilibriumPropagation",
-    "StochasticGradient",
-    "__version__",
-    "centered",
-    "explore",
-    "holomorphic",
-    "negative",
-    "open_run",
-    "positive",
-    "random_sign",
-    "relax",
-    "simulate",
-    "smallest_curvature",
-    "train",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+install()

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from .architectures import mlp, vgg5, vgg10, vgg10_skip
-from .conversion import from_sequential, load_sequential, to_sequential
-from .network import PredictiveCodingNetwork
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "PredictiveCodingNetwork",
-    "from_sequential",
-    "load_sequential",
-    "mlp",
-    "to_sequential",
-    "vgg5",
-    "vgg10",
-    "vgg10_skip",
-]
+from ..faces import lazy
+
+if TYPE_CHECKING:
+    from .architectures import mlp as mlp, vgg5 as vgg5, vgg10 as vgg10, vgg10_skip as vgg10_skip
+    from .conversion import (
+        from_sequential as from_sequential,
+        load_sequential as load_sequential,
+        to_sequential as to_sequential,
+    )
+    from .network import PredictiveCodingNetwork as PredictiveCodingNetwork
+else:
+    __getattr__, __dir__, __all__ = lazy(
+        __name__,
+        {
+            "PredictiveCodingNetwork": "network",
+            "from_sequential": "conversion",
+            "load_sequential": "conversion",
+            "mlp": "architectures",
+            "to_sequential": "conversion",
+            "vgg10": "architectures",
+            "vgg10_skip": "architectures",
+            "vgg5": "architectures",
+        },
+    )
