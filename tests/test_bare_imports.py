@@ -1,0 +1,51 @@
+"""Benchmarks are copied to GPU machines that have torch, numpy, scipy, numba and h5py, and nothing for the command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+# One process imports all files: torch is loaded once. What a file imports late is not asked for here.
+PROGRAM = """
+import importlib, pkgutil, sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"pydantic", "pooch", "typer", "rich"}:
+            raise ModuleNotFoundError(f"No module named {name!r}: blocked by the test", name=name)
+
+sys.meta_path.insert(0, Blocked())
+benchmarks = importlib.import_module("validation.benchmarks")
+for module in pkgutil.walk_packages(benchmarks.__path__, "validation.benchmarks."):
+    print(module.name, flush=True)
+    importlib.import_module(module.name)
+for package in ("hardware_models", "validation", "physics_ep.predictive_coding"):
+    face = importlib.import_module(package)
+    for name in face.__all__:
+        print(package, name, flush=True)
+        getattr(face, name)
+"""
+
+
+def test_benchmarks_and_substrates_import_without_the_command() -> None:
+    """No benchmark, substrate or judge needs pydantic, pooch, typer or rich to be imported.
+
+    Where one does, a script on a GPU machine stops at its first line. The last line of the output names the file.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout[-100:] + done.stderr
+    files = {f"validation.benchmarks.{path.stem}" for path in (ROOT / "validation/benchmarks").glob("[a-z]*.py")}
+    assert files <= set(done.stdout.split())
+    assert len(files) > 10
