@@ -26,7 +26,8 @@ from typing import Any
 MOVED: dict[str, str] = {}
 
 # Old module path to {name: module that has it now}. A module of MOVED has here the names that went to another file
-# than the rest; a module that is now a folder, or that stayed and lost names, has every such name.
+# than the rest; a module that is now a folder, or that stayed and lost names, has every such name. A name that changed
+# has "module:new name".
 NAMES: dict[str, dict[str, str]] = {}
 
 
@@ -53,8 +54,8 @@ def moved_names(module: str) -> Callable[[str], Any]:
         home = NAMES.get(module, {}).get(name)
         if home is None:
             raise AttributeError(f"module {module!r} has no attribute {name!r}", name=name, obj=owner)
-        value = getattr(importlib.import_module(home), name)
-        _warn(f"{module}.{name} is now {home}.{name}")
+        value = _named(home, name)
+        _warn(f"{module}.{name} is now {_path(home, name)}")
         setattr(owner, name, value)
         return value
 
@@ -87,15 +88,16 @@ class _Signpost:
         old = module.__name__
         new, others = MOVED[old], NAMES.get(old, {})
         default = importlib.import_module(new)
-        elsewhere = sorted({*others.values()} - {new})
-        _warn(f"{old} is now {new}" + (f"; some of its names are in {', '.join(elsewhere)}" if elsewhere else ""))
+        elsewhere = [f"{name} is now {_path(home, name)}" for name, home in sorted(others.items())]
+        _warn("; ".join([f"{old} is now {new}", *elsewhere]))
 
         def __getattr__(name: str) -> Any:  # noqa: N807
             # Python's own marks of a module (__file__, __path__, __wrapped__) are not the new module's to give.
             if not (name.startswith("__") and name.endswith("__")):
-                home = importlib.import_module(others[name]) if name in others else default
-                if hasattr(home, name):
-                    return getattr(home, name)
+                if name in others:
+                    return _named(others[name], name)
+                if hasattr(default, name):
+                    return getattr(default, name)
             raise AttributeError(f"module {old!r} (now {new!r}) has no attribute {name!r}", name=name, obj=module)
 
         public = getattr(default, "__all__", None) or [name for name in vars(default) if not name.startswith("_")]
@@ -106,6 +108,18 @@ class _Signpost:
 
 
 FINDER = OldPaths()
+
+
+def _named(home: str, name: str) -> Any:
+    """What a row of `NAMES` leads to."""
+    module, _, new = home.partition(":")
+    return getattr(importlib.import_module(module), new or name)
+
+
+def _path(home: str, name: str) -> str:
+    """The dotted path of the same, for people."""
+    module, _, new = home.partition(":")
+    return f"{module}.{new or name}"
 
 
 def _warn(message: str) -> None:

@@ -1,4 +1,4 @@
-"""Benchmarks are copied to GPU machines that have torch, numpy, scipy, numba and h5py, and nothing for the command."""
+"""Benchmarks run on machines that have torch, numpy, scipy, numba and h5py, and nothing that the command needs."""
 
 from __future__ import annotations
 
