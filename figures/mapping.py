@@ -30,7 +30,7 @@ INSTANCES = 3
 SMALLEST = 1e-16
 """Bottom of the damage."""
 PUBLISHED = {2: 19.0, 5: 29.0, 10: 44.0, 20: 72.0}
-"""Depth to time constants, at large gain and width 128 (physics notes, 1.4)."""
+"""Depth to time constants, at large gain and width 128 (docs/physics.md, Settling time)."""
 PUBLISHED_SMALL = (16.0, 20.0)
 """At gain 0.5, whatever the depth."""
 CASES = {"one array": (), "separate transpose": ("transpose",), "three copies": COPIES}

@@ -1,6 +1,7 @@
-"""Paired units as a Hopfield circuit: amplifiers on RC nodes, arrays at virtual grounds (physics notes, 3a).
+"""Paired units as a Hopfield circuit: amplifiers on RC nodes, arrays at virtual grounds.
 
-p and q are internal voltages, h = sigma(p) and u = sigma(q) the outputs of amplifiers (Hopfield 1984):
+The construction is derived in docs/physics.md, Hopfield circuit. p and q are internal voltages, h = sigma(p)
+and u = sigma(q) the outputs of amplifiers (Hopfield 1984):
 
     tau_h dp_k/dt = -p_k + W_k h_{k-1} + b_k + sum over the layers above of W^T (h - u)
     tau_u dq_k/dt = -q_k + W_k h_{k-1} + b_k

@@ -135,7 +135,9 @@ class Mapped:
         return self.estimate(x, y, cost, scheme, beta, **options)[0]
 
     def to_circuit(self) -> PairsCircuit:
-        """A resistive network's circuit part by part, for modified nodal analysis and SPICE; see there.
+        """A resistive network's circuit part by part, for modified nodal analysis and SPICE.
+
+        `hardware_models.resistive_pairs_circuit` says which parts stand for what.
 
         Raises
         ------
@@ -255,7 +257,7 @@ def map_pcn(
     full_scales: Sequence[float] | None = None,
     gates: str = "frozen",
 ) -> Mapped:
-    """Map a predictive coding network to a substrate, by paired units (physics notes, sections 1 and 3).
+    """Map a predictive coding network to a substrate, by paired units (docs/physics.md, Paired units).
 
     Parameters
     ----------

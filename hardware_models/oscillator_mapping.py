@@ -1,4 +1,4 @@
-"""Paired units as coupled phase oscillators (physics notes, 3c).
+"""Paired units as coupled phase oscillators (docs/physics.md, Phase oscillators).
 
 A unit is a mirror pair of oscillators, at a and at -a, with the value v = m + r sin a; [m - r, m + r] = [lo, hi] is
 its range. cos(a - b) - cos(a + b) = 2 sin a sin b, so that two pairs coupled over four edges, +J on equal sides and

@@ -1,7 +1,7 @@
 """A predictive coding network as paired units on arrays of cells, with the imperfections of its devices.
 
 What all substrates share. Units h and u of layer k answer the currents into them, p and q, with h = sigma(p) and
-u = sigma(q); the currents come from arrays of conductances (physics notes, sections 1 and 3):
+u = sigma(q); the currents come from arrays of conductances (docs/physics.md, Paired units):
 
     p_k = l_h (W_k h_{k-1} + b_k + sum over the layers above of W^T (h - u))
     q_k = l_u (W_k h_{k-1} + b_k)                             output layer: -beta dC/dh_L in place of the last term

@@ -1,4 +1,4 @@
-"""Paired units as an amplified network of resistors and diodes (physics notes, 3b).
+"""Paired units as an amplified network of resistors and diodes (docs/physics.md, Resistors and diodes).
 
 A weight is two cells G+ and G- from its unit to buffered rails +A V and -A V of the activity below; what is fed
 back comes from rails +-A (h - u) of the layer above, over copies of the cells. A leak to ground completes every

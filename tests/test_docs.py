@@ -33,3 +33,17 @@ def test_cited_pages_exist() -> None:
     assert cited
     for page in cited:
         assert (DOCS / page).is_file(), page
+
+
+def test_cited_sections_exist() -> None:
+    """A docstring that cites "docs/physics.md, Settling time" sends its reader to a heading of that name."""
+    page = (DOCS / "physics.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^##+ (.+)$", page, flags=re.MULTILINE)
+    cited = 0
+    for folder in ("physics_ep", "hardware_models", "validation", "figures", "tests"):
+        for path in (ROOT / folder).rglob("*.py"):
+            text = " ".join(path.read_text(encoding="utf-8").split())
+            for section in re.findall(r"docs/physics\.md, (?=[A-Zu])(.{40})", text):
+                cited += 1
+                assert any(section.startswith(heading) for heading in headings), (path, section)
+    assert cited >= 10

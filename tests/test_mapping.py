@@ -160,7 +160,7 @@ def test_linearised_dynamics_are_nilpotent() -> None:
 @pytest.mark.parametrize(("depth", "published"), [(2, 19), (5, 29), (10, 44), (20, 72)])
 def test_settling_times(depth: int, published: int) -> None:
     """Else the times of a fidelity report are not those of the circuit: a disturbance decays to 1e-6 as published
-    (physics notes, 1.4) at large gain, in some 16 to 21 time constants at small gain."""
+    (docs/physics.md, Settling time) at large gain, in some 16 to 21 time constants at small gain."""
     x, _ = examples(size=8)
     mapped = map_pcn(dense(depth, "softplus", width=128, gain=6**0.5))
     assert decay(mapped, x) == pytest.approx(published, rel=0.04)
@@ -223,7 +223,8 @@ def abscissa(mapped: Mapped, x: torch.Tensor) -> float:
 
 def test_u_must_not_be_slower_than_h() -> None:
     """Else the construction's tightest tolerance is missed: at depth 10 the free state is lost when u is 2 to 5 %
-    slower (physics notes, 1.5), and a slower u is refused a gradient, since nothing settles."""
+    slower, and a slower u is refused a gradient, since nothing settles (docs/physics.md, u must not be slower than
+    h)."""
     net = dense(10, "tanh", width=128, gain=6**0.5)
     x, y = examples(size=1)
 
@@ -249,8 +250,8 @@ def test_u_must_not_be_slower_than_h() -> None:
     ],
 )
 def test_copies(copies: tuple[str, ...], mismatch: float, low: float, high: float) -> None:
-    """Else the damage of separate copies is not what was derived (physics notes, 1.6): one shared noisy array none,
-    a separate transpose 0.9991 / 0.978, three copies 0.979 / 0.63."""
+    """Else the damage of separate copies is not what was derived (docs/physics.md, One array, not three): one
+    shared noisy array none, a separate transpose 0.9991 / 0.978, three copies 0.979 / 0.63."""
     net = dense(10, "tanh", width=128)
     x, y = examples(size=8)
     fields = {f"copy_mismatch_{c}": mismatch for c in copies} or {"programming_noise": mismatch}
@@ -261,7 +262,8 @@ def test_copies(copies: tuple[str, ...], mismatch: float, low: float, high: floa
 
 
 def test_three_copies_may_have_no_equilibrium() -> None:
-    """Else a state that is none is taken for one: ReLU, three copies, 1 %, large gain (physics notes, 1.6)."""
+    """Else a state that is none is taken for one: ReLU, three copies, 1 %, large gain (docs/physics.md, One array,
+    not three)."""
     device = DeviceModel(g_min=1e-9, copy_mismatch_h=0.01, copy_mismatch_u=0.01, copy_mismatch_transpose=0.01)
     x, y = examples(size=4)
     with pytest.raises(NotConverged, match="free phase"):

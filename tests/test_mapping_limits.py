@@ -32,7 +32,8 @@ from .test_mapping import decay, linearised
 @pytest.mark.parametrize("depth", [2, 6])
 @pytest.mark.parametrize("gain", [0.5, 6**0.5])
 def test_decay_is_that_of_the_mapping_tests(depth: int, gain: float) -> None:
-    """Else the figure's settling times are others than those that tests hold against the physics notes."""
+    """Else the figure's settling times are others than those that tests hold against docs/physics.md, Settling
+    time."""
     x, _ = examples(size=4)
     mapped = map_pcn(dense(depth, "softplus", gain=gain))
     assert disturbance_decay(mapped, x) == decay(mapped, x)
@@ -62,7 +63,8 @@ def test_modes_are_those_of_the_linearised_circuit(depth: int, width: int) -> No
 
 
 def test_published_limit() -> None:
-    """Else the construction's tightest tolerance is misjudged: 2 to 5 % at depth 10 (physics notes, 1.5)."""
+    """Else the construction's tightest tolerance is misjudged: 2 to 5 % at depth 10 (docs/physics.md, u must not be
+    slower than h)."""
     x, _ = examples(size=1)
     blocks = symmetric_couplings(map_pcn(dense(10, "tanh", width=128, gain=6**0.5)), x)
     assert unstable_modes(blocks, 0.02) == 0
@@ -87,8 +89,8 @@ def test_small_gains_are_safe_and_depth_is_not() -> None:
 
 
 def test_damage_of_copies() -> None:
-    """Else the damage is not that of the physics notes, 1.6: none by one noisy array, more by three copies than by
-    one, and it grows with depth."""
+    """Else the damage is not that of docs/physics.md, One array, not three: none by one noisy array, more by three
+    copies than by one, and it grows with depth."""
     x, y = examples(size=4)
     found = {
         (depth, copies): copy_damage(
@@ -104,7 +106,8 @@ def test_damage_of_copies() -> None:
 
 
 def test_no_equilibrium_is_no_number() -> None:
-    """Else a state that is none is judged (ReLU, three copies, large gain: physics notes, 1.6)."""
+    """Else a state that is none is judged: ReLU, three copies, large gain (docs/physics.md, One array, not
+    three)."""
     x, y = examples(size=2)
     net = dense(10, "relu", width=128, gain=6**0.5)
     assert math.isnan(copy_damage(net, x, y, CrossEntropy(), COPIES, 0.01))

@@ -28,7 +28,8 @@ def small(n_in: int = 12) -> tuple[PredictiveCodingNetwork, torch.Tensor, torch.
 
 @pytest.mark.parametrize("noise", [1e-3, 5e-3])
 def test_slopes_and_the_best_beta(noise: float) -> None:
-    """Else the laws of the physics notes, section 5, fail on the mapped circuit, or its best beta is missed."""
+    """Else the laws of docs/physics.md, Noise and the best beta, fail on the mapped circuit, or its best beta is
+    missed."""
     net, x, y = small()
     found = best_beta(net, x, y, SquaredError(), device=DeviceModel(read_noise=noise), repeats=6)
     assert found.bias_exponent == pytest.approx(2, abs=0.1)

@@ -2,7 +2,7 @@
 
 Linearised at the free state, with S the amplifiers' slopes, M_k = S_k^(1/2) W_k S_(k-1)^(1/2) and N the matrix
 whose blocks below the diagonal are M_2 ... M_L, the internal voltages of h follow a damped oscillator (times in
-tau_h, tau_u = 1 + m; derived for this project, for what physics notes 1.4 and 1.5 found):
+tau_h, tau_u = 1 + m; derived for this project, for what docs/physics.md, Settling time, tells):
 
     (1 + m) r'' + C r' + K r = 0,    C = (2 + m) I - (1 + m) (N + N^T),    K = (I - N)^T (I - N) > 0
 

@@ -1,6 +1,6 @@
 """The best nudging strength under read noise: where the bias of EP and the noise that it amplifies are equally bad.
 
-With centered nudging and smooth units, relative to the exact gradient (physics notes, section 5),
+With centered nudging and smooth units, relative to the exact gradient (docs/physics.md, Noise and the best beta),
 
     bias = b beta^2        variance = V / beta^2        mean squared error = b^2 beta^4 + V / beta^2
 

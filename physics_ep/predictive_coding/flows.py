@@ -61,7 +61,8 @@ def skew_start(phase: PredictivePhase, moved: Sequence[torch.Tensor]) -> tuple[B
 
 
 class SkewFlow(Solver):
-    """Paired units in time, explicit steps of half a time constant, all layers at once (physics notes, section 1):
+    """Paired units in time, explicit steps of half a time constant, all layers at once (docs/physics.md, Paired
+    units):
 
         tau dp_k/dt = -p_k + a_k + q_k,  h_k = sigma_k(p_k)        a_k = W_k h_{k-1} + b_k
         tau dr_k/dt = -r_k + a_k,        u_k = sigma_k(r_k)        q_k = W_{k+1}^T (h_{k+1} - u_{k+1})

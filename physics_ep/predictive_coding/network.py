@@ -105,7 +105,7 @@ class PredictiveCodingNetwork(EnergySystem):
     sigma(a + q) - sigma(a), is continuous, while the gradient of the squared errors jumps, and its minimum sits on
     the jumps.
 
-    Default tolerances, `default_tolerance`: see there.
+    The method `default_tolerance` gives the tolerance of each dtype.
     """
 
     default_solver = "anderson"

@@ -1,8 +1,8 @@
 """One relaxation of a predictive coding network: backward passes of errors, forward passes of displacements.
 
 With d_k the displacement of layer k from the free state, da_k that of its pre-activation, and e_k = h_k -
-sigma_k(a_k) its error, a nudged equilibrium satisfies (physics notes, sections 1 and 2; q_k = sum over the layers
-above of W^T delta)
+sigma_k(a_k) its error, a nudged equilibrium satisfies (docs/physics.md, Paired units and Solvers; q_k = sum over
+the layers above of W^T delta)
 
     da_k = W_k d_{k-1},        d_k = [sigma_k(a_k + da_k) - sigma_k(a_k)] + e_k             forward
     squared   e_k = q_k,                                   delta_k = sigma_k'(a_k + da_k) q_k
