@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+# Assertions in the shared checks tell both sides, as those in tests do.
+pytest.register_assert_rewrite("tests.support")
+
 
 @pytest.fixture(autouse=True)
 def one_thread() -> None:

@@ -14,11 +14,10 @@ from hardware_models.power import power
 from physics_ep import CrossEntropy, EquilibriumPropagation, Nudge, SquaredError, centered, relax, simulate
 from physics_ep.errors import InputError
 from physics_ep.registry import build_system
+from tests.support.analog_bench import KILO, Bench, small
+from tests.support.graphs import RESPONSES
+from tests.support.systems import batch, network
 from validation import check_system, implicit_gradient
-
-from .analog_bench import KILO, Bench, small
-from .graphs import RESPONSES
-from .systems import batch, network
 
 # -- equilibria -------------------------------------------------------------------------------------------------
 

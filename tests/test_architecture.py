@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.support.paths import ROOT
+
 PACKAGES = ["physics_ep", "hardware_models", "validation", "figures"]
 COMMAND_FILES = {"cli.py", "commands.py", "command_options.py"}
 

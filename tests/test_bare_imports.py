@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from tests.support.paths import ROOT
 
 # One process imports all files: torch is loaded once. What a file imports late is not asked for here.
 PROGRAM = """

@@ -27,10 +27,9 @@ from physics_ep.estimator import UnconvergedWarning, estimate_gradient
 from physics_ep.krylov import lowest_value, orthonormal
 from physics_ep.landscape import explore, relax_from_many
 from physics_ep.stability import curvature_limit
+from tests.support.multistable import WIDE, DoubleWells, Ring, cusp_fold
+from tests.support.systems import Quartic, batch, hessian, network
 from validation import implicit_gradient
-
-from .multistable import WIDE, DoubleWells, Ring, cusp_fold
-from .systems import Quartic, batch, network
 
 
 def cusps(count: int = 60) -> tuple[DoubleWells, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -62,8 +61,6 @@ def test_smallest_curvature_of_windings() -> None:
 
 def test_smallest_curvature_of_networks_and_nudged_phases() -> None:
     """Against autograd's dense Hessian; relative to the diagonal, the sign is the same."""
-    from .test_trust_region import hessian
-
     system = network("tanh", (6, 20, 20, 20, 4), gain=1.0)
     x, y = batch(6, 4, 4)
     free = relax(system, x, solver="trust_region").require()

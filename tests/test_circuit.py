@@ -15,7 +15,7 @@ from hardware_models.elements import THERMAL_VOLTAGE
 from hardware_models.factorizations import Bordered, Matrix, NotPositive, choose
 from hardware_models.parts import GROUND, Part, Parts
 from physics_ep import Status, relax
-from tests.circuits import R, V, branch_currents, hard_circuit, mixed_circuit, node_currents, solved
+from tests.support.circuits import R, V, branch_currents, hard_circuit, mixed_circuit, node_currents, solved
 
 # -- closed forms -----------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from hardware_models import Circuit, UnitGraph
 from hardware_models.parts import GROUND, Part, Parts
 from physics_ep import EquilibriumPropagation, NotConverged, SquaredError, Status
 from physics_ep.errors import InputError
-from tests.circuits import R, V, mixed_circuit, solved
+from tests.support.circuits import R, V, mixed_circuit, solved
 
 # -- graphs and netlists ----------------------------------------------------------------------------------------
 

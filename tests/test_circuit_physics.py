@@ -18,7 +18,7 @@ from physics_ep.cost import OutputForce
 from physics_ep.errors import InputError
 from physics_ep.estimator import NegativeNudgeError
 from physics_ep.relaxation import solve
-from tests.circuits import R, V, node_currents
+from tests.support.circuits import R, V, node_currents
 from validation import check_system, finite_difference_gradient, gradient_report, implicit_gradient
 
 

@@ -20,25 +20,7 @@ from hardware_models.mna import operating_point
 from hardware_models.parts import Part, Parts
 from physics_ep import Nudge, SquaredError
 from physics_ep.errors import InputError
-
-from .test_mna import KILO, circuit, ohms, source, violation
-
-NANO, PICO, MICRO = 1e-9, 1e-12, 1e-6
-
-
-def farads(name: str, first: str, second: str, farad: float) -> tuple:
-    return (name, "capacitor", (first, second), (farad,))
-
-
-def wave(*points: tuple[float, float]) -> tuple:
-    """A voltage source with a waveform at node 'in'."""
-    return ("V", "voltage_source", ("in", "0"), (0.0,), "", points)
-
-
-def courses(course: CircuitTrajectory, node: str) -> tuple[np.ndarray, np.ndarray]:
-    """Times and voltages of a node of the first example."""
-    return course.time.numpy(), course.voltage(node)[:, 0].numpy()
-
+from tests.support.nodal import KILO, MICRO, NANO, PICO, circuit, courses, farads, ohms, source, violation, wave
 
 # -- the methods --------------------------------------------------------------------------------------------------
 

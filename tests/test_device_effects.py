@@ -13,9 +13,8 @@ from physics_ep import CrossEntropy, Nudge, SquaredError, relax, simulate
 from physics_ep.equilibrium import NotConverged
 from physics_ep.errors import InputError
 from physics_ep.predictive_coding import mlp
+from tests.support.pcn import dense, examples
 from validation.gradients import total_error
-
-from .pcn import dense, examples
 
 BETA = 0.1
 

@@ -10,9 +10,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from physics_ep import EquilibriumPropagation, SquaredError
+from tests.support.systems import batch, network
 from validation.gradients import estimate_gradient, total_error
-
-from .systems import batch, network
 
 SHARDS = (slice(0, 10), slice(10, 16))
 

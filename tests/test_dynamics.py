@@ -16,8 +16,7 @@ from physics_ep.blocks import State, flat
 from physics_ep.errors import InputError
 from physics_ep.flows import own_motion
 from physics_ep.integrators import TABLEAUS, step
-
-from .systems import Quartic, batch, network
+from tests.support.systems import Quartic, batch, network
 
 
 class Decay(EnergySystem):

@@ -11,10 +11,9 @@ from hardware_models import HopfieldNetwork
 from physics_ep import CrossEntropy, EquilibriumPropagation, NotConverged, SquaredError, relax
 from physics_ep.errors import InputError
 from physics_ep.estimator import NegativeNudgeError
+from tests.support.systems import Quartic, batch, network
 from validation import gradient_report, implicit_gradient
 from validation.gradients import estimate_gradient, total_error
-
-from .systems import Quartic, batch, network
 
 
 def error(system, x, y, scheme: str, beta: float, exact, cost=None, **options) -> float:

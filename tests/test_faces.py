@@ -17,8 +17,8 @@ from types import ModuleType
 import pytest
 
 from physics_ep import moved
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 PACKAGES = ["physics_ep", "hardware_models", "validation", "figures"]
 FACES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("__init__.py"))]
 

@@ -26,13 +26,14 @@ from figures.dynamics import draw_dynamics, hopfield_dynamics
 from figures.gradients import draw_errors, estimator_error, fitted_slope, precision_error
 from figures.subjects import fresh_hopfield, trained
 from figures.training import draw_learning_curve, learning_curve
-from physics_ep.cli import main
 from physics_ep.equilibrium import NotConverged
 from physics_ep.errors import InputError
 from physics_ep.store import Quantity, Run, open_run, write_run
 from physics_ep.training import train
+from tests.support import looks
+from tests.support.looks import BRIEF, DECADE, command
+from tests.support.paths import ROOT
 
-DECADE = np.logspace(-3, -2, 5)
 ELSEWHERE = {
     "bptt_equality",
     "holomorphic_map",
@@ -62,7 +63,6 @@ ELSEWHERE = {
     "substrates",
 }
 """Figures that other files of tests draw, and hold to the same demands."""
-BRIEF = ["training.epochs=3", "data.train_examples=200", "data.test_examples=60"]
 
 
 @pytest.fixture(scope="module")
@@ -102,13 +102,6 @@ def drawn(run_file, errors, dynamics, smooth):
         "precision": draw_errors(precision_error(smooth, DECADE)),
         "learning_curve": draw_learning_curve(learning_curve(open_run(run_file))),
     }
-
-
-def command(*arguments):
-    """Run the command within this process; give its exit status."""
-    with pytest.raises(SystemExit) as stop:
-        main(list(arguments))
-    return stop.value.code
 
 
 # -- what is measured ---------------------------------------------------------------------------------------------
@@ -216,27 +209,10 @@ def test_run_files_bring_their_weights(run_file):
 
 # -- how it looks -------------------------------------------------------------------------------------------------
 
-
-def test_every_axis_is_labelled_with_its_unit(drawn):
-    """An axis does not say what it shows, or in which unit."""
-    for name, figure in drawn.items():
-        for ax in figure.axes:
-            # A colour bar has one axis only.
-            labels = [ax.get_ylabel()] if ax.get_label() == "<colorbar>" else [ax.get_xlabel(), ax.get_ylabel()]
-            for label in labels:
-                assert label == "Epoch" or re.search(r"\(.+\)", label), (name, label)
-
-
-def test_series_differ_without_colour(drawn):
-    """Two curves of one panel look the same on a greyscale printer."""
-    for name, figure in drawn.items():
-        for ax in figure.axes:
-            named = [line for line in ax.lines if not line.get_label().startswith("_")]
-            looks = [(line.get_marker(), str(line._dash_pattern)) for line in named]
-            assert len(set(looks)) == len(named), (name, ax.get_ylabel())
-    for a, b in itertools.combinations(style.SERIES, 2):
-        assert a.line != b.line
-        assert a.marker != b.marker
+test_every_axis_is_labelled_with_its_unit = looks.every_axis_is_labelled_with_its_unit
+test_series_differ_without_colour = looks.series_differ_without_colour
+test_legends_leave_the_data_alone = looks.legends_leave_the_data_alone
+test_each_figure_is_written_twice = looks.each_figure_is_written_twice
 
 
 @pytest.mark.parametrize(
@@ -266,20 +242,6 @@ def _lab(linear):
     return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
 
-def test_legends_leave_the_data_alone(drawn):
-    """A legend covers points of a curve."""
-    for name, figure in drawn.items():
-        figure.canvas.draw()
-        for ax in figure.axes:
-            if (legend := ax.get_legend()) is None:
-                continue
-            box = legend.get_window_extent()
-            for line in ax.lines:
-                if line.get_transform() == ax.transData and len(line.get_xdata()):
-                    hits = [box.contains(*xy) for xy in ax.transData.transform(line.get_xydata())]
-                    assert not any(hits), (name, ax.get_ylabel(), line.get_label())
-
-
 def test_users_settings_are_neither_used_nor_changed(dynamics, tmp_path):
     """Figures depend on the user's matplotlibrc, or drawing them changes the user's later plots."""
     first = style.save(draw_dynamics(dynamics), "a", tmp_path, formats=("pdf",))
@@ -298,19 +260,6 @@ def test_no_figure_is_left_out(drawn):
     assert set(drawn) | ELSEWHERE == {entry.name for entry in FIGURES}
 
 
-def test_each_figure_is_written_twice(drawn, tmp_path):
-    """A figure is missing as PDF or PNG, or its text is no embedded TrueType font."""
-    for name, figure in drawn.items():
-        pdf, png = style.save(figure, name, tmp_path / "new" / "folder")
-        assert (pdf.name, png.name) == (f"{name}.pdf", f"{name}.png")
-        content = pdf.read_bytes()
-        assert content.startswith(b"%PDF-")
-        assert b"/FontFile2" in content
-        assert b"/Type3" not in content
-        assert png.read_bytes().startswith(b"\x89PNG")
-        assert png.stat().st_size < 150_000
-
-
 def test_same_seed_same_bytes(tmp_path):
     """A figure differs from run to run: dates, hash seeds, thread counts or unseeded draws got into it."""
     drawn = draw(find("hopfield-dynamics"), Request(seed=3))
@@ -323,7 +272,7 @@ def test_same_seed_same_bytes(tmp_path):
             **os.environ,
             "PYTHONHASHSEED": "7",
             "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(Path(__file__).parents[1]),
+            "PYTHONPATH": str(ROOT),
         },
         cwd=tmp_path,
         capture_output=True,

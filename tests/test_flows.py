@@ -18,8 +18,7 @@ from physics_ep.integrators import TABLEAUS
 from physics_ep.motion import Motion
 from physics_ep.step_limits import DEPTH, rates_at
 from physics_ep.stochastic import STOCHASTIC
-
-from .systems import Quadratic, Quartic, batch, network
+from tests.support.systems import Quadratic, Quartic, batch, network
 
 EXPLICIT = [name for name, tableau in TABLEAUS.items() if not tableau.implicit]
 K = np.array([[2.0, 0.6, 0.3], [0.6, 1.0, -0.4], [0.3, -0.4, -1.5]])

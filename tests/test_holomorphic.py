@@ -10,10 +10,9 @@ import torch
 from physics_ep import CrossEntropy, EquilibriumPropagation, Nudge, SquaredError, holomorphic, relax
 from physics_ep.blocks import flat
 from physics_ep.errors import InputError
+from tests.support.systems import Quartic, batch, network
 from validation import implicit_gradient
 from validation.gradients import estimate_gradient, total_error
-
-from .systems import Quartic, batch, network
 
 
 def error(system, x, y, n: int, beta: float, exact, cost=None) -> float:

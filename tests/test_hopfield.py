@@ -10,8 +10,7 @@ import torch
 from hardware_models import HopfieldNetwork
 from physics_ep import CrossEntropy, EquilibriumPropagation, Nudge, SquaredError, relax
 from physics_ep.errors import InputError
-
-from .systems import batch, network
+from tests.support.systems import batch, network
 
 
 def test_energy_is_the_sum_over_units_and_edges() -> None:

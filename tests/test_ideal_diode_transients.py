@@ -15,9 +15,7 @@ from hardware_models.mna import operating_point
 from hardware_models.parts import Group, Parts
 from physics_ep import Nudge, SquaredError, relax, simulate
 from physics_ep.errors import InputError
-
-from .test_circuit_transients import MICRO, NANO, courses, farads, wave
-from .test_mna import KILO, circuit, ohms, source
+from tests.support.nodal import KILO, MICRO, NANO, circuit, courses, farads, ohms, source, wave
 
 TAU = KILO * NANO
 

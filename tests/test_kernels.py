@@ -16,8 +16,7 @@ import torch
 from hardware_models import kernels
 from physics_ep import Nudge, SquaredError
 from physics_ep.system import EnergySystem
-
-from .graphs import RandomGraph
+from tests.support.graphs import RandomGraph
 
 
 @pytest.fixture(autouse=True)

@@ -18,8 +18,7 @@ from physics_ep.cost import OutputForce
 from physics_ep.errors import InputError
 from physics_ep.flows import Drift, Inertial
 from physics_ep.stochastic import STOCHASTIC, Noise, NoisyTableau, noisy_steps
-
-from .systems import Quadratic, Quartic, batch, network
+from tests.support.systems import Quadratic, Quartic, batch, network
 
 OVERDAMPED = [name for name, method in STOCHASTIC.items() if isinstance(method, NoisyTableau)]
 T = 0.7

@@ -21,8 +21,8 @@ from physics_ep.config import load_subject
 from physics_ep.errors import InputError
 from physics_ep.simulation import simulate_phases
 from physics_ep.trajectories import NoRoomError, parts_folder
-
-from .systems import batch, network
+from tests.support.paths import ROOT
+from tests.support.systems import batch, network
 
 Usage = namedtuple("Usage", "total used free")
 ROW = 4 * (13 + 2) * 8 + 8
@@ -171,10 +171,9 @@ def test_ctrl_c_leaves_all_rows(tmp_path: Path) -> None:
         "--duration",
         "20000",
     ]
-    root = Path(__file__).parent.parent
     # Tests that run in the background may have been started with SIGINT ignored, which children inherit.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    child = subprocess.Popen([*command, "--quiet"], cwd=root, stderr=subprocess.PIPE, text=True, env=os.environ)
+    child = subprocess.Popen([*command, "--quiet"], cwd=ROOT, stderr=subprocess.PIPE, text=True, env=os.environ)
     signal.signal(signal.SIGINT, before)
     try:
         until = time.monotonic() + 60

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +12,15 @@ from scipy.integrate import solve_ivp
 
 from hardware_models import DeviceModel, map_pcn
 from hardware_models.mapping import Mapped, NotRealisable
-from hardware_models.paired_solvers import Flow, velocity
 from physics_ep import CrossEntropy, Nudge, SquaredError, cli, relax
 from physics_ep.blocks import largest
 from physics_ep.equilibrium import NotConverged
 from physics_ep.errors import InputError
 from physics_ep.estimator import EquilibriumPropagation, NegativeNudgeError
-from physics_ep.flows import own_motion
 from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp, vgg5, vgg10_skip
 from physics_ep.stability import curvature_limit
-from tests.pcn import biased, dense, examples
+from tests.support.pcn import biased, dense, examples
+from tests.support.pcn_flows import decay, linearised
 from validation.gradients import compare, total_error
 from validation.oracles import backprop_gradient
 
@@ -132,21 +130,6 @@ def test_kirchhoff(activation: str) -> None:
     np.testing.assert_allclose(settled, state, atol=1e-9)
 
 
-def linearised(mapped: Mapped, x: torch.Tensor) -> torch.Tensor:
-    """tau J of the dynamics at the free state of one example."""
-    system = mapped.system
-    free = relax(system, x, solver="sweep").require()
-    phase = system.phase(system.prepare(x), origin=free.state)
-    start = own_motion(phase).start(phase.start())
-    sizes = [b[0].numel() for b in start]
-
-    def field(flat: torch.Tensor) -> torch.Tensor:
-        blocks = [b[None] for b in flat.split(sizes)]
-        return torch.cat([v.flatten() for v in velocity(phase, blocks)[0]])
-
-    return torch.autograd.functional.jacobian(field, torch.zeros(sum(sizes), dtype=torch.float64), vectorize=True)
-
-
 def test_linearised_dynamics_are_nilpotent() -> None:
     """Else errors do not run top down and predictions bottom up only, and a loop decides about settling."""
     net = dense(10, "tanh", width=128)
@@ -167,23 +150,6 @@ def test_settling_times(depth: int, published: int) -> None:
     estimate = mapped.fidelity.nudged_settling_time / mapped.device.time_constant
     assert estimate == pytest.approx(published, rel=0.15)
     assert 15.5 <= decay(map_pcn(dense(depth, "softplus", width=128, gain=0.5)), x) <= 21
-
-
-def decay(mapped: Mapped, x: torch.Tensor) -> float:
-    """Time constants in which a disturbance of the free state falls to 1e-6 of itself."""
-    phase = mapped.system.phase(mapped.system.prepare(x))
-    generator = torch.Generator().manual_seed(0)
-    state = phase.state(phase.start())
-    start = tuple(s + 1e-5 * torch.randn(s.shape, generator=generator, dtype=s.dtype) for s in state)
-    with torch.no_grad():
-        flow = Flow(phase, start)
-        first = largest(tuple(flow.w)).max()
-        for steps in range(400):
-            if largest(tuple(flow.w)).max() <= 1e-6 * first:
-                return 0.5 * steps
-            flow.evaluate()
-            flow.advance(torch.ones(len(x), dtype=torch.bool))
-    return math.inf
 
 
 def test_negative_limit() -> None:

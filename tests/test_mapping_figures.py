@@ -31,11 +31,10 @@ from hardware_models import DeviceModel, map_pcn
 from physics_ep import CrossEntropy
 from physics_ep.cli import main
 from physics_ep.errors import InputError
+from tests.support import looks
 from validation import best_beta, open_tolerance, tolerance
 from validation.mapping_limits import COPIES, copy_damage, disturbance_decay, mismatch_limit, random_network
 from validation.sweep_points import TARGETS
-
-from . import test_figures as looks
 
 SWEEPS = {"levels": [128, 8], "programming_noise": [0.01, 0.1], "dac_bits": [None, 6]}
 
@@ -218,9 +217,9 @@ def test_best_beta_is_that_of_the_theory(drawn, choices, subject):
 def test_charts_meet_the_demands(drawn):
     """A chart lacks a label or unit, its series look the same in grey, or a legend covers data."""
     charts = {name: figure for name, figure in drawn.items() if name != "paired_unit"}
-    looks.test_every_axis_is_labelled_with_its_unit(charts)
-    looks.test_series_differ_without_colour(charts)
-    looks.test_legends_leave_the_data_alone(charts)
+    looks.every_axis_is_labelled_with_its_unit(charts)
+    looks.series_differ_without_colour(charts)
+    looks.legends_leave_the_data_alone(charts)
 
 
 def test_texts_do_not_overlap(drawn):
@@ -264,7 +263,7 @@ def test_files_are_written_without_warnings(drawn, tmp_path):
     """Saving warns of missing glyphs, of a layout that does not fit, or of its data; or a file is wrong."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        looks.test_each_figure_is_written_twice(
+        looks.each_figure_is_written_twice(
             {name: figure for name, figure in drawn.items() if " " not in name}, tmp_path
         )
 

@@ -15,6 +15,8 @@ from hardware_models import DeviceModel, map_pcn
 from physics_ep import CrossEntropy
 from physics_ep.errors import InputError
 from physics_ep.predictive_coding import vgg5
+from tests.support.pcn import dense, examples
+from tests.support.pcn_flows import decay, linearised
 from validation.mapping_limits import (
     COPIES,
     copy_damage,
@@ -24,9 +26,6 @@ from validation.mapping_limits import (
     symmetric_couplings,
     unstable_modes,
 )
-
-from .pcn import dense, examples
-from .test_mapping import decay, linearised
 
 
 @pytest.mark.parametrize("depth", [2, 6])

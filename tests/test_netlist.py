@@ -15,8 +15,7 @@ from hardware_models.netlist_writer import resistances
 from hardware_models.parts import Group, Part, Parts
 from hardware_models.spice_check import bundled_netlists
 from physics_ep.errors import InputError
-
-from .netlists import mixed_circuit
+from tests.support.netlists import mixed_circuit
 
 
 def write(folder: Path, *lines: str, title: str = "title") -> Path:

@@ -14,10 +14,9 @@ from hardware_models.mapping import map_pcn
 from physics_ep import SquaredError
 from physics_ep.errors import InputError
 from physics_ep.predictive_coding import PredictiveCodingNetwork
+from tests.support.pcn import dense, examples
 from validation import best_beta
 from validation.oracles import backprop_gradient
-
-from .pcn import dense, examples
 
 
 def small(n_in: int = 12) -> tuple[PredictiveCodingNetwork, torch.Tensor, torch.Tensor]:

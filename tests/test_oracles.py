@@ -9,6 +9,8 @@ from hardware_models import Circuit
 from hardware_models.parts import GROUND, Parts
 from physics_ep import CrossEntropy, NotConverged, SquaredError
 from physics_ep.errors import InputError
+from tests.support.circuits import R, V
+from tests.support.systems import Quartic, batch, network
 from validation import (
     OracleError,
     backprop_gradient,
@@ -18,9 +20,6 @@ from validation import (
     implicit_gradient,
 )
 from validation.gradients import total_error
-
-from .circuits import R, V
-from .systems import Quartic, batch, network
 
 COSTS = [SquaredError(), CrossEntropy()]
 

@@ -33,9 +33,8 @@ from physics_ep import PhaseError, SquaredError, relax
 from physics_ep.contrastive import CoupledLearning
 from physics_ep.errors import InputError
 from physics_ep.training import train
-
-from . import test_figures as looks
-from .multistable import WIDE, DoubleWells, cusp_fold
+from tests.support import looks
+from tests.support.multistable import WIDE, DoubleWells, cusp_fold
 
 
 def rows(count, n_in, n_out, seed=1):
@@ -589,9 +588,9 @@ def test_slopes_are_two(errors, drawn):
 
 def test_looks(drawn):
     """Axes without units, curves that differ by colour alone, legends over data."""
-    looks.test_every_axis_is_labelled_with_its_unit(drawn)
-    looks.test_series_differ_without_colour(drawn)
-    looks.test_legends_leave_the_data_alone(drawn)
+    looks.every_axis_is_labelled_with_its_unit(drawn)
+    looks.series_differ_without_colour(drawn)
+    looks.legends_leave_the_data_alone(drawn)
 
 
 def test_files(drawn, tmp_path):

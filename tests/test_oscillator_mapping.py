@@ -20,10 +20,9 @@ from physics_ep import CrossEntropy, Nudge, SquaredError, relax, simulate
 from physics_ep.contrastive import OutputClamp
 from physics_ep.errors import InputError
 from physics_ep.predictive_coding import vgg5, vgg10_skip
+from tests.support.pcn import dense, examples
 from validation.gradients import compare, total_error
 from validation.oracles import backprop_gradient
-
-from .pcn import dense, examples
 
 
 @pytest.mark.parametrize("gates", ["frozen", "free"])

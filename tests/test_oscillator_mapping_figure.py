@@ -9,8 +9,7 @@ from scipy.optimize import brentq
 from figures.catalogue import Request, draw, find
 from figures.oscillator_mapping import ASYMMETRY, TORQUE, WATCHED, draw_oscillator_mapping, oscillator_mapping
 from physics_ep.errors import InputError
-
-from . import test_figures as looks
+from tests.support import looks
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +79,9 @@ def test_what_is_left_out_is_of_second_order(data):
 
 def test_charts_meet_the_demands(drawn):
     """Else axes lack units, series need colour to be told apart, or legends hide data."""
-    looks.test_every_axis_is_labelled_with_its_unit(drawn)
-    looks.test_series_differ_without_colour(drawn)
-    looks.test_legends_leave_the_data_alone(drawn)
+    looks.every_axis_is_labelled_with_its_unit(drawn)
+    looks.series_differ_without_colour(drawn)
+    looks.legends_leave_the_data_alone(drawn)
 
 
 def test_runs_are_refused(tmp_path):

@@ -21,10 +21,9 @@ from physics_ep.equilibrium import NotConverged
 from physics_ep.errors import InputError
 from physics_ep.predictive_coding import PredictiveCodingNetwork, vgg5
 from physics_ep.predictive_coding.layers import ConvLink, DenseLink, PredictiveLayer
+from tests.support.pcn import biased, dense, examples
 from validation.gradients import compare, total_error
 from validation.oracles import backprop_gradient
-
-from .pcn import biased, dense, examples
 
 GAIN = {"relu": 3**0.5, "linear": 3**0.5, "hard_sigmoid": 1.5, "hard_tanh": 1.5}
 POOR = {"programming_noise": 0.05, "device_mismatch": 0.1}

@@ -15,7 +15,7 @@ from hardware_models.hopfield_mapping import HopfieldPairs
 from physics_ep import CrossEntropy, Nudge, SquaredError, relax, simulate
 from physics_ep.predictive_coding import mlp, vgg5
 from physics_ep.predictive_coding.activations import ACTIVATIONS
-from tests.pcn import dense, examples
+from tests.support.pcn import dense, examples
 from validation import check_system
 from validation.gradients import compare, total_error
 from validation.oracles import backprop_gradient

@@ -11,9 +11,8 @@ from physics_ep.flows import own_motion
 from physics_ep.predictive_coding import vgg5, vgg10_skip
 from physics_ep.predictive_coding.equilibration import SOLVERS
 from physics_ep.predictive_coding.published import EverywhereModPgd
+from tests.support.pcn import biased, dense, examples
 from validation import check_system
-
-from .pcn import biased, dense, examples
 
 SMOOTH = ("tanh", "softplus", "gelu", "linear")
 

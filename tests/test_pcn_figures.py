@@ -31,13 +31,12 @@ from physics_ep.errors import InputError
 from physics_ep.estimator import EquilibriumPropagation
 from physics_ep.predictive_coding import mlp, to_sequential
 from physics_ep.training import train
-
-from . import test_figures as looks
+from tests.support import looks
 
 # The same demands on looks as of the other figures, made of this module's `drawn`.
-test_every_axis_is_labelled = looks.test_every_axis_is_labelled_with_its_unit
-test_series_differ_without_colour = looks.test_series_differ_without_colour
-test_legends_leave_the_data_alone = looks.test_legends_leave_the_data_alone
+test_every_axis_is_labelled = looks.every_axis_is_labelled_with_its_unit
+test_series_differ_without_colour = looks.series_differ_without_colour
+test_legends_leave_the_data_alone = looks.legends_leave_the_data_alone
 
 BETA = 0.01
 
@@ -277,7 +276,7 @@ def test_files_are_written_without_warnings(drawn, tmp_path):
     """Saving warns of missing glyphs, of a layout that does not fit, or of its data; or a file is wrong."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        looks.test_each_figure_is_written_twice(drawn, tmp_path)
+        looks.each_figure_is_written_twice(drawn, tmp_path)
 
 
 def test_other_systems_are_told_or_left_out(tmp_path):

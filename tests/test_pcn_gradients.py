@@ -16,10 +16,9 @@ from physics_ep.contrastive import CoupledLearning
 from physics_ep.errors import InputError
 from physics_ep.estimator import NegativeNudgeError
 from physics_ep.predictive_coding import mlp, to_sequential, vgg5, vgg10, vgg10_skip
+from tests.support.pcn import biased, counted_rows, dense, examples
 from validation import backprop_gradient, finite_difference_gradient
 from validation.gradients import compare, estimate_gradient, total_error
-
-from .pcn import biased, counted_rows, dense, examples
 
 COSTS = [CrossEntropy(), SquaredError()]
 

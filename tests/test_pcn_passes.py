@@ -13,9 +13,8 @@ from physics_ep.predictive_coding import vgg5
 from physics_ep.predictive_coding.activations import ACTIVATIONS
 from physics_ep.predictive_coding.equilibration import LinearSpace
 from physics_ep.relaxation import solve
+from tests.support.pcn import biased, counted_rows, dense, examples
 from validation.gradients import estimate_gradient, total_error
-
-from .pcn import biased, counted_rows, dense, examples
 
 COSTS = [CrossEntropy(), SquaredError()]
 

@@ -23,9 +23,8 @@ from physics_ep.datasets import _normalised, load_dataset
 from physics_ep.errors import InputError
 from physics_ep.estimator import UnconvergedWarning
 from physics_ep.training import TrainingStoppedError
+from tests.support.pcn import dense, examples
 from validation.gradients import estimate_gradient, total_error
-
-from .pcn import dense, examples
 
 SHORT = ("training.epochs=4", "data.train_examples=960")
 

@@ -10,8 +10,7 @@ from physics_ep.blocks import flat
 from physics_ep.errors import InputError
 from physics_ep.krylov import gmres
 from physics_ep.relaxation import SOLVERS
-
-from .systems import Quartic, batch, network
+from tests.support.systems import Quartic, batch, network
 
 ACTIVATIONS = ["hard_sigmoid", "tanh", "logistic", "linear"]
 

@@ -29,11 +29,10 @@ from physics_ep import EquilibriumPropagation, Nudge, positive, relax
 from physics_ep.errors import InputError
 from physics_ep.store import open_run
 from physics_ep.training import train
+from tests.support import looks
 from validation.benchmarks import circuit_scaling as benchmark
 from validation.gradients import estimate_gradient, total_error
 from validation.oracles import implicit_gradient
-
-from . import test_figures as looks
 
 SATURATION = 1e-9
 G_MAX = 0.12
@@ -337,9 +336,9 @@ def test_peak_memory_grows_by_what_is_taken():
 
 def test_looks(drawn):
     """Axes without units, curves that differ by colour alone, legends over data."""
-    looks.test_every_axis_is_labelled_with_its_unit(drawn)
-    looks.test_series_differ_without_colour(drawn)
-    looks.test_legends_leave_the_data_alone(drawn)
+    looks.every_axis_is_labelled_with_its_unit(drawn)
+    looks.series_differ_without_colour(drawn)
+    looks.legends_leave_the_data_alone(drawn)
 
 
 def test_files(drawn, tmp_path):

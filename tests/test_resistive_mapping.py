@@ -16,10 +16,9 @@ from hardware_models.wires import wired
 from physics_ep import CrossEntropy, Nudge, SquaredError, relax, simulate
 from physics_ep.errors import InputError
 from physics_ep.predictive_coding import PredictiveCodingNetwork, vgg5, vgg10_skip
+from tests.support.pcn import dense, examples
 from validation.gradients import compare, total_error
 from validation.oracles import backprop_gradient
-
-from .pcn import dense, examples
 
 SMALL = {"width": 8, "n_in": 5}
 PARTS = ("weight", "bias")

@@ -25,10 +25,9 @@ from physics_ep.errors import InputError
 from physics_ep.predictive_coding import PredictiveCodingNetwork, vgg5
 from physics_ep.predictive_coding.layers import ConvLink, DenseLink, PredictiveLayer
 from physics_ep.store import Run, write_run
+from tests.support.pcn import biased, dense, examples
 from validation.gradients import total_error
 from validation.oracles import backprop_gradient
-
-from .pcn import biased, dense, examples
 
 needs_ngspice = pytest.mark.skipif(shutil.which("ngspice") is None, reason="ngspice is not installed")
 POOR = {"programming_noise": 0.05, "device_mismatch": 0.1, "stuck_on": 0.02}

@@ -21,15 +21,14 @@ from physics_ep.equilibrium import NotConverged
 from physics_ep.errors import InputError
 from physics_ep.estimator import AUTO_FRACTION, EquilibriumPropagation, NegativeNudgeError
 from physics_ep.nudging import centered
+from tests.support import looks
 from validation.gradients import estimate_gradient
 
-from . import test_figures as looks
-
 # The same demands on looks as of the other figures, made of this module's `drawn`.
-test_every_axis_is_labelled = looks.test_every_axis_is_labelled_with_its_unit
-test_series_differ_without_colour = looks.test_series_differ_without_colour
-test_legends_leave_the_data_alone = looks.test_legends_leave_the_data_alone
-test_each_figure_is_written_twice = looks.test_each_figure_is_written_twice
+test_every_axis_is_labelled = looks.every_axis_is_labelled_with_its_unit
+test_series_differ_without_colour = looks.series_differ_without_colour
+test_legends_leave_the_data_alone = looks.legends_leave_the_data_alone
+test_each_figure_is_written_twice = looks.each_figure_is_written_twice
 
 
 def hopfield(hidden, gain):

@@ -14,11 +14,10 @@ from figures.signature import signature as signature_of
 from figures.subjects import Subject
 from figures.substrates import DEVICE_NAME, draw_substrates
 from physics_ep import CrossEntropy
+from tests.support import looks
+from tests.support.pcn import dense, examples
 from validation.benchmarks import layer_sizes, signature
 from validation.substrates import place
-
-from . import test_figures as looks
-from .pcn import dense, examples
 
 
 @pytest.fixture
@@ -98,7 +97,7 @@ def test_charts_meet_the_demands() -> None:
         line.get_fillstyle() for line in drawn["substrates"].axes[1].lines if not line.get_label().startswith("_")
     ]
     assert sorted(fills) == ["full", "left", "none"]  # told apart without colour
-    looks.test_legends_leave_the_data_alone({"substrates": drawn["substrates"]})
+    looks.legends_leave_the_data_alone({"substrates": drawn["substrates"]})
     for figure in drawn.values():
         assert all(ax.get_xlabel() or ax.get_ylabel() for ax in figure.axes)
 

@@ -22,12 +22,11 @@ from hardware_models.spice_phases import export_phases, ngspice_gradient, ngspic
 from physics_ep.cli import main
 from physics_ep.cost import SquaredError
 from physics_ep.errors import InputError
+from tests.support.netlists import mixed_circuit
 from validation.benchmarks import simulators
 from validation.benchmarks.circuits import crossbar, dense_layers
 from validation.benchmarks.spice import measure
 from validation.oracles import implicit_gradient
-
-from .netlists import mixed_circuit
 
 needs_ngspice = pytest.mark.skipif(shutil.which("ngspice") is None, reason="ngspice is not installed")
 needs_vacask = pytest.mark.skipif(shutil.which("vacask") is None, reason="VACASK is not installed")

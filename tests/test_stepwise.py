@@ -9,11 +9,10 @@ from hardware_models import ConvHopfieldNetwork
 from physics_ep import CrossEntropy, EquilibriumPropagation, SquaredError, relax
 from physics_ep.contrastive import CoupledLearning
 from physics_ep.errors import InputError
+from tests.support.systems import Quartic, batch, network
 from validation import implicit_gradient
 from validation.gradients import compare, estimate_gradient, total_error
 from validation.stepwise import stepwise
-
-from .systems import Quartic, batch, network
 
 
 @pytest.mark.parametrize("activation", ["tanh", "hard_sigmoid", "logistic"])

@@ -25,9 +25,8 @@ from physics_ep.metrics import METRICS, evaluate
 from physics_ep.photographs import DEVIATIONS, MEANS, central_view
 from physics_ep.sources import Stream
 from physics_ep.training import TrainingInterrupted, TrainingResult
-
-from .systems import network
-from .test_training import StopAfter, assert_same_run
+from tests.support.runs import StopAfter, assert_same_run
+from tests.support.systems import network
 
 SIZE = 8
 

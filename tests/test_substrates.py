@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,12 +13,12 @@ from hardware_models.crossbars import programmed
 from hardware_models.mapping import NotRealisable
 from physics_ep import CrossEntropy, Nudge, SquaredError, relax
 from physics_ep.errors import InputError
+from tests.support.paths import ROOT
+from tests.support.pcn import dense, examples
 from validation.gradients import compare, total_error
 from validation.oracles import backprop_gradient
 
-from .pcn import dense, examples
-
-EXTENDING = (Path(__file__).resolve().parent.parent / "docs" / "extending.md").read_text(encoding="utf-8")
+EXTENDING = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 DEVICE = DeviceModel(g_min=1e-9)
 
 

@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from hardware_models import HopfieldNetwork
+from tests.support.systems import Quartic, batch, network
 from validation import check_system
-
-from .systems import Quartic, batch, network
 
 
 @pytest.mark.parametrize("output", ["linear", "hard_sigmoid"])

@@ -28,10 +28,13 @@ from physics_ep import SquaredError, cli
 from physics_ep.equilibrium import Equilibrium, NotConverged, Status
 from physics_ep.errors import InputError
 from physics_ep.placement import threads
-from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp
+from physics_ep.predictive_coding import mlp
 from physics_ep.registry import build_system
 from physics_ep.store import Run, write_run
 from physics_ep.trajectories import parts_folder
+from tests.support.paths import ROOT
+from tests.support.pcn import dense, examples
+from tests.support.sweeps import SWEEPS, small
 from validation import open_tolerance, tolerance
 from validation.agreement import CHUNK, Tally, interval
 from validation.oracles import backprop_gradient
@@ -39,15 +42,6 @@ from validation.sweep_points import Experiment, draws
 from validation.sweep_store import checksum
 from validation.tolerance_sweep import SweepInterrupted, worth_sharing
 from validation.tolerance_table import ToleranceTable
-
-from .pcn import dense, examples
-
-SWEEPS = {"levels": [4, 64], "programming_noise": [0.05], "read_noise": [0.0, 1e-3]}
-
-
-def small() -> tuple[PredictiveCodingNetwork, torch.Tensor, torch.Tensor, SquaredError]:
-    """A smooth network, its batch, the cost."""
-    return dense(3, width=8, n_in=6), *examples((6,), 4, SquaredError()), SquaredError()
 
 
 def timeless(table: ToleranceTable) -> str:
@@ -297,7 +291,7 @@ import torch
 torch.set_num_threads(1)
 from validation import tolerance
 from validation.sweep_points import Experiment
-from tests.test_tolerance import SWEEPS, small
+from tests.support.sweeps import SWEEPS, small
 measure = Experiment.measure
 def logged(self, device, beta):
     with open(sys.argv[2], "a") as log:
@@ -313,14 +307,14 @@ def test_kills_lose_no_point_and_repeat_none(tmp_path: Path) -> None:
     """kill -9 at several moments: the resumed sweep is the uninterrupted one, to the bit, and measures nothing
     twice that was kept."""
     out, log = tmp_path / "sweep.h5", tmp_path / "log"
-    root, folder = Path(__file__).parent.parent, parts_folder(out)
+    folder = parts_folder(out)
     straight = tolerance(*small(), sweeps=SWEEPS, repeats=2, betas=[0.01, 0.02], out=tmp_path / "straight.h5")
     total, lines = len(straight.points), []
     for least, delay in ((1, 0.0), (4, 0.02), (8, 0.035)):
         kept = len(list(folder.glob("*.h5")))
         log.write_text("")
         command = [sys.executable, "-c", RUNNER, str(out), str(log)]
-        with subprocess.Popen(command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}) as child:
+        with subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}) as child:
             until = time.monotonic() + 60
             while len(list(folder.glob("*.h5"))) < least:
                 assert child.poll() is None

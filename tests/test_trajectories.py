@@ -18,8 +18,8 @@ from physics_ep import Nudge, SquaredError, open_run, relax, simulate, trajector
 from physics_ep.errors import InputError
 from physics_ep.store import Run, write_run
 from physics_ep.trajectories import Trajectory, parts_folder, read_parts
-
-from .systems import batch, network
+from tests.support.paths import ROOT
+from tests.support.systems import batch, network
 
 
 @pytest.fixture
@@ -64,13 +64,12 @@ def test_a_killed_simulation_leaves_a_readable_beginning(tmp_path: Path) -> None
     script = f"""
 import torch
 from physics_ep import simulate, trajectories
-from tests.systems import batch, network
+from tests.support.systems import batch, network
 torch.set_num_threads(1)
 trajectories.PART_BYTES = 20000
 simulate(network("tanh", (5, 6, 4, 3)), batch(5, 3, 4)[0], 1e4, steps=4000000, out={str(path)!r})
 """
-    root = Path(__file__).parent.parent
-    child = subprocess.Popen([sys.executable, "-c", script], cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
+    child = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
     try:
         folder, until = parts_folder(path), time.monotonic() + 60
         while len(list(folder.glob("*.h5"))) < 3:

@@ -19,8 +19,7 @@ from physics_ep import Nudge, SquaredError, relax, simulate
 from physics_ep.flows import own_motion
 from physics_ep.integrators import TABLEAUS, step
 from physics_ep.motion import Motion
-
-from .analog_bench import KILO, PICO, Bench, small
+from tests.support.analog_bench import KILO, PICO, Bench, small
 
 
 @pytest.fixture(scope="module")

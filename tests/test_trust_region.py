@@ -15,25 +15,8 @@ from physics_ep.errors import InputError
 from physics_ep.krylov import conjugate_gradients
 from physics_ep.system import Phase
 from physics_ep.trust_region import NewtonKrylov, TrustRegion, trust_region
-
-from .multistable import WIDE, DoubleWells, Ring, well
-from .systems import Quartic, batch, network
-
-
-def hessian(system, state, x, nudge=None) -> torch.Tensor:
-    """d2F/ds2 of each example, (B, n, n), by autograd of the energy twice, one example at a time."""
-    shapes = [s.shape[1:] for s in state]
-
-    def total(v: torch.Tensor, b: int) -> torch.Tensor:
-        blocks = tuple(p.view(1, *s) for p, s in zip(v.split([s.numel() for s in shapes]), shapes, strict=True))
-        f = system.energy(blocks, x[b : b + 1])
-        if nudge is not None:
-            f = f + nudge.beta * nudge.cost(system.outputs(blocks), nudge.y[b : b + 1])
-        return f.sum()
-
-    v = flat(state)
-    rows = [torch.autograd.functional.hessian(lambda u, b=b: total(u, b), v[b]) for b in range(len(v))]
-    return torch.stack(rows)
+from tests.support.multistable import WIDE, DoubleWells, Ring, well
+from tests.support.systems import Quartic, batch, hessian, network
 
 
 def test_every_start_ends_in_the_minimum_of_its_own_basin() -> None:

@@ -15,9 +15,8 @@ from physics_ep.cost import OutputForce
 from physics_ep.errors import InputError
 from physics_ep.relaxation import solve
 from physics_ep.system import EnergySystem
+from tests.support.graphs import DIGITS, RandomGraph
 from validation import check_system
-
-from .graphs import DIGITS, RandomGraph
 
 
 @pytest.fixture(autouse=True)

@@ -10,10 +10,9 @@ from hardware_models import Circuit, DeviceModel, map_pcn
 from hardware_models.crossbars import programmed
 from hardware_models.wires import exact_tile, through_wires, tile_parts, wire_error, wired
 from physics_ep import CrossEntropy
+from tests.support.pcn import dense, examples
 from validation.gradients import total_error
 from validation.oracles import backprop_gradient
-
-from .pcn import dense, examples
 
 
 def conductances(rows: int, columns: int, seed: int = 0) -> np.ndarray:

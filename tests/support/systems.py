@@ -6,7 +6,7 @@ import torch
 
 from hardware_models import HopfieldNetwork
 from physics_ep import EnergySystem
-from physics_ep.blocks import State
+from physics_ep.blocks import State, flat
 
 
 class Quartic(EnergySystem):
@@ -89,3 +89,19 @@ class Quadratic(EnergySystem):
 
     def outputs(self, state: State) -> torch.Tensor:
         return state[0]
+
+
+def hessian(system, state, x, nudge=None) -> torch.Tensor:
+    """d2F/ds2 of each example, (B, n, n), by autograd of the energy twice, one example at a time."""
+    shapes = [s.shape[1:] for s in state]
+
+    def total(v: torch.Tensor, b: int) -> torch.Tensor:
+        blocks = tuple(p.view(1, *s) for p, s in zip(v.split([s.numel() for s in shapes]), shapes, strict=True))
+        f = system.energy(blocks, x[b : b + 1])
+        if nudge is not None:
+            f = f + nudge.beta * nudge.cost(system.outputs(blocks), nudge.y[b : b + 1])
+        return f.sum()
+
+    v = flat(state)
+    rows = [torch.autograd.functional.hessian(lambda u, b=b: total(u, b), v[b]) for b in range(len(v))]
+    return torch.stack(rows)

@@ -7,9 +7,8 @@ import torch
 
 from hardware_models import AnalogHopfieldCircuit
 from physics_ep import Nudge, SquaredError
-
-from .graphs import RandomGraph
-from .systems import batch, network
+from tests.support.graphs import RandomGraph
+from tests.support.systems import batch, network
 
 KILO, PICO = 1e3, 1e-12
 

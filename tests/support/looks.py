@@ -1,0 +1,77 @@
+"""What every figure is held to, and the command that draws them.
+
+A file of tests that has a fixture `drawn` (figures by name) takes a check over as a test of its own:
+`test_series_differ_without_colour = looks.series_differ_without_colour`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import numpy as np
+import pytest
+
+from figures import style
+from physics_ep.cli import main
+
+DECADE = np.logspace(-3, -2, 5)
+
+
+BRIEF = ["training.epochs=3", "data.train_examples=200", "data.test_examples=60"]
+
+
+def command(*arguments):
+    """Run the command within this process; give its exit status."""
+    with pytest.raises(SystemExit) as stop:
+        main(list(arguments))
+    return stop.value.code
+
+
+def every_axis_is_labelled_with_its_unit(drawn):
+    """An axis does not say what it shows, or in which unit."""
+    for name, figure in drawn.items():
+        for ax in figure.axes:
+            # A colour bar has one axis only.
+            labels = [ax.get_ylabel()] if ax.get_label() == "<colorbar>" else [ax.get_xlabel(), ax.get_ylabel()]
+            for label in labels:
+                assert label == "Epoch" or re.search(r"\(.+\)", label), (name, label)
+
+
+def series_differ_without_colour(drawn):
+    """Two curves of one panel look the same on a greyscale printer."""
+    for name, figure in drawn.items():
+        for ax in figure.axes:
+            named = [line for line in ax.lines if not line.get_label().startswith("_")]
+            looks = [(line.get_marker(), str(line._dash_pattern)) for line in named]
+            assert len(set(looks)) == len(named), (name, ax.get_ylabel())
+    for a, b in itertools.combinations(style.SERIES, 2):
+        assert a.line != b.line
+        assert a.marker != b.marker
+
+
+def legends_leave_the_data_alone(drawn):
+    """A legend covers points of a curve."""
+    for name, figure in drawn.items():
+        figure.canvas.draw()
+        for ax in figure.axes:
+            if (legend := ax.get_legend()) is None:
+                continue
+            box = legend.get_window_extent()
+            for line in ax.lines:
+                if line.get_transform() == ax.transData and len(line.get_xdata()):
+                    hits = [box.contains(*xy) for xy in ax.transData.transform(line.get_xydata())]
+                    assert not any(hits), (name, ax.get_ylabel(), line.get_label())
+
+
+def each_figure_is_written_twice(drawn, tmp_path):
+    """A figure is missing as PDF or PNG, or its text is no embedded TrueType font."""
+    for name, figure in drawn.items():
+        pdf, png = style.save(figure, name, tmp_path / "new" / "folder")
+        assert (pdf.name, png.name) == (f"{name}.pdf", f"{name}.png")
+        content = pdf.read_bytes()
+        assert content.startswith(b"%PDF-")
+        assert b"/FontFile2" in content
+        assert b"/Type3" not in content
+        assert png.read_bytes().startswith(b"\x89PNG")
+        assert png.stat().st_size < 150_000
