@@ -203,16 +203,10 @@ class PotentialPhase(Phase):
     """Relaxation of a `LangevinHopfield`: the potentials themselves, or displacements carried from an origin."""
 
     system: LangevinHopfield
+    carries_displacements = True
 
     def __init__(self, system: LangevinHopfield, inputs: Inputs, origin: State | None, balanced: bool) -> None:
-        self.system = system
-        self.inputs = inputs
-        self.nudge: Nudge | None = None
-        self.balanced = balanced
-        self.narrow = self.dtype = system.dtype
-        self.x = inputs.x
-        self.origin = origin
-        self.origin_force = None
+        super().__init__(system, inputs, origin, balanced)
         if origin is not None:
             self.base = [
                 (rate.response(u), rate.slope(u), p, rate.anchor(u))

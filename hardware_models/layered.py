@@ -189,21 +189,17 @@ class LayeredPhase(Phase):
     at the implicit gradient, and no unit that changes its winner under a finite nudge disturbs it.
     """
 
+    system: Layered
     exact_updates = True
     differentiable_updates = True
+    carries_displacements = True
     pulled: torch.Tensor
     """Outputs at the origin, under the nudge."""
     strength: torch.Tensor | float | complex
     """The nudge's beta, shaped to multiply them."""
 
     def __init__(self, system: Layered, inputs: Inputs, origin: State | None, balanced: bool) -> None:
-        self.system: Layered = system
-        self.inputs = inputs
-        self.nudge: Nudge | None = None
-        self.balanced = balanced
-        self.narrow = self.dtype = system.dtype
-        self.x = inputs.x
-        self.origin = origin
+        super().__init__(system, inputs, origin, balanced)
         self.layers = [layer.bound() for layer in system.couplings]
         self.units, self.clamped = self._constants()
         self.depth = len(self.layers)
@@ -278,14 +274,12 @@ class LayeredPhase(Phase):
         return rows if self.copies == 1 else rows.repeat(self.copies, *[1] * (rows.ndim - 1))
 
     def nudged(self, nudge: Nudge | None) -> LayeredPhase:
-        if nudge is not None and self.system.output_activation != "linear":
-            from physics_ep.cost import OutputForce, SquaredError
-
-            if not isinstance(nudge.cost, SquaredError | OutputForce):
-                raise InputError(
-                    "Argument output_activation must be 'linear' for a cost other than squared_error, but was "
-                    f"{self.system.output_activation!r}."
-                )
+        bounded = nudge is not None and self.system.output_activation != "linear"
+        if nudge is not None and bounded and nudge.linear(self.dtype) is None:
+            raise InputError(
+                "Argument output_activation must be 'linear' for a cost that is not quadratic in each output, as "
+                f"squared_error is, but was {self.system.output_activation!r}."
+            )
         twin = cast(LayeredPhase, super().nudged(nudge))
         twin.routes = list(self.routes)
         if twin.nudge is not None and self.origin is not None:

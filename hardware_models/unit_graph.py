@@ -248,10 +248,10 @@ class UnitGraphPhase(Phase):
 
     system: UnitGraph
     exact_updates = True
+    carries_displacements = True
 
     def __init__(self, system: UnitGraph, inputs: Inputs, origin: State | None, balanced: bool) -> None:
-        super().__init__(system, inputs, origin, balanced=False)
-        self.balanced = balanced
+        super().__init__(system, inputs, origin, balanced)
         self._clamped = columns(inputs.x)
         self._pull = kernels.Pull(np.full(len(system.units), -1), np.empty((0, 0)), np.empty((0, 0)))
         if self.origin is not None:

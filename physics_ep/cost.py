@@ -61,6 +61,27 @@ class Cost:
         """
         raise NotImplementedError
 
+    def linear(
+        self, y: torch.Tensor, beta: torch.Tensor | complex
+    ) -> tuple[torch.Tensor | complex, torch.Tensor] | None:
+        """(stiffness, force) of a nudge whose force on the outputs is force - stiffness * outputs; else None.
+
+        It holds for costs that are quadratic in each output by itself. Systems whose outputs then keep an exact
+        update take their fast path for such costs, a user's own among them.
+
+        Parameters
+        ----------
+        y : Tensor (B, n)
+        beta : Tensor (B, 1) or number
+
+        Returns
+        -------
+        tuple or None
+            Stiffness and force as numbers or tensors that broadcast to (B, n), both over beta's unit times the
+            outputs'. None (the default): the cost is not of that form.
+        """
+        return None
+
     def encode(self, labels: torch.Tensor, n_out: int, dtype: torch.dtype) -> torch.Tensor:
         """Class indices (B,) to the targets that this cost takes."""
         raise NotImplementedError
@@ -94,6 +115,9 @@ class SquaredError(Cost):
     ) -> torch.Tensor:
         # (drive + beta y) / (1 + beta) - outputs, written in the displacement.
         return (rhs - beta * (outputs - y)) / (1 + beta)
+
+    def linear(self, y: torch.Tensor, beta: torch.Tensor | complex) -> tuple[torch.Tensor | complex, torch.Tensor]:
+        return beta, beta * y
 
     def encode(self, labels: torch.Tensor, n_out: int, dtype: torch.dtype) -> torch.Tensor:
         check_labels(labels, n_out)
@@ -196,6 +220,9 @@ class OutputForce(Cost):
         self, outputs: torch.Tensor, y: torch.Tensor, beta: torch.Tensor | complex, rhs: torch.Tensor
     ) -> torch.Tensor:
         return rhs + beta * y
+
+    def linear(self, y: torch.Tensor, beta: torch.Tensor | complex) -> tuple[torch.Tensor | complex, torch.Tensor]:
+        return 0.0, beta * y
 
     def check(self, outputs: torch.Tensor, y: torch.Tensor) -> None:
         return None

@@ -230,6 +230,17 @@ class Nudge:
         value = self.beta.item() if isinstance(self.beta, torch.Tensor) else self.beta
         return value if isinstance(value, complex) else float(value)
 
+    def linear(self, real: torch.dtype) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """(stiffness, force) of `Cost.linear`, both (B, n_out), for a system of dtype `real`; else None."""
+        dtype = self.dtype(real)
+        y = self.y.to(real)
+        beta = torch.as_tensor(self.beta, dtype=dtype, device=y.device).expand(len(y))[:, None]
+        parts = self.cost.linear(y, beta)
+        if parts is None:
+            return None
+        stiffness, force = (torch.as_tensor(part, dtype=dtype, device=y.device).expand_as(y) for part in parts)
+        return stiffness, force
+
     def energy(self, outputs: torch.Tensor) -> torch.Tensor:
         """beta C, (B,)."""
         beta = self.beta

@@ -307,26 +307,45 @@ class Phase:
 
     This default works for any system through `force`, in float64 for displacements. Systems that know better
     subclass it; those with exact block updates set `exact_updates` and give `interface` and `sweep`, and
-    `differentiable_updates` if autograd can follow them.
+    `differentiable_updates` if autograd can follow them. A subclass calls this constructor and adds its own fields.
+
+    Attributes
+    ----------
+    system : EnergySystem
+        A float64 copy of it, where displacements need one.
+    inputs : Inputs
+    x : Tensor (B, ...)
+        Input, in `dtype`.
+    nudge : Nudge or None
+    origin : tuple of Tensor (B, ...) or None
+    balanced : bool
+    dtype, narrow : torch.dtype
+        In which it is relaxed, and in which `Equilibrium` hands out its state.
+    origin_force : tuple of Tensor (B, ...) or None
+        What the default leaves out of the force of a balanced phase.
     """
 
     exact_updates = False
     differentiable_updates = False
+    carries_displacements = False
+    """Whether displacements keep their digits in the system's own dtype, and the subclass itself leaves out the
+    origin's force where balanced. If not, the system is widened to float64 and `origin_force` is computed."""
 
-    def __init__(self, system: EnergySystem, inputs: Inputs, origin: State | None, balanced: bool) -> None:
+    def __init__(
+        self, system: EnergySystem, inputs: Inputs, origin: State | None = None, balanced: bool = False
+    ) -> None:
         self.inputs = inputs
         self.nudge: Nudge | None = None
         self.balanced = balanced
         self.narrow = system.dtype
-        self.system = system if origin is None else widened(system)
+        carried = self.carries_displacements
+        self.system = system if carried or origin is None else widened(system)
         self.dtype = self.system.dtype
-        self.x = inputs.x.to(self.dtype)
-        self.origin = None if origin is None else tuple(s.to(self.dtype) for s in origin)
-        self.origin_force = (
-            self._projected(self.origin, self.system.force(self.origin, self.x))
-            if self.origin is not None and balanced
-            else None
-        )
+        self.x = inputs.x if carried else inputs.x.to(self.dtype)
+        self.origin = origin if carried or origin is None else tuple(s.to(self.dtype) for s in origin)
+        self.origin_force: State | None = None
+        if self.origin is not None and balanced and not carried:
+            self.origin_force = self._projected(self.origin, self.system.force(self.origin, self.x))
 
     def nudged(self, nudge: Nudge | None) -> Phase:
         """The same problem under a nudge; constants are shared."""
