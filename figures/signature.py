@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm
 from matplotlib.figure import Figure
 
+from hardware_models.devices import find_field
 from physics_ep.progress import SILENT, Progress
 from validation.substrates import THREE
 from validation.sweep_plan import IDEAL
@@ -35,28 +36,6 @@ SWEEPS: dict[str, tuple[Any, ...]] = {
     "adc_bits": (8,),
 }
 """Of the small network that is measured where no sweep file is given."""
-SHORT = {
-    "levels": "levels",
-    "programming_noise": "programming noise",
-    "device_mismatch": "gain mismatch of cells",
-    "stuck_off": "stuck off",
-    "drift_time": "drift (s)",
-    "copy_mismatch_transpose": "transposed copy",
-    "copy_mismatch_u": "copy for u",
-    "conductance_noise": "conductance noise",
-    "read_noise": "read noise",
-    "temperature": "temperature (K)",
-    "wire_resistance": "wires (\N{GREEK CAPITAL LETTER OMEGA})",
-    "dac_bits": "input bits",
-    "adc_bits": "reading bits",
-    "phase_noise": "phase noise (rad\N{SUPERSCRIPT TWO}/s)",
-    "detuning": "detuning",
-    "amplifier_gain": "gain of amplifiers",
-    "amplifier_offset": "offset of amplifiers",
-    "amplifier_saturation": "rails of amplifiers",
-    "time_constant_mismatch": "time constant of u",
-    "diode_current": "diodes (A)",
-}
 
 
 @dataclass(frozen=True)
@@ -166,7 +145,8 @@ def _map(ax: Axes, gaps: np.ndarray, colors: Any, norm: Any) -> Any:
 def _rows(ax: Axes, data: Signature) -> None:
     labels, before = [], None
     for field, value in data.rows:
-        text = SHORT.get(field, field.replace("_", " "))
+        told = find_field(field)
+        text = told.short if told is not None and told.short else field.replace("_", " ")
         shown = "" if value is None else f"{value:g}" if isinstance(value, int | float) else str(value)
         labels.append(shown if field == before else f"{text}  {shown}")
         before = field

@@ -15,7 +15,7 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hardware_models import DeviceModel
+from hardware_models.devices import DeviceModel, find_field
 from physics_ep.errors import InputError
 from physics_ep.progress import SILENT, Progress
 from validation.noise_theory import best_beta
@@ -42,28 +42,6 @@ SWEEPS: dict[str, tuple[Any, ...]] = {
     "adc_bits": (4, 8, 12, 16),
 }
 """Of the small network that is measured where no sweep file is given."""
-NAMES = {
-    "levels": "Conductance levels (number)",
-    "programming_noise": "Programming noise\n(of conductance range)",
-    "device_mismatch": "Gain mismatch of cells\n(std of logarithm)",
-    "stuck_off": "Cells stuck off (fraction)",
-    "stuck_on": "Cells stuck on (fraction)",
-    "drift_time": "Drift since programming (s)",
-    "drift_exponent": "Drift exponent (dimensionless)",
-    "drift_spread": "Spread of drift exponent\n(dimensionless)",
-    "copy_mismatch_h": "Mismatch of copy for $h$\n(relative)",
-    "copy_mismatch_u": "Mismatch of copy for $u$\n(relative)",
-    "copy_mismatch_transpose": "Mismatch of transposed copy\n(relative)",
-    "conductance_noise": "Conductance noise\n(relative, each phase)",
-    "read_noise": "Read noise (of full scale)",
-    "amplifier_gain": "Gain error of amplifiers\n(relative)",
-    "amplifier_offset": "Offset of amplifiers\n(of full scale)",
-    "amplifier_saturation": "Rails of amplifiers\n(of full scale)",
-    "time_constant_mismatch": "$(\\tau_u - \\tau_h) / \\tau_h$\n(dimensionless)",
-    "dac_bits": "Converters of inputs (bits)",
-    "adc_bits": "Converters of readings (bits)",
-}
-"""Names of axes; a field that is not here has its own."""
 
 
 @dataclass(frozen=True)
@@ -249,7 +227,8 @@ def _draw_panel(ax: Axes, panel: TolerancePanel, shades: np.ndarray) -> None:
     else:
         ax.set_xticks(at, ticks)
         ax.set_xlim(at[0] - 0.05 * (at[-1] - at[0]) - 0.3, at[-1] + 0.05 * (at[-1] - at[0]) + 0.3)
-    ax.set_xlabel(NAMES.get(panel.field, f"{panel.field.replace('_', ' ')} (value)"))
+    told = find_field(panel.field)
+    ax.set_xlabel(f"{panel.field.replace('_', ' ')} (value)" if told is None else told.axis)
 
 
 def _positions(values: Sequence[Any]) -> tuple[list[float], list[str] | None]:

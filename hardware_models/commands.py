@@ -105,7 +105,7 @@ def map_(
     from physics_ep.sources import photographs
     from physics_ep.store import load_weights, open_run
 
-    from .devices import chosen_device
+    from .device_presets import chosen_device
     from .mapping import map_pcn
 
     model = chosen_device(preset, device_model)
@@ -208,7 +208,7 @@ def fit_pulses(
     _on_the_cpu(device, dtype)
     if out is not None:
         check_output(out, "out")
-    from .devices import chosen_device
+    from .device_presets import chosen_device
     from .pulse_fit import fit_pulses as fit
     from .pulse_fit import read_pulses
 
@@ -397,7 +397,7 @@ def _subject(
     """What SYSTEM and --substrate name."""
     number = 0 if seed is None else seed
     if substrate is not None:
-        from .devices import chosen_device
+        from .device_presets import chosen_device
         from .spice_pairs import find_pairs
 
         return find_pairs(system, substrate, chosen_device(preset, device_model), number, batch, checkpoint)

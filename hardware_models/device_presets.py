@@ -7,6 +7,10 @@ paired units: sweep those. Drift is off until drift_time is set.
 
 from __future__ import annotations
 
+import os
+
+from physics_ep.errors import argument_error, unknown_name
+
 from .devices import DeviceModel
 
 RERAM = DeviceModel(
@@ -166,3 +170,46 @@ PRESETS: dict[str, DeviceModel] = {
     "fefet": FEFET,
     "ring-oscillator": RING_OSCILLATOR,
 }
+
+
+def preset(name: str) -> DeviceModel:
+    """A published technology.
+
+    Parameters
+    ----------
+    name : str
+        One of `PRESETS`.
+
+    Raises
+    ------
+    InputError
+        With the nearest right name.
+    """
+    if name not in PRESETS:
+        raise unknown_name("preset", name, PRESETS)
+    return PRESETS[name]
+
+
+def chosen_device(
+    name: str | None, path: str | os.PathLike[str] | None, kind: type[DeviceModel] = DeviceModel
+) -> DeviceModel:
+    """The device that a command's options ask for: a preset, or a JSON file, or neither (ideal).
+
+    Parameters
+    ----------
+    name : str or None
+        Of a preset.
+    path : path or None
+    kind : class of devices
+        Of the file, and of the ideal device.
+
+    Raises
+    ------
+    InputError
+        If both are given, or what is given is none.
+    """
+    if name is not None and path is not None:
+        raise argument_error("device-model", "be left out where preset is given", repr(str(path)))
+    if path is not None:
+        return kind.from_json(path)
+    return kind() if name is None else preset(name)

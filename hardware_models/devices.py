@@ -3,23 +3,68 @@
 A `DeviceModel` says how a technology is; with a seed it is an instance, whose cells `crossbars` draws. Conductances
 are in siemens, times in seconds, voltages in volts. Noises, offsets and ranges of activities are in units of a
 layer's full scale: the largest |activity| of its free phase on calibration inputs.
+
+An imperfection is one field here and the code where it acts: its rule, its labels, what it needs and which parts of
+hardware have it stand in the field (`device_fields`). An imperfection of your own is a field of a subclass of
+`DeviceModel`, and a substrate that reads it.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from physics_ep.errors import InputError, argument_error, unknown_name
 from physics_ep.files import check_output, replacing
 
-from .device_fields import RULES, parse_field, rule_of
+from .device_fields import (
+    ABOVE_MINUS_ONE,
+    ABOVE_ONE,
+    BITS,
+    COUNT,
+    COUNT_OR_NONE,
+    FRACTION,
+    LEAK,
+    LEVELS,
+    MAGNITUDE,
+    NUMBER,
+    POSITIVE,
+    RANGE,
+    SPACING,
+    TEXT,
+    UNCHOSEN,
+    DeviceField,
+    Rule,
+    defaults_of,
+    fields_of,
+    imperfection,
+    setting,
+)
 
-__all__ = ["DeviceModel", "chosen_device", "parse_field", "preset"]
+__all__ = [
+    "AMPLIFIERS",
+    "COMMON",
+    "DIODES",
+    "FIELDS",
+    "IMPERFECTIONS",
+    "OSCILLATORS",
+    "PULSES",
+    "RAILS",
+    "RESISTORS",
+    "RULES",
+    "DeviceModel",
+    "field_of",
+    "find_field",
+    "parse_field",
+    "reads",
+    "rule_of",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,63 +160,171 @@ class DeviceModel:
         Naming the field, what it must be, and what it was.
     """
 
-    g_min: float = 1e-6
-    g_max: float = 1e-4
-    levels: int | None = None
-    spacing: str = "linear"
-    programming_noise: float = 0.0
-    device_mismatch: float = 0.0
-    stuck_off: float = 0.0
-    stuck_on: float = 0.0
-    drift_exponent: float = 0.0
-    drift_spread: float = 0.0
-    drift_time: float = 0.0
-    drift_reference: float = 20.0
-    copy_mismatch_h: float = 0.0
-    copy_mismatch_u: float = 0.0
-    copy_mismatch_transpose: float = 0.0
-    conductance_noise: float = 0.0
-    read_noise: float = 0.0
-    amplifier_gain: float = 0.0
-    amplifier_offset: float = 0.0
-    amplifier_saturation: float | None = None
-    time_constant: float = 1e-6
-    time_constant_mismatch: float = 0.0
-    dac_bits: int | None = None
-    dac_range: float | None = None
-    adc_bits: int | None = None
-    adc_range: float | None = None
-    wire_resistance: float = 0.0
-    temperature: float = 0.0
-    averaging_time: float = 1e-5
-    amplifier_lag: float = 0.0
-    amplifier_lag_mismatch: float = 0.0
-    amplifier_gain_limit: float | None = None
-    leaks: str = "trimmed"
-    diode_current: float | None = None
-    diode_ideality: float = 1.0
-    diode_mismatch: float = 0.0
-    ideality_mismatch: float = 0.0
-    detuning: float = 0.0
-    phase_noise: float = 0.0
-    oscillator_headroom: float = 2.0
-    oscillator_frequency: float = 1e9
-    oscillator_power: float = 0.0
-    pulses: int | None = None
-    pulse_nonlinearity_up: float = 0.0
-    pulse_nonlinearity_down: float = 0.0
-    pulse_asymmetry: float = 0.0
-    pulse_noise: float = 0.0
-    pulse_spread: float = 0.0
-    voltage: float = 0.2
-    amplifier_power: float = 0.0
-    tile_rows: int = 256
-    tile_columns: int = 256
-    source: str = ""
+    g_min: float = setting(1e-6, MAGNITUDE, "Smallest conductance", "S", parts="common")
+    g_max: float = setting(1e-4, POSITIVE, "Largest conductance", "S", parts="common")
+    levels: int | None = imperfection(None, LEVELS, "Conductance levels", "number", parts="common", drawn=False)
+    spacing: str = setting("linear", SPACING, "Spacing of levels", needs=("levels",), parts="common")
+    programming_noise: float = imperfection(
+        0.0, MAGNITUDE, "Programming noise", "of conductance range", parts="common"
+    )
+    device_mismatch: float = imperfection(
+        0.0, MAGNITUDE, "Gain mismatch of cells", "std of logarithm", parts="common", short="gain mismatch of cells"
+    )
+    stuck_off: float = imperfection(0.0, FRACTION, "Cells stuck off", "fraction", parts="common")
+    stuck_on: float = imperfection(0.0, FRACTION, "Cells stuck on", "fraction", parts="common")
+    drift_exponent: float = setting(0.0, NUMBER, "Drift exponent", "dimensionless", ("drift_time",), parts="common")
+    drift_spread: float = setting(
+        0.0, MAGNITUDE, "Spread of drift exponent", "dimensionless", ("drift_time",), parts="common"
+    )
+    drift_time: float = setting(
+        0.0,
+        MAGNITUDE,
+        "Drift since programming",
+        "s",
+        ("drift_exponent", "drift_spread"),
+        parts="common",
+        short="drift (s)",
+    )
+    drift_reference: float = setting(
+        20.0, POSITIVE, "First reading after programming", "s", ("drift_time",), parts="common"
+    )
+    copy_mismatch_h: float = imperfection(
+        0.0, MAGNITUDE, "Mismatch of copy for $h$", "relative", parts="common", short="copy for h"
+    )
+    copy_mismatch_u: float = imperfection(
+        0.0, MAGNITUDE, "Mismatch of copy for $u$", "relative", parts="common", short="copy for u"
+    )
+    copy_mismatch_transpose: float = imperfection(
+        0.0, MAGNITUDE, "Mismatch of transposed copy", "relative", parts="common", short="transposed copy"
+    )
+    conductance_noise: float = imperfection(
+        0.0, MAGNITUDE, "Conductance noise", "relative, each phase", parts="common"
+    )
+    read_noise: float = imperfection(0.0, MAGNITUDE, "Read noise", "of full scale", parts="common")
+    amplifier_gain: float = imperfection(
+        0.0, MAGNITUDE, "Gain error of amplifiers", "relative", parts="amplifiers", short="gain of amplifiers"
+    )
+    amplifier_offset: float = imperfection(
+        0.0, MAGNITUDE, "Offset of amplifiers", "of full scale", parts="amplifiers", short="offset of amplifiers"
+    )
+    amplifier_saturation: float | None = imperfection(
+        None,
+        RANGE,
+        "Rails of amplifiers",
+        "of full scale",
+        parts="amplifiers",
+        drawn=False,
+        short="rails of amplifiers",
+    )
+    time_constant: float = setting(1e-6, POSITIVE, "Time constant", "s", parts="common")
+    time_constant_mismatch: float = imperfection(
+        0.0,
+        ABOVE_MINUS_ONE,
+        "$(\\tau_u - \\tau_h) / \\tau_h$",
+        "dimensionless",
+        parts="common",
+        drawn=False,
+        short="time constant of u",
+    )
+    dac_bits: int | None = imperfection(
+        None, BITS, "Converters of inputs", "bits", parts="common", drawn=False, short="input bits"
+    )
+    dac_range: float | None = setting(
+        None, RANGE, "Range of input converters", "of full scale", ("dac_bits",), parts="common"
+    )
+    adc_bits: int | None = imperfection(
+        None, BITS, "Converters of readings", "bits", parts="common", drawn=False, short="reading bits"
+    )
+    adc_range: float | None = setting(
+        None, RANGE, "Range of reading converters", "of full scale", ("adc_bits",), parts="common"
+    )
+    wire_resistance: float = imperfection(
+        0.0,
+        MAGNITUDE,
+        "Resistance of wires",
+        "ohm",
+        parts="common",
+        drawn=False,
+        short="wires (\N{GREEK CAPITAL LETTER OMEGA})",
+    )
+    temperature: float = imperfection(
+        0.0, MAGNITUDE, "Temperature", "K", parts="resistors", short="temperature (K)"
+    )
+    averaging_time: float = setting(
+        1e-5,
+        POSITIVE,
+        "Averaging time of readings",
+        "s",
+        ("temperature", "phase_noise"),
+        parts=("resistors", "oscillators"),
+    )
+    amplifier_lag: float = imperfection(
+        0.0, MAGNITUDE, "Lag of amplifiers", "of the time constant", parts="amplifiers", drawn=False
+    )
+    amplifier_lag_mismatch: float = imperfection(
+        0.0,
+        ABOVE_MINUS_ONE,
+        "Mismatch of amplifier lags",
+        "relative",
+        ("amplifier_lag",),
+        parts="amplifiers",
+        drawn=False,
+    )
+    amplifier_gain_limit: float | None = imperfection(
+        None, RANGE, "Largest gain of rails", "volts a volt", parts="rails", drawn=False
+    )
+    leaks: str = imperfection("trimmed", LEAK, "Leaks of nodes", parts="rails", drawn=False)
+    diode_current: float | None = imperfection(
+        None, RANGE, "Saturation current of diodes", "A", parts="diodes", drawn=False, short="diodes (A)"
+    )
+    diode_ideality: float = imperfection(
+        1.0, POSITIVE, "Ideality of diodes", "dimensionless", parts="diodes", drawn=False
+    )
+    diode_mismatch: float = imperfection(
+        0.0, MAGNITUDE, "Mismatch of diode currents", "std of logarithm", parts="diodes"
+    )
+    ideality_mismatch: float = imperfection(
+        0.0, MAGNITUDE, "Mismatch of diode ideality", "relative", parts="diodes"
+    )
+    detuning: float = imperfection(0.0, MAGNITUDE, "Detuning", "of the coupling rate", parts="oscillators")
+    phase_noise: float = imperfection(
+        0.0,
+        MAGNITUDE,
+        "Phase noise",
+        "rad$^2$/s",
+        parts="oscillators",
+        short="phase noise (rad\N{SUPERSCRIPT TWO}/s)",
+    )
+    oscillator_headroom: float = setting(
+        2.0, ABOVE_ONE, "Range of oscillator pairs", "of full scale", parts="oscillators"
+    )
+    oscillator_frequency: float = setting(1e9, POSITIVE, "Frequency of oscillators", "Hz", parts="description")
+    oscillator_power: float = setting(0.0, MAGNITUDE, "Power of an oscillator", "W", parts="description")
+    pulses: int | None = setting(None, COUNT_OR_NONE, "Pulses from end to end", "number", parts="learning")
+    pulse_nonlinearity_up: float = setting(
+        0.0, NUMBER, "Nonlinearity of pulses up", "dimensionless", ("pulses", "levels"), parts="learning"
+    )
+    pulse_nonlinearity_down: float = setting(
+        0.0, NUMBER, "Nonlinearity of pulses down", "dimensionless", ("pulses", "levels"), parts="learning"
+    )
+    pulse_asymmetry: float = setting(
+        0.0, ABOVE_MINUS_ONE, "Asymmetry of pulses", "relative", ("pulses", "levels"), parts="learning"
+    )
+    pulse_noise: float = setting(
+        0.0, MAGNITUDE, "Noise of pulses", "of conductance range", ("pulses", "levels"), parts="learning"
+    )
+    pulse_spread: float = setting(
+        0.0, MAGNITUDE, "Spread of pulses", "relative", ("pulses", "levels"), parts="learning"
+    )
+    voltage: float = setting(0.2, POSITIVE, "Voltage of full scale", "V", parts="common")
+    amplifier_power: float = setting(0.0, MAGNITUDE, "Power of an amplifier", "W", parts="description")
+    tile_rows: int = setting(256, COUNT, "Rows of a crossbar", "cells", ("wire_resistance",), parts="common")
+    tile_columns: int = setting(256, COUNT, "Columns of a crossbar", "cells", ("wire_resistance",), parts="common")
+    source: str = setting("", TEXT, "Source", parts="description")
 
     def __post_init__(self) -> None:
-        for name, rule in RULES.items():
-            object.__setattr__(self, name, rule.checked(name, getattr(self, name)))
+        for name, told in fields_of(type(self)).items():
+            object.__setattr__(self, name, told.rule.checked(name, getattr(self, name)))
         if self.g_max <= self.g_min:
             raise argument_error("g_max", f"be larger than g_min = {self.g_min:g}", self.g_max)
         if self.spacing == "log" and self.g_min == 0:
@@ -188,10 +341,34 @@ class DeviceModel:
     def ideal(self) -> bool:
         """Whether nothing errs while it holds a network: the other fields then say only what it takes, and how its
         cells learn."""
-        ideal = DeviceModel()
-        return not self.drifted and all(getattr(self, name) == getattr(ideal, name) for name in IMPERFECTIONS)
+        kind = type(self)
+        fields, ideal = fields_of(kind), defaults_of(kind)
+        return not self.drifted and all(
+            getattr(self, name) == ideal[name] for name, told in fields.items() if told.errs
+        )
 
-    def replace(self, **fields: Any) -> DeviceModel:
+    def unread(self, effects: Collection[str]) -> tuple[str, ...]:
+        """Fields that differ from their defaults and mean nothing to a substrate.
+
+        Parameters
+        ----------
+        effects : collection of str
+            Fields that the substrate has beside those that all have: see `PairedCircuit`.
+
+        Returns
+        -------
+        tuple of str
+            What a device takes, and how its cells learn, is not among them.
+        """
+        kind = type(self)
+        ideal = defaults_of(kind)
+        return tuple(
+            name
+            for name in fields_of(kind)
+            if getattr(self, name) != ideal[name] and not reads(name, effects, kind)
+        )
+
+    def replace(self, **fields: Any) -> Self:
         """The same device with other values of some fields.
 
         Raises
@@ -200,7 +377,7 @@ class DeviceModel:
             Of an unknown field, with the nearest right name; or of a value that is none.
         """
         for name in fields:
-            rule_of(name)
+            field_of(name, type(self))
         return dataclasses.replace(self, **fields)
 
     def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
@@ -222,7 +399,7 @@ class DeviceModel:
         return text
 
     @classmethod
-    def from_json(cls, source: str | os.PathLike[str]) -> DeviceModel:
+    def from_json(cls, source: str | os.PathLike[str]) -> Self:
         """Read a device; fields that are not there have their defaults.
 
         Parameters
@@ -255,82 +432,98 @@ class DeviceModel:
                 "path", "hold a JSON object of a device's fields", f"{where}: {type(found).__name__}"
             )
         for name in found:
-            rule_of(name)
+            field_of(name, cls)
         return cls(**found)
 
 
-COMMON = (
-    "levels",
-    "programming_noise",
-    "device_mismatch",
-    "stuck_off",
-    "stuck_on",
-    "copy_mismatch_h",
-    "copy_mismatch_u",
-    "copy_mismatch_transpose",
-    "conductance_noise",
-    "read_noise",
-    "time_constant_mismatch",
-    "dac_bits",
-    "adc_bits",
-    "wire_resistance",
-)
+FIELDS = fields_of(DeviceModel)
+"""What the fields of `DeviceModel` say of themselves, by name."""
+RULES: dict[str, Rule] = {name: told.rule for name, told in FIELDS.items()}
+
+
+def _of(part: str, errs: bool = False) -> tuple[str, ...]:
+    return tuple(name for name, told in FIELDS.items() if part in told.parts and (told.errs or not errs))
+
+
+COMMON = _of("common", errs=True)
 """Fields that make the cells of any substrate err, and what reads them, drift apart."""
-AMPLIFIERS = (
-    "amplifier_gain",
-    "amplifier_offset",
-    "amplifier_saturation",
-    "amplifier_lag",
-    "amplifier_lag_mismatch",
-)
-RESISTORS = ("temperature",)
-DIODES = ("diode_current", "diode_ideality", "diode_mismatch", "ideality_mismatch")
-RAILS = ("amplifier_gain_limit", "leaks")
-OSCILLATORS = ("detuning", "phase_noise")
-IMPERFECTIONS = (*COMMON, *AMPLIFIERS, *RESISTORS, *DIODES, *RAILS, *OSCILLATORS)
+AMPLIFIERS = _of("amplifiers")
+RESISTORS = _of("resistors")
+DIODES = _of("diodes")
+RAILS = _of("rails")
+OSCILLATORS = _of("oscillators")
+"""Fields of parts that only some substrates have: what `PairedCircuit.effects` is made of."""
+IMPERFECTIONS = tuple(name for name, told in FIELDS.items() if told.errs)
 """Fields that make a device err while it holds a network, or bound what it can hold, drift apart; others only say
 how large an error is, what it takes, or how it learns."""
-PULSES = (
-    "pulses",
-    "pulse_nonlinearity_up",
-    "pulse_nonlinearity_down",
-    "pulse_asymmetry",
-    "pulse_noise",
-    "pulse_spread",
-)
+PULSES = _of("learning")
 """Fields that act while cells learn, and not on what they hold."""
 
 
-def preset(name: str) -> DeviceModel:
-    """A published technology.
+def field_of(name: str, kind: type[DeviceModel] = DeviceModel) -> DeviceField:
+    """What a field of a class of devices says of itself.
+
+    Raises
+    ------
+    InputError
+        Of an unknown field, with the nearest right name.
+    """
+    known = fields_of(kind)
+    if name not in known:
+        raise unknown_name("field", name, known)
+    return known[name]
+
+
+def find_field(name: str) -> DeviceField | None:
+    """What a field of this name says of itself, in `DeviceModel` or a subclass of it; None where none has it."""
+    kinds: list[type[DeviceModel]] = [DeviceModel]
+    for kind in kinds:
+        for field in dataclasses.fields(kind):
+            if field.name == name:
+                return field.metadata.get("device")
+        kinds += kind.__subclasses__()
+    return None
+
+
+def rule_of(name: str) -> Rule:
+    """What a field of `DeviceModel` may hold.
+
+    Raises
+    ------
+    InputError
+        Of an unknown field, with the nearest right name.
+    """
+    return field_of(name).rule
+
+
+def reads(name: str, effects: Collection[str], kind: type[DeviceModel] = DeviceModel) -> bool:
+    """Whether a field means something to a substrate that has `effects` beside what all have."""
+    return name in effects or not set(field_of(name, kind).parts).isdisjoint(UNCHOSEN)
+
+
+def parse_field(name: str, text: str, kind: type[DeviceModel] = DeviceModel) -> Any:
+    """Value of a field as it stands on a command line: a number, a word, or 'none' where the field may be None.
 
     Parameters
     ----------
     name : str
-        One of `device_presets.PRESETS`.
+        Of a field of the device.
+    text : str
+    kind : class of devices
+
+    Returns
+    -------
+    float, int, str or None
 
     Raises
     ------
     InputError
-        With the nearest right name.
     """
-    from .device_presets import PRESETS
-
-    if name not in PRESETS:
-        raise unknown_name("preset", name, PRESETS)
-    return PRESETS[name]
+    return field_of(name, kind).rule.parsed(name, text)
 
 
-def chosen_device(name: str | None, path: str | os.PathLike[str] | None) -> DeviceModel:
-    """The device that a command's options ask for: a preset, or a JSON file, or neither (ideal).
-
-    Raises
-    ------
-    InputError
-        If both are given, or what is given is none.
-    """
-    if name is not None and path is not None:
-        raise argument_error("device-model", "be left out where preset is given", repr(str(path)))
-    if path is not None:
-        return DeviceModel.from_json(path)
-    return DeviceModel() if name is None else preset(name)
+def __getattr__(name: str) -> Any:
+    # Presets stand above devices; their names stay importable from here.
+    if name in ("preset", "chosen_device"):
+        return getattr(importlib.import_module(".device_presets", __package__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

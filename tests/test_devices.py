@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hardware_models.device_fields import LEAKS, RULES, SPACINGS
-from hardware_models.device_presets import PRESETS
-from hardware_models.devices import IMPERFECTIONS, DeviceModel, chosen_device, parse_field, preset
+from hardware_models.device_fields import LEAKS, SPACINGS
+from hardware_models.device_presets import PRESETS, chosen_device, preset
+from hardware_models.devices import IMPERFECTIONS, RULES, DeviceModel, parse_field
 from physics_ep.errors import InputError
 
 NAMES = [field.name for field in dataclasses.fields(DeviceModel)]

@@ -12,7 +12,7 @@ import torch
 from scipy.integrate import solve_ivp
 
 from hardware_models import DeviceModel, map_pcn
-from hardware_models.devices import preset
+from hardware_models.device_presets import preset
 from hardware_models.mapping import Mapped
 from hardware_models.oscillator_mapping import THRESHOLD
 from hardware_models.oscillator_pairs_graph import PairsGraph

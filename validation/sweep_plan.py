@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hardware_models.device_fields import defaults_of, fields_of
+from hardware_models.devices import DeviceModel, parse_field
 from physics_ep.errors import InputError, argument_error, unknown_name
 from physics_ep.estimator import check_beta
 
-NEEDED = {
-    "drift_exponent": ("drift_time",),
-    "drift_spread": ("drift_time",),
-    "drift_time": ("drift_exponent", "drift_spread"),
-    "dac_range": ("dac_bits",),
-    "adc_range": ("adc_bits",),
-    "averaging_time": ("temperature", "phase_noise"),
-}
-"""Fields that do nothing without one of others."""
 IDEAL, BASE = "ideal", "base"
 """What points without a swept field are called: the device without imperfections, and the one that is varied."""
 
@@ -41,7 +33,7 @@ class Point:
     beta: float | str
 
 
-def planned(base: Any, sweeps: Mapping[str, Sequence[Any]], betas: Sequence[float | str]) -> list[Point]:
+def planned(base: DeviceModel, sweeps: Mapping[str, Sequence[Any]], betas: Sequence[float | str]) -> list[Point]:
     """Points of a sweep in their order: the ideal device, the base unless it is ideal, then field by field.
 
     Parameters
@@ -64,8 +56,9 @@ def planned(base: Any, sweeps: Mapping[str, Sequence[Any]], betas: Sequence[floa
         devices.append((BASE, None))
     for field, values in sweeps.items():
         _check_field(field, base)
-        needed = NEEDED.get(field, ())
-        if needed and all(getattr(base, name) == getattr(type(base)(), name) for name in needed):
+        needed = fields_of(type(base))[field].needs
+        ideal = defaults_of(type(base))
+        if needed and all(getattr(base, name) == ideal[name] for name in needed):
             must = f"come with a device that sets {' or '.join(needed)}, without which it does nothing"
             raise argument_error(f"sweeps[{field!r}]", must, "none")
         if isinstance(values, str) or not isinstance(values, Sequence) or not values:
@@ -75,24 +68,29 @@ def planned(base: Any, sweeps: Mapping[str, Sequence[Any]], betas: Sequence[floa
     return list(dict.fromkeys(Point(field, value, beta) for field, value in devices for beta in strengths))
 
 
-def device_at(base: Any, point: Point) -> Any:
+def device_at(base: DeviceModel, point: Point) -> DeviceModel:
     """The device of a point: the base with one field replaced, or the ideal one."""
     if point.field == IDEAL:
         return type(base)()
     return base if point.field == BASE else base.replace(**{point.field: point.value})
 
 
-def parse_sweeps(texts: Sequence[str]) -> dict[str, list[Any]]:
-    """Sweeps of a command line, FIELD=VALUE,VALUE,...; values as `hardware_models.devices.parse_field` reads them.
+def parse_sweeps(texts: Sequence[str], kind: type[DeviceModel] = DeviceModel) -> dict[str, list[Any]]:
+    """Sweeps of a command line, FIELD=VALUE,VALUE,...
+
+    Parameters
+    ----------
+    texts : sequence of str
+        Values are spelt as `hardware_models.devices.parse_field` has it.
+    kind : class of devices
+        Whose fields they are.
 
     Raises
     ------
     InputError
         If a text has another form, a field is unknown or named twice, or a value cannot be read.
     """
-    from hardware_models.devices import DeviceModel, parse_field
-
-    base = DeviceModel()
+    base = kind()
     found: dict[str, list[Any]] = {}
     for text in texts:
         field, sign, values = text.partition("=")
@@ -102,7 +100,7 @@ def parse_sweeps(texts: Sequence[str]) -> dict[str, list[Any]]:
         _check_field(field, base)
         if field in found:
             raise InputError(f"Argument sweep must name a field once, but named {field!r} twice.")
-        found[field] = [parse_field(field, value.strip()) for value in values.split(",")]
+        found[field] = [parse_field(field, value.strip(), kind) for value in values.split(",")]
     return found
 
 
@@ -117,7 +115,11 @@ def parse_betas(text: str) -> list[float | str]:
     return found
 
 
-def _check_field(field: str, base: Any) -> None:
-    known = [f.name for f in dataclasses.fields(base) if f.name != "source"]
+def _check_field(field: str, base: DeviceModel) -> None:
+    fields = fields_of(type(base))
+    known = [name for name in fields if name != "source"]
     if field not in known:
         raise unknown_name("sweep", field, known)
+    if fields[field].parts == ("description",):
+        must = "be of a field on which a gradient depends, not of one that tells what a device takes"
+        raise argument_error("sweep", must, repr(field))

@@ -16,6 +16,8 @@ import torch
 from torch import nn
 
 from hardware_models.crossbars import stream
+from hardware_models.device_fields import defaults_of, fields_of
+from hardware_models.devices import DeviceModel
 from physics_ep.cost import Cost
 from physics_ep.equilibrium import NotConverged
 from physics_ep.estimator import NegativeNudgeError
@@ -26,18 +28,6 @@ from .agreement import Tally
 from .oracles import backprop_gradient
 
 TARGETS = ("transfer", "adaptation")
-DETERMINISTIC = (
-    "levels",
-    "amplifier_saturation",
-    "amplifier_lag",
-    "time_constant_mismatch",
-    "dac_bits",
-    "adc_bits",
-    "wire_resistance",
-    "diode_current",
-)
-"""Imperfections in which nothing is drawn, beside a drift without spread."""
-
 NOT_RUN, FOUND, NO_EQUILIBRIUM = -1, 1, 0
 
 Measured = dict[str, np.ndarray]
@@ -234,12 +224,15 @@ def exact(
     return {name: found.pop(name).to(own[name]) for name in list(found)}
 
 
-def draws(device: Any) -> bool:
+def draws(device: DeviceModel) -> bool:
     """Whether anything of a device is random: levels or converters alone are the same in all instances."""
-    ideal = type(device)()
+    kind = type(device)
+    ideal = defaults_of(kind)
     if device.diode_current is not None and (device.diode_mismatch > 0 or device.ideality_mismatch > 0):
         return True
-    rest = device.replace(**{name: getattr(ideal, name) for name in DETERMINISTIC})
+    rest = device.replace(
+        **{name: ideal[name] for name, told in fields_of(kind).items() if told.errs and not told.drawn}
+    )
     return not (rest.replace(drift_exponent=0.0) if device.drift_spread == 0 else rest).ideal
 
 

@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from hardware_models.device_fields import fields_of
+from hardware_models.devices import DeviceModel
 from physics_ep.cost import Cost
 from physics_ep.errors import InputError, argument_error
 from physics_ep.estimator import NegativeNudgeError
@@ -142,8 +144,6 @@ def tolerance(
     >>> [point.value for point in table.of("levels")]
     [4, 64]
     """
-    from hardware_models.devices import PULSES, DeviceModel
-
     base = DeviceModel() if device is None else device
     if not isinstance(base, DeviceModel):
         raise argument_error("device", "be a DeviceModel", type(device).__name__)
@@ -154,11 +154,12 @@ def tolerance(
     chosen = scheme_from_name("centered" if scheme is None else scheme)
     if resume and out is None:
         raise argument_error("resume", "come with out, the sweep file to go on with", resume)
-    plan = planned(base, sweeps or {}, betas)
     for field in sweeps or {}:
-        if field in PULSES:
+        told = fields_of(type(base)).get(field)
+        if told is not None and told.parts == ("learning",):
             must = "be of fields that act on a network that is held (how cells learn: `physics-ep in-situ`)"
             raise argument_error("sweeps", must, repr(field))
+    plan = planned(base, sweeps or {}, betas)
     if scheduler is not None and network is None:
         raise InputError("Argument network must be given with scheduler: workers build the network from it.")
     if workers > 1 and (network is None or scheduler is not None):
