@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -18,8 +18,9 @@ from validation.oracles import implicit_gradient
 
 from . import style
 from .gradients import draw_row
+from .requests import Drawn, Request
 from .schemes import BUDGET, REACH, automatic_beta, mark_limit
-from .subjects import Subject
+from .subjects import Subject, tanh_networks
 
 
 @dataclass(frozen=True)
@@ -168,3 +169,9 @@ def _draw_sweep(ax: Axes, panel: AutoPanel) -> None:
 def _scientific(value: float) -> str:
     mantissa, exponent = f"{value:.1e}".split("e")
     return f"${mantissa} \\times 10^{{{int(exponent)}}}$"
+
+
+def make_auto_beta(request: Request) -> Drawn:
+    """Figure 'auto_beta' of the catalogue."""
+    data = auto_beta(tanh_networks(request, [(3, 0.5), (3, 0.8)]), progress=request.progress)
+    return Drawn(draw_auto_beta(data), asdict(data))

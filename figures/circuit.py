@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,8 @@ from physics_ep.errors import argument_error
 from physics_ep.nudging import Nudge
 
 from . import style
-from .subjects import Subject
+from .requests import Drawn, Request
+from .subjects import Subject, fresh_hopfield, trained
 
 UNITS_SHOWN = 3
 
@@ -334,3 +335,17 @@ def _draw_current(ax: Axes, data: CircuitTransients, time: float) -> None:
 
 def _name(phase: Transient) -> str:
     return "nudged" if phase.beta else "free"
+
+
+def make_circuit_transients(request: Request) -> Drawn:
+    """Figure 'circuit_transients' of the catalogue."""
+    # The circuit is simulated in float64 on the CPU, wherever its network was.
+    subject = (
+        fresh_hopfield("Hopfield network", [48, 32], "tanh", 0.8, examples=1, seed=request.seed)
+        if request.run is None
+        else trained(request.run, examples=1)
+    )
+    with request.progress.task("figure: circuit transients", 1) as advance:
+        data = circuit_transients(subject)
+        advance(1)
+    return Drawn(draw_transients(data), asdict(data))

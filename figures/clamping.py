@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -17,8 +17,9 @@ from validation.gradients import estimate_gradient, total_error
 from validation.oracles import implicit_gradient
 
 from . import style
+from .requests import Drawn, Request
 from .schemes import BUDGET, REACH, automatic_beta, tight
-from .subjects import Subject
+from .subjects import Subject, tanh_networks
 
 SCHEMES: tuple[Callable[[], Stencil], ...] = (positive, centered, lambda: holomorphic(4))
 CLAMPING = "coupled learning"
@@ -219,3 +220,11 @@ def _draw_rules(column: np.ndarray, panel: RulePanel) -> None:
         bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
         zorder=4,
     )
+
+
+def make_clamping(request: Request) -> Drawn:
+    """Figure 'clamping' of the catalogue."""
+    data = clamping_error(
+        tanh_networks(request, [(1, 0.5), (3, 0.5), (1, 0.8), (3, 0.8)]), progress=request.progress
+    )
+    return Drawn(draw_clamping(data), asdict(data))

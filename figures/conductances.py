@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +16,12 @@ from hardware_models.resistive import ResistiveNetwork
 from physics_ep.config import parse_config
 from physics_ep.errors import argument_error
 from physics_ep.preparation import new_system
-from physics_ep.store import Run, system_of
+from physics_ep.store import Run, open_run, system_of
+from physics_ep.training import train
 
 from . import style
 from .circuit import scale
+from .requests import Drawn, Request
 
 SHOWN = (2, 8)
 """Rows and columns of hidden nodes whose receptive fields are drawn: a row held above 0 V, one held below."""
@@ -218,3 +222,15 @@ def _draw_histogram(ax: Axes, pooled: tuple[np.ndarray, np.ndarray, float, float
     high = ax.get_ylim()[1]
     ax.set_ylim(0.5, high * (2 * high) ** 0.4)
     ax.set_xlim(0, edges[-1])
+
+
+def make_conductances(request: Request) -> Drawn:
+    """Figure 'conductances' of the catalogue."""
+    if request.run is not None:
+        data = conductance_change(open_run(request.run))
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "run.h5"
+            train("resistive-digits", out=path, seed=request.seed, device=request.device, progress=request.progress)
+            data = conductance_change(open_run(path))
+    return Drawn(draw_conductances(data), asdict(data))

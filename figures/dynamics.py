@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +14,8 @@ from physics_ep.nudging import Nudge
 from physics_ep.relaxation import relax
 
 from . import style
-from .subjects import Subject
+from .requests import Drawn, Request
+from .subjects import Subject, fresh_hopfield, trained
 
 if TYPE_CHECKING:
     from physics_ep.equilibrium import Equilibrium
@@ -193,3 +194,16 @@ def _only(ax: Axes, start: str) -> tuple[list[Artist], list[str]]:
     """Legend entries whose label begins so."""
     found = [(h, text) for h, text in zip(*ax.get_legend_handles_labels(), strict=True) if text.startswith(start)]
     return [h for h, _ in found], [text for _, text in found]
+
+
+def make_hopfield_dynamics(request: Request) -> Drawn:
+    """Figure 'hopfield_dynamics' of the catalogue."""
+    subject = (
+        fresh_hopfield("Hopfield network", [48, 32], "tanh", 0.8, examples=1, seed=request.seed, **request.place())
+        if request.run is None
+        else trained(request.run, examples=1, **request.place())
+    )
+    with request.progress.task("figure: dynamics", 1) as advance:
+        data = hopfield_dynamics(subject)
+        advance(1)
+    return Drawn(draw_dynamics(data), asdict(data))

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hardware_models.langevin_hopfield import LangevinHopfield
 from physics_ep.progress import SILENT, Progress
 from validation.early_inference import EarlyInference, infer_early
 
 from . import style
-from .subjects import Subject
+from .requests import Drawn, Request
+from .subjects import Subject, before_digits, trained
 
 BETA = 1e-3
 MOMENT = 0.3
@@ -189,3 +191,19 @@ def _room(ax: Axes, share: float) -> None:
     """Let a logarithmic axis have a share of its height more, above."""
     low, high = ax.get_ylim()
     ax.set_ylim(low, high * math.pow(high / low, share))
+
+
+def make_early_inference(request: Request) -> Drawn:
+    """Figure 'early_inference' of the catalogue."""
+    if request.run is None:
+        subject = before_digits(
+            "five tanh layers",
+            lambda n_in, n_out: LangevinHopfield(
+                [n_in, 64, 64, 64, 64, n_out], gain=math.sqrt(3.0), seed=request.seed
+            ),
+            2,
+        )
+    else:
+        subject = trained(request.run, examples=8)
+    data = early_courses(subject, seed=request.seed, progress=request.progress)
+    return Drawn(draw_early(data), asdict(data))

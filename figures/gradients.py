@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -20,7 +20,8 @@ from validation.gradients import estimate_gradient, total_error
 from validation.oracles import implicit_gradient
 
 from . import style
-from .subjects import Subject
+from .requests import BATCH, Drawn, Request
+from .subjects import Subject, hard_network, smooth_network, trained
 
 P = TypeVar("P")
 
@@ -306,3 +307,23 @@ def _subtracted(subject: Subject, beta: float) -> dict[str, torch.Tensor]:
         with torch.enable_grad():
             slopes.append(torch.autograd.grad(system.energy(state, x).mean(), leaves))
     return {n: (up - down) / (2 * beta) for n, up, down in zip(names, *slopes, strict=True)}
+
+
+def make_estimator_error(request: Request) -> Drawn:
+    """Figure 'estimator_error' of the catalogue."""
+    subjects = (
+        [smooth_network(request), hard_network(request)]
+        if request.run is None
+        else [trained(request.run, examples=BATCH, **request.place())]
+    )
+    data = estimator_error(subjects, seed=request.seed, progress=request.progress)
+    return Drawn(draw_errors(data), asdict(data))
+
+
+def make_precision(request: Request) -> Drawn:
+    """Figure 'precision' of the catalogue."""
+    subject = (
+        smooth_network(request) if request.run is None else trained(request.run, examples=BATCH, **request.place())
+    )
+    data = precision_error(subject, progress=request.progress)
+    return Drawn(draw_errors(data), asdict(data))

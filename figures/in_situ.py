@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,12 @@ from matplotlib.ticker import NullFormatter
 from hardware_models.devices import DeviceModel
 from physics_ep.errors import argument_error
 from physics_ep.progress import SILENT, Progress
-from validation.in_situ import InSituTable, learn_in_situ
+from physics_ep.store import open_run
+from validation.in_situ import KIND, InSituTable, learn_in_situ, open_in_situ
 from validation.sweep_plan import BASE, IDEAL
 
 from . import style
+from .requests import Drawn, Request
 
 NAMES = {"hopfield": "Hopfield circuit", "resistive": "resistors and diodes", "oscillator": "oscillators"}
 LABELS = {
@@ -157,3 +159,13 @@ def _panel(ax: Axes, data: InSituErrors, field: str) -> None:
         ax.set_xscale("log", base=2)
     ax.set_xticks(at, [f"{v:g}" for v in x])
     ax.set_xlabel(LABELS.get(field, field))
+
+
+def make_in_situ(request: Request) -> Drawn:
+    """Figure 'in_situ' of the catalogue."""
+    if request.run is not None and open_run(request.run).attributes.get("kind") == KIND:
+        table = open_in_situ(request.run)
+    else:
+        table = small_table(seed=request.seed, progress=request.progress)
+    data = in_situ_errors(table)
+    return Drawn(draw_in_situ(data), asdict(data))

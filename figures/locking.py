@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import NormalDist
 
 import numpy as np
@@ -16,6 +16,7 @@ from physics_ep.progress import SILENT, Advance, Progress
 from physics_ep.relaxation import relax
 
 from . import style
+from .requests import Drawn, Request, refuse_run
 
 LOCKED = np.array([-0.99, -0.95, -0.85, -0.6, -0.3, 0.0, 0.3, 0.6, 0.85, 0.95, 0.99])
 DRIFTING = np.array([1.01, 1.05, 1.15, 1.3, 1.6, 2.0, 2.5])
@@ -244,3 +245,10 @@ def draw_locking(data: Locking) -> Figure:
             ax.legend(loc="upper left")
             style.letter(ax, text)
     return figure
+
+
+def make_locking(request: Request) -> Drawn:
+    """Figure 'locking' of the catalogue."""
+    refuse_run(request, "locking", "oscillators of its own")
+    data = locking_curves(seed=request.seed, progress=request.progress)
+    return Drawn(draw_locking(data), asdict(data))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,12 @@ from matplotlib.figure import Figure
 
 from hardware_models import map_pcn
 from physics_ep.cost import CrossEntropy
+from physics_ep.errors import argument_error
 from physics_ep.progress import SILENT, Progress
 from validation.mapping_limits import COPIES, copy_damage, disturbance_decay, mismatch_limit, random_network
 
 from . import style
+from .requests import Drawn, Request
 
 DEPTHS = (1, 2, 3, 5, 7, 10, 14, 20)
 GAINS = (0.5, 3**0.5, 6**0.5)
@@ -216,3 +218,13 @@ def _draw_damage(ax: Axes, data: DepthCosts) -> None:
     ax.set_ylabel("1 \N{MINUS SIGN} cosine to backprop,\nworst tensor (dimensionless)")
     ax.legend(loc="upper left")
     ax.set_title(f"Cells off by {100 * data.mismatch:g} %, tanh units, gain $\\sqrt{{3}}$")
+
+
+def make_settling_depth(request: Request) -> Drawn:
+    """Figure 'settling_depth' of the catalogue."""
+    if request.run is not None:
+        raise argument_error(
+            "--from", "be left out for settling_depth, which measures random networks", str(request.run)
+        )
+    data = depth_costs(seed=request.seed, progress=request.progress)
+    return Drawn(draw_depth_costs(data), asdict(data))

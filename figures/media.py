@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,8 @@ from physics_ep.relaxation import relax
 from physics_ep.trajectories import Trajectory
 
 from . import style
-from .subjects import Subject
+from .requests import Drawn, Request
+from .subjects import Subject, before_digits, trained
 
 TOLERANCE = 1e-13
 """Of the stationary state."""
@@ -214,3 +216,18 @@ def _draw_errors(ax: Axes, data: Medium) -> None:
     gone = np.flatnonzero(data.error >= 1)
     ax.set_title(f"from layer to layer, all is lost after {gone[0]}" if len(gone) else "shot from layer to layer")
     ax.legend(loc="upper left")
+
+
+def make_medium(request: Request) -> Drawn:
+    """Figure 'medium' of the catalogue."""
+    if request.run is None:
+        options: dict[str, Any] = {"diffusion_u": 1.0, "diffusion_v": 1.0, "gain": 3.0, "seed": request.seed}
+        subject = before_digits(
+            "chain on a digit", lambda n_in, n_out: FitzHughNagumoChain([n_in, 80, n_out], **options), 1
+        )
+    else:
+        subject = trained(request.run, examples=1)
+    with request.progress.task("figure: medium", 1) as advance:
+        data = medium(subject)
+        advance(1)
+    return Drawn(draw_medium(data), asdict(data))

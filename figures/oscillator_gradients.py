@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from hardware_models.fitzhugh_nagumo import FitzHughNagumoChain
+from hardware_models.oscillator_graph import OscillatorGraph
+from hardware_models.oscillators import OscillatorNetwork
 from physics_ep.cost import Cost, LogPhaseError, PhaseError
 from physics_ep.estimator import EquilibriumPropagation, NegativeNudgeError
 from physics_ep.nudging import Stencil, centered, positive
@@ -19,7 +23,8 @@ from validation.oracles import implicit_gradient
 
 from . import style
 from .gradients import ErrorCurve, estimate_error, fitted_slope
-from .subjects import Subject
+from .requests import Drawn, Request
+from .subjects import Subject, before_digits, trained
 
 PUBLISHED = 0.1
 """The beta of a published training with -log(1 + cos)."""
@@ -288,3 +293,73 @@ def draw_oscillator_errors(data: OscillatorErrors) -> Figure:
             ax.legend(loc="upper left")
             style.letter(ax, text)
     return figure
+
+
+NETWORKS = 6
+"""Whose costs of phases are compared."""
+COUPLINGS = {"weak coupling": 0.5, "strong coupling": 2.0, "very strong coupling": 4.0}
+"""Largest eigenvalues of coupling matrices, over the fields."""
+
+
+def make_branch_switch(request: Request) -> Drawn:
+    """Figure 'branch_switch' of the catalogue."""
+    subjects = (
+        [_all_to_all(f"{name}, {c:g}", c, 32, request.seed) for name, c in COUPLINGS.items()]
+        if request.run is None
+        else [trained(request.run, examples=32)]
+    )
+    data = branch_switches(subjects, progress=request.progress)
+    return Drawn(draw_switches(data), {"curves": [asdict(curve) for curve in data]})
+
+
+def make_oscillator_error(request: Request) -> Drawn:
+    """Figure 'oscillator_error' of the catalogue."""
+    subjects = _kinds(request.seed) if request.run is None else [trained(request.run, examples=16)]
+    phases = [_phases_of_digits(NETWORKS * request.seed + k) for k in range(NETWORKS)]
+    data = oscillator_errors(subjects, phases, progress=request.progress)
+    return Drawn(draw_oscillator_errors(data), asdict(data))
+
+
+def _all_to_all(label: str, coupling: float, examples: int, seed: int, n: int = 32) -> Subject:
+    return before_digits(
+        label,
+        lambda n_in, n_out: OscillatorGraph.all_to_all(n_in, n, n_out, coupling=coupling, seed=seed),
+        examples,
+    )
+
+
+def _kinds(seed: int) -> list[Subject]:
+    """Networks whose centered EP is of second order."""
+
+    def layers(label: str, **options: Any) -> Subject:
+        return before_digits(
+            label,
+            lambda n_in, n_out: OscillatorNetwork([n_in, 24, n_out], gain=0.5, seed=seed, **options),
+            8,
+        )
+
+    return [
+        layers("layers"),
+        layers("detuned", frequency_spread=0.05),
+        layers("injected", second_harmonic=0.2),
+        _all_to_all("all to all", 0.5, 8, seed),
+        before_digits("FitzHugh-Nagumo", lambda n_in, n_out: FitzHughNagumoChain([n_in, 40, n_out], seed=seed), 8),
+    ]
+
+
+def _phases_of_digits(seed: int) -> Subject:
+    """Oscillators whose phases should be 90 degrees for the right class and -90 for others; only inputs hold them.
+
+    As in a published code (Wang, Wanjura and Marquardt 2024), with normal couplings of variance 1 / n.
+    """
+
+    def build(n_in: int, n_out: int) -> OscillatorNetwork:
+        system = OscillatorNetwork([n_in, n_out], readout="phase", encoding="phase", span=1.0, field=0.0)
+        weight = system.couplings.layers[0].weight
+        draw = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        with torch.no_grad():
+            weight.copy_(draw / math.sqrt(n_in + n_out))
+        return system
+
+    subject = before_digits("phases of 10 outputs, 8x8 digits", build, 20)
+    return Subject(subject.label, subject.system, subject.x, math.pi * (subject.y - 0.5), PhaseError())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp
 from physics_ep.relaxation import relax
 
 from . import style
+from .requests import Drawn, Request, refuse_run
 
 TORQUE = 0.03
 """Detuning of the unit that is shown, in rates of a pair in the middle of its range."""
@@ -331,3 +332,12 @@ def _draw_left_out(ax: Axes, data: OscillatorMapping) -> None:
     ax.set_title("frequencies that both of a pair have, left out")
     ax.set_ylim(1e-11, 1e5)
     ax.legend(loc="upper left")
+
+
+def make_oscillator_mapping(request: Request) -> Drawn:
+    """Figure 'oscillator_mapping' of the catalogue."""
+    refuse_run(request, "oscillator_mapping", "networks of its own")
+    with request.progress.task("figure: networks on oscillators", 1) as advance:
+        data = oscillator_mapping(request.seed)
+        advance(1)
+    return Drawn(draw_oscillator_mapping(data), asdict(data))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from physics_ep.nudging import Nudge
 from physics_ep.relaxation import relax
 
 from . import style
+from .requests import Drawn, Request, refuse_run
 
 COUPLING, FIELD, INJECTION, TARGET = 0.625, 0.15625, 0.4, 0.8 * math.pi
 """W, h and K in coupling units, and where the second oscillator should be, radians."""
@@ -316,3 +317,12 @@ def _draw_branches(ax: Axes, data: OscillatorPair) -> None:
     ax.set_ylabel("Phase $\\varphi_2$ (degrees)")
     ax.set_title(f"stationary states, certified to {states.residual:.0e}")
     ax.legend(loc="upper right")
+
+
+def make_two_oscillators(request: Request) -> Drawn:
+    """Figure 'two_oscillators' of the catalogue."""
+    refuse_run(request, "two_oscillators", "two oscillators of its own")
+    with request.progress.task("figure: two oscillators", 1) as advance:
+        data = pair_landscapes()
+        advance(1)
+    return Drawn(draw_pair(data), asdict(data))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -18,9 +20,11 @@ from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import argument_error
 from physics_ep.nudging import Nudge
 from physics_ep.relaxation import relax
+from physics_ep.training import train
 
 from . import style
-from .subjects import Subject
+from .requests import Drawn, Request
+from .subjects import Subject, trained
 
 TOLERANCE = 1e-10
 """Of the equilibria in which the phases must end, dimensionless."""
@@ -311,3 +315,30 @@ def _draw_angles(ax: Axes, data: PhasesOnCircle, phase: Turning) -> None:
     ax.set_xlabel("Time (inverse coupling units)")
     ax.set_ylabel("Phase $\\varphi$ (degrees)" if free else "$\\varphi - \\varphi_\\mathrm{free}$ (degrees)")
     ax.set_title("phases settle" if free else "what the nudge turns")
+
+
+BRIEF = (
+    "system.sizes=[64,24,10]",
+    "training.epochs=4",
+    "data.train_examples=600",
+    "data.test_examples=60",
+)
+"""Of the training whose network `phases_on_circle` shows."""
+
+
+def make_phases_on_circle(request: Request) -> Drawn:
+    """Figure 'phases_on_circle' of the catalogue."""
+
+    def made(path: Path) -> Drawn:
+        subject = trained(path, examples=1, **request.place())
+        with request.progress.task("figure: phases on the circle", 1) as advance:
+            data = phases_on_circle(subject, seed=request.seed)
+            advance(1)
+        return Drawn(draw_phases(data), asdict(data))
+
+    if request.run is not None:
+        return made(request.run)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "run.h5"
+        train("oscillator-digits", overrides=BRIEF, out=path, seed=request.seed, progress=request.progress)
+        return made(path)

@@ -7,6 +7,7 @@ from itertools import pairwise
 from matplotlib.figure import Figure
 
 from . import style
+from .requests import Drawn, Request
 from .schematic import Board
 
 PREDICTION, ERROR = style.series(0).color, style.series(1).color
@@ -147,3 +148,12 @@ def _draw_chain(board: Board) -> None:
     board.text((17, 1.6), "predictions run up", color=PREDICTION)
     board.wire((60, 1.6), (54, 1.6), color=ERROR, arrow=True)
     board.text((61, 1.6), "errors run down", color=ERROR)
+
+
+def make_paired_unit(request: Request) -> Drawn:
+    """Figure 'paired_unit' of the catalogue."""
+    # A drawing, of no network in particular.
+    with request.progress.task("figure: paired unit", 1) as advance:
+        figure = draw_paired_unit()
+        advance(1)
+    return Drawn(figure, {})

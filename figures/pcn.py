@@ -1,11 +1,10 @@
-"""Predictive coding networks that figures look at, and the energy of a nudged phase as solvers settle."""
+"""The energy and the residual of a predictive coding network's nudged phase as solvers settle."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 from warnings import catch_warnings, simplefilter
 
@@ -13,16 +12,16 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from physics_ep.cost import Cost, SquaredError
-from physics_ep.datasets import digits
-from physics_ep.errors import InputError
+from physics_ep.cost import Cost
 from physics_ep.nudging import Nudge
-from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp, vgg10
+from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.progress import SILENT, Progress
 from physics_ep.relaxation import relax
 
 from . import style
-from .subjects import Subject, trained
+from .pcn_networks import predictive_network, tight, trained_network, vgg_network
+from .requests import Drawn, Request
+from .subjects import Subject
 
 BETA = 0.05
 """Of the paper."""
@@ -30,126 +29,6 @@ WEAK_BETA = 0.005
 """So weak that even and odd updates settle."""
 ITERATIONS = 20
 SOLVERS = ("mod_pgd", "pgd", "sweep", "anderson")
-BATCH = 32
-"""Examples a step of training."""
-
-
-def predictive_network(subject: Subject) -> PredictiveCodingNetwork:
-    """A subject's system, which must be a predictive coding network.
-
-    Raises
-    ------
-    InputError
-        If it is another.
-    """
-    if not isinstance(subject.system, PredictiveCodingNetwork):
-        raise InputError(
-            "Argument --from must be a run of a predictive coding network for this figure, but was one of a "
-            f"{type(subject.system).__name__}."
-        )
-    return subject.system
-
-
-def trained_network(path: str | os.PathLike[str], **place: Any) -> Subject:
-    """Predictive coding network of a run file, with a batch; keywords as of `subjects.trained`."""
-    subject = trained(path, **place)
-    predictive_network(subject)
-    return subject
-
-
-def dense_network(
-    label: str,
-    activation: str,
-    gain: float,
-    *,
-    examples: int,
-    depth: int = 10,
-    steps: int = 200,
-    seed: int = 0,
-    dtype: torch.dtype = torch.float64,
-    device: torch.device | None = None,
-) -> Subject:
-    """Network of layers of 32 units, after some steps of training on the 8x8 digits.
-
-    Parameters
-    ----------
-    label, activation, gain
-        See `mlp`.
-    examples : int
-        Size of the batch, of the first digits of the test set.
-    depth : int
-        Layers, the output layer included.
-    steps : int
-        Of training by backprop, 32 digits each.
-    seed : int
-        Of the initial weights and the batches.
-    dtype, device
-        Of parameters and inputs.
-
-    Returns
-    -------
-    Subject
-        With the squared error as its cost.
-    """
-    data = digits()
-    sizes = [data.train_x[0].numel(), *[32] * (depth - 1), data.n_classes]
-    net = mlp(sizes, activation, gain=gain, seed=seed)
-    return _fitted(label, net, 1, examples, steps, 1e-3, seed, dtype, device)
-
-
-def vgg_network(
-    label: str,
-    *,
-    examples: int,
-    steps: int,
-    width: float = 0.05,
-    seed: int = 0,
-    dtype: torch.dtype = torch.float64,
-    device: torch.device | None = None,
-) -> Subject:
-    """VGG10 with few channels, trained on the digits enlarged to 32x32; see `dense_network`."""
-    net = vgg10(10, (1, 32, 32), width=width, gain=1.4, seed=seed)
-    return _fitted(label, net, 4, examples, steps, 2e-3, seed, dtype, device)
-
-
-def _fitted(
-    label: str,
-    net: PredictiveCodingNetwork,
-    enlarged: int,
-    examples: int,
-    steps: int,
-    rate: float,
-    seed: int,
-    dtype: torch.dtype,
-    device: torch.device | None,
-) -> Subject:
-    """Train by backprop with Adam, in float32 on the CPU; take the first digits of the test set for a batch."""
-    data, cost = digits(), SquaredError()
-
-    def image(x: torch.Tensor) -> torch.Tensor:
-        if len(net.shapes[0]) == 1:
-            return x.flatten(1)
-        return x.repeat_interleave(enlarged, 2).repeat_interleave(enlarged, 3)
-
-    generator = torch.Generator().manual_seed(seed)
-    adam = torch.optim.Adam(net.parameters(), rate)
-    for _ in range(steps):
-        batch = torch.randint(0, len(data.train_x), (BATCH,), generator=generator)
-        y = cost.encode(data.train_y[batch], data.n_classes, torch.float32)
-        loss = cost(net(image(data.train_x[batch])), y).mean()
-        adam.zero_grad()
-        loss.backward()
-        adam.step()
-    for p in net.parameters():
-        p.grad = None
-    place = torch.device("cpu") if device is None else device
-    y = cost.encode(data.test_y[:examples], data.n_classes, dtype).to(place)
-    return Subject(label, net.to(place, dtype), image(data.test_x[:examples]).to(place, dtype), y, cost)
-
-
-def tight(dtype: torch.dtype) -> float:
-    """Residual near rounding."""
-    return 1e-12 if dtype == torch.float64 else 1e-6
 
 
 @contextmanager
@@ -329,3 +208,16 @@ def _draw_course(column: np.ndarray, panel: EnergyPanel) -> None:
         ax.axvline(panel.depth, color=style.GREY, lw=0.8, ls=(0, (1, 1.5)), zorder=1, label="$K$ = layers")
     strength = f"$\\beta$ = {panel.beta:g}, $\\beta\\lambda$ = {panel.coupling:.2g}"
     above.set_title(f"{panel.title}, gates {panel.gates}\n{strength}")
+
+
+def make_pcn_energy(request: Request) -> Drawn:
+    """Figure 'pcn_energy' of the catalogue."""
+    few: dict[str, Any] = {"examples": 16, **request.place()}
+    if request.run is not None:
+        net = trained_network(request.run, **few)
+    else:
+        net = vgg_network("trained narrow VGG10", steps=300, seed=request.seed, **few)
+    data = energy_courses(
+        [(net, "frozen", WEAK_BETA), (net, "frozen", BETA), (net, "free", BETA)], progress=request.progress
+    )
+    return Drawn(draw_energy(data), asdict(data))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,9 @@ from validation.gradients import estimate_gradient
 from validation.oracles import backprop_gradient
 
 from . import style
-from .pcn import largest_response, predictive_network, tight, unconverged
+from .pcn import largest_response, unconverged
+from .pcn_networks import predictive_network, ten_layers, tight
+from .requests import Drawn, Request
 from .subjects import Subject
 
 Gradients = dict[str, torch.Tensor]
@@ -386,3 +388,9 @@ def _draw_column(column: np.ndarray, panel: CosinePanel) -> None:
 def _draw_curves(ax: Axes, curves: tuple[CosineCurve, ...]) -> None:
     for k, curve in enumerate(curves):
         style.series(k).plot(ax, curve.at, np.maximum(curve.distance, SMALLEST), label=curve.label)
+
+
+def make_pcn_cosine(request: Request) -> Drawn:
+    """Figure 'pcn_cosine' of the catalogue."""
+    data = cosines(ten_layers(request), progress=request.progress)
+    return Drawn(draw_cosines(data), asdict(data))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,9 @@ from validation.gradients import estimate_gradient, total_error
 from validation.oracles import backprop_gradient
 
 from . import style
-from .pcn import largest_response, predictive_network, tight, unconverged
+from .pcn import largest_response, unconverged
+from .pcn_networks import predictive_network, ten_layers, tight
+from .requests import Drawn, Request
 from .subjects import Subject
 
 SHARE = 0.05
@@ -247,3 +249,9 @@ def _mark_backprop(ax: Axes, panel: CostPanel) -> None:
                 arrowprops={"arrowstyle": "-", "lw": 0.5, "shrinkB": 3},
             )
             return
+
+
+def make_pcn_cost(request: Request) -> Drawn:
+    """Figure 'pcn_cost' of the catalogue."""
+    data = pass_costs(ten_layers(request), progress=request.progress)
+    return Drawn(draw_costs(data), asdict(data))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,8 @@ class Entry:
     Attributes
     ----------
     name, summary : str
-    make : callable
+    maker : str or callable
+        The function (Request) -> Drawn that makes the figure, or 'module:function', imported when it is drawn.
     systems : tuple of str
         Registered systems of whose runs it can be drawn; none named is any.
     kinds : tuple of str
@@ -82,6 +84,20 @@ class Entry:
 
     name: str
     summary: str
-    make: Callable[[Request], Drawn]
+    maker: str | Callable[[Request], Drawn]
     systems: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
+
+    def make(self, request: Request) -> Drawn:
+        """Measure and draw the figure."""
+        if not isinstance(self.maker, str):
+            return self.maker(request)
+        module, _, function = self.maker.partition(":")
+        maker: Callable[[Request], Drawn] = getattr(importlib.import_module(module), function)
+        return maker(request)
+
+
+def refuse_run(request: Request, name: str, shown: str) -> None:
+    """Raise InputError where a figure that draws networks of its own was given a run file."""
+    if request.run is not None:
+        raise argument_error("--from", f"be left out for {name}, which shows {shown}", str(request.run))

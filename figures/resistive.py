@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,9 +17,10 @@ from physics_ep.progress import SILENT, Progress
 from physics_ep.relaxation import relax
 from validation.oracles import implicit_gradient
 
-from .circuit import CircuitTransients, Transient
-from .gradients import ErrorCurve, ErrorCurves, estimate_error, estimator_error, stability_limit
-from .subjects import Subject
+from .circuit import CircuitTransients, Transient, draw_transients
+from .gradients import ErrorCurve, ErrorCurves, draw_errors, estimate_error, estimator_error, stability_limit
+from .requests import BATCH, Drawn, Request
+from .subjects import Subject, fresh_resistive, trained
 
 if TYPE_CHECKING:
     from hardware_models.circuit_transients import CircuitTrajectory
@@ -199,3 +200,37 @@ def resistive_error(
             panels.append(replace(panel, curves=(*short, curve), limit=limit))
             advance(1)
     return replace(data, panels=tuple(panels), strength="$\\beta$ over an output's conductance (S/S)")
+
+
+def make_resistive_relaxation(request: Request) -> Drawn:
+    """Figure 'resistive_relaxation' of the catalogue."""
+    # Circuits are simulated in float64 on the CPU, wherever their networks were. Conductances of some microsiemens.
+    small: dict[str, Any] = {"scale": 1e-4, "saturation": 1e-9, "input_gain": 8.0}
+    subject = (
+        fresh_resistive("resistive network", [12, 8], "shockley", examples=1, seed=request.seed, **small)
+        if request.run is None
+        else trained(request.run, examples=1)
+    )
+    with request.progress.task("figure: resistive relaxation", 1) as advance:
+        data = resistive_relaxation(subject)
+        advance(1)
+    return Drawn(draw_transients(data), asdict(data))
+
+
+def make_resistive_error(request: Request) -> Drawn:
+    """Figure 'resistive_error' of the catalogue."""
+    subjects = (
+        _by_diode(request) if request.run is None else [trained(request.run, examples=BATCH, **request.place())]
+    )
+    data = resistive_error(subjects, seed=request.seed, progress=request.progress)
+    return Drawn(draw_errors(data), asdict(data))
+
+
+def _by_diode(request: Request) -> list[Subject]:
+    """Networks of two hidden layers without diodes, with Shockley's and with ideal ones."""
+    names = {"none": "no diodes", "shockley": "Shockley diodes", "ideal": "ideal diodes"}
+    few: dict[str, Any] = {"examples": 16, "seed": request.seed, **request.place()}
+    return [
+        fresh_resistive(name, [32, 32], diode, input_gain=16.0, saturation=1e-3, **few)
+        for diode, name in names.items()
+    ]

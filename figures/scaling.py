@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from validation.benchmarks.circuit_scaling import FITTED, exponent
+from physics_ep.errors import argument_error
+from validation.benchmarks.circuit_scaling import FITTED, exponent, measure
 
 from . import style
+from .requests import Drawn, Request
 
 NAMES = {"layers": "layers of 20", "grid": "crossbar"}
 """Kinds of `validation.benchmarks.circuit_scaling`, as the legend names them."""
@@ -128,3 +130,13 @@ def _draw(ax: Axes, k: int, curve: ScalingCurve, name: str, unit: float, label: 
     values = getattr(curve, name)
     # The smallest circuits need nothing that the process did not have.
     style.series(k).plot(ax, curve.nodes, np.where(values > 0, values / unit, np.nan), label=told)
+
+
+def make_circuit_scaling(request: Request) -> Drawn:
+    """Figure 'circuit_scaling' of the catalogue."""
+    if request.run is not None:
+        raise argument_error("--from", "be left out for circuit_scaling, which measures circuits", str(request.run))
+    with request.progress.task("figure: circuit scaling", 1) as advance:
+        data = circuit_scaling(measure(seed=request.seed))
+        advance(1)
+    return Drawn(draw_scaling(data), asdict(data))

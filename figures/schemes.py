@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -21,7 +21,8 @@ from validation.gradients import estimate_gradient, total_error
 from validation.oracles import implicit_gradient
 
 from . import style
-from .subjects import Subject
+from .requests import Drawn, Request
+from .subjects import Subject, tanh_networks
 
 POINTS = (2, 4, 6, 8, 10, 12)
 SHOWN = (2, 4, 8)
@@ -235,3 +236,9 @@ def _steps(centres: np.ndarray) -> np.ndarray:
     """Bounds of cells around evenly spaced centres."""
     half = 0.5 * (centres[1] - centres[0])
     return np.concatenate(([centres[0] - half], centres + half))
+
+
+def make_holomorphic_map(request: Request) -> Drawn:
+    """Figure 'holomorphic_map' of the catalogue."""
+    data = holomorphic_map(tanh_networks(request, [(3, 0.5)])[0], progress=request.progress)
+    return Drawn(draw_holomorphic(data), asdict(data))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,18 @@ from matplotlib.figure import Figure
 
 from hardware_models.devices import find_field
 from physics_ep.progress import SILENT, Progress
+from physics_ep.store import open_run
 from validation.substrates import THREE
 from validation.sweep_plan import IDEAL
+from validation.sweep_store import KIND
 from validation.tolerance_sweep import open_tolerance, tolerance
 from validation.tolerance_table import TolerancePoint
 
 from . import style
-from .pcn import predictive_network
+from .pcn_networks import predictive_network
+from .requests import Drawn, Request
 from .subjects import Subject
-from .substrates import NAMES
+from .substrates import NAMES, network_of
 
 DECADES = np.arange(-12, 1)
 SWEEPS: dict[str, tuple[Any, ...]] = {
@@ -152,3 +155,13 @@ def _rows(ax: Axes, data: Signature) -> None:
         before = field
     ax.set_yticks(np.arange(len(labels)) + 0.5, labels)
     ax.invert_yaxis()
+
+
+def make_signature(request: Request) -> Drawn:
+    """Figure 'signature' of the catalogue."""
+    if request.run is not None and open_run(request.run).attributes.get("kind") == KIND:
+        points = sibling_points(request.run)
+    else:
+        points = small_points(network_of(request), seed=request.seed, progress=request.progress)
+    data = signature(points)
+    return Drawn(draw_signature(data), asdict(data))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,8 @@ from physics_ep.progress import SILENT, Progress
 from validation.stepwise import Course, stepwise
 
 from . import style
-from .subjects import Subject
+from .requests import Drawn, Request
+from .subjects import Subject, fresh_hopfield, trained
 
 BETAS = (1e-2, 1e-3, 1e-4)
 """Each a factor of ten below the one before, so that an error O(beta^2) falls by a hundred."""
@@ -227,3 +229,16 @@ def _power(value: float) -> str:
     """A power of ten as such; another number in short."""
     exponent = np.log10(value)
     return f"$10^{{{exponent:.0f}}}$" if np.isclose(exponent, round(exponent)) else f"{value:g}"
+
+
+def make_bptt_equality(request: Request) -> Drawn:
+    """Figure 'bptt_equality' of the catalogue."""
+    few: dict[str, Any] = {"examples": 8, **request.place()}
+    fresh = {"seed": request.seed, **few}
+    subjects = (
+        [fresh_hopfield("dense network", [32, 24], "tanh", 0.5, **fresh), fresh_convolutional(**fresh)]
+        if request.run is None
+        else [trained(request.run, **few)]
+    )
+    data = bptt_equality(subjects, progress=request.progress)
+    return Drawn(draw_bptt_equality(data), asdict(data))

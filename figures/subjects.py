@@ -13,6 +13,8 @@ import torch
 from physics_ep.cost import Cost, SquaredError
 from physics_ep.system import EnergySystem
 
+from .requests import BATCH, Request
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -184,3 +186,35 @@ def trained(
     y = cost.encode(data.test_y[:examples], data.n_classes, dtype).to(place)
     x = data.test_x[:examples].to(place, dtype)
     return Subject(f"trained {config.system.name}", system.to(place, dtype), x, y, cost)
+
+
+def tanh_networks(request: Request, kinds: list[tuple[int, float]]) -> list[Subject]:
+    """Networks of 32 tanh units a hidden layer, by depth and gain; or the one of the run file."""
+    few: dict[str, Any] = {"examples": 16, **request.place()}
+    if request.run is not None:
+        return [trained(request.run, **few)]
+    return [
+        fresh_hopfield(
+            f"{depth} hidden layer{'s' if depth > 1 else ''}, gain {gain:g}",
+            [32] * depth,
+            "tanh",
+            gain,
+            seed=request.seed,
+            **few,
+        )
+        for depth, gain in kinds
+    ]
+
+
+def smooth_network(request: Request) -> Subject:
+    """Network of three hidden layers of 32 tanh units before real digits."""
+    hidden = [32, 32, 32]
+    return fresh_hopfield("tanh units", hidden, "tanh", 0.5, examples=BATCH, seed=request.seed, **request.place())
+
+
+def hard_network(request: Request) -> Subject:
+    """Network of three hidden layers of 32 hard-sigmoid units before real digits."""
+    hidden = [32, 32, 32]
+    return fresh_hopfield(
+        "hard-sigmoid units", hidden, "hard_sigmoid", 0.5, examples=BATCH, seed=request.seed, **request.place()
+    )

@@ -21,7 +21,7 @@ from physics_ep.training import train
 from validation.substrates import THREE, Placed, place
 
 from . import style
-from .requests import BATCH, Request
+from .requests import BATCH, Drawn, Request
 from .subjects import Subject, trained
 
 NETWORK = "pcn-digits"
@@ -137,3 +137,9 @@ def _accuracies(ax: Axes, placed: Sequence[Placed]) -> None:
     ax.set_ylabel("test error (%)")
     ax.set_ylim(bottom=0)
     ax.set_title("8\N{MULTIPLICATION SIGN}8 digits")
+
+
+def make_substrates(request: Request) -> Drawn:
+    """Figure 'substrates' of the catalogue."""
+    placed = mapped_run(request)
+    return Drawn(draw_substrates(placed, DEVICE_NAME), {"mapped": [one.figures() for one in placed]})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import matplotlib as mpl
@@ -18,14 +18,17 @@ from matplotlib.lines import Line2D
 from hardware_models.devices import DeviceModel, find_field
 from physics_ep.errors import InputError
 from physics_ep.progress import SILENT, Progress
+from physics_ep.store import open_run
 from validation.noise_theory import best_beta
 from validation.sweep_plan import BASE, IDEAL
 from validation.sweep_points import TARGETS
-from validation.tolerance_sweep import tolerance
+from validation.sweep_store import KIND
+from validation.tolerance_sweep import open_tolerance, tolerance
 from validation.tolerance_table import TolerancePoint, ToleranceTable
 
 from . import style
-from .pcn import predictive_network
+from .pcn_networks import predictive_network, six_tanh_layers
+from .requests import Drawn, Request
 from .subjects import Subject
 
 SMALLEST = 1e-16
@@ -365,3 +368,19 @@ def _draw_best(ax: Axes, panel: BetaPanel) -> None:
 def _scientific(value: float) -> str:
     mantissa, exponent = f"{value:.0e}".split("e")
     return f"$10^{{{int(exponent)}}}$" if mantissa == "1" else f"${mantissa} \\times 10^{{{int(exponent)}}}$"
+
+
+def make_tolerance_layers(request: Request) -> Drawn:
+    """Figure 'tolerance_layers' of the catalogue."""
+    if request.run is not None and open_run(request.run).attributes.get("kind") == KIND:
+        table = open_tolerance(request.run)
+    else:
+        table = small_sweep(six_tanh_layers(request), seed=request.seed, progress=request.progress)
+    data = layer_cosines(table)
+    return Drawn(draw_layer_cosines(data), asdict(data))
+
+
+def make_best_beta(request: Request) -> Drawn:
+    """Figure 'best_beta' of the catalogue."""
+    data = beta_choices(six_tanh_layers(request), seed=request.seed, progress=request.progress)
+    return Drawn(draw_best_beta(data), asdict(data))

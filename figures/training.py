@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -11,10 +13,12 @@ from matplotlib.figure import Figure
 
 from physics_ep.config import parse_config
 from physics_ep.errors import InputError
-from physics_ep.store import Run, system_of
+from physics_ep.store import Run, open_run, system_of
 from physics_ep.system import EnergySystem
+from physics_ep.training import train
 
 from . import style
+from .requests import Drawn, Request
 
 
 @dataclass(frozen=True)
@@ -137,3 +141,22 @@ def _mark_skipped(ax: Axes, epochs: np.ndarray, data: LearningCurve) -> None:
     hit = data.skipped > 0
     label = f"skipped examples: {int(data.skipped.sum())}"
     ax.plot(epochs[hit], np.full(int(hit.sum()), data.tolerance), "x", color=style.BLACK, mew=0.8, label=label)
+
+
+def make_learning_curve(request: Request) -> Drawn:
+    """Figure 'learning_curve' of the catalogue."""
+    if request.run is not None:
+        data = learning_curve(open_run(request.run))
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "run.h5"
+            train(
+                "hopfield-digits",
+                out=path,
+                seed=request.seed,
+                device=request.device,
+                dtype=request.dtype,
+                progress=request.progress,
+            )
+            data = learning_curve(open_run(path))
+    return Drawn(draw_learning_curve(data), asdict(data))

@@ -17,7 +17,7 @@ import torch
 from figures.catalogue import FIGURES, Request, draw, find, suited
 from figures.mapping import PUBLISHED, DepthCosts, depth_costs, draw_depth_costs
 from figures.paired_unit import draw_paired_unit
-from figures.pcn import dense_network
+from figures.pcn_networks import dense_network
 from figures.tolerance import (
     LayerCosines,
     TolerancePanel,
