@@ -26,8 +26,8 @@ from typing import Any
 MOVED: dict[str, str] = {}
 
 # Old module path to {name: module that has it now}. A module of MOVED has here the names that went to another file
-# than the rest; a module that is now a folder, or that stayed and lost names, has every such name. A name that changed
-# has "module:new name".
+# than the rest; a module that is now a folder, or that stayed and lost names, has every such name. A name that
+# changed has "module:new name".
 NAMES: dict[str, dict[str, str]] = {}
 
 

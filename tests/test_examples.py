@@ -1,0 +1,82 @@
+"""The scripts in examples/ run, and end in the number that they promise: a newcomer's first lines must work."""
+
+from __future__ import annotations
+
+import math
+import re
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+FOLDER = Path(__file__).parent.parent / "examples"
+
+
+def above(limit: float) -> Callable[[float], bool]:
+    """Whether a number is larger; no number is larger than NaN."""
+    return lambda value: value > limit
+
+
+def below(limit: float) -> Callable[[float], bool]:
+    """Whether the size of a number is smaller."""
+    return lambda value: abs(value) < limit
+
+
+# Script to what its docstring says of the last number that it prints.
+LAST = {
+    "substrates/analog_hopfield": below(1e-8),
+    "substrates/circuit": above(0.9999),
+    "substrates/conv_hopfield": above(0.999),
+    "substrates/fitzhugh_nagumo": above(0.999),
+    "substrates/hopfield": lambda order: abs(order - 2) < 0.05,
+    "substrates/ising": lambda missing: missing == 0,
+    "substrates/langevin_hopfield": above(0.99),
+    "substrates/mapped_network": below(1e-3),
+    "substrates/oscillator": above(0.999),
+    "substrates/predictive_coding_network": below(0.02),
+    "substrates/resistive": below(15),
+    "tour/map_to_hardware": lambda unconverged: unconverged == 0,
+    "tour/oscillators_and_media": above(0.999),
+    "tour/own_scheme": below(0.1),
+    "tour/own_substrate": above(0.9999),
+    "tour/predictive_coding": below(0.02),
+    "tour/resistors_and_diodes": below(1e-9),
+    "tour/train_and_judge": below(1e-3),
+}
+
+
+@pytest.mark.parametrize("script", LAST)
+def test_script_ends_in_what_it_promises(
+    script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each script stands alone, and its last number is what its docstring says."""
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    scope = runpy.run_path(str(FOLDER / f"{script}.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    last = float(printed.split()[-1])
+    assert math.isfinite(last)
+    assert LAST[script](last), printed
+    if script == "tour/train_and_judge":
+        # What the README claims of its first example: a settled phase, a gradient close to exact.
+        assert printed.startswith("CONVERGED")
+        assert float(re.search(r"worst cosine (\S+)", printed)[1]) > 0.9999
+    if script == "tour/own_scheme":
+        # The stencil has the order that it declares.
+        stencil = scope["five_point"]
+        assert abs(stencil.moment(1) - 1) < 1e-12
+        assert all(abs(stencil.moment(m)) < 1e-12 for m in (0, 2, 3, 4))
+
+
+def test_every_script_is_run_and_listed() -> None:
+    """A script that nobody runs soon fails; one that the table of examples/README.md leaves out is not found."""
+    scripts = {
+        f"{path.parent.name}/{path.stem}"
+        for folder in ("tour", "substrates")
+        for path in (FOLDER / folder).glob("*.py")
+    }
+    assert scripts == set(LAST)
+    listed = re.findall(r"\]\(((?:tour|substrates)/\w+)\.py\)", (FOLDER / "README.md").read_text(encoding="utf-8"))
+    assert sorted(listed) == sorted(scripts)
