@@ -13,18 +13,31 @@ from scipy import sparse
 from torch import nn
 
 from physics_ep.blocks import State
-from physics_ep.equilibrium import Equilibrium
+from physics_ep.equilibrium import Equilibrium, Status
 from physics_ep.errors import InputError, argument_error, unknown_name
 from physics_ep.motion import Motion
+from physics_ep.relaxation import relax
 from physics_ep.system import EnergySystem, Inputs, Phase
 
+from . import arrays, mna
 from . import element_kernels as kernels
 from .arrays import array
-from .circuit_layout import ORDER, Layout, Prepared, currents_of, lay_out, limits, prepare
-from .co_contents import co_content, compiled_co_content, contrast
-from .operating_points import OperatingPoint, active_point, relaxed_point
+from .circuit_graphs import ELEMENT_VALUES, LETTERS, graph_of_parts, parts_from_edges, parts_from_networkx
+from .circuit_layout import ORDER, Layout, PreparedCircuit, currents_of, lay_out, limits, prepare
+from .circuit_phases import CircuitPhase, NodeMotion
+from .co_contents import co_content, contrast
+from .laws import COUPLINGS
+from .netlist import load_netlist, write_netlist
+from .newton import SOLVERS
+from .operating_points import OperatingPoint
 from .parts import Parts
-from .reduction import reduce
+from .reduction import Reduction, reduce
+from .unit_graph import UnitGraph
+
+TOLERANCE = 1e-12
+"""Amperes that may be missing at a node of an operating point, and volts that they may move it by."""
+RELATIVE = 1e-13
+"""Rounding errors of the current at a node, over the sum of the sizes of its currents."""
 
 
 class Circuit(EnergySystem):
@@ -102,43 +115,46 @@ class Circuit(EnergySystem):
         self.conductance = nn.Parameter(torch.from_numpy(np.concatenate(learnt)))
         sources = parts.group("current_source").values[:, 0]
         self.current = nn.Parameter(torch.from_numpy(sources.copy())) if len(sources) else None
-        self._layout = None if reduction is None else lay_out(parts, reduction, factorization)
         self._columns = {name: k for k, name in enumerate(parts.nodes)}
-        self._place_outputs()
-        if self._layout is not None:
+        self.output_nodes = self._output_nodes()
+        self._layout: Layout | None = None
+        if reduction is not None:
+            self._check_outputs(reduction)
+            self._layout = lay_out(parts, reduction, factorization, outputs=self.output_nodes)
             self._set_scales(self._layout)
 
-    def _place_outputs(self) -> None:
-        nodes = []
+    def _output_nodes(self) -> np.ndarray:
         for name in self.output_names:
             if name not in self._columns:
                 raise unknown_name("outputs", name, self._columns)
-            nodes.append(self._columns[name])
-        self.output_nodes = np.array(nodes, dtype=np.int64)
-        if self._layout is None:
-            return
-        reduction = self._layout.reduction
+        return np.array([self._columns[name] for name in self.output_names], dtype=np.int64)
+
+    def _check_outputs(self, reduction: Reduction) -> None:
         tied = np.diff(reduction.sources.indptr)[self.output_nodes] > 0
         for k in np.flatnonzero(tied | (reduction.unknown[self.output_nodes] < 0)):
             raise argument_error(
                 "outputs", "be nodes that no voltage source ties to another", self.output_names[int(k)]
             )
-        self.output_columns = torch.from_numpy(reduction.unknown[self.output_nodes])
-        self.output_scale = torch.from_numpy(reduction.scale[self.output_nodes])
 
     def _set_scales(self, layout: Layout) -> None:
         net = layout.net
         conductance = array(self.conductance)[: layout.counts[0]]
         diagonal, _ = kernels.resistor_matrix(conductance, layout.n, len(layout.pattern.pairs), net)
-        self.unknown_weight = torch.from_numpy(layout.reduction.weight[layout.reduction.representative])
-        loads = diagonal / self.unknown_weight.numpy()
+        loads = diagonal / layout.unknown_weight.numpy()
         loads = np.where(loads > 0, loads, np.median(loads[loads > 0]) if (loads > 0).any() else 1.0)
-        at = self.output_columns.numpy() if len(self.output_columns) else np.arange(layout.n)
+        at = layout.output_columns.numpy() if len(layout.output_columns) else np.arange(layout.n)
         self.nudge_scale = float(np.median(loads[at])) if layout.n else 1.0
         self.residual_scale = max(self.nudge_scale, 1e-4 * float(loads.max(initial=0.0)))
         self.time_constant = self.node_capacitance / float(loads.max(initial=self.nudge_scale))
         smooth = not (len(layout.bounds[0]) or layout.counts[ORDER.index("piecewise_diode")])
         self.smooth = smooth
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over what pickle kept; version 0.1.0 kept the outputs' columns beside the layout."""
+        super().__setstate__(state)
+        if self._layout is not None and not hasattr(self._layout, "output_columns"):
+            kept = {name: self.__dict__.pop(name) for name in ("output_columns", "output_scale")}
+            self._layout = replace(self._layout, **kept)
 
     # -- making one, and writing it down ----------------------------------------------------------------------
 
@@ -157,35 +173,109 @@ class Circuit(EnergySystem):
         InputError
             If the file cannot be read, a line is not understood, or the circuit is not as `Circuit` wants it.
         """
-        from .netlist import load_netlist
-
         found = load_netlist(path)
         return cls(found.parts, **{"outputs": found.outputs, **options})
 
     def to_netlist(self, path: str | os.PathLike[str], *, title: str = "circuit") -> None:
         """Write the circuit, its parameters as they are now, as a netlist that ngspice reads."""
-        from .netlist import write_netlist
-
         write_netlist(path, self.parts, title=title, outputs=self.output_names)
 
     @classmethod
-    def from_edges(cls, n_nodes: int, edges: Any, weights: Any, units: Any = None, **options: Any) -> Any:
-        """Circuit from a list of edges: see `hardware_models.circuit_graphs.circuit_from_edges`."""
-        from .circuit_graphs import circuit_from_edges
+    def from_edges(
+        cls,
+        n_nodes: int,
+        edges: Any,
+        weights: Any,
+        units: str | Sequence[str] | None = None,
+        *,
+        inputs: Sequence[int] = (),
+        outputs: Sequence[int] = (),
+        biases: Any = None,
+        couplings: str | Sequence[str] | None = None,
+        **extra: Any,
+    ) -> Any:
+        """A circuit from a list of edges, or a graph of units where `units` or a coupling of units is asked for.
 
-        return circuit_from_edges(cls, n_nodes, edges, weights, units, **options)
+        Parameters
+        ----------
+        n_nodes : int
+            Nodes are numbered 0 ... n_nodes - 1, and named "n0", "n1", ... None of them is ground.
+        edges : array_like of int (m, 2)
+            The two nodes of each element; a diode's anode first.
+        weights : array_like of float (m,)
+            First value of each element: conductance, siemens, of resistors and memristors; saturation current,
+            amperes, of diodes; on conductance, siemens, of piecewise diodes. Ideal diodes have none: anything.
+        units : str or sequence of str, optional
+            See `UnitGraph.from_edges`, which then does the rest.
+        inputs : sequence of int
+            Nodes that voltage sources hold: x[:, k] is the voltage of node inputs[k].
+        outputs : sequence of int
+            Free nodes that the cost acts on.
+        biases : array_like of float (n_free,), optional
+            Currents into the free nodes in ascending order, amperes.
+        couplings : str or sequence of str (m,), optional
+            Element of all edges, or of each: 'resistor' (the default), 'memristor', 'diode', 'piecewise_diode' or
+            'ideal_diode'; 'hopfield' and the like make a graph of units.
+        **extra : float or array_like (m,)
+            Further values of the elements by name: nonlinearity_voltage of memristors, emission_coefficient of
+            diodes (default 1), threshold and leakage of piecewise diodes (default 0); and options of `Circuit`.
+
+        Returns
+        -------
+        Circuit or UnitGraph
+
+        Raises
+        ------
+        InputError
+            If an argument is not as above.
+        """
+        if isinstance(couplings, str) and couplings not in LETTERS and couplings not in COUPLINGS:
+            raise unknown_name("couplings", couplings, {*LETTERS, *COUPLINGS})
+        if units is not None or (isinstance(couplings, str) and couplings not in LETTERS):
+            if extra:
+                name, given = next(iter(extra.items()))
+                raise argument_error(name, "be left out for a graph of units", given)
+            return UnitGraph.from_edges(
+                n_nodes,
+                edges,
+                weights,
+                "hard_sigmoid" if units is None else units,
+                inputs=inputs,
+                outputs=outputs,
+                biases=biases,
+                couplings="hopfield" if couplings is None else couplings,
+            )
+        values = {name: extra.pop(name) for name in ELEMENT_VALUES & set(extra)}
+        parts = parts_from_edges(n_nodes, edges, weights, inputs, biases, couplings or "resistor", **values)
+        read = arrays.nodes("outputs", outputs, n_nodes)
+        return cls(parts, outputs=[f"n{k}" for k in read.tolist()], **extra)
 
     @classmethod
-    def from_networkx(cls, graph: Any, **options: Any) -> Circuit:
-        """Circuit from a networkx graph: see `hardware_models.circuit_graphs.parts_from_networkx`."""
-        from .circuit_graphs import circuit_from_networkx
+    def from_networkx(
+        cls, graph: Any, *, inputs: Sequence[Any] = (), outputs: Sequence[Any] = (), **options: Any
+    ) -> Circuit:
+        """A circuit from a networkx graph, whose edges are parts (`circuit_graphs.parts_from_networkx`).
 
-        return circuit_from_networkx(cls, graph, **options)
+        Parameters
+        ----------
+        graph : networkx graph
+        inputs : sequence of nodes
+            Nodes that further voltage sources hold, in the order of x's last columns.
+        outputs : sequence of nodes
+            By default those that graph.graph["outputs"] names.
+        **options
+            As for `Circuit`.
+
+        Raises
+        ------
+        InputError
+            If an edge is no part, or the circuit is not as `Circuit` wants it.
+        """
+        read = outputs or graph.graph.get("outputs", ())
+        return cls(parts_from_networkx(graph, inputs), outputs=[str(node) for node in read], **options)
 
     def to_networkx(self) -> Any:
         """The circuit as a networkx multigraph: see `hardware_models.circuit_graphs.graph_of_parts`."""
-        from .circuit_graphs import graph_of_parts
-
         return graph_of_parts(self.parts, self.output_names)
 
     @property
@@ -337,15 +427,7 @@ class Circuit(EnergySystem):
         (u,) = state
         if self._layout is None:
             return torch.cat([torch.zeros_like(u[:, :1]), u], 1)
-        return self._spread(u) + torch.from_numpy(self._offset(x))
-
-    def _spread(self, u: torch.Tensor) -> torch.Tensor:
-        """Node voltages (B, N) that follow the unknowns."""
-        reduction = self.layout.reduction
-        if not u.shape[1]:
-            return u.new_zeros(len(u), len(reduction.unknown))
-        column = torch.from_numpy(np.maximum(reduction.unknown, 0))
-        return u[:, column] * torch.from_numpy(reduction.scale)
+        return self._layout.spread(u) + torch.from_numpy(self._offset(x))
 
     def _offset(self, x: torch.Tensor) -> np.ndarray:
         return np.ascontiguousarray((self.layout.reduction.sources @ x.detach().numpy().T).T)
@@ -359,13 +441,7 @@ class Circuit(EnergySystem):
     def force(self, state: State, x: torch.Tensor) -> State:
         """Weighted current that is missing at each unknown, (B, n), amperes."""
         phase = self.phase(Inputs(x, self._prepared(x)))
-        assert hasattr(phase, "currents")
         return (torch.from_numpy(phase.currents(array(state[0])).force),)
-
-    def co_content(self, u: np.ndarray, offset: np.ndarray) -> np.ndarray:
-        """`energy` by compiled code, at unknowns u (B, n) and what sources add to the node voltages (B, N)."""
-        v = self._spread(torch.from_numpy(u)).numpy() + offset
-        return compiled_co_content(self.layout, v, array(self.conductance), currents_of(self.current))
 
     def initial_state(self, x: torch.Tensor) -> State:
         """No voltage anywhere, or the nearest to it that ideal diodes allow."""
@@ -375,7 +451,7 @@ class Circuit(EnergySystem):
         """Voltages of the output nodes, (B, n_out)."""
         if self._layout is None:
             return self.voltages(state, torch.empty(0))[:, torch.from_numpy(self.output_nodes)]
-        return state[0][:, self.output_columns] * self.output_scale
+        return self._layout.outputs(state[0])
 
     def project(self, state: State) -> State:
         """Nearest state that ideal diodes allow, held by the sources' own voltages; phases know their inputs'."""
@@ -419,23 +495,17 @@ class Circuit(EnergySystem):
         self.check_input(x)
         return Inputs(x, self._prepared(x))
 
-    def _prepared(self, x: torch.Tensor) -> Prepared:
+    def _prepared(self, x: torch.Tensor) -> PreparedCircuit:
         return prepare(self.layout, x.detach().numpy(), array(self.conductance), currents_of(self.current))
 
-    def phase(self, inputs: Inputs, origin: State | None = None, balanced: bool = False) -> Phase:
-        from .circuit_phases import CircuitPhase
-
+    def phase(self, inputs: Inputs, origin: State | None = None, balanced: bool = False) -> CircuitPhase:
         return CircuitPhase(self, inputs, origin, balanced)
 
     def solvers(self, phase: Phase) -> Mapping[str, Any]:
-        from .newton import SOLVERS
-
         return SOLVERS
 
     def motion(self, phase: Any) -> Motion:
-        from .circuit_phases import NodeMotion
-
-        return NodeMotion(phase)
+        return NodeMotion(phase, self.node_capacitance)
 
     def contrast(
         self, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor
@@ -445,7 +515,7 @@ class Circuit(EnergySystem):
         layout = self.layout
         base = free[0] if minus is None else free[0] + minus[0]
         shift = plus[0] if minus is None else plus[0] - minus[0]
-        volts, moved = self.voltages((base,), x), self._spread(shift)
+        volts, moved = self.voltages((base,), x), layout.spread(shift)
         found = {}
         if self.conductance.requires_grad:
             learnt = slice(0, layout.counts[0] + layout.counts[1])
@@ -459,3 +529,91 @@ class Circuit(EnergySystem):
         """Clip the conductances to [least, most]."""
         with torch.no_grad():
             self.conductance.clamp_(self.least, self.most)
+
+
+def relaxed_point(
+    circuit: Circuit,
+    volts: torch.Tensor,
+    single: bool,
+    start: State | None,
+    tolerance: float | None,
+    max_iterations: int | None,
+) -> OperatingPoint:
+    """Operating point of a circuit with an energy, by Newton's method on the co-content.
+
+    Arguments are those of `Circuit.operating_point`; `single` says that the sources have their own voltages.
+    """
+    if not circuit.layout.n:
+        circuit.prepare(volts)  # ideal diodes between sources are checked there
+        return _known_point(volts, single, tolerance or TOLERANCE)
+    asked, scale = tolerance or TOLERANCE, circuit.residual_scale
+    if tolerance is None:
+        # A picoampere is much to nanosiemens; at kilovolts, a picovolt is less than the last digit.
+        asked = min(TOLERANCE, TOLERANCE * scale * max(1.0, float(volts.abs().max()) if volts.numel() else 1.0))
+    found = relax(circuit, volts, start=start, tolerance=asked / scale, max_iterations=max_iterations)
+    fields = {name: getattr(found, name) for name in Equilibrium.__dataclass_fields__}
+    point = OperatingPoint(**fields, sources=volts, single=single)
+    if point.status is not Status.STALLED:
+        return point
+    # Kiloamperes cannot cancel to a picoampere, nor can a voltage be set finer than its last digit: where rounding
+    # is more than what was asked for, it is what can be asked for.
+    known: PreparedCircuit = circuit.prepare(volts).cache
+    net, u = circuit.layout.net, point.state[0]
+    _, across = kernels.linear_force(u.numpy(), known.offset, known.injected, known.conductance, net)
+    flow, _ = kernels.junctions(across, known.junction_values, net)
+    size = float(kernels.throughput(u.numpy(), known.offset, known.conductance, flow, net).max())
+    (loads,) = circuit.curvature_diagonal(point.state, volts)
+    digit = torch.finfo(u.dtype).eps * float((loads / circuit.layout.unknown_weight * u.abs()).max())
+    allowed = max(tolerance or TOLERANCE, RELATIVE * size, digit) / scale
+    good = bool((point.residual <= allowed).all())
+    return replace(point, tolerance=allowed, status=Status.CONVERGED) if good else point
+
+
+def _known_point(volts: torch.Tensor, single: bool, tolerance: float) -> OperatingPoint:
+    """Operating point of a circuit whose sources hold every node."""
+    nothing = torch.zeros(len(volts), 0, dtype=torch.float64)
+    return OperatingPoint(
+        residual=torch.zeros(len(volts), dtype=torch.float64),
+        tolerance=tolerance,
+        iterations=0,
+        status=Status.CONVERGED,
+        _state=lambda: (nothing,),
+        residual_unit="A",
+        sources=volts,
+        single=single,
+    )
+
+
+def active_point(
+    circuit: Circuit,
+    volts: torch.Tensor,
+    single: bool,
+    start: State | None,
+    tolerance: float | None,
+    max_iterations: int | None,
+) -> OperatingPoint:
+    """Operating point of a circuit without an energy, by modified nodal analysis.
+
+    Arguments are those of `relaxed_point`. The state is the voltages of all nodes but ground.
+    """
+    begun = None if start is None else np.pad(start[0].detach().numpy(), ((0, 0), (1, 0)))  # ground
+    found = mna.operating_point(
+        circuit.parts,
+        volts.numpy(),
+        start=begun,
+        tolerance=tolerance or TOLERANCE,
+        max_iterations=mna.ITERATIONS if max_iterations is None else max_iterations,
+    )
+    state = (torch.from_numpy(np.ascontiguousarray(found.voltages[:, 1:])),)
+    return OperatingPoint(
+        residual=torch.from_numpy(np.asarray(found.residual)),
+        tolerance=float(found.tolerance),
+        iterations=found.iterations,
+        status=found.status,
+        _state=lambda: state,
+        solver="modified nodal analysis",
+        residual_scale=1.0,
+        residual_unit="A",
+        sources=volts,
+        single=single,
+    )

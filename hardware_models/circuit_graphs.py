@@ -1,89 +1,59 @@
-"""Circuits from graphs and as graphs: lists of edges, networkx."""
+"""Parts lists from graphs and as graphs: lists of edges, networkx."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from physics_ep.errors import InputError, argument_error, unknown_name
 
 from . import arrays
-from .laws import COUPLINGS
 from .parts import GROUND, KINDS, Group, Part, Parts
-from .unit_graph import UnitGraph
-
-if TYPE_CHECKING:
-    from .circuit import Circuit
 
 LETTERS = {"resistor": "R", "memristor": "M", "diode": "D", "piecewise_diode": "P", "ideal_diode": "ID"}
-"""How parts made from edges are named."""
+"""Kinds of elements that an edge can be, and the letters that their names begin with."""
 
 
-def circuit_from_edges(
-    cls: type[Circuit],
+def _keyword(name: str) -> str:
+    return name.replace(" ", "_")
+
+
+ELEMENT_VALUES = {_keyword(name) for kind in LETTERS for name, _, _ in KINDS[kind].values[1:]}
+"""Names of the elements' values that are not their weights."""
+
+
+def parts_from_edges(
     n_nodes: int,
     edges: Any,
     weights: Any,
-    units: str | Sequence[str] | None = None,
-    *,
     inputs: Sequence[int] = (),
-    outputs: Sequence[int] = (),
     biases: Any = None,
-    couplings: str | Sequence[str] | None = None,
-    **extra: Any,
-) -> Circuit | UnitGraph:
-    """A circuit from a list of edges, or a graph of units where `units` or a coupling of units is asked for.
+    kinds: str | Sequence[str] = "resistor",
+    **values: Any,
+) -> Parts:
+    """The elements of a list of edges, sources of the inputs and of the biases, as a parts list.
 
     Parameters
     ----------
-    n_nodes : int
-        Nodes are numbered 0 ... n_nodes - 1, and named "n0", "n1", ... None of them is ground.
-    edges : array_like of int (m, 2)
-        The two nodes of each element; a diode's anode first.
-    weights : array_like of float (m,)
-        First value of each element: conductance, siemens, of resistors and memristors; saturation current, amperes,
-        of diodes; on conductance, siemens, of piecewise diodes. Ideal diodes have none: anything.
-    units : str or sequence of str, optional
-        See `UnitGraph.from_edges`, which then does the rest.
-    inputs : sequence of int
-        Nodes that voltage sources hold: x[:, k] is the voltage of node inputs[k].
-    outputs : sequence of int
-        Free nodes that the cost acts on.
-    biases : array_like of float (n_free,), optional
-        Currents into the free nodes in ascending order, amperes.
-    couplings : str or sequence of str (m,), optional
-        Element of all edges, or of each: 'resistor' (the default), 'memristor', 'diode', 'piecewise_diode' or
-        'ideal_diode'; 'hopfield' and the like make a graph of units.
-    **extra : float or array_like (m,)
-        Further values of the elements by name: nonlinearity_voltage of memristors, emission_coefficient of diodes
-        (default 1), threshold and leakage of piecewise diodes (default 0); and options of `Circuit`.
+    n_nodes, edges, weights, inputs, biases
+        As for `Circuit.from_edges`.
+    kinds : str or sequence of str (m,)
+        Element of all edges, or of each, out of `LETTERS`.
+    **values : float or array_like (m,)
+        Further values of the elements, by names out of `ELEMENT_VALUES`.
 
     Returns
     -------
-    Circuit or UnitGraph
+    Parts
+        Node k is "nk". Voltage sources "Vk" hold the inputs, at 0 V; current sources "Ik" feed the free nodes.
 
     Raises
     ------
     InputError
         If an argument is not as above.
     """
-    if isinstance(couplings, str) and couplings not in LETTERS and couplings not in COUPLINGS:
-        raise unknown_name("couplings", couplings, {*LETTERS, *COUPLINGS})
-    if units is not None or (isinstance(couplings, str) and couplings not in LETTERS):
-        if extra:
-            raise argument_error(next(iter(extra)), "be left out for a graph of units", extra[next(iter(extra))])
-        return UnitGraph.from_edges(
-            n_nodes,
-            edges,
-            weights,
-            "hard_sigmoid" if units is None else units,
-            inputs=inputs,
-            outputs=outputs,
-            biases=biases,
-            couplings="hopfield" if couplings is None else couplings,
-        )
     if isinstance(n_nodes, bool) or not isinstance(n_nodes, int | np.integer) or n_nodes < 1:
         raise argument_error("n_nodes", "be an integer of at least 1", n_nodes)
     ends = arrays.integers("edges", edges, n_nodes)
@@ -92,17 +62,15 @@ def circuit_from_edges(
     if ends.ndim != 2 or ends.shape[1] != 2:
         raise argument_error("edges", "have the shape (m, 2)", ends.shape)
     clamped = arrays.nodes("inputs", inputs, n_nodes)
-    read = arrays.nodes("outputs", outputs, n_nodes)
-    kinds = np.array(arrays.names("couplings", couplings or "resistor", len(ends), LETTERS), dtype=object)
+    of_edge = np.array(arrays.names("couplings", kinds, len(ends), LETTERS), dtype=object)
     first = arrays.numbers("weights", weights, len(ends))
-    known = {_keyword(name) for kind in LETTERS for name, _, _ in KINDS[kind].values[1:]}
-    values = {name: _column(name, extra.pop(name), len(ends)) for name in known & set(extra)}
+    others = {name: _column(name, given, len(ends)) for name, given in values.items()}
     groups = {}
     for kind, letter in LETTERS.items():
-        at = np.flatnonzero(kinds == kind)
+        at = np.flatnonzero(of_edge == kind)
         if at.size:
             names = tuple(f"{letter}{k}" for k in at.tolist())
-            groups[kind] = Group(names, ends[at] + 1, _values(kind, at, first, values))
+            groups[kind] = Group(names, ends[at] + 1, _values(kind, at, first, others))
     if clamped.size:
         sources = np.stack([clamped + 1, np.zeros_like(clamped)], 1)
         names = tuple(f"V{k}" for k in clamped.tolist())
@@ -113,11 +81,7 @@ def circuit_from_edges(
         sources = np.stack([np.zeros_like(free), free + 1], 1)
         groups["current_source"] = Group(tuple(f"I{k}" for k in free.tolist()), sources, into[:, None])
     nodes = (GROUND, *(f"n{k}" for k in range(n_nodes)))
-    return cls(Parts(nodes, groups), outputs=[f"n{k}" for k in read.tolist()], **extra)
-
-
-def _keyword(name: str) -> str:
-    return name.replace(" ", "_")
+    return Parts(nodes, groups)
 
 
 def _column(name: str, given: Any, count: int) -> np.ndarray:
@@ -146,10 +110,8 @@ def _values(kind: str, at: np.ndarray, first: np.ndarray, others: dict[str, np.n
     return np.stack(columns, 1) if columns else np.empty((len(at), 0))
 
 
-def circuit_from_networkx(
-    cls: type[Circuit], graph: Any, *, inputs: Sequence[Any] = (), outputs: Sequence[Any] = (), **options: Any
-) -> Circuit:
-    """A circuit from a networkx graph.
+def parts_from_networkx(graph: Any, inputs: Sequence[Any] = ()) -> Parts:
+    """The edges of a networkx graph as a parts list.
 
     Parameters
     ----------
@@ -159,16 +121,16 @@ def circuit_from_networkx(
         or `weight`, of a resistor. Kinds whose ends differ (diodes, sources) need a directed graph. Parts of four
         nodes join their outputs, with the other two as `control`; a cccs names a source there.
     inputs : sequence of nodes
-        Nodes that further voltage sources hold, in the order of x's last columns.
-    outputs : sequence of nodes
-        By default those that graph.graph["outputs"] names.
-    **options
-        As for `Circuit`.
+        Nodes that further voltage sources hold, at 0 V; they are the last of the sources.
+
+    Returns
+    -------
+    Parts
 
     Raises
     ------
     InputError
-        If an edge is not as above, or the circuit is not as `Circuit` wants it.
+        If an edge is not as above.
     """
     found = sorted(enumerate(graph.edges(data=True)), key=lambda one: (one[1][2].get("position", one[0]), one[0]))
     taken = {data["name"] for _, (_, _, data) in found if "name" in data}
@@ -187,8 +149,7 @@ def circuit_from_networkx(
         if node not in graph:
             raise unknown_name("inputs", str(node), [str(n) for n in graph])
         parts.append(Part(_fresh(f"V{node}", taken), "voltage_source", (str(node), GROUND), (0.0,)))
-    read = outputs or graph.graph.get("outputs", ())
-    return cls(Parts.collect(parts), outputs=[str(node) for node in read], **options)
+    return Parts.collect(parts)
 
 
 def _fresh(name: str, taken: set[str]) -> str:
@@ -219,7 +180,7 @@ def _part(name: str, kind: str, nodes: tuple[str, str], data: dict[str, Any]) ->
 
 
 def graph_of_parts(parts: Parts, outputs: Sequence[str] = ()) -> Any:
-    """A networkx MultiDiGraph whose edges are the parts: the inverse of `circuit_from_networkx`.
+    """A networkx MultiDiGraph whose edges are the parts: the inverse of `parts_from_networkx`.
 
     Raises
     ------

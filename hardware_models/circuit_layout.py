@@ -41,6 +41,8 @@ class Layout:
         Of ideal diodes: the unknown, whether it is bounded above, the nodes (free, fixed) (d, 2).
     blocking : array (k, 2)
         Anode and cathode of ideal diodes between fixed nodes, which must block.
+    output_columns, output_scale : Tensor (n_out,)
+        Unknown that the voltage of each output node follows, and dv_node / du.
     """
 
     reduction: Reduction
@@ -53,6 +55,8 @@ class Layout:
     weight: np.ndarray
     bounds: tuple[np.ndarray, np.ndarray, np.ndarray]
     blocking: np.ndarray
+    output_columns: torch.Tensor
+    output_scale: torch.Tensor
 
     @cached_property
     def neighbours(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -73,17 +77,39 @@ class Layout:
         """Whether all elements are linear, ideal diodes apart."""
         return not len(self.net.kinds)
 
+    @cached_property
+    def unknown_weight(self) -> torch.Tensor:
+        """Weight of the stage that each unknown belongs to, (n,): forces are currents times this."""
+        return torch.from_numpy(self.reduction.weight[self.reduction.representative])
+
+    def outputs(self, u: torch.Tensor) -> torch.Tensor:
+        """Voltages of the output nodes, (B, n_out), that follow the unknowns u (B, n)."""
+        return u[:, self.output_columns] * self.output_scale
+
+    def spread(self, u: torch.Tensor) -> torch.Tensor:
+        """Voltages of all nodes, (B, N), that follow the unknowns u (B, n); what sources add is left out."""
+        reduction = self.reduction
+        if not u.shape[1]:
+            return u.new_zeros(len(u), len(reduction.unknown))
+        column = torch.from_numpy(np.maximum(reduction.unknown, 0))
+        return u[:, column] * torch.from_numpy(reduction.scale)
+
 
 @dataclass(frozen=True)
-class Prepared:
-    """What all phases of one input share.
+class PreparedCircuit:
+    """What all phases of a circuit with one input share.
 
     Attributes
     ----------
+    layout : Layout
     offset : array (B, N)
         What the sources add to the node voltages, volts.
     conductance : array (m,)
-        Of the resistors, siemens.
+        Conductances of the resistors, siemens.
+    learnt : array
+        Conductances of the resistors, then of the memristors, siemens.
+    current : array or None
+        Currents of the current sources, amperes.
     junction_values : array (k, 3)
     injected : array (N,)
         Current that sources drive into each node, amperes.
@@ -95,8 +121,11 @@ class Prepared:
         Bounds of the unknowns, volts.
     """
 
+    layout: Layout
     offset: np.ndarray
     conductance: np.ndarray
+    learnt: np.ndarray
+    current: np.ndarray | None
     junction_values: np.ndarray
     injected: np.ndarray
     diagonal: np.ndarray
@@ -106,13 +135,24 @@ class Prepared:
     high: np.ndarray | None
 
 
-def lay_out(parts: Parts, reduction: Reduction, kind: str | None = None, eliminate: bool | None = None) -> Layout:
-    """Arrays of a circuit.
+def lay_out(
+    parts: Parts,
+    reduction: Reduction,
+    kind: str | None = None,
+    eliminate: bool | None = None,
+    outputs: np.ndarray | None = None,
+) -> Layout:
+    """Lay a circuit's parts out as arrays.
 
     Parameters
     ----------
+    parts : Parts
+    reduction : Reduction
+        The unknowns of these parts.
     kind, eliminate
-        Of the factorisation; see `factorizations.choose`.
+        How matrices are factorised; see `factorizations.choose`.
+    outputs : int64 array (n_out,), optional
+        Nodes that the cost acts on. Default: none.
 
     Raises
     ------
@@ -147,6 +187,8 @@ def lay_out(parts: Parts, reduction: Reduction, kind: str | None = None, elimina
         np.ascontiguousarray(kinds[resistors : len(ends) - sources]).astype(np.int64),
         *_stamps(ends[: len(ends) - sources], numbers, reduction, resistors),
     )
+    read = np.empty(0, dtype=np.int64) if outputs is None else outputs
+    bounds, blocking = _bounds(parts, unknown)
     return Layout(
         reduction,
         net,
@@ -156,7 +198,10 @@ def lay_out(parts: Parts, reduction: Reduction, kind: str | None = None, elimina
         kinds.astype(np.int64),
         values,
         weight,
-        *_bounds(parts, unknown),
+        bounds,
+        blocking,
+        torch.from_numpy(unknown[read]),
+        torch.from_numpy(reduction.scale[read]),
     )
 
 
@@ -189,7 +234,9 @@ def _bounds(parts: Parts, unknown: np.ndarray) -> tuple[tuple[np.ndarray, np.nda
     return (unknown[nodes[:, 0]], anode_free[~held], nodes), group.nodes[held]
 
 
-def prepare(layout: Layout, sources: np.ndarray, conductance: np.ndarray, current: np.ndarray | None) -> Prepared:
+def prepare(
+    layout: Layout, sources: np.ndarray, conductance: np.ndarray, current: np.ndarray | None
+) -> PreparedCircuit:
     """Constants of a batch.
 
     Parameters
@@ -221,7 +268,9 @@ def prepare(layout: Layout, sources: np.ndarray, conductance: np.ndarray, curren
     diagonal, off = kernels.resistor_matrix(g, layout.n, len(layout.pattern.pairs), net)
     matrix = Matrix(layout.pattern, off[None]) if not (net.junction_stamps[:, 2] >= 0).any() else None
     low, high = limits(layout, offset)
-    return Prepared(offset, g, values, injected, diagonal, off, matrix, low, high)
+    return PreparedCircuit(
+        layout, offset, g, conductance, current, values, injected, diagonal, off, matrix, low, high
+    )
 
 
 def limits(layout: Layout, offset: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:

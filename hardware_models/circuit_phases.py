@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,14 +11,12 @@ from physics_ep.blocks import State
 from physics_ep.cost import OutputForce, SquaredError
 from physics_ep.motion import Moment, Motion
 from physics_ep.nudging import Nudge
-from physics_ep.system import Inputs, Phase
+from physics_ep.system import EnergySystem, Inputs, Phase
 
 from . import element_kernels as kernels
-from .circuit_layout import Prepared
+from .circuit_layout import PreparedCircuit
+from .co_contents import compiled_co_content
 from .factorizations import Bordered, Factor, Matrix, NotPositive
-
-if TYPE_CHECKING:
-    from .circuit import Circuit
 
 HELD = 1e14
 """What is added to the diagonal of an unknown that a bound holds, over the largest entry: it does not move."""
@@ -49,16 +47,18 @@ class Currents(NamedTuple):
 
 
 class CircuitPhase(Phase):
-    """Currents, slopes and factorisations of one relaxation; the unknown is the state or a displacement."""
+    """Currents, slopes and factorisations of one relaxation of a circuit.
 
-    system: Circuit
+    The unknown is the state, or a displacement from the origin.
+    """
 
-    def __init__(self, system: Circuit, inputs: Inputs, origin: State | None, balanced: bool) -> None:
-        super().__init__(system, inputs, origin, balanced=False)
-        self.balanced = balanced
-        self.layout = system.layout
+    carries_displacements = True
+
+    def __init__(self, system: EnergySystem, inputs: Inputs, origin: State | None, balanced: bool) -> None:
+        super().__init__(system, inputs, origin, balanced)
+        self.prepared: PreparedCircuit = inputs.cache
+        self.layout = self.prepared.layout
         self.net = self.layout.net
-        self.prepared: Prepared = inputs.cache
         self.low, self.high = self.prepared.low, self.prepared.high
         self.base: np.ndarray | None = None
         self.resting: np.ndarray | None = None
@@ -109,14 +109,15 @@ class CircuitPhase(Phase):
         """Force of the nudge on the unknowns, (b, n)."""
         assert self.nudge is not None
         nudge = self._rows(rows)
-        moved = self.system.outputs((torch.from_numpy(z),))
+        moved = self.layout.outputs(torch.from_numpy(z))
         if self.origin is None:
             slope = nudge.cost.gradient(moved, nudge.y)
         else:
-            at = self.system.outputs((self.origin[0][rows],))
+            at = self.layout.outputs(self.origin[0][rows])
             slope = nudge.cost.gradient(at, nudge.y) + nudge.cost.gradient_difference(at, moved, nudge.y)
         force = torch.zeros(z.shape, dtype=torch.float64)
-        force.index_add_(1, self.system.output_columns, -nudge.column(slope) * slope * self.system.output_scale)
+        push = -nudge.column(slope) * slope * self.layout.output_scale
+        force.index_add_(1, self.layout.output_columns, push)
         return force.numpy()
 
     def _rows(self, rows: np.ndarray | slice) -> Nudge:
@@ -193,17 +194,17 @@ class CircuitPhase(Phase):
 
     def _bent(self, factor: Factor, z: np.ndarray, rows: np.ndarray | slice) -> Factor:
         """With the curvature of a cost that couples the outputs."""
-        nudge, system = self._rows(rows), self.system
+        nudge, layout = self._rows(rows), self.layout
         state = torch.from_numpy(z) if self.origin is None else self.origin[0][rows] + torch.from_numpy(z)
-        outputs = system.outputs((state,))
+        outputs = layout.outputs(state)
         count = outputs.shape[1]
         unit = torch.eye(count, dtype=torch.float64)
         columns = [nudge.cost.curvature(outputs, nudge.y, unit[k].expand_as(outputs)) for k in range(count)]
         bend = nudge.column(outputs) * torch.stack(columns, 2).flatten(1)
         return Bordered(
             factor,
-            system.output_columns.numpy(),
-            system.output_scale.numpy(),
+            layout.output_columns.numpy(),
+            layout.output_scale.numpy(),
             bend.reshape(-1, count, count).numpy(),
         )
 
@@ -213,23 +214,23 @@ class CircuitPhase(Phase):
         beta = torch.as_tensor(self.nudge.beta, dtype=torch.float64)
         strength = beta[rows] if beta.ndim else beta[None]
         stiffness = torch.zeros(len(strength), self.layout.n, dtype=torch.float64)
-        stiffness.index_add_(1, self.system.output_columns, strength[:, None] * self.system.output_scale**2)
+        stiffness.index_add_(1, self.layout.output_columns, strength[:, None] * self.layout.output_scale**2)
         return stiffness.numpy()
 
     def response(self, force: torch.Tensor) -> torch.Tensor | None:
         """Outputs that a small force on the outputs moves, by the factorised second derivatives at the origin."""
         if self.origin is None:
             return None
-        batch, system = len(force), self.system
-        rest = np.zeros((batch, self.layout.n))
+        batch, layout = len(force), self.layout
+        rest = np.zeros((batch, layout.n))
         found = self.currents(rest)
         held = None if self.low is None else self.held(rest, found.force)
         if self._free is None:
             self._free = self.factor(rest, found.slopes, held)
-        right = torch.zeros(batch, self.layout.n, dtype=torch.float64)
-        right.index_add_(1, system.output_columns, force * system.output_scale)
+        right = torch.zeros(batch, layout.n, dtype=torch.float64)
+        right.index_add_(1, layout.output_columns, force * layout.output_scale)
         right_side = right.numpy() if held is None else np.where(held, 0.0, right.numpy())
-        return system.outputs((torch.from_numpy(self._free.solve(right_side)),))
+        return layout.outputs(torch.from_numpy(self._free.solve(right_side)))
 
     # -- the contract -----------------------------------------------------------------------------------------
 
@@ -240,7 +241,9 @@ class CircuitPhase(Phase):
 
     def energy(self, z: State) -> torch.Tensor:
         state = self.state(z)
-        total = torch.from_numpy(self.system.co_content(state[0].numpy(), self.prepared.offset))
+        known = self.prepared
+        volts = self.layout.spread(state[0]).numpy() + known.offset
+        total = torch.from_numpy(compiled_co_content(self.layout, volts, known.learnt, known.current))
         return total if self.nudge is None else total + self.nudge.energy(self.system.outputs(state))
 
     def force(self, z: State) -> State:
@@ -253,20 +256,29 @@ class CircuitPhase(Phase):
 
     def residual(self, force: State) -> torch.Tensor:
         """Largest current that is missing at an unknown, over the residual scale: weights are taken out."""
-        return (force[0].abs() / self.system.unknown_weight).amax(1) / self.system.residual_scale
+        return (force[0].abs() / self.layout.unknown_weight).amax(1) / self.system.residual_scale
 
 
 class NodeMotion(Motion):
-    """Every unknown charges a capacitor, of `Circuit.node_capacitance` times its weight: C du/dt = -dF/du."""
+    """Every unknown of a circuit charges a capacitor, of a capacitance times its weight: C du/dt = -dF/du.
+
+    Parameters
+    ----------
+    phase : CircuitPhase
+    capacitance : float
+        Farad (`Circuit.node_capacitance`).
+    """
 
     phase: CircuitPhase
 
+    def __init__(self, phase: CircuitPhase, capacitance: float) -> None:
+        super().__init__(phase)
+        self.capacitance = capacitance
+
     def velocity(self, w: State) -> State:
-        system = self.phase.system
         (force,) = self.phase.force(w)
-        return (force / (system.unknown_weight * system.node_capacitance),)
+        return (force / (self.phase.layout.unknown_weight * self.capacitance),)
 
     def observe(self, w: State, velocity: State) -> Moment:
-        system = self.phase.system
-        force = (velocity[0] * system.unknown_weight * system.node_capacitance,)
+        force = (velocity[0] * self.phase.layout.unknown_weight * self.capacitance,)
         return Moment(self.phase.state(w), self.phase.energy(w), self.phase.residual(force))

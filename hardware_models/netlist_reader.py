@@ -12,6 +12,7 @@ from physics_ep.errors import InputError, unknown_name
 from .netlist_lines import DEEPEST, Line, LineError, Section, Source, pairs, tokens
 from .netlist_sources import behaviour, waveform
 from .netlist_values import Scope, number
+from .netlist_writer import DEFINITIONS
 from .parts import GROUND, KINDS, Group, Parts
 
 BUILT_IN = {
@@ -321,8 +322,6 @@ def _ports(line: Line, nodes: list[str], count: int) -> None:
 
 def is_built_in(kind: str, section: Section) -> bool:
     """Whether a definition says what the writer's definition of `kind` says."""
-    from .netlist_writer import DEFINITIONS
-
     body = DEFINITIONS[kind].lower().split("\n")[1:-1]
     return [" ".join(line.text.lower().split()) for line in section.elements] == body
 

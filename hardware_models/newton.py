@@ -12,8 +12,6 @@ linear but ideal diodes, after coordinate descent. A factorisation is used again
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 
@@ -21,12 +19,10 @@ from physics_ep.blocks import State
 from physics_ep.solvers import Anderson, GradientFlow, Solver
 
 from . import element_kernels as kernels
+from .circuit_phases import CircuitPhase, Currents
 from .elements import THERMAL_VOLTAGE
 from .factorizations import Factor, NotPositive
 from .matrix_kernels import descend
-
-if TYPE_CHECKING:
-    from .circuit_phases import CircuitPhase, Currents
 
 LIMITED_STEPS = 15
 """After so many, damped steps."""
@@ -58,7 +54,7 @@ class Newton(Solver):
     def evaluate(self) -> tuple[State, torch.Tensor]:
         self.spent += 1
         self.free = np.where(self.phase.held(self.z, self.here.force), 0.0, self.here.force)
-        self.residual = (np.abs(self.free) / self.phase.system.unknown_weight.numpy()).max(
+        self.residual = (np.abs(self.free) / self.phase.layout.unknown_weight.numpy()).max(
             1
         ) / self.phase.system.residual_scale
         return (torch.from_numpy(self.z),), torch.from_numpy(self.residual)
@@ -83,7 +79,7 @@ class Newton(Solver):
         self.at = self.here.across
         self.resistance: np.ndarray | None = None
         net, values = phase.net, phase.prepared.junction_values
-        loads = np.append(phase.prepared.diagonal / phase.system.unknown_weight.numpy(), 0.0)
+        loads = np.append(phase.prepared.diagonal / phase.layout.unknown_weight.numpy(), 0.0)
         around = np.maximum(loads[net.unknown[net.junctions[:, 0]]], loads[net.unknown[net.junctions[:, 1]]])
         self.local = 1 / np.maximum(around, 1e-15)
         diode = net.kinds == kernels.DIODE
