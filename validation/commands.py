@@ -258,9 +258,9 @@ def tolerance(
 
     from .examples import examples
     from .sweep_plan import parse_betas, parse_sweeps
-    from .tolerance_rows import tolerance_rows
     from .tolerance_sweep import SweepInterrupted, worth_sharing
     from .tolerance_sweep import tolerance as measure
+    from .tolerance_table import tolerance_rows
 
     if cost not in COSTS:
         raise unknown_name("cost", cost, COSTS)

@@ -21,7 +21,7 @@ from .oracles import free_state, wide_target
 
 
 @dataclass(frozen=True)
-class Course:
+class StepwiseEstimates:
     """Gradient estimates after each of k = 1 ... K steps.
 
     Attributes
@@ -50,7 +50,7 @@ def stepwise(
     steps: int = 30,
     step: float = 0.2,
     tolerance: float = 1e-13,
-) -> Course:
+) -> StepwiseEstimates:
     """Run both courses from the same free state, in float64.
 
     Parameters
@@ -69,7 +69,7 @@ def stepwise(
 
     Returns
     -------
-    Course
+    StepwiseEstimates
     """
     if not (isinstance(beta, int | float) and 0 < beta < float("inf")):
         raise argument_error("beta", "be a positive number", beta)
@@ -86,7 +86,7 @@ def stepwise(
     size = sum(g.flatten(1).square().sum(1) for g in bptt.values())
     assert isinstance(gap, torch.Tensor)
     assert isinstance(size, torch.Tensor)
-    return Course(ep, bptt, (gap / size).sqrt(), float(free.residual.max()))
+    return StepwiseEstimates(ep, bptt, (gap / size).sqrt(), float(free.residual.max()))
 
 
 def _parameters(system: EnergySystem) -> dict[str, torch.nn.Parameter]:

@@ -16,6 +16,7 @@ from torch.nn.functional import conv2d, conv_transpose2d
 
 from hardware_models.hopfield import ConvHopfieldNetwork
 from hardware_models.maps import Filter, channels_last
+from physics_ep import placement
 from physics_ep.cost import SquaredError
 from physics_ep.nudging import Nudge
 from physics_ep.relaxation import solve
@@ -46,14 +47,9 @@ def measure(repeats: int = 20, threads: int = 1, seed: int = 0, iterations: int 
     dict
         `rows` (what, ms an iteration and example, ratio), `ratio` (the largest), `machine`.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with torch.no_grad():
-            where = machine()
-            rows = [row for pooling in ("average", "max") for row in _rows(pooling, repeats, seed, iterations)]
-    finally:
-        torch.set_num_threads(before)
+    with placement.threads(threads), torch.no_grad():
+        where = machine()
+        rows = [row for pooling in ("average", "max") for row in _rows(pooling, repeats, seed, iterations)]
     return {
         "title": "32-64-128 channels on 3x32x32, batch 16, float32",
         "rows": rows,

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from hardware_models.hopfield import HopfieldNetwork
+from physics_ep import placement
 from physics_ep.cost import SquaredError
 from physics_ep.estimator import EquilibriumPropagation
 from physics_ep.nudging import Nudge
@@ -44,9 +45,7 @@ def measure(repeats: int = 60, threads: int = 1, seed: int = 0) -> dict[str, obj
         `rows` (contender, milliseconds, ratio, residual, iterations), `ratio`, `relaxation` (of all phases, over a
         backprop step), `machine`.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with placement.threads(threads):
         generator = torch.Generator().manual_seed(seed)
         x = torch.rand(BATCH, SIZES[0], generator=generator)
         # As sparse as a handwritten digit, so that drives have their usual size.
@@ -82,8 +81,6 @@ def measure(repeats: int = 60, threads: int = 1, seed: int = 0) -> dict[str, obj
         medians = interleave({"backprop": backprop, "ep": propagate, "relaxation": settle}, repeats)
         system.zero_grad()
         step = ep.backward(system, x, y)
-    finally:
-        torch.set_num_threads(before)
     ratio = medians["ep"] / medians["backprop"]
     residual = max(float(e.residual.max()) for e in step.equilibria)
     sweeps = "/".join(str(e.iterations) for e in step.equilibria)

@@ -19,6 +19,7 @@ from collections.abc import Callable
 import torch
 
 from hardware_models import DeviceModel, map_pcn
+from physics_ep import placement
 from physics_ep.cost import CrossEntropy
 from physics_ep.estimator import EquilibriumPropagation, Step
 from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp, vgg5
@@ -64,14 +65,10 @@ def measure(
         `rows` (case, step, ms, over unmapped, over backprop, cpu, sweeps, residual, 1 - cos to backprop of the
         network that is there), `ratio` (largest of ideal devices over the unmapped step), `machine`, `load`.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
     load = [os.getloadavg()[0]]
-    try:
+    with placement.threads(threads):
         where = machine()
         rows = [row for case in cases for row in _rows(case, repeats, seed)]
-    finally:
-        torch.set_num_threads(before)
     load.append(os.getloadavg()[0])
     worst = max(float(r["/ EP"]) for r in rows if "ideal" in str(r["step"]))  # type: ignore[arg-type]
     return {

@@ -29,6 +29,7 @@ import torch
 from scipy.integrate import solve_ivp
 
 from hardware_models import OscillatorNetwork
+from physics_ep import placement
 from physics_ep.cost import PhaseError
 from physics_ep.estimator import EquilibriumPropagation
 from physics_ep.relaxation import relax
@@ -124,9 +125,7 @@ def measure(repeats: int = 15, threads: int = 1, seed: int = 0, graphs: bool = T
         `rows` (what, milliseconds, ratio to ours, residual, iterations, mebibytes), `free_ratio` and `step_ratio`
         (straightforward integration over ours), `exponents` of the lattices' time and memory, `machine`.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with placement.threads(threads):
         system, x, y = problem(seed)
         cost = PhaseError()
         ep = EquilibriumPropagation(cost, beta=BETA, tolerance=TOLERANCE)
@@ -166,8 +165,6 @@ def measure(repeats: int = 15, threads: int = 1, seed: int = 0, graphs: bool = T
                 rows.append(_row(f"{name}: {what}", seconds, seconds / mine, left, f"{rival.calls - calls} forces"))
                 ratios[name, task] = seconds / mine
         found = [_graph_alone(name, seed) for name in GRAPHS] if graphs else []
-    finally:
-        torch.set_num_threads(before)
     for graph in found:
         rows.append(
             _row(graph["name"], graph["seconds"], 1.0, graph["residual"], str(graph["iterations"]), graph["memory"])

@@ -71,7 +71,7 @@ SCHEDULES = {
 }
 
 
-class Course:
+class RuleTraining:
     """A network as one rule trains it, an epoch at a time, with a checkpoint after each.
 
     Every random choice of an epoch comes from a generator seeded by seed and epoch, so that a resumed run goes on
@@ -253,7 +253,7 @@ def train(
         A row a rule and epoch.
     """
     courses = [
-        Course(rule, part, schedule, data.train_x.shape[1], out / f"{part}-{rule}.npz", device, dtype)
+        RuleTraining(rule, part, schedule, data.train_x.shape[1], out / f"{part}-{rule}.npz", device, dtype)
         for rule in RULES
     ]
     if resume:

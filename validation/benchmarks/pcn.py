@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from physics_ep import placement
 from physics_ep.cost import Cost, CrossEntropy, SquaredError
 from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp, vgg5, vgg10
 
@@ -125,15 +126,11 @@ def measure(
         `rows` (case, step, ms, ratio, cpu, beta, sweeps, residual, 1 - cos, target), `ratio` (the largest over its
         target), `machine`, `load` (mean processes running over a minute, before and after).
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
     load = [os.getloadavg()[0]]
-    try:
+    with placement.threads(threads):
         where = machine()
         with everywhere():
             rows = [row for case in cases for row in _rows(case, repeats, seed)]
-    finally:
-        torch.set_num_threads(before)
     load.append(os.getloadavg()[0])
     over = [float(r["ratio"]) / float(r["target"]) for r in rows if r["target"]]  # type: ignore[arg-type]
     return {

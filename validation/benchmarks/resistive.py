@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 
 from hardware_models.resistive import ResistiveNetwork
+from physics_ep import placement
 from physics_ep.cost import SquaredError
 from physics_ep.estimator import EquilibriumPropagation
 from physics_ep.relaxation import relax
@@ -51,9 +52,7 @@ def measure(
         `rows` (contender, milliseconds, ratio, residual, iterations), `ratio` (EP step over its two products),
         `throughput_ratio` (operating points per second over ngspice's), `machine`.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with placement.threads(threads):
         generator = torch.Generator().manual_seed(seed)
         cost = SquaredError()
         system = ResistiveNetwork(SIZES, input_gain=GAIN, seed=seed)
@@ -81,8 +80,6 @@ def measure(
         system.zero_grad()
         step = ep.backward(system, x, y)
         points = relax(small, many, tolerance=TOLERANCE).require()
-    finally:
-        torch.set_num_threads(before)
     ratio = medians["ep"] / medians["products"]
     each = medians["points"] / THROUGHPUT_BATCH
     rows = [
