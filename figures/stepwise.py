@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from physics_ep.cost import SquaredError
 from physics_ep.datasets import digits
 from physics_ep.progress import SILENT, Progress
-from validation.stepwise import Course, stepwise
+from validation.stepwise import StepwiseEstimates, stepwise
 
 from . import style
 from .requests import Drawn, Request
@@ -145,7 +145,7 @@ def bptt_equality(
     return StepwiseCourses(tuple(panels))
 
 
-def _layers(course: Course) -> tuple[WeightCourse, ...]:
+def _layers(course: StepwiseEstimates) -> tuple[WeightCourse, ...]:
     """The weights of each layer with the greatest and the least final gradient; biases are left out."""
     found = []
     for name, exact in course.bptt.items():

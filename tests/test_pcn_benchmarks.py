@@ -25,7 +25,7 @@ from physics_ep.errors import InputError
 from physics_ep.predictive_coding import mlp, vgg10
 from physics_ep.predictive_coding.equilibration import SOLVERS
 from validation.benchmarks import imagenet_gpu, pcn
-from validation.benchmarks.paper_training import SCHEDULES, Course, train
+from validation.benchmarks.paper_training import SCHEDULES, RuleTraining, train
 from validation.benchmarks.small_images import load, shortened
 from validation.benchmarks.steps import EVERYWHERE, OPPONENTS, Recipe, Subject, photograph_like
 
@@ -180,8 +180,8 @@ def test_a_resumed_run_is_an_uninterrupted_one(folder: Path, tmp_path: Path) -> 
     data = shortened(load("mnist", folder), 32, 16)
     schedule = replace(SCHEDULES["squared_error"], width=1 / 32, epochs=3)
 
-    def course(rule: str, name: str) -> Course:
-        return Course(rule, "mnist", schedule, 1, tmp_path / name, torch.device("cpu"))
+    def course(rule: str, name: str) -> RuleTraining:
+        return RuleTraining(rule, "mnist", schedule, 1, tmp_path / name, torch.device("cpu"))
 
     for rule in ("EP", "backprop"):
         whole, first = course(rule, f"whole-{rule}"), course(rule, f"part-{rule}")
@@ -196,7 +196,7 @@ def test_a_resumed_run_is_an_uninterrupted_one(folder: Path, tmp_path: Path) -> 
         for p, q in zip(whole.network.parameters(), second.network.parameters(), strict=True):
             assert torch.equal(p, q)
     assert whole.history[1]["rate"] == pytest.approx(1e-6 + (0.04 - 1e-6) * 0.75)  # cos(pi / 3) = 1 / 2
-    other = Course("EP", "mnist", replace(schedule, epochs=4), 1, tmp_path / "part-EP", torch.device("cpu"))
+    other = RuleTraining("EP", "mnist", replace(schedule, epochs=4), 1, tmp_path / "part-EP", torch.device("cpu"))
     with pytest.raises(InputError, match="another schedule"):
         other.resume()
 
@@ -213,7 +213,7 @@ def test_training_ends_in_time_and_says_why(folder: Path, tmp_path: Path) -> Non
     stopped = [row for row in rows if "stopped" in row]
     assert [row["rule"] for row in stopped] == ["EP"]
     assert "beta" in stopped[0]["stopped"]
-    course = Course("backprop", "mnist", replace(schedule, rate=1e30), 1, tmp_path / "c", torch.device("cpu"))
+    course = RuleTraining("backprop", "mnist", replace(schedule, rate=1e30), 1, tmp_path / "c", torch.device("cpu"))
     course.run_epoch(data)
     assert course.done
     assert "not finite" in course.stopped
