@@ -206,7 +206,7 @@ def _map(
     folder: Path, names: Sequence[str], seed: int, device: str | None, dtype: str | None, progress: Progress
 ) -> tuple[tuple[Placed, ...], list[Path]]:
     """Train a predictive coding network, put it on each substrate, and draw what became of it."""
-    from .substrates import DEVICE_NAME, NETWORK, draw_substrates, mapped_run
+    from .mapping.substrates import DEVICE_NAME, NETWORK, draw_substrates, mapped_run
 
     path = folder / "pcn.h5"
     named = _Named("pcn", progress)

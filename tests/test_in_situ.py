@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from figures.mapping.depth.in_situ import draw_in_situ, in_situ_errors
 
-from figures.in_situ import draw_in_situ, in_situ_errors
 from hardware_models.devices import DeviceModel
 from hardware_models.in_situ import InSitu
 from hardware_models.mapping import map_pcn

@@ -13,12 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-from figures.catalogue import FIGURES, Request, draw, find, suited
-from figures.mapping import PUBLISHED, DepthCosts, depth_costs, draw_depth_costs
-from figures.paired_unit import draw_paired_unit
-from figures.pcn_networks import dense_network
-from figures.tolerance import (
+from figures.mapping.depth.depth import PUBLISHED, DepthCosts, depth_costs, draw_depth_costs
+from figures.mapping.depth.paired_unit import draw_paired_unit
+from figures.mapping.depth.tolerance import (
     LayerCosines,
     TolerancePanel,
     beta_choices,
@@ -27,6 +24,9 @@ from figures.tolerance import (
     layer_cosines,
     small_sweep,
 )
+from figures.pcn.energy.networks import dense_network
+
+from figures.catalogue import FIGURES, Request, draw, find, suited
 from hardware_models import DeviceModel, map_pcn
 from physics_ep import CrossEntropy
 from physics_ep.cli import main

@@ -10,12 +10,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from figures.gradients.errors.automatic import auto_beta, draw_auto_beta
+from figures.gradients.errors.clamping import angle_between, clamping_error, draw_clamping
+from figures.gradients.errors.schemes import automatic_beta, draw_holomorphic, holomorphic_map, order_slope
+from figures.gradients.errors.stepwise import bptt_equality, draw_bptt_equality, fresh_convolutional
 
-from figures.automatic import auto_beta, draw_auto_beta
 from figures.catalogue import Request, draw, find
-from figures.clamping import angle_between, clamping_error, draw_clamping
-from figures.schemes import automatic_beta, draw_holomorphic, holomorphic_map, order_slope
-from figures.stepwise import bptt_equality, draw_bptt_equality, fresh_convolutional
 from figures.subjects import fresh_hopfield
 from physics_ep.equilibrium import NotConverged
 from physics_ep.errors import InputError
@@ -210,7 +210,7 @@ def test_stability_limit_is_where_nudges_are_refused(net):
 
 def test_unconverged_states_are_not_drawn(net, monkeypatch):
     """Errors of states that are no equilibria pass for errors of EP."""
-    monkeypatch.setattr("figures.schemes.BUDGET", 2)
+    monkeypatch.setattr("figures.gradients.schemes.BUDGET", 2)
     with pytest.raises(NotConverged):
         holomorphic_map(net, np.array([0.1]), (2,))
 

@@ -6,13 +6,13 @@ import json
 
 import numpy as np
 import pytest
+from figures.mapping.depth.signature import draw_signature, small_points
+from figures.mapping.depth.signature import signature as signature_of
+from figures.mapping.depth.substrates import DEVICE_NAME, draw_substrates
 
 from figures.catalogue import find
 from figures.requests import Request
-from figures.signature import draw_signature, small_points
-from figures.signature import signature as signature_of
 from figures.subjects import Subject
-from figures.substrates import DEVICE_NAME, draw_substrates
 from physics_ep import CrossEntropy
 from tests.support import looks
 from tests.support.pcn import dense, examples

@@ -11,7 +11,7 @@ import torch
 from scipy.integrate import solve_ivp
 from scipy.linalg import expm
 
-from figures.circuit import circuit_transients, quantity
+from figures.hopfield.transients import circuit_transients, quantity
 from figures.subjects import fresh_hopfield
 from hardware_models import AnalogHopfieldCircuit
 from hardware_models.power import power

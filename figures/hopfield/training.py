@@ -1,0 +1,162 @@
+"""How a training went, out of its run file."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from physics_ep.config import parse_config
+from physics_ep.errors import InputError
+from physics_ep.store import Run, open_run, system_of
+from physics_ep.system import EnergySystem
+from physics_ep.training import train
+
+from .. import style
+from ..requests import Drawn, Request
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """Metrics of each epoch, and what its equilibria were held to.
+
+    Attributes
+    ----------
+    label : str
+        System and data.
+    train_error, test_error : ndarray (epochs,)
+        Misclassified fraction: of the training set during, of the test set after the epoch.
+    loss : ndarray (epochs,)
+        Mean cost of the free states.
+    worst_residual, median_residual : ndarray (epochs,)
+        Over the equilibria of all phases that gave gradients. Dimensionless.
+    tolerance : float
+        Of the free phases; nudged phases are held to it times beta.
+    free_iterations, nudged_iterations : ndarray (epochs,)
+        Mean iterations of a phase.
+    skipped : ndarray (epochs,)
+        Examples left out for want of an equilibrium.
+    """
+
+    label: str
+    train_error: np.ndarray
+    test_error: np.ndarray
+    loss: np.ndarray
+    worst_residual: np.ndarray
+    median_residual: np.ndarray
+    tolerance: float
+    free_iterations: np.ndarray
+    nudged_iterations: np.ndarray
+    skipped: np.ndarray
+
+
+def learning_curve(run: Run) -> LearningCurve:
+    """Learning curve of a run file.
+
+    Parameters
+    ----------
+    run : Run
+        As `physics_ep.open_run` gives it.
+
+    Returns
+    -------
+    LearningCurve
+
+    Raises
+    ------
+    InputError
+        If the file is no training run, or holds no complete epoch.
+    """
+    if run.attributes.get("kind") != "training" or not run.epochs:
+        raise InputError(f"Argument from must be the run file of a training, but {str(run.path)!r} is none.")
+    config = parse_config(run.config)
+    system = cast(EnergySystem, system_of(run))
+    tolerance = config.ep.tolerance
+    return LearningCurve(
+        label=f"{config.system.name} on {config.data.name}",
+        train_error=run.metric("train_error"),
+        test_error=run.metric("test_error"),
+        loss=run.metric("loss"),
+        worst_residual=run.metric("worst_residual"),
+        median_residual=run.metric("median_residual"),
+        tolerance=system.default_tolerance(system.dtype) if tolerance is None else tolerance,
+        free_iterations=run.metric("free_iterations"),
+        nudged_iterations=run.metric("nudged_iterations"),
+        skipped=run.metric("skipped"),
+    )
+
+
+def draw_learning_curve(data: LearningCurve) -> Figure:
+    """Four panels over epochs: errors, loss, residuals with the tolerance and skipped examples, iterations."""
+    epochs = np.arange(1, len(data.loss) + 1)
+    with style.applied():
+        figure, axes = style.new_figure(style.TWO_COLUMNS, 100, 2, 2)
+        errors, loss, residuals, iterations = axes.flat
+        _draw(errors, epochs, {"test": 100 * data.test_error, "training": 100 * data.train_error})
+        errors.set_ylabel("Error (%)")
+        _draw(loss, epochs, {"training": data.loss})
+        loss.set_ylabel("Mean cost (dimensionless)")
+        _draw(residuals, epochs, {"worst": data.worst_residual, "median": data.median_residual})
+        residuals.axhline(data.tolerance, color=style.BLACK, lw=0.7, ls=(0, (4, 2)), label="tolerance, free phase")
+        residuals.set_yscale("log")
+        residuals.set_ylim(top=10 * max(data.tolerance, float(np.nanmax(data.worst_residual))))
+        _mark_skipped(residuals, epochs, data)
+        residuals.set_ylabel("Residual (dimensionless)")
+        _draw(iterations, epochs, {"free phase": data.free_iterations, "nudged phases": data.nudged_iterations})
+        iterations.set_ylabel("Mean iterations (count)")
+        iterations.set_ylim(bottom=0)
+        loss.set_yscale("log")
+        _error_scale(errors, data)
+        for ax, text in zip(axes.flat, "abcd", strict=True):
+            ax.set_xlabel("Epoch")
+            ax.set_xlim(0, len(epochs) + 1)
+            ax.legend(loc="best")
+            style.letter(ax, text)
+    return figure
+
+
+def _draw(ax: Axes, epochs: np.ndarray, curves: dict[str, np.ndarray]) -> None:
+    every = max(1, len(epochs) // 10)
+    for k, (label, values) in enumerate(curves.items()):
+        style.series(k).plot(ax, epochs, values, label=label, markevery=(k * every // 2, every))
+
+
+def _error_scale(ax: Axes, data: LearningCurve) -> None:
+    """Logarithmic down to one example or so, linear to zero below: an error of 0 must stay on the page."""
+    seen = np.concatenate([data.test_error, data.train_error])
+    positive = seen[seen > 0]
+    smallest = 100 * float(positive.min()) if positive.size else 1.0
+    ax.set_yscale("symlog", linthresh=smallest)
+    ax.set_ylim(0, 200 * float(seen.max()) if positive.size else 1.0)
+    ticks = [tick for tick in (0.0, 0.01, 0.1, 1.0, 10.0, 100.0) if tick == 0 or tick >= smallest]
+    ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+
+
+def _mark_skipped(ax: Axes, epochs: np.ndarray, data: LearningCurve) -> None:
+    hit = data.skipped > 0
+    label = f"skipped examples: {int(data.skipped.sum())}"
+    ax.plot(epochs[hit], np.full(int(hit.sum()), data.tolerance), "x", color=style.BLACK, mew=0.8, label=label)
+
+
+def make_learning_curve(request: Request) -> Drawn:
+    """Figure 'learning_curve' of the catalogue."""
+    if request.run is not None:
+        data = learning_curve(open_run(request.run))
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "run.h5"
+            train(
+                "hopfield-digits",
+                out=path,
+                seed=request.seed,
+                device=request.device,
+                dtype=request.dtype,
+                progress=request.progress,
+            )
+            data = learning_curve(open_run(path))
+    return Drawn(draw_learning_curve(data), asdict(data))

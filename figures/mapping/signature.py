@@ -1,0 +1,167 @@
+"""The signature table as a picture: layers' disagreement with backprop over imperfections, on each substrate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import BoundaryNorm
+from matplotlib.figure import Figure
+
+from hardware_models.devices import find_field
+from physics_ep.progress import SILENT, Progress
+from physics_ep.store import open_run
+from validation.substrates import THREE
+from validation.sweep_plan import IDEAL
+from validation.sweep_store import KIND
+from validation.tolerance_sweep import open_tolerance, tolerance
+from validation.tolerance_table import TolerancePoint
+
+from .. import style
+from ..pcn.networks import predictive_network
+from ..requests import Drawn, Request
+from ..subjects import Subject
+from .substrates import NAMES, network_of
+
+DECADES = np.arange(-12, 1)
+SWEEPS: dict[str, tuple[Any, ...]] = {
+    "levels": (16, 256),
+    "programming_noise": (0.03,),
+    "stuck_off": (0.01,),
+    "wire_resistance": (1.0,),
+    "copy_mismatch_transpose": (0.01,),
+    "conductance_noise": (0.01,),
+    "read_noise": (1e-6,),
+    "adc_bits": (8,),
+}
+"""Of the small network that is measured where no sweep file is given."""
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Disagreements.
+
+    Attributes
+    ----------
+    layers : tuple of str
+        Names of weights, from the input.
+    rows : tuple of (str, Any)
+        Field and value of each row; the ideal devices first.
+    adaptation, transfer : dict
+        Substrate to ndarray (R, L): 1 - mean cosine to backprop of the network that the devices make, and of
+        the one that was meant. NaN where the substrate has no such imperfection, or no instance an equilibrium.
+    instances : int
+    """
+
+    layers: tuple[str, ...]
+    rows: tuple[tuple[str, Any], ...]
+    adaptation: dict[str, np.ndarray]
+    transfer: dict[str, np.ndarray]
+    instances: int
+
+
+Points = Mapping[str, Sequence[TolerancePoint]]
+"""Substrate to what was measured on it."""
+
+
+def small_points(subject: Subject, *, seed: int = 0, progress: Progress = SILENT) -> Points:
+    """Sweeps of a small network on the three substrates."""
+    net = predictive_network(subject)
+    options: dict[str, Any] = {"sweeps": SWEEPS, "repeats": 3, "seed": seed, "progress": progress}
+    return {s: tolerance(net, subject.x, subject.y, subject.cost, substrate=s, **options).points for s in THREE}
+
+
+def sibling_points(run: Path) -> Points:
+    """Sweeps of the folder of a sweep file, as `validation.benchmarks.signature` names them, and further ones of
+    the same network, SUBSTRATE-*.h5; of a file with another name its own."""
+    if not any(run.stem == s or run.stem.startswith(f"{s}-") for s in THREE):
+        table = open_tolerance(run)
+        return {table.config["tolerance"]["substrate"]: table.points}
+    found = {}
+    for s in THREE:
+        paths = [run.parent / f"{s}.h5", *sorted(run.parent.glob(f"{s}-*.h5"))]
+        points = [point for path in paths if path.exists() for point in open_tolerance(path).points]
+        if points:
+            found[s] = points
+    return found
+
+
+def signature(points: Points) -> Signature:
+    """What sweeps on several substrates say, row by row."""
+    rows: dict[tuple[str, Any], None] = {(IDEAL, None): None}
+    layers: tuple[str, ...] = ()
+    instances = 1
+    for measured in points.values():
+        for point in measured:
+            rows.setdefault((point.field, point.value))
+            instances = max(instances, point.repeats)
+            layers = tuple(layer.name for layer in point.layers if "weight" in layer.name)
+    places = {key: k for k, key in enumerate(rows)}
+    found: dict[str, dict[str, np.ndarray]] = {"adaptation": {}, "transfer": {}}
+    for target, of in found.items():
+        for substrate, measured in points.items():
+            gaps = np.full((len(rows), len(layers)), np.nan)
+            for point in measured:
+                weights = [layer for layer in point.layers if "weight" in layer.name]
+                gaps[places[point.field, point.value]] = [1 - getattr(w, target).cosine for w in weights]
+            of[substrate] = gaps
+    return Signature(layers, tuple(rows), found["adaptation"], found["transfer"], instances)
+
+
+def draw_signature(data: Signature, title: str = "") -> Figure:
+    """A map a substrate of the disagreement with the devices' own network; at the right that with the intended one,
+    which is the same on all."""
+    names = list(data.adaptation)
+    with style.applied():
+        height = 22 + 3.3 * len(data.rows)
+        figure, axes = style.new_figure(style.TWO_COLUMNS, height, 1, len(names) + 1, sharey=True)
+        maps = [(NAMES.get(n, n), data.adaptation[n]) for n in names]
+        maps.append(("as meant (" + NAMES.get(names[0], names[0]) + ")", data.transfer[names[0]]))
+        colors = style.mpl.colormaps["viridis"].resampled(len(DECADES) - 1)
+        norm = BoundaryNorm(DECADES, colors.N)
+        for letter, ax, (name, gaps) in zip("abcdefg", axes[0], maps, strict=False):
+            style.letter(ax, letter)
+            picture = _map(ax, gaps, colors, norm)
+            ax.set_title(name)
+            ax.set_xlabel("layer")
+        _rows(axes[0, 0], data)
+        bar = figure.colorbar(picture, ax=axes[0], shrink=0.6, aspect=40, ticks=DECADES[::2], pad=0.01)
+        bar.set_label("log$_{10}$(1 \N{MINUS SIGN} cosine to backprop)")
+        if title:
+            figure.suptitle(title, fontsize=7)
+    return figure
+
+
+def _map(ax: Axes, gaps: np.ndarray, colors: Any, norm: Any) -> Any:
+    shown = np.log10(np.clip(gaps, 10.0 ** DECADES[0], 1.0))
+    ax.set_facecolor("#e6e6e6")
+    picture = ax.pcolormesh(shown, cmap=colors, norm=norm, linewidth=0.3, edgecolor="white")
+    ax.set_xticks(np.arange(gaps.shape[1]) + 0.5, [str(k + 1) for k in range(gaps.shape[1])])
+    ax.tick_params(length=0)
+    return picture
+
+
+def _rows(ax: Axes, data: Signature) -> None:
+    labels, before = [], None
+    for field, value in data.rows:
+        told = find_field(field)
+        text = told.short if told is not None and told.short else field.replace("_", " ")
+        shown = "" if value is None else f"{value:g}" if isinstance(value, int | float) else str(value)
+        labels.append(shown if field == before else f"{text}  {shown}")
+        before = field
+    ax.set_yticks(np.arange(len(labels)) + 0.5, labels)
+    ax.invert_yaxis()
+
+
+def make_signature(request: Request) -> Drawn:
+    """Figure 'signature' of the catalogue."""
+    if request.run is not None and open_run(request.run).attributes.get("kind") == KIND:
+        points = sibling_points(request.run)
+    else:
+        points = small_points(network_of(request), seed=request.seed, progress=request.progress)
+    data = signature(points)
+    return Drawn(draw_signature(data), asdict(data))

@@ -1,0 +1,145 @@
+"""One network on three substrates: how it settles there, how good EP's gradient is, how well it classifies."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from physics_ep.config import load_config, parse_config
+from physics_ep.datasets import load_dataset
+from physics_ep.errors import argument_error
+from physics_ep.placement import threads
+from physics_ep.predictive_coding import PredictiveCodingNetwork
+from physics_ep.store import open_run
+from physics_ep.training import train
+from validation.substrates import THREE, Placed, place
+
+from .. import style
+from ..requests import BATCH, Drawn, Request
+from ..subjects import Subject, trained
+
+NETWORK = "pcn-digits"
+"""Bundled training config of the network that is mapped."""
+
+NAMES = {"hopfield": "Hopfield circuit", "resistive": "resistors, diodes", "oscillator": "oscillators"}
+DEVICE_NAME = "4 bits, 5 % noise, 10 % mismatch"
+"""`validation.substrates.DEVICE`, in words."""
+SMALLEST = 1e-17
+"""Bottom of the disagreements."""
+
+
+def network_of(request: Request) -> Subject:
+    """The dense predictive coding network of a run file, or of a training of `NETWORK`.
+
+    Raises
+    ------
+    InputError
+        If the run holds another.
+    """
+    with threads(1), tempfile.TemporaryDirectory() as scratch:
+        path = request.run
+        if path is None:
+            path = Path(scratch) / "pcn.h5"
+            train(NETWORK, out=path, seed=request.seed, device=request.device, progress=request.progress)
+        subject = trained(path, examples=BATCH, **request.place())
+    net = subject.system
+    if not isinstance(net, PredictiveCodingNetwork) or len(net.shapes[0]) != 1:
+        raise argument_error("--from", "be a run of a dense predictive coding network", str(path))
+    return subject
+
+
+def mapped_run(request: Request, substrates: Sequence[str] = THREE) -> tuple[Placed, ...]:
+    """That network on each substrate, with the test part of its data.
+
+    Raises
+    ------
+    InputError
+        As `network_of`.
+    """
+    subject = network_of(request)
+    config = load_config(NETWORK) if request.run is None else parse_config(open_run(request.run).config)
+    data = load_dataset(config.data)
+    test = (data.test_x.to(subject.x), data.test_y.to(subject.x.device))
+    options: dict[str, Any] = {"substrates": substrates, "seed": request.seed, "progress": request.progress}
+    with threads(1):
+        assert isinstance(subject.system, PredictiveCodingNetwork)
+        return place(subject.system, subject.x, subject.y, subject.cost, test, **options)
+
+
+def draw_substrates(placed: Sequence[Placed], device: str) -> Figure:
+    """Three panels; `device` is that of the instances, in words."""
+    with style.applied():
+        figure, axes = style.new_figure(style.TWO_COLUMNS, 58.0, 1, 3)
+        for letter, ax in zip("abc", axes[0], strict=True):
+            style.letter(ax, letter)
+        _settling(axes[0, 0], placed)
+        _gradients(axes[0, 1], placed, device)
+        _accuracies(axes[0, 2], placed)
+    return figure
+
+
+def _name(placed: Placed) -> str:
+    return NAMES.get(placed.substrate, placed.substrate)
+
+
+def _settling(ax: Axes, placed: Sequence[Placed]) -> None:
+    for k, one in enumerate(placed):
+        look = style.series(k)
+        look.plot(ax, one.time[1:], np.maximum(one.distance[1:], 1e-12), marker="", label=_name(one))
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_ylim(1e-9, 3)
+    ax.set_xlabel("time (time constants of a unit)")
+    ax.set_ylabel("distance of the outputs from\ntheir equilibrium (relative)")
+    ax.set_title("Free phase from nothing")
+    ax.legend(loc="lower left", handlelength=2.2)
+
+
+def _gradients(ax: Axes, placed: Sequence[Placed], device: str) -> None:
+    layers = np.arange(1, len(placed[0].layers) + 1)
+    for k, one in enumerate(placed):
+        look, shift = style.series(k), 0.09 * (k - (len(placed) - 1) / 2)
+        for values, fill in ((one.cosine[None], "full"), (one.adaptation, "none"), (one.transfer, "left")):
+            gap = np.maximum(1 - np.nanmedian(values, 0), SMALLEST)
+            options: dict[str, Any] = {"fillstyle": fill, "linestyle": "none", "markeredgewidth": 0.7, "ms": 4.2}
+            look.plot(ax, layers + shift, gap, **options)
+    for fill, text in (("full", "ideal devices"), ("none", "to their own network"), ("left", "to the one meant")):
+        ax.plot([], [], marker="o", ls="none", color=style.GREY, fillstyle=fill, mew=0.7, ms=4.2, label=text)
+    ax.set_yscale("log")
+    ax.set_ylim(SMALLEST / 3, 1e4)
+    ax.set_yticks(10.0 ** np.arange(-16, 1, 4))
+    ax.set_xticks(layers)
+    ax.set_xlabel("layer")
+    ax.set_ylabel("1 \N{MINUS SIGN} cosine of EP's gradient\nto backprop")
+    ax.set_title(f"Devices: {device}")
+    ax.legend(loc="upper left", ncols=2, columnspacing=0.8, handlelength=1.2)
+
+
+def _accuracies(ax: Axes, placed: Sequence[Placed]) -> None:
+    groups = [
+        ("ideal\ndevices", lambda one: np.array([one.accuracy])),
+        ("devices", lambda one: one.device_accuracy),
+    ]
+    width = 0.8 / len(placed)
+    for k, one in enumerate(placed):
+        look, place = style.series(k), (k - (len(placed) - 1) / 2) * width
+        for n, (_, values) in enumerate(groups):
+            found = 100 * (1 - values(one))
+            ax.bar(n + place, np.nanmean(found), width * 0.9, color=look.color, alpha=0.45, lw=0)
+            ax.plot(np.full(len(found), n + place), found, ls="none", marker=look.marker, color=look.color, ms=2.6)
+    ax.set_xticks(range(len(groups)), [title for title, _ in groups])
+    ax.set_ylabel("test error (%)")
+    ax.set_ylim(bottom=0)
+    ax.set_title("8\N{MULTIPLICATION SIGN}8 digits")
+
+
+def make_substrates(request: Request) -> Drawn:
+    """Figure 'substrates' of the catalogue."""
+    placed = mapped_run(request)
+    return Drawn(draw_substrates(placed, DEVICE_NAME), {"mapped": [one.figures() for one in placed]})
