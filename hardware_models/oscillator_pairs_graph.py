@@ -26,7 +26,7 @@ import torch
 from scipy.integrate import solve_ivp
 
 from physics_ep.equilibrium import Equilibrium, Status
-from physics_ep.predictive_coding.learning import contrast
+from physics_ep.predictive_coding.learning import Nudged, contrast
 
 from .arrays import array
 
@@ -306,15 +306,15 @@ class PairsGraph:
         """
         phase = self.system.phase(self.system.prepare(x))
 
-        def carried(phi: np.ndarray) -> tuple[torch.Tensor, ...]:
+        def readings(phi: np.ndarray) -> Nudged:
             blocks = [[torch.from_numpy(v) for v in part] for part in self.values(phi)]
             upper, lower = ([v.view_as(h) for v, h in zip(part, phase.h, strict=True)] for part in blocks)
             moved = [v - h for v, h in zip(upper, phase.h, strict=True)]
-            return (*moved, *(v - w for v, w in zip(upper, lower, strict=True)))
+            return Nudged(moved, [v - w for v, w in zip(upper, lower, strict=True)])
 
         weight = torch.full((len(x),), 1 / (2 * beta * len(x)), dtype=torch.float64)
         with torch.no_grad():
-            return contrast(phase, carried(plus), carried(minus), weight)
+            return contrast(phase.layers, phase.free, readings(plus), readings(minus), weight)
 
     @property
     def _sizes(self) -> list[int]:

@@ -28,8 +28,8 @@ from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import InputError, argument_error, unknown_name
 from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.predictive_coding.activation import Activation
+from physics_ep.predictive_coding.forward import GATES, ForwardPass
 from physics_ep.predictive_coding.layers import Route
-from physics_ep.predictive_coding.network import GATES, ForwardPass
 from physics_ep.system import Inputs
 
 from .amplifiers import Amplifiers

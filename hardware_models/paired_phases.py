@@ -22,7 +22,7 @@ from physics_ep.blocks import State
 from physics_ep.errors import argument_error
 from physics_ep.nudging import Nudge
 from physics_ep.predictive_coding.layers import Link, Route
-from physics_ep.predictive_coding.learning import contrast
+from physics_ep.predictive_coding.learning import Nudged, contrast
 from physics_ep.predictive_coding.responses import over
 from physics_ep.system import Inputs, Phase
 
@@ -52,8 +52,6 @@ class CircuitPhase(Phase):
     """
 
     over = staticmethod(over)
-    routing = False
-    paired = False  # of what `learning.contrast` is handed: activities and errors
 
     def __init__(
         self, system: PairedCircuit, inputs: Inputs, origin: State | None, balanced: bool, gates: str
@@ -401,7 +399,11 @@ class CircuitPhase(Phase):
         """-(h - u) h^T of the layer below, contrasted, as the readings have them."""
         with torch.no_grad():
             rest = tuple(torch.zeros_like(b) for b in plus) if minus is None else minus
-            return contrast(self, self.read(plus), self.read(rest), weight)  # type: ignore[arg-type]
+            return contrast(self.layers, self.free, self._readings(plus), self._readings(rest), weight)
+
+    def _readings(self, z: State) -> Nudged:
+        found = self.read(z)
+        return Nudged(found[: self.depth], found[self.depth :])
 
     def read(self, z: State) -> State:
         """Readings of the activities (displaced from the origin) and of the errors h - u, each of L blocks.

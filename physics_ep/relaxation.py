@@ -75,6 +75,10 @@ def solve(
     tolerance = phase_tolerance(phase, tolerance)
     if max_iterations is not None and (not isinstance(max_iterations, int) or max_iterations < 1):
         raise argument_error("max_iterations", "be an integer of at least 1", max_iterations)
+    with torch.no_grad():
+        known = phase.known(name)
+        if known is not None:
+            return _known(phase, name, tolerance, known, trace)
     z = phase.start() if start is None else start
     kept: list[tuple[torch.Tensor, torch.Tensor, State]] = []
     status = Status.BUDGET
@@ -116,19 +120,42 @@ def solve(
         z = method.finish(z)
         if status is not Status.CONVERGED:
             status = phase.verdict(z, residual) or status
+    return _equilibrium(phase, name, tolerance, z, residual, status, method.spent, kept)
+
+
+def _known(
+    phase: Phase, solver: str, tolerance: float, known: tuple[State, torch.Tensor], trace: bool
+) -> Equilibrium:
+    """The equilibrium that a phase knows without a solver, as one iteration: converged, or not finite."""
+    z, residual = known
+    status = Status.CONVERGED if bool((residual <= tolerance).all()) else Status.NOT_FINITE
+    kept = [(residual, phase.energy(z), phase.state(z))] if trace else []
+    return _equilibrium(phase, solver, tolerance, z, residual, status, 1, kept)
+
+
+def _equilibrium(
+    phase: Phase,
+    solver: str,
+    tolerance: float,
+    z: State,
+    residual: torch.Tensor,
+    status: Status,
+    iterations: int,
+    kept: list[tuple[torch.Tensor, torch.Tensor, State]],
+) -> Equilibrium:
+    """What a relaxation returns; `kept` holds residual, energy and state of each iteration, for a trace."""
     narrow = phase.narrow
-    displacement = None if phase.origin is None else narrowed(z, narrow)
     return Equilibrium(
         _state=lambda: narrowed(phase.state(z), narrow),
         residual=residual,
         tolerance=tolerance,
-        iterations=method.spent,
+        iterations=iterations,
         status=status,
-        solver=name,
-        displacement=displacement,
-        residual_scale=system.residual_scale,
-        residual_unit=system.residual_unit,
-        trace=_collect(kept) if trace else None,
+        solver=solver,
+        displacement=None if phase.origin is None else narrowed(z, narrow),
+        residual_scale=phase.system.residual_scale,
+        residual_unit=phase.system.residual_unit,
+        trace=_collect(kept) if kept else None,
     )
 
 

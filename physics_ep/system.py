@@ -445,6 +445,21 @@ class Phase:
         """Positive estimate of the diagonal of d2F/dz2, to precondition with (None: ones)."""
         return self.system.curvature_diagonal(self.state(z), self.x)
 
+    def known(self, solver: str) -> tuple[State, torch.Tensor] | None:
+        """(z, residual) of an equilibrium that needs no iteration, as by a forward pass. Default: None, there is none.
+
+        Parameters
+        ----------
+        solver : str
+            The one that is asked for: a phase may be asked to reach in time what it knows.
+
+        Returns
+        -------
+        (tuple of Tensor, Tensor (B,)) or None
+            The residual is NaN where a state is not finite, else within any tolerance.
+        """
+        return None
+
     def hopeless(self) -> tuple[torch.Tensor, Status] | None:
         """Examples (B,) that cannot have an equilibrium, known before any iteration, and why; None: not known."""
         return None

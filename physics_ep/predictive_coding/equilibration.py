@@ -19,6 +19,7 @@ is 1.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -26,27 +27,10 @@ from ..blocks import State
 from ..solvers import Solver, least_squares
 from .expansion import each, expands, expansion, scaled
 from .flows import SkewFlow, descent
-from .phases import Blocks, Course, PredictivePhase, Rest, relative
+from .phases import Blocks, Displacements, PredictivePhase, Rest, relative
 from .published import ModPgd, Pgd
 
 HISTORY = 5
-
-
-class Forward(Solver):
-    """The free phase: the forward pass is its equilibrium, E = 0."""
-
-    def __init__(self, phase: PredictivePhase, start: State) -> None:
-        self.phase = phase
-        self.spent = 0
-
-    def evaluate(self) -> tuple[State, torch.Tensor]:
-        self.spent += 1
-        return self.phase.free_state(), torch.zeros(
-            len(self.phase.x), dtype=self.phase.wide, device=self.phase.x.device
-        )
-
-    def advance(self, active: torch.Tensor) -> None:
-        return None
 
 
 class Mixing:
@@ -124,13 +108,13 @@ class LinearSweep(Solver):
 
     The state's errors are e_k = P_k^T e_L by construction, its displacements those of a forward pass, so the one
     condition left is e_L = -beta dC/dh_L(h_L + d_L), and its miss is the residual. A scaled state costs nothing:
-    with mixing, the first displacement is scaled an example to the least residual.
+    where `mixed` (Anderson mixing of the outputs' errors), the first displacement is scaled an example to the least
+    residual.
     """
 
     patience = 20
-    mixed = False
 
-    def __init__(self, phase: PredictivePhase, start: State) -> None:
+    def __init__(self, phase: PredictivePhase, start: State, mixed: bool = False) -> None:
         self.phase = phase
         self.spent = 0
         self.rest = isinstance(start, Rest)
@@ -138,7 +122,7 @@ class LinearSweep(Solver):
         self.error = torch.zeros(rows, n, dtype=phase.wide, device=phase.x.device)
         self.moved: Blocks = list(start[: phase.depth])
         self.scale: torch.Tensor | None = None
-        self._mixing = Mixing() if self.mixed else None
+        self._mixing = Mixing() if mixed else None
         if not self.rest:
             errors, _ = phase.errors(self.moved)
             # A start that is no sweep's result has forces within, which one backward and forward pass removes.
@@ -155,7 +139,7 @@ class LinearSweep(Solver):
         output = self.moved[-1].to(self.phase.wide)
         if self.scale is not None:
             output = self.scale * output.repeat(self.phase.copies, 1)
-            if self.mixed:
+            if self._mixing is not None:
                 output = self._shrunk(output)
         self.image = self.phase.wanted_output(output, self.error)
         return self._z(), relative(self.image, self.error)
@@ -207,12 +191,6 @@ class LinearSweep(Solver):
         errors, deltas = phase.backward(self.image, keep=phase.paired)
         phase.space.clear()
         return phase.packed(list(z[: phase.depth]), errors, deltas, None)
-
-
-class LinearAnderson(LinearSweep):
-    """`LinearSweep` with Anderson mixing of the outputs' errors."""
-
-    mixed = True
 
 
 class LinearSpace(Solver):
@@ -318,41 +296,40 @@ class LinearSpace(Solver):
 
 
 class Sweep(Solver):
-    """Sweeps where passes curve: every layer's error is a variable.
+    """Sweeps where passes curve: every layer's error is a variable; `mixed`: with Anderson mixing of all of them.
 
     With free gates of piecewise linear layers, sweeps are damped by a half from the second on: undamped they jump
     between the sides of kinks.
     """
 
     patience = 100
-    mixed = False
 
-    def __init__(self, phase: PredictivePhase, start: State) -> None:
+    def __init__(self, phase: PredictivePhase, start: State, mixed: bool = False) -> None:
         self.phase = phase
         self.spent = 0
         self.rest = isinstance(start, Rest)
-        self.course = Course(list(start[: phase.depth]))
-        self.errors: Blocks = self.course.moved
-        self._mixing = Mixing() if self.mixed else None
+        self.displacements = Displacements(list(start[: phase.depth]))
+        self.errors: Blocks = self.displacements.moved
+        self._mixing = Mixing() if mixed else None
         self.damped = phase.gates == "free" and phase.system.piecewise_linear
         # The first backward pass of the squared energy is linear in the pull, so all nudges share it.
         self.shared = self.rest and not phase.paired and phase.nudge is not None
         if not self.rest:
-            self.errors, changes = phase.errors(self.course.moved)
-            self.course = Course(self.course.moved, changes)
+            self.errors, changes = phase.errors(self.displacements.moved)
+            self.displacements = Displacements(self.displacements.moved, changes)
 
     def evaluate(self) -> tuple[State, torch.Tensor]:
         self.spent += 1
-        phase, course = self.phase, self.course
+        phase, now = self.phase, self.displacements
         if self.rest and self.shared:
             self.images, self.deltas = phase.backward(phase.pull())
             # Nothing answers yet, in whichever layer: all have the same residual.
             residual = relative(phase.strength() * self.images[-1].repeat(phase.copies, 1), self.errors[-1])
         else:
-            output = phase.wanted_output(course.moved[-1], self.errors[-1])
-            self.images, self.deltas = phase.backward(output, course.changes, slopes=course.slopes)
+            output = phase.wanted_output(now.moved[-1], self.errors[-1])
+            self.images, self.deltas = phase.backward(output, now.changes, slopes=now.slopes)
             residual = torch.stack([relative(g, e) for g, e in zip(self.images, self.errors, strict=True)]).amax(0)
-        return tuple(course.moved), residual
+        return tuple(now.moved), residual
 
     def advance(self, active: torch.Tensor) -> None:
         begins, self.rest = self.rest, False
@@ -373,34 +350,26 @@ class Sweep(Solver):
                 for g, e in zip(following, self.errors, strict=True)
             ]
         self.errors = following
-        self.course = self.phase.forward(following, known)
+        self.displacements = self.phase.forward(following, known)
 
     def finish(self, z: State) -> State:
         if self.rest and self.shared:
             scale, copies = self.phase.strength(), self.phase.copies
             self.images, self.deltas = each(self.images, scale, copies), each(self.deltas, scale, copies)
         self.phase.space.clear()
-        return self.phase.packed(self.course.moved, self.images, self.deltas, self.course.changes)
+        return self.phase.packed(self.displacements.moved, self.images, self.deltas, self.displacements.changes)
 
 
-class AndersonSweep(Sweep):
-    """`Sweep` with Anderson mixing of all errors."""
-
-    mixed = True
-
-
-def sweep(phase: PredictivePhase, start: State) -> Solver:
-    """Picard iteration, in the outputs alone where that is all there is."""
-    return LinearSweep(phase, start) if phase.linear else Sweep(phase, start)
-
-
-def anderson(phase: PredictivePhase, start: State) -> Solver:
-    """Anderson acceleration of `sweep`."""
+def sweep(phase: PredictivePhase, start: State, mixed: bool = False) -> Solver:
+    """Picard iteration, in the outputs alone where that is all there is; `mixed`: with Anderson acceleration."""
     if not phase.linear:
-        return AndersonSweep(phase, start)
-    shared = isinstance(start, Rest) and phase.nudge is not None and not phase.exact_output
-    return LinearSpace(phase, start) if shared else LinearAnderson(phase, start)
+        return Sweep(phase, start, mixed)
+    shared = mixed and isinstance(start, Rest) and phase.nudge is not None and not phase.exact_output
+    return LinearSpace(phase, start) if shared else LinearSweep(phase, start, mixed)
 
+
+anderson = partial(sweep, mixed=True)
+"""Anderson acceleration of `sweep`."""
 
 SOLVERS: dict[str, Callable[[PredictivePhase, State], Solver]] = {
     "anderson": anderson,

@@ -46,7 +46,7 @@ def expansion(phase: PredictivePhase, errors: Blocks) -> tuple[Blocks, dict[int,
     assert phase.nudge is not None
     copies, beta = phase.copies, phase.strength()
     u, changes = _displaced(phase, errors)
-    bends = [None if k == 0 else phase.curved(k, change) for k, change in enumerate(changes)]
+    bends = [None if k == 0 else phase.units.curved(k, change) for k, change in enumerate(changes)]
     pull = -phase.nudge.cost.curvature(phase.outputs(), phase.nudge.y[: len(phase.x)], u)
     second = _second_errors(phase, pull, errors, bends)
     halves = [None if c is None else (0.5 * c).mul_(change) for c, change in zip(bends, changes, strict=True)]
@@ -98,7 +98,7 @@ def _displaced(
             moved.append(error)
             changes.append(error)  # stands for nothing: the lowest layer's pre-activation does not change
             continue
-        total = phase.slope_times(k, change) + error
+        total = phase.units.slope_times(k, change) + error
         extra = None if more is None else more[k]
         moved.append(total if extra is None else total.add_(extra))
         changes.append(change)
@@ -113,7 +113,7 @@ def _second_errors(
     found[-1] = output.to(phase.dtype)
     reached = {phase.depth - 1}
     for k in range(phase.depth - 1, 0, -1):
-        delta = phase.answer(k, found[k], None)[1]
+        delta = phase.units.answer(k, found[k], None)[1]
         bend = bends[k]
         if bend is not None:
             delta = delta.addcmul(bend, errors[k])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 
@@ -12,10 +12,8 @@ from ..blocks import State
 from ..errors import InputError
 from ..motion import Moment, Motion
 from ..solvers import GradientFlow, Solver
+from ..system import Phase
 from .phases import Blocks, PredictivePhase, relative
-
-if TYPE_CHECKING:
-    from ..system import Phase
 
 
 class Skew(NamedTuple):
@@ -35,8 +33,8 @@ def skew(phase: PredictivePhase, drives: Blocks, pulls: Blocks) -> Skew:
     Skew
         Errors h_k - u_k, displacements of h_k, and what da_k and q_k they give.
     """
-    errors = [phase.answer(k, r, drives[k])[0] for k, r in enumerate(pulls)]
-    moved = [phase.shift(k, d) + e for k, (d, e) in enumerate(zip(drives, errors, strict=True))]
+    errors = [phase.units.answer(k, r, drives[k])[0] for k, r in enumerate(pulls)]
+    moved = [phase.units.shift(k, d) + e for k, (d, e) in enumerate(zip(drives, errors, strict=True))]
     changes = [phase.change(k, moved) for k in range(phase.depth)]
     found = [torch.zeros_like(d) if c is None else c for c, d in zip(changes, drives, strict=True)]
     return Skew(errors, moved, found, feedback(phase, errors, moved))
@@ -45,9 +43,7 @@ def skew(phase: PredictivePhase, drives: Blocks, pulls: Blocks) -> Skew:
 def as_paired(phase: PredictivePhase) -> PredictivePhase:
     """The same problem with the paired energy."""
     twin = copy.copy(phase)
-    twin.paired = True
-    if phase.free.drives is None and not phase.linear:
-        twin.free = phase.system.run(phase.inputs.x)
+    twin.units = phase.units.of_energy(paired=True)
     return twin
 
 
@@ -132,7 +128,7 @@ class PredictiveMotion(Motion):
         drives: Blocks = []
         pulls: Blocks = []
         for k, layer in enumerate(phase.layers):
-            unit, free = layer.activation, phase.drives(k)
+            unit, free = layer.activation, phase.units.drives(k)
             at_rest = phase.free_state()[k]
             upper, lower = begun[k] + at_rest, begun[phase.depth + k] + at_rest
             if unit.gated:
@@ -178,7 +174,7 @@ class Descent:
         phase = self.phase
         self.errors, changes = phase.errors(z)
         self.deltas = [
-            phase.answer(k, e, None if changes is None else changes[k])[1] for k, e in enumerate(self.errors)
+            phase.units.answer(k, e, None if changes is None else changes[k])[1] for k, e in enumerate(self.errors)
         ]
         self.asked = feedback(phase, self.deltas, z)
         return tuple(q - e for q, e in zip(self.asked, self.errors, strict=True))

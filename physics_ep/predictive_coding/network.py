@@ -3,8 +3,8 @@
 Layers h_1 ... h_L over the input h_0 = x; a_k = W_k h_{k-1} + b_k is a pre-activation (`layers`), sigma_k(a_k) a
 prediction. Two energies have the forward pass as their free equilibrium, with E = 0 and dE/dtheta = 0 there:
 
-    squared    E = sum_k 1/2 |h_k - sigma_k(a_k)|^2                                                (Kerjan 2026,
-    section 2) paired     E = sum_k Psi_k(h_k) - Psi_k(u_k) - (h_k - u_k) . a_k,   Psi_k' the inverse of sigma_k
+    squared    E = sum_k 1/2 |h_k - sigma_k(a_k)|^2                              (Kerjan 2026, section 2)
+    paired     E = sum_k Psi_k(h_k) - Psi_k(u_k) - (h_k - u_k) . a_k             (Psi_k' is the inverse of sigma_k)
 
 In the second, the Fenchel-Young form, each unit has a partner u_k that carries the prediction; all couplings are
 then bilinear, which hardware can hold. Its equilibria are saddles: h descends, u ascends. Both are nudged by beta
@@ -15,55 +15,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import nn
 
 from ..blocks import State
-from ..errors import InputError, argument_error, unknown_name
+from ..errors import unknown_name
 from ..motion import Motion
-from ..system import EnergySystem, Inputs, Phase
-from .equilibration import SOLVERS, Forward
+from ..system import Inputs, Phase
+from .equilibration import SOLVERS
 from .flows import PredictiveMotion
-from .layers import ConvLink, PredictiveLayer, Route, channels_last
+from .forward import GATES, ForwardNetwork
+from .layers import PredictiveLayer
 from .phases import PredictivePhase
 
 ENERGIES = ("squared", "paired")
-GATES = ("frozen", "free")
 
 
-@dataclass(frozen=True)
-class ForwardPass:
-    """A forward pass: the free equilibrium, and what nudged phases need of it.
-
-    Attributes
-    ----------
-    x : Tensor (B, ...)
-        Input, in the dtype and memory format that the layers work in.
-    states : tuple of Tensor (B, ...)
-        sigma_k(a_k), a layer each.
-    drives : tuple of Tensor (B, ...) or None
-        a_k; None where gates held at the free state are all that is needed of them.
-    routes : tuple of Tensor or None
-        What each layer's max pooling picked.
-    weights, skips : tuple of Tensor or None
-        Weights in the dtype that the layers work in.
-    images : tuple of Tensor or None
-        What max poolings above the first layer have picked from, where they are to pick anew; else empty.
-    """
-
-    x: torch.Tensor
-    states: State
-    drives: State | None
-    routes: tuple[Route, ...]
-    weights: State
-    skips: tuple[torch.Tensor | None, ...]
-    images: tuple[torch.Tensor | None, ...] = ()
-
-
-class PredictiveCodingNetwork(EnergySystem):
+class PredictiveCodingNetwork(ForwardNetwork):
     """A predictive coding network, trained by equilibrium propagation.
 
     `net(x)` is the plain forward pass. States are the activities h_k, (B, ...) a layer; with the paired energy
@@ -114,108 +83,15 @@ class PredictiveCodingNetwork(EnergySystem):
     relative_residual = True
 
     def __init__(self, layers: Sequence[PredictiveLayer], energy: str = "squared", gates: str = "frozen") -> None:
-        super().__init__()
         if energy not in ENERGIES:
             raise unknown_name("energy", energy, ENERGIES)
         if gates not in GATES:
             raise unknown_name("gates", gates, GATES)
-        if not layers:
-            raise argument_error("layers", "be one layer or more", "none")
-        shapes = [layers[0].link.pre]
-        for number, layer in enumerate(layers, 1):
-            if layer.link.pre != shapes[-1]:
-                raise InputError(
-                    f"Argument layers must fit on one another, but layer {number} takes {list(layer.link.pre)} "
-                    f"and layer {number - 1} gives {list(shapes[-1])}."
-                )
-            if layer.skip_source is not None:
-                skip = layer.skip_link
-                assert skip is not None
-                if not 0 <= layer.skip_source < number - 2 or shapes[layer.skip_source + 1] != skip.pre:
-                    raise InputError(
-                        f"Argument layers must have skips from fitting layers further down: layer {number}."
-                    )
-            shapes.append(layer.post)
-        if layers[-1].activation_name != "linear" or len(shapes[-1]) != 1:
-            raise argument_error("layers", "end in a dense linear layer", layers[-1].activation_name)
-        self.layers = nn.ModuleList(layers)
+        super().__init__(layers)
         self.energy_name = energy
         self.gates = gates
-        self.shapes = tuple(shapes)
-        self.example_shape = self.shapes[0]
-        self.sizes = tuple(math.prod(shape) for shape in shapes)
-        self.depth = len(layers)
-        self.compute_dtype: torch.dtype | None = None
-        activations = [layer.activation for layer in layers]
-        self.routed = any(layer.link.routed for layer in layers)
-        self.smooth = all(a.smooth for a in activations) and not self.routed
-        self.piecewise_linear = all(a.piecewise_linear for a in activations)
         self.descends = energy == "squared"
         self.directions = None if energy == "squared" else (1,) * self.depth + (-1,) * self.depth
-
-    @property
-    def stack(self) -> list[PredictiveLayer]:
-        """`layers`, typed."""
-        return cast(list[PredictiveLayer], list(self.layers))
-
-    # -- the forward pass -------------------------------------------------------------------------------------
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Outputs (B, n_out) of the plain forward pass; autograd follows it."""
-        return self.run(x).states[-1]
-
-    def run(self, x: torch.Tensor, keep_drives: bool = True, keep_images: bool = False) -> ForwardPass:
-        """The forward pass with all that nudged phases need of it."""
-        dtype = self.compute_dtype or self.dtype
-        x = x.to(dtype)
-        x = channels_last(x) if x.ndim == 4 else x
-        weights = tuple(layer.weight.to(dtype) for layer in self.stack)
-        skips = tuple(None if layer.skip_weight is None else layer.skip_weight.to(dtype) for layer in self.stack)
-        states: list[torch.Tensor] = []
-        drives: list[torch.Tensor] = []
-        routes: list[Route] = []
-        images: list[torch.Tensor | None] = []
-        for k, layer in enumerate(self.stack):
-            kept = {"images": images} if keep_images else {}
-            a, route = self.drive(k, x, states, weights[k], skips[k], **kept)
-            routes.append(route)
-            if keep_drives:
-                drives.append(a)
-            states.append(layer.activation.response(a))
-        found = tuple(drives) if keep_drives else None
-        return ForwardPass(x, tuple(states), found, tuple(routes), weights, skips, tuple(images))
-
-    def drive(
-        self,
-        k: int,
-        x: torch.Tensor,
-        states: Sequence[torch.Tensor],
-        weight: torch.Tensor | None = None,
-        skip: torch.Tensor | None = None,
-        images: list[torch.Tensor | None] | None = None,
-    ) -> tuple[torch.Tensor, Route]:
-        """Pre-activation a_k from the activities below, and the route of its max pooling.
-
-        What that picks from is added to `images`, if the layer is not the first.
-        """
-        layer = self.stack[k]
-        weight = layer.weight if weight is None else weight
-        bias = None if layer.bias is None else layer.bias.to(weight.dtype)
-        link, below = layer.link, x if k == 0 else states[k - 1]
-        if images is not None and k > 0 and isinstance(link, ConvLink) and link.routed:
-            images.append(link.image_of(weight, below, bias))
-            a, route = link.pooled(cast(torch.Tensor, images[-1]))
-        else:
-            a, route = link.drive(weight, below, bias)
-            if images is not None:
-                images.append(None)
-        if layer.skip_link is not None:
-            assert layer.skip_source is not None
-            assert layer.skip_weight is not None
-            a = a + layer.skip_link.apply(layer.skip_weight if skip is None else skip, states[layer.skip_source])
-        return a, route
-
-    # -- the contract -----------------------------------------------------------------------------------------
 
     def energy(self, state: State, x: torch.Tensor) -> torch.Tensor:
         total: torch.Tensor | float = 0.0
@@ -242,13 +118,6 @@ class PredictiveCodingNetwork(EnergySystem):
             return found.states
         assert found.drives is not None
         return self.internal(found.states, found.drives) * 2
-
-    def internal(self, activities: State, drives: State) -> State:
-        """Blocks that describe units with these activities: pre-activations where there is no inverse."""
-        return tuple(
-            p if layer.activation.inverse is None else h
-            for layer, h, p in zip(self.stack, activities, drives, strict=True)
-        )
 
     def outputs(self, state: State) -> torch.Tensor:
         return state[self.depth - 1]
@@ -285,11 +154,10 @@ class PredictiveCodingNetwork(EnergySystem):
         """Relaxation problem; `gates` overrules the network's."""
         if gates is not None and gates not in GATES:
             raise unknown_name("gates", gates, GATES)
-        return PredictivePhase(self, inputs, origin, balanced, gates or self.gates)
+        return PredictivePhase(self, inputs, origin, balanced, gates or self.gates, self._paired)
 
     def solvers(self, phase: Phase) -> dict[str, Any]:
-        """A free phase is a forward pass, whatever the solver's name."""
-        return dict.fromkeys(SOLVERS, Forward) if phase.origin is None else SOLVERS
+        return SOLVERS
 
     def motion(self, phase: Any) -> Motion:
         return PredictiveMotion(phase)

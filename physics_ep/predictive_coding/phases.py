@@ -18,19 +18,18 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from ..blocks import State
+from ..cost import Cost
 from ..nudging import Nudge
 from ..system import Inputs, Phase
+from .forward import ForwardNetwork, ForwardPass
 from .layers import ConvLink, Link, Route, picked
-from .responses import Responses
-
-if TYPE_CHECKING:
-    from ..cost import Cost
-    from .network import ForwardPass, PredictiveCodingNetwork
+from .learning import Nudged, contrast
+from .responses import FreeResponse, over, wide
 
 Blocks = list[torch.Tensor]
 
@@ -39,7 +38,7 @@ class Rest(tuple[torch.Tensor, ...]):
     """No displacement and no errors: where a nudged phase starts by default."""
 
 
-class Course(NamedTuple):
+class Displacements(NamedTuple):
     """A forward pass of displacements, a tensor a layer.
 
     Attributes
@@ -54,64 +53,107 @@ class Course(NamedTuple):
     slopes: list[torch.Tensor | None] | None = None
 
 
-class PredictivePhase(Responses, Phase):
-    """See the module. z is (d_1 ... d_L, [displacements of u,] delta_1 ... delta_L), rows of stacked nudges in
-    turn.
+class Settled(NamedTuple):
+    """What max poolings pick in a state that a solver has returned.
+
+    Attributes
+    ----------
+    errors : Tensor (B, n_out)
+        Errors of the output layer in that state, by which it is known again.
+    routes : list of Tensor or None
+        Of each layer, for the rows of that state.
+    """
+
+    errors: torch.Tensor
+    routes: list[Route]
+
+
+class PredictivePhase(Phase):
+    """A relaxation of a predictive coding network, in displacements from the forward pass.
+
+    z is (d_1 ... d_L, [displacements of u,] delta_1 ... delta_L), rows of stacked nudges in turn.
+
+    Parameters
+    ----------
+    system : ForwardNetwork
+        A network with an energy.
+    inputs : Inputs
+        Their cache is a `ForwardPass`.
+    origin : State or None
+    balanced : bool
+    gates : {'frozen', 'free'}
+    paired : bool
+        Whether the energy is the paired one.
 
     Attributes
     ----------
     free : ForwardPass
-    gates : str
+    units : FreeResponse
+        What single units answer around the free state, with these gates and this energy.
     linear : bool
         Whether both passes are linear maps.
     copies : int
         Stacked nudges.
+    routing : bool
+        Whether max poolings pick anew in nudged states.
     """
+
+    carries_displacements = True
+    system: ForwardNetwork
 
     def __init__(
         self,
-        system: PredictiveCodingNetwork,
+        system: ForwardNetwork,
         inputs: Inputs,
         origin: State | None,
         balanced: bool,
         gates: str,
+        paired: bool,
     ) -> None:
-        self.system: PredictiveCodingNetwork = system
-        self.inputs = inputs
-        self.x = inputs.x
-        self.nudge = None
+        super().__init__(system, inputs, origin, balanced)
         self.exact_output = False
         """Whether the output layer takes its exact update: for nudges so strong that no other would settle."""
-        self.balanced = balanced
-        self.gates = gates
-        self.paired = system.energy_name == "paired"
         self.linear = gates == "frozen" and system.piecewise_linear
         self.copies = 1
         self.routing = gates == "free" and system.routed
         free: ForwardPass = inputs.cache
-        if free.drives is None and not (self.linear and not self.paired):
+        if free.drives is None and not (self.linear and not paired):
             free = system.run(inputs.x)
         self.free = free
         self.routes: list[Route] = list(free.routes)
         """What max poolings pick now: with free gates, at the displaced state, for every row."""
         self.images: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-        self.anchors = {}
-        self.rails = {}
         self.space: dict[str, torch.Tensor] = {}
-        self.settled: list[tuple[torch.Tensor, list[Route]]] = []
-        """Routes of states that solvers have returned, beside the errors of their outputs."""
-        self.dtype = self.narrow = free.states[0].dtype
-        self.wide = torch.promote_types(self.dtype, torch.float32)
+        self.settled: list[Settled] = []
+        """Of states that solvers have returned, one a nudge; shared by the nudged phases of one input."""
+        self.units = FreeResponse(free, system.stack, gates, paired)
+        self.dtype = self.narrow = self.units.dtype
+        self.wide = self.units.wide
         self.depth = system.depth
         self.layers = system.stack
         # The free state is the forward pass, whatever rounding of it the caller has kept.
-        self.origin: State | None = None
         self.begun: State | None = None
         if origin is not None:
             exact = self.free_state()
             self.origin = exact
             if not all(a is b or torch.equal(a, b) for a, b in zip(origin, exact, strict=True)):
                 self.begun = tuple(a - b for a, b in zip(origin, exact, strict=True))
+
+    @property
+    def gates(self) -> str:
+        """'frozen' or 'free'."""
+        return self.units.gates
+
+    @property
+    def paired(self) -> bool:
+        """Whether the energy is the paired one."""
+        return self.units.paired
+
+    def known(self, solver: str) -> tuple[State, torch.Tensor] | None:
+        """The free equilibrium is the forward pass, with E = 0, whatever the solver."""
+        if self.origin is not None:
+            return None
+        return self.free_state(), torch.zeros(len(self.x), dtype=self.wide, device=self.x.device)
 
     def free_state(self) -> State:
         """The free equilibrium in the system's blocks."""
@@ -201,9 +243,9 @@ class PredictivePhase(Responses, Phase):
             asked[k] = None
             slope = None if slopes is None else slopes[k]
             if slope is not None:
-                error, deltas[k] = q, self.over(torch.mul, q, slope).to(self.dtype)
+                error, deltas[k] = q, over(torch.mul, q, slope).to(self.dtype)
             else:
-                error, deltas[k] = self.answer(k, q, None if changes is None else changes[k])
+                error, deltas[k] = self.units.answer(k, q, None if changes is None else changes[k])
             if keep:
                 errors[k] = error
             del q, error
@@ -225,7 +267,7 @@ class PredictivePhase(Responses, Phase):
             self.space[name] = like.new_empty(size)
         return self.space[name]
 
-    def forward(self, errors: Blocks, known: dict[int, torch.Tensor] | None = None) -> Course:
+    def forward(self, errors: Blocks, known: dict[int, torch.Tensor] | None = None) -> Displacements:
         """Displacements d_k of all layers with these errors; where passes are linear they overwrite them.
 
         `known` are changes da_k that the caller has already, a layer each, for this pass to write into.
@@ -237,21 +279,21 @@ class PredictivePhase(Responses, Phase):
             change = known[k] if known and k in known else self.change(k, moved)
             if change is None:
                 moved.append(error)
-                slopes.append(self.anchor(k).slope if self.bends(k) else None)
+                slopes.append(self.units.anchor(k).slope if self.units.bends(k) else None)
             elif self.linear:
-                moved.append(error.add_(self.shift(k, change)))
-            elif self.bends(k):
-                shift, slope = self.bent(k, change)
+                moved.append(error.add_(self.units.shift(k, change)))
+            elif self.units.bends(k):
+                shift, slope = self.units.bent(k, change)
                 moved.append(shift.add_(error))
                 slopes.append(slope)
             else:
-                moved.append(error + self.shift(k, change))
+                moved.append(error + self.units.shift(k, change))
                 slopes.append(None)
             if self.paired and not self.linear:
                 changes.append(torch.zeros_like(error) if change is None else change)
         if self.linear:
-            return Course(moved)
-        return Course(moved, changes) if self.paired else Course(moved, None, slopes)
+            return Displacements(moved)
+        return Displacements(moved, changes) if self.paired else Displacements(moved, None, slopes)
 
     def response(self, force: torch.Tensor) -> torch.Tensor:
         """sum_l P_l P_l^T on a force at the outputs, P_l = dh_L/de_l at the free state; paired: sum_l P_l sigma'
@@ -274,12 +316,12 @@ class PredictivePhase(Responses, Phase):
     def _tangent(self, output: torch.Tensor) -> Blocks:
         """Displacements of all layers, to first order, where the outputs are pulled at by `output`."""
         twin = copy.copy(self)
-        twin.paired = self.paired and self.linear
+        twin.units = self.units.of_energy(self.paired and self.linear)
         errors, deltas = twin.backward(output)
         moved: Blocks = []
         for k, error in enumerate(deltas if self.paired else errors):
             change = self.change(k, moved)
-            moved.append(error if change is None else error + self.slope_times(k, change))
+            moved.append(error if change is None else error + self.units.slope_times(k, change))
         return moved
 
     def change(self, k: int, moved: Sequence[torch.Tensor]) -> torch.Tensor | None:
@@ -337,7 +379,7 @@ class PredictivePhase(Responses, Phase):
         changes: Blocks = []
         for k in range(self.depth):
             change = self.change(k, moved)
-            found.append(moved[k].clone() if change is None else moved[k] - self.shift(k, change))
+            found.append(moved[k].clone() if change is None else moved[k] - self.units.shift(k, change))
             changes.append(torch.zeros_like(moved[k]) if change is None else change)
         return found, None if self.linear else changes
 
@@ -374,7 +416,7 @@ class PredictivePhase(Responses, Phase):
         count = len(self.origin)
         if len(z) < count:  # displacements of the activities alone, as in the course of a linear sweep
             z = self.packed(list(z), *self._partners(z))
-        return tuple(self.over(torch.add, d, s) for d, s in zip(z[:count], self.origin, strict=True))
+        return tuple(over(torch.add, d, s) for d, s in zip(z[:count], self.origin, strict=True))
 
     def _partners(self, moved: Sequence[torch.Tensor]) -> tuple[Blocks, Blocks, Blocks | None]:
         errors, changes = self.errors(moved)
@@ -394,24 +436,58 @@ class PredictivePhase(Responses, Phase):
                 return total
             return total + self.nudge.energy(self.system.outputs(state).to(self.wide))
 
+    def keep_routes(self, z: State) -> None:
+        """Keep the present routes as those of state z, which a solver returns, a nudge each."""
+        parts: list[list[Route]] = [
+            [None if r is None else r if len(r) == len(self.x) else r[rows] for r in self.routes]
+            for rows in (slice(n * len(self.x), (n + 1) * len(self.x)) for n in range(self.copies))
+        ]
+        self.settled.extend(Settled(e, r) for e, r in zip(z[-1].chunk(self.copies), parts, strict=True))
+
     def contrast(
         self, system: Any, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        from .learning import contrast
-
         with torch.no_grad():
-            found = contrast(self, plus, minus, weight)
+            down = None if minus is None else self._nudged_state(minus)
+            found = contrast(self.layers, self.free, self._nudged_state(plus), down, weight)
         self.settled.clear()  # a step outlives its contrast, and routes are large
         return found
 
+    def _nudged_state(self, z: State) -> Nudged:
+        """What the learning rule needs of z."""
+        moved = self._activity_changes(z)
+        return Nudged(moved, z[-self.depth :], self._routes_of(z, moved) if self.routing else None)
 
-def relative(wanted: torch.Tensor, found: torch.Tensor, spent: bool = False) -> torch.Tensor:
+    def _activity_changes(self, z: State) -> Sequence[torch.Tensor]:
+        """d_k of the activities; from the pre-activations where those describe the unit."""
+        if not self.paired:
+            return z
+        found = []
+        for k, layer in enumerate(self.layers):
+            d = z[k]
+            if layer.activation.inverse is None:
+                d = over(wide(lambda d, a, unit=layer.activation: unit.displaced(a, d)), d, self.units.drives(k))
+            found.append(d)
+        return found
+
+    def _routes_of(self, z: State, moved: Sequence[torch.Tensor]) -> list[Route]:
+        """What max poolings pick in a state: as its solver has found, else by another forward pass."""
+        for errors, routes in self.settled:
+            if errors.dtype == z[-1].dtype and torch.equal(errors, z[-1]):
+                return routes
+        twin = copy.copy(self)
+        twin.copies, twin.routes = 1, list(self.free.routes)
+        twin.errors(moved[: self.depth])
+        return twin.routes
+
+
+def relative(wanted: torch.Tensor, found: torch.Tensor, overwrite: bool = False) -> torch.Tensor:
     """Largest entry of wanted - found over the largest of either, (rows,); 0 where both are nothing.
 
-    Where `found` is spent, it may be written over.
+    With `overwrite`, the memory of `found` may be used.
     """
     size = torch.maximum(_peak(wanted), _peak(found))
-    miss = _peak(torch.sub(wanted, found, out=found if spent else None))
+    miss = _peak(torch.sub(wanted, found, out=found if overwrite else None))
     return torch.where(miss == 0, miss, miss / size)
 
 

@@ -21,6 +21,7 @@ from ..blocks import State
 from ..errors import InputError
 from ..solvers import Solver
 from .phases import Blocks, PredictivePhase, Rest, relative
+from .responses import over
 
 
 class Update(NamedTuple):
@@ -63,7 +64,9 @@ class Pgd(Solver):
         if not isinstance(start, Rest):
             errors, found = phase.errors(self.moved)
             changes = [phase.change(k, self.moved) if found is None else found[k] for k in range(depth)]
-            self.deltas = [phase.answer(k, e, c)[1] for k, (e, c) in enumerate(zip(errors, changes, strict=True))]
+            self.deltas = [
+                phase.units.answer(k, e, c)[1] for k, (e, c) in enumerate(zip(errors, changes, strict=True))
+            ]
             self.error = errors[-1]
             self.reached = [True] * depth
         elif self.everywhere:
@@ -98,7 +101,7 @@ class Pgd(Solver):
             residual = relative(wanted, self.error.to(phase.wide))
         for k, update in self.proposals.items():
             now = self._now(k, update)
-            residual = torch.maximum(residual, relative(update.error, now, spent=now is not self.moved[k]))
+            residual = torch.maximum(residual, relative(update.error, now, overwrite=now is not self.moved[k]))
         return tuple(self.moved), residual
 
     def advance(self, active: torch.Tensor) -> None:
@@ -114,12 +117,12 @@ class Pgd(Solver):
         phase = self.phase
         for k, update in self.proposals.items():
             self.deltas[k] = self._held(k, update)
-        self.deltas[0] = phase.gated(0, self.moved[0], None, None)  # which nobody below has asked for
+        self.deltas[0] = phase.units.gated(0, self.moved[0], None, None)  # which nobody below has asked for
         deltas = [torch.zeros_like(d) if e is None else e for d, e in zip(self.moved, self.deltas, strict=True)]
         phase.space.clear()
         self.spare.clear()
         if phase.routing and self.halves:  # the routes are those of z
-            phase.settled.append((deltas[-1], list(phase.routes)))
+            phase.keep_routes(tuple(deltas))
         return phase.packed(self.moved, [self.error], deltas, None)
 
     def _due(self, k: int) -> bool:
@@ -132,7 +135,7 @@ class Pgd(Solver):
         if last:
             delta = error
         elif k > 0:
-            delta = self.phase.gated(k, error, update.change, update.shift, spent=everyone)
+            delta = self.phase.units.gated(k, error, update.change, update.shift, overwrite=everyone)
         if not everyone:
             rows = active.view(-1, *[1] * (moved.ndim - 1))
             if delta is not None:
@@ -149,7 +152,7 @@ class Pgd(Solver):
 
     def _held(self, k: int, update: Update) -> torch.Tensor:
         """delta_k without the update."""
-        return self.phase.gated(k, self._now(k, update), update.change, update.shift)
+        return self.phase.units.gated(k, self._now(k, update), update.change, update.shift)
 
     def _update(self, k: int) -> Update:
         phase = self.phase
@@ -180,12 +183,12 @@ class Pgd(Solver):
         return Update(moved, torch.sub(moved, shift, out=None if fresh else old), change, shift)
 
     def _shift(self, k: int, change: torch.Tensor) -> torch.Tensor:
-        """`PredictivePhase.shift`, in memory of the layer's own."""
-        if not self.phase.rectifies(k):
-            return self.phase.shift(k, change)
+        """`FreeResponse.shift`, in memory of the layer's own."""
+        if not self.phase.units.rectifies(k):
+            return self.phase.units.shift(k, change)
         if k not in self.spare:
             self.spare[k] = torch.empty_like(change)
-        return self.phase.rectified(k, change, out=self.spare[k])
+        return self.phase.units.rectified(k, change, out=self.spare[k])
 
     def step(
         self, k: int, change: torch.Tensor | None, shift: torch.Tensor | None, asked: torch.Tensor
@@ -193,8 +196,8 @@ class Pgd(Solver):
         """d_k where D_k = asked, which may be written over."""
         phase = self.phase
         moved = asked if shift is None else asked.add_(shift)
-        if phase.rectifies(k):
-            moved = phase.over(torch.maximum, moved, -phase.free.states[k])
+        if phase.units.rectifies(k):
+            moved = over(torch.maximum, moved, -phase.free.states[k])
         return moved
 
 
@@ -222,9 +225,9 @@ class ModPgd(Pgd):
     ) -> torch.Tensor:
         phase = self.phase
         total = asked if change is None else asked.add_(change)
-        if phase.rectifies(k):
-            return phase.rectified(k, total, out=total)
-        return phase.shift(k, total)
+        if phase.units.rectifies(k):
+            return phase.units.rectified(k, total, out=total)
+        return phase.units.shift(k, total)
 
 
 class EverywherePgd(Pgd):

@@ -5,16 +5,14 @@ q_k is what is asked of a layer, a_k + da_k its pre-activation; rows of stacked 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import copy
+from collections.abc import Callable, Sequence
 
 import torch
 
 from .activation import Anchor
-
-if TYPE_CHECKING:
-    from .layers import PredictiveLayer
-    from .network import ForwardPass
+from .forward import ForwardPass
+from .layers import PredictiveLayer
 
 
 def over(
@@ -27,34 +25,46 @@ def over(
     return function(rows.unflatten(0, (copies, -1)), one.expand(copies, *one.shape)).flatten(0, 1)
 
 
-class Responses:
-    """The elementwise part of a phase.
+class FreeResponse:
+    """What the units of a network answer around one forward pass; the elementwise part of a phase.
+
+    Parameters
+    ----------
+    forward_pass : ForwardPass
+        The free state.
+    layers : list of PredictiveLayer
+    gates : {'frozen', 'free'}
+        Whether gates are held at the free state.
+    paired : bool
+        Whether the energy is the paired one.
 
     Attributes
     ----------
-    free : ForwardPass
-    layers : list of PredictiveLayer
-    gates : str
-    paired : bool
-        Whether the energy is the paired one.
     dtype, wide : torch.dtype
         Of displacements; the same in single precision at least.
     anchors : dict
         Layer to its activation at the free state, as found so far.
     rails : dict
-        Layer to (min(a, 0), -ReLU(a)), likewise.
+        Layer to (min(a, 0), -ReLU(a)) at the free state, as found so far.
     """
 
-    free: ForwardPass
-    layers: list[PredictiveLayer]
-    gates: str
-    paired: bool
-    dtype: torch.dtype
-    wide: torch.dtype
-    anchors: dict[int, Anchor]
-    rails: dict[int, tuple[torch.Tensor, torch.Tensor]]
+    def __init__(
+        self, forward_pass: ForwardPass, layers: Sequence[PredictiveLayer], gates: str, paired: bool
+    ) -> None:
+        self.free = forward_pass
+        self.layers = layers
+        self.gates = gates
+        self.paired = paired
+        self.dtype = forward_pass.states[0].dtype
+        self.wide = torch.promote_types(self.dtype, torch.float32)
+        self.anchors: dict[int, Anchor] = {}
+        self.rails: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
-    over = staticmethod(over)
+    def of_energy(self, paired: bool) -> FreeResponse:
+        """The same units with the other energy, or with this one; what is known of the free state is shared."""
+        twin = copy.copy(self)
+        twin.paired = paired
+        return twin
 
     def answer(self, k: int, q: torch.Tensor, change: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """(e_k, delta_k) of a layer of which q_k is asked, its pre-activation changed by da_k."""
@@ -63,17 +73,17 @@ class Responses:
             return q, q
         unit = self.layers[k].activation
         if unit.gated and self.gates == "frozen":
-            gated = self.held(k, q)
+            gated = self.through_gates(k, q)
             return (gated, gated) if self.paired else (q, gated)
         if change is None and not self.paired:
-            return q, self.over(torch.mul, q, self.anchor(k).slope).to(q.dtype)
-        a = self.drives(k) if change is None else self.over(torch.add, change, self.drives(k))
+            return q, over(torch.mul, q, self.anchor(k).slope).to(q.dtype)
+        a = self.drives(k) if change is None else over(torch.add, change, self.drives(k))
         if name == "relu" and not self.paired:
-            return q, self.over(_gated, q, a)
+            return q, over(_gated, q, a)
         if self.paired:
-            error = self.over(wide(lambda q, a: unit.displaced(a, q)), q, a)
+            error = over(wide(lambda q, a: unit.displaced(a, q)), q, a)
             return error, error
-        return q, self.over(wide(lambda q, a: unit.slope(a) * q), q, a)
+        return q, over(wide(lambda q, a: unit.slope(a) * q), q, a)
 
     def shift(self, k: int, change: torch.Tensor) -> torch.Tensor:
         """sigma_k(a_k + da_k) - sigma_k(a_k), gates held if they are frozen."""
@@ -81,17 +91,17 @@ class Responses:
         if name == "linear":
             return change
         if self.layers[k].activation.gated and self.gates == "frozen":
-            return self.held(k, change)
+            return self.through_gates(k, change)
         if name == "relu":
             return self.rectified(k, change)
-        return self.over(wide(lambda d, a: self.layers[k].activation.displaced(a, d)), change, self.drives(k))
+        return over(wide(lambda d, a: self.layers[k].activation.displaced(a, d)), change, self.drives(k))
 
-    def held(self, k: int, rows: torch.Tensor) -> torch.Tensor:
+    def through_gates(self, k: int, rows: torch.Tensor) -> torch.Tensor:
         """Rows where the gates of layer k are open at the free state, else 0."""
         unit, h = self.layers[k].activation, self.free.states[k]
         if unit.name == "relu":
-            return self.over(_gated, rows, h)
-        return self.over(torch.mul, rows, unit.open(h).to(rows.dtype))
+            return over(_gated, rows, h)
+        return over(torch.mul, rows, unit.open(h).to(rows.dtype))
 
     def rectified(self, k: int, change: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """ReLU(a_k + da_k) - ReLU(a_k) with free gates, into `out` (which may be the change itself)."""
@@ -114,20 +124,20 @@ class Responses:
         error: torch.Tensor,
         change: torch.Tensor | None,
         shift: torch.Tensor | None,
-        spent: bool = False,
+        overwrite: bool = False,
     ) -> torch.Tensor:
         """delta_k of an error where the pre-activation has changed by da_k, and the prediction with it by `shift`.
 
-        Where error and shift are spent, they may be written over.
+        With `overwrite`, the memory of error and shift may be used for the result.
         """
         if not self.rectifies(k):
             return self.answer(k, error, change)[1]
         h = self.free.states[k]
         if shift is None:
-            return self.over(_gated, error, h)
+            return over(_gated, error, h)
         # What the unit predicts is above 0 where its gate is open.
-        if not spent:
-            return _gated(error, self.over(torch.add, shift, h))
+        if not overwrite:
+            return _gated(error, over(torch.add, shift, h))
         rows = shift.unflatten(0, (len(shift) // max(len(h), 1), -1))
         rows.add_(h)
         return torch.ops.aten.threshold_backward.grad_input(error, shift, 0, grad_input=error)
@@ -143,7 +153,7 @@ class Responses:
         if unit.name == "linear":
             return change
         if unit.gated:
-            return self.held(k, change)
+            return self.through_gates(k, change)
         return (self.anchor(k).slope * change).to(change.dtype)
 
     def curved(self, k: int, change: torch.Tensor) -> torch.Tensor | None:
