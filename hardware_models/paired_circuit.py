@@ -205,10 +205,9 @@ class PairedCircuit(PredictiveCodingNetwork):
 
     def solvers(self, phase: Any) -> dict[str, Any]:
         """Solvers of a phase: 'sweep' to its fixed point, 'flow' in time, 'euler' in time for its end alone."""
-        from .paired_solvers import Euler, Flow, Settled, Sweep
+        from .paired_solvers import Euler, Flow, Sweep
 
-        settled = phase.origin is None and self.shared
-        return {"sweep": Settled if settled else Sweep, "euler": Euler, "flow": Flow}
+        return {"sweep": Sweep, "euler": Euler, "flow": Flow}
 
     def motion(self, phase: Any) -> Motion:
         """A phase in time, for `simulate`."""

@@ -22,25 +22,6 @@ from .paired_phases import Blocks, CircuitPhase
 Pairs = list[tuple[torch.Tensor, torch.Tensor]]
 
 
-class Settled(Solver):
-    """The free phase of a circuit with one array and equal units: by construction the forward pass, h = u."""
-
-    def __init__(self, phase: CircuitPhase, start: State) -> None:
-        self.phase = phase
-        self.spent = 0
-
-    def evaluate(self) -> tuple[State, torch.Tensor]:
-        self.spent += 1
-        # Currents are those that these very activities drive, and nothing is fed back: there is nothing to compare.
-        # But what is not finite is no state.
-        finite = torch.stack([p.flatten(1).isfinite().all(1) for p in self.phase.p]).all(0)
-        residual = self.phase.p[0].new_zeros(len(self.phase.x))
-        return self.phase.start(), residual.masked_fill(~finite, math.nan)
-
-    def advance(self, active: torch.Tensor) -> None:
-        return None
-
-
 class Pass(NamedTuple):
     """One pass down: what is fed back to each layer, and the errors h - u."""
 

@@ -446,7 +446,7 @@ class Phase:
         return self.system.curvature_diagonal(self.state(z), self.x)
 
     def known(self, solver: str) -> tuple[State, torch.Tensor] | None:
-        """(z, residual) of an equilibrium that needs no iteration, as by a forward pass. Default: None, there is none.
+        """(z, residual) of an equilibrium that needs no iteration, as by a forward pass; None if there is none.
 
         Parameters
         ----------
