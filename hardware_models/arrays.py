@@ -77,3 +77,10 @@ def names(name: str, given: str | Sequence[str], count: int, known: dict[str, An
         if one not in known:
             raise unknown_name(name, one, known)
     return every
+
+
+def counts(values: object) -> bool:
+    """Whether values are a sequence of positive integers."""
+    return isinstance(values, Sequence) and all(
+        isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in values
+    )

@@ -21,11 +21,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -33,43 +30,13 @@ from physics_ep.blocks import State
 from physics_ep.errors import argument_error, unknown_name
 from physics_ep.system import EnergySystem, Inputs
 
+from .arrays import counts
 from .fitzhugh_nagumo_fields import REACTIONS, Cubic, bending, degrees, differences, edge_shapes, stiffness
-from .fitzhugh_nagumo_phases import MediumPhase
-from .fitzhugh_nagumo_saddle import Lattice, Saddle, lattice
+from .fitzhugh_nagumo_phases import MediumPhase, PreparedMedium
+from .fitzhugh_nagumo_saddle import lattice
 from .fitzhugh_nagumo_solvers import SOLVERS
-from .hopfield import counts
 
 BOUNDARIES = ("neumann", "periodic")
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What all phases of a batch share.
-
-    Attributes
-    ----------
-    cubic : Cubic
-        Of each site, p0 (B, *grid) being the current into it.
-    rates_u, rates_v : tuple of Tensor
-        Diffusion coefficients over the spacing squared, a tensor an axis.
-    leak : float
-    lattice : Lattice
-    """
-
-    cubic: Cubic
-    rates_u: tuple[torch.Tensor, ...]
-    rates_v: tuple[torch.Tensor, ...]
-    leak: float
-    lattice: Lattice
-
-    @cached_property
-    def saddle(self) -> Saddle:
-        """Linear equations of this medium."""
-        flat = [
-            np.concatenate([r.double().cpu().numpy().ravel() for r in rates])
-            for rates in (self.rates_u, self.rates_v)
-        ]
-        return Saddle(self.lattice, flat[0], flat[1], self.leak)
 
 
 class FitzHughNagumoChain(EnergySystem):
@@ -243,7 +210,18 @@ class FitzHughNagumoChain(EnergySystem):
             if not least >= 0:
                 must = "not be negative or NaN: call constrain() after each step of an optimizer"
                 raise argument_error(name, must, f"{least * self.spacing**2:.3g} at an edge")
-        return Inputs(x, Prepared(cubic, rates_u, rates_v, self.leak, self.lattice))
+        medium = PreparedMedium(
+            cubic,
+            rates_u,
+            rates_v,
+            self.leak,
+            self.tau_v,
+            self.lattice,
+            sites=self.sizes[1],
+            read=self.read,
+            periodic=self.periodic,
+        )
+        return Inputs(x, medium)
 
     def phase(self, inputs: Inputs, origin: State | None = None, balanced: bool = False) -> MediumPhase:
         return MediumPhase(self, inputs, origin, balanced)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, cast
+from dataclasses import dataclass
+from functools import cached_property
+from typing import cast
 
 import numpy as np
 import torch
@@ -15,12 +17,51 @@ import torch
 from physics_ep.blocks import State
 from physics_ep.equilibrium import Status
 from physics_ep.nudging import Nudge
-from physics_ep.system import Inputs, Phase
+from physics_ep.system import EnergySystem, Inputs, Phase
 
-from .fitzhugh_nagumo_fields import bending, stiffness
+from .fitzhugh_nagumo_fields import Cubic, bending, stiffness
+from .fitzhugh_nagumo_saddle import Lattice, Saddle
 
-if TYPE_CHECKING:
-    from .fitzhugh_nagumo import FitzHughNagumoChain, Prepared
+
+@dataclass(frozen=True)
+class PreparedMedium:
+    """What all phases of a medium with one batch share.
+
+    Attributes
+    ----------
+    cubic : Cubic
+        Of each site, p0 (B, *grid) being the current into it.
+    rates_u, rates_v : tuple of Tensor
+        Diffusion coefficients over the spacing squared, a tensor an axis.
+    leak, tau_v : float
+        g and the time constant of v.
+    lattice : Lattice
+    sites : int
+        Number of sites.
+    read : list of int
+        Sites of the outputs.
+    periodic : bool
+        Whether the medium is a ring or a torus.
+    """
+
+    cubic: Cubic
+    rates_u: tuple[torch.Tensor, ...]
+    rates_v: tuple[torch.Tensor, ...]
+    leak: float
+    tau_v: float
+    lattice: Lattice
+    sites: int
+    read: list[int]
+    periodic: bool
+
+    @cached_property
+    def saddle(self) -> Saddle:
+        """Linear equations of this medium."""
+        flat = [
+            np.concatenate([r.double().cpu().numpy().ravel() for r in rates])
+            for rates in (self.rates_u, self.rates_v)
+        ]
+        return Saddle(self.lattice, flat[0], flat[1], self.leak)
 
 
 class MediumPhase(Phase):
@@ -33,16 +74,11 @@ class MediumPhase(Phase):
     ended = False
     """Whether a solver found the branch of an equilibrium to end before the nudge does."""
 
-    def __init__(self, system: FitzHughNagumoChain, inputs: Inputs, origin: State | None, balanced: bool) -> None:
-        self.system: FitzHughNagumoChain = system
-        self.inputs = inputs
-        self.nudge: Nudge | None = None
-        self.balanced = balanced
-        self.narrow = self.dtype = system.dtype
-        self.x = inputs.x
-        self.origin = origin
-        self.origin_force = None
-        self.prepared: Prepared = inputs.cache
+    carries_displacements = True
+
+    def __init__(self, system: EnergySystem, inputs: Inputs, origin: State | None, balanced: bool) -> None:
+        super().__init__(system, inputs, origin, balanced)
+        self.prepared: PreparedMedium = inputs.cache
         self.cubic, self.ascent = self.prepared.cubic, torch.zeros_like(self.prepared.cubic.p0)
         if origin is not None:
             force = (torch.zeros_like(origin[0]),) * 2 if balanced else self._force(origin)
@@ -84,10 +120,10 @@ class MediumPhase(Phase):
     def _force(self, z: State) -> State:
         """-dE/dz of the medium alone."""
         u, v = z
-        medium, periodic = self.prepared, self.system.periodic
+        medium = self.prepared
         return (
-            self.cubic.value(u) - v - stiffness(u, medium.rates_u, periodic),
-            self.ascent + medium.leak * v - u + stiffness(v, medium.rates_v, periodic),
+            self.cubic.value(u) - v - stiffness(u, medium.rates_u, medium.periodic),
+            self.ascent + medium.leak * v - u + stiffness(v, medium.rates_v, medium.periodic),
         )
 
     def force(self, z: State) -> State:
@@ -98,7 +134,7 @@ class MediumPhase(Phase):
             self.pulled, self.system.outputs(z), self.nudge.y
         )
         flat = force[0].flatten(1)
-        flat[:, self.system.read] -= pull
+        flat[:, self.prepared.read] -= pull
         return flat.view_as(force[0]), force[1]
 
     def unbounded_force(self, z: State) -> State:
@@ -107,9 +143,9 @@ class MediumPhase(Phase):
     def merit(self, z: State) -> torch.Tensor:
         """F at z less F at no displacement, less what a balanced phase leaves out: (B,)."""
         u, v = z
-        medium, periodic = self.prepared, self.system.periodic
+        medium = self.prepared
         alone = u * v - 0.5 * medium.leak * v.square() - self.cubic.primitive(u) - self.ascent * v
-        spread = bending(u, medium.rates_u, periodic) - bending(v, medium.rates_v, periodic)
+        spread = bending(u, medium.rates_u, medium.periodic) - bending(v, medium.rates_v, medium.periodic)
         total = alone.flatten(1).sum(1) + spread
         if self.nudge is None:
             return total
@@ -117,20 +153,20 @@ class MediumPhase(Phase):
         return total + self.nudge.energy(moved) - self.nudge.energy(self.pulled.to(moved.dtype))
 
     def hessian(self, z: State) -> Callable[[State], State]:
-        medium, periodic = self.prepared, self.system.periodic
+        medium = self.prepared
         slope = self.cubic.slope(z[0])
         outputs = None if self.nudge is None else self.pulled + self.system.outputs(z)
 
         def product(w: State) -> State:
             a, b = w
-            along = stiffness(a, medium.rates_u, periodic) - slope * a + b
+            along = stiffness(a, medium.rates_u, medium.periodic) - slope * a + b
             if self.nudge is not None:
                 assert outputs is not None
                 bent = self.nudge.cost.curvature(outputs, self.nudge.y, self.system.outputs(w))
                 flat = along.flatten(1)
-                flat[:, self.system.read] += self.nudge.column(outputs) * bent
+                flat[:, self.prepared.read] += self.nudge.column(outputs) * bent
                 along = flat.view_as(a)
-            return along, a - medium.leak * b - stiffness(b, medium.rates_v, periodic)
+            return along, a - medium.leak * b - stiffness(b, medium.rates_v, medium.periodic)
 
         return product
 
@@ -149,7 +185,7 @@ class MediumPhase(Phase):
         forces = _columns(force)[:, None]
         if self.nudge is None:
             return _fields(self._solve(diagonal, forces)[:, 0], force[0])
-        read, n = self.system.read, self.system.sizes[1]
+        read, n = self.prepared.read, self.prepared.sites
         outputs = np.arange(len(read))
         bend = self._curvature(z)
         diagonal[:, read] += torch.from_numpy(bend[:, outputs, outputs]).to(diagonal)
@@ -186,15 +222,15 @@ class MediumPhase(Phase):
         """
         diagonal = shift[:, None] - self.cubic.slope(z[0]).flatten(1)
         if self.nudge is not None:
-            diagonal[:, self.system.read] += torch.from_numpy(
+            diagonal[:, self.prepared.read] += torch.from_numpy(
                 self._curvature(z).diagonal(axis1=1, axis2=2).copy()
             ).to(diagonal)
-        found = self.prepared.saddle.negative(_array(diagonal)) - self.system.sizes[1]
+        found = self.prepared.saddle.negative(_array(diagonal)) - self.prepared.sites
         return torch.from_numpy(found).to(shift.device)
 
     def answers(self, z: State, forces: State) -> State:
         """Solve H moved = force at z, without the nudge, for several forces: blocks (B, k, *grid)."""
-        n = self.system.sizes[1]
+        n = self.prepared.sites
         right = np.stack([_array(f).reshape(*f.shape[:2], n) for f in forces], 2)
         found = self._solve(-self.cubic.slope(z[0]).flatten(1), right)
         u, v = (torch.from_numpy(found[:, :, k].copy()).to(f).view_as(f) for k, f in enumerate(forces))
@@ -206,10 +242,10 @@ class MediumPhase(Phase):
     def response(self, force: torch.Tensor) -> torch.Tensor | None:
         if self.origin is None:
             return None
-        right = np.zeros((len(force), 1, 2, self.system.sizes[1]))
-        right[:, 0, 0, self.system.read] = _array(force)
+        right = np.zeros((len(force), 1, 2, self.prepared.sites))
+        right[:, 0, 0, self.prepared.read] = _array(force)
         slope = self.cubic.slope(torch.zeros_like(self.origin[0])).flatten(1)
-        found = self._solve(-slope, right)[:, 0, 0][:, self.system.read]
+        found = self._solve(-slope, right)[:, 0, 0][:, self.prepared.read]
         return torch.from_numpy(found).to(force)
 
     # -- how it settles ---------------------------------------------------------------------------------------

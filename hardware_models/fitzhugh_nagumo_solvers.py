@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,8 +12,7 @@ from physics_ep.motion import Motion
 from physics_ep.nudging import Nudge
 from physics_ep.solvers import Solver
 
-if TYPE_CHECKING:
-    from .fitzhugh_nagumo_phases import MediumPhase
+from .fitzhugh_nagumo_phases import MediumPhase
 
 
 class ReducedNewton(Solver):
@@ -165,7 +163,7 @@ class DisplacedNewton(Solver):
         self.z = keep(active & ~self._ended, keep(astray, self._known, moved), self.z)
 
 
-class SkewFlow(Solver):
+class MediumFlow(Solver):
     """The medium in time, by steps of the classical Runge-Kutta method as long as its stability allows.
 
     It ends where the medium does: not in a state that is unstable for its tau_v. `iterations` counts steps.
@@ -192,7 +190,7 @@ class SkewFlow(Solver):
 
 def fastest(phase: MediumPhase, z: State) -> float:
     """Bound on the rates of the flow near z, by Gershgorin's circles: within 1.5 of a start, 0.1 of an origin."""
-    medium, tau, axes = phase.prepared, phase.system.tau_v, len(phase.system.grid)
+    medium, tau, axes = phase.prepared, phase.prepared.tau_v, len(phase.prepared.rates_u)
     spread = [
         4 * axes * max((float(r.max()) for r in rates if r.numel()), default=0.0)
         for rates in (medium.rates_u, medium.rates_v)
@@ -207,4 +205,4 @@ def newton(phase: MediumPhase, start: State) -> Solver:
     return DisplacedNewton(phase, start) if phase.balanced else ReducedNewton(phase, start)
 
 
-SOLVERS: dict[str, Callable[[MediumPhase, State], Solver]] = {"newton": newton, "skew_flow": SkewFlow}
+SOLVERS: dict[str, Callable[[MediumPhase, State], Solver]] = {"newton": newton, "skew_flow": MediumFlow}

@@ -10,6 +10,7 @@ import torch
 
 from physics_ep.errors import argument_error, unknown_name
 
+from .arrays import counts
 from .couplings import POOLINGS, Convolution, Dense, Readout
 from .laws import UNITS
 from .layered import OUTPUT_UNITS, Layered
@@ -184,13 +185,6 @@ class ConvHopfieldNetwork(Layered):
             shapes.append(image)
         layers.append(Readout(image, n_out, gain, generator))
         super().__init__([*shapes, (n_out,)], layers, activation, output_activation)
-
-
-def counts(values: object) -> bool:
-    """Whether values are a sequence of positive integers."""
-    return isinstance(values, Sequence) and all(
-        isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in values
-    )
 
 
 def _checked(activation: str, output_activation: str, gain: float, seed: int) -> torch.Generator:

@@ -38,8 +38,8 @@ from physics_ep.errors import argument_error, unknown_name
 from physics_ep.nudging import Nudge
 from physics_ep.system import EnergySystem, Inputs, Phase
 
+from .arrays import counts
 from .couplings import Dense
-from .hopfield import counts
 from .laws import UNITS
 
 RICCATI = {"linear": (1.0, 0.0, 0.0), "tanh": (1.0, 0.0, -1.0), "logistic": (0.0, 1.0, -1.0)}

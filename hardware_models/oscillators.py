@@ -24,7 +24,7 @@ from physics_ep.blocks import State
 from physics_ep.errors import argument_error, unknown_name
 from physics_ep.system import EnergySystem, Inputs
 
-from .hopfield import counts
+from .arrays import counts
 from .oscillator_layers import LayerStack, PhaseCoupling
 from .oscillator_phases import OscillatorPhase
 from .phasors import difference, phasor

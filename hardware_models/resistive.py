@@ -22,9 +22,9 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -34,35 +34,17 @@ from physics_ep.motion import Motion
 from physics_ep.system import EnergySystem, Inputs
 
 from . import nodes
+from .arrays import array, counts
 from .conductances import Conductances
 from .elements import THERMAL_VOLTAGE
-from .hopfield import counts
 from .laws import UnitFunctions
-from .resistive_phases import NodeMotion, ResistivePhase
+from .parts import GROUND, Group, Parts
+from .resistive_phases import PreparedNodes, ResistiveMotion, ResistivePhase
 
 if TYPE_CHECKING:
     from .circuit import Circuit
 
 DIODES = ("ideal", "shockley", "none")
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What all phases of a batch share.
-
-    Attributes
-    ----------
-    current : Tensor (B, n_1)
-        Into the first layer at 0 V, from the input and the current sources, amperes.
-    loads : tuple of Tensor (n_k,)
-        Total conductance G of each node, siemens.
-    units : list of UnitFunctions
-        Nodes of each layer.
-    """
-
-    current: torch.Tensor
-    loads: tuple[torch.Tensor, ...]
-    units: list[UnitFunctions]
 
 
 class ResistiveNetwork(EnergySystem):
@@ -293,7 +275,7 @@ class ResistiveNetwork(EnergySystem):
         return torch.where(sign > 0, zero, -infinity), torch.where(sign > 0, infinity, zero)
 
     def free_variables(self, state: State, x: torch.Tensor) -> State | None:
-        prepared: Prepared = self.prepare(x).cache
+        prepared: PreparedNodes = self.prepare(x).cache
         drives, _ = self.routed_drives(state, prepared.current)
         return tuple(unit.slope(p) > 0 for p, unit in zip(drives, prepared.units, strict=True))
 
@@ -315,15 +297,24 @@ class ResistiveNetwork(EnergySystem):
                     f"Conductances at a node of layer {k} must not sum to less than 0, but did to "
                     f"{float(load.detach().min()):.3g} S: call constrain() after each step of an optimizer."
                 )
+        held = [self.limits(k) for k in range(1, len(loads))] if self.diode == "ideal" else []
         return Inputs(
-            x, Prepared(current if first.bias is None else current + first.bias, loads, self.units_of(loads))
+            x,
+            PreparedNodes(
+                current if first.bias is None else current + first.bias,
+                loads,
+                self.units_of(loads),
+                self.diode,
+                held,
+                self.capacitance,
+            ),
         )
 
     def phase(self, inputs: Inputs, origin: State | None = None, balanced: bool = False) -> ResistivePhase:
         return ResistivePhase(cast(Any, self), inputs, origin, balanced)
 
     def motion(self, phase: Any) -> Motion:
-        return NodeMotion(phase)
+        return ResistiveMotion(phase)
 
     def contrast(
         self, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor
@@ -363,9 +354,8 @@ class ResistiveNetwork(EnergySystem):
     # -- helpers ----------------------------------------------------------------------------------------------
 
     def to_circuit(self) -> Circuit:
-        """The same network as a `Circuit`, part by part, float64: see `circuit_inputs` and `resistive_circuit`."""
+        """The same network as a `Circuit`, part by part, float64: see `circuit_inputs` and `as_parts`."""
         from .circuit import Circuit
-        from .resistive_circuit import as_parts
 
         return Circuit(as_parts(self), outputs=[f"y{i}" for i in range(1, self.sizes[-1] + 1)])
 
@@ -385,3 +375,74 @@ class ResistiveNetwork(EnergySystem):
 def ones_like_row(rows: torch.Tensor) -> torch.Tensor:
     """A row of ones beside (B, n) rows: (1, n)."""
     return torch.ones_like(rows[:1])
+
+
+# -- the network as a list of parts --------------------------------------------------------------------------------
+
+
+def as_parts(network: ResistiveNetwork) -> Parts:
+    """Sources of +-x at 0 V, conductances, diodes, amplifiers and current sources of a network.
+
+    Nodes: `xp1 ... xn1 ...` of the input, +x before -x; `h1_1 ...` of hidden layer 1, `a1_1 ...` behind its
+    amplifiers where it has any; `y1 ...` of the outputs. Devices off (conductances of 0) are left out.
+
+    Returns
+    -------
+    Parts
+    """
+    features, *hidden, outputs = network.sizes
+    names = [f"{sign}{i}" for sign in ("xp", "xn") for i in range(1, features + 1)]
+    below = np.arange(1, 2 * features + 1)
+    groups = {
+        "voltage_source": Group(tuple(f"V{name}" for name in names), _pairs(below, 0), np.zeros((2 * features, 1)))
+    }
+    node_names = [GROUND, *names]
+    resistors: list[tuple[list[str], np.ndarray, np.ndarray]] = []
+    diodes: list[tuple[list[str], np.ndarray]] = []
+    sources: list[tuple[list[str], np.ndarray, np.ndarray]] = []
+    amplifiers: list[tuple[list[str], np.ndarray]] = []
+    for k, (layer, n) in enumerate(zip(network.couplings, (*hidden, outputs), strict=True), 1):
+        last = k == len(network.couplings)
+        prefix = "y" if last else f"h{k}_"
+        here = len(node_names) + np.arange(n)
+        node_names += [f"{prefix}{i}" for i in range(1, n + 1)]
+        g = array(layer.conductance.double())
+        above, under = np.nonzero(g)
+        ends = np.stack([here[above], below[under]], 1)
+        resistors.append(
+            ([f"R{k}_{i + 1}_{j + 1}" for i, j in zip(above, under, strict=True)], ends, g[above, under])
+        )
+        if layer.bias is not None:
+            names = [f"I{prefix}{i}" for i in range(1, n + 1)]
+            sources.append((names, _pairs(np.zeros(n, np.int64), here), array(layer.bias.double())))
+        if not last and network.diode != "none":
+            up = array(network.signs(k)) > 0
+            ground = np.zeros(n, np.int64)
+            ends = np.where(up[:, None], _pairs(ground, here), _pairs(here, ground))
+            diodes.append(([f"D{prefix}{i}" for i in range(1, n + 1)], ends))
+        below = here
+        if not last and network.gains[k] != 1:
+            below = len(node_names) + np.arange(n)
+            node_names += [f"a{k}_{i}" for i in range(1, n + 1)]
+            amplifiers.append(([f"X{k}_{i}" for i in range(1, n + 1)], _pairs(here, below)))
+    groups["resistor"] = _joined(resistors)
+    if diodes:
+        kind = "ideal_diode" if network.diode == "ideal" else "diode"
+        values = () if network.diode == "ideal" else (network.saturation, network.emission)
+        groups[kind] = _joined([(names, ends, np.tile(values, (len(names), 1))) for names, ends in diodes])
+    if amplifiers:
+        gain = network.gains[1]
+        groups["amplifier"] = _joined([(names, ends, np.full(len(names), gain)) for names, ends in amplifiers])
+    if sources:
+        groups["current_source"] = _joined(sources)
+    return Parts(tuple(node_names), groups)
+
+
+def _pairs(first: np.ndarray, second: np.ndarray | int) -> np.ndarray:
+    return np.stack(np.broadcast_arrays(first, second), 1).astype(np.int64)
+
+
+def _joined(rows: list[tuple[list[str], np.ndarray, np.ndarray]]) -> Group:
+    names = tuple(name for some, _, _ in rows for name in some)
+    values = np.concatenate([v for _, _, v in rows]).astype(np.float64)
+    return Group(names, np.concatenate([ends for _, ends, _ in rows]), values.reshape(len(names), -1))

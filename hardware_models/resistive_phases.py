@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from dataclasses import dataclass
+from typing import cast
 
 import torch
 
@@ -15,8 +16,33 @@ from physics_ep.nudging import Nudge
 from .laws import UnitFunctions
 from .layered import LayeredPhase
 
-if TYPE_CHECKING:
-    from .resistive import Prepared, ResistiveNetwork
+
+@dataclass(frozen=True)
+class PreparedNodes:
+    """What all phases of a resistive network with one batch share.
+
+    Attributes
+    ----------
+    current : Tensor (B, n_1)
+        Into the first layer at 0 V, from the input and the current sources, amperes.
+    loads : tuple of Tensor (n_k,)
+        Total conductance G of each node, siemens.
+    units : list of UnitFunctions
+        Nodes of each layer.
+    diode : str
+        Kind of the diodes (`resistive.DIODES`).
+    limits : list of (Tensor, Tensor) (n_k,)
+        Least and greatest voltage that ideal diodes leave to the nodes of each hidden layer, volts; else empty.
+    capacitance : float
+        Of each node, farad.
+    """
+
+    current: torch.Tensor
+    loads: tuple[torch.Tensor, ...]
+    units: list[UnitFunctions]
+    diode: str
+    limits: list[tuple[torch.Tensor, torch.Tensor]]
+    capacitance: float
 
 
 class ResistivePhase(LayeredPhase):
@@ -26,12 +52,10 @@ class ResistivePhase(LayeredPhase):
     costs feed a current -beta dC/dv in.
     """
 
-    system: ResistiveNetwork  # type: ignore[assignment]
-
     def _constants(self) -> tuple[list[UnitFunctions], torch.Tensor]:
-        prepared: Prepared = self.inputs.cache
-        self.load = prepared.loads[-1]
-        return prepared.units, prepared.current
+        self.prepared: PreparedNodes = self.inputs.cache
+        self.load = self.prepared.loads[-1]
+        return self.prepared.units, self.prepared.current
 
     def _excess(self, drive: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         # Without bounds, a balanced phase has none but rounding.
@@ -52,23 +76,22 @@ class ResistivePhase(LayeredPhase):
         return self.nudge.cost.displaced_unit(self.pulled, self.nudge.y, self.strength / self.load, rhs / self.load)
 
     def _missing(self, k: int, gap: torch.Tensor, z: State) -> torch.Tensor:
-        return gap * self.units[k].curvature(self.state(z)[k] if self.system.diode == "shockley" else gap)
+        return gap * self.units[k].curvature(self.state(z)[k] if self.prepared.diode == "shockley" else gap)
 
     def _gaps(self, z: State, force: State) -> State:
         state = self.state(z)
         return tuple(f / unit.curvature(v) for f, unit, v in zip(force, self.units, state, strict=True))
 
     def project(self, z: State) -> State:
-        if self.origin is None or self.system.diode != "ideal":
+        if self.origin is None or self.prepared.diode != "ideal":
             return self.system.project(z)
         held = []
-        for k, (d, s) in enumerate(zip(z[:-1], self.origin[:-1], strict=True), 1):
-            lo, hi = self.system.limits(k)
+        for d, s, (lo, hi) in zip(z[:-1], self.origin[:-1], self.prepared.limits, strict=True):
             held.append(torch.clamp(d, lo - self._spread(s), hi - self._spread(s)))
         return (*held, z[-1])
 
 
-class NodeMotion(Motion):
+class ResistiveMotion(Motion):
     """C dv/dt = current that is missing at a node, with the same capacitance C at every node; time in seconds.
 
     An ideal diode takes up what would drive its node past 0 V.
@@ -87,14 +110,13 @@ class NodeMotion(Motion):
             currents[-1] = currents[-1] - phase.nudge.column(outputs) * phase.nudge.cost.gradient(
                 outputs, phase.nudge.y
             )
-        if system.diode == "ideal":
-            for k, v in enumerate(state[:-1]):
-                lo, hi = system.limits(k + 1)
+        if phase.prepared.diode == "ideal":
+            for k, (v, (lo, hi)) in enumerate(zip(state[:-1], phase.prepared.limits, strict=True)):
                 out = ((v <= lo) & (currents[k] < 0)) | ((v >= hi) & (currents[k] > 0))
                 currents[k] = torch.where(out, torch.zeros_like(v), currents[k])
-        return tuple(current / system.capacitance for current in currents)
+        return tuple(current / phase.prepared.capacitance for current in currents)
 
     def observe(self, w: State, velocity: State) -> Moment:
-        system = self.phase.system
-        missing = largest(velocity) * system.capacitance / system.residual_scale
+        phase = self.phase
+        missing = largest(velocity) * phase.prepared.capacitance / phase.system.residual_scale
         return Moment(self.phase.state(w), self.phase.energy(w), missing)

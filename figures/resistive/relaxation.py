@@ -123,7 +123,7 @@ def resistive_relaxation(subject: Subject, *, share: float = 0.5, duration: floa
 def _with_capacitors(network: ResistiveNetwork) -> tuple[Parts, list[np.ndarray]]:
     """The network's parts with a capacitor at each node of its layers, and the numbers of these nodes by layer."""
     from hardware_models.parts import Group, Parts
-    from hardware_models.resistive_circuit import as_parts
+    from hardware_models.resistive import as_parts
 
     parts = as_parts(network)
     last = len(network.sizes) - 1
