@@ -20,7 +20,7 @@ from physics_ep.errors import all_finite, argument_error, unknown_name
 from physics_ep.estimator import EquilibriumPropagation, Step, estimate_gradient
 from physics_ep.nudging import Nudge, Stencil
 from physics_ep.predictive_coding import PredictiveCodingNetwork
-from physics_ep.predictive_coding.phases import relative
+from physics_ep.predictive_coding.phase import relative
 from physics_ep.registry import load, substrates
 from physics_ep.relaxation import relax
 

@@ -13,7 +13,7 @@ from scipy.optimize import brentq
 
 from physics_ep.blocks import State
 from physics_ep.motion import Moment, Motion
-from physics_ep.predictive_coding.phases import relative
+from physics_ep.predictive_coding.phase import relative
 from physics_ep.solvers import Solver
 
 from .paired_circuit import loaded

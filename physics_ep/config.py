@@ -29,7 +29,7 @@ from pydantic import (
 from .cost import COSTS
 from .errors import InputError, argument_error, unknown_name
 from .nudging import scheme_from_name
-from .predictive_coding.equilibration import SOLVERS as PREDICTIVE
+from .predictive_coding.solvers import SOLVERS as PREDICTIVE
 from .registry import build_system, require_finite, systems
 from .relaxation import SOLVERS
 from .system import EnergySystem

@@ -9,8 +9,8 @@ from physics_ep import CrossEntropy, NotConverged, Nudge, SquaredError, Status, 
 from physics_ep.errors import InputError
 from physics_ep.flows import own_motion
 from physics_ep.predictive_coding import vgg5, vgg10_skip
-from physics_ep.predictive_coding.equilibration import SOLVERS
 from physics_ep.predictive_coding.published import EverywhereModPgd
+from physics_ep.predictive_coding.solvers import SOLVERS
 from tests.support.pcn import biased, dense, examples
 from validation import check_system
 

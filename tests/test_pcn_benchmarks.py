@@ -23,7 +23,7 @@ from PIL import Image
 from physics_ep import CrossEntropy, EquilibriumPropagation, SquaredError
 from physics_ep.errors import InputError
 from physics_ep.predictive_coding import mlp, vgg10
-from physics_ep.predictive_coding.equilibration import SOLVERS
+from physics_ep.predictive_coding.solvers import SOLVERS
 from validation.benchmarks import imagenet_gpu, pcn
 from validation.benchmarks.paper_training import SCHEDULES, RuleTraining, train
 from validation.benchmarks.small_images import load, shortened

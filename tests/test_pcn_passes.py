@@ -11,7 +11,7 @@ from torch.nn.functional import conv2d, max_pool2d
 from physics_ep import CrossEntropy, EquilibriumPropagation, Nudge, SquaredError, relax
 from physics_ep.predictive_coding import vgg5
 from physics_ep.predictive_coding.activations import ACTIVATIONS
-from physics_ep.predictive_coding.equilibration import LinearSpace
+from physics_ep.predictive_coding.solvers import LinearSpace
 from physics_ep.relaxation import solve
 from tests.support.pcn import biased, counted_rows, dense, examples
 from validation.gradients import estimate_gradient, total_error

@@ -56,7 +56,7 @@ from physics_ep.motion import Motion
 from physics_ep.nudging import Nudge
 from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.predictive_coding.flows import skew
-from physics_ep.predictive_coding.phases import PredictivePhase
+from physics_ep.predictive_coding.phase import PredictivePhase
 from physics_ep.relaxation import relax
 from physics_ep.stochastic import STOCHASTIC, NoisyTableau, Wiener, noisy_steps
 from physics_ep.stochastic_chains import Shared, repeated

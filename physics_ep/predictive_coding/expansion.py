@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import torch
 
 from ..solvers import least_squares
-from .phases import Blocks, PredictivePhase
+from .phase import Blocks, PredictivePhase
 
 
 def expands(phase: PredictivePhase) -> bool:

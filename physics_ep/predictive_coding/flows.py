@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..motion import Moment, Motion
 from ..solvers import GradientFlow, Solver
 from ..system import Phase
-from .phases import Blocks, PredictivePhase, relative
+from .phase import Blocks, PredictivePhase, relative
 
 
 class Skew(NamedTuple):

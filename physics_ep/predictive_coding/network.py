@@ -23,11 +23,11 @@ from ..blocks import State
 from ..errors import unknown_name
 from ..motion import Motion
 from ..system import Inputs, Phase
-from .equilibration import SOLVERS
 from .flows import PredictiveMotion
 from .forward import GATES, ForwardNetwork
 from .layers import PredictiveLayer
-from .phases import PredictivePhase
+from .phase import PredictivePhase
+from .solvers import SOLVERS
 
 ENERGIES = ("squared", "paired")
 

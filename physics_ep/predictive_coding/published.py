@@ -20,7 +20,7 @@ import torch
 from ..blocks import State
 from ..errors import InputError
 from ..solvers import Solver
-from .phases import Blocks, PredictivePhase, Rest, relative
+from .phase import Blocks, PredictivePhase, Rest, relative
 from .responses import over
 
 

@@ -16,8 +16,8 @@ from torch.nn.functional import interpolate
 from physics_ep.cost import Cost
 from physics_ep.estimator import EquilibriumPropagation
 from physics_ep.predictive_coding import PredictiveCodingNetwork, to_sequential
-from physics_ep.predictive_coding.equilibration import SOLVERS
 from physics_ep.predictive_coding.published import EverywhereModPgd
+from physics_ep.predictive_coding.solvers import SOLVERS
 from validation.gradients import GradientRow, compare
 
 NEVER = 10**9

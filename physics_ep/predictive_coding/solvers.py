@@ -27,7 +27,7 @@ from ..blocks import State
 from ..solvers import Solver, least_squares
 from .expansion import each, expands, expansion, scaled
 from .flows import SkewFlow, descent
-from .phases import Blocks, Displacements, PredictivePhase, Rest, relative
+from .phase import Blocks, Displacements, PredictivePhase, Rest, relative
 from .published import ModPgd, Pgd
 
 HISTORY = 5
