@@ -3,19 +3,53 @@
 from __future__ import annotations
 
 import os
+
+# A thread of OpenMP that has no work sleeps: waiting in a loop, it takes the core that another worker needs, for
+# milliseconds at each of thousands of calls. This is read when torch or numba loads; subprocesses inherit it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Subprocesses share the cores too. numba's threads have a number of their own.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import time
 from pathlib import Path
 
+import hypothesis
+import numba
 import pytest
 import torch
 
 # Assertions in the shared checks tell both sides, as those in tests do.
 pytest.register_assert_rewrite("tests.support")
 
+# By default an example may take 200 ms on the wall, which a busy machine does not keep to.
+hypothesis.settings.register_profile(
+    "shared machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("shared machine")
+
+
+def use_one_thread() -> None:
+    """Workers of pytest-xdist share the cores: torch and numba compute in one thread until a test asks for more."""
+    numba.set_num_threads(1)
+    torch.set_num_threads(1)  # the last word: numba's OpenMP layer sets torch's threads too
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread_from_the_start() -> None:
+    """Fixtures of modules come before those of tests."""
+    use_one_thread()
+
 
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
-    """Workers of pytest-xdist share the cores. Each time anew: numba's OpenMP layer sets torch's threads too."""
-    torch.set_num_threads(1)
+    """Each time anew: a test may have asked for more threads."""
+    use_one_thread()
+
+
+@pytest.fixture
+def processor_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Benchmarks measure time on the processor: that on the wall tells how busy the machine is."""
+    monkeypatch.setattr(time, "perf_counter", time.process_time)
 
 
 @pytest.fixture

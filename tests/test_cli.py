@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from physics_ep import cli, open_run, registry
 from physics_ep.command_options import Bars, Report
 from physics_ep.errors import InputError
 from physics_ep.progress import SILENT
+from tests.support.processes import LIMIT, wait_for
 
 SMALL = ["--set", "training.epochs=1", "--set", "data.train_examples=64", "--set", "data.test_examples=32"]
 
@@ -43,7 +43,7 @@ def python(
         env={**os.environ, **(environment or {})},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=LIMIT,
         check=False,
     )
     return done.returncode, done.stdout, done.stderr
@@ -303,13 +303,11 @@ def test_file_that_hides_a_package_is_named(tmp_path: Path) -> None:
 def test_interrupt_tells_how_to_resume(tmp_path: Path) -> None:
     """Else Ctrl-C ends in a traceback, loses the epochs done, or leaves the user guessing."""
     out = tmp_path / "run.h5"
-    command = [sys.executable, "-m", "physics_ep", "train", "hopfield-digits", "--set", "training.epochs=500"]
+    command = [sys.executable, "-m", "physics_ep", "train", "hopfield-digits", "--set", "training.epochs=5000"]
     with subprocess.Popen([*command, "--out", str(out)], stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 60
-        while not out.exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_for(out.exists, process)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 130
     assert err.count("\n") == 1
     assert f"resume with --resume {out}" in err

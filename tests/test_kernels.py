@@ -18,16 +18,6 @@ from physics_ep import Nudge, SquaredError
 from physics_ep.system import EnergySystem
 from tests.support.graphs import RandomGraph
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Test processes share the cores."""
-    before = kernels.numba.get_num_threads()
-    kernels.numba.set_num_threads(1)
-    yield
-    kernels.numba.set_num_threads(before)
-
-
 # -- kernels against plain numpy --------------------------------------------------------------------------------
 
 

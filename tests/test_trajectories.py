@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import h5py
@@ -19,6 +18,7 @@ from physics_ep.errors import InputError
 from physics_ep.store import Run, write_run
 from physics_ep.trajectories import Trajectory, parts_folder, read_parts
 from tests.support.paths import ROOT
+from tests.support.processes import wait_for
 from tests.support.systems import batch, network
 
 
@@ -71,11 +71,8 @@ simulate(network("tanh", (5, 6, 4, 3)), batch(5, 3, 4)[0], 1e4, steps=4000000, o
 """
     child = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
     try:
-        folder, until = parts_folder(path), time.monotonic() + 60
-        while len(list(folder.glob("*.h5"))) < 3:
-            assert child.poll() is None
-            assert time.monotonic() < until
-            time.sleep(0.02)
+        folder = parts_folder(path)
+        wait_for(lambda: len(list(folder.glob("*.h5"))) >= 3, child)
     finally:
         child.send_signal(signal.SIGKILL)
         child.wait()

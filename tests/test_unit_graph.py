@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from hardware_models import HopfieldNetwork, UnitGraph, kernels
+from hardware_models import HopfieldNetwork, UnitGraph
 from physics_ep import CrossEntropy, EquilibriumPropagation, Nudge, SquaredError, relax
 from physics_ep.cost import OutputForce
 from physics_ep.errors import InputError
@@ -17,16 +17,6 @@ from physics_ep.relaxation import solve
 from physics_ep.system import EnergySystem
 from tests.support.graphs import DIGITS, RandomGraph
 from validation import check_system
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Test processes share the cores."""
-    before = kernels.numba.get_num_threads()
-    kernels.numba.set_num_threads(1)
-    yield
-    kernels.numba.set_num_threads(before)
-
 
 # -- equilibria -------------------------------------------------------------------------------------------------
 
