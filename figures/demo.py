@@ -17,8 +17,8 @@ from physics_ep.placement import threads
 from physics_ep.progress import SILENT, Advance, Progress
 from physics_ep.store import open_run
 from physics_ep.training import train
+from validation.experiments.substrates import THREE, Placed
 from validation.gradients import GradientReport, gradient_report
-from validation.substrates import THREE, Placed
 
 from .catalogue import draw, find
 from .requests import BATCH, Entry, Request

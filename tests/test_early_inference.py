@@ -14,7 +14,7 @@ from physics_ep.blocks import State
 from physics_ep.errors import InputError
 from physics_ep.predictive_coding import mlp
 from validation import infer_early
-from validation.early_inference import Moments, back_propagated, cosine
+from validation.theory.early_inference import Moments, back_propagated, cosine
 
 WIDTH, N_OUT, DEPTH = 32, 10, 5
 SIZES = [WIDTH] * DEPTH + [N_OUT]

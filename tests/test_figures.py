@@ -17,11 +17,11 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
-from figures.gradients.errors.errors import draw_errors, estimator_error, fitted_slope, precision_error
 from matplotlib.colors import to_rgb
 
 from figures import style
 from figures.catalogue import FIGURES, Request, draw, find
+from figures.gradients.errors import draw_errors, estimator_error, fitted_slope, precision_error
 from figures.hopfield.dynamics import draw_dynamics, hopfield_dynamics
 from figures.hopfield.training import draw_learning_curve, learning_curve
 from figures.hopfield.transients import circuit_transients, draw_transients

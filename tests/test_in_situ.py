@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from figures.mapping.depth.in_situ import draw_in_situ, in_situ_errors
 
+from figures.mapping.in_situ import draw_in_situ, in_situ_errors
 from hardware_models.devices import DeviceModel
 from hardware_models.in_situ import InSitu
 from hardware_models.mapping import map_pcn
@@ -22,8 +22,8 @@ from physics_ep.errors import InputError
 from physics_ep.estimator import EquilibriumPropagation
 from physics_ep.predictive_coding import mlp
 from physics_ep.progress import SILENT
-from validation import in_situ
-from validation.in_situ import LearningInterrupted, learn_in_situ, open_in_situ
+from validation.experiments import in_situ
+from validation.experiments.in_situ import LearningInterrupted, learn_in_situ, open_in_situ
 
 SMALL = ["system.sizes=[64,24,10]", "ep.beta=0.1", "training.epochs=4", "training.batch_size=96"]
 BASE = DeviceModel(levels=16, programming_noise=0.05, device_mismatch=0.1)

@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from figures.mapping.depth.depth import PUBLISHED, DepthCosts, depth_costs, draw_depth_costs
-from figures.mapping.depth.paired_unit import draw_paired_unit
-from figures.mapping.depth.tolerance import (
+
+from figures.catalogue import FIGURES, Request, draw, find, suited
+from figures.mapping.depth import PUBLISHED, DepthCosts, depth_costs, draw_depth_costs
+from figures.mapping.paired_unit import draw_paired_unit
+from figures.mapping.tolerance import (
     LayerCosines,
     TolerancePanel,
     beta_choices,
@@ -24,17 +26,21 @@ from figures.mapping.depth.tolerance import (
     layer_cosines,
     small_sweep,
 )
-from figures.pcn.energy.networks import dense_network
-
-from figures.catalogue import FIGURES, Request, draw, find, suited
+from figures.pcn.networks import dense_network
 from hardware_models import DeviceModel, map_pcn
 from physics_ep import CrossEntropy
 from physics_ep.cli import main
 from physics_ep.errors import InputError
 from tests.support import looks
 from validation import best_beta, open_tolerance, tolerance
-from validation.mapping_limits import COPIES, copy_damage, disturbance_decay, mismatch_limit, random_network
-from validation.sweep_points import TARGETS
+from validation.sweeps.points import TARGETS
+from validation.theory.mapping_limits import (
+    COPIES,
+    copy_damage,
+    disturbance_decay,
+    mismatch_limit,
+    random_network,
+)
 
 SWEEPS = {"levels": [128, 8], "programming_noise": [0.01, 0.1], "dac_bits": [None, 6]}
 

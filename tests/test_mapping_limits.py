@@ -17,7 +17,7 @@ from physics_ep.errors import InputError
 from physics_ep.predictive_coding import vgg5
 from tests.support.pcn import dense, examples
 from tests.support.pcn_flows import decay, linearised
-from validation.mapping_limits import (
+from validation.theory.mapping_limits import (
     COPIES,
     copy_damage,
     disturbance_decay,

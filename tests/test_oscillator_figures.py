@@ -13,24 +13,24 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 import torch
-from figures.gradients.errors.automatic import auto_beta
-from figures.oscillators.phases.gradients import (
-    branch_switches,
-    draw_oscillator_errors,
-    draw_switches,
-    oscillator_errors,
-)
-from figures.oscillators.phases.locking import CRITICAL, draw_locking, locking_curves
-from figures.oscillators.phases.media import draw_medium, medium
-from figures.oscillators.phases.pair import COUPLING, FIELD, INJECTION, TARGET, draw_pair, pair_landscapes
-from figures.oscillators.phases.phases import draw_phases, phases_on_circle
 from scipy.integrate import quad, solve_ivp
 from scipy.linalg import expm
 from scipy.optimize import brentq, fsolve
 
 from figures import style
 from figures.catalogue import draw, find, suited
+from figures.gradients.automatic import auto_beta
 from figures.hopfield.early_inference import draw_early, early_courses
+from figures.oscillators.gradients import (
+    branch_switches,
+    draw_oscillator_errors,
+    draw_switches,
+    oscillator_errors,
+)
+from figures.oscillators.locking import CRITICAL, draw_locking, locking_curves
+from figures.oscillators.media import draw_medium, medium
+from figures.oscillators.pair import COUPLING, FIELD, INJECTION, TARGET, draw_pair, pair_landscapes
+from figures.oscillators.phases import draw_phases, phases_on_circle
 from figures.requests import Drawn, Entry, Request
 from figures.subjects import Subject
 from hardware_models import FitzHughNagumoChain, HopfieldNetwork, LangevinHopfield, OscillatorNetwork

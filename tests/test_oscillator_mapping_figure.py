@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from figures.mapping.depth.oscillators import (
+from scipy.optimize import brentq
+
+from figures.catalogue import Request, draw, find
+from figures.mapping.oscillators import (
     ASYMMETRY,
     TORQUE,
     WATCHED,
     draw_oscillator_mapping,
     oscillator_mapping,
 )
-from scipy.optimize import brentq
-
-from figures.catalogue import Request, draw, find
 from physics_ep.errors import InputError
 from tests.support import looks
 

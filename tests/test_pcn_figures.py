@@ -12,7 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from figures.pcn.energy.cosine import (
+from torch.utils.flop_counter import FlopCounterMode
+
+from figures.catalogue import FIGURES, suited
+from figures.pcn.cosine import (
     Way,
     cosines,
     draw_cosines,
@@ -21,12 +24,9 @@ from figures.pcn.energy.cosine import (
     subtracted,
     worst,
 )
-from figures.pcn.energy.cost import backprop_passes, counted, draw_costs, pass_costs, step_cost
-from figures.pcn.energy.energy import draw_energy, energy_courses, largest_response
-from figures.pcn.energy.networks import dense_network, predictive_network, vgg_network
-from torch.utils.flop_counter import FlopCounterMode
-
-from figures.catalogue import FIGURES, suited
+from figures.pcn.cost import backprop_passes, counted, draw_costs, pass_costs, step_cost
+from figures.pcn.energy import draw_energy, energy_courses, largest_response
+from figures.pcn.networks import dense_network, predictive_network, vgg_network
 from figures.subjects import Subject, fresh_hopfield
 from physics_ep.cost import SquaredError
 from physics_ep.errors import InputError

@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from figures.gradients.errors.errors import draw_errors
-from figures.resistive.relaxation.conductances import conductance_change, draw_conductances
-from figures.resistive.relaxation.relaxation import resistive_error, resistive_relaxation
-from figures.resistive.relaxation.scaling import circuit_scaling, draw_scaling
 
 from figures import style
 from figures.catalogue import draw, find, suited
+from figures.gradients.errors import draw_errors
 from figures.hopfield.transients import draw_transients
 from figures.requests import Request
+from figures.resistive.conductances import conductance_change, draw_conductances
+from figures.resistive.relaxation import resistive_error, resistive_relaxation
+from figures.resistive.scaling import circuit_scaling, draw_scaling
 from figures.subjects import fresh_resistive
 from hardware_models import ResistiveNetwork
 from hardware_models.elements import THERMAL_VOLTAGE

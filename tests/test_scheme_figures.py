@@ -10,12 +10,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from figures.gradients.errors.automatic import auto_beta, draw_auto_beta
-from figures.gradients.errors.clamping import angle_between, clamping_error, draw_clamping
-from figures.gradients.errors.schemes import automatic_beta, draw_holomorphic, holomorphic_map, order_slope
-from figures.gradients.errors.stepwise import bptt_equality, draw_bptt_equality, fresh_convolutional
 
 from figures.catalogue import Request, draw, find
+from figures.gradients.automatic import auto_beta, draw_auto_beta
+from figures.gradients.clamping import angle_between, clamping_error, draw_clamping
+from figures.gradients.schemes import automatic_beta, draw_holomorphic, holomorphic_map, order_slope
+from figures.gradients.stepwise import bptt_equality, draw_bptt_equality, fresh_convolutional
 from figures.subjects import fresh_hopfield
 from physics_ep.equilibrium import NotConverged
 from physics_ep.errors import InputError

@@ -6,18 +6,18 @@ import json
 
 import numpy as np
 import pytest
-from figures.mapping.depth.signature import draw_signature, small_points
-from figures.mapping.depth.signature import signature as signature_of
-from figures.mapping.depth.substrates import DEVICE_NAME, draw_substrates
 
 from figures.catalogue import find
+from figures.mapping.signature import draw_signature, small_points
+from figures.mapping.signature import signature as signature_of
+from figures.mapping.substrates import DEVICE_NAME, draw_substrates
 from figures.requests import Request
 from figures.subjects import Subject
 from physics_ep import CrossEntropy
 from tests.support import looks
 from tests.support.pcn import dense, examples
 from validation.benchmarks import layer_sizes, signature
-from validation.substrates import place
+from validation.experiments.substrates import place
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from physics_ep.errors import InputError
 from tests.support.systems import Quartic, batch, network
 from validation import implicit_gradient
 from validation.gradients import compare, estimate_gradient, total_error
-from validation.stepwise import stepwise
+from validation.theory.stepwise import stepwise
 
 
 @pytest.mark.parametrize("activation", ["tanh", "hard_sigmoid", "logistic"])

@@ -39,10 +39,10 @@ from tests.support.sweeps import SWEEPS, small
 from validation import open_tolerance, tolerance
 from validation.agreement import CHUNK, Tally, interval
 from validation.oracles import backprop_gradient
-from validation.sweep_points import Experiment, draws
-from validation.sweep_store import checksum
-from validation.tolerance_sweep import SweepInterrupted, worth_sharing
-from validation.tolerance_table import ToleranceTable
+from validation.sweeps.points import Experiment, draws
+from validation.sweeps.store import checksum
+from validation.sweeps.table import ToleranceTable
+from validation.sweeps.tolerances import SweepInterrupted, worth_sharing
 
 
 def timeless(table: ToleranceTable) -> str:
@@ -291,7 +291,7 @@ import sys, time
 import torch
 torch.set_num_threads(1)
 from validation import tolerance
-from validation.sweep_points import Experiment
+from validation.sweeps.points import Experiment
 from tests.support.sweeps import SWEEPS, small
 measure, left = Experiment.measure, [int(sys.argv[3])]
 def logged(self, device, beta):
@@ -555,7 +555,7 @@ def test_scheduler_without_distributed(
 def test_points_on_dask_workers(tmp_path: Path) -> None:
     """Else workers measure something else than this process does."""
     distributed = pytest.importorskip("distributed", reason="needs the extra 'distributed'")
-    from validation import sweep_workers
+    from validation.sweeps import workers as sweep_workers
 
     options = {"sizes": [6, 8, 4], "activation": "tanh", "seed": 3}
     net = build_system("pcn", **options).double()

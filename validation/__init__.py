@@ -8,13 +8,13 @@ from physics_ep.faces import lazy
 
 if TYPE_CHECKING:
     from .agreement import Agreement as Agreement
-    from .early_inference import EarlyInference as EarlyInference, infer_early as infer_early
+    from .theory.early_inference import EarlyInference as EarlyInference, infer_early as infer_early
     from .gradients import (
         GradientReport as GradientReport,
         GradientRow as GradientRow,
         gradient_report as gradient_report,
     )
-    from .noise_theory import BetaChoice as BetaChoice, best_beta as best_beta
+    from .theory.noise import BetaChoice as BetaChoice, best_beta as best_beta
     from .oracles import (
         Gradients as Gradients,
         OracleError as OracleError,
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
         implicit_gradient as implicit_gradient,
     )
     from .system_checks import check_system as check_system
-    from .tolerance_sweep import (
+    from .sweeps.tolerances import (
         SweepInterrupted as SweepInterrupted,
         open_tolerance as open_tolerance,
         tolerance as tolerance,
     )
-    from .tolerance_table import (
+    from .sweeps.table import (
         LayerTolerance as LayerTolerance,
         TolerancePoint as TolerancePoint,
         ToleranceTable as ToleranceTable,
@@ -39,25 +39,25 @@ else:
         __name__,
         {
             "Agreement": "agreement",
-            "BetaChoice": "noise_theory",
-            "EarlyInference": "early_inference",
+            "BetaChoice": "theory.noise",
+            "EarlyInference": "theory.early_inference",
             "GradientReport": "gradients",
             "GradientRow": "gradients",
             "Gradients": "oracles",
-            "LayerTolerance": "tolerance_table",
+            "LayerTolerance": "sweeps.table",
             "OracleError": "oracles",
-            "SweepInterrupted": "tolerance_sweep",
-            "TolerancePoint": "tolerance_table",
-            "ToleranceTable": "tolerance_table",
+            "SweepInterrupted": "sweeps.tolerances",
+            "TolerancePoint": "sweeps.table",
+            "ToleranceTable": "sweeps.table",
             "backprop_gradient": "oracles",
-            "best_beta": "noise_theory",
+            "best_beta": "theory.noise",
             "bptt_gradient": "oracles",
             "check_system": "system_checks",
             "finite_difference_gradient": "oracles",
             "gradient_report": "gradients",
             "implicit_gradient": "oracles",
-            "infer_early": "early_inference",
-            "open_tolerance": "tolerance_sweep",
-            "tolerance": "tolerance_sweep",
+            "infer_early": "theory.early_inference",
+            "open_tolerance": "sweeps.tolerances",
+            "tolerance": "sweeps.tolerances",
         },
     )

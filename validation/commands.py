@@ -257,10 +257,10 @@ def tolerance(
     from physics_ep.store import load_weights, open_run
 
     from .examples import examples
-    from .sweep_plan import parse_betas, parse_sweeps
-    from .tolerance_sweep import SweepInterrupted, worth_sharing
-    from .tolerance_sweep import tolerance as measure
-    from .tolerance_table import tolerance_rows
+    from .sweeps.plan import parse_betas, parse_sweeps
+    from .sweeps.table import tolerance_rows
+    from .sweeps.tolerances import SweepInterrupted, worth_sharing
+    from .sweeps.tolerances import tolerance as measure
 
     if cost not in COSTS:
         raise unknown_name("cost", cost, COSTS)
@@ -340,8 +340,8 @@ def in_situ(
     report = Report(json, quiet)
     from hardware_models.device_presets import chosen_device
 
-    from .in_situ import LearningInterrupted, learn_in_situ
-    from .sweep_plan import parse_sweeps
+    from .experiments.in_situ import LearningInterrupted, learn_in_situ
+    from .sweeps.plan import parse_sweeps
 
     places, base = substrate or ["hopfield"], chosen_device(preset, device_model)
     sweeps, bar = parse_sweeps(sweep or []), report.progress()

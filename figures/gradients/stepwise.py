@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from physics_ep.cost import SquaredError
 from physics_ep.datasets import digits
 from physics_ep.progress import SILENT, Progress
-from validation.stepwise import StepwiseEstimates, stepwise
+from validation.theory.stepwise import StepwiseEstimates, stepwise
 
 from .. import style
 from ..requests import Drawn, Request

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from hardware_models.langevin_hopfield import LangevinHopfield
 from physics_ep.progress import SILENT, Progress
-from validation.early_inference import EarlyInference, infer_early
+from validation.theory.early_inference import EarlyInference, infer_early
 
 from .. import style
 from ..requests import Drawn, Request

@@ -15,7 +15,7 @@ from hardware_models import map_pcn
 from physics_ep.cost import CrossEntropy
 from physics_ep.errors import argument_error
 from physics_ep.progress import SILENT, Progress
-from validation.mapping_limits import (
+from validation.theory.mapping_limits import (
     COPIES,
     copy_damage,
     disturbance_decay,

@@ -14,8 +14,8 @@ from hardware_models.devices import DeviceModel
 from physics_ep.errors import argument_error
 from physics_ep.progress import SILENT, Progress
 from physics_ep.store import open_run
-from validation.in_situ import KIND, InSituTable, learn_in_situ, open_in_situ
-from validation.sweep_plan import BASE, IDEAL
+from validation.experiments.in_situ import KIND, InSituTable, learn_in_situ, open_in_situ
+from validation.sweeps.plan import BASE, IDEAL
 
 from .. import style
 from ..requests import Drawn, Request

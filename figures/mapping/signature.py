@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 from hardware_models.devices import find_field
 from physics_ep.progress import SILENT, Progress
 from physics_ep.store import open_run
-from validation.substrates import THREE
-from validation.sweep_plan import IDEAL
-from validation.sweep_store import KIND
-from validation.tolerance_sweep import open_tolerance, tolerance
-from validation.tolerance_table import TolerancePoint
+from validation.experiments.substrates import THREE
+from validation.sweeps.plan import IDEAL
+from validation.sweeps.store import KIND
+from validation.sweeps.table import TolerancePoint
+from validation.sweeps.tolerances import open_tolerance, tolerance
 
 from .. import style
 from ..pcn.networks import predictive_network

@@ -18,7 +18,7 @@ from physics_ep.placement import threads
 from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.store import open_run
 from physics_ep.training import train
-from validation.substrates import THREE, Placed, place
+from validation.experiments.substrates import THREE, Placed, place
 
 from .. import style
 from ..requests import BATCH, Drawn, Request
@@ -29,7 +29,7 @@ NETWORK = "pcn-digits"
 
 NAMES = {"hopfield": "Hopfield circuit", "resistive": "resistors, diodes", "oscillator": "oscillators"}
 DEVICE_NAME = "4 bits, 5 % noise, 10 % mismatch"
-"""`validation.substrates.DEVICE`, in words."""
+"""`validation.experiments.substrates.DEVICE`, in words."""
 SMALLEST = 1e-17
 """Bottom of the disagreements."""
 

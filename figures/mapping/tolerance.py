@@ -19,12 +19,12 @@ from hardware_models.devices import DeviceModel, find_field
 from physics_ep.errors import InputError
 from physics_ep.progress import SILENT, Progress
 from physics_ep.store import open_run
-from validation.noise_theory import best_beta
-from validation.sweep_plan import BASE, IDEAL
-from validation.sweep_points import TARGETS
-from validation.sweep_store import KIND
-from validation.tolerance_sweep import open_tolerance, tolerance
-from validation.tolerance_table import TolerancePoint, ToleranceTable
+from validation.sweeps.plan import BASE, IDEAL
+from validation.sweeps.points import TARGETS
+from validation.sweeps.store import KIND
+from validation.sweeps.table import TolerancePoint, ToleranceTable
+from validation.sweeps.tolerances import open_tolerance, tolerance
+from validation.theory.noise import best_beta
 
 from .. import style
 from ..pcn.networks import predictive_network, six_tanh_layers

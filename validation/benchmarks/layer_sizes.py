@@ -34,9 +34,9 @@ from physics_ep.files import write_json
 from physics_ep.placement import resolve_device
 from physics_ep.predictive_coding import vgg10, vgg10_skip
 from physics_ep.progress import Advance
-from validation.sweep_plan import parse_betas
-from validation.tolerance_sweep import tolerance
-from validation.tolerance_table import ToleranceTable
+from validation.sweeps.plan import parse_betas
+from validation.sweeps.table import ToleranceTable
+from validation.sweeps.tolerances import tolerance
 
 from .timing import machine
 

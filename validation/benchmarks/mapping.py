@@ -23,9 +23,9 @@ from physics_ep import placement
 from physics_ep.cost import CrossEntropy
 from physics_ep.estimator import EquilibriumPropagation, Step
 from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp, vgg5
+from validation.experiments.substrates import THREE
 from validation.gradients import compare
 from validation.oracles import backprop_gradient
-from validation.substrates import THREE
 
 from .pcn import inputs
 from .steps import Clock

@@ -17,7 +17,7 @@ from typing import Any
 
 from physics_ep.errors import InputError, argument_error
 from physics_ep.files import write_json
-from validation.tolerance_table import ToleranceTable
+from validation.sweeps.table import ToleranceTable
 
 from .layer_sizes import figures_of, options, prepared
 

@@ -24,8 +24,8 @@ from physics_ep.estimator import NegativeNudgeError
 from physics_ep.nudging import Stencil, scheme_from_name
 from physics_ep.placement import threads
 
-from .agreement import Tally
-from .oracles import backprop_gradient
+from ..agreement import Tally
+from ..oracles import backprop_gradient
 
 TARGETS = ("transfer", "adaptation")
 NOT_RUN, FOUND, NO_EQUILIBRIUM = -1, 1, 0

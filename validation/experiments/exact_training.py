@@ -15,7 +15,7 @@ from physics_ep.progress import SILENT, Progress
 from physics_ep.system import EnergySystem
 from physics_ep.training import TrainingResult, train
 
-from .oracles import implicit_gradient
+from ..oracles import implicit_gradient
 
 
 @dataclass(frozen=True)

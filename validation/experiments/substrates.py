@@ -19,8 +19,8 @@ from physics_ep.metrics import classification_error
 from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.progress import SILENT, Progress
 
-from .gradients import compare, total_error
-from .oracles import backprop_gradient
+from ..gradients import compare, total_error
+from ..oracles import backprop_gradient
 
 THREE = ("hopfield", "resistive", "oscillator")
 DEVICE = DeviceModel(levels=16, programming_noise=0.05, device_mismatch=0.1)

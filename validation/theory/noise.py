@@ -25,8 +25,8 @@ from physics_ep.errors import InputError, argument_error
 from physics_ep.estimator import AUTO_FRACTION, NegativeNudgeError, check_beta
 from physics_ep.nudging import Stencil, scheme_from_name
 
-from .agreement import Tally
-from .sweep_points import drawing, exact, standard_mapper
+from ..agreement import Tally
+from ..sweeps.points import drawing, exact, standard_mapper
 
 FIT_LIMIT = 0.1
 """Largest beta lambda of the fits."""

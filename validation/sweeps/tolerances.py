@@ -30,10 +30,10 @@ from physics_ep.placement import available_memory, require_memory
 from physics_ep.progress import SILENT, Progress
 from physics_ep.trajectories import parts_folder
 
-from .sweep_plan import BASE, IDEAL, Point, device_at, planned
-from .sweep_points import Experiment, Measured
-from .sweep_store import KIND, SweepFile, checksum, read_runs
-from .tolerance_table import ToleranceTable, tabulated
+from .plan import BASE, IDEAL, Point, device_at, planned
+from .points import Experiment, Measured
+from .store import KIND, SweepFile, checksum, read_runs
+from .table import ToleranceTable, tabulated
 
 PEAK_BYTES = 16
 """Bytes a parameter that the oracle takes at its peak: a twin and its gradients, in float64."""
@@ -100,7 +100,7 @@ def tolerance(
         Of `EquilibriumPropagation`.
     gates : {'frozen', 'free'}
     out : path, optional
-        Sweep file. Points are kept as they come, in parts beside it (`validation.sweep_store`).
+        Sweep file. Points are kept as they come, in parts beside it (`validation.sweeps.store`).
     resume : bool
         Go on with `out`: no point that is there is measured again. Bits are the same as without the interruption.
     progress : Progress
@@ -132,7 +132,7 @@ def tolerance(
     Notes
     -----
     A repeat without equilibrium is counted and left out of all means. Means have 95 % intervals by Student's t.
-    Gradients are not kept: memory does not grow with R (`validation.sweep_points.Experiment`).
+    Gradients are not kept: memory does not grow with R (`validation.sweeps.points.Experiment`).
 
     Examples
     --------
@@ -214,7 +214,7 @@ def tolerance(
     if scheduler is None and workers == 1:
         results = _here(experiment, base, missing)
     else:
-        from .sweep_workers import measured_by, measured_locally, recipe
+        from .workers import measured_by, measured_locally, recipe
 
         assert network is not None
         key = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]

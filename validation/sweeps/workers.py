@@ -21,8 +21,8 @@ from physics_ep.errors import InputError, argument_error
 from physics_ep.placement import resolve_device
 from physics_ep.registry import build_system
 
-from .sweep_plan import Point, device_at
-from .sweep_points import Experiment, Measured
+from .plan import Point, device_at
+from .points import Experiment, Measured
 
 COMMON = ("substrate", "scheme", "gates", "repeats", "seed", "thread_count", "oracle_device", "options")
 """What of an `Experiment` a worker is told as it is."""

@@ -39,7 +39,7 @@ from physics_ep.progress import SILENT, Progress
 from physics_ep.sources import epoch_seed
 from physics_ep.store import Quantity, Run, environment, open_run, write_run
 
-from .sweep_plan import BASE, IDEAL, Point, device_at, planned
+from ..sweeps.plan import BASE, IDEAL, Point, device_at, planned
 
 KIND = "in-situ training"
 HEADROOM = 4.0

@@ -62,7 +62,7 @@ from physics_ep.stochastic import STOCHASTIC, NoisyTableau, Wiener, noisy_steps
 from physics_ep.stochastic_chains import Shared, repeated
 from physics_ep.system import EnergySystem, Phase, widened
 
-from .oracles import wide_target
+from ..oracles import wide_target
 
 METHOD = TABLEAUS["dormand_prince"]
 NOISY_METHOD = STOCHASTIC["stochastic_heun"]
@@ -354,7 +354,7 @@ def back_propagated(system: EnergySystem, x: torch.Tensor, nudge: Nudge, free: S
     """Errors delta of all layers at a free fixed point: delta_L = g_L, delta_k = J_{k,k+1} delta_{k+1}.
 
     g_L is the velocity of the outputs under the nudge over -beta; products with the blocks of J are central
-    differences of the free velocity. See `validation.early_inference`.
+    differences of the free velocity. See `validation.theory.early_inference`.
 
     Parameters
     ----------

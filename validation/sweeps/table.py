@@ -12,9 +12,9 @@ import numpy as np
 
 from physics_ep.errors import unknown_name
 
-from .agreement import Agreement
-from .sweep_plan import Point
-from .sweep_points import FOUND, NO_EQUILIBRIUM, NOT_RUN, TARGETS, Measured
+from ..agreement import Agreement
+from .plan import Point
+from .points import FOUND, NO_EQUILIBRIUM, NOT_RUN, TARGETS, Measured
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from physics_ep.cost import Cost
 from physics_ep.errors import argument_error
 from physics_ep.system import EnergySystem, widened
 
-from .oracles import free_state, wide_target
+from ..oracles import free_state, wide_target
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,8 @@ from physics_ep.errors import InputError, argument_error
 from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp
 from physics_ep.predictive_coding.layers import DenseLink
 
-from .gradients import compare
-from .oracles import backprop_gradient
+from ..gradients import compare
+from ..oracles import backprop_gradient
 
 DISTURBANCE = 1e-5
 """Standard deviation of the disturbance that decays, in units of activity: small enough to be linear."""

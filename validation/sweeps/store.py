@@ -23,7 +23,7 @@ from physics_ep.files import check_output
 from physics_ep.store import Quantity, Run, environment, open_run, write_run
 from physics_ep.trajectories import parts_folder
 
-from .sweep_points import QUANTITIES, Measured
+from .points import QUANTITIES, Measured
 
 KIND, PART = "tolerance sweep", "point of a tolerance sweep"
 FREE = ("threads",)
