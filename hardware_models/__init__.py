@@ -8,6 +8,7 @@ from physics_ep.faces import lazy
 
 if TYPE_CHECKING:
     from .analog import AnalogHopfieldCircuit as AnalogHopfieldCircuit
+    from .board import NotRealisable as NotRealisable
     from .circuit import Circuit as Circuit
     from .circuit_transients import CircuitTrajectory as CircuitTrajectory, transient as transient
     from .devices import DeviceModel as DeviceModel
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from .mapping import Mapped as Mapped, map_pcn as map_pcn
     from .oscillator_graph import OscillatorGraph as OscillatorGraph
     from .oscillators import OscillatorNetwork as OscillatorNetwork
-    from .paired_circuit import NotRealisable as NotRealisable, PairedCircuit as PairedCircuit
+    from .paired_circuit import PairedCircuit as PairedCircuit
     from .parts import Part as Part, Parts as Parts
     from .resistive import ResistiveNetwork as ResistiveNetwork
     from .unit_graph import UnitGraph as UnitGraph
@@ -36,7 +37,7 @@ else:
             "HopfieldNetwork": "hopfield",
             "LangevinHopfield": "langevin_hopfield",
             "Mapped": "mapping",
-            "NotRealisable": "paired_circuit",
+            "NotRealisable": "board",
             "OscillatorGraph": "oscillator_graph",
             "OscillatorNetwork": "oscillators",
             "PairedCircuit": "paired_circuit",

@@ -9,14 +9,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
 from physics_ep.predictive_coding.activation import Activation
-
-if TYPE_CHECKING:
-    from .paired_circuit import PairedCircuit
 
 MONOTONE = ("relu", "linear", "tanh", "logistic", "softplus", "hard_sigmoid", "hard_tanh", "diode")
 """Activations that an amplifier can hold: the potential of a unit needs an inverse."""
@@ -141,18 +137,3 @@ class Amplifiers:
 
     def _clipped(self, v: torch.Tensor) -> torch.Tensor:
         return v if math.isinf(self.saturation) else v.clamp(-self.saturation, self.saturation)
-
-
-def erring(system: PairedCircuit, k: int, which: str, activation: Activation, buffered: bool = False) -> Amplifiers:
-    """Amplifiers of the units 'h' or 'u' of layer k, with the gains, offsets and rails of the device instance; with
-    offsets of buffers behind the units, or of the units' own inputs."""
-    device, full = system.device_model, system.full_scales[k + 1]
-    gain, offset, saturation = device.amplifier_gain, device.amplifier_offset, device.amplifier_saturation
-    shift = None if offset == 0 else full * system.drawn(offset, k, which, "offset")
-    return Amplifiers(
-        activation,
-        None if gain == 0 else 1 + system.drawn(gain, k, which, "gain"),
-        None if buffered else shift,
-        math.inf if saturation is None else full * saturation,
-        shift if buffered else None,
-    )

@@ -11,9 +11,9 @@ import torch
 
 from physics_ep.predictive_coding.layers import ConvLink, Link
 
+from .board import Board
 from .crossbars import tiles
 from .node_sums import arrays_of
-from .paired_circuit import PairedCircuit
 
 
 @dataclass(frozen=True)
@@ -136,29 +136,27 @@ class Fidelity:
         return {**asdict(self), **totals, "conductance_range": list(self.conductance_range)}
 
 
-def array_rows(
-    system: PairedCircuit, x: torch.Tensor, described: Sequence[Mapping[str, Any]]
-) -> tuple[LayerFidelity, ...]:
+def array_rows(board: Board, x: torch.Tensor, described: Sequence[Mapping[str, Any]]) -> tuple[LayerFidelity, ...]:
     """What each array of a mapped network takes, on inputs x (B, ...); `described` as `PairedCircuit.describe` has
     it. What is said of a layer's nodes stands with its own array, not with that of its skip."""
-    device, found = system.device_model, []
-    forward = system.run(x)
+    device, found = board.device_model, []
+    forward = board.run(x)
     states = [forward.x, *forward.states]
-    for name, k, part, link, source in arrays_of(system.stack):
+    for name, k, part, link, source in arrays_of(board.stack):
         if link is None or source is None:
             continue
-        layer = system.stack[k]
+        layer = board.stack[k]
         weight = getattr(layer, part).detach()
         bias = layer.bias if part == "weight" else None
         count = weight.numel() + (0 if bias is None else bias.numel())
-        scale = system.scales[name]
+        scale = board.scales[name]
         volume = 0.0 if bias is None else float(bias.detach().abs().max())
-        bias_scale = system.scales.get(f"layers.{k}.bias", 0.0)
+        bias_scale = board.scales.get(f"layers.{k}.bias", 0.0)
         sizes = weight.abs() / scale if scale > 0 else torch.zeros_like(weight)
         # Errors of writing may lie beyond, and are not asked for.
         high = device.g_min + max(float(sizes.max()), volume / bias_scale if bias_scale > 0 else 0.0)
         high = min(high, device.g_max)
-        volts = states[source + 1] * (device.voltage / system.full_scales[source + 1])
+        volts = states[source + 1] * (device.voltage / board.full_scales[source + 1])
         positions = math.prod(link.image) if isinstance(link, ConvLink) else 1
         # The bias row is driven at full scale.
         rows = 0.0
@@ -174,7 +172,7 @@ def array_rows(
                 cells=2 * count,
                 tiles=tiles(link.fan_in + (bias is not None), 2 * weight.shape[0], device),
                 positions=positions,
-                full_scale=system.full_scales[k + 1],
+                full_scale=board.full_scales[k + 1],
                 scale=scale,
                 conductance_range=(device.g_min, high),
                 **{

@@ -20,10 +20,12 @@ from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import argument_error
 from physics_ep.motion import Motion
 from physics_ep.predictive_coding import PredictiveCodingNetwork
+from physics_ep.system import Phase
 
-from .amplifiers import MONOTONE, Amplifiers, erring
+from .amplifiers import MONOTONE, Amplifiers
+from .board import SETTLED, Side, erring
 from .devices import AMPLIFIERS, RESISTORS, DeviceModel
-from .paired_circuit import SETTLED, PairedCircuit
+from .paired_circuit import PairedCircuit
 from .paired_lags import LaggedFlow, LaggedMotion, lags
 from .paired_solvers import chain_time
 
@@ -35,11 +37,11 @@ class HopfieldPairs(PairedCircuit):
     holds = MONOTONE
     effects = frozenset({*AMPLIFIERS, *RESISTORS})
 
-    def build_units(self, k: int, which: str) -> Amplifiers:
+    def build_units(self, k: int, side: Side) -> Amplifiers:
         activation = self.stack[k].activation
         if k == self.depth - 1:  # read at the summing node
             return Amplifiers(activation)
-        return erring(self, k, which, activation)
+        return erring(self, k, side, activation)
 
     @classmethod
     def check(cls, net: PredictiveCodingNetwork, device: DeviceModel) -> None:
@@ -48,16 +50,16 @@ class HopfieldPairs(PairedCircuit):
             must = "be 0 where amplifiers do not lag (amplifier_lag = 0)"
             raise argument_error("amplifier_lag_mismatch", must, device.amplifier_lag_mismatch)
 
-    def _follow(self) -> None:
-        super()._follow()
+    def _choose_solvers(self) -> None:
+        super()._choose_solvers()
         if self.device_model.amplifier_lag > 0 and self.device_model.amplifier_lag_mismatch != 0:
             self.default_solver = "flow"  # whether the free state is stable is in question
 
-    def solvers(self, phase: Any) -> dict[str, Any]:
+    def solvers(self, phase: Phase) -> dict[str, Any]:
         found = super().solvers(phase)
         return {**found, "flow": LaggedFlow} if self.device_model.amplifier_lag > 0 else found
 
-    def motion(self, phase: Any) -> Motion:
+    def motion(self, phase: Phase) -> Motion:
         return LaggedMotion(phase) if self.device_model.amplifier_lag > 0 else super().motion(phase)
 
     def settling_seconds(self, free: Equilibrium, x: torch.Tensor) -> tuple[float, float]:

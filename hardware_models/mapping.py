@@ -24,12 +24,15 @@ from physics_ep.predictive_coding.phase import relative
 from physics_ep.registry import load, substrates
 from physics_ep.relaxation import relax
 
+from .board import SETTLED, NotRealisable
 from .crossbars import stream
 from .devices import DeviceModel
 from .fidelity import Fidelity, array_rows
-from .paired_circuit import SETTLED, NotRealisable, PairedCircuit
+from .oscillator_mapping import OscillatorPairs
+from .oscillator_pairs_graph import PairsGraph, pairs_graph
+from .paired_circuit import PairedCircuit
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # compiled circuits are heavy: only `to_circuit` imports them
     from .resistive_pairs_circuit import PairsCircuit
 
 __all__ = ["SETTLED", "SUBSTRATES", "Mapped", "NotRealisable", "held", "map_pcn", "substrate_class"]
@@ -142,13 +145,26 @@ class Mapped:
         Raises
         ------
         InputError
-            Of another substrate, or as `resistive_pairs_circuit.pairs_circuit`.
+            If the substrate is another, or the network cannot be drawn (`resistive_pairs_circuit.pairs_circuit`).
         """
         from .resistive_mapping import ResistivePairs
+        from .resistive_pairs_circuit import pairs_circuit
 
         if not isinstance(self.system, ResistivePairs):
             raise argument_error("substrate", "be 'resistive', whose parts SPICE knows", repr(self.substrate))
-        return self.system.to_circuit()
+        return pairs_circuit(self.system)
+
+    def to_graph(self) -> PairsGraph:
+        """An oscillator network's oscillators one by one, their mirror images not imposed.
+
+        Raises
+        ------
+        InputError
+            If the substrate is another, or the network cannot be drawn (`oscillator_pairs_graph.pairs_graph`).
+        """
+        if not isinstance(self.system, OscillatorPairs):
+            raise argument_error("substrate", "be 'oscillator'", repr(self.substrate))
+        return pairs_graph(self.system)
 
     def settling(
         self,

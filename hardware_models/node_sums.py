@@ -1,20 +1,15 @@
-"""What the arrays of a network connect, and sums of their cells at the nodes of its layers: conductances that load
-them, and the thermal noise of these."""
+"""What the arrays of a network connect, and sums of their cells at the nodes of its layers: conductances that
+load them and whose thermal noise they feel."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch.nn.functional import conv2d, conv_transpose2d, max_pool2d
 
 from physics_ep.predictive_coding.layers import POOL, ConvLink, Link, PredictiveLayer
-
-from .elements import BOLTZMANN
-
-if TYPE_CHECKING:
-    from .paired_circuit import PairedCircuit
 
 
 class Array(NamedTuple):
@@ -70,49 +65,3 @@ def out_of_nodes(link: Link, cells: torch.Tensor) -> torch.Tensor:
         return conv_transpose2d(image, cells, None, link.stride, link.padding, left)[0]
     ones = torch.ones((1, *link.post), dtype=cells.dtype, device=cells.device)
     return link.transpose(cells, ones)[0]
-
-
-def at_virtual_grounds(system: PairedCircuit, k: int, which: str) -> tuple[torch.Tensor | float, float]:
-    """Conductances whose currents reach 'h', 'u' or, mirrored, 'both' of layer k, (*post), and the feedback
-    resistor of its nodes, S.
-
-    One array that drives h and u is in 'both'; the feedback resistor, what is fed back, and arrays of which h and u
-    have copies are in 'h' and 'u'.
-    """
-    scale = system.scales[f"layers.{k}.weight"]
-    if scale == 0:
-        return 0.0, 1.0
-    resistor = system.full_scales[k + 1] / (system.full_scales[k] * scale)
-    off = 2 * system.device_model.g_min
-    total: torch.Tensor | float = 0.0 if which == "both" else resistor
-    for array in arrays_of(system.stack):
-        scale = system.scales[array.name]
-        drives = array.k == k and (which == "both") == system.one_array
-        feeds = array.fed == k and which == "h"
-        if scale == 0 or not (drives or feeds):
-            continue
-        copy = "transpose" if feeds else "h" if which == "both" else which
-        held = getattr(system.arrays(array.k, copy), array.part.removesuffix("_weight"))
-        cells = held.abs() / scale + off
-        if array.link is None:
-            total = total + cells.view(-1, *[1] * (len(system.stack[k].post) - 1)).expand(system.stack[k].post)
-        else:
-            total = total + (out_of_nodes if feeds else into_nodes)(array.link, cells)
-    return total, resistor
-
-
-def thermal_currents(system: PairedCircuit, k: int, which: str) -> torch.Tensor | float:
-    """Standard deviation, in units of activity, of the thermal current into units of layer k ('h', 'u', or common
-    to 'both'), averaged over a phase's readings; 0: none.
-
-    A reading that is averaged over `averaging_time` t outlasts a node's settling many times, so that what counts of
-    a white current is its mean over t: conductances of S in all give it the variance 2 k T S / t (Nyquist 1928;
-    one-sided density 4 k T S).
-    """
-    device = system.device_model
-    if device.temperature == 0:
-        return 0.0
-    joule = 2 * BOLTZMANN * device.temperature / device.averaging_time
-    total, full = system.node_conductances(k, which)
-    volts = device.voltage / system.full_scales[k + 1]
-    return (joule * total) ** 0.5 / (full * volts)

@@ -21,7 +21,7 @@ it, over tau: units near a threshold are slow. Their equilibria are solved for i
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -29,16 +29,15 @@ from physics_ep.blocks import State
 from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import argument_error
 from physics_ep.predictive_coding.activations import clip
+from physics_ep.system import Phase
 
 from .amplifiers import Amplifiers
+from .board import SETTLED, Origin, Side, Sides, Values
 from .devices import OSCILLATORS
 from .oscillator_units import detuned_clip
-from .paired_circuit import SETTLED, PairedCircuit
-from .paired_flows import ValueMotion, Values, solvers
+from .paired_circuit import PairedCircuit
+from .paired_flows import ValueMotion, solvers
 from .paired_solvers import chain_time
-
-if TYPE_CHECKING:
-    from .oscillator_pairs_graph import PairsGraph
 
 THRESHOLD = 0.01
 """Units that answer slower than this share of the rate in the middle of their range count as at a threshold."""
@@ -77,42 +76,42 @@ class OscillatorPairs(PairedCircuit):
             top = self.device_model.oscillator_headroom * max(largest, 1e-12)
         return max(lo, -top), min(hi, top)
 
-    def build_units(self, k: int, which: str) -> Amplifiers:
+    def build_units(self, k: int, side: Side) -> Amplifiers:
         device, activation = self.device_model, self.stack[k].activation
         lo, hi = self.range(k)
         if device.detuning > 0:
             # The odd part of two independent frequencies.
-            odd = self.drawn(device.detuning / math.sqrt(2), k, which, "detuning")
+            odd = self.drawn(device.detuning / math.sqrt(2), k, side, "detuning")
             odd = odd.abs() if activation.name == "relu" else odd  # see `oscillator_units`
             return Amplifiers(detuned_clip(activation.name, lo, hi, odd))
-        if which == "u":
+        if side == "u":
             return self.amplifiers_h[k]
         if (lo, hi) == activation.bounds:
             return Amplifiers(activation)
         return Amplifiers(clip(activation.name, lo, hi))
 
-    def noise_sizes(self, k: int, which: str, phase: Any) -> torch.Tensor | float:
+    def noise_sizes(self, k: int, side: Sides, phase: Origin) -> torch.Tensor | float:
         """Phase noise: a mean torque of variance 2 D / t on each oscillator, of which the odd part acts, D / t.
 
         To first order it acts on the value as a current r w / cos a; not at all on pairs that rest at an end.
         """
         device = self.device_model
-        if device.phase_noise == 0 or which == "both":
+        if device.phase_noise == 0 or side == "both":
             return 0.0
         torque = device.time_constant * math.sqrt(device.phase_noise / device.averaging_time)
         lo, hi = self.range(k)
         m, r = 0.5 * (lo + hi), 0.5 * (hi - lo)
-        b = ((phase.p[k] if which == "h" else phase.q[k]) - m) / r
+        b = ((phase.p[k] if side == "h" else phase.q[k]) - m) / r
         # Next to an end a torque w turns a pair by (2 w)^(1/3) at most.
         cosine = (1 - b.square()).clamp(min=0).sqrt().clamp(min=min(1.0, (2 * torque) ** (1 / 3)))
         return torch.where(b.abs() < 1, r * torque / cosine, torch.zeros_like(b))
 
     # -- in time -----------------------------------------------------------------------------------------------
 
-    def values(self, k: int, which: str, phase: Any) -> Values:
+    def values(self, k: int, side: Side, phase: Origin) -> Values:
         lo, hi = self.range(k, float(phase.p[k].abs().max()))
         m, r = 0.5 * (lo + hi), 0.5 * (hi - lo)
-        unit = (self.amplifiers_h if which == "h" else self.amplifiers_u)[k]
+        unit = (self.amplifiers_h if side == "h" else self.amplifiers_u)[k]
         odd: Any = getattr(unit.activation, "torque", 0.0)
         detuned = self.device_model.detuning > 0
         end = math.pi / 2 - CLOSEST
@@ -136,10 +135,10 @@ class OscillatorPairs(PairedCircuit):
             within=within,
         )
 
-    def solvers(self, phase: Any) -> dict[str, Any]:
+    def solvers(self, phase: Phase) -> dict[str, Any]:
         return solvers(super().solvers(phase))
 
-    def motion(self, phase: Any) -> ValueMotion:
+    def motion(self, phase: Phase) -> ValueMotion:
         return ValueMotion(phase)
 
     def rest_state(self, x: torch.Tensor) -> State:
@@ -194,18 +193,6 @@ class OscillatorPairs(PairedCircuit):
             near = (rate < THRESHOLD).flatten(1).any(0).nonzero().flatten()
             found.append({"threshold_units": tuple(near.tolist())})
         return found
-
-    def to_graph(self) -> PairsGraph:
-        """The same oscillator by oscillator, mirror images not imposed; see `oscillator_pairs_graph`.
-
-        Raises
-        ------
-        InputError
-            As `oscillator_pairs_couplings.pairs_graph`.
-        """
-        from .oscillator_pairs_couplings import pairs_graph
-
-        return pairs_graph(self)
 
     @property
     def unit_power(self) -> float:

@@ -11,44 +11,21 @@ activity. Latches that hold gates pin units that rest at a bound in the free sta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from physics_ep.blocks import State
 from physics_ep.motion import Moment, Motion
+from physics_ep.system import Phase
 
+from .board import SIDES
+from .paired_phases import Blocks, PairedPhase
 from .paired_solvers import Flow, exchange, largest, share, time_step
 
-if TYPE_CHECKING:
-    from .paired_phases import Blocks, CircuitPhase
 
-
-@dataclass(frozen=True)
-class Values:
-    """How the units h or u of a layer move.
-
-    Attributes
-    ----------
-    place : callable (v) -> x
-        Where a unit rests that puts out v (of its activation, in units of activity).
-    moved : callable (x, d) -> V(x + d) - V(x)
-        Of what is read, in units of activity, without cancellation.
-    speed : callable (x, d, p, dp) -> dx/dt
-        At x + d, with the current p + dp into the unit, p that of the origin; time in time constants.
-    within : callable (x, d) -> d
-        x + d back in bounds.
-    """
-
-    place: Callable[[torch.Tensor], torch.Tensor]
-    moved: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-    speed: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-    within: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-
-
-class Course:
+class ValueCourse:
     """A phase in time: units of h in layers 1 ... L, then of u; rows of stacked nudges in turn.
 
     Attributes
@@ -57,11 +34,11 @@ class Course:
         x at the phase's origin.
     """
 
-    def __init__(self, phase: CircuitPhase) -> None:
+    def __init__(self, phase: PairedPhase) -> None:
         self.phase = phase
         system, count = phase.system, phase.depth
         self.units = [*system.amplifiers_h, *system.amplifiers_u]
-        self.values = [system.values(k, which, phase) for which in ("h", "u") for k in range(count)]
+        self.values = [system.values(k, side, phase) for side in SIDES for k in range(count)]
         self.currents = [self._stacked(p) for p in (*phase.p, *phase.q)]
         self.origin = [self._place(k, p) for k, p in enumerate(self.currents)]
         slopes = [*phase.slopes_h, *phase.slopes_u] if phase.held else [None] * (2 * count)
@@ -120,14 +97,14 @@ class ValueFlow(Flow):
     patience = 10000  # oscillators leave the ends of their range slowly, and seem to rest meanwhile
 
     @staticmethod
-    def step_of(phase: CircuitPhase) -> float:
+    def step_of(phase: PairedPhase) -> float:
         return time_step(phase, phase.system.fastest(phase))
 
     def rest(self) -> State:
         return self.phase.system.rest_state(self.phase.x)
 
     def begin(self, start: State) -> Blocks:
-        self.path = Course(self.phase)
+        self.path = ValueCourse(self.phase)
         return self.path.begin(start)
 
     def course(self, w: Blocks) -> tuple[Blocks, State, torch.Tensor]:
@@ -140,11 +117,12 @@ class ValueFlow(Flow):
 class ValueMotion(Motion):
     """The same for `simulate`, in time constants of h: x of all units. The state is told by their currents."""
 
-    phase: CircuitPhase
+    phase: PairedPhase
 
-    def __init__(self, phase: CircuitPhase) -> None:
+    def __init__(self, phase: Phase) -> None:
         super().__init__(phase)
-        self.course = Course(phase)
+        assert isinstance(phase, PairedPhase)
+        self.course = ValueCourse(phase)
 
     def start(self, z: State) -> State:
         d = self.course.begin(z if self.phase.begun is None else self.phase.start())

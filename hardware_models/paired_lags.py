@@ -10,18 +10,14 @@ read at their nodes, without an amplifier.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from physics_ep.blocks import State
 from physics_ep.motion import Moment, Motion
 
-from .paired_phases import Blocks, CircuitPhase
+from .devices import DeviceModel
+from .paired_phases import Blocks, PairedPhase
 from .paired_solvers import Flow, begun, exchange, largest, rates, share
-
-if TYPE_CHECKING:
-    from .devices import DeviceModel
 
 
 def lags(device: DeviceModel) -> tuple[float, float]:
@@ -29,21 +25,21 @@ def lags(device: DeviceModel) -> tuple[float, float]:
     return device.amplifier_lag, device.amplifier_lag * (1 + device.amplifier_lag_mismatch)
 
 
-def lagged_begin(phase: CircuitPhase, start: State) -> Blocks:
+def lagged_begin(phase: PairedPhase, start: State) -> Blocks:
     """(dq, dp - dq, dV_u, d(V_h - V_u)) with amplifiers at rest."""
     w = begun(phase, start)
     count = phase.depth
     return [*w, *at_rest(phase, w[:count], w[count:])]
 
 
-def at_rest(phase: CircuitPhase, dq: Blocks, gap: Blocks) -> Blocks:
+def at_rest(phase: PairedPhase, dq: Blocks, gap: Blocks) -> Blocks:
     """What the amplifiers of the hidden layers lead to: dV_u, then d(V_h - V_u)."""
     hidden = range(phase.depth - 1)
     errors = [phase.error(k, dq[k], gap[k]) for k in hidden]
     return [*(phase.moved(k, dq[k] + gap[k]) - errors[k] for k in hidden), *errors]
 
 
-def lagged_velocity(phase: CircuitPhase, w: Blocks) -> tuple[Blocks, State, torch.Tensor]:
+def lagged_velocity(phase: PairedPhase, w: Blocks) -> tuple[Blocks, State, torch.Tensor]:
     """d/dt of w in time constants of h; what phases carry; the residual (B,)."""
     count, device = phase.depth, phase.system.device_model
     dq, gap = w[:count], w[count : 2 * count]
@@ -89,7 +85,7 @@ class LaggedFlow(Flow):
 class LaggedMotion(Motion):
     """The same for `simulate`."""
 
-    phase: CircuitPhase
+    phase: PairedPhase
 
     def start(self, z: State) -> State:
         return tuple(lagged_begin(self.phase, z if self.phase.begun is None else self.phase.start()))

@@ -14,33 +14,30 @@ import copy
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 import torch
 
 from physics_ep.blocks import State
+from physics_ep.cost import Cost
 from physics_ep.errors import argument_error
 from physics_ep.nudging import Nudge
 from physics_ep.predictive_coding.layers import Link, Route
 from physics_ep.predictive_coding.learning import Nudged, contrast
 from physics_ep.predictive_coding.responses import over
-from physics_ep.system import Inputs, Phase
+from physics_ep.system import EnergySystem, Inputs, Phase
 
+from .amplifiers import Amplifiers
+from .board import COPIES, Arrays, Board, Side, Sides, loaded
 from .crossbars import converted
-from .paired_circuit import Arrays, loaded
-
-if TYPE_CHECKING:
-    from physics_ep.cost import Cost
-
-    from .amplifiers import Amplifiers
-    from .paired_circuit import PairedCircuit
 
 Blocks = list[torch.Tensor]
 
 
-class CircuitPhase(Phase):
-    """See the module. z is (dp_1 ... dp_L, dq_1 ... dq_L, d(h_1 - u_1) ... d(h_L - u_L)), rows of stacked nudges in
-    turn.
+class PairedPhase(Phase):
+    """One relaxation of a `PairedCircuit`, free or nudged.
+
+    z is (dp_1 ... dp_L, dq_1 ... dq_L, d(h_1 - u_1) ... d(h_L - u_L)): displacements of the internal voltages of h
+    and u, and of the errors. Stacked nudges have their rows one after the other.
 
     Attributes
     ----------
@@ -53,10 +50,8 @@ class CircuitPhase(Phase):
 
     over = staticmethod(over)
 
-    def __init__(
-        self, system: PairedCircuit, inputs: Inputs, origin: State | None, balanced: bool, gates: str
-    ) -> None:
-        self.system: PairedCircuit = system
+    def __init__(self, system: Board, inputs: Inputs, origin: State | None, balanced: bool, gates: str) -> None:
+        self.system: Board = system
         self.inputs = inputs
         self.free = inputs.cache
         self.x = self.free.x
@@ -67,8 +62,9 @@ class CircuitPhase(Phase):
         self.layers = system.stack
         self.copies = 1
         self.by_h, self.by_u, self.back = (
-            [system.arrays(k, which) for k in range(self.depth)] for which in ("h", "u", "transpose")
+            [system.arrays(k, serving) for k in range(self.depth)] for serving in COPIES
         )
+        self.load_h, self.load_u = system.load_h, system.load_u
         self.latched = gates == "frozen" and origin is not None and not all(a.smooth for a in system.units)
         self.held = False
         self.origin: State | None = None
@@ -110,7 +106,7 @@ class CircuitPhase(Phase):
 
     # -- nudges ------------------------------------------------------------------------------------------------
 
-    def stacked(self, nudges: Sequence[Nudge]) -> CircuitPhase | None:
+    def stacked(self, nudges: Sequence[Nudge]) -> PairedPhase | None:
         if self.system.noisy:
             return None  # each phase has noise of its own
         batch, y = len(self.x), nudges[0].y
@@ -121,7 +117,7 @@ class CircuitPhase(Phase):
         twin.copies = len(nudges)
         return twin
 
-    def nudged(self, nudge: Nudge | None) -> CircuitPhase:
+    def nudged(self, nudge: Nudge | None) -> PairedPhase:
         twin = copy.copy(self)
         if nudge is not None and nudge.cost.holds and not self.system.amplifiers_h[-1].activation.piecewise_linear:
             raise argument_error("cost", "be one that pulls: detuned outputs are not held", nudge.cost.name)
@@ -138,13 +134,14 @@ class CircuitPhase(Phase):
     def shake(self) -> None:
         """Take new random currents into all units, constant over this phase, for each example."""
         system = self.system
-        for which, blocks in (("both", self.p), ("h", self.p), ("u", self.q)):
-            sizes = [system.noise_sizes(k, which, self) for k in range(self.depth)]
+        receivers: tuple[tuple[Sides, Blocks], ...] = (("both", self.p), ("h", self.p), ("u", self.q))
+        for side, blocks in receivers:
+            sizes = [system.noise_sizes(k, side, self) for k in range(self.depth)]
             if all(isinstance(size, float) and size == 0 for size in sizes):
                 continue
             normal = [torch.randn(b.shape, generator=system.reads, dtype=torch.float32) for b in blocks]
             drawn = [size * n.to(b) for size, n, b in zip(sizes, normal, blocks, strict=True)]
-            self._force(drawn if which != "u" else None, drawn if which != "h" else None)
+            self._force(drawn if side != "u" else None, drawn if side != "h" else None)
 
     def _force(self, to_h: Blocks | None, to_u: Blocks | None) -> None:
         """Add constant drives to h and to u."""
@@ -196,7 +193,7 @@ class CircuitPhase(Phase):
         up, down = torch.as_tensor(self.nudge.beta).expand(self.rows).chunk(2)
         return not self.nudge.cost.holds and bool((up == -down).all()) and float(up.abs().max()) <= 0.5
 
-    def half(self) -> CircuitPhase:
+    def half(self) -> PairedPhase:
         """The first of two stacked nudges alone."""
         twin, batch = copy.copy(self), len(self.x)
         assert self.nudge is not None
@@ -216,7 +213,7 @@ class CircuitPhase(Phase):
             return torch.zeros_like(moved)
         cost, y = self.nudge.cost, self.nudge.y
         beta = torch.as_tensor(self.nudge.beta, dtype=self.dtype, device=self.x.device).expand(self.rows)[:, None]
-        beta = loaded(beta, self.system.load_h[-1])
+        beta = loaded(beta, self.load_h[-1])
         out = self.h[-1].repeat(self.copies, 1)
         if cost.holds:
             return cost.displaced_unit(out, y, beta, drive) - drive
@@ -245,9 +242,9 @@ class CircuitPhase(Phase):
             found.append((layer.skip_source, layer.skip_link, skip, None))
         return found
 
-    def drives(self, which: str, states: Sequence[torch.Tensor]) -> Blocks:
+    def drives(self, side: Side, states: Sequence[torch.Tensor]) -> Blocks:
         """Currents into each layer's units 'h' or 'u' from the activities below, biases included, (B, ...)."""
-        arrays, loads = (self.by_h, self.system.load_h) if which == "h" else (self.by_u, self.system.load_u)
+        arrays, loads = (self.by_h, self.load_h) if side == "h" else (self.by_u, self.load_u)
         found = []
         for k in range(self.depth):
             total = torch.stack(
@@ -274,7 +271,7 @@ class CircuitPhase(Phase):
         """Change of the drives to h and to u of layer k, (rows, ...); one tensor where one array serves both."""
         found: Blocks = []
         system = self.system
-        sides = ((self.by_h, system.load_h), (self.by_u, system.load_u))
+        sides = ((self.by_h, self.load_h), (self.by_u, self.load_u))
         raw: torch.Tensor | None = None
         for n, (arrays, loads) in enumerate(sides):
             if n == 1 and self.one_drive:
@@ -297,7 +294,7 @@ class CircuitPhase(Phase):
             self.send(k, errors[k], asked)
         return [
             torch.zeros_like(e) if a is None else loaded(a, load)
-            for a, e, load in zip(asked, errors, self.system.load_h, strict=True)
+            for a, e, load in zip(asked, errors, self.load_h, strict=True)
         ]
 
     def send(self, k: int, error: torch.Tensor, asked: list[torch.Tensor | None]) -> None:
@@ -386,7 +383,7 @@ class CircuitPhase(Phase):
         """dh of all layers, to first order, where the outputs are pulled at by `output`."""
         twin = copy.copy(self)
         twin.copies, twin.forcing = 1, None
-        units = zip(self.system.amplifiers_h, self.p, self.system.load_h, strict=True)
+        units = zip(self.system.amplifiers_h, self.p, self.load_h, strict=True)
         slopes, loads = [], []
         for a, p, load in units:
             slopes.append(a.slope(p))
@@ -407,7 +404,13 @@ class CircuitPhase(Phase):
     # -- learning ----------------------------------------------------------------------------------------------
 
     def contrast(
-        self, system: Any, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor
+        self,
+        system: EnergySystem,
+        free: State,
+        plus: State,
+        minus: State | None,
+        x: torch.Tensor,
+        weight: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
         """-(h - u) h^T of the layer below, contrasted, as the readings have them."""
         with torch.no_grad():
@@ -447,7 +450,7 @@ class CircuitPhase(Phase):
         return (*moved, *errors)
 
 
-def _with(phase: CircuitPhase, back: list[Arrays]) -> CircuitPhase:
+def _with(phase: PairedPhase, back: list[Arrays]) -> PairedPhase:
     """The phase with other transposed reads."""
     twin = copy.copy(phase)
     twin.back = back

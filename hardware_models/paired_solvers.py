@@ -16,8 +16,8 @@ from physics_ep.motion import Moment, Motion
 from physics_ep.predictive_coding.phase import relative
 from physics_ep.solvers import Solver
 
-from .paired_circuit import loaded
-from .paired_phases import Blocks, CircuitPhase
+from .board import loaded
+from .paired_phases import Blocks, PairedPhase
 
 Pairs = list[tuple[torch.Tensor, torch.Tensor]]
 
@@ -40,7 +40,7 @@ class Sweep(Solver):
 
     patience = 100
 
-    def __init__(self, phase: CircuitPhase, start: State) -> None:
+    def __init__(self, phase: PairedPhase, start: State) -> None:
         self.phase = phase
         self.spent = 0
         self.fed: Blocks = [torch.zeros_like(b) for b in start[: phase.depth]]
@@ -68,7 +68,7 @@ class Sweep(Solver):
         self.moved, self.by_h = (_mirrored(b) for b in (moved, by_h)) if first else (moved, by_h)
         self.by_u = self.by_h if all(a is b for a, b in zip(by_h, by_u, strict=True)) else by_u
 
-    def _down(self, phase: CircuitPhase) -> Pass:
+    def _down(self, phase: PairedPhase) -> Pass:
         """What layers feed back, from the top, with the drives as they are."""
         rows = phase.rows
         asked: list[torch.Tensor | None] = [None] * phase.depth
@@ -79,7 +79,7 @@ class Sweep(Solver):
             image = asked[k]
             assert image is not None
             if k < phase.depth - 1:
-                image = loaded(image, phase.system.load_h[k])
+                image = loaded(image, phase.load_h[k])
             if phase.fed is not None:
                 image = phase.over(torch.add, image, phase.fed[k])
             images[k] = image
@@ -125,7 +125,7 @@ class Flow(Solver):
 
     patience = 400
 
-    def __init__(self, phase: CircuitPhase, start: State) -> None:
+    def __init__(self, phase: PairedPhase, start: State) -> None:
         self.phase = phase
         self.spent = 0
         self.step = self.step_of(phase)
@@ -135,7 +135,7 @@ class Flow(Solver):
         self.w: Blocks = self.begin(start)
 
     @staticmethod
-    def step_of(phase: CircuitPhase) -> float:
+    def step_of(phase: PairedPhase) -> float:
         """In time constants of h."""
         return time_step(phase)
 
@@ -186,7 +186,7 @@ class Euler(Flow):
 
     trials = 60
 
-    def __init__(self, phase: CircuitPhase, start: State) -> None:
+    def __init__(self, phase: PairedPhase, start: State) -> None:
         super().__init__(phase, start)
         if phase.origin is None and len(start) != 2 * phase.depth:
             self.w = begun(phase, phase.start())  # nothing fed back: closer than empty capacitors
@@ -213,7 +213,7 @@ MOST = 100
 """Times that a phase may take more steps where these are shorter."""
 
 
-def time_step(phase: CircuitPhase, fastest: float = 1.0) -> float:
+def time_step(phase: PairedPhase, fastest: float = 1.0) -> float:
     """Step of a circuit followed in time, in time constants of h: half of the fastest node's or amplifier's.
 
     Less under strong nudges, which the output nodes follow at the rate 1 + beta C''. Of nodes that their units make
@@ -227,7 +227,7 @@ def time_step(phase: CircuitPhase, fastest: float = 1.0) -> float:
     return STEP * min([node, *amplifiers]) * min(1.0, 2 / (1 + strength))
 
 
-def unsettled(phase: CircuitPhase, z: State, pairs: Pairs) -> torch.Tensor:
+def unsettled(phase: PairedPhase, z: State, pairs: Pairs) -> torch.Tensor:
     """Residual (B,): largest disagreement of a pair, relative to the nudge: what is fed back over its largest
     entry, u's displacement over that of its layer. Of free phases, over the internal voltages of the layer."""
     count = phase.depth
@@ -249,7 +249,7 @@ def share(miss: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
     return torch.where(miss == 0, miss, miss / torch.maximum(size, miss))
 
 
-def begun(phase: CircuitPhase, start: State) -> Blocks:
+def begun(phase: PairedPhase, start: State) -> Blocks:
     """(dq, dp - dq) of a start: a state, for a free phase, or displacements."""
     count = phase.depth
     if phase.origin is None and len(start) == 2 * count:
@@ -258,7 +258,7 @@ def begun(phase: CircuitPhase, start: State) -> Blocks:
     return [*(b.contiguous() for b in dq), *(a - b for a, b in zip(dp, dq, strict=True))]
 
 
-def exchange(phase: CircuitPhase, moved: Sequence[torch.Tensor], errors: Blocks) -> tuple[Blocks, Pairs]:
+def exchange(phase: PairedPhase, moved: Sequence[torch.Tensor], errors: Blocks) -> tuple[Blocks, Pairs]:
     """What is fed back to h of each layer, and the changes of the drives to h and u, beyond the origin's, where
     activities have moved and errors are as given."""
     fed = phase.feedback(errors)
@@ -270,7 +270,7 @@ def exchange(phase: CircuitPhase, moved: Sequence[torch.Tensor], errors: Blocks)
 
 
 def rates(
-    phase: CircuitPhase, fed: Blocks, changes: Pairs, dq: Blocks, gap: Blocks
+    phase: PairedPhase, fed: Blocks, changes: Pairs, dq: Blocks, gap: Blocks
 ) -> tuple[Blocks, Blocks, Blocks]:
     """d/dt of dq and of dp - dq on RC nodes, in time constants of h; and what dp - dq would settle at."""
     slow = 1 + phase.system.device_model.time_constant_mismatch
@@ -283,7 +283,7 @@ def rates(
     return rate_q, rate_gap, apart
 
 
-def velocity(phase: CircuitPhase, w: Sequence[torch.Tensor]) -> tuple[Blocks, State, Pairs]:
+def velocity(phase: PairedPhase, w: Sequence[torch.Tensor]) -> tuple[Blocks, State, Pairs]:
     """d/dt of (dq, dp - dq) in time constants of h; z; and the pairs whose agreement is an equilibrium."""
     count = phase.depth
     dq, gap = list(w[:count]), list(w[count:])
@@ -299,7 +299,7 @@ def velocity(phase: CircuitPhase, w: Sequence[torch.Tensor]) -> tuple[Blocks, St
 class CircuitMotion(Motion):
     """The RC nodes for `simulate`, in time constants of h: (dq, dp - dq)."""
 
-    phase: CircuitPhase
+    phase: PairedPhase
 
     def start(self, z: State) -> State:
         return tuple(begun(self.phase, z if self.phase.begun is None else self.phase.start()))

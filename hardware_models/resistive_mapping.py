@@ -26,7 +26,7 @@ voltage: what goes from one node through the wires of a row to another, a share 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import torch
 
@@ -34,18 +34,17 @@ from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import argument_error
 from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.predictive_coding.diodes import CURRENT, THERMAL, diode
+from physics_ep.system import Phase
 
-from .amplifiers import Amplifiers, erring
+from .amplifiers import Amplifiers
+from .board import COPIES, SIDES, Copy, NotRealisable, Origin, Side, Sides, Values, erring
 from .crossbars import Cells, copied, stream
 from .devices import AMPLIFIERS, DIODES, RAILS, RESISTORS, DeviceModel
 from .elements import THERMAL_VOLTAGE
 from .node_sums import Array, arrays_of, into_nodes, out_of_nodes
-from .paired_circuit import NotRealisable, PairedCircuit
-from .paired_flows import ValueMotion, Values, solvers
+from .paired_circuit import PairedCircuit
+from .paired_flows import ValueMotion, solvers
 from .wires import wired
-
-if TYPE_CHECKING:
-    from .resistive_pairs_circuit import PairsCircuit
 
 Ends = dict[str, tuple[torch.Tensor, torch.Tensor]]
 KEPT = 400_000
@@ -62,8 +61,8 @@ class ResistivePairs(PairedCircuit):
     gains : list of dict of str to float
         Volts a volt, of the rails of the arrays that drive each layer, those that feed back to it included; of a
         bias row over `DeviceModel.voltage`.
-    cells : dict of str to Cells
-        What small arrays hold, before copies: see `cells_of`.
+    largest_sums : list of float
+        Largest sum of cells at a node of each layer, S: what `total` completes nodes to.
     """
 
     substrate = "resistive"
@@ -85,24 +84,6 @@ class ResistivePairs(PairedCircuit):
                 reason = f"real diodes (diode_current) make relu or diode units, not {layer.activation_name}"
                 raise NotRealisable(cls.substrate, k, reason)
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.cells: dict[str, Cells] = {}
-        self.sums: list[torch.Tensor] = []
-        # Of the copies that drive h and u, of the one that feeds back, and of what was asked for.
-        self._sums_h: Ends = {}
-        self._sums_u: Ends = {}
-        self._sums_back: Ends = {}
-        self._asked: Ends = {}
-        super().__init__(*args, **kwargs)
-
-    def _apply(self, fn: Any, recurse: bool = True) -> ResistivePairs:
-        super()._apply(fn, recurse)
-        for ends in (self._sums_h, self._sums_u, self._sums_back, self._asked):
-            ends.update({name: (fn(into), fn(out)) for name, (into, out) in ends.items()})
-        self.cells = {name: Cells(fn(c.plus), fn(c.minus), c.scale) for name, c in self.cells.items()}
-        self.sums = [fn(s) for s in self.sums]
-        return self
-
     # -- conductances of nodes ---------------------------------------------------------------------------------
 
     def _place(self, name: str, cells: Cells, asked: torch.Tensor | None = None) -> None:
@@ -110,24 +91,47 @@ class ResistivePairs(PairedCircuit):
         if asked is not None:
             # Two cells at g_min, and the one that holds the weight.
             sizes = asked.abs() / cells.scale if cells.scale > 0 else torch.zeros_like(asked)
-            self._asked[name] = self._ends(array, sizes + 2 * self.device_model.g_min)
+            self._keep_ends("asked", name, self._ends(array, sizes + 2 * self.device_model.g_min))
         super()._place(name, cells, asked)
         if cells.plus.numel() <= KEPT:
-            self.cells[name] = cells
+            self._keep(f"plus/{name}", cells.plus)
+            self._keep(f"minus/{name}", cells.minus)
         acting = wired(cells, self.device_model)
-        copies = [self._copy(name, which, acting) for which in ("h", "u", "transpose")]
+        copies = [self._copy(name, copy, acting) for copy in COPIES]
         distinct = {id(copy): copy for copy in copies}  # one where there is no mismatch
         ends = {key: self._ends(array, copy.plus + copy.minus) for key, copy in distinct.items()}
-        for found, copy in zip((self._sums_h, self._sums_u, self._sums_back), copies, strict=True):
-            found[name] = ends[id(copy)]
+        for serving, copy in zip(COPIES, copies, strict=True):
+            self._keep_ends(serving, name, ends[id(copy)])
 
-    def _copy(self, name: str, which: str, cells: Cells) -> Cells:
-        mismatch = getattr(self.device_model, f"copy_mismatch_{which}")
-        return copied(cells, mismatch, stream(self.seed, name, which))
+    def _keep_ends(self, of: str, name: str, ends: tuple[torch.Tensor, torch.Tensor]) -> None:
+        for end, value in zip(("into", "out"), ends, strict=True):
+            self._keep(f"{of} {end}/{name}", value)
 
-    def cells_of(self, name: str, which: str) -> Cells:
+    def kept_ends(self, of: Copy | Literal["asked"]) -> Ends:
+        """Sums of cells at both ends of each array that has been placed, by its name, S.
+
+        They are (*post) at the units above and (*pre) at those below.
+
+        They are those of the copy that serves 'h', 'u' or the 'transpose', or of the cells that were 'asked' for.
+        """
+        kept = {name: (self._kept(f"{of} into/{name}"), self._kept(f"{of} out/{name}")) for name in self.scales}
+        return {name: (a, b) for name, (a, b) in kept.items() if a is not None and b is not None}
+
+    @property
+    def cells(self) -> dict[str, Cells]:
+        """What small arrays hold, before copies: see `cells_of`."""
+        kept = {name: (self._kept(f"plus/{name}"), self._kept(f"minus/{name}")) for name in self.scales}
+        return {
+            name: Cells(a, b, self.scales[name]) for name, (a, b) in kept.items() if a is not None and b is not None
+        }
+
+    def _copy(self, name: str, copy: Copy, cells: Cells) -> Cells:
+        mismatch = getattr(self.device_model, f"copy_mismatch_{copy}")
+        return copied(cells, mismatch, stream(self.seed, name, copy))
+
+    def cells_of(self, name: str, copy: Copy) -> Cells:
         """Cells of the copy of an array that serves 'h', 'u' or the 'transpose'; of those in `cells`."""
-        return self._copy(name, which, self.cells[name])
+        return self._copy(name, copy, self.cells[name])
 
     def _ends(self, array: Array, cells: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Sums of an array's cells at its units, (*post), and at those below whose rails drive it, (*pre)."""
@@ -137,8 +141,9 @@ class ResistivePairs(PairedCircuit):
             return into, into.new_zeros(())
         return into_nodes(array.link, cells), out_of_nodes(array.link, cells)
 
-    def _node_sums(self, ends: Ends) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Of each layer's nodes, cells that drive them, and cells that feed back to h, S (*shape)."""
+    def _node_sums(self, of: Copy | Literal["asked"]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Cells that drive each layer's nodes, and cells that feed back to h, S (*shape)."""
+        ends = self.kept_ends(of)
         forward, back = (
             [torch.zeros(layer.post, dtype=self.dtype, device=self.device) for layer in self.stack] for _ in "hu"
         )
@@ -152,36 +157,36 @@ class ResistivePairs(PairedCircuit):
 
     def asked_sums(self, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Cells that drive each node of layer k, and that feed back to it, as they were asked for, S (*shape)."""
-        forward, back = self._node_sums(self._asked)
+        forward, back = self._node_sums("asked")
         return forward[k], back[k]
 
-    def _follow(self) -> None:
-        # Of real diodes it matters what conductance stands beside them.
-        for units, which in ((self.amplifiers_h, "h"), (self.amplifiers_u, "u")):
-            units[:] = [self.build_units(k, which) for k in range(self.depth)]
-        super()._follow()
+    def _written(self) -> None:
+        # What a real diode answers depends on the conductance that stands beside it.
+        for units, side in zip((self.amplifiers_h, self.amplifiers_u), SIDES, strict=True):
+            units[:] = [self.build_units(k, side) for k in range(self.depth)]
+        super()._written()
 
     def find_loads(self) -> None:
         leaks = self.device_model.leaks
-        by_h, by_u = self._node_sums(self._sums_h)[0], self._node_sums(self._sums_u)[0]
-        back = self._node_sums(self._sums_back)[1]
-        meant, meant_back = self._node_sums(self._asked)
+        by_h, by_u = self._node_sums("h")[0], self._node_sums("u")[0]
+        back = self._node_sums("transpose")[1]
+        meant, meant_back = self._node_sums("asked")
         whole = [a + b for a, b in zip(meant, meant_back, strict=True)]
         # Cells of u alone are fewer, but its copies can be larger.
         there = [torch.maximum(a + c, b) for a, b, c in zip(by_h, by_u, back, strict=True)]
-        self.sums = there if leaks == "trimmed" else whole
-        self.total = [float(s.max()) or self.device_model.g_max for s in self.sums]
+        self.largest_sums = [float(s.max()) for s in (there if leaks == "trimmed" else whole)]
+        self.total = [largest or self.device_model.g_max for largest in self.largest_sums]
         self._find_gains()
         if leaks == "trimmed":
             return
-        self.load_h, self.load_u = [], []
+        load_h, load_u = [], []
         for k, total in enumerate(self.total):
             fed = back[k] - meant_back[k]
-            self.load_h.append(total / (total + (by_h[k] - meant[k]) + fed))
+            load_h.append(total / (total + (by_h[k] - meant[k]) + fed))
             dummy = fed if leaks == "dummy" else 0.0
-            self.load_u.append(total / (total + (by_u[k] - meant[k]) + dummy))
-        if leaks == "dummy" and self.one_array:
-            self.load_u = self.load_h
+            load_u.append(total / (total + (by_u[k] - meant[k]) + dummy))
+        self.load_h = load_h
+        self.load_u = load_h if leaks == "dummy" and self.one_array else load_u
 
     def _find_gains(self) -> None:
         """Set `gains`.
@@ -209,26 +214,26 @@ class ResistivePairs(PairedCircuit):
 
     # -- units -------------------------------------------------------------------------------------------------
 
-    def build_units(self, k: int, which: str) -> Amplifiers:
+    def build_units(self, k: int, side: Side) -> Amplifiers:
         device, activation = self.device_model, self.stack[k].activation
         if k == self.depth - 1:
             return Amplifiers(activation)
         spread = device.diode_mismatch > 0 or device.ideality_mismatch > 0
-        constants = self.diode_constants(k, which)
+        constants = self.diode_constants(k, side)
         if constants is not None:
-            if which == "u" and not spread and self.load_u is self.load_h:
+            if side == "u" and not spread and self.equal_loads:
                 activation = self.amplifiers_h[k].activation
-            elif device.diode_current is not None or spread or self.load_h[k] is not None:
+            elif device.diode_current is not None or spread or self._load("h", k) is not None:
                 activation = diode(*constants)
-        return erring(self, k, which, activation, buffered=True)
+        return erring(self, k, side, activation, buffered=True)
 
-    def diode_constants(self, k: int, which: str) -> tuple[Any, Any] | None:
+    def diode_constants(self, k: int, side: Side) -> tuple[Any, Any] | None:
         """s = Is / S and t = n VT of the diodes of layer k in units of activity (`diodes`); None: ideal, or none.
 
         Numbers, or tensors (*shape) where each diode has an Is or n of its own, or each node an S.
         """
         device, name = self.device_model, self.stack[k].activation_name
-        load = (self.load_h if which == "h" else self.load_u)[k]
+        load = (self.load_h if side == "h" else self.load_u)[k]
         if name not in ("relu", "diode") or (name == "relu" and device.diode_current is None):
             return None
         volts = device.voltage / self.full_scales[k + 1]  # of one unit of activity
@@ -238,31 +243,19 @@ class ResistivePairs(PairedCircuit):
             current = device.diode_current / (self.total[k] * volts)
             thermal = device.diode_ideality * THERMAL_VOLTAGE / volts
         if device.diode_mismatch > 0:
-            current = current * self.drawn(device.diode_mismatch, k, which, "diode").exp()
+            current = current * self.drawn(device.diode_mismatch, k, side, "diode").exp()
         if device.ideality_mismatch > 0:
-            thermal = thermal * (1 + self.drawn(device.ideality_mismatch, k, which, "ideality")).clamp(min=0.1)
+            thermal = thermal * (1 + self.drawn(device.ideality_mismatch, k, side, "ideality")).clamp(min=0.1)
         return current if load is None else current * load, thermal
 
-    def to_circuit(self) -> PairsCircuit:
-        """The circuit part by part, for modified nodal analysis and ngspice; of small networks.
-
-        Raises
-        ------
-        InputError
-            As `resistive_pairs_circuit.pairs_circuit`.
-        """
-        from .resistive_pairs_circuit import pairs_circuit
-
-        return pairs_circuit(self)
-
-    def node_conductances(self, k: int, which: str) -> tuple[float, float]:
+    def node_conductances(self, k: int, side: Sides) -> tuple[float, float]:
         """G twice: the leak completes a node to it, and all of it turns current into voltage. Cells of h and of u
         are different ones."""
-        return 0.0 if which == "both" else self.total[k], self.total[k]
+        return 0.0 if side == "both" else self.total[k], self.total[k]
 
     # -- in time -----------------------------------------------------------------------------------------------
 
-    def fastest(self, phase: Any) -> float:
+    def fastest(self, phase: Origin) -> float:
         """A diode's conductance makes its node faster: by 1 / slope of the unit that it is."""
         slopes = [
             float(unit.activation.slope(p.detach()).min())
@@ -272,9 +265,9 @@ class ResistivePairs(PairedCircuit):
         ]
         return 1 / max(min(slopes, default=1.0), 1e-3)
 
-    def values(self, k: int, which: str, phase: Any) -> Values:
+    def values(self, k: int, side: Side, phase: Origin) -> Values:
         """C dv/dt = G (p - v) less the diode's current; ideal diodes stop v at their bounds. Times in C / G."""
-        unit = (self.amplifiers_h if which == "h" else self.amplifiers_u)[k]
+        unit = (self.amplifiers_h if side == "h" else self.amplifiers_u)[k]
         activation, (lo, hi) = unit.activation, unit.activation.bounds
         inverse = activation.inverse
         assert inverse is not None
@@ -292,10 +285,10 @@ class ResistivePairs(PairedCircuit):
 
         return Values(place=lambda v: v, moved=unit.read_between, speed=speed, within=within)
 
-    def solvers(self, phase: Any) -> dict[str, Any]:
+    def solvers(self, phase: Phase) -> dict[str, Any]:
         return solvers(super().solvers(phase))
 
-    def motion(self, phase: Any) -> ValueMotion:
+    def motion(self, phase: Phase) -> ValueMotion:
         return ValueMotion(phase)
 
     # -- what it takes -----------------------------------------------------------------------------------------
@@ -312,7 +305,7 @@ class ResistivePairs(PairedCircuit):
                 {
                     "gain": max(self.gains[k].values()),
                     "total_conductance": total,
-                    "negative_conductance": min(0.0, passive - float(self.sums[k].max())),
+                    "negative_conductance": min(0.0, passive - self.largest_sums[k]),
                     "power": power[k],
                 }
             )
@@ -322,25 +315,24 @@ class ResistivePairs(PairedCircuit):
         """What the rails of each layer's drives deliver, W an example: the sum over the cells of h and u of V I,
         that is of G A^2 V^2 - G A V v with the node's v. What is fed back is small, and left out."""
         phase, volts = self.phase(self.prepare(x)), self.device_model.voltage
-        units = (
-            ("h", self.amplifiers_h, self._sums_h, self.load_h),
-            ("u", self.amplifiers_u, self._sums_u, self.load_u),
-        )
+        amplifiers = (self.amplifiers_h, self.amplifiers_u)
+        sums = (self.kept_ends("h"), self.kept_ends("u"))
+        units = zip((0, self.depth), SIDES, amplifiers, sums, (self.load_h, self.load_u), strict=True)
         h = [a.response(p) for a, p in zip(self.amplifiers_h, free.state, strict=False)]
         below = [phase.x, *h]
         found = [0.0] * self.depth
-        for start, (which, amplifiers, sums, loads) in zip((0, self.depth), units, strict=True):
-            drives = phase.drives(which, h)
+        for start, side, answering, ends, loads in units:
+            drives = phase.drives(side, h)
             for name, k, _, _, source in arrays_of(self.stack):
                 if source is None:
                     rail = self.gains[k][name] * volts
-                    found[k] += float(rail**2 * sums[name][0].sum())
+                    found[k] += float(rail**2 * ends[name][0].sum())
                 else:
                     rails = below[source + 1] * (self.gains[k][name] * volts / self.full_scales[source + 1])
-                    found[k] += float((rails.square() * sums[name][1]).flatten(1).sum(1).mean())
+                    found[k] += float((rails.square() * ends[name][1]).flatten(1).sum(1).mean())
             for k, drive in enumerate(drives):
                 own, load = volts / self.full_scales[k + 1], loads[k]
                 inward = self.total[k] * own * (drive if load is None else drive / load)
-                node = amplifiers[k].activation.response(free.state[start + k]) * own
+                node = answering[k].activation.response(free.state[start + k]) * own
                 found[k] -= float((inward * node).flatten(1).sum(1).mean())
         return found

@@ -22,24 +22,22 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
+from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import InputError, argument_error
 
 from .arrays import array
+from .board import SIDES, Copy, Side
 from .circuit import Circuit
 from .elements import THERMAL_VOLTAGE
+from .mna import Solution, operating_point
 from .node_sums import arrays_of
 from .parts import GROUND, Group, Parts
 from .resistive_mapping import KEPT, ResistivePairs
-
-if TYPE_CHECKING:
-    from physics_ep.equilibrium import Equilibrium
-
-    from .mna import Solution
 
 LEAST = 1e-14
 """Leak, over the conductance of its node, that is taken for none: the rounding of the sum of cells."""
@@ -103,14 +101,12 @@ class PairsCircuit:
         Solution
             Converged or not: see its `converged`.
         """
-        from . import mna
-
         nudge = None if y is None else (self.circuit.output_names, self.targets(y), self.siemens(beta))
         largest = max(t * v for t, v in zip(self.system.total, self.volts[1:], strict=True))
         options = {"tolerance": 1e-13 * largest, **options}
         if nudge is not None and "start" not in options:
             options["start"] = self.solve(x, **options)
-        return mna.operating_point(self.circuit.parts, self.sources(x), nudge=nudge, **options)
+        return operating_point(self.circuit.parts, self.sources(x), nudge=nudge, **options)
 
     def node_voltages(self, state: Sequence[torch.Tensor]) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Volts of the nodes h and u of each layer, (B, n_k) each, in a state of the system."""
@@ -243,13 +239,13 @@ class _Drawing:
 
     # -- units -------------------------------------------------------------------------------------------------
 
-    def buffered(self, k: int, which: str) -> np.ndarray:
+    def buffered(self, k: int, side: Side) -> np.ndarray:
         """What the buffers of layer k put out: clip(g (v + c)) of the node's v, or the node itself."""
         system = self.system
-        node, unit = (self.h[k], system.amplifiers_h[k]) if which == "h" else (self.u[k], system.amplifiers_u[k])
+        node, unit = (self.h[k], system.amplifiers_h[k]) if side == "h" else (self.u[k], system.amplifiers_u[k])
         if unit.ideal:
             return node
-        volts, label = self.volts[k + 1], f"{which}{k + 1}_"
+        volts, label = self.volts[k + 1], f"{side}{k + 1}_"
         gain = 1.0 if unit.gain is None else array(unit.gain.double().flatten())
         offset = 0 if unit.output_offset is None else array(unit.output_offset.double().flatten())
         below = self.held(f"o{label}", -volts * offset) if unit.output_offset is not None else 0
@@ -274,8 +270,8 @@ class _Drawing:
             return
         lo, hi = layer.activation.bounds
         bounds: list[Any] = []
-        for which, node, load in zip(("h", "u"), (self.h[k], self.u[k]), loads, strict=True):
-            constants = system.diode_constants(k, which)
+        for side, node, load in zip(SIDES, (self.h[k], self.u[k]), loads, strict=True):
+            constants = system.diode_constants(k, side)
             if constants is None:
                 bounds = bounds or [self.held(f"{n}{k + 1}_", volts * b) for n, b in (("lo", lo), ("hi", hi))]
                 self.add("ideal_diode", "X", (bounds[0], node))
@@ -318,9 +314,9 @@ class _Drawing:
             below, letter = self.inputs if source < 0 else active_h[source], part[0]
             rails = self.rails(f"{letter}{k + 1}", system.gains[k][name], below, 0)
 
-            def pair(which: str, name: str = name, link: Any = link) -> list[np.ndarray]:
+            def pair(copy: Copy, name: str = name, link: Any = link) -> list[np.ndarray]:
                 """Conductances (units above, units below)."""
-                found = system.cells_of(name, which)
+                found = system.cells_of(name, copy)
                 eye = torch.eye(math.prod(link.pre), dtype=torch.float64).unflatten(1, link.pre)
                 return [array(link.apply(g.double(), eye).flatten(1).t()) for g in (found.plus, found.minus)]
 
@@ -337,8 +333,8 @@ class _Drawing:
         name, layer = f"layers.{k}.bias", self.system.stack[k]
         gain = self.system.gains[k][name] * self.device.voltage
         rails = self.rails(f"b{k + 1}", gain, np.array([self.reference]), 0)
-        for which, nodes, sums in (("h", self.h, self.sums_h), ("u", self.u, self.sums_u)):
-            found = self.system.cells_of(name, which)
+        for side, nodes, sums in zip(SIDES, (self.h, self.u), (self.sums_h, self.sums_u), strict=True):
+            found = self.system.cells_of(name, side)
             each = [g.double().view(-1, *[1] * (len(layer.post) - 1)) for g in (found.plus, found.minus)]
             sums[k] += self.cells(rails, nodes[k], [array(g.expand(layer.post).reshape(-1, 1)) for g in each])
 

@@ -41,7 +41,7 @@ def drawn(
     x = x[slowest > THRESHOLD][:3]
     assert len(x) == 3
     mapped = map_pcn(net, "oscillator", DeviceModel(**fields), seed=1, calibration=x, gates=gates)
-    return mapped, mapped.system.to_graph(), x, targets(net, len(x))
+    return mapped, mapped.to_graph(), x, targets(net, len(x))
 
 
 def targets(net: PredictiveCodingNetwork, size: int) -> torch.Tensor:
@@ -176,7 +176,7 @@ def test_convolutions_and_skips() -> None:
     x, _ = examples((1, 5, 5), 6)
     y = targets(net, 6)
     mapped = map_pcn(net, "oscillator", calibration=x)
-    graph = mapped.system.to_graph()
+    graph = mapped.to_graph()
     free = relax(mapped.system, x, tolerance=1e-12).require()
     rest = graph.settle(x).require().state[0].numpy()
     np.testing.assert_allclose(valued(graph, rest), layered(mapped, free.state), atol=1e-10)
@@ -194,7 +194,7 @@ def test_a_turned_pair_turns_back() -> None:
     net = dense(1, "relu", n_in=5)
     x, _ = examples((5,), 2)
     mapped = map_pcn(net, "oscillator", calibration=x)
-    graph = mapped.system.to_graph()
+    graph = mapped.to_graph()
     rest = graph.settle(x).require().state[0].numpy()
     start = rest + 1e-4
     time, course = graph.course(x, 3.0, start=start, points=4, tolerance=1e-12)
@@ -275,7 +275,7 @@ def test_pairs_slip_off_their_end() -> None:
     net = dense(2, "relu", width=6, n_in=5)
     x, _ = examples((5,), 1)
     mapped = map_pcn(net, "oscillator", DeviceModel(detuning=0.02), seed=1, calibration=x)
-    graph = only_odd(mapped.system.to_graph())
+    graph = only_odd(mapped.to_graph())
     half = graph.count // 2
     hidden = np.zeros(half, bool)
     hidden[:6] = hidden[16:22] = True
@@ -310,7 +310,7 @@ def test_ring_oscillators() -> None:
     net = dense(3, "hard_tanh", width=6, n_in=5, gain=1.5)
     x, _ = examples((5,), 3)
     mapped = map_pcn(net, "oscillator", device, calibration=x)
-    graph = map_pcn(net, "oscillator", device.replace(phase_noise=0.0), calibration=x).system.to_graph()
+    graph = map_pcn(net, "oscillator", device.replace(phase_noise=0.0), calibration=x).to_graph()
     rest = graph.settle(x).require().state[0].numpy()
     state = relax(mapped.system, x, tolerance=1e-12).require().state
     even = np.abs(valued(graph, rest) - layered(mapped, state)).max()
@@ -327,16 +327,16 @@ def test_refusals() -> None:
     x, _ = examples((5,), 3)
     net = dense(2, "relu", width=6, n_in=5)
     with pytest.raises(InputError, match="calibration must be given: it sets the ranges"):
-        map_pcn(net, "oscillator").system.to_graph()
+        map_pcn(net, "oscillator").to_graph()
     noisy = map_pcn(net, "oscillator", DeviceModel(phase_noise=1.0), calibration=x)
     with pytest.raises(InputError, match="phase_noise must be 0 for a graph of constant couplings, but was 1"):
-        noisy.system.to_graph()
+        noisy.to_graph()
     with pytest.raises(InputError, match="too large for a graph of at most 4096 oscillators: 8040"):
-        map_pcn(dense(2, "relu", width=2000, n_in=5), "oscillator", calibration=x).system.to_graph()
+        map_pcn(dense(2, "relu", width=2000, n_in=5), "oscillator", calibration=x).to_graph()
     image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     pooled = vgg5(10, input_shape=(3, 32, 32), width=1 / 32).double()
     with pytest.raises(InputError, match=r"Layer \d has a max pooling, whose switches are not couplings"):
-        map_pcn(pooled, "oscillator", calibration=image).system.to_graph()
-    graph = map_pcn(net, "oscillator", calibration=x).system.to_graph()
+        map_pcn(pooled, "oscillator", calibration=image).to_graph()
+    graph = map_pcn(net, "oscillator", calibration=x).to_graph()
     with pytest.raises(NotConverged, match="3 of 3 examples: worst residual"):
         graph.settle(x, max_iterations=2).require()

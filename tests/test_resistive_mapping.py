@@ -233,8 +233,9 @@ def test_what_leaks_are_set_for() -> None:
             # By hand: the cells' errors over the conductance that was meant.
             system = mapped.system
             forward = [f"layers.0.{n}" for n in ("weight", "bias")]
-            extra = sum(system._sums_h[n][0] - system._asked[n][0] for n in forward)
-            extra = extra + system._sums_back["layers.1.weight"][1] - system._asked["layers.1.weight"][1]
+            there, asked = system.kept_ends("h"), system.kept_ends("asked")
+            extra = sum(there[n][0] - asked[n][0] for n in forward)
+            extra = extra + system.kept_ends("transpose")["layers.1.weight"][1] - asked["layers.1.weight"][1]
             torch.testing.assert_close(system.load_h[0], system.total[0] / (system.total[0] + extra))
     assert errors["trimmed"] < 1e-5
     assert errors["dummy"] < 1e-5

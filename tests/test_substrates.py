@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import re
 
@@ -178,3 +179,41 @@ def test_the_worked_example() -> None:
             map_pcn(dense(3, "tanh"), "current-mode")
     finally:
         mapping.SUBSTRATES.pop("current-mode", None)
+
+
+@pytest.mark.parametrize("fields", [{"leaks": "fixed"}, {"leaks": "dummy"}, {"leaks": "dummy", "apart": True}])
+def test_what_follows_from_the_seed_moves_with_the_module(fields: dict) -> None:
+    """Copies, loads, cells and their sums are in the dtype that the module was moved to, in a copy of it too, and
+    are no part of its state_dict. Otherwise a circuit in float32 mixes widths, and old run files do not load."""
+    apart = {"copy_mismatch_h": 0.01, "copy_mismatch_u": 0.01} if fields.get("apart") else {}
+    device = DeviceModel(programming_noise=0.02, leaks=fields["leaks"], **apart)
+    net = dense(3, "relu")
+    system = map_pcn(net, "resistive", device, seed=2).system
+    assert list(system.state_dict()) == list(net.state_dict())
+    for twin in (copy.deepcopy(system).float(), copy.deepcopy(system.float())):
+        tensors = [*twin.load_h, *twin.load_u]
+        tensors += [twin.arrays(1, which).weight for which in ("h", "u", "transpose")]
+        tensors += [
+            t for which in ("h", "u", "transpose", "asked") for t in twin.kept_ends(which)["layers.1.weight"]
+        ]
+        tensors += [t for cells in twin.cells.values() for t in (cells.plus, cells.minus)]
+        assert {t.dtype for t in tensors} == {torch.float32}
+        assert all(t.data_ptr() != s.data_ptr() for t, s in zip(twin.load_h, system.load_h, strict=True))
+        assert (twin.load_h[0] is twin.load_u[0]) is twin.equal_loads is (fields == {"leaks": "dummy"})
+        if apart:
+            assert not torch.equal(twin.arrays(1, "h").weight, twin.arrays(1, "u").weight)
+        twin.load_state_dict(net.float().state_dict())
+        assert torch.equal(twin.arrays(1, "h").weight, net.stack[1].weight.detach())
+
+
+def test_loads_set_one_by_one() -> None:
+    """A substrate that sets the loads of h alone leaves those of u as they were."""
+    system = map_pcn(dense(2), seed=1).system
+    load = torch.full(system.shapes[1], 1.5, dtype=torch.float64)
+    system.load_h = [load, None]
+    assert system.load_h == (load, None)
+    assert system.load_u == (None, None)
+    assert not system.equal_loads
+    system.load_u = system.load_h
+    assert system.load_u == (load, None)
+    assert system.equal_loads

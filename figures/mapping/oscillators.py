@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from hardware_models import DeviceModel, map_pcn
 from hardware_models.oscillator_mapping import THRESHOLD, OscillatorPairs
-from hardware_models.oscillator_pairs_graph import PairsGraph
+from hardware_models.oscillator_pairs_graph import PairsGraph, pairs_graph
 from hardware_models.oscillator_units import locked_phase
 from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp
 from physics_ep.relaxation import relax
@@ -149,7 +149,7 @@ def _chosen(net: PredictiveCodingNetwork, seed: int) -> tuple[torch.Tensor, torc
 
 def _graph(system: object) -> PairsGraph:
     assert isinstance(system, OscillatorPairs)
-    return system.to_graph()
+    return pairs_graph(system)
 
 
 def _valued(graph: PairsGraph, phi: np.ndarray) -> np.ndarray:
