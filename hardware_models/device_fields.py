@@ -124,9 +124,10 @@ class DeviceField:
 
     @property
     def axis(self) -> str:
-        """Label with the unit, on two lines where one would be too long."""
-        line = f"{self.label} ({self.unit})" if self.unit else self.label
-        return line if len(line) <= LINE else line.replace(f" ({self.unit})", f"\n({self.unit})")
+        """Label with the unit ('value' where there is none), on two lines where one would be too long."""
+        unit = f"({self.unit or 'value'})"
+        between = " " if len(self.label) + 1 + len(unit) <= LINE else "\n"
+        return self.label + between + unit
 
 
 def imperfection(
