@@ -185,7 +185,7 @@ class PropagationSection(Section):
         'backprop' trains by autograd of the forward pass under the same recipe, for comparison; only for systems
         whose free state is one (predictive coding networks).
     scheme : str
-        'positive', 'negative', 'random', 'centered' or 'holomorphic:N'.
+        'positive', 'negative', 'random', 'centered', 'holomorphic:N', or one that is registered.
     beta : float or 'auto'
         Nudging strength, in units of energy over cost. 'auto' takes it from the measured stability limit.
     solver : str or None

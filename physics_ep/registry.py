@@ -1,4 +1,4 @@
-"""Which commands and systems there are: tables of entry points that any installed package may add to.
+"""Which commands, systems, substrates and schemes there are: entry points that any installed package may add to.
 
 A package adds a command or a system in its pyproject.toml, as this project does in its own::
 
@@ -11,84 +11,57 @@ A package adds a command or a system in its pyproject.toml, as this project does
     [project.entry-points."physics_ep.substrates"]
     my-substrate = "my_package.pairs:MyPairs"   # a subclass of hardware_models.PairedCircuit, for map_pcn
 
-A source tree that is not installed has no metadata, so the same tables are read from the pyproject.toml beside
-the package; they come first, since an editable install may hold an older copy of them.
+    [project.entry-points."physics_ep.schemes"]
+    five_point = "my_package.nudging:five_point"   # a Stencil, or a function without arguments that makes one
 """
 
 from __future__ import annotations
 
-import functools
-import importlib
-import importlib.util
 import inspect
 import json
 import math
-import tomllib
 import typing
 from collections.abc import Callable
-from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
+from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any
 
+from .entries import entries, load
 from .errors import InputError, argument_error, unknown_name
 
 if TYPE_CHECKING:
     from .system import EnergySystem
 
-ROOT = Path(__file__).resolve().parent.parent
-"""Folder that holds this package and its siblings."""
-
-SIBLINGS = ("hardware_models", "validation", "figures")
+__all__ = [
+    "accepts",
+    "build_system",
+    "check_options",
+    "commands",
+    "load",
+    "require_finite",
+    "schemes",
+    "substrates",
+    "systems",
+]
 
 
 def commands() -> dict[str, EntryPoint]:
     """Command entries by name: functions that take the typer application."""
-    return _entries("physics_ep.commands")
+    return entries("physics_ep.commands")
 
 
 def systems() -> dict[str, EntryPoint]:
     """System entries by name: callables that build an `EnergySystem` from keyword options."""
-    return _entries("physics_ep.systems")
+    return entries("physics_ep.systems")
 
 
 def substrates() -> dict[str, EntryPoint]:
     """Substrates of other packages by name: subclasses of `hardware_models.PairedCircuit`, for `map_pcn`."""
-    return _entries("physics_ep.substrates")
+    return entries("physics_ep.substrates")
 
 
-def load(entry: EntryPoint) -> Any:
-    """Import what an entry names.
-
-    Raises
-    ------
-    InputError
-        If it cannot be imported; the message tells whether a file of the user's hides the package.
-    """
-    package = entry.module.partition(".")[0]
-    hidden = hiding_file(package) if package in SIBLINGS else None
-    if hidden is not None:
-        raise InputError(
-            f"{hidden} hides the package {package!r} of physics-ep: rename it, or run from another folder."
-        )
-    try:
-        return entry.load()
-    except (ImportError, AttributeError) as error:
-        what = f"Entry {entry.name!r} of {entry.group} ({entry.value})"
-        raise InputError(f"{what} cannot be loaded: {error}") from error
-
-
-def hiding_file(package: str) -> Path | None:
-    """File or folder that Python would import instead of our own `package`, if there is one."""
-    spec = importlib.util.find_spec(package)
-    if spec is None:
-        return None
-    places = [spec.origin] if spec.origin else list(spec.submodule_search_locations or [])
-    own = (ROOT / package).resolve()
-    for place in places:
-        found = Path(place).resolve()
-        if found != own and own not in found.parents:
-            return found
-    return None
+def schemes() -> dict[str, EntryPoint]:
+    """Nudging schemes of other packages by name: a `Stencil`, or a function without arguments that makes one."""
+    return entries("physics_ep.schemes")
 
 
 def build_system(name: str, **options: Any) -> EnergySystem:
@@ -174,25 +147,6 @@ def require_finite(name: str, value: Any) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
             require_finite(f"{name}.{key}", item)
-
-
-@functools.cache
-def _entries(group: str) -> dict[str, EntryPoint]:
-    found: dict[str, EntryPoint] = {}
-    for name, value in _source_tables().get(group, {}).items():
-        found[name] = EntryPoint(name, value, group)
-    for entry in entry_points(group=group):
-        found.setdefault(entry.name, entry)
-    return found
-
-
-def _source_tables() -> dict[str, dict[str, str]]:
-    path = ROOT / "pyproject.toml"
-    if not path.is_file():
-        return {}
-    project = tomllib.loads(path.read_text(encoding="utf-8")).get("project", {})
-    # A wheel installed beside some other project's pyproject.toml must not read that one.
-    return project.get("entry-points", {}) if project.get("name") == "physics-ep" else {}
 
 
 def _type_hints(build: Callable[..., Any]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ import torch
 
 from .errors import InputError, argument_error
 from .files import replacing
-from .registry import ROOT
+from .entries import ROOT
 from .version import __version__
 
 if TYPE_CHECKING:

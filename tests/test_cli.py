@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import physics_ep
-from physics_ep import cli, open_run, registry
+from physics_ep import cli, entries, open_run, registry
 from physics_ep.command_options import Bars, Report
 from physics_ep.errors import InputError
 from physics_ep.progress import SILENT
@@ -84,14 +84,14 @@ def test_version_and_no_arguments(capsys: pytest.CaptureFixture[str]) -> None:
 def test_source_tree_that_is_not_installed(tmp_path: Path) -> None:
     """Else `python -m physics_ep` from a fresh clone knows no commands."""
     for name in ("physics_ep", "pyproject.toml"):
-        source = registry.ROOT / name
+        source = entries.ROOT / name
         copy = shutil.copytree if source.is_dir() else shutil.copy
         copy(source, tmp_path / name)
     # -S leaves out site-packages, and with them the installed metadata; typer alone is lent back by path.
     site = str(Path(pytest.__file__).parent.parent)
     code = (
         f"import sys; sys.path.append({site!r})\n"
-        "import physics_ep.registry as r\n"
+        "import physics_ep.entries as r\n"
         "r.entry_points = lambda group: ()\n"
         "from physics_ep import cli; cli.main(['train', '--list'])"
     )
@@ -293,7 +293,7 @@ def test_broken_plugin_leaves_the_others_alone(
 def test_file_that_hides_a_package_is_named(tmp_path: Path) -> None:
     """Else a user's own figures.py or hardware_models.py makes ours fail without a reason."""
     (tmp_path / "hardware_models.py").write_text("", encoding="utf-8")
-    root = {"PYTHONPATH": str(registry.ROOT)}
+    root = {"PYTHONPATH": str(entries.ROOT)}
     status, _, err = python("-m", "physics_ep", "train", "hopfield-digits", cwd=tmp_path, environment=root)
     assert status == 2
     assert "hardware_models.py hides the package 'hardware_models' of physics-ep" in err

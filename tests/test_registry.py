@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import physics_ep
+from physics_ep import entries as tables
 from physics_ep import registry
 from physics_ep.errors import InputError
 from physics_ep.system import EnergySystem
@@ -46,14 +47,14 @@ def test_plugins_of_installed_metadata_are_added(monkeypatch: pytest.MonkeyPatch
         EntryPoint("theirs", "their.package:System", "physics_ep.systems"),
         EntryPoint("hopfield", "their.package:Impostor", "physics_ep.systems"),
     ]
-    monkeypatch.setattr(registry, "entry_points", lambda group: theirs)
-    registry._entries.cache_clear()
+    monkeypatch.setattr(tables, "entry_points", lambda group: theirs)
+    tables.entries.cache_clear()
     try:
         found = registry.systems()
         assert found["theirs"].value == "their.package:System"
         assert found["hopfield"].value == "hardware_models.hopfield:HopfieldNetwork"
     finally:
-        registry._entries.cache_clear()
+        tables.entries.cache_clear()
 
 
 def test_options_reach_the_constructor(spring: None) -> None:

@@ -51,7 +51,7 @@ def register(app: typer.Typer) -> None:
 def gradients(
     system: Annotated[str, typer.Argument(metavar="SYSTEM", help="Registered name, bundled config or TOML file.")],
     scheme: Annotated[
-        str, typer.Option(help="positive, negative, random, centered or holomorphic:N.")
+        str, typer.Option(help="positive, negative, random, centered, holomorphic:N, or your own.")
     ] = "centered",
     beta: Annotated[str, typer.Option(help="Nudging strength > 0, or auto: 0.05 of the stability limit.")] = "auto",
     cost: Annotated[
@@ -206,7 +206,7 @@ def tolerance(
         Path | None, typer.Option(metavar="FILE.json", help="The same from a file.", show_default=False)
     ] = None,
     cost: Annotated[str, typer.Option(help="squared_error or cross_entropy.")] = "squared_error",
-    scheme: Annotated[str, typer.Option(help="positive, negative, random or centered.")] = "centered",
+    scheme: Annotated[str, typer.Option(help="positive, negative, random, centered, or your own.")] = "centered",
     gates: Annotated[str, typer.Option(help="frozen or free.")] = "frozen",
     images: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Labelled photographs to take.", show_default=False)
