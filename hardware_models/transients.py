@@ -13,7 +13,7 @@ import numpy as np
 from .kernels import Array, Graph, inner, kernel, prange, response
 
 
-class Parts(NamedTuple):
+class AnalogParts(NamedTuple):
     """The elements of a circuit with n_free nodes and m edges, and what drives them.
 
     Attributes
@@ -65,7 +65,7 @@ def _rates(u: Array, v: Array, rate: Array, lo: int, parts: Any, graph: Any) -> 
 
 
 @kernel
-def rates(u: Array, parts: Parts, graph: Graph, width: int) -> Array:
+def rates(u: Array, parts: AnalogParts, graph: Graph, width: int) -> Array:
     """du/dt, (B, n_free) volts a second, at the amplifiers' inputs u (B, n_free); `width` examples a chunk."""
     batch, n_free = u.shape
     out = np.empty((batch, n_free))
@@ -85,14 +85,14 @@ def rates(u: Array, parts: Parts, graph: Graph, width: int) -> Array:
 
 @kernel
 def steps(
-    u: Array, parts: Parts, graph: Graph, stages: Array, weights: Array, dt: float, count: int, width: int
+    u: Array, parts: AnalogParts, graph: Graph, stages: Array, weights: Array, dt: float, count: int, width: int
 ) -> Array:
     """u (B, n_free) after `count` explicit Runge-Kutta steps of dt seconds.
 
     Parameters
     ----------
     u : array (B, n_free)
-    parts, graph : Parts, Graph
+    parts, graph : AnalogParts, Graph
     stages, weights : array (s, s), (s,)
         Tableau, strictly lower triangular.
     dt, count, width
