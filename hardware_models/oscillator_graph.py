@@ -14,14 +14,13 @@ from physics_ep.blocks import State
 from physics_ep.errors import InputError, all_finite, argument_error, unknown_name
 from physics_ep.system import Inputs
 
+from .oscillator_base import NEUTRAL, Oscillators, wrapped
 from .oscillator_graph_couplings import GraphCouplings
-from .oscillator_graph_phases import GraphPhase
-from .oscillators import NEUTRAL, Oscillators, wrapped
+from .oscillator_phases import GraphPhase
+from .oscillators import OscillatorNetwork
 
 if TYPE_CHECKING:
     import networkx
-
-    from .oscillators import OscillatorNetwork
 
 GROUNDS = ("pin", "quotient")
 SPREAD = 0.1
@@ -246,6 +245,48 @@ class OscillatorGraph(Oscillators):
         weights = [float(values.get(weight, 1.0)) for _, _, values in graph.edges(data=True)]
         return cls(len(number), np.array(edges, np.int64).reshape(-1, 2), np.array(weights), **options)
 
+    @classmethod
+    def from_network(cls, network: OscillatorNetwork) -> OscillatorGraph:
+        """The same network as a graph, oscillators of layer after layer.
+
+        Parameters
+        ----------
+        network : OscillatorNetwork
+            Its couplings as the device holds them (`weight_bits`), fields, frequencies and outputs go over.
+
+        Returns
+        -------
+        OscillatorGraph
+            Of the network's dtype; its state is the network's layers side by side.
+        """
+        layers = network.couplings.layers
+        sizes = network.sizes[1:]
+        starts = [0, *itertools.accumulate(sizes)]
+        edges, weights = [], []
+        for k, layer in enumerate(layers[1:]):
+            grid = torch.cartesian_prod(torch.arange(sizes[k + 1]), torch.arange(sizes[k]))
+            edges.append(grid + torch.tensor([starts[k + 1], starts[k]]))
+            weights.append(layer.strength.detach().flatten())
+        none = torch.zeros(0)
+        return cls(
+            starts[-1],
+            torch.cat([torch.zeros(0, 2, dtype=torch.int64), *edges]),
+            torch.cat([none, *weights]),
+            n_inputs=network.sizes[0],
+            input_index=range(sizes[0]),
+            input_weights=layers[0].strength.detach(),
+            outputs=range(starts[-2], starts[-1]),
+            field=torch.cat([layer.field.detach() for layer in layers], 1),
+            second_harmonic=network.second_harmonic,
+            detuning=torch.cat([network.frequencies(k) for k in range(len(sizes))])
+            if network.is_detuned(0)
+            else None,
+            readout=network.readout.name,
+            encoding=network.encoding,
+            span=network.span,
+            phase_bits=network.phase_bits,
+        ).to(network.dtype)
+
     # -- the contract -----------------------------------------------------------------------------------------
 
     def initial_state(self, x: torch.Tensor) -> State:
@@ -287,35 +328,6 @@ class OscillatorGraph(Oscillators):
         for i, angle in self.pins.items():
             found[:, i] = angle
         return found
-
-
-def from_layers(network: OscillatorNetwork) -> OscillatorGraph:
-    """The same network as a graph: `OscillatorNetwork.to_graph`."""
-    layers = network.couplings.layers
-    sizes = network.sizes[1:]
-    starts = [0, *itertools.accumulate(sizes)]
-    edges, weights = [], []
-    for k, layer in enumerate(layers[1:]):
-        grid = torch.cartesian_prod(torch.arange(sizes[k + 1]), torch.arange(sizes[k]))
-        edges.append(grid + torch.tensor([starts[k + 1], starts[k]]))
-        weights.append(layer.strength.detach().flatten())
-    none = torch.zeros(0)
-    return OscillatorGraph(
-        starts[-1],
-        torch.cat([torch.zeros(0, 2, dtype=torch.int64), *edges]),
-        torch.cat([none, *weights]),
-        n_inputs=network.sizes[0],
-        input_index=range(sizes[0]),
-        input_weights=layers[0].strength.detach(),
-        outputs=range(starts[-2], starts[-1]),
-        field=torch.cat([layer.field.detach() for layer in layers], 1),
-        second_harmonic=network.second_harmonic,
-        detuning=torch.cat([network.frequencies(k) for k in range(len(sizes))]) if network.is_detuned(0) else None,
-        readout=network.readout.name,
-        encoding=network.encoding,
-        span=network.span,
-        phase_bits=network.phase_bits,
-    ).to(network.dtype)
 
 
 def checked_edges(edges: Any, n: int) -> torch.Tensor:

@@ -1,10 +1,14 @@
-"""Phasors of oscillators: z = (cos phi, sin phi), stored as (2, *shape), its two components one above the other.
+"""Phasors of oscillators, and what is read off them.
 
+A phasor is z = (cos phi, sin phi), stored as (2, *shape), its two components one above the other.
 All changes are computed as such, without cancellation: cos(phi + d) - cos phi = cos phi (cos d - 1) - sin phi sin d
 with cos d - 1 = -2 sin^2(d/2), so that nothing of the size of a nudge is the difference of two numbers of size one.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
@@ -33,3 +37,43 @@ def across(z: torch.Tensor) -> torch.Tensor:
 def cross(q: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
     """Torque of fields q on phasors z, -q_c z_s + q_s z_c: minus the slope of -q . z in the phase."""
     return q[1] * z[0] - q[0] * z[1]
+
+
+@dataclass(frozen=True)
+class PhaseReadout:
+    """What is read off the phase of an output oscillator: o(phi), its cosine, its sine, or the phase itself.
+
+    Attributes
+    ----------
+    name : str
+    of_phase : callable (phi) -> o
+    value : callable (z, phi) -> o
+        The same from the phasor z (2, ...), where that is known already.
+    change : callable (z, dz) -> o(phi + d) - o(phi)
+        From the phasor and its change; rounding-safe.
+    slopes : callable (z) -> (o', o'')
+        Derivatives in the phase.
+    """
+
+    name: str
+    of_phase: Callable[[torch.Tensor], torch.Tensor]
+    value: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    change: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    slopes: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+
+READOUTS = {
+    readout.name: readout
+    for readout in (
+        PhaseReadout("cos", torch.cos, lambda z, phi: z[0], lambda z, dz: dz[0], lambda z: (-z[1], -z[0])),
+        PhaseReadout("sin", torch.sin, lambda z, phi: z[1], lambda z, dz: dz[1], lambda z: (z[0], -z[1])),
+        PhaseReadout(
+            "phase",
+            lambda phi: phi,
+            lambda z, phi: phi,
+            angle,
+            lambda z: (torch.ones_like(z[0]), torch.zeros_like(z[0])),
+        ),
+    )
+}
+"""Readouts by name."""

@@ -15,8 +15,8 @@ from scipy.optimize import minimize_scalar
 from hardware_models import OscillatorGraph, OscillatorNetwork
 from hardware_models.ising import anneal, ising_energy
 from hardware_models.mirror_pairs import mirror_pairs
+from hardware_models.oscillator_base import wrapped
 from hardware_models.oscillator_locking import cannot_lock
-from hardware_models.oscillators import wrapped
 from physics_ep import EquilibriumPropagation, Nudge, PhaseError, SquaredError, Status, centered, relax, simulate
 from physics_ep.blocks import State
 from physics_ep.branches import smallest_curvature
@@ -173,7 +173,7 @@ def test_layers_as_a_graph() -> None:
     layers = OscillatorNetwork(
         [4, 6, 5, 2], 0.2, frequency_spread=0.05, encoding="phase", readout="sin", gain=0.6, weight_bits=5
     )
-    graph = layers.to_graph()
+    graph = OscillatorGraph.from_network(layers)
     x, y = noise(3, 4), 0.3 * noise(3, 2, seed=1)
     state = layers.random_state(x, torch.Generator().manual_seed(0))
     beside = (torch.cat(state, 1),)
@@ -399,7 +399,7 @@ def test_layers_that_cannot_lock_are_refused_at_once() -> None:
     """Else drifting layers iterate until the budget ends; the bound is that of the same network as a graph."""
     layers = OscillatorNetwork([2, 3, 2], frequency_spread=1.5, seed=2)
     x = torch.tensor([[0.0, 0.0], [4.0, -3.0], [-2.0, 2.0], [30.0, -9.0]])
-    graph = layers.to_graph()
+    graph = OscillatorGraph.from_network(layers)
     single = graph.frequencies(0).abs() > (
         graph.couplings.strengths()[0] + graph.prepare(x).cache[0].square().sum(0).sqrt()
     )

@@ -235,7 +235,7 @@ def test_balanced_energies_have_the_balanced_force(graph: bool) -> None:
     system: OscillatorNetwork | OscillatorGraph = network(**KINDS["all at once"])
     x, y = data()
     if graph:
-        system = system.to_graph()
+        system = OscillatorGraph.from_network(system)
     origin = draw(system.initial_state(x), 0.5, 15)
     base = system.phase(system.prepare(x), origin, True)
     stack = base.stacked([Nudge(SquaredError(), y, 0.2), Nudge(SquaredError(), y, -0.2)])
