@@ -27,7 +27,6 @@ import torch
 
 from physics_ep.blocks import State, largest
 from physics_ep.errors import argument_error
-from physics_ep.integrators import Tableau
 from physics_ep.motion import Moment, Motion
 from physics_ep.nudging import Nudge
 from physics_ep.system import Inputs, Phase
@@ -519,13 +518,10 @@ class AnalogMotion(Motion):
         current = self.system.capacitance * velocity[0]
         return Moment(state, energy, largest((current,)) / self.system.residual_scale, w)
 
-    def advance(self, w: State, velocity: State, tableau: Tableau, dt: float, count: int) -> State:
-        if tableau.implicit or not self.compiled:
-            return super().advance(w, velocity, tableau, dt, count)
-        stages = np.zeros((len(tableau.weights), len(tableau.weights)))
-        for i, row in enumerate(tableau.stages):
-            stages[i, : len(row)] = row
+    def leap(self, w: State, stages: np.ndarray, weights: np.ndarray, dt: float, count: int) -> State | None:
+        if not self.compiled:
+            return None
         moved = transients.steps(
-            array(w[0]), self.parts, self.system.graph, stages, np.array(tableau.weights), dt, count, self.width
+            array(w[0]), self.parts, self.system.graph, stages, weights, dt, count, self.width
         )
         return (torch.from_numpy(moved),)

@@ -70,6 +70,13 @@ class Tableau:
         """Whether the last stage is the velocity at the end of the step, which the next one starts with."""
         return self.stages[-1] == self.weights[:-1]
 
+    def matrix(self) -> np.ndarray:
+        """a as an array (s, s), zeros written out."""
+        full = np.zeros((len(self.weights), len(self.weights)))
+        for i, row in enumerate(self.stages):
+            full[i, : len(row)] = row
+        return full
+
     def amplification(self, z: np.ndarray) -> np.ndarray:
         """R(z) = 1 + z b (1 - z A)^-1 1, by which a step dt multiplies a mode of rate z / dt; z complex (k,)."""
         z = np.asarray(z, dtype=complex)
@@ -184,6 +191,17 @@ def step(motion: Motion, w: State, velocity: State, dt: float, tableau: Tableau)
     return Advance(end, slopes[-1] if tableau.reuses_last else None, error)
 
 
+def advance(motion: Motion, w: State, velocity: State, tableau: Tableau, dt: float, count: int) -> State:
+    """w after `count` equal steps, by the motion's own compiled code (`Motion.leap`) where it has some."""
+    if not tableau.implicit:
+        leapt = motion.leap(w, tableau.matrix(), np.array(tableau.weights), dt, count)
+        if leapt is not None:
+            return leapt
+    for n in range(count):
+        w = step(motion, w, velocity if n == 0 else motion.velocity(w), dt, tableau).end
+    return w
+
+
 def fixed_steps(motion: Motion, w: State, duration: float, count: int, every: int, tableau: Tableau) -> Points:
     """Yield (time, w, velocity) at the start and after every `every` of `count` equal steps, and at the end."""
     dt, done = duration / count, 0
@@ -194,7 +212,7 @@ def fixed_steps(motion: Motion, w: State, duration: float, count: int, every: in
             if done == count:
                 return
             leap = min(every, count - done)
-            w = motion.advance(w, velocity, tableau, dt, leap)
+            w = advance(motion, w, velocity, tableau, dt, leap)
             done += leap
             if not finite(w):
                 raise Diverged

@@ -8,15 +8,13 @@ system whose state follows from other variables (voltages on capacitors, say) re
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from .blocks import State
-
-if TYPE_CHECKING:
-    from .integrators import Tableau
-    from .system import Phase
+from .system import Phase
 
 
 class Moment(NamedTuple):
@@ -81,13 +79,22 @@ class Motion:
         """What to record at w, where dw/dt is `velocity`."""
         return Moment(self.phase.state(w), self.phase.energy(w), self.phase.residual(self._force(velocity)))
 
-    def advance(self, w: State, velocity: State, tableau: Tableau, dt: float, count: int) -> State:
-        """w after `count` equal steps; override it where compiled code takes many steps at once."""
-        from .integrators import step
+    def leap(self, w: State, stages: np.ndarray, weights: np.ndarray, dt: float, count: int) -> State | None:
+        """w after `count` equal steps of an explicit method, for motions whose compiled code takes many at once.
 
-        for n in range(count):
-            w = step(self, w, velocity if n == 0 else self.velocity(w), dt, tableau).end
-        return w
+        None (the default) means that there is no such code: `integrators.advance` then goes step by step.
+
+        Parameters
+        ----------
+        w : tuple of Tensor (B, ...)
+        stages : ndarray (s, s)
+            Strictly lower triangular: stage i is evaluated at w + dt sum_j stages[i, j] k_j.
+        weights : ndarray (s,)
+            The step is dt sum_i weights[i] k_i.
+        dt : float
+        count : int
+        """
+        return None
 
     def _driven(self, force: State) -> State:
         """What a force makes the blocks do."""
