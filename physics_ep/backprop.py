@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from . import distributed
+from . import ranks
 from .cost import Cost
 from .equilibrium import Equilibrium
 from .errors import InputError
@@ -16,7 +16,7 @@ from .system import EnergySystem
 
 @dataclass(frozen=True)
 class BackpropStep:
-    """What training reads of a step; see `training.StepLike`.
+    """What training reads of a step; see `step.StepLike`.
 
     Attributes
     ----------
@@ -60,11 +60,11 @@ class Backprop:
             wide = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
             loss = self.cost(wide, y).mean()
             grads = dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
-        if distributed.is_distributed():
-            everyone = distributed.total(float(len(x)), system.device)
+        if ranks.is_distributed():
+            everyone = ranks.total(float(len(x)), system.device)
             for g in grads.values():
                 g.mul_(len(x) / everyone)
-            distributed.all_reduce(grads)
+            ranks.all_reduce(grads)
         for name, p in named.items():
             p.grad = grads[name] if p.grad is None else p.grad + grads[name]
         return BackpropStep(loss.detach(), outputs.detach())

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import distributed
-from .blocks import State, masked, narrowed
+from . import ranks
+from .blocks import masked
 from .branches import check_branches, is_minimum
+from .contrasts import Recipe, contrast, mirror_gap, noise_floors, relax_nudged
 from .cost import Cost
 from .equilibrium import Equilibrium, NotConverged, OtherBranch, Status
 from .errors import InputError, argument_error, unknown_name
@@ -21,7 +22,7 @@ from .landscape import mean_outputs, repeated
 from .nudging import Nudge, Stencil, centered, scheme_from_name
 from .relaxation import check_cost, new_phase, prepared, solve
 from .stability import curvature_limit
-from .step import Step, mirror_gap, noise_floors
+from .step import Step
 from .system import EnergySystem, Phase
 
 ON_UNCONVERGED = ("raise", "skip", "warn")
@@ -161,17 +162,17 @@ class EquilibriumPropagation:
             )
         if not isinstance(system, EnergySystem):
             raise TypeError(f"Argument system must be an EnergySystem, but was {type(system).__name__}.")
-        if distributed.is_distributed() and (self._broadcast is None or self._broadcast() is not system):
-            distributed.broadcast_parameters(system)
+        if ranks.is_distributed() and (self._broadcast is None or self._broadcast() is not system):
+            ranks.broadcast_parameters(system)
             self._broadcast = weakref.ref(system)
         with torch.no_grad():
             system.constrain()  # an optimizer that knows no bounds may have left them
             grads, step, used = self._estimate(system, x, y)
-        if sync and distributed.is_distributed():
-            everyone = distributed.total(float(used), system.device)
+        if sync and ranks.is_distributed():
+            everyone = ranks.total(float(used), system.device)
             for g in grads.values():
                 g.mul_(used / max(everyone, 1.0))
-            distributed.all_reduce(grads)
+            ranks.all_reduce(grads)
         for name, p in system.named_parameters():
             if p.requires_grad and name in grads:
                 p.grad = grads[name] if p.grad is None else p.grad + grads[name]
@@ -208,7 +209,10 @@ class EquilibriumPropagation:
         tolerance = None
         if self.tolerance is not None:
             tolerance = self.tolerance * system.tolerance_share(self.beta)
-        phases = self._relax_nudged(base, y, signs, tolerance)
+        recipe = Recipe(
+            self.scheme, self.pull, self.beta, self.solver, tolerance, self.max_iterations, self.options
+        )
+        phases = relax_nudged(recipe, base, y, signs)
         for i, found in phases.items():
             self._refuse(found, self._name(i))
         keep = free.converged
@@ -222,7 +226,7 @@ class EquilibriumPropagation:
         used = int((each > 0).sum())
         share = (max(used, 1) * each.clamp_min(1)).to(outputs)
         weight = keep.to(outputs) / share.repeat(self.starts)
-        grads = self._contrast(system, base, free, phases, x, signs, weight)
+        grads = contrast(recipe, system, base, free, phases, x, signs, weight)
         loss = (self.cost(outputs, y) * weight).nan_to_num(nan=0.0).sum()
         versions = [p._version for p in system.parameters()]
 
@@ -232,12 +236,12 @@ class EquilibriumPropagation:
 
         def floors() -> dict[str, float]:
             unchanged()
-            return noise_floors(self, system, x, y, (free, phases), signs, weight, grads)
+            return noise_floors(recipe, system, x, y, (free, phases), signs, weight, grads)
 
         def leakage() -> float:
             unchanged()
             with torch.no_grad():
-                return mirror_gap(self, base, y, tolerance, phases)
+                return mirror_gap(recipe, base, y, phases)
 
         step = Step(
             loss=loss,
@@ -315,67 +319,6 @@ class EquilibriumPropagation:
             switched = switched | left
         return free, phases, unstable, switched
 
-    def _relax_nudged(
-        self,
-        base: Phase,
-        y: torch.Tensor,
-        signs: torch.Tensor | None,
-        tolerance: float | None,
-        starts: dict[int, State] | None = None,
-    ) -> dict[int, Equilibrium]:
-        """Displacements at the stencil's nodes other than 0: all at once where the system can, else in turn."""
-        options = {"solver": self.solver, "tolerance": tolerance, "max_iterations": self.max_iterations}
-        nudges = {}
-        for i in self.scheme.relaxed():
-            strength = self.beta * self.scheme.nodes[i]
-            nudges[i] = Nudge(self.pull, y, strength if signs is None else strength * signs)
-        stack = base.stacked(list(nudges.values())) if len(nudges) > 1 else None
-        if stack is not None:
-            start = None
-            if starts is not None:
-                start = tuple(torch.cat(blocks) for blocks in zip(*[starts[i] for i in nudges], strict=True))
-            found = solve(stack, start=start, **options)  # type: ignore[arg-type]
-            return dict(zip(nudges, found.split(len(nudges)), strict=True))
-        phases: dict[int, Equilibrium] = {}
-        for i, nudge in nudges.items():
-            start = None
-            if starts is not None:
-                start = starts[i]
-            elif phases:
-                # The displacement is linear in beta to first order.
-                j, known = next(reversed(phases.items()))
-                scale = self.scheme.nodes[i] / self.scheme.nodes[j]
-                assert known.displacement is not None
-                start = tuple(scale * d for d in narrowed(known.displacement, base.dtype))
-                start = start if self.scheme.analytic else base.nudged(nudge).project(start)
-            phases[i] = solve(base.nudged(nudge), start=start, **options)  # type: ignore[arg-type]
-        return phases
-
-    def _contrast(
-        self,
-        system: EnergySystem,
-        base: Phase,
-        free: Equilibrium,
-        phases: dict[int, Equilibrium],
-        x: torch.Tensor,
-        signs: torch.Tensor | None,
-        weight: torch.Tensor,
-    ) -> dict[str, torch.Tensor]:
-        """The stencil's sum of contrasts over beta, each state with its weight (B,) in the mean."""
-        left_out = None if bool((weight > 0).all()) else weight > 0
-        state = masked(free.state, left_out)
-        if signs is not None:
-            weight = weight * signs
-        grads: dict[str, torch.Tensor] = {}
-        moved = {i: masked(found.displacement, left_out) for i, found in phases.items()}
-        for i, partner in self.scheme.mirrored():
-            moved[i] = tuple(d.conj().resolve_conj() for d in moved[partner])
-        for i, j, w in self.scheme.halved_pairs():
-            other = None if j is None else moved[j]
-            part = base.contrast(system, state, moved[i], other, x, weight * (w / self.beta))
-            grads = part if not grads else {n: grads[n] + part[n] for n in grads}
-        return grads
-
     def _name(self, i: int) -> str:
         return f"The phase nudged by {self.beta * self.scheme.nodes[i]:+.3g}"
 
@@ -400,12 +343,12 @@ class EquilibriumPropagation:
         due = known is None or known() is not system or age >= self.measure_every
         if due or self.beta > 0.5 * self.stability_limit:
             curvature = curvature_limit(system, base, free, self.cost, y, solver=self.solver, anywhere=self.auto)
-            curvature = distributed.largest(curvature, system.device)  # one beta for all ranks
+            curvature = ranks.largest(curvature, system.device)  # one beta for all ranks
             self.stability_limit = 1 / curvature if curvature > 0 else math.inf
             age = 0
             if self.auto:
                 self.beta = AUTO_FRACTION * (self.stability_limit if curvature > 0 else system.nudge_scale)
-                moved = distributed.largest(base.mobility(self.cost, y), system.device)
+                moved = ranks.largest(base.mobility(self.cost, y), system.device)
                 if curvature * moved > 0:
                     self.beta = min(self.beta, AUTO_FRACTION / math.sqrt(curvature * moved))
         self._measured = (weakref.ref(system), age + 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -12,10 +12,8 @@ from .cost import check_labels
 from .equilibrium import Status
 from .landscape import averaged, relax_from_many
 from .ranks import Batch, gathered, summed
+from .step import StepLike
 from .system import EnergySystem
-
-if TYPE_CHECKING:
-    from .training import StepLike
 
 METRICS: dict[str, tuple[str, str]] = {
     "loss": ("cost units", "mean cost of the free states during the epoch"),

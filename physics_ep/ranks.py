@@ -1,8 +1,12 @@
 """Several processes that train one system: who this one is, its share of each batch, and sums over all of them.
 
 Processes are started by torchrun, which tells each its rank in the environment, or by a caller who has set up a
-group with torch.distributed. `EquilibriumPropagation.backward` brings parameters and gradients in line; this brings
-the examples to the ranks, and the figures together.
+group with torch.distributed. `EquilibriumPropagation.backward` brings parameters and gradients in line by the
+weighted all-reduce below; the rest brings the examples to the ranks, and the figures together.
+
+DistributedDataParallel hooks only see gradients that come through its own forward; EP's do not, and the ranks would
+drift apart silently. So EP reduces its own gradients: a sum over ranks of (sum over the local examples), over the
+number of examples of all ranks, which is the batch mean also for uneven shards.
 """
 
 from __future__ import annotations
@@ -12,12 +16,17 @@ from collections.abc import Generator, Iterable, Iterator
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
-from .distributed import is_distributed
 from .errors import InputError, argument_error
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 """Inputs (B, ...) and class indices (B,)."""
+
+
+def is_distributed() -> bool:
+    """Whether a process group of more than one rank is up."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def world_size() -> int:
@@ -140,3 +149,40 @@ def gathered(values: torch.Tensor) -> torch.Tensor:
     parts = [torch.empty_like(padded) for _ in counts]
     dist.all_gather(parts, padded)
     return torch.cat([part[: int(n)] for part, n in zip(parts, counts, strict=True)])
+
+
+def broadcast_parameters(module: nn.Module) -> None:
+    """Give every rank the parameters and buffers of rank 0."""
+    with torch.no_grad():
+        for tensor in (*module.parameters(), *module.buffers()):
+            dist.broadcast(tensor.detach(), src=0)
+
+
+def total(value: float, device: torch.device) -> float:
+    """Sum of a number over all ranks."""
+    if not is_distributed():
+        return value
+    number = torch.tensor(value, dtype=torch.float64, device=device)
+    dist.all_reduce(number)
+    return float(number)
+
+
+def largest(value: float, device: torch.device) -> float:
+    """Largest of a number over all ranks."""
+    if not is_distributed():
+        return value
+    number = torch.tensor(value, dtype=torch.float64, device=device)
+    dist.all_reduce(number, op=dist.ReduceOp.MAX)
+    return float(number)
+
+
+def all_reduce(tensors: dict[str, torch.Tensor]) -> None:
+    """Sum tensors over all ranks, in place, in one message for each dtype."""
+    if not is_distributed():
+        return
+    for dtype in sorted({str(t.dtype) for t in tensors.values()}):
+        group = [t for t in tensors.values() if str(t.dtype) == dtype]
+        packed = torch.cat([t.flatten() for t in group])
+        dist.all_reduce(packed)
+        for tensor, piece in zip(group, packed.split([t.numel() for t in group]), strict=True):
+            tensor.copy_(piece.view_as(tensor))

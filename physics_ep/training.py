@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ import torch
 from .backprop import Backprop
 from .config import Config, load_config
 from .cost import COSTS
-from .equilibrium import Equilibrium, NotConverged
+from .equilibrium import NotConverged
 from .errors import InputError, argument_error
 from .estimator import EquilibriumPropagation, UnconvergedWarning
 from .metrics import METRICS, Epoch, Evaluation, evaluate
@@ -35,25 +35,9 @@ from .progress import SILENT, Progress
 from .ranks import in_step, join_group, meet, rank, summed, world_size
 from .resuming import Interruption, check_resumable, check_run_output, interruptible
 from .sources import Source, epoch_seed
+from .step import StepLike
 from .store import Quantity, Run, load_weights, open_run, run_attributes, write_run
 from .system import EnergySystem
-
-
-class StepLike(Protocol):
-    """What training reads of a gradient step; `estimator.Step` is one."""
-
-    @property
-    def loss(self) -> torch.Tensor: ...
-
-    @property
-    def outputs(self) -> torch.Tensor: ...
-
-    @property
-    def equilibria(self) -> tuple[Equilibrium, ...]: ...
-
-    @property
-    def skipped(self) -> int: ...
-
 
 Backward = Callable[[EnergySystem, torch.Tensor, torch.Tensor], StepLike]
 """Fills `.grad` with the batch mean for (system, x, y), as `EquilibriumPropagation.backward` does."""

@@ -161,7 +161,6 @@ def test_compiled_steps_are_faster_than_torch_steps() -> None:
     bench = Bench(1, n=400)
     motion = own_motion(bench.circuit.phase(bench.circuit.prepare(bench.x)))
     w = motion.start(bench.circuit.initial_state(bench.x))
-
     slow = copy.copy(motion)
     slow.leap = lambda *given: None
 

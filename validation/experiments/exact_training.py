@@ -20,7 +20,7 @@ from ..oracles import implicit_gradient
 
 @dataclass(frozen=True)
 class ExactStep:
-    """What training needs to know of a step; see `physics_ep.training.StepLike`."""
+    """What training needs to know of a step; see `physics_ep.step.StepLike`."""
 
     loss: torch.Tensor
     outputs: torch.Tensor
