@@ -31,7 +31,7 @@ def suited(run: Path | None) -> list[Entry]:
     if run is None:
         return list(FIGURES)
     from physics_ep.config import parse_config
-    from physics_ep.store import open_run
+    from physics_ep.opening import open_run
 
     found = open_run(run)
     if any(found.attributes.get("kind") in entry.kinds for entry in FIGURES):

@@ -61,7 +61,7 @@ def figure(
         for form in ("pdf", "png"):
             check_output(out / f"{entry.name}.{form}", "out")
     if run is not None:
-        from physics_ep.store import open_run
+        from physics_ep.opening import open_run
 
         open_run(run)
         if name == "all":

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from physics_ep.files import check_output, write_json
+from physics_ep.opening import open_run
 from physics_ep.placement import threads
 from physics_ep.progress import SILENT, Advance, Progress
-from physics_ep.store import open_run
 from physics_ep.training import train
 from validation.experiments.substrates import THREE, Placed
 from validation.gradients import GradientReport, gradient_report

@@ -175,7 +175,8 @@ def trained(
     from physics_ep.config import parse_config
     from physics_ep.cost import COSTS
     from physics_ep.datasets import load_dataset
-    from physics_ep.store import open_run, system_of
+    from physics_ep.opening import open_run
+    from physics_ep.preparation import system_of
 
     run = open_run(path)
     system = cast(EnergySystem, system_of(run))

@@ -100,10 +100,11 @@ def map_(
     import torch
 
     from physics_ep.config import load_system
+    from physics_ep.opening import open_run
     from physics_ep.placement import resolve_device, resolve_dtype
     from physics_ep.predictive_coding import PredictiveCodingNetwork
+    from physics_ep.preparation import load_weights
     from physics_ep.sources import photographs
-    from physics_ep.store import load_weights, open_run
 
     from .device_presets import chosen_device
     from .mapping import map_pcn

@@ -11,8 +11,9 @@ import torch
 from physics_ep.config import load_system
 from physics_ep.cost import SquaredError
 from physics_ep.errors import InputError, argument_error
+from physics_ep.opening import open_run
 from physics_ep.predictive_coding import PredictiveCodingNetwork
-from physics_ep.store import load_weights, open_run
+from physics_ep.preparation import load_weights
 
 from .devices import DeviceModel
 from .mapping import Mapped, map_pcn

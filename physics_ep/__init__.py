@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         StochasticEquilibriumPropagation as StochasticEquilibriumPropagation,
         StochasticGradient as StochasticGradient,
     )
-    from .store import open_run as open_run
+    from .opening import open_run as open_run
     from .system import EnergySystem as EnergySystem
     from .training import train as train
     from .version import __version__ as __version__
@@ -63,7 +63,7 @@ else:
             "explore": "landscape",
             "holomorphic": "nudging",
             "negative": "nudging",
-            "open_run": "store",
+            "open_run": "opening",
             "positive": "nudging",
             "random_sign": "nudging",
             "relax": "relaxation",

@@ -61,8 +61,8 @@ def train(
     if config is None and resume is None:
         raise InputError("Argument CONFIG must be given: a TOML file or a bundled name (physics-ep train --list).")
     report = Report(json, quiet)
+    from .opening import open_run
     from .ranks import leave_group, rank
-    from .store import open_run
     from .training import TrainingInterrupted
     from .training import train as train_system
 
@@ -165,8 +165,8 @@ def simulate(
     """Simulate a free phase and a nudged one after it: states, energies, settling times."""
     report = Report(json, quiet)
     from .config import load_subject
+    from .parts import parts_folder
     from .simulation import simulate_phases
-    from .trajectories import parts_folder
 
     try:
         found = simulate_phases(

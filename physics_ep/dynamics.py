@@ -15,12 +15,13 @@ from .flows import choose_motion
 from .integrators import TABLEAUS, Points, Tableau, adaptive_steps, finite, fixed_steps
 from .motion import Motion
 from .nudging import Nudge
+from .parts import TrajectoryWriter
 from .progress import SILENT, Progress
 from .relaxation import check_nudge, check_state
 from .step_limits import check_steps
 from .stochastic import STOCHASTIC, NoisyTableau, Splitting, noisy_steps, source_for
 from .system import EnergySystem
-from .trajectories import Point, Recorder, Trajectory, TrajectoryWriter
+from .trajectories import Point, Recorder, Trajectory
 
 MOST_STEPS = 10**8
 TICKS = 1000

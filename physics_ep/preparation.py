@@ -1,4 +1,4 @@
-"""From a config to what a run begins with: settled entries, initial weights, enough memory."""
+"""From a config to what a run begins with: entries, initial or stored weights, enough memory."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import torch
 
 from .config import Config
 from .datasets import Dataset, load_dataset
-from .errors import argument_error
+from .errors import InputError, argument_error
 from .image_folders import STREAMED
 from .placement import parameters_of, require_memory, resolve_device, resolve_dtype
 from .progress import Progress
 from .registry import accepts, build_system, load, systems
 from .sources import InMemory, Loaders, Source, Stream
+from .store import Run, environment
 from .system import EnergySystem
 
 Data = str | os.PathLike[str] | Dataset | tuple[Iterable[Any], Iterable[Any]]
@@ -28,7 +29,7 @@ LARGE = 10_000
 """A system with an option from here on (units in a layer, say) is counted before it is built."""
 
 
-def settled(
+def with_arguments(
     config: Config,
     data: Data | None,
     device: str | torch.device | None,
@@ -114,7 +115,7 @@ def open_source(
     Parameters
     ----------
     config : Config
-        As `settled` gives it.
+        As `with_arguments` gives it.
     data : path or Dataset or (iterable, iterable) or None
     system : EnergySystem
     device : torch.device
@@ -157,3 +158,63 @@ def bytes_needed(data: Dataset, system: EnergySystem, dtype: torch.dtype) -> int
 def _held(system: EnergySystem) -> int:
     """Numbers that training keeps about the weights."""
     return WEIGHT_COPIES * sum(p.numel() for p in system.parameters())
+
+
+def system_of(run: Run) -> EnergySystem:
+    """Build the system of a run file and load its weights.
+
+    Parameters
+    ----------
+    run : Run
+        As `open_run` gives it.
+
+    Returns
+    -------
+    EnergySystem
+        On the CPU, of the dtype of the weights.
+
+    Raises
+    ------
+    InputError
+        If the file holds no weights, or they do not fit the system.
+    """
+    section = dict(run.config.get("system", {}))
+    if not run.state_dict or "name" not in section:
+        raise InputError(f"Run file {str(run.path)!r} holds no trained system.")
+    system = build_system(section.pop("name"), **section)
+    load_weights(system, run)
+    return system
+
+
+def load_weights(system: torch.nn.Module, run: Run) -> None:
+    """Put the weights of a run into a system, whose dtype becomes theirs.
+
+    Raises
+    ------
+    InputError
+        If names or shapes differ.
+    """
+    try:
+        system.load_state_dict(run.state_dict)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"Weights of {str(run.path)!r} do not fit the system: {reason}") from error
+    kinds = {t.dtype for t in run.state_dict.values() if t.dtype.is_floating_point}
+    if len(kinds) == 1 and kinds != {next(system.parameters()).dtype}:
+        # The copy above was rounded to the module's own dtype; convert first, then copy again.
+        system.to(kinds.pop())
+        system.load_state_dict(run.state_dict)
+
+
+def run_attributes(config: Config, kind: str = "training", **more: Any) -> dict[str, Any]:
+    """Attributes of a run of this kind ('training', 'simulation'): its config, seed, device and environment."""
+    training = config.training
+    return {
+        "kind": kind,
+        "config": config.as_dict(),
+        "seed": training.seed,
+        "device": training.device,
+        "dtype": training.dtype,
+        **environment(),
+        **more,
+    }

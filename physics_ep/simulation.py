@@ -15,13 +15,14 @@ from .datasets import load_dataset
 from .dynamics import Course, Simulation
 from .errors import argument_error
 from .nudging import Nudge
+from .opening import open_run
+from .parts import TrajectoryWriter
 from .placement import resolve_device, resolve_dtype, work_in
-from .preparation import new_system, settled
+from .preparation import new_system, run_attributes, with_arguments
 from .progress import SILENT, Progress
 from .relaxation import check_nudge
 from .resuming import check_run_output
-from .store import open_run, run_attributes
-from .trajectories import Recorder, Trajectory, TrajectoryWriter
+from .trajectories import Recorder, Trajectory
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def simulate_phases(
     InputError
         If an argument does not fit; nothing has been written then.
     """
-    config = settled(config, data, device, dtype, seed)
+    config = with_arguments(config, data, device, dtype, seed)
     path = None if out is None else check_run_output(out)
     if beta is not None and (not math.isfinite(beta) or beta == 0):
         raise argument_error("beta", "be finite and not 0", beta)

@@ -24,20 +24,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import h5py
 import numpy as np
 import torch
 
+from .entries import ROOT
 from .errors import InputError, argument_error
 from .files import replacing
-from .entries import ROOT
+from .trajectories import Trajectory
 from .version import __version__
-
-if TYPE_CHECKING:
-    from .config import Config
-    from .trajectories import Trajectory
 
 FORMAT = "physics-ep run"
 FORMAT_VERSION = 1
@@ -167,29 +164,15 @@ def write_run(path: str | os.PathLike[str], run: Run) -> None:
         raise InputError(f"Cannot write run file {str(path)!r}: {error.strerror or error}.") from error
 
 
-def open_run(path: str | os.PathLike[str]) -> Run:
-    """Read a run file, or the parts of one that is not complete yet (`physics_ep.trajectories`).
-
-    Parameters
-    ----------
-    path : path
-
-    Returns
-    -------
-    Run
+def read_run(path: str | os.PathLike[str]) -> Run:
+    """Read one whole run file; `opening.open_run` also takes the parts of one.
 
     Raises
     ------
     InputError
-        If there is no such file, it is damaged, or another program wrote it.
+        If it is damaged, or another program wrote it.
     """
     path = Path(path)
-    if not path.is_file():
-        from .trajectories import parts_folder, read_parts
-
-        if parts_folder(path).is_dir():
-            return read_parts(path)
-        raise argument_error("path", "be a run file", f"{str(path)!r}, which is no file")
     try:
         with h5py.File(path, "r") as file:
             if file.attrs.get("format") != FORMAT:
@@ -220,68 +203,6 @@ def is_run_file(path: str | os.PathLike[str]) -> bool:
             return bool(file.attrs.get("format") == FORMAT)
     except OSError:
         return False
-
-
-def system_of(run: Run) -> torch.nn.Module:
-    """Build the system of a run file and load its weights.
-
-    Parameters
-    ----------
-    run : Run
-        As `open_run` gives it.
-
-    Returns
-    -------
-    EnergySystem
-        On the CPU, of the dtype of the weights.
-
-    Raises
-    ------
-    InputError
-        If the file holds no weights, or they do not fit the system.
-    """
-    from .registry import build_system
-
-    section = dict(run.config.get("system", {}))
-    if not run.state_dict or "name" not in section:
-        raise InputError(f"Run file {str(run.path)!r} holds no trained system.")
-    system = build_system(section.pop("name"), **section)
-    load_weights(system, run)
-    return system
-
-
-def load_weights(system: torch.nn.Module, run: Run) -> None:
-    """Put the weights of a run into a system, whose dtype becomes theirs.
-
-    Raises
-    ------
-    InputError
-        If names or shapes differ.
-    """
-    try:
-        system.load_state_dict(run.state_dict)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"Weights of {str(run.path)!r} do not fit the system: {reason}") from error
-    kinds = {t.dtype for t in run.state_dict.values() if t.dtype.is_floating_point}
-    if len(kinds) == 1 and kinds != {next(system.parameters()).dtype}:
-        # The copy above was rounded to the module's own dtype; convert first, then copy again.
-        system.to(kinds.pop())
-        system.load_state_dict(run.state_dict)
-
-
-def run_attributes(config: Config, kind: str = "training", **more: Any) -> dict[str, Any]:
-    """Attributes of a run of this kind ('training', 'simulation'): its config, seed, device and environment."""
-    training = config.training
-    return {
-        "kind": kind,
-        "config": config.as_dict(),
-        "seed": training.seed,
-        "device": training.device,
-        "dtype": training.dtype,
-        **environment(),
-        **more,
-    }
 
 
 def _size(value: Any) -> int:
@@ -370,8 +291,6 @@ def _write_trajectory(group: h5py.Group, trajectory: Trajectory) -> None:
 
 
 def _read_trajectory(group: h5py.Group) -> Trajectory:
-    from .trajectories import Trajectory, stored
-
     def blocks(name: str) -> tuple[torch.Tensor, ...]:
         return tuple(stored(group[f"{name}_{k}"]) for k in range(sum(key.startswith(f"{name}_") for key in group)))
 
@@ -389,3 +308,12 @@ def _read_trajectory(group: h5py.Group) -> Trajectory:
         unit("energy"),
         unit("internal_0"),
     )
+
+
+def stored(held: h5py.Dataset) -> torch.Tensor:
+    """Tensor of a dataset: mapped from the file where it lies there in one piece, else read."""
+    offset = held.id.get_offset()
+    if held.chunks is not None or offset is None or not held.size:
+        return torch.from_numpy(np.array(held[()]))
+    # Pages are private: what a user changes in them never reaches the file.
+    return torch.from_numpy(np.memmap(held.file.filename, held.dtype, "c", offset, held.shape))

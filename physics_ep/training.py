@@ -28,15 +28,16 @@ from .equilibrium import NotConverged
 from .errors import InputError, argument_error
 from .estimator import EquilibriumPropagation, UnconvergedWarning
 from .metrics import METRICS, Epoch, Evaluation, evaluate
+from .opening import open_run
 from .optimization import build_optimizer, build_scheduler, step_scheduler
 from .placement import resolve_device, resolve_dtype, threads, work_in
-from .preparation import Data, new_system, open_source, settled
+from .preparation import Data, load_weights, new_system, open_source, run_attributes, with_arguments
 from .progress import SILENT, Progress
 from .ranks import in_step, join_group, meet, rank, summed, world_size
 from .resuming import Interruption, check_resumable, check_run_output, interruptible
 from .sources import Source, epoch_seed
 from .step import StepLike
-from .store import Quantity, Run, load_weights, open_run, run_attributes, write_run
+from .store import Quantity, Run, write_run
 from .system import EnergySystem
 
 Backward = Callable[[EnergySystem, torch.Tensor, torch.Tensor], StepLike]
@@ -164,7 +165,7 @@ def train(
     TrainingInterrupted
         On Ctrl-C.
     """
-    settings = settled(load_config(config, overrides), data, device, dtype, seed)
+    settings = with_arguments(load_config(config, overrides), data, device, dtype, seed)
     if resume is not None and not Path(resume).is_file():
         raise argument_error("resume", "be a run file", f"{os.fspath(resume)!r}, which is no file")
     previous = None if resume is None else open_run(resume)

@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from physics_ep import open_run, simulate, trajectories
+from physics_ep import open_run, parts, simulate, trajectories
 from physics_ep.config import load_subject
 from physics_ep.errors import InputError
+from physics_ep.parts import parts_folder
 from physics_ep.simulation import simulate_phases
-from physics_ep.trajectories import NoRoomError, parts_folder
+from physics_ep.trajectories import NoRoomError
 from tests.support.paths import ROOT
 from tests.support.processes import LIMIT, processor_seconds, wait_for
 from tests.support.systems import batch, network
@@ -43,7 +44,7 @@ def test_a_trajectory_larger_than_the_disk_is_refused(monkeypatch: pytest.Monkey
         asked.append(Path(folder))
         return Usage(0, 0, free)
 
-    monkeypatch.setattr(trajectories.shutil, "disk_usage", usage)
+    monkeypatch.setattr(parts.shutil, "disk_usage", usage)
     free = 2 * 101 * ROW - 1
     with pytest.raises(NoRoomError, match=r"needs 0\.1 MiB while it is written, but 0\.1 MiB are free.*every.*out"):
         course(out=path, steps=100)
@@ -73,12 +74,12 @@ def test_a_disk_that_fills_up_leaves_readable_parts(monkeypatch: pytest.MonkeyPa
     """Steps chosen by tolerance are not known before: the run ends in one line, and all its rows can be read."""
     path = tmp_path / "run.h5"
     options = {"method": "bogacki_shampine", "rtol": 1e-8}
-    monkeypatch.setattr(trajectories, "PART_BYTES", 8 * ROW)
+    monkeypatch.setattr(parts, "PART_BYTES", 8 * ROW)
 
     def usage(folder: Path) -> Usage:
         return Usage(0, 0, 40 * ROW - sum(f.stat().st_size > 0 for f in Path(folder).glob("*.h5")) * 8 * ROW)
 
-    monkeypatch.setattr(trajectories.shutil, "disk_usage", usage)
+    monkeypatch.setattr(parts.shutil, "disk_usage", usage)
     with pytest.raises(NoRoomError) as told:
         course(out=path, **options)
     assert "too full to go on" in str(told.value)
@@ -109,7 +110,7 @@ def file_size_limit(size: int):
 def test_what_the_system_refuses_to_write(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A real refusal: when the parts become one file, they stay; at the first part, nothing is left behind."""
     path = tmp_path / "run.h5"
-    monkeypatch.setattr(trajectories, "PART_BYTES", 64 * ROW)
+    monkeypatch.setattr(parts, "PART_BYTES", 64 * ROW)
     with file_size_limit(120_000), pytest.raises(NoRoomError, match="The rows before are kept in"):
         course(out=path, steps=500)
     assert not path.exists()

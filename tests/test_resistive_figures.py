@@ -27,7 +27,7 @@ from hardware_models import ResistiveNetwork
 from hardware_models.elements import THERMAL_VOLTAGE
 from physics_ep import EquilibriumPropagation, Nudge, positive, relax
 from physics_ep.errors import InputError
-from physics_ep.store import open_run
+from physics_ep.opening import open_run
 from physics_ep.training import train
 from tests.support import looks
 from validation.benchmarks import circuit_scaling as benchmark

@@ -22,7 +22,8 @@ from physics_ep import open_run
 from physics_ep.dynamics import Trajectory
 from physics_ep.errors import InputError
 from physics_ep.files import check_output, replacing, write_json
-from physics_ep.store import Quantity, Run, environment, is_run_file, load_weights, system_of, write_run
+from physics_ep.preparation import load_weights, system_of
+from physics_ep.store import Quantity, Run, environment, is_run_file, write_run
 
 
 def sample() -> Run:

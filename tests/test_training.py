@@ -18,7 +18,8 @@ from physics_ep.datasets import Dataset
 from physics_ep.errors import InputError
 from physics_ep.estimator import Step
 from physics_ep.metrics import METRICS, classification_error
-from physics_ep.store import system_of, write_run
+from physics_ep.preparation import system_of
+from physics_ep.store import write_run
 from physics_ep.system import EnergySystem
 from physics_ep.training import TrainingInterrupted, TrainingStoppedError
 from tests.support.processes import wait_for

@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from hardware_models import AnalogHopfieldCircuit
-from physics_ep import Nudge, SquaredError, open_run, relax, simulate, trajectories
+from physics_ep import Nudge, SquaredError, open_run, parts, relax, simulate
 from physics_ep.errors import InputError
+from physics_ep.parts import parts_folder, read_parts
 from physics_ep.store import Run, write_run
-from physics_ep.trajectories import Trajectory, parts_folder, read_parts
+from physics_ep.trajectories import Trajectory
 from tests.support.paths import ROOT
 from tests.support.processes import wait_for
 from tests.support.systems import batch, network
@@ -25,7 +26,7 @@ from tests.support.systems import batch, network
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts of a few rows."""
-    monkeypatch.setattr(trajectories, "PART_BYTES", 4000)
+    monkeypatch.setattr(parts, "PART_BYTES", 4000)
 
 
 def same(a: Trajectory, b: Trajectory) -> bool:
@@ -63,10 +64,10 @@ def test_a_killed_simulation_leaves_a_readable_beginning(tmp_path: Path) -> None
     path = tmp_path / "run.h5"
     script = f"""
 import torch
-from physics_ep import simulate, trajectories
+from physics_ep import parts, simulate
 from tests.support.systems import batch, network
 torch.set_num_threads(1)
-trajectories.PART_BYTES = 20000
+parts.PART_BYTES = 20000
 simulate(network("tanh", (5, 6, 4, 3)), batch(5, 3, 4)[0], 1e4, steps=4000000, out={str(path)!r})
 """
     child = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})

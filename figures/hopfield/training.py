@@ -13,7 +13,9 @@ from matplotlib.figure import Figure
 
 from physics_ep.config import parse_config
 from physics_ep.errors import InputError
-from physics_ep.store import Run, open_run, system_of
+from physics_ep.opening import open_run
+from physics_ep.preparation import system_of
+from physics_ep.store import Run
 from physics_ep.system import EnergySystem
 from physics_ep.training import train
 

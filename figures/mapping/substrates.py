@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from physics_ep.config import load_config, parse_config
 from physics_ep.datasets import load_dataset
 from physics_ep.errors import argument_error
+from physics_ep.opening import open_run
 from physics_ep.placement import threads
 from physics_ep.predictive_coding import PredictiveCodingNetwork
-from physics_ep.store import open_run
 from physics_ep.training import train
 from validation.experiments.substrates import THREE, Placed, place
 

@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 from hardware_models.resistive import ResistiveNetwork
 from physics_ep.config import parse_config
 from physics_ep.errors import argument_error
-from physics_ep.preparation import new_system
-from physics_ep.store import Run, open_run, system_of
+from physics_ep.opening import open_run
+from physics_ep.preparation import new_system, system_of
+from physics_ep.store import Run
 from physics_ep.training import train
 
 from .. import style

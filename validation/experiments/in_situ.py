@@ -32,12 +32,13 @@ from physics_ep.errors import InputError, argument_error
 from physics_ep.estimator import EquilibriumPropagation, NegativeNudgeError
 from physics_ep.files import check_output
 from physics_ep.metrics import classification_error
+from physics_ep.opening import open_run
 from physics_ep.optimization import build_optimizer, build_scheduler, step_scheduler
 from physics_ep.predictive_coding import PredictiveCodingNetwork
-from physics_ep.preparation import new_system, settled
+from physics_ep.preparation import new_system, with_arguments
 from physics_ep.progress import SILENT, Progress
 from physics_ep.sources import epoch_seed
-from physics_ep.store import Quantity, Run, environment, open_run, write_run
+from physics_ep.store import Quantity, Run, environment, write_run
 
 from ..sweeps.plan import BASE, IDEAL, Point, device_at, planned
 
@@ -166,7 +167,7 @@ def learn_in_situ(
     LearningInterrupted
         On Ctrl-C.
     """
-    settings = settled(load_config(config, overrides), data, None, None, seed)
+    settings = with_arguments(load_config(config, overrides), data, None, None, seed)
     settings = load_config(settings)
     if settings.ep.cost not in ("cross_entropy", "squared_error"):
         raise argument_error("ep.cost", "be 'cross_entropy' or 'squared_error'", repr(settings.ep.cost))

@@ -20,8 +20,9 @@ import torch
 
 from physics_ep.errors import InputError, argument_error
 from physics_ep.files import check_output
-from physics_ep.store import Quantity, Run, environment, open_run, write_run
-from physics_ep.trajectories import parts_folder
+from physics_ep.opening import open_run
+from physics_ep.parts import parts_folder
+from physics_ep.store import Quantity, Run, environment, write_run
 
 from .points import QUANTITIES, Measured
 
