@@ -521,7 +521,5 @@ class AnalogMotion(Motion):
     def leap(self, w: State, stages: np.ndarray, weights: np.ndarray, dt: float, count: int) -> State | None:
         if not self.compiled:
             return None
-        moved = transients.steps(
-            array(w[0]), self.parts, self.system.graph, stages, weights, dt, count, self.width
-        )
+        moved = transients.steps(array(w[0]), self.parts, self.system.graph, stages, weights, dt, count, self.width)
         return (torch.from_numpy(moved),)
