@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .compiled import Array, inner, kernel, prange, switch
 from .elements import ELEMENTS, THERMAL_VOLTAGE
-from .kernels import Array, inner, kernel, prange, switch
 
 DIODE, PIECEWISE, MEMRISTOR = (ELEMENTS[name].kind for name in ("diode", "piecewise_diode", "memristor"))
 NEAR = 0.2

@@ -20,7 +20,7 @@ from scipy.linalg import get_lapack_funcs
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 from scipy.sparse.linalg import splu
 
-from .kernels import Array, kernel, prange
+from .compiled import Array, kernel, prange
 
 WIDEST = 64
 """Sites across a band beyond which a sparse factorisation is faster."""

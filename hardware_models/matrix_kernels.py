@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .kernels import Array, kernel, prange
+from .compiled import Array, kernel, prange
 
 
 @kernel

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .kernels import Array, kernel, prange
+from .compiled import Array, kernel, prange
 
 BLOCK = 1024
 """Rows or edges a block."""

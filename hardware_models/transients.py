@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .kernels import Array, Graph, inner, kernel, prange, response
+from .compiled import Array, inner, kernel, prange, response
+from .kernels import Graph
 
 
 class AnalogParts(NamedTuple):

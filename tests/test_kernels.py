@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from hardware_models import kernels
+from hardware_models import compiled, kernels
 from physics_ep import Nudge, SquaredError
 from physics_ep.system import EnergySystem
 from tests.support.graphs import RandomGraph
@@ -92,7 +93,7 @@ def test_results_do_not_depend_on_threads_chunks_or_company():
     x = torch.randn(37, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     u = circuit.initial_state(x)
     whole = circuit.phase(circuit.prepare(x)).sweep(u)[0][0]
-    kernels.numba.set_num_threads(kernels.numba.config.NUMBA_NUM_THREADS)
+    kernels.numba.set_num_threads(compiled.config.NUMBA_NUM_THREADS)
     assert torch.equal(circuit.phase(circuit.prepare(x)).sweep(u)[0][0], whole)
     alone = circuit.phase(circuit.prepare(x[20:21])).sweep((u[0][20:21],))[0][0]
     assert torch.equal(alone[0], whole[20])
@@ -139,19 +140,62 @@ def test_contrast_keeps_its_digits():
 
 PROBE = """
 import numpy as np
-from hardware_models import kernels
+from hardware_models import compiled, kernels
 one = np.ones(1)
 graph = kernels.build_graph(np.array([[0, 1]]), np.zeros(1), np.ones(1))
 drive = kernels.drives(np.ones((1, 2)), 3 * one, 0 * one, graph)[0, 0]
-print(kernels.__file__, drive, sum(kernels.drives.stats.cache_hits.values()), kernels.CACHE, sep="|")
+print(kernels.__file__, drive, sum(kernels.drives.stats.cache_hits.values()), compiled.CACHE, sep="|")
 """
+
+
+def has_kernels(path: Path) -> bool:
+    """Whether a function of a file is compiled."""
+    compiling = {"kernel", "inner"}
+    return any(
+        isinstance(node, ast.FunctionDef) and any(getattr(d, "id", None) in compiling for d in node.decorator_list)
+        for node in ast.walk(ast.parse(path.read_text()))
+    )
+
+
+def imported(path: Path, package: Path) -> set[Path]:
+    """Files of the package that a file takes names from at its top."""
+    found = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and node.level:
+            folder = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
+            found |= {folder / f"{alias.name}.py" for alias in node.names} | {folder.with_suffix(".py")}
+    return {other for other in found if other.is_file() and other.is_relative_to(package)}
+
+
+def test_the_cache_is_keyed_by_every_file_that_kernels_inline(tmp_path):
+    """Breaks if an edit of a file that kernels inline leaves them stale, or any other edit compiles them anew."""
+    package = tmp_path / "hardware_models"
+    shutil.copytree(compiled.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    every = sorted(package.rglob("*.py"))
+    compiling = {path for path in every if has_kernels(path)}
+    assert len(compiling) > 5
+    # What they inline, and what that inlines.
+    inlined, found = set(compiling), compiling
+    while found:
+        found = set().union(*(imported(path, package) for path in found)) - inlined
+        inlined |= found
+    before = compiled.digest(package)
+    changing = set()
+    for path in every:
+        text = path.read_bytes()
+        path.write_bytes(text + b"\n")
+        if compiled.digest(package) != before:
+            changing.add(path)
+        path.write_bytes(text)
+    assert changing == inlined
+    assert compiled.digest(package) == before
 
 
 def test_an_edited_law_never_runs_stale(tmp_path):
     """numba's cache watches the kernels' file alone: after an edit of laws.py it would run the old physics."""
     package = tmp_path / "hardware_models"
     package.mkdir()
-    for file in ("__init__.py", "laws.py", "elements.py", "kernels.py"):
+    for file in ("__init__.py", "laws.py", "elements.py", "compiled.py", "kernels.py"):
         shutil.copy(Path(kernels.__file__).parent / file, package / file)
     (tmp_path / "blocked").write_text("not a folder")
 
