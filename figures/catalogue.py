@@ -1,5 +1,8 @@
 """The figures by name. A new one is a function (Request) -> Drawn and a row in `FIGURES`.
 
+A figure of your own is an `Entry` that `register_figure` takes, or that a package names as an entry point in the
+group `physics_ep.figures`; the command then draws it as it draws ours.
+
 Nothing heavy is imported until a figure is made: the command's `--list` and `--help` read this table.
 """
 
@@ -7,9 +10,43 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from physics_ep.errors import unknown_name
+from physics_ep.entries import load
+from physics_ep.errors import InputError, argument_error, unknown_name
+from physics_ep.registry import figures
 
 from .requests import Drawn, Entry, Request
+
+
+def register_figure(entry: Entry) -> None:
+    """Add a figure of your own to those that `find` and the command know, until the program ends.
+
+    Parameters
+    ----------
+    entry : Entry
+        Its name is a word with underscores. The same entry may be registered twice.
+
+    Raises
+    ------
+    InputError
+        If another figure bears the name.
+    """
+    other = next((known for known in entries() if known.name == entry.name), entry)
+    if other != entry:
+        raise argument_error("name", "be one that no figure bears", repr(entry.name))
+    if entry not in _ADDED:
+        _ADDED.append(entry)
+
+
+def entries() -> list[Entry]:
+    """All figures: our own, those that were registered, and those of installed packages."""
+    return [*FIGURES, *_ADDED, *(_entry(name) for name in figures())]
+
+
+def _entry(name: str) -> Entry:
+    found = load(figures()[name])
+    if not isinstance(found, Entry):
+        raise InputError(f"Entry point {name!r} of physics_ep.figures must name an Entry, but names {found!r}.")
+    return found
 
 
 def find(name: str) -> Entry:
@@ -20,24 +57,25 @@ def find(name: str) -> Entry:
     InputError
         If there is none, with the nearest right name.
     """
-    for entry in FIGURES:
-        if entry.name == name.replace("-", "_"):
-            return entry
-    raise unknown_name("NAME", name, [*(entry.name for entry in FIGURES), "all"])
+    known = {entry.name: entry for entry in entries()}
+    if name.replace("-", "_") in known:
+        return known[name.replace("-", "_")]
+    raise unknown_name("NAME", name, [*known, "all"])
 
 
 def suited(run: Path | None) -> list[Entry]:
     """All figures; from a run file, those that draw systems of its kind."""
     if run is None:
-        return list(FIGURES)
+        return entries()
     from physics_ep.config import parse_config
     from physics_ep.opening import open_run
 
     found = open_run(run)
-    if any(found.attributes.get("kind") in entry.kinds for entry in FIGURES):
-        return [entry for entry in FIGURES if found.attributes["kind"] in entry.kinds]
+    known = entries()
+    if any(found.attributes.get("kind") in entry.kinds for entry in known):
+        return [entry for entry in known if found.attributes["kind"] in entry.kinds]
     kind = parse_config(found.config).system.name
-    return [entry for entry in FIGURES if not entry.systems or kind in entry.systems]
+    return [entry for entry in known if not entry.systems or kind in entry.systems]
 
 
 def draw(entry: Entry, request: Request) -> Drawn:
@@ -51,6 +89,8 @@ def draw(entry: Entry, request: Request) -> Drawn:
     with threads(1):
         return entry.make(request)
 
+
+_ADDED: list[Entry] = []
 
 PREDICTIVE = ("pcn", "vgg5", "vgg10", "vgg10-skip")
 RESISTIVE = ("resistive",)

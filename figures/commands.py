@@ -14,7 +14,7 @@ from physics_ep.commands import InterruptedCommandError
 from physics_ep.errors import InputError
 from physics_ep.progress import SILENT, Advance, Progress
 
-from .catalogue import FIGURES, draw, find, suited
+from .catalogue import draw, entries, find, suited
 from .requests import Request
 
 
@@ -47,12 +47,12 @@ def figure(
 ) -> None:
     """Draw publication figures, each as PDF and PNG."""
     if list_figures:
-        for entry in FIGURES:
+        for entry in entries():
             typer.echo(f"{entry.name:20} {entry.summary}")
         return
     if name is None:
         raise InputError("Argument NAME must be given: a figure or 'all' (physics-ep figure --list).")
-    chosen = list(FIGURES) if name == "all" else [find(name)]
+    chosen = entries() if name == "all" else [find(name)]
     report = Report(json, quiet)
     from physics_ep.files import check_output
 

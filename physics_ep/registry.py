@@ -1,4 +1,4 @@
-"""Which commands, systems, substrates and schemes there are: entry points that any installed package may add to.
+"""Which commands, systems, substrates, schemes and figures there are: entry points that any package may add to.
 
 A package adds a command or a system in its pyproject.toml, as this project does in its own::
 
@@ -13,6 +13,9 @@ A package adds a command or a system in its pyproject.toml, as this project does
 
     [project.entry-points."physics_ep.schemes"]
     five_point = "my_package.nudging:five_point"   # a Stencil, or a function without arguments that makes one
+
+    [project.entry-points."physics_ep.figures"]
+    my_figure = "my_package.my_figure:ENTRY"    # a figures.requests.Entry, for physics-ep figure
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ __all__ = [
     "build_system",
     "check_options",
     "commands",
+    "figures",
     "load",
     "require_finite",
     "schemes",
@@ -62,6 +66,11 @@ def substrates() -> dict[str, EntryPoint]:
 def schemes() -> dict[str, EntryPoint]:
     """Nudging schemes of other packages by name: a `Stencil`, or a function without arguments that makes one."""
     return entries("physics_ep.schemes")
+
+
+def figures() -> dict[str, EntryPoint]:
+    """Figures of other packages by name: a `figures.requests.Entry` each."""
+    return entries("physics_ep.figures")
 
 
 def build_system(name: str, **options: Any) -> EnergySystem:

@@ -312,9 +312,8 @@ def test_all_figures_of_a_run_leave_out_what_does_not_fit(tmp_path: Path, monkey
 
     run = tmp_path / "run.h5"
     train("pcn-digits", overrides=("training.epochs=1", "data.train_examples=64"), out=run)
-    known = {entry.name: entry for entry in commands.FIGURES}
-    monkeypatch.setattr(commands, "FIGURES", (known["clamping"], known["learning_curve"]))
-    monkeypatch.setattr("figures.catalogue.FIGURES", commands.FIGURES)
+    known = {entry.name: entry for entry in FIGURES}
+    monkeypatch.setattr("figures.catalogue.FIGURES", (known["clamping"], known["learning_curve"]))
     commands.figure("all", run=run, out=tmp_path / "drawn")
     printed = capsys.readouterr().out
     assert "clamping is not drawn of this run: Argument y" in printed

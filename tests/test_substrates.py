@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import re
 
 import pytest
 import torch
@@ -14,12 +13,10 @@ from hardware_models.crossbars import programmed
 from hardware_models.mapping import NotRealisable
 from physics_ep import CrossEntropy, Nudge, SquaredError, relax
 from physics_ep.errors import InputError
-from tests.support.paths import ROOT
 from tests.support.pcn import dense, examples
 from validation.gradients import compare, total_error
 from validation.oracles import backprop_gradient
 
-EXTENDING = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 DEVICE = DeviceModel(g_min=1e-9)
 
 
@@ -159,26 +156,6 @@ def test_refusals() -> None:
         map_pcn(dense(3), "oscilator")
     with pytest.raises(NotRealisable, match=r"can be relu, linear, .* not gelu"):
         map_pcn(dense(3, "gelu"), "hopfield")
-
-
-def test_the_worked_example() -> None:
-    """The substrate in docs/extending.md is one class: EP on it is backprop, and its error is its own."""
-    (block,) = (b for b in re.findall(r"```python\n(.*?)```", EXTENDING, flags=re.DOTALL) if "SUBSTRATES[" in b)
-    scope: dict[str, object] = {}
-    try:
-        exec(compile(block, "docs/extending.md", "exec"), scope)
-        mapped = scope["mapped"]
-        assert mapped.substrate == "current-mode"
-        net, x, y = dense(4, "softplus"), *examples()
-        exact = backprop_gradient(net, x, y, CrossEntropy())
-        ideal = map_pcn(net, "current-mode", DEVICE)
-        assert total_error(ideal.gradient(x, y, CrossEntropy(), beta=1e-4), exact) < 1e-6
-        poor = map_pcn(net, "current-mode", DEVICE.replace(amplifier_gain=0.01))
-        assert 1e-3 < total_error(poor.gradient(x, y, CrossEntropy(), beta=1e-2), exact) < 1
-        with pytest.raises(NotRealisable, match="can be softplus, not tanh"):
-            map_pcn(dense(3, "tanh"), "current-mode")
-    finally:
-        mapping.SUBSTRATES.pop("current-mode", None)
 
 
 @pytest.mark.parametrize("fields", [{"leaks": "fixed"}, {"leaks": "dummy"}, {"leaks": "dummy", "apart": True}])

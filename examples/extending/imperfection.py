@@ -1,0 +1,38 @@
+"""An imperfection of a device: units that are dead, since the supply of their amplifiers has failed.
+
+The field says what it may hold and how figures call it; the substrate says where it acts. Sweeps, JSON files,
+labels and messages read the rest from the field.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from hardware_models import DeviceModel
+from hardware_models.device_fields import FRACTION, imperfection
+from hardware_models.mapping import SUBSTRATES, substrate_class
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worn(DeviceModel):
+    """Devices some of whose units are dead."""
+
+    dead_units: float = imperfection(0.0, FRACTION, "Dead units", "fraction")
+
+
+class WornHopfield(substrate_class("hopfield")):
+    """Hopfield circuits whose dead units stay at 0, as h and as u, which share a supply."""
+
+    substrate = "worn-hopfield"
+    effects = substrate_class("hopfield").effects | {"dead_units"}
+
+    def build_units(self, k, which):
+        units = super().build_units(k, which)
+        least = torch.special.ndtri(torch.tensor(self.device_model.dead_units))
+        alive = self.drawn(1.0, k, "h", "supplies") > least
+        return replace(units, gain=alive * (1.0 if units.gain is None else units.gain))
+
+
+SUBSTRATES["worn-hopfield"] = WornHopfield
