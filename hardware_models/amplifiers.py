@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from physics_ep.predictive_coding.activation import Activation
+from physics_ep.predictive_coding.activations import Activation
 
 MONOTONE = ("relu", "linear", "tanh", "logistic", "softplus", "hard_sigmoid", "hard_tanh", "diode")
 """Activations that an amplifier can hold: the potential of a unit needs an inverse."""
@@ -33,6 +33,9 @@ class Amplifiers:
         Largest |V|, in units of activity.
     output_offset : Tensor (*shape) or None
         c, of a buffer behind the unit, in units of activity; None: 0.
+    torque : Tensor (*shape) or float
+        Of units that are pairs of oscillators: the odd detuning w that their activation knows of, in rates of a pair
+        in the middle of its range.
     """
 
     activation: Activation
@@ -40,6 +43,7 @@ class Amplifiers:
     offset: torch.Tensor | None = None
     saturation: float = math.inf
     output_offset: torch.Tensor | None = None
+    torque: torch.Tensor | float = 0.0
 
     @property
     def plain(self) -> bool:

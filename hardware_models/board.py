@@ -21,7 +21,7 @@ import torch
 from physics_ep.blocks import State
 from physics_ep.errors import InputError, argument_error, unknown_name
 from physics_ep.predictive_coding import PredictiveCodingNetwork
-from physics_ep.predictive_coding.activation import Activation
+from physics_ep.predictive_coding.activations import Activation
 from physics_ep.predictive_coding.forward import ForwardPass
 from physics_ep.predictive_coding.layers import Route
 

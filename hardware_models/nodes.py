@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from physics_ep.predictive_coding.diodes import soft_rectified
+from physics_ep.predictive_coding.activations import soft_rectified
 
 from .laws import UnitFunctions, X
 

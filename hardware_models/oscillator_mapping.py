@@ -83,7 +83,7 @@ class OscillatorPairs(PairedCircuit):
             # The odd part of two independent frequencies.
             odd = self.drawn(device.detuning / math.sqrt(2), k, side, "detuning")
             odd = odd.abs() if activation.name == "relu" else odd  # see `oscillator_units`
-            return Amplifiers(detuned_clip(activation.name, lo, hi, odd))
+            return Amplifiers(detuned_clip(activation.name, lo, hi, odd), torque=odd)
         if side == "u":
             return self.amplifiers_h[k]
         if (lo, hi) == activation.bounds:
@@ -112,7 +112,7 @@ class OscillatorPairs(PairedCircuit):
         lo, hi = self.range(k, float(phase.p[k].abs().max()))
         m, r = 0.5 * (lo + hi), 0.5 * (hi - lo)
         unit = (self.amplifiers_h if side == "h" else self.amplifiers_u)[k]
-        odd: Any = getattr(unit.activation, "torque", 0.0)
+        odd: Any = unit.torque
         detuned = self.device_model.detuning > 0
         end = math.pi / 2 - CLOSEST
 

@@ -417,7 +417,7 @@ class _Drawing:
         spread = system.device_model.detuning / math.sqrt(2)
         amplifiers = (system.amplifiers_h[k], system.amplifiers_u[k])
         for side, rows, units in zip(SIDES, (self.h[k], self.u[k]), amplifiers, strict=True):
-            odd = torch.as_tensor(getattr(units.activation, "torque", 0.0), dtype=torch.float64)
+            odd = torch.as_tensor(units.torque, dtype=torch.float64)
             self.odd[rows] = array(odd.flatten())
             self.even[rows] = array(system.drawn(spread, k, side, "even detuning").double().flatten())
 

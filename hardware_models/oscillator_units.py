@@ -15,30 +15,16 @@ small beside 1, else some pairs do not lock (NaN).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 
-from physics_ep.predictive_coding.activation import Activation
+from physics_ep.predictive_coding.activations import Activation
 
 ROUNDS = 25
 """Of the safeguarded Newton's method, at most: six or so but next to where a pair slips."""
 
 
-@dataclass(frozen=True)
-class DetunedClip(Activation):
-    """An activation that knows the torques of its units.
-
-    Attributes
-    ----------
-    torque : Tensor (*shape)
-        w, in rates of a pair in the middle of its range.
-    """
-
-    torque: torch.Tensor | float = 0.0
-
-
-def detuned_clip(name: str, lo: float, hi: float, torque: torch.Tensor) -> DetunedClip:
+def detuned_clip(name: str, lo: float, hi: float, torque: torch.Tensor) -> Activation:
     """Units of range [lo, hi].
 
     Parameters
@@ -47,6 +33,7 @@ def detuned_clip(name: str, lo: float, hi: float, torque: torch.Tensor) -> Detun
     lo, hi : float
         Finite, in units of activity.
     torque : Tensor (*shape)
+        w, in rates of a pair in the middle of its range.
     """
     m, r = 0.5 * (lo + hi), 0.5 * (hi - lo)
 
@@ -77,7 +64,7 @@ def detuned_clip(name: str, lo: float, hi: float, torque: torch.Tensor) -> Detun
         v = m + r * torch.sin(a)
         return (p * v - 0.5 * v.square() + r**2 * torque.to(p.device) * a).to(p.dtype)
 
-    return DetunedClip(
+    return Activation(
         name,
         response,
         slope,
@@ -87,7 +74,6 @@ def detuned_clip(name: str, lo: float, hi: float, torque: torch.Tensor) -> Detun
         smooth=True,
         piecewise_linear=False,
         bounds=(lo, hi),
-        torque=torque,
     )
 
 

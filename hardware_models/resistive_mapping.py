@@ -33,7 +33,7 @@ import torch
 from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import argument_error
 from physics_ep.predictive_coding import PredictiveCodingNetwork
-from physics_ep.predictive_coding.diodes import CURRENT, THERMAL, diode
+from physics_ep.predictive_coding.activations import CURRENT, THERMAL, diode
 from physics_ep.system import Phase
 
 from .amplifiers import Amplifiers

@@ -189,12 +189,12 @@ def test_detuning_by_the_circuits_own_course() -> None:
     for a, b in zip(static, flow, strict=True):
         torch.testing.assert_close(a, b, atol=1e-7, rtol=0)
     torques = torch.stack(
-        [u.activation.torque for u in (mapped.system.amplifiers_h[0], mapped.system.amplifiers_u[0])]
+        [u.torque for u in (mapped.system.amplifiers_h[0], mapped.system.amplifiers_u[0])]
     )
     assert not torch.equal(torques[0], torques[1])
     assert float(torques.min()) >= 0  # ReLUs rest on the side where they are pushed off their end
     wide = map_pcn(dense(2, "linear", width=4000, n_in=5), "oscillator", DeviceModel(detuning=0.01), calibration=x)
-    assert float(wide.system.amplifiers_h[0].activation.torque.std()) == pytest.approx(0.01 / 2**0.5, rel=0.03)
+    assert float(wide.system.amplifiers_h[0].torque.std()) == pytest.approx(0.01 / 2**0.5, rel=0.03)
 
 
 def test_phase_noise() -> None:

@@ -17,7 +17,7 @@ from physics_ep import CrossEntropy, EquilibriumPropagation, Nudge, SquaredError
 from physics_ep.errors import InputError
 from physics_ep.estimator import NegativeNudgeError, estimate_gradient
 from physics_ep.flows import own_motion
-from physics_ep.predictive_coding.diodes import wright_omega
+from physics_ep.predictive_coding.activations import wright_omega
 from physics_ep.system import EnergySystem
 from validation import bptt_gradient, check_system, finite_difference_gradient, gradient_report, implicit_gradient
 from validation.gradients import total_error

@@ -4,11 +4,11 @@ sigma is the response; Psi, with Psi' the inverse of sigma, is its Fenchel-Young
 units):
 
     relu      Psi = v^2 / 2 with v >= 0         linear    Psi = v^2 / 2
-    diode     a leak and a real diode, see `diodes`
     hard_sigmoid, hard_tanh   Psi = v^2 / 2 with v clipped to [0, 1], to [-1, 1]
     tanh      Psi = v artanh v + log(1 - v^2) / 2         logistic  Psi = v log v + (1 - v) log(1 - v)
     softplus  Psi' = log(exp v - 1)             gelu      no inverse: the state is the pre-activation p, Psi(p) is
                                                           the integral of p sigma'(p)
+    diode     a node with a leak and a real diode, see `diode`
 
 In all of them Psi(sigma(p)) = p sigma(p) - S(p) with S the integral of sigma, which is how the curved ones are
 computed.
@@ -17,13 +17,113 @@ computed.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.nn.functional import gelu
 
-from .activation import Activation, Anchor
-from .diodes import diode
+Elementwise = Callable[[torch.Tensor], torch.Tensor]
+
+
+class Anchor:
+    """An activation near one pre-activation a, (B, ...): what every displacement from it shares is computed once.
+
+    Displacements may be of several stacked batches, (copies * B, ...).
+
+    Attributes
+    ----------
+    a : Tensor
+    slope : Tensor
+        sigma'(a).
+    """
+
+    def __init__(self, unit: Activation, a: torch.Tensor) -> None:
+        self.unit = unit
+        self.a = a
+        self.slope = unit.slope(a)
+
+    def curvature(self) -> torch.Tensor | None:
+        """sigma''(a); None where it is zero."""
+        return None if self.unit.curvature is None else self.unit.curvature(self.a)
+
+    def moved(self, d: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(sigma(a + d) - sigma(a), sigma'(a + d)), of the shape of d."""
+        rows = self.stacked(d)
+        shift = self.unit.displaced(self.a.expand_as(rows), rows)
+        return shift.flatten(0, 1), self.unit.slope(self.a + rows).flatten(0, 1)
+
+    def stacked(self, d: torch.Tensor) -> torch.Tensor:
+        """Stacked batches apart from one another, (copies, B, ...)."""
+        return d.unflatten(0, (len(d) // max(len(self.a), 1), -1))
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An elementwise response.
+
+    Attributes
+    ----------
+    name : str
+    response : callable (a) -> sigma(a)
+    slope : callable (a) -> sigma'(a)
+        0 at the kink of a ReLU.
+    displaced : callable (a, d) -> sigma(a + d) - sigma(a)
+        Without cancellation for small d.
+    integral : callable (a) -> S(a)
+        The integral of sigma, S' = sigma: the convex conjugate of Psi.
+    inverse : callable (v) -> p with sigma(p) = v, or None
+        On the range of sigma. None: sigma is not monotone.
+    smooth : bool
+    piecewise_linear : bool
+        With its gates held, the response is linear, of slope 0 or 1.
+    bounds : (float, float)
+        Closure of the range of sigma, where there is an inverse.
+    curvature : callable (a) -> sigma''(a), or None
+        None: zero wherever it exists. First guesses of nudged states take it.
+    anchor : type, optional
+        An `Anchor` that does better than two separate evaluations.
+    """
+
+    name: str
+    response: Elementwise
+    slope: Elementwise
+    displaced: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    integral: Elementwise
+    inverse: Elementwise | None
+    smooth: bool
+    piecewise_linear: bool
+    bounds: tuple[float, float] = (-math.inf, math.inf)
+    curvature: Elementwise | None = None
+    anchor: type[Anchor] | None = None
+
+    @property
+    def gated(self) -> bool:
+        """Whether there are gates to be held: slopes of 0 and 1, and kinks between them."""
+        return self.piecewise_linear and not self.smooth
+
+    def open(self, v: torch.Tensor) -> torch.Tensor:
+        """Where a unit that puts out v has the slope 1; of gated responses."""
+        lo, hi = self.bounds
+        return v > lo if math.isinf(hi) else (v > lo) & (v < hi)
+
+    def at(self, a: torch.Tensor) -> Anchor:
+        """The response near one pre-activation, to be displaced from it many times."""
+        return (self.anchor or Anchor)(self, a)
+
+    def potential(self, state: torch.Tensor) -> torch.Tensor:
+        """Psi of a state: of the unit's output v, or of its pre-activation p where there is no inverse."""
+        if self.piecewise_linear:
+            return 0.5 * state.square()
+        if self.inverse is None:
+            return state * self.response(state) - self.integral(state)
+        p = self.inverse(state)
+        return state * p - self.integral(p)
+
+    def output(self, state: torch.Tensor) -> torch.Tensor:
+        """What the unit puts out in a state."""
+        return self.response(state) if self.inverse is None else state
 
 
 def _gauss(count: int) -> tuple[tuple[float, float], ...]:
@@ -179,6 +279,115 @@ def clip(name: str, lo: float, hi: float) -> Activation:
         piecewise_linear=True,
         bounds=(lo, hi),
     )
+
+
+CURRENT, THERMAL = 0.01, 0.05
+"""s and t of the activation "diode", in units of activity."""
+
+
+def diode(
+    current: float | torch.Tensor = CURRENT, thermal: float | torch.Tensor = THERMAL, name: str = "diode"
+) -> Activation:
+    """Units with a leak and a diode: a soft rectifier, in closed form.
+
+    With a leak G and a diode from ground to the node (Shockley's law), a current G p into the node sets the voltage
+    v; p and v are in the same unit, s and t too. As t falls with s / t held this is a ReLU.
+
+        v - s (exp(-v / t) - 1) = p,       s = Is / G,  t = n VT,       dv/dp = 1 / (1 + (s / t) exp(-v / t))
+        v = p - s + t omega(log(s / t) + (s - p) / t)       omega(z) + log omega(z) = z   (Wright; Lambert's W(e^z))
+
+    Parameters
+    ----------
+    current : float or Tensor
+        s = Is / G, positive; one number, or one a unit (*shape).
+    thermal : float or Tensor
+        t = n VT, likewise.
+    name : str
+    """
+
+    def like(values: float | torch.Tensor, a: torch.Tensor) -> torch.Tensor:
+        return torch.as_tensor(values, dtype=a.dtype, device=a.device)
+
+    def constants(a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return like(current, a), like(thermal, a)
+
+    def response(a: torch.Tensor) -> torch.Tensor:
+        s, t = constants(a)
+        return soft_rectified(a, s, t)
+
+    def slope(a: torch.Tensor) -> torch.Tensor:
+        s, t = constants(a)
+        return 1 / (1 + (s / t) * torch.exp(-response(a) / t))
+
+    def displaced(a: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
+        # The same law around v(a), with the current that flows there: e - s' (exp(-e / t) - 1) = d.
+        s, t = constants(a)
+        return soft_rectified(d, s * torch.exp(-soft_rectified(a, s, t) / t), t)
+
+    def inverse(v: torch.Tensor) -> torch.Tensor:
+        s, t = constants(v)
+        return v - s * torch.expm1(-v / t)
+
+    def integral(a: torch.Tensor) -> torch.Tensor:
+        # S = p v - Psi(v), Psi = v^2 / 2 + s t (exp(-v / t) - 1) + s v.
+        s, t = constants(a)
+        v = soft_rectified(a, s, t)
+        return a * v - 0.5 * v.square() - s * t * torch.expm1(-v / t) - s * v
+
+    def curvature(a: torch.Tensor) -> torch.Tensor:
+        _, t = constants(a)
+        steep = slope(a)
+        return (1 - steep) * steep.square() / t
+
+    return Activation(
+        name,
+        response,
+        slope,
+        displaced,
+        integral,
+        inverse,
+        smooth=True,
+        piecewise_linear=False,
+        curvature=curvature,
+    )
+
+
+def soft_rectified(a: torch.Tensor, c: torch.Tensor, scale: float | torch.Tensor) -> torch.Tensor:
+    """v with v - c (exp(-v / scale) - 1) = a, to a relative error of rounding however small a is.
+
+    Parameters
+    ----------
+    a, c : Tensor
+        In one unit; c positive.
+    scale : float or Tensor
+        In that unit, positive.
+    """
+    # In closed form first; its difference of two large terms costs the digits of a small v ...
+    v = a - c + scale * wright_omega(torch.log(c / scale) + (c - a) / scale)
+    # ... which Newton, on an equation whose terms are as small as v, restores.
+    for _ in range(2):
+        miss = a - v + c * torch.expm1(-v / scale)
+        v = v + miss / (1 + (c / scale) * torch.exp(-v / scale))
+    return v
+
+
+def wright_omega(z: torch.Tensor) -> torch.Tensor:
+    """Omega(z) = W(exp(z)), real: omega + log(omega) = z (Lawrence, Corless, Jeffrey 2012, ACM TOMS 38, 20).
+
+    Starts exp(z) below -2, z - log(z) above 1 and a line between, and three steps of Fritsch, Shafer and Crowley.
+    """
+    big = z > 1
+    middle = (z > -2) & ~big
+    omega = torch.where(big, z - torch.log(z.clamp(min=1.0)), torch.exp(z.clamp(max=1.0)))
+    omega = torch.where(middle, 0.1353 + (z + 2) * 0.2882, omega)
+    small = z < -40
+    omega = omega.clamp(min=torch.finfo(z.dtype).tiny)
+    for _ in range(3):
+        miss = z - omega - torch.log(omega)
+        q = 2 * (1 + omega) * (1 + omega + 2 * miss / 3)
+        step = (miss / (1 + omega)) * (q - miss) / (q - 2 * miss)
+        omega = torch.where(small, omega, omega * (1 + step))
+    return omega
 
 
 def _identity(a: torch.Tensor) -> torch.Tensor:

@@ -23,8 +23,7 @@ from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, linear, ma
 from torch.nn.grad import conv2d_weight
 
 from ..errors import argument_error, unknown_name
-from .activation import Activation
-from .activations import ACTIVATIONS
+from .activations import ACTIVATIONS, Activation
 
 Route = torch.Tensor | None
 Shape = tuple[int, ...]

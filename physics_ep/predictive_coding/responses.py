@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from .activation import Anchor
+from .activations import Anchor
 from .forward import ForwardPass
 from .layers import PredictiveLayer
 
