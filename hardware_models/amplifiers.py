@@ -34,7 +34,7 @@ class Amplifiers:
     output_offset : Tensor (*shape) or None
         c, of a buffer behind the unit, in units of activity; None: 0.
     torque : Tensor (*shape) or float
-        Of units that are pairs of oscillators: the odd detuning w that their activation knows of, in rates of a pair
+        Odd detuning w of units that are pairs of oscillators, which their activation allows for; in rates of a pair
         in the middle of its range.
     """
 

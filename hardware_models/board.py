@@ -20,10 +20,10 @@ import torch
 
 from physics_ep.blocks import State
 from physics_ep.errors import InputError, argument_error, unknown_name
+from physics_ep.maps import Route
 from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.predictive_coding.activations import Activation
 from physics_ep.predictive_coding.forward import ForwardPass
-from physics_ep.predictive_coding.layers import Route
 
 from .amplifiers import Amplifiers
 from .crossbars import Cells, converted, copied, fluctuated, programmed, stream

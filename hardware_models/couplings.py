@@ -16,9 +16,10 @@ import math
 import torch
 from torch import nn
 from torch.nn.functional import avg_pool2d, pad
-from torch.nn.grad import conv2d_weight
 
-from .maps import POOL, Filter, Product, Route, channels_last, pixels_first, product, unpooled
+from physics_ep.maps import POOL, ConvLink, Route, channels_last, pixels_first
+
+from .maps import Filter, Product, product
 
 POOLINGS = ("average", "max")
 
@@ -191,11 +192,17 @@ class Convolution(nn.Module):
 
     def bound(self) -> Filter:
         """The map of the present weights."""
-        size = self.weight.shape[-1]
         averaged = self.pooling == "average"
         kernel = avg_pool2d(pad(self.weight, (1, 1, 1, 1)), POOL, stride=1) if averaged else self.weight
-        stride = POOL if averaged else 1
-        return Filter(channels_last(kernel), self.bias, self.pre, self.post, stride, size // 2, self.routed)
+        return Filter(channels_last(kernel), self.bias, self.link)
+
+    @property
+    def link(self) -> ConvLink:
+        """Geometry of the map; an average pooling is in the stride and in the kernel, one wider."""
+        channels, _, size, _ = self.weight.shape
+        if self.pooling == "average":
+            return ConvLink(self.pre, channels, kernel_size=size + 1, stride=POOL, padding=size // 2)
+        return ConvLink(self.pre, channels, kernel_size=size, padding=size // 2, pooling=self.pooling)
 
     def forward(self, s: torch.Tensor, route: Route = None) -> torch.Tensor:
         """P(w * s), (B, *post)."""
@@ -220,19 +227,12 @@ class Convolution(nn.Module):
         """As `Dense.contrast`; a max pooling's route is held."""
         if e_post.is_complex():
             return _real_contrast(self, e_post, m_post, e_pre, m_pre, route)
-        stride = POOL if self.pooling == "average" else 1
-        shape = list(self.weight.shape)
-        padding = shape[-1] // 2
-        bias = e_post.sum((0, 2, 3))
-        if route is not None:
-            e_post, m_post = (unpooled(s, route, self.pre[1:]) for s in (e_post, m_post))
-        if stride > 1:
-            shape[2:] = [n + 1 for n in shape[2:]]
-        weight = conv2d_weight(m_pre, shape, e_post, stride, padding)
+        link, bias = self.link, e_post.sum((0, 2, 3))
+        weight = link.gradient(m_pre, e_post, route)
         if e_pre is not None:
-            weight = weight + conv2d_weight(e_pre, shape, m_post, stride, padding)
+            weight = weight + link.gradient(e_pre, m_post, route)
         # The transpose of averaging the kernel over the pooling window.
-        weight = weight if stride == 1 else avg_pool2d(weight, POOL, stride=1)
+        weight = avg_pool2d(weight, POOL, stride=1) if self.pooling == "average" else weight
         return weight.contiguous(), bias
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from physics_ep.predictive_coding.layers import ConvLink, Link
+from physics_ep.maps import ConvLink, Link
 
 from .board import Board
 from .crossbars import tiles

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from physics_ep.errors import argument_error, unknown_name
+from physics_ep.maps import POOL
 
 from .arrays import counts
 from .couplings import POOLINGS, Convolution, Dense, Readout
 from .laws import UNITS
 from .layered import OUTPUT_UNITS, Layered
-from .maps import POOL
 
 if TYPE_CHECKING:
     from .unit_graph import UnitGraph

@@ -26,12 +26,13 @@ from torch import nn
 
 from physics_ep.blocks import State, largest
 from physics_ep.errors import InputError
+from physics_ep.maps import Route, channels_first, channels_last, pixels_first
 from physics_ep.nudging import Nudge
 from physics_ep.system import EnergySystem, Inputs, Phase
 
 from .couplings import Convolution, Dense
 from .laws import UNITS, UnitFunctions
-from .maps import Filter, Route, channels_first, channels_last, pixels_first
+from .maps import Filter
 
 OUTPUT_UNITS = ("linear", "hard_sigmoid")
 

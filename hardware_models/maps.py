@@ -6,16 +6,11 @@ convolutions and poolings on the CPU are several times faster so.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import conv2d, conv_transpose2d, max_pool2d
 
-POOL = 2
-"""Side and stride of a pooling window."""
-
-Route = torch.Tensor | None
+from physics_ep.maps import ConvLink, Route, channels_first, channels_last, pixels_first, rows_of
 
 
 @dataclass(frozen=True)
@@ -66,49 +61,44 @@ class Filter:
     kernel : Tensor (channels, channels below, size, size)
         Averaged over the pooling window if there is average pooling.
     bias : Tensor (channels,)
-    pre, post : (channels, rows, columns)
-    stride, padding : int
-    routed : bool
+    link : ConvLink
+        Geometry of that kernel, with max pooling if there is any.
     """
 
     kernel: torch.Tensor
     bias: torch.Tensor
-    pre: tuple[int, int, int]
-    post: tuple[int, int, int]
-    stride: int
-    padding: int
-    routed: bool
+    link: ConvLink
+
+    @property
+    def routed(self) -> bool:
+        """Whether it takes routes (max pooling)."""
+        return self.link.routed
 
     def forward(self, s: torch.Tensor, route: Route = None) -> torch.Tensor:
         """P(w * s), (B, *post); the entries of `route`, if given, in place of the greatest."""
         if s.is_complex():
             return torch.complex(self.forward(s.real, route), self.forward(s.imag, route))
-        return self._pooled(conv2d(s, self.kernel, None, self.stride, self.padding), route)
+        return self._pooled(self.link.image_of(self.kernel, s), route)
 
     def drive(self, s: torch.Tensor) -> tuple[torch.Tensor, Route]:
         """P(w * s) + b, (B, *post), and where the greatest entries are."""
         if not self.routed:
             return self.biased(s), None
-        maps = conv2d(s, self.kernel, self.bias, self.stride, self.padding)
-        top, where = max_pool2d(maps, POOL, return_indices=True)
-        return channels_last(top), rows_of(where)
+        top, route = self.link.drive(self.kernel, s, self.bias)
+        return channels_last(top), route
 
     def biased(self, s: torch.Tensor, route: Route = None) -> torch.Tensor:
         """P(w * s) + b, (B, *post)."""
         if s.is_complex():
             return self.forward(s, route) + self.bias[:, None, None]
-        return self._pooled(conv2d(s, self.kernel, self.bias, self.stride, self.padding), route)
+        return self._pooled(self.link.image_of(self.kernel, s, self.bias), route)
 
     def transpose(self, s: torch.Tensor, route: Route = None, onto: torch.Tensor | None = None) -> torch.Tensor:
         """Its transpose on s (B, *post): (B, *pre); added to `onto`, if given."""
         if s.is_complex():
             back = torch.complex(self.transpose(s.real, route), self.transpose(s.imag, route))
         else:
-            if route is not None:
-                s = unpooled(s, route, self.pre[1:])
-            # The row or column that pooling drops.
-            spare = [n % self.stride for n in self.pre[1:]]
-            back = conv_transpose2d(s, self.kernel, None, self.stride, self.padding, spare)
+            back = self.link.transpose(self.kernel, s, route)
         return back if onto is None else back.add_(onto)
 
     def misrouting(self, old: torch.Tensor, new: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
@@ -117,12 +107,10 @@ class Filter:
         # An entry of W^T s meets each tap of each channel once.
         return moved * self.kernel.abs().sum((0, 2, 3)).amax()
 
-    def _pooled(self, maps: torch.Tensor, route: Route) -> torch.Tensor:
-        if not self.routed:
-            return channels_last(maps)
+    def _pooled(self, image: torch.Tensor, route: Route) -> torch.Tensor:
         if route is None:
-            return channels_last(max_pool2d(maps, POOL))
-        return images_of(rows_of(maps).gather(1, route), self.post[1:])
+            return channels_last(self.link.pooled(image)[0])
+        return self.link.pick(image, route)
 
 
 def product(s: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -130,37 +118,3 @@ def product(s: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     few, many = weight.shape
     # A product with few columns is slow in BLAS; with few rows it is not.
     return (weight @ s.t()).t() if 8 * few <= many else s @ weight.t()
-
-
-def channels_last(images: torch.Tensor) -> torch.Tensor:
-    """The same images (B, C, H, W) with the channels of a pixel side by side in memory.
-
-    Convolutions and poolings on the CPU are several times faster so.
-    """
-    return images.contiguous(memory_format=torch.channels_last)
-
-
-def pixels_first(block: torch.Tensor) -> torch.Tensor:
-    """(B, C, H, W) as (B, H, W, C), which a solver flattens without a copy; other blocks as they are."""
-    return block.permute(0, 2, 3, 1) if block.ndim == 4 else block
-
-
-def channels_first(block: torch.Tensor) -> torch.Tensor:
-    """Inverse of `pixels_first`."""
-    return block.permute(0, 3, 1, 2) if block.ndim == 4 else block
-
-
-def rows_of(images: torch.Tensor) -> torch.Tensor:
-    """(B, C, H, W) as (B, H W, C): a view of images with their channels last in memory."""
-    return pixels_first(images).flatten(1, 2)
-
-
-def images_of(rows: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
-    """Inverse of `rows_of`, for images of size (H, W)."""
-    return channels_first(rows.unflatten(1, size))
-
-
-def unpooled(s: torch.Tensor, route: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
-    """Pooled entries s (B, C, h, w) put back where a route took them from, zeros elsewhere: (B, C, *size)."""
-    flat = s.new_zeros(s.shape[0], math.prod(size), s.shape[1])
-    return images_of(flat.scatter_(1, route, rows_of(s)), size)

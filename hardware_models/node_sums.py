@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 from torch.nn.functional import conv2d, conv_transpose2d, max_pool2d
 
-from physics_ep.predictive_coding.layers import POOL, ConvLink, Link, PredictiveLayer
+from physics_ep.maps import POOL, ConvLink, Link
+from physics_ep.predictive_coding.layers import PredictiveLayer
 
 
 class Array(NamedTuple):

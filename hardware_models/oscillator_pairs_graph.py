@@ -27,7 +27,7 @@ from scipy.integrate import solve_ivp
 
 from physics_ep.equilibrium import Equilibrium, Status
 from physics_ep.errors import InputError, argument_error
-from physics_ep.predictive_coding.layers import Link
+from physics_ep.maps import Link
 from physics_ep.predictive_coding.learning import Nudged, contrast
 
 from .arrays import array

@@ -20,8 +20,8 @@ import torch
 from physics_ep.blocks import State
 from physics_ep.cost import Cost
 from physics_ep.errors import argument_error
+from physics_ep.maps import Link, Route
 from physics_ep.nudging import Nudge
-from physics_ep.predictive_coding.layers import Link, Route
 from physics_ep.predictive_coding.learning import Nudged, contrast
 from physics_ep.predictive_coding.responses import over
 from physics_ep.system import EnergySystem, Inputs, Phase

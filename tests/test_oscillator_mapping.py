@@ -188,9 +188,7 @@ def test_detuning_by_the_circuits_own_course() -> None:
     flow = relax(mapped.system, x, solver="flow", max_iterations=20000, tolerance=1e-9).require().state
     for a, b in zip(static, flow, strict=True):
         torch.testing.assert_close(a, b, atol=1e-7, rtol=0)
-    torques = torch.stack(
-        [u.torque for u in (mapped.system.amplifiers_h[0], mapped.system.amplifiers_u[0])]
-    )
+    torques = torch.stack([u.torque for u in (mapped.system.amplifiers_h[0], mapped.system.amplifiers_u[0])])
     assert not torch.equal(torques[0], torques[1])
     assert float(torques.min()) >= 0  # ReLUs rest on the side where they are pushed off their end
     wide = map_pcn(dense(2, "linear", width=4000, n_in=5), "oscillator", DeviceModel(detuning=0.01), calibration=x)

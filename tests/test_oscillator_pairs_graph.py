@@ -19,8 +19,9 @@ from hardware_models.oscillator_pairs_graph import PairsGraph
 from physics_ep import Nudge, SquaredError, relax
 from physics_ep.equilibrium import NotConverged
 from physics_ep.errors import InputError
+from physics_ep.maps import ConvLink, DenseLink
 from physics_ep.predictive_coding import PredictiveCodingNetwork, vgg5
-from physics_ep.predictive_coding.layers import ConvLink, DenseLink, PredictiveLayer
+from physics_ep.predictive_coding.layers import PredictiveLayer
 from tests.support.pcn import biased, dense, examples
 from validation.gradients import compare, total_error
 from validation.oracles import backprop_gradient

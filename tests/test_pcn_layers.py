@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from physics_ep.errors import InputError
+from physics_ep.maps import ConvLink, DenseLink
 from physics_ep.predictive_coding import (
     PredictiveCodingNetwork,
     from_sequential,
@@ -18,7 +19,7 @@ from physics_ep.predictive_coding import (
     vgg10_skip,
 )
 from physics_ep.predictive_coding.activations import ACTIVATIONS
-from physics_ep.predictive_coding.layers import ConvLink, DenseLink, PredictiveLayer
+from physics_ep.predictive_coding.layers import PredictiveLayer
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

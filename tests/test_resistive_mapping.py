@@ -203,7 +203,7 @@ def test_convolutions_pools_and_skips(build) -> None:
 def test_sums_at_pixels_by_single_cells() -> None:
     """Sum of the cells at each node of a convolution and below it, against the matrix that it is."""
     from hardware_models.node_sums import into_nodes, out_of_nodes
-    from physics_ep.predictive_coding.layers import ConvLink
+    from physics_ep.maps import ConvLink
 
     for link in (
         ConvLink((2, 5, 5), 3),

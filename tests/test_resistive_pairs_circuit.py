@@ -22,8 +22,9 @@ from hardware_models.spice_phases import ngspice_phases
 from physics_ep import Nudge, SquaredError, relax
 from physics_ep.cli import main
 from physics_ep.errors import InputError
+from physics_ep.maps import ConvLink, DenseLink
 from physics_ep.predictive_coding import PredictiveCodingNetwork, vgg5
-from physics_ep.predictive_coding.layers import ConvLink, DenseLink, PredictiveLayer
+from physics_ep.predictive_coding.layers import PredictiveLayer
 from physics_ep.store import Run, write_run
 from tests.support.pcn import biased, dense, examples
 from validation.gradients import total_error

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from physics_ep.errors import InputError
 from physics_ep.estimator import EquilibriumPropagation
+from physics_ep.maps import Link
 from physics_ep.predictive_coding import PredictiveCodingNetwork
-from physics_ep.predictive_coding.layers import Link
 from physics_ep.progress import SILENT, Progress
 from validation.gradients import estimate_gradient, total_error
 from validation.oracles import backprop_gradient

@@ -21,7 +21,8 @@ from collections.abc import Sequence
 import torch
 
 from ..errors import argument_error, unknown_name
-from .layers import POOLINGS, ConvLink, DenseLink, PredictiveLayer, Shape
+from ..maps import POOLINGS, ConvLink, DenseLink, Shape
+from .layers import PredictiveLayer
 from .network import PredictiveCodingNetwork
 
 VGG5 = ((128, False), (256, True), (512, True), (512, True), (512, True))

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from ..errors import InputError, argument_error
-from .layers import POOL, ConvLink, DenseLink, Link, PredictiveLayer, Shape
+from ..maps import POOL, ConvLink, DenseLink, Link, Shape
+from .layers import PredictiveLayer
 from .network import PredictiveCodingNetwork
 
 RESPONSES: dict[type[nn.Module], str] = {

@@ -12,8 +12,9 @@ from torch import nn
 
 from ..blocks import State
 from ..errors import InputError, argument_error
+from ..maps import ConvLink, Route, channels_last
 from ..system import EnergySystem
-from .layers import ConvLink, PredictiveLayer, Route, channels_last
+from .layers import PredictiveLayer
 
 GATES = ("frozen", "free")
 """Whether nudged phases hold the gates of ReLUs and the routes of max poolings at the free state."""

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import torch
 
+from ..maps import Route
 from .forward import ForwardPass
-from .layers import PredictiveLayer, Route
+from .layers import PredictiveLayer
 
 Gradients = dict[str, torch.Tensor]
 

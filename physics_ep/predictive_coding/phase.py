@@ -24,10 +24,10 @@ import torch
 
 from ..blocks import State
 from ..cost import Cost
+from ..maps import ConvLink, Link, Route
 from ..nudging import Nudge
 from ..system import Inputs, Phase
 from .forward import ForwardNetwork, ForwardPass
-from .layers import ConvLink, Link, Route, picked
 from .learning import Nudged, contrast
 from .responses import FreeResponse, over, wide
 
@@ -342,7 +342,7 @@ class PredictivePhase(Phase):
             held = link.image_of(w, self.free.states[k - 1]) if kept is None else kept
             first = self.free.routes[k]
             assert first is not None
-            self.images[k] = (held, picked(held, first))
+            self.images[k] = (held, link.pick(held, first))
         held, chosen = self.images[k]
         parts: Blocks = []
         routes: Blocks = []
@@ -353,8 +353,8 @@ class PredictivePhase(Phase):
             total = total.as_strided(change.shape, change.stride())
             routes.append(link.route_of(torch.add(change, held, out=total)))
             # Where the pick stays, what is left of the free state is exactly zero.
-            left = picked(held, routes[-1]).sub_(chosen)
-            parts.append(picked(change, routes[-1]).add_(left))
+            left = link.pick(held, routes[-1]).sub_(chosen)
+            parts.append(link.pick(change, routes[-1]).add_(left))
         mine = self.routes[k]
         spent = mine is not None and mine is not self.free.routes[k] and len(mine) == len(moved)
         self.routes[k] = torch.cat(routes, out=mine if spent else None)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from physics_ep.cost import Cost, CrossEntropy
+from physics_ep.maps import DenseLink
 from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp
-from physics_ep.predictive_coding.layers import DenseLink
 
 
 def dense(

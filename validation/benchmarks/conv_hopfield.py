@@ -15,9 +15,10 @@ import torch
 from torch.nn.functional import conv2d, conv_transpose2d
 
 from hardware_models.hopfield import ConvHopfieldNetwork
-from hardware_models.maps import Filter, channels_last
+from hardware_models.maps import Filter
 from physics_ep import placement
 from physics_ep.cost import SquaredError
+from physics_ep.maps import channels_last
 from physics_ep.nudging import Nudge
 from physics_ep.relaxation import solve
 
@@ -75,12 +76,12 @@ def _rows(pooling: str, repeats: int, seed: int, iterations: int) -> list[dict[s
     ends = []
     for bound, s in zip(inner, settled.state, strict=False):
         below = channels_last(s)
-        ends.append((bound, below, torch.rand_like(conv2d(below, bound.kernel, None, bound.stride, bound.padding))))
+        ends.append((bound, below, torch.rand_like(bound.link.image_of(bound.kernel, below))))
 
     def convolve() -> None:
         for bound, below, above in ends:
-            conv2d(below, bound.kernel, bound.bias, bound.stride, bound.padding)
-            conv_transpose2d(above, bound.kernel, None, bound.stride, bound.padding)
+            conv2d(below, bound.kernel, bound.bias, bound.link.stride, bound.link.padding)
+            conv_transpose2d(above, bound.kernel, None, bound.link.stride, bound.link.padding)
 
     # A tolerance that no float32 state meets: every round runs through all its iterations.
     def run(phase: object, solver: str) -> None:

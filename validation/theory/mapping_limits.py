@@ -27,8 +27,8 @@ from physics_ep.blocks import largest
 from physics_ep.cost import Cost
 from physics_ep.equilibrium import NotConverged
 from physics_ep.errors import InputError, argument_error
+from physics_ep.maps import DenseLink
 from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp
-from physics_ep.predictive_coding.layers import DenseLink
 
 from ..gradients import compare
 from ..oracles import backprop_gradient
