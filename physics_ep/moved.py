@@ -23,12 +23,24 @@ from types import ModuleType
 from typing import Any
 
 # Old module path to the new one. A name that is not in NAMES is looked up there.
-MOVED: dict[str, str] = {}
+MOVED: dict[str, str] = {
+    "physics_ep.predictive_coding.activation": "physics_ep.predictive_coding.activations",
+    "physics_ep.predictive_coding.diodes": "physics_ep.predictive_coding.activations",
+    "physics_ep.predictive_coding.equilibration": "physics_ep.predictive_coding.solvers",
+    "physics_ep.predictive_coding.phases": "physics_ep.predictive_coding.phase",
+}
 
 # Old module path to {name: module that has it now}. A module of MOVED has here the names that went to another file
 # than the rest; a module that is now a folder, or that stayed and lost names, has every such name. A name that
 # changed has "module:new name".
-NAMES: dict[str, dict[str, str]] = {}
+NAMES: dict[str, dict[str, str]] = {
+    "physics_ep.predictive_coding.layers": dict.fromkeys(
+        ("DenseLink", "POOL", "POOLINGS", "Route", "picked", "placed"), "physics_ep.maps"
+    ),
+    "physics_ep.predictive_coding.network": {"ForwardPass": "physics_ep.predictive_coding.forward"},
+    "physics_ep.predictive_coding.phases": {"Course": "physics_ep.predictive_coding.phase:Displacements"},
+    "physics_ep.predictive_coding.responses": {"Responses": "physics_ep.predictive_coding.responses:FreeResponse"},
+}
 
 
 def install() -> None:

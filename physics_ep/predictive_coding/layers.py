@@ -6,12 +6,18 @@ is one), its prediction sigma_k(a_k). Pooling P stands before the activation.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 
 from ..errors import argument_error, unknown_name
 from ..maps import ConvLink, Link, Shape, channels_last
+from ..moved import moved_names
 from .activations import ACTIVATIONS, Activation
+
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(__name__)
 
 
 class PredictiveLayer(nn.Module):

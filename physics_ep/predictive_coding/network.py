@@ -15,19 +15,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..blocks import State
 from ..errors import unknown_name
 from ..motion import Motion
+from ..moved import moved_names
 from ..system import Inputs, Phase
 from .flows import PredictiveMotion
 from .forward import GATES, ForwardNetwork
 from .layers import PredictiveLayer
 from .phase import PredictivePhase
 from .solvers import SOLVERS
+
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(__name__)
+
 
 ENERGIES = ("squared", "paired")
 

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
+from ..moved import moved_names
 from .activations import Anchor
 from .forward import ForwardPass
 from .layers import PredictiveLayer
+
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(__name__)
 
 
 def over(
