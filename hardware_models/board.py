@@ -27,7 +27,7 @@ from physics_ep.predictive_coding.forward import ForwardPass
 
 from .amplifiers import Amplifiers
 from .crossbars import Cells, converted, copied, fluctuated, programmed, stream
-from .devices import COMMON, IMPERFECTIONS, DeviceModel
+from .devices import DeviceModel
 from .elements import BOLTZMANN
 from .node_sums import arrays_of, into_nodes, out_of_nodes
 from .wires import wired
@@ -53,6 +53,14 @@ class NotRealisable(InputError):  # noqa: N818 (a public name)
     def __init__(self, substrate: str, layer: int, reason: str) -> None:
         self.substrate, self.layer, self.reason = substrate, layer, reason
         super().__init__(f"Layer {layer} cannot be realised on the substrate {substrate!r}: {reason}.")
+
+
+def unread_field(substrate: str, name: str, value: Any, readers: Sequence[str] = ()) -> InputError:
+    """Build the error for a field of a device that a substrate does not read, with the substrates that do."""
+    must = f"be left out on the substrate {substrate!r}, which does not read it"
+    if readers:
+        must += f" ({', '.join(map(repr, readers))} {'does' if len(readers) == 1 else 'do'})"
+    return argument_error(name, must, value)
 
 
 class Arrays(NamedTuple):
@@ -104,6 +112,7 @@ class Board(PredictiveCodingNetwork):
     substrate = "ideal"
     holds: tuple[str, ...] = ()
     effects: frozenset[str] = frozenset()
+    device_class: type[DeviceModel] = DeviceModel
     exactness = "exact"
 
     def __init__(
@@ -159,17 +168,14 @@ class Board(PredictiveCodingNetwork):
         ------
         NotRealisable
         InputError
-            If the device has an imperfection that the substrate does not know.
+            If a field of the device differs from its default, and the substrate does not read it.
         """
         for k, layer in enumerate(net.stack[:-1], 1):  # the outputs are linear: read at their nodes
             if cls.holds and layer.activation_name not in cls.holds:
                 reason = f"its units can be {', '.join(cls.holds)}, not {layer.activation_name}"
                 raise NotRealisable(cls.substrate, k, reason)
-        ideal = DeviceModel()
-        for name in IMPERFECTIONS:
-            if name not in COMMON and name not in cls.effects and getattr(device, name) != getattr(ideal, name):
-                must = f"be left out on the substrate {cls.substrate!r}, which has {', '.join(sorted(cls.effects))}"
-                raise argument_error(name, must if cls.effects else must.partition(",")[0], getattr(device, name))
+        for name in device.unread(cls.effects):
+            raise unread_field(cls.substrate, name, getattr(device, name))
 
     def build_units(self, k: int, side: Side) -> Amplifiers:
         """Units of layer k that are 'h' or 'u'. What is None or the same in both is shared."""

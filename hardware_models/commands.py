@@ -107,9 +107,9 @@ def map_(
     from physics_ep.sources import photographs
 
     from .device_presets import chosen_device
-    from .mapping import map_pcn
+    from .mapping import map_pcn, substrate_class
 
-    model = chosen_device(preset, device_model)
+    model = chosen_device(preset, device_model, substrate_class(substrate).device_class)
     number = 0 if seed is None else seed
     net = load_system(network, seed=number).to(resolve_device(device), resolve_dtype(dtype))
     if not isinstance(net, PredictiveCodingNetwork):
@@ -162,6 +162,8 @@ def map_(
         report.say(f"at thresholds  {near:,} units, slower and not in the settling time, named by --json")
     if found.free_converged:
         report.say(f"energy         {quantity(found.energy, 'J')} a free phase and example")
+    if found.unread:
+        report.say(f"not read       {', '.join(found.unread)}: of parts that this substrate does not have")
     if model.source:
         report.say(f"devices        {model.source}")
 
@@ -399,9 +401,11 @@ def _subject(
     number = 0 if seed is None else seed
     if substrate is not None:
         from .device_presets import chosen_device
+        from .mapping import substrate_class
         from .spice_pairs import find_pairs
 
-        return find_pairs(system, substrate, chosen_device(preset, device_model), number, batch, checkpoint)
+        model = chosen_device(preset, device_model, substrate_class(substrate).device_class)
+        return find_pairs(system, substrate, model, number, batch, checkpoint)
     for name, given in (("preset", preset), ("device-model", device_model)):
         if given is not None:
             raise argument_error(name, "come with --substrate", repr(str(given)))

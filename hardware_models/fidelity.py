@@ -95,6 +95,8 @@ class Fidelity:
     energy : float
         J a free phase and example: cells and amplifiers, during the settling time.
     layers : tuple of LayerFidelity
+    unread : tuple of str
+        Fields that the preset has set, and that the substrate does not read: it has no parts that they describe.
     """
 
     substrate: str
@@ -107,6 +109,7 @@ class Fidelity:
     nudged_settling_time: float
     energy: float
     layers: tuple[LayerFidelity, ...] = field(repr=False)
+    unread: tuple[str, ...] = ()
 
     @property
     def cells(self) -> int:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +25,11 @@ from physics_ep.predictive_coding.phase import relative
 from physics_ep.registry import load, substrates
 from physics_ep.relaxation import relax
 
-from .board import SETTLED, NotRealisable
+from .board import SETTLED, NotRealisable, unread_field
 from .crossbars import stream
-from .devices import DeviceModel
+from .device_fields import defaults_of
+from .device_presets import PRESETS
+from .devices import DeviceModel, reads
 from .fidelity import Fidelity, array_rows
 from .oscillator_mapping import OscillatorPairs
 from .oscillator_pairs_graph import PairsGraph, pairs_graph
@@ -35,7 +38,18 @@ from .paired_circuit import PairedCircuit
 if TYPE_CHECKING:  # compiled circuits are heavy: only `to_circuit` imports them
     from .resistive_pairs_circuit import PairsCircuit
 
-__all__ = ["SETTLED", "SUBSTRATES", "Mapped", "NotRealisable", "held", "map_pcn", "substrate_class"]
+__all__ = [
+    "SETTLED",
+    "SUBSTRATES",
+    "Mapped",
+    "NotRealisable",
+    "as_read",
+    "check_fields",
+    "device_of",
+    "held",
+    "map_pcn",
+    "substrate_class",
+]
 
 
 class Mapped:
@@ -53,6 +67,8 @@ class Mapped:
     device : DeviceModel
     seed : int
     substrate : str
+    unread : tuple of str
+        Fields of the device that a preset has set, and the substrate does not read.
     """
 
     def __init__(
@@ -63,12 +79,14 @@ class Mapped:
         seed: int,
         substrate: str,
         calibration: torch.Tensor | None,
+        unread: tuple[str, ...] = (),
     ) -> None:
         self.network = network
         self.system = system
         self.device = device
         self.seed = seed
         self.substrate = substrate
+        self.unread = unread
         self._calibration = calibration
 
     @property
@@ -219,6 +237,7 @@ class Mapped:
             nudged_settling_time=nudged,
             energy=power * settling,
             layers=layers,
+            unread=self.unread,
         )
 
 
@@ -263,6 +282,69 @@ def substrate_class(name: str) -> type[PairedCircuit]:
     return load(found) if isinstance(found, EntryPoint) else found
 
 
+def device_of(substrate: str, device: DeviceModel | None) -> DeviceModel:
+    """A device of the class that a substrate has.
+
+    Parameters
+    ----------
+    substrate : str
+    device : DeviceModel or None
+        None: the ideal one. A device without the substrate's own fields gets their defaults.
+
+    Raises
+    ------
+    InputError
+        If the substrate is not known, or the device is none.
+    """
+    kind = substrate_class(substrate).device_class
+    if device is None:
+        return kind()
+    if not isinstance(device, DeviceModel):
+        raise argument_error("device", f"be a {kind.__name__}", type(device).__name__)
+    return kind(**asdict(device)) if issubclass(kind, type(device)) and kind is not type(device) else device
+
+
+def check_fields(substrate: str, fields: Mapping[str, Any], kind: type[DeviceModel] = DeviceModel) -> None:
+    """Whether a substrate reads fields of a device.
+
+    Parameters
+    ----------
+    substrate : str
+    fields : mapping of str to Any
+        Names, and the values for the message.
+    kind : class of devices
+
+    Raises
+    ------
+    InputError
+        With the substrates that read a field which this one does not.
+    """
+    effects = substrate_class(substrate).effects
+    for name, value in fields.items():
+        if not reads(name, effects, kind):
+            others = [other for other in (*SUBSTRATES, *substrates()) if name in substrate_class(other).effects]
+            raise unread_field(substrate, name, value, others)
+
+
+def as_read(substrate: str, device: DeviceModel) -> tuple[DeviceModel, tuple[str, ...]]:
+    """A device as a substrate reads it, and the names of the fields of a preset that it does not read.
+
+    Whoever sets a field expects something of it, so that a field which differs from its default and is not read is
+    refused. A preset is no such choice: it describes a technology, wherever it is used. Fields that stand as in the
+    preset of the same `source` take their defaults in the device that is returned; `Fidelity.unread` tells them.
+
+    Raises
+    ------
+    InputError
+    """
+    unread = device.unread(substrate_class(substrate).effects)
+    described = next((p for p in PRESETS.values() if p.source == device.source), None)
+    own = [n for n in unread if described is None or getattr(described, n, None) != getattr(device, n)]
+    check_fields(substrate, {name: getattr(device, name) for name in own}, type(device))
+    defaults = defaults_of(type(device))
+    return device.replace(**{name: defaults[name] for name in unread}) if unread else device, unread
+
+
 def map_pcn(
     net: PredictiveCodingNetwork,
     substrate: str = "hopfield",
@@ -282,7 +364,8 @@ def map_pcn(
     substrate : str
         'hopfield', 'resistive', 'oscillator', or one of your own: see `SUBSTRATES`.
     device : DeviceModel, optional
-        Ideal by default.
+        Ideal by default. Fields that the substrate does not read must have their defaults, but for those that a
+        preset has set (`Fidelity.unread`), that tell how cells learn, or that describe what the device takes.
     seed : int
         Of the device instance: the same devices for the same seed.
     calibration : Tensor (B, ...), optional
@@ -319,9 +402,8 @@ def map_pcn(
     built = substrate_class(substrate)
     if net.compute_dtype is not None:
         raise argument_error("net", "work in the dtype of its parameters", f"one that works in {net.compute_dtype}")
-    device = DeviceModel() if device is None else device
-    if not isinstance(device, DeviceModel):
-        raise argument_error("device", "be a DeviceModel", type(device).__name__)
+    device = device_of(substrate, device)
+    own, unread = as_read(substrate, device)
     broken = [name for name, p in net.named_parameters() if not all_finite(p)]
     if broken:
         raise argument_error("net", "have finite weights", f"one with others in {broken[0]}")
@@ -338,5 +420,5 @@ def map_pcn(
         if len(scales) != net.depth + 1 or not all(0 < s < math.inf for s in scales):
             must = f"be {net.depth + 1} positive numbers, of the input and each layer"
             raise argument_error("full_scales", must, list(full_scales))
-    system = built(net, device, seed, scales, gates)
-    return Mapped(net, system, device, seed, substrate, calibration)
+    system = built(net, own, seed, scales, gates)
+    return Mapped(net, system, device, seed, substrate, calibration, unread)

@@ -62,7 +62,10 @@ class PairedCircuit(Board):
     holds : tuple of str
         Activations that its units can have.
     effects : frozenset of str
-        Imperfections of `DeviceModel` that it has beyond those of the cells and their readings (`devices.COMMON`).
+        Fields of its devices that it reads beyond those that every substrate does: cells, their copies and wires,
+        nodes, readings and converters. Others are refused where they differ from their defaults.
+    device_class : type
+        Class of its devices: `DeviceModel`, or a subclass with fields of its own.
     exactness : str
         Of the construction with ideal devices: 'exact', or what bounds it.
     calibrated : bool
@@ -86,7 +89,7 @@ class PairedCircuit(Board):
     The parameters are those of one device instance at one time: after an update map the network anew, or `write`
     the cells, since copies (for u, the transposed read) are no parameters.
 
-    A subclass defines the five class attributes, and what it has of `check`, `build_units`, `find_loads`,
+    A subclass defines the class attributes, and what it has of `check`, `build_units`, `find_loads`,
     `solvers`, `motion`, `settling_seconds`, `describe` and `power`.
     """
 

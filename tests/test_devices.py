@@ -3,29 +3,303 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import math
 import os
+import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hardware_models.device_fields import LEAKS, SPACINGS
+from hardware_models.device_fields import (
+    FRACTION,
+    LEAKS,
+    MAGNITUDE,
+    SPACINGS,
+    UNCHOSEN,
+    DeviceField,
+    fields_of,
+    imperfection,
+)
 from hardware_models.device_presets import PRESETS, chosen_device, preset
-from hardware_models.devices import IMPERFECTIONS, RULES, DeviceModel, parse_field
+from hardware_models.devices import (
+    FIELDS,
+    IMPERFECTIONS,
+    PULSES,
+    RULES,
+    DeviceModel,
+    find_field,
+    parse_field,
+    reads,
+)
+from hardware_models.hopfield_mapping import HopfieldPairs
+from hardware_models.in_situ import InSitu
+from hardware_models.mapping import SUBSTRATES, map_pcn, substrate_class
+from physics_ep import CrossEntropy
 from physics_ep.errors import InputError
+from tests.support.pcn import dense, examples
+from validation import tolerance
+from validation.sweeps.plan import parse_sweeps, planned
+from validation.sweeps.points import draws
 
 NAMES = [field.name for field in dataclasses.fields(DeviceModel)]
 FLOATS = [name for name in NAMES if RULES[name].kind is float]
+DESCRIPTIONS = [name for name, told in FIELDS.items() if told.parts == ("description",)]
 INTEGERS = [name for name in NAMES if RULES[name].kind is int]
 
 
-def test_every_field_has_a_rule():
-    """A field without one takes anything, text and NaN too, and fails far from where it was given."""
-    assert set(RULES) == set(NAMES)
+def test_every_field_says_what_it_is():
+    """A field without a rule takes anything, text and NaN too, and fails far from where it was given; one without a
+    label has none in figures; one that needs what is not there can never be swept; and a part that no substrate has
+    is a typing error, after which nothing reads the field."""
+    assert list(RULES) == list(FIELDS) == NAMES
+    parts = {*UNCHOSEN, "amplifiers", "resistors", "diodes", "rails", "oscillators"}
+    for name, told in FIELDS.items():
+        assert told.label, name
+        assert told.parts, name
+        assert set(told.parts) <= parts, name
+        assert set(told.needs) <= set(NAMES) - {name}, name
+        assert told.unit or told.rule.kind is str, name
+        assert all(len(line) <= 32 for line in told.axis.split("\n")), name
+
+
+# -- who reads them -----------------------------------------------------------------------------------------------
+
+
+RECORDS = {"oscillator_frequency"}
+"""Fields that tell something to people alone."""
+TAKEN = {"amplifier_gain_limit": 1e9, "amplifier_saturation": 10.0, "diode_current": 1e-12, "drift_time": 100.0}
+"""Values of fields whose usual sizes are far from those below."""
+
+
+def other_values(fields: dict[str, DeviceField], names: Iterable[str]) -> dict[str, Any]:
+    """For each field a value that it takes and that is not its default: small, so that a network stays one."""
+    found = {}
+    for name in names:
+        rule, default = fields[name].rule, getattr(DeviceModel, name, 0.0)
+        near = [1.001 * default] if isinstance(default, float) and default else []
+        tries = {float: [*near, 1e-4, 0.5, 2.0], int: [16], str: [*SPACINGS[1:], *LEAKS[1:], "a test"]}[rule.kind]
+        found[name] = TAKEN.get(name) or next(v for v in tries if v != default and rule.holds(v))
+    return found
+
+
+def heard_by(substrate: str, kind: type[DeviceModel] = DeviceModel) -> tuple[set[str], set[str]]:
+    """Fields that a substrate says it reads, and those that it does read as it holds a network and learns by EP,
+    found with a device in which all of them differ from their defaults."""
+    heard: set[str] = set()
+    # What checks, copies and prints a device reads all of it.
+    deaf = {inspect.getfile(part) for part in (DeviceModel, DeviceField, dataclasses)}
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Listening(kind):  # type: ignore[misc,valid-type]
+        def __getattribute__(self, name: str) -> Any:
+            if name in fields_of(kind) and sys._getframe(1).f_code.co_filename not in deaf:
+                heard.add(name)
+            return super().__getattribute__(name)
+
+    effects = substrate_class(substrate).effects
+    fields = fields_of(kind)
+    said = {name for name in fields if reads(name, effects, kind)}
+    # What drifts, or has levels in equal ratios, does not learn.
+    still = {"drift_exponent", "drift_spread", "drift_time", "drift_reference", "spacing"}
+    net, x, y = dense(3, "relu", n_in=6, width=5), *examples((6,), 4)
+    held = map_pcn(net, substrate, Listening(**other_values(fields, still | {"levels"})), calibration=x)
+    assert held.fidelity.layers
+    device = Listening(**other_values(fields, said - still))
+    learner = InSitu(map_pcn(net, substrate, device, calibration=x), lambda p: torch.optim.SGD(p, lr=100.0))
+    learner.step(x, y, CrossEntropy(), beta=1e-3, on_unconverged="warn", max_iterations=20)
+    assert learner.pulses
+    return said, heard
+
+
+@pytest.mark.filterwarnings("ignore::physics_ep.estimator.UnconvergedWarning")
+def test_every_field_has_a_reader():
+    """A field that nothing reads is an imperfection that does nothing: a sweep over it says that all is well."""
+    everyone: set[str] = set()
+    for substrate in SUBSTRATES:
+        said, heard = heard_by(substrate)
+        unheard = {name for name in said - heard if "description" not in FIELDS[name].parts}
+        assert not unheard, substrate
+        everyone |= heard
+    assert set(NAMES) - everyone == RECORDS
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mute(DeviceModel):
+    """A device with fields that no code reads."""
+
+    unheard: float = imperfection(0.0, MAGNITUDE, "Unheard", parts="common")
+    silent: float = imperfection(0.0, MAGNITUDE, "Silent")
+
+
+@pytest.mark.filterwarnings("ignore::physics_ep.estimator.UnconvergedWarning")
+def test_a_field_without_a_reader_is_found(monkeypatch: pytest.MonkeyPatch):
+    """The test above must see a field that is declared and not read, whether for all substrates or for one."""
+
+    class Deaf(substrate_class("hopfield")):  # type: ignore[misc]
+        substrate = "deaf"
+        effects = substrate_class("hopfield").effects | {"silent"}
+        device_class = Mute
+
+    monkeypatch.setitem(SUBSTRATES, "deaf", Deaf)
+    said, heard = heard_by("deaf", Mute)
+    assert said - heard - set(DESCRIPTIONS) == {"unheard", "silent"}
+
+
+@pytest.mark.parametrize(
+    ("substrate", "fields", "says"),
+    [
+        ("hopfield", {"detuning": 0.1}, r"detuning .* which does not read it \('oscillator' does\), but was 0\.1"),
+        ("hopfield", {"oscillator_headroom": 3.0}, r"oscillator_headroom .* \('oscillator' does\), but was 3\.0"),
+        ("oscillator", {"amplifier_gain": 0.1}, r"amplifier_gain .* \('hopfield', 'resistive' do\), but was 0\.1"),
+        ("oscillator", {"leaks": "dummy"}, r"leaks .* \('resistive' does\), but was dummy"),
+        ("resistive", {"amplifier_lag": 0.1}, r"amplifier_lag .* \('hopfield' does\), but was 0\.1"),
+    ],
+)
+def test_fields_that_a_substrate_does_not_read_are_refused(substrate, fields, says):
+    """Whoever sets a field expects something of it: to leave it out in silence says that the substrate bears it."""
+    activation = "tanh" if substrate == "hopfield" else "relu"
+    with pytest.raises(InputError, match=rf"^Argument {says}\.$"):
+        map_pcn(dense(2, activation), substrate, DeviceModel(**fields))
+    # The same of a sweep, before anything is measured.
+    net, x, y = dense(2, activation), *examples(size=2)
+    with pytest.raises(InputError, match=rf"^Argument {says}\.$"):
+        tolerance(net, x, y, CrossEntropy(), substrate=substrate, sweeps={n: [v] for n, v in fields.items()})
+
+
+def test_learning_and_description_are_not_the_substrates_matter():
+    """What a device takes, and how its cells learn, goes with it to any substrate."""
+    device = DeviceModel(**other_values(FIELDS, [*PULSES, *DESCRIPTIONS]))
+    for substrate in SUBSTRATES:
+        mapped = map_pcn(dense(2, "relu"), substrate, device)
+        assert mapped.system.device_model == device
+        assert mapped.fidelity.unread == ()
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+@pytest.mark.parametrize("substrate", sorted(SUBSTRATES))
+def test_presets_go_anywhere_and_tell_what_is_not_read(name, substrate):
+    """A preset describes a technology, not what a user expects of a substrate: what does not apply is told. A value
+    that the user sets is refused, beside a preset too."""
+    device, (x, _) = PRESETS[name], examples(size=2)
+    mapped = map_pcn(dense(2, "relu"), substrate, device, calibration=x)
+    unread = device.unread(substrate_class(substrate).effects)
+    assert mapped.fidelity.unread == mapped.unread == unread
+    assert mapped.device == device
+    kept = {n for n in NAMES if getattr(mapped.system.device_model, n) == getattr(device, n)}
+    assert kept == set(NAMES) - set(unread)
+    if unread:
+        other = device.replace(**{unread[0]: 2.5 * getattr(device, unread[0])})
+        with pytest.raises(
+            InputError, match=rf"^Argument {unread[0]} must be left out on the substrate '{substrate}'"
+        ):
+            map_pcn(dense(2, "relu"), substrate, other, calibration=x)
+
+
+def test_presets_that_are_not_read_everywhere():
+    """The test above is about something: circuit boards have amplifiers, and rings are detuned."""
+    assert PRESETS["op-amp"].unread(substrate_class("oscillator").effects)
+    assert "detuning" in PRESETS["ring-oscillator"].unread(substrate_class("hopfield").effects)
+
+
+# -- fields of one's own ------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Worn(DeviceModel):
+    """A device with an imperfection of a user's."""
+
+    wear: float = imperfection(0.0, FRACTION, "Worn amplifiers", "fraction of gain", ("levels",), drawn=False)
+
+
+class WornHopfield(HopfieldPairs):
+    """A substrate that reads it: amplifiers lose gain."""
+
+    substrate = "worn"
+    effects = HopfieldPairs.effects | {"wear"}
+    device_class = Worn
+
+    def build_units(self, k, side):
+        units = super().build_units(k, side)
+        wear = self.device_model.wear
+        return dataclasses.replace(units, gain=torch.tensor(1 - wear)) if wear else units
+
+
+def test_a_field_of_ones_own_is_as_good_as_ours():
+    """One declaration: the rule, JSON, the command line, what is ideal, what a sweep needs, the label."""
+    worn = Worn(levels=64, wear=0.1)
+    assert not Worn(wear=0.1).ideal
+    assert Worn().ideal
+    assert Worn.from_json(worn.to_json()) == worn == worn.replace(wear=0.1)
+    assert type(worn.replace(wear=0.2)) is Worn
+    with pytest.raises(InputError, match=r"^Argument wear must be a number from 0 to 1, but was 2\.0\.$"):
+        worn.replace(wear=2.0)
+    with pytest.raises(InputError, match=r"Did you mean 'wear'\?"):
+        worn.replace(waer=0.1)
+    with pytest.raises(InputError, match="Argument field must be one of"):
+        DeviceModel.from_json(worn.to_json())
+    assert parse_sweeps(["wear=0,0.1"], Worn) == {"wear": [0.0, 0.1]}
+    assert find_field("wear").axis == "Worn amplifiers\n(fraction of gain)"
+    assert find_field("waer") is None
+    assert not draws(worn)
+    with pytest.raises(InputError, match="must come with a device that sets levels"):
+        planned(Worn(), {"wear": [0.1]}, ["auto"])
+
+
+def test_a_field_of_ones_own_is_swept(monkeypatch: pytest.MonkeyPatch):
+    """A substrate with its own class of devices is mapped to and swept as ours are; others refuse the field."""
+    monkeypatch.setitem(SUBSTRATES, "worn", WornHopfield)
+    net, x, y = dense(2), *examples(size=2)
+    base = DeviceModel(g_min=1e-9, levels=4096)
+    assert type(map_pcn(net, "worn").device) is Worn
+    assert map_pcn(net, "worn", base).device == Worn(g_min=1e-9, levels=4096)
+    table = tolerance(
+        net,
+        x,
+        y,
+        CrossEntropy(),
+        substrate="worn",
+        device=base,
+        sweeps={"wear": [0.0, 0.2]},
+        betas=[1e-3],
+        repeats=1,
+    )
+    none, some = table.of("wear")
+    assert none.worst_layer("transfer").transfer.cosine > 0.999
+    assert some.worst_layer("transfer").transfer.relative_error > 0.1
+    assert some.worst_layer("adaptation").adaptation.cosine > 0.999
+    with pytest.raises(
+        InputError, match=r"^Argument wear must be left out on the substrate 'hopfield', .*'worn' does"
+    ):
+        map_pcn(net, "hopfield", Worn(wear=0.1))
+    with pytest.raises(InputError, match=r"^Argument device must be a Worn, but was int\.$"):
+        map_pcn(net, "worn", 3)  # type: ignore[arg-type]
+
+
+def test_a_class_that_is_no_dataclass_is_told():
+    """Without the decorator the field would be no field, and its value one of no device."""
+
+    class Bare(DeviceModel):
+        wear: float = imperfection(0.0, FRACTION, "Wear")
+
+    with pytest.raises(
+        InputError, match=r"^Class Bare must be decorated with @dataclass.*field of its own, wear\.$"
+    ):
+        Bare()
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Plain(DeviceModel):
+        wear: float = 0.0
+
+    with pytest.raises(InputError, match=r"^Field wear of Plain must be declared by imperfection"):
+        Plain()
 
 
 def test_default_device_is_ideal():

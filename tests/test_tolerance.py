@@ -580,7 +580,7 @@ def test_points_on_dask_workers(tmp_path: Path) -> None:
         seed=0,
         thread_count=1,
     )
-    job = sweep_workers.recipe(experiment, given["network"], DeviceModel().to_json(), "key", None)
+    job = sweep_workers.recipe(experiment, given["network"], DeviceModel(), "key", None)
 
     def pieces(value: Any) -> list[Any]:
         inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None

@@ -249,6 +249,7 @@ def tolerance(
     import torch
 
     from hardware_models.device_presets import chosen_device
+    from hardware_models.mapping import substrate_class
     from physics_ep.config import load_subject
     from physics_ep.cost import COSTS
     from physics_ep.opening import open_run
@@ -265,8 +266,9 @@ def tolerance(
 
     if cost not in COSTS:
         raise unknown_name("cost", cost, COSTS)
-    sweeps, betas = parse_sweeps(sweep), parse_betas(beta)
-    base = chosen_device(preset, device_model)
+    kind = substrate_class(substrate).device_class
+    sweeps, betas = parse_sweeps(sweep, kind), parse_betas(beta)
+    base = chosen_device(preset, device_model, kind)
     number = 0 if seed is None else seed
     section = load_subject(network).system
     options = {**section.options, "seed": number, **({} if size is None else {"input_shape": [3, size, size]})}
@@ -340,12 +342,15 @@ def in_situ(
     """Train on devices by pulses, beside ideal training that is written into them."""
     report = Report(json, quiet)
     from hardware_models.device_presets import chosen_device
+    from hardware_models.mapping import substrate_class
 
     from .experiments.in_situ import LearningInterrupted, learn_in_situ
     from .sweeps.plan import parse_sweeps
 
-    places, base = substrate or ["hopfield"], chosen_device(preset, device_model)
-    sweeps, bar = parse_sweeps(sweep or []), report.progress()
+    places = substrate or ["hopfield"]
+    kind = substrate_class(places[0]).device_class
+    base = chosen_device(preset, device_model, kind)
+    sweeps, bar = parse_sweeps(sweep or [], kind), report.progress()
     try:
         table = learn_in_situ(
             config, substrates=places, device=base, sweeps=sweeps, overrides=overrides or [], repeats=repeats,

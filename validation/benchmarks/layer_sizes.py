@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hardware_models.devices import COMMON, IMPERFECTIONS, DeviceModel
+from hardware_models.devices import DeviceModel, reads
 from hardware_models.mapping import substrate_class
 from physics_ep.cost import CrossEntropy
 from physics_ep.errors import InputError, argument_error
@@ -79,11 +79,11 @@ NETWORKS = {"vgg10": vgg10, "vgg10-skip": vgg10_skip}
 
 def sweeps_of(substrate: str, part: str) -> dict[str, tuple[Any, ...]]:
     """Fields and values that a substrate is measured with; part 'fast', 'slow', 'all', or 'ideal': none."""
-    known = substrate_class(substrate).effects
+    effects = substrate_class(substrate).effects
     plain: dict[str, tuple[Any, ...]] = {}
     for name, fields in (("fast", FAST), ("slow", SLOW)):
         if part in (name, "all"):
-            plain |= {f: v for f, v in fields.items() if f not in IMPERFECTIONS or f in COMMON or f in known}
+            plain |= {f: v for f, v in fields.items() if reads(f, effects)}
             plain |= OWN.get(substrate, {}).get(name, {})
     if substrate == "oscillator":
         # Followed in time, oscillators near a threshold do not settle within any budget of a sweep.

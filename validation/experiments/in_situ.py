@@ -23,7 +23,7 @@ import torch
 
 from hardware_models.devices import DeviceModel
 from hardware_models.in_situ import InSitu
-from hardware_models.mapping import NotRealisable, map_pcn, substrate_class
+from hardware_models.mapping import NotRealisable, device_of, map_pcn, substrate_class
 from physics_ep.config import Config, load_config
 from physics_ep.cost import COSTS
 from physics_ep.datasets import Dataset, load_dataset
@@ -173,9 +173,9 @@ def learn_in_situ(
         raise argument_error("ep.cost", "be 'cross_entropy' or 'squared_error'", repr(settings.ep.cost))
     if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
         raise argument_error("repeats", "be an integer of at least 1", repeats)
-    base = DeviceModel() if device is None else device
+    base = device_of(substrates[0], device) if substrates else DeviceModel()
     points = [p for p in planned(base, sweeps or {}, ["auto"]) if p.field not in (IDEAL, BASE)]
-    given = base != DeviceModel()
+    given = base != type(base)()
     if given or not points:
         points = [Point(BASE if given else IDEAL, None, "auto"), *points]
     for name in substrates:

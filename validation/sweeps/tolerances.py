@@ -22,6 +22,7 @@ from torch import nn
 
 from hardware_models.device_fields import fields_of
 from hardware_models.devices import DeviceModel
+from hardware_models.mapping import as_read, check_fields, device_of
 from physics_ep.cost import Cost
 from physics_ep.errors import InputError, argument_error
 from physics_ep.estimator import NegativeNudgeError
@@ -144,9 +145,13 @@ def tolerance(
     >>> [point.value for point in table.of("levels")]
     [4, 64]
     """
-    base = DeviceModel() if device is None else device
-    if not isinstance(base, DeviceModel):
-        raise argument_error("device", "be a DeviceModel", type(device).__name__)
+    if mapper is not None:
+        base = DeviceModel() if device is None else device
+        if not isinstance(base, DeviceModel):
+            raise argument_error("device", "be a DeviceModel", type(device).__name__)
+    else:
+        base = device_of(substrate, device)
+        as_read(substrate, base)
     for name, count in (("repeats", repeats), ("seed", seed), ("workers", workers)):
         least = 0 if name == "seed" else 1
         if not isinstance(count, int) or isinstance(count, bool) or count < least:
@@ -160,6 +165,9 @@ def tolerance(
             must = "be of fields that act on a network that is held (how cells learn: `physics-ep in-situ`)"
             raise argument_error("sweeps", must, repr(field))
     plan = planned(base, sweeps or {}, betas)
+    if mapper is None:
+        swept = {field: ", ".join(map(str, values)) for field, values in (sweeps or {}).items()}
+        check_fields(substrate, swept, type(base))
     if scheduler is not None and network is None:
         raise InputError("Argument network must be given with scheduler: workers build the network from it.")
     if workers > 1 and (network is None or scheduler is not None):
@@ -218,7 +226,7 @@ def tolerance(
 
         assert network is not None
         key = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
-        job = recipe(experiment, network, base.to_json(), key, mapper)
+        job = recipe(experiment, network, base, key, mapper)
         shared = measured_locally(workers, job, missing) if scheduler is None else None
         results = measured_by(str(scheduler), job, missing) if shared is None else shared
     _collect(file, plan, results, progress)

@@ -6,6 +6,8 @@ each builds the network once and keeps it for the points that follow.
 
 from __future__ import annotations
 
+import functools
+import importlib
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, ProcessPoolExecutor, as_completed
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from hardware_models.devices import DeviceModel
 from physics_ep.cost import COSTS
 from physics_ep.errors import InputError, argument_error
 from physics_ep.placement import resolve_device
@@ -40,7 +43,7 @@ class WorkerError(RuntimeError):
 def recipe(
     experiment: Experiment,
     network: Mapping[str, Any],
-    device_json: str,
+    device: DeviceModel,
     key: str,
     mapper: Callable[..., Any] | None,
 ) -> dict[str, Any]:
@@ -51,7 +54,7 @@ def recipe(
     experiment : Experiment
     network : mapping
         {"name": a registered system, "options": {...}}.
-    device_json : str
+    device : DeviceModel
         The base device.
     key : str
         Distinguishes sweeps, as their configuration does.
@@ -65,7 +68,8 @@ def recipe(
         "x": _array(experiment.x),
         "y": _array(y),
         "where": str(experiment.x.device),
-        "device": device_json,
+        "device": device.to_json(),
+        "kind": f"{type(device).__module__}:{type(device).__qualname__}",
         "cost": experiment.cost.name,
         "mapper": mapper,
         "common": {name: getattr(experiment, name) for name in COMMON},
@@ -157,13 +161,20 @@ def _measure_begun(field: str, value: Any, beta: float | str) -> Measured:
 
 def measure(job: Mapping[str, Any], field: str, value: Any, beta: float | str) -> Measured:
     """Measure a point on a worker."""
-    from hardware_models.devices import DeviceModel
-
     global _held
     if _held is None or _held[0] != job["key"]:
         _held = (job["key"], _experiment(job))
-    base = DeviceModel.from_json(job["device"])
+    base = _named(job["kind"]).from_json(job["device"])
     return _held[1].measure(device_at(base, Point(field, value, beta)), beta)
+
+
+def _named(kind: str) -> type[DeviceModel]:
+    """The class of devices of this name, "module:class"."""
+    module, _, name = kind.partition(":")
+    found = functools.reduce(getattr, name.split("."), importlib.import_module(module))
+    assert isinstance(found, type)
+    assert issubclass(found, DeviceModel)
+    return found
 
 
 def _experiment(job: Mapping[str, Any]) -> Experiment:
