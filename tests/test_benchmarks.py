@@ -1,8 +1,12 @@
-"""Cost, gated on ratios taken in one run."""
+"""Cost, gated on ratios of processor time taken in one run."""
 
 from __future__ import annotations
 
+import pytest
+
 from validation.benchmarks import hopfield, resistive
+
+pytestmark = [pytest.mark.full, pytest.mark.usefixtures("processor_time")]
 
 
 def test_hopfield_step_costs_at_most_two_backprop_steps() -> None:

@@ -271,6 +271,8 @@ def test_a_sweep_does_the_work_it_must(pooling: str, monkeypatch) -> None:
         assert cost_of(stack, 7) == (7 * 2, 7 * 2)
 
 
+@pytest.mark.full
+@pytest.mark.usefixtures("processor_time")
 def test_an_iteration_costs_little_more_than_its_convolutions() -> None:
     """At most 2.2 times these alone: a copied image, a second convolution or a slow memory order would show."""
     best = float("inf")

@@ -243,6 +243,7 @@ def _lab(linear):
     return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
 
+@pytest.mark.full
 def test_users_settings_are_neither_used_nor_changed(dynamics, tmp_path):
     """Figures depend on the user's matplotlibrc, or drawing them changes the user's later plots."""
     first = style.save(draw_dynamics(dynamics), "a", tmp_path, formats=("pdf",))
@@ -261,6 +262,7 @@ def test_no_figure_is_left_out(drawn):
     assert set(drawn) | ELSEWHERE == {entry.name for entry in FIGURES}
 
 
+@pytest.mark.full
 def test_same_seed_same_bytes(tmp_path):
     """A figure differs from run to run: dates, hash seeds, thread counts or unseeded draws got into it."""
     drawn = draw(find("hopfield-dynamics"), Request(seed=3))

@@ -335,12 +335,15 @@ def test_peak_memory_grows_by_what_is_taken():
 
 
 def test_looks(drawn):
-    """Axes without units, curves that differ by colour alone, legends over data."""
+    """Axes without units, curves that differ by colour alone."""
     looks.every_axis_is_labelled_with_its_unit(drawn)
     looks.series_differ_without_colour(drawn)
-    looks.legends_leave_the_data_alone(drawn)
 
 
+test_legends_leave_the_data_alone = looks.legends_leave_the_data_alone
+
+
+@pytest.mark.full
 def test_files(drawn, tmp_path):
     """A picture cannot be written, or is too large for the README."""
     for name, figure in drawn.items():

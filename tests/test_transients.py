@@ -156,6 +156,7 @@ def test_energy_never_rises(method: str) -> None:
             assert float((measured - fall[1:-1]).abs().max()) < 1e-2 * float(fall.max())
 
 
+@pytest.mark.full
 def test_compiled_steps_are_faster_than_torch_steps() -> None:
     """Many steps at once, without torch in between: else the kernels are not worth their code."""
     bench = Bench(1, n=400)

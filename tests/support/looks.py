@@ -50,6 +50,7 @@ def series_differ_without_colour(drawn):
         assert a.marker != b.marker
 
 
+@pytest.mark.full
 def legends_leave_the_data_alone(drawn):
     """A legend covers points of a curve."""
     for name, figure in drawn.items():
@@ -64,6 +65,7 @@ def legends_leave_the_data_alone(drawn):
                     assert not any(hits), (name, ax.get_ylabel(), line.get_label())
 
 
+@pytest.mark.full
 def each_figure_is_written_twice(drawn, tmp_path):
     """A figure is missing as PDF or PNG, or its text is no embedded TrueType font."""
     for name, figure in drawn.items():
