@@ -84,6 +84,8 @@ class Circuit(EnergySystem):
     time_unit = "s"
     default_solver = "newton"
     default_max_iterations = 200
+    bounded = True
+    clamps = True
 
     def __init__(
         self,

@@ -62,6 +62,8 @@ class Layered(EnergySystem):
 
     default_solver = "anderson"
     default_max_iterations = 500
+    bounded = True
+    clamps = True
 
     def __init__(
         self,

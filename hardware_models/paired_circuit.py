@@ -94,6 +94,8 @@ class PairedCircuit(Board):
     """
 
     default_max_iterations = 2000
+    bounded = True
+    clamps = True
 
     def _written(self) -> None:
         super()._written()

@@ -112,6 +112,8 @@ class ResistiveNetwork(EnergySystem):
     time_unit = "s"
     routed = False
     output_activation = "linear"
+    bounded = True
+    clamps = True
 
     def __init__(
         self,

@@ -46,6 +46,8 @@ class UnitGraph(EnergySystem):
 
     # Descent settles where strong couplings leave several minima; there Anderson acceleration cycles.
     default_solver = "coordinate"
+    bounded = True
+    clamps = True
 
     def __init__(
         self,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from . import ranks
 from .cost import Cost
@@ -49,7 +48,7 @@ class Backprop:
         InputError
             If the system has no forward pass.
         """
-        if type(system).forward is nn.Module.forward:
+        if not system.feedforward:
             raise InputError(
                 f"Argument ep.estimator must be 'ep' for {type(system).__name__}, whose free state is no forward "
                 "pass, but was 'backprop'."

@@ -69,7 +69,7 @@ class CoupledLearning(EquilibriumPropagation):
 
     def backward(self, system: EnergySystem, x: torch.Tensor, y: torch.Tensor, *, sync: bool = True) -> Step:
         """Add the contrast over the fraction to `.grad`; see `EquilibriumPropagation.backward`."""
-        if isinstance(system, EnergySystem) and (type(system).phase is EnergySystem.phase or not system.clamps):
+        if isinstance(system, EnergySystem) and not system.clamps:
             raise InputError(
                 f"Argument system must have exact block updates to clamp its outputs, but {type(system).__name__} "
                 "has none."

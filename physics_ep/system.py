@@ -85,8 +85,14 @@ class EnergySystem(nn.Module):
     multistable : bool
         Whether an input may have many equilibria, so that a nudged phase may end on another branch than the free
         one: EP then checks that it has not.
+    bounded : bool
+        Whether `project` does anything. A class with a `project` of its own is bounded unless it says otherwise.
     clamps : bool
-        Whether phases of its own can hold the outputs in the place of a nudge (`CoupledLearning`).
+        Whether its phases can hold the outputs in the place of a nudge (`CoupledLearning`). A class with a `phase`
+        of its own can, unless it or an ancestor says otherwise.
+    feedforward : bool
+        Whether the free state is a forward pass, which `system(x)` computes as autograd can follow it: backprop
+        then gives its exact gradient. A class with a `forward` of its own has one unless it says otherwise.
     """
 
     residual_scale: float = 1.0
@@ -110,7 +116,20 @@ class EnergySystem(nn.Module):
     example_shape: tuple[int, ...] | None = None
     angles: bool = False
     multistable: bool = False
-    clamps: bool = True
+    bounded: bool = False
+    clamps: bool = False
+    feedforward: bool = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        lineage = cls.__mro__[: cls.__mro__.index(EnergySystem)]
+        for flag, method in (("bounded", "project"), ("feedforward", "forward")):
+            nearest = next((c for c in lineage if method in vars(c) or flag in vars(c)), EnergySystem)
+            if flag not in vars(nearest):
+                setattr(cls, flag, True)
+        own_phase = any("phase" in vars(c) for c in lineage)
+        if own_phase and not any("clamps" in vars(c) for c in lineage):
+            cls.clamps = True
 
     # -- required ---------------------------------------------------------------------------------------------
 
@@ -280,11 +299,6 @@ class EnergySystem(nn.Module):
         return 1.0 if self.relative_residual else min(1.0, abs(beta) / self.nudge_scale)
 
     # -- helpers ----------------------------------------------------------------------------------------------
-
-    @property
-    def bounded(self) -> bool:
-        """Whether `project` does anything."""
-        return type(self).project is not EnergySystem.project
 
     @property
     def dtype(self) -> torch.dtype:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from hardware_models import HopfieldNetwork
+from physics_ep.system import Phase
 from tests.support.systems import Quartic, batch, network
 from validation import check_system
 
@@ -66,6 +67,52 @@ class LeakyProjection(Quartic):
         return tuple(0.9 * s for s in state)
 
 
+class SilentProjection(Quartic):
+    bounded = False
+
+    def project(self, state):
+        return tuple(s.clamp(-0.1, 0.1) for s in state)
+
+
+def test_capabilities_are_declared_or_follow_from_the_methods() -> None:
+    """A system that says nothing of what it overrides must not lose its bounds, its clamps or its forward pass."""
+
+    class Clipping:
+        """Bounds from a class that is no system."""
+
+        def project(self, state):
+            return tuple(s.clamp(-1, 1) for s in state)
+
+    class Mixed(Clipping, Quartic):
+        pass
+
+    class Own(Quartic):
+        def phase(self, inputs, origin=None, balanced=False):
+            return Phase(self, inputs, origin, balanced)
+
+        def forward(self, x):
+            return self.outputs(self.initial_state(x))
+
+    class Unclamped(Own):
+        clamps = False
+
+        def phase(self, inputs, origin=None, balanced=False):
+            return super().phase(inputs, origin, balanced)
+
+    class Heir(Unclamped):
+        def phase(self, inputs, origin=None, balanced=False):
+            return super().phase(inputs, origin, balanced)
+
+    def flags(kind):
+        return kind.bounded, kind.clamps, kind.feedforward
+
+    assert flags(Quartic) == (False, False, False)
+    assert flags(Mixed) == flags(LeakyProjection) == (True, False, False)
+    assert flags(SilentProjection) == (False, False, False)
+    assert flags(Own) == (False, True, True)
+    assert flags(Unclamped) == flags(Heir) == (False, False, True)
+
+
 @pytest.mark.parametrize(
     ("system", "words"),
     [
@@ -77,6 +124,7 @@ class LeakyProjection(Quartic):
         (MissingContrast, "u is missing"),
         (Unbounded, "relaxation must reach a residual"),
         (LeakyProjection, "project must leave"),
+        (SilentProjection, "bounded must be True"),
     ],
 )
 def test_broken_systems_are_named(system, words: str) -> None:

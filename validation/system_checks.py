@@ -170,7 +170,12 @@ def _shifted(system: EnergySystem, state: State, shift: State, sign: int) -> Sta
 
 
 def _check_projection(system: EnergySystem, state: State) -> None:
-    once = system.project(tuple(3 * s + 0.1 for s in state))
+    far = tuple(3 * s + 0.1 for s in state)
+    once = system.project(far)
+    _require(
+        system.bounded or all(torch.equal(a, b) for a, b in zip(far, once, strict=True)),
+        "bounded must be True where project moves a state",
+    )
     twice = system.project(once)
     _require(
         all(torch.equal(a, b) for a, b in zip(once, twice, strict=True)),

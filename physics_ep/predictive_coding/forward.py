@@ -81,6 +81,8 @@ class ForwardNetwork(EnergySystem):
         If the layers do not fit on one another.
     """
 
+    feedforward = True
+
     def __init__(self, layers: Sequence[PredictiveLayer]) -> None:
         super().__init__()
         if not layers:

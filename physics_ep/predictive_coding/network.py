@@ -86,6 +86,8 @@ class PredictiveCodingNetwork(ForwardNetwork):
     default_max_iterations = 100
     default_oracle = "backprop"
     relative_residual = True
+    bounded = True
+    clamps = True
 
     def __init__(self, layers: Sequence[PredictiveLayer], energy: str = "squared", gates: str = "frozen") -> None:
         if energy not in ENERGIES:
