@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 
@@ -358,8 +358,16 @@ class Board(PredictiveCodingNetwork):
         span = None if device.dac_range is None else device.dac_range * self.full_scales[0]
         return converted(x, device.dac_bits, span)
 
-    def drive(self, k: int, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, Route]:
-        a, route = super().drive(k, *args, **kwargs)
+    def drive(
+        self,
+        k: int,
+        x: torch.Tensor,
+        states: Sequence[torch.Tensor],
+        weight: torch.Tensor | None = None,
+        skip: torch.Tensor | None = None,
+        images: list[torch.Tensor | None] | None = None,
+    ) -> tuple[torch.Tensor, Route]:
+        a, route = super().drive(k, x, states, weight, skip, images)
         return loaded(a, self._load("h", k)), route
 
     def run(self, x: torch.Tensor, keep_drives: bool = True, keep_images: bool = False) -> ForwardPass:

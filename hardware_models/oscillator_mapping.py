@@ -112,7 +112,7 @@ class OscillatorPairs(PairedCircuit):
         lo, hi = self.range(k, float(phase.p[k].abs().max()))
         m, r = 0.5 * (lo + hi), 0.5 * (hi - lo)
         unit = (self.amplifiers_h if side == "h" else self.amplifiers_u)[k]
-        odd: Any = unit.torque
+        odd = unit.torque
         detuned = self.device_model.detuning > 0
         end = math.pi / 2 - CLOSEST
 

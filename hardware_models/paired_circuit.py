@@ -121,9 +121,8 @@ class PairedCircuit(Board):
     def settling_seconds(self, free: Equilibrium, x: torch.Tensor) -> tuple[float, float]:
         """Seconds to 1e-6 of a free phase from nothing, and of a nudged one: here those of L and 2 L equal RC
         stages in a row, of gain one (`Mapped.settling` measures them)."""
-        return tuple(  # type: ignore[return-value]
-            self.device_model.time_constant * float(gammainccinv(n * self.depth, SETTLED)) for n in (1, 2)
-        )
+        tau = self.device_model.time_constant
+        return tau * float(gammainccinv(self.depth, SETTLED)), tau * float(gammainccinv(2 * self.depth, SETTLED))
 
     def describe(self, free: Equilibrium, x: torch.Tensor) -> list[dict[str, Any]]:
         """For each layer, values of `LayerFidelity` fields beyond those that any array has."""
@@ -173,9 +172,9 @@ class PairedCircuit(Board):
         self.check_input(x)
         return Inputs(x, self.run(x))
 
-    def phase(
+    def phase(  # type: ignore[override]  # its phases stand in the place of a network's own
         self, inputs: Inputs, origin: State | None = None, balanced: bool = False, gates: str | None = None
-    ) -> PairedPhase:  # type: ignore[override]  # in the place of a network's own phases
+    ) -> PairedPhase:
         if gates is not None and gates not in GATES:
             raise unknown_name("gates", gates, GATES)
         return PairedPhase(self, inputs, origin, balanced, gates or self.gates)

@@ -22,6 +22,7 @@ from physics_ep.cost import Cost
 from physics_ep.errors import argument_error
 from physics_ep.maps import Link, Route
 from physics_ep.nudging import Nudge
+from physics_ep.predictive_coding.forward import ForwardPass
 from physics_ep.predictive_coding.learning import Nudged, contrast
 from physics_ep.predictive_coding.responses import over
 from physics_ep.system import EnergySystem, Inputs, Phase
@@ -48,16 +49,14 @@ class PairedPhase(Phase):
         one. Rails are not latched.
     """
 
+    system: Board
+    carries_displacements = True
     over = staticmethod(over)
 
     def __init__(self, system: Board, inputs: Inputs, origin: State | None, balanced: bool, gates: str) -> None:
-        self.system: Board = system
-        self.inputs = inputs
-        self.free = inputs.cache
+        super().__init__(system, inputs, None, balanced)
+        self.free: ForwardPass = inputs.cache
         self.x = self.free.x
-        self.nudge = None
-        self.balanced = balanced
-        self.dtype = self.narrow = system.dtype
         self.depth = system.depth
         self.layers = system.stack
         self.copies = 1
@@ -67,7 +66,6 @@ class PairedPhase(Phase):
         self.load_h, self.load_u = system.load_h, system.load_u
         self.latched = gates == "frozen" and origin is not None and not all(a.smooth for a in system.units)
         self.held = False
-        self.origin: State | None = None
         self.begun: State | None = None
         """Displacement from the origin at which the phase starts, if not there."""
         if origin is None or system.shared:
@@ -90,15 +88,16 @@ class PairedPhase(Phase):
             if origin is None or not balanced:
                 self.fed = self.feedback([h - u for h, u in zip(self.h, self.u, strict=True)])
         self.free = dataclasses.replace(self.free, states=tuple(self.h))
-        self.forcing: tuple[list[torch.Tensor], list[torch.Tensor]] | None = None
+        self.forcing: tuple[Blocks, Blocks] | None = None
         """Drives to h and u at the origin, beyond the origin's: of fluctuating arrays, or of an origin out of
         balance."""
         if not system.shared and origin is not None and not balanced:
             now = (self.drives("h", self.h), self.drives("u", self.h))
-            self.forcing = tuple(  # type: ignore[assignment]
+            to_h, to_u = (
                 [a - b for a, b in zip(drives, at, strict=True)]
                 for drives, at in zip(now, (self.p, self.q), strict=True)
             )
+            self.forcing = (to_h, to_u)
         self.slopes_h, self.slopes_u = (
             [a.steepness(v) for a, v in zip(units, at, strict=True)] if self.latched else []
             for units, at in ((system.amplifiers_h, self.p), (system.amplifiers_u, self.q))
