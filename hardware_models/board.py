@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 
@@ -88,7 +88,7 @@ class Values:
     place : callable (v) -> x
         Where a unit rests that puts out v (of its activation, in units of activity).
     moved : callable (x, d) -> V(x + d) - V(x)
-        Of what is read, in units of activity, without cancellation.
+        Change of what is read, in units of activity, without cancellation.
     speed : callable (x, d, p, dp) -> dx/dt
         At x + d, with the current p + dp into the unit, p that of the origin; time in time constants.
     within : callable (x, d) -> d
@@ -232,7 +232,7 @@ class Board(PredictiveCodingNetwork):
         Raises
         ------
         InputError
-            Of another scale or shape, or an unknown name.
+            If cells have another scale or shape, or the name is unknown.
         NotRealisable
             If the substrate cannot hold these, which are there then.
         """

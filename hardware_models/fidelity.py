@@ -25,7 +25,7 @@ class LayerFidelity:
     name : str
         The network's parameter that it holds, biases in an extra row.
     activation : str
-        Of the units that it drives.
+        Activation of the units that it drives.
     weights, cells, tiles : int
         Weights and biases; conductances (two each); crossbars of the device's tile size.
     positions : int
@@ -41,7 +41,7 @@ class LayerFidelity:
     gain : float
         Largest of the rails at the nodes that it drives, volts a volt: A_k of a resistive network, else 1.
     total_conductance : float
-        Of a node that it drives, S; NaN where nodes are virtual grounds or oscillators.
+        Total conductance of a node that it drives, S; NaN where nodes are virtual grounds or oscillators.
     negative_conductance : float
         Smallest leak that a network without rail gain would need at its nodes, S: negative where sums of weights
         exceed one; else 0.
@@ -80,14 +80,15 @@ class Fidelity:
     ----------
     substrate : str
     exactness : str
-        Of the construction with ideal devices: 'exact', or what bounds it.
+        How exact the construction is with ideal devices: 'exact', or what bounds it.
     held : str
         What latches hold in nudged phases.
     free_state_error : float
         Largest |output - net(x)| over the largest |net(x)| (in units of activity where that is 0), on the
         calibration inputs; the devices' errors are in it.
     free_residual, free_converged : float, bool
-        Of that free state. Where it is none, its error, times and energies are NaN.
+        Residual of that free state, and whether it is an equilibrium. Where it is none, its error, times and
+        energies are NaN.
     settling_time, nudged_settling_time : float
         Seconds to 1e-6, of the free phase from nothing and of a nudged phase (`PairedCircuit.settling_seconds`),
         where each pixel of a convolution has a copy of its array. Reading one array in turn takes `positions` times

@@ -63,7 +63,7 @@ class HopfieldPairs(PairedCircuit):
         return LaggedMotion(phase) if self.device_model.amplifier_lag > 0 else super().motion(phase)
 
     def settling_seconds(self, free: Equilibrium, x: torch.Tensor) -> tuple[float, float]:
-        """Of L and 2 L equal stages in a row; two poles each where amplifiers lag."""
+        """Seconds to settle of L and 2 L equal stages in a row, with two poles each where amplifiers lag."""
         device = self.device_model
         if device.amplifier_lag == 0:
             return super().settling_seconds(free, x)

@@ -93,7 +93,7 @@ class InSitu:
         Parameters
         ----------
         x, y, cost, beta, **options
-            Of `Mapped.estimate`.
+            As `Mapped.estimate` has them.
 
         Returns
         -------

@@ -91,7 +91,7 @@ class Mapped:
 
     @property
     def perturbed(self) -> PredictiveCodingNetwork:
-        """See the class."""
+        """The feedforward network that the devices compute when nothing is fed back."""
         return self.system
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
@@ -120,11 +120,12 @@ class Mapped:
         x, y : Tensor
         cost : Cost
         scheme, beta
-            Of `EquilibriumPropagation`.
+            As `EquilibriumPropagation` has them.
         reads : torch.Generator, optional
-            Of read noise and conductance noise; default one seeded with the device instance, that goes on.
+            Generator of read noise and conductance noise. Default: one seeded with the device instance, that goes
+            on.
         **options
-            Of `EquilibriumPropagation`: solver, tolerance, max_iterations, on_unconverged, gates, ...
+            Options of `EquilibriumPropagation`: solver, tolerance, max_iterations, on_unconverged, gates, ...
 
         Raises
         ------
@@ -367,13 +368,13 @@ def map_pcn(
         Ideal by default. Fields that the substrate does not read must have their defaults, but for those that a
         preset has set (`Fidelity.unread`), that tell how cells learn, or that describe what the device takes.
     seed : int
-        Of the device instance: the same devices for the same seed.
+        Seed of the device instance: the same devices for the same seed.
     calibration : Tensor (B, ...), optional
         Inputs whose largest activities are the full scales of the layers, to which noises, offsets and converter
         ranges are relative. Without them a full scale is one unit of activity.
     full_scales : sequence of float, optional
-        Of the input and each layer, L + 1, in place of those that the calibration finds: of a machine that was
-        built for another network.
+        Largest |activity| of the input and each layer, L + 1, in place of those that the calibration finds:
+        those of a machine that was built for another network.
     gates : {'frozen', 'free'}
         Whether latches hold the gates of ReLUs in nudged phases. Routes of max poolings always are.
 

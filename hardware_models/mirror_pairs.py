@@ -40,7 +40,7 @@ def mirror_pairs(
     second_harmonic : float
         K.
     **options
-        Of `OscillatorGraph`. Default outputs: the sines of all 2 n, of which the images' are the negatives.
+        Options of `OscillatorGraph`. Default outputs: the sines of all 2 n, of which the images' are the negatives.
 
     Returns
     -------

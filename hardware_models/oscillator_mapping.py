@@ -44,7 +44,7 @@ THRESHOLD = 0.01
 CLOSEST = 1e-7
 """Phase by which noise keeps a pair off the ends of its range, rad: at an end it would never move."""
 BEGINNING = 1e-3
-"""The same where a free phase begins."""
+"""Phase by which pairs are off the ends of their range where a free phase begins, rad."""
 
 
 class OscillatorPairs(PairedCircuit):

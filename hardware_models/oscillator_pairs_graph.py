@@ -44,7 +44,7 @@ STRIDE = 0.05
 LARGEST = 4096
 """Oscillators of a `PairsGraph` at most, as their couplings are kept as a matrix."""
 PUSH = 1e-3
-"""Of a phase, for pairs that rest at the wrong end of their range."""
+"""Part of its phase by which a pair is pushed that rests at the wrong end of its range."""
 
 
 class Clamps(NamedTuple):
@@ -95,7 +95,7 @@ class PairsGraph:
     def clamps(
         self, x: torch.Tensor, y: torch.Tensor | None = None, beta: float = 0.0, held: np.ndarray | None = None
     ) -> Clamps:
-        """Of a phase on inputs x (B, ...), as they are before converters.
+        """Fields and injection of a phase on inputs x (B, ...), as they are before converters.
 
         Parameters
         ----------
@@ -162,17 +162,17 @@ class PairsGraph:
         Parameters
         ----------
         x, y, beta, held
-            Of `clamps`.
+            As `clamps` has them.
         start : float64 array (B, 4 n), optional
             Default: `middle`.
         tolerance : float
-            Of the torque, in rates.
+            Largest torque that counts as rest, in rates.
         max_iterations : int
 
         Returns
         -------
         Equilibrium
-            Of phases (B, 4 n), radians; at rest or not: see its `residual`.
+            Phases (B, 4 n), radians. Its `residual` tells whether they are at rest.
         """
         clamps = self.clamps(x, y, beta, held)
         _, followed = self.course(x, FOLLOWED, y, beta, start=start, held=held)
@@ -232,13 +232,13 @@ class PairsGraph:
         Parameters
         ----------
         x, y, beta, start, held
-            Of `settle`.
+            As `settle` has them.
         duration : float
             In time constants of h.
         points : int
             Equally spaced in time.
         tolerance : float
-            Of a step, radians.
+            Error of a step, radians.
 
         Returns
         -------

@@ -21,7 +21,7 @@ import torch
 from physics_ep.predictive_coding.activations import Activation
 
 ROUNDS = 25
-"""Of the safeguarded Newton's method, at most: six or so but next to where a pair slips."""
+"""Most steps of the safeguarded Newton's method: six or so are needed, more next to where a pair slips."""
 
 
 def detuned_clip(name: str, lo: float, hi: float, torque: torch.Tensor) -> Activation:

@@ -45,10 +45,10 @@ class PairedCircuit(Board):
     Parameters
     ----------
     net : PredictiveCodingNetwork
-        Of the activations that the substrate holds.
+        The network to map; the substrate must hold its activations.
     device : DeviceModel
     seed : int
-        Of the device instance.
+        Seed of the device instance: the same devices for the same seed.
     full_scales : sequence of float, optional
         Largest |activity| of the input and of each layer, L + 1: what noises, offsets and converter ranges are
         relative to. Default 1 each.
@@ -67,7 +67,7 @@ class PairedCircuit(Board):
     device_class : type
         Class of its devices: `DeviceModel`, or a subclass with fields of its own.
     exactness : str
-        Of the construction with ideal devices: 'exact', or what bounds it.
+        How exact the construction is with ideal devices: 'exact', or what bounds it.
     calibrated : bool
         Whether full scales were given.
     one_drive : bool
@@ -77,7 +77,7 @@ class PairedCircuit(Board):
     load_h, load_u : tuple of (Tensor (*shape) or None)
         Loads of the nodes of each layer; None: 1. They are set as a whole, by any sequence.
     reads : torch.Generator
-        Of read noise and conductance noise.
+        Generator of all noise that phases and readings draw.
 
     Raises
     ------
@@ -136,7 +136,7 @@ class PairedCircuit(Board):
     # -- the contract ------------------------------------------------------------------------------------------
 
     def energy(self, state: State, x: torch.Tensor) -> torch.Tensor:
-        """Of the paired units with the arrays of h; without meaning where copies differ."""
+        """Energy of the paired units with the arrays of h, (B,); it means nothing where copies differ."""
         x = self.encode(x)
         total: torch.Tensor | float = 0.0
         activities = [a.response(p) for a, p in zip(self.amplifiers_h, state, strict=False)]

@@ -115,7 +115,7 @@ class ValueFlow(Flow):
 
 
 class ValueMotion(Motion):
-    """The same for `simulate`, in time constants of h: x of all units. The state is told by their currents."""
+    """Values of all units in time for `simulate`, in time constants of h. States are told as currents."""
 
     phase: PairedPhase
 

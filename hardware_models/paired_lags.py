@@ -21,7 +21,7 @@ from .paired_solvers import Flow, begun, exchange, largest, rates, share
 
 
 def lags(device: DeviceModel) -> tuple[float, float]:
-    """Of amplifiers of h and of u, in time constants of h."""
+    """Lags of the amplifiers of h and of u, in time constants of h."""
     return device.amplifier_lag, device.amplifier_lag * (1 + device.amplifier_lag_mismatch)
 
 
@@ -83,7 +83,7 @@ class LaggedFlow(Flow):
 
 
 class LaggedMotion(Motion):
-    """The same for `simulate`."""
+    """Nodes and lagging amplifiers in time for `simulate`, in time constants of h."""
 
     phase: PairedPhase
 

@@ -113,7 +113,7 @@ class Sweep(Solver):
 
 
 def _mirrored(blocks: Blocks) -> Blocks:
-    """Of a nudge, and then of its opposite."""
+    """Blocks of a nudge, followed by those of its opposite, which are the negatives."""
     return [torch.cat([b, -b]) for b in blocks]
 
 
@@ -179,7 +179,7 @@ class Flow(Solver):
 
 
 class Euler(Flow):
-    """The same by Euler's steps, for its end and not its course: a quarter of the work.
+    """RC nodes by Euler's steps in time, for their end and not their course: a quarter of the work of `Flow`.
 
     Where they settle, the circuit does; where they have not come on in `trials` evaluations, `Flow` takes over.
     """

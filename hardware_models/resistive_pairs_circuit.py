@@ -54,7 +54,7 @@ class PairsCircuit:
     circuit : Circuit
         Its outputs are h of the last layer. It has active parts, and so no energy of its own.
     volts : tuple of float
-        Of a unit of activity, at the input and in each layer.
+        Volts that one unit of activity is, at the input and in each layer.
     h, u : tuple of int64 array (n_k,)
         Columns of a table of node voltages, in the order of `circuit.parts.nodes`, that hold each layer's units.
     active_h, active_u : tuple of int64 array (n_k,)
@@ -93,8 +93,8 @@ class PairsCircuit:
         y : Tensor (B, n_out), optional
         beta : float
         **options
-            Of `mna.operating_point`. By default the tolerance is a last digit of the circuit's currents, and a
-            nudged phase starts from the free one.
+            Options of `mna.operating_point`. By default the tolerance is a last digit of the circuit's currents,
+            and a nudged phase starts from the free one.
 
         Returns
         -------

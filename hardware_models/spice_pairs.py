@@ -62,7 +62,7 @@ def find_pairs(
         'resistive', or another whose circuit has resistors, diodes and sources for parts.
     device : DeviceModel
     seed : int
-        Of the network, the device instance and the examples.
+        Seed of the network, the device instance and the examples.
     batch : int
     checkpoint : Path, optional
         Run file with the network's weights.
