@@ -18,6 +18,7 @@ from physics_ep import CrossEntropy, EquilibriumPropagation, nudging
 from physics_ep.errors import InputError
 from tests.support.paths import ROOT
 from tests.support.pcn import dense, examples
+from validation import tolerance
 from validation.gradients import total_error
 from validation.oracles import backprop_gradient
 
@@ -88,6 +89,14 @@ def test_imperfection(monkeypatch: pytest.MonkeyPatch) -> None:
     assert total_error(whole, backprop_gradient(net, x, y, CrossEntropy())) < 1e-5
     with pytest.raises(InputError, match=r"dead_units must be a number from 0 to 1, but was 1\.5"):
         worn.replace(dead_units=1.5)
+    # A sweep takes the field as it takes ours; a substrate that does not read it refuses it.
+    sweeps = {"dead_units": [0.0, 0.2, 1.0]}
+    table = tolerance(net, x, y, CrossEntropy(), substrate="worn-hopfield", sweeps=sweeps, betas=[1e-3], repeats=2)
+    none, some, all_ = table.of("dead_units")
+    assert none.worst_layer("transfer").transfer.cosine > 0.999 > some.worst_layer("transfer").transfer.cosine
+    assert all_.layers[0].transfer.relative_errors == pytest.approx(1.0)  # no gradient is left of the first layer
+    with pytest.raises(InputError, match=r"dead_units must be left out .*'hopfield', .* \('worn-hopfield' does\)"):
+        map_pcn(net, "hopfield", worn.replace(dead_units=0.2))
 
 
 def test_scheme(monkeypatch: pytest.MonkeyPatch) -> None:

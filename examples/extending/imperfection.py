@@ -27,6 +27,7 @@ class WornHopfield(substrate_class("hopfield")):
 
     substrate = "worn-hopfield"
     effects = substrate_class("hopfield").effects | {"dead_units"}
+    device_class = Worn
 
     def build_units(self, k, which):
         units = super().build_units(k, which)
