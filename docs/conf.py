@@ -21,6 +21,8 @@ suppress_warnings = ["ref.python"]  # an attribute's name in one class may be th
 
 html_theme = "furo"
 html_title = f"physics-ep {release}"
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
 
 # Formulas between dollars; headings down to the third level can be linked to as `page.md#heading`.
 myst_enable_extensions = ["dollarmath"]
@@ -32,6 +34,7 @@ autodoc_member_order = "bysource"
 autodoc_class_signature = "mixed"
 autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 88
+toc_object_entries_show_parents = "hide"
 napoleon_google_docstring = False
 napoleon_use_ivar = True
 default_role = "literal"
@@ -48,6 +51,28 @@ def escape_markup(app: Any, what: str, name: str, obj: object, options: Any, lin
         lines[number] = re.sub(r"^(\s*)\\\* ", r"\1* ", "".join(parts))  # the bullet of a list stays one
 
 
+def split_attributes(app: Any, what: str, name: str, obj: object, options: Any, lines: list[str]) -> None:
+    """Give each attribute an entry of its own where a docstring describes several at once, "low, high : float".
+
+    napoleon does so for parameters only, and takes the first names of attributes for their type.
+    """
+    if "Attributes" not in lines:
+        return
+    start = lines.index("Attributes") + 2
+    found, entry = lines[:start], list[str]()
+    for line in [*lines[start:], "end"]:
+        if line[:1] not in {"", " "}:
+            head = entry[0] if entry else ""
+            names, colon, kind = head.partition(" : ")
+            several = names.split(", ") if re.fullmatch(r"\w+(, \w+)+", names) else [names]
+            for one in several:
+                found += [one + colon + kind, *entry[1:]] if entry else []
+            entry = []
+        entry.append(line)
+    lines[:] = found
+
+
 def setup(app: Any) -> None:
-    """Sphinx calls this once: docstrings are escaped before napoleon, whose priority is 500, reads them."""
+    """Sphinx calls this once: docstrings are prepared before napoleon, whose priority is 500, reads them."""
+    app.connect("autodoc-process-docstring", split_attributes, priority=300)
     app.connect("autodoc-process-docstring", escape_markup, priority=400)
