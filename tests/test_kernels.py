@@ -191,6 +191,7 @@ def test_the_cache_is_keyed_by_every_file_that_kernels_inline(tmp_path):
     assert compiled.digest(package) == before
 
 
+@pytest.mark.full
 def test_an_edited_law_never_runs_stale(tmp_path):
     """numba's cache watches the kernels' file alone: after an edit of laws.py it would run the old physics."""
     package = tmp_path / "hardware_models"

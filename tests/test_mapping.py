@@ -132,7 +132,7 @@ def test_kirchhoff(activation: str) -> None:
 
 def test_linearised_dynamics_are_nilpotent() -> None:
     """Else errors do not run top down and predictions bottom up only, and a loop decides about settling."""
-    net = dense(10, "tanh", width=128)
+    net = dense(10, "tanh", width=32)
     jacobian = linearised(map_pcn(net), examples(size=1)[0])
     stage = jacobian + torch.eye(len(jacobian), dtype=torch.float64)
     assert float(torch.linalg.matrix_power(stage, 20).abs().max()) < 1e-12
@@ -140,7 +140,9 @@ def test_linearised_dynamics_are_nilpotent() -> None:
     assert float(torch.linalg.matrix_power(stage, 18).abs().max()) > 1e-6
 
 
-@pytest.mark.parametrize(("depth", "published"), [(2, 19), (5, 29), (10, 44), (20, 72)])
+@pytest.mark.parametrize(
+    ("depth", "published"), [(2, 19), (5, 29), (10, 44), pytest.param(20, 72, marks=pytest.mark.full)]
+)
 def test_settling_times(depth: int, published: int) -> None:
     """Else the times of a fidelity report are not those of the circuit: a disturbance decays to 1e-6 as published
     (docs/physics.md, Settling time) at large gain, in some 16 to 21 time constants at small gain."""
@@ -152,6 +154,7 @@ def test_settling_times(depth: int, published: int) -> None:
     assert 15.5 <= decay(map_pcn(dense(depth, "softplus", width=128, gain=0.5)), x) <= 21
 
 
+@pytest.mark.full
 def test_negative_limit() -> None:
     """Else a nudge is refused that settles, or let through where the circuit runs away: F is bounded down to
     -beta = -1 / lambda_p exactly."""
@@ -187,6 +190,7 @@ def abscissa(mapped: Mapped, x: torch.Tensor) -> float:
     return float(torch.linalg.eigvals(linearised(mapped, x)).real.max())
 
 
+@pytest.mark.full
 def test_u_must_not_be_slower_than_h() -> None:
     """Else the construction's tightest tolerance is missed: at depth 10 the free state is lost when u is 2 to 5 %
     slower, and a slower u is refused a gradient, since nothing settles (docs/physics.md, u must not be slower than

@@ -87,7 +87,7 @@ def test_a_pair_in_time_by_scipy() -> None:
     x = torch.ones(1, 3, dtype=torch.float64)
     mapped = map_pcn(net, "oscillator", calibration=2 * x)  # the outputs rest inside their range
     system = mapped.system
-    course = simulate(system, x, 12.0, start=system.rest_state(x), steps=2400)
+    course = simulate(system, x, 12.0, start=system.rest_state(x), steps=800)
     (p,) = net(x)
     lo, hi = system.range(0)
     m, r = (lo + hi) / 2, (hi - lo) / 2
@@ -107,6 +107,7 @@ def test_a_pair_in_time_by_scipy() -> None:
     torch.testing.assert_close(slope, rates[0], rtol=1e-2, atol=0)
 
 
+@pytest.mark.full
 def test_settling_time_from_the_rates() -> None:
     """Where no unit is at a threshold, the reported time is that of the course within three times, in networks that
     take 34 to 420 time constants."""
@@ -179,6 +180,7 @@ def test_detuned_units() -> None:
     torch.testing.assert_close(by_autograd, unit.slope(p).detach())
 
 
+@pytest.mark.full
 def test_detuning_by_the_circuits_own_course() -> None:
     """The detuned free state is where the oscillators go: torques of h and u apart, residual and currents."""
     net = dense(2, "relu", width=6, n_in=5)
