@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from physics_ep.blocks import State
-from physics_ep.cost import OutputForce, SquaredError
 from physics_ep.motion import Moment, Motion
 from physics_ep.nudging import Nudge
 from physics_ep.system import EnergySystem, Inputs, Phase
@@ -172,9 +171,9 @@ class CircuitPhase(Phase):
     ) -> Factor:
         known = self.prepared
         diagonal = known.diagonal[None]
-        squared = self.nudge is not None and isinstance(self.nudge.cost, SquaredError)
-        if squared:
-            diagonal = diagonal + self._stiffness(rows)
+        stiffness = self._stiffness(rows)
+        if stiffness is not None:
+            diagonal = diagonal + stiffness
         off = known.off[None]
         if slopes.shape[1]:
             batch = len(slopes)
@@ -188,12 +187,12 @@ class CircuitPhase(Phase):
             diagonal = diagonal + np.where(held, HELD * diagonal.max(), 0.0)
         matrix = known.matrix if known.matrix is not None else Matrix(self.layout.pattern, off)
         found = matrix.factor(diagonal)
-        if self.nudge is None or squared or isinstance(self.nudge.cost, OutputForce):
+        if self.nudge is None or stiffness is not None:
             return found
         return self._bent(found, z, rows)
 
     def _bent(self, factor: Factor, z: np.ndarray, rows: np.ndarray | slice) -> Factor:
-        """With the curvature of a cost that couples the outputs."""
+        """With the curvature of a cost that may couple the outputs."""
         nudge, layout = self._rows(rows), self.layout
         state = torch.from_numpy(z) if self.origin is None else self.origin[0][rows] + torch.from_numpy(z)
         outputs = layout.outputs(state)
@@ -208,13 +207,22 @@ class CircuitPhase(Phase):
             bend.reshape(-1, count, count).numpy(),
         )
 
-    def _stiffness(self, rows: np.ndarray | slice) -> np.ndarray:
-        """Second derivatives of a squared error on the unknowns, (1 or b, n)."""
-        assert self.nudge is not None
+    def _stiffness(self, rows: np.ndarray | slice) -> np.ndarray | None:
+        """Second derivatives of a nudge that is linear in the outputs on the unknowns, (1 or b, n); else None.
+
+        One row serves all examples where they have it in common: so does then one factorisation.
+        """
+        if self.nudge is None:
+            return None
         beta = torch.as_tensor(self.nudge.beta, dtype=torch.float64)
-        strength = beta[rows] if beta.ndim else beta[None]
-        stiffness = torch.zeros(len(strength), self.layout.n, dtype=torch.float64)
-        stiffness.index_add_(1, self.layout.output_columns, strength[:, None] * self.layout.output_scale**2)
+        y = self.nudge.y if isinstance(rows, slice) else self.nudge.y[torch.from_numpy(rows)]
+        linear = self.nudge.cost.linear(y, (beta[rows] if beta.ndim else beta[None])[:, None])
+        if linear is None:
+            return None
+        shunt = torch.as_tensor(linear[0], dtype=torch.float64)
+        shunt = shunt.expand(len(shunt) if shunt.ndim == 2 else 1, len(self.layout.output_columns))
+        stiffness = torch.zeros(len(shunt), self.layout.n, dtype=torch.float64)
+        stiffness.index_add_(1, self.layout.output_columns, shunt * self.layout.output_scale**2)
         return stiffness.numpy()
 
     def response(self, force: torch.Tensor) -> torch.Tensor | None:

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from physics_ep.cost import SquaredError
 from physics_ep.errors import InputError, argument_error, unknown_name
 from physics_ep.integrators import TABLEAUS, Tableau
 from physics_ep.nudging import Nudge
@@ -139,7 +138,7 @@ def transient(
     start : 'zero', 'operating_point', or array_like (B, n_nodes)
         Capacitors without charge; at rest at what sources are before time 0; or charged to what lies across them at
         these node voltages (ground's first). Whatever has no capacitor follows from that.
-    nudge : Nudge with SquaredError, or (node names, targets, beta), optional
+    nudge : Nudge with SquaredError or a multiple of it, or (node names, targets, beta), optional
         A conductance beta, siemens, from each output node to a source at its target, volts.
     method : str
         One of `METHODS`.
@@ -279,16 +278,20 @@ def _solved(equations: NodalEquations, z: Array, drive: Drive, what: str) -> Arr
 
 
 def _conductances(circuit: Any, nudge: Any) -> Any:
-    """A nudge by the squared error as conductances at the circuit's outputs."""
+    """A nudge by the squared error, or by a multiple of it, as conductances at the circuit's outputs."""
     if not isinstance(nudge, Nudge):
         return nudge
-    if not isinstance(nudge.cost, SquaredError):
-        raise argument_error("cost of nudge", "be SquaredError (a conductance to the target)", nudge.cost)
+    y = nudge.y.detach().cpu().double()
+    linear = nudge.cost.linear(y, 1.0)
+    shunt = None if linear is None else torch.as_tensor(linear[0], dtype=torch.float64).unique()
+    if linear is None or shunt is None or len(shunt) != 1 or float(shunt) <= 0:
+        must = "be SquaredError, or a multiple of it (one conductance to each target)"
+        raise argument_error("cost of nudge", must, nudge.cost)
     if isinstance(circuit, Parts):
         raise argument_error("nudge", "be (node names, targets, beta) for a parts list", "a Nudge")
     if isinstance(nudge.beta, torch.Tensor | complex):
         raise argument_error("beta of nudge", "be one real number", nudge.beta)
-    return tuple(circuit.output_names), nudge.y.detach().cpu().double().numpy(), nudge.beta
+    return tuple(circuit.output_names), (linear[1] / shunt).numpy(), nudge.beta * float(shunt)
 
 
 def _trajectory(stepper: Stepper, waves: Waveforms, points: list[Point]) -> CircuitTrajectory:

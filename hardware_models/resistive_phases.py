@@ -8,7 +8,6 @@ from typing import cast
 import torch
 
 from physics_ep.blocks import State, largest
-from physics_ep.cost import SquaredError
 from physics_ep.errors import argument_error
 from physics_ep.motion import Moment, Motion
 from physics_ep.nudging import Nudge
@@ -48,8 +47,8 @@ class PreparedNodes:
 class ResistivePhase(LayeredPhase):
     """`LayeredPhase` with drives in amperes: the current into a node at 0 V. Residuals are missing currents.
 
-    The squared error is a conductance beta from each output to its target: v = (I + beta y) / (G + beta). Other
-    costs feed a current -beta dC/dv in.
+    The squared error is a conductance beta from each output to its target: v = (I + beta y) / (G + beta); any cost
+    that is quadratic in each output is such a conductance. Other costs feed a current -beta dC/dv in.
     """
 
     def _constants(self) -> tuple[list[UnitFunctions], torch.Tensor]:
@@ -63,11 +62,11 @@ class ResistivePhase(LayeredPhase):
 
     def nudged(self, nudge: Nudge | None) -> ResistivePhase:
         twin = cast(ResistivePhase, super().nudged(nudge))
-        if nudge is not None and isinstance(nudge.cost, SquaredError):
-            least = -float(self.load.detach().min())
-            beta = float(torch.as_tensor(nudge.beta).min())
-            if beta <= least:
-                raise argument_error("beta", f"exceed {least:.3g} S, where an output node loses its minimum", beta)
+        linear = None if nudge is None else nudge.linear(self.dtype)
+        if linear is not None:
+            least, shunt = -float(self.load.detach().min()), float(linear[0].real.min())
+            if shunt <= least:
+                raise argument_error("beta", f"exceed {least:.3g} S, where an output node loses its minimum", shunt)
         return twin
 
     def _nudged_output(self, change: torch.Tensor | None) -> torch.Tensor:

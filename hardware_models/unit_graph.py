@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from physics_ep.blocks import State, largest
-from physics_ep.cost import OutputForce, SquaredError
 from physics_ep.errors import argument_error
 from physics_ep.nudging import Nudge
 from physics_ep.system import EnergySystem, Inputs, Phase
@@ -244,8 +243,9 @@ class UnitGraphPhase(Phase):
     Each update is the exact minimum of F over its node, so a sweep cannot raise F. A sweep certifies the state it
     starts from: it returns that as z, with the largest |sigma(p) - s| of it, measured on the way.
 
-    A squared error keeps this form on linear and hard sigmoid outputs (s = sigma((p + beta y) / (1 + beta))), a
-    constant force on any. For other costs `nudged` returns the generic `Phase`, which descends along the force.
+    A cost that is quadratic in each output keeps this form on linear and hard sigmoid outputs (the squared error:
+    s = sigma((p + beta y) / (1 + beta))), a constant force on any. For other costs `nudged` returns the generic
+    `Phase`, which descends along the force.
     """
 
     system: UnitGraph
@@ -309,21 +309,24 @@ class UnitGraphPhase(Phase):
 
     def _closed(self, nudge: Nudge) -> bool:
         """Whether the nudged output units have an exact update."""
-        if isinstance(nudge.cost, OutputForce):
-            return True
+        linear = nudge.linear(self.dtype)
+        if linear is None:
+            return False
         units = {self.system.units[i] for i in self.system.output_columns.tolist()}
-        return isinstance(nudge.cost, SquaredError) and all(UNITS[name].quadratic for name in units)
+        return all(UNITS[name].quadratic for name in units) or not bool(linear[0].any())
 
     def _pulled(self, nudge: Nudge) -> kernels.Pull:
         at = self.system.output_columns
-        y = nudge.y.to(self.dtype)
-        beta = torch.as_tensor(nudge.beta, dtype=self.dtype).expand(len(y))[:, None]
-        squared = isinstance(nudge.cost, SquaredError)
-        stiffness = beta if squared else torch.zeros_like(beta)
+        linear = nudge.linear(self.dtype)
+        assert linear is not None
+        stiffness, push = linear
         if bool((stiffness <= -1).any()):
-            raise argument_error("beta", "exceed -1, where an output unit loses its minimum", float(beta.min()))
-        # (p + da + beta y) / (1 + beta) = p + (da + beta (y - p)) / (1 + beta)
-        push = beta * (y if self.origin is None or not squared else y - self._anchor[:, at])
+            least = float(stiffness.min())
+            raise argument_error("beta", "exceed -1, where an output unit loses its minimum", least)
+        if self.origin is not None:
+            # (p + da + f) / (1 + k) = p + (da + f - k p) / (1 + k), force f, stiffness k: f - k p is the pull at p.
+            anchor = self._anchor[:, at]
+            push = -nudge.column(anchor) * nudge.cost.gradient(anchor, nudge.y.to(self.dtype))
         slot = np.full(len(self.system.units), -1)
         slot[at.numpy()] = np.arange(len(at))
-        return kernels.Pull(slot, columns(push), columns((1 / (1 + stiffness)).expand_as(push)))
+        return kernels.Pull(slot, columns(push), columns(1 / (1 + stiffness)))

@@ -6,10 +6,10 @@ import mpmath
 import pytest
 import torch
 
-from hardware_models import HopfieldNetwork
-from physics_ep import CrossEntropy, LogPhaseError, Nudge, PhaseError, SquaredError, relax
-from physics_ep.cost import Cost, OutputForce
+from physics_ep import CrossEntropy, LogPhaseError, Nudge, PhaseError, SquaredError
+from physics_ep.cost import OutputForce
 from physics_ep.errors import InputError
+from tests.support.costs import WeightedError
 
 GENERATOR = torch.Generator().manual_seed(0)
 OUT = torch.randn(5, 4, generator=GENERATOR, dtype=torch.float64)
@@ -21,37 +21,6 @@ CASES = [
 
 PHASES = torch.rand(5, 4, generator=GENERATOR, dtype=torch.float64)
 ANGULAR = [(PhaseError(), PHASES), (LogPhaseError(), PHASES)]
-
-
-class WeightedError(Cost):
-    """C = 1/2 sum w (outputs - y)^2: what a user may write, quadratic in each output."""
-
-    name = "weighted_error"
-
-    def __init__(self, weight: float = 2.0) -> None:
-        self.weight = weight
-
-    def __call__(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return 0.5 * self.weight * (outputs - y).square().sum(1)
-
-    def gradient(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return self.weight * (outputs - y)
-
-    def gradient_difference(self, outputs: torch.Tensor, d: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return self.weight * d
-
-    def curvature(self, outputs: torch.Tensor, y: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        return self.weight * v
-
-    def displaced_unit(self, outputs, y, beta, rhs) -> torch.Tensor:
-        strength = beta * self.weight
-        return (rhs - strength * (outputs - y)) / (1 + strength)
-
-    def linear(self, y, beta):
-        return beta * self.weight, beta * self.weight * y
-
-    def check(self, outputs: torch.Tensor, y: torch.Tensor) -> None:
-        SquaredError().check(outputs, y)
 
 
 @pytest.mark.parametrize(("cost", "y"), CASES + ANGULAR)
@@ -77,20 +46,6 @@ def test_linear_nudges_are_told_as_stiffness_and_force(cost, y, beta) -> None:
     stiffness, force = parts
     assert stiffness.shape == force.shape == OUT.shape
     assert torch.allclose(force - stiffness * OUT, -nudge.column(OUT) * cost.gradient(OUT, y), atol=1e-14)
-
-
-@pytest.mark.parametrize("output", ["linear", "hard_sigmoid"])
-def test_a_users_quadratic_cost_is_as_good_as_ours_on_layers(output) -> None:
-    """With all weights 1 it is the squared error: bounded outputs must take it, and relax to the same bits."""
-    network = HopfieldNetwork([4, 5, 4], output_activation=output, seed=2)
-    network = network.double()
-    x, y = PHASES, PHASES.flip(0)
-    free = relax(network, x).require()
-    ours, theirs = (
-        relax(network, x, Nudge(cost, y, 0.2), free.state).require()
-        for cost in (SquaredError(), WeightedError(1.0))
-    )
-    assert all(torch.equal(a, b) for a, b in zip(ours.displacement, theirs.displacement, strict=True))
 
 
 def test_values_are_torchs() -> None:
