@@ -16,7 +16,7 @@ import torch
 
 from .blocks import State, flat, largest, narrowed, unflat
 from .errors import argument_error
-from .krylov import Step, conjugate_gradients, deflated, lowest_value, orthonormal
+from .krylov import QuadraticStep, conjugate_gradients, deflated, lowest_value, orthonormal
 from .nudging import Nudge
 from .relaxation import new_phase, prepared
 from .system import EnergySystem, Phase
@@ -375,7 +375,7 @@ def _slope(phase: Phase, z: torch.Tensor, shapes: list[torch.Size]) -> torch.Ten
 
 def _newton_step(
     phase: Phase, z: torch.Tensor, slope: torch.Tensor, shapes: list[torch.Size], forcing: float | torch.Tensor
-) -> Step:
+) -> QuadraticStep:
     """-H^-1 slope at z, to `forcing` of the slope."""
     depth = min(2 * z.shape[1], 1000) + 10
     share = forcing if isinstance(forcing, torch.Tensor) else torch.full_like(z[:, 0], forcing)

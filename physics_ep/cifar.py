@@ -88,7 +88,7 @@ VARIANTS = {
 
 
 @dataclass(frozen=True)
-class Source:
+class FoundSet:
     """Where a set was found.
 
     Attributes
@@ -105,7 +105,7 @@ class Source:
         return f"{self.path} (images: lossy where JPEG)" if self.kind == "images" else str(self.path)
 
 
-def find_cifar(name: str, place: Path | None) -> Source | None:
+def find_cifar(name: str, place: Path | None) -> FoundSet | None:
     """Look for a set in a folder, in its own folder within it, or in the archive that `place` names.
 
     Parameters
@@ -115,24 +115,24 @@ def find_cifar(name: str, place: Path | None) -> Source | None:
 
     Returns
     -------
-    Source or None
+    FoundSet or None
         None if it is not there.
     """
     variant = VARIANTS[name]
     if place is None:
         return None
     if place.is_file():
-        return Source("archive" if place.name == variant.archive else "images", place)
+        return FoundSet("archive" if place.name == variant.archive else "images", place)
     places = [place, *(place / folder for folder in variant.folders)]
     for folder in places:
         if all((folder / file).is_file() for file in (*variant.train, *variant.test)):
-            return Source("binary", folder)
+            return FoundSet("binary", folder)
     for folder in places:
         if (folder / variant.archive).is_file():
-            return Source("archive", folder / variant.archive)
+            return FoundSet("archive", folder / variant.archive)
     for folder in places:
         if (folder / "train").is_dir() and (folder / "test").is_dir():
-            return Source("images", folder)
+            return FoundSet("images", folder)
     for folder in places:
         archives = sorted(
             path
@@ -141,17 +141,17 @@ def find_cifar(name: str, place: Path | None) -> Source | None:
             if "python" not in path.name and path.is_file()
         )
         if archives:
-            return Source("images", archives[0])
+            return FoundSet("images", archives[0])
     return None
 
 
-def read_cifar(name: str, source: Source, progress: Progress = SILENT) -> Images:
+def read_cifar(name: str, source: FoundSet, progress: Progress = SILENT) -> Images:
     """Read a set.
 
     Parameters
     ----------
     name : {'cifar10', 'cifar100'}
-    source : Source
+    source : FoundSet
     progress : Progress
         Of decoding images.
 

@@ -6,8 +6,9 @@ import torch
 
 from .cost import Cost, SquaredError
 from .errors import InputError, argument_error
-from .estimator import EquilibriumPropagation, Step
+from .estimator import EquilibriumPropagation
 from .nudging import positive
+from .step import Step
 from .system import EnergySystem
 
 

@@ -21,7 +21,7 @@ from .relaxation import check_nudge, check_state
 from .step_limits import check_steps
 from .stochastic import STOCHASTIC, NoisyTableau, Splitting, noisy_steps, source_for
 from .system import EnergySystem
-from .trajectories import Point, Recorder, Trajectory
+from .trajectories import Recorder, Trajectory, TrajectoryRow
 
 MOST_STEPS = 10**8
 TICKS = 1000
@@ -116,7 +116,7 @@ def simulate(
         if memory or the disk cannot hold the trajectory: before it starts where its length is known, else when it
         is found out.
     """
-    course = Course(
+    course = Integration(
         duration,
         steps=steps,
         asked=method,
@@ -146,7 +146,7 @@ class Simulation:
     ----------
     system, x, nudge, start
         As of `simulate`.
-    course : Course
+    course : Integration
 
     Attributes
     ----------
@@ -155,7 +155,7 @@ class Simulation:
     """
 
     def __init__(
-        self, system: EnergySystem, x: torch.Tensor, nudge: Nudge | None, start: State | None, course: Course
+        self, system: EnergySystem, x: torch.Tensor, nudge: Nudge | None, start: State | None, course: Integration
     ) -> None:
         course.check()
         self.course = course
@@ -189,7 +189,7 @@ class Simulation:
             return
         with torch.no_grad():
             moment = self.motion.observe(self.begun, self.motion.velocity(self.begun))
-        recorder.expect(times * (1 + math.ceil(self.count / self.course.every)), Point(0.0, *moment))
+        recorder.expect(times * (1 + math.ceil(self.count / self.course.every)), TrajectoryRow(0.0, *moment))
 
     def record(self, recorder: Recorder, progress: Progress = SILENT) -> State:
         """Go through the phase and record its points; return the last state."""
@@ -199,7 +199,7 @@ class Simulation:
             points = self.course.points(self.motion, self.begun, self.count)
             for time, w, velocity in _reported(points, self.course.duration, progress):
                 moment = self.motion.observe(w, velocity)
-                recorder.append(Point(time, *moment))
+                recorder.append(TrajectoryRow(time, *moment))
                 state = moment.state
                 peak = moment.residual if peak is None else torch.maximum(peak, moment.residual)
                 if settled and bool((moment.residual <= settled * peak).all()):
@@ -208,7 +208,7 @@ class Simulation:
 
 
 @dataclass(frozen=True)
-class Course:
+class Integration:
     """What is to be integrated, and how; fields as the arguments of `simulate`, `asked` for its method."""
 
     duration: float

@@ -87,7 +87,7 @@ class Listing:
 
 
 @dataclass(frozen=True)
-class Parts:
+class ImageSet:
     """A data set of image files.
 
     Attributes
@@ -112,7 +112,7 @@ class _Labelled:
     tags: list[str]
 
 
-def list_parts(section: DataSection, place: Path | None, progress: Progress = SILENT) -> Parts:
+def list_parts(section: DataSection, place: Path | None, progress: Progress = SILENT) -> ImageSet:
     """List the images of a [data] section.
 
     Parameters
@@ -125,7 +125,7 @@ def list_parts(section: DataSection, place: Path | None, progress: Progress = SI
 
     Returns
     -------
-    Parts
+    ImageSet
         At most `section.train_examples` and `test_examples` of them.
 
     Raises
@@ -163,7 +163,7 @@ def list_parts(section: DataSection, place: Path | None, progress: Progress = SI
                 f"Image {str(listing.path(beyond[0]))!r} must have a label in [0, {n_classes}), but has {label}: "
                 "set data.n_classes, or mend the labels."
             )
-    return Parts(
+    return ImageSet(
         section.name,
         train.limited(section.train_examples, "data.train_examples"),
         test.limited(section.test_examples, "data.test_examples"),

@@ -131,7 +131,7 @@ TABLEAUS = {
 """Methods by name."""
 
 
-class Advance(NamedTuple):
+class StepEnd(NamedTuple):
     """One step.
 
     Attributes
@@ -153,7 +153,7 @@ class Diverged(Exception):  # noqa: N818 (the driver catches it; no user sees it
     """A stage equation has no solution within reach: the step is too long."""
 
 
-def step(motion: Motion, w: State, velocity: State, dt: float, tableau: Tableau) -> Advance:
+def step(motion: Motion, w: State, velocity: State, dt: float, tableau: Tableau) -> StepEnd:
     """Take one step.
 
     Parameters
@@ -166,7 +166,7 @@ def step(motion: Motion, w: State, velocity: State, dt: float, tableau: Tableau)
 
     Returns
     -------
-    Advance
+    StepEnd
 
     Raises
     ------
@@ -188,7 +188,7 @@ def step(motion: Motion, w: State, velocity: State, dt: float, tableau: Tableau)
         if tableau.implicit:
             # Unfiltered, the estimate of a stiff component grows with dt instead of falling.
             error = _filtered(motion, end, error, dt * tableau.stages[-1][-1])
-    return Advance(end, slopes[-1] if tableau.reuses_last else None, error)
+    return StepEnd(end, slopes[-1] if tableau.reuses_last else None, error)
 
 
 def advance(motion: Motion, w: State, velocity: State, tableau: Tableau, dt: float, count: int) -> State:
@@ -317,7 +317,7 @@ def _shifted(motion: Motion, g: torch.Tensor, slope: torch.Tensor, shapes: list[
     return product
 
 
-def _error(moved: Advance, w: State, rtol: float, atol: float) -> float:
+def _error(moved: StepEnd, w: State, rtol: float, atol: float) -> float:
     """Largest error of an example over what is allowed; infinite where it is not finite."""
     assert moved.error is not None
     allowed = atol + rtol * torch.maximum(flat(w).abs().amax(1), flat(moved.end).abs().amax(1))

@@ -14,7 +14,7 @@ Operator = Callable[[torch.Tensor], torch.Tensor]
 """(B, n) -> (B, n), symmetric for each example."""
 
 
-class Step(NamedTuple):
+class QuadraticStep(NamedTuple):
     """What conjugate gradients found.
 
     Attributes
@@ -45,7 +45,7 @@ def conjugate_gradients(
     *,
     radius: torch.Tensor | None = None,
     scale: torch.Tensor | None = None,
-) -> Step:
+) -> QuadraticStep:
     """Minimise slope . p + p . A p / 2 for each example within |p| <= radius (Steihaug 1983; Toint 1981).
 
     Where a direction of curvature <= 0 is met, it is followed to the boundary; without a radius, the example stops
@@ -67,7 +67,7 @@ def conjugate_gradients(
 
     Returns
     -------
-    Step
+    QuadraticStep
     """
     finfo = torch.finfo(slope.dtype)
     metric = torch.ones_like(slope) if scale is None else scale
@@ -113,7 +113,7 @@ def conjugate_gradients(
         going = going & (new > goal) & torch.isfinite(new)
         d = y + ratio[:, None] * d
         ry = new
-    return Step(p, gain, bounded, indefinite, products)
+    return QuadraticStep(p, gain, bounded, indefinite, products)
 
 
 def lowest_value(

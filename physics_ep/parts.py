@@ -25,7 +25,7 @@ from .errors import InputError
 from .files import check_output, replacing
 from .placement import readable
 from .store import FORMAT, FORMAT_VERSION, Run, environment, read_run, write_run
-from .trajectories import NoRoomError, Point, Recorder, Trajectory, row_bytes
+from .trajectories import NoRoomError, Recorder, Trajectory, TrajectoryRow, row_bytes
 
 PART_BYTES = 2**26
 """Rows are kept in memory up to this size, then become a part ..."""
@@ -92,7 +92,7 @@ class TrajectoryWriter(Recorder):
         if kind is None or wrong or not self._parts:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def expect(self, rows: int, point: Point) -> None:
+    def expect(self, rows: int, point: TrajectoryRow) -> None:
         # Parts stay until the run file is whole.
         needed, there = 2 * rows * row_bytes(point), free_bytes(self.folder)
         there += sum(part.stat().st_size for part in self.folder.glob("*.h5"))  # of a run that was killed
@@ -102,7 +102,7 @@ class TrajectoryWriter(Recorder):
                 f"it is written, but {readable(there)} are free. Keep fewer rows (every), or write elsewhere (out)."
             )
 
-    def append(self, point: Point) -> None:
+    def append(self, point: TrajectoryRow) -> None:
         self.points.append(point)
         if len(self.points) * row_bytes(point) >= PART_BYTES or time.monotonic() >= self._due:
             self._write()

@@ -12,7 +12,7 @@ import torch
 from .config import Config
 from .cost import COSTS
 from .datasets import load_dataset
-from .dynamics import Course, Simulation
+from .dynamics import Integration, Simulation
 from .errors import argument_error
 from .nudging import Nudge
 from .opening import open_run
@@ -125,7 +125,7 @@ def simulate_phases(
     nudge = Nudge(cost, cost.encode(labels, held.n_classes, x.dtype), beta)
     with torch.no_grad():  # what does not fit is told before the free phase
         check_nudge(system, nudge, system.outputs(system.initial_state(x)))
-    course = Course(
+    course = Integration(
         duration,
         steps=steps,
         every=every,

@@ -41,7 +41,7 @@ class Noise(NamedTuple):
     area: State = ()
 
 
-class Source(Protocol):
+class NoiseSource(Protocol):
     """Where the noise of the steps comes from."""
 
     def draw(self) -> Noise:
@@ -213,10 +213,10 @@ class Averaged:
 
     Parameters
     ----------
-    source : Source
+    source : NoiseSource
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: NoiseSource) -> None:
         self.source = source
         self._last = source.draw().kick
 
@@ -233,7 +233,7 @@ def source_for(
     dt: float,
     temperature: float,
     generator: torch.Generator | None,
-) -> Source:
+) -> NoiseSource:
     """Noise of a motion at a temperature; the default generator is seeded with 0."""
     if temperature == 0:
         return Still(w)
@@ -250,7 +250,7 @@ def noisy_steps(
     count: int,
     every: int,
     method: NoisyTableau | Splitting,
-    source: Source,
+    source: NoiseSource,
 ) -> Points:
     """Yield (time, w, velocity) at the start and after every `every` of `count` equal steps, and at the end."""
     dt = duration / count

@@ -19,7 +19,7 @@ from .cost import Cost
 from .flows import Drift, choose_motion
 from .nudging import Nudge, Stencil
 from .relaxation import solve
-from .stochastic import Noise, NoisyTableau, Source, Wiener, noisy_steps
+from .stochastic import Noise, NoiseSource, NoisyTableau, Wiener, noisy_steps
 from .system import EnergySystem
 
 GROUPS = 16
@@ -74,12 +74,12 @@ class Shared:
 
     Parameters
     ----------
-    source : Source
+    source : NoiseSource
         Of one copy.
     copies : int
     """
 
-    def __init__(self, source: Source, copies: int) -> None:
+    def __init__(self, source: NoiseSource, copies: int) -> None:
         self.source = source
         self.copies = copies
 

@@ -59,7 +59,7 @@ class Trajectory:
         return torch.where(late, torch.full_like(when, math.nan), when)
 
 
-class Point(NamedTuple):
+class TrajectoryRow(NamedTuple):
     """A row of a trajectory; fields as `Trajectory` has them, without the axis of time."""
 
     time: float
@@ -84,7 +84,7 @@ class Recorder:
 
     def __init__(self, units: tuple[str, str, str, str]) -> None:
         self.units = units
-        self.points: list[Point] = []
+        self.points: list[TrajectoryRow] = []
         self._checked = CHECKED_BYTES
 
     def __enter__(self) -> Recorder:
@@ -95,11 +95,11 @@ class Recorder:
     ) -> None:
         return None
 
-    def expect(self, rows: int, point: Point) -> None:
+    def expect(self, rows: int, point: TrajectoryRow) -> None:
         """Make sure that there is room for so many rows like this one; raise NoRoomError if there is not."""
         _require_memory(2 * rows * row_bytes(point), point.energy.device)  # joining them makes a copy
 
-    def append(self, point: Point) -> None:
+    def append(self, point: TrajectoryRow) -> None:
         """Add the next point; raise NoRoomError if memory will not hold them all joined."""
         self.points.append(point)
         held = len(self.points) * row_bytes(point)
@@ -129,7 +129,7 @@ class Recorder:
         )
 
 
-def row_bytes(point: Point) -> int:
+def row_bytes(point: TrajectoryRow) -> int:
     """Size of a row."""
     return 8 + sum(b.numel() * b.element_size() for b in (*point.state, *point.internal, *point[2:4]))
 

@@ -11,7 +11,7 @@ import pytest
 from physics_ep.config import DataSection
 from physics_ep.datasets import data_folder, load_dataset, locate
 from physics_ep.errors import InputError
-from physics_ep.image_folders import IMAGENET_FOLDERS, Listing, Parts, list_parts
+from physics_ep.image_folders import IMAGENET_FOLDERS, ImageSet, Listing, list_parts
 
 WNIDS = ["n01440764", "n02085620", "n04557648"]
 
@@ -29,7 +29,7 @@ def labels(listing: Listing) -> dict[str, int]:
     return {str(listing.path(k).relative_to(listing.folder)): int(label) for k, label in enumerate(listing.labels)}
 
 
-def parts(folder: Path, name: str = "imagenet", **options) -> Parts:
+def parts(folder: Path, name: str = "imagenet", **options) -> ImageSet:
     return list_parts(DataSection(name=name, folder=str(folder), **options), folder)
 
 

@@ -159,7 +159,7 @@ def test_shares_of_batches_train_as_one_process(together: tuple[Path, list[dict[
 def _without_the_last(config: dict[str, Any]) -> TrainingResult:
     """What one process gives that passes over batches of one example."""
     from physics_ep import EquilibriumPropagation, SquaredError
-    from physics_ep.estimator import Step
+    from physics_ep.step import Step
     from physics_ep.system import EnergySystem
 
     ep = EquilibriumPropagation(SquaredError(), scheme="centered", beta=0.01, tolerance=1e-12)

@@ -16,9 +16,9 @@ import torch
 from physics_ep import EquilibriumPropagation, SquaredError, open_run, train
 from physics_ep.datasets import Dataset
 from physics_ep.errors import InputError
-from physics_ep.estimator import Step
 from physics_ep.metrics import METRICS, classification_error
 from physics_ep.preparation import system_of
+from physics_ep.step import Step
 from physics_ep.store import write_run
 from physics_ep.system import EnergySystem
 from physics_ep.training import TrainingInterrupted, TrainingStoppedError
