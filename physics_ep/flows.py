@@ -12,7 +12,7 @@ projection falls to 1/2.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import torch
 
@@ -20,9 +20,6 @@ from .blocks import State, largest
 from .errors import InputError, unknown_name
 from .motion import Moment, Motion
 from .system import EnergySystem, Phase
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 FLOWS = ("gradient", "skew", "inertial")
 """What `simulate` may be asked for."""
