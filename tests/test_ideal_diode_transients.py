@@ -164,6 +164,7 @@ def test_diodes_conduct_one_way_and_power_is_accounted_for(case: Case) -> None:
         assert (error < 1e-4 * case.network.capacitance * (v[-1] ** 2).sum(1)).all()
 
 
+@pytest.mark.full
 def test_the_way_is_that_of_the_network_and_of_hard_diodes() -> None:
     """Another integrator on the network's own motion; piecewise diodes come as near as they are hard."""
     case = Case("kennedy_carpenter")

@@ -281,6 +281,7 @@ def test_files_are_written_without_warnings(drawn, tmp_path):
         )
 
 
+@pytest.mark.full
 def test_command_draws_a_sweep_file(sweep, tmp_path, capsys):
     """`figure all --from SWEEP.h5` draws other figures, or none."""
     assert [entry.name for entry in suited(sweep)] == ["tolerance_layers", "signature"]

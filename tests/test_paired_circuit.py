@@ -154,6 +154,7 @@ def test_noise_of_readings_is_amplified_and_noise_of_shared_cells_is_not() -> No
     assert 0.002 < cells[0] < 0.2
 
 
+@pytest.mark.full
 def test_conductance_noise_of_copies_is_amplified() -> None:
     """Else separate arrays for h and u are as good as one: what their noise leaves of h - u is divided by beta."""
     copies = {"copy_mismatch_h": 1e-9, "copy_mismatch_u": 1e-9, "conductance_noise": 1e-4}
@@ -161,8 +162,10 @@ def test_conductance_noise_of_copies_is_amplified() -> None:
     assert ratio == pytest.approx(10, rel=0.3)
 
 
-@pytest.mark.parametrize("activation", ["tanh", "relu"])
-@pytest.mark.parametrize("fields", [{}, {"amplifier_offset": 0.02, "copy_mismatch_u": 0.02}])
+@pytest.mark.parametrize("activation", ["tanh", pytest.param("relu", marks=pytest.mark.full)])
+@pytest.mark.parametrize(
+    "fields", [pytest.param({}, marks=pytest.mark.full), {"amplifier_offset": 0.02, "copy_mismatch_u": 0.02}]
+)
 def test_course_in_time(activation: str, fields: dict[str, Any]) -> None:
     """Else `simulate` and `relax` disagree: the circuit followed in time, from empty capacitors or from the free
     state, must end where the fixed point is, by another integrator."""

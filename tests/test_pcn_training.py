@@ -217,6 +217,7 @@ def _worker(rank: int, port: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.full
 def test_two_processes_give_the_gradient_of_one(tmp_path: Path) -> None:
     """Uneven shards of 10 and 6: the gradient of the whole batch to 1e-6, at one beta for both ranks."""
     with socket.socket() as probe:

@@ -305,6 +305,7 @@ tolerance(*small(), sweeps=SWEEPS, repeats=2, betas=[0.01, 0.02], out=sys.argv[1
 """
 
 
+@pytest.mark.full
 def test_kills_lose_no_point_and_repeat_none(tmp_path: Path) -> None:
     """kill -9 at several moments: the resumed sweep is the uninterrupted one, to the bit, and measures nothing
     twice that was kept."""

@@ -59,6 +59,7 @@ def test_a_streamed_trajectory_is_the_one_in_memory(substrate: str, small_parts:
     assert not bool((open_run(path).trajectories["nudged"].state[0] == 7).any())
 
 
+@pytest.mark.full
 def test_a_killed_simulation_leaves_a_readable_beginning(tmp_path: Path) -> None:
     """kill -9 in the middle: `open_run` reads whole parts, the same numbers as an undisturbed run."""
     path = tmp_path / "run.h5"
