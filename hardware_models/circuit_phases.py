@@ -15,7 +15,7 @@ from physics_ep.system import EnergySystem, Inputs, Phase
 from . import element_kernels as kernels
 from .circuit_layout import PreparedCircuit
 from .co_contents import compiled_co_content
-from .factorizations import Bordered, Factor, Matrix, NotPositive
+from .factorizations import Bordered, Matrix, MatrixFactor, NotPositive
 
 HELD = 1e14
 """What is added to the diagonal of an unknown that a bound holds, over the largest entry: it does not move."""
@@ -76,7 +76,7 @@ class CircuitPhase(Phase):
                 # Only the free part of the origin's force is an error: bounds hold the rest.
                 zero = np.zeros_like(force)
                 self.resting = np.where(self.held(zero, force), force, 0.0)
-        self._free: Factor | None = None
+        self._free: MatrixFactor | None = None
 
     # -- Kirchhoff's law --------------------------------------------------------------------------------------
 
@@ -149,7 +149,7 @@ class CircuitPhase(Phase):
         slopes: np.ndarray,
         held: np.ndarray | None = None,
         rows: np.ndarray | slice = slice(None),
-    ) -> Factor:
+    ) -> MatrixFactor:
         """Factorise d2F/dz2 at z (b, n), slopes of the junctions (b, k), unknowns that are `held` (b, n) fixed.
 
         Where that is flat (diodes that are off are all that holds a node), it leans on the diagonal.
@@ -168,7 +168,7 @@ class CircuitPhase(Phase):
 
     def _factor(
         self, z: np.ndarray, slopes: np.ndarray, held: np.ndarray | None, rows: np.ndarray | slice, lean: float
-    ) -> Factor:
+    ) -> MatrixFactor:
         known = self.prepared
         diagonal = known.diagonal[None]
         stiffness = self._stiffness(rows)
@@ -191,7 +191,7 @@ class CircuitPhase(Phase):
             return found
         return self._bent(found, z, rows)
 
-    def _bent(self, factor: Factor, z: np.ndarray, rows: np.ndarray | slice) -> Factor:
+    def _bent(self, factor: MatrixFactor, z: np.ndarray, rows: np.ndarray | slice) -> MatrixFactor:
         """With the curvature of a cost that may couple the outputs."""
         nudge, layout = self._rows(rows), self.layout
         state = torch.from_numpy(z) if self.origin is None else self.origin[0][rows] + torch.from_numpy(z)

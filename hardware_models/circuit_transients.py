@@ -29,7 +29,7 @@ from .mna import ITERATIONS, TOLERANCE, Solution, solve, source_volts, spread
 from .nodal_equations import Array, Drive, NodalEquations
 from .nudge_conductances import Nudging, nudging
 from .parts import Parts
-from .transient_steps import Point, Stepper
+from .transient_steps import Stepper, TransientPoint
 from .waveforms import Waveforms
 
 METHODS = {
@@ -191,8 +191,8 @@ def transient(
 
 
 def _points(
-    stepper: Stepper, waves: Waveforms, first: Point, parts: Parts, held: Nudging | None, max_steps: int
-) -> Iterator[Point]:
+    stepper: Stepper, waves: Waveforms, first: TransientPoint, parts: Parts, held: Nudging | None, max_steps: int
+) -> Iterator[TransientPoint]:
     """The course after its first point, one step after the other, each piece of the waveforms by itself."""
     point = first
     for k in range(len(waves.edges) - 1):
@@ -215,7 +215,7 @@ def _points(
 
 def _beginning(
     parts: Parts, held: Nudging | None, waves: Waveforms, start: Any, batch: int, stepper: Stepper
-) -> Point:
+) -> TransientPoint:
     """The first point: capacitors as asked for, all else consistent with them."""
     began = waves.at(0.0, after=True)
     z = np.zeros((batch, stepper.equations.size + 1))
@@ -294,7 +294,7 @@ def _conductances(circuit: Any, nudge: Any) -> Any:
     return tuple(circuit.output_names), (linear[1] / shunt).numpy(), nudge.beta * float(shunt)
 
 
-def _trajectory(stepper: Stepper, waves: Waveforms, points: list[Point]) -> CircuitTrajectory:
+def _trajectory(stepper: Stepper, waves: Waveforms, points: list[TransientPoint]) -> CircuitTrajectory:
     def rows(name: str) -> torch.Tensor:
         return torch.from_numpy(np.stack([getattr(p, name) for p in points]))
 

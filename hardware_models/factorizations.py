@@ -204,12 +204,12 @@ class Matrix:
         if pattern.kind == "dense":
             self.bridge, self.core = kernels.scattered(off, pattern.place, len(pattern.first), len(pattern.rest))
 
-    def factor(self, diagonal: np.ndarray) -> Factor:
+    def factor(self, diagonal: np.ndarray) -> MatrixFactor:
         """Factorise with diagonals (B or 1, n); NotPositive if one is not positive definite."""
         return _FACTORS[self.pattern.kind](self, diagonal)
 
 
-class Factor:
+class MatrixFactor:
     """Factorised matrices.
 
     Attributes
@@ -224,7 +224,7 @@ class Factor:
         raise NotImplementedError
 
 
-class Dense(Factor):
+class DenseFactor(MatrixFactor):
     """Elimination of the first set, then Cholesky's method on the full Schur complement."""
 
     def __init__(self, matrix: Matrix, diagonal: np.ndarray) -> None:
@@ -284,7 +284,7 @@ class Dense(Factor):
         return out
 
 
-class Banded(Factor):
+class Banded(MatrixFactor):
     """Elimination of the first set, then Cholesky's method within the band of the Schur complement."""
 
     def __init__(self, matrix: Matrix, diagonal: np.ndarray) -> None:
@@ -333,7 +333,7 @@ class Banded(Factor):
         return out
 
 
-class Sparse(Factor):
+class Sparse(MatrixFactor):
     """SuperLU of each matrix as it stands."""
 
     def __init__(self, matrix: Matrix, diagonal: np.ndarray) -> None:
@@ -358,12 +358,12 @@ class Sparse(Factor):
         return np.stack([factor.solve(row) for factor, row in zip(self.factors, right, strict=True)])
 
 
-class Bordered(Factor):
+class Bordered(MatrixFactor):
     """M + S^T C S, with M factorised and S the selection of a few unknowns (Woodbury 1950).
 
     Parameters
     ----------
-    factor : Factor
+    factor : MatrixFactor
         Of M.
     at, scale : arrays (k,)
         (S x)_j = scale_j x[at_j].
@@ -371,7 +371,7 @@ class Bordered(Factor):
         C.
     """
 
-    def __init__(self, factor: Factor, at: np.ndarray, scale: np.ndarray, bend: np.ndarray) -> None:
+    def __init__(self, factor: MatrixFactor, at: np.ndarray, scale: np.ndarray, bend: np.ndarray) -> None:
         self.factor, self.at, self.scale, self.bend = factor, at, scale, bend
         rows = np.zeros((len(at), len(bend), factor.n))
         rows[np.arange(len(at)), :, at] = scale[:, None]
@@ -387,7 +387,7 @@ class Bordered(Factor):
         return x - (share.transpose(0, 2, 1) @ self.columns)[:, 0]
 
 
-_FACTORS: dict[str, type[Any]] = {"dense": Dense, "banded": Banded, "sparse": Sparse}
+_FACTORS: dict[str, type[Any]] = {"dense": DenseFactor, "banded": Banded, "sparse": Sparse}
 
 
 def _csc(n: int, pairs: np.ndarray, diagonal: np.ndarray, off: np.ndarray) -> sparse.csc_array:

@@ -21,7 +21,7 @@ from physics_ep.solvers import Anderson, GradientFlow, Solver
 from . import element_kernels as kernels
 from .circuit_phases import CircuitPhase, Currents
 from .elements import THERMAL_VOLTAGE
-from .factorizations import Factor, NotPositive
+from .factorizations import MatrixFactor, NotPositive
 from .matrix_kernels import descend
 
 LIMITED_STEPS = 15
@@ -43,7 +43,7 @@ class Newton(Solver):
         self.z = np.ascontiguousarray(phase.clipped(start[0].numpy()))
         self.here = phase.currents(self.z)
         self.damped = phase.low is not None and phase.layout.linear
-        self.factor: Factor | None = None
+        self.factor: MatrixFactor | None = None
         self.worst = np.inf
         self.steps = 0
         if phase.low is not None and phase.layout.linear and phase.nudge is None and phase.base is None:

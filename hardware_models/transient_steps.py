@@ -46,7 +46,7 @@ Levels = tuple[Array, Array]
 """Volts (B, voltage sources) and amperes (1, current sources)."""
 
 
-class Point(NamedTuple):
+class TransientPoint(NamedTuple):
     """A state on the course.
 
     Attributes
@@ -112,7 +112,9 @@ class Stepper:
         self._velocity: Array | None = None
         self._step = 0.0
 
-    def point(self, time: float, z: Array, charging: Array, levels: Levels, energy: Array | None = None) -> Point:
+    def point(
+        self, time: float, z: Array, charging: Array, levels: Levels, energy: Array | None = None
+    ) -> TransientPoint:
         """A state with all that is told of it."""
         equations, n = self.equations, self.equations.n_nodes
         drive = self._drive(levels, levels, 0.0, len(z))
@@ -121,7 +123,7 @@ class Stepper:
         loads = charging @ equations.charges
         law = equations.residual(z, currents, equations.conducting(z), drive) + loads
         power = self.meter.read(z, currents, charging)
-        return Point(
+        return TransientPoint(
             time,
             z,
             charging,
@@ -133,8 +135,8 @@ class Stepper:
         )
 
     def cross(
-        self, point: Point, start: float, end: float, began: Levels, ended: Levels, duration: float
-    ) -> Iterator[Point]:
+        self, point: TransientPoint, start: float, end: float, began: Levels, ended: Levels, duration: float
+    ) -> Iterator[TransientPoint]:
         """Steps from a point at `start` to `end`, between which all sources are straight lines."""
         h = self._first_step(point, end - start)
         least = _LEAST * duration
@@ -181,7 +183,7 @@ class Stepper:
             h = h if 1.0 <= factor < 1.3 else h * factor
             self._step = h
 
-    def _first_step(self, point: Point, length: float) -> float:
+    def _first_step(self, point: TransientPoint, length: float) -> float:
         """One that moves no capacitor by more than some tolerances, or the last one where that is shorter."""
         self._velocity = None
         c = self.equations.capacitance
@@ -199,8 +201,8 @@ class Stepper:
         return spread(drive, batch)
 
     def _attempt(
-        self, point: Point, h: float, start: float, end: float, began: Levels, ended: Levels
-    ) -> tuple[Point, float] | None:
+        self, point: TransientPoint, h: float, start: float, end: float, began: Levels, ended: Levels
+    ) -> tuple[TransientPoint, float] | None:
         """The point one step on and its error over what is allowed; None where the stages have no solution."""
         equations, stages = self.equations, self.tableau.stages
         capacitance = equations.capacitance
@@ -235,7 +237,7 @@ class Stepper:
         n = equations.n_nodes
         content = equations.content(equations.across(z), drive)
         force, violation = (np.abs(x[:, 1:n]).max(1, initial=0.0) for x in (loads, law))
-        return Point(point.time + h, z, flows[-1], force, violation, content, powers[-1], energy), worst
+        return TransientPoint(point.time + h, z, flows[-1], force, violation, content, powers[-1], energy), worst
 
     def _stage(self, z: Array, drive: Drive, rate: float, known: Array) -> tuple[Array, Array] | None:
         """State and element currents at which Kirchhoff's laws hold; None where Newton's method finds none."""
