@@ -35,7 +35,7 @@ class Loaded(PairedCircuit):
 
 
 class Unequal(Loaded):
-    """See there."""
+    """Nodes of h and u whose conductances differ by some 2 %."""
 
     apart = 0.02
 
