@@ -56,8 +56,8 @@ def test_the_page_tells_the_length(name: str) -> None:
 
 
 def test_substrate_learns_digits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The substrate keeps the contract (the example checks it) and learns: chance would be 90 % error."""
-    assert load("substrate", monkeypatch).train() < 0.12
+    """The substrate keeps the contract (the example checks it) and learns: one epoch leaves 14 % error, chance 90 %."""
+    assert load("substrate", monkeypatch).train(epochs=1) < 0.2
 
 
 def test_mapped_substrate(monkeypatch: pytest.MonkeyPatch) -> None:
