@@ -68,7 +68,7 @@ def suited(run: Path | None) -> list[Entry]:
     if run is None:
         return entries()
     from physics_ep.config import parse_config
-    from physics_ep.opening import open_run
+    from physics_ep.storage.opening import open_run
 
     found = open_run(run)
     known = entries()

@@ -54,14 +54,14 @@ def figure(
         raise InputError("Argument NAME must be given: a figure or 'all' (physics-ep figure --list).")
     chosen = entries() if name == "all" else [find(name)]
     report = Report(json, quiet)
-    from physics_ep.files import check_output
+    from physics_ep.storage.files import check_output
 
     # All that can be wrong is told before work starts.
     for entry in chosen:
         for form in ("pdf", "png"):
             check_output(out / f"{entry.name}.{form}", "out")
     if run is not None:
-        from physics_ep.opening import open_run
+        from physics_ep.storage.opening import open_run
 
         open_run(run)
         if name == "all":

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from physics_ep.files import check_output, write_json
-from physics_ep.opening import open_run
 from physics_ep.placement import threads
 from physics_ep.progress import SILENT, Advance, Progress
-from physics_ep.training import train
+from physics_ep.runs.training import train
+from physics_ep.storage.files import check_output, write_json
+from physics_ep.storage.opening import open_run
 from validation.experiments.substrates import THREE, Placed
 from validation.gradients import GradientReport, gradient_report
 

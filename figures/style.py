@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from physics_ep.errors import InputError
-from physics_ep.files import check_output, replacing
+from physics_ep.storage.files import check_output, replacing
 
 INCH = 25.4
 ONE_COLUMN = 89.0

@@ -133,7 +133,7 @@ def before_digits(
     device: torch.device | None = None,
 ) -> Subject:
     """What `build` makes of the numbers of pixels and classes, before the first digits of the test set."""
-    from physics_ep.datasets import digits
+    from physics_ep.data.datasets import digits
 
     data = digits()
     x = data.test_x[:examples].flatten(1)
@@ -174,9 +174,9 @@ def trained(
     """
     from physics_ep.config import parse_config
     from physics_ep.cost import COSTS
-    from physics_ep.datasets import load_dataset
-    from physics_ep.opening import open_run
-    from physics_ep.preparation import system_of
+    from physics_ep.data.datasets import load_dataset
+    from physics_ep.runs.preparation import system_of
+    from physics_ep.storage.opening import open_run
 
     run = open_run(path)
     system = cast(EnergySystem, system_of(run))

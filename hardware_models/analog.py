@@ -26,8 +26,8 @@ import numpy as np
 import torch
 
 from physics_ep.blocks import State, largest
+from physics_ep.dynamics.motion import Moment, Motion
 from physics_ep.errors import argument_error
-from physics_ep.motion import Moment, Motion
 from physics_ep.nudging import Nudge
 from physics_ep.system import Inputs, Phase
 

@@ -13,10 +13,10 @@ from scipy import sparse
 from torch import nn
 
 from physics_ep.blocks import State
+from physics_ep.dynamics.motion import Motion
 from physics_ep.equilibrium import Equilibrium, Status
 from physics_ep.errors import InputError, argument_error, unknown_name
-from physics_ep.motion import Motion
-from physics_ep.relaxation import relax
+from physics_ep.relaxation.loop import relax
 from physics_ep.system import EnergySystem, Inputs, Phase
 
 from . import arrays, mna

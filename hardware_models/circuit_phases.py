@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from physics_ep.blocks import State
-from physics_ep.motion import Moment, Motion
+from physics_ep.dynamics.motion import Moment, Motion
 from physics_ep.nudging import Nudge
 from physics_ep.system import EnergySystem, Inputs, Phase
 

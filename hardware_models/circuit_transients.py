@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from physics_ep.dynamics.integrators import TABLEAUS, Tableau
 from physics_ep.errors import InputError, argument_error, unknown_name
-from physics_ep.integrators import TABLEAUS, Tableau
 from physics_ep.nudging import Nudge
 from physics_ep.progress import SILENT, Progress
-from physics_ep.trajectories import Trajectory
+from physics_ep.storage.trajectory import Trajectory
 
 from .branches import find_loop
 from .circuit_power import CircuitPower

@@ -100,11 +100,11 @@ def map_(
     import torch
 
     from physics_ep.config import load_system
-    from physics_ep.opening import open_run
+    from physics_ep.data.batches import photographs
     from physics_ep.placement import resolve_device, resolve_dtype
     from physics_ep.predictive_coding import PredictiveCodingNetwork
-    from physics_ep.preparation import load_weights
-    from physics_ep.sources import photographs
+    from physics_ep.runs.preparation import load_weights
+    from physics_ep.storage.opening import open_run
 
     from .device_presets import chosen_device
     from .mapping import map_pcn, substrate_class
@@ -205,7 +205,7 @@ def fit_pulses(
     verbose: Verbose = False,
 ) -> None:
     """Fit how pulses move a device's cells to measured conductances; the other fields are those of a preset."""
-    from physics_ep.files import check_output
+    from physics_ep.storage.files import check_output
 
     report = Report(json, quiet)
     _on_the_cpu(device, dtype)
@@ -245,7 +245,7 @@ def spice_export(
     verbose: Verbose = False,
 ) -> None:
     """Write a circuit, and its nudged phases, as netlists for ngspice."""
-    from physics_ep.files import check_output
+    from physics_ep.storage.files import check_output
 
     report = Report(json, quiet)
     _on_the_cpu(device, dtype)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from physics_ep.errors import InputError, argument_error, unknown_name
-from physics_ep.files import check_output, replacing
+from physics_ep.storage.files import check_output, replacing
 
 from .device_fields import (
     ABOVE_MINUS_ONE,

@@ -14,7 +14,7 @@ import torch
 
 from physics_ep.blocks import State, flat, largest
 from physics_ep.errors import argument_error
-from physics_ep.relaxation import relax
+from physics_ep.relaxation.loop import relax
 
 from .fitzhugh_nagumo import FitzHughNagumoChain
 from .fitzhugh_nagumo_phases import MediumPhase

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 
 from physics_ep.blocks import State
-from physics_ep.dynamics import simulate
+from physics_ep.dynamics.simulation import simulate
 from physics_ep.errors import argument_error
-from physics_ep.trajectories import Trajectory
+from physics_ep.storage.trajectory import Trajectory
 
 from .fitzhugh_nagumo import FitzHughNagumoChain
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 
 from physics_ep.blocks import State, flat, keep
-from physics_ep.integrators import TABLEAUS, step
-from physics_ep.motion import Motion
+from physics_ep.dynamics.integrators import TABLEAUS, step
+from physics_ep.dynamics.motion import Motion
 from physics_ep.nudging import Nudge
-from physics_ep.solvers import Solver
+from physics_ep.relaxation.solvers import Solver
 
 from .fitzhugh_nagumo_phases import MediumPhase
 

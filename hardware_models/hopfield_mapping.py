@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
+from physics_ep.dynamics.motion import Motion
 from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import argument_error
-from physics_ep.motion import Motion
 from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.system import Phase
 

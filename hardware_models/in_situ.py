@@ -14,7 +14,7 @@ import torch
 
 from physics_ep.cost import Cost
 from physics_ep.errors import argument_error
-from physics_ep.step import Step
+from physics_ep.estimators.step import Step
 
 from .crossbars import Cells, largest_size
 from .mapping import Mapped

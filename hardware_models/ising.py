@@ -17,7 +17,7 @@ import torch
 
 from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import argument_error
-from physics_ep.relaxation import relax
+from physics_ep.relaxation.loop import relax
 
 from .oscillator_graph import OscillatorGraph
 

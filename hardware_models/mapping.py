@@ -18,13 +18,13 @@ from physics_ep.blocks import State
 from physics_ep.cost import Cost
 from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import all_finite, argument_error, unknown_name
-from physics_ep.estimator import EquilibriumPropagation, estimate_gradient
+from physics_ep.estimators.propagation import EquilibriumPropagation, estimate_gradient
+from physics_ep.estimators.step import Step
 from physics_ep.nudging import Nudge, Stencil
 from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.predictive_coding.phase import relative
 from physics_ep.registry import load, substrates
-from physics_ep.relaxation import relax
-from physics_ep.step import Step
+from physics_ep.relaxation.loop import relax
 
 from .board import SETTLED, NotRealisable, unread_field
 from .crossbars import stream

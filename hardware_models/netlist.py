@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from physics_ep.errors import InputError
-from physics_ep.files import check_output, replacing
+from physics_ep.storage.files import check_output, replacing
 
 from .netlist_lines import LineError, read_source
 from .netlist_reader import Builder, Level

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from physics_ep.blocks import State
-from physics_ep.solvers import Anderson, GradientFlow, Solver
+from physics_ep.relaxation.solvers import Anderson, GradientFlow, Solver
 
 from . import element_kernels as kernels
 from .circuit_phases import CircuitPhase, Currents

@@ -29,8 +29,8 @@ import torch
 from physics_ep.blocks import State, flat, largest, unflat
 from physics_ep.cost import Cost
 from physics_ep.equilibrium import Status
-from physics_ep.krylov import conjugate_gradients
 from physics_ep.nudging import Nudge
+from physics_ep.relaxation.krylov import conjugate_gradients
 from physics_ep.system import Inputs, Phase
 
 from .oscillator_base import Oscillators

@@ -22,9 +22,9 @@ import torch
 from scipy.special import gammainccinv
 
 from physics_ep.blocks import State
+from physics_ep.dynamics.motion import Motion
 from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import argument_error, unknown_name
-from physics_ep.motion import Motion
 from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.predictive_coding.forward import GATES
 from physics_ep.system import Inputs, Phase

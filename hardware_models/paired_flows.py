@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from physics_ep.blocks import State
-from physics_ep.motion import Moment, Motion
+from physics_ep.dynamics.motion import Moment, Motion
 from physics_ep.system import Phase
 
 from .board import SIDES

@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 
 from physics_ep.blocks import State
-from physics_ep.motion import Moment, Motion
+from physics_ep.dynamics.motion import Moment, Motion
 
 from .devices import DeviceModel
 from .paired_phases import Blocks, PairedPhase

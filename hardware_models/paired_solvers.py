@@ -12,9 +12,9 @@ from scipy.linalg import expm
 from scipy.optimize import brentq
 
 from physics_ep.blocks import State
-from physics_ep.motion import Moment, Motion
+from physics_ep.dynamics.motion import Moment, Motion
 from physics_ep.predictive_coding.phase import relative
-from physics_ep.solvers import Solver
+from physics_ep.relaxation.solvers import Solver
 
 from .board import loaded
 from .paired_phases import Blocks, PairedPhase

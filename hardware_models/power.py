@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from scipy.sparse import csr_array
 
+from physics_ep.dynamics.flows import own_motion
 from physics_ep.errors import argument_error
-from physics_ep.flows import own_motion
 from physics_ep.nudging import Nudge
-from physics_ep.trajectories import Trajectory
+from physics_ep.storage.trajectory import Trajectory
 
 from .analog import AnalogHopfieldCircuit
 from .arrays import array

@@ -29,8 +29,8 @@ import torch
 from torch import nn
 
 from physics_ep.blocks import State
+from physics_ep.dynamics.motion import Motion
 from physics_ep.errors import InputError, argument_error, unknown_name
-from physics_ep.motion import Motion
 from physics_ep.system import EnergySystem, Inputs
 
 from . import nodes

@@ -8,8 +8,8 @@ from typing import cast
 import torch
 
 from physics_ep.blocks import State, largest
+from physics_ep.dynamics.motion import Moment, Motion
 from physics_ep.errors import argument_error
-from physics_ep.motion import Moment, Motion
 from physics_ep.nudging import Nudge
 
 from .laws import UnitFunctions

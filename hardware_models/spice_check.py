@@ -12,11 +12,11 @@ from physics_ep.config import bundled, load_system
 from physics_ep.cost import SquaredError
 from physics_ep.equilibrium import NotConverged
 from physics_ep.errors import InputError, argument_error, unknown_name
-from physics_ep.estimator import EquilibriumPropagation
-from physics_ep.opening import open_run
+from physics_ep.estimators.propagation import EquilibriumPropagation
 from physics_ep.predictive_coding import PredictiveCodingNetwork
-from physics_ep.preparation import load_weights
 from physics_ep.registry import systems
+from physics_ep.runs.preparation import load_weights
+from physics_ep.storage.opening import open_run
 
 from . import mna
 from .circuit import Circuit

@@ -11,9 +11,9 @@ import torch
 from physics_ep.config import load_system
 from physics_ep.cost import SquaredError
 from physics_ep.errors import InputError, argument_error
-from physics_ep.opening import open_run
 from physics_ep.predictive_coding import PredictiveCodingNetwork
-from physics_ep.preparation import load_weights
+from physics_ep.runs.preparation import load_weights
+from physics_ep.storage.opening import open_run
 
 from .devices import DeviceModel
 from .mapping import Mapped, map_pcn

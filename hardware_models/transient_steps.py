@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from physics_ep.dynamics.integrators import Tableau
 from physics_ep.errors import InputError
-from physics_ep.integrators import Tableau
 
 from .circuit_power import PowerMeter
 from .mna import spread

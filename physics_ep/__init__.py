@@ -12,17 +12,17 @@ from .faces import lazy
 from .moved import install
 
 if TYPE_CHECKING:
-    from .branches import smallest_curvature as smallest_curvature
+    from .landscape.branches import smallest_curvature as smallest_curvature
     from .cost import (
         CrossEntropy as CrossEntropy,
         LogPhaseError as LogPhaseError,
         PhaseError as PhaseError,
         SquaredError as SquaredError,
     )
-    from .dynamics import simulate as simulate
+    from .dynamics.simulation import simulate as simulate
     from .equilibrium import Equilibrium as Equilibrium, NotConverged as NotConverged, Status as Status
-    from .estimator import EquilibriumPropagation as EquilibriumPropagation
-    from .landscape import explore as explore
+    from .estimators.propagation import EquilibriumPropagation as EquilibriumPropagation
+    from .landscape.exploration import explore as explore
     from .nudging import (
         Nudge as Nudge,
         centered as centered,
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
         positive as positive,
         random_sign as random_sign,
     )
-    from .relaxation import relax as relax
-    from .stochastic_propagation import (
+    from .relaxation.loop import relax as relax
+    from .estimators.thermal import (
         NotStationary as NotStationary,
         StochasticEquilibriumPropagation as StochasticEquilibriumPropagation,
         StochasticGradient as StochasticGradient,
     )
-    from .opening import open_run as open_run
+    from .storage.opening import open_run as open_run
     from .system import EnergySystem as EnergySystem
-    from .training import train as train
+    from .runs.training import train as train
     from .version import __version__ as __version__
 else:
     __getattr__, __dir__, __all__ = lazy(
@@ -48,28 +48,28 @@ else:
             "CrossEntropy": "cost",
             "EnergySystem": "system",
             "Equilibrium": "equilibrium",
-            "EquilibriumPropagation": "estimator",
+            "EquilibriumPropagation": "estimators.propagation",
             "LogPhaseError": "cost",
             "NotConverged": "equilibrium",
-            "NotStationary": "stochastic_propagation",
+            "NotStationary": "estimators.thermal",
             "Nudge": "nudging",
             "PhaseError": "cost",
             "SquaredError": "cost",
             "Status": "equilibrium",
-            "StochasticEquilibriumPropagation": "stochastic_propagation",
-            "StochasticGradient": "stochastic_propagation",
+            "StochasticEquilibriumPropagation": "estimators.thermal",
+            "StochasticGradient": "estimators.thermal",
             "__version__": "version",
             "centered": "nudging",
-            "explore": "landscape",
+            "explore": "landscape.exploration",
             "holomorphic": "nudging",
             "negative": "nudging",
-            "open_run": "opening",
+            "open_run": "storage.opening",
             "positive": "nudging",
             "random_sign": "nudging",
-            "relax": "relaxation",
-            "simulate": "dynamics",
-            "smallest_curvature": "branches",
-            "train": "training",
+            "relax": "relaxation.loop",
+            "simulate": "dynamics.simulation",
+            "smallest_curvature": "landscape.branches",
+            "train": "runs.training",
         },
     )
 

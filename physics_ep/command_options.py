@@ -16,8 +16,8 @@ from typing import Annotated, Any
 
 import typer
 
-from .files import check_output, write_json
 from .progress import SILENT, Advance, Progress
+from .storage.files import check_output, write_json
 
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of every random draw.", show_default=False)]

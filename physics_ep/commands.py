@@ -61,10 +61,10 @@ def train(
     if config is None and resume is None:
         raise InputError("Argument CONFIG must be given: a TOML file or a bundled name (physics-ep train --list).")
     report = Report(json, quiet)
-    from .opening import open_run
     from .ranks import leave_group, rank
-    from .training import TrainingInterrupted
-    from .training import train as train_system
+    from .runs.training import TrainingInterrupted
+    from .runs.training import train as train_system
+    from .storage.opening import open_run
 
     settings = open_run(resume).config if config is None and resume is not None else config
     changes = [*(overrides or []), *(["data.download=true"] if download else [])]
@@ -165,8 +165,8 @@ def simulate(
     """Simulate a free phase and a nudged one after it: states, energies, settling times."""
     report = Report(json, quiet)
     from .config import load_subject
-    from .parts import parts_folder
-    from .simulation import simulate_phases
+    from .runs.phases import simulate_phases
+    from .storage.parts import parts_folder
 
     try:
         found = simulate_phases(
@@ -221,7 +221,9 @@ def info(
     import torch
 
     from . import config as configs
-    from . import datasets, placement, registry, store
+    from . import placement, registry
+    from .data import datasets
+    from .storage import run_file as store
 
     placement.resolve_dtype(dtype)
     chosen = placement.resolve_device(device)

@@ -31,7 +31,7 @@ from .errors import InputError, argument_error, unknown_name
 from .nudging import scheme_from_name
 from .predictive_coding.solvers import SOLVERS as PREDICTIVE
 from .registry import build_system, require_finite, systems
-from .relaxation import SOLVERS
+from .relaxation.loop import SOLVERS
 from .system import EnergySystem
 
 
@@ -71,8 +71,8 @@ class DataSection(Section):
     Attributes
     ----------
     name : str
-        A data set of `physics_ep.datasets`, or 'imagenet' or 'image-folder', which are streamed from their files
-        (`physics_ep.image_folders` tells how these lie).
+        A data set of `physics_ep.data.datasets`, or 'imagenet' or 'image-folder', which are streamed from their
+        files (`physics_ep.data.image_folders` tells how these lie).
     folder : str or None
         Where its files are. None: the environment variable PHYSICS_EP_DATA.
     layout : {'flat', 'image'}
@@ -80,7 +80,7 @@ class DataSection(Section):
     pad_to : int or None
         Zeros around the image, up to this many rows and columns.
     augmentation : str or None
-        A name in `physics_ep.augmentation`: 'shift' (up to a pixel), 'flip', 'crop', 'flip-crop'.
+        A name in `physics_ep.data.augmentation`: 'shift' (up to a pixel), 'flip', 'crop', 'flip-crop'.
         Photographs have their own: 'resized-crop' (random resized crops and flips; what None means for them) or
         'centre' (each epoch the same central crop).
     train_examples, test_examples : int or None

@@ -237,7 +237,7 @@ class EnergySystem(nn.Module):
     def solvers(self, phase: Phase) -> Mapping[str, Callable[[Phase, State], Any]] | None:
         """Solvers by name that settle a phase of this system, for systems that have their own.
 
-        None (the default) means the general ones of `physics_ep.relaxation.SOLVERS`.
+        None (the default) means the general ones of `physics_ep.relaxation.loop.SOLVERS`.
         """
         return None
 

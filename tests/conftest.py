@@ -55,7 +55,7 @@ def processor_time(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def mnist_folder() -> Path:
     """Folder with the four files of MNIST; skips the test where PHYSICS_EP_DATA does not lead to one."""
-    from physics_ep.datasets import locate
+    from physics_ep.data.datasets import locate
 
     place = locate("mnist", os.environ.get("PHYSICS_EP_DATA"))
     if place is None:

@@ -20,13 +20,13 @@ from physics_ep import (
     train,
 )
 from physics_ep.blocks import flat
-from physics_ep.branches import check_branches, follow, is_minimum, smallest_curvature
 from physics_ep.equilibrium import OtherBranch
 from physics_ep.errors import InputError
-from physics_ep.estimator import UnconvergedWarning, estimate_gradient
-from physics_ep.krylov import lowest_value, orthonormal
-from physics_ep.landscape import explore, relax_from_many
-from physics_ep.stability import curvature_limit
+from physics_ep.estimators.propagation import UnconvergedWarning, estimate_gradient
+from physics_ep.landscape.branches import check_branches, follow, is_minimum, smallest_curvature
+from physics_ep.landscape.exploration import explore, relax_from_many
+from physics_ep.landscape.stability import curvature_limit
+from physics_ep.relaxation.krylov import lowest_value, orthonormal
 from tests.support.multistable import WIDE, DoubleWells, Ring, cusp_fold
 from tests.support.systems import Quartic, batch, hessian, network
 from validation import implicit_gradient

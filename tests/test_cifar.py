@@ -13,13 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from physics_ep.augmentation import AUGMENTATIONS, Augmentation, crop, flip
-from physics_ep.cifar import VARIANTS, find_cifar
 from physics_ep.cli import main
 from physics_ep.config import DataSection
-from physics_ep.datasets import load_dataset, locate
+from physics_ep.data.augmentation import AUGMENTATIONS, Augmentation, crop, flip
+from physics_ep.data.cifar import VARIANTS, find_cifar
+from physics_ep.data.datasets import load_dataset, locate
+from physics_ep.data.images import read_images
 from physics_ep.errors import InputError
-from physics_ep.images import read_images
 
 DATA = os.environ.get("PHYSICS_EP_DATA")  # before the fixture below hides it from the other tests
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -311,8 +311,8 @@ def test_bundled_config_takes_a_step(tmp_path) -> None:
     """conv-hopfield-cifar10 builds at the literature's sizes and learns from two images."""
     from physics_ep.config import load_config
     from physics_ep.cost import COSTS
-    from physics_ep.estimator import EquilibriumPropagation
-    from physics_ep.preparation import new_system
+    from physics_ep.estimators.propagation import EquilibriumPropagation
+    from physics_ep.runs.preparation import new_system
 
     write_binary(tmp_path / "cifar10", n=2)
     config = load_config("conv-hopfield-cifar10", [f'data.folder="{tmp_path}"'])

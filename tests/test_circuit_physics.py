@@ -16,8 +16,8 @@ from hardware_models.parts import GROUND, Part, Parts
 from physics_ep import CrossEntropy, EquilibriumPropagation, Nudge, SquaredError, centered, relax, simulate
 from physics_ep.cost import OutputForce
 from physics_ep.errors import InputError
-from physics_ep.estimator import NegativeNudgeError
-from physics_ep.relaxation import solve
+from physics_ep.estimators.propagation import NegativeNudgeError
+from physics_ep.relaxation.loop import solve
 from tests.support.circuits import R, V, node_currents
 from validation import check_system, finite_difference_gradient, gradient_report, implicit_gradient
 

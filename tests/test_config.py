@@ -13,8 +13,14 @@ from hypothesis import strategies as st
 
 from physics_ep.config import bundled, load_config, load_subject, load_system, parse_config
 from physics_ep.errors import InputError
-from physics_ep.optimization import build_optimizer, build_scheduler, optimizers, schedulers, step_scheduler
 from physics_ep.placement import require_memory, resolve_device, resolve_dtype
+from physics_ep.runs.optimization import (
+    build_optimizer,
+    build_scheduler,
+    optimizers,
+    schedulers,
+    step_scheduler,
+)
 
 SYSTEM = {"system": {"name": "hopfield", "sizes": [4, 3, 2]}}
 

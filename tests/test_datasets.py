@@ -16,11 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from physics_ep import datasets
 from physics_ep.config import DataSection
-from physics_ep.datasets import MNIST, PARTS, Dataset, data_folder, digits, load_dataset, locate
+from physics_ep.data import datasets
+from physics_ep.data.datasets import MNIST, PARTS, Dataset, data_folder, digits, load_dataset, locate
+from physics_ep.data.idx import read_idx
 from physics_ep.errors import InputError
-from physics_ep.idx import read_idx
 
 
 def idx_bytes(values: np.ndarray) -> bytes:

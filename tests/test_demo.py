@@ -10,8 +10,8 @@ import pytest
 from figures.catalogue import find
 from figures.demo import DRAWN, DemoFailedError, Substrate, require_passed, run_demo, table
 from physics_ep.cli import main
-from physics_ep.opening import open_run
 from physics_ep.progress import Silent
+from physics_ep.storage.opening import open_run
 
 BRIEF = """
 [system]

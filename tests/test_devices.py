@@ -119,7 +119,7 @@ def heard_by(substrate: str, kind: type[DeviceModel] = DeviceModel) -> tuple[set
     return said, heard
 
 
-@pytest.mark.filterwarnings("ignore::physics_ep.estimator.UnconvergedWarning")
+@pytest.mark.filterwarnings("ignore::physics_ep.estimators.propagation.UnconvergedWarning")
 def test_every_field_has_a_reader():
     """A field that nothing reads is an imperfection that does nothing: a sweep over it says that all is well."""
     everyone: set[str] = set()
@@ -139,7 +139,7 @@ class Mute(DeviceModel):
     silent: float = imperfection(0.0, MAGNITUDE, "Silent")
 
 
-@pytest.mark.filterwarnings("ignore::physics_ep.estimator.UnconvergedWarning")
+@pytest.mark.filterwarnings("ignore::physics_ep.estimators.propagation.UnconvergedWarning")
 def test_a_field_without_a_reader_is_found(monkeypatch: pytest.MonkeyPatch):
     """The test above must see a field that is declared and not read, whether for all substrates or for one."""
 

@@ -13,9 +13,9 @@ from scipy.integrate import solve_ivp
 
 from physics_ep import EnergySystem, Nudge, SquaredError, relax, simulate
 from physics_ep.blocks import State, flat
+from physics_ep.dynamics.flows import own_motion
+from physics_ep.dynamics.integrators import TABLEAUS, step
 from physics_ep.errors import InputError
-from physics_ep.flows import own_motion
-from physics_ep.integrators import TABLEAUS, step
 from tests.support.systems import Quartic, batch, network
 
 

@@ -10,7 +10,7 @@ import torch
 from hardware_models import HopfieldNetwork
 from physics_ep import CrossEntropy, EquilibriumPropagation, NotConverged, SquaredError, relax
 from physics_ep.errors import InputError
-from physics_ep.estimator import NegativeNudgeError
+from physics_ep.estimators.propagation import NegativeNudgeError
 from tests.support.systems import Quartic, batch, network
 from validation import gradient_report, implicit_gradient
 from validation.gradients import estimate_gradient, total_error

@@ -28,9 +28,9 @@ from figures.hopfield.transients import circuit_transients, draw_transients
 from figures.subjects import fresh_hopfield, trained
 from physics_ep.equilibrium import NotConverged
 from physics_ep.errors import InputError
-from physics_ep.opening import open_run
-from physics_ep.store import Quantity, Run, write_run
-from physics_ep.training import train
+from physics_ep.runs.training import train
+from physics_ep.storage.opening import open_run
+from physics_ep.storage.run_file import Quantity, Run, write_run
 from tests.support import looks
 from tests.support.looks import BRIEF, DECADE, command
 from tests.support.paths import ROOT

@@ -35,8 +35,8 @@ from physics_ep import (
 from physics_ep.config import load_system
 from physics_ep.equilibrium import Status
 from physics_ep.errors import InputError
-from physics_ep.estimator import estimate_gradient
-from physics_ep.relaxation import solve
+from physics_ep.estimators.propagation import estimate_gradient
+from physics_ep.relaxation.loop import solve
 from validation import check_system, finite_difference_gradient, gradient_report, implicit_gradient
 from validation.gradients import total_error
 

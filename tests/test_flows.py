@@ -12,12 +12,12 @@ from scipy.optimize import brentq
 
 from physics_ep import EnergySystem, Nudge, SquaredError, relax, simulate
 from physics_ep.blocks import State
+from physics_ep.dynamics.flows import own_motion
+from physics_ep.dynamics.integrators import TABLEAUS
+from physics_ep.dynamics.motion import Motion
+from physics_ep.dynamics.noise import STOCHASTIC
+from physics_ep.dynamics.step_limits import DEPTH, rates_at
 from physics_ep.errors import InputError
-from physics_ep.flows import own_motion
-from physics_ep.integrators import TABLEAUS
-from physics_ep.motion import Motion
-from physics_ep.step_limits import DEPTH, rates_at
-from physics_ep.stochastic import STOCHASTIC
 from tests.support.systems import Quadratic, Quartic, batch, network
 
 EXPLICIT = [name for name, tableau in TABLEAUS.items() if not tableau.implicit]

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from physics_ep.config import DataSection
-from physics_ep.datasets import data_folder, load_dataset, locate
+from physics_ep.data.datasets import data_folder, load_dataset, locate
+from physics_ep.data.image_folders import IMAGENET_FOLDERS, ImageSet, Listing, list_parts
 from physics_ep.errors import InputError
-from physics_ep.image_folders import IMAGENET_FOLDERS, ImageSet, Listing, list_parts
 
 WNIDS = ["n01440764", "n02085620", "n04557648"]
 

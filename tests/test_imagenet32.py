@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from physics_ep.config import DataSection
-from physics_ep.datasets import Dataset, load_dataset, locate
+from physics_ep.data.datasets import Dataset, load_dataset, locate
+from physics_ep.data.imagenet32 import TEST, TRAIN, colour_statistics
 from physics_ep.errors import InputError
-from physics_ep.imagenet32 import TEST, TRAIN, colour_statistics
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from physics_ep.cli import main
 from physics_ep.cost import CrossEntropy
 from physics_ep.equilibrium import NotConverged
 from physics_ep.errors import InputError
-from physics_ep.estimator import EquilibriumPropagation
+from physics_ep.estimators.propagation import EquilibriumPropagation
 from physics_ep.predictive_coding import mlp
 from physics_ep.progress import SILENT
 from validation.experiments import in_situ

@@ -367,7 +367,7 @@ def test_samples_may_be_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     system, (x, y) = potentials([3, 4, 2]), data(2, 3, 2)
     found = []
     for rows in (1, 150, 10**6):
-        monkeypatch.setattr("physics_ep.stochastic_chains.ROWS", rows)
+        monkeypatch.setattr("physics_ep.estimators.chains.ROWS", rows)
         found.append(propagated(system, x, y, 0.1, 0.1, duration=3.0, chains=24))
     for name, g in found[0].gradients.items():
         for other in found[1:]:

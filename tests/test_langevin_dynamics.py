@@ -15,9 +15,9 @@ from hardware_models import AnalogHopfieldCircuit
 from physics_ep import EnergySystem, Nudge, relax, simulate
 from physics_ep.blocks import State
 from physics_ep.cost import OutputForce
+from physics_ep.dynamics.flows import Drift, Inertial
+from physics_ep.dynamics.noise import STOCHASTIC, Noise, NoisyTableau, noisy_steps
 from physics_ep.errors import InputError
-from physics_ep.flows import Drift, Inertial
-from physics_ep.stochastic import STOCHASTIC, Noise, NoisyTableau, noisy_steps
 from tests.support.systems import Quadratic, Quartic, batch, network
 
 OVERDAMPED = [name for name, method in STOCHASTIC.items() if isinstance(method, NoisyTableau)]

@@ -15,12 +15,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from physics_ep import open_run, parts, simulate, trajectories
+from physics_ep import open_run, simulate
 from physics_ep.config import load_subject
 from physics_ep.errors import InputError
-from physics_ep.parts import parts_folder
-from physics_ep.simulation import simulate_phases
-from physics_ep.trajectories import NoRoomError
+from physics_ep.runs.phases import simulate_phases
+from physics_ep.storage import parts
+from physics_ep.storage import trajectory as trajectories
+from physics_ep.storage.parts import parts_folder
+from physics_ep.storage.trajectory import NoRoomError
 from tests.support.paths import ROOT
 from tests.support.processes import LIMIT, processor_seconds, wait_for
 from tests.support.systems import batch, network

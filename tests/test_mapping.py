@@ -16,9 +16,9 @@ from physics_ep import CrossEntropy, Nudge, SquaredError, cli, relax
 from physics_ep.blocks import largest
 from physics_ep.equilibrium import NotConverged
 from physics_ep.errors import InputError
-from physics_ep.estimator import EquilibriumPropagation, NegativeNudgeError
+from physics_ep.estimators.propagation import EquilibriumPropagation, NegativeNudgeError
+from physics_ep.landscape.stability import curvature_limit
 from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp, vgg5, vgg10_skip
-from physics_ep.stability import curvature_limit
 from tests.support.pcn import biased, dense, examples
 from tests.support.pcn_flows import decay, linearised
 from validation.gradients import compare, total_error
@@ -44,7 +44,7 @@ def worst(estimate: dict[str, torch.Tensor], exact: dict[str, torch.Tensor]) -> 
     return 1 - min(row.cosine for row in compare(estimate, exact))
 
 
-@pytest.mark.filterwarnings("ignore::physics_ep.estimator.UnconvergedWarning")
+@pytest.mark.filterwarnings("ignore::physics_ep.estimators.propagation.UnconvergedWarning")
 @pytest.mark.parametrize("activation", ["tanh", "softplus", "relu"])
 def test_ideal_circuit_is_the_network(activation: str) -> None:
     """Else the construction is not exact: what is measured of imperfections has an error of its own."""
@@ -69,7 +69,7 @@ def small_vgg(kind: str) -> tuple[PredictiveCodingNetwork, tuple[int, ...]]:
     return biased(net.double()), (3, 16, 16)
 
 
-@pytest.mark.filterwarnings("ignore::physics_ep.estimator.UnconvergedWarning")
+@pytest.mark.filterwarnings("ignore::physics_ep.estimators.propagation.UnconvergedWarning")
 @pytest.mark.parametrize("kind", ["max", "average", "skip"])
 def test_convolutions_poolings_and_skips(kind: str) -> None:
     """Else only dense networks are mapped as they are."""

@@ -35,9 +35,9 @@ from figures.requests import Drawn, Entry, Request
 from figures.subjects import Subject
 from hardware_models import FitzHughNagumoChain, HopfieldNetwork, LangevinHopfield, OscillatorNetwork
 from physics_ep import PhaseError, SquaredError, relax
-from physics_ep.contrastive import CoupledLearning
 from physics_ep.errors import InputError
-from physics_ep.training import train
+from physics_ep.estimators.coupled_learning import CoupledLearning
+from physics_ep.runs.training import train
 from tests.support import looks
 from tests.support.multistable import WIDE, DoubleWells, cusp_fold
 

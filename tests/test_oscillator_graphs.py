@@ -19,10 +19,10 @@ from hardware_models.oscillator_base import wrapped
 from hardware_models.oscillator_locking import cannot_lock
 from physics_ep import EquilibriumPropagation, Nudge, PhaseError, SquaredError, Status, centered, relax, simulate
 from physics_ep.blocks import State
-from physics_ep.branches import smallest_curvature
 from physics_ep.errors import InputError
-from physics_ep.estimator import estimate_gradient
-from physics_ep.landscape import explore
+from physics_ep.estimators.propagation import estimate_gradient
+from physics_ep.landscape.branches import smallest_curvature
+from physics_ep.landscape.exploration import explore
 from validation import check_system, implicit_gradient
 from validation.gradients import total_error
 

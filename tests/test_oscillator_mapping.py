@@ -17,8 +17,8 @@ from hardware_models.oscillator_mapping import THRESHOLD
 from hardware_models.oscillator_units import detuned_clip, locked_phase
 from hardware_models.paired_solvers import chain_time
 from physics_ep import CrossEntropy, Nudge, SquaredError, relax, simulate
-from physics_ep.contrastive import OutputClamp
 from physics_ep.errors import InputError
+from physics_ep.estimators.coupled_learning import OutputClamp
 from physics_ep.predictive_coding import vgg5, vgg10_skip
 from tests.support.pcn import dense, examples
 from validation.gradients import compare, total_error

@@ -26,12 +26,12 @@ from physics_ep import (
     simulate,
 )
 from physics_ep.blocks import State
-from physics_ep.branches import smallest_curvature
 from physics_ep.config import load_config
 from physics_ep.cost import Cost
-from physics_ep.datasets import load_dataset
+from physics_ep.data.datasets import load_dataset
 from physics_ep.errors import InputError
-from physics_ep.estimator import estimate_gradient
+from physics_ep.estimators.propagation import estimate_gradient
+from physics_ep.landscape.branches import smallest_curvature
 from physics_ep.system import Phase
 from validation import check_system, implicit_gradient
 from validation.gradients import total_error

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from physics_ep import CrossEntropy, NotConverged, Nudge, SquaredError, Status, relax, simulate
+from physics_ep.dynamics.flows import own_motion
 from physics_ep.errors import InputError
-from physics_ep.flows import own_motion
 from physics_ep.predictive_coding import vgg5, vgg10_skip
 from physics_ep.predictive_coding.published import EverywhereModPgd
 from physics_ep.predictive_coding.solvers import SOLVERS

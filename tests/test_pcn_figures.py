@@ -30,9 +30,9 @@ from figures.pcn.networks import dense_network, predictive_network, vgg_network
 from figures.subjects import Subject, fresh_hopfield
 from physics_ep.cost import SquaredError
 from physics_ep.errors import InputError
-from physics_ep.estimator import EquilibriumPropagation
+from physics_ep.estimators.propagation import EquilibriumPropagation
 from physics_ep.predictive_coding import mlp, to_sequential
-from physics_ep.training import train
+from physics_ep.runs.training import train
 from tests.support import looks
 
 # The same demands on looks as of the other figures, made of this module's `drawn`.

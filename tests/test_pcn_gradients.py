@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from physics_ep import CrossEntropy, EquilibriumPropagation, Nudge, SquaredError, relax
-from physics_ep.contrastive import CoupledLearning
 from physics_ep.errors import InputError
-from physics_ep.estimator import NegativeNudgeError
+from physics_ep.estimators.coupled_learning import CoupledLearning
+from physics_ep.estimators.propagation import NegativeNudgeError
 from physics_ep.predictive_coding import mlp, to_sequential, vgg5, vgg10, vgg10_skip
 from tests.support.pcn import biased, counted_rows, dense, examples
 from validation import backprop_gradient, finite_difference_gradient

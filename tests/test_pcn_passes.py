@@ -12,7 +12,7 @@ from physics_ep import CrossEntropy, EquilibriumPropagation, Nudge, SquaredError
 from physics_ep.predictive_coding import vgg5
 from physics_ep.predictive_coding.activations import ACTIVATIONS
 from physics_ep.predictive_coding.solvers import LinearSpace
-from physics_ep.relaxation import solve
+from physics_ep.relaxation.loop import solve
 from tests.support.pcn import biased, counted_rows, dense, examples
 from validation.gradients import estimate_gradient, total_error
 

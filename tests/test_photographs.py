@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from scipy.stats import kstest
 
-from physics_ep.photographs import View, central_view, collated, random_box, random_view, read_view
+from physics_ep.data.photographs import View, central_view, collated, random_box, random_view, read_view
 
 
 def ramp(width: int, height: int) -> Image.Image:

@@ -18,9 +18,9 @@ import torch.multiprocessing as mp
 from physics_ep import open_run, train
 from physics_ep.cli import main
 from physics_ep.errors import InputError
-from physics_ep.metrics import METRICS
 from physics_ep.progress import Advance
-from physics_ep.training import TrainingResult
+from physics_ep.runs.metrics import METRICS
+from physics_ep.runs.training import TrainingResult
 
 SHARDS = (slice(0, 10), slice(10, 16))
 ALONE: dict[str, Any] = {
@@ -159,7 +159,7 @@ def test_shares_of_batches_train_as_one_process(together: tuple[Path, list[dict[
 def _without_the_last(config: dict[str, Any]) -> TrainingResult:
     """What one process gives that passes over batches of one example."""
     from physics_ep import EquilibriumPropagation, SquaredError
-    from physics_ep.step import Step
+    from physics_ep.estimators.step import Step
     from physics_ep.system import EnergySystem
 
     ep = EquilibriumPropagation(SquaredError(), scheme="centered", beta=0.01, tolerance=1e-12)

@@ -8,8 +8,8 @@ import torch
 from physics_ep import CrossEntropy, NotConverged, Nudge, SquaredError, Status, relax
 from physics_ep.blocks import flat
 from physics_ep.errors import InputError
-from physics_ep.krylov import gmres
-from physics_ep.relaxation import SOLVERS
+from physics_ep.relaxation.krylov import gmres
+from physics_ep.relaxation.loop import SOLVERS
 from tests.support.systems import Quartic, batch, network
 
 ACTIVATIONS = ["hard_sigmoid", "tanh", "logistic", "linear"]

@@ -14,9 +14,9 @@ import torch
 from hardware_models import ResistiveNetwork, nodes
 from hardware_models.elements import THERMAL_VOLTAGE
 from physics_ep import CrossEntropy, EquilibriumPropagation, Nudge, SquaredError, relax, simulate
+from physics_ep.dynamics.flows import own_motion
 from physics_ep.errors import InputError
-from physics_ep.estimator import NegativeNudgeError, estimate_gradient
-from physics_ep.flows import own_motion
+from physics_ep.estimators.propagation import NegativeNudgeError, estimate_gradient
 from physics_ep.predictive_coding.activations import wright_omega
 from physics_ep.system import EnergySystem
 from validation import bptt_gradient, check_system, finite_difference_gradient, gradient_report, implicit_gradient

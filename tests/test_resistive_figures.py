@@ -27,8 +27,8 @@ from hardware_models import ResistiveNetwork
 from hardware_models.elements import THERMAL_VOLTAGE
 from physics_ep import EquilibriumPropagation, Nudge, positive, relax
 from physics_ep.errors import InputError
-from physics_ep.opening import open_run
-from physics_ep.training import train
+from physics_ep.runs.training import train
+from physics_ep.storage.opening import open_run
 from tests.support import looks
 from validation.benchmarks import circuit_scaling as benchmark
 from validation.gradients import estimate_gradient, total_error

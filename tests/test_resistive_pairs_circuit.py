@@ -25,7 +25,7 @@ from physics_ep.errors import InputError
 from physics_ep.maps import ConvLink, DenseLink
 from physics_ep.predictive_coding import PredictiveCodingNetwork, vgg5
 from physics_ep.predictive_coding.layers import PredictiveLayer
-from physics_ep.store import Run, write_run
+from physics_ep.storage.run_file import Run, write_run
 from tests.support.pcn import biased, dense, examples
 from validation.gradients import total_error
 from validation.oracles import backprop_gradient

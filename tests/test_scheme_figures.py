@@ -19,7 +19,7 @@ from figures.gradients.stepwise import bptt_equality, draw_bptt_equality, fresh_
 from figures.subjects import fresh_hopfield
 from physics_ep.equilibrium import NotConverged
 from physics_ep.errors import InputError
-from physics_ep.estimator import AUTO_FRACTION, EquilibriumPropagation, NegativeNudgeError
+from physics_ep.estimators.propagation import AUTO_FRACTION, EquilibriumPropagation, NegativeNudgeError
 from physics_ep.nudging import centered
 from tests.support import looks
 from validation.gradients import estimate_gradient

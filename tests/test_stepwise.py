@@ -7,8 +7,8 @@ import torch
 
 from hardware_models import ConvHopfieldNetwork
 from physics_ep import CrossEntropy, EquilibriumPropagation, SquaredError, relax
-from physics_ep.contrastive import CoupledLearning
 from physics_ep.errors import InputError
+from physics_ep.estimators.coupled_learning import CoupledLearning
 from tests.support.systems import Quartic, batch, network
 from validation import implicit_gradient
 from validation.gradients import compare, estimate_gradient, total_error

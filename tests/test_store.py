@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 
 from hardware_models import HopfieldNetwork
 from physics_ep import open_run
-from physics_ep.dynamics import Trajectory
+from physics_ep.dynamics.simulation import Trajectory
 from physics_ep.errors import InputError
-from physics_ep.files import check_output, replacing, write_json
-from physics_ep.preparation import load_weights, system_of
-from physics_ep.store import Quantity, Run, environment, is_run_file, write_run
+from physics_ep.runs.preparation import load_weights, system_of
+from physics_ep.storage.files import check_output, replacing, write_json
+from physics_ep.storage.run_file import Quantity, Run, environment, is_run_file, write_run
 
 
 def sample() -> Run:
@@ -197,7 +197,7 @@ def test_system_comes_back_from_its_run(tmp_path: Path) -> None:
 
 WRITER = """
 import sys, torch
-from physics_ep.store import Run, write_run
+from physics_ep.storage.run_file import Run, write_run
 k = 0
 while True:
     k += 1

@@ -18,13 +18,13 @@ from torch.utils.data import DataLoader, TensorDataset
 from physics_ep import open_run, train
 from physics_ep.cli import main
 from physics_ep.config import DataSection, TrainingSection
-from physics_ep.datasets import Dataset, data_folder
+from physics_ep.data.batches import Stream
+from physics_ep.data.datasets import Dataset, data_folder
+from physics_ep.data.image_folders import list_parts
+from physics_ep.data.photographs import DEVIATIONS, MEANS, central_view
 from physics_ep.errors import InputError
-from physics_ep.image_folders import list_parts
-from physics_ep.metrics import METRICS, evaluate
-from physics_ep.photographs import DEVIATIONS, MEANS, central_view
-from physics_ep.sources import Stream
-from physics_ep.training import TrainingInterrupted, TrainingResult
+from physics_ep.runs.metrics import METRICS, evaluate
+from physics_ep.runs.training import TrainingInterrupted, TrainingResult
 from tests.support.runs import StopAfter, assert_same_run
 from tests.support.systems import network
 

@@ -176,7 +176,7 @@ def _unprojected_force(monkeypatch) -> None:
 
 
 def _stale_state(monkeypatch) -> None:
-    from physics_ep import estimator
+    from physics_ep.estimators import propagation as estimator
 
     right = estimator.relax_nudged
 

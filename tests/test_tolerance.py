@@ -27,11 +27,11 @@ from hardware_models.devices import DeviceModel
 from physics_ep import SquaredError, cli
 from physics_ep.equilibrium import Equilibrium, NotConverged, Status
 from physics_ep.errors import InputError
-from physics_ep.parts import parts_folder
 from physics_ep.placement import threads
 from physics_ep.predictive_coding import mlp
 from physics_ep.registry import build_system
-from physics_ep.store import Run, write_run
+from physics_ep.storage.parts import parts_folder
+from physics_ep.storage.run_file import Run, write_run
 from tests.support.paths import ROOT
 from tests.support.pcn import dense, examples
 from tests.support.processes import wait_for

@@ -14,14 +14,14 @@ import pytest
 import torch
 
 from physics_ep import EquilibriumPropagation, SquaredError, open_run, train
-from physics_ep.datasets import Dataset
+from physics_ep.data.datasets import Dataset
 from physics_ep.errors import InputError
-from physics_ep.metrics import METRICS, classification_error
-from physics_ep.preparation import system_of
-from physics_ep.step import Step
-from physics_ep.store import write_run
+from physics_ep.estimators.step import Step
+from physics_ep.runs.metrics import METRICS, classification_error
+from physics_ep.runs.preparation import system_of
+from physics_ep.runs.training import TrainingInterrupted, TrainingStoppedError
+from physics_ep.storage.run_file import write_run
 from physics_ep.system import EnergySystem
-from physics_ep.training import TrainingInterrupted, TrainingStoppedError
 from tests.support.processes import wait_for
 from tests.support.runs import StopAfter, assert_same_run
 
@@ -58,7 +58,7 @@ def test_digits_are_learnt_and_recorded(tmp_path: Path) -> None:
     for key in ("test_error", "train_error", "epochs", "seconds", "worst_residual", "skipped", "config"):
         assert key in figures
     # The weights in the file are those of the figures.
-    from physics_ep.datasets import digits
+    from physics_ep.data.datasets import digits
 
     data = digits()
     error, unconverged = classification_error(system_of(run), data.test_x.flatten(1), data.test_y)
@@ -116,7 +116,7 @@ def test_interrupt_while_an_epoch_is_kept(tmp_path: Path, monkeypatch: pytest.Mo
         write_run(path, run)
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr("physics_ep.training.write_run", interrupted)
+    monkeypatch.setattr("physics_ep.runs.training.write_run", interrupted)
     with pytest.raises(TrainingInterrupted, match=f"epochs 1 to 1 are kept: resume with --resume {out}"):
         train(SMALL, out=out)
     assert open_run(out).epochs == 1

@@ -13,11 +13,12 @@ import pytest
 import torch
 
 from hardware_models import AnalogHopfieldCircuit
-from physics_ep import Nudge, SquaredError, open_run, parts, relax, simulate
+from physics_ep import Nudge, SquaredError, open_run, relax, simulate
 from physics_ep.errors import InputError
-from physics_ep.parts import parts_folder, read_parts
-from physics_ep.store import Run, write_run
-from physics_ep.trajectories import Trajectory
+from physics_ep.storage import parts
+from physics_ep.storage.parts import parts_folder, read_parts
+from physics_ep.storage.run_file import Run, write_run
+from physics_ep.storage.trajectory import Trajectory
 from tests.support.paths import ROOT
 from tests.support.processes import wait_for
 from tests.support.systems import batch, network

@@ -17,9 +17,9 @@ from figures.subjects import fresh_hopfield
 from hardware_models import AnalogHopfieldCircuit
 from hardware_models.power import power
 from physics_ep import Nudge, SquaredError, relax, simulate
-from physics_ep.flows import own_motion
-from physics_ep.integrators import TABLEAUS, advance, step
-from physics_ep.motion import Motion
+from physics_ep.dynamics.flows import own_motion
+from physics_ep.dynamics.integrators import TABLEAUS, advance, step
+from physics_ep.dynamics.motion import Motion
 from tests.support.analog_bench import KILO, PICO, Bench, small
 
 

@@ -12,9 +12,9 @@ from hardware_models import HopfieldNetwork, ResistiveNetwork
 from physics_ep import CrossEntropy, EnergySystem, NotConverged, Nudge, SquaredError, Status, relax
 from physics_ep.blocks import flat
 from physics_ep.errors import InputError
-from physics_ep.krylov import conjugate_gradients
+from physics_ep.relaxation.krylov import conjugate_gradients
+from physics_ep.relaxation.newton import NewtonKrylov, TrustRegion, trust_region
 from physics_ep.system import Phase
-from physics_ep.trust_region import NewtonKrylov, TrustRegion, trust_region
 from tests.support.multistable import WIDE, DoubleWells, Ring, well
 from tests.support.systems import Quartic, batch, hessian, network
 

@@ -13,7 +13,7 @@ from hardware_models import HopfieldNetwork, UnitGraph
 from physics_ep import CrossEntropy, EquilibriumPropagation, Nudge, SquaredError, relax
 from physics_ep.cost import OutputForce
 from physics_ep.errors import InputError
-from physics_ep.relaxation import solve
+from physics_ep.relaxation.loop import solve
 from physics_ep.system import EnergySystem
 from tests.support.graphs import DIGITS, RandomGraph
 from validation import check_system

@@ -252,11 +252,11 @@ def tolerance(
     from hardware_models.mapping import substrate_class
     from physics_ep.config import load_subject
     from physics_ep.cost import COSTS
-    from physics_ep.opening import open_run
     from physics_ep.placement import resolve_device, resolve_dtype, threads, work_in
     from physics_ep.predictive_coding import PredictiveCodingNetwork
-    from physics_ep.preparation import load_weights
     from physics_ep.registry import build_system
+    from physics_ep.runs.preparation import load_weights
+    from physics_ep.storage.opening import open_run
 
     from .examples import examples
     from .sweeps.plan import parse_betas, parse_sweeps

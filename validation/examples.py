@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from physics_ep.cost import Cost
-from physics_ep.datasets import digits
+from physics_ep.data.batches import photographs
+from physics_ep.data.datasets import digits
 from physics_ep.errors import argument_error
-from physics_ep.sources import photographs
 
 
 def examples(

@@ -10,7 +10,7 @@ import torch
 
 from physics_ep.cost import Cost
 from physics_ep.errors import unknown_name
-from physics_ep.estimator import EquilibriumPropagation, estimate_gradient
+from physics_ep.estimators.propagation import EquilibriumPropagation, estimate_gradient
 from physics_ep.nudging import Stencil
 from physics_ep.system import EnergySystem
 

@@ -18,7 +18,7 @@ from physics_ep.blocks import flat, unflat
 from physics_ep.cost import Cost
 from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import InputError, argument_error
-from physics_ep.relaxation import relax
+from physics_ep.relaxation.loop import relax
 from physics_ep.system import EnergySystem, widened
 
 

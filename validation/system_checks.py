@@ -9,9 +9,9 @@ import torch
 
 from physics_ep.blocks import State, flat, unflat
 from physics_ep.cost import Cost, CrossEntropy, SquaredError
-from physics_ep.estimator import EquilibriumPropagation
+from physics_ep.estimators.propagation import EquilibriumPropagation
 from physics_ep.nudging import Nudge, centered, positive
-from physics_ep.relaxation import relax
+from physics_ep.relaxation.loop import relax
 from physics_ep.system import EnergySystem
 
 from .gradients import estimate_gradient, total_error

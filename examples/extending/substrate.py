@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import torch
 
 from physics_ep import EnergySystem, EquilibriumPropagation, SquaredError, relax
-from physics_ep.datasets import digits
+from physics_ep.data import digits
 from validation import check_system
 
 

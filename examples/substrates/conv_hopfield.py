@@ -8,7 +8,7 @@ import torch
 
 from hardware_models import ConvHopfieldNetwork
 from physics_ep import SquaredError, relax
-from physics_ep.datasets import digits
+from physics_ep.data import digits
 from validation import gradient_report
 
 system = ConvHopfieldNetwork([1, 8, 8], [4, 6], 10, activation="tanh", pool_after=[1]).double()

@@ -11,7 +11,7 @@ import torch
 
 from hardware_models import HopfieldNetwork
 from physics_ep import SquaredError, relax
-from physics_ep.datasets import digits
+from physics_ep.data import digits
 from validation import gradient_report
 
 system = HopfieldNetwork([64, 32, 10], activation="tanh").double()

@@ -8,7 +8,7 @@ import torch
 
 from hardware_models import ResistiveNetwork
 from physics_ep import EquilibriumPropagation, SquaredError, relax
-from physics_ep.datasets import digits
+from physics_ep.data import digits
 
 torch.manual_seed(0)
 data = digits()

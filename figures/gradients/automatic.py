@@ -10,10 +10,10 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from physics_ep.estimator import EquilibriumPropagation
+from physics_ep.estimators.propagation import EquilibriumPropagation
+from physics_ep.estimators.step import Step
 from physics_ep.nudging import centered
 from physics_ep.progress import SILENT, Progress
-from physics_ep.step import Step
 from validation.gradients import estimate_gradient, total_error
 from validation.oracles import implicit_gradient
 

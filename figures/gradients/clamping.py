@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from physics_ep.contrastive import CoupledLearning
-from physics_ep.estimator import EquilibriumPropagation
+from physics_ep.estimators.coupled_learning import CoupledLearning
+from physics_ep.estimators.propagation import EquilibriumPropagation
 from physics_ep.nudging import Stencil, centered, holomorphic, positive
 from physics_ep.progress import SILENT, Progress
 from validation.gradients import estimate_gradient, total_error

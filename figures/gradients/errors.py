@@ -12,10 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from physics_ep.errors import InputError
-from physics_ep.estimator import EquilibriumPropagation
+from physics_ep.estimators.propagation import EquilibriumPropagation
 from physics_ep.nudging import Nudge, Stencil, centered, negative, positive, random_sign
 from physics_ep.progress import SILENT, Progress
-from physics_ep.relaxation import relax
+from physics_ep.relaxation.loop import relax
 from validation.gradients import estimate_gradient, total_error
 from validation.oracles import implicit_gradient
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from physics_ep.errors import InputError
-from physics_ep.estimator import EquilibriumPropagation
+from physics_ep.estimators.propagation import EquilibriumPropagation
 from physics_ep.nudging import centered, holomorphic
 from physics_ep.progress import SILENT, Progress
 from physics_ep.system import EnergySystem

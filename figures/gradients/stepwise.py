@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from physics_ep.cost import SquaredError
-from physics_ep.datasets import digits
+from physics_ep.data.datasets import digits
 from physics_ep.progress import SILENT, Progress
 from validation.theory.stepwise import StepwiseEstimates, stepwise
 

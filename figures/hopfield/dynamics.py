@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from physics_ep.nudging import Nudge
-from physics_ep.relaxation import relax
+from physics_ep.relaxation.loop import relax
 
 from .. import style
 from ..requests import Drawn, Request

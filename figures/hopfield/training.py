@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 
 from physics_ep.config import parse_config
 from physics_ep.errors import InputError
-from physics_ep.opening import open_run
-from physics_ep.preparation import system_of
-from physics_ep.store import Run
+from physics_ep.runs.preparation import system_of
+from physics_ep.runs.training import train
+from physics_ep.storage.opening import open_run
+from physics_ep.storage.run_file import Run
 from physics_ep.system import EnergySystem
-from physics_ep.training import train
 
 from .. import style
 from ..requests import Drawn, Request

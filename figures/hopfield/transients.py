@@ -12,7 +12,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from physics_ep.dynamics import simulate
+from physics_ep.dynamics.simulation import simulate
 from physics_ep.errors import argument_error
 from physics_ep.nudging import Nudge
 

@@ -12,8 +12,8 @@ from matplotlib.ticker import NullFormatter
 
 from hardware_models.devices import DeviceModel
 from physics_ep.errors import argument_error
-from physics_ep.opening import open_run
 from physics_ep.progress import SILENT, Progress
+from physics_ep.storage.opening import open_run
 from validation.experiments.in_situ import KIND, InSituTable, learn_in_situ, open_in_situ
 from validation.sweeps.plan import BASE, IDEAL
 

@@ -20,7 +20,7 @@ from hardware_models.oscillator_mapping import THRESHOLD, OscillatorPairs
 from hardware_models.oscillator_pairs_graph import PairsGraph, pairs_graph
 from hardware_models.oscillator_units import locked_phase
 from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp
-from physics_ep.relaxation import relax
+from physics_ep.relaxation.loop import relax
 
 from .. import style
 from ..requests import Drawn, Request, refuse_run

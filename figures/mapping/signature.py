@@ -13,8 +13,8 @@ from matplotlib.colors import BoundaryNorm
 from matplotlib.figure import Figure
 
 from hardware_models.devices import find_field
-from physics_ep.opening import open_run
 from physics_ep.progress import SILENT, Progress
+from physics_ep.storage.opening import open_run
 from validation.experiments.substrates import THREE
 from validation.sweeps.plan import IDEAL
 from validation.sweeps.store import KIND

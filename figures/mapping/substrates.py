@@ -12,12 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from physics_ep.config import load_config, parse_config
-from physics_ep.datasets import load_dataset
+from physics_ep.data.datasets import load_dataset
 from physics_ep.errors import argument_error
-from physics_ep.opening import open_run
 from physics_ep.placement import threads
 from physics_ep.predictive_coding import PredictiveCodingNetwork
-from physics_ep.training import train
+from physics_ep.runs.training import train
+from physics_ep.storage.opening import open_run
 from validation.experiments.substrates import THREE, Placed, place
 
 from .. import style

@@ -17,8 +17,8 @@ from matplotlib.lines import Line2D
 
 from hardware_models.devices import DeviceModel, find_field
 from physics_ep.errors import InputError
-from physics_ep.opening import open_run
 from physics_ep.progress import SILENT, Progress
+from physics_ep.storage.opening import open_run
 from validation.sweeps.plan import BASE, IDEAL
 from validation.sweeps.points import TARGETS
 from validation.sweeps.store import KIND

@@ -15,7 +15,7 @@ from hardware_models.fitzhugh_nagumo import FitzHughNagumoChain
 from hardware_models.oscillator_graph import OscillatorGraph
 from hardware_models.oscillators import OscillatorNetwork
 from physics_ep.cost import Cost, LogPhaseError, PhaseError
-from physics_ep.estimator import EquilibriumPropagation, NegativeNudgeError
+from physics_ep.estimators.propagation import EquilibriumPropagation, NegativeNudgeError
 from physics_ep.nudging import Stencil, centered, positive
 from physics_ep.progress import SILENT, Progress
 from validation.gradients import estimate_gradient, total_error

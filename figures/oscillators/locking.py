@@ -11,9 +11,9 @@ import torch
 from matplotlib.figure import Figure
 
 from hardware_models.oscillator_graph import OscillatorGraph
-from physics_ep.dynamics import simulate
+from physics_ep.dynamics.simulation import simulate
 from physics_ep.progress import SILENT, Advance, Progress
-from physics_ep.relaxation import relax
+from physics_ep.relaxation.loop import relax
 
 from .. import style
 from ..requests import Drawn, Request, refuse_run

@@ -15,8 +15,8 @@ from hardware_models.fitzhugh_nagumo import FitzHughNagumoChain
 from hardware_models.fitzhugh_nagumo_pulses import crossing_times, travelling_pulse
 from hardware_models.fitzhugh_nagumo_recurrence import shooting
 from physics_ep.errors import argument_error
-from physics_ep.relaxation import relax
-from physics_ep.trajectories import Trajectory
+from physics_ep.relaxation.loop import relax
+from physics_ep.storage.trajectory import Trajectory
 
 from .. import style
 from ..requests import Drawn, Request

@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 
 from hardware_models.oscillator_graph import OscillatorGraph
 from physics_ep.blocks import State
-from physics_ep.branches import check_branches, follow
 from physics_ep.cost import PhaseError
-from physics_ep.dynamics import simulate
+from physics_ep.dynamics.simulation import simulate
+from physics_ep.landscape.branches import check_branches, follow
 from physics_ep.nudging import Nudge
-from physics_ep.relaxation import relax
+from physics_ep.relaxation.loop import relax
 
 from .. import style
 from ..requests import Drawn, Request, refuse_run
@@ -97,7 +97,7 @@ class OscillatorPair:
     nudged_angles : ndarray (m, 2)
         Where the nudged phase settles.
     switched : ndarray of bool (m,)
-        What `physics_ep.branches` tells of that.
+        What `physics_ep.landscape.branches` tells of that.
     """
 
     grid: np.ndarray

@@ -15,12 +15,12 @@ from matplotlib.figure import Figure
 from matplotlib.projections.polar import PolarAxes
 
 from hardware_models.oscillator_base import NEUTRAL, Oscillators
-from physics_ep.dynamics import simulate
+from physics_ep.dynamics.simulation import simulate
 from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import argument_error
 from physics_ep.nudging import Nudge
-from physics_ep.relaxation import relax
-from physics_ep.training import train
+from physics_ep.relaxation.loop import relax
+from physics_ep.runs.training import train
 
 from .. import style
 from ..requests import Drawn, Request

@@ -13,11 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from physics_ep.blocks import State
-from physics_ep.estimator import EquilibriumPropagation, NegativeNudgeError
+from physics_ep.estimators.propagation import EquilibriumPropagation, NegativeNudgeError
 from physics_ep.nudging import Nudge
 from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.progress import SILENT, Progress
-from physics_ep.relaxation import relax
+from physics_ep.relaxation.loop import relax
 from validation.gradients import estimate_gradient
 from validation.oracles import backprop_gradient
 

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from physics_ep.errors import InputError
-from physics_ep.estimator import EquilibriumPropagation
+from physics_ep.estimators.propagation import EquilibriumPropagation
 from physics_ep.maps import Link
 from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.progress import SILENT, Progress

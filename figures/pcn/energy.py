@@ -16,7 +16,7 @@ from physics_ep.cost import Cost
 from physics_ep.nudging import Nudge
 from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.progress import SILENT, Progress
-from physics_ep.relaxation import relax
+from physics_ep.relaxation.loop import relax
 
 from .. import style
 from ..requests import Drawn, Request

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from physics_ep.cost import SquaredError
-from physics_ep.datasets import digits
+from physics_ep.data.datasets import digits
 from physics_ep.errors import InputError
 from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp, vgg10
 

@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 from hardware_models.resistive import ResistiveNetwork
 from physics_ep.config import parse_config
 from physics_ep.errors import argument_error
-from physics_ep.opening import open_run
-from physics_ep.preparation import new_system, system_of
-from physics_ep.store import Run
-from physics_ep.training import train
+from physics_ep.runs.preparation import new_system, system_of
+from physics_ep.runs.training import train
+from physics_ep.storage.opening import open_run
+from physics_ep.storage.run_file import Run
 
 from .. import style
 from ..hopfield.transients import scale

@@ -14,7 +14,7 @@ from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import argument_error
 from physics_ep.nudging import Nudge, centered
 from physics_ep.progress import SILENT, Progress
-from physics_ep.relaxation import relax
+from physics_ep.relaxation.loop import relax
 from validation.oracles import implicit_gradient
 
 from ..gradients.errors import (

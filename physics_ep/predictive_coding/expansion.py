@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ..solvers import least_squares
+from ..relaxation.solvers import least_squares
 from .phase import Blocks, PredictivePhase
 
 

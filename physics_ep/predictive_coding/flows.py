@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, cast
 import torch
 
 from ..blocks import State
+from ..dynamics.motion import Moment, Motion
 from ..errors import InputError
-from ..motion import Moment, Motion
-from ..solvers import GradientFlow, Solver
+from ..relaxation.solvers import GradientFlow, Solver
 from ..system import Phase
 from .phase import Blocks, PredictivePhase, relative
 

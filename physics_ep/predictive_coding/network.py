@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..blocks import State
+from ..dynamics.motion import Motion
 from ..errors import unknown_name
-from ..motion import Motion
 from ..moved import moved_names
 from ..system import Inputs, Phase
 from .flows import PredictiveMotion

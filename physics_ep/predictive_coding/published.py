@@ -19,7 +19,7 @@ import torch
 
 from ..blocks import State
 from ..errors import InputError
-from ..solvers import Solver
+from ..relaxation.solvers import Solver
 from .phase import Blocks, PredictivePhase, Rest, relative
 from .responses import over
 

@@ -24,7 +24,7 @@ from functools import partial
 import torch
 
 from ..blocks import State
-from ..solvers import Solver, least_squares
+from ..relaxation.solvers import Solver, least_squares
 from .expansion import each, expands, expansion, scaled
 from .flows import SkewFlow, descent
 from .phase import Blocks, Displacements, PredictivePhase, Rest, relative

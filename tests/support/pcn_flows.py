@@ -10,7 +10,7 @@ from hardware_models.mapping import Mapped
 from hardware_models.paired_solvers import Flow, velocity
 from physics_ep import relax
 from physics_ep.blocks import largest
-from physics_ep.flows import own_motion
+from physics_ep.dynamics.flows import own_motion
 
 
 def linearised(mapped: Mapped, x: torch.Tensor) -> torch.Tensor:

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from physics_ep import open_run
-from physics_ep.metrics import METRICS
 from physics_ep.progress import Advance
+from physics_ep.runs.metrics import METRICS
 
 
 class StopAfter:

@@ -20,7 +20,7 @@ from physics_ep import placement
 from physics_ep.cost import SquaredError
 from physics_ep.maps import channels_last
 from physics_ep.nudging import Nudge
-from physics_ep.relaxation import solve
+from physics_ep.relaxation.loop import solve
 
 from .timing import interleave, machine
 

@@ -17,9 +17,9 @@ from torch import nn
 from hardware_models.hopfield import HopfieldNetwork
 from physics_ep import placement
 from physics_ep.cost import SquaredError
-from physics_ep.estimator import EquilibriumPropagation
+from physics_ep.estimators.propagation import EquilibriumPropagation
 from physics_ep.nudging import Nudge
-from physics_ep.relaxation import solve
+from physics_ep.relaxation.loop import solve
 
 from .timing import interleave, machine
 

@@ -35,8 +35,8 @@ import torch
 
 from physics_ep.cost import COSTS
 from physics_ep.errors import InputError
-from physics_ep.files import write_json
 from physics_ep.predictive_coding import PredictiveCodingNetwork, vgg10
+from physics_ep.storage.files import write_json
 from validation.gradients import compare
 from validation.oracles import backprop_gradient
 

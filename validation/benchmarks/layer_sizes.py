@@ -30,10 +30,10 @@ from hardware_models.devices import DeviceModel, reads
 from hardware_models.mapping import substrate_class
 from physics_ep.cost import CrossEntropy
 from physics_ep.errors import InputError, argument_error
-from physics_ep.files import write_json
 from physics_ep.placement import resolve_device
 from physics_ep.predictive_coding import vgg10, vgg10_skip
 from physics_ep.progress import Advance
+from physics_ep.storage.files import write_json
 from validation.sweeps.plan import parse_betas
 from validation.sweeps.table import ToleranceTable
 from validation.sweeps.tolerances import tolerance
@@ -117,7 +117,7 @@ class Lines:
 def photographs(images: Path, size: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(x, labels) of a folder, or of a file that `--prepare` has written."""
     if images.suffix != ".npz":
-        from physics_ep.sources import photographs
+        from physics_ep.data.batches import photographs
 
         return photographs(images, size, count, 0)
     if not images.is_file():

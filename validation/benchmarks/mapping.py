@@ -21,9 +21,9 @@ import torch
 from hardware_models import DeviceModel, map_pcn
 from physics_ep import placement
 from physics_ep.cost import CrossEntropy
-from physics_ep.estimator import EquilibriumPropagation
+from physics_ep.estimators.propagation import EquilibriumPropagation
+from physics_ep.estimators.step import Step
 from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp, vgg5
-from physics_ep.step import Step
 from validation.experiments.substrates import THREE
 from validation.gradients import compare
 from validation.oracles import backprop_gradient

@@ -31,8 +31,8 @@ from scipy.integrate import solve_ivp
 from hardware_models import OscillatorNetwork
 from physics_ep import placement
 from physics_ep.cost import PhaseError
-from physics_ep.estimator import EquilibriumPropagation
-from physics_ep.relaxation import relax
+from physics_ep.estimators.propagation import EquilibriumPropagation
+from physics_ep.relaxation.loop import relax
 
 from .timing import interleave, machine
 

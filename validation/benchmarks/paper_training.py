@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from physics_ep.augmentation import AUGMENTATIONS
 from physics_ep.cost import COSTS
+from physics_ep.data.augmentation import AUGMENTATIONS
 from physics_ep.errors import InputError
-from physics_ep.estimator import EquilibriumPropagation, NegativeNudgeError
-from physics_ep.files import replacing
+from physics_ep.estimators.propagation import EquilibriumPropagation, NegativeNudgeError
 from physics_ep.predictive_coding import vgg5
+from physics_ep.storage.files import replacing
 
 from .small_images import SETS, SIDE, Examples
 

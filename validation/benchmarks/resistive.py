@@ -16,8 +16,8 @@ import torch
 from hardware_models.resistive import ResistiveNetwork
 from physics_ep import placement
 from physics_ep.cost import SquaredError
-from physics_ep.estimator import EquilibriumPropagation
-from physics_ep.relaxation import relax
+from physics_ep.estimators.propagation import EquilibriumPropagation
+from physics_ep.relaxation.loop import relax
 
 from .timing import interleave, machine
 

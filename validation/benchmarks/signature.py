@@ -16,7 +16,7 @@ import sys
 from typing import Any
 
 from physics_ep.errors import InputError, argument_error
-from physics_ep.files import write_json
+from physics_ep.storage.files import write_json
 from validation.sweeps.table import ToleranceTable
 
 from .layer_sizes import figures_of, options, prepared

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from physics_ep.cifar import VARIANTS
-from physics_ep.datasets import GREY_STATISTICS, PARTS
+from physics_ep.data.cifar import VARIANTS
+from physics_ep.data.datasets import GREY_STATISTICS, PARTS
+from physics_ep.data.idx import read_idx
+from physics_ep.data.images import Archive
 from physics_ep.errors import InputError
-from physics_ep.files import replacing
-from physics_ep.idx import read_idx
-from physics_ep.images import Archive
+from physics_ep.storage.files import replacing
 
 SETS = {"cifar": "cifar10_jpeg", "mnist": "mnist"}
 """Part of the run to data set; the name says which CIFAR-10 it is."""

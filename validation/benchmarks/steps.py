@@ -14,7 +14,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from physics_ep.cost import Cost
-from physics_ep.estimator import EquilibriumPropagation
+from physics_ep.estimators.propagation import EquilibriumPropagation
 from physics_ep.predictive_coding import PredictiveCodingNetwork, to_sequential
 from physics_ep.predictive_coding.published import EverywhereModPgd
 from physics_ep.predictive_coding.solvers import SOLVERS

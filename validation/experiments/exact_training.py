@@ -12,15 +12,15 @@ import torch
 from physics_ep.config import load_config
 from physics_ep.cost import COSTS, Cost
 from physics_ep.progress import SILENT, Progress
+from physics_ep.runs.training import TrainingResult, train
 from physics_ep.system import EnergySystem
-from physics_ep.training import TrainingResult, train
 
 from ..oracles import implicit_gradient
 
 
 @dataclass(frozen=True)
 class ExactStep:
-    """What training needs to know of a step; see `physics_ep.step.StepLike`."""
+    """What training needs to know of a step; see `physics_ep.estimators.step.StepLike`."""
 
     loss: torch.Tensor
     outputs: torch.Tensor

@@ -26,19 +26,19 @@ from hardware_models.in_situ import InSitu
 from hardware_models.mapping import NotRealisable, device_of, map_pcn, substrate_class
 from physics_ep.config import Config, load_config
 from physics_ep.cost import COSTS
-from physics_ep.datasets import Dataset, load_dataset
+from physics_ep.data.batches import epoch_seed
+from physics_ep.data.datasets import Dataset, load_dataset
 from physics_ep.equilibrium import NotConverged
 from physics_ep.errors import InputError, argument_error
-from physics_ep.estimator import EquilibriumPropagation, NegativeNudgeError
-from physics_ep.files import check_output
-from physics_ep.metrics import classification_error
-from physics_ep.opening import open_run
-from physics_ep.optimization import build_optimizer, build_scheduler, step_scheduler
+from physics_ep.estimators.propagation import EquilibriumPropagation, NegativeNudgeError
 from physics_ep.predictive_coding import PredictiveCodingNetwork
-from physics_ep.preparation import new_system, with_arguments
 from physics_ep.progress import SILENT, Progress
-from physics_ep.sources import epoch_seed
-from physics_ep.store import Quantity, Run, environment, write_run
+from physics_ep.runs.metrics import classification_error
+from physics_ep.runs.optimization import build_optimizer, build_scheduler, step_scheduler
+from physics_ep.runs.preparation import new_system, with_arguments
+from physics_ep.storage.files import check_output
+from physics_ep.storage.opening import open_run
+from physics_ep.storage.run_file import Quantity, Run, environment, write_run
 
 from ..sweeps.plan import BASE, IDEAL, Point, device_at, planned
 
@@ -138,7 +138,7 @@ def learn_in_situ(
     Parameters
     ----------
     config : path, name, mapping or Config
-        Of the training of a predictive coding network; see `physics_ep.training.train`.
+        Of the training of a predictive coding network; see `physics_ep.runs.training.train`.
     substrates : sequence of str
     device : DeviceModel, optional
         The base, of which one field is varied at a time. It is a point itself if any field is set, or if nothing

@@ -14,10 +14,10 @@ from hardware_models.mapping import Mapped
 from physics_ep import relax, simulate
 from physics_ep.cost import Cost
 from physics_ep.equilibrium import NotConverged
-from physics_ep.estimator import NegativeNudgeError
-from physics_ep.metrics import classification_error
+from physics_ep.estimators.propagation import NegativeNudgeError
 from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.progress import SILENT, Progress
+from physics_ep.runs.metrics import classification_error
 
 from ..gradients import compare, total_error
 from ..oracles import backprop_gradient

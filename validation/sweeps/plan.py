@@ -9,7 +9,7 @@ from typing import Any
 from hardware_models.device_fields import defaults_of, fields_of
 from hardware_models.devices import DeviceModel, parse_field
 from physics_ep.errors import InputError, argument_error, unknown_name
-from physics_ep.estimator import check_beta
+from physics_ep.estimators.propagation import check_beta
 
 IDEAL, BASE = "ideal", "base"
 """What points without a swept field are called: the device without imperfections, and the one that is varied."""

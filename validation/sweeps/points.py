@@ -20,7 +20,7 @@ from hardware_models.device_fields import defaults_of, fields_of
 from hardware_models.devices import DeviceModel
 from physics_ep.cost import Cost
 from physics_ep.equilibrium import NotConverged
-from physics_ep.estimator import NegativeNudgeError
+from physics_ep.estimators.propagation import NegativeNudgeError
 from physics_ep.nudging import Stencil, scheme_from_name
 from physics_ep.placement import threads
 

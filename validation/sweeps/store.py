@@ -1,8 +1,9 @@
 """Sweep files: results as they come, in parts that survive a kill, then one file.
 
 Each point of a sweep is written once, as OUT.h5.parts/NNNNNN.h5 with its number in the plan, a run file of its own
-(`physics_ep.store`) that takes its place atomically. When all points are there, the parts become OUT.h5 in the
-order of the plan, through a temporary file as well, and go. A resumed sweep measures the points that have no part.
+(`physics_ep.storage.run_file`) that takes its place atomically. When all points are there, the parts become OUT.h5
+in the order of the plan, through a temporary file as well, and go. A resumed sweep measures the points that have no
+part.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ import numpy as np
 import torch
 
 from physics_ep.errors import InputError, argument_error
-from physics_ep.files import check_output
-from physics_ep.opening import open_run
-from physics_ep.parts import parts_folder
-from physics_ep.store import Quantity, Run, environment, write_run
+from physics_ep.storage.files import check_output
+from physics_ep.storage.opening import open_run
+from physics_ep.storage.parts import parts_folder
+from physics_ep.storage.run_file import Quantity, Run, environment, write_run
 
 from .points import QUANTITIES, Measured
 

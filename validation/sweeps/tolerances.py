@@ -25,11 +25,11 @@ from hardware_models.devices import DeviceModel
 from hardware_models.mapping import as_read, check_fields, device_of
 from physics_ep.cost import Cost
 from physics_ep.errors import InputError, argument_error
-from physics_ep.estimator import NegativeNudgeError
+from physics_ep.estimators.propagation import NegativeNudgeError
 from physics_ep.nudging import Stencil, scheme_from_name
-from physics_ep.parts import parts_folder
 from physics_ep.placement import available_memory, require_memory
 from physics_ep.progress import SILENT, Progress
+from physics_ep.storage.parts import parts_folder
 
 from .plan import BASE, IDEAL, Point, device_at, planned
 from .points import Experiment, Measured

@@ -49,17 +49,17 @@ import torch
 
 from physics_ep.blocks import State
 from physics_ep.cost import Cost
+from physics_ep.dynamics.flows import Drift, own_motion
+from physics_ep.dynamics.integrators import TABLEAUS, fixed_steps
+from physics_ep.dynamics.motion import Motion
+from physics_ep.dynamics.noise import STOCHASTIC, NoisyTableau, Wiener, noisy_steps
 from physics_ep.errors import argument_error
-from physics_ep.flows import Drift, own_motion
-from physics_ep.integrators import TABLEAUS, fixed_steps
-from physics_ep.motion import Motion
+from physics_ep.estimators.chains import Shared, repeated
 from physics_ep.nudging import Nudge
 from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.predictive_coding.flows import skew
 from physics_ep.predictive_coding.phase import PredictivePhase
-from physics_ep.relaxation import relax
-from physics_ep.stochastic import STOCHASTIC, NoisyTableau, Wiener, noisy_steps
-from physics_ep.stochastic_chains import Shared, repeated
+from physics_ep.relaxation.loop import relax
 from physics_ep.system import EnergySystem, Phase, widened
 
 from ..oracles import wide_target

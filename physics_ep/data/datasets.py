@@ -1,0 +1,445 @@
+"""Data sets: the 8x8 digits that ship with the package; MNIST, Fashion-MNIST, CIFAR and ImageNet32 from a folder.
+
+To add one, write a function (section, progress) -> Dataset and put it into `DATASETS`. Photographs are not held in
+memory: see `sources`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ..errors import InputError, argument_error, unknown_name
+from ..placement import require_memory
+from ..progress import SILENT, Progress
+from .augmentation import Augmentation
+from .cifar import VARIANTS, find_cifar, read_cifar
+from .idx import damaged, read_idx
+from .image_folders import STREAMED
+from .imagenet32 import (
+    CLASSES,
+    FOLDERS,
+    absent,
+    colour_statistics,
+    not_found,
+    read_imagenet32,
+)
+from .images import Images
+
+if TYPE_CHECKING:
+    from ..config import DataSection
+
+ENVIRONMENT = "PHYSICS_EP_DATA"
+
+FOR_PHOTOGRAPHS = ("size", "n_classes", "mapping", "test_fraction", "on_broken", "workers", "means", "deviations")
+"""Entries of [data] that say nothing about other sets; the last two do about 'imagenet32'."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Examples in memory, split into training and test.
+
+    Attributes
+    ----------
+    name : str
+    train_x, test_x : Tensor (N, ...)
+        Inputs, dimensionless; images are (N, channels, rows, columns) with grey levels in [0, 1], or colours from
+        which the training set's mean is subtracted, in units of its standard deviation.
+    train_y, test_y : Tensor (N,) of int64
+        Class indices in [0, n_classes).
+    n_classes : int
+    augment : Augmentation or None
+        Applied to each training batch.
+    """
+
+    name: str
+    train_x: torch.Tensor
+    train_y: torch.Tensor
+    test_x: torch.Tensor
+    test_y: torch.Tensor
+    n_classes: int
+    augment: Augmentation | None = None
+
+    def __post_init__(self) -> None:
+        for part in ("train", "test"):
+            x, y = getattr(self, f"{part}_x"), getattr(self, f"{part}_y")
+            if not isinstance(x, torch.Tensor) or x.ndim < 2 or not x.dtype.is_floating_point or not len(x):
+                raise argument_error(f"{part}_x", "be a floating-point tensor (N, ...) with N > 0", _described(x))
+            if not bool(torch.isfinite(x).all()):
+                raise argument_error(f"{part}_x", "be finite", "NaN or infinite entries")
+            if not isinstance(y, torch.Tensor) or y.shape != x.shape[:1] or y.dtype != torch.int64:
+                raise argument_error(f"{part}_y", f"be int64 class indices of shape ({len(x)},)", _described(y))
+            if int(y.min()) < 0 or int(y.max()) >= self.n_classes:
+                raise argument_error(
+                    f"{part}_y",
+                    f"hold class indices in [0, {self.n_classes})",
+                    f"values from {int(y.min())} to {int(y.max())}",
+                )
+        if self.train_x.shape[1:] != self.test_x.shape[1:]:
+            raise argument_error(
+                "test_x", f"have examples of shape {tuple(self.train_x.shape[1:])}", tuple(self.test_x.shape[1:])
+            )
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Dataset:
+        """The same on another device, with inputs of another dtype."""
+        return replace(
+            self,
+            train_x=self.train_x.to(device, dtype),
+            train_y=self.train_y.to(device),
+            test_x=self.test_x.to(device, dtype),
+            test_y=self.test_y.to(device),
+        )
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where the four IDX files of a data set come from.
+
+    Attributes
+    ----------
+    folders : tuple of str
+        Names that its own folder may have within a folder of data sets.
+    url : str
+        Mirror to download from.
+    md5 : dict
+        Of the gzip files as published (what a download is checked against).
+    sha256 : dict
+        Of the uncompressed content, where known.
+    """
+
+    folders: tuple[str, ...]
+    url: str
+    md5: dict[str, str]
+    sha256: dict[str, str]
+
+
+PARTS = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+
+MNIST = Files(
+    folders=("mnist", "MNIST", "MNIST/raw"),
+    url="https://ossci-datasets.s3.amazonaws.com/mnist/",
+    md5={
+        "train-images-idx3-ubyte": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        "train-labels-idx1-ubyte": "d53e105ee54ea40749a09fcbcd1e9432",
+        "t10k-images-idx3-ubyte": "9fb629c4189551a2d022fa330f9573f3",
+        "t10k-labels-idx1-ubyte": "ec29112dd5afa0611ce80d1b7f02629c",
+    },
+    sha256={
+        "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    },
+)
+
+FASHION_MNIST = Files(
+    folders=("fashion-mnist", "fashion_mnist", "FashionMNIST", "FashionMNIST/raw"),
+    url="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    md5={
+        "train-images-idx3-ubyte": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+        "train-labels-idx1-ubyte": "25c81989df183df01b3e8a0aad5dffbe",
+        "t10k-images-idx3-ubyte": "bef4ecab320f06d8554ea6380940ec79",
+        "t10k-labels-idx1-ubyte": "bb300cfdad3c16e7a12a480ee83cd310",
+    },
+    sha256={},
+)
+
+GREY_STATISTICS = {"mnist": (0.1307, 0.3081), "fashion-mnist": (0.2860, 0.3530)}
+"""Mean and standard deviation of the pixels of the training images, in [0, 1]."""
+
+SOURCES = {"mnist": MNIST, "fashion-mnist": FASHION_MNIST}
+
+
+def load_dataset(section: DataSection, progress: Progress = SILENT) -> Dataset:
+    """Load the data set of a config's [data] section.
+
+    Parameters
+    ----------
+    section : DataSection
+    progress : Progress
+        Of what takes long: decoding images.
+
+    Returns
+    -------
+    Dataset
+        float32, on the CPU, in the layout that the section asks for.
+
+    Raises
+    ------
+    InputError
+        If the name is unknown, files are missing or damaged, or the section asks for what the set does not have.
+    """
+    if section.name in STREAMED:
+        raise InputError(
+            f"Data set {section.name!r} is streamed from its files to training, and is not held in memory for this."
+        )
+    if section.name not in DATASETS:
+        raise unknown_name("data.name", section.name, [*DATASETS, *STREAMED])
+    for key in FOR_PHOTOGRAPHS[: -2 if section.name == "imagenet32" else None]:
+        if getattr(section, key) != type(section).model_fields[key].default:
+            raise argument_error(f"data.{key}", f"be left out for {section.name!r}", repr(getattr(section, key)))
+    data = DATASETS[section.name](section, progress)
+    train, test = section.train_examples, section.test_examples
+    _at_most("data.train_examples", train, len(data.train_x))
+    _at_most("data.test_examples", test, len(data.test_x))
+    train_x, test_x = data.train_x[:train], data.test_x[:test]
+    if section.pad_to is not None:
+        train_x, test_x = _padded(train_x, section.pad_to), _padded(test_x, section.pad_to)
+    if section.normalise:
+        train_x, test_x = _normalised(section.name, train_x, test_x)
+    augment = None
+    if section.augmentation is not None:
+        augment = Augmentation(section.augmentation, tuple(train_x.shape[1:]))
+    if section.layout == "flat":
+        train_x, test_x = train_x.flatten(1), test_x.flatten(1)
+    return replace(
+        data,
+        train_x=train_x,
+        train_y=data.train_y[:train],
+        test_x=test_x,
+        test_y=data.test_y[:test],
+        augment=augment,
+    )
+
+
+def _normalised(name: str, *parts: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Grey images over the deviation of their training set, its mean taken off."""
+    if name not in GREY_STATISTICS:
+        raise argument_error("data.normalise", f"be left out for {name!r}", True)
+    mean, deviation = GREY_STATISTICS[name]
+    return tuple((part - mean) / deviation for part in parts)
+
+
+def digits(section: DataSection | None = None, progress: Progress = SILENT) -> Dataset:
+    """The 1797 real 8x8 digits that ship with the package: 1437 to train, 360 to test (see data/README.md)."""
+    with (files("physics_ep") / "data" / "digits.npz").open("rb") as file:
+        held = np.load(file, allow_pickle=False)
+        images, labels, test = held["images"], held["labels"], held["test"]
+    x = torch.from_numpy(images).to(torch.float32).div_(16)[:, None]
+    y = torch.from_numpy(labels).to(torch.int64)
+    chosen = torch.from_numpy(test)
+    return Dataset("digits", x[~chosen], y[~chosen], x[chosen], y[chosen], n_classes=10)
+
+
+def mnist(section: DataSection, progress: Progress = SILENT) -> Dataset:
+    """MNIST: 60000 to train, 10000 to test, 28x28 (LeCun, Cortes and Burges)."""
+    return _idx_dataset("mnist", section)
+
+
+def fashion_mnist(section: DataSection, progress: Progress = SILENT) -> Dataset:
+    """Fashion-MNIST: 60000 to train, 10000 to test, 28x28 (Xiao, Rasul and Vollgraf 2017)."""
+    return _idx_dataset("fashion-mnist", section)
+
+
+def cifar10(section: DataSection, progress: Progress = SILENT) -> Dataset:
+    """CIFAR-10: 50000 to train, 10000 to test, 32x32 in colour, 10 classes (see `cifar`)."""
+    return _cifar_dataset("cifar10", section, progress)
+
+
+def cifar100(section: DataSection, progress: Progress = SILENT) -> Dataset:
+    """CIFAR-100: 50000 to train, 10000 to test, 32x32 in colour, 100 fine classes (see `cifar`)."""
+    return _cifar_dataset("cifar100", section, progress)
+
+
+def imagenet32(section: DataSection, progress: Progress = SILENT) -> Dataset:
+    """ImageNet at 32x32: 1281167 to train, 50000 to test, 1000 classes (see `imagenet32`).
+
+    Colours are normalised by the means and deviations of the images to train on, or those of the section.
+    """
+    if section.download:
+        raise argument_error("data.download", "be false for imagenet32, which is read from your own copy", True)
+    place = data_folder(section.folder, FOLDERS)
+    if place is None or absent(place):
+        raise not_found(place)
+    found = read_imagenet32(place, section.train_examples, section.test_examples, progress)
+    width = torch.float32.itemsize
+    require_memory(width * (found.train_x.size + found.test_x.size), torch.device("cpu"), "images of imagenet32")
+    means, deviations = section.means, section.deviations
+    if means is None or deviations is None:
+        measured = colour_statistics(found.train_x)
+        means, deviations = means or measured[0], deviations or measured[1]
+    return _in_colour("imagenet32", found, means, deviations, CLASSES)
+
+
+DATASETS: dict[str, Callable[[DataSection, Progress], Dataset]] = {
+    "digits": digits,
+    "mnist": mnist,
+    "fashion-mnist": fashion_mnist,
+    "cifar10": cifar10,
+    "cifar100": cifar100,
+    "imagenet32": imagenet32,
+}
+
+
+def data_folder(folder: str | os.PathLike[str] | None, names: tuple[str, ...] = ()) -> Path | None:
+    """Folder to look for data in: the given one, else that of PHYSICS_EP_DATA; or the child that bears a name.
+
+    Parameters
+    ----------
+    folder : path or None
+        The data set's own folder or its parent.
+    names : tuple of str
+        Names of the data set's own folder.
+
+    Returns
+    -------
+    Path or None
+        None if no folder was named anywhere.
+    """
+    given = folder or os.environ.get(ENVIRONMENT)
+    if not given:
+        return None
+    base = Path(given).expanduser()
+    return next((base / name for name in names if (base / name).is_dir()), base)
+
+
+def locate(name: str, folder: str | os.PathLike[str] | None = None) -> str | None:
+    """Where a data set lies: 'shipped', its folder, or None if its files are not all there."""
+    if name in VARIANTS:
+        found = find_cifar(name, data_folder(folder))
+        return None if found is None else str(found)
+    if name == "imagenet32":
+        place = data_folder(folder, FOLDERS)
+        return None if absent(place) else str(place)
+    if name in STREAMED:
+        place = data_folder(folder, STREAMED[name])
+        return str(place) if place is not None and (place / "train").is_dir() else None
+    source = SOURCES.get(name)
+    if source is None:
+        return "shipped" if name in DATASETS else None
+    place = data_folder(folder, source.folders)
+    whole = all(_find(place, stem) is not None for stems in PARTS.values() for stem in stems)
+    return str(place) if whole else None
+
+
+def _cifar_dataset(name: str, section: DataSection, progress: Progress) -> Dataset:
+    place = data_folder(section.folder)
+    source = find_cifar(name, place)
+    if section.download:
+        raise argument_error("data.download", f"be false for {name}, which is read from your own copy", True)
+    if source is None:
+        where = "no folder was named" if place is None else f"{str(place)!r} has none of them"
+        if place is not None and not place.exists():
+            where = f"{str(place)!r} is no folder and no archive"
+        variant = VARIANTS[name]
+        raise InputError(
+            f"Data set {name!r} was not found: {where}. Give a folder with --data or {ENVIRONMENT} that holds "
+            f"{variant.archive} (or its files), train/CLASS/*.jpg and test/CLASS/*.jpg, or a tar archive of these."
+        )
+    found = read_cifar(name, source, progress)
+    return _in_colour(name, found, VARIANTS[name].mean, VARIANTS[name].std, VARIANTS[name].n_classes)
+
+
+def _in_colour(
+    name: str, found: Images, means: Sequence[float], deviations: Sequence[float], n_classes: int
+) -> Dataset:
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (means, deviations))
+
+    def scaled(images: np.ndarray) -> torch.Tensor:
+        # In place: 60000 images take 0.7 GB.
+        return torch.from_numpy(images.astype(np.float32)).div_(255).sub_(mean).div_(std)
+
+    return Dataset(
+        name,
+        train_x=scaled(found.train_x),
+        train_y=torch.from_numpy(found.train_y),
+        test_x=scaled(found.test_x),
+        test_y=torch.from_numpy(found.test_y),
+        n_classes=n_classes,
+    )
+
+
+def _idx_dataset(name: str, section: DataSection) -> Dataset:
+    source = SOURCES[name]
+    folder = data_folder(section.folder, source.folders)
+    paths = {stem: _find(folder, stem) for stems in PARTS.values() for stem in stems}
+    absent = [stem for stem, path in paths.items() if path is None]
+    if absent and section.download:
+        for stem in absent:
+            paths[stem] = _download(source, stem, folder)
+    elif absent:
+        where = "no folder was named" if folder is None else f"{str(folder)!r} lacks {', '.join(absent)} (or .gz)"
+        if folder is not None and not folder.is_dir():
+            where = f"{str(folder)!r} is no folder"
+        raise InputError(
+            f"Data set {name!r} was not found: {where}. Give its folder with --data or {ENVIRONMENT}, or ask for a "
+            "download with data.download=true."
+        )
+    arrays: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    for part, (image_stem, label_stem) in PARTS.items():
+        arrays[part] = _read_pair(name, source, paths[image_stem], paths[label_stem], label_stem)
+    return Dataset(name, *arrays["train"], *arrays["test"], n_classes=10)
+
+
+def _read_pair(
+    name: str, source: Files, image_path: Path | None, label_path: Path | None, label_stem: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    assert image_path is not None
+    assert label_path is not None
+    images, _ = read_idx(image_path, axes=3)
+    labels, digest = read_idx(label_path, axes=1)
+    if len(images) != len(labels):
+        raise damaged(image_path, f"it holds {len(images)} images, but {label_path.name} {len(labels)} labels")
+    if not images.size:
+        raise damaged(image_path, f"it holds no images (shape {images.shape})")
+    if labels.max() >= 10:
+        raise damaged(label_path, f"a label is {labels.max()}, beyond the ten classes 0 ... 9")
+    # The relatives of MNIST have its very file names: MNIST's digits must not pass for clothes.
+    if source is not MNIST and digest == MNIST.sha256[label_stem]:
+        raise InputError(f"Data file {str(label_path)!r} belongs to MNIST, not to {name}: name another folder.")
+    x = torch.from_numpy(images.astype(np.float32))[:, None].div_(255)
+    return x, torch.from_numpy(labels.astype(np.int64))
+
+
+def _find(folder: Path | None, stem: str) -> Path | None:
+    if folder is None:
+        return None
+    # 'train-images.idx3-ubyte' is how some archives spell it.
+    spellings = (stem, f"{stem}.gz", stem.replace("-idx", ".idx"), f"{stem.replace('-idx', '.idx')}.gz")
+    return next((folder / spelling for spelling in spellings if (folder / spelling).is_file()), None)
+
+
+def _download(source: Files, stem: str, folder: Path | None) -> Path:
+    import pooch
+
+    base = folder or Path(pooch.os_cache("physics-ep"))
+    # Within a folder of data sets, make the set's own: its relatives use the same file names.
+    target = base if base.name in source.folders else base / source.folders[0]
+    try:
+        found = pooch.retrieve(
+            url=f"{source.url}{stem}.gz", known_hash=f"md5:{source.md5[stem]}", fname=f"{stem}.gz", path=target
+        )
+    except Exception as error:
+        # pooch passes on whatever the transport raises; a wrong hash is a ValueError.
+        message = " ".join(str(error).split())
+        raise InputError(f"Download of {source.url}{stem}.gz to {str(target)!r} failed: {message}") from error
+    return Path(found)
+
+
+def _padded(x: torch.Tensor, size: int) -> torch.Tensor:
+    rows, columns = x.shape[-2:]
+    if size < max(rows, columns):
+        raise argument_error("data.pad_to", f"be at least the images' size, {max(rows, columns)}", size)
+    top, left = (size - rows) // 2, (size - columns) // 2
+    return torch.nn.functional.pad(x, (left, size - columns - left, top, size - rows - top))
+
+
+def _at_most(name: str, asked: int | None, there: int) -> None:
+    if asked is not None and asked > there:
+        raise argument_error(name, f"be at most the {there} examples there are", asked)
+
+
+def _described(value: object) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"{value.dtype} of shape {tuple(value.shape)}"
+    return type(value).__name__

@@ -1,0 +1,319 @@
+"""Trajectories in time of a free or a nudged phase, in the system's own time unit."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from ..blocks import State
+from ..errors import argument_error, unknown_name
+from ..nudging import Nudge
+from ..progress import SILENT, Progress
+from ..relaxation.loop import check_nudge, check_state
+from ..storage.parts import TrajectoryWriter
+from ..storage.trajectory import Recorder, Trajectory, TrajectoryRow
+from ..system import EnergySystem
+from .flows import choose_motion
+from .integrators import TABLEAUS, Points, Tableau, adaptive_steps, finite, fixed_steps
+from .motion import Motion
+from .noise import STOCHASTIC, NoisyTableau, Splitting, noisy_steps, source_for
+from .step_limits import check_steps
+
+MOST_STEPS = 10**8
+TICKS = 1000
+"""In how many parts the duration is reported to a progress bar."""
+METHODS: dict[str, Tableau | NoisyTableau | Splitting] = {**TABLEAUS, **STOCHASTIC}
+"""Methods by name."""
+
+
+def simulate(
+    system: EnergySystem,
+    x: torch.Tensor,
+    duration: float,
+    nudge: Nudge | None = None,
+    start: State | None = None,
+    *,
+    steps: int | None = None,
+    method: str | None = None,
+    flow: str | None = None,
+    temperature: float | None = None,
+    generator: torch.Generator | None = None,
+    mass: float = 1.0,
+    friction: float = 1.0,
+    rtol: float = 1e-6,
+    atol: float = 1e-9,
+    every: int = 1,
+    stop_when_settled: float | None = None,
+    out: str | os.PathLike[str] | None = None,
+    progress: Progress = SILENT,
+) -> Trajectory:
+    """Integrate the dynamics of a free or nudged phase.
+
+    Parameters
+    ----------
+    system : EnergySystem
+    x : Tensor (B, ...)
+    duration : float
+        In the system's `time_unit`.
+    nudge : Nudge, optional
+    start : State, optional
+        Default the system's initial state. Inertial flow starts at rest.
+    steps : int, optional
+        Equal steps. Without it, methods that estimate their error choose their steps by `rtol` and `atol`, all
+        others take 20 a `time_constant` of the system.
+    method : str, optional
+        Explicit: 'euler', 'heun', 'rk4' (default), 'bogacki_shampine', 'dormand_prince'. Implicit, for stiff
+        systems: 'implicit_euler', 'tr_bdf2'. Of these bogacki_shampine (order 3), dormand_prince (5) and tr_bdf2
+        (2) estimate their error. See `integrators.TABLEAUS`. With noise: 'euler_maruyama', 'stochastic_heun',
+        'sra1' (default), 'leimkuhler_matthews', and for inertial flow 'baoab' (default there). See
+        `stochastic.STOCHASTIC`.
+    flow : {'gradient', 'skew', 'inertial'}, optional
+        Default the system's own: gradient flow, tau_k ds_k/dt = -dF/ds_k, unless it declares otherwise;
+        skew-gradient flow, with the other sign for blocks that ascend, where it has `directions`. Inertial:
+        m s_k'' = -dF/ds_k - friction tau_k s_k'; `Trajectory.internal` then holds the velocities.
+    temperature : float, optional
+        T in the system's `energy_unit`, default its own (0 for most): adds noise sqrt(2 T tau_k) dW to
+        tau_k ds_k (friction tau_k in place of tau_k for inertial flow), so that gradient and inertial flow sample
+        exp(-F / T), and are reflected at bounds. `Trajectory.residual` is the force at each moment, which does not
+        vanish; its mean does.
+    generator : torch.Generator, optional
+        Of the noise, default one seeded with 0. Two runs whose generators were seeded alike, of the same batch,
+        steps and method, get the same noise, step by step: the difference of a free and a nudged one is then smooth
+        (common random numbers). A generator that goes on gives the second half of a run the noise that the whole
+        would have had.
+    mass, friction : float
+        Of inertial flow: in energy unit * time unit^2 / state unit^2, and energy unit * time unit / state unit^2.
+    rtol, atol : float
+        Error allowed to one step: atol + rtol * largest variable of the example; atol in the unit of the variables
+        that are integrated (the state, or `Trajectory.internal`). The batch takes the steps of its most demanding
+        example.
+    every : int
+        Keep the start, each step of which the number is a multiple of this, and the end.
+    stop_when_settled : float, optional
+        Stop as soon as the force of every example is under this fraction of its peak so far; 0.01 or less for a
+        `Trajectory.settling_time`. Not with noise, which never settles.
+    out : path, optional
+        Run file RUN.h5 for a trajectory larger than memory: its rows go to RUN.h5.parts as they are computed, and
+        become one file at the end. What is returned then is mapped from the file, not held in memory. Killed before
+        the end, it leaves parts that `open_run` reads as the beginning of the trajectory; stopped by Ctrl-C, all
+        of it up to then.
+    progress : Progress
+
+    Returns
+    -------
+    Trajectory
+        For equal steps, every = 1 and no early stop: steps + 1 points, the start among them.
+
+    Raises
+    ------
+    InputError
+        If an argument does not fit, the steps are too long for the dynamics (unstable at the start, see
+        `step_limits`, or the state left the finite numbers), or `out` cannot be written. NoRoomError, a subclass,
+        if memory or the disk cannot hold the trajectory: before it starts where its length is known, else when it
+        is found out.
+    """
+    course = Integration(
+        duration,
+        steps=steps,
+        asked=method,
+        flow=flow,
+        temperature=system.temperature if temperature is None else temperature,
+        generator=generator,
+        mass=mass,
+        friction=friction,
+        rtol=rtol,
+        atol=atol,
+        every=every,
+        stop_when_settled=stop_when_settled,
+    )
+    simulation = Simulation(system, x, nudge, start, course)
+    name = "free" if nudge is None else "nudged"
+    recorder = Recorder(simulation.units) if out is None else TrajectoryWriter(out, name, simulation.units)
+    simulation.expect(recorder)
+    with recorder:
+        simulation.record(recorder, progress)
+        return recorder.finish()
+
+
+class Simulation:
+    """A phase about to be followed in time, its arguments checked.
+
+    Parameters
+    ----------
+    system, x, nudge, start
+        As of `simulate`.
+    course : Integration
+
+    Attributes
+    ----------
+    units : (str, str, str, str)
+        Of time, state, energy and internal variables.
+    """
+
+    def __init__(
+        self, system: EnergySystem, x: torch.Tensor, nudge: Nudge | None, start: State | None, course: Integration
+    ) -> None:
+        course.check()
+        self.course = course
+        self.count = course.count(system)
+        with torch.no_grad():
+            inputs = system.prepare(x)
+            if start is not None:
+                check_state(system, start, x)
+                if not finite(start):
+                    raise argument_error("start", "be finite", "NaN or infinite entries")
+            origin = system.initial_state(x) if start is None else start
+            if nudge is not None:
+                check_nudge(system, nudge, system.outputs(origin))
+            phase = system.phase(inputs, origin=origin).nudged(nudge)
+            self.motion = choose_motion(phase, course.flow, course.temperature, course.mass, course.friction)
+            self.begun = self.motion.start(tuple(torch.zeros_like(s) for s in phase.start()))
+            if not finite(self.motion.velocity(self.begun)):
+                must = f"lie where the force on {type(system).__name__} is finite (within its bounds, not on them)"
+                raise argument_error("start", must, "the initial state" if start is None else "on a bound")
+            if self.count is not None:
+                check_steps(self.motion, self.begun, course.duration, self.count, course.method, course.name)
+        self.units = (system.time_unit, system.state_unit, system.energy_unit, self.motion.internal_unit)
+
+    def expect(self, recorder: Recorder, times: int = 1) -> None:
+        """Make sure that there is room for all rows, `times` over; raise NoRoomError if there is not.
+
+        Steps chosen by tolerance, and runs that stop when settled, do not know their rows before; a recorder checks
+        them as they come.
+        """
+        if self.count is None or self.course.stop_when_settled:
+            return
+        with torch.no_grad():
+            moment = self.motion.observe(self.begun, self.motion.velocity(self.begun))
+        recorder.expect(times * (1 + math.ceil(self.count / self.course.every)), TrajectoryRow(0.0, *moment))
+
+    def record(self, recorder: Recorder, progress: Progress = SILENT) -> State:
+        """Go through the phase and record its points; return the last state."""
+        settled, state = self.course.stop_when_settled, self.begun
+        peak: torch.Tensor | None = None
+        with torch.no_grad():
+            points = self.course.points(self.motion, self.begun, self.count)
+            for time, w, velocity in _reported(points, self.course.duration, progress):
+                moment = self.motion.observe(w, velocity)
+                recorder.append(TrajectoryRow(time, *moment))
+                state = moment.state
+                peak = moment.residual if peak is None else torch.maximum(peak, moment.residual)
+                if settled and bool((moment.residual <= settled * peak).all()):
+                    break
+        return state
+
+
+@dataclass(frozen=True)
+class Integration:
+    """What is to be integrated, and how; fields as the arguments of `simulate`, `asked` for its method."""
+
+    duration: float
+    steps: int | None = None
+    asked: str | None = None
+    flow: str | None = None
+    temperature: float = 0.0
+    generator: torch.Generator | None = None
+    mass: float = 1.0
+    friction: float = 1.0
+    rtol: float = 1e-6
+    atol: float = 1e-9
+    every: int = 1
+    stop_when_settled: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the method."""
+        if self.asked is not None:
+            return self.asked
+        if self.temperature == 0:
+            return "rk4"
+        return "baoab" if self.flow == "inertial" else "sra1"
+
+    @property
+    def method(self) -> Tableau | NoisyTableau | Splitting:
+        """As data."""
+        return METHODS[self.name]
+
+    def check(self) -> None:
+        """Raise InputError for a bad option."""
+        if self.name not in METHODS:
+            raise unknown_name("method", self.name, METHODS)
+        for name in ("duration", "rtol", "atol", "mass"):
+            value = getattr(self, name)
+            if not (isinstance(value, int | float) and 0 < value < math.inf):
+                raise argument_error(name, "be a positive number", value)
+        for name in ("temperature", "friction"):
+            value = getattr(self, name)
+            if not (isinstance(value, int | float) and 0 <= value < math.inf):
+                raise argument_error(name, "be 0 or a positive number", value)
+        for name in ("steps", "every"):
+            value = getattr(self, name)
+            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+            if not whole and (name, value) != ("steps", None):
+                raise argument_error(name, "be an integer of at least 1", value)
+        settled = self.stop_when_settled
+        if settled is not None and not (isinstance(settled, int | float) and 0 < settled < 1):
+            raise argument_error("stop_when_settled", "be a number between 0 and 1", settled)
+        if self.generator is not None and not isinstance(self.generator, torch.Generator):
+            raise argument_error("generator", "be a torch.Generator", type(self.generator).__name__)
+        self._check_method()
+
+    def _check_method(self) -> None:
+        method, inertial = self.method, self.flow == "inertial"
+        if isinstance(method, Splitting) and not inertial:
+            raise argument_error("flow", f"be 'inertial' for method {self.name!r}", self.flow)
+        if isinstance(method, NoisyTableau) and method.averaged and inertial:
+            raise argument_error("method", "be 'baoab' or another that knows velocities", repr(self.name))
+        if self.temperature == 0:
+            return
+        if isinstance(method, Tableau):
+            takes = [n for n, m in STOCHASTIC.items() if inertial or not isinstance(m, Splitting)]
+            must = f"be one that takes noise ({', '.join(takes)}) at temperature {self.temperature:g}"
+            raise argument_error("method", must, repr(self.name))
+        if inertial and self.friction == 0:
+            raise argument_error("friction", "be positive at a temperature, which acts through it", 0)
+        if self.stop_when_settled is not None:
+            must = f"be left out at temperature {self.temperature:g}, whose noise keeps the force from settling"
+            raise argument_error("stop_when_settled", must, self.stop_when_settled)
+
+    def count(self, system: EnergySystem) -> int | None:
+        """Number of equal steps; None for steps chosen by tolerance."""
+        if self.steps is not None:
+            return self.steps
+        if isinstance(self.method, Tableau) and self.method.adaptive:
+            return None
+        if 20 * self.duration / system.time_constant > MOST_STEPS:
+            raise argument_error(
+                "duration",
+                f"be within {MOST_STEPS // 20:.0e} time constants of {system.time_constant:g} {system.time_unit}, "
+                "unless steps are given",
+                f"{self.duration:g}",
+            )
+        return max(1, math.ceil(20 * self.duration / system.time_constant))
+
+    def points(self, motion: Motion, w: State, count: int | None) -> Points:
+        """The points of a motion that starts at w."""
+        method, duration = self.method, self.duration
+        if not isinstance(method, Tableau):
+            assert count is not None
+            source = source_for(motion, method, w, duration / count, self.temperature, self.generator)
+            return noisy_steps(motion, w, duration, count, self.every, method, source)
+        if count is None:
+            return adaptive_steps(motion, w, duration, self.every, method, self.rtol, self.atol)
+        return fixed_steps(motion, w, duration, count, self.every, method)
+
+
+def _reported(points: Points, duration: float, progress: Progress) -> Iterator[tuple[float, State, State]]:
+    """The points, with word of how far they have come."""
+    told = 0
+    with progress.task("simulating", TICKS) as advance:
+        for point in points:
+            due = int(TICKS * point[0] / duration)
+            if due > told:
+                advance(due - told, time=point[0])
+                told = due
+            yield point

@@ -1,0 +1,69 @@
+"""Backprop under an EP recipe: the same data, optimizer and seeds, the gradient by autograd of the forward pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from .. import ranks
+from ..cost import Cost
+from ..equilibrium import Equilibrium
+from ..errors import InputError
+from ..system import EnergySystem
+
+
+@dataclass(frozen=True)
+class BackpropStep:
+    """What training reads of a step; see `step.StepLike`.
+
+    Attributes
+    ----------
+    loss : Tensor ()
+    outputs : Tensor (B, n_out)
+    """
+
+    loss: torch.Tensor
+    outputs: torch.Tensor
+    equilibria: tuple[Equilibrium, ...] = ()
+    skipped: int = 0
+
+
+class Backprop:
+    """`backward(system, x, y)` as of `EquilibriumPropagation`, for systems whose free state is a forward pass.
+
+    Parameters
+    ----------
+    cost : Cost
+    """
+
+    def __init__(self, cost: Cost) -> None:
+        self.cost = cost
+
+    def backward(self, system: EnergySystem, x: torch.Tensor, y: torch.Tensor) -> BackpropStep:
+        """Add the gradient of the mean cost to `.grad`; over all ranks under torch.distributed.
+
+        Raises
+        ------
+        InputError
+            If the system has no forward pass.
+        """
+        if not system.feedforward:
+            raise InputError(
+                f"Argument ep.estimator must be 'ep' for {type(system).__name__}, whose free state is no forward "
+                "pass, but was 'backprop'."
+            )
+        named = {n: p for n, p in system.named_parameters() if p.requires_grad}
+        with torch.enable_grad():
+            outputs = system(x)
+            wide = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+            loss = self.cost(wide, y).mean()
+            grads = dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
+        if ranks.is_distributed():
+            everyone = ranks.total(float(len(x)), system.device)
+            for g in grads.values():
+                g.mul_(len(x) / everyone)
+            ranks.all_reduce(grads)
+        for name, p in named.items():
+            p.grad = grads[name] if p.grad is None else p.grad + grads[name]
+        return BackpropStep(loss.detach(), outputs.detach())

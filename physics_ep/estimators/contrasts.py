@@ -1,0 +1,198 @@
+"""Nudged phases and what is learnt from them: relaxed by a recipe, contrasted, and judged for noise and leakage."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from ..blocks import State, masked, narrowed
+from ..cost import Cost
+from ..equilibrium import Equilibrium
+from ..nudging import Nudge, Stencil
+from ..relaxation.loop import new_phase, prepared, solve
+from ..system import EnergySystem, Phase, widened
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a step nudges and relaxes.
+
+    Attributes
+    ----------
+    scheme : Stencil
+    pull : Cost
+        What nudged phases add to the energy.
+    beta : float
+    solver, max_iterations
+        As for `relaxation.solve`.
+    tolerance : float or None
+        Residual that nudged phases are held to; None: the system's default.
+    options : mapping
+        Of the system's phases.
+    """
+
+    scheme: Stencil
+    pull: Cost
+    beta: float
+    solver: str | None = None
+    tolerance: float | None = None
+    max_iterations: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def nudge(self, i: int, y: torch.Tensor, signs: torch.Tensor | None = None) -> Nudge:
+        """The nudge at node i of the scheme; signs (B,) multiply it where the scheme draws them."""
+        strength = self.beta * self.scheme.nodes[i]
+        return Nudge(self.pull, y, strength if signs is None else strength * signs)
+
+    def solve(self, phase: Phase, start: State | None = None) -> Equilibrium:
+        """A nudged phase relaxed."""
+        return solve(
+            phase, solver=self.solver, tolerance=self.tolerance, max_iterations=self.max_iterations, start=start
+        )
+
+
+def relax_nudged(
+    recipe: Recipe,
+    base: Phase,
+    y: torch.Tensor,
+    signs: torch.Tensor | None,
+    starts: dict[int, State] | None = None,
+) -> dict[int, Equilibrium]:
+    """Displacements at the scheme's nodes other than 0: all at once where the system can, else in turn.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    base : Phase
+        Displaced and balanced, not nudged.
+    y : Tensor
+        Targets.
+    signs : Tensor (B,) or None
+    starts : dict, optional
+        First displacement of each node's phase.
+
+    Returns
+    -------
+    dict
+        Number of the node to what its phase settled in.
+    """
+    scheme = recipe.scheme
+    nudges = {i: recipe.nudge(i, y, signs) for i in scheme.relaxed()}
+    stack = base.stacked(list(nudges.values())) if len(nudges) > 1 else None
+    if stack is not None:
+        start = None
+        if starts is not None:
+            start = tuple(torch.cat(blocks) for blocks in zip(*[starts[i] for i in nudges], strict=True))
+        found = recipe.solve(stack, start)
+        return dict(zip(nudges, found.split(len(nudges)), strict=True))
+    phases: dict[int, Equilibrium] = {}
+    for i, nudge in nudges.items():
+        start = None
+        if starts is not None:
+            start = starts[i]
+        elif phases:
+            # The displacement is linear in beta to first order.
+            j, known = next(reversed(phases.items()))
+            scale = scheme.nodes[i] / scheme.nodes[j]
+            assert known.displacement is not None
+            start = tuple(scale * d for d in narrowed(known.displacement, base.dtype))
+            start = start if scheme.analytic else base.nudged(nudge).project(start)
+        phases[i] = recipe.solve(base.nudged(nudge), start)
+    return phases
+
+
+def contrast(
+    recipe: Recipe,
+    system: EnergySystem,
+    base: Phase,
+    free: Equilibrium,
+    phases: dict[int, Equilibrium],
+    x: torch.Tensor,
+    signs: torch.Tensor | None,
+    weight: torch.Tensor,
+) -> dict[str, torch.Tensor]:
+    """The scheme's sum of contrasts over beta, each state with its weight (B,) in the mean; by parameter name."""
+    scheme = recipe.scheme
+    left_out = None if bool((weight > 0).all()) else weight > 0
+    state = masked(free.state, left_out)
+    if signs is not None:
+        weight = weight * signs
+    grads: dict[str, torch.Tensor] = {}
+    moved = {i: masked(found.displacement, left_out) for i, found in phases.items()}
+    for i, partner in scheme.mirrored():
+        moved[i] = tuple(d.conj().resolve_conj() for d in moved[partner])
+    for i, j, w in scheme.halved_pairs():
+        other = None if j is None else moved[j]
+        part = base.contrast(system, state, moved[i], other, x, weight * (w / recipe.beta))
+        grads = part if not grads else {n: grads[n] + part[n] for n in grads}
+    return grads
+
+
+def noise_floors(
+    recipe: Recipe,
+    system: EnergySystem,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    phases: tuple[Equilibrium, dict[int, Equilibrium]],
+    signs: torch.Tensor | None,
+    weight: torch.Tensor,
+    grads: dict[str, torch.Tensor],
+) -> dict[str, float]:
+    """Twice the distance to the same estimate taken in float64 with the residuals driven to their floor.
+
+    Parameters
+    ----------
+    phases
+        The free phase, and the nudged ones by the number of their node.
+    weight : Tensor (B,)
+        Of each state in the mean.
+
+    Returns
+    -------
+    dict
+        Parameter name to relative error; '' for the gradient as one vector.
+    """
+    free, nudged = phases
+    options = dict(recipe.options)
+    with torch.no_grad():
+        twin = widened(system)
+        wide = twin.dtype
+        inputs = prepared(twin, x.to(wide), options)
+        target = y.to(wide) if y.dtype.is_floating_point else y
+        tight = 1e-15
+        settled = replace(recipe, tolerance=tight).solve(twin.phase(inputs), tuple(s.to(wide) for s in free.state))
+        base = new_phase(twin, inputs, options, origin=settled.state, balanced=True)
+        signs = None if signs is None else signs.to(wide)
+        starts = {i: narrowed(found.displacement or (), wide) for i, found in nudged.items()}
+        exact = replace(recipe, tolerance=tight * system.tolerance_share(recipe.beta))
+        better = relax_nudged(exact, base, target, signs, starts)
+        reference = contrast(exact, twin, base, settled, better, inputs.x, signs, weight.to(wide))
+    eps = torch.finfo(wide).eps
+    floors = {}
+    squares = [0.0, 0.0]
+    for name, g in grads.items():
+        size = float(reference[name].norm())
+        error = 2 * float((reference[name] - g.to(wide)).norm()) + 8 * eps * size
+        floors[name] = error / size if size > 0 else (0.0 if error == 0 else math.inf)
+        squares[0] += error**2
+        squares[1] += size**2
+    floors[""] = math.sqrt(squares[0] / squares[1]) if squares[1] > 0 else 0.0
+    return floors
+
+
+def mirror_gap(recipe: Recipe, base: Phase, y: torch.Tensor, phases: dict[int, Equilibrium]) -> float:
+    """How far a phase is from the conjugate of its mirror image; see `Step.imaginary_leakage`."""
+    mirrored = recipe.scheme.mirrored()
+    if not mirrored:
+        return 0.0
+    i, j = mirrored[0]
+    found = recipe.solve(base.nudged(recipe.nudge(i, y)))
+    known = phases[j].displacement
+    assert known is not None
+    assert found.displacement is not None
+    gap = max(float((a - b.conj()).abs().max()) for a, b in zip(found.displacement, known, strict=True))
+    return gap / max(float(b.abs().max()) for b in known)

@@ -1,0 +1,78 @@
+"""Contrasts of a free and a clamped state: learning rules that are no gradient of the cost, to judge beside EP."""
+
+from __future__ import annotations
+
+import torch
+
+from ..cost import Cost, SquaredError
+from ..errors import InputError, argument_error
+from ..nudging import positive
+from ..system import EnergySystem
+from .propagation import EquilibriumPropagation
+from .step import Step
+
+
+class OutputClamp(Cost):
+    """Outputs held at (1 - beta) outputs + beta y, whatever the drive: a constraint in the place of a nudge."""
+
+    name = "output_clamp"
+    holds = True
+
+    def gradient(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        # The direction in which the outputs are moved, as under the squared error.
+        return outputs - y
+
+    def displaced_unit(
+        self, outputs: torch.Tensor, y: torch.Tensor, beta: torch.Tensor | complex, rhs: torch.Tensor
+    ) -> torch.Tensor:
+        return (beta * (y - outputs)).expand_as(rhs)
+
+    def check(self, outputs: torch.Tensor, y: torch.Tensor) -> None:
+        SquaredError().check(outputs, y)
+
+
+class CoupledLearning(EquilibriumPropagation):
+    """Coupled learning (Stern, Hexner, Rocks and Liu, Phys. Rev. X 2021): outputs clamped towards the target.
+
+    The estimate is [dE/dtheta(clamped) - dE/dtheta(free)] / fraction. As the fraction goes to 0 it is the gradient
+    of 1/2 (y - o) . S (y - o) at fixed y - o, with S the Schur complement of the Hessian on the outputs: not that
+    of the squared error, whose S is the identity. fraction = 1 is classical clamping of the outputs (contrastive
+    Hebbian learning, Movellan 1991).
+
+    Parameters
+    ----------
+    fraction : float
+        In (0, 1].
+    solver, tolerance, max_iterations, on_unconverged
+        As for `EquilibriumPropagation`.
+
+    Notes
+    -----
+    Only for systems with exact block updates and real-valued targets; the loss reported is the squared error.
+    """
+
+    def __init__(
+        self,
+        fraction: float = 0.1,
+        solver: str | None = None,
+        tolerance: float | None = None,
+        max_iterations: int | None = None,
+        on_unconverged: str = "raise",
+    ) -> None:
+        number = isinstance(fraction, int | float) and not isinstance(fraction, bool)
+        if not number or not 0 < fraction <= 1:
+            raise argument_error("fraction", "lie in (0, 1]", fraction)
+        super().__init__(SquaredError(), positive(), fraction, solver, tolerance, max_iterations, on_unconverged)
+        self.pull = OutputClamp()
+
+    def __repr__(self) -> str:
+        return f"CoupledLearning(fraction={self.beta:g})"
+
+    def backward(self, system: EnergySystem, x: torch.Tensor, y: torch.Tensor, *, sync: bool = True) -> Step:
+        """Add the contrast over the fraction to `.grad`; see `EquilibriumPropagation.backward`."""
+        if isinstance(system, EnergySystem) and not system.clamps:
+            raise InputError(
+                f"Argument system must have exact block updates to clamp its outputs, but {type(system).__name__} "
+                "has none."
+            )
+        return super().backward(system, x, y, sync=sync)

@@ -1,0 +1,384 @@
+"""Equilibrium propagation as a `backward`: the physics settles, is nudged, settles again, and `.grad` is filled."""
+
+from __future__ import annotations
+
+import math
+import warnings
+import weakref
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from .. import ranks
+from ..blocks import masked
+from ..cost import Cost
+from ..equilibrium import Equilibrium, NotConverged, OtherBranch, Status
+from ..errors import InputError, argument_error, unknown_name
+from ..landscape.branches import check_branches, is_minimum
+from ..landscape.exploration import mean_outputs, repeated
+from ..landscape.stability import curvature_limit
+from ..nudging import Nudge, Stencil, centered, scheme_from_name
+from ..relaxation.loop import check_cost, new_phase, prepared, solve
+from ..system import EnergySystem, Phase
+from .contrasts import Recipe, contrast, mirror_gap, noise_floors, relax_nudged
+from .step import Step
+
+ON_UNCONVERGED = ("raise", "skip", "warn")
+BRANCHES = ("check", "ignore")
+AUTO_FRACTION = 0.05
+"""beta='auto' is this over lambda, the curvature limit: the centered bias is some (beta lambda)^2 = 2.5e-3."""
+
+
+class UnconvergedWarning(UserWarning):
+    """A state was used that is no equilibrium, as on_unconverged='warn' asks."""
+
+
+class NegativeNudgeError(InputError):
+    """The negative nudge lies beyond the measured stability limit: F has no minimum there."""
+
+
+class EquilibriumPropagation:
+    """Gradients of the mean cost by equilibrium propagation (Scellier and Bengio 2017).
+
+    Parameters
+    ----------
+    cost : Cost
+    scheme : Stencil or str
+        `centered()` by default: its error is O(beta^2).
+    beta : float or 'auto'
+        Nudging strength > 0. 'auto' takes 0.05 / lambda, lambda the largest response of the outputs to a force
+        on them, weighted by the largest curvature of the cost, measured on the first batch and every
+        `measure_every` steps; less where that would move small hidden activities too far (`Phase.mobility`).
+    solver, tolerance, max_iterations
+        For `relax`; None is the system's default. Nudged phases are held to tolerance * min(1, beta).
+    on_unconverged : {'raise', 'skip', 'warn'}
+        What to do with examples of which a phase is no equilibrium: raise `NotConverged`, leave them out of the
+        mean and count them, or use them with a warning.
+    starts : int
+        Free phases an example. With more than one, each is from a `system.random_state` and may end in another
+        equilibrium; gradient, loss and outputs are means over those that converged.
+    branches : {'check', 'ignore'}, optional
+        Whether to check that free states are minima and that nudged states continue them as the nudge grows
+        (`physics_ep.landscape.branches`); others count as unconverged. It takes some tens of Hessian products a
+        step, more for examples that answer beyond a linear response. Default: for multistable systems with a smooth
+        energy and minima. Complex nudges are not followed.
+    generator : torch.Generator, optional
+        For random starts and for schemes that draw signs (a CPU generator); default one seeded with 0.
+    measure_every : int
+        Steps between measurements of the stability limit. A negative nudge is refused from beta * lambda = 1 on;
+        where it comes within a factor of two of the limit, it is measured at every step.
+    **options
+        Of the system's phases: gates='frozen' or 'free' of a predictive coding network.
+
+    Notes
+    -----
+    The free state's displacements are carried, and the contrast is taken in them (`EnergySystem.contrast`).
+    """
+
+    def __init__(
+        self,
+        cost: Cost,
+        scheme: Stencil | str | None = None,
+        beta: float | str = 0.1,
+        solver: str | None = None,
+        tolerance: float | None = None,
+        max_iterations: int | None = None,
+        on_unconverged: str = "raise",
+        *,
+        starts: int = 1,
+        branches: str | None = None,
+        generator: torch.Generator | None = None,
+        measure_every: int = 200,
+        **options: Any,
+    ) -> None:
+        if not isinstance(cost, Cost):
+            raise argument_error("cost", "be a Cost, such as SquaredError()", type(cost).__name__)
+        if on_unconverged not in ON_UNCONVERGED:
+            raise unknown_name("on_unconverged", on_unconverged, ON_UNCONVERGED)
+        if isinstance(starts, bool) or not isinstance(starts, int) or starts < 1:
+            raise argument_error("starts", "be an integer of at least 1", starts)
+        if branches not in (None, *BRANCHES):
+            raise unknown_name("branches", str(branches), BRANCHES)
+        self.cost = cost
+        self.pull = cost
+        """What nudged phases add to the energy: the cost, but for rules that are no gradient of it."""
+        self.scheme = centered() if scheme is None else scheme_from_name(scheme)
+        if cost.positive_only is not None and self.scheme.has_negative:
+            must = f"be 'positive' under the cost {cost.name!r}: {cost.positive_only}"
+            raise argument_error("scheme", must, repr(self.scheme.name))
+        self.auto = beta == "auto"
+        self.beta = math.nan if self.auto else check_beta(beta)
+        self.solver = solver
+        self.tolerance = tolerance
+        self.max_iterations = max_iterations
+        self.on_unconverged = on_unconverged
+        self.starts = starts
+        self.branches = branches
+        self.generator = torch.Generator().manual_seed(0) if generator is None else generator
+        self.measure_every = measure_every
+        self.options = options
+        self.stability_limit = math.inf
+        """Largest |beta| of a negative nudge, 1 / lambda, as last measured."""
+        self._measured: tuple[Any, int] | None = None
+        self._broadcast: Any = None
+
+    def __repr__(self) -> str:
+        beta = "auto" if self.auto else f"{self.beta:g}"
+        return f"EquilibriumPropagation({type(self.cost).__name__}(), {self.scheme.name}, beta={beta})"
+
+    def backward(self, system: EnergySystem, x: torch.Tensor, y: torch.Tensor, *, sync: bool = True) -> Step:
+        """Add the EP estimate of the gradient of the mean cost to `.grad` of the system's parameters.
+
+        Parameters are first put into their physical range (`EnergySystem.constrain`).
+
+        Parameters
+        ----------
+        system : EnergySystem
+        x : Tensor (B, ...)
+        y : Tensor
+            Targets, as the cost takes them.
+        sync : bool
+            Under torch.distributed, reduce `.grad` over the ranks (False to accumulate first).
+
+        Returns
+        -------
+        Step
+
+        Raises
+        ------
+        NotConverged
+            With on_unconverged='raise'.
+        NegativeNudgeError
+            If the scheme nudges negatively beyond the stability limit.
+        InputError
+            If an argument does not fit the system.
+        """
+        if isinstance(system, nn.parallel.DistributedDataParallel):
+            raise TypeError(
+                "Argument system must not be wrapped in DistributedDataParallel, whose hooks miss EP's gradients: "
+                "pass the system itself; backward() reduces them."
+            )
+        if not isinstance(system, EnergySystem):
+            raise TypeError(f"Argument system must be an EnergySystem, but was {type(system).__name__}.")
+        if ranks.is_distributed() and (self._broadcast is None or self._broadcast() is not system):
+            ranks.broadcast_parameters(system)
+            self._broadcast = weakref.ref(system)
+        with torch.no_grad():
+            system.constrain()  # an optimizer that knows no bounds may have left them
+            grads, step, used = self._estimate(system, x, y)
+        if sync and ranks.is_distributed():
+            everyone = ranks.total(float(used), system.device)
+            for g in grads.values():
+                g.mul_(used / max(everyone, 1.0))
+            ranks.all_reduce(grads)
+        for name, p in system.named_parameters():
+            if p.requires_grad and name in grads:
+                p.grad = grads[name] if p.grad is None else p.grad + grads[name]
+        return step
+
+    def _estimate(
+        self, system: EnergySystem, x: torch.Tensor, y: torch.Tensor
+    ) -> tuple[dict[str, torch.Tensor], Step, int]:
+        self.check(system)
+        examples = x.shape[0]
+        start = None
+        if self.starts > 1:
+            system.check_input(x)
+            x, y = repeated(x, self.starts), repeated(y, self.starts)
+            start = system.random_state(x, self.generator)
+        inputs = prepared(system, x, self.options)
+        free = solve(
+            system.phase(inputs),
+            solver=self.solver,
+            tolerance=self.tolerance,
+            max_iterations=self.max_iterations,
+            start=start,
+        )
+        outputs = system.outputs(free.state)
+        self.cost.check(outputs[:examples], y[:examples])
+        self._refuse(free, "The free phase")
+        base = new_phase(system, inputs, self.options, origin=free.state, balanced=True)
+        self._measure(system, base, free, y)
+
+        signs = None
+        if self.scheme.random:
+            draw = torch.randint(0, 2, (x.shape[0],), generator=self.generator)
+            signs = (2 * draw - 1).to(outputs)
+        tolerance = None
+        if self.tolerance is not None:
+            tolerance = self.tolerance * system.tolerance_share(self.beta)
+        recipe = Recipe(
+            self.scheme, self.pull, self.beta, self.solver, tolerance, self.max_iterations, self.options
+        )
+        phases = relax_nudged(recipe, base, y, signs)
+        for i, found in phases.items():
+            self._refuse(found, self._name(i))
+        keep = free.converged
+        for found in phases.values():
+            keep = keep & found.converged
+        free, phases, unstable, switched = self._on_branch(system, x, y, base, free, phases, signs, keep)
+        keep = keep & ~unstable & ~switched
+        if self.on_unconverged != "skip":
+            keep = torch.ones_like(keep)
+        each = keep.view(self.starts, examples).sum(0)
+        used = int((each > 0).sum())
+        share = (max(used, 1) * each.clamp_min(1)).to(outputs)
+        weight = keep.to(outputs) / share.repeat(self.starts)
+        grads = contrast(recipe, system, base, free, phases, x, signs, weight)
+        loss = (self.cost(outputs, y) * weight).nan_to_num(nan=0.0).sum()
+        versions = [p._version for p in system.parameters()]
+
+        def unchanged() -> None:
+            if versions != [p._version for p in system.parameters()]:
+                raise RuntimeError("A step's errors must be read before the parameters change: ask before step().")
+
+        def floors() -> dict[str, float]:
+            unchanged()
+            return noise_floors(recipe, system, x, y, (free, phases), signs, weight, grads)
+
+        def leakage() -> float:
+            unchanged()
+            with torch.no_grad():
+                return mirror_gap(recipe, base, y, phases)
+
+        step = Step(
+            loss=loss,
+            outputs=mean_outputs(system, outputs, keep, self.starts),
+            equilibria=(free, *phases.values()),
+            beta=self.beta,
+            skipped=examples - used,
+            _floors=floors,
+            _leakage=leakage,
+            used=keep,
+            switched=int(switched.sum()),
+            unstable=int(unstable.sum()),
+        )
+        return grads, step, used
+
+    def check(self, system: EnergySystem) -> None:
+        """Whether the scheme and the cost are for this system.
+
+        Raises
+        ------
+        InputError
+        """
+        if self.scheme.analytic and not system.analytic:
+            raise InputError(
+                f"Argument scheme must not be {self.scheme.name!r} for {type(system).__name__}: complex nudges "
+                "need an analytic energy with complex states. Use 'centered'."
+            )
+        if system.noisy and any(partner is None for _, partner, _ in self.scheme.halved_pairs()):
+            must = "be 'centered' where nudged phases have noise of their own, and the free one none"
+            raise argument_error("scheme", must, repr(self.scheme.name))
+        check_cost(system, self.cost)
+
+    def _checks(self, system: EnergySystem) -> bool:
+        """Whether branches are checked."""
+        smooth = system.smooth and system.descends and system.directions is None
+        asked = system.multistable and smooth if self.branches is None else self.branches == "check"
+        return asked and not self.pull.holds
+
+    def _on_branch(
+        self,
+        system: EnergySystem,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        base: Phase,
+        free: Equilibrium,
+        phases: dict[int, Equilibrium],
+        signs: torch.Tensor | None,
+        found: torch.Tensor,
+    ) -> tuple[Equilibrium, dict[int, Equilibrium], torch.Tensor, torch.Tensor]:
+        """The phases with their final status; which free states are no minima, which nudged ones left their branch.
+
+        Only states that were `found` (B,) are looked at.
+        """
+        nothing = torch.zeros_like(found)
+        if not self._checks(system):
+            return free, phases, nothing, nothing
+        nodes = [i for i in phases if complex(self.scheme.nodes[i]).imag == 0]
+        nudges = []
+        for i in nodes:
+            strength = self.beta * complex(self.scheme.nodes[i]).real
+            nudges.append(Nudge(self.pull, y, strength if signs is None else strength * signs))
+        moved = [masked(phases[i].displacement, found) for i in nodes]
+        checks = check_branches(system, x, free.state, nudges, moved, base=base, only=found, **self.options)
+        unstable = found & ~is_minimum(base, base.start())[0]
+        if bool(unstable.any()):
+            free = replace(free, status=Status.UNSTABLE)
+            self._refuse(free, "The free phase", unstable)
+        switched = nothing
+        phases = dict(phases)
+        for i, check in zip(nodes, checks, strict=True):
+            left = check.switched & ~unstable
+            if bool(left.any()):
+                phases[i] = replace(phases[i], status=Status.SWITCHED)
+                self._refuse(phases[i], self._name(i), left)
+            switched = switched | left
+        return free, phases, unstable, switched
+
+    def _name(self, i: int) -> str:
+        return f"The phase nudged by {self.beta * self.scheme.nodes[i]:+.3g}"
+
+    def _refuse(self, found: Equilibrium, phase: str, rows: torch.Tensor | None = None) -> None:
+        """Apply `on_unconverged` to one phase, or to the rows (B,) of it that EP cannot use."""
+        if found.status is Status.CONVERGED or self.on_unconverged == "skip":
+            return
+        error = NotConverged(found, phase) if rows is None else OtherBranch(found, phase, rows)
+        if self.on_unconverged == "raise":
+            raise error
+        warnings.warn(str(error), UnconvergedWarning, stacklevel=4)
+
+    def _measure(self, system: EnergySystem, base: Phase, free: Equilibrium, y: torch.Tensor) -> None:
+        """Measure the stability limit when due; set an automatic beta; refuse a negative nudge beyond the limit.
+
+        Where branches are checked, each example is judged by itself, and the softest does not speak for the batch.
+        """
+        checked = self._checks(system)
+        if not (self.auto or (self.scheme.has_negative and not checked)):
+            return
+        known, age = (None, 0) if self._measured is None else self._measured
+        due = known is None or known() is not system or age >= self.measure_every
+        if due or self.beta > 0.5 * self.stability_limit:
+            curvature = curvature_limit(system, base, free, self.cost, y, solver=self.solver, anywhere=self.auto)
+            curvature = ranks.largest(curvature, system.device)  # one beta for all ranks
+            self.stability_limit = 1 / curvature if curvature > 0 else math.inf
+            age = 0
+            if self.auto:
+                self.beta = AUTO_FRACTION * (self.stability_limit if curvature > 0 else system.nudge_scale)
+                moved = ranks.largest(base.mobility(self.cost, y), system.device)
+                if curvature * moved > 0:
+                    self.beta = min(self.beta, AUTO_FRACTION / math.sqrt(curvature * moved))
+        self._measured = (weakref.ref(system), age + 1)
+        if self.scheme.has_negative and not checked and self.beta >= self.stability_limit:
+            raise NegativeNudgeError(
+                f"Argument beta must be below {self.stability_limit:.3g}, where the system nudged by -beta loses "
+                f"its minimum (measured: 1 / lambda), but was {self.beta:g}. Lower it, or use beta='auto'."
+            )
+
+
+def check_beta(beta: float | str) -> float:
+    """Return beta if it is a positive finite number, else raise InputError."""
+    number = isinstance(beta, int | float) and not isinstance(beta, bool)
+    if not number or not 0 < float(beta) < math.inf:
+        raise argument_error(
+            "beta", "be a positive number or 'auto' (the scheme, such as negative(), carries the sign)", repr(beta)
+        )
+    return float(beta)
+
+
+def estimate_gradient(
+    ep: EquilibriumPropagation, system: EnergySystem, x: torch.Tensor, y: torch.Tensor
+) -> tuple[dict[str, torch.Tensor], Step]:
+    """EP's gradient by parameter name, leaving `.grad` as it was; also the `Step`."""
+    kept = {n: p.grad for n, p in system.named_parameters()}
+    try:
+        for p in system.parameters():
+            p.grad = None
+        step = ep.backward(system, x, y, sync=False)
+        return {n: p.grad for n, p in system.named_parameters() if p.grad is not None}, step
+    finally:
+        for n, p in system.named_parameters():
+            p.grad = kept[n]

@@ -1,0 +1,316 @@
+"""Relaxation to equilibrium: the one outer loop that decides when to stop.
+
+A solver (`physics_ep.relaxation.solvers`) proposes iterates; the loop alone decides when to stop, from the residual
+of the very state that it returns. Examples that have converged are held still, so that a result does not depend on
+the company it keeps.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ..blocks import State, largest, narrowed
+from ..cost import Cost
+from ..equilibrium import Equilibrium, Status, Trace
+from ..errors import InputError, argument_error, unknown_name
+from ..nudging import Nudge
+from ..system import EnergySystem, Inputs, Phase
+from .newton import NewtonKrylov, trust_region
+from .solvers import Anderson, Coordinate, GradientFlow, Solver
+
+PATIENCE_AT_ROUNDING = 30
+"""Iterations without progress after which a residual near rounding counts as stalled."""
+
+SOLVERS: dict[str, Callable[[Phase, State], Solver]] = {
+    "coordinate": Coordinate,
+    "anderson": Anderson,
+    "gradient_flow": GradientFlow,
+    "newton_krylov": NewtonKrylov,
+    "trust_region": trust_region,
+}
+"""The general solvers by name, for systems that hand out none of their own."""
+
+
+def solve(
+    phase: Phase,
+    *,
+    solver: str | None = None,
+    tolerance: float | None = None,
+    max_iterations: int | None = None,
+    start: State | None = None,
+    trace: bool = False,
+) -> Equilibrium:
+    """Relax one `Phase` until every example's residual meets the tolerance, or nothing more is to be had.
+
+    Parameters
+    ----------
+    phase : Phase
+    solver : str, optional
+        A name in `SOLVERS`; default the system's.
+    tolerance : float, optional
+        Dimensionless residual. Default: the system's, times min(1, |beta| / nudge_scale) for displacements, whose
+        contrast is divided by beta.
+    max_iterations : int, optional
+    start : State, optional
+        First z (a state, or a displacement). Default `phase.start()`.
+    trace : bool
+        Keep residual, energy and state of every iteration.
+
+    Returns
+    -------
+    Equilibrium
+        Converged or not: see `status`, `residual`, `require()`.
+    """
+    system = phase.system
+    name = system.default_solver if solver is None else solver
+    own = system.solvers(phase)
+    methods = SOLVERS if own is None else own
+    if name not in methods:
+        raise unknown_name(f"solver of {type(system).__name__}", name, methods)
+    tolerance = phase_tolerance(phase, tolerance)
+    if max_iterations is not None and (not isinstance(max_iterations, int) or max_iterations < 1):
+        raise argument_error("max_iterations", "be an integer of at least 1", max_iterations)
+    with torch.no_grad():
+        known = phase.known(name)
+        if known is not None:
+            return _known(phase, name, tolerance, known, trace)
+    z = phase.start() if start is None else start
+    kept: list[tuple[torch.Tensor, torch.Tensor, State]] = []
+    status = Status.BUDGET
+    with torch.no_grad():
+        lost = phase.hopeless()
+        method = methods[name](phase, z)
+        budget = max_iterations or method.budget or system.default_max_iterations
+        best, since = float("inf"), 0
+        while True:
+            z, residual = method.evaluate()
+            if trace:
+                kept.append((residual, phase.energy(z), phase.state(z)))
+            worst = float(residual.max())
+            if worst <= tolerance:
+                status = Status.CONVERGED
+                break
+            active = residual > tolerance
+            if lost is not None and bool((active & lost[0]).any()):
+                active = active & ~lost[0]
+                if not bool(active.any()):
+                    status = lost[1]
+                    break
+                worst = float(residual[active].max())
+            if not math.isfinite(worst):
+                active = active & torch.isfinite(residual)
+                if not bool(active.any()):
+                    status = Status.NOT_FINITE
+                    break
+                worst = float(residual[active].max())
+            if method.spent >= budget:
+                status = Status.BUDGET if bool(torch.isfinite(residual).all()) else Status.NOT_FINITE
+                break
+            since = 0 if worst < 0.999 * best else since + 1
+            best = min(best, worst)
+            if since >= method.patience or (since >= PATIENCE_AT_ROUNDING and worst < rounding(z)):
+                status = Status.STALLED
+                break
+            method.advance(active)
+        z = method.finish(z)
+        if status is not Status.CONVERGED:
+            status = phase.verdict(z, residual) or status
+    return _equilibrium(phase, name, tolerance, z, residual, status, method.spent, kept)
+
+
+def _known(
+    phase: Phase, solver: str, tolerance: float, known: tuple[State, torch.Tensor], trace: bool
+) -> Equilibrium:
+    """The equilibrium that a phase knows without a solver, as one iteration: converged, or not finite."""
+    z, residual = known
+    status = Status.CONVERGED if bool((residual <= tolerance).all()) else Status.NOT_FINITE
+    kept = [(residual, phase.energy(z), phase.state(z))] if trace else []
+    return _equilibrium(phase, solver, tolerance, z, residual, status, 1, kept)
+
+
+def _equilibrium(
+    phase: Phase,
+    solver: str,
+    tolerance: float,
+    z: State,
+    residual: torch.Tensor,
+    status: Status,
+    iterations: int,
+    kept: list[tuple[torch.Tensor, torch.Tensor, State]],
+) -> Equilibrium:
+    """What a relaxation returns; `kept` holds residual, energy and state of each iteration, for a trace."""
+    narrow = phase.narrow
+    return Equilibrium(
+        _state=lambda: narrowed(phase.state(z), narrow),
+        residual=residual,
+        tolerance=tolerance,
+        iterations=iterations,
+        status=status,
+        solver=solver,
+        displacement=None if phase.origin is None else narrowed(z, narrow),
+        residual_scale=phase.system.residual_scale,
+        residual_unit=phase.system.residual_unit,
+        trace=_collect(kept) if kept else None,
+    )
+
+
+def rounding(z: State) -> float:
+    """Residual that may be rounding alone, for numbers of the size of z (a state or a displacement)."""
+    return 100 * torch.finfo(z[0].dtype).eps * float(largest(z).max())
+
+
+def relax(
+    system: EnergySystem,
+    x: torch.Tensor,
+    nudge: Nudge | None = None,
+    start: State | None = None,
+    *,
+    solver: str | None = None,
+    tolerance: float | None = None,
+    max_iterations: int | None = None,
+    trace: bool = False,
+    **options: Any,
+) -> Equilibrium:
+    """Let a system settle: the free phase, or a phase nudged by beta times a cost.
+
+    Parameters
+    ----------
+    system : EnergySystem
+    x : Tensor (B, ...)
+        Input, in the system's units.
+    nudge : Nudge, optional
+    start : State, optional
+        Where to start. With a nudge, the displacement from here is what relaxes (and `Equilibrium.displacement`
+        holds it): give the free state.
+    solver, tolerance, max_iterations, trace
+        See `solve`.
+    **options
+        Of the system's phases: gates='frozen' or 'free' of a predictive coding network.
+
+    Returns
+    -------
+    Equilibrium
+
+    Raises
+    ------
+    InputError
+        If an argument does not fit the system.
+    """
+    with torch.no_grad():
+        inputs = prepared(system, x, {} if nudge is None else options)
+        if start is not None:
+            check_state(system, start, x)
+        if nudge is None:
+            phase = new_phase(system, inputs, options)
+            return solve(
+                phase, solver=solver, tolerance=tolerance, max_iterations=max_iterations, start=start, trace=trace
+            )
+        origin = system.initial_state(x) if start is None else start
+        check_nudge(system, nudge, system.outputs(origin))
+        phase = new_phase(system, inputs, options, origin=origin).nudged(nudge)
+        return solve(phase, solver=solver, tolerance=tolerance, max_iterations=max_iterations, trace=trace)
+
+
+def new_phase(
+    system: EnergySystem,
+    inputs: Inputs,
+    options: dict[str, Any],
+    *,
+    origin: State | None = None,
+    balanced: bool = False,
+) -> Phase:
+    """A phase of a system, with options that not every system has.
+
+    Raises
+    ------
+    InputError
+        If the system's phases do not take an option.
+    """
+    _check_options(system, options)
+    return system.phase(inputs, origin=origin, balanced=balanced, **options)
+
+
+def prepared(system: EnergySystem, x: torch.Tensor, options: dict[str, Any]) -> Inputs:
+    """`system.prepare(x)`, told the options of the phases to come if it asks for them."""
+    if not options:
+        return system.prepare(x)
+    own = {name: options[name] for name in _check_options(system, options) & {*_parameters(system.prepare)}}
+    return system.prepare(x, **own)
+
+
+def _check_options(system: EnergySystem, options: dict[str, Any]) -> set[str]:
+    if not options:
+        return set()
+    known = [name for name in _parameters(system.phase) if name not in ("inputs", "origin", "balanced")]
+    for option, value in options.items():
+        if option not in known and not known:
+            raise argument_error(
+                option, f"be left out for {type(system).__name__}, which has no such option", value
+            )
+        if option not in known:
+            raise unknown_name(f"option of {type(system).__name__}", option, known)
+    return set(options)
+
+
+def _parameters(method: Any) -> list[str]:
+    return list(inspect.signature(method).parameters)
+
+
+def phase_tolerance(phase: Phase, tolerance: float | None) -> float:
+    """The tolerance of a phase: the given one, or the default scaled by the nudge."""
+    if tolerance is not None:
+        if not (isinstance(tolerance, int | float) and 0 < tolerance < float("inf")):
+            raise argument_error("tolerance", "be a positive number", tolerance)
+        return float(tolerance)
+    default = phase.system.default_tolerance(phase.narrow)
+    if phase.nudge is None:
+        return default
+    strength = float(torch.as_tensor(phase.nudge.beta).abs().max())
+    return default * phase.system.tolerance_share(strength)
+
+
+def check_state(system: EnergySystem, state: State, x: torch.Tensor) -> None:
+    """Raise InputError unless `state` has the system's blocks and x's batch."""
+    want = [tuple(s.shape) for s in system.initial_state(x)]
+    got = [tuple(s.shape) for s in state] if isinstance(state, tuple) else type(state).__name__
+    if want != got:
+        raise argument_error("start", f"be a tuple of tensors of shapes {want}", got)
+
+
+def check_cost(system: EnergySystem, cost: Cost) -> None:
+    """Raise InputError if a cost on angles meets outputs that are none, or another cost outputs that are angles."""
+    if cost.angular and not system.angles:
+        raise InputError(
+            f"Argument cost must not be {cost.name!r} for {type(system).__name__}, whose outputs are no angles: it "
+            "is for oscillators with readout 'phase'."
+        )
+    if system.angles and not cost.angular:
+        raise InputError(
+            f"Argument cost must not be {cost.name!r} for outputs that are angles, since it tells whole turns "
+            "apart: take 'phase_error', or readout 'cos' or 'sin'."
+        )
+
+
+def check_nudge(system: EnergySystem, nudge: Nudge, outputs: torch.Tensor) -> None:
+    """Raise InputError if a nudge does not fit a system with outputs (B, n_out)."""
+    check_cost(system, nudge.cost)
+    nudge.cost.check(outputs, nudge.y)
+    if nudge.is_complex and not system.analytic:
+        name = type(system).__name__
+        raise argument_error("beta", f"be real for {name}, whose energy takes no complex states", nudge.beta)
+    shape = tuple(nudge.beta.shape) if isinstance(nudge.beta, torch.Tensor) else ()
+    if shape not in ((), (len(outputs),)):
+        raise argument_error("beta", f"be a number or of shape ({len(outputs)},)", f"of shape {shape}")
+
+
+def _collect(kept: list[tuple[torch.Tensor, torch.Tensor, State]]) -> Trace:
+    return Trace(
+        residual=torch.stack([k[0] for k in kept]),
+        energy=torch.stack([k[1] for k in kept]),
+        state=tuple(torch.stack(blocks) for blocks in zip(*[k[2] for k in kept], strict=True)),
+    )

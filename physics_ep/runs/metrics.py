@@ -1,0 +1,275 @@
+"""What is measured in each epoch of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..cost import check_labels
+from ..equilibrium import Status
+from ..landscape.exploration import averaged, relax_from_many
+from ..ranks import Batch, gathered, summed
+from ..estimators.step import StepLike
+from ..system import EnergySystem
+
+METRICS: dict[str, tuple[str, str]] = {
+    "loss": ("cost units", "mean cost of the free states during the epoch"),
+    "train_error": ("fraction", "training examples misclassified by the free states during the epoch"),
+    "test_error": ("fraction", "test examples misclassified after the epoch; those without equilibrium count"),
+    "train_top5_error": ("fraction", "training examples whose class is not among the five largest free outputs"),
+    "test_top5_error": ("fraction", "the same of the test examples; those without equilibrium count"),
+    "test_unconverged": ("examples", "test examples without equilibrium after the epoch"),
+    "skipped": ("examples", "training examples left out for want of an equilibrium, or of its branch"),
+    "switched": ("states", "nudged states that left the branch of their free state, and free states no minima"),
+    "broken": ("images", "images of both parts left out during the epoch since they cannot be decoded"),
+    "worst_residual": ("1", "largest residual of the equilibria used for gradients"),
+    "median_residual": ("1", "median residual of the equilibria used for gradients"),
+    "free_iterations": ("1", "mean iterations of a free phase"),
+    "nudged_iterations": ("1", "mean iterations of a nudged phase"),
+    "learning_rates": ("1", "learning rate of each parameter group during the epoch"),
+    "seconds": ("s", "wall time of the epoch, evaluation included"),
+}
+"""Name to (units, description), as stored in run files.
+
+Figures are those of all ranks together. With five classes or fewer the top-5 errors are 0, but for test examples
+without equilibrium.
+"""
+
+TOP = 5
+
+
+class Epoch:
+    """Sums over the batches of one epoch.
+
+    Parameters
+    ----------
+    system : EnergySystem
+        What is trained.
+
+    Attributes
+    ----------
+    batches : int
+    examples, skipped : int
+        So far, of all ranks.
+    switched : int
+        So far, of this rank.
+    reason : str
+        Why the latest phase that did not converge ended, on this rank; empty while there was none.
+    """
+
+    def __init__(self, system: EnergySystem) -> None:
+        self._scores = system.scores
+        self.batches = 0
+        self.examples = 0
+        self.skipped = 0
+        self.switched = 0
+        self.reason = ""
+        self._used = 0
+        self._loss = 0.0
+        self._wrong = 0
+        self._missed = 0
+        self._residuals: list[torch.Tensor] = []
+        self._free: list[int] = []
+        self._nudged: list[int] = []
+
+    def add(self, step: StepLike, labels: torch.Tensor) -> tuple[int, int]:
+        """Add a step on a batch with these class indices (B,).
+
+        Returns
+        -------
+        examples, used : int
+            In this batch, and those of them that gave a gradient, of all ranks.
+        """
+        used = len(labels) - step.skipped
+        examples, skipped = map(int, summed([len(labels), step.skipped], labels.device))
+        self.batches += 1
+        self.examples += examples
+        self.skipped += skipped
+        self._used += used
+        self._loss += used * float(step.loss)
+        scores = self._scores(step.outputs)
+        wrong = scores.argmax(1) != labels
+        missed = ~_among_the_top(scores, labels)
+        if step.equilibria:
+            free, *nudged = step.equilibria
+            if step.skipped:
+                lost = (p.status.value for p in step.equilibria if p.status is not Status.CONVERGED)
+                self.reason = next(lost, self.reason)
+                settled = free.converged.view(-1, len(labels)).any(0)
+                wrong |= ~settled
+                missed |= ~settled
+            self._residuals.append(_used_residuals(step))
+            self.switched += getattr(step, "switched", 0) + getattr(step, "unstable", 0)
+            self._free.append(free.iterations)
+            self._nudged.extend(phase.iterations for phase in nudged)
+        self._wrong += int(wrong.sum())
+        self._missed += int(missed.sum())
+        return examples, examples - skipped
+
+    def figures(self, device: torch.device) -> dict[str, Any]:
+        """Metrics of the epoch; NaN where nothing was measured.
+
+        Parameters
+        ----------
+        device : torch.device
+            Through which ranks talk.
+        """
+        residuals = gathered(torch.cat(self._residuals) if self._residuals else torch.empty(0, device=device))
+        known = residuals.numel() > 0
+        phases = [len(self._free), sum(self._free), len(self._nudged), sum(self._nudged)]
+        used, loss, wrong, missed, switched, free, free_sum, nudged, nudged_sum = summed(
+            [self._used, self._loss, self._wrong, self._missed, self.switched, *phases], device
+        )
+        return {
+            "loss": loss / used if used else float("nan"),
+            "train_error": wrong / self.examples,
+            "train_top5_error": missed / self.examples,
+            "skipped": self.skipped,
+            "switched": int(switched),
+            "worst_residual": float(residuals.max()) if known else float("nan"),
+            "median_residual": float(residuals.median()) if known else float("nan"),
+            "free_iterations": free_sum / free if free else float("nan"),
+            "nudged_iterations": nudged_sum / nudged if nudged else float("nan"),
+        }
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How many test examples were classified, and how.
+
+    Attributes
+    ----------
+    examples : int
+    wrong, missed : int
+        Those whose class has not the largest output, or none of the five largest; those without equilibrium count.
+    unconverged : int
+        Those without equilibrium.
+    """
+
+    examples: int
+    wrong: int
+    missed: int
+    unconverged: int
+
+    @property
+    def error(self) -> float:
+        """Fraction misclassified, in [0, 1]; NaN without examples."""
+        return self.wrong / self.examples if self.examples else float("nan")
+
+    @property
+    def top5_error(self) -> float:
+        """Fraction whose class is not among the five largest outputs, in [0, 1]; NaN without examples."""
+        return self.missed / self.examples if self.examples else float("nan")
+
+    def of_all_ranks(self, device: torch.device) -> Evaluation:
+        """The same of the examples of all ranks, which must all ask."""
+        counts = (self.examples, self.wrong, self.missed, self.unconverged)
+        return Evaluation(*map(int, summed([float(n) for n in counts], device)))
+
+
+def evaluate(
+    system: EnergySystem,
+    batches: Iterable[Batch],
+    *,
+    solver: str | None = None,
+    tolerance: float | None = None,
+    max_iterations: int | None = None,
+    starts: int = 1,
+    seed: int = 0,
+) -> Evaluation:
+    """Classify examples by their free equilibria.
+
+    Parameters
+    ----------
+    system : EnergySystem
+    batches : iterable of (x, labels)
+        Of this rank; empty ones are passed over.
+    solver, tolerance, max_iterations
+        For `relax`.
+    starts, seed : int
+        Free phases an example, and what their random starts are drawn from: scores are means over those that
+        converged.
+
+    Returns
+    -------
+    Evaluation
+        Of this rank's examples.
+
+    Raises
+    ------
+    InputError
+        If a label is beyond the outputs.
+    """
+    examples = wrong = missed = unconverged = 0
+    generator = torch.Generator().manual_seed(seed)
+    for x, labels in batches:
+        if not len(labels):
+            continue
+        free = relax_from_many(
+            system,
+            x,
+            starts,
+            generator=generator,
+            solver=solver,
+            tolerance=tolerance,
+            max_iterations=max_iterations,
+        )
+        scores = averaged(system.scores(system.outputs(free.state)), free.converged, starts)
+        settled = free.converged.view(starts, -1).any(0)
+        check_labels(labels, scores.shape[1])
+        examples += len(labels)
+        wrong += int((~((scores.argmax(1) == labels) & settled)).sum())
+        missed += int((~(_among_the_top(scores, labels) & settled)).sum())
+        unconverged += int((~settled).sum())
+    return Evaluation(examples, wrong, missed, unconverged)
+
+
+def classification_error(
+    system: EnergySystem,
+    x: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    batch_size: int = 1000,
+    solver: str | None = None,
+    tolerance: float | None = None,
+    max_iterations: int | None = None,
+) -> tuple[float, int]:
+    """Fraction of examples that the free equilibria misclassify.
+
+    Parameters
+    ----------
+    system : EnergySystem
+    x : Tensor (N, ...)
+    labels : Tensor (N,)
+        Class indices.
+    batch_size : int
+    solver, tolerance, max_iterations
+        For `relax`.
+
+    Returns
+    -------
+    error : float
+        In [0, 1]. Examples without equilibrium count as misclassified.
+    unconverged : int
+        How many those are.
+    """
+    batches = zip(x.split(batch_size), labels.split(batch_size), strict=True)
+    found = evaluate(system, batches, solver=solver, tolerance=tolerance, max_iterations=max_iterations)
+    return found.error, found.unconverged
+
+
+def _among_the_top(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Whether each example's class (B,) is among its five largest scores (B, n)."""
+    return (scores.topk(min(TOP, scores.shape[1]), dim=1).indices == labels[:, None]).any(1)
+
+
+def _used_residuals(step: StepLike) -> torch.Tensor:
+    """Residuals of all phases, of the states that gave a gradient, in one vector."""
+    table = torch.stack([phase.residual for phase in step.equilibria])
+    used = getattr(step, "used", None)
+    if used is None and step.skipped:
+        used = torch.stack([phase.converged for phase in step.equilibria]).all(0)
+    return table.flatten() if used is None else table[:, used].flatten()

@@ -1,0 +1,127 @@
+"""Optimizers and schedulers of torch by the names that a config gives them."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from ..config import OptimizerSection, SchedulerSection
+from ..errors import InputError, argument_error, unknown_name
+from ..registry import check_options
+
+UNFIT = {
+    "lbfgs": "it evaluates the loss several times a step",
+    "sparseadam": "it takes sparse gradients only",
+}
+"""Optimizers of torch that a step on one estimate of the gradient cannot serve, and why."""
+
+
+def build_optimizer(section: OptimizerSection, module: nn.Module) -> Optimizer:
+    """Build the optimizer of a config for the parameters of a module.
+
+    Parameters
+    ----------
+    section : OptimizerSection
+        Name of a class of torch.optim (any case), its options, and groups by parameter-name prefix.
+    module : nn.Module
+
+    Returns
+    -------
+    Optimizer
+        One group of parameters for each entry of `groups`, after the group of all others.
+
+    Raises
+    ------
+    InputError
+        If the name, an option or a prefix is unknown, or torch refuses a value.
+    """
+    kinds = optimizers()
+    if section.name.lower() not in kinds:
+        raise unknown_name("optimizer.name", section.name, [k.__name__ for k in kinds.values()])
+    if section.name.lower() in UNFIT:
+        must = f"be an optimizer that steps on one gradient ({UNFIT[section.name.lower()]})"
+        raise argument_error("optimizer.name", must, repr(section.name))
+    kind = kinds[section.name.lower()]
+    owner = f"optimizer {kind.__name__}"
+    check_options(kind, section.options, owner, given=("params",))
+    members: dict[str, list[nn.Parameter]] = {"": [], **{prefix: [] for prefix in section.groups}}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            members[max((p for p in members if name.startswith(p)), key=len)].append(parameter)
+    for prefix, options in section.groups.items():
+        if not members[prefix]:
+            raise unknown_name("[optimizer.groups] prefix", prefix, [n for n, _ in module.named_parameters()])
+        check_options(kind, {**section.options, **options}, f"{owner}, group {prefix!r}", given=("params",))
+    groups = [{"params": found, **section.groups.get(prefix, {})} for prefix, found in members.items() if found]
+    return _made(kind, groups, section.options, owner)
+
+
+def build_scheduler(section: SchedulerSection | None, optimizer: Optimizer, epochs: int) -> LRScheduler | None:
+    """Build the scheduler of a config; it is to be stepped once an epoch.
+
+    Parameters
+    ----------
+    section : SchedulerSection or None
+        Name of a class of torch.optim.lr_scheduler (any case) and its options.
+    optimizer : Optimizer
+    epochs : int
+        Stands in for an option T_max, total_iters or total_steps that the config leaves out.
+
+    Returns
+    -------
+    LRScheduler or None
+
+    Raises
+    ------
+    InputError
+        If the name or an option is unknown, or torch refuses a value.
+    """
+    if section is None:
+        return None
+    kinds = schedulers()
+    if section.name.lower() not in kinds:
+        raise unknown_name("scheduler.name", section.name, [k.__name__ for k in kinds.values()])
+    kind = kinds[section.name.lower()]
+    options = section.options
+    for length in ("T_max", "total_steps", "total_iters"):
+        if length in inspect.signature(kind).parameters:
+            options.setdefault(length, epochs)
+    owner = f"scheduler {kind.__name__}"
+    check_options(kind, options, owner, given=("optimizer",))
+    return _made(kind, optimizer, options, owner)
+
+
+def step_scheduler(scheduler: LRScheduler | None, loss: float) -> None:
+    """Step a scheduler at the end of an epoch; one that watches a figure is given the loss."""
+    if isinstance(scheduler, ReduceLROnPlateau):
+        scheduler.step(loss)
+    elif scheduler is not None:
+        scheduler.step()
+
+
+def optimizers() -> dict[str, type[Optimizer]]:
+    """Classes of torch.optim by lower-case name."""
+    return _subclasses(torch.optim, Optimizer)
+
+
+def schedulers() -> dict[str, type[LRScheduler]]:
+    """Classes of torch.optim.lr_scheduler by lower-case name."""
+    return _subclasses(torch.optim.lr_scheduler, LRScheduler)
+
+
+def _subclasses(module: Any, base: type) -> dict[str, Any]:
+    found = {name.lower(): value for name, value in vars(module).items() if not name.startswith("_")}
+    return {n: v for n, v in found.items() if inspect.isclass(v) and issubclass(v, base) and v is not base}
+
+
+def _made(kind: Any, first: Any, options: dict[str, Any], owner: str) -> Any:
+    try:
+        return kind(first, **options)
+    except (TypeError, ValueError, AssertionError, RuntimeError, AttributeError) as error:
+        message = " ".join(str(error).split())
+        raise InputError(f"Argument of {owner} is wrong: {message}.") from error

@@ -1,0 +1,153 @@
+"""A free phase and the nudged one that follows it, in time, on real examples, kept in a run file."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..config import Config
+from ..cost import COSTS
+from ..data.datasets import load_dataset
+from ..dynamics.simulation import Integration, Simulation
+from ..errors import argument_error
+from ..nudging import Nudge
+from ..storage.opening import open_run
+from ..storage.parts import TrajectoryWriter
+from ..placement import resolve_device, resolve_dtype, work_in
+from .preparation import new_system, run_attributes, with_arguments
+from ..progress import SILENT, Progress
+from ..relaxation.loop import check_nudge
+from .resuming import check_run_output
+from ..storage.trajectory import Recorder, Trajectory
+
+
+@dataclass(frozen=True)
+class Phases:
+    """Trajectories of the two phases.
+
+    Attributes
+    ----------
+    free, nudged : Trajectory
+        The nudged phase starts where the free one ended.
+    beta : float
+        Nudging strength.
+    """
+
+    free: Trajectory
+    nudged: Trajectory
+    beta: float
+
+    def figures(self) -> dict[str, Any]:
+        """Settling times (None: not settled by the end), energies and last residuals of each example."""
+        return {
+            "beta": self.beta,
+            "duration": float(self.free.time[-1]),
+            "time_unit": self.free.time_unit,
+            "energy_unit": self.free.energy_unit,
+            "phases": {
+                name: {
+                    "settling_time": [None if math.isnan(t) else t for t in phase.settling_time.tolist()],
+                    "first_energy": phase.energy[0].tolist(),
+                    "last_energy": phase.energy[-1].tolist(),
+                    "last_residual": phase.residual[-1].tolist(),
+                }
+                for name, phase in (("free", self.free), ("nudged", self.nudged))
+            },
+        }
+
+
+def simulate_phases(
+    config: Config,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    duration: float | None = None,
+    beta: float | None = None,
+    examples: int = 4,
+    steps: int | None = None,
+    every: int = 1,
+    method: str | None = None,
+    flow: str | None = None,
+    temperature: float | None = None,
+    data: str | os.PathLike[str] | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    seed: int | None = None,
+    progress: Progress = SILENT,
+) -> Phases:
+    """Simulate a free and then a nudged phase of a config's system on the first test examples of its data.
+
+    Parameters
+    ----------
+    config : Config
+    out : path, optional
+        Run file for the trajectories, written in parts as `simulate` does: interrupted, it leaves what there is.
+    duration : float, optional
+        Of each phase, in the system's time unit; default 20 of its time constants.
+    beta : float, optional
+        Nudging strength; default the config's, or 0.1 of the system's `nudge_scale` where that is 'auto'.
+    examples : int
+    steps, every, method, flow, temperature
+        As of `simulate`; the noise is seeded with the config's seed, and goes on from phase to phase.
+    data, device, dtype, seed
+        Instead of the config's.
+    progress : Progress
+
+    Returns
+    -------
+    Phases
+
+    Raises
+    ------
+    InputError
+        If an argument does not fit; nothing has been written then.
+    """
+    config = with_arguments(config, data, device, dtype, seed)
+    path = None if out is None else check_run_output(out)
+    if beta is not None and (not math.isfinite(beta) or beta == 0):
+        raise argument_error("beta", "be finite and not 0", beta)
+    held = load_dataset(config.data).to(
+        resolve_device(config.training.device), resolve_dtype(config.training.dtype)
+    )
+    if not 1 <= examples <= len(held.test_x):
+        raise argument_error("examples", f"be from 1 to the {len(held.test_x)} there are", examples)
+    x, labels = held.test_x[:examples], held.test_y[:examples]
+    system = new_system(config).to(x.device, x.dtype)
+    work_in(system, config.training.dtype)
+    if beta is None:
+        beta = 0.1 * system.nudge_scale if config.ep.beta == "auto" else float(config.ep.beta)
+    if duration is None:
+        duration = 20 * system.time_constant
+    cost = COSTS[config.ep.cost]()
+    nudge = Nudge(cost, cost.encode(labels, held.n_classes, x.dtype), beta)
+    with torch.no_grad():  # what does not fit is told before the free phase
+        check_nudge(system, nudge, system.outputs(system.initial_state(x)))
+    course = Integration(
+        duration,
+        steps=steps,
+        every=every,
+        asked=method,
+        flow=flow,
+        temperature=system.temperature if temperature is None else temperature,
+        generator=torch.Generator().manual_seed(config.training.seed),
+    )
+    phase = Simulation(system, x, None, None, course)
+    if path is None:
+        recorder = Recorder(phase.units)
+    else:
+        attributes = run_attributes(config, "simulation", beta=beta)
+        recorder = TrajectoryWriter(path, "free", phase.units, attributes, system.state_dict())
+    phase.expect(recorder, times=2)
+    with recorder:
+        end = phase.record(recorder, progress)
+        phase = Simulation(system, x, nudge, end, course)
+        free = recorder.begin("nudged", phase.units)
+        phase.record(recorder, progress)
+        nudged = recorder.finish()
+    if path is not None:
+        free = open_run(path).trajectories["free"]
+    assert free is not None
+    return Phases(free, nudged, beta)

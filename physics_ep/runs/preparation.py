@@ -1,0 +1,220 @@
+"""From a config to what a run begins with: entries, initial or stored weights, enough memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+
+from ..config import Config
+from ..data.datasets import Dataset, load_dataset
+from ..errors import InputError, argument_error
+from ..data.image_folders import STREAMED
+from ..placement import parameters_of, require_memory, resolve_device, resolve_dtype
+from ..progress import Progress
+from ..registry import accepts, build_system, load, systems
+from ..data.batches import InMemory, Loaders, Source, Stream
+from ..storage.run_file import Run, environment
+from ..system import EnergySystem
+
+Data = str | os.PathLike[str] | Dataset | tuple[Iterable[Any], Iterable[Any]]
+"""What a caller may give instead of what a config names: a folder, examples, or loaders (train, test)."""
+
+WEIGHT_COPIES = 5
+"""Weights, their gradient, two moments of an optimizer, and one copy on its way to the run file."""
+
+LARGE = 10_000
+"""A system with an option from here on (units in a layer, say) is counted before it is built."""
+
+
+def with_arguments(
+    config: Config,
+    data: Data | None,
+    device: str | torch.device | None,
+    dtype: str | torch.dtype | None,
+    seed: int | None,
+) -> Config:
+    """The config with the entries that arguments replace.
+
+    Parameters
+    ----------
+    config : Config
+    data : path or Dataset or (iterable, iterable) or None
+        Replaces [data] folder (a path), or the whole section (a Dataset, whose name is kept; or loaders).
+    device, dtype, seed
+        Replace those of [training].
+
+    Returns
+    -------
+    Config
+
+    Raises
+    ------
+    InputError
+        If an argument is not what it must be.
+    """
+    training: dict[str, Any] = {}
+    if device is not None:
+        training["device"] = str(resolve_device(device))
+    if dtype is not None:
+        resolve_dtype(dtype)
+        training["dtype"] = str(dtype).removeprefix("torch.")
+    if seed is not None:
+        training["seed"] = seed
+    sections: dict[str, dict[str, Any]] = {"training": training} if training else {}
+    if isinstance(data, Dataset):
+        sections["data"] = {"name": data.name}
+    elif isinstance(data, tuple):
+        sections["data"] = {"name": "loaders"}
+    elif data is not None and not isinstance(data, str | os.PathLike):
+        must = "be a folder, a Dataset, or a tuple of two loaders (train, test)"
+        raise argument_error("data", must, type(data).__name__)
+    elif data is not None:
+        sections["data"] = {"folder": os.fspath(data)}
+    return config.updated(**sections) if sections else config
+
+
+def new_system(config: Config) -> EnergySystem:
+    """Build the system of a config with its initial weights, which the seed of [training] fixes.
+
+    Raises
+    ------
+    InputError
+        If an option is wrong, or there is too little memory.
+    """
+    section, seed = config.system, config.training.seed
+    options = section.options
+    if "seed" not in options and accepts(load(systems()[section.name]), "seed"):
+        options["seed"] = seed
+    if _largest(options) >= LARGE:
+        weights = parameters_of(lambda: build_system(section.name, **options)) or 0
+        needed = weights * WEIGHT_COPIES * resolve_dtype(config.training.dtype).itemsize
+        require_memory(needed, torch.device("cpu"), f"{weights} parameters")
+    # A system without a seed of its own may draw from the global generator: lend it a seeded one.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_system(section.name, **options)
+
+
+def _largest(value: Any) -> int:
+    """Largest integer in nested options."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return max(map(_largest, value), default=0)
+    return value if isinstance(value, int) else 0
+
+
+def open_source(
+    config: Config, data: Data | None, system: EnergySystem, device: torch.device, progress: Progress
+) -> Source:
+    """What a config's system is to be trained on: in memory, streamed from files, or from loaders.
+
+    Parameters
+    ----------
+    config : Config
+        As `with_arguments` gives it.
+    data : path or Dataset or (iterable, iterable) or None
+    system : EnergySystem
+    device : torch.device
+    progress : Progress
+
+    Returns
+    -------
+    Source
+
+    Raises
+    ------
+    InputError
+        If data are missing or damaged, or there is too little memory.
+    """
+    training, dtype = config.training, resolve_dtype(config.training.dtype)
+    source: Source
+    if isinstance(data, tuple):
+        if len(data) != 2:
+            raise argument_error("data", "be two loaders (train, test)", f"{len(data)} of them")
+        source = Loaders(*data, seed=training.seed, device=device, dtype=dtype)
+    elif not isinstance(data, Dataset) and config.data.name in STREAMED:
+        stream = source = Stream(config.data, training, device, dtype, progress)
+        require_memory(dtype.itemsize * (stream.sample.numel() * training.batch_size + _held(system)), device)
+    else:
+        examples = data if isinstance(data, Dataset) else load_dataset(config.data, progress)
+        require_memory(bytes_needed(examples, system, dtype), device)
+        source = InMemory(examples.to(device, dtype), training)
+    return source
+
+
+def bytes_needed(data: Dataset, system: EnergySystem, dtype: torch.dtype) -> int:
+    """Memory that training takes: the data once more in their dtype, the weights with what training adds to them.
+
+    States of a batch are small beside these.
+    """
+    inputs = data.train_x.numel() + data.test_x.numel()
+    return dtype.itemsize * (inputs + _held(system))
+
+
+def _held(system: EnergySystem) -> int:
+    """Numbers that training keeps about the weights."""
+    return WEIGHT_COPIES * sum(p.numel() for p in system.parameters())
+
+
+def system_of(run: Run) -> EnergySystem:
+    """Build the system of a run file and load its weights.
+
+    Parameters
+    ----------
+    run : Run
+        As `open_run` gives it.
+
+    Returns
+    -------
+    EnergySystem
+        On the CPU, of the dtype of the weights.
+
+    Raises
+    ------
+    InputError
+        If the file holds no weights, or they do not fit the system.
+    """
+    section = dict(run.config.get("system", {}))
+    if not run.state_dict or "name" not in section:
+        raise InputError(f"Run file {str(run.path)!r} holds no trained system.")
+    system = build_system(section.pop("name"), **section)
+    load_weights(system, run)
+    return system
+
+
+def load_weights(system: torch.nn.Module, run: Run) -> None:
+    """Put the weights of a run into a system, whose dtype becomes theirs.
+
+    Raises
+    ------
+    InputError
+        If names or shapes differ.
+    """
+    try:
+        system.load_state_dict(run.state_dict)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"Weights of {str(run.path)!r} do not fit the system: {reason}") from error
+    kinds = {t.dtype for t in run.state_dict.values() if t.dtype.is_floating_point}
+    if len(kinds) == 1 and kinds != {next(system.parameters()).dtype}:
+        # The copy above was rounded to the module's own dtype; convert first, then copy again.
+        system.to(kinds.pop())
+        system.load_state_dict(run.state_dict)
+
+
+def run_attributes(config: Config, kind: str = "training", **more: Any) -> dict[str, Any]:
+    """Attributes of a run of this kind ('training', 'simulation'): its config, seed, device and environment."""
+    training = config.training
+    return {
+        "kind": kind,
+        "config": config.as_dict(),
+        "seed": training.seed,
+        "device": training.device,
+        "dtype": training.dtype,
+        **environment(),
+        **more,
+    }

@@ -1,0 +1,125 @@
+"""What must hold for a run to go on where it ended, and for its file to be (over)written."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from ..config import Config, parse_config
+from ..errors import InputError, argument_error
+from ..storage.files import check_output
+from .optimization import schedulers
+from ..storage.run_file import Run, is_run_file
+
+FREE = ("folder", "download", "mapping", "workers", "on_broken")
+"""Entries of [data] that may differ from machine to machine, or from one run to its resumption."""
+
+
+class Interruption:
+    """Whether Ctrl-C was pressed, for a loop that asks; see `interruptible`."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._deferred = False
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if it was."""
+        if self.asked:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Within, Ctrl-C waits: what is done there is done whole. It raises at the end."""
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
+        self.check()
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Signal handler."""
+        self.asked = True
+        if not self._deferred:
+            signal.default_int_handler(number, frame)
+
+
+@contextmanager
+def interruptible() -> Iterator[Interruption]:
+    """Within, Ctrl-C raises KeyboardInterrupt as ever, and is remembered too.
+
+    The exception is lost where Python ignores exceptions (in a destructor, while a file is closed); a loop that
+    also asks is interrupted for certain. Other threads than the main one have no signals.
+    """
+    interruption = Interruption()
+    if threading.current_thread() is not threading.main_thread():
+        yield interruption
+        return
+    before = signal.signal(signal.SIGINT, interruption.handle)
+    try:
+        yield interruption
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def check_resumable(run: Run, config: Config) -> None:
+    """Raise InputError if a run file is no training run, or one of another config.
+
+    Parameters
+    ----------
+    run : Run
+    config : Config
+        What training is asked to do now. More epochs are welcome, unless they would change the schedule of those
+        already done; data may lie elsewhere, and be decoded by more processes or with less mercy.
+    """
+    name = str(run.path)
+    if run.attributes.get("kind") != "training" or not run.resume:
+        raise argument_error("resume", "be the run file of a training", repr(name))
+    # Parsed again, an older run has the defaults of entries that are new since.
+    before, now = parse_config(run.config).as_dict(), config.as_dict()
+    before["data"] = {**before["data"], **{key: now["data"][key] for key in FREE}}
+    if run.epochs > config.training.epochs:
+        raise argument_error("training.epochs", f"be at least the {run.epochs} of {name!r}", config.training.epochs)
+    extended = before["training"]["epochs"] != now["training"]["epochs"]
+    if extended and _length_from_epochs(config):
+        raise InputError(
+            f"Argument training.epochs must be {before['training']['epochs']}, as in {name!r}, since it sets the "
+            f"scheduler's length, but was {now['training']['epochs']}."
+        )
+    before["training"] = {**before["training"], "epochs": now["training"]["epochs"]}
+    for section, keys in now.items():
+        if keys == before.get(section):
+            continue
+        old = before.get(section) or {}
+        key = next(k for k in {**old, **(keys or {})} if old.get(k) != (keys or {}).get(k))
+        raise argument_error(
+            f"{section}.{key}", f"be {old.get(key)!r}, as in {name!r}, to resume it", repr((keys or {}).get(key))
+        )
+
+
+def _length_from_epochs(config: Config) -> bool:
+    if config.scheduler is None:
+        return False
+    kind = schedulers().get(config.scheduler.name.lower())
+    taken = inspect.signature(kind).parameters if kind is not None else {}
+    return any(n in taken and n not in config.scheduler.options for n in ("T_max", "total_steps", "total_iters"))
+
+
+def check_run_output(out: str | os.PathLike[str]) -> Path:
+    """Make sure that a run file can be written, and that nobody's other file is lost to it.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written, or holds something else than a run.
+    """
+    path = check_output(out, "out")
+    if path.exists() and not is_run_file(path):
+        raise argument_error("out", "be a new file or a run file", f"{str(path)!r}, which holds something else")
+    return path

@@ -1,0 +1,424 @@
+"""Training by equilibrium propagation: epochs, evaluation, and a run file that can be resumed.
+
+Everything random in an epoch comes from generators seeded by (seed, epoch), and nothing but weights, optimizer and
+scheduler is carried from one epoch to the next. So an epoch that is repeated after a kill gives the very same bits
+on a CPU at the same number of threads. Where batches come from is told in `sources`, and how several processes
+share them in `ranks`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..estimators.backprop import Backprop
+from ..config import Config, load_config
+from ..cost import COSTS
+from ..equilibrium import NotConverged
+from ..errors import InputError, argument_error
+from ..estimators.propagation import EquilibriumPropagation, UnconvergedWarning
+from .metrics import METRICS, Epoch, Evaluation, evaluate
+from ..storage.opening import open_run
+from .optimization import build_optimizer, build_scheduler, step_scheduler
+from ..placement import resolve_device, resolve_dtype, threads, work_in
+from .preparation import (
+    Data,
+    load_weights,
+    new_system,
+    open_source,
+    run_attributes,
+    with_arguments,
+)
+from ..progress import SILENT, Progress
+from ..ranks import in_step, join_group, meet, rank, summed, world_size
+from .resuming import Interruption, check_resumable, check_run_output, interruptible
+from ..data.batches import Source, epoch_seed
+from ..estimators.step import StepLike
+from ..storage.run_file import Quantity, Run, write_run
+from ..system import EnergySystem
+
+Backward = Callable[[EnergySystem, torch.Tensor, torch.Tensor], StepLike]
+"""Fills `.grad` with the batch mean for (system, x, y), as `EquilibriumPropagation.backward` does."""
+
+
+class TrainingStoppedError(RuntimeError):
+    """Equilibria ceased to converge. The run file holds the last complete epoch."""
+
+    exit_status = 1
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C. The run file holds the last complete epoch; the message tells how to resume."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingResult:
+    """What training gave.
+
+    Attributes
+    ----------
+    system : EnergySystem
+        With the final weights.
+    config : Config
+        With all defaults filled in.
+    metrics : dict
+        Name to ndarray (epochs, ...); units and meaning in `metrics.METRICS`.
+    seconds : float
+        Wall time of all epochs, those before a resume included.
+    path : Path or None
+        The run file.
+    broken : tuple of str
+        A line on each image that this process has left out since it cannot be decoded.
+    """
+
+    system: EnergySystem
+    config: Config
+    metrics: dict[str, np.ndarray]
+    seconds: float
+    path: Path | None = None
+    broken: tuple[str, ...] = ()
+
+    @property
+    def test_error(self) -> float:
+        """Fraction of the test examples misclassified after the last epoch; no equilibrium counts as an error."""
+        return float(self.metrics["test_error"][-1])
+
+    @property
+    def train_error(self) -> float:
+        """The same for the training examples, during the last epoch."""
+        return float(self.metrics["train_error"][-1])
+
+    def figures(self) -> dict[str, Any]:
+        """The figures for `--json`."""
+        return {
+            "test_error": self.test_error,
+            "train_error": self.train_error,
+            "test_top5_error": float(self.metrics["test_top5_error"][-1]),
+            "train_top5_error": float(self.metrics["train_top5_error"][-1]),
+            "epochs": len(self.metrics["loss"]),
+            "seconds": self.seconds,
+            "worst_residual": float(self.metrics["worst_residual"].max()),
+            "median_residual": float(self.metrics["median_residual"][-1]),
+            "skipped": int(self.metrics["skipped"].sum()),
+            "test_unconverged": int(self.metrics["test_unconverged"][-1]),
+            "broken": int(np.nansum(self.metrics["broken"])),
+            "config": self.config.as_dict(),
+            "metrics": {name: values.tolist() for name, values in self.metrics.items()},
+        }
+
+
+def train(
+    config: str | os.PathLike[str] | Mapping[str, Any] | Config,
+    *,
+    overrides: Iterable[str] = (),
+    out: str | os.PathLike[str] | None = None,
+    resume: str | os.PathLike[str] | None = None,
+    data: Data | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    seed: int | None = None,
+    progress: Progress = SILENT,
+    backward: Backward | None = None,
+) -> TrainingResult:
+    """Train a system as a config says.
+
+    Several processes may train one system: started by torchrun, or within a group of torch.distributed that the
+    caller has set up, each takes its share of every batch. The figures are those of all, and the first writes the
+    run file.
+
+    Parameters
+    ----------
+    config : path, str, mapping or Config
+        TOML file, name of a bundled config, or the sections themselves.
+    overrides : iterable of str
+        'section.key=value', as the command's --set.
+    out : path, optional
+        Run file, written after each epoch. Default: `resume`, else none is written.
+    resume : path, optional
+        Run file to go on from. The config must be the one it was begun with, but for more epochs.
+    data : path or Dataset or (train, test), optional
+        Folder with the data, or the data themselves, instead of what the config names; or two loaders, such as
+        torch's DataLoader, that yield (x, labels): examples (B, ...) and class indices (B,). Each process gives its
+        own, with equally many batches to train on.
+    device, dtype, seed
+        Instead of the config's.
+    progress : Progress
+        Told of every batch and epoch.
+    backward : callable, optional
+        (system, x, y) -> step, instead of equilibrium propagation: exact gradients under the same recipe, say. With
+        several processes it must bring `.grad` in line itself.
+
+    Returns
+    -------
+    TrainingResult
+
+    Raises
+    ------
+    InputError
+        If anything given is wrong; nothing has been written then. Of an image file that cannot be decoded this is
+        known only once its turn comes.
+    TrainingStoppedError
+        If more than `training.max_skipped` of an epoch's examples had no equilibrium.
+    TrainingInterrupted
+        On Ctrl-C.
+    """
+    settings = with_arguments(load_config(config, overrides), data, device, dtype, seed)
+    if resume is not None and not Path(resume).is_file():
+        raise argument_error("resume", "be a run file", f"{os.fspath(resume)!r}, which is no file")
+    previous = None if resume is None else open_run(resume)
+    if previous is not None:
+        check_resumable(previous, settings)
+    out = resume if out is None else out
+    count = settings.training.threads or torch.get_num_threads()
+    if previous is not None:
+        count = int(previous.attributes["threads"])
+    path = None if out is None else check_run_output(out)
+    place = join_group(resolve_device(settings.training.device))
+    system = new_system(settings)
+    source = open_source(settings, data, system, place, progress)
+    system.to(place, resolve_dtype(settings.training.dtype))
+    work_in(system, settings.training.dtype)
+    with threads(count):
+        trainer = _Trainer(
+            config=settings, system=system, data=source, path=path, progress=progress, backward=backward
+        )
+        if previous is not None:
+            trainer.restore(previous)
+        return trainer.run()
+
+
+class _Trainer:
+    """The state of one training run."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        system: EnergySystem,
+        data: Source,
+        path: Path | None,
+        progress: Progress,
+        backward: Backward | None,
+    ) -> None:
+        self.config = config
+        self.system = system
+        self.data = data
+        self.path = path
+        self.progress = progress
+        self.backward = backward
+        self.cost = COSTS[config.ep.cost]()
+        self.optimizer = build_optimizer(config.optimizer, system)
+        self.optimizer.register_step_post_hook(lambda *_: system.constrain())
+        self.scheduler = build_scheduler(config.scheduler, self.optimizer, config.training.epochs)
+        self.rows: list[dict[str, Any]] = []
+        self.warned = False
+        self.interruption = Interruption()
+        self.kept: tuple[int, Path | None] = (0, None)
+        self.attributes = run_attributes(config)
+        self.n_classes = data.n_classes
+        if data.sample is not None:
+            system.check_input(data.sample)
+
+    def restore(self, run: Run) -> None:
+        """Take up the state of a run file."""
+        load_weights(self.system, run)
+        self.optimizer.load_state_dict(run.resume["optimizer"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(run.resume["scheduler"])
+        # An older run has not measured all that is measured now.
+        unknown = np.full(run.epochs, np.nan)
+        columns = {name: run.metric(name) if name in run.metrics else unknown for name in METRICS}
+        self.rows = [{name: column[k] for name, column in columns.items()} for k in range(run.epochs)]
+        self.kept = (run.epochs, run.path)
+
+    def run(self) -> TrainingResult:
+        """Train the epochs that are left."""
+        training = self.config.training
+        first = len(self.rows)
+        total = (training.epochs - first) * (self.data.examples or 0)
+        try:
+            with interruptible() as self.interruption, self.progress.task("training", total=total) as advance:
+                for epoch in range(first, training.epochs):
+                    self._epoch(epoch, advance)
+                    self._save()
+        except KeyboardInterrupt:
+            raise TrainingInterrupted(f"interrupted in epoch {len(self.rows) + 1}; {self._remedy()}") from None
+        except InputError as error:
+            if not self.rows:
+                raise
+            raise InputError(f"{error} Training stopped in epoch {len(self.rows) + 1}; {self._remedy()}") from error
+        broken = tuple(dict.fromkeys(self.data.broken))
+        return TrainingResult(self.system, self.config, self._columns(), self._seconds(), self.path, broken)
+
+    def _epoch(self, epoch: int, advance: Callable[..., None]) -> None:
+        training = self.config.training
+        began = time.perf_counter()
+        device, known = self.system.device, len(self.data.broken)
+        backward = self._gradient(epoch)
+        rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+        seen = Epoch(self.system)
+        with closing(in_step(self.data.epoch(epoch), device)) as batches:
+            for x, labels in batches:
+                self.interruption.check()
+                self.optimizer.zero_grad()
+                step = self._step(backward, x, labels, first=epoch == 0 and not seen.batches)
+                examples, used = seen.add(step, labels)
+                # Without a known length, what is lost can only be judged at the end.
+                if seen.skipped > training.max_skipped * (self.data.examples or math.inf):
+                    raise self._too_many_skipped(seen)
+                if used:
+                    self.optimizer.step()
+                advance(examples)
+        if seen.skipped > training.max_skipped * seen.examples:
+            raise self._too_many_skipped(seen)
+        self._require(seen.examples, "training")
+        row = seen.figures(device)
+        if not math.isfinite(row["loss"]):
+            raise TrainingStoppedError(
+                f"training stopped in epoch {epoch + 1}: the loss is not finite; {self._remedy()}"
+            )
+        step_scheduler(self.scheduler, row["loss"])
+        found = self._evaluate()
+        self._require(found.examples, "test")
+        row["test_error"], row["test_top5_error"] = found.error, found.top5_error
+        row["test_unconverged"] = found.unconverged
+        row["broken"] = int(summed([float(len(self.data.broken) - known)], device)[0])
+        row["learning_rates"] = np.array(rates)
+        row["seconds"] = time.perf_counter() - began
+        self.rows.append(row)
+        advance(
+            0,
+            epoch=f"{epoch + 1}/{training.epochs}",
+            loss=row["loss"],
+            train=f"{row['train_error']:.2%}",
+            test=f"{row['test_error']:.2%}",
+        )
+
+    def _too_many_skipped(self, seen: Epoch) -> TrainingStoppedError:
+        limit = f"more than {self.config.training.max_skipped:.2%} of its examples did not converge"
+        count = f"{seen.skipped} of the first {seen.examples}" + (f"; {seen.reason}" if seen.reason else "")
+        return TrainingStoppedError(
+            f"training stopped in epoch {len(self.rows) + 1}: {limit} ({count}); {self._remedy()}, or start anew "
+            "with a smaller lr or beta, or more ep.max_iterations"
+        )
+
+    def _require(self, examples: int, part: str) -> None:
+        if not examples:
+            why = f": {self.data.broken[-1]}" if self.data.broken else "."
+            raise InputError(f"There must be {part} examples, but none came{why}")
+
+    def _gradient(self, epoch: int) -> Backward:
+        """The gradient of this epoch. EP is made anew each time: its random signs and its measured stability
+        limit then depend on the epoch alone, and a resumed run repeats them."""
+        if self.backward is not None:
+            return self.backward
+        ep, training = self.config.ep, self.config.training
+        if ep.estimator == "backprop":
+            return Backprop(self.cost).backward
+        options: dict[str, Any] = {} if ep.gates is None else {"gates": ep.gates}
+        return EquilibriumPropagation(
+            self.cost,
+            scheme=ep.scheme,
+            beta=ep.beta,
+            solver=ep.solver,
+            tolerance=ep.tolerance,
+            max_iterations=ep.max_iterations,
+            on_unconverged=training.on_unconverged,
+            starts=ep.starts,
+            branches=ep.branches,
+            generator=torch.Generator().manual_seed(epoch_seed(training.seed, epoch, 1)),
+            **options,
+        ).backward
+
+    def _step(self, backward: Backward, x: torch.Tensor, labels: torch.Tensor, first: bool) -> StepLike:
+        if self.n_classes is None:
+            self.system.check_input(x)
+            self.n_classes = self.system.outputs(self.system.initial_state(x[:1])).shape[1]
+        y = self.cost.encode(labels, self.n_classes, x.dtype)
+        try:
+            with warnings.catch_warnings():
+                # Of states used though they did not settle, a run speaks once; its metrics hold their residuals.
+                warnings.simplefilter("ignore" if self.warned else "default", UnconvergedWarning)
+                step = backward(self.system, x, y)
+            self.warned = self.warned or bool(step.equilibria)
+            return step
+        except torch.OutOfMemoryError:
+            raise TrainingStoppedError(self._too_large(backward, x, y)) from None
+        except (InputError, NotConverged) as error:
+            if first and isinstance(error, InputError):
+                raise  # the config is wrong from the start
+            raise TrainingStoppedError(
+                f"training stopped in epoch {len(self.rows) + 1}: {error} {self._remedy()}"
+            ) from error
+
+    def _too_large(self, backward: Backward, x: torch.Tensor, y: torch.Tensor) -> str:
+        """What to say where a batch does not fit the device's memory: which one would, by trying halves."""
+        if world_size() > 1:  # the ranks reduce together, so that one cannot try alone
+            share = f"{len(x)} examples a process"
+            return f"out of memory on {x.device} with {share}: lower training.batch_size. {self._remedy()}"
+        fits, count = 0, len(x) // 2
+        while count and not fits:
+            self.optimizer.zero_grad()
+            if x.is_cuda:
+                torch.cuda.empty_cache()
+            try:
+                backward(self.system, x[:count], y[:count])
+                fits = count
+            except torch.OutOfMemoryError:
+                count //= 2
+        remedy = f"{fits} would fit: set training.batch_size={fits}" if fits else "not even one fits"
+        return f"out of memory on {x.device} with {len(x)} examples at once; {remedy}. {self._remedy()}"
+
+    def _evaluate(self) -> Evaluation:
+        ep = self.config.ep
+        found = evaluate(
+            self.system,
+            self.data.test(),
+            solver=ep.solver,
+            tolerance=ep.tolerance,
+            max_iterations=ep.max_iterations,
+            starts=ep.starts,
+            seed=self.config.training.seed,
+        )
+        return found.of_all_ranks(self.system.device)
+
+    def _save(self) -> None:
+        if self.path is None:
+            return
+        run = Run(
+            attributes={**self.attributes, "epochs": len(self.rows), "seconds": self._seconds()},
+            metrics={n: Quantity(v, *METRICS[n]) for n, v in self._columns().items()},
+            state_dict=self.system.state_dict(),
+            resume={
+                "optimizer": self.optimizer.state_dict(),
+                "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
+            },
+        )
+        # A file that is there and a message that says there is none would part ways.
+        with self.interruption.deferred():
+            if rank() == 0:
+                write_run(self.path, run)
+            meet(self.system.device)
+            self.kept = (len(self.rows), self.path)
+
+    def _columns(self) -> dict[str, np.ndarray]:
+        return {name: np.array([row[name] for row in self.rows]) for name in METRICS}
+
+    def _seconds(self) -> float:
+        return float(sum(row["seconds"] for row in self.rows))
+
+    def _remedy(self) -> str:
+        epochs, path = self.kept
+        if path is None:
+            return "no complete epoch was kept"
+        return f"epochs 1 to {epochs} are kept: resume with --resume {path}"

@@ -1,0 +1,143 @@
+"""Trajectories in memory: what a simulation records, row by row, and whether memory will hold it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from types import TracebackType
+from typing import NamedTuple
+
+import torch
+
+from ..blocks import State
+from ..errors import InputError
+from ..placement import available_memory, readable
+
+CHECKED_BYTES = 2**28
+"""Rows in memory are checked against what is free from this size on, each time it has doubled."""
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A simulated course.
+
+    Attributes
+    ----------
+    time : Tensor (T,)
+        In `time_unit`.
+    state : tuple of Tensor (T, B, ...)
+    energy : Tensor (T, B)
+        F = E + beta C.
+    residual : Tensor (T, B)
+        Largest component of the force over the system's residual scale.
+    internal : tuple of Tensor (T, B, ...)
+        The variables that were integrated in place of the state (voltages on capacitors, say) or beside it
+        (velocities); else empty.
+    time_unit, state_unit, energy_unit : str
+    internal_unit : str
+        Empty: that of the state.
+    """
+
+    time: torch.Tensor
+    state: State
+    energy: torch.Tensor
+    residual: torch.Tensor
+    internal: State = ()
+    time_unit: str = "time constants"
+    state_unit: str = "state units"
+    energy_unit: str = "energy units"
+    internal_unit: str = ""
+
+    @property
+    def settling_time(self) -> torch.Tensor:
+        """(B,): from when on the force stays under 1 % of its peak; NaN where it does not by the end."""
+        above = self.residual > 0.01 * self.residual.amax(0, keepdim=True)
+        count = torch.arange(1, len(self.time) + 1, device=above.device)[:, None]
+        last = (above * count).amax(0)  # rows up to and including the last one above
+        late = last >= len(self.time)
+        when = self.time.to(above.device)[last.clamp(max=len(self.time) - 1)]
+        return torch.where(late, torch.full_like(when, math.nan), when)
+
+
+class TrajectoryRow(NamedTuple):
+    """A row of a trajectory; fields as `Trajectory` has them, without the axis of time."""
+
+    time: float
+    state: State
+    energy: torch.Tensor
+    residual: torch.Tensor
+    internal: State = ()
+
+
+class NoRoomError(InputError):
+    """Memory or the disk cannot hold a trajectory; what was written before stays."""
+
+
+class Recorder:
+    """Collects the points of a trajectory in memory.
+
+    Parameters
+    ----------
+    units : (str, str, str, str)
+        Of time, state, energy and internal variables.
+    """
+
+    def __init__(self, units: tuple[str, str, str, str]) -> None:
+        self.units = units
+        self.points: list[TrajectoryRow] = []
+        self._checked = CHECKED_BYTES
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def expect(self, rows: int, point: TrajectoryRow) -> None:
+        """Make sure that there is room for so many rows like this one; raise NoRoomError if there is not."""
+        _require_memory(2 * rows * row_bytes(point), point.energy.device)  # joining them makes a copy
+
+    def append(self, point: TrajectoryRow) -> None:
+        """Add the next point; raise NoRoomError if memory will not hold them all joined."""
+        self.points.append(point)
+        held = len(self.points) * row_bytes(point)
+        if held > self._checked:
+            _require_memory(held, point.energy.device)
+            self._checked *= 2
+
+    def begin(self, phase: str, units: tuple[str, str, str, str]) -> Trajectory | None:
+        """Go on with another trajectory; return the last one if it is in memory."""
+        done, self.points, self.units = self.finish(), [], units
+        return done
+
+    def finish(self) -> Trajectory:
+        """The trajectory of all points."""
+        points = self.points
+
+        def rows(blocks: list[State]) -> State:
+            return tuple(torch.stack(block) for block in zip(*blocks, strict=True))
+
+        return Trajectory(
+            torch.tensor([p.time for p in points], dtype=torch.float64),
+            rows([p.state for p in points]),
+            torch.stack([p.energy for p in points]),
+            torch.stack([p.residual for p in points]),
+            rows([p.internal for p in points]),
+            *self.units,
+        )
+
+
+def row_bytes(point: TrajectoryRow) -> int:
+    """Size of a row."""
+    return 8 + sum(b.numel() * b.element_size() for b in (*point.state, *point.internal, *point[2:4]))
+
+
+def _require_memory(needed: int, device: torch.device) -> None:
+    there = available_memory(device)
+    if there is not None and needed > there:
+        raise NoRoomError(
+            f"Too little memory for the trajectory: it needs {readable(needed)} on {device}, but {readable(there)} "
+            "are free. Keep fewer rows (every), or write them to a file (out)."
+        )
