@@ -76,7 +76,7 @@ def fresh_hopfield(
     Subject
         With the squared error as its cost.
     """
-    from hardware_models.hopfield import HopfieldNetwork
+    from hardware_models.hopfield.network import HopfieldNetwork
 
     def build(n_in: int, n_out: int) -> EnergySystem:
         return HopfieldNetwork([n_in, *hidden, n_out], activation=activation, gain=gain, seed=seed)
@@ -117,7 +117,7 @@ def fresh_resistive(
     Subject
         With the squared error as its cost.
     """
-    from hardware_models.resistive import ResistiveNetwork
+    from hardware_models.resistive.network import ResistiveNetwork
 
     def build(n_in: int, n_out: int) -> EnergySystem:
         return ResistiveNetwork([n_in, *hidden, n_out], diode, seed=seed, **options)

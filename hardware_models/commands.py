@@ -14,8 +14,8 @@ from physics_ep.command_options import Device, Dtype, JsonFile, Quiet, Report, S
 from physics_ep.errors import argument_error, unknown_name
 
 if TYPE_CHECKING:
-    from .fidelity import LayerFidelity
-    from .spice_check import Subject
+    from .mapping.fidelity import LayerFidelity
+    from .spice.check import Subject
 
 SystemName = Annotated[
     str,
@@ -106,8 +106,8 @@ def map_(
     from physics_ep.runs.preparation import load_weights
     from physics_ep.storage.opening import open_run
 
-    from .device_presets import chosen_device
-    from .mapping import map_pcn, substrate_class
+    from .devices.presets import chosen_device
+    from .mapping.mapped import map_pcn, substrate_class
 
     model = chosen_device(preset, device_model, substrate_class(substrate).device_class)
     number = 0 if seed is None else seed
@@ -211,9 +211,9 @@ def fit_pulses(
     _on_the_cpu(device, dtype)
     if out is not None:
         check_output(out, "out")
-    from .device_presets import chosen_device
-    from .pulse_fit import fit_pulses as fit
-    from .pulse_fit import read_pulses
+    from .devices.presets import chosen_device
+    from .devices.pulse_fit import fit_pulses as fit
+    from .devices.pulse_fit import read_pulses
 
     found = fit(read_pulses(path), g_min=g_min, g_max=g_max, base=chosen_device(preset, device_model))
     fitted = found.device.replace(source=f"pulse fields: fit to {path.name}")
@@ -250,7 +250,7 @@ def spice_export(
     report = Report(json, quiet)
     _on_the_cpu(device, dtype)
     check_output(path, "FILE.cir")
-    from .spice_phases import export_phases, with_sources
+    from .spice.phases import export_phases, with_sources
 
     subject = _subject(system, seed, 1, checkpoint, substrate, preset, device_model)
     circuit = subject.circuit
@@ -294,9 +294,9 @@ def spice_check(
     for name, value in (("tolerance", tolerance), ("gradient-tolerance", gradient_tolerance), ("batch", batch)):
         if not value > 0:
             raise argument_error(name, "be positive", value)
-    from .spice import find_ngspice
-    from .spice_check import check_agreement
-    from .spice_pairs import PairsSubject, check_pairs
+    from .spice.check import check_agreement
+    from .spice.mapped import PairsSubject, check_pairs
+    from .spice.ngspice import find_ngspice
 
     find_ngspice()
     subject = _subject(system, seed, batch, checkpoint, substrate, preset, device_model)
@@ -341,9 +341,9 @@ def spice_import(
     """Read a netlist, and solve it."""
     report = Report(json, quiet)
     _on_the_cpu(device, dtype)
-    from .circuit import Circuit
-    from .netlist import load_netlist, write_netlist
-    from .spice_check import bundled_netlists
+    from .circuits.circuit import Circuit
+    from .netlists.netlist import load_netlist, write_netlist
+    from .spice.check import bundled_netlists
 
     if not Path(path).suffix and not Path(path).exists() and path not in bundled_netlists():
         raise unknown_name("FILE.cir", path, bundled_netlists())
@@ -400,16 +400,16 @@ def _subject(
     """What SYSTEM and --substrate name."""
     number = 0 if seed is None else seed
     if substrate is not None:
-        from .device_presets import chosen_device
-        from .mapping import substrate_class
-        from .spice_pairs import find_pairs
+        from .devices.presets import chosen_device
+        from .mapping.mapped import substrate_class
+        from .spice.mapped import find_pairs
 
         model = chosen_device(preset, device_model, substrate_class(substrate).device_class)
         return find_pairs(system, substrate, model, number, batch, checkpoint)
     for name, given in (("preset", preset), ("device-model", device_model)):
         if given is not None:
             raise argument_error(name, "come with --substrate", repr(str(given)))
-    from .spice_check import find_subject
+    from .spice.check import find_subject
 
     return find_subject(system, number, batch, checkpoint)
 

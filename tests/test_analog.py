@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from hardware_models import AnalogHopfieldCircuit
-from hardware_models.analog import analog_hopfield
-from hardware_models.power import power
+from hardware_models.analog.circuit import analog_hopfield
+from hardware_models.analog.power import power
 from physics_ep import CrossEntropy, EquilibriumPropagation, Nudge, SquaredError, centered, relax, simulate
 from physics_ep.errors import InputError
 from physics_ep.registry import build_system

@@ -10,10 +10,11 @@ import torch
 from scipy.optimize import root
 from scipy.special import lambertw
 
-from hardware_models import Circuit, newton
-from hardware_models.elements import THERMAL_VOLTAGE
-from hardware_models.factorizations import Bordered, Matrix, NotPositive, choose
-from hardware_models.parts import GROUND, Part, Parts
+from hardware_models import Circuit
+from hardware_models.circuits import newton
+from hardware_models.circuits.factorizations import Bordered, Matrix, NotPositive, choose
+from hardware_models.laws.elements import THERMAL_VOLTAGE
+from hardware_models.netlists.parts import GROUND, Part, Parts
 from physics_ep import Status, relax
 from tests.support.circuits import R, V, branch_currents, hard_circuit, mixed_circuit, node_currents, solved
 

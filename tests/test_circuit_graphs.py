@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hardware_models import Circuit, UnitGraph
-from hardware_models.parts import GROUND, Part, Parts
+from hardware_models.netlists.parts import GROUND, Part, Parts
 from physics_ep import EquilibriumPropagation, NotConverged, SquaredError, Status
 from physics_ep.errors import InputError
 from tests.support.circuits import R, V, mixed_circuit, solved

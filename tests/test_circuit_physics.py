@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from hardware_models import Circuit
-from hardware_models.parts import GROUND, Part, Parts
+from hardware_models.netlists.parts import GROUND, Part, Parts
 from physics_ep import CrossEntropy, EquilibriumPropagation, Nudge, SquaredError, centered, relax, simulate
 from physics_ep.cost import OutputForce
 from physics_ep.errors import InputError

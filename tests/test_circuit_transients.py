@@ -13,11 +13,13 @@ import torch
 from scipy.integrate import solve_ivp
 from scipy.linalg import expm
 
-from hardware_models import Circuit, nodal_equations, nodal_factors
-from hardware_models.circuit_transients import METHODS, CircuitTrajectory, transient
-from hardware_models.elements import THERMAL_VOLTAGE
-from hardware_models.mna import operating_point
-from hardware_models.parts import Part, Parts
+from hardware_models import Circuit
+from hardware_models.laws.elements import THERMAL_VOLTAGE
+from hardware_models.netlists.parts import Part, Parts
+from hardware_models.nodal import equations as nodal_equations
+from hardware_models.nodal import factors as nodal_factors
+from hardware_models.nodal.points import operating_point
+from hardware_models.nodal.transients import METHODS, CircuitTrajectory, transient
 from physics_ep import Nudge, SquaredError
 from physics_ep.errors import InputError
 from tests.support.nodal import KILO, MICRO, NANO, PICO, circuit, courses, farads, ohms, source, violation, wave
@@ -368,7 +370,7 @@ def test_a_nudge_of_a_circuit_is_the_conductance_drawn() -> None:
 @pytest.mark.skipif(shutil.which("ngspice") is None, reason="ngspice is not installed")
 def test_it_agrees_with_ngspice() -> None:
     """The trapezoidal rule of another program, 1e-4 of the largest voltage: else one of us is wrong."""
-    from hardware_models.spice import ngspice_transient
+    from hardware_models.spice.ngspice import ngspice_transient
 
     points = ((0.0, 0.0), (20 * NANO, 1.0), (150 * NANO, 1.0), (160 * NANO, -1.0))
     kept = [p for p in network() if p.kind != "ideal_diode" and p.name not in ("V", "R6")]

@@ -8,7 +8,8 @@ import json
 import pytest
 import torch
 
-from hardware_models import ConvHopfieldNetwork, HopfieldNetwork, couplings
+from hardware_models import ConvHopfieldNetwork, HopfieldNetwork
+from hardware_models.layers import couplings
 from physics_ep import CrossEntropy, EquilibriumPropagation, Nudge, SquaredError, centered, maps, positive, relax
 from physics_ep.blocks import flat
 from physics_ep.cli import main

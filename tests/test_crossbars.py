@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, kstest
 
-from hardware_models import crossbars
-from hardware_models.crossbars import Cells, converted, copied, fluctuated, programmed, stream, tiles
-from hardware_models.device_presets import PRESETS
-from hardware_models.devices import DeviceModel
+from hardware_models.devices import crossbars
+from hardware_models.devices.crossbars import Cells, converted, copied, fluctuated, programmed, stream, tiles
+from hardware_models.devices.model import DeviceModel
+from hardware_models.devices.presets import PRESETS
 from physics_ep.errors import InputError
 
 N = 20_000

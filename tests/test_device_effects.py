@@ -8,7 +8,7 @@ import torch
 from scipy.linalg import expm, solve_continuous_lyapunov
 
 from hardware_models import DeviceModel, map_pcn
-from hardware_models.elements import BOLTZMANN
+from hardware_models.laws.elements import BOLTZMANN
 from physics_ep import CrossEntropy, Nudge, SquaredError, relax, simulate
 from physics_ep.equilibrium import NotConverged
 from physics_ep.errors import InputError

@@ -18,7 +18,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hardware_models.device_fields import (
+from hardware_models.devices.fields import (
     FRACTION,
     LEAKS,
     MAGNITUDE,
@@ -28,8 +28,7 @@ from hardware_models.device_fields import (
     fields_of,
     imperfection,
 )
-from hardware_models.device_presets import PRESETS, chosen_device, preset
-from hardware_models.devices import (
+from hardware_models.devices.model import (
     FIELDS,
     IMPERFECTIONS,
     PULSES,
@@ -39,9 +38,10 @@ from hardware_models.devices import (
     parse_field,
     reads,
 )
-from hardware_models.hopfield_mapping import HopfieldPairs
-from hardware_models.in_situ import InSitu
-from hardware_models.mapping import SUBSTRATES, map_pcn, substrate_class
+from hardware_models.devices.presets import PRESETS, chosen_device, preset
+from hardware_models.mapping.hopfield import HopfieldPairs
+from hardware_models.mapping.in_situ import InSitu
+from hardware_models.mapping.mapped import SUBSTRATES, map_pcn, substrate_class
 from physics_ep import CrossEntropy
 from physics_ep.errors import InputError
 from tests.support.pcn import dense, examples

@@ -13,7 +13,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from hardware_models import DeviceModel, map_pcn, mapping
+from hardware_models import DeviceModel, map_pcn
+from hardware_models.mapping import mapped as mapping
 from physics_ep import CrossEntropy, EquilibriumPropagation, nudging
 from physics_ep.errors import InputError
 from tests.support.paths import ROOT

@@ -9,10 +9,10 @@ from scipy.integrate import solve_ivp
 from scipy.optimize import brentq, root
 
 from hardware_models import FitzHughNagumoChain
-from hardware_models import fitzhugh_nagumo_saddle as saddles
-from hardware_models.fitzhugh_nagumo_branches import branch
-from hardware_models.fitzhugh_nagumo_pulses import crossing_times, pulse_speed, stimulated, travelling_pulse
-from hardware_models.fitzhugh_nagumo_recurrence import (
+from hardware_models.media import saddle as saddles
+from hardware_models.media.continuation import branch
+from hardware_models.media.pulses import crossing_times, pulse_speed, stimulated, travelling_pulse
+from hardware_models.media.recurrence import (
     error_growth,
     growth_bound,
     layers_within,

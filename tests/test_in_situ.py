@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from figures.mapping.in_situ import draw_in_situ, in_situ_errors
-from hardware_models.devices import DeviceModel
-from hardware_models.in_situ import InSitu
-from hardware_models.mapping import map_pcn
+from hardware_models.devices.model import DeviceModel
+from hardware_models.mapping.in_situ import InSitu
+from hardware_models.mapping.mapped import map_pcn
 from physics_ep.cli import main
 from physics_ep.cost import CrossEntropy
 from physics_ep.equilibrium import NotConverged

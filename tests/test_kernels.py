@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from hardware_models import compiled, kernels
+from hardware_models.hopfield import graph_kernels as kernels
+from hardware_models.laws import compiled
 from physics_ep import Nudge, SquaredError
 from physics_ep.system import EnergySystem
 from tests.support.graphs import RandomGraph
+from tests.support.paths import ROOT
 
 # -- kernels against plain numpy --------------------------------------------------------------------------------
 
@@ -140,7 +142,8 @@ def test_contrast_keeps_its_digits():
 
 PROBE = """
 import numpy as np
-from hardware_models import compiled, kernels
+from hardware_models.hopfield import graph_kernels as kernels
+from hardware_models.laws import compiled
 one = np.ones(1)
 graph = kernels.build_graph(np.array([[0, 1]]), np.zeros(1), np.ones(1))
 drive = kernels.drives(np.ones((1, 2)), 3 * one, 0 * one, graph)[0, 0]
@@ -193,15 +196,17 @@ def test_the_cache_is_keyed_by_every_file_that_kernels_inline(tmp_path):
 
 @pytest.mark.full
 def test_an_edited_law_never_runs_stale(tmp_path):
-    """numba's cache watches the kernels' file alone: after an edit of laws.py it would run the old physics."""
+    """numba's cache watches the kernels' file alone: after an edit of a law it would run the old physics."""
     package = tmp_path / "hardware_models"
-    package.mkdir()
-    for file in ("__init__.py", "laws.py", "elements.py", "compiled.py", "kernels.py"):
-        shutil.copy(Path(kernels.__file__).parent / file, package / file)
+    for file in ("__init__.py", "hopfield/__init__.py", "hopfield/graph_kernels.py"):
+        (package / file).parent.mkdir(exist_ok=True)
+        shutil.copy(compiled.PACKAGE / file, package / file)
+    shutil.copytree(compiled.PACKAGE / "laws", package / "laws", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "blocked").write_text("not a folder")
 
     def probe(cache: str) -> list[str]:
-        environment = {**os.environ, "PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / cache)}
+        paths = f"{tmp_path}{os.pathsep}{ROOT}"
+        environment = {**os.environ, "PYTHONPATH": paths, "NUMBA_CACHE_DIR": str(tmp_path / cache)}
         run = subprocess.run(
             [sys.executable, "-c", PROBE], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
         )
@@ -211,7 +216,7 @@ def test_an_edited_law_never_runs_stale(tmp_path):
     assert file.startswith(str(tmp_path))
     assert (drive, hits) == ("3.0", "0")
     assert probe("cache")[1:3] == ["3.0", "1"]
-    law = package / "laws.py"
+    law = package / "laws" / "units.py"
     text = law.read_text()
     assert text.count("return -w * b\n") == 1
     law.write_text(text.replace("return -w * b\n", "return -9 * b\n"))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from hardware_models.laws import COUPLINGS, UNITS
+from hardware_models.laws.units import COUPLINGS, UNITS
 
 mpmath.mp.dps = 50
 EPS = 2.0**-52

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hardware_models import AnalogHopfieldCircuit, HopfieldNetwork, ResistiveNetwork
-from hardware_models.circuit_transients import transient
+from hardware_models.nodal.transients import transient
 from physics_ep import CrossEntropy, Nudge, SquaredError, relax, simulate
 from physics_ep.errors import InputError
 from physics_ep.system import EnergySystem

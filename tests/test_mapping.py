@@ -11,7 +11,7 @@ import torch
 from scipy.integrate import solve_ivp
 
 from hardware_models import DeviceModel, map_pcn
-from hardware_models.mapping import Mapped, NotRealisable
+from hardware_models.mapping.mapped import Mapped, NotRealisable
 from physics_ep import CrossEntropy, Nudge, SquaredError, cli, relax
 from physics_ep.blocks import largest
 from physics_ep.equilibrium import NotConverged

@@ -9,10 +9,12 @@ import pytest
 from scipy.optimize import brentq
 from scipy.special import lambertw
 
-from hardware_models import mna, nodal_equations, nodal_factors
-from hardware_models.elements import THERMAL_VOLTAGE
-from hardware_models.mna import operating_point
-from hardware_models.parts import Part, Parts
+from hardware_models.laws.elements import THERMAL_VOLTAGE
+from hardware_models.netlists.parts import Part, Parts
+from hardware_models.nodal import equations as nodal_equations
+from hardware_models.nodal import factors as nodal_factors
+from hardware_models.nodal import points as mna
+from hardware_models.nodal.points import operating_point
 from physics_ep import Status
 from physics_ep.errors import InputError
 from tests.support.nodal import KILO, MILLI, circuit, ohms, source, violation

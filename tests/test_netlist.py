@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hardware_models.circuit import Circuit
-from hardware_models.netlist import load_netlist, read_netlist, write_netlist
-from hardware_models.netlist_values import Scope, number
-from hardware_models.netlist_writer import resistances
-from hardware_models.parts import Group, Part, Parts
-from hardware_models.spice_check import bundled_netlists
+from hardware_models.circuits.circuit import Circuit
+from hardware_models.netlists.netlist import load_netlist, read_netlist, write_netlist
+from hardware_models.netlists.parts import Group, Part, Parts
+from hardware_models.netlists.values import Scope, number
+from hardware_models.netlists.writer import resistances
+from hardware_models.spice.check import bundled_netlists
 from physics_ep.errors import InputError
 from tests.support.netlists import mixed_circuit
 

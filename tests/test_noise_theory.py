@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from hardware_models.devices import DeviceModel
-from hardware_models.mapping import map_pcn
+from hardware_models.devices.model import DeviceModel
+from hardware_models.mapping.mapped import map_pcn
 from physics_ep import SquaredError
 from physics_ep.errors import InputError
 from physics_ep.predictive_coding import PredictiveCodingNetwork

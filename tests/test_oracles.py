@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hardware_models import Circuit
-from hardware_models.parts import GROUND, Parts
+from hardware_models.netlists.parts import GROUND, Parts
 from physics_ep import CrossEntropy, NotConverged, SquaredError
 from physics_ep.errors import InputError
 from tests.support.circuits import R, V

@@ -13,10 +13,10 @@ import torch
 from scipy.optimize import minimize_scalar
 
 from hardware_models import OscillatorGraph, OscillatorNetwork
-from hardware_models.ising import anneal, ising_energy
-from hardware_models.mirror_pairs import mirror_pairs
-from hardware_models.oscillator_base import wrapped
-from hardware_models.oscillator_locking import cannot_lock
+from hardware_models.oscillators.base import wrapped
+from hardware_models.oscillators.ising import anneal, ising_energy
+from hardware_models.oscillators.locking import cannot_lock
+from hardware_models.oscillators.mirror_pairs import mirror_pairs
 from physics_ep import EquilibriumPropagation, Nudge, PhaseError, SquaredError, Status, centered, relax, simulate
 from physics_ep.blocks import State
 from physics_ep.errors import InputError

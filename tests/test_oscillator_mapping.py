@@ -12,10 +12,10 @@ from scipy.optimize import brentq
 from scipy.special import gammainccinv
 
 from hardware_models import DeviceModel, map_pcn
-from hardware_models.mapping import NotRealisable
-from hardware_models.oscillator_mapping import THRESHOLD
-from hardware_models.oscillator_units import detuned_clip, locked_phase
-from hardware_models.paired_solvers import chain_time
+from hardware_models.mapping.mapped import NotRealisable
+from hardware_models.mapping.oscillator import THRESHOLD
+from hardware_models.mapping.oscillator_units import detuned_clip, locked_phase
+from hardware_models.mapping.solvers import chain_time
 from physics_ep import CrossEntropy, Nudge, SquaredError, relax, simulate
 from physics_ep.errors import InputError
 from physics_ep.estimators.coupled_learning import OutputClamp

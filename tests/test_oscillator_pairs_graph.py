@@ -12,10 +12,10 @@ import torch
 from scipy.integrate import solve_ivp
 
 from hardware_models import DeviceModel, map_pcn
-from hardware_models.device_presets import preset
-from hardware_models.mapping import Mapped
-from hardware_models.oscillator_mapping import THRESHOLD
-from hardware_models.oscillator_pairs_graph import PairsGraph
+from hardware_models.devices.presets import preset
+from hardware_models.mapping.mapped import Mapped
+from hardware_models.mapping.oscillator import THRESHOLD
+from hardware_models.mapping.oscillator_graph import PairsGraph
 from physics_ep import Nudge, SquaredError, relax
 from physics_ep.equilibrium import NotConverged
 from physics_ep.errors import InputError

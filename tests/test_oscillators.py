@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from hardware_models import FitzHughNagumoChain, HopfieldNetwork, OscillatorGraph, OscillatorNetwork
-from hardware_models.oscillator_layers import rounded
-from hardware_models.oscillators import ising_oscillator
+from hardware_models.oscillators.layers import rounded
+from hardware_models.oscillators.network import ising_oscillator
 from physics_ep import (
     CrossEntropy,
     EquilibriumPropagation,

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from hardware_models import DeviceModel, map_pcn
-from hardware_models.amplifiers import Amplifiers
-from hardware_models.crossbars import stream
-from hardware_models.hopfield_mapping import HopfieldPairs
+from hardware_models.devices.crossbars import stream
+from hardware_models.mapping.amplifiers import Amplifiers
+from hardware_models.mapping.hopfield import HopfieldPairs
 from physics_ep import CrossEntropy, Nudge, SquaredError, relax, simulate
 from physics_ep.predictive_coding import mlp, vgg5
 from physics_ep.predictive_coding.activations import ACTIVATIONS

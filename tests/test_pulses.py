@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from hardware_models.crossbars import programmed
-from hardware_models.device_presets import FEFET
-from hardware_models.devices import DeviceModel
-from hardware_models.pulse_fit import PulseData, fit_pulses, read_pulses
-from hardware_models.pulses import PulsedArray, steps_of
+from hardware_models.devices.crossbars import programmed
+from hardware_models.devices.model import DeviceModel
+from hardware_models.devices.presets import FEFET
+from hardware_models.devices.pulse_fit import PulseData, fit_pulses, read_pulses
+from hardware_models.devices.pulses import PulsedArray, steps_of
 from physics_ep.cli import main
 from physics_ep.errors import InputError
 

@@ -11,8 +11,9 @@ import scipy.linalg
 import scipy.special
 import torch
 
-from hardware_models import ResistiveNetwork, nodes
-from hardware_models.elements import THERMAL_VOLTAGE
+from hardware_models import ResistiveNetwork
+from hardware_models.laws.elements import THERMAL_VOLTAGE
+from hardware_models.resistive import nodes
 from physics_ep import CrossEntropy, EquilibriumPropagation, Nudge, SquaredError, relax, simulate
 from physics_ep.dynamics.flows import own_motion
 from physics_ep.errors import InputError

@@ -24,7 +24,7 @@ from figures.resistive.relaxation import resistive_error, resistive_relaxation
 from figures.resistive.scaling import circuit_scaling, draw_scaling
 from figures.subjects import fresh_resistive
 from hardware_models import ResistiveNetwork
-from hardware_models.elements import THERMAL_VOLTAGE
+from hardware_models.laws.elements import THERMAL_VOLTAGE
 from physics_ep import EquilibriumPropagation, Nudge, positive, relax
 from physics_ep.errors import InputError
 from physics_ep.runs.training import train

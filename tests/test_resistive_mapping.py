@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from hardware_models import DeviceModel, map_pcn
-from hardware_models.crossbars import programmed
-from hardware_models.elements import BOLTZMANN, THERMAL_VOLTAGE
-from hardware_models.mapping import NotRealisable
-from hardware_models.wires import wired
+from hardware_models.devices.crossbars import programmed
+from hardware_models.devices.wires import wired
+from hardware_models.laws.elements import BOLTZMANN, THERMAL_VOLTAGE
+from hardware_models.mapping.mapped import NotRealisable
 from physics_ep import CrossEntropy, Nudge, SquaredError, relax, simulate
 from physics_ep.errors import InputError
 from physics_ep.predictive_coding import PredictiveCodingNetwork, vgg5, vgg10_skip
@@ -202,7 +202,7 @@ def test_convolutions_pools_and_skips(build) -> None:
 
 def test_sums_at_pixels_by_single_cells() -> None:
     """Sum of the cells at each node of a convolution and below it, against the matrix that it is."""
-    from hardware_models.node_sums import into_nodes, out_of_nodes
+    from hardware_models.mapping.node_sums import into_nodes, out_of_nodes
     from physics_ep.maps import ConvLink
 
     for link in (

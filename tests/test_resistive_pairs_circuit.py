@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from hardware_models import DeviceModel, map_pcn, resistive_mapping
-from hardware_models.crossbars import programmed
-from hardware_models.mapping import Mapped
-from hardware_models.netlist import load_netlist
-from hardware_models.resistive_pairs_circuit import PairsCircuit
-from hardware_models.spice_pairs import find_pairs
-from hardware_models.spice_phases import ngspice_phases
+from hardware_models import DeviceModel, map_pcn
+from hardware_models.devices.crossbars import programmed
+from hardware_models.mapping import resistive as resistive_mapping
+from hardware_models.mapping.mapped import Mapped
+from hardware_models.mapping.resistive_parts import PairsCircuit
+from hardware_models.netlists.netlist import load_netlist
+from hardware_models.spice.mapped import find_pairs
+from hardware_models.spice.phases import ngspice_phases
 from physics_ep import Nudge, SquaredError, relax
 from physics_ep.cli import main
 from physics_ep.errors import InputError

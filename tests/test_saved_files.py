@@ -22,7 +22,7 @@ from hardware_models import (
     ResistiveNetwork,
     map_pcn,
 )
-from hardware_models.analog import analog_hopfield
+from hardware_models.analog.circuit import analog_hopfield
 from hardware_models.devices import preset
 from physics_ep import EnergySystem, EquilibriumPropagation, SquaredError, open_run, relax, train
 from physics_ep.nudging import centered

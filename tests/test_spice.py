@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from hardware_models import spice
-from hardware_models.circuit import Circuit
-from hardware_models.circuit_transients import transient
-from hardware_models.netlist import read_netlist
-from hardware_models.parts import GROUND, Part, Parts
-from hardware_models.resistive import ResistiveNetwork
-from hardware_models.spice_check import Subject, bundled_netlists, check_agreement, find_subject
-from hardware_models.spice_phases import export_phases, ngspice_gradient, ngspice_phases
+from hardware_models.circuits.circuit import Circuit
+from hardware_models.netlists.netlist import read_netlist
+from hardware_models.netlists.parts import GROUND, Part, Parts
+from hardware_models.nodal.transients import transient
+from hardware_models.resistive.network import ResistiveNetwork
+from hardware_models.spice import ngspice as spice
+from hardware_models.spice.check import Subject, bundled_netlists, check_agreement, find_subject
+from hardware_models.spice.phases import export_phases, ngspice_gradient, ngspice_phases
 from physics_ep.cli import main
 from physics_ep.cost import SquaredError
 from physics_ep.errors import InputError

@@ -8,9 +8,10 @@ import dataclasses
 import pytest
 import torch
 
-from hardware_models import DeviceModel, PairedCircuit, map_pcn, mapping
-from hardware_models.crossbars import programmed
-from hardware_models.mapping import NotRealisable
+from hardware_models import DeviceModel, PairedCircuit, map_pcn
+from hardware_models.devices.crossbars import programmed
+from hardware_models.mapping import mapped as mapping
+from hardware_models.mapping.mapped import NotRealisable
 from physics_ep import CrossEntropy, Nudge, SquaredError, relax
 from physics_ep.errors import InputError
 from tests.support.pcn import dense, examples

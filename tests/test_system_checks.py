@@ -141,7 +141,7 @@ def _wrong_sign(monkeypatch) -> None:
 
 
 def _missing_half(monkeypatch) -> None:
-    from hardware_models import layered
+    from hardware_models.layers import layered
 
     right = layered.Dense.contrast
 
@@ -152,7 +152,7 @@ def _missing_half(monkeypatch) -> None:
 
 
 def _swapped_transpose(monkeypatch) -> None:
-    from hardware_models import layered
+    from hardware_models.layers import layered
 
     # On a square layer the shapes cannot tell.
     def wrong(self, s, route=None, onto=0.0):
@@ -162,7 +162,7 @@ def _swapped_transpose(monkeypatch) -> None:
 
 
 def _unprojected_force(monkeypatch) -> None:
-    from hardware_models import layered
+    from hardware_models.layers import layered
 
     right = layered.LayeredPhase.update
 

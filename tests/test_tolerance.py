@@ -23,7 +23,7 @@ import pytest
 import torch
 from scipy import stats
 
-from hardware_models.devices import DeviceModel
+from hardware_models.devices.model import DeviceModel
 from physics_ep import SquaredError, cli
 from physics_ep.equilibrium import Equilibrium, NotConverged, Status
 from physics_ep.errors import InputError

@@ -15,7 +15,7 @@ from scipy.linalg import expm
 from figures.hopfield.transients import circuit_transients, quantity
 from figures.subjects import fresh_hopfield
 from hardware_models import AnalogHopfieldCircuit
-from hardware_models.power import power
+from hardware_models.analog.power import power
 from physics_ep import Nudge, SquaredError, relax, simulate
 from physics_ep.dynamics.flows import own_motion
 from physics_ep.dynamics.integrators import TABLEAUS, advance, step

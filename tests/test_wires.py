@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from hardware_models import Circuit, DeviceModel, map_pcn
-from hardware_models.crossbars import programmed
-from hardware_models.wires import exact_tile, through_wires, tile_parts, wire_error, wired
+from hardware_models.devices.crossbars import programmed
+from hardware_models.devices.wires import exact_tile, through_wires, tile_parts, wire_error, wired
 from physics_ep import CrossEntropy
 from tests.support.pcn import dense, examples
 from validation.gradients import total_error

@@ -248,8 +248,8 @@ def tolerance(
             raise argument_error(name, "be at least 1", count)
     import torch
 
-    from hardware_models.device_presets import chosen_device
-    from hardware_models.mapping import substrate_class
+    from hardware_models.devices.presets import chosen_device
+    from hardware_models.mapping.mapped import substrate_class
     from physics_ep.config import load_subject
     from physics_ep.cost import COSTS
     from physics_ep.placement import resolve_device, resolve_dtype, threads, work_in
@@ -341,8 +341,8 @@ def in_situ(
 ) -> None:
     """Train on devices by pulses, beside ideal training that is written into them."""
     report = Report(json, quiet)
-    from hardware_models.device_presets import chosen_device
-    from hardware_models.mapping import substrate_class
+    from hardware_models.devices.presets import chosen_device
+    from hardware_models.mapping.mapped import substrate_class
 
     from .experiments.in_situ import LearningInterrupted, learn_in_situ
     from .sweeps.plan import parse_sweeps

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from hardware_models import DeviceModel
-from hardware_models.device_fields import FRACTION, imperfection
-from hardware_models.mapping import SUBSTRATES, substrate_class
+from hardware_models.devices.fields import FRACTION, imperfection
+from hardware_models.mapping.mapped import SUBSTRATES, substrate_class
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,8 @@ the base class.
 from __future__ import annotations
 
 from hardware_models import DeviceModel, PairedCircuit, map_pcn
-from hardware_models.amplifiers import Amplifiers
 from hardware_models.mapping import SUBSTRATES
+from hardware_models.mapping.amplifiers import Amplifiers
 from physics_ep.predictive_coding import mlp
 
 

@@ -9,7 +9,7 @@ from itertools import product
 import torch
 
 from hardware_models import OscillatorGraph
-from hardware_models.ising import anneal
+from hardware_models.oscillators.ising import anneal
 
 generator = torch.Generator().manual_seed(1)
 n = 12

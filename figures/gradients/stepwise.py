@@ -93,7 +93,7 @@ def fresh_convolutional(
     Subject
         Of tanh units, with the squared error as its cost.
     """
-    from hardware_models.hopfield import ConvHopfieldNetwork
+    from hardware_models.hopfield.network import ConvHopfieldNetwork
 
     data = digits()
     x = data.test_x[:examples]

@@ -10,7 +10,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hardware_models.langevin_hopfield import LangevinHopfield
+from hardware_models.hopfield.langevin import LangevinHopfield
 from physics_ep.progress import SILENT, Progress
 from validation.theory.early_inference import EarlyInference, infer_early
 

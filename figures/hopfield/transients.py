@@ -30,7 +30,7 @@ CLASSES = {
     "leaks": "heat, leaks",
     "capacitors": "into capacitors",
 }
-"""Classes of `hardware_models.power.Power`, as the legend names them; the currents count as inputs."""
+"""Classes of `hardware_models.analog.power.Power`, as the legend names them; the currents count as inputs."""
 LOOKS = (style.Series(style.BLACK, (0, None), "o"), style.Series(style.GREY, (0, (5, 1.5)), "s"))
 """Of the free and the nudged phase, where both are in one panel."""
 DECADES = 5
@@ -139,10 +139,10 @@ def circuit_transients(
     InputError
         If the system has no analog circuit.
     """
-    from hardware_models.analog import FARAD, AnalogHopfieldCircuit
-    from hardware_models.hopfield import HopfieldNetwork
-    from hardware_models.power import power
-    from hardware_models.unit_graph import UnitGraph
+    from hardware_models.analog.circuit import FARAD, AnalogHopfieldCircuit
+    from hardware_models.analog.power import power
+    from hardware_models.hopfield.graph import UnitGraph
+    from hardware_models.hopfield.network import HopfieldNetwork
 
     system = subject.system
     if not isinstance(system, HopfieldNetwork | UnitGraph):

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from hardware_models.devices import DeviceModel
+from hardware_models.devices.model import DeviceModel
 from physics_ep.errors import argument_error
 from physics_ep.progress import SILENT, Progress
 from physics_ep.storage.opening import open_run

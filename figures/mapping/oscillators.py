@@ -16,9 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hardware_models import DeviceModel, map_pcn
-from hardware_models.oscillator_mapping import THRESHOLD, OscillatorPairs
-from hardware_models.oscillator_pairs_graph import PairsGraph, pairs_graph
-from hardware_models.oscillator_units import locked_phase
+from hardware_models.mapping.oscillator import THRESHOLD, OscillatorPairs
+from hardware_models.mapping.oscillator_graph import PairsGraph, pairs_graph
+from hardware_models.mapping.oscillator_units import locked_phase
 from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp
 from physics_ep.relaxation.loop import relax
 

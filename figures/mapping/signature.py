@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm
 from matplotlib.figure import Figure
 
-from hardware_models.devices import find_field
+from hardware_models.devices.model import find_field
 from physics_ep.progress import SILENT, Progress
 from physics_ep.storage.opening import open_run
 from validation.experiments.substrates import THREE

@@ -15,7 +15,7 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hardware_models.devices import DeviceModel, find_field
+from hardware_models.devices.model import DeviceModel, find_field
 from physics_ep.errors import InputError
 from physics_ep.progress import SILENT, Progress
 from physics_ep.storage.opening import open_run

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from hardware_models.fitzhugh_nagumo import FitzHughNagumoChain
-from hardware_models.oscillator_graph import OscillatorGraph
-from hardware_models.oscillators import OscillatorNetwork
+from hardware_models.media.medium import FitzHughNagumoChain
+from hardware_models.oscillators.graph import OscillatorGraph
+from hardware_models.oscillators.network import OscillatorNetwork
 from physics_ep.cost import Cost, LogPhaseError, PhaseError
 from physics_ep.estimators.propagation import EquilibriumPropagation, NegativeNudgeError
 from physics_ep.nudging import Stencil, centered, positive

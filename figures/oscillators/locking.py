@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from hardware_models.oscillator_graph import OscillatorGraph
+from hardware_models.oscillators.graph import OscillatorGraph
 from physics_ep.dynamics.simulation import simulate
 from physics_ep.progress import SILENT, Advance, Progress
 from physics_ep.relaxation.loop import relax

@@ -11,9 +11,9 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hardware_models.fitzhugh_nagumo import FitzHughNagumoChain
-from hardware_models.fitzhugh_nagumo_pulses import crossing_times, travelling_pulse
-from hardware_models.fitzhugh_nagumo_recurrence import shooting
+from hardware_models.media.medium import FitzHughNagumoChain
+from hardware_models.media.pulses import crossing_times, travelling_pulse
+from hardware_models.media.recurrence import shooting
 from physics_ep.errors import argument_error
 from physics_ep.relaxation.loop import relax
 from physics_ep.storage.trajectory import Trajectory

@@ -11,7 +11,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hardware_models.oscillator_graph import OscillatorGraph
+from hardware_models.oscillators.graph import OscillatorGraph
 from physics_ep.blocks import State
 from physics_ep.cost import PhaseError
 from physics_ep.dynamics.simulation import simulate

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.projections.polar import PolarAxes
 
-from hardware_models.oscillator_base import NEUTRAL, Oscillators
+from hardware_models.oscillators.base import NEUTRAL, Oscillators
 from physics_ep.dynamics.simulation import simulate
 from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import argument_error

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hardware_models.resistive import ResistiveNetwork
+from hardware_models.resistive.network import ResistiveNetwork
 from physics_ep.config import parse_config
 from physics_ep.errors import argument_error
 from physics_ep.runs.preparation import new_system, system_of

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from hardware_models.resistive import ResistiveNetwork
+from hardware_models.resistive.network import ResistiveNetwork
 from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import argument_error
 from physics_ep.nudging import Nudge, centered
@@ -30,8 +30,8 @@ from ..requests import BATCH, Drawn, Request
 from ..subjects import Subject, fresh_resistive, trained
 
 if TYPE_CHECKING:
-    from hardware_models.circuit_transients import CircuitTrajectory
-    from hardware_models.parts import Parts
+    from hardware_models.netlists.parts import Parts
+    from hardware_models.nodal.transients import CircuitTrajectory
 
 CLASSES = {
     "inputs": "from inputs",
@@ -78,7 +78,7 @@ def resistive_relaxation(subject: Subject, *, share: float = 0.5, duration: floa
     NotConverged
         If an equilibrium cannot be certified.
     """
-    from hardware_models.circuit_transients import transient
+    from hardware_models.nodal.transients import transient
 
     system = subject.system
     if not isinstance(system, ResistiveNetwork):
@@ -122,8 +122,8 @@ def resistive_relaxation(subject: Subject, *, share: float = 0.5, duration: floa
 
 def _with_capacitors(network: ResistiveNetwork) -> tuple[Parts, list[np.ndarray]]:
     """The network's parts with a capacitor at each node of its layers, and the numbers of these nodes by layer."""
-    from hardware_models.parts import Group, Parts
-    from hardware_models.resistive import as_parts
+    from hardware_models.netlists.parts import Group, Parts
+    from hardware_models.resistive.network import as_parts
 
     parts = as_parts(network)
     last = len(network.sizes) - 1

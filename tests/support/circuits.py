@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from hardware_models import Circuit
-from hardware_models.elements import THERMAL_VOLTAGE
-from hardware_models.parts import GROUND, Part, Parts
+from hardware_models.laws.elements import THERMAL_VOLTAGE
+from hardware_models.netlists.parts import GROUND, Part, Parts
 
 
 def R(a: str, b: str, ohms: float) -> Part:  # noqa: N802 (as in a netlist)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hardware_models.parts import GROUND, Part, Parts
+from hardware_models.netlists.parts import GROUND, Part, Parts
 
 
 def mixed_circuit(n_nodes: int, seed: int, *, active: bool = True) -> Parts:

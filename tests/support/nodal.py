@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from hardware_models.circuit_transients import CircuitTrajectory
-from hardware_models.elements import THERMAL_VOLTAGE
-from hardware_models.parts import Part, Parts
+from hardware_models.laws.elements import THERMAL_VOLTAGE
+from hardware_models.netlists.parts import Part, Parts
+from hardware_models.nodal.transients import CircuitTrajectory
 
 KILO, MILLI, MICRO, NANO, PICO = 1e3, 1e-3, 1e-6, 1e-9, 1e-12
 

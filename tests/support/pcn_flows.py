@@ -6,8 +6,8 @@ import math
 
 import torch
 
-from hardware_models.mapping import Mapped
-from hardware_models.paired_solvers import Flow, velocity
+from hardware_models.mapping.mapped import Mapped
+from hardware_models.mapping.solvers import Flow, velocity
 from physics_ep import relax
 from physics_ep.blocks import largest
 from physics_ep.dynamics.flows import own_motion

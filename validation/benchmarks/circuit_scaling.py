@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from hardware_models.parts import Parts
+from hardware_models.netlists.parts import Parts
 
 from . import circuits
 from .timing import machine
@@ -116,7 +116,7 @@ def exponent(rows: Sequence[dict[str, Any]], name: str) -> float | None:
 
 def measure_kind(kind: str, repeats: int, seed: int, sizes: Sequence[int]) -> list[dict[str, Any]]:
     """Rows of one kind of circuit, in this process."""
-    from hardware_models.circuit import Circuit
+    from hardware_models.circuits.circuit import Circuit
 
     # Compiled and imported before anything is measured.
     Circuit(KINDS[kind](60, seed)).operating_point().require()

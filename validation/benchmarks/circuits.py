@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hardware_models.parts import GROUND, Group, Parts
+from hardware_models.netlists.parts import GROUND, Group, Parts
 
 CONDUCTANCE = (1e-6, 1e-4)
 """Siemens: least and largest of the learnt resistors."""

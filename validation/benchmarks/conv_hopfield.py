@@ -14,8 +14,8 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import conv2d, conv_transpose2d
 
-from hardware_models.hopfield import ConvHopfieldNetwork
-from hardware_models.maps import Filter
+from hardware_models.hopfield.network import ConvHopfieldNetwork
+from hardware_models.layers.maps import Filter
 from physics_ep import placement
 from physics_ep.cost import SquaredError
 from physics_ep.maps import channels_last

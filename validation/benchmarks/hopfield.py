@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from hardware_models.hopfield import HopfieldNetwork
+from hardware_models.hopfield.network import HopfieldNetwork
 from physics_ep import placement
 from physics_ep.cost import SquaredError
 from physics_ep.estimators.propagation import EquilibriumPropagation

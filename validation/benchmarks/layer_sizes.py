@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from hardware_models.devices import DeviceModel, reads
-from hardware_models.mapping import substrate_class
+from hardware_models.devices.model import DeviceModel, reads
+from hardware_models.mapping.mapped import substrate_class
 from physics_ep.cost import CrossEntropy
 from physics_ep.errors import InputError, argument_error
 from physics_ep.placement import resolve_device

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import torch
 
-from hardware_models.resistive import ResistiveNetwork
+from hardware_models.resistive.network import ResistiveNetwork
 from physics_ep import placement
 from physics_ep.cost import SquaredError
 from physics_ep.estimators.propagation import EquilibriumPropagation

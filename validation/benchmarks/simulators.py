@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hardware_models.netlist import read_netlist
-from hardware_models.netlist_writer import netlist_lines
-from hardware_models.parts import Parts
-from hardware_models.spice import SpiceError, find_ngspice, read_raw
+from hardware_models.netlists.netlist import read_netlist
+from hardware_models.netlists.parts import Parts
+from hardware_models.netlists.writer import netlist_lines
+from hardware_models.spice.ngspice import SpiceError, find_ngspice, read_raw
 
 OPTIONS = "reltol=1e-9 abstol=1e-15 vntol=1e-12 gmin=1e-15"
 """What both are asked for; the agreement of voltages shows what it is worth."""

@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from hardware_models.parts import Parts
-from hardware_models.spice import SpiceError
+from hardware_models.netlists.parts import Parts
+from hardware_models.spice.ngspice import SpiceError
 
 from .circuits import crossbar, dense_layers, narrow_layers
 from .simulators import available, run_ngspice, run_vacask, shuffled
@@ -152,7 +152,7 @@ def _serve(pipe: Connection, case: str, seed: int) -> None:
     """Solve and answer until the other end closes."""
     import torch
 
-    from hardware_models.circuit import Circuit
+    from hardware_models.circuits.circuit import Circuit
 
     torch.set_num_threads(1)
     build, mixed = CASES[case]

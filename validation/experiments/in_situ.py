@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from hardware_models.devices import DeviceModel
-from hardware_models.in_situ import InSitu
-from hardware_models.mapping import NotRealisable, device_of, map_pcn, substrate_class
+from hardware_models.devices.model import DeviceModel
+from hardware_models.mapping.in_situ import InSitu
+from hardware_models.mapping.mapped import NotRealisable, device_of, map_pcn, substrate_class
 from physics_ep.config import Config, load_config
 from physics_ep.cost import COSTS
 from physics_ep.data.batches import epoch_seed

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from hardware_models import DeviceModel, map_pcn
-from hardware_models.mapping import Mapped
+from hardware_models.mapping.mapped import Mapped
 from physics_ep import relax, simulate
 from physics_ep.cost import Cost
 from physics_ep.equilibrium import NotConverged

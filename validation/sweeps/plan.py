@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hardware_models.device_fields import defaults_of, fields_of
-from hardware_models.devices import DeviceModel, parse_field
+from hardware_models.devices.fields import defaults_of, fields_of
+from hardware_models.devices.model import DeviceModel, parse_field
 from physics_ep.errors import InputError, argument_error, unknown_name
 from physics_ep.estimators.propagation import check_beta
 
@@ -81,7 +81,7 @@ def parse_sweeps(texts: Sequence[str], kind: type[DeviceModel] = DeviceModel) ->
     Parameters
     ----------
     texts : sequence of str
-        Values are spelt as `hardware_models.devices.parse_field` has it.
+        Values are spelt as `hardware_models.devices.model.parse_field` has it.
     kind : class of devices
         Whose fields they are.
 

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from hardware_models.crossbars import stream
-from hardware_models.device_fields import defaults_of, fields_of
-from hardware_models.devices import DeviceModel
+from hardware_models.devices.crossbars import stream
+from hardware_models.devices.fields import defaults_of, fields_of
+from hardware_models.devices.model import DeviceModel
 from physics_ep.cost import Cost
 from physics_ep.equilibrium import NotConverged
 from physics_ep.estimators.propagation import NegativeNudgeError
@@ -248,6 +248,6 @@ def drawing(seed: int, repeat: int, purpose: str) -> torch.Generator:
 
 def standard_mapper() -> Callable[..., Any]:
     """`hardware_models.map_pcn`."""
-    from hardware_models.mapping import map_pcn
+    from hardware_models.mapping.mapped import map_pcn
 
     return map_pcn

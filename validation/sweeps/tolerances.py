@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from hardware_models.device_fields import fields_of
-from hardware_models.devices import DeviceModel
-from hardware_models.mapping import as_read, check_fields, device_of
+from hardware_models.devices.fields import fields_of
+from hardware_models.devices.model import DeviceModel
+from hardware_models.mapping.mapped import as_read, check_fields, device_of
 from physics_ep.cost import Cost
 from physics_ep.errors import InputError, argument_error
 from physics_ep.estimators.propagation import NegativeNudgeError

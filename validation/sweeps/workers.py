@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hardware_models.devices import DeviceModel
+from hardware_models.devices.model import DeviceModel
 from physics_ep.cost import COSTS
 from physics_ep.errors import InputError, argument_error
 from physics_ep.placement import resolve_device

@@ -19,10 +19,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from hardware_models.crossbars import stream
-from hardware_models.devices import DeviceModel
-from hardware_models.mapping import SETTLED, Mapped, map_pcn
-from hardware_models.paired_solvers import Flow
+from hardware_models.devices.crossbars import stream
+from hardware_models.devices.model import DeviceModel
+from hardware_models.mapping.mapped import SETTLED, Mapped, map_pcn
+from hardware_models.mapping.solvers import Flow
 from physics_ep.blocks import largest
 from physics_ep.cost import Cost
 from physics_ep.equilibrium import NotConverged

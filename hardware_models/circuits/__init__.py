@@ -1,0 +1,21 @@
+"""Circuits that have an energy: any graph of resistors, diodes and sources, solved by Newton's method.
+
+Start with `circuit`: `Circuit`. `reduction` eliminates sources, `layout` numbers what is left, `phase` is one
+relaxation, `newton` settles it with the factors of `factorizations`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from physics_ep.faces import lazy
+
+if TYPE_CHECKING:
+    from .circuit import Circuit as Circuit
+else:
+    __getattr__, __dir__, __all__ = lazy(
+        __name__,
+        {
+            "Circuit": "circuit",
+        },
+    )

@@ -1,0 +1,304 @@
+"""A circuit's parts laid out for computing: elements as flat arrays, the graph of its unknowns, bounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from physics_ep.errors import InputError
+
+from ..laws.elements import ELEMENTS
+from ..netlists.parts import Parts
+from . import kernels
+from .factorizations import Matrix, Pattern, choose
+from .reduction import Reduction
+
+JUNCTIONS = ("memristor", "diode", "piecewise_diode")
+"""Kinds of junctions, in their order."""
+ORDER = ("resistor", *JUNCTIONS, "current_source")
+"""Kinds with a co-content, in the order of `Layout.ends`."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a circuit's graph says, whatever the values of its parameters.
+
+    Attributes
+    ----------
+    reduction : Reduction
+    net : kernels.Net
+    pattern : Pattern
+        Of the second derivatives.
+    counts : tuple of int
+        Elements of each kind of `ORDER`.
+    ends, kinds, values, weight : arrays (m, 2), (m,), (m, 3), (m,)
+        Of all elements with a co-content: nodes, kinds, values p, q, r, weights of their stages.
+    bounds : tuple of arrays (d,), (d,), (d,)
+        Of ideal diodes: the unknown, whether it is bounded above, the nodes (free, fixed) (d, 2).
+    blocking : array (k, 2)
+        Anode and cathode of ideal diodes between fixed nodes, which must block.
+    output_columns, output_scale : Tensor (n_out,)
+        Unknown that the voltage of each output node follows, and dv_node / du.
+    """
+
+    reduction: Reduction
+    net: kernels.Net
+    pattern: Pattern
+    counts: tuple[int, ...]
+    ends: np.ndarray
+    kinds: np.ndarray
+    values: np.ndarray
+    weight: np.ndarray
+    bounds: tuple[np.ndarray, np.ndarray, np.ndarray]
+    blocking: np.ndarray
+    output_columns: torch.Tensor
+    output_scale: torch.Tensor
+
+    @cached_property
+    def neighbours(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Rows (n + 1,), and of each row the unknowns it is joined to and the numbers of these pairs."""
+        pairs = self.pattern.pairs
+        numbers = np.arange(1, len(pairs) + 1)
+        entries = (np.tile(numbers, 2), (pairs.T.ravel(), pairs[:, ::-1].T.ravel()))
+        graph = sparse.csr_array(entries, shape=(self.n, self.n))
+        return graph.indptr.astype(np.int64), graph.indices.astype(np.int64), graph.data.astype(np.int64) - 1
+
+    @property
+    def n(self) -> int:
+        """Number of unknowns."""
+        return len(self.reduction.representative)
+
+    @property
+    def linear(self) -> bool:
+        """Whether all elements are linear, ideal diodes apart."""
+        return not len(self.net.kinds)
+
+    @cached_property
+    def unknown_weight(self) -> torch.Tensor:
+        """Weight of the stage that each unknown belongs to, (n,): forces are currents times this."""
+        return torch.from_numpy(self.reduction.weight[self.reduction.representative])
+
+    def outputs(self, u: torch.Tensor) -> torch.Tensor:
+        """Voltages of the output nodes, (B, n_out), that follow the unknowns u (B, n)."""
+        return u[:, self.output_columns] * self.output_scale
+
+    def spread(self, u: torch.Tensor) -> torch.Tensor:
+        """Voltages of all nodes, (B, N), that follow the unknowns u (B, n); what sources add is left out."""
+        reduction = self.reduction
+        if not u.shape[1]:
+            return u.new_zeros(len(u), len(reduction.unknown))
+        column = torch.from_numpy(np.maximum(reduction.unknown, 0))
+        return u[:, column] * torch.from_numpy(reduction.scale)
+
+
+@dataclass(frozen=True)
+class PreparedCircuit:
+    """What all phases of a circuit with one input share.
+
+    Attributes
+    ----------
+    layout : Layout
+    offset : array (B, N)
+        What the sources add to the node voltages, volts.
+    conductance : array (m,)
+        Conductances of the resistors, siemens.
+    learnt : array
+        Conductances of the resistors, then of the memristors, siemens.
+    current : array or None
+        Currents of the current sources, amperes.
+    junction_values : array (k, 3)
+    injected : array (N,)
+        Current that sources drive into each node, amperes.
+    diagonal, off : array (n,), (pairs,)
+        Second derivatives of the resistors' co-content.
+    matrix : Matrix or None
+        With these entries, where no junction adds to the pairs.
+    low, high : array (B, n) or None
+        Bounds of the unknowns, volts.
+    """
+
+    layout: Layout
+    offset: np.ndarray
+    conductance: np.ndarray
+    learnt: np.ndarray
+    current: np.ndarray | None
+    junction_values: np.ndarray
+    injected: np.ndarray
+    diagonal: np.ndarray
+    off: np.ndarray
+    matrix: Matrix | None
+    low: np.ndarray | None
+    high: np.ndarray | None
+
+
+def lay_out(
+    parts: Parts,
+    reduction: Reduction,
+    kind: str | None = None,
+    eliminate: bool | None = None,
+    outputs: np.ndarray | None = None,
+) -> Layout:
+    """Lay a circuit's parts out as arrays.
+
+    Parameters
+    ----------
+    parts : Parts
+    reduction : Reduction
+        The unknowns of these parts.
+    kind, eliminate
+        How matrices are factorised; see `factorizations.choose`.
+    outputs : int64 array (n_out,), optional
+        Nodes that the cost acts on. Default: none.
+
+    Raises
+    ------
+    InputError
+        If an ideal diode joins two free nodes.
+    """
+    counts = tuple(len(parts.group(one)) for one in ORDER)
+    ends = np.concatenate([parts.group(one).nodes for one in ORDER])
+    kinds = np.repeat([ELEMENTS[one].kind for one in ORDER], counts)
+    values = np.zeros((len(ends), 3))
+    start = 0
+    for one, count in zip(ORDER, counts, strict=True):
+        own = parts.group(one).values
+        values[start : start + count, : own.shape[1]] = own
+        start += count
+    unknown = reduction.unknown
+    weight = np.where(unknown[ends[:, 0]] >= 0, reduction.weight[ends[:, 0]], reduction.weight[ends[:, 1]])
+    resistors, sources = counts[0], counts[-1]
+    a, b = unknown[ends[: len(ends) - sources]].T
+    joined = (a >= 0) & (b >= 0) & (a != b)
+    n = len(reduction.representative)
+    keys, inverse = np.unique((np.minimum(a, b) * n + np.maximum(a, b))[joined], return_inverse=True)
+    numbers = np.full(len(a), -1, dtype=np.int64)
+    numbers[joined] = inverse.reshape(-1)
+    pairs = np.stack([keys // max(n, 1), keys % max(n, 1)], 1).astype(np.int64)
+    net = kernels.Net(
+        unknown,
+        reduction.scale,
+        reduction.scale * reduction.weight,
+        np.ascontiguousarray(ends[:resistors]),
+        np.ascontiguousarray(ends[resistors : len(ends) - sources]),
+        np.ascontiguousarray(kinds[resistors : len(ends) - sources]).astype(np.int64),
+        *_stamps(ends[: len(ends) - sources], numbers, reduction, resistors),
+    )
+    read = np.empty(0, dtype=np.int64) if outputs is None else outputs
+    bounds, blocking = _bounds(parts, unknown)
+    return Layout(
+        reduction,
+        net,
+        choose(n, pairs, kind, eliminate),
+        counts,
+        np.ascontiguousarray(ends),
+        kinds.astype(np.int64),
+        values,
+        weight,
+        bounds,
+        blocking,
+        torch.from_numpy(unknown[read]),
+        torch.from_numpy(reduction.scale[read]),
+    )
+
+
+def _stamps(
+    ends: np.ndarray, pairs: np.ndarray, reduction: Reduction, resistors: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Stamps and shares of `kernels.Net`, of resistors and of junctions."""
+    unknown, scale, row = reduction.unknown[ends], reduction.scale[ends], (reduction.scale * reduction.weight)[ends]
+    shares = np.stack([row[:, 0] * scale[:, 0], row[:, 1] * scale[:, 1], -row[:, 0] * scale[:, 1]], 1)
+    # An element between two nodes that follow one unknown acts on that unknown once.
+    one = (unknown[:, 0] == unknown[:, 1]) & (unknown[:, 0] >= 0)
+    shares[one, 0] = ((row[:, 0] - row[:, 1]) * (scale[:, 0] - scale[:, 1]))[one]
+    stamps = np.stack([unknown[:, 0], np.where(one, -1, unknown[:, 1]), pairs], 1)
+    both = (np.ascontiguousarray(stamps), np.ascontiguousarray(shares))
+    return both[0][:resistors], both[0][resistors:], both[1][:resistors], both[1][resistors:]
+
+
+def _bounds(parts: Parts, unknown: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
+    """`bounds` and `blocking` of a layout."""
+    group = parts.group("ideal_diode")
+    anode_free, cathode_free = unknown[group.nodes].T >= 0
+    both = np.flatnonzero(anode_free & cathode_free)
+    if both.size:
+        raise InputError(
+            f"Ideal diode {group.names[both[0]]!r} joins two free nodes: one must be ground or held by voltage "
+            "sources. Use a diode or a piecewise_diode there."
+        )
+    held = ~anode_free & ~cathode_free
+    nodes = np.where(anode_free[:, None], group.nodes, group.nodes[:, ::-1])[~held]
+    return (unknown[nodes[:, 0]], anode_free[~held], nodes), group.nodes[held]
+
+
+def prepare(
+    layout: Layout, sources: np.ndarray, conductance: np.ndarray, current: np.ndarray | None
+) -> PreparedCircuit:
+    """Constants of a batch.
+
+    Parameters
+    ----------
+    layout : Layout
+    sources : array (B, n_sources)
+        Volts.
+    conductance : array
+        Of the resistors, then of the memristors, siemens.
+    current : array or None
+        Of the current sources, amperes.
+
+    Raises
+    ------
+    InputError
+        If bounds of ideal diodes contradict each other at these source voltages.
+    """
+    net, counts = layout.net, layout.counts
+    offset = np.ascontiguousarray((layout.reduction.sources @ sources.T).T)
+    resistors = counts[0]
+    g = np.ascontiguousarray(conductance[:resistors])
+    values = layout.values[resistors : len(layout.values) - counts[-1]].copy()
+    values[: counts[1], 0] = conductance[resistors:]
+    injected = np.zeros(len(net.unknown))
+    if current is not None:
+        ends = layout.ends[len(layout.ends) - counts[-1] :]
+        np.add.at(injected, ends[:, 0], -current)
+        np.add.at(injected, ends[:, 1], current)
+    diagonal, off = kernels.resistor_matrix(g, layout.n, len(layout.pattern.pairs), net)
+    matrix = Matrix(layout.pattern, off[None]) if not (net.junction_stamps[:, 2] >= 0).any() else None
+    low, high = limits(layout, offset)
+    return PreparedCircuit(
+        layout, offset, g, conductance, current, values, injected, diagonal, off, matrix, low, high
+    )
+
+
+def limits(layout: Layout, offset: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Lowest and highest value of each unknown, (B, n), that ideal diodes allow; None where there are none."""
+    at, above, nodes = layout.bounds
+    across = offset[:, layout.blocking[:, 0]] - offset[:, layout.blocking[:, 1]]
+    if (across > 0).any():
+        raise InputError(
+            f"Ideal diodes between sources must block, but one of them has {across.max():g} V across it: it shorts "
+            "two sources."
+        )
+    if not len(at):
+        return None, None
+    level = (offset[:, nodes[:, 1]] - offset[:, nodes[:, 0]]) / layout.reduction.scale[nodes[:, 0]]
+    low, high = np.full((len(offset), layout.n), -np.inf), np.full((len(offset), layout.n), np.inf)
+    for row in range(len(offset)):
+        np.minimum.at(high[row], at[above], level[row, above])
+        np.maximum.at(low[row], at[~above], level[row, ~above])
+    crossed = np.argwhere(low > high)
+    if crossed.size:
+        b, k = crossed[0]
+        raise InputError(
+            f"Ideal diodes must leave room for the voltage of an unknown, but allow from {low[b, k]:g} V to "
+            f"{high[b, k]:g} V only: they short two sources."
+        )
+    return low, high
+
+
+def currents_of(current: torch.Tensor | None) -> np.ndarray | None:
+    """Values of the current sources as an array, where there are any."""
+    return None if current is None else current.detach().numpy()

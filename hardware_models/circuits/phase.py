@@ -1,0 +1,292 @@
+"""Phases of a circuit: Kirchhoff's current law in the state, or carried in the displacement from a free state."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from physics_ep.blocks import State
+from physics_ep.dynamics.motion import Moment, Motion
+from physics_ep.nudging import Nudge
+from physics_ep.system import EnergySystem, Inputs, Phase
+
+from . import kernels
+from .co_content import compiled_co_content
+from .factorizations import Bordered, Matrix, MatrixFactor, NotPositive
+from .layout import PreparedCircuit
+
+HELD = 1e14
+"""What is added to the diagonal of an unknown that a bound holds, over the largest entry: it does not move."""
+
+LEANS = 0.0, 1e-14, 1e-10
+"""What is added to the diagonal of a matrix that is not positive definite, over the largest entry, in turn."""
+
+
+class Currents(NamedTuple):
+    """Kirchhoff's current law at z.
+
+    Attributes
+    ----------
+    force : array (B, n)
+        Weighted current into each unknown, -dF/dz, not projected.
+    plain : array (B, n)
+        The same without the junctions'.
+    across : array (B, k)
+        Voltages across the junctions (or what they move by).
+    slopes : array (B, k)
+        di/dv of the junctions.
+    """
+
+    force: np.ndarray
+    plain: np.ndarray
+    across: np.ndarray
+    slopes: np.ndarray
+
+
+class CircuitPhase(Phase):
+    """Currents, slopes and factorisations of one relaxation of a circuit.
+
+    The unknown is the state, or a displacement from the origin.
+    """
+
+    carries_displacements = True
+
+    def __init__(self, system: EnergySystem, inputs: Inputs, origin: State | None, balanced: bool) -> None:
+        super().__init__(system, inputs, origin, balanced)
+        self.prepared: PreparedCircuit = inputs.cache
+        self.layout = self.prepared.layout
+        self.net = self.layout.net
+        self.low, self.high = self.prepared.low, self.prepared.high
+        self.base: np.ndarray | None = None
+        self.resting: np.ndarray | None = None
+        if self.origin is not None:
+            u = self.origin[0].numpy()
+            plain, self.base = kernels.linear_force(
+                u, self.prepared.offset, self.prepared.injected, self.prepared.conductance, self.net
+            )
+            flow, _ = kernels.junctions(self.base, self.prepared.junction_values, self.net)
+            force = kernels.with_junctions(plain, flow, self.net)
+            if self.low is not None and self.high is not None:
+                self.low, self.high = self.low - u, self.high - u
+            if not balanced:
+                self.resting = force
+            elif self.low is not None:
+                # Only the free part of the origin's force is an error: bounds hold the rest.
+                zero = np.zeros_like(force)
+                self.resting = np.where(self.held(zero, force), force, 0.0)
+        self._free: MatrixFactor | None = None
+
+    # -- Kirchhoff's law --------------------------------------------------------------------------------------
+
+    def currents(self, z: np.ndarray, rows: np.ndarray | slice = slice(None)) -> Currents:
+        """At the unknowns z (b, n) of the examples `rows`."""
+        known = self.prepared
+        if self.base is None:
+            plain, across = kernels.linear_force(z, known.offset[rows], known.injected, known.conductance, self.net)
+        else:
+            still = np.zeros((1, len(self.net.unknown)))
+            plain, across = kernels.linear_force(z, still, still[0], known.conductance, self.net)
+            if self.resting is not None:
+                plain += self.resting[rows]
+        if self.nudge is not None:
+            plain += self.pull(z, rows)
+        flow, slopes = self.junctions(across, rows)
+        return Currents(kernels.with_junctions(plain, flow, self.net), plain, across, slopes)
+
+    def junctions(
+        self, across: np.ndarray, rows: np.ndarray | slice = slice(None)
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Currents (or their changes) and slopes of the junctions at `across`."""
+        values = self.prepared.junction_values
+        if self.base is None:
+            return kernels.junctions(across, values, self.net)
+        return kernels.junction_differences(self.base[rows], across, values, self.net)
+
+    def pull(self, z: np.ndarray, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Force of the nudge on the unknowns, (b, n)."""
+        assert self.nudge is not None
+        nudge = self._rows(rows)
+        moved = self.layout.outputs(torch.from_numpy(z))
+        if self.origin is None:
+            slope = nudge.cost.gradient(moved, nudge.y)
+        else:
+            at = self.layout.outputs(self.origin[0][rows])
+            slope = nudge.cost.gradient(at, nudge.y) + nudge.cost.gradient_difference(at, moved, nudge.y)
+        force = torch.zeros(z.shape, dtype=torch.float64)
+        push = -nudge.column(slope) * slope * self.layout.output_scale
+        force.index_add_(1, self.layout.output_columns, push)
+        return force.numpy()
+
+    def _rows(self, rows: np.ndarray | slice) -> Nudge:
+        """The nudge of some examples."""
+        nudge = self.nudge
+        assert nudge is not None
+        if isinstance(rows, slice):
+            return nudge
+        index = torch.from_numpy(rows)
+        beta = nudge.beta
+        return Nudge(
+            nudge.cost, nudge.y[index], beta[index] if isinstance(beta, torch.Tensor) and beta.ndim else beta
+        )
+
+    def held(self, z: np.ndarray, force: np.ndarray, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Where a bound holds an unknown against the force on it."""
+        if self.low is None or self.high is None:
+            return np.zeros(z.shape, dtype=bool)
+        return ((z <= self.low[rows]) & (force <= 0)) | ((z >= self.high[rows]) & (force >= 0))
+
+    def clipped(self, z: np.ndarray, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Nearest z within the bounds."""
+        return z if self.low is None or self.high is None else np.clip(z, self.low[rows], self.high[rows])
+
+    # -- second derivatives -----------------------------------------------------------------------------------
+
+    def factor(
+        self,
+        z: np.ndarray,
+        slopes: np.ndarray,
+        held: np.ndarray | None = None,
+        rows: np.ndarray | slice = slice(None),
+    ) -> MatrixFactor:
+        """Factorise d2F/dz2 at z (b, n), slopes of the junctions (b, k), unknowns that are `held` (b, n) fixed.
+
+        Where that is flat (diodes that are off are all that holds a node), it leans on the diagonal.
+
+        Raises
+        ------
+        NotPositive
+            If it curves down: a negative nudge beyond the limit.
+        """
+        for lean in LEANS[:-1]:
+            try:
+                return self._factor(z, slopes, held, rows, lean)
+            except NotPositive:
+                continue
+        return self._factor(z, slopes, held, rows, LEANS[-1])
+
+    def _factor(
+        self, z: np.ndarray, slopes: np.ndarray, held: np.ndarray | None, rows: np.ndarray | slice, lean: float
+    ) -> MatrixFactor:
+        known = self.prepared
+        diagonal = known.diagonal[None]
+        stiffness = self._stiffness(rows)
+        if stiffness is not None:
+            diagonal = diagonal + stiffness
+        off = known.off[None]
+        if slopes.shape[1]:
+            batch = len(slopes)
+            diagonal = np.repeat(diagonal, batch // len(diagonal), 0)
+            if known.matrix is None:
+                off = np.repeat(off, batch, 0)
+            diagonal, off = kernels.with_slopes(diagonal, off, slopes, self.net)
+        if lean:
+            diagonal = diagonal + lean * diagonal.max()
+        if held is not None and held.any():
+            diagonal = diagonal + np.where(held, HELD * diagonal.max(), 0.0)
+        matrix = known.matrix if known.matrix is not None else Matrix(self.layout.pattern, off)
+        found = matrix.factor(diagonal)
+        if self.nudge is None or stiffness is not None:
+            return found
+        return self._bent(found, z, rows)
+
+    def _bent(self, factor: MatrixFactor, z: np.ndarray, rows: np.ndarray | slice) -> MatrixFactor:
+        """With the curvature of a cost that may couple the outputs."""
+        nudge, layout = self._rows(rows), self.layout
+        state = torch.from_numpy(z) if self.origin is None else self.origin[0][rows] + torch.from_numpy(z)
+        outputs = layout.outputs(state)
+        count = outputs.shape[1]
+        unit = torch.eye(count, dtype=torch.float64)
+        columns = [nudge.cost.curvature(outputs, nudge.y, unit[k].expand_as(outputs)) for k in range(count)]
+        bend = nudge.column(outputs) * torch.stack(columns, 2).flatten(1)
+        return Bordered(
+            factor,
+            layout.output_columns.numpy(),
+            layout.output_scale.numpy(),
+            bend.reshape(-1, count, count).numpy(),
+        )
+
+    def _stiffness(self, rows: np.ndarray | slice) -> np.ndarray | None:
+        """Second derivatives of a nudge that is linear in the outputs on the unknowns, (1 or b, n); else None.
+
+        One row serves all examples where they have it in common: so does then one factorisation.
+        """
+        if self.nudge is None:
+            return None
+        beta = torch.as_tensor(self.nudge.beta, dtype=torch.float64)
+        y = self.nudge.y if isinstance(rows, slice) else self.nudge.y[torch.from_numpy(rows)]
+        linear = self.nudge.cost.linear(y, (beta[rows] if beta.ndim else beta[None])[:, None])
+        if linear is None:
+            return None
+        shunt = torch.as_tensor(linear[0], dtype=torch.float64)
+        shunt = shunt.expand(len(shunt) if shunt.ndim == 2 else 1, len(self.layout.output_columns))
+        stiffness = torch.zeros(len(shunt), self.layout.n, dtype=torch.float64)
+        stiffness.index_add_(1, self.layout.output_columns, shunt * self.layout.output_scale**2)
+        return stiffness.numpy()
+
+    def response(self, force: torch.Tensor) -> torch.Tensor | None:
+        """Outputs that a small force on the outputs moves, by the factorised second derivatives at the origin."""
+        if self.origin is None:
+            return None
+        batch, layout = len(force), self.layout
+        rest = np.zeros((batch, layout.n))
+        found = self.currents(rest)
+        held = None if self.low is None else self.held(rest, found.force)
+        if self._free is None:
+            self._free = self.factor(rest, found.slopes, held)
+        right = torch.zeros(batch, layout.n, dtype=torch.float64)
+        right.index_add_(1, layout.output_columns, force * layout.output_scale)
+        right_side = right.numpy() if held is None else np.where(held, 0.0, right.numpy())
+        return layout.outputs(torch.from_numpy(self._free.solve(right_side)))
+
+    # -- the contract -----------------------------------------------------------------------------------------
+
+    def start(self) -> State:
+        if self.origin is None:
+            return (torch.from_numpy(self.clipped(np.zeros((len(self.x), self.layout.n)))),)
+        return super().start()
+
+    def energy(self, z: State) -> torch.Tensor:
+        state = self.state(z)
+        known = self.prepared
+        volts = self.layout.spread(state[0]).numpy() + known.offset
+        total = torch.from_numpy(compiled_co_content(self.layout, volts, known.learnt, known.current))
+        return total if self.nudge is None else total + self.nudge.energy(self.system.outputs(state))
+
+    def force(self, z: State) -> State:
+        u = z[0].numpy()
+        force = self.currents(u).force
+        return (torch.from_numpy(np.where(self.held(u, force), 0.0, force)),)
+
+    def project(self, z: State) -> State:
+        return (torch.from_numpy(self.clipped(z[0].numpy())),)
+
+    def residual(self, force: State) -> torch.Tensor:
+        """Largest current that is missing at an unknown, over the residual scale: weights are taken out."""
+        return (force[0].abs() / self.layout.unknown_weight).amax(1) / self.system.residual_scale
+
+
+class NodeMotion(Motion):
+    """Every unknown of a circuit charges a capacitor, of a capacitance times its weight: C du/dt = -dF/du.
+
+    Parameters
+    ----------
+    phase : CircuitPhase
+    capacitance : float
+        Farad (`Circuit.node_capacitance`).
+    """
+
+    phase: CircuitPhase
+
+    def __init__(self, phase: CircuitPhase, capacitance: float) -> None:
+        super().__init__(phase)
+        self.capacitance = capacitance
+
+    def velocity(self, w: State) -> State:
+        (force,) = self.phase.force(w)
+        return (force / (self.phase.layout.unknown_weight * self.capacitance),)
+
+    def observe(self, w: State, velocity: State) -> Moment:
+        force = (velocity[0] * self.phase.layout.unknown_weight * self.capacitance,)
+        return Moment(self.phase.state(w), self.phase.energy(w), self.phase.residual(force))

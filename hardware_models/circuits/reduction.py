@@ -1,0 +1,226 @@
+"""From node voltages to unknowns: what voltage sources and bidirectional amplifiers leave free.
+
+Ideal sources tie nodes together, v_a - v_b = s, and so do amplifiers, v_out = A v_in: of each group of tied nodes
+one voltage u is left unknown, or none where ground is among them. Every node voltage is then
+
+    v_n = scale_n u_group(n) + (Q s)_n,
+
+with s the source voltages. A group's unknown obeys one equation, the sum of Kirchhoff's laws of its nodes in which
+the currents of sources and amplifiers cancel (an amplifier draws 1 / A of what it delivers):
+sum_n scale_n w_n I_n = 0, I_n the current that leaves node n through two-terminal elements.
+
+Where w is one number for all nodes that elements join (a *stage*) and 1 / A^2 of it behind each amplifier, this is
+the stationarity of sum_e w_e (co-content of e): the energy of Kendall (2020), with co-contents weighted by the A^2
+of the amplifiers downstream. Where no such weights are to be found, the circuit has no energy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
+
+from physics_ep.errors import InputError
+
+from ..netlists.parts import Parts
+from ..netlists.topology import check_floating, check_loops
+
+CONDUCTORS = ("resistor", "memristor", "diode", "piecewise_diode")
+"""Kinds that carry direct current from one node to the other, however little."""
+ACTIVE = ("vcvs", "vccs", "cccs", "rectifier")
+"""Kinds that no energy describes."""
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """Node voltages v = scale * u[unknown] + Q s.
+
+    Attributes
+    ----------
+    unknown : int64 array (n_nodes,)
+        Column of the unknown that a node's voltage follows; -1 for fixed nodes.
+    scale : float64 array (n_nodes,)
+        0 for fixed nodes.
+    sources : csr array (n_nodes, n_sources)
+        Q.
+    weight : float64 array (n_nodes,)
+        w; 1 for fixed nodes.
+    representative : int64 array (n_unknowns,)
+        The node whose voltage each unknown is: scale 1.
+    """
+
+    unknown: np.ndarray
+    scale: np.ndarray
+    sources: sparse.csr_array
+    weight: np.ndarray
+    representative: np.ndarray
+
+
+@dataclass(frozen=True)
+class Ties:
+    """What voltage sources and amplifiers tie, as a forest over the nodes.
+
+    Attributes
+    ----------
+    links : dict of int to list
+        Of a node, (other node, factor, source or -1, sign): v_other = factor v_node + sign s[source].
+    loop : str
+        Name of an amplifier that closes a loop, else "".
+    """
+
+    links: dict[int, list[tuple[int, float, int, float]]]
+    loop: str
+
+
+def reduce(parts: Parts) -> tuple[Reduction | None, str]:
+    """Unknowns of a circuit, or None and why it has no energy.
+
+    Raises
+    ------
+    InputError
+        If voltage sources form a loop, or a node floats.
+    """
+    check_loops(parts)
+    for kind in ACTIVE:
+        if len(parts.group(kind)):
+            check_floating(parts, capacitors=False)
+            return None, f"part {parts.group(kind).names[0]!r} is a {kind}"
+    check_grounded(parts)
+    ties = tie(parts)
+    if ties.loop:
+        return None, f"amplifier {ties.loop!r} closes a loop of voltage sources and amplifiers"
+    unknown, scale, sources, representative = _follow(parts, ties)
+    weight, clash = _weights(parts, unknown)
+    if weight is None:
+        return None, f"amplifier {clash!r} closes a cycle, so that no weights give the circuit an energy"
+    return Reduction(unknown, scale, sources, weight, representative), ""
+
+
+def tie(parts: Parts) -> Ties:
+    """The forest of voltage sources and amplifiers."""
+    root: dict[int, int] = {}
+
+    def top(n: int) -> int:
+        root.setdefault(n, n)
+        while root[n] != n:
+            root[n] = root[root[n]]
+            n = root[n]
+        return n
+
+    links: dict[int, list[tuple[int, float, int, float]]] = {}
+    for k, (a, b) in enumerate(parts.group("voltage_source").nodes.tolist()):
+        root[top(a)] = top(b)
+        links.setdefault(b, []).append((a, 1.0, k, 1.0))
+        links.setdefault(a, []).append((b, 1.0, k, -1.0))
+    loop = ""
+    amplifiers = parts.group("amplifier")
+    for name, (a, b), (gain,) in zip(amplifiers.names, amplifiers.nodes.tolist(), amplifiers.values, strict=True):
+        if top(a) == top(b):
+            loop = loop or name
+            continue
+        root[top(a)] = top(b)
+        links.setdefault(a, []).append((b, float(gain), -1, 0.0))
+        links.setdefault(b, []).append((a, float(1 / gain), -1, 0.0))
+    return Ties(links, loop)
+
+
+def check_grounded(parts: Parts) -> None:
+    """Raise InputError naming a node that no conductor, voltage source or amplifier leads to ground."""
+    kinds = (*CONDUCTORS, "ideal_diode", "voltage_source", "amplifier")
+    label = _components(len(parts.nodes), np.concatenate([parts.group(kind).nodes for kind in kinds]))
+    loose = np.flatnonzero(label != label[0])
+    if loose.size:
+        others = f" (and {loose.size - 1} more)" if loose.size > 1 else ""
+        raise InputError(
+            f"Node {parts.nodes[loose[0]]!r}{others} floats: no path of parts leads from it to ground "
+            "(capacitors and current sources do not count)."
+        )
+
+
+def _components(n: int, ends: np.ndarray) -> np.ndarray:
+    """Label of each node's connected component, (n,)."""
+    graph = sparse.coo_array((np.ones(len(ends), dtype=np.int8), (ends[:, 0], ends[:, 1])), shape=(n, n))
+    return connected_components(graph, directed=False)[1]
+
+
+def _follow(parts: Parts, ties: Ties) -> tuple[np.ndarray, np.ndarray, sparse.csr_array, np.ndarray]:
+    """Walk the forest from ground and from one node of every other tree."""
+    n, n_sources = len(parts.nodes), len(parts.group("voltage_source"))
+    unknown, scale = np.full(n, -2, dtype=np.int64), np.ones(n)
+    offsets: dict[int, dict[int, float]] = {0: {}}
+    unknown[0], scale[0] = -1, 0.0
+    _walk(0, ties, unknown, scale, offsets)
+    for start in sorted(ties.links):
+        if unknown[start] == -2:
+            unknown[start] = n + start  # a label for now
+            offsets[start] = {}
+            _walk(start, ties, unknown, scale, offsets)
+    alone = unknown == -2
+    unknown[alone] = n + np.flatnonzero(alone)
+    labels, position = np.unique(unknown, return_inverse=True)
+    # Columns in the order of their nodes; fixed nodes, labelled -1, come first and get -1 again.
+    unknown = position.reshape(-1) - 1
+    entries = [(node, k, value) for node, row in offsets.items() for k, value in row.items() if value]
+    rows, columns, values = zip(*entries, strict=True) if entries else ((), (), ())
+    sources = sparse.csr_array((np.array(values, dtype=float), (rows, columns)), shape=(n, n_sources))
+    return unknown, scale, sources, labels[1:] - n
+
+
+def _walk(
+    start: int, ties: Ties, unknown: np.ndarray, scale: np.ndarray, offsets: dict[int, dict[int, float]]
+) -> None:
+    queue = [start]
+    for node in queue:
+        for other, factor, source, sign in ties.links.get(node, []):
+            if unknown[other] != -2:
+                continue
+            unknown[other], scale[other] = unknown[start], factor * scale[node]
+            row = {k: factor * value for k, value in offsets[node].items()}
+            if source >= 0:
+                row[source] = row.get(source, 0.0) + sign
+            offsets[other] = row
+            queue.append(other)
+
+
+def _weights(parts: Parts, unknown: np.ndarray) -> tuple[np.ndarray | None, str]:
+    """w of each node, or None and the amplifier that contradicts the others."""
+    n = len(unknown)
+    amplifiers = parts.group("amplifier")
+    weight = np.ones(n)
+    if not len(amplifiers):
+        return weight, ""
+    kinds = (*CONDUCTORS, "current_source", "voltage_source")
+    ends = np.concatenate([parts.group(kind).nodes for kind in kinds])
+    stage = _components(n, ends[(unknown[ends] >= 0).all(1)])
+    links: dict[int, list[tuple[int, float, str]]] = {}
+    followed = set()
+    for name, (a, b), (gain,) in zip(amplifiers.names, amplifiers.nodes, amplifiers.values, strict=True):
+        if unknown[a] < 0:
+            continue  # driven by a source: nothing acts back on the stage before
+        links.setdefault(stage[a], []).append((stage[b], 1 / gain**2, name))
+        links.setdefault(stage[b], []).append((stage[a], gain**2, name))
+        followed.add(stage[a])
+    found: dict[int, float] = {}
+    for start in links:
+        if start in found:
+            continue
+        found[start] = 1.0
+        queue = [start]
+        for one in queue:
+            for other, factor, name in links[one]:
+                wanted = factor * found[one]
+                if other not in found:
+                    found[other] = wanted
+                    queue.append(other)
+                elif abs(found[other] - wanted) > 1e-9 * wanted:
+                    return None, name
+        # The stage that no amplifier leaves has weight 1: outputs are there.
+        unit = next((found[one] for one in queue if one not in followed), found[start])
+        for one in queue:
+            found[one] /= unit
+    for one, value in found.items():
+        weight[stage == one] = value
+    weight[unknown < 0] = 1.0
+    return weight, ""

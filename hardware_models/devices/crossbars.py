@@ -1,0 +1,278 @@
+"""Crossbars: what devices make of an array of signed weights.
+
+A weight is a difference of two conductances,
+
+    w = scale (G+ - G-),    G+ = g_min + max(w, 0) / scale,    G- = g_min + max(-w, 0) / scale,
+
+with one scale for the array. From target to cell: clipped to [g_min, g_max], the nearest level, programming noise,
+gain mismatch, stuck cells, drift. Each draws from a stream of its own, one number a cell, whatever the others do:
+instances of two devices that differ in one imperfection differ in nothing else, and a larger noise is the same
+noise, larger.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from numbers import Integral
+
+import numpy as np
+import torch
+
+from physics_ep.errors import argument_error
+
+from .model import DeviceModel
+
+CHUNK = 2**20
+"""Cells that are worked on at a time, in float64. Part of the draws: another size gives another instance."""
+
+Streams = dict[str, torch.Generator]
+
+
+def stream(seed: int, *keys: int | str) -> torch.Generator:
+    """Random numbers of one purpose.
+
+    Parameters
+    ----------
+    seed : int
+        Of the device instance, 0 or more.
+    *keys : int or str
+        The purpose: which array, which imperfection. (1, "2") and ("1", 2) are two.
+
+    Returns
+    -------
+    torch.Generator
+        On the CPU; torch's own seed has no part in it. torch takes 32 bits of a seed, so that two of 1000 streams
+        are equal once in 10^4 instances.
+
+    Raises
+    ------
+    InputError
+    """
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
+        raise argument_error("seed", "be an integer of 0 or more", repr(seed))
+    # Spelt out, since integers of SeedSequence run into one another: [2**32] and [0, 1] are the same to it.
+    purpose = json.dumps([int(seed), *(k if isinstance(k, str) else int(k) for k in keys)])
+    state = np.random.SeedSequence(list(purpose.encode())).generate_state(1)
+    return torch.Generator().manual_seed(int(state[0]))
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Conductances of an array of signed weights.
+
+    Attributes
+    ----------
+    plus, minus : Tensor
+        S, of the weights' shape, dtype and device; 0 or more.
+    scale : float
+        Weight per siemens; 0 for an array without weights (all zero).
+    """
+
+    plus: torch.Tensor
+    minus: torch.Tensor
+    scale: float
+
+    @property
+    def values(self) -> torch.Tensor:
+        """The weights that they make: scale (G+ - G-)."""
+        return torch.sub(self.plus, self.minus).mul_(self.scale)
+
+
+def programmed(
+    values: torch.Tensor, device: DeviceModel, seed: int, key: int | str, span: float | None = None
+) -> Cells:
+    """Write weights into a device instance.
+
+    Parameters
+    ----------
+    values : Tensor
+        Weights, of any shape; real.
+    device : DeviceModel
+    seed : int
+        Of the instance. The same (device, seed, key) gives the same cells on any torch device, and in float32 and
+        float64 but for rounding.
+    key : int or str
+        Name of the array. Arrays of other names have other draws.
+    span : float, optional
+        Weight that a cell at g_max holds beside one at g_min; larger ones are clipped. Default the largest |w|.
+
+    Returns
+    -------
+    Cells
+
+    Raises
+    ------
+    InputError
+        If span or seed is negative.
+
+    Notes
+    -----
+    Memory: the two conductances, and some chunks of 2^20 cells. With an ideal device weights come back to rounding:
+    some 1e-16 of the span in float64, 1e-7 in float32, times g_max / (g_max - g_min). No conductance is negative,
+    so that noise larger than g_min lifts the mean of cells there.
+    """
+    values = values.detach()
+    if span is None:
+        span = largest_size(values)
+    elif not (math.isfinite(span) and span >= 0):
+        raise argument_error("span", "be a finite number of 0 or more", span)
+    scale = span / (device.g_max - device.g_min)
+    plus, minus = (
+        _written(values, sign, scale, device, {name: stream(seed, key, name, side) for name in DRAWS})
+        for sign, side in ((1, "plus"), (-1, "minus"))
+    )
+    return Cells(plus, minus, scale)
+
+
+DRAWS = ("programming", "mismatch", "stuck", "drift")
+"""Imperfections that are drawn once for each cell."""
+
+
+def copied(cells: Cells, mismatch: float, generator: torch.Generator) -> Cells:
+    """Copy an array by mirrors or a second crossbar, cell by cell.
+
+    Parameters
+    ----------
+    cells : Cells
+    mismatch : float
+        Relative standard deviation. At 0 nothing is drawn.
+    generator : torch.Generator
+        On the CPU.
+
+    Returns
+    -------
+    Cells
+        Each conductance times 1 + mismatch N(0, 1), 0 or more.
+    """
+    if mismatch == 0:
+        return cells
+    plus, minus = (_varied(part, mismatch, generator) for part in (cells.plus, cells.minus))
+    return Cells(plus, minus, cells.scale)
+
+
+def fluctuated(cells: Cells, conductance_noise: float, generator: torch.Generator) -> Cells:
+    """An array as it is in one phase: as `copied`, with noise."""
+    return copied(cells, conductance_noise, generator)
+
+
+def converted(values: torch.Tensor, bits: int | None, span: float | None = None) -> torch.Tensor:
+    """What a converter makes of values: uniform and mid-tread, so that 0 is a level and signs are alike.
+
+    Parameters
+    ----------
+    values : Tensor
+        Real.
+    bits : int or None
+        2^bits - 1 levels from -span to span. None: no converter.
+    span : float, optional
+        Values beyond +-span are clipped to it. Default the largest |value|.
+
+    Returns
+    -------
+    Tensor
+        The same tensor where there is no converter.
+    """
+    if bits is None:
+        return values
+    if span is None:
+        span = largest_size(values)
+    if span == 0:
+        return torch.zeros_like(values)
+    steps = 2 ** (bits - 1) - 1
+    return (values / span).clamp_(-1, 1).mul_(steps).round_().div_(steps).mul_(span)
+
+
+def tiles(rows: int, columns: int, device: DeviceModel) -> int:
+    """Crossbars of the device's size that an array of rows by columns of cells takes."""
+    return -(-rows // device.tile_rows) * -(-columns // device.tile_columns)
+
+
+# -- cells, a chunk at a time -----------------------------------------------------------------------------------
+
+
+def chunks(values: torch.Tensor) -> Iterator[slice]:
+    """Parts of a flat array that are worked on at a time."""
+    return (slice(start, start + CHUNK) for start in range(0, values.numel(), CHUNK))
+
+
+def largest_size(values: torch.Tensor) -> float:
+    """Largest |value|, 0 of none."""
+    if not values.numel():
+        return 0.0
+    low, high = values.detach().aminmax()
+    return max(-float(low), float(high))
+
+
+def _written(values: torch.Tensor, sign: int, scale: float, device: DeviceModel, streams: Streams) -> torch.Tensor:
+    """Conductances of the cells that hold the weights of one sign."""
+    cells = torch.empty(values.shape, dtype=values.dtype, device=values.device)
+    flat, source = cells.view(-1), values.reshape(-1)
+    for part in chunks(source):
+        # In float64, so that a weight takes the same level in every dtype.
+        target = source[part].to(torch.float64, copy=True).mul_(sign).clamp_(min=0)
+        target = target.zero_() if scale == 0 else target.div_(scale)
+        g = target.add_(device.g_min).clamp_(max=device.g_max)
+        flat[part] = _aged(_stuck(_noisy(levelled(g, device), device, streams), device, streams), device, streams)
+    return cells
+
+
+def levelled(g: torch.Tensor, device: DeviceModel) -> torch.Tensor:
+    """The nearest level, as a write-verify loop would find it: by conductance, in either spacing."""
+    if device.levels is None:
+        return g
+    intervals = device.levels - 1
+    low, high = device.g_min, device.g_max
+    if device.spacing == "linear":
+        return g.sub_(low).mul_(intervals / (high - low)).round_().mul_((high - low) / intervals).add_(low)
+    span = math.log(high / low)
+    below = (g / low).log_().mul_(intervals / span).floor_().clamp_(0, intervals - 1)
+    above = (below + 1).mul_(span / intervals).exp_().mul_(low)
+    below = below.mul_(span / intervals).exp_().mul_(low)
+    return torch.where(g - below <= above - g, below, above)
+
+
+def _noisy(g: torch.Tensor, device: DeviceModel, streams: Streams) -> torch.Tensor:
+    """Programming noise, additive, then the cell's gain factor."""
+    if device.programming_noise > 0:
+        size = device.programming_noise * (device.g_max - device.g_min)
+        g = g.add_(normal(g, streams["programming"]), alpha=size).clamp_(min=0)
+    if device.device_mismatch > 0:
+        g = g.mul_(normal(g, streams["mismatch"]).mul_(device.device_mismatch).exp_())
+    return g
+
+
+def _stuck(g: torch.Tensor, device: DeviceModel, streams: Streams) -> torch.Tensor:
+    """Cells that no pulse moves: one number a cell, its low end for those off, its high end for those on."""
+    if device.stuck_off == 0 and device.stuck_on == 0:
+        return g
+    lot = torch.rand(g.shape, generator=streams["stuck"], dtype=torch.float32, device="cpu").to(g)
+    g = g.masked_fill_(lot < device.stuck_off, device.g_min)
+    return g.masked_fill_(lot >= 1 - device.stuck_on, device.g_max)
+
+
+def _aged(g: torch.Tensor, device: DeviceModel, streams: Streams) -> torch.Tensor:
+    """Drift: G (t / t0)^-nu from t0 on, with a nu of each cell's own (Le Gallo et al. 2018)."""
+    if not device.drifted:
+        return g
+    age = math.log(device.drift_time / device.drift_reference)
+    if device.drift_spread == 0:
+        return g.mul_(math.exp(-device.drift_exponent * age))
+    exponent = normal(g, streams["drift"]).mul_(device.drift_spread).add_(device.drift_exponent)
+    return g.mul_(exponent.mul_(-age).exp_())
+
+
+def _varied(conductances: torch.Tensor, size: float, generator: torch.Generator) -> torch.Tensor:
+    varied = torch.empty_like(conductances, memory_format=torch.contiguous_format)
+    flat, source = varied.view(-1), conductances.detach().reshape(-1)
+    for part in chunks(source):
+        g = source[part].to(torch.float64, copy=True)
+        flat[part] = g.mul_(normal(g, generator).mul_(size).add_(1)).clamp_(min=0)
+    return varied
+
+
+def normal(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """N(0, 1) for each cell: drawn on the CPU in float32, so that an instance is the same everywhere."""
+    return torch.randn(like.shape, generator=generator, dtype=torch.float32, device="cpu").to(like)

@@ -1,0 +1,521 @@
+"""Devices: what cells, amplifiers and converters can hold and how far they err, as numbers.
+
+A `DeviceModel` says how a technology is; with a seed it is an instance, whose cells `crossbars` draws. Conductances
+are in siemens, times in seconds, voltages in volts. Noises, offsets and ranges of activities are in units of a
+layer's full scale: the largest |activity| of its free phase on calibration inputs.
+
+An imperfection is one field here and the code where it acts: its rule, its labels, what it needs and which parts of
+hardware have it stand in the field (`device_fields`). An imperfection of your own is a field of a subclass of
+`DeviceModel`, and a substrate that reads it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from physics_ep.errors import InputError, argument_error, unknown_name
+from physics_ep.storage.files import check_output, replacing
+
+from .fields import (
+    ABOVE_MINUS_ONE,
+    ABOVE_ONE,
+    BITS,
+    COUNT,
+    COUNT_OR_NONE,
+    FRACTION,
+    LEAK,
+    LEVELS,
+    MAGNITUDE,
+    NUMBER,
+    POSITIVE,
+    RANGE,
+    SPACING,
+    TEXT,
+    UNCHOSEN,
+    DeviceField,
+    Rule,
+    defaults_of,
+    fields_of,
+    imperfection,
+    setting,
+)
+
+__all__ = [
+    "AMPLIFIERS",
+    "COMMON",
+    "DIODES",
+    "FIELDS",
+    "IMPERFECTIONS",
+    "OSCILLATORS",
+    "PULSES",
+    "RAILS",
+    "RESISTORS",
+    "RULES",
+    "DeviceModel",
+    "field_of",
+    "find_field",
+    "parse_field",
+    "reads",
+    "rule_of",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceModel:
+    """A technology. Without arguments it is ideal: continuous cells, no noise, perfect amplifiers, no converters.
+
+    Attributes
+    ----------
+    g_min, g_max : float
+        Range of a cell's conductance, S.
+    levels : int or None
+        Conductance levels of a cell, its ends among them. None: continuous.
+    spacing : {'linear', 'log'}
+        Of the levels: equal steps, or equal ratios.
+    programming_noise : float
+        Standard deviation of the programmed conductance as a fraction of g_max - g_min, drawn once a cell.
+    device_mismatch : float
+        Standard deviation of the logarithm of a cell's gain factor, drawn once a cell.
+    stuck_off, stuck_on : float
+        Fraction of cells that stay at g_min, g_max whatever is written. They drift as others do.
+    drift_exponent, drift_spread : float
+        Mean of nu, and its standard deviation from cell to cell (normal): G(t) = G (t / t0)^-nu (Le Gallo et al.
+        2018, Adv. Electron. Mater. 4:1700627; Joshi et al. 2020, Nat. Commun. 11:2473).
+    drift_time, drift_reference : float
+        t, the time since programming, and t0, that at which the programmed conductance was read, s. Up to t0
+        nothing has drifted.
+    copy_mismatch_h, copy_mismatch_u, copy_mismatch_transpose : float
+        Relative standard deviation of the cells of the copy of an array that drives h, that drives u, and that
+        feeds errors back.
+    conductance_noise : float
+        Relative standard deviation of a cell from phase to phase; separate copies of an array have their own.
+    read_noise : float
+        Standard deviation of a reading of a state, in full scales, drawn anew each phase.
+    amplifier_gain, amplifier_offset : float
+        Standard deviation of an amplifier's relative gain error, and of its input-referred offset in full scales.
+        Those of h and u are different ones.
+    amplifier_saturation : float or None
+        Largest |output|, in full scales. None: none.
+    time_constant : float
+        Of h, s.
+    time_constant_mismatch : float
+        (tau_u - tau_h) / tau_h.
+    dac_bits, adc_bits : int or None
+        Of the converters of inputs, and of readings of activities and errors. None: no converter.
+    dac_range, adc_range : float or None
+        In full scales. None: as large as the largest value to be converted.
+    wire_resistance : float
+        Between neighbouring cells of a tile's row or column, ohm.
+    temperature, averaging_time : float
+        Of the resistors, K (0: no thermal noise); time over which a phase's readings are averaged, s.
+    amplifier_lag, amplifier_lag_mismatch : float
+        Time constant of amplifiers of h over that of nodes (0: infinite bandwidth), and (lag_u - lag_h) / lag_h.
+    amplifier_gain_limit : float or None
+        Largest gain of the rails of a resistive network.
+    leaks : {'trimmed', 'dummy', 'fixed'}
+        How its nodes are completed to equal conductances: see `resistive_mapping`.
+    diode_current : float or None
+        Saturation current Is of a diode, A. None: ideal diodes.
+    diode_ideality : float
+        Emission coefficient n.
+    diode_mismatch, ideality_mismatch : float
+        Standard deviation of log Is, and relative one of n, from diode to diode.
+    detuning : float
+        Standard deviation of natural frequencies of oscillators, in units of the coupling rate at full scale.
+    phase_noise : float
+        Diffusion of a free oscillator's phase, rad^2/s.
+    oscillator_headroom : float
+        Upper end of the range of an oscillator pair, in full scales.
+    oscillator_frequency, oscillator_power : float
+        Hz, for the record: phases are those in a frame that turns with it; and W an oscillator.
+    pulses : int or None
+        That take a cell from g_min to g_max. None: one moves a cell by a level, or without levels as far as asked.
+    pulse_nonlinearity_up, pulse_nonlinearity_down : float
+        nu of G(n) = g_min + (g_max - g_min) (1 - e^(-nu n / pulses)) / (1 - e^-nu), and of its mirror image.
+    pulse_asymmetry : float
+        Ratio of a step down to a step up at mid range, less 1.
+    pulse_noise : float
+        Standard deviation of one pulse's step from cycle to cycle, as a fraction of g_max - g_min.
+    pulse_spread : float
+        Relative standard deviation of step sizes from cell to cell.
+    voltage : float
+        Of one full scale, V.
+    amplifier_power : float
+        Static, W an amplifier.
+    tile_rows, tile_columns : int
+        Of a crossbar, in cells.
+    source : str
+        Where the values are from.
+
+    Raises
+    ------
+    InputError
+        Naming the field, what it must be, and what it was.
+    """
+
+    g_min: float = setting(1e-6, MAGNITUDE, "Smallest conductance", "S", parts="common")
+    g_max: float = setting(1e-4, POSITIVE, "Largest conductance", "S", parts="common")
+    levels: int | None = imperfection(None, LEVELS, "Conductance levels", "number", parts="common", drawn=False)
+    spacing: str = setting("linear", SPACING, "Spacing of levels", needs=("levels",), parts="common")
+    programming_noise: float = imperfection(
+        0.0, MAGNITUDE, "Programming noise", "of conductance range", parts="common"
+    )
+    device_mismatch: float = imperfection(
+        0.0, MAGNITUDE, "Gain mismatch of cells", "std of logarithm", parts="common", short="gain mismatch of cells"
+    )
+    stuck_off: float = imperfection(0.0, FRACTION, "Cells stuck off", "fraction", parts="common")
+    stuck_on: float = imperfection(0.0, FRACTION, "Cells stuck on", "fraction", parts="common")
+    drift_exponent: float = setting(0.0, NUMBER, "Drift exponent", "dimensionless", ("drift_time",), parts="common")
+    drift_spread: float = setting(
+        0.0, MAGNITUDE, "Spread of drift exponent", "dimensionless", ("drift_time",), parts="common"
+    )
+    drift_time: float = setting(
+        0.0,
+        MAGNITUDE,
+        "Drift since programming",
+        "s",
+        ("drift_exponent", "drift_spread"),
+        parts="common",
+        short="drift (s)",
+    )
+    drift_reference: float = setting(
+        20.0, POSITIVE, "First reading after programming", "s", ("drift_time",), parts="common"
+    )
+    copy_mismatch_h: float = imperfection(
+        0.0, MAGNITUDE, "Mismatch of copy for $h$", "relative", parts="common", short="copy for h"
+    )
+    copy_mismatch_u: float = imperfection(
+        0.0, MAGNITUDE, "Mismatch of copy for $u$", "relative", parts="common", short="copy for u"
+    )
+    copy_mismatch_transpose: float = imperfection(
+        0.0, MAGNITUDE, "Mismatch of transposed copy", "relative", parts="common", short="transposed copy"
+    )
+    conductance_noise: float = imperfection(
+        0.0, MAGNITUDE, "Conductance noise", "relative, each phase", parts="common"
+    )
+    read_noise: float = imperfection(0.0, MAGNITUDE, "Read noise", "of full scale", parts="common")
+    amplifier_gain: float = imperfection(
+        0.0, MAGNITUDE, "Gain error of amplifiers", "relative", parts="amplifiers", short="gain of amplifiers"
+    )
+    amplifier_offset: float = imperfection(
+        0.0, MAGNITUDE, "Offset of amplifiers", "of full scale", parts="amplifiers", short="offset of amplifiers"
+    )
+    amplifier_saturation: float | None = imperfection(
+        None,
+        RANGE,
+        "Rails of amplifiers",
+        "of full scale",
+        parts="amplifiers",
+        drawn=False,
+        short="rails of amplifiers",
+    )
+    time_constant: float = setting(1e-6, POSITIVE, "Time constant", "s", parts="common")
+    time_constant_mismatch: float = imperfection(
+        0.0,
+        ABOVE_MINUS_ONE,
+        "$(\\tau_u - \\tau_h) / \\tau_h$",
+        "dimensionless",
+        parts="common",
+        drawn=False,
+        short="time constant of u",
+    )
+    dac_bits: int | None = imperfection(
+        None, BITS, "Converters of inputs", "bits", parts="common", drawn=False, short="input bits"
+    )
+    dac_range: float | None = setting(
+        None, RANGE, "Range of input converters", "of full scale", ("dac_bits",), parts="common"
+    )
+    adc_bits: int | None = imperfection(
+        None, BITS, "Converters of readings", "bits", parts="common", drawn=False, short="reading bits"
+    )
+    adc_range: float | None = setting(
+        None, RANGE, "Range of reading converters", "of full scale", ("adc_bits",), parts="common"
+    )
+    wire_resistance: float = imperfection(
+        0.0,
+        MAGNITUDE,
+        "Resistance of wires",
+        "ohm",
+        parts="common",
+        drawn=False,
+        short="wires (\N{GREEK CAPITAL LETTER OMEGA})",
+    )
+    temperature: float = imperfection(
+        0.0, MAGNITUDE, "Temperature", "K", parts="resistors", short="temperature (K)"
+    )
+    averaging_time: float = setting(
+        1e-5,
+        POSITIVE,
+        "Averaging time of readings",
+        "s",
+        ("temperature", "phase_noise"),
+        parts=("resistors", "oscillators"),
+    )
+    amplifier_lag: float = imperfection(
+        0.0, MAGNITUDE, "Lag of amplifiers", "of the time constant", parts="amplifiers", drawn=False
+    )
+    amplifier_lag_mismatch: float = imperfection(
+        0.0,
+        ABOVE_MINUS_ONE,
+        "Mismatch of amplifier lags",
+        "relative",
+        ("amplifier_lag",),
+        parts="amplifiers",
+        drawn=False,
+    )
+    amplifier_gain_limit: float | None = imperfection(
+        None, RANGE, "Largest gain of rails", "volts a volt", parts="rails", drawn=False
+    )
+    leaks: str = imperfection("trimmed", LEAK, "Leaks of nodes", parts="rails", drawn=False)
+    diode_current: float | None = imperfection(
+        None, RANGE, "Saturation current of diodes", "A", parts="diodes", drawn=False, short="diodes (A)"
+    )
+    diode_ideality: float = imperfection(
+        1.0, POSITIVE, "Ideality of diodes", "dimensionless", parts="diodes", drawn=False
+    )
+    diode_mismatch: float = imperfection(
+        0.0, MAGNITUDE, "Mismatch of diode currents", "std of logarithm", parts="diodes"
+    )
+    ideality_mismatch: float = imperfection(
+        0.0, MAGNITUDE, "Mismatch of diode ideality", "relative", parts="diodes"
+    )
+    detuning: float = imperfection(0.0, MAGNITUDE, "Detuning", "of the coupling rate", parts="oscillators")
+    phase_noise: float = imperfection(
+        0.0,
+        MAGNITUDE,
+        "Phase noise",
+        "rad$^2$/s",
+        parts="oscillators",
+        short="phase noise (rad\N{SUPERSCRIPT TWO}/s)",
+    )
+    oscillator_headroom: float = setting(
+        2.0, ABOVE_ONE, "Range of oscillator pairs", "of full scale", parts="oscillators"
+    )
+    oscillator_frequency: float = setting(1e9, POSITIVE, "Frequency of oscillators", "Hz", parts="description")
+    oscillator_power: float = setting(0.0, MAGNITUDE, "Power of an oscillator", "W", parts="description")
+    pulses: int | None = setting(None, COUNT_OR_NONE, "Pulses from end to end", "number", parts="learning")
+    pulse_nonlinearity_up: float = setting(
+        0.0, NUMBER, "Nonlinearity of pulses up", "dimensionless", ("pulses", "levels"), parts="learning"
+    )
+    pulse_nonlinearity_down: float = setting(
+        0.0, NUMBER, "Nonlinearity of pulses down", "dimensionless", ("pulses", "levels"), parts="learning"
+    )
+    pulse_asymmetry: float = setting(
+        0.0, ABOVE_MINUS_ONE, "Asymmetry of pulses", "relative", ("pulses", "levels"), parts="learning"
+    )
+    pulse_noise: float = setting(
+        0.0, MAGNITUDE, "Noise of pulses", "of conductance range", ("pulses", "levels"), parts="learning"
+    )
+    pulse_spread: float = setting(
+        0.0, MAGNITUDE, "Spread of pulses", "relative", ("pulses", "levels"), parts="learning"
+    )
+    voltage: float = setting(0.2, POSITIVE, "Voltage of full scale", "V", parts="common")
+    amplifier_power: float = setting(0.0, MAGNITUDE, "Power of an amplifier", "W", parts="description")
+    tile_rows: int = setting(256, COUNT, "Rows of a crossbar", "cells", ("wire_resistance",), parts="common")
+    tile_columns: int = setting(256, COUNT, "Columns of a crossbar", "cells", ("wire_resistance",), parts="common")
+    source: str = setting("", TEXT, "Source", parts="description")
+
+    def __post_init__(self) -> None:
+        for name, told in fields_of(type(self)).items():
+            object.__setattr__(self, name, told.rule.checked(name, getattr(self, name)))
+        if self.g_max <= self.g_min:
+            raise argument_error("g_max", f"be larger than g_min = {self.g_min:g}", self.g_max)
+        if self.spacing == "log" and self.g_min == 0:
+            raise argument_error("g_min", "be positive where spacing is 'log'", self.g_min)
+        if self.stuck_off + self.stuck_on > 1:
+            raise argument_error("stuck_on", f"be at most 1 - stuck_off = {1 - self.stuck_off:g}", self.stuck_on)
+
+    @property
+    def drifted(self) -> bool:
+        """Whether cells have drifted since they were programmed."""
+        return self.drift_time > self.drift_reference and (self.drift_exponent != 0 or self.drift_spread != 0)
+
+    @property
+    def ideal(self) -> bool:
+        """Whether nothing errs while it holds a network: the other fields then say only what it takes, and how its
+        cells learn."""
+        kind = type(self)
+        fields, ideal = fields_of(kind), defaults_of(kind)
+        return not self.drifted and all(
+            getattr(self, name) == ideal[name] for name, told in fields.items() if told.errs
+        )
+
+    def unread(self, effects: Collection[str]) -> tuple[str, ...]:
+        """Fields that differ from their defaults and mean nothing to a substrate.
+
+        Parameters
+        ----------
+        effects : collection of str
+            Fields that the substrate has beside those that all have: see `PairedCircuit`.
+
+        Returns
+        -------
+        tuple of str
+            What a device takes, and how its cells learn, is not among them.
+        """
+        kind = type(self)
+        ideal = defaults_of(kind)
+        return tuple(
+            name
+            for name in fields_of(kind)
+            if getattr(self, name) != ideal[name] and not reads(name, effects, kind)
+        )
+
+    def replace(self, **fields: Any) -> Self:
+        """The same device with other values of some fields.
+
+        Raises
+        ------
+        InputError
+            Of an unknown field, with the nearest right name; or of a value that is none.
+        """
+        for name in fields:
+            field_of(name, type(self))
+        return dataclasses.replace(self, **fields)
+
+    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
+        """All fields as JSON; written to a file if there is a path.
+
+        Raises
+        ------
+        InputError
+            If the file cannot be written.
+        """
+        text = json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
+        if path is not None:
+            check_output(path, "path")
+            try:
+                with replacing(path) as temporary:
+                    temporary.write_text(text, encoding="utf-8")
+            except OSError as error:
+                raise InputError(f"Cannot write {str(path)!r}: {error.strerror or error}.") from error
+        return text
+
+    @classmethod
+    def from_json(cls, source: str | os.PathLike[str]) -> Self:
+        """Read a device; fields that are not there have their defaults.
+
+        Parameters
+        ----------
+        source : path or str
+            A file, or the JSON text itself, which begins with a brace.
+
+        Raises
+        ------
+        InputError
+            If there is no such file, it is no JSON object, or a field is unknown or none.
+        """
+        text, where = source, "the JSON text"
+        if not (isinstance(source, str) and source.lstrip().startswith("{")):
+            path = Path(source)
+            where = repr(str(path))
+            try:
+                text = path.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError, ValueError) as error:
+                why = error.strerror if isinstance(error, OSError) else "not a text file"
+                raise argument_error(
+                    "path", "be a JSON file of a device that can be read", f"{where} ({why})"
+                ) from None
+        try:
+            found = json.loads(str(text))
+        except (ValueError, RecursionError) as error:
+            raise argument_error("path", "hold a device as JSON", f"{where} ({error})") from None
+        if not isinstance(found, dict):
+            raise argument_error(
+                "path", "hold a JSON object of a device's fields", f"{where}: {type(found).__name__}"
+            )
+        for name in found:
+            field_of(name, cls)
+        return cls(**found)
+
+
+FIELDS = fields_of(DeviceModel)
+"""What the fields of `DeviceModel` say of themselves, by name."""
+RULES: dict[str, Rule] = {name: told.rule for name, told in FIELDS.items()}
+
+
+def _of(part: str, errs: bool = False) -> tuple[str, ...]:
+    return tuple(name for name, told in FIELDS.items() if part in told.parts and (told.errs or not errs))
+
+
+COMMON = _of("common", errs=True)
+"""Fields that make the cells of any substrate err, and what reads them, drift apart."""
+AMPLIFIERS = _of("amplifiers")
+RESISTORS = _of("resistors")
+DIODES = _of("diodes")
+RAILS = _of("rails")
+OSCILLATORS = _of("oscillators")
+"""Fields of parts that only some substrates have: what `PairedCircuit.effects` is made of."""
+IMPERFECTIONS = tuple(name for name, told in FIELDS.items() if told.errs)
+"""Fields that make a device err while it holds a network, or bound what it can hold, drift apart; others only say
+how large an error is, what it takes, or how it learns."""
+PULSES = _of("learning")
+"""Fields that act while cells learn, and not on what they hold."""
+
+
+def field_of(name: str, kind: type[DeviceModel] = DeviceModel) -> DeviceField:
+    """What a field of a class of devices says of itself.
+
+    Raises
+    ------
+    InputError
+        Of an unknown field, with the nearest right name.
+    """
+    known = fields_of(kind)
+    if name not in known:
+        raise unknown_name("field", name, known)
+    return known[name]
+
+
+def find_field(name: str) -> DeviceField | None:
+    """What a field of this name says of itself, in `DeviceModel` or a subclass of it; None where none has it."""
+    kinds: list[type[DeviceModel]] = [DeviceModel]
+    for kind in kinds:
+        for field in dataclasses.fields(kind):
+            if field.name == name:
+                return field.metadata.get("device")
+        kinds += kind.__subclasses__()
+    return None
+
+
+def rule_of(name: str) -> Rule:
+    """What a field of `DeviceModel` may hold.
+
+    Raises
+    ------
+    InputError
+        Of an unknown field, with the nearest right name.
+    """
+    return field_of(name).rule
+
+
+def reads(name: str, effects: Collection[str], kind: type[DeviceModel] = DeviceModel) -> bool:
+    """Whether a field means something to a substrate that has `effects` beside what all have."""
+    return name in effects or not set(field_of(name, kind).parts).isdisjoint(UNCHOSEN)
+
+
+def parse_field(name: str, text: str, kind: type[DeviceModel] = DeviceModel) -> Any:
+    """Value of a field as it stands on a command line: a number, a word, or 'none' where the field may be None.
+
+    Parameters
+    ----------
+    name : str
+        Of a field of the device.
+    text : str
+    kind : class of devices
+
+    Returns
+    -------
+    float, int, str or None
+
+    Raises
+    ------
+    InputError
+    """
+    return field_of(name, kind).rule.parsed(name, text)

@@ -1,0 +1,215 @@
+"""Published technologies, as devices.
+
+What publications say of cells, converters and amplifiers; what is our estimate is called so. The rest is perfect or
+at its default, above all copies of an array and the mismatch of time constants, since none of these circuits has
+paired units: sweep those. Drift is off until drift_time is set.
+"""
+
+from __future__ import annotations
+
+import os
+
+from physics_ep.errors import argument_error, unknown_name
+
+from .model import DeviceModel
+
+RERAM = DeviceModel(
+    # The 1T1R cells of NeuRRAM: analogue between 1 and 40 uS by write and verify (Wan et al.).
+    g_min=1e-6,
+    g_max=4e-5,
+    # Relaxation a second after programming: 2.0 and 2.4 uS at mid range by the fits of their extended data figure 3
+    # in AIHWKIT and CrossSim, 1.1 and 1.7 uS at g_max, less at g_min; here one value serves all conductances.
+    programming_noise=0.05,
+    # Short-term noise "about 1 %" in AIHWKIT's model of this chip.
+    conductance_noise=0.01,
+    # Inputs are applied bit by bit, as many as the network needs: 4 are an estimate.
+    dac_bits=4,
+    # Sign and 7 bits of charge decrements, in the chip's published control code.
+    adc_bits=8,
+    # At which cells are verified (1.0 V against 0.9 V) in that code; products are calibrated layer by layer.
+    voltage=0.1,
+    # Cells of a core.
+    tile_rows=256,
+    tile_columns=256,
+    source="Wan et al. 2022, Nature 608:504; fits: AIHWKIT (ReRamWan2022NoiseModel), CrossSim (RRAM_Wan)",
+)
+
+PCM = DeviceModel(
+    # G_max of the differential pairs of Joshi et al., whose other cell is reset; CrossSim suggests 1/100 for that.
+    g_min=2.5e-7,
+    g_max=2.5e-5,
+    # Median of 11 levels 0.94 uS, below 1.2 uS for all (near reset 0.3 uS by CrossSim's fit); here one value serves
+    # all conductances.
+    programming_noise=0.038,
+    # Mean exponent of Joshi et al.; its spread is 0.008 (at g_max) to 0.045 in the fit of Nandakumar et al., 0.02
+    # an estimate between. The first reading was 27.4 s after programming. A day: drift_time = 86400.
+    drift_exponent=0.06,
+    drift_spread=0.02,
+    drift_reference=27.4,
+    # 1/f noise with the fit's Q = 0.0088 at g_max, between 250 ns and 0.1 ms: an estimate, as phases are our own.
+    # Cells of small conductance are noisier: Q grows as G^-0.65.
+    conductance_noise=0.02,
+    # Joshi et al. find 8 bits enough; they computed in software with the conductances that they had read.
+    dac_bits=8,
+    adc_bits=8,
+    # Estimate: low enough not to disturb cells.
+    voltage=0.2,
+    # Of the group's later core (Khaddam-Aljameh et al. 2022, IEEE J. Solid-State Circuits 57:1027).
+    tile_rows=256,
+    tile_columns=256,
+    source="Joshi et al. 2020, Nat. Commun. 11:2473; Nandakumar et al. 2019, ICECS 727 (fits, in AIHWKIT)",
+)
+
+SRAM = DeviceModel(
+    # Charge-domain: a bit drives a 1.2 fF metal capacitor on a shared line (Valavi et al.). Switched f times a
+    # second it takes the power of a conductance C f; f = 100 MHz is an estimate, and sets the scale of power alone.
+    g_min=0.0,
+    g_max=1.2e-7,
+    # Sign and 7 bits, the most of the 1 to 8 bits of Jia et al.; bits lie in columns of their own there.
+    levels=128,
+    # Of one such capacitor: an estimate, of the order to which small metal capacitors match.
+    device_mismatch=0.01,
+    # Inputs of 1 to 8 bits, a bit at a time; an 8-bit successive-approximation converter a column (Jia et al.).
+    dac_bits=8,
+    adc_bits=8,
+    # The higher of their two supplies.
+    voltage=1.2,
+    # A period of the clock: an estimate.
+    time_constant=1e-8,
+    # Largest product: 2304 inputs, 256 columns (Jia et al.).
+    tile_rows=2304,
+    tile_columns=256,
+    source="Valavi et al. 2019, IEEE J. Solid-State Circuits 54:1789; Jia et al. 2020, ibid. 55:2609",
+)
+
+OP_AMP = DeviceModel(
+    # Board of parts: digital potentiometers of 128 positions and 100 kohm (AD5220), as in the learning networks of
+    # Dillavou et al. There they are rheostats, with conductances as 1 / position. Here they divide the voltage that
+    # drives a fixed 100 kohm: effective conductance 0 to 10 uS, linear in the position.
+    g_min=0.0,
+    g_max=1e-5,
+    levels=128,
+    # All further values are estimates from what such parts usually have. Nonlinearity of a divider: below half a
+    # step, 1 / 127 of the range.
+    programming_noise=0.002,
+    # Summing resistors of 1 % tolerance, taken as two standard deviations; so are the feedback resistors.
+    device_mismatch=0.005,
+    amplifier_gain=0.005,
+    # Offset of a JFET op-amp, 3 mV, on a full scale of 1 V; saturation at rails of 2.5 V.
+    amplifier_offset=0.003,
+    amplifier_saturation=2.5,
+    voltage=1.0,
+    # Noise of an acquisition card, with its converters.
+    read_noise=0.001,
+    dac_bits=12,
+    adc_bits=12,
+    dac_range=2.5,
+    adc_range=2.5,
+    # 100 kohm and 100 pF.
+    time_constant=1e-5,
+    # 1 mA from 5 V.
+    amplifier_power=5e-3,
+    # A board: some tens of nodes.
+    tile_rows=32,
+    tile_columns=32,
+    source="Dillavou et al. 2022, Phys. Rev. Applied 18:014040 (potentiometers); the rest is estimated",
+)
+
+FEFET = DeviceModel(
+    # Ferroelectric transistors of Jerry et al.: on/off ratio 45, on-resistance 559 kohm as NeuroSim has it.
+    g_min=4.0e-8,
+    g_max=1.8e-6,
+    # 5 bits, by pulses of one height and 75 ns.
+    levels=32,
+    pulses=31,
+    # Their nonlinearities 1.75 and 1.46 up and down. That these are nu is an estimate: NeuroSim's labels are on a
+    # scale of its own.
+    pulse_nonlinearity_up=1.75,
+    pulse_nonlinearity_down=1.46,
+    # Below 0.5 % from cycle to cycle, in NeuroSim's table.
+    pulse_noise=0.005,
+    # Estimate: few-domain transistors of this size differ by more than their cycles do.
+    pulse_spread=0.1,
+    # Estimates, as in any array with read transistors.
+    voltage=0.1,
+    dac_bits=8,
+    adc_bits=8,
+    source="Jerry et al. 2017, IEDM 6.2; Chen et al. 2018, IEEE TCAD 37:3067 (NeuroSim); the rest is estimated",
+)
+
+RING_OSCILLATOR = DeviceModel(
+    # Inverters as couplings: weights are integers from -14 to 14 (Lo et al.). The conductances stand for them, and
+    # are so small that the power of couplings is that which was measured with the oscillators.
+    g_min=0.0,
+    g_max=1e-8,
+    levels=15,
+    # "Highly uniform" (Lo et al.); how far is an estimate.
+    device_mismatch=0.02,
+    # The 1,968 oscillators of Moy et al. take 42 mW with their couplings, and settle within 50 cycles, in 50 ns as
+    # others quote it: 1 GHz, and time constants of 5 cycles by our estimate.
+    oscillator_frequency=1e9,
+    oscillator_power=0.042 / 1968,
+    time_constant=5e-9,
+    # Estimate: frequencies trimmed to 0.03 %, over the coupling rate 1 / time_constant. Untrimmed rings are some
+    # per cent apart, and would not lock.
+    detuning=0.01,
+    # Estimate: -90 dBc/Hz at 1 MHz, usual for small rings; D = (2 pi f)^2 L / 2. Averaged over a thousand cycles.
+    phase_noise=2e4,
+    averaging_time=1e-6,
+    # All-to-all array of Lo et al.
+    tile_rows=48,
+    tile_columns=48,
+    source="Moy et al. 2022, Nat. Electron. 5:310; Lo et al. 2023, ibid. 6:771; the rest is estimated",
+)
+
+PRESETS: dict[str, DeviceModel] = {
+    "reram": RERAM,
+    "pcm": PCM,
+    "sram": SRAM,
+    "op-amp": OP_AMP,
+    "fefet": FEFET,
+    "ring-oscillator": RING_OSCILLATOR,
+}
+
+
+def preset(name: str) -> DeviceModel:
+    """A published technology.
+
+    Parameters
+    ----------
+    name : str
+        One of `PRESETS`.
+
+    Raises
+    ------
+    InputError
+        With the nearest right name.
+    """
+    if name not in PRESETS:
+        raise unknown_name("preset", name, PRESETS)
+    return PRESETS[name]
+
+
+def chosen_device(
+    name: str | None, path: str | os.PathLike[str] | None, kind: type[DeviceModel] = DeviceModel
+) -> DeviceModel:
+    """The device that a command's options ask for: a preset, or a JSON file, or neither (ideal).
+
+    Parameters
+    ----------
+    name : str or None
+        Of a preset.
+    path : path or None
+    kind : class of devices
+        Of the file, and of the ideal device.
+
+    Raises
+    ------
+    InputError
+        If both are given, or what is given is none.
+    """
+    if name is not None and path is not None:
+        raise argument_error("device-model", "be left out where preset is given", repr(str(path)))
+    if path is not None:
+        return kind.from_json(path)
+    return kind() if name is None else preset(name)

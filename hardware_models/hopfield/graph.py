@@ -1,0 +1,332 @@
+"""Graphs of units: any graph of Hopfield couplings, in float64, swept node by node by compiled kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from physics_ep.blocks import State, largest
+from physics_ep.errors import argument_error
+from physics_ep.nudging import Nudge
+from physics_ep.system import EnergySystem, Inputs, Phase
+
+from ..arrays import array, columns, groups, integers, names, nodes, numbers
+from ..laws.units import COUPLINGS, UNITS
+from . import graph_kernels as kernels
+
+UNIT_FUNCTIONS = {name: unit.make(torch) for name, unit in UNITS.items()}
+COUPLING_FUNCTIONS = {name: coupling.make(torch) for name, coupling in COUPLINGS.items()}
+
+
+class UnitGraph(EnergySystem):
+    """Graph of units joined by couplings; build one with `from_edges`.
+
+        E = sum_i [Psi_i(s_i) - b_i s_i] + sum_edges e(w_ij, s_i, s_j),
+
+    over free nodes i (clamped nodes enter the pair energies only), with the laws of `hardware_models.laws.units`.
+    Dimensionless, float64, on the CPU. The state is one block (B, n_free), free nodes in ascending order of their
+    numbers, which is also the fixed order in which a sweep updates them.
+
+    Parameters of the module: `weight` (m,), one an edge, and `bias` (n_free,).
+
+    Attributes
+    ----------
+    free, inputs, output_nodes : int64 array
+        Node numbers: of the state's columns, of x's columns, and of the outputs' columns.
+    units : tuple of str
+        Unit of each free node.
+    couplings : tuple of str
+        Coupling of each edge.
+    """
+
+    # Descent settles where strong couplings leave several minima; there Anderson acceleration cycles.
+    default_solver = "coordinate"
+    bounded = True
+    clamps = True
+
+    def __init__(
+        self,
+        edges: np.ndarray,
+        weights: np.ndarray,
+        biases: np.ndarray,
+        *,
+        units: Sequence[str],
+        couplings: Sequence[str],
+        inputs: np.ndarray,
+        outputs: np.ndarray,
+    ) -> None:
+        super().__init__()
+        self.units = tuple(units)
+        self.couplings = tuple(couplings)
+        self.inputs = inputs
+        self.output_nodes = outputs
+        n_free = len(self.units)
+        self.free = np.setdiff1d(np.arange(n_free + len(inputs)), inputs)
+        # Columns of cat(state, x), in which everything below is counted.
+        column = np.empty(n_free + len(inputs), dtype=np.int64)
+        column[self.free] = np.arange(n_free)
+        column[inputs] = n_free + np.arange(len(inputs))
+        self.graph = kernels.build_graph(
+            column[edges],
+            np.array([COUPLINGS[name].kind for name in self.couplings], dtype=np.int64),
+            np.array([UNITS[name].kind for name in self.units], dtype=np.int64),
+        )
+        self.output_columns = torch.from_numpy(column[outputs])
+        self.unit_groups = groups(self.units)
+        self.coupling_groups = groups(self.couplings)
+        low, high = zip(*(UNITS[name].bounds for name in self.units), strict=True)
+        self.low, self.high = torch.tensor(low, dtype=torch.float64), torch.tensor(high, dtype=torch.float64)
+        self.weight = nn.Parameter(torch.from_numpy(weights))
+        self.bias = nn.Parameter(torch.from_numpy(biases))
+
+    @classmethod
+    def from_edges(
+        cls,
+        n_nodes: int,
+        edges: Any,
+        weights: Any,
+        units: str | Sequence[str] = "hard_sigmoid",
+        *,
+        inputs: Sequence[int] = (),
+        outputs: Sequence[int] = (),
+        biases: Any = None,
+        couplings: str | Sequence[str] = "hopfield",
+    ) -> UnitGraph:
+        """Graph from a list of edges.
+
+        Parameters
+        ----------
+        n_nodes : int
+            Nodes are numbered 0 ... n_nodes - 1.
+        edges : array_like of int (m, 2)
+            The two nodes of each edge, in either order. Edges between the same nodes add up.
+        weights : array_like of float (m,)
+        units : str or sequence of str (n_free,)
+            Unit of all free nodes, or of each in ascending order of node number (`laws.UNITS`).
+        inputs : sequence of int
+            Clamped nodes: x[:, k] is the value of node inputs[k]. All others are free.
+        outputs : sequence of int
+            Free nodes that the cost acts on: outputs(state)[:, k] is the state of node outputs[k].
+        biases : array_like of float (n_free,), optional
+            Of the free nodes, in ascending order. Default 0.
+        couplings : str or sequence of str (m,)
+            Coupling of all edges, or of each (`laws.COUPLINGS`).
+
+        Returns
+        -------
+        UnitGraph
+
+        Raises
+        ------
+        InputError
+            If an argument is not as above.
+        """
+        if isinstance(n_nodes, bool) or not isinstance(n_nodes, int | np.integer) or n_nodes < 1:
+            raise argument_error("n_nodes", "be an integer of at least 1", n_nodes)
+        ends = integers("edges", edges, n_nodes)
+        if ends.size == 0:
+            ends = ends.reshape(0, 2)
+        if ends.ndim != 2 or ends.shape[1] != 2:
+            raise argument_error("edges", "have the shape (m, 2)", ends.shape)
+        loops = np.flatnonzero(ends[:, 0] == ends[:, 1])
+        if loops.size:
+            raise argument_error("edges", "join two different nodes", f"a loop at node {ends[loops[0], 0]}")
+        clamped = nodes("inputs", inputs, n_nodes)
+        read = nodes("outputs", outputs, n_nodes)
+        n_free = n_nodes - clamped.size
+        if n_free == 0:
+            raise argument_error("inputs", "leave at least one node free", f"all {n_nodes} nodes")
+        if read.size == 0:
+            raise argument_error("outputs", "name at least one node", "empty")
+        if np.isin(read, clamped).any():
+            raise argument_error("outputs", "be free nodes", f"the input {read[np.isin(read, clamped)][0]}")
+        return cls(
+            ends,
+            numbers("weights", weights, len(ends)),
+            numbers("biases", np.zeros(n_free) if biases is None else biases, n_free),
+            units=names("units", units, n_free, UNITS),
+            couplings=names("couplings", couplings, len(ends), COUPLINGS),
+            inputs=clamped,
+            outputs=read,
+        )
+
+    # -- the contract -----------------------------------------------------------------------------------------
+
+    def energy(self, state: State, x: torch.Tensor) -> torch.Tensor:
+        (s,) = state
+        values = torch.cat([s, x], 1)
+        total = -(s @ self.bias)
+        for name, index in self.unit_groups:
+            total = total + UNIT_FUNCTIONS[name].potential(s[:, index]).sum(1)
+        ends = torch.from_numpy(self.graph.ends)
+        for name, index in self.coupling_groups:
+            a, b = values[:, ends[index, 0]], values[:, ends[index, 1]]
+            total = total + COUPLING_FUNCTIONS[name].energy(self.weight[index], a, b).sum(1)
+        return total
+
+    def force(self, state: State, x: torch.Tensor) -> State:
+        """-dE/ds, (B, n_free): drive minus Psi'(s), infinite where a tanh or logistic unit sits on a bound."""
+        drive = self.drives(state, x)
+        return (drive - self._by_unit("inverse", state[0].detach()),)
+
+    def initial_state(self, x: torch.Tensor) -> State:
+        """Every unit at rest: its response to no drive."""
+        return (self.respond(torch.zeros(x.shape[0], len(self.units), dtype=torch.float64)),)
+
+    def outputs(self, state: State) -> torch.Tensor:
+        return state[0][:, self.output_columns]
+
+    def project(self, state: State) -> State:
+        return (torch.clamp(state[0], self.low, self.high),)
+
+    def free_variables(self, state: State, x: torch.Tensor) -> State | None:
+        # Bounds hold hard sigmoid units only: tanh and logistic ones approach theirs.
+        held = torch.tensor([name == "hard_sigmoid" for name in self.units])
+        if not bool(held.any()):
+            return None
+        drive = self.drives(state, x)
+        return (~held | ((drive > self.low) & (drive < self.high)),)
+
+    def check_input(self, x: torch.Tensor) -> None:
+        if not isinstance(x, torch.Tensor) or x.ndim != 2 or x.shape[1] != len(self.inputs):
+            was = tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__
+            raise argument_error("x", f"be a tensor (batch, {len(self.inputs)})", was)
+        for name, tensor in (("x", x), ("system", self.weight)):
+            if tensor.dtype != torch.float64 or tensor.device.type != "cpu":
+                where = f"{tensor.dtype} on {tensor.device}"
+                raise argument_error(name, "be float64 on the CPU for a UnitGraph", where)
+        super().check_input(x)
+
+    def phase(self, inputs: Inputs, origin: State | None = None, balanced: bool = False) -> Phase:
+        return UnitGraphPhase(self, inputs, origin, balanced)
+
+    def contrast(
+        self, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """As `EnergySystem.contrast`; products of a difference and a mean, summed over the batch edge by edge."""
+        with torch.no_grad():
+            (s,), (up,) = free, plus
+            base = s if minus is None else s + minus[0]
+            shift = up if minus is None else up - minus[0]
+            still = torch.zeros_like(x)
+            per_edge = kernels.weight_contrast(
+                columns(torch.cat([base, x], 1)), columns(torch.cat([shift, still], 1)), array(weight), self.graph
+            )
+            found = {"weight": torch.from_numpy(per_edge), "bias": -(weight @ shift)}
+        return {name: g for name, g in found.items() if getattr(self, name).requires_grad}
+
+    # -- helpers ----------------------------------------------------------------------------------------------
+
+    def drives(self, state: State, x: torch.Tensor) -> torch.Tensor:
+        """Drive b - sum de/ds of each free node, (B, n_free)."""
+        values = array(torch.cat([state[0], x], 1))
+        return torch.from_numpy(kernels.drives(values, array(self.weight), array(self.bias), self.graph))
+
+    def respond(self, drive: torch.Tensor) -> torch.Tensor:
+        """State of each free node under its drive, (B, n_free)."""
+        return self._by_unit("response", drive)
+
+    def _by_unit(self, function: str, argument: torch.Tensor) -> torch.Tensor:
+        out = torch.empty_like(argument)
+        for name, index in self.unit_groups:
+            out[:, index] = getattr(UNIT_FUNCTIONS[name], function)(argument[:, index])
+        return out
+
+
+class UnitGraphPhase(Phase):
+    """Gauss-Seidel sweeps over the nodes, in the state or carried in the displacement from an origin.
+
+    Each update is the exact minimum of F over its node, so a sweep cannot raise F. A sweep certifies the state it
+    starts from: it returns that as z, with the largest |sigma(p) - s| of it, measured on the way.
+
+    A cost that is quadratic in each output keeps this form on linear and hard sigmoid outputs (the squared error:
+    s = sigma((p + beta y) / (1 + beta))), a constant force on any. For other costs `nudged` returns the generic
+    `Phase`, which descends along the force.
+    """
+
+    system: UnitGraph
+    exact_updates = True
+    carries_displacements = True
+
+    def __init__(self, system: UnitGraph, inputs: Inputs, origin: State | None, balanced: bool) -> None:
+        super().__init__(system, inputs, origin, balanced)
+        self._clamped = columns(inputs.x)
+        self._pull = kernels.Pull(np.full(len(system.units), -1), np.empty((0, 0)), np.empty((0, 0)))
+        if self.origin is not None:
+            drive = system.drives(self.origin, inputs.x)
+            mismatch = system.respond(drive) - self.origin[0]
+            self._anchor = drive
+            self._origin = (
+                columns(torch.cat([self.origin[0], inputs.x], 1)),
+                columns(drive),
+                columns(torch.zeros_like(drive) if balanced else mismatch),
+            )
+
+    def nudged(self, nudge: Nudge | None) -> Phase:
+        if nudge is not None and not self._closed(nudge):
+            return Phase(self.system, self.inputs, self.origin, self.balanced).nudged(nudge)
+        twin = super().nudged(nudge)
+        assert isinstance(twin, UnitGraphPhase)
+        if nudge is not None:
+            twin._pull = self._pulled(nudge)
+        return twin
+
+    def energy(self, z: State) -> torch.Tensor:
+        state = self.state(z)
+        values = array(torch.cat([state[0], self.x], 1))
+        weight, bias = array(self.system.weight), array(self.system.bias)
+        total = torch.from_numpy(kernels.energies(values, weight, bias, self.system.graph))
+        return total if self.nudge is None else total + self.nudge.energy(self.system.outputs(state))
+
+    def force(self, z: State) -> State:
+        """sigma(p) - s, (B, n_free): the force in the units' own metric, finite at saturation."""
+        return (self._swept(z)[1],)
+
+    def project(self, z: State) -> State:
+        if self.origin is None:
+            return self.system.project(z)
+        return (torch.clamp(z[0], self.system.low - self.origin[0], self.system.high - self.origin[0]),)
+
+    def interface(self, z: State) -> State:
+        return z
+
+    def sweep(self, u: State) -> tuple[State, State, torch.Tensor]:
+        moved, gap = self._swept(u)
+        return (moved,), u, largest((gap,)) / self.system.residual_scale
+
+    def _swept(self, z: State) -> tuple[torch.Tensor, torch.Tensor]:
+        system, start = self.system, array(z[0])
+        weight, graph, width = array(system.weight), system.graph, kernels.chunk_width(len(start))
+        if self.origin is None:
+            swept = kernels.sweep(start, self._clamped, weight, array(system.bias), graph, self._pull, width)
+        else:
+            swept = kernels.displaced_sweep(start, *self._origin, weight, graph, self._pull, width)
+        return torch.from_numpy(swept[0]), torch.from_numpy(swept[1])
+
+    def _closed(self, nudge: Nudge) -> bool:
+        """Whether the nudged output units have an exact update."""
+        linear = nudge.linear(self.dtype)
+        if linear is None:
+            return False
+        units = {self.system.units[i] for i in self.system.output_columns.tolist()}
+        return all(UNITS[name].quadratic for name in units) or not bool(linear[0].any())
+
+    def _pulled(self, nudge: Nudge) -> kernels.Pull:
+        at = self.system.output_columns
+        linear = nudge.linear(self.dtype)
+        assert linear is not None
+        stiffness, push = linear
+        if bool((stiffness <= -1).any()):
+            least = float(stiffness.min())
+            raise argument_error("beta", "exceed -1, where an output unit loses its minimum", least)
+        if self.origin is not None:
+            # (p + da + f) / (1 + k) = p + (da + f - k p) / (1 + k), force f, stiffness k: f - k p is the pull at p.
+            anchor = self._anchor[:, at]
+            push = -nudge.column(anchor) * nudge.cost.gradient(anchor, nudge.y.to(self.dtype))
+        slot = np.full(len(self.system.units), -1)
+        slot[at.numpy()] = np.arange(len(at))
+        return kernels.Pull(slot, columns(push), columns(1 / (1 + stiffness)))

@@ -1,0 +1,428 @@
+"""Layered networks of units with bilinear couplings, as matrix products and convolutions.
+
+Energy of layers s_1 ... s_L on the input s_0 = x (bilinear couplings counted once; literature: Hopfield 1984,
+Scellier and Bengio 2017):
+
+    E = sum_k Psi_k(s_k) - s_k . (W_k s_{k-1} + b_k)
+
+The drive of layer k is p_k = W_k s_{k-1} + b_k + W_{k+1}^T s_{k+1}, its force p_k - Psi_k'(s_k), and the exact
+minimum over layer k, the others held, is s_k = sigma_k(p_k) with sigma_k the inverse of Psi_k'. Layers of one
+parity do not couple, so all even layers are minimised at once, then all odd ones.
+
+With max pooling, W_k s_{k-1} is the greatest of several linear maps, one a *route* r. As s_k >= 0, the energy is
+the least over the routes, E(s) = min_r E(s, r), and E(s, r) is bilinear. So the routes are one more block of
+variables: each sweep minimises over layers with the routes held, and over the routes (the greatest entries) with
+layers held. The energy never rises.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import torch
+from torch import nn
+
+from physics_ep.blocks import State, largest
+from physics_ep.errors import InputError
+from physics_ep.maps import Route, channels_first, channels_last, pixels_first
+from physics_ep.nudging import Nudge
+from physics_ep.system import EnergySystem, Inputs, Phase
+
+from ..laws.units import UNITS, UnitFunctions
+from .couplings import Convolution, Dense
+from .maps import Filter
+
+OUTPUT_UNITS = ("linear", "hard_sigmoid")
+
+Routes = list[Route]
+"""Of each coupling: what its max pooling picks, or None."""
+
+
+class Layered(EnergySystem):
+    """Stack of couplings and units; `HopfieldNetwork` and `ConvHopfieldNetwork` build on it.
+
+    Parameters
+    ----------
+    shapes : sequence of tuple of int
+        Of an example's input, then of its layers' states.
+    couplings : sequence of Dense or Convolution
+        Coupling k leads from shapes[k] to shapes[k + 1].
+    activation : str
+        Unit law of the hidden layers (`hardware_models.laws.units.UNITS`).
+    output_activation : str
+        'linear' or 'hard_sigmoid': the units whose nudged update has a closed form.
+
+    Attributes
+    ----------
+    sizes : tuple of int
+        Units in the input and in each layer.
+    """
+
+    default_solver = "anderson"
+    default_max_iterations = 500
+    bounded = True
+    clamps = True
+
+    def __init__(
+        self,
+        shapes: Sequence[tuple[int, ...]],
+        couplings: Sequence[Dense | Convolution],
+        activation: str,
+        output_activation: str,
+    ) -> None:
+        super().__init__()
+        self.shapes = tuple(shapes)
+        self.example_shape = self.shapes[0]
+        self.sizes = tuple(math.prod(shape) for shape in shapes)
+        self.activation = activation
+        self.output_activation = output_activation
+        self.layers = nn.ModuleList(couplings)
+        names = [activation] * (len(couplings) - 1) + [output_activation]
+        self.routed = any(c.routed for c in couplings)
+        self.smooth = "hard_sigmoid" not in names and not self.routed
+        self.analytic = all(UNITS[name].analytic for name in names) and not self.routed
+        self.bounds = [UNITS[name].bounds for name in names]
+        self.units = [UNITS[name].make(torch) for name in names]
+
+    @property
+    def couplings(self) -> list[Dense]:
+        """`layers`, typed (convolutions have the same methods)."""
+        return cast(list[Dense], list(self.layers))
+
+    # -- the contract -----------------------------------------------------------------------------------------
+
+    def energy(self, state: State, x: torch.Tensor, routes: Routes | None = None) -> torch.Tensor:
+        """Energy (B,); with `routes`, that of max poolings which pick those entries whatever the state."""
+        total: torch.Tensor | float = 0.0
+        below = x
+        for k, (layer, unit, s) in enumerate(zip(self.couplings, self.units, state, strict=True)):
+            drive = layer.biased(below, None if routes is None else routes[k])
+            total = total + (unit.potential(s) - s * drive).flatten(1).sum(1)
+            below = s
+        assert isinstance(total, torch.Tensor)
+        return total
+
+    def force(self, state: State, x: torch.Tensor) -> State:
+        drives = self.drives(state, self.couplings[0].biased(x))
+        return tuple(p - unit.inverse(s) for p, unit, s in zip(drives, self.units, state, strict=True))
+
+    def initial_state(self, x: torch.Tensor) -> State:
+        blocks = (
+            torch.zeros(x.shape[0], *shape, dtype=self.dtype, device=self.device) for shape in self.shapes[1:]
+        )
+        return tuple(channels_last(s) if s.ndim == 4 else s for s in blocks)
+
+    def outputs(self, state: State) -> torch.Tensor:
+        return state[-1]
+
+    def project(self, state: State) -> State:
+        return tuple(s.clamp(lo, hi) for s, (lo, hi) in zip(state, self.bounds, strict=True))
+
+    def free_variables(self, state: State, x: torch.Tensor) -> State | None:
+        drives = self.drives(state, self.couplings[0].biased(x))
+        return tuple(unit.slope(p) > 0 for p, unit in zip(drives, self.units, strict=True))
+
+    def curvature_diagonal(self, state: State, x: torch.Tensor) -> State | None:
+        limit = 1 / torch.finfo(self.dtype).eps
+        return tuple(unit.curvature(s).clamp(max=limit) for s, unit in zip(state, self.units, strict=True))
+
+    def prepare(self, x: torch.Tensor) -> Inputs:
+        self.check_input(x)
+        return Inputs(x, self.couplings[0].biased(x))
+
+    def phase(self, inputs: Inputs, origin: State | None = None, balanced: bool = False) -> LayeredPhase:
+        return LayeredPhase(self, inputs, origin, balanced)
+
+    def contrast(
+        self, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """As `EnergySystem.contrast`, of the energy whose max poolings pick what they pick at `free`."""
+        with torch.no_grad():
+            routes = self.routes(free, x)
+            grads = {}
+            pre: tuple[torch.Tensor | None, torch.Tensor] = (None, x)
+            for k, layer in enumerate(self.couplings):
+                s, p = free[k], plus[k]
+                column = -weight.view(-1, *[1] * (s.ndim - 1))
+                if minus is None:
+                    e, m = column * p, torch.add(s, p, alpha=0.5)
+                else:
+                    q = minus[k]
+                    e, m = column * (p - q), torch.add(s, p + q, alpha=0.5)
+                grads[f"layers.{k}.weight"], grads[f"layers.{k}.bias"] = layer.contrast(e, m, *pre, routes[k])
+                pre = (e, m)
+        return grads
+
+    # -- helpers ----------------------------------------------------------------------------------------------
+
+    def drives(self, state: State, clamped: torch.Tensor) -> State:
+        """Drives p_k of all layers, `clamped` being W_1 x + b_1."""
+        return self.routed_drives(state, clamped)[0]
+
+    def routed_drives(self, state: State, clamped: torch.Tensor) -> tuple[State, Routes]:
+        """Drives, and the routes on which they came (None for the clamped one)."""
+        layers = [layer.bound() for layer in self.couplings]
+        pairs: list[tuple[torch.Tensor, Route]] = [(clamped, None)]
+        pairs += [layer.drive(s) for layer, s in zip(layers[1:], state[:-1], strict=True)]
+        drives = [p for p, _ in pairs]
+        routes = [route for _, route in pairs]
+        for k in range(len(state) - 1):
+            drives[k] = layers[k + 1].transpose(state[k + 1], routes[k + 1], drives[k])
+        return tuple(drives), routes
+
+    def routes(self, state: State, x: torch.Tensor) -> Routes:
+        """What each coupling's max pooling picks."""
+        below = (x, *state[:-1])
+        return [
+            layer.bound().drive(s)[1] if layer.routed else None
+            for layer, s in zip(self.couplings, below, strict=True)
+        ]
+
+
+class LayeredPhase(Phase):
+    """Exact even/odd updates, in the state or carried in the displacement from an origin.
+
+    A displaced unit moves by sigma(a + da) - sigma(a), computed without cancellation, where a is its drive at
+    the origin and da the change of drive. The origin's own mismatch sigma(a) - s is added unless `balanced`.
+
+    A balanced phase also holds the routes of max poolings at the origin. Its energy is then bilinear and touches
+    the true one at the origin, where winners are locally constant: so EP's estimate has the order of its scheme
+    at the implicit gradient, and no unit that changes its winner under a finite nudge disturbs it.
+    """
+
+    system: Layered
+    exact_updates = True
+    differentiable_updates = True
+    carries_displacements = True
+    pulled: torch.Tensor
+    """Outputs at the origin, under the nudge."""
+    strength: torch.Tensor | float | complex
+    """The nudge's beta, shaped to multiply them."""
+
+    def __init__(self, system: Layered, inputs: Inputs, origin: State | None, balanced: bool) -> None:
+        super().__init__(system, inputs, origin, balanced)
+        self.layers = [layer.bound() for layer in system.couplings]
+        self.units, self.clamped = self._constants()
+        self.depth = len(self.layers)
+        self.stages: Sequence[float] = getattr(system, "stages", [1.0] * self.depth)
+        self.copies = 1
+        self.routes: Routes = [None] * self.depth
+        self.held = balanced or not system.routed
+        # The smaller half of the layers carries the iteration.
+        halves = [list(range(start, self.depth, 2)) for start in (0, 1)]
+        self.carried, self.implied = sorted(halves, key=lambda h: (not h, sum(system.sizes[k + 1] for k in h)))
+        if origin is not None:
+            self.settled_drives, self.routes = system.routed_drives(origin, self.clamped)
+            drives = self.settled_drives
+            self.anchors = [unit.anchor(p) for unit, p in zip(self.units, drives, strict=True)]
+            settled = self.units[-1].response(drives[-1])
+            self.excess = self._excess(drives[-1], settled if balanced else origin[-1])
+            self.mismatch = (
+                None
+                if balanced
+                else [unit.response(p) - s for unit, p, s in zip(self.units, drives, origin, strict=True)]
+            )
+
+    def _constants(self) -> tuple[list[UnitFunctions], torch.Tensor]:
+        """Units of the layers, and what the input adds to the first one's drive."""
+        return self.system.units, self.inputs.cache
+
+    def _excess(self, drive: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        """What the output's drive exceeds its bound by, which a nudge must overcome first."""
+        return drive - output
+
+    def start(self) -> State:
+        if self.origin is None:
+            batch = self.x.shape[0]
+            return tuple(self.x.new_zeros(()).expand(batch, *shape) for shape in self.system.shapes[1:])
+        rows = self.copies * self.x.shape[0]
+        dtype = self.dtype if self.nudge is None else self.nudge.dtype(self.dtype)
+        z = tuple(s.new_zeros((), dtype=dtype).expand(rows, *s.shape[1:]) for s in self.origin)
+        # The output's answer to the nudge while the hidden layers are still at rest: one sweep saved.
+        return z if self.nudge is None else (*z[:-1], self._nudged_output(None))
+
+    def state(self, z: State) -> State:
+        return (
+            z if self.origin is None else tuple(self._spread(s).add(d) for s, d in zip(self.origin, z, strict=True))
+        )
+
+    def energy(self, z: State) -> torch.Tensor:
+        with torch.no_grad():
+            state = self.state(z)
+            routes: Routes | None = None
+            if self.system.routed and self.held:
+                first = self.system.routes(self.origin, self.x)[0]  # type: ignore[arg-type]
+                routes = [None if first is None else self._spread(first), *self.routes[1:]]
+            held = () if routes is None else (routes,)
+            total = self.system.energy(state, self._spread(self.x), *held)
+            return total if self.nudge is None else total + self.nudge.energy(self.system.outputs(state))
+
+    def stacked(self, nudges: Sequence[Nudge]) -> LayeredPhase | None:
+        if not self.balanced:
+            return None
+        batch = self.x.shape[0]
+        dtype = torch.promote_types(*(n.dtype(self.dtype) for n in (nudges[0], nudges[-1])))
+        beta = torch.cat([torch.as_tensor(n.beta, dtype=dtype).to(self.x.device).expand(batch) for n in nudges])
+        y = nudges[0].y
+        twin = self.nudged(Nudge(nudges[0].cost, y.repeat(len(nudges), *[1] * (y.ndim - 1)), beta))
+        twin.copies = len(nudges)
+        twin.excess, twin.pulled = twin._spread(self.excess), twin._spread(twin.pulled)
+        twin.routes = [None if route is None else twin._spread(route) for route in self.routes]
+        return twin
+
+    def _spread(self, rows: torch.Tensor) -> torch.Tensor:
+        """Rows of one batch for every stacked copy."""
+        return rows if self.copies == 1 else rows.repeat(self.copies, *[1] * (rows.ndim - 1))
+
+    def nudged(self, nudge: Nudge | None) -> LayeredPhase:
+        bounded = nudge is not None and self.system.output_activation != "linear"
+        if nudge is not None and bounded and nudge.linear(self.dtype) is None:
+            raise InputError(
+                "Argument output_activation must be 'linear' for a cost that is not quadratic in each output, as "
+                f"squared_error is, but was {self.system.output_activation!r}."
+            )
+        twin = cast(LayeredPhase, super().nudged(nudge))
+        twin.routes = list(self.routes)
+        if twin.nudge is not None and self.origin is not None:
+            twin.pulled = self.origin[-1]
+            twin.strength = twin.nudge.column(twin.pulled)
+        return twin
+
+    def update(self, k: int, z: Sequence[torch.Tensor | None]) -> torch.Tensor:
+        """Exact minimum over layer k of F, given z of its neighbours."""
+        below = None if k == 0 else z[k - 1]
+        above = z[k + 1] if k + 1 < self.depth else None
+        if self.origin is None:
+            return self.units[k].response(self._drive(k, below, above))
+        if self.held:
+            change = None if below is None else self.layers[k].forward(below, self.routes[k])
+            if above is not None:
+                change = self.layers[k + 1].transpose(above, self.routes[k + 1], change)
+        else:
+            below = None if below is None else below + self.origin[k - 1]
+            above = None if above is None else above + self.origin[k + 1]
+            change = self._drive(k, below, above) - self.settled_drives[k]
+        if k + 1 == self.depth and self.nudge is not None:
+            return self._nudged_output(change)
+        if change is None:
+            change = self._spread(torch.zeros_like(self.origin[k]))
+        # Constants of one batch serve all stacked copies by broadcasting.
+        change = change.unflatten(0, (self.copies, -1))
+        moved = self.units[k].displaced(change, *self.anchors[k]).flatten(0, 1)
+        return moved if self.mismatch is None else moved + self.mismatch[k]
+
+    def _drive(self, k: int, below: torch.Tensor | None, above: torch.Tensor | None) -> torch.Tensor:
+        """Drive of layer k; it picks the routes from below and takes the picked ones from above."""
+        drive = self.clamped
+        if below is not None:
+            drive, self.routes[k] = self.layers[k].drive(below)
+        return drive if above is None else self.layers[k + 1].transpose(above, self.routes[k + 1], drive)
+
+    def _nudged_output(self, change: torch.Tensor | None) -> torch.Tensor:
+        assert self.nudge is not None
+        assert self.origin is not None
+        rhs = self.excess if change is None else change + self.excess
+        out = self.pulled
+        moved = self.nudge.cost.displaced_unit(out, self.nudge.y, self.strength, rhs)
+        lo, hi = self.system.bounds[-1]
+        return moved if math.isinf(lo) else torch.clamp(moved, lo - out, hi - out)
+
+    def interface(self, z: State) -> State:
+        if not self.held:
+            self._pick(z)
+        return tuple(pixels_first(z[k]) for k in self.carried)
+
+    def sweep(self, u: State) -> tuple[State, State, torch.Tensor]:
+        z: list[torch.Tensor | None] = [None] * self.depth
+        for k, block in zip(self.carried, u, strict=True):
+            z[k] = channels_first(block)
+        before = list(self.routes)
+        for k in self.implied:
+            z[k] = self.update(k, z)
+        state = cast(State, tuple(z))
+        following = tuple(pixels_first(self.update(k, z)) for k in self.carried)
+        gap = tuple(self._missing(k, n - o, state) for k, n, o in zip(self.carried, following, u, strict=True))
+        # The implied layers are exact for u, so the carried ones hold the whole mismatch of z ...
+        residual = largest(gap) / self.system.residual_scale
+        if not self.held:
+            # ... but for those that came on routes which their own maxima do not confirm.
+            for k in self.implied:
+                old, new = (routes[k + 1] if k + 1 < self.depth else None for routes in (before, self.routes))
+                if old is not None and new is not None:
+                    missed = cast(Filter, self.layers[k + 1]).misrouting(old, new, state[k + 1])
+                    residual = torch.maximum(residual, missed / self.system.residual_scale)
+        return following, state, residual
+
+    def force(self, z: State) -> State:
+        """sigma(p) - s of every layer: the force in the units' own metric (dp/dt = -p + drive, to first order).
+
+        Equal to the projected force for hard sigmoid and linear units, to sigma' times the force for smooth
+        ones: finite at saturation, where Psi' is not.
+        """
+        if not self.held:
+            self._pick(z)
+        return tuple(self._missing(k, self.update(k, z) - z[k], z) for k in range(self.depth))
+
+    def _missing(self, k: int, gap: torch.Tensor, z: State) -> torch.Tensor:
+        """Force on layer k at z, whose exact update lies `gap` away."""
+        return gap
+
+    def slope(self, z: State, force: State) -> State:
+        """dF/dz: what lies an exact update away is bent back by the layer itself. Exact to first order in it."""
+        return tuple(-b for b in self._bent(self._bend(z), self._gaps(z, force)))
+
+    def hessian(self, z: State) -> Callable[[State], State]:
+        """Of smooth units; the couplings are bilinear."""
+        bend = self._bend(z)
+
+        def product(v: State) -> State:
+            rows = []
+            for k, own in enumerate(self._bent(bend, v)):
+                change = self.layers[k].forward(v[k - 1], self.routes[k]) if k else None
+                if k + 1 < self.depth:
+                    change = self.layers[k + 1].transpose(v[k + 1], self.routes[k + 1], change)
+                rows.append(own if change is None else own - self.stages[k] * change)
+            return tuple(rows)
+
+        return product
+
+    def hessian_product(self, z: State, v: State) -> State:
+        return self.hessian(z)(v)
+
+    def curvature_diagonal(self, z: State) -> State | None:
+        return self.system.curvature_diagonal(self.state(z), self._spread(self.x))
+
+    def _bend(self, z: State) -> tuple[State, torch.Tensor]:
+        """Curvatures of the layers by themselves, and the outputs, at which the cost bends."""
+        diagonal = self.curvature_diagonal(z)
+        assert diagonal is not None
+        return diagonal, self.state(z)[-1]
+
+    def _bent(self, bend: tuple[State, torch.Tensor], v: State) -> State:
+        """Product of the layers' own Hessian, the nudge's included, with v."""
+        diagonal, outputs = bend
+        own = tuple(d * b for d, b in zip(diagonal, v, strict=True))
+        if self.nudge is None:
+            return own
+        return (*own[:-1], own[-1] + self.strength * self.nudge.cost.curvature(outputs, self.nudge.y, v[-1]))
+
+    def _gaps(self, z: State, force: State) -> State:
+        """Inverse of `_missing`: the way to the exact updates."""
+        return force
+
+    def project(self, z: State) -> State:
+        if self.origin is None:
+            return self.system.project(z)
+        return tuple(
+            d if math.isinf(lo) else torch.clamp(d, lo - self._spread(s), hi - self._spread(s))
+            for d, s, (lo, hi) in zip(z, self.origin, self.system.bounds, strict=True)
+        )
+
+    def _pick(self, z: State) -> None:
+        """Choose the routes of the state that z stands for."""
+        state = self.state(z)
+        for k in range(1, self.depth):
+            if self.layers[k].routed:
+                self.routes[k] = self.layers[k].drive(state[k - 1])[1]

@@ -1,0 +1,453 @@
+"""One instance of devices that holds a network: cells, copies, loads, units, noise and seeds.
+
+A layer's weights are one array of pairs of conductances, which drives the units h and u and is read the other way
+for the transposed weights. With mismatch these are three copies. A load l is the total conductance that a node
+should have over the one that it has: 1, or None, on nodes whose conductance is not in the cells.
+
+A `Board` is what a phase and its solvers know of a substrate. It is also the feedforward network that the devices
+compute while nothing is fed back: its parameters are the weights in the arrays that drive h.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+import torch
+
+from physics_ep.blocks import State
+from physics_ep.errors import InputError, argument_error, unknown_name
+from physics_ep.maps import Route
+from physics_ep.predictive_coding import PredictiveCodingNetwork
+from physics_ep.predictive_coding.activations import Activation
+from physics_ep.predictive_coding.forward import ForwardPass
+
+from ..devices.crossbars import Cells, converted, copied, fluctuated, programmed, stream
+from ..devices.model import DeviceModel
+from ..devices.wires import wired
+from ..laws.elements import BOLTZMANN
+from .amplifiers import Amplifiers
+from .node_sums import arrays_of, into_nodes, out_of_nodes
+
+Side = Literal["h", "u"]
+"""Which units of a layer: h, which descend, or u, which carry the prediction."""
+SIDES: tuple[Side, ...] = ("h", "u")
+Sides = Literal["h", "u", "both"]
+"""Which units of a layer a current reaches: h, u, or both alike."""
+Copy = Literal["h", "u", "transpose"]
+"""Which copy of an array: the one that drives h, the one that drives u, or the one that feeds back to h."""
+COPIES: tuple[Copy, ...] = ("h", "u", "transpose")
+
+SETTLED = 1e-6
+"""Relative distance from the equilibrium that counts as settled in `Fidelity`."""
+
+Loads = Sequence[torch.Tensor | None]
+
+
+class NotRealisable(InputError):  # noqa: N818 (a public name)
+    """A substrate cannot hold a layer."""
+
+    def __init__(self, substrate: str, layer: int, reason: str) -> None:
+        self.substrate, self.layer, self.reason = substrate, layer, reason
+        super().__init__(f"Layer {layer} cannot be realised on the substrate {substrate!r}: {reason}.")
+
+
+def unread_field(substrate: str, name: str, value: Any, readers: Sequence[str] = ()) -> InputError:
+    """Build the error for a field of a device that a substrate does not read, with the substrates that do."""
+    must = f"be left out on the substrate {substrate!r}, which does not read it"
+    if readers:
+        must += f" ({', '.join(map(repr, readers))} {'does' if len(readers) == 1 else 'do'})"
+    return argument_error(name, must, value)
+
+
+class Arrays(NamedTuple):
+    """What one layer's crossbars hold, as weights: (n_out, ...), skip weights, biases."""
+
+    weight: torch.Tensor
+    skip: torch.Tensor | None
+    bias: torch.Tensor | None
+
+
+class Origin(Protocol):
+    """What a substrate may read of a phase: the currents into the units h and u of each layer at the state that
+    displacements are taken from, (B, ...), in units of activity."""
+
+    p: list[torch.Tensor]
+    q: list[torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Values:
+    """How the units h or u of a layer move in time, where values move and not currents (`paired_flows`).
+
+    Attributes
+    ----------
+    place : callable (v) -> x
+        Where a unit rests that puts out v (of its activation, in units of activity).
+    moved : callable (x, d) -> V(x + d) - V(x)
+        Change of what is read, in units of activity, without cancellation.
+    speed : callable (x, d, p, dp) -> dx/dt
+        At x + d, with the current p + dp into the unit, p that of the origin; time in time constants.
+    within : callable (x, d) -> d
+        x + d back in bounds.
+    """
+
+    place: Callable[[torch.Tensor], torch.Tensor]
+    moved: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    speed: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+    within: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+class Board(PredictiveCodingNetwork):
+    """The device instance that holds a network, without what it does in a relaxation: see `PairedCircuit`, which
+    tells parameters and attributes.
+
+    All tensors beside the parameters (copies, loads) are buffers that no `state_dict` holds: they follow from the
+    seed, and move with the module.
+    """
+
+    substrate = "ideal"
+    holds: tuple[str, ...] = ()
+    effects: frozenset[str] = frozenset()
+    device_class: type[DeviceModel] = DeviceModel
+    exactness = "exact"
+
+    def __init__(
+        self,
+        net: PredictiveCodingNetwork,
+        device: DeviceModel,
+        seed: int,
+        full_scales: Sequence[float] | None = None,
+        gates: str = "frozen",
+    ) -> None:
+        self.check(net, device)
+        super().__init__(deepcopy(net.stack), "paired", gates)
+        self.device_model = device
+        self.seed = seed
+        self.calibrated = full_scales is not None
+        self.full_scales = (1.0,) * (self.depth + 1) if full_scales is None else tuple(full_scales)
+        self.reads = stream(seed, "reads")
+        self.scales: dict[str, float] = {}
+        """Weight per siemens of each array."""
+        self.one_array = device.copy_mismatch_h == 0 and device.copy_mismatch_u == 0
+        self.equal_loads = True
+        """Whether the nodes of h and u have one list of loads."""
+        with torch.no_grad():
+            largest = {name: float(p.abs().max()) for name, p in self.named_parameters()}
+            for name, p in self.named_parameters():
+                cells = programmed(p.detach(), device, seed, name, span=self.span(name, largest))
+                self.scales[name] = cells.scale
+                self._place(name, cells, p.detach())
+            self.find_loads()
+            self.amplifiers_h = [self.build_units(k, "h") for k in range(self.depth)]
+            self.amplifiers_u = [self.build_units(k, "u") for k in range(self.depth)]
+        self._written()
+
+    def _written(self) -> None:
+        """Find out what the cells, loads and units amount to; called after each writing."""
+        device = self.device_model
+        # No two phases are one problem where something beside readings is drawn in each.
+        self.noisy = device.conductance_noise > 0 or device.temperature > 0 or device.phase_noise > 0
+        self.one_drive = self.one_array and self.equal_loads
+        units = zip(self.amplifiers_h, self.amplifiers_u, strict=True)
+        self.shared = self.one_drive and all(h is u or h.equals(u) for h, u in units)
+        activations = zip(self.amplifiers_h, self.stack, strict=True)
+        self._as_meant = all(a.ideal and a.activation is layer.activation for a, layer in activations)
+        self.smooth = not self.routed and all(a.smooth for a in self.amplifiers_h)
+
+    # -- what a substrate defines ------------------------------------------------------------------------------
+
+    @classmethod
+    def check(cls, net: PredictiveCodingNetwork, device: DeviceModel) -> None:
+        """Whether the substrate can hold the network, on such devices.
+
+        Raises
+        ------
+        NotRealisable
+        InputError
+            If a field of the device differs from its default, and the substrate does not read it.
+        """
+        for k, layer in enumerate(net.stack[:-1], 1):  # the outputs are linear: read at their nodes
+            if cls.holds and layer.activation_name not in cls.holds:
+                reason = f"its units can be {', '.join(cls.holds)}, not {layer.activation_name}"
+                raise NotRealisable(cls.substrate, k, reason)
+        for name in device.unread(cls.effects):
+            raise unread_field(cls.substrate, name, getattr(device, name))
+
+    def build_units(self, k: int, side: Side) -> Amplifiers:
+        """Units of layer k that are 'h' or 'u'. What is None or the same in both is shared."""
+        return Amplifiers(self.stack[k].activation)
+
+    def find_loads(self) -> None:
+        """Set `load_h` and `load_u` (one list where they are equal) from the cells; called after each writing."""
+
+    def noise_sizes(self, k: int, side: Sides, phase: Origin) -> torch.Tensor | float:
+        """Standard deviation of the noise current into the units of layer k, in units of activity; 0: no noise.
+
+        One current is drawn a unit and a nudged phase, and stays constant during it. `side` says who receives it:
+        'h', 'u', or 'both' (the same current). This default is thermal noise.
+        """
+        return thermal_currents(self, k, side)
+
+    def node_conductances(self, k: int, side: Sides) -> tuple[torch.Tensor | float, float]:
+        """Conductances whose currents reach the nodes 'h' or 'u' of layer k, or 'both', in all, and the one that
+        turns current into p (here the feedback resistor at a virtual ground), S."""
+        return at_virtual_grounds(self, k, side)
+
+    def fastest(self, phase: Origin) -> float:
+        """Largest rate in time of a phase's nodes, over that of an RC node."""
+        return 1.0
+
+    def values(self, k: int, side: Side, phase: Origin) -> Values:
+        """How units of layer k move in time, where values move and not currents: for `paired_flows`."""
+        raise NotImplementedError
+
+    def rest_state(self, x: torch.Tensor) -> State:
+        """Where the substrate is before a free phase: without currents."""
+        return tuple(torch.zeros_like(s) for s in self.initial_state(x))
+
+    # -- cells -------------------------------------------------------------------------------------------------
+
+    def span(self, name: str, largest: dict[str, float]) -> float:
+        """Weight that a cell at g_max holds beside one at g_min."""
+        if not name.endswith(".bias"):
+            return largest[name]
+        # The bias row has the array's scale; it is driven at the full scale of the layer below, or above.
+        layer = name.removesuffix(".bias")
+        return max(largest[name], largest[f"{layer}.weight"] * self.full_scales[int(layer.split(".")[1])])
+
+    def write(self, cells: Mapping[str, Cells], asked: Mapping[str, torch.Tensor] | None = None) -> None:
+        """Put other conductances in the place of arrays': what is read of them, their copies, and loads.
+
+        Parameters
+        ----------
+        cells : mapping of str to Cells
+            By names of parameters: cells as they are, errors of writing included, of the array's scale.
+        asked : mapping of str to Tensor, optional
+            Weights that arrays are first written for, at any scale: leaks that are not trimmed are set for these.
+
+        Raises
+        ------
+        InputError
+            If cells have another scale or shape, or the name is unknown.
+        NotRealisable
+            If the substrate cannot hold these, which are there then.
+        """
+        asked, parameters = asked or {}, dict(self.named_parameters())
+        for name, part in cells.items():
+            if name not in self.scales:
+                raise unknown_name("array", name, self.scales)
+            shape, scale = parameters[name].shape, part.scale if name in asked else self.scales[name]
+            if part.scale != scale or part.plus.shape != shape:
+                must = f"have the shape {list(shape)} and the scale {scale:g}"
+                raise argument_error("cells", must, f"{list(part.plus.shape)} and {part.scale:g}")
+        if any(name not in cells or w.shape != cells[name].plus.shape for name, w in asked.items()):
+            raise argument_error("asked", "hold weights of arrays that are written, by name", ", ".join(asked))
+        with torch.no_grad():
+            for name, part in cells.items():
+                self.scales[name] = part.scale
+                self._place(name, part, asked.get(name))
+            self.find_loads()
+        self._written()
+
+    def _place(self, name: str, cells: Cells, asked: torch.Tensor | None = None) -> None:
+        """Put what the devices make of a parameter in its place, and keep copies that differ; `asked` as `write`
+        has it."""
+        device = self.device_model
+        p, cells = dict(self.named_parameters())[name], wired(cells, self.device_model)
+        p.copy_(copied(cells, device.copy_mismatch_h, stream(self.seed, name, "h")).values)
+        if not self.one_array:
+            mismatch = device.copy_mismatch_u
+            self._keep(f"u/{name}", copied(cells, mismatch, stream(self.seed, name, "u")).values)
+        if not self.read_both_ways and not name.endswith(".bias"):
+            mismatch = device.copy_mismatch_transpose
+            self._keep(f"transpose/{name}", copied(cells, mismatch, stream(self.seed, name, "transpose")).values)
+
+    def _keep(self, name: str, value: torch.Tensor | None) -> None:
+        """Keep a tensor that moves with the module and is no part of its `state_dict`."""
+        self.register_buffer(name.replace(".", "/"), value, persistent=False)
+
+    def _kept(self, name: str) -> torch.Tensor | None:
+        """What was kept under this name; None where nothing was."""
+        return self._buffers.get(name.replace(".", "/"))
+
+    def drawn(self, size: float, k: int, side: Side, quantity: str) -> torch.Tensor:
+        """Normal errors of standard deviation `size` of the units of layer k, (*shape): the instance's own."""
+        generator = stream(self.seed, quantity, side, k)
+        normal = torch.randn(self.stack[k].post, generator=generator, dtype=torch.float32, device="cpu")
+        return (size * normal).to(self.device, self.dtype)
+
+    @property
+    def read_both_ways(self) -> bool:
+        """Whether the transposed read is that of the array that drives h."""
+        return self.device_model.copy_mismatch_h == 0 and self.device_model.copy_mismatch_transpose == 0
+
+    def arrays(self, k: int, copy: Copy) -> Arrays:
+        """What the array of layer k holds that serves 'h', 'u' or the 'transpose'."""
+        layer = self.stack[k]
+
+        def own(name: str, shared: torch.Tensor) -> torch.Tensor:
+            kept = self._kept(f"{copy}/layers/{k}/{name}")
+            return shared.detach() if kept is None else kept
+
+        skip, bias = layer.skip_weight, layer.bias
+        return Arrays(
+            own("weight", layer.weight),
+            None if skip is None else own("skip_weight", skip),
+            None if bias is None else own("bias", bias),
+        )
+
+    @property
+    def units(self) -> list[Activation]:
+        """Activation of each layer."""
+        return [a.activation for a in self.amplifiers_h]
+
+    def fluctuated(self, k: int, arrays: Arrays, generator: torch.Generator) -> Arrays:
+        """The arrays of layer k as they are in one phase, under conductance noise.
+
+        Cells are those that an ideal writing of these weights takes. Separate copies have their own; loads stay.
+        """
+        device = self.device_model
+        found = list(arrays)
+        for n, (name, values) in enumerate(zip(("weight", "skip_weight", "bias"), arrays, strict=True)):
+            scale = self.scales.get(f"layers.{k}.{name}", 0.0)
+            if values is not None and scale > 0:
+                plus, minus = (device.g_min + part.clamp(min=0) / scale for part in (values, -values))
+                found[n] = fluctuated(Cells(plus, minus, scale), device.conductance_noise, generator).values
+        return Arrays(*found)  # type: ignore[arg-type]
+
+    # -- loads -------------------------------------------------------------------------------------------------
+
+    @property
+    def load_h(self) -> tuple[torch.Tensor | None, ...]:
+        """Loads of the nodes h of each layer, (*shape); None: 1."""
+        return tuple(self._load("h", k) for k in range(self.depth))
+
+    @load_h.setter
+    def load_h(self, loads: Loads) -> None:
+        if self.equal_loads:  # those of u stay what they were
+            self._keep_loads("u", self.load_h)
+            self.equal_loads = False
+        self._keep_loads("h", loads)
+
+    @property
+    def load_u(self) -> tuple[torch.Tensor | None, ...]:
+        """Loads of the nodes u of each layer, (*shape); None: 1."""
+        return self.load_h if self.equal_loads else tuple(self._load("u", k) for k in range(self.depth))
+
+    @load_u.setter
+    def load_u(self, loads: Loads) -> None:
+        self.equal_loads = all(a is b for a, b in zip(loads, self.load_h, strict=True))
+        self._keep_loads("u", [None] * self.depth if self.equal_loads else loads)
+
+    def _load(self, side: Side, k: int) -> torch.Tensor | None:
+        return self._buffers.get(f"load_{side}/{k}")
+
+    def _keep_loads(self, side: Side, loads: Loads) -> None:
+        for k, load in zip(range(self.depth), loads, strict=True):
+            self._keep(f"load_{side}/{k}", load)
+
+    # -- the forward pass, with feedback off -------------------------------------------------------------------
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        """Inputs as their converters drive them."""
+        device = self.device_model
+        span = None if device.dac_range is None else device.dac_range * self.full_scales[0]
+        return converted(x, device.dac_bits, span)
+
+    def drive(
+        self,
+        k: int,
+        x: torch.Tensor,
+        states: Sequence[torch.Tensor],
+        weight: torch.Tensor | None = None,
+        skip: torch.Tensor | None = None,
+        images: list[torch.Tensor | None] | None = None,
+    ) -> tuple[torch.Tensor, Route]:
+        a, route = super().drive(k, x, states, weight, skip, images)
+        return loaded(a, self._load("h", k)), route
+
+    def run(self, x: torch.Tensor, keep_drives: bool = True, keep_images: bool = False) -> ForwardPass:
+        if self.device_model.dac_bits is not None:
+            x = self.encode(x)
+        if self._as_meant:
+            return super().run(x, keep_drives, keep_images)
+        states: list[torch.Tensor] = []
+        drives, routes = [], []
+        for k in range(self.depth):
+            a, route = self.drive(k, x, states)
+            drives.append(a)
+            routes.append(route)
+            states.append(self.amplifiers_h[k].response(a))
+        weights = tuple(layer.weight for layer in self.stack)
+        skips = tuple(layer.skip_weight for layer in self.stack)
+        return ForwardPass(x, tuple(states), tuple(drives), tuple(routes), weights, skips)
+
+
+def loaded(current: torch.Tensor, load: torch.Tensor | None) -> torch.Tensor:
+    """A current into a node of this load, in units of activity."""
+    return current if load is None else current * load
+
+
+def erring(board: Board, k: int, side: Side, activation: Activation, buffered: bool = False) -> Amplifiers:
+    """Amplifiers of the units 'h' or 'u' of layer k, with the gains, offsets and rails of the device instance; with
+    offsets of buffers behind the units, or of the units' own inputs."""
+    device, full = board.device_model, board.full_scales[k + 1]
+    gain, offset, saturation = device.amplifier_gain, device.amplifier_offset, device.amplifier_saturation
+    shift = None if offset == 0 else full * board.drawn(offset, k, side, "offset")
+    return Amplifiers(
+        activation,
+        None if gain == 0 else 1 + board.drawn(gain, k, side, "gain"),
+        None if buffered else shift,
+        math.inf if saturation is None else full * saturation,
+        shift if buffered else None,
+    )
+
+
+def at_virtual_grounds(board: Board, k: int, side: Sides) -> tuple[torch.Tensor | float, float]:
+    """Conductances whose currents reach 'h', 'u' or, mirrored, 'both' of layer k, (*post), and the feedback
+    resistor of its nodes, S.
+
+    One array that drives h and u is in 'both'; the feedback resistor, what is fed back, and arrays of which h and u
+    have copies are in 'h' and 'u'.
+    """
+    scale = board.scales[f"layers.{k}.weight"]
+    if scale == 0:
+        return 0.0, 1.0
+    resistor = board.full_scales[k + 1] / (board.full_scales[k] * scale)
+    off = 2 * board.device_model.g_min
+    total: torch.Tensor | float = 0.0 if side == "both" else resistor
+    for array in arrays_of(board.stack):
+        scale = board.scales[array.name]
+        drives = array.k == k and (side == "both") == board.one_array
+        feeds = array.fed == k and side == "h"
+        if scale == 0 or not (drives or feeds):
+            continue
+        copy: Copy = "transpose" if feeds else "h" if side == "both" else side
+        held = getattr(board.arrays(array.k, copy), array.part.removesuffix("_weight"))
+        cells = held.abs() / scale + off
+        if array.link is None:
+            total = total + cells.view(-1, *[1] * (len(board.stack[k].post) - 1)).expand(board.stack[k].post)
+        else:
+            total = total + (out_of_nodes if feeds else into_nodes)(array.link, cells)
+    return total, resistor
+
+
+def thermal_currents(board: Board, k: int, side: Sides) -> torch.Tensor | float:
+    """Standard deviation, in units of activity, of the thermal current into units of layer k ('h', 'u', or common
+    to 'both'), averaged over a phase's readings; 0: none.
+
+    A reading that is averaged over `averaging_time` t outlasts a node's settling many times, so that what counts of
+    a white current is its mean over t: conductances of S in all give it the variance 2 k T S / t (Nyquist 1928;
+    one-sided density 4 k T S).
+    """
+    device = board.device_model
+    if device.temperature == 0:
+        return 0.0
+    joule = 2 * BOLTZMANN * device.temperature / device.averaging_time
+    total, full = board.node_conductances(k, side)
+    volts = device.voltage / board.full_scales[k + 1]
+    return (joule * total) ** 0.5 / (full * volts)

@@ -1,0 +1,201 @@
+"""How faithfully a substrate holds a network, and what each of its arrays takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from physics_ep.maps import ConvLink, Link
+
+from ..devices.crossbars import tiles
+from .board import Board
+from .node_sums import arrays_of
+
+
+@dataclass(frozen=True)
+class LayerFidelity:
+    """What one array of a mapped network takes.
+
+    Attributes
+    ----------
+    name : str
+        The network's parameter that it holds, biases in an extra row.
+    activation : str
+        Activation of the units that it drives.
+    weights, cells, tiles : int
+        Weights and biases; conductances (two each); crossbars of the device's tile size.
+    positions : int
+        Times that one example reads it: pixels of a convolution, which share it by time-multiplexing.
+    full_scale : float
+        Largest |activity| of the units that it drives.
+    scale : float
+        Weight per siemens.
+    conductance_range : (float, float)
+        Smallest conductance of a cell, and the largest that its weights ask for, S.
+    power : float
+        Dissipated by its cells (and leaks), W an example, all positions together.
+    gain : float
+        Largest of the rails at the nodes that it drives, volts a volt: A_k of a resistive network, else 1.
+    total_conductance : float
+        Total conductance of a node that it drives, S; NaN where nodes are virtual grounds or oscillators.
+    negative_conductance : float
+        Smallest leak that a network without rail gain would need at its nodes, S: negative where sums of weights
+        exceed one; else 0.
+    threshold_units : tuple of int
+        Units that it drives, in flat order, that rest so near a threshold of their range that their rate is no
+        measure of the network's; all examples together. Of oscillators.
+    """
+
+    name: str
+    activation: str
+    weights: int
+    cells: int
+    tiles: int
+    positions: int
+    full_scale: float
+    scale: float
+    conductance_range: tuple[float, float]
+    power: float
+    gain: float = 1.0
+    total_conductance: float = math.nan
+    negative_conductance: float = 0.0
+    threshold_units: tuple[int, ...] = ()
+
+    @property
+    def on_off_ratio(self) -> float:
+        """Largest over smallest conductance."""
+        low, high = self.conductance_range
+        return high / low if low > 0 else math.inf
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How faithfully a substrate holds a network, and what it takes.
+
+    Attributes
+    ----------
+    substrate : str
+    exactness : str
+        How exact the construction is with ideal devices: 'exact', or what bounds it.
+    held : str
+        What latches hold in nudged phases.
+    free_state_error : float
+        Largest |output - net(x)| over the largest |net(x)| (in units of activity where that is 0), on the
+        calibration inputs; the devices' errors are in it.
+    free_residual, free_converged : float, bool
+        Residual of that free state, and whether it is an equilibrium. Where it is none, its error, times and
+        energies are NaN.
+    settling_time, nudged_settling_time : float
+        Seconds to 1e-6, of the free phase from nothing and of a nudged phase (`PairedCircuit.settling_seconds`),
+        where each pixel of a convolution has a copy of its array. Reading one array in turn takes `positions` times
+        as long, and `cells` are of one.
+    energy : float
+        J a free phase and example: cells and amplifiers, during the settling time.
+    layers : tuple of LayerFidelity
+    unread : tuple of str
+        Fields that the preset has set, and that the substrate does not read: it has no parts that they describe.
+    """
+
+    substrate: str
+    exactness: str
+    held: str
+    free_state_error: float
+    free_residual: float
+    free_converged: bool
+    settling_time: float
+    nudged_settling_time: float
+    energy: float
+    layers: tuple[LayerFidelity, ...] = field(repr=False)
+    unread: tuple[str, ...] = ()
+
+    @property
+    def cells(self) -> int:
+        """Conductances in all arrays."""
+        return sum(layer.cells for layer in self.layers)
+
+    @property
+    def tiles(self) -> int:
+        """Crossbars of the device's tile size."""
+        return sum(layer.tiles for layer in self.layers)
+
+    @property
+    def conductance_range(self) -> tuple[float, float]:
+        """Smallest and largest conductance of all arrays, S."""
+        ranges = [layer.conductance_range for layer in self.layers]
+        return min(low for low, _ in ranges), max(high for _, high in ranges)
+
+    @property
+    def on_off_ratio(self) -> float:
+        """Largest over smallest conductance."""
+        low, high = self.conductance_range
+        return high / low if low > 0 else math.inf
+
+    def figures(self) -> dict[str, Any]:
+        """For `--json`."""
+        totals = {"cells": self.cells, "tiles": self.tiles, "on_off_ratio": self.on_off_ratio}
+        return {**asdict(self), **totals, "conductance_range": list(self.conductance_range)}
+
+
+def array_rows(board: Board, x: torch.Tensor, described: Sequence[Mapping[str, Any]]) -> tuple[LayerFidelity, ...]:
+    """What each array of a mapped network takes, on inputs x (B, ...); `described` as `PairedCircuit.describe` has
+    it. What is said of a layer's nodes stands with its own array, not with that of its skip."""
+    device, found = board.device_model, []
+    forward = board.run(x)
+    states = [forward.x, *forward.states]
+    for name, k, part, link, source in arrays_of(board.stack):
+        if link is None or source is None:
+            continue
+        layer = board.stack[k]
+        weight = getattr(layer, part).detach()
+        bias = layer.bias if part == "weight" else None
+        count = weight.numel() + (0 if bias is None else bias.numel())
+        scale = board.scales[name]
+        volume = 0.0 if bias is None else float(bias.detach().abs().max())
+        bias_scale = board.scales.get(f"layers.{k}.bias", 0.0)
+        sizes = weight.abs() / scale if scale > 0 else torch.zeros_like(weight)
+        # Errors of writing may lie beyond, and are not asked for.
+        high = device.g_min + max(float(sizes.max()), volume / bias_scale if bias_scale > 0 else 0.0)
+        high = min(high, device.g_max)
+        volts = states[source + 1] * (device.voltage / board.full_scales[source + 1])
+        positions = math.prod(link.image) if isinstance(link, ConvLink) else 1
+        # The bias row is driven at full scale.
+        rows = 0.0
+        if bias is not None:
+            cells = 2 * device.g_min * bias.numel()
+            cells += float(bias.detach().abs().sum()) / bias_scale if bias_scale > 0 else 0.0
+            rows = cells * device.voltage**2 * positions
+        found.append(
+            LayerFidelity(
+                name=name,
+                activation=layer.activation_name,
+                weights=count,
+                cells=2 * count,
+                tiles=tiles(link.fan_in + (bias is not None), 2 * weight.shape[0], device),
+                positions=positions,
+                full_scale=board.full_scales[k + 1],
+                scale=scale,
+                conductance_range=(device.g_min, high),
+                **{
+                    "power": _power(link, sizes.add_(2 * device.g_min), volts) + rows,
+                    **(described[k] if part == "weight" else {}),
+                },
+            )
+        )
+    return tuple(found)
+
+
+def _power(link: Link, conductances: torch.Tensor, volts: torch.Tensor) -> float:
+    """sum V^2 G over the cells of an array and all positions, mean over the examples, W. Of an average pooling's
+    window each position has a share of the conductance, as in `node_sums`; of a max pooling's all are on."""
+    columns = conductances.sum(0, keepdim=True)
+    if isinstance(link, ConvLink) and not link.routed:
+        each = link.apply(columns, volts.square())
+    elif isinstance(link, ConvLink):
+        each = torch.nn.functional.conv2d(volts.square(), columns, None, link.stride, link.padding)
+    else:
+        each = volts.flatten(1).square() @ columns.t()
+    return float(each.flatten(1).sum(1).mean())

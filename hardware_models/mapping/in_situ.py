@@ -1,0 +1,153 @@
+"""Learning on the device: a mapped network whose cells are moved by pulses, after each EP step on the substrate.
+
+The gradient is the substrate's own, so that whatever the cells err is in it. An optimizer, digital, turns it into
+wanted changes of weights; `pulses.PulsedArray` turns these into pulses. Nothing else is known of the cells.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+
+from physics_ep.cost import Cost
+from physics_ep.errors import argument_error
+from physics_ep.estimators.step import Step
+
+from ..devices.crossbars import Cells, largest_size
+from ..devices.pulses import PulsedArray
+from .mapped import Mapped
+
+Optimizer = Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer]
+
+
+class InSitu:
+    """A network that learns on its substrate.
+
+    Parameters
+    ----------
+    mapped : Mapped
+        Its cells are written anew, with `headroom`; from then on they are moved by pulses.
+    optimizer : callable
+        Parameters to a torch optimizer, such as `lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9)`.
+    rule, side : str
+        See `PulsedArray`.
+    headroom : float
+        Weight that an array can hold over the largest that is written first, 1 or more.
+
+    Attributes
+    ----------
+    arrays : dict of str to PulsedArray
+        By the network's parameter names.
+    optimizer : torch.optim.Optimizer
+
+    Raises
+    ------
+    InputError
+
+    Examples
+    --------
+    >>> import torch
+    >>> from physics_ep import SquaredError
+    >>> from physics_ep.predictive_coding import mlp
+    >>> from hardware_models import DeviceModel, map_pcn
+    >>> mapped = map_pcn(mlp([4, 8, 3]), "hopfield", DeviceModel(levels=16, programming_noise=0.05))
+    >>> learner = InSitu(mapped, lambda p: torch.optim.SGD(p, lr=0.1), headroom=3)
+    >>> step = learner.step(torch.rand(2, 4), torch.zeros(2, 3), SquaredError(), beta=0.1)
+    """
+
+    def __init__(
+        self,
+        mapped: Mapped,
+        optimizer: Optimizer,
+        *,
+        rule: str = "accumulated",
+        side: str = "single",
+        headroom: float = 1.0,
+    ) -> None:
+        if not isinstance(mapped, Mapped):
+            raise argument_error("mapped", "be a mapped network, as map_pcn returns it", type(mapped).__name__)
+        if not callable(optimizer):
+            must = "be a function from parameters to an optimizer, such as lambda p: torch.optim.SGD(p, lr=0.1)"
+            raise argument_error("optimizer", must, type(optimizer).__name__)
+        if isinstance(headroom, bool) or not isinstance(headroom, int | float) or not 1 <= headroom < math.inf:
+            raise argument_error("headroom", "be a finite number of 1 or more", repr(headroom))
+        self.mapped = mapped
+        device, system = mapped.device, mapped.system
+        self.arrays: dict[str, PulsedArray] = {}
+        parameters = {name: p.detach() for name, p in mapped.network.named_parameters()}
+        largest = {name: largest_size(p) for name, p in parameters.items()}
+        for name, values in parameters.items():
+            span = headroom * system.span(name, largest)
+            self.arrays[name] = PulsedArray(values, device, mapped.seed, name, span, rule=rule, side=side)
+        system.write(self._cells(), parameters)
+        self.optimizer = optimizer(dict(system.named_parameters()).values())
+
+    def step(
+        self, x: torch.Tensor, y: torch.Tensor, cost: Cost, beta: float | str = "auto", **options: Any
+    ) -> Step:
+        """Learn from a batch: EP on the substrate, then pulses.
+
+        Parameters
+        ----------
+        x, y, cost, beta, **options
+            As `Mapped.estimate` has them.
+
+        Returns
+        -------
+        Step
+
+        Raises
+        ------
+        NotConverged, NegativeNudgeError
+            As `Mapped.estimate`; no cell is moved then.
+        NotRealisable
+            If the rails of a resistive network need a gain beyond their limit, now that cells have moved.
+        """
+        gradient, step = self.mapped.estimate(x, y, cost, beta=beta, **options)
+        system = self.mapped.system
+        parameters = dict(system.named_parameters())
+        before = {name: p.detach().clone() for name, p in parameters.items()}
+        for name, p in parameters.items():
+            p.grad = gradient[name].to(p)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        with torch.no_grad():
+            wanted = {name: p.detach() - before[name] for name, p in parameters.items()}
+            for name, p in parameters.items():
+                p.copy_(before[name])
+        moved = [name for name, array in self.arrays.items() if array.move(wanted[name])]
+        if moved:
+            system.write({name: self.arrays[name].cells for name in moved})
+        return step
+
+    def _cells(self) -> dict[str, Cells]:
+        return {name: array.cells for name, array in self.arrays.items()}
+
+    @property
+    def pulses(self) -> int:
+        """Spent so far, on all cells."""
+        return sum(array.pulses for array in self.arrays.values())
+
+    @property
+    def refreshes(self) -> int:
+        """Pairs written anew so far."""
+        return sum(array.refreshes for array in self.arrays.values())
+
+    def state_dict(self) -> dict[str, Any]:
+        """What changes while learning: cells, digital sums, generators, the optimizer."""
+        return {
+            "arrays": {name: array.state_dict() for name, array in self.arrays.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "reads": self.mapped.system.reads.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there: of the same network, device instance and options."""
+        for name, array in self.arrays.items():
+            array.load_state_dict(state["arrays"][name])
+        self.mapped.system.write(self._cells())
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.mapped.system.reads.set_state(state["reads"])

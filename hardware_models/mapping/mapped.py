@@ -1,0 +1,426 @@
+"""From a predictive coding network to a substrate: what is built, how faithful it is, and its EP gradients.
+
+A substrate is one subclass of `PairedCircuit`, listed in `SUBSTRATES`; everything else is common to all.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import EntryPoint
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from physics_ep.blocks import State
+from physics_ep.cost import Cost
+from physics_ep.equilibrium import Equilibrium
+from physics_ep.errors import all_finite, argument_error, unknown_name
+from physics_ep.estimators.propagation import EquilibriumPropagation, estimate_gradient
+from physics_ep.estimators.step import Step
+from physics_ep.nudging import Nudge, Stencil
+from physics_ep.predictive_coding import PredictiveCodingNetwork
+from physics_ep.predictive_coding.phase import relative
+from physics_ep.registry import load, substrates
+from physics_ep.relaxation.loop import relax
+
+from ..devices.crossbars import stream
+from ..devices.fields import defaults_of
+from ..devices.model import DeviceModel, reads
+from ..devices.presets import PRESETS
+from .board import SETTLED, NotRealisable, unread_field
+from .circuit import PairedCircuit
+from .fidelity import Fidelity, array_rows
+from .oscillator import OscillatorPairs
+from .oscillator_graph import PairsGraph, pairs_graph
+
+if TYPE_CHECKING:  # compiled circuits are heavy: only `to_circuit` imports them
+    from .resistive_parts import PairsCircuit
+
+__all__ = [
+    "SETTLED",
+    "SUBSTRATES",
+    "Mapped",
+    "NotRealisable",
+    "as_read",
+    "check_fields",
+    "device_of",
+    "held",
+    "map_pcn",
+    "substrate_class",
+]
+
+
+class Mapped:
+    """A predictive coding network on a substrate.
+
+    Attributes
+    ----------
+    network : PredictiveCodingNetwork
+        The ideal one.
+    system : EnergySystem
+        The encoded one, for `relax`, `simulate` and `EquilibriumPropagation`.
+    perturbed : PredictiveCodingNetwork
+        The feedforward network that the devices compute when nothing is fed back, with the network's parameter
+        names. Its backprop is what EP adapts to; that of `network` is what it would transfer to.
+    device : DeviceModel
+    seed : int
+    substrate : str
+    unread : tuple of str
+        Fields of the device that a preset has set, and the substrate does not read.
+    """
+
+    def __init__(
+        self,
+        network: PredictiveCodingNetwork,
+        system: PairedCircuit,
+        device: DeviceModel,
+        seed: int,
+        substrate: str,
+        calibration: torch.Tensor | None,
+        unread: tuple[str, ...] = (),
+    ) -> None:
+        self.network = network
+        self.system = system
+        self.device = device
+        self.seed = seed
+        self.substrate = substrate
+        self.unread = unread
+        self._calibration = calibration
+
+    @property
+    def perturbed(self) -> PredictiveCodingNetwork:
+        """The feedforward network that the devices compute when nothing is fed back."""
+        return self.system
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        """Inputs (B, ...) as the substrate is driven by them, in units of activity."""
+        return self.system.encode(x)
+
+    def decode(self, state: State) -> torch.Tensor:
+        """The network's outputs (B, n_out) from a state of the system."""
+        return self.system.outputs(state)
+
+    def estimate(
+        self,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        cost: Cost,
+        scheme: Stencil | str | None = None,
+        beta: float | str = "auto",
+        *,
+        reads: torch.Generator | None = None,
+        **options: Any,
+    ) -> tuple[dict[str, torch.Tensor], Step]:
+        """EP on the substrate: gradient of the mean cost by the network's parameter names, and the step.
+
+        Parameters
+        ----------
+        x, y : Tensor
+        cost : Cost
+        scheme, beta
+            As `EquilibriumPropagation` has them.
+        reads : torch.Generator, optional
+            Generator of read noise and conductance noise. Default: one seeded with the device instance, that goes
+            on.
+        **options
+            Options of `EquilibriumPropagation`: solver, tolerance, max_iterations, on_unconverged, gates, ...
+
+        Raises
+        ------
+        NotConverged
+            If a phase finds no equilibrium.
+        NegativeNudgeError
+            If -beta is beyond the stability limit.
+        """
+        ep = EquilibriumPropagation(cost, scheme, beta, **options)
+        if not isinstance(reads, torch.Generator | None):
+            raise argument_error("reads", "be a torch.Generator", type(reads).__name__)
+        own = self.system.reads
+        self.system.reads = own if reads is None else reads
+        try:
+            return estimate_gradient(ep, self.system, x, y)
+        finally:
+            self.system.reads = own
+
+    def gradient(
+        self,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        cost: Cost,
+        scheme: Stencil | str | None = None,
+        beta: float | str = "auto",
+        **options: Any,
+    ) -> dict[str, torch.Tensor]:
+        """`estimate` without the step."""
+        return self.estimate(x, y, cost, scheme, beta, **options)[0]
+
+    def to_circuit(self) -> PairsCircuit:
+        """A resistive network's circuit part by part, for modified nodal analysis and SPICE.
+
+        `hardware_models.mapping.resistive_parts` says which parts stand for what.
+
+        Raises
+        ------
+        InputError
+            If the substrate is another, or the network cannot be drawn (`resistive_pairs_circuit.pairs_circuit`).
+        """
+        from .resistive import ResistivePairs
+        from .resistive_parts import pairs_circuit
+
+        if not isinstance(self.system, ResistivePairs):
+            raise argument_error("substrate", "be 'resistive', whose parts SPICE knows", repr(self.substrate))
+        return pairs_circuit(self.system)
+
+    def to_graph(self) -> PairsGraph:
+        """An oscillator network's oscillators one by one, their mirror images not imposed.
+
+        Raises
+        ------
+        InputError
+            If the substrate is another, or the network cannot be drawn (`oscillator_pairs_graph.pairs_graph`).
+        """
+        if not isinstance(self.system, OscillatorPairs):
+            raise argument_error("substrate", "be 'oscillator'", repr(self.substrate))
+        return pairs_graph(self.system)
+
+    def settling(
+        self,
+        x: torch.Tensor,
+        nudge: Nudge | None = None,
+        tolerance: float = SETTLED,
+        max_iterations: int | None = None,
+    ) -> tuple[float, Equilibrium]:
+        """Time constants until the substrate has settled, by following it in time: from empty capacitors, or with a
+        nudge from the free state. Also the equilibrium, whose status tells if it has not settled.
+
+        The resolution is a step in time, half a time constant or less.
+        """
+        options = {"solver": "flow", "tolerance": tolerance, "max_iterations": max_iterations}
+        start = None if nudge is None else relax(self.system, x).require().state
+        found = relax(self.system, x, nudge, start=start, **options)  # type: ignore[arg-type]
+        phase = self.system.phase(self.system.prepare(x), start)
+        phase.nudge = nudge
+        return self.system.solvers(phase)["flow"].step_of(phase) * (found.iterations - 1), found
+
+    @property
+    def fidelity(self) -> Fidelity:
+        """How faithful the substrate is with its cells as they are now, on the calibration inputs (random ones in
+        [0, 1) where there are none)."""
+        system = self.system
+        x = self._calibration
+        if x is None:
+            x = torch.rand((4, *self.network.shapes[0]), generator=stream(0, "fidelity"))
+        with torch.no_grad():
+            wanted = self.network(x.to(self.network.device, self.network.dtype)).to(system.device, system.dtype)
+            free = relax(system, x := x.to(wanted))
+            off, size = (float(v.abs().max()) for v in (self.decode(free.state) - wanted, wanted))
+            layers = array_rows(system, x, system.describe(free, x))
+            settled = bool(free.converged.all())
+            residual = float(free.residual.max())
+            if system.shared and settled:
+                # The forward pass by construction, of which nothing was left to compare: its units are driven anew.
+                activities = [a.response(p) for a, p in zip(system.amplifiers_h, free.state, strict=False)]
+                drives = system.phase(system.prepare(x)).drives("h", activities)
+                residual = max(float(relative(a, p).max()) for a, p in zip(drives, free.state, strict=False))
+            settling, nudged = system.settling_seconds(free, x) if settled else (math.nan, math.nan)
+        units = 2 * sum(self.network.sizes[1:-1])  # the outputs are read at their summing nodes
+        power = sum(layer.power for layer in layers) + units * system.unit_power
+        return Fidelity(
+            substrate=self.substrate,
+            exactness=system.exactness,
+            held=held(system),
+            free_state_error=math.nan if not settled else off / size if size > 0 else off,
+            free_residual=residual,
+            free_converged=settled,
+            settling_time=settling,
+            nudged_settling_time=nudged,
+            energy=power * settling,
+            layers=layers,
+            unread=self.unread,
+        )
+
+
+def held(system: PredictiveCodingNetwork) -> str:
+    """What latches hold in nudged phases, in words.
+
+    Routes are those of the forward pass, for h and u: where copies differ, a free phase does not choose them anew.
+    """
+    names = []
+    gated = {layer.activation_name for layer in system.stack if layer.activation.gated}
+    if system.gates == "frozen" and gated:
+        names.append("gates of " + ("ReLUs" if gated == {"relu"} else "clipped units"))
+    if system.routed:
+        names.append("routes of max poolings (in all phases)")
+    return " and ".join(names) if names else "nothing"
+
+
+SUBSTRATES: dict[str, type[PairedCircuit] | str] = {
+    "hopfield": "hardware_models.mapping.hopfield:HopfieldPairs",
+    "resistive": "hardware_models.mapping.resistive:ResistivePairs",
+    "oscillator": "hardware_models.mapping.oscillator:OscillatorPairs",
+}
+"""Substrates by name: subclasses of `PairedCircuit`, or "module:class", imported when asked for. A package of yours
+adds its own as entry points `physics_ep.substrates`, a script by `SUBSTRATES["mine"] = Mine`."""
+
+
+def substrate_class(name: str) -> type[PairedCircuit]:
+    """The class of a substrate.
+
+    Raises
+    ------
+    InputError
+        With the nearest right name.
+    """
+    known = {**SUBSTRATES, **substrates()}
+    if name not in known:
+        raise unknown_name("substrate", name, known)
+    found = known[name]
+    if isinstance(found, str):
+        module, _, attribute = found.partition(":")
+        return getattr(importlib.import_module(module), attribute)
+    return load(found) if isinstance(found, EntryPoint) else found
+
+
+def device_of(substrate: str, device: DeviceModel | None) -> DeviceModel:
+    """A device of the class that a substrate has.
+
+    Parameters
+    ----------
+    substrate : str
+    device : DeviceModel or None
+        None: the ideal one. A device without the substrate's own fields gets their defaults.
+
+    Raises
+    ------
+    InputError
+        If the substrate is not known, or the device is none.
+    """
+    kind = substrate_class(substrate).device_class
+    if device is None:
+        return kind()
+    if not isinstance(device, DeviceModel):
+        raise argument_error("device", f"be a {kind.__name__}", type(device).__name__)
+    return kind(**asdict(device)) if issubclass(kind, type(device)) and kind is not type(device) else device
+
+
+def check_fields(substrate: str, fields: Mapping[str, Any], kind: type[DeviceModel] = DeviceModel) -> None:
+    """Whether a substrate reads fields of a device.
+
+    Parameters
+    ----------
+    substrate : str
+    fields : mapping of str to Any
+        Names, and the values for the message.
+    kind : class of devices
+
+    Raises
+    ------
+    InputError
+        With the substrates that read a field which this one does not.
+    """
+    effects = substrate_class(substrate).effects
+    for name, value in fields.items():
+        if not reads(name, effects, kind):
+            others = [other for other in (*SUBSTRATES, *substrates()) if name in substrate_class(other).effects]
+            raise unread_field(substrate, name, value, others)
+
+
+def as_read(substrate: str, device: DeviceModel) -> tuple[DeviceModel, tuple[str, ...]]:
+    """A device as a substrate reads it, and the names of the fields of a preset that it does not read.
+
+    Whoever sets a field expects something of it, so that a field which differs from its default and is not read is
+    refused. A preset is no such choice: it describes a technology, wherever it is used. Fields that stand as in the
+    preset of the same `source` take their defaults in the device that is returned; `Fidelity.unread` tells them.
+
+    Raises
+    ------
+    InputError
+    """
+    unread = device.unread(substrate_class(substrate).effects)
+    described = next((p for p in PRESETS.values() if p.source == device.source), None)
+    own = [n for n in unread if described is None or getattr(described, n, None) != getattr(device, n)]
+    check_fields(substrate, {name: getattr(device, name) for name in own}, type(device))
+    defaults = defaults_of(type(device))
+    return device.replace(**{name: defaults[name] for name in unread}) if unread else device, unread
+
+
+def map_pcn(
+    net: PredictiveCodingNetwork,
+    substrate: str = "hopfield",
+    device: DeviceModel | None = None,
+    seed: int = 0,
+    *,
+    calibration: torch.Tensor | None = None,
+    full_scales: Sequence[float] | None = None,
+    gates: str = "frozen",
+) -> Mapped:
+    """Map a predictive coding network to a substrate, by paired units (docs/physics.md, Paired units).
+
+    Parameters
+    ----------
+    net : PredictiveCodingNetwork
+        Dense, convolutional, pooled and skip layers; it is left as it is.
+    substrate : str
+        'hopfield', 'resistive', 'oscillator', or one of your own: see `SUBSTRATES`.
+    device : DeviceModel, optional
+        Ideal by default. Fields that the substrate does not read must have their defaults, but for those that a
+        preset has set (`Fidelity.unread`), that tell how cells learn, or that describe what the device takes.
+    seed : int
+        Seed of the device instance: the same devices for the same seed.
+    calibration : Tensor (B, ...), optional
+        Inputs whose largest activities are the full scales of the layers, to which noises, offsets and converter
+        ranges are relative. Without them a full scale is one unit of activity.
+    full_scales : sequence of float, optional
+        Largest |activity| of the input and each layer, L + 1, in place of those that the calibration finds:
+        those of a machine that was built for another network.
+    gates : {'frozen', 'free'}
+        Whether latches hold the gates of ReLUs in nudged phases. Routes of max poolings always are.
+
+    Returns
+    -------
+    Mapped
+
+    Raises
+    ------
+    NotRealisable
+        With the layer and the reason.
+    InputError
+        If an argument is not as above.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from physics_ep import SquaredError
+    >>> from physics_ep.predictive_coding import mlp
+    >>> mapped = map_pcn(mlp([4, 8, 3], activation="tanh"), "hopfield", DeviceModel(levels=256))
+    >>> sorted(mapped.gradient(torch.rand(2, 4), torch.zeros(2, 3), SquaredError(), beta=0.01))[:2]
+    ['layers.0.bias', 'layers.0.weight']
+    """
+    if not isinstance(net, PredictiveCodingNetwork):
+        raise argument_error("net", "be a PredictiveCodingNetwork, such as mlp([4, 8, 3])", type(net).__name__)
+    built = substrate_class(substrate)
+    if net.compute_dtype is not None:
+        raise argument_error("net", "work in the dtype of its parameters", f"one that works in {net.compute_dtype}")
+    device = device_of(substrate, device)
+    own, unread = as_read(substrate, device)
+    broken = [name for name, p in net.named_parameters() if not all_finite(p)]
+    if broken:
+        raise argument_error("net", "have finite weights", f"one with others in {broken[0]}")
+    scales = None
+    if calibration is not None:
+        net.check_input(calibration)
+        if not len(calibration):
+            raise argument_error("calibration", "hold one example or more", "none")
+        with torch.no_grad():
+            scales = [float(s.abs().max()) for s in (calibration, *net.run(calibration).states)]
+        scales = [s if s > 0 else 1.0 for s in scales]
+    if full_scales is not None:
+        scales = [float(s) for s in full_scales]
+        if len(scales) != net.depth + 1 or not all(0 < s < math.inf for s in scales):
+            must = f"be {net.depth + 1} positive numbers, of the input and each layer"
+            raise argument_error("full_scales", must, list(full_scales))
+    system = built(net, own, seed, scales, gates)
+    return Mapped(net, system, device, seed, substrate, calibration, unread)

@@ -1,0 +1,456 @@
+"""One relaxation of a `PairedCircuit`: its arrays, amplifiers and readings.
+
+A phase carries displacements from an origin: the free state for nudged phases; for the free phase of a circuit
+whose copies differ, the state in which nothing is fed back. With dq_k the displacement of u's internal voltage,
+f_k what is fed back to h beyond the origin's, and D_h, D_u the drives from the arrays of h and u,
+
+    dq_k = D_u dh_{k-1},    dp_k = D_h dh_{k-1} + f_k,    dh_k = sigma_h(p_k + dp_k) - sigma_h(p_k)
+    f_k = sum over the layers above of T^T d(h - u),      f_L = -beta dC/dh_L,          T the transposed read
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import torch
+
+from physics_ep.blocks import State
+from physics_ep.cost import Cost
+from physics_ep.errors import argument_error
+from physics_ep.maps import Link, Route
+from physics_ep.nudging import Nudge
+from physics_ep.predictive_coding.forward import ForwardPass
+from physics_ep.predictive_coding.learning import Nudged, contrast
+from physics_ep.predictive_coding.responses import over
+from physics_ep.system import EnergySystem, Inputs, Phase
+
+from ..devices.crossbars import converted
+from .amplifiers import Amplifiers
+from .board import COPIES, Arrays, Board, Side, Sides, loaded
+
+Blocks = list[torch.Tensor]
+
+
+class PairedPhase(Phase):
+    """One relaxation of a `PairedCircuit`, free or nudged.
+
+    z is (dp_1 ... dp_L, dq_1 ... dq_L, d(h_1 - u_1) ... d(h_L - u_L)): displacements of the internal voltages of h
+    and u, and of the errors. Stacked nudges have their rows one after the other.
+
+    Attributes
+    ----------
+    p, q : list of Tensor (B, ...)
+        Internal voltages of the origin.
+    latched, held : bool
+        Whether gates of ReLUs are those of the origin in nudged phases, by a latch; and whether they are in this
+        one. Rails are not latched.
+    """
+
+    system: Board
+    carries_displacements = True
+    over = staticmethod(over)
+
+    def __init__(self, system: Board, inputs: Inputs, origin: State | None, balanced: bool, gates: str) -> None:
+        super().__init__(system, inputs, None, balanced)
+        self.free: ForwardPass = inputs.cache
+        self.x = self.free.x
+        self.depth = system.depth
+        self.layers = system.stack
+        self.copies = 1
+        self.by_h, self.by_u, self.back = (
+            [system.arrays(k, serving) for k in range(self.depth)] for serving in COPIES
+        )
+        self.load_h, self.load_u = system.load_h, system.load_u
+        self.latched = gates == "frozen" and origin is not None and not all(a.smooth for a in system.units)
+        self.held = False
+        self.begun: State | None = None
+        """Displacement from the origin at which the phase starts, if not there."""
+        if origin is None or system.shared:
+            self.p = list(self.free.drives)
+            states = self.free.states
+            self.q = self.p if system.shared else self.drives("u", states)
+        else:
+            self.p, self.q = list(origin[: self.depth]), list(origin[self.depth :])
+        if origin is not None:
+            self.origin = (*self.p, *self.q)
+            # Where it is to be the equilibrium, the forward pass is that to the last digit.
+            if not balanced and any(not torch.equal(a, b) for a, b in zip(origin, self.origin, strict=True)):
+                self.begun = tuple(a - b for a, b in zip(origin, self.origin, strict=True))
+        self.h: Blocks = [a.response(p) for a, p in zip(system.amplifiers_h, self.p, strict=True)]
+        self.u: Blocks = self.h
+        self.fed: Blocks | None = None
+        """What is fed back at the origin and not balanced there."""
+        if not system.shared:
+            self.u = [a.response(q) for a, q in zip(system.amplifiers_u, self.q, strict=True)]
+            if origin is None or not balanced:
+                self.fed = self.feedback([h - u for h, u in zip(self.h, self.u, strict=True)])
+        self.free = dataclasses.replace(self.free, states=tuple(self.h))
+        self.forcing: tuple[Blocks, Blocks] | None = None
+        """Drives to h and u at the origin, beyond the origin's: of fluctuating arrays, or of an origin out of
+        balance."""
+        if not system.shared and origin is not None and not balanced:
+            now = (self.drives("h", self.h), self.drives("u", self.h))
+            to_h, to_u = (
+                [a - b for a, b in zip(drives, at, strict=True)]
+                for drives, at in zip(now, (self.p, self.q), strict=True)
+            )
+            self.forcing = (to_h, to_u)
+        self.slopes_h, self.slopes_u = (
+            [a.steepness(v) for a, v in zip(units, at, strict=True)] if self.latched else []
+            for units, at in ((system.amplifiers_h, self.p), (system.amplifiers_u, self.q))
+        )
+
+    # -- nudges ------------------------------------------------------------------------------------------------
+
+    def stacked(self, nudges: Sequence[Nudge]) -> PairedPhase | None:
+        if self.system.noisy:
+            return None  # each phase has noise of its own
+        batch, y = len(self.x), nudges[0].y
+        beta = torch.cat(
+            [torch.as_tensor(n.beta, dtype=self.dtype, device=self.x.device).expand(batch) for n in nudges]
+        )
+        twin = self.nudged(Nudge(nudges[0].cost, y.repeat(len(nudges), *[1] * (y.ndim - 1)), beta))
+        twin.copies = len(nudges)
+        return twin
+
+    def nudged(self, nudge: Nudge | None) -> PairedPhase:
+        twin = copy.copy(self)
+        if nudge is not None and nudge.cost.holds and not self.system.amplifiers_h[-1].activation.piecewise_linear:
+            raise argument_error("cost", "be one that pulls: detuned outputs are not held", nudge.cost.name)
+        if nudge is not None and isinstance(nudge.y, torch.Tensor) and nudge.y.dtype.is_floating_point:
+            nudge = Nudge(nudge.cost, nudge.y.to(self.dtype), nudge.beta)
+        twin.nudge = nudge
+        twin.held = self.latched and nudge is not None
+        if nudge is not None and self.system.device_model.conductance_noise > 0:
+            twin.fluctuate()
+        if nudge is not None and self.system.noisy:
+            twin.shake()
+        return twin
+
+    def shake(self) -> None:
+        """Take new random currents into all units, constant over this phase, for each example."""
+        system = self.system
+        receivers: tuple[tuple[Sides, Blocks], ...] = (("both", self.p), ("h", self.p), ("u", self.q))
+        for side, blocks in receivers:
+            sizes = [system.noise_sizes(k, side, self) for k in range(self.depth)]
+            if all(isinstance(size, float) and size == 0 for size in sizes):
+                continue
+            normal = [torch.randn(b.shape, generator=system.reads, dtype=torch.float32) for b in blocks]
+            drawn = [size * n.to(b) for size, n, b in zip(sizes, normal, blocks, strict=True)]
+            self._force(drawn if side != "u" else None, drawn if side != "h" else None)
+
+    def _force(self, to_h: Blocks | None, to_u: Blocks | None) -> None:
+        """Add constant drives to h and to u."""
+        zeros = [torch.zeros_like(b) for b in self.p]
+        at_h, at_u = (zeros, zeros) if self.forcing is None else self.forcing
+        same = at_h is at_u and to_h is to_u
+        found = at_h if to_h is None else [a + b for a, b in zip(at_h, to_h, strict=True)]
+        if not same:
+            at_u = at_u if to_u is None else [a + b for a, b in zip(at_u, to_u, strict=True)]
+        self.forcing = (found, found if same else at_u)
+
+    def fluctuate(self) -> None:
+        """Take new arrays, as conductance noise leaves them in this phase."""
+        system = self.system
+
+        def anew(arrays: list[Arrays]) -> list[Arrays]:
+            return [system.fluctuated(k, a, system.reads) for k, a in enumerate(arrays)]
+
+        before = (self.drives("h", self.h), self.drives("u", self.h))
+        before_h, before_u, before_back = self.by_h, self.by_u, self.back
+        self.by_h = anew(before_h)
+        self.by_u = self.by_h if system.one_array else anew(before_u)
+        self.back = self.by_h if system.read_both_ways else anew(before_back)
+        after_h = self.drives("h", self.h)
+        gain_h = [a - b for a, b in zip(after_h, before[0], strict=True)]
+        gain_u = gain_h
+        if not system.one_drive:
+            gain_u = [a - b for a, b in zip(self.drives("u", self.h), before[1], strict=True)]
+        self._force(gain_h, gain_u)
+        if not system.shared:
+            static = [h - u for h, u in zip(self.h, self.u, strict=True)]
+            now, then = self.feedback(static), _with(self, before_back).feedback(static)
+            change = [a - b for a, b in zip(now, then, strict=True)]
+            self.fed = change if self.fed is None else [a + b for a, b in zip(self.fed, change, strict=True)]
+
+    @property
+    def one_drive(self) -> bool:
+        """Whether h and u have the same drives."""
+        return self.system.one_drive and (self.forcing is None or self.forcing[0] is self.forcing[1])
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether this is a nudge and its opposite, of which all but the nudge's own curvature is linear."""
+        linear = self.held and all(a.activation.piecewise_linear for a in self.system.amplifiers_h)
+        railed = any(math.isfinite(a.saturation) for a in self.system.amplifiers_h)
+        if self.copies != 2 or not linear or railed or self.forcing is not None or self.fed is not None:
+            return False
+        assert self.nudge is not None
+        up, down = torch.as_tensor(self.nudge.beta).expand(self.rows).chunk(2)
+        return not self.nudge.cost.holds and bool((up == -down).all()) and float(up.abs().max()) <= 0.5
+
+    def half(self) -> PairedPhase:
+        """The first of two stacked nudges alone."""
+        twin, batch = copy.copy(self), len(self.x)
+        assert self.nudge is not None
+        beta = torch.as_tensor(self.nudge.beta).expand(self.rows)[:batch]
+        twin.nudge, twin.copies = Nudge(self.nudge.cost, self.nudge.y[:batch], beta), 1
+        return twin
+
+    @property
+    def rows(self) -> int:
+        """Examples times stacked nudges."""
+        return self.copies * len(self.x)
+
+    def wanted(self, moved: torch.Tensor, drive: torch.Tensor, exact: bool = False) -> torch.Tensor:
+        """-beta dC/dh_L where the outputs have moved by `moved`, (rows, n_out); for costs that hold the outputs,
+        and strong nudges, the force of the layer's exact update at this drive."""
+        if self.nudge is None:
+            return torch.zeros_like(moved)
+        cost, y = self.nudge.cost, self.nudge.y
+        beta = torch.as_tensor(self.nudge.beta, dtype=self.dtype, device=self.x.device).expand(self.rows)[:, None]
+        beta = loaded(beta, self.load_h[-1])
+        out = self.h[-1].repeat(self.copies, 1)
+        if cost.holds:
+            return cost.displaced_unit(out, y, beta, drive) - drive
+        force = -beta * (cost.gradient(out, y) + cost.gradient_difference(out, moved, y))
+        activation = self.system.amplifiers_h[-1].activation
+        if exact and float(beta.max()) > 0.5 and activation.piecewise_linear:
+            # Of linear units, and of clipped ones within their range; where a cost couples them, of all or none.
+            d, (lo, hi) = cost.displaced_unit(out, y, beta, drive), activation.bounds
+            ends = [self.over(torch.add, v, self.p[-1]) for v in ([0 * d] if self.held else [0 * d, d])]
+            free = torch.stack([(p >= lo) & (p <= hi) for p in ends]).all(0)
+            free = free if cost.separable else free.all(1, keepdim=True)
+            return torch.where((beta > 0.5) & free, d - drive, force)
+        return force
+
+    # -- arrays and amplifiers ---------------------------------------------------------------------------------
+
+    def links(self, k: int, arrays: list[Arrays]) -> list[tuple[int, Link, torch.Tensor, Route]]:
+        """Links into layer k: (source, link, weight, route); the input is source -1."""
+        layer = self.layers[k]
+        # Routes are latched in all phases: those of h's arrays where nothing is fed back, for u too.
+        found = [(k - 1, layer.link, arrays[k].weight, self.free.routes[k])]
+        if layer.skip_link is not None:
+            skip = arrays[k].skip
+            assert layer.skip_source is not None
+            assert skip is not None
+            found.append((layer.skip_source, layer.skip_link, skip, None))
+        return found
+
+    def drives(self, side: Side, states: Sequence[torch.Tensor]) -> Blocks:
+        """Currents into each layer's units 'h' or 'u' from the activities below, biases included, (B, ...)."""
+        arrays, loads = (self.by_h, self.load_h) if side == "h" else (self.by_u, self.load_u)
+        found = []
+        for k in range(self.depth):
+            total = torch.stack(
+                [
+                    link.apply(w, self.x if s < 0 else states[s], route)
+                    for s, link, w, route in self.links(k, arrays)
+                ]
+            ).sum(0)
+            bias = arrays[k].bias
+            total = total if bias is None else total + bias.view(-1, *[1] * (total.ndim - 2))
+            found.append(loaded(total, loads[k]))
+        return found
+
+    def driven(self, k: int, arrays: list[Arrays], moved: Sequence[torch.Tensor]) -> torch.Tensor | None:
+        """Change of the current into layer k for displacements below; None where nothing below moves."""
+        total = None
+        for source, link, w, route in self.links(k, arrays):
+            if source >= 0:
+                part = link.apply(w, moved[source], route)
+                total = part if total is None else total + part
+        return total
+
+    def changes(self, k: int, moved: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Change of the drives to h and to u of layer k, (rows, ...); one tensor where one array serves both."""
+        found: Blocks = []
+        system = self.system
+        sides = ((self.by_h, self.load_h), (self.by_u, self.load_u))
+        raw: torch.Tensor | None = None
+        for n, (arrays, loads) in enumerate(sides):
+            if n == 1 and self.one_drive:
+                return found[0], found[0]
+            if n == 0 or not system.one_array:
+                raw = self.driven(k, arrays, moved)
+            if raw is None:
+                change = self.p[k].new_zeros((self.rows, *self.p[k].shape[1:]))
+            else:
+                change = loaded(raw, loads[k])
+            if self.forcing is not None:
+                change = self.over(torch.add, change, self.forcing[n][k])
+            found.append(change)
+        return found[0], found[1]
+
+    def feedback(self, errors: Sequence[torch.Tensor]) -> Blocks:
+        """T^T (h - u) to each layer but the last, all at once."""
+        asked: list[torch.Tensor | None] = [None] * self.depth
+        for k in range(self.depth):
+            self.send(k, errors[k], asked)
+        return [
+            torch.zeros_like(e) if a is None else loaded(a, load)
+            for a, e, load in zip(asked, errors, self.load_h, strict=True)
+        ]
+
+    def send(self, k: int, error: torch.Tensor, asked: list[torch.Tensor | None]) -> None:
+        """Add what layer k feeds back."""
+        for source, link, w, route in self.links(k, self.back):
+            if source >= 0:
+                back = link.transpose(w, error, route)
+                below = asked[source]
+                asked[source] = back if below is None else below + back
+
+    def moved(self, k: int, dp: torch.Tensor) -> torch.Tensor:
+        """dh_k."""
+        unit = self.system.amplifiers_h[k]
+        if self.held and unit.activation.piecewise_linear:
+            return self.along(unit, dp, self.slopes_h[k], self.p[k])
+        return self.over(lambda d, p: unit.displaced(p, d), dp, self.p[k])
+
+    def along(self, unit: Amplifiers, change: torch.Tensor, slope: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+        """Change of outputs along the slope at the origin, up to the rails."""
+        step = self.over(torch.mul, change, slope)
+        if math.isinf(unit.saturation):
+            return step
+        return self.over(lambda s, p: unit.railed(unit.unclipped(p), s), step, at)
+
+    def error(self, k: int, dq: torch.Tensor, gap: torch.Tensor) -> torch.Tensor:
+        """d(h_k - u_k) where u's internal voltage has moved by dq and h's by dq + gap."""
+        if self.system.shared:
+            unit = self.system.amplifiers_h[k]
+            if not (self.held and unit.activation.piecewise_linear):
+                return unit.displaced(self.over(torch.add, dq, self.q[k]), gap)
+            step = self.over(torch.mul, gap, self.slopes_h[k])
+            if math.isinf(unit.saturation):
+                return step
+            below = self.over(torch.mul, dq, self.slopes_h[k])
+            return unit.railed(self.over(lambda d, q: unit.unclipped(q) + d, below, self.q[k]), step)
+        unit = self.system.amplifiers_u[k]
+        if self.held and unit.activation.piecewise_linear:
+            return self.moved(k, dq + gap) - self.along(unit, dq, self.slopes_u[k], self.q[k])
+        return self.moved(k, dq + gap) - self.over(lambda d, q: unit.displaced(q, d), dq, self.q[k])
+
+    # -- the contract of a phase -------------------------------------------------------------------------------
+
+    def known(self, solver: str) -> tuple[State, torch.Tensor] | None:
+        """The free phase of a circuit with one array and equal units is the forward pass by construction, h = u.
+
+        Solvers in time are not spared their course.
+        """
+        if solver != "sweep" or self.origin is not None or not self.system.shared:
+            return None
+        # Currents are those that these very activities drive, and nothing is fed back: there is nothing to compare.
+        # But what is not finite is no state.
+        finite = torch.stack([p.flatten(1).isfinite().all(1) for p in self.p]).all(0)
+        residual = self.p[0].new_zeros(len(self.x))
+        return self.start(), residual.masked_fill(~finite, math.nan)
+
+    def start(self) -> State:
+        zeros = [v.new_zeros((self.rows, *v.shape[1:])) for v in self.p]
+        if self.begun is None:
+            return tuple(zeros * 3)
+        return (*(b.repeat(self.copies, *[1] * (b.ndim - 1)) for b in self.begun), *zeros)
+
+    def state(self, z: State) -> State:
+        at = (*self.p, *self.q)
+        return tuple(self.over(torch.add, d, s) for d, s in zip(z[: len(at)], at, strict=True))
+
+    def project(self, z: State) -> State:
+        return z
+
+    def energy(self, z: State) -> torch.Tensor:
+        with torch.no_grad():
+            state = self.state(z)
+            total = self.system.energy(state, self.inputs.x.repeat(self.copies, *[1] * (self.x.ndim - 1)))
+            return total if self.nudge is None else total + self.nudge.energy(self.system.outputs(state))
+
+    def response(self, force: torch.Tensor) -> torch.Tensor:
+        """sum_l P_l sigma'_l P_l^T on a force at the outputs; of first order where copies differ."""
+        return self._tangent(force)[-1]
+
+    def mobility(self, cost: Cost, y: torch.Tensor) -> float:
+        """Largest |dh_k| / |h_k| over the hidden layers for a nudge of one, to first order."""
+        moved = self._tangent(-cost.gradient(self.h[-1], y))[:-1]
+        norms = [(float(d.norm()), float(h.norm())) for d, h in zip(moved, self.h[:-1], strict=True)]
+        return max((d / h for d, h in norms if h > 0), default=0.0)
+
+    def _tangent(self, output: torch.Tensor) -> Blocks:
+        """dh of all layers, to first order, where the outputs are pulled at by `output`."""
+        twin = copy.copy(self)
+        twin.copies, twin.forcing = 1, None
+        units = zip(self.system.amplifiers_h, self.p, self.load_h, strict=True)
+        slopes, loads = [], []
+        for a, p, load in units:
+            slopes.append(a.slope(p))
+            loads.append(load)
+        asked: list[torch.Tensor | None] = [None] * self.depth
+        asked[-1] = output
+        for k in range(self.depth - 1, -1, -1):
+            fed = asked[k]
+            assert fed is not None
+            asked[k] = fed = loaded(fed, loads[k])
+            twin.send(k, slopes[k] * fed, asked)
+        moved: Blocks = []
+        for k, fed in enumerate(asked):
+            assert fed is not None
+            moved.append(slopes[k] * (fed + twin.changes(k, moved)[0]))
+        return moved
+
+    # -- learning ----------------------------------------------------------------------------------------------
+
+    def contrast(
+        self,
+        system: EnergySystem,
+        free: State,
+        plus: State,
+        minus: State | None,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        """-(h - u) h^T of the layer below, contrasted, as the readings have them."""
+        with torch.no_grad():
+            rest = tuple(torch.zeros_like(b) for b in plus) if minus is None else minus
+            return contrast(self.layers, self.free, self._readings(plus), self._readings(rest), weight)
+
+    def _readings(self, z: State) -> Nudged:
+        found = self.read(z)
+        return Nudged(found[: self.depth], found[self.depth :])
+
+    def read(self, z: State) -> State:
+        """Readings of the activities (displaced from the origin) and of the errors h - u, each of L blocks.
+
+        Read noise is drawn anew; the converter of a layer's readings has `adc_bits` over its range.
+        """
+        system, device = self.system, self.system.device_model
+        nudged = copy.copy(self)
+        nudged.held = self.latched
+        moved = [nudged.moved(k, z[k]) for k in range(self.depth)]
+        errors = list(z[2 * self.depth :])
+        if not system.shared:
+            errors = [e + (h - u) for e, h, u in zip(errors, self.h, self.u, strict=True)]
+        if device.read_noise == 0 and device.adc_bits is None:
+            return (*moved, *errors)
+        for k, full in enumerate(system.full_scales[1:]):
+            for blocks, origin in ((moved, self.h[k]), (errors, None)):
+                value = blocks[k]
+                if device.read_noise > 0:
+                    noise = torch.randn(value.shape, generator=system.reads).to(value)
+                    value = value + device.read_noise * full * noise
+                if device.adc_bits is not None:
+                    span = None if device.adc_range is None else device.adc_range * full
+                    whole = value if origin is None else value + origin
+                    value = converted(whole, device.adc_bits, span)
+                    value = value if origin is None else value - origin
+                blocks[k] = value
+        return (*moved, *errors)
+
+
+def _with(phase: PairedPhase, back: list[Arrays]) -> PairedPhase:
+    """The phase with other transposed reads."""
+    twin = copy.copy(phase)
+    twin.back = back
+    return twin

@@ -1,0 +1,348 @@
+"""Paired units as an amplified network of resistors and diodes (docs/physics.md, Resistors and diodes).
+
+A weight is two cells G+ and G- from its unit to buffered rails +A V and -A V of the activity below; what is fed
+back comes from rails +-A (h - u) of the layer above, over copies of the cells. A leak to ground completes every
+node of a layer, h or u, to the same conductance G. By Kirchhoff's law
+
+    v_i = (A / G) sum_j (G+_ij - G-_ij) V_j = sum_j W_ij V_j          with the rail gain A = (weight per siemens) G,
+
+so that G is the largest sum of cells at a node of the layer: forward, skip, bias and fed-back ones, off cells and
+their g_min counted. These v and V are in units of activity; in volts, of which each layer has `voltage` a full
+scale, the gain is A times the full scale below over that of the layer. Each array has rails of its own (a skip
+source needs one rail a destination); the leak of u also stands for the fed-back cells that u does not have. A diode
+from ground to the node makes it a ReLU, two make a
+clip; real ones follow Shockley's law, v - (Is / G) (exp(-v / n VT) - 1) = p.
+
+Where cells are not what they should be, a node's conductance S is not G either, and its load is G / S. Leaks are
+
+* 'trimmed' to the cells that are there, node by node: S = G;
+* 'dummy': set for the cells that were asked for, with a dummy of the fed-back cells on u: S is that of h for u too;
+* 'fixed': set for the cells that were asked for: S differs between h and u.
+
+Resistance of wires is that of an array at virtual grounds (`wires`), as nodes nearly are beside rails of a larger
+voltage: what goes from one node through the wires of a row to another, a share of about 1 / A of it, is left out.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+
+from physics_ep.equilibrium import Equilibrium
+from physics_ep.errors import argument_error
+from physics_ep.predictive_coding import PredictiveCodingNetwork
+from physics_ep.predictive_coding.activations import CURRENT, THERMAL, diode
+from physics_ep.system import Phase
+
+from ..devices.crossbars import Cells, copied, stream
+from ..devices.model import AMPLIFIERS, DIODES, RAILS, RESISTORS, DeviceModel
+from ..devices.wires import wired
+from ..laws.elements import THERMAL_VOLTAGE
+from .amplifiers import Amplifiers
+from .board import (
+    COPIES,
+    SIDES,
+    Copy,
+    NotRealisable,
+    Origin,
+    Side,
+    Sides,
+    Values,
+    erring,
+)
+from .circuit import PairedCircuit
+from .node_sums import Array, arrays_of, into_nodes, out_of_nodes
+from .value_flow import ValueMotion, solvers
+
+Ends = dict[str, tuple[torch.Tensor, torch.Tensor]]
+KEPT = 400_000
+"""Weights of an array up to which its cells are kept, to be drawn as parts of a circuit."""
+
+
+class ResistivePairs(PairedCircuit):
+    """A network's paired units as resistors and diodes; see `PairedCircuit` for parameters and attributes.
+
+    Attributes
+    ----------
+    total : list of float
+        G of the nodes of each layer, S.
+    gains : list of dict of str to float
+        Volts a volt, of the rails of the arrays that drive each layer, those that feed back to it included; of a
+        bias row over `DeviceModel.voltage`.
+    largest_sums : list of float
+        Largest sum of cells at a node of each layer, S: what `total` completes nodes to.
+    """
+
+    substrate = "resistive"
+    holds = ("relu", "linear", "hard_sigmoid", "hard_tanh", "diode")
+    effects = frozenset({*AMPLIFIERS, *RESISTORS, *DIODES, *RAILS}) - {"amplifier_lag", "amplifier_lag_mismatch"}
+
+    @classmethod
+    def check(cls, net: PredictiveCodingNetwork, device: DeviceModel) -> None:
+        super().check(net, device)
+        if device.diode_current is None:
+            ideal = all(layer.activation_name != "diode" for layer in net.stack)
+            for name, value in (("diode_ideality", 1), ("diode_mismatch", 0), ("ideality_mismatch", 0)):
+                if getattr(device, name) != value and ideal:
+                    must = f"be {value} where diodes are ideal: no diode_current, and no units 'diode'"
+                    raise argument_error(name, must, getattr(device, name))
+            return
+        for k, layer in enumerate(net.stack[:-1], 1):
+            if layer.activation_name in ("hard_sigmoid", "hard_tanh"):
+                reason = f"real diodes (diode_current) make relu or diode units, not {layer.activation_name}"
+                raise NotRealisable(cls.substrate, k, reason)
+
+    # -- conductances of nodes ---------------------------------------------------------------------------------
+
+    def _place(self, name: str, cells: Cells, asked: torch.Tensor | None = None) -> None:
+        array = next(a for a in arrays_of(self.stack) if a.name == name)
+        if asked is not None:
+            # Two cells at g_min, and the one that holds the weight.
+            sizes = asked.abs() / cells.scale if cells.scale > 0 else torch.zeros_like(asked)
+            self._keep_ends("asked", name, self._ends(array, sizes + 2 * self.device_model.g_min))
+        super()._place(name, cells, asked)
+        if cells.plus.numel() <= KEPT:
+            self._keep(f"plus/{name}", cells.plus)
+            self._keep(f"minus/{name}", cells.minus)
+        acting = wired(cells, self.device_model)
+        copies = [self._copy(name, copy, acting) for copy in COPIES]
+        distinct = {id(copy): copy for copy in copies}  # one where there is no mismatch
+        ends = {key: self._ends(array, copy.plus + copy.minus) for key, copy in distinct.items()}
+        for serving, copy in zip(COPIES, copies, strict=True):
+            self._keep_ends(serving, name, ends[id(copy)])
+
+    def _keep_ends(self, of: str, name: str, ends: tuple[torch.Tensor, torch.Tensor]) -> None:
+        for end, value in zip(("into", "out"), ends, strict=True):
+            self._keep(f"{of} {end}/{name}", value)
+
+    def kept_ends(self, of: Copy | Literal["asked"]) -> Ends:
+        """Sums of cells at both ends of each array that has been placed, by its name, S.
+
+        They are (*post) at the units above and (*pre) at those below.
+
+        They are those of the copy that serves 'h', 'u' or the 'transpose', or of the cells that were 'asked' for.
+        """
+        kept = {name: (self._kept(f"{of} into/{name}"), self._kept(f"{of} out/{name}")) for name in self.scales}
+        return {name: (a, b) for name, (a, b) in kept.items() if a is not None and b is not None}
+
+    @property
+    def cells(self) -> dict[str, Cells]:
+        """What small arrays hold, before copies: see `cells_of`."""
+        kept = {name: (self._kept(f"plus/{name}"), self._kept(f"minus/{name}")) for name in self.scales}
+        return {
+            name: Cells(a, b, self.scales[name]) for name, (a, b) in kept.items() if a is not None and b is not None
+        }
+
+    def _copy(self, name: str, copy: Copy, cells: Cells) -> Cells:
+        mismatch = getattr(self.device_model, f"copy_mismatch_{copy}")
+        return copied(cells, mismatch, stream(self.seed, name, copy))
+
+    def cells_of(self, name: str, copy: Copy) -> Cells:
+        """Cells of the copy of an array that serves 'h', 'u' or the 'transpose'; of those in `cells`."""
+        return self._copy(name, copy, self.cells[name])
+
+    def _ends(self, array: Array, cells: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sums of an array's cells at its units, (*post), and at those below whose rails drive it, (*pre)."""
+        if array.link is None:
+            post = self.stack[array.k].post
+            into = cells.view(-1, *[1] * (len(post) - 1)).expand(post)
+            return into, into.new_zeros(())
+        return into_nodes(array.link, cells), out_of_nodes(array.link, cells)
+
+    def _node_sums(self, of: Copy | Literal["asked"]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Cells that drive each layer's nodes, and cells that feed back to h, S (*shape)."""
+        ends = self.kept_ends(of)
+        forward, back = (
+            [torch.zeros(layer.post, dtype=self.dtype, device=self.device) for layer in self.stack] for _ in "hu"
+        )
+        for array in arrays_of(self.stack):
+            if array.name in ends:  # not all are there while the first are placed
+                into, out = ends[array.name]
+                forward[array.k] = forward[array.k] + into
+                if array.fed is not None:
+                    back[array.fed] = back[array.fed] + out
+        return forward, back
+
+    def asked_sums(self, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cells that drive each node of layer k, and that feed back to it, as they were asked for, S (*shape)."""
+        forward, back = self._node_sums("asked")
+        return forward[k], back[k]
+
+    def _written(self) -> None:
+        # What a real diode answers depends on the conductance that stands beside it.
+        for units, side in zip((self.amplifiers_h, self.amplifiers_u), SIDES, strict=True):
+            units[:] = [self.build_units(k, side) for k in range(self.depth)]
+        super()._written()
+
+    def find_loads(self) -> None:
+        leaks = self.device_model.leaks
+        by_h, by_u = self._node_sums("h")[0], self._node_sums("u")[0]
+        back = self._node_sums("transpose")[1]
+        meant, meant_back = self._node_sums("asked")
+        whole = [a + b for a, b in zip(meant, meant_back, strict=True)]
+        # Cells of u alone are fewer, but its copies can be larger.
+        there = [torch.maximum(a + c, b) for a, b, c in zip(by_h, by_u, back, strict=True)]
+        self.largest_sums = [float(s.max()) for s in (there if leaks == "trimmed" else whole)]
+        self.total = [largest or self.device_model.g_max for largest in self.largest_sums]
+        self._find_gains()
+        if leaks == "trimmed":
+            return
+        load_h, load_u = [], []
+        for k, total in enumerate(self.total):
+            fed = back[k] - meant_back[k]
+            load_h.append(total / (total + (by_h[k] - meant[k]) + fed))
+            dummy = fed if leaks == "dummy" else 0.0
+            load_u.append(total / (total + (by_u[k] - meant[k]) + dummy))
+        self.load_h = load_h
+        self.load_u = load_h if leaks == "dummy" and self.one_array else load_u
+
+    def _find_gains(self) -> None:
+        """Set `gains`.
+
+        Raises
+        ------
+        NotRealisable
+            If one is beyond the device's limit.
+        """
+        full, limit = self.full_scales, self.device_model.amplifier_gain_limit
+        self.gains: list[dict[str, float]] = [{} for _ in self.stack]
+        for name, k, _, _, source in (arrays := arrays_of(self.stack)):
+            below = 1.0 if source is None else full[source + 1]
+            self.gains[k][name] = self.scales[name] * self.total[k] * below / full[k + 1]
+        for array in arrays:
+            if array.fed is not None:
+                gain = self.scales[array.name] * self.total[array.fed]
+                gain *= full[array.k + 1] / full[array.fed + 1]
+                self.gains[array.fed][f"{array.name} (transposed)"] = gain
+        for k, gains in enumerate(self.gains, 1):
+            largest = max(gains.values())
+            if limit is not None and largest > limit:
+                reason = f"its rails need a gain of {largest:.3g}, beyond amplifier_gain_limit = {limit:g}"
+                raise NotRealisable(self.substrate, k, reason)
+
+    # -- units -------------------------------------------------------------------------------------------------
+
+    def build_units(self, k: int, side: Side) -> Amplifiers:
+        device, activation = self.device_model, self.stack[k].activation
+        if k == self.depth - 1:
+            return Amplifiers(activation)
+        spread = device.diode_mismatch > 0 or device.ideality_mismatch > 0
+        constants = self.diode_constants(k, side)
+        if constants is not None:
+            if side == "u" and not spread and self.equal_loads:
+                activation = self.amplifiers_h[k].activation
+            elif device.diode_current is not None or spread or self._load("h", k) is not None:
+                activation = diode(*constants)
+        return erring(self, k, side, activation, buffered=True)
+
+    def diode_constants(self, k: int, side: Side) -> tuple[Any, Any] | None:
+        """s = Is / S and t = n VT of the diodes of layer k in units of activity (`diodes`); None: ideal, or none.
+
+        Numbers, or tensors (*shape) where each diode has an Is or n of its own, or each node an S.
+        """
+        device, name = self.device_model, self.stack[k].activation_name
+        load = (self.load_h if side == "h" else self.load_u)[k]
+        if name not in ("relu", "diode") or (name == "relu" and device.diode_current is None):
+            return None
+        volts = device.voltage / self.full_scales[k + 1]  # of one unit of activity
+        current: Any = CURRENT
+        thermal: Any = THERMAL * device.diode_ideality
+        if device.diode_current is not None:
+            current = device.diode_current / (self.total[k] * volts)
+            thermal = device.diode_ideality * THERMAL_VOLTAGE / volts
+        if device.diode_mismatch > 0:
+            current = current * self.drawn(device.diode_mismatch, k, side, "diode").exp()
+        if device.ideality_mismatch > 0:
+            thermal = thermal * (1 + self.drawn(device.ideality_mismatch, k, side, "ideality")).clamp(min=0.1)
+        return current if load is None else current * load, thermal
+
+    def node_conductances(self, k: int, side: Sides) -> tuple[float, float]:
+        """G twice: the leak completes a node to it, and all of it turns current into voltage. Cells of h and of u
+        are different ones."""
+        return 0.0 if side == "both" else self.total[k], self.total[k]
+
+    # -- in time -----------------------------------------------------------------------------------------------
+
+    def fastest(self, phase: Origin) -> float:
+        """A diode's conductance makes its node faster: by 1 / slope of the unit that it is."""
+        slopes = [
+            float(unit.activation.slope(p.detach()).min())
+            for units, at in ((self.amplifiers_h, phase.p), (self.amplifiers_u, phase.q))
+            for unit, p in zip(units, at, strict=True)
+            if not unit.activation.piecewise_linear
+        ]
+        return 1 / max(min(slopes, default=1.0), 1e-3)
+
+    def values(self, k: int, side: Side, phase: Origin) -> Values:
+        """C dv/dt = G (p - v) less the diode's current; ideal diodes stop v at their bounds. Times in C / G."""
+        unit = (self.amplifiers_h if side == "h" else self.amplifiers_u)[k]
+        activation, (lo, hi) = unit.activation, unit.activation.bounds
+        inverse = activation.inverse
+        assert inverse is not None
+
+        def speed(v: torch.Tensor, d: torch.Tensor, p: torch.Tensor, dp: torch.Tensor) -> torch.Tensor:
+            if not activation.piecewise_linear:
+                return (p - inverse(v)) + (dp - (inverse(v + d) - inverse(v)))
+            # p - v is nothing inside the bounds, to the last digit.
+            rate = (p - v) + (dp - d)
+            stopped = ((d <= lo - v) & (rate < 0)) | ((d >= hi - v) & (rate > 0))
+            return torch.where(stopped, torch.zeros_like(rate), rate)
+
+        def within(v: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
+            return torch.maximum(torch.minimum(d, hi - v), lo - v) if activation.piecewise_linear else d
+
+        return Values(place=lambda v: v, moved=unit.read_between, speed=speed, within=within)
+
+    def solvers(self, phase: Phase) -> dict[str, Any]:
+        return solvers(super().solvers(phase))
+
+    def motion(self, phase: Phase) -> ValueMotion:
+        return ValueMotion(phase)
+
+    # -- what it takes -----------------------------------------------------------------------------------------
+
+    def describe(self, free: Equilibrium, x: torch.Tensor) -> list[dict[str, Any]]:
+        """Gain, G, leak without gain, and V I power of the rails of h and u, a free phase and example."""
+        found = []
+        power = self._power(free, x) if bool(free.converged.all()) else [math.nan] * self.depth
+        for k, total in enumerate(self.total):
+            # Without a gain, cells and leak of a node would sum to this.
+            gain = self.gains[k][f"layers.{k}.weight"]
+            passive = total / gain if gain > 0 else math.inf
+            found.append(
+                {
+                    "gain": max(self.gains[k].values()),
+                    "total_conductance": total,
+                    "negative_conductance": min(0.0, passive - self.largest_sums[k]),
+                    "power": power[k],
+                }
+            )
+        return found
+
+    def _power(self, free: Equilibrium, x: torch.Tensor) -> list[float]:
+        """What the rails of each layer's drives deliver, W an example: the sum over the cells of h and u of V I,
+        that is of G A^2 V^2 - G A V v with the node's v. What is fed back is small, and left out."""
+        phase, volts = self.phase(self.prepare(x)), self.device_model.voltage
+        amplifiers = (self.amplifiers_h, self.amplifiers_u)
+        sums = (self.kept_ends("h"), self.kept_ends("u"))
+        units = zip((0, self.depth), SIDES, amplifiers, sums, (self.load_h, self.load_u), strict=True)
+        h = [a.response(p) for a, p in zip(self.amplifiers_h, free.state, strict=False)]
+        below = [phase.x, *h]
+        found = [0.0] * self.depth
+        for start, side, answering, ends, loads in units:
+            drives = phase.drives(side, h)
+            for name, k, _, _, source in arrays_of(self.stack):
+                if source is None:
+                    rail = self.gains[k][name] * volts
+                    found[k] += float(rail**2 * ends[name][0].sum())
+                else:
+                    rails = below[source + 1] * (self.gains[k][name] * volts / self.full_scales[source + 1])
+                    found[k] += float((rails.square() * ends[name][1]).flatten(1).sum(1).mean())
+            for k, drive in enumerate(drives):
+                own, load = volts / self.full_scales[k + 1], loads[k]
+                inward = self.total[k] * own * (drive if load is None else drive / load)
+                node = answering[k].activation.response(free.state[start + k]) * own
+                found[k] -= float((inward * node).flatten(1).sum(1).mean())
+        return found

@@ -1,0 +1,328 @@
+"""How a `PairedCircuit` settles: sweeps to its fixed point, or its RC nodes in time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.linalg import expm
+from scipy.optimize import brentq
+
+from physics_ep.blocks import State
+from physics_ep.dynamics.motion import Moment, Motion
+from physics_ep.predictive_coding.phase import relative
+from physics_ep.relaxation.solvers import Solver
+
+from .board import loaded
+from .phase import Blocks, PairedPhase
+
+Pairs = list[tuple[torch.Tensor, torch.Tensor]]
+
+
+class Pass(NamedTuple):
+    """One pass down: what is fed back to each layer, and the errors h - u."""
+
+    images: Blocks
+    errors: Blocks
+
+
+class Sweep(Solver):
+    """Fixed-point sweeps: what is fed back, layer by layer from the top, then the drives from the bottom.
+
+    With free gates, sweeps are damped by a half from the second on. The residual compares what is fed back to each
+    layer with what its neighbours give, relative to its size: it is 1 before the first sweep. Nothing has moved
+    before it, so that no drives are needed; and where gates are held, opposite nudges share the first pass down and
+    the first pass up, which are linear.
+    """
+
+    patience = 100
+
+    def __init__(self, phase: PairedPhase, start: State) -> None:
+        self.phase = phase
+        self.spent = 0
+        self.fed: Blocks = [torch.zeros_like(b) for b in start[: phase.depth]]
+        self.damped = not phase.held and not phase.system.smooth
+        self.one = phase.half() if phase.mirrored else None
+        if phase.forcing is None:
+            self.moved: Blocks = [torch.zeros_like(b) for b in self.fed]
+            self.by_h: Blocks = self.fed
+            self.by_u: Blocks = self.fed
+        else:
+            self._forward()
+
+    def _forward(self) -> None:
+        """Drives and activities that follow from what is fed back."""
+        first = self.one is not None and self.spent == 1
+        phase = self.one if first and self.one is not None else self.phase
+        moved: Blocks = []
+        by_h: Blocks = []
+        by_u: Blocks = []
+        for k in range(phase.depth):
+            above, below = phase.changes(k, moved)
+            by_h.append(above)
+            by_u.append(below)
+            moved.append(phase.moved(k, above + self.fed[k][: phase.rows]))
+        self.moved, self.by_h = (_mirrored(b) for b in (moved, by_h)) if first else (moved, by_h)
+        self.by_u = self.by_h if all(a is b for a, b in zip(by_h, by_u, strict=True)) else by_u
+
+    def _down(self, phase: PairedPhase) -> Pass:
+        """What layers feed back, from the top, with the drives as they are."""
+        rows = phase.rows
+        asked: list[torch.Tensor | None] = [None] * phase.depth
+        asked[-1] = phase.wanted(self.moved[-1][:rows], self.by_h[-1][:rows], exact=True)
+        errors: Blocks = [torch.empty(0)] * phase.depth
+        images: Blocks = [torch.empty(0)] * phase.depth
+        for k in range(phase.depth - 1, -1, -1):
+            image = asked[k]
+            assert image is not None
+            if k < phase.depth - 1:
+                image = loaded(image, phase.load_h[k])
+            if phase.fed is not None:
+                image = phase.over(torch.add, image, phase.fed[k])
+            images[k] = image
+            gap = image if phase.one_drive else image + (self.by_h[k] - self.by_u[k])
+            errors[k] = phase.error(k, self.by_u[k][:rows], gap)
+            phase.send(k, errors[k], asked)
+        return Pass(images, errors)
+
+    def evaluate(self) -> tuple[State, torch.Tensor]:
+        self.spent += 1
+        if self.one is not None and self.spent == 1:
+            half = self._down(self.one)
+            found = Pass(_mirrored(half.images), _mirrored(half.errors))
+        else:
+            found = self._down(self.phase)
+        self.images = found.images
+        residual = torch.stack([relative(g, f) for g, f in zip(self.images, self.fed, strict=True)]).amax(0)
+        dp = [a + f for a, f in zip(self.by_h, self.fed, strict=True)]
+        return (*dp, *self.by_u, *found.errors), residual
+
+    def advance(self, active: torch.Tensor) -> None:
+        if self.spent == 1 and bool(active.all()):
+            self.fed = self.images
+        else:
+            share = active.to(self.phase.dtype) * (0.5 if self.damped and self.spent > 1 else 1.0)
+            self.fed = [
+                torch.lerp(f, g, share.view(-1, *[1] * (g.ndim - 1)))
+                for f, g in zip(self.fed, self.images, strict=True)
+            ]
+        self._forward()
+
+
+def _mirrored(blocks: Blocks) -> Blocks:
+    """Blocks of a nudge, followed by those of its opposite, which are the negatives."""
+    return [torch.cat([b, -b]) for b in blocks]
+
+
+class Flow(Solver):
+    """RC nodes in time, by steps of half a time constant of the classical Runge-Kutta method: it keeps settling
+    times and limits of stability. What moves is (dq, dp - dq), so that errors are no differences of states.
+    `iterations` counts steps; where these are shorter, more of them may be made.
+    """
+
+    patience = 400
+
+    def __init__(self, phase: PairedPhase, start: State) -> None:
+        self.phase = phase
+        self.spent = 0
+        self.step = self.step_of(phase)
+        self.budget = math.ceil(phase.system.default_max_iterations * min(STEP / self.step, MOST))
+        if phase.origin is None and len(start) != 2 * phase.depth:
+            start = self.rest()
+        self.w: Blocks = self.begin(start)
+
+    @staticmethod
+    def step_of(phase: PairedPhase) -> float:
+        """In time constants of h."""
+        return time_step(phase)
+
+    def rest(self) -> State:
+        """Where a free phase begins: empty capacitors."""
+        return tuple(torch.zeros_like(s) for s in (*self.phase.p, *self.phase.q))
+
+    def begin(self, start: State) -> Blocks:
+        """w of a start: a state, for a free phase, or displacements."""
+        return begun(self.phase, start)
+
+    def course(self, w: Blocks) -> tuple[Blocks, State, torch.Tensor]:
+        """dw/dt, what phases carry, and the residual."""
+        speed, z, pairs = velocity(self.phase, w)
+        return speed, z, unsettled(self.phase, z, pairs)
+
+    def within(self, w: Blocks) -> Blocks:
+        """w back in bounds."""
+        return w
+
+    def evaluate(self) -> tuple[State, torch.Tensor]:
+        self.spent += 1
+        self.speed, z, residual = self.course(self.w)
+        return z, residual
+
+    def advance(self, active: torch.Tensor) -> None:
+        self.share = self.step * active.to(self.phase.dtype)
+        first = self.speed
+        second = self.course(self.stepped(first, 0.5))[0]
+        third = self.course(self.stepped(second, 0.5))[0]
+        fourth = self.course(self.stepped(third, 1.0))[0]
+        slopes = zip(first, second, third, fourth, strict=True)
+        self.w = self.stepped([(a + 2 * b + 2 * c + d) / 6 for a, b, c, d in slopes])
+
+    def stepped(self, speed: Blocks, part: float = 1.0) -> Blocks:
+        """w after a part of a step at this speed."""
+        shares = part * self.share
+        return self.within(
+            [w + shares.view(-1, *[1] * (w.ndim - 1)) * v for w, v in zip(self.w, speed, strict=True)]
+        )
+
+
+class Euler(Flow):
+    """RC nodes by Euler's steps in time, for their end and not their course: a quarter of the work of `Flow`.
+
+    Where they settle, the circuit does; where they have not come on in `trials` evaluations, `Flow` takes over.
+    """
+
+    trials = 60
+
+    def __init__(self, phase: PairedPhase, start: State) -> None:
+        super().__init__(phase, start)
+        if phase.origin is None and len(start) != 2 * phase.depth:
+            self.w = begun(phase, phase.start())  # nothing fed back: closer than empty capacitors
+        self.best, self.since = float("inf"), 0
+
+    def evaluate(self) -> tuple[State, torch.Tensor]:
+        z, residual = super().evaluate()
+        worst = float(residual.nan_to_num(nan=float("inf")).max())
+        self.since = 0 if worst < 0.99 * self.best else self.since + 1
+        self.best = min(self.best, worst)
+        return z, residual
+
+    def advance(self, active: torch.Tensor) -> None:
+        if self.since >= self.trials:
+            super().advance(active)
+            return
+        self.share = self.step * active.to(self.phase.dtype)
+        self.w = self.stepped(self.speed)
+
+
+STEP = 0.5
+"""Time constants of RC nodes."""
+MOST = 100
+"""Times that a phase may take more steps where these are shorter."""
+
+
+def time_step(phase: PairedPhase, fastest: float = 1.0) -> float:
+    """Step of a circuit followed in time, in time constants of h: half of the fastest node's or amplifier's.
+
+    Less under strong nudges, which the output nodes follow at the rate 1 + beta C''. Of nodes that their units make
+    `fastest` times faster it is the whole time constant, if that is less: they are slower where a phase begins.
+    """
+    device, nudge = phase.system.device_model, phase.nudge
+    strength = 0.0 if nudge is None else float(torch.as_tensor(nudge.beta).abs().max())
+    lag = device.amplifier_lag
+    amplifiers = (lag, lag * (1 + device.amplifier_lag_mismatch)) if lag > 0 else ()
+    node = min(1.0, 1 + device.time_constant_mismatch) * min(1.0, 1 / (STEP * fastest))
+    return STEP * min([node, *amplifiers]) * min(1.0, 2 / (1 + strength))
+
+
+def unsettled(phase: PairedPhase, z: State, pairs: Pairs) -> torch.Tensor:
+    """Residual (B,): largest disagreement of a pair, relative to the nudge: what is fed back over its largest
+    entry, u's displacement over that of its layer. Of free phases, over the internal voltages of the layer."""
+    count = phase.depth
+    if phase.nudge is None:
+        sizes = [largest(v) for v in phase.state(z)[:count]] * 2
+    else:
+        sizes = [torch.maximum(largest(a), largest(b)) for a, b in pairs]
+        sizes[count:] = [torch.maximum(s, t) for s, t in zip(sizes[count:], sizes[:count], strict=True)]
+    return torch.stack([share(largest(a - b), size) for (a, b), size in zip(pairs, sizes, strict=True)]).amax(0)
+
+
+def largest(block: torch.Tensor) -> torch.Tensor:
+    """Largest |entry| of each row."""
+    return block.flatten(1).abs().amax(1)
+
+
+def share(miss: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
+    """A miss over a size, 1 at most; 0 where there is none."""
+    return torch.where(miss == 0, miss, miss / torch.maximum(size, miss))
+
+
+def begun(phase: PairedPhase, start: State) -> Blocks:
+    """(dq, dp - dq) of a start: a state, for a free phase, or displacements."""
+    count = phase.depth
+    if phase.origin is None and len(start) == 2 * count:
+        start = tuple(s - o for s, o in zip(start, (*phase.p, *phase.q), strict=True))
+    dp, dq = start[:count], start[count : 2 * count]
+    return [*(b.contiguous() for b in dq), *(a - b for a, b in zip(dp, dq, strict=True))]
+
+
+def exchange(phase: PairedPhase, moved: Sequence[torch.Tensor], errors: Blocks) -> tuple[Blocks, Pairs]:
+    """What is fed back to h of each layer, and the changes of the drives to h and u, beyond the origin's, where
+    activities have moved and errors are as given."""
+    fed = phase.feedback(errors)
+    changes = [phase.changes(k, moved) for k in range(phase.depth)]
+    fed[-1] = phase.wanted(moved[-1], changes[-1][0])
+    if phase.fed is not None:
+        fed = [phase.over(torch.add, f, s) for f, s in zip(fed, phase.fed, strict=True)]
+    return fed, changes
+
+
+def rates(
+    phase: PairedPhase, fed: Blocks, changes: Pairs, dq: Blocks, gap: Blocks
+) -> tuple[Blocks, Blocks, Blocks]:
+    """d/dt of dq and of dp - dq on RC nodes, in time constants of h; and what dp - dq would settle at."""
+    slow = 1 + phase.system.device_model.time_constant_mismatch
+    apart = fed if phase.one_drive else [f + (a - b) for f, (a, b) in zip(fed, changes, strict=True)]
+    rate_q = [(b - d) / slow for (_, b), d in zip(changes, dq, strict=True)]
+    rate_gap = [
+        f - g + (b - d) * (1 - 1 / slow) if slow != 1 else f - g
+        for f, g, (_, b), d in zip(apart, gap, changes, dq, strict=True)
+    ]
+    return rate_q, rate_gap, apart
+
+
+def velocity(phase: PairedPhase, w: Sequence[torch.Tensor]) -> tuple[Blocks, State, Pairs]:
+    """d/dt of (dq, dp - dq) in time constants of h; z; and the pairs whose agreement is an equilibrium."""
+    count = phase.depth
+    dq, gap = list(w[:count]), list(w[count:])
+    dp = [a + b for a, b in zip(dq, gap, strict=True)]
+    moved = [phase.moved(k, d) for k, d in enumerate(dp)]
+    errors = [phase.error(k, dq[k], gap[k]) for k in range(count)]
+    fed, changes = exchange(phase, moved, errors)
+    rate_q, rate_gap, apart = rates(phase, fed, changes, dq, gap)
+    pairs = [*zip(apart, gap, strict=True), *zip([b for _, b in changes], dq, strict=True)]
+    return [*rate_q, *rate_gap], (*dp, *dq, *errors), pairs
+
+
+class CircuitMotion(Motion):
+    """The RC nodes for `simulate`, in time constants of h: (dq, dp - dq)."""
+
+    phase: PairedPhase
+
+    def start(self, z: State) -> State:
+        return tuple(begun(self.phase, z if self.phase.begun is None else self.phase.start()))
+
+    def velocity(self, w: State) -> State:
+        return tuple(velocity(self.phase, w)[0])
+
+    def inside(self, w: State) -> State:
+        return w
+
+    def observe(self, w: State, velocity_: State) -> Moment:
+        _, z, pairs = velocity(self.phase, w)
+        return Moment(self.phase.state(z), self.phase.energy(z), unsettled(self.phase, z, pairs), w)
+
+
+def chain_time(rates: Sequence[float], part: float) -> float:
+    """Time after which stages in a row with these rates are within a part of their end: exp(M t) summed."""
+    count = len(rates)
+    matrix = np.diag(-np.asarray(rates, dtype=np.float64))
+    matrix[np.arange(count - 1), np.arange(1, count)] = rates[:-1]
+
+    def left(t: float) -> float:
+        return float(expm(matrix * t)[0].sum()) - part
+
+    most = count / min(rates) * (1 - math.log(part))
+    return float(brentq(left, 0.0, most, xtol=1e-6 * most))

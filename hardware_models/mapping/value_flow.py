@@ -1,0 +1,148 @@
+"""Paired circuits in time where what moves is not the current into a unit but its value.
+
+Of a resistive network the node's voltage, of an oscillator its phase: x_h and x_u with h = out(x_h), u = out(x_u),
+
+    tau_h dx_h/dt = speed(x_h, P),    tau_u dx_u/dt = speed(x_u, Q)
+
+What is integrated is d, the displacement of x from where the unit rests at the phase's origin, so that a nudge
+keeps its digits in float32. P and Q are the currents from all units as they are at this moment, in units of
+activity. Latches that hold gates pin units that rest at a bound in the free state; others are clipped as ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from physics_ep.blocks import State
+from physics_ep.dynamics.motion import Moment, Motion
+from physics_ep.system import Phase
+
+from .board import SIDES
+from .phase import Blocks, PairedPhase
+from .solvers import Flow, exchange, largest, share, time_step
+
+
+class ValueCourse:
+    """A phase in time: units of h in layers 1 ... L, then of u; rows of stacked nudges in turn.
+
+    Attributes
+    ----------
+    origin : list of Tensor (rows, ...)
+        x at the phase's origin.
+    """
+
+    def __init__(self, phase: PairedPhase) -> None:
+        self.phase = phase
+        system, count = phase.system, phase.depth
+        self.units = [*system.amplifiers_h, *system.amplifiers_u]
+        self.values = [system.values(k, side, phase) for side in SIDES for k in range(count)]
+        self.currents = [self._stacked(p) for p in (*phase.p, *phase.q)]
+        self.origin = [self._place(k, p) for k, p in enumerate(self.currents)]
+        slopes = [*phase.slopes_h, *phase.slopes_u] if phase.held else [None] * (2 * count)
+        # 1 where a unit may move, 0 where a latch pins it; None: all may.
+        self.live = [
+            self._stacked(slope) if slope is not None and unit.activation.gated else None
+            for unit, slope in zip(self.units, slopes, strict=True)
+        ]
+
+    def _stacked(self, block: torch.Tensor) -> torch.Tensor:
+        return block.repeat(self.phase.copies, *[1] * (block.ndim - 1))
+
+    def _place(self, k: int, current: torch.Tensor) -> torch.Tensor:
+        return self.values[k].place(self.units[k].activation.response(current))
+
+    def begin(self, start: State) -> Blocks:
+        """d where the currents are those of a start: a state, for a free phase, or displacements."""
+        phase, count = self.phase, 2 * self.phase.depth
+        is_state = phase.origin is None and len(start) == count
+        at = start if is_state else [c + d for c, d in zip(self.currents, start[:count], strict=True)]
+        return self.within([self._place(k, p) - x for k, (p, x) in enumerate(zip(at, self.origin, strict=True))])
+
+    def within(self, d: Sequence[torch.Tensor]) -> Blocks:
+        """Back in bounds."""
+        return [v.within(x, b) for v, x, b in zip(self.values, self.origin, d, strict=True)]
+
+    def __call__(self, d: Sequence[torch.Tensor]) -> tuple[Blocks, State, torch.Tensor]:
+        """Speeds at d, what phases carry, and how far from rest it is, (rows,)."""
+        phase, count = self.phase, self.phase.depth
+        moved = [
+            self._live(k, v.moved(x, b))
+            for k, (v, x, b) in enumerate(zip(self.values, self.origin, d, strict=True))
+        ]
+        upper = moved[:count]
+        errors = [a - b for a, b in zip(upper, moved[count:], strict=True)]
+        fed, changes = exchange(phase, upper, errors)
+        dp = [*(a + f for (a, _), f in zip(changes, fed, strict=True)), *(b for _, b in changes)]
+        slow = 1 + phase.system.device_model.time_constant_mismatch
+        speed, worst = [], []
+        for k, (unit, p, x) in enumerate(zip(self.units, self.currents, self.origin, strict=True)):
+            rate = self._live(k, self.values[k].speed(x, d[k], p, dp[k]))
+            speed.append(rate if k < count else rate / slow)
+            miss = largest(self._live(k, unit.displaced(p, dp[k]) - moved[k]))
+            # Relative to the currents; of nudged phases, to how far h of the layer has moved.
+            worst.append(share(miss, largest(p + dp[k] if phase.nudge is None else upper[k % count])))
+        return speed, (*dp, *errors), torch.stack(worst).amax(0)
+
+    def _live(self, k: int, block: torch.Tensor) -> torch.Tensor:
+        mask = self.live[k]
+        return block if mask is None else block * mask
+
+
+class ValueFlow(Flow):
+    """The circuit's own course: what moves is d."""
+
+    patience = 10000  # oscillators leave the ends of their range slowly, and seem to rest meanwhile
+
+    @staticmethod
+    def step_of(phase: PairedPhase) -> float:
+        return time_step(phase, phase.system.fastest(phase))
+
+    def rest(self) -> State:
+        return self.phase.system.rest_state(self.phase.x)
+
+    def begin(self, start: State) -> Blocks:
+        self.path = ValueCourse(self.phase)
+        return self.path.begin(start)
+
+    def course(self, w: Blocks) -> tuple[Blocks, State, torch.Tensor]:
+        return self.path(w)
+
+    def within(self, w: Blocks) -> Blocks:
+        return self.path.within(w)
+
+
+class ValueMotion(Motion):
+    """Values of all units in time for `simulate`, in time constants of h. States are told as currents."""
+
+    phase: PairedPhase
+
+    def __init__(self, phase: Phase) -> None:
+        super().__init__(phase)
+        assert isinstance(phase, PairedPhase)
+        self.course = ValueCourse(phase)
+
+    def start(self, z: State) -> State:
+        d = self.course.begin(z if self.phase.begun is None else self.phase.start())
+        return tuple(x + b for x, b in zip(self.course.origin, d, strict=True))
+
+    def _displaced(self, w: State) -> Blocks:
+        return [b - x for x, b in zip(self.course.origin, w, strict=True)]
+
+    def velocity(self, w: State) -> State:
+        return tuple(self.course(self._displaced(w))[0])
+
+    def inside(self, w: State) -> State:
+        d = self.course.within(self._displaced(w))
+        return tuple(x + b for x, b in zip(self.course.origin, d, strict=True))
+
+    def observe(self, w: State, velocity_: State) -> Moment:
+        _, z, residual = self.course(self._displaced(w))
+        return Moment(self.phase.state(z), self.phase.energy(z), residual, w)
+
+
+def solvers(found: dict[str, Any]) -> dict[str, Any]:
+    """Solvers of a phase with the flow of values in place of that of currents."""
+    return {**found, "flow": ValueFlow}

@@ -1,0 +1,115 @@
+"""Netlists in SPICE's language: read a circuit from one, write a circuit to one.
+
+Read are R, C, D, V, I, E, F, G, B sources that this package has parts for, X with .subckt (flattened), .model of
+diodes, .param, .include, .global; analyses, options and .control blocks are passed over. Scale factors are SPICE's
+(`netlist_values`). Two subcircuits are parts of their own, `biamp` (bidirectional amplifier, gain=A) and
+`ideal_diode`; they need no definition here. A comment line `* outputs: NODE NODE ...` names output nodes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from physics_ep.errors import InputError
+from physics_ep.storage.files import check_output, replacing
+
+from .lines import LineError, read_source
+from .parts import Parts
+from .reader import Builder, Level
+from .writer import netlist_lines
+
+
+@dataclass(frozen=True)
+class Netlist:
+    """What a netlist says.
+
+    Attributes
+    ----------
+    parts : Parts
+    title : str
+    outputs : tuple of str
+        Output nodes, of comment lines `* outputs: ...`.
+    initial_voltages : dict of str to float
+        Volts by capacitor name, of IC=.
+    notes : tuple of str
+        What was read over, though it can matter in a transient.
+    """
+
+    parts: Parts
+    title: str = ""
+    outputs: tuple[str, ...] = ()
+    initial_voltages: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def load_netlist(path: str | os.PathLike[str]) -> Netlist:
+    """Read a netlist with its title and output nodes.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    Netlist
+        Node and part names as first spelled; ground is "0" ("gnd" is the same node). Resistors are conductances,
+        siemens.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or a line is not understood or has a bad value: file, number and text of the
+        line are named.
+    """
+    source = read_source(path)
+    builder = Builder(source)
+    Level(builder, source.top, "", {}, builder.scope).read()
+    try:
+        parts = builder.parts()
+        known = {n.lower(): n for n in parts.nodes}
+        missing = [n for n in source.outputs if n.lower() not in known]
+        if missing:
+            raise InputError(f"no part touches the output node {missing[0]!r}")
+    except LineError:
+        raise
+    except InputError as error:
+        raise InputError(f"{os.fspath(path)}: {error}.") from None
+    outputs = tuple(known[n.lower()] for n in source.outputs)
+    return Netlist(parts, source.title, outputs, builder.initial, tuple(builder.notes))
+
+
+def read_netlist(path: str | os.PathLike[str]) -> Parts:
+    """The parts of a netlist: see `load_netlist`."""
+    return load_netlist(path).parts
+
+
+def write_netlist(
+    path: str | os.PathLike[str],
+    parts: Parts,
+    *,
+    title: str = "circuit",
+    outputs: Sequence[str] = (),
+    extra: Sequence[str] = (),
+) -> None:
+    """Write parts as a netlist that ngspice and `read_netlist` read; a file that exists is replaced.
+
+    Parameters
+    ----------
+    path : path
+    parts : Parts
+    title : str
+    outputs : sequence of str
+        Output nodes, kept in a comment.
+    extra : sequence of str
+        Lines before .end: analyses, options.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written, or a name does not fit into a netlist (`netlist_writer.netlist_lines`).
+    """
+    lines = [*netlist_lines(parts, title, outputs), *extra, ".end", ""]
+    with replacing(check_output(path, "path")) as temporary:
+        temporary.write_text("\n".join(lines), encoding="utf-8")

@@ -1,0 +1,267 @@
+"""Behavioural sources and waveforms of netlists.
+
+A B source is understood by what it computes, not by how it is spelled: its expression is brought into the form
+constant + linear terms + sum of ramps max(..., 0) + sum of sinh(...), in exact rational arithmetic, and then
+compared with what the parts of this package compute. What fits none is refused.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import pairwise
+
+from physics_ep.errors import InputError
+
+from .parts import GROUND
+from .values import FUNCTIONS, Scope, syntax_tree
+
+Linear = dict[str, Fraction]
+"""Node (lower case) to coefficient; ground is left out."""
+MOST_POINTS = 100_000
+"""Points of a waveform."""
+_VOLTAGE = re.compile(r"\bv\s*\(\s*([^\s,()]+)\s*(?:,\s*([^\s,()]+)\s*)?\)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Form:
+    """constant + linear + sum scale * max(argument, 0) + sum scale * sinh(argument)."""
+
+    constant: Fraction = Fraction(0)
+    linear: Linear = field(default_factory=dict)
+    ramps: tuple[tuple[Fraction, Form], ...] = ()
+    sinhs: tuple[tuple[Fraction, Form], ...] = ()
+
+    def plus(self, other: Form) -> Form:
+        """The sum of two forms."""
+        linear = dict(self.linear)
+        for node, c in other.linear.items():
+            linear[node] = linear.get(node, Fraction(0)) + c
+        linear = {n: c for n, c in linear.items() if c}
+        return Form(self.constant + other.constant, linear, self.ramps + other.ramps, self.sinhs + other.sinhs)
+
+    def times(self, factor: Fraction) -> Form:
+        """A multiple."""
+        return Form(
+            self.constant * factor,
+            {n: c * factor for n, c in self.linear.items()},
+            tuple((s * factor, a) for s, a in self.ramps),
+            tuple((s * factor, a) for s, a in self.sinhs),
+        )
+
+    @property
+    def is_affine(self) -> bool:
+        return not self.ramps and not self.sinhs
+
+    @property
+    def is_constant(self) -> bool:
+        return self.is_affine and not self.linear
+
+
+def behaviour(quantity: str, expression: str, nodes: tuple[str, str], scope: Scope) -> tuple[str, list[str], list]:
+    """Kind, nodes and values of the part that a behavioural source is.
+
+    Parameters
+    ----------
+    quantity : str
+        "v" or "i": what the expression gives, volts across or amperes through.
+    expression : str
+    nodes : (str, str)
+        Its terminals.
+    scope : Scope
+
+    Returns
+    -------
+    kind : str
+    nodes : list of str
+    values : list of float
+
+    Raises
+    ------
+    InputError
+        If no part of this package computes it.
+    """
+    form = _Expression(expression, scope).form
+    first, second = nodes
+    if form.is_constant:
+        return ("voltage_source" if quantity == "v" else "current_source"), [first, second], [float(form.constant)]
+    if form.is_affine and not form.constant:
+        pair, gain = _pair(form.linear)
+        if pair:
+            return ("vcvs" if quantity == "v" else "vccs"), [first, second, *pair], [float(gain)]
+    if quantity == "v" and len(form.ramps) == 1 and not (form.constant or form.linear or form.sinhs):
+        scale, argument = form.ramps[0]
+        pair, inner = _pair(argument.linear)
+        if pair and not argument.constant:
+            if inner < 0:
+                pair, inner = (pair[1], pair[0]), -inner
+            return "rectifier", [first, second, *pair], [float(scale * inner)]
+    own = _voltage(first, Fraction(1)).plus(_voltage(second, Fraction(-1))).linear
+    if quantity == "i" and own and not form.constant:
+        argument = (form.ramps or form.sinhs or ((Fraction(0), Form()),))[0][1]
+        factor, leakage = _multiple(argument.linear, own), _multiple(form.linear, own)
+        if factor and factor > 0 and leakage is not None:
+            if len(form.ramps) == 1 and not form.sinhs:
+                on, threshold = form.ramps[0][0] * factor, -argument.constant / factor
+                return "piecewise_diode", [first, second], [float(on), float(threshold), float(leakage)]
+            if len(form.sinhs) == 1 and not (form.ramps or leakage or argument.constant):
+                return "memristor", [first, second], [float(form.sinhs[0][0] * factor), float(1 / factor)]
+    raise InputError(
+        "a B source must be V=gain*v(a,b), V=gain*max(v(a,b),0), I=gain*v(a,b), or between its own nodes "
+        "I=leak*v(a,b)+g*max(v(a,b)-v0,0) or I=g*v0*sinh(v(a,b)/v0)"
+    )
+
+
+def _ramp(argument: Form) -> Form:
+    return Form(ramps=((Fraction(1), argument),))
+
+
+def _voltage(node: str, sign: Fraction) -> Form:
+    low = node.lower()
+    return Form() if low in (GROUND, "gnd") else Form(linear={low: sign})
+
+
+def _pair(linear: Linear) -> tuple[tuple[str, str] | None, Fraction]:
+    """Control nodes and gain of gain * (v(a) - v(b)); None where it is no such pair."""
+    if len(linear) == 1:
+        ((node, gain),) = linear.items()
+        return (node, GROUND), gain
+    if len(linear) == 2:
+        (a, first), (b, second) = linear.items()
+        if first == -second:
+            return (a, b), first
+    return None, Fraction(0)
+
+
+def _multiple(linear: Linear, own: Linear) -> Fraction | None:
+    """The number c with linear = c * own; None where there is none."""
+    if not linear:
+        return Fraction(0)
+    if linear.keys() != own.keys():
+        return None
+    ratios = {linear[n] / own[n] for n in own}
+    return ratios.pop() if len(ratios) == 1 else None
+
+
+class _Expression:
+    """An expression of a B source; `form` is what it computes."""
+
+    def __init__(self, text: str, scope: Scope) -> None:
+        self.text, self.scope = text, scope
+        self.nodes: dict[str, str] = {}
+        # Node names may be numbers: put identifiers in their place before the syntax is looked at.
+        self.form = self.read(syntax_tree(_VOLTAGE.sub(self._name, text)))
+
+    def _name(self, found: re.Match[str]) -> str:
+        names = []
+        for node in found.groups():
+            if node is not None:
+                names.append(f"_{len(self.nodes)}")
+                self.nodes[names[-1]] = node
+        return "v(" + ",".join(names) + ")"
+
+    def error(self) -> InputError:
+        return InputError(
+            f"expression {self.text!r} is not made of voltages times numbers, max(..., 0) and sinh(...)"
+        )
+
+    def read(self, node: ast.AST) -> Form:
+        if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+            return Form(Fraction(node.value))
+        if isinstance(node, ast.Name):
+            return Form(Fraction(self.scope.lookup(node.id)))
+        if isinstance(node, ast.Set) and len(node.elts) == 1:  # {parameter} within an expression
+            return self.read(node.elts[0])
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
+            return self.read(node.operand).times(Fraction(-1 if isinstance(node.op, ast.USub) else 1))
+        if isinstance(node, ast.BinOp):
+            return self.binary(node.op, self.read(node.left), self.read(node.right))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
+            return self.call(node.func.id.lower(), node.args)
+        raise self.error()
+
+    def binary(self, op: ast.operator, left: Form, right: Form) -> Form:
+        if isinstance(op, ast.Add):
+            return left.plus(right)
+        if isinstance(op, ast.Sub):
+            return left.plus(right.times(Fraction(-1)))
+        if isinstance(op, ast.Mult) and left.is_constant:
+            return right.times(left.constant)
+        if isinstance(op, ast.Mult) and right.is_constant:
+            return left.times(right.constant)
+        if isinstance(op, ast.Div) and right.is_constant and right.constant:
+            return left.times(1 / right.constant)
+        if isinstance(op, ast.Pow) and left.is_constant and right.is_constant:
+            return Form(Fraction(self.scope.evaluate(f"({float(left.constant)!r})**({float(right.constant)!r})")))
+        raise self.error()
+
+    def call(self, name: str, arguments: list[ast.expr]) -> Form:
+        if name == "v":
+            found = Form()
+            for argument, sign in zip(arguments, (1, -1), strict=False):
+                if not isinstance(argument, ast.Name) or argument.id not in self.nodes:
+                    raise self.error()
+                found = found.plus(_voltage(self.nodes[argument.id], Fraction(sign)))
+            return found
+        if name not in FUNCTIONS and name != "uramp":
+            raise self.error()
+        given = [self.read(a) for a in arguments]
+        if given and all(g.is_constant for g in given):
+            inner = ", ".join(repr(float(g.constant)) for g in given)
+            return Form(Fraction(self.scope.evaluate(f"{name}({inner})")))
+        if name == "max" and len(given) == 2:
+            zero = [g.is_constant and not g.constant for g in given]
+            if any(zero) and given[zero.index(False)].is_affine:
+                return _ramp(given[zero.index(False)])
+        if name == "uramp" and len(given) == 1 and given[0].is_affine:
+            return _ramp(given[0])
+        if name == "sinh" and len(given) == 1 and given[0].is_affine:
+            return Form(sinhs=((Fraction(1), given[0]),))
+        raise self.error()
+
+
+def waveform(name: str, given: list[float], stop: float | None, step: float | None) -> list[tuple[float, float]]:
+    """Points (seconds, value) of a source's waveform.
+
+    Parameters
+    ----------
+    name : str
+        pwl or pulse, in lower case.
+    given : list of float
+    stop, step : float, optional
+        Of the .tran line, seconds: how long pulses are repeated; their default edges.
+
+    Raises
+    ------
+    InputError
+        If times do not rise, or the waveform is another one.
+    """
+    if name == "pwl":
+        if len(given) < 2 or len(given) % 2:
+            raise InputError("PWL must hold pairs of time and value")
+        points = list(zip(given[::2], given[1::2], strict=True))
+        if any(b[0] <= a[0] for a, b in pairwise(points)) or points[0][0] < 0:
+            raise InputError("times of PWL must rise from zero")
+        return points
+    if name != "pulse":
+        raise InputError(f"waveform {name.upper()} is not read: give it as PWL")
+    if len(given) < 2:
+        raise InputError("PULSE must hold two values")
+    low, high, delay, rise, fall, width, period = [*given, *[0.0] * (7 - len(given))][:7]
+    rise, fall = rise or step or 0.0, fall or step or 0.0
+    width = width or stop or 0.0
+    if not (rise > 0 and fall > 0 and width > 0):
+        raise InputError("PULSE needs its edges and width here, or a .tran line that sets them")
+    if period and period < rise + width + fall:
+        raise InputError("the period of PULSE is shorter than its edges and width")
+    count = max(1, int((stop - delay) / period) + 1) if period and stop and stop > delay else 1
+    if 4 * count > MOST_POINTS:
+        raise InputError(f"PULSE repeats {count} times until the end of .tran: too often to write out")
+    points = [(0.0, low)] if delay > 0 else []
+    for k in range(count):
+        at = delay + k * period
+        edges = [(at, low), (at + rise, high), (at + rise + width, high), (at + rise + width + fall, low)]
+        points += edges[1:] if points and edges[0][0] <= points[-1][0] else edges
+    return points

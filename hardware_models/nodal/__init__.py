@@ -1,0 +1,22 @@
+"""Modified nodal analysis: circuits with any active parts, at rest and in time.
+
+Start with `transients`: `transient` follows a circuit with capacitors. `equations` assembles, `factors` factorises,
+`points` finds operating points, `power` tells where the energy goes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from physics_ep.faces import lazy
+
+if TYPE_CHECKING:
+    from .transients import CircuitTrajectory as CircuitTrajectory, transient as transient
+else:
+    __getattr__, __dir__, __all__ = lazy(
+        __name__,
+        {
+            "CircuitTrajectory": "transients",
+            "transient": "transients",
+        },
+    )

@@ -1,0 +1,409 @@
+"""The equations of modified nodal analysis, for any parts list (Ho, Ruehli and Brennan 1975).
+
+Unknowns are the node voltages but ground's, and a current for each *branch* whose voltage is set: voltage sources,
+vcvs, rectifiers, amplifiers, ideal diodes, and capacitors where they are held at a voltage. A row for each node is
+Kirchhoff's current law, in amperes; a row for each branch is its own law, in volts. A state is an array (B, 1 + n):
+the ground's zero, node voltages in volts, then branch currents in amperes, from the first node through the part to
+the second.
+
+All currents that are functions of other unknowns have one form: a law of `hardware_models.laws.elements`, of the
+difference of two unknowns c and d, flows out of node a and into node b. For a two-terminal part c and d are a and
+b; for a vccs they are its control nodes; for a cccs c is the current of its control, and for the input of a
+bidirectional amplifier c is the current at its output.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.sparse import coo_array, csr_array
+
+from ..laws.elements import ELEMENTS, THERMAL_VOLTAGE, resistor
+from ..netlists.parts import Parts
+from ..netlists.topology import check_floating, check_loops
+from .nudges import Nudging
+
+Array = np.ndarray
+
+CURVED = ("diode", "piecewise_diode", "memristor")
+"""Kinds of elements whose slope is not constant."""
+BRANCHES = ("voltage_source", "vcvs", "rectifier", "amplifier", "ideal_diode")
+"""Kinds of parts whose current is an unknown, in the order of the unknowns."""
+
+SMALL = 20_000
+"""Entries up to which a matrix is kept dense."""
+
+_BLUNT = 1e-8
+"""Of the typical conductance: a blocking ideal diode's in the Jacobian; the inverse of it for a conducting one."""
+_SOFT = 1e-2
+"""Of the least resistance in series with a capacitor: the most that a conducting diode has in the Jacobian."""
+
+
+class Drive(NamedTuple):
+    """What sources impose: each array (B, m) or (1, m).
+
+    Attributes
+    ----------
+    volts : array (B, branches)
+        Right-hand sides of the branch laws.
+    amperes : array (B, current sources)
+    targets : array (B, nudged nodes)
+        Volts.
+    """
+
+    volts: Array
+    amperes: Array
+    targets: Array
+
+
+@dataclass(frozen=True)
+class Elements:
+    """Consecutive elements of one kind.
+
+    Attributes
+    ----------
+    kind : str
+    where : slice
+        Among all elements.
+    functions : ElementFunctions
+    values : tuple of array (m,)
+        p, q, r.
+    """
+
+    kind: str
+    where: slice
+    functions: Any
+    values: tuple[Any, Any, Any]
+
+
+class NodalEquations:
+    """Residual and Jacobian of a parts list, batched over sources.
+
+    Parameters
+    ----------
+    parts : Parts
+    nudge : Nudging, optional
+    capacitors : {'open', 'held', 'charging'}
+        Left out; a branch of set voltage each; or left to the caller, who adds their currents (`capacitance`).
+    series : array (capacitors,), optional
+        Resistance in series with each held capacitor, ohm. Default 0.
+
+    Attributes
+    ----------
+    size : int
+        Number of unknowns n.
+    n_nodes : int
+        With ground.
+    branches : tuple of str
+        Names of the branches, in the order of their currents.
+    elements : tuple of Elements
+        First the curved ones.
+    scale : float
+        Typical conductance, siemens, by which branch rows are scaled in the linear algebra.
+    active : bool
+        Whether there are parts that are not two-terminal elements or sources.
+    linear : bool
+        Whether the Jacobian is constant.
+    magnitude : array (entries,)
+        What the constant entries of the Jacobian would be if nothing cancelled.
+
+    Raises
+    ------
+    InputError
+        If a node floats, or ideal voltage sources form a loop.
+    """
+
+    def __init__(
+        self, parts: Parts, *, nudge: Nudging | None = None, capacitors: str = "open", series: Array | None = None
+    ) -> None:
+        self.parts, self.n_nodes = parts, len(parts.nodes)
+        check_floating(parts, capacitors != "open")
+        check_loops(parts)
+        self._lay_out_branches(capacitors, series)
+        self._lay_out_elements(nudge)
+        self.active = any(len(parts.group(k)) for k in ("vcvs", "vccs", "cccs", "amplifier", "rectifier"))
+        self.linear = self.curved == 0 and not self.rectifying.any() and not self.switching.any()
+        self._lay_out_jacobian()
+
+    def _lay_out_branches(self, capacitors: str, series: Array | None) -> None:
+        parts = self.parts
+        kinds = [k for k in (*BRANCHES, *(("capacitor",) if capacitors == "held" else ())) if len(parts.group(k))]
+        names: list[str] = []
+        rows: list[Array] = []  # first, second, control+, control-
+        gains: list[Array] = []
+        self.branch_kinds: dict[str, slice] = {}
+        for kind in kinds:
+            group = parts.group(kind)
+            self.branch_kinds[kind] = slice(len(names), len(names) + len(group))
+            names += group.names
+            ends = np.zeros((len(group), 4), dtype=np.int64)
+            gain = np.zeros(len(group))
+            if kind == "amplifier":
+                ends[:, 0], ends[:, 2], gain = group.nodes[:, 1], group.nodes[:, 0], group.values[:, 0]
+            elif kind in ("vcvs", "rectifier"):
+                ends[:], gain = group.nodes, group.values[:, 0]
+            else:
+                ends[:, :2] = group.nodes
+            rows.append(ends)
+            gains.append(gain)
+        self.branches = tuple(names)
+        self.branch_ends = np.concatenate([np.empty((0, 4), np.int64), *rows])
+        self.gain = np.concatenate([np.empty(0), *gains])
+        count = len(names)
+        self.size = self.n_nodes - 1 + count
+        self.rectifying, self.switching, self.series = np.zeros(count, bool), np.zeros(count, bool), np.zeros(count)
+        self.rectifying[self.branch_kinds.get("rectifier", slice(0))] = True
+        self.switching[self.branch_kinds.get("ideal_diode", slice(0))] = True
+        if series is not None:
+            self.series[self.branch_kinds["capacitor"]] = series
+        self.branch_columns = self.n_nodes + np.arange(count)
+        self.into_nodes = _incidence(self.branch_ends[:, :2], self.size + 1)
+
+    def _lay_out_elements(self, nudge: Nudging | None) -> None:
+        parts, ohmic = self.parts, resistor(np)
+        found: list[Elements] = []
+        ends: list[Array] = []
+        count = 0
+
+        def add(kind: str, functions: Any, nodes: Array, *values: Any) -> None:
+            nonlocal count
+            if len(nodes):
+                padded = (*values, 0.0, 0.0, 0.0)[:3]
+                found.append(Elements(kind, slice(count, count + len(nodes)), functions, padded))
+                ends.append(nodes)
+                count += len(nodes)
+
+        for kind in (*CURVED, "resistor", "current_source"):
+            group = parts.group(kind)
+            if kind == "resistor":
+                self.curved = count
+            add(kind, ELEMENTS[kind].make(np), np.tile(group.nodes, 2), *group.values.T)
+        group = parts.group("vccs")
+        add("vccs", ohmic, group.nodes, *group.values.T)
+        columns = dict(zip(self.branches, self.branch_columns.tolist(), strict=True))
+        group = parts.group("cccs")
+        control = np.array([[columns[name], 0] for name in group.controls], np.int64).reshape(-1, 2)
+        add("cccs", ohmic, np.hstack([group.nodes, control]), *group.values.T)
+        group = parts.group("amplifier")
+        draw = np.zeros((len(group), 4), np.int64)
+        draw[:, 0] = group.nodes[:, 0]
+        draw[:, 2] = [columns[name] for name in group.names]
+        # What is delivered is minus the current at the output; 1 / A of it leaves the input node.
+        add("amplifier", ohmic, draw, -1 / group.values[:, 0])
+        if nudge is not None:
+            leads = np.zeros((len(nudge.nodes), 4), np.int64)
+            leads[:, 0] = leads[:, 2] = nudge.nodes
+            add("nudge", ohmic, leads, np.full(len(nudge.nodes), float(nudge.beta)))
+        self.nudge = nudge
+        self.elements = tuple(found)
+        self.ends = np.concatenate([np.empty((0, 4), np.int64), *ends])
+        self.out_of_nodes = _incidence(self.ends[:, :2], self.size + 1)
+        self._lay_out_limits()
+
+    def _lay_out_limits(self) -> None:
+        """Voltage scales of the exponentials, and where they begin to be limited (Nagel 1975, pnjlim)."""
+        self.exponential, self.critical = np.ones(self.curved), np.full(self.curved, np.inf)
+        for part in self.elements:
+            p, q, _ = part.values
+            if part.kind == "diode":
+                scale = q * THERMAL_VOLTAGE
+                self.exponential[part.where] = scale
+                self.critical[part.where] = np.maximum(scale * np.log(scale / (np.sqrt(2) * p)), 4 * scale)
+            elif part.kind == "memristor":
+                self.exponential[part.where], self.critical[part.where] = q, q
+        self.mirrored = np.zeros(self.curved, bool)
+        for part in self.elements:
+            if part.kind == "memristor":
+                self.mirrored[part.where] = True
+
+    def _lay_out_jacobian(self) -> None:
+        """Fixed pattern; entries are a constant part and a sparse matrix times what varies.
+
+        With D = diag(1 for nodes, `scale` for branches) the matrix kept is D J D, all of whose entries are siemens.
+        """
+        parts, n, k = self.parts, self.size + 1, self.branch_columns
+        conductances = parts.group("resistor").values.ravel()
+        self.scale = float(np.exp(np.log(conductances).mean())) if len(conductances) else 1e-3
+        self.stretch = np.ones(self.size)
+        self.stretch[self.n_nodes - 1 :] = self.scale
+        a, b, c, d = self.ends.T
+        first, second, plus, minus = self.branch_ends.T
+        capacitor, diagonal = parts.group("capacitor").nodes, np.arange(1, self.n_nodes)
+        self.capacitance = parts.group("capacitor").values.ravel()
+        self.charges = _incidence(capacitor, n)
+        # Where entries come from: slopes of elements, slopes of branch laws by own voltage, by control and by
+        # current, one, leaks, and capacitances.
+        element, branch = np.arange(len(self.ends)), np.arange(len(k))
+        own = len(element) + branch
+        by_control, by_current = own + len(k), own + 2 * len(k)
+        ones = len(element) + 3 * len(k)
+        charge = ones + 2 + np.arange(len(capacitor))
+        stamps: list[tuple[Array, Array, Array, float]] = [
+            *_four(a, b, c, d, element),
+            *_four(capacitor[:, 0], capacitor[:, 1], capacitor[:, 0], capacitor[:, 1], charge),
+            (k, first, own, 1.0),
+            (k, second, own, -1.0),
+            (k, plus, by_control, 1.0),
+            (k, minus, by_control, -1.0),
+            (k, k, by_current, 1.0),
+            (first, k, np.full(len(k), ones), 1.0),
+            (second, k, np.full(len(k), ones), -1.0),
+            (diagonal, diagonal, np.full(len(diagonal), ones + 1), 1.0),
+        ]
+        row, col, source = (np.concatenate(x) for x in list(zip(*stamps, strict=True))[:3])
+        signs = np.repeat([sign for *_, sign in stamps], [len(r) for r, *_ in stamps])
+        keep = (row > 0) & (col > 0)  # not ground's
+        row, col, source, signs = row[keep] - 1, col[keep] - 1, source[keep], signs[keep]
+        place, slot = np.unique(col * self.size + row, return_inverse=True)
+        self.rows, cols_of = place % self.size, place // self.size
+        self.starts = np.searchsorted(cols_of, np.arange(self.size + 1))
+        self.flat = self.rows * self.size + cols_of
+        signs = signs * self.stretch[row] * self.stretch[col]
+        spread = csr_array(coo_array((signs, (source, slot)), shape=(ones + 2 + len(capacitor), len(place))))
+        values = np.zeros(ones)
+        for part in self.elements:
+            values[part.where] = part.functions.slope(np.zeros(1), *part.values)
+        values[own], values[by_control], values[by_current] = 1.0, -self.gain, -self.series
+        varying = np.zeros(ones, bool)
+        varying[: self.curved] = True
+        varying[by_control[self.rectifying]] = True
+        varying[own[self.switching]] = varying[by_current[self.switching]] = True
+        values[varying] = 0.0
+        self._constant = values @ spread[:ones] + spread[[ones]].toarray()[0]
+        self.magnitude = np.abs(values) @ abs(spread[:ones]) + abs(spread[[ones]]).toarray()[0]
+        self._spread = compact(spread[np.flatnonzero(varying)])
+        self.leaks = spread[[ones + 1]].toarray()[0]
+        self._charging = compact(spread[ones + 2 :])
+
+    # -- evaluation ---------------------------------------------------------------------------------------------
+
+    def drive(self, sources: Array) -> Drive:
+        """The drive of constant sources (B, voltage sources), volts; current sources as in the parts list."""
+        volts = np.zeros((len(sources), len(self.branches)))
+        volts[:, self.branch_kinds.get("voltage_source", slice(0))] = sources
+        targets = np.zeros((1, 0)) if self.nudge is None else self.nudge.targets
+        return Drive(volts, self.parts.group("current_source").values.reshape(1, -1), targets)
+
+    def across(self, z: Array) -> Array:
+        """What each element's law is a function of, (B, elements): volts, or amperes of a controlling current."""
+        return z.take(self.ends[:, 2], 1) - z.take(self.ends[:, 3], 1)
+
+    def currents(self, across: Array, drive: Drive) -> Array:
+        """Current through each element, (B, elements) amperes."""
+        out = np.empty_like(across)
+        for part in self.elements:
+            v = across[:, part.where]
+            if part.kind == "current_source":
+                out[:, part.where] = drive.amperes
+            elif part.kind == "nudge":
+                out[:, part.where] = part.functions.current(v - drive.targets, *part.values)
+            else:
+                out[:, part.where] = part.functions.current(v, *part.values)
+        return out
+
+    def slopes(self, across: Array) -> Array:
+        """Slopes of the curved elements, (B, curved) siemens."""
+        out = np.empty((len(across), self.curved))
+        for part in self.elements:
+            if part.where.stop <= self.curved:
+                out[:, part.where] = part.functions.slope(across[:, part.where], *part.values)
+        return out
+
+    def content(self, across: Array, drive: Drive) -> Array:
+        """Co-content of two-terminal elements, current sources and nudges together, (B,) watts."""
+        total = np.zeros(len(across))
+        for part in self.elements:
+            v = across[:, part.where]
+            if part.kind == "current_source":
+                total = total + (v * drive.amperes).sum(1)
+            elif part.kind == "nudge":
+                total = total + part.functions.content(v - drive.targets, *part.values).sum(1)
+            elif part.kind in ELEMENTS:
+                total = total + part.functions.content(v, *part.values).sum(1)
+        return total
+
+    def conducting(self, z: Array) -> Array:
+        """Which ideal diodes conduct, (B, branches); of others False."""
+        if not self.switching.any():
+            return np.zeros((len(z), len(self.branches)), bool)
+        v = z[:, self.branch_ends[:, 0]] - z[:, self.branch_ends[:, 1]]
+        return self.switching & (v + z[:, self.n_nodes :] / self.scale > 0)
+
+    def residual(self, z: Array, currents: Array, conducting: Array, drive: Drive) -> Array:
+        """Kirchhoff's current law (amperes) and branch laws (volts), (B, 1 + n), of which column 0 is zero."""
+        through = z[:, self.n_nodes :]
+        out = currents @ self.out_of_nodes + through @ self.into_nodes
+        first, second, plus, minus = self.branch_ends.T
+        if len(self.branches):
+            control = z[:, plus] - z[:, minus]
+            control = np.where(self.rectifying, np.maximum(control, 0.0), control)
+            law = z[:, first] - z[:, second] - self.gain * control - self.series * through - drive.volts
+            blocked = self.switching & ~conducting
+            out[:, self.n_nodes :] = np.where(blocked, through / self.scale, law)
+        out[:, 0] = 0.0
+        return out
+
+    def jacobian(
+        self, z: Array, slopes: Array, conducting: Array, leak: float = 0.0, charging: float = 0.0
+    ) -> Array:
+        """Entries of D J D in the fixed pattern, (B, entries), or (1, entries) where they are the same for all.
+
+        Parameters
+        ----------
+        z : array (B, 1 + n)
+        slopes : array (B, curved)
+        conducting : bool array (B, branches)
+        leak : float
+            Conductance from every node to ground, siemens.
+        charging : float
+            Rate by which capacitances become conductances, 1 / second.
+        """
+        constant = self._constant
+        if leak:
+            constant = constant + leak * self.leaks
+        if charging:
+            constant = constant + charging * self.capacitance @ self._charging
+        if self.linear:
+            return constant[None, :]
+        _, _, plus, minus = self.branch_ends.T
+        r, s = self.rectifying, self.switching
+        controlled = -self.gain[r] * (z[:, plus[r]] - z[:, minus[r]] > 0)
+        on = conducting[:, s] * 1.0
+        off = 1.0 - on
+        # Diodes between the same nodes, all on or all off, would leave the matrix singular on the way.
+        blunt = _BLUNT / (self.scale + charging * self.capacitance.max(initial=0.0))
+        if self.series.any():
+            blunt = min(blunt, _SOFT * self.series[self.series > 0].min())
+        own, by_current = on - _BLUNT * off, off / self.scale - blunt * on
+        return constant + np.hstack([slopes, own, controlled, by_current]) @ self._spread
+
+    def rounding(self, z: Array, slopes: Array) -> Array:
+        """What one unit in the last place of every unknown is worth in Kirchhoff's law, (B,) amperes."""
+        size = np.abs(z)
+        every = np.empty((len(z), len(self.ends)))
+        for part in self.elements:
+            every[:, part.where] = np.abs(part.functions.slope(np.zeros(1), *part.values))
+        every[:, : self.curved] = slopes
+        every *= size.take(self.ends[:, 2], 1) + size.take(self.ends[:, 3], 1)
+        sums = every @ abs(self.out_of_nodes) + size[:, self.branch_columns] @ abs(self.into_nodes)
+        sums = sums[:, 1 : self.n_nodes]
+        return np.finfo(np.float64).eps * sums.max(1, initial=0.0)
+
+
+def compact(matrix: csr_array) -> csr_array | Array:
+    """A matrix for products: dense where it is so small that a sparse product would be all overhead."""
+    return matrix.toarray() if matrix.shape[0] * matrix.shape[1] <= SMALL else matrix
+
+
+def _four(a: Array, b: Array, c: Array, d: Array, source: Array) -> list[tuple[Array, Array, Array, float]]:
+    """Entries of currents out of nodes a into nodes b that depend on the difference of unknowns c and d."""
+    return [(a, c, source, 1.0), (a, d, source, -1.0), (b, c, source, -1.0), (b, d, source, 1.0)]
+
+
+def _incidence(ends: Array, columns: int) -> csr_array | Array:
+    """+1 at the first node of each part, -1 at the second, (m, columns)."""
+    m = len(ends)
+    signs, row = np.repeat([1.0, -1.0], m), np.tile(np.arange(m), 2)
+    return compact(csr_array((signs, (row, ends.T.ravel())), shape=(m, columns)))

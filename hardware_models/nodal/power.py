@@ -1,0 +1,101 @@
+"""Power of each kind of part over a transient, and the energy that each took: V I, and its integral.
+
+Tellegen: at every instant the powers of all parts add up to nothing, whatever the parts are, since the currents at
+each node do. What sources deliver is what others turn into heat or store.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+
+from .equations import Array, NodalEquations, compact
+
+HEAT = ("resistor", "memristor", "diode", "piecewise_diode", "ideal_diode")
+"""Kinds that can only take power; capacitors store it, all others are sources."""
+
+
+@dataclass(frozen=True)
+class CircuitPower:
+    """Power that each kind of part, or each part, takes from the circuit; sources deliver, and have negative ones.
+
+    Attributes
+    ----------
+    time : Tensor (T,)
+        Seconds.
+    kinds : tuple of str (k,)
+        Kinds of parts, and 'nudge' for the conductances and sources of a nudged phase together.
+    names : tuple of str (k,)
+        Of the parts, where each has been metered by itself; else `kinds` again.
+    power : Tensor (T, B, k)
+        Watts.
+    energy : Tensor (T, B, k)
+        Taken since the start, joules: the integral of the power, by the method that follows the voltages and to its
+        order. What a jump of a source moves at once between capacitors without a resistor is not in it.
+    """
+
+    time: torch.Tensor
+    kinds: tuple[str, ...]
+    names: tuple[str, ...]
+    power: torch.Tensor
+    energy: torch.Tensor
+
+    def _sum(self, values: torch.Tensor, chosen: list[bool]) -> torch.Tensor:
+        return values[..., torch.tensor(chosen, dtype=torch.bool)].sum(-1)
+
+    @property
+    def delivered(self) -> torch.Tensor:
+        """By sources and active parts, (T, B) watts."""
+        return -self._sum(self.power, [k not in HEAT and k != "capacitor" for k in self.kinds])
+
+    @property
+    def dissipated(self) -> torch.Tensor:
+        """Turned into heat, (T, B) watts."""
+        return self._sum(self.power, [k in HEAT for k in self.kinds])
+
+    @property
+    def stored(self) -> torch.Tensor:
+        """In capacitors, (T, B) watts."""
+        return self._sum(self.power, [k == "capacitor" for k in self.kinds])
+
+    @property
+    def imbalance(self) -> torch.Tensor:
+        """Delivered, less heat and storage, (T, B) watts: 0 but for the residual of the currents and rounding."""
+        return self.delivered - self.dissipated - self.stored
+
+    def energies(self) -> dict[str, torch.Tensor]:
+        """What each kind (or part, by name) has taken by the end, (B,) joules."""
+        return {name: self.energy[-1, :, k] for k, name in enumerate(self.names)}
+
+
+class PowerMeter:
+    """Power by kind of part, or by part, of states of nodal equations with capacitors."""
+
+    def __init__(self, equations: NodalEquations, by_part: bool = False) -> None:
+        self.equations = equations
+        columns: dict[tuple[str, str], int] = {}
+        labels: list[int] = []
+
+        def label(kind: str, count: int) -> None:
+            names = equations.parts.group(kind).names if by_part and kind != "nudge" else (kind,) * count
+            labels.extend(columns.setdefault((kind, name), len(columns)) for name in names)
+
+        for part in equations.elements:
+            label(part.kind, part.where.stop - part.where.start)
+        for kind, where in equations.branch_kinds.items():
+            label(kind, where.stop - where.start)
+        label("capacitor", len(equations.capacitance))
+        self.kinds = tuple(kind for kind, _ in columns)
+        self.names = tuple(name for _, name in columns)
+        m = len(labels)
+        self._sums = compact(csr_array((np.ones(m), (np.arange(m), labels)), shape=(m, len(columns))))
+        capacitor = equations.parts.group("capacitor").nodes
+        self._ends = np.concatenate([equations.ends[:, :2], equations.branch_ends[:, :2], capacitor])
+
+    def read(self, z: Array, currents: Array, charging: Array) -> Array:
+        """Power by column, (B, k) watts, of states z with element and capacitor currents (B, m), amperes."""
+        through = np.hstack([currents, z[:, self.equations.n_nodes :], charging])
+        return (z.take(self._ends[:, 0], 1) - z.take(self._ends[:, 1], 1)) * through @ self._sums

@@ -1,0 +1,321 @@
+"""A circuit in time: C dv/dt + i(v, t) = 0, stiff, with nodes that have no capacitor, by implicit Runge-Kutta.
+
+Nodes without a capacitor, and the currents of sources, have no derivative: together the equations are a
+differential-algebraic system. Each stage of a diagonally implicit method gives every capacitor a current that is
+a conductance C / (h a_ii) times its voltage and a part known from earlier stages, as circuit simulators do for the
+trapezoidal rule (Nagel 1975, SPICE2); then Kirchhoff's laws are those of a circuit without capacitors, and hold in
+full at every stage. The methods are stiffly accurate and L-stable: what moves faster than the step is damped, not
+followed, and the last stage is the new state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from physics_ep.dynamics.integrators import TABLEAUS, Tableau
+from physics_ep.errors import InputError, argument_error, unknown_name
+from physics_ep.nudging import Nudge
+from physics_ep.progress import SILENT, Progress
+from physics_ep.storage.trajectory import Trajectory
+
+from ..netlists.parts import Parts
+from ..netlists.topology import find_loop
+from ..netlists.waveforms import Waveforms
+from .equations import Array, Drive, NodalEquations
+from .nudges import Nudging, nudging
+from .points import ITERATIONS, TOLERANCE, Solution, solve, source_volts, spread
+from .power import CircuitPower
+from .steps import Stepper, TransientPoint
+
+METHODS = {
+    "tr_bdf2": TABLEAUS["tr_bdf2"],
+    # Kennedy and Carpenter, Applied Numerical Mathematics 44 (2003) 139, ARK4(3)6L[2]SA, its implicit half.
+    "kennedy_carpenter": Tableau(
+        (
+            (),
+            (1 / 4, 1 / 4),
+            (8611 / 62500, -1743 / 31250, 1 / 4),
+            (5012029 / 34652500, -654441 / 2922500, 174375 / 388108, 1 / 4),
+            (15267082809 / 155376265600, -71443401 / 120774400, 730878875 / 902184768, 2285395 / 8070912, 1 / 4),
+            (82889 / 524892, 0.0, 15625 / 83664, 69875 / 102672, -2260 / 8211, 1 / 4),
+        ),
+        (82889 / 524892, 0.0, 15625 / 83664, 69875 / 102672, -2260 / 8211, 1 / 4),
+        order=4,
+        companion=(
+            4586570599 / 29645900160,
+            0.0,
+            178811875 / 945068544,
+            814220225 / 1159782912,
+            -3700637 / 11593932,
+            61727 / 225920,
+        ),
+        estimate_order=3,
+    ),
+}
+"""Methods by name: L-stable, their first stage explicit, all others with one coefficient on the diagonal."""
+_IMPULSE = 1e-12
+"""Of the duration: time that a loop of capacitors and sources takes to share a jump of voltage."""
+
+
+@dataclass(frozen=True)
+class CircuitTrajectory(Trajectory):
+    """A circuit's course; a `Trajectory`, so that it plots and is stored as any other.
+
+    Attributes
+    ----------
+    time : Tensor (T,)
+        Seconds; steps as the error asked for, and all corners of the waveforms.
+    state : (Tensor (T, B, n_nodes),)
+        Node voltages in the order of `nodes`, ground first.
+    energy : Tensor (T, B)
+        Co-content of two-terminal elements, current sources and nudge, watts: what the circuit lowers where it has
+        no active part and its voltage sources are constant.
+    residual : Tensor (T, B)
+        Largest sum of capacitive currents at a node, amperes: how far Kirchhoff's law of the circuit without
+        capacitors is from being met. `settling_time` is when that stays under 1 % of its peak.
+    internal : (Tensor (T, B, capacitors),)
+        Volts across the capacitors.
+    nodes, branches : tuple of str
+        Names.
+    currents : Tensor (T, B, n_branches)
+        Amperes, as in `hardware_models.nodal.points.Solution`.
+    charging : Tensor (T, B, capacitors)
+        Amperes, from the first node of each capacitor to the second. Where it jumps in a step, since an ideal diode
+        has switched, the first value after that is a mean over the step, and the diode's current with it.
+    kirchhoff : Tensor (T, B)
+        Largest violation of Kirchhoff's current law with the capacitive currents, amperes, in the very states held
+        here.
+    power : CircuitPower
+    steps, rejected : int
+        Steps taken, and steps that were taken back.
+    """
+
+    nodes: tuple[str, ...] = ()
+    branches: tuple[str, ...] = ()
+    currents: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    charging: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    kirchhoff: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    power: CircuitPower | None = None
+    steps: int = 0
+    rejected: int = 0
+
+    def voltage(self, node: str) -> torch.Tensor:
+        """Course of a node's voltage, (T, B) volts."""
+        if node not in self.nodes:
+            raise unknown_name("node", node, self.nodes)
+        return self.state[0][..., self.nodes.index(node)]
+
+
+def transient(
+    circuit: Any,
+    duration: float,
+    *,
+    inputs: Any = None,
+    start: Any = "zero",
+    nudge: Nudge | tuple[Sequence[str], Any, float] | None = None,
+    method: str = "kennedy_carpenter",
+    rtol: float = 1e-6,
+    atol: float = 1e-9,
+    every: int = 1,
+    by_part: bool = False,
+    max_steps: int = 1_000_000,
+    progress: Progress = SILENT,
+) -> CircuitTrajectory:
+    """Follow a circuit in time.
+
+    Parameters
+    ----------
+    circuit : Parts, or Circuit
+    duration : float
+        Seconds.
+    inputs : array_like (B, n_voltage_sources), optional
+        Volts of the voltage sources; those with a waveform follow it all the same. Default: the parts' own, B = 1.
+    start : 'zero', 'operating_point', or array_like (B, n_nodes)
+        Capacitors without charge; at rest at what sources are before time 0; or charged to what lies across them at
+        these node voltages (ground's first). Whatever has no capacitor follows from that.
+    nudge : Nudge with SquaredError or a multiple of it, or (node names, targets, beta), optional
+        A conductance beta, siemens, from each output node to a source at its target, volts.
+    method : str
+        One of `METHODS`.
+    rtol, atol : float
+        Error of each step at each node: rtol times its voltage plus atol volts. All examples take the same steps.
+    every : int
+        Keep one step in so many; the last is kept.
+    by_part : bool
+        Whether to meter the power of every part by itself, in place of each kind's.
+    max_steps : int
+    progress : Progress
+
+    Returns
+    -------
+    CircuitTrajectory
+
+    Raises
+    ------
+    InputError
+        If an argument does not fit, the circuit has no consistent state at the start, or it diverges.
+    """
+    parts = circuit if isinstance(circuit, Parts) else circuit.parts
+    if not (np.isfinite(duration) and duration > 0):
+        raise argument_error("duration", "be positive and finite, in seconds", duration)
+    if method not in METHODS:
+        raise unknown_name("method", method, METHODS)
+    if not (rtol > 0 and atol > 0):
+        raise argument_error("rtol and atol", "be positive", (rtol, atol))
+    if every < 1 or max_steps < 1:
+        raise argument_error("every and max_steps", "be at least 1", (every, max_steps))
+    volts = source_volts(parts, inputs)
+    held = nudging(parts, _conductances(circuit, nudge))
+    waves = Waveforms(parts, None if inputs is None else volts, duration)
+    stepper = Stepper(parts, held, METHODS[method], rtol, atol, by_part)
+    batch = max(
+        len(volts), len(held.targets) if held else 1, 1 if isinstance(start, str) else len(np.atleast_2d(start))
+    )
+    first = _beginning(parts, held, waves, start, batch, stepper)
+    kept = [first]
+    with progress.task("following the circuit", total=1000) as advance:
+        shown = 0
+        for count, point in enumerate(_points(stepper, waves, first, parts, held, max_steps), 1):
+            if count % every == 0 or point.time >= duration:
+                kept.append(point)
+            done = int(1000 * point.time / duration)
+            if done > shown:
+                advance(done - shown)
+                shown = done
+    return _trajectory(stepper, waves, kept)
+
+
+def _points(
+    stepper: Stepper, waves: Waveforms, first: TransientPoint, parts: Parts, held: Nudging | None, max_steps: int
+) -> Iterator[TransientPoint]:
+    """The course after its first point, one step after the other, each piece of the waveforms by itself."""
+    point = first
+    for k in range(len(waves.edges) - 1):
+        began, ended = waves.piece(k)
+        if k:
+            before = waves.at(waves.edges[k], after=False)
+            if any((a != b).any() for a, b in zip(before, began, strict=True)):
+                z, charging = consistent(parts, held, stepper, point.z, began, waves.edges[-1])
+                point = stepper.point(point.time, z, charging, began, point.energy)
+                yield point
+        for step in stepper.cross(point, waves.edges[k], waves.edges[k + 1], began, ended, waves.edges[-1]):
+            point = step
+            if stepper.steps > max_steps:
+                raise InputError(
+                    f"Argument max_steps must be larger, but was {max_steps}: it took the transient to "
+                    f"{point.time:.3g} s."
+                )
+            yield step
+
+
+def _beginning(
+    parts: Parts, held: Nudging | None, waves: Waveforms, start: Any, batch: int, stepper: Stepper
+) -> TransientPoint:
+    """The first point: capacitors as asked for, all else consistent with them."""
+    began = waves.at(0.0, after=True)
+    z = np.zeros((batch, stepper.equations.size + 1))
+    if isinstance(start, str) and start == "operating_point":
+        before = waves.at(0.0, after=False)
+        rest = NodalEquations(parts, nudge=held)
+        z = _solved(rest, z, _drive(rest, before, batch), "operating point at the start of the transient")
+        if all((a == b).all() for a, b in zip(before, began, strict=True)):
+            return stepper.point(0.0, z, np.zeros((batch, len(stepper.equations.capacitance))), began)
+    elif isinstance(start, str):
+        if start != "zero":
+            raise argument_error("start", "be 'zero', 'operating_point' or node voltages", repr(start))
+    else:
+        given = np.atleast_2d(np.array(start, np.float64))
+        n = len(parts.nodes)
+        if given.ndim != 2 or given.shape[1] != n or len(given) not in (1, batch) or not np.isfinite(given).all():
+            raise argument_error("start", f"hold finite voltages of shape ({batch}, {n})", given.shape)
+        z[:, 1:n] = given[:, 1:]
+    z, charging = consistent(parts, held, stepper, z, began, waves.edges[-1])
+    return stepper.point(0.0, z, charging, began)
+
+
+def consistent(
+    parts: Parts, held: Nudging | None, stepper: Stepper, z: Array, levels: tuple[Array, Array], duration: float
+) -> tuple[Array, Array]:
+    """State and capacitor currents with the charges of a state and new levels of the sources.
+
+    Capacitors are voltage sources for that. Where they form loops with sources, a jump of a source moves charge in
+    no time, and each has a resistance that lets it. So it has in loops with ideal diodes, which makes this a very
+    short step of the implicit Euler method: a diode on its kink conducts if its node would go on past it.
+    """
+    capacitor = parts.group("capacitor")
+    first, second = capacitor.nodes.T
+    loop = bool(find_loop(parts, capacitors=True))
+    series = _IMPULSE * duration / capacitor.values.ravel() if loop else None
+    frozen = NodalEquations(parts, nudge=held, capacitors="held", series=series)
+    count = len(capacitor)
+    state = np.hstack([z, np.zeros((len(z), count))])
+    for _ in range(2 if loop else 1):
+        drive = _drive(frozen, levels, len(z))
+        volts = drive.volts.copy()
+        volts[:, frozen.branch_kinds.get("capacitor", slice(0))] = state[:, first] - state[:, second]
+        state = _solved(frozen, state, drive._replace(volts=volts), "start of the transient")
+    end = state.shape[1] - count
+    return state[:, :end], state[:, end:]
+
+
+def _drive(equations: NodalEquations, levels: tuple[Array, Array], batch: int) -> Drive:
+    volts, amperes = levels
+    return spread(equations.drive(volts)._replace(amperes=amperes), batch)
+
+
+def _solved(equations: NodalEquations, z: Array, drive: Drive, what: str) -> Array:
+    found: Solution = solve(equations, z, drive, TOLERANCE, ITERATIONS)
+    if not found.converged.all():
+        raise InputError(
+            f"The circuit has no {what} that could be found: a residual of {found.residual.max():.2g} A is left."
+        )
+    return np.hstack([found.voltages, found.currents])
+
+
+def _conductances(circuit: Any, nudge: Any) -> Any:
+    """A nudge by the squared error, or by a multiple of it, as conductances at the circuit's outputs."""
+    if not isinstance(nudge, Nudge):
+        return nudge
+    y = nudge.y.detach().cpu().double()
+    linear = nudge.cost.linear(y, 1.0)
+    shunt = None if linear is None else torch.as_tensor(linear[0], dtype=torch.float64).unique()
+    if linear is None or shunt is None or len(shunt) != 1 or float(shunt) <= 0:
+        must = "be SquaredError, or a multiple of it (one conductance to each target)"
+        raise argument_error("cost of nudge", must, nudge.cost)
+    if isinstance(circuit, Parts):
+        raise argument_error("nudge", "be (node names, targets, beta) for a parts list", "a Nudge")
+    if isinstance(nudge.beta, torch.Tensor | complex):
+        raise argument_error("beta of nudge", "be one real number", nudge.beta)
+    return tuple(circuit.output_names), (linear[1] / shunt).numpy(), nudge.beta * float(shunt)
+
+
+def _trajectory(stepper: Stepper, waves: Waveforms, points: list[TransientPoint]) -> CircuitTrajectory:
+    def rows(name: str) -> torch.Tensor:
+        return torch.from_numpy(np.stack([getattr(p, name) for p in points]))
+
+    equations = stepper.equations
+    z, time = rows("z"), rows("time")
+    first, second = equations.parts.group("capacitor").nodes.T
+    return CircuitTrajectory(
+        time,
+        (z[..., : equations.n_nodes],),
+        rows("content"),
+        rows("force"),
+        (z[..., first] - z[..., second],),
+        "s",
+        "V",
+        "W",
+        nodes=equations.parts.nodes,
+        branches=equations.branches,
+        currents=z[..., equations.n_nodes :],
+        charging=rows("charging"),
+        kirchhoff=rows("kirchhoff"),
+        power=CircuitPower(time, stepper.meter.kinds, stepper.meter.names, rows("power"), rows("energy")),
+        steps=stepper.steps,
+        rejected=stepper.rejected,
+    )

@@ -1,0 +1,450 @@
+"""Deep resistive networks: layers of nodes joined by programmable conductances, rectified by diodes.
+
+Volts, siemens, amperes. Layer k has nodes v_k, joined to amplified copies a_k v_{k-1} of the layer below (v_0 =
++-x, a_1 the input's gain) by conductances g_k >= 0, one a pair; to ground by diodes; and to current sources b_k.
+An amplifier between layers is bidirectional (Kendall 2020): it also draws 1 / a_k of the current that it delivers.
+By Kirchhoff's current law at node i of layer k,
+
+    G v = sum_j g_k,ij a_k v_{k-1,j} + (1 / a_{k+1}) sum_i' g_{k+1,i'i} v_{k+1,i'} + b_k + diode,
+    G   = sum_j g_k,ij + sum_i' g_{k+1,i'i},
+
+which is the stationarity of the energy (a co-content, watts)
+
+    E = sum_k c_k [ 1/2 sum_ij g_k,ij (v_k,i - a_k v_{k-1,j})^2 - b_k . v_k + diodes of layer k ],
+
+c_k the product of a_m^2 over all m > k: each stage counts with the amplifiers downstream (Kendall 2020, section 2).
+Without amplifiers c_k = 1. The energy is convex, so the operating point is unique; each layer has an exact update,
+the others held, and layers of one parity do not touch (Scellier 2024, algorithm 1).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from physics_ep.blocks import State
+from physics_ep.dynamics.motion import Motion
+from physics_ep.errors import InputError, argument_error, unknown_name
+from physics_ep.system import EnergySystem, Inputs
+
+from ..arrays import array, counts
+from ..laws.elements import THERMAL_VOLTAGE
+from ..laws.units import UnitFunctions
+from ..netlists.parts import GROUND, Group, Parts
+from . import nodes
+from .conductances import Conductances
+from .phase import PreparedNodes, ResistiveMotion, ResistivePhase
+
+if TYPE_CHECKING:
+    from ..circuits.circuit import Circuit
+
+DIODES = ("ideal", "shockley", "none")
+
+
+class ResistiveNetwork(EnergySystem):
+    """Deep resistive network (Kendall 2020; Scellier 2024) trained by equilibrium propagation.
+
+    States: node voltages, (B, n_k) volts. Inputs x are multiplied by `input_gain` and fed in as +x and -x, since
+    conductances are not negative. Diodes hold the first half of each hidden layer above 0 V, the second half below;
+    output nodes have none. Nudging strength: siemens, the conductance that ties an output node to its target (the
+    squared error), or the transconductance of a source that feeds -dC/dv in. Voltages do not change when all
+    conductances are multiplied by one factor: `scale` chooses it.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        [features, hidden ..., outputs].
+    diode : {'ideal', 'shockley', 'none'}
+    input_gain : float
+        Volts per unit of x.
+    amplification : float
+        Voltage gain a of the bidirectional amplifiers between layers; 1: none.
+    bias : bool
+        Whether nodes have current sources.
+    scale : float
+        Conductances start uniform in (0, scale / sqrt(n)), n the number of nodes below: siemens.
+    density : float
+        Share of the conductances behind hidden layers that start on, sqrt(1 / density) times larger. The mean of
+        conductances, which cannot be negative, passes a common voltage forwards and a common error backwards; in
+        deep networks it drowns what their differences pass, unless few start on.
+    mirrored : bool
+        Whether each hidden node held below 0 V starts as the mirror image of one held above: the same conductances,
+        to the other half of the nodes below it, and so the opposite current. Little of a common voltage is passed
+        then. (Both conduct, or neither: where layers are so small that all of one may be off, the next rests
+        exactly on its diodes' kinks.)
+    rest : float
+        Voltage at which the outputs start by their current sources, volts: the mean of the targets, say.
+    g_min, g_max : float
+        What devices can be programmed to, siemens; `constrain` keeps to it, which EP calls before each gradient
+        and `physics_ep.train` after each step of an optimizer.
+    saturation, emission : float
+        Is and n of Shockley diodes: amperes, and dimensionless.
+    capacitance : float
+        Of each node, farad; for `simulate`, equilibria do not depend on it.
+    seed : int
+        Of the conductances.
+
+    Raises
+    ------
+    InputError
+        If an argument is not as above.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from physics_ep import relax
+    >>> system = ResistiveNetwork([4, 8, 2], input_gain=4.0)
+    >>> free = relax(system, torch.rand(3, 4)).require()
+    >>> bool((free.state[0][:, :4] >= 0).all()), bool((free.state[0][:, 4:] <= 0).all())
+    (True, True)
+    """
+
+    default_max_iterations = 500
+    residual_unit = "A"
+    state_unit = "V"
+    energy_unit = "W"
+    time_unit = "s"
+    routed = False
+    output_activation = "linear"
+    bounded = True
+    clamps = True
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        diode: str = "ideal",
+        *,
+        input_gain: float = 1.0,
+        amplification: float = 1.0,
+        bias: bool = True,
+        scale: float = 1.0,
+        density: float = 1.0,
+        mirrored: bool = False,
+        rest: float = 0.0,
+        g_min: float = 0.0,
+        g_max: float = math.inf,
+        saturation: float = 1e-6,
+        emission: float = 1.0,
+        capacitance: float = 1e-12,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not counts(sizes) or len(sizes) < 2:
+            raise argument_error("sizes", "be at least two positive integers [features, ..., outputs]", sizes)
+        if diode not in DIODES:
+            raise unknown_name("diode", diode, DIODES)
+        given = {
+            "input_gain": input_gain,
+            "amplification": amplification,
+            "scale": scale,
+            "saturation": saturation,
+            "emission": emission,
+            "capacitance": capacitance,
+        }
+        for name, value in given.items():
+            if not (isinstance(value, int | float) and 0 < value < math.inf):
+                raise argument_error(name, "be a positive number", value)
+        for name, value in {"density": density, "rest": rest, "g_min": g_min, "g_max": g_max}.items():
+            if not isinstance(value, int | float):
+                raise argument_error(name, "be a number", value)
+        if not 0 < density <= 1:
+            raise argument_error("density", "lie in (0, 1]", density)
+        if not math.isfinite(rest):
+            raise argument_error("rest", "be finite", rest)
+        if rest and not bias:
+            raise argument_error("rest", "be 0 V without current sources (bias)", rest)
+        if not 0 <= g_min < g_max:
+            raise argument_error("g_min and g_max", "satisfy 0 <= g_min < g_max, in siemens", f"{g_min}, {g_max}")
+        if isinstance(seed, bool) or not isinstance(seed, int):
+            raise argument_error("seed", "be an integer", seed)
+        self.sizes = tuple(sizes)
+        self.example_shape = self.sizes[:1]
+        self.shapes = tuple((n,) for n in sizes)
+        self.diode, self.saturation, self.emission = diode, saturation, emission
+        self.g_min, self.g_max = g_min, g_max
+        self.capacitance = capacitance
+        generator = torch.Generator().manual_seed(seed)
+        pairs = list(itertools.pairwise([2 * sizes[0], *sizes[1:]]))
+        self.gains = (float(input_gain), *[float(amplification)] * (len(pairs) - 1))
+        self.layers = nn.ModuleList(
+            Conductances(
+                n_in, n_out, gain, scale, density if k else 1.0, bias, mirrored and k + 1 < len(pairs), generator
+            )
+            for k, ((n_in, n_out), gain) in enumerate(zip(pairs, self.gains, strict=True))
+        )
+        self.constrain()
+        if rest:
+            with torch.no_grad():
+                self.couplings[-1].bias = nn.Parameter(rest * self.loads()[-1])
+        for k, n in enumerate(sizes[1:-1], 1):
+            sign = torch.where(torch.arange(n) < (n + 1) // 2, 1.0, -1.0)
+            self.register_buffer(f"signs_{k}", sign.to(torch.get_default_dtype()), persistent=False)
+        # c_k: amplifiers downstream of each layer.
+        self.stages = tuple(math.prod(a * a for a in self.gains[k + 1 :]) for k in range(len(pairs)))
+        self.smooth = diode != "ideal"
+        bound = -math.inf if diode != "ideal" else 0.0
+        self.bounds = [(bound, math.inf)] * (len(pairs) - 1) + [(-math.inf, math.inf)]
+        means = [float(load.detach().mean()) for load in self.loads()]
+        # Amperes that move a node by a volt.
+        self.residual_scale = mean = max(means)
+        self.nudge_scale = means[-1]
+        self.time_constant = capacitance / mean
+        # One hidden layer is loaded so little by the outputs that plain sweeps are as few as mixed ones.
+        self.default_solver = "coordinate" if len(pairs) <= 2 else "anderson"
+
+    @property
+    def couplings(self) -> list[Conductances]:
+        """`layers`, typed."""
+        return cast(list[Conductances], list(self.layers))
+
+    def loads(self, first: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
+        """Total conductance G of each node, a tensor (n_k,) a layer, siemens; `first`: what the input's sum to."""
+        layers = self.couplings
+        totals = [layers[0].conductance.sum(1) if first is None else first]
+        totals += [layer.conductance.sum(1) for layer in layers[1:]]
+        for k in range(1, len(layers)):
+            totals[k - 1] = totals[k - 1] + layers[k].conductance.sum(0)
+        return tuple(totals)
+
+    def signs(self, k: int) -> torch.Tensor:
+        """+1 for nodes of hidden layer k that diodes hold above 0 V, -1 for those below: (n_k,)."""
+        return cast(torch.Tensor, getattr(self, f"signs_{k}"))
+
+    def units_of(self, loads: Sequence[torch.Tensor]) -> list[UnitFunctions]:
+        """Nodes of each layer under their total conductances."""
+        units = []
+        for k, load in enumerate(loads[:-1], 1):
+            if self.diode == "ideal":
+                units.append(nodes.ideal(load, *self.limits(k)))
+            elif self.diode == "shockley":
+                thermal = self.emission * THERMAL_VOLTAGE
+                units.append(nodes.shockley(load, self.signs(k), self.saturation, thermal))
+            else:
+                units.append(nodes.plain(load))
+        return [*units, nodes.plain(loads[-1])]
+
+    def doubled(self, x: torch.Tensor) -> torch.Tensor:
+        """(x, -x), (B, 2 features): what the input's amplifiers are given."""
+        return torch.cat([x, -x], 1)
+
+    # -- the contract -----------------------------------------------------------------------------------------
+
+    def energy(self, state: State, x: torch.Tensor) -> torch.Tensor:
+        """Co-content, (B,), watts, each stage times the square of the amplifiers' gains downstream."""
+        loads = self.loads()
+        units = self.units_of(loads)
+        first = self.couplings[0]
+        below = self.doubled(x)
+        # What the resistors at the input take whatever the nodes do.
+        total = 0.5 * self.stages[0] * first.gain**2 * (below.square() @ first.conductance.sum(0))
+        for layer, unit, c, v in zip(self.couplings, units, self.stages, state, strict=True):
+            total = total + c * (unit.potential(v) - v * layer.drive(below)[0]).sum(1)
+            below = v
+        return total
+
+    def force(self, state: State, x: torch.Tensor) -> State:
+        """-dE/dv of each layer: the current that is missing at each node, amperes, times its stage's c_k."""
+        units = self.units_of(self.loads())
+        drives, _ = self.routed_drives(state, self.couplings[0].drive(self.doubled(x))[0])
+        return tuple(
+            c * (current - unit.inverse(v))
+            for c, current, unit, v in zip(self.stages, drives, units, state, strict=True)
+        )
+
+    def initial_state(self, x: torch.Tensor) -> State:
+        return tuple(torch.zeros(x.shape[0], n, dtype=self.dtype, device=self.device) for n in self.sizes[1:])
+
+    def outputs(self, state: State) -> torch.Tensor:
+        return state[-1]
+
+    def project(self, state: State) -> State:
+        if self.diode != "ideal":
+            return state
+        limits = [self.limits(k) for k in range(1, len(state))]
+        return (*(v.clamp(lo, hi) for v, (lo, hi) in zip(state[:-1], limits, strict=True)), state[-1])
+
+    def limits(self, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Least and greatest voltage that ideal diodes leave to the nodes of hidden layer k, (n_k,) volts."""
+        sign = self.signs(k)
+        infinity = torch.full_like(sign, math.inf)
+        zero = torch.zeros_like(sign)
+        return torch.where(sign > 0, zero, -infinity), torch.where(sign > 0, infinity, zero)
+
+    def free_variables(self, state: State, x: torch.Tensor) -> State | None:
+        prepared: PreparedNodes = self.prepare(x).cache
+        drives, _ = self.routed_drives(state, prepared.current)
+        return tuple(unit.slope(p) > 0 for p, unit in zip(drives, prepared.units, strict=True))
+
+    def curvature_diagonal(self, state: State, x: torch.Tensor) -> State | None:
+        units = self.units_of([load.detach() for load in self.loads()])
+        return tuple(c * unit.curvature(v) for c, unit, v in zip(self.stages, units, state, strict=True))
+
+    def prepare(self, x: torch.Tensor) -> Inputs:
+        self.check_input(x)
+        first = self.couplings[0]
+        rows = self.doubled(x)
+        # A row of ones brings the sums of the conductances in the same pass over them.
+        sums = torch.cat([rows, ones_like_row(rows)]) @ first.conductance.t()
+        current = first.gain * sums[:-1]
+        loads = self.loads(sums[-1])
+        for k, load in enumerate(loads, 1):
+            if bool((load < 0).any()):
+                raise InputError(
+                    f"Conductances at a node of layer {k} must not sum to less than 0, but did to "
+                    f"{float(load.detach().min()):.3g} S: call constrain() after each step of an optimizer."
+                )
+        held = [self.limits(k) for k in range(1, len(loads))] if self.diode == "ideal" else []
+        return Inputs(
+            x,
+            PreparedNodes(
+                current if first.bias is None else current + first.bias,
+                loads,
+                self.units_of(loads),
+                self.diode,
+                held,
+                self.capacitance,
+            ),
+        )
+
+    def phase(self, inputs: Inputs, origin: State | None = None, balanced: bool = False) -> ResistivePhase:
+        return ResistivePhase(cast(Any, self), inputs, origin, balanced)
+
+    def motion(self, phase: Any) -> Motion:
+        return ResistiveMotion(phase)
+
+    def contrast(
+        self, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """As `EnergySystem.contrast`.
+
+        dE/dg = c (v - a v')^2 / 2, so that with e the difference and m the mean of two states its contrast is
+        c (e - a e') (m - a m'), summed over the batch: matrix products, and sums over the nodes' own e m.
+        """
+        grads = {}
+        e_below: torch.Tensor | None = None
+        m_below = self.doubled(x)
+        column = weight[:, None]
+        with torch.no_grad():
+            for k, (layer, c) in enumerate(zip(self.couplings, self.stages, strict=True)):
+                moved = plus[k] if minus is None else plus[k] - minus[k]
+                m = torch.add(free[k], plus[k] if minus is None else plus[k] + minus[k], alpha=0.5)
+                e = column * moved
+                a = layer.gain
+                # c [e m 1 - a e m' - a m e' + a^2 1 e' m'] as one product of stacked rows.
+                left, right = [-a * c * e, c * (e * m).sum(0, keepdim=True)], [m_below, ones_like_row(m_below)]
+                if e_below is not None:
+                    left += [-a * c * m, ones_like_row(m)]
+                    right += [e_below, a * a * c * (e_below * m_below).sum(0, keepdim=True)]
+                grads[f"layers.{k}.conductance"] = torch.cat(left).t() @ torch.cat(right)
+                if layer.bias is not None:
+                    grads[f"layers.{k}.bias"] = -c * e.sum(0)
+                e_below, m_below = e, m
+        return {name: g for name, g in grads.items() if self.get_parameter(name).requires_grad}
+
+    def constrain(self) -> None:
+        """Clip conductances to what the devices can be programmed to."""
+        with torch.no_grad():
+            for layer in self.couplings:
+                layer.conductance.clamp_(self.g_min, self.g_max)
+
+    # -- helpers ----------------------------------------------------------------------------------------------
+
+    def to_circuit(self) -> Circuit:
+        """The same network as a `Circuit`, part by part, float64: see `circuit_inputs` and `as_parts`."""
+        from ..circuits.circuit import Circuit
+
+        return Circuit(as_parts(self), outputs=[f"y{i}" for i in range(1, self.sizes[-1] + 1)])
+
+    def circuit_inputs(self, x: torch.Tensor) -> torch.Tensor:
+        """Voltages (B, 2 features) of the sources of `to_circuit()` for the input x, float64, volts."""
+        return self.gains[0] * self.doubled(x.double())
+
+    def routed_drives(self, state: State, clamped: torch.Tensor) -> tuple[State, list[None]]:
+        """Currents that neighbours would send into each node at 0 V, amperes; and no routes."""
+        layers = self.couplings
+        drives = [clamped, *(layer.drive(v)[0] for layer, v in zip(layers[1:], state[:-1], strict=True))]
+        for k in range(len(state) - 1):
+            drives[k] = layers[k + 1].transpose(state[k + 1], None, drives[k])
+        return tuple(drives), [None] * len(drives)
+
+
+def ones_like_row(rows: torch.Tensor) -> torch.Tensor:
+    """A row of ones beside (B, n) rows: (1, n)."""
+    return torch.ones_like(rows[:1])
+
+
+# -- the network as a list of parts --------------------------------------------------------------------------------
+
+
+def as_parts(network: ResistiveNetwork) -> Parts:
+    """Sources of +-x at 0 V, conductances, diodes, amplifiers and current sources of a network.
+
+    Nodes: `xp1 ... xn1 ...` of the input, +x before -x; `h1_1 ...` of hidden layer 1, `a1_1 ...` behind its
+    amplifiers where it has any; `y1 ...` of the outputs. Devices off (conductances of 0) are left out.
+
+    Returns
+    -------
+    Parts
+    """
+    features, *hidden, outputs = network.sizes
+    names = [f"{sign}{i}" for sign in ("xp", "xn") for i in range(1, features + 1)]
+    below = np.arange(1, 2 * features + 1)
+    groups = {
+        "voltage_source": Group(tuple(f"V{name}" for name in names), _pairs(below, 0), np.zeros((2 * features, 1)))
+    }
+    node_names = [GROUND, *names]
+    resistors: list[tuple[list[str], np.ndarray, np.ndarray]] = []
+    diodes: list[tuple[list[str], np.ndarray]] = []
+    sources: list[tuple[list[str], np.ndarray, np.ndarray]] = []
+    amplifiers: list[tuple[list[str], np.ndarray]] = []
+    for k, (layer, n) in enumerate(zip(network.couplings, (*hidden, outputs), strict=True), 1):
+        last = k == len(network.couplings)
+        prefix = "y" if last else f"h{k}_"
+        here = len(node_names) + np.arange(n)
+        node_names += [f"{prefix}{i}" for i in range(1, n + 1)]
+        g = array(layer.conductance.double())
+        above, under = np.nonzero(g)
+        ends = np.stack([here[above], below[under]], 1)
+        resistors.append(
+            ([f"R{k}_{i + 1}_{j + 1}" for i, j in zip(above, under, strict=True)], ends, g[above, under])
+        )
+        if layer.bias is not None:
+            names = [f"I{prefix}{i}" for i in range(1, n + 1)]
+            sources.append((names, _pairs(np.zeros(n, np.int64), here), array(layer.bias.double())))
+        if not last and network.diode != "none":
+            up = array(network.signs(k)) > 0
+            ground = np.zeros(n, np.int64)
+            ends = np.where(up[:, None], _pairs(ground, here), _pairs(here, ground))
+            diodes.append(([f"D{prefix}{i}" for i in range(1, n + 1)], ends))
+        below = here
+        if not last and network.gains[k] != 1:
+            below = len(node_names) + np.arange(n)
+            node_names += [f"a{k}_{i}" for i in range(1, n + 1)]
+            amplifiers.append(([f"X{k}_{i}" for i in range(1, n + 1)], _pairs(here, below)))
+    groups["resistor"] = _joined(resistors)
+    if diodes:
+        kind = "ideal_diode" if network.diode == "ideal" else "diode"
+        values = () if network.diode == "ideal" else (network.saturation, network.emission)
+        groups[kind] = _joined([(names, ends, np.tile(values, (len(names), 1))) for names, ends in diodes])
+    if amplifiers:
+        gain = network.gains[1]
+        groups["amplifier"] = _joined([(names, ends, np.full(len(names), gain)) for names, ends in amplifiers])
+    if sources:
+        groups["current_source"] = _joined(sources)
+    return Parts(tuple(node_names), groups)
+
+
+def _pairs(first: np.ndarray, second: np.ndarray | int) -> np.ndarray:
+    return np.stack(np.broadcast_arrays(first, second), 1).astype(np.int64)
+
+
+def _joined(rows: list[tuple[list[str], np.ndarray, np.ndarray]]) -> Group:
+    names = tuple(name for some, _, _ in rows for name in some)
+    values = np.concatenate([v for _, _, v in rows]).astype(np.float64)
+    return Group(names, np.concatenate([ends for _, ends, _ in rows]), values.reshape(len(names), -1))

@@ -1,0 +1,247 @@
+"""Whether this package and ngspice find the same voltages and the same gradient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from physics_ep.config import bundled, load_system
+from physics_ep.cost import SquaredError
+from physics_ep.equilibrium import NotConverged
+from physics_ep.errors import InputError, argument_error, unknown_name
+from physics_ep.estimators.propagation import EquilibriumPropagation
+from physics_ep.predictive_coding import PredictiveCodingNetwork
+from physics_ep.registry import systems
+from physics_ep.runs.preparation import load_weights
+from physics_ep.storage.opening import open_run
+
+from ..circuits.circuit import Circuit
+from ..netlists.parts import Parts
+from ..nodal import points as mna
+from ..resistive.network import ResistiveNetwork
+from .ngspice import ngspice_operating_point
+from .phases import contrast, ngspice_phases
+
+NETLISTS = Path(__file__).parents[1] / "netlists"
+"""Netlists that come with the package."""
+TIGHT = 1e-12, 1e-10
+"""Residuals of the compared phases, relative to the system's scale; the second where rounding forbids the first."""
+FREE = 1e-14
+"""Amperes that may be missing at a node where only operating points are compared."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A circuit with what its phases need.
+
+    Attributes
+    ----------
+    title : str
+    circuit : Circuit
+    sources : float64 array (B, n_sources)
+        Volts.
+    targets : float64 array (B, n_outputs)
+        Volts.
+    conductance : float or None
+        At the outputs, siemens; None: as the circuit says.
+    """
+
+    title: str
+    circuit: Circuit
+    sources: np.ndarray
+    targets: np.ndarray
+    conductance: float | None = None
+
+    def strength(self, beta: float | None) -> float:
+        """A nudge's beta, or a hundredth of the conductance at the outputs where none is given; siemens."""
+        if beta is None:
+            if self.conductance is not None:
+                return 0.01 * self.conductance
+            return 0.01 * self.circuit.nudge_scale if self.circuit.has_energy else 1e-6
+        if not 0 < beta < np.inf:
+            raise argument_error("beta", "be positive and finite", beta)
+        return beta
+
+
+@dataclass(frozen=True)
+class PhaseRow:
+    """Comparison of a phase.
+
+    Attributes
+    ----------
+    phase : str
+    difference : float
+        Largest difference of node voltages, volts.
+    node : str
+        Where it is.
+    residual : float
+        Largest current missing in our solution, amperes.
+    """
+
+    phase: str
+    difference: float
+    node: str
+    residual: float
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What came of a comparison.
+
+    Attributes
+    ----------
+    rows : list of PhaseRow
+    gradient : dict of str to float
+        Relative error of ngspice's gradient by parameter: norm of the difference over the norm.
+    beta : float
+        Siemens; 0 where the circuit has no outputs.
+    worst : float
+        Volts.
+    """
+
+    rows: list[PhaseRow]
+    gradient: dict[str, float]
+    beta: float
+    worst: float
+
+
+def bundled_netlists() -> dict[str, Path]:
+    """Netlists of the package by name."""
+    return {path.stem: path for path in sorted(NETLISTS.glob("*.cir"))}
+
+
+def load_circuit(name: str) -> Circuit | None:
+    """The circuit of a netlist file or of a bundled netlist; None where `name` is neither."""
+    known = bundled_netlists()
+    path = Path(name)
+    if name in known:
+        return Circuit.from_netlist(known[name])
+    if path.suffix.lower() in (".cir", ".net", ".sp", ".spice", ".ckt"):
+        return Circuit.from_netlist(path)
+    return None
+
+
+def find_subject(name: str, seed: int = 0, batch: int = 2, checkpoint: Path | None = None) -> Subject:
+    """A circuit by name, with random targets in +-0.5 V and, for systems, random inputs.
+
+    Parameters
+    ----------
+    name : str
+        A netlist file, a bundled netlist, or a resistive network: registered, bundled config or TOML file.
+    seed : int
+    batch : int
+        Examples; a netlist has one, its own sources.
+    checkpoint : Path, optional
+        Run file with the weights of a resistive network.
+
+    Raises
+    ------
+    InputError
+        If there is no such circuit.
+    """
+    rng = np.random.default_rng(seed)
+    circuit = load_circuit(name)
+    if circuit is not None:
+        sources = circuit.parts.group("voltage_source").values.T.reshape(1, -1)
+    else:
+        known = {*systems(), *bundled(), *bundled_netlists()}
+        if name not in known and not Path(name).suffix:
+            raise unknown_name("SYSTEM", name, known)
+        system = load_system(name, seed=seed)
+        if not isinstance(system, ResistiveNetwork):
+            mapped = isinstance(system, PredictiveCodingNetwork)
+            hint = ", or come with --substrate resistive" if mapped else ""
+            raise argument_error("SYSTEM", f"be a resistive network or a netlist{hint}", repr(name))
+        if checkpoint is not None:
+            load_weights(system, open_run(checkpoint))
+        circuit = system.to_circuit()
+        x = torch.from_numpy(rng.uniform(0, 1, (batch, system.sizes[0])))
+        sources = system.circuit_inputs(x).detach().numpy()
+    targets = rng.uniform(-0.5, 0.5, (len(sources), len(circuit.output_names)))
+    return Subject(name, circuit, sources, targets)
+
+
+def check_agreement(subject: Subject, beta: float | None = None) -> Agreement:
+    """Compare operating points of the free and both nudged phases, and the gradient by equilibrium propagation.
+
+    Parameters
+    ----------
+    subject : Subject
+    beta : float, optional
+        Siemens; default a hundredth of the conductance at the outputs.
+
+    Returns
+    -------
+    Agreement
+        Circuits without outputs have a free phase only, those without an energy no gradient.
+
+    Raises
+    ------
+    InputError
+        If ngspice is absent.
+    SpiceError
+        If it fails.
+    NotConverged
+        If our own solution does not meet its tolerance.
+    """
+    circuit, parts = subject.circuit, subject.circuit.parts
+    outputs = circuit.output_names
+    if not outputs:
+        free = circuit.operating_point(subject.sources, tolerance=FREE).require()
+        found = ngspice_operating_point(parts, subject.sources)
+        table = np.stack([found[node] for node in parts.nodes], axis=1)
+        ours = circuit.voltages(free.state, torch.from_numpy(subject.sources)).numpy()
+        row = phase_row(parts, "free", ours, table, float(free.residual_si.max()))
+        return Agreement([row], {}, 0.0, row.difference)
+    beta = subject.strength(beta)
+    solve = _train if circuit.has_energy else _solve
+    phases, residuals, exact = solve(circuit, subject, beta)
+    theirs = ngspice_phases(parts, outputs, subject.sources, subject.targets, beta)
+    names = ("free", f"nudged +{beta:.3g} S", f"nudged -{beta:.3g} S")
+    rows = [phase_row(parts, name, v, w, r) for name, v, w, r in zip(names, phases, theirs, residuals, strict=True)]
+    errors = {}
+    if exact:
+        estimate = contrast(parts, outputs, theirs[1], theirs[2], beta)
+        errors = {k: float(np.linalg.norm(estimate[k] - g) / np.linalg.norm(g)) for k, g in exact.items()}
+    return Agreement(rows, errors, beta, max(row.difference for row in rows))
+
+
+Solved = tuple[list[np.ndarray], list[float], dict[str, np.ndarray]]
+
+
+def _train(circuit: Circuit, subject: Subject, beta: float) -> Solved:
+    """Node voltages and residuals of the phases, and the gradient, by equilibrium propagation."""
+    x, y = torch.from_numpy(subject.sources), torch.from_numpy(subject.targets)
+    circuit.zero_grad()
+    try:
+        step = EquilibriumPropagation(SquaredError(), beta=beta, tolerance=TIGHT[0]).backward(circuit, x, y)
+    except NotConverged:
+        step = EquilibriumPropagation(SquaredError(), beta=beta, tolerance=TIGHT[1]).backward(circuit, x, y)
+    phases = [circuit.voltages(e.state, x).numpy() for e in step.equilibria]
+    residuals = [float(e.residual_si.max()) for e in step.equilibria]
+    gradient = {name: p.grad.numpy().copy() for name, p in circuit.named_parameters() if p.grad is not None}
+    circuit.zero_grad()
+    return phases, residuals, gradient
+
+
+def _solve(circuit: Circuit, subject: Subject, beta: float) -> Solved:
+    """Node voltages and residuals of the phases of an active circuit."""
+    phases, residuals = [], []
+    for strength in (0.0, beta, -beta):
+        nudge = (circuit.output_names, subject.targets, strength) if strength else None
+        found = mna.operating_point(circuit.parts, subject.sources, nudge=nudge)
+        if not found.converged.all():
+            raise InputError("This circuit's operating point was not found: it may have none.")
+        phases.append(found.voltages)
+        residuals.append(float(found.residual.max()))
+    return phases, residuals, {}
+
+
+def phase_row(parts: Parts, phase: str, ours: np.ndarray, theirs: np.ndarray, residual: float) -> PhaseRow:
+    """Where two tables of node voltages (B, n_nodes) differ most."""
+    difference = np.abs(ours - theirs)
+    worst = np.unravel_index(int(difference.argmax()), difference.shape)
+    return PhaseRow(phase, float(difference[worst]), parts.nodes[worst[1]], residual)

@@ -1,0 +1,267 @@
+"""The phases of equilibrium propagation as circuits of their own, and the gradient from ngspice's node voltages.
+
+A nudge of strength beta, siemens, is a conductance beta from each output node to a source at the target's voltage:
+its co-content is beta times the squared error. The conductance of a negative nudge is negative, which a
+voltage-controlled current source across its own nodes is in any simulator.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from physics_ep.errors import InputError, argument_error, unknown_name
+
+from ..circuits.reduction import reduce
+from ..laws.elements import ELEMENTS
+from ..netlists.netlist import write_netlist
+from ..netlists.parts import Group, Parts
+from ..nodal.nudges import node_numbers
+from .ngspice import (
+    ACCURATE,
+    alterations,
+    node_voltages,
+    run_ngspice,
+    simulator_lines,
+    source_table,
+)
+
+TARGET = "ep_target_"
+"""Of the nodes where nudges end."""
+LEARNT = {"conductance": ("resistor", "memristor"), "current": ("current_source",)}
+"""Kinds of parts by the parameter that their first values make up."""
+
+
+def nudged_parts(parts: Parts, outputs: Sequence[str], targets: Sequence[float] | np.ndarray, beta: float) -> Parts:
+    """Parts with a nudge at each output: beta siemens to a source at the target's voltage.
+
+    The conductance is a voltage-controlled current source across its own nodes, which may be negative and which
+    ngspice can alter: Gnudge1, Gnudge2, ... and Vtarget1, ... (with _ behind where a circuit has such names)
+
+    Parameters
+    ----------
+    parts : Parts
+    outputs : sequence of str
+        Nodes.
+    targets : sequence of float
+        Volts.
+    beta : float
+        Siemens.
+
+    Returns
+    -------
+    Parts
+    """
+    at = _numbers(parts, outputs)
+    if len(outputs) != len(targets):
+        raise argument_error("targets", f"be {len(outputs)} voltages, one an output", len(targets))
+    first = len(parts.nodes)
+    own = np.arange(first, first + len(outputs))
+    taken = {n.lower() for n in (*parts.nodes, *(n for g in parts.groups.values() for n in g.names))}
+    mark = ""
+    while {f"{TARGET}1{mark}", f"gnudge1{mark}", f"vtarget1{mark}"} & taken:
+        mark += "_"
+    count = [f"{k}{mark}" for k in range(1, len(outputs) + 1)]
+    sources = Group(
+        tuple(f"Vtarget{k}" for k in count),
+        np.stack([own, np.zeros_like(own)], axis=1),
+        np.array(targets, dtype=np.float64).reshape(-1, 1),
+    )
+    nudges = Group(
+        tuple(f"Gnudge{k}" for k in count),
+        np.stack([at, own, at, own], axis=1),
+        np.full((len(outputs), 1), float(beta)),
+    )
+    added = {"voltage_source": sources, "vccs": nudges}
+    groups = {**parts.groups, **{kind: _joined(parts.group(kind), group) for kind, group in added.items()}}
+    names = (f"{TARGET}{k}" for k in count)
+    return Parts((*parts.nodes, *names), groups)
+
+
+def _joined(one: Group, other: Group) -> Group:
+    return Group(
+        one.names + other.names,
+        np.concatenate([one.nodes, other.nodes]),
+        np.concatenate([one.values, other.values]),
+        one.controls + other.controls,
+        {**one.waveforms, **other.waveforms},
+    )
+
+
+def with_sources(parts: Parts, volts: Sequence[float] | np.ndarray) -> Parts:
+    """Parts with the voltage sources at other values, volts, in order."""
+    group = parts.group("voltage_source")
+    values = source_table(parts, np.atleast_2d(np.asarray(volts, dtype=np.float64))).reshape(-1, 1)
+    changed = Group(group.names, group.nodes, values, waveforms=group.waveforms)
+    return Parts(parts.nodes, {**parts.groups, **({"voltage_source": changed} if len(group) else {})})
+
+
+def export_phases(
+    path: str | os.PathLike[str],
+    parts: Parts,
+    outputs: Sequence[str],
+    targets: Sequence[float] | np.ndarray,
+    beta: float,
+    *,
+    phase: str = "both",
+    title: str = "circuit",
+) -> dict[str, Path]:
+    """Write netlists of the free phase and of nudged ones; `ngspice -b FILE` prints their operating points.
+
+    Diodes are ngspice's own there, whose current in reverse is up to 5 % of Is off
+    (`hardware_models.spice.ngspice`).
+
+    Parameters
+    ----------
+    path : path
+        FILE.cir, of the free phase, or of both nudged ones where `phase` is "nudged"; theirs are FILE_plus.cir and
+        FILE_minus.cir.
+    parts : Parts
+    outputs : sequence of str
+        Nodes.
+    targets : sequence of float
+        Volts.
+    beta : float
+        Siemens.
+    phase : str
+        "free", "nudged" or "both".
+    title : str
+
+    Returns
+    -------
+    dict of str to Path
+        Files by phase: free, plus, minus.
+
+    Raises
+    ------
+    InputError
+        If an argument does not fit, or a file cannot be written.
+    """
+    if phase not in ("free", "nudged", "both"):
+        raise unknown_name("phase", phase, ("free", "nudged", "both"))
+    path, files = Path(path), {}
+    extra = [f".options {ACCURATE}", ".op"]
+    if phase != "nudged":
+        files["free"] = path
+        write_netlist(path, parts, title=f"{title}, free phase", outputs=outputs, extra=extra)
+    if phase != "free":
+        if not 0 < beta < np.inf:
+            raise argument_error("beta", "be positive and finite", beta)
+        for name, sign in (("plus", 1), ("minus", -1)):
+            files[name] = path.with_name(f"{path.stem}_{name}{path.suffix}")
+            nudged = nudged_parts(parts, outputs, targets, sign * beta)
+            label = f"{title}, nudged by {sign * beta:g} S"
+            write_netlist(files[name], nudged, title=label, outputs=outputs, extra=extra)
+    return files
+
+
+def ngspice_phases(
+    parts: Parts, outputs: Sequence[str], sources: np.ndarray, targets: np.ndarray, beta: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Node voltages of the free phase and of the phases at +beta and -beta, by one ngspice process.
+
+    Parameters
+    ----------
+    parts : Parts
+    outputs : sequence of str
+        Nodes.
+    sources : float64 array (B, n_sources)
+        Volts.
+    targets : float64 array (B, n_outputs)
+        Volts.
+    beta : float
+        Siemens.
+
+    Returns
+    -------
+    free, plus, minus : float64 arrays (B, n_nodes)
+        Volts, in the order of `parts.nodes`.
+
+    Raises
+    ------
+    InputError, SpiceError
+        As `hardware_models.spice.ngspice.ngspice_operating_point`.
+    """
+    sources = source_table(parts, sources)
+    targets = np.asarray(targets, dtype=np.float64)
+    if targets.shape != (len(sources), len(outputs)):
+        raise argument_error("targets", f"have the shape ({len(sources)}, {len(outputs)})", targets.shape)
+    circuit = nudged_parts(parts, outputs, np.zeros(len(outputs)), 0.0)
+    nudges = circuit.group("vccs").names[-len(outputs) :]
+    gains = [[f"alter {name} gain = {b!r}" for name in nudges] for b in (0.0, beta, -beta)]
+    commands = []
+    for row in np.concatenate([sources, targets], axis=1):
+        commands += alterations(circuit, row)
+        for nudge in gains:
+            commands += [*nudge, "op"]
+    plots = run_ngspice(simulator_lines(circuit), commands)
+    found = node_voltages(circuit, plots)
+    table = np.stack([found[node] for node in parts.nodes], axis=1)
+    return table[0::3], table[1::3], table[2::3]
+
+
+def ngspice_gradient(
+    parts: Parts, outputs: Sequence[str], sources: np.ndarray, targets: np.ndarray, beta: float
+) -> dict[str, np.ndarray]:
+    """Gradient of the squared error by centered equilibrium propagation within ngspice.
+
+    ngspice finds the node voltages of all phases; the contrast is taken of them in float64. Close to rounding and
+    to ngspice's own tolerances, the best beta is some 1e-3 to 1e-2 of the conductances at the outputs.
+
+    Parameters
+    ----------
+    parts, outputs, sources, targets, beta
+        As `ngspice_phases`.
+
+    Returns
+    -------
+    dict of str to float64 array (n,)
+        Batch means: `conductance` of resistors, then memristors, in V^2; `current` of current sources, in V.
+
+    Raises
+    ------
+    InputError
+        If the circuit has no energy.
+    SpiceError
+        If ngspice fails.
+    """
+    _, plus, minus = ngspice_phases(parts, outputs, sources, targets, beta)
+    return contrast(parts, outputs, plus, minus, beta)
+
+
+def contrast(
+    parts: Parts, outputs: Sequence[str], plus: np.ndarray, minus: np.ndarray, beta: float
+) -> dict[str, np.ndarray]:
+    """Gradient from node voltages (B, n_nodes) at +beta and -beta, weighted where there are amplifiers."""
+    reduction, why = reduce(parts)
+    if reduction is None:
+        raise InputError(f"The circuit has no energy: {why}.")
+    stage = reduction.weight[_numbers(parts, outputs)]
+    if np.ptp(stage) > 1e-9 * stage.max():
+        raise InputError("The outputs lie in stages of different weights: nudge those of one stage.")
+    gradient = {}
+    for parameter, kinds in LEARNT.items():
+        pieces = []
+        for kind in kinds:
+            group = parts.group(kind)
+            if not len(group):
+                continue
+            first, second = group.nodes.T
+            v, d = minus[:, first] - minus[:, second], plus[:, first] - minus[:, first]
+            d = d - (plus[:, second] - minus[:, second])
+            p, q, r = (group.values[:, k] if k < group.values.shape[1] else 0.0 for k in range(3))
+            difference = ELEMENTS[kind].make(np).value_slope_difference(v, d, p, q, r)
+            weight = np.where(reduction.unknown[first] >= 0, reduction.weight[first], reduction.weight[second])
+            pieces.append(weight * difference.mean(0) / (2 * beta * stage[0]))
+        if pieces:
+            gradient[parameter] = np.concatenate(pieces)
+    return gradient
+
+
+def _numbers(parts: Parts, outputs: Sequence[str]) -> np.ndarray:
+    if not len(outputs):
+        raise argument_error("outputs", "name at least one node", "empty")
+    return node_numbers(parts, outputs, "outputs")
