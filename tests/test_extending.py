@@ -57,7 +57,7 @@ def test_the_page_tells_the_length(name: str) -> None:
 
 
 def test_substrate_learns_digits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The substrate keeps the contract (the example checks it) and learns: one epoch leaves 14 % error, chance 90 %."""
+    """The substrate keeps the contract (the example checks that) and learns: one epoch leaves 14 % of errors."""
     assert load("substrate", monkeypatch).train(epochs=1) < 0.2
 
 
