@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-FOLDER = Path(__file__).parent.parent / "examples"
+from tests.support.paths import ROOT
+
+FOLDER = ROOT / "examples"
 
 
 def above(limit: float) -> Callable[[float], bool]:

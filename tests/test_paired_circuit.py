@@ -162,24 +162,34 @@ def test_conductance_noise_of_copies_is_amplified() -> None:
     assert ratio == pytest.approx(10, rel=0.3)
 
 
-@pytest.mark.parametrize("activation", ["tanh", pytest.param("relu", marks=pytest.mark.full)])
+IMPERFECT = {"amplifier_offset": 0.02, "copy_mismatch_u": 0.02}
+
+
 @pytest.mark.parametrize(
-    "fields", [pytest.param({}, marks=pytest.mark.full), {"amplifier_offset": 0.02, "copy_mismatch_u": 0.02}]
+    ("activation", "fields", "depth", "duration"),
+    [
+        ("tanh", IMPERFECT, 2, 30.0),
+        *(
+            pytest.param(activation, fields, 3, 45.0, marks=pytest.mark.full)
+            for activation in ("tanh", "relu")
+            for fields in ({}, IMPERFECT)
+        ),
+    ],
 )
-def test_course_in_time(activation: str, fields: dict[str, Any]) -> None:
+def test_course_in_time(activation: str, fields: dict[str, Any], depth: int, duration: float) -> None:
     """Else `simulate` and `relax` disagree: the circuit followed in time, from empty capacitors or from the free
     state, must end where the fixed point is, by another integrator."""
     x, y = examples(size=4)
-    system = map_pcn(dense(3, activation), device=DeviceModel(**fields)).system
+    system = map_pcn(dense(depth, activation), device=DeviceModel(**fields)).system
     free = relax(system, x, tolerance=1e-12)
     empty = tuple(torch.zeros_like(s) for s in free.state)
-    course = simulate(system, x, duration=45.0, start=empty)
+    course = simulate(system, x, duration=duration, start=empty)
     assert all(float(s[0].abs().max()) == 0 for s in course.state)
     for s, wanted in zip(course.state, free.state, strict=True):
         torch.testing.assert_close(s[-1], wanted, atol=1e-7, rtol=1e-7)
     nudge = Nudge(CrossEntropy(), y, 0.05)
     nudged = relax(system, x, nudge, start=free.state, tolerance=1e-11)
-    course = simulate(system, x, duration=45.0, nudge=nudge, start=free.state)
+    course = simulate(system, x, duration=duration, nudge=nudge, start=free.state)
     for s, wanted in zip(course.state, nudged.state, strict=True):
         torch.testing.assert_close(s[-1], wanted, atol=1e-7, rtol=1e-7)
 

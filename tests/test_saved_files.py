@@ -27,8 +27,9 @@ from hardware_models.devices import preset
 from physics_ep import EnergySystem, EquilibriumPropagation, SquaredError, open_run, relax, train
 from physics_ep.nudging import centered
 from physics_ep.predictive_coding import mlp
+from tests.support.paths import ROOT
 
-SAVED = Path(__file__).parent / "data" / "before_folders"
+SAVED = ROOT / "tests" / "data" / "before_folders"
 
 
 def network(seed: int = 7):
