@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from physics_ep.blocks import State
 from physics_ep.errors import InputError, all_finite, argument_error, unknown_name
@@ -363,9 +365,6 @@ def _check_ground(ground: str | None, grounded: bool, pairs: torch.Tensor, n: in
             "oscillator), as no input, local field, pin or second-harmonic injection keeps all phases from turning "
             "together, but was None."
         )
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     links = coo_array((np.ones(len(pairs)), (pairs[:, 0].numpy(), pairs[:, 1].numpy())), shape=(n, n))
     parts = int(connected_components(links, directed=False, return_labels=False))
     if parts > 1:
