@@ -247,7 +247,7 @@ def register_scheme(name: str, scheme: Stencil | Callable[[], Stencil]) -> None:
     name : str
         Without a colon. Another scheme of this name is replaced, unless it is one of this package's own.
     scheme : Stencil or callable
-        Or a function without arguments that makes one.
+        The scheme, or a function without arguments that makes it.
 
     Raises
     ------
@@ -271,7 +271,7 @@ def scheme_from_name(name: str | Stencil) -> Stencil:
     Raises
     ------
     InputError
-        Of an unknown name, with the nearest right one.
+        If no scheme has the name, with the nearest right one.
     """
     if isinstance(name, Stencil):
         return name

@@ -114,7 +114,7 @@ def heard_by(substrate: str, kind: type[DeviceModel] = DeviceModel) -> tuple[set
     assert held.fidelity.layers
     device = Listening(**other_values(fields, said - still))
     learner = InSitu(map_pcn(net, substrate, device, calibration=x), lambda p: torch.optim.SGD(p, lr=100.0))
-    learner.step(x, y, CrossEntropy(), beta=1e-3, on_unconverged="warn", max_iterations=20)
+    learner.step(x, y, CrossEntropy(), beta=1e-3, on_unconverged="warn", max_iterations=4)
     assert learner.pulses
     return said, heard
 

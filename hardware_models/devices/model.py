@@ -373,7 +373,7 @@ class DeviceModel:
         Raises
         ------
         InputError
-            Of an unknown field, with the nearest right name; or of a value that is none.
+            If a field is unknown, with the nearest right name; or a value is none of it.
         """
         for name in fields:
             field_of(name, type(self))
@@ -465,7 +465,7 @@ def field_of(name: str, kind: type[DeviceModel] = DeviceModel) -> DeviceField:
     Raises
     ------
     InputError
-        Of an unknown field, with the nearest right name.
+        If there is no such field, with the nearest right name.
     """
     known = fields_of(kind)
     if name not in known:
@@ -490,7 +490,7 @@ def rule_of(name: str) -> Rule:
     Raises
     ------
     InputError
-        Of an unknown field, with the nearest right name.
+        If there is no such field, with the nearest right name.
     """
     return field_of(name).rule
 
@@ -506,7 +506,7 @@ def parse_field(name: str, text: str, kind: type[DeviceModel] = DeviceModel) -> 
     Parameters
     ----------
     name : str
-        Of a field of the device.
+        A field of the device.
     text : str
     kind : class of devices
 

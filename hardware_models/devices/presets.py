@@ -198,10 +198,10 @@ def chosen_device(
     Parameters
     ----------
     name : str or None
-        Of a preset.
+        A preset.
     path : path or None
     kind : class of devices
-        Of the file, and of the ideal device.
+        What the file holds, and what the ideal device is.
 
     Raises
     ------
