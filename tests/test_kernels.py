@@ -16,7 +16,7 @@ import torch
 
 from hardware_models.hopfield import graph_kernels as kernels
 from hardware_models.laws import compiled
-from physics_ep import Nudge, SquaredError
+from physics_ep import Nudge, SquaredError, units
 from physics_ep.system import EnergySystem
 from tests.support.graphs import RandomGraph
 from tests.support.paths import ROOT
@@ -194,6 +194,16 @@ def test_the_cache_is_keyed_by_every_file_that_kernels_inline(tmp_path):
     assert compiled.digest(package) == before
 
 
+def test_the_cache_is_keyed_by_the_laws_of_units(tmp_path, monkeypatch):
+    """The laws of units stand in another package: an edit there must compile kernels anew, too."""
+    before = compiled.digest()
+    assert Path(units.__file__) in compiled.sources()
+    edited = tmp_path / "units.py"
+    edited.write_bytes(Path(units.__file__).read_bytes() + b"\n")
+    monkeypatch.setattr(compiled, "UNIT_LAWS", edited)
+    assert compiled.digest() != before
+
+
 @pytest.mark.full
 def test_an_edited_law_never_runs_stale(tmp_path):
     """numba's cache watches the kernels' file alone: after an edit of a law it would run the old physics."""
@@ -216,7 +226,7 @@ def test_an_edited_law_never_runs_stale(tmp_path):
     assert file.startswith(str(tmp_path))
     assert (drive, hits) == ("3.0", "0")
     assert probe("cache")[1:3] == ["3.0", "1"]
-    law = package / "laws" / "units.py"
+    law = package / "laws" / "couplings.py"
     text = law.read_text()
     assert text.count("return -w * b\n") == 1
     law.write_text(text.replace("return -w * b\n", "return -9 * b\n"))

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from hardware_models.laws.units import COUPLINGS, UNITS
+from hardware_models.laws.couplings import COUPLINGS
+from physics_ep.units import UNITS
 
 mpmath.mp.dps = 50
 EPS = 2.0**-52

@@ -13,6 +13,7 @@ from physics_ep.predictive_coding import vgg5
 from physics_ep.predictive_coding.activations import ACTIVATIONS
 from physics_ep.predictive_coding.solvers import LinearSpace
 from physics_ep.relaxation.loop import solve
+from physics_ep.units import UNITS
 from tests.support.pcn import biased, counted_rows, dense, examples
 from validation.gradients import estimate_gradient, total_error
 
@@ -35,6 +36,23 @@ def test_anchored_activations(name: str) -> None:
     if curvature is not None:
         differences = (unit.slope(a + 1e-5) - unit.slope(a - 1e-5)) / 2e-5
         torch.testing.assert_close(curvature, differences, atol=1e-9, rtol=1e-7)
+
+
+@pytest.mark.parametrize("name", [name for name in ACTIVATIONS if name in UNITS])
+def test_activations_are_those_of_the_unit_laws(name: str) -> None:
+    """Quicker forms for real tensors are forms of the same law. A network and the substrate that holds it would
+    answer differently otherwise."""
+    unit, law = ACTIVATIONS[name], UNITS[name].make(torch)
+    a = torch.linspace(-6, 6, 97, dtype=torch.float64)
+    for d in (-3.0, -1e-3, 1e-9, 0.4, 2.5):
+        moved = law.difference(a, torch.full_like(a, d))
+        torch.testing.assert_close(unit.displaced(a, torch.full_like(a, d)), moved, atol=1e-15, rtol=1e-11)
+    torch.testing.assert_close(unit.response(a), law.response(a), atol=0, rtol=1e-14)
+    torch.testing.assert_close(unit.slope(a), law.slope(a), atol=0, rtol=1e-13)
+    inside = law.response(a)[40:57]
+    torch.testing.assert_close(unit.inverse(inside), law.inverse(inside), atol=1e-15, rtol=1e-13)
+    torch.testing.assert_close(unit.potential(inside), law.potential(inside), atol=1e-14, rtol=1e-13)
+    assert unit.bounds == UNITS[name].bounds
 
 
 def test_anchored_tanh_keeps_its_digits() -> None:

@@ -22,7 +22,7 @@ from physics_ep.system import EnergySystem, Inputs, Phase
 from .. import arrays
 from ..arrays import array
 from ..hopfield.graph import UnitGraph
-from ..laws.units import COUPLINGS
+from ..laws.couplings import COUPLINGS
 from ..netlists.netlist import load_netlist, write_netlist
 from ..netlists.parts import Parts
 from ..nodal import points as mna

@@ -13,9 +13,10 @@ from physics_ep.blocks import State, largest
 from physics_ep.errors import argument_error
 from physics_ep.nudging import Nudge
 from physics_ep.system import EnergySystem, Inputs, Phase
+from physics_ep.units import UNITS
 
 from ..arrays import array, columns, groups, integers, names, nodes, numbers
-from ..laws.units import COUPLINGS, UNITS
+from ..laws.couplings import COUPLINGS
 from . import graph_kernels as kernels
 
 UNIT_FUNCTIONS = {name: unit.make(torch) for name, unit in UNITS.items()}
@@ -27,7 +28,7 @@ class UnitGraph(EnergySystem):
 
         E = sum_i [Psi_i(s_i) - b_i s_i] + sum_edges e(w_ij, s_i, s_j),
 
-    over free nodes i (clamped nodes enter the pair energies only), with the laws of `hardware_models.laws.units`.
+    over free nodes i (clamped nodes enter the pair energies only), with the laws of `physics_ep.units`.
     Dimensionless, float64, on the CPU. The state is one block (B, n_free), free nodes in ascending order of their
     numbers, which is also the fixed order in which a sweep updates them.
 
@@ -106,7 +107,7 @@ class UnitGraph(EnergySystem):
             The two nodes of each edge, in either order. Edges between the same nodes add up.
         weights : array_like of float (m,)
         units : str or sequence of str (n_free,)
-            Unit of all free nodes, or of each in ascending order of node number (`laws.UNITS`).
+            Unit of all free nodes, or of each in ascending order of node number (`physics_ep.units.UNITS`).
         inputs : sequence of int
             Clamped nodes: x[:, k] is the value of node inputs[k]. All others are free.
         outputs : sequence of int

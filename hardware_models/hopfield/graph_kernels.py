@@ -1,8 +1,9 @@
 """Compiled kernels on graphs: coordinate sweeps, drives, energies and contrasts, batch-parallel.
 
-The laws are those of `hardware_models.laws.units`, compiled in `hardware_models.laws.compiled`. Arrays are float64
-and C-contiguous. Nodes are numbered free ones first, then clamped ones. Within a chunk of `width` examples the
-innermost loop runs over examples, so that it vectorises; no result depends on the width or the number of threads.
+The laws are those of `physics_ep.units` and `hardware_models.laws.couplings`, compiled in
+`hardware_models.laws.compiled`. Arrays are float64 and C-contiguous. Nodes are numbered free ones first, then
+clamped ones. Within a chunk of `width` examples the innermost loop runs over examples, so that it vectorises; no
+result depends on the width or the number of threads.
 """
 
 from __future__ import annotations

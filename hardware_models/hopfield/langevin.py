@@ -37,9 +37,9 @@ from physics_ep.blocks import State
 from physics_ep.errors import argument_error, unknown_name
 from physics_ep.nudging import Nudge
 from physics_ep.system import EnergySystem, Inputs, Phase
+from physics_ep.units import UNITS
 
 from ..arrays import counts
-from ..laws.units import UNITS
 from ..layers.couplings import Dense
 
 RICCATI = {"linear": (1.0, 0.0, 0.0), "tanh": (1.0, 0.0, -1.0), "logistic": (0.0, 1.0, -1.0)}

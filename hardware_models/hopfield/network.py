@@ -10,9 +10,9 @@ import torch
 
 from physics_ep.errors import argument_error, unknown_name
 from physics_ep.maps import POOL
+from physics_ep.units import UNITS
 
 from ..arrays import counts
-from ..laws.units import UNITS
 from ..layers.couplings import POOLINGS, Convolution, Dense, Readout
 from ..layers.layered import OUTPUT_UNITS, Layered
 

@@ -1,8 +1,8 @@
 """The one door of numba: the laws compiled, kernels, and their cache on disk.
 
-The laws are those of `hardware_models.laws.units`, compiled as they stand behind a switch on their `kind` code;
-circuits' elements are switched likewise in `hardware_models.circuits.kernels`. Files with kernels take what they
-need of numba from here.
+The laws are those of `physics_ep.units` and `hardware_models.laws.couplings`, compiled as they stand behind a
+switch on their `kind` code; circuits' elements are switched likewise in `hardware_models.circuits.kernels`. Files
+with kernels take what they need of numba from here.
 
 Compiled code is cached on disk in a folder named by the hash of all sources whose code kernels may contain
 (`sources`): numba's own check sees the one file in which a kernel stands, and would go on running a stale law.
@@ -22,13 +22,17 @@ import numpy as np
 from numba import prange, types  # noqa: F401 (files with kernels take prange from here)
 from numba.extending import overload
 
-from . import units as laws
+from physics_ep import units
+
+from . import couplings
 
 Array = np.ndarray
 config: Any = numba.config
 PACKAGE = Path(__file__).parents[1]
 LAWS = "laws/[!_]*.py"
 """Files of the laws in the package, which kernels inline; their face holds no code."""
+UNIT_LAWS = Path(units.__file__)
+"""Laws of units, which kernels inline too; they stand in physics_ep, for the activations of its networks."""
 DOOR = b"compiled import "
 """What stands in every file that has kernels."""
 
@@ -41,14 +45,15 @@ def sources(package: Path = PACKAGE) -> list[Path]:
     """
     found = set(package.glob(LAWS))
     found |= {path for path in package.rglob("*.py") if DOOR in path.read_bytes()}
-    return sorted(found)
+    return [*sorted(found), UNIT_LAWS]
 
 
 def digest(package: Path = PACKAGE) -> str:
     """Hash of `sources`: their names and what they hold."""
     total = hashlib.sha256()
     for path in sources(package):
-        total.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+        name = path.relative_to(package).as_posix() if path.is_relative_to(package) else path.name
+        total.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return total.hexdigest()[:16]
 
 
@@ -113,14 +118,14 @@ def switch(choices: list[tuple[int, Callable[..., Any]]]) -> Any:
     return inner(pick)
 
 
-def compiled_difference(unit: laws.UnitFunctions) -> Any:
+def compiled_difference(unit: units.UnitFunctions) -> Any:
     """sigma(p + d) - sigma(p) of a unit, rounding-safe."""
     anchor, displaced = inner(unit.anchor), inner(unit.displaced)
     return lambda p, d: displaced(d, *anchor(p))
 
 
-UNITS = [(unit.kind, unit.make(np)) for unit in laws.UNITS.values()]
-COUPLINGS = [(coupling.kind, coupling.make(np)) for coupling in laws.COUPLINGS.values()]
+UNITS = [(unit.kind, unit.make(np)) for unit in units.UNITS.values() if unit.kind is not None]
+COUPLINGS = [(coupling.kind, coupling.make(np)) for coupling in couplings.COUPLINGS.values()]
 
 potential = switch([(kind, unit.potential) for kind, unit in UNITS])
 response = switch([(kind, unit.response) for kind, unit in UNITS])

@@ -1,6 +1,6 @@
 """Laws of two-terminal circuit elements, each written once in plain arithmetic on a namespace argument.
 
-As in `hardware_models.laws.units`, `make(xp)` of an element returns its functions over `xp` (torch for tensors,
+As in `physics_ep.units`, `make(xp)` of an element returns its functions over `xp` (torch for tensors,
 numpy for arrays and for scalars under numba); they call `xp` only. All are elementwise in the voltage v across the
 element, volts, and take its three values p, q, r whatever it needs of them.
 

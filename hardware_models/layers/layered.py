@@ -29,8 +29,8 @@ from physics_ep.errors import InputError
 from physics_ep.maps import Route, channels_first, channels_last, pixels_first
 from physics_ep.nudging import Nudge
 from physics_ep.system import EnergySystem, Inputs, Phase
+from physics_ep.units import UNITS, UnitFunctions
 
-from ..laws.units import UNITS, UnitFunctions
 from .couplings import Convolution, Dense
 from .maps import Filter
 
@@ -50,7 +50,7 @@ class Layered(EnergySystem):
     couplings : sequence of Dense or Convolution
         Coupling k leads from shapes[k] to shapes[k + 1].
     activation : str
-        Unit law of the hidden layers (`hardware_models.laws.units.UNITS`).
+        Unit law of the hidden layers (`physics_ep.units.UNITS`).
     output_activation : str
         'linear' or 'hard_sigmoid': the units whose nudged update has a closed form.
 

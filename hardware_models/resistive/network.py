@@ -32,10 +32,10 @@ from physics_ep.blocks import State
 from physics_ep.dynamics.motion import Motion
 from physics_ep.errors import InputError, argument_error, unknown_name
 from physics_ep.system import EnergySystem, Inputs
+from physics_ep.units import UnitFunctions
 
 from ..arrays import array, counts
 from ..laws.elements import THERMAL_VOLTAGE
-from ..laws.units import UnitFunctions
 from ..netlists.parts import GROUND, Group, Parts
 from . import nodes
 from .conductances import Conductances

@@ -18,8 +18,7 @@ from typing import Any
 import torch
 
 from physics_ep.predictive_coding.activations import soft_rectified
-
-from ..laws.units import UnitFunctions, X
+from physics_ep.units import UnitFunctions, X
 
 
 def plain(load: torch.Tensor) -> UnitFunctions:

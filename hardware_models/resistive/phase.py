@@ -11,8 +11,8 @@ from physics_ep.blocks import State, largest
 from physics_ep.dynamics.motion import Moment, Motion
 from physics_ep.errors import argument_error
 from physics_ep.nudging import Nudge
+from physics_ep.units import UnitFunctions
 
-from ..laws.units import UnitFunctions
 from ..layers.layered import LayeredPhase
 
 

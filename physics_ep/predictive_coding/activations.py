@@ -10,6 +10,9 @@ units):
                                                           the integral of p sigma'(p)
     diode     a node with a leak and a real diode, see `diode`
 
+Laws that layered networks have too (`physics_ep.units`) are written there; what is here beside them are forms that
+are quicker for real tensors.
+
 In all of them Psi(sigma(p)) = p sigma(p) - S(p) with S the integral of sigma, which is how the curved ones are
 computed.
 """
@@ -19,10 +22,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch.nn.functional import gelu
+
+from ..units import UNITS, Unit, clipped
 
 Elementwise = Callable[[torch.Tensor], torch.Tensor]
 
@@ -256,28 +262,40 @@ def _logistic_curvature(a: torch.Tensor) -> torch.Tensor:
     return -_logistic_slope(a) * torch.tanh(0.5 * a)
 
 
+def of_unit(unit: Unit, **forms: Any) -> Activation:
+    """The activation whose law a unit has.
+
+    Parameters
+    ----------
+    unit : Unit
+    **forms
+        Fields of `Activation` in forms of their own: quicker for real tensors than the law's, which also serve
+        compiled code and complex arguments; or those that a law does not give (`curvature`, `anchor`).
+    """
+    law = unit.make(torch)
+    from_law = {
+        "name": unit.name,
+        "response": law.response,
+        "slope": law.slope,
+        "displaced": law.difference,
+        "integral": lambda a: a * law.response(a) - law.potential(law.response(a)),
+        "inverse": law.inverse,
+        "smooth": unit.analytic,
+        "piecewise_linear": unit.quadratic,
+        "bounds": unit.bounds,
+    }
+    return Activation(**{**from_law, **forms})
+
+
 def clip(name: str, lo: float, hi: float) -> Activation:
     """a clipped to [lo, hi]: two ideal diodes, or an oscillator with its mirror image."""
-
-    def displaced(a: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
-        # Within the bounds d itself; else from the bound that a is beyond, or up to the one that is met.
-        held = a.clamp(lo, hi)
-        return torch.minimum(torch.maximum(d + (a - held), lo - held), hi - held)
 
     def integral(a: torch.Tensor) -> torch.Tensor:
         held = a.clamp(lo, hi)
         return 0.5 * held.square() + held * (a - held)
 
-    return Activation(
-        name,
-        lambda a: a.clamp(lo, hi),
-        lambda a: ((a > lo) & (a < hi)).to(a.dtype),
-        displaced,
-        integral,
-        _identity,
-        smooth=False,
-        piecewise_linear=True,
-        bounds=(lo, hi),
+    return of_unit(
+        Unit(name, -1, (lo, hi), analytic=False, quadratic=True, make=clipped(lo, hi)), integral=integral
     )
 
 
@@ -407,41 +425,24 @@ ACTIVATIONS: dict[str, Activation] = {
         piecewise_linear=True,
         bounds=(0.0, math.inf),
     ),
-    "linear": Activation(
-        "linear",
-        _identity,
-        torch.ones_like,
-        lambda a, d: d,
-        lambda a: 0.5 * a.square(),
-        _identity,
-        smooth=True,
-        piecewise_linear=True,
-    ),
+    "linear": of_unit(UNITS["linear"]),
     "diode": diode(),
     "hard_sigmoid": clip("hard_sigmoid", 0.0, 1.0),
     "hard_tanh": clip("hard_tanh", -1.0, 1.0),
-    "logistic": Activation(
-        "logistic",
-        torch.sigmoid,
-        _logistic_slope,
-        _logistic_displaced,
-        _softplus,
-        torch.logit,
-        smooth=True,
-        piecewise_linear=False,
-        bounds=(0.0, 1.0),
+    "logistic": of_unit(
+        UNITS["logistic"],
+        response=torch.sigmoid,
+        slope=_logistic_slope,
+        displaced=_logistic_displaced,
+        integral=_softplus,
+        inverse=torch.logit,
         curvature=_logistic_curvature,
     ),
-    "tanh": Activation(
-        "tanh",
-        torch.tanh,
-        _tanh_slope,
-        _tanh_displaced,
-        _log_cosh,
-        torch.atanh,
-        smooth=True,
-        piecewise_linear=False,
-        bounds=(-1.0, 1.0),
+    "tanh": of_unit(
+        UNITS["tanh"],
+        slope=_tanh_slope,
+        displaced=_tanh_displaced,
+        integral=_log_cosh,
         curvature=_tanh_curvature,
         anchor=TanhAnchor,
     ),

@@ -1,15 +1,11 @@
-"""Element laws, each written once in plain arithmetic on a namespace argument.
+"""Laws of units, each written once in plain arithmetic on a namespace argument.
+
+A *unit* gives the local potential Psi of a node. Its response sigma = (dPsi/ds)^-1 takes the drive p on it to the
+state that minimises Psi(s) - p s. Activations of predictive coding layers, layered networks and compiled graphs of
+units are made of these laws.
 
 `make(xp)` of a law returns its functions over `xp`: torch for tensors of any shape, numpy for scalars under numba
 and for arrays. The functions call `xp` only, never each other, so that numba can compile them one by one.
-
-Two kinds of law make up an energy
-
-    E = sum_i Psi_i(s_i) + sum_edges e(w, s_i, s_j) - sum_i b_i s_i .
-
-* A *unit* gives the local potential Psi of a node. Its response sigma = (dPsi/ds)^-1 takes the drive
-  p = b - sum_edges de/ds to the state that minimises E over that node alone.
-* A *coupling* gives the pair energy e(w, a, b), symmetric in a and b and linear in its parameter w.
 
 Differences are laws too: sigma(p + d) - sigma(p) keeps its digits however small d is and however far p saturates,
 since a nudged phase lives on them.
@@ -67,8 +63,8 @@ class Unit:
     Attributes
     ----------
     name : str
-    kind : int
-        Code by which kernels know it.
+    kind : int or None
+        Code by which compiled kernels know it; None for a law that they do not have.
     bounds : (float, float)
         Least and greatest state.
     analytic : bool
@@ -80,82 +76,11 @@ class Unit:
     """
 
     name: str
-    kind: int
+    kind: int | None
     bounds: tuple[float, float]
     analytic: bool
     quadratic: bool
     make: Callable[[Any], UnitFunctions]
-
-
-@dataclass(frozen=True)
-class Factor:
-    """One factor of a separable coupling, a function of one state.
-
-    Attributes
-    ----------
-    value, derivative : callable (v)
-    difference : callable (v, d) -> value(v + d) - value(v)
-        Rounding-safe.
-    """
-
-    value: Function
-    derivative: Function
-    difference: Function
-
-
-@dataclass(frozen=True)
-class CouplingFunctions:
-    """Functions of a coupling over one namespace; all elementwise.
-
-    Attributes
-    ----------
-    energy : callable (w, a, b) -> e
-    slope : callable (w, a, b) -> de/da
-        By symmetry de/db is slope(w, b, a).
-    curvature : callable (w, a, b) -> d2e/da2
-    mixed : callable (w, a, b) -> d2e/dadb
-    weight_slope : callable (a, b) -> de/dw
-    slope_difference : callable (w, a, b, da, db) -> slope(w, a + da, b + db) - slope(w, a, b)
-        Rounding-safe.
-    weight_slope_difference : callable (a, b, da, db) -> weight_slope(a + da, b + db) - weight_slope(a, b)
-        Rounding-safe.
-    factors : tuple of (Factor, Factor)
-        Separable form: e = sum_r phi_r(a) (sign w) psi_r(b), one pair (phi_r, psi_r) a rank.
-    sign : float
-    """
-
-    energy: Function
-    slope: Function
-    curvature: Function
-    mixed: Function
-    weight_slope: Function
-    slope_difference: Function
-    weight_slope_difference: Function
-    factors: tuple[tuple[Factor, Factor], ...]
-    sign: float
-
-
-@dataclass(frozen=True)
-class Coupling:
-    """A pair energy.
-
-    Attributes
-    ----------
-    name : str
-    kind : int
-        Code by which kernels know it.
-    analytic : bool
-        Whether it continues to complex states.
-    make : callable (xp) -> CouplingFunctions
-    """
-
-    name: str
-    kind: int
-    analytic: bool
-    make: Callable[[Any], CouplingFunctions]
-
-
-# -- units ------------------------------------------------------------------------------------------------------
 
 
 def linear(xp: Any) -> UnitFunctions:
@@ -182,35 +107,43 @@ def linear(xp: Any) -> UnitFunctions:
     return UnitFunctions(potential, inverse, response, slope, slope, anchor, displaced)
 
 
-def hard_sigmoid(xp: Any) -> UnitFunctions:
-    """Hard sigmoid: Psi = s^2 / 2 on [0, 1], sigma(p) = clip(p, 0, 1) (Scellier and Bengio 2017, section 2.2).
+def clipped(low: float, high: float) -> Callable[[Any], UnitFunctions]:
+    """Clipped unit: Psi = s^2 / 2 on [low, high], sigma(p) = clip(p, low, high).
 
-    The slope at the kinks p = 0 and p = 1 is taken from outside: 0.
+    The slope at the kinks p = low and p = high is taken from outside: 0.
     """
 
-    def potential(s: X) -> X:
-        return 0.5 * s * s
+    def make(xp: Any) -> UnitFunctions:
+        def potential(s: X) -> X:
+            return 0.5 * s * s
 
-    def inverse(s: X) -> X:
-        return s
+        def inverse(s: X) -> X:
+            return s
 
-    def response(p: X) -> X:
-        return xp.clip(p, 0.0, 1.0)
+        def response(p: X) -> X:
+            return xp.clip(p, low, high)
 
-    def slope(p: X) -> X:
-        return (0 * p + 1) * ((p > 0) & (p < 1))
+        def slope(p: X) -> X:
+            return (0 * p + 1) * ((p > low) & (p < high))
 
-    def curvature(s: X) -> X:
-        return 0 * s + 1
+        def curvature(s: X) -> X:
+            return 0 * s + 1
 
-    def anchor(p: X) -> X:
-        # The last is clip(0, -p, 1 - p): how far the state lies from its drive.
-        return -p, 1 - p, xp.clip(p, 0.0, 1.0) - p
+        def anchor(p: X) -> X:
+            # How far the state may move down and up, and how far the drive lies beyond it.
+            s = xp.clip(p, low, high)
+            return low - s, high - s, p - s
 
-    def displaced(d: X, below: X, above: X, overhang: X) -> X:
-        return xp.clip(d, below, above) - overhang
+        def displaced(d: X, below: X, above: X, beyond: X) -> X:
+            return xp.clip(d + beyond, below, above)
 
-    return UnitFunctions(potential, inverse, response, slope, curvature, anchor, displaced)
+        return UnitFunctions(potential, inverse, response, slope, curvature, anchor, displaced)
+
+    return make
+
+
+hard_sigmoid = clipped(0.0, 1.0)
+"""Hard sigmoid (Scellier and Bengio 2017, section 2.2)."""
 
 
 def logistic(xp: Any) -> UnitFunctions:
@@ -278,62 +211,6 @@ def tanh(xp: Any) -> UnitFunctions:
     return UnitFunctions(potential, inverse, response, slope, curvature, anchor, displaced)
 
 
-# -- couplings --------------------------------------------------------------------------------------------------
-
-
-def identity_factor(xp: Any) -> Factor:
-    """The factor v itself."""
-
-    def value(v: X) -> X:
-        return v
-
-    def derivative(v: X) -> X:
-        return 0 * v + 1
-
-    def difference(v: X, d: X) -> X:
-        return d
-
-    return Factor(value, derivative, difference)
-
-
-def hopfield_coupling(xp: Any) -> CouplingFunctions:
-    """Hopfield coupling: e = -w a b, rank 1 (Hopfield 1984, eq. 5, states being the amplifiers' outputs)."""
-
-    def energy(w: X, a: X, b: X) -> X:
-        return -w * a * b
-
-    def slope(w: X, a: X, b: X) -> X:
-        return -w * b
-
-    def curvature(w: X, a: X, b: X) -> X:
-        return 0 * a
-
-    def mixed(w: X, a: X, b: X) -> X:
-        return -w
-
-    def weight_slope(a: X, b: X) -> X:
-        return -a * b
-
-    def slope_difference(w: X, a: X, b: X, da: X, db: X) -> X:
-        return -w * db
-
-    def weight_slope_difference(a: X, b: X, da: X, db: X) -> X:
-        return -(da * (b + 0.5 * db) + db * (a + 0.5 * da))
-
-    factor = identity_factor(xp)
-    return CouplingFunctions(
-        energy,
-        slope,
-        curvature,
-        mixed,
-        weight_slope,
-        slope_difference,
-        weight_slope_difference,
-        factors=((factor, factor),),
-        sign=-1.0,
-    )
-
-
 INFINITY = float("inf")
 
 UNITS: dict[str, Unit] = {
@@ -346,8 +223,3 @@ UNITS: dict[str, Unit] = {
     )
 }
 """Unit laws by name."""
-
-COUPLINGS: dict[str, Coupling] = {
-    coupling.name: coupling for coupling in (Coupling("hopfield", 0, analytic=True, make=hopfield_coupling),)
-}
-"""Coupling laws by name."""
