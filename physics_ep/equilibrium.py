@@ -6,10 +6,15 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 
 from .blocks import State
+from .moved import moved_names
+
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(__name__)
 
 
 class Status(enum.Enum):

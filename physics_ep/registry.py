@@ -30,6 +30,10 @@ from typing import TYPE_CHECKING, Any
 
 from .entries import entries, load
 from .errors import InputError, argument_error, unknown_name
+from .moved import moved_names
+
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(__name__)
 
 if TYPE_CHECKING:
     from .system import EnergySystem

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import ast
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
+from tests.support.imports import circles, edges
 from tests.support.paths import ROOT
 
 PACKAGES = ["physics_ep", "hardware_models", "validation", "figures"]
 COMMAND_FILES = {"cli.py", "commands.py", "command_options.py"}
+
+UPWARD: dict[tuple[str, str], str] = {}
+"""Imports in functions that lead to a folder above, and the promise in README or interface that each one keeps."""
+
+LONG: dict[str, str] = {}
+"""Files of over 700 lines, and why each holds one idea all the same."""
 
 
 def imports(path: Path, *, module_level: bool = False) -> set[str]:
@@ -30,6 +38,15 @@ def sources(package: str) -> list[Path]:
     return sorted((ROOT / package).rglob("*.py"))
 
 
+def folder(module: str) -> str:
+    """Folder of a file; a file in front of its package is a room of its own."""
+    parts = module.split(".")
+    return ".".join(parts[:2])
+
+
+# -- directions ----------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_imports_run_down_the_house_only(package: str) -> None:
     """physics_ep <- hardware_models <- validation <- figures: theory must not know devices, devices not judges."""
@@ -38,11 +55,59 @@ def test_imports_run_down_the_house_only(package: str) -> None:
         assert not imports(path) & above, path
 
 
+def test_no_files_import_each_other_in_a_circle() -> None:
+    """In a circle no file can be understood, tested or moved without all others."""
+    assert circles(edges(ROOT, PACKAGES)) == []
+
+
+def test_no_folders_import_each_other_in_a_circle() -> None:
+    """Every folder imports folders below it only, but for the promises listed above."""
+    graph: dict[str, set[str]] = defaultdict(set)
+    for module, targets in edges(ROOT, PACKAGES).items():
+        for target in targets:
+            if folder(target) != folder(module) and (module, target) not in UPWARD:
+                graph[folder(module)].add(folder(target))
+    assert circles(graph) == []
+
+
+def test_promises_upwards_are_still_needed() -> None:
+    """A row of `UPWARD` that no file needs would hide a new circle."""
+    real = edges(ROOT, PACKAGES)
+    for module, target in UPWARD:
+        assert target in real.get(module, {}), (module, target)
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "def late():\n    from .above import roof\n",
+        "from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    from .above import roof\n",
+        "def late():\n    from . import roof\n",
+        "import house.above\n",
+    ],
+    ids=["in a function", "for types", "through a face", "absolute"],
+)
+def test_planted_circles_are_found(tmp_path: Path, planted: str) -> None:
+    """A circle hidden in a function, under TYPE_CHECKING or behind a face is a circle."""
+    house = tmp_path / "house"
+    house.mkdir()
+    (house / "__init__.py").write_text("from .above import roof as roof\n", encoding="utf-8")
+    (house / "above.py").write_text("from .below import floor\n\nroof = floor\n", encoding="utf-8")
+    below = house / "below.py"
+    below.write_text("floor = 1\n", encoding="utf-8")
+    assert circles(edges(tmp_path, ["house"])) == []
+    below.write_text("floor = 1\n" + planted, encoding="utf-8")
+    assert circles(edges(tmp_path, ["house"])) == [["house.above", "house.below"]]
+
+
+# -- rooms ---------------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
     ("library", "allowed"),
     [
-        ("numba", lambda path: path.parts[-2:] == ("hardware_models", "kernels.py")),
-        ("matplotlib", lambda path: "figures" in path.parts),
+        ("numba", lambda path: path.parts[-2:] == ("laws", "compiled.py")),
+        ("matplotlib", lambda path: path.parts[0] == "figures"),
         ("typer", lambda path: path.name in COMMAND_FILES),
         ("rich", lambda path: path.name in COMMAND_FILES),
     ],
@@ -64,8 +129,23 @@ def test_command_files_import_nothing_heavy() -> None:
                 assert not imports(path, module_level=True) & heavy, path
 
 
-def test_no_file_is_too_long() -> None:
-    """A file over some 450 lines usually holds two things."""
+def test_long_files_have_a_reason() -> None:
+    """A file holds one idea; over 700 lines it usually holds two."""
+    long = {
+        str(path.relative_to(ROOT))
+        for package in PACKAGES
+        for path in sources(package)
+        if len(path.read_text(encoding="utf-8").splitlines()) > 700
+    }
+    assert long == set(LONG)
+
+
+def test_one_class_name_is_one_class() -> None:
+    """A search for a class finds one; two of a name are confused in tracebacks and in talk."""
+    homes: dict[str, list[str]] = defaultdict(list)
     for package in PACKAGES:
         for path in sources(package):
-            assert len(path.read_text(encoding="utf-8").splitlines()) <= 450, path
+            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+                if isinstance(node, ast.ClassDef):
+                    homes[node.name].append(str(path.relative_to(ROOT)))
+    assert {name: paths for name, paths in homes.items() if len(paths) > 1} == {}

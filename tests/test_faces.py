@@ -6,6 +6,7 @@ import ast
 import importlib
 import importlib.util
 import inspect
+import json
 import pickle
 import sys
 import textwrap
@@ -249,3 +250,36 @@ def test_every_old_path_leads_somewhere() -> None:
         for name, new in names.items():
             home, _, other = new.partition(":")
             assert hasattr(importlib.import_module(home), other or name), (old, name, new)
+
+
+# -- the house before it had folders -------------------------------------------------------------------------------
+
+BEFORE: dict[str, str] = json.loads((ROOT / "tests" / "data" / "names_before_folders.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_every_public_name_of_the_release_before_is_at_its_old_path(package: str) -> None:
+    """A user's program, written for the release before, still imports what it did: `from old.path import name`."""
+    lost = []
+    for module, names in BEFORE.items():
+        if module.partition(".")[0] != package:
+            continue
+        try:
+            old = importlib.import_module(module)
+        except ImportError as error:
+            lost.append(f"{module}: {error}")
+            continue
+        lost += [f"{module}.{name}" for name in names.split() if not hasattr(old, name)]
+    assert lost == []
+
+
+def test_an_old_path_warns_and_names_the_new_one() -> None:
+    """The warning tells a user what to change: it names both paths, at the line that imports the old one."""
+    for name in [name for name in sys.modules if name == "hardware_models.unit_graph"]:
+        del sys.modules[name]
+    scope, caught = run("from hardware_models.unit_graph import UnitGraph")
+    assert scope["UnitGraph"].__module__ == "hardware_models.hopfield.graph"
+    (warning,) = [w for w in caught if "unit_graph" in str(w.message)]
+    assert "hardware_models.unit_graph is now hardware_models.hopfield.graph" in str(warning.message)
+    assert warning.filename == "program.py"

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,10 +21,14 @@ from physics_ep.cost import COSTS
 from physics_ep.data.augmentation import AUGMENTATIONS
 from physics_ep.errors import InputError
 from physics_ep.estimators.propagation import EquilibriumPropagation, NegativeNudgeError
+from physics_ep.moved import moved_names
 from physics_ep.predictive_coding import vgg5
 from physics_ep.storage.files import replacing
 
 from .small_images import SETS, SIDE, Examples
+
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(__name__)
 
 AUGMENTED = {"cifar": "flip-crop"}
 RULES = ("EP", "backprop")

@@ -1,0 +1,37 @@
+"""Names of the release before, which nothing bears today; they go with the next one (`physics_ep.moved`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from physics_ep.nudging import Nudge
+from physics_ep.predictive_coding.activations import Activation
+
+from .circuits.circuit import Circuit
+from .oscillators.graph import OscillatorGraph
+from .oscillators.network import OscillatorNetwork
+
+
+def circuit_from_edges(cls: type[Circuit], *arguments: Any, **options: Any) -> Any:
+    """`Circuit.from_edges`."""
+    return cls.from_edges(*arguments, **options)
+
+
+def circuit_from_networkx(cls: type[Circuit], graph: Any, **options: Any) -> Circuit:
+    """`Circuit.from_networkx`."""
+    return cls.from_networkx(graph, **options)
+
+
+def from_layers(network: OscillatorNetwork) -> OscillatorGraph:
+    """`OscillatorGraph.from_network`."""
+    return OscillatorGraph.from_network(network)
+
+
+def linear_nudge(nudge: Nudge, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """`Nudge.linear`."""
+    return nudge.linear(dtype)
+
+
+DetunedClip = Activation
