@@ -12,10 +12,14 @@ import typer
 
 from physics_ep.command_options import Device, Dtype, JsonFile, Quiet, Report, Seed, Verbose
 from physics_ep.errors import argument_error, unknown_name
+from physics_ep.moved import moved_names
+
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(__name__)
 
 if TYPE_CHECKING:
     from .mapping.fidelity import LayerFidelity
-    from .spice.check import Subject
+    from .spice.check import CheckedCircuit
 
 SystemName = Annotated[
     str,
@@ -46,7 +50,7 @@ SHOWN_NODES = 30
 """Node voltages that `spice import` prints, unless verbose."""
 
 
-class DisagreementError(Exception):
+class SpiceDisagreementError(Exception):
     """ngspice finds other voltages, or another gradient, than we do."""
 
     exit_status = 1
@@ -319,11 +323,11 @@ def spice_check(
     for name, error in found.gradient.items():
         report.say(f"gradient by {name}, computed within ngspice: relative error {error:.1e}")
     if not found.worst <= tolerance:
-        raise DisagreementError(f"voltages differ by {found.worst:.2e} V, more than --tolerance {tolerance:g}")
+        raise SpiceDisagreementError(f"voltages differ by {found.worst:.2e} V, more than --tolerance {tolerance:g}")
     for name, error in found.gradient.items():
         if not error <= gradient_tolerance:
             limit = f"--gradient-tolerance {gradient_tolerance:g}"
-            raise DisagreementError(f"gradients by {name} differ by {error:.2e}, more than {limit}")
+            raise SpiceDisagreementError(f"gradients by {name} differ by {error:.2e}, more than {limit}")
 
 
 def spice_import(
@@ -396,7 +400,7 @@ def _subject(
     substrate: str | None,
     preset: str | None,
     device_model: Path | None,
-) -> Subject:
+) -> CheckedCircuit:
     """What SYSTEM and --substrate name."""
     number = 0 if seed is None else seed
     if substrate is not None:

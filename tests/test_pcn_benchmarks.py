@@ -27,7 +27,7 @@ from physics_ep.predictive_coding.solvers import SOLVERS
 from validation.benchmarks import imagenet_gpu, pcn
 from validation.benchmarks.paper_training import SCHEDULES, RuleTraining, train
 from validation.benchmarks.small_images import load, shortened
-from validation.benchmarks.steps import EVERYWHERE, OPPONENTS, Recipe, Subject, photograph_like
+from validation.benchmarks.steps import EVERYWHERE, OPPONENTS, StepRecipe, StepSubject, photograph_like
 
 ABSENT = ("pydantic", "typer", "rich", "pooch", "matplotlib", "numba")
 RUN = f"""
@@ -277,8 +277,8 @@ def test_arithmetic_is_as_it_was_afterwards() -> None:
 
 def test_measured_rows_are_ratios_and_residuals_of_separate_calls() -> None:
     """`physics-ep bench pcn` on its smallest case; mod-PGD everywhere or where it has got to is the same rule."""
-    close = Recipe("close", tolerance=1e-3, target=3.0)
-    published = Recipe("published", solver="mod_pgd", sweeps=3, gates="free", beta=0.05)
+    close = StepRecipe("close", tolerance=1e-3, target=3.0)
+    published = StepRecipe("published", solver="mod_pgd", sweeps=3, gates="free", beta=0.05)
     everywhere = replace(published, name="everywhere", solver=EVERYWHERE)
     case = pcn.Case(
         "small",
@@ -323,8 +323,8 @@ def test_bfloat16_is_the_opponents_dtype_too() -> None:
     """A float32 backprop would flatter nobody."""
     network = mlp([6, 5, 3], "tanh")  # no gates, which a rounding might flip
     x, y = torch.rand(4, 6, generator=torch.Generator().manual_seed(0)), torch.eye(3)[torch.arange(4) % 3]
-    subject = Subject(network, x, y, SquaredError(), torch.bfloat16)
-    for name, call in subject.calls([Recipe("EP")]).items():
+    subject = StepSubject(network, x, y, SquaredError(), torch.bfloat16)
+    for name, call in subject.calls([StepRecipe("EP")]).items():
         call()
         error = max(row.relative_error for row in subject.agreement(name, subject.reference()))
         assert 1e-5 < error < 0.2, name

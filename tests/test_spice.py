@@ -17,7 +17,7 @@ from hardware_models.netlists.parts import GROUND, Part, Parts
 from hardware_models.nodal.transients import transient
 from hardware_models.resistive.network import ResistiveNetwork
 from hardware_models.spice import ngspice as spice
-from hardware_models.spice.check import Subject, bundled_netlists, check_agreement, find_subject
+from hardware_models.spice.check import CheckedCircuit, bundled_netlists, check_agreement, find_subject
 from hardware_models.spice.phases import export_phases, ngspice_gradient, ngspice_phases
 from physics_ep.cli import main
 from physics_ep.cost import SquaredError
@@ -152,7 +152,7 @@ def test_gradient_computed_inside_ngspice(diode: str) -> None:
         circuit.conductance.mul_(0.5 + noise)
     x = net.circuit_inputs(torch.rand(3, 4, dtype=torch.float64, generator=generator)).detach()
     y = torch.rand(3, 2, dtype=torch.float64, generator=generator) - 0.5
-    subject = Subject("net", circuit, x.numpy(), y.numpy())
+    subject = CheckedCircuit("net", circuit, x.numpy(), y.numpy())
     beta = 1e-4 * circuit.nudge_scale
     found = check_agreement(subject, beta)
     assert found.worst < 1e-10
@@ -187,7 +187,9 @@ def test_exported_phases_are_those_of_the_gradient(tmp_path: Path) -> None:
 def test_active_circuits_have_no_gradient() -> None:
     """Operating points agree in all phases; a gradient that no energy stands behind is not reported."""
     circuit = Circuit(mixed_circuit(20, 5), outputs=["n3", "n7"])
-    subject = Subject("active", circuit, circuit.parts.group("voltage_source").values.T, np.array([[0.1, -0.2]]))
+    subject = CheckedCircuit(
+        "active", circuit, circuit.parts.group("voltage_source").values.T, np.array([[0.1, -0.2]])
+    )
     found = check_agreement(subject)
     assert len(found.rows) == 3
     assert found.worst < 1e-9

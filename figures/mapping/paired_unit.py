@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from .. import style
 from ..requests import Drawn, Request
-from .schematic import Board
+from .schematic import Sheet
 
 PREDICTION, ERROR = style.series(0).color, style.series(1).color
 """Colours of what runs up the network and of what runs down."""
@@ -28,14 +28,14 @@ def draw_paired_unit() -> Figure:
     """One unit's circuit above, a chain of layers below; one column wide."""
     with style.applied():
         figure, axes = style.new_figure(style.ONE_COLUMN, 99, 2, 1, height_ratios=[65, 31])
-        _draw_unit(Board(axes[0, 0], 90, 65))
-        _draw_chain(Board(axes[1, 0], 90, 31))
+        _draw_unit(Sheet(axes[0, 0], 90, 65))
+        _draw_chain(Sheet(axes[1, 0], 90, 31))
         for ax, text in zip(axes.flat, "ab", strict=True):
             ax.text(0, 1, text, transform=ax.transAxes, fontsize=8, fontweight="bold", va="top")
     return figure
 
 
-def _draw_unit(board: Board) -> None:
+def _draw_unit(board: Sheet) -> None:
     _draw_crossbar(board)
     _draw_sum(board)
     for y, node, unit in ((HIGH, "p", "h"), (LOW, "q", "u")):
@@ -46,7 +46,7 @@ def _draw_unit(board: Board) -> None:
     board.text((62, 61.2), "$W_{k+1}^{\\mathrm{T}}(h_{k+1} - u_{k+1})$", color=ERROR, ha="center")
 
 
-def _draw_crossbar(board: Board) -> None:
+def _draw_crossbar(board: Sheet) -> None:
     board.box((15, 23), 18.5, 28, fc="#f0f0f0", ec="none", zorder=0, rounding=1.5)
     for y in ROWS:
         board.wire((10, y), (MINUS, y), color=PREDICTION)
@@ -65,7 +65,7 @@ def _draw_crossbar(board: Board) -> None:
         board.text((x - 2.4, 49.6), name, ha="center", fontsize=6)
 
 
-def _draw_sum(board: Board) -> None:
+def _draw_sum(board: Sheet) -> None:
     """Currents of the column pair, subtracted at virtual grounds, mirrored."""
     board.wire((MINUS, 24), (MINUS, LOW + 2.6), (37, LOW + 2.6))
     board.wire((PLUS, 24), (PLUS, LOW - 2.6), (37, LOW - 2.6))
@@ -81,7 +81,7 @@ def _draw_sum(board: Board) -> None:
     board.text((52, 25.6), "$W_k h_{k-1} + b_k$", color=PREDICTION, ha="right")
 
 
-def _draw_node(board: Board, y: float, node: str, unit: str) -> None:
+def _draw_node(board: Sheet, y: float, node: str, unit: str) -> None:
     """RC node and amplifier."""
     board.wire((62, y), (73, y))
     board.dot((62, y))
@@ -100,7 +100,7 @@ def _draw_node(board: Board, y: float, node: str, unit: str) -> None:
     board.text((86.6, y + (2.5 if unit == "h" else 0)), f"${unit}_k$", color=PREDICTION, ha="center")
 
 
-def _draw_difference(board: Board) -> None:
+def _draw_difference(board: Sheet) -> None:
     """The error, buffered, to the far ends of the columns."""
     y, radius = (HIGH + LOW) / 2, 1.9
     board.dot((TAP, HIGH), PREDICTION)
@@ -120,7 +120,7 @@ def _draw_difference(board: Board) -> None:
     board.text((62, y - 2.8), "$h_k - u_k$", color=ERROR, ha="center")
 
 
-def _draw_chain(board: Board) -> None:
+def _draw_chain(board: Sheet) -> None:
     """Three layers and the nudge."""
     high, low, radius = 20.0, 9.0, 2.9
     board.wire((5.5, high), (PLACES[0] - radius, high), color=PREDICTION, arrow=True)

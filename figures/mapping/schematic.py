@@ -19,7 +19,7 @@ THIN, WIRE = 0.7, 1.0
 FONT = 7
 
 
-class Board:
+class Sheet:
     """Axes to draw a circuit on.
 
     Parameters

@@ -33,7 +33,7 @@ SWITCHING = np.geomspace(1e-3, 1.0, 10)
 
 
 @dataclass(frozen=True)
-class CostCurve:
+class PhaseCostCurve:
     """EP's gradient for one cost and scheme over n nudging strengths, in m networks.
 
     Attributes
@@ -59,7 +59,7 @@ class OscillatorErrors:
     """Errors of the centered scheme for several systems, and cosines for two costs of phases."""
 
     curves: tuple[ErrorCurve, ...]
-    costs: tuple[CostCurve, ...]
+    costs: tuple[PhaseCostCurve, ...]
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def oscillator_errors(
         ):
             tried = wide[wide <= limit * 1.001]
             found = np.stack([_cosines(subject, cost, scheme, tried) for subject in phases])
-            costs.append(CostCurve(label, tried, found))
+            costs.append(PhaseCostCurve(label, tried, found))
             advance(1)
     return OscillatorErrors(tuple(curves), tuple(costs))
 

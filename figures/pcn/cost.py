@@ -84,7 +84,7 @@ class Costs:
 
 
 @dataclass
-class Tally:
+class PassTally:
     """Passes by layer, in whole batches of `batch` examples."""
 
     batch: int
@@ -96,12 +96,12 @@ class Tally:
 
 
 @contextmanager
-def counted(net: PredictiveCodingNetwork, batch: int) -> Iterator[Tally]:
+def counted(net: PredictiveCodingNetwork, batch: int) -> Iterator[PassTally]:
     """Count passes through the layers of a network: forward, transposed, and products that make gradients.
 
     A pass on two stacked nudges counts twice; one through a skip counts for the layer that it enters.
     """
-    tally = Tally(batch, dict.fromkeys(range(net.depth), 0.0))
+    tally = PassTally(batch, dict.fromkeys(range(net.depth), 0.0))
     wrapped: list[tuple[Link, str]] = []
     for k, layer in enumerate(net.stack):
         for link in filter(None, (layer.link, layer.skip_link)):
@@ -115,7 +115,7 @@ def counted(net: PredictiveCodingNetwork, batch: int) -> Iterator[Tally]:
             delattr(link, name)  # the class's own comes forth
 
 
-def _counting(method: Callable[..., Any], name: str, k: int, tally: Tally) -> Callable[..., Any]:
+def _counting(method: Callable[..., Any], name: str, k: int, tally: PassTally) -> Callable[..., Any]:
     def counting(first: Any, second: torch.Tensor, *rest: Any) -> Any:
         rows = len(first) if name == "gradient" else len(second)
         tally.layers[k] += rows / tally.batch
@@ -131,7 +131,7 @@ def backprop_passes(net: PredictiveCodingNetwork) -> float:
 
 def step_cost(
     subject: Subject, beta: float, solver: str, iterations: int | None, tolerance: float | None = None
-) -> tuple[Tally, dict[str, torch.Tensor], float]:
+) -> tuple[PassTally, dict[str, torch.Tensor], float]:
     """Passes, gradient and residual of one centered EP step, gates frozen.
 
     Returns

@@ -31,7 +31,7 @@ from physics_ep.system import Inputs, Phase
 
 from .board import SETTLED, Board
 from .phase import PairedPhase
-from .solvers import CircuitMotion, Euler, Flow, Sweep
+from .solvers import CircuitMotion, Euler, Flow, PairedSweep
 
 
 class PairedCircuit(Board):
@@ -112,7 +112,7 @@ class PairedCircuit(Board):
 
     def solvers(self, phase: Phase) -> dict[str, Any]:
         """Solvers of a phase: 'sweep' to its fixed point, 'flow' in time, 'euler' in time for its end alone."""
-        return {"sweep": Sweep, "euler": Euler, "flow": Flow}
+        return {"sweep": PairedSweep, "euler": Euler, "flow": Flow}
 
     def motion(self, phase: Phase) -> Motion:
         """A phase in time, for `simulate`."""

@@ -359,10 +359,10 @@ def pairs_graph(system: OscillatorPairs) -> PairsGraph:
     units = sum(math.prod(layer.post) for layer in system.stack)
     if 4 * units > LARGEST:
         raise InputError(f"The network is too large for a graph of at most {LARGEST} oscillators: {4 * units}.")
-    return _Drawing(system, units).finished()
+    return _GraphDrawing(system, units).finished()
 
 
-class _Drawing:
+class _GraphDrawing:
     """Pairs and what acts on them, in units of sin a, as layers are gone through."""
 
     def __init__(self, system: OscillatorPairs, units: int) -> None:

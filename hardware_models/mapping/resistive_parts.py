@@ -186,10 +186,10 @@ def pairs_circuit(system: ResistivePairs) -> PairsCircuit:
         raise InputError(
             f"The network is too large to be written part by part: more than {KEPT:,} weights in an array."
         )
-    return _Drawing(system).finished()
+    return _PartsDrawing(system).finished()
 
 
-class _Drawing:
+class _PartsDrawing:
     """A parts list as it grows."""
 
     def __init__(self, system: ResistivePairs) -> None:

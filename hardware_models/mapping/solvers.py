@@ -29,7 +29,7 @@ class Pass(NamedTuple):
     errors: Blocks
 
 
-class Sweep(Solver):
+class PairedSweep(Solver):
     """Fixed-point sweeps: what is fed back, layer by layer from the top, then the drives from the bottom.
 
     With free gates, sweeps are damped by a half from the second on. The residual compares what is fed back to each

@@ -45,7 +45,7 @@ class Line(NamedTuple):
 
 
 @dataclass
-class Section:
+class NetlistSection:
     """Lines at the top of a netlist, or of one subcircuit.
 
     Attributes
@@ -64,7 +64,7 @@ class Section:
 
 
 @dataclass
-class Source:
+class NetlistFile:
     """A netlist file, read but not understood.
 
     Attributes
@@ -82,8 +82,8 @@ class Source:
     """
 
     title: str = ""
-    top: Section = field(default_factory=Section)
-    subcircuits: dict[str, Section] = field(default_factory=dict)
+    top: NetlistSection = field(default_factory=NetlistSection)
+    subcircuits: dict[str, NetlistSection] = field(default_factory=dict)
     globals: set[str] = field(default_factory=set)
     outputs: tuple[str, ...] = ()
     transient: tuple[str, ...] = ()
@@ -94,7 +94,7 @@ def tokens(text: str) -> list[str]:
     return [t for t in _TOKEN.findall(text) if t not in "(),"]
 
 
-def read_source(path: str | os.PathLike[str]) -> Source:
+def read_source(path: str | os.PathLike[str]) -> NetlistFile:
     """Read a netlist and the files that it includes.
 
     Raises
@@ -102,7 +102,7 @@ def read_source(path: str | os.PathLike[str]) -> Source:
     InputError
         If a file cannot be read or is empty, a command is unknown, or a block is not closed.
     """
-    source = Source()
+    source = NetlistFile()
     text = _read(Path(path), None)
     title, _, body = text.partition("\n")
     source.title = title.lstrip("* ").rstrip()
@@ -126,7 +126,7 @@ def _read(path: Path, line: Line | None) -> str:
 class _Reader:
     """Sorts lines into sections."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: NetlistFile) -> None:
         self.source = source
         self.section = source.top
         self.opened: Line | None = None
@@ -221,7 +221,7 @@ class _Reader:
         if first < 2:
             raise line.error(".subckt must be followed by a name and its nodes")
         ports = tuple(p.lower() for p in words[2:first])
-        self.section = Section(parameters=pairs(line, words[first:]), ports=ports)
+        self.section = NetlistSection(parameters=pairs(line, words[first:]), ports=ports)
         self.source.subcircuits[words[1].lower()] = self.section
         self.opened = line
 

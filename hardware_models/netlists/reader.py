@@ -9,7 +9,7 @@ import numpy as np
 
 from physics_ep.errors import InputError, unknown_name
 
-from .lines import DEEPEST, Line, LineError, Section, Source, pairs, tokens
+from .lines import DEEPEST, Line, LineError, NetlistFile, NetlistSection, pairs, tokens
 from .parts import GROUND, KINDS, Group, Parts
 from .sources import behaviour, waveform
 from .values import Scope, number
@@ -39,7 +39,7 @@ class Builder:
         What was read over, in order.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: NetlistFile) -> None:
         self.source = source
         self.scope = Scope(source.top.parameters)
         self.index = {GROUND: 0, "gnd": 0}
@@ -106,7 +106,9 @@ class Level:
     scope : Scope
     """
 
-    def __init__(self, builder: Builder, section: Section, path: str, ports: dict[str, str], scope: Scope) -> None:
+    def __init__(
+        self, builder: Builder, section: NetlistSection, path: str, ports: dict[str, str], scope: Scope
+    ) -> None:
         self.builder, self.section, self.path, self.ports, self.scope = builder, section, path, ports, scope
 
     def node(self, name: str) -> str:
@@ -320,7 +322,7 @@ def _ports(line: Line, nodes: list[str], count: int) -> None:
         raise line.error(f"the subcircuit has {count} nodes, but {len(nodes)} are given")
 
 
-def is_built_in(kind: str, section: Section) -> bool:
+def is_built_in(kind: str, section: NetlistSection) -> bool:
     """Whether a definition says what the writer's definition of `kind` says."""
     body = DEFINITIONS[kind].lower().split("\n")[1:-1]
     return [" ".join(line.text.lower().split()) for line in section.elements] == body

@@ -34,7 +34,7 @@ FREE = 1e-14
 
 
 @dataclass(frozen=True)
-class Subject:
+class CheckedCircuit:
     """A circuit with what its phases need.
 
     Attributes
@@ -88,7 +88,7 @@ class PhaseRow:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class SpiceAgreement:
     """What came of a comparison.
 
     Attributes
@@ -124,7 +124,7 @@ def load_circuit(name: str) -> Circuit | None:
     return None
 
 
-def find_subject(name: str, seed: int = 0, batch: int = 2, checkpoint: Path | None = None) -> Subject:
+def find_subject(name: str, seed: int = 0, batch: int = 2, checkpoint: Path | None = None) -> CheckedCircuit:
     """A circuit by name, with random targets in +-0.5 V and, for systems, random inputs.
 
     Parameters
@@ -161,10 +161,10 @@ def find_subject(name: str, seed: int = 0, batch: int = 2, checkpoint: Path | No
         x = torch.from_numpy(rng.uniform(0, 1, (batch, system.sizes[0])))
         sources = system.circuit_inputs(x).detach().numpy()
     targets = rng.uniform(-0.5, 0.5, (len(sources), len(circuit.output_names)))
-    return Subject(name, circuit, sources, targets)
+    return CheckedCircuit(name, circuit, sources, targets)
 
 
-def check_agreement(subject: Subject, beta: float | None = None) -> Agreement:
+def check_agreement(subject: CheckedCircuit, beta: float | None = None) -> SpiceAgreement:
     """Compare operating points of the free and both nudged phases, and the gradient by equilibrium propagation.
 
     Parameters
@@ -195,7 +195,7 @@ def check_agreement(subject: Subject, beta: float | None = None) -> Agreement:
         table = np.stack([found[node] for node in parts.nodes], axis=1)
         ours = circuit.voltages(free.state, torch.from_numpy(subject.sources)).numpy()
         row = phase_row(parts, "free", ours, table, float(free.residual_si.max()))
-        return Agreement([row], {}, 0.0, row.difference)
+        return SpiceAgreement([row], {}, 0.0, row.difference)
     beta = subject.strength(beta)
     solve = _train if circuit.has_energy else _solve
     phases, residuals, exact = solve(circuit, subject, beta)
@@ -206,13 +206,13 @@ def check_agreement(subject: Subject, beta: float | None = None) -> Agreement:
     if exact:
         estimate = contrast(parts, outputs, theirs[1], theirs[2], beta)
         errors = {k: float(np.linalg.norm(estimate[k] - g) / np.linalg.norm(g)) for k, g in exact.items()}
-    return Agreement(rows, errors, beta, max(row.difference for row in rows))
+    return SpiceAgreement(rows, errors, beta, max(row.difference for row in rows))
 
 
 Solved = tuple[list[np.ndarray], list[float], dict[str, np.ndarray]]
 
 
-def _train(circuit: Circuit, subject: Subject, beta: float) -> Solved:
+def _train(circuit: Circuit, subject: CheckedCircuit, beta: float) -> Solved:
     """Node voltages and residuals of the phases, and the gradient, by equilibrium propagation."""
     x, y = torch.from_numpy(subject.sources), torch.from_numpy(subject.targets)
     circuit.zero_grad()
@@ -227,7 +227,7 @@ def _train(circuit: Circuit, subject: Subject, beta: float) -> Solved:
     return phases, residuals, gradient
 
 
-def _solve(circuit: Circuit, subject: Subject, beta: float) -> Solved:
+def _solve(circuit: Circuit, subject: CheckedCircuit, beta: float) -> Solved:
     """Node voltages and residuals of the phases of an active circuit."""
     phases, residuals = [], []
     for strength in (0.0, beta, -beta):

@@ -19,7 +19,7 @@ from ..devices.model import DeviceModel
 from ..mapping.mapped import Mapped, map_pcn
 from ..mapping.resistive_parts import PairsCircuit
 from ..nodal.points import Solution
-from .check import Agreement, PhaseRow, Subject, phase_row
+from .check import CheckedCircuit, PhaseRow, SpiceAgreement, phase_row
 from .phases import ngspice_phases
 
 TIGHT = 1e-11
@@ -27,7 +27,7 @@ TIGHT = 1e-11
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairsSubject(Subject):
+class PairsSubject(CheckedCircuit):
     """A mapped network with what its phases need; see `Subject`.
 
     Attributes
@@ -88,7 +88,7 @@ def find_pairs(
     return PairsSubject(name, form.circuit, *volts, mapped=mapped, form=form, x=x, y=y)
 
 
-def check_pairs(subject: PairsSubject, beta: float | None = None) -> Agreement:
+def check_pairs(subject: PairsSubject, beta: float | None = None) -> SpiceAgreement:
     """Compare free and nudged phases of parts and of layers with ngspice's, and the gradient from its voltages.
 
     Parameters
@@ -139,4 +139,4 @@ def check_pairs(subject: PairsSubject, beta: float | None = None) -> Agreement:
         size = float(g.norm())
         errors[name] = float((estimate[name] - g).norm()) / (size if size > 0 else 1.0)
     rows = [*nodes, *units]
-    return Agreement(rows, errors, siemens, float(np.max([row.difference for row in rows])))
+    return SpiceAgreement(rows, errors, siemens, float(np.max([row.difference for row in rows])))

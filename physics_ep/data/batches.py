@@ -32,7 +32,7 @@ from .photographs import (
 MOST_WORKERS = 16
 
 
-class Source(Protocol):
+class BatchSource(Protocol):
     """What training and evaluation draw from.
 
     Attributes

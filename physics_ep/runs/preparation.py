@@ -15,7 +15,7 @@ from ..data.image_folders import STREAMED
 from ..placement import parameters_of, require_memory, resolve_device, resolve_dtype
 from ..progress import Progress
 from ..registry import accepts, build_system, load, systems
-from ..data.batches import InMemory, Loaders, Source, Stream
+from ..data.batches import InMemory, Loaders, BatchSource, Stream
 from ..storage.run_file import Run, environment
 from ..system import EnergySystem
 
@@ -109,7 +109,7 @@ def _largest(value: Any) -> int:
 
 def open_source(
     config: Config, data: Data | None, system: EnergySystem, device: torch.device, progress: Progress
-) -> Source:
+) -> BatchSource:
     """What a config's system is to be trained on: in memory, streamed from files, or from loaders.
 
     Parameters
@@ -131,7 +131,7 @@ def open_source(
         If data are missing or damaged, or there is too little memory.
     """
     training, dtype = config.training, resolve_dtype(config.training.dtype)
-    source: Source
+    source: BatchSource
     if isinstance(data, tuple):
         if len(data) != 2:
             raise argument_error("data", "be two loaders (train, test)", f"{len(data)} of them")

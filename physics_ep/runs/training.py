@@ -42,7 +42,7 @@ from .preparation import (
 from ..progress import SILENT, Progress
 from ..ranks import in_step, join_group, meet, rank, summed, world_size
 from .resuming import Interruption, check_resumable, check_run_output, interruptible
-from ..data.batches import Source, epoch_seed
+from ..data.batches import BatchSource, epoch_seed
 from ..estimators.step import StepLike
 from ..storage.run_file import Quantity, Run, write_run
 from ..system import EnergySystem
@@ -205,7 +205,7 @@ class _Trainer:
         *,
         config: Config,
         system: EnergySystem,
-        data: Source,
+        data: BatchSource,
         path: Path | None,
         progress: Progress,
         backward: Backward | None,

@@ -42,7 +42,7 @@ from validation.oracles import backprop_gradient
 
 from . import paper_training
 from .small_images import SETS, load, prepare, shortened
-from .steps import OPPONENTS, Recipe, Subject, photograph_like
+from .steps import OPPONENTS, StepRecipe, StepSubject, photograph_like
 from .timing import machine
 
 PARTS = ("cost", "gradients", "mnist", "cifar")
@@ -52,10 +52,10 @@ IMAGENET = 1_281_167
 EPOCHS = 50
 GIB = 2**30
 RECIPES = (
-    Recipe("EP, default", target=2.5),
-    Recipe("EP, 2 sweeps", sweeps=2),
-    Recipe("EP, 3 sweeps", sweeps=3),
-    Recipe("mod-PGD, 10, reached", solver="mod_pgd", sweeps=10, gates="free", beta=0.05),
+    StepRecipe("EP, default", target=2.5),
+    StepRecipe("EP, 2 sweeps", sweeps=2),
+    StepRecipe("EP, 3 sweeps", sweeps=3),
+    StepRecipe("mod-PGD, 10, reached", solver="mod_pgd", sweeps=10, gates="free", beta=0.05),
 )
 MEMORY_TARGET = 2.0
 
@@ -123,7 +123,7 @@ class Setting:
         found = replace(paper_training.SCHEDULES[self.cost], epochs=self.epochs, seed=self.seed)
         return replace(found, width=1 / 32, epochs=min(2, self.epochs), batch=16) if self.tiny else found
 
-    def subject(self, batch: int, dtype: torch.dtype) -> Subject:
+    def subject(self, batch: int, dtype: torch.dtype) -> StepSubject:
         """VGG10 on a batch of random images with the spectrum of photographs."""
         network = self.network()
         generator = torch.Generator().manual_seed(self.seed)
@@ -131,7 +131,7 @@ class Setting:
         cost = COSTS[self.cost]()
         n_out = network.sizes[-1]
         labels = torch.randint(0, n_out, (batch,), generator=generator).to(self.device)
-        return Subject(network, x, cost.encode(labels, n_out, torch.float32), cost, dtype)
+        return StepSubject(network, x, cost.encode(labels, n_out, torch.float32), cost, dtype)
 
 
 @contextmanager
@@ -190,7 +190,7 @@ def cost(setting: Setting) -> list[dict[str, Any]]:
     return rows
 
 
-def _peak(subject: Subject, call: Callable[[], None], device: torch.device) -> float | None:
+def _peak(subject: StepSubject, call: Callable[[], None], device: torch.device) -> float | None:
     """Most memory in use in a step, GiB, as if its own network alone were held; None on the CPU."""
     subject.clear()
     call()  # convolutions choose their algorithms, for which they take memory that is no part of a step

@@ -22,17 +22,17 @@ from physics_ep import placement
 from physics_ep.cost import Cost, CrossEntropy, SquaredError
 from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp, vgg5, vgg10
 
-from .steps import EVERYWHERE, OPPONENTS, Clock, Recipe, Subject, everywhere, photograph_like
+from .steps import EVERYWHERE, OPPONENTS, Clock, StepRecipe, StepSubject, everywhere, photograph_like
 from .timing import interleave, machine
 
-CLOSE = Recipe("EP to 1e-3", tolerance=1e-3)
-SMALL = Recipe("EP to 1e-3, 0.4 beta", tolerance=1e-3, share=0.4, target=2.5)
-CLOSER = Recipe("EP to 1e-6", tolerance=1e-6, target=4.0)
-PLAIN = Recipe("EP to 1e-6, sweep", solver="sweep", tolerance=1e-6)
-DEFAULT = Recipe("EP, default")
-THREE = Recipe("EP, 3 sweeps", sweeps=3)
-REACHED = Recipe("mod-PGD, 10, reached", solver="mod_pgd", sweeps=10, gates="free", beta=0.05)
-ALL = Recipe("mod-PGD, 10, everywhere", solver=EVERYWHERE, sweeps=10, gates="free", beta=0.05)
+CLOSE = StepRecipe("EP to 1e-3", tolerance=1e-3)
+SMALL = StepRecipe("EP to 1e-3, 0.4 beta", tolerance=1e-3, share=0.4, target=2.5)
+CLOSER = StepRecipe("EP to 1e-6", tolerance=1e-6, target=4.0)
+PLAIN = StepRecipe("EP to 1e-6, sweep", solver="sweep", tolerance=1e-6)
+DEFAULT = StepRecipe("EP, default")
+THREE = StepRecipe("EP, 3 sweeps", sweeps=3)
+REACHED = StepRecipe("mod-PGD, 10, reached", solver="mod_pgd", sweeps=10, gates="free", beta=0.05)
+ALL = StepRecipe("mod-PGD, 10, everywhere", solver=EVERYWHERE, sweeps=10, gates="free", beta=0.05)
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,11 @@ class Case:
     build: Callable[[int], PredictiveCodingNetwork]
     cost: Cost
     batch: int
-    recipes: tuple[Recipe, ...]
+    recipes: tuple[StepRecipe, ...]
     dtype: torch.dtype = torch.float32
     rounds: int = 40
     warmup: int = 3
-    slow: tuple[Recipe, ...] = ()
+    slow: tuple[StepRecipe, ...] = ()
 
     @property
     def label(self) -> str:
@@ -148,7 +148,7 @@ def _rows(case: Case, repeats: int, seed: int) -> list[dict[str, object]]:
     x = inputs(network, case.batch, generator)
     n_out = network.sizes[-1]
     labels = torch.randint(0, n_out, (case.batch,), generator=generator)
-    subject = Subject(network, x, case.cost.encode(labels, n_out, torch.float32), case.cost, case.dtype)
+    subject = StepSubject(network, x, case.cost.encode(labels, n_out, torch.float32), case.cost, case.dtype)
     exact = subject.reference()
     clock = Clock()
     calls = subject.calls(list(case.recipes))

@@ -31,7 +31,7 @@ _VACASK_TIME = re.compile(r"NR solver time:\s+([\d.eE+-]+)")
 
 
 @dataclass(frozen=True)
-class Run:
+class SimulatorRun:
     """One operating point by a simulator.
 
     Attributes
@@ -54,7 +54,7 @@ def available() -> dict[str, bool]:
     return {"ngspice": shutil.which("ngspice") is not None, "VACASK": shutil.which("vacask") is not None}
 
 
-def run_ngspice(parts: Parts, shuffle: int | None = None, timeout: float = 900.0) -> Run:
+def run_ngspice(parts: Parts, shuffle: int | None = None, timeout: float = 900.0) -> SimulatorRun:
     """Operating point by ngspice.
 
     Parameters
@@ -79,10 +79,10 @@ def run_ngspice(parts: Parts, shuffle: int | None = None, timeout: float = 900.0
     tail = [f".options {OPTIONS} itl1=1000", ".control", *control, ".endc", ".end", ""]
     text = "\n".join([title, *models, *_ordered(lines, shuffle), *tail])
     said, total, columns = _run([program, "-n", "-b", "in.cir"], "in.cir", text, "out.raw", timeout)
-    return Run(_figure(_NGSPICE_TIME, said), total, _voltages(parts, columns, "v({})"))
+    return SimulatorRun(_figure(_NGSPICE_TIME, said), total, _voltages(parts, columns, "v({})"))
 
 
-def run_vacask(parts: Parts, shuffle: int | None = None, timeout: float = 900.0) -> Run:
+def run_vacask(parts: Parts, shuffle: int | None = None, timeout: float = 900.0) -> SimulatorRun:
     """Operating point by VACASK: as `run_ngspice`."""
     program = shutil.which("vacask")
     if program is None:
@@ -92,7 +92,7 @@ def run_vacask(parts: Parts, shuffle: int | None = None, timeout: float = 900.0)
     tail = ["control", f"  options {OPTIONS} op_itl=1000", "  analysis out op", "  print stats", "endc", ""]
     text = "\n".join([*head, *models, *_ordered(lines, shuffle), *tail])
     said, total, columns = _run([program, "-qp", "in.sim"], "in.sim", text, "out.raw", timeout)
-    return Run(_figure(_VACASK_TIME, said), total, _voltages(parts, columns, "{}"))
+    return SimulatorRun(_figure(_VACASK_TIME, said), total, _voltages(parts, columns, "{}"))
 
 
 def _vacask_lines(parts: Parts) -> tuple[list[str], list[str]]:

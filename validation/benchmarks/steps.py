@@ -27,7 +27,7 @@ OPPONENTS = ("backprop, Sequential", "backprop, network")
 
 
 @dataclass(frozen=True)
-class Recipe:
+class StepRecipe:
     """How an EP step settles.
 
     Attributes
@@ -83,7 +83,7 @@ def everywhere() -> Iterator[None]:
         del SOLVERS[EVERYWHERE]
 
 
-class Subject:
+class StepSubject:
     """One network on one batch, with all that steps on it share; what the latest step of each name found is kept.
 
     Parameters
@@ -138,7 +138,7 @@ class Subject:
         self.settlings.clear()
         self.gradients.clear()
 
-    def calls(self, recipes: list[Recipe]) -> dict[str, Callable[[], None]]:
+    def calls(self, recipes: list[StepRecipe]) -> dict[str, Callable[[], None]]:
         """Backprop both ways, and an EP step a recipe, as functions without arguments."""
         calls: dict[str, Callable[[], None]] = {
             OPPONENTS[0]: lambda: self._backprop(OPPONENTS[0], self.model),
@@ -148,7 +148,7 @@ class Subject:
             calls[recipe.name] = self._settling(recipe)
         return calls
 
-    def estimator(self, recipe: Recipe) -> EquilibriumPropagation:
+    def estimator(self, recipe: StepRecipe) -> EquilibriumPropagation:
         """EP as the recipe has it, the curvature limit known already."""
         ep = copy.copy(self._measured)
         ep.auto = False
@@ -192,7 +192,7 @@ class Subject:
         self.cost(outputs.float(), self.y).mean().backward()
         self._keep(name, module)
 
-    def _settling(self, recipe: Recipe) -> Callable[[], None]:
+    def _settling(self, recipe: StepRecipe) -> Callable[[], None]:
         ep = self.estimator(recipe)
 
         def settle() -> None:
