@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +24,10 @@ from hardware_models.netlists.netlist import read_netlist
 from hardware_models.netlists.parts import Parts
 from hardware_models.netlists.writer import netlist_lines
 from hardware_models.spice.ngspice import SpiceError, find_ngspice, read_raw
+from physics_ep.moved import moved_names
+
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(__name__)
 
 OPTIONS = "reltol=1e-9 abstol=1e-15 vntol=1e-12 gmin=1e-15"
 """What both are asked for; the agreement of voltages shows what it is worth."""

@@ -9,16 +9,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.functional import interpolate
 
 from physics_ep.cost import Cost
 from physics_ep.estimators.propagation import EquilibriumPropagation
+from physics_ep.moved import moved_names
 from physics_ep.predictive_coding import PredictiveCodingNetwork, to_sequential
 from physics_ep.predictive_coding.published import EverywhereModPgd
 from physics_ep.predictive_coding.solvers import SOLVERS
 from validation.gradients import GradientRow, compare
+
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(__name__)
 
 NEVER = 10**9
 EVERYWHERE = "mod_pgd_everywhere"
