@@ -257,6 +257,7 @@ def test_users_settings_are_neither_used_nor_changed(dynamics, tmp_path):
 # -- files and the command ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_no_figure_is_left_out(drawn):
     """A figure of the catalogue is never drawn by a test."""
     assert set(drawn) | ELSEWHERE == {entry.name for entry in FIGURES}

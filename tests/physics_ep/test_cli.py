@@ -81,6 +81,7 @@ def test_version_and_no_arguments(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Usage: physics-ep" in out
 
 
+@pytest.mark.full
 def test_source_tree_that_is_not_installed(tmp_path: Path) -> None:
     """Else `python -m physics_ep` from a fresh clone knows no commands."""
     for name in ("physics_ep", "pyproject.toml"):

@@ -22,6 +22,8 @@ from physics_ep.progress import Advance
 from physics_ep.runs.metrics import METRICS
 from physics_ep.runs.training import TrainingResult
 
+pytestmark = pytest.mark.full
+
 SHARDS = (slice(0, 10), slice(10, 16))
 ALONE: dict[str, Any] = {
     "system": {"name": "hopfield", "sizes": [64, 16, 10], "activation": "tanh"},

@@ -28,6 +28,7 @@ def command(*arguments):
     return stop.value.code
 
 
+@pytest.mark.full
 def every_axis_is_labelled_with_its_unit(drawn):
     """An axis does not say what it shows, or in which unit."""
     for name, figure in drawn.items():
@@ -38,6 +39,7 @@ def every_axis_is_labelled_with_its_unit(drawn):
                 assert label == "Epoch" or re.search(r"\(.+\)", label), (name, label)
 
 
+@pytest.mark.full
 def series_differ_without_colour(drawn):
     """Two curves of one panel look the same on a greyscale printer."""
     for name, figure in drawn.items():

@@ -38,6 +38,7 @@ def test_implicit_against_finite_differences(activation: str, cost) -> None:
     assert exact.adjoint_residual <= 1e-10
 
 
+@pytest.mark.full
 def test_implicit_against_finite_differences_for_a_users_system() -> None:
     """The oracle needs only `energy`, `initial_state` and `outputs`."""
     system = Quartic()

@@ -136,6 +136,7 @@ def test_kinks_have_no_map():
 # -- clamping -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_clamping_is_no_gradient_however_small(rules):
     """Coupled learning passes for a gradient: its angle goes away with the fraction, or EP's does not."""
     for panel in rules.panels:
@@ -153,6 +154,7 @@ def test_clamping_is_no_gradient_however_small(rules):
         assert clamped.worst_angle.min() > 100 * symmetric.worst_angle[0]
 
 
+@pytest.mark.full
 def test_clamping_in_full_is_worse(rules):
     """The star is not at fraction 1, or clamping in full agrees better than a gentle pull."""
     for panel in rules.panels:
@@ -180,6 +182,7 @@ def test_small_angles_are_not_rounded_away():
 # -- automatic beta -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_automatic_beta_is_stable_and_its_error_second_order(auto):
     """beta='auto' is beyond the limit, or errs by more than three times the square of its distance to it.
 

@@ -42,6 +42,8 @@ from validation.theory.mapping_limits import (
     random_network,
 )
 
+pytestmark = pytest.mark.full
+
 SWEEPS = {"levels": [128, 8], "programming_noise": [0.01, 0.1], "dac_bits": [None, 6]}
 
 
@@ -227,13 +229,11 @@ def test_charts_meet_the_demands(drawn):
     looks.series_differ_without_colour(charts)
 
 
-@pytest.mark.full
 def test_legends_leave_the_data_alone(drawn):
     """A legend covers data."""
     looks.legends_leave_the_data_alone({name: figure for name, figure in drawn.items() if name != "paired_unit"})
 
 
-@pytest.mark.full
 def test_texts_do_not_overlap(drawn):
     """Words lie on words, or beyond the page."""
     for name, figure in drawn.items():
@@ -271,7 +271,6 @@ def written(figure):
 # -- files and runs -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.full
 def test_files_are_written_without_warnings(drawn, tmp_path):
     """Saving warns of missing glyphs, of a layout that does not fit, or of its data; or a file is wrong."""
     with warnings.catch_warnings():
@@ -281,7 +280,6 @@ def test_files_are_written_without_warnings(drawn, tmp_path):
         )
 
 
-@pytest.mark.full
 def test_command_draws_a_sweep_file(sweep, tmp_path, capsys):
     """`figure all --from SWEEP.h5` draws other figures, or none."""
     assert [entry.name for entry in suited(sweep)] == ["tolerance_layers", "signature"]

@@ -17,6 +17,8 @@ from figures.mapping.oscillators import (
 from physics_ep.errors import InputError
 from tests.support import looks
 
+pytestmark = pytest.mark.full
+
 
 @pytest.fixture(scope="module")
 def data():

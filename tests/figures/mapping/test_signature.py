@@ -29,6 +29,7 @@ def photographs(tmp_path):
     return path
 
 
+@pytest.mark.full
 def test_table_and_picture(photographs, tmp_path, capsys) -> None:
     """A static error of a shared array spoils the transfer and not the adaptation, on every substrate alike; what
     only one substrate has is empty on others; resumed, nothing is measured twice."""
@@ -77,6 +78,7 @@ def test_table_and_picture(photographs, tmp_path, capsys) -> None:
     assert (out / "hopfield.h5").stat().st_mtime_ns == before
 
 
+@pytest.mark.full
 def test_charts_meet_the_demands() -> None:
     """Else axes lack labels, series need colour to be told apart, or legends hide data."""
     x, labels = examples((20,), 12)

@@ -46,6 +46,8 @@ from physics_ep.runs.training import train
 from tests.support import looks
 from tests.support.multistable import WIDE, DoubleWells, cusp_fold
 
+pytestmark = pytest.mark.full
+
 
 def rows(count, n_in, n_out, seed=1):
     """A batch of inputs and one-hot targets."""
@@ -605,7 +607,6 @@ def test_looks(drawn):
 test_legends_leave_the_data_alone = looks.legends_leave_the_data_alone
 
 
-@pytest.mark.full
 def test_files(drawn, tmp_path):
     """A picture cannot be written, or is too large for the README."""
     for name in ("phases_on_circle", "two_oscillators"):  # those with most in them

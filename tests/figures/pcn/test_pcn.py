@@ -35,6 +35,8 @@ from physics_ep.predictive_coding import mlp, to_sequential
 from physics_ep.runs.training import train
 from tests.support import looks
 
+pytestmark = pytest.mark.full
+
 # The same demands on looks as of the other figures, made of this module's `drawn`.
 test_every_axis_is_labelled = looks.every_axis_is_labelled_with_its_unit
 test_series_differ_without_colour = looks.series_differ_without_colour
@@ -274,7 +276,6 @@ def test_published_solvers_need_as_many_iterations_as_layers(solver, rectified):
 # -- files and runs -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.full
 def test_files_are_written_without_warnings(drawn, tmp_path):
     """Saving warns of missing glyphs, of a layout that does not fit, or of its data; or a file is wrong."""
     with warnings.catch_warnings():

@@ -334,6 +334,7 @@ def test_peak_memory_grows_by_what_is_taken():
 # -- how it looks, and the command --------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_looks(drawn):
     """Axes without units, curves that differ by colour alone."""
     looks.every_axis_is_labelled_with_its_unit(drawn)

@@ -197,6 +197,7 @@ def test_detuning_by_the_circuits_own_course() -> None:
     assert float(wide.system.amplifiers_h[0].torque.std()) == pytest.approx(0.01 / 2**0.5, rel=0.03)
 
 
+@pytest.mark.full
 def test_phase_noise() -> None:
     """The odd part of two oscillators' mean torques over t has the variance D / t; an inner pair answers with
     r w / cos a: so its own stationary drift under that torque. The estimate's variance goes as 1 / (t beta^2)."""

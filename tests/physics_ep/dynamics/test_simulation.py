@@ -118,7 +118,10 @@ def test_stiff_systems_take_few_implicit_steps() -> None:
     assert float((euler.state[0][-1] - x).abs().max()) < 0.02
 
 
-@pytest.mark.parametrize("system", [network("tanh", (5, 6, 4, 3)), network("hard_sigmoid", (5, 6, 4, 3))])
+@pytest.mark.parametrize(
+    "system",
+    [pytest.param(network("tanh", (5, 6, 4, 3)), marks=pytest.mark.full), network("hard_sigmoid", (5, 6, 4, 3))],
+)
 def test_energy_falls_and_the_end_is_the_equilibrium(system) -> None:
     """Free and nudged: dF/dt <= 0 all along, and the limit is what `relax` finds."""
     x, y = batch(5, 3, 4)

@@ -257,6 +257,7 @@ def test_paired_residual_knows_kinks() -> None:
     assert float(found["squared"].residual.max()) > 1e-2
 
 
+@pytest.mark.full
 def test_simulated_flows_end_in_the_equilibria() -> None:
     """In time, paired units and gradient descent end where the solvers do; paired ones in tens of time
     constants."""

@@ -44,6 +44,7 @@ def test_ep_trains_as_backprop_does(cost: str) -> None:
     assert errors["ep"] < 0.15
 
 
+@pytest.mark.full
 def test_a_small_vgg_trains_as_backprop_does() -> None:
     """Max pooling and convolutions under EP's own solver: within a few examples of backprop again."""
     table: dict[str, Any] = {

@@ -160,6 +160,7 @@ def test_interrupted_phases_can_be_read(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.full
 def test_ctrl_c_leaves_all_rows(tmp_path: Path) -> None:
     """A real SIGINT to the command: one line, status 130, and rows that had not reached the disk are there too."""
     path = tmp_path / "run.h5"

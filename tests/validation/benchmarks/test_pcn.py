@@ -97,6 +97,7 @@ def tiny() -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
     return vgg10(10, (3, 32, 32), width=1 / 32, seed=0), x, torch.randint(0, 10, (2,), generator=generator)
 
 
+@pytest.mark.full
 def test_a_run_says_what_it_ran_on(found: dict[str, dict]) -> None:
     """Figures without machine, version and date cannot be compared."""
     for part, figures in found.items():
@@ -107,6 +108,7 @@ def test_a_run_says_what_it_ran_on(found: dict[str, dict]) -> None:
         assert figures["rows"]
 
 
+@pytest.mark.full
 def test_cost_rows_are_times_and_their_ratios(found: dict[str, dict]) -> None:
     """A ratio of the wrong two times would pass for a result."""
     rows = found["cost"]["rows"]
@@ -125,6 +127,7 @@ def test_cost_rows_are_times_and_their_ratios(found: dict[str, dict]) -> None:
         assert mine["EP, 3 sweeps"]["sweeps"] == "3/3"
 
 
+@pytest.mark.full
 def test_gradient_rows_are_the_cosines_of_separate_calls(found: dict[str, dict]) -> None:
     """Against autograd in float64 and an EP step that the benchmark has no part in."""
     network, x, labels = tiny()
@@ -145,6 +148,7 @@ def test_gradient_rows_are_the_cosines_of_separate_calls(found: dict[str, dict])
     assert min(row["backprop_cosine"] for row in rough) < 1 - 1e-6  # it was bfloat16
 
 
+@pytest.mark.full
 def test_both_rules_train_alike(found: dict[str, dict]) -> None:
     """EP's gradient is backprop's, nearly: so is the first epoch. A wrong sign or rate would part them."""
     for part in ("cifar", "mnist"):
