@@ -12,7 +12,7 @@ pooch, typer or rich runs where they are missing. A face reads
     else:
         __getattr__, __dir__, __all__ = lazy(__name__, {"relax": "relaxation.loop"})
 
-Type checkers see the imports and report a misspelt name; Python sees the table. `tests/test_faces.py` holds the two
+Type checkers see the imports and report a misspelt name; Python sees the table. `tests/physics_ep/test_faces.py` holds the two
 equal.
 """
 
