@@ -21,6 +21,7 @@ from validation.experiments.substrates import THREE, Placed
 from validation.gradients import GradientReport, gradient_report
 
 from .catalogue import draw, find
+from .mapping.substrates import DEVICE_NAME, NETWORK, draw_substrates, mapped_run
 from .requests import BATCH, Entry, Request
 from .style import save
 from .subjects import trained
@@ -206,8 +207,6 @@ def _map(
     folder: Path, names: Sequence[str], seed: int, device: str | None, dtype: str | None, progress: Progress
 ) -> tuple[tuple[Placed, ...], list[Path]]:
     """Train a predictive coding network, put it on each substrate, and draw what became of it."""
-    from .mapping.substrates import DEVICE_NAME, NETWORK, draw_substrates, mapped_run
-
     path = folder / "pcn.h5"
     named = _Named("pcn", progress)
     with threads(1):

@@ -10,7 +10,13 @@ from typing import Any, cast
 
 import torch
 
-from physics_ep.cost import Cost, SquaredError
+from hardware_models.hopfield.network import HopfieldNetwork
+from hardware_models.resistive.network import ResistiveNetwork
+from physics_ep.config import parse_config
+from physics_ep.cost import COSTS, Cost, SquaredError
+from physics_ep.data.datasets import digits, load_dataset
+from physics_ep.runs.preparation import system_of
+from physics_ep.storage.opening import open_run
 from physics_ep.system import EnergySystem
 
 from .requests import BATCH, Request
@@ -76,7 +82,6 @@ def fresh_hopfield(
     Subject
         With the squared error as its cost.
     """
-    from hardware_models.hopfield.network import HopfieldNetwork
 
     def build(n_in: int, n_out: int) -> EnergySystem:
         return HopfieldNetwork([n_in, *hidden, n_out], activation=activation, gain=gain, seed=seed)
@@ -117,7 +122,6 @@ def fresh_resistive(
     Subject
         With the squared error as its cost.
     """
-    from hardware_models.resistive.network import ResistiveNetwork
 
     def build(n_in: int, n_out: int) -> EnergySystem:
         return ResistiveNetwork([n_in, *hidden, n_out], diode, seed=seed, **options)
@@ -133,8 +137,6 @@ def before_digits(
     device: torch.device | None = None,
 ) -> Subject:
     """What `build` makes of the numbers of pixels and classes, before the first digits of the test set."""
-    from physics_ep.data.datasets import digits
-
     data = digits()
     x = data.test_x[:examples].flatten(1)
     place = torch.device("cpu") if device is None else device
@@ -172,12 +174,6 @@ def trained(
     InputError
         If the file holds no trained system, or its data are not to be found.
     """
-    from physics_ep.config import parse_config
-    from physics_ep.cost import COSTS
-    from physics_ep.data.datasets import load_dataset
-    from physics_ep.runs.preparation import system_of
-    from physics_ep.storage.opening import open_run
-
     run = open_run(path)
     system = cast(EnergySystem, system_of(run))
     config = parse_config(run.config)

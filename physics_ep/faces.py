@@ -12,8 +12,8 @@ pooch, typer or rich runs where they are missing. A face reads
     else:
         __getattr__, __dir__, __all__ = lazy(__name__, {"relax": "relaxation.loop"})
 
-Type checkers see the imports and report a misspelt name; Python sees the table. `tests/physics_ep/test_faces.py` holds the two
-equal.
+Type checkers see the imports and report a misspelt name; Python sees the table.
+`tests/physics_ep/test_faces.py` holds the two equal.
 """
 
 from __future__ import annotations

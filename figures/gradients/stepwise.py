@@ -11,6 +11,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hardware_models.hopfield.network import ConvHopfieldNetwork
 from physics_ep.cost import SquaredError
 from physics_ep.data.datasets import digits
 from physics_ep.progress import SILENT, Progress
@@ -93,8 +94,6 @@ def fresh_convolutional(
     Subject
         Of tanh units, with the squared error as its cost.
     """
-    from hardware_models.hopfield.network import ConvHopfieldNetwork
-
     data = digits()
     x = data.test_x[:examples]
     shape = (x.shape[1], x.shape[2], x.shape[3])

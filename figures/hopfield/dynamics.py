@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from physics_ep.equilibrium import Equilibrium
 from physics_ep.nudging import Nudge
 from physics_ep.relaxation.loop import relax
 
 from .. import style
 from ..requests import Drawn, Request
 from ..subjects import Subject, fresh_hopfield, trained
-
-if TYPE_CHECKING:
-    from physics_ep.equilibrium import Equilibrium
 
 UNITS_SHOWN = 3
 
@@ -89,8 +87,6 @@ def hopfield_dynamics(
     NotConverged
         If a phase does not reach its tolerance: no other states are shown as equilibria.
     """
-    import torch
-
     x, y = subject.x[:1], subject.y[:1]
     system = subject.system
 

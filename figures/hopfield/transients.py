@@ -12,6 +12,10 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hardware_models.analog.circuit import FARAD, AnalogHopfieldCircuit
+from hardware_models.analog.power import power
+from hardware_models.hopfield.graph import UnitGraph
+from hardware_models.hopfield.network import HopfieldNetwork
 from physics_ep.dynamics.simulation import simulate
 from physics_ep.errors import argument_error
 from physics_ep.nudging import Nudge
@@ -139,11 +143,6 @@ def circuit_transients(
     InputError
         If the system has no analog circuit.
     """
-    from hardware_models.analog.circuit import FARAD, AnalogHopfieldCircuit
-    from hardware_models.analog.power import power
-    from hardware_models.hopfield.graph import UnitGraph
-    from hardware_models.hopfield.network import HopfieldNetwork
-
     system = subject.system
     if not isinstance(system, HopfieldNetwork | UnitGraph):
         raise argument_error("run", "hold a Hopfield network for this figure", type(system).__name__)

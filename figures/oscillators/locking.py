@@ -9,6 +9,9 @@ from statistics import NormalDist
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from scipy.interpolate import CubicHermiteSpline
+from scipy.optimize import brentq
+from scipy.special import ive
 
 from hardware_models.oscillators.graph import OscillatorGraph
 from physics_ep.dynamics.simulation import simulate
@@ -139,9 +142,6 @@ def _beats(detuning: np.ndarray) -> np.ndarray:
 
 def _crossing(time: np.ndarray, values: np.ndarray, slopes: np.ndarray, level: float) -> float:
     """When the Hermite cubic between two points reaches a level."""
-    from scipy.interpolate import CubicHermiteSpline
-    from scipy.optimize import brentq
-
     cubic = CubicHermiteSpline(time, values, slopes)
     return float(brentq(lambda t: float(cubic(t)) - level, *time, xtol=1e-13))
 
@@ -184,8 +184,6 @@ def kuramoto_order(points: int = 200, highest: float = 4.0) -> tuple[np.ndarray,
     Self-consistency (Kuramoto 1975) in a = K r: 1 / K = int cos^2 t g(a sin t) dt over |t| < pi / 2, which for a
     normal g is sqrt(pi / 8) exp(-z) [I0(z) + I1(z)], z = a^2 / 4.
     """
-    from scipy.special import ive
-
     a = np.linspace(1e-3, highest, points)
     inverse = math.sqrt(math.pi / 8) * (ive(0, a**2 / 4) + ive(1, a**2 / 4))
     coupling = 1 / inverse

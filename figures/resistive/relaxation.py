@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
-from hardware_models.resistive.network import ResistiveNetwork
+from hardware_models.netlists.parts import Group, Parts
+from hardware_models.nodal.transients import CircuitTrajectory, transient
+from hardware_models.resistive.network import ResistiveNetwork, as_parts
 from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import argument_error
 from physics_ep.nudging import Nudge, centered
@@ -28,10 +30,6 @@ from ..gradients.errors import (
 from ..hopfield.transients import CircuitTransients, Transient, draw_transients
 from ..requests import BATCH, Drawn, Request
 from ..subjects import Subject, fresh_resistive, trained
-
-if TYPE_CHECKING:
-    from hardware_models.netlists.parts import Parts
-    from hardware_models.nodal.transients import CircuitTrajectory
 
 CLASSES = {
     "inputs": "from inputs",
@@ -78,8 +76,6 @@ def resistive_relaxation(subject: Subject, *, share: float = 0.5, duration: floa
     NotConverged
         If an equilibrium cannot be certified.
     """
-    from hardware_models.nodal.transients import transient
-
     system = subject.system
     if not isinstance(system, ResistiveNetwork):
         raise argument_error("run", "hold a resistive network for this figure", type(system).__name__)
@@ -122,9 +118,6 @@ def resistive_relaxation(subject: Subject, *, share: float = 0.5, duration: floa
 
 def _with_capacitors(network: ResistiveNetwork) -> tuple[Parts, list[np.ndarray]]:
     """The network's parts with a capacitor at each node of its layers, and the numbers of these nodes by layer."""
-    from hardware_models.netlists.parts import Group, Parts
-    from hardware_models.resistive.network import as_parts
-
     parts = as_parts(network)
     last = len(network.sizes) - 1
     prefixes = ["y" if k == last else f"h{k}_" for k in range(1, last + 1)]

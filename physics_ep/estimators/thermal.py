@@ -27,6 +27,7 @@ import warnings
 from dataclasses import dataclass, field, replace
 
 import torch
+from scipy.special import stdtrit
 
 from ..cost import Cost
 from ..dynamics.noise import STOCHASTIC, NoisyTableau
@@ -289,6 +290,4 @@ def _worst(values: torch.Tensor) -> float:
 
 def _limit(entries: int, independent: int) -> float:
     """What the largest of so many |t| exceeds by chance with probability `FALSE_ALARM` at most."""
-    from scipy.stats import t
-
-    return float(t.isf(FALSE_ALARM / (2 * entries), independent - 1))
+    return -float(stdtrit(independent - 1, FALSE_ALARM / (2 * entries)))

@@ -18,6 +18,7 @@ from torch import nn
 from hardware_models.devices.crossbars import stream
 from hardware_models.devices.fields import defaults_of, fields_of
 from hardware_models.devices.model import DeviceModel
+from hardware_models.mapping.mapped import map_pcn
 from physics_ep.cost import Cost
 from physics_ep.equilibrium import NotConverged
 from physics_ep.estimators.propagation import NegativeNudgeError
@@ -248,6 +249,4 @@ def drawing(seed: int, repeat: int, purpose: str) -> torch.Generator:
 
 def standard_mapper() -> Callable[..., Any]:
     """`hardware_models.map_pcn`."""
-    from hardware_models.mapping.mapped import map_pcn
-
     return map_pcn

@@ -35,6 +35,7 @@ from .plan import BASE, IDEAL, Point, device_at, planned
 from .points import Experiment, Measured
 from .store import KIND, SweepFile, checksum, read_runs
 from .table import ToleranceTable, tabulated
+from .workers import measured_by, measured_locally, recipe
 
 PEAK_BYTES = 16
 """Bytes a parameter that the oracle takes at its peak: a twin and its gradients, in float64."""
@@ -222,8 +223,6 @@ def tolerance(
     if scheduler is None and workers == 1:
         results = _here(experiment, base, missing)
     else:
-        from .workers import measured_by, measured_locally, recipe
-
         assert network is not None
         key = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
         job = recipe(experiment, network, base, key, mapper)
