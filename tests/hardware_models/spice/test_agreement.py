@@ -312,6 +312,7 @@ def test_simulators_of_the_comparison_agree(run) -> None:
 
 
 @needs_ngspice
+@pytest.mark.full
 def test_comparison_of_speed() -> None:
     """`physics-ep bench spice` on its smallest case: solutions that agree, and ratios of their own times."""
     found = measure(1, cases=["100 nodes, dense layers"])
