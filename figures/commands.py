@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -109,8 +110,6 @@ def demo(
 ) -> None:
     """Train each substrate by EP on real digits, check its gradients against exact ones, draw the figures."""
     report = Report(json, quiet)
-    from dataclasses import asdict
-
     from .demo import mapping_table, require_passed, run_demo, table
 
     with _display(report) as progress:

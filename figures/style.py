@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from PIL import Image
 
 from physics_ep.errors import InputError
 from physics_ep.storage.files import check_output, replacing
@@ -212,8 +213,6 @@ def save(
 
 def _compact(png: io.BytesIO) -> bytes:
     """The same picture with a palette of 256 colours: a third of the bytes, no visible change."""
-    from PIL import Image
-
     content = io.BytesIO()
     picture = Image.open(png).convert("RGB").quantize(256)
     picture.save(content, format="png", optimize=True, dpi=(PNG_DPI, PNG_DPI))

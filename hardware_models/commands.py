@@ -291,8 +291,6 @@ def spice_check(
     verbose: Verbose = False,
 ) -> None:
     """Compare operating points of all phases, and EP's gradient, with ngspice's."""
-    from dataclasses import asdict
-
     report = Report(json, quiet)
     _on_the_cpu(device, dtype)
     for name, value in (("tolerance", tolerance), ("gradient-tolerance", gradient_tolerance), ("batch", batch)):

@@ -1,7 +1,7 @@
 """Costs on the outputs: value, gradient, curvature, and the nudged output unit in closed form.
 
 Gradients are carried as differences from a base point, so that a nudged phase never subtracts two rounded
-numbers (architecture: displacements are carried).
+numbers (docs/physics.md, Displacements).
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from pathlib import Path
 from typing import Annotated, Any
@@ -376,8 +377,6 @@ def bench(
     verbose: Verbose = False,
 ) -> None:
     """Measure side by side, contenders taking turns in one run."""
-    import importlib
-
     if list_benchmarks:
         for known in BENCHMARKS:
             typer.echo(known)

@@ -23,14 +23,14 @@ class Worn(DeviceModel):
 
 
 class WornHopfield(substrate_class("hopfield")):
-    """Hopfield circuits whose dead units stay at 0, as h and as u, which share a supply."""
+    """Hopfield circuits whose dead units stay at 0, as h and as u, side share a supply."""
 
     substrate = "worn-hopfield"
     effects = substrate_class("hopfield").effects | {"dead_units"}
     device_class = Worn
 
-    def build_units(self, k, which):
-        units = super().build_units(k, which)
+    def build_units(self, k, side):
+        units = super().build_units(k, side)
         least = torch.special.ndtri(torch.tensor(self.device_model.dead_units))
         alive = self.drawn(1.0, k, "h", "supplies") > least
         return replace(units, gain=alive * (1.0 if units.gain is None else units.gain))

@@ -20,11 +20,11 @@ class CurrentMode(PairedCircuit):
     holds = ("softplus",)
     effects = frozenset({"amplifier_gain"})
 
-    def build_units(self, k, which):
+    def build_units(self, k, side):
         activation, spread = self.stack[k].activation, self.device_model.amplifier_gain
         if k == self.depth - 1 or spread == 0:
             return Amplifiers(activation)
-        return Amplifiers(activation, gain=1 + self.drawn(spread, k, which, "mirrors"))
+        return Amplifiers(activation, gain=1 + self.drawn(spread, k, side, "mirrors"))
 
 
 SUBSTRATES["current-mode"] = CurrentMode

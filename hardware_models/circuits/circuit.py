@@ -263,7 +263,7 @@ class Circuit(EnergySystem):
     def from_networkx(
         cls, graph: Any, *, inputs: Sequence[Any] = (), outputs: Sequence[Any] = (), **options: Any
     ) -> Circuit:
-        """A circuit from a networkx graph, whose edges are parts (`circuit_graphs.parts_from_networkx`).
+        """A circuit from a networkx graph, whose edges are parts (`graphs.parts_from_networkx`).
 
         Parameters
         ----------

@@ -2,7 +2,7 @@
 
 Steps are taken in two ways. *Limited* ones follow SPICE (Nagel 1975, ERL-M520): a junction is linearised anew not
 where the last step put it, but nearer, where its exponential allows. Here that is where the junction itself would
-settle if the network behind it were a resistance (`element_kernels.settled`): what the junction sees where all of
+settle if the network behind it were a resistance (`kernels.settled`): what the junction sees where all of
 them move together, which the first factorisation tells, at least the resistance of its own nodes. They are quick,
 but nothing says that they settle. *Damped* ones do where the co-content is convex: along the Newton direction, bent
 at the bounds of ideal diodes (Bertsekas 1982), as far as the force along it has the right sign, which in a convex

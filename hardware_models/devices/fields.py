@@ -1,6 +1,6 @@
 """What a field of a device says of itself: what it may hold, how it is called, which parts of hardware have it.
 
-An imperfection is a field of `devices.DeviceModel`, or of a subclass of it, that `imperfection` declares, and the
+An imperfection is a field of `DeviceModel`, or of a subclass of it, that `imperfection` declares, and the
 code where it acts. Everything else is read from the declaration: what a value must be and how a command line spells
 it, what a sweep of it needs, the labels of figures, and which substrates read it.
 """

@@ -5,7 +5,7 @@ are in siemens, times in seconds, voltages in volts. Noises, offsets and ranges 
 layer's full scale: the largest |activity| of its free phase on calibration inputs.
 
 An imperfection is one field here and the code where it acts: its rule, its labels, what it needs and which parts of
-hardware have it stand in the field (`device_fields`). An imperfection of your own is a field of a subclass of
+hardware have it stand in the field (`fields.DeviceField`). An imperfection of your own is a field of a subclass of
 `DeviceModel`, and a substrate that reads it.
 """
 
@@ -119,7 +119,7 @@ class DeviceModel:
     amplifier_gain_limit : float or None
         Largest gain of the rails of a resistive network.
     leaks : {'trimmed', 'dummy', 'fixed'}
-        How its nodes are completed to equal conductances: see `resistive_mapping`.
+        How its nodes are completed to equal conductances: see `mapping.resistive`.
     diode_current : float or None
         Saturation current Is of a diode, A. None: ideal diodes.
     diode_ideality : float

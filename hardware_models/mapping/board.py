@@ -81,7 +81,7 @@ class Origin(Protocol):
 
 @dataclass(frozen=True)
 class Values:
-    """How the units h or u of a layer move in time, where values move and not currents (`paired_flows`).
+    """How the units h or u of a layer move in time, where values move and not currents (`value_flow`).
 
     Attributes
     ----------
@@ -202,7 +202,7 @@ class Board(PredictiveCodingNetwork):
         return 1.0
 
     def values(self, k: int, side: Side, phase: Origin) -> Values:
-        """How units of layer k move in time, where values move and not currents: for `paired_flows`."""
+        """How units of layer k move in time, where values move and not currents: for `value_flow`."""
         raise NotImplementedError
 
     def rest_state(self, x: torch.Tensor) -> State:

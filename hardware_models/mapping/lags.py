@@ -2,7 +2,7 @@
 
     l_h dV_h/dt = sigma(p) - V_h,    l_u dV_u/dt = sigma(q) - V_u            in time constants of h
 
-with p and q as in `paired_solvers`, driven by the outputs as they are. Equilibria are those without lags; the
+with p and q as in `solvers`, driven by the outputs as they are. Equilibria are those without lags; the
 course is not: a unit has two poles, and where u lags more than h the free state may be lost, as with unequal time
 constants. What moves is (dq, dp - dq, dV_u, d(V_h - V_u)), so that errors are no differences of states. Outputs are
 read at their nodes, without an amplifier.

@@ -35,6 +35,7 @@ from .circuit import PairedCircuit
 from .fidelity import Fidelity, array_rows
 from .oscillator import OscillatorPairs
 from .oscillator_graph import PairsGraph, pairs_graph
+from .resistive import ResistivePairs
 
 if TYPE_CHECKING:  # compiled circuits are heavy: only `to_circuit` imports them
     from .resistive_parts import PairsCircuit
@@ -165,9 +166,8 @@ class Mapped:
         Raises
         ------
         InputError
-            If the substrate is another, or the network cannot be drawn (`resistive_pairs_circuit.pairs_circuit`).
+            If the substrate is another, or the network cannot be drawn (`resistive_parts.pairs_circuit`).
         """
-        from .resistive import ResistivePairs
         from .resistive_parts import pairs_circuit
 
         if not isinstance(self.system, ResistivePairs):
@@ -180,7 +180,7 @@ class Mapped:
         Raises
         ------
         InputError
-            If the substrate is another, or the network cannot be drawn (`oscillator_pairs_graph.pairs_graph`).
+            If the substrate is another, or the network cannot be drawn (`oscillator_graph.pairs_graph`).
         """
         if not isinstance(self.system, OscillatorPairs):
             raise argument_error("substrate", "be 'oscillator'", repr(self.substrate))

@@ -1,6 +1,6 @@
 """A network's mirror pairs oscillator by oscillator: four phases a unit, and nothing that keeps them mirrored.
 
-What `oscillator_mapping` says of pairs, said of oscillators, so that its mirror images can be doubted. Each unit h
+What `oscillator` says of pairs, said of oscillators, so that its mirror images can be doubted. Each unit h
 and each u is an oscillator and its image, whose phases go their own ways:
 
     tau dphi_i/dt = omega_i + sum_j A_ij sin(phi_j - phi_i) + F_i cos phi_i - (K_i / 2) sin 2 phi_i

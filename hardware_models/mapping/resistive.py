@@ -238,8 +238,9 @@ class ResistivePairs(PairedCircuit):
         return erring(self, k, side, activation, buffered=True)
 
     def diode_constants(self, k: int, side: Side) -> tuple[Any, Any] | None:
-        """s = Is / S and t = n VT of the diodes of layer k in units of activity (`diodes`); None: ideal, or none.
+        """s = Is / S and t = n VT of the diodes of layer k in units of activity (`activations.diode`).
 
+        None: the diodes are ideal, or there are none.
         Numbers, or tensors (*shape) where each diode has an Is or n of its own, or each node an S.
         """
         device, name = self.device_model, self.stack[k].activation_name

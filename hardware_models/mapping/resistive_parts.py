@@ -1,6 +1,6 @@
 """A network's paired units as a list of parts: sources, rails, cells, leaks and diodes, node by node.
 
-What `resistive_mapping` says in matrices, said in parts, so that another simulator, or modified nodal analysis, can
+What `resistive` says in matrices, said in parts, so that another simulator, or modified nodal analysis, can
 be asked. Nodes, units counted from 1 and in flat order, layer k from 1:
 
     x1 ...            inputs, sources                       ref             1 V, a source
@@ -13,7 +13,7 @@ be asked. Nodes, units counted from 1 and in flat order, layer k from 1:
 The cells of an array are there three times, for h, for u and for what is fed back, and a convolution's for each
 pixel. Diodes are live: a latch that holds the gates of a nudged phase is no part of it, so that nudged phases are
 those of `gates="free"`, or of held gates while no unit crosses its threshold. A nudge is that of the squared error,
-a conductance beta G from each output to its target (`nudge_conductances`).
+a conductance beta G from each output to its target (`nodal.nudges`).
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class PairsCircuit:
         y : Tensor (B, n_out), optional
         beta : float
         **options
-            Options of `mna.operating_point`. By default the tolerance is a last digit of the circuit's currents,
+            Options of `points.operating_point`. By default the tolerance is a last digit of the circuit's currents,
             and a nudged phase starts from the free one.
 
         Returns

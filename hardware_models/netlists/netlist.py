@@ -2,7 +2,7 @@
 
 Read are R, C, D, V, I, E, F, G, B sources that this package has parts for, X with .subckt (flattened), .model of
 diodes, .param, .include, .global; analyses, options and .control blocks are passed over. Scale factors are SPICE's
-(`netlist_values`). Two subcircuits are parts of their own, `biamp` (bidirectional amplifier, gain=A) and
+(`values`). Two subcircuits are parts of their own, `biamp` (bidirectional amplifier, gain=A) and
 `ideal_diode`; they need no definition here. A comment line `* outputs: NODE NODE ...` names output nodes.
 """
 
@@ -108,7 +108,7 @@ def write_netlist(
     Raises
     ------
     InputError
-        If the file cannot be written, or a name does not fit into a netlist (`netlist_writer.netlist_lines`).
+        If the file cannot be written, or a name does not fit into a netlist (`writer.netlist_lines`).
     """
     lines = [*netlist_lines(parts, title, outputs), *extra, ".end", ""]
     with replacing(check_output(path, "path")) as temporary:

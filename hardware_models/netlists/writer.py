@@ -1,4 +1,4 @@
-"""Netlists from parts, for ngspice and for `netlist_reader`: a line a part, kind by kind, in the parts' order.
+"""Netlists from parts, for ngspice and for `reader`: a line a part, kind by kind, in the parts' order.
 
 Numbers have the digits that make them the same float again; only a conductance is written as its inverse, in ohms,
 and can come back in its last bit changed (the resistance is chosen so that this is rare, and never happens twice).

@@ -30,7 +30,7 @@ class Oscillators(EnergySystem):
     Parameters
     ----------
     couplings : Module
-        What `oscillator_layers.LayerStack` gives: clamped fields, fields, energy and contrast.
+        What `layers.LayerStack` gives: clamped fields, fields, energy and contrast.
     sizes : sequence of int
         Inputs, then the oscillators of each block.
     second_harmonic : float

@@ -4,7 +4,7 @@ A weight belongs to a pair: one parameter an edge. With phasors z (2, B, n) the 
 
     -sum_{edges} W_ij z_i . z_j = -1/2 sum_i z_i . q_i,        q = W z.
 
-It is linear in the weights and bilinear in the phasors, so that fields and products of pairs (`oscillator_kernels`)
+It is linear in the weights and bilinear in the phasors, so that fields and products of pairs (`kernels`)
 are each other's derivatives, to any order.
 """
 
@@ -141,7 +141,7 @@ class GraphCouplings(nn.Module):
         return -(here * pull).sum((0, 2))
 
     def contrast(self, e: Phasors, m: Phasors, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Change of dE/dW and dE/dh; see `oscillator_layers.LayerStack.contrast`."""
+        """Change of dE/dW and dE/dh; see `layers.LayerStack.contrast`."""
         moved, mean = e[0], m[0]
         weight = torch.zeros_like(self.weight)
         weight[self.inner_edges] = -self.pairs.products(moved, mean)

@@ -29,7 +29,7 @@ class PreparedNodes:
     units : list of UnitFunctions
         Nodes of each layer.
     diode : str
-        Kind of the diodes (`resistive.DIODES`).
+        Kind of the diodes (`network.DIODES`).
     limits : list of (Tensor, Tensor) (n_k,)
         Least and greatest voltage that ideal diodes leave to the nodes of each hidden layer, volts; else empty.
     capacitance : float

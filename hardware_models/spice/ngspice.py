@@ -1,7 +1,7 @@
 """ngspice beside this package: operating points, transients and gradients of the same parts.
 
 ngspice is a program of its own (Debian: `apt-get install ngspice`), run as a subprocess on a netlist that
-`netlist_writer` makes, one process for all operating points of a call. It runs with tolerances near rounding
+`netlists.writer` makes, one process for all operating points of a call. It runs with tolerances near rounding
 (`ACCURATE`). What differs by more than rounding is made good: ngspice adds a conductance gmin across every
 junction, here 1e-20 S; and below -3 n VT its diode leaves Shockley's law, i = -Is (1 + (3 n VT / (e v))^3) (up to
 5 % of Is off), so that a behavioural source beside each diode adds the rest (`simulator_lines`).

@@ -1,7 +1,7 @@
 """Data sets: the 8x8 digits that ship with the package; MNIST, Fashion-MNIST, CIFAR and ImageNet32 from a folder.
 
 To add one, write a function (section, progress) -> Dataset and put it into `DATASETS`. Photographs are not held in
-memory: see `sources`.
+memory: see `batches`.
 """
 
 from __future__ import annotations

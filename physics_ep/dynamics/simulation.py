@@ -70,7 +70,7 @@ def simulate(
         systems: 'implicit_euler', 'tr_bdf2'. Of these bogacki_shampine (order 3), dormand_prince (5) and tr_bdf2
         (2) estimate their error. See `integrators.TABLEAUS`. With noise: 'euler_maruyama', 'stochastic_heun',
         'sra1' (default), 'leimkuhler_matthews', and for inertial flow 'baoab' (default there). See
-        `stochastic.STOCHASTIC`.
+        `noise.STOCHASTIC`.
     flow : {'gradient', 'skew', 'inertial'}, optional
         Default the system's own: gradient flow, tau_k ds_k/dt = -dF/ds_k, unless it declares otherwise;
         skew-gradient flow, with the other sign for blocks that ascend, where it has `directions`. Inertial:

@@ -129,8 +129,8 @@ class StochasticEquilibriumPropagation:
     step : float
         In time constants.
     method : str
-        Of `stochastic.STOCHASTIC`, without inertia. 'leimkuhler_matthews' samples a quadratic energy without any
-        error of its steps, others up to O(step^2), at one force a step.
+        Of `dynamics.noise.STOCHASTIC`, without inertia. 'leimkuhler_matthews' samples a quadratic energy without
+        any error of its steps, others up to O(step^2), at one force a step.
     common_noise : bool
         Same noise in all phases.
     on_unconverged : {'raise', 'warn'}

@@ -1,6 +1,6 @@
 """Activations of predictive coding layers: response, slope, and what their energies are made of.
 
-sigma is the response; Psi, with Psi' the inverse of sigma, is its Fenchel-Young potential (physics of paired
+sigma is the response; Psi, with Psi' the inverse of sigma, is its Fenchel-Young potential (docs/physics.md, Paired
 units):
 
     relu      Psi = v^2 / 2 with v >= 0         linear    Psi = v^2 / 2

@@ -2,7 +2,7 @@
 
 Everything random in an epoch comes from generators seeded by (seed, epoch), and nothing but weights, optimizer and
 scheduler is carried from one epoch to the next. So an epoch that is repeated after a kill gives the very same bits
-on a CPU at the same number of threads. Where batches come from is told in `sources`, and how several processes
+on a CPU at the same number of threads. Where batches come from is told in `data.batches`, and how several processes
 share them in `ranks`.
 """
 

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from scipy.integrate import solve_ivp
 
-from hardware_models import OscillatorNetwork
+from hardware_models import OscillatorGraph, OscillatorNetwork
 from physics_ep import placement
 from physics_ep.cost import PhaseError
 from physics_ep.estimators.propagation import EquilibriumPropagation
@@ -203,8 +203,6 @@ def problem(seed: int) -> tuple[OscillatorNetwork, torch.Tensor, torch.Tensor]:
 
 def graph(name: str, seed: int) -> dict[str, Any]:
     """Relax one of `GRAPHS`; seconds, memory beyond what was there before, residual."""
-    from hardware_models import OscillatorGraph
-
     torch.set_default_dtype(torch.float64)
     kind, number = name.split()
     n = int(number)

@@ -154,7 +154,7 @@ def tabulated(
     Parameters
     ----------
     rows : dict
-        Name in `sweep_points.QUANTITIES` to values, the axis of points in front.
+        Name in `points.QUANTITIES` to values, the axis of points in front.
     points : sequence of Point
     config : dict
     layers : sequence of str
