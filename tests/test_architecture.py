@@ -103,6 +103,17 @@ def test_planted_circles_are_found(tmp_path: Path, planted: str) -> None:
 # -- rooms ---------------------------------------------------------------------------------------------------------
 
 
+def test_every_folder_is_a_package_that_is_shipped() -> None:
+    """Without an `__init__.py`, equal names of tests clash. What `.gitignore` names, git does not add, ruff does
+    not read and a wheel does not hold: `runs/`, meant for what trainings leave, once took physics_ep/runs with it."""
+    lines = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    ignored = {line.rstrip("/") for line in lines if line.endswith("/")}
+    for package in [*PACKAGES, "tests"]:
+        for room in {path.parent for path in sources(package)}:
+            assert (room / "__init__.py").is_file(), room
+            assert not ignored & set(room.relative_to(ROOT).parts), room
+
+
 @pytest.mark.parametrize(
     ("library", "allowed"),
     [

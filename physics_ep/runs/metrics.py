@@ -10,9 +10,9 @@ import torch
 
 from ..cost import check_labels
 from ..equilibrium import Status
+from ..estimators.step import StepLike
 from ..landscape.exploration import averaged, relax_from_many
 from ..ranks import Batch, gathered, summed
-from ..estimators.step import StepLike
 from ..system import EnergySystem
 
 METRICS: dict[str, tuple[str, str]] = {

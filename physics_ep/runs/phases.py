@@ -15,14 +15,14 @@ from ..data.datasets import load_dataset
 from ..dynamics.simulation import Integration, Simulation
 from ..errors import argument_error
 from ..nudging import Nudge
-from ..storage.opening import open_run
-from ..storage.parts import TrajectoryWriter
 from ..placement import resolve_device, resolve_dtype, work_in
-from .preparation import new_system, run_attributes, with_arguments
 from ..progress import SILENT, Progress
 from ..relaxation.loop import check_nudge
-from .resuming import check_run_output
+from ..storage.opening import open_run
+from ..storage.parts import TrajectoryWriter
 from ..storage.trajectory import Recorder, Trajectory
+from .preparation import new_system, run_attributes, with_arguments
+from .resuming import check_run_output
 
 
 @dataclass(frozen=True)

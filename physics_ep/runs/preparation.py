@@ -9,13 +9,13 @@ from typing import Any
 import torch
 
 from ..config import Config
+from ..data.batches import BatchSource, InMemory, Loaders, Stream
 from ..data.datasets import Dataset, load_dataset
-from ..errors import InputError, argument_error
 from ..data.image_folders import STREAMED
+from ..errors import InputError, argument_error
 from ..placement import parameters_of, require_memory, resolve_device, resolve_dtype
 from ..progress import Progress
 from ..registry import accepts, build_system, load, systems
-from ..data.batches import InMemory, Loaders, BatchSource, Stream
 from ..storage.run_file import Run, environment
 from ..system import EnergySystem
 

@@ -14,8 +14,8 @@ from types import FrameType
 from ..config import Config, parse_config
 from ..errors import InputError, argument_error
 from ..storage.files import check_output
-from .optimization import schedulers
 from ..storage.run_file import Run, is_run_file
+from .optimization import schedulers
 
 FREE = ("folder", "download", "mapping", "workers", "on_broken")
 """Entries of [data] that may differ from machine to machine, or from one run to its resumption."""

@@ -21,16 +21,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..estimators.backprop import Backprop
 from ..config import Config, load_config
 from ..cost import COSTS
+from ..data.batches import BatchSource, epoch_seed
 from ..equilibrium import NotConverged
 from ..errors import InputError, argument_error
+from ..estimators.backprop import Backprop
 from ..estimators.propagation import EquilibriumPropagation, UnconvergedWarning
-from .metrics import METRICS, Epoch, Evaluation, evaluate
-from ..storage.opening import open_run
-from .optimization import build_optimizer, build_scheduler, step_scheduler
+from ..estimators.step import StepLike
 from ..placement import resolve_device, resolve_dtype, threads, work_in
+from ..progress import SILENT, Progress
+from ..ranks import in_step, join_group, meet, rank, summed, world_size
+from ..storage.opening import open_run
+from ..storage.run_file import Quantity, Run, write_run
+from ..system import EnergySystem
+from .metrics import METRICS, Epoch, Evaluation, evaluate
+from .optimization import build_optimizer, build_scheduler, step_scheduler
 from .preparation import (
     Data,
     load_weights,
@@ -39,13 +45,7 @@ from .preparation import (
     run_attributes,
     with_arguments,
 )
-from ..progress import SILENT, Progress
-from ..ranks import in_step, join_group, meet, rank, summed, world_size
 from .resuming import Interruption, check_resumable, check_run_output, interruptible
-from ..data.batches import BatchSource, epoch_seed
-from ..estimators.step import StepLike
-from ..storage.run_file import Quantity, Run, write_run
-from ..system import EnergySystem
 
 Backward = Callable[[EnergySystem, torch.Tensor, torch.Tensor], StepLike]
 """Fills `.grad` with the batch mean for (system, x, y), as `EquilibriumPropagation.backward` does."""
