@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ast
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from tests.support.imports import circles, edges
+from tests.support.imports import Edges, circles, edges
 from tests.support.paths import ROOT
 
 PACKAGES = ["physics_ep", "hardware_models", "validation", "figures"]
@@ -21,6 +22,7 @@ LONG: dict[str, str] = {}
 """Files of over 700 lines, and why each holds one idea all the same."""
 
 
+@cache
 def imports(path: Path, *, module_level: bool = False) -> set[str]:
     """Top-level packages that a file imports; relative imports are its own."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -36,6 +38,12 @@ def imports(path: Path, *, module_level: bool = False) -> set[str]:
 
 def sources(package: str) -> list[Path]:
     return sorted((ROOT / package).rglob("*.py"))
+
+
+@cache
+def house() -> Edges:
+    """Who imports whom in all packages, read once for all tests."""
+    return edges(ROOT, PACKAGES)
 
 
 def folder(module: str) -> str:
@@ -57,13 +65,13 @@ def test_imports_run_down_the_house_only(package: str) -> None:
 
 def test_no_files_import_each_other_in_a_circle() -> None:
     """In a circle no file can be understood, tested or moved without all others."""
-    assert circles(edges(ROOT, PACKAGES)) == []
+    assert circles(house()) == []
 
 
 def test_no_folders_import_each_other_in_a_circle() -> None:
     """Every folder imports folders below it only, but for the promises listed above."""
     graph: dict[str, set[str]] = defaultdict(set)
-    for module, targets in edges(ROOT, PACKAGES).items():
+    for module, targets in house().items():
         for target in targets:
             if folder(target) != folder(module) and (module, target) not in UPWARD:
                 graph[folder(module)].add(folder(target))
@@ -72,7 +80,7 @@ def test_no_folders_import_each_other_in_a_circle() -> None:
 
 def test_promises_upwards_are_still_needed() -> None:
     """A row of `UPWARD` that no file needs would hide a new circle."""
-    real = edges(ROOT, PACKAGES)
+    real = house()
     for module, target in UPWARD:
         assert target in real.get(module, {}), (module, target)
 

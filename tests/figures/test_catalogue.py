@@ -108,6 +108,7 @@ def drawn(run_file, errors, dynamics, smooth):
 # -- what is measured ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_legend_slopes_are_the_declared_orders(errors):
     """A slope printed in the figure is off its scheme's order: the estimator, the oracle or the fit is wrong."""
     legend = draw_errors(errors).axes[0].get_legend()
@@ -118,6 +119,7 @@ def test_legend_slopes_are_the_declared_orders(errors):
         assert slope == pytest.approx(order, abs=0.1)
 
 
+@pytest.mark.full
 def test_no_order_is_claimed_at_kinks(errors):
     """The figure promises an order for units with kinks, which have none."""
     hard = errors.panels[1]

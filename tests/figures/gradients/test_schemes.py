@@ -218,6 +218,7 @@ def test_unconverged_states_are_not_drawn(net, monkeypatch):
         holomorphic_map(net, np.array([0.1]), (2,))
 
 
+@pytest.mark.full
 def test_catalogue_draws_the_dense_and_the_convolutional_network():
     """`figure bptt-equality` fails, or its numbers are not those that are drawn."""
     made = draw(find("bptt-equality"), Request())

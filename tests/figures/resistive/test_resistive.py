@@ -34,6 +34,8 @@ from validation.benchmarks import circuit_scaling as benchmark
 from validation.gradients import estimate_gradient, total_error
 from validation.oracles import implicit_gradient
 
+pytestmark = pytest.mark.full
+
 SATURATION = 1e-9
 G_MAX = 0.12
 BRIEF = [
@@ -334,7 +336,6 @@ def test_peak_memory_grows_by_what_is_taken():
 # -- how it looks, and the command --------------------------------------------------------------------------------
 
 
-@pytest.mark.full
 def test_looks(drawn):
     """Axes without units, curves that differ by colour alone."""
     looks.every_axis_is_labelled_with_its_unit(drawn)
@@ -344,7 +345,6 @@ def test_looks(drawn):
 test_legends_leave_the_data_alone = looks.legends_leave_the_data_alone
 
 
-@pytest.mark.full
 def test_files(drawn, tmp_path):
     """A picture cannot be written, or is too large for the README."""
     for name, figure in drawn.items():

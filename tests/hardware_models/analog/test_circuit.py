@@ -30,7 +30,9 @@ from validation import check_system, implicit_gradient
 # -- equilibria -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kinds", [("tanh", "logistic", "linear"), ("linear", "hard_sigmoid")])
+@pytest.mark.parametrize(
+    "kinds", [pytest.param(("tanh", "logistic", "linear"), marks=pytest.mark.full), ("linear", "hard_sigmoid")]
+)
 def test_transients_end_where_relax_does(kinds: tuple[str, ...]) -> None:
     """Free and nudged, R, C and gain of every node its own: the same volts by two ways, and Kirchhoff's law."""
     bench = Bench(2, kinds=kinds, strength=0.2)

@@ -85,6 +85,7 @@ def test_streams_of_different_purposes_differ():
 
 
 @given(st.lists(st.tuples(st.integers(0, 2**63), st.text(max_size=8)), unique=True, min_size=2, max_size=20))
+@pytest.mark.full
 def test_streams_have_no_collisions_by_spelling(keys):
     """Names of arrays are a user's: none of them may share another's draws."""
     assert len({drawn(stream(*key)) for key in keys}) == len(keys)

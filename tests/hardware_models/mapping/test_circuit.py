@@ -169,13 +169,10 @@ IMPERFECT = {"amplifier_offset": 0.02, "copy_mismatch_u": 0.02}
     ("activation", "fields", "depth", "duration"),
     [
         ("tanh", IMPERFECT, 2, 30.0),
-        *(
-            pytest.param(activation, fields, 3, 45.0, marks=pytest.mark.full)
-            for activation in ("tanh", "relu")
-            for fields in ({}, IMPERFECT)
-        ),
+        *((activation, fields, 3, 45.0) for activation in ("tanh", "relu") for fields in ({}, IMPERFECT)),
     ],
 )
+@pytest.mark.full
 def test_course_in_time(activation: str, fields: dict[str, Any], depth: int, duration: float) -> None:
     """Else `simulate` and `relax` disagree: the circuit followed in time, from empty capacitors or from the free
     state, must end where the fixed point is, by another integrator."""

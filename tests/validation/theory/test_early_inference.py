@@ -153,6 +153,7 @@ def test_paired_errors_follow_the_incomplete_gamma_function() -> None:
     assert float(early.error_cosine.min()) > 1 - 1e-9
 
 
+@pytest.mark.full
 def test_late_errors_align_and_displacements_do_not() -> None:
     """Breaks if, after 12 time constants, errors of a predictive coding network do not align with backprop, or a
     Hopfield network does not come to rest along the response -b H^-1 g, by a dense solve: another direction."""
@@ -192,6 +193,7 @@ def test_common_noise_leaves_all_layers(kind: str) -> None:
     assert float(apart.runs_needed(0.99)[0, 0].mean()) > 1e13
 
 
+@pytest.mark.full
 def test_averages_resolve_the_layers_that_the_variance_says() -> None:
     """Breaks if independent noise has not the variance 2 T H^-1 (1 - exp(-2 H t)) of two Ornstein-Uhlenbeck runs
     (linear units), or if averaging over the predicted number of runs does not resolve the top two layers, and them

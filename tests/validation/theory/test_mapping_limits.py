@@ -61,6 +61,7 @@ def test_modes_are_those_of_the_linearised_circuit(depth: int, width: int) -> No
         assert (growing > 0) == (factor > 1)
 
 
+@pytest.mark.full
 def test_published_limit() -> None:
     """Else the construction's tightest tolerance is misjudged: 2 to 5 % at depth 10 (docs/physics.md, u must not be
     slower than h)."""

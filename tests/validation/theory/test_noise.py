@@ -25,7 +25,7 @@ def small(n_in: int = 12) -> tuple[PredictiveCodingNetwork, torch.Tensor, torch.
     return net, *examples((n_in,), 8, SquaredError())
 
 
-@pytest.mark.parametrize("noise", [1e-3, 5e-3])
+@pytest.mark.parametrize("noise", [1e-3, pytest.param(5e-3, marks=pytest.mark.full)])
 def test_slopes_and_the_best_beta(noise: float) -> None:
     """Else the laws of docs/physics.md, Noise and the best beta, fail on the mapped circuit, or its best beta is
     missed."""
@@ -44,6 +44,7 @@ def test_slopes_and_the_best_beta(noise: float) -> None:
     assert far > 2 * near
 
 
+@pytest.mark.full
 def test_of_a_mapped_network_and_a_given_grid() -> None:
     """Else another instance than the one at hand is judged, or errors of its cells enter the balance."""
     net, x, y = small()
