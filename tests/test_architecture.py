@@ -113,7 +113,7 @@ def test_planted_circles_are_found(tmp_path: Path, planted: str) -> None:
 
 def test_every_folder_is_a_package_that_is_shipped() -> None:
     """Without an `__init__.py`, equal names of tests clash. What `.gitignore` names, git does not add, ruff does
-    not read and a wheel does not hold: `runs/`, meant for what trainings leave, once took physics_ep/runs with it."""
+    not read and a wheel does not hold: `runs/`, meant for what trainings leave, once took physics_ep/runs along."""
     lines = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
     ignored = {line.rstrip("/") for line in lines if line.endswith("/")}
     for package in [*PACKAGES, "tests"]:

@@ -136,7 +136,7 @@ def step_cost(
 
     Returns
     -------
-    passes : Tally
+    passes : PassTally
         Without those that measure the stability limit, every 200 steps.
     gradient : dict
     residual : float

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from physics_ep.errors import argument_error, unknown_name
-from physics_ep.maps import POOL
+from physics_ep.maps import POOL, POOLINGS
 from physics_ep.units import UNITS
 
 from ..arrays import counts
-from ..layers.couplings import POOLINGS, Convolution, Dense, Readout
+from ..layers.couplings import Convolution, Dense, Readout
 from ..layers.layered import OUTPUT_UNITS, Layered
 
 if TYPE_CHECKING:

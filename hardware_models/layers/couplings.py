@@ -21,8 +21,6 @@ from physics_ep.maps import POOL, ConvLink, Route, channels_last, pixels_first
 
 from .maps import Filter, Product, product
 
-POOLINGS = ("average", "max")
-
 
 class Dense(nn.Module):
     """All-to-all coupling from a layer of n_in units to one of n_out units, with the biases of the latter.

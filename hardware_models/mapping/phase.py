@@ -14,6 +14,7 @@ import copy
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 
@@ -117,12 +118,9 @@ class PairedPhase(Phase):
         return twin
 
     def nudged(self, nudge: Nudge | None) -> PairedPhase:
-        twin = copy.copy(self)
         if nudge is not None and nudge.cost.holds and not self.system.amplifiers_h[-1].activation.piecewise_linear:
             raise argument_error("cost", "be one that pulls: detuned outputs are not held", nudge.cost.name)
-        if nudge is not None and isinstance(nudge.y, torch.Tensor) and nudge.y.dtype.is_floating_point:
-            nudge = Nudge(nudge.cost, nudge.y.to(self.dtype), nudge.beta)
-        twin.nudge = nudge
+        twin = cast(PairedPhase, super().nudged(nudge))
         twin.held = self.latched and nudge is not None
         if nudge is not None and self.system.device_model.conductance_noise > 0:
             twin.fluctuate()

@@ -70,8 +70,8 @@ class NetlistFile:
     Attributes
     ----------
     title : str
-    top : Section
-    subcircuits : dict of str to Section
+    top : NetlistSection
+    subcircuits : dict of str to NetlistSection
         By name in lower case.
     globals : set of str
         Nodes that subcircuits share, lower case.

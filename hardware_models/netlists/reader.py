@@ -98,7 +98,7 @@ class Level:
     Parameters
     ----------
     builder : Builder
-    section : Section
+    section : NetlistSection
     path : str
         "" at the top, "x1." within X1 and so on.
     ports : dict of str to str

@@ -169,13 +169,13 @@ def check_agreement(subject: CheckedCircuit, beta: float | None = None) -> Spice
 
     Parameters
     ----------
-    subject : Subject
+    subject : CheckedCircuit
     beta : float, optional
         Siemens; default a hundredth of the conductance at the outputs.
 
     Returns
     -------
-    Agreement
+    SpiceAgreement
         Circuits without outputs have a free phase only, those without an energy no gradient.
 
     Raises

@@ -28,7 +28,7 @@ TIGHT = 1e-11
 
 @dataclass(frozen=True, kw_only=True)
 class PairsSubject(CheckedCircuit):
-    """A mapped network with what its phases need; see `Subject`.
+    """A mapped network with what its phases need; see `CheckedCircuit`.
 
     Attributes
     ----------
@@ -99,7 +99,7 @@ def check_pairs(subject: PairsSubject, beta: float | None = None) -> SpiceAgreem
 
     Returns
     -------
-    Agreement
+    SpiceAgreement
         Three rows of all nodes by modified nodal analysis, three of the units as layers; gradients by the network's
         parameter names, against those of the layers.
 

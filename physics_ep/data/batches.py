@@ -1,6 +1,6 @@
 """Where training draws its batches: examples in memory, image files decoded on the way, or a caller's loaders.
 
-All have the two methods of `Source`. A batch is this rank's share, on the device, in the dtype of the system.
+All have the two methods of `BatchSource`. A batch is this rank's share, on the device, in the dtype of the system.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class BatchSource(Protocol):
 
 
 class InMemory:
-    """Examples in memory; see `Source`.
+    """Examples in memory; see `BatchSource`.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ class InMemory:
 
 
 class Stream:
-    """Image files, decoded by processes beside training; see `Source`.
+    """Image files, decoded by processes beside training; see `BatchSource`.
 
     Parameters
     ----------
@@ -184,7 +184,7 @@ class Stream:
 
 
 class Loaders:
-    """A caller's own loaders; see `Source`.
+    """A caller's own loaders; see `BatchSource`.
 
     Parameters
     ----------

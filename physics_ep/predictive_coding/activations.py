@@ -295,7 +295,7 @@ def clip(name: str, lo: float, hi: float) -> Activation:
         return 0.5 * held.square() + held * (a - held)
 
     return of_unit(
-        Unit(name, -1, (lo, hi), analytic=False, quadratic=True, make=clipped(lo, hi)), integral=integral
+        Unit(name, None, (lo, hi), analytic=False, quadratic=True, make=clipped(lo, hi)), integral=integral
     )
 
 

@@ -123,7 +123,7 @@ def open_source(
 
     Returns
     -------
-    Source
+    BatchSource
 
     Raises
     ------

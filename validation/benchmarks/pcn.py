@@ -45,13 +45,13 @@ class Case:
     build : callable (seed) -> PredictiveCodingNetwork
     cost : Cost
     batch : int
-    recipes : tuple of Recipe
+    recipes : tuple of StepRecipe
         Timed in turns with backprop.
     dtype : torch.dtype
     rounds : int
         At most.
     warmup : int
-    slow : tuple of Recipe
+    slow : tuple of StepRecipe
         Timed once, between backprop steps.
     """
 
