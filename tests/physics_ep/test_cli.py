@@ -291,6 +291,7 @@ def test_broken_plugin_leaves_the_others_alone(
     assert err.count("\n") == 1
 
 
+@pytest.mark.full
 def test_file_that_hides_a_package_is_named(tmp_path: Path) -> None:
     """Else a user's own figures.py or hardware_models.py makes ours fail without a reason."""
     (tmp_path / "hardware_models.py").write_text("", encoding="utf-8")

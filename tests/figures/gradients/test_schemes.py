@@ -100,6 +100,7 @@ def test_weights_shown_are_of_every_layer(courses):
 # -- holomorphic map ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_fitted_slopes_are_n(holomorphic):
     """N points have not order N: the circle, the oracle or the fit is wrong."""
     for n, slope in zip(holomorphic.points, holomorphic.slopes, strict=True):
@@ -108,6 +109,7 @@ def test_fitted_slopes_are_n(holomorphic):
     assert all(f"{slope:.2f}" in text for slope, text in zip(holomorphic.slopes, legend, strict=False))
 
 
+@pytest.mark.full
 def test_more_points_err_less_down_to_the_floor(holomorphic):
     """Rows of the map are swapped, or ten digits are out of reach, or the marked floor is no bound."""
     clear = holomorphic.error[0] > 10 * holomorphic.floor

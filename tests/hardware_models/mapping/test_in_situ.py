@@ -252,6 +252,7 @@ def test_what_cannot_be_is_told_before_training(monkeypatch: pytest.MonkeyPatch)
     assert [row[1] for row in rows] == ["leaks dummy", "leaks fixed"]
 
 
+@pytest.mark.full
 def test_an_instance_that_cannot_be_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rails whose gain suffices for the initial weights, and not for the trained ones: told at the end, and what
     else was measured is there."""

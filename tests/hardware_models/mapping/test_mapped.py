@@ -141,7 +141,8 @@ def test_linearised_dynamics_are_nilpotent() -> None:
 
 
 @pytest.mark.parametrize(
-    ("depth", "published"), [(2, 19), (5, 29), (10, 44), pytest.param(20, 72, marks=pytest.mark.full)]
+    ("depth", "published"),
+    [(2, 19), (5, 29), *(pytest.param(*given, marks=pytest.mark.full) for given in ((10, 44), (20, 72)))],
 )
 def test_settling_times(depth: int, published: int) -> None:
     """Else the times of a fidelity report are not those of the circuit: a disturbance decays to 1e-6 as published
@@ -215,7 +216,7 @@ def test_u_must_not_be_slower_than_h() -> None:
         ((), 0.05, 1 - 1e-8, 1.0),
         (("transpose",), 0.01, 0.999, 0.9998),
         (("transpose",), 0.05, 0.97, 0.992),
-        (("h", "u", "transpose"), 0.01, 0.97, 0.99),
+        pytest.param(("h", "u", "transpose"), 0.01, 0.97, 0.99, marks=pytest.mark.full),
         pytest.param(("h", "u", "transpose"), 0.05, 0.5, 0.75, marks=pytest.mark.full),
     ],
 )

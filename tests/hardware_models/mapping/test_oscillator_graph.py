@@ -239,7 +239,9 @@ def test_strong_nudges_break_mirrors() -> None:
 # -- detuning -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("activation", list(GAIN))
+@pytest.mark.parametrize(
+    "activation", ["relu", *(pytest.param(a, marks=pytest.mark.full) for a in GAIN if a != "relu")]
+)
 def test_odd_detuning(activation: str) -> None:
     """Frequencies apart within pairs, of h and of u: the rounded clips' states. Else those are no clips of
     oscillators."""

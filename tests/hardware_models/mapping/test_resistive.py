@@ -372,6 +372,7 @@ def test_a_network_of_zeros() -> None:
         assert mapped.system.total == [1e-4] * 3
 
 
+@pytest.mark.full
 def test_thermal_noise_by_nyquist() -> None:
     """The mean over t of a node's Johnson current has the variance 2 k T G / t: the estimate's variance follows it,
     and goes as 1 / beta^2."""

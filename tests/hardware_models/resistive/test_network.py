@@ -143,6 +143,7 @@ def test_shockley_gradient_reaches_its_order():
     assert errors[-1] < 1e-7
 
 
+@pytest.mark.full
 def test_amplifiers_weigh_the_stages():
     """EP against finite differences; without A^2 the first layer's estimate is 1 / A^2 of the gradient."""
     system = network("shockley", (4, 5, 3), amplification=3.0)

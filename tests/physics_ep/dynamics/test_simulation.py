@@ -51,7 +51,9 @@ def test_methods_reach_their_order_on_a_closed_form(method: str) -> None:
     assert sum(TABLEAUS[method].weights) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("method", list(TABLEAUS))
+@pytest.mark.parametrize(
+    "method", [pytest.param(m, marks=pytest.mark.full) if TABLEAUS[m].implicit else m for m in TABLEAUS]
+)
 def test_methods_reach_their_order_on_a_nonlinear_system(method: str) -> None:
     """The slope of log error over log dt, against scipy's DOP853: a wrong coefficient passes linear tests."""
     system = Quartic()
@@ -152,6 +154,7 @@ def test_settling_time_of_an_exponential() -> None:
     assert bool(short.settling_time.isnan().all())
 
 
+@pytest.mark.full
 def test_simulation_stops_when_settled() -> None:
     """At the first point where every example's force is under the fraction: the same points as without, fewer."""
     system, x = network("tanh", (5, 6, 4, 3)), batch(5, 3, 4)[0]

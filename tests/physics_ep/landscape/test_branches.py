@@ -240,6 +240,7 @@ class Convex(Quartic):
 
 
 @pytest.mark.parametrize("kind", ["convex", "weak", "strong"])
+@pytest.mark.full
 def test_no_false_alarms_without_folds(kind: str) -> None:
     """One equilibrium only: no nudge up to 0.95 of the stability limit may be called a switch, whatever bends."""
     if kind == "convex":

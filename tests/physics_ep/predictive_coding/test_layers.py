@@ -108,6 +108,7 @@ def test_vgg_parameter_counts() -> None:
     assert _weights(small) == 9 * (3 * 128 + 128 * 256 + 256 * 512 + 2 * 512 * 512) + 512 * 4 * 10
 
 
+@pytest.mark.full
 def test_initial_weights_are_uniform_in_the_papers_bounds() -> None:
     """Gain over the square root of the fan: fan-out for VGG10's convolutions, fan-in for VGG5 and dense layers."""
     for net, k, fan in ((vgg10(), 4, 9 * 512), (vgg10(), 8, 25088), (vgg5(), 2, 9 * 256)):

@@ -59,6 +59,7 @@ def test_a_small_vgg_trains_as_backprop_does() -> None:
     assert errors[0] < 0.35
 
 
+@pytest.mark.full
 def test_vgg10_overfits_photographs_and_resumes(tmp_path: Path) -> None:
     """The whole ImageNet path at small size: folder, decoding, crop, VGG10, EP, run file, resume. Top-1 error 0."""
     from PIL import Image

@@ -179,6 +179,7 @@ SMALL = [16, 16, 16, 16, 16, 8]
 
 
 @pytest.mark.parametrize("kind", ["potentials", "squared"])
+@pytest.mark.full
 def test_common_noise_leaves_all_layers(kind: str) -> None:
     """Breaks if free and nudged runs do not get the same noise: at temperature 1e-4, where independent noise would
     ask for some 1e15 runs of the first layer, ten pairs find all layers as they are without noise."""
