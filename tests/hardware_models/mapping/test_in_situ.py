@@ -51,7 +51,7 @@ def test_ideal_devices_learn_as_the_network_does(substrate: str) -> None:
     """Six steps with momentum on continuous cells give the weights of plain EP training to 1e-8 of their course: a
     sign, a scale, or an optimizer that works on weights that are no longer there would show."""
     net = mlp([8, 12, 3], energy="paired", seed=1).double()  # what substrates realise
-    device = DeviceModel(oscillator_headroom=50.0)
+    device = DeviceModel(**({"oscillator_headroom": 50.0} if substrate == "oscillator" else {}))
     learner = InSitu(map_pcn(net, substrate, device, calibration=batches()[0][0]), momentum, headroom=8)
     ep, optimizer = EquilibriumPropagation(CrossEntropy(), beta=0.01), momentum(net.parameters())
     for x, y in batches():
