@@ -243,8 +243,3 @@ def channels_first(block: torch.Tensor) -> torch.Tensor:
 def rows_of(images: torch.Tensor) -> torch.Tensor:
     """(B, C, H, W) as (B, H W, C): a view of images with their channels last in memory."""
     return pixels_first(images).flatten(1, 2)
-
-
-def images_of(rows: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
-    """Inverse of `rows_of`, for images of size (H, W)."""
-    return channels_first(rows.unflatten(1, size))

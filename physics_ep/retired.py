@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from .blocks import State
+from .maps import channels_first
 from .predictive_coding.solvers import LinearSweep, Sweep
 from .relaxation.solvers import Solver
 from .system import Phase
@@ -44,3 +45,8 @@ class LinearAnderson(LinearSweep):
 
     def __init__(self, phase: Phase, start: State) -> None:
         super().__init__(phase, start, mixed=True)  # type: ignore[arg-type]
+
+
+def images_of(rows: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
+    """Inverse of `rows_of`, for images of size (H, W)."""
+    return channels_first(rows.unflatten(1, size))

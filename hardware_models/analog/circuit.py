@@ -278,7 +278,8 @@ class AnalogHopfieldCircuit(UnitGraph):
     def phase(self, inputs: Inputs, origin: State | None = None, balanced: bool = False) -> Phase:
         return AnalogPhase(self, inputs, origin, balanced)
 
-    def motion(self, phase: Any) -> Motion:
+    def motion(self, phase: Phase) -> Motion:
+        assert isinstance(phase, AnalogPhase | AnalogDescent)
         return AnalogMotion(phase, phase.nudge)
 
     def constrain(self) -> None:

@@ -513,7 +513,8 @@ class Circuit(EnergySystem):
     def solvers(self, phase: Phase) -> Mapping[str, Any]:
         return SOLVERS
 
-    def motion(self, phase: Any) -> Motion:
+    def motion(self, phase: Phase) -> Motion:
+        assert isinstance(phase, CircuitPhase)
         return NodeMotion(phase, self.node_capacitance)
 
     def contrast(

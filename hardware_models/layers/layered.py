@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -40,7 +40,50 @@ Routes = list[Route]
 """Of each coupling: what its max pooling picks, or None."""
 
 
-class Layered(EnergySystem):
+class LayeredSystem(EnergySystem):
+    """Layers in a row, each coupled to the one below: what `LayeredPhase` takes of its system.
+
+    Attributes
+    ----------
+    shapes : tuple of tuple of int
+        Shapes of an example's input, then of its layers' states.
+    sizes : tuple of int
+        Units in the input and in each layer.
+    bounds : list of (float, float)
+        Least and greatest value of the units of each layer.
+    output_activation : str
+        Unit law of the outputs.
+    units : list of UnitFunctions
+        Laws of the layers' units, where the input does not change them.
+    routed : bool
+        Whether a coupling has max pooling, whose routes a nudged phase holds.
+    stages : sequence of float or None
+        Weight of each layer in the energy, where amplifiers stand between layers. None: ones.
+    """
+
+    shapes: tuple[tuple[int, ...], ...]
+    sizes: tuple[int, ...]
+    bounds: list[tuple[float, float]]
+    units: list[UnitFunctions]
+    output_activation: str = "linear"
+    routed: bool = False
+    stages: Sequence[float] | None = None
+
+    @property
+    def couplings(self) -> Sequence[Any]:
+        """The coupling into each layer."""
+        raise NotImplementedError
+
+    def routed_drives(self, state: State, clamped: torch.Tensor) -> tuple[State, Routes]:
+        """Drive of each layer at a state, where `clamped` comes from the input, and the routes that each took."""
+        raise NotImplementedError
+
+    def routes(self, state: State, x: torch.Tensor) -> Routes:
+        """What each coupling's max pooling picks; None where it has none."""
+        return [None] * len(self.couplings)
+
+
+class Layered(LayeredSystem):
     """Stack of couplings and units; `HopfieldNetwork` and `ConvHopfieldNetwork` build on it.
 
     Parameters
@@ -192,7 +235,7 @@ class LayeredPhase(Phase):
     at the implicit gradient, and no unit that changes its winner under a finite nudge disturbs it.
     """
 
-    system: Layered
+    system: LayeredSystem
     exact_updates = True
     differentiable_updates = True
     carries_displacements = True
@@ -201,12 +244,12 @@ class LayeredPhase(Phase):
     strength: torch.Tensor | float | complex
     """The nudge's beta, shaped to multiply them."""
 
-    def __init__(self, system: Layered, inputs: Inputs, origin: State | None, balanced: bool) -> None:
+    def __init__(self, system: LayeredSystem, inputs: Inputs, origin: State | None, balanced: bool) -> None:
         super().__init__(system, inputs, origin, balanced)
         self.layers = [layer.bound() for layer in system.couplings]
         self.units, self.clamped = self._constants()
         self.depth = len(self.layers)
-        self.stages: Sequence[float] = getattr(system, "stages", [1.0] * self.depth)
+        self.stages = [1.0] * self.depth if system.stages is None else system.stages
         self.copies = 1
         self.routes: Routes = [None] * self.depth
         self.held = balanced or not system.routed

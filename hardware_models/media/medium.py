@@ -28,7 +28,7 @@ from torch import nn
 
 from physics_ep.blocks import State
 from physics_ep.errors import argument_error, unknown_name
-from physics_ep.system import EnergySystem, Inputs
+from physics_ep.system import EnergySystem, Inputs, Phase
 
 from ..arrays import counts
 from .fields import (
@@ -234,7 +234,7 @@ class FitzHughNagumoChain(EnergySystem):
     def phase(self, inputs: Inputs, origin: State | None = None, balanced: bool = False) -> MediumPhase:
         return MediumPhase(self, inputs, origin, balanced)
 
-    def solvers(self, phase: Any) -> Mapping[str, Any]:
+    def solvers(self, phase: Phase) -> Mapping[str, Any]:
         return SOLVERS
 
     def contrast(

@@ -22,7 +22,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -31,11 +31,12 @@ from torch import nn
 from physics_ep.blocks import State
 from physics_ep.dynamics.motion import Motion
 from physics_ep.errors import InputError, argument_error, unknown_name
-from physics_ep.system import EnergySystem, Inputs
+from physics_ep.system import Inputs, Phase
 from physics_ep.units import UnitFunctions
 
 from ..arrays import array, counts
 from ..laws.elements import THERMAL_VOLTAGE
+from ..layers.layered import LayeredSystem, Routes
 from ..netlists.parts import GROUND, Group, Parts
 from . import nodes
 from .conductances import Conductances
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 DIODES = ("ideal", "shockley", "none")
 
 
-class ResistiveNetwork(EnergySystem):
+class ResistiveNetwork(LayeredSystem):
     """Deep resistive network (Kendall 2020; Scellier 2024) trained by equilibrium propagation.
 
     States: node voltages, (B, n_k) volts. Inputs x are multiplied by `input_gain` and fed in as +x and -x, since
@@ -110,10 +111,9 @@ class ResistiveNetwork(EnergySystem):
     state_unit = "V"
     energy_unit = "W"
     time_unit = "s"
-    routed = False
-    output_activation = "linear"
     bounded = True
     clamps = True
+    stages: tuple[float, ...]
 
     def __init__(
         self,
@@ -313,9 +313,10 @@ class ResistiveNetwork(EnergySystem):
         )
 
     def phase(self, inputs: Inputs, origin: State | None = None, balanced: bool = False) -> ResistivePhase:
-        return ResistivePhase(cast(Any, self), inputs, origin, balanced)
+        return ResistivePhase(self, inputs, origin, balanced)
 
-    def motion(self, phase: Any) -> Motion:
+    def motion(self, phase: Phase) -> Motion:
+        assert isinstance(phase, ResistivePhase)
         return ResistiveMotion(phase)
 
     def contrast(
@@ -365,7 +366,7 @@ class ResistiveNetwork(EnergySystem):
         """Voltages (B, 2 features) of the sources of `to_circuit()` for the input x, float64, volts."""
         return self.gains[0] * self.doubled(x.double())
 
-    def routed_drives(self, state: State, clamped: torch.Tensor) -> tuple[State, list[None]]:
+    def routed_drives(self, state: State, clamped: torch.Tensor) -> tuple[State, Routes]:
         """Currents that neighbours would send into each node at 0 V, amperes; and no routes."""
         layers = self.couplings
         drives = [clamped, *(layer.drive(v)[0] for layer, v in zip(layers[1:], state[:-1], strict=True))]

@@ -12,7 +12,6 @@ from ..blocks import State
 from ..dynamics.motion import Moment, Motion
 from ..errors import InputError
 from ..relaxation.solvers import GradientFlow, Solver
-from ..system import Phase
 from .phase import Blocks, PredictivePhase, relative
 
 
@@ -196,7 +195,7 @@ class _Descending(GradientFlow):
     def __init__(self, phase: PredictivePhase, start: State) -> None:
         self.system_phase = phase
         self.course = Descent(phase)
-        super().__init__(cast("Phase", self.course), tuple(b.contiguous() for b in start[: phase.depth]))
+        super().__init__(self.course, tuple(b.contiguous() for b in start[: phase.depth]))
 
     def finish(self, z: State) -> State:
         self.course.force(z)

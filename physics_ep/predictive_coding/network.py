@@ -166,7 +166,8 @@ class PredictiveCodingNetwork(ForwardNetwork):
     def solvers(self, phase: Phase) -> dict[str, Any]:
         return SOLVERS
 
-    def motion(self, phase: Any) -> Motion:
+    def motion(self, phase: Phase) -> Motion:
+        assert isinstance(phase, PredictivePhase)
         return PredictiveMotion(phase)
 
     def contrast(

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 
 from ..blocks import State, flat, keep, unflat
 from ..errors import InputError
 from ..system import Phase
+
+
+class HasForce(Protocol):
+    """What descent needs of a phase."""
+
+    def force(self, z: State) -> State:
+        """Projected -dF/dz."""
+        ...
+
+    def residual(self, force: State) -> torch.Tensor:
+        """Dimensionless size of a force, (B,)."""
+        ...
+
+    def project(self, z: State) -> State:
+        """Nearest z within the bounds."""
+        ...
 
 
 class Solver:
@@ -148,7 +166,7 @@ class GradientFlow(Solver):
 
     patience = 400
 
-    def __init__(self, phase: Phase, start: State) -> None:
+    def __init__(self, phase: HasForce, start: State) -> None:
         self.phase = phase
         self.shapes = [s.shape for s in start]
         self.z = flat(start)
@@ -204,7 +222,7 @@ def least_squares(df: torch.Tensor, f: torch.Tensor) -> tuple[torch.Tensor, torc
     return gamma[:, :, 0], info == 0
 
 
-def inverse_lipschitz(phase: Phase, z: State, iterations: int = 12) -> float:
+def inverse_lipschitz(phase: HasForce, z: State, iterations: int = 12) -> float:
     """One over the largest local curvature of F, by power iteration on differences of the force."""
     base = phase.force(z)
     generator = torch.Generator().manual_seed(0)
