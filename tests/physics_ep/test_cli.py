@@ -149,7 +149,7 @@ def test_info_tells_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert status == 0
     assert "torch" in printed
     found = json.loads(figures.read_text(encoding="utf-8"))
-    assert found["systems"]["hopfield"] == "hardware_models.hopfield.network:HopfieldNetwork"
+    assert found["systems"]["hopfield"] == "hardware_models.hopfield:HopfieldNetwork"
     assert found["data"]["digits"] == "shipped"
     assert found["data"]["mnist"] == "not found"
 

@@ -29,7 +29,6 @@ import torch
 from hardware_models.devices.model import DeviceModel, reads
 from hardware_models.mapping.mapped import substrate_class
 from physics_ep.cost import CrossEntropy
-from physics_ep.data import batches
 from physics_ep.errors import InputError, argument_error
 from physics_ep.placement import resolve_device
 from physics_ep.predictive_coding import vgg10, vgg10_skip
@@ -118,6 +117,9 @@ class Lines:
 def photographs(images: Path, size: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(x, labels) of a folder, or of a file that `--prepare` has written."""
     if images.suffix != ".npz":
+        # Reading folders needs pydantic, which a machine with prepared photographs may lack.
+        from physics_ep.data import batches
+
         return batches.photographs(images, size, count, 0)
     if not images.is_file():
         raise argument_error("images", "be a folder or a prepared .npz file", str(images))
