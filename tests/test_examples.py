@@ -49,7 +49,13 @@ LAST = {
 }
 
 
-@pytest.mark.parametrize("script", LAST)
+DEAR = ("substrates/circuit", "substrates/fitzhugh_nagumo", "substrates/resistive")
+"""Each of these takes seconds; scripts of the tour are near to them."""
+
+
+@pytest.mark.parametrize(
+    "script", [pytest.param(name, marks=pytest.mark.full if name in DEAR else ()) for name in LAST]
+)
 def test_script_ends_in_what_it_promises(
     script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

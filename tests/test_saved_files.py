@@ -125,6 +125,7 @@ def test_all_objects_are_tried() -> None:
     assert set(objects()) == tried
 
 
+@pytest.mark.full
 def test_training_resumes(tmp_path: Path) -> None:
     """A training that an older version began goes on to the end that it had there."""
     path = shutil.copy(SAVED / "training.h5", tmp_path / "run.h5")

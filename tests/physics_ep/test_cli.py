@@ -302,6 +302,7 @@ def test_file_that_hides_a_package_is_named(tmp_path: Path) -> None:
     assert err.count("\n") == 1
 
 
+@pytest.mark.full
 def test_interrupt_tells_how_to_resume(tmp_path: Path) -> None:
     """Else Ctrl-C ends in a traceback, loses the epochs done, or leaves the user guessing."""
     out = tmp_path / "run.h5"

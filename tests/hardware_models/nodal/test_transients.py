@@ -332,6 +332,7 @@ def test_energy_of_every_part_by_itself() -> None:
     assert float(power.imbalance.abs().max()) < 1e-8 * float(power.delivered.abs().max())
 
 
+@pytest.mark.full
 def test_sparse_factors_follow_the_same_course(monkeypatch) -> None:
     """Large circuits have one sparse factorisation an example: else they are other circuits than small ones."""
     options = {"inputs": INPUTS, "rtol": 1e-8, "atol": 1e-11}

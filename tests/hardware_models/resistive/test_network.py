@@ -339,9 +339,8 @@ def test_diodes_stop_motion():
         assert (speed * system.capacitance).abs().max() < 1e-12
 
 
-@pytest.mark.parametrize(
-    "diode", ["shockley", *(pytest.param(d, marks=pytest.mark.full) for d in DIODES if d != "shockley")]
-)
+@pytest.mark.full
+@pytest.mark.parametrize("diode", DIODES)
 def test_networks_settle_in_time(diode):
     """What `simulate` runs to is what `relax` finds, in the free and a nudged phase; the co-content never rises."""
     system = network(diode, (4, 6, 3), amplification=1.0, saturation=1e-3)

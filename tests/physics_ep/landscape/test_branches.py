@@ -264,6 +264,7 @@ def test_no_false_alarms_without_folds(kind: str) -> None:
 # -- in the estimator ------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_switched_examples_are_refused_left_out_or_warned_of() -> None:
     """The gradient of those that are left is theirs alone, against implicit differentiation."""
     system, x, y, folds = cusps(16)

@@ -183,6 +183,7 @@ train(json.loads(sys.argv[1]), out=sys.argv[2])
 """
 
 
+@pytest.mark.full
 def test_kill_loses_at_most_the_epoch_under_way(tmp_path: Path) -> None:
     """Else a kill -9 costs more than an epoch, or what is left cannot be resumed to the same bits."""
     import json

@@ -207,6 +207,7 @@ while True:
 """
 
 
+@pytest.mark.full
 def test_kill_leaves_a_whole_file(tmp_path: Path) -> None:
     """Else a power cut or an out-of-memory kill during a save costs the whole run."""
     path = tmp_path / "run.h5"

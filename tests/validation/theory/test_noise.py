@@ -82,7 +82,9 @@ class Known:
         return found, SimpleNamespace(beta=strength)
 
 
-@pytest.mark.parametrize(("scheme", "order"), [("centered", 2), ("positive", 1)])
+@pytest.mark.parametrize(
+    ("scheme", "order"), [("centered", 2), pytest.param("positive", 1, marks=pytest.mark.full)]
+)
 def test_known_coefficients(scheme: str, order: int) -> None:
     """Else b, V or the minimum of the sum is computed wrongly: here all three are known."""
     net, x, y = small()
