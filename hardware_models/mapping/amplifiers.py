@@ -25,13 +25,13 @@ class Amplifiers:
     Attributes
     ----------
     activation : Activation
-    gain : Tensor (*shape) or None
-        Factor on the response; None: 1.
-    offset : Tensor (*shape) or None
+    gain : Tensor (*shape), float or None
+        Factor on the response; None: 1. A number, here and in the offsets, holds for all units, kept as a tensor.
+    offset : Tensor (*shape), float or None
         Input-referred, in units of activity; None: 0.
     saturation : float
         Largest |V|, in units of activity.
-    output_offset : Tensor (*shape) or None
+    output_offset : Tensor (*shape), float or None
         c, of a buffer behind the unit, in units of activity; None: 0.
     torque : Tensor (*shape) or float
         Odd detuning w of units that are pairs of oscillators, which their activation allows for; in rates of a pair
@@ -44,6 +44,12 @@ class Amplifiers:
     saturation: float = math.inf
     output_offset: torch.Tensor | None = None
     torque: torch.Tensor | float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("gain", "offset", "output_offset"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, torch.Tensor):
+                object.__setattr__(self, name, torch.tensor(value, dtype=torch.float64))
 
     @property
     def plain(self) -> bool:

@@ -11,6 +11,7 @@ import torch
 from hardware_models import DeviceModel, PairedCircuit, map_pcn
 from hardware_models.devices.crossbars import programmed
 from hardware_models.mapping import mapped as mapping
+from hardware_models.mapping.amplifiers import Amplifiers
 from hardware_models.mapping.mapped import NotRealisable
 from physics_ep import CrossEntropy, Nudge, SquaredError, relax
 from physics_ep.errors import InputError
@@ -198,3 +199,16 @@ def test_loads_set_one_by_one() -> None:
     system.load_u = system.load_h
     assert system.load_u == (load, None)
     assert system.equal_loads
+
+
+def test_plain_numbers_are_gains_and_offsets() -> None:
+    """A user's `build_units` may give a number where all units of a layer err alike: they answer as with a tensor
+    of it. Breaks if numbers are kept as they are, on which `.to` fails far from the user's line."""
+    activation = dense(2, "tanh").stack[0].activation
+    p = torch.linspace(-1, 1, 7, dtype=torch.float64)
+    each = Amplifiers(activation, *(torch.full((7,), v, dtype=torch.float64) for v in (0.9, 0.1)), 0.7)
+    every = Amplifiers(activation, gain=0.9, offset=0.1, saturation=0.7)
+    for name in ("response", "slope", "integral"):
+        assert torch.equal(getattr(every, name)(p), getattr(each, name)(p))
+    shifted = Amplifiers(activation, output_offset=1)
+    assert torch.equal(shifted.response(p), activation.response(p) + 1)
