@@ -300,6 +300,21 @@ class LogPhaseError(PhaseCost):
         return 0.5 * v / (0.5 * (outputs - y)).cos().square()
 
 
+def costs(cost: Cost, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Cost of each example, (B,), of a cost that may be a user's.
+
+    Raises
+    ------
+    InputError
+        If the cost does not have that shape. A mean over the batch would nudge each example by 1 / B of its pull.
+    """
+    each = cost(outputs, y)
+    if each.shape != outputs.shape[:1]:
+        must = f"return one number an example, of shape ({len(outputs)},)"
+        raise argument_error(f"cost ({type(cost).__name__})", must, f"of shape {tuple(each.shape)}")
+    return each
+
+
 def check_labels(labels: torch.Tensor, n_out: int) -> None:
     """Raise ValueError unless labels are integers in [0, n_out)."""
     if labels.numel() and (int(labels.min()) < 0 or int(labels.max()) >= n_out):

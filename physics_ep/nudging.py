@@ -24,7 +24,7 @@ from numbers import Complex, Integral, Real
 
 import torch
 
-from .cost import Cost
+from .cost import Cost, costs
 from .entries import entries, load
 from .errors import InputError, argument_error, unknown_name
 
@@ -358,4 +358,4 @@ class Nudge:
         beta = self.beta
         if isinstance(beta, torch.Tensor):
             beta = beta.to(outputs.device, outputs.dtype if outputs.is_complex() else self.dtype(outputs.dtype))
-        return beta * self.cost(outputs, self.y)
+        return beta * costs(self.cost, outputs, self.y)

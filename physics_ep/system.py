@@ -142,8 +142,12 @@ class EnergySystem(nn.Module):
         raise NotImplementedError
 
     def outputs(self, state: State) -> torch.Tensor:
-        """Outputs (B, n_out), on which the cost acts; linear in the state, but for systems
-        whose phases know their `Phase.curvature_limit`."""
+        """Outputs (B, n_out), on which the cost acts.
+
+        They are linear in the state, up to an offset, but for systems whose phases know their
+        `Phase.curvature_limit`. They may depend on parameters themselves (a trained readout): gradients then have
+        the cost's derivative at fixed state in them.
+        """
         raise NotImplementedError
 
     # -- optional ---------------------------------------------------------------------------------------------
@@ -160,7 +164,7 @@ class EnergySystem(nn.Module):
         """-dE/ds of each block. Default: autograd of `energy`."""
         with torch.enable_grad():
             leaves = tuple(s.detach().requires_grad_() for s in state)
-            slope = derivative(self.energy(leaves, x), leaves)
+            slope = derivative(energies(self, leaves, x), leaves)
         return tuple(-g for g in slope)
 
     def free_variables(self, state: State, x: torch.Tensor) -> State | None:
@@ -278,9 +282,11 @@ class EnergySystem(nn.Module):
         names = [n for n, p in exact.named_parameters() if p.requires_grad]
         leaves = [p for p in exact.parameters() if p.requires_grad]
         with torch.enable_grad():
-            gap = exact.energy(up, x.to(wide)) - exact.energy(down, x.to(wide))
+            gap = energies(exact, up, x.to(wide)) - energies(exact, down, x.to(wide))
             total = (weight.to(torch.promote_types(wide, weight.dtype)) * gap).sum().real
-            grads = torch.autograd.grad(total, leaves, allow_unused=True)
+            grads: Sequence[torch.Tensor | None] = [None] * len(leaves)
+            if total.requires_grad:  # not so where all that is trained is in the outputs
+                grads = torch.autograd.grad(total, leaves, allow_unused=True)
         own = dict(self.named_parameters())
         return {
             n: torch.zeros_like(own[n]) if g is None else g.to(own[n].dtype)
@@ -391,7 +397,7 @@ class Phase:
         """F = E + beta C at z, (B,), of a balanced phase without the origin's own force."""
         state = self.state(z)
         with torch.no_grad():
-            total = self.system.energy(state, self.x)
+            total = energies(self.system, state, self.x)
             if self.nudge is not None:
                 total = total + self.nudge.energy(self.system.outputs(state))
             if self.origin_force is not None:
@@ -441,7 +447,7 @@ class Phase:
         """
         with torch.enable_grad():
             leaves = tuple(s.detach().requires_grad_() for s in self.state(z))
-            total = self.system.energy(leaves, self.x)
+            total = energies(self.system, leaves, self.x)
             if self.nudge is not None:
                 total = total + self.nudge.energy(self.system.outputs(leaves))
             slope = torch.autograd.grad(total.sum(), leaves, create_graph=True, allow_unused=True)
@@ -535,9 +541,27 @@ class Phase:
         return tuple(-g for g in slope)
 
 
+def energies(system: EnergySystem, state: State, x: torch.Tensor) -> torch.Tensor:
+    """Energy of each example, (B,), of a system that may be a user's.
+
+    Raises
+    ------
+    InputError
+        If the energy does not have that shape. One number for the whole batch, or a column (B, 1), would give
+        gradients that are wrong by factors of B.
+    """
+    energy = system.energy(state, x)
+    want = tuple(state[0].shape[:1])
+    if not isinstance(energy, torch.Tensor) or tuple(energy.shape) != want:
+        was = f"of shape {tuple(energy.shape)}" if isinstance(energy, torch.Tensor) else type(energy).__name__
+        name = f"system ({type(system).__name__})"
+        raise argument_error(name, f"have an energy of shape {want}, one number an example", was)
+    return energy
+
+
 def widened(system: EnergySystem) -> EnergySystem:
     """The system itself if it is float64, else a float64 copy (for systems that cannot carry displacements)."""
     return system if system.dtype == torch.float64 else copy.deepcopy(system).double()
 
 
-__all__ = ["EnergySystem", "Inputs", "Phase", "widened"]
+__all__ = ["EnergySystem", "Inputs", "Phase", "energies", "widened"]

@@ -7,7 +7,7 @@ system's own `force`, `phase` or `contrast`, and return the gradient of the batc
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -15,11 +15,11 @@ from scipy.sparse.linalg import LinearOperator, minres
 from torch import nn
 
 from physics_ep.blocks import flat, unflat
-from physics_ep.cost import Cost
+from physics_ep.cost import Cost, costs
 from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import InputError, argument_error
 from physics_ep.relaxation.loop import relax
-from physics_ep.system import EnergySystem, widened
+from physics_ep.system import EnergySystem, energies, widened
 
 
 class Gradients(dict[str, torch.Tensor]):
@@ -70,7 +70,8 @@ def implicit_gradient(
 ) -> Gradients:
     """Implicit differentiation at the free equilibrium: EP's exact target (Scellier and Bengio 2017, theorem 1).
 
-    With H = d2E/ds2 and H lambda = dC/ds at the equilibrium, dL/dtheta = -(d2E/dtheta ds) lambda. Variables that
+    With H = d2E/ds2 and H lambda = dC/ds at the equilibrium, dL/dtheta = dC/dtheta - (d2E/dtheta ds) lambda, where
+    dC/dtheta at fixed state is what outputs owe to parameters of their own (a trained readout). Variables that
     bounds hold do not move with theta and are left out. The adjoint system is solved matrix-free by MINRES (H is
     symmetric; it need not be definite), preconditioned by the system's curvature, and repeated on its own
     residual until that is below `adjoint_tolerance`.
@@ -107,9 +108,11 @@ def implicit_gradient(
     named = [(n, p) for n, p in twin.named_parameters() if p.requires_grad]
     with torch.enable_grad():
         state = tuple(s.detach().requires_grad_() for s in free.state)
-        slope = torch.autograd.grad(twin.energy(state, x).sum(), state, create_graph=True)
-        loss = cost(twin.outputs(state), y)
-        pull = torch.autograd.grad(loss.sum(), state, allow_unused=True)
+        slope = torch.autograd.grad(energies(twin, state, x).sum(), state, create_graph=True)
+        loss = costs(cost, twin.outputs(state), y)
+        parameters = [p for _, p in named]
+        pull = torch.autograd.grad(loss.sum(), (*state, *parameters), allow_unused=True)
+        pull, direct = pull[: len(state)], pull[len(state) :]
     mask = twin.free_variables(free.state, x)
     shapes = [s.shape for s in state]
     keep = torch.ones_like(flat(free.state)) if mask is None else flat(tuple(m.double() for m in mask))
@@ -129,10 +132,14 @@ def implicit_gradient(
             ((g * v).sum() for g, v in zip(slope, unflat(keep * multiplier, shapes), strict=True)),
             torch.zeros((), dtype=torch.float64, device=x.device),
         )
-        grads = torch.autograd.grad(-coupled / x.shape[0], [p for _, p in named], allow_unused=True)
-    found = Gradients(
-        (n, torch.zeros_like(p) if g is None else g.detach()) for (n, p), g in zip(named, grads, strict=True)
-    )
+        through: Sequence[torch.Tensor | None] = [None] * len(named)
+        if coupled.requires_grad:  # not so where all that is trained is in the outputs
+            through = torch.autograd.grad(-coupled / x.shape[0], parameters, allow_unused=True)
+    found = Gradients()
+    for (n, p), at_rest, moved in zip(named, direct, through, strict=True):
+        found[n] = torch.zeros_like(p) if moved is None else moved.detach()
+        if at_rest is not None:
+            found[n] = found[n] + at_rest / x.shape[0]
     found.loss = float(loss.detach().mean())
     found.residual = float(free.residual.max())
     found.adjoint_residual = adjoint_residual
@@ -269,10 +276,10 @@ def bptt_gradient(
             h = 0.1 / system.nudge_scale if step is None else step
             state = tuple(s.requires_grad_() for s in twin.initial_state(x))
             for _ in range(iterations):
-                slope = torch.autograd.grad(twin.energy(state, x).sum(), state, create_graph=True)
+                slope = torch.autograd.grad(energies(twin, state, x).sum(), state, create_graph=True)
                 state = twin.project(tuple(s - h * g for s, g in zip(state, slope, strict=True)))
             residual = phase.residual(phase.force(tuple(s.detach() for s in state)))
-        loss = cost(twin.outputs(state), y).mean()
+        loss = costs(cost, twin.outputs(state), y).mean()
         grads = torch.autograd.grad(loss, [p for _, p in named], allow_unused=True)
     found = Gradients((n, torch.zeros_like(p) if g is None else g) for (n, p), g in zip(named, grads, strict=True))
     found.loss = float(loss.detach())

@@ -8,14 +8,14 @@ import math
 import torch
 
 from physics_ep.blocks import State, flat, unflat
-from physics_ep.cost import Cost, CrossEntropy, SquaredError
+from physics_ep.cost import Cost, CrossEntropy, SquaredError, costs
 from physics_ep.estimators.propagation import EquilibriumPropagation
 from physics_ep.nudging import Nudge, centered, positive
 from physics_ep.relaxation.loop import relax
 from physics_ep.system import EnergySystem
 
 from .gradients import estimate_gradient, total_error
-from .oracles import implicit_gradient
+from .oracles import Gradients, implicit_gradient
 
 TOLERANCE = 1e-11
 
@@ -26,7 +26,8 @@ def check_system(system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost: C
     Checked, on a float64 copy: shapes; examples do not see each other; outputs are linear, or their curvature is
     known; `force` is -dE/ds and the contrast is dE/dtheta's (both against central differences of `energy`);
     `project` is a projection; relaxation converges, and to a lower energy; an equilibrium stays; a nudged
-    equilibrium has no force under E + beta C; and EP reaches its declared order against implicit differentiation.
+    equilibrium has no force under E + beta C; implicit differentiation agrees with differences of the cost of
+    relaxed states; and EP reaches its declared order against implicit differentiation.
 
     Parameters
     ----------
@@ -54,7 +55,10 @@ def check_system(system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost: C
         _check_projection(twin, inside)
         free = _check_relaxation(twin, x)
         _check_nudged(twin, x, y, cost, free)
-    _check_order(twin, x, y, cost)
+    exact = implicit_gradient(twin, x, y, cost, max_iterations=20 * twin.default_max_iterations)
+    with torch.no_grad():
+        _check_gradient(twin, x, y, cost, free, exact)
+    _check_order(twin, x, y, cost, exact)
 
 
 def _require(holds: bool, invariant: str) -> None:
@@ -99,11 +103,13 @@ def _check_outputs(system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost:
     phase = system.phase(system.prepare(x), origin=state, balanced=True)
     if phase.curvature_limit(cost, y, False) is not None:
         return
-    doubled = system.outputs(tuple(2 * s for s in state)) - 2 * system.outputs(state)
-    zero = system.outputs(tuple(torch.zeros_like(s) for s in state))
+    once, twice = system.outputs(state), system.outputs(tuple(2 * s for s in state))
+    offset = system.outputs(tuple(torch.zeros_like(s) for s in state))
+    size = float((once.abs() + offset.abs()).max())
     _require(
-        bool(torch.allclose(doubled, torch.zeros_like(doubled), atol=1e-10) and zero.abs().max() == 0),
-        "outputs must be linear in the state (responses are read through it), or phases know their curvature_limit",
+        float((twice - 2 * once + offset).abs().max()) <= 1e-10 * size,
+        "outputs must be linear in the state up to an offset (responses are read through it), or phases know their "
+        "curvature_limit",
     )
 
 
@@ -238,9 +244,41 @@ def _check_nudged(system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost: 
     )
 
 
-def _check_order(system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost: Cost) -> None:
-    exact = implicit_gradient(system, x, y, cost, max_iterations=20 * system.default_max_iterations)
+def _check_gradient(
+    system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost: Cost, free: State, exact: Gradients
+) -> None:
+    """The exact gradient against what a small change of all parameters does to the cost of relaxed states."""
+    generator = torch.Generator().manual_seed(4)
+    kept = {n: p.data.clone() for n, p in system.named_parameters() if p.requires_grad}
+    ways = {}
+    for name, p in kept.items():
+        size = p.abs().clamp(min=1e-3 * float(p.abs().max())) if bool(p.any()) else torch.ones_like(p)
+        ways[name] = size * torch.randn(p.shape, generator=generator, dtype=p.dtype)
+    h = 1e-5
+    losses = []
+    for sign in (1, -1):
+        for name, p in system.named_parameters():
+            if name in kept:
+                p.data = kept[name] + sign * h * ways[name]
+        found = relax(system, x, start=free, tolerance=TOLERANCE, max_iterations=20 * system.default_max_iterations)
+        losses.append(float(costs(cost, system.outputs(found.state), y).mean()))
+    for name, p in system.named_parameters():
+        if name in kept:
+            p.data = kept[name]
+    slope = (losses[0] - losses[1]) / (2 * h)
+    parts = [exact[name] * way for name, way in ways.items()]
+    mine = sum(float(part.sum()) for part in parts)
+    typical = math.sqrt(sum(float(part.square().sum()) for part in parts)) + abs(slope)
+    allowed = (1e-3 if system.smooth else 5e-2) * typical + 1e-5 * abs(losses[0])
+    _require(
+        abs(slope - mine) <= allowed,
+        "implicit differentiation must agree with the cost of relaxed states: a change of the parameters changes "
+        f"it at a rate of {slope:.6g}, but the gradient says {mine:.6g} (do outputs, bounds or a force depend on "
+        "parameters in a way that autograd does not see?)",
+    )
 
+
+def _check_order(system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost: Cost, exact: Gradients) -> None:
     def error(scheme: object, beta: float) -> float:
         ep = EquilibriumPropagation(
             cost,

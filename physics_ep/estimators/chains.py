@@ -21,6 +21,7 @@ from ..dynamics.noise import Noise, NoiseSource, NoisyTableau, Wiener, noisy_ste
 from ..nudging import Nudge, Stencil
 from ..relaxation.loop import solve
 from ..system import EnergySystem
+from .contrasts import direct_gradient
 
 GROUPS = 16
 """Groups of chains, whose gradients tell the standard errors."""
@@ -119,12 +120,20 @@ class Ensemble:
         self.batch = len(x)
         inputs = system.prepare(x)
         free = solve(system.phase(inputs)).require().state
-        plan.cost.check(system.outputs(free), y)
+        with torch.enable_grad():
+            outputs = system.outputs(free)
+        plan.cost.check(outputs.detach(), y)
         nodes = [complex(n).real for n in plan.scheme.nodes]
         pairs = plan.scheme.pairs()
         if any(j is None for _, j, _ in pairs) and 0.0 not in nodes:
             nodes.append(0.0)
         self.pairs = [(i, nodes.index(0.0) if j is None else j, complex(w).real / plan.beta) for i, j, w in pairs]
+        # dF/dtheta = dE/dtheta + beta dC/dtheta: what outputs owe to parameters themselves, node by node.
+        self.direct = [
+            (i, (complex(w) * complex(n)).real)
+            for i, (n, w) in enumerate(zip(plan.scheme.nodes, plan.scheme.weights, strict=True))
+            if n != 0 and outputs.requires_grad
+        ]
         self.phases = len(nodes)
         base = system.phase(inputs, origin=free, balanced=True)
         moved = []
@@ -210,6 +219,13 @@ class Ensemble:
             for i, j, weight in self.pairs:
                 column = x.new_full((times * share,), weight / share)
                 added(total, self.system.contrast(free, phases[i], phases[j], x, column))
+            for i, weight in self.direct:
+                state = tuple(s + d for s, d in zip(free, phases[i], strict=True))
+                column = x.new_full((times * share,), weight / share)
+                added(
+                    total,
+                    direct_gradient(self.system, state, self.plan.cost, repeated(self.y[:share], times), column),
+                )
             for name, g in total.items():
                 found.setdefault(name, []).append(g)
         return {name: torch.stack(parts) for name, parts in found.items()}

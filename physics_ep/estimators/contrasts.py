@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..blocks import State, masked, narrowed
-from ..cost import Cost
+from ..cost import Cost, costs
 from ..equilibrium import Equilibrium
 from ..nudging import Nudge, Stencil
 from ..relaxation.loop import new_phase, prepared, solve
@@ -132,6 +132,45 @@ def contrast(
     return grads
 
 
+def direct_gradient(
+    system: EnergySystem, state: State, cost: Cost, y: torch.Tensor, weight: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Sum over the batch of weight * dC/dtheta at fixed state: what the outputs themselves owe to parameters.
+
+    With F = E + beta C the gradient of the cost is d/dbeta dF/dtheta = d/dbeta dE/dtheta + dC/dtheta (Scellier and
+    Bengio 2017, theorem 1). The second term is exact at the free state, whatever beta is.
+
+    Parameters
+    ----------
+    system : EnergySystem
+    state : tuple of Tensor (B, ...)
+        The free state.
+    cost : Cost
+    y : Tensor
+    weight : Tensor (B,)
+        Examples of weight 0 are left out, whatever their state.
+
+    Returns
+    -------
+    dict
+        Parameter name to tensor of its shape, of the parameters that the outputs depend on.
+    """
+    named = {n: p for n, p in system.named_parameters() if p.requires_grad}
+    rows = weight != 0
+    with torch.enable_grad():
+        outputs = system.outputs(tuple(s.detach()[rows] for s in state))
+        if not outputs.requires_grad:
+            return {}
+        total = (costs(cost, outputs, y[rows]) * weight[rows]).sum()
+        grads = torch.autograd.grad(total, list(named.values()), allow_unused=True)
+    return {n: g for n, g in zip(named, grads, strict=True) if g is not None}
+
+
+def added(grads: dict[str, torch.Tensor], more: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Sum of two gradients by parameter name."""
+    return grads | {n: grads[n] + g if n in grads else g for n, g in more.items()}
+
+
 def noise_floors(
     recipe: Recipe,
     system: EnergySystem,
@@ -171,6 +210,8 @@ def noise_floors(
         exact = replace(recipe, tolerance=tight * system.tolerance_share(recipe.beta))
         better = relax_nudged(exact, base, target, signs, starts)
         reference = contrast(exact, twin, base, settled, better, inputs.x, signs, weight.to(wide))
+        if not recipe.pull.holds:
+            reference = added(reference, direct_gradient(twin, settled.state, recipe.pull, target, weight.to(wide)))
     eps = torch.finfo(wide).eps
     floors = {}
     squares = [0.0, 0.0]

@@ -13,16 +13,16 @@ from torch import nn
 
 from .. import ranks
 from ..blocks import masked
-from ..cost import Cost
+from ..cost import Cost, costs
 from ..equilibrium import Equilibrium, NotConverged, OtherBranch, Status
 from ..errors import InputError, argument_error, unknown_name
 from ..landscape.branches import check_branches, is_minimum
 from ..landscape.exploration import mean_outputs, repeated
 from ..landscape.stability import curvature_limit
 from ..nudging import Nudge, Stencil, centered, scheme_from_name
-from ..relaxation.loop import check_cost, new_phase, prepared, solve
+from ..relaxation.loop import check_cost, check_outputs, new_phase, prepared, solve
 from ..system import EnergySystem, Phase
-from .contrasts import Recipe, contrast, mirror_gap, noise_floors, relax_nudged
+from .contrasts import Recipe, added, contrast, direct_gradient, mirror_gap, noise_floors, relax_nudged
 from .step import Step
 
 ON_UNCONVERGED = ("raise", "skip", "warn")
@@ -74,7 +74,8 @@ class EquilibriumPropagation:
 
     Notes
     -----
-    The free state's displacements are carried, and the contrast is taken in them (`EnergySystem.contrast`).
+    The free state's displacements are carried, and the contrast is taken in them (`EnergySystem.contrast`). Where
+    outputs depend on parameters themselves, the cost's derivative at fixed state is added.
     """
 
     def __init__(
@@ -196,8 +197,17 @@ class EquilibriumPropagation:
             max_iterations=self.max_iterations,
             start=start,
         )
-        outputs = system.outputs(free.state)
+        with torch.enable_grad():
+            outputs = system.outputs(free.state)
+        direct = outputs.requires_grad  # the state does not: outputs that do depend on parameters themselves
+        outputs = outputs.detach()
+        check_outputs(system, outputs, len(x))
         self.cost.check(outputs[:examples], y[:examples])
+        if direct and self.pull.holds:
+            raise InputError(
+                f"Argument system must have outputs without parameters of their own for {type(self).__name__}, "
+                f"whose rule is no gradient, but was a {type(system).__name__}, whose outputs depend on some."
+            )
         self._refuse(free, "The free phase")
         base = new_phase(system, inputs, self.options, origin=free.state, balanced=True)
         self._measure(system, base, free, y)
@@ -227,7 +237,9 @@ class EquilibriumPropagation:
         share = (max(used, 1) * each.clamp_min(1)).to(outputs)
         weight = keep.to(outputs) / share.repeat(self.starts)
         grads = contrast(recipe, system, base, free, phases, x, signs, weight)
-        loss = (self.cost(outputs, y) * weight).nan_to_num(nan=0.0).sum()
+        if direct:
+            grads = added(grads, direct_gradient(system, free.state, self.cost, y, weight))
+        loss = (costs(self.cost, outputs, y) * weight).nan_to_num(nan=0.0).sum()
         versions = [p._version for p in system.parameters()]
 
         def unchanged() -> None:

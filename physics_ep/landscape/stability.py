@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 
+from ..blocks import State
 from ..cost import Cost, OutputForce
 from ..equilibrium import Equilibrium, NotConverged
 from ..nudging import Nudge
@@ -106,7 +109,21 @@ def output_response(
     assert found.displacement is not None
     if not bool(found.converged.any()):
         raise NotConverged(found, "The response to a small force on the outputs")
-    return system.outputs(found.displacement) / push, found.converged
+    at = tuple(s.to(d) for s, d in zip(base.origin or (), found.displacement, strict=True))
+    return _outputs_along(system, at, found.displacement) / push, found.converged
+
+
+def _outputs_along(system: EnergySystem, state: State, change: State) -> torch.Tensor:
+    """Change of the outputs (B, n_out) with a small change of the state.
+
+    An offset of the outputs drops out, and no digits are lost to a difference.
+    """
+
+    def outputs(*blocks: torch.Tensor) -> torch.Tensor:
+        return system.outputs(blocks)
+
+    moved = torch.autograd.functional.jvp(outputs, state, change)[1]
+    return cast(torch.Tensor, moved)
 
 
 def _ritz_values(basis: torch.Tensor, pulls: torch.Tensor, responses: torch.Tensor) -> torch.Tensor:

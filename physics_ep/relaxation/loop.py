@@ -282,6 +282,13 @@ def check_state(system: EnergySystem, state: State, x: torch.Tensor) -> None:
         raise argument_error("start", f"be a tuple of tensors of shapes {want}", got)
 
 
+def check_outputs(system: EnergySystem, outputs: torch.Tensor, batch: int) -> None:
+    """Raise InputError unless outputs have the shape (B, n_out)."""
+    if outputs.ndim != 2 or len(outputs) != batch:
+        name = f"system ({type(system).__name__})"
+        raise argument_error(name, f"have outputs of shape ({batch}, n_out)", f"of shape {tuple(outputs.shape)}")
+
+
 def check_cost(system: EnergySystem, cost: Cost) -> None:
     """Raise InputError if a cost on angles meets outputs that are none, or another cost outputs that are angles."""
     if cost.angular and not system.angles:
@@ -298,6 +305,7 @@ def check_cost(system: EnergySystem, cost: Cost) -> None:
 
 def check_nudge(system: EnergySystem, nudge: Nudge, outputs: torch.Tensor) -> None:
     """Raise InputError if a nudge does not fit a system with outputs (B, n_out)."""
+    check_outputs(system, outputs, len(outputs))
     check_cost(system, nudge.cost)
     nudge.cost.check(outputs, nudge.y)
     if nudge.is_complex and not system.analytic:

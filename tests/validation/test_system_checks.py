@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from hardware_models import HopfieldNetwork
+from physics_ep.estimators import propagation
 from physics_ep.system import Phase
 from tests.support.systems import Quartic, batch, network
 from validation import check_system
@@ -27,6 +28,11 @@ def test_a_users_system_passes() -> None:
     check_system(Quartic(), *batch(4, 2, 4))
 
 
+def test_a_trained_readout_passes() -> None:
+    """Outputs with weights and an offset of their own are within the contract."""
+    check_system(TrainedReadout(), *batch(4, 2, 4))
+
+
 class WrongForce(Quartic):
     def force(self, state, x):
         return tuple(2 * f for f in super().force(state, x))
@@ -42,9 +48,31 @@ class SharedEnergy(Quartic):
         return super().energy(state, x) + 0.1 * state[0].mean()
 
 
-class AffineOutputs(Quartic):
+class ColumnEnergy(Quartic):
+    def energy(self, state, x):
+        return super().energy(state, x)[:, None]
+
+
+class TrainedReadout(Quartic):
+    """Sound: a readout with weights and an offset of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read = torch.nn.Parameter(0.3 + torch.arange(12, dtype=torch.float64).view(2, 6).sin())
+        self.offset = torch.nn.Parameter(torch.ones(2, dtype=torch.float64))
+
     def outputs(self, state):
-        return super().outputs(state) + 1
+        return state[0] @ self.read.t() + self.offset
+
+
+class DetachedReadout(TrainedReadout):
+    def outputs(self, state):
+        return state[0] @ self.read.detach().t() + self.offset
+
+
+class BentOutputs(Quartic):
+    def outputs(self, state):
+        return super().outputs(state).tanh()
 
 
 class WrongContrast(Quartic):
@@ -119,7 +147,9 @@ def test_capabilities_are_declared_or_follow_from_the_methods() -> None:
         (WrongForce, "force must be -dE/ds"),
         (WrongShape, r"energy must have shape \(4,\)"),
         (SharedEnergy, "batch independence"),
-        (AffineOutputs, "outputs must be linear"),
+        (ColumnEnergy, r"energy must have shape \(4,\), but has \(4, 1\)"),
+        (BentOutputs, "outputs must be linear in the state up to an offset"),
+        (DetachedReadout, "must agree with the cost of relaxed states"),
         (WrongContrast, "contrast of w must be the change of dE/dtheta"),
         (MissingContrast, "u is missing"),
         (Unbounded, "relaxation must reach a residual"),
@@ -187,6 +217,13 @@ def _stale_state(monkeypatch) -> None:
         return dict.fromkeys(phases, first)
 
     monkeypatch.setattr(estimator, "relax_nudged", wrong)
+
+
+def test_a_lost_direct_dependence_is_caught(monkeypatch) -> None:
+    """EP without the cost's own derivative leaves a readout untrained."""
+    monkeypatch.setattr(propagation, "direct_gradient", lambda *_: {})
+    with pytest.raises(AssertionError, match="must approach implicit differentiation"):
+        check_system(TrainedReadout(), *batch(4, 2, 4))
 
 
 @pytest.mark.parametrize(
