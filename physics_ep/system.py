@@ -27,8 +27,9 @@ from torch import nn
 from .blocks import State, derivative, largest
 from .cost import Cost
 from .equilibrium import Status
-from .errors import all_finite, argument_error
+from .errors import InputError, all_finite, argument_error
 from .nudging import Nudge
+from .overrides import PHYSICS, fitted
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,13 @@ class EnergySystem(nn.Module):
     feedforward : bool
         Whether the free state is a forward pass, which `system(x)` computes as autograd can follow it: backprop
         then gives its exact gradient. A class with a `forward` of its own has one unless it says otherwise.
+    fast_methods_hold : bool or tuple of str
+        Said in the body of a subclass that overrides energy, force, outputs, bounds or initial state of a system
+        with fast methods (a phase with exact updates, a contrast in closed form): True, or the names of those that
+        still describe it. A subclass that does not say so is relaxed and contrasted by the general methods, which
+        follow what it overrides. It is not inherited.
+    overridden : tuple of str
+        Methods because of which fast ones were replaced by general ones; set for each class.
     """
 
     residual_scale: float = 1.0
@@ -119,6 +127,8 @@ class EnergySystem(nn.Module):
     bounded: bool = False
     clamps: bool = False
     feedforward: bool = False
+    fast_methods_hold: bool | tuple[str, ...] = False
+    overridden: tuple[str, ...] = ()
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -130,6 +140,16 @@ class EnergySystem(nn.Module):
         own_phase = any("phase" in vars(c) for c in lineage)
         if own_phase and not any("clamps" in vars(c) for c in lineage):
             cls.clamps = True
+        replaced = fitted(cls, EnergySystem)
+        cls.overridden = tuple(dict.fromkeys((*cls.overridden, *replaced)))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in PHYSICS and callable(value):
+            raise InputError(
+                f"Argument {name} of a {type(self).__name__} must be overridden by a subclass, but was set on an "
+                "instance: its phases and its copies in float64 would not follow it."
+            )
+        super().__setattr__(name, value)
 
     # -- required ---------------------------------------------------------------------------------------------
 
@@ -168,8 +188,21 @@ class EnergySystem(nn.Module):
         return tuple(-g for g in slope)
 
     def free_variables(self, state: State, x: torch.Tensor) -> State | None:
-        """Masks of the variables that bounds do not hold at an equilibrium (None: all are free)."""
-        return None
+        """Masks of the variables that bounds do not hold at an equilibrium (None: all are free).
+
+        Default: of systems with bounds, those that `project` lets follow the force.
+        """
+        if not self.bounded:
+            return None
+        with torch.no_grad():
+            force = self.force(state, x)
+            moved = self.project(tuple(s + f for s, f in zip(state, force, strict=True)))
+            eps = torch.finfo(state[0].dtype).eps
+            masks = []
+            for s, f, m in zip(state, force, moved, strict=True):
+                rounding = 16 * eps * (s.abs() + f.abs())
+                masks.append((m - s - f).abs() <= rounding)
+            return tuple(masks)
 
     def curvature_diagonal(self, state: State, x: torch.Tensor) -> State | None:
         """Positive estimate of the diagonal of d2E/ds2, to precondition linear solves (None: ones)."""

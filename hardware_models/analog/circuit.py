@@ -66,6 +66,7 @@ class AnalogHopfieldCircuit(UnitGraph):
     by sigma' (1 for a unit in its linear range, 0 in saturation). Transients know the current itself.
     """
 
+    fast_methods_hold = True  # the graph's learning rule, in the units of the circuit
     residual_unit = "A"
     state_unit = "V"
     energy_unit = "W"

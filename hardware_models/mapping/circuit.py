@@ -93,6 +93,7 @@ class PairedCircuit(Board):
     `solvers`, `motion`, `settling_seconds`, `describe` and `power`.
     """
 
+    fast_methods_hold = True  # its phases, and the learning rule on what they carry, are those of these units
     default_max_iterations = 2000
     bounded = True
     clamps = True

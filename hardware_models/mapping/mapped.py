@@ -401,6 +401,9 @@ def map_pcn(
     """
     if not isinstance(net, PredictiveCodingNetwork):
         raise argument_error("net", "be a PredictiveCodingNetwork, such as mlp([4, 8, 3])", type(net).__name__)
+    if net.overridden:
+        was = f"a {type(net).__name__}, which overrides {', '.join(net.overridden)}"
+        raise argument_error("net", "have the energy and the outputs of PredictiveCodingNetwork", was)
     built = substrate_class(substrate)
     if net.compute_dtype is not None:
         raise argument_error("net", "work in the dtype of its parameters", f"one that works in {net.compute_dtype}")

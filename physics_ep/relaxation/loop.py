@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -67,9 +67,9 @@ def solve(
         Converged or not: see `status`, `residual`, `require()`.
     """
     system = phase.system
-    name = system.default_solver if solver is None else solver
     own = system.solvers(phase)
     methods = SOLVERS if own is None else own
+    name = _default_solver(system, phase, methods) if solver is None else solver
     if name not in methods:
         raise unknown_name(f"solver of {type(system).__name__}", name, methods)
     tolerance = phase_tolerance(phase, tolerance)
@@ -121,6 +121,17 @@ def solve(
         if status is not Status.CONVERGED:
             status = phase.verdict(z, residual) or status
     return _equilibrium(phase, name, tolerance, z, residual, status, method.spent, kept)
+
+
+def _default_solver(system: EnergySystem, phase: Phase, methods: Mapping[str, Any]) -> str:
+    """The system's solver; one that needs no fast methods where a subclass has lost those of its ancestors."""
+    name = system.default_solver
+    if not system.overridden:
+        return name
+    if system.directions is not None and methods is SOLVERS:
+        return "newton_krylov"
+    usable = name in methods and (name != "coordinate" or phase.exact_updates)
+    return name if usable else "anderson"
 
 
 def _known(

@@ -33,6 +33,31 @@ def test_a_trained_readout_passes() -> None:
     check_system(TrainedReadout(), *batch(4, 2, 4))
 
 
+class UnheardOutputs(HopfieldNetwork):
+    fast_methods_hold = True  # they do not: a nudge pulls at the last layer
+
+    def outputs(self, state):
+        return state[0][:, :3]
+
+
+class UnheardEnergy(HopfieldNetwork):
+    fast_methods_hold = True
+
+    def energy(self, state, x):
+        return super().energy(state, x) + 0.1 * state[0][:, 0] * state[0][:, 1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [(UnheardOutputs, "no force left under E"), (UnheardEnergy, "force must be -dE/ds: it disagrees")],
+)
+def test_overridden_methods_that_phases_do_not_know_are_named(kind, words: str) -> None:
+    """A subclass that vouches for fast methods in vain relaxes to the equilibria of another system."""
+    system = kind([4, 5, 3], "tanh").double()
+    with pytest.raises(AssertionError, match=words):
+        check_system(system, *batch(4, 3, 4))
+
+
 class WrongForce(Quartic):
     def force(self, state, x):
         return tuple(2 * f for f in super().force(state, x))

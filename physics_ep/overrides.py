@@ -1,0 +1,104 @@
+"""What a subclass overrides of a system's physics, and which inherited fast methods then describe another system.
+
+A built-in system has methods that know its energy and its outputs by heart: a phase with exact updates, solvers,
+equations of motion, a contrast in closed form. A subclass that changes the energy and keeps those would relax to
+equilibria of the old one. `fitted` puts the general methods in the place of the fast ones that no longer fit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+PHYSICS = ("energy", "outputs", "force", "project", "initial_state")
+"""Methods that say what a system is."""
+
+DECLARATION = "fast_methods_hold"
+
+BUILT_ON: dict[str, tuple[str, ...]] = {
+    "phase": PHYSICS,
+    "solvers": PHYSICS,
+    "motion": PHYSICS,
+    "contrast": ("energy",),
+    "force": ("energy",),
+    "free_variables": ("energy", "force", "project"),
+    "curvature_diagonal": ("energy", "force"),
+    "symmetries": ("energy", "force"),
+    "default_tolerance": ("energy", "force"),
+    "tolerance_share": ("energy", "force"),
+}
+"""Methods that a system may have beyond its physics, and what of the physics each has in it."""
+
+GENERAL = {
+    "clamps": False,
+    "feedforward": False,
+    "relative_residual": False,
+    "default_oracle": "implicit",
+}
+"""What holds of a system that is relaxed by the general methods, where it says nothing else itself."""
+
+
+def _nearest(lineage: tuple[type, ...], name: str) -> int:
+    """Number of the first class of a lineage that defines a name itself."""
+    return next(i for i, c in enumerate(lineage) if name in vars(c))
+
+
+def fitted(cls: type, base: type) -> tuple[str, ...]:
+    """Give a subclass the general methods of `base` where what it overrides makes inherited fast ones untrue.
+
+    A class whose body says `fast_methods_hold = True` vouches for all that it inherits and overrides; a tuple of
+    names vouches for these methods alone.
+
+    Parameters
+    ----------
+    cls : type
+        New subclass of `base`; it is changed.
+    base : type
+        Class that has the general methods.
+
+    Returns
+    -------
+    tuple of str
+        Methods of `PHYSICS` that were overridden, if fast methods were replaced because of them.
+    """
+    lineage = cls.__mro__[: cls.__mro__.index(base) + 1]
+    overridden: set[str] = set()
+    replaced = []
+    for method, parts in BUILT_ON.items():
+        where = _nearest(lineage, method)
+        if lineage[where] is base:
+            continue
+        culprits = {
+            part
+            for part in parts
+            if (at := _nearest(lineage, part)) < where and not _vouched(lineage[: at + 1], method)
+        }
+        if culprits:
+            overridden |= culprits
+            replaced.append(method)
+    for method in replaced:
+        setattr(cls, method, getattr(base, method))
+    if "phase" in replaced:
+        _general(cls, base, lineage[: 1 + max(_nearest(lineage, part) for part in overridden)])
+    return tuple(part for part in PHYSICS if part in overridden)
+
+
+def _vouched(lineage: tuple[type, ...], method: str) -> bool:
+    given = [vars(c)[DECLARATION] for c in lineage if DECLARATION in vars(c)]
+    return any(held is True or (isinstance(held, tuple) and method in held) for held in given)
+
+
+def _general(cls: type, base: Any, own: tuple[type, ...]) -> None:
+    """Attributes of a class that the general methods relax; those that its own classes declare stay."""
+
+    def declared(name: str) -> bool:
+        return any(name in vars(c) for c in own)
+
+    for name, value in GENERAL.items():
+        if not declared(name):
+            setattr(cls, name, value)
+    if not declared("default_max_iterations"):
+        most = max(cls.default_max_iterations, base.default_max_iterations)  # type: ignore[attr-defined]
+        cls.default_max_iterations = most  # type: ignore[attr-defined]
+    if not declared("analytic"):
+        # An ancestor's constructor sets it for its own energy: that says nothing of this one.
+        cls.analytic = property(lambda self: False, lambda self, value: None)  # type: ignore[attr-defined]

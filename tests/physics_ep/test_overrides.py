@@ -1,0 +1,187 @@
+"""Subclasses that override the physics of a built-in system are relaxed as what they are."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from hardware_models import HopfieldNetwork, OscillatorNetwork, ResistiveNetwork, map_pcn
+from physics_ep import EnergySystem, EquilibriumPropagation, SquaredError, relax
+from physics_ep.errors import InputError
+from physics_ep.estimators.propagation import estimate_gradient
+from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp
+from physics_ep.system import Phase
+from tests.support.systems import batch
+from validation import implicit_gradient
+from validation.gradients import total_error
+
+
+class Lateral(HopfieldNetwork):
+    """Trained couplings within the hidden layer, which exact updates of whole layers do not know."""
+
+    def __init__(self, *args, **options) -> None:
+        super().__init__(*args, **options)
+        n = self.sizes[1]
+        generator = torch.Generator().manual_seed(5)
+        self.lateral = nn.Parameter(0.1 * torch.randn(n, n, generator=generator, dtype=torch.float64))
+
+    def energy(self, state, x):
+        (s, _) = state
+        return super().energy(state, x) + 0.5 * ((s @ (self.lateral + self.lateral.t())) * s).sum(1)
+
+
+class Hidden(HopfieldNetwork):
+    def outputs(self, state):
+        return state[0][:, :3]
+
+
+class Tight(HopfieldNetwork):
+    def project(self, state):
+        return tuple(s.clamp(-0.05, 0.05) for s in super().project(state))
+
+
+class Loaded(ResistiveNetwork):
+    def energy(self, state, x):
+        return super().energy(state, x) + 0.5 * self.nudge_scale * state[-1].square().sum(1)
+
+
+class Fielded(OscillatorNetwork):
+    def energy(self, state, x):
+        return super().energy(state, x) - 0.3 * state[0].sin().sum(1)
+
+
+class Decayed(PredictiveCodingNetwork):
+    def energy(self, state, x):
+        return super().energy(state, x) + 0.05 * sum(s.square().sum(1) for s in state)
+
+
+SYSTEMS = {
+    "Lateral": lambda: Lateral([4, 5, 3], "tanh"),
+    "Hidden": lambda: Hidden([4, 5, 3], "tanh"),
+    "Tight": lambda: Tight([4, 5, 3], "tanh"),
+    "Loaded": lambda: Loaded([4, 5, 3]),
+    "Fielded": lambda: Fielded([4, 5, 3]),
+    "Decayed": lambda: Decayed(list(mlp([4, 5, 3], activation="tanh").layers)),
+}
+
+
+def test_a_lateral_term_moves_equilibrium_and_gradient() -> None:
+    """E is quadratic: the state solves linear equations, and autograd through the solve is the gradient."""
+    system = Lateral([4, 5, 3], "linear", output_activation="linear").double()
+    x, y = batch(4, 3, 5)
+    w1, w2 = (layer.weight for layer in system.couplings)
+    b1, b2 = (layer.bias for layer in system.couplings)
+    k = torch.eye(8, dtype=torch.float64)
+    upper = torch.cat([torch.eye(5, dtype=torch.float64) + system.lateral + system.lateral.t(), -w2.t()], 1)
+    lower = torch.cat([-w2, k[5:, 5:]], 1)
+    drive = torch.cat([x @ w1.t() + b1, b2.expand(5, 3)], 1)
+    want = torch.linalg.solve(torch.cat([upper, lower]), drive.t()).t()
+    loss = SquaredError()(want[:, 5:], y).mean()
+    named = dict(system.named_parameters())
+    exact = dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
+    free = relax(system, x).require()
+    assert float((torch.cat(free.state, 1) - want.detach()).abs().max()) < 1e-9
+    estimate, _ = estimate_gradient(EquilibriumPropagation(SquaredError(), beta=1e-4), system, x, y)
+    assert total_error(estimate, exact) < 1e-6
+    assert float(exact["lateral"].norm()) > 1e-3
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_what_is_overridden_is_followed(name: str) -> None:
+    """The old system's equilibrium would be called converged with a true force of 0.6, or nudged elsewhere."""
+    torch.manual_seed(0)
+    system = SYSTEMS[name]().double()
+    x, y = batch(4, 3, 2)
+    x, y = 0.5 * x, 0.5 * y
+    free = relax(system, x).require()
+    state = tuple(s.clone().requires_grad_() for s in free.state)
+    slope = torch.autograd.grad(system.energy(state, x).sum(), state)
+    landed = system.project(tuple(s - g for s, g in zip(state, slope, strict=True)))
+    force = max(float((a - b).detach().abs().max()) for a, b in zip(landed, state, strict=True))
+    assert force <= 1e-9 * max(1.0, system.residual_scale)
+    ep = EquilibriumPropagation(SquaredError(), beta=1e-4 * system.nudge_scale)
+    estimate, _ = estimate_gradient(ep, system, x, y)
+    exact = implicit_gradient(system, x, y, SquaredError())
+    assert total_error(estimate, exact) < 1e-5
+    assert max(float(g.norm()) for g in exact.values()) > 0
+
+
+def test_only_what_no_longer_fits_is_replaced() -> None:
+    """A subclass that overrides nothing, or brings its own, must stay as fast as it was."""
+
+    class Same(HopfieldNetwork):
+        pass
+
+    class Declared(Lateral):
+        fast_methods_hold = True
+
+        def energy(self, state, x):
+            return super().energy(state, x)
+
+    class Learning(HopfieldNetwork):
+        fast_methods_hold = ("contrast",)
+
+        def energy(self, state, x):
+            return super().energy(state, x) + state[0].square().sum(1)
+
+    class Heir(Declared):
+        def outputs(self, state):
+            return 2 * super().outputs(state)
+
+    class Own(HopfieldNetwork):
+        def energy(self, state, x):
+            return super().energy(state, x)
+
+        def phase(self, inputs, origin=None, balanced=False):
+            return Phase(self, inputs, origin, balanced)
+
+    def general(kind):
+        return {m for m in ("phase", "force", "contrast") if getattr(kind, m) is getattr(EnergySystem, m)}
+
+    assert general(Same) == set()
+    assert Same.overridden == ()
+    assert general(Lateral) == {"phase", "force", "contrast"}
+    assert Lateral.overridden == ("energy",)
+    assert general(Hidden) == {"phase"}
+    assert general(Learning) == {"phase", "force"}
+    assert general(Own) == {"force", "contrast"}
+    assert general(Heir) == {"phase", "force", "contrast"}
+    assert (Lateral.clamps, Lateral.bounded, Decayed.feedforward) == (False, True, False)
+    assert (Decayed.default_oracle, Decayed.relative_residual) == ("implicit", False)
+    assert not Lateral([4, 5, 3], "tanh").analytic
+
+
+def test_a_vouched_subclass_keeps_its_fast_methods() -> None:
+    """An override that changes nothing of the physics (a log, a check) may say so."""
+
+    class Logged(HopfieldNetwork):
+        fast_methods_hold = True
+
+        def energy(self, state, x):
+            return super().energy(state, x)
+
+    assert {m for m in ("phase", "force", "contrast") if m in vars(Logged)} == set()
+    assert Logged([4, 5, 3]).phase(Logged([4, 5, 3]).prepare(torch.zeros(2, 4))).exact_updates
+
+
+def test_default_masks_of_bounded_variables_are_those_of_the_units() -> None:
+    """Held variables left in the adjoint equations would give the implicit oracle a gradient that is not there."""
+    system = HopfieldNetwork([4, 5, 3], "hard_sigmoid", gain=2.0).double()
+    x, _ = batch(4, 3, 8)
+    free = relax(system, 2 * x, tolerance=1e-13).require()
+    want = system.free_variables(free.state, 2 * x)
+    found = EnergySystem.free_variables(system, free.state, 2 * x)
+    assert not all(bool(m.all()) for m in want)
+    for a, b in zip(want, found, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_overrides_that_cannot_be_followed_are_refused() -> None:
+    """A method set on an instance is unknown to phases and copies; a mapping holds the network's own energy."""
+    system = HopfieldNetwork([4, 5, 3])
+    with pytest.raises(InputError, match="Argument energy of a HopfieldNetwork must be overridden by a subclass"):
+        system.energy = lambda state, x: state[0].sum(1)
+    net = SYSTEMS["Decayed"]().double()
+    with pytest.raises(InputError, match="Decayed, which overrides energy"):
+        map_pcn(net, "hopfield")
