@@ -304,7 +304,7 @@ class Circuit(EnergySystem):
         if self.current is not None:
             group = self._parts.group("current_source")
             groups["current_source"] = replace(group, values=self.current.detach().numpy()[:, None].copy())
-        return Parts(self._parts.nodes, groups)
+        return Parts(self._parts.nodes, groups, self._parts.initial)
 
     def _check_conductances(self) -> None:
         """Raise InputError where an optimizer has left a conductance that is not positive."""

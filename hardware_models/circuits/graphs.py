@@ -11,6 +11,7 @@ from physics_ep.errors import InputError, argument_error, unknown_name
 
 from .. import arrays
 from ..netlists.parts import GROUND, KINDS, Group, Part, Parts
+from ..netlists.pulses import Pulse
 
 LETTERS = {"resistor": "R", "memristor": "M", "diode": "D", "piecewise_diode": "P", "ideal_diode": "ID"}
 """Kinds of elements that an edge can be, and the letters that their names begin with."""
@@ -175,8 +176,10 @@ def _part(name: str, kind: str, nodes: tuple[str, str], data: dict[str, Any]) ->
             raise argument_error(f"control of edge {nodes[0]}-{nodes[1]}", "be two nodes", control)
         nodes = (*nodes, *(str(node) for node in control))  # type: ignore[assignment]
         control = ""
-    waveform = tuple((float(t), float(v)) for t, v in data.get("waveform", ()))
-    return Part(name, kind, nodes, tuple(values), control or "", waveform)
+    waveform = data.get("waveform", ())
+    if not isinstance(waveform, Pulse):
+        waveform = tuple((float(t), float(v)) for t, v in waveform)
+    return Part(name, kind, nodes, tuple(values), control or "", waveform, data.get("initial"))
 
 
 def graph_of_parts(parts: Parts, outputs: Sequence[str] = ()) -> Any:
@@ -205,5 +208,7 @@ def graph_of_parts(parts: Parts, outputs: Sequence[str] = ()) -> Any:
             data["control"] = part.control
         if part.waveform:
             data["waveform"] = part.waveform
+        if part.initial is not None:
+            data["initial"] = part.initial
         graph.add_edge(part.nodes[0], part.nodes[1], **data)
     return graph

@@ -6,12 +6,13 @@ follows ; or // or a $ between blanks. A line that starts with + continues the o
 
 from __future__ import annotations
 
+import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from physics_ep.errors import InputError, unknown_name
 
@@ -20,6 +21,10 @@ IGNORED = {
     *("meas", "measure", "width", "nodeset", "csparam", "backanno", "wave"),
 }
 """Dot commands that ask for analyses or output: a netlist is read for its circuit."""
+CHANGES = ("alter", "altermod", "alterparam", "circbyline", "source", "mc_source")
+"""Commands of .control blocks that change the circuit, or read another."""
+SETTINGS = ("temp", "tnom", "rshunt", "cshunt", "gmin", "ramptime")
+"""What `set` in a .control block changes the circuit by."""
 DEEPEST = 20
 """Files or subcircuits within one another."""
 _TRAILING = re.compile(r"\s*(?:;|//|\s\$\s|\s\$$).*")
@@ -42,6 +47,26 @@ class Line(NamedTuple):
         """An error that names the file, the line's number and its text."""
         shown = self.text if len(self.text) <= 100 else self.text[:97] + "..."
         return LineError(f"{self.file}, line {self.number}: {str(why).rstrip('.')}, in: {shown}")
+
+    def check(self, read: Callable[[str], float], text: str) -> float:
+        """read(text), finite; what is wrong with it names the line."""
+        try:
+            found = read(text)
+        except LineError:
+            raise
+        except InputError as error:
+            raise self.error(error) from None
+        if not math.isfinite(found):
+            raise self.error(f"{text!r} is not finite")
+        return found
+
+
+class InitialVoltage(NamedTuple):
+    """A node of an .ic line, the text of its volts, and the line."""
+
+    node: str
+    text: str
+    line: Line
 
 
 @dataclass
@@ -77,8 +102,16 @@ class NetlistFile:
         Nodes that subcircuits share, lower case.
     outputs : tuple of str
         Of comment lines `* outputs: NODE ...`.
-    transient : tuple of float texts
-        Fields of the .tran line, if there is one.
+    transients : list of (tuple of str, Line)
+        Fields of .tran lines and of tran commands in .control blocks.
+    options : list of (str, str or None, Line)
+        Names (lower case) and values as written of .options lines.
+    temperatures : list of (str, Line)
+        Of .temp lines.
+    initial : list of InitialVoltage
+        Of .ic lines.
+    notes : dict of str to None
+        What was read over, in order.
     """
 
     title: str = ""
@@ -86,7 +119,11 @@ class NetlistFile:
     subcircuits: dict[str, NetlistSection] = field(default_factory=dict)
     globals: set[str] = field(default_factory=set)
     outputs: tuple[str, ...] = ()
-    transient: tuple[str, ...] = ()
+    transients: list[tuple[tuple[str, ...], Line]] = field(default_factory=list)
+    options: list[tuple[str, str | None, Line]] = field(default_factory=list)
+    temperatures: list[tuple[str, Line]] = field(default_factory=list)
+    initial: list[InitialVoltage] = field(default_factory=list)
+    notes: dict[str, None] = field(default_factory=dict)
 
 
 def tokens(text: str) -> list[str]:
@@ -135,9 +172,13 @@ class _Reader:
         control: Line | None = None
         for line in self.logical(texts, str(path), first):
             text = line.text
+            if not text.strip(","):
+                continue
             if control is not None:
                 if text.lower().startswith(".endc"):
                     control = None
+                else:
+                    self.control(line)
             elif text[0] != ".":
                 self.section.elements.append(line)
             elif text.lower().startswith(".control"):
@@ -160,7 +201,7 @@ class _Reader:
                 continue
             if text[0] == "*":
                 if (words := text[1:].split()) and words[0] == "outputs:":
-                    self.source.outputs += tuple(words[1:])
+                    self.source.outputs += tuple(tokens(" ".join(words[1:])))
                 continue
             if ";" in text or "$" in text or "//" in text:
                 text = _TRAILING.sub("", " " + text, count=1).strip()
@@ -179,6 +220,7 @@ class _Reader:
 
     def command(self, line: Line, path: Path, depth: int) -> None:
         words = line.text.split()
+        words = [words[0], *tokens(line.text[len(words[0]) :])]
         name = words[0][1:].lower()
         if name in ("include", "inc"):
             if depth >= DEEPEST:
@@ -191,7 +233,7 @@ class _Reader:
         elif name == "model":
             if len(words) < 3:
                 raise line.error(".model must be followed by a name and a type")
-            self.section.models[words[1].lower()] = line
+            self.first(self.section.models, words[1], line, line, ".model")
         elif name == "subckt":
             self.open(line)
         elif name == "ends":
@@ -202,15 +244,20 @@ class _Reader:
             self.source.globals |= {w.lower() for w in words[1:]}
         elif name == "title":
             self.source.title = line.text[len(words[0]) :].strip()
-        elif name in ("options", "option", "temp"):
-            self.options(line, words)
+        elif name in ("options", "option", "opt"):
+            self.options(line, words[1:])
+        elif name == "temp":
+            if len(words) != 2:
+                raise line.error(".temp must be followed by one temperature")
+            self.source.temperatures.append((words[1], line))
         elif name == "ic":
-            raise line.error("initial voltages are read from IC= of capacitors only")
+            self.initial(line, words[1:])
         elif name in IGNORED:
             if name == "tran":
-                self.source.transient = tuple(words[1:])
+                self.source.transients.append((tuple(words[1:]), line))
         else:
             known = {*IGNORED, "include", "param", "model", "subckt", "ends", "global", "options", "control", "end"}
+            known |= {"temp", "ic", "title"}
             raise line.error(unknown_name("command", name, known))
 
     def open(self, line: Line) -> None:
@@ -222,15 +269,45 @@ class _Reader:
             raise line.error(".subckt must be followed by a name and its nodes")
         ports = tuple(p.lower() for p in words[2:first])
         self.section = NetlistSection(parameters=pairs(line, words[first:]), ports=ports)
-        self.source.subcircuits[words[1].lower()] = self.section
+        self.first(self.source.subcircuits, words[1], self.section, line, ".subckt")
         self.opened = line
 
+    def first(self, known: dict[str, Any], name: str, found: Any, line: Line, what: str) -> None:
+        """Keep a definition, unless there is one of its name: ngspice keeps the first."""
+        if known.setdefault(name.lower(), found) is not found:
+            self.source.notes[f"{line.file}, line {line.number}: a second {what} {name}; the first counts"] = None
+
+    def control(self, line: Line) -> None:
+        """A command of a .control block: analyses and output are passed over, changes of the circuit are not."""
+        words = [w.lower() for w in tokens(line.text)] or [""]
+        if words[0] == "tran":
+            self.source.transients.append((tuple(words[1:]), line))
+        elif words[0] in ("option", "options"):
+            self.options(line, words[1:])
+        elif words[0] in CHANGES or (words[0] == "set" and words[1:2] and words[1] in SETTINGS):
+            raise line.error("commands that change the circuit are not followed: change its lines instead")
+
+    def initial(self, line: Line, words: list[str]) -> None:
+        """Voltages of an .ic line."""
+        if self.opened is not None:
+            raise line.error(".ic must not stand within a .subckt")
+        if not words or len(words) % 4:
+            raise line.error(".ic must be followed by V(NODE)=VOLTS")
+        for k in range(0, len(words), 4):
+            letter, node, equals, text = words[k : k + 4]
+            if letter.lower() != "v" or equals != "=":
+                raise line.error(f"{' '.join(words[k : k + 4])!r} is not of the form V(NODE)=VOLTS")
+            self.source.initial.append(InitialVoltage(node, text, line))
+
     def options(self, line: Line, words: list[str]) -> None:
-        """Options set tolerances, which are nothing to a circuit; the temperature is."""
-        text = line.text.lower().replace(" ", "")
-        found = re.search(r"(?:temp|tnom)=?(-?[\d.]+)", text)
-        if found and float(found[1]) != 27:
-            raise line.error("diodes are at 27 degrees Celsius here")
+        """Names, with or without values."""
+        k = 0
+        while k < len(words):
+            value = words[k + 2] if words[k + 1 : k + 2] == ["="] and len(words) > k + 2 else None
+            if "=" in (words[k], value) or (value is None and words[k + 1 : k + 2] == ["="]):
+                raise line.error(f"{' '.join(words[k : k + 3])!r} is not of the form NAME=VALUE")
+            self.source.options.append((words[k].lower(), value, line))
+            k += 1 if value is None else 3
 
 
 def parameters(line: Line, text: str) -> dict[str, str]:

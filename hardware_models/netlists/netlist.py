@@ -1,9 +1,10 @@
 """Netlists in SPICE's language: read a circuit from one, write a circuit to one.
 
 Read are R, C, D, V, I, E, F, G, B sources that this package has parts for, X with .subckt (flattened), .model of
-diodes, .param, .include, .global; analyses, options and .control blocks are passed over. Scale factors are SPICE's
-(`values`). Two subcircuits are parts of their own, `biamp` (bidirectional amplifier, gain=A) and
-`ideal_diode`; they need no definition here. A comment line `* outputs: NODE NODE ...` names output nodes.
+diodes, .param, .include, .global, .ic, .temp and the options that change a circuit (`options`); analyses, other
+known options and .control blocks that change nothing are passed over. Scale factors are SPICE's (`values`). Two
+subcircuits are parts of their own, `biamp` (bidirectional amplifier, gain=A) and `ideal_diode`; they need no
+definition here. A comment line `* outputs: NODE NODE ...` names output nodes.
 """
 
 from __future__ import annotations

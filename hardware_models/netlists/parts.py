@@ -11,10 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from physics_ep.errors import InputError, argument_error, unknown_name
+
+from .pulses import Waveform
 
 GROUND = "0"
 
@@ -75,9 +78,11 @@ class Part:
         SI units.
     control : str
         Of a cccs: name of the voltage source whose current (first node to second, through it) controls.
-    waveform : tuple of (seconds, value)
+    waveform : tuple of (seconds, value), or Pulse
         Of a source in a transient: its value over time, straight lines between the points and constant outside;
         empty: constant.
+    initial : float or None
+        Of a capacitor: volts across it at the start of a transient (IC=).
     """
 
     name: str
@@ -85,7 +90,8 @@ class Part:
     nodes: tuple[str, ...]
     values: tuple[float, ...] = ()
     control: str = ""
-    waveform: tuple[tuple[float, float], ...] = ()
+    waveform: Waveform = ()
+    initial: float | None = None
 
 
 @dataclass(frozen=True)
@@ -100,15 +106,21 @@ class Group:
     values : float64 array (m, k)
     controls : tuple of str (m,)
         Empty strings where there is none; an empty tuple where the kind has none.
-    waveforms : dict of str to tuple
+    waveforms : dict of str to tuple or Pulse
         By part name, of those that have one.
+    initial : dict of str to float
+        Volts of capacitors at the start of a transient, by part name, of those that have one.
     """
 
     names: tuple[str, ...]
     nodes: np.ndarray
     values: np.ndarray
     controls: tuple[str, ...] = ()
-    waveforms: dict[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+    waveforms: dict[str, Waveform] = field(default_factory=dict)
+    initial: dict[str, float] = field(default_factory=dict)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({"initial": {}, **state})  # pickles of version 0.1.0 have none
 
     def __len__(self) -> int:
         return len(self.names)
@@ -124,10 +136,16 @@ class Parts:
         Node names, ground first, then in the order in which they were met.
     groups : dict of str to Group
         By kind; kinds without parts are absent.
+    initial : dict of str to float
+        Volts of nodes at the start of a transient (.ic), by node name.
     """
 
     nodes: tuple[str, ...]
     groups: dict[str, Group]
+    initial: dict[str, float] = field(default_factory=dict)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({"initial": {}, **state})
 
     @classmethod
     def collect(cls, parts: Iterable[Part]) -> Parts:
@@ -160,7 +178,8 @@ class Parts:
             values = np.array([p.values for p in found], dtype=np.float64).reshape(len(found), -1)
             controls = tuple(p.control for p in found) if kind == "cccs" else ()
             waveforms = {p.name: p.waveform for p in found if p.waveform}
-            groups[kind] = Group(tuple(p.name for p in found), nodes, values, controls, waveforms)
+            initial = {p.name: float(p.initial) for p in found if p.initial is not None}
+            groups[kind] = Group(tuple(p.name for p in found), nodes, values, controls, waveforms, initial)
         return cls(tuple(index), groups)
 
     def __iter__(self) -> Iterator[Part]:
@@ -173,6 +192,7 @@ class Parts:
                     tuple(group.values[k].tolist()),
                     group.controls[k] if group.controls else "",
                     group.waveforms.get(name, ()),
+                    group.initial.get(name),
                 )
 
     def group(self, kind: str) -> Group:
@@ -192,6 +212,8 @@ def _check(part: Part) -> None:
     if len(part.values) != len(kind.values):
         wanted = ", ".join(name for name, _, _ in kind.values) or "none"
         raise argument_error(f"values of part {part.name!r}", f"be {wanted}", part.values)
+    if part.initial is not None and (part.kind != "capacitor" or not np.isfinite(part.initial)):
+        raise argument_error(f"initial of part {part.name!r}", "be finite volts of a capacitor", part.initial)
     for value, (name, unit, least) in zip(part.values, kind.values, strict=True):
         if not hasattr(value, "__float__"):
             raise argument_error(f"{name} of part {part.name!r}", "be a number", repr(value))

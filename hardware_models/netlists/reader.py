@@ -9,10 +9,14 @@ import numpy as np
 
 from physics_ep.errors import InputError, unknown_name
 
+from ..laws.elements import BOLTZMANN, CHARGE
 from .lines import DEEPEST, Line, LineError, NetlistFile, NetlistSection, pairs, tokens
+from .options import LEAST_GMIN, circuit_options
 from .parts import GROUND, KINDS, Group, Parts
+from .pulses import Pulse, Waveform
 from .sources import behaviour, waveform
-from .values import Scope, number
+from .values import Scope
+from .waveforms import value_at_zero
 from .writer import DEFINITIONS
 
 BUILT_IN = {
@@ -20,12 +24,17 @@ BUILT_IN = {
     "ideal_diode": ("anode", "cathode"),
 }
 """Subcircuits that are parts of their own; netlists may use them without a definition, or with the writer's."""
-DIODE_DC = {"is": 1e-14, "n": 1.0}
+DIODE_DC = {"is": 1e-14, "n": 1.0, "eg": 1.11, "xti": 3.0}
+"""Saturation current, emission coefficient, activation energy (eV) and temperature exponent, by default."""
 DIODE_NEUTRAL = {
-    *("cjo", "cj0", "cj", "tt", "vj", "pb", "m", "mj", "fc", "eg", "xti", "kf", "af", "cjp", "cjsw", "php", "mjsw"),
-    *("fcs", "tnom", "level", "vp", "tref"),
+    *("cjo", "cj0", "cj", "tt", "vj", "pb", "m", "mj", "fc", "kf", "af", "cjp", "cjsw", "php", "mjsw", "fcs", "vp"),
 }
-"""Parameters of a diode model that leave its direct current at 27 degrees Celsius as it is."""
+"""Parameters of a diode model that leave its direct current as it is."""
+CELSIUS = 273.15
+NOMINAL = 27.0
+"""Degrees Celsius at which parts of this package are given."""
+MOST_GROWTH = 700.0
+"""Logarithm of what a temperature may multiply a saturation current by."""
 
 
 class Builder:
@@ -35,6 +44,8 @@ class Builder:
     ----------
     initial : dict of str to float
         Voltages of capacitors with IC=, by part name.
+    options : dict of str to (float, Line)
+        Options that change the circuit.
     notes : dict of str to None
         What was read over, in order.
     """
@@ -42,6 +53,7 @@ class Builder:
     def __init__(self, source: NetlistFile) -> None:
         self.source = source
         self.scope = Scope(source.top.parameters)
+        self.options = circuit_options(source, self.scope)
         self.index = {GROUND: 0, "gnd": 0}
         self.nodes = [GROUND]
         self.rows: dict[str, tuple[list, list, list]] = {}
@@ -49,7 +61,7 @@ class Builder:
         self.controls: list[tuple[str, Line]] = []
         self.names: dict[str, str] = {}
         self.initial: dict[str, float] = {}
-        self.notes: dict[str, None] = {}
+        self.notes: dict[str, None] = dict(source.notes)
 
     def node(self, name: str) -> int:
         """Number of a node; its first spelling is kept."""
@@ -77,6 +89,7 @@ class Builder:
         """All parts."""
         if not self.rows:
             raise InputError("the netlist has no parts")
+        self._shunt()
         groups = {}
         sources = {n.lower(): n for n in self.rows.get("voltage_source", ([],))[0]}
         for kind, (names, nodes, values) in self.rows.items():
@@ -88,8 +101,62 @@ class Builder:
                 controls = tuple(sources[c.lower()] for c, _ in self.controls)
             layout = np.array(values, dtype=np.float64).reshape(len(names), -1)
             found = np.array(nodes, dtype=np.int64)
-            groups[kind] = Group(tuple(names), found, layout, controls, self.waveforms.get(kind, {}))
-        return Parts(tuple(self.nodes), groups)
+            initial = self.initial if kind == "capacitor" else {}
+            groups[kind] = Group(tuple(names), found, layout, controls, self.waveforms.get(kind, {}), initial)
+        return Parts(tuple(self.nodes), groups, self._held())
+
+    def option(self, name: str, default: float) -> float:
+        """Value of an option that changes the circuit."""
+        return self.options[name][0] if name in self.options else default
+
+    def step(self) -> float | None:
+        """Seconds, of .tran lines and commands: edges of pulses that have none; None where there is none.
+
+        Raises
+        ------
+        InputError
+            If they differ.
+        """
+        found: float | None = None
+        for words, line in self.source.transients:
+            if not words:
+                raise line.error("a transient is .tran STEP STOP")
+            value = line.check(self.scope.value, words[0])
+            if found is not None and value != found:
+                raise line.error("transients of different steps, and the edges of a PULSE are not given")
+            found = value
+        return found
+
+    def _held(self) -> dict[str, float]:
+        """Initial volts of nodes, of .ic lines."""
+        found = {}
+        for node, text, line in self.source.initial:
+            number = self.index.get(node.lower())
+            if not number:
+                raise line.error(f"no part touches the node {node!r}" if number is None else "ground is at 0 V")
+            found[self.nodes[number]] = line.check(self.scope.value, text)
+        return found
+
+    def _shunt(self) -> None:
+        """Parts that options add: from every node to ground, and across every diode."""
+        everywhere = [[k, 0] for k in range(1, len(self.nodes))]
+        places = [f"_{node}" for node in self.nodes[1:]]
+        if "rshunt" in self.options:
+            self._extra("resistor", "Rshunt", places, everywhere, 1 / self.option("rshunt", 1.0))
+        if "cshunt" in self.options:
+            self._extra("capacitor", "Cshunt", places, everywhere, self.option("cshunt", 0.0))
+        gmin = self.option("gmin", 0.0)
+        if gmin >= LEAST_GMIN and "diode" in self.rows:
+            names, nodes, _ = self.rows["diode"]
+            self._extra("resistor", "Rgmin", [f"_{name}" for name in names], nodes, gmin)
+
+    def _extra(self, kind: str, start: str, ends: list[str], nodes: list, value: float) -> None:
+        while any((start + end).lower() in self.names for end in ends):
+            start += "_"
+        rows = self.rows.setdefault(kind, ([], [], []))
+        rows[0].extend(start + end for end in ends)
+        rows[1].extend(nodes)
+        rows[2].extend([value] for _ in ends)
 
 
 class Level:
@@ -135,7 +202,7 @@ class Level:
 
     def element(self, line: Line) -> None:
         text = line.text
-        if text[0] in "rR" and "=" not in text:
+        if text[0] in "rR" and "=" not in text and "," not in text:
             words = text.split()
             if len(words) == 4 and "(" not in text and "'" not in text:
                 self.resistor(line, words)  # the commonest line by far, the short way
@@ -176,20 +243,29 @@ class Level:
         self.add(line, "capacitor", words[0], words[1:3], [self.value(words[3])])
 
     def diode(self, line: Line, words: list[str]) -> None:
-        area = 1.0
-        if len(words) >= 5 and words[-1].lower() == "off":
-            words = words[:-1]
-        if len(words) == 7 and words[4].lower() == "area":
-            area = self.value(words[6])
-        elif len(words) == 5:
-            area = self.value(words[4])
-        else:
-            _length(line, words, 4, "NAME ANODE CATHODE MODEL [AREA]")
-        current, emission = self.diode_model(line, words[3])
-        self.add(line, "diode", words[0], words[1:3], [current * area, emission])
+        words, area = [w for k, w in enumerate(words) if k < 4 or w.lower() != "off"], "1"
+        if len(words) > 4 and words[5:6] != ["="]:
+            area = words.pop(4)
+        if len(words) < 4 or (len(words) > 4 and words[5:6] != ["="]):
+            _length(line, words, 4, "NAME ANODE CATHODE MODEL [AREA] [TEMP=CELSIUS]")
+        given = pairs(line, words[4:])
+        unknown = [p for p in given if p not in ("area", "m", "temp", "dtemp", "ic")]
+        if unknown:
+            raise line.error(f"diodes have no parameter {unknown[0].upper()} here")
+        size = self.value(given.get("area", area)) * self.value(given.get("m", "1"))
+        celsius = self.builder.option("temp", NOMINAL)
+        celsius = self.value(given["temp"]) if "temp" in given else celsius + self.value(given.get("dtemp", "0"))
+        if not celsius > -CELSIUS:
+            raise line.error(f"the temperature must be above -273.15 degrees Celsius, but was {celsius:g}")
+        current, emission = self.diode_model(line, words[3], celsius)
+        self.add(line, "diode", words[0], words[1:3], [current * size, emission])
 
-    def diode_model(self, line: Line, name: str) -> tuple[float, float]:
-        """Saturation current and emission coefficient of a model."""
+    def diode_model(self, line: Line, name: str, celsius: float) -> tuple[float, float]:
+        """Saturation current and emission coefficient of a model at a temperature.
+
+        The laws of this package have kT/q at 27 degrees Celsius: another temperature is in the emission
+        coefficient, and in the saturation current, Is (T/Tn)^(xti/n) exp((T/Tn - 1) eg / (n kT/q)), as in ngspice.
+        """
         top = self.builder.source.top
         local = name.lower() in self.section.models
         known = self.section.models if local else top.models
@@ -202,26 +278,39 @@ class Level:
         given = pairs(model, words[3:])
         if "rs" in given and self.scope.value(given["rs"]) == 0:
             del given["rs"]
-        unknown = [p for p in given if p not in DIODE_DC and p not in DIODE_NEUTRAL]
+        unknown = [p for p in given if p not in (*DIODE_DC, *DIODE_NEUTRAL, "tnom", "tref", "level")]
         if unknown:
             raise model.error(
                 f"diode models have IS and N here, but {unknown[0].upper()} changes the current too: leave it out"
             )
-        for key in ("tnom", "tref"):
-            if key in given and self.scope.value(given[key]) != 27:
-                raise model.error("diodes are at 27 degrees Celsius here")
-        over = sorted({p.upper() for p in given if p in DIODE_NEUTRAL} - {"TNOM", "TREF", "LEVEL"})
+        over = sorted({p.upper() for p in given if p in DIODE_NEUTRAL})
         if over:
             self.builder.notes[f"model {name}: {', '.join(over)} left out, which no direct current needs"] = None
-        try:
-            found = [self.value(given[p]) if p in given else default for p, default in DIODE_DC.items()]
-        except InputError as error:
-            raise model.error(error) from None
-        return found[0], found[1]
+        values = {p: model.check(self.scope.value, text) for p, text in given.items() if p not in DIODE_NEUTRAL}
+        if values.pop("level", 1.0) != 1:
+            raise model.error("diodes are of level 1 here")
+        nominal = values.pop("tref", values.pop("tnom", self.builder.option("tnom", NOMINAL)))
+        current, emission, energy, exponent = (values.get(p, default) for p, default in DIODE_DC.items())
+        if celsius == nominal == NOMINAL:
+            return current, emission
+        hot, cold = celsius + CELSIUS, nominal + CELSIUS
+        if not (cold > 0 and emission > 0):
+            raise model.error("the nominal temperature and N must be positive")
+        self.builder.notes[
+            f"diodes at {celsius:g} degrees Celsius: their N and IS here are those that behave so at 27"
+        ] = None
+        ratio = hot / cold
+        growth = (ratio - 1) * energy * CHARGE / (emission * BOLTZMANN * hot) + exponent / emission * math.log(
+            ratio
+        )
+        if growth > MOST_GROWTH:
+            raise model.error(f"the saturation current is not finite at {celsius:g} degrees Celsius")
+        return current * math.exp(growth), emission * hot / (NOMINAL + CELSIUS)
 
     def source(self, line: Line, words: list[str]) -> None:
+        course: Waveform | None
         kind = "voltage_source" if words[0][0] in "vV" else "current_source"
-        rest, constant, points = words[3:], None, None
+        rest, constant, course = words[3:], None, None
         if len(words) < 3:
             raise line.error("a source is NAME NODE NODE [DC] VALUE [PWL(...) | PULSE(...)]")
         while rest:
@@ -234,28 +323,34 @@ class Level:
                 rest = rest[1:]
                 while rest and rest[0][0] in "0123456789.+-{'":
                     rest = rest[1:]
-            elif word[0].isalpha():
-                given = [self.value(t) for t in rest[1:]]
-                points, rest = self.wave(word, given), []
+            elif word[0].isalpha() and course is None:
+                count = 1
+                while count < len(rest) and not rest[count][0].isalpha() and rest[count + 1 : count + 2] != ["="]:
+                    count += 1
+                given, rest = [self.value(t) for t in rest[1:count]], rest[count:]
+                delay = 0.0
+                while rest[1:2] == ["="]:
+                    if word != "pwl" or rest[0].lower() != "td" or len(rest) < 3:
+                        raise line.error(f"{' '.join(rest[:3])!r} of {word.upper()} is not read")
+                    delay, rest = self.value(rest[2]), rest[3:]
+                course = waveform(word, given, self.builder.step)
+                if delay and not isinstance(course, Pulse):
+                    course = tuple((t + delay, v) for t, v in course)
             elif constant is None:
                 constant, rest = self.value(rest[0]), rest[1:]
             else:
                 raise line.error(f"{rest[0]!r} is one word too many")
         if constant is None:
-            constant = points[0][1] if points else 0.0
+            constant = value_at_zero(course) if course else 0.0
         self.add(line, kind, words[0], words[1:3], [constant])
-        if points:
-            self.builder.waveforms.setdefault(kind, {})[self.name(words[0])] = tuple(points)
-
-    def wave(self, name: str, given: list[float]) -> list[tuple[float, float]]:
-        times = [number(t) for t in self.builder.source.transient if t[0] in "0123456789."]
-        return waveform(name, given, times[1] if len(times) > 1 else None, times[0] if times else None)
+        if course:
+            self.builder.waveforms.setdefault(kind, {})[self.name(words[0])] = course
 
     def controlled(self, line: Line, words: list[str]) -> None:
         quantity = "v" if words[0][0] in "eE" else "i"
         if "=" in words or any(w.lower() in ("value", "vol", "cur", "poly", "table") for w in words[3:]):
             head, equals, expression = line.text.partition("=")
-            if not equals or head.split()[-1].lower() not in ("value", "vol", "cur"):
+            if not equals or tokens(head)[-1].lower() not in ("value", "vol", "cur"):
                 raise line.error("a controlled source is NAME OUT+ OUT- CONTROL+ CONTROL- GAIN")
             self.behavioural(line, words, quantity, expression)
             return
@@ -269,7 +364,7 @@ class Level:
 
     def b_source(self, line: Line, words: list[str]) -> None:
         head, equals, expression = line.text.partition("=")
-        quantity = head.split()[-1].lower() if len(head.split()) == 4 else ""
+        quantity = tokens(head)[-1].lower() if len(tokens(head)) == 4 else ""
         if not equals or quantity not in ("v", "i"):
             raise line.error("a B source is NAME NODE NODE V=EXPRESSION or I=EXPRESSION")
         self.behavioural(line, words, quantity, expression)

@@ -8,20 +8,22 @@ compared with what the parts of this package compute. What fits none is refused.
 from __future__ import annotations
 
 import ast
+import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
 
 from physics_ep.errors import InputError
 
+from .expressions import syntax_tree
 from .parts import GROUND
-from .values import FUNCTIONS, Scope, syntax_tree
+from .pulses import Pulse, Waveform
+from .values import FUNCTIONS, Scope, number
 
 Linear = dict[str, Fraction]
 """Node (lower case) to coefficient; ground is left out."""
-MOST_POINTS = 100_000
-"""Points of a waveform."""
 _VOLTAGE = re.compile(r"\bv\s*\(\s*([^\s,()]+)\s*(?:,\s*([^\s,()]+)\s*)?\)", re.IGNORECASE)
 
 
@@ -152,7 +154,10 @@ class _Expression:
         self.text, self.scope = text, scope
         self.nodes: dict[str, str] = {}
         # Node names may be numbers: put identifiers in their place before the syntax is looked at.
-        self.form = self.read(syntax_tree(_VOLTAGE.sub(self._name, text)))
+        try:
+            self.form = self.read(syntax_tree(_VOLTAGE.sub(self._name, text), number))
+        except RecursionError:
+            raise self.error() from None
 
     def _name(self, found: re.Match[str]) -> str:
         names = []
@@ -172,8 +177,6 @@ class _Expression:
             return Form(Fraction(node.value))
         if isinstance(node, ast.Name):
             return Form(Fraction(self.scope.lookup(node.id)))
-        if isinstance(node, ast.Set) and len(node.elts) == 1:  # {parameter} within an expression
-            return self.read(node.elts[0])
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
             return self.read(node.operand).times(Fraction(-1 if isinstance(node.op, ast.USub) else 1))
         if isinstance(node, ast.BinOp):
@@ -199,6 +202,8 @@ class _Expression:
 
     def call(self, name: str, arguments: list[ast.expr]) -> Form:
         if name == "v":
+            if not arguments:
+                raise self.error()
             found = Form()
             for argument, sign in zip(arguments, (1, -1), strict=False):
                 if not isinstance(argument, ast.Name) or argument.id not in self.nodes:
@@ -222,16 +227,17 @@ class _Expression:
         raise self.error()
 
 
-def waveform(name: str, given: list[float], stop: float | None, step: float | None) -> list[tuple[float, float]]:
-    """Points (seconds, value) of a source's waveform.
+def waveform(name: str, given: list[float], step: Callable[[], float | None]) -> Waveform:
+    """A source's waveform.
 
     Parameters
     ----------
     name : str
         pwl or pulse, in lower case.
     given : list of float
-    stop, step : float, optional
-        Of the .tran line, seconds: how long pulses are repeated; their default edges.
+    step : callable () -> float or None
+        Step of the transient that the netlist asks for, seconds: what edges of pulses are by default, as in
+        SPICE. A width or period that is not given lasts until the end.
 
     Raises
     ------
@@ -241,27 +247,22 @@ def waveform(name: str, given: list[float], stop: float | None, step: float | No
     if name == "pwl":
         if len(given) < 2 or len(given) % 2:
             raise InputError("PWL must hold pairs of time and value")
-        points = list(zip(given[::2], given[1::2], strict=True))
+        points = tuple(zip(given[::2], given[1::2], strict=True))
         if any(b[0] <= a[0] for a, b in pairwise(points)) or points[0][0] < 0:
             raise InputError("times of PWL must rise from zero")
         return points
     if name != "pulse":
         raise InputError(f"waveform {name.upper()} is not read: give it as PWL")
-    if len(given) < 2:
-        raise InputError("PULSE must hold two values")
-    low, high, delay, rise, fall, width, period = [*given, *[0.0] * (7 - len(given))][:7]
-    rise, fall = rise or step or 0.0, fall or step or 0.0
-    width = width or stop or 0.0
-    if not (rise > 0 and fall > 0 and width > 0):
-        raise InputError("PULSE needs its edges and width here, or a .tran line that sets them")
-    if period and period < rise + width + fall:
-        raise InputError("the period of PULSE is shorter than its edges and width")
-    count = max(1, int((stop - delay) / period) + 1) if period and stop and stop > delay else 1
-    if 4 * count > MOST_POINTS:
-        raise InputError(f"PULSE repeats {count} times until the end of .tran: too often to write out")
-    points = [(0.0, low)] if delay > 0 else []
-    for k in range(count):
-        at = delay + k * period
-        edges = [(at, low), (at + rise, high), (at + rise + width, high), (at + rise + width + fall, low)]
-        points += edges[1:] if points and edges[0][0] <= points[-1][0] else edges
-    return points
+    if not 2 <= len(given) <= 8:
+        raise InputError("PULSE must hold two to eight values")
+    low, high, delay, rise, fall, width, period, count = [*given, *[0.0] * (8 - len(given))]
+    if not (rise and fall):
+        default = step()
+        if not default:
+            raise InputError("PULSE needs its edges here, or a .tran line that sets them")
+        rise, fall = rise or default, fall or default
+    # As in ngspice, 0 stands for what is not given, and fewer than no pulses for pulses without end.
+    count = max(count, 0.0)
+    if count != int(count):
+        raise InputError(f"the number of pulses of PULSE must be a whole number, but was {count:g}")
+    return Pulse(low, high, delay, rise, fall, width or math.inf, period or math.inf, int(count))

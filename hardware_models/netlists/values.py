@@ -5,7 +5,7 @@ that M and m are both milli and 1e6 is meg. The unit is dropped; since a scale f
 femtofarad**: leave that unit out. Letters that are neither are refused, where SPICE would silently pass over them.
 
 An expression stands in braces or single quotes: `{2*rload}`, with parameters of `.param` lines, + - * / ** ^ and a
-few functions. It is evaluated from its syntax tree, never as code.
+few functions (`expressions`). It is evaluated from its syntax tree, never as code.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import re
 from collections.abc import Callable
 
 from physics_ep.errors import InputError
+
+from .expressions import syntax_tree
 
 SCALES = {
     "t": 1e12,
@@ -35,6 +37,21 @@ UNITS = {
     *("", "ohm", "ohms", "v", "volt", "volts", "a", "amp", "amps", "ampere", "amperes", "f", "farad", "farads"),
     *("s", "sec", "second", "seconds", "siemens", "mho", "hz", "h", "w", "c"),
 }
+
+
+def power(base: float, exponent: float) -> float:
+    """base ** exponent, where ngspice agrees: of a negative base it takes the size, so that (-2)**3 is 8 there.
+
+    Raises
+    ------
+    ValueError
+        If the base is negative and the exponent no even number.
+    """
+    if base < 0 and exponent % 2:
+        raise ValueError("a negative number to a power that is not even, whose sign ngspice leaves out")
+    return math.pow(base, exponent)
+
+
 FUNCTIONS: dict[str, Callable[..., float]] = {
     "sqrt": math.sqrt,
     "exp": math.exp,
@@ -50,19 +67,18 @@ FUNCTIONS: dict[str, Callable[..., float]] = {
     "abs": abs,
     "min": min,
     "max": max,
-    "pow": math.pow,
+    "pow": power,
 }
 _OPERATORS: dict[type, Callable[..., float]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
-    ast.Pow: operator.pow,
+    ast.Pow: power,
     ast.USub: operator.neg,
     ast.UAdd: operator.pos,
 }
 _NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)([a-z_]\w*)?", re.IGNORECASE)
-_SCALED = re.compile(r"(?<![\w.])((?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)([a-z]\w*)?", re.IGNORECASE)
 
 
 def number(text: str) -> float:
@@ -148,7 +164,10 @@ class Scope:
 
     def evaluate(self, expression: str) -> float:
         """Value of an arithmetic expression of numbers, parameters and functions."""
-        found = self._node(syntax_tree(expression), expression)
+        try:
+            found = self._node(syntax_tree(expression, number), expression)
+        except RecursionError:
+            raise InputError(f"expression {expression[:50]!r}... has too many operators") from None
         if not math.isfinite(found):
             raise InputError(f"expression {expression!r} is not finite")
         return found
@@ -170,31 +189,8 @@ class Scope:
                 found = FUNCTIONS[node.func.id.lower()](*(self._node(a, text) for a in node.args))
             else:
                 raise InputError(f"expression {text!r} is not arithmetic of numbers, parameters and functions")
-            if isinstance(found, complex):
-                raise ValueError("complex result")
         except InputError:
             raise
         except (ArithmeticError, ValueError, TypeError) as error:
             raise InputError(f"expression {text!r} cannot be evaluated: {error}") from error
         return float(found)
-
-
-def syntax_tree(expression: str) -> ast.AST:
-    """Syntax tree of a SPICE expression: scale factors are resolved, ^ is a power.
-
-    Raises
-    ------
-    InputError
-        If it cannot be read.
-    """
-
-    def scaled(found: re.Match[str]) -> str:
-        return repr(number(found[0])) if found[2] else found[0]
-
-    if len(expression) > 10_000:
-        raise InputError("an expression must have at most 10000 characters")
-    text = _SCALED.sub(scaled, expression.strip()).replace("^", "**")
-    try:
-        return ast.parse(text, mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise InputError(f"expression {expression!r} cannot be read") from error

@@ -7,6 +7,7 @@ import numpy as np
 from physics_ep.errors import argument_error
 
 from .parts import Group, Parts
+from .pulses import Waveform, corners
 
 Array = np.ndarray
 
@@ -36,9 +37,11 @@ class Waveforms:
     def __init__(self, parts: Parts, inputs: Array | None, duration: float) -> None:
         self._volts, self._amperes = parts.group("voltage_source"), parts.group("current_source")
         self._base = self._volts.values.reshape(1, -1) if inputs is None else inputs
+        self._courses: dict[str, tuple[Array, Array]] = {}
         times = [0.0, duration]
         for group in (self._volts, self._amperes):
-            for name, points in group.waveforms.items():
+            for name, waveform in group.waveforms.items():
+                points = corners(waveform, duration)
                 when = np.array(points, np.float64)
                 if when.ndim != 2 or when.shape[1] != 2 or not np.isfinite(when).all():
                     raise argument_error(f"waveform of {name!r}", "hold pairs of finite numbers", points)
@@ -46,6 +49,7 @@ class Waveforms:
                     raise argument_error(
                         f"waveform of {name!r}", "have times that do not fall", when[:, 0].tolist()
                     )
+                self._courses[name] = when[:, 0], when[:, 1]
                 times += [t for t in when[:, 0].tolist() if 0 < t < duration]
         self.edges = np.unique(times)
 
@@ -55,20 +59,27 @@ class Waveforms:
 
     def at(self, t: float, after: bool) -> tuple[Array, Array]:
         """Volts (B, sources) and amperes (1, sources) just after or just before time t."""
-        return _values(self._volts, self._base, t, after), _values(
-            self._amperes, self._amperes.values.reshape(1, -1), t, after
-        )
+        amperes = self._amperes.values.reshape(1, -1)
+        return self._values(self._volts, self._base, t, after), self._values(self._amperes, amperes, t, after)
+
+    def _values(self, group: Group, base: Array, t: float, after: bool) -> Array:
+        out = np.array(base)
+        for name in group.waveforms:
+            out[:, group.names.index(name)] = _value(*self._courses[name], t, after)
+        return out
 
 
-def _values(group: Group, base: Array, t: float, after: bool) -> Array:
-    out = np.array(base)
-    for name, points in group.waveforms.items():
-        times, values = np.array(points, np.float64).T
-        k = int(np.searchsorted(times, t, side="right" if after else "left"))
-        if 0 < k < len(times):
-            share = (t - times[k - 1]) / (times[k] - times[k - 1])
-            value = values[k - 1] + share * (values[k] - values[k - 1])
-        else:
-            value = values[min(k, len(times) - 1)]
-        out[:, group.names.index(name)] = value
-    return out
+def value_at_zero(waveform: Waveform) -> float:
+    """Value of a waveform up to time 0."""
+    times, values = np.array(corners(waveform, 0.0), np.float64).T
+    return _value(times, values, 0.0, after=False)
+
+
+def _value(times: Array, values: Array, t: float, after: bool) -> float:
+    k = int(np.searchsorted(times, t, side="right" if after else "left"))
+    if 0 < k < len(times):
+        share = (t - times[k - 1]) / (times[k] - times[k - 1])
+        value = values[k - 1] + share * (values[k] - values[k - 1])
+    else:
+        value = values[min(k, len(times) - 1)]
+    return float(value)

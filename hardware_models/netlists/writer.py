@@ -7,6 +7,7 @@ Names get their SPICE letter where they lack it.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 
@@ -15,6 +16,7 @@ import numpy as np
 from physics_ep.errors import argument_error
 
 from .parts import GROUND, Group, Parts
+from .pulses import Pulse, Waveform
 
 LETTERS = {
     "resistor": "R",
@@ -78,6 +80,8 @@ def netlist_lines(parts: Parts, title: str = "circuit", outputs: Sequence[str] =
     nodes = np.array(parts.nodes, dtype=object)
     for kind, group in parts.groups.items():
         yield from _WRITERS[kind](names[kind], nodes[group.nodes].tolist(), group, names)
+    if parts.initial:
+        yield ".ic " + " ".join(f"v({node})={float(volts)!r}" for node, volts in parts.initial.items())
     if "amplifier" in parts.groups:
         yield from DEFINITIONS["biamp"].split("\n")
     if "ideal_diode" in parts.groups:
@@ -129,17 +133,29 @@ def _resistors(names: list[str], nodes: list, group: Group, every: Names) -> Ite
     return (f"{n} {a} {b} {r!r}" for n, (a, b), r in zip(names, nodes, ohms, strict=True))
 
 
-def _two_terminal(names: list[str], nodes: list, group: Group, every: Names) -> Iterator[str]:
-    values = group.values[:, 0].tolist()
-    return (f"{n} {a} {b} {v!r}" for n, (a, b), v in zip(names, nodes, values, strict=True))
-
-
 def _sources(names: list[str], nodes: list, group: Group, every: Names) -> Iterator[str]:
     rows = zip(names, group.names, nodes, group.values[:, 0].tolist(), strict=True)
     for name, own, (a, b), value in rows:
-        points = group.waveforms.get(own, ())
-        wave = " PWL(" + " ".join(f"{float(t)!r} {float(v)!r}" for t, v in points) + ")" if points else ""
+        wave = _wave(group.waveforms.get(own, ()))
         yield f"{name} {a} {b} DC {value!r}{wave}"
+
+
+def _wave(waveform: Waveform) -> str:
+    """PULSE(...) or PWL(...) of a source, with a blank before it; nothing for a constant one."""
+    if isinstance(waveform, Pulse):
+        w = waveform
+        if not (w.rise and w.fall and w.width):
+            raise argument_error("edges and width of a Pulse", "be positive in a netlist", w)
+        numbers = [w.low, w.high, w.delay, w.rise, w.fall]
+        numbers += [0.0 if math.isinf(t) else t for t in (w.width, w.period)]
+        return " PULSE(" + " ".join(repr(float(v)) for v in numbers) + (f" {w.count}" if w.count else "") + ")"
+    return " PWL(" + " ".join(f"{float(t)!r} {float(v)!r}" for t, v in waveform) + ")" if waveform else ""
+
+
+def _capacitors(names: list[str], nodes: list, group: Group, every: Names) -> Iterator[str]:
+    for name, own, (a, b), (value,) in zip(names, group.names, nodes, group.values.tolist(), strict=True):
+        initial = f" IC={float(group.initial[own])!r}" if own in group.initial else ""
+        yield f"{name} {a} {b} {value!r}{initial}"
 
 
 def _diodes(names: list[str], nodes: list, group: Group, every: Names) -> Iterator[str]:
@@ -197,7 +213,7 @@ _WRITERS = {
     "diode": _diodes,
     "piecewise_diode": _piecewise,
     "ideal_diode": _ideal_diodes,
-    "capacitor": _two_terminal,
+    "capacitor": _capacitors,
     "voltage_source": _sources,
     "current_source": _sources,
     "vcvs": _four_terminal,

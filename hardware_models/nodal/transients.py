@@ -11,7 +11,7 @@ followed, and the last stage is the new state.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from physics_ep.nudging import Nudge
 from physics_ep.progress import SILENT, Progress
 from physics_ep.storage.trajectory import Trajectory
 
-from ..netlists.parts import Parts
+from ..netlists.parts import Group, Parts
 from ..netlists.topology import find_loop
 from ..netlists.waveforms import Waveforms
 from .equations import Array, Drive, NodalEquations
@@ -116,7 +116,7 @@ def transient(
     duration: float,
     *,
     inputs: Any = None,
-    start: Any = "zero",
+    start: Any = "initial",
     nudge: Nudge | tuple[Sequence[str], Any, float] | None = None,
     method: str = "kennedy_carpenter",
     rtol: float = 1e-6,
@@ -135,9 +135,11 @@ def transient(
         Seconds.
     inputs : array_like (B, n_voltage_sources), optional
         Volts of the voltage sources; those with a waveform follow it all the same. Default: the parts' own, B = 1.
-    start : 'zero', 'operating_point', or array_like (B, n_nodes)
-        Capacitors without charge; at rest at what sources are before time 0; or charged to what lies across them at
-        these node voltages (ground's first). Whatever has no capacitor follows from that.
+    start : 'initial', 'zero', 'operating_point', or array_like (B, n_nodes)
+        Capacitors at their initial voltages (IC=, or what .ic says of their nodes), without charge where there is
+        none: SPICE's UIC; all without charge; at rest at what sources are before time 0, nodes of .ic held at their
+        voltages, as SPICE starts without UIC; or charged to what lies across them at these node voltages (ground's
+        first). Whatever has no capacitor follows from that.
     nudge : Nudge with SquaredError or a multiple of it, or (node names, targets, beta), optional
         A conductance beta, siemens, from each output node to a source at its target, volts.
     method : str
@@ -218,30 +220,71 @@ def _beginning(
 ) -> TransientPoint:
     """The first point: capacitors as asked for, all else consistent with them."""
     began = waves.at(0.0, after=True)
+    charges: Array | None = None
     z = np.zeros((batch, stepper.equations.size + 1))
     if isinstance(start, str) and start == "operating_point":
         before = waves.at(0.0, after=False)
-        rest = NodalEquations(parts, nudge=held)
-        z = _solved(rest, z, _drive(rest, before, batch), "operating point at the start of the transient")
-        if all((a == b).all() for a, b in zip(before, began, strict=True)):
+        z = _at_rest(parts, held, before, z)
+        if not parts.initial and all((a == b).all() for a, b in zip(before, began, strict=True)):
             return stepper.point(0.0, z, np.zeros((batch, len(stepper.equations.capacitance))), began)
     elif isinstance(start, str):
-        if start != "zero":
-            raise argument_error("start", "be 'zero', 'operating_point' or node voltages", repr(start))
+        if start not in ("initial", "zero"):
+            must = "be 'initial', 'zero', 'operating_point' or node voltages"
+            raise argument_error("start", must, repr(start))
+        if start == "initial":
+            charges = initial_charges(parts)
     else:
         given = np.atleast_2d(np.array(start, np.float64))
         n = len(parts.nodes)
         if given.ndim != 2 or given.shape[1] != n or len(given) not in (1, batch) or not np.isfinite(given).all():
             raise argument_error("start", f"hold finite voltages of shape ({batch}, {n})", given.shape)
         z[:, 1:n] = given[:, 1:]
-    z, charging = consistent(parts, held, stepper, z, began, waves.edges[-1])
+    z, charging = consistent(parts, held, stepper, z, began, waves.edges[-1], charges)
     return stepper.point(0.0, z, charging, began)
 
 
+def initial_charges(parts: Parts) -> Array:
+    """Volts across the capacitors at the start, (capacitors,): their own, or those of .ic between their nodes."""
+    capacitor = parts.group("capacitor")
+    level = np.array([parts.initial.get(node, 0.0) for node in parts.nodes])
+    first, second = capacitor.nodes.T
+    between = (level[first] - level[second]).tolist()
+    given = [capacitor.initial.get(name, v) for name, v in zip(capacitor.names, between, strict=True)]
+    return np.array(given, np.float64)
+
+
+def _at_rest(parts: Parts, held: Nudging | None, levels: tuple[Array, Array], z: Array) -> Array:
+    """The operating point before time 0, nodes with initial voltages held at them."""
+    what = "operating point at the start of the transient"
+    if not parts.initial:
+        rest = NodalEquations(parts, nudge=held)
+        return _solved(rest, z, _drive(rest, levels, len(z)), what)
+    own = parts.group("voltage_source")
+    nodes = np.array([[parts.nodes.index(node), 0] for node in parts.initial], np.int64)
+    volts = np.array([*parts.initial.values()], np.float64)
+    added = Group(
+        own.names + tuple(f".ic v({node})" for node in parts.initial),
+        np.concatenate([own.nodes, nodes]),
+        np.concatenate([own.values, volts[:, None]]),
+    )
+    rest = NodalEquations(replace(parts, groups={**parts.groups, "voltage_source": added}), nudge=held)
+    extra = slice(len(parts.nodes) + len(own), len(parts.nodes) + len(own) + len(volts))
+    began = np.insert(z, [extra.start] * len(volts), 0.0, axis=1)
+    given = np.hstack([levels[0], np.tile(volts, (len(levels[0]), 1))])
+    found = _solved(rest, began, _drive(rest, (given, levels[1]), len(z)), what)
+    return np.delete(found, extra, axis=1)
+
+
 def consistent(
-    parts: Parts, held: Nudging | None, stepper: Stepper, z: Array, levels: tuple[Array, Array], duration: float
+    parts: Parts,
+    held: Nudging | None,
+    stepper: Stepper,
+    z: Array,
+    levels: tuple[Array, Array],
+    duration: float,
+    charges: Array | None = None,
 ) -> tuple[Array, Array]:
-    """State and capacitor currents with the charges of a state and new levels of the sources.
+    """State and capacitor currents with the charges of a state, or given ones, and new levels of the sources.
 
     Capacitors are voltage sources for that. Where they form loops with sources, a jump of a source moves charge in
     no time, and each has a resistance that lets it. So it has in loops with ideal diodes, which makes this a very
@@ -257,7 +300,9 @@ def consistent(
     for _ in range(2 if loop else 1):
         drive = _drive(frozen, levels, len(z))
         volts = drive.volts.copy()
-        volts[:, frozen.branch_kinds.get("capacitor", slice(0))] = state[:, first] - state[:, second]
+        across = state[:, first] - state[:, second] if charges is None else charges
+        volts[:, frozen.branch_kinds.get("capacitor", slice(0))] = across
+        charges = None
         state = _solved(frozen, state, drive._replace(volts=volts), "start of the transient")
     end = state.shape[1] - count
     return state[:, :end], state[:, end:]

@@ -78,7 +78,7 @@ def nudged_parts(parts: Parts, outputs: Sequence[str], targets: Sequence[float] 
     added = {"voltage_source": sources, "vccs": nudges}
     groups = {**parts.groups, **{kind: _joined(parts.group(kind), group) for kind, group in added.items()}}
     names = (f"{TARGET}{k}" for k in count)
-    return Parts((*parts.nodes, *names), groups)
+    return Parts((*parts.nodes, *names), groups, parts.initial)
 
 
 def _joined(one: Group, other: Group) -> Group:
@@ -88,6 +88,7 @@ def _joined(one: Group, other: Group) -> Group:
         np.concatenate([one.values, other.values]),
         one.controls + other.controls,
         {**one.waveforms, **other.waveforms},
+        {**one.initial, **other.initial},
     )
 
 
@@ -96,7 +97,8 @@ def with_sources(parts: Parts, volts: Sequence[float] | np.ndarray) -> Parts:
     group = parts.group("voltage_source")
     values = source_table(parts, np.atleast_2d(np.asarray(volts, dtype=np.float64))).reshape(-1, 1)
     changed = Group(group.names, group.nodes, values, waveforms=group.waveforms)
-    return Parts(parts.nodes, {**parts.groups, **({"voltage_source": changed} if len(group) else {})})
+    groups = {**parts.groups, **({"voltage_source": changed} if len(group) else {})}
+    return Parts(parts.nodes, groups, parts.initial)
 
 
 def export_phases(

@@ -117,7 +117,7 @@ def test_every_element_is_read(tmp_path: Path) -> None:
     wanted = [
         Part("r1", "resistor", ("a", "0"), (1 / 2000,)),
         Part("R2", "resistor", ("a", "0"), (1 / 4000,)),
-        Part("C1", "capacitor", ("a", "b"), (1e-6,)),
+        Part("C1", "capacitor", ("a", "b"), (1e-6,), initial=0.5),
         Part("D1", "diode", ("a", "b"), (2e-12, 1.5)),
         Part("V1", "voltage_source", ("a", "0"), (5.0,)),
         Part("I1", "current_source", ("0", "b"), (-1e-3,)),
@@ -219,7 +219,7 @@ def test_what_is_no_circuit_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_waveforms_become_points(tmp_path: Path) -> None:
-    """PULSE is written out until the end of .tran; the direct current is DC, or the value at time zero."""
+    """PULSE goes on for as long as it is asked to; the direct current is DC, or the value at time zero."""
     found = read(
         tmp_path,
         "V1 a 0 PULSE(0 1 1u 0.25u 0.5u 2u 4u)",
@@ -228,8 +228,11 @@ def test_waveforms_become_points(tmp_path: Path) -> None:
         "R1 a b 1",
     )
     first, second = (p for p in found if p.kind == "voltage_source")
-    wanted = [(0, 0), (1, 0), (1.25, 1), (3.25, 1), (3.75, 0), (5, 0), (5.25, 1), (7.25, 1), (7.75, 0)]
-    np.testing.assert_allclose(first.waveform, [(1e-6 * t, v) for t, v in wanted], rtol=1e-12)
+    pulse = [(1, 0), (1.25, 1), (3.25, 1), (3.75, 0)]
+    for end in (6, 18):
+        wanted = [(t + 4 * k, v) for k in range(5) for t, v in pulse if t + 4 * k < end]
+        corners = [(1e6 * t, v) for t, v in first.waveform.points(1e-6 * end) if 1e6 * t < end]
+        np.testing.assert_allclose(corners, wanted, rtol=1e-12)
     assert (first.values, second.values) == ((0.0,), (3.0,))
     assert second.waveform == ((0.0, 1.0), (2e-6, 5.0))
 
@@ -267,7 +270,35 @@ BAD_LINES = [
     ("I1 a 0 1e999", "not finite"),
     ("V0 a 0 1", "twice"),
     (".modle x D", "Did you mean 'model'"),
-    (".temp 50", "27 degrees"),
+    (".temp", "one temperature"),
+    (".temp 50 85", "one temperature"),
+    (".temp hot", "not a number"),
+    (".temp -300", "above -273.15"),
+    (".options temp={hot}", "'hot' is not defined"),
+    (".options temp=50 temp=60", "set twice, to 50 and to 60"),
+    (".options temp", "must have a value"),
+    (".options tnom = = 3", "NAME=VALUE"),
+    (".options rshunt=0", "rshunt must be positive"),
+    (".options cshunt=-1p", "cshunt must be positive"),
+    (".options gmin=-1", "gmin must be positive"),
+    (".options gshunt=1m", "option 'gshunt' is not known"),
+    (".options ramptime=1u reltol=1e-3", "option 'ramptime' is not known"),
+    (".ic v(nowhere)=1", "no part touches the node 'nowhere'"),
+    (".ic b=1", "V(NODE)=VOLTS"),
+    (".ic v(b)=", "V(NODE)=VOLTS"),
+    (".ic v(0)=1", "ground is at 0 V"),
+    ("R1 a 0 {3*-2**2}", "parentheses"),
+    ("R1 a 0 {2**-1**2}", "parentheses"),
+    ("R1 a 0 {9+(-2)**3}", "even"),
+    ("R1 a 0 {1_0}", "unit '_0'"),
+    ("R1 a 0 {1 2}", "cannot be read"),
+    ("R1 a 0 {(1}", "cannot be read"),
+    ("B1 a 0 V=v()", "not made of"),
+    ("V1 a 0 PULSE(0 1 0 1n 1n 1u 2u 1 5)", "two to eight"),
+    ("V1 a 0 PULSE(0 1 0 1n 1n 1u 2u 1.5)", "whole number"),
+    ("V1 a 0 PWL(0 0 1 1) r=0", "'r = 0' of PWL is not read"),
+    ("D1 a 0 dm tlev=1", "no parameter TLEV"),
+    ("D1 a 0 dm temp=-274", "above -273.15"),
     (".include nowhere.cir", "cannot read"),
     (".subckt s a", "not closed"),
     (".control", "not closed"),

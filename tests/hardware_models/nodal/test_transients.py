@@ -435,7 +435,10 @@ def test_some_rows_are_kept_and_progress_is_told() -> None:
         ({"rtol": -1.0}, "Argument rtol and atol must be positive"),
         ({"every": 0}, "Argument every and max_steps must be at least 1"),
         ({"max_steps": 3}, "Argument max_steps must be larger, but was 3"),
-        ({"start": "cold"}, "Argument start must be 'zero', 'operating_point' or node voltages, but was 'cold'."),
+        (
+            {"start": "cold"},
+            "Argument start must be 'initial', 'zero', 'operating_point' or node voltages, but was 'cold'.",
+        ),
         ({"start": [[0.0, 1.0]]}, "Argument start must hold finite voltages of shape (1, 3)"),
         ({"inputs": [[1.0, 2.0]]}, "Argument sources must have the shape (B, 1)"),
         ({"nudge": Nudge(SquaredError(), torch.zeros(1, 1), 1.0)}, "Argument nudge must be (node names"),
