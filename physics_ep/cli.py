@@ -120,7 +120,7 @@ def _verdict(error: Exception, failures: dict[str, str]) -> tuple[str, int]:
         return f"Out of memory: {_one_line(error) or 'use a smaller batch, system or data set'}", BAD_INPUT
     if isinstance(error, OSError):
         return _one_line(error), BAD_INPUT
-    if type(error).__name__ == "NotConverged":
+    if any(kind.__name__ == "NotConverged" for kind in type(error).__mro__):
         return _one_line(error), FAILED
     return f"{type(error).__name__}: {_one_line(error)} (--verbose shows where)", FAILED
 

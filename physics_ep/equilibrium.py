@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 
-from .blocks import State
+from .blocks import State, finite_sum
 from .moved import moved_names
 
 if not TYPE_CHECKING:
@@ -21,6 +21,7 @@ class Status(enum.Enum):
     """Why a relaxation stopped. The value is the message a user reads."""
 
     CONVERGED = "every example's residual is within the tolerance"
+    BY_CONSTRUCTION = "every example's state is an equilibrium by construction; its residual was measured before"
     STALLED = "the residual stopped falling above the tolerance (rounding, a kink or an oscillation)"
     BUDGET = "the iterations ran out before the residual met the tolerance"
     NOT_FINITE = "the state became infinite or NaN (an unstable nudge or too large a step)"
@@ -29,6 +30,11 @@ class Status(enum.Enum):
     )
     SWITCHED = "the nudged phase left the branch of the free state"
     UNSTABLE = "the free state is no minimum but a saddle"
+
+    @property
+    def settled(self) -> bool:
+        """Whether every example is at an equilibrium: measured now, or by construction."""
+        return self in (Status.CONVERGED, Status.BY_CONSTRUCTION)
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,9 @@ class Equilibrium:
         One tensor for each block of the system.
     residual : Tensor (B,)
         Largest component of the (projected) force an example, over the system's `residual_scale`. Dimensionless.
+        NaN where a state is not finite. Of a free phase that is solved by construction, how far the units are from
+        what they answer when they are driven anew; with the status `BY_CONSTRUCTION` it is the worst of the last
+        measurement.
     tolerance : float
         What `residual` was asked to meet.
     iterations : int
@@ -147,6 +156,26 @@ class NotConverged(RuntimeError):  # noqa: N818 (a public name)
             f"{equilibrium.solver or 'the solver'}; {equilibrium.status.value}. Try {ways}, "
             "or on_unconverged='skip'."
         )
+
+
+class NotFinite(NotConverged):
+    """A cost or a gradient is NaN or infinite though its states may be equilibria. `.equilibrium` may be None."""
+
+    def __init__(self, what: str, equilibrium: Equilibrium | None = None) -> None:
+        self.equilibrium = equilibrium  # type: ignore[assignment]
+        RuntimeError.__init__(self, f"{what}. Nothing was added to .grad.")
+
+
+def broken_parts(loss: torch.Tensor, gradients: Mapping[str, torch.Tensor]) -> str:
+    """Say in words which of a loss and its gradients are not finite; empty if all are, which takes one look."""
+    if finite_sum([loss, *gradients.values()]):
+        return ""
+    names = [name for name, g in gradients.items() if not bool(g.isfinite().all())]  # a sum may have overflowed
+    parts = [] if bool(loss.isfinite()) else ["the loss"]
+    if names:
+        others = f" (and of {len(names) - 1} other parameters)" if len(names) > 1 else ""
+        parts.append(f"the gradient of {names[0]}{others}")
+    return " and ".join(parts)
 
 
 class OtherBranch(NotConverged):

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .blocks import State, derivative, largest
+from .blocks import State, derivative, exactly_finite_rows, largest
 from .cost import Cost
 from .equilibrium import Status
 from .errors import InputError, all_finite, argument_error
@@ -509,9 +509,25 @@ class Phase:
         Returns
         -------
         (tuple of Tensor, Tensor (B,)) or None
-            The residual is NaN where a state is not finite, else within any tolerance.
+            The residual is NaN where a state is not finite, else 0: `measured` says what it really is, when it is
+            due.
         """
         return None
+
+    def measured(self, z: State) -> torch.Tensor:
+        """Residual (B,) of a state that `known` gives, from the forces or drives in that very state."""
+        return self.residual(self.force(z))
+
+    def finite(self, z: State) -> torch.Tensor:
+        """Which examples (B,) hold no NaN and no infinity in a state that `known` gives, entry by entry."""
+        return exactly_finite_rows(self.state(z))
+
+    def without(self, left_out: torch.Tensor) -> Phase:
+        """The phase for a contrast that leaves out the examples `left_out` (B,), so that their NaN cannot leak.
+
+        Phases that keep states of their own, beside what `contrast` is handed, set those examples to zero.
+        """
+        return self
 
     def hopeless(self) -> tuple[torch.Tensor, Status] | None:
         """Examples (B,) that cannot have an equilibrium, known before any iteration, and why; None: not known."""

@@ -18,13 +18,14 @@ from typing import cast
 
 import torch
 
-from physics_ep.blocks import State
+from physics_ep.blocks import State, exactly_finite_rows, finite_rows, masked
 from physics_ep.cost import Cost
 from physics_ep.errors import argument_error
 from physics_ep.maps import Link, Route
 from physics_ep.nudging import Nudge
 from physics_ep.predictive_coding.forward import ForwardPass
 from physics_ep.predictive_coding.learning import Nudged, contrast
+from physics_ep.predictive_coding.phase import relative
 from physics_ep.predictive_coding.responses import over
 from physics_ep.system import EnergySystem, Inputs, Phase
 
@@ -341,11 +342,28 @@ class PairedPhase(Phase):
         """
         if solver != "sweep" or self.origin is not None or not self.system.shared:
             return None
-        # Currents are those that these very activities drive, and nothing is fed back: there is nothing to compare.
-        # But what is not finite is no state.
-        finite = torch.stack([p.flatten(1).isfinite().all(1) for p in self.p]).all(0)
+        # Currents are those that these very activities drive, and nothing is fed back. What is not finite is no
+        # state.
         residual = self.p[0].new_zeros(len(self.x))
-        return self.start(), residual.masked_fill(~finite, math.nan)
+        return self.start(), residual.masked_fill(~finite_rows(self.p), math.nan)
+
+    def finite(self, z: State) -> torch.Tensor:
+        return exactly_finite_rows((*self.p, *self.h))
+
+    def measured(self, z: State) -> torch.Tensor:
+        """How far internal voltages are from the currents that the activities drive when they are read anew, (B,).
+
+        Relative as in nudged phases: largest entry over largest entry, worst layer.
+        """
+        drives = self.drives("h", [a.response(p) for a, p in zip(self.system.amplifiers_h, self.p, strict=True)])
+        return torch.stack([relative(a, p) for a, p in zip(drives, self.p, strict=True)]).amax(0).abs()
+
+    def without(self, left_out: torch.Tensor) -> PairedPhase:
+        twin = copy.copy(self)
+        for name in ("p", "q", "h", "u", "slopes_h", "slopes_u"):
+            setattr(twin, name, list(masked(tuple(getattr(self, name)), ~left_out)))
+        twin.free = dataclasses.replace(self.free, states=tuple(twin.h))
+        return twin
 
     def start(self) -> State:
         zeros = [v.new_zeros((self.rows, *v.shape[1:])) for v in self.p]

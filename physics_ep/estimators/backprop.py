@@ -8,7 +8,7 @@ import torch
 
 from .. import ranks
 from ..cost import Cost
-from ..equilibrium import Equilibrium
+from ..equilibrium import Equilibrium, NotFinite, broken_parts
 from ..errors import InputError
 from ..system import EnergySystem
 
@@ -47,6 +47,8 @@ class Backprop:
         ------
         InputError
             If the system has no forward pass.
+        NotFinite
+            If the loss or a gradient is NaN or infinite.
         """
         if not system.feedforward:
             raise InputError(
@@ -59,6 +61,9 @@ class Backprop:
             wide = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
             loss = self.cost(wide, y).mean()
             grads = dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
+        broken = broken_parts(loss.detach(), grads)
+        if broken:
+            raise NotFinite(f"NaN or infinite: {broken} of {type(system).__name__}")
         if ranks.is_distributed():
             everyone = ranks.total(float(len(x)), system.device)
             for g in grads.values():

@@ -51,7 +51,12 @@ class Recipe:
     def solve(self, phase: Phase, start: State | None = None) -> Equilibrium:
         """A nudged phase relaxed."""
         return solve(
-            phase, solver=self.solver, tolerance=self.tolerance, max_iterations=self.max_iterations, start=start
+            phase,
+            solver=self.solver,
+            tolerance=self.tolerance,
+            max_iterations=self.max_iterations,
+            start=start,
+            measure=False,
         )
 
 
@@ -117,12 +122,14 @@ def contrast(
 ) -> dict[str, torch.Tensor]:
     """The scheme's sum of contrasts over beta, each state with its weight (B,) in the mean; by parameter name."""
     scheme = recipe.scheme
-    left_out = None if bool((weight > 0).all()) else weight > 0
-    state = masked(free.state, left_out)
+    keep = None if bool((weight > 0).all()) else weight > 0
+    state = masked(free.state, keep)
+    if keep is not None:
+        base = base.without(~keep)
     if signs is not None:
         weight = weight * signs
     grads: dict[str, torch.Tensor] = {}
-    moved = {i: masked(found.displacement, left_out) for i, found in phases.items()}
+    moved = {i: masked(found.displacement, keep) for i, found in phases.items()}
     for i, partner in scheme.mirrored():
         moved[i] = tuple(d.conj().resolve_conj() for d in moved[partner])
     for i, j, w in scheme.halved_pairs():

@@ -14,13 +14,13 @@ from torch import nn
 from .. import ranks
 from ..blocks import masked
 from ..cost import Cost, costs
-from ..equilibrium import Equilibrium, NotConverged, OtherBranch, Status
+from ..equilibrium import Equilibrium, NotConverged, NotFinite, OtherBranch, Status, broken_parts
 from ..errors import InputError, argument_error, unknown_name
 from ..landscape.branches import check_branches, is_minimum
 from ..landscape.exploration import mean_outputs, repeated
 from ..landscape.stability import curvature_limit
 from ..nudging import Nudge, Stencil, centered, scheme_from_name
-from ..relaxation.loop import check_cost, check_outputs, new_phase, prepared, solve
+from ..relaxation.loop import check_cost, check_outputs, check_strength, new_phase, prepared, solve
 from ..system import EnergySystem, Phase
 from .contrasts import Recipe, added, contrast, direct_gradient, mirror_gap, noise_floors, relax_nudged
 from .step import Step
@@ -55,7 +55,9 @@ class EquilibriumPropagation:
         For `relax`; None is the system's default. Nudged phases are held to tolerance * min(1, beta).
     on_unconverged : {'raise', 'skip', 'warn'}
         What to do with examples of which a phase is no equilibrium: raise `NotConverged`, leave them out of the
-        mean and count them, or use them with a warning.
+        mean and count them, or use them with a warning. States, costs and gradients that are NaN or infinite are
+        never used: 'raise' raises `NotFinite` where a cost or a gradient is so, 'skip' and 'warn' leave the example
+        out, or the batch where the examples cannot be told apart.
     starts : int
         Free phases an example. With more than one, each is from a `system.random_state` and may end in another
         equilibrium; gradient, loss and outputs are means over those that converged.
@@ -68,7 +70,9 @@ class EquilibriumPropagation:
         For random starts and for schemes that draw signs (a CPU generator); default one seeded with 0.
     measure_every : int
         Steps between measurements of the stability limit. A negative nudge is refused from beta * lambda = 1 on;
-        where it comes within a factor of two of the limit, it is measured at every step.
+        where it comes within a factor of two of the limit, it is measured at every step. As often, and on the
+        first batch, the residual of a free phase that is solved by construction is measured; steps in between
+        have the status `BY_CONSTRUCTION`.
     **options
         Of the system's phases: gates='frozen' or 'free' of a predictive coding network.
 
@@ -123,6 +127,8 @@ class EquilibriumPropagation:
         self.stability_limit = math.inf
         """Largest |beta| of a negative nudge, 1 / lambda, as last measured."""
         self._measured: tuple[Any, int] | None = None
+        self._constructed: tuple[Any, int, float] | None = None
+        """The system whose free phase is solved by construction, steps since it was measured, and the residual."""
         self._broadcast: Any = None
 
     def __repr__(self) -> str:
@@ -196,7 +202,9 @@ class EquilibriumPropagation:
             tolerance=self.tolerance,
             max_iterations=self.max_iterations,
             start=start,
+            measure=self._due(system),
         )
+        free = self._with_residual(system, free)
         with torch.enable_grad():
             outputs = system.outputs(free.state)
         direct = outputs.requires_grad  # the state does not: outputs that do depend on parameters themselves
@@ -211,6 +219,7 @@ class EquilibriumPropagation:
         self._refuse(free, "The free phase")
         base = new_phase(system, inputs, self.options, origin=free.state, balanced=True)
         self._measure(system, base, free, y)
+        check_strength(self.beta * max(abs(n) for n in self.scheme.nodes), base.dtype)
 
         signs = None
         if self.scheme.random:
@@ -230,16 +239,20 @@ class EquilibriumPropagation:
             keep = keep & found.converged
         free, phases, unstable, switched = self._on_branch(system, x, y, base, free, phases, signs, keep)
         keep = keep & ~unstable & ~switched
-        if self.on_unconverged != "skip":
-            keep = torch.ones_like(keep)
+        each_cost = costs(self.cost, outputs, y)
+        keep = self._usable(keep, each_cost, (free, *phases.values()))
         each = keep.view(self.starts, examples).sum(0)
         used = int((each > 0).sum())
         share = (max(used, 1) * each.clamp_min(1)).to(outputs)
         weight = keep.to(outputs) / share.repeat(self.starts)
         grads = contrast(recipe, system, base, free, phases, x, signs, weight)
         if direct:
-            grads = added(grads, direct_gradient(system, free.state, self.cost, y, weight))
-        loss = (costs(self.cost, outputs, y) * weight).nan_to_num(nan=0.0).sum()
+            kept = masked(free.state, None if self.on_unconverged == "raise" else keep)
+            grads = added(grads, direct_gradient(system, kept, self.cost, y, weight))
+        loss = (each_cost.masked_fill(~keep, 0.0) * weight).sum()
+        if not used or not self._finite(system, loss, grads, free):
+            grads = {name: torch.zeros_like(g) for name, g in grads.items()}
+            loss, keep, used = torch.full_like(loss, math.nan), torch.zeros_like(keep), 0
         versions = [p._version for p in system.parameters()]
 
         def unchanged() -> None:
@@ -268,6 +281,56 @@ class EquilibriumPropagation:
             unstable=int(unstable.sum()),
         )
         return grads, step, used
+
+    def _due(self, system: EnergySystem) -> bool:
+        """Whether the residual of a free phase that is solved by construction is to be measured now."""
+        if self._constructed is None:
+            return True
+        known, age, _ = self._constructed
+        return known() is not system or age >= self.measure_every
+
+    def _with_residual(self, system: EnergySystem, free: Equilibrium) -> Equilibrium:
+        """The free phase; with the last measurement of the residual where it is solved by construction."""
+        if free.status is not Status.BY_CONSTRUCTION:
+            if free.status is Status.CONVERGED:
+                self._constructed = (weakref.ref(system), 1, float(free.residual.max()))
+            return free
+        assert self._constructed is not None
+        known, age, residual = self._constructed
+        self._constructed = (known, age + 1, residual)
+        return replace(free, residual=free.residual + residual)
+
+    def _usable(self, keep: torch.Tensor, costs: torch.Tensor, phases: tuple[Equilibrium, ...]) -> torch.Tensor:
+        """Which states (N * B,) give a gradient, of those to `keep` since all their phases have converged.
+
+        With 'warn', all that are finite.
+        """
+        if self.on_unconverged == "raise":
+            return torch.ones_like(keep)
+        finite = costs.isfinite()
+        if self.on_unconverged == "skip":
+            return keep & finite
+        for found in phases:
+            finite = finite & found.residual.isfinite()
+        left = int((~finite).sum())
+        if left:
+            message = f"{left} of {len(finite)} states or costs are NaN or infinite, and were left out"
+            warnings.warn(message, UnconvergedWarning, stacklevel=4)
+        return finite
+
+    def _finite(
+        self, system: EnergySystem, loss: torch.Tensor, grads: dict[str, torch.Tensor], free: Equilibrium
+    ) -> bool:
+        """Whether loss and gradients are finite, in one look; if not, apply `on_unconverged`."""
+        broken = broken_parts(loss, grads)
+        if not broken:
+            return True
+        message = f"NaN or infinite at beta {self.beta:g}: {broken} of {type(system).__name__}"
+        if self.on_unconverged == "raise":
+            raise NotFinite(message, free)
+        if self.on_unconverged == "warn":
+            warnings.warn(f"{message}; the batch was left out", UnconvergedWarning, stacklevel=4)
+        return False
 
     def check(self, system: EnergySystem) -> None:
         """Whether the scheme and the cost are for this system.
@@ -336,7 +399,7 @@ class EquilibriumPropagation:
 
     def _refuse(self, found: Equilibrium, phase: str, rows: torch.Tensor | None = None) -> None:
         """Apply `on_unconverged` to one phase, or to the rows (B,) of it that EP cannot use."""
-        if found.status is Status.CONVERGED or self.on_unconverged == "skip":
+        if found.status.settled or self.on_unconverged == "skip":
             return
         error = NotConverged(found, phase) if rows is None else OtherBranch(found, phase, rows)
         if self.on_unconverged == "raise":
@@ -355,6 +418,8 @@ class EquilibriumPropagation:
         due = known is None or known() is not system or age >= self.measure_every
         if due or self.beta > 0.5 * self.stability_limit:
             curvature = curvature_limit(system, base, free, self.cost, y, solver=self.solver, anywhere=self.auto)
+            if not math.isfinite(curvature):
+                raise NotFinite(f"The curvature of the cost {self.cost.name!r} is {curvature}", free)
             curvature = ranks.largest(curvature, system.device)  # one beta for all ranks
             self.stability_limit = 1 / curvature if curvature > 0 else math.inf
             age = 0

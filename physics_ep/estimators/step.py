@@ -19,7 +19,7 @@ class Step:
     Attributes
     ----------
     loss : Tensor ()
-        Mean cost at the free states over the examples used.
+        Mean cost at the free states over the examples used; NaN where none was.
     outputs : Tensor (B, n_out)
         At the free state; with several starts, the mean over those used.
     equilibria : tuple of Equilibrium
@@ -27,7 +27,8 @@ class Step:
         examples from the first start, then all from the second, ...
     beta : float
     skipped : int
-        Examples left out because a phase did not converge (from any start), or left its branch.
+        Examples left out because a phase did not converge (from any start), or left its branch, or since a cost or
+        the gradient was not finite.
     used : Tensor of bool (N * B,)
         Which states gave a gradient.
     switched : int

@@ -31,6 +31,7 @@ from scipy.special import stdtrit
 
 from ..cost import Cost
 from ..dynamics.noise import STOCHASTIC, NoisyTableau
+from ..equilibrium import NotFinite, broken_parts
 from ..errors import InputError, argument_error, unknown_name
 from ..nudging import Stencil, centered, scheme_from_name
 from ..system import EnergySystem, widened
@@ -227,6 +228,8 @@ class StochasticEquilibriumPropagation:
             With on_unconverged='raise'.
         NotConverged
             If a phase has no equilibrium at rest, from which the chains start.
+        NotFinite
+            If the loss or a gradient is NaN or infinite, as where chains have run away.
         InputError
             If an argument does not fit the system.
         """
@@ -242,13 +245,21 @@ class StochasticEquilibriumPropagation:
             plan = self.plan if temperature else replace(self.plan, chains=1)
             ensemble = Ensemble(widened(system), x.double(), y, plan)
             if not temperature:
-                return _at_rest(ensemble)
-            found = _judged(ensemble.averages(float(temperature)), float(temperature), plan.beta)
+                return _finite(_at_rest(ensemble))
+            found = _finite(_judged(ensemble.averages(float(temperature)), float(temperature), plan.beta))
         if not found.stationary:
             if self.on_unconverged == "raise":
                 raise NotStationary(found)
             warnings.warn(f"chains are not stationary: {found.evidence}", UnconvergedWarning, stacklevel=2)
         return found
+
+
+def _finite(found: StochasticGradient) -> StochasticGradient:
+    """What was found; raise `NotFinite` if it holds NaN or infinity, which no warning makes usable."""
+    broken = broken_parts(torch.tensor(found.loss), found.gradients)
+    if broken:
+        raise NotFinite(f"NaN or infinite at temperature {found.temperature:g}: {broken}")
+    return found
 
 
 def _at_rest(ensemble: Ensemble) -> StochasticGradient:
@@ -273,7 +284,7 @@ def _judged(found: Averages, temperature: float, beta: float) -> StochasticGradi
         mean_force=_worst(found.force.movedim(1, 0)),
         virial=_worst(found.virial.movedim(1, 0) - 1),
         virial_ratio=float(ratio[(ratio - 1).abs().argmax()]),
-        halves=max(_worst(g) for g in found.halves.values()),
+        halves=float(torch.tensor([_worst(g) for g in found.halves.values()]).max()),
         limits=(
             _limit(found.force[:, 0].numel(), chains),
             _limit(ratio.numel(), chains),

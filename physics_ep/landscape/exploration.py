@@ -51,6 +51,7 @@ def relax_from_many(
     solver: str | None = None,
     tolerance: float | None = None,
     max_iterations: int | None = None,
+    measure: bool = True,
 ) -> Equilibrium:
     """Free phases from several random states (`EnergySystem.random_state`) of each example.
 
@@ -64,6 +65,8 @@ def relax_from_many(
         Of the CPU; default one seeded with 0.
     solver, tolerance, max_iterations
         For `relax`.
+    measure : bool
+        As for `solve`: whether to measure the residual of what is solved by construction.
 
     Returns
     -------
@@ -78,7 +81,7 @@ def relax_from_many(
         system.check_input(x)
         many = repeated(x, starts)
         start = None if starts == 1 else system.random_state(many, generator)
-        return solve(new_phase(system, prepared(system, many, {}), {}), start=start, **options)
+        return solve(new_phase(system, prepared(system, many, {}), {}), start=start, measure=measure, **options)
 
 
 def explore(

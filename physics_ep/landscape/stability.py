@@ -8,7 +8,8 @@ import torch
 
 from ..blocks import State
 from ..cost import Cost, OutputForce
-from ..equilibrium import Equilibrium, NotConverged
+from ..equilibrium import Equilibrium, NotConverged, NotFinite
+from ..errors import all_finite
 from ..nudging import Nudge
 from ..relaxation.loop import solve
 from ..system import EnergySystem, Phase
@@ -74,7 +75,10 @@ def curvature_limit(
         v = torch.where(v.norm(dim=1, keepdim=True) > 1e-5 * size, v, torch.zeros_like(v))
         basis.append(v / v.norm(dim=1, keepdim=True).clamp_min(tiny))
         bound = cost.steepest if anywhere else None
-        pulls.append(cost.curvature(outputs, y, basis[-1]) if bound is None else bound * basis[-1])
+        pull = cost.curvature(outputs, y, basis[-1]) if bound is None else bound * basis[-1]
+        pulls.append(torch.where(good[:, None], pull, torch.zeros_like(pull)))
+        if not all_finite(pulls[-1]):
+            raise NotFinite(f"The curvature of the cost {cost.name!r} is NaN or infinite", free)
         v, settled = output_response(system, base, pulls[-1], push, solver)
         good = good & settled
         if not bool(good.any()):

@@ -16,13 +16,14 @@ layers), it is the only one left: both passes are then linear maps, and one of e
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 
-from ..blocks import State
+from ..blocks import State, exactly_finite_rows, finite_rows, masked
 from ..cost import Cost
 from ..maps import ConvLink, Link, Route
 from ..nudging import Nudge
@@ -153,7 +154,33 @@ class PredictivePhase(Phase):
         """The free equilibrium is the forward pass, with E = 0, whatever the solver."""
         if self.origin is not None:
             return None
-        return self.free_state(), torch.zeros(len(self.x), dtype=self.wide, device=self.x.device)
+        residual = torch.zeros(len(self.x), dtype=self.wide, device=self.x.device)
+        # Activities follow from pre-activations, and are finite where these are; saturation hides infinite ones.
+        kept = self.free.states if self.free.drives is None else (*self.free.drives, self.free.states[-1])
+        return self.free_state(), residual.masked_fill(~finite_rows(kept), math.nan)
+
+    def finite(self, z: State) -> torch.Tensor:
+        return exactly_finite_rows((*self.free.states, *(self.free.drives or ())))
+
+    def measured(self, z: State) -> torch.Tensor:
+        """How far the units of the forward pass are from what they answer when they are driven anew, (B,).
+
+        Relative as in nudged phases: largest entry over largest entry, worst layer.
+        """
+        found = []
+        for k, layer in enumerate(self.layers):
+            a, _ = self.system.drive(k, self.free.x, self.free.states, self.free.weights[k], self.free.skips[k])
+            found.append(relative(layer.activation.response(a), self.free.states[k]))
+            if self.paired and self.free.drives is not None:
+                found.append(relative(a, self.free.drives[k]))
+        return torch.stack(found).amax(0).abs()  # of what is exactly met, 0 and not -0
+
+    def without(self, left_out: torch.Tensor) -> PredictivePhase:
+        twin, free = copy.copy(self), self.free
+        drives = None if free.drives is None else masked(free.drives, ~left_out)
+        twin.free = dataclasses.replace(free, states=masked(free.states, ~left_out), drives=drives)
+        twin.units = FreeResponse(twin.free, self.layers, self.gates, self.paired)
+        return twin
 
     def free_state(self) -> State:
         """The free equilibrium in the system's blocks."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ..blocks import State, largest, narrowed
+from ..blocks import State, exactly_finite_rows, finite_rows, largest, narrowed
 from ..cost import Cost
 from ..equilibrium import Equilibrium, Status, Trace
 from ..errors import InputError, argument_error, unknown_name
@@ -44,6 +44,7 @@ def solve(
     max_iterations: int | None = None,
     start: State | None = None,
     trace: bool = False,
+    measure: bool = True,
 ) -> Equilibrium:
     """Relax one `Phase` until every example's residual meets the tolerance, or nothing more is to be had.
 
@@ -60,6 +61,10 @@ def solve(
         First z (a state, or a displacement). Default `phase.start()`.
     trace : bool
         Keep residual, energy and state of every iteration.
+    measure : bool
+        Whether to measure the residual of a state that the phase knows by construction; if not, the status is
+        `BY_CONSTRUCTION`, and only that the state is finite is checked. Also whether to look for NaN in a state
+        that a solver has found, where its force may hide it; estimators look at what they make of the state.
 
     Returns
     -------
@@ -78,7 +83,7 @@ def solve(
     with torch.no_grad():
         known = phase.known(name)
         if known is not None:
-            return _known(phase, name, tolerance, known, trace)
+            return _known(phase, name, tolerance, known, trace, measure)
     z = phase.start() if start is None else start
     kept: list[tuple[torch.Tensor, torch.Tensor, State]] = []
     status = Status.BUDGET
@@ -93,7 +98,12 @@ def solve(
                 kept.append((residual, phase.energy(z), phase.state(z)))
             worst = float(residual.max())
             if worst <= tolerance:
-                status = Status.CONVERGED
+                # A force may hide what a state holds: a bound, a maximum or a sum over some of it does.
+                rows = finite_rows(z) if measure else residual <= tolerance
+                if not bool(rows.all()):
+                    rows = exactly_finite_rows(z)
+                    residual = residual.masked_fill(~rows, math.nan)
+                status = Status.CONVERGED if bool(rows.all()) else Status.NOT_FINITE
                 break
             active = residual > tolerance
             if lost is not None and bool((active & lost[0]).any()):
@@ -135,11 +145,28 @@ def _default_solver(system: EnergySystem, phase: Phase, methods: Mapping[str, An
 
 
 def _known(
-    phase: Phase, solver: str, tolerance: float, known: tuple[State, torch.Tensor], trace: bool
+    phase: Phase, solver: str, tolerance: float, known: tuple[State, torch.Tensor], trace: bool, measure: bool
 ) -> Equilibrium:
-    """The equilibrium that a phase knows without a solver, as one iteration: converged, or not finite."""
+    """The equilibrium that a phase knows without a solver, as one iteration.
+
+    It has converged if its measured residual says so, is one by construction if none is measured, or is not finite.
+    """
     z, residual = known
-    status = Status.CONVERGED if bool((residual <= tolerance).all()) else Status.NOT_FINITE
+    status = Status.BY_CONSTRUCTION
+    if measure:
+        residual = torch.maximum(residual, phase.measured(z).to(residual))
+        status = Status.CONVERGED
+    if not bool((residual <= tolerance).all()):
+        rows = phase.finite(z)
+        # A phase tells finite states by their sum, which may have overflowed.
+        residual = torch.where(known[1].isnan(), torch.zeros_like(residual), known[1])
+        if measure:
+            residual = torch.maximum(residual, phase.measured(z).to(residual))
+        residual = residual.masked_fill(~rows, math.nan)
+        if not bool((rows & residual.isfinite()).all()):
+            status = Status.NOT_FINITE
+        elif not bool((residual <= tolerance).all()):
+            status = Status.STALLED
     kept = [(residual, phase.energy(z), phase.state(z))] if trace else []
     return _equilibrium(phase, solver, tolerance, z, residual, status, 1, kept)
 
@@ -281,8 +308,7 @@ def phase_tolerance(phase: Phase, tolerance: float | None) -> float:
     default = phase.system.default_tolerance(phase.narrow)
     if phase.nudge is None:
         return default
-    strength = float(torch.as_tensor(phase.nudge.beta).abs().max())
-    return default * phase.system.tolerance_share(strength)
+    return default * phase.system.tolerance_share(strength(phase.nudge))
 
 
 def check_state(system: EnergySystem, state: State, x: torch.Tensor) -> None:
@@ -291,6 +317,8 @@ def check_state(system: EnergySystem, state: State, x: torch.Tensor) -> None:
     got = [tuple(s.shape) for s in state] if isinstance(state, tuple) else type(state).__name__
     if want != got:
         raise argument_error("start", f"be a tuple of tensors of shapes {want}", got)
+    if not bool(exactly_finite_rows(state).all()):
+        raise argument_error("start", "be finite", "NaN or infinite entries")
 
 
 def check_outputs(system: EnergySystem, outputs: torch.Tensor, batch: int) -> None:
@@ -314,11 +342,31 @@ def check_cost(system: EnergySystem, cost: Cost) -> None:
         )
 
 
+def strength(nudge: Nudge) -> float:
+    """Largest |beta| of a nudge."""
+    return float(nudge.beta.abs().max()) if isinstance(nudge.beta, torch.Tensor) else abs(nudge.beta)
+
+
+def check_strength(beta: float, dtype: torch.dtype) -> None:
+    """Raise InputError if displacements by a nudge of size beta (0 for none) have not all their digits in a dtype.
+
+    A displacement is some beta times a gradient; entries below the smallest normal number lose digits, and those
+    below that over 1/eps vanish. Gradients down to eps of the largest are to survive, and 1/beta is to be finite.
+    """
+    limits = torch.finfo(dtype)
+    least, most = limits.tiny / limits.eps**2, limits.max * limits.eps**2
+    if beta != 0 and not least <= beta <= most:
+        kind = str(dtype).removeprefix("torch.")
+        must = f"lie between {least:.1g} and {most:.1g} in {kind}, which keeps no digits of displacements beyond"
+        raise argument_error("beta", must, f"{beta:g}")
+
+
 def check_nudge(system: EnergySystem, nudge: Nudge, outputs: torch.Tensor) -> None:
     """Raise InputError if a nudge does not fit a system with outputs (B, n_out)."""
     check_outputs(system, outputs, len(outputs))
     check_cost(system, nudge.cost)
     nudge.cost.check(outputs, nudge.y)
+    check_strength(strength(nudge), system.dtype)
     if nudge.is_complex and not system.analytic:
         name = type(system).__name__
         raise argument_error("beta", f"be real for {name}, whose energy takes no complex states", nudge.beta)

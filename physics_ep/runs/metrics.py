@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 
 from ..cost import check_labels
-from ..equilibrium import Status
+from ..equilibrium import Equilibrium, NotFinite, Status
 from ..estimators.step import StepLike
 from ..landscape.exploration import averaged, relax_from_many
 from ..ranks import Batch, gathered, summed
@@ -56,6 +57,10 @@ class Epoch:
         So far, of all ranks.
     switched : int
         So far, of this rank.
+    unsettled : int
+        Examples that were used though a phase of theirs has not converged, so far, of this rank.
+    worst : float
+        The largest residual of such a phase, on this rank.
     reason : str
         Why the latest phase that did not converge ended, on this rank; empty while there was none.
     """
@@ -66,6 +71,8 @@ class Epoch:
         self.examples = 0
         self.skipped = 0
         self.switched = 0
+        self.unsettled = 0
+        self.worst = 0.0
         self.reason = ""
         self._used = 0
         self._loss = 0.0
@@ -82,6 +89,11 @@ class Epoch:
         -------
         examples, used : int
             In this batch, and those of them that gave a gradient, of all ranks.
+
+        Raises
+        ------
+        NotFinite
+            If the loss over the examples used is NaN or infinite.
         """
         used = len(labels) - step.skipped
         examples, skipped = map(int, summed([len(labels), step.skipped], labels.device))
@@ -89,15 +101,21 @@ class Epoch:
         self.examples += examples
         self.skipped += skipped
         self._used += used
-        self._loss += used * float(step.loss)
+        if used:
+            loss = float(step.loss)
+            if not math.isfinite(loss):
+                raise NotFinite(f"The loss of batch {self.batches} is {loss}")
+            self._loss += used * loss
         scores = self._scores(step.outputs)
         wrong = scores.argmax(1) != labels
         missed = ~_among_the_top(scores, labels)
         if step.equilibria:
             free, *nudged = step.equilibria
+            lost = [p for p in step.equilibria if not p.status.settled]
+            if lost:
+                self.reason = lost[0].status.value
+                self._count_unsettled(step, lost, len(labels))
             if step.skipped:
-                lost = (p.status.value for p in step.equilibria if p.status is not Status.CONVERGED)
-                self.reason = next(lost, self.reason)
                 settled = free.converged.view(-1, len(labels)).any(0)
                 wrong |= ~settled
                 missed |= ~settled
@@ -108,6 +126,15 @@ class Epoch:
         self._wrong += int(wrong.sum())
         self._missed += int(missed.sum())
         return examples, examples - skipped
+
+    def _count_unsettled(self, step: StepLike, lost: list[Equilibrium], examples: int) -> None:
+        """Count the examples that gave a gradient though one of the phases `lost` has not converged for them."""
+        rows = torch.stack([~p.converged for p in lost]).any(0)
+        used = getattr(step, "used", None)
+        rows = rows & used if used is not None else rows & (step.skipped == 0)
+        if bool(rows.any()):
+            self.unsettled += int(rows.view(-1, examples).any(0).sum())
+            self.worst = max(self.worst, *(float(p.residual[rows].max()) for p in lost))
 
     def figures(self, device: torch.device) -> dict[str, Any]:
         """Metrics of the epoch; NaN where nothing was measured.
@@ -205,6 +232,7 @@ def evaluate(
     """
     examples = wrong = missed = unconverged = 0
     generator = torch.Generator().manual_seed(seed)
+    measure = True  # by construction is by construction: the first batch has shown it
     for x, labels in batches:
         if not len(labels):
             continue
@@ -216,7 +244,9 @@ def evaluate(
             solver=solver,
             tolerance=tolerance,
             max_iterations=max_iterations,
+            measure=measure,
         )
+        measure = False
         scores = averaged(system.scores(system.outputs(free.state)), free.converged, starts)
         settled = free.converged.view(starts, -1).any(0)
         check_labels(labels, scores.shape[1])
@@ -268,7 +298,11 @@ def _among_the_top(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 def _used_residuals(step: StepLike) -> torch.Tensor:
     """Residuals of all phases, of the states that gave a gradient, in one vector."""
-    table = torch.stack([phase.residual for phase in step.equilibria])
+    # What is an equilibrium by construction has been measured in another step.
+    measured = [phase.residual for phase in step.equilibria if phase.status is not Status.BY_CONSTRUCTION]
+    if not measured:
+        return step.equilibria[0].residual.new_zeros(0)
+    table = torch.stack(measured)
     used = getattr(step, "used", None)
     if used is None and step.skipped:
         used = torch.stack([phase.converged for phase in step.equilibria]).all(0)

@@ -24,8 +24,8 @@ import torch
 from ..config import Config, load_config
 from ..cost import COSTS
 from ..data.batches import BatchSource, epoch_seed
-from ..equilibrium import NotConverged
-from ..errors import InputError, argument_error
+from ..equilibrium import NotConverged, NotFinite
+from ..errors import InputError, all_finite, argument_error
 from ..estimators.backprop import Backprop
 from ..estimators.propagation import EquilibriumPropagation, UnconvergedWarning
 from ..estimators.step import StepLike
@@ -221,7 +221,6 @@ class _Trainer:
         self.optimizer.register_step_post_hook(lambda *_: system.constrain())
         self.scheduler = build_scheduler(config.scheduler, self.optimizer, config.training.epochs)
         self.rows: list[dict[str, Any]] = []
-        self.warned = False
         self.interruption = Interruption()
         self.kept: tuple[int, Path | None] = (0, None)
         self.attributes = run_attributes(config)
@@ -272,7 +271,7 @@ class _Trainer:
                 self.interruption.check()
                 self.optimizer.zero_grad()
                 step = self._step(backward, x, labels, first=epoch == 0 and not seen.batches)
-                examples, used = seen.add(step, labels)
+                examples, used = self._added(seen, step, labels)
                 # Without a known length, what is lost can only be judged at the end.
                 if seen.skipped > training.max_skipped * (self.data.examples or math.inf):
                     raise self._too_many_skipped(seen)
@@ -283,10 +282,8 @@ class _Trainer:
             raise self._too_many_skipped(seen)
         self._require(seen.examples, "training")
         row = seen.figures(device)
-        if not math.isfinite(row["loss"]):
-            raise TrainingStoppedError(
-                f"training stopped in epoch {epoch + 1}: the loss is not finite; {self._remedy()}"
-            )
+        self._require_finite(seen, row["loss"])
+        self._warn_of(seen)
         step_scheduler(self.scheduler, row["loss"])
         found = self._evaluate()
         self._require(found.examples, "test")
@@ -311,6 +308,48 @@ class _Trainer:
             f"training stopped in epoch {len(self.rows) + 1}: {limit} ({count}); {self._remedy()}, or start anew "
             "with a smaller lr or beta, or more ep.max_iterations"
         )
+
+    def _added(self, seen: Epoch, step: StepLike, labels: torch.Tensor) -> tuple[int, int]:
+        """`Epoch.add`, for what cannot be trusted to be finite too."""
+        if self.backward is not None:
+            broken = [n for n, p in self.system.named_parameters() if p.grad is not None and not all_finite(p.grad)]
+            if broken:
+                raise self._stopped(f"the gradient of {broken[0]} is NaN or infinite")
+        try:
+            return seen.add(step, labels)
+        except NotFinite as error:
+            raise self._stopped(str(error)) from error
+
+    def _require_finite(self, seen: Epoch, loss: float) -> None:
+        """Stop where an epoch has left no loss, or no weights, to go on from."""
+        if not math.isfinite(loss):
+            raise self._stopped(
+                f"the loss is not finite: none of {seen.examples} examples gave a gradient"
+                + (f"; {seen.reason}" if seen.reason else "")
+            )
+        broken = [name for name, p in self.system.named_parameters() if not all_finite(p.detach())]
+        if broken:
+            raise self._stopped(f"{broken[0]} has become NaN or infinite; start anew with a smaller lr")
+
+    def _stopped(self, why: str) -> TrainingStoppedError:
+        return TrainingStoppedError(f"training stopped in epoch {len(self.rows) + 1}: {why}; {self._remedy()}")
+
+    def _warn_of(self, seen: Epoch) -> None:
+        """Say, once an epoch, how many states were used though they are no equilibria."""
+        used, left = (int(n) for n in summed([float(seen.unsettled), float(seen.switched)], self.system.device))
+        left = left if self.config.training.on_unconverged == "warn" else 0
+        if rank() or not (used or left):
+            return
+        why = f" (worst residual {seen.worst:.2g}: {seen.reason})" if used and seen.reason else ""
+        message = (
+            f"epoch {len(self.rows) + 1}: {used} of {seen.examples} training examples were used though a phase "
+        )
+        message += f"of theirs did not converge{why}"
+        if left:
+            message += f", and {left} states that are off their branch, or no minima"
+        if seen.skipped:
+            message += f"; {seen.skipped} were left out"
+        warnings.warn(message, UnconvergedWarning, stacklevel=2)
 
     def _require(self, examples: int, part: str) -> None:
         if not examples:
@@ -347,11 +386,9 @@ class _Trainer:
         y = self.cost.encode(labels, self.n_classes, x.dtype)
         try:
             with warnings.catch_warnings():
-                # Of states used though they did not settle, a run speaks once; its metrics hold their residuals.
-                warnings.simplefilter("ignore" if self.warned else "default", UnconvergedWarning)
-                step = backward(self.system, x, y)
-            self.warned = self.warned or bool(step.equilibria)
-            return step
+                # Of states used though they did not settle, a run speaks once an epoch, with their number.
+                warnings.simplefilter("ignore", UnconvergedWarning)
+                return backward(self.system, x, y)
         except torch.OutOfMemoryError:
             raise TrainingStoppedError(self._too_large(backward, x, y)) from None
         except (InputError, NotConverged) as error:

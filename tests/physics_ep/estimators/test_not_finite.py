@@ -1,0 +1,284 @@
+"""NaN and infinity: nowhere a converged state, a loss or a gradient, whatever the path; see `NotFinite`."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import pytest
+import torch
+
+from hardware_models.mapping import map_pcn
+from physics_ep import (
+    CrossEntropy,
+    EquilibriumPropagation,
+    NotConverged,
+    SquaredError,
+    Status,
+    relax,
+)
+from physics_ep.blocks import State
+from physics_ep.equilibrium import NotFinite
+from physics_ep.errors import InputError
+from physics_ep.estimators.backprop import Backprop
+from physics_ep.estimators.propagation import UnconvergedWarning
+from physics_ep.estimators.thermal import StochasticEquilibriumPropagation
+from physics_ep.nudging import Nudge
+from physics_ep.predictive_coding import mlp
+from physics_ep.runs.training import TrainingStoppedError, train
+from tests.support.pcn import examples
+from tests.support.systems import Quadratic, Quartic, batch
+
+SHORT = ("training.epochs=2", "data.train_examples=96")
+
+
+def network(activation: str = "tanh", energy: str = "squared"):
+    """A small float32 network; ReLUs and the squared energy keep no pre-activations."""
+    torch.manual_seed(0)
+    return mlp([4, 6, 3], activation=activation, energy=energy)
+
+
+X = torch.linspace(-1, 1, 20).view(5, 4)
+Y = torch.tensor([0, 1, 2, 0, 1])
+
+
+class Hidden(Quartic):
+    """Its force does not feel one of the variables, so that NaN in it leaves no residual."""
+
+    def force(self, state: State, x: torch.Tensor) -> State:
+        (force,) = super().force((state[0].nan_to_num(0.0),), x)
+        return (torch.cat([force[:, :5], torch.zeros_like(force[:, 5:])], 1),)
+
+    def initial_state(self, x: torch.Tensor) -> State:
+        start = super().initial_state(x)[0]
+        start[1, 5] = math.nan
+        return (start,)
+
+
+class CliffError(SquaredError):
+    """Infinite for the examples whose first target is above one half."""
+
+    name = "cliff"
+
+    def __call__(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return super().__call__(outputs, y).masked_fill(y[:, 0] > 0.5, math.inf)
+
+
+# -- states --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize(("activation", "energy"), [("relu", "squared"), ("tanh", "squared"), ("relu", "paired")])
+def test_a_forward_pass_that_is_not_finite_is_no_equilibrium(activation: str, energy: str, bad: float) -> None:
+    """A network with one NaN weight would be CONVERGED with residual 0, and train on."""
+    net = network(activation, energy)
+    assert relax(net, X).status is Status.CONVERGED
+    with torch.no_grad():
+        net.layers[0].bias[2] = bad
+    found = relax(net, X)
+    assert found.status is Status.NOT_FINITE
+    assert not bool(found.converged.any())
+    assert bool(found.residual.isnan().all())
+
+
+@pytest.mark.parametrize("substrate", ["hopfield", "resistive", "oscillator"])
+def test_a_mapped_network_that_is_not_finite_is_no_equilibrium(substrate: str) -> None:
+    """Weights that have become NaN after the mapping: in all three substrates, by EP too."""
+    torch.manual_seed(0)
+    mapped = map_pcn(mlp([4, 6, 3], activation="hard_sigmoid"), substrate)
+    x = X.abs()
+    assert relax(mapped.system, x).status is Status.CONVERGED
+    with torch.no_grad():
+        mapped.system.layers[0].weight[1, 2] = math.nan
+    assert relax(mapped.system, x).status is Status.NOT_FINITE
+    with pytest.raises(NotConverged):
+        mapped.gradient(x, Y, CrossEntropy(), beta=0.01)
+
+
+def test_one_example_that_overflows_does_not_speak_for_the_others() -> None:
+    """The batch has NaN in one row: with 'skip' the gradient is that of the other rows, to rounding."""
+    net = network("relu").double()
+    x, y = examples((4,), 5, n_out=3)
+    wild = x.clone()
+    wild[3] = 1e308
+    with torch.no_grad():
+        net.layers[0].weight.mul_(10)
+    rest = torch.tensor([0, 1, 2, 4])
+    ep = EquilibriumPropagation(CrossEntropy(), beta=1e-3, on_unconverged="skip")
+    step = ep.backward(net, wild, y)
+    found = [p.grad.clone() for p in net.parameters()]
+    assert step.skipped == 1
+    assert step.equilibria[0].residual[3].isnan()
+    net.zero_grad()
+    other = EquilibriumPropagation(CrossEntropy(), beta=1e-3).backward(net, x[rest], y[rest])
+    assert step.loss == pytest.approx(float(other.loss), rel=1e-12)
+    for g, p in zip(found, net.parameters(), strict=True):
+        torch.testing.assert_close(g, p.grad, rtol=1e-9, atol=1e-12)
+
+
+def test_finite_states_whose_sum_overflows_are_finite() -> None:
+    """The quick look adds a state up; 1e308 twice is still a number."""
+    net = mlp([1, 2, 2], activation="linear").double()
+    with torch.no_grad():
+        for layer in net.layers:
+            layer.weight.fill_(1e308)
+            layer.bias.zero_()
+        net.layers[1].weight.fill_(0.25)
+    assert relax(net, torch.ones(2, 1, dtype=torch.float64)).status is Status.CONVERGED
+
+
+def test_a_force_that_does_not_feel_nan_does_not_hide_it() -> None:
+    """The solver sees a small residual; the state has NaN in it all the same."""
+    found = relax(Hidden(), batch(4, 2, 3)[0])
+    assert found.status is Status.NOT_FINITE
+    assert found.converged.tolist() == [True, False, True]
+
+
+def test_a_start_of_nan_is_refused() -> None:
+    """Networks that are solved by construction do not look at the start, and would answer as if it were none."""
+    net = network()
+    with pytest.raises(InputError, match="start must be finite"):
+        relax(net, X, start=tuple(s * math.nan for s in net.initial_state(X)))
+
+
+# -- costs and gradients -------------------------------------------------------------------------------------------
+
+
+def test_an_infinite_cost_is_no_loss_of_zero() -> None:
+    """'raise' names it, 'skip' and 'warn' leave the example out and count it."""
+    system = Quartic()
+    x, y = batch(4, 2, 4)
+    wild = y[:, 0] > 0.5
+    count = int(wild.sum())
+    assert 0 < count < 4
+    with pytest.raises(NotFinite, match="the loss of Quartic"):
+        EquilibriumPropagation(CliffError()).backward(system, x, y)
+    assert all(p.grad is None for p in system.parameters())
+    right = EquilibriumPropagation(SquaredError()).backward(system, x[~wild], y[~wild])
+    expected = system.w.grad.clone()
+    for mode in ("skip", "warn"):
+        system.zero_grad()
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            step = EquilibriumPropagation(CliffError(), on_unconverged=mode).backward(system, x, y)
+        assert step.skipped == count
+        assert float(step.loss) == pytest.approx(float(right.loss), rel=1e-9)
+        torch.testing.assert_close(system.w.grad, expected, rtol=1e-8, atol=1e-12)
+        assert len(told) == (mode == "warn")
+    assert f"{count} of 4" in str(told[0].message)
+
+
+def test_a_batch_without_equilibria_has_no_loss() -> None:
+    """A loss of 0 would look like a perfect fit."""
+    net = network()
+    with torch.no_grad():
+        net.layers[0].weight.fill_(math.nan)
+    step = EquilibriumPropagation(CrossEntropy(), on_unconverged="skip").backward(net, X, Y)
+    assert step.skipped == len(X)
+    assert math.isnan(float(step.loss))
+    assert all(not bool(p.grad.any()) for p in net.parameters())
+
+
+class Jump(Quartic):
+    """A contrast that is infinite, whatever the states."""
+
+    def contrast(self, free, plus, minus, x, weight):
+        found = super().contrast(free, plus, minus, x, weight)
+        return {**found, "u": found["u"] / 0}
+
+
+def test_an_infinite_gradient_is_never_added() -> None:
+    """All phases converge, and the loss is finite: only the gradient itself tells."""
+    system, (x, y) = Jump(), batch(4, 2, 3)
+    with pytest.raises(NotFinite, match="the gradient of u of Jump"):
+        EquilibriumPropagation(SquaredError()).backward(system, x, y)
+    assert system.u.grad is None
+    step = EquilibriumPropagation(SquaredError(), on_unconverged="skip").backward(system, x, y)
+    assert step.skipped == 3
+    assert math.isnan(float(step.loss))
+    assert not bool(system.u.grad.any() or system.w.grad.any())
+    with pytest.warns(UnconvergedWarning, match="the batch was left out"):
+        EquilibriumPropagation(SquaredError(), on_unconverged="warn").backward(system, x, y)
+
+
+@pytest.mark.parametrize("beta", [1e-44, 1e-300, 1e-26, 1e30])
+def test_a_beta_without_digits_is_refused(beta: float) -> None:
+    """In float32 these fill .grad with NaN, or leave one digit of a displacement."""
+    net = network()
+    with pytest.raises(InputError, match="beta must lie between"):
+        EquilibriumPropagation(CrossEntropy(), "positive", beta=beta).backward(net, X, Y)
+    with pytest.raises(InputError, match="beta must lie between"):
+        relax(net, X, Nudge(CrossEntropy(), Y, beta))
+    assert all(p.grad is None for p in net.parameters())
+
+
+def test_the_smallest_beta_still_has_the_gradient_of_autograd() -> None:
+    """Just above the bound, where a network is linear but for its gates, nothing is lost."""
+    net = network("relu")
+    EquilibriumPropagation(CrossEntropy(), "positive", beta=1e-24, tolerance=1e-5).backward(net, X, Y)
+    loss = torch.nn.functional.cross_entropy(net(X), Y)
+    for p, g in zip(net.parameters(), torch.autograd.grad(loss, list(net.parameters())), strict=True):
+        torch.testing.assert_close(p.grad, g, rtol=1e-4, atol=1e-6)
+
+
+def test_backprop_and_thermal_gradients_are_looked_at() -> None:
+    """The comparisons of EP must not be NaN in silence either."""
+    net = network()
+    with torch.no_grad():
+        net.layers[1].weight.fill_(math.nan)
+    with pytest.raises(NotFinite, match="the loss and the gradient of"):
+        Backprop(CrossEntropy()).backward(net, X, Y)
+    assert all(p.grad is None for p in net.parameters())
+    system, (x, y) = Quadratic([[2.0, 0.3], [0.3, 1.0]]), batch(2, 2, 2)
+    with pytest.raises(NotFinite, match="temperature 0"):
+        StochasticEquilibriumPropagation(CliffError(), temperature=0.0).estimate(system, x, y.clamp_min(0.6))
+
+
+def test_a_curvature_of_nan_sets_no_beta() -> None:
+    """beta='auto' would take NaN for 'nothing responds', and some beta of its own."""
+
+    class BentError(SquaredError):
+        steepest = None
+
+        def curvature(self, outputs: torch.Tensor, y: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+            return v * math.nan
+
+    with pytest.raises(NotFinite, match="curvature of the cost"):
+        EquilibriumPropagation(BentError(), beta="auto").backward(Quartic(), *batch(4, 2, 3))
+    with pytest.raises(NotFinite, match="curvature of the cost"):
+        EquilibriumPropagation(BentError(), beta="auto").backward(network(), X, torch.zeros(5, 3))
+
+
+# -- training ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("training.on_unconverged=skip",), ("training.on_unconverged=warn",), ("ep.estimator=backprop",)],
+)
+def test_training_stops_where_weights_run_away(options: tuple[str, ...]) -> None:
+    """A learning rate of 1e38 ended with '90 %, 0 unconverged, loss 0.0'."""
+    with pytest.raises(TrainingStoppedError, match="training stopped in epoch 1"):
+        train("pcn-digits", overrides=(*SHORT, "optimizer.lr=1e38", *options))
+
+
+def test_training_stops_without_any_loss() -> None:
+    """However many may be skipped: an epoch of which nothing was used has no loss, and no weights to keep."""
+    overrides = (*SHORT, "optimizer.lr=1e38", "training.on_unconverged=skip", "training.max_skipped=1.0")
+    with pytest.raises(TrainingStoppedError, match=r"none of 96 examples gave a gradient|has become NaN"):
+        train("pcn-digits", overrides=overrides)
+
+
+def test_each_epoch_warns_with_counts() -> None:
+    """Only the first batch used to warn: a run that ceased to settle later said nothing."""
+    overrides = (
+        *SHORT, "ep.solver=mod_pgd", "ep.gates=free", "ep.max_iterations=2", "ep.tolerance=1e-9", "ep.beta=0.02",
+        "training.on_unconverged=warn",
+    )  # fmt: skip
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        train("pcn-digits", overrides=overrides)
+    messages = [str(w.message) for w in told if issubclass(w.category, UnconvergedWarning)]
+    assert len(messages) == 2
+    for epoch, message in enumerate(messages, 1):
+        assert message.startswith(f"epoch {epoch}: 96 of 96 training examples were used")
