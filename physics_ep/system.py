@@ -300,7 +300,7 @@ class EnergySystem(nn.Module):
         Returns
         -------
         dict
-            Parameter name to tensor of the parameter's shape.
+            Parameter name to tensor of the parameter's shape; parameters that the energy does not use are left out.
 
         Notes
         -----
@@ -321,10 +321,7 @@ class EnergySystem(nn.Module):
             if total.requires_grad:  # not so where all that is trained is in the outputs
                 grads = torch.autograd.grad(total, leaves, allow_unused=True)
         own = dict(self.named_parameters())
-        return {
-            n: torch.zeros_like(own[n]) if g is None else g.to(own[n].dtype)
-            for n, g in zip(names, grads, strict=True)
-        }
+        return {n: g.to(own[n].dtype) for n, g in zip(names, grads, strict=True) if g is not None}
 
     def constrain(self) -> None:
         """Put the parameters back into their physical range; called before each EP gradient and by training."""

@@ -88,7 +88,9 @@ def compare(estimate: dict[str, torch.Tensor], exact: dict[str, torch.Tensor]) -
     """Rows for two gradients given as name to tensor; noise floors are left at 0."""
     rows = []
     for name, reference in exact.items():
-        g = estimate[name].detach().double().flatten().to(reference.device)
+        found = estimate.get(name)  # none at all where nothing depends on the parameter
+        g = torch.zeros_like(reference) if found is None else found
+        g = g.detach().double().flatten().to(reference.device)
         o = reference.detach().double().flatten()
         size, mine = float(o.norm()), float(g.norm())
         both_zero = size == 0 and mine == 0
@@ -109,7 +111,10 @@ def compare(estimate: dict[str, torch.Tensor], exact: dict[str, torch.Tensor]) -
 
 def total_error(estimate: dict[str, torch.Tensor], exact: dict[str, torch.Tensor]) -> float:
     """Relative error of the gradient as one vector."""
-    gap = sum(float((estimate[n].double().to(o.device) - o.double()).square().sum()) for n, o in exact.items())
+    gaps = (
+        o.double() - estimate[n].double().to(o.device) if n in estimate else o.double() for n, o in exact.items()
+    )
+    gap = sum(float(g.square().sum()) for g in gaps)
     size = sum(float(o.double().square().sum()) for o in exact.values())
     if size == 0:
         return 0.0 if gap == 0 else float("inf")
@@ -176,7 +181,10 @@ def gradient_report(
     estimate, step = estimate_gradient(ep, system, x, y)
     target = ORACLES[name](system, x, y, cost) if exact is None else exact
     bounds = step.noise_floors if floors else dict.fromkeys(target, math.nan)
-    rows = tuple(GradientRow(**{**vars(row), "noise_floor": bounds[row.name]}) for row in compare(estimate, target))
+    rows = tuple(
+        GradientRow(**{**vars(row), "noise_floor": bounds.get(row.name, math.nan)})
+        for row in compare(estimate, target)
+    )
     return GradientReport(
         rows=rows,
         oracle=name,

@@ -7,7 +7,9 @@ system's own `force`, `phase` or `contrast`, and return the gradient of the batc
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +22,7 @@ from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import InputError, argument_error
 from physics_ep.relaxation.loop import relax
 from physics_ep.system import EnergySystem, energies, widened
+from physics_ep.weights import Weights
 
 
 class Gradients(dict[str, torch.Tensor]):
@@ -52,12 +55,30 @@ def wide_target(y: torch.Tensor) -> torch.Tensor:
     return y.double() if y.dtype.is_floating_point else y
 
 
+def of_parameters(oracle: Callable[..., Gradients]) -> Callable[..., Gradients]:
+    """An oracle that differentiates by the weights that the physics sees, as one by the parameters behind them."""
+
+    @functools.wraps(oracle)
+    def by_parameters(system: EnergySystem, *arguments: Any, **options: Any) -> Gradients:
+        weights = Weights(system)
+        with weights:
+            found = oracle(system, *arguments, **options)
+        if weights.computed:
+            own = weights.leaves(found)
+            found.clear()
+            found.update(own)
+        return found
+
+    return by_parameters
+
+
 def free_state(system: EnergySystem, x: torch.Tensor, tolerance: float, max_iterations: int | None) -> Equilibrium:
     """Certified free equilibrium of a float64 system."""
     budget = 20 * system.default_max_iterations if max_iterations is None else max_iterations
     return relax(system, x, tolerance=tolerance, max_iterations=budget).require()
 
 
+@of_parameters
 def implicit_gradient(
     system: EnergySystem,
     x: torch.Tensor,
@@ -183,6 +204,7 @@ def _solve_adjoint(
     )
 
 
+@of_parameters
 def finite_difference_gradient(
     system: EnergySystem,
     x: torch.Tensor,
@@ -235,6 +257,7 @@ def finite_difference_gradient(
     return found
 
 
+@of_parameters
 def bptt_gradient(
     system: EnergySystem,
     x: torch.Tensor,
@@ -287,6 +310,7 @@ def bptt_gradient(
     return found
 
 
+@of_parameters
 def backprop_gradient(system: nn.Module, x: torch.Tensor, y: torch.Tensor, cost: Cost) -> Gradients:
     """Backprop of a feedforward network: `system(x)` must be its forward pass (a PCN's free state).
 

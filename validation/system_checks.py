@@ -13,6 +13,7 @@ from physics_ep.estimators.propagation import EquilibriumPropagation
 from physics_ep.nudging import Nudge, centered, positive
 from physics_ep.relaxation.loop import relax
 from physics_ep.system import EnergySystem
+from physics_ep.weights import summed
 
 from .gradients import estimate_gradient, total_error
 from .oracles import Gradients, implicit_gradient
@@ -140,12 +141,14 @@ def _check_contrast(system: EnergySystem, x: torch.Tensor, state: State) -> None
     minus = tuple(m - s for m, s in zip(_shifted(system, state, shift, -1), state, strict=True))
     weight = torch.rand(x.shape[0], generator=generator, dtype=x.dtype)
     for down in (minus, None):
-        grads = system.contrast(state, plus, down, x, weight)
+        grads = summed(system, system.contrast(state, plus, down, x, weight))
         for name, p in system.named_parameters():
             if not p.requires_grad:
                 continue
+            absent = name not in grads  # right where the energy does not depend on it
+            grads.setdefault(name, torch.zeros_like(p))
             _require(
-                name in grads and grads[name].shape == p.shape,
+                grads[name].shape == p.shape,
                 f"contrast must return a tensor of its shape for every parameter; {name} is missing or misshapen",
             )
             v = torch.randn(p.shape, generator=generator, dtype=p.dtype)
@@ -164,6 +167,10 @@ def _check_contrast(system: EnergySystem, x: torch.Tensor, state: State) -> None
             slope = (gaps[0] - gaps[1]) / (2 * h)
             mine = float((grads[name] * v).sum())
             size = float(grads[name].norm() * v.norm()) + abs(slope)
+            _require(
+                not absent or abs(slope) <= 1e-9 + rounding,
+                f"contrast must return a tensor of its shape for every parameter; {name} is missing or misshapen",
+            )
             _require(
                 abs(slope - mine) <= 1e-5 * size + 1e-9 + rounding,
                 f"contrast of {name} must be the change of dE/dtheta between the two states (sign and factor too): "

@@ -25,6 +25,7 @@ from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.predictive_coding.phase import relative
 from physics_ep.registry import load, substrates
 from physics_ep.relaxation.loop import relax
+from physics_ep.weights import check_plain
 
 from ..devices.crossbars import stream
 from ..devices.fields import defaults_of
@@ -409,6 +410,10 @@ def map_pcn(
         raise argument_error("net", "work in the dtype of its parameters", f"one that works in {net.compute_dtype}")
     device = device_of(substrate, device)
     own, unread = as_read(substrate, device)
+    check_plain(net, "net", "to be mapped, since each array has cells of its own", ties=False)
+    stray = [f"layers.{k}.{n}" for k, layer in enumerate(net.stack) for n, _ in layer.named_children()]
+    if stray:
+        raise argument_error("net", "have layers without modules of their own", f"one with {stray[0]!r}")
     broken = [name for name, p in net.named_parameters() if not all_finite(p)]
     if broken:
         raise argument_error("net", "have finite weights", f"one with others in {broken[0]}")

@@ -153,7 +153,7 @@ class Oscillators(EnergySystem):
             e.append((up - down) * weight[:, None])
             m.append(z + 0.5 * (up + down))
         grads = self.couplings.contrast(e, m, self.inputs(x))
-        wanted = {name for name, p in self.named_parameters() if p.requires_grad}
+        wanted = {name for name, p in self.named_parameters(remove_duplicate=False) if p.requires_grad}
         return {name: g for key, g in grads.items() if (name := f"couplings.{key}") in wanted}
 
     # -- the physics ------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from ..cost import Cost
 from ..equilibrium import Equilibrium, NotFinite, broken_parts
 from ..errors import InputError
 from ..system import EnergySystem
+from ..weights import Weights
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,14 @@ class Backprop:
                 f"Argument ep.estimator must be 'ep' for {type(system).__name__}, whose free state is no forward "
                 "pass, but was 'backprop'."
             )
-        named = {n: p for n, p in system.named_parameters() if p.requires_grad}
-        with torch.enable_grad():
+        weights = Weights(system)
+        with torch.enable_grad(), weights:
+            named = {n: p for n, p in system.named_parameters() if p.requires_grad}
             outputs = system(x)
             wide = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
             loss = self.cost(wide, y).mean()
-            grads = dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
+            found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+            grads = {name: g for name, g in zip(named, found, strict=True) if g is not None}
         broken = broken_parts(loss.detach(), grads)
         if broken:
             raise NotFinite(f"NaN or infinite: {broken} of {type(system).__name__}")
@@ -69,6 +72,5 @@ class Backprop:
             for g in grads.values():
                 g.mul_(len(x) / everyone)
             ranks.all_reduce(grads)
-        for name, p in named.items():
-            p.grad = grads[name] if p.grad is None else p.grad + grads[name]
+        weights.deposit(grads)
         return BackpropStep(loss.detach(), outputs.detach())

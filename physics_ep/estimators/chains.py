@@ -21,6 +21,7 @@ from ..dynamics.noise import Noise, NoiseSource, NoisyTableau, Wiener, noisy_ste
 from ..nudging import Nudge, Stencil
 from ..relaxation.loop import solve
 from ..system import EnergySystem
+from ..weights import summed
 from .contrasts import direct_gradient
 
 GROUPS = 16
@@ -218,7 +219,8 @@ class Ensemble:
             total: dict[str, torch.Tensor] = {}
             for i, j, weight in self.pairs:
                 column = x.new_full((times * share,), weight / share)
-                added(total, self.system.contrast(free, phases[i], phases[j], x, column))
+                part = self.system.contrast(free, phases[i], phases[j], x, column)
+                added(total, summed(self.system, part))
             for i, weight in self.direct:
                 state = tuple(s + d for s, d in zip(free, phases[i], strict=True))
                 column = x.new_full((times * share,), weight / share)

@@ -15,6 +15,7 @@ from ..equilibrium import Equilibrium
 from ..nudging import Nudge, Stencil
 from ..relaxation.loop import new_phase, prepared, solve
 from ..system import EnergySystem, Phase, widened
+from ..weights import summed
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def contrast(
         other = None if j is None else moved[j]
         part = base.contrast(system, state, moved[i], other, x, weight * (w / recipe.beta))
         grads = part if not grads else {n: grads[n] + part[n] for n in grads}
-    return grads
+    return summed(system, grads)
 
 
 def direct_gradient(

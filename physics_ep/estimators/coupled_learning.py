@@ -9,7 +9,6 @@ from ..errors import InputError, argument_error
 from ..nudging import positive
 from ..system import EnergySystem
 from .propagation import EquilibriumPropagation
-from .step import Step
 
 
 class OutputClamp(Cost):
@@ -68,11 +67,11 @@ class CoupledLearning(EquilibriumPropagation):
     def __repr__(self) -> str:
         return f"CoupledLearning(fraction={self.beta:g})"
 
-    def backward(self, system: EnergySystem, x: torch.Tensor, y: torch.Tensor, *, sync: bool = True) -> Step:
-        """Add the contrast over the fraction to `.grad`; see `EquilibriumPropagation.backward`."""
-        if isinstance(system, EnergySystem) and not system.clamps:
+    def check(self, system: EnergySystem) -> None:
+        """Whether the system's outputs can be clamped, and as `EquilibriumPropagation.check`."""
+        if not system.clamps:
             raise InputError(
                 f"Argument system must have exact block updates to clamp its outputs, but {type(system).__name__} "
                 "has none."
             )
-        return super().backward(system, x, y, sync=sync)
+        super().check(system)

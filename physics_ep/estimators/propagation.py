@@ -22,6 +22,7 @@ from ..landscape.stability import curvature_limit
 from ..nudging import Nudge, Stencil, centered, scheme_from_name
 from ..relaxation.loop import check_cost, check_outputs, check_strength, new_phase, prepared, solve
 from ..system import EnergySystem, Phase
+from ..weights import Weights
 from .contrasts import Recipe, added, contrast, direct_gradient, mirror_gap, noise_floors, relax_nudged
 from .step import Step
 
@@ -138,7 +139,10 @@ class EquilibriumPropagation:
     def backward(self, system: EnergySystem, x: torch.Tensor, y: torch.Tensor, *, sync: bool = True) -> Step:
         """Add the EP estimate of the gradient of the mean cost to `.grad` of the system's parameters.
 
-        Parameters are first put into their physical range (`EnergySystem.constrain`).
+        Parameters are first put into their physical range (`EnergySystem.constrain`). Gradients arrive where
+        autograd would put them: uses of a tied parameter are summed, weights that are parametrised or pruned by
+        `torch.nn.utils` hand theirs to what they are computed from, and hooks of tensors are called. Hooks of
+        modules that are not called are refused.
 
         Parameters
         ----------
@@ -169,24 +173,30 @@ class EquilibriumPropagation:
             )
         if not isinstance(system, EnergySystem):
             raise TypeError(f"Argument system must be an EnergySystem, but was {type(system).__name__}.")
+        weights, grads, step = self._gradient(system, x, y, sync)
+        weights.deposit(grads)
+        return step
+
+    def _gradient(
+        self, system: EnergySystem, x: torch.Tensor, y: torch.Tensor, sync: bool
+    ) -> tuple[Weights, dict[str, torch.Tensor], Step]:
+        """The estimate by names of the weights, before any of it is given to parameters."""
         if ranks.is_distributed() and (self._broadcast is None or self._broadcast() is not system):
             ranks.broadcast_parameters(system)
             self._broadcast = weakref.ref(system)
-        with torch.no_grad():
-            system.constrain()  # an optimizer that knows no bounds may have left them
-            grads, step, used = self._estimate(system, x, y)
+        weights = Weights(system)
+        with torch.no_grad(), weights:
+            weights.constrain()  # an optimizer that knows no bounds may have left them
+            grads, step, used = self._estimate(system, weights, x, y)
         if sync and ranks.is_distributed():
             everyone = ranks.total(float(used), system.device)
             for g in grads.values():
                 g.mul_(used / max(everyone, 1.0))
             ranks.all_reduce(grads)
-        for name, p in system.named_parameters():
-            if p.requires_grad and name in grads:
-                p.grad = grads[name] if p.grad is None else p.grad + grads[name]
-        return step
+        return weights, grads, step
 
     def _estimate(
-        self, system: EnergySystem, x: torch.Tensor, y: torch.Tensor
+        self, system: EnergySystem, weights: Weights, x: torch.Tensor, y: torch.Tensor
     ) -> tuple[dict[str, torch.Tensor], Step, int]:
         self.check(system)
         examples = x.shape[0]
@@ -253,19 +263,20 @@ class EquilibriumPropagation:
         if not used or not self._finite(system, loss, grads, free):
             grads = {name: torch.zeros_like(g) for name, g in grads.items()}
             loss, keep, used = torch.full_like(loss, math.nan), torch.zeros_like(keep), 0
-        versions = [p._version for p in system.parameters()]
+        versions = weights.versions()
 
         def unchanged() -> None:
-            if versions != [p._version for p in system.parameters()]:
+            if versions != weights.versions():
                 raise RuntimeError("A step's errors must be read before the parameters change: ask before step().")
 
         def floors() -> dict[str, float]:
             unchanged()
-            return noise_floors(recipe, system, x, y, (free, phases), signs, weight, grads)
+            with weights:
+                return noise_floors(recipe, system, x, y, (free, phases), signs, weight, grads)
 
         def leakage() -> float:
             unchanged()
-            with torch.no_grad():
+            with torch.no_grad(), weights:
                 return mirror_gap(recipe, base, y, phases)
 
         step = Step(
@@ -404,7 +415,7 @@ class EquilibriumPropagation:
         error = NotConverged(found, phase) if rows is None else OtherBranch(found, phase, rows)
         if self.on_unconverged == "raise":
             raise error
-        warnings.warn(str(error), UnconvergedWarning, stacklevel=4)
+        warnings.warn(str(error), UnconvergedWarning, stacklevel=5)
 
     def _measure(self, system: EnergySystem, base: Phase, free: Equilibrium, y: torch.Tensor) -> None:
         """Measure the stability limit when due; set an automatic beta; refuse a negative nudge beyond the limit.
@@ -449,13 +460,7 @@ def check_beta(beta: float | str) -> float:
 def estimate_gradient(
     ep: EquilibriumPropagation, system: EnergySystem, x: torch.Tensor, y: torch.Tensor
 ) -> tuple[dict[str, torch.Tensor], Step]:
-    """EP's gradient by parameter name, leaving `.grad` as it was; also the `Step`."""
-    kept = {n: p.grad for n, p in system.named_parameters()}
-    try:
-        for p in system.parameters():
-            p.grad = None
-        step = ep.backward(system, x, y, sync=False)
-        return {n: p.grad for n, p in system.named_parameters() if p.grad is not None}, step
-    finally:
-        for n, p in system.named_parameters():
-            p.grad = kept[n]
+    """EP's gradient by parameter name, before any hook and leaving `.grad` as it was; also the `Step`."""
+    weights, grads, step = ep._gradient(system, x, y, sync=False)
+    weights.check(grads)
+    return weights.leaves(grads), step

@@ -35,6 +35,7 @@ from ..equilibrium import NotFinite, broken_parts
 from ..errors import InputError, argument_error, unknown_name
 from ..nudging import Stencil, centered, scheme_from_name
 from ..system import EnergySystem, widened
+from ..weights import Weights
 from .chains import Averages, Ensemble, Plan
 from .propagation import UnconvergedWarning, check_beta
 
@@ -201,11 +202,11 @@ class StochasticEquilibriumPropagation:
 
     def backward(self, system: EnergySystem, x: torch.Tensor, y: torch.Tensor) -> StochasticGradient:
         """Add the estimate to `.grad` of the system's parameters; as `estimate` otherwise."""
-        found = self.estimate(system, x, y)
-        for name, p in system.named_parameters():
-            if p.requires_grad and name in found.gradients:
-                g = found.gradients[name].to(p)
-                p.grad = g if p.grad is None else p.grad + g
+        weights = Weights(system)
+        with weights:
+            found = self._estimate(system, weights, x, y)
+            own = dict(system.named_parameters())
+        weights.deposit({name: g.to(own[name]) for name, g in found.gradients.items() if name in own})
         return found
 
     def estimate(self, system: EnergySystem, x: torch.Tensor, y: torch.Tensor) -> StochasticGradient:
@@ -233,6 +234,13 @@ class StochasticEquilibriumPropagation:
         InputError
             If an argument does not fit the system.
         """
+        weights = Weights(system)
+        with weights:
+            return self._estimate(system, weights, x, y)
+
+    def _estimate(
+        self, system: EnergySystem, weights: Weights, x: torch.Tensor, y: torch.Tensor
+    ) -> StochasticGradient:
         if system.bounded or not system.descends:
             raise InputError(
                 "Argument system must have unbounded variables that descend its energy, for others have no mean "
@@ -240,7 +248,7 @@ class StochasticEquilibriumPropagation:
             )
         temperature = system.temperature if self.temperature is None else self.temperature
         with torch.no_grad():
-            system.constrain()
+            weights.constrain()
             y = y.double() if y.dtype.is_floating_point else y
             plan = self.plan if temperature else replace(self.plan, chains=1)
             ensemble = Ensemble(widened(system), x.double(), y, plan)
@@ -250,7 +258,7 @@ class StochasticEquilibriumPropagation:
         if not found.stationary:
             if self.on_unconverged == "raise":
                 raise NotStationary(found)
-            warnings.warn(f"chains are not stationary: {found.evidence}", UnconvergedWarning, stacklevel=2)
+            warnings.warn(f"chains are not stationary: {found.evidence}", UnconvergedWarning, stacklevel=3)
         return found
 
 

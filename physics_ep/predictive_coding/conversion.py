@@ -1,14 +1,20 @@
-"""Predictive coding networks to and from an ordinary `torch.nn.Sequential`, weights and all."""
+"""Predictive coding networks to and from an ordinary `torch.nn.Sequential`, weights and all.
+
+A model becomes a network only if every module is exactly of a known kind: a subclass, a hook or a replaced method
+may compute anything. The network is then compared with the model on an example.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..errors import InputError, argument_error
+from ..errors import InputError, all_finite, argument_error
 from ..maps import POOL, ConvLink, DenseLink, Link, Shape
+from ..weights import check_plain
 from .layers import PredictiveLayer
 from .network import PredictiveCodingNetwork
 
@@ -22,6 +28,15 @@ RESPONSES: dict[type[nn.Module], str] = {
     nn.Identity: "linear",
 }
 POOLS: dict[type[nn.Module], str] = {nn.MaxPool2d: "max", nn.AvgPool2d: "average"}
+KINDS = (nn.Linear, nn.Conv2d, nn.Flatten, *POOLS, *RESPONSES)
+
+HARMLESS = {"__init__", "__module__", "__doc__", "__annotations__", "__qualname__", "__constants__", "__repr__"}
+"""What a subclass may define anew; also the next two, and names that torch's own class does not have."""
+HARMLESS |= {"extra_repr", "reset_parameters", "__firstlineno__", "__static_attributes__", "__annotate__"}
+
+EXAMPLES = 3
+ROUNDINGS = 200
+"""Network and model may differ by so many roundings of the largest output, a layer: sums have other orders."""
 
 
 def from_sequential(
@@ -45,23 +60,27 @@ def from_sequential(
     Returns
     -------
     PredictiveCodingNetwork
+        Weights that are one parameter in the model (a module that stands twice, tied weights) are one parameter
+        here, and what the model does not train is not trained.
 
     Raises
     ------
     InputError
-        If a module is of no use here; it is named.
+        If a module is of no use here, or not exactly known: a subclass that overrides anything, a hook, a
+        parametrisation, pruning. It is named. Also if the network and the model, in the mode in which it is, do not
+        agree on random examples.
     """
-    if not isinstance(model, nn.Sequential):
-        raise argument_error("model", "be an nn.Sequential", type(model).__name__)
+    modules = _known_modules(model)
     shape: Shape = tuple(input_shape)
     layers: list[PredictiveLayer] = []
     found: list[dict[str, Any]] = []
-    for name, module in model.named_children():
-        kind = type(module)
+    for name, module in modules:
+        kind = _kind(module)
         if isinstance(module, nn.Linear | nn.Conv2d):
             found.append({"name": name, "module": module, "pooling": None, "response": None})
-        elif kind is nn.Flatten:
-            continue
+        elif isinstance(module, nn.Flatten):
+            if (module.start_dim, module.end_dim) != (1, -1):
+                raise _unsupported(name, module, "it must leave nothing but the batch axis")
         elif not found:
             raise _unsupported(name, module, "a Linear or a Conv2d must come first")
         elif kind in POOLS:
@@ -83,7 +102,15 @@ def from_sequential(
         shape = link.post
     network = PredictiveCodingNetwork(layers, energy, gates)
     load_sequential(network, model)
-    return network.to(next(model.parameters()).device)
+    network = network.to(next(model.parameters()).device)
+    holders = [part["module"] for part in found]
+    _tie(network.stack, holders)
+    for layer, module in zip(network.stack, holders, strict=True):
+        layer.weight.requires_grad_(module.weight.requires_grad)
+        if layer.bias is not None:
+            layer.bias.requires_grad_(module.bias.requires_grad)
+    _compare(network, model, shape=tuple(input_shape))
+    return network
 
 
 def load_sequential(network: PredictiveCodingNetwork, model: nn.Sequential) -> None:
@@ -94,7 +121,7 @@ def load_sequential(network: PredictiveCodingNetwork, model: nn.Sequential) -> N
     InputError
         If the layers do not match.
     """
-    modules = [m for m in model.children() if isinstance(m, nn.Linear | nn.Conv2d)]
+    modules = [m for _, m in _known_modules(model) if isinstance(m, nn.Linear | nn.Conv2d)]
     if len(modules) != network.depth:
         raise argument_error("model", f"have {network.depth} layers with weights", len(modules))
     with torch.no_grad():
@@ -120,8 +147,10 @@ def to_sequential(network: PredictiveCodingNetwork) -> nn.Sequential:
     Raises
     ------
     InputError
-        If the network has skips, which a sequence cannot hold, or units that torch does not have.
+        If the network has skips, which a sequence cannot hold, or units that torch does not have, or weights that
+        are computed from others; hooks are not carried over and refused too. Ties and what is not trained are kept.
     """
+    check_plain(network, "network", "to become an nn.Sequential")
     modules: list[nn.Module] = []
     responses = {name: kind for kind, name in RESPONSES.items()}
     poolings = {name: kind for kind, name in POOLS.items()}
@@ -153,7 +182,94 @@ def to_sequential(network: PredictiveCodingNetwork) -> nn.Sequential:
             module.weight.copy_(layer.weight)
             if layer.bias is not None and module.bias is not None:
                 module.bias.copy_(layer.bias)
+    _tie(holders, network.stack)
+    for layer, module in zip(network.stack, holders, strict=True):
+        module.weight.requires_grad_(layer.weight.requires_grad)
+        if layer.bias is not None and module.bias is not None:
+            module.bias.requires_grad_(layer.bias.requires_grad)
     return model
+
+
+def _known_modules(model: nn.Sequential) -> list[tuple[str, nn.Module]]:
+    """The model's modules in turn, as often as they stand in it.
+
+    Raises
+    ------
+    InputError
+        If the model or a module is not exactly what its class in torch is.
+    """
+    if not isinstance(model, nn.Sequential):
+        raise argument_error("model", "be an nn.Sequential", type(model).__name__)
+    own = _overridden(model, nn.Sequential)
+    if own is not None:
+        raise argument_error("model", "be an nn.Sequential that overrides nothing", f"one with its own {own!r}")
+    check_plain(model, "model", "to become a network")
+    found = [(name, module) for name, module in model._modules.items() if module is not None]
+    for name, module in found:
+        own = _overridden(module, _kind(module))
+        if own is not None:
+            raise _unsupported(name, module, f"it has its own {own!r}, of which nothing is known")
+        for key in ("weight", "bias") if isinstance(module, nn.Linear | nn.Conv2d) else ():
+            value = getattr(module, key)
+            if type(value) is not nn.Parameter and not (key == "bias" and value is None):
+                raise _unsupported(name, module, f"its {key} must be a plain parameter")
+    holders = [m for _, m in found if isinstance(m, nn.Linear | nn.Conv2d)]
+    for what in ("dtype", "device"):
+        kinds = {getattr(p, what) for m in holders for p in m.parameters(recurse=False)}
+        if len(kinds) > 1:
+            raise argument_error("model", f"have one {what}", ", ".join(sorted(map(str, kinds))))
+    return found
+
+
+def _kind(module: nn.Module) -> type[nn.Module]:
+    """Which of the known classes it is of; its own, if none."""
+    return next((c for c in type(module).__mro__ if c in KINDS), type(module))
+
+
+def _overridden(module: nn.Module, kind: type[nn.Module]) -> str | None:
+    """Something that an instance, or a subclass of torch's own class, does in its own way; None: nothing."""
+    lineage = type(module).__mro__
+    for owner in lineage[: lineage.index(kind)]:
+        for name in vars(owner):
+            if name not in HARMLESS and (hasattr(kind, name) or name in ("weight", "bias")):
+                return name
+    return next((name for name in vars(module) if callable(getattr(kind, name, None))), None)
+
+
+def _tie(holders: Sequence[Any], like: Sequence[Any]) -> None:
+    """Make weights, and biases, one parameter where those of `like` are."""
+    for what in ("weight", "bias"):
+        first: dict[int, Any] = {}
+        for mine, theirs in zip(holders, like, strict=True):
+            p = getattr(theirs, what)
+            if p is not None:
+                setattr(mine, what, getattr(first.setdefault(id(p), mine), what))
+
+
+def _compare(network: PredictiveCodingNetwork, model: nn.Sequential, shape: Shape) -> None:
+    """Refuse a network that does not compute what the model does, in the mode in which that is."""
+    generator = torch.Generator().manual_seed(0)
+    broken = [name for name, p in model.named_parameters() if not all_finite(p)]
+    if broken:
+        raise argument_error("model", "have finite weights", f"one with others in {broken[0]}")
+    x = torch.randn((EXAMPLES, *shape), generator=generator).to(network.device, network.dtype)
+    with torch.no_grad():
+        mine = network(x)
+        try:
+            theirs = model(x.clone())
+        except (RuntimeError, ValueError, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"Argument model must run on examples of input_shape, but did not: {reason}"
+            ) from error
+    if mine.shape != theirs.shape:
+        raise argument_error("model", f"give outputs of shape {list(mine.shape)}", list(theirs.shape))
+    away, size = float((mine - theirs).abs().max()), float(theirs.abs().max())
+    bound = ROUNDINGS * network.depth * torch.finfo(network.dtype).eps * max(size, 1.0)
+    if not away <= bound:
+        raise argument_error(
+            "model", "compute what its modules say", f"{away:.2g} away from the network made of them, on an example"
+        )
 
 
 def _link(part: dict[str, Any], shape: Shape) -> Link:
@@ -190,7 +306,7 @@ def _link(part: dict[str, Any], shape: Shape) -> Link:
         kernel_size=module.kernel_size[0],
         stride=module.stride[0],
         padding=int(module.padding[0]),
-        pooling=None if part["pooling"] is None else POOLS[type(part["pooling"][1])],
+        pooling=None if part["pooling"] is None else POOLS[_kind(part["pooling"][1])],
     )
 
 
@@ -198,8 +314,10 @@ def _add_pooling(part: dict[str, Any], name: str, module: Any) -> None:
     sides = [getattr(module, key) for key in ("kernel_size", "stride")]
     plain = all(side in (POOL, (POOL, POOL)) for side in sides) and module.padding in (0, (0, 0))
     plain = plain and getattr(module, "dilation", 1) in (1, (1, 1)) and not module.ceil_mode
+    plain = plain and not getattr(module, "return_indices", False)
+    plain = plain and getattr(module, "divisor_override", None) is None
     if not plain or part["pooling"] is not None:
-        raise _unsupported(name, module, "poolings must be 2x2 with stride 2, one a layer")
+        raise _unsupported(name, module, "poolings must be plain, 2x2 with stride 2, one a layer")
     after = part["response"] not in (None, "linear")
     if after and (isinstance(module, nn.AvgPool2d) or part["response"] == "gelu"):
         raise _unsupported(name, module, "this pooling must stand before the response")
@@ -209,11 +327,11 @@ def _add_pooling(part: dict[str, Any], name: str, module: Any) -> None:
 def _add_response(part: dict[str, Any], name: str, module: Any) -> None:
     if part["response"] is not None:
         raise _unsupported(name, module, "a layer has one response")
-    if isinstance(module, nn.Softplus) and module.beta != 1:
-        raise _unsupported(name, module, "softplus must have beta = 1")
+    if isinstance(module, nn.Softplus) and (module.beta != 1 or module.threshold < 20):
+        raise _unsupported(name, module, "softplus must have beta = 1, and a threshold of at least 20")
     if isinstance(module, nn.GELU) and module.approximate != "none":
         raise _unsupported(name, module, "GELU must not be approximate")
-    found = RESPONSES[type(module)]
+    found = RESPONSES[_kind(module)]
     if isinstance(module, nn.Hardtanh):
         bounds = (module.min_val, module.max_val)
         if bounds not in ((-1, 1), (0, 1)):
@@ -223,4 +341,5 @@ def _add_response(part: dict[str, Any], name: str, module: Any) -> None:
 
 
 def _unsupported(name: str, module: nn.Module, why: str) -> InputError:
-    return InputError(f"Argument model must not hold module {name!r}, {module}: {why}.")
+    described = " ".join(str(module).split())  # in one line, whatever it holds
+    return InputError(f"Argument model must not hold module {name!r}, {described}: {why}.")

@@ -14,6 +14,7 @@ from ..blocks import State
 from ..errors import InputError, argument_error
 from ..maps import ConvLink, Route, channels_last
 from ..system import EnergySystem
+from ..weights import refresh
 from .layers import PredictiveLayer
 
 GATES = ("frozen", "free")
@@ -122,6 +123,8 @@ class ForwardNetwork(EnergySystem):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Outputs (B, n_out) of the plain forward pass; autograd follows it."""
+        for layer in self.stack:
+            refresh(layer)
         return self.run(x).states[-1]
 
     def run(self, x: torch.Tensor, keep_drives: bool = True, keep_images: bool = False) -> ForwardPass:

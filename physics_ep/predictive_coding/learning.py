@@ -136,6 +136,6 @@ def _trained(layers: Sequence[PredictiveLayer], grads: Gradients) -> Gradients:
     return {
         f"layers.{k}.{name}": grads[f"layers.{k}.{name}"].to(p.dtype)
         for k, layer in enumerate(layers)
-        for name, p in layer.named_parameters()
-        if p.requires_grad
+        for name in ("weight", "skip_weight", "bias")
+        if (p := getattr(layer, name)) is not None and p.requires_grad
     }

@@ -20,6 +20,7 @@ from ..equilibrium import Equilibrium, Status, Trace
 from ..errors import InputError, argument_error, unknown_name
 from ..nudging import Nudge
 from ..system import EnergySystem, Inputs, Phase
+from ..weights import Weights
 from .newton import NewtonKrylov, trust_region
 from .solvers import Anderson, Coordinate, GradientFlow, Solver
 
@@ -239,7 +240,7 @@ def relax(
     InputError
         If an argument does not fit the system.
     """
-    with torch.no_grad():
+    with torch.no_grad(), Weights(system):
         inputs = prepared(system, x, {} if nudge is None else options)
         if start is not None:
             check_state(system, start, x)

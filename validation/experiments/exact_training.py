@@ -14,6 +14,7 @@ from physics_ep.cost import COSTS, Cost
 from physics_ep.progress import SILENT, Progress
 from physics_ep.runs.training import TrainingResult, train
 from physics_ep.system import EnergySystem
+from physics_ep.weights import Weights
 
 from ..oracles import implicit_gradient
 
@@ -40,10 +41,9 @@ def exact_backward(cost: Cost, tolerance: float = 1e-7) -> Callable[..., ExactSt
 
     def backward(system: EnergySystem, x: torch.Tensor, y: torch.Tensor) -> ExactStep:
         found = implicit_gradient(system, x, y, cost, tolerance=tolerance, adjoint_tolerance=tolerance)
-        for name, p in system.named_parameters():
-            if p.requires_grad:
-                grad = found[name].to(p.dtype)
-                p.grad = grad if p.grad is None else p.grad + grad
+        Weights(system).deposit(
+            {name: found[name].to(p.dtype) for name, p in system.named_parameters() if name in found}
+        )
         assert found.outputs is not None
         return ExactStep(loss=torch.tensor(found.loss), outputs=found.outputs.to(x.dtype))
 
