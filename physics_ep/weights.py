@@ -223,11 +223,12 @@ class Weights:
             return
         system = type(self.system)
         own_rule = system.contrast is not EnergySystem.contrast or bool(system.overridden)
+        unwritten = nn.Module.forward  # modules that have no forward pass of their own
         holders = {name.rpartition(".")[0] for name in grads}
         for path, module in self.hooked:
-            lineage = type(module).__mro__[: type(module).__mro__.index(nn.Module)]
-            layer = any(c.__module__.startswith("torch.nn.") for c in lineage if c.forward is not nn.Module.forward)
-            called = type(module).forward is not nn.Module.forward and (layer or not own_rule)
+            lineage = [c for c in type(module).__mro__ if issubclass(c, nn.Module) and c.forward is not unwritten]
+            layer = any(c.__module__.startswith("torch.nn.modules.") for c in lineage)
+            called = bool(lineage) and (layer or not own_rule)
             if (path == "" and self.system.feedforward) or (path != "" and path in holders and not called):
                 what = f"module {path!r}" if path else "itself"
                 raise InputError(

@@ -196,6 +196,30 @@ def test_a_tie_across_systems_of_other_rules() -> None:
         torch.testing.assert_close(p.grad, wanted[name], rtol=1e-4, atol=1e-8)
 
 
+class Read(PredictiveCodingNetwork):
+    """A network with a trained readout, which is a layer of torch's own."""
+
+    def __init__(self) -> None:
+        super().__init__(pcn().stack)
+        self.readout = nn.Linear(3, 3, dtype=torch.float64)
+
+    def outputs(self, state: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        return self.readout(super().outputs(state))
+
+
+def test_hooks_of_modules_that_the_physics_calls_are_called() -> None:
+    """A layer of torch's in a user's outputs is called, and so are its hooks: nothing is refused."""
+    net = Read()
+    plain = implicit_gradient(net, X, Y, SquaredError())
+    net.readout.register_forward_hook(lambda _, __, out: 2 * out)
+    with torch.no_grad():
+        net.readout.weight.mul_(0.5)
+        net.readout.bias.mul_(0.5)
+    EquilibriumPropagation(SquaredError(), beta=1e-4, tolerance=1e-11).backward(net, X, Y)
+    torch.testing.assert_close(net.layers[0].weight.grad, plain["layers.0.weight"], rtol=1e-4, atol=1e-8)
+    torch.testing.assert_close(net.readout.weight.grad, 2 * plain["readout.weight"], rtol=1e-4, atol=1e-8)
+
+
 @pytest.mark.parametrize("kind", ["forward_hook", "forward_pre_hook", "full_backward_hook"])
 @pytest.mark.parametrize(("make", "path"), [(pcn, "layers.1"), (hopfield, "layers.0"), (pcn, "")])
 def test_hooks_of_modules_that_are_not_called_are_refused(make, path: str, kind: str) -> None:
