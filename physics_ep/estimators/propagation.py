@@ -326,7 +326,7 @@ class EquilibriumPropagation:
         left = int((~finite).sum())
         if left:
             message = f"{left} of {len(finite)} states or costs are NaN or infinite, and were left out"
-            warnings.warn(message, UnconvergedWarning, stacklevel=4)
+            warnings.warn(message, UnconvergedWarning, stacklevel=5)
         return finite
 
     def _finite(
@@ -340,7 +340,7 @@ class EquilibriumPropagation:
         if self.on_unconverged == "raise":
             raise NotFinite(message, free)
         if self.on_unconverged == "warn":
-            warnings.warn(f"{message}; the batch was left out", UnconvergedWarning, stacklevel=4)
+            warnings.warn(f"{message}; the batch was left out", UnconvergedWarning, stacklevel=5)
         return False
 
     def check(self, system: EnergySystem) -> None:
