@@ -34,6 +34,11 @@ def narrowed(blocks: State, dtype: torch.dtype) -> State:
     return tuple(b.to(dtype.to_complex() if b.is_complex() else dtype) for b in blocks)
 
 
+def in_dtype(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """An input in a dtype; integers (token ids, class indices, masks) are left as they are."""
+    return x.to(dtype) if x.is_floating_point() or x.is_complex() else x
+
+
 def masked(blocks: State | None, keep: torch.Tensor | None) -> State:
     """Blocks with the examples left out set to zero, so that their NaN cannot leak into a sum."""
     assert blocks is not None

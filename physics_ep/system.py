@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .blocks import State, derivative, exactly_finite_rows, largest
+from .blocks import State, derivative, exactly_finite_rows, in_dtype, largest
 from .cost import Cost
 from .equilibrium import Status
 from .errors import InputError, all_finite, argument_error
@@ -315,7 +315,8 @@ class EnergySystem(nn.Module):
         names = [n for n, p in exact.named_parameters() if p.requires_grad]
         leaves = [p for p in exact.parameters() if p.requires_grad]
         with torch.enable_grad():
-            gap = energies(exact, up, x.to(wide)) - energies(exact, down, x.to(wide))
+            seen = in_dtype(x, wide)
+            gap = energies(exact, up, seen) - energies(exact, down, seen)
             total = (weight.to(torch.promote_types(wide, weight.dtype)) * gap).sum().real
             grads: Sequence[torch.Tensor | None] = [None] * len(leaves)
             if total.requires_grad:  # not so where all that is trained is in the outputs
@@ -391,7 +392,7 @@ class Phase:
         carried = self.carries_displacements
         self.system = system if carried or origin is None else widened(system)
         self.dtype = self.system.dtype
-        self.x = inputs.x if carried else inputs.x.to(self.dtype)
+        self.x = inputs.x if carried else in_dtype(inputs.x, self.dtype)
         self.origin = origin if carried or origin is None else tuple(s.to(self.dtype) for s in origin)
         self.origin_force: State | None = None
         if self.origin is not None and balanced and not carried:
@@ -545,6 +546,40 @@ class Phase:
     ) -> dict[str, torch.Tensor]:
         """`EnergySystem.contrast`, for phases that already know what it needs."""
         return system.contrast(free, plus, minus, x, weight)
+
+    def input_contrast(
+        self, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor
+    ) -> torch.Tensor:
+        """Re weight * [dE/dx(free + plus) - dE/dx(free + minus)] of each example, in x's shape and dtype.
+
+        It is what `contrast` is for a parameter. The default differentiates the system's energy in float64.
+
+        Parameters
+        ----------
+        free, plus, minus : State
+            As for `EnergySystem.contrast`; displacements may have further blocks behind those of the state.
+        x : Tensor (B, ...)
+            Floating point.
+        weight : Tensor (B,)
+
+        Raises
+        ------
+        InputError
+            If autograd cannot follow the energy to x.
+        """
+        exact, wide = widened(self.system), torch.float64
+        base = tuple(s.to(wide) for s in free)
+        up = tuple(s + d for s, d in zip(base, plus, strict=False))
+        down = base if minus is None else tuple(s + d for s, d in zip(base, minus, strict=False))
+        with torch.enable_grad():
+            leaf = x.detach().to(wide).requires_grad_()
+            gap = energies(exact, up, leaf) - energies(exact, down, leaf)
+            total = (weight.to(torch.promote_types(wide, weight.dtype)) * gap).sum().real
+            slope = torch.autograd.grad(total, leaf, allow_unused=True)[0] if total.requires_grad else None
+        if slope is None:
+            name = type(self.system).__name__
+            raise argument_error("input_gradient", f"be False for {name}, whose energy hides its input", True)
+        return slope.to(x.dtype)
 
     def response(self, force: torch.Tensor) -> torch.Tensor | None:
         """Change of the outputs (B, n_out) per unit of a small force on them, where it has a closed form."""

@@ -16,7 +16,7 @@ import torch
 from scipy.sparse.linalg import LinearOperator, minres
 from torch import nn
 
-from physics_ep.blocks import flat, unflat
+from physics_ep.blocks import flat, in_dtype, unflat
 from physics_ep.cost import Cost, costs
 from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import InputError, argument_error
@@ -123,7 +123,7 @@ def implicit_gradient(
         If the adjoint solve does not reach its tolerance (a singular Hessian, say).
     """
     twin = widened(system)
-    x = x.double()
+    x = in_dtype(x, torch.float64)
     y = wide_target(y)
     free = free_state(twin, x, tolerance, max_iterations)
     named = [(n, p) for n, p in twin.named_parameters() if p.requires_grad]
@@ -228,7 +228,7 @@ def finite_difference_gradient(
     Gradients
     """
     twin = copy.deepcopy(system).double()
-    x, y = x.double(), wide_target(y)
+    x, y = in_dtype(x, torch.float64), wide_target(y)
 
     def loss() -> float:
         free = free_state(twin, x, tolerance, max_iterations)
@@ -286,7 +286,7 @@ def bptt_gradient(
     if iterations < 1:
         raise argument_error("iterations", "be at least 1", iterations)
     twin = widened(system)
-    x, y = x.double(), wide_target(y)
+    x, y = in_dtype(x, torch.float64), wide_target(y)
     named = [(n, p) for n, p in twin.named_parameters() if p.requires_grad]
     with torch.enable_grad():
         inputs = twin.prepare(x)
@@ -327,7 +327,7 @@ def backprop_gradient(system: nn.Module, x: torch.Tensor, y: torch.Tensor, cost:
     twin = copy.deepcopy(system).double()
     named = [(n, p) for n, p in twin.named_parameters() if p.requires_grad]
     with torch.enable_grad():
-        loss = cost(twin(x.double()), wide_target(y)).mean()
+        loss = cost(twin(in_dtype(x, torch.float64)), wide_target(y)).mean()
         grads = torch.autograd.grad(loss, [p for _, p in named], allow_unused=True)
     found = Gradients((n, torch.zeros_like(p) if g is None else g) for (n, p), g in zip(named, grads, strict=True))
     found.loss = float(loss.detach())

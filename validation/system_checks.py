@@ -7,7 +7,7 @@ import math
 
 import torch
 
-from physics_ep.blocks import State, flat, unflat
+from physics_ep.blocks import State, flat, in_dtype, unflat
 from physics_ep.cost import Cost, CrossEntropy, SquaredError, costs
 from physics_ep.estimators.propagation import EquilibriumPropagation
 from physics_ep.nudging import Nudge, centered, positive
@@ -44,7 +44,7 @@ def check_system(system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost: C
     twin = copy.deepcopy(system).double()
     with torch.no_grad():
         twin.constrain()  # an optimizer's last step may have left the bounds, which EP would put right
-    x = x.double()
+    x = in_dtype(x, torch.float64)
     y = y.double() if y.dtype.is_floating_point else y
     with torch.no_grad():
         state = _check_shapes(twin, x)
@@ -139,7 +139,7 @@ def _check_contrast(system: EnergySystem, x: torch.Tensor, state: State) -> None
     shift = tuple(reach * (2 * torch.rand(s.shape, generator=generator, dtype=s.dtype) - 1) for s in state)
     plus = tuple(p - s for p, s in zip(_shifted(system, state, shift, 1), state, strict=True))
     minus = tuple(m - s for m, s in zip(_shifted(system, state, shift, -1), state, strict=True))
-    weight = torch.rand(x.shape[0], generator=generator, dtype=x.dtype)
+    weight = torch.rand(x.shape[0], generator=generator, dtype=state[0].dtype)
     for down in (minus, None):
         grads = summed(system, system.contrast(state, plus, down, x, weight))
         for name, p in system.named_parameters():
@@ -162,7 +162,7 @@ def _check_contrast(system: EnergySystem, x: torch.Tensor, state: State) -> None
                 base = state if down is None else tuple(s + d for s, d in zip(state, down, strict=True))
                 gaps.append(float((weight * (high - system.energy(base, x))).sum()))
                 # What the energies themselves are rounded by, as the difference quotient shows it.
-                rounding += float((weight * high.abs()).sum()) * torch.finfo(x.dtype).eps / h
+                rounding += float((weight * high.abs()).sum()) * torch.finfo(state[0].dtype).eps / h
             p.data = kept
             slope = (gaps[0] - gaps[1]) / (2 * h)
             mine = float((grads[name] * v).sum())

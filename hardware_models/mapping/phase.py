@@ -432,6 +432,17 @@ class PairedPhase(Phase):
             rest = tuple(torch.zeros_like(b) for b in plus) if minus is None else minus
             return contrast(self.layers, self.free, self._readings(plus), self._readings(rest), weight)
 
+    def input_contrast(
+        self, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor
+    ) -> torch.Tensor:
+        """-T_1^T (h_1 - u_1), contrasted, as the readings have it and the transposed read of the first array."""
+        with torch.no_grad():
+            rest = tuple(torch.zeros_like(b) for b in plus) if minus is None else minus
+            error = self._readings(plus).deltas[0] - self._readings(rest).deltas[0]
+            error = error * -weight.to(error.dtype).view(-1, *[1] * (error.ndim - 1))
+            link, route = self.layers[0].link, self.free.routes[0]
+            return link.transpose(self.back[0].weight, error, route).to(x.dtype)
+
     def _readings(self, z: State) -> Nudged:
         found = self.read(z)
         return Nudged(found[: self.depth], found[self.depth :])

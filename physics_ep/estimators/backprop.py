@@ -12,6 +12,7 @@ from ..equilibrium import Equilibrium, NotFinite, broken_parts
 from ..errors import InputError
 from ..system import EnergySystem
 from ..weights import Weights
+from .step import warn_of_input
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Backprop:
                 f"Argument ep.estimator must be 'ep' for {type(system).__name__}, whose free state is no forward "
                 "pass, but was 'backprop'."
             )
+        warn_of_input(x)
+        x = x.detach()
         weights = Weights(system)
         with torch.enable_grad(), weights:
             named = {n: p for n, p in system.named_parameters() if p.requires_grad}

@@ -152,7 +152,7 @@ class Ensemble:
             origin=tuple(repeated(s, self.phases) for s in self.free),
             balanced=True,
         )
-        beta = plan.beta * torch.tensor(nodes, dtype=x.dtype, device=x.device)
+        beta = plan.beta * torch.tensor(nodes, dtype=free[0].dtype, device=x.device)
         self.y = repeated(y, self.phases * plan.chains)
         self.phase = rows.nudged(Nudge(plan.cost, self.y, beta.repeat_interleave(plan.chains * self.batch)))
         self.groups = torch.arange(plan.chains, device=x.device).tensor_split(min(GROUPS, plan.chains))
@@ -218,12 +218,12 @@ class Ensemble:
             x, free = repeated(self.x[:share], times), tuple(repeated(s[:share], times) for s in self.free)
             total: dict[str, torch.Tensor] = {}
             for i, j, weight in self.pairs:
-                column = x.new_full((times * share,), weight / share)
+                column = free[0].new_full((times * share,), weight / share)
                 part = self.system.contrast(free, phases[i], phases[j], x, column)
                 added(total, summed(self.system, part))
             for i, weight in self.direct:
                 state = tuple(s + d for s, d in zip(free, phases[i], strict=True))
-                column = x.new_full((times * share,), weight / share)
+                column = free[0].new_full((times * share,), weight / share)
                 added(
                     total,
                     direct_gradient(self.system, state, self.plan.cost, repeated(self.y[:share], times), column),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
-from ..blocks import State, masked, narrowed
+from ..blocks import State, in_dtype, masked, narrowed
 from ..cost import Cost, costs
 from ..equilibrium import Equilibrium
 from ..nudging import Nudge, Stencil
@@ -122,20 +122,9 @@ def contrast(
     weight: torch.Tensor,
 ) -> dict[str, torch.Tensor]:
     """The scheme's sum of contrasts over beta, each state with its weight (B,) in the mean; by parameter name."""
-    scheme = recipe.scheme
-    keep = None if bool((weight > 0).all()) else weight > 0
-    state = masked(free.state, keep)
-    if keep is not None:
-        base = base.without(~keep)
-    if signs is not None:
-        weight = weight * signs
     grads: dict[str, torch.Tensor] = {}
-    moved = {i: masked(found.displacement, keep) for i, found in phases.items()}
-    for i, partner in scheme.mirrored():
-        moved[i] = tuple(d.conj().resolve_conj() for d in moved[partner])
-    for i, j, w in scheme.halved_pairs():
-        other = None if j is None else moved[j]
-        part = base.contrast(system, state, moved[i], other, x, weight * (w / recipe.beta))
+    for phase, state, up, other, w in _pairs(recipe, base, free, phases, signs, weight):
+        part = phase.contrast(system, state, up, other, x, w)
         grads = part if not grads else {n: grads[n] + part[n] for n in grads}
     return summed(system, grads)
 
@@ -179,6 +168,48 @@ def added(grads: dict[str, torch.Tensor], more: dict[str, torch.Tensor]) -> dict
     return grads | {n: grads[n] + g if n in grads else g for n, g in more.items()}
 
 
+def input_contrast(
+    recipe: Recipe,
+    base: Phase,
+    free: Equilibrium,
+    phases: dict[int, Equilibrium],
+    x: torch.Tensor,
+    signs: torch.Tensor | None,
+    weight: torch.Tensor,
+) -> torch.Tensor:
+    """The scheme's sum of `Phase.input_contrast` over beta: the gradient of the mean cost with respect to x."""
+    total = torch.zeros_like(x)
+    for phase, state, up, other, w in _pairs(recipe, base, free, phases, signs, weight):
+        total = total + phase.input_contrast(state, up, other, x, w)
+    return total
+
+
+def _pairs(
+    recipe: Recipe,
+    base: Phase,
+    free: Equilibrium,
+    phases: dict[int, Equilibrium],
+    signs: torch.Tensor | None,
+    weight: torch.Tensor,
+) -> Iterator[tuple[Phase, State, State, State | None, torch.Tensor]]:
+    """(phase, free state, displacement, its opposite or None, weight over beta (B,)) of each pair of the scheme.
+
+    Examples of weight 0 are set to zero, so that their NaN cannot leak.
+    """
+    scheme = recipe.scheme
+    keep = None if bool((weight > 0).all()) else weight > 0
+    state = masked(free.state, keep)
+    if keep is not None:
+        base = base.without(~keep)
+    if signs is not None:
+        weight = weight * signs
+    moved = {i: masked(found.displacement, keep) for i, found in phases.items()}
+    for i, partner in scheme.mirrored():
+        moved[i] = tuple(d.conj().resolve_conj() for d in moved[partner])
+    for i, j, w in scheme.halved_pairs():
+        yield base, state, moved[i], None if j is None else moved[j], weight * (w / recipe.beta)
+
+
 def noise_floors(
     recipe: Recipe,
     system: EnergySystem,
@@ -208,7 +239,7 @@ def noise_floors(
     with torch.no_grad():
         twin = widened(system)
         wide = twin.dtype
-        inputs = prepared(twin, x.to(wide), options)
+        inputs = prepared(twin, in_dtype(x, wide), options)
         target = y.to(wide) if y.dtype.is_floating_point else y
         tight = 1e-15
         settled = replace(recipe, tolerance=tight).solve(twin.phase(inputs), tuple(s.to(wide) for s in free.state))

@@ -9,6 +9,7 @@ from ..errors import InputError, argument_error
 from ..nudging import positive
 from ..system import EnergySystem
 from .propagation import EquilibriumPropagation
+from .step import Step
 
 
 class OutputClamp(Cost):
@@ -66,6 +67,20 @@ class CoupledLearning(EquilibriumPropagation):
 
     def __repr__(self) -> str:
         return f"CoupledLearning(fraction={self.beta:g})"
+
+    def backward(
+        self,
+        system: EnergySystem,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        *,
+        sync: bool = True,
+        input_gradient: bool = False,
+    ) -> Step:
+        """Add the contrast over the fraction to `.grad`; see `EquilibriumPropagation.backward`."""
+        if input_gradient:
+            raise argument_error("input_gradient", "be False for CoupledLearning, whose rule is no gradient", True)
+        return super().backward(system, x, y, sync=sync)
 
     def check(self, system: EnergySystem) -> None:
         """Whether the system's outputs can be clamped, and as `EquilibriumPropagation.check`."""

@@ -23,8 +23,17 @@ from ..nudging import Nudge, Stencil, centered, scheme_from_name
 from ..relaxation.loop import check_cost, check_outputs, check_strength, new_phase, prepared, solve
 from ..system import EnergySystem, Phase
 from ..weights import Weights
-from .contrasts import Recipe, added, contrast, direct_gradient, mirror_gap, noise_floors, relax_nudged
-from .step import Step
+from .contrasts import (
+    Recipe,
+    added,
+    contrast,
+    direct_gradient,
+    input_contrast,
+    mirror_gap,
+    noise_floors,
+    relax_nudged,
+)
+from .step import Step, warn_of_input
 
 ON_UNCONVERGED = ("raise", "skip", "warn")
 BRANCHES = ("check", "ignore")
@@ -136,7 +145,15 @@ class EquilibriumPropagation:
         beta = "auto" if self.auto else f"{self.beta:g}"
         return f"EquilibriumPropagation({type(self.cost).__name__}(), {self.scheme.name}, beta={beta})"
 
-    def backward(self, system: EnergySystem, x: torch.Tensor, y: torch.Tensor, *, sync: bool = True) -> Step:
+    def backward(
+        self,
+        system: EnergySystem,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        *,
+        sync: bool = True,
+        input_gradient: bool = False,
+    ) -> Step:
         """Add the EP estimate of the gradient of the mean cost to `.grad` of the system's parameters.
 
         Parameters are first put into their physical range (`EnergySystem.constrain`). Gradients arrive where
@@ -152,6 +169,10 @@ class EquilibriumPropagation:
             Targets, as the cost takes them.
         sync : bool
             Under torch.distributed, reduce `.grad` over the ranks (False to accumulate first).
+        input_gradient : bool
+            Also estimate dC/dx of the mean cost, for an encoder in front: `Step.input_gradient`. If x requires a
+            gradient, it is handed on as by autograd: into `x.grad`, and into the encoder's parameters. Without it,
+            an x that requires a gradient gets none, with a warning.
 
         Returns
         -------
@@ -173,12 +194,20 @@ class EquilibriumPropagation:
             )
         if not isinstance(system, EnergySystem):
             raise TypeError(f"Argument system must be an EnergySystem, but was {type(system).__name__}.")
-        weights, grads, step = self._gradient(system, x, y, sync)
+        if input_gradient and not (isinstance(x, torch.Tensor) and x.is_floating_point()):
+            was = x.dtype if isinstance(x, torch.Tensor) else type(x).__name__
+            raise argument_error("input_gradient", "be False for an x that is not floating point", was)
+        given, x = x, x.detach() if isinstance(x, torch.Tensor) else x
+        weights, grads, step = self._gradient(system, x, y, sync, input_gradient)
         weights.deposit(grads)
+        if not input_gradient:
+            warn_of_input(given)
+        elif given.requires_grad:
+            torch.autograd.backward(given, step.input_gradient)
         return step
 
     def _gradient(
-        self, system: EnergySystem, x: torch.Tensor, y: torch.Tensor, sync: bool
+        self, system: EnergySystem, x: torch.Tensor, y: torch.Tensor, sync: bool, input_gradient: bool = False
     ) -> tuple[Weights, dict[str, torch.Tensor], Step]:
         """The estimate by names of the weights, before any of it is given to parameters."""
         if ranks.is_distributed() and (self._broadcast is None or self._broadcast() is not system):
@@ -187,16 +216,18 @@ class EquilibriumPropagation:
         weights = Weights(system)
         with torch.no_grad(), weights:
             weights.constrain()  # an optimizer that knows no bounds may have left them
-            grads, step, used = self._estimate(system, weights, x, y)
+            grads, step, used = self._estimate(system, weights, x, y, input_gradient)
         if sync and ranks.is_distributed():
             everyone = ranks.total(float(used), system.device)
             for g in grads.values():
                 g.mul_(used / max(everyone, 1.0))
+            if step.input_gradient is not None:
+                step.input_gradient.mul_(used / max(everyone, 1.0))
             ranks.all_reduce(grads)
         return weights, grads, step
 
     def _estimate(
-        self, system: EnergySystem, weights: Weights, x: torch.Tensor, y: torch.Tensor
+        self, system: EnergySystem, weights: Weights, x: torch.Tensor, y: torch.Tensor, input_gradient: bool
     ) -> tuple[dict[str, torch.Tensor], Step, int]:
         self.check(system)
         examples = x.shape[0]
@@ -260,7 +291,13 @@ class EquilibriumPropagation:
             kept = masked(free.state, None if self.on_unconverged == "raise" else keep)
             grads = added(grads, direct_gradient(system, kept, self.cost, y, weight))
         loss = (each_cost.masked_fill(~keep, 0.0) * weight).sum()
-        if not used or not self._finite(system, loss, grads, free):
+        at_input = None
+        if input_gradient:
+            each_x = input_contrast(recipe, base, free, phases, x, signs, weight)
+            at_input = each_x.unflatten(0, (self.starts, examples)).sum(0)
+        parts = grads if at_input is None else {**grads, "the input": at_input}
+        if not used or not self._finite(system, loss, parts, free):
+            at_input = None if at_input is None else torch.zeros_like(at_input)
             grads = {name: torch.zeros_like(g) for name, g in grads.items()}
             loss, keep, used = torch.full_like(loss, math.nan), torch.zeros_like(keep), 0
         versions = weights.versions()
@@ -290,6 +327,7 @@ class EquilibriumPropagation:
             used=keep,
             switched=int(switched.sum()),
             unstable=int(unstable.sum()),
+            input_gradient=at_input,
         )
         return grads, step, used
 

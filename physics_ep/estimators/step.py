@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -33,6 +34,8 @@ class Step:
         Which states gave a gradient.
     switched : int
         States whose nudged phase left the branch of the free one, of N * B; 0 where that was not checked.
+    input_gradient : Tensor (B, ...) or None
+        dC/dx of the mean cost, zero for examples left out; None where it was not asked for.
     unstable : int
         Free states that are no minima, of N * B; 0 where that was not checked.
     noise_floors : dict
@@ -52,6 +55,7 @@ class Step:
     used: torch.Tensor | None = field(default=None, repr=False)
     switched: int = 0
     unstable: int = 0
+    input_gradient: torch.Tensor | None = field(default=None, repr=False)
 
     @cached_property
     def _all_floors(self) -> dict[str, float]:
@@ -74,6 +78,17 @@ class Step:
     @property
     def noise_floor(self) -> float:
         return self._all_floors[""]
+
+
+def warn_of_input(x: object) -> None:
+    """Say that an input that requires a gradient gets none: an encoder in front of it would not learn."""
+    if isinstance(x, torch.Tensor) and x.requires_grad:
+        warnings.warn(
+            "Argument x requires a gradient, but gets none: what made it will not learn. Ask for it with "
+            "EquilibriumPropagation.backward(..., input_gradient=True), or pass x.detach().",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 class StepLike(Protocol):

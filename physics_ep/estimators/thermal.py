@@ -29,6 +29,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from scipy.special import stdtrit
 
+from ..blocks import in_dtype
 from ..cost import Cost
 from ..dynamics.noise import STOCHASTIC, NoisyTableau
 from ..equilibrium import NotFinite, broken_parts
@@ -251,7 +252,7 @@ class StochasticEquilibriumPropagation:
             weights.constrain()
             y = y.double() if y.dtype.is_floating_point else y
             plan = self.plan if temperature else replace(self.plan, chains=1)
-            ensemble = Ensemble(widened(system), x.double(), y, plan)
+            ensemble = Ensemble(widened(system), in_dtype(x, torch.float64), y, plan)
             if not temperature:
                 return _finite(_at_rest(ensemble))
             found = _finite(_judged(ensemble.averages(float(temperature)), float(temperature), plan.beta))

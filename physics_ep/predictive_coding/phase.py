@@ -480,6 +480,16 @@ class PredictivePhase(Phase):
         self.settled.clear()  # a step outlives its contrast, and routes are large
         return found
 
+    def input_contrast(
+        self, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor
+    ) -> torch.Tensor:
+        """-W_1^T delta_1, contrasted: the input enters the first layer's pre-activation only."""
+        first = plus[-self.depth] if minus is None else plus[-self.depth] - minus[-self.depth]
+        column = -weight.to(first.dtype).view(-1, *[1] * (first.ndim - 1))
+        with torch.no_grad():
+            w, route = self.free.weights[0], self.free.routes[0]
+            return self.layers[0].link.transpose(w, first * column, route).to(x.dtype)
+
     def _nudged_state(self, z: State) -> Nudged:
         """What the learning rule needs of z."""
         moved = self._activity_changes(z)

@@ -383,7 +383,7 @@ class _Trainer:
         if self.n_classes is None:
             self.system.check_input(x)
             self.n_classes = self.system.outputs(self.system.initial_state(x[:1])).shape[1]
-        y = self.cost.encode(labels, self.n_classes, x.dtype)
+        y = self.cost.encode(labels, self.n_classes, self.system.dtype)
         try:
             with warnings.catch_warnings():
                 # Of states used though they did not settle, a run speaks once an epoch, with their number.

@@ -47,7 +47,7 @@ from typing import NamedTuple
 
 import torch
 
-from physics_ep.blocks import State
+from physics_ep.blocks import State, in_dtype
 from physics_ep.cost import Cost
 from physics_ep.dynamics.flows import Drift, own_motion
 from physics_ep.dynamics.integrators import TABLEAUS, fixed_steps
@@ -293,7 +293,7 @@ def infer_early(
     _check(system, times, beta, temperature, runs, steps)
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     exact = widened(system)
-    x, y = x.double(), wide_target(y)
+    x, y = in_dtype(x, torch.float64), wide_target(y)
     with torch.no_grad():
         free = relax(exact, x, tolerance=1e-11, max_iterations=20 * exact.default_max_iterations).require().state
         cost.check(exact.outputs(free), y)
@@ -442,7 +442,7 @@ class EarlyRuns:
             system.prepare(repeated(x, rows)), origin=tuple(repeated(s, rows) for s in free), balanced=True
         )
         nudged = torch.arange(rows * len(x), device=x.device) >= (copies - 1) * runs * len(x)
-        strength = nudge.beta * nudged.to(x.dtype)
+        strength = nudge.beta * nudged.to(free[0].dtype)
         phase = base.nudged(Nudge(nudge.cost, repeated(nudge.y, rows), strength))
         motion = own_motion(phase)
         w = at_rest(motion)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from physics_ep.blocks import State
+from physics_ep.blocks import State, in_dtype
 from physics_ep.cost import Cost
 from physics_ep.errors import argument_error
 from physics_ep.system import EnergySystem, widened
@@ -78,7 +78,7 @@ def stepwise(
     if not (isinstance(step, int | float) and 0 < step < float("inf")):
         raise argument_error("step", "be a positive number", step)
     twin = widened(system)
-    x, y = x.double(), wide_target(y)
+    x, y = in_dtype(x, torch.float64), wide_target(y)
     free = free_state(twin, x, tolerance, None)
     ep = _ep_course(twin, x, y, cost, free.state, beta, steps, step)
     bptt = _bptt_course(twin, x, y, cost, free.state, steps, step)
