@@ -333,6 +333,9 @@ def spice_import(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE.cir", help="Write it again, flattened.", show_default=False)
     ] = None,
+    gmin: Annotated[
+        float, typer.Option(help="Siemens across every diode, for nodes that leakage alone holds (SPICE: 1e-12).")
+    ] = 0.0,
     json: JsonFile = None,
     seed: Seed = None,
     device: Device = None,
@@ -350,13 +353,13 @@ def spice_import(
     if not Path(path).suffix and not Path(path).exists() and path not in bundled_netlists():
         raise unknown_name("FILE.cir", path, bundled_netlists())
     found = load_netlist(bundled_netlists().get(path, Path(path)))
-    circuit = Circuit(found.parts, outputs=found.outputs)
+    circuit = Circuit(found.parts, outputs=found.outputs, gmin=gmin)
     point = circuit.operating_point().require()
     voltages = circuit.node_voltages(point)
     residual = float(point.residual_si.max())
     if out is not None:
-        write_netlist(out, found.parts, title=found.title, outputs=found.outputs)
-    counts = {kind: len(group) for kind, group in found.parts.groups.items()}
+        write_netlist(out, circuit.parts, title=found.title, outputs=found.outputs)
+    counts = {kind: len(group) for kind, group in circuit.parts.groups.items()}
     report.figures(
         {
             "title": found.title,

@@ -25,7 +25,9 @@ from ..hopfield.graph import UnitGraph
 from ..laws.couplings import COUPLINGS
 from ..netlists.netlist import load_netlist, write_netlist
 from ..netlists.parts import Parts
+from ..netlists.shunts import with_gmin
 from ..nodal import points as mna
+from ..nodal.leakage import held_by_leakage
 from . import kernels
 from .co_content import co_content, contrast
 from .graphs import (
@@ -76,6 +78,10 @@ class Circuit(EnergySystem):
     factorization : str, optional
         'dense', 'banded' or 'sparse'; default the one that is estimated to be fastest.
 
+    gmin : float
+        Conductance across every diode, siemens: resistors like others, by which nodes that leakage alone holds have
+        voltages that float64 can tell (SPICE has 1e-12).
+
     Parameters of the module: `conductance`, of the resistors and then of the memristors, siemens; `current`, of the
     current sources, amperes; both in the order of the parts list.
 
@@ -93,6 +99,8 @@ class Circuit(EnergySystem):
     default_max_iterations = 200
     bounded = True
     clamps = True
+    leaky = False
+    """Whether the leakage of diodes alone holds a node: phases then end when steps in volts are small, too."""
 
     def __init__(
         self,
@@ -103,6 +111,7 @@ class Circuit(EnergySystem):
         most: float = float("inf"),
         node_capacitance: float = 1e-12,
         factorization: str | None = None,
+        gmin: float = 0.0,
     ) -> None:
         super().__init__()
         if not isinstance(parts, Parts):
@@ -114,7 +123,8 @@ class Circuit(EnergySystem):
             raise argument_error("least", "not exceed most, in siemens", f"{least:g}, above {most:g}")
         if factorization not in (None, "dense", "banded", "sparse"):
             raise unknown_name("factorization", factorization, ("dense", "banded", "sparse"))
-        self._parts = parts
+        self._parts = parts = with_gmin(parts, gmin)
+        self.leaky = bool(held_by_leakage(parts).any())
         self.least, self.most = float(least), float(most)
         self.node_capacitance = float(node_capacitance)
         self.output_names = (outputs,) if isinstance(outputs, str) else tuple(outputs)
@@ -563,6 +573,8 @@ def relaxed_point(
     found = relax(circuit, volts, start=start, tolerance=asked / scale, max_iterations=max_iterations)
     fields = {name: getattr(found, name) for name in Equilibrium.__dataclass_fields__}
     point = OperatingPoint(**fields, sources=volts, single=single)
+    if len(circuit.layout.net.kinds) and held_by_leakage(circuit.parts).any():
+        return _told_point(circuit, point, volts, asked)
     if point.status is not Status.STALLED:
         return point
     # Kiloamperes cannot cancel to a picoampere, nor can a voltage be set finer than its last digit: where rounding
@@ -577,6 +589,36 @@ def relaxed_point(
     allowed = max(tolerance or TOLERANCE, RELATIVE * size, digit) / scale
     good = bool((point.residual <= allowed).all())
     return replace(point, tolerance=allowed, status=Status.CONVERGED) if good else point
+
+
+def _told_point(circuit: Circuit, point: OperatingPoint, volts: torch.Tensor, asked: float) -> OperatingPoint:
+    """A point where leakage holds nodes, followed to where steps are small in volts, or said not to be told."""
+    begun = circuit.voltages(point.state, volts).numpy()
+    if not np.isfinite(begun).all():
+        return point
+    found = mna.operating_point(circuit.parts, volts.numpy(), start=begun, tolerance=asked)
+    if not (found.converged.all() or found.untold):
+        return point
+    net, offset = circuit.layout.net, circuit._offset(volts)
+    u = point.state[0].numpy().copy()
+    for node in np.argsort(np.abs(net.scale)):  # the largest share of an unknown comes last, and counts
+        if net.unknown[node] >= 0 and net.scale[node]:
+            u[:, net.unknown[node]] = (found.voltages[:, node] - offset[:, node]) / net.scale[node]
+    return replace(
+        point,
+        residual=_residual(found) / circuit.residual_scale,
+        tolerance=found.tolerance / circuit.residual_scale,
+        iterations=point.iterations + found.iterations,
+        status=found.status,
+        untold=found.untold,
+        _state=lambda: (torch.from_numpy(u),),
+    )
+
+
+def _residual(found: mna.Solution) -> torch.Tensor:
+    """Residuals (B,), amperes; infinite where small ones say nothing: voltages are not settled, or untold."""
+    settled = found.converged | (found.residual > found.tolerance)
+    return torch.from_numpy(np.where(settled, found.residual, np.inf))
 
 
 def _known_point(volts: torch.Tensor, single: bool, tolerance: float) -> OperatingPoint:
@@ -616,12 +658,13 @@ def active_point(
     )
     state = (torch.from_numpy(np.ascontiguousarray(found.voltages[:, 1:])),)
     return OperatingPoint(
-        residual=torch.from_numpy(np.asarray(found.residual)),
+        residual=_residual(found),
         tolerance=float(found.tolerance),
         iterations=found.iterations,
         status=found.status,
         _state=lambda: state,
         solver="modified nodal analysis",
+        untold=found.untold,
         residual_scale=1.0,
         residual_unit="A",
         sources=volts,

@@ -48,6 +48,7 @@ class Newton(Solver):
         self.steps = 0
         if phase.low is not None and phase.layout.linear and phase.nudge is None and phase.base is None:
             self._descend()
+        self.leaky = bool(getattr(phase.system, "leaky", False))
         if not self.damped:
             self._open(start)
 
@@ -57,7 +58,18 @@ class Newton(Solver):
         self.residual = (np.abs(self.free) / self.phase.layout.unknown_weight.numpy()).max(
             1
         ) / self.phase.system.residual_scale
+        if self.leaky:
+            self.residual = np.maximum(self.residual, self._step())
         return (torch.from_numpy(self.z),), torch.from_numpy(self.residual)
+
+    def _step(self) -> np.ndarray:
+        """Largest step of Newton's method by true slopes, (B,) volts: amperes say little where leakage holds."""
+        held = None if self.phase.low is None else self.phase.held(self.z, self.here.force)
+        try:
+            step = self.phase.factor(self.z, self.here.slopes, held).solve(self.free)
+        except NotPositive:
+            return np.full(len(self.z), np.inf)
+        return np.asarray(np.abs(step).max(1, initial=0.0))
 
     def advance(self, active: torch.Tensor) -> None:
         rows: np.ndarray | slice = slice(None)

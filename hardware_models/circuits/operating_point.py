@@ -9,6 +9,8 @@ import torch
 from physics_ep.equilibrium import Equilibrium, NotConverged
 from physics_ep.errors import InputError
 
+from ..nodal.points import why_untold
+
 
 @dataclass(frozen=True)
 class OperatingPoint(Equilibrium):
@@ -20,10 +22,13 @@ class OperatingPoint(Equilibrium):
         Volts.
     single : bool
         Whether it is that of the parts' own sources: node voltages are then plain numbers.
+    untold : tuple of str
+        Nodes that leakage alone holds, and whose voltages float64 cannot tell.
     """
 
     sources: torch.Tensor | None = None
     single: bool = False
+    untold: tuple[str, ...] = ()
 
     def require(self) -> OperatingPoint:
         """Return self if every example converged, else raise `NoOperatingPoint`."""
@@ -37,6 +42,10 @@ class NoOperatingPoint(NotConverged, InputError):  # noqa: N818 (as NotConverged
 
     def __init__(self, point: OperatingPoint) -> None:
         super().__init__(point)
+        if point.untold:
+            why = why_untold(point.untold)
+            self.args = (f"No operating point was found in {point.iterations} iterations: {why}.",)
+            return
         missing = float(point.residual_si.nan_to_num(nan=float("inf")).max())
         was = f"{missing:.2g} A are missing at a node" if missing < float("inf") else "voltages grow without bound"
         self.args = (

@@ -20,8 +20,10 @@ from physics_ep.equilibrium import Status
 from physics_ep.errors import InputError, argument_error
 
 from ..netlists.parts import Parts
+from ..netlists.shunts import with_gmin
 from .equations import Array, Drive, NodalEquations
 from .factors import Factors
+from .leakage import FLOOR, held_by_leakage, untold
 from .nudges import nudging
 
 TOLERANCE = 1e-12
@@ -60,6 +62,9 @@ class Solution:
         Of Newton's method, all attempts together.
     status : Status
         For the batch as a whole.
+    untold : tuple of str
+        Nodes that leakage alone holds, and whose voltages float64 cannot tell in some example, which then has not
+        converged: conductances across the diodes (`gmin`) would hold them.
     """
 
     voltages: Array
@@ -70,6 +75,22 @@ class Solution:
     converged: Array
     iterations: int
     status: Status
+    untold: tuple[str, ...] = ()
+
+    def why_not(self) -> str:
+        """What is wrong where an example has not converged, for messages."""
+        if self.untold:
+            return why_untold(self.untold)
+        return f"a residual of {self.residual.max():.2g} A is left"
+
+
+def why_untold(nodes: Sequence[str]) -> str:
+    """Words on nodes whose voltages float64 cannot tell."""
+    others = f" (and {len(nodes) - 1} more)" if len(nodes) > 1 else ""
+    return (
+        f"leakage alone holds node {nodes[0]!r}{others}, and float64 cannot tell its voltage (a gmin of 1e-12 S "
+        "across the diodes, as in SPICE, would hold it)"
+    )
 
 
 def operating_point(
@@ -80,6 +101,7 @@ def operating_point(
     nudge: tuple[Sequence[str], Any, float] | None = None,
     tolerance: float = TOLERANCE,
     max_iterations: int = ITERATIONS,
+    gmin: float = 0.0,
 ) -> Solution:
     """Find where Kirchhoff's laws hold, capacitors open.
 
@@ -96,6 +118,8 @@ def operating_point(
         Amperes.
     max_iterations : int
         Of one attempt of Newton's method.
+    gmin : float
+        Conductance across every diode, siemens, as simulators add one (`hardware_models.netlists.shunts`).
 
     Returns
     -------
@@ -108,6 +132,7 @@ def operating_point(
         If an argument does not fit, a node floats, ideal voltage sources form a loop, or a linear circuit's
         equations are singular (feedback that cancels a conductance).
     """
+    parts = with_gmin(parts, gmin)
     volts = source_volts(parts, sources)
     if not tolerance > 0:
         raise argument_error("tolerance", "be positive", tolerance)
@@ -125,14 +150,32 @@ def solve(equations: NodalEquations, z: Array, drive: Drive, tolerance: float, m
     """Solution of equations laid out before, from states z (B, 1 + n); see `operating_point`."""
     if equations.linear:
         _refuse_singular(equations)
+    weak, open_nodes = _weak(equations), np.zeros(equations.n_nodes, bool)
     with np.errstate(all="ignore"):
-        z, good, iterations = newton(equations, z, drive, tolerance=tolerance, max_iterations=max_iterations)
+        exact = bool(weak.any())
+        z, good, iterations = newton(
+            equations, z, drive, tolerance=tolerance, max_iterations=max_iterations, exact=exact
+        )
         for path in (_less_leak, _more_drive):
             for b in np.flatnonzero(~good) if not equations.linear else ():
                 found, spent = path(equations, select(drive, [b]), tolerance, min(max_iterations, _NEARBY))
                 iterations += spent
-                if found is not None:
+                if found is not None and exact:
+                    found, ended, spent = newton(
+                        equations,
+                        found,
+                        select(drive, [b]),
+                        tolerance=tolerance,
+                        max_iterations=max_iterations,
+                        exact=True,
+                    )
+                    z[b], good[b], iterations = found[0], ended[0], iterations + spent
+                elif found is not None:
                     z[b], good[b] = found[0], True
+        if exact:
+            left_open = untold(equations, z, drive, weak)
+            good &= ~left_open.any(1)
+            open_nodes = left_open.any(0)
         currents = equations.currents(equations.across(z), drive)
         law = equations.residual(z, currents, equations.conducting(z), drive)
         residual = np.abs(law[:, : equations.n_nodes]).max(1)
@@ -143,7 +186,9 @@ def solve(equations: NodalEquations, z: Array, drive: Drive, tolerance: float, m
     if not good.all():
         status = Status.BUDGET if np.isfinite(residual).all() else Status.NOT_FINITE
     split = equations.n_nodes
-    return Solution(z[:, :split], z[:, split:], equations.branches, residual, tolerance, good, iterations, status)
+    names = tuple(equations.parts.nodes[k] for k in np.flatnonzero(open_nodes))
+    volts, amperes = z[:, :split], z[:, split:]
+    return Solution(volts, amperes, equations.branches, residual, tolerance, good, iterations, status, names)
 
 
 @np.errstate(all="ignore")  # what overflows is seen by its residual
@@ -155,6 +200,7 @@ def newton(
     leak: float = 0.0,
     tolerance: float = TOLERANCE,
     max_iterations: int = ITERATIONS,
+    exact: bool = False,
 ) -> tuple[Array, Array, int]:
     """Newton's method with limited junction voltages, on all examples that have not converged.
 
@@ -168,6 +214,9 @@ def newton(
         Conductance from every node to ground, siemens.
     tolerance, max_iterations
         As for `operating_point`.
+    exact : bool
+        Whether to end with steps by the true slopes of junctions, however small: where leakage holds nodes, only
+        these say how far from the solution they are in volts.
 
     Returns
     -------
@@ -183,6 +232,7 @@ def newton(
     at[:, :curved] = np.minimum(at[:, :curved], np.where(at[:, :curved] > ceiling, equations.critical, np.inf))
     moved = np.full(len(z), np.inf)
     limited = np.zeros(len(z), bool)
+    last = np.zeros(len(z), bool)
     factors: Factors | None = None
     for iteration in range(max_iterations + 1):
         act = np.flatnonzero(~done & ~lost)
@@ -199,8 +249,11 @@ def newton(
         law[:, 1:n] += leak * now[:, 1:n]
         residual = np.abs(law[:, :n]).max(1)
         good = (residual <= tolerance) | (residual <= 8 * equations.rounding(now, slopes))
-        good &= (moved[act] <= _SETTLED * np.maximum(1.0, size)) & ~limited[act]
+        good &= ~limited[act]
         good &= _diodes_obey(equations, now, law, on, tolerance)
+        begin = good & ~last[act] if exact else np.zeros(len(act), bool)
+        good &= (moved[act] <= _SETTLED * np.maximum(1.0, size)) & ~begin
+        last[act[begin]] = True
         done[act[good]] = True
         lost[act[~np.isfinite(residual)]] = True
         go = ~done[act] & ~lost[act]
@@ -209,9 +262,14 @@ def newton(
         act, law, slopes, on, now = act[go], law[go], slopes[go], on[go], now[go]
         if factors is None or not equations.linear:
             # A junction far in reverse has no slope left to move its node by: keep some.
-            steep = np.maximum(slopes, 1e-3 * _slopes_at_zero(equations))
+            steep = np.maximum(slopes, FLOOR * _slopes_at_zero(equations))
+            if last.any():
+                steep = np.where(last[act][:, None], slopes, steep)
             factors = Factors(equations, equations.jacobian(now, steep, on, leak))
         step = factors.solve(-law[:, 1:])
+        if last.any():
+            size = np.abs(step[:, : n - 1]).max(1, keepdims=True)
+            step = np.where(last[act][:, None] & (size > 1), step / size, step)
         z[act, 1:] += step
         moved[act] = np.abs(step[:, : n - 1]).max(1)
         wanted = equations.across(z[act])
@@ -293,6 +351,14 @@ def _started(equations: NodalEquations, start: Any, batch: int) -> Array:
         raise argument_error("start", f"hold finite voltages for {batch} examples", f"{len(given)}")
     z[:, 1 : given.shape[1]] = given[:, 1:]
     return z
+
+
+def _weak(equations: NodalEquations) -> Array:
+    """Nodes that leakage alone holds, (n_nodes,) bool; held capacitors and nudges hold theirs too."""
+    nudge = equations.nudge
+    nodes = np.zeros(0, np.int64) if nudge is None else np.asarray(nudge.nodes, np.int64)
+    ties = np.stack([nodes, np.zeros_like(nodes)], 1)
+    return held_by_leakage(equations.parts, equations.branch_ends[:, :2], ties)
 
 
 def _slopes_at_zero(equations: NodalEquations) -> Array:

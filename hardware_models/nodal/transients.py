@@ -316,9 +316,7 @@ def _drive(equations: NodalEquations, levels: tuple[Array, Array], batch: int) -
 def _solved(equations: NodalEquations, z: Array, drive: Drive, what: str) -> Array:
     found: Solution = solve(equations, z, drive, TOLERANCE, ITERATIONS)
     if not found.converged.all():
-        raise InputError(
-            f"The circuit has no {what} that could be found: a residual of {found.residual.max():.2g} A is left."
-        )
+        raise InputError(f"The circuit has no {what} that could be found: {found.why_not()}.")
     return np.hstack([found.voltages, found.currents])
 
 

@@ -234,7 +234,8 @@ def _solve(circuit: Circuit, subject: CheckedCircuit, beta: float) -> Solved:
         nudge = (circuit.output_names, subject.targets, strength) if strength else None
         found = mna.operating_point(circuit.parts, subject.sources, nudge=nudge)
         if not found.converged.all():
-            raise InputError("This circuit's operating point was not found: it may have none.")
+            why = found.why_not() if found.untold else "it may have none"
+            raise InputError(f"This circuit's operating point was not found: {why}.")
         phases.append(found.voltages)
         residuals.append(float(found.residual.max()))
     return phases, residuals, {}

@@ -1,0 +1,46 @@
+"""Conductances that simulators put across junctions, as parts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from physics_ep.errors import argument_error
+
+from .parts import Group, Parts
+
+
+def with_gmin(parts: Parts, gmin: float) -> Parts:
+    """Parts with a resistor across every diode: SPICE's gmin, which holds nodes that leakage alone held.
+
+    Parameters
+    ----------
+    parts : Parts
+    gmin : float
+        Siemens (SPICE has 1e-12); 0: the same parts.
+
+    Returns
+    -------
+    Parts
+        With resistors named Rgmin_ and the diode's name, behind the others.
+
+    Raises
+    ------
+    InputError
+        If gmin is negative or not finite.
+    """
+    if not 0 <= gmin < np.inf:
+        raise argument_error("gmin", "be finite and not negative, in siemens", gmin)
+    diodes, resistors = parts.group("diode"), parts.group("resistor")
+    if not (gmin and len(diodes)):
+        return parts
+    taken, start = {name.lower() for group in parts.groups.values() for name in group.names}, "Rgmin_"
+    while any((start + name).lower() in taken for name in diodes.names):
+        start += "_"
+    group = Group(
+        resistors.names + tuple(start + name for name in diodes.names),
+        np.concatenate([resistors.nodes, diodes.nodes]),
+        np.concatenate([resistors.values, np.full((len(diodes), 1), float(gmin))]),
+    )
+    return replace(parts, groups={**parts.groups, "resistor": group})
