@@ -7,14 +7,21 @@ numbers (docs/physics.md, Displacements).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
-from .errors import all_finite, argument_error
+from .errors import InputError, all_finite, argument_error
+
+NEWTON_STEPS = 30
+"""Newton's steps of a cost without a closed form; fewer would leave the outputs of strong nudges unsettled."""
 
 
 class Cost:
-    """Base of the costs. A subclass gives `value`, `gradient`, `curvature` and `encode`.
+    """Base of the costs. A subclass gives `value`; `gradient` and `curvature` are by autograd unless it gives them.
+
+    Training from class labels also needs `encode`.
 
     All methods take outputs (B, n) and targets y as `encode` makes them, and keep the batch axis.
     """
@@ -37,19 +44,40 @@ class Cost:
 
     def __call__(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Cost of each example, (B,)."""
-        raise NotImplementedError
+        return self.value(outputs, y)
+
+    def value(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Cost of each example, (B,), in torch functions that autograd can follow."""
+        if type(self).__call__ is Cost.__call__:
+            raise NotImplementedError(
+                f"{type(self).__name__} must give value(outputs, y), the cost of each example."
+            )
+        return self(outputs, y)
 
     def gradient(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """dC/d(outputs), (B, n)."""
-        raise NotImplementedError
+        """dC/d(outputs), (B, n). Default: autograd of the value."""
+        with torch.enable_grad():
+            leaf = outputs.detach().requires_grad_()
+            return torch.autograd.grad(costs(self, leaf, y).sum(), leaf)[0]
 
     def gradient_difference(self, outputs: torch.Tensor, d: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """dC(outputs + d) - dC(outputs), (B, n), without cancellation where the cost allows it."""
-        return self.gradient(outputs + d, y) - self.gradient(outputs, y)
+        """dC(outputs + d) - dC(outputs), (B, n), without cancellation where the cost allows it.
+
+        The default subtracts in float64, so that small displacements keep their digits.
+        """
+        kind, wide = torch.promote_types(outputs.dtype, d.dtype), torch.promote_types(d.dtype, torch.float64)
+        base = outputs.to(torch.float64)
+        target = y.double() if y.dtype.is_floating_point else y
+        return (self.gradient(base.to(wide) + d.to(wide), target) - self.gradient(base, target)).to(kind)
 
     def curvature(self, outputs: torch.Tensor, y: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """Product of the cost's Hessian with v (B, n): (B, n)."""
-        raise NotImplementedError
+        """Product of the cost's Hessian with v (B, n): (B, n). Default: autograd of the value."""
+        with torch.enable_grad():
+            leaf = outputs.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(costs(self, leaf, y).sum(), leaf, create_graph=True)
+            if not slope.requires_grad:  # linear in the outputs
+                return torch.zeros_like(v)
+            return torch.autograd.grad((slope * v.detach()).sum(), leaf)[0].to(v.dtype)
 
     def displaced_unit(
         self, outputs: torch.Tensor, y: torch.Tensor, beta: torch.Tensor | complex, rhs: torch.Tensor
@@ -58,8 +86,22 @@ class Cost:
 
         It is the stationarity of 1/2 |s|^2 - drive . s + beta C(s) in s = outputs + d, with
         rhs = drive - outputs. A unit of load G, G s - drive, has beta / G, so beta may be (B, n).
+
+        Default: Newton's method with the whole Hessian of each example.
         """
-        raise NotImplementedError
+        n = outputs.shape[1]
+        d, eye = rhs.clone(), torch.eye(n, dtype=rhs.dtype, device=rhs.device)
+        force = beta * self.gradient(outputs, y)
+        for _ in range(NEWTON_STEPS):
+            miss = rhs - d - force - beta * self.gradient_difference(outputs, d, y)
+            columns = [self.curvature(outputs + d, y, e.expand_as(rhs).clone()) for e in eye]
+            rows = beta if isinstance(beta, torch.Tensor) else torch.as_tensor(beta, dtype=rhs.dtype)
+            jacobian = eye + rows.to(rhs.dtype).expand_as(rhs)[:, :, None] * torch.stack(columns, 2).to(rhs.dtype)
+            step = torch.linalg.solve(jacobian, miss)
+            d = d + step
+            if bool((step.abs().amax() <= 4 * torch.finfo(rhs.dtype).eps * d.abs().amax()).all()):
+                break
+        return d
 
     def linear(
         self, y: torch.Tensor, beta: torch.Tensor | complex
@@ -84,11 +126,40 @@ class Cost:
 
     def encode(self, labels: torch.Tensor, n_out: int, dtype: torch.dtype) -> torch.Tensor:
         """Class indices (B,) to the targets that this cost takes."""
-        raise NotImplementedError
+        raise InputError(f"Argument cost ({type(self).__name__}) must have a method encode to take class indices.")
 
     def check(self, outputs: torch.Tensor, y: torch.Tensor) -> None:
-        """Raise ValueError, naming the argument, if y does not fit outputs."""
-        raise NotImplementedError
+        """Raise ValueError, naming the argument, if y does not fit outputs. Default: number of examples."""
+        if not isinstance(y, torch.Tensor) or y.shape[:1] != outputs.shape[:1]:
+            was = f"of shape {tuple(y.shape)}" if isinstance(y, torch.Tensor) else type(y).__name__
+            raise argument_error("y", f"be a tensor of {len(outputs)} examples", was)
+        if not all_finite(y):
+            raise argument_error("y", "be finite", "NaN or infinite entries")
+
+
+class FunctionCost(Cost):
+    """Any torch function of (outputs, y) as a cost; slopes and curvatures by autograd.
+
+    Parameters
+    ----------
+    function : callable (outputs (B, n), y) -> Tensor (B,)
+        The cost of each example: reduction 'none' of torch's losses, summed over outputs where they have several.
+
+    Examples
+    --------
+    >>> from torch.nn.functional import cross_entropy
+    >>> smooth = FunctionCost(lambda o, y: cross_entropy(o, y, label_smoothing=0.1, reduction="none"))
+    >>> smooth(torch.zeros(2, 4), torch.tensor([0, 3])).shape
+    torch.Size([2])
+    """
+
+    name = "function"
+
+    def __init__(self, function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+        self.function = function
+
+    def value(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return self.function(outputs, y)
 
 
 class SquaredError(Cost):
@@ -120,6 +191,7 @@ class SquaredError(Cost):
         return beta, beta * y
 
     def encode(self, labels: torch.Tensor, n_out: int, dtype: torch.dtype) -> torch.Tensor:
+        labels = as_targets(labels)
         check_labels(labels, n_out)
         return torch.nn.functional.one_hot(labels, n_out).to(dtype)
 
@@ -178,6 +250,7 @@ class CrossEntropy(Cost):
         return d
 
     def encode(self, labels: torch.Tensor, n_out: int, dtype: torch.dtype) -> torch.Tensor:
+        labels = as_targets(labels)
         check_labels(labels, n_out)
         return labels
 
@@ -241,6 +314,7 @@ class PhaseCost(Cost):
     off = math.pi
 
     def encode(self, labels: torch.Tensor, n_out: int, dtype: torch.dtype) -> torch.Tensor:
+        labels = as_targets(labels)
         check_labels(labels, n_out)
         return self.off * (1 - torch.nn.functional.one_hot(labels, n_out).to(dtype))
 
@@ -313,6 +387,16 @@ def costs(cost: Cost, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         must = f"return one number an example, of shape ({len(outputs)},)"
         raise argument_error(f"cost ({type(cost).__name__})", must, f"of shape {tuple(each.shape)}")
     return each
+
+
+def as_targets(y: Any) -> torch.Tensor:
+    """Targets as a tensor: numpy arrays and lists too, and class indices of any integer type as int64."""
+    if not isinstance(y, torch.Tensor):
+        try:
+            y = torch.as_tensor(y)
+        except (TypeError, ValueError, RuntimeError):
+            raise argument_error("y", "be a tensor, an array or a list of numbers", type(y).__name__) from None
+    return y if y.is_floating_point() or y.is_complex() else y.to(torch.int64)
 
 
 def check_labels(labels: torch.Tensor, n_out: int) -> None:

@@ -24,7 +24,7 @@ from numbers import Complex, Integral, Real
 
 import torch
 
-from .cost import Cost, costs
+from .cost import Cost, as_targets, costs
 from .entries import entries, load
 from .errors import InputError, argument_error, unknown_name
 
@@ -315,6 +315,7 @@ class Nudge:
 
     def __post_init__(self) -> None:
         beta = self.beta
+        object.__setattr__(self, "y", as_targets(self.y))
         if not isinstance(beta, int | float | complex | torch.Tensor):
             raise argument_error("beta", "be a number or a tensor of them", repr(beta))
         if not (bool(torch.isfinite(beta).all()) if isinstance(beta, torch.Tensor) else cmath.isfinite(beta)):

@@ -17,7 +17,7 @@ from scipy.sparse.linalg import LinearOperator, minres
 from torch import nn
 
 from physics_ep.blocks import flat, in_dtype, unflat
-from physics_ep.cost import Cost, costs
+from physics_ep.cost import Cost, as_targets, costs
 from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import InputError, argument_error
 from physics_ep.relaxation.loop import relax
@@ -52,6 +52,7 @@ class OracleError(RuntimeError):
 
 def wide_target(y: torch.Tensor) -> torch.Tensor:
     """Float targets in float64; class indices as they are."""
+    y = as_targets(y)
     return y.double() if y.dtype.is_floating_point else y
 
 

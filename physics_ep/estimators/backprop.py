@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from .. import ranks
-from ..cost import Cost
+from ..cost import Cost, as_targets
 from ..equilibrium import Equilibrium, NotFinite, broken_parts
 from ..errors import InputError
 from ..system import EnergySystem
@@ -58,7 +58,7 @@ class Backprop:
                 "pass, but was 'backprop'."
             )
         warn_of_input(x)
-        x = x.detach()
+        x, y = x.detach(), as_targets(y)
         weights = Weights(system)
         with torch.enable_grad(), weights:
             named = {n: p for n, p in system.named_parameters() if p.requires_grad}

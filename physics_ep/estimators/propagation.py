@@ -13,7 +13,7 @@ from torch import nn
 
 from .. import ranks
 from ..blocks import masked
-from ..cost import Cost, costs
+from ..cost import Cost, FunctionCost, as_targets, costs
 from ..equilibrium import Equilibrium, NotConverged, NotFinite, OtherBranch, Status, broken_parts
 from ..errors import InputError, argument_error, unknown_name
 from ..landscape.branches import check_branches, is_minimum
@@ -54,7 +54,8 @@ class EquilibriumPropagation:
 
     Parameters
     ----------
-    cost : Cost
+    cost : Cost or callable
+        A function of (outputs, y) is taken as a `FunctionCost`.
     scheme : Stencil or str
         `centered()` by default: its error is O(beta^2).
     beta : float or 'auto'
@@ -108,6 +109,8 @@ class EquilibriumPropagation:
         measure_every: int = 200,
         **options: Any,
     ) -> None:
+        if not isinstance(cost, Cost) and callable(cost) and not isinstance(cost, type | nn.Module):
+            cost = FunctionCost(cost)
         if not isinstance(cost, Cost):
             raise argument_error("cost", "be a Cost, such as SquaredError()", type(cost).__name__)
         if on_unconverged not in ON_UNCONVERGED:
@@ -197,6 +200,7 @@ class EquilibriumPropagation:
         if input_gradient and not (isinstance(x, torch.Tensor) and x.is_floating_point()):
             was = x.dtype if isinstance(x, torch.Tensor) else type(x).__name__
             raise argument_error("input_gradient", "be False for an x that is not floating point", was)
+        y = as_targets(y)
         given, x = x, x.detach() if isinstance(x, torch.Tensor) else x
         weights, grads, step = self._gradient(system, x, y, sync, input_gradient)
         weights.deposit(grads)
@@ -499,6 +503,6 @@ def estimate_gradient(
     ep: EquilibriumPropagation, system: EnergySystem, x: torch.Tensor, y: torch.Tensor
 ) -> tuple[dict[str, torch.Tensor], Step]:
     """EP's gradient by parameter name, before any hook and leaving `.grad` as it was; also the `Step`."""
-    weights, grads, step = ep._gradient(system, x, y, sync=False)
+    weights, grads, step = ep._gradient(system, x, as_targets(y), sync=False)
     weights.check(grads)
     return weights.leaves(grads), step

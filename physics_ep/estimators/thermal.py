@@ -30,7 +30,7 @@ import torch
 from scipy.special import stdtrit
 
 from ..blocks import in_dtype
-from ..cost import Cost
+from ..cost import Cost, as_targets
 from ..dynamics.noise import STOCHASTIC, NoisyTableau
 from ..equilibrium import NotFinite, broken_parts
 from ..errors import InputError, argument_error, unknown_name
@@ -250,6 +250,7 @@ class StochasticEquilibriumPropagation:
         temperature = system.temperature if self.temperature is None else self.temperature
         with torch.no_grad():
             weights.constrain()
+            y = as_targets(y)
             y = y.double() if y.dtype.is_floating_point else y
             plan = self.plan if temperature else replace(self.plan, chains=1)
             ensemble = Ensemble(widened(system), in_dtype(x, torch.float64), y, plan)

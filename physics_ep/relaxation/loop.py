@@ -356,6 +356,8 @@ def check_strength(beta: float, dtype: torch.dtype) -> None:
     """
     limits = torch.finfo(dtype)
     least, most = limits.tiny / limits.eps**2, limits.max * limits.eps**2
+    if least >= most:
+        raise argument_error("system", "be float32, float64 or bfloat16", str(dtype).removeprefix("torch."))
     if beta != 0 and not least <= beta <= most:
         kind = str(dtype).removeprefix("torch.")
         must = f"lie between {least:.1g} and {most:.1g} in {kind}, which keeps no digits of displacements beyond"
