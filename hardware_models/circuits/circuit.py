@@ -598,7 +598,9 @@ def _told_point(circuit: Circuit, point: OperatingPoint, volts: torch.Tensor, as
         return point
     found = mna.operating_point(circuit.parts, volts.numpy(), start=begun, tolerance=asked)
     if not (found.converged.all() or found.untold):
-        return point
+        if bool(point.converged.all()):
+            return point
+        return replace(point, residual=_residual(found) / circuit.residual_scale)  # amperes, not steps in volts
     net, offset = circuit.layout.net, circuit._offset(volts)
     u = point.state[0].numpy().copy()
     for node in np.argsort(np.abs(net.scale)):  # the largest share of an unknown comes last, and counts

@@ -68,7 +68,7 @@ class Newton(Solver):
         try:
             step = self.phase.factor(self.z, self.here.slopes, held).solve(self.free)
         except NotPositive:
-            return np.full(len(self.z), np.inf)
+            return np.ones(len(self.z))  # flat to the last digit: far from settled
         return np.asarray(np.abs(step).max(1, initial=0.0))
 
     def advance(self, active: torch.Tensor) -> None:

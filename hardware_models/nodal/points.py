@@ -172,13 +172,14 @@ def solve(equations: NodalEquations, z: Array, drive: Drive, tolerance: float, m
                     z[b], good[b], iterations = found[0], ended[0], iterations + spent
                 elif found is not None:
                     z[b], good[b] = found[0], True
-        if exact:
-            left_open = untold(equations, z, drive, weak)
-            good &= ~left_open.any(1)
-            open_nodes = left_open.any(0)
         currents = equations.currents(equations.across(z), drive)
         law = equations.residual(z, currents, equations.conducting(z), drive)
         residual = np.abs(law[:, : equations.n_nodes]).max(1)
+        if exact:
+            # A current that is missing, as one that nothing can carry, is no question of digits.
+            left_open = untold(equations, z, drive, weak) & ~(~good & (residual > tolerance))[:, None]
+            good &= ~left_open.any(1)
+            open_nodes = left_open.any(0)
     if good.any():
         # What met only the rounding of its voltages was asked for no more.
         tolerance = max(tolerance, float(residual[good].max()))

@@ -108,6 +108,16 @@ def test_voltages_that_float64_cannot_tell_are_named(parts: Parts, nodes: tuple[
         transient(parts, 1e-6)
 
 
+def test_currents_that_nothing_carries_are_told_as_such() -> None:
+    """A microampere out of a diode in reverse is missing, whatever digits there are."""
+    parts = Parts.collect([Part("I1", "current_source", ("m", GROUND), (1e-6,)), diode("D1", "m", "0")])
+    found = operating_point(parts)
+    assert not found.converged.any()
+    assert not found.untold
+    with pytest.raises(InputError, match=r"1e-06 A are missing at a node|grow without bound"):
+        Circuit(parts).operating_point().require()
+
+
 def test_gmin_on_request() -> None:
     """A conductance across each diode, closed form of two in series; and none where none is asked for."""
     parts = held(5.0, diode("D1", "m", "a"), diode("D2", "0", "m", 3e-14))
