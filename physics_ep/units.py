@@ -13,9 +13,13 @@ since a nudged phase lives on them.
 
 from __future__ import annotations
 
+import copyreg
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+import torch
 
 Function = Callable[..., Any]
 X = Any
@@ -24,7 +28,7 @@ X = Any
 
 @dataclass(frozen=True)
 class UnitFunctions:
-    """Functions of a unit over one namespace; all elementwise.
+    """Functions of a unit over one namespace; all elementwise. Those of `torch_functions` pickle by their name.
 
     Attributes
     ----------
@@ -54,6 +58,12 @@ class UnitFunctions:
     def difference(self, p: X, d: X) -> X:
         """sigma(p + d) - sigma(p), rounding-safe."""
         return self.displaced(d, *self.anchor(p))
+
+    def __reduce__(self) -> Any:
+        for name in UNITS:
+            if torch_functions(name) is self:
+                return torch_functions, (name,)
+        return copyreg.__newobj__, (type(self),), self.__dict__  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
@@ -223,3 +233,9 @@ UNITS: dict[str, Unit] = {
     )
 }
 """Unit laws by name."""
+
+
+@functools.cache
+def torch_functions(name: str) -> UnitFunctions:
+    """Functions of a unit over torch, by its name: the same object each time, so that systems can be pickled."""
+    return UNITS[name].make(torch)

@@ -37,7 +37,7 @@ from physics_ep.blocks import State
 from physics_ep.errors import argument_error, unknown_name
 from physics_ep.nudging import Nudge
 from physics_ep.system import EnergySystem, Inputs, Phase
-from physics_ep.units import UNITS
+from physics_ep.units import torch_functions
 
 from ..arrays import counts
 from ..layers.couplings import Dense
@@ -126,7 +126,7 @@ class LangevinHopfield(EnergySystem):
             Dense(n_in, n_out, gain, generator) for n_in, n_out in itertools.pairwise(self.sizes)
         )
         names = [activation] * (len(self.sizes) - 2) + [output_activation]
-        self.rates = [UNITS[name].make(torch) for name in names]
+        self.rates = [torch_functions(name) for name in names]
         self.riccati = [RICCATI[name] for name in names]
         self.temperature = float(temperature)
 

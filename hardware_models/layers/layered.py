@@ -29,7 +29,7 @@ from physics_ep.errors import InputError
 from physics_ep.maps import Route, channels_first, channels_last, pixels_first
 from physics_ep.nudging import Nudge
 from physics_ep.system import EnergySystem, Inputs, Phase
-from physics_ep.units import UNITS, UnitFunctions
+from physics_ep.units import UNITS, UnitFunctions, torch_functions
 
 from .couplings import Convolution, Dense
 from .maps import Filter
@@ -127,7 +127,7 @@ class Layered(LayeredSystem):
         self.smooth = "hard_sigmoid" not in names and not self.routed
         self.analytic = all(UNITS[name].analytic for name in names) and not self.routed
         self.bounds = [UNITS[name].bounds for name in names]
-        self.units = [UNITS[name].make(torch) for name in names]
+        self.units = [torch_functions(name) for name in names]
 
     @property
     def couplings(self) -> list[Dense]:

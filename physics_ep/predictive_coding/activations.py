@@ -19,6 +19,7 @@ computed.
 
 from __future__ import annotations
 
+import copyreg
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -103,6 +104,12 @@ class Activation:
     bounds: tuple[float, float] = (-math.inf, math.inf)
     curvature: Elementwise | None = None
     anchor: type[Anchor] | None = None
+
+    def __reduce__(self) -> Any:
+        """Those of `ACTIVATIONS` pickle by their name: their functions are closures."""
+        if ACTIVATIONS.get(self.name) is self:
+            return _named, (self.name,)
+        return copyreg.__newobj__, (type(self),), self.__dict__  # type: ignore[attr-defined]
 
     @property
     def gated(self) -> bool:
@@ -410,6 +417,10 @@ def wright_omega(z: torch.Tensor) -> torch.Tensor:
 
 def _identity(a: torch.Tensor) -> torch.Tensor:
     return a
+
+
+def _named(name: str) -> Activation:
+    return ACTIVATIONS[name]
 
 
 ACTIVATIONS: dict[str, Activation] = {
