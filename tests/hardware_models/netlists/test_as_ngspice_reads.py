@@ -90,6 +90,7 @@ def test_lines_mean_what_they_mean_in_spice(
     assert voltage(tmp_path, node, *lines) == pytest.approx(value, rel=1e-9)
 
 
+@pytest.mark.full
 @needs_ngspice
 def test_ngspice_means_the_same(tmp_path: Path) -> None:
     """The same texts, run by ngspice itself: else closed forms and reader could misunderstand SPICE alike."""
@@ -182,6 +183,7 @@ COURSES = [
 ]
 
 
+@pytest.mark.full
 @needs_ngspice
 @pytest.mark.parametrize("lines", COURSES)
 def test_sources_keep_their_meaning_for_any_duration(tmp_path: Path, lines: tuple[str, ...]) -> None:
@@ -196,10 +198,10 @@ def test_sources_keep_their_meaning_for_any_duration(tmp_path: Path, lines: tupl
 
 
 def test_pulses_go_on(tmp_path: Path) -> None:
-    """Closed form: after 21 us of a pulse of 1 us in 2, and after three pulses that stop."""
+    """Closed form: after 20 us of a pulse of 1 us in 2, and after three pulses that stop."""
     for count, wanted in (("", 10), (" 3", 3)):
         path = write(tmp_path, f"V1 in 0 PULSE(0 1 0 1e-18 1e-18 1u 2u{count})", *RC, ".tran 1n 1u")
-        found = transient(load_netlist(path).parts, 20e-6, rtol=1e-8, atol=1e-12)
+        found = transient(load_netlist(path).parts, 20e-6, rtol=1e-6)
         v = 0.0
         for _ in range(wanted):
             v = settle(0.0, settle(1.0, v, 1e-6), 1e-6)
