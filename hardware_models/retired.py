@@ -35,3 +35,7 @@ def linear_nudge(nudge: Nudge, dtype: torch.dtype) -> tuple[torch.Tensor, torch.
 
 
 DetunedClip = Activation
+
+
+MOST_POINTS = 100_000
+"""Points of a source in time that a netlist might have; sources in time are followed for any duration now."""

@@ -242,13 +242,20 @@ def relax(
     """
     with torch.no_grad(), Weights(system):
         inputs = prepared(system, x, {} if nudge is None else options)
+        sound = True
         if start is not None:
             check_state(system, start, x)
+            sound = bool(exactly_finite_rows(start).all())
         if nudge is None:
             phase = new_phase(system, inputs, options)
+            # Elsewhere an example that starts from NaN ends as such, beside the others.
+            if not sound and phase.known(solver or system.default_solver) is not None:
+                raise _not_finite()
             return solve(
                 phase, solver=solver, tolerance=tolerance, max_iterations=max_iterations, start=start, trace=trace
             )
+        if not sound:
+            raise _not_finite()
         origin = system.initial_state(x) if start is None else start
         check_nudge(system, nudge, system.outputs(origin))
         phase = new_phase(system, inputs, options, origin=origin).nudged(nudge)
@@ -318,8 +325,10 @@ def check_state(system: EnergySystem, state: State, x: torch.Tensor) -> None:
     got = [tuple(s.shape) for s in state] if isinstance(state, tuple) else type(state).__name__
     if want != got:
         raise argument_error("start", f"be a tuple of tensors of shapes {want}", got)
-    if not bool(exactly_finite_rows(state).all()):
-        raise argument_error("start", "be finite", "NaN or infinite entries")
+
+
+def _not_finite() -> InputError:
+    return argument_error("start", "be finite", "NaN or infinite entries")
 
 
 def check_outputs(system: EnergySystem, outputs: torch.Tensor, batch: int) -> None:
