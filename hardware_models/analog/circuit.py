@@ -355,7 +355,7 @@ def _row_sums(circuit: UnitGraph) -> torch.Tensor:
     """Sum of |weight| over the edges of each free node, (n_free,)."""
     ends = torch.from_numpy(circuit.graph.ends)
     sums = torch.zeros(len(circuit.units) + len(circuit.inputs), dtype=torch.float64)
-    size = circuit.weight.detach().abs()
+    size = circuit.weight.detach().double().abs()
     return sums.index_add(0, ends[:, 0], size).index_add(0, ends[:, 1], size)[: len(circuit.units)]
 
 

@@ -103,7 +103,7 @@ def _power(circuit: AnalogHopfieldCircuit, course: Trajectory, x: torch.Tensor, 
     for here, there in ((0, 1), (1, 0)):
         # A resistor leads to an amplifier's input only: none hangs on a clamped node.
         into = ends[:, here] < free
-        feeds.index_add_(0, ends[into, there], circuit.weight[into].abs())
+        feeds.index_add_(0, ends[into, there], circuit.weight[into].double().abs())
     motion = own_motion(circuit.phase(circuit.prepare(x)).nudged(nudge))
     names = ("amplifiers", "inputs", "currents", "nudge", "pairs", "leaks", "capacitors")
     rows: dict[str, list[torch.Tensor]] = {name: [] for name in names}
