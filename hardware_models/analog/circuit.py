@@ -71,6 +71,7 @@ class AnalogHopfieldCircuit(UnitGraph):
     state_unit = "V"
     energy_unit = "W"
     time_unit = "s"
+    clamps = False
 
     def __init__(
         self,

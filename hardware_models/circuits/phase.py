@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
 
 from physics_ep.blocks import State
 from physics_ep.dynamics.motion import Moment, Motion
+from physics_ep.errors import InputError
 from physics_ep.nudging import Nudge
 from physics_ep.system import EnergySystem, Inputs, Phase
 
@@ -16,6 +17,9 @@ from . import kernels
 from .co_content import compiled_co_content
 from .factorizations import Bordered, Matrix, MatrixFactor, NotPositive
 from .layout import PreparedCircuit
+
+ROUNDING = 1e-9
+"""How far beyond a bound a clamped output may lie before it is refused, over its own size or 1 V."""
 
 HELD = 1e14
 """What is added to the diagonal of an unknown that a bound holds, over the largest entry: it does not move."""
@@ -48,7 +52,9 @@ class Currents(NamedTuple):
 class CircuitPhase(Phase):
     """Currents, slopes and factorisations of one relaxation of a circuit.
 
-    The unknown is the state, or a displacement from the origin.
+    The unknown is the state, or a displacement from the origin. A nudge whose cost `holds` the outputs (coupled
+    learning) is no current, but a voltage source at each output node: the unknown that the node follows has equal
+    bounds below and above, as between two ideal diodes.
     """
 
     carries_displacements = True
@@ -78,6 +84,53 @@ class CircuitPhase(Phase):
                 self.resting = np.where(self.held(zero, force), force, 0.0)
         self._free: MatrixFactor | None = None
 
+    def nudged(self, nudge: Nudge | None) -> CircuitPhase:
+        twin = cast(CircuitPhase, super().nudged(nudge))
+        twin._free = None
+        if twin.clamps:
+            twin._clamp()
+        return twin
+
+    @property
+    def clamps(self) -> bool:
+        """Whether the nudge holds the outputs in place of pulling at them."""
+        return self.nudge is not None and self.nudge.cost.holds
+
+    @property
+    def pulls(self) -> bool:
+        """Whether the nudge draws currents."""
+        return self.nudge is not None and not self.nudge.cost.holds
+
+    def _clamp(self) -> None:
+        """Bound the outputs' unknowns to where the nudge holds them."""
+        assert self.nudge is not None
+        columns, names = self.layout.output_columns.tolist(), cast(tuple[str, ...], self.system.output_names)
+        if self.origin is None:
+            raise InputError("Argument nudge must act on a free state that is known, where it clamps the outputs.")
+        if len(set(columns)) < len(columns):
+            twice = names[next(k for k, column in enumerate(columns) if column in columns[:k])]
+            raise InputError(
+                "Argument system must have output nodes that can be held one by one to clamp them, but an "
+                f"amplifier or a short ties {twice!r} to another output."
+            )
+        outputs = self.layout.outputs(self.origin[0])
+        moved = self.nudge.column(outputs) * (self.nudge.y - outputs) / self.layout.output_scale
+        shape = (len(outputs), self.layout.n)
+        low = np.full(shape, -np.inf) if self.low is None else np.broadcast_to(self.low, shape).copy()
+        high = np.full(shape, np.inf) if self.high is None else np.broadcast_to(self.high, shape).copy()
+        target = moved.numpy()
+        room = ROUNDING * (1 + np.abs(target) + np.abs(self.origin[0].numpy()[:, columns]))
+        beyond = np.argwhere((target < low[:, columns] - room) | (target > high[:, columns] + room))
+        if len(beyond):
+            example, k = beyond[0].tolist()
+            held = float(outputs[example, k] + moved[example, k] * self.layout.output_scale[k])
+            raise InputError(
+                "Argument y must leave the outputs where ideal diodes let them be held, but node "
+                f"{names[k]!r} of example {example} would be held at {held:g} V, against an ideal diode."
+            )
+        low[:, columns] = high[:, columns] = target
+        self.low, self.high = low, high
+
     # -- Kirchhoff's law --------------------------------------------------------------------------------------
 
     def currents(self, z: np.ndarray, rows: np.ndarray | slice = slice(None)) -> Currents:
@@ -90,7 +143,7 @@ class CircuitPhase(Phase):
             plain, across = kernels.linear_force(z, still, still[0], known.conductance, self.net)
             if self.resting is not None:
                 plain += self.resting[rows]
-        if self.nudge is not None:
+        if self.pulls:
             plain += self.pull(z, rows)
         flow, slopes = self.junctions(across, rows)
         return Currents(kernels.with_junctions(plain, flow, self.net), plain, across, slopes)
@@ -187,7 +240,7 @@ class CircuitPhase(Phase):
             diagonal = diagonal + np.where(held, HELD * diagonal.max(), 0.0)
         matrix = known.matrix if known.matrix is not None else Matrix(self.layout.pattern, off)
         found = matrix.factor(diagonal)
-        if self.nudge is None or stiffness is not None:
+        if not self.pulls or stiffness is not None:
             return found
         return self._bent(found, z, rows)
 
@@ -212,7 +265,7 @@ class CircuitPhase(Phase):
 
         One row serves all examples where they have it in common: so does then one factorisation.
         """
-        if self.nudge is None:
+        if self.nudge is None or self.clamps:
             return None
         beta = torch.as_tensor(self.nudge.beta, dtype=torch.float64)
         y = self.nudge.y if isinstance(rows, slice) else self.nudge.y[torch.from_numpy(rows)]
@@ -245,6 +298,8 @@ class CircuitPhase(Phase):
     def start(self) -> State:
         if self.origin is None:
             return (torch.from_numpy(self.clipped(np.zeros((len(self.x), self.layout.n)))),)
+        if self.clamps:  # a free state has no force on it: only the clamp itself tells that it has to move
+            return (torch.from_numpy(self.clipped(np.zeros((len(self.x), self.layout.n)))),)
         return super().start()
 
     def energy(self, z: State) -> torch.Tensor:
@@ -252,7 +307,9 @@ class CircuitPhase(Phase):
         known = self.prepared
         volts = self.layout.spread(state[0]).numpy() + known.offset
         total = torch.from_numpy(compiled_co_content(self.layout, volts, known.learnt, known.current))
-        return total if self.nudge is None else total + self.nudge.energy(self.system.outputs(state))
+        if self.nudge is None or self.clamps:
+            return total
+        return total + self.nudge.energy(self.system.outputs(state))
 
     def force(self, z: State) -> State:
         u = z[0].numpy()

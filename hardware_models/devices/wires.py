@@ -9,13 +9,19 @@ without it) is
     G_eff = G (1 - r (R + C)),    R_ij = sum_{m <= j} sum_{n >= m} G_in,    C_ij = sum_{m >= i} sum_{l <= m} G_lj
 
 and 1 / (1 + r (R + C)) in its place is nearer to the exact matrix where the loss is not small: cumulative sums, and
-no more work than a pass over the cells. Relative error of the effective conductances, of G between 1 and 100 uS,
-as one vector; in brackets what the wires take away (`wire_error`):
+no more work than a pass over the cells. Relative error of the effective conductances as one vector; in brackets
+what the wires take away (`wire_error`). What counts is the current in the wires, so that it depends on how many
+cells are on. "pairs": random weights as G+ and G- in turn, one of each pair at 1 uS, the other up to 100 uS;
+"uniform": every cell anywhere from 1 to 100 uS; "full": every cell at 100 uS.
 
-    cells        r = 0.1 ohm        1 ohm              3 ohm             10 ohm
-    32 x 32      1e-6  (0.2 %)      1e-4  (2 %)        7e-4  (6 %)       7e-3  (18 %)
-    64 x 128     7e-5  (2 %)        6e-3  (16 %)       3e-2  (37 %)      0.14  (65 %)
-    128 x 256    1e-3  (7 %)        5e-2  (43 %)       0.17  (69 %)      0.36  (88 %)
+    cells                r = 0.1 ohm        1 ohm              3 ohm             10 ohm
+    32 x 32    pairs     1e-6  (0.2 %)      1e-4  (2 %)        8e-4  (6 %)       8e-3  (18 %)
+               uniform   3e-6  (0.4 %)      3e-4  (4 %)        2e-3  (11 %)      2e-2  (29 %)
+               full      4e-6  (0.7 %)      4e-4  (7 %)        3e-3  (18 %)      2e-2  (42 %)
+    64 x 128   pairs     7e-5  (2 %)        6e-3  (16 %)       3e-2  (37 %)      0.14  (66 %)
+               uniform   2e-4  (4 %)        1e-2  (27 %)       7e-2  (51 %)      0.21  (77 %)
+               full      7e-4  (7 %)        3e-2  (41 %)       0.12  (66 %)      0.29  (85 %)
+    128 x 256  pairs     1e-3  (7 %)        5e-2  (43 %)       0.17  (69 %)      0.36  (88 %)
 
 An array is cut into tiles of the device's size, its rows the inputs of a unit, its columns G+ and G- of each output
 in turn; each tile is driven and sensed by itself. The bias row lies next to the sensed ends and loses nothing.
@@ -23,10 +29,15 @@ in turn; each tile is driven and sensed by itself. The bias row lies next to the
 
 from __future__ import annotations
 
+import math
+from numbers import Real
+
 import numpy as np
 import torch
 from scipy.sparse import coo_matrix
 from scipy.sparse.linalg import splu
+
+from physics_ep.errors import argument_error
 
 from ..netlists.parts import Part, Parts
 from .crossbars import Cells
@@ -66,7 +77,21 @@ def wired(cells: Cells, device: DeviceModel) -> Cells:
 
 
 def through_wires(tile: torch.Tensor, resistance: float) -> torch.Tensor:
-    """Approximate effective conductances of a tile (rows, columns), S; resistance from cell to cell, ohm."""
+    """Approximate effective conductances of a tile (rows, columns), S.
+
+    Parameters
+    ----------
+    tile : Tensor (rows, columns)
+        Conductances, S; 0 or more.
+    resistance : float
+        Of the wire between neighbouring cells, ohm; 0 (the tile itself) or more.
+
+    Raises
+    ------
+    InputError
+        If the resistance is negative or not finite.
+    """
+    check_resistance(resistance)
     to_the_right = tile.flip(1).cumsum(1).flip(1)
     from_above = tile.cumsum(0)
     lost = to_the_right.cumsum(1) + from_above.flip(0).cumsum(0).flip(0)
@@ -81,8 +106,16 @@ def exact_tile(tile: np.ndarray, resistance: float) -> np.ndarray:
     tile : ndarray (rows, columns)
         Conductances, S.
     resistance : float
-        Of the wire between neighbouring cells, ohm; positive.
+        Of the wire between neighbouring cells, ohm; 0 (the tile itself) or more.
+
+    Raises
+    ------
+    InputError
+        If the tile is no matrix of conductances, or the resistance is negative or not finite.
     """
+    tile = checked(tile, resistance)
+    if resistance == 0:
+        return tile.copy()
     rows, columns = tile.shape
     wire = 1 / resistance
     place = np.arange(rows * columns).reshape(rows, columns)
@@ -109,10 +142,14 @@ def exact_tile(tile: np.ndarray, resistance: float) -> np.ndarray:
 
 
 def wire_error(tile: np.ndarray, resistance: float) -> float:
-    """|approximate - exact| / |exact| of a tile's effective conductances, as one vector."""
+    """|approximate - exact| / |exact| of a tile's effective conductances, as one vector; 0 for wires of 0 ohm.
+
+    Arguments and errors are those of `exact_tile`.
+    """
     exact = exact_tile(tile, resistance)
     found = through_wires(torch.from_numpy(np.asarray(tile, np.float64)), resistance).numpy()
-    return float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
+    size = float(np.linalg.norm(exact))
+    return float(np.linalg.norm(found - exact)) / size if size else 0.0
 
 
 def tile_parts(tile: np.ndarray, resistance: float, volts: np.ndarray) -> Parts:
@@ -124,19 +161,50 @@ def tile_parts(tile: np.ndarray, resistance: float, volts: np.ndarray) -> Parts:
     tile : ndarray (rows, columns)
         S.
     resistance : float
-        ohm.
+        ohm; wires of 0 ohm are no parts, but join their ends. So are cells of 0 S no parts.
     volts : ndarray (rows,)
         Of the drivers.
+
+    Raises
+    ------
+    InputError
+        If the tile is no matrix of conductances, the resistance negative or not finite, or the shape of volts
+        another.
     """
+    tile = checked(tile, resistance)
     rows, columns = tile.shape
-    wire = 1 / resistance
+    volts = np.asarray(volts, np.float64)
+    if volts.shape != (rows,) or not np.isfinite(volts).all():
+        raise argument_error("volts", f"be {rows} finite numbers, one a row", f"of shape {volts.shape}: {volts}")
     parts = [Part(f"V{i + 1}", "voltage_source", (f"r{i + 1}_0", "0"), (float(volts[i]),)) for i in range(rows)]
     parts += [Part(f"S{j + 1}", "voltage_source", (f"c{rows + 1}_{j + 1}", "0"), (0.0,)) for j in range(columns)]
     for i in range(1, rows + 1):
         for j in range(1, columns + 1):
-            parts += [
-                Part(f"W{i}_{j}", "resistor", (f"r{i}_{j - 1}", f"r{i}_{j}"), (wire,)),
-                Part(f"G{i}_{j}", "resistor", (f"r{i}_{j}", f"c{i}_{j}"), (float(tile[i - 1, j - 1]),)),
-                Part(f"U{i}_{j}", "resistor", (f"c{i}_{j}", f"c{i + 1}_{j}"), (wire,)),
-            ]
+            row, column = (f"r{i}_{j}", f"c{i}_{j}") if resistance > 0 else (f"r{i}_0", f"c{rows + 1}_{j}")
+            if resistance > 0:
+                parts += [
+                    Part(f"W{i}_{j}", "resistor", (f"r{i}_{j - 1}", row), (1 / resistance,)),
+                    Part(f"U{i}_{j}", "resistor", (column, f"c{i + 1}_{j}"), (1 / resistance,)),
+                ]
+            if tile[i - 1, j - 1] > 0:
+                parts.append(Part(f"G{i}_{j}", "resistor", (row, column), (float(tile[i - 1, j - 1]),)))
     return Parts.collect(parts)
+
+
+def check_resistance(resistance: float) -> None:
+    """Raise InputError unless a wire may have this resistance, ohm."""
+    if isinstance(resistance, bool) or not (isinstance(resistance, Real) and 0 <= resistance < math.inf):
+        raise argument_error("resistance", "be a finite number of 0 or more, ohm", resistance)
+
+
+def checked(tile: np.ndarray, resistance: float) -> np.ndarray:
+    """A tile's conductances (rows, columns), S, as float64; InputError if it is none, or no wire has that."""
+    check_resistance(resistance)
+    found = np.asarray(tile, np.float64)
+    if found.ndim != 2 or not found.size:
+        raise argument_error("tile", "be a matrix (rows, columns) of at least one cell", f"of shape {found.shape}")
+    if not (np.isfinite(found).all() and (found >= 0).all()):
+        raise argument_error(
+            "tile", "hold finite conductances of 0 or more, S", f"from {found.min()} to {found.max()}"
+        )
+    return found

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from physics_ep.blocks import State, largest
-from physics_ep.errors import argument_error
+from physics_ep.errors import InputError, argument_error
 from physics_ep.nudging import Nudge
 from physics_ep.system import EnergySystem, Inputs, Phase
 from physics_ep.units import UNITS
@@ -18,6 +18,9 @@ from physics_ep.units import UNITS
 from ..arrays import array, columns, groups, integers, names, nodes, numbers
 from ..laws.couplings import COUPLINGS
 from . import graph_kernels as kernels
+
+HOLD = 1e-30
+"""What is left of the drive of a clamped output: nothing, beside a pull over this."""
 
 UNIT_FUNCTIONS = {name: unit.make(torch) for name, unit in UNITS.items()}
 COUPLING_FUNCTIONS = {name: coupling.make(torch) for name, coupling in COUPLINGS.items()}
@@ -281,7 +284,9 @@ class UnitGraphPhase(Phase):
         values = array(torch.cat([state[0], self.x], 1))
         weight, bias = array(self.system.weight), array(self.system.bias)
         total = torch.from_numpy(kernels.energies(values, weight, bias, self.system.graph))
-        return total if self.nudge is None else total + self.nudge.energy(self.system.outputs(state))
+        if self.nudge is None or self.nudge.cost.holds:
+            return total
+        return total + self.nudge.energy(self.system.outputs(state))
 
     def force(self, z: State) -> State:
         """sigma(p) - s, (B, n_free): the force in the units' own metric, finite at saturation."""
@@ -310,6 +315,8 @@ class UnitGraphPhase(Phase):
 
     def _closed(self, nudge: Nudge) -> bool:
         """Whether the nudged output units have an exact update."""
+        if nudge.cost.holds:
+            return True
         linear = nudge.linear(self.dtype)
         if linear is None:
             return False
@@ -317,6 +324,8 @@ class UnitGraphPhase(Phase):
         return all(UNITS[name].quadratic for name in units) or not bool(linear[0].any())
 
     def _pulled(self, nudge: Nudge) -> kernels.Pull:
+        if nudge.cost.holds:
+            return self._holding(nudge)
         at = self.system.output_columns
         linear = nudge.linear(self.dtype)
         assert linear is not None
@@ -328,6 +337,27 @@ class UnitGraphPhase(Phase):
             # (p + da + f) / (1 + k) = p + (da + f - k p) / (1 + k), force f, stiffness k: f - k p is the pull at p.
             anchor = self._anchor[:, at]
             push = -nudge.column(anchor) * nudge.cost.gradient(anchor, nudge.y.to(self.dtype))
-        slot = np.full(len(self.system.units), -1)
+        return kernels.Pull(self._slots(), columns(push), columns(1 / (1 + stiffness)))
+
+    def _holding(self, nudge: Nudge) -> kernels.Pull:
+        """A pull beside which drives are nothing: it holds the outputs at (1 - beta) outputs + beta y."""
+        system, at = self.system, self.system.output_columns
+        if self.origin is None:
+            raise InputError("Argument nudge must act on a free state that is known, where it clamps the outputs.")
+        outputs = system.outputs(self.origin)
+        target = self.origin[0].clone()
+        target[:, at] = outputs + nudge.column(outputs) * (nudge.y - outputs)
+        if bool(((target < system.low) | (target > system.high)).any()):
+            low, high = float(system.low[at].max()), float(system.high[at].min())
+            was = f"one at {float(target[:, at].min()):g}, another at {float(target[:, at].max()):g}"
+            raise argument_error(
+                "y", f"leave the clamped outputs within their units' bounds, {low:g} to {high:g}", was
+            )
+        way = (system._by_unit("inverse", target) - self._anchor)[:, at]
+        return kernels.Pull(self._slots(), columns(way / HOLD), columns(torch.full_like(way, HOLD)))
+
+    def _slots(self) -> np.ndarray:
+        """Row of an output node in the nudge's arrays, -1 for any other."""
+        slot, at = np.full(len(self.system.units), -1), self.system.output_columns
         slot[at.numpy()] = np.arange(len(at))
-        return kernels.Pull(slot, columns(push), columns(1 / (1 + stiffness)))
+        return slot

@@ -72,7 +72,9 @@ class ResistivePhase(LayeredPhase):
     def _nudged_output(self, change: torch.Tensor | None) -> torch.Tensor:
         assert self.nudge is not None
         rhs = self.excess if change is None else change + self.excess
-        return self.nudge.cost.displaced_unit(self.pulled, self.nudge.y, self.strength / self.load, rhs / self.load)
+        # A clamp is a share of the way to the target, a nudge a conductance beside the node's own.
+        strength = self.strength if self.nudge.cost.holds else self.strength / self.load
+        return self.nudge.cost.displaced_unit(self.pulled, self.nudge.y, strength, rhs / self.load)
 
     def _missing(self, k: int, gap: torch.Tensor, z: State) -> torch.Tensor:
         return gap * self.units[k].curvature(self.state(z)[k] if self.prepared.diode == "shockley" else gap)

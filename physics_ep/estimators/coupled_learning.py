@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from ..cost import Cost, SquaredError
 from ..errors import InputError, argument_error
 from ..nudging import positive
 from ..system import EnergySystem
+from ..weights import Weights
 from .propagation import EquilibriumPropagation
 from .step import Step
+
+SLACK = 1e-3
+"""How far clamped outputs may lie from where they are held, over the largest way that they are moved. Phases hold
+them exactly, or to their tolerance; a phase that takes the clamp for a nudge is off by the whole way."""
+
+
+NOT_HELD = (
+    "Argument system must hold its outputs in a clamped phase, but its phases take the clamp for a cost: override "
+    "what they do where nudge.cost.holds, or set clamps = False on the system."
+)
 
 
 class OutputClamp(Cost):
@@ -17,6 +30,12 @@ class OutputClamp(Cost):
 
     name = "output_clamp"
     holds = True
+
+    def __call__(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        raise InputError(NOT_HELD)
+
+    def curvature(self, outputs: torch.Tensor, y: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        raise InputError(NOT_HELD)
 
     def gradient(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         # The direction in which the outputs are moved, as under the squared error.
@@ -48,7 +67,10 @@ class CoupledLearning(EquilibriumPropagation):
 
     Notes
     -----
-    Only for systems with exact block updates and real-valued targets; the loss reported is the squared error.
+    The system's phases must be able to hold outputs (`EnergySystem.clamps`): layered and graph-shaped Hopfield
+    networks, resistive networks, predictive coding networks and passive circuits can; systems that only have an
+    energy, oscillators, excitable media and noisy networks cannot. Targets are real-valued; the loss reported is
+    the squared error. That the outputs were held is checked at every step.
     """
 
     def __init__(
@@ -90,3 +112,18 @@ class CoupledLearning(EquilibriumPropagation):
                 "has none."
             )
         super().check(system)
+
+    def _estimate(
+        self, system: EnergySystem, weights: Weights, x: torch.Tensor, y: torch.Tensor, input_gradient: bool
+    ) -> tuple[dict[str, torch.Tensor], Step, int]:
+        grads, step, used = super()._estimate(system, weights, x, y, input_gradient)
+        free, clamped = step.equilibria[:2]
+        outputs = system.outputs(free.state)
+        way = self.beta * (y - outputs)
+        off = (system.outputs(clamped.state) - outputs - way)[clamped.converged]
+        room = SLACK * way.abs().max() + math.sqrt(torch.finfo(outputs.dtype).eps) * (1 + outputs.abs().max())
+        if off.numel() and not bool((off.abs() <= room).all()):
+            raise InputError(
+                f"{NOT_HELD[:-1]} ({type(system).__name__}: outputs {float(off.abs().max()):.3g} off)."
+            )
+        return grads, step, used

@@ -10,6 +10,7 @@ from hardware_models import Circuit, DeviceModel, map_pcn
 from hardware_models.devices.crossbars import programmed
 from hardware_models.devices.wires import exact_tile, through_wires, tile_parts, wire_error, wired
 from physics_ep import CrossEntropy
+from physics_ep.errors import InputError
 from tests.support.pcn import dense, examples
 from validation.gradients import total_error
 from validation.oracles import backprop_gradient
@@ -61,15 +62,66 @@ def test_the_approximation_and_its_error() -> None:
     tile = conductances(16, 16)
     errors = [wire_error(tile, r) for r in (0.1, 0.2, 0.4)]
     assert np.polyfit(np.log([0.1, 0.2, 0.4]), np.log(errors), 1)[0] == pytest.approx(2, abs=0.05)
-    for shape, r, error, lost in (
-        ((32, 32), 1.0, 1e-4, 0.02),
-        ((64, 128), 1.0, 6e-3, 0.16),
-        ((64, 128), 3.0, 3e-2, 0.37),
+    for kind, shape, r, error, lost in (
+        ("pairs", (32, 32), 1.0, 1e-4, 0.02),
+        ("uniform", (32, 32), 1.0, 2.5e-4, 0.039),
+        ("full", (32, 32), 3.0, 2.8e-3, 0.18),
+        ("pairs", (64, 128), 1.0, 6e-3, 0.16),
+        ("pairs", (64, 128), 3.0, 3e-2, 0.37),
     ):
-        tile = conductances(*shape)
+        tile = {
+            "pairs": conductances(*shape),
+            "uniform": np.random.default_rng(0).uniform(1e-6, 1e-4, shape),
+            "full": np.full(shape, 1e-4),
+        }[kind]
         assert wire_error(tile, r) == pytest.approx(error, rel=0.5)
         exact = exact_tile(tile, r)
         assert np.linalg.norm(exact - tile) / np.linalg.norm(tile) == pytest.approx(lost, rel=0.1)
+
+
+def test_wires_without_resistance_are_no_wires() -> None:
+    """Perfect wires are no division by zero: the tile itself, and a circuit of cells alone; cells that are off are
+    no parts."""
+    tile, volts = conductances(3, 4), np.array([0.1, -0.2, 0.3])
+    tile[1, 2] = 0.0
+    assert np.array_equal(exact_tile(tile, 0), tile)
+    np.testing.assert_allclose(exact_tile(tile, 1e-9), tile, rtol=1e-10, atol=1e-17)
+    assert torch.equal(through_wires(torch.from_numpy(tile), 0.0), torch.from_numpy(tile))
+    assert wire_error(tile, 0.0) == 0.0
+    assert wire_error(np.zeros((2, 2)), 1.0) == 0.0
+    parts = tile_parts(tile, 0.0, volts)
+    cells = parts.group("resistor")
+    currents = np.zeros(4)
+    for name, (g,) in zip(cells.names, cells.values, strict=True):
+        i, j = (int(n) - 1 for n in name[1:].split("_"))
+        currents[j] += g * volts[i]
+    np.testing.assert_allclose(currents, volts @ tile, rtol=1e-12)
+    found = (circuit := Circuit(parts)).node_voltages(circuit.operating_point().require())
+    assert [found[f"r{i + 1}_0"] for i in range(3)] == pytest.approx(volts.tolist())
+    assert [found[f"c4_{j + 1}"] for j in range(4)] == [0.0] * 4
+
+
+@pytest.mark.parametrize("resistance", [-1.0, float("nan"), float("inf"), True, "1"])
+def test_no_wire_has_that_resistance(resistance: object) -> None:
+    """A negative resistance gave effective conductances above the cells' own, without a word."""
+    tile = conductances(2, 2)
+    for call in (
+        lambda r: exact_tile(tile, r),
+        lambda r: wire_error(tile, r),
+        lambda r: tile_parts(tile, r, np.zeros(2)),
+        lambda r: through_wires(torch.from_numpy(tile), r),
+    ):
+        with pytest.raises(InputError, match="resistance must be a finite number of 0 or more, ohm, but was"):
+            call(resistance)
+
+
+def test_no_tile_is_refused() -> None:
+    """Vectors, negative or infinite conductances, drivers that are not one a row."""
+    for tile in (np.ones(3), np.ones((0, 2)), -np.ones((2, 2)), np.full((2, 2), np.inf)):
+        with pytest.raises(InputError, match="tile must"):
+            exact_tile(tile, 1.0)
+    with pytest.raises(InputError, match="volts must be 2 finite numbers"):
+        tile_parts(np.ones((2, 2)), 1.0, np.zeros(3))
 
 
 def test_tiles_of_an_array() -> None:
