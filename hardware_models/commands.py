@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -216,17 +217,26 @@ def fit_pulses(
     if out is not None:
         check_output(out, "out")
     from .devices.presets import chosen_device
+    from .devices.pulse_fit import PulseFitWarning, read_pulses
     from .devices.pulse_fit import fit_pulses as fit
-    from .devices.pulse_fit import read_pulses
 
-    found = fit(read_pulses(path), g_min=g_min, g_max=g_max, base=chosen_device(preset, device_model))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PulseFitWarning)  # they are told below
+        found = fit(read_pulses(path), g_min=g_min, g_max=g_max, base=chosen_device(preset, device_model))
     fitted = found.device.replace(source=f"pulse fields: fit to {path.name}")
     report.figures({**vars(found), "device": asdict(fitted)})
     report.table(
         f"{path}: {found.changes:,} changes of {found.cells:,} cells",
         ["field", "fitted", "standard error"],
-        [[name, f"{value:.4g}", f"{found.errors[name]:.1g}"] for name, value in found.values.items()],
+        [
+            *([name, f"{value:.4g}", f"{found.errors[name]:.1g}"] for name, value in found.values.items()),
+            ["reading noise / range", f"{found.reading_noise:.4g}", f"{found.reading_noise_error:.1g}"],
+        ],
     )
+    probable = "" if found.misfit == 1 else f"; probability of the misfit {found.misfit:.2g}"
+    report.say(f"the fit explains {100 * found.explained:.1f} % of the changes' variance{probable}")
+    for doubt in found.warnings:
+        typer.echo(f"warning: {doubt}", err=True)
     if out is not None:
         fitted.to_json(out)
         report.say(f"written: {out}")

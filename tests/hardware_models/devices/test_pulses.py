@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from hardware_models.devices.crossbars import programmed
 from hardware_models.devices.model import DeviceModel
 from hardware_models.devices.presets import FEFET
-from hardware_models.devices.pulse_fit import PulseData, fit_pulses, read_pulses
+from hardware_models.devices.pulse_fit import PulseData, PulseFitWarning, fit_pulses, read_pulses
 from hardware_models.devices.pulses import PulsedArray, steps_of
 from physics_ep.cli import main
 from physics_ep.errors import InputError
@@ -353,3 +354,84 @@ def test_command_writes_a_device(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert device.tile_rows == FEFET.tile_rows
     assert device.g_max == 6e-5
     assert "pulse_asymmetry" in capsys.readouterr().out
+
+
+# -- noise of readings, goodness of fit -------------------------------------------------------------------------
+
+
+def read_again(device: DeviceModel, reading_noise: float, cells: int = 12, seed: int = 0, law=None) -> PulseData:
+    """Trains as `measured` has them, each reading with an error of its own; `law(x, up)` in place of the steps."""
+    generator = np.random.default_rng(seed)
+    nu_u, nu_d, count = device.pulse_nonlinearity_up, device.pulse_nonlinearity_down, device.pulses
+
+    def curve(nu: float, x: np.ndarray) -> np.ndarray:  # step of a pulse, over that of a linear cell of N pulses
+        return np.ones_like(x) if nu == 0 else count * (1 - np.exp(-nu / count)) * (1 / (1 - np.exp(-nu)) - x)
+
+    half = np.full(1, 0.5)
+    ratio = float((1 + device.pulse_asymmetry) * curve(nu_u, half)[0] / curve(nu_d, half)[0])
+    size = 1 + device.pulse_spread * generator.standard_normal(cells)
+    x, trains, ways = np.full(cells, 0.1), [], []
+    for pulse in range(161):
+        up = (pulse - 1) // 40 % 2 == 0
+        if pulse:
+            step = curve(nu_u, x) / count if up else -ratio * curve(nu_d, 1 - x) / count
+            step = step if law is None else law(x, up)
+            x = np.clip(x + size * step + device.pulse_noise * generator.standard_normal(cells), 0, 1)
+            ways.append(1.0 if up else -1.0)
+        read = x + reading_noise * generator.standard_normal(cells)
+        trains.append(device.g_min + (device.g_max - device.g_min) * read)
+    g = np.array(trains).T
+    owner = np.repeat(np.arange(cells), len(ways))
+    return PulseData(owner, np.tile(ways, cells), g[:, :-1].ravel(), g[:, 1:].ravel())
+
+
+LINEAR = DeviceModel(g_min=2e-5, g_max=8e-5, pulses=50, pulse_noise=0.004, pulse_spread=0.1)
+
+
+@pytest.mark.parametrize(
+    ("device", "reading_noise"),
+    [
+        (LINEAR, 0.08),
+        (LINEAR.replace(pulse_noise=0.0, pulse_spread=0.0), 0.01),
+        (LINEAR.replace(pulse_nonlinearity_up=2.2, pulse_nonlinearity_down=1.1, pulse_asymmetry=0.15), 0.02),
+    ],
+    ids=["linear", "linear, readings alone", "curved"],
+)
+def test_noise_of_readings_is_no_nonlinearity(device: DeviceModel, reading_noise: float) -> None:
+    """The device that was simulated, within its standard errors: a regression of changes on noisy readings put a
+    linear cell at a nonlinearity of 20, the bound, with an error of 5e-10."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PulseFitWarning)
+        found = fit_pulses(read_again(device, reading_noise), g_min=device.g_min, g_max=device.g_max)
+    assert found.reading_noise == pytest.approx(reading_noise, rel=0.08)
+    assert abs(found.reading_noise - reading_noise) < 4 * found.reading_noise_error
+    for name in ("pulse_nonlinearity_up", "pulse_nonlinearity_down", "pulse_asymmetry", "pulses"):
+        off = abs(found.values[name] - getattr(device, name))
+        assert off < 4 * found.errors[name], (name, found.values[name], found.errors[name])
+        assert found.errors[name] < (0.05 * device.pulses if name == "pulses" else 0.2)
+    assert found.misfit > 1e-3
+    assert found.values["pulse_noise"] == pytest.approx(device.pulse_noise, abs=0.003)
+
+
+def test_noise_of_pulses_is_none_of_readings() -> None:
+    """Pulse noise adds up from pulse to pulse and is no error of readings: nothing of it is called one."""
+    device = LINEAR.replace(pulse_noise=0.01, pulse_nonlinearity_up=1.5)
+    found = fit_pulses(read_again(device, 0.0, cells=30), g_min=device.g_min, g_max=device.g_max)
+    assert found.reading_noise == 0
+    assert found.values["pulse_noise"] == pytest.approx(0.01, rel=0.05)
+    assert found.warnings == ()
+
+
+def test_doubtful_fits_say_so() -> None:
+    """A parameter at the bound of the search has no error of 5e-10; curves of another law, and readings that are
+    mostly noise, are told."""
+    steep = LINEAR.replace(pulse_nonlinearity_up=40.0, pulse_noise=0.0, pulse_spread=0.0, pulses=400)
+    with pytest.warns(PulseFitWarning, match="pulse_nonlinearity_up is 20, the bound"):
+        found = fit_pulses(read_again(steep, 0.0, cells=3), g_min=steep.g_min, g_max=steep.g_max)
+    assert math.isnan(found.errors["pulse_nonlinearity_up"])
+    other = read_again(LINEAR, 0.0, law=lambda x, up: 0.06 * (np.cos(9 * x) ** 2 + 0.1) * (1 if up else -1))
+    with pytest.warns(PulseFitWarning, match="do not follow the fitted curves"):
+        found = fit_pulses(other, g_min=LINEAR.g_min, g_max=LINEAR.g_max)
+    assert found.misfit < 1e-6
+    with pytest.warns(PulseFitWarning, match="Readings have a noise of"):
+        fit_pulses(read_again(LINEAR, 0.08, cells=4), g_min=LINEAR.g_min, g_max=LINEAR.g_max)
