@@ -177,11 +177,11 @@ class Trains:
         for _ in range(MOST_STEPS):
             slope, bend, own_slope, own_bend, mixed = self._derivatives(point, factors)
             free = ~(((point <= lowest) & (slope > 0)) | ((point >= highest) & (slope < 0)))
-            own = np.abs(own_bend) + 1e-9
-            reduced = bend - (mixed / own) @ mixed.T
-            downhill = slope - (mixed / own) @ own_slope
             better = False
             for _ in range(12):
+                own = np.abs(own_bend) + damping * (1 + np.abs(own_bend).max())
+                reduced = bend - (mixed / own) @ mixed.T
+                downhill = slope - (mixed / own) @ own_slope
                 values, vectors = np.linalg.eigh(reduced[np.ix_(free, free)])
                 size = np.abs(values) + damping * (1 + np.abs(values).max(initial=0.0))
                 step = np.zeros(5)
