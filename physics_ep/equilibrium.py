@@ -81,7 +81,7 @@ class Equilibrium:
         For a nudged phase, state minus the free state, carried as such: never the difference of two rounded
         states.
     residual_scale, residual_unit
-        One unit of `residual` in the system's own unit.
+        One unit of `residual` in the system's own unit: a number, or (B,) where the scale was measured.
     trace : Trace or None
         Kept when asked for.
     """
@@ -93,7 +93,7 @@ class Equilibrium:
     _state: Callable[[], State] = field(repr=False)
     solver: str = ""
     displacement: State | None = None
-    residual_scale: float = 1.0
+    residual_scale: float | torch.Tensor = 1.0
     residual_unit: str = ""
     trace: Trace | None = field(default=None, repr=False)
 

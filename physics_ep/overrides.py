@@ -82,6 +82,17 @@ def fitted(cls: type, base: type) -> tuple[str, ...]:
     return tuple(part for part in PHYSICS if part in overridden)
 
 
+def declaring(cls: type, base: type, parts: tuple[str, ...]) -> tuple[type, ...]:
+    """Classes whose attributes speak of what `cls` has become: those from which it has overridden one of `parts`.
+
+    Empty if fast methods of ancestors were not replaced because of these.
+    """
+    lineage = cls.__mro__[: cls.__mro__.index(base) + 1]
+    changed = [_nearest(lineage, part) for part in parts if part in cls.overridden]  # type: ignore[attr-defined]
+    changed = [at for at in changed if lineage[at] is not base]
+    return lineage[: 1 + min(changed)] if changed else ()
+
+
 def _vouched(lineage: tuple[type, ...], method: str) -> bool:
     given = [vars(c)[DECLARATION] for c in lineage if DECLARATION in vars(c)]
     return any(held is True or (isinstance(held, tuple) and method in held) for held in given)

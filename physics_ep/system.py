@@ -29,7 +29,8 @@ from .cost import Cost
 from .equilibrium import Status
 from .errors import InputError, all_finite, argument_error
 from .nudging import Nudge
-from .overrides import PHYSICS, fitted
+from .overrides import PHYSICS, declaring, fitted
+from .scales import measured_scales, undeclared
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,9 @@ class EnergySystem(nn.Module):
     Attributes
     ----------
     residual_scale : float
-        The force that counts as 1 in `Equilibrium.residual`, in `residual_unit`.
+        The force that counts as 1 in `Equilibrium.residual`, in `residual_unit`. A system that does not set it is
+        judged by a scale of its own, example by example: its largest force at the initial and at one random state
+        (`physics_ep.scales`), so that the units of its energy do not matter.
     residual_unit : str
         SI unit of the force, or 'state units'.
     state_unit, energy_unit, time_unit : str
@@ -61,7 +64,7 @@ class EnergySystem(nn.Module):
         T of `simulate` where none is given, in `energy_unit` (Boltzmann's constant in it); 0 for no noise.
     nudge_scale : float
         Nudging strength that counts as 1, in the unit of the energy over that of the cost: tolerances are held to
-        beta / nudge_scale.
+        beta / nudge_scale. Measured too, where a system does not set it.
     default_solver : str
         What `solver=None` means: 'gradient_flow', 'coordinate' or 'anderson'.
     default_max_iterations : int
@@ -129,6 +132,8 @@ class EnergySystem(nn.Module):
     feedforward: bool = False
     fast_methods_hold: bool | tuple[str, ...] = False
     overridden: tuple[str, ...] = ()
+    unscaled: frozenset[str] = frozenset()
+    """Scales that the class does not declare, and that phases measure."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -142,6 +147,8 @@ class EnergySystem(nn.Module):
             cls.clamps = True
         replaced = fitted(cls, EnergySystem)
         cls.overridden = tuple(dict.fromkeys((*cls.overridden, *replaced)))
+        # Of an energy that a subclass has overridden, scales of its ancestors say nothing.
+        cls.unscaled = undeclared(declaring(cls, EnergySystem, ("energy", "force")) or lineage)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in PHYSICS and callable(value):
@@ -370,6 +377,12 @@ class Phase:
     nudge : Nudge or None
     origin : tuple of Tensor (B, ...) or None
     balanced : bool
+    scales : Scales or None
+        Sizes that were measured, where the system does not declare its scales.
+    residual_scale : float or Tensor (B,)
+        The force that counts as 1.
+    nudge_scale : float
+        The nudging strength that counts as 1.
     dtype, narrow : torch.dtype
         In which it is relaxed, and in which `Equilibrium` hands out its state.
     origin_force : tuple of Tensor (B, ...) or None
@@ -395,6 +408,15 @@ class Phase:
         self.x = inputs.x if carried else in_dtype(inputs.x, self.dtype)
         self.origin = origin if carried or origin is None else tuple(s.to(self.dtype) for s in origin)
         self.origin_force: State | None = None
+        # What the instance has set counts, unless it may be an ancestor's constructor that has set it for its own
+        # energy.
+        names = {n for n in system.unscaled if n not in vars(system) or {"energy", "force"} & {*system.overridden}}
+        self.scales = measured_scales(self.system, self.x, energies) if names else None
+        measured = self.scales if self.scales is not None and "residual_scale" in names else None
+        self.residual_scale: float | torch.Tensor = system.residual_scale if measured is None else measured.force
+        self.nudge_scale = (
+            self.scales.nudge if self.scales is not None and "nudge_scale" in names else system.nudge_scale
+        )
         if self.origin is not None and balanced and not carried:
             self.origin_force = self._projected(self.origin, self.system.force(self.origin, self.x))
 
@@ -461,7 +483,7 @@ class Phase:
 
     def residual(self, force: State) -> torch.Tensor:
         """Largest component of a force, (B,), over the residual scale."""
-        return largest(force) / self.system.residual_scale
+        return largest(force) / self.residual_scale
 
     def slope(self, z: State, force: State) -> State:
         """dF/dz from the force at z. Default: minus the force.
@@ -599,6 +621,12 @@ class Phase:
         """
         return 0.0
 
+    def tolerance_share(self, beta: float) -> float:
+        """`EnergySystem.tolerance_share`, by the scale of nudges that the phase has measured where it has."""
+        if self.nudge_scale == self.system.nudge_scale:
+            return self.system.tolerance_share(beta)
+        return min(1.0, abs(beta) / self.nudge_scale)
+
     def interface(self, z: State) -> State:
         """The blocks from which a sweep computes all others."""
         raise NotImplementedError
@@ -610,6 +638,18 @@ class Phase:
     def _projected(self, state: State, force: State) -> State:
         if not self.system.bounded:
             return force
+        if self.scales is not None:
+            # In steps of the state's own size: a force in small or large units would be lost in it, or clipped.
+            reach = [
+                self.scales.reach.view(-1, *[1] * (s.ndim - 1)).to(f.real)
+                for s, f in zip(state, force, strict=True)
+            ]
+            steps = [r * f for r, f in zip(reach, force, strict=True)]
+            moved = self.system.project(tuple(s + d for s, d in zip(state, steps, strict=True)))
+            return tuple(
+                torch.where(m == s + d, f, (m - s) / r)
+                for m, s, d, f, r in zip(moved, state, steps, force, reach, strict=True)
+            )
         moved = self.system.project(tuple(s + f for s, f in zip(state, force, strict=True)))
         return tuple(m - s for m, s in zip(moved, state, strict=True))
 

@@ -93,6 +93,16 @@ class Unit:
     make: Callable[[Any], UnitFunctions]
 
 
+def within(bounds: tuple[float, float], eps: float) -> tuple[float, float]:
+    """Bounds of a saturating unit less rounding.
+
+    On the bound itself Psi is finite and its slope is not, so that autograd of Psi sees no barrier there. General
+    methods, which follow autograd, are kept this far inside.
+    """
+    low, high = bounds
+    return low + eps, high - eps
+
+
 def linear(xp: Any) -> UnitFunctions:
     """Linear unit: Psi = s^2 / 2, sigma(p) = p."""
 

@@ -21,6 +21,7 @@ from physics_ep.cost import Cost, as_targets, costs
 from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import InputError, argument_error
 from physics_ep.relaxation.loop import relax
+from physics_ep.relaxation.solvers import inverse_lipschitz
 from physics_ep.system import EnergySystem, energies, widened
 from physics_ep.weights import Weights
 
@@ -148,6 +149,11 @@ def implicit_gradient(
 
     diagonal = twin.curvature_diagonal(free.state, x)
     scale = torch.ones_like(keep) if diagonal is None else torch.where(keep > 0, flat(diagonal), 1.0)
+    if diagonal is None and twin.unscaled and bool(right.any()):
+        # The solver's own limits are absolute: curvatures of an energy in small units must not fall below them.
+        scale = torch.where(keep > 0, hessian(right).norm() / right.norm(), 1.0).clamp_min(
+            torch.finfo(scale.dtype).tiny
+        )
     multiplier, adjoint_residual = _solve_adjoint(hessian, right, 1 / scale, adjoint_tolerance)
     with torch.enable_grad():
         coupled = sum(
@@ -278,7 +284,8 @@ def bptt_gradient(
     iterations : int
         Steps to unroll. `residual` of the result says how far from equilibrium they ended.
     step : float, optional
-        Of explicit descent, in state units per force unit; default 0.1 over the system's `nudge_scale`.
+        Of explicit descent, in state units per force unit; default 0.1 over the system's `nudge_scale`, or half the
+        inverse of its largest curvature where it declares none.
 
     Returns
     -------
@@ -297,8 +304,13 @@ def bptt_gradient(
             for _ in range(iterations):
                 u, state, residual = phase.sweep(u)
         else:
-            h = 0.1 / system.nudge_scale if step is None else step
             state = tuple(s.requires_grad_() for s in twin.initial_state(x))
+            if step is not None:
+                h = step
+            elif phase.scales is None:
+                h = 0.1 / system.nudge_scale
+            else:
+                h = 0.5 * inverse_lipschitz(phase, tuple(s.detach() for s in state))
             for _ in range(iterations):
                 slope = torch.autograd.grad(energies(twin, state, x).sum(), state, create_graph=True)
                 state = twin.project(tuple(s - h * g for s, g in zip(state, slope, strict=True)))

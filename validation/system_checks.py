@@ -7,24 +7,32 @@ import math
 
 import torch
 
-from physics_ep.blocks import State, flat, in_dtype, unflat
+from physics_ep.blocks import State, flat, in_dtype, largest, unflat
 from physics_ep.cost import Cost, CrossEntropy, SquaredError, costs
 from physics_ep.estimators.propagation import EquilibriumPropagation
 from physics_ep.nudging import Nudge, centered, positive
 from physics_ep.relaxation.loop import relax
-from physics_ep.system import EnergySystem
+from physics_ep.scales import NAMES as SCALES
+from physics_ep.scales import Scales
+from physics_ep.system import EnergySystem, Phase
 from physics_ep.weights import summed
 
 from .gradients import estimate_gradient, total_error
 from .oracles import Gradients, implicit_gradient
 
 TOLERANCE = 1e-11
+SMALL = 1e-8
+"""Factor on the energy with which a system must still come to rest at the same state."""
+LARGEST_SCALE = 1e3
+"""A declared `residual_scale` may exceed the forces by this: the default tolerance of float32, 1e-6, then still
+means a thousandth of them."""
 
 
 def check_system(system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost: Cost | None = None) -> None:
     """Raise AssertionError, naming the invariant that the system breaks; return None if it keeps them all.
 
-    Checked, on a float64 copy: shapes; examples do not see each other; outputs are linear, or their curvature is
+    Checked, on a float64 copy: shapes; the scale of residuals is that of forces, and units of the energy do not
+    matter; examples do not see each other; outputs are linear, or their curvature is
     known; `force` is -dE/ds and the contrast is dE/dtheta's (both against central differences of `energy`);
     `project` is a projection; relaxation converges, and to a lower energy; an equilibrium stays; a nudged
     equilibrium has no force under E + beta C; implicit differentiation agrees with differences of the cost of
@@ -48,18 +56,22 @@ def check_system(system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost: C
     y = y.double() if y.dtype.is_floating_point else y
     with torch.no_grad():
         state = _check_shapes(twin, x)
+        phase = twin.phase(twin.prepare(x))
         inside = _interior(twin, state)
+        _check_scale(twin, x, inside, phase)
         _check_independence(twin, x, inside)
         _check_outputs(twin, x, y, cost, inside)
         _check_force(twin, x, inside)
         _check_contrast(twin, x, inside)
         _check_projection(twin, inside)
-        free = _check_relaxation(twin, x)
-        _check_nudged(twin, x, y, cost, free)
+        free = _check_relaxation(twin, x, phase.scales)
+        if type(phase) is Phase:
+            _check_units(twin, x, free, phase.scales)
+        _check_nudged(twin, x, y, cost, free, phase)
     exact = implicit_gradient(twin, x, y, cost, max_iterations=20 * twin.default_max_iterations)
     with torch.no_grad():
         _check_gradient(twin, x, y, cost, free, exact)
-    _check_order(twin, x, y, cost, exact)
+    _check_order(twin, x, y, cost, exact, phase.nudge_scale)
 
 
 def _require(holds: bool, invariant: str) -> None:
@@ -92,10 +104,47 @@ def _interior(system: EnergySystem, state: State) -> State:
     return tuple(lo + m * (hi - lo) for lo, hi, m in zip(low, high, mixed, strict=True))
 
 
+def _check_scale(system: EnergySystem, x: torch.Tensor, state: State, phase: Phase) -> None:
+    """A declared scale against forces as they are: with one that is far too large, anything has converged."""
+    if phase.scales is not None and "residual_scale" in system.unscaled:
+        return
+    declared = float(torch.as_tensor(phase.residual_scale).max())
+    start = system.project(system.initial_state(x))
+    forces = [float(largest(system.force(s, x)).nan_to_num(0.0, 0.0, 0.0).max()) for s in (start, state)]
+    _require(
+        declared <= LARGEST_SCALE * max(forces),
+        f"residual_scale must be of the size of the system's forces, but is {declared:.3g} where they are "
+        f"{max(forces):.3g} at the initial or at a random state: a residual over it says nothing",
+    )
+
+
+def _check_units(system: EnergySystem, x: torch.Tensor, free: State, scales: Scales | None) -> None:
+    """The same system with its energy in units 1e8 times as large must come to rest at the same state."""
+    kind = type(system)
+
+    def energy(self: EnergySystem, state: State, x: torch.Tensor) -> torch.Tensor:
+        return SMALL * kind.energy(self, state, x)
+
+    own = {name: SMALL * getattr(system, name) for name in SCALES if name not in system.unscaled}
+    small = copy.deepcopy(system)
+    small.__class__ = type(kind.__name__, (kind,), {"energy": energy, **own})
+    for name in SCALES:
+        vars(small).pop(name, None)
+    found = relax(small, x, tolerance=TOLERANCE, max_iterations=20 * system.default_max_iterations)
+    length = 1.0 if scales is None else float(scales.length.max())
+    apart = float((flat(found.state) - flat(free)).abs().max())
+    _require(
+        bool(found.converged.all()) and (system.multistable or apart <= 1e-6 * length),
+        f"units: with {SMALL:g} times its energy the system must relax to the same state, but it ended {apart:.2g} "
+        f"from it ({found.status.value})",
+    )
+
+
 def _check_independence(system: EnergySystem, x: torch.Tensor, state: State) -> None:
     alone = torch.cat([system.energy(tuple(s[i : i + 1] for s in state), x[i : i + 1]) for i in range(x.shape[0])])
+    together = system.energy(state, x)
     _require(
-        torch.allclose(alone, system.energy(state, x), rtol=1e-9, atol=1e-12),
+        float((alone - together).abs().max()) <= 1e-9 * float(together.abs().max()),
         "batch independence: the energy of an example must not depend on the others in its batch",
     )
 
@@ -125,9 +174,10 @@ def _check_force(system: EnergySystem, x: torch.Tensor, state: State) -> None:
         down = system.energy(unflat(flat(state) - h * v, shapes), x)
         slope = (up - down) / (2 * h)
         mine = -(force * v).sum(1)
-        size = slope.abs() + 1e-6 * (1 + up.abs())
+        # The last term is what the energies themselves are rounded by.
+        allowed = 1e-4 * slope.abs() + 1e-6 * slope.abs().max() + 1e-9 * up.abs()
         _require(
-            bool(((slope - mine).abs() <= 1e-4 * size + 1e-8).all()),
+            bool(((slope - mine).abs() <= allowed).all()),
             "force must be -dE/ds: it disagrees with central differences of energy",
         )
 
@@ -155,24 +205,26 @@ def _check_contrast(system: EnergySystem, x: torch.Tensor, state: State) -> None
             h = 1e-5 * max(1.0, float(p.abs().max()))
             kept = p.data.clone()
             gaps = []
-            rounding = 0.0
+            rounding = size_of_energy = 0.0
             for sign in (1, -1):
                 p.data = kept + sign * h * v
                 high = system.energy(tuple(s + d for s, d in zip(state, plus, strict=True)), x)
                 base = state if down is None else tuple(s + d for s, d in zip(state, down, strict=True))
                 gaps.append(float((weight * (high - system.energy(base, x))).sum()))
                 # What the energies themselves are rounded by, as the difference quotient shows it.
-                rounding += float((weight * high.abs()).sum()) * torch.finfo(state[0].dtype).eps / h
+                total = float((weight * high.abs()).sum())
+                size_of_energy = max(size_of_energy, total)
+                rounding += total * torch.finfo(state[0].dtype).eps / h
             p.data = kept
             slope = (gaps[0] - gaps[1]) / (2 * h)
             mine = float((grads[name] * v).sum())
             size = float(grads[name].norm() * v.norm()) + abs(slope)
             _require(
-                not absent or abs(slope) <= 1e-9 + rounding,
+                not absent or abs(slope) <= 1e-9 * size_of_energy + rounding,
                 f"contrast must return a tensor of its shape for every parameter; {name} is missing or misshapen",
             )
             _require(
-                abs(slope - mine) <= 1e-5 * size + 1e-9 + rounding,
+                abs(slope - mine) <= 1e-5 * size + 1e-9 * size_of_energy + rounding,
                 f"contrast of {name} must be the change of dE/dtheta between the two states (sign and factor too): "
                 f"central differences give {slope:.6g}, contrast {mine:.6g}",
             )
@@ -196,8 +248,10 @@ def _check_projection(system: EnergySystem, state: State) -> None:
     )
 
 
-def _check_relaxation(system: EnergySystem, x: torch.Tensor) -> State:
+def _check_relaxation(system: EnergySystem, x: torch.Tensor, scales: Scales | None) -> State:
     budget = 20 * system.default_max_iterations
+    length = 1.0 if scales is None else float(scales.length.max())
+    unit = 1.0 if scales is None else float((scales.force * scales.length).max())
     free = relax(system, x, tolerance=TOLERANCE, max_iterations=budget)
     _require(
         bool(free.converged.all()),
@@ -205,31 +259,33 @@ def _check_relaxation(system: EnergySystem, x: torch.Tensor) -> State:
         f"(worst residual {float(free.residual.max()):.2g})",
     )
     outside = (flat(system.project(free.state)) - flat(free.state)).abs().max()
-    _require(float(outside) <= 1e-12, "an equilibrium must lie within the bounds: project moves it")
+    _require(float(outside) <= 1e-12 * length, "an equilibrium must lie within the bounds: project moves it")
     if system.descends:
         before = system.energy(system.project(system.initial_state(x)), x)
         after = system.energy(free.state, x)
         _require(
-            bool((after <= before + 1e-10 * (1 + before.abs())).all()),
+            bool((after <= before + 1e-10 * (unit + before.abs())).all()),
             "descent: relaxation must end at an energy no higher than where it began (or set descends = False)",
         )
     again = relax(system, x, start=free.state, tolerance=TOLERANCE, max_iterations=budget)
     moved = (flat(again.state) - flat(free.state)).abs().max()
     _require(
-        again.iterations <= 2 and float(moved) <= 1e-8,
+        again.iterations <= 2 and float(moved) <= 1e-8 * length,
         "a fixed point must stay: relaxing from an equilibrium moved it",
     )
     alone = relax(system, x[:1], tolerance=TOLERANCE, max_iterations=budget)
     apart = (flat(alone.state) - flat(free.state)[:1]).abs().max()
     _require(
-        float(apart) <= 1e-6,
+        float(apart) <= 1e-6 * length,
         "batch independence: an example relaxed alone must end where it ends in a batch",
     )
     return free.state
 
 
-def _check_nudged(system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost: Cost, free: State) -> None:
-    nudge = Nudge(cost, y, 1e-2 * system.nudge_scale)
+def _check_nudged(
+    system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost: Cost, free: State, phase: Phase
+) -> None:
+    nudge = Nudge(cost, y, 1e-2 * phase.nudge_scale)
     budget = 20 * system.default_max_iterations
     found = relax(system, x, nudge=nudge, start=free, tolerance=1e-2 * TOLERANCE, max_iterations=budget)
     _require(bool(found.converged.all()), f"a small positive nudge must have an equilibrium: {found.status.value}")
@@ -238,14 +294,15 @@ def _check_nudged(system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost: 
         total = system.energy(leaves, x) + nudge.energy(system.outputs(leaves))
         slope = torch.autograd.grad(total.sum(), leaves)
     # A short step along the force, in states over forces of the system's own size.
-    h = 1e-3 / system.residual_scale
+    scale = float(torch.as_tensor(phase.residual_scale).max())
+    h = 1e-3 / scale if phase.scales is None else 1e-3 * float(phase.scales.reach.min())
     directions = system.directions or (1,) * len(slope)
     landed = system.project(
         tuple(s - way * h * g for s, g, way in zip(found.state, slope, directions, strict=True))
     )
     left = (flat(landed) - flat(found.state)).abs().max() / h
     _require(
-        float(left) <= 1e-6 * system.residual_scale,
+        float(left) <= 1e-6 * scale,
         "a nudged equilibrium must have no force left under E + beta C within the bounds: "
         f"autograd finds {float(left):.2g} (is the nudge's sign or factor wrong?)",
     )
@@ -285,12 +342,14 @@ def _check_gradient(
     )
 
 
-def _check_order(system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost: Cost, exact: Gradients) -> None:
+def _check_order(
+    system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost: Cost, exact: Gradients, nudge_scale: float
+) -> None:
     def error(scheme: object, beta: float) -> float:
         ep = EquilibriumPropagation(
             cost,
             scheme,  # type: ignore[arg-type]
-            beta * system.nudge_scale,
+            beta * nudge_scale,
             tolerance=TOLERANCE,
             max_iterations=20 * system.default_max_iterations,
         )

@@ -96,6 +96,8 @@ class Circuit(EnergySystem):
     energy_unit = "W"
     time_unit = "s"
     default_solver = "newton"
+    residual_scale = 1.0
+    nudge_scale = 1.0
     default_max_iterations = 200
     bounded = True
     clamps = True

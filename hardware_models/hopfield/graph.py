@@ -49,6 +49,8 @@ class UnitGraph(EnergySystem):
 
     # Descent settles where strong couplings leave several minima; there Anderson acceleration cycles.
     default_solver = "coordinate"
+    residual_scale = 1.0
+    nudge_scale = 1.0
     bounded = True
     clamps = True
 

@@ -93,6 +93,8 @@ class LangevinHopfield(EnergySystem):
 
     # Strongly coupled, it has many minima: descent ends in one near by, which mixed steps may leave.
     default_solver = "gradient_flow"
+    residual_scale = 1.0
+    nudge_scale = 1.0
     default_max_iterations = 5000
     analytic = True
     clamps = False

@@ -29,7 +29,7 @@ from physics_ep.errors import InputError
 from physics_ep.maps import Route, channels_first, channels_last, pixels_first
 from physics_ep.nudging import Nudge
 from physics_ep.system import EnergySystem, Inputs, Phase
-from physics_ep.units import UNITS, UnitFunctions, torch_functions
+from physics_ep.units import UNITS, UnitFunctions, torch_functions, within
 
 from .couplings import Convolution, Dense
 from .maps import Filter
@@ -104,6 +104,8 @@ class Layered(LayeredSystem):
     """
 
     default_solver = "anderson"
+    residual_scale = 1.0
+    nudge_scale = 1.0
     default_max_iterations = 500
     bounded = True
     clamps = True
@@ -152,16 +154,23 @@ class Layered(LayeredSystem):
         return tuple(p - unit.inverse(s) for p, unit, s in zip(drives, self.units, state, strict=True))
 
     def initial_state(self, x: torch.Tensor) -> State:
-        blocks = (
+        blocks = [
             torch.zeros(x.shape[0], *shape, dtype=self.dtype, device=self.device) for shape in self.shapes[1:]
-        )
+        ]
+        if self.overridden:  # general methods cannot start where the slope of a unit's potential is infinite
+            blocks = [unit.response(s) for unit, s in zip(self.units, blocks, strict=True)]
         return tuple(channels_last(s) if s.ndim == 4 else s for s in blocks)
 
     def outputs(self, state: State) -> torch.Tensor:
         return state[-1]
 
     def project(self, state: State) -> State:
-        return tuple(s.clamp(lo, hi) for s, (lo, hi) in zip(state, self.bounds, strict=True))
+        bounds = self.bounds
+        if self.overridden:
+            names = [self.activation] * (len(state) - 1) + [self.output_activation]
+            eps = torch.finfo(state[0].dtype).eps
+            bounds = [b if UNITS[n].quadratic else within(b, eps) for b, n in zip(bounds, names, strict=True)]
+        return tuple(s.clamp(lo, hi) for s, (lo, hi) in zip(state, bounds, strict=True))
 
     def free_variables(self, state: State, x: torch.Tensor) -> State | None:
         drives = self.drives(state, self.couplings[0].biased(x))

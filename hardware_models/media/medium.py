@@ -101,6 +101,8 @@ class FitzHughNagumoChain(EnergySystem):
     """
 
     default_solver = "newton"
+    residual_scale = 1.0
+    nudge_scale = 1.0
     default_max_iterations = 500
     descends = False
     directions = (1, -1)

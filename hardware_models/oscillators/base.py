@@ -49,6 +49,8 @@ class Oscillators(EnergySystem):
     """
 
     default_solver = "trust_region"
+    residual_scale = 1.0
+    nudge_scale = 1.0
     multistable = True
     default_max_iterations = 1000
     state_unit = "radians"

@@ -106,6 +106,8 @@ class ResistiveNetwork(LayeredSystem):
     (True, True)
     """
 
+    residual_scale = 1.0  # set by the constructor
+    nudge_scale = 1.0
     default_max_iterations = 500
     residual_unit = "A"
     state_unit = "V"

@@ -106,7 +106,7 @@ class Inertial(Motion):
         phase = self.phase
         s, v = split(w)
         rest = phase.residual(phase.force(s))
-        moving = self._weight * largest(v) / phase.system.residual_scale
+        moving = self._weight * largest(v) / phase.residual_scale
         return Moment(phase.state(s), phase.energy(s), torch.maximum(rest, moving), v)
 
     def amplitudes(self, temperature: float, blocks: int) -> list[float]:

@@ -246,7 +246,7 @@ def noise_floors(
         base = new_phase(twin, inputs, options, origin=settled.state, balanced=True)
         signs = None if signs is None else signs.to(wide)
         starts = {i: narrowed(found.displacement or (), wide) for i, found in nudged.items()}
-        exact = replace(recipe, tolerance=tight * system.tolerance_share(recipe.beta))
+        exact = replace(recipe, tolerance=tight * base.tolerance_share(recipe.beta))
         better = relax_nudged(exact, base, target, signs, starts)
         reference = contrast(exact, twin, base, settled, better, inputs.x, signs, weight.to(wide))
         if not recipe.pull.holds:

@@ -272,7 +272,7 @@ class EquilibriumPropagation:
             signs = (2 * draw - 1).to(outputs)
         tolerance = None
         if self.tolerance is not None:
-            tolerance = self.tolerance * system.tolerance_share(self.beta)
+            tolerance = self.tolerance * base.tolerance_share(self.beta)
         recipe = Recipe(
             self.scheme, self.pull, self.beta, self.solver, tolerance, self.max_iterations, self.options
         )
@@ -477,7 +477,7 @@ class EquilibriumPropagation:
             self.stability_limit = 1 / curvature if curvature > 0 else math.inf
             age = 0
             if self.auto:
-                self.beta = AUTO_FRACTION * (self.stability_limit if curvature > 0 else system.nudge_scale)
+                self.beta = AUTO_FRACTION * (self.stability_limit if curvature > 0 else base.nudge_scale)
                 moved = ranks.largest(base.mobility(self.cost, y), system.device)
                 if curvature * moved > 0:
                     self.beta = min(self.beta, AUTO_FRACTION / math.sqrt(curvature * moved))

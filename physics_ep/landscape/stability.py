@@ -40,7 +40,7 @@ def curvature_limit(
     base : Phase
         At the free state, balanced.
     force : float
-        Size of the force, in units of the system's `residual_scale`.
+        Size of the force, in units of the phase's `residual_scale`.
     iterations : int
         At most (the number of outputs suffices); it stops when the estimate changes by less than 0.5 %.
     anywhere : bool
@@ -55,7 +55,9 @@ def curvature_limit(
     known = base.curvature_limit(cost, y, anywhere)
     if known is not None:
         return known
-    push = force * system.residual_scale
+    push = force * base.residual_scale
+    if base.scales is not None:
+        push = push / base.scales.gain  # outputs may have other units than the state
     outputs = system.outputs(free.state)
     generator = torch.Generator().manual_seed(0)
     v = torch.randn(outputs.shape, generator=generator, dtype=torch.float64).to(outputs)
@@ -93,7 +95,11 @@ def curvature_limit(
 
 
 def output_response(
-    system: EnergySystem, base: Phase, force: torch.Tensor, push: float, solver: str | None = None
+    system: EnergySystem,
+    base: Phase,
+    force: torch.Tensor,
+    push: float | torch.Tensor,
+    solver: str | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Change of the outputs (B, n_out) per unit of a small force on them, and where it was found, (B,).
 
@@ -102,19 +108,25 @@ def output_response(
     base : Phase
         At the free state, balanced.
     force : Tensor (B, n_out)
-    push : float
+    push : float or Tensor (B,)
         Factor on the force that is applied, for phases without a closed form.
     """
     answer = base.response(force)
     if answer is not None:
         return answer, torch.isfinite(answer).all(1)
     phase = base.nudged(Nudge(OutputForce(), force, push))
-    found = solve(phase, solver=solver, tolerance=1e-4 * push / system.residual_scale)
+    size = push / base.residual_scale
+    if base.scales is not None:
+        size = size * base.scales.gain
+    found = solve(
+        phase, solver=solver, tolerance=1e-4 * (float(size.max()) if isinstance(size, torch.Tensor) else size)
+    )
     assert found.displacement is not None
     if not bool(found.converged.any()):
         raise NotConverged(found, "The response to a small force on the outputs")
     at = tuple(s.to(d) for s, d in zip(base.origin or (), found.displacement, strict=True))
-    return _outputs_along(system, at, found.displacement) / push, found.converged
+    moved = _outputs_along(system, at, found.displacement)
+    return moved / (push[:, None].to(moved) if isinstance(push, torch.Tensor) else push), found.converged
 
 
 def _outputs_along(system: EnergySystem, state: State, change: State) -> torch.Tensor:

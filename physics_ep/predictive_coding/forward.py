@@ -83,6 +83,8 @@ class ForwardNetwork(EnergySystem):
     """
 
     feedforward = True
+    residual_scale = 1.0
+    nudge_scale = 1.0
 
     def __init__(self, layers: Sequence[PredictiveLayer]) -> None:
         super().__init__()

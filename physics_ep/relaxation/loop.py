@@ -137,12 +137,12 @@ def solve(
 def _default_solver(system: EnergySystem, phase: Phase, methods: Mapping[str, Any]) -> str:
     """The system's solver; one that needs no fast methods where a subclass has lost those of its ancestors."""
     name = system.default_solver
-    if not system.overridden:
+    if not system.overridden or methods is not SOLVERS or "default_solver" in vars(type(system)):
         return name
-    if system.directions is not None and methods is SOLVERS:
+    if system.directions is not None:
         return "newton_krylov"
-    usable = name in methods and (name != "coordinate" or phase.exact_updates)
-    return name if usable else "anderson"
+    # Mixing is for maps that contract, as exact updates do; plain descent has steps that fit any energy.
+    return name if name == "trust_region" else "gradient_flow"
 
 
 def _known(
@@ -192,7 +192,7 @@ def _equilibrium(
         status=status,
         solver=solver,
         displacement=None if phase.origin is None else narrowed(z, narrow),
-        residual_scale=phase.system.residual_scale,
+        residual_scale=phase.residual_scale,
         residual_unit=phase.system.residual_unit,
         trace=_collect(kept) if kept else None,
     )
@@ -316,7 +316,7 @@ def phase_tolerance(phase: Phase, tolerance: float | None) -> float:
     default = phase.system.default_tolerance(phase.narrow)
     if phase.nudge is None:
         return default
-    return default * phase.system.tolerance_share(strength(phase.nudge))
+    return default * phase.tolerance_share(strength(phase.nudge))
 
 
 def check_state(system: EnergySystem, state: State, x: torch.Tensor) -> None:

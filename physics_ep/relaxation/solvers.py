@@ -229,6 +229,8 @@ def inverse_lipschitz(phase: HasForce, z: State, iterations: int = 12) -> float:
     v = tuple(torch.randn(s.shape, generator=generator, dtype=torch.float64).to(s) for s in z)
     curvature = 0.0
     eps = torch.finfo(z[0].dtype).eps ** 0.5
+    if phase.scales is not None:
+        eps *= float(phase.scales.length.min())
     for _ in range(iterations):
         norm = float(torch.stack([flat((b,)).norm() for b in v]).norm())
         if norm == 0:
@@ -237,5 +239,6 @@ def inverse_lipschitz(phase: HasForce, z: State, iterations: int = 12) -> float:
         trial = phase.force(tuple(a + h * b for a, b in zip(z, v, strict=True)))
         v_new = tuple((t - f) / h for t, f in zip(trial, base, strict=True))
         curvature = float(torch.stack([flat((b,)).norm() for b in v_new]).norm()) / norm
-        v = v_new
+        # Powers of a curvature in small or large units leave the floats.
+        v = v_new if phase.scales is None or not curvature else tuple(b / curvature for b in v_new)
     return 1.0 / curvature if curvature > 0 else 1.0

@@ -63,6 +63,9 @@ class Quadratic(EnergySystem):
         Of the blocks.
     """
 
+    residual_scale = 1.0
+    nudge_scale = 1.0
+
     def __init__(
         self,
         matrix: object,

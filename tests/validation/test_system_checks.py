@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from hardware_models import HopfieldNetwork
+from physics_ep.blocks import largest
 from physics_ep.estimators import propagation
 from physics_ep.system import Phase
 from tests.support.systems import Quartic, batch, network
@@ -31,6 +32,12 @@ def test_a_users_system_passes() -> None:
 def test_a_trained_readout_passes() -> None:
     """Outputs with weights and an offset of their own are within the contract."""
     check_system(TrainedReadout(), *batch(4, 2, 4))
+
+
+@pytest.mark.full
+def test_a_system_in_small_units_passes() -> None:
+    """Energies of 1e-8 units, no declared scale: units must not matter to any of the checks."""
+    check_system(Small(), *batch(4, 2, 4))
 
 
 class UnheardOutputs(HopfieldNetwork):
@@ -98,6 +105,36 @@ class DetachedReadout(TrainedReadout):
 class BentOutputs(Quartic):
     def outputs(self, state):
         return super().outputs(state).tanh()
+
+
+class Small(Quartic):
+    """Sound: energies of 1e-8 units."""
+
+    def energy(self, state, x):
+        return 1e-8 * super().energy(state, x)
+
+
+class WrongScale(Small):
+    residual_scale = 1.0
+
+
+class SmallWrongForce(Small):
+    residual_scale = 1e-8
+
+    def force(self, state, x):
+        return tuple(1.01 * f for f in super().force(state, x))
+
+
+class SmallSharedEnergy(Small):
+    def energy(self, state, x):
+        return super().energy(state, x) + 1e-12 * state[0].mean()
+
+
+class AbsoluteTolerance(Quartic):
+    """Any force below 1e-6 counts as none."""
+
+    def force(self, state, x):
+        return tuple(torch.where(f.abs() < 1e-6, 0.0 * f, f) for f in super().force(state, x))
 
 
 class WrongContrast(Quartic):
@@ -175,6 +212,10 @@ def test_capabilities_are_declared_or_follow_from_the_methods() -> None:
         (ColumnEnergy, r"energy must have shape \(4,\), but has \(4, 1\)"),
         (BentOutputs, "outputs must be linear in the state up to an offset"),
         (DetachedReadout, "must agree with the cost of relaxed states"),
+        (WrongScale, "residual_scale must be of the size of the system's forces, but is 1 where they are"),
+        (SmallWrongForce, "force must be -dE/ds"),
+        (SmallSharedEnergy, "batch independence"),
+        (AbsoluteTolerance, "must agree with the cost of relaxed states"),
         (WrongContrast, "contrast of w must be the change of dE/dtheta"),
         (MissingContrast, "u is missing"),
         (Unbounded, "relaxation must reach a residual"),
@@ -242,6 +283,15 @@ def _stale_state(monkeypatch) -> None:
         return dict.fromkeys(phases, first)
 
     monkeypatch.setattr(estimator, "relax_nudged", wrong)
+
+
+def test_residuals_in_the_units_of_the_energy_are_caught(monkeypatch) -> None:
+    """With a residual that is the bare force, a system in small units has converged wherever it stands."""
+    monkeypatch.setattr(Phase, "residual", lambda self, force: largest(force))
+    with pytest.raises(
+        AssertionError, match="units: with 1e-08 times its energy the system must relax to the same"
+    ):
+        check_system(Quartic(), *batch(4, 2, 4))
 
 
 def test_a_lost_direct_dependence_is_caught(monkeypatch) -> None:

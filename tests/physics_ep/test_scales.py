@@ -1,0 +1,143 @@
+"""Systems that declare no scale are judged by one measured from their own forces, whatever units they are in."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from hardware_models import HopfieldNetwork
+from physics_ep import EnergySystem, EquilibriumPropagation, SquaredError, centered, relax
+from physics_ep.errors import InputError
+from physics_ep.estimators.propagation import NegativeNudgeError
+from tests.support.systems import Quartic, batch
+from validation import bptt_gradient, implicit_gradient
+
+
+class Spring(EnergySystem):
+    """E = stiffness / 2 (s / unit - a x)^2, outputs s / unit: the gradient of 1/2 (a x - y)^2 is (a x - y) x."""
+
+    stiffness = 1.0
+    unit = 1.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.tensor([[2.0]]))
+
+    def energy(self, state, x):
+        return 0.5 * self.stiffness * (state[0] / self.unit - x * self.a).square().sum(1)
+
+    def initial_state(self, x):
+        return (torch.zeros_like(x),)
+
+    def outputs(self, state):
+        return state[0] / self.unit
+
+
+class Walled(Spring):
+    """The same between two walls, one of which holds the second example."""
+
+    def project(self, state):
+        return (state[0].clamp(-3 * self.unit, 3 * self.unit),)
+
+
+def spring(stiffness: float, unit: float, dtype: torch.dtype, kind: type = Spring) -> EnergySystem:
+    return type("Sized", (kind,), {"stiffness": stiffness, "unit": unit})().to(dtype)
+
+
+X = torch.tensor([[1.0], [2.0], [0.0]])
+Y = torch.tensor([[0.0], [1.0], [0.5]])
+GRADIENT = (2 * 1 + 3 * 2 + 0) / 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("stiffness", "unit"), [(1e-7, 1.0), (1e-20, 1e-6), (1e8, 1.0), (1.0, 1e-6), (1e-8, 1e5)])
+def test_units_of_energy_and_state_do_not_matter(stiffness: float, unit: float, dtype: torch.dtype) -> None:
+    """With forces of 1e-7 or states of 1e-6 units the initial state would be converged, and the gradient wrong."""
+    system = spring(stiffness, unit, dtype)
+    x, y = X.to(dtype), Y.to(dtype)
+    free = relax(system, x).require()
+    assert free.iterations > 1
+    assert torch.allclose(free.state[0] / unit, 2 * x, atol=2e-5)
+    ep = EquilibriumPropagation(SquaredError(), beta="auto")
+    ep.backward(system, x, y)
+    assert ep.beta == pytest.approx(0.05 * stiffness, rel=1e-2)
+    assert float(system.a.grad) == pytest.approx(GRADIENT, rel=3e-3)  # (beta lambda)^2 = 2.5e-3
+    system.a.grad = None
+    EquilibriumPropagation(SquaredError(), centered(), 1e-3 * stiffness).backward(system, x, y)
+    assert float(system.a.grad) == pytest.approx(GRADIENT, rel=1e-5)
+
+
+@pytest.mark.parametrize("stiffness", [1e-8, 1.0, 1e8])
+def test_oracles_do_not_depend_on_units(stiffness: float) -> None:
+    """A judge that believes a state which has not moved agrees with any estimate taken there."""
+    system = spring(stiffness, 1.0, torch.float64)
+    for oracle in (implicit_gradient, bptt_gradient):
+        assert float(oracle(system, X.double(), Y.double(), SquaredError())["a"]) == pytest.approx(
+            GRADIENT, rel=1e-6
+        )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("stiffness", [1e-8, 1.0, 1e8])
+def test_bounds_hold_in_any_units(stiffness: float, dtype: torch.dtype) -> None:
+    """A large force that a wall clips must not look small, nor a small one be lost in the state."""
+    system = spring(stiffness, 1.0, dtype, Walled)
+    x = X.to(dtype)
+    free = relax(system, x).require()
+    assert torch.allclose(free.state[0], torch.tensor([[2.0], [3.0], [0.0]], dtype=dtype), atol=2e-5)
+
+
+def test_a_nudge_that_is_strong_in_the_systems_units_is_refused() -> None:
+    """beta = 0.1 pulls a million times as hard as springs of 1e-7 hold."""
+    with pytest.raises(NegativeNudgeError, match="must be below 1e-07"):
+        EquilibriumPropagation(SquaredError(), beta=0.1).backward(spring(1e-7, 1.0, torch.float32), X, Y)
+
+
+def test_a_declared_scale_counts_and_built_in_systems_declare_theirs() -> None:
+    """Numbers of systems with a scale must stay what they were, and cost no more."""
+
+    class Declared(Spring):
+        residual_scale = 3.0
+        nudge_scale = 2.0
+
+    x = X.double()
+    phase = Declared().double().phase(Declared().prepare(x))
+    assert (phase.scales, phase.residual_scale, phase.nudge_scale) == (None, 3.0, 2.0)
+    system = Spring().double()
+    system.residual_scale, system.nudge_scale = 3.0, 2.0
+    assert system.phase(system.prepare(x)).residual_scale == 3.0
+    network = HopfieldNetwork([1, 3, 1]).double()
+    assert network.phase(network.prepare(x)).scales is None
+
+    class Lowered(HopfieldNetwork):
+        def energy(self, state, x):
+            return 1e-9 * super().energy(state, x)
+
+    low = Lowered([1, 3, 1], "tanh", gain=1.0).double()
+    high = HopfieldNetwork([1, 3, 1], "tanh", gain=1.0).double()
+    low.load_state_dict(high.state_dict())
+    for a, b in zip(relax(low, x).require().state, relax(high, x).require().state, strict=True):
+        assert torch.allclose(a, b, atol=1e-8)
+
+
+def test_examples_are_judged_by_scales_of_their_own() -> None:
+    """An example must not be called converged because another one in its batch is driven hard."""
+    system = spring(1.0, 1.0, torch.float32)
+    x = torch.tensor([[1e6], [1e-3]])
+    free = relax(system, x).require()
+    assert torch.allclose(free.state[0], 2 * x, rtol=1e-5)
+
+
+def test_a_flat_energy_is_refused() -> None:
+    """Where no force is found there is no scale, and every residual would be zero."""
+
+    class Flat(Quartic):
+        def energy(self, state, x):
+            return (x @ self.u.t()).sum(1) + 0 * state[0].sum(1)
+
+    x, y = batch(4, 2, 3)
+    for call in (lambda: relax(Flat(), x), lambda: EquilibriumPropagation(SquaredError()).backward(Flat(), x, y)):
+        with pytest.raises(InputError, match="Argument residual_scale of a Flat must be set") as error:
+            call()
+        assert "\n" not in str(error.value)
