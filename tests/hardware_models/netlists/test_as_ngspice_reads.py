@@ -201,7 +201,7 @@ def test_pulses_go_on(tmp_path: Path) -> None:
     """Closed form: after 20 us of a pulse of 1 us in 2, and after three pulses that stop."""
     for count, wanted in (("", 10), (" 3", 3)):
         path = write(tmp_path, f"V1 in 0 PULSE(0 1 0 1e-18 1e-18 1u 2u{count})", *RC, ".tran 1n 1u")
-        found = transient(load_netlist(path).parts, 20e-6, rtol=1e-6)
+        found = transient(load_netlist(path).parts, 20e-6, rtol=1e-8, atol=1e-12)
         v = 0.0
         for _ in range(wanted):
             v = settle(0.0, settle(1.0, v, 1e-6), 1e-6)
