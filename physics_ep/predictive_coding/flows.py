@@ -165,6 +165,8 @@ class PredictiveMotion(Motion):
 class Descent:
     """What `GradientFlow` needs to know of a phase, the displacements being the unknown."""
 
+    scales = None
+
     def __init__(self, phase: PredictivePhase) -> None:
         self.phase = phase
 

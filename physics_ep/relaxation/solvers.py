@@ -8,11 +8,17 @@ import torch
 
 from ..blocks import State, flat, keep, unflat
 from ..errors import InputError
+from ..scales import Scales
 from ..system import Phase
 
 
 class HasForce(Protocol):
     """What descent needs of a phase."""
+
+    @property
+    def scales(self) -> Scales | None:
+        """Scales that were measured for a system that declares none."""
+        ...
 
     def force(self, z: State) -> State:
         """Projected -dF/dz."""
