@@ -29,6 +29,7 @@ BUILT_ON: dict[str, tuple[str, ...]] = {
 """Methods that a system may have beyond its physics, and what of the physics each has in it."""
 
 GENERAL = {
+    "bilinear": False,
     "clamps": False,
     "feedforward": False,
     "relative_residual": False,

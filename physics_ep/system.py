@@ -91,6 +91,9 @@ class EnergySystem(nn.Module):
         one: EP then checks that it has not.
     bounded : bool
         Whether `project` does anything. A class with a `project` of its own is bounded unless it says otherwise.
+    bilinear : bool
+        Whether the contrast is a sum of products of two numbers of states and inputs, so that its size is bounded
+        by theirs: EP then need not look at every entry of the gradient to know that it is finite.
     clamps : bool
         Whether its phases can hold the outputs in the place of a nudge (`CoupledLearning`). A class with a `phase`
         of its own can, unless it or an ancestor says otherwise.
@@ -128,6 +131,7 @@ class EnergySystem(nn.Module):
     angles: bool = False
     multistable: bool = False
     bounded: bool = False
+    bilinear: bool = False
     clamps: bool = False
     feedforward: bool = False
     fast_methods_hold: bool | tuple[str, ...] = False

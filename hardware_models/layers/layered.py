@@ -67,6 +67,7 @@ class LayeredSystem(EnergySystem):
     units: list[UnitFunctions]
     output_activation: str = "linear"
     routed: bool = False
+    bilinear = True
     stages: Sequence[float] | None = None
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 import weakref
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -300,7 +301,8 @@ class EquilibriumPropagation:
             each_x = input_contrast(recipe, base, free, phases, x, signs, weight)
             at_input = each_x.unflatten(0, (self.starts, examples)).sum(0)
         parts = grads if at_input is None else {**grads, "the input": at_input}
-        if not used or not self._finite(system, loss, parts, free):
+        small = not direct and at_input is None and _bounded(system, x, free, phases.values(), recipe.beta)
+        if not used or not self._finite(system, loss, parts, free, small):
             at_input = None if at_input is None else torch.zeros_like(at_input)
             grads = {name: torch.zeros_like(g) for name, g in grads.items()}
             loss, keep, used = torch.full_like(loss, math.nan), torch.zeros_like(keep), 0
@@ -372,10 +374,18 @@ class EquilibriumPropagation:
         return finite
 
     def _finite(
-        self, system: EnergySystem, loss: torch.Tensor, grads: dict[str, torch.Tensor], free: Equilibrium
+        self,
+        system: EnergySystem,
+        loss: torch.Tensor,
+        grads: dict[str, torch.Tensor],
+        free: Equilibrium,
+        small: bool,
     ) -> bool:
-        """Whether loss and gradients are finite, in one look; if not, apply `on_unconverged`."""
-        broken = broken_parts(loss, grads)
+        """Whether loss and gradients are finite, in one look; if not, apply `on_unconverged`.
+
+        `small`: the gradients are known to be finite.
+        """
+        broken = broken_parts(loss, {} if small else grads)
         if not broken:
             return True
         message = f"NaN or infinite at beta {self.beta:g}: {broken} of {type(system).__name__}"
@@ -506,3 +516,23 @@ def estimate_gradient(
     weights, grads, step = ep._gradient(system, x, as_targets(y), sync=False)
     weights.check(grads)
     return weights.leaves(grads), step
+
+
+def _bounded(
+    system: EnergySystem, x: torch.Tensor, free: Equilibrium, phases: Iterable[Equilibrium], beta: float
+) -> bool:
+    """Whether a gradient must be finite since states, displacements and inputs are small numbers.
+
+    Entries of a bilinear contrast are means over the batch of products of two of these, over beta. A margin of 1e10
+    is left for gains and counts. Large networks are spared a pass over their gradient.
+    """
+    if not system.bilinear:
+        return False
+    blocks = [x, *free.state]
+    for phase in phases:
+        if phase.displacement is None:
+            return False
+        blocks += phase.displacement
+    sizes = torch._foreach_norm([b.detach() for b in blocks if b.numel()], math.inf)
+    largest = float(torch.stack([size.double() for size in sizes]).max())
+    return largest * largest / abs(beta) < 1e-10 * torch.finfo(x.dtype).max

@@ -88,6 +88,7 @@ class PredictiveCodingNetwork(ForwardNetwork):
     relative_residual = True
     bounded = True
     clamps = True
+    bilinear = True
 
     def __init__(self, layers: Sequence[PredictiveLayer], energy: str = "squared", gates: str = "frozen") -> None:
         if energy not in ENERGIES:

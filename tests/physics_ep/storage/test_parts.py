@@ -66,7 +66,8 @@ def test_a_killed_simulation_leaves_a_readable_beginning(tmp_path: Path) -> None
     path = tmp_path / "run.h5"
     script = f"""
 import torch
-from physics_ep import parts, simulate
+from physics_ep import simulate
+from physics_ep.storage import parts
 from tests.support.systems import batch, network
 torch.set_num_threads(1)
 parts.PART_BYTES = 20000

@@ -6,7 +6,7 @@ import pytest
 
 from validation.benchmarks import hopfield, resistive
 
-pytestmark = [pytest.mark.full, pytest.mark.usefixtures("processor_time")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("processor_time")]
 
 
 def test_hopfield_step_costs_at_most_two_backprop_steps() -> None:
