@@ -36,7 +36,7 @@ CLASSES = {
 }
 """Classes of `hardware_models.analog.power.Power`, as the legend names them; the currents count as inputs."""
 LOOKS = (style.Series(style.BLACK, (0, None), "o"), style.Series(style.GREY, (0, (5, 1.5)), "s"))
-"""Of the free and the nudged phase, where both are in one panel."""
+"""Line styles of the free and the nudged phase, where both are in one panel."""
 DECADES = 5
 """Decades of power that are shown, below the largest value ..."""
 TIME_DECADES = 3.5

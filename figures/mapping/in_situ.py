@@ -103,7 +103,7 @@ def in_situ_errors(table: InSituTable) -> InSituErrors:
 def _row(
     values: np.ndarray, place: dict[Any, int], at: tuple[str, str, Any], base: dict[str, Any], nothing: np.ndarray
 ) -> np.ndarray:
-    """Of the instances at a point; the base is every field's point of its own value."""
+    """Values of the instances at a point; the base is every field's point of its own value."""
     substrate, field, value = at
     k = place.get(at)
     if k is None and value == base[field]:

@@ -21,7 +21,7 @@ HIGH, LOW = 46.0, 16.5
 TAP = 84.0
 """Place at which h and u are compared."""
 PLACES = (21.0, 45.5, 70.0)
-"""Of the layers of the chain."""
+"""Places of the layers of the chain."""
 
 
 def draw_paired_unit() -> Figure:

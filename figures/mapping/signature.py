@@ -38,7 +38,7 @@ SWEEPS: dict[str, tuple[Any, ...]] = {
     "read_noise": (1e-6,),
     "adc_bits": (8,),
 }
-"""Of the small network that is measured where no sweep file is given."""
+"""Fields and values that a small network is measured at where no sweep file is given."""
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ SWEEPS: dict[str, tuple[Any, ...]] = {
     "read_noise": (1e-7, 1e-6, 1e-5, 1e-4),
     "adc_bits": (4, 8, 12, 16),
 }
-"""Of the small network that is measured where no sweep file is given."""
+"""Fields and values that a small network is measured at where no sweep file is given."""
 
 
 @dataclass(frozen=True)

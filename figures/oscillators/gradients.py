@@ -156,7 +156,7 @@ def _cosines(subject: Subject, cost: Cost, scheme: Stencil, betas: np.ndarray) -
 
 
 def cosine(estimate: dict[str, torch.Tensor], exact: dict[str, torch.Tensor]) -> float:
-    """Of two gradients, each as one vector."""
+    """Cosine of two gradients, each as one vector."""
     a, b = (torch.cat([g[name].flatten() for name in exact]).double().cpu() for g in (estimate, exact))
     return float(a @ b / (a.norm() * b.norm()))
 

@@ -23,7 +23,7 @@ from ..requests import Drawn, Request
 from ..subjects import Subject, before_digits, trained
 
 TOLERANCE = 1e-13
-"""Of the stationary state."""
+"""Residual to which the stationary state is solved."""
 SLOW = 50.0
 """Factor on tau_v of the second spectrum."""
 

@@ -25,7 +25,7 @@ from ..requests import Drawn, Request, refuse_run
 COUPLING, FIELD, INJECTION, TARGET = 0.625, 0.15625, 0.4, 0.8 * math.pi
 """W, h and K in coupling units, and where the second oscillator should be, radians."""
 START = (math.radians(-60.0), math.radians(120.0))
-"""Of the free phase."""
+"""Phases at which the free phase starts, radians."""
 WINDOW = (-0.5 * math.pi, 1.5 * math.pi)
 TOLERANCE = 1e-11
 """Of every stationary state, coupling units."""

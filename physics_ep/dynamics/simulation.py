@@ -13,7 +13,7 @@ from ..blocks import State
 from ..errors import argument_error, unknown_name
 from ..nudging import Nudge
 from ..progress import SILENT, Progress
-from ..relaxation.loop import check_nudge, check_state
+from ..relaxation.loop import check_nudge, check_state, start_not_finite
 from ..storage.parts import TrajectoryWriter
 from ..storage.trajectory import Recorder, Trajectory, TrajectoryRow
 from ..system import EnergySystem
@@ -165,7 +165,7 @@ class Simulation:
             if start is not None:
                 check_state(system, start, x)
                 if not finite(start):
-                    raise argument_error("start", "be finite", "NaN or infinite entries")
+                    raise start_not_finite()
             origin = system.initial_state(x) if start is None else start
             if nudge is not None:
                 check_nudge(system, nudge, system.outputs(origin))

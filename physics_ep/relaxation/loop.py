@@ -250,12 +250,12 @@ def relax(
             phase = new_phase(system, inputs, options)
             # Elsewhere an example that starts from NaN ends as such, beside the others.
             if not sound and phase.known(solver or system.default_solver) is not None:
-                raise _not_finite()
+                raise start_not_finite()
             return solve(
                 phase, solver=solver, tolerance=tolerance, max_iterations=max_iterations, start=start, trace=trace
             )
         if not sound:
-            raise _not_finite()
+            raise start_not_finite()
         origin = system.initial_state(x) if start is None else start
         check_nudge(system, nudge, system.outputs(origin))
         phase = new_phase(system, inputs, options, origin=origin).nudged(nudge)
@@ -327,7 +327,8 @@ def check_state(system: EnergySystem, state: State, x: torch.Tensor) -> None:
         raise argument_error("start", f"be a tuple of tensors of shapes {want}", got)
 
 
-def _not_finite() -> InputError:
+def start_not_finite() -> InputError:
+    """Build the error for a start with NaN or infinite entries."""
     return argument_error("start", "be finite", "NaN or infinite entries")
 
 
