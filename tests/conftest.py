@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -61,3 +62,17 @@ def mnist_folder() -> Path:
     if place is None:
         pytest.skip("needs MNIST: set PHYSICS_EP_DATA to a folder that holds it")
     return Path(place)
+
+
+@pytest.fixture
+def gpu(pytestconfig: pytest.Config) -> Iterator[object]:
+    """A CUDA device, simulated on the CPU; skips the test where it cannot be, and says why."""
+    from tests.support.simulated_gpu import SimulatedGpu, UnavailableError, install
+
+    cache = pytestconfig.cache
+    try:
+        install(None if cache is None else cache.mkdir("simulated_gpu"))
+    except UnavailableError as error:
+        pytest.skip(f"no simulated device: {error}")
+    with SimulatedGpu() as device:
+        yield device
