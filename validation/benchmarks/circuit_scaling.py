@@ -29,7 +29,7 @@ import numpy as np
 from hardware_models.netlists.parts import Parts
 
 from . import circuits
-from .timing import machine
+from .timing import machine, measured
 
 SIZES = (100, 300, 1000, 3000, 10_000, 30_000, 100_000)
 WIDTH = 20
@@ -37,6 +37,11 @@ BUDGET = 1.0
 """Seconds of a size's repetitions."""
 FITTED = 1000
 """Nodes from which on exponents are fitted: below, fixed costs of a call count."""
+_CHILD = """
+import json, sys
+from validation.benchmarks.circuit_scaling import measure_kind
+print(json.dumps(measure_kind(*json.loads(sys.argv[1]))))
+"""
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")}
 
 
@@ -75,15 +80,7 @@ def measure(repeats: int = 5, seed: int = 0, sizes: Sequence[int] = SIZES) -> di
     rows: list[dict[str, Any]] = []
     for kind in KINDS:
         done = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "validation.benchmarks.circuit_scaling",
-                kind,
-                str(repeats),
-                str(seed),
-                *map(str, sizes),
-            ],
+            [sys.executable, "-c", _CHILD, json.dumps([kind, repeats, seed, list(sizes)])],
             env={**os.environ, **_ONE_THREAD},
             cwd=Path(__file__).parents[2],
             capture_output=True,
@@ -159,17 +156,12 @@ def _peak() -> int:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        kind, *numbers = sys.argv[1:]
-        repeats, seed, *sizes = map(int, numbers)
-        print(json.dumps(measure_kind(kind, repeats, seed, sizes)))
-    else:
-        result = measure()
-        print(result["title"], "|", result["machine"])
-        for row in result["rows"]:
-            print(
-                f"{row['circuit']:7s} {row['nodes']:7d} nodes  {row['resistors']:8d} resistors  "
-                f"set up {row['setup']:8.4f} s  solved {row['seconds']:8.4f} s  "
-                f"{row['memory'] / 2**20:7.1f} MiB  {row['residual']:.1e} A"
-            )
-        print(result["exponents"])
+    result = measured(__file__, __doc__, measure)
+    print(result["title"], "|", result["machine"])
+    for row in result["rows"]:
+        print(
+            f"{row['circuit']:7s} {row['nodes']:7d} nodes  {row['resistors']:8d} resistors  "
+            f"set up {row['setup']:8.4f} s  solved {row['seconds']:8.4f} s  "
+            f"{row['memory'] / 2**20:7.1f} MiB  {row['residual']:.1e} A"
+        )
+    print(result["exponents"])

@@ -22,7 +22,7 @@ from physics_ep.maps import channels_last
 from physics_ep.nudging import Nudge
 from physics_ep.relaxation.loop import solve
 
-from .timing import interleave, machine
+from .timing import interleave, machine, measured
 
 INPUT = (3, 32, 32)
 CHANNELS = (32, 64, 128)
@@ -109,7 +109,7 @@ def _rows(pooling: str, repeats: int, seed: int, iterations: int) -> list[dict[s
 
 
 if __name__ == "__main__":
-    result = measure()
+    result = measured(__file__, __doc__, measure)
     print(result["title"], "|", result["machine"])
-    for row in result["rows"]:  # type: ignore[attr-defined]
+    for row in result["rows"]:
         print(f"{row['iteration']:44s} {row['ms']:8.3f} ms an example  x{row['ratio']:.2f}")

@@ -21,7 +21,7 @@ from physics_ep.estimators.propagation import EquilibriumPropagation
 from physics_ep.nudging import Nudge
 from physics_ep.relaxation.loop import solve
 
-from .timing import interleave, machine
+from .timing import interleave, machine, measured
 
 SIZES = (784, 1024, 10)
 BATCH = 128
@@ -116,7 +116,7 @@ def measure(repeats: int = 60, threads: int = 1, seed: int = 0) -> dict[str, obj
 
 
 if __name__ == "__main__":
-    result = measure()
+    result = measured(__file__, __doc__, measure)
     print(result["title"], "|", result["machine"])
-    for row in result["rows"]:  # type: ignore[attr-defined]
+    for row in result["rows"]:
         print(f"{row['step']:28s} {row['ms']:8.2f} ms  x{row['ratio']:.2f}  {row['sweeps']}")

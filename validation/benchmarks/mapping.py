@@ -30,7 +30,7 @@ from validation.oracles import backprop_gradient
 
 from .pcn import inputs
 from .steps import Clock
-from .timing import interleave, machine
+from .timing import interleave, machine, measured
 
 DEVICES = {
     "ideal": DeviceModel(),
@@ -151,9 +151,9 @@ def _rows(case: str, repeats: int, seed: int) -> list[dict[str, object]]:
 
 
 if __name__ == "__main__":
-    result = measure()
+    result = measured(__file__, __doc__, measure)
     print(result["title"], "|", result["machine"], "| load", result["load"])
-    for row in result["rows"]:  # type: ignore[attr-defined]
+    for row in result["rows"]:
         residual = "" if row["residual"] is None else f"{row['residual']:.1e}"
         ratios = f"x{row['/ EP']:5.2f}  x{row['/ backprop']:5.2f}"
         print(

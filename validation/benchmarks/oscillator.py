@@ -34,7 +34,7 @@ from physics_ep.cost import PhaseError
 from physics_ep.estimators.propagation import EquilibriumPropagation
 from physics_ep.relaxation.loop import relax
 
-from .timing import interleave, machine
+from .timing import interleave, machine, measured
 
 SIZES = (784, 120, 10)
 BATCH = 20
@@ -43,6 +43,11 @@ BETA = 1e-3
 DURATION = 300.0
 GRAPHS = ("all-to-all 1000", "lattice 10000", "lattice 31684", "lattice 99856")
 GRAPH_TOLERANCE = 1e-6
+_CHILD = """
+import json, sys
+from validation.benchmarks.oscillator import graph
+print(json.dumps(graph(sys.argv[1], int(sys.argv[2]))))
+"""
 
 Array = np.ndarray
 
@@ -242,7 +247,7 @@ def _graph_alone(name: str, seed: int) -> dict[str, Any]:
     """`graph` in a process of its own, so that its memory is its own."""
     threads = {key: "1" for key in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")}
     done = subprocess.run(
-        [sys.executable, "-m", "validation.benchmarks.oscillator", name, str(seed)],
+        [sys.executable, "-c", _CHILD, name, str(seed)],
         env={**os.environ, **threads},
         cwd=Path(__file__).parents[2],
         capture_output=True,
@@ -266,11 +271,8 @@ def _row(
     }
 
 
-def _main(arguments: list[str]) -> None:
-    if arguments:
-        print(json.dumps(graph(arguments[0], int(arguments[1]))))
-        return
-    result = measure()
+if __name__ == "__main__":
+    result = measured(__file__, __doc__, measure)
     print(result["title"], "|", result["machine"])
     for row in result["rows"]:
         memory = "" if row["MiB"] is None else f"{row['MiB']:8.1f} MiB"
@@ -279,7 +281,3 @@ def _main(arguments: list[str]) -> None:
             f"  {row['iterations']:>14s} {memory}"
         )
     print("exponents in the number of edges:", {k: round(v, 2) for k, v in result["exponents"].items()})
-
-
-if __name__ == "__main__":
-    _main(sys.argv[1:])

@@ -23,7 +23,7 @@ from physics_ep.cost import Cost, CrossEntropy, SquaredError
 from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp, vgg5, vgg10
 
 from .steps import EVERYWHERE, OPPONENTS, Clock, StepRecipe, StepSubject, everywhere, photograph_like
-from .timing import interleave, machine
+from .timing import interleave, machine, measured
 
 CLOSE = StepRecipe("EP to 1e-3", tolerance=1e-3)
 SMALL = StepRecipe("EP to 1e-3, 0.4 beta", tolerance=1e-3, share=0.4, target=2.5)
@@ -187,9 +187,9 @@ def inputs(network: PredictiveCodingNetwork, batch: int, generator: torch.Genera
 
 
 if __name__ == "__main__":
-    result = measure()
+    result = measured(__file__, __doc__, measure)
     print(result["title"], "|", result["machine"], "| load", result["load"])
-    for row in result["rows"]:  # type: ignore[attr-defined]
+    for row in result["rows"]:
         residual = "" if row["residual"] is None else f"{row['residual']:.1e}"
         print(
             f"{row['case']:26s} {row['step']:24s} "

@@ -19,7 +19,7 @@ from physics_ep.cost import SquaredError
 from physics_ep.estimators.propagation import EquilibriumPropagation
 from physics_ep.relaxation.loop import relax
 
-from .timing import interleave, machine
+from .timing import interleave, machine, measured
 
 SIZES = (784, 1024, 10)
 BATCH = 32
@@ -121,9 +121,9 @@ def _digits(batch: int, generator: torch.Generator) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    result = measure()
+    result = measured(__file__, __doc__, measure)
     print(result["title"], "|", result["machine"])
-    for row in result["rows"]:  # type: ignore[attr-defined]
+    for row in result["rows"]:
         print(f"{row['step']:44s} {row['ms']:10.4f} ms  x{row['ratio']:.3g}  {row['sweeps']}")
     times = f"{result['throughput_ratio']:.0f} times ngspice"
     print(f"{result['points_per_second']:.0f} operating points a second, {times}")

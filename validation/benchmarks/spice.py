@@ -27,7 +27,7 @@ from hardware_models.spice.ngspice import SpiceError
 
 from .circuits import crossbar, dense_layers, narrow_layers
 from .simulators import available, run_ngspice, run_vacask, shuffled
-from .timing import machine
+from .timing import machine, measured
 
 CASES: dict[str, tuple[Callable[[int], Parts], bool]] = {
     "100 nodes, dense layers": (lambda seed: dense_layers((20, 45, 45, 10), seed), False),
@@ -179,7 +179,7 @@ def _serve(pipe: Connection, case: str, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    result = measure()
+    result = measured(__file__, __doc__, measure)
     print(result["title"], "|", result["machine"])
     for row in result["rows"]:
         print(" ".join(f"{v:.3g}" if isinstance(v, float) else f"{v or '':26s}" for v in row.values()))

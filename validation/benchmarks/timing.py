@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+import inspect
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -53,3 +57,40 @@ def machine() -> str:
             ]
             where = names[0] if names else where
     return f"{where}, {torch.get_num_threads()} thread(s), torch {torch.__version__}"
+
+
+def measured(script: str, about: str | None, measure: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+    """Run a benchmark by the options of its script's command line: `--repeats`, `--seed`, `--threads`.
+
+    A script has those of the three that its `measure` takes. A wrong option ends the process with exit status 2.
+
+    Parameters
+    ----------
+    script : str
+        The script's file.
+    about : str, optional
+        What `--help` shows.
+    measure : callable
+        The benchmark.
+
+    Returns
+    -------
+    dict
+        What `measure` returns.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m validation.benchmarks.{Path(script).stem}",
+        description=about,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    known = inspect.signature(measure).parameters
+    texts = {"repeats": "timed rounds", "seed": "seed of data, weights and devices", "threads": "CPU threads"}
+    for name, text in texts.items():
+        if name in known:
+            default = known[name].default
+            parser.add_argument(f"--{name}", type=int, default=default, help=f"{text} (default: {default})")
+    options = vars(parser.parse_args(sys.argv[1:]))
+    for name in {"repeats", "threads"} & options.keys():
+        if options[name] < 1:
+            parser.error(f"argument --{name} must be 1 or more, but was {options[name]}")
+    return measure(**options)

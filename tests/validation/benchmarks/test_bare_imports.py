@@ -48,3 +48,44 @@ def test_benchmarks_and_substrates_import_without_the_command() -> None:
     files = {f"validation.benchmarks.{path.stem}" for path in (ROOT / "validation/benchmarks").glob("[a-z]*.py")}
     assert files <= set(done.stdout.split())
     assert len(files) > 10
+
+
+HELP = """
+import contextlib, io, pkgutil, runpy, sys, warnings
+from pathlib import Path
+import validation.benchmarks
+
+warnings.simplefilter("ignore")  # runpy tells that a module was imported before
+for module in pkgutil.iter_modules(validation.benchmarks.__path__, "validation.benchmarks."):
+    if "__main__" in Path(module.module_finder.path, module.name.rpartition(".")[2] + ".py").read_text():
+        for option, status in (("--help", 0), ("--no-such-option", 2)):
+            sys.argv = [module.name, option]
+            said = io.StringIO()
+            try:
+                with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+                    runpy.run_module(module.name, run_name="__main__")
+            except SystemExit as end:
+                assert end.code == status, (module.name, end.code)
+            else:
+                raise AssertionError(f"{module.name} ran in spite of {option}")
+            assert "usage:" in said.getvalue(), module.name
+        print(module.name, flush=True)
+"""
+
+
+def test_every_script_has_help_and_refuses_what_it_does_not_know() -> None:
+    """`python -m validation.benchmarks.NAME --help` tells the options, and a wrong one ends with exit status 2.
+
+    A script that looks at no option measures for minutes when it is asked for help.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", HELP],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout[-300:] + done.stderr
+    assert len(done.stdout.split()) > 8
