@@ -56,6 +56,7 @@ def test_the_page_tells_the_length(name: str) -> None:
     assert int(told[1]) == statements(FOLDER / f"{name}.py")
 
 
+@pytest.mark.full
 def test_substrate_learns_digits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The substrate keeps the contract (the example checks that) and learns: one epoch leaves 14 % of errors."""
     assert load("substrate", monkeypatch).train(epochs=1) < 0.2

@@ -79,6 +79,7 @@ def test_demo_end_to_end(tmp_path, monkeypatch, capsys):
     assert printed.count("substrate") == 1
 
 
+@pytest.mark.full
 def test_demo_again_and_a_missed_accuracy(brief, tmp_path):
     """A second demonstration trips over the first, leaves stray files, or hides that a substrate failed."""
     out = tmp_path / "demo"

@@ -76,6 +76,7 @@ def drawn(courses, holomorphic, rules, auto):
 # -- EP in time ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_ep_shows_truncated_bptt_at_every_step(courses):
     """The curves are not of the theorem: at beta 1e-4 they part by more than 1e-4, or not by O(beta^2)."""
     for panel in courses.panels:

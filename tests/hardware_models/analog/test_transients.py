@@ -227,6 +227,7 @@ def test_power_balance_closes(bench: Bench, nudged: bool) -> None:
     assert np.allclose(rough, stored, rtol=1e-3, atol=1e-20)
 
 
+@pytest.mark.full
 def test_the_figure_shows_an_energy_that_falls() -> None:
     """What is plotted: F falls, the current is under 1 % from the settling time on, sources and sinks add up."""
     data = circuit_transients(fresh_hopfield("net", [24, 16], "tanh", 0.5, examples=1))

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hardware_models.devices.fields import (
@@ -443,6 +443,7 @@ def values(name: str) -> st.SearchStrategy:
     return st.one_of(st.none(), known) if rule.optional else known
 
 
+@settings(max_examples=30)
 @given(
     st.fixed_dictionaries({}, optional={name: values(name) for name in NAMES if name not in ("g_min", "stuck_on")})
 )

@@ -258,6 +258,7 @@ def test_bias_rows_have_their_arrays_scale() -> None:
     assert float(found.layers[0].bias.detach().std()) == pytest.approx(0.05 * 2**0.5 * span, rel=0.05)
 
 
+@pytest.mark.full
 def test_unequal_time_constants_alone_do_not_change_the_gradient() -> None:
     """Else a circuit that settles is said not to: where u does not move, its displacement is pure rounding."""
     net = dense(3)

@@ -42,6 +42,7 @@ def linear_pair(lag: tuple[float, float] | None = None):
     return net, first, matrix
 
 
+@pytest.mark.full
 def test_lagging_amplifiers_by_the_matrix_exponential() -> None:
     """Two poles a unit: the course of a nudged linear network with lags of h and u of their own is e^(Mt)."""
     device = DeviceModel(amplifier_lag=0.3, amplifier_lag_mismatch=0.5)

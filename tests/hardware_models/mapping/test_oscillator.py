@@ -236,6 +236,7 @@ def test_activities_beyond_the_range_are_clipped() -> None:
     torch.testing.assert_close(map_pcn(net, "oscillator").system.run(100 * x).states[0], net.run(100 * x).states[0])
 
 
+@pytest.mark.full
 def test_outputs_are_values_of_pairs() -> None:
     """What is read, and nudged, is what output pairs hold, clipped and detuned, and not the current into them: else
     EP differentiates another function than the network that the devices compute. Nudged states are stationary

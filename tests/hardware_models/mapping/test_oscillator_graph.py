@@ -23,6 +23,7 @@ from physics_ep.maps import ConvLink, DenseLink
 from physics_ep.predictive_coding import PredictiveCodingNetwork, vgg5
 from physics_ep.predictive_coding.layers import PredictiveLayer
 from tests.support.pcn import biased, dense, examples
+from tests.support.tiers import first
 from validation.gradients import compare, total_error
 from validation.oracles import backprop_gradient
 
@@ -127,7 +128,7 @@ def test_couplings_edge_by_edge() -> None:
     np.testing.assert_allclose(valued(graph, phi[None])[0], v, atol=1e-14)
 
 
-@pytest.mark.parametrize("activation", list(GAIN))
+@pytest.mark.parametrize("activation", first(2, GAIN))
 @pytest.mark.parametrize("gates", ["frozen", "free"])
 @pytest.mark.parametrize("fields", [{}, POOR, {**POOR, **COPIES}], ids=["ideal", "cells", "copies"])
 def test_rest_where_the_pairs_do(activation: str, gates: str, fields: dict[str, float]) -> None:

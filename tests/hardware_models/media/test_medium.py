@@ -470,6 +470,7 @@ def test_front_speed():
     assert crossing_times(course, 2.0).isnan().all()
 
 
+@pytest.mark.full
 def test_pulse_speed():
     """A pulse around a ring with slow v: speed on the same grid by scipy's DOP853, and on a finer one to h^2."""
     pulse = travelling_pulse(60, spacing=1.0, duration=110.0, rows=220)

@@ -19,6 +19,7 @@ from physics_ep.dynamics.flows import Drift, Inertial
 from physics_ep.dynamics.noise import STOCHASTIC, Noise, NoisyTableau, noisy_steps
 from physics_ep.errors import InputError
 from tests.support.systems import Quadratic, Quartic, batch, network
+from tests.support.tiers import first
 
 OVERDAMPED = [name for name, method in STOCHASTIC.items() if isinstance(method, NoisyTableau)]
 T = 0.7
@@ -178,7 +179,7 @@ class Path:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", list(STOCHASTIC))
+@pytest.mark.parametrize("name", first(3, STOCHASTIC))
 def test_orders_on_nonlinear_systems(name: str) -> None:
     """Strong order by coupled paths, weak order of <s + s^2>, against paths of many more steps.
 

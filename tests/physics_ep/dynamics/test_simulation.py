@@ -108,6 +108,7 @@ def test_tolerances_are_met(method: str) -> None:
     assert counts[0] < counts[1]
 
 
+@pytest.mark.full
 def test_stiff_systems_take_few_implicit_steps() -> None:
     """Rates a million apart: an explicit method needs 1e6 steps; TR-BDF2 some hundred, and is right."""
     system, x = Decay([1.0, 1e6]), torch.tensor([[1.0, 2.0]], dtype=torch.float64)

@@ -428,6 +428,7 @@ def test_explore_counts_states_modulo_symmetries() -> None:
     assert torch.equal(again.state[0], same.state[0])
 
 
+@pytest.mark.full
 def test_training_reports_switches() -> None:
     """A multistable run at a beta that is too large must not look like a good one."""
     config = {

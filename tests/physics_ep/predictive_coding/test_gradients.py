@@ -119,6 +119,7 @@ def test_stability_limit_is_the_largest_eigenvalue() -> None:
         EquilibriumPropagation(cost, beta=0.5 / largest, max_iterations=2000).backward(net, x, y)
 
 
+@pytest.mark.full
 def test_finite_beta_equilibrium_by_newton() -> None:
     """At a strong nudge, dense Newton on autograd's Hessian finds the same state and the same contrast."""
     for energy in ("squared", "paired"):

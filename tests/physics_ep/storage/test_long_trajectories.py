@@ -59,6 +59,7 @@ def test_a_trajectory_larger_than_the_disk_is_refused(monkeypatch: pytest.Monkey
     course(out=path, steps=100, stop_when_settled=0.5)  # may be short
 
 
+@pytest.mark.full
 def test_a_trajectory_larger_than_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a word on what helps: where its length is known, before it starts; else when half of it is full."""
     there = 2 * 101 * ROW

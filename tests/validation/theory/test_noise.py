@@ -25,7 +25,8 @@ def small(n_in: int = 12) -> tuple[PredictiveCodingNetwork, torch.Tensor, torch.
     return net, *examples((n_in,), 8, SquaredError())
 
 
-@pytest.mark.parametrize("noise", [1e-3, pytest.param(5e-3, marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("noise", [1e-3, 5e-3])
 def test_slopes_and_the_best_beta(noise: float) -> None:
     """Else the laws of docs/physics.md, Noise and the best beta, fail on the mapped circuit, or its best beta is
     missed."""
