@@ -109,12 +109,12 @@ def stiffness(field: torch.Tensor, rates: Sequence[torch.Tensor], periodic: bool
 
 def degrees(rates: Sequence[torch.Tensor], periodic: bool) -> torch.Tensor:
     """Diagonal of L: what the rates of a site's edges sum to, (*grid) or ()."""
-    total = torch.zeros(())
+    total = rates[0].new_zeros(())
     for axis, rate in enumerate(rates):
         if rate.numel():
             wall = torch.zeros_like(rate.narrow(axis, 0, 1))
             ahead, behind = torch.cat([rate, wall], axis), torch.cat([wall, rate], axis)
-            total = total.to(rate) + (rate + rate.roll(1, axis) if periodic else ahead + behind)
+            total = total + (rate + rate.roll(1, axis) if periodic else ahead + behind)
     return total
 
 

@@ -100,6 +100,8 @@ class FitzHughNagumoChain(EnergySystem):
     True
     """
 
+    driven_at: torch.Tensor
+    read_at: torch.Tensor
     default_solver = "newton"
     residual_scale = 1.0
     nudge_scale = 1.0
@@ -170,6 +172,8 @@ class FitzHughNagumoChain(EnergySystem):
         elif len(_places("read", read, sites)) != outputs:
             raise argument_error("read", f"name {outputs} sites, the number of outputs", read)
         self.driven, self.read = list(driven), list(read)
+        for name, places in (("driven_at", self.driven), ("read_at", self.read)):
+            self.register_buffer(name, torch.tensor(places), persistent=False)  # they move with the module
         generator = torch.Generator().manual_seed(seed)
         reach = gain / math.sqrt(features)
         self.weight = nn.Parameter(reach * (2 * torch.rand(len(self.driven), features, generator=generator) - 1))
@@ -204,7 +208,7 @@ class FitzHughNagumoChain(EnergySystem):
         return rest, rest.clone()
 
     def outputs(self, state: State) -> torch.Tensor:
-        return state[0].flatten(1)[:, self.read]
+        return state[0].flatten(1).index_select(1, self.read_at)
 
     def curvature_diagonal(self, state: State, x: torch.Tensor) -> State | None:
         along_u, along_v = (degrees(rates, self.periodic).detach() for rates in self.rates())
@@ -228,7 +232,7 @@ class FitzHughNagumoChain(EnergySystem):
             self.tau_v,
             self.lattice,
             sites=self.sizes[1],
-            read=self.read,
+            read=self.read_at,
             periodic=self.periodic,
         )
         return Inputs(x, medium)
@@ -253,7 +257,7 @@ class FitzHughNagumoChain(EnergySystem):
             first, second = REACTIONS[self.reaction].slopes
             turned = first * m + second * (m.square() + moved[0].square() / 12)
             grads = {
-                "weight": -e.flatten(1)[:, self.driven].mT @ x.to(e.dtype),
+                "weight": -e.flatten(1).index_select(1, self.driven_at).mT @ x.to(e.dtype),
                 "bias": -e.sum(0),
                 "control": -(e * turned).sum(0),
             }
@@ -276,7 +280,7 @@ class FitzHughNagumoChain(EnergySystem):
         current = x @ self.weight.mT
         if len(self.driven) < self.sizes[1]:
             everywhere = current.new_zeros(x.shape[0], self.sizes[1])
-            current = everywhere.index_copy(1, torch.tensor(self.driven, device=x.device), current)
+            current = everywhere.index_copy(1, self.driven_at, current)
         current = current.unflatten(1, self.grid) + self.bias
         return REACTIONS[self.reaction].cubic(current, self.control)
 

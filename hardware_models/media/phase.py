@@ -21,6 +21,7 @@ from physics_ep.system import EnergySystem, Inputs, Phase
 
 from .fields import Cubic, bending, stiffness
 from .saddle import Lattice, Saddle
+from .schur import Schur
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class PreparedMedium:
     lattice : Lattice
     sites : int
         Number of sites.
-    read : list of int
+    read : int64 Tensor
         Sites of the outputs.
     periodic : bool
         Whether the medium is a ring or a torus.
@@ -51,17 +52,44 @@ class PreparedMedium:
     tau_v: float
     lattice: Lattice
     sites: int
-    read: list[int]
+    read: torch.Tensor
     periodic: bool
 
     @cached_property
     def saddle(self) -> Saddle:
-        """Linear equations of this medium."""
+        """Linear equations of this medium on the CPU."""
         flat = [
             np.concatenate([r.double().cpu().numpy().ravel() for r in rates])
             for rates in (self.rates_u, self.rates_v)
         ]
         return Saddle(self.lattice, flat[0], flat[1], self.leak)
+
+    @cached_property
+    def schur(self) -> Schur:
+        """Linear equations of this medium on another device, where they are solved without the CPU."""
+        return Schur(self.cubic.p0.shape[1:], self.rates_u, self.rates_v, self.leak, self.periodic)
+
+    @property
+    def on_host(self) -> bool:
+        """Whether the medium is on the CPU."""
+        return self.cubic.p0.device.type == "cpu"
+
+    def solve(self, diagonal: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        """Solve the equations for c (B, sites) and right-hand sides (B, k, 2, sites), as `Saddle.solve` does."""
+        diagonal = _wide(diagonal)
+        if not self.on_host:
+            return self.schur.solve(diagonal, right)
+        return torch.from_numpy(self.saddle.solve(diagonal.numpy(), right.numpy()))
+
+    def ascends(self, diagonal: torch.Tensor) -> torch.Tensor:
+        """Whether the reduced Hessian of u with this c (B, sites) has a negative eigenvalue, (B,) bool.
+
+        By Sylvester's law, the Hessian of (u, v) has as many more than there are sites.
+        """
+        diagonal = _wide(diagonal)
+        if not self.on_host:
+            return self.schur.ascends(diagonal)
+        return torch.from_numpy(self.saddle.negative(diagonal.numpy()) > self.sites)
 
 
 class MediumPhase(Phase):
@@ -134,7 +162,7 @@ class MediumPhase(Phase):
             self.pulled, self.system.outputs(z), self.nudge.y
         )
         flat = force[0].flatten(1)
-        flat[:, self.prepared.read] -= pull
+        flat.index_add_(1, self.prepared.read, pull.to(flat), alpha=-1)
         return flat.view_as(force[0]), force[1]
 
     def unbounded_force(self, z: State) -> State:
@@ -164,7 +192,7 @@ class MediumPhase(Phase):
                 assert outputs is not None
                 bent = self.nudge.cost.curvature(outputs, self.nudge.y, self.system.outputs(w))
                 flat = along.flatten(1)
-                flat[:, self.prepared.read] += self.nudge.column(outputs) * bent
+                flat.index_add_(1, self.prepared.read, (self.nudge.column(outputs) * bent).to(flat))
                 along = flat.view_as(a)
             return along, a - medium.leak * b - stiffness(b, medium.rates_v, medium.periodic)
 
@@ -184,27 +212,28 @@ class MediumPhase(Phase):
         diagonal = shift[:, None] - self.cubic.slope(z[0]).flatten(1)
         forces = _columns(force)[:, None]
         if self.nudge is None:
-            return _fields(self._solve(diagonal, forces)[:, 0], force[0])
+            return _fields(self.prepared.solve(diagonal, forces)[:, 0], force[0])
         read, n = self.prepared.read, self.prepared.sites
-        outputs = np.arange(len(read))
         bend = self._curvature(z)
-        diagonal[:, read] += torch.from_numpy(bend[:, outputs, outputs]).to(diagonal)
-        bend[:, outputs, outputs] = 0
-        if not bend.any():
-            return _fields(self._solve(diagonal, forces)[:, 0], force[0])
-        units = np.zeros((len(bend), len(read), 2, n), forces.dtype)
-        units[:, outputs, 0, read] = 1
-        solved = self._solve(diagonal, np.concatenate([forces, units], 1))
+        own = bend.diagonal(dim1=1, dim2=2)
+        diagonal.index_add_(1, read, own.to(diagonal))
+        if self.nudge.cost.separable:
+            return _fields(self.prepared.solve(diagonal, forces)[:, 0], force[0])
+        bend = bend - torch.diag_embed(own)
+        units = forces.new_zeros(len(bend), len(read), 2, n)
+        units[:, :, 0] = torch.zeros_like(units[0, :, 0]).scatter_(1, read[:, None], 1.0)
+        solved = self.prepared.solve(diagonal, torch.cat([forces, units], 1))
         found, answers = solved[:, 0], solved[:, 1:]
         # Row i: what output i does under a force on output j, and under the step without the coupling.
-        response, moved = answers[:, :, 0, read].swapaxes(1, 2), found[:, 0, read]
-        small = np.eye(len(read)) + bend @ response
-        small[~np.isfinite(small).all((1, 2))] = np.eye(len(read))
-        pulled = np.linalg.solve(small, bend @ moved[:, :, None])
+        response, moved = answers[:, :, 0].index_select(2, read).mT, found[:, 0].index_select(1, read)
+        bend, eye = bend.to(response), torch.eye(len(read), dtype=response.dtype, device=response.device)
+        small = eye + bend @ response
+        small = torch.where(torch.isfinite(small).all(2).all(1)[:, None, None], small, eye)
+        pulled = torch.linalg.solve_ex(small, bend @ moved[:, :, None]).result
         return _fields(found - (pulled[:, :, :, None] * answers).sum(1), force[0])
 
-    def _curvature(self, z: State) -> np.ndarray:
-        """beta C'', (B, n_out, n_out); of complex states, at their real part."""
+    def _curvature(self, z: State) -> torch.Tensor:
+        """beta C'', (B, n_out, n_out), float64; of complex states, at their real part."""
         assert self.nudge is not None
         outputs = self.pulled + self.system.outputs(z).real
         batch, count = outputs.shape
@@ -212,41 +241,35 @@ class MediumPhase(Phase):
         y = self.nudge.y.repeat_interleave(count, 0)
         bend = self.nudge.cost.curvature(outputs.repeat_interleave(count, 0), y, basis).view(batch, count, count)
         beta = self.nudge.column(outputs)
-        return _array((beta[:, :, None] if isinstance(beta, torch.Tensor) else beta) * bend)
+        return _wide((beta[:, :, None] if isinstance(beta, torch.Tensor) else beta) * bend)
 
-    def ascending(self, z: State, shift: torch.Tensor) -> torch.Tensor:
-        """How many negative eigenvalues the reduced Hessian of u has at z, shift (B,) added to it: (B,).
+    def ascends(self, z: State, shift: torch.Tensor) -> torch.Tensor:
+        """Whether the reduced energy of u, with shift (B,) added to its Hessian, has a direction at z in which it
+        bends down: (B,) bool.
 
-        By Sylvester's law, the Hessian of (u, v) has as many more than there are sites. Of a cost that couples
-        outputs (the cross-entropy) only the diagonal of its curvature is counted.
+        Of a cost that couples outputs (the cross-entropy) only the diagonal of its curvature is counted.
         """
         diagonal = shift[:, None] - self.cubic.slope(z[0]).flatten(1)
         if self.nudge is not None:
-            diagonal[:, self.prepared.read] += torch.from_numpy(
-                self._curvature(z).diagonal(axis1=1, axis2=2).copy()
-            ).to(diagonal)
-        found = self.prepared.saddle.negative(_array(diagonal)) - self.prepared.sites
-        return torch.from_numpy(found).to(shift.device)
+            own = self._curvature(z).diagonal(dim1=1, dim2=2)
+            diagonal.index_add_(1, self.prepared.read, own.to(diagonal))
+        return self.prepared.ascends(diagonal)
 
     def answers(self, z: State, forces: State) -> State:
         """Solve H moved = force at z, without the nudge, for several forces: blocks (B, k, *grid)."""
-        n = self.prepared.sites
-        right = np.stack([_array(f).reshape(*f.shape[:2], n) for f in forces], 2)
-        found = self._solve(-self.cubic.slope(z[0]).flatten(1), right)
-        u, v = (torch.from_numpy(found[:, :, k].copy()).to(f).view_as(f) for k, f in enumerate(forces))
+        right = torch.stack([_wide(f).flatten(2) for f in forces], 2)
+        found = self.prepared.solve(-self.cubic.slope(z[0]).flatten(1), right)
+        u, v = (found[:, :, k].to(f).view_as(f) for k, f in enumerate(forces))
         return u, v
-
-    def _solve(self, diagonal: torch.Tensor, right: np.ndarray) -> np.ndarray:
-        return self.prepared.saddle.solve(_array(diagonal), right)
 
     def response(self, force: torch.Tensor) -> torch.Tensor | None:
         if self.origin is None:
             return None
-        right = np.zeros((len(force), 1, 2, self.prepared.sites))
-        right[:, 0, 0, self.prepared.read] = _array(force)
+        wide = _wide(force)
+        right = wide.new_zeros(len(force), 1, 2, self.prepared.sites)
+        right[:, 0, 0].index_copy_(1, self.prepared.read, wide)
         slope = self.cubic.slope(torch.zeros_like(self.origin[0])).flatten(1)
-        found = self._solve(-slope, right)[:, 0, 0][:, self.prepared.read]
-        return torch.from_numpy(found).to(force)
+        return self.prepared.solve(-slope, right)[:, 0, 0].index_select(1, self.prepared.read).to(force)
 
     # -- how it settles ---------------------------------------------------------------------------------------
 
@@ -254,18 +277,17 @@ class MediumPhase(Phase):
         return Status.SWITCHED if self.ended else None
 
 
-def _array(block: torch.Tensor) -> np.ndarray:
-    """In double precision, for LAPACK."""
-    wide = torch.complex128 if block.is_complex() else torch.float64
-    return block.detach().to("cpu", wide).resolve_conj().numpy()
+def _wide(block: torch.Tensor) -> torch.Tensor:
+    """In double precision, in which linear equations are solved."""
+    return block.detach().to(torch.complex128 if block.is_complex() else torch.float64).resolve_conj()
 
 
-def _columns(z: State) -> np.ndarray:
+def _columns(z: State) -> torch.Tensor:
     """(B, 2, sites) of (u, v)."""
-    return np.stack([_array(b).reshape(len(b), -1) for b in z], 1)
+    return torch.stack([_wide(b).flatten(1) for b in z], 1)
 
 
-def _fields(columns: np.ndarray, like: torch.Tensor) -> State:
+def _fields(columns: torch.Tensor, like: torch.Tensor) -> State:
     """(u, v) of (B, 2, sites)."""
-    u, v = (torch.from_numpy(np.ascontiguousarray(columns[:, k])).to(like).view_as(like) for k in (0, 1))
+    u, v = (columns[:, k].to(like).reshape(like.shape) for k in (0, 1))
     return u, v

@@ -67,7 +67,7 @@ class ReducedNewton(Solver):
             z, force = keep(good, z, before), keep(good, force, push)
             energy, residual = torch.where(good, energy, merit), torch.where(good, residual, worst)
         for _ in range(4):  # which lead from any shift to a convex problem
-            uphill = active & (self.phase.ascending(z, self.shift) > 0)
+            uphill = active & (self.phase.ascends(z, self.shift))
             if not bool(uphill.any()):
                 break
             self.shift = torch.where(uphill, torch.minimum(self._raised(), self.convex), self.shift)

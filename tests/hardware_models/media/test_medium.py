@@ -10,6 +10,7 @@ from scipy.optimize import brentq, root
 
 from hardware_models import FitzHughNagumoChain
 from hardware_models.media import saddle as saddles
+from hardware_models.media import schur as schurs
 from hardware_models.media.continuation import branch
 from hardware_models.media.pulses import crossing_times, pulse_speed, stimulated, travelling_pulse
 from hardware_models.media.recurrence import (
@@ -373,8 +374,11 @@ def test_linear_equations(options, widest, monkeypatch):
     shift = torch.tensor([-3.0, -1.0, 0.0, 2.0], dtype=torch.float64)
     force = phase.force(z)
     moved = phase.newton_step(z, force, shift)
-    negative = phase.nudged(None).ascending(z, shift)
+    saddle = system.prepare(x).cache.saddle
+    slope = phase.cubic.slope(z[0]).flatten(1)
+    negative = saddle.negative((shift[:, None] - slope).numpy()) - n
     assert len(set(negative.tolist())) > 1
+    assert phase.nudged(None).ascends(z, shift).tolist() == (negative > 0).tolist()
     for k in range(4):
 
         def total(flat, k=k):
@@ -392,7 +396,6 @@ def test_linear_equations(options, widest, monkeypatch):
         assert (np.linalg.eigvalsh(own) < 0).sum() == n + int(negative[k])
         products = phase.hessian(z)(moved)
         assert np.abs(products[1][k].flatten().numpy() - (hessian @ exact)[n:]).max() < 1e-11
-    saddle = system.prepare(x).cache.saddle
     diagonal = torch.randn(5, n, generator=generator, dtype=torch.float64).numpy()
     right = torch.randn(5, 1, 2, n, generator=generator, dtype=torch.float64).numpy()
     clean = saddle.solve(diagonal, right)
@@ -644,3 +647,43 @@ def test_registered_system_learns():
     report = gradient_report(system, x, y, SquaredError(), beta=1e-3)
     assert report.relative_error < 1e-5
     assert report.worst_cosine > 1 - 1e-9
+
+
+@MEDIA
+def test_equations_of_a_device_are_those_of_the_cpu(options):
+    """The dense Schur complement, which a device solves, against the banded equations of the CPU.
+
+    Real and complex, an example that is not finite, one that is singular; which of the matrices are positive.
+    """
+    system = medium(options)
+    x, _ = batch(system)
+    prepared = system.prepare(x).cache
+    n = system.sizes[1]
+    generator = torch.Generator().manual_seed(3)
+    diagonal = 2 * torch.randn(6, n, generator=generator, dtype=torch.float64)
+    diagonal[0] = 5.0
+    right = torch.randn(6, 3, 2, n, generator=generator, dtype=torch.float64)
+    for c in (diagonal, diagonal + 0.3j):
+        here = torch.from_numpy(prepared.saddle.solve(c.numpy(), right.numpy()))
+        assert (prepared.schur.solve(c, right) - here).abs().max() < 1e-10 * here.abs().max()
+    up = prepared.schur.ascends(diagonal)
+    assert up.tolist() == (prepared.saddle.negative(diagonal.numpy()) > n).tolist()
+    assert not up[0]
+    assert up.any()
+    broken = diagonal.clone()
+    broken[1] = torch.nan
+    spoilt = prepared.schur.solve(broken, right)
+    assert spoilt[1].isnan().all()
+    assert torch.equal(spoilt[[0, 2, 3, 4, 5]], prepared.schur.solve(diagonal, right)[[0, 2, 3, 4, 5]])
+
+
+def test_singular_equations_of_a_device_have_no_solution(monkeypatch):
+    """One site, c g = -1, in chunks of one example: NaN there, and the answer elsewhere."""
+    monkeypatch.setattr(schurs, "CHUNK", 1)
+    system = FitzHughNagumoChain([1, 1, 1], leak=0.25).double()
+    schur = system.prepare(torch.zeros(1, 1, dtype=torch.float64)).cache.schur
+    diagonal = torch.tensor([[1.0], [-4.0], [3.0]], dtype=torch.float64)
+    found = schur.solve(diagonal, torch.ones(3, 1, 2, 1, dtype=torch.float64))
+    assert found[1].isnan().all()
+    for c, (a, b) in zip((1.0, 3.0), found[[0, 2], 0, :, 0].tolist(), strict=True):
+        assert np.allclose([c * a + b, a - 0.25 * b], 1.0, atol=1e-14)
