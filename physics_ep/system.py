@@ -229,10 +229,10 @@ class EnergySystem(nn.Module):
         ----------
         x : Tensor (B, ...)
         generator : torch.Generator
-            Of the CPU.
+            Of the CPU, or of the device of x.
         """
-        start = self.initial_state(x)
-        noise = (torch.randn(s.shape, generator=generator, dtype=torch.float64).to(s) for s in start)
+        start, place = self.initial_state(x), generator.device
+        noise = (torch.randn(s.shape, generator=generator, dtype=torch.float64, device=place).to(s) for s in start)
         return self.project(tuple(s + r for s, r in zip(start, noise, strict=True)))
 
     def symmetries(self, state: State) -> tuple[State, ...]:

@@ -31,7 +31,7 @@ CHUNK = 2**20
 Streams = dict[str, torch.Generator]
 
 
-def stream(seed: int, *keys: int | str) -> torch.Generator:
+def stream(seed: int, *keys: int | str, device: str | torch.device = "cpu") -> torch.Generator:
     """Random numbers of one purpose.
 
     Parameters
@@ -40,12 +40,15 @@ def stream(seed: int, *keys: int | str) -> torch.Generator:
         Of the device instance, 0 or more.
     *keys : int or str
         The purpose: which array, which imperfection. (1, "2") and ("1", 2) are two.
+    device : str or torch.device
+        Where numbers are drawn. What an instance is comes from the CPU, so that it is the same everywhere; what
+        fluctuates in time is drawn where it is added. Another device has other numbers of the same law.
 
     Returns
     -------
     torch.Generator
-        On the CPU; torch's own seed has no part in it. torch takes 32 bits of a seed, so that two of 1000 streams
-        are equal once in 10^4 instances.
+        Of the device; torch's own seed has no part in it. torch takes 32 bits of a seed, so that two of 1000
+        streams are equal once in 10^4 instances.
 
     Raises
     ------
@@ -56,7 +59,7 @@ def stream(seed: int, *keys: int | str) -> torch.Generator:
     # Spelt out, since integers of SeedSequence run into one another: [2**32] and [0, 1] are the same to it.
     purpose = json.dumps([int(seed), *(k if isinstance(k, str) else int(k) for k in keys)])
     state = np.random.SeedSequence(list(purpose.encode())).generate_state(1)
-    return torch.Generator().manual_seed(int(state[0]))
+    return torch.Generator(device).manual_seed(int(state[0]))
 
 
 @dataclass(frozen=True)
@@ -274,5 +277,5 @@ def _varied(conductances: torch.Tensor, size: float, generator: torch.Generator)
 
 
 def normal(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """N(0, 1) for each cell: drawn on the CPU in float32, so that an instance is the same everywhere."""
-    return torch.randn(like.shape, generator=generator, dtype=torch.float32, device="cpu").to(like)
+    """N(0, 1) for each entry of `like`, on its device: drawn in float32, on the generator's own."""
+    return torch.randn(like.shape, generator=generator, dtype=torch.float32, device=generator.device).to(like)

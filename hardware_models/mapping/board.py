@@ -129,7 +129,7 @@ class Board(PredictiveCodingNetwork):
         self.seed = seed
         self.calibrated = full_scales is not None
         self.full_scales = (1.0,) * (self.depth + 1) if full_scales is None else tuple(full_scales)
-        self.reads = stream(seed, "reads")
+        self.reads = stream(seed, "reads", device=net.device)
         self.scales: dict[str, float] = {}
         """Weight per siemens of each array."""
         self.one_array = device.copy_mismatch_h == 0 and device.copy_mismatch_u == 0
@@ -208,6 +208,13 @@ class Board(PredictiveCodingNetwork):
     def rest_state(self, x: torch.Tensor) -> State:
         """Where the substrate is before a free phase: without currents."""
         return tuple(torch.zeros_like(s) for s in self.initial_state(x))
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Board:
+        """As `torch.nn.Module`: noise in time is drawn where the system is, from there on anew."""
+        moved = super()._apply(fn, recurse)
+        if self.reads.device != self.device:
+            self.reads = stream(self.seed, "reads", device=self.device)
+        return moved
 
     # -- cells -------------------------------------------------------------------------------------------------
 

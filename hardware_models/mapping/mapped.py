@@ -125,7 +125,8 @@ class Mapped:
         scheme, beta
             As `EquilibriumPropagation` has them.
         reads : torch.Generator, optional
-            Generator of read noise and conductance noise. Default: one seeded with the device instance, that goes
+            Generator of read noise and conductance noise, best of the system's own device: numbers that are drawn
+            elsewhere are copied to it. Default: one of that device, seeded with the device instance, that goes
             on.
         **options
             Options of `EquilibriumPropagation`: solver, tolerance, max_iterations, on_unconverged, gates, ...

@@ -29,7 +29,7 @@ from physics_ep.predictive_coding.phase import relative
 from physics_ep.predictive_coding.responses import over
 from physics_ep.system import EnergySystem, Inputs, Phase
 
-from ..devices.crossbars import converted
+from ..devices.crossbars import converted, normal
 from .amplifiers import Amplifiers
 from .board import COPIES, Arrays, Board, Side, Sides, loaded
 
@@ -137,8 +137,7 @@ class PairedPhase(Phase):
             sizes = [system.noise_sizes(k, side, self) for k in range(self.depth)]
             if all(isinstance(size, float) and size == 0 for size in sizes):
                 continue
-            normal = [torch.randn(b.shape, generator=system.reads, dtype=torch.float32) for b in blocks]
-            drawn = [size * n.to(b) for size, n, b in zip(sizes, normal, blocks, strict=True)]
+            drawn = [size * normal(b, system.reads) for size, b in zip(sizes, blocks, strict=True)]
             self._force(drawn if side != "u" else None, drawn if side != "h" else None)
 
     def _force(self, to_h: Blocks | None, to_u: Blocks | None) -> None:
@@ -465,8 +464,7 @@ class PairedPhase(Phase):
             for blocks, origin in ((moved, self.h[k]), (errors, None)):
                 value = blocks[k]
                 if device.read_noise > 0:
-                    noise = torch.randn(value.shape, generator=system.reads).to(value)
-                    value = value + device.read_noise * full * noise
+                    value = value + device.read_noise * full * normal(value, system.reads)
                 if device.adc_bits is not None:
                     span = None if device.adc_range is None else device.adc_range * full
                     whole = value if origin is None else value + origin

@@ -234,11 +234,11 @@ def source_for(
     temperature: float,
     generator: torch.Generator | None,
 ) -> NoiseSource:
-    """Noise of a motion at a temperature; the default generator is seeded with 0."""
+    """Noise of a motion at a temperature; the default generator is of the state's device, seeded with 0."""
     if temperature == 0:
         return Still(w)
     assert isinstance(motion, Drift | Inertial)
-    seeded = torch.Generator().manual_seed(0) if generator is None else generator
+    seeded = torch.Generator(w[0].device).manual_seed(0) if generator is None else generator
     areas = isinstance(method, NoisyTableau) and any(method.across)
     return Wiener(w, motion.amplitudes(temperature, len(w)), dt, seeded, areas)
 

@@ -44,7 +44,7 @@ class Plan:
     step: float
     method: NoisyTableau
     common_noise: bool
-    generator: torch.Generator
+    generator: torch.Generator | None
 
 
 class Averages(NamedTuple):
@@ -241,6 +241,7 @@ class Ensemble:
         copies = self.phases if plan.common_noise else 1
         like = tuple(b[: len(b) // copies] for b in self.start)
         amplitudes = motion.amplitudes(temperature, len(like))
+        assert plan.generator is not None
         source = Shared(Wiener(like, amplitudes, dt, plan.generator, any(plan.method.across)), copies)
         steps = every * count
         for _, w, _ in noisy_steps(motion, self.start, steps * dt, steps, every, plan.method, source):

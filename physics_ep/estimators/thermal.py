@@ -139,7 +139,7 @@ class StochasticEquilibriumPropagation:
     on_unconverged : {'raise', 'warn'}
         What to do with chains that are not stationary.
     generator : torch.Generator, optional
-        Of the noise, on the CPU. Default: one seeded with 0.
+        Of the noise. Default: one of the device of the first batch, seeded with 0.
 
     Raises
     ------
@@ -186,7 +186,6 @@ class StochasticEquilibriumPropagation:
             raise unknown_name("on_unconverged", on_unconverged, ("raise", "warn"))
         self.temperature = temperature
         self.on_unconverged = on_unconverged
-        generator = torch.Generator().manual_seed(0) if generator is None else generator
         self.plan = Plan(
             cost=cost,
             scheme=scheme,
@@ -252,6 +251,8 @@ class StochasticEquilibriumPropagation:
             weights.constrain()
             y = as_targets(y)
             y = y.double() if y.dtype.is_floating_point else y
+            if self.plan.generator is None:
+                self.plan = replace(self.plan, generator=torch.Generator(x.device).manual_seed(0))
             plan = self.plan if temperature else replace(self.plan, chains=1)
             ensemble = Ensemble(widened(system), in_dtype(x, torch.float64), y, plan)
             if not temperature:

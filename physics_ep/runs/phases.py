@@ -132,7 +132,7 @@ def simulate_phases(
         asked=method,
         flow=flow,
         temperature=system.temperature if temperature is None else temperature,
-        generator=torch.Generator().manual_seed(config.training.seed),
+        generator=torch.Generator(x.device).manual_seed(config.training.seed),
     )
     phase = Simulation(system, x, None, None, course)
     if path is None:

@@ -175,7 +175,7 @@ class Experiment:
                 self.cost,
                 scheme=self.scheme,
                 beta=beta,
-                reads=drawing(self.seed, r, "reads"),
+                reads=drawing(self.seed, r, "reads", self.x.device),
                 **options,
             )
         except (NotConverged, NegativeNudgeError) as failure:
@@ -242,9 +242,10 @@ def instance_seed(seed: int, repeat: int) -> int:
     return stream(seed, "instance", repeat).initial_seed()
 
 
-def drawing(seed: int, repeat: int, purpose: str) -> torch.Generator:
-    """Generator of the draws of a repeat that are no part of the device: 'reads' or 'signs'."""
-    return stream(seed, purpose, repeat)
+def drawing(seed: int, repeat: int, purpose: str, device: str | torch.device = "cpu") -> torch.Generator:
+    """Generator of the draws of a repeat that are no part of the instance: 'reads', of the batch's device, or
+    'signs'."""
+    return stream(seed, purpose, repeat, device=device)
 
 
 def standard_mapper() -> Callable[..., Any]:

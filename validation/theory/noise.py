@@ -159,7 +159,7 @@ def best_beta(
     def tally(subject: Any, beta: float, draws: int) -> tuple[Tally, float]:
         found, errors = Tally(), []
         for r in range(draws):
-            reads = drawing(seed, r, "reads")
+            reads = drawing(seed, r, "reads", x.device)
             estimate, _ = subject.estimate(x, y, cost, scheme=scheme, beta=beta, reads=reads, **options)
             errors.append(found.add(_vector(estimate, target), _vector(target, target))[1])
         return found, float(np.mean(np.square(errors)))
