@@ -12,13 +12,22 @@ from physics_ep.errors import InputError, argument_error, unknown_name
 
 
 def array(tensor: torch.Tensor) -> np.ndarray:
-    """Contiguous view (or copy) of a tensor's values for a kernel."""
-    return np.ascontiguousarray(tensor.detach().numpy())
+    """Contiguous view (or copy) of a tensor's values for a kernel; InputError for a tensor on a device."""
+    return np.ascontiguousarray(_on_host(tensor).numpy())
 
 
 def columns(tensor: torch.Tensor) -> np.ndarray:
-    """A (B, n) tensor as a contiguous array (n, B)."""
-    return np.ascontiguousarray(tensor.detach().numpy().T)
+    """A (B, n) tensor as a contiguous array (n, B); InputError for a tensor on a device."""
+    return np.ascontiguousarray(_on_host(tensor).numpy().T)
+
+
+def _on_host(tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.device.type != "cpu":
+        raise InputError(
+            "Compiled loops, circuits and netlists compute on the CPU, but were given a tensor on "
+            f"{tensor.device}: move it by .cpu()."
+        )
+    return tensor.detach()
 
 
 def groups(kinds: Sequence[str]) -> list[tuple[str, torch.Tensor]]:

@@ -5,14 +5,19 @@ Too little memory is told before work starts, not by the kernel in the middle of
 
 from __future__ import annotations
 
+import copy
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self, TypeVar
 
 import torch
 from torch import nn
 
 from .errors import InputError, argument_error, unknown_name
+
+Module = TypeVar("Module", bound=nn.Module)
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
 """Names to the dtype of parameters and data; bfloat16 is what a system may work in (`work_in`)."""
@@ -38,6 +43,40 @@ def resolve_device(name: str | torch.device | None) -> torch.device:
     elif device.type != "cpu":
         raise argument_error("device", "be 'cpu', 'cuda' or 'cuda:N'", repr(name))
     return device
+
+
+class OnHost(nn.Module):
+    """A module that computes on the CPU only, and says so when it is moved, not in the middle of a step.
+
+    A class derives from this one beside its own base, and sets `on_host`.
+
+    Attributes
+    ----------
+    on_host : str
+        What computes there: the end of a sentence that begins with the name of the class.
+    """
+
+    on_host = "computes on the CPU"
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
+        """As `torch.nn.Module`, through which all of `to`, `cuda` and their like move tensors.
+
+        Raises
+        ------
+        InputError
+            If the tensors would leave the CPU; they are where they were then.
+        """
+        where = fn(torch.empty(0)).device
+        if where.type not in ("cpu", "meta"):
+            raise argument_error("device", f"be 'cpu' for {type(self).__name__}, which {self.on_host}", str(where))
+        return super()._apply(fn, recurse)
+
+
+def on_host(module: Module) -> Module:
+    """The module itself if it is on the CPU, or else a copy of it that is."""
+    if all(t.device.type == "cpu" for t in itertools.chain(module.parameters(), module.buffers())):
+        return module
+    return copy.deepcopy(module).cpu()
 
 
 def resolve_dtype(name: str | torch.dtype | None) -> torch.dtype:

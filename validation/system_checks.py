@@ -100,7 +100,7 @@ def _interior(system: EnergySystem, state: State) -> State:
     generator = torch.Generator().manual_seed(1)
     low = system.project(tuple(torch.full_like(s, -0.8) for s in state))
     high = system.project(tuple(torch.full_like(s, 0.8) for s in state))
-    mixed = [torch.rand(s.shape, generator=generator, dtype=s.dtype) * 0.6 + 0.2 for s in state]
+    mixed = [torch.rand(s.shape, generator=generator, dtype=s.dtype).to(s.device) * 0.6 + 0.2 for s in state]
     return tuple(lo + m * (hi - lo) for lo, hi, m in zip(low, high, mixed, strict=True))
 
 
@@ -168,7 +168,7 @@ def _check_force(system: EnergySystem, x: torch.Tensor, state: State) -> None:
     force = flat(system.force(state, x))
     shapes = [s.shape for s in state]
     for _ in range(3):
-        v = torch.randn(force.shape, generator=generator, dtype=force.dtype)
+        v = torch.randn(force.shape, generator=generator, dtype=force.dtype).to(force.device)
         h = 1e-6
         up = system.energy(unflat(flat(state) + h * v, shapes), x)
         down = system.energy(unflat(flat(state) - h * v, shapes), x)
@@ -186,10 +186,11 @@ def _check_contrast(system: EnergySystem, x: torch.Tensor, state: State) -> None
     generator = torch.Generator().manual_seed(3)
     # A contrast is that of one smooth piece of the energy (max pooling has many): stay within it.
     reach = 0.05 if system.smooth else 1e-4
-    shift = tuple(reach * (2 * torch.rand(s.shape, generator=generator, dtype=s.dtype) - 1) for s in state)
+    lots = (torch.rand(s.shape, generator=generator, dtype=s.dtype).to(s.device) for s in state)
+    shift = tuple(reach * (2 * lot - 1) for lot in lots)
     plus = tuple(p - s for p, s in zip(_shifted(system, state, shift, 1), state, strict=True))
     minus = tuple(m - s for m, s in zip(_shifted(system, state, shift, -1), state, strict=True))
-    weight = torch.rand(x.shape[0], generator=generator, dtype=state[0].dtype)
+    weight = torch.rand(x.shape[0], generator=generator, dtype=state[0].dtype).to(x.device)
     for down in (minus, None):
         grads = summed(system, system.contrast(state, plus, down, x, weight))
         for name, p in system.named_parameters():
@@ -201,7 +202,7 @@ def _check_contrast(system: EnergySystem, x: torch.Tensor, state: State) -> None
                 grads[name].shape == p.shape,
                 f"contrast must return a tensor of its shape for every parameter; {name} is missing or misshapen",
             )
-            v = torch.randn(p.shape, generator=generator, dtype=p.dtype)
+            v = torch.randn(p.shape, generator=generator, dtype=p.dtype).to(p.device)
             h = 1e-5 * max(1.0, float(p.abs().max()))
             kept = p.data.clone()
             gaps = []
@@ -317,7 +318,7 @@ def _check_gradient(
     ways = {}
     for name, p in kept.items():
         size = p.abs().clamp(min=1e-3 * float(p.abs().max())) if bool(p.any()) else torch.ones_like(p)
-        ways[name] = size * torch.randn(p.shape, generator=generator, dtype=p.dtype)
+        ways[name] = size * torch.randn(p.shape, generator=generator, dtype=p.dtype).to(p.device)
     h = 1e-5
     losses = []
     for sign in (1, -1):

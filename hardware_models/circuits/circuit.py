@@ -16,6 +16,7 @@ from physics_ep.blocks import State
 from physics_ep.dynamics.motion import Motion
 from physics_ep.equilibrium import Equilibrium, Status
 from physics_ep.errors import InputError, argument_error, unknown_name
+from physics_ep.placement import OnHost
 from physics_ep.relaxation.loop import relax
 from physics_ep.system import EnergySystem, Inputs, Phase
 
@@ -49,7 +50,7 @@ RELATIVE = 1e-13
 """Rounding errors of the current at a node, over the sum of the sizes of its currents."""
 
 
-class Circuit(EnergySystem):
+class Circuit(OnHost, EnergySystem):
     """A circuit of the parts of `hardware_models.netlists.parts`.
 
     Inputs x (B, n_sources) are the voltages of the voltage sources, in the order of the parts list. The state is
@@ -95,6 +96,10 @@ class Circuit(EnergySystem):
     state_unit = "V"
     energy_unit = "W"
     time_unit = "s"
+    on_host = (
+        "solves its equations by sparse factorisations and compiled loops there (ResistiveNetwork computes on any "
+        "device)"
+    )
     default_solver = "newton"
     residual_scale = 1.0
     nudge_scale = 1.0

@@ -12,6 +12,7 @@ from torch import nn
 from physics_ep.blocks import State, largest
 from physics_ep.errors import InputError, argument_error
 from physics_ep.nudging import Nudge
+from physics_ep.placement import OnHost
 from physics_ep.system import EnergySystem, Inputs, Phase
 from physics_ep.units import UNITS
 
@@ -26,7 +27,7 @@ UNIT_FUNCTIONS = {name: unit.make(torch) for name, unit in UNITS.items()}
 COUPLING_FUNCTIONS = {name: coupling.make(torch) for name, coupling in COUPLINGS.items()}
 
 
-class UnitGraph(EnergySystem):
+class UnitGraph(OnHost, EnergySystem):
     """Graph of units joined by couplings; build one with `from_edges`.
 
         E = sum_i [Psi_i(s_i) - b_i s_i] + sum_edges e(w_ij, s_i, s_j),
@@ -47,6 +48,7 @@ class UnitGraph(EnergySystem):
         Coupling of each edge.
     """
 
+    on_host = "sweeps its units by compiled loops there (HopfieldNetwork computes on any device)"
     # Descent settles where strong couplings leave several minima; there Anderson acceleration cycles.
     default_solver = "coordinate"
     residual_scale = 1.0

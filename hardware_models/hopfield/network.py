@@ -70,7 +70,7 @@ class HopfieldNetwork(Layered):
         super().__init__([(n,) for n in sizes], layers, activation, output_activation)
 
     def to_circuit(self) -> UnitGraph:
-        """The same network as a graph, float64: nodes are the inputs, then the layers in order."""
+        """The same network as a graph, float64 and on the CPU: nodes are the inputs, then the layers in order."""
         from .graph import UnitGraph
 
         offsets = [sum(self.sizes[:k]) for k in range(len(self.sizes) + 1)]
@@ -79,7 +79,7 @@ class HopfieldNetwork(Layered):
             post = torch.arange(offsets[k + 1], offsets[k + 2])
             pre = torch.arange(offsets[k], offsets[k + 1])
             edges.append(torch.cartesian_prod(post, pre))
-            weights.append(layer.weight.detach().double().flatten())
+            weights.append(layer.weight.detach().double().flatten().cpu())
         names = [self.activation] * (len(self.sizes) - 2) + [self.output_activation]
         units = [name for name, n in zip(names, self.sizes[1:], strict=True) for _ in range(n)]
         return UnitGraph.from_edges(
@@ -89,7 +89,7 @@ class HopfieldNetwork(Layered):
             units=units,
             inputs=list(range(self.sizes[0])),
             outputs=list(range(offsets[-2], offsets[-1])),
-            biases=torch.cat([layer.bias.detach().double() for layer in self.couplings]).numpy(),
+            biases=torch.cat([layer.bias.detach().double() for layer in self.couplings]).cpu().numpy(),
         )
 
 

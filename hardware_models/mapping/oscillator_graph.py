@@ -28,6 +28,7 @@ from scipy.integrate import solve_ivp
 from physics_ep.equilibrium import Equilibrium, Status
 from physics_ep.errors import InputError, argument_error
 from physics_ep.maps import Link
+from physics_ep.placement import on_host
 from physics_ep.predictive_coding.learning import Nudged, contrast
 
 from ..arrays import array
@@ -359,7 +360,7 @@ def pairs_graph(system: OscillatorPairs) -> PairsGraph:
     units = sum(math.prod(layer.post) for layer in system.stack)
     if 4 * units > LARGEST:
         raise InputError(f"The network is too large for a graph of at most {LARGEST} oscillators: {4 * units}.")
-    return _GraphDrawing(system, units).finished()
+    return _GraphDrawing(on_host(system), units).finished()
 
 
 class _GraphDrawing:

@@ -29,6 +29,7 @@ import torch
 
 from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import InputError, argument_error
+from physics_ep.placement import on_host
 
 from ..arrays import array
 from ..circuits.circuit import Circuit
@@ -186,7 +187,7 @@ def pairs_circuit(system: ResistivePairs) -> PairsCircuit:
         raise InputError(
             f"The network is too large to be written part by part: more than {KEPT:,} weights in an array."
         )
-    return _PartsDrawing(system).finished()
+    return _PartsDrawing(on_host(system)).finished()
 
 
 class _PartsDrawing:

@@ -96,7 +96,10 @@ class Oscillators(EnergySystem):
         self.span = float(span)
         self.phase_bits = phase_bits
         self.output_block = output_block % (len(self.sizes) - 1)
-        self.output_index = output_index
+        if isinstance(output_index, torch.Tensor):
+            self.register_buffer("output_index", output_index, persistent=False)  # it moves with the module
+        else:
+            self.output_index = output_index
         for k, omega in enumerate(detuning or ()):
             self.register_buffer(f"detuning_{k}", omega)
         self.detuned_blocks = len(detuning or ())
@@ -120,8 +123,9 @@ class Oscillators(EnergySystem):
 
     def random_state(self, x: torch.Tensor, generator: torch.Generator) -> State:
         """Phases drawn uniformly from the circle."""
+        place = generator.device
         return tuple(
-            2 * math.pi * torch.rand((x.shape[0], n), generator=generator, dtype=torch.float64).to(x)
+            2 * math.pi * torch.rand((x.shape[0], n), generator=generator, dtype=torch.float64, device=place).to(x)
             for n in self.sizes[1:]
         )
 

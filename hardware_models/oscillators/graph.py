@@ -14,6 +14,7 @@ from scipy.sparse.csgraph import connected_components
 
 from physics_ep.blocks import State
 from physics_ep.errors import InputError, all_finite, argument_error, unknown_name
+from physics_ep.placement import on_host
 from physics_ep.system import Inputs
 
 from .base import NEUTRAL, Oscillators, wrapped
@@ -259,8 +260,9 @@ class OscillatorGraph(Oscillators):
         Returns
         -------
         OscillatorGraph
-            Of the network's dtype; its state is the network's layers side by side.
+            Of the network's device and dtype; its state is the network's layers side by side.
         """
+        device, network = network.device, on_host(network)
         layers = network.couplings.layers
         sizes = network.sizes[1:]
         starts = [0, *itertools.accumulate(sizes)]
@@ -287,7 +289,7 @@ class OscillatorGraph(Oscillators):
             encoding=network.encoding,
             span=network.span,
             phase_bits=network.phase_bits,
-        ).to(network.dtype)
+        ).to(device, network.dtype)
 
     # -- the contract -----------------------------------------------------------------------------------------
 
@@ -306,12 +308,12 @@ class OscillatorGraph(Oscillators):
         apart = one[0] - other[0]
         if self.zero is None:
             return (wrapped(apart),)
-        apart = wrapped(apart - apart[:, [self.zero]])
+        apart = wrapped(apart - apart[:, self.zero : self.zero + 1])
         return (wrapped(apart - apart.mean(1, keepdim=True)),)
 
     def outputs(self, state: State) -> torch.Tensor:
         read = state[0][:, self.output_index]
-        return self.readout.of_phase(read if self.zero is None else read - state[0][:, [self.zero]])
+        return self.readout.of_phase(read if self.zero is None else read - state[0][:, self.zero : self.zero + 1])
 
     def phase(self, inputs: Inputs, origin: State | None = None, balanced: bool = False) -> GraphPhase:
         return GraphPhase(self, inputs, origin, balanced)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from physics_ep.errors import InputError
+from physics_ep.placement import OnHost
 
 from .kernels import Lists, bent_weights, curved, fields, pair_products
 from .layers import Phasors
@@ -192,8 +192,10 @@ class DensePairs(nn.Module):
         return (outer + outer.t()).flatten()[self.places]
 
 
-class SparsePairs(nn.Module):
+class SparsePairs(OnHost):
     """Pairs (m, 2) of n oscillators as lists of neighbours, on the CPU."""
+
+    on_host = "sums over edges by compiled loops there (OscillatorGraph(..., dense=True) computes on any device)"
 
     pairs: torch.Tensor
     entries: torch.Tensor
@@ -211,10 +213,6 @@ class SparsePairs(nn.Module):
 
     def operator(self, weight: torch.Tensor) -> torch.Tensor:
         """Weights in the order of the lists of neighbours, (2 m,)."""
-        if weight.device.type != "cpu":
-            raise InputError(
-                f"Argument dense must be True for a graph of oscillators on {weight.device.type}, but was False."
-            )
         return weight[self.entries]
 
     def field(self, z: torch.Tensor, operator: torch.Tensor) -> torch.Tensor:

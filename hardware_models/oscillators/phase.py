@@ -458,8 +458,8 @@ class GraphPhase(OscillatorPhase):
         if zero is None:
             return super()._outputs(here)
         phi = self._read(self.reference[0])
-        index = self.system.output_index
-        z, base, change = self.z0[0][..., index], self.z0[0][..., [zero]], here[..., [zero]]
+        index, counted = self.system.output_index, slice(zero, zero + 1)
+        z, base, change = self.z0[0][..., index], self.z0[0][..., counted], here[..., counted]
         moved = here[..., index]
         # Of conj(z_zero) z: the product's change, without the difference of two numbers of size one.
         return phasor(phi), phi, _from(base + change, moved) + _from(change, z)
@@ -467,7 +467,7 @@ class GraphPhase(OscillatorPhase):
     def _read(self, values: torch.Tensor) -> torch.Tensor:
         read = super()._read(values)
         zero = self.system.zero
-        return read if zero is None else read - values[..., [zero]]
+        return read if zero is None else read - values[..., zero : zero + 1]
 
     def _scattered(self, values: torch.Tensor) -> torch.Tensor:
         forces = super()._scattered(values)

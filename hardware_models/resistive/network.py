@@ -359,14 +359,14 @@ class ResistiveNetwork(LayeredSystem):
     # -- helpers ----------------------------------------------------------------------------------------------
 
     def to_circuit(self) -> Circuit:
-        """The same network as a `Circuit`, part by part, float64: see `circuit_inputs` and `as_parts`."""
+        """The same network as a `Circuit`, part by part, float64, on the CPU: see `circuit_inputs`, `as_parts`."""
         from ..circuits.circuit import Circuit
 
         return Circuit(as_parts(self), outputs=[f"y{i}" for i in range(1, self.sizes[-1] + 1)])
 
     def circuit_inputs(self, x: torch.Tensor) -> torch.Tensor:
-        """Voltages (B, 2 features) of the sources of `to_circuit()` for the input x, float64, volts."""
-        return self.gains[0] * self.doubled(x.double())
+        """Voltages (B, 2 features) of the sources of `to_circuit()` for the input x: volts, float64, on the CPU."""
+        return self.gains[0] * self.doubled(x.double()).cpu()
 
     def routed_drives(self, state: State, clamped: torch.Tensor) -> tuple[State, Routes]:
         """Currents that neighbours would send into each node at 0 V, amperes; and no routes."""
@@ -411,7 +411,7 @@ def as_parts(network: ResistiveNetwork) -> Parts:
         prefix = "y" if last else f"h{k}_"
         here = len(node_names) + np.arange(n)
         node_names += [f"{prefix}{i}" for i in range(1, n + 1)]
-        g = array(layer.conductance.double())
+        g = array(layer.conductance.double().cpu())
         above, under = np.nonzero(g)
         ends = np.stack([here[above], below[under]], 1)
         resistors.append(
@@ -419,9 +419,9 @@ def as_parts(network: ResistiveNetwork) -> Parts:
         )
         if layer.bias is not None:
             names = [f"I{prefix}{i}" for i in range(1, n + 1)]
-            sources.append((names, _pairs(np.zeros(n, np.int64), here), array(layer.bias.double())))
+            sources.append((names, _pairs(np.zeros(n, np.int64), here), array(layer.bias.double().cpu())))
         if not last and network.diode != "none":
-            up = array(network.signs(k)) > 0
+            up = array(network.signs(k).cpu()) > 0
             ground = np.zeros(n, np.int64)
             ends = np.where(up[:, None], _pairs(ground, here), _pairs(here, ground))
             diodes.append(([f"D{prefix}{i}" for i in range(1, n + 1)], ends))

@@ -31,6 +31,7 @@ from physics_ep.data.datasets import Dataset, load_dataset
 from physics_ep.equilibrium import NotConverged
 from physics_ep.errors import InputError, argument_error
 from physics_ep.estimators.propagation import EquilibriumPropagation, NegativeNudgeError
+from physics_ep.placement import resolve_device, resolve_dtype
 from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.progress import SILENT, Progress
 from physics_ep.runs.metrics import classification_error
@@ -138,7 +139,8 @@ def learn_in_situ(
     Parameters
     ----------
     config : path, name, mapping or Config
-        Of the training of a predictive coding network; see `physics_ep.runs.training.train`.
+        Of the training of a predictive coding network; see `physics_ep.runs.training.train`. Phases are computed on
+        its `training.device`; cells and pulses are kept on the CPU, in float64.
     substrates : sequence of str
     device : DeviceModel, optional
         The base, of which one field is varied at a time. It is a point itself if any field is set, or if nothing
@@ -171,6 +173,9 @@ def learn_in_situ(
     settings = load_config(settings)
     if settings.ep.cost not in ("cross_entropy", "squared_error"):
         raise argument_error("ep.cost", "be 'cross_entropy' or 'squared_error'", repr(settings.ep.cost))
+    if settings.training.dtype == "bfloat16":
+        raise argument_error("training.dtype", "be 'float32' or 'float64' for learning in situ", "'bfloat16'")
+    place, dtype = resolve_device(settings.training.device), resolve_dtype(settings.training.dtype)
     if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
         raise argument_error("repeats", "be an integer of at least 1", repeats)
     base = device_of(substrates[0], device) if substrates else DeviceModel()
@@ -201,7 +206,7 @@ def learn_in_situ(
             must = "be a new file; --resume (resume=True) goes on with one that is there"
             raise argument_error("out", must, repr(str(path)))
         values, refused = _resumed(path, found)
-    examples = data if isinstance(data, Dataset) else load_dataset(settings.data, progress)
+    examples = (data if isinstance(data, Dataset) else load_dataset(settings.data, progress)).to(place, dtype)
     attributes = {"kind": KIND, "config": found["config"], "in_situ": found["in_situ"], **environment()}
     epochs = settings.training.epochs
     # What the devices cannot be, or the substrates cannot hold, is told before anything is trained.
@@ -290,6 +295,7 @@ class Lesson:
     ----------
     config : Config
     examples : Dataset
+        On the device, and of the dtype, that networks are to be of.
     seed : int
     """
 
@@ -310,7 +316,7 @@ class Lesson:
         net = new_system(load_config(self.config, [f"training.seed={self.seed}"]))
         if not isinstance(net, PredictiveCodingNetwork):
             raise argument_error("system.name", "be a predictive coding network", repr(self.config.system.name))
-        return net
+        return net.to(self.examples.train_x.device, self.examples.train_x.dtype)
 
     def train(self, report: Callable[..., None]) -> tuple[PredictiveCodingNetwork, float]:
         """Without a device: the network, and its test error."""
@@ -391,7 +397,7 @@ class Lesson:
         batches = 0
         for epoch in range(training.epochs):
             generator = torch.Generator().manual_seed(epoch_seed(self.seed, epoch))
-            order = torch.randperm(len(x), generator=generator)
+            order = torch.randperm(len(x), generator=generator).to(x.device)
             losses = [step(x[of], self._targets(y[of])) for of in order.split(training.batch_size)]
             batches += len(losses)
             loss = float(np.nanmean(losses)) if np.isfinite(losses).any() else math.nan

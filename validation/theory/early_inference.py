@@ -277,7 +277,7 @@ def infer_early(
     steps : int
         Equal steps in each interval between two times; at least 10 a time constant are taken.
     generator : torch.Generator, optional
-        Of the noise, on the CPU. Default: one seeded with 0.
+        Of the noise. Default: one of the device of x, seeded with 0.
 
     Returns
     -------
@@ -291,7 +291,7 @@ def infer_early(
         If there is no free fixed point to begin with.
     """
     _check(system, times, beta, temperature, runs, steps)
-    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    generator = torch.Generator(x.device).manual_seed(0) if generator is None else generator
     exact = widened(system)
     x, y = in_dtype(x, torch.float64), wide_target(y)
     with torch.no_grad():
@@ -308,7 +308,7 @@ def infer_early(
     assert moments is not None
     depth = len(delta)
     return EarlyInference(
-        times=torch.tensor(list(times), dtype=torch.float64),
+        times=torch.tensor(list(times), dtype=torch.float64, device=x.device),
         beta=float(beta),
         temperature=float(temperature),
         runs=runs,

@@ -94,10 +94,10 @@ def disturbance_decay(
     phase = mapped.system.phase(mapped.system.prepare(x))
     generator = torch.Generator().manual_seed(seed)
     start = tuple(
-        s + DISTURBANCE * torch.randn(s.shape, generator=generator, dtype=s.dtype)
+        s + DISTURBANCE * torch.randn(s.shape, generator=generator, dtype=s.dtype).to(s.device)
         for s in phase.state(phase.start())
     )
-    active = torch.ones(len(x), dtype=torch.bool)
+    active = torch.ones(len(x), dtype=torch.bool, device=x.device)
     with torch.no_grad():
         flow = Flow(phase, start)
         first = largest(tuple(flow.w)).max()

@@ -15,6 +15,9 @@ constexpr DeviceType CUDA = DeviceType::CUDA;
 // A generator that says it is the device's. Its numbers are those of the CPU's generator of the same seed.
 struct Generator final : at::CPUGeneratorImpl {
   Generator() { device_ = Device(CUDA, 0); }
+  // Copies and pickles of a device's generator hold an offset, which the CPU's refuses to tell.
+  uint64_t get_offset() const override { return 0; }
+  void set_offset(uint64_t) override {}
 };
 
 // One device and one stream: whoever asks for another gets these.

@@ -61,8 +61,8 @@ def test_waits_are_told_apart(gpu: SimulatedGpu) -> None:
         torch.ones(5).to("cuda", non_blocking=True)
     assert counts.kinds() == {"read": 2, "download": 1, "shape": 1, "upload": 1, "check": 1, "explicit": 1}
     assert (counts.uploads, counts.uploaded, counts.downloaded) == (2, 4 + 20, 32)
-    assert all("test_simulated_gpu.py" in at for _, _, at in counts.waits)
-    assert re.search(r"2  read _local_scalar_dense \S*tests/test_simulated_gpu\.py:\d+", counts.table())
+    assert all("test_simulation.py" in at for _, _, at in counts.waits)
+    assert re.search(r"2  read _local_scalar_dense \S*gpu/test_simulation\.py:\d+", counts.table())
 
 
 def test_work_on_the_host_is_counted(gpu: SimulatedGpu) -> None:
@@ -100,6 +100,10 @@ def test_random_numbers_are_those_of_a_generator_of_the_device(gpu: SimulatedGpu
     assert torch.equal(first, again)
     assert torch.equal(free, torch.randn(4, device="cuda"))
     assert torch.equal(before, torch.get_rng_state())
+    generator = torch.Generator("cuda").manual_seed(3)
+    twin = copy.deepcopy(generator)
+    assert twin.device == generator.device
+    assert torch.equal(torch.randn(4, device="cuda", generator=twin), first)
 
 
 def test_modules_optimizers_autograd_and_autocast(gpu: SimulatedGpu) -> None:

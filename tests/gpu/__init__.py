@@ -1,0 +1,1 @@
+"""What runs on a device: every system, oracle, training and benchmark, on the simulated one."""
