@@ -147,7 +147,9 @@ def simulate(
     flow: Annotated[
         str | None,
         typer.Option(
-            "--flow", help="gradient, skew or inertial (default: the system's own motion).", show_default=False
+            "--flow",
+            help="gradient, skew, inertial; hopfield, rate for networks of units (default: the system's own).",
+            show_default=False,
         ),
     ] = None,
     temperature: Annotated[

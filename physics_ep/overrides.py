@@ -18,6 +18,7 @@ BUILT_ON: dict[str, tuple[str, ...]] = {
     "phase": PHYSICS,
     "solvers": PHYSICS,
     "motion": PHYSICS,
+    "flows": PHYSICS,
     "contrast": ("energy",),
     "force": ("energy",),
     "free_variables": ("energy", "force", "project"),

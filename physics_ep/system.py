@@ -296,6 +296,10 @@ class EnergySystem(nn.Module):
         """
         return None
 
+    def flows(self, phase: Phase) -> Mapping[str, Callable[[Phase], Any]]:
+        """Motions by name that only such systems have, beside those of `physics_ep.dynamics.flows`; none."""
+        return {}
+
     def contrast(
         self, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor
     ) -> dict[str, torch.Tensor]:
@@ -433,10 +437,7 @@ class Phase:
         return twin
 
     def stacked(self, nudges: Sequence[Nudge]) -> Phase | None:
-        """The same displaced problem under several nudges at once, their batches one after the other.
-
-        None (the default) if the system relaxes them one by one.
-        """
+        """The same displaced problem under several nudges, batch after batch; None (the default): one by one."""
         return None
 
     def start(self) -> State:
@@ -462,19 +463,19 @@ class Phase:
             return total
 
     def force(self, z: State) -> State:
-        """Projected -dF/ds at z: zero at an equilibrium, bounds included."""
+        """Projected -dF/ds at z, which solvers step by: zero at an equilibrium, bounds included."""
         force = self._projected(self.state(z), self.unbounded_force(z))
         if self.origin_force is not None:
             force = tuple(f - f0 for f, f0 in zip(force, self.origin_force, strict=True))
         return force
 
     def unbounded_force(self, z: State) -> State:
-        """-dF/ds itself at z, bounds and metrics left out: what noise and inertia act beside (`flows`)."""
+        """-dF/ds itself at z, bounds and metrics left out: what all flows in time are driven by (`flows`)."""
         state = self.state(z)
         force = self.system.force(state, self.x)
         if self.nudge is None:
             return force
-        return tuple(f + p for f, p in zip(force, self._cost_force(state), strict=True))
+        return tuple(f + p for f, p in zip(force, self.cost_force(state), strict=True))
 
     def project(self, z: State) -> State:
         """z of the nearest state within bounds."""
@@ -484,6 +485,14 @@ class Phase:
             return self.system.project(z)
         inside = self.system.project(self.state(z))
         return tuple(s - o for s, o in zip(inside, self.origin, strict=True))
+
+    def interior(self, z: State) -> State:
+        """z of the nearest state within bounds at which `unbounded_force` is finite; default `project`."""
+        return self.project(z)
+
+    def own_rates(self, z: State) -> State | None:
+        """Diagonal of d2E/ds2, which steps in time must be short for, where it may be without bound; else None."""
+        return None
 
     def residual(self, force: State) -> torch.Tensor:
         """Largest component of a force, (B,), over the residual scale."""
@@ -498,10 +507,7 @@ class Phase:
         return tuple(-f for f in force)
 
     def hessian_product(self, z: State, v: State) -> State:
-        """d2F/dz2 v, each example by itself. Default: autograd of the energy and of the cost, exact.
-
-        Solvers ask through `hessian`.
-        """
+        """d2F/dz2 v, each example by itself, by autograd: exact. Solvers ask through `hessian`."""
         with torch.enable_grad():
             leaves = tuple(s.detach().requires_grad_() for s in self.state(z))
             total = energies(self.system, leaves, self.x)
@@ -657,7 +663,8 @@ class Phase:
         moved = self.system.project(tuple(s + f for s, f in zip(state, force, strict=True)))
         return tuple(m - s for m, s in zip(moved, state, strict=True))
 
-    def _cost_force(self, state: State) -> State:
+    def cost_force(self, state: State) -> State:
+        """-beta dC/ds of each block at a state, of a nudged phase."""
         assert self.nudge is not None
         with torch.enable_grad():
             leaves = tuple(s.detach().requires_grad_() for s in state)

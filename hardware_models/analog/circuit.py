@@ -19,7 +19,7 @@ p = A u / V_s, T = w / (A R), I = b V_s / (A R): then E = V_s^2 / (A R) times it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -280,6 +280,10 @@ class AnalogHopfieldCircuit(UnitGraph):
     def phase(self, inputs: Inputs, origin: State | None = None, balanced: bool = False) -> Phase:
         return AnalogPhase(self, inputs, origin, balanced)
 
+    def flows(self, phase: Phase) -> dict[str, Callable[[Phase], Motion]]:
+        """None: these circuits move by equations of their own."""
+        return {}
+
     def motion(self, phase: Phase) -> Motion:
         assert isinstance(phase, AnalogPhase | AnalogDescent)
         return AnalogMotion(phase, phase.nudge)
@@ -449,6 +453,8 @@ class AnalogDescent(Phase):
 class AnalogMotion(Motion):
     """C du/dt = sum T V - u / R + I - nudge, integrated in the amplifiers' inputs u, volts; time in seconds.
 
+    It is the circuit of Hopfield (1984), equation 5.
+
     Parameters
     ----------
     phase : Phase
@@ -456,6 +462,8 @@ class AnalogMotion(Motion):
         Beta in siemens. A nudge that is linear in the outputs (`Cost.linear`) is part of the compiled steps; the
         current of any other cost is added to them.
     """
+
+    flow = "hopfield"
 
     def __init__(self, phase: AnalogPhase | AnalogDescent, nudge: Nudge | None) -> None:
         super().__init__(phase)

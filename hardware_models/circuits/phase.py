@@ -327,6 +327,8 @@ class CircuitPhase(Phase):
 class NodeMotion(Motion):
     """Every unknown of a circuit charges a capacitor, of a capacitance times its weight: C du/dt = -dF/du.
 
+    It is gradient flow, in these time constants.
+
     Parameters
     ----------
     phase : CircuitPhase
@@ -335,6 +337,7 @@ class NodeMotion(Motion):
     """
 
     phase: CircuitPhase
+    flow = "gradient"
 
     def __init__(self, phase: CircuitPhase, capacitance: float) -> None:
         super().__init__(phase)

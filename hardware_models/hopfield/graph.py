@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from physics_ep.blocks import State, largest
+from physics_ep.dynamics.motion import Motion
 from physics_ep.errors import InputError, argument_error
 from physics_ep.nudging import Nudge
 from physics_ep.placement import OnHost
@@ -18,6 +19,7 @@ from physics_ep.units import UNITS
 
 from ..arrays import array, columns, groups, integers, names, nodes, numbers
 from ..laws.couplings import COUPLINGS
+from ..layers.flows import Laws, unit_flows
 from . import graph_kernels as kernels
 
 HOLD = 1e-30
@@ -88,6 +90,10 @@ class UnitGraph(OnHost, EnergySystem):
         self.coupling_groups = groups(self.couplings)
         low, high = zip(*(UNITS[name].bounds for name in self.units), strict=True)
         self.low, self.high = torch.tensor(low, dtype=torch.float64), torch.tensor(high, dtype=torch.float64)
+        # Where potentials have finite slopes.
+        quadratic = torch.tensor([UNITS[name].quadratic for name in self.units])
+        margin = torch.where(quadratic, 0.0, 4 * torch.finfo(torch.float64).eps)
+        self.inner_low, self.inner_high = self.low + margin, self.high - margin
         self.weight = nn.Parameter(torch.from_numpy(weights))
         self.bias = nn.Parameter(torch.from_numpy(biases))
 
@@ -212,6 +218,17 @@ class UnitGraph(OnHost, EnergySystem):
     def phase(self, inputs: Inputs, origin: State | None = None, balanced: bool = False) -> Phase:
         return UnitGraphPhase(self, inputs, origin, balanced)
 
+    def flows(self, phase: Phase) -> Mapping[str, Callable[[Phase], Motion]]:
+        """'hopfield', and 'rate' where nudged units have exact updates: see `hardware_models.layers.flows`."""
+        return unit_flows(
+            phase,
+            Laws(
+                lambda state: (self.drives(state, phase.x),),
+                lambda drives: (self.respond(drives[0]),),
+                lambda state: (self._by_unit("inverse", state[0]),),
+            ),
+        )
+
     def contrast(
         self, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor
     ) -> dict[str, torch.Tensor]:
@@ -252,8 +269,8 @@ class UnitGraphPhase(Phase):
     starts from: it returns that as z, with the largest |sigma(p) - s| of it, measured on the way.
 
     A cost that is quadratic in each output keeps this form on linear and hard sigmoid outputs (the squared error:
-    s = sigma((p + beta y) / (1 + beta))), a constant force on any. For other costs `nudged` returns the generic
-    `Phase`, which descends along the force.
+    s = sigma((p + beta y) / (1 + beta))), a constant force on any. For other costs `nudged` returns a
+    `UnitGraphDescent`.
     """
 
     system: UnitGraph
@@ -276,7 +293,7 @@ class UnitGraphPhase(Phase):
 
     def nudged(self, nudge: Nudge | None) -> Phase:
         if nudge is not None and not self._closed(nudge):
-            return Phase(self.system, self.inputs, self.origin, self.balanced).nudged(nudge)
+            return UnitGraphDescent(self.system, self.inputs, self.origin, self.balanced).nudged(nudge)
         twin = super().nudged(nudge)
         assert isinstance(twin, UnitGraphPhase)
         if nudge is not None:
@@ -300,6 +317,12 @@ class UnitGraphPhase(Phase):
         if self.origin is None:
             return self.system.project(z)
         return (torch.clamp(z[0], self.system.low - self.origin[0], self.system.high - self.origin[0]),)
+
+    def interior(self, z: State) -> State:
+        return inner(self, z)
+
+    def own_rates(self, z: State) -> State | None:
+        return own_curvatures(self, z)
 
     def interface(self, z: State) -> State:
         return z
@@ -365,3 +388,30 @@ class UnitGraphPhase(Phase):
         slot, at = np.full(len(self.system.units), -1), self.system.output_columns
         slot[at.numpy()] = np.arange(len(at))
         return slot
+
+
+class UnitGraphDescent(Phase):
+    """Descent along the force, for nudges that leave an output unit no update in closed form."""
+
+    system: UnitGraph
+
+    def interior(self, z: State) -> State:
+        return inner(self, z)
+
+    def own_rates(self, z: State) -> State | None:
+        return own_curvatures(self, z)
+
+
+def inner(phase: UnitGraphPhase | UnitGraphDescent, z: State) -> State:
+    """z of the nearest state within bounds at which all potentials have finite slopes."""
+    system = phase.system
+    shift = 0.0 if phase.origin is None else phase.origin[0]
+    return (torch.clamp(z[0], system.inner_low - shift, system.inner_high - shift),)
+
+
+def own_curvatures(phase: UnitGraphPhase | UnitGraphDescent, z: State) -> State | None:
+    """Psi''(s) of all nodes, where one of them saturates smoothly."""
+    system = phase.system
+    if all(UNITS[name].quadratic for name, _ in system.unit_groups):
+        return None
+    return (system._by_unit("curvature", phase.state(z)[0]),)

@@ -25,7 +25,10 @@ class HopfieldNetwork(Layered):
 
     States are the amplifiers' outputs, dimensionless. With the hard sigmoid, Psi(s) = s^2/2 on [0, 1] and the
     energy is 1/2 |s|^2 - sum W s s - b s; with tanh and logistic units Psi is the integral of the inverse
-    response, the energy of the 1984 circuit. Output units are linear by default, so that both costs apply;
+    response, the energy of the 1984 circuit. In time the network follows the gradient of that energy; or, if asked
+    (`flow` of `simulate`), the circuit itself or firing rates.
+
+    Output units are linear by default, so that both costs apply;
     `output_activation='hard_sigmoid'` clips them to [0, 1] (squared error only).
 
     Parameters
@@ -102,7 +105,10 @@ class ConvHopfieldNetwork(Layered):
 
     Max pooling picks the greatest entry of each window; of equal ones, the first. It needs units whose states are
     not negative, since only then does the energy fall with each exact layer update
-    (`hardware_models.layers.layered`). Nudged phases of EP hold the winners of the free state, where they are
+    (`hardware_models.layers.layered`). Each choice of winners may have a minimum of its own: such a network is
+    `multistable`, and which one is found depends on the start.
+
+    Nudged phases of EP hold the winners of the free state, where they are
     locally constant.
 
     Parameters

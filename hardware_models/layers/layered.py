@@ -12,19 +12,23 @@ parity do not couple, so all even layers are minimised at once, then all odd one
 With max pooling, W_k s_{k-1} is the greatest of several linear maps, one a *route* r. As s_k >= 0, the energy is
 the least over the routes, E(s) = min_r E(s, r), and E(s, r) is bilinear. So the routes are one more block of
 variables: each sweep minimises over layers with the routes held, and over the routes (the greatest entries) with
-layers held. The energy never rises.
+layers held. The energy never rises. Each choice of routes may have a minimum: such networks are multistable.
+
+Solvers step in the metric of the units, sigma_k(p_k) - s_k, finite where Psi' is not; motion in time follows
+-dE/ds (`LayeredPhase.unbounded_force`), or one of the flows in `hardware_models.layers.flows`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
 from torch import nn
 
 from physics_ep.blocks import State, largest
+from physics_ep.dynamics.motion import Motion
 from physics_ep.errors import InputError
 from physics_ep.maps import Route, channels_first, channels_last, pixels_first
 from physics_ep.nudging import Nudge
@@ -32,6 +36,7 @@ from physics_ep.system import EnergySystem, Inputs, Phase
 from physics_ep.units import UNITS, UnitFunctions, torch_functions, within
 
 from .couplings import Convolution, Dense
+from .flows import Laws, unit_flows
 from .maps import Filter
 
 OUTPUT_UNITS = ("linear", "hard_sigmoid")
@@ -74,6 +79,10 @@ class LayeredSystem(EnergySystem):
     def couplings(self) -> Sequence[Any]:
         """The coupling into each layer."""
         raise NotImplementedError
+
+    def inner_bounds(self, eps: float) -> list[tuple[float, float]]:
+        """Bounds of the layers, where potentials have finite slopes: those of saturating units less `eps`."""
+        return self.bounds
 
     def routed_drives(self, state: State, clamped: torch.Tensor) -> tuple[State, Routes]:
         """Drive of each layer at a state, where `clamped` comes from the input, and the routes that each took."""
@@ -127,6 +136,8 @@ class Layered(LayeredSystem):
         self.layers = nn.ModuleList(couplings)
         names = [activation] * (len(couplings) - 1) + [output_activation]
         self.routed = any(c.routed for c in couplings)
+        # Each choice of routes has a minimum of its own, where the units do not choose others.
+        self.multistable = self.routed
         self.smooth = "hard_sigmoid" not in names and not self.routed
         self.analytic = all(UNITS[name].analytic for name in names) and not self.routed
         self.bounds = [UNITS[name].bounds for name in names]
@@ -155,22 +166,19 @@ class Layered(LayeredSystem):
         return tuple(p - unit.inverse(s) for p, unit, s in zip(drives, self.units, state, strict=True))
 
     def initial_state(self, x: torch.Tensor) -> State:
+        """Every unit at rest: its response to no drive."""
         blocks = [
-            torch.zeros(x.shape[0], *shape, dtype=self.dtype, device=self.device) for shape in self.shapes[1:]
+            unit.response(torch.zeros(x.shape[0], *shape, dtype=self.dtype, device=self.device))
+            for unit, shape in zip(self.units, self.shapes[1:], strict=True)
         ]
-        if self.overridden:  # general methods cannot start where the slope of a unit's potential is infinite
-            blocks = [unit.response(s) for unit, s in zip(self.units, blocks, strict=True)]
         return tuple(channels_last(s) if s.ndim == 4 else s for s in blocks)
 
     def outputs(self, state: State) -> torch.Tensor:
         return state[-1]
 
     def project(self, state: State) -> State:
-        bounds = self.bounds
-        if self.overridden:
-            names = [self.activation] * (len(state) - 1) + [self.output_activation]
-            eps = torch.finfo(state[0].dtype).eps
-            bounds = [b if UNITS[n].quadratic else within(b, eps) for b, n in zip(bounds, names, strict=True)]
+        # General methods follow autograd of Psi, which sees no barrier on the bound itself.
+        bounds = self.inner_bounds(torch.finfo(state[0].dtype).eps) if self.overridden else self.bounds
         return tuple(s.clamp(lo, hi) for s, (lo, hi) in zip(state, bounds, strict=True))
 
     def free_variables(self, state: State, x: torch.Tensor) -> State | None:
@@ -187,6 +195,21 @@ class Layered(LayeredSystem):
 
     def phase(self, inputs: Inputs, origin: State | None = None, balanced: bool = False) -> LayeredPhase:
         return LayeredPhase(self, inputs, origin, balanced)
+
+    def flows(self, phase: Phase) -> Mapping[str, Callable[[Phase], Motion]]:
+        """'hopfield' and 'rate': see `hardware_models.layers.flows`."""
+        return unit_flows(
+            phase,
+            Laws(
+                lambda state: self.drives(state, phase.inputs.cache),
+                lambda drives: tuple(unit.response(p) for unit, p in zip(self.units, drives, strict=True)),
+                lambda state: tuple(unit.inverse(s) for unit, s in zip(self.units, state, strict=True)),
+            ),
+        )
+
+    def inner_bounds(self, eps: float) -> list[tuple[float, float]]:
+        names = [self.activation] * (len(self.bounds) - 1) + [self.output_activation]
+        return [b if UNITS[n].quadratic else within(b, eps) for b, n in zip(self.bounds, names, strict=True)]
 
     def contrast(
         self, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor
@@ -409,10 +432,10 @@ class LayeredPhase(Phase):
         return following, state, residual
 
     def force(self, z: State) -> State:
-        """sigma(p) - s of every layer: the force in the units' own metric (dp/dt = -p + drive, to first order).
+        """sigma(p) - s of every layer: the force in the units' own metric, in which solvers step.
 
-        Equal to the projected force for hard sigmoid and linear units, to sigma' times the force for smooth
-        ones: finite at saturation, where Psi' is not.
+        Equal, without a nudge, to the projected force for hard sigmoid and linear units, to sigma' times the force
+        for smooth ones: finite at saturation, where Psi' is not.
         """
         if not self.held:
             self._pick(z)
@@ -465,12 +488,39 @@ class LayeredPhase(Phase):
         """Inverse of `_missing`: the way to the exact updates."""
         return force
 
+    def unbounded_force(self, z: State) -> State:
+        state = self.state(z)
+        drives, _ = self.system.routed_drives(state, self.clamped)
+        parts = zip(self.stages, drives, self.units, state, strict=True)
+        force = tuple(c * (p - unit.inverse(s)) for c, p, unit, s in parts)
+        if self.nudge is None:
+            return force
+        return tuple(f + p for f, p in zip(force, self.cost_force(state), strict=True))
+
     def project(self, z: State) -> State:
+        return self.system.project(z) if self.origin is None else self._clamped(z, self.system.bounds)
+
+    def interior(self, z: State) -> State:
+        return self._clamped(z, self._inner)
+
+    def own_rates(self, z: State) -> State | None:
+        if all(unit_bounds == inner for unit_bounds, inner in zip(self.system.bounds, self._inner, strict=True)):
+            return None
+        return tuple(unit.curvature(s) for unit, s in zip(self.units, self.state(z), strict=True))
+
+    @property
+    def _inner(self) -> list[tuple[float, float]]:
+        return self.system.inner_bounds(4 * torch.finfo(self.dtype).eps)
+
+    def _clamped(self, z: State, bounds: Sequence[tuple[float, float]]) -> State:
+        """z of the nearest state within bounds."""
         if self.origin is None:
-            return self.system.project(z)
+            return tuple(
+                s if math.isinf(lo) else torch.clamp(s, lo, hi) for s, (lo, hi) in zip(z, bounds, strict=True)
+            )
         return tuple(
             d if math.isinf(lo) else torch.clamp(d, lo - self._spread(s), hi - self._spread(s))
-            for d, s, (lo, hi) in zip(z, self.origin, self.system.bounds, strict=True)
+            for d, s, (lo, hi) in zip(z, self.origin, bounds, strict=True)
         )
 
     def _pick(self, z: State) -> None:

@@ -106,6 +106,7 @@ class FitzHughNagumoChain(EnergySystem):
     residual_scale = 1.0
     nudge_scale = 1.0
     default_max_iterations = 500
+    multistable = True
     descends = False
     directions = (1, -1)
     clamps = False

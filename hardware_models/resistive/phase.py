@@ -91,14 +91,19 @@ class ResistivePhase(LayeredPhase):
             held.append(torch.clamp(d, lo - self._spread(s), hi - self._spread(s)))
         return (*held, z[-1])
 
+    def interior(self, z: State) -> State:
+        return self.project(z)
+
 
 class ResistiveMotion(Motion):
     """C dv/dt = current that is missing at a node, with the same capacitance C at every node; time in seconds.
 
-    An ideal diode takes up what would drive its node past 0 V.
+    An ideal diode takes up what would drive its node past 0 V. It is gradient flow of the energy in time constants
+    C c_k, c_k the weight of the layer's stage.
     """
 
     phase: ResistivePhase
+    flow = "gradient"
 
     def velocity(self, w: State) -> State:
         """dv/dt, volts a second."""

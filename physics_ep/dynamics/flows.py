@@ -1,8 +1,11 @@
-"""Flows that any system may be asked for in place of its own motion: gradient, skew, noisy, inertial.
+"""Flows that a system may be asked for in place of its own motion: gradient, skew, noisy, inertial.
 
-Gradient and skew flow are `Motion` itself. Noise and inertia act beside the force -dF/ds itself, not beside what a
-phase makes of it (a projection on the bounds, a metric of its own): with any other force a thermal system would not
-sample exp(-F / T). At the bounds they are reflected.
+Gradient and skew flow are `Motion` itself. All act by the force -dF/ds itself, not by what a phase makes of it (a
+projection on the bounds, a metric of its own): with any other force a thermal system would not sample exp(-F / T),
+nor become the gradient flow as T goes to 0. At bounds noise and inertia are reflected, and what the force alone
+leads to is projected, so that the path is that of the gradient flow where there is no noise; a step's
+drift crosses a bound with probability O(dt), by O(dt), which leaves the weak order 1 of reflection. Systems may
+have flows of their own besides (`EnergySystem.flows`).
 
 Sources: Leimkuhler and Matthews, Molecular Dynamics (2015), chapters 6 and 7, for both equations of motion; Bossy,
 Gobet and Talay, Journal of Applied Probability 41 (2004) 877, for reflection, which keeps weak order 1 where
@@ -17,12 +20,12 @@ from collections.abc import Sequence
 import torch
 
 from ..blocks import State, largest
-from ..errors import InputError, unknown_name
+from ..errors import InputError, argument_error, unknown_name
 from ..system import EnergySystem, Phase
 from .motion import Moment, Motion
 
 FLOWS = ("gradient", "skew", "inertial")
-"""What `simulate` may be asked for."""
+"""What `simulate` may be asked for, whatever the system; `EnergySystem.flows` may add others."""
 
 
 class Drift(Motion):
@@ -33,20 +36,15 @@ class Drift(Motion):
     phase : Phase
     """
 
-    def __init__(self, phase: Phase) -> None:
-        super().__init__(phase)
-        self.bounded = phase.system.bounded
-
     def velocity(self, w: State) -> State:
+        self._pace(w)
         return self._driven(self.phase.unbounded_force(w))
 
     def inside(self, w: State) -> State:
         return reflected(self.phase, w) if self.bounded else w
 
-    def observe(self, w: State, velocity: State) -> Moment:
-        phase = self.phase
-        force = phase.force(w) if self.bounded else self._force(velocity)
-        return Moment(phase.state(w), phase.energy(w), phase.residual(force))
+    def drifted(self, w: State) -> State:
+        return self.phase.interior(w) if self.bounded else w
 
     def amplitudes(self, temperature: float, blocks: int) -> list[float]:
         """Of the noise on each block of w, in state units per root of time: sqrt(2 T / tau_k)."""
@@ -73,7 +71,6 @@ class Inertial(Motion):
     def __init__(self, phase: Phase, mass: float, friction: float) -> None:
         super().__init__(phase)
         system = phase.system
-        self.bounded = system.bounded
         self.mass = mass
         self.internal_unit = f"{system.state_unit} / {system.time_unit}"
         self._friction = friction
@@ -131,18 +128,25 @@ def choose_motion(phase: Phase, flow: str | None, temperature: float, mass: floa
         If the system cannot be asked for that flow, or for noise on it.
     """
     system, name = phase.system, type(phase.system).__name__
-    if flow is not None and flow not in FLOWS:
-        raise unknown_name("flow", flow, FLOWS)
-    known = system.motion(phase)
+    more, known = system.flows(phase), system.motion(phase)
+    names = {*FLOWS, *more, *(() if known is None or known.flow is None else (known.flow,))}
+    if flow is not None and flow not in names:
+        raise unknown_name("flow", flow, names)
     if known is not None:
-        if flow is not None or temperature > 0:
-            what = (
-                f"flow must be left out, but was {flow!r}"
-                if flow
-                else f"temperature must be 0, but was {temperature:g}"
+        if flow not in (None, known.flow):
+            must = "be left out" if known.flow is None else f"be {known.flow!r} or left out"
+            raise InputError(f"Argument flow must {must}, but was {flow!r}: {name} moves by equations of its own.")
+        if temperature > 0:
+            raise InputError(
+                f"Argument temperature must be 0, but was {temperature:g}: {name} moves by equations of its own, "
+                "which have no noise."
             )
-            raise InputError(f"Argument {what}: {name} moves by equations of its own, which have no noise.")
         return known
+    if flow in more:
+        if temperature > 0:
+            must = f"be 0 for flow {flow!r}, whose noise would not sample exp(-F / T) (the gradient flow's does)"
+            raise argument_error("temperature", must, f"{temperature:g}")
+        return more[flow](phase)
     own = "gradient" if system.directions is None else "skew"
     if flow == "skew" and own != "skew":
         raise InputError(
@@ -160,8 +164,8 @@ def choose_motion(phase: Phase, flow: str | None, temperature: float, mass: floa
 
 def reflected(phase: Phase, z: State) -> State:
     """z mirrored at the bounds that it has crossed, and projected where it then lies beyond the others."""
-    nearest = phase.project(z)
-    return phase.project(tuple(2 * n - s for n, s in zip(nearest, z, strict=True)))
+    nearest = phase.interior(z)
+    return phase.interior(tuple(2 * n - s for n, s in zip(nearest, z, strict=True)))
 
 
 def split(w: State) -> tuple[State, State]:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from ..blocks import State, flat, unflat
-from ..errors import argument_error
+from ..errors import InputError, argument_error
 from ..relaxation.krylov import gmres
 from .motion import Motion
 
@@ -76,6 +76,15 @@ class Tableau:
         for i, row in enumerate(self.stages):
             full[i, : len(row)] = row
         return full
+
+    @property
+    def real_limit(self) -> float:
+        """Largest z at which a mode of rate -z / dt does not grow in a step dt; infinite for implicit methods."""
+        if self.implicit:
+            return math.inf
+        z = np.linspace(0, 10, 10001)
+        grows = abs(self.amplification(-z)) > 1 + 1e-9
+        return float(z[grows.argmax() - 1])
 
     def amplification(self, z: np.ndarray) -> np.ndarray:
         """R(z) = 1 + z b (1 - z A)^-1 1, by which a step dt multiplies a mode of rate z / dt; z complex (k,)."""
@@ -205,9 +214,12 @@ def advance(motion: Motion, w: State, velocity: State, tableau: Tableau, dt: flo
 def fixed_steps(motion: Motion, w: State, duration: float, count: int, every: int, tableau: Tableau) -> Points:
     """Yield (time, w, velocity) at the start and after every `every` of `count` equal steps, and at the end."""
     dt, done = duration / count, 0
+    limit = tableau.real_limit / dt
     try:
         while True:
             velocity = motion.velocity(w)
+            if motion.pace is not None and any(bool((r > limit).any()) for r in motion.pace):
+                raise saturated(count, duration)
             yield duration * (done / count), w, velocity
             if done == count:
                 return
@@ -220,6 +232,12 @@ def fixed_steps(motion: Motion, w: State, duration: float, count: int, every: in
         raise argument_error(
             "steps", "be more: the dynamics is faster than its steps and diverged", count
         ) from None
+
+
+def saturated(count: int, duration: float) -> InputError:
+    """Error of equal steps that are too long for units which saturate on the way."""
+    must = "be more (or method 'tr_bdf2'): units saturate, where they move too fast for these to be stable"
+    return argument_error("steps", must, f"{count} of {duration / count:.3g}")
 
 
 def adaptive_steps(

@@ -1,9 +1,11 @@
 """How a phase moves in time: what an integrator integrates, and what is recorded of it.
 
 A `Phase` knows where its equilibrium lies; a `Motion` knows how the system gets there. The default is gradient
-flow, tau_k ds_k/dt = -dF/ds_k within the bounds, with the other sign for blocks that ascend (skew-gradient flow). A
-system whose state follows from other variables (voltages on capacitors, say) returns its own subclass from
-`EnergySystem.motion`. Flows that any system may be asked for instead stand in `physics_ep.dynamics.flows`.
+flow, tau_k ds_k/dt = -dF/ds_k, with the other sign for blocks that ascend (skew-gradient flow). Bounds stop it: a
+variable that has come to one stays there for as long as its force points outwards (Dupuis and Nagurney, Annals of
+Operations Research 44 (1993) 9). The force is the energy's own slope, whatever metric a solver may choose for its
+steps. A system whose state follows from other variables (voltages on capacitors, say) returns its own subclass from
+`EnergySystem.motion`. Flows that a system may be asked for instead stand in `physics_ep.dynamics.flows`.
 """
 
 from __future__ import annotations
@@ -48,13 +50,22 @@ class Motion:
 
     Attributes
     ----------
+    flow : str or None
+        Flow of `simulate` that the motion follows, for a system's own motion that follows one; None: none of them.
     internal_unit : str
         Of `Moment.internal`.
+    pace : tuple of Tensor or None
+        Largest `Phase.own_rates` of each variable at all w whose velocity has been asked for since this was None.
+        Steps of explicit methods must be short for it all along, not at the start alone. None: not known.
     """
+
+    flow: str | None = None
 
     def __init__(self, phase: Phase) -> None:
         self.phase = phase
         self.internal_unit = phase.system.state_unit
+        self.bounded = phase.system.bounded
+        self.pace: State | None = None
         signs, taus = phase.system.directions, phase.system.time_constants
         self._rates: tuple[float, ...] | None = None
         if signs is not None or taus is not None:
@@ -69,15 +80,26 @@ class Motion:
 
     def velocity(self, w: State) -> State:
         """dw/dt, over the system's time unit. Examples must not depend on each other."""
-        return self._driven(self.phase.force(w))
+        if not self.bounded:
+            return self._driven(self.phase.force(w))
+        # Outside (where stages of implicit methods may lie), that of the nearest w within.
+        near = self.phase.interior(w)
+        self._pace(near)
+        return self._driven(self.phase.unbounded_force(near))
 
     def inside(self, w: State) -> State:
         """Nearest w within the bounds."""
-        return self.phase.project(w)
+        return self.phase.interior(w)
+
+    def drifted(self, w: State) -> State:
+        """w, to which the velocity alone has led, within the bounds: what `inside` is for noise and velocity."""
+        return self.inside(w)
 
     def observe(self, w: State, velocity: State) -> Moment:
         """What to record at w, where dw/dt is `velocity`."""
-        return Moment(self.phase.state(w), self.phase.energy(w), self.phase.residual(self._force(velocity)))
+        phase = self.phase
+        force = phase.force(w) if self.bounded else self._force(velocity)
+        return Moment(phase.state(w), phase.energy(w), phase.residual(force))
 
     def leap(self, w: State, stages: np.ndarray, weights: np.ndarray, dt: float, count: int) -> State | None:
         """w after `count` equal steps of an explicit method, for motions whose compiled code takes many at once.
@@ -95,6 +117,13 @@ class Motion:
         count : int
         """
         return None
+
+    def _pace(self, w: State) -> None:
+        """Note how fast the variables move back by themselves at w."""
+        rates = self.phase.own_rates(w)
+        if rates is not None:
+            known = self.pace or rates
+            self.pace = tuple(torch.maximum(a, b) for a, b in zip(known, rates, strict=True))
 
     def _driven(self, force: State) -> State:
         """What a force makes the blocks do."""

@@ -22,8 +22,11 @@ import torch
 from ..blocks import State, unflat
 from ..errors import argument_error
 from .flows import Drift, Inertial, split
-from .integrators import Points, Tableau, combined, finite
+from .integrators import Points, Tableau, combined, finite, saturated
 from .motion import Motion
+
+LEAST, OFTEN = 20, 0.1
+"""Steps before it is judged whether units saturate, and the share of them at which a unit may be too fast."""
 
 
 class Noise(NamedTuple):
@@ -256,7 +259,9 @@ def noisy_steps(
     dt = duration / count
     if isinstance(method, NoisyTableau) and method.averaged:
         source = Averaged(source)
+    limit = method.drift.real_limit / dt if isinstance(method, NoisyTableau) else math.inf
     velocity = motion.velocity(w)
+    often: State | None = None
     yield 0.0, w, velocity
     for done in range(1, count + 1):
         if isinstance(method, Splitting):
@@ -265,9 +270,16 @@ def noisy_steps(
         else:
             w = noisy_step(motion, w, velocity, dt, method, source.draw())
             velocity = motion.velocity(w)
+            if motion.pace is not None:
+                fast = tuple((r > limit).to(r) for r in motion.pace)
+                often = fast if often is None else tuple(n + f for n, f in zip(often, fast, strict=True))
+                motion.pace = None
         if done % every == 0 or done == count:
             if not finite(w) or not finite(velocity):
                 raise argument_error("steps", "be more: the dynamics is faster than its steps and diverged", count)
+            # Noise leads to a bound now and then; who is there for long has steps that are too long.
+            if often is not None and done >= LEAST and any(bool((n > OFTEN * done).any()) for n in often):
+                raise saturated(count, duration)
             yield duration * (done / count), w, velocity
 
 
@@ -275,9 +287,11 @@ def noisy_step(motion: Motion, w: State, velocity: State, dt: float, method: Noi
     """w after one step; `velocity` is the drift at w."""
     slopes = [velocity]
     for row, along, across in zip(method.stages[1:], method.along[1:], method.across[1:], strict=True):
-        stage = combined(combined(w, dt, row, slopes), 1.0, (along, across), [noise.kick, noise.area])
+        led = motion.drifted(combined(w, dt, row, slopes))
+        stage = combined(led, 1.0, (along, across), [noise.kick, noise.area])
         slopes.append(motion.velocity(motion.inside(stage)))
-    return motion.inside(combined(combined(w, dt, method.weights, slopes), 1.0, (1.0,), [noise.kick]))
+    led = motion.drifted(combined(w, dt, method.weights, slopes))
+    return motion.inside(combined(led, 1.0, (1.0,), [noise.kick]))
 
 
 def split_step(

@@ -71,14 +71,18 @@ def simulate(
         (2) estimate their error. See `integrators.TABLEAUS`. With noise: 'euler_maruyama', 'stochastic_heun',
         'sra1' (default), 'leimkuhler_matthews', and for inertial flow 'baoab' (default there). See
         `noise.STOCHASTIC`.
-    flow : {'gradient', 'skew', 'inertial'}, optional
-        Default the system's own: gradient flow, tau_k ds_k/dt = -dF/ds_k, unless it declares otherwise;
-        skew-gradient flow, with the other sign for blocks that ascend, where it has `directions`. Inertial:
-        m s_k'' = -dF/ds_k - friction tau_k s_k'; `Trajectory.internal` then holds the velocities.
+    flow : {'gradient', 'skew', 'inertial', 'hopfield', 'rate'}, optional
+        Default the system's own: gradient flow, tau_k ds_k/dt = -dF/ds_k until a bound stops it, unless it declares
+        otherwise; skew-gradient flow, with the other sign for blocks that ascend, where it has `directions`.
+        Inertial: m s_k'' = -dF/ds_k - friction tau_k s_k'; `Trajectory.internal` then holds the velocities.
+        Networks of units (`HopfieldNetwork`, `ConvHopfieldNetwork`, `UnitGraph`) also have 'hopfield', the circuit
+        of 1984, du/dt = -u + p with s = sigma(u) and drive p, whose u `Trajectory.internal` then holds; and 'rate',
+        ds/dt = sigma(p) - s (`hardware_models.layers.flows`). All end in the same equilibria.
     temperature : float, optional
         T in the system's `energy_unit`, default its own (0 for most): adds noise sqrt(2 T tau_k) dW to
         tau_k ds_k (friction tau_k in place of tau_k for inertial flow), so that gradient and inertial flow sample
-        exp(-F / T), and are reflected at bounds. `Trajectory.residual` is the force at each moment, which does not
+        exp(-F / T), and are reflected at bounds; as T goes to 0 they become the flows without noise. Other flows
+        take none. `Trajectory.residual` is the force at each moment, which does not
         vanish; its mean does.
     generator : torch.Generator, optional
         Of the noise, default one seeded with 0. Two runs whose generators were seeded alike, of the same batch,

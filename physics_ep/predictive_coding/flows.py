@@ -109,6 +109,8 @@ class PredictiveMotion(Motion):
     def __init__(self, phase: PredictivePhase) -> None:
         super().__init__(phase)
         self.course = Descent(phase)
+        # The paired units' flow is one of their drives, not of a state.
+        self.flow = None if phase.paired else "gradient"
 
     def start(self, z: State) -> State:
         phase = self.phase

@@ -252,7 +252,8 @@ def gmres(
         basis.append(torch.where((grown > tiny)[:, None], w / grown.clamp_min(tiny)[:, None], torch.zeros_like(w)))
         h = hessenberg[:, : j + 2, : j + 1]
         normal = h.mH @ h
-        ridge = torch.finfo(right.dtype).eps * normal.diagonal(dim1=1, dim2=2).real.amax(1).clamp_min(tiny)
+        # Nothing on the right is answered by nothing: with a smaller ridge the solve would divide 0 by 0.
+        ridge = (torch.finfo(right.dtype).eps * normal.diagonal(dim1=1, dim2=2).real.amax(1)).clamp_min(tiny)
         eye = torch.eye(j + 1, dtype=right.dtype, device=right.device)
         y = torch.linalg.solve(normal + ridge[:, None, None] * eye, h.mH @ target[:, : j + 2])
         left = (target[:, : j + 2] - h @ y).norm(dim=1)

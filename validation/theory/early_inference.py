@@ -28,7 +28,7 @@ slopes are those at the fixed point):
 * Its paired units: pulls q_k = p_k - r_k obey dq_k/dt = W_{k+1}^T sigma'_{k+1} q_{k+1} - q_k: nothing comes up from
   below. So q_{L-j} = -b P(j+1, t) dC/dh_{L-j} at all times, P the regularised incomplete gamma function, and the
   errors h_k - u_k = sigma'_k q_k keep the direction of delta_k = dC/da_k from the first moment to the last.
-* Rates of a `HopfieldNetwork`, which moves in the metric of its units: J_{k,k+1} = sigma'_k W_{k+1}^T.
+* Rates of a `HopfieldNetwork` in its rate flow, the metric of its units: J_{k,k+1} = sigma'_k W_{k+1}^T.
 
 `back_propagated` makes delta of the flow's own J; tests hold it against automatic differentiation.
 
@@ -258,6 +258,7 @@ def infer_early(
     system : EnergySystem
         Its blocks are layers that couple to their neighbours only, the last being the outputs; or a
         `PredictiveCodingNetwork` without skips, which moves by gradient flow or, paired, by its skew-gradient flow.
+        Networks of units are watched in their rate flow (`hardware_models.layers.flows`).
     x : Tensor (B, ...)
     y : Tensor
         Targets, as the cost takes them.
@@ -370,9 +371,9 @@ def back_propagated(system: EnergySystem, x: torch.Tensor, nudge: Nudge, free: S
     tuple of Tensor (B, ...), a layer each
     """
     base = system.phase(system.prepare(x), origin=free, balanced=True)
-    motion = own_motion(base)
+    motion = followed(base)
     rest = at_rest(motion)
-    pulled = own_motion(base.nudged(nudge)).velocity(rest)
+    pulled = followed(base.nudged(nudge)).velocity(rest)
     delta = [pulled[-1] / -nudge.beta]
     for k in range(len(rest) - 2, len(rest) - 1 - depth_of(base), -1):
         scale = _scale(delta[:1])
@@ -444,7 +445,7 @@ class EarlyRuns:
         nudged = torch.arange(rows * len(x), device=x.device) >= (copies - 1) * runs * len(x)
         strength = nudge.beta * nudged.to(free[0].dtype)
         phase = base.nudged(Nudge(nudge.cost, repeated(nudge.y, rows), strength))
-        motion = own_motion(phase)
+        motion = followed(phase)
         w = at_rest(motion)
         before = 0.0
         means, squares = [], []
@@ -475,6 +476,12 @@ class EarlyRuns:
             points = noisy_steps(motion, w, duration, count, count, NOISY_METHOD, source)
         *_, (_, w, _) = points
         return w
+
+
+def followed(phase: Phase) -> Motion:
+    """Motion in which layers are watched: units' rate flow, which passes their slopes; else the system's own."""
+    rate = phase.system.flows(phase).get("rate")
+    return own_motion(phase) if rate is None else rate(phase)
 
 
 def at_rest(motion: Motion) -> State:

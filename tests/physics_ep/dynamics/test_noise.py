@@ -385,8 +385,9 @@ def test_systems_with_a_motion_of_their_own_take_no_noise() -> None:
     system.temperature = T
     x = batch(4, 2, 3)[0]
     assert torch.equal(simulate(system, x, 2.0, steps=12).state[0], run().state[0])
+    zeros = tuple(torch.zeros(2, n, dtype=torch.float64) for n in (3, 2))  # on the logistic units' bound
     with pytest.raises(InputError, match="start must lie where the force on HopfieldNetwork is finite"):
-        simulate(network("logistic", (5, 3, 2)), batch(5, 2, 2)[0], 1.0, temperature=T)  # at 0, on its bound
+        simulate(network("logistic", (5, 3, 2)), batch(5, 2, 2)[0], 1.0, start=zeros, temperature=T)
     circuit = AnalogHopfieldCircuit.from_network(network("tanh", (5, 3)))
     with pytest.raises(InputError, match=r"temperature must be 0, but was 0.1: AnalogHopfieldCircuit moves by"):
         simulate(circuit, batch(5, 3, 2)[0], 1e-8, temperature=0.1)
