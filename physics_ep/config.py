@@ -193,7 +193,7 @@ class PropagationSection(Section):
     tolerance : float or None
         Dimensionless residual that counts as converged.
     max_iterations : int or None
-    gates : {'frozen', 'free'} or None
+    gates : {'held', 'live'} or None
         Of predictive coding networks: whether nudged phases hold ReLU gates and pooling routes.
     starts : int
         Free phases an example, over which gradients and predictions are averaged.
@@ -209,7 +209,7 @@ class PropagationSection(Section):
     solver: str | None = None
     tolerance: FiniteFloat | None = Field(default=None, gt=0)
     max_iterations: PositiveInt | None = None
-    gates: Literal["frozen", "free"] | None = None
+    gates: Literal["held", "live", "frozen", "free"] | None = None
     starts: PositiveInt = 1
     branches: Literal["check", "ignore"] | None = None
     cost: str = "squared_error"

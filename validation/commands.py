@@ -70,7 +70,7 @@ def gradients(
         int | None, typer.Option(help="At most so many; the state is judged as it then is.", show_default=False)
     ] = None,
     gates: Annotated[
-        str | None, typer.Option(help="Predictive coding networks: frozen or free.", show_default=False)
+        str | None, typer.Option(help="Predictive coding networks: held or live.", show_default=False)
     ] = None,
     images: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Labelled photographs to take.", show_default=False)
@@ -180,7 +180,7 @@ def gradients(
     )
     if hasattr(built, "gates"):
         report.say(
-            "K = 1 with frozen gates is backprop, whatever beta is: agreement means something only beside a "
+            "K = 1 with held gates is backprop, whatever beta is: agreement means something only beside a "
             "residual well below 1."
         )
     if min_cosine is not None and not found.worst_cosine >= min_cosine:
@@ -208,7 +208,7 @@ def tolerance(
     ] = None,
     cost: Annotated[str, typer.Option(help="squared_error or cross_entropy.")] = "squared_error",
     scheme: Annotated[str, typer.Option(help="positive, negative, random, centered, or your own.")] = "centered",
-    gates: Annotated[str, typer.Option(help="frozen or free.")] = "frozen",
+    gates: Annotated[str, typer.Option(help="held or live.")] = "held",
     images: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Labelled photographs to take.", show_default=False)
     ] = None,

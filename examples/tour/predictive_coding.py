@@ -17,7 +17,7 @@ x, labels = torch.randn(32, 20), torch.arange(32) % 10
 
 free = relax(net, x)  # the forward pass: net(x)
 nudged = relax(
-    net, x, nudge=Nudge(CrossEntropy(), labels, beta=0.02), start=free.state, solver="mod_pgd", gates="free"
+    net, x, nudge=Nudge(CrossEntropy(), labels, beta=0.02), start=free.state, solver="mod_pgd", gates="live"
 )
 print(nudged.solver, nudged.iterations, nudged.status.name)  # the paper's solver, with the residual it lacks
 

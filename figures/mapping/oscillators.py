@@ -213,7 +213,7 @@ def _settling(
 
 def _turns(net: PredictiveCodingNetwork, x: torch.Tensor, seed: int) -> tuple[np.ndarray, float]:
     """How far pairs turn that begin a little off their mirror images."""
-    graph = _graph(map_pcn(net, "oscillator", calibration=x, gates="free").system)
+    graph = _graph(map_pcn(net, "oscillator", calibration=x, gates="live").system)
     rest = graph.settle(x).require()
     at = rest.state[0].numpy()
     start = at + ASYMMETRY * np.random.default_rng(seed).uniform(-1, 1, at.shape)

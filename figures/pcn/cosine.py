@@ -44,7 +44,7 @@ class Way:
 
     label: str
     solver: str
-    gates: str = "frozen"
+    gates: str = "held"
     max_iterations: int | None = None
     scheme: str = "centered"
 
@@ -53,11 +53,11 @@ RECTIFIED = (
     Way("anderson", "anderson"),
     Way("sweep, $K$ = 3", "sweep", max_iterations=3),
     Way("mod_pgd", "mod_pgd"),
-    Way("mod_pgd, free, $K$ = 10", "mod_pgd", "free", 10),
-    Way("anderson, free, $K$ = 10", "anderson", "free", 10),
+    Way("mod_pgd, live, $K$ = 10", "mod_pgd", "live", 10),
+    Way("anderson, live, $K$ = 10", "anderson", "live", 10),
     Way("anderson, one-sided", "anderson", scheme="positive"),
 )
-"""For networks of ReLUs, gates frozen unless 'free' is said: then there is hardly ever an equilibrium to reach."""
+"""For networks of ReLUs, gates held unless 'live' is said: then there is hardly ever an equilibrium to reach."""
 SMOOTH = (
     Way("anderson", "anderson"),
     Way("sweep, $K$ = 3", "sweep", max_iterations=3),
@@ -69,7 +69,7 @@ COUNTED_RECTIFIED = (
     Way("sweep", "sweep"),
     Way("anderson", "anderson"),
     Way("mod_pgd", "mod_pgd"),
-    Way("mod_pgd, free", "mod_pgd", "free"),
+    Way("mod_pgd, live", "mod_pgd", "live"),
 )
 COUNTED_SMOOTH = (
     Way("sweep", "sweep"),
@@ -281,7 +281,7 @@ def subtracted(subject: Subject, beta: float, dtype: torch.dtype) -> Gradients:
     slopes = []
     for strength in (beta, -beta):
         nudge = Nudge(subject.cost, subject.y, strength)
-        found = relax(net, subject.x, nudge, free, solver="anderson", gates="frozen", tolerance=tight(net.dtype))
+        found = relax(net, subject.x, nudge, free, solver="anderson", gates="held", tolerance=tight(net.dtype))
         slopes.append(_slope(net, subject.x, found.state, free, dtype))
     # The subtraction itself is exact enough: what is lost was lost in the states and in E.
     return {n: (slopes[0][n] - slopes[1][n]) / (2 * beta) for n in slopes[0]}

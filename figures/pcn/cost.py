@@ -132,7 +132,7 @@ def backprop_passes(net: PredictiveCodingNetwork) -> float:
 def step_cost(
     subject: Subject, beta: float, solver: str, iterations: int | None, tolerance: float | None = None
 ) -> tuple[PassTally, dict[str, torch.Tensor], float]:
-    """Passes, gradient and residual of one centered EP step, gates frozen.
+    """Passes, gradient and residual of one centered EP step, gates held.
 
     Returns
     -------
@@ -151,7 +151,7 @@ def step_cost(
         tolerance=tolerance,
         max_iterations=1,
         on_unconverged="warn",
-        gates="frozen",
+        gates="held",
     )
     with unconverged():
         estimate_gradient(ep, net, subject.x, subject.y)  # measures the limit

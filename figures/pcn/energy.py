@@ -105,7 +105,7 @@ def energy_courses(
 
     Parameters
     ----------
-    subjects : sequence of (Subject, {'frozen', 'free'}, float)
+    subjects : sequence of (Subject, {'held', 'live'}, float)
         Predictive coding networks with the squared energy, what is done with their gates, and beta.
     iterations : int
         K: those of `mod_pgd` and `pgd` as their paper counts them, passes of `sweep` and `anderson`.
@@ -218,6 +218,6 @@ def make_pcn_energy(request: Request) -> Drawn:
     else:
         net = vgg_network("trained narrow VGG10", steps=300, seed=request.seed, **few)
     data = energy_courses(
-        [(net, "frozen", WEAK_BETA), (net, "frozen", BETA), (net, "free", BETA)], progress=request.progress
+        [(net, "held", WEAK_BETA), (net, "held", BETA), (net, "live", BETA)], progress=request.progress
     )
     return Drawn(draw_energy(data), asdict(data))

@@ -121,7 +121,7 @@ class Board(PredictiveCodingNetwork):
         device: DeviceModel,
         seed: int,
         full_scales: Sequence[float] | None = None,
-        gates: str = "frozen",
+        gates: str = "held",
     ) -> None:
         self.check(net, device)
         super().__init__(deepcopy(net.stack), "paired", gates)

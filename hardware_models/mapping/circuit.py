@@ -24,9 +24,9 @@ from scipy.special import gammainccinv
 from physics_ep.blocks import State
 from physics_ep.dynamics.motion import Motion
 from physics_ep.equilibrium import Equilibrium
-from physics_ep.errors import argument_error, unknown_name
+from physics_ep.errors import argument_error
 from physics_ep.predictive_coding import PredictiveCodingNetwork
-from physics_ep.predictive_coding.forward import GATES
+from physics_ep.predictive_coding.forward import gate_mode
 from physics_ep.system import Inputs, Phase
 
 from .board import SETTLED, Board
@@ -52,7 +52,7 @@ class PairedCircuit(Board):
     full_scales : sequence of float, optional
         Largest |activity| of the input and of each layer, L + 1: what noises, offsets and converter ranges are
         relative to. Default 1 each.
-    gates : {'frozen', 'free'}
+    gates : {'held', 'live'}
         Whether nudged phases hold the gates of ReLUs (by a latch); routes of max poolings are always held there.
 
     Attributes
@@ -176,9 +176,7 @@ class PairedCircuit(Board):
     def phase(  # type: ignore[override]  # its phases stand in the place of a network's own
         self, inputs: Inputs, origin: State | None = None, balanced: bool = False, gates: str | None = None
     ) -> PairedPhase:
-        if gates is not None and gates not in GATES:
-            raise unknown_name("gates", gates, GATES)
-        return PairedPhase(self, inputs, origin, balanced, gates or self.gates)
+        return PairedPhase(self, inputs, origin, balanced, gate_mode(gates or self.gates))
 
     def default_tolerance(self, dtype: torch.dtype) -> float:
         """1e-10 in float64, 1e-4 in float32; see `PredictiveCodingNetwork.default_tolerance`."""

@@ -252,7 +252,7 @@ def held(system: PredictiveCodingNetwork) -> str:
     """
     names = []
     gated = {layer.activation_name for layer in system.stack if layer.activation.gated}
-    if system.gates == "frozen" and gated:
+    if system.gates == "held" and gated:
         names.append("gates of " + ("ReLUs" if gated == {"relu"} else "clipped units"))
     if system.routed:
         names.append("routes of max poolings (in all phases)")
@@ -357,7 +357,7 @@ def map_pcn(
     *,
     calibration: torch.Tensor | None = None,
     full_scales: Sequence[float] | None = None,
-    gates: str = "frozen",
+    gates: str = "held",
 ) -> Mapped:
     """Map a predictive coding network to a substrate, by paired units (docs/physics.md, Paired units).
 
@@ -378,7 +378,7 @@ def map_pcn(
     full_scales : sequence of float, optional
         Largest |activity| of the input and each layer, L + 1, in place of those that the calibration finds:
         those of a machine that was built for another network.
-    gates : {'frozen', 'free'}
+    gates : {'held', 'live'}
         Whether latches hold the gates of ReLUs in nudged phases. Routes of max poolings always are.
 
     Returns

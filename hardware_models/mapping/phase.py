@@ -66,7 +66,7 @@ class PairedPhase(Phase):
             [system.arrays(k, serving) for k in range(self.depth)] for serving in COPIES
         )
         self.load_h, self.load_u = system.load_h, system.load_u
-        self.latched = gates == "frozen" and origin is not None and not all(a.smooth for a in system.units)
+        self.latched = gates == "held" and origin is not None and not all(a.smooth for a in system.units)
         self.held = False
         self.begun: State | None = None
         """Displacement from the origin at which the phase starts, if not there."""

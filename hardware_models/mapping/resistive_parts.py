@@ -12,7 +12,7 @@ be asked. Nodes, units counted from 1 and in flat order, layer k from 1:
 
 The cells of an array are there three times, for h, for u and for what is fed back, and a convolution's for each
 pixel. Diodes are live: a latch that holds the gates of a nudged phase is no part of it, so that nudged phases are
-those of `gates="free"`, or of held gates while no unit crosses its threshold. A nudge is that of the squared error,
+those of `gates="live"`, or of held gates while no unit crosses its threshold. A nudge is that of the squared error,
 a conductance beta G from each output to its target (`nodal.nudges`).
 """
 

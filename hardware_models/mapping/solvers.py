@@ -32,7 +32,7 @@ class Pass(NamedTuple):
 class PairedSweep(Solver):
     """Fixed-point sweeps: what is fed back, layer by layer from the top, then the drives from the bottom.
 
-    With free gates, sweeps are damped by a half from the second on. The residual compares what is fed back to each
+    With live gates, sweeps are damped by a half from the second on. The residual compares what is fed back to each
     layer with what its neighbours give, relative to its size: it is 1 before the first sweep. Nothing has moved
     before it, so that no drives are needed; and where gates are held, opposite nudges share the first pass down and
     the first pass up, which are linear.

@@ -86,7 +86,7 @@ class EquilibriumPropagation:
         first batch, the residual of a free phase that is solved by construction is measured; steps in between
         have the status `BY_CONSTRUCTION`.
     **options
-        Of the system's phases: gates='frozen' or 'free' of a predictive coding network.
+        Of the system's phases: gates='held' or 'live' of a predictive coding network.
 
     Notes
     -----

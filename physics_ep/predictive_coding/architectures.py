@@ -38,7 +38,7 @@ def mlp(
     activation: str = "relu",
     *,
     energy: str = "squared",
-    gates: str = "frozen",
+    gates: str = "held",
     gain: float = 1.0,
     bias: bool = True,
     seed: int = 0,
@@ -53,7 +53,7 @@ def mlp(
         Of the hidden layers: relu, tanh, logistic, softplus, gelu, hard_sigmoid, hard_tanh, diode or linear
         (`ACTIVATIONS`). The outputs are linear.
     energy : {'squared', 'paired'}
-    gates : {'frozen', 'free'}
+    gates : {'held', 'live'}
         See `PredictiveCodingNetwork`.
     gain : float
         Weights start uniform in +-gain / sqrt(n_in). sqrt(3) keeps the variance through linear layers.
@@ -94,7 +94,7 @@ def vgg5(
     activation: str = "relu",
     pooling: str = "max",
     energy: str = "squared",
-    gates: str = "frozen",
+    gates: str = "held",
     gain: float = 1.0,
     output_gain: float | None = None,
     width: float = 1.0,
@@ -145,7 +145,7 @@ def vgg10(
     activation: str = "relu",
     pooling: str = "max",
     energy: str = "squared",
-    gates: str = "frozen",
+    gates: str = "held",
     gain: float = 1.0,
     output_gain: float | None = None,
     width: float = 1.0,
@@ -186,7 +186,7 @@ def vgg10_skip(
     activation: str = "relu",
     pooling: str = "max",
     energy: str = "squared",
-    gates: str = "frozen",
+    gates: str = "held",
     gain: float = 1.0,
     output_gain: float | None = None,
     width: float = 1.0,

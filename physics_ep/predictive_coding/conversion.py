@@ -40,7 +40,7 @@ ROUNDINGS = 200
 
 
 def from_sequential(
-    model: nn.Sequential, input_shape: tuple[int, ...], *, energy: str = "squared", gates: str = "frozen"
+    model: nn.Sequential, input_shape: tuple[int, ...], *, energy: str = "squared", gates: str = "held"
 ) -> PredictiveCodingNetwork:
     """A predictive coding network whose forward pass is that of `model`, with copies of its weights.
 

@@ -24,7 +24,7 @@ from .phase import Blocks, PredictivePhase
 
 def expands(phase: PredictivePhase) -> bool:
     """Whether the states of a phase have derivatives by the nudge that `expansion` knows."""
-    smooth = phase.gates == "frozen" or phase.system.smooth
+    smooth = phase.gates == "held" or phase.system.smooth
     return smooth and not phase.paired and not phase.exact_output and not phase.routing
 
 

@@ -5,20 +5,37 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from ..blocks import State
-from ..errors import InputError, argument_error
+from ..errors import InputError, argument_error, unknown_name
 from ..maps import ConvLink, Route, channels_last
 from ..system import EnergySystem
 from ..weights import refresh
 from .layers import PredictiveLayer
 
-GATES = ("frozen", "free")
-"""Whether nudged phases hold the gates of ReLUs and the routes of max poolings at the free state."""
+GATES = ("held", "live")
+"""What nudged phases do with the gates of ReLUs and the routes of max poolings: hold them as the free phase left
+them, or let each state set its own."""
+FORMER_GATES = {"frozen": "held", "free": "live"}
+"""Names of before, which are still accepted."""
+
+
+def gate_mode(gates: str) -> str:
+    """'held' or 'live', from these names or from the former ones, 'frozen' and 'free'.
+
+    Raises
+    ------
+    InputError
+        If the name is none of them.
+    """
+    mode = FORMER_GATES.get(gates, gates)
+    if mode not in GATES:
+        raise unknown_name("gates", gates, GATES)
+    return mode
 
 
 @dataclass(frozen=True)
@@ -69,6 +86,8 @@ class ForwardNetwork(EnergySystem):
         Numbers of units likewise.
     depth : int
         Number of layers.
+    gates : {'held', 'live'}
+        What nudged phases do with gates and routes, where a phase is not told otherwise.
     routed : bool
         Whether a layer has a max pooling.
     piecewise_linear : bool
@@ -88,6 +107,7 @@ class ForwardNetwork(EnergySystem):
 
     def __init__(self, layers: Sequence[PredictiveLayer]) -> None:
         super().__init__()
+        self._gates = GATES[0]
         if not layers:
             raise argument_error("layers", "be one layer or more", "none")
         shapes = [layers[0].link.pre]
@@ -117,6 +137,21 @@ class ForwardNetwork(EnergySystem):
         self.routed = any(layer.link.routed for layer in layers)
         self.smooth = all(a.smooth for a in activations) and not self.routed
         self.piecewise_linear = all(a.piecewise_linear for a in activations)
+
+    @property
+    def gates(self) -> str:
+        return self._gates
+
+    @gates.setter
+    def gates(self, gates: str) -> None:
+        self._gates = gate_mode(gates)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Networks that were pickled before name their gates by the former names."""
+        gates = state.pop("gates", None)
+        super().__setstate__(state)
+        if gates is not None:
+            self.gates = gates
 
     @property
     def stack(self) -> list[PredictiveLayer]:

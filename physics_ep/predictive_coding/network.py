@@ -25,7 +25,7 @@ from ..errors import unknown_name
 from ..moved import moved_names
 from ..system import Inputs, Phase
 from .flows import PredictiveMotion
-from .forward import GATES, ForwardNetwork
+from .forward import ForwardNetwork, gate_mode
 from .layers import PredictiveLayer
 from .phase import PredictivePhase
 from .solvers import SOLVERS
@@ -53,9 +53,9 @@ class PredictiveCodingNetwork(ForwardNetwork):
     layers : sequence of PredictiveLayer
         Layer k takes the shape of layer k - 1. The last is linear.
     energy : {'squared', 'paired'}
-    gates : {'frozen', 'free'}
+    gates : {'held', 'live'}
         Whether nudged phases hold the gates of ReLUs and the routes of max poolings at the free state. They do by
-        default: the estimate then has the order of its scheme at the backprop gradient, where free gates leave an
+        default: the estimate then has the order of its scheme at the backprop gradient, where live gates leave an
         error of order sqrt(beta), and states that cannot settle since they sit on kinks. Overruled by `relax(...,
         gates=...)`.
 
@@ -75,7 +75,7 @@ class PredictiveCodingNetwork(ForwardNetwork):
     ask of it, over the size of the latter: largest entry over largest entry, worst layer. It is relative to the
     nudge, so that tolerances do not depend on beta, and 1 before the first sweep has been felt.
 
-    With free gates the residual means something at kinks only with the paired energy: there what a unit answers,
+    With live gates the residual means something at kinks only with the paired energy: there what a unit answers,
     sigma(a + q) - sigma(a), is continuous, while the gradient of the squared errors jumps, and its minimum sits on
     the jumps.
 
@@ -90,11 +90,9 @@ class PredictiveCodingNetwork(ForwardNetwork):
     clamps = True
     bilinear = True
 
-    def __init__(self, layers: Sequence[PredictiveLayer], energy: str = "squared", gates: str = "frozen") -> None:
+    def __init__(self, layers: Sequence[PredictiveLayer], energy: str = "squared", gates: str = "held") -> None:
         if energy not in ENERGIES:
             raise unknown_name("energy", energy, ENERGIES)
-        if gates not in GATES:
-            raise unknown_name("gates", gates, GATES)
         super().__init__(layers)
         self.energy_name = energy
         self.gates = gates
@@ -152,17 +150,15 @@ class PredictiveCodingNetwork(ForwardNetwork):
 
     def prepare(self, x: torch.Tensor, gates: str | None = None) -> Inputs:
         self.check_input(x)
-        frozen = (gates or self.gates) == "frozen"
-        keep_drives = self._paired or not (frozen and self.piecewise_linear)
-        return Inputs(x, self.run(x, keep_drives, keep_images=self.routed and not frozen))
+        held = gate_mode(gates or self.gates) == "held"
+        keep_drives = self._paired or not (held and self.piecewise_linear)
+        return Inputs(x, self.run(x, keep_drives, keep_images=self.routed and not held))
 
     def phase(
         self, inputs: Inputs, origin: State | None = None, balanced: bool = False, gates: str | None = None
     ) -> PredictivePhase:
         """Relaxation problem; `gates` overrules the network's."""
-        if gates is not None and gates not in GATES:
-            raise unknown_name("gates", gates, GATES)
-        return PredictivePhase(self, inputs, origin, balanced, gates or self.gates, self._paired)
+        return PredictivePhase(self, inputs, origin, balanced, gate_mode(gates or self.gates), self._paired)
 
     def solvers(self, phase: Phase) -> dict[str, Any]:
         return SOLVERS

@@ -82,7 +82,7 @@ class PredictivePhase(Phase):
         Their cache is a `ForwardPass`.
     origin : State or None
     balanced : bool
-    gates : {'frozen', 'free'}
+    gates : {'held', 'live'}
     paired : bool
         Whether the energy is the paired one.
 
@@ -114,15 +114,15 @@ class PredictivePhase(Phase):
         super().__init__(system, inputs, origin, balanced)
         self.exact_output = False
         """Whether the output layer takes its exact update: for nudges so strong that no other would settle."""
-        self.linear = gates == "frozen" and system.piecewise_linear
+        self.linear = gates == "held" and system.piecewise_linear
         self.copies = 1
-        self.routing = gates == "free" and system.routed
+        self.routing = gates == "live" and system.routed
         free: ForwardPass = inputs.cache
         if free.drives is None and not (self.linear and not paired):
             free = system.run(inputs.x)
         self.free = free
         self.routes: list[Route] = list(free.routes)
-        """What max poolings pick now: with free gates, at the displaced state, for every row."""
+        """What max poolings pick now: with live gates, at the displaced state, for every row."""
         self.images: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self.space: dict[str, torch.Tensor] = {}
         self.settled: list[Settled] = []
@@ -142,7 +142,7 @@ class PredictivePhase(Phase):
 
     @property
     def gates(self) -> str:
-        """'frozen' or 'free'."""
+        """'held' or 'live'."""
         return self.units.gates
 
     @property

@@ -38,7 +38,7 @@ class FreeResponse:
     forward_pass : ForwardPass
         The free state.
     layers : list of PredictiveLayer
-    gates : {'frozen', 'free'}
+    gates : {'held', 'live'}
         Whether gates are held at the free state.
     paired : bool
         Whether the energy is the paired one.
@@ -77,7 +77,7 @@ class FreeResponse:
         if name == "linear":
             return q, q
         unit = self.layers[k].activation
-        if unit.gated and self.gates == "frozen":
+        if unit.gated and self.gates == "held":
             gated = self.through_gates(k, q)
             return (gated, gated) if self.paired else (q, gated)
         if change is None and not self.paired:
@@ -91,11 +91,11 @@ class FreeResponse:
         return q, over(wide(lambda q, a: unit.slope(a) * q), q, a)
 
     def shift(self, k: int, change: torch.Tensor) -> torch.Tensor:
-        """sigma_k(a_k + da_k) - sigma_k(a_k), gates held if they are frozen."""
+        """sigma_k(a_k + da_k) - sigma_k(a_k), through held gates where they are held."""
         name = self.layers[k].activation_name
         if name == "linear":
             return change
-        if self.layers[k].activation.gated and self.gates == "frozen":
+        if self.layers[k].activation.gated and self.gates == "held":
             return self.through_gates(k, change)
         if name == "relu":
             return self.rectified(k, change)
@@ -109,7 +109,7 @@ class FreeResponse:
         return over(torch.mul, rows, unit.open(h).to(rows.dtype))
 
     def rectified(self, k: int, change: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
-        """ReLU(a_k + da_k) - ReLU(a_k) with free gates, into `out` (which may be the change itself)."""
+        """ReLU(a_k + da_k) - ReLU(a_k) with live gates, into `out` (which may be the change itself)."""
         if k not in self.rails:
             # d above -a where a > 0, else what of a + d is above 0: a sum and a maximum, and no cancellation.
             self.rails[k] = self.drives(k).clamp(max=0), -self.free.states[k]
@@ -120,8 +120,8 @@ class FreeResponse:
         return torch.maximum(moved, high, out=moved).flatten(0, 1)
 
     def rectifies(self, k: int) -> bool:
-        """Whether layer k is a ReLU whose gates are free, of the squared energy."""
-        return self.layers[k].activation_name == "relu" and self.gates == "free" and not self.paired
+        """Whether layer k is a ReLU whose gates are live, of the squared energy."""
+        return self.layers[k].activation_name == "relu" and self.gates == "live" and not self.paired
 
     def gated(
         self,
@@ -171,7 +171,7 @@ class FreeResponse:
     def bends(self, k: int) -> bool:
         """Whether layer k's slope changes with its displacement, for the squared energy's backward pass."""
         unit = self.layers[k].activation
-        return not self.paired and unit.name != "linear" and not (unit.gated and self.gates == "frozen")
+        return not self.paired and unit.name != "linear" and not (unit.gated and self.gates == "held")
 
     def anchor(self, k: int) -> Anchor:
         """Layer k's activation at the free state."""

@@ -298,7 +298,7 @@ class LinearSpace(Solver):
 class Sweep(Solver):
     """Sweeps where passes curve: every layer's error is a variable; `mixed`: with Anderson mixing of all of them.
 
-    With free gates of piecewise linear layers, sweeps are damped by a half from the second on: undamped they jump
+    With live gates of piecewise linear layers, sweeps are damped by a half from the second on: undamped they jump
     between the sides of kinks.
     """
 
@@ -311,7 +311,7 @@ class Sweep(Solver):
         self.displacements = Displacements(list(start[: phase.depth]))
         self.errors: Blocks = self.displacements.moved
         self._mixing = Mixing() if mixed else None
-        self.damped = phase.gates == "free" and phase.system.piecewise_linear
+        self.damped = phase.gates == "live" and phase.system.piecewise_linear
         # The first backward pass of the squared energy is linear in the pull, so all nudges share it.
         self.shared = self.rest and not phase.paired and phase.nudge is not None
         if not self.rest:

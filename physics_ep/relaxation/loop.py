@@ -229,7 +229,7 @@ def relax(
     solver, tolerance, max_iterations, trace
         See `solve`.
     **options
-        Of the system's phases: gates='frozen' or 'free' of a predictive coding network.
+        Of the system's phases: gates='held' or 'live' of a predictive coding network.
 
     Returns
     -------

@@ -14,7 +14,7 @@ def dense(
     activation: str = "tanh",
     *,
     energy: str = "squared",
-    gates: str = "frozen",
+    gates: str = "held",
     width: int = 32,
     gain: float = 3**0.5,
     n_in: int = 20,

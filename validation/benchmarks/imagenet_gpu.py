@@ -55,7 +55,7 @@ RECIPES = (
     StepRecipe("EP, default", target=2.5),
     StepRecipe("EP, 2 sweeps", sweeps=2),
     StepRecipe("EP, 3 sweeps", sweeps=3),
-    StepRecipe("mod-PGD, 10, reached", solver="mod_pgd", sweeps=10, gates="free", beta=0.05),
+    StepRecipe("mod-PGD, 10, reached", solver="mod_pgd", sweeps=10, gates="live", beta=0.05),
 )
 MEMORY_TARGET = 2.0
 

@@ -31,8 +31,8 @@ CLOSER = StepRecipe("EP to 1e-6", tolerance=1e-6, target=4.0)
 PLAIN = StepRecipe("EP to 1e-6, sweep", solver="sweep", tolerance=1e-6)
 DEFAULT = StepRecipe("EP, default")
 THREE = StepRecipe("EP, 3 sweeps", sweeps=3)
-REACHED = StepRecipe("mod-PGD, 10, reached", solver="mod_pgd", sweeps=10, gates="free", beta=0.05)
-ALL = StepRecipe("mod-PGD, 10, everywhere", solver=EVERYWHERE, sweeps=10, gates="free", beta=0.05)
+REACHED = StepRecipe("mod-PGD, 10, reached", solver="mod_pgd", sweeps=10, gates="live", beta=0.05)
+ALL = StepRecipe("mod-PGD, 10, everywhere", solver=EVERYWHERE, sweeps=10, gates="live", beta=0.05)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class StepRecipe:
         None: the network's default.
     sweeps : int or None
         Exactly so many iterations, whatever they have reached by then, in place of a tolerance.
-    gates : {'frozen', 'free'}
+    gates : {'held', 'live'}
     beta : float or None
         None: what beta='auto' measured beforehand.
     share : float
@@ -56,7 +56,7 @@ class StepRecipe:
     solver: str | None = None
     tolerance: float | None = None
     sweeps: int | None = None
-    gates: str = "frozen"
+    gates: str = "held"
     beta: float | None = None
     share: float = 1.0
     target: float | None = None

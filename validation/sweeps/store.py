@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from physics_ep.errors import InputError, argument_error
+from physics_ep.predictive_coding.forward import FORMER_GATES
 from physics_ep.storage.files import check_output
 from physics_ep.storage.opening import open_run
 from physics_ep.storage.parts import parts_folder
@@ -137,7 +138,7 @@ class SweepFile:
 
     def _check(self, file: Path, run: Run) -> None:
         """Refuse another sweep's file, in words that say what differs."""
-        before = run.config
+        before = _with_names_of_today(run.config)
         for key in FREE:
             self.config["tolerance"][key] = before["tolerance"][key]
         # Through JSON, in which tuples are lists.
@@ -198,3 +199,13 @@ def difference(before: Any, now: Any, key: str = "") -> tuple[str, Any, Any] | N
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _with_names_of_today(config: dict[str, Any]) -> dict[str, Any]:
+    """A sweep's configuration in which gates bear today's names: files may have been written with the former."""
+    own, system = dict(config["tolerance"]), dict(config["system"])
+    own["gates"] = FORMER_GATES.get(own["gates"], own["gates"])
+    for former, name in FORMER_GATES.items():
+        # A system that was given as a module is described by representations of its attributes.
+        system = {key: repr(name) if key == "gates" and v == repr(former) else v for key, v in system.items()}
+    return {**config, "tolerance": own, "system": system}

@@ -28,6 +28,7 @@ from physics_ep.errors import InputError, argument_error
 from physics_ep.estimators.propagation import NegativeNudgeError
 from physics_ep.nudging import Stencil, scheme_from_name
 from physics_ep.placement import available_memory, require_memory
+from physics_ep.predictive_coding.forward import gate_mode
 from physics_ep.progress import SILENT, Progress
 from physics_ep.storage.parts import parts_folder
 
@@ -66,7 +67,7 @@ def tolerance(
     repeats: int = 10,
     seed: int = 0,
     scheme: Stencil | str | None = None,
-    gates: str = "frozen",
+    gates: str = "held",
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: Progress = SILENT,
@@ -100,7 +101,7 @@ def tolerance(
         Of the instances and the reads.
     scheme, **options
         Of `EquilibriumPropagation`.
-    gates : {'frozen', 'free'}
+    gates : {'held', 'live'}
     out : path, optional
         Sweep file. Points are kept as they come, in parts beside it (`validation.sweeps.store`).
     resume : bool
@@ -194,7 +195,7 @@ def tolerance(
             "repeats": repeats,
             "seed": seed,
             "scheme": chosen.name,
-            "gates": gates,
+            "gates": gate_mode(gates),
             "options": {name: repr(value) for name, value in options.items()},
             "mapper": None if mapper is None else f"{mapper.__module__}.{getattr(mapper, '__qualname__', mapper)}",
             "dtype": str(parameter.dtype).removeprefix("torch."),

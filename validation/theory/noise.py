@@ -89,7 +89,7 @@ def best_beta(
     seed: int = 0,
     repeats: int = 16,
     scheme: Stencil | str | None = None,
-    gates: str = "frozen",
+    gates: str = "held",
     mapper: Callable[..., Any] | None = None,
     **options: Any,
 ) -> BetaChoice:

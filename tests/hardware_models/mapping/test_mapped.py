@@ -89,7 +89,7 @@ def test_kirchhoff(activation: str) -> None:
     net = dense(3, activation, width=6, n_in=4)
     x, _ = examples((4,), 1)
     y = torch.randn(1, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    mapped = map_pcn(net, device=device, seed=3, gates="free")
+    mapped = map_pcn(net, device=device, seed=3, gates="live")
     free = relax(mapped.system, x).require()
     beta = 0.05
     nudged = relax(mapped.system, x, Nudge(SquaredError(), y, beta), start=free.state, tolerance=1e-11).require()

@@ -25,7 +25,7 @@ from validation.gradients import compare, total_error
 from validation.oracles import backprop_gradient
 
 
-@pytest.mark.parametrize("gates", ["frozen", "free"])
+@pytest.mark.parametrize("gates", ["held", "live"])
 @pytest.mark.parametrize("calibrated", [True, False])
 def test_ten_layers(calibrated: bool, gates: str) -> None:
     """Ten layers of width 128, ReLUs: free state to 1e-6 of the forward pass, 1 - cosine to backprop below 1e-4 at
@@ -41,8 +41,8 @@ def test_ten_layers(calibrated: bool, gates: str) -> None:
     assert max(float(e.residual.max()) for e in step.equilibria) < 1e-9
     exact = backprop_gradient(net, x, y, CrossEntropy())
     worst = 1 - min(row.cosine for row in compare(grads, exact))
-    assert worst <= (1e-4 if gates == "free" else 1e-9)
-    if not calibrated or gates == "free":
+    assert worst <= (1e-4 if gates == "live" else 1e-9)
+    if not calibrated or gates == "live":
         return
     device = mapped.device
     for k, row in enumerate(mapped.fidelity.layers):
@@ -252,7 +252,7 @@ def test_outputs_are_values_of_pairs() -> None:
     assert float((found.state[2] - decoded).abs().max()) > 0.1 * hi
     exact = backprop_gradient(clipped.perturbed, x, y, SquaredError())
     assert total_error(clipped.gradient(x, y, SquaredError(), beta=1e-4), exact) < 1e-6
-    detuned = map_pcn(net, "oscillator", DeviceModel(detuning=1e-3), calibration=x, gates="free")
+    detuned = map_pcn(net, "oscillator", DeviceModel(detuning=1e-3), calibration=x, gates="live")
     system = detuned.system
     free = relax(system, x).require().state
     for beta in (0.02, -0.02):
@@ -267,7 +267,7 @@ def test_outputs_are_values_of_pairs() -> None:
         relax(system, x, Nudge(OutputClamp(), y, 0.5), start=free)
 
 
-@pytest.mark.parametrize("gates", ["frozen", "free"])
+@pytest.mark.parametrize("gates", ["held", "live"])
 def test_strong_nudges_of_clipped_outputs(gates: str) -> None:
     """Beyond beta = 1/2 sweeps take the exact update of linear units, which a clip is within its range alone."""
     one = dense(1, "relu", n_in=5)
@@ -280,11 +280,11 @@ def test_strong_nudges_of_clipped_outputs(gates: str) -> None:
     state = relax(system, x, Nudge(SquaredError(), y, 0.9), start=free, tolerance=1e-11).require().state
     # v = clip(drive - beta (v - y)); a latch holds those that are clipped.
     value = ((drive + 0.9 * y) / 1.9).clamp(-top, top)
-    value = torch.where(drive.abs() > top, drive.clamp(-top, top), value) if gates == "frozen" else value
+    value = torch.where(drive.abs() > top, drive.clamp(-top, top), value) if gates == "held" else value
     torch.testing.assert_close(state[0], drive - 0.9 * (value - y), atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize("gates", ["frozen", "free"])
+@pytest.mark.parametrize("gates", ["held", "live"])
 @pytest.mark.parametrize("beta", [0.8, 1.5])
 def test_strong_nudges_that_couple_clipped_outputs(beta: float, gates: str) -> None:
     """A softmax couples outputs, of which some are at the end of their range: what converges is at rest by

@@ -33,7 +33,7 @@ COPIES = {"copy_mismatch_h": 0.02, "copy_mismatch_u": 0.03, "copy_mismatch_trans
 
 
 def drawn(
-    activation: str = "relu", depth: int = 3, gates: str = "frozen", **fields: Any
+    activation: str = "relu", depth: int = 3, gates: str = "held", **fields: Any
 ) -> tuple[Mapped, PairsGraph, torch.Tensor, torch.Tensor]:
     """A small network, its graph, three inputs that leave no unit at a threshold, and targets."""
     net = dense(depth, activation, width=6, n_in=5, gain=GAIN[activation])
@@ -129,7 +129,7 @@ def test_couplings_edge_by_edge() -> None:
 
 
 @pytest.mark.parametrize("activation", first(2, GAIN))
-@pytest.mark.parametrize("gates", ["frozen", "free"])
+@pytest.mark.parametrize("gates", ["held", "live"])
 @pytest.mark.parametrize("fields", [{}, POOR, {**POOR, **COPIES}], ids=["ideal", "cells", "copies"])
 def test_rest_where_the_pairs_do(activation: str, gates: str, fields: dict[str, float]) -> None:
     """Free and nudged phases: to 1e-10 of the layers' sweeps, mirrored with nothing that holds them so. Else the
@@ -139,7 +139,7 @@ def test_rest_where_the_pairs_do(activation: str, gates: str, fields: dict[str, 
     rest = graph.settle(x).require().state[0].numpy()
     np.testing.assert_allclose(valued(graph, rest), layered(mapped, free.state), atol=1e-10)
     assert np.abs(graph.turns(rest)).max() < 1e-10
-    held = graph.at_bounds(rest) if gates == "frozen" else None
+    held = graph.at_bounds(rest) if gates == "held" else None
     for beta in (1e-4, -1e-4):
         nudge = Nudge(SquaredError(), y, beta)
         state = relax(mapped.system, x, nudge, start=free.state, tolerance=1e-12).require().state
@@ -228,7 +228,7 @@ def test_mirrors_mend_or_break() -> None:
 
 def test_strong_nudges_break_mirrors() -> None:
     """Nudged with free gates from the free state as it is rounded: mirrored at beta 1e-4, turned at 0.05."""
-    _, graph, x, y = drawn(gates="free")
+    _, graph, x, y = drawn(gates="live")
     rest = graph.settle(x).require().state[0].numpy()
     turned = [
         np.abs(graph.turns(graph.course(x, 300.0, y, beta, start=rest)[1][-1])).max() for beta in (1e-4, 0.05)

@@ -37,10 +37,10 @@ def test_ten_layers_are_the_paired_units(activation: str) -> None:
     conductance, a rail gain or the rule of learning differs from the construction."""
     gain = 1.0 if activation == "linear" else 6**0.5
     net = dense(10, activation, width=128, gain=gain)
-    paired = dense(10, activation, width=128, gain=gain, energy="paired", gates="free")
+    paired = dense(10, activation, width=128, gain=gain, energy="paired", gates="live")
     x, y = examples(size=8)
     # Live gates, so that an activity is the response to its current; as ever in the gradient below.
-    live = map_pcn(net, "resistive", gates="free").system
+    live = map_pcn(net, "resistive", gates="live").system
     for nudge in (None, Nudge(CrossEntropy(), y, 1e-4), Nudge(CrossEntropy(), y, -1e-4)):
         found = relax(live, x, nudge, tolerance=1e-12).require().state
         wanted = relax(paired, x, nudge, tolerance=1e-12).require().state
@@ -107,7 +107,7 @@ def test_three_layers_by_kirchhoffs_law(beta: float) -> None:
     net = dense(3, "relu", **SMALL)
     x, labels = examples((5,), 4)
     y = torch.eye(10, dtype=torch.float64)[labels]
-    mapped = map_pcn(net, "resistive", gates="free")
+    mapped = map_pcn(net, "resistive", gates="live")
     found = relax(mapped.system, x, Nudge(SquaredError(), y, beta) if beta else None, tolerance=1e-13)
     h, u, left = kirchhoff(net, x.numpy(), lambda v: -beta * (v - y.numpy()))
     assert left < 1e-13
@@ -319,7 +319,7 @@ def test_real_diodes_in_time(voltage: float) -> None:
     net = dense(3, "relu", **SMALL)
     x, y = examples((5,), 4)
     mapped = map_pcn(
-        net, "resistive", DeviceModel(diode_current=1e-9, voltage=voltage), calibration=x, gates="free"
+        net, "resistive", DeviceModel(diode_current=1e-9, voltage=voltage), calibration=x, gates="live"
     )
     settled, found = mapped.settling(x)
     assert found.require()

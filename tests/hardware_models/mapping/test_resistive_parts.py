@@ -54,7 +54,7 @@ def drawn(
     net: PredictiveCodingNetwork, **fields: object
 ) -> tuple[Mapped, PairsCircuit, torch.Tensor, torch.Tensor]:
     x, y = batch(net)
-    mapped = map_pcn(net, "resistive", DeviceModel(**fields), seed=1, calibration=x, gates="free")
+    mapped = map_pcn(net, "resistive", DeviceModel(**fields), seed=1, calibration=x, gates="live")
     return mapped, mapped.to_circuit(), x, y
 
 

@@ -154,7 +154,7 @@ def test_held_gates_restore_the_order() -> None:
     errors = [_errors(net, x, y, CrossEntropy(), b)[1] for b in (2e-2, 1e-2)]
     assert math.log2(errors[0] / errors[1]) == pytest.approx(2.0, abs=0.15)
     with pytest.warns(UserWarning, match="did not converge"):
-        free = _errors(net, x, y, CrossEntropy(), 1e-2, gates="free", max_iterations=40, on_unconverged="warn")[1]
+        free = _errors(net, x, y, CrossEntropy(), 1e-2, gates="live", max_iterations=40, on_unconverged="warn")[1]
     assert free > 20 * errors[1]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch
 
@@ -162,7 +164,7 @@ def test_published_iteration_by_hand() -> None:
                 h[k] = (a + feedback).relu() if solver == "mod_pgd" else (a.relu() + feedback).relu()
         found = relax(
             net, x, Nudge(CrossEntropy(), y, beta), relax(net, x).state,
-            solver=solver, gates="free", max_iterations=3, tolerance=1e-15,
+            solver=solver, gates="live", max_iterations=3, tolerance=1e-15,
         )  # fmt: skip
         assert found.iterations == 3
         for mine, theirs in zip(found.state, h[1:], strict=True):
@@ -174,7 +176,7 @@ def test_layers_not_reached_need_no_update(monkeypatch) -> None:
     net = biased(vgg5(10, (3, 16, 16), width=0.06, gain=6**0.5).double())
     x, y = examples((3, 16, 16), 3)
     monkeypatch.setitem(SOLVERS, "everywhere", EverywhereModPgd)
-    for gates in ("frozen", "free"):
+    for gates in ("held", "live"):
         for k in (1, 2, 4):
             both = [
                 relax(net, x, Nudge(CrossEntropy(), y, 0.1), relax(net, x).state, solver=s, gates=gates,
@@ -233,7 +235,7 @@ def test_free_gates_do_not_settle_on_kinks() -> None:
             Nudge(CrossEntropy(), y, 0.5),
             relax(net, x).state,
             solver=solver,
-            gates="free",
+            gates="live",
             max_iterations=60,
         )
         assert not bool(found.converged.all())
@@ -245,7 +247,7 @@ def test_paired_residual_knows_kinks() -> None:
     x, y = examples()
     found = {}
     for energy in ("paired", "squared"):
-        net = dense(8, "relu", energy=energy, gates="free", width=64, gain=6**0.5)
+        net = dense(8, "relu", energy=energy, gates="live", width=64, gain=6**0.5)
         free = relax(net, x)
         found[energy] = relax(
             net, x, Nudge(CrossEntropy(), y, 0.01), free.state, tolerance=1e-6, max_iterations=200
@@ -310,8 +312,23 @@ def test_bad_requests_are_refused() -> None:
     with pytest.raises(InputError, match=r"gates must be one of .*'freee'"):
         relax(tanh, x, nudge, gates="freee")
     with pytest.raises(InputError, match=r"'gate'.*'gates'"):
-        relax(tanh, x, nudge, gate="free")
+        relax(tanh, x, nudge, gate="live")
     with pytest.raises(InputError, match="solver"):
         relax(tanh, x, nudge, solver="newton_krylov")
     with pytest.raises(InputError, match="max_iterations"):
         relax(tanh, x, nudge, max_iterations=0)
+
+
+@pytest.mark.parametrize(("former", "name"), [("frozen", "held"), ("free", "live")])
+def test_former_names_of_gates_mean_the_same(former: str, name: str) -> None:
+    """Scripts and files that say 'frozen' or 'free' go on meaning what they meant."""
+    assert dense(3, "relu", gates=former).gates == name
+    net = dense(3, "relu")
+    net.gates = former
+    assert pickle.loads(pickle.dumps(net)).gates == name
+    x, y = examples(cost=SquaredError())
+    nudge = Nudge(SquaredError(), y, beta=0.1)
+    then, now = (relax(net, x, nudge, gates=gates, max_iterations=5) for gates in (former, name))
+    assert all(torch.equal(a, b) for a, b in zip(then.state, now.state, strict=True))
+    with pytest.raises(InputError, match="gates must be one of held, live, but was 'hold'"):
+        relax(net, x, gates="hold")

@@ -143,7 +143,7 @@ def test_an_example_does_not_depend_on_its_batch() -> None:
 def test_published_iteration_with_pooling_by_hand(solver: str) -> None:
     """Four iterations with free gates and max poolings that pick anew, by autograd of each prediction; the contrast
     by autograd of the energy at the states that they reach."""
-    net = biased(vgg5(10, (3, 16, 16), width=0.06, gain=6**0.5, gates="free").double())
+    net = biased(vgg5(10, (3, 16, 16), width=0.06, gain=6**0.5, gates="live").double())
     x, y = examples((3, 16, 16), 3)
     beta, steps = 0.15, 4
 
@@ -188,7 +188,7 @@ def test_published_iteration_with_pooling_by_hand(solver: str) -> None:
 
 def test_routes_of_the_solver_are_those_of_its_state() -> None:
     """The contrast takes the routes that the solver has left; found anew, from displacements, they are the same."""
-    net = biased(vgg5(10, (3, 16, 16), width=0.06, gain=6**0.5, gates="free").double())
+    net = biased(vgg5(10, (3, 16, 16), width=0.06, gain=6**0.5, gates="live").double())
     x, y = examples((3, 16, 16), 3)
     inputs = net.prepare(x)
     base = net.phase(inputs, relax(net, x).state)

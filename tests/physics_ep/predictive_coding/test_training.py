@@ -185,7 +185,7 @@ def test_bundled_configs_hold_the_papers_values(name: str) -> None:
         config.training.epochs, table["scheduler"]["eta_min"], config.ep.beta, config.ep.max_iterations,
     )  # fmt: skip
     assert found == PUBLISHED[name]
-    assert (config.ep.solver, config.ep.gates, config.ep.scheme) == ("mod_pgd", "free", "centered")
+    assert (config.ep.solver, config.ep.gates, config.ep.scheme) == ("mod_pgd", "live", "centered")
     assert table["optimizer"] | {"name": "SGD", "momentum": 0.9, "nesterov": True} == table["optimizer"]
 
 
@@ -199,7 +199,7 @@ def test_rows_carry_iterations_and_residual(tmp_path: Path, capsys) -> None:
     assert [row["name"] for row in found["rows"]][:2] == ["layers.0.weight", "layers.0.bias"]
     assert all(row["iterations"] == 1 and row["residual"] == 1 for row in found["rows"])
     assert found["worst_cosine"] > 1 - 1e-6
-    assert "K = 1 with frozen gates is backprop" in capsys.readouterr().out
+    assert "K = 1 with held gates is backprop" in capsys.readouterr().out
     with pytest.raises(SystemExit) as refused:
         main(["gradients", "vgg5", "--images", str(tmp_path / "none")])
     assert refused.value.code == 2

@@ -282,7 +282,7 @@ def test_arithmetic_is_as_it_was_afterwards() -> None:
 def test_measured_rows_are_ratios_and_residuals_of_separate_calls() -> None:
     """`physics-ep bench pcn` on its smallest case; mod-PGD everywhere or where it has got to is the same rule."""
     close = StepRecipe("close", tolerance=1e-3, target=3.0)
-    published = StepRecipe("published", solver="mod_pgd", sweeps=3, gates="free", beta=0.05)
+    published = StepRecipe("published", solver="mod_pgd", sweeps=3, gates="live", beta=0.05)
     everywhere = replace(published, name="everywhere", solver=EVERYWHERE)
     case = pcn.Case(
         "small",

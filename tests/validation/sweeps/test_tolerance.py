@@ -577,7 +577,7 @@ def test_points_on_dask_workers(tmp_path: Path) -> None:
         SquaredError(),
         substrate="hopfield",
         scheme=None,
-        gates="frozen",
+        gates="held",
         repeats=2,
         seed=0,
         thread_count=1,
