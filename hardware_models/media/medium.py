@@ -173,8 +173,7 @@ class FitzHughNagumoChain(EnergySystem):
         elif len(_places("read", read, sites)) != outputs:
             raise argument_error("read", f"name {outputs} sites, the number of outputs", read)
         self.driven, self.read = list(driven), list(read)
-        for name, places in (("driven_at", self.driven), ("read_at", self.read)):
-            self.register_buffer(name, torch.tensor(places), persistent=False)  # they move with the module
+        self._register_places()
         generator = torch.Generator().manual_seed(seed)
         reach = gain / math.sqrt(features)
         self.weight = nn.Parameter(reach * (2 * torch.rand(len(self.driven), features, generator=generator) - 1))
@@ -210,6 +209,17 @@ class FitzHughNagumoChain(EnergySystem):
 
     def outputs(self, state: State) -> torch.Tensor:
         return state[0].flatten(1).index_select(1, self.read_at)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Media that were pickled before hold their sites as lists alone."""
+        super().__setstate__(state)
+        if "read_at" not in self._buffers:
+            self._register_places()
+
+    def _register_places(self) -> None:
+        """The driven and the read sites as buffers, which move with the module."""
+        for name, places in (("driven_at", self.driven), ("read_at", self.read)):
+            self.register_buffer(name, torch.tensor(places), persistent=False)
 
     def curvature_diagonal(self, state: State, x: torch.Tensor) -> State | None:
         along_u, along_v = (degrees(rates, self.periodic).detach() for rates in self.rates())
