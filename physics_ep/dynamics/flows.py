@@ -142,7 +142,7 @@ def choose_motion(phase: Phase, flow: str | None, temperature: float, mass: floa
                 "which have no noise."
             )
         return known
-    if flow in more:
+    if flow is not None and flow in more:
         if temperature > 0:
             must = f"be 0 for flow {flow!r}, whose noise would not sample exp(-F / T) (the gradient flow's does)"
             raise argument_error("temperature", must, f"{temperature:g}")
