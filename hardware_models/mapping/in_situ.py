@@ -145,7 +145,15 @@ class InSitu:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there: of the same network, device instance and options."""
+        """Go on from there: of the same network, device instance, options, and place where noise is drawn.
+
+        Raises
+        ------
+        InputError
+            If noise was drawn elsewhere: a CPU's generator and a GPU's have no state in common.
+        """
+        if state["reads"].shape != self.mapped.system.reads.get_state().shape:
+            raise argument_error("state", f"come from a system on {self.mapped.system.device.type}", "another's")
         for name, array in self.arrays.items():
             array.load_state_dict(state["arrays"][name])
         self.mapped.system.write(self._cells())

@@ -98,6 +98,7 @@ def test_graphs_and_circuits_of_networks_on_a_device_are_those_of_the_cpu(gpu: S
     assert torch.equal(analog.weight, AnalogHopfieldCircuit.from_network(hopfield()).weight)
 
 
+@pytest.mark.full
 def test_parts_of_mapped_networks_on_a_device_are_those_of_the_cpu(gpu: SimulatedGpu) -> None:
     """Circuits of mapped resistive networks, and graphs of mapped oscillators, are drawn of a copy on the CPU."""
     x, _ = batch()
@@ -190,10 +191,11 @@ def test_a_copy_on_the_host_is_made_only_where_it_is_needed(gpu: SimulatedGpu) -
 # -- noise is drawn where it is added -------------------------------------------------------------------------
 
 
+OTHERS = ("resistive", "oscillator")
 NOISY = DeviceModel(read_noise=1e-3, conductance_noise=1e-2, temperature=300.0, averaging_time=1e-6)
 
 
-@pytest.mark.parametrize("substrate", ["hopfield", "resistive", "oscillator"])
+@pytest.mark.parametrize("substrate", ["hopfield", *(pytest.param(n, marks=pytest.mark.full) for n in OTHERS)])
 def test_noise_of_a_mapped_step_is_drawn_on_the_device(gpu: SimulatedGpu, substrate: str) -> None:
     """A step with noise uploads no more than one without: 354 MiB a step once, at 64x64 photographs."""
     case = CASES[f"mapped-{substrate}"]
@@ -239,6 +241,7 @@ def test_draws_have_the_same_law_on_either_side(gpu: SimulatedGpu, place: str) -
         assert torch.equal(drawn[3], torch.randn(20000, generator=stream(3, "law"), dtype=torch.float32))
 
 
+@pytest.mark.full
 def test_noise_in_time_is_drawn_on_the_device(gpu: SimulatedGpu) -> None:
     """A simulation at a temperature uploads as much for 40 steps as for 20."""
     x = batch()[0].double().to("cuda")
@@ -267,6 +270,7 @@ def test_an_estimate_takes_a_generator_of_either_side(gpu: SimulatedGpu) -> None
 # -- solves of a medium ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("cost", [SquaredError(), CrossEntropy()])
 def test_a_medium_on_a_device_is_solved_there(gpu: SimulatedGpu, cost) -> None:
     """No step of a FitzHugh-Nagumo medium copies a matrix to the host, whatever couples its outputs."""

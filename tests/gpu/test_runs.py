@@ -1,0 +1,126 @@
+"""Trainings, sweeps and learning in situ on a device: the CPU's figures, and the same again after a stop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hardware_models import DeviceModel, map_pcn
+from hardware_models.mapping.in_situ import InSitu
+from physics_ep import CrossEntropy, SquaredError
+from physics_ep.errors import InputError
+from physics_ep.predictive_coding import mlp
+from physics_ep.runs.training import TrainingInterrupted, train
+from tests.support.device_systems import CASES
+from tests.support.runs import StopAfter, assert_same_run
+from tests.support.simulated_gpu import SimulatedGpu
+from validation import tolerance
+from validation.experiments.in_situ import learn_in_situ
+
+FEW = ["data.train_examples=32", "data.test_examples=16", "training.batch_size=16"]
+CONFIGS = (
+    "pcn-digits",
+    "hopfield-digits",
+    "conv-hopfield-digits",
+    "resistive-digits",
+    "oscillator-digits",
+    "ising-oscillator-digits",
+    "langevin-hopfield-digits",
+    "fitzhugh-nagumo-digits",
+)
+
+
+@pytest.mark.parametrize(
+    "config", [c if c == "pcn-digits" else pytest.param(c, marks=pytest.mark.slow) for c in CONFIGS]
+)
+def test_training_goes_on_on_a_device(gpu: SimulatedGpu, config: str, tmp_path: Path) -> None:
+    """Two epochs on the device are two on the CPU, and the same where a stop came in the second one."""
+    options: dict[str, Any] = {"overrides": [*FEW, "training.epochs=2"]}
+    here = train(config, device="cpu", **options)
+    straight, halted = tmp_path / "straight.h5", tmp_path / "halted.h5"
+    whole = train(config, device="cuda", out=straight, **options)
+    with pytest.raises(TrainingInterrupted):
+        train(config, device="cuda", out=halted, progress=StopAfter(epochs=1, batches=1), **options)
+    train(config, device="cuda", resume=halted, **options)
+    assert_same_run(straight, halted)
+    for name in ("loss", "test_error"):
+        assert np.allclose(whole.metrics[name], here.metrics[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("substrate", ["hopfield", "resistive", "oscillator"])
+def test_tolerance_sweeps_run_on_a_device(gpu: SimulatedGpu, substrate: str) -> None:
+    """Static imperfections make the same instances on the device as on the CPU, and the same errors."""
+    x, y = CASES["pcn"].examples()
+    tables = []
+    for place in ("cpu", "cuda"):
+        tables.append(
+            tolerance(
+                mlp([8, 6, 10], activation="relu").to(place),
+                x.to(place),
+                y.to(place),
+                CrossEntropy(),
+                substrate=substrate,
+                sweeps={"programming_noise": [0.05]},
+                repeats=2,
+            )
+        )
+    here, there = tables
+    for field in ("ideal", "programming_noise"):
+        for one, other in zip(here.of(field), there.of(field), strict=True):
+            for target in ("transfer", "adaptation"):
+                cosines = [getattr(point.worst_layer(target), target).cosine for point in (one, other)]
+                assert 1 - cosines[1] == pytest.approx(1 - cosines[0], rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("rule", ["accumulated", "stochastic"])
+def test_learning_in_situ_goes_on_on_a_device(gpu: SimulatedGpu, rule: str) -> None:
+    """Cells move as on the CPU, where pulses are drawn; from a state that was kept, they go on alike."""
+    x, _ = CASES["pcn"].examples()
+    found = []
+    for place in ("cpu", "cuda"):
+        learner = _learner(place, rule)
+        here = x.to(place)
+        for _ in range(2):
+            learner.step(here, here[:, :4], SquaredError(), beta=0.05)
+        found.append({n: p.detach().cpu() for n, p in learner.mapped.system.named_parameters()})
+    assert all(torch.equal(found[0][n], found[1][n]) for n in found[0])
+    kept = learner.state_dict()
+    learner.step(here, here[:, :4], SquaredError(), beta=0.05)
+    again = _learner("cuda", rule)
+    again.load_state_dict(kept)
+    again.step(here, here[:, :4], SquaredError(), beta=0.05)
+    for p, q in zip(learner.mapped.system.parameters(), again.mapped.system.parameters(), strict=True):
+        assert torch.equal(p.cpu(), q.cpu())
+
+
+def _learner(place: str, rule: str) -> InSitu:
+    x = CASES["pcn"].examples(place)[0]
+    net = mlp([8, 6, 4], activation="relu").to(place)
+    mapped = map_pcn(net, "hopfield", DeviceModel(pulses=64, read_noise=0.0), calibration=x)
+    return InSitu(mapped, lambda p: torch.optim.SGD(p, lr=0.5), rule=rule)
+
+
+@pytest.mark.full
+def test_training_in_situ_takes_the_devices_place(gpu: SimulatedGpu) -> None:
+    """`training.device` is not passed over: phases are computed there, and the figures are the CPU's."""
+    options: dict[str, Any] = {"overrides": [*FEW, "training.epochs=1"], "device": DeviceModel(levels=32)}
+    here = learn_in_situ("pcn-digits", **options)
+    with gpu.counting() as counts:
+        there = learn_in_situ(
+            "pcn-digits", **{**options, "overrides": [*options["overrides"], "training.device=cuda"]}
+        )
+    assert counts.launches > 1000
+    for name, values in here.values.items():
+        assert np.allclose(there.values[name], values, rtol=1e-5, equal_nan=True), name
+
+
+def test_training_in_situ_refuses_a_dtype_that_it_does_not_work_in() -> None:
+    """bfloat16 was passed over, and float32 taken."""
+    with pytest.raises(InputError, match=r"training\.dtype must be 'float32' or 'float64' .* was 'bfloat16'"):
+        learn_in_situ("pcn-digits", overrides=["training.dtype=bfloat16"])
