@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import torch
 
+from .reads import likely
+
 State = tuple[torch.Tensor, ...]
 """A state: one tensor (B, ...) for each block of variables (a layer, say), batch axis first."""
 
@@ -72,7 +74,7 @@ def finite_sum(blocks: Sequence[torch.Tensor]) -> bool:
     if all(b.device.type == "cpu" for b in blocks):  # numbers cost less than tensors of one entry
         return all(cmath.isfinite(b.sum().item()) for b in blocks)
     wide = torch.promote_types(torch.float32, blocks[0].dtype)
-    return bool(torch.stack([b.sum().to(wide) for b in blocks]).isfinite().all())
+    return likely(torch.stack([b.sum().to(wide) for b in blocks]).isfinite().all())
 
 
 def exactly_finite_rows(blocks: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from .errors import InputError, all_finite, argument_error
+from .reads import read
 
 NEWTON_STEPS = 30
 """Newton's steps of a cost without a closed form; fewer would leave the outputs of strong nudges unsettled."""
@@ -401,10 +402,11 @@ def as_targets(y: Any) -> torch.Tensor:
 
 def check_labels(labels: torch.Tensor, n_out: int) -> None:
     """Raise ValueError unless labels are integers in [0, n_out)."""
-    if labels.numel() and (int(labels.min()) < 0 or int(labels.max()) >= n_out):
-        raise argument_error(
-            "y", f"hold class indices in [0, {n_out})", f"values from {int(labels.min())} to {int(labels.max())}"
-        )
+    if not labels.numel():
+        return
+    least, most = (int(value) for value in read(labels.min(), labels.max()))  # before a device uses them as indices
+    if least < 0 or most >= n_out:
+        raise argument_error("y", f"hold class indices in [0, {n_out})", f"values from {least} to {most}")
 
 
 COSTS: dict[str, type[Cost]] = {cost.name: cost for cost in (SquaredError, CrossEntropy, PhaseError, LogPhaseError)}

@@ -131,6 +131,8 @@ class Equilibrium:
         )
 
     def _status_of(self, residual: torch.Tensor) -> Status:
+        if self.status is Status.CONVERGED:
+            return self.status
         return Status.CONVERGED if bool((residual <= self.tolerance).all()) else self.status
 
     def require(self) -> Equilibrium:

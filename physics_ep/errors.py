@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
+from .reads import likely
+
 
 class InputError(ValueError):
     """Bad input from a user. The command prints it as one line and exits with status 2."""
@@ -19,7 +21,7 @@ def argument_error(name: str, must: str, was: Any) -> InputError:
 def all_finite(values: Any) -> bool:
     """Whether a tensor holds no NaN and no infinity, in one cheap pass where that is so."""
     # A finite sum has finite terms; only an infinite or NaN one needs a second look (it may have overflowed).
-    return bool(values.sum().isfinite()) or bool(values.isfinite().all())
+    return likely(values.sum().isfinite()) or bool(values.isfinite().all())
 
 
 def unknown_name(name: str, given: str, known: Iterable[str]) -> InputError:

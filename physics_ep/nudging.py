@@ -17,7 +17,8 @@ import cmath
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from importlib.metadata import EntryPoint
 from itertools import combinations
 from numbers import Complex, Integral, Real
@@ -27,6 +28,7 @@ import torch
 from .cost import Cost, as_targets, costs
 from .entries import entries, load
 from .errors import InputError, argument_error, unknown_name
+from .reads import read
 
 
 @dataclass(frozen=True)
@@ -313,19 +315,77 @@ class Nudge:
     y: torch.Tensor
     beta: float | complex | torch.Tensor
 
+    _sound: bool = field(default=False, repr=False, compare=False)
+    """Whether beta has been looked at before, as part of another nudge."""
+
     def __post_init__(self) -> None:
         beta = self.beta
         object.__setattr__(self, "y", as_targets(self.y))
+        if self._sound:
+            return
         if not isinstance(beta, int | float | complex | torch.Tensor):
             raise argument_error("beta", "be a number or a tensor of them", repr(beta))
-        if not (bool(torch.isfinite(beta).all()) if isinstance(beta, torch.Tensor) else cmath.isfinite(beta)):
+        finite = math.isfinite(self.most) if isinstance(beta, torch.Tensor) else cmath.isfinite(beta)
+        if not finite:
             was = "NaN or infinite entries" if isinstance(beta, torch.Tensor) else beta
             raise argument_error("beta", "be finite", was)
-        reason, least = self.cost.positive_only, float(torch.as_tensor(beta).real.min())
-        if reason is not None and least < 0:
+        reason = self.cost.positive_only
+        if reason is None:
+            return
+        least = float(torch.as_tensor(beta).real.min())
+        if least < 0:
             raise argument_error(
                 "beta", f"not be negative under the cost {self.cost.name!r}: {reason}", f"{least:g}"
             )
+
+    @classmethod
+    def stacked(cls, nudges: Sequence[Nudge], rows: int, dtype: torch.dtype, device: torch.device) -> Nudge:
+        """Several nudges of one cost and one y on a batch of `rows` examples each, as one of all their rows."""
+        first = nudges[0]
+        beta = torch.cat([n.each(rows, dtype, device) for n in nudges])
+        twin = cls(first.cost, first.y.repeat(len(nudges), *[1] * (first.y.ndim - 1)), beta, _sound=True)
+        known = [n.numbers for n in nudges]
+        if all(known):
+            numbers = torch.tensor([number for one in known for number in one or ()], dtype=dtype)
+            vars(twin)["numbers"] = tuple(numbers.tolist())
+            vars(twin)["most"] = float(numbers.abs().max())
+        return twin
+
+    def to(self, dtype: torch.dtype) -> Nudge:
+        """The same nudge with real targets in a dtype."""
+        if not self.y.dtype.is_floating_point or self.y.dtype == dtype:
+            return self
+        twin = replace(self, y=self.y.to(dtype), _sound=True)
+        vars(twin).update({name: vars(self)[name] for name in ("most", "numbers") if name in vars(self)})
+        return twin
+
+    def at(self, beta: torch.Tensor) -> Nudge:
+        """The same nudge at strengths (B,) that are its own times finite numbers that are not negative."""
+        return replace(self, beta=beta, _sound=True)
+
+    def first(self, rows: int) -> Nudge:
+        """The first of several stacked nudges, of so many rows."""
+        beta = self.beta[:rows] if isinstance(self.beta, torch.Tensor) and self.beta.ndim else self.beta
+        twin = replace(self, y=self.y[:rows], beta=beta, _sound=True)
+        if self.numbers is not None:
+            vars(twin)["numbers"], vars(twin)["most"] = self.numbers[:1], abs(self.numbers[0])
+        return twin
+
+    @cached_property
+    def numbers(self) -> tuple[float | complex, ...] | None:
+        """Strengths that the host knows, each of as many rows; None where a tensor alone holds them."""
+        return None if isinstance(self.beta, torch.Tensor) else (self.beta,)
+
+    @cached_property
+    def most(self) -> float:
+        """Largest |beta|; NaN or infinite where an entry is."""
+        return read(self.beta.abs().max())[0] if isinstance(self.beta, torch.Tensor) else abs(self.beta)
+
+    def each(self, rows: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+        """Beta of each of so many rows, (rows,)."""
+        if isinstance(self.beta, torch.Tensor):
+            return self.beta.to(device, dtype).expand(rows)
+        return torch.full((rows,), self.beta, dtype=dtype, device=device)
 
     @property
     def is_complex(self) -> bool:
@@ -347,11 +407,15 @@ class Nudge:
         """(stiffness, force) of `Cost.linear`, both (B, n_out), for a system of dtype `real`; else None."""
         dtype = self.dtype(real)
         y = self.y.to(real)
-        beta = torch.as_tensor(self.beta, dtype=dtype, device=y.device).expand(len(y))[:, None]
-        parts = self.cost.linear(y, beta)
+        parts = self.cost.linear(y, self.each(len(y), dtype, y.device)[:, None])
         if parts is None:
             return None
-        stiffness, force = (torch.as_tensor(part, dtype=dtype, device=y.device).expand_as(y) for part in parts)
+        stiffness, force = (
+            part.to(y.device, dtype).expand_as(y)
+            if isinstance(part, torch.Tensor)
+            else torch.full_like(y, part, dtype=dtype)  # type: ignore[arg-type]
+            for part in parts
+        )
         return stiffness, force
 
     def energy(self, outputs: torch.Tensor) -> torch.Tensor:

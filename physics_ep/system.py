@@ -355,12 +355,14 @@ class EnergySystem(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """dtype of the parameters, which states follow."""
-        return next((p.dtype for p in self.parameters()), torch.get_default_dtype())
+        first = first_parameter(self)
+        return torch.get_default_dtype() if first is None else first.dtype
 
     @property
     def device(self) -> torch.device:
         """Device of the parameters, which states follow."""
-        return next((p.device for p in self.parameters()), torch.device("cpu"))
+        first = first_parameter(self)
+        return torch.device("cpu") if first is None else first.device
 
 
 class Phase:
@@ -431,9 +433,7 @@ class Phase:
     def nudged(self, nudge: Nudge | None) -> Phase:
         """The same problem under a nudge; constants are shared."""
         twin = copy.copy(self)
-        if nudge is not None and isinstance(nudge.y, torch.Tensor) and nudge.y.dtype.is_floating_point:
-            nudge = Nudge(nudge.cost, nudge.y.to(self.dtype), nudge.beta)
-        twin.nudge = nudge
+        twin.nudge = None if nudge is None else nudge.to(self.dtype)
         return twin
 
     def stacked(self, nudges: Sequence[Nudge]) -> Phase | None:
@@ -671,6 +671,18 @@ class Phase:
             total = self.nudge.energy(self.system.outputs(leaves))
             slope = derivative(total, leaves)
         return tuple(-g for g in slope)
+
+
+def first_parameter(module: nn.Module) -> nn.Parameter | None:
+    """The first of `module.parameters()`, without a walk over all modules: a step asks for it many times."""
+    for p in module._parameters.values():
+        if p is not None:
+            return p
+    for part in module._modules.values():
+        found = None if part is None else first_parameter(part)
+        if found is not None:
+            return found
+    return None
 
 
 def energies(system: EnergySystem, state: State, x: torch.Tensor) -> torch.Tensor:

@@ -112,7 +112,8 @@ class Weights:
 
     def __init__(self, system: EnergySystem) -> None:
         self.system = system
-        self.parameters = list(system.parameters())
+        named = list(system.named_parameters(remove_duplicate=False))
+        self.parameters = list({id(p): p for _, p in named}.values())
         self.computed: list[_Computed] = []
         self.hooked: list[tuple[str, nn.Module]] = []
         if any(_peculiar(module) for module in system.modules()):
@@ -124,6 +125,8 @@ class Weights:
                     self.computed.append(found)
         for found in self.computed:
             found.evaluate()
+        self._named: dict[str, torch.Tensor] | None = None if self.computed else dict(named)
+        """Parameters by all their names, where none is put in the place of another."""
         self._silenced: list[tuple[torch.Tensor, Any]] = []
 
     def __enter__(self) -> Weights:
@@ -240,7 +243,7 @@ class Weights:
         """Tensors from which autograd takes over (parameters, most of them), and the gradient of each."""
         behind = {id(c.plain[name]): value for c in self.computed for name, value in c.values.items()}
         with _put(self.computed):
-            own = dict(self.system.named_parameters(remove_duplicate=False))
+            own = self._named or dict(self.system.named_parameters(remove_duplicate=False))
             found: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
             for name, grad in grads.items():
                 p = own[name] if name in own else attribute(self.system, name)

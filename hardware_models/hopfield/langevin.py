@@ -222,17 +222,14 @@ class PotentialPhase(Phase):
 
     def stacked(self, nudges: Sequence[Nudge]) -> PotentialPhase | None:
         assert self.origin is not None
-        n, batch = len(nudges), self.x.shape[0]
-        dtype = nudges[0].dtype(self.dtype)
-        beta = torch.cat([torch.as_tensor(g.beta, dtype=dtype).to(self.x.device).expand(batch) for g in nudges])
-        y = nudges[0].y
+        n = len(nudges)
         twin = PotentialPhase(
             self.system,
             Inputs(self.x.repeat(n, 1), self.inputs.cache.repeat(n, 1)),
             tuple(s.repeat(n, 1) for s in self.origin),
             self.balanced,
         )
-        twin.nudge = Nudge(nudges[0].cost, y.repeat(n, *[1] * (y.ndim - 1)), beta)
+        twin.nudge = Nudge.stacked(nudges, len(self.x), nudges[0].dtype(self.dtype), self.x.device)
         return twin
 
     def nudged(self, nudge: Nudge | None) -> PotentialPhase:

@@ -338,11 +338,8 @@ class LayeredPhase(Phase):
     def stacked(self, nudges: Sequence[Nudge]) -> LayeredPhase | None:
         if not self.balanced:
             return None
-        batch = self.x.shape[0]
         dtype = torch.promote_types(*(n.dtype(self.dtype) for n in (nudges[0], nudges[-1])))
-        beta = torch.cat([torch.as_tensor(n.beta, dtype=dtype).to(self.x.device).expand(batch) for n in nudges])
-        y = nudges[0].y
-        twin = self.nudged(Nudge(nudges[0].cost, y.repeat(len(nudges), *[1] * (y.ndim - 1)), beta))
+        twin = self.nudged(Nudge.stacked(nudges, len(self.x), dtype, self.x.device))
         twin.copies = len(nudges)
         twin.excess, twin.pulled = twin._spread(self.excess), twin._spread(twin.pulled)
         twin.routes = [None if route is None else twin._spread(route) for route in self.routes]

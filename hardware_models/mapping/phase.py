@@ -27,6 +27,7 @@ from physics_ep.predictive_coding.forward import ForwardPass
 from physics_ep.predictive_coding.learning import Nudged, contrast
 from physics_ep.predictive_coding.phase import relative
 from physics_ep.predictive_coding.responses import over
+from physics_ep.reads import needed
 from physics_ep.system import EnergySystem, Inputs, Phase
 
 from ..devices.crossbars import converted, normal
@@ -110,11 +111,7 @@ class PairedPhase(Phase):
     def stacked(self, nudges: Sequence[Nudge]) -> PairedPhase | None:
         if self.system.noisy:
             return None  # each phase has noise of its own
-        batch, y = len(self.x), nudges[0].y
-        beta = torch.cat(
-            [torch.as_tensor(n.beta, dtype=self.dtype, device=self.x.device).expand(batch) for n in nudges]
-        )
-        twin = self.nudged(Nudge(nudges[0].cost, y.repeat(len(nudges), *[1] * (y.ndim - 1)), beta))
+        twin = self.nudged(Nudge.stacked(nudges, len(self.x), self.dtype, self.x.device))
         twin.copies = len(nudges)
         return twin
 
@@ -187,15 +184,19 @@ class PairedPhase(Phase):
         if self.copies != 2 or not linear or railed or self.forcing is not None or self.fed is not None:
             return False
         assert self.nudge is not None
-        up, down = torch.as_tensor(self.nudge.beta).expand(self.rows).chunk(2)
-        return not self.nudge.cost.holds and bool((up == -down).all()) and float(up.abs().max()) <= 0.5
+        if self.nudge.cost.holds or self.nudge.most > 0.5:
+            return False
+        if self.nudge.numbers is not None:
+            up, down = self.nudge.numbers * (2 // len(self.nudge.numbers))
+            return up == -down
+        ups, downs = torch.as_tensor(self.nudge.beta).expand(self.rows).chunk(2)
+        return bool((ups == -downs).all())
 
     def half(self) -> PairedPhase:
         """The first of two stacked nudges alone."""
         twin, batch = copy.copy(self), len(self.x)
         assert self.nudge is not None
-        beta = torch.as_tensor(self.nudge.beta).expand(self.rows)[:batch]
-        twin.nudge, twin.copies = Nudge(self.nudge.cost, self.nudge.y[:batch], beta), 1
+        twin.nudge, twin.copies = self.nudge.first(batch), 1
         return twin
 
     @property
@@ -209,14 +210,16 @@ class PairedPhase(Phase):
         if self.nudge is None:
             return torch.zeros_like(moved)
         cost, y = self.nudge.cost, self.nudge.y
-        beta = torch.as_tensor(self.nudge.beta, dtype=self.dtype, device=self.x.device).expand(self.rows)[:, None]
+        beta = self.nudge.each(self.rows, self.dtype, self.x.device)[:, None]
         beta = loaded(beta, self.load_h[-1])
         out = self.h[-1].repeat(self.copies, 1)
         if cost.holds:
             return cost.displaced_unit(out, y, beta, drive) - drive
         force = -beta * (cost.gradient(out, y) + cost.gradient_difference(out, moved, y))
         activation = self.system.amplifiers_h[-1].activation
-        if exact and float(beta.max()) > 0.5 and activation.piecewise_linear:
+        strong = exact and activation.piecewise_linear
+        strong = strong and (self.nudge.most > 0.5 if self.load_h[-1] is None else needed((beta > 0.5).any()))
+        if strong:
             # Of linear units, and of clipped ones within their range; where a cost couples them, of all or none.
             d, (lo, hi) = cost.displaced_unit(out, y, beta, drive), activation.bounds
             ends = [self.over(torch.add, v, self.p[-1]) for v in ([0 * d] if self.held else [0 * d, d])]

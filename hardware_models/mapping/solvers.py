@@ -14,6 +14,7 @@ from scipy.optimize import brentq
 from physics_ep.blocks import State
 from physics_ep.dynamics.motion import Moment, Motion
 from physics_ep.predictive_coding.phase import relative
+from physics_ep.reads import needed
 from physics_ep.relaxation.solvers import Solver
 
 from .board import loaded
@@ -101,7 +102,7 @@ class PairedSweep(Solver):
         return (*dp, *self.by_u, *found.errors), residual
 
     def advance(self, active: torch.Tensor) -> None:
-        if self.spent == 1 and bool(active.all()):
+        if self.spent == 1 and not needed(~active.all()):
             self.fed = self.images
         else:
             share = active.to(self.phase.dtype) * (0.5 if self.damped and self.spent > 1 else 1.0)
@@ -220,7 +221,7 @@ def time_step(phase: PairedPhase, fastest: float = 1.0) -> float:
     `fastest` times faster it is the whole time constant, if that is less: they are slower where a phase begins.
     """
     device, nudge = phase.system.device_model, phase.nudge
-    strength = 0.0 if nudge is None else float(torch.as_tensor(nudge.beta).abs().max())
+    strength = 0.0 if nudge is None else nudge.most
     lag = device.amplifier_lag
     amplifiers = (lag, lag * (1 + device.amplifier_lag_mismatch)) if lag > 0 else ()
     node = min(1.0, 1 + device.time_constant_mismatch) * min(1.0, 1 / (STEP * fastest))

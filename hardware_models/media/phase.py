@@ -123,19 +123,19 @@ class MediumPhase(Phase):
     def stacked(self, nudges: Sequence[Nudge]) -> MediumPhase | None:
         if not self.balanced or self.origin is None:
             return None
-        copies, batch, y = len(nudges), self.x.shape[0], nudges[0].y
+        copies = len(nudges)
 
         def spread(rows: torch.Tensor) -> torch.Tensor:
             return rows.repeat(copies, *[1] * (rows.ndim - 1))
 
         dtype = torch.promote_types(*(n.dtype(self.dtype) for n in (nudges[0], nudges[-1])))
-        beta = torch.cat([torch.as_tensor(n.beta, dtype=dtype).to(self.x.device).expand(batch) for n in nudges])
+        stack = Nudge.stacked(nudges, len(self.x), dtype, self.x.device)
         twin = cast(MediumPhase, super().nudged(None))
         twin.x = spread(self.x)
         twin.origin = tuple(spread(s) for s in self.origin)
         twin.ascent = spread(self.ascent)
         twin.cubic = self.cubic._replace(**{name: spread(getattr(self.cubic, name)) for name in ("p0", "p1", "p2")})
-        return twin.nudged(Nudge(nudges[0].cost, spread(y), beta))
+        return twin.nudged(stack)
 
     def driven(self, current: torch.Tensor) -> MediumPhase:
         """The same free phase with other currents into the sites, (B, *grid)."""

@@ -90,12 +90,8 @@ class OscillatorPhase(Phase):
     def stacked(self, nudges: Sequence[Nudge]) -> OscillatorPhase | None:
         if self.origin is None:
             return None
-        batch, count = self.x.shape[0], len(nudges)
-        beta = torch.cat(
-            [torch.as_tensor(n.beta, dtype=self.dtype).to(self.x.device).expand(batch) for n in nudges]
-        )
-        y = nudges[0].y
-        return self._copied(count).nudged(Nudge(nudges[0].cost, y.repeat(count, *[1] * (y.ndim - 1)), beta))
+        stack = Nudge.stacked(nudges, len(self.x), self.dtype, self.x.device)
+        return self._copied(len(nudges)).nudged(stack)
 
     def _copied(self, count: int) -> OscillatorPhase:
         """The same problem `count` times, one batch after the other."""

@@ -31,6 +31,7 @@ from torch import nn
 from physics_ep.blocks import State
 from physics_ep.dynamics.motion import Motion
 from physics_ep.errors import InputError, argument_error, unknown_name
+from physics_ep.reads import likely
 from physics_ep.system import Inputs, Phase
 from physics_ep.units import UnitFunctions
 
@@ -218,12 +219,14 @@ class ResistiveNetwork(LayeredSystem):
         """+1 for nodes of hidden layer k that diodes hold above 0 V, -1 for those below: (n_k,)."""
         return cast(torch.Tensor, getattr(self, f"signs_{k}"))
 
-    def units_of(self, loads: Sequence[torch.Tensor]) -> list[UnitFunctions]:
-        """Nodes of each layer under their total conductances."""
+    def units_of(
+        self, loads: Sequence[torch.Tensor], held: Sequence[tuple[torch.Tensor, torch.Tensor]] | None = None
+    ) -> list[UnitFunctions]:
+        """Nodes of each layer under their total conductances; `held`: `limits` of each, where they are known."""
         units = []
         for k, load in enumerate(loads[:-1], 1):
             if self.diode == "ideal":
-                units.append(nodes.ideal(load, *self.limits(k)))
+                units.append(nodes.ideal(load, *(held[k - 1] if held else self.limits(k))))
             elif self.diode == "shockley":
                 thermal = self.emission * THERMAL_VOLTAGE
                 units.append(nodes.shockley(load, self.signs(k), self.saturation, thermal))
@@ -295,19 +298,19 @@ class ResistiveNetwork(LayeredSystem):
         sums = torch.cat([rows, ones_like_row(rows)]) @ first.conductance.t()
         current = first.gain * sums[:-1]
         loads = self.loads(sums[-1])
-        for k, load in enumerate(loads, 1):
-            if bool((load < 0).any()):
-                raise InputError(
-                    f"Conductances at a node of layer {k} must not sum to less than 0, but did to "
-                    f"{float(load.detach().min()):.3g} S: call constrain() after each step of an optimizer."
-                )
+        if not likely(~(torch.cat(loads) < 0).any()):
+            k, load = next((k, load) for k, load in enumerate(loads, 1) if bool((load < 0).any()))
+            raise InputError(
+                f"Conductances at a node of layer {k} must not sum to less than 0, but did to "
+                f"{float(load.detach().min()):.3g} S: call constrain() after each step of an optimizer."
+            )
         held = [self.limits(k) for k in range(1, len(loads))] if self.diode == "ideal" else []
         return Inputs(
             x,
             PreparedNodes(
                 current if first.bias is None else current + first.bias,
                 loads,
-                self.units_of(loads),
+                self.units_of(loads, held),
                 self.diode,
                 held,
                 self.capacitance,

@@ -11,6 +11,7 @@ from physics_ep.blocks import State, largest
 from physics_ep.dynamics.motion import Moment, Motion
 from physics_ep.errors import argument_error
 from physics_ep.nudging import Nudge
+from physics_ep.reads import likely
 from physics_ep.units import UnitFunctions
 
 from ..layers.layered import LayeredPhase
@@ -64,9 +65,10 @@ class ResistivePhase(LayeredPhase):
         twin = cast(ResistivePhase, super().nudged(nudge))
         linear = None if nudge is None else nudge.linear(self.dtype)
         if linear is not None:
-            least, shunt = -float(self.load.detach().min()), float(linear[0].real.min())
-            if shunt <= least:
-                raise argument_error("beta", f"exceed {least:.3g} S, where an output node loses its minimum", shunt)
+            least, shunt = -self.load.detach().min(), linear[0].real.min()
+            if not likely(~(shunt <= least)):
+                must = f"exceed {float(least):.3g} S, where an output node loses its minimum"
+                raise argument_error("beta", must, float(shunt))
         return twin
 
     def _nudged_output(self, change: torch.Tensor | None) -> torch.Tensor:

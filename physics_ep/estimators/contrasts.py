@@ -120,10 +120,14 @@ def contrast(
     x: torch.Tensor,
     signs: torch.Tensor | None,
     weight: torch.Tensor,
+    whole: bool,
 ) -> dict[str, torch.Tensor]:
-    """The scheme's sum of contrasts over beta, each state with its weight (B,) in the mean; by parameter name."""
+    """The scheme's sum of contrasts over beta, each state with its weight (B,) in the mean; by parameter name.
+
+    `whole`: no weight is 0.
+    """
     grads: dict[str, torch.Tensor] = {}
-    for phase, state, up, other, w in _pairs(recipe, base, free, phases, signs, weight):
+    for phase, state, up, other, w in _pairs(recipe, base, free, phases, signs, weight, whole):
         part = phase.contrast(system, state, up, other, x, w)
         grads = part if not grads else {n: grads[n] + part[n] for n in grads}
     return summed(system, grads)
@@ -176,10 +180,11 @@ def input_contrast(
     x: torch.Tensor,
     signs: torch.Tensor | None,
     weight: torch.Tensor,
+    whole: bool,
 ) -> torch.Tensor:
     """The scheme's sum of `Phase.input_contrast` over beta: the gradient of the mean cost with respect to x."""
     total = torch.zeros_like(x)
-    for phase, state, up, other, w in _pairs(recipe, base, free, phases, signs, weight):
+    for phase, state, up, other, w in _pairs(recipe, base, free, phases, signs, weight, whole):
         total = total + phase.input_contrast(state, up, other, x, w)
     return total
 
@@ -191,13 +196,14 @@ def _pairs(
     phases: dict[int, Equilibrium],
     signs: torch.Tensor | None,
     weight: torch.Tensor,
+    whole: bool,
 ) -> Iterator[tuple[Phase, State, State, State | None, torch.Tensor]]:
     """(phase, free state, displacement, its opposite or None, weight over beta (B,)) of each pair of the scheme.
 
     Examples of weight 0 are set to zero, so that their NaN cannot leak.
     """
     scheme = recipe.scheme
-    keep = None if bool((weight > 0).all()) else weight > 0
+    keep = None if whole else weight > 0
     state = masked(free.state, keep)
     if keep is not None:
         base = base.without(~keep)
@@ -248,7 +254,8 @@ def noise_floors(
         starts = {i: narrowed(found.displacement or (), wide) for i, found in nudged.items()}
         exact = replace(recipe, tolerance=tight * base.tolerance_share(recipe.beta))
         better = relax_nudged(exact, base, target, signs, starts)
-        reference = contrast(exact, twin, base, settled, better, inputs.x, signs, weight.to(wide))
+        whole = bool((weight > 0).all())
+        reference = contrast(exact, twin, base, settled, better, inputs.x, signs, weight.to(wide), whole)
         if not recipe.pull.holds:
             reference = added(reference, direct_gradient(twin, settled.state, recipe.pull, target, weight.to(wide)))
     eps = torch.finfo(wide).eps

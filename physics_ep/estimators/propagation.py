@@ -21,6 +21,7 @@ from ..landscape.branches import check_branches, is_minimum
 from ..landscape.exploration import mean_outputs, repeated
 from ..landscape.stability import curvature_limit
 from ..nudging import Nudge, Stencil, centered, scheme_from_name
+from ..reads import Surprise, assuming, likely, read
 from ..relaxation.loop import check_cost, check_outputs, check_strength, new_phase, prepared, solve
 from ..system import EnergySystem, Phase
 from ..weights import Weights
@@ -38,6 +39,8 @@ from .step import Step, warn_of_input
 
 ON_UNCONVERGED = ("raise", "skip", "warn")
 BRANCHES = ("check", "ignore")
+WARY = 100
+"""Steps that read all they look at on a device (`reads`), after one that had to be done twice."""
 AUTO_FRACTION = 0.05
 """beta='auto' is this over lambda, the curvature limit: the centered bias is some (beta lambda)^2 = 2.5e-3."""
 
@@ -141,9 +144,11 @@ class EquilibriumPropagation:
         self.stability_limit = math.inf
         """Largest |beta| of a negative nudge, 1 / lambda, as last measured."""
         self._measured: tuple[Any, int] | None = None
-        self._constructed: tuple[Any, int, float] | None = None
+        self._constructed: tuple[Any, int, torch.Tensor] | None = None
         """The system whose free phase is solved by construction, steps since it was measured, and the residual."""
         self._broadcast: Any = None
+        self._wary = 0
+        """Steps for which nothing is assumed on a device."""
 
     def __repr__(self) -> str:
         beta = "auto" if self.auto else f"{self.beta:g}"
@@ -234,6 +239,26 @@ class EquilibriumPropagation:
     def _estimate(
         self, system: EnergySystem, weights: Weights, x: torch.Tensor, y: torch.Tensor, input_gradient: bool
     ) -> tuple[dict[str, torch.Tensor], Step, int]:
+        """The estimate with as few waits for a device as may be; where something unlikely is met, once more without
+        haste."""
+        self._wary -= 1
+        if system.device.type == "cpu" or self._wary >= 0 or (ranks.is_distributed() and self._measures(system)):
+            return self._estimate_once(system, weights, x, y, input_gradient)
+        known = self.beta, self.stability_limit, self._measured, self._constructed
+        draws = self.generator.get_state() if self.starts > 1 or self.scheme.random else None
+        try:
+            with assuming():
+                return self._estimate_once(system, weights, x, y, input_gradient)
+        except Surprise:
+            self._wary = WARY
+            self.beta, self.stability_limit, self._measured, self._constructed = known
+            if draws is not None:
+                self.generator.set_state(draws)
+        return self._estimate_once(system, weights, x, y, input_gradient)
+
+    def _estimate_once(
+        self, system: EnergySystem, weights: Weights, x: torch.Tensor, y: torch.Tensor, input_gradient: bool
+    ) -> tuple[dict[str, torch.Tensor], Step, int]:
         self.check(system)
         examples = x.shape[0]
         start = None
@@ -288,17 +313,20 @@ class EquilibriumPropagation:
         each_cost = costs(self.cost, outputs, y)
         keep = self._usable(keep, each_cost, (free, *phases.values()))
         each = keep.view(self.starts, examples).sum(0)
-        used = int((each > 0).sum())
+        used, whole = examples, True
+        if self.on_unconverged != "raise":
+            found_used, kept_states = read((each > 0).sum(), keep.sum())
+            used, whole = int(found_used), kept_states == len(keep)
         share = (max(used, 1) * each.clamp_min(1)).to(outputs)
         weight = keep.to(outputs) / share.repeat(self.starts)
-        grads = contrast(recipe, system, base, free, phases, x, signs, weight)
+        grads = contrast(recipe, system, base, free, phases, x, signs, weight, whole)
         if direct:
-            kept = masked(free.state, None if self.on_unconverged == "raise" else keep)
+            kept = masked(free.state, None if whole else keep)
             grads = added(grads, direct_gradient(system, kept, self.cost, y, weight))
         loss = (each_cost.masked_fill(~keep, 0.0) * weight).sum()
         at_input = None
         if input_gradient:
-            each_x = input_contrast(recipe, base, free, phases, x, signs, weight)
+            each_x = input_contrast(recipe, base, free, phases, x, signs, weight, whole)
             at_input = each_x.unflatten(0, (self.starts, examples)).sum(0)
         parts = grads if at_input is None else {**grads, "the input": at_input}
         small = not direct and at_input is None and _bounded(system, x, free, phases.values(), recipe.beta)
@@ -306,6 +334,9 @@ class EquilibriumPropagation:
             at_input = None if at_input is None else torch.zeros_like(at_input)
             grads = {name: torch.zeros_like(g) for name, g in grads.items()}
             loss, keep, used = torch.full_like(loss, math.nan), torch.zeros_like(keep), 0
+        switched_states, unstable_states = (
+            (int(n) for n in read(switched.sum(), unstable.sum())) if self._checks(system) else (0, 0)
+        )
         versions = weights.versions()
 
         def unchanged() -> None:
@@ -331,8 +362,8 @@ class EquilibriumPropagation:
             _floors=floors,
             _leakage=leakage,
             used=keep,
-            switched=int(switched.sum()),
-            unstable=int(unstable.sum()),
+            switched=switched_states,
+            unstable=unstable_states,
             input_gradient=at_input,
         )
         return grads, step, used
@@ -348,12 +379,12 @@ class EquilibriumPropagation:
         """The free phase; with the last measurement of the residual where it is solved by construction."""
         if free.status is not Status.BY_CONSTRUCTION:
             if free.status is Status.CONVERGED:
-                self._constructed = (weakref.ref(system), 1, float(free.residual.max()))
+                self._constructed = (weakref.ref(system), 1, free.residual.max())
             return free
         assert self._constructed is not None
         known, age, residual = self._constructed
         self._constructed = (known, age + 1, residual)
-        return replace(free, residual=free.residual + residual)
+        return replace(free, residual=free.residual + residual.to(free.residual))
 
     def _usable(self, keep: torch.Tensor, costs: torch.Tensor, phases: tuple[Equilibrium, ...]) -> torch.Tensor:
         """Which states (N * B,) give a gradient, of those to `keep` since all their phases have converged.
@@ -469,6 +500,12 @@ class EquilibriumPropagation:
             raise error
         warnings.warn(str(error), UnconvergedWarning, stacklevel=5)
 
+    def _measures(self, system: EnergySystem) -> bool:
+        """Whether the stability limit is to be measured now, if any is asked for."""
+        known, age = (None, 0) if self._measured is None else self._measured
+        due = known is None or known() is not system or age >= self.measure_every
+        return due or self.beta > 0.5 * self.stability_limit
+
     def _measure(self, system: EnergySystem, base: Phase, free: Equilibrium, y: torch.Tensor) -> None:
         """Measure the stability limit when due; set an automatic beta; refuse a negative nudge beyond the limit.
 
@@ -477,9 +514,8 @@ class EquilibriumPropagation:
         checked = self._checks(system)
         if not (self.auto or (self.scheme.has_negative and not checked)):
             return
-        known, age = (None, 0) if self._measured is None else self._measured
-        due = known is None or known() is not system or age >= self.measure_every
-        if due or self.beta > 0.5 * self.stability_limit:
+        age = 0 if self._measured is None else self._measured[1]
+        if self._measures(system):
             curvature = curvature_limit(system, base, free, self.cost, y, solver=self.solver, anywhere=self.auto)
             if not math.isfinite(curvature):
                 raise NotFinite(f"The curvature of the cost {self.cost.name!r} is {curvature}", free)
@@ -534,6 +570,8 @@ def _bounded(
             return False
         blocks += phase.displacement
     # The Euclidean norm bounds the largest entry, and costs less than looking for that.
-    sizes = [torch.linalg.vector_norm(b.detach()).double() for b in blocks]
-    largest = float(torch.stack(sizes).max())
-    return largest * largest / abs(beta) < 1e-10 * torch.finfo(x.dtype).max
+    sizes = [torch.linalg.vector_norm(b.detach()) for b in blocks]
+    most = math.sqrt(1e-10 * torch.finfo(x.dtype).max * abs(beta))
+    if x.device.type == "cpu":  # numbers cost less than tensors of one entry
+        return all(size.item() < most for size in sizes)
+    return likely((torch.stack([size.double() for size in sizes]) < most).all())

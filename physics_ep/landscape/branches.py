@@ -366,12 +366,12 @@ def _told_apart(base: Phase, d: torch.Tensor, shapes: list[torch.Size]) -> torch
 
 def _at(base: Phase, nudge: Nudge, beta: torch.Tensor) -> Phase:
     """The balanced phase under another beta (B,)."""
-    return base.nudged(Nudge(nudge.cost, nudge.y, beta))
+    return base.nudged(nudge.at(beta))
 
 
 def _column(nudge: Nudge, base: Phase, count: int) -> torch.Tensor:
     """beta of each example, (B,)."""
-    return torch.as_tensor(nudge.beta, dtype=base.dtype).to(base.x.device).expand(count)
+    return nudge.each(count, base.dtype, base.x.device)
 
 
 def _slope(phase: Phase, z: torch.Tensor, shapes: list[torch.Size]) -> torch.Tensor:

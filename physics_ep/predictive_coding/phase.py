@@ -192,23 +192,14 @@ class PredictivePhase(Phase):
     # -- nudges -----------------------------------------------------------------------------------------------
 
     def stacked(self, nudges: Sequence[Nudge]) -> PredictivePhase | None:
-        batch = len(self.x)
-        beta = torch.cat(
-            [torch.as_tensor(n.beta, dtype=self.wide, device=self.x.device).expand(batch) for n in nudges]
-        )
-        y = nudges[0].y
-        twin = self.nudged(Nudge(nudges[0].cost, y.repeat(len(nudges), *[1] * (y.ndim - 1)), beta))
+        twin = self.nudged(Nudge.stacked(nudges, len(self.x), self.wide, self.x.device))
         twin.copies = len(nudges)
         return twin
 
     def nudged(self, nudge: Nudge | None) -> PredictivePhase:
         twin = copy.copy(self)
-        if nudge is not None and isinstance(nudge.y, torch.Tensor) and nudge.y.dtype.is_floating_point:
-            nudge = Nudge(nudge.cost, nudge.y.to(self.wide), nudge.beta)
-        twin.nudge = nudge
-        twin.exact_output = nudge is not None and (
-            nudge.cost.holds or float(torch.as_tensor(nudge.beta).abs().max()) > 0.5
-        )
+        twin.nudge = None if nudge is None else nudge.to(self.wide)
+        twin.exact_output = nudge is not None and (nudge.cost.holds or nudge.most > 0.5)
         twin.routes = list(self.free.routes)
         return twin
 
@@ -220,7 +211,7 @@ class PredictivePhase(Phase):
     def strength(self) -> torch.Tensor:
         """Beta of each row, (rows, 1)."""
         assert self.nudge is not None
-        return torch.as_tensor(self.nudge.beta, dtype=self.wide, device=self.x.device).expand(self.rows)[:, None]
+        return self.nudge.each(self.rows, self.wide, self.x.device)[:, None]
 
     def pull(self) -> torch.Tensor:
         """-dC/dh_L at the free state, (B, n_out): the error of the output layer for a nudge of one, to first

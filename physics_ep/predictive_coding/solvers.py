@@ -24,6 +24,7 @@ from functools import partial
 import torch
 
 from ..blocks import State
+from ..reads import likely, needed
 from ..relaxation.solvers import Solver, least_squares
 from .expansion import each, expands, expansion, scaled
 from .flows import SkewFlow, descent
@@ -343,7 +344,8 @@ class Sweep(Solver):
             following = [torch.lerp(e, g, 0.5) for e, g in zip(self.errors, self.images, strict=True)]
         else:
             following = self.images
-        if not bool(active.all()):
+        moving = active.all()
+        if not likely(moving) if known else needed(~moving):
             known = {}
             following = [
                 torch.where(active.view(-1, *[1] * (g.ndim - 1)), g, e)

@@ -19,6 +19,7 @@ from ..cost import Cost
 from ..equilibrium import Equilibrium, Status, Trace
 from ..errors import InputError, argument_error, unknown_name
 from ..nudging import Nudge
+from ..reads import likely, read, trusting
 from ..system import EnergySystem, Inputs, Phase
 from ..weights import Weights
 from .newton import NewtonKrylov, trust_region
@@ -90,20 +91,31 @@ def solve(
     status = Status.BUDGET
     with torch.no_grad():
         lost = phase.hopeless()
+        begins = start is None and lost is None and not trace and trusting(phase.x.device)
         method = methods[name](phase, z)
         budget = max_iterations or method.budget or system.default_max_iterations
         best, since = float("inf"), 0
+        first: tuple[torch.Tensor, ...] = ()
         while True:
             z, residual = method.evaluate()
             if trace:
                 kept.append((residual, phase.energy(z), phase.state(z)))
-            worst = float(residual.max())
+            top = residual.max()
+            if begins and method.spent < budget and likely((top > tolerance) & top.isfinite()):
+                # What has not moved yet is no equilibrium, most likely: nothing to wait for.
+                begins, first = False, (top,)
+                method.advance(residual > tolerance)
+                continue
+            *before, worst = read(*first, top)
+            if before:
+                best, first = before[0], ()
             if worst <= tolerance:
                 # A force may hide what a state holds: a bound, a maximum or a sum over some of it does.
-                rows = finite_rows(z) if measure else residual <= tolerance
-                if not bool(rows.all()):
-                    rows = exactly_finite_rows(z)
-                    residual = residual.masked_fill(~rows, math.nan)
+                if not measure or likely(finite_rows(z).all()):
+                    status = Status.CONVERGED
+                    break
+                rows = exactly_finite_rows(z)
+                residual = residual.masked_fill(~rows, math.nan)
                 status = Status.CONVERGED if bool(rows.all()) else Status.NOT_FINITE
                 break
             active = residual > tolerance
@@ -157,7 +169,7 @@ def _known(
     if measure:
         residual = torch.maximum(residual, phase.measured(z).to(residual))
         status = Status.CONVERGED
-    if not bool((residual <= tolerance).all()):
+    if not likely((residual <= tolerance).all()):
         rows = phase.finite(z)
         # A phase tells finite states by their sum, which may have overflowed.
         residual = torch.where(known[1].isnan(), torch.zeros_like(residual), known[1])
@@ -316,7 +328,7 @@ def phase_tolerance(phase: Phase, tolerance: float | None) -> float:
     default = phase.system.default_tolerance(phase.narrow)
     if phase.nudge is None:
         return default
-    return default * phase.tolerance_share(strength(phase.nudge))
+    return default * phase.tolerance_share(phase.nudge.most)
 
 
 def check_state(system: EnergySystem, state: State, x: torch.Tensor) -> None:
@@ -353,11 +365,6 @@ def check_cost(system: EnergySystem, cost: Cost) -> None:
         )
 
 
-def strength(nudge: Nudge) -> float:
-    """Largest |beta| of a nudge."""
-    return float(nudge.beta.abs().max()) if isinstance(nudge.beta, torch.Tensor) else abs(nudge.beta)
-
-
 def check_strength(beta: float, dtype: torch.dtype) -> None:
     """Raise InputError if displacements by a nudge of size beta (0 for none) have not all their digits in a dtype.
 
@@ -379,7 +386,7 @@ def check_nudge(system: EnergySystem, nudge: Nudge, outputs: torch.Tensor) -> No
     check_outputs(system, outputs, len(outputs))
     check_cost(system, nudge.cost)
     nudge.cost.check(outputs, nudge.y)
-    check_strength(strength(nudge), system.dtype)
+    check_strength(nudge.most, system.dtype)
     if nudge.is_complex and not system.analytic:
         name = type(system).__name__
         raise argument_error("beta", f"be real for {name}, whose energy takes no complex states", nudge.beta)

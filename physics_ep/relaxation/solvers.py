@@ -8,6 +8,7 @@ import torch
 
 from ..blocks import State, flat, keep, unflat
 from ..errors import InputError
+from ..reads import needed
 from ..scales import Scales
 from ..system import Phase
 
@@ -144,7 +145,7 @@ class Anderson(Solver):
             gamma, solved = least_squares(df, f)
             mixed = g - (gamma[:, None] @ dg)[:, 0]
             good = solved & (self._residual <= self._before) & (self._plain == 0)
-            if not bool(good.all()):
+            if needed(~good.all()):
                 mixed = self._restrained(good, mixed, g)
         self._f, self._g = f, g
         self._count += 1
