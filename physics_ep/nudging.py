@@ -413,7 +413,7 @@ class Nudge:
         stiffness, force = (
             part.to(y.device, dtype).expand_as(y)
             if isinstance(part, torch.Tensor)
-            else torch.full_like(y, part, dtype=dtype)  # type: ignore[arg-type]
+            else torch.full_like(y, part, dtype=dtype)
             for part in parts
         )
         return stiffness, force

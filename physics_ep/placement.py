@@ -191,3 +191,15 @@ def _group_memory() -> int | None:
         return None
     # File caches count as used but are given up on demand; half of them is a careful guess.
     return None if limit == "max" else max(0, int(limit) - used // 2)
+
+
+def first_parameter(module: nn.Module) -> nn.Parameter | None:
+    """The first of `module.parameters()`, without a walk over all modules: a step asks for it many times."""
+    for p in module._parameters.values():
+        if p is not None:
+            return p
+    for part in module._modules.values():
+        found = None if part is None else first_parameter(part)
+        if found is not None:
+            return found
+    return None

@@ -1,9 +1,9 @@
 """What the host reads of a device: it waits for each read, so that numbers are packed, put off or never asked for.
 
-On the CPU a number is read where it is asked for. On a device, what holds in nearly every step (an input is finite,
-no state is NaN, a phase that has not moved is no equilibrium) may be assumed: within a block `assuming()` such a flag
-joins the next read, and if one of them fails, `Surprise` ends the block. The caller then does all of it again without
-the block, where each flag is read at once, so that errors and numbers are those of the CPU.
+On the CPU a number is read where it is asked for. On a device, what holds in nearly every step (an input is
+finite, no state is NaN, a phase that has not moved is no equilibrium) may be assumed: within a block `assuming()`
+such a flag joins the next read, and if one of them fails, `Surprise` ends the block. The caller then does all of it
+again without the block, where each flag is read at once, so that errors and numbers are those of the CPU.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ from .equilibrium import Status
 from .errors import InputError, all_finite, argument_error
 from .nudging import Nudge
 from .overrides import PHYSICS, declaring, fitted
+from .placement import first_parameter
 from .scales import measured_scales, undeclared
 
 
@@ -671,18 +672,6 @@ class Phase:
             total = self.nudge.energy(self.system.outputs(leaves))
             slope = derivative(total, leaves)
         return tuple(-g for g in slope)
-
-
-def first_parameter(module: nn.Module) -> nn.Parameter | None:
-    """The first of `module.parameters()`, without a walk over all modules: a step asks for it many times."""
-    for p in module._parameters.values():
-        if p is not None:
-            return p
-    for part in module._modules.values():
-        found = None if part is None else first_parameter(part)
-        if found is not None:
-            return found
-    return None
 
 
 def energies(system: EnergySystem, state: State, x: torch.Tensor) -> torch.Tensor:
