@@ -13,6 +13,7 @@ from hardware_models import (
     DeviceModel,
     FitzHughNagumoChain,
     HopfieldNetwork,
+    LangevinHopfield,
     OscillatorGraph,
     OscillatorNetwork,
     ResistiveNetwork,
@@ -110,6 +111,7 @@ CASES: dict[str, DeviceCase] = {
     "conv-hopfield": DeviceCase(
         _moved(lambda: ConvHopfieldNetwork((1, 8, 8), [4], 10, pooling="max")), shape=(1, 8, 8)
     ),
+    "langevin-hopfield": DeviceCase(_moved(lambda: LangevinHopfield([8, 6, 10]))),
     "resistive": DeviceCase(_moved(lambda: ResistiveNetwork([8, 6, 10], diode="shockley"))),
     "resistive-ideal": DeviceCase(_moved(lambda: ResistiveNetwork([8, 6, 10]))),
     "oscillator": DeviceCase(_moved(lambda: OscillatorNetwork([8, 6, 10]))),
