@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import numpy as np
 import pytest
@@ -31,6 +32,8 @@ from tests.support.device_systems import CASES
 from tests.support.simulated_gpu import Counts, SimulatedGpu
 from validation import check_system, infer_early
 
+FULL, SLOW = (partial(pytest.param, marks=mark) for mark in (pytest.mark.full, pytest.mark.slow))
+
 
 def hopfield() -> HopfieldNetwork:
     return HopfieldNetwork([3, 4, 2], activation="tanh")
@@ -44,8 +47,7 @@ def batch(features: int = 3, outputs: int = 2) -> tuple[torch.Tensor, torch.Tens
 # -- random numbers and times meet device tensors -------------------------------------------------------------
 
 
-@pytest.mark.full
-@pytest.mark.parametrize("name", ["hopfield", "pcn", "oscillator"])
+@pytest.mark.parametrize("name", [FULL("hopfield"), FULL("pcn"), SLOW("oscillator")])
 def test_system_checks_run_on_a_device(gpu: SimulatedGpu, name: str) -> None:
     """Directions and states that the checks draw on the CPU are moved to where the system is."""
     systems = {"hopfield": hopfield, "pcn": lambda: mlp([3, 4, 2], activation="tanh"), "oscillator": oscillators}
@@ -57,8 +59,7 @@ def oscillators() -> OscillatorNetwork:
     return OscillatorNetwork([3, 4, 2])
 
 
-@pytest.mark.full
-@pytest.mark.parametrize("temperature", [0.0, 1e-6])
+@pytest.mark.parametrize("temperature", [SLOW(0.0), FULL(1e-6)])
 def test_early_inference_has_its_rows_on_a_device(gpu: SimulatedGpu, temperature: float) -> None:
     """Times are where the layers are, and noise is drawn there: no step of the course uploads any."""
     x, y = batch()

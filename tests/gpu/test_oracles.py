@@ -38,7 +38,7 @@ def test_oracles_agree_with_the_cpu(gpu: SimulatedGpu, name: str, oracle: str) -
         assert off <= 1e-8 * gradient.norm(), parameter
 
 
-@pytest.mark.full
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "oracle"), [("conv-hopfield", "bptt"), ("oscillator-graph-held", "implicit")])
 def test_reports_run_on_a_device(gpu: SimulatedGpu, name: str, oracle: str) -> None:
     """The report of a device has the CPU's figures."""
