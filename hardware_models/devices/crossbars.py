@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from physics_ep.errors import argument_error
+from physics_ep.reads import read
 
 from .model import DeviceModel
 
@@ -205,8 +206,8 @@ def largest_size(values: torch.Tensor) -> float:
     """Largest |value|, 0 of none."""
     if not values.numel():
         return 0.0
-    low, high = values.detach().aminmax()
-    return max(-float(low), float(high))
+    low, high = read(*values.detach().aminmax())
+    return max(-low, high)
 
 
 def _written(values: torch.Tensor, sign: int, scale: float, device: DeviceModel, streams: Streams) -> torch.Tensor:

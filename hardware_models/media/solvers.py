@@ -10,6 +10,7 @@ from physics_ep.blocks import State, flat, keep
 from physics_ep.dynamics.integrators import TABLEAUS, step
 from physics_ep.dynamics.motion import Motion
 from physics_ep.nudging import Nudge
+from physics_ep.reads import likely
 from physics_ep.relaxation.solvers import Solver
 
 from .phase import MediumPhase
@@ -113,7 +114,7 @@ class DisplacedNewton(Solver):
         residual = self.phase.residual(self._force)
         self._pull = torch.where(self._fresh, residual, self._pull)
         leapt = (self._share == 1) & (residual <= 0.1 * self._pull) & ~self._ended & ~self._straight(self.z)
-        if bool(leapt.any()):
+        if not likely(~leapt.any()):
             self._retreat(leapt)
             self.z = keep(leapt, self._known, self.z)
             self._force = self.phase.force(self.z)
@@ -134,13 +135,13 @@ class DisplacedNewton(Solver):
         """Halve the step of these examples, or end where it is too short for that."""
         step = self._share - self._reached
         self._ended |= rows & (0.5 * step < self.shortest)
-        self.phase.ended = bool(self._ended.any())
+        self.phase.ended = not likely(~self._ended.any())
         self._share = torch.where(rows, self._share - 0.5 * step, self._share)
         self._first = torch.where(rows, torch.inf, self._first)
 
     def advance(self, active: torch.Tensor) -> None:
         phase, force, nudge = self.phase, self._force, self.phase.nudge
-        if nudge is not None and bool((self._share < 1).any()):
+        if nudge is not None and not likely(~(self._share < 1).any()):
             phase = phase.nudged(Nudge(nudge.cost, nudge.y, nudge.beta * self._share))
             force = phase.force(self.z)
         move = phase.newton_step(self.z, force, torch.zeros_like(self._share))
@@ -149,12 +150,12 @@ class DisplacedNewton(Solver):
         # Corrections far below the displacement are rounding, and lead nowhere else.
         astray = ~torch.isfinite(length) | ((length > self.margin * self._first) & (length > 1e-4 * size))
         arrived = ~astray & (length <= 1e-2 * self._first) & self._first.isfinite() & (self._share < 1)
-        if bool(arrived.any()):
+        if not likely(~arrived.any()):
             straight = self._straight(moved)
             arrived, astray = arrived & straight, astray | (arrived & ~straight)
         step = self._share - self._reached
         self._retreat(active & astray)
-        if not bool((active & ~self._ended).any()):
+        if not likely((active & ~self._ended).any()):
             self.patience = 1  # nothing moves any more
         self._known, self._fresh = keep(arrived, moved, self._known), arrived
         self._reached = torch.where(arrived, self._share, self._reached)

@@ -475,14 +475,14 @@ class EquilibriumPropagation:
         moved = [masked(phases[i].displacement, found) for i in nodes]
         checks = check_branches(system, x, free.state, nudges, moved, base=base, only=found, **self.options)
         unstable = found & ~is_minimum(base, base.start())[0]
-        if bool(unstable.any()):
+        if not likely(~unstable.any()):
             free = replace(free, status=Status.UNSTABLE)
             self._refuse(free, "The free phase", unstable)
         switched = nothing
         phases = dict(phases)
         for i, check in zip(nodes, checks, strict=True):
             left = check.switched & ~unstable
-            if bool(left.any()):
+            if not likely(~left.any()):
                 phases[i] = replace(phases[i], status=Status.SWITCHED)
                 self._refuse(phases[i], self._name(i), left)
             switched = switched | left

@@ -17,6 +17,7 @@ import torch
 from ..blocks import State, flat, largest, narrowed, unflat
 from ..errors import argument_error
 from ..nudging import Nudge
+from ..reads import likely
 from ..relaxation.krylov import (
     QuadraticStep,
     conjugate_gradients,
@@ -219,8 +220,8 @@ def check_branches(
 
             near = starts_right(d) & _straight(halves[i], origin, d, shapes)
             spent += 2
-            mirrored = [j for j, other in enumerate(betas) if bool((other == -beta).all())]
-            if mirrored and not bool(near.all()):
+            mirrored = [j for j in range(len(nudges)) if _opposite(nudge, nudges[j])]
+            if mirrored and not likely(near.all()):
                 j = mirrored[0]
                 even, odd = 0.5 * (d + moved[j]), 0.5 * (d - moved[j])
                 both = starts_right(odd) & (_size(even) <= 0.5 * _size(odd))
@@ -232,8 +233,8 @@ def check_branches(
                 near = near | ~only
             reached = torch.ones_like(beta)
             switched = ~near
-            rows = switched.nonzero()[:, 0]
-            if len(rows):
+            if not likely(near.all()):
+                rows = switched.nonzero()[:, 0]
                 part = Nudge(nudge.cost, nudge.y[rows], beta[rows])
                 far, end, own = _settle(system, x[rows], tuple(s[rows] for s in free), part, d[rows], options)
                 reached[rows], switched[rows] = far, end
@@ -367,6 +368,13 @@ def _told_apart(base: Phase, d: torch.Tensor, shapes: list[torch.Size]) -> torch
 def _at(base: Phase, nudge: Nudge, beta: torch.Tensor) -> Phase:
     """The balanced phase under another beta (B,)."""
     return base.nudged(nudge.at(beta))
+
+
+def _opposite(one: Nudge, other: Nudge) -> bool:
+    """Whether two nudges have opposite strengths."""
+    if one.numbers is not None and other.numbers is not None:
+        return one.numbers == tuple(-number for number in other.numbers)
+    return bool((torch.as_tensor(one.beta) == -torch.as_tensor(other.beta)).all())
 
 
 def _column(nudge: Nudge, base: Phase, count: int) -> torch.Tensor:

@@ -11,6 +11,7 @@ import torch
 
 from ..blocks import State, flat, unflat
 from ..errors import InputError
+from ..reads import needed
 from ..system import Phase
 from .krylov import Operator, conjugate_gradients, dot, gmres
 from .solvers import Coordinate, GradientFlow, Solver, inverse_lipschitz
@@ -52,6 +53,8 @@ class TrustRegion(Solver):
         self._descent: Solver | None = (Coordinate if phase.exact_updates else GradientFlow)(phase, start)
         self._slope = self._trial = self.z
         self._residual = self._radius = self.z.new_full(self.z.shape[:1], float("nan"))
+        self._sized = False
+        """Whether the radius has its first size."""
         self._hessian: Operator | None = None
         self._scale: torch.Tensor | None = None
 
@@ -67,7 +70,7 @@ class TrustRegion(Solver):
 
     def advance(self, active: torch.Tensor) -> None:
         if self._descent is not None:
-            if self._plain and bool((self._residual[active] > self.near).any()):
+            if self._plain and bool((active & (self._residual > self.near)).any()):
                 self._plain -= 1
                 self._descent.advance(active)
                 return
@@ -78,7 +81,8 @@ class TrustRegion(Solver):
             self._scale = flat_scale(self.phase, self.z, self.shapes)
         slope = torch.where(active[:, None], self._slope, torch.zeros_like(self._slope))
         finfo = torch.finfo(slope.dtype)
-        if bool(self._radius.isnan().all()):
+        if not self._sized:
+            self._sized = True
             # As far as a few plain steps, or one along the slope: Newton grows from the size of the descent.
             scale = 1.0 if self._scale is None else self._scale
             moves = (4 * (self.z - self._before), slope / scale)
@@ -112,7 +116,7 @@ class TrustRegion(Solver):
         # Slopes may agree at the ends of a leap over a ridge: large falls are looked up in F. Of small ones F says
         # nothing but rounding, unless the trapezoid is in doubt.
         energy = self._value(self.z)
-        ground = energy[self._moving].abs().amax()
+        ground = torch.where(self._moving, energy.abs(), torch.zeros_like(energy)).amax()
         doubtful = ~((fall - step.gain).abs() <= 0.25 * step.gain)
         told = self._moving & (step.gain > torch.where(doubtful, 1e4 * finfo.eps, finfo.eps**0.375) * ground)
         if bool(told.any()):
@@ -129,7 +133,7 @@ class TrustRegion(Solver):
         self.z = torch.where(row, self._trial, self.z)
         self._slope = torch.where(row, slope, self._slope)
         self._residual = torch.where(good, residual, self._residual)
-        if bool(good.any()):
+        if needed(good.any()):
             self._hessian = None
 
 
