@@ -10,7 +10,18 @@ from typing import Annotated, Any
 
 import typer
 
-from physics_ep.command_options import Device, Dtype, JsonFile, Quiet, Report, Seed, Verbose
+from physics_ep.command_options import (
+    READS,
+    Device,
+    Dtype,
+    JsonFile,
+    Quiet,
+    Report,
+    Seed,
+    Verbose,
+    Writes,
+    add_command,
+)
 from physics_ep.commands import InterruptedCommandError
 from physics_ep.errors import InputError
 from physics_ep.progress import SILENT, Advance, Progress
@@ -21,10 +32,9 @@ from .requests import Request
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this package."""
-    app.command(epilog="Example: physics-ep figure learning_curve --from runs/demo/hopfield.h5 --out figures/mine")(
-        figure
-    )
-    app.command(epilog="Example: physics-ep demo --json demo.json")(demo)
+    example = "Example: physics-ep figure learning_curve --from runs/demo/hopfield.h5 --out figures/mine"
+    add_command(app, figure, epilog=example)
+    add_command(app, demo, epilog="Example: physics-ep demo --json demo.json")
 
 
 def figure(
@@ -34,10 +44,11 @@ def figure(
     run: Annotated[
         Path | None,
         typer.Option("--from", metavar="RUN.h5", help="Draw a trained system, out of its run file."),
+        READS,
     ] = None,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the PDF and PNG files.")] = Path(
-        "."
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Folder for the PDF and PNG files."), Writes(folder=True)
+    ] = Path("."),
     list_figures: Annotated[bool, typer.Option("--list", help="List the figures and stop.")] = False,
     json: JsonFile = None,
     seed: Seed = None,
@@ -55,12 +66,11 @@ def figure(
         raise InputError("Argument NAME must be given: a figure or 'all' (physics-ep figure --list).")
     chosen = entries() if name == "all" else [find(name)]
     report = Report(json, quiet)
-    from physics_ep.storage.files import check_output
+    from .style import FORMATS, claim_figure, save
 
     # All that can be wrong is told before work starts.
     for entry in chosen:
-        for form in ("pdf", "png"):
-            check_output(out / f"{entry.name}.{form}", "out")
+        claim_figure(entry.name, out, FORMATS)
     if run is not None:
         from physics_ep.storage.opening import open_run
 
@@ -68,8 +78,6 @@ def figure(
         if name == "all":
             chosen = suited(run)
     from physics_ep.equilibrium import NotConverged
-
-    from .style import save
 
     numbers: dict[str, Any] = {}
     left: dict[str, InputError | NotConverged] = {}
@@ -99,7 +107,9 @@ def figure(
 
 def demo(
     out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Folder for run files, JSON and figures.")
+        Path,
+        typer.Option("--out", metavar="DIR", help="Folder for run files, JSON and figures."),
+        Writes(folder=True),
     ] = Path("runs/demo"),
     json: JsonFile = None,
     seed: Seed = None,

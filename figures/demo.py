@@ -15,8 +15,9 @@ import numpy as np
 from physics_ep.placement import threads
 from physics_ep.progress import SILENT, Advance, Progress
 from physics_ep.runs.training import train
-from physics_ep.storage.files import check_output, write_json
+from physics_ep.storage.files import checked_path
 from physics_ep.storage.opening import open_run
+from physics_ep.storage.outputs import write_json, writing
 from validation.experiments.substrates import THREE, Placed
 from validation.gradients import GradientReport, gradient_report
 
@@ -143,6 +144,7 @@ def run_demo(
     device: str | None = None,
     dtype: str | None = None,
     progress: Progress = SILENT,
+    overwrite: bool = False,
 ) -> Demo:
     """Train, check and draw; leave SUBSTRATE.h5, demo.json and the figures in a folder.
 
@@ -151,7 +153,7 @@ def run_demo(
     Parameters
     ----------
     out : path
-        Folder; files of an earlier demonstration in it are replaced.
+        Folder; files of an earlier demonstration in it are replaced, no others.
     substrates : sequence of Substrate
     mapped : sequence of str
         Substrates that a predictive coding network, trained here too, is mapped to.
@@ -162,6 +164,8 @@ def run_demo(
     device, dtype : str, optional
         Of the training; gradients are checked in float64.
     progress : Progress
+    overwrite : bool
+        Replace files of those names that something else wrote.
 
     Returns
     -------
@@ -172,35 +176,43 @@ def run_demo(
     InputError
         If the folder cannot be written to.
     """
-    folder = Path(out)
-    summary = check_output(folder / "demo.json", "out")
-    request = Request(None, seed, device, progress=progress)
-    request.place()
-    results, files = [], []
-    for substrate in substrates:
-        path = folder / f"{substrate.name}.h5"
-        # One thread, as in `draw`.
-        with threads(1):
-            results.append(_train_and_check(substrate, path, seed, device, dtype, _Named(substrate.name, progress)))
-        files.append(path)
-    runs = {substrate.name: path for substrate, path in zip(substrates, files, strict=True)}
-    for entry in figures:
-        fitting = [runs[name] for name in entry.systems if name in runs]
-        if entry.name == "learning_curve":
-            fitting = files[:1]
-        drawn = draw(entry, replace(request, run=fitting[0] if fitting else None))
-        files += save(drawn.figure, entry.name, folder, formats=("png",))
-    placed: tuple[Placed, ...] = ()
-    if mapped:
-        placed, written = _map(folder, mapped, seed, device, dtype, progress)
-        files += written
-    told = {
-        "results": [asdict(r) for r in results],
-        "mapped": [p.figures() for p in placed],
-        "files": [str(f) for f in files],
-    }
-    write_json(summary, told)
-    return Demo(tuple(results), placed, (*files, summary))
+    with writing("figures.demo.run_demo", overwrite=overwrite) as call:
+        folder = checked_path(out, "out")
+        names = [*(f"{substrate.name}.h5" for substrate in substrates), *(f"{entry.name}.png" for entry in figures)]
+        names += ["pcn.h5", "substrates.png"] if mapped else []
+        for name in (*names, "demo.json"):
+            # The runs are the demonstration's own, which trains them anew each time.
+            call.claim(f"out ({name})", folder / name, precious=False)
+        summary = folder / "demo.json"
+        request = Request(None, seed, device, progress=progress)
+        request.place()
+        results, files = [], []
+        for substrate in substrates:
+            path = folder / f"{substrate.name}.h5"
+            # One thread, as in `draw`.
+            with threads(1):
+                results.append(
+                    _train_and_check(substrate, path, seed, device, dtype, _Named(substrate.name, progress))
+                )
+            files.append(path)
+        runs = {substrate.name: path for substrate, path in zip(substrates, files, strict=True)}
+        for entry in figures:
+            fitting = [runs[name] for name in entry.systems if name in runs]
+            if entry.name == "learning_curve":
+                fitting = files[:1]
+            drawn = draw(entry, replace(request, run=fitting[0] if fitting else None))
+            files += save(drawn.figure, entry.name, folder, formats=("png",))
+        placed: tuple[Placed, ...] = ()
+        if mapped:
+            placed, written = _map(folder, mapped, seed, device, dtype, progress)
+            files += written
+        told = {
+            "results": [asdict(r) for r in results],
+            "mapped": [p.figures() for p in placed],
+            "files": [str(f) for f in files],
+        }
+        write_json(summary, told)
+        return Demo(tuple(results), placed, (*files, summary))
 
 
 def _map(

@@ -20,9 +20,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from physics_ep.errors import InputError
-from physics_ep.storage.files import check_output, replacing
+from physics_ep.storage.files import checked_path, replacing
+from physics_ep.storage.outputs import claim, writing
 
 INCH = 25.4
 ONE_COLUMN = 89.0
@@ -30,6 +32,8 @@ TWO_COLUMNS = 183.0
 """Widths in millimetres, as the Nature family and most two-column journals have them."""
 
 PNG_DPI = 200
+FORMATS = ("pdf", "png")
+_DATES = {"pdf": ("CreationDate", "ModDate", "Producer"), "svg": ("Date",)}
 
 BLACK, GREY = "#000000", "#7f7f7f"
 
@@ -170,9 +174,15 @@ def letter(ax: Axes, text: str) -> None:
 
 
 def save(
-    figure: Figure, name: str, folder: str | os.PathLike[str], formats: tuple[str, ...] = ("pdf", "png")
+    figure: Figure,
+    name: str,
+    folder: str | os.PathLike[str],
+    formats: tuple[str, ...] = FORMATS,
+    overwrite: bool = False,
 ) -> list[Path]:
     """Write a figure as FOLDER/NAME.pdf and FOLDER/NAME.png; the same figure gives the same bytes.
+
+    The metadata tell which command or call wrote it.
 
     Parameters
     ----------
@@ -181,6 +191,8 @@ def save(
     folder : path
         Made if missing.
     formats : tuple of str
+    overwrite : bool
+        Replace files that another command or call wrote.
 
     Returns
     -------
@@ -189,31 +201,46 @@ def save(
     Raises
     ------
     InputError
-        If the folder cannot be written to.
+        If the folder cannot be written to, or holds a file of that name that something else wrote.
     """
-    # Dates and versions of tools are left out: they would make equal figures differ.
-    silent: dict[str, dict[str, Any]] = {
-        "pdf": {"CreationDate": None, "ModDate": None, "Creator": None, "Producer": None},
-        "png": {"Software": None},
-    }
-    paths = []
-    with applied():
-        for form in formats:
-            path = check_output(Path(folder) / f"{name}.{form}", "out")
+    with writing("figures.style.save", overwrite=overwrite) as call:
+        paths = claim_figure(name, folder, formats)
+        for form, path in zip(formats, paths, strict=True):
             content = io.BytesIO()
-            figure.savefig(content, format=form, dpi=PNG_DPI, metadata=silent[form])
+            with applied():
+                # Dates and versions of tools are left out: they would make equal figures differ.
+                silent = dict.fromkeys(_DATES.get(form, ()))
+                figure.savefig(content, format=form, dpi=PNG_DPI, metadata={**silent, **_mark(form, call.command)})
             try:
                 with replacing(path) as temporary:
-                    temporary.write_bytes(_compact(content) if form == "png" else content.getvalue())
+                    temporary.write_bytes(_compact(content, call.command) if form == "png" else content.getvalue())
             except OSError as error:
                 raise InputError(f"Cannot write {str(path)!r}: {error.strerror or error}.") from error
-            paths.append(path)
     return paths
 
 
-def _compact(png: io.BytesIO) -> bytes:
+def claim_figure(name: str, folder: str | os.PathLike[str], formats: tuple[str, ...]) -> list[Path]:
+    """Make sure that a figure's files may be written, within the call that runs (`storage.outputs`).
+
+    Raises
+    ------
+    InputError
+    """
+    place = checked_path(folder, "out")
+    return [claim(f"out ({name}.{form})", place / f"{name}.{form}") for form in formats]
+
+
+def _mark(form: str, command: str) -> dict[str, str]:
+    if form == "png":
+        return {"Software": command}
+    return {"Creator": command} if form in ("pdf", "svg", "eps", "ps") else {}
+
+
+def _compact(png: io.BytesIO, command: str) -> bytes:
     """The same picture with a palette of 256 colours: a third of the bytes, no visible change."""
-    content = io.BytesIO()
+    content, marks = io.BytesIO(), PngInfo()
+    for name, text in _mark("png", command).items():
+        marks.add_text(name, text)
     picture = Image.open(png).convert("RGB").quantize(256)
-    picture.save(content, format="png", optimize=True, dpi=(PNG_DPI, PNG_DPI))
+    picture.save(content, format="png", optimize=True, dpi=(PNG_DPI, PNG_DPI), pnginfo=marks)
     return content.getvalue()

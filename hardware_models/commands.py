@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from physics_ep.command_options import Device, Dtype, JsonFile, Quiet, Report, Seed, Verbose
+from physics_ep.command_options import (
+    READS,
+    Device,
+    Dtype,
+    JsonFile,
+    Quiet,
+    Report,
+    Seed,
+    Verbose,
+    Writes,
+    add_command,
+)
 from physics_ep.errors import argument_error, unknown_name
 from physics_ep.moved import moved_names
 
@@ -28,6 +39,7 @@ SystemName = Annotated[
         metavar="SYSTEM",
         help="Resistive network (name, bundled config, TOML) or netlist, FILE.cir; with --substrate a PCN.",
     ),
+    READS,
 ]
 Substrate = Annotated[
     str | None,
@@ -39,8 +51,12 @@ Preset = Annotated[
         metavar="NAME", help="Devices: reram, pcm, sram, op-amp, fefet or ring-oscillator.", show_default=False
     ),
 ]
-DeviceFile = Annotated[Path | None, typer.Option(metavar="FILE", help="Devices as JSON.", show_default=False)]
-Checkpoint = Annotated[Path | None, typer.Option(metavar="RUN", help="Weights of a run file.", show_default=False)]
+DeviceFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Devices as JSON.", show_default=False), READS
+]
+Checkpoint = Annotated[
+    Path | None, typer.Option(metavar="RUN", help="Weights of a run file.", show_default=False), READS
+]
 Beta = Annotated[
     float | None,
     typer.Option(
@@ -59,36 +75,34 @@ class SpiceDisagreementError(Exception):
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command(
-        name="map", epilog="Example: physics-ep map pcn --preset pcm   (vgg10 --images DIR for real photographs)"
-    )(map_)
-    app.command(epilog="Example: physics-ep fit-pulses measured.csv --preset fefet --out device.json")(fit_pulses)
+    example = "Example: physics-ep map pcn --preset pcm   (vgg10 --images DIR for real photographs)"
+    add_command(app, map_, name="map", epilog=example)
+    example = "Example: physics-ep fit-pulses measured.csv --preset fefet --out device.json"
+    add_command(app, fit_pulses, epilog=example)
     spice = typer.Typer(
         help="Circuits and ngspice: write netlists, compare operating points and gradients, read a user's netlist.",
     )
-    spice.command(
-        name="export",
-        epilog="Example: physics-ep spice export resistive net.cir   (then ngspice -b net.cir)",
-    )(spice_export)
-    spice.command(name="check", epilog="Example: physics-ep spice check learning --json agreement.json")(
-        spice_check
-    )
-    spice.command(name="import", epilog="Example: physics-ep spice import net.cir --out again.cir")(spice_import)
+    for name, function, example in (
+        ("export", spice_export, "export resistive net.cir   (then ngspice -b net.cir)"),
+        ("check", spice_check, "check learning --json agreement.json"),
+        ("import", spice_import, "import net.cir --out again.cir"),
+    ):
+        add_command(spice, function, name=name, group="spice", epilog=f"Example: physics-ep spice {example}")
     app.add_typer(spice, name="spice")
 
 
 def map_(
     network: Annotated[
-        str, typer.Argument(metavar="NETWORK", help="pcn, vgg5, vgg10, vgg10-skip, a bundled config or TOML file.")
+        str,
+        typer.Argument(metavar="NETWORK", help="pcn, vgg5, vgg10, vgg10-skip, a bundled config or TOML file."),
+        READS,
     ],
     substrate: Annotated[str, typer.Option(help="hopfield, resistive, oscillator, or your own.")] = "hopfield",
     preset: Preset = None,
     device_model: DeviceFile = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Weights of a run file.", show_default=False)
-    ] = None,
+    checkpoint: Checkpoint = None,
     images: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Photographs to calibrate with.", show_default=False)
+        Path | None, typer.Option(metavar="DIR", help="Photographs to calibrate with.", show_default=False), READS
     ] = None,
     batch: Annotated[int, typer.Option(help="Calibration examples.")] = 2,
     json: JsonFile = None,
@@ -189,10 +203,12 @@ def _columns(layers: Sequence[LayerFidelity]) -> list[tuple[str, Callable[[Layer
 
 def fit_pulses(
     path: Annotated[
-        Path, typer.Argument(metavar="FILE.csv", help="Columns cell, pulse, direction (up, down), conductance (S).")
+        Path,
+        typer.Argument(metavar="FILE.csv", help="Columns cell, pulse, direction (up, down), conductance (S)."),
+        READS,
     ],
     out: Annotated[
-        Path | None, typer.Option(metavar="DEVICE.json", help="Write the device.", show_default=False)
+        Path | None, typer.Option(metavar="DEVICE.json", help="Write the device.", show_default=False), Writes()
     ] = None,
     g_min: Annotated[
         float | None, typer.Option(help="Low end of the range, S; default as measured.", show_default=False)
@@ -210,12 +226,8 @@ def fit_pulses(
     verbose: Verbose = False,
 ) -> None:
     """Fit how pulses move a device's cells to measured conductances; the other fields are those of a preset."""
-    from physics_ep.storage.files import check_output
-
     report = Report(json, quiet)
     _on_the_cpu(device, dtype)
-    if out is not None:
-        check_output(out, "out")
     from .devices.presets import chosen_device
     from .devices.pulse_fit import PulseFitWarning, read_pulses
     from .devices.pulse_fit import fit_pulses as fit
@@ -244,7 +256,9 @@ def fit_pulses(
 
 def spice_export(
     system: SystemName,
-    path: Annotated[Path, typer.Argument(metavar="FILE.cir", help="Of the free phase; others get a suffix.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE.cir", help="Of the free phase; others get a suffix."), Writes()
+    ],
     phase: Annotated[str, typer.Option(help="free, nudged or both.")] = "both",
     beta: Beta = None,
     substrate: Substrate = None,
@@ -259,11 +273,8 @@ def spice_export(
     verbose: Verbose = False,
 ) -> None:
     """Write a circuit, and its nudged phases, as netlists for ngspice."""
-    from physics_ep.storage.files import check_output
-
     report = Report(json, quiet)
     _on_the_cpu(device, dtype)
-    check_output(path, "FILE.cir")
     from .spice.phases import export_phases, with_sources
 
     subject = _subject(system, seed, 1, checkpoint, substrate, preset, device_model)
@@ -339,9 +350,13 @@ def spice_check(
 
 
 def spice_import(
-    path: Annotated[str, typer.Argument(metavar="FILE.cir", help="A netlist, or the name of a bundled one.")],
+    path: Annotated[
+        str, typer.Argument(metavar="FILE.cir", help="A netlist, or the name of a bundled one."), READS
+    ],
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE.cir", help="Write it again, flattened.", show_default=False)
+        Path | None,
+        typer.Option(metavar="FILE.cir", help="Write it again, flattened.", show_default=False),
+        Writes(),
     ] = None,
     gmin: Annotated[
         float, typer.Option(help="Siemens across every diode, for nodes that leakage alone holds (SPICE: 1e-12).")

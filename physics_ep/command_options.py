@@ -4,22 +4,65 @@ A command takes the options that interface.md promises like this::
 
     def gradients(system: str, json: JsonFile = None, seed: Seed = None, device: Device = None,
                   dtype: Dtype = None, quiet: Quiet = False, verbose: Verbose = False) -> None: ...
+
+Each option that names a file says by `READS` or `Writes`, in its annotation, what becomes of it; a command that
+`add_command` has added is guarded by that (`storage.outputs`), and has the option --overwrite if it writes any.
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
 from .progress import SILENT, Advance, Progress
-from .storage.files import check_output, write_json
+from .storage.outputs import PROGRAM, claim, write_json, writing
 
-JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")]
+
+@dataclass(frozen=True)
+class Reads:
+    """An option that names a file or a folder which the command reads, if there is one of this name."""
+
+
+@dataclass(frozen=True)
+class Writes:
+    """An option that names a file which the command writes.
+
+    Attributes
+    ----------
+    own : bool
+        The command itself writes it, no function that it calls.
+    goes_on : str
+        Parameter with the path of a file that the command may go on with.
+    judge : bool
+        False: the command itself refuses files that it is not asked to go on with.
+    folder : bool
+        It is a folder; the command claims the files in it once it knows their names.
+    """
+
+    own: bool = False
+    goes_on: str = ""
+    judge: bool = True
+    folder: bool = False
+
+
+READS = Reads()
+
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON."), Writes(own=True)
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace files that are there, though other commands, or people, wrote them."),
+]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of every random draw.", show_default=False)]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda or cuda:N.", show_default=False)]
 Dtype = Annotated[str | None, typer.Option("--dtype", help="float32 or float64.", show_default=False)]
@@ -28,7 +71,76 @@ Verbose = Annotated[bool, typer.Option("--verbose", help="More detail; traceback
 DataFolder = Annotated[
     Path | None,
     typer.Option("--data", metavar="DIR", help="Folder with data sets; else PHYSICS_EP_DATA.", show_default=False),
+    READS,
 ]
+
+
+def add_command(
+    app: typer.Typer, function: Callable[..., None], *, name: str = "", group: str = "", epilog: str | None = None
+) -> None:
+    """Add a command whose files are guarded: nothing is lost that it does not make anew (`storage.outputs`).
+
+    Parameters
+    ----------
+    app : typer.Typer
+    function : callable
+        Its parameters that name files are annotated with `READS` or `Writes`.
+    name : str
+        Default: the function's, with hyphens.
+    group : str
+        Name of `app`, where it is a group of commands.
+    epilog : str, optional
+        For the help.
+    """
+    name = name or function.__name__.replace("_", "-")
+    signature = inspect.signature(function, eval_str=True)
+    files = {key: mark for key, p in signature.parameters.items() if (mark := file_mark(p.annotation)) is not None}
+    shown = {key: _shown(key, signature.parameters[key].annotation) for key in files}
+    writes = any(isinstance(mark, Writes) for mark in files.values())
+
+    @functools.wraps(function)
+    def guarded(**given: Any) -> None:
+        overwrite = given.pop("overwrite") if writes else False
+        read = {shown[k]: given[k] for k, mark in files.items() if mark is READS and _exists(given[k])}
+        with writing(" ".join(filter(None, (PROGRAM, group, name))), overwrite=overwrite, inputs=read) as call:
+            for key, mark in files.items():
+                if isinstance(mark, Writes) and not mark.folder and given[key] is not None:
+                    goes_on = given.get(mark.goes_on)
+                    # One of several processes that train together writes.
+                    lock = os.environ.get("RANK", "0") == "0"
+                    call.claim(shown[key], given[key], goes_on=goes_on, own=mark.own, judge=mark.judge, lock=lock)
+            function(**given)
+
+    parameters = list(signature.parameters.values())
+    if writes:
+        kind = inspect.Parameter.KEYWORD_ONLY
+        parameters.append(inspect.Parameter("overwrite", kind, default=False, annotation=Overwrite))
+    guarded.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    guarded.__annotations__ = {p.name: p.annotation for p in parameters}
+    app.command(name=name, epilog=epilog)(guarded)
+
+
+def file_mark(annotation: Any) -> Reads | Writes | None:
+    """What an annotation says of a file."""
+    return next((mark for mark in get_args(annotation)[1:] if isinstance(mark, Reads | Writes)), None)
+
+
+def _shown(parameter: str, annotation: Any) -> str:
+    """What a user calls a parameter."""
+    told = next(part for part in get_args(annotation)[1:] if hasattr(part, "param_decls"))
+    names = [told.default, *(told.param_decls or ())]
+    option = next((name for name in names if isinstance(name, str) and name.startswith("--")), None)
+    if option is not None:
+        return option.removeprefix("--")
+    return str(told.metavar) if isinstance(told, typer.models.ArgumentInfo) else parameter.replace("_", "-")
+
+
+def _exists(path: str | Path | None) -> bool:
+    """Whether a name that is given is one of a file; other names are those of bundled configs and systems."""
+    try:
+        return path is not None and os.path.exists(path)
+    except ValueError:  # a NUL in it, of which the reader complains
+        return False
 
 
 class Report:
@@ -37,7 +149,7 @@ class Report:
     Parameters
     ----------
     json : Path or None
-        File for the figures. That it can be written is checked at once, before work starts.
+        File for the figures. That it may be written is checked at once, before work starts.
     quiet : bool
 
     Raises
@@ -47,7 +159,7 @@ class Report:
     """
 
     def __init__(self, json: Path | None = None, quiet: bool = False) -> None:
-        self.json = None if json is None else check_output(json, "json")
+        self.json = None if json is None else claim("json", json, own=True)
         self.quiet = quiet
 
     def say(self, text: str) -> None:

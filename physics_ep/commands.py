@@ -9,10 +9,20 @@ from typing import Annotated
 
 import typer
 
-from .command_options import DataFolder, Device, Dtype, JsonFile, Quiet, Report, Seed, Verbose
+from .command_options import (
+    READS,
+    DataFolder,
+    Device,
+    Dtype,
+    JsonFile,
+    Quiet,
+    Report,
+    Seed,
+    Verbose,
+    Writes,
+    add_command,
+)
 from .errors import InputError
-
-RunFile = Annotated[Path | None, typer.Option("--out", metavar="RUN.h5", help="Run file to write.")]
 
 
 class InterruptedCommandError(Exception):
@@ -23,24 +33,34 @@ class InterruptedCommandError(Exception):
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this package."""
-    app.command()(train)
-    app.command()(simulate)
-    app.command()(info)
+    add_command(app, train)
+    add_command(app, simulate)
+    add_command(app, info)
+    run = typer.Typer(help="Run files: is one whole?")
+    add_command(run, run_verify, name="verify", group="run", epilog="Example: physics-ep run verify run.h5")
+    app.add_typer(run, name="run")
 
 
 def train(
     *,
     config: Annotated[
-        str | None, typer.Argument(metavar="CONFIG", help="TOML file, or name of a bundled config (see --list).")
+        str | None,
+        typer.Argument(metavar="CONFIG", help="TOML file, or name of a bundled config (see --list)."),
+        READS,
     ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="A.B=VALUE", help="Replace an entry of the config; may be repeated."),
     ] = None,
-    out: RunFile = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="RUN.h5", help="Run file to write; one that is there needs --overwrite."),
+        Writes(goes_on="resume"),
+    ] = None,
     resume: Annotated[
         Path | None,
         typer.Option("--resume", metavar="RUN.h5", help="Go on from a run file (and into it, without --out)."),
+        READS,
     ] = None,
     data: DataFolder = None,
     download: Annotated[
@@ -120,8 +140,10 @@ def train(
 
 def simulate(
     *,
-    system: Annotated[str, typer.Argument(metavar="SYSTEM", help="Registered name, TOML file or bundled config.")],
-    out: Annotated[Path, typer.Option("--out", metavar="RUN.h5", help="Run file to write.")],
+    system: Annotated[
+        str, typer.Argument(metavar="SYSTEM", help="Registered name, TOML file or bundled config."), READS
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="RUN.h5", help="Run file to write."), Writes()],
     duration: Annotated[
         float | None,
         typer.Option(
@@ -259,6 +281,32 @@ def info(
     rows += [["configs", ", ".join(sorted(configs.bundled()))]]
     rows += [[f"data {name}", where] for name, where in sets.items()]
     report.table(f"physics-ep, {time.strftime('%Y-%m-%d')}", ["", ""], rows)
+
+
+def run_verify(
+    *,
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A run file, or one that is not complete yet."), READS
+    ],
+    json: JsonFile = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Compare a run file with its digest, and read all of it; exit with status 2 if it is damaged."""
+    report = Report(json, quiet)
+    from .storage.opening import open_run, run_files
+    from .storage.sealed import verify_seal
+
+    found = [(file, verify_seal(file)) for file in run_files(path)]
+    run = open_run(path, verify=False)
+    figures = {
+        "kind": run.attributes.get("kind"),
+        "files": [{"file": str(file), "bytes": file.stat().st_size, "sha256": digest} for file, digest in found],
+    }
+    report.figures(figures)
+    for file, digest in found:
+        told = f"sha256 {digest}" if digest else "no digest: written before run files had one, not all damage shows"
+        report.say(f"{file}: whole, {told}")
 
 
 def _list_configs() -> None:

@@ -32,6 +32,7 @@ from .nudging import scheme_from_name
 from .predictive_coding.solvers import SOLVERS as PREDICTIVE
 from .registry import build_system, require_finite, systems
 from .relaxation.loop import SOLVERS
+from .storage.outputs import reading
 from .system import EnergySystem
 
 
@@ -369,6 +370,7 @@ def _read(config: str | os.PathLike[str]) -> dict[str, Any]:
         if path.suffix == ".toml" or len(path.parts) > 1:
             raise argument_error("config", "be a TOML file or a bundled name", f"{given!r}, which is no file")
         raise unknown_name("config", given, known)
+    reading("CONFIG", path)
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -9,7 +9,19 @@ from typing import Annotated, Any
 
 import typer
 
-from physics_ep.command_options import DataFolder, Device, Dtype, JsonFile, Quiet, Report, Seed, Verbose
+from physics_ep.command_options import (
+    READS,
+    DataFolder,
+    Device,
+    Dtype,
+    JsonFile,
+    Quiet,
+    Report,
+    Seed,
+    Verbose,
+    Writes,
+    add_command,
+)
 from physics_ep.commands import InterruptedCommandError
 from physics_ep.errors import InputError, argument_error, unknown_name
 
@@ -37,20 +49,19 @@ class DisagreementError(Exception):
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this package."""
-    app.command(epilog="Example: physics-ep gradients hopfield --scheme centered --beta 1e-3 --dtype float64")(
-        gradients
-    )
-    app.command(epilog="Example: physics-ep tolerance pcn --sweep levels=4,16,64 --sweep read_noise=0,1e-3,1e-2")(
-        tolerance
-    )
-    app.command(
-        name="in-situ", epilog="Example: physics-ep in-situ pcn-digits --sweep levels=4,16,64 --out in-situ.h5"
-    )(in_situ)
-    app.command(epilog="Example: physics-ep bench hopfield --json bench.json")(bench)
+    for function, example in (
+        (gradients, "gradients hopfield --scheme centered --beta 1e-3 --dtype float64"),
+        (tolerance, "tolerance pcn --sweep levels=4,16,64 --sweep read_noise=0,1e-3,1e-2"),
+        (in_situ, "in-situ pcn-digits --sweep levels=4,16,64 --out in-situ.h5"),
+        (bench, "bench hopfield --json bench.json"),
+    ):
+        add_command(app, function, epilog=f"Example: physics-ep {example}")
 
 
 def gradients(
-    system: Annotated[str, typer.Argument(metavar="SYSTEM", help="Registered name, bundled config or TOML file.")],
+    system: Annotated[
+        str, typer.Argument(metavar="SYSTEM", help="Registered name, bundled config or TOML file."), READS
+    ],
     scheme: Annotated[
         str, typer.Option(help="positive, negative, random, centered, holomorphic:N, or your own.")
     ] = "centered",
@@ -73,7 +84,7 @@ def gradients(
         str | None, typer.Option(help="Predictive coding networks: held or live.", show_default=False)
     ] = None,
     images: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Labelled photographs to take.", show_default=False)
+        Path | None, typer.Option(metavar="DIR", help="Labelled photographs to take.", show_default=False), READS
     ] = None,
     batch: Annotated[
         int | None, typer.Option(help="Examples; default 16, or 2 for large systems.", show_default=False)
@@ -189,7 +200,7 @@ def gradients(
 
 def tolerance(
     network: Annotated[
-        str, typer.Argument(metavar="NETWORK", help="Registered name (pcn, vgg10, ...) or TOML file.")
+        str, typer.Argument(metavar="NETWORK", help="Registered name (pcn, vgg10, ...) or TOML file."), READS
     ],
     sweep: Annotated[
         list[str],
@@ -204,13 +215,13 @@ def tolerance(
         str | None, typer.Option(help="Device that is varied; default ideal.", show_default=False)
     ] = None,
     device_model: Annotated[
-        Path | None, typer.Option(metavar="FILE.json", help="The same from a file.", show_default=False)
+        Path | None, typer.Option(metavar="FILE.json", help="The same from a file.", show_default=False), READS
     ] = None,
     cost: Annotated[str, typer.Option(help="squared_error or cross_entropy.")] = "squared_error",
     scheme: Annotated[str, typer.Option(help="positive, negative, random, centered, or your own.")] = "centered",
     gates: Annotated[str, typer.Option(help="held or live.")] = "held",
     images: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Labelled photographs to take.", show_default=False)
+        Path | None, typer.Option(metavar="DIR", help="Labelled photographs to take.", show_default=False), READS
     ] = None,
     size: Annotated[
         int | None, typer.Option(help="Rows and columns of an image; default the network's.", show_default=False)
@@ -219,10 +230,12 @@ def tolerance(
         int | None, typer.Option(help="Examples; default 16, or 2 for large networks.", show_default=False)
     ] = None,
     checkpoint: Annotated[
-        Path | None, typer.Option(metavar="RUN.h5", help="Weights of a training.", show_default=False)
+        Path | None, typer.Option(metavar="RUN.h5", help="Weights of a training.", show_default=False), READS
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="SWEEP.h5", help="Keep points as they come.", show_default=False)
+        Path | None,
+        typer.Option(metavar="SWEEP.h5", help="Keep points as they come.", show_default=False),
+        Writes(judge=False),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with --out; nothing is measured twice.")] = False,
     scheduler: Annotated[
@@ -323,17 +336,23 @@ def tolerance(
 
 
 def in_situ(
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help="Training of a predictive coding network.")],
+    config: Annotated[
+        str, typer.Argument(metavar="CONFIG", help="Training of a predictive coding network."), READS
+    ],
     substrate: Annotated[list[str] | None, typer.Option(help="May be repeated; default hopfield.")] = None,
     sweep: Annotated[list[str] | None, typer.Option(metavar="FIELD=V,V,...", help="As of tolerance.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="As of train.")] = None,
     preset: Annotated[str | None, typer.Option(help="Device; default ideal.", show_default=False)] = None,
-    device_model: Annotated[Path | None, typer.Option(metavar="FILE.json", help="The same from a file.")] = None,
+    device_model: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="The same from a file."), READS
+    ] = None,
     repeats: Annotated[int, typer.Option(help="Instances of the device at each point.")] = 1,
     rule: Annotated[str, typer.Option(help="How pulses are made: accumulated, stochastic.")] = "accumulated",
     side: Annotated[str, typer.Option(help="single or up: which cells of a pair move.")] = "single",
     data: DataFolder = None,
-    out: Annotated[Path | None, typer.Option(metavar="RUN.h5", help="Keep instances as they come.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="RUN.h5", help="Keep instances as they come."), Writes(judge=False)
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with --out.")] = False,
     json: JsonFile = None,
     seed: Seed = None,

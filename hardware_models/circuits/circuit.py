@@ -202,9 +202,9 @@ class Circuit(OnHost, EnergySystem):
         found = load_netlist(path)
         return cls(found.parts, **{"outputs": found.outputs, **options})
 
-    def to_netlist(self, path: str | os.PathLike[str], *, title: str = "circuit") -> None:
-        """Write the circuit, its parameters as they are now, as a netlist that ngspice reads."""
-        write_netlist(path, self.parts, title=title, outputs=self.output_names)
+    def to_netlist(self, path: str | os.PathLike[str], *, title: str = "circuit", overwrite: bool = False) -> None:
+        """Write the circuit, its parameters as they are now, as a netlist that ngspice reads (`write_netlist`)."""
+        write_netlist(path, self.parts, title=title, outputs=self.output_names, overwrite=overwrite)
 
     @classmethod
     def from_edges(

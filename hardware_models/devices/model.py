@@ -16,11 +16,11 @@ import json
 import os
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
-from physics_ep.errors import InputError, argument_error, unknown_name
-from physics_ep.storage.files import check_output, replacing
+from physics_ep.errors import argument_error, unknown_name
+from physics_ep.storage.files import checked_path
+from physics_ep.storage.outputs import reading, write_text, writing
 
 from .fields import (
     ABOVE_MINUS_ONE,
@@ -379,23 +379,20 @@ class DeviceModel:
             field_of(name, type(self))
         return dataclasses.replace(self, **fields)
 
-    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
-        """All fields as JSON; written to a file if there is a path.
+    def to_json(self, path: str | os.PathLike[str] | None = None, overwrite: bool = False) -> str:
+        """All fields as JSON; written to a file if there is a path, with the command that wrote it.
 
         Raises
         ------
         InputError
-            If the file cannot be written.
+            If the file cannot be written, or holds something that another command wrote, without `overwrite`.
         """
-        text = json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
+        fields = dataclasses.asdict(self)
         if path is not None:
-            check_output(path, "path")
-            try:
-                with replacing(path) as temporary:
-                    temporary.write_text(text, encoding="utf-8")
-            except OSError as error:
-                raise InputError(f"Cannot write {str(path)!r}: {error.strerror or error}.") from error
-        return text
+            with writing("hardware_models.DeviceModel.to_json", overwrite=overwrite) as call:
+                call.claim("path", path)
+                write_text(path, _as_json({"command": call.command, **fields}))
+        return _as_json(fields)
 
     @classmethod
     def from_json(cls, source: str | os.PathLike[str]) -> Self:
@@ -413,8 +410,9 @@ class DeviceModel:
         """
         text, where = source, "the JSON text"
         if not (isinstance(source, str) and source.lstrip().startswith("{")):
-            path = Path(source)
+            path = checked_path(source, "path")
             where = repr(str(path))
+            reading("device-model", path)
             try:
                 text = path.read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError, ValueError) as error:
@@ -430,9 +428,14 @@ class DeviceModel:
             raise argument_error(
                 "path", "hold a JSON object of a device's fields", f"{where}: {type(found).__name__}"
             )
+        found.pop("command", None)
         for name in found:
             field_of(name, cls)
         return cls(**found)
+
+
+def _as_json(fields: dict[str, Any]) -> str:
+    return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
 
 
 FIELDS = fields_of(DeviceModel)

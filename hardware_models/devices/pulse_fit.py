@@ -16,7 +16,6 @@ import os
 import warnings
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,8 @@ from scipy.optimize import least_squares
 from scipy.stats import chi2
 
 from physics_ep.errors import InputError, argument_error
+from physics_ep.storage.files import checked_path
+from physics_ep.storage.outputs import reading
 
 from .model import DeviceModel
 from .pulse_readings import Found, Trains, linked_changes, reading_variance
@@ -133,8 +134,10 @@ def read_pulses(path: str | os.PathLike[str]) -> PulseData:
     InputError
         In one line, with the line of the file, if it is not as above.
     """
+    path = checked_path(path, "FILE")
+    reading("FILE", path)
     try:
-        with Path(path).open(newline="", encoding="utf-8-sig") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             rows = csv.DictReader(file, skipinitialspace=True)
             names = [(name or "").strip() for name in rows.fieldnames or ()]
             missing = [name for name in COLUMNS if name not in names]

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from physics_ep.errors import InputError, unknown_name
+from physics_ep.storage.files import checked_path
+from physics_ep.storage.outputs import reading
 
 IGNORED = {
     *("op", "tran", "dc", "ac", "noise", "tf", "sens", "pz", "disto", "four", "print", "plot", "probe", "save"),
@@ -140,14 +142,16 @@ def read_source(path: str | os.PathLike[str]) -> NetlistFile:
         If a file cannot be read or is empty, a command is unknown, or a block is not closed.
     """
     source = NetlistFile()
-    text = _read(Path(path), None)
+    path = checked_path(path, "path")
+    text = _read(path, None)
     title, _, body = text.partition("\n")
     source.title = title.lstrip("* ").rstrip()
-    _Reader(source).file(body.split("\n"), Path(path), first=2)
+    _Reader(source).file(body.split("\n"), path, first=2)
     return source
 
 
 def _read(path: Path, line: Line | None) -> str:
+    reading("FILE.cir", path)
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:

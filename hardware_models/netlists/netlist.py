@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from physics_ep.errors import InputError
-from physics_ep.storage.files import check_output, replacing
+from physics_ep.storage.origins import NETLIST_MARK
+from physics_ep.storage.outputs import write_text, writing
 
 from .lines import LineError, read_source
 from .parts import Parts
@@ -93,8 +94,9 @@ def write_netlist(
     title: str = "circuit",
     outputs: Sequence[str] = (),
     extra: Sequence[str] = (),
+    overwrite: bool = False,
 ) -> None:
-    """Write parts as a netlist that ngspice and `read_netlist` read; a file that exists is replaced.
+    """Write parts as a netlist that ngspice and `read_netlist` read; its second line tells which command wrote it.
 
     Parameters
     ----------
@@ -105,12 +107,17 @@ def write_netlist(
         Output nodes, kept in a comment.
     extra : sequence of str
         Lines before .end: analyses, options.
+    overwrite : bool
+        Replace a file that another command or call wrote.
 
     Raises
     ------
     InputError
-        If the file cannot be written, or a name does not fit into a netlist (`writer.netlist_lines`).
+        If the file cannot be written, holds something else, or a name does not fit into a netlist
+        (`writer.netlist_lines`).
     """
-    lines = [*netlist_lines(parts, title, outputs), *extra, ".end", ""]
-    with replacing(check_output(path, "path")) as temporary:
-        temporary.write_text("\n".join(lines), encoding="utf-8")
+    first, *others = netlist_lines(parts, title, outputs)
+    with writing("hardware_models.write_netlist", overwrite=overwrite) as call:
+        call.claim("path", path)
+        lines = [first, NETLIST_MARK + call.command, *others, *extra, ".end", ""]
+        write_text(path, "\n".join(lines))

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from physics_ep.errors import InputError, argument_error, unknown_name
+from physics_ep.storage.files import checked_path
+from physics_ep.storage.outputs import writing
 
 from ..circuits.reduction import reduce
 from ..laws.elements import ELEMENTS
@@ -110,6 +112,7 @@ def export_phases(
     *,
     phase: str = "both",
     title: str = "circuit",
+    overwrite: bool = False,
 ) -> dict[str, Path]:
     """Write netlists of the free phase and of nudged ones; `ngspice -b FILE` prints their operating points.
 
@@ -131,6 +134,8 @@ def export_phases(
     phase : str
         "free", "nudged" or "both".
     title : str
+    overwrite : bool
+        Replace files that another command or call wrote.
 
     Returns
     -------
@@ -144,19 +149,21 @@ def export_phases(
     """
     if phase not in ("free", "nudged", "both"):
         raise unknown_name("phase", phase, ("free", "nudged", "both"))
-    path, files = Path(path), {}
+    if phase != "free" and not 0 < beta < np.inf:
+        raise argument_error("beta", "be positive and finite", beta)
+    path = checked_path(path, "path")
+    signs = {"free": 0, "plus": 1, "minus": -1}
+    names = {"free": ("free",), "nudged": ("plus", "minus"), "both": tuple(signs)}[phase]
+    files = {name: path if name == "free" else path.with_name(f"{path.stem}_{name}{path.suffix}") for name in names}
     extra = [f".options {ACCURATE}", ".op"]
-    if phase != "nudged":
-        files["free"] = path
-        write_netlist(path, parts, title=f"{title}, free phase", outputs=outputs, extra=extra)
-    if phase != "free":
-        if not 0 < beta < np.inf:
-            raise argument_error("beta", "be positive and finite", beta)
-        for name, sign in (("plus", 1), ("minus", -1)):
-            files[name] = path.with_name(f"{path.stem}_{name}{path.suffix}")
-            nudged = nudged_parts(parts, outputs, targets, sign * beta)
-            label = f"{title}, nudged by {sign * beta:g} S"
-            write_netlist(files[name], nudged, title=label, outputs=outputs, extra=extra)
+    with writing("hardware_models.spice.export_phases", overwrite=overwrite) as call:
+        for name, file in files.items():
+            call.claim("path" if name == "free" else f"path ({name})", file)
+        for name, file in files.items():
+            strength = signs[name] * beta
+            nudged = nudged_parts(parts, outputs, targets, strength) if strength else parts
+            label = f"{title}, nudged by {strength:g} S" if strength else f"{title}, free phase"
+            write_netlist(file, nudged, title=label, outputs=outputs, extra=extra)
     return files
 
 

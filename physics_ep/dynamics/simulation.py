@@ -50,6 +50,7 @@ def simulate(
     stop_when_settled: float | None = None,
     out: str | os.PathLike[str] | None = None,
     progress: Progress = SILENT,
+    overwrite: bool = False,
 ) -> Trajectory:
     """Integrate the dynamics of a free or nudged phase.
 
@@ -106,6 +107,8 @@ def simulate(
         the end, it leaves parts that `open_run` reads as the beginning of the trajectory; stopped by Ctrl-C, all
         of it up to then.
     progress : Progress
+    overwrite : bool
+        Let `out` replace a file that no simulation wrote.
 
     Returns
     -------
@@ -136,7 +139,11 @@ def simulate(
     )
     simulation = Simulation(system, x, nudge, start, course)
     name = "free" if nudge is None else "nudged"
-    recorder = Recorder(simulation.units) if out is None else TrajectoryWriter(out, name, simulation.units)
+    recorder = (
+        Recorder(simulation.units)
+        if out is None
+        else TrajectoryWriter(out, name, simulation.units, overwrite=overwrite)
+    )
     simulation.expect(recorder)
     with recorder:
         simulation.record(recorder, progress)

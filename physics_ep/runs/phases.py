@@ -19,10 +19,10 @@ from ..placement import resolve_device, resolve_dtype, work_in
 from ..progress import SILENT, Progress
 from ..relaxation.loop import check_nudge
 from ..storage.opening import open_run
+from ..storage.outputs import writing
 from ..storage.parts import TrajectoryWriter
 from ..storage.trajectory import Recorder, Trajectory
 from .preparation import new_system, run_attributes, with_arguments
-from .resuming import check_run_output
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ def simulate_phases(
     dtype: str | torch.dtype | None = None,
     seed: int | None = None,
     progress: Progress = SILENT,
+    overwrite: bool = False,
 ) -> Phases:
     """Simulate a free and then a nudged phase of a config's system on the first test examples of its data.
 
@@ -95,6 +96,8 @@ def simulate_phases(
     data, device, dtype, seed
         Instead of the config's.
     progress : Progress
+    overwrite : bool
+        Let `out` replace a file that something else wrote.
 
     Returns
     -------
@@ -105,49 +108,50 @@ def simulate_phases(
     InputError
         If an argument does not fit; nothing has been written then.
     """
-    config = with_arguments(config, data, device, dtype, seed)
-    path = None if out is None else check_run_output(out)
-    if beta is not None and (not math.isfinite(beta) or beta == 0):
-        raise argument_error("beta", "be finite and not 0", beta)
-    held = load_dataset(config.data).to(
-        resolve_device(config.training.device), resolve_dtype(config.training.dtype)
-    )
-    if not 1 <= examples <= len(held.test_x):
-        raise argument_error("examples", f"be from 1 to the {len(held.test_x)} there are", examples)
-    x, labels = held.test_x[:examples], held.test_y[:examples]
-    system = new_system(config).to(x.device, x.dtype)
-    work_in(system, config.training.dtype)
-    if beta is None:
-        beta = 0.1 * system.nudge_scale if config.ep.beta == "auto" else float(config.ep.beta)
-    if duration is None:
-        duration = 20 * system.time_constant
-    cost = COSTS[config.ep.cost]()
-    nudge = Nudge(cost, cost.encode(labels, held.n_classes, x.dtype), beta)
-    with torch.no_grad():  # what does not fit is told before the free phase
-        check_nudge(system, nudge, system.outputs(system.initial_state(x)))
-    course = Integration(
-        duration,
-        steps=steps,
-        every=every,
-        asked=method,
-        flow=flow,
-        temperature=system.temperature if temperature is None else temperature,
-        generator=torch.Generator(x.device).manual_seed(config.training.seed),
-    )
-    phase = Simulation(system, x, None, None, course)
-    if path is None:
-        recorder = Recorder(phase.units)
-    else:
-        attributes = run_attributes(config, "simulation", beta=beta)
-        recorder = TrajectoryWriter(path, "free", phase.units, attributes, system.state_dict())
-    phase.expect(recorder, times=2)
-    with recorder:
-        end = phase.record(recorder, progress)
-        phase = Simulation(system, x, nudge, end, course)
-        free = recorder.begin("nudged", phase.units)
-        phase.record(recorder, progress)
-        nudged = recorder.finish()
-    if path is not None:
-        free = open_run(path).trajectories["free"]
-    assert free is not None
-    return Phases(free, nudged, beta)
+    with writing("physics_ep.simulate_phases", overwrite=overwrite) as call:
+        config = with_arguments(config, data, device, dtype, seed)
+        path = None if out is None else call.claim("out", out)
+        if beta is not None and (not math.isfinite(beta) or beta == 0):
+            raise argument_error("beta", "be finite and not 0", beta)
+        held = load_dataset(config.data).to(
+            resolve_device(config.training.device), resolve_dtype(config.training.dtype)
+        )
+        if not 1 <= examples <= len(held.test_x):
+            raise argument_error("examples", f"be from 1 to the {len(held.test_x)} there are", examples)
+        x, labels = held.test_x[:examples], held.test_y[:examples]
+        system = new_system(config).to(x.device, x.dtype)
+        work_in(system, config.training.dtype)
+        if beta is None:
+            beta = 0.1 * system.nudge_scale if config.ep.beta == "auto" else float(config.ep.beta)
+        if duration is None:
+            duration = 20 * system.time_constant
+        cost = COSTS[config.ep.cost]()
+        nudge = Nudge(cost, cost.encode(labels, held.n_classes, x.dtype), beta)
+        with torch.no_grad():  # what does not fit is told before the free phase
+            check_nudge(system, nudge, system.outputs(system.initial_state(x)))
+        course = Integration(
+            duration,
+            steps=steps,
+            every=every,
+            asked=method,
+            flow=flow,
+            temperature=system.temperature if temperature is None else temperature,
+            generator=torch.Generator(x.device).manual_seed(config.training.seed),
+        )
+        phase = Simulation(system, x, None, None, course)
+        if path is None:
+            recorder = Recorder(phase.units)
+        else:
+            attributes = run_attributes(config, "simulation", beta=beta)
+            recorder = TrajectoryWriter(path, "free", phase.units, attributes, system.state_dict())
+        phase.expect(recorder, times=2)
+        with recorder:
+            end = phase.record(recorder, progress)
+            phase = Simulation(system, x, nudge, end, course)
+            free = recorder.begin("nudged", phase.units)
+            phase.record(recorder, progress)
+            nudged = recorder.finish()
+        if path is not None:
+            free = open_run(path, verify=False).trajectories["free"]
+        assert free is not None
+        return Phases(free, nudged, beta)

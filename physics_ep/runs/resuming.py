@@ -1,20 +1,17 @@
-"""What must hold for a run to go on where it ended, and for its file to be (over)written."""
+"""What must hold for a run to go on where it ended."""
 
 from __future__ import annotations
 
 import inspect
-import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 
 from ..config import Config, parse_config
 from ..errors import InputError, argument_error
-from ..storage.files import check_output
-from ..storage.run_file import Run, is_run_file
+from ..storage.run_file import Run
 from .optimization import schedulers
 
 FREE = ("folder", "download", "mapping", "workers", "on_broken")
@@ -109,17 +106,3 @@ def _length_from_epochs(config: Config) -> bool:
     kind = schedulers().get(config.scheduler.name.lower())
     taken = inspect.signature(kind).parameters if kind is not None else {}
     return any(n in taken and n not in config.scheduler.options for n in ("T_max", "total_steps", "total_iters"))
-
-
-def check_run_output(out: str | os.PathLike[str]) -> Path:
-    """Make sure that a run file can be written, and that nobody's other file is lost to it.
-
-    Raises
-    ------
-    InputError
-        If it cannot be written, or holds something else than a run.
-    """
-    path = check_output(out, "out")
-    if path.exists() and not is_run_file(path):
-        raise argument_error("out", "be a new file or a run file", f"{str(path)!r}, which holds something else")
-    return path

@@ -32,7 +32,9 @@ from ..estimators.step import StepLike
 from ..placement import resolve_device, resolve_dtype, threads, work_in
 from ..progress import SILENT, Progress
 from ..ranks import in_step, join_group, meet, rank, summed, world_size
+from ..storage.files import checked_path
 from ..storage.opening import open_run
+from ..storage.outputs import writing
 from ..storage.run_file import Quantity, Run, write_run
 from ..system import EnergySystem
 from .metrics import METRICS, Epoch, Evaluation, evaluate
@@ -45,7 +47,7 @@ from .preparation import (
     run_attributes,
     with_arguments,
 )
-from .resuming import Interruption, check_resumable, check_run_output, interruptible
+from .resuming import Interruption, check_resumable, interruptible
 
 Backward = Callable[[EnergySystem, torch.Tensor, torch.Tensor], StepLike]
 """Fills `.grad` with the batch mean for (system, x, y), as `EquilibriumPropagation.backward` does."""
@@ -129,6 +131,7 @@ def train(
     seed: int | None = None,
     progress: Progress = SILENT,
     backward: Backward | None = None,
+    overwrite: bool = False,
 ) -> TrainingResult:
     """Train a system as a config says.
 
@@ -157,6 +160,8 @@ def train(
     backward : callable, optional
         (system, x, y) -> step, instead of equilibrium propagation: exact gradients under the same recipe, say. With
         several processes it must bring `.grad` in line itself.
+    overwrite : bool
+        Let `out` replace a file that is there and is not `resume`: another training, say.
 
     Returns
     -------
@@ -172,29 +177,31 @@ def train(
     TrainingInterrupted
         On Ctrl-C.
     """
-    settings = with_arguments(load_config(config, overrides), data, device, dtype, seed)
-    if resume is not None and not Path(resume).is_file():
-        raise argument_error("resume", "be a run file", f"{os.fspath(resume)!r}, which is no file")
-    previous = None if resume is None else open_run(resume)
-    if previous is not None:
-        check_resumable(previous, settings)
-    out = resume if out is None else out
-    count = settings.training.threads or torch.get_num_threads()
-    if previous is not None:
-        count = int(previous.attributes["threads"])
-    path = None if out is None else check_run_output(out)
-    place = join_group(resolve_device(settings.training.device))
-    system = new_system(settings)
-    source = open_source(settings, data, system, place, progress)
-    system.to(place, resolve_dtype(settings.training.dtype))
-    work_in(system, settings.training.dtype)
-    with threads(count):
-        trainer = _Trainer(
-            config=settings, system=system, data=source, path=path, progress=progress, backward=backward
-        )
+    with writing("physics_ep.train", overwrite=overwrite, inputs={"resume": resume}) as call:
+        settings = with_arguments(load_config(config, overrides), data, device, dtype, seed)
+        if resume is not None and not checked_path(resume, "resume").is_file():
+            raise argument_error("resume", "be a run file", f"{os.fspath(resume)!r}, which is no file")
+        previous = None if resume is None else open_run(resume)
         if previous is not None:
-            trainer.restore(previous)
-        return trainer.run()
+            check_resumable(previous, settings)
+        out = resume if out is None else out
+        count = settings.training.threads or torch.get_num_threads()
+        if previous is not None:
+            count = int(previous.attributes["threads"])
+        # One of several processes writes.
+        path = None if out is None else call.claim("out", out, goes_on=resume, lock=rank() == 0)
+        place = join_group(resolve_device(settings.training.device))
+        system = new_system(settings)
+        source = open_source(settings, data, system, place, progress)
+        system.to(place, resolve_dtype(settings.training.dtype))
+        work_in(system, settings.training.dtype)
+        with threads(count):
+            trainer = _Trainer(
+                config=settings, system=system, data=source, path=path, progress=progress, backward=backward
+            )
+            if previous is not None:
+                trainer.restore(previous)
+            return trainer.run()
 
 
 class _Trainer:

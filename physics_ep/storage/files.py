@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import errno
 import math
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +21,7 @@ def check_output(path: str | os.PathLike[str], argument: str) -> Path:
     Parameters
     ----------
     path : path
-        File to be written; its folder need not exist yet.
+        File to be written; its folder need not exist yet. Links are followed.
     argument : str
         What the user calls it.
 
@@ -31,17 +32,27 @@ def check_output(path: str | os.PathLike[str], argument: str) -> Path:
     Raises
     ------
     InputError
-        If it is a folder, or its folder can be neither made nor written to. Nothing is left behind.
+        If it is no path, a folder, a device or a pipe, is read-only, or its folder can be neither made nor written
+        to. Nothing is left behind.
     """
-    path = Path(path)
+    path = checked_path(path, argument)
     if ".." in path.parts:
         path = Path(os.path.abspath(path))  # else a folder that is left again at once would be made
-    if path.is_dir():
-        raise argument_error(argument, "be a file", f"the folder {str(path)!r}")
-    folder = path.parent
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
+    place = Path(os.path.realpath(path))
+    folder = place.parent
     try:
+        if place.is_symlink():
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        if place.is_dir():
+            raise argument_error(argument, "be a file", f"the folder {str(path)!r}")
+        if place.exists() or path.exists():
+            mode = path.stat().st_mode
+            if not stat.S_ISREG(mode):
+                raise argument_error(argument, "be a file", f"{str(path)!r}, a device or a pipe")
+            _require_writable(mode, place, path, argument)
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        _require_writable(folder.stat().st_mode, folder, path, argument)
         # Permission bits do not tell all (read-only mounts, root, quotas): try.
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".physics-ep-"):
             pass
@@ -49,6 +60,29 @@ def check_output(path: str | os.PathLike[str], argument: str) -> Path:
         was = f"{str(path)!r} ({error.strerror})"
         raise argument_error(argument, "be a file that can be written", was) from error
     return path
+
+
+def checked_path(path: Any, argument: str) -> Path:
+    """The path that a user gives.
+
+    Raises
+    ------
+    InputError
+        If it is no text and no path (a number would be taken for an open file), is empty, or has a NUL in it.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise argument_error(argument, "be a path", repr(path))
+    text = os.fspath(path)
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise argument_error(argument, "be a path", repr(text))
+    return Path(path)
+
+
+def _require_writable(mode: int, place: Path, path: Path, argument: str) -> None:
+    """Nobody writes where all have renounced to, though a folder's owner, or root, could."""
+    if not mode & 0o222:
+        must = f"be a file that can be written, but {str(place)!r} is read-only"
+        raise InputError(f"Argument {argument} must {must} (it was {str(path)!r}).")
 
 
 @contextmanager
@@ -65,7 +99,7 @@ def replacing(path: str | os.PathLike[str], size: int = 0) -> Iterator[Path]:
         Bytes that the disk must be able to take, else OSError. HDF5 does not survive a disk that fills up while it
         writes: objects that it could not close crash the process when they are collected.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))  # a link stays one: what it leads to is replaced
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=".part")
     os.close(handle)
@@ -78,9 +112,7 @@ def replacing(path: str | os.PathLike[str], size: int = 0) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)  # mkstemp makes it private; the file is as public as any other
+        os.chmod(temporary, _mode(path))  # mkstemp makes it private
         os.replace(temporary, path)
         _sync_folder(path.parent)
     finally:
@@ -88,27 +120,27 @@ def replacing(path: str | os.PathLike[str], size: int = 0) -> Iterator[Path]:
             temporary.unlink()
 
 
-def write_json(path: str | os.PathLike[str], figures: dict[str, Any]) -> None:
-    """Write figures as JSON, atomically; NaN and infinities become null, which JSON has no other word for."""
-    text = json.dumps(_plain(figures), indent=2, allow_nan=False) + "\n"
-    try:
-        with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"Cannot write {str(path)!r}: {error.strerror or error}.") from error
-
-
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """What JSON can say of nested values: arrays become lists, paths text, NaN and infinities null."""
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Path):
         return str(value)
     # Arrays and numpy or torch scalars, without importing either.
-    return _plain(value.tolist()) if hasattr(value, "tolist") else value
+    return plain(value.tolist()) if hasattr(value, "tolist") else value
+
+
+def _mode(path: Path) -> int:
+    """Who may read and write a file: as before, or as any other new one."""
+    with suppress(OSError):
+        return stat.S_IMODE(path.stat().st_mode)
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
 
 
 def _sync_folder(folder: Path) -> None:

@@ -8,10 +8,11 @@ become RUN.h5, through a temporary file as well, and go.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -23,14 +24,21 @@ import torch
 from ..blocks import State
 from ..errors import InputError
 from ..placement import readable
-from .files import check_output, replacing
+from .origins import origin_of
+from .outputs import claim, writer, writing
 from .run_file import FORMAT, FORMAT_VERSION, Run, environment, read_run, write_run
+from .sealed import sealed, verify_seal
 from .trajectory import NoRoomError, Recorder, Trajectory, TrajectoryRow, row_bytes
 
+CALL = "physics_ep.simulate"
 PART_BYTES = 2**26
 """Rows are kept in memory up to this size, then become a part ..."""
 PART_SECONDS = 60.0
 """... or after this time, so that a kill costs no more than that."""
+
+PART = "part of a trajectory"
+_OURS = re.compile(r"\d{6}\.h5|\.\d{6}\.h5.*\.(part|lock)")
+"""Names of parts, and of what a kill leaves while one is written."""
 
 
 class TrajectoryWriter(Recorder):
@@ -48,11 +56,13 @@ class TrajectoryWriter(Recorder):
         Of the run file.
     state_dict : dict, optional
         Weights of the system, to be kept with it.
+    overwrite : bool
+        Replace a file that something else wrote.
 
     Raises
     ------
     InputError
-        If the file cannot be written.
+        If the file cannot be written, or is not to be replaced.
     """
 
     def __init__(
@@ -62,9 +72,12 @@ class TrajectoryWriter(Recorder):
         units: tuple[str, str, str, str],
         attributes: dict[str, Any] | None = None,
         state_dict: dict[str, torch.Tensor] | None = None,
+        overwrite: bool = False,
     ) -> None:
         super().__init__(units)
-        self.path = check_output(path, "out")
+        self._overwrite = overwrite
+        with writing(CALL, overwrite=overwrite):
+            self.path = claim("out", path)
         self.phase = phase
         self.folder = parts_folder(self.path)
         self._attributes = attributes
@@ -72,13 +85,18 @@ class TrajectoryWriter(Recorder):
         self._parts = 0
         self._written = 0
         self._due = time.monotonic() + PART_SECONDS
+        self._call = ExitStack()
 
     def __enter__(self) -> TrajectoryWriter:
-        try:
-            shutil.rmtree(self.folder, ignore_errors=True)  # of a run that was killed
-            self.folder.mkdir(parents=True)
-        except OSError as error:
-            raise InputError(f"Cannot write {str(self.folder)!r}: {error.strerror or error}.") from error
+        with self._call:
+            call = self._call.enter_context(writing(CALL, overwrite=self._overwrite))
+            call.claim("out", self.path)
+            try:
+                remove_parts(self.folder, PART)  # of a run that was killed
+                self.folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InputError(f"Cannot write {str(self.folder)!r}: {error.strerror or error}.") from error
+            self._call = self._call.pop_all()
         return self
 
     def __exit__(
@@ -86,11 +104,13 @@ class TrajectoryWriter(Recorder):
     ) -> None:
         # A run that was stopped leaves all that it has; one that was wrong leaves nothing.
         wrong = kind is not None and issubclass(kind, InputError) and not issubclass(kind, NoRoomError)
-        if kind is not None and not wrong:
-            with suppress(OSError, InputError):
-                self._write()
-        if kind is None or wrong or not self._parts:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        with self._call:
+            if kind is not None and not wrong:
+                with suppress(OSError, InputError):
+                    self._write()
+            if kind is None or wrong or not self._parts:
+                with suppress(OSError, InputError):
+                    remove_parts(self.folder, PART)
 
     def expect(self, rows: int, point: TrajectoryRow) -> None:
         # Parts stay until the run file is whole.
@@ -122,7 +142,7 @@ class TrajectoryWriter(Recorder):
             merge(self.path, sorted(self.folder.glob("*.h5")))
         except InputError as error:
             raise self._stopped(error) from error
-        return read_run(self.path).trajectories[self.phase]
+        return read_run(self.path, verify=False).trajectories[self.phase]
 
     def _write(self) -> None:
         """Make a part of the rows in memory, if there are any."""
@@ -132,7 +152,7 @@ class TrajectoryWriter(Recorder):
             self._attributes = environment()
         size = len(self.points) * row_bytes(self.points[0])
         part = Run(
-            {**self._attributes, "kind": "part of a trajectory"},
+            {**self._attributes, "kind": PART},
             trajectories={self.phase: super().finish()},
             state_dict={} if self._parts else self._state_dict,
         )
@@ -166,13 +186,42 @@ def parts_folder(path: str | os.PathLike[str]) -> Path:
     return path.with_name(f"{path.name}.parts")
 
 
-def read_parts(path: str | os.PathLike[str]) -> Run:
+def remove_parts(folder: Path, kind: str) -> None:
+    """Take away a folder of parts, if it is there.
+
+    Parameters
+    ----------
+    folder : Path
+    kind : str
+        Of the parts.
+
+    Raises
+    ------
+    InputError
+        If something else is in it; everything stays then.
+    """
+    if not folder.exists():
+        return
+    for entry in folder.iterdir():
+        origin = origin_of(entry) if entry.suffix == ".h5" and entry.is_file() else None
+        if not _OURS.fullmatch(entry.name) or (origin is not None and origin.kind != kind):
+            raise InputError(
+                f"Folder {str(folder)!r} holds {entry.name!r}, which is no {kind}: move it, or write elsewhere."
+            )
+    for entry in folder.iterdir():
+        entry.unlink()
+    folder.rmdir()
+
+
+def read_parts(path: str | os.PathLike[str], verify: bool = True) -> Run:
     """Read the parts of a run file as one.
 
     Parameters
     ----------
     path : path
         RUN.h5, of which RUN.h5.parts is there.
+    verify : bool
+        Compare each part with its digest first.
 
     Returns
     -------
@@ -187,7 +236,7 @@ def read_parts(path: str | os.PathLike[str]) -> Run:
     files = sorted(parts_folder(path).glob("*.h5"))
     if not files:
         raise InputError(f"Run file {str(path)!r} was begun, but has no complete part.")
-    runs = [read_run(file) for file in files]
+    runs = [read_run(file, verify) for file in files]
     phases = dict.fromkeys(phase for run in runs for phase in run.trajectories)
     joined = {
         phase: _joined([run.trajectories[phase] for run in runs if phase in run.trajectories]) for phase in phases
@@ -204,7 +253,7 @@ def merge(path: Path, parts: list[Path]) -> None:
             totals.update({phase: len(held["time"]) for phase, held in file["trajectories"].items()})
     try:
         size = sum(part.stat().st_size for part in parts)
-        with replacing(path, size) as temporary, h5py.File(temporary, "w") as file:
+        with sealed(path, writer(CALL), "simulation", size) as file:
             with h5py.File(parts[0], "r") as first:
                 for name, value in first.attrs.items():
                     file.attrs[name] = value
@@ -213,7 +262,7 @@ def merge(path: Path, parts: list[Path]) -> None:
             file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION, "kind": "simulation"})
             rows: Counter[str] = Counter()
             for part in parts:
-                read_run(part)  # whole and unharmed, by its checksums
+                verify_seal(part)
                 with h5py.File(part, "r") as piece:
                     for phase, held in piece["trajectories"].items():
                         group = file.require_group(f"trajectories/{phase}")

@@ -10,7 +10,8 @@ Layout::
     /trajectories/PHASE   time, state_0, state_1, ..., internal_0, ..., energy, residual
 
 Datasets carry `units` and `description`. A file is written beside its place and then takes it (`files.replacing`),
-so that it is always complete. Nothing in it is ever executed: tensors are arrays, all else is JSON.
+so that it is always complete; a digest before its HDF5 part shows damage (`sealed`). Nothing in it is ever
+executed: tensors are arrays, all else is JSON.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ import torch
 from ..entries import ROOT
 from ..errors import InputError, argument_error
 from ..version import __version__
-from .files import replacing
+from .outputs import note, writer, writing
+from .sealed import inspect_links, sealed, verify_seal
 from .trajectory import Trajectory
 
 FORMAT = "physics-ep run"
@@ -131,21 +133,30 @@ def git_commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def write_run(path: str | os.PathLike[str], run: Run) -> None:
+def write_run(path: str | os.PathLike[str], run: Run, overwrite: bool = False) -> None:
     """Write a run file; a kill at any moment leaves the previous file or this one.
 
     Parameters
     ----------
     path : path
     run : Run
+    overwrite : bool
+        Replace what is there, though another call wrote it, or it holds a training or a sweep.
 
     Raises
     ------
     InputError
-        If the disk refuses.
+        If a file is there that is not to be replaced (`outputs`), or the disk refuses.
     """
+    with writing("physics_ep.storage.write_run", overwrite=overwrite) as call:
+        call.claim("path", path)
+        _write_run(path, run)
+
+
+def _write_run(path: str | os.PathLike[str], run: Run) -> None:
+    kind = str(run.attributes.get("kind", ""))
     try:
-        with replacing(path, _size(vars(run))) as temporary, h5py.File(temporary, "w") as file:
+        with sealed(path, writer("physics_ep"), kind, _size(vars(run))) as file:
             file.attrs["format"] = FORMAT
             file.attrs["format_version"] = FORMAT_VERSION
             for name, value in run.attributes.items():
@@ -164,8 +175,14 @@ def write_run(path: str | os.PathLike[str], run: Run) -> None:
         raise InputError(f"Cannot write run file {str(path)!r}: {error.strerror or error}.") from error
 
 
-def read_run(path: str | os.PathLike[str]) -> Run:
+def read_run(path: str | os.PathLike[str], verify: bool = True) -> Run:
     """Read one whole run file; `opening.open_run` also takes the parts of one.
+
+    Parameters
+    ----------
+    path : path
+    verify : bool
+        Compare the file with its digest before anything in it is parsed. Without, damage may go unseen.
 
     Raises
     ------
@@ -173,14 +190,16 @@ def read_run(path: str | os.PathLike[str]) -> Run:
         If it is damaged, or another program wrote it.
     """
     path = Path(path)
+    unsealed = verify and verify_seal(path) is None
     try:
         with h5py.File(path, "r") as file:
+            inspect_links(file)
             if file.attrs.get("format") != FORMAT:
                 raise InputError(f"File {str(path)!r} is HDF5, but no run file of physics-ep.")
             if int(file.attrs["format_version"]) > FORMAT_VERSION:
                 raise InputError(f"Run file {str(path)!r} was written by a newer physics-ep: update it.")
             resume = file.get("resume")
-            return Run(
+            run = Run(
                 attributes={name: _attribute(name, value) for name, value in file.attrs.items()},
                 metrics={name: _read(file["metrics"][name]) for name in file.get("metrics", ())},
                 state_dict=_tensors(file["weights"]) if "weights" in file else {},
@@ -194,15 +213,9 @@ def read_run(path: str | os.PathLike[str]) -> Run:
         # h5py raises any of these, depending on which bytes are damaged.
         reason = " ".join(str(error).split())
         raise InputError(f"File {str(path)!r} is no run file, or is damaged or truncated ({reason}).") from error
-
-
-def is_run_file(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is an HDF5 file with our mark, whole or not beyond that."""
-    try:
-        with h5py.File(path, "r") as file:
-            return bool(file.attrs.get("format") == FORMAT)
-    except OSError:
-        return False
+    if unsealed:
+        note(f"{str(path)!r} was written before run files had digests: not all damage to it can be seen.")
+    return run
 
 
 def _size(value: Any) -> int:

@@ -36,7 +36,7 @@ import torch
 from physics_ep.cost import COSTS
 from physics_ep.errors import InputError
 from physics_ep.predictive_coding import PredictiveCodingNetwork, vgg10
-from physics_ep.storage.files import write_json
+from physics_ep.storage.outputs import write_json, writing
 from validation.gradients import compare
 from validation.oracles import backprop_gradient
 
@@ -368,7 +368,8 @@ def _publish(part: str, rows: list[dict[str, Any]], setting: Setting, seconds: f
     }
     if part in SETS:
         figures |= {"precision": setting.precision, "schedule": vars(setting.schedule())}
-    write_json(setting.out / f"{part}.json", figures)
+    with writing("validation.benchmarks.imagenet_gpu") as call:
+        write_json(call.claim("out", setting.out / f"{part}.json"), figures)
 
 
 def _table(rows: list[dict[str, Any]]) -> str:

@@ -33,7 +33,7 @@ from physics_ep.errors import InputError, argument_error
 from physics_ep.placement import resolve_device
 from physics_ep.predictive_coding import vgg10, vgg10_skip
 from physics_ep.progress import Advance
-from physics_ep.storage.files import write_json
+from physics_ep.storage.outputs import write_json, writing
 from validation.sweeps.plan import parse_betas
 from validation.sweeps.table import ToleranceTable
 from validation.sweeps.tolerances import tolerance
@@ -229,7 +229,8 @@ def prepared(arguments: argparse.Namespace) -> bool:
         arguments.size = 224 if arguments.device.startswith("cuda") else 64
     if arguments.prepare:
         x, labels = photographs(arguments.images, arguments.size, arguments.batch)
-        np.savez(arguments.out, x=x.numpy(), labels=labels.numpy())
+        with writing("validation.benchmarks.layer_sizes") as call:
+            np.savez(call.claim("out", arguments.out), x=x.numpy(), labels=labels.numpy())
     return bool(arguments.prepare)
 
 
@@ -244,7 +245,8 @@ def main(words: list[str] | None = None) -> None:
         figures, table = figures_of(arguments)
     except InputError as error:
         sys.exit(f"layer_sizes: {error}")
-    write_json(arguments.out.with_suffix(".json"), figures)
+    with writing("validation.benchmarks.layer_sizes") as call:
+        write_json(call.claim("out", arguments.out.with_suffix(".json")), figures)
     print("\n".join(lines(table)))
     told = (
         f"peak {figures['peak_host_GiB']:.1f} GiB on the host, {figures['peak_device_GiB']:.1f} GiB on the device"

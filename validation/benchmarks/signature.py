@@ -16,7 +16,7 @@ import sys
 from typing import Any
 
 from physics_ep.errors import InputError, argument_error
-from physics_ep.storage.files import write_json
+from physics_ep.storage.outputs import write_json, writing
 from validation.sweeps.table import ToleranceTable
 
 from .layer_sizes import figures_of, options, prepared
@@ -72,7 +72,8 @@ def main(words: list[str] | None = None) -> None:
             )
             print(substrate, flush=True)
             figures[substrate], tables[substrate] = figures_of(own)
-            write_json(arguments.out / "signature.json", figures)
+            with writing("validation.benchmarks.signature") as call:
+                write_json(call.claim("out", arguments.out / "signature.json"), figures)
     except InputError as error:
         sys.exit(f"signature: {error}")
     print(markdown(rows(tables)))

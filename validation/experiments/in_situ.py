@@ -37,8 +37,8 @@ from physics_ep.progress import SILENT, Progress
 from physics_ep.runs.metrics import classification_error
 from physics_ep.runs.optimization import build_optimizer, build_scheduler, step_scheduler
 from physics_ep.runs.preparation import new_system, with_arguments
-from physics_ep.storage.files import check_output
 from physics_ep.storage.opening import open_run
+from physics_ep.storage.outputs import claim, writing
 from physics_ep.storage.run_file import Quantity, Run, environment, write_run
 
 from ..sweeps.plan import BASE, IDEAL, Point, device_at, planned
@@ -117,6 +117,7 @@ def _mean(values: np.ndarray) -> float | None:
     return float(np.nanmean(values)) if np.isfinite(values).any() else None
 
 
+@writing("validation.learn_in_situ")
 def learn_in_situ(
     config: str | os.PathLike[str] | Mapping[str, Any] | Config,
     *,
@@ -200,7 +201,7 @@ def learn_in_situ(
     refused: dict[tuple[int, int], str] = {}
     if resume and out is None:
         raise argument_error("resume", "come with out, the file to go on with", resume)
-    path = None if out is None else check_output(out, "out")
+    path = None if out is None else claim("out", out, judge=False)
     if path is not None and path.exists():
         if not resume:
             must = "be a new file; --resume (resume=True) goes on with one that is there"

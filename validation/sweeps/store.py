@@ -11,8 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,9 @@ import torch
 
 from physics_ep.errors import InputError, argument_error
 from physics_ep.predictive_coding.forward import FORMER_GATES
-from physics_ep.storage.files import check_output
 from physics_ep.storage.opening import open_run
-from physics_ep.storage.parts import parts_folder
+from physics_ep.storage.outputs import claim
+from physics_ep.storage.parts import parts_folder, remove_parts
 from physics_ep.storage.run_file import Quantity, Run, environment, write_run
 
 from .points import QUANTITIES, Measured
@@ -70,7 +70,7 @@ class SweepFile:
         self.config, self.layers = config, tuple(layers)
         self.total = len(config["tolerance"]["plan"])
         self.found: dict[int, Measured] = {}
-        self.path = None if path is None else check_output(path, "out")
+        self.path = None if path is None else claim("out", path, judge=False)
         self._environment: dict[str, Any] = {}
         if self.path is None:
             return
@@ -101,7 +101,11 @@ class SweepFile:
     def discard(self) -> None:
         """Take away what was written, of a sweep that was wrong from the beginning."""
         if self.path is not None and not self.begun:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self._remove_parts()
+
+    def _remove_parts(self) -> None:
+        with suppress(OSError, InputError):  # what else is in the folder stays, with it
+            remove_parts(self.folder, PART)
 
     def finish(self) -> Measured:
         """All points in one, with the axis of points in front; on disk, the parts become the file."""
@@ -113,7 +117,7 @@ class SweepFile:
                     self._environment = environment()
                 write_run(self.path, Run(self._attributes(KIND), metrics=quantities(rows)))
             # Of a sweep that was killed between the two, the parts are still there.
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self._remove_parts()
         return rows
 
     def _attributes(self, kind: str, **more: Any) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from physics_ep.nudging import Stencil, scheme_from_name
 from physics_ep.placement import available_memory, require_memory
 from physics_ep.predictive_coding.forward import gate_mode
 from physics_ep.progress import SILENT, Progress
+from physics_ep.storage.outputs import writing
 from physics_ep.storage.parts import parts_folder
 
 from .plan import BASE, IDEAL, Point, device_at, planned
@@ -54,6 +55,7 @@ class SweepInterrupted(KeyboardInterrupt):
     """Ctrl-C. The parts hold the points that were measured; the message tells how to resume."""
 
 
+@writing("validation.tolerance")
 def tolerance(
     net: nn.Module,
     x: torch.Tensor,

@@ -25,6 +25,7 @@ from physics_ep.data.photographs import DEVIATIONS, MEANS, central_view
 from physics_ep.errors import InputError
 from physics_ep.runs.metrics import METRICS, evaluate
 from physics_ep.runs.training import TrainingInterrupted, TrainingResult
+from physics_ep.storage.sealed import seal
 from tests.support.runs import StopAfter, assert_same_run
 from tests.support.systems import network
 
@@ -279,6 +280,7 @@ def test_older_run_files_are_resumed(folder: Path, tmp_path: Path) -> None:
         for key in ("size", "means", "deviations", "n_classes", "mapping", "test_fraction", "on_broken", "workers"):
             del kept["data"][key]
         file.attrs["config"] = json.dumps(kept)
+    seal(out, "physics_ep.train", "training")
     result = train(LOADED, data=loaders(5), resume=out)
     assert np.isnan(result.metrics["test_top5_error"][0])
     assert result.metrics["test_top5_error"][-1] == 0

@@ -116,7 +116,7 @@ def test_an_older_file_stays_until_the_new_one_is_whole(small_parts: None, tmp_p
 
     system, (x, _) = network("tanh", (5, 6, 4, 3)), batch(5, 3, 4)
     with pytest.raises(KeyboardInterrupt):
-        simulate(system, x, 5.0, steps=60, out=path, progress=Stop())
+        simulate(system, x, 5.0, steps=60, out=path, progress=Stop(), overwrite=True)
     assert open_run(path).attributes["kind"] == "older"
     begun = read_parts(path).trajectories["free"]
     assert len(begun.time) == 31  # all rows up to then, those in memory too

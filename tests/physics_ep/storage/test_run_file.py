@@ -22,8 +22,10 @@ from physics_ep import open_run
 from physics_ep.dynamics.simulation import Trajectory
 from physics_ep.errors import InputError
 from physics_ep.runs.preparation import load_weights, system_of
-from physics_ep.storage.files import check_output, replacing, write_json
-from physics_ep.storage.run_file import Quantity, Run, environment, is_run_file, write_run
+from physics_ep.storage.files import check_output, replacing
+from physics_ep.storage.outputs import write_json
+from physics_ep.storage.run_file import Quantity, Run, environment, write_run
+from physics_ep.storage.sealed import seal
 
 
 def sample() -> Run:
@@ -140,7 +142,6 @@ def test_truncated_and_foreign_files_are_refused(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     with h5py.File(path, "w") as file:
         file["data"] = [1, 2, 3]
-    assert not is_run_file(path)
     with pytest.raises(InputError, match="no run file of physics-ep"):
         open_run(path)
     with pytest.raises(InputError, match="which is no file"):
@@ -167,6 +168,7 @@ def test_newer_format_is_refused(tmp_path: Path) -> None:
     write_run(path, sample())
     with h5py.File(path, "a") as file:
         file.attrs["format_version"] = 99
+    seal(path, "a later version", "training")
     with pytest.raises(InputError, match="newer physics-ep"):
         open_run(path)
 
@@ -177,7 +179,7 @@ def test_what_is_no_data_is_refused(tmp_path: Path) -> None:
     write_run(path, sample())
     before = path.read_bytes()
     with pytest.raises(InputError, match="State of type function cannot be stored"):
-        write_run(path, Run(resume={"schedule": lambda epoch: epoch}))
+        write_run(path, overwrite=True, run=Run(resume={"schedule": lambda epoch: epoch}))
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["run.h5"]
 
@@ -233,7 +235,7 @@ def test_replacing_keeps_the_old_file_on_failure(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError, match="midway"):
         fail()
-    assert json.loads(path.read_text(encoding="utf-8")) == {"a": 1}
+    assert json.loads(path.read_text(encoding="utf-8")) == {"command": "physics-ep", "a": 1}
     assert os.listdir(tmp_path) == ["figures.json"]
 
 
@@ -248,6 +250,7 @@ def test_json_is_plain_and_standard(tmp_path: Path) -> None:
     }
     write_json(tmp_path / "f.json", figures)
     assert json.loads((tmp_path / "f.json").read_text(encoding="utf-8")) == {
+        "command": "physics-ep",
         "nan": None,
         "array": [0, 1, 2],
         "scalar": 2.0,
