@@ -274,14 +274,17 @@ def test_an_estimate_takes_a_generator_of_either_side(gpu: SimulatedGpu) -> None
 @pytest.mark.full
 @pytest.mark.parametrize("cost", [SquaredError(), CrossEntropy()])
 def test_a_medium_on_a_device_is_solved_there(gpu: SimulatedGpu, cost) -> None:
-    """No step of a FitzHugh-Nagumo medium copies a matrix to the host, whatever couples its outputs."""
+    """No step of a FitzHugh-Nagumo medium copies a field to the host, whatever couples its outputs.
+
+    What is read in all, residuals and losses, is less than one field u of the batch in float64: 4 x 12 numbers.
+    """
     case = CASES["fitzhugh-nagumo"]
     x = case.examples("cuda")[0]
     y = cost.encode(torch.arange(4), 10, torch.float32).to("cuda")
     system = case.build(x)
     with gpu.counting() as counts:
         EquilibriumPropagation(cost, beta=0.01).backward(system, x, y)
-    assert not counts.downloaded
+    assert counts.downloaded < 4 * 12 * 8
     assert counts.uploads <= 4
     twin = case.build(x.cpu())
     EquilibriumPropagation(cost, beta=0.01).backward(twin, x.cpu(), y.cpu())
