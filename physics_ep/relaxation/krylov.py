@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import torch
 
+from ..reads import likely
+
 Operator = Callable[[torch.Tensor], torch.Tensor]
 """(B, n) -> (B, n), symmetric for each example."""
 
@@ -82,7 +84,8 @@ def conjugate_gradients(
     indefinite = torch.zeros_like(going)
     gain = torch.zeros_like(ry)
     products = 0
-    while bool(going.any()) and products < depth:
+    # The first product is nearly always needed.
+    while (bool(going.any()) if products else likely(going.any())) and products < depth:
         hd = product(d)
         products += 1
         curvature = dot(d, hd)
