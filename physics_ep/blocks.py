@@ -96,3 +96,9 @@ def derivative(energy: torch.Tensor, state: State) -> State:
     total = energy.real.sum()
     grads = torch.autograd.grad(total, state, allow_unused=True)
     return tuple(torch.zeros_like(s) if g is None else g.conj() for s, g in zip(state, grads, strict=True))
+
+
+def all_finite(values: torch.Tensor) -> bool:
+    """Whether a tensor holds no NaN and no infinity, in one cheap pass where that is so."""
+    # A finite sum has finite terms; only an infinite or NaN one needs a second look (it may have overflowed).
+    return likely(values.sum().isfinite()) or bool(values.isfinite().all())

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from .errors import InputError, all_finite, argument_error
+from .blocks import all_finite
+from .errors import InputError, argument_error
 from .reads import read
 
 NEWTON_STEPS = 30

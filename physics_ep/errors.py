@@ -6,8 +6,6 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-from .reads import likely
-
 
 class InputError(ValueError):
     """Bad input from a user. The command prints it as one line and exits with status 2."""
@@ -16,12 +14,6 @@ class InputError(ValueError):
 def argument_error(name: str, must: str, was: Any) -> InputError:
     """Build 'Argument NAME must MUST, but was WAS.'"""
     return InputError(f"Argument {name} must {must}, but was {was}.")
-
-
-def all_finite(values: Any) -> bool:
-    """Whether a tensor holds no NaN and no infinity, in one cheap pass where that is so."""
-    # A finite sum has finite terms; only an infinite or NaN one needs a second look (it may have overflowed).
-    return likely(values.sum().isfinite()) or bool(values.isfinite().all())
 
 
 def unknown_name(name: str, given: str, known: Iterable[str]) -> InputError:

@@ -24,10 +24,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from .blocks import State, derivative, exactly_finite_rows, in_dtype, largest
+from .blocks import State, all_finite, derivative, exactly_finite_rows, in_dtype, largest
 from .cost import Cost
 from .equilibrium import Status
-from .errors import InputError, all_finite, argument_error
+from .errors import InputError, argument_error
 from .nudging import Nudge
 from .overrides import PHYSICS, declaring, fitted
 from .placement import first_parameter

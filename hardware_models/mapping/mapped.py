@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from physics_ep.blocks import State
+from physics_ep.blocks import State, all_finite
 from physics_ep.cost import Cost
 from physics_ep.equilibrium import Equilibrium
-from physics_ep.errors import all_finite, argument_error, unknown_name
+from physics_ep.errors import argument_error, unknown_name
 from physics_ep.estimators.propagation import EquilibriumPropagation, estimate_gradient
 from physics_ep.estimators.step import Step
 from physics_ep.nudging import Nudge, Stencil

@@ -12,8 +12,8 @@ import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from physics_ep.blocks import State
-from physics_ep.errors import InputError, all_finite, argument_error, unknown_name
+from physics_ep.blocks import State, all_finite
+from physics_ep.errors import InputError, argument_error, unknown_name
 from physics_ep.placement import on_host
 from physics_ep.system import Inputs
 

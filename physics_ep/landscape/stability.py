@@ -6,10 +6,9 @@ from typing import cast
 
 import torch
 
-from ..blocks import State
+from ..blocks import State, all_finite
 from ..cost import Cost, OutputForce
 from ..equilibrium import Equilibrium, NotConverged, NotFinite
-from ..errors import all_finite
 from ..nudging import Nudge
 from ..relaxation.loop import solve
 from ..system import EnergySystem, Phase

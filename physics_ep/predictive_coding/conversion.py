@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import InputError, all_finite, argument_error
+from ..blocks import all_finite
+from ..errors import InputError, argument_error
 from ..maps import POOL, ConvLink, DenseLink, Link, Shape
 from ..weights import check_plain
 from .layers import PredictiveLayer

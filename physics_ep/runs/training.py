@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..blocks import all_finite
 from ..config import Config, load_config
 from ..cost import COSTS
 from ..data.batches import BatchSource, epoch_seed
 from ..equilibrium import NotConverged, NotFinite
-from ..errors import InputError, all_finite, argument_error
+from ..errors import InputError, argument_error
 from ..estimators.backprop import Backprop
 from ..estimators.propagation import EquilibriumPropagation, UnconvergedWarning
 from ..estimators.step import StepLike
