@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import cmath
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .reads import likely
 
@@ -102,3 +104,10 @@ def all_finite(values: torch.Tensor) -> bool:
     """Whether a tensor holds no NaN and no infinity, in one cheap pass where that is so."""
     # A finite sum has finite terms; only an infinite or NaN one needs a second look (it may have overflowed).
     return likely(values.sum().isfinite()) or bool(values.isfinite().all())
+
+
+def twice_differentiable() -> AbstractContextManager[None]:
+    """Attention by its plain kernel within: the fused ones have no second derivative."""
+    cuda = torch.backends.cuda
+    fused = cuda.flash_sdp_enabled() or cuda.mem_efficient_sdp_enabled() or cuda.cudnn_sdp_enabled()
+    return sdpa_kernel(SDPBackend.MATH) if fused else nullcontext()

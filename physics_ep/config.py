@@ -145,8 +145,9 @@ class TrainingSection(Section):
         Threads of torch. None: as many as the process uses. Small products gain nothing from a second thread, and
         lose much where another process wants the core.
     device : str
-    dtype : {'float32', 'float64', 'bfloat16'}
-        bfloat16: parameters and gradients in float32, all else in bfloat16 (predictive coding networks).
+    dtype : {'float32', 'float64', 'bfloat16'} or None
+        None: the system's own, float32 for all but those that work in float64 alone. bfloat16: parameters and
+        gradients in float32, all else in bfloat16 (predictive coding networks).
     """
 
     epochs: PositiveInt = 10
@@ -157,7 +158,7 @@ class TrainingSection(Section):
     seed: int = Field(default=0, ge=0, lt=2**63)
     threads: PositiveInt | None = None
     device: str = "cpu"
-    dtype: Literal["float32", "float64", "bfloat16"] = "float32"
+    dtype: Literal["float32", "float64", "bfloat16"] | None = None
 
 
 class OptimizerSection(OpenSection):

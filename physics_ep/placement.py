@@ -193,6 +193,12 @@ def _group_memory() -> int | None:
     return None if limit == "max" else max(0, int(limit) - used // 2)
 
 
+def first_tensor(module: nn.Module) -> torch.Tensor | None:
+    """The first of `module.parameters()`, or else the first floating-point buffer; None: there is none."""
+    first = first_parameter(module)
+    return first if first is not None else next((b for b in module.buffers() if b.is_floating_point()), None)
+
+
 def first_parameter(module: nn.Module) -> nn.Parameter | None:
     """The first of `module.parameters()`, without a walk over all modules: a step asks for it many times."""
     for p in module._parameters.values():

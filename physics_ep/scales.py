@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
-from .blocks import State, flat, largest
+from .blocks import State, flat, largest, twice_differentiable
 from .errors import InputError
 
 NAMES = ("residual_scale", "nudge_scale")
@@ -131,7 +131,7 @@ def _newton(
     tiny = torch.finfo(top.dtype).tiny
     # Over its largest component, as squares and products of forces in small or large units leave the floats.
     unit = tuple(f / top.clamp_min(tiny).view(-1, *[1] * (f.ndim - 1)) for f in force)
-    with torch.enable_grad():
+    with torch.enable_grad(), twice_differentiable():
         leaves = tuple(s.detach().requires_grad_() for s in start)
         slope = torch.autograd.grad(energies(system, leaves, x).sum(), leaves, create_graph=True, allow_unused=True)
         along = [(g * f).sum() for g, f in zip(slope, unit, strict=True) if g is not None and g.requires_grad]

@@ -24,13 +24,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from .blocks import State, all_finite, derivative, exactly_finite_rows, in_dtype, largest
+from .blocks import State, all_finite, derivative, exactly_finite_rows, in_dtype, largest, twice_differentiable
 from .cost import Cost
 from .equilibrium import Status
 from .errors import InputError, argument_error
 from .nudging import Nudge
 from .overrides import PHYSICS, declaring, fitted
-from .placement import first_parameter
+from .placement import first_tensor
 from .scales import measured_scales, undeclared
 
 
@@ -355,14 +355,14 @@ class EnergySystem(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """dtype of the parameters, which states follow."""
-        first = first_parameter(self)
+        """dtype of the parameters, or else of the buffers, which states follow."""
+        first = first_tensor(self)
         return torch.get_default_dtype() if first is None else first.dtype
 
     @property
     def device(self) -> torch.device:
-        """Device of the parameters, which states follow."""
-        first = first_parameter(self)
+        """Device of the parameters, or else of the buffers, which states follow."""
+        first = first_tensor(self)
         return torch.device("cpu") if first is None else first.device
 
 
@@ -509,7 +509,7 @@ class Phase:
 
     def hessian_product(self, z: State, v: State) -> State:
         """d2F/dz2 v, each example by itself, by autograd: exact. Solvers ask through `hessian`."""
-        with torch.enable_grad():
+        with torch.enable_grad(), twice_differentiable():
             leaves = tuple(s.detach().requires_grad_() for s in self.state(z))
             total = energies(self.system, leaves, self.x)
             if self.nudge is not None:

@@ -20,6 +20,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from .errors import InputError
+from .stillness import Stillness
 from .system import EnergySystem
 
 Tensors = dict[str, torch.Tensor]
@@ -103,7 +104,8 @@ class Weights:
 
     Tensors that are computed from parameters are computed once, when this is made: a spectral norm makes one power
     iteration, as in one forward pass. Within the context they are parameters of their own, by the names that they
-    have in their modules (`layers.0.weight`), and hooks of tensors are silent. It may be entered again later.
+    have in their modules (`layers.0.weight`), and hooks of tensors are silent. The energy is one and the same
+    function within (`physics_ep.stillness`). It may be entered again later.
 
     Parameters
     ----------
@@ -123,8 +125,10 @@ class Weights:
                 found = _Computed(path, module) if _peculiar(module) else None
                 if found is not None and found.names:
                     self.computed.append(found)
-        for found in self.computed:
-            found.evaluate()
+        self.still = Stillness(system)
+        with self.still:
+            for found in self.computed:
+                found.evaluate()
         self._named: dict[str, torch.Tensor] | None = None if self.computed else dict(named)
         """Parameters by all their names, where none is put in the place of another."""
         self._silenced: list[tuple[torch.Tensor, Any]] = []
@@ -135,9 +139,11 @@ class Weights:
             p._backward_hooks = None
         for found in self.computed:
             found.put()
+        self.still.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.still.__exit__()
         for found in self.computed:
             found.take()
         for p, hooks in self._silenced:

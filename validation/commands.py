@@ -119,7 +119,8 @@ def gradients(
         raise unknown_name("cost", cost, COSTS)
     where, width = resolve_device(device), resolve_dtype(dtype)
     number = 0 if seed is None else seed
-    built = load_system(system, seed=number).to(where, width)
+    built = load_system(system, seed=number)
+    built.to(where, built.dtype if dtype is None else width)
     work_in(built, dtype)
     count = sum(p.numel() for p in built.parameters())
     batch = batch or (16 if count < LARGE else 2)
@@ -162,8 +163,8 @@ def gradients(
         }
     )
     report.table(
-        f"{system}: EP ({found.scheme}, beta {found.beta:.3g}) against {found.oracle}, {dtype or 'float32'}, "
-        f"batch {batch}",
+        f"{system}: EP ({found.scheme}, beta {found.beta:.3g}) against {found.oracle}, "
+        f"{dtype or str(built.dtype).removeprefix('torch.')}, batch {batch}",
         ["tensor", "shape", "1-cos", "error", "scale", *(["floor"] if floors else []), "K", "residual"],
         [
             [

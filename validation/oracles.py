@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,14 +17,20 @@ import torch
 from scipy.sparse.linalg import LinearOperator, minres
 from torch import nn
 
-from physics_ep.blocks import flat, in_dtype, unflat
+from physics_ep.blocks import flat, in_dtype, twice_differentiable, unflat
 from physics_ep.cost import Cost, as_targets, costs
 from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import InputError, argument_error
 from physics_ep.relaxation.loop import relax
 from physics_ep.relaxation.solvers import inverse_lipschitz
+from physics_ep.stillness import require_trained
 from physics_ep.system import EnergySystem, energies, widened
 from physics_ep.weights import Weights
+
+UNROLLED = (100, 200, 400, 800)
+"""Steps that backprop through time unrolls in turn."""
+FORGOTTEN = 1e-6
+"""What may be left, at the first of these steps, of the residual and of the cost's gradient."""
 
 
 class Gradients(dict[str, torch.Tensor]):
@@ -36,7 +43,8 @@ class Gradients(dict[str, torch.Tensor]):
     residual : float
         Worst dimensionless residual of the free state.
     adjoint_residual : float
-        Relative residual of the adjoint solve (implicit differentiation only).
+        Relative residual of the adjoint solve (implicit differentiation), or what is left of the cost's gradient at
+        the first step (backprop through time).
     outputs : Tensor (B, n_out) or None
         At the free state (implicit differentiation only).
     """
@@ -62,8 +70,10 @@ def of_parameters(oracle: Callable[..., Gradients]) -> Callable[..., Gradients]:
 
     @functools.wraps(oracle)
     def by_parameters(system: EnergySystem, *arguments: Any, **options: Any) -> Gradients:
+        require_trained(system)
         weights = Weights(system)
         with weights:
+            weights.still.check(arguments[0] if arguments else options["x"])
             found = oracle(system, *arguments, **options)
         if weights.computed:
             own = weights.leaves(found)
@@ -129,7 +139,7 @@ def implicit_gradient(
     y = wide_target(y)
     free = free_state(twin, x, tolerance, max_iterations)
     named = [(n, p) for n, p in twin.named_parameters() if p.requires_grad]
-    with torch.enable_grad():
+    with torch.enable_grad(), twice_differentiable():
         state = tuple(s.detach().requires_grad_() for s in free.state)
         slope = torch.autograd.grad(energies(twin, state, x).sum(), state, create_graph=True)
         loss = costs(cost, twin.outputs(state), y)
@@ -271,18 +281,20 @@ def bptt_gradient(
     y: torch.Tensor,
     cost: Cost,
     *,
-    iterations: int = 100,
+    iterations: int | None = None,
     step: float | None = None,
 ) -> Gradients:
     """Backprop through time: autograd through `iterations` steps of the relaxation from the initial state.
 
     The steps are the system's exact block updates where autograd can follow them, else explicit descent
-    s <- s - step dE/ds within the bounds.
+    s <- s - step dE/ds within the bounds (ascent in the blocks that ascend).
 
     Parameters
     ----------
-    iterations : int
-        Steps to unroll. `residual` of the result says how far from equilibrium they ended.
+    iterations : int, optional
+        Steps to unroll. `residual` of the result says how far from equilibrium they ended, and `adjoint_residual`
+        what part of the cost's gradient is left at the first step: a state may be at rest long before its gradient
+        has gone through all steps. Default: from 100 on, twice as many until both are below 1e-6.
     step : float, optional
         Of explicit descent, in state units per force unit; default 0.1 over the system's `nudge_scale`, or half the
         inverse of its largest curvature where it declares none.
@@ -290,21 +302,43 @@ def bptt_gradient(
     Returns
     -------
     Gradients
+
+    Raises
+    ------
+    OracleError
+        If the default does not get there in 800 steps.
     """
-    if iterations < 1:
-        raise argument_error("iterations", "be at least 1", iterations)
+    if iterations is not None:
+        if iterations < 1:
+            raise argument_error("iterations", "be at least 1", iterations)
+        return _through_time(system, x, y, cost, iterations, step)
+    for count in UNROLLED:
+        found = _through_time(system, x, y, cost, count, step)
+        if max(found.residual, found.adjoint_residual) <= FORGOTTEN:
+            return found
+    raise OracleError(
+        f"Backprop through {count} steps has not forgotten its first: a residual of {found.residual:.2g} and "
+        f"{found.adjoint_residual:.2g} of the cost's gradient are left. Take another oracle, or fewer iterations "
+        "as they are."
+    )
+
+
+def _through_time(
+    system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost: Cost, iterations: int, step: float | None
+) -> Gradients:
     twin = widened(system)
     x, y = in_dtype(x, torch.float64), wide_target(y)
     named = [(n, p) for n, p in twin.named_parameters() if p.requires_grad]
-    with torch.enable_grad():
+    with torch.enable_grad(), twice_differentiable():
         inputs = twin.prepare(x)
         phase = twin.phase(inputs)
         if phase.differentiable_updates and step is None:
-            u = phase.interface(phase.start())
+            first = u = tuple(b.detach().requires_grad_() for b in phase.interface(phase.start()))
             for _ in range(iterations):
                 u, state, residual = phase.sweep(u)
         else:
-            state = tuple(s.requires_grad_() for s in twin.initial_state(x))
+            first = state = tuple(s.detach().requires_grad_() for s in twin.initial_state(x))
+            ways = twin.directions or (1,) * len(state)
             if step is not None:
                 h = step
             elif phase.scales is None:
@@ -313,14 +347,22 @@ def bptt_gradient(
                 h = 0.5 * inverse_lipschitz(phase, tuple(s.detach() for s in state))
             for _ in range(iterations):
                 slope = torch.autograd.grad(energies(twin, state, x).sum(), state, create_graph=True)
-                state = twin.project(tuple(s - h * g for s, g in zip(state, slope, strict=True)))
+                state = twin.project(tuple(s - way * h * g for s, g, way in zip(state, slope, ways, strict=True)))
             residual = phase.residual(phase.force(tuple(s.detach() for s in state)))
         loss = costs(cost, twin.outputs(state), y).mean()
-        grads = torch.autograd.grad(loss, [p for _, p in named], allow_unused=True)
-    found = Gradients((n, torch.zeros_like(p) if g is None else g) for (n, p), g in zip(named, grads, strict=True))
+        parameters = [p for _, p in named]
+        grads = torch.autograd.grad(loss, [*parameters, *first], allow_unused=True, retain_graph=True)
+        last = torch.autograd.grad(loss, state, allow_unused=True)
+    found = Gradients((n, torch.zeros_like(p) if g is None else g) for (n, p), g in zip(named, grads, strict=False))
     found.loss = float(loss.detach())
     found.residual = float(residual.detach().max())
+    left, all_of_it = (_size(parts) for parts in (grads[len(parameters) :], last))
+    found.adjoint_residual = left / all_of_it if all_of_it > 0 else 0.0
     return found
+
+
+def _size(parts: Sequence[torch.Tensor | None]) -> float:
+    return math.sqrt(sum(float(g.square().sum()) for g in parts if g is not None))
 
 
 @of_parameters

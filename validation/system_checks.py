@@ -15,7 +15,7 @@ from physics_ep.relaxation.loop import relax
 from physics_ep.scales import NAMES as SCALES
 from physics_ep.scales import Scales
 from physics_ep.system import EnergySystem, Phase
-from physics_ep.weights import summed
+from physics_ep.weights import Weights, summed
 
 from .gradients import estimate_gradient, total_error
 from .oracles import Gradients, implicit_gradient
@@ -49,7 +49,10 @@ def check_system(system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost: C
         Default by the dtype of y.
     """
     cost = cost or (SquaredError() if y.dtype.is_floating_point else CrossEntropy())
-    twin = copy.deepcopy(system).double()
+    weights = Weights(system)
+    with weights:
+        weights.still.check(x)
+        twin = copy.deepcopy(system).double()  # it has the weights that the physics sees as plain parameters
     with torch.no_grad():
         twin.constrain()  # an optimizer's last step may have left the bounds, which EP would put right
     x = in_dtype(x, torch.float64)
@@ -317,7 +320,10 @@ def _check_gradient(
     kept = {n: p.data.clone() for n, p in system.named_parameters() if p.requires_grad}
     ways = {}
     for name, p in kept.items():
-        size = p.abs().clamp(min=1e-3 * float(p.abs().max())) if bool(p.any()) else torch.ones_like(p)
+        size = p.abs().clamp(min=1e-3 * float(p.abs().max()))
+        if not bool(p.any()):  # zeros do not tell their unit: as far as would change the cost by its own size
+            steep = float(exact[name].abs().max())
+            size = torch.full_like(p, max(abs(exact.loss), 1e-3) / steep if steep > 0 else 1.0)
         ways[name] = size * torch.randn(p.shape, generator=generator, dtype=p.dtype).to(p.device)
     h = 1e-5
     losses = []

@@ -94,6 +94,7 @@ class AnalogHopfieldCircuit(UnitGraph):
         self.capacitance = positive("capacitance", capacitance, n_free)
         self.gain = positive("gain", gain, n_free)
         self.supply = float(positive("supply", supply, 1))
+        self.state_size = self.supply
         self.low, self.high = self.supply * self.low, self.supply * self.high
         self.unit_conductance = 1 / (self.gain * self.resistance)
         self.nudge_scale = float(self.unit_conductance.max())
@@ -285,7 +286,7 @@ class AnalogHopfieldCircuit(UnitGraph):
         return {}
 
     def motion(self, phase: Phase) -> Motion:
-        assert isinstance(phase, AnalogPhase | AnalogDescent)
+        assert isinstance(phase, AnalogPhase)
         return AnalogMotion(phase, phase.nudge)
 
     def constrain(self) -> None:
@@ -380,46 +381,33 @@ class AnalogPhase(UnitGraphPhase):
         # A node's own 1 / (A R) over the unit; the nudge adds to it.
         self._load = (system.unit_conductance / unit)[:, None].expand(-1, len(inputs.x))
         self._pull = self._pulling(torch.zeros_like(self._load), self._load)
+        self._bound = None
         if self.origin is not None:
             drive = system.drives(self.origin, inputs.x)
+            settled = system.respond(drive)
+            self._settled = settled if balanced else self.origin[0]
             self._anchor = drive / (system.unit_conductance * volt)
-            mismatch = (system.respond(drive) - self.origin[0]) / volt
+            mismatch = (settled - self.origin[0]) / volt
             self._origin = (
                 columns(torch.cat([self.origin[0], inputs.x], 1) / volt),
                 columns(self._anchor),
                 columns(torch.zeros_like(drive) if balanced else mismatch),
             )
 
-    def nudged(self, nudge: Nudge | None) -> Phase:
-        if nudge is not None and not self._closed(nudge):
-            return AnalogDescent(self.system, self.inputs, self.origin, self.balanced).nudged(nudge)
-        twin = Phase.nudged(self, nudge)
-        assert isinstance(twin, AnalogPhase)
-        if twin.nudge is not None:
-            twin._pull = twin._pulled(twin.nudge)
-        return twin
-
-    def force(self, z: State) -> State:
-        """Missing current of each node, (B, n_free) amperes, as far as its amplifier passes it on."""
-        return (self._current(self._swept(z)[1]),)
-
-    def sweep(self, u: State) -> tuple[State, State, torch.Tensor]:
-        moved, gap = self._swept(u)
-        return (moved,), u, largest((self._current(gap),)) / self.system.residual_scale
-
-    def _current(self, gap: torch.Tensor) -> torch.Tensor:
-        """Amperes that would close a gap of (B, n_free) volts."""
-        return gap * (self.system.nudge_scale / torch.from_numpy(self._pull.ease).t())
+    def energy(self, z: State) -> torch.Tensor:
+        return Phase.energy(self, z)
 
     def _swept(self, z: State) -> tuple[torch.Tensor, torch.Tensor]:
         graph, volt = self.system.graph, self.system.supply
-        start = array(z[0] / volt)
+        start, pull = array(z[0] / volt), self._pull_at(z)
         width = kernels.chunk_width(len(start))
         if self.origin is None:
-            swept = kernels.sweep(start, self._clamped, self._weight, self._bias, graph, self._pull, width)
+            swept = kernels.sweep(start, self._clamped, self._weight, self._bias, graph, pull, width)
         else:
-            swept = kernels.displaced_sweep(start, *self._origin, self._weight, graph, self._pull, width)
-        return volt * torch.from_numpy(swept[0]), volt * torch.from_numpy(swept[1])
+            swept = kernels.displaced_sweep(start, *self._origin, self._weight, graph, pull, width)
+        # Amperes that would close the gap: what is missing at a node, as far as its amplifier passes it on.
+        current = volt * torch.from_numpy(swept[1]) * (self.system.nudge_scale / torch.from_numpy(pull.ease).t())
+        return volt * torch.from_numpy(swept[0]), current
 
     def _pulled(self, nudge: Nudge) -> kernels.Pull:
         at, system = self.system.output_columns, self.system
@@ -439,15 +427,16 @@ class AnalogPhase(UnitGraphPhase):
         pull[at] = (target if self.origin is None else target - stiffness * self._anchor[:, at]).t()
         return self._pulling(pull, load)
 
+    def _pull_towards(self, force: torch.Tensor, hold: torch.Tensor, bound: torch.Tensor) -> kernels.Pull:
+        at, system = self.system.output_columns, self.system
+        load, pull = self._load.clone(), torch.zeros_like(self._load)
+        load[at] += bound.t() / system.nudge_scale
+        pull[at] = (hold / system.nudge_scale + force / (system.nudge_scale * system.supply)).t()
+        return self._pulling(pull, load)
+
     @staticmethod
     def _pulling(push: torch.Tensor, load: torch.Tensor) -> kernels.Pull:
         return kernels.Pull(np.arange(len(load)), array(push), array(1 / load))
-
-
-class AnalogDescent(Phase):
-    """Descent along the current, for nudges that leave an output amplifier no update in closed form."""
-
-    system: AnalogHopfieldCircuit
 
 
 class AnalogMotion(Motion):
@@ -465,7 +454,7 @@ class AnalogMotion(Motion):
 
     flow = "hopfield"
 
-    def __init__(self, phase: AnalogPhase | AnalogDescent, nudge: Nudge | None) -> None:
+    def __init__(self, phase: AnalogPhase, nudge: Nudge | None) -> None:
         super().__init__(phase)
         self.system, self.nudge = phase.system, nudge
         system = self.system

@@ -57,6 +57,8 @@ class UnitGraph(OnHost, EnergySystem):
     nudge_scale = 1.0
     bounded = True
     clamps = True
+    state_size = 1.0
+    """State that its units' laws count as 1."""
 
     def __init__(
         self,
@@ -87,6 +89,7 @@ class UnitGraph(OnHost, EnergySystem):
         )
         self.output_columns = torch.from_numpy(column[outputs])
         self.unit_groups = groups(self.units)
+        self.smooth = "hard_sigmoid" not in self.units
         self.coupling_groups = groups(self.couplings)
         low, high = zip(*(UNITS[name].bounds for name in self.units), strict=True)
         self.low, self.high = torch.tensor(low, dtype=torch.float64), torch.tensor(high, dtype=torch.float64)
@@ -220,7 +223,7 @@ class UnitGraph(OnHost, EnergySystem):
 
     def flows(self, phase: Phase) -> Mapping[str, Callable[[Phase], Motion]]:
         """'hopfield', and 'rate' where nudged units have exact updates: see `hardware_models.layers.flows`."""
-        return unit_flows(
+        flows = unit_flows(
             phase,
             Laws(
                 lambda state: (self.drives(state, phase.x),),
@@ -228,6 +231,9 @@ class UnitGraph(OnHost, EnergySystem):
                 lambda state: (self._by_unit("inverse", state[0]),),
             ),
         )
+        if isinstance(phase, UnitGraphPhase) and phase.follows_cost:
+            del flows["rate"]
+        return flows
 
     def contrast(
         self, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor
@@ -269,8 +275,14 @@ class UnitGraphPhase(Phase):
     starts from: it returns that as z, with the largest |sigma(p) - s| of it, measured on the way.
 
     A cost that is quadratic in each output keeps this form on linear and hard sigmoid outputs (the squared error:
-    s = sigma((p + beta y) / (1 + beta))), a constant force on any. For other costs `nudged` returns a
-    `UnitGraphDescent`.
+    s = sigma((p + beta y) / (1 + beta))), a constant force on any. Under any other nudge a sweep minimises an
+    energy above F that touches it at the present outputs o: there beta C is replaced by its tangent and k D, with k
+    a bound on |beta C''| and D(s) = Psi(s) - Psi(o) - Psi'(o) (s - o) the unit's own distance from o (Bauschke,
+    Bolte and Teboulle 2017, section 3: C is smooth relative to Psi, as Psi'' >= 1). The minimum over an output,
+
+        s = sigma((p + k Psi'(o) - beta dC(o)) / (1 + k)),
+
+    lowers F, and stands still where the force vanishes, whatever k is.
     """
 
     system: UnitGraph
@@ -281,9 +293,12 @@ class UnitGraphPhase(Phase):
         super().__init__(system, inputs, origin, balanced)
         self._clamped = columns(inputs.x)
         self._pull = kernels.Pull(np.full(len(system.units), -1), np.empty((0, 0)), np.empty((0, 0)))
+        self._bound: torch.Tensor | None = None
         if self.origin is not None:
             drive = system.drives(self.origin, inputs.x)
-            mismatch = system.respond(drive) - self.origin[0]
+            settled = system.respond(drive)
+            mismatch = settled - self.origin[0]
+            self._settled = settled if balanced else self.origin[0]
             self._anchor = drive
             self._origin = (
                 columns(torch.cat([self.origin[0], inputs.x], 1)),
@@ -292,12 +307,11 @@ class UnitGraphPhase(Phase):
             )
 
     def nudged(self, nudge: Nudge | None) -> Phase:
-        if nudge is not None and not self._closed(nudge):
-            return UnitGraphDescent(self.system, self.inputs, self.origin, self.balanced).nudged(nudge)
         twin = super().nudged(nudge)
         assert isinstance(twin, UnitGraphPhase)
-        if nudge is not None:
-            twin._pull = self._pulled(nudge)
+        if twin.nudge is not None:
+            twin._bound = None if self._closed(twin.nudge) else self._steepest(twin.nudge)
+            twin._pull = self._pulled(twin.nudge) if twin._bound is None else self._pull
         return twin
 
     def energy(self, z: State) -> torch.Tensor:
@@ -319,10 +333,13 @@ class UnitGraphPhase(Phase):
         return (torch.clamp(z[0], self.system.low - self.origin[0], self.system.high - self.origin[0]),)
 
     def interior(self, z: State) -> State:
-        return inner(self, z)
+        shift = 0.0 if self.origin is None else self.origin[0]
+        return (torch.clamp(z[0], self.system.inner_low - shift, self.system.inner_high - shift),)
 
     def own_rates(self, z: State) -> State | None:
-        return own_curvatures(self, z)
+        if all(UNITS[name].quadratic for name, _ in self.system.unit_groups):
+            return None
+        return (self.system._by_unit("curvature", self.state(z)[0]),)
 
     def interface(self, z: State) -> State:
         return z
@@ -332,12 +349,12 @@ class UnitGraphPhase(Phase):
         return (moved,), u, largest((gap,)) / self.system.residual_scale
 
     def _swept(self, z: State) -> tuple[torch.Tensor, torch.Tensor]:
-        system, start = self.system, array(z[0])
+        system, start, pull = self.system, array(z[0]), self._pull_at(z)
         weight, graph, width = array(system.weight), system.graph, kernels.chunk_width(len(start))
         if self.origin is None:
-            swept = kernels.sweep(start, self._clamped, weight, array(system.bias), graph, self._pull, width)
+            swept = kernels.sweep(start, self._clamped, weight, array(system.bias), graph, pull, width)
         else:
-            swept = kernels.displaced_sweep(start, *self._origin, weight, graph, self._pull, width)
+            swept = kernels.displaced_sweep(start, *self._origin, weight, graph, pull, width)
         return torch.from_numpy(swept[0]), torch.from_numpy(swept[1])
 
     def _closed(self, nudge: Nudge) -> bool:
@@ -349,6 +366,43 @@ class UnitGraphPhase(Phase):
             return False
         units = {self.system.units[i] for i in self.system.output_columns.tolist()}
         return all(UNITS[name].quadratic for name in units) or not bool(linear[0].any())
+
+    @property
+    def follows_cost(self) -> bool:
+        """Whether sweeps take the nudge by its tangent: its outputs then have no update in closed form."""
+        return self._bound is not None
+
+    def _steepest(self, nudge: Nudge) -> torch.Tensor:
+        """Bound on |beta C''| of each example, (B, 1): the cost's own, else its largest at the present outputs."""
+        outputs = self.system.outputs(self.origin if self.origin is not None else self.start())
+        if nudge.cost.steepest is not None:
+            most = torch.full_like(outputs[:, :1], nudge.cost.steepest)
+        else:
+            axes = torch.eye(outputs.shape[1], dtype=outputs.dtype)
+            columns = [nudge.cost.curvature(outputs, nudge.y, e.expand_as(outputs).clone()) for e in axes]
+            most = torch.linalg.matrix_norm(torch.stack(columns, 2), ord=2)[:, None]
+        return (nudge.column(outputs) * most).abs()
+
+    def _pull_at(self, z: State) -> kernels.Pull:
+        """The nudge as it acts on a sweep from z: the tangent of the cost and the distance from z."""
+        if self._bound is None:
+            return self._pull
+        assert self.nudge is not None
+        at, outputs = self.system.output_columns, self.system.outputs(self.state(z))
+        force = -self.nudge.column(outputs) * self.nudge.cost.gradient(outputs, self.nudge.y)
+        return self._pull_towards(force, self._bound * self._way(z)[:, at], self._bound)
+
+    def _pull_towards(self, force: torch.Tensor, hold: torch.Tensor, bound: torch.Tensor) -> kernels.Pull:
+        """A pull of forces on the outputs, and of what holds them where they are with a stiffness `bound`."""
+        return kernels.Pull(self._slots(), columns(force + hold), columns((1 / (1 + bound)).expand_as(force)))
+
+    def _way(self, z: State) -> torch.Tensor:
+        """Psi' of each unit at z, less its drive at the origin: (B, n_free), finite at saturation."""
+        units, unit = self.system, self.system.state_size
+        edge = torch.finfo(z[0].dtype).eps * unit
+        s = z[0] if self.origin is None else self._settled + z[0]
+        slope = units._by_unit("inverse", torch.clamp(s, units.low + edge, units.high - edge) / unit)
+        return slope if self.origin is None else slope - self._anchor
 
     def _pulled(self, nudge: Nudge) -> kernels.Pull:
         if nudge.cost.holds:
@@ -388,30 +442,3 @@ class UnitGraphPhase(Phase):
         slot, at = np.full(len(self.system.units), -1), self.system.output_columns
         slot[at.numpy()] = np.arange(len(at))
         return slot
-
-
-class UnitGraphDescent(Phase):
-    """Descent along the force, for nudges that leave an output unit no update in closed form."""
-
-    system: UnitGraph
-
-    def interior(self, z: State) -> State:
-        return inner(self, z)
-
-    def own_rates(self, z: State) -> State | None:
-        return own_curvatures(self, z)
-
-
-def inner(phase: UnitGraphPhase | UnitGraphDescent, z: State) -> State:
-    """z of the nearest state within bounds at which all potentials have finite slopes."""
-    system = phase.system
-    shift = 0.0 if phase.origin is None else phase.origin[0]
-    return (torch.clamp(z[0], system.inner_low - shift, system.inner_high - shift),)
-
-
-def own_curvatures(phase: UnitGraphPhase | UnitGraphDescent, z: State) -> State | None:
-    """Psi''(s) of all nodes, where one of them saturates smoothly."""
-    system = phase.system
-    if all(UNITS[name].quadratic for name, _ in system.unit_groups):
-        return None
-    return (system._by_unit("curvature", phase.state(z)[0]),)

@@ -17,6 +17,7 @@ from ..relaxation.loop import check_nudge, check_state, start_not_finite
 from ..storage.parts import TrajectoryWriter
 from ..storage.trajectory import Recorder, Trajectory, TrajectoryRow
 from ..system import EnergySystem
+from ..weights import Weights
 from .flows import choose_motion
 from .integrators import TABLEAUS, Points, Tableau, adaptive_steps, finite, fixed_steps
 from .motion import Motion
@@ -171,7 +172,9 @@ class Simulation:
         course.check()
         self.course = course
         self.count = course.count(system)
-        with torch.no_grad():
+        self.weights = Weights(system)
+        with torch.no_grad(), self.weights:
+            self.weights.still.check(x)
             inputs = system.prepare(x)
             if start is not None:
                 check_state(system, start, x)
@@ -198,7 +201,7 @@ class Simulation:
         """
         if self.count is None or self.course.stop_when_settled:
             return
-        with torch.no_grad():
+        with torch.no_grad(), self.weights:
             moment = self.motion.observe(self.begun, self.motion.velocity(self.begun))
         recorder.expect(times * (1 + math.ceil(self.count / self.course.every)), TrajectoryRow(0.0, *moment))
 
@@ -206,7 +209,7 @@ class Simulation:
         """Go through the phase and record its points; return the last state."""
         settled, state = self.course.stop_when_settled, self.begun
         peak: torch.Tensor | None = None
-        with torch.no_grad():
+        with torch.no_grad(), self.weights:
             points = self.course.points(self.motion, self.begun, self.count)
             for time, w, velocity in _reported(points, self.course.duration, progress):
                 moment = self.motion.observe(w, velocity)

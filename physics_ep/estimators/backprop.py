@@ -10,6 +10,7 @@ from .. import ranks
 from ..cost import Cost, as_targets
 from ..equilibrium import Equilibrium, NotFinite, broken_parts
 from ..errors import InputError
+from ..stillness import require_trained
 from ..system import EnergySystem
 from ..weights import Weights
 from .step import warn_of_input
@@ -58,6 +59,7 @@ class Backprop:
                 "pass, but was 'backprop'."
             )
         warn_of_input(x)
+        require_trained(system)
         x, y = x.detach(), as_targets(y)
         weights = Weights(system)
         with torch.enable_grad(), weights:

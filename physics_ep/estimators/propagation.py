@@ -23,6 +23,7 @@ from ..landscape.stability import curvature_limit
 from ..nudging import Nudge, Stencil, centered, scheme_from_name
 from ..reads import Surprise, assuming, likely, read
 from ..relaxation.loop import check_cost, check_outputs, check_strength, new_phase, prepared, solve
+from ..stillness import require_trained
 from ..system import EnergySystem, Phase
 from ..weights import Weights
 from .contrasts import (
@@ -209,6 +210,9 @@ class EquilibriumPropagation:
         y = as_targets(y)
         given, x = x, x.detach() if isinstance(x, torch.Tensor) else x
         weights, grads, step = self._gradient(system, x, y, sync, input_gradient)
+        if step.skipped < len(x):
+            with weights:
+                weights.still.update(tuple(s[: len(x)] for s in step.equilibria[0].state), x)
         weights.deposit(grads)
         if not input_gradient:
             warn_of_input(given)
@@ -223,8 +227,11 @@ class EquilibriumPropagation:
         if ranks.is_distributed() and (self._broadcast is None or self._broadcast() is not system):
             ranks.broadcast_parameters(system)
             self._broadcast = weakref.ref(system)
+        if not input_gradient:
+            require_trained(system)
         weights = Weights(system)
         with torch.no_grad(), weights:
+            weights.still.check(x)
             weights.constrain()  # an optimizer that knows no bounds may have left them
             grads, step, used = self._estimate(system, weights, x, y, input_gradient)
         if sync and ranks.is_distributed():

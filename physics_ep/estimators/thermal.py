@@ -35,6 +35,7 @@ from ..dynamics.noise import STOCHASTIC, NoisyTableau
 from ..equilibrium import NotFinite, broken_parts
 from ..errors import InputError, argument_error, unknown_name
 from ..nudging import Stencil, centered, scheme_from_name
+from ..stillness import require_trained
 from ..system import EnergySystem, widened
 from ..weights import Weights
 from .chains import Averages, Ensemble, Plan
@@ -246,6 +247,8 @@ class StochasticEquilibriumPropagation:
                 "Argument system must have unbounded variables that descend its energy, for others have no mean "
                 f"force of zero, but was a {type(system).__name__}."
             )
+        require_trained(system)
+        weights.still.check(x)
         temperature = system.temperature if self.temperature is None else self.temperature
         with torch.no_grad():
             weights.constrain()

@@ -79,6 +79,10 @@ def solve(
     name = _default_solver(system, phase, methods) if solver is None else solver
     if name not in methods:
         raise unknown_name(f"solver of {type(system).__name__}", name, methods)
+    if own is None and name != "coordinate" and phase.dtype.itemsize < 4:
+        kind = str(phase.dtype).removeprefix("torch.")
+        must = f"be float32 or float64 for the solver {name!r}, whose steps are lost in the rounding of less"
+        raise argument_error(f"system ({type(system).__name__})", must, kind)
     tolerance = phase_tolerance(phase, tolerance)
     if max_iterations is not None and (not isinstance(max_iterations, int) or max_iterations < 1):
         raise argument_error("max_iterations", "be an integer of at least 1", max_iterations)
@@ -252,7 +256,9 @@ def relax(
     InputError
         If an argument does not fit the system.
     """
-    with torch.no_grad(), Weights(system):
+    weights = Weights(system)
+    with torch.no_grad(), weights:
+        weights.still.check(x)
         inputs = prepared(system, x, {} if nudge is None else options)
         sound = True
         if start is not None:

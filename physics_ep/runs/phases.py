@@ -22,7 +22,7 @@ from ..storage.opening import open_run
 from ..storage.outputs import writing
 from ..storage.parts import TrajectoryWriter
 from ..storage.trajectory import Recorder, Trajectory
-from .preparation import new_system, run_attributes, with_arguments
+from .preparation import new_system, run_attributes, with_arguments, with_dtype
 
 
 @dataclass(frozen=True)
@@ -113,13 +113,15 @@ def simulate_phases(
         path = None if out is None else call.claim("out", out)
         if beta is not None and (not math.isfinite(beta) or beta == 0):
             raise argument_error("beta", "be finite and not 0", beta)
+        system = new_system(config)
+        config = with_dtype(config, system)
         held = load_dataset(config.data).to(
             resolve_device(config.training.device), resolve_dtype(config.training.dtype)
         )
         if not 1 <= examples <= len(held.test_x):
             raise argument_error("examples", f"be from 1 to the {len(held.test_x)} there are", examples)
         x, labels = held.test_x[:examples], held.test_y[:examples]
-        system = new_system(config).to(x.device, x.dtype)
+        system.to(x.device, x.dtype)
         work_in(system, config.training.dtype)
         if beta is None:
             beta = 0.1 * system.nudge_scale if config.ep.beta == "auto" else float(config.ep.beta)

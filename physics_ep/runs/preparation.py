@@ -13,7 +13,7 @@ from ..data.batches import BatchSource, InMemory, Loaders, Stream
 from ..data.datasets import Dataset, load_dataset
 from ..data.image_folders import STREAMED
 from ..errors import InputError, argument_error
-from ..placement import parameters_of, require_memory, resolve_device, resolve_dtype
+from ..placement import DTYPES, parameters_of, require_memory, resolve_device, resolve_dtype
 from ..progress import Progress
 from ..registry import accepts, build_system, load, systems
 from ..storage.run_file import Run, environment
@@ -96,6 +96,14 @@ def new_system(config: Config) -> EnergySystem:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build_system(section.name, **options)
+
+
+def with_dtype(config: Config, system: EnergySystem) -> Config:
+    """The config with the system's own dtype, where it names none."""
+    if config.training.dtype is not None:
+        return config
+    own = str(system.dtype).removeprefix("torch.")
+    return config.updated(training={"dtype": own if own in DTYPES else "float32"})
 
 
 def _largest(value: Any) -> int:

@@ -90,6 +90,8 @@ def check_resumable(run: Run, config: Config) -> None:
             f"scheduler's length, but was {now['training']['epochs']}."
         )
     before["training"] = {**before["training"], "epochs": now["training"]["epochs"]}
+    if now["training"]["dtype"] is None:
+        now["training"] = {**now["training"], "dtype": before["training"]["dtype"]}
     for section, keys in now.items():
         if keys == before.get(section):
             continue

@@ -33,6 +33,7 @@ from ..estimators.step import StepLike
 from ..placement import resolve_device, resolve_dtype, threads, work_in
 from ..progress import SILENT, Progress
 from ..ranks import in_step, join_group, meet, rank, summed, world_size
+from ..stillness import require_trained
 from ..storage.files import checked_path
 from ..storage.opening import open_run
 from ..storage.outputs import writing
@@ -47,6 +48,7 @@ from .preparation import (
     open_source,
     run_attributes,
     with_arguments,
+    with_dtype,
 )
 from .resuming import Interruption, check_resumable, interruptible
 
@@ -193,6 +195,8 @@ def train(
         path = None if out is None else call.claim("out", out, goes_on=resume, lock=rank() == 0)
         place = join_group(resolve_device(settings.training.device))
         system = new_system(settings)
+        require_trained(system)
+        settings = with_dtype(settings, system)
         source = open_source(settings, data, system, place, progress)
         system.to(place, resolve_dtype(settings.training.dtype))
         work_in(system, settings.training.dtype)

@@ -1,0 +1,145 @@
+"""What keeps an energy one and the same function for the length of a step.
+
+A relaxation evaluates an energy hundreds of times, and its phases are compared to many digits. Modules and modes of
+torch that make each evaluation another one, or that round it, have no place within: autocast is off (a system works
+in the dtype of its parameters), attention takes the kernel that has second derivatives, running statistics wait
+until the step is over, and what draws random numbers is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.dropout import _DropoutNd
+
+from .blocks import State, twice_differentiable
+from .errors import InputError
+from .system import EnergySystem
+
+
+class Stillness:
+    """A context in which evaluations of a system's energy change nothing and draw nothing.
+
+    Parameters
+    ----------
+    system : EnergySystem
+    """
+
+    def __init__(self, system: EnergySystem) -> None:
+        self.system = system
+        self.norms: list[tuple[str, Any]] = []
+        self.random: list[tuple[str, nn.Module]] = []
+        for path, module in system.named_modules():
+            if not module.training or "forward" in vars(module):
+                continue
+            if isinstance(module, _NormBase) and module.track_running_stats:
+                self.norms.append((path, module))
+            elif (isinstance(module, _DropoutNd) and module.p > 0) or isinstance(module, nn.RReLU):
+                self.random.append((path, module))
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Stillness:
+        device = self.system.device.type
+        if torch.is_autocast_enabled(device):
+            self._stack.enter_context(torch.autocast(device, enabled=False))
+        self._stack.enter_context(twice_differentiable())
+        for _, norm in self.norms:
+            norm.track_running_stats = False
+            self._stack.callback(setattr, norm, "track_running_stats", True)
+        for path, module in self.random:
+            module.forward = _refuse(path, type(module).__name__)
+            self._stack.callback(delattr, module, "forward")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def check(self, x: torch.Tensor) -> None:
+        """Refuse batch norms in training mode that see the state.
+
+        Examples would feel each other, and each phase would have statistics of its own.
+
+        Raises
+        ------
+        InputError
+            It names the module.
+        """
+        batch = {id(norm): path for path, norm in self.norms if isinstance(norm, _BatchNorm)}
+        if not batch:
+            return
+        system = self.system
+        seen: list[list[torch.Tensor]] = []
+        for state in (system.initial_state(x), system.random_state(x, torch.Generator().manual_seed(1))):
+            seen.append([])
+            with torch.no_grad(), _recorded([norm for _, norm in self.norms], seen[-1], batch):
+                self._evaluate(state, x)
+        for (path, one), (_, other) in zip(*seen, strict=True):
+            if not torch.equal(one, other):
+                raise InputError(
+                    f"Argument system must not normalise its state over the batch in training mode, as {path!r} "
+                    "does, since examples would feel each other, and each phase would have other statistics: call "
+                    "system.eval(), or normalise the input alone."
+                )
+
+    def update(self, state: State, x: torch.Tensor) -> None:
+        """Let running statistics take in one batch, at a state: once a step."""
+        if not self.norms:
+            return
+        for _, norm in self.norms:
+            norm.track_running_stats = True
+        try:
+            with torch.no_grad():
+                self._evaluate(state, x)
+        finally:
+            for _, norm in self.norms:
+                norm.track_running_stats = False
+
+    def _evaluate(self, state: State, x: torch.Tensor) -> None:
+        self.system.energy(state, x)
+        self.system.outputs(state)
+
+
+@contextmanager
+def _recorded(norms: list[nn.Module], seen: list[Any], paths: dict[int, str]) -> Iterator[None]:
+    """Within, what batch norms are given is kept, each with the module's name."""
+
+    def keep(module: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        if id(module) in paths:
+            seen.append((paths[id(module)], given[0].detach().clone()))
+
+    handles = [norm.register_forward_pre_hook(keep) for norm in norms]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _refuse(path: str, kind: str) -> Any:
+    def forward(*given: object) -> None:
+        raise InputError(
+            f"Argument system must draw no random numbers in its energy, but {path!r} ({kind}) in training mode "
+            "draws some at each evaluation, so that there is no equilibrium: call system.eval()."
+        )
+
+    return forward
+
+
+def require_trained(system: nn.Module) -> None:
+    """Refuse a system of which nothing is trained, which has no gradient.
+
+    Raises
+    ------
+    InputError
+    """
+    if not any(p.requires_grad for p in system.parameters()):
+        has = "only frozen ones" if any(True for _ in system.parameters()) else "none"
+        raise InputError(
+            f"Argument system must have a parameter that requires a gradient, but the {type(system).__name__} has "
+            f"{has}."
+        )
