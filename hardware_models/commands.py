@@ -30,7 +30,7 @@ if not TYPE_CHECKING:
     __getattr__ = moved_names(__name__)
 
 if TYPE_CHECKING:
-    from .mapping.fidelity import LayerFidelity
+    from .mapping.fidelity import Fidelity, LayerFidelity
     from .spice.check import CheckedCircuit
 
 SystemName = Annotated[
@@ -50,6 +50,18 @@ Preset = Annotated[
     typer.Option(
         metavar="NAME", help="Devices: reram, pcm, sram, op-amp, fefet or ring-oscillator.", show_default=False
     ),
+]
+Copying = Annotated[
+    str | None,
+    typer.Option(
+        "--copies",
+        help="What the cells of one weight share: independent (errors of their own), trimmed or shared.",
+        show_default=False,
+    ),
+]
+Transpose = Annotated[
+    str | None,
+    typer.Option(help="A Hopfield circuit's other way: slots (the same array) or array.", show_default=False),
 ]
 DeviceFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Devices as JSON.", show_default=False), READS
@@ -105,6 +117,8 @@ def map_(
         Path | None, typer.Option(metavar="DIR", help="Photographs to calibrate with.", show_default=False), READS
     ] = None,
     batch: Annotated[int, typer.Option(help="Calibration examples.")] = 2,
+    copies: Copying = None,
+    transpose: Transpose = None,
     json: JsonFile = None,
     seed: Seed = None,
     device: Device = None,
@@ -128,7 +142,7 @@ def map_(
     from .devices.presets import chosen_device
     from .mapping.mapped import map_pcn, substrate_class
 
-    model = chosen_device(preset, device_model, substrate_class(substrate).device_class)
+    model = chosen_device(preset, device_model, substrate_class(substrate).device_class, copies, transpose)
     number = 0 if seed is None else seed
     net = load_system(network, seed=number).to(resolve_device(device), resolve_dtype(dtype))
     if not isinstance(net, PredictiveCodingNetwork):
@@ -173,6 +187,7 @@ def map_(
         state = "none was found for some examples: no times and energy; such devices may err too much"
     report.say(f"free state     {state}")
     report.say(f"cells          {found.cells:,} in {found.tiles:,} tiles, on/off ratio {found.on_off_ratio:.3g}")
+    report.say(f"copies         {_copies(found)}")
     if found.free_converged:
         times = f"{quantity(found.settling_time, 's')} free, {quantity(found.nudged_settling_time, 's')} nudged"
         report.say(f"settling       {times} (to 1e-6)")
@@ -185,6 +200,16 @@ def map_(
         report.say(f"not read       {', '.join(found.unread)}: of parts that this substrate does not have")
     if model.source:
         report.say(f"devices        {model.source}")
+
+
+def _copies(found: Fidelity) -> str:
+    """What the physical cells of one weight have in common, in words."""
+    words = {
+        "independent": "independent: each physical cell has errors of its own",
+        "trimmed": f"trimmed: {found.writings:,} writings, {found.missed:,} cells beyond the tolerance",
+        "shared": "shared: the cells of one weight err alike, an ideal that separate parts do not have",
+    }
+    return f"{words[found.copies]}; {found.cells / max(found.weights, 1):.3g} cells a weight"
 
 
 def _columns(layers: Sequence[LayerFidelity]) -> list[tuple[str, Callable[[LayerFidelity], str]]]:
@@ -265,6 +290,7 @@ def spice_export(
     preset: Preset = None,
     device_model: DeviceFile = None,
     checkpoint: Checkpoint = None,
+    copies: Copying = None,
     json: JsonFile = None,
     seed: Seed = None,
     device: Device = None,
@@ -277,7 +303,7 @@ def spice_export(
     _on_the_cpu(device, dtype)
     from .spice.phases import export_phases, with_sources
 
-    subject = _subject(system, seed, 1, checkpoint, substrate, preset, device_model)
+    subject = _subject(system, seed, 1, checkpoint, substrate, preset, device_model, copies)
     circuit = subject.circuit
     if not circuit.output_names and phase == "both":
         phase = "free"
@@ -304,6 +330,7 @@ def spice_check(
     preset: Preset = None,
     device_model: DeviceFile = None,
     checkpoint: Checkpoint = None,
+    copies: Copying = None,
     json: JsonFile = None,
     seed: Seed = None,
     device: Device = None,
@@ -322,7 +349,7 @@ def spice_check(
     from .spice.ngspice import find_ngspice
 
     find_ngspice()
-    subject = _subject(system, seed, batch, checkpoint, substrate, preset, device_model)
+    subject = _subject(system, seed, batch, checkpoint, substrate, preset, device_model, copies)
     found = check_pairs(subject, beta) if isinstance(subject, PairsSubject) else check_agreement(subject, beta)
     report.figures(
         {
@@ -426,6 +453,7 @@ def _subject(
     substrate: str | None,
     preset: str | None,
     device_model: Path | None,
+    copies: str | None,
 ) -> CheckedCircuit:
     """What SYSTEM and --substrate name."""
     number = 0 if seed is None else seed
@@ -434,9 +462,9 @@ def _subject(
         from .mapping.mapped import substrate_class
         from .spice.mapped import find_pairs
 
-        model = chosen_device(preset, device_model, substrate_class(substrate).device_class)
+        model = chosen_device(preset, device_model, substrate_class(substrate).device_class, copies)
         return find_pairs(system, substrate, model, number, batch, checkpoint)
-    for name, given in (("preset", preset), ("device-model", device_model)):
+    for name, given in (("preset", preset), ("device-model", device_model), ("copies", copies)):
         if given is not None:
             raise argument_error(name, "come with --substrate", repr(str(given)))
     from .spice.check import find_subject

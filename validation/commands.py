@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hardware_models.commands import Copying, Transpose
 from physics_ep.command_options import (
     READS,
     DataFolder,
@@ -218,6 +219,8 @@ def tolerance(
     device_model: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="The same from a file.", show_default=False), READS
     ] = None,
+    copies: Copying = None,
+    transpose: Transpose = None,
     cost: Annotated[str, typer.Option(help="squared_error or cross_entropy.")] = "squared_error",
     scheme: Annotated[str, typer.Option(help="positive, negative, random, centered, or your own.")] = "centered",
     gates: Annotated[str, typer.Option(help="held or live.")] = "held",
@@ -283,7 +286,7 @@ def tolerance(
         raise unknown_name("cost", cost, COSTS)
     kind = substrate_class(substrate).device_class
     sweeps, betas = parse_sweeps(sweep, kind), parse_betas(beta)
-    base = chosen_device(preset, device_model, kind)
+    base = chosen_device(preset, device_model, kind, copies, transpose)
     number = 0 if seed is None else seed
     section = load_subject(network).system
     options = {**section.options, "seed": number, **({} if size is None else {"input_shape": [3, size, size]})}
@@ -347,6 +350,8 @@ def in_situ(
     device_model: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="The same from a file."), READS
     ] = None,
+    copies: Copying = None,
+    transpose: Transpose = None,
     repeats: Annotated[int, typer.Option(help="Instances of the device at each point.")] = 1,
     rule: Annotated[str, typer.Option(help="How pulses are made: accumulated, stochastic.")] = "accumulated",
     side: Annotated[str, typer.Option(help="single or up: which cells of a pair move.")] = "single",
@@ -370,7 +375,7 @@ def in_situ(
 
     places = substrate or ["hopfield"]
     kind = substrate_class(places[0]).device_class
-    base = chosen_device(preset, device_model, kind)
+    base = chosen_device(preset, device_model, kind, copies, transpose)
     sweeps, bar = parse_sweeps(sweep or [], kind), report.progress()
     try:
         table = learn_in_situ(

@@ -35,7 +35,7 @@ LABELS = {
     "amplifier_offset": "offset of amplifiers (of full scale)",
 }
 LOGARITHMIC = ("levels", "pulses")
-DEVICE = DeviceModel(levels=16, programming_noise=0.05, device_mismatch=0.1)
+DEVICE = DeviceModel(levels=16, programming_noise=0.05, device_mismatch=0.1, copies="shared")
 SMALL = {"levels": (4,), "programming_noise": (0.0, 0.15)}
 BRIEF = ("system.sizes=[64,24,10]", "ep.beta=0.1", "training.epochs=3")
 """Sweep and training of the figure that is drawn without a file."""

@@ -8,13 +8,16 @@ with one scale for the array. From target to cell: clipped to [g_min, g_max], th
 gain mismatch, stuck cells, drift. Each draws from a stream of its own, one number a cell, whatever the others do:
 instances of two devices that differ in one imperfection differ in nothing else, and a larger noise is the same
 noise, larger.
+
+Where several physical cells stand for one weight, each is written by itself (`programmed` with a key of its own),
+or trimmed to the first (`trimmed`); `DeviceModel.copies` says which.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 
@@ -133,6 +136,117 @@ def programmed(
 
 DRAWS = ("programming", "mismatch", "stuck", "drift")
 """Imperfections that are drawn once for each cell."""
+
+
+@dataclass(frozen=True)
+class Trimmed:
+    """A copy of an array that was written and verified against the first.
+
+    Attributes
+    ----------
+    cells : Cells
+    writings : int
+        That it took, of all cells together.
+    missed : int
+        Cells that are not within the tolerance: stuck ones, and those that the attempts did not suffice for.
+    """
+
+    cells: Cells
+    writings: int
+    missed: int
+
+
+def trimmed(
+    first: Cells,
+    device: DeviceModel,
+    seed: int,
+    key: int | str,
+    turn: int = 0,
+    before: tuple[Cells, Cells] | None = None,
+) -> Trimmed:
+    """Write a copy of an array, cell by cell, until each cell is close to the first array's.
+
+    A cell is written again, with new programming noise, until its conductance is within `trim_tolerance` of
+    (g_max - g_min) of that of the first array's cell, as both are read before they drift, or until it has been
+    written `trim_attempts` times: then it stays as the last writing left it. The verification sees the gain factor
+    of a cell, so that the state that is asked for is the wanted conductance over it, at the nearest level.
+
+    Parameters
+    ----------
+    first : Cells
+        The array that is copied, before it has drifted.
+    device : DeviceModel
+    seed : int
+        Of the instance.
+    key : int or str
+        Name of the copy: its cells have gain factors, stuck cells and drift of their own.
+    turn : int
+        Times that the copy has been written before: each has noise of its own.
+    before : (Cells, Cells), optional
+        What the first array and the copy held the last time. Cells that are to hold what they held are not written.
+
+    Returns
+    -------
+    Trimmed
+        With cells that have drifted, each by itself.
+
+    Notes
+    -----
+    The number of writings until the first success is geometric, and the error that is left is that part of a normal
+    distribution that lies within the tolerance. One uniform number a cell for each of them therefore stands for all
+    attempts, so that a copy takes as long as any array, whatever the number of attempts.
+    """
+    parts, writings, missed, span = [], 0, 0, device.g_max - device.g_min
+    for side, wanted in (("plus", first.plus), ("minus", first.minus)):
+        streams = {name: stream(seed, key, name, side) for name in DRAWS}
+        lots = [stream(seed, key, name, side, turn) for name in ("verified", "attempts")]
+        cells = torch.empty_like(wanted, memory_format=torch.contiguous_format)
+        flat, source = cells.view(-1), wanted.detach().reshape(-1)
+        for part in chunks(source):
+            goal = source[part].to(torch.float64, copy=True)
+            g, tries = _verified(goal, device, streams, lots)
+            if before is not None:
+                was, own = (getattr(b, side).reshape(-1)[part].to(goal) for b in before)
+                g, tries = torch.where(was == goal, own, g), tries.masked_fill_(was == goal, 0)
+            writings += int(tries.sum())
+            # To the last digit of a cell.
+            missed += int(((g - goal).abs() > device.trim_tolerance * span * (1 + 1e-6)).sum())
+            flat[part] = _aged(g, device, streams)
+        parts.append(cells)
+    return Trimmed(Cells(parts[0], parts[1], first.scale), writings, missed)
+
+
+def _verified(
+    wanted: torch.Tensor, device: DeviceModel, streams: Streams, lots: Sequence[torch.Generator]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Conductances of a copy's cells after write and verify, and how often each was written."""
+    span = device.g_max - device.g_min
+    slack, size = device.trim_tolerance * span, device.programming_noise * span
+    gain = torch.ones_like(wanted)
+    if device.device_mismatch > 0:
+        gain = normal(wanted, streams["mismatch"]).mul_(device.device_mismatch).exp_()
+    state = levelled((wanted / gain).clamp_(device.g_min, device.g_max), device)
+    tries = torch.ones_like(wanted)
+    if size > 0:
+        lot, count = (
+            torch.rand(wanted.shape, generator=generator, dtype=torch.float64).to(wanted) for generator in lots
+        )
+        # Noise e of the last writing: gain (state + e) is within the slack of what is wanted, or it is any.
+        low, high = (torch.special.ndtr(((wanted + sign * slack) / gain - state) / size) for sign in (-1.0, 1.0))
+        chance = high - low
+        # The attempt that succeeds first: P(more than n) = (1 - chance)^n.
+        first = torch.where(chance < 1, (count.log() / torch.log1p(-chance)).ceil().clamp(min=1), 1.0)
+        done = first <= device.trim_attempts
+        tries = torch.where(done, first, float(device.trim_attempts))
+        # One that fails is beyond the slack, on either side.
+        below = low / (1 - chance)
+        beyond = torch.where(lot < below, lot * (1 - chance), lot * (1 - chance) + chance)
+        level = torch.where(done, low + lot * chance, beyond)
+        noise = torch.special.ndtri(level.clamp(1e-300, 1 - 1e-16)) * size
+        state = (state + noise).clamp_(min=0)
+    g = _stuck(state * gain, device, streams)
+    lost = (g - wanted).abs() > slack * (1 + 1e-6)
+    return g, tries.masked_fill_(lost, device.trim_attempts)
 
 
 def copied(cells: Cells, mismatch: float, generator: torch.Generator) -> Cells:

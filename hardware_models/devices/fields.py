@@ -19,6 +19,9 @@ from physics_ep.errors import InputError, argument_error
 
 SPACINGS = ("linear", "log")
 LEAKS = ("trimmed", "dummy", "fixed")
+COPIES = ("independent", "trimmed", "shared")
+TRANSPOSES = ("slots", "array")
+DUMMIES = ("equal", "none")
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,9 @@ ABOVE_ONE = Rule(float, "be a finite number above 1", lambda v: v > 1)
 LEVELS = Rule(int, "be an integer from 2 to 2^32", lambda v: 2 <= v <= 2**32, optional=True)
 SPACING = Rule(str, "be 'linear' or 'log'", lambda v: v in SPACINGS)
 LEAK = Rule(str, "be 'trimmed', 'dummy' or 'fixed'", lambda v: v in LEAKS)
+COPYING = Rule(str, "be 'independent', 'trimmed' or 'shared'", lambda v: v in COPIES)
+TRANSPOSE = Rule(str, "be 'slots' or 'array'", lambda v: v in TRANSPOSES, optional=True)
+DUMMY = Rule(str, "be 'equal' or 'none'", lambda v: v in DUMMIES)
 TEXT = Rule(str, "be a text")
 
 UNCHOSEN = ("common", "learning", "description")

@@ -14,7 +14,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Collection
+import warnings
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -26,8 +27,10 @@ from .fields import (
     ABOVE_MINUS_ONE,
     ABOVE_ONE,
     BITS,
+    COPYING,
     COUNT,
     COUNT_OR_NONE,
+    DUMMY,
     FRACTION,
     LEAK,
     LEVELS,
@@ -37,6 +40,7 @@ from .fields import (
     RANGE,
     SPACING,
     TEXT,
+    TRANSPOSE,
     UNCHOSEN,
     DeviceField,
     Rule,
@@ -49,6 +53,7 @@ from .fields import (
 __all__ = [
     "AMPLIFIERS",
     "COMMON",
+    "CONVEYORS",
     "DIODES",
     "FIELDS",
     "IMPERFECTIONS",
@@ -58,6 +63,8 @@ __all__ = [
     "RESISTORS",
     "RULES",
     "DeviceModel",
+    "as_compared",
+    "as_saved",
     "field_of",
     "find_field",
     "parse_field",
@@ -90,9 +97,28 @@ class DeviceModel:
     drift_time, drift_reference : float
         t, the time since programming, and t0, that at which the programmed conductance was read, s. Up to t0
         nothing has drifted.
+    copies : {'independent', 'trimmed', 'shared'}
+        What the physical cells that stand for one weight have in common. 'independent': nothing, each has errors of
+        its own. 'trimmed': each is written and verified against the cell of the array that drives h. 'shared': they
+        err alike, as no separate parts do: the ideal that earlier releases took for granted.
+    trim_tolerance, trim_attempts : float, int
+        Distance from that cell at which the verification is content, as a fraction of g_max - g_min, and the
+        writings that are tried at most.
     copy_mismatch_h, copy_mismatch_u, copy_mismatch_transpose : float
         Relative standard deviation of the cells of the copy of an array that drives h, that drives u, and that
-        feeds errors back.
+        feeds errors back, in addition to what `copies` says.
+    transpose : {'slots', 'array'} or None
+        How a Hopfield circuit reads an array the other way: in slots of time, in which the same cells are driven
+        from their columns, or by a second array. None: in slots, unless copy_mismatch_transpose or copy_mismatch_h
+        says that there is a second array.
+    mirror_mismatch : float
+        Relative standard deviation of the gain of the current mirrors to h and to u of a Hopfield circuit.
+    ground_resistance, ground_offset : float
+        Impedance of the virtual grounds of a Hopfield circuit's arrays, ohm, and standard deviation of their
+        offset voltages, V.
+    dummy_cells : {'equal', 'none'}
+        Whether the nodes h and u of a resistive network carry as many cells, by dummy ones on u; else u, which has
+        no cells that feed back, is faster.
     conductance_noise : float
         Relative standard deviation of a cell from phase to phase; separate copies of an array have their own.
     read_noise : float
@@ -187,6 +213,11 @@ class DeviceModel:
     drift_reference: float = setting(
         20.0, POSITIVE, "First reading after programming", "s", ("drift_time",), parts="common"
     )
+    copies: str = setting("independent", COPYING, "Copies of cells", parts="common")
+    trim_tolerance: float = setting(
+        1e-3, POSITIVE, "Tolerance of trimmed copies", "of conductance range", ("copies",), parts="common"
+    )
+    trim_attempts: int = setting(100, COUNT, "Writings of a trimmed copy", "number", ("copies",), parts="common")
     copy_mismatch_h: float = imperfection(
         0.0, MAGNITUDE, "Mismatch of copy for $h$", "relative", parts="common", short="copy for h"
     )
@@ -196,6 +227,14 @@ class DeviceModel:
     copy_mismatch_transpose: float = imperfection(
         0.0, MAGNITUDE, "Mismatch of transposed copy", "relative", parts="common", short="transposed copy"
     )
+    transpose: str | None = setting(None, TRANSPOSE, "Transposed read", parts="conveyors")
+    mirror_mismatch: float = imperfection(
+        0.0, MAGNITUDE, "Mismatch of current mirrors", "relative", parts="conveyors", short="mirrors"
+    )
+    ground_resistance: float = imperfection(
+        0.0, MAGNITUDE, "Impedance of virtual grounds", "ohm", parts="conveyors", drawn=False
+    )
+    ground_offset: float = imperfection(0.0, MAGNITUDE, "Offset of virtual grounds", "V", parts="conveyors")
     conductance_noise: float = imperfection(
         0.0, MAGNITUDE, "Conductance noise", "relative, each phase", parts="common"
     )
@@ -273,6 +312,7 @@ class DeviceModel:
         None, RANGE, "Largest gain of rails", "volts a volt", parts="rails", drawn=False
     )
     leaks: str = imperfection("trimmed", LEAK, "Leaks of nodes", parts="rails", drawn=False)
+    dummy_cells: str = imperfection("equal", DUMMY, "Dummy cells", parts="rails", drawn=False)
     diode_current: float | None = imperfection(
         None, RANGE, "Saturation current of diodes", "A", parts="diodes", drawn=False, short="diodes (A)"
     )
@@ -328,8 +368,22 @@ class DeviceModel:
             raise argument_error("g_max", f"be larger than g_min = {self.g_min:g}", self.g_max)
         if self.spacing == "log" and self.g_min == 0:
             raise argument_error("g_min", "be positive where spacing is 'log'", self.g_min)
+        for name in ("copy_mismatch_transpose", "copy_mismatch_h"):
+            if self.transpose == "slots" and getattr(self, name) != 0:
+                must = "be 0 where one array is read both ways (transpose 'slots', not 'array')"
+                raise argument_error(name, must, getattr(self, name))
         if self.stuck_off + self.stuck_on > 1:
             raise argument_error("stuck_on", f"be at most 1 - stuck_off = {1 - self.stuck_off:g}", self.stuck_on)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take a pickled device; one without `copies`, of an earlier release, meant that they are shared."""
+        vars(self).update({"copies": "shared", **state})
+
+    @property
+    def draws_cells(self) -> bool:
+        """Whether two cells that are written for the same weight differ."""
+        drawn = (self.programming_noise, self.device_mismatch, self.stuck_off, self.stuck_on)
+        return any(drawn) or (self.drifted and self.drift_spread > 0)
 
     @property
     def drifted(self) -> bool:
@@ -431,7 +485,7 @@ class DeviceModel:
         found.pop("command", None)
         for name in found:
             field_of(name, cls)
-        return cls(**found)
+        return cls(**as_saved(found, where))
 
 
 def _as_json(fields: dict[str, Any]) -> str:
@@ -453,6 +507,7 @@ AMPLIFIERS = _of("amplifiers")
 RESISTORS = _of("resistors")
 DIODES = _of("diodes")
 RAILS = _of("rails")
+CONVEYORS = _of("conveyors")
 OSCILLATORS = _of("oscillators")
 """Fields of parts that only some substrates have: what `PairedCircuit.effects` is made of."""
 IMPERFECTIONS = tuple(name for name, told in FIELDS.items() if told.errs)
@@ -460,6 +515,61 @@ IMPERFECTIONS = tuple(name for name, told in FIELDS.items() if told.errs)
 how large an error is, what it takes, or how it learns."""
 PULSES = _of("learning")
 """Fields that act while cells learn, and not on what they hold."""
+
+
+SINCE_COPIES = frozenset(
+    {
+        "copies",
+        "trim_tolerance",
+        "trim_attempts",
+        "transpose",
+        "mirror_mismatch",
+        "ground_resistance",
+        "ground_offset",
+        "dummy_cells",
+    }
+)
+"""Fields that came with `copies`, or later."""
+
+
+def as_saved(fields: Mapping[str, Any], where: str = "the file") -> dict[str, Any]:
+    """Complete the fields of a device that an earlier release has saved.
+
+    Parameters
+    ----------
+    fields : mapping of str to Any
+        As they stand in the file.
+    where : str
+        Name of the file, for the warning.
+
+    Returns
+    -------
+    dict of str to Any
+        With copies = 'shared' where the file holds every field but those that came with `copies`: a release that
+        saved it knew no other copies. A file that was written by hand, with some fields, is left as it is, and
+        takes the defaults of today.
+
+    Warns
+    -----
+    UserWarning
+        If the file is such a one.
+    """
+    found = dict(fields)
+    if "copies" not in found and set(FIELDS) - SINCE_COPIES <= set(found):
+        warnings.warn(
+            f"The device in {where} was saved before each cell had errors of its own: its copies are 'shared'.",
+            stacklevel=3,
+        )
+        found["copies"] = "shared"
+    return found
+
+
+def as_compared(fields: Mapping[str, Any], where: str = "the file") -> dict[str, Any]:
+    """Complete the fields of a saved device, so that they can be compared with those of today.
+
+    Parameters are those of `as_saved`. Fields that the release that saved it did not know have their defaults.
+    """
+    return {**defaults_of(DeviceModel), **as_saved(fields, where)}
 
 
 def field_of(name: str, kind: type[DeviceModel] = DeviceModel) -> DeviceField:

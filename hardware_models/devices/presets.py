@@ -191,7 +191,11 @@ def preset(name: str) -> DeviceModel:
 
 
 def chosen_device(
-    name: str | None, path: str | os.PathLike[str] | None, kind: type[DeviceModel] = DeviceModel
+    name: str | None,
+    path: str | os.PathLike[str] | None,
+    kind: type[DeviceModel] = DeviceModel,
+    copies: str | None = None,
+    transpose: str | None = None,
 ) -> DeviceModel:
     """The device that a command's options ask for: a preset, or a JSON file, or neither (ideal).
 
@@ -202,6 +206,8 @@ def chosen_device(
     path : path or None
     kind : class of devices
         What the file holds, and what the ideal device is.
+    copies, transpose : str, optional
+        In place of the fields of these names.
 
     Raises
     ------
@@ -210,6 +216,6 @@ def chosen_device(
     """
     if name is not None and path is not None:
         raise argument_error("device-model", "be left out where preset is given", repr(str(path)))
-    if path is not None:
-        return kind.from_json(path)
-    return kind() if name is None else preset(name)
+    found = preset(name) if name is not None else kind() if path is None else kind.from_json(path)
+    given = {field: v for field, v in (("copies", copies), ("transpose", transpose)) if v is not None}
+    return found.replace(**given) if given else found

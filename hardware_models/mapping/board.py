@@ -1,8 +1,12 @@
 """One instance of devices that holds a network: cells, copies, loads, units, noise and seeds.
 
-A layer's weights are one array of pairs of conductances, which drives the units h and u and is read the other way
-for the transposed weights. With mismatch these are three copies. A load l is the total conductance that a node
-should have over the one that it has: 1, or None, on nodes whose conductance is not in the cells.
+A weight is a list of physical cells, each a pair of conductances with errors of its own (`DeviceModel.copies`).
+They drive the units h, drive the units u, and feed h - u back to h of the layer below: `serving` says which of
+these one array of cells does on a substrate. What a layer's drives and its feedback amount to are weights W_h, W_u
+and T again.
+
+A load l is the total conductance that a node should have over the one that it has: 1, or None, on nodes whose
+conductance is not in the cells. A gain is what mirrors and virtual grounds make of a current; None: 1.
 
 A `Board` is what a phase and its solvers know of a substrate. It is also the feedforward network that the devices
 compute while nothing is fed back: its parameters are the weights in the arrays that drive h.
@@ -25,22 +29,15 @@ from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.predictive_coding.activations import Activation
 from physics_ep.predictive_coding.forward import ForwardPass
 
-from ..devices.crossbars import Cells, converted, copied, fluctuated, programmed, stream
+from ..devices.crossbars import Cells, converted, fluctuated, stream
 from ..devices.model import DeviceModel
-from ..devices.wires import wired
 from ..laws.elements import BOLTZMANN
 from .amplifiers import Amplifiers
 from .node_sums import arrays_of, into_nodes, out_of_nodes
+from .physical_cells import KEPT, SIDES, Copy, PhysicalCells, Side
 
-Side = Literal["h", "u"]
-"""Which units of a layer: h, which descend, or u, which carry the prediction."""
-SIDES: tuple[Side, ...] = ("h", "u")
 Sides = Literal["h", "u", "both"]
 """Which units of a layer a current reaches: h, u, or both alike."""
-Copy = Literal["h", "u", "transpose"]
-"""Which copy of an array: the one that drives h, the one that drives u, or the one that feeds back to h."""
-COPIES: tuple[Copy, ...] = ("h", "u", "transpose")
-
 SETTLED = 1e-6
 """Relative distance from the equilibrium that counts as settled in `Fidelity`."""
 
@@ -101,7 +98,7 @@ class Values:
     within: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-class Board(PredictiveCodingNetwork):
+class Board(PhysicalCells):
     """The device instance that holds a network, without what it does in a relaxation: see `PairedCircuit`, which
     tells parameters and attributes.
 
@@ -114,6 +111,8 @@ class Board(PredictiveCodingNetwork):
     effects: frozenset[str] = frozenset()
     device_class: type[DeviceModel] = DeviceModel
     exactness = "exact"
+    no_slots = ""
+    """Why arrays cannot be read both ways in slots of time; empty where they can, or nothing is known."""
 
     def __init__(
         self,
@@ -132,15 +131,17 @@ class Board(PredictiveCodingNetwork):
         self.reads = stream(seed, "reads", device=net.device)
         self.scales: dict[str, float] = {}
         """Weight per siemens of each array."""
-        self.one_array = device.copy_mismatch_h == 0 and device.copy_mismatch_u == 0
+        self.writings, self.missed = 0, 0
+        """Writings that trimming the copies took, and cells that it left beyond the tolerance."""
         self.equal_loads = True
         """Whether the nodes of h and u have one list of loads."""
         with torch.no_grad():
             largest = {name: float(p.abs().max()) for name, p in self.named_parameters()}
             for name, p in self.named_parameters():
-                cells = programmed(p.detach(), device, seed, name, span=self.span(name, largest))
-                self.scales[name] = cells.scale
-                self._place(name, cells, p.detach())
+                bank = self.programmed(name, p.detach(), self.span(name, largest))
+                self.scales[name] = bank[name].scale
+                self._place(name, bank, p.detach())
+            self._compare_copies()
             self.find_loads()
             self.amplifiers_h = [self.build_units(k, "h") for k in range(self.depth)]
             self.amplifiers_u = [self.build_units(k, "u") for k in range(self.depth)]
@@ -151,9 +152,11 @@ class Board(PredictiveCodingNetwork):
         device = self.device_model
         # No two phases are one problem where something beside readings is drawn in each.
         self.noisy = device.conductance_noise > 0 or device.temperature > 0 or device.phase_noise > 0
-        self.one_drive = self.one_array and self.equal_loads
+        gains, rests = (all(a is b for a, b in zip(*self._sides(what), strict=True)) for what in ("gain", "rest"))
+        self.one_drive = self.one_array and self.equal_loads and gains
         units = zip(self.amplifiers_h, self.amplifiers_u, strict=True)
-        self.shared = self.one_drive and all(h is u or h.equals(u) for h, u in units)
+        alike = all(h is u or h.equals(u) for h, u in units)
+        self.shared = self.one_drive and rests and alike
         activations = zip(self.amplifiers_h, self.stack, strict=True)
         self._as_meant = all(a.ideal and a.activation is layer.activation for a, layer in activations)
         self.smooth = not self.routed and all(a.smooth for a in self.amplifiers_h)
@@ -182,7 +185,8 @@ class Board(PredictiveCodingNetwork):
         return Amplifiers(self.stack[k].activation)
 
     def find_loads(self) -> None:
-        """Set `load_h` and `load_u` (one list where they are equal) from the cells; called after each writing."""
+        """Set what follows from the cells, by `load_h` and `load_u` (one list where they are equal) and by
+        `keep_paths`; called after each writing."""
 
     def noise_sizes(self, k: int, side: Sides, phase: Origin) -> torch.Tensor | float:
         """Standard deviation of the noise current into the units of layer k, in units of activity; 0: no noise.
@@ -232,7 +236,8 @@ class Board(PredictiveCodingNetwork):
         Parameters
         ----------
         cells : mapping of str to Cells
-            By names of parameters: cells as they are, errors of writing included, of the array's scale.
+            By the keys of `physical`: cells as they are, errors of writing included, of the array's scale. Copies
+            that are not named hold the conductances of the first.
         asked : mapping of str to Tensor, optional
             Weights that arrays are first written for, at any scale: leaks that are not trimmed are set for these.
 
@@ -244,53 +249,51 @@ class Board(PredictiveCodingNetwork):
             If the substrate cannot hold these, which are there then.
         """
         asked, parameters = asked or {}, dict(self.named_parameters())
-        for name, part in cells.items():
-            if name not in self.scales:
-                raise unknown_name("array", name, self.scales)
-            shape, scale = parameters[name].shape, part.scale if name in asked else self.scales[name]
+        banks: dict[str, dict[str, Cells]] = {}
+        keys = {key: name for name in self.scales for key in self.physical(name)}
+        for key, part in cells.items():
+            if key not in keys:
+                raise unknown_name("array", key, keys)
+            name = keys[key]
+            if name not in cells:
+                raise argument_error("cells", f"hold those of {name!r} beside its copies", repr(key))
+            banks.setdefault(name, {})[key] = part
+            shape, scale = parameters[name].shape, cells[name].scale if name in asked else self.scales[name]
             if part.scale != scale or part.plus.shape != shape:
                 must = f"have the shape {list(shape)} and the scale {scale:g}"
                 raise argument_error("cells", must, f"{list(part.plus.shape)} and {part.scale:g}")
         if any(name not in cells or w.shape != cells[name].plus.shape for name, w in asked.items()):
             raise argument_error("asked", "hold weights of arrays that are written, by name", ", ".join(asked))
         with torch.no_grad():
-            for name, part in cells.items():
-                self.scales[name] = part.scale
-                self._place(name, part, asked.get(name))
+            for name, bank in banks.items():
+                self.scales[name] = bank[name].scale
+                self._place(name, bank, asked.get(name))
+            self._compare_copies()
             self.find_loads()
         self._written()
 
-    def _place(self, name: str, cells: Cells, asked: torch.Tensor | None = None) -> None:
+    def _place(self, name: str, bank: Mapping[str, Cells], asked: torch.Tensor | None = None) -> None:
         """Put what the devices make of a parameter in its place, and keep copies that differ; `asked` as `write`
         has it."""
-        device = self.device_model
-        p, cells = dict(self.named_parameters())[name], wired(cells, self.device_model)
-        p.copy_(copied(cells, device.copy_mismatch_h, stream(self.seed, name, "h")).values)
-        if not self.one_array:
-            mismatch = device.copy_mismatch_u
-            self._keep(f"u/{name}", copied(cells, mismatch, stream(self.seed, name, "u")).values)
-        if not self.read_both_ways and not name.endswith(".bias"):
-            mismatch = device.copy_mismatch_transpose
-            self._keep(f"transpose/{name}", copied(cells, mismatch, stream(self.seed, name, "transpose")).values)
-
-    def _keep(self, name: str, value: torch.Tensor | None) -> None:
-        """Keep a tensor that moves with the module and is no part of its `state_dict`."""
-        self.register_buffer(name.replace(".", "/"), value, persistent=False)
-
-    def _kept(self, name: str) -> torch.Tensor | None:
-        """What was kept under this name; None where nothing was."""
-        return self._buffers.get(name.replace(".", "/"))
+        p, found = dict(self.named_parameters())[name], self.acting(name, bank)
+        p.copy_(found["h"].values)
+        for role, other in (("u", "h"), ("transpose", "h")):
+            differs = role in found and found[role] is not found[other]
+            self._keep(f"{role}/{name}", found[role].values if differs else None)
+        if self.sums_cells:
+            self._keep_sums(name, found, asked)
+        if self.keeps_cells:
+            for key in self.physical(name):
+                cells = bank.get(key, bank[name])
+                small = cells.plus.numel() <= KEPT
+                self._keep(f"plus/{key}", cells.plus if small else None)
+                self._keep(f"minus/{key}", cells.minus if small else None)
 
     def drawn(self, size: float, k: int, side: Side, quantity: str) -> torch.Tensor:
         """Normal errors of standard deviation `size` of the units of layer k, (*shape): the instance's own."""
         generator = stream(self.seed, quantity, side, k)
         normal = torch.randn(self.stack[k].post, generator=generator, dtype=torch.float32, device="cpu")
         return (size * normal).to(self.device, self.dtype)
-
-    @property
-    def read_both_ways(self) -> bool:
-        """Whether the transposed read is that of the array that drives h."""
-        return self.device_model.copy_mismatch_h == 0 and self.device_model.copy_mismatch_transpose == 0
 
     def arrays(self, k: int, copy: Copy) -> Arrays:
         """What the array of layer k holds that serves 'h', 'u' or the 'transpose'."""
@@ -326,7 +329,47 @@ class Board(PredictiveCodingNetwork):
                 found[n] = fluctuated(Cells(plus, minus, scale), device.conductance_noise, generator).values
         return Arrays(*found)  # type: ignore[arg-type]
 
-    # -- loads -------------------------------------------------------------------------------------------------
+    # -- loads and gains ---------------------------------------------------------------------------------------
+
+    @property
+    def slowness(self) -> list[torch.Tensor | float]:
+        """Time constants of the nodes u of each layer over that of h, numbers or (*shape)."""
+        return [1 + self.device_model.time_constant_mismatch] * self.depth
+
+    @property
+    def equal_times(self) -> bool:
+        """Whether the nodes of h and u are equally fast."""
+        return all(isinstance(slow, float) and slow == 1 for slow in self.slowness)
+
+    def gain(self, of: Copy, k: int) -> torch.Tensor | None:
+        """Gain of the currents of the arrays that drive 'h' or 'u' of layer k, or that feed back to it
+        ('transpose'), (*shape); None: 1."""
+        return self._kept(f"gain_{of}/{k}")
+
+    def rest(self, side: Side, k: int) -> torch.Tensor | None:
+        """Current that always flows into 'h' or 'u' of layer k beside what arrays drive, (*shape); None: 0."""
+        return self._kept(f"rest_{side}/{k}")
+
+    def keep_paths(
+        self,
+        k: int,
+        gains: Mapping[Copy, torch.Tensor | None],
+        rests: Mapping[Side, torch.Tensor | None],
+    ) -> None:
+        """Set gains and constant currents of layer k; those of h and u that are alike must be one object."""
+        for of, gain in gains.items():
+            self._keep(f"gain_{of}/{k}", gain)
+        for side, rest in rests.items():
+            self._keep(f"rest_{side}/{k}", rest)
+
+    def _sides(self, what: str) -> tuple[list[torch.Tensor | None], list[torch.Tensor | None]]:
+        at_h, at_u = ([self._kept(f"{what}_{side}/{k}") for k in range(self.depth)] for side in SIDES)
+        return at_h, at_u
+
+    def through(self, of: Copy, k: int) -> torch.Tensor | None:
+        """What a current of these arrays is multiplied with until it is one into a node of this load."""
+        gain, load = self.gain(of, k), self._load("h" if of != "u" or self.equal_loads else "u", k)
+        return load if gain is None else loaded(gain, load)
 
     @property
     def load_h(self) -> tuple[torch.Tensor | None, ...]:
@@ -375,7 +418,12 @@ class Board(PredictiveCodingNetwork):
         images: list[torch.Tensor | None] | None = None,
     ) -> tuple[torch.Tensor, Route]:
         a, route = super().drive(k, x, states, weight, skip, images)
-        return loaded(a, self._load("h", k)), route
+        return self.driven(a, k, "h"), route
+
+    def driven(self, current: torch.Tensor, k: int, side: Side) -> torch.Tensor:
+        """The current into the nodes 'h' or 'u' of layer k where arrays drive this one, (B, ...)."""
+        total, rest = loaded(current, self.through(side, k)), self.rest(side, k)
+        return total if rest is None else total + loaded(rest, self.load_h[k] if side == "h" else self.load_u[k])
 
     def run(self, x: torch.Tensor, keep_drives: bool = True, keep_images: bool = False) -> ForwardPass:
         if self.device_model.dac_bits is not None:
@@ -429,7 +477,7 @@ def at_virtual_grounds(board: Board, k: int, side: Sides) -> tuple[torch.Tensor 
     total: torch.Tensor | float = 0.0 if side == "both" else resistor
     for array in arrays_of(board.stack):
         scale = board.scales[array.name]
-        drives = array.k == k and (side == "both") == board.one_array
+        drives = array.k == k and (side == "both") == (not board.served_apart("h", "u"))
         feeds = array.fed == k and side == "h"
         if scale == 0 or not (drives or feeds):
             continue

@@ -105,8 +105,10 @@ class PairedCircuit(Board):
     def _choose_solvers(self) -> None:
         """Set `default_solver`. Where stability is in question, the circuit's own course decides whether there is
         an equilibrium."""
-        in_time = "flow" if self.device_model.time_constant_mismatch != 0 else "euler"
-        sweeps = self.shared and self.device_model.time_constant_mismatch == 0
+        device = self.device_model
+        one = not self.served_apart("h", "u") and not self.served_apart("h", "transpose")
+        in_time = "euler" if self.equal_times else "flow"
+        sweeps = self.shared and self.equal_times and (one or device.conductance_noise == 0)
         self.default_solver = "sweep" if sweeps else in_time
 
     # -- how it settles, and what it takes: what a substrate may define ------------------------------------------

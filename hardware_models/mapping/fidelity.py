@@ -27,7 +27,10 @@ class LayerFidelity:
     activation : str
         Activation of the units that it drives.
     weights, cells, tiles : int
-        Weights and biases; conductances (two each); crossbars of the device's tile size.
+        Weights and biases; physical cells, a conductance each, of all arrays that hold them (dummy ones of the
+        substrate included); crossbars of the device's tile size for these.
+    arrays : int
+        Arrays of cells that hold each weight: a pair of conductances in each.
     positions : int
         Times that one example reads it: pixels of a convolution, which share it by time-multiplexing.
     full_scale : float
@@ -60,6 +63,7 @@ class LayerFidelity:
     scale: float
     conductance_range: tuple[float, float]
     power: float
+    arrays: int = 1
     gain: float = 1.0
     total_conductance: float = math.nan
     negative_conductance: float = 0.0
@@ -96,6 +100,10 @@ class Fidelity:
     energy : float
         J a free phase and example: cells and amplifiers, during the settling time.
     layers : tuple of LayerFidelity
+    copies : str
+        What the physical cells of one weight have in common (`DeviceModel.copies`).
+    writings, missed : int
+        Writings that trimming the copies took, and cells that it left beyond the tolerance.
     unread : tuple of str
         Fields that the preset has set, and that the substrate does not read: it has no parts that they describe.
     """
@@ -110,11 +118,19 @@ class Fidelity:
     nudged_settling_time: float
     energy: float
     layers: tuple[LayerFidelity, ...] = field(repr=False)
+    copies: str = "shared"
+    writings: int = 0
+    missed: int = 0
     unread: tuple[str, ...] = ()
 
     @property
+    def weights(self) -> int:
+        """Weights and biases."""
+        return sum(layer.weights for layer in self.layers)
+
+    @property
     def cells(self) -> int:
-        """Conductances in all arrays."""
+        """Physical cells, a conductance each, in all arrays."""
         return sum(layer.cells for layer in self.layers)
 
     @property
@@ -136,7 +152,7 @@ class Fidelity:
 
     def figures(self) -> dict[str, Any]:
         """For `--json`."""
-        totals = {"cells": self.cells, "tiles": self.tiles, "on_off_ratio": self.on_off_ratio}
+        totals = {name: getattr(self, name) for name in ("weights", "cells", "tiles", "on_off_ratio")}
         return {**asdict(self), **totals, "conductance_range": list(self.conductance_range)}
 
 
@@ -168,13 +184,20 @@ def array_rows(board: Board, x: torch.Tensor, described: Sequence[Mapping[str, A
             cells = 2 * device.g_min * bias.numel()
             cells += float(bias.detach().abs().sum()) / bias_scale if bias_scale > 0 else 0.0
             rows = cells * device.voltage**2 * positions
+        arrays, biases = board.physical_arrays(name), 0 if bias is None else bias.numel()
+        columns = 2 * weight.shape[0]
+        more = board.physical_arrays(f"layers.{k}.bias") if biases else 0
+        dummies = board.dummies(name)
         found.append(
             LayerFidelity(
                 name=name,
                 activation=layer.activation_name,
                 weights=count,
-                cells=2 * count,
-                tiles=tiles(link.fan_in + (bias is not None), 2 * weight.shape[0], device),
+                cells=2 * (weight.numel() * (arrays + dummies) + biases * more),
+                # A bias row stands in the arrays that it drives.
+                tiles=more * tiles(link.fan_in + 1, columns, device)
+                + max(arrays - more, 0) * tiles(link.fan_in, columns, device),
+                arrays=arrays,
                 positions=positions,
                 full_scale=board.full_scales[k + 1],
                 scale=scale,

@@ -7,7 +7,17 @@ and u = sigma(q) the outputs of amplifiers (Hopfield 1984):
     tau_u dq_k/dt = -q_k + W_k h_{k-1} + b_k
 
 The currents of an array at virtual grounds are mirrored to h and u, so that a node's conductance is that of its
-feedback resistor whatever the cells are, and no load arises.
+feedback resistor whatever the cells are, and no load arises. The same cells are read the other way in slots of time
+(each drive is held while the other is read), or a second array feeds back (`DeviceModel.transpose`).
+
+A virtual ground of impedance r at a line whose cells sum to S passes I / (1 + r S) of the current I of its cells:
+Kirchhoff's law there is I = (S + 1 / r) v, and what goes on is v / r. S is that of a column, of all cells that
+drive a unit, and for the transposed read that of a row, so that even one array is not its own exact transpose. An
+offset o of the ground adds -o S to I. Both cells of a pair end at one ground. Each mirror has a gain of its own, 1
++ m.
+
+    p = (1 + m_h) (W h + b - o S) / (1 + r S) + (T^T (h - u) - o' S') / (1 + r S')        S', o' of the row's ground
+    q = (1 + m_u) (W h + b - o S) / (1 + r S)
 """
 
 from __future__ import annotations
@@ -22,11 +32,12 @@ from physics_ep.errors import argument_error
 from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.system import Phase
 
-from ..devices.model import AMPLIFIERS, RESISTORS, DeviceModel
+from ..devices.model import AMPLIFIERS, CONVEYORS, RESISTORS, DeviceModel
 from .amplifiers import MONOTONE, Amplifiers
-from .board import SETTLED, Side, erring
+from .board import SETTLED, erring
 from .circuit import PairedCircuit
 from .lags import LaggedFlow, LaggedMotion, lags
+from .physical_cells import SIDES, Copy, Side
 from .solvers import chain_time
 
 
@@ -35,13 +46,55 @@ class HopfieldPairs(PairedCircuit):
 
     substrate = "hopfield"
     holds = MONOTONE
-    effects = frozenset({*AMPLIFIERS, *RESISTORS})
+    effects = frozenset({*AMPLIFIERS, *RESISTORS, *CONVEYORS})
 
     def build_units(self, k: int, side: Side) -> Amplifiers:
         activation = self.stack[k].activation
         if k == self.depth - 1:  # read at the summing node
             return Amplifiers(activation)
         return erring(self, k, side, activation)
+
+    @property
+    def sums_cells(self) -> bool:  # type: ignore[override]
+        """Whether virtual grounds are not perfect, and depend on the cells at them."""
+        return self.device_model.ground_resistance > 0 or self.device_model.ground_offset > 0
+
+    def find_loads(self) -> None:
+        """Set the gains of mirrors and virtual grounds, and the currents of the grounds' offsets."""
+        device = self.device_model
+        if device.mirror_mismatch == 0 and not self.sums_cells:
+            return
+        for k in range(self.depth):
+            at_h = self._ground(k, "h")
+            at_u = at_h if self.one_array else self._ground(k, "u")
+            back, own = self._ground(k, "transpose")
+            gains: dict[Copy, torch.Tensor | None] = {"h": at_h[0], "u": at_u[0], "transpose": back}
+            rests: dict[Side, torch.Tensor | None] = {"h": at_h[1], "u": at_u[1]}
+            if device.mirror_mismatch > 0:
+                for side in SIDES:
+                    mirror = 1 + self.drawn(device.mirror_mismatch, k, side, "mirror")
+                    ground, rest = gains[side], rests[side]
+                    gains[side] = mirror if ground is None else mirror * ground
+                    rests[side] = None if rest is None else mirror * rest
+            if own is not None:
+                rests["h"] = own if rests["h"] is None else rests["h"] + own
+            self.keep_paths(k, gains, rests)
+
+    def _ground(self, k: int, of: Copy) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Gain of the virtual grounds of the columns that drive 'h' or 'u' of layer k, or of the rows that feed
+        back to it, and the current that their offsets make, (*shape), in units of activity; None: 1, and 0."""
+        device, fed = self.device_model, of == "transpose"
+        if not self.sums_cells or (fed and k == self.depth - 1):
+            return None, None
+        cells = self.node_sums(of)[1 if fed else 0][k]
+        gain = 1 / (1 + device.ground_resistance * cells)
+        if device.ground_offset == 0:
+            return gain, None
+        # What drives the array is `voltage` for one full scale: a current is then so many units of activity.
+        name, below = (f"layers.{k + 1}.weight", k + 2) if fed else (f"layers.{k}.weight", k)
+        unit = self.scales[name] * self.full_scales[below] / device.voltage
+        offset = self.drawn(device.ground_offset, k, "u" if of == "u" else "h", "row ground" if fed else "ground")
+        return gain, -offset * cells * gain * unit
 
     @classmethod
     def check(cls, net: PredictiveCodingNetwork, device: DeviceModel) -> None:

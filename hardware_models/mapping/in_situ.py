@@ -2,6 +2,11 @@
 
 The gradient is the substrate's own, so that whatever the cells err is in it. An optimizer, digital, turns it into
 wanted changes of weights; `pulses.PulsedArray` turns these into pulses. Nothing else is known of the cells.
+
+Where several physical cells stand for a weight, `DeviceModel.copies` says how they learn. 'independent': each gets
+the pulses that the wanted change asks for, and makes of them what it can. 'trimmed': those that drive h get pulses,
+and the others are written and verified against them anew whenever an array has been moved. 'shared': one learns for
+all.
 """
 
 from __future__ import annotations
@@ -40,7 +45,7 @@ class InSitu:
     Attributes
     ----------
     arrays : dict of str to PulsedArray
-        By the network's parameter names.
+        Arrays that get pulses, by the network's parameter names; of their copies by the keys of `Board.physical`.
     optimizer : torch.optim.Optimizer
 
     Raises
@@ -79,10 +84,18 @@ class InSitu:
         self.arrays: dict[str, PulsedArray] = {}
         parameters = {name: p.detach() for name, p in mapped.network.named_parameters()}
         largest = {name: largest_size(p) for name, p in parameters.items()}
+        self._rule = rule
+        self._copies: dict[str, list[str]] = {}
+        self._trimmed: dict[str, dict[str, Cells]] = {}
+        """Of trimmed arrays what they hold, by the keys of `Board.physical`."""
+        self._turn = 0
         for name, values in parameters.items():
             span = headroom * system.span(name, largest)
-            self.arrays[name] = PulsedArray(values, device, mapped.seed, name, span, rule=rule, side=side)
-        system.write(self._cells(), parameters)
+            keys = list(system.physical(name))
+            self._copies[name] = keys if device.copies == "independent" and self._differ else [name]
+            for key in self._copies[name]:
+                self.arrays[key] = PulsedArray(values, device, mapped.seed, key, span, rule=rule, side=side)
+        system.write(self._cells(self._copies), parameters)
         self.optimizer = optimizer(dict(system.named_parameters()).values())
 
     def step(
@@ -118,18 +131,41 @@ class InSitu:
             wanted = {name: p.detach() - before[name] for name, p in parameters.items()}
             for name, p in parameters.items():
                 p.copy_(before[name])
-        moved = [name for name, array in self.arrays.items() if array.move(wanted[name])]
+        moved = []
+        for name, keys in self._copies.items():
+            if any([self.arrays[key].move(wanted[name]) for key in keys]):  # a list: all of them move
+                moved.append(name)
         if moved:
-            system.write({name: self.arrays[name].cells for name in moved})
+            system.write(self._cells(moved))
         return step
 
-    def _cells(self) -> dict[str, Cells]:
-        return {name: array.cells for name, array in self.arrays.items()}
+    def _cells(self, names: Iterable[str]) -> dict[str, Cells]:
+        system = self.mapped.system
+        found = {key: self.arrays[key].cells for name in names for key in self._copies[name]}
+        if self.mapped.device.copies == "trimmed" and self._differ:
+            for name in names:
+                copies = system.trimmed(name, found[name], self._turn, self._trimmed.get(name))
+                self._trimmed[name] = {name: found[name], **copies}
+                found.update(copies)
+            self._turn += 1
+        return found
+
+    @property
+    def _differ(self) -> bool:
+        """Whether two cells that are asked for the same come to differ."""
+        device = self.mapped.device
+        stochastic = self._rule == "stochastic" and (device.pulses is not None or device.levels is not None)
+        return stochastic or device.draws_cells or device.pulse_noise > 0 or device.pulse_spread > 0
 
     @property
     def pulses(self) -> int:
-        """Spent so far, on all cells."""
+        """Spent so far, on all cells; writings of trimmed copies are in `writings`."""
         return sum(array.pulses for array in self.arrays.values())
+
+    @property
+    def writings(self) -> int:
+        """Writings that trimming has taken so far, the first included."""
+        return self.mapped.system.writings
 
     @property
     def refreshes(self) -> int:
@@ -142,6 +178,8 @@ class InSitu:
             "arrays": {name: array.state_dict() for name, array in self.arrays.items()},
             "optimizer": self.optimizer.state_dict(),
             "reads": self.mapped.system.reads.get_state(),
+            "trimming": (self.mapped.system.writings, self.mapped.system.missed, self._turn),
+            "trimmed": {name: dict(held) for name, held in self._trimmed.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -156,6 +194,9 @@ class InSitu:
             raise argument_error("state", f"come from a system on {self.mapped.system.device.type}", "another's")
         for name, array in self.arrays.items():
             array.load_state_dict(state["arrays"][name])
-        self.mapped.system.write(self._cells())
+        # Files of earlier releases know of no copies.
+        system, self._trimmed = self.mapped.system, state.get("trimmed", {})
+        system.write(self._cells(self._copies))
+        system.writings, system.missed, self._turn = state.get("trimming", (0, 0, 0))
         self.optimizer.load_state_dict(state["optimizer"])
         self.mapped.system.reads.set_state(state["reads"])

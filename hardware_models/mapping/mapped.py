@@ -176,8 +176,14 @@ class Mapped:
             raise argument_error("substrate", "be 'resistive', whose parts SPICE knows", repr(self.substrate))
         return pairs_circuit(self.system)
 
-    def to_graph(self) -> PairsGraph:
+    def to_graph(self, edges: str = "one") -> PairsGraph:
         """An oscillator network's oscillators one by one, their mirror images not imposed.
+
+        Parameters
+        ----------
+        edges : {'one', 'separate'}
+            Whether the four edges of a coupling are one cell, as the layers have it, or a cell each, as if there
+            were no differential couplers (`oscillator_graph.pairs_graph`).
 
         Raises
         ------
@@ -186,7 +192,8 @@ class Mapped:
         """
         if not isinstance(self.system, OscillatorPairs):
             raise argument_error("substrate", "be 'oscillator'", repr(self.substrate))
-        return pairs_graph(self.system)
+        meant = {name: p.detach().cpu() for name, p in self.network.named_parameters()}
+        return pairs_graph(self.system, edges, meant)
 
     def settling(
         self,
@@ -241,6 +248,9 @@ class Mapped:
             nudged_settling_time=nudged,
             energy=power * settling,
             layers=layers,
+            copies=self.device.copies,
+            writings=system.writings,
+            missed=system.missed,
             unread=self.unread,
         )
 
@@ -326,6 +336,9 @@ def check_fields(substrate: str, fields: Mapping[str, Any], kind: type[DeviceMod
     effects = substrate_class(substrate).effects
     for name, value in fields.items():
         if not reads(name, effects, kind):
+            reason = substrate_class(substrate).no_slots
+            if name == "transpose" and value == "slots" and reason:
+                raise NotRealisable(substrate, 1, reason)
             others = [other for other in (*SUBSTRATES, *substrates()) if name in substrate_class(other).effects]
             raise unread_field(substrate, name, value, others)
 
@@ -357,6 +370,8 @@ def map_pcn(
     *,
     calibration: torch.Tensor | None = None,
     full_scales: Sequence[float] | None = None,
+    copies: str | None = None,
+    transpose: str | None = None,
     gates: str = "held",
 ) -> Mapped:
     """Map a predictive coding network to a substrate, by paired units (docs/physics.md, Paired units).
@@ -378,6 +393,10 @@ def map_pcn(
     full_scales : sequence of float, optional
         Largest |activity| of the input and each layer, L + 1, in place of those that the calibration finds:
         those of a machine that was built for another network.
+    copies : {'independent', 'trimmed', 'shared'}, optional
+        In place of the device's: what the physical cells of one weight have in common (`DeviceModel`).
+    transpose : {'slots', 'array'}, optional
+        In place of the device's: how arrays of a Hopfield circuit are read the other way.
     gates : {'held', 'live'}
         Whether latches hold the gates of ReLUs in nudged phases. Routes of max poolings always are.
 
@@ -409,7 +428,8 @@ def map_pcn(
     built = substrate_class(substrate)
     if net.compute_dtype is not None:
         raise argument_error("net", "work in the dtype of its parameters", f"one that works in {net.compute_dtype}")
-    device = device_of(substrate, device)
+    chosen = {name: v for name, v in (("copies", copies), ("transpose", transpose)) if v is not None}
+    device = device_of(substrate, device).replace(**chosen)
     own, unread = as_read(substrate, device)
     check_plain(net, "net", "to be mapped, since each array has cells of its own", ties=False)
     stray = [f"layers.{k}.{n}" for k, layer in enumerate(net.stack) for n, _ in layer.named_children()]

@@ -7,6 +7,11 @@ injection r^2 / 2 the energy of a pair is v^2 / 2 - p v on its range: the unit i
 [lo, hi]. lo = 0 and hi above the largest activity make a ReLU, wide ranges linear units. Edges between u and h are
 antisymmetric (h drives u, u pushes h the other way): u-h couplings are not reciprocal.
 
+The four edges of a coupling are one cell: what drives it is the difference of the two oscillators' sines, and its
+current goes to the two others with opposite signs. That is a differential coupler; it works one way, so that h, u
+and what is fed back have cells of their own. Four edges with cells of their own do not leave pairs mirrored:
+`to_graph(edges="separate")` shows what becomes of them.
+
     tau da/dt = cos a (p - v) / r + w,         tau: time constant of a pair in the middle of its range
 
 w is the detuning: of the two oscillators' natural frequencies only the odd part, (w_1 - w_2) / 2, moves the value;
@@ -31,11 +36,12 @@ from physics_ep.errors import argument_error
 from physics_ep.predictive_coding.activations import clip
 from physics_ep.system import Phase
 
-from ..devices.model import OSCILLATORS
+from ..devices.model import OSCILLATORS, DeviceModel
 from .amplifiers import Amplifiers
-from .board import SETTLED, Origin, Side, Sides, Values
+from .board import SETTLED, Origin, Sides, Values
 from .circuit import PairedCircuit
 from .oscillator_units import detuned_clip
+from .physical_cells import Copy, Side
 from .solvers import chain_time
 from .value_flow import ValueMotion, solvers
 
@@ -58,6 +64,13 @@ class OscillatorPairs(PairedCircuit):
     substrate = "oscillator"
     holds = ("relu", "linear", "hard_sigmoid", "hard_tanh")
     effects = frozenset(OSCILLATORS)
+    no_slots = "its couplers act as long as its oscillators turn, so that each serves all the time"
+
+    @classmethod
+    def serving(cls, device: DeviceModel) -> tuple[tuple[Copy, ...], ...]:
+        """Three arrays of differential couplers: to h, to u, and back."""
+        return ("h",), ("u",), ("transpose",)
+
     default_max_iterations = 20000  # of the course: units near a threshold take thousands
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

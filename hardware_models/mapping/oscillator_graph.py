@@ -6,10 +6,16 @@ and each u is an oscillator and its image, whose phases go their own ways:
     tau dphi_i/dt = omega_i + sum_j A_ij sin(phi_j - phi_i) + F_i cos phi_i - (K_i / 2) sin 2 phi_i
 
 in rates of a pair in the middle of its range. A pair with v = m + r sin a on one driven with the weight W has
-A = W r_below / (2 r) between equal sides and -A across; images have the fields of their oscillators, mirrored. An
-edge from h_{k-1} to h_k is felt at both ends, in the ratio of r^2: they are unlike in size, or in mobility. That
-from h_{k-1} to u_k is felt at its other end with the opposite sign: it is not reciprocal. A nudge of the squared
-error, beta (y - v), is a field and more injection.
+A = W r_below / (2 r) between equal sides and -A across; images have the fields of their oscillators, mirrored. What
+h_k feeds back to h_{k-1} is in the ratio of r^2 to what drives it: they are unlike in size, or in mobility. What
+u_k feeds back has the opposite sign: it is not reciprocal. A nudge of the squared error, beta (y - v), is a field
+and more injection.
+
+With `edges="one"` the four edges of a coupling are one cell, as differential couplers have it: pairs then stay
+mirrored. With "separate" each edge, and each of the two fields of an input or a bias, is a cell with a draw of its
+own; an edge between two oscillators h is one at both ends. The constant fields that set the middles of ranges are
+trimmed to the cells that are there. Nothing holds such pairs mirrored, and at some mismatch there is nowhere that
+they rest.
 
 States are the phases (B, 4 n) of the n units: oscillators of h of each layer, those of u, then their images.
 """
@@ -18,6 +24,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -32,8 +39,11 @@ from physics_ep.placement import on_host
 from physics_ep.predictive_coding.learning import Nudged, contrast
 
 from ..arrays import array
-from .board import SIDES, Copy
+from ..devices.crossbars import programmed
+from ..devices.wires import wired
+from .node_sums import arrays_of
 from .oscillator import OscillatorPairs
+from .physical_cells import SIDES, Copy
 
 AT_BOUND = 1e-7
 """|cos phi| of a pair that rests at an end of its range is less by far, of one 1e-13th of it inside more."""
@@ -44,6 +54,8 @@ STRIDE = 0.05
 
 LARGEST = 4096
 """Oscillators of a `PairsGraph` at most, as their couplings are kept as a matrix."""
+EDGES = 4
+"""Between two pairs."""
 PUSH = 1e-3
 """Part of its phase by which a pair is pushed that rests at the wrong end of its range."""
 
@@ -331,13 +343,19 @@ class PairsGraph:
         return found[: self.system.depth], found[self.system.depth :]
 
 
-def pairs_graph(system: OscillatorPairs) -> PairsGraph:
+def pairs_graph(
+    system: OscillatorPairs, edges: str = "one", meant: Mapping[str, torch.Tensor] | None = None
+) -> PairsGraph:
     """The oscillators of a mapped network, one by one; `Mapped.to_graph` makes them, too.
 
     Parameters
     ----------
     system : OscillatorPairs
         Calibrated: that sets the ranges of its pairs.
+    edges : {'one', 'separate'}
+        Whether the four edges of a coupling are one cell, or a cell each.
+    meant : mapping of str to Tensor, optional
+        The weights that separate edges are written for, by the network's parameter names.
 
     Returns
     -------
@@ -348,6 +366,11 @@ def pairs_graph(system: OscillatorPairs) -> PairsGraph:
     InputError
         If it is not calibrated or too large, has max poolings (whose routes depend on the example), or noise.
     """
+    if edges not in ("one", "separate"):
+        raise argument_error("edges", "be 'one' or 'separate'", repr(edges))
+    if edges == "separate" and (meant is None or system.device_model.copies == "trimmed"):
+        must = "come with the weights that are meant, and with copies that are not trimmed"
+        raise argument_error("edges", must, repr(edges))
     for k, layer in enumerate(system.stack, 1):
         if layer.link.routed:
             raise InputError(f"Layer {k} has a max pooling, whose switches are not couplings of a graph.")
@@ -360,14 +383,15 @@ def pairs_graph(system: OscillatorPairs) -> PairsGraph:
     units = sum(math.prod(layer.post) for layer in system.stack)
     if 4 * units > LARGEST:
         raise InputError(f"The network is too large for a graph of at most {LARGEST} oscillators: {4 * units}.")
-    return _GraphDrawing(on_host(system), units).finished()
+    separate = edges == "separate" and system.device_model.copies == "independent"
+    return _GraphDrawing(on_host(system), units, meant if separate else None).finished()
 
 
 class _GraphDrawing:
     """Pairs and what acts on them, in units of sin a, as layers are gone through."""
 
-    def __init__(self, system: OscillatorPairs, units: int) -> None:
-        self.system = system
+    def __init__(self, system: OscillatorPairs, units: int, meant: Mapping[str, torch.Tensor] | None) -> None:
+        self.system, self.meant = system, meant
         sizes = [math.prod(layer.post) for layer in system.stack]
         ends = list(itertools.pairwise(np.cumsum([0, *sizes])))
         self.h = [slice(a, b) for a, b in ends]
@@ -375,43 +399,65 @@ class _GraphDrawing:
         ranges = [system.range(k) for k in range(system.depth)]
         self.m = [0.5 * (lo + hi) for lo, hi in ranges]
         self.r = [0.5 * (hi - lo) for lo, hi in ranges]
-        self.drive = np.zeros((2 * units, 2 * units))
-        self.field = np.zeros(2 * units)
-        self.signal = np.zeros((2 * units, math.prod(system.stack[0].link.pre)))
+        # Of oscillators on oscillators, images on images, images on oscillators, and oscillators on images.
+        self.drive = np.zeros((EDGES, 2 * units, 2 * units))
+        # Of oscillators and of images.
+        self.field = np.zeros((2, 2 * units))
+        self.signal = np.zeros((2, 2 * units, math.prod(system.stack[0].link.pre)))
         self.odd, self.even = np.zeros(2 * units), np.zeros(2 * units)
         self.lag = np.repeat([1.0, 1 + system.device_model.time_constant_mismatch], units)
         self.middles, self.radii = (np.tile(np.repeat(v, sizes), 2) for v in (self.m, self.r))
 
-    def matrix(self, k: int, copy: Copy, part: str, link: Link) -> np.ndarray:
-        """W of an array of layer k, (units above, units below)."""
-        eye = torch.eye(math.prod(link.pre), dtype=torch.float64).unflatten(1, link.pre)
-        w = getattr(self.system.arrays(k, copy), part)
-        return array(link.apply(w.double(), eye).flatten(1).t())
+    def values(self, name: str, copy: Copy) -> list[torch.Tensor]:
+        """Weights of the cells of an array that serve a purpose: one, or one an edge."""
+        system = self.system
+        device, (k, part) = system.device_model, name.split(".")[1:]
+        first = getattr(system.arrays(int(k), copy), part.removesuffix("_weight"))
+        if self.meant is None or not device.draws_cells:
+            return [first.double()]
+        found, span = [first.double()], system.scales[name] * (device.g_max - device.g_min)
+        for edge in range(1, EDGES):
+            cells = programmed(self.meant[name], device, system.seed, f"{name}/{copy}.{edge}", span=span)
+            found.append(system.mismatched(name, copy, wired(cells, device)).values.double())
+        return found
 
-    def couple(self, k: int, part: str, link: Link, source: int) -> None:
+    def matrices(self, name: str, copy: Copy, link: Link) -> np.ndarray:
+        """W of the edges of an array, (edges, units above, units below)."""
+        eye = torch.eye(math.prod(link.pre), dtype=torch.float64).unflatten(1, link.pre)
+        found = np.stack([array(link.apply(w, eye).flatten(1).t()) for w in self.values(name, copy)])
+        return np.broadcast_to(found, (EDGES, *found.shape[1:]))
+
+    def couple(self, name: str, k: int, link: Link, source: int) -> None:
         """What an array of layer k drives, and what it feeds back."""
         r = self.r[k]
         for side, rows in zip(SIDES, (self.h[k], self.u[k]), strict=True):
-            w = self.matrix(k, side, part, link)
+            w = self.matrices(name, side, link)
             if source < 0:
-                self.signal[rows] += w / r
+                self.signal[:, rows] += w[: len(self.signal)] / r
             else:
-                self.drive[rows, self.h[source]] += w * (self.r[source] / r)
-                self.field[rows] += w.sum(1) * (self.m[source] / r)
-        if source >= 0:
-            # Of h - u: the middles of their ranges cancel.
-            back = self.matrix(k, "transpose", part, link).T * (r / self.r[source])
-            self.drive[self.h[source], self.h[k]] += back
-            self.drive[self.h[source], self.u[k]] -= back
+                self.drive[:, rows, self.h[source]] += w * (self.r[source] / r)
+                self.field[:, rows] += w.mean(0).sum(1) * (self.m[source] / r)
+        if source < 0:
+            return
+        below, scale = self.h[source], r / self.r[source]
+        of_u = self.matrices(name, "transpose", link)
+        of_h = of_u if self.meant is None else self.matrices(name, "h", link)
+        for w, columns, sign in ((of_h, self.h[k], 1), (of_u, self.u[k], -1)):
+            # An edge from an image below to an oscillator above is felt by the image.
+            self.drive[:, below, columns] += sign * scale * w.transpose(0, 2, 1)[[0, 1, 3, 2]]
+        # Of h - u the middles of their ranges cancel where both come over the same cells.
+        self.field[:, below] += (of_h - of_u).mean(0).sum(0) * (self.m[k] / self.r[source])
 
     def bias(self, k: int) -> None:
-        layer = self.system.stack[k]
+        layer, name = self.system.stack[k], f"layers.{k}.bias"
         for side, rows in zip(SIDES, (self.h[k], self.u[k]), strict=True):
-            b = self.system.arrays(k, side).bias
-            self.field[rows] -= self.m[k] / self.r[k]
-            if b is not None:
-                each = b.double().view(-1, *[1] * (len(layer.post) - 1)).expand(layer.post)
-                self.field[rows] += array(each.reshape(-1)) / self.r[k]
+            self.field[:, rows] -= self.m[k] / self.r[k]
+            if layer.bias is not None:
+                values = self.values(name, side)
+                for n in range(len(self.field)):
+                    b = values[n % len(values)]
+                    each = b.view(-1, *[1] * (len(layer.post) - 1)).expand(layer.post)
+                    self.field[n, rows] += array(each.reshape(-1)) / self.r[k]
 
     def detune(self, k: int) -> None:
         system = self.system
@@ -423,17 +469,18 @@ class _GraphDrawing:
             self.even[rows] = array(system.drawn(spread, k, side, "even detuning").double().flatten())
 
     def finished(self) -> PairsGraph:
-        for k, layer in enumerate(self.system.stack):
-            self.couple(k, "weight", layer.link, k - 1)
-            if layer.skip_link is not None and layer.skip_source is not None:
-                self.couple(k, "skip", layer.skip_link, layer.skip_source)
+        for name, k, _, link, source in arrays_of(self.system.stack):
+            if link is not None and source is not None:
+                self.couple(name, k, link, source)
+        for k in range(self.system.depth):
             self.bias(k)
             self.detune(k)
+        equal, images, across, back = self.drive
         return PairsGraph(
             self.system,
-            np.block([[self.drive, -self.drive], [-self.drive, self.drive]]) / 2,
-            np.concatenate([self.field, -self.field]),
-            np.concatenate([self.signal, -self.signal]),
+            np.block([[equal, -across], [-back, images]]) / 2,
+            np.concatenate([self.field[0], -self.field[1]]),
+            np.concatenate([self.signal[0], -self.signal[1]]),
             np.concatenate([self.even + self.odd, self.even - self.odd]),
             self.middles,
             self.radii,

@@ -6,6 +6,8 @@ f_k what is fed back to h beyond the origin's, and D_h, D_u the drives from the 
 
     dq_k = D_u dh_{k-1},    dp_k = D_h dh_{k-1} + f_k,    dh_k = sigma_h(p_k + dp_k) - sigma_h(p_k)
     f_k = sum over the layers above of T^T d(h - u),      f_L = -beta dC/dh_L,          T the transposed read
+
+Gains of mirrors and virtual grounds are in D_h, D_u and T^T.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ from physics_ep.system import EnergySystem, Inputs, Phase
 
 from ..devices.crossbars import converted, normal
 from .amplifiers import Amplifiers
-from .board import COPIES, Arrays, Board, Side, Sides, loaded
+from .board import Arrays, Board, Sides, loaded
+from .physical_cells import COPIES, SIDES, Side
 
 Blocks = list[torch.Tensor]
 
@@ -66,6 +69,7 @@ class PairedPhase(Phase):
         self.by_h, self.by_u, self.back = (
             [system.arrays(k, serving) for k in range(self.depth)] for serving in COPIES
         )
+        self.one_array = system.one_array
         self.load_h, self.load_u = system.load_h, system.load_u
         self.latched = gates == "held" and origin is not None and not all(a.smooth for a in system.units)
         self.held = False
@@ -154,27 +158,30 @@ class PairedPhase(Phase):
         def anew(arrays: list[Arrays]) -> list[Arrays]:
             return [system.fluctuated(k, a, system.reads) for k, a in enumerate(arrays)]
 
+        quiet = copy.copy(self)
         before = (self.drives("h", self.h), self.drives("u", self.h))
         before_h, before_u, before_back = self.by_h, self.by_u, self.back
+        self.one_array = not system.served_apart("h", "u")
         self.by_h = anew(before_h)
-        self.by_u = self.by_h if system.one_array else anew(before_u)
-        self.back = self.by_h if system.read_both_ways else anew(before_back)
+        self.by_u = self.by_h if self.one_array else anew(before_u)
+        self.back = anew(before_back) if system.served_apart("h", "transpose") else self.by_h
         after_h = self.drives("h", self.h)
         gain_h = [a - b for a, b in zip(after_h, before[0], strict=True)]
         gain_u = gain_h
-        if not system.one_drive:
+        if not (system.one_drive and self.one_array):
             gain_u = [a - b for a, b in zip(self.drives("u", self.h), before[1], strict=True)]
         self._force(gain_h, gain_u)
         if not system.shared:
             static = [h - u for h, u in zip(self.h, self.u, strict=True)]
-            now, then = self.feedback(static), _with(self, before_back).feedback(static)
+            now, then = self.feedback(static), quiet.feedback(static)
             change = [a - b for a, b in zip(now, then, strict=True)]
             self.fed = change if self.fed is None else [a + b for a, b in zip(self.fed, change, strict=True)]
 
     @property
     def one_drive(self) -> bool:
         """Whether h and u have the same drives."""
-        return self.system.one_drive and (self.forcing is None or self.forcing[0] is self.forcing[1])
+        alike = self.system.one_drive and self.one_array
+        return alike and (self.forcing is None or self.forcing[0] is self.forcing[1])
 
     @property
     def mirrored(self) -> bool:
@@ -244,7 +251,7 @@ class PairedPhase(Phase):
 
     def drives(self, side: Side, states: Sequence[torch.Tensor]) -> Blocks:
         """Currents into each layer's units 'h' or 'u' from the activities below, biases included, (B, ...)."""
-        arrays, loads = (self.by_h, self.load_h) if side == "h" else (self.by_u, self.load_u)
+        arrays = self.by_h if side == "h" else self.by_u
         found = []
         for k in range(self.depth):
             total = torch.stack(
@@ -255,7 +262,7 @@ class PairedPhase(Phase):
             ).sum(0)
             bias = arrays[k].bias
             total = total if bias is None else total + bias.view(-1, *[1] * (total.ndim - 2))
-            found.append(loaded(total, loads[k]))
+            found.append(self.system.driven(total, k, side))
         return found
 
     def driven(self, k: int, arrays: list[Arrays], moved: Sequence[torch.Tensor]) -> torch.Tensor | None:
@@ -270,18 +277,16 @@ class PairedPhase(Phase):
     def changes(self, k: int, moved: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Change of the drives to h and to u of layer k, (rows, ...); one tensor where one array serves both."""
         found: Blocks = []
-        system = self.system
-        sides = ((self.by_h, self.load_h), (self.by_u, self.load_u))
         raw: torch.Tensor | None = None
-        for n, (arrays, loads) in enumerate(sides):
+        for n, (side, arrays) in enumerate(zip(SIDES, (self.by_h, self.by_u), strict=True)):
             if n == 1 and self.one_drive:
                 return found[0], found[0]
-            if n == 0 or not system.one_array:
+            if n == 0 or not self.one_array:
                 raw = self.driven(k, arrays, moved)
             if raw is None:
                 change = self.p[k].new_zeros((self.rows, *self.p[k].shape[1:]))
             else:
-                change = loaded(raw, loads[k])
+                change = loaded(raw, self.system.through(side, k))
             if self.forcing is not None:
                 change = self.over(torch.add, change, self.forcing[n][k])
             found.append(change)
@@ -293,8 +298,8 @@ class PairedPhase(Phase):
         for k in range(self.depth):
             self.send(k, errors[k], asked)
         return [
-            torch.zeros_like(e) if a is None else loaded(a, load)
-            for a, e, load in zip(asked, errors, self.load_h, strict=True)
+            torch.zeros_like(e) if a is None else loaded(a, self.system.through("transpose", k))
+            for k, (a, e) in enumerate(zip(asked, errors, strict=True))
         ]
 
     def send(self, k: int, error: torch.Tensor, asked: list[torch.Tensor | None]) -> None:
@@ -400,11 +405,8 @@ class PairedPhase(Phase):
         """dh of all layers, to first order, where the outputs are pulled at by `output`."""
         twin = copy.copy(self)
         twin.copies, twin.forcing = 1, None
-        units = zip(self.system.amplifiers_h, self.p, self.load_h, strict=True)
-        slopes, loads = [], []
-        for a, p, load in units:
-            slopes.append(a.slope(p))
-            loads.append(load)
+        slopes = [a.slope(p) for a, p in zip(self.system.amplifiers_h, self.p, strict=True)]
+        loads = [*(self.system.through("transpose", k) for k in range(self.depth - 1)), self.load_h[-1]]
         asked: list[torch.Tensor | None] = [None] * self.depth
         asked[-1] = output
         for k in range(self.depth - 1, -1, -1):
@@ -475,10 +477,3 @@ class PairedPhase(Phase):
                     value = value if origin is None else value - origin
                 blocks[k] = value
         return (*moved, *errors)
-
-
-def _with(phase: PairedPhase, back: list[Arrays]) -> PairedPhase:
-    """The phase with other transposed reads."""
-    twin = copy.copy(phase)
-    twin.back = back
-    return twin

@@ -26,7 +26,7 @@ voltage: what goes from one node through the wires of a row to another, a share 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -36,29 +36,16 @@ from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.predictive_coding.activations import CURRENT, THERMAL, diode
 from physics_ep.system import Phase
 
-from ..devices.crossbars import Cells, copied, stream
 from ..devices.model import AMPLIFIERS, DIODES, RAILS, RESISTORS, DeviceModel
-from ..devices.wires import wired
 from ..laws.elements import THERMAL_VOLTAGE
 from .amplifiers import Amplifiers
-from .board import (
-    COPIES,
-    SIDES,
-    Copy,
-    NotRealisable,
-    Origin,
-    Side,
-    Sides,
-    Values,
-    erring,
-)
+from .board import NotRealisable, Origin, Sides, Values, erring
 from .circuit import PairedCircuit
-from .node_sums import Array, arrays_of, into_nodes, out_of_nodes
+from .node_sums import arrays_of
+from .physical_cells import KEPT, SIDES, Copy, Ends, Side
 from .value_flow import ValueMotion, solvers
 
-Ends = dict[str, tuple[torch.Tensor, torch.Tensor]]
-KEPT = 400_000
-"""Weights of an array up to which its cells are kept, to be drawn as parts of a circuit."""
+__all__ = ["KEPT", "Ends", "ResistivePairs"]
 
 
 class ResistivePairs(PairedCircuit):
@@ -78,6 +65,13 @@ class ResistivePairs(PairedCircuit):
     substrate = "resistive"
     holds = ("relu", "linear", "hard_sigmoid", "hard_tanh", "diode")
     effects = frozenset({*AMPLIFIERS, *RESISTORS, *DIODES, *RAILS}) - {"amplifier_lag", "amplifier_lag_mismatch"}
+    sums_cells = keeps_cells = True
+    no_slots = "its cells hang on the nodes themselves, so that h, u and what is fed back have arrays of their own"
+
+    @classmethod
+    def serving(cls, device: DeviceModel) -> tuple[tuple[Copy, ...], ...]:
+        """Three arrays: to h, to u, and back."""
+        return ("h",), ("u",), ("transpose",)
 
     @classmethod
     def check(cls, net: PredictiveCodingNetwork, device: DeviceModel) -> None:
@@ -96,78 +90,9 @@ class ResistivePairs(PairedCircuit):
 
     # -- conductances of nodes ---------------------------------------------------------------------------------
 
-    def _place(self, name: str, cells: Cells, asked: torch.Tensor | None = None) -> None:
-        array = next(a for a in arrays_of(self.stack) if a.name == name)
-        if asked is not None:
-            # Two cells at g_min, and the one that holds the weight.
-            sizes = asked.abs() / cells.scale if cells.scale > 0 else torch.zeros_like(asked)
-            self._keep_ends("asked", name, self._ends(array, sizes + 2 * self.device_model.g_min))
-        super()._place(name, cells, asked)
-        if cells.plus.numel() <= KEPT:
-            self._keep(f"plus/{name}", cells.plus)
-            self._keep(f"minus/{name}", cells.minus)
-        acting = wired(cells, self.device_model)
-        copies = [self._copy(name, copy, acting) for copy in COPIES]
-        distinct = {id(copy): copy for copy in copies}  # one where there is no mismatch
-        ends = {key: self._ends(array, copy.plus + copy.minus) for key, copy in distinct.items()}
-        for serving, copy in zip(COPIES, copies, strict=True):
-            self._keep_ends(serving, name, ends[id(copy)])
-
-    def _keep_ends(self, of: str, name: str, ends: tuple[torch.Tensor, torch.Tensor]) -> None:
-        for end, value in zip(("into", "out"), ends, strict=True):
-            self._keep(f"{of} {end}/{name}", value)
-
-    def kept_ends(self, of: Copy | Literal["asked"]) -> Ends:
-        """Sums of cells at both ends of each array that has been placed, by its name, S.
-
-        They are (*post) at the units above and (*pre) at those below.
-
-        They are those of the copy that serves 'h', 'u' or the 'transpose', or of the cells that were 'asked' for.
-        """
-        kept = {name: (self._kept(f"{of} into/{name}"), self._kept(f"{of} out/{name}")) for name in self.scales}
-        return {name: (a, b) for name, (a, b) in kept.items() if a is not None and b is not None}
-
-    @property
-    def cells(self) -> dict[str, Cells]:
-        """What small arrays hold, before copies: see `cells_of`."""
-        kept = {name: (self._kept(f"plus/{name}"), self._kept(f"minus/{name}")) for name in self.scales}
-        return {
-            name: Cells(a, b, self.scales[name]) for name, (a, b) in kept.items() if a is not None and b is not None
-        }
-
-    def _copy(self, name: str, copy: Copy, cells: Cells) -> Cells:
-        mismatch = getattr(self.device_model, f"copy_mismatch_{copy}")
-        return copied(cells, mismatch, stream(self.seed, name, copy))
-
-    def cells_of(self, name: str, copy: Copy) -> Cells:
-        """Cells of the copy of an array that serves 'h', 'u' or the 'transpose'; of those in `cells`."""
-        return self._copy(name, copy, self.cells[name])
-
-    def _ends(self, array: Array, cells: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sums of an array's cells at its units, (*post), and at those below whose rails drive it, (*pre)."""
-        if array.link is None:
-            post = self.stack[array.k].post
-            into = cells.view(-1, *[1] * (len(post) - 1)).expand(post)
-            return into, into.new_zeros(())
-        return into_nodes(array.link, cells), out_of_nodes(array.link, cells)
-
-    def _node_sums(self, of: Copy | Literal["asked"]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Cells that drive each layer's nodes, and cells that feed back to h, S (*shape)."""
-        ends = self.kept_ends(of)
-        forward, back = (
-            [torch.zeros(layer.post, dtype=self.dtype, device=self.device) for layer in self.stack] for _ in "hu"
-        )
-        for array in arrays_of(self.stack):
-            if array.name in ends:  # not all are there while the first are placed
-                into, out = ends[array.name]
-                forward[array.k] = forward[array.k] + into
-                if array.fed is not None:
-                    back[array.fed] = back[array.fed] + out
-        return forward, back
-
     def asked_sums(self, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Cells that drive each node of layer k, and that feed back to it, as they were asked for, S (*shape)."""
-        forward, back = self._node_sums("asked")
+        forward, back = self.node_sums("asked")
         return forward[k], back[k]
 
     def _written(self) -> None:
@@ -176,11 +101,35 @@ class ResistivePairs(PairedCircuit):
             units[:] = [self.build_units(k, side) for k in range(self.depth)]
         super()._written()
 
+    @property
+    def slowness(self) -> list[torch.Tensor | float]:
+        """Without dummy cells u has the capacitance of its cells alone, and h that of the fed-back ones as well."""
+        equal = super().slowness
+        if self.device_model.dummy_cells == "equal":
+            return equal
+        return [slow * (count / (count + back)) for slow, count, back in zip(equal, *self.counts, strict=True)]
+
+    def dummies(self, name: str) -> int:
+        """The dummies on u of the cells that feed back to h."""
+        return int(self.device_model.dummy_cells == "equal" and self._array(name).fed is not None)
+
+    @property
+    def counts(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Cells that drive each node of a layer, and that feed back to it, (*shape)."""
+        forward, back = ([torch.zeros(layer.post, dtype=self.dtype) for layer in self.stack] for _ in "hu")
+        parameters = dict(self.named_parameters())
+        for array in arrays_of(self.stack):
+            into, out = self._ends(array, torch.full_like(parameters[array.name].detach(), 2.0))
+            forward[array.k] = forward[array.k].to(into) + into
+            if array.fed is not None:
+                back[array.fed] = back[array.fed].to(out) + out
+        return forward, back
+
     def find_loads(self) -> None:
         leaks = self.device_model.leaks
-        by_h, by_u = self._node_sums("h")[0], self._node_sums("u")[0]
-        back = self._node_sums("transpose")[1]
-        meant, meant_back = self._node_sums("asked")
+        by_h, by_u = self.node_sums("h")[0], self.node_sums("u")[0]
+        back = self.node_sums("transpose")[1]
+        meant, meant_back = self.node_sums("asked")
         whole = [a + b for a, b in zip(meant, meant_back, strict=True)]
         # Cells of u alone are fewer, but its copies can be larger.
         there = [torch.maximum(a + c, b) for a, b, c in zip(by_h, by_u, back, strict=True)]

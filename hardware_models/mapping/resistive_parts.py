@@ -10,10 +10,11 @@ be asked. Nodes, units counted from 1 and in flat order, layer k from 1:
     tw<k>p1, tw<k>n1  rails +-A (h - u) of what its array feeds back; ts<k>p1 of its skip's
     lo<k>_1, hi<k>_1  bounds of clips, where they are not ground
 
-The cells of an array are there three times, for h, for u and for what is fed back, and a convolution's for each
-pixel. Diodes are live: a latch that holds the gates of a nudged phase is no part of it, so that nudged phases are
-those of `gates="live"`, or of held gates while no unit crosses its threshold. A nudge is that of the squared error,
-a conductance beta G from each output to its target (`nodal.nudges`).
+The cells of an array are there three times, for h, for u and for what is fed back, each with the draws of its own
+that the layers have, and a convolution's for each pixel. Diodes are live: a latch that holds the gates of a nudged
+phase is no part of it, so that nudged phases are those of `gates="live"`, or of held gates while no unit crosses
+its threshold. A nudge is that of the squared error, a conductance beta G from each output to its target
+(`nodal.nudges`).
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ from ..circuits.circuit import Circuit
 from ..laws.elements import THERMAL_VOLTAGE
 from ..netlists.parts import GROUND, Group, Parts
 from ..nodal.points import Solution, operating_point
-from .board import SIDES, Copy, Side
 from .node_sums import arrays_of
-from .resistive import KEPT, ResistivePairs
+from .physical_cells import KEPT, SIDES, Copy, Side
+from .resistive import ResistivePairs
 
 LEAST = 1e-14
 """Leak, over the conductance of its node, that is taken for none: the rounding of the sum of cells."""
@@ -183,7 +184,7 @@ def pairs_circuit(system: ResistivePairs) -> PairsCircuit:
     for name in ("wire_resistance", "conductance_noise", "temperature"):
         if getattr(device, name) > 0:
             raise argument_error(name, "be 0 for a circuit of constant parts", getattr(device, name))
-    if len(system.cells) < len(system.scales):
+    if set(system.scales) - set(system.cells):
         raise InputError(
             f"The network is too large to be written part by part: more than {KEPT:,} weights in an array."
         )

@@ -80,7 +80,7 @@ class PairedSweep(Solver):
             image = asked[k]
             assert image is not None
             if k < phase.depth - 1:
-                image = loaded(image, phase.load_h[k])
+                image = loaded(image, phase.system.through("transpose", k))
             if phase.fed is not None:
                 image = phase.over(torch.add, image, phase.fed[k])
             images[k] = image
@@ -224,7 +224,8 @@ def time_step(phase: PairedPhase, fastest: float = 1.0) -> float:
     strength = 0.0 if nudge is None else nudge.most
     lag = device.amplifier_lag
     amplifiers = (lag, lag * (1 + device.amplifier_lag_mismatch)) if lag > 0 else ()
-    node = min(1.0, 1 + device.time_constant_mismatch) * min(1.0, 1 / (STEP * fastest))
+    quickest = min(float(torch.as_tensor(slow).min()) for slow in phase.system.slowness)
+    node = min(1.0, quickest) * min(1.0, 1 / (STEP * fastest))
     return STEP * min([node, *amplifiers]) * min(1.0, 2 / (1 + strength))
 
 
@@ -274,12 +275,12 @@ def rates(
     phase: PairedPhase, fed: Blocks, changes: Pairs, dq: Blocks, gap: Blocks
 ) -> tuple[Blocks, Blocks, Blocks]:
     """d/dt of dq and of dp - dq on RC nodes, in time constants of h; and what dp - dq would settle at."""
-    slow = 1 + phase.system.device_model.time_constant_mismatch
+    slowness = phase.system.slowness
     apart = fed if phase.one_drive else [f + (a - b) for f, (a, b) in zip(fed, changes, strict=True)]
-    rate_q = [(b - d) / slow for (_, b), d in zip(changes, dq, strict=True)]
+    rate_q = [(b - d) / slow for (_, b), d, slow in zip(changes, dq, slowness, strict=True)]
     rate_gap = [
-        f - g + (b - d) * (1 - 1 / slow) if slow != 1 else f - g
-        for f, g, (_, b), d in zip(apart, gap, changes, dq, strict=True)
+        f - g if isinstance(slow, float) and slow == 1 else f - g + (b - d) * (1 - 1 / slow)
+        for f, g, (_, b), d, slow in zip(apart, gap, changes, dq, slowness, strict=True)
     ]
     return rate_q, rate_gap, apart
 

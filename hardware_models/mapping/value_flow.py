@@ -20,8 +20,8 @@ from physics_ep.blocks import State
 from physics_ep.dynamics.motion import Moment, Motion
 from physics_ep.system import Phase
 
-from .board import SIDES
 from .phase import Blocks, PairedPhase
+from .physical_cells import SIDES
 from .solvers import Flow, exchange, largest, share, time_step
 
 
@@ -76,11 +76,11 @@ class ValueCourse:
         errors = [a - b for a, b in zip(upper, moved[count:], strict=True)]
         fed, changes = exchange(phase, upper, errors)
         dp = [*(a + f for (a, _), f in zip(changes, fed, strict=True)), *(b for _, b in changes)]
-        slow = 1 + phase.system.device_model.time_constant_mismatch
+        slowness = phase.system.slowness
         speed, worst = [], []
         for k, (unit, p, x) in enumerate(zip(self.units, self.currents, self.origin, strict=True)):
             rate = self._live(k, self.values[k].speed(x, d[k], p, dp[k]))
-            speed.append(rate if k < count else rate / slow)
+            speed.append(rate if k < count else rate / slowness[k - count])
             miss = largest(self._live(k, unit.displaced(p, dp[k]) - moved[k]))
             # Relative to the currents; of nudged phases, to how far h of the layer has moved.
             worst.append(share(miss, largest(p + dp[k] if phase.nudge is None else upper[k % count])))

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hardware_models.devices.model import DeviceModel
+from hardware_models.devices.model import DeviceModel, as_compared
 from hardware_models.mapping.in_situ import InSitu
 from hardware_models.mapping.mapped import NotRealisable, device_of, map_pcn, substrate_class
 from physics_ep.config import Config, load_config
@@ -283,6 +283,8 @@ def _resumed(path: Path, config: dict[str, Any]) -> tuple[dict[str, np.ndarray],
     there = open_in_situ(path)
     for section, now in json.loads(json.dumps(config)).items():
         before = json.loads(json.dumps(there.config[section]))
+        if "base" in before:
+            before["base"] = as_compared(before["base"], repr(str(path)))
         if now != before:
             key = next(k for k in {**before, **now} if before.get(k) != now.get(k))
             raise argument_error(key, f"be as in {str(path)!r} to resume it", "another")

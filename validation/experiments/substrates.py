@@ -23,8 +23,8 @@ from ..gradients import compare, total_error
 from ..oracles import backprop_gradient
 
 THREE = ("hopfield", "resistive", "oscillator")
-DEVICE = DeviceModel(levels=16, programming_noise=0.05, device_mismatch=0.1)
-"""Cells of 4 bits, written with an error of 5 % of their range, gains 10 % apart."""
+DEVICE = DeviceModel(levels=16, programming_noise=0.05, device_mismatch=0.1, copies="shared")
+"""Cells of 4 bits, written with an error of 5 % of their range, gains 10 % apart; those of one weight err alike."""
 
 
 @dataclass(frozen=True)

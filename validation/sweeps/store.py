@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from hardware_models.devices.model import as_compared
 from physics_ep.errors import InputError, argument_error
 from physics_ep.predictive_coding.forward import FORMER_GATES
 from physics_ep.storage.opening import open_run
@@ -146,7 +147,11 @@ class SweepFile:
         for key in FREE:
             self.config["tolerance"][key] = before["tolerance"][key]
         # Through JSON, in which tuples are lists.
-        change = difference(before, json.loads(json.dumps(self.config)))
+        # A file of an earlier release knows fewer fields of a device, and meant that copies are shared.
+        now = json.loads(json.dumps(self.config))
+        base = as_compared(before["tolerance"]["base"], repr(str(self.path)))
+        before = {**before, "tolerance": {**before["tolerance"], "base": base}}
+        change = difference(before, now)
         if change is not None:
             key, was, now = change
             must = f"be {_short(was)}, as in {str(self.path)!r}, to resume it"

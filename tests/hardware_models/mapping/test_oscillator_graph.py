@@ -28,7 +28,7 @@ from validation.gradients import compare, total_error
 from validation.oracles import backprop_gradient
 
 GAIN = {"relu": 3**0.5, "linear": 3**0.5, "hard_sigmoid": 1.5, "hard_tanh": 1.5}
-POOR = {"programming_noise": 0.05, "device_mismatch": 0.1}
+POOR = {"copies": "shared", "programming_noise": 0.05, "device_mismatch": 0.1}
 COPIES = {"copy_mismatch_h": 0.02, "copy_mismatch_u": 0.03, "copy_mismatch_transpose": 0.01}
 
 

@@ -14,7 +14,7 @@ import torch
 
 from hardware_models import DeviceModel, map_pcn
 from hardware_models.devices.crossbars import programmed
-from hardware_models.mapping import resistive as resistive_mapping
+from hardware_models.mapping import board
 from hardware_models.mapping.mapped import Mapped
 from hardware_models.mapping.resistive_parts import PairsCircuit
 from hardware_models.netlists.netlist import load_netlist
@@ -32,7 +32,9 @@ from validation.gradients import total_error
 from validation.oracles import backprop_gradient
 
 needs_ngspice = pytest.mark.skipif(shutil.which("ngspice") is None, reason="ngspice is not installed")
-POOR = {"programming_noise": 0.05, "device_mismatch": 0.1, "stuck_on": 0.02}
+POOR = {"copies": "shared", "programming_noise": 0.05, "device_mismatch": 0.1, "stuck_on": 0.02}
+OWN = {"programming_noise": 0.005, "device_mismatch": 0.01}
+"""Cells with errors of their own, small enough that ReLUs keep a free state."""
 COPIES = {"copy_mismatch_h": 0.02, "copy_mismatch_u": 0.03, "copy_mismatch_transpose": 0.01}
 REAL = {"diode_current": 1e-6, "diode_ideality": 1.2}
 SPREAD = {**REAL, "diode_mismatch": 0.2, "ideality_mismatch": 0.05}
@@ -88,6 +90,8 @@ def disagreement(mapped: Mapped, form: PairsCircuit, x: torch.Tensor, y: torch.T
         ("relu", {**POOR, **COPIES}),
         ("relu", {**POOR, **COPIES, "leaks": "dummy"}),
         ("relu", {**POOR, **COPIES, "leaks": "fixed"}),
+        ("relu", {**OWN, "leaks": "fixed"}),
+        ("relu", {**OWN, **COPIES}),
         ("relu", REAL),
         ("relu", SPREAD),
         pytest.param("diode", {**POOR, **REAL, "leaks": "dummy"}, marks=pytest.mark.full),
@@ -239,7 +243,7 @@ def test_refusals(monkeypatch) -> None:
     pooled = vgg5(10, (3, 16, 16), width=1 / 32).double()
     with pytest.raises(InputError, match="Layer 2 has a max pooling"):
         map_pcn(pooled, "resistive").to_circuit()
-    monkeypatch.setattr(resistive_mapping, "KEPT", 20)
+    monkeypatch.setattr(board, "KEPT", 20)
     with pytest.raises(InputError, match="too large to be written part by part"):
         map_pcn(small(), "resistive").to_circuit()
 

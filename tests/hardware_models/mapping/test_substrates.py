@@ -168,7 +168,7 @@ def test_what_follows_from_the_seed_moves_with_the_module(fields: dict) -> None:
     """Copies, loads, cells and their sums are in the dtype that the module was moved to, in a copy of it too, and
     are no part of its state_dict. Otherwise a circuit in float32 mixes widths, and old run files do not load."""
     apart = {"copy_mismatch_h": 0.01, "copy_mismatch_u": 0.01} if fields.get("apart") else {}
-    device = DeviceModel(programming_noise=0.02, leaks=fields["leaks"], **apart)
+    device = DeviceModel(programming_noise=0.02, copies="shared", leaks=fields["leaks"], **apart)
     net = dense(3, "relu")
     system = map_pcn(net, "resistive", device, seed=2).system
     assert list(system.state_dict()) == list(net.state_dict())
