@@ -21,6 +21,9 @@ from .blocks import State, twice_differentiable
 from .errors import InputError
 from .system import EnergySystem
 
+RESTLESS = (_NormBase, _DropoutNd, nn.RReLU)
+"""Modules whose forward pass changes them, or draws random numbers, in training mode."""
+
 
 class Stillness:
     """A context in which evaluations of a system's energy change nothing and draw nothing.
@@ -34,20 +37,25 @@ class Stillness:
         self.system = system
         self.norms: list[tuple[str, Any]] = []
         self.random: list[tuple[str, nn.Module]] = []
-        for path, module in system.named_modules():
+        if any(isinstance(module, RESTLESS) for module in system.modules()):
+            self._find()
+        self._stack = ExitStack()
+
+    def _find(self) -> None:
+        for path, module in self.system.named_modules():
             if not module.training or "forward" in vars(module):
                 continue
             if isinstance(module, _NormBase) and module.track_running_stats:
                 self.norms.append((path, module))
             elif (isinstance(module, _DropoutNd) and module.p > 0) or isinstance(module, nn.RReLU):
                 self.random.append((path, module))
-        self._stack = ExitStack()
 
     def __enter__(self) -> Stillness:
         device = self.system.device.type
         if torch.is_autocast_enabled(device):
             self._stack.enter_context(torch.autocast(device, enabled=False))
-        self._stack.enter_context(twice_differentiable())
+        if type(self.system).phase is EnergySystem.phase:  # once here, not at each second derivative
+            self._stack.enter_context(twice_differentiable())
         for _, norm in self.norms:
             norm.track_running_stats = False
             self._stack.callback(setattr, norm, "track_running_stats", True)
