@@ -258,7 +258,8 @@ def tolerance(
 ) -> None:
     """Measure the gradient's quality over device imperfections, a row a point.
 
-    transfer: against backprop of the ideal network; adaptation: of the network that the devices make of it.
+    transfer: against backprop of the ideal network; adaptation: of the arrays that drive h, as if nothing were fed
+    back (the feedforward reference; the machine's own gradient, where copies differ, is validation.references').
     """
     report = Report(json, quiet)
     for name, count in (("batch", batch), ("size", size), ("repeats", repeats), ("workers", workers)):

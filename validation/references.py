@@ -28,7 +28,7 @@ from scipy.sparse.linalg import LinearOperator, gmres
 from hardware_models.mapping.board import Arrays
 from hardware_models.mapping.circuit import PairedCircuit
 from hardware_models.mapping.mapped import Mapped
-from hardware_models.mapping.physical_cells import COPIES, Copy
+from hardware_models.mapping.physical_cells import COPIES, SIDES, Copy
 from physics_ep.blocks import flat, in_dtype, unflat
 from physics_ep.cost import Cost
 from physics_ep.equilibrium import NotConverged
@@ -193,12 +193,13 @@ def _currents(
         links = [(k - 1, layer.link, 0, routes[k])]
         if layer.skip_link is not None and layer.skip_source is not None:
             links.append((layer.skip_source, layer.skip_link, 1, None))
-        for side in ("h", "u"):
-            arrays = leaves[side][k]  # type: ignore[index]
-            total = sum(link.apply(arrays[n], x if s < 0 else h[s], route) for s, link, n, route in links)  # type: ignore
+        for side in SIDES:
+            arrays = leaves[side][k]
+            parts = [link.apply(arrays[n], x if s < 0 else h[s], route) for s, link, n, route in links]  # type: ignore
+            total = torch.stack(parts).sum(0)
             if arrays.bias is not None:
-                total = total + arrays.bias.view(-1, *[1] * (total.ndim - 2))  # type: ignore[union-attr]
-            found[side].append(system.driven(total, k, side))  # type: ignore[arg-type]
+                total = total + arrays.bias.view(-1, *[1] * (total.ndim - 2))
+            found[side].append(system.driven(total, k, side))
         for s, link, n, route in links:
             if s >= 0:
                 back = link.transpose(leaves["transpose"][k][n], errors[k], route)  # type: ignore

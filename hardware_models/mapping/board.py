@@ -34,7 +34,7 @@ from ..devices.model import DeviceModel
 from ..laws.elements import BOLTZMANN
 from .amplifiers import Amplifiers
 from .node_sums import arrays_of, into_nodes, out_of_nodes
-from .physical_cells import KEPT, SIDES, Copy, PhysicalCells, Side
+from .physical_cells import COPIES, KEPT, SIDES, Copy, PhysicalCells, Side
 
 Sides = Literal["h", "u", "both"]
 """Which units of a layer a current reaches: h, u, or both alike."""
@@ -277,8 +277,8 @@ class Board(PhysicalCells):
         has it."""
         p, found = dict(self.named_parameters())[name], self.acting(name, bank)
         p.copy_(found["h"].values)
-        for role, other in (("u", "h"), ("transpose", "h")):
-            differs = role in found and found[role] is not found[other]
+        for role in COPIES[1:]:
+            differs = role in found and found[role] is not found["h"]
             self._keep(f"{role}/{name}", found[role].values if differs else None)
         if self.sums_cells:
             self._keep_sums(name, found, asked)

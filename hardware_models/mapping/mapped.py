@@ -66,7 +66,8 @@ class Mapped:
         The encoded one, for `relax`, `simulate` and `EquilibriumPropagation`.
     perturbed : PredictiveCodingNetwork
         The feedforward network that the devices compute when nothing is fed back, with the network's parameter
-        names. Its backprop is what EP adapts to; that of `network` is what it would transfer to.
+        names. Its backprop is the feedforward reference of gradients, that of `network` the transfer reference;
+        what EP adapts to where copies differ is neither (`validation.references`).
     device : DeviceModel
     seed : int
     substrate : str
