@@ -28,6 +28,9 @@ def below(limit: float) -> Callable[[float], bool]:
 
 # Script to what its docstring says of the last number that it prints.
 LAST = {
+    "start/draw_dynamics": below(1e-5),
+    "start/judge_gradients": above(0.9999),
+    "start/train_hardware": below(1e-4),
     "substrates/analog_hopfield": below(1e-8),
     "substrates/circuit": above(0.9999),
     "substrates/conv_hopfield": above(0.999),
@@ -68,7 +71,7 @@ def test_script_ends_in_what_it_promises(
     assert math.isfinite(last)
     assert LAST[script](last), printed
     if script == "tour/train_and_judge":
-        # What the README claims of its first example: a settled phase, a gradient close to exact.
+        # What the tour claims of its first example: a settled phase, a gradient close to exact.
         assert printed.startswith("CONVERGED")
         assert float(re.search(r"worst cosine (\S+)", printed)[1]) > 0.9999
     if script == "tour/own_scheme":
@@ -82,9 +85,11 @@ def test_every_script_is_run_and_listed() -> None:
     """A script that nobody runs soon fails; one that the table of examples/README.md leaves out is not found."""
     scripts = {
         f"{path.parent.name}/{path.stem}"
-        for folder in ("tour", "substrates")
+        for folder in ("start", "tour", "substrates")
         for path in (FOLDER / folder).glob("*.py")
     }
     assert scripts == set(LAST)
-    listed = re.findall(r"\]\(((?:tour|substrates)/\w+)\.py\)", (FOLDER / "README.md").read_text(encoding="utf-8"))
+    listed = re.findall(
+        r"\]\(((?:start|tour|substrates)/\w+)\.py\)", (FOLDER / "README.md").read_text(encoding="utf-8")
+    )
     assert sorted(listed) == sorted(scripts)

@@ -11,18 +11,27 @@ import pytest
 from tests.support.paths import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+GUIDES = ("tour", "predictive_coding", "mapping", "circuits", "oscillators")
+PAGES = {"start": [README], "tour": [(ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in GUIDES]}
+BLOCKS = [
+    (folder, block)
+    for folder, pages in PAGES.items()
+    for page in pages
+    for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+]
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=lambda b: b.split("\n", 1)[0])
-def test_every_block_is_an_example(block: str) -> None:
-    """A block of the README stands in one script of examples/tour, which `test_examples.py` runs.
+@pytest.mark.parametrize(("folder", "block"), BLOCKS)
+def test_every_block_is_an_example(folder: str, block: str) -> None:
+    """A block of the README stands in one script of examples/start, and one of a guide in one of examples/tour.
+
+    `test_examples.py` runs them.
 
     The script has the block's imports among its own, and the rest of the block word for word.
     """
     wanted, body = imports(block)
     holders = []
-    for path in sorted((ROOT / "examples" / "tour").glob("*.py")):
+    for path in sorted((ROOT / "examples" / folder).glob("*.py")):
         found, rest = imports(path.read_text(encoding="utf-8"))
         if wanted <= found and body in rest:
             holders.append(path.name)
@@ -43,14 +52,24 @@ def imports(source: str) -> tuple[set[tuple[str, str]], str]:
     return found, "\n".join(source.splitlines()[last:]).strip()
 
 
+def test_the_readme_is_one_page() -> None:
+    """A newcomer reads one page: words outside the blocks of code, pictures, blocks of Python."""
+    words = re.sub(r"```.*?```", "", README, flags=re.DOTALL).split()
+    assert len(words) <= 700
+    assert len(re.findall(r"!\[", README)) == len(re.findall(r"```python", README)) == 3
+    for page in re.findall(r"\]\((docs/[\w/]+\.md)\)", README):
+        assert (ROOT / page).is_file(), page
+
+
 def test_pictures_and_commands_exist() -> None:
     """No dead link; every command that the README names is registered."""
     for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README):
         assert (ROOT / path).is_file(), path
-    named = set(re.findall(r"^physics-ep ([a-z-]+)", README, flags=re.MULTILINE))
+    commands = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"(?:^|`)physics-ep ([a-z-]+)", README + commands, flags=re.MULTILINE))
     source = "".join(p.read_text(encoding="utf-8") for p in ROOT.glob("*/commands.py"))
     for command in named:
-        assert f"def {command}(" in source or f'name="{command}"' in source, command
+        assert f"def {command.replace('-', '_')}(" in source or f'name="{command}"' in source, command
 
 
 def test_versions_agree() -> None:
