@@ -5,6 +5,7 @@ from __future__ import annotations
 import cmath
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -111,3 +112,13 @@ def twice_differentiable() -> AbstractContextManager[None]:
     cuda = torch.backends.cuda
     fused = cuda.flash_sdp_enabled() or cuda.mem_efficient_sdp_enabled() or cuda.cudnn_sdp_enabled()
     return sdpa_kernel(SDPBackend.MATH) if fused else nullcontext()
+
+
+def is_dense(values: Any) -> bool:
+    """Whether this is a tensor whose numbers are all there: not sparse, not quantized, not on device meta."""
+    return (
+        isinstance(values, torch.Tensor)
+        and values.layout is torch.strided
+        and not values.is_meta
+        and not values.is_quantized
+    )

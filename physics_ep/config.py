@@ -32,7 +32,8 @@ from .nudging import scheme_from_name
 from .predictive_coding.solvers import SOLVERS as PREDICTIVE
 from .registry import build_system, require_finite, systems
 from .relaxation.loop import SOLVERS
-from .storage.outputs import reading
+from .storage.files import checked_path
+from .storage.texts import parse_toml, read_text, require_plain
 from .system import EnergySystem
 
 
@@ -296,6 +297,7 @@ def load_config(
     if isinstance(config, Config):
         table: dict[str, Any] = config.as_dict()
     elif isinstance(config, Mapping):
+        require_plain(config)
         table = copy.deepcopy(dict(config))
     else:
         table = _read(config)
@@ -306,6 +308,7 @@ def load_config(
 
 def parse_config(table: Mapping[str, Any]) -> Config:
     """Check the sections of a config; see `load_config`."""
+    require_plain(table)
     for section, keys in table.items():
         require_finite(str(section), keys)
     try:
@@ -364,36 +367,36 @@ def load_system(spec: str | os.PathLike[str], **options: Any) -> EnergySystem:
 
 
 def _read(config: str | os.PathLike[str]) -> dict[str, Any]:
-    given = os.fspath(config)
+    given = os.fspath(checked_path(config, "config"))
     known = bundled()
     path = Path(known.get(given, Path(given)))
     if not path.is_file():
         if path.suffix == ".toml" or len(path.parts) > 1:
             raise argument_error("config", "be a TOML file or a bundled name", f"{given!r}, which is no file")
         raise unknown_name("config", given, known)
-    reading("CONFIG", path)
+    text = read_text(path, "config")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return parse_toml(text)
+    except ValueError as error:
         raise InputError(f"Config {str(path)!r} is not valid TOML: {error}.") from error
-    except OSError as error:
-        raise InputError(f"Config {str(path)!r} cannot be read: {error.strerror}.") from error
 
 
 def _apply(table: dict[str, Any], override: str) -> None:
     """Set one 'section.key=value' in a table of sections; a key may hold dots in quotes, as in TOML."""
     key, sign, text = override.partition("=")
-    shape = argument_error("set", "have the form section.key=value", repr(override))
+    shape = argument_error("set", "have the form section.key=value", _shortened(override))
     if not sign or "\n" in override:
         raise shape
     try:
-        path = tomllib.loads(f"{key} = 0")
-    except tomllib.TOMLDecodeError:
+        path = parse_toml(f"{key} = 0")
+    except ValueError:
         raise shape from None
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        value = parse_toml(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()
+    except ValueError as error:
+        raise argument_error(key.strip(), "have a value that can be read", error) from None
     if not isinstance(next(iter(path.values())), dict):
         raise shape
     while True:
@@ -404,6 +407,11 @@ def _apply(table: dict[str, Any], override: str) -> None:
         if not isinstance(table.get(name), dict):
             table[name] = {}
         table = table[name]
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _complain(error: ValidationError) -> NoReturn:
@@ -426,7 +434,7 @@ def _complain(error: ValidationError) -> NoReturn:
         raise unknown_name(within, path[-1], owner.model_fields)
     if first["type"] == "missing":
         raise InputError(f"Argument {name} must be given in the config.")
-    raise argument_error(name, _requirement(error, first), repr(first["input"]))
+    raise argument_error(name, _requirement(error, first), _shortened(first["input"]))
 
 
 def _requirement(error: ValidationError, first: Any) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from .blocks import all_finite
-from .errors import InputError, argument_error
+from .blocks import all_finite, is_dense
+from .errors import InputError, argument_error, described
 from .reads import read
 
 NEWTON_STEPS = 30
@@ -398,11 +398,16 @@ def as_targets(y: Any) -> torch.Tensor:
             y = torch.as_tensor(y)
         except (TypeError, ValueError, RuntimeError):
             raise argument_error("y", "be a tensor, an array or a list of numbers", type(y).__name__) from None
-    return y if y.is_floating_point() or y.is_complex() else y.to(torch.int64)
+    if not is_dense(y) or y.is_complex() or not y.ndim:
+        must = "be a tensor, an array or a list of real numbers, one entry or row an example"
+        raise argument_error("y", must, f"complex, {described(y)}" if y.is_complex() else described(y))
+    return y if y.is_floating_point() else y.to(torch.int64)
 
 
 def check_labels(labels: torch.Tensor, n_out: int) -> None:
     """Raise ValueError unless labels are integers in [0, n_out)."""
+    if labels.is_floating_point():
+        raise argument_error("y", "hold class indices, which are integers", labels.dtype)
     if not labels.numel():
         return
     least, most = (int(value) for value in read(labels.min(), labels.max()))  # before a device uses them as indices

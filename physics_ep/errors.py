@@ -16,6 +16,16 @@ def argument_error(name: str, must: str, was: Any) -> InputError:
     return InputError(f"Argument {name} must {must}, but was {was}.")
 
 
+def described(values: Any) -> Any:
+    """The shape of a tensor whose numbers are all there, a tuple; of anything else what it is, in words."""
+    if not hasattr(values, "is_meta"):  # no tensor; torch is not imported here
+        return type(values).__name__
+    if values.is_meta:
+        return f"a tensor without data (meta), {tuple(values.shape)}"
+    kind = "quantized" if values.is_quantized else str(values.layout).removeprefix("torch.")
+    return tuple(values.shape) if kind == "strided" else f"a {kind} tensor"
+
+
 def unknown_name(name: str, given: str, known: Iterable[str]) -> InputError:
     """Build the error for a name that is not registered, with the nearest right name."""
     names = sorted(known)

@@ -211,6 +211,10 @@ def centered() -> Stencil:
     return Stencil("centered", (1.0, -1.0), (0.5, -0.5), order=2)
 
 
+MOST_POINTS = 1000
+"""Of a holomorphic scheme; each is a phase, and rounding has the last word long before."""
+
+
 def holomorphic(n: int) -> Stencil:
     """n points on a circle in the complex plane: error O(beta^n); the energy must be analytic.
 
@@ -222,10 +226,11 @@ def holomorphic(n: int) -> Stencil:
     Raises
     ------
     InputError
-        If n < 2.
+        If n is none of 2 to 1000.
     """
-    if n < 2:
-        raise argument_error("n of holomorphic(n)", "be an integer of at least 2", n)
+    if not isinstance(n, int) or isinstance(n, bool) or not 2 <= n <= MOST_POINTS:
+        was = n if not isinstance(n, int) or n.bit_length() < 64 else f"one of {n.bit_length()} bits"
+        raise argument_error("n of holomorphic(n)", f"be an integer of at least 2 and at most {MOST_POINTS}", was)
     roots = [cmath.exp(2j * math.pi * k / n) for k in range(n)]
     return Stencil(f"holomorphic:{n}", tuple(roots), tuple(r.conjugate() / n for r in roots), order=n)
 
@@ -279,8 +284,10 @@ def scheme_from_name(name: str | Stencil) -> Stencil:
         return name
     kind, _, count = str(name).partition(":")
     if kind == "holomorphic":
-        if not count.isdigit():
-            raise InputError(f"Argument scheme must be holomorphic:N with an integer N, but was {name!r}.")
+        if not (count.isascii() and count.isdigit() and len(count) < 10):
+            raise InputError(
+                f"Argument scheme must be holomorphic:N with an integer N, but was {str(name)[:60]!r}."
+            )
         return holomorphic(int(count))
     known = {**entries("physics_ep.schemes"), **SCHEMES}
     if name not in known:

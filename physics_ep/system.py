@@ -27,7 +27,7 @@ from torch import nn
 from .blocks import State, all_finite, derivative, exactly_finite_rows, in_dtype, largest, twice_differentiable
 from .cost import Cost
 from .equilibrium import Status
-from .errors import InputError, argument_error
+from .errors import InputError, argument_error, described
 from .nudging import Nudge
 from .overrides import PHYSICS, declaring, fitted
 from .placement import first_tensor
@@ -267,11 +267,10 @@ class EnergySystem(nn.Module):
 
     def check_input(self, x: torch.Tensor) -> None:
         """Raise InputError if x is no input of this system."""
-        shape = self.example_shape
-        if not isinstance(x, torch.Tensor) or x.ndim < 2 or (shape is not None and x.shape[1:] != shape):
+        shape, found = self.example_shape, described(x)
+        if not isinstance(found, tuple) or len(found) < 2 or (shape is not None and x.shape[1:] != shape):
             sides = "..." if shape is None else ", ".join(map(str, shape))
-            was = tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__
-            raise argument_error("x", f"be a tensor (batch, {sides})", was)
+            raise argument_error("x", f"be a tensor (batch, {sides})", found)
         if shape is not None and x.dtype != self.dtype:
             raise argument_error("x", f"have the system's dtype {self.dtype}", x.dtype)
         if not len(x):

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from physics_ep.errors import argument_error, unknown_name
-from physics_ep.storage.files import checked_path
-from physics_ep.storage.outputs import reading, write_text, writing
+from physics_ep.storage.outputs import write_text, writing
+from physics_ep.storage.texts import parse_json, read_text
 
 from .fields import (
     ABOVE_MINUS_ONE,
@@ -462,21 +462,13 @@ class DeviceModel:
         InputError
             If there is no such file, it is no JSON object, or a field is unknown or none.
         """
-        text, where = source, "the JSON text"
-        if not (isinstance(source, str) and source.lstrip().startswith("{")):
-            path = checked_path(source, "path")
-            where = repr(str(path))
-            reading("device-model", path)
-            try:
-                text = path.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError, ValueError) as error:
-                why = error.strerror if isinstance(error, OSError) else "not a text file"
-                raise argument_error(
-                    "path", "be a JSON file of a device that can be read", f"{where} ({why})"
-                ) from None
+        if isinstance(source, str) and source.lstrip().startswith("{"):
+            text, where = source, "the JSON text"
+        else:
+            text, where = read_text(source, "path", "a JSON file of a device"), repr(os.fspath(source))
         try:
-            found = json.loads(str(text))
-        except (ValueError, RecursionError) as error:
+            found = parse_json(text)
+        except ValueError as error:
             raise argument_error("path", "hold a device as JSON", f"{where} ({error})") from None
         if not isinstance(found, dict):
             raise argument_error(

@@ -26,6 +26,7 @@ from scipy.stats import chi2
 from physics_ep.errors import InputError, argument_error
 from physics_ep.storage.files import checked_path
 from physics_ep.storage.outputs import reading
+from physics_ep.storage.texts import require_regular
 
 from .model import DeviceModel
 from .pulse_readings import Found, Trains, linked_changes, reading_variance
@@ -137,6 +138,7 @@ def read_pulses(path: str | os.PathLike[str]) -> PulseData:
     path = checked_path(path, "FILE")
     reading("FILE", path)
     try:
+        require_regular(path)
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = csv.DictReader(file, skipinitialspace=True)
             names = [(name or "").strip() for name in rows.fieldnames or ()]
@@ -174,16 +176,16 @@ def _reading(row: dict[str, Any], line: int, path: Any) -> tuple[str, int, int, 
     try:
         pulse, conductance = float(row["pulse"]), float(row["conductance"])
     except (TypeError, ValueError):
-        was = f"{row['pulse']!r} and {row['conductance']!r}"
+        was = " and ".join(str(row[name])[:40] for name in ("pulse", "conductance"))
         raise InputError(f"Columns pulse and conductance must be numbers, but were {was} ({where}).") from None
     if not (pulse >= 0 and pulse == int(pulse) if math.isfinite(pulse) else False):
-        raise InputError(f"Column pulse must be an integer of 0 or more, but was {row['pulse']!r} ({where}).")
+        raise InputError(f"Column pulse must be an integer of 0 or more, but was {row['pulse'][:40]!r} ({where}).")
     if not (math.isfinite(conductance) and conductance >= 0):
-        must, was = "be a finite number of 0 or more", row["conductance"]
+        must, was = "be a finite number of 0 or more", row["conductance"][:40]
         raise InputError(f"Column conductance must {must}, but was {was!r} ({where}).")
     word = (row["direction"] or "").strip().lower()
     if word not in DIRECTIONS and pulse > 0:
-        raise InputError(f"Column direction must be up or down, but was {word!r} ({where}).")
+        raise InputError(f"Column direction must be up or down, but was {word[:40]!r} ({where}).")
     return str(row["cell"]).strip(), int(pulse), DIRECTIONS.get(word, 0), conductance
 
 

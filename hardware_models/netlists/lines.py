@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from physics_ep.errors import InputError, unknown_name
 from physics_ep.storage.files import checked_path
 from physics_ep.storage.outputs import reading
+from physics_ep.storage.texts import require_regular
 
 IGNORED = {
     *("op", "tran", "dc", "ac", "noise", "tf", "sens", "pz", "disto", "four", "print", "plot", "probe", "save"),
@@ -153,7 +154,8 @@ def read_source(path: str | os.PathLike[str]) -> NetlistFile:
 def _read(path: Path, line: Line | None) -> str:
     reading("FILE.cir", path)
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        require_regular(path)
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
         why = f"cannot read the netlist {str(path)!r}: {error.strerror or error}"
         raise (line.error(why) if line else InputError(why[0].upper() + why[1:] + ".")) from error

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from ..blocks import is_dense
 from ..errors import InputError, argument_error, unknown_name
 from ..placement import require_memory
 from ..progress import SILENT, Progress
@@ -70,11 +71,11 @@ class Dataset:
     def __post_init__(self) -> None:
         for part in ("train", "test"):
             x, y = getattr(self, f"{part}_x"), getattr(self, f"{part}_y")
-            if not isinstance(x, torch.Tensor) or x.ndim < 2 or not x.dtype.is_floating_point or not len(x):
+            if not is_dense(x) or x.ndim < 2 or not x.dtype.is_floating_point or not len(x):
                 raise argument_error(f"{part}_x", "be a floating-point tensor (N, ...) with N > 0", _described(x))
             if not bool(torch.isfinite(x).all()):
                 raise argument_error(f"{part}_x", "be finite", "NaN or infinite entries")
-            if not isinstance(y, torch.Tensor) or y.shape != x.shape[:1] or y.dtype != torch.int64:
+            if not is_dense(y) or y.shape != x.shape[:1] or y.dtype != torch.int64:
                 raise argument_error(f"{part}_y", f"be int64 class indices of shape ({len(x)},)", _described(y))
             if int(y.min()) < 0 or int(y.max()) >= self.n_classes:
                 raise argument_error(

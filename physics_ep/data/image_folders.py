@@ -26,6 +26,8 @@ import numpy as np
 
 from ..errors import InputError, argument_error
 from ..progress import SILENT, Progress
+from ..storage.outputs import reading
+from ..storage.texts import require_regular
 from .images import SUFFIXES
 
 if TYPE_CHECKING:
@@ -189,14 +191,19 @@ def read_mapping(path: Path) -> dict[str, str]:
     InputError
         If the file cannot be read.
     """
+    reading("data.mapping", path)
     try:
+        require_regular(path)
         text = path.read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
         raise InputError(f"Mapping file {str(path)!r} cannot be read: {error.strerror or error}.") from error
     table = {}
     for line in text.splitlines():
         if "," in line:
-            cells = next(csv.reader([line], skipinitialspace=True))
+            try:
+                cells = next(csv.reader([line], skipinitialspace=True))
+            except csv.Error as error:
+                raise InputError(f"Mapping file {str(path)!r} is unusable: {error}.") from None
         else:
             cells = line.split("\t") if "\t" in line else line.rsplit(maxsplit=1)
         words = cells[1].split() if len(cells) > 1 else []

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from .. import ranks
-from ..blocks import masked
+from ..blocks import is_dense, masked
 from ..cost import Cost, FunctionCost, as_targets, costs
 from ..equilibrium import Equilibrium, NotConverged, NotFinite, OtherBranch, Status, broken_parts
-from ..errors import InputError, argument_error, unknown_name
+from ..errors import InputError, argument_error, described, unknown_name
 from ..landscape.branches import check_branches, is_minimum
 from ..landscape.exploration import mean_outputs, repeated
 from ..landscape.stability import curvature_limit
@@ -208,7 +208,9 @@ class EquilibriumPropagation:
             was = x.dtype if isinstance(x, torch.Tensor) else type(x).__name__
             raise argument_error("input_gradient", "be False for an x that is not floating point", was)
         y = as_targets(y)
-        given, x = x, x.detach() if isinstance(x, torch.Tensor) else x
+        if not is_dense(x) or not x.ndim:
+            raise argument_error("x", "be a tensor (batch, ...)", described(x))
+        given, x = x, x.detach()
         weights, grads, step = self._gradient(system, x, y, sync, input_gradient)
         if step.skipped < len(x):
             with weights:

@@ -20,6 +20,9 @@ UNFIT = {
 }
 """Optimizers of torch that a step on one estimate of the gradient cannot serve, and why."""
 
+REFUSALS = (TypeError, ValueError, AssertionError, RuntimeError, AttributeError, ArithmeticError)
+"""What torch raises where an option is out of its range."""
+
 
 def build_optimizer(section: OptimizerSection, module: nn.Module) -> Optimizer:
     """Build the optimizer of a config for the parameters of a module.
@@ -98,10 +101,15 @@ def build_scheduler(section: SchedulerSection | None, optimizer: Optimizer, epoc
 
 def step_scheduler(scheduler: LRScheduler | None, loss: float) -> None:
     """Step a scheduler at the end of an epoch; one that watches a figure is given the loss."""
-    if isinstance(scheduler, ReduceLROnPlateau):
-        scheduler.step(loss)
-    elif scheduler is not None:
-        scheduler.step()
+    if scheduler is None:
+        return
+    try:
+        if isinstance(scheduler, ReduceLROnPlateau):
+            scheduler.step(loss)
+        else:
+            scheduler.step()
+    except REFUSALS as error:  # lengths of 0, for one, are divided by only now
+        raise _refused(f"scheduler {type(scheduler).__name__}", error) from error
 
 
 def optimizers() -> dict[str, type[Optimizer]]:
@@ -122,6 +130,10 @@ def _subclasses(module: Any, base: type) -> dict[str, Any]:
 def _made(kind: Any, first: Any, options: dict[str, Any], owner: str) -> Any:
     try:
         return kind(first, **options)
-    except (TypeError, ValueError, AssertionError, RuntimeError, AttributeError) as error:
-        message = " ".join(str(error).split())
-        raise InputError(f"Argument of {owner} is wrong: {message}.") from error
+    except REFUSALS as error:
+        raise _refused(owner, error) from error
+
+
+def _refused(owner: str, error: Exception) -> InputError:
+    message = " ".join(str(error).split())
+    return InputError(f"Argument of {owner} is wrong: {message}.")

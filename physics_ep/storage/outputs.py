@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, argument_error
-from .files import check_output, plain, replacing
+from .files import check_output, checked_path, plain, replacing
 from .locks import Lock
 from .origins import FileOrigin, origin_of
 
@@ -67,7 +67,7 @@ class Call:
 
     def reading(self, name: str, path: FilePath) -> None:
         """Say that the call reads a file or a folder; InputError if it is one that it writes."""
-        place = _location(path)
+        place = _location(checked_path(path, name))
         for output, claimed in (*self.outputs, *self._outer_outputs()):
             if _same(place, claimed):
                 raise _both(output, claimed, name)

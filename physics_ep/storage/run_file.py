@@ -209,7 +209,7 @@ def read_run(path: str | os.PathLike[str], verify: bool = True) -> Run:
             )
     except InputError:
         raise
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError, StopIteration) as error:
         # h5py raises any of these, depending on which bytes are damaged.
         reason = " ".join(str(error).split())
         raise InputError(f"File {str(path)!r} is no run file, or is damaged or truncated ({reason}).") from error

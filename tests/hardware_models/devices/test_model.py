@@ -470,7 +470,8 @@ def test_json_files(tmp_path: Path):
     device = PRESETS["pcm"]
     path = tmp_path / "new" / "device.json"
     text = device.to_json(path)
-    assert path.read_text(encoding="utf-8") == text
+    held = json.loads(path.read_text(encoding="utf-8"))
+    assert held == {"command": "hardware_models.DeviceModel.to_json", **json.loads(text)}
     assert DeviceModel.from_json(path) == DeviceModel.from_json(str(path)) == device
     assert set(json.loads(text)) == set(NAMES)
     assert DeviceModel.from_json('{"levels": 4}') == DeviceModel(levels=4)

@@ -434,5 +434,5 @@ def test_large_netlists_are_read_by_the_line(tmp_path: Path) -> None:
     np.testing.assert_array_max_ulp(found.values, group.values, maxulp=1)
     text = (tmp_path / "net.cir").read_text().replace("\nR777 ", "\nR777 bad ")
     (tmp_path / "net.cir").write_text(text)
-    with pytest.raises(InputError, match="line 779: "):
+    with pytest.raises(InputError, match="line 780: "):
         read_netlist(tmp_path / "net.cir")
