@@ -24,6 +24,12 @@ from .command_options import (
 )
 from .errors import InputError
 
+RunFile = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="RUN.h5", help="Run file to write; one that is there needs --overwrite."),
+    Writes(goes_on="resume"),
+]
+
 
 class InterruptedCommandError(Exception):
     """Ctrl-C, with a word on how to go on; `cli.main` prints it and exits."""
@@ -52,11 +58,7 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="A.B=VALUE", help="Replace an entry of the config; may be repeated."),
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="RUN.h5", help="Run file to write; one that is there needs --overwrite."),
-        Writes(goes_on="resume"),
-    ] = None,
+    out: RunFile = None,
     resume: Annotated[
         Path | None,
         typer.Option("--resume", metavar="RUN.h5", help="Go on from a run file (and into it, without --out)."),

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
+import h5py
 import torch
 
 from .blocks import State
+from .errors import argument_error
 from .maps import channels_first
 from .predictive_coding.solvers import LinearSweep, Sweep
 from .relaxation.solvers import Solver
+from .storage.files import check_output
+from .storage.run_file import FORMAT
 from .system import Phase
 
 X = torch.Tensor
@@ -50,3 +57,26 @@ class LinearAnderson(LinearSweep):
 def images_of(rows: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
     """Inverse of `rows_of`, for images of size (H, W)."""
     return channels_first(rows.unflatten(1, size))
+
+
+def is_run_file(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is an HDF5 file with our mark, whole or not beyond that."""
+    try:
+        with h5py.File(path, "r") as file:
+            return bool(file.attrs.get("format") == FORMAT)
+    except OSError:
+        return False
+
+
+def check_run_output(out: str | os.PathLike[str]) -> Path:
+    """Make sure that a run file can be written, and that nobody's other file is lost to it.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written, or holds something else than a run.
+    """
+    path = check_output(out, "out")
+    if path.exists() and not is_run_file(path):
+        raise argument_error("out", "be a new file or a run file", f"{str(path)!r}, which holds something else")
+    return path

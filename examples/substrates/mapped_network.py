@@ -1,6 +1,7 @@
 """A predictive coding network on arrays of 16-level cells, settled by amplifiers, resistors or oscillators.
 
-Prints for each substrate the error of EP's gradient to the network that the devices make (adaptation), and to the
+All cells of a weight have the same error here, an ideal that `copies="independent"` gives up. Prints for each
+substrate the error of EP's gradient to the network that the devices make (adaptation), and to the
 one that was meant (transfer): learning on the device follows the first. The last number is the largest adaptation
 error, below 1e-3.
 """
@@ -16,7 +17,7 @@ from validation.gradients import total_error
 generator = torch.Generator().manual_seed(0)
 net = mlp([12, 16, 4], activation="relu")
 x, labels = torch.randn(16, 12, generator=generator), torch.arange(16) % 4
-device = DeviceModel(levels=16, programming_noise=0.05)
+device = DeviceModel(levels=16, programming_noise=0.05, copies="shared")  # an ideal: cells of a weight err alike
 
 worst = 0.0
 for substrate in ("hopfield", "resistive", "oscillator"):

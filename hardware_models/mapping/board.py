@@ -276,12 +276,12 @@ class Board(PhysicalCells):
         """Put what the devices make of a parameter in its place, and keep copies that differ; `asked` as `write`
         has it."""
         p, found = dict(self.named_parameters())[name], self.acting(name, bank)
+        if self.sums_cells:
+            self._keep_sums(name, found, asked)  # before p changes, which may be what was asked for
         p.copy_(found["h"].values)
         for role in COPIES[1:]:
             differs = role in found and found[role] is not found["h"]
             self._keep(f"{role}/{name}", found[role].values if differs else None)
-        if self.sums_cells:
-            self._keep_sums(name, found, asked)
         if self.keeps_cells:
             for key in self.physical(name):
                 cells = bank.get(key, bank[name])

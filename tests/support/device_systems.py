@@ -25,7 +25,7 @@ from physics_ep.cost import Cost
 from physics_ep.predictive_coding import mlp, vgg5, vgg10, vgg10_skip
 
 BATCH = 4
-NOISY = DeviceModel(levels=16, programming_noise=0.05, adc_bits=8)
+NOISY = DeviceModel(levels=16, programming_noise=0.05, adc_bits=8, copies="shared")
 """Cells of 16 levels that are written with errors, and converters: no noise in time."""
 
 

@@ -194,7 +194,7 @@ def test_convolutions_pools_and_skips(build) -> None:
     grads = mapped.gradient(x, y, CrossEntropy(), beta=1e-4)
     assert min(row.cosine for row in compare(grads, backprop_gradient(net, x, y, CrossEntropy()))) > 1 - 1e-9
     assert mapped.fidelity.free_state_error < 1e-14
-    dummy = DeviceModel(programming_noise=0.02, leaks="dummy")
+    dummy = DeviceModel(programming_noise=0.02, leaks="dummy", copies="shared")
     loaded = map_pcn(net, "resistive", dummy, calibration=x)
     assert all(load.shape == tuple(shape) for load, shape in zip(loaded.system.load_h, net.shapes[1:], strict=True))
     target = backprop_gradient(loaded.perturbed, x, y, CrossEntropy())
@@ -227,7 +227,7 @@ def test_what_leaks_are_set_for() -> None:
         torch.testing.assert_close(load, torch.ones_like(load))  # cells as asked for, those that are off counted
     errors = {}
     for leaks in ("trimmed", "dummy", "fixed"):
-        mapped = map_pcn(net, "resistive", DeviceModel(programming_noise=0.05, leaks=leaks))
+        mapped = map_pcn(net, "resistive", DeviceModel(programming_noise=0.05, leaks=leaks, copies="shared"))
         target = backprop_gradient(mapped.perturbed, x, y, CrossEntropy())
         errors[leaks] = total_error(mapped.gradient(x, y, CrossEntropy(), beta=1e-3), target)
         if leaks != "trimmed":
@@ -351,7 +351,9 @@ def test_another_dtype_and_then_other_cells() -> None:
     net = dense(3, "relu", **SMALL)
     x, y = examples((5,), 4)
     for leaks in ("trimmed", "fixed"):
-        mapped = map_pcn(net, "resistive", DeviceModel(programming_noise=0.02, leaks=leaks), calibration=x)
+        mapped = map_pcn(
+            net, "resistive", DeviceModel(programming_noise=0.02, leaks=leaks, copies="shared"), calibration=x
+        )
         wanted = mapped.gradient(x, y, CrossEntropy(), beta=0.05)
         system = mapped.system.float()
         system.write({name: system.cells_of(name, "h") for name in system.scales})
