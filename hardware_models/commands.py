@@ -134,7 +134,7 @@ def map_(
 
     from physics_ep.config import load_system
     from physics_ep.data.batches import photographs
-    from physics_ep.placement import resolve_device, resolve_dtype
+    from physics_ep.placement import require_memory, resolve_device, resolve_dtype
     from physics_ep.predictive_coding import PredictiveCodingNetwork
     from physics_ep.runs.preparation import load_weights
     from physics_ep.storage.opening import open_run
@@ -151,6 +151,8 @@ def map_(
         load_weights(net, open_run(checkpoint))
     shape = net.shapes[0]
     if images is None:
+        needed = batch * math.prod(shape) * net.dtype.itemsize
+        require_memory(needed, net.device, f"{batch} calibration examples")
         x = torch.rand((batch, *shape), generator=torch.Generator().manual_seed(number))
     elif len(shape) == 3 and shape[0] == 3 and shape[1] == shape[2]:
         x, _ = photographs(images, shape[1], batch, number)

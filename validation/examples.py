@@ -11,6 +11,7 @@ from physics_ep.cost import Cost
 from physics_ep.data.batches import photographs
 from physics_ep.data.datasets import digits
 from physics_ep.errors import argument_error
+from physics_ep.placement import require_memory
 
 
 def examples(
@@ -50,9 +51,12 @@ def examples(
     n_in = system.sizes[0] if hasattr(system, "sizes") else None
     flat = data.train_x.flatten(1)
     if n_in in (flat.shape[1], None):
+        if batch > len(flat):
+            raise argument_error("batch", f"be at most the {len(flat)} examples there are", batch)
         rows = torch.randperm(len(flat), generator=generator)[:batch]
         x, labels = flat[rows], data.train_y[rows]
     else:
+        require_memory(batch * n_in * 8, torch.device("cpu"), f"{batch} examples")
         x = torch.rand(batch, n_in, generator=generator)
         labels = torch.randint(0, system.sizes[-1], (batch,), generator=generator)
     if hasattr(system, "shapes"):

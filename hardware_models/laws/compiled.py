@@ -25,6 +25,7 @@ from numba.extending import overload
 from physics_ep import units
 
 from . import couplings
+from .cache import KernelCache
 
 Array = np.ndarray
 config: Any = numba.config
@@ -77,7 +78,10 @@ def kernel(function: Callable[..., Any]) -> Any:
     outer = config.CACHE_DIR
     config.CACHE_DIR = CACHE or outer
     try:
-        return numba.njit(parallel=True, nogil=True, error_model="numpy", cache=CACHE is not None)(function)
+        compiled: Any = numba.njit(parallel=True, nogil=True, error_model="numpy")(function)
+        if CACHE is not None:
+            compiled._cache = KernelCache(function)  # what `cache=True` does with numba's own
+        return compiled
     finally:
         config.CACHE_DIR = outer
 

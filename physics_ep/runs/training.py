@@ -189,6 +189,9 @@ def train(
             check_resumable(previous, settings)
         out = resume if out is None else out
         count = settings.training.threads or torch.get_num_threads()
+        cores = os.cpu_count() or 1
+        if previous is None and settings.training.threads and count > cores:
+            raise argument_error("training.threads", f"be at most the {cores} cores there are", count)
         if previous is not None:
             count = int(previous.attributes["threads"])
         # One of several processes writes.

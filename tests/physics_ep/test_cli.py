@@ -173,6 +173,12 @@ def test_info_tells_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["train", "hopfield-digits", "--set", "data.name=mnist", "--data", "/nonexistent"], "is no folder"),
         (["train", "hopfield-digits", "--out", "/proc/run.h5"], "Argument out must be"),
         (["train", "hopfield-digits", "--json", "/proc/f.json"], "Argument json must be"),
+        (
+            ["train", "hopfield-digits", "--set", "training.threads=4096"],
+            "Argument training.threads must be at most",
+        ),
+        (["gradients", "hopfield", "--batch", "1000000000000"], "Argument batch must be at most the"),
+        (["map", "pcn", "--batch", "9" * 30], "Too little memory on cpu: 999"),
         (["train", "hopfield-digits", "--resume", "/nonexistent.h5"], "Argument resume must be a run file"),
         (["train", "hopfield-digits", "--seed", "x"], "Invalid value for '--seed'"),
         (["train", "hopfield-digits", "--device", "cuda:99"], "Argument device must"),
