@@ -30,6 +30,9 @@ if not TYPE_CHECKING:
     __getattr__ = moved_names(__name__)
 
 if TYPE_CHECKING:
+    import torch
+
+    from .mapping.budget import Budget
     from .mapping.fidelity import Fidelity, LayerFidelity
     from .spice.check import CheckedCircuit
 
@@ -130,8 +133,6 @@ def map_(
     report = Report(json, quiet)
     if batch < 1:
         raise argument_error("batch", "be at least 1", batch)
-    import torch
-
     from physics_ep.config import load_system
     from physics_ep.data.batches import photographs
     from physics_ep.placement import require_memory, resolve_device, resolve_dtype
@@ -150,17 +151,28 @@ def map_(
     if checkpoint is not None:
         load_weights(net, open_run(checkpoint))
     shape = net.shapes[0]
+    epoch: tuple[int, int] | None = None
     if images is None:
         needed = batch * math.prod(shape) * net.dtype.itemsize
         require_memory(needed, net.device, f"{batch} calibration examples")
-        x = torch.rand((batch, *shape), generator=torch.Generator().manual_seed(number))
+        x, calibrated, epoch = _calibration(network, shape, batch, number)
     elif len(shape) == 3 and shape[0] == 3 and shape[1] == shape[2]:
         x, _ = photographs(images, shape[1], batch, number)
+        calibrated = f"{len(x)} photographs of {images}"
     else:
         raise argument_error("images", "be left out for a network that does not take square colour images", images)
     mapped = map_pcn(net, substrate, model, number, calibration=x.to(net.device, net.dtype))
     found = mapped.fidelity
-    report.figures({**found.figures(), "device": asdict(model), "network": network, "seed": number})
+    told: dict[str, object] = {
+        "device": asdict(model),
+        "network": network,
+        "seed": number,
+        "calibration": calibrated,
+    }
+    if epoch is not None:
+        figures = found.energy_per_epoch(*epoch).figures()
+        told["energy_per_epoch"] = {**figures, "examples": epoch[0], "batch": epoch[1]}
+    report.figures({**found.figures(), **told})
     extra = _columns(found.layers)
     report.table(
         f"{network} on the substrate {substrate}, {preset or device_model or 'ideal'} devices",
@@ -182,6 +194,7 @@ def map_(
             for row in found.layers
         ],
     )
+    report.say(f"calibration    {calibrated}")
     report.say(f"construction   {found.exactness}; held by latches in nudged phases: {found.held}")
     if found.free_converged:
         state = f"{found.free_state_error:.1e} of the outputs off, residual {found.free_residual:.1e}"
@@ -192,16 +205,59 @@ def map_(
     report.say(f"copies         {_copies(found)}")
     if found.free_converged:
         times = f"{quantity(found.settling_time, 's')} free, {quantity(found.nudged_settling_time, 's')} nudged"
-        report.say(f"settling       {times} (to 1e-6)")
+        report.say(f"settling       {times} (to 1e-6), by formula: an estimate")
     near = sum(len(row.threshold_units) for row in found.layers)
     if near:
         report.say(f"at thresholds  {near:,} units, slower and not in the settling time, named by --json")
     if found.free_converged:
-        report.say(f"energy         {quantity(found.energy, 'J')} a free phase and example")
+        report.say(f"energy         {_budget(found.energy_per_inference)} an inference and example")
+        report.say(
+            f"               {_budget(found.energy_per_step)} an EP step and example, all cells written once"
+        )
+        if epoch is not None:
+            whole = quantity(found.energy_per_epoch(*epoch).total, "J")
+            report.say(f"               {whole} an epoch of {epoch[0]:,} examples in batches of {epoch[1]:,}")
+    report.say(f"area           {_budget(found.area)}")
     if found.unread:
         report.say(f"not read       {', '.join(found.unread)}: of parts that this substrate does not have")
     if model.source:
         report.say(f"devices        {model.source}")
+
+
+def _calibration(
+    network: str, shape: tuple[int, ...], batch: int, seed: int
+) -> tuple[torch.Tensor, str, tuple[int, int] | None]:
+    """Inputs to calibrate with, what they are in words, and examples and batch of an epoch: those of the network's
+    config where it names data that are here, else noise, which is said."""
+    import torch
+
+    from physics_ep.config import load_subject
+    from physics_ep.data.datasets import load_dataset
+    from physics_ep.errors import InputError
+
+    config, why = load_subject(network), "its config names no data"
+    if "data" in config.model_fields_set:
+        try:
+            data = load_dataset(config.data)
+        except InputError as error:
+            why = str(error).rstrip(".")
+        else:
+            if data.train_x.shape[1:] != shape:
+                must = f"have examples of the network's shape {tuple(shape)}"
+                raise argument_error("data", must, f"{data.name} of {tuple(data.train_x.shape[1:])}")
+            chosen = torch.randperm(len(data.train_x), generator=torch.Generator().manual_seed(seed))[:batch]
+            x = data.train_x[chosen]
+            return x, f"{len(x)} training examples of {data.name}", (len(data.train_x), config.training.batch_size)
+    x = torch.rand((batch, *shape), generator=torch.Generator().manual_seed(seed))
+    return x, f"{batch} random inputs in [0, 1), which are no data: {why}", None
+
+
+def _budget(found: Budget) -> str:
+    """A budget in one line: total, rows, and what is not counted."""
+    unit = found.unit
+    rows = ", ".join(f"{row} {amount:.3g}" for row, amount in found.items() if amount > 0)
+    left = f"; not counted: {', '.join(found.not_counted)}" if found.not_counted else ""
+    return f"{found.total:.3g} {unit} ({rows}{left})"
 
 
 def _copies(found: Fidelity) -> str:

@@ -172,8 +172,18 @@ class DeviceModel:
         Relative standard deviation of step sizes from cell to cell.
     voltage : float
         Of one full scale, V.
-    amplifier_power : float
-        Static, W an amplifier.
+    amplifier_power, buffer_power : float
+        Static, W: an amplifier of a unit; a buffer or virtual ground at a line of an array, with its mirrors. Both
+        defaults are 10 uA from 1 V, an estimate. 0, here and in what follows: not counted.
+    converter_energy : float
+        J a step of a conversion, of which b bits take 2^b: Walden's figure of merit. 10 fJ is usual for converters
+        by successive approximation; the best are below 1 fJ (Murmann, ADC Performance Survey 1997-2023).
+    read_energy, write_energy : float
+        J a reading of a unit beyond its conversion, and J a writing of a cell: 1 pJ, of the order of resistive
+        cells (Wong et al. 2012, Proc. IEEE 100:1951).
+    cell_area, amplifier_area, buffer_area, converter_area, oscillator_area : float
+        m^2 a part. A cell: 12 F^2 at F = 130 nm, the node of Wan et al. 2022; the others are estimates, a square of
+        10 um, of 30 um for a converter.
     tile_rows, tile_columns : int
         Of a crossbar, in cells.
     source : str
@@ -356,7 +366,16 @@ class DeviceModel:
         0.0, MAGNITUDE, "Spread of pulses", "relative", ("pulses", "levels"), parts="learning"
     )
     voltage: float = setting(0.2, POSITIVE, "Voltage of full scale", "V", parts="common")
-    amplifier_power: float = setting(0.0, MAGNITUDE, "Power of an amplifier", "W", parts="description")
+    amplifier_power: float = setting(1e-5, MAGNITUDE, "Power of an amplifier", "W", parts="description")
+    buffer_power: float = setting(1e-5, MAGNITUDE, "Power of a line's buffer", "W", parts="description")
+    converter_energy: float = setting(1e-14, MAGNITUDE, "Energy of a conversion step", "J", parts="description")
+    read_energy: float = setting(0.0, MAGNITUDE, "Energy of a reading", "J", parts="description")
+    write_energy: float = setting(1e-12, MAGNITUDE, "Energy of a writing", "J", parts="description")
+    cell_area: float = setting(2e-13, MAGNITUDE, "Area of a cell", "m^2", parts="description")
+    amplifier_area: float = setting(1e-10, MAGNITUDE, "Area of an amplifier", "m^2", parts="description")
+    buffer_area: float = setting(1e-10, MAGNITUDE, "Area of a line's buffer", "m^2", parts="description")
+    converter_area: float = setting(1e-9, MAGNITUDE, "Area of a converter", "m^2", parts="description")
+    oscillator_area: float = setting(1e-10, MAGNITUDE, "Area of an oscillator", "m^2", parts="description")
     tile_rows: int = setting(256, COUNT, "Rows of a crossbar", "cells", ("wire_resistance",), parts="common")
     tile_columns: int = setting(256, COUNT, "Columns of a crossbar", "cells", ("wire_resistance",), parts="common")
     source: str = setting("", TEXT, "Source", parts="description")
@@ -519,6 +538,15 @@ SINCE_COPIES = frozenset(
         "ground_resistance",
         "ground_offset",
         "dummy_cells",
+        "buffer_power",
+        "converter_energy",
+        "read_energy",
+        "write_energy",
+        "cell_area",
+        "amplifier_area",
+        "buffer_area",
+        "converter_area",
+        "oscillator_area",
     }
 )
 """Fields that came with `copies`, or later."""

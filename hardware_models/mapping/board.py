@@ -209,6 +209,18 @@ class Board(PhysicalCells):
         """How units of layer k move in time, where values move and not currents: for `value_flow`."""
         raise NotImplementedError
 
+    def count_units(self) -> dict[str, int]:
+        """How many 'amplifiers' units have, what stands at the lines of arrays ('buffers'), and 'oscillators'.
+
+        This default is that of arrays between rows and columns at virtual grounds: an amplifier for each hidden h
+        and u, two drivers (of the value and of its negative) for each unit that drives a line, forward or back, and
+        a virtual ground for each line that is read.
+        """
+        inputs, *sizes = self.sizes
+        drivers = inputs + sum(sizes[:-1]) + sum(sizes[1:])
+        grounds = sum(sizes) * len(self.forward_roles()) + sum(sizes[:-1])
+        return {"amplifiers": 2 * sum(sizes[:-1]), "buffers": 2 * drivers + grounds}
+
     def rest_state(self, x: torch.Tensor) -> State:
         """Where the substrate is before a free phase: without currents."""
         return tuple(torch.zeros_like(s) for s in self.initial_state(x))
@@ -282,6 +294,7 @@ class Board(PhysicalCells):
         for role in COPIES[1:]:
             differs = role in found and found[role] is not found["h"]
             self._keep(f"{role}/{name}", found[role].values if differs else None)
+        self._keep_drains(name, found)
         if self.keeps_cells:
             for key in self.physical(name):
                 cells = bank.get(key, bank[name])

@@ -90,7 +90,7 @@ class PairedCircuit(Board):
     the cells, since copies (for u, the transposed read) are no parameters.
 
     A subclass defines the class attributes, and what it has of `check`, `build_units`, `find_loads`,
-    `solvers`, `motion`, `settling_seconds`, `describe` and `power`.
+    `solvers`, `motion`, `settling_seconds`, `describe` and `count_units`.
     """
 
     fast_methods_hold = True  # its phases, and the learning rule on what they carry, are those of these units
@@ -130,11 +130,6 @@ class PairedCircuit(Board):
     def describe(self, free: Equilibrium, x: torch.Tensor) -> list[dict[str, Any]]:
         """For each layer, values of `LayerFidelity` fields beyond those that any array has."""
         return [{} for _ in range(self.depth)]
-
-    @property
-    def unit_power(self) -> float:
-        """Static, W a unit h or u."""
-        return self.device_model.amplifier_power
 
     # -- the contract ------------------------------------------------------------------------------------------
 

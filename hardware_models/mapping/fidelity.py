@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from physics_ep.maps import ConvLink, Link
 
 from ..devices.crossbars import tiles
 from .board import Board
+from .budget import Budget, Takes, epoch
 from .node_sums import arrays_of
 
 
@@ -40,7 +41,8 @@ class LayerFidelity:
     conductance_range : (float, float)
         Smallest conductance of a cell, and the largest that its weights ask for, S.
     power : float
-        Dissipated by its cells (and leaks), W an example, all positions together.
+        Dissipated by its cells (and leaks), W an example, all positions together. A resistive layer's rails are
+        counted with its own array, its skip's and biases' included.
     gain : float
         Largest of the rails at the nodes that it drives, volts a volt: A_k of a resistive network, else 1.
     total_conductance : float
@@ -97,8 +99,8 @@ class Fidelity:
         Seconds to 1e-6, of the free phase from nothing and of a nudged phase (`PairedCircuit.settling_seconds`),
         where each pixel of a convolution has a copy of its array. Reading one array in turn takes `positions` times
         as long, and `cells` are of one.
-    energy : float
-        J a free phase and example: cells and amplifiers, during the settling time.
+    takes : Takes
+        Power, times and parts, of which the budgets of energy and area are made.
     layers : tuple of LayerFidelity
     copies : str
         What the physical cells of one weight have in common (`DeviceModel.copies`).
@@ -116,12 +118,43 @@ class Fidelity:
     free_converged: bool
     settling_time: float
     nudged_settling_time: float
-    energy: float
+    takes: Takes = field(repr=False)
     layers: tuple[LayerFidelity, ...] = field(repr=False)
     copies: str = "shared"
     writings: int = 0
     missed: int = 0
     unread: tuple[str, ...] = ()
+
+    @property
+    def energy_per_inference(self) -> Budget:
+        """J an example and inference, by rows: a free phase, its inputs converted and its outputs read."""
+        return self.takes.inference()
+
+    @property
+    def energy_per_step(self) -> Budget:
+        """J an example and step of EP, by rows: free phase, both nudged ones, readings, conversions, and one
+        writing of every cell, as if the example were a batch."""
+        return self.takes.step()
+
+    def energy_per_epoch(self, examples: int, batch: int) -> Budget:
+        """J an epoch of EP, by rows; every cell is written once a batch.
+
+        Raises
+        ------
+        InputError
+            If examples or batch is below 1.
+        """
+        return epoch(self.takes, examples, batch)
+
+    @property
+    def area(self) -> Budget:
+        """m^2, by rows."""
+        return self.takes.area()
+
+    @property
+    def energy(self) -> float:
+        """J an inference and example, all rows of `energy_per_inference`."""
+        return self.energy_per_inference.total
 
     @property
     def weights(self) -> int:
@@ -153,15 +186,23 @@ class Fidelity:
     def figures(self) -> dict[str, Any]:
         """For `--json`."""
         totals = {name: getattr(self, name) for name in ("weights", "cells", "tiles", "on_off_ratio")}
-        return {**asdict(self), **totals, "conductance_range": list(self.conductance_range)}
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("layers", "takes")}
+        budgets = {
+            name: getattr(self, name).figures() for name in ("energy_per_inference", "energy_per_step", "area")
+        }
+        layers = [asdict(layer) for layer in self.layers]
+        totals |= {"conductance_range": list(self.conductance_range), "energy": self.energy}
+        return {**own, "layers": layers, **totals, **budgets, "parts": asdict(self.takes.parts)}
 
 
-def array_rows(board: Board, x: torch.Tensor, described: Sequence[Mapping[str, Any]]) -> tuple[LayerFidelity, ...]:
-    """What each array of a mapped network takes, on inputs x (B, ...); `described` as `PairedCircuit.describe` has
-    it. What is said of a layer's nodes stands with its own array, not with that of its skip."""
+def array_rows(
+    board: Board, x: torch.Tensor, activities: Sequence[torch.Tensor], described: Sequence[Mapping[str, Any]]
+) -> tuple[LayerFidelity, ...]:
+    """What each array of a mapped network takes, on inputs x (B, ...) with these activities of its units h;
+    `described` as `PairedCircuit.describe` has it. What is said of a layer's nodes stands with its own array, not
+    with that of its skip."""
     device, found = board.device_model, []
-    forward = board.run(x)
-    states = [forward.x, *forward.states]
+    states = [board.encode(x), *activities]
     for name, k, part, link, source in arrays_of(board.stack):
         if link is None or source is None:
             continue
@@ -178,12 +219,13 @@ def array_rows(board: Board, x: torch.Tensor, described: Sequence[Mapping[str, A
         high = min(high, device.g_max)
         volts = states[source + 1] * (device.voltage / board.full_scales[source + 1])
         positions = math.prod(link.image) if isinstance(link, ConvLink) else 1
-        # The bias row is driven at full scale.
-        rows = 0.0
-        if bias is not None:
-            cells = 2 * device.g_min * bias.numel()
-            cells += float(bias.detach().abs().sum()) / bias_scale if bias_scale > 0 else 0.0
-            rows = cells * device.voltage**2 * positions
+        told = described[k]
+        if "power" in told:  # of all that drives the layer
+            power = told["power"] if part == "weight" else 0.0
+        else:
+            power = _power(link, board.drains(name)[None], volts)
+            if bias is not None:  # the bias row is driven at full scale
+                power += float(board.drains(f"layers.{k}.bias")) * device.voltage**2 * positions
         arrays, biases = board.physical_arrays(name), 0 if bias is None else bias.numel()
         columns = 2 * weight.shape[0]
         more = board.physical_arrays(f"layers.{k}.bias") if biases else 0
@@ -202,19 +244,16 @@ def array_rows(board: Board, x: torch.Tensor, described: Sequence[Mapping[str, A
                 full_scale=board.full_scales[k + 1],
                 scale=scale,
                 conductance_range=(device.g_min, high),
-                **{
-                    "power": _power(link, sizes.add_(2 * device.g_min), volts) + rows,
-                    **(described[k] if part == "weight" else {}),
-                },
+                **{**(told if part == "weight" else {}), "power": power},
             )
         )
     return tuple(found)
 
 
-def _power(link: Link, conductances: torch.Tensor, volts: torch.Tensor) -> float:
-    """sum V^2 G over the cells of an array and all positions, mean over the examples, W. Of an average pooling's
-    window each position has a share of the conductance, as in `node_sums`; of a max pooling's all are on."""
-    columns = conductances.sum(0, keepdim=True)
+def _power(link: Link, columns: torch.Tensor, volts: torch.Tensor) -> float:
+    """sum V^2 G over the lines (1, n_in, ...) of an array and all positions, mean over the examples, W. Of an
+    average pooling's window each position has a share of the conductance, as in `node_sums`; of a max pooling's all
+    are on."""
     if isinstance(link, ConvLink) and not link.routed:
         each = link.apply(columns, volts.square())
     elif isinstance(link, ConvLink):

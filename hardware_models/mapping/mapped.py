@@ -32,6 +32,7 @@ from ..devices.fields import defaults_of
 from ..devices.model import DeviceModel, reads
 from ..devices.presets import PRESETS
 from .board import SETTLED, NotRealisable, unread_field
+from .budget import Takes, count_parts
 from .circuit import PairedCircuit
 from .fidelity import Fidelity, array_rows
 from .oscillator import OscillatorPairs
@@ -227,17 +228,25 @@ class Mapped:
             wanted = self.network(x.to(self.network.device, self.network.dtype)).to(system.device, system.dtype)
             free = relax(system, x := x.to(wanted))
             off, size = (float(v.abs().max()) for v in (self.decode(free.state) - wanted, wanted))
-            layers = array_rows(system, x, system.describe(free, x))
             settled = bool(free.converged.all())
+            activities = [a.response(p) for a, p in zip(system.amplifiers_h, free.state, strict=False)]
+            layers = array_rows(
+                system, x, activities if settled else system.run(x).states, system.describe(free, x)
+            )
             residual = float(free.residual.max())
             if system.shared and settled:
                 # The forward pass by construction, of which nothing was left to compare: its units are driven anew.
-                activities = [a.response(p) for a, p in zip(system.amplifiers_h, free.state, strict=False)]
                 drives = system.phase(system.prepare(x)).drives("h", activities)
                 residual = max(float(relative(a, p).max()) for a, p in zip(drives, free.state, strict=False))
             settling, nudged = system.settling_seconds(free, x) if settled else (math.nan, math.nan)
-        units = 2 * sum(self.network.sizes[1:-1])  # the outputs are read at their summing nodes
-        power = sum(layer.power for layer in layers) + units * system.unit_power
+        takes = Takes(
+            system.device_model,
+            sum(layer.power for layer in layers),
+            settling,
+            nudged,
+            sum(layer.cells for layer in layers),
+            count_parts(system),
+        )
         return Fidelity(
             substrate=self.substrate,
             exactness=system.exactness,
@@ -247,7 +256,7 @@ class Mapped:
             free_converged=settled,
             settling_time=settling,
             nudged_settling_time=nudged,
-            energy=power * settling,
+            takes=takes,
             layers=layers,
             copies=self.device.copies,
             writings=system.writings,

@@ -207,7 +207,6 @@ class OscillatorPairs(PairedCircuit):
             found.append({"threshold_units": tuple(near.tolist())})
         return found
 
-    @property
-    def unit_power(self) -> float:
-        """Two oscillators a unit h or u."""
-        return 2 * self.device_model.oscillator_power
+    def count_units(self) -> dict[str, int]:
+        """Two oscillators a unit h or u, those of the outputs included."""
+        return {"oscillators": 4 * sum(self.sizes[1:])}

@@ -185,6 +185,24 @@ class PhysicalCells(PredictiveCodingNetwork):
         key = next(key for key, roles in self.physical(name).items() if copy in roles)
         return self.mismatched(name, copy, self.cells[key])
 
+    # -- what the cells take -----------------------------------------------------------------------------------
+
+    def forward_roles(self) -> list[Side]:
+        """Which units the arrays serve that drive any, an entry an array: the first purpose of each."""
+        groups = self.serving(self.device_model)
+        return [next(r for r in group if r in SIDES) for group in groups if {*group} & {*SIDES}]
+
+    def _keep_drains(self, name: str, found: Mapping[Copy, Cells]) -> None:
+        for role in self.forward_roles():
+            cells = found[role]
+            self._keep(f"drain_{role}/{name}", cells.plus.sum(0) + cells.minus.sum(0))
+
+    def drains(self, name: str) -> torch.Tensor:
+        """Conductance that each line of the arrays which drive units h and u shows its driver, of all of them, S
+        (n_in, ...); of a bias row one number."""
+        lines = [self._kept(f"drain_{role}/{name}") for role in self.forward_roles()]
+        return torch.stack([line for line in lines if line is not None]).sum(0)
+
     # -- sums of cells, where a substrate asks for them --------------------------------------------------------
 
     sums_cells = False

@@ -208,6 +208,16 @@ class ResistivePairs(PairedCircuit):
             thermal = thermal * (1 + self.drawn(device.ideality_mismatch, k, side, "ideality")).clamp(min=0.1)
         return current if load is None else current * load, thermal
 
+    def count_units(self) -> dict[str, int]:
+        """A buffer behind each hidden node h and u, and two rails for each line of each array that is driven, since
+        arrays have gains of their own; those of h and u have the same."""
+        rails = 0
+        for array in arrays_of(self.stack):
+            rails += 1 if array.link is None else math.prod(array.link.pre)
+            if array.fed is not None and array.link is not None:
+                rails += math.prod(array.link.post)
+        return {"amplifiers": 2 * sum(self.sizes[1:-1]), "buffers": 2 * rails}
+
     def node_conductances(self, k: int, side: Sides) -> tuple[float, float]:
         """G twice: the leak completes a node to it, and all of it turns current into voltage. Cells of h and of u
         are different ones."""

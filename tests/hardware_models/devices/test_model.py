@@ -115,7 +115,7 @@ def heard_by(substrate: str, kind: type[DeviceModel] = DeviceModel) -> tuple[set
     still = {"drift_exponent", "drift_spread", "drift_time", "drift_reference", "spacing"}
     net, x, y = dense(3, "relu", n_in=6, width=5), *examples((6,), 4)
     held = map_pcn(net, substrate, Listening(**other_values(fields, still | {"levels"})), calibration=x)
-    assert held.fidelity.layers
+    assert held.fidelity.figures()["energy_per_step"]
     device = Listening(**other_values(fields, said - still))
     learner = InSitu(map_pcn(net, substrate, device, calibration=x), lambda p: torch.optim.SGD(p, lr=100.0))
     learner.step(x, y, CrossEntropy(), beta=1e-3, on_unconverged="warn", max_iterations=4)

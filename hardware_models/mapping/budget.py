@@ -1,0 +1,181 @@
+"""What a mapped network takes, row by row: joules an inference, a step of EP and an epoch, and square metres.
+
+Energies are those of one example, of the machine whose settling times are reported: every position of a
+convolution has an array of its own, and all of them conduct until the phase has settled. Cells dissipate V^2 G; of
+a nudged phase the power is that of the free one, from which activities differ by an order of beta. Charging the
+nodes' capacitors takes C V^2 a phase, which is what a node's conductance dissipates in one time constant, and is
+left out. Areas are those of one array a layer, as cells are counted, and of all units.
+
+A conversion of b bits takes 2^b steps (Walden 1999, IEEE J. Sel. Areas Commun. 17:539: energy a conversion over
+2^bits is the figure of merit that converters are compared by).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from numbers import Integral
+
+from physics_ep.errors import argument_error
+
+from ..devices.model import DeviceModel
+from .board import Board
+
+ROWS = ("cells", "amplifiers", "buffers", "converters", "oscillators", "reads", "writes")
+
+
+@dataclass(frozen=True)
+class Budget(Mapping[str, float]):
+    """Energy or area by rows: a mapping of `ROWS` to numbers.
+
+    Attributes
+    ----------
+    unit : str
+        'J' or 'm^2'.
+    rows : dict of str to float
+        What each kind of part takes; 0 where there are none.
+    not_counted : tuple of str
+        Rows of which there are parts, but that the device gives no energy or area: zero by choice.
+    """
+
+    unit: str
+    rows: dict[str, float]
+    not_counted: tuple[str, ...] = ()
+
+    def __getitem__(self, row: str) -> float:
+        return self.rows[row]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def total(self) -> float:
+        """Sum of the rows."""
+        return math.fsum(self.rows.values())
+
+    def figures(self) -> dict[str, object]:
+        """For `--json`."""
+        return {"unit": self.unit, **self.rows, "total": self.total, "not_counted": list(self.not_counted)}
+
+
+@dataclass(frozen=True)
+class PartCounts:
+    """How many parts a mapped network has beside its cells.
+
+    Attributes
+    ----------
+    amplifiers : int
+        Those of the units h and u; outputs are read at their nodes, without one.
+    buffers : int
+        What drives the lines of arrays, and what takes their currents: rail buffers, virtual grounds with their
+        mirrors.
+    oscillators : int
+    input_values, output_values : int
+        Of the network: converted once an example, and read once an inference.
+    states : int
+        Activities and errors that a nudged phase reads.
+    cells : int
+        Physical cells that hold weights, which are written; without dummies.
+    """
+
+    amplifiers: int = 0
+    buffers: int = 0
+    oscillators: int = 0
+    input_values: int = 0
+    output_values: int = 0
+    states: int = 0
+    cells: int = 0
+
+
+def count_parts(board: Board) -> PartCounts:
+    """Count the parts of a board: what all substrates have in the same way, and what it counts itself."""
+    sizes = board.sizes
+    cells = sum(2 * p.numel() * board.physical_arrays(name) for name, p in board.named_parameters())
+    own = board.count_units()
+    return PartCounts(**own, input_values=sizes[0], output_values=sizes[-1], states=2 * sum(sizes[1:]), cells=cells)
+
+
+@dataclass(frozen=True)
+class Takes:
+    """What a mapped network takes in power and time, of which its budgets are made.
+
+    Attributes
+    ----------
+    device : DeviceModel
+    cell_power : float
+        Dissipated by all cells (and leaks) in the free state, W an example.
+    settling, nudged : float
+        Seconds of a free and of a nudged phase.
+    physical : int
+        Physical cells, dummies included.
+    parts : PartCounts
+    """
+
+    device: DeviceModel
+    cell_power: float
+    settling: float
+    nudged: float
+    physical: int
+    parts: PartCounts
+
+    def inference(self) -> Budget:
+        """J an inference and example: one free phase, inputs converted, outputs read."""
+        return self._energy(self.settling, self.parts.output_values, 0)
+
+    def step(self, examples: int = 1, updates: int = 1) -> Budget:
+        """J of EP steps: free phases, both nudged ones, their readings and conversions; and `updates` writings of
+        every cell, one a batch."""
+        reads = self.parts.output_values + 2 * self.parts.states
+        return self._energy(self.settling + 2 * self.nudged, reads, updates, examples)
+
+    def area(self) -> Budget:
+        """m^2, of one array a layer and a converter for each input and for each unit, whose two states it reads in
+        turn."""
+        device, parts = self.device, self.parts
+        units = parts.states // 2
+        converters = parts.input_values * (device.dac_bits is not None) + units * (device.adc_bits is not None)
+        return _budget(
+            "m^2",
+            cells=(self.physical, device.cell_area),
+            amplifiers=(parts.amplifiers, device.amplifier_area),
+            buffers=(parts.buffers, device.buffer_area),
+            converters=(converters or parts.input_values + units, device.converter_area * bool(converters)),
+            oscillators=(parts.oscillators, device.oscillator_area),
+        )
+
+    def _energy(self, seconds: float, reads: int, updates: int, examples: int = 1) -> Budget:
+        device, parts, n = self.device, self.parts, examples
+        steps = [
+            (count, bits)
+            for count, bits in ((parts.input_values, device.dac_bits), (reads, device.adc_bits))
+            if bits is not None
+        ]
+        conversions = n * math.fsum(count * 2**bits for count, bits in steps)
+        return _budget(
+            "J",
+            cells=(n, self.cell_power * seconds),
+            amplifiers=(n * parts.amplifiers, device.amplifier_power * seconds),
+            buffers=(n * parts.buffers, device.buffer_power * seconds),
+            converters=(conversions or n * reads, device.converter_energy * bool(steps)),
+            oscillators=(n * parts.oscillators, device.oscillator_power * seconds),
+            reads=(n * reads, device.read_energy),
+            writes=(updates * parts.cells, device.write_energy),
+        )
+
+
+def _budget(unit: str, **rows: tuple[float, float]) -> Budget:
+    """Rows of (number of parts, what one takes)."""
+    found = {row: (count * each if count else 0.0) for row in ROWS for count, each in [rows.get(row, (0, 0.0))]}
+    return Budget(unit, found, tuple(row for row, (count, each) in rows.items() if count and each == 0))
+
+
+def epoch(takes: Takes, examples: int, batch: int) -> Budget:
+    """J an epoch of EP over `examples`, in batches of `batch`, each of which ends with one writing of all cells."""
+    for name, value in (("examples", examples), ("batch", batch)):
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+            raise argument_error(name, "be an integer of 1 or more", repr(value))
+    return takes.step(examples, math.ceil(examples / batch))
