@@ -34,6 +34,13 @@ def keep(active: torch.Tensor, new: State, old: State) -> State:
     return tuple(torch.where(active.view(-1, *[1] * (n.ndim - 1)), n, o) for n, o in zip(new, old, strict=True))
 
 
+def tiled(rows: torch.Tensor, count: int) -> torch.Tensor:
+    """A batch (B, ...) `count` times, one copy after the other: for few numbers a fifth of what `repeat` takes."""
+    if rows.ndim > 2:  # images keep the order in memory that `repeat` gives them, and with it their rounding
+        return rows.repeat(count, *[1] * (rows.ndim - 1))
+    return torch.cat([rows] * count)
+
+
 def narrowed(blocks: State, dtype: torch.dtype) -> State:
     """Blocks in a real dtype, or in its complex partner where they are complex."""
     return tuple(b.to(dtype.to_complex() if b.is_complex() else dtype) for b in blocks)

@@ -25,6 +25,7 @@ from numbers import Complex, Integral, Real
 
 import torch
 
+from .blocks import tiled
 from .cost import Cost, as_targets, costs
 from .entries import entries, load
 from .errors import InputError, argument_error, unknown_name
@@ -350,7 +351,7 @@ class Nudge:
         """Several nudges of one cost and one y on a batch of `rows` examples each, as one of all their rows."""
         first = nudges[0]
         beta = torch.cat([n.each(rows, dtype, device) for n in nudges])
-        twin = cls(first.cost, first.y.repeat(len(nudges), *[1] * (first.y.ndim - 1)), beta, _sound=True)
+        twin = cls(first.cost, tiled(first.y, len(nudges)), beta, _sound=True)
         known = [n.numbers for n in nudges]
         if all(known):
             numbers = torch.tensor([number for one in known for number in one or ()], dtype=dtype)

@@ -27,7 +27,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from physics_ep.blocks import State, largest
+from physics_ep.blocks import State, largest, tiled
 from physics_ep.dynamics.motion import Motion
 from physics_ep.errors import InputError
 from physics_ep.maps import Route, channels_first, channels_last, pixels_first
@@ -226,7 +226,8 @@ class Layered(LayeredSystem):
                     e, m = column * p, torch.add(s, p, alpha=0.5)
                 else:
                     q = minus[k]
-                    e, m = column * (p - q), torch.add(s, p + q, alpha=0.5)
+                    e, m = (p - q).mul_(column), p + q
+                    torch.add(s, m, alpha=0.5, out=m)
                 grads[f"layers.{k}.weight"], grads[f"layers.{k}.bias"] = layer.contrast(e, m, *pre, routes[k])
                 pre = (e, m)
         return grads
@@ -347,7 +348,7 @@ class LayeredPhase(Phase):
 
     def _spread(self, rows: torch.Tensor) -> torch.Tensor:
         """Rows of one batch for every stacked copy."""
-        return rows if self.copies == 1 else rows.repeat(self.copies, *[1] * (rows.ndim - 1))
+        return rows if self.copies == 1 else tiled(rows, self.copies)
 
     def nudged(self, nudge: Nudge | None) -> LayeredPhase:
         bounded = nudge is not None and self.system.output_activation != "linear"

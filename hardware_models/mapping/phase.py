@@ -20,7 +20,7 @@ from typing import cast
 
 import torch
 
-from physics_ep.blocks import State, exactly_finite_rows, finite_rows, masked
+from physics_ep.blocks import State, exactly_finite_rows, finite_rows, masked, tiled
 from physics_ep.cost import Cost
 from physics_ep.errors import argument_error
 from physics_ep.maps import Link, Route
@@ -219,7 +219,7 @@ class PairedPhase(Phase):
         cost, y = self.nudge.cost, self.nudge.y
         beta = self.nudge.each(self.rows, self.dtype, self.x.device)[:, None]
         beta = loaded(beta, self.load_h[-1])
-        out = self.h[-1].repeat(self.copies, 1)
+        out = tiled(self.h[-1], self.copies)
         if cost.holds:
             return cost.displaced_unit(out, y, beta, drive) - drive
         force = -beta * (cost.gradient(out, y) + cost.gradient_difference(out, moved, y))

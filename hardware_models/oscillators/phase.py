@@ -26,7 +26,7 @@ from typing import cast
 
 import torch
 
-from physics_ep.blocks import State, flat, largest, unflat
+from physics_ep.blocks import State, flat, largest, tiled, unflat
 from physics_ep.cost import Cost
 from physics_ep.equilibrium import Status
 from physics_ep.nudging import Nudge
@@ -187,13 +187,13 @@ class OscillatorPhase(Phase):
         solved = conjugate_gradients(lambda v: flat(hessian(unflat(v, shapes))), -flat(pushed), forcing, 200)
         answer = self._read(unflat(solved.move, shapes)[block])
         response = answer.reshape(count, batch, count).transpose(0, 1)
-        spread = out.repeat(count, 1)
-        target = y.repeat(count, *[1] * (y.ndim - 1))
+        spread = tiled(out, count)
+        target = tiled(y, count)
         slope = cost.gradient(out, y)
         if anywhere and cost.steepest is not None:
             metric = torch.diag_embed(cost.steepest * first.square() + (slope * second).abs())
         else:
-            bent = cost.curvature(spread, target, rows * first.repeat(count, 1)).reshape(count, batch, count)
+            bent = cost.curvature(spread, target, rows * tiled(first, count)).reshape(count, batch, count)
             metric = first[:, :, None] * bent.transpose(0, 1) + torch.diag_embed(slope * second)
         values = torch.linalg.eigvals((metric @ response).double()).real
         return max(float(values.max()), 0.0)

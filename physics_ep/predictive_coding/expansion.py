@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 import torch
 
+from ..blocks import tiled
 from ..relaxation.solvers import least_squares
 from .phase import Blocks, PredictivePhase
 
@@ -53,8 +54,8 @@ def expansion(phase: PredictivePhase, errors: Blocks) -> tuple[Blocks, dict[int,
     v, others = _displaced(phase, second, halves)
 
     powers = (beta, beta.square())
-    asked = [b * g[-1].to(phase.wide).repeat(copies, 1) for b, g in zip(powers, (errors, second), strict=True)]
-    moved = [b * d.repeat(copies, 1) for b, d in zip(powers, (u, v), strict=True)]
+    asked = [b * tiled(g[-1].to(phase.wide), copies) for b, g in zip(powers, (errors, second), strict=True)]
+    moved = [b * tiled(d, copies) for b, d in zip(powers, (u, v), strict=True)]
     scales = [(b * f).to(phase.dtype) for b, f in zip(powers, _factors(phase, asked, moved), strict=True)]
     following = [_sum(scales, pair, copies) for pair in zip(errors, second, strict=True)]
     # The first layer's displacement is its error, so that what the second feels of it is a sum of known parts.
@@ -132,7 +133,7 @@ def _factors(
     cost, y, beta = phase.nudge.cost, phase.nudge.y, phase.strength()
     error, output = asked[0] + asked[1], moved[0] + moved[1]
     miss = phase.wanted_output(output, error) - error
-    there = phase.outputs().repeat(phase.copies, 1) + output
+    there = tiled(phase.outputs(), phase.copies) + output
     slopes = [-beta * cost.curvature(there, y, d) - e for d, e in zip(moved, asked, strict=True)]
     gamma, solved = least_squares(torch.stack(slopes, 1), miss)
     # A correction that is not small is none to a series.

@@ -71,16 +71,22 @@ def contrast(
         """What layer k feeds: at the nudged state, or mean and difference of the two states, stacked."""
         if minus is None:
             return free.states[k] + moved[k]
-        mean = torch.add(free.states[k], moved[k] + minus.moved[k], alpha=0.5)
-        return torch.cat([mean, moved[k] - minus.moved[k]])
+        both, (mean, gap) = _two(moved[k])
+        torch.add(free.states[k], torch.add(moved[k], minus.moved[k], out=mean), alpha=0.5, out=mean)
+        torch.sub(moved[k], minus.moved[k], out=gap)
+        return both
 
     grads: Gradients = {}
     for k, layer in enumerate(layers):
         column = -_column(weight, free, deltas[k])
-        first = (deltas[k] if minus is None else deltas[k] - minus.deltas[k]) * column
-        whole = first
-        if minus is not None and k > 0:
-            whole = torch.cat([first, (deltas[k] + minus.deltas[k]) * (0.5 * column)])
+        if minus is None:
+            whole = first = deltas[k] * column
+        elif k == 0:
+            whole = first = (deltas[k] - minus.deltas[k]).mul_(column)
+        else:
+            whole, (first, mean) = _two(deltas[k])
+            torch.sub(deltas[k], minus.deltas[k], out=first).mul_(column)
+            torch.add(deltas[k], minus.deltas[k], out=mean).mul_(0.5 * column)
         name = f"layers.{k}"
         below = free.x if k == 0 else activity(k - 1)
         grads[f"{name}.weight"] = layer.link.gradient(below, whole, free.routes[k])
@@ -124,6 +130,14 @@ def _contrast_of_routes(
             assert layer.skip_source is not None
             grads[f"{name}.skip_weight"] = layer.skip_link.gradient(activity(layer.skip_source), whole)
     return grads
+
+
+def _two(rows: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+    """Memory for two tensors like rows (B, ...), as one batch and its halves: to be filled, not copied together."""
+    images = rows.ndim == 4 and rows.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if images else torch.contiguous_format
+    both = torch.empty(2 * len(rows), *rows.shape[1:], dtype=rows.dtype, device=rows.device, memory_format=layout)
+    return both, (both[: len(rows)], both[len(rows) :])
 
 
 def _column(weight: torch.Tensor, free: ForwardPass, rows: torch.Tensor) -> torch.Tensor:

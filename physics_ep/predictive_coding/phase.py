@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..blocks import State, exactly_finite_rows, finite_rows, masked
+from ..blocks import State, exactly_finite_rows, finite_rows, masked, tiled
 from ..cost import Cost
 from ..maps import ConvLink, Link, Route
 from ..nudging import Nudge
@@ -234,7 +234,7 @@ class PredictivePhase(Phase):
             return torch.zeros_like(moved, dtype=self.wide)
         cost, y, beta = self.nudge.cost, self.nudge.y, self.strength()
         moved = moved.to(self.wide)
-        out = self.outputs().repeat(self.copies, 1)
+        out = tiled(self.outputs(), self.copies)
         if self.exact_output:
             change = moved - error.to(self.wide)
             return cost.displaced_unit(out, y, beta, change) - change

@@ -23,7 +23,7 @@ from functools import partial
 
 import torch
 
-from ..blocks import State
+from ..blocks import State, tiled
 from ..reads import likely, needed
 from ..relaxation.solvers import Solver, least_squares
 from .expansion import each, expands, expansion, scaled
@@ -133,13 +133,13 @@ class LinearSweep(Solver):
     def evaluate(self) -> tuple[State, torch.Tensor]:
         self.spent += 1
         if self.rest:
-            self.image = self.phase.strength() * self.phase.pull().repeat(self.phase.copies, 1)
+            self.image = self.phase.strength() * tiled(self.phase.pull(), self.phase.copies)
             if self.phase.nudge is not None and self.phase.nudge.cost.holds:
                 self.image = self.phase.wanted_output(self.error, self.error)
             return self._z(), relative(self.image, self.error)
         output = self.moved[-1].to(self.phase.wide)
         if self.scale is not None:
-            output = self.scale * output.repeat(self.phase.copies, 1)
+            output = self.scale * tiled(output, self.phase.copies)
             if self._mixing is not None:
                 output = self._shrunk(output)
         self.image = self.phase.wanted_output(output, self.error)
@@ -167,7 +167,7 @@ class LinearSweep(Solver):
             errors, _ = self.phase.backward(pull)
             self.moved = self.phase.forward(errors).moved
             self.scale = self.phase.strength()
-            self.error = self.scale * pull.repeat(self.phase.copies, 1)
+            self.error = self.scale * tiled(pull, self.phase.copies)
             if self._mixing is not None:
                 self._mixing([torch.zeros_like(self.error)], [self.image])
             return
@@ -220,7 +220,7 @@ class LinearSpace(Solver):
         self.spent += 1
         phase = self.phase
         if not self.moved:
-            self.image = phase.strength() * phase.pull().repeat(phase.copies, 1)
+            self.image = phase.strength() * tiled(phase.pull(), phase.copies)
             self.miss = self.image
             return tuple(self.start[: phase.depth]), relative(self.image, torch.zeros_like(self.image))
         self._fit()
@@ -254,12 +254,12 @@ class LinearSpace(Solver):
         assert phase.nudge is not None
         error, output = self._sums(self.errors), self._outputs()
         miss = phase.wanted_output(output, error) - error
-        there, y = phase.outputs().repeat(phase.copies, 1) + output, phase.nudge.y
+        there, y = tiled(phase.outputs(), phase.copies) + output, phase.nudge.y
         slopes = []
         for p, moved in zip(self.errors, self.moved, strict=True):
-            direction = moved[-1].to(phase.wide).repeat(phase.copies, 1)
+            direction = tiled(moved[-1].to(phase.wide), phase.copies)
             bent = phase.nudge.cost.curvature(there, y, direction)
-            slopes.append(-phase.strength() * bent - p.repeat(phase.copies, 1))
+            slopes.append(-phase.strength() * bent - tiled(p, phase.copies))
         gamma, solved = least_squares(torch.stack(slopes, 1), miss)
         self.weights = torch.where((solved & self.active)[:, None], self.weights - gamma, self.weights)
 
@@ -325,7 +325,7 @@ class Sweep(Solver):
         if self.rest and self.shared:
             self.images, self.deltas = phase.backward(phase.pull())
             # Nothing answers yet, in whichever layer: all have the same residual.
-            residual = relative(phase.strength() * self.images[-1].repeat(phase.copies, 1), self.errors[-1])
+            residual = relative(phase.strength() * tiled(self.images[-1], phase.copies), self.errors[-1])
         else:
             output = phase.wanted_output(now.moved[-1], self.errors[-1])
             self.images, self.deltas = phase.backward(output, now.changes, slopes=now.slopes)
