@@ -73,6 +73,24 @@ DataFolder = Annotated[
     typer.Option("--data", metavar="DIR", help="Folder with data sets; else PHYSICS_EP_DATA.", show_default=False),
     READS,
 ]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        metavar="NAME",
+        help="Put the weights on devices: reram, pcm, sram, op-amp, fefet or ring-oscillator.",
+        show_default=False,
+    ),
+]
+DeviceFile = Annotated[
+    Path | None,
+    typer.Option("--device-model", metavar="FILE.json", help="The same from a file.", show_default=False),
+    READS,
+]
+DeviceSeed = Annotated[
+    int | None,
+    typer.Option("--device-seed", help="Instance of the devices; default the config's, or 0.", show_default=False),
+]
 
 
 def add_command(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,8 +13,11 @@ from .command_options import (
     READS,
     DataFolder,
     Device,
+    DeviceFile,
+    DeviceSeed,
     Dtype,
     JsonFile,
+    Preset,
     Quiet,
     Report,
     Seed,
@@ -69,6 +72,9 @@ def train(
         bool, typer.Option("--download", help="Download data that are missing, checked by hash.")
     ] = False,
     list_configs: Annotated[bool, typer.Option("--list", help="List the bundled configs and stop.")] = False,
+    preset: Preset = None,
+    device_model: DeviceFile = None,
+    device_seed: DeviceSeed = None,
     json: JsonFile = None,
     seed: Seed = None,
     device: Device = None,
@@ -76,21 +82,25 @@ def train(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Train a system by equilibrium propagation, as a config says."""
+    """Train a system by equilibrium propagation, as a config says; on devices its cells learn by pulses."""
     if list_configs:
         _list_configs()
         return
     if config is None and resume is None:
         raise InputError("Argument CONFIG must be given: a TOML file or a bundled name (physics-ep train --list).")
     report = Report(json, quiet)
+    from .config import load_config
     from .ranks import leave_group, rank
+    from .runs.preparation import on_devices
     from .runs.training import TrainingInterrupted
     from .runs.training import train as train_system
     from .storage.opening import open_run
 
-    settings = open_run(resume).config if config is None and resume is not None else config
+    settings: Any = open_run(resume).config if config is None and resume is not None else config
     changes = [*(overrides or []), *(["data.download=true"] if download else [])]
     assert settings is not None
+    if (preset, device_model, device_seed) != (None, None, None):  # --set may refine what they say
+        settings = on_devices(load_config(settings), preset, device_model, device_seed)
     if rank():  # one of several processes speaks for all
         report = Report(quiet=True)
     try:
@@ -181,6 +191,9 @@ def simulate(
         typer.Option("--temperature", help="Of thermal noise, in the system's energy unit.", show_default=False),
     ] = None,
     data: DataFolder = None,
+    preset: Preset = None,
+    device_model: DeviceFile = None,
+    device_seed: DeviceSeed = None,
     json: JsonFile = None,
     seed: Seed = None,
     device: Device = None,
@@ -192,11 +205,12 @@ def simulate(
     report = Report(json, quiet)
     from .config import load_subject
     from .runs.phases import simulate_phases
+    from .runs.preparation import on_devices
     from .storage.parts import parts_folder
 
     try:
         found = simulate_phases(
-            load_subject(system),
+            on_devices(load_subject(system), preset, device_model, device_seed),
             out=out,
             duration=duration,
             beta=beta,

@@ -342,6 +342,10 @@ class EnergySystem(nn.Module):
     def constrain(self) -> None:
         """Put the parameters back into their physical range; called before each EP gradient and by training."""
 
+    def readings(self, free: State, plus: State, minus: State | None) -> tuple[State, State, State | None]:
+        """What instruments read of the states of a contrast. Default: what they are; else errors are drawn here."""
+        return free, plus, minus
+
     def default_tolerance(self, dtype: torch.dtype) -> float:
         """Residual that counts as converged for states of this dtype."""
         return 1e-10 if dtype == torch.float64 else 1e-6
@@ -418,8 +422,7 @@ class Phase:
         self.x = inputs.x if carried else in_dtype(inputs.x, self.dtype)
         self.origin = origin if carried or origin is None else tuple(s.to(self.dtype) for s in origin)
         self.origin_force: State | None = None
-        # What the instance has set counts, unless it may be an ancestor's constructor that has set it for its own
-        # energy.
+        # What the instance has set counts, unless an ancestor's constructor may have set it for its own energy.
         names = {n for n in system.unscaled if n not in vars(system) or {"energy", "force"} & {*system.overridden}}
         self.scales = measured_scales(self.system, self.x, energies) if names else None
         measured = self.scales if self.scales is not None and "residual_scale" in names else None
@@ -501,8 +504,7 @@ class Phase:
     def slope(self, z: State, force: State) -> State:
         """dF/dz from the force at z. Default: minus the force.
 
-        Phases whose force is not the gradient of F (one in a metric of its own, say) override it; to first order
-        in the force is enough.
+        Phases whose force is not the gradient of F override it; to first order in the force is enough.
         """
         return tuple(-f for f in force)
 
@@ -539,8 +541,7 @@ class Phase:
         Returns
         -------
         (tuple of Tensor, Tensor (B,)) or None
-            The residual is NaN where a state is not finite, else 0: `measured` says what it really is, when it is
-            due.
+            The residual is NaN where a state is not finite, else 0: `measured` says, when due, what it really is.
         """
         return None
 

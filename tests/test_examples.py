@@ -39,6 +39,7 @@ LAST = {
     "substrates/ising": lambda missing: missing == 0,
     "substrates/langevin_hopfield": above(0.99),
     "substrates/mapped_network": below(1e-3),
+    "substrates/on_devices": above(0.99),
     "substrates/oscillator": above(0.999),
     "substrates/predictive_coding_network": below(0.02),
     "substrates/resistive": below(15),

@@ -14,8 +14,11 @@ from physics_ep.command_options import (
     READS,
     DataFolder,
     Device,
+    DeviceFile,
+    DeviceSeed,
     Dtype,
     JsonFile,
+    Preset,
     Quiet,
     Report,
     Seed,
@@ -93,6 +96,9 @@ def gradients(
     min_cosine: Annotated[
         float | None, typer.Option(help="Exit with status 1 if a tensor's cosine is below.", show_default=False)
     ] = None,
+    preset: Preset = None,
+    device_model: DeviceFile = None,
+    device_seed: DeviceSeed = None,
     json: JsonFile = None,
     seed: Seed = None,
     device: Device = None,
@@ -109,9 +115,12 @@ def gradients(
         raise argument_error("min-cosine", "lie in [-1, 1]", min_cosine)
     import torch
 
-    from physics_ep.config import load_system
+    from hardware_models.devices.systems import OnDevice, told
+    from physics_ep.config import load_subject
     from physics_ep.cost import COSTS
     from physics_ep.placement import resolve_device, resolve_dtype, threads, work_in
+    from physics_ep.registry import build_system
+    from physics_ep.runs.preparation import on_devices
 
     from .examples import examples
     from .gradients import gradient_report
@@ -120,12 +129,16 @@ def gradients(
         raise unknown_name("cost", cost, COSTS)
     where, width = resolve_device(device), resolve_dtype(dtype)
     number = 0 if seed is None else seed
-    built = load_system(system, seed=number)
+    section = on_devices(load_subject(system), preset, device_model, device_seed).system
+    built = build_system(section.name, **{**section.options, "seed": number})
     built.to(where, built.dtype if dtype is None else width)
     work_in(built, dtype)
     count = sum(p.numel() for p in built.parameters())
     batch = batch or (16 if count < LARGE else 2)
     x, y = examples(built, COSTS[cost](), batch, number, images)
+    held = built if isinstance(built, OnDevice) and built.device_model is not None else None
+    if held is not None and "device_full_scales" not in section.options:
+        held.calibrate(x)
     options: dict[str, Any] = {} if gates is None else {"gates": gates}
     # Small products lose more to a second thread on a busy machine than they gain.
     small, floors = count < SMALL, count < LARGE
@@ -191,6 +204,8 @@ def gradients(
         f"whole gradient: relative error {found.relative_error:.2e}{floor}; worst cosine {found.worst_cosine:.9f}\n"
         f"phases: {phases} iterations of {found.solver}, worst residual {found.residual:.1e}"
     )
+    if held is not None:
+        report.say(f"devices: {told(held)}")
     if hasattr(built, "gates"):
         report.say(
             "K = 1 with held gates is backprop, whatever beta is: agreement means something only beside a "
@@ -202,7 +217,9 @@ def gradients(
 
 def tolerance(
     network: Annotated[
-        str, typer.Argument(metavar="NETWORK", help="Registered name (pcn, vgg10, ...) or TOML file."), READS
+        str,
+        typer.Argument(metavar="NETWORK", help="Name (pcn, vgg10, hopfield, resistive, ...) or TOML file."),
+        READS,
     ],
     sweep: Annotated[
         list[str],
@@ -210,7 +227,13 @@ def tolerance(
             metavar="FIELD=V,V,...", help="Device field and its values; may be repeated, one varies at a time."
         ),
     ],
-    substrate: Annotated[str, typer.Option(help="hopfield, resistive, oscillator, or your own.")] = "hopfield",
+    substrate: Annotated[
+        str | None,
+        typer.Option(
+            help="hopfield, resistive, oscillator, or your own; default hopfield. Not for plain systems.",
+            show_default=False,
+        ),
+    ] = None,
     beta: Annotated[str, typer.Option(help="Nudging strengths, separated by commas, or auto.")] = "auto",
     repeats: Annotated[int, typer.Option(help="Instances of the device at each point.")] = 10,
     preset: Annotated[
@@ -258,8 +281,9 @@ def tolerance(
 ) -> None:
     """Measure the gradient's quality over device imperfections, a row a point.
 
-    transfer: against backprop of the ideal network; adaptation: of the arrays that drive h, as if nothing were fed
-    back (the feedforward reference; the machine's own gradient, where copies differ, is validation.references').
+    transfer: against the exact gradient of the ideal network; adaptation: of the arrays that drive h, as if nothing
+    were fed back (the feedforward reference; the machine's own gradient, where copies differ, is
+    validation.references'), or of a plain system with the weights that its cells make.
     """
     report = Report(json, quiet)
     for name, count in (("batch", batch), ("size", size), ("repeats", repeats), ("workers", workers)):
@@ -268,6 +292,7 @@ def tolerance(
     import torch
 
     from hardware_models.devices.presets import chosen_device
+    from hardware_models.devices.systems import OnDevice
     from hardware_models.mapping.mapped import substrate_class
     from physics_ep.config import load_subject
     from physics_ep.cost import COSTS
@@ -285,7 +310,7 @@ def tolerance(
 
     if cost not in COSTS:
         raise unknown_name("cost", cost, COSTS)
-    kind = substrate_class(substrate).device_class
+    kind = substrate_class("hopfield" if substrate is None else substrate).device_class
     sweeps, betas = parse_sweeps(sweep, kind), parse_betas(beta)
     base = chosen_device(preset, device_model, kind, copies, transpose)
     number = 0 if seed is None else seed
@@ -293,8 +318,9 @@ def tolerance(
     options = {**section.options, "seed": number, **({} if size is None else {"input_shape": [3, size, size]})}
     where, width = resolve_device(device), resolve_dtype(dtype)
     net = build_system(section.name, **options)
-    if not isinstance(net, PredictiveCodingNetwork):
-        raise argument_error("NETWORK", "be a predictive coding network, such as pcn or vgg10", repr(network))
+    if not isinstance(net, PredictiveCodingNetwork | OnDevice):
+        must = "be a predictive coding network, such as pcn, or a system that devices hold, such as hopfield"
+        raise argument_error("NETWORK", must, repr(network))
     if checkpoint is not None:
         load_weights(net, open_run(checkpoint))
     net = net.to(where, width)
@@ -328,7 +354,10 @@ def tolerance(
     except SweepInterrupted as stop:
         raise InterruptedCommandError(str(stop)) from stop
     report.figures(table.figures())
-    title = f"{network} on {substrate}: EP ({scheme}) against backprop, {repeats} instances, batch {len(x)}"
+    place, judge = f" on {substrate or 'hopfield'}", "backprop"
+    if isinstance(net, OnDevice):
+        place, judge = "", "implicit differentiation"
+    title = f"{network}{place}: EP ({scheme}) against {judge}, {repeats} instances, batch {len(x)}"
     report.table(title, *tolerance_rows(table.points, verbose))
     lost = sum(point.unconverged for point in table.points)
     if lost:
@@ -342,9 +371,14 @@ def tolerance(
 
 def in_situ(
     config: Annotated[
-        str, typer.Argument(metavar="CONFIG", help="Training of a predictive coding network."), READS
+        str,
+        typer.Argument(metavar="CONFIG", help="Training of a predictive coding network, or of a plain substrate."),
+        READS,
     ],
-    substrate: Annotated[list[str] | None, typer.Option(help="May be repeated; default hopfield.")] = None,
+    substrate: Annotated[
+        list[str] | None,
+        typer.Option(help="Of a predictive coding network; may be repeated; default hopfield."),
+    ] = None,
     sweep: Annotated[list[str] | None, typer.Option(metavar="FIELD=V,V,...", help="As of tolerance.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="As of train.")] = None,
     preset: Annotated[str | None, typer.Option(help="Device; default ideal.", show_default=False)] = None,
@@ -374,14 +408,13 @@ def in_situ(
     from .experiments.in_situ import LearningInterrupted, learn_in_situ
     from .sweeps.plan import parse_sweeps
 
-    places = substrate or ["hopfield"]
-    kind = substrate_class(places[0]).device_class
+    kind = substrate_class(substrate[0] if substrate else "hopfield").device_class
     base = chosen_device(preset, device_model, kind, copies, transpose)
     sweeps, bar = parse_sweeps(sweep or [], kind), report.progress()
     try:
         table = learn_in_situ(
-            config, substrates=places, device=base, sweeps=sweeps, overrides=overrides or [], repeats=repeats,
-            rule=rule, side=side, data=data, seed=seed, out=out, resume=resume, progress=bar,
+            config, substrates=substrate or None, device=base, sweeps=sweeps, overrides=overrides or [],
+            repeats=repeats, rule=rule, side=side, data=data, seed=seed, out=out, resume=resume, progress=bar,
         )  # fmt: skip
     except LearningInterrupted as stop:
         raise InterruptedCommandError(str(stop)) from stop

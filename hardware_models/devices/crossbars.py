@@ -4,7 +4,9 @@ A weight is a difference of two conductances,
 
     w = scale (G+ - G-),    G+ = g_min + max(w, 0) / scale,    G- = g_min + max(-w, 0) / scale,
 
-with one scale for the array. From target to cell: clipped to [g_min, g_max], the nearest level, programming noise,
+with one scale for the array; a value that is not negative may be one cell instead (`programmed_singly`).
+
+From target to cell: clipped to [g_min, g_max], the nearest level, programming noise,
 gain mismatch, stuck cells, drift. Each draws from a stream of its own, one number a cell, whatever the others do:
 instances of two devices that differ in one imperfection differ in nothing else, and a larger noise is the same
 noise, larger.
@@ -88,6 +90,27 @@ class Cells:
         return torch.sub(self.plus, self.minus).mul_(self.scale)
 
 
+@dataclass(frozen=True)
+class SingleCells:
+    """Conductances of an array of values that are not negative, one cell a value.
+
+    Attributes
+    ----------
+    conductances : Tensor
+        S, of the values' shape, dtype and device; 0 or more.
+    scale : float
+        Value per siemens; 0 for an array without values (all zero).
+    """
+
+    conductances: torch.Tensor
+    scale: float
+
+    @property
+    def values(self) -> torch.Tensor:
+        """The values that they make: scale G."""
+        return self.conductances * self.scale
+
+
 def programmed(
     values: torch.Tensor, device: DeviceModel, seed: int, key: int | str, span: float | None = None
 ) -> Cells:
@@ -122,16 +145,49 @@ def programmed(
     so that noise larger than g_min lifts the mean of cells there.
     """
     values = values.detach()
-    if span is None:
-        span = largest_size(values)
-    elif not (math.isfinite(span) and span >= 0):
-        raise argument_error("span", "be a finite number of 0 or more", span)
-    scale = span / (device.g_max - device.g_min)
+    scale = _span(values, span) / (device.g_max - device.g_min)
     plus, minus = (
         _written(values, sign, scale, device, {name: stream(seed, key, name, side) for name in DRAWS})
         for sign, side in ((1, "plus"), (-1, "minus"))
     )
     return Cells(plus, minus, scale)
+
+
+def programmed_singly(
+    values: torch.Tensor, device: DeviceModel, seed: int, key: int | str, span: float | None = None
+) -> SingleCells:
+    """Write values of 0 or more into a device instance, each into one cell: value = scale G.
+
+    Parameters
+    ----------
+    values : Tensor
+        Of any shape; real. A cell cannot be less than g_min, so that 0 becomes scale g_min.
+    device, seed, key
+        As `programmed` has them; the cells are those that would be 'plus' there.
+    span : float, optional
+        Value that a cell at g_max holds; larger ones are clipped. Default the largest.
+
+    Returns
+    -------
+    SingleCells
+
+    Raises
+    ------
+    InputError
+        If span or seed is negative.
+    """
+    values = values.detach()
+    scale = _span(values, span) / device.g_max
+    streams = {name: stream(seed, key, name, "plus") for name in DRAWS}
+    return SingleCells(_written(values, 1, scale, device, streams, paired=False), scale)
+
+
+def _span(values: torch.Tensor, span: float | None) -> float:
+    if span is None:
+        return largest_size(values)
+    if not (math.isfinite(span) and span >= 0):
+        raise argument_error("span", "be a finite number of 0 or more", span)
+    return span
 
 
 DRAWS = ("programming", "mismatch", "stuck", "drift")
@@ -324,15 +380,17 @@ def largest_size(values: torch.Tensor) -> float:
     return max(-low, high)
 
 
-def _written(values: torch.Tensor, sign: int, scale: float, device: DeviceModel, streams: Streams) -> torch.Tensor:
-    """Conductances of the cells that hold the weights of one sign."""
+def _written(
+    values: torch.Tensor, sign: int, scale: float, device: DeviceModel, streams: Streams, paired: bool = True
+) -> torch.Tensor:
+    """Conductances of the cells that hold the weights of one sign: above g_min, where a pair's other cell is."""
     cells = torch.empty(values.shape, dtype=values.dtype, device=values.device)
     flat, source = cells.view(-1), values.reshape(-1)
     for part in chunks(source):
         # In float64, so that a weight takes the same level in every dtype.
         target = source[part].to(torch.float64, copy=True).mul_(sign).clamp_(min=0)
         target = target.zero_() if scale == 0 else target.div_(scale)
-        g = target.add_(device.g_min).clamp_(max=device.g_max)
+        g = target.add_(device.g_min if paired else 0.0).clamp_(device.g_min, device.g_max)
         flat[part] = _aged(_stuck(_noisy(levelled(g, device), device, streams), device, streams), device, streams)
     return cells
 

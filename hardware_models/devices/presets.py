@@ -8,6 +8,8 @@ paired units: sweep those. Drift is off until drift_time is set.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from physics_ep.errors import argument_error, unknown_name
 
@@ -219,3 +221,44 @@ def chosen_device(
     found = preset(name) if name is not None else kind() if path is None else kind.from_json(path)
     given = {field: v for field, v in (("copies", copies), ("transpose", transpose)) if v is not None}
     return found.replace(**given) if given else found
+
+
+def given_device(given: DeviceModel | Mapping[str, Any] | str) -> DeviceModel:
+    """The device that an argument `device` stands for.
+
+    Parameters
+    ----------
+    given : DeviceModel, mapping or str
+        A device; the name of a preset; or fields of a device, as a config has them, beside the 'preset' that has
+        the others.
+
+    Raises
+    ------
+    InputError
+        If it is none of these, or a field is unknown or none.
+    """
+    if isinstance(given, DeviceModel):
+        return given
+    if isinstance(given, str):
+        if given not in PRESETS:
+            raise unknown_name("device", given, PRESETS)
+        return PRESETS[given]
+    if not isinstance(given, Mapping):
+        raise argument_error(
+            "device", "be a DeviceModel, a preset's name or a table of fields", type(given).__name__
+        )
+    fields = dict(given)
+    name = fields.pop("preset", None)
+    if name is not None and not isinstance(name, str):
+        raise argument_error("device.preset", "be the name of a preset", repr(name))
+    return (DeviceModel() if name is None else preset(name)).replace(**fields)
+
+
+def undescribed(device: DeviceModel, fields: Iterable[str]) -> list[str]:
+    """Which of some fields somebody has set on purpose.
+
+    A preset is no such choice: it describes a technology, wherever it is used. Fields that stand as in the preset
+    of the same `source` are left out.
+    """
+    described = next((p for p in PRESETS.values() if p.source == device.source), None)
+    return [n for n in fields if described is None or getattr(described, n, None) != getattr(device, n)]

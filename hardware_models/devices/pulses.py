@@ -33,7 +33,7 @@ import torch
 
 from physics_ep.errors import argument_error, unknown_name
 
-from .crossbars import Cells, chunks, largest_size, levelled, normal, stream
+from .crossbars import Cells, SingleCells, chunks, largest_size, levelled, normal, stream
 from .model import PULSES, DeviceModel
 
 RULES = ("accumulated", "stochastic")
@@ -140,6 +140,9 @@ class PulsedArray:
         Which cells of a pair are moved: the one that is above g_min goes down before the other goes up; or only
         upwards, and pairs of which one cell would go beyond its end are first written anew with their difference,
         the other cell at g_min.
+    signed : bool
+        Whether a weight is a pair of cells. If not, values are 0 or more, each is one cell as
+        `crossbars.programmed_singly` writes it, and `span` is what a cell at g_max holds.
 
     Attributes
     ----------
@@ -163,11 +166,14 @@ class PulsedArray:
         *,
         rule: str = "accumulated",
         side: str = "single",
+        signed: bool = True,
     ) -> None:
         if rule not in RULES:
             raise unknown_name("rule", rule, RULES)
         if side not in SIDES:
             raise unknown_name("side", side, SIDES)
+        if side != "single" and not signed:
+            raise argument_error("side", "be 'single' where a value is one cell and no pair", repr(side))
         if device.drifted:
             raise argument_error("drift_time", "be 0 while cells learn", device.drift_time)
         if device.spacing == "log" and device.levels is not None:
@@ -178,22 +184,24 @@ class PulsedArray:
                     must = "be 0 where cells go as far as asked: there are neither pulses nor levels"
                     raise argument_error(name, must, getattr(device, name))
         self.device, self.rule, self.side = device, rule, side
+        self.signs = SIGNS if signed else {"plus": 1}
         self.steps = steps_of(device)
         span = largest_size(values) if span is None else span
         if not (math.isfinite(span) and span >= 0):
             raise argument_error("span", "be a finite number of 0 or more", span)
         self.range = device.g_max - device.g_min
-        self.scale = span / self.range
+        self.scale = span / (self.range if signed else device.g_max)
         self.pulses = self.refreshes = 0
         self._like = values.detach()
         self._moves = stream(seed, key, "moves")
         self._residue = torch.zeros(values.numel(), dtype=torch.float64)
         flat = values.detach().reshape(-1).cpu().double()
         self._x, self._error, self._gain, self._stuck, self._size, self._g = {}, {}, {}, {}, {}, {}
-        for side_, sign in SIGNS.items():
+        for side_, sign in self.signs.items():
             wanted = (sign * flat).clamp(min=0)
-            target = device.g_min + (wanted / self.scale if span > 0 else torch.zeros_like(wanted))
-            self._x[side_] = (levelled(target.clamp(max=device.g_max), device) - device.g_min) / self.range
+            target = wanted / self.scale if span > 0 else torch.zeros_like(wanted)
+            target = (target + device.g_min if signed else target).clamp(device.g_min, device.g_max)
+            self._x[side_] = (levelled(target, device) - device.g_min) / self.range
             self._error[side_] = self._draw(seed, key, "programming", side_, device.programming_noise)
             self._gain[side_] = self._draw(seed, key, "mismatch", side_, device.device_mismatch).exp_()
             self._size[side_] = self._draw(seed, key, "steps", side_, device.pulse_spread).add_(1).clamp_(min=0)
@@ -231,9 +239,19 @@ class PulsedArray:
 
     @property
     def cells(self) -> Cells:
-        """Conductances as they are."""
-        plus, minus = (self._g[side].clone().reshape(self._like.shape).to(self._like.device) for side in SIGNS)
+        """Conductances of pairs as they are."""
+        plus, minus = (self._conductances(side) for side in SIGNS)
         return Cells(plus, minus, self.scale)
+
+    @property
+    def values(self) -> torch.Tensor:
+        """Weights that the cells make, of the shape, dtype and device of those that were written first."""
+        if len(self.signs) == 2:
+            return self.cells.values
+        return SingleCells(self._conductances("plus"), self.scale).values
+
+    def _conductances(self, side: str) -> torch.Tensor:
+        return self._g[side].clone().reshape(self._like.shape).to(self._like.device)
 
     def move(self, wanted: torch.Tensor) -> bool:
         """Move cells so that weights change by about `wanted`, of the weights' shape; whether any was moved.
@@ -263,6 +281,8 @@ class PulsedArray:
             self._refresh(where, up, down)
             self._pulse("plus", where, up, torch.zeros_like(up))
             self._pulse("minus", where, down, torch.zeros_like(down))
+        elif len(self.signs) == 1:
+            self._pulse("plus", where, up, down)
         else:
             left = {side: self._left(side, where) for side in SIGNS}
             off_minus, off_plus = torch.minimum(up, left["minus"]), torch.minimum(down, left["plus"])
@@ -317,14 +337,14 @@ class PulsedArray:
 
     def state_dict(self) -> dict[str, Any]:
         """What changes while learning, for `torch.save`."""
-        state: dict[str, Any] = {f"x_{side}": self._x[side].clone() for side in SIGNS}
-        state.update({f"error_{side}": self._error[side].clone() for side in SIGNS})
+        state: dict[str, Any] = {f"x_{side}": self._x[side].clone() for side in self.signs}
+        state.update({f"error_{side}": self._error[side].clone() for side in self.signs})
         state.update(residue=self._residue.clone(), moves=self._moves.get_state())
         return {**state, "pulses": self.pulses, "refreshes": self.refreshes}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there; of the same device, seed, key, span and shape."""
-        for side in SIGNS:
+        for side in self.signs:
             self._x[side].copy_(state[f"x_{side}"])
             self._error[side].copy_(state[f"error_{side}"])
             self._g[side] = self._conductance(side, slice(None)).to(self._g[side].dtype)

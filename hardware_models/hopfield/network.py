@@ -13,6 +13,7 @@ from physics_ep.maps import POOL, POOLINGS
 from physics_ep.units import UNITS
 
 from ..arrays import counts
+from ..devices.systems import Device
 from ..layers.couplings import Convolution, Dense, Readout
 from ..layers.layered import OUTPUT_UNITS, Layered
 
@@ -41,6 +42,15 @@ class HopfieldNetwork(Layered):
         Couplings start uniform in +-gain / sqrt(n_in).
     seed : int
         Of the couplings.
+    device : DeviceModel, mapping or str, optional
+        Devices whose cells hold couplings and biases, a pair of cells each (`hardware_models.devices.systems`), or
+        the name of a preset. Couplings are then what the cells make of them. Default: they are what they are.
+    device_seed : int
+        Of the device instance.
+    device_headroom : float
+        What a cell at g_max holds over the largest coupling of its array that is written: room to learn.
+    device_full_scales : sequence of float, optional
+        Full scale of the readings of each layer; default 1.
 
     Raises
     ------
@@ -65,12 +75,17 @@ class HopfieldNetwork(Layered):
         output_activation: str = "linear",
         gain: float = 0.5,
         seed: int = 0,
+        device: Device = None,
+        device_seed: int = 0,
+        device_headroom: float = 1.0,
+        device_full_scales: Sequence[float] | None = None,
     ) -> None:
         if not counts(sizes) or len(sizes) < 2:
             raise argument_error("sizes", "be at least two positive integers [inputs, ..., outputs]", sizes)
         generator = _checked(activation, output_activation, gain, seed)
         layers = [Dense(n_in, n_out, gain, generator) for n_in, n_out in itertools.pairwise(sizes)]
         super().__init__([(n,) for n in sizes], layers, activation, output_activation)
+        self._on(device, device_seed, device_headroom, device_full_scales)
 
     def to_circuit(self) -> UnitGraph:
         """The same network as a graph, float64 and on the CPU: nodes are the inputs, then the layers in order."""
@@ -129,6 +144,15 @@ class ConvHopfieldNetwork(Layered):
         Couplings start uniform in +-gain / sqrt(fan-in).
     seed : int
         Of the couplings.
+    device : DeviceModel, mapping or str, optional
+        Devices whose cells hold couplings and biases, a pair of cells each (`hardware_models.devices.systems`), or
+        the name of a preset. Couplings are then what the cells make of them. Default: they are what they are.
+    device_seed : int
+        Of the device instance.
+    device_headroom : float
+        What a cell at g_max holds over the largest coupling of its array that is written: room to learn.
+    device_full_scales : sequence of float, optional
+        Full scale of the readings of each layer; default 1.
 
     Raises
     ------
@@ -158,6 +182,10 @@ class ConvHopfieldNetwork(Layered):
         output_activation: str = "linear",
         gain: float = 0.5,
         seed: int = 0,
+        device: Device = None,
+        device_seed: int = 0,
+        device_headroom: float = 1.0,
+        device_full_scales: Sequence[float] | None = None,
     ) -> None:
         if not counts(input_shape) or len(input_shape) != 3:
             raise argument_error("input_shape", "be three positive integers [channels, rows, columns]", input_shape)
@@ -192,6 +220,7 @@ class ConvHopfieldNetwork(Layered):
             shapes.append(image)
         layers.append(Readout(image, n_out, gain, generator))
         super().__init__([*shapes, (n_out,)], layers, activation, output_activation)
+        self._on(device, device_seed, device_headroom, device_full_scales)
 
 
 def _checked(activation: str, output_activation: str, gain: float, seed: int) -> torch.Generator:

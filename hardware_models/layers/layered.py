@@ -32,9 +32,10 @@ from physics_ep.dynamics.motion import Motion
 from physics_ep.errors import InputError
 from physics_ep.maps import Route, channels_first, channels_last, pixels_first
 from physics_ep.nudging import Nudge
-from physics_ep.system import EnergySystem, Inputs, Phase
+from physics_ep.system import Inputs, Phase
 from physics_ep.units import UNITS, UnitFunctions, torch_functions, within
 
+from ..devices.systems import OnDevice
 from .couplings import Convolution, Dense
 from .flows import Laws, unit_flows
 from .maps import Filter
@@ -45,7 +46,7 @@ Routes = list[Route]
 """Of each coupling: what its max pooling picks, or None."""
 
 
-class LayeredSystem(EnergySystem):
+class LayeredSystem(OnDevice):
     """Layers in a row, each coupled to the one below: what `LayeredPhase` takes of its system.
 
     Attributes
@@ -74,6 +75,9 @@ class LayeredSystem(EnergySystem):
     routed: bool = False
     bilinear = True
     stages: Sequence[float] | None = None
+
+    def _blocks(self) -> int:
+        return len(self.shapes) - 1
 
     @property
     def couplings(self) -> Sequence[Any]:

@@ -30,7 +30,7 @@ from physics_ep.weights import check_plain
 from ..devices.crossbars import stream
 from ..devices.fields import defaults_of
 from ..devices.model import DeviceModel, reads
-from ..devices.presets import PRESETS
+from ..devices.presets import undescribed
 from .board import SETTLED, NotRealisable, unread_field
 from .budget import Takes, count_parts
 from .circuit import PairedCircuit
@@ -365,9 +365,7 @@ def as_read(substrate: str, device: DeviceModel) -> tuple[DeviceModel, tuple[str
     InputError
     """
     unread = device.unread(substrate_class(substrate).effects)
-    described = next((p for p in PRESETS.values() if p.source == device.source), None)
-    own = [n for n in unread if described is None or getattr(described, n, None) != getattr(device, n)]
-    check_fields(substrate, {name: getattr(device, name) for name in own}, type(device))
+    check_fields(substrate, {name: getattr(device, name) for name in undescribed(device, unread)}, type(device))
     defaults = defaults_of(type(device))
     return device.replace(**{name: defaults[name] for name in unread}) if unread else device, unread
 

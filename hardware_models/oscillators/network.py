@@ -25,12 +25,13 @@ from physics_ep.errors import argument_error
 from physics_ep.system import Inputs
 
 from ..arrays import counts
+from ..devices.systems import Device, OnDevice
 from .base import Oscillators, check_bits
 from .layers import LayerStack, PhaseCoupling
 from .phase import OscillatorPhase
 
 
-class OscillatorNetwork(Oscillators):
+class OscillatorNetwork(OnDevice, Oscillators):
     """Layers of coupled phase oscillators on clamped inputs.
 
     A hidden oscillator in a quadrature field q (phase pi/2) that is driven in phase by a settles where its cosine
@@ -59,6 +60,15 @@ class OscillatorNetwork(Oscillators):
         Resolution of the couplings that the device holds, and of the phases that learning reads.
     seed : int
         Of the couplings and frequencies.
+    device : DeviceModel, mapping or str, optional
+        Devices whose cells hold couplings and fields, a pair of cells each (`hardware_models.devices.systems`), or
+        the name of a preset. Couplings are then what the cells make of them. Default: they are what they are.
+    device_seed : int
+        Of the device instance.
+    device_headroom : float
+        What a cell at g_max holds over the largest coupling of its array that is written: room to learn.
+    device_full_scales : sequence of float, optional
+        Full scale of the readings of each layer; default pi.
 
     Raises
     ------
@@ -89,6 +99,10 @@ class OscillatorNetwork(Oscillators):
         weight_bits: int | None = None,
         phase_bits: int | None = None,
         seed: int = 0,
+        device: Device = None,
+        device_seed: int = 0,
+        device_headroom: float = 1.0,
+        device_full_scales: Sequence[float] | None = None,
     ) -> None:
         if not counts(sizes) or len(sizes) < 2:
             raise argument_error("sizes", "be at least two positive integers [inputs, ..., outputs]", sizes)
@@ -98,6 +112,9 @@ class OscillatorNetwork(Oscillators):
         if isinstance(seed, bool) or not isinstance(seed, int):
             raise argument_error("seed", "be an integer", seed)
         check_bits("weight_bits", weight_bits)
+        if device is not None and weight_bits is not None:
+            must = "be left out with a device, whose `levels` are those of its cells"
+            raise argument_error("weight_bits", must, weight_bits)
         generator = torch.Generator().manual_seed(seed)
         layers = LayerStack(
             PhaseCoupling(n_in, n_out, gain, field, generator, weight_bits)
@@ -118,11 +135,20 @@ class OscillatorNetwork(Oscillators):
             span=span,
             phase_bits=phase_bits,
         )
+        self._on(device, device_seed, device_headroom, device_full_scales)
+
+    full_scale = math.pi
+    """Readings of phases have the range of a turn, from -pi to pi."""
+
+    def _blocks(self) -> int:
+        return len(self.sizes) - 1
 
     def phase(self, inputs: Inputs, origin: State | None = None, balanced: bool = False) -> OscillatorPhase:
         return OscillatorPhase(self, inputs, origin, balanced)
 
 
-def ising_oscillator(sizes: Sequence[int], second_harmonic: float = 0.25, **options: Any) -> OscillatorNetwork:
+def ising_oscillator(
+    sizes: Sequence[int], second_harmonic: float = 0.25, *, device: Device = None, **options: Any
+) -> OscillatorNetwork:
     """Oscillator Ising machine, the system 'ising-oscillator': `OscillatorNetwork` with injection at 2 omega."""
-    return OscillatorNetwork(sizes, second_harmonic, **options)
+    return OscillatorNetwork(sizes, second_harmonic, device=device, **options)

@@ -21,8 +21,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 import torch
@@ -36,6 +36,8 @@ from physics_ep.system import Inputs, Phase
 from physics_ep.units import UnitFunctions
 
 from ..arrays import array, counts
+from ..devices.model import DeviceModel
+from ..devices.systems import Device
 from ..laws.elements import THERMAL_VOLTAGE
 from ..layers.layered import LayeredSystem, Routes
 from ..netlists.parts import GROUND, Group, Parts
@@ -91,6 +93,17 @@ class ResistiveNetwork(LayeredSystem):
         Of each node, farad; for `simulate`, equilibria do not depend on it.
     seed : int
         Of the conductances.
+    device : DeviceModel, mapping or str, optional
+        Devices whose cells are the conductances, one cell each (`hardware_models.devices.systems`), or the name of
+        a preset. One factor for the whole network, `device_scales`, stands between its siemens and the cells':
+        voltages do not depend on it. A cell is never less than its g_min. Current sources are no cells. Default:
+        conductances are what they are.
+    device_seed : int
+        Of the device instance.
+    device_headroom : float
+        What a cell at g_max is over the largest conductance that is written: room to learn.
+    device_full_scales : sequence of float, optional
+        Full scale of the readings of each layer, volts; default `input_gain`, the voltage of an input of 1.
 
     Raises
     ------
@@ -136,6 +149,10 @@ class ResistiveNetwork(LayeredSystem):
         emission: float = 1.0,
         capacitance: float = 1e-12,
         seed: int = 0,
+        device: Device = None,
+        device_seed: int = 0,
+        device_headroom: float = 1.0,
+        device_full_scales: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         if not counts(sizes) or len(sizes) < 2:
@@ -166,6 +183,11 @@ class ResistiveNetwork(LayeredSystem):
             raise argument_error("g_min and g_max", "satisfy 0 <= g_min < g_max, in siemens", f"{g_min}, {g_max}")
         if isinstance(seed, bool) or not isinstance(seed, int):
             raise argument_error("seed", "be an integer", seed)
+        for name, value, free in (("g_min", g_min, 0.0), ("g_max", g_max, math.inf)):
+            if device is not None and value != free:
+                raise argument_error(
+                    name, "be left out with a device, whose cells have a range of their own", value
+                )
         self.sizes = tuple(sizes)
         self.example_shape = self.sizes[:1]
         self.shapes = tuple((n,) for n in sizes)
@@ -182,6 +204,8 @@ class ResistiveNetwork(LayeredSystem):
             for k, ((n_in, n_out), gain) in enumerate(zip(pairs, self.gains, strict=True))
         )
         self.constrain()
+        self.full_scale = float(input_gain)
+        self._on(device, device_seed, device_headroom, device_full_scales)
         if rest:
             with torch.no_grad():
                 self.couplings[-1].bias = nn.Parameter(rest * self.loads()[-1])
@@ -193,13 +217,30 @@ class ResistiveNetwork(LayeredSystem):
         self.smooth = diode != "ideal"
         bound = -math.inf if diode != "ideal" else 0.0
         self.bounds = [(bound, math.inf)] * (len(pairs) - 1) + [(-math.inf, math.inf)]
+        self._measure_loads()
+        # One hidden layer is loaded so little by the outputs that plain sweeps are as few as mixed ones.
+        self.default_solver = "coordinate" if len(pairs) <= 2 else "anderson"
+
+    def _measure_loads(self) -> None:
+        """Set the scales of forces, nudges and time to those of the conductances that are there."""
         means = [float(load.detach().mean()) for load in self.loads()]
         # Amperes that move a node by a volt.
         self.residual_scale = mean = max(means)
         self.nudge_scale = means[-1]
-        self.time_constant = capacitance / mean
-        # One hidden layer is loaded so little by the outputs that plain sweeps are as few as mixed ones.
-        self.default_solver = "coordinate" if len(pairs) <= 2 else "anderson"
+        self.time_constant = self.capacitance / mean
+
+    def program(self, device: DeviceModel | Mapping[str, Any] | str, seed: int = 0, **options: Any) -> Self:
+        """As `OnDevice.program`; the scales of forces, nudges and time follow the conductances."""
+        super().program(device, seed, **options)
+        self._measure_loads()
+        return self
+
+    def cell_signs(self) -> dict[str, bool]:
+        return {f"layers.{k}.conductance": False for k in range(len(self.layers))}
+
+    def cell_spans(self, largest: Mapping[str, float]) -> dict[str, float]:
+        """One span for all arrays: one factor leaves all voltages as they are."""
+        return dict.fromkeys(largest, max(largest.values()))
 
     @property
     def couplings(self) -> list[Conductances]:
@@ -358,6 +399,7 @@ class ResistiveNetwork(LayeredSystem):
         with torch.no_grad():
             for layer in self.couplings:
                 layer.conductance.clamp_(self.g_min, self.g_max)
+        super().constrain()
 
     # -- helpers ----------------------------------------------------------------------------------------------
 

@@ -127,7 +127,7 @@ def contrast(
     `whole`: no weight is 0.
     """
     grads: dict[str, torch.Tensor] = {}
-    for phase, state, up, other, w in _pairs(recipe, base, free, phases, signs, weight, whole):
+    for phase, state, up, other, w in _pairs(recipe, system, base, free, phases, signs, weight, whole):
         part = phase.contrast(system, state, up, other, x, w)
         grads = part if not grads else {n: grads[n] + part[n] for n in grads}
     return summed(system, grads)
@@ -174,6 +174,7 @@ def added(grads: dict[str, torch.Tensor], more: dict[str, torch.Tensor]) -> dict
 
 def input_contrast(
     recipe: Recipe,
+    system: EnergySystem,
     base: Phase,
     free: Equilibrium,
     phases: dict[int, Equilibrium],
@@ -184,13 +185,14 @@ def input_contrast(
 ) -> torch.Tensor:
     """The scheme's sum of `Phase.input_contrast` over beta: the gradient of the mean cost with respect to x."""
     total = torch.zeros_like(x)
-    for phase, state, up, other, w in _pairs(recipe, base, free, phases, signs, weight, whole):
+    for phase, state, up, other, w in _pairs(recipe, system, base, free, phases, signs, weight, whole):
         total = total + phase.input_contrast(state, up, other, x, w)
     return total
 
 
 def _pairs(
     recipe: Recipe,
+    system: EnergySystem,
     base: Phase,
     free: Equilibrium,
     phases: dict[int, Equilibrium],
@@ -200,7 +202,8 @@ def _pairs(
 ) -> Iterator[tuple[Phase, State, State, State | None, torch.Tensor]]:
     """(phase, free state, displacement, its opposite or None, weight over beta (B,)) of each pair of the scheme.
 
-    Examples of weight 0 are set to zero, so that their NaN cannot leak.
+    States are as the system's instruments read them. Examples of weight 0 are set to zero, so that their NaN cannot
+    leak.
     """
     scheme = recipe.scheme
     keep = None if whole else weight > 0
@@ -213,7 +216,8 @@ def _pairs(
     for i, partner in scheme.mirrored():
         moved[i] = tuple(d.conj().resolve_conj() for d in moved[partner])
     for i, j, w in scheme.halved_pairs():
-        yield base, state, moved[i], None if j is None else moved[j], weight * (w / recipe.beta)
+        read = system.readings(state, moved[i], None if j is None else moved[j])
+        yield base, *read, weight * (w / recipe.beta)
 
 
 def noise_floors(

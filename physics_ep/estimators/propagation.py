@@ -335,7 +335,7 @@ class EquilibriumPropagation:
         loss = (each_cost.masked_fill(~keep, 0.0) * weight).sum()
         at_input = None
         if input_gradient:
-            each_x = input_contrast(recipe, base, free, phases, x, signs, weight, whole)
+            each_x = input_contrast(recipe, system, base, free, phases, x, signs, weight, whole)
             at_input = each_x.unflatten(0, (self.starts, examples)).sum(0)
         parts = grads if at_input is None else {**grads, "the input": at_input}
         small = not direct and at_input is None and _bounded(system, x, free, phases.values(), recipe.beta, grads)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from ..placement import DTYPES, parameters_of, require_memory, resolve_device, r
 from ..progress import Progress
 from ..registry import accepts, build_system, load, systems
 from ..storage.run_file import Run, environment
+from ..storage.texts import parse_json, read_text
 from ..system import EnergySystem
 
 Data = str | os.PathLike[str] | Dataset | tuple[Iterable[Any], Iterable[Any]]
@@ -74,6 +77,73 @@ def with_arguments(
     elif data is not None:
         sections["data"] = {"folder": os.fspath(data)}
     return config.updated(**sections) if sections else config
+
+
+HEADROOM = 4.0
+"""What cells that learn can hold over the largest weight that is written first: weights grow to about that."""
+
+
+def on_devices(
+    config: Config,
+    preset: str | None = None,
+    device_model: str | os.PathLike[str] | None = None,
+    device_seed: int | None = None,
+) -> Config:
+    """The config with the devices that a command's options put its system on.
+
+    Parameters
+    ----------
+    config : Config
+    preset : str, optional
+        Name of a published device.
+    device_model : path, optional
+        JSON file of a device's fields.
+    device_seed : int, optional
+        Of the device instance.
+
+    Raises
+    ------
+    InputError
+        If the system is on no devices, both are given, or the file cannot be read.
+    """
+    given = {"preset": preset, "device-model": device_model}
+    named = [name for name, value in given.items() if value is not None]
+    section = config.system
+    if named and "device" not in inspect.signature(load(systems()[section.name])).parameters:
+        must = f"be left out for the system {section.name!r}, whose weights no cells hold"
+        raise argument_error(named[0], must, repr(str(given[named[0]])))
+    if len(named) == 2:
+        raise argument_error("device-model", "be left out where preset is given", repr(str(device_model)))
+    if device_seed is not None and not named and "device" not in section.options:
+        raise argument_error("device-seed", "come with preset, device-model or [system.device]", device_seed)
+    options: dict[str, Any] = {} if device_seed is None else {"device_seed": device_seed}
+    if preset is not None:
+        options["device"] = {"preset": preset}
+    if device_model is not None:
+        options["device"] = _device_fields(Path(device_model))
+    return config.updated(system=options) if options else config
+
+
+def _device_fields(path: Path) -> dict[str, Any]:
+    """Fields of a device as they stand in a JSON file."""
+    try:
+        found = parse_json(read_text(path, "device-model", "a JSON file of a device"))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise argument_error("device-model", "be a JSON file of a device", f"{str(path)!r} ({error})") from None
+    if not isinstance(found, dict):
+        raise argument_error("device-model", "hold a JSON object of a device's fields", repr(str(path)))
+    found.pop("command", None)  # what wrote the file
+    return found
+
+
+def with_room(config: Config) -> Config:
+    """The config with room for the weights to grow in the cells that hold them, unless it says how much."""
+    options = config.system.options
+    if options.get("device") is None or "device_headroom" in options:
+        return config
+    return config.updated(system={"device_headroom": HEADROOM})
 
 
 def new_system(config: Config) -> EnergySystem:

@@ -49,6 +49,7 @@ from .preparation import (
     run_attributes,
     with_arguments,
     with_dtype,
+    with_room,
 )
 from .resuming import Interruption, check_resumable, interruptible
 
@@ -181,7 +182,7 @@ def train(
         On Ctrl-C.
     """
     with writing("physics_ep.train", overwrite=overwrite, inputs={"resume": resume}) as call:
-        settings = with_arguments(load_config(config, overrides), data, device, dtype, seed)
+        settings = with_room(with_arguments(load_config(config, overrides), data, device, dtype, seed))
         if resume is not None and not checked_path(resume, "resume").is_file():
             raise argument_error("resume", "be a run file", f"{os.fspath(resume)!r}, which is no file")
         previous = None if resume is None else open_run(resume)

@@ -10,6 +10,7 @@ g_max weighs is not the same: written arrays use their range for the weights tha
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -22,6 +23,7 @@ import numpy as np
 import torch
 
 from hardware_models.devices.model import DeviceModel, as_compared
+from hardware_models.devices.systems import OnDevice
 from hardware_models.mapping.in_situ import InSitu
 from hardware_models.mapping.mapped import NotRealisable, device_of, map_pcn, substrate_class
 from physics_ep.config import Config, load_config
@@ -40,6 +42,7 @@ from physics_ep.runs.preparation import new_system, with_arguments
 from physics_ep.storage.opening import open_run
 from physics_ep.storage.outputs import claim, writing
 from physics_ep.storage.run_file import Quantity, Run, environment, write_run
+from physics_ep.system import EnergySystem
 
 from ..sweeps.plan import BASE, IDEAL, Point, device_at, planned
 
@@ -121,7 +124,7 @@ def _mean(values: np.ndarray) -> float | None:
 def learn_in_situ(
     config: str | os.PathLike[str] | Mapping[str, Any] | Config,
     *,
-    substrates: Sequence[str] = ("hopfield",),
+    substrates: Sequence[str] | None = None,
     device: DeviceModel | None = None,
     sweeps: Mapping[str, Sequence[Any]] | None = None,
     repeats: int = 1,
@@ -140,9 +143,11 @@ def learn_in_situ(
     Parameters
     ----------
     config : path, name, mapping or Config
-        Of the training of a predictive coding network; see `physics_ep.runs.training.train`. Phases are computed on
-        its `training.device`; cells and pulses are kept on the CPU, in float64.
-    substrates : sequence of str
+        Of the training of a predictive coding network, or of a plain substrate that devices can hold
+        (`hardware_models.devices.systems`); see `physics_ep.runs.training.train`. Phases are computed on its
+        `training.device`; cells and pulses are kept on the CPU, in float64.
+    substrates : sequence of str, optional
+        That the network is mapped to; default 'hopfield'. A plain substrate is one itself.
     device : DeviceModel, optional
         The base, of which one field is varied at a time. It is a point itself if any field is set, or if nothing
         is swept.
@@ -179,14 +184,15 @@ def learn_in_situ(
     place, dtype = resolve_device(settings.training.device), resolve_dtype(settings.training.dtype)
     if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
         raise argument_error("repeats", "be an integer of at least 1", repeats)
-    base = device_of(substrates[0], device) if substrates else DeviceModel()
+    kind, places = _subject(settings, substrates)
+    base = device_of(places[0], device) if kind is Lesson and places else device or DeviceModel()
     points = [p for p in planned(base, sweeps or {}, ["auto"]) if p.field not in (IDEAL, BASE)]
     given = base != type(base)()
     if given or not points:
         points = [Point(BASE if given else IDEAL, None, "auto"), *points]
-    for name in substrates:
+    for name in places if kind is Lesson else ():
         substrate_class(name)
-    plan = [(name, point) for name in substrates for point in points]
+    plan = [(name, point) for name in places for point in points]
     options: dict[str, Any] = {"rule": rule, "side": side, "headroom": headroom}
     found = {
         "config": settings.as_dict(),
@@ -211,11 +217,11 @@ def learn_in_situ(
     attributes = {"kind": KIND, "config": found["config"], "in_situ": found["in_situ"], **environment()}
     epochs = settings.training.epochs
     # What the devices cannot be, or the substrates cannot hold, is told before anything is trained.
-    first = Lesson(settings, examples, settings.training.seed)
+    first = kind(settings, examples, settings.training.seed)
     first.ep.check(first.network())
     for name, point in plan:
         try:
-            first.ep.check(first.learner(name, device_at(base, point), **options).mapped.system)
+            first.ep.check(first.system(first.learner(name, device_at(base, point), **options)))
         except NotRealisable as error:
             raise InputError(
                 f"{error} Here {point.field} is {point.value}." if point.value else str(error)
@@ -228,7 +234,7 @@ def learn_in_situ(
                 advance(epochs * (len(plan) - len(missing) + (not missing)))
                 if not missing:
                     continue
-                lesson = Lesson(settings, examples, settings.training.seed + r)
+                lesson = kind(settings, examples, settings.training.seed + r)
                 net, ideal = lesson.train(lambda **info: advance(1, substrate="none", **info))
                 for k in missing:
                     substrate, point = plan[k]
@@ -291,6 +297,23 @@ def _resumed(path: Path, config: dict[str, Any]) -> tuple[dict[str, np.ndarray],
     return {name: np.array(v, dtype=float) for name, v in there.values.items()}, dict(there.refused)
 
 
+def _subject(config: Config, substrates: Sequence[str] | None) -> tuple[type[Lesson], Sequence[str]]:
+    """What kind of lesson a config is, and on which substrates."""
+    if not isinstance(new_system(config), OnDevice):
+        return Lesson, ("hopfield",) if substrates is None else substrates
+    name = config.system.name
+    if substrates is not None:
+        raise argument_error(
+            "substrate", f"be left out for the system {name!r}, which is one", ", ".join(substrates)
+        )
+    for option in config.system.options:
+        if option == "device" or option.startswith("device_"):
+            raise argument_error(
+                f"system.{option}", "be left out here: the device is an argument of its own", "given"
+            )
+    return PlainLesson, (name,)
+
+
 class Lesson:
     """One recipe with one seed: initial weights, batches in their order, optimizer, test.
 
@@ -308,7 +331,7 @@ class Lesson:
         self.options: dict[str, Any] = {"scheme": config.ep.scheme, "beta": config.ep.beta}
         self.ep = EquilibriumPropagation(self.cost, **self.options)
 
-    def network(self) -> PredictiveCodingNetwork:
+    def network(self) -> Any:
         """With its initial weights.
 
         Raises
@@ -321,10 +344,11 @@ class Lesson:
             raise argument_error("system.name", "be a predictive coding network", repr(self.config.system.name))
         return net.to(self.examples.train_x.device, self.examples.train_x.dtype)
 
-    def train(self, report: Callable[..., None]) -> tuple[PredictiveCodingNetwork, float]:
+    def train(self, report: Callable[..., None]) -> tuple[Any, float]:
         """Without a device: the network, and its test error."""
         net = self.network()
         optimizer = build_optimizer(self.config.optimizer, net)
+        optimizer.register_step_post_hook(lambda *_: net.constrain())
 
         def step(x: torch.Tensor, y: torch.Tensor) -> float:
             optimizer.zero_grad()
@@ -337,7 +361,7 @@ class Lesson:
 
     def compare(
         self,
-        net: PredictiveCodingNetwork,
+        net: Any,
         substrate: str,
         device: DeviceModel,
         report: Callable[..., None],
@@ -359,7 +383,7 @@ class Lesson:
                 return math.nan
 
         batches = self._epochs(learner.optimizer, step, report)
-        learned, lost_then = self._error(learner.mapped.system)
+        learned, lost_then = self._error(self.system(learner))
         weights = sum(p.numel() for p in net.parameters())
         return {
             "mapped": mapped,
@@ -383,6 +407,10 @@ class Lesson:
         net, calibration = self.network(), self.examples.train_x[:CALIBRATION]
         mapped = map_pcn(net, substrate, device, self.seed, calibration=calibration, full_scales=full_scales)
         return InSitu(mapped, lambda _: build_optimizer(self.config.optimizer, mapped.system), **options)
+
+    def system(self, learner: Any) -> EnergySystem:
+        """The system that learns."""
+        return learner.mapped.system
 
     def _error(self, system: Any) -> tuple[float, int]:
         with torch.no_grad():
@@ -412,3 +440,97 @@ class Lesson:
         if self.cost.name == "cross_entropy":
             return labels
         return torch.nn.functional.one_hot(labels, self.examples.n_classes).to(self.examples.train_x.dtype)
+
+
+class PlainLesson(Lesson):
+    """The same on a plain substrate, whose cells hold its couplings as they are."""
+
+    def __init__(self, config: Config, examples: Dataset, seed: int) -> None:
+        super().__init__(config, examples, seed)
+        ep = config.ep
+        self.options |= {
+            "tolerance": ep.tolerance,
+            "max_iterations": ep.max_iterations,
+            "solver": ep.solver,
+        }
+        self.ep = EquilibriumPropagation(
+            self.cost,
+            **self.options,
+            branches=ep.branches,
+            on_unconverged=config.training.on_unconverged,
+        )
+
+    def network(self) -> OnDevice:
+        """With its initial weights, on no device."""
+        net = new_system(load_config(self.config, [f"training.seed={self.seed}"]))
+        assert isinstance(net, OnDevice)
+        return net
+
+    def compare(
+        self,
+        net: OnDevice,
+        substrate: str,
+        device: DeviceModel,
+        report: Callable[..., None],
+        **options: Any,
+    ) -> dict[str, float]:
+        """Errors of the trained system when it is written into an instance of the device, and after learning on it.
+
+        Full scales of readings are those of the trained system.
+        """
+        scales = copy.deepcopy(net).program(device).calibrate(self.examples.train_x[:CALIBRATION]).full_scales
+        mapped, lost = self._error(copy.deepcopy(net).program(device, self.seed))
+        system = self.learner(substrate, device, scales, **options)
+        optimizer = build_optimizer(self.config.optimizer, system)
+        optimizer.register_step_post_hook(lambda *_: system.constrain())
+        skipped = seen = 0
+
+        def step(x: torch.Tensor, y: torch.Tensor) -> float:
+            nonlocal skipped, seen
+            optimizer.zero_grad()
+            seen += len(x)
+            try:
+                found = self.ep.backward(system, x, y)
+            except (NotConverged, NegativeNudgeError):
+                skipped += len(x)
+                return math.nan
+            skipped += found.skipped
+            optimizer.step()
+            return float(found.loss)
+
+        self._epochs(optimizer, step, report)
+        learned, lost_then = self._error(system)
+        named = dict(system.named_parameters())
+        pairs = sum(named[name].numel() for name in system.cell_signs())
+        cells = sum(named[name].numel() * (2 if signed else 1) for name, signed in system.cell_signs().items())
+        return {
+            "mapped": mapped,
+            "learned": learned,
+            "pulses": system.pulses / cells,
+            "refreshes": system.refreshes / pairs,
+            "skipped": skipped / seen,
+            "unconverged": lost + lost_then,
+        }
+
+    def learner(
+        self, substrate: str, device: DeviceModel, full_scales: Sequence[float] | None = None, **options: Any
+    ) -> Any:
+        """The system with its initial weights on an instance of the device, where it learns."""
+        system = self.network().program(device, self.seed, full_scales=full_scales, **options)
+        system.check_learning()
+        return system
+
+    def system(self, learner: Any) -> EnergySystem:
+        return learner
+
+    def _error(self, system: Any) -> tuple[float, int]:
+        ep = self.config.ep
+        with torch.no_grad():
+            return classification_error(
+                system,
+                self.examples.test_x,
+                self.examples.test_y,
+                solver=ep.solver,
+                tolerance=ep.tolerance,
+                max_iterations=ep.max_iterations,
+            )

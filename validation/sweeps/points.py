@@ -26,7 +26,7 @@ from physics_ep.nudging import Stencil, scheme_from_name
 from physics_ep.placement import threads
 
 from ..agreement import Tally
-from ..oracles import backprop_gradient
+from ..oracles import backprop_gradient, implicit_gradient
 
 TARGETS = ("transfer", "adaptation")
 NOT_RUN, FOUND, NO_EQUILIBRIUM = -1, 1, 0
@@ -213,7 +213,9 @@ class Experiment:
 def exact(
     net: nn.Module, x: torch.Tensor, y: torch.Tensor, cost: Cost, where: str | None = None
 ) -> dict[str, torch.Tensor]:
-    """Backprop in float64, then rounded to the network's dtype, one tensor at a time.
+    """Exact gradient in float64, then rounded to the network's dtype, one tensor at a time.
+
+    It is backprop, or implicit differentiation where the free state is no forward pass.
 
     `where` is the torch device that computes it; default the network's. A GPU's gradients are not judged by the
     same GPU's where it is the CPU.
@@ -221,7 +223,8 @@ def exact(
     own = dict(net.named_parameters())
     twin = net if where is None else copy.deepcopy(net).to(where)
     place = next(iter(dict(twin.named_parameters()).values())).device
-    found = backprop_gradient(twin, x.to(place), y.to(place), cost)
+    oracle = backprop_gradient if getattr(net, "feedforward", True) else implicit_gradient
+    found = oracle(twin, x.to(place), y.to(place), cost)
     return {name: found.pop(name).to(own[name]) for name in list(found)}
 
 

@@ -9,6 +9,7 @@ spoil both.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -22,6 +23,7 @@ from torch import nn
 
 from hardware_models.devices.fields import fields_of
 from hardware_models.devices.model import DeviceModel
+from hardware_models.devices.systems import OnDevice, instance
 from hardware_models.mapping.mapped import as_read, check_fields, device_of
 from physics_ep.cost import Cost
 from physics_ep.errors import InputError, argument_error
@@ -62,7 +64,7 @@ def tolerance(
     y: torch.Tensor,
     cost: Cost,
     *,
-    substrate: str = "hopfield",
+    substrate: str | None = None,
     device: Any = None,
     sweeps: Mapping[str, Sequence[Any]] | None = None,
     betas: Sequence[float | str] = ("auto",),
@@ -84,11 +86,13 @@ def tolerance(
 
     Parameters
     ----------
-    net : PredictiveCodingNetwork
+    net : PredictiveCodingNetwork or plain system
+        Plain systems are those that devices can hold as they are: `hardware_models.devices.systems.OnDevice`.
     x, y : Tensor
         Batch, targets as the cost takes them. x also calibrates the full scales.
     cost : Cost
-    substrate : str
+    substrate : str, optional
+        That the network is mapped to; default 'hopfield'. A plain system is one itself.
     device : DeviceModel, optional
         The base, of which one field is varied at a time; ideal by default. It is a point itself, and so is the
         ideal device.
@@ -149,6 +153,17 @@ def tolerance(
     >>> [point.value for point in table.of("levels")]
     [4, 64]
     """
+    plain = mapper is None and isinstance(net, OnDevice)
+    if plain:
+        mapper = instance
+        if substrate is not None:
+            must = f"be left out for a {type(net).__name__}, which is a substrate itself"
+            raise argument_error("substrate", must, repr(substrate))
+        if net.device_model is not None:
+            raise argument_error("net", "be on no device yet: the sweep puts it on them", "on one")
+        if gates not in ("held", "frozen"):
+            raise argument_error("gates", "be left out for a plain system, which has none", repr(gates))
+    substrate = type(net).__name__ if plain else "hopfield" if substrate is None else substrate
     if mapper is not None:
         base = DeviceModel() if device is None else device
         if not isinstance(base, DeviceModel):
@@ -169,6 +184,9 @@ def tolerance(
             must = "be of fields that act on a network that is held (how cells learn: `physics-ep in-situ`)"
             raise argument_error("sweeps", must, repr(field))
     plan = planned(base, sweeps or {}, betas)
+    if plain:  # what it does not read is told before anything is measured
+        for point in plan:
+            copy.deepcopy(net).program(device_at(base, point), seed)
     if mapper is None:
         swept = {field: ", ".join(map(str, values)) for field, values in (sweeps or {}).items()}
         check_fields(substrate, swept, type(base))

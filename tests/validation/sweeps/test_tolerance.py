@@ -511,10 +511,20 @@ def test_bad_input_ends_in_one_line(
 
 
 def test_a_network_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
-    """Else a Hopfield network is swept as if it were mapped."""
-    status, _, error = run("hopfield", "--sweep", "levels=4", capsys=capsys)
+    """A system that is neither mapped nor held by cells has no devices to sweep."""
+    status, _, error = run("langevin-hopfield", "--sweep", "levels=4", capsys=capsys)
     assert status == 2
     assert "NETWORK must be a predictive coding network" in error
+
+
+def test_a_plain_network_is_on_no_substrate_but_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    """A Hopfield network is swept on its own cells, never as if it were mapped."""
+    status, printed, _ = run("hopfield", "--sweep", "levels=4", "--repeats", "1", capsys=capsys)
+    assert status == 0
+    assert "implicit differentiation" in printed
+    status, _, error = run("hopfield", "--sweep", "levels=4", "--substrate", "hopfield", capsys=capsys)
+    assert (status, error.count("\n")) == (2, 1)
+    assert "Argument substrate must be left out for a HopfieldNetwork" in error
 
 
 def test_interruption_tells_how_to_go_on(
