@@ -13,6 +13,7 @@ from hardware_models.hopfield import LangevinHopfield
 from physics_ep import EnergySystem, EquilibriumPropagation, SquaredError, relax, simulate
 from physics_ep.errors import InputError
 from physics_ep.predictive_coding import mlp
+from tests.support.tiers import first
 from validation import (
     bptt_gradient,
     check_system,
@@ -132,7 +133,7 @@ def test_dropout_is_refused_where_the_energy_calls_it() -> None:
     EquilibriumPropagation(COST).backward(unused, x, y)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", first(1, [torch.float64, torch.float32]))
 def test_attention_has_second_derivatives(dtype: torch.dtype) -> None:
     """The fused kernels have none: implicit differentiation, Newton and BPTT take the plain one."""
     x, y = torch.randn(4, 5, 4, dtype=dtype), torch.randn(4, 3, dtype=dtype)

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tests.support.paths import ROOT
 
 # One process imports all files: torch is loaded once. What a file imports late is not asked for here.
@@ -73,6 +75,7 @@ for module in pkgutil.iter_modules(validation.benchmarks.__path__, "validation.b
 """
 
 
+@pytest.mark.full
 def test_every_script_has_help_and_refuses_what_it_does_not_know() -> None:
     """`python -m validation.benchmarks.NAME --help` tells the options, and a wrong one ends with exit status 2.
 
