@@ -32,6 +32,7 @@ if not TYPE_CHECKING:
 if TYPE_CHECKING:
     import torch
 
+    from .devices.model import DeviceModel
     from .mapping.budget import Budget
     from .mapping.fidelity import Fidelity, LayerFidelity
     from .spice.check import CheckedCircuit
@@ -122,6 +123,9 @@ def map_(
     batch: Annotated[int, typer.Option(help="Calibration examples.")] = 2,
     copies: Copying = None,
     transpose: Transpose = None,
+    rails: Annotated[
+        str, typer.Option(help="Lines beyond the cells' cell_voltage_limit: refuse, or fit (scale all voltages).")
+    ] = "refuse",
     json: JsonFile = None,
     seed: Seed = None,
     device: Device = None,
@@ -161,10 +165,10 @@ def map_(
         calibrated = f"{len(x)} photographs of {images}"
     else:
         raise argument_error("images", "be left out for a network that does not take square colour images", images)
-    mapped = map_pcn(net, substrate, model, number, calibration=x.to(net.device, net.dtype))
+    mapped = map_pcn(net, substrate, model, number, calibration=x.to(net.device, net.dtype), rails=rails)
     found = mapped.fidelity
     told: dict[str, object] = {
-        "device": asdict(model),
+        "device": asdict(mapped.device),
         "network": network,
         "seed": number,
         "calibration": calibrated,
@@ -202,6 +206,7 @@ def map_(
         state = "none was found for some examples: no times and energy; such devices may err too much"
     report.say(f"free state     {state}")
     report.say(f"cells          {found.cells:,} in {found.tiles:,} tiles, on/off ratio {found.on_off_ratio:.3g}")
+    report.say(f"volts          {_volts(mapped.device, found)}")
     report.say(f"copies         {_copies(found)}")
     if found.free_converged:
         times = f"{quantity(found.settling_time, 's')} free, {quantity(found.nudged_settling_time, 's')} nudged"
@@ -250,6 +255,18 @@ def _calibration(
             return x, f"{len(x)} training examples of {data.name}", (len(data.train_x), config.training.batch_size)
     x = torch.rand((batch, *shape), generator=torch.Generator().manual_seed(seed))
     return x, f"{batch} random inputs in [0, 1), which are no data: {why}", None
+
+
+def _volts(device: DeviceModel, found: Fidelity) -> str:
+    """Voltages at the cells, and what is left of rectification, in words."""
+    row = max(found.layers, key=lambda layer: layer.line_voltage)
+    limit = device.cell_voltage_limit
+    borne = "their limit is not given" if limit is None else f"their limit {quantity(limit, 'V')}"
+    said = (
+        f"{quantity(device.voltage, 'V')} a full scale; at cells at most {quantity(row.line_voltage, 'V')}, {borne}"
+    )
+    worst = max((layer.blocked for layer in found.layers if layer.blocked > 0), default=0.0)
+    return said + (f"; rectifiers let through up to {worst:.2g} of what they should block" if worst > 0 else "")
 
 
 def _budget(found: Budget) -> str:

@@ -172,6 +172,9 @@ class DeviceModel:
         Relative standard deviation of step sizes from cell to cell.
     voltage : float
         Of one full scale, V.
+    cell_voltage_limit : float or None
+        Largest voltage at which a cell is read, V. A network whose lines go beyond is refused, or all its voltages
+        are scaled (`map_pcn(rails="fit")`). None: not asked.
     amplifier_power, buffer_power : float
         Static, W: an amplifier of a unit; a buffer or virtual ground at a line of an array, with its mirrors. Both
         defaults are 10 uA from 1 V, an estimate. 0, here and in what follows: not counted.
@@ -366,6 +369,7 @@ class DeviceModel:
         0.0, MAGNITUDE, "Spread of pulses", "relative", ("pulses", "levels"), parts="learning"
     )
     voltage: float = setting(0.2, POSITIVE, "Voltage of full scale", "V", parts="common")
+    cell_voltage_limit: float | None = setting(None, RANGE, "Largest voltage of a cell", "V", parts="common")
     amplifier_power: float = setting(1e-5, MAGNITUDE, "Power of an amplifier", "W", parts="description")
     buffer_power: float = setting(1e-5, MAGNITUDE, "Power of a line's buffer", "W", parts="description")
     converter_energy: float = setting(1e-14, MAGNITUDE, "Energy of a conversion step", "J", parts="description")
@@ -538,6 +542,7 @@ SINCE_COPIES = frozenset(
         "ground_resistance",
         "ground_offset",
         "dummy_cells",
+        "cell_voltage_limit",
         "buffer_power",
         "converter_energy",
         "read_energy",

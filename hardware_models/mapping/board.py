@@ -143,6 +143,7 @@ class Board(PhysicalCells):
                 self._place(name, bank, p.detach())
             self._compare_copies()
             self.find_loads()
+            self.check_voltages()
             self.amplifiers_h = [self.build_units(k, "h") for k in range(self.depth)]
             self.amplifiers_u = [self.build_units(k, "u") for k in range(self.depth)]
         self._written()
@@ -187,6 +188,26 @@ class Board(PhysicalCells):
     def find_loads(self) -> None:
         """Set what follows from the cells, by `load_h` and `load_u` (one list where they are equal) and by
         `keep_paths`; called after each writing."""
+
+    def line_voltage(self, k: int) -> float:
+        """Largest voltage across cells at the nodes of layer k, V: that of the lines, at full scale."""
+        return self.device_model.voltage
+
+    def check_voltages(self) -> None:
+        """Whether cells bear the voltages of all lines.
+
+        Raises
+        ------
+        NotRealisable
+            With the layer of the largest voltage, and how many times the device's limit it is.
+        """
+        limit = self.device_model.cell_voltage_limit
+        volts = [self.line_voltage(k) for k in range(self.depth)]
+        k = max(range(self.depth), key=volts.__getitem__)
+        if limit is not None and volts[k] > limit * (1 + 1e-9):
+            ratio = volts[k] / limit
+            reason = f"its lines reach {volts[k]:.3g} V, {ratio:.3g} times cell_voltage_limit = {limit:g}"
+            raise NotRealisable(self.substrate, k + 1, reason)
 
     def noise_sizes(self, k: int, side: Sides, phase: Origin) -> torch.Tensor | float:
         """Standard deviation of the noise current into the units of layer k, in units of activity; 0: no noise.
@@ -282,6 +303,7 @@ class Board(PhysicalCells):
                 self._place(name, bank, asked.get(name))
             self._compare_copies()
             self.find_loads()
+            self.check_voltages()
         self._written()
 
     def _place(self, name: str, bank: Mapping[str, Cells], asked: torch.Tensor | None = None) -> None:

@@ -45,6 +45,11 @@ class LayerFidelity:
         counted with its own array, its skip's and biases' included.
     gain : float
         Largest of the rails at the nodes that it drives, volts a volt: A_k of a resistive network, else 1.
+    line_voltage : float
+        Largest voltage at full scale across the cells that meet at its nodes, V.
+    blocked : float
+        What its rectifying units let through of a full scale that they should block, over what they let through of
+        one that they should pass: 0 of ideal diodes, 1 where nothing is rectified; NaN of other units.
     total_conductance : float
         Total conductance of a node that it drives, S; NaN where nodes are virtual grounds or oscillators.
     negative_conductance : float
@@ -67,6 +72,8 @@ class LayerFidelity:
     power: float
     arrays: int = 1
     gain: float = 1.0
+    line_voltage: float = math.nan
+    blocked: float = math.nan
     total_conductance: float = math.nan
     negative_conductance: float = 0.0
     threshold_units: tuple[int, ...] = ()
@@ -241,6 +248,8 @@ def array_rows(
                 + max(arrays - more, 0) * tiles(link.fan_in, columns, device),
                 arrays=arrays,
                 positions=positions,
+                line_voltage=board.line_voltage(k),
+                blocked=_blocked(board, k),
                 full_scale=board.full_scales[k + 1],
                 scale=scale,
                 conductance_range=(device.g_min, high),
@@ -248,6 +257,15 @@ def array_rows(
             )
         )
     return tuple(found)
+
+
+def _blocked(board: Board, k: int) -> float:
+    """`LayerFidelity.blocked` of layer k, the mean of its units h."""
+    if board.stack[k].activation_name not in ("relu", "diode"):
+        return math.nan
+    full = torch.full((1, *board.stack[k].post), board.full_scales[k + 1], dtype=board.dtype, device=board.device)
+    respond = board.amplifiers_h[k].activation.response
+    return float((respond(-full).abs() / respond(full).abs()).mean())
 
 
 def _power(link: Link, columns: torch.Tensor, volts: torch.Tensor) -> float:

@@ -370,6 +370,36 @@ def as_read(substrate: str, device: DeviceModel) -> tuple[DeviceModel, tuple[str
     return device.replace(**{name: defaults[name] for name in unread}) if unread else device, unread
 
 
+def fitted_voltage(system: PairedCircuit, device: DeviceModel) -> float:
+    """The voltage of a full scale, V, with which no line of a mapped network exceeds the device's limit.
+
+    Parameters
+    ----------
+    system : PairedCircuit
+        The network on the same device without a limit.
+    device : DeviceModel
+
+    Raises
+    ------
+    InputError
+        If the device has no limit.
+    NotRealisable
+        If voltages would have to be scaled, and a unit's response has a voltage scale of its own.
+    """
+    limit = device.cell_voltage_limit
+    if limit is None:
+        raise argument_error("rails", "be 'refuse' where the device has no cell_voltage_limit", "'fit'")
+    ratio = max(system.line_voltage(k) for k in range(system.depth)) / limit
+    if ratio <= 1:
+        return device.voltage
+    for k, layer in enumerate(system.stack[:-1], 1):
+        real = layer.activation_name in ("relu", "diode") and device.diode_current is not None
+        if not (layer.activation.piecewise_linear or real):
+            reason = f"its {layer.activation_name} units have a scale of voltage of their own; set voltage instead"
+            raise NotRealisable(system.substrate, k, f"lines are {ratio:.3g} times the cells' limit, and {reason}")
+    return device.voltage / ratio
+
+
 def map_pcn(
     net: PredictiveCodingNetwork,
     substrate: str = "hopfield",
@@ -381,6 +411,7 @@ def map_pcn(
     copies: str | None = None,
     transpose: str | None = None,
     gates: str = "held",
+    rails: str = "refuse",
 ) -> Mapped:
     """Map a predictive coding network to a substrate, by paired units (docs/physics.md, Paired units).
 
@@ -407,6 +438,11 @@ def map_pcn(
         In place of the device's: how arrays of a Hopfield circuit are read the other way.
     gates : {'held', 'live'}
         Whether latches hold the gates of ReLUs in nudged phases. Routes of max poolings always are.
+    rails : {'refuse', 'fit'}
+        What becomes of a network whose lines exceed the device's cell_voltage_limit: it is refused, or `voltage`,
+        and with it every voltage, is made so much smaller that the largest is at the limit. Units that are scale
+        free (ideal diodes, linear and clipped units) stay what they are; real diodes rectify less
+        (`LayerFidelity.blocked`); others are refused.
 
     Returns
     -------
@@ -459,5 +495,10 @@ def map_pcn(
         if len(scales) != net.depth + 1 or not all(0 < s < math.inf for s in scales):
             must = f"be {net.depth + 1} positive numbers, of the input and each layer"
             raise argument_error("full_scales", must, list(full_scales))
+    if rails not in ("refuse", "fit"):
+        raise argument_error("rails", "be 'refuse' or 'fit'", repr(rails))
+    if rails == "fit":
+        fitted = fitted_voltage(built(net, own.replace(cell_voltage_limit=None), seed, scales, gates), own)
+        own, device = own.replace(voltage=fitted), device.replace(voltage=fitted)
     system = built(net, own, seed, scales, gates)
     return Mapped(net, system, device, seed, substrate, calibration, unread)

@@ -171,6 +171,9 @@ class ResistivePairs(PairedCircuit):
                 reason = f"its rails need a gain of {largest:.3g}, beyond amplifier_gain_limit = {limit:g}"
                 raise NotRealisable(self.substrate, k, reason)
 
+    def line_voltage(self, k: int) -> float:
+        return max(self.gains[k].values()) * self.device_model.voltage
+
     # -- units -------------------------------------------------------------------------------------------------
 
     def build_units(self, k: int, side: Side) -> Amplifiers:

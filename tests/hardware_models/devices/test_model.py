@@ -78,7 +78,13 @@ def test_every_field_says_what_it_is():
 
 RECORDS = {"oscillator_frequency"}
 """Fields that tell something to people alone."""
-TAKEN = {"amplifier_gain_limit": 1e9, "amplifier_saturation": 10.0, "diode_current": 1e-12, "drift_time": 100.0}
+TAKEN = {
+    "amplifier_gain_limit": 1e9,
+    "cell_voltage_limit": 1e9,
+    "amplifier_saturation": 10.0,
+    "diode_current": 1e-12,
+    "drift_time": 100.0,
+}
 """Values of fields whose usual sizes are far from those below."""
 
 
