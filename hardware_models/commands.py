@@ -203,8 +203,9 @@ def map_(
     if found.free_converged:
         state = f"{found.free_state_error:.1e} of the outputs off, residual {found.free_residual:.1e}"
     else:
-        state = "none was found for some examples: no times and energy; such devices may err too much"
-    report.say(f"free state     {state}")
+        some = f"{found.free_share:.0%} of the calibration inputs have one"
+        state = f"{some}: no times and energy; such devices may err too much"
+    report.say(f"free state     {state}; found by {found.solver}")
     report.say(f"cells          {found.cells:,} in {found.tiles:,} tiles, on/off ratio {found.on_off_ratio:.3g}")
     report.say(f"volts          {_volts(mapped.device, found)}")
     report.say(f"copies         {_copies(found)}")

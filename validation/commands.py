@@ -281,9 +281,10 @@ def tolerance(
 ) -> None:
     """Measure the gradient's quality over device imperfections, a row a point.
 
-    transfer: against the exact gradient of the ideal network; adaptation: of the arrays that drive h, as if nothing
-    were fed back (the feedforward reference; the machine's own gradient, where copies differ, is
-    validation.references'), or of a plain system with the weights that its cells make.
+    transfer: against the exact gradient of the ideal network; feedforward: backprop of the arrays that drive h, as
+    if nothing were fed back; adaptation: the implicit gradient of the physical network, by all copies of each
+    weight, or of a plain system with the weights that its cells make. Beside them stand the share of the examples
+    that have a free state, how many of these are classified wrongly, and the solver.
     """
     report = Report(json, quiet)
     for name, count in (("batch", batch), ("size", size), ("repeats", repeats), ("workers", workers)):

@@ -17,9 +17,10 @@ beside each gradient stand the share of test examples that have one, and its tes
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ from hardware_models.mapping.mapped import Mapped
 from hardware_models.mapping.physical_cells import COPIES, SIDES, Copy
 from physics_ep.blocks import flat, in_dtype, unflat
 from physics_ep.cost import Cost
-from physics_ep.equilibrium import NotConverged
+from physics_ep.equilibrium import Equilibrium, NotConverged
 from physics_ep.errors import unknown_name
 from physics_ep.relaxation.loop import relax
 
@@ -72,9 +73,18 @@ def reference_gradient(name: str, mapped: Mapped, x: torch.Tensor, y: torch.Tens
     """
     if name not in REFERENCES:
         raise unknown_name("reference", name, REFERENCES)
-    if name == "adaptation":
+    if name == "adaptation" and differs(mapped):
         return adaptation_gradient(mapped, x, y, cost)
     return backprop_gradient(mapped.network if name == "transfer" else mapped.perturbed, x, y, cost)
+
+
+def differs(mapped: Mapped) -> bool:
+    """Whether adaptation is another gradient than feedforward.
+
+    Where one array drives h and u, and their units are equal, nothing is fed back in the free state, so that the
+    two are one, and the cheaper is computed.
+    """
+    return not mapped.system.shared
 
 
 def adaptation_gradient(
@@ -86,6 +96,7 @@ def adaptation_gradient(
     tolerance: float = 1e-12,
     adjoint_tolerance: float = 1e-10,
     max_iterations: int | None = None,
+    where: str | None = None,
 ) -> Gradients:
     """Differentiate the cost of a mapped network's free state implicitly, by all copies of each weight together.
 
@@ -106,6 +117,8 @@ def adaptation_gradient(
         Relative residual of the adjoint solve, by GMRES (the system is not symmetric).
     max_iterations : int, optional
         Of the free phase; default 20 times the system's.
+    where : str, optional
+        Torch device that computes it; default the system's.
 
     Returns
     -------
@@ -119,8 +132,8 @@ def adaptation_gradient(
     OracleError
         If the adjoint solve does not reach its tolerance.
     """
-    system = copy.deepcopy(mapped.system).double()
-    x, y = in_dtype(x, torch.float64), wide_target(y)
+    system = copy.deepcopy(mapped.system).double().to(mapped.system.device if where is None else where)
+    x, y = in_dtype(x, torch.float64).to(system.device), wide_target(y).to(system.device)
     budget = 20 * system.default_max_iterations if max_iterations is None else max_iterations
     with torch.no_grad():
         free = relax(system, x, tolerance=tolerance, max_iterations=budget).require()
@@ -219,7 +232,7 @@ def _solve(product: object, right: torch.Tensor, tolerance: float) -> tuple[torc
         return solution, 0.0
 
     def applied(v: np.ndarray) -> np.ndarray:
-        return product(torch.from_numpy(v.reshape(shape))).numpy().ravel()  # type: ignore[operator]
+        return product(torch.from_numpy(v.reshape(shape)).to(right)).cpu().numpy().ravel()  # type: ignore[operator]
 
     operator = LinearOperator((right.numel(), right.numel()), matvec=applied, dtype=np.float64)
     now = 1.0
@@ -228,8 +241,8 @@ def _solve(product: object, right: torch.Tensor, tolerance: float) -> tuple[torc
         now = float(miss.norm()) / size
         if now <= tolerance:
             return solution, now
-        step, _ = gmres(operator, miss.numpy().ravel(), rtol=1e-10, restart=RESTART, maxiter=1)
-        solution = solution + torch.from_numpy(step.reshape(shape))
+        step, _ = gmres(operator, miss.cpu().numpy().ravel(), rtol=1e-10, restart=RESTART, maxiter=1)
+        solution = solution + torch.from_numpy(step.reshape(shape)).to(right)
     raise OracleError(
         f"The adjoint system was solved to a relative residual of {now:.2g} only, not {tolerance:.2g}: the free "
         "state is near a bifurcation, or has none that is stable."
@@ -255,12 +268,9 @@ class FreeState:
     solver: str
 
 
-class _Count(NamedTuple):
-    there: int
-    wrong: int
-
-
-def free_state(mapped: Mapped, x: torch.Tensor, labels: torch.Tensor, *, batch: int = 256) -> FreeState:
+def free_state(
+    mapped: Mapped, x: torch.Tensor, labels: torch.Tensor, *, batch: int = 256, **options: Any
+) -> FreeState:
     """Find the free states of test examples on a substrate, by its own course where copies differ.
 
     Parameters
@@ -271,15 +281,45 @@ def free_state(mapped: Mapped, x: torch.Tensor, labels: torch.Tensor, *, batch: 
         Class indices.
     batch : int
         Examples at a time.
+    **options
+        Of `relax`: solver, tolerance, max_iterations.
     """
-    count, solver = _Count(0, 0), mapped.system.default_solver
+    there = wrong = 0
+    solver = mapped.system.default_solver
     for at in range(0, len(x), batch):
-        found = relax(mapped.system, x[at : at + batch])
-        wrong = mapped.decode(found.state).argmax(1) != labels[at : at + batch]
-        there = found.converged
-        count = _Count(count.there + int(there.sum()), count.wrong + int((wrong & there).sum()))
-    error = count.wrong / count.there if count.there else float("nan")
-    return FreeState(count.there / len(x), error, solver)
+        found = relax(mapped.system, x[at : at + batch], **options)
+        missed = mapped.decode(found.state).argmax(1) != labels[at : at + batch]
+        there += int(found.converged.sum())
+        wrong += int((missed & found.converged).sum())
+        solver = found.solver or solver
+    return FreeState(there / len(x), wrong / there if there else math.nan, solver)
 
 
-__all__ = ["REFERENCES", "FreeState", "NotConverged", "adaptation_gradient", "free_state", "reference_gradient"]
+def of_equilibrium(mapped: Mapped, free: Equilibrium, labels: torch.Tensor) -> FreeState:
+    """What the free phase of a gradient says of its own examples, with no further relaxation.
+
+    Parameters
+    ----------
+    mapped : Mapped
+    free : Equilibrium
+        Of B examples, from one start or from several.
+    labels : Tensor (B,)
+        Class indices.
+    """
+    there = free.converged
+    missed = mapped.decode(free.state).argmax(1) != labels.repeat(len(there) // len(labels))
+    count = int(there.sum())
+    error = int((missed & there).sum()) / count if count else math.nan
+    return FreeState(count / len(there), error, free.solver)
+
+
+__all__ = [
+    "REFERENCES",
+    "FreeState",
+    "NotConverged",
+    "adaptation_gradient",
+    "differs",
+    "free_state",
+    "of_equilibrium",
+    "reference_gradient",
+]

@@ -1,9 +1,8 @@
 """A predictive coding network on arrays of 16-level cells, settled by amplifiers, resistors or oscillators.
 
-All cells of a weight have the same error here, an ideal that `copies="independent"` gives up. Prints for each
-substrate the error of EP's gradient to the network that the devices make (adaptation), and to the
-one that was meant (transfer): learning on the device follows the first. The last number is the largest adaptation
-error, below 1e-3.
+Prints for each substrate the error of EP's gradient to the network that the arrays hold (feedforward), and to the
+one that was meant (transfer). The cells of one weight err alike here, an ideal that separate parts do not have. The
+last number is the largest feedforward error, below 1e-3.
 """
 
 import torch
@@ -23,8 +22,8 @@ worst = 0.0
 for substrate in ("hopfield", "resistive", "oscillator"):
     mapped = map_pcn(net, substrate, device, seed=0, calibration=x)
     gradient = mapped.gradient(x, labels, CrossEntropy(), beta=0.01)
-    adaptation = total_error(gradient, backprop_gradient(mapped.perturbed, x, labels, CrossEntropy()))
+    feedforward = total_error(gradient, backprop_gradient(mapped.perturbed, x, labels, CrossEntropy()))
     transfer = total_error(gradient, backprop_gradient(net, x, labels, CrossEntropy()))
-    print(substrate, "adaptation", adaptation, "transfer", transfer)
-    worst = max(worst, adaptation)
-print("largest adaptation error", worst)
+    print(substrate, "feedforward", feedforward, "transfer", transfer)
+    worst = max(worst, feedforward)
+print("largest feedforward error", worst)

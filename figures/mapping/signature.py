@@ -51,15 +51,15 @@ class Signature:
         Names of weights, from the input.
     rows : tuple of (str, Any)
         Field and value of each row; the ideal devices first.
-    adaptation, transfer : dict
-        Substrate to ndarray (R, L): 1 - mean cosine to backprop of the network that the devices make, and of
-        the one that was meant. NaN where the substrate has no such imperfection, or no instance an equilibrium.
+    feedforward, transfer : dict
+        Substrate to ndarray (R, L): 1 - mean cosine to backprop through the devices' arrays, and of the network
+        that was meant. NaN where the substrate has no such imperfection, or no instance an equilibrium.
     instances : int
     """
 
     layers: tuple[str, ...]
     rows: tuple[tuple[str, Any], ...]
-    adaptation: dict[str, np.ndarray]
+    feedforward: dict[str, np.ndarray]
     transfer: dict[str, np.ndarray]
     instances: int
 
@@ -101,7 +101,7 @@ def signature(points: Points) -> Signature:
             instances = max(instances, point.repeats)
             layers = tuple(layer.name for layer in point.layers if "weight" in layer.name)
     places = {key: k for k, key in enumerate(rows)}
-    found: dict[str, dict[str, np.ndarray]] = {"adaptation": {}, "transfer": {}}
+    found: dict[str, dict[str, np.ndarray]] = {"feedforward": {}, "transfer": {}}
     for target, of in found.items():
         for substrate, measured in points.items():
             gaps = np.full((len(rows), len(layers)), np.nan)
@@ -109,17 +109,17 @@ def signature(points: Points) -> Signature:
                 weights = [layer for layer in point.layers if "weight" in layer.name]
                 gaps[places[point.field, point.value]] = [1 - getattr(w, target).cosine for w in weights]
             of[substrate] = gaps
-    return Signature(layers, tuple(rows), found["adaptation"], found["transfer"], instances)
+    return Signature(layers, tuple(rows), found["feedforward"], found["transfer"], instances)
 
 
 def draw_signature(data: Signature, title: str = "") -> Figure:
-    """A map a substrate of the disagreement with the devices' own network; at the right that with the intended one,
-    which is the same on all."""
-    names = list(data.adaptation)
+    """A map a substrate of the disagreement with backprop through the devices' arrays; at the right that with the
+    intended network's, which is the same on all."""
+    names = list(data.feedforward)
     with style.applied():
         height = 22 + 3.3 * len(data.rows)
         figure, axes = style.new_figure(style.TWO_COLUMNS, height, 1, len(names) + 1, sharey=True)
-        maps = [(NAMES.get(n, n), data.adaptation[n]) for n in names]
+        maps = [(NAMES.get(n, n), data.feedforward[n]) for n in names]
         maps.append(("as meant (" + NAMES.get(names[0], names[0]) + ")", data.transfer[names[0]]))
         colors = style.mpl.colormaps["viridis"].resampled(len(DECADES) - 1)
         norm = BoundaryNorm(DECADES, colors.N)

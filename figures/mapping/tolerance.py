@@ -20,7 +20,6 @@ from physics_ep.errors import InputError
 from physics_ep.progress import SILENT, Progress
 from physics_ep.storage.opening import open_run
 from validation.sweeps.plan import BASE, IDEAL
-from validation.sweeps.points import TARGETS
 from validation.sweeps.store import KIND
 from validation.sweeps.table import TolerancePoint, ToleranceTable
 from validation.sweeps.tolerances import open_tolerance, tolerance
@@ -33,6 +32,8 @@ from ..subjects import Subject
 
 SMALLEST = 1e-16
 """Bottom of the figure; what is nearer to the exact gradient is drawn on it."""
+SHOWN = ("transfer", "feedforward")
+"""References that are drawn: those that files of all releases have."""
 REPEATS = 4
 SWEEPS: dict[str, tuple[Any, ...]] = {
     "levels": (8, 32, 128, 512),
@@ -58,9 +59,9 @@ class TolerancePanel:
     values : tuple
         N; numbers, or words and None.
     cosine : dict
-        'transfer' and 'adaptation' to ndarray (N, L, 3): 1 - mean cosine, and the ends of a 95 % interval (NaN from
-        one repeat); NaN where no repeat found an equilibrium. The interval is that of the logarithm: the cosine's
-        half width over 1 - cosine, to both sides.
+        'transfer' and 'feedforward' to ndarray (N, L, 3): 1 - mean cosine, and the ends of a 95 % interval (NaN
+        from one repeat); NaN where no repeat found an equilibrium. The interval is that of the logarithm: the
+        cosine's half width over 1 - cosine, to both sides.
     lost : ndarray (N,)
         Fraction of repeats without equilibrium.
     """
@@ -133,11 +134,11 @@ def layer_cosines(table: ToleranceTable) -> LayerCosines:
             TolerancePanel(
                 field,
                 tuple(p.value for p in own),
-                {target: np.array([_distances(p, kept, target) for p in own]) for target in TARGETS},
+                {target: np.array([_distances(p, kept, target) for p in own]) for target in SHOWN},
                 np.array([p.unconverged / p.repeats for p in own]),
             )
         )
-    reference = {target: np.array(_distances(references[0], kept, target))[:, 0] for target in TARGETS}
+    reference = {target: np.array(_distances(references[0], kept, target))[:, 0] for target in SHOWN}
     return LayerCosines(tuple(names[k] for k in kept), points[0].beta, tuple(panels), reference)
 
 
@@ -162,15 +163,15 @@ def draw_layer_cosines(data: LayerCosines) -> Figure:
     with style.applied():
         width = style.TWO_COLUMNS * max(columns, 2) / 4 if columns < 3 else style.TWO_COLUMNS
         figure, axes = style.new_figure(width, 16 + (43 if rows < 3 else 37) * rows, rows, columns, sharey=True)
-        floor = max(float(np.nanmax(data.reference["adaptation"], initial=0.0)), SMALLEST)
+        floor = max(float(np.nanmax(data.reference["feedforward"], initial=0.0)), SMALLEST)
         for ax, panel in zip(axes.flat, data.panels, strict=False):
             ax.axhline(floor, **FLOOR)
             _draw_panel(ax, panel, shades)
         for ax in axes.flat[count:]:
             ax.remove()
         used = list(axes.flat[:count])
-        worst = max(float(np.nanmax(p.cosine[t], initial=SMALLEST)) for p in data.panels for t in TARGETS)
-        least = min(float(np.nanmin(p.cosine[t][..., 0], initial=1.0)) for p in data.panels for t in TARGETS)
+        worst = max(float(np.nanmax(p.cosine[t], initial=SMALLEST)) for p in data.panels for t in SHOWN)
+        least = min(float(np.nanmin(p.cosine[t][..., 0], initial=1.0)) for p in data.panels for t in SHOWN)
         used[0].set_yscale("log")
         used[0].set_ylim(max(min(least, floor), SMALLEST) / 3, 4 * max(worst, 1e-3))
         for ax in used:
@@ -196,7 +197,7 @@ def draw_layer_cosines(data: LayerCosines) -> Figure:
 
 
 TRANSFER: dict[str, Any] = {"ls": (0, (2.5, 1.2)), "marker": "s", "ms": 3.2, "mfc": "white", "mew": 0.6}
-ADAPTATION: dict[str, Any] = {"ls": "-", "marker": "o", "ms": 1.8}
+FEEDFORWARD: dict[str, Any] = {"ls": "-", "marker": "o", "ms": 1.8}
 LOST: dict[str, Any] = {"ls": "none", "marker": "x", "ms": 3.5, "mew": 0.8}
 FLOOR: dict[str, Any] = {"color": style.GREY, "lw": 0.7, "ls": (0, (1, 1.5)), "zorder": 1}
 
@@ -205,7 +206,7 @@ def _legend(data: LayerCosines) -> list[Line2D]:
     black = {"color": style.BLACK, "mec": style.BLACK}
     told = [
         Line2D([], [], label="transfer: to backprop of the ideal network", **{**TRANSFER, **black}),
-        Line2D([], [], label="adaptation: of the devices' own network", **{**ADAPTATION, **black}),
+        Line2D([], [], label="feedforward: through the devices' arrays", **{**FEEDFORWARD, **black}),
         Line2D([], [], label="without the imperfection, worst layer", **FLOOR),
     ]
     if any((p.lost > 0).any() for p in data.panels):
@@ -215,7 +216,7 @@ def _legend(data: LayerCosines) -> list[Line2D]:
 
 def _draw_panel(ax: Axes, panel: TolerancePanel, shades: np.ndarray) -> None:
     at, ticks = _positions(panel.values)
-    for target, look in (("transfer", TRANSFER), ("adaptation", ADAPTATION)):
+    for target, look in zip(SHOWN, (TRANSFER, FEEDFORWARD), strict=True):
         values = np.maximum(panel.cosine[target], SMALLEST)
         for k, shade in enumerate(shades):
             middle, near, far = values[:, k].T

@@ -401,6 +401,15 @@ class Instance:
     def __init__(self, system: OnDevice) -> None:
         self.perturbed = system
 
+    @property
+    def system(self) -> OnDevice:
+        """The system that relaxes: the same."""
+        return self.perturbed
+
+    def decode(self, state: State) -> torch.Tensor:
+        """Outputs (B, n_out) of a state."""
+        return self.perturbed.outputs(state)
+
     def estimate(
         self,
         x: torch.Tensor,

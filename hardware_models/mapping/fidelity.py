@@ -109,6 +109,10 @@ class Fidelity:
     takes : Takes
         Power, times and parts, of which the budgets of energy and area are made.
     layers : tuple of LayerFidelity
+    free_share : float
+        Share of the calibration inputs that have a free state.
+    solver : str
+        What found the free states: 'sweep', the algebra of the construction, or a course in time.
     copies : str
         What the physical cells of one weight have in common (`DeviceModel.copies`).
     writings, missed : int
@@ -127,6 +131,8 @@ class Fidelity:
     nudged_settling_time: float
     takes: Takes = field(repr=False)
     layers: tuple[LayerFidelity, ...] = field(repr=False)
+    free_share: float = math.nan
+    solver: str = ""
     copies: str = "shared"
     writings: int = 0
     missed: int = 0

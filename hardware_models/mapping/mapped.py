@@ -258,6 +258,8 @@ class Mapped:
             nudged_settling_time=nudged,
             takes=takes,
             layers=layers,
+            free_share=float(free.converged.double().mean()),
+            solver=free.solver,
             copies=self.device.copies,
             writings=system.writings,
             missed=system.missed,

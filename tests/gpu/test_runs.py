@@ -72,7 +72,7 @@ def test_tolerance_sweeps_run_on_a_device(gpu: SimulatedGpu, substrate: str) -> 
     here, there = tables
     for field in ("ideal", "programming_noise"):
         for one, other in zip(here.of(field), there.of(field), strict=True):
-            for target in ("transfer", "adaptation"):
+            for target in ("transfer", "feedforward", "adaptation"):
                 cosines = [getattr(point.worst_layer(target), target).cosine for point in (one, other)]
                 assert 1 - cosines[1] == pytest.approx(1 - cosines[0], rel=1e-3, abs=1e-6)
 

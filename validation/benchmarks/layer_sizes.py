@@ -5,10 +5,10 @@
     python -m validation.benchmarks.layer_sizes --images DIR --out PHOTOS.npz --size 224 --prepare
     python -m validation.benchmarks.layer_sizes --images PHOTOS.npz --out FILE.h5 --device cuda      # 224x224
 
-One imperfection at a time, over device instances; every gradient is judged by float64 backprop on the CPU, of the
-ideal network (transfer) and of the one that the devices make of it (adaptation), also where the circuit is
-simulated in float32 on a GPU. Points are kept as they come. With photographs prepared beforehand it needs torch,
-numpy, scipy and h5py alone.
+One imperfection at a time, over device instances. Every gradient is judged in float64 on the CPU, also where the
+circuit is simulated in float32 on a GPU: by backprop of the ideal network (transfer), by backprop through the
+arrays that drive h (feedforward), and by the implicit gradient of the physical network (adaptation). Points are
+kept as they come. With photographs prepared beforehand it needs torch, numpy, scipy and h5py alone.
 
 Devices that leave h and u unequal are followed in time and take some ten times longer: `--part slow`. All
 substrates in one run: `validation.benchmarks.signature`.
@@ -35,6 +35,7 @@ from physics_ep.predictive_coding import vgg10, vgg10_skip
 from physics_ep.progress import Advance
 from physics_ep.storage.outputs import write_json, writing
 from validation.sweeps.plan import parse_betas
+from validation.sweeps.points import TARGETS
 from validation.sweeps.table import ToleranceTable
 from validation.sweeps.tolerances import tolerance
 
@@ -165,17 +166,20 @@ def measured(arguments: argparse.Namespace) -> ToleranceTable:
 
 
 def lines(table: ToleranceTable) -> list[str]:
-    """A row a point: 1 - the worst weight's cosine to both targets, mean over the instances."""
-    found = [f"{'field':26s}{'value':>10s}{'beta':>10s}{'transfer':>11s}{'adaptation':>12s}{'found':>8s}{'s':>8s}"]
+    """A row a point: 1 - the worst weight's cosine to each reference, mean over the instances, and the share of the
+    examples that have a free state."""
+    titles = f"{'transfer':>11s}{'feedforward':>13s}{'adaptation':>12s}{'free':>6s}{'found':>8s}{'s':>8s}"
+    found = [f"{'field':26s}{'value':>10s}{'beta':>10s}{titles}"]
     for point in table.points:
         worst = [
             max(1 - getattr(layer, target).cosine for layer in point.layers if "weight" in layer.name)
-            for target in ("transfer", "adaptation")
+            for target in TARGETS
         ]
         value = "" if point.value is None else f"{point.value:g}"
         ran = f"{point.repeats - point.unconverged}/{point.repeats}"
         found.append(
-            f"{point.field:26s}{value:>10s}{point.beta!s:>10.9s}{worst[0]:11.1e}{worst[1]:12.1e}{ran:>8s}"
+            f"{point.field:26s}{value:>10s}{point.beta!s:>10.9s}{worst[0]:11.1e}{worst[1]:13.1e}"
+            f"{worst[2]:12.1e}{point.free_share:6.0%}{ran:>8s}"
             f"{point.seconds:8.1f}"
         )
     return found

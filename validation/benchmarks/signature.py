@@ -12,11 +12,13 @@ tolerance_layers --from` draws one. The table is printed as Markdown, and is in 
 from __future__ import annotations
 
 import copy
+import math
 import sys
 from typing import Any
 
 from physics_ep.errors import InputError, argument_error
 from physics_ep.storage.outputs import write_json, writing
+from validation.sweeps.points import TARGETS
 from validation.sweeps.table import ToleranceTable
 
 from .layer_sizes import figures_of, options, prepared
@@ -25,18 +27,23 @@ THREE = "hopfield,resistive,oscillator"
 
 
 def rows(tables: dict[str, ToleranceTable]) -> list[list[str]]:
-    """Header, then a row a point: 1 - the worst weight's cosine, to backprop of the network that the devices make
-    and of the one that was meant, mean over the instances. Empty where a substrate has no such imperfection."""
+    """Header, then a row a point: 1 - the worst weight's cosine to the three references, transfer / feedforward /
+    adaptation, mean over the instances; the share of the examples that have a free state; and their error.
+
+    A row is empty where a substrate has no such imperfection.
+    """
     found: dict[tuple[str, Any], dict[str, str]] = {}
     for substrate, table in tables.items():
         for point in table.points:
             weights = [layer for layer in point.layers if "weight" in layer.name]
-            worst = [max(1 - getattr(w, target).cosine for w in weights) for target in ("adaptation", "transfer")]
-            text = " / ".join(f"{gap:.0e}" for gap in worst)
+            worst = [max(1 - getattr(w, target).cosine for w in weights) for target in TARGETS]
+            text = " / ".join("none" if math.isnan(gap) else f"{gap:.0e}" for gap in worst)
+            if math.isfinite(point.free_share):
+                text += f"; {point.free_share:.0%} free by {point.solver}, {point.free_error:.0%} wrong"
             if point.unconverged:
                 text += f" ({point.unconverged} of {point.repeats} without equilibrium)"
             if point.unconverged == point.repeats:
-                text = "no equilibrium"
+                text = f"no equilibrium; {point.free_share:.0%} free by {point.solver}"
             found.setdefault((point.field, point.value), {})[substrate] = text
     head = ["imperfection", "value", *tables]
     body = []

@@ -21,6 +21,7 @@ from physics_ep.runs.metrics import classification_error
 
 from ..gradients import compare, total_error
 from ..oracles import backprop_gradient
+from ..references import differs, free_state, reference_gradient
 
 THREE = ("hopfield", "resistive", "oscillator")
 DEVICE = DeviceModel(levels=16, programming_noise=0.05, device_mismatch=0.1, copies="shared")
@@ -43,9 +44,13 @@ class Placed:
         Ideal devices: EP's gradient and the network's backprop, a layer's weights each.
     relative_error : float
         The same, of the whole gradient.
-    adaptation, transfer : ndarray (R, L)
-        Cosines on R instances of the devices, to backprop of the network that they make, and of the one that was
-        meant. NaN where a phase had no equilibrium.
+    adaptation, feedforward, transfer : ndarray (R, L)
+        Cosines on R instances of the devices, to each reference (`validation.references`). NaN where a phase had no
+        equilibrium.
+    share : ndarray (R,)
+        Test examples that have a free state on the instances.
+    solver : str
+        What found these.
     accuracy, device_accuracy : float, ndarray (R,)
         Of the test examples: ideal devices, the instances.
     residual : float
@@ -69,7 +74,10 @@ class Placed:
     cosine: np.ndarray
     relative_error: float
     adaptation: np.ndarray
+    feedforward: np.ndarray
     transfer: np.ndarray
+    share: np.ndarray
+    solver: str
     accuracy: float
     device_accuracy: np.ndarray
     residual: float
@@ -129,18 +137,24 @@ def place(
             residual = max(float(e.residual.max()) for e in step.equilibria)
             advance(1, substrate=substrate)
             adaptation = np.full((instances, len(names)), np.nan)
-            transfer, accuracy = adaptation.copy(), np.full(instances, np.nan)
+            feedforward, transfer = adaptation.copy(), adaptation.copy()
+            accuracy, share = np.full(instances, np.nan), np.full(instances, np.nan)
+            solver = ""
             for r in range(instances):
                 mapped = map_pcn(net, substrate, device, seed + r, calibration=x)
-                accuracy[r] = _accuracy(mapped, test)
+                free = free_state(mapped, *test)
+                share[r], solver = free.share, free.solver
+                accuracy[r] = free.share * (1 - free.error) if free.share else 0.0
                 advance(1, substrate=substrate)
                 try:
                     own, step = mapped.estimate(x, y, cost, beta=beta)
                 except (NotConverged, NegativeNudgeError):
                     continue
                 residual = max(residual, *(float(e.residual.max()) for e in step.equilibria))
-                perturbed = backprop_gradient(mapped.perturbed, x, y, cost)
-                adaptation[r], transfer[r] = _cosines(own, perturbed, names), _cosines(own, exact, names)
+                feedforward[r] = _cosines(own, reference_gradient("feedforward", mapped, x, y, cost), names)
+                transfer[r], adaptation[r] = _cosines(own, exact, names), feedforward[r]
+                if differs(mapped):
+                    adaptation[r] = _cosines(own, reference_gradient("adaptation", mapped, x, y, cost), names)
             fidelity = ideal.fidelity
             time, distance = _course(ideal, x[:2], duration)
             found.append(
@@ -153,6 +167,9 @@ def place(
                     cosine=_cosines(grads, exact, names),
                     relative_error=total_error(grads, exact),
                     adaptation=adaptation,
+                    feedforward=feedforward,
+                    share=share,
+                    solver=solver,
                     transfer=transfer,
                     accuracy=_accuracy(ideal, test),
                     device_accuracy=accuracy,

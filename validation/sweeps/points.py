@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,12 @@ from physics_ep.nudging import Stencil, scheme_from_name
 from physics_ep.placement import threads
 
 from ..agreement import Tally
-from ..oracles import backprop_gradient, implicit_gradient
+from ..oracles import OracleError, backprop_gradient, implicit_gradient
+from ..references import REFERENCES, FreeState, adaptation_gradient, differs, free_state, of_equilibrium
 
-TARGETS = ("transfer", "adaptation")
+TARGETS = REFERENCES
+NETWORKS = ("backprop of the ideal network", "backprop of the arrays that drive h, `mapped.perturbed`",
+            "implicit gradient of the physical network, by all copies of each weight")  # fmt: skip
 NOT_RUN, FOUND, NO_EQUILIBRIUM = -1, 1, 0
 
 Measured = dict[str, np.ndarray]
@@ -39,12 +43,13 @@ QUANTITIES = {
     "beta": ("1", "nudging strength that was used, (P, R)"),
     "residual": ("1", "worst residual of all phases, (P, R)"),
     "sweeps": ("1", "most iterations of a nudged phase, (P, R)"),
-    "seconds": ("s", "of the repeat: mapping, estimate and adaptation target, (P, R)"),
+    "seconds": ("s", "of the repeat: mapping, estimate and its references, (P, R)"),
+    "free_share": ("1", "examples that have a free state, (P, R)"),
+    "free_error": ("1", "share of these whose largest output is not the target's, (P, R)"),
+    "free_solver": ("1", "what found the free states, (P, R)"),
     **{
-        f"{target}_{name}": (unit, f"{meaning}; target: backprop of {network}")
-        for target, network in zip(
-            TARGETS, ("the ideal network", "the instance's own network, `mapped.perturbed`"), strict=True
-        )
+        f"{target}_{name}": (unit, f"{meaning}; target: {network}")
+        for target, network in zip(TARGETS, NETWORKS, strict=True)
         for name, unit, meaning in (
             ("cosine", "1", "cosine of estimate and target, (P, L, R)"),
             ("relative_error", "1", "|estimate - target| / |target|, (P, L, R)"),
@@ -158,6 +163,7 @@ class Experiment:
         options = dict(self.options)
         if self.random:
             options["generator"] = drawing(self.seed, r, "signs")
+        mapped = None
         try:
             mapped = self.mapper(
                 self.net,
@@ -168,7 +174,7 @@ class Experiment:
                 gates=self.gates,
             )
             # The oracle's float64 twin comes and goes before the estimate is made.
-            own = exact(mapped.perturbed, self.x, self.y, self.cost, self.oracle_device)
+            forward = exact(mapped.perturbed, self.x, self.y, self.cost, self.oracle_device)
             estimate, step = mapped.estimate(
                 self.x,
                 self.y,
@@ -184,9 +190,12 @@ class Experiment:
             if device.ideal and isinstance(failure, NegativeNudgeError):
                 raise
             found["status"][r] = NO_EQUILIBRIUM
+            if mapped is not None:
+                self._seek(found, r, mapped)
             found["seconds"][r] = time.perf_counter() - began
             return
-        for target, exact_gradient in zip(TARGETS, (self.transfer, own), strict=True):
+        _keep(found, r, of_equilibrium(mapped, step.equilibria[0], self.labels))
+        for target, exact_gradient in self._references(mapped, forward):
             for k, name in enumerate(self.transfer):
                 cosine, error = tallies[target][name].add(estimate[name], exact_gradient[name])
                 found[f"{target}_cosine"][k, r] = cosine
@@ -197,17 +206,51 @@ class Experiment:
         found["sweeps"][r] = max(e.iterations for e in step.equilibria[1:])
         found["seconds"][r] = time.perf_counter() - began
 
+    def _seek(self, found: Measured, r: int, mapped: Any) -> None:
+        """Free states where there is no gradient to take them from."""
+        own = {
+            name: self.options[name] for name in ("solver", "tolerance", "max_iterations") if name in self.options
+        }
+        _keep(found, r, free_state(mapped, self.x, self.labels, **own))
+
+    def _references(
+        self, mapped: Any, forward: dict[str, torch.Tensor]
+    ) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
+        """Each reference, with its gradient; adaptation is left out where it has none."""
+        yield "transfer", self.transfer
+        if not getattr(self.net, "feedforward", True):  # a plain system: what is exact of its cells is implicit
+            yield "adaptation", forward
+            return
+        yield "feedforward", forward
+        if not differs(mapped):
+            yield "adaptation", forward
+            return
+        with suppress(NotConverged, OracleError):
+            own = adaptation_gradient(mapped, self.x, self.y, self.cost, where=self.oracle_device)
+            yield "adaptation", {name: own.pop(name).to(g) for name, g in forward.items()}
+
+    @property
+    def labels(self) -> torch.Tensor:
+        """Class indices, (B,): the targets, or where they are largest."""
+        return self.y if self.y.ndim == 1 else self.y.flatten(1).argmax(1)
+
     def _blank(self, layers: int) -> Measured:
         r = self.repeats
         blank: Measured = {
             "status": np.full(r, NOT_RUN, np.int8),
             "sweeps": np.zeros(r, np.int32),
-            **{name: np.full(r, np.nan) for name in ("beta", "residual", "seconds")},
+            "free_solver": np.full(r, b"", "S16"),
+            **{name: np.full(r, np.nan) for name in ("beta", "residual", "seconds", "free_share", "free_error")},
         }
         for target in TARGETS:
             blank |= {f"{target}_{name}": np.full((layers, r), np.nan) for name in ("cosine", "relative_error")}
             blank |= {f"{target}_{name}": np.full(layers, np.nan) for name in ("bias", "variance")}
         return blank
+
+
+def _keep(found: Measured, r: int, free: FreeState) -> None:
+    """Write down what the free states of a repeat are."""
+    found["free_share"][r], found["free_error"][r], found["free_solver"][r] = free.share, free.error, free.solver
 
 
 def exact(

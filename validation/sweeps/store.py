@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from hardware_models.devices.model import as_compared
 from physics_ep.errors import InputError, argument_error
 from physics_ep.predictive_coding.forward import FORMER_GATES
 from physics_ep.storage.opening import open_run
-from physics_ep.storage.outputs import claim
+from physics_ep.storage.outputs import claim, note
 from physics_ep.storage.parts import parts_folder, remove_parts
 from physics_ep.storage.run_file import Quantity, Run, environment, write_run
 
@@ -171,12 +172,37 @@ def read_runs(path: Path) -> list[tuple[Path, Run]]:
     files = [path] if path.exists() else sorted(parts_folder(path).glob("*.h5"))
     runs = []
     for file in files:
-        run = open_run(file)
+        run = _with_references_of_today(open_run(file))
         kind = run.attributes.get("kind")
         if kind not in (KIND, PART) or set(run.metrics) != set(QUANTITIES):
             raise argument_error("out", "be a sweep file", f"{str(file)!r}, a run file of kind {kind!r}")
         runs.append((file, run))
     return runs
+
+
+def _with_references_of_today(run: Run) -> Run:
+    """A run whose `adaptation_*` are what is meant by it now.
+
+    Files of releases that knew two references called backprop through the arrays that drive h adaptation. It is
+    read as feedforward; what they did not measure is NaN.
+    """
+    if run.attributes.get("kind") not in (KIND, PART) or "adaptation_cosine" not in run.metrics:
+        return run
+    if "feedforward_cosine" in run.metrics:
+        return run
+    note(
+        f"sweep file {str(run.path)!r} is of a release that called backprop through the arrays which drive h "
+        "'adaptation': it is read as 'feedforward', and there is no adaptation in it"
+    )
+    found = {name.replace("adaptation_", "feedforward_"): quantity for name, quantity in run.metrics.items()}
+    for name in [name for name in QUANTITIES if name.startswith("adaptation_")]:
+        asked = found[name.replace("adaptation_", "feedforward_")].values
+        found[name] = Quantity(np.full_like(asked, np.nan), *QUANTITIES[name])
+    status = found["status"].values
+    for name in ("free_share", "free_error"):
+        found[name] = Quantity(np.full(status.shape, np.nan), *QUANTITIES[name])
+    found["free_solver"] = Quantity(np.full(status.shape, b"", "S16"), *QUANTITIES["free_solver"])
+    return replace(run, metrics=found)
 
 
 def quantities(rows: Measured) -> dict[str, Quantity]:

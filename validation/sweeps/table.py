@@ -26,12 +26,17 @@ class LayerTolerance:
     name : str
     transfer : Agreement
         With backprop of the ideal network.
+    feedforward : Agreement
+        With backprop through the arrays that drive h, of each instance.
     adaptation : Agreement
-        With backprop of each instance's own network.
+        With the implicit gradient of the physical network, of each instance; of a plain system, the exact gradient
+        with the weights that its cells make, while it has no feedforward. NaN where it was not measured, as in
+        sweep files of earlier releases, or where the oracle found none.
     """
 
     name: str
     transfer: Agreement
+    feedforward: Agreement
     adaptation: Agreement
 
 
@@ -59,6 +64,12 @@ class TolerancePoint:
         Most iterations of a nudged phase.
     seconds : float
         Mean time of a repeat.
+    free_share : float
+        Examples that have a free state, mean over all repeats, those without equilibrium included.
+    free_error : float
+        Share of these whose largest output is not the target's, mean over the repeats that have any.
+    solver : str
+        What found the free states; NaN and '' where a file of an earlier release does not tell.
     layers : tuple of LayerTolerance
     """
 
@@ -71,6 +82,9 @@ class TolerancePoint:
     residual: float
     sweeps: int
     seconds: float
+    free_share: float
+    free_error: float
+    solver: str
     layers: tuple[LayerTolerance, ...]
 
     def worst_layer(self, target: str = "transfer") -> LayerTolerance:
@@ -182,6 +196,9 @@ def tabulated(
                 residual=float(rows["residual"][p][good].max()) if good.any() else math.nan,
                 sweeps=int(rows["sweeps"][p].max()),
                 seconds=_mean(rows["seconds"][p][status != NOT_RUN]),
+                free_share=_mean(_told(rows["free_share"][p])),
+                free_error=_mean(_told(rows["free_error"][p])),
+                solver=", ".join(sorted({word.decode() for word in rows["free_solver"][p]} - {""})),
                 layers=tuple(
                     LayerTolerance(name, *(agreement(p, k, target) for target in TARGETS))
                     for k, name in enumerate(layers)
@@ -191,22 +208,41 @@ def tabulated(
     return ToleranceTable(tuple(found), config, len(config["tolerance"]["plan"]), path)
 
 
+def _told(values: np.ndarray) -> np.ndarray:
+    return values[np.isfinite(values)]
+
+
 def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if values.size else math.nan
 
 
 def tolerance_rows(points: Sequence[TolerancePoint], verbose: bool) -> tuple[list[str], list[list[str]]]:
     """Columns and rows: a row a point, or a layer, with a line for each target."""
-    columns = ["device", "beta", "against", "1-cos", "layer", "error", "bias", "variance", "resid", "n", "s"]
-    targets = ("transfer", "adaptation")
+    columns = [
+        "device",
+        "beta",
+        "against",
+        "1-cos",
+        "layer",
+        "error",
+        "bias",
+        "variance",
+        "free",
+        "resid",
+        "n",
+        "s",
+    ]
+    targets = TARGETS
     rows = []
     for point in points:
-        chosen = [(layer, layer) for layer in point.layers] if verbose else [map(point.worst_layer, targets)]
+        chosen = (
+            [(layer,) * len(targets) for layer in point.layers] if verbose else [map(point.worst_layer, targets)]
+        )
         for layers in map(tuple, chosen):
             found = [getattr(layer, target) for layer, target in zip(layers, targets, strict=True)]
             widths = [f"±{each.cosine_half_width:.0e}" if each.count > 1 else "" for each in found]
             cells = [
-                ["transfer", "adapt."],
+                ["transfer", "feedfwd.", "adapt."],
                 [_exponential(1 - each.cosine) + width for each, width in zip(found, widths, strict=True)],
                 [
                     layer.name.removeprefix("layers.") if verbose or each.count else ""
@@ -222,6 +258,7 @@ def tolerance_rows(points: Sequence[TolerancePoint], verbose: bool) -> tuple[lis
                     point.field if point.field in ("ideal", "base") else f"{point.field}\n  {point.value}",
                     f"{point.strength:.3g}" if point.strength > 0 else str(point.beta),
                     *map("\n".join, cells),
+                    f"{point.free_share:.0%}\n{point.free_error:.0%} wrong\n{point.solver}".replace("nan%", "?"),
                     _exponential(point.residual, 0),
                     f"{point.repeats - point.unconverged}/{point.repeats}",
                     f"{point.seconds:.2g}",

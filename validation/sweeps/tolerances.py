@@ -1,10 +1,11 @@
 """Gradient quality over device imperfections: which a substrate can bear, and how much of each.
 
 A sweep varies one field of a device at a time, each value with every beta, and measures R instances of the device
-at each point. Two questions are kept apart throughout: does the estimate still point along the gradient of the
-network that was meant (*transfer*), and does it along that of the network which the devices make of it
-(*adaptation*)? Static errors of a shared array spoil the first and not the second; copy mismatch, offsets and noise
-spoil both.
+at each point. Three questions are kept apart throughout (`validation.references`): does the estimate still point
+along the gradient of the network that was meant (*transfer*), of the one that the arrays which drive h are
+(*feedforward*), and of the physical network with all that it feeds back (*adaptation*)? The last two are one where
+h and u share an array and have equal units; static errors of such an array spoil the first alone. Beside them
+stands the share of the examples that have a free state.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ def best_beta(
     Returns
     -------
     BetaChoice
-        Errors are those to the instance's own network (adaptation): static errors of the devices are no part of
+        Errors are those to the instance's own network (feedforward): static errors of the devices are no part of
         this balance.
 
     Raises

@@ -18,6 +18,7 @@ from figures.catalogue import FIGURES, Request, draw, find, suited
 from figures.mapping.depth import PUBLISHED, DepthCosts, depth_costs, draw_depth_costs
 from figures.mapping.paired_unit import draw_paired_unit
 from figures.mapping.tolerance import (
+    SHOWN,
     LayerCosines,
     TolerancePanel,
     beta_choices,
@@ -33,7 +34,6 @@ from physics_ep.cli import main
 from physics_ep.errors import InputError
 from tests.support import looks
 from validation import best_beta, open_tolerance, tolerance
-from validation.sweeps.points import TARGETS
 from validation.theory.mapping_limits import (
     COPIES,
     copy_damage,
@@ -79,14 +79,14 @@ def vgg_like(fields: int, layers: int) -> LayerCosines:
     panels = []
     for k in range(fields):
         middle = 10 ** generator.uniform(-6, 0, (3, layers))
-        cosine = {target: np.stack([middle, middle / 2, middle * 2], -1) for target in TARGETS}
+        cosine = {target: np.stack([middle, middle / 2, middle * 2], -1) for target in SHOWN}
         lost = np.zeros(3)
         if k == 1:
             lost[2] = 1
             for values in cosine.values():
                 values[2] = np.nan
         panels.append(TolerancePanel(names[k % len(names)], kinds[k % len(kinds)], cosine, lost))
-    reference = {target: np.full(layers, 1e-6) for target in TARGETS}
+    reference = {target: np.full(layers, 1e-6) for target in SHOWN}
     return LayerCosines(tuple(f"layers.{k}.weight" for k in range(layers)), "auto", tuple(panels), reference)
 
 
@@ -160,7 +160,7 @@ def test_layers_are_those_of_the_table(drawn, sweep):
         n = panel.values.index(point.value)
         for k, name in enumerate(data.layers):
             layer = next(each for each in point.layers if each.name == name)
-            for target in TARGETS:
+            for target in SHOWN:
                 agreement = getattr(layer, target)
                 middle, near, far = panel.cosine[target][n, k]
                 assert middle == 1 - agreement.cosine
@@ -172,13 +172,13 @@ def test_layers_are_those_of_the_table(drawn, sweep):
     ax = drawn["tolerance_layers"].axes[1]
     curves = [line for line in ax.lines if len(line.get_xdata()) == 2 and line.get_linestyle() != ":"][1:]
     assert len(curves) == 6
-    for curve, (target, k) in zip(curves, itertools.product(TARGETS, range(3)), strict=True):
+    for curve, (target, k) in zip(curves, itertools.product(SHOWN, range(3)), strict=True):
         np.testing.assert_allclose(curve.get_ydata(), data.panels[1].cosine[target][:, k, 0])
     # What one repeat shows has no interval; the ideal device is the reference.
     assert np.isnan(data.panels[0].cosine["transfer"][..., 1:]).all()
     ideal = table.of("ideal")[0].layers
-    wanted = [1 - layer.adaptation.cosine for layer in ideal if layer.name in data.layers]
-    np.testing.assert_array_equal(data.reference["adaptation"], wanted)
+    wanted = [1 - layer.feedforward.cosine for layer in ideal if layer.name in data.layers]
+    np.testing.assert_array_equal(data.reference["feedforward"], wanted)
 
 
 def test_points_without_equilibrium_are_marked(drawn):

@@ -31,7 +31,7 @@ def photographs(tmp_path):
 
 @pytest.mark.full
 def test_table_and_picture(photographs, tmp_path, capsys) -> None:
-    """A static error of a shared array spoils the transfer and not the adaptation, on every substrate alike; what
+    """A static error of a shared array spoils the transfer and not the feedforward, on every substrate alike; what
     only one substrate has is empty on others; resumed, nothing is measured twice."""
     out = tmp_path / "run"
     words = ["--images", str(photographs), "--out", str(out), "--size", "32", "--batch", "2", "--width", "0.0625"]
@@ -48,8 +48,8 @@ def test_table_and_picture(photographs, tmp_path, capsys) -> None:
     lines = [line for line in printed.splitlines() if line.startswith("| ")]
     table = {tuple(line.strip("| ").split(" | ")[:2]): line for line in lines}
     assert lines[0] == "| imperfection | value | hopfield | resistive | oscillator |"
-    assert table["temperature", "300.0"].rstrip(" |").count("/") == 2  # not of oscillators
-    assert table["phase_noise", "1.0"].count("/") == 1
+    assert table["temperature", "300.0"].rstrip(" |").count("/") == 4  # not of oscillators
+    assert table["phase_noise", "1.0"].count("/") == 2
     found = json.loads((out / "signature.json").read_text())
     for substrate in ("hopfield", "resistive", "oscillator"):
         points = {(p["field"], p["value"]): p for p in found[substrate]["table"]["points"]}
@@ -64,13 +64,14 @@ def test_table_and_picture(photographs, tmp_path, capsys) -> None:
         assert max(gaps(("levels", 16), "adaptation")) < 1e-4
         assert max(gaps(("levels", 16), "transfer")) > 1e-2
         assert max(gaps(("copy_mismatch_transpose", 0.1), "adaptation")) > 1e-3
+        assert gaps(("levels", 16), "adaptation") == gaps(("levels", 16), "feedforward")
     entry = find("signature")
     drawn = entry.make(Request(out / "resistive.h5"))
     rows = drawn.data["rows"]
     assert ("phase_noise", 1.0) in rows
     at = rows.index(("phase_noise", 1.0))
-    assert np.isnan(drawn.data["adaptation"]["hopfield"][at]).all()
-    assert np.isfinite(drawn.data["adaptation"]["oscillator"][at]).all()
+    assert np.isnan(drawn.data["feedforward"]["hopfield"][at]).all()
+    assert np.isfinite(drawn.data["feedforward"]["oscillator"][at]).all()
     titles = [ax.get_title() for ax in drawn.figure.axes]
     assert titles[:3] == ["Hopfield circuit", "resistors, diodes", "oscillators"]
     before = (out / "hopfield.h5").stat().st_mtime_ns

@@ -32,10 +32,10 @@ from validation.references import REFERENCES, adaptation_gradient, free_state, r
 F64 = torch.float64
 SIZES = (5, 7, 6, 3)
 CASES = [
-    pytest.param("resistive", {}, id="resistive"),
+    pytest.param("resistive", {}, id="resistive", marks=pytest.mark.full),
     pytest.param("oscillator", {}, id="oscillator"),
     pytest.param("hopfield", {"transpose": "array"}, id="hopfield-array"),
-    pytest.param("hopfield", {"mirror_mismatch": 0.02}, id="hopfield-mirrors"),
+    pytest.param("hopfield", {"mirror_mismatch": 0.02}, id="hopfield-mirrors", marks=pytest.mark.full),
     pytest.param(
         "hopfield",
         {"transpose": "array", "mirror_mismatch": 0.02, "ground_resistance": 50.0, "ground_offset": 1e-4},
@@ -424,6 +424,7 @@ def test_u_without_dummies_is_faster() -> None:
     assert system.default_solver == "flow"
 
 
+@pytest.mark.full
 def test_copies_learn_each_by_itself() -> None:
     """In situ, every physical cell makes of the pulses what it can; trimmed ones follow the first; and going on
     from a saved state is going on."""
@@ -473,6 +474,7 @@ def test_three_references_differ_where_copies_do() -> None:
         reference_gradient("transfers", one, x, y, SquaredError())
 
 
+@pytest.mark.full
 def test_the_implicit_gradient_by_differences() -> None:
     """Moving all copies of a weight by a little changes the free state's cost as the gradient says; else its
     adjoint runs over another network."""

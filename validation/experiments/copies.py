@@ -1,0 +1,301 @@
+"""What separate cells do to the gradients of trained networks: EP against each reference, on device instances.
+
+    python -m validation.experiments.copies --out FOLDER [--instances 10] [--only TEXT] [--markdown]
+
+Trains tanh, hard_tanh and relu networks 64-64-64-10 on the 8x8 digits (FOLDER/ACTIVATION.h5, by the recipe of
+`pcn-digits`), puts each on the substrates and devices of `cases()`, and prints the table. FOLDER/copies.json holds
+a row an instance, kept as they come; the same command goes on from there. `--only` takes rows whose key holds a
+text; `--markdown` prints the table of what is there and stops.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hardware_models import DeviceModel, map_pcn
+from hardware_models.mapping.mapped import Mapped
+from physics_ep import relax
+from physics_ep.config import load_config
+from physics_ep.cost import CrossEntropy
+from physics_ep.data.datasets import load_dataset
+from physics_ep.equilibrium import NotConverged
+from physics_ep.errors import InputError, argument_error
+from physics_ep.placement import threads
+from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp
+from physics_ep.runs.preparation import load_weights
+from physics_ep.runs.training import train
+from physics_ep.storage.opening import open_run
+from physics_ep.storage.outputs import write_json, writing
+
+from ..gradients import compare
+from ..oracles import OracleError
+from ..references import REFERENCES, differs, of_equilibrium, reference_gradient
+
+SIZES = (64, 64, 64, 10)
+GAINS = {"tanh": 1.0, "hard_tanh": 1.0, "relu": 6**0.5}
+"""Activations, and the gains of the weights that training begins with."""
+BATCH, TEST = 16, 100
+"""Test examples of which gradients are taken, the first that have a free state; and those of which it is sought."""
+BETA = 0.01
+TRIES = 3
+"""Times that examples whose phases do not settle are left out of a gradient, before it is given up."""
+
+
+@dataclass(frozen=True)
+class CopiesCase:
+    """A row of the table.
+
+    Attributes
+    ----------
+    activation, substrate : str
+    device : DeviceModel
+    told : str
+        What errs.
+    """
+
+    activation: str
+    substrate: str
+    device: DeviceModel
+    told: str
+
+    @property
+    def key(self) -> str:
+        """By which rows are found again."""
+        return f"{self.activation} {self.substrate} {self.told} {self.device.copies}"
+
+
+def cases() -> Iterator[CopiesCase]:
+    """Rows of the table."""
+    for size in (0.001, 0.01):
+        yield CopiesCase("tanh", "hopfield", DeviceModel(mirror_mismatch=size), f"mirrors {size:.1%}")
+    for size in (0.01, 0.1):
+        device = DeviceModel(transpose="array", copy_mismatch_transpose=size)
+        yield CopiesCase("tanh", "hopfield", device, f"second array {size:.0%}")
+    for copies in ("independent", "shared"):
+        for activation in ("hard_tanh", "relu"):
+            for substrate in ("resistive", "oscillator"):
+                for size in (0.003, 0.01, 0.03):
+                    device = DeviceModel(programming_noise=size, copies=copies)
+                    yield CopiesCase(activation, substrate, device, f"programming {size:.1%}")
+
+
+@dataclass(frozen=True)
+class OneDevice:
+    """What was found on one device instance.
+
+    Attributes
+    ----------
+    key : str
+    instance : int
+    share, error : float
+        Test examples that have a free state, and the share of these that are classified wrongly.
+    solver : str
+        Which found the free states.
+    settled : int
+        Examples of the gradients: of `BATCH` with a free state, those whose nudged phases settle too. 0: of none.
+    gaps : dict
+        Reference to 1 - cosine of the worst weights; NaN where there is no gradient.
+    seconds : float
+    """
+
+    key: str
+    instance: int
+    share: float
+    error: float
+    solver: str
+    settled: int
+    gaps: dict[str, float]
+    seconds: float
+
+
+def network_of(activation: str, folder: Path) -> PredictiveCodingNetwork:
+    """The trained network, float64: of FOLDER/ACTIVATION.h5, trained if it is not there."""
+    path = folder / f"{activation}.h5"
+    if not path.exists():
+        sizes = f"system.sizes=[{','.join(map(str, SIZES))}]"
+        names = (sizes, f"system.activation='{activation}'", f"system.gain={GAINS[activation]}")
+        train("pcn-digits", overrides=names, out=path)
+    net = mlp(list(SIZES), activation)
+    load_weights(net, open_run(path))
+    return net.double()
+
+
+def measured(case: CopiesCase, instance: int, mapped: Mapped, x: torch.Tensor, y: torch.Tensor) -> OneDevice:
+    """Free states and gradients of one instance, on test examples x and their labels y."""
+    began = time.perf_counter()
+    cost = CrossEntropy()
+    free = relax(mapped.system, x)
+    found = of_equilibrium(mapped, free, y)
+    kept = free.converged.nonzero().flatten()[:BATCH]
+    gaps = dict.fromkeys(REFERENCES, math.nan)
+    for _ in range(TRIES):
+        if not len(kept):
+            break
+        try:
+            own, _ = mapped.estimate(x[kept], y[kept], cost, beta=BETA)
+        except NotConverged as failure:
+            kept = kept[_settled(failure, len(kept))]
+            continue
+        for name in REFERENCES:
+            if name == "adaptation" and not differs(mapped):
+                gaps[name] = gaps["feedforward"]
+                continue
+            try:
+                gaps[name] = _worst(own, reference_gradient(name, mapped, x[kept], y[kept], cost))
+            except (NotConverged, OracleError):
+                continue
+        break
+    else:
+        kept = kept[:0]
+    seconds = time.perf_counter() - began
+    return OneDevice(case.key, instance, found.share, found.error, found.solver, len(kept), gaps, seconds)
+
+
+def _settled(failure: NotConverged, count: int) -> torch.Tensor:
+    """Which examples settled in a phase that failed: one of stacked nudges has a row a nudge and example."""
+    there = failure.equilibrium.converged.cpu()
+    return there.view(-1, count).all(0)
+
+
+def _worst(estimate: dict[str, torch.Tensor], exact: dict[str, torch.Tensor]) -> float:
+    names = [name for name in exact if name.endswith("weight")]
+    rows = compare({n: estimate[n] for n in names}, {n: exact[n] for n in names})
+    return max(1 - row.cosine for row in rows)
+
+
+def measure(folder: Path, instances: int = 10, chosen: Sequence[CopiesCase] | None = None) -> list[dict[str, Any]]:
+    """Measure what is missing, an instance of every case in turn, and keep each row as it comes.
+
+    Parameters
+    ----------
+    folder : path
+    instances : int
+        Device instances of each case.
+    chosen : sequence of CopiesCase, optional
+        Default `cases()`.
+
+    Returns
+    -------
+    list of dict
+        A row an instance (`OneDevice`).
+
+    Raises
+    ------
+    InputError
+        If the folder's table is damaged or another's.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "copies.json"
+    rows = read(path) if path.exists() else []
+    done = {(row["key"], row["instance"]) for row in rows}
+    data = load_dataset(load_config("pcn-digits").data)
+    x, y = data.test_x[:TEST].flatten(1).double(), data.test_y[:TEST]
+    nets: dict[str, PredictiveCodingNetwork] = {}
+    with threads(1), writing("validation.experiments.copies") as call:
+        path = call.claim("out", path, goes_on=path if rows else None)
+        for instance in range(instances):
+            for case in cases() if chosen is None else chosen:
+                if (case.key, instance) in done:
+                    continue
+                if case.activation not in nets:
+                    nets[case.activation] = network_of(case.activation, folder)
+                net = nets[case.activation]
+                mapped = map_pcn(net, case.substrate, case.device, instance, calibration=x)
+                rows.append(asdict(measured(case, instance, mapped, x, y)))
+                write_json(path, {"conditions": conditions(nets, x, y), "rows": rows})
+                print(f"{case.key}, instance {instance}: {rows[-1]['seconds']:.1f} s", flush=True)
+    return rows
+
+
+def conditions(nets: dict[str, PredictiveCodingNetwork], x: torch.Tensor, y: torch.Tensor) -> dict[str, Any]:
+    """What the table was measured under."""
+    with torch.no_grad():
+        errors = {name: float((net(x).argmax(1) != y).double().mean()) for name, net in nets.items()}
+    told = {"sizes": SIZES, "beta": BETA, "scheme": "centered", "gates": "held", "cost": "cross_entropy"}
+    return {
+        **told,
+        "batch": BATCH,
+        "test": len(x),
+        "dtype": "float64",
+        "error of the network that was meant": errors,
+    }
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Rows of a table that was begun.
+
+    Raises
+    ------
+    InputError
+        If it is damaged or something else.
+    """
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        assert all({"key", "instance", "gaps"} <= set(row) for row in rows)
+    except (OSError, ValueError, KeyError, TypeError, AssertionError):
+        raise argument_error("out", "hold a table of copies, or none", repr(str(path))) from None
+    return rows
+
+
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """A row a case: medians and quartiles over its instances."""
+    lines = [
+        "| network | substrate | what errs | cells | transfer | feedforward | adaptation | free states "
+        "| their test error | gradients | solver |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for case in cases():
+        own = [row for row in rows if row["key"] == case.key]
+        if not own:
+            continue
+        gaps = [_quartiles([row["gaps"][name] for row in own], "{:.0e}") for name in REFERENCES]
+        settled, asked = sum(row["settled"] for row in own), BATCH * len(own)
+        with_one = sum(row["settled"] > 0 for row in own)
+        cells = [case.activation, case.substrate, case.told, case.device.copies, *gaps]
+        cells += [_quartiles([row[name] for row in own], "{:.2f}") for name in ("share", "error")]
+        cells += [f"{with_one}/{len(own)} instances, {settled / asked:.0%} of the examples", own[0]["solver"]]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _quartiles(values: Sequence[float | None], form: str) -> str:
+    there = np.array([v for v in values if v is not None and math.isfinite(v)])
+    if not there.size:
+        return "none"
+    low, middle, high = (form.format(max(v, 0.0)) for v in np.percentile(there, (25, 50, 75)))
+    return middle if low == middle == high else f"{middle} ({low}..{high})"
+
+
+def main(words: list[str] | None = None) -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(prog="python -m validation.experiments.copies", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the networks and the table")
+    parser.add_argument("--instances", type=int, default=10)
+    parser.add_argument("--only", default="", help="text that is in 'ACTIVATION SUBSTRATE WHAT COPIES' of a row")
+    parser.add_argument("--markdown", action="store_true", help="print the table of what is there, and stop")
+    arguments = parser.parse_args(words)
+    try:
+        if arguments.instances < 1:
+            raise argument_error("instances", "be at least 1", arguments.instances)
+        path = arguments.out / "copies.json"
+        chosen = [case for case in cases() if arguments.only in case.key]
+        if not chosen:
+            raise argument_error("only", f"be in one of {', '.join(c.key for c in cases())}", repr(arguments.only))
+        print(markdown(read(path) if arguments.markdown else measure(arguments.out, arguments.instances, chosen)))
+    except InputError as error:
+        sys.exit(f"copies: {error}")
+
+
+if __name__ == "__main__":
+    main()
