@@ -619,18 +619,16 @@ class Phase:
         return None
 
     def curvature_limit(self, cost: Cost, y: torch.Tensor, anywhere: bool) -> float | None:
-        """Lambda of `stability.curvature_limit` at the origin, where the phase knows it; None: to be measured.
-
-        Systems whose outputs are not linear in the state must know it.
-        """
+        """Lambda of `stability.curvature_limit` at the origin, where the phase knows it; None: to be measured."""
         return None
 
     def mobility(self, cost: Cost, y: torch.Tensor) -> float:
-        """Largest relative change of what a block feeds to others, per unit of beta; 0 where that is not known.
-
-        An automatic beta is kept so small that this, times beta lambda, stays within the same bias.
-        """
+        """Largest relative change of what a block feeds on, per unit of beta: it bounds an automatic one; or 0."""
         return 0.0
+
+    def tells_bias(self, cost: Cost, y: torch.Tensor) -> bool:
+        """Whether estimates at two betas are to tell the bias of an automatic one: not where noise would."""
+        return not self.system.noisy
 
     def tolerance_share(self, beta: float) -> float:
         """`EnergySystem.tolerance_share`, by the scale of nudges that the phase has measured where it has."""

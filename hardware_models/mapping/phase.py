@@ -401,6 +401,11 @@ class PairedPhase(Phase):
         norms = [(float(d.norm()), float(h.norm())) for d, h in zip(moved, self.h[:-1], strict=True)]
         return max((d / h for d, h in norms if h > 0), default=0.0)
 
+    def tells_bias(self, cost: Cost, y: torch.Tensor) -> bool:
+        """False where readings are noisy or rounded by a converter, too."""
+        device = self.system.device_model
+        return super().tells_bias(cost, y) and device.read_noise == 0 and device.adc_bits is None
+
     def _tangent(self, output: torch.Tensor) -> Blocks:
         """dh of all layers, to first order, where the outputs are pulled at by `output`."""
         twin = copy.copy(self)

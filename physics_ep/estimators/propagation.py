@@ -26,6 +26,7 @@ from ..relaxation.loop import check_cost, check_outputs, check_strength, new_pha
 from ..stillness import require_trained
 from ..system import EnergySystem, Phase
 from ..weights import Weights
+from .automatic import AUTO_FRACTION, measured_bias, shared_bias, with_small_bias
 from .contrasts import (
     Recipe,
     added,
@@ -42,8 +43,6 @@ ON_UNCONVERGED = ("raise", "skip", "warn")
 BRANCHES = ("check", "ignore")
 WARY = 100
 """Steps that read all they look at on a device (`reads`), after one that had to be done twice."""
-AUTO_FRACTION = 0.05
-"""beta='auto' is this over lambda, the curvature limit: the centered bias is some (beta lambda)^2 = 2.5e-3."""
 
 
 class UnconvergedWarning(UserWarning):
@@ -66,7 +65,9 @@ class EquilibriumPropagation:
     beta : float or 'auto'
         Nudging strength > 0. 'auto' takes 0.05 / lambda, lambda the largest response of the outputs to a force
         on them, weighted by the largest curvature of the cost, measured on the first batch and every
-        `measure_every` steps; less where that would move small hidden activities too far (`Phase.mobility`).
+        `measure_every` steps; less where that would move small hidden activities too far (`Phase.mobility`), or
+        where the bias so measured exceeds 0.05 (schemes of order 1) or 0.0025 (higher ones) of any parameter
+        tensor's gradient: see `bias`.
     solver, tolerance, max_iterations
         For `relax`; None is the system's default. Nudged phases are held to tolerance * min(1, beta).
     on_unconverged : {'raise', 'skip', 'warn'}
@@ -144,6 +145,13 @@ class EquilibriumPropagation:
         self.options = options
         self.stability_limit = math.inf
         """Largest |beta| of a negative nudge, 1 / lambda, as last measured."""
+        self.bias = math.nan
+        """Relative error that beta='auto' leaves in the parameter tensor that has the largest, as last measured.
+
+        It is above 0.0025 (0.05 of schemes of order 1) where kinks or rounding let no smaller beta do better. NaN
+        where it is not measured: beta was given; the system or its readings are noisy or coarse; displacements
+        answer linearly, where lambda bounds the bias of the whole gradient.
+        """
         self._measured: tuple[Any, int] | None = None
         self._constructed: tuple[Any, int, torch.Tensor] | None = None
         """The system whose free phase is solved by construction, steps since it was measured, and the residual."""
@@ -253,14 +261,14 @@ class EquilibriumPropagation:
         self._wary -= 1
         if system.device.type == "cpu" or self._wary >= 0 or (ranks.is_distributed() and self._measures(system)):
             return self._estimate_once(system, weights, x, y, input_gradient)
-        known = self.beta, self.stability_limit, self._measured, self._constructed
+        known = self.beta, self.bias, self.stability_limit, self._measured, self._constructed
         draws = self.generator.get_state() if self.starts > 1 or self.scheme.random else None
         try:
             with assuming():
                 return self._estimate_once(system, weights, x, y, input_gradient)
         except Surprise:
             self._wary = WARY
-            self.beta, self.stability_limit, self._measured, self._constructed = known
+            self.beta, self.bias, self.stability_limit, self._measured, self._constructed = known
             if draws is not None:
                 self.generator.set_state(draws)
         return self._estimate_once(system, weights, x, y, input_gradient)
@@ -298,19 +306,14 @@ class EquilibriumPropagation:
             )
         self._refuse(free, "The free phase")
         base = new_phase(system, inputs, self.options, origin=free.state, balanced=True)
-        self._measure(system, base, free, y)
+        self._measure(system, base, free, inputs.x, y)
         check_strength(self.beta * max(abs(n) for n in self.scheme.nodes), base.dtype)
 
         signs = None
         if self.scheme.random:
             draw = torch.randint(0, 2, (x.shape[0],), generator=self.generator)
             signs = (2 * draw - 1).to(outputs)
-        tolerance = None
-        if self.tolerance is not None:
-            tolerance = self.tolerance * base.tolerance_share(self.beta)
-        recipe = Recipe(
-            self.scheme, self.pull, self.beta, self.solver, tolerance, self.max_iterations, self.options
-        )
+        recipe = self._recipe(base, self.beta)
         phases = relax_nudged(recipe, base, y, signs)
         for i, found in phases.items():
             self._refuse(found, self._name(i))
@@ -515,7 +518,13 @@ class EquilibriumPropagation:
         due = known is None or known() is not system or age >= self.measure_every
         return due or self.beta > 0.5 * self.stability_limit
 
-    def _measure(self, system: EnergySystem, base: Phase, free: Equilibrium, y: torch.Tensor) -> None:
+    def _recipe(self, base: Phase, beta: float) -> Recipe:
+        tolerance = None if self.tolerance is None else self.tolerance * base.tolerance_share(beta)
+        return Recipe(self.scheme, self.pull, beta, self.solver, tolerance, self.max_iterations, self.options)
+
+    def _measure(
+        self, system: EnergySystem, base: Phase, free: Equilibrium, x: torch.Tensor, y: torch.Tensor
+    ) -> None:
         """Measure the stability limit when due; set an automatic beta; refuse a negative nudge beyond the limit.
 
         Where branches are checked, each example is judged by itself, and the softest does not speak for the batch.
@@ -536,12 +545,28 @@ class EquilibriumPropagation:
                 moved = ranks.largest(base.mobility(self.cost, y), system.device)
                 if curvature * moved > 0:
                     self.beta = min(self.beta, AUTO_FRACTION / math.sqrt(curvature * moved))
+                self._lower(system, base, free, x, y)
         self._measured = (weakref.ref(system), age + 1)
         if self.scheme.has_negative and not checked and self.beta >= self.stability_limit:
             raise NegativeNudgeError(
                 f"Argument beta must be below {self.stability_limit:.3g}, where the system nudged by -beta loses "
                 f"its minimum (measured: 1 / lambda), but was {self.beta:g}. Lower it, or use beta='auto'."
             )
+
+    def _lower(
+        self, system: EnergySystem, base: Phase, free: Equilibrium, x: torch.Tensor, y: torch.Tensor
+    ) -> None:
+        """Lower an automatic beta until the measured bias is as promised, where contrasts tell it."""
+        self.bias = math.nan
+        if self.pull.holds or not base.tells_bias(self.pull, y):
+            return
+
+        def bias_at(beta: float) -> float:
+            check_strength(beta * max(abs(n) for n in self.scheme.nodes), base.dtype)
+            recipes = self._recipe(base, beta), self._recipe(base, beta / 2)
+            return shared_bias(measured_bias(*recipes, system, base, free, x, y), system.device)
+
+        self.beta, self.bias = with_small_bias(self.beta, self.scheme.order, bias_at)
 
 
 def check_beta(beta: float | str) -> float:

@@ -331,6 +331,10 @@ class PredictivePhase(Phase):
         ]
         return max((d / h for d, h in norms if h > 0), default=0.0)
 
+    def tells_bias(self, cost: Cost, y: torch.Tensor) -> bool:
+        """False where held gates answer a quadratic cost linearly: lambda and the mobility bound the bias."""
+        return super().tells_bias(cost, y) and not (self.linear and cost.linear(y, 1.0) is not None)
+
     def _tangent(self, output: torch.Tensor) -> Blocks:
         """Displacements of all layers, to first order, where the outputs are pulled at by `output`."""
         twin = copy.copy(self)

@@ -160,14 +160,14 @@ def test_a_negative_nudge_beyond_the_limit_is_refused_and_nothing_is_filled() ->
 
 
 def test_automatic_beta_follows_the_limit_and_is_good() -> None:
-    """beta = 0.05 of the limit; the estimate at that beta is within 1 % of exact."""
+    """beta is at most 0.05 of the limit; the estimate at that beta is within 0.25 % of exact."""
     system = network("tanh", gain=0.7)
     x, y = batch(20, 10)
     ep = EquilibriumPropagation(SquaredError(), beta="auto")
     step = ep.backward(system, x, y)
-    assert step.beta == pytest.approx(0.05 * ep.stability_limit)
+    assert step.beta <= 0.0501 * ep.stability_limit
     exact = implicit_gradient(system, x, y, SquaredError())
-    assert total_error({n: p.grad for n, p in system.named_parameters()}, exact) < 0.01
+    assert total_error({n: p.grad for n, p in system.named_parameters()}, exact) < 0.0026
 
 
 @pytest.mark.parametrize("tolerance", [1e-3, 1e-5, 1e-7])
