@@ -25,7 +25,7 @@ for substrate in ("hopfield", "resistive", "oscillator"):
     own, meant = (backprop_gradient(n, x, labels, CrossEntropy()) for n in (mapped.perturbed, net))
     print(substrate, "feedforward", total_error(gradient, own), "transfer", total_error(gradient, meant))
 
-fidelity = map_pcn(net, "resistive", preset("pcm"), calibration=x, rails="fit").fidelity
+fidelity = map_pcn(net, "resistive", preset("pcm"), calibration=x).fidelity
 for row in fidelity.layers:
     print(row.name, "rail gain", row.gain, "node", row.total_conductance, "S,", row.power, "W")
 print(map_pcn(net, "oscillator", calibration=x).fidelity.settling_time, "s")

@@ -2,7 +2,8 @@
 
 What publications say of cells, converters and amplifiers; what is our estimate is called so. The rest is perfect or
 at its default, above all copies of an array and the mismatch of time constants, since none of these circuits has
-paired units: sweep those. Drift is off until drift_time is set.
+paired units: sweep those. Drift is off until drift_time is set, and cells bear any voltage until
+cell_voltage_limit is set.
 """
 
 from __future__ import annotations
@@ -30,8 +31,6 @@ RERAM = DeviceModel(
     adc_bits=8,
     # At which cells are verified (1.0 V against 0.9 V) in that code; products are calibrated layer by layer.
     voltage=0.1,
-    # Largest amplitude of the inputs that the chip's cells are read with.
-    cell_voltage_limit=0.5,
     # Cells of a core.
     tile_rows=256,
     tile_columns=256,
@@ -56,9 +55,8 @@ PCM = DeviceModel(
     # Joshi et al. find 8 bits enough; they computed in software with the conductances that they had read.
     dac_bits=8,
     adc_bits=8,
-    # Estimates: low enough not to disturb cells.
+    # Estimate: low enough not to disturb cells.
     voltage=0.2,
-    cell_voltage_limit=0.3,
     # Of the group's later core (Khaddam-Aljameh et al. 2022, IEEE J. Solid-State Circuits 57:1027).
     tile_rows=256,
     tile_columns=256,

@@ -11,6 +11,7 @@ import torch
 from scipy.optimize import brentq
 
 from hardware_models import DeviceModel, NotRealisable, map_pcn
+from hardware_models.devices.presets import preset
 from hardware_models.laws.elements import THERMAL_VOLTAGE
 from physics_ep import CrossEntropy, cli, relax
 from physics_ep.errors import InputError
@@ -107,10 +108,13 @@ def test_bad_rails_are_told_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixt
         map_pcn(net, device=DeviceModel(cell_voltage_limit=0.1), rails="fit")
     with pytest.raises(NotRealisable, match=r"Layer 1 .* diode units have a scale"):
         map_pcn(dense(3, "diode", **SMALL), "resistive", DeviceModel(cell_voltage_limit=0.1), rails="fit")
-    out = tmp_path / "map.json"
+    out, file = tmp_path / "map.json", tmp_path / "device.json"
+    preset("reram").replace(cell_voltage_limit=0.5).to_json(file)
     for words, status in ((["--rails", "fit"], 0), ([], 2)):
         with pytest.raises(SystemExit) as caught:
-            cli.main(["map", "pcn", "--substrate", "resistive", "--preset", "reram", *words, "--json", str(out)])
+            cli.main(
+                ["map", "pcn", "--substrate", "resistive", "--device-model", str(file), *words, "--json", str(out)]
+            )
         assert (caught.value.code or 0) == status
         if status == 0:
             device = json.loads(out.read_text())["device"]
