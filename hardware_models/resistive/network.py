@@ -279,6 +279,15 @@ class ResistiveNetwork(LayeredSystem):
         """(x, -x), (B, 2 features): what the input's amplifiers are given."""
         return torch.cat([x, -x], 1)
 
+    def _driven(self, x: torch.Tensor) -> torch.Tensor:
+        """`doubled` with a row of ones below, (B + 1, 2 features), in one piece of memory."""
+        batch, n = x.shape
+        rows = x.new_empty(batch + 1, 2 * n)
+        rows[:batch, :n].copy_(x)
+        rows[:batch, n:].copy_(x).neg_()
+        rows[batch].fill_(1)
+        return rows
+
     # -- the contract -----------------------------------------------------------------------------------------
 
     def energy(self, state: State, x: torch.Tensor) -> torch.Tensor:
@@ -334,9 +343,8 @@ class ResistiveNetwork(LayeredSystem):
     def prepare(self, x: torch.Tensor) -> Inputs:
         self.check_input(x)
         first = self.couplings[0]
-        rows = self.doubled(x)
         # A row of ones brings the sums of the conductances in the same pass over them.
-        sums = torch.cat([rows, ones_like_row(rows)]) @ first.conductance.t()
+        sums = self._driven(x) @ first.conductance.t()
         current = first.gain * sums[:-1]
         loads = self.loads(sums[-1])
         if not likely(~(torch.cat(loads) < 0).any()):
@@ -375,20 +383,22 @@ class ResistiveNetwork(LayeredSystem):
         """
         grads = {}
         e_below: torch.Tensor | None = None
-        m_below = self.doubled(x)
         column = weight[:, None]
         with torch.no_grad():
+            driven = self._driven(x)
+            m_below = driven[:-1]
             for k, (layer, c) in enumerate(zip(self.couplings, self.stages, strict=True)):
                 moved = plus[k] if minus is None else plus[k] - minus[k]
                 m = torch.add(free[k], plus[k] if minus is None else plus[k] + minus[k], alpha=0.5)
                 e = column * moved
                 a = layer.gain
                 # c [e m 1 - a e m' - a m e' + a^2 1 e' m'] as one product of stacked rows.
-                left, right = [-a * c * e, c * (e * m).sum(0, keepdim=True)], [m_below, ones_like_row(m_below)]
+                left, right = [-a * c * e, c * (e * m).sum(0, keepdim=True)], driven
                 if e_below is not None:
                     left += [-a * c * m, ones_like_row(m)]
-                    right += [e_below, a * a * c * (e_below * m_below).sum(0, keepdim=True)]
-                grads[f"layers.{k}.conductance"] = torch.cat(left).t() @ torch.cat(right)
+                    own = a * a * c * (e_below * m_below).sum(0, keepdim=True)
+                    right = torch.cat([m_below, ones_like_row(m_below), e_below, own])
+                grads[f"layers.{k}.conductance"] = torch.cat(left).t() @ right
                 if layer.bias is not None:
                     grads[f"layers.{k}.bias"] = -c * e.sum(0)
                 e_below, m_below = e, m
