@@ -21,7 +21,7 @@ nudged = relax(
 )
 print(nudged.solver, nudged.iterations, nudged.status.name)  # the paper's solver, with the residual it lacks
 
-ep = EquilibriumPropagation(CrossEntropy(), beta="auto")  # beta from the measured stability limit
+ep = EquilibriumPropagation(CrossEntropy(), beta="auto")  # beta from the measured stability limit and bias
 step = ep.backward(net, x, labels)
 print(
     "beta", ep.beta, "sweeps", step.equilibria[1].iterations, "residual", float(step.equilibria[1].residual.max())

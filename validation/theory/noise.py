@@ -22,7 +22,8 @@ import torch
 
 from physics_ep.cost import Cost
 from physics_ep.errors import InputError, argument_error
-from physics_ep.estimators.propagation import AUTO_FRACTION, NegativeNudgeError, check_beta
+from physics_ep.estimators.automatic import AUTO_FRACTION
+from physics_ep.estimators.propagation import NegativeNudgeError, check_beta
 from physics_ep.nudging import Stencil, scheme_from_name
 
 from ..agreement import Tally
