@@ -139,7 +139,8 @@ class DeviceModel:
     wire_resistance : float
         Between neighbouring cells of a tile's row or column, ohm.
     temperature, averaging_time : float
-        Of the resistors, K (0: no thermal noise); time over which a phase's readings are averaged, s.
+        Of the resistors, K (0: no thermal noise); time over which a phase's readings are
+        averaged, s (0: they are samples; not where oscillators have phase noise).
     amplifier_lag, amplifier_lag_mismatch : float
         Time constant of amplifiers of h over that of nodes (0: infinite bandwidth), and (lag_u - lag_h) / lag_h.
     amplifier_gain_limit : float or None
@@ -303,7 +304,7 @@ class DeviceModel:
     )
     averaging_time: float = setting(
         1e-5,
-        POSITIVE,
+        MAGNITUDE,
         "Averaging time of readings",
         "s",
         ("temperature", "phase_noise"),
@@ -395,6 +396,8 @@ class DeviceModel:
             if self.transpose == "slots" and getattr(self, name) != 0:
                 must = "be 0 where one array is read both ways (transpose 'slots', not 'array')"
                 raise argument_error(name, must, getattr(self, name))
+        if self.phase_noise > 0 and self.averaging_time == 0:
+            raise argument_error("averaging_time", "be positive where oscillators have phase noise", 0.0)
         if self.stuck_off + self.stuck_on > 1:
             raise argument_error("stuck_on", f"be at most 1 - stuck_off = {1 - self.stuck_off:g}", self.stuck_on)
 

@@ -530,14 +530,20 @@ def thermal_currents(board: Board, k: int, side: Sides) -> torch.Tensor | float:
     """Standard deviation, in units of activity, of the thermal current into units of layer k ('h', 'u', or common
     to 'both'), averaged over a phase's readings; 0: none.
 
-    A reading that is averaged over `averaging_time` t outlasts a node's settling many times, so that what counts of
-    a white current is its mean over t: conductances of S in all give it the variance 2 k T S / t (Nyquist 1928;
-    one-sided density 4 k T S).
+    Conductances of S in all are a white current of one-sided density 4 k T S (Nyquist 1928). A node of conductance
+    G and time constant tau makes of it a voltage of variance k T S / (G^2 tau), correlated as e^(-|s| / tau). With
+    tau = C / G that is (k T / C) (S / G): k T / C where the node has no other conductance, and 1 + sum of the
+    column's cells over G times as much at a virtual ground. Its mean over `averaging_time` t has the variance
+
+        k T S / (G^2 tau) 2 (x - 1 + e^-x) / x^2,  x = t / tau:    2 k T S / (G^2 t) for long t.
     """
     device = board.device_model
     if device.temperature == 0:
         return 0.0
-    joule = 2 * BOLTZMANN * device.temperature / device.averaging_time
+    x = device.averaging_time / device.time_constant
+    # By its series where the difference would cancel.
+    share = 2 * (x + math.expm1(-x)) / x**2 if x > 1e-3 else 1 - x / 3 + x**2 / 12
+    joule = BOLTZMANN * device.temperature / device.time_constant * share
     total, full = board.node_conductances(k, side)
     volts = device.voltage / board.full_scales[k + 1]
     return (joule * total) ** 0.5 / (full * volts)

@@ -129,7 +129,8 @@ def test_thermal_noise_of_a_phase(substrate: str, fields: dict[str, float]) -> N
     own, common = [], []
     for which in ("h", "u"):
         for k, layer in enumerate(net.stack):
-            nyquist = 2 * BOLTZMANN * 300 / 1e-6 / 0.2**2
+            # The mean over t of noise with the correlation time tau = t: 2 (x - 1 + e^-x) / x^2 at x = 1.
+            nyquist = BOLTZMANN * 300 / 1e-6 / 0.2**2 * 2 / np.e
             if substrate == "resistive":
                 own.append(np.full(layer.post, nyquist / mapped.system.total[k]))
                 common.append(np.zeros(layer.post))
