@@ -104,6 +104,9 @@ EDGES = r"couplings\.(edges|(inner|outer)_edges|outer_slots)"
 CELLS = r"(asked into|asked out|plus|minus|[hu] into|[hu] out|transpose into|transpose out)/.*"
 """Conductances of which the loads of a resistive network's nodes are made, each time it is written."""
 
+DRAINS = r"drain_.*"
+"""Sums of cells of which the report makes power: no step reads them."""
+
 PREDICTIVE: dict[str, Any] = {"cost": CrossEntropy(), "beta": "auto"}
 
 CASES: dict[str, DeviceCase] = {
@@ -132,7 +135,7 @@ CASES: dict[str, DeviceCase] = {
     ),
     **{
         f"mapped-{kind}{suffix}": DeviceCase(_mapped(kind, model), unread=unread, **PREDICTIVE)
-        for kind, unread in (("hopfield", ""), ("resistive", CELLS), ("oscillator", ""))
+        for kind, unread in (("hopfield", DRAINS), ("resistive", rf"{CELLS}|{DRAINS}"), ("oscillator", DRAINS))
         for suffix, model in (("", None), ("-written", NOISY))
     },
 }

@@ -295,6 +295,6 @@ def test_command_tells_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     (row,) = json.loads(file.read_text())["rows"]
     assert f"{row['learned']:.2%}" in capsys.readouterr().out
     with pytest.raises(SystemExit) as ended:
-        main(["in-situ", "hopfield-digits"])
+        main(["in-situ", "langevin-hopfield-digits"])
     assert ended.value.code == 2
     assert "predictive coding" in capsys.readouterr().err
