@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -487,7 +488,7 @@ def test_the_implicit_gradient_by_differences() -> None:
 
     for k, at in ((0, (2, 1)), (1, (3, 4)), (2, (1, 2))):
         held = [system.get_parameter(f"layers.{k}.weight").data]
-        held += [b for n, b in system.named_buffers() if n.endswith(f"layers/{k}/weight") and " " not in n]
+        held += [b for n, b in system.named_buffers() if re.fullmatch(rf"(u|transpose)/layers/{k}/weight", n)]
         found = []
         for sign in (1, -2):
             for w in held:

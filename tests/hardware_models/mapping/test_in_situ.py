@@ -159,7 +159,7 @@ def test_learning_goes_around_defects(tmp_path: Path, monkeypatch: pytest.Monkey
     out = tmp_path / "r.h5"
     options: dict[str, Any] = {
         "substrates": ["hopfield", "oscillator"],
-        "device": BASE.replace(stuck_off=0.3),
+        "device": BASE.replace(stuck_off=0.3, copies="shared"),  # separate cells: docs/findings.md
         "sweeps": {"device_mismatch": [0.6]},
         "overrides": [*SMALL, "optimizer.lr=0.1"],
         "out": out,
