@@ -28,9 +28,9 @@ START = (math.radians(-60.0), math.radians(120.0))
 """Phases at which the free phase starts, radians."""
 WINDOW = (-0.5 * math.pi, 1.5 * math.pi)
 TOLERANCE = 1e-11
-"""Of every stationary state, coupling units."""
+"""Largest force that a stationary state may have, coupling units."""
 DURATION = 60.0
-"""Of each path, in inverse coupling units."""
+"""Time that each path is followed, inverse coupling units."""
 SHORT_AND_LONG = (0.6, 1.3)
 """Nudging strengths shown, over that of the fold."""
 

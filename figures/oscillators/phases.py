@@ -27,7 +27,7 @@ from ..requests import Drawn, Request
 from ..subjects import Subject, trained
 
 TOLERANCE = 1e-10
-"""Of the equilibria in which the phases must end, dimensionless."""
+"""Largest residual of the equilibria in which the phases must end, dimensionless."""
 HIDDEN_SHOWN = 40
 """Hidden oscillators drawn at most."""
 REACHED = 1e-2
@@ -323,7 +323,7 @@ BRIEF = (
     "data.train_examples=600",
     "data.test_examples=60",
 )
-"""Of the training whose network `phases_on_circle` shows."""
+"""Changes to the config by which the network that `phases_on_circle` shows is trained."""
 
 
 def make_phases_on_circle(request: Request) -> Drawn:

@@ -24,7 +24,7 @@ from ..subjects import Subject
 from .networks import predictive_network, tight, trained_network, vgg_network
 
 BETA = 0.05
-"""Of the paper."""
+"""Nudging strength of Kerjan, Høier and Scellier 2026."""
 WEAK_BETA = 0.005
 """So weak that even and odd updates settle."""
 ITERATIONS = 20

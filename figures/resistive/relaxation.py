@@ -49,7 +49,7 @@ KINDS = {
 STEP_ERROR = 1e-8
 """Relative; also makes steps short enough to be drawn as straight lines."""
 TOLERANCE = 1e-12
-"""Of the equilibria in which the phases must end, dimensionless."""
+"""Largest residual of the equilibria in which the phases must end, dimensionless."""
 
 
 def resistive_relaxation(subject: Subject, *, share: float = 0.5, duration: float = 30.0) -> CircuitTransients:

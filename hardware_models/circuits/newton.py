@@ -29,7 +29,7 @@ LIMITED_STEPS = 15
 REUSE = 1e-2
 """A factorisation is kept while one step with it lowers the residual to this part."""
 TRIALS = 40
-"""Of a step's length."""
+"""Lengths of one step that are tried at most."""
 
 
 class Newton(Solver):

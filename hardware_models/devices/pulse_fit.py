@@ -58,7 +58,7 @@ MOSTLY_NOISE = 0.05
 PASSES = 3
 """Fits of whole trains where the range has to be found as well: each begins with the range of the one before."""
 ROUNDS = 4
-"""Of shape and count in turn: a shape hardly depends on the count."""
+"""Rounds in which shape and count are fitted in turn: a shape hardly depends on the count."""
 DIFFERENCE = 1e-4
 
 

@@ -9,7 +9,7 @@ import re
 import pytest
 import torch
 
-from tests.support.simulated_gpu import DeviceTensor, SimulatedGpu, UnavailableError, library
+from tests.support.simulated_gpu import DeviceTensor, SimulatedGpu, UnavailableError, shim
 
 MIXED = {
     "sum with a vector": lambda x: x + torch.ones(3),
@@ -149,9 +149,9 @@ def test_modules_optimizers_autograd_and_autocast(gpu: SimulatedGpu) -> None:
 )
 def test_without_what_it_needs_the_reason_is_told(monkeypatch, owner, name: str, planted: str, reason: str) -> None:
     """Tests on the device are skipped with this reason, in place of an error that nobody understands."""
-    monkeypatch.setattr(library, "LOADED", [])
+    monkeypatch.setattr(shim, "LOADED", [])
     put = monkeypatch.setitem if owner is os.environ else monkeypatch.setattr
     put(owner, name, planted)
     with pytest.raises(UnavailableError, match=reason):
-        library.install()
-    assert not library.LOADED
+        shim.install()
+    assert not shim.LOADED

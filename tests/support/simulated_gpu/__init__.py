@@ -35,5 +35,5 @@ elsewhere, and tests are skipped.
 from tests.support.simulated_gpu.counts import Counts as Counts
 from tests.support.simulated_gpu.device import DeviceTensor as DeviceTensor
 from tests.support.simulated_gpu.device import SimulatedGpu as SimulatedGpu
-from tests.support.simulated_gpu.library import UnavailableError as UnavailableError
-from tests.support.simulated_gpu.library import install as install
+from tests.support.simulated_gpu.shim import UnavailableError as UnavailableError
+from tests.support.simulated_gpu.shim import install as install

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from tests.support.simulated_gpu import rules
 from tests.support.simulated_gpu.counts import Counts, place
-from tests.support.simulated_gpu.library import install
+from tests.support.simulated_gpu.shim import install
 
 DEVICE = torch.device("cuda", 0)
 NAME = "simulated CUDA device (computed on the CPU)"

@@ -32,13 +32,10 @@ for package in ("hardware_models", "validation", "physics_ep.predictive_coding")
 """
 
 
-def test_benchmarks_and_substrates_import_without_the_command() -> None:
-    """No benchmark, substrate or judge needs pydantic, pooch, typer or rich to be imported.
-
-    Where one does, a script on a GPU machine stops at its first line. The last line of the output names the file.
-    """
+def ran(program: str) -> str:
+    """What a program in a process of its own prints; the test fails where it does not end well."""
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", program],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -46,9 +43,18 @@ def test_benchmarks_and_substrates_import_without_the_command() -> None:
         check=False,
         timeout=300,
     )
-    assert done.returncode == 0, done.stdout[-100:] + done.stderr
+    assert done.returncode == 0, done.stdout[-300:] + done.stderr
+    return done.stdout
+
+
+def test_benchmarks_and_substrates_import_without_the_command() -> None:
+    """No benchmark, substrate or judge needs pydantic, pooch, typer or rich to be imported.
+
+    Where one does, a script on a GPU machine stops at its first line. The last line of the output names the file.
+    """
+    printed = ran(PROGRAM)
     files = {f"validation.benchmarks.{path.stem}" for path in (ROOT / "validation/benchmarks").glob("[a-z]*.py")}
-    assert files <= set(done.stdout.split())
+    assert files <= set(printed.split())
     assert len(files) > 10
 
 
@@ -81,14 +87,4 @@ def test_every_script_has_help_and_refuses_what_it_does_not_know() -> None:
 
     A script that looks at no option measures for minutes when it is asked for help.
     """
-    done = subprocess.run(
-        [sys.executable, "-c", HELP],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout[-300:] + done.stderr
-    assert len(done.stdout.split()) > 8
+    assert len(ran(HELP).split()) > 8
