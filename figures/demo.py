@@ -314,7 +314,7 @@ def mapping_table(demo: Demo) -> tuple[list[str], list[list[str]]]:
         ("outputs off, ideal devices", lambda p: f"{p.free_state_error:.0e}"),
         ("gradient cosine to backprop, ideal", lambda p: f"{p.cosine.min():.7f}"),
         ("test accuracy, ideal", lambda p: f"{p.accuracy:.2%}"),
-        ("  on devices of 4 bits", lambda p: f"{p.device_accuracy.mean():.2%}"),
+        ("  on devices of 4 bits, shared copies", lambda p: f"{p.device_accuracy.mean():.2%}"),
         ("  examples with a free state", lambda p: f"{p.share.mean():.0%} ({p.solver})"),
         ("gradient cosine there: of their own network", lambda p: f"{np.nanmin(p.adaptation):.5f}"),
         ("  of the network that was meant", lambda p: f"{np.nanmin(p.transfer):.3f}"),

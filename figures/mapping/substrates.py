@@ -28,7 +28,7 @@ NETWORK = "pcn-digits"
 """Bundled training config of the network that is mapped."""
 
 NAMES = {"hopfield": "Hopfield circuit", "resistive": "resistors, diodes", "oscillator": "oscillators"}
-DEVICE_NAME = "4 bits, 5 % noise, 10 % mismatch, shared copies"
+DEVICE_NAME = "4 bits, 5 % noise,\n10 % mismatch, shared copies"
 """`validation.experiments.substrates.DEVICE`, in words."""
 SMALLEST = 1e-17
 """Bottom of the disagreements."""
