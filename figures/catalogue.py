@@ -273,6 +273,12 @@ FIGURES: tuple[Entry, ...] = (
         ("in-situ training",),
     ),
     Entry(
+        "copies",
+        "ways to live with cells that err apart: gradients, free states, test error",
+        "figures.mapping.copies:make_copies",
+        ("pcn",),
+    ),
+    Entry(
         "best_beta",
         "error over beta under read noise, and the best beta",
         "figures.mapping.tolerance:make_best_beta",

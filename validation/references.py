@@ -81,10 +81,10 @@ def reference_gradient(name: str, mapped: Mapped, x: torch.Tensor, y: torch.Tens
 def differs(mapped: Mapped) -> bool:
     """Whether adaptation is another gradient than feedforward.
 
-    Where one array drives h and u, and their units are equal, nothing is fed back in the free state, so that the
-    two are one, and the cheaper is computed.
+    Where one array drives h and u, and their units are equal, or where an auto-zero subtracts what they differ by,
+    nothing is fed back in the free state, so that the two are one, and the cheaper is computed.
     """
-    return not mapped.system.shared
+    return not mapped.system.shared and mapped.device.auto_zero == "off"
 
 
 def adaptation_gradient(
@@ -214,7 +214,8 @@ def _currents(
                 total = total + arrays.bias.view(-1, *[1] * (total.ndim - 2))
             found[side].append(system.driven(total, k, side))
         for s, link, n, route in links:
-            if s >= 0:
+            # What an auto-zero has stored follows the weights: nothing is fed back in a free state.
+            if s >= 0 and system.device_model.auto_zero == "off":
                 back = link.transpose(leaves["transpose"][k][n], errors[k], route)  # type: ignore
                 through = system.through("transpose", s)
                 back = back if through is None else back * through

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from physics_ep.faces import lazy
 
 if TYPE_CHECKING:
+    from .copies import draw_copies as draw_copies
     from .depth import DepthCosts as DepthCosts, depth_costs as depth_costs, draw_depth_costs as draw_depth_costs
     from .in_situ import draw_in_situ as draw_in_situ
     from .oscillators import draw_oscillator_mapping as draw_oscillator_mapping
@@ -34,6 +35,7 @@ else:
             "beta_choices": "tolerance",
             "depth_costs": "depth",
             "draw_best_beta": "tolerance",
+            "draw_copies": "copies",
             "draw_depth_costs": "depth",
             "draw_in_situ": "in_situ",
             "draw_layer_cosines": "tolerance",

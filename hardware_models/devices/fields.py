@@ -22,6 +22,7 @@ LEAKS = ("trimmed", "dummy", "fixed")
 COPIES = ("independent", "trimmed", "shared")
 TRANSPOSES = ("slots", "array")
 DUMMIES = ("equal", "none")
+SWITCH = ("off", "on")
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ LEAK = Rule(str, "be 'trimmed', 'dummy' or 'fixed'", lambda v: v in LEAKS)
 COPYING = Rule(str, "be 'independent', 'trimmed' or 'shared'", lambda v: v in COPIES)
 TRANSPOSE = Rule(str, "be 'slots' or 'array'", lambda v: v in TRANSPOSES, optional=True)
 DUMMY = Rule(str, "be 'equal' or 'none'", lambda v: v in DUMMIES)
+ON_OFF = Rule(str, "be 'off' or 'on'", lambda v: v in SWITCH)
+GAIN = Rule(float, "be a number above 0 and at most 1", lambda v: 0 < v <= 1)
 TEXT = Rule(str, "be a text")
 
 UNCHOSEN = ("common", "learning", "description")

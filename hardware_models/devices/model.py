@@ -32,10 +32,12 @@ from .fields import (
     COUNT_OR_NONE,
     DUMMY,
     FRACTION,
+    GAIN,
     LEAK,
     LEVELS,
     MAGNITUDE,
     NUMBER,
+    ON_OFF,
     POSITIVE,
     RANGE,
     SPACING,
@@ -119,6 +121,13 @@ class DeviceModel:
     dummy_cells : {'equal', 'none'}
         Whether the nodes h and u of a resistive network carry as many cells, by dummy ones on u; else u, which has
         no cells that feed back, is faster.
+    feedback_gain : float
+        Gain of the drivers that feed errors back, above 0 and at most 1. Below 1 unequal copies upset the free
+        state less. Readings of the errors are divided by it once a layer below the outputs, so that the gradient
+        is that of gain 1 as far as the nudge is small.
+    auto_zero : {'off', 'on'}
+        'on': the circuit stores h - u of every unit while nothing is fed back, and feeds back the difference to
+        what it has stored. The free state is then the forward pass of the arrays that drive h, whatever the copies.
     conductance_noise : float
         Relative standard deviation of a cell from phase to phase; separate copies of an array have their own.
     read_noise : float
@@ -249,6 +258,8 @@ class DeviceModel:
         0.0, MAGNITUDE, "Impedance of virtual grounds", "ohm", parts="conveyors", drawn=False
     )
     ground_offset: float = imperfection(0.0, MAGNITUDE, "Offset of virtual grounds", "V", parts="conveyors")
+    feedback_gain: float = setting(1.0, GAIN, "Gain of the feedback", parts="common")
+    auto_zero: str = setting("off", ON_OFF, "Auto-zero of the errors", parts="common")
     conductance_noise: float = imperfection(
         0.0, MAGNITUDE, "Conductance noise", "relative, each phase", parts="common"
     )

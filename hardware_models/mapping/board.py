@@ -178,6 +178,9 @@ class Board(PhysicalCells):
             if cls.holds and layer.activation_name not in cls.holds:
                 reason = f"its units can be {', '.join(cls.holds)}, not {layer.activation_name}"
                 raise NotRealisable(cls.substrate, k, reason)
+            if device.feedback_gain != 1 and layer.skip_link is not None:
+                reason = "its skip feeds errors back past other layers, and a feedback_gain weakens each layer's"
+                raise NotRealisable(cls.substrate, k, reason)
         for name in device.unread(cls.effects):
             raise unread_field(cls.substrate, name, getattr(device, name))
 
@@ -404,7 +407,16 @@ class Board(PhysicalCells):
     def through(self, of: Copy, k: int) -> torch.Tensor | None:
         """What a current of these arrays is multiplied with until it is one into a node of this load."""
         gain, load = self.gain(of, k), self._load("h" if of != "u" or self.equal_loads else "u", k)
-        return load if gain is None else loaded(gain, load)
+        found = load if gain is None else loaded(gain, load)
+        driver = self.device_model.feedback_gain
+        if of != "transpose" or driver == 1:
+            return found
+        return torch.tensor(driver, dtype=self.dtype, device=self.device) if found is None else driver * found
+
+    def weakening(self, k: int) -> float:
+        """What is left of an error at layer k when the drivers of all layers above have fed it back; 1 at the
+        outputs."""
+        return self.device_model.feedback_gain ** (self.depth - 1 - k)
 
     @property
     def load_h(self) -> tuple[torch.Tensor | None, ...]:

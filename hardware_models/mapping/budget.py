@@ -96,6 +96,8 @@ def count_parts(board: Board) -> PartCounts:
     sizes = board.sizes
     cells = sum(2 * p.numel() * board.physical_arrays(name) for name, p in board.named_parameters())
     own = board.count_units()
+    if board.device_model.auto_zero == "on":  # a store a unit, read through a buffer
+        own["buffers"] = own.get("buffers", 0) + sum(sizes[1:])
     return PartCounts(**own, input_values=sizes[0], output_values=sizes[-1], states=2 * sum(sizes[1:]), cells=cells)
 
 

@@ -176,6 +176,7 @@ class Mapped:
 
         if not isinstance(self.system, ResistivePairs):
             raise argument_error("substrate", "be 'resistive', whose parts SPICE knows", repr(self.substrate))
+        self._plain_feedback()
         return pairs_circuit(self.system)
 
     def to_graph(self, edges: str = "one") -> PairsGraph:
@@ -194,8 +195,16 @@ class Mapped:
         """
         if not isinstance(self.system, OscillatorPairs):
             raise argument_error("substrate", "be 'oscillator'", repr(self.substrate))
+        self._plain_feedback()
         meant = {name: p.detach().cpu() for name, p in self.network.named_parameters()}
         return pairs_graph(self.system, edges, meant)
+
+    def _plain_feedback(self) -> None:
+        """Refuse a list of parts where errors are not fed back as they are."""
+        for name, plain in (("feedback_gain", 1.0), ("auto_zero", "off")):
+            if getattr(self.device, name) != plain:
+                must = f"be {plain!r} for a list of parts, which has neither drivers of its own nor stores"
+                raise argument_error(name, must, repr(getattr(self.device, name)))
 
     def settling(
         self,

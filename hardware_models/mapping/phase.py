@@ -93,7 +93,7 @@ class PairedPhase(Phase):
         if not system.shared:
             self.u = [a.response(q) for a, q in zip(system.amplifiers_u, self.q, strict=True)]
             if origin is None or not balanced:
-                self.fed = self.feedback([h - u for h, u in zip(self.h, self.u, strict=True)])
+                self.fed = self._static(origin is None)
         self.free = dataclasses.replace(self.free, states=tuple(self.h))
         self.forcing: tuple[Blocks, Blocks] | None = None
         """Drives to h and u at the origin, beyond the origin's: of fluctuating arrays, or of an origin out of
@@ -109,6 +109,18 @@ class PairedPhase(Phase):
             [a.steepness(v) for a, v in zip(units, at, strict=True)] if self.latched else []
             for units, at in ((system.amplifiers_h, self.p), (system.amplifiers_u, self.q))
         )
+
+    def _static(self, nothing_fed: bool) -> Blocks | None:
+        """What h - u at the origin feeds back, less what an auto-zero has stored; None: nothing. The store holds
+        h - u as they are where nothing is fed back."""
+        apart = [h - u for h, u in zip(self.h, self.u, strict=True)]
+        if self.system.device_model.auto_zero == "off":
+            return self.feedback(apart)
+        if nothing_fed:
+            return None
+        states = self.inputs.cache.states
+        beside = [a.response(q) for a, q in zip(self.system.amplifiers_u, self.drives("u", states), strict=True)]
+        return self.feedback([d - (h - u) for d, h, u in zip(apart, states, beside, strict=True)])
 
     # -- nudges ------------------------------------------------------------------------------------------------
 
@@ -171,7 +183,7 @@ class PairedPhase(Phase):
         if not (system.one_drive and self.one_array):
             gain_u = [a - b for a, b in zip(self.drives("u", self.h), before[1], strict=True)]
         self._force(gain_h, gain_u)
-        if not system.shared:
+        if not system.shared and system.device_model.auto_zero == "off":
             static = [h - u for h, u in zip(self.h, self.u, strict=True)]
             now, then = self.feedback(static), quiet.feedback(static)
             change = [a - b for a, b in zip(now, then, strict=True)]
@@ -454,7 +466,10 @@ class PairedPhase(Phase):
 
     def _readings(self, z: State) -> Nudged:
         found = self.read(z)
-        return Nudged(found[: self.depth], found[self.depth :])
+        if self.system.device_model.feedback_gain == 1:
+            return Nudged(found[: self.depth], found[self.depth :])
+        errors = (e / self.system.weakening(k) for k, e in enumerate(found[self.depth :]))
+        return Nudged(found[: self.depth], tuple(errors))
 
     def read(self, z: State) -> State:
         """Readings of the activities (displaced from the origin) and of the errors h - u, each of L blocks.

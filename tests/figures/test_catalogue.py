@@ -48,6 +48,7 @@ ELSEWHERE = {
     "tolerance_layers",
     "best_beta",
     "in_situ",
+    "copies",
     "resistive_relaxation",
     "conductances",
     "resistive_error",

@@ -1,11 +1,13 @@
-"""What separate cells do to the gradients of trained networks: EP against each reference, on device instances.
+"""What separate cells do to the gradients of trained networks, and ways to live with them.
 
     python -m validation.experiments.copies --out FOLDER [--instances 10] [--only TEXT] [--markdown]
+    python -m validation.experiments.copies --out FOLDER --ways
 
 Trains tanh, hard_tanh and relu networks 64-64-64-10 on the 8x8 digits (FOLDER/ACTIVATION.h5, by the recipe of
 `pcn-digits`), puts each on the substrates and devices of `cases()`, and prints the table. FOLDER/copies.json holds
 a row an instance, kept as they come; the same command goes on from there. `--only` takes rows whose key holds a
-text; `--markdown` prints the table of what is there and stops.
+text; `--markdown` prints the table of what is there and stops. `--ways` measures what can be done about separate
+cells (`WAYS`) in place of what they do; `physics-ep figure copies --from FOLDER/relu.h5` draws it.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ import numpy as np
 import torch
 
 from hardware_models import DeviceModel, map_pcn
+from hardware_models.mapping.in_situ import InSitu
 from hardware_models.mapping.mapped import Mapped
 from physics_ep import relax
 from physics_ep.config import load_config
@@ -48,6 +51,8 @@ GAINS = {"tanh": 1.0, "hard_tanh": 1.0, "relu": 6**0.5}
 BATCH, TEST = 16, 100
 """Test examples of which gradients are taken, the first that have a free state; and those of which it is sought."""
 BETA = 0.01
+LEARNING_BATCH, LEARNING_STEPS = 32, 300
+"""Examples of a step of learning in place, and the steps of a phase after which an example is left out of it."""
 TRIES = 3
 """Times that examples whose phases do not settle are left out of a gradient, before it is given up."""
 
@@ -62,17 +67,65 @@ class CopiesCase:
     device : DeviceModel
     told : str
         What errs.
+    way : str
+        What is done about it: of `WAYS`; empty: nothing.
     """
 
     activation: str
     substrate: str
     device: DeviceModel
     told: str
+    way: str = ""
 
     @property
     def key(self) -> str:
         """By which rows are found again."""
-        return f"{self.activation} {self.substrate} {self.told} {self.device.copies}"
+        found = f"{self.activation} {self.substrate} {self.told} {self.device.copies}"
+        return f"{found} {self.way}" if self.way else found
+
+
+@dataclass(frozen=True)
+class CopiesWay:
+    """A way to live with cells that err apart.
+
+    Attributes
+    ----------
+    fields : dict
+        Of the device, beside its programming noise.
+    substrate : str
+    epochs : int
+        Of learning in place, from the weights that were written, before anything is measured.
+    """
+
+    fields: dict[str, Any]
+    substrate: str = "resistive"
+    epochs: int = 0
+
+
+GAIN = 0.2
+"""Gain of the feedback where it is below one."""
+WAYS = {
+    "nothing": CopiesWay({}),
+    "copies trimmed to 0.1 %": CopiesWay({"copies": "trimmed"}),
+    "one array in slots, mirrors 0.1 %": CopiesWay({"mirror_mismatch": 1e-3}, "hopfield"),
+    "learned in place": CopiesWay({}, epochs=2),
+    "auto-zero": CopiesWay({"auto_zero": "on"}),
+    "feedback gain 0.2": CopiesWay({"feedback_gain": GAIN}),
+    "auto-zero and gain 0.2": CopiesWay({"auto_zero": "on", "feedback_gain": GAIN}),
+    "learned in place, gain 0.2": CopiesWay({"feedback_gain": GAIN}, epochs=2),
+}
+"""What can be done, by its name in tables and figures."""
+SIZES_OF_WAYS = (0.001, 0.003, 0.01, 0.03)
+"""Programming noises at which ways are measured, of the range."""
+
+
+def ways() -> Iterator[CopiesCase]:
+    """Rows of the table of ways."""
+    for name, way in WAYS.items():
+        for activation in ("hard_tanh", "relu"):
+            for size in SIZES_OF_WAYS:
+                device = DeviceModel(programming_noise=size, **way.fields)
+                yield CopiesCase(activation, way.substrate, device, f"programming {size:.1%}", name)
 
 
 def cases() -> Iterator[CopiesCase]:
@@ -131,6 +184,17 @@ def network_of(activation: str, folder: Path) -> PredictiveCodingNetwork:
     return net.double()
 
 
+def learn_in_place(mapped: Mapped, x: torch.Tensor, y: torch.Tensor, epochs: int) -> None:
+    """Let written weights learn on their device, each cell moved as far as is asked; examples that do not settle
+    are left out of a step."""
+    learner = InSitu(mapped, lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9), headroom=1.5)
+    for epoch in range(epochs):
+        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(epoch))
+        for batch in order.split(LEARNING_BATCH):
+            options = {"on_unconverged": "skip", "max_iterations": LEARNING_STEPS}
+            learner.step(x[batch], y[batch], CrossEntropy(), BETA, **options)
+
+
 def measured(case: CopiesCase, instance: int, mapped: Mapped, x: torch.Tensor, y: torch.Tensor) -> OneDevice:
     """Free states and gradients of one instance, on test examples x and their labels y."""
     began = time.perf_counter()
@@ -174,7 +238,12 @@ def _worst(estimate: dict[str, torch.Tensor], exact: dict[str, torch.Tensor]) ->
     return max(1 - row.cosine for row in rows)
 
 
-def measure(folder: Path, instances: int = 10, chosen: Sequence[CopiesCase] | None = None) -> list[dict[str, Any]]:
+def measure(
+    folder: Path,
+    instances: int = 10,
+    chosen: Sequence[CopiesCase] | None = None,
+    tell: Callable[[str], None] = lambda line: print(line, flush=True),
+) -> list[dict[str, Any]]:
     """Measure what is missing, an instance of every case in turn, and keep each row as it comes.
 
     Parameters
@@ -184,6 +253,8 @@ def measure(folder: Path, instances: int = 10, chosen: Sequence[CopiesCase] | No
         Device instances of each case.
     chosen : sequence of CopiesCase, optional
         Default `cases()`.
+    tell : callable
+        Takes a line for each row that has been measured; it prints them if not given.
 
     Returns
     -------
@@ -201,6 +272,7 @@ def measure(folder: Path, instances: int = 10, chosen: Sequence[CopiesCase] | No
     done = {(row["key"], row["instance"]) for row in rows}
     data = load_dataset(load_config("pcn-digits").data)
     x, y = data.test_x[:TEST].flatten(1).double(), data.test_y[:TEST]
+    learned_x, learned_y = data.train_x.flatten(1).double(), data.train_y
     nets: dict[str, PredictiveCodingNetwork] = {}
     with threads(1), writing("validation.experiments.copies") as call:
         path = call.claim("out", path, goes_on=path if rows else None)
@@ -212,9 +284,12 @@ def measure(folder: Path, instances: int = 10, chosen: Sequence[CopiesCase] | No
                     nets[case.activation] = network_of(case.activation, folder)
                 net = nets[case.activation]
                 mapped = map_pcn(net, case.substrate, case.device, instance, calibration=x)
+                way = WAYS.get(case.way)
+                if way is not None and way.epochs:
+                    learn_in_place(mapped, learned_x, learned_y, way.epochs)
                 rows.append(asdict(measured(case, instance, mapped, x, y)))
                 write_json(path, {"conditions": conditions(nets, x, y), "rows": rows})
-                print(f"{case.key}, instance {instance}: {rows[-1]['seconds']:.1f} s", flush=True)
+                tell(f"{case.key}, instance {instance}: {rows[-1]['seconds']:.1f} s")
     return rows
 
 
@@ -255,14 +330,15 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
         "| their test error | gradients | solver |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for case in cases():
+    for case in [*cases(), *ways()]:
         own = [row for row in rows if row["key"] == case.key]
         if not own:
             continue
         gaps = [_quartiles([row["gaps"][name] for row in own], "{:.0e}") for name in REFERENCES]
         settled, asked = sum(row["settled"] for row in own), BATCH * len(own)
         with_one = sum(row["settled"] > 0 for row in own)
-        cells = [case.activation, case.substrate, case.told, case.device.copies, *gaps]
+        done = f"{case.device.copies}; {case.way}" if case.way else case.device.copies
+        cells = [case.activation, case.substrate, case.told, done, *gaps]
         cells += [_quartiles([row[name] for row in own], "{:.2f}") for name in ("share", "error")]
         cells += [f"{with_one}/{len(own)} instances, {settled / asked:.0%} of the examples", own[0]["solver"]]
         lines.append("| " + " | ".join(cells) + " |")
@@ -283,15 +359,17 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the networks and the table")
     parser.add_argument("--instances", type=int, default=10)
     parser.add_argument("--only", default="", help="text that is in 'ACTIVATION SUBSTRATE WHAT COPIES' of a row")
+    parser.add_argument("--ways", action="store_true", help="measure ways to live with separate cells")
     parser.add_argument("--markdown", action="store_true", help="print the table of what is there, and stop")
     arguments = parser.parse_args(words)
     try:
         if arguments.instances < 1:
             raise argument_error("instances", "be at least 1", arguments.instances)
         path = arguments.out / "copies.json"
-        chosen = [case for case in cases() if arguments.only in case.key]
+        known = list(ways() if arguments.ways else cases())
+        chosen = [case for case in known if arguments.only in case.key]
         if not chosen:
-            raise argument_error("only", f"be in one of {', '.join(c.key for c in cases())}", repr(arguments.only))
+            raise argument_error("only", f"be in one of {', '.join(c.key for c in known)}", repr(arguments.only))
         print(markdown(read(path) if arguments.markdown else measure(arguments.out, arguments.instances, chosen)))
     except InputError as error:
         sys.exit(f"copies: {error}")

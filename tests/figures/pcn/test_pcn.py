@@ -298,6 +298,7 @@ def test_other_systems_are_told_or_left_out(tmp_path):
         "signature",
         "substrates",
         "in_situ",
+        "copies",
     }
     resistive = {"resistive_relaxation", "conductances", "resistive_error", "circuit_scaling"}
     oscillating = {"phases_on_circle", "two_oscillators", "locking", "branch_switch", "oscillator_error"}
