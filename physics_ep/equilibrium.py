@@ -84,6 +84,9 @@ class Equilibrium:
         One unit of `residual` in the system's own unit: a number, or (B,) where the scale was measured.
     trace : Trace or None
         Kept when asked for.
+    time : Tensor (B,) or None
+        Time until each example settled, or until it was given up, in the system's time constants; known only where
+        the solver follows the system's own course in time.
     """
 
     residual: torch.Tensor
@@ -96,6 +99,7 @@ class Equilibrium:
     residual_scale: float | torch.Tensor = 1.0
     residual_unit: str = ""
     trace: Trace | None = field(default=None, repr=False)
+    time: torch.Tensor | None = None
 
     @cached_property
     def state(self) -> State:
@@ -124,10 +128,11 @@ class Equilibrium:
         moved: list[State] | list[None] = [None] * parts
         if self.displacement is not None:
             moved = chunks(self.displacement)
-        pieces = zip(self.residual.chunk(parts), moved, strict=True)
+        times = [None] * parts if self.time is None else self.time.chunk(parts)
+        pieces = zip(self.residual.chunk(parts), moved, times, strict=True)
         return tuple(
-            replace(self, _state=state(k), residual=r, displacement=d, status=self._status_of(r))
-            for k, (r, d) in enumerate(pieces)
+            replace(self, _state=state(k), residual=r, displacement=d, status=self._status_of(r), time=t)
+            for k, (r, d, t) in enumerate(pieces)
         )
 
     def _status_of(self, residual: torch.Tensor) -> Status:

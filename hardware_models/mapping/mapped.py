@@ -216,14 +216,14 @@ class Mapped:
         """Time constants until the substrate has settled, by following it in time: from empty capacitors, or with a
         nudge from the free state. Also the equilibrium, whose status tells if it has not settled.
 
-        The resolution is a step in time, half a time constant or less.
+        The time is that of the slowest example, known to a step in time: half a time constant or less, or a tenth
+        of the time that has passed (`stiff_flow`). `Equilibrium.time` has it example by example.
         """
         options = {"solver": "flow", "tolerance": tolerance, "max_iterations": max_iterations}
         start = None if nudge is None else relax(self.system, x).require().state
         found = relax(self.system, x, nudge, start=start, **options)  # type: ignore[arg-type]
-        phase = self.system.phase(self.system.prepare(x), start)
-        phase.nudge = nudge
-        return self.system.solvers(phase)["flow"].step_of(phase) * (found.iterations - 1), found
+        assert found.time is not None
+        return float(found.time.max()), found
 
     @property
     def fidelity(self) -> Fidelity:

@@ -43,7 +43,8 @@ from .circuit import PairedCircuit
 from .oscillator_units import detuned_clip
 from .physical_cells import Copy, Side
 from .solvers import chain_time
-from .value_flow import ValueMotion, solvers
+from .stiff_flow import StiffFlow
+from .value_flow import ValueMotion
 
 THRESHOLD = 0.01
 """Units that answer slower than this share of the rate in the middle of their range count as at a threshold."""
@@ -149,7 +150,7 @@ class OscillatorPairs(PairedCircuit):
         )
 
     def solvers(self, phase: Phase) -> dict[str, Any]:
-        return solvers(super().solvers(phase))
+        return {**super().solvers(phase), "flow": StiffFlow}
 
     def motion(self, phase: Phase) -> ValueMotion:
         return ValueMotion(phase)

@@ -247,6 +247,20 @@ class PairedPhase(Phase):
             return torch.where((beta > 0.5) & free, d - drive, force)
         return force
 
+    def wanted_change(
+        self, moved: torch.Tensor, drive: torch.Tensor, change: torch.Tensor, driven: torch.Tensor
+    ) -> torch.Tensor:
+        """How `wanted` changes, to first order, where the outputs move on by `change` and the drive by `driven`."""
+        if self.nudge is None:
+            return torch.zeros_like(change)
+        cost = self.nudge.cost
+        if cost.holds:
+            return self.wanted(moved, drive + driven) - self.wanted(moved, drive)
+        beta = self.nudge.each(self.rows, self.dtype, self.x.device)[:, None]
+        return -loaded(beta, self.load_h[-1]) * cost.curvature(
+            self.over(torch.add, moved, self.h[-1]), self.nudge.y, change
+        )
+
     # -- arrays and amplifiers ---------------------------------------------------------------------------------
 
     def links(self, k: int, arrays: list[Arrays]) -> list[tuple[int, Link, torch.Tensor, Route]]:

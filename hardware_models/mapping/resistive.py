@@ -43,7 +43,8 @@ from .board import NotRealisable, Origin, Sides, Values, erring
 from .circuit import PairedCircuit
 from .node_sums import arrays_of
 from .physical_cells import KEPT, SIDES, Copy, Ends, Side
-from .value_flow import ValueMotion, solvers
+from .stiff_flow import StiffFlow
+from .value_flow import ValueFlow, ValueMotion
 
 __all__ = ["KEPT", "Ends", "ResistivePairs"]
 
@@ -247,7 +248,9 @@ class ResistivePairs(PairedCircuit):
 
         def speed(v: torch.Tensor, d: torch.Tensor, p: torch.Tensor, dp: torch.Tensor) -> torch.Tensor:
             if not activation.piecewise_linear:
-                return (p - inverse(v)) + (dp - (inverse(v + d) - inverse(v)))
+                # v is where the unit rests with p. Inverses are steep, so that their difference needs digits.
+                wide, there = v.double(), v.double() + d.double()
+                return dp - (inverse(there) - inverse(wide)).to(d.dtype)
             # p - v is nothing inside the bounds, to the last digit.
             rate = (p - v) + (dp - d)
             stopped = ((d <= lo - v) & (rate < 0)) | ((d >= hi - v) & (rate > 0))
@@ -259,7 +262,8 @@ class ResistivePairs(PairedCircuit):
         return Values(place=lambda v: v, moved=unit.read_between, speed=speed, within=within)
 
     def solvers(self, phase: Phase) -> dict[str, Any]:
-        return solvers(super().solvers(phase))
+        real = not all(a.activation.piecewise_linear for a in self.amplifiers_h)
+        return {**super().solvers(phase), "flow": StiffFlow if real else ValueFlow}
 
     def motion(self, phase: Phase) -> ValueMotion:
         return ValueMotion(phase)

@@ -133,6 +133,7 @@ class Flow(Solver):
         self.budget = math.ceil(phase.system.default_max_iterations * min(STEP / self.step, MOST))
         if phase.origin is None and len(start) != 2 * phase.depth:
             start = self.rest()
+        self.time: torch.Tensor = phase.p[0].new_zeros(phase.rows)
         self.w: Blocks = self.begin(start)
 
     @staticmethod
@@ -164,6 +165,7 @@ class Flow(Solver):
 
     def advance(self, active: torch.Tensor) -> None:
         self.share = self.step * active.to(self.phase.dtype)
+        self.time = self.time + self.share
         first = self.speed
         second = self.course(self.stepped(first, 0.5))[0]
         third = self.course(self.stepped(second, 0.5))[0]
@@ -205,6 +207,7 @@ class Euler(Flow):
             super().advance(active)
             return
         self.share = self.step * active.to(self.phase.dtype)
+        self.time = self.time + self.share
         self.w = self.stepped(self.speed)
 
 

@@ -11,8 +11,9 @@ activity. Latches that hold gates pin units that rest at a bound in the free sta
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import copy
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 
@@ -23,6 +24,27 @@ from physics_ep.system import Phase
 from .phase import Blocks, PairedPhase
 from .physical_cells import SIDES
 from .solvers import Flow, exchange, largest, share, time_step
+
+
+class Tangent(NamedTuple):
+    """How the speeds of all units change with their values, to first order, where these are displaced by d.
+
+    Attributes
+    ----------
+    own : list of Tensor (rows, ...)
+        Change of a unit's speed with its own value, the currents into it held, 1 a time constant.
+    steep : list of Tensor (rows, ...)
+        Change of what a unit puts out with its value.
+    answer : list of Tensor (rows, ...)
+        Change of a unit's speed with the current into it.
+    product : callable (v) -> list of Tensor
+        Changes of all speeds where the values change by v.
+    """
+
+    own: Blocks
+    steep: Blocks
+    answer: Blocks
+    product: Callable[[Sequence[torch.Tensor]], Blocks]
 
 
 class ValueCourse:
@@ -86,6 +108,44 @@ class ValueCourse:
             worst.append(share(miss, largest(p + dp[k] if phase.nudge is None else upper[k % count])))
         return speed, (*dp, *errors), torch.stack(worst).amax(0)
 
+    def tangent(self, d: Sequence[torch.Tensor]) -> Tangent:
+        """Derivative of the speeds at d, with the slopes of one side where units have kinks."""
+        phase, count = self.phase, self.phase.depth
+        moved = [
+            self._live(k, v.moved(x, b))
+            for k, (v, x, b) in enumerate(zip(self.values, self.origin, d, strict=True))
+        ]
+        upper = moved[:count]
+        errors = [a - b for a, b in zip(upper, moved[count:], strict=True)]
+        fed, changes = exchange(phase, upper, errors)
+        dp = [*(a + f for (a, _), f in zip(changes, fed, strict=True)), *(b for _, b in changes)]
+        slowness: list[torch.Tensor | float] = [*[1.0] * count, *phase.system.slowness]
+        own, answer, steep = [], [], []
+        for k, (v, p, x, at, c, slow) in enumerate(
+            zip(self.values, self.currents, self.origin, d, dp, slowness, strict=True)
+        ):
+            with torch.enable_grad():
+                # These functions act on each unit alone: a derivative of their sum is one of every unit.
+                value, into = at.detach().requires_grad_(), c.detach().requires_grad_()
+                (rise,) = torch.autograd.grad(v.moved(x, value).sum(), value)
+                by_value, by_current = torch.autograd.grad(v.speed(x, value, p, into).sum(), (value, into))
+            steep.append(self._live(k, rise))
+            own.append(self._live(k, by_value) / slow)
+            answer.append(self._live(k, by_current) / slow)
+        bare = copy.copy(phase)
+        bare.forcing = bare.fed = None
+        at = upper[-1], changes[-1][0]
+
+        def product(v: Sequence[torch.Tensor]) -> Blocks:
+            change = [s * b for s, b in zip(steep, v, strict=True)]
+            back = bare.feedback([a - b for a, b in zip(change[:count], change[count:], strict=True)])
+            driven = [bare.changes(k, change) for k in range(count)]
+            back[-1] = bare.wanted_change(*at, change[count - 1], driven[-1][0])
+            into = [*(a + f for (a, _), f in zip(driven, back, strict=True)), *(b for _, b in driven)]
+            return [o * b + a * i for o, b, a, i in zip(own, v, answer, into, strict=True)]
+
+        return Tangent(own, steep, answer, product)
+
     def _live(self, k: int, block: torch.Tensor) -> torch.Tensor:
         mask = self.live[k]
         return block if mask is None else block * mask
@@ -141,8 +201,3 @@ class ValueMotion(Motion):
     def observe(self, w: State, velocity_: State) -> Moment:
         _, z, residual = self.course(self._displaced(w))
         return Moment(self.phase.state(z), self.phase.energy(z), residual, w)
-
-
-def solvers(found: dict[str, Any]) -> dict[str, Any]:
-    """Solvers of a phase with the flow of values in place of that of currents."""
-    return {**found, "flow": ValueFlow}

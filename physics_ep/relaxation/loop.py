@@ -147,7 +147,7 @@ def solve(
         z = method.finish(z)
         if status is not Status.CONVERGED:
             status = phase.verdict(z, residual) or status
-    return _equilibrium(phase, name, tolerance, z, residual, status, method.spent, kept)
+    return _equilibrium(phase, name, tolerance, z, residual, status, method.spent, kept, method.time)
 
 
 def _default_solver(system: EnergySystem, phase: Phase, methods: Mapping[str, Any]) -> str:
@@ -197,6 +197,7 @@ def _equilibrium(
     status: Status,
     iterations: int,
     kept: list[tuple[torch.Tensor, torch.Tensor, State]],
+    time: torch.Tensor | None = None,
 ) -> Equilibrium:
     """What a relaxation returns; `kept` holds residual, energy and state of each iteration, for a trace."""
     narrow = phase.narrow
@@ -211,6 +212,7 @@ def _equilibrium(
         residual_scale=phase.residual_scale,
         residual_unit=phase.system.residual_unit,
         trace=_collect(kept) if kept else None,
+        time=time,
     )
 
 

@@ -45,11 +45,14 @@ class Solver:
         Evaluations of the phase so far: what `Equilibrium.iterations` counts.
     budget : int or None
         Most evaluations, where `max_iterations` is not given; None: the system's `default_max_iterations`.
+    time : Tensor (B,) or None
+        Time that each example has been followed for, in the system's time constants; None: not a course in time.
     """
 
     patience: int = 1000
     spent: int = 0
     budget: int | None = None
+    time: torch.Tensor | None = None
 
     def evaluate(self) -> tuple[State, torch.Tensor]:
         """The current z and its residual (B,)."""
