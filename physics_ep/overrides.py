@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .errors import argument_error
+
 PHYSICS = ("energy", "outputs", "force", "project", "initial_state")
 """Methods that say what a system is."""
 
@@ -115,3 +117,27 @@ def _general(cls: type, base: Any, own: tuple[type, ...]) -> None:
     if not declared("analytic"):
         # An ancestor's constructor sets it for its own energy: that says nothing of this one.
         cls.analytic = property(lambda self: False, lambda self, value: None)  # type: ignore[attr-defined]
+
+
+def require_physics(system: Any, base: type, name: str) -> None:
+    """Refuse a system that is to be made into parts or a graph, which hold its ancestor's energy alone.
+
+    Parameters
+    ----------
+    system : EnergySystem
+    base : type
+        The class whose energy and outputs that form has.
+    name : str
+        What the caller's argument is called.
+
+    Raises
+    ------
+    InputError
+        Naming the methods that the system's class overrides.
+    """
+    own = [
+        part for part in ("energy", "outputs", "force") if getattr(type(system), part) is not getattr(base, part)
+    ]
+    if own:
+        was = f"a {type(system).__name__}, which overrides {', '.join(own)}"
+        raise argument_error(name, f"have the energy and the outputs of {base.__name__}", was)

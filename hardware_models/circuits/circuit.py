@@ -16,6 +16,7 @@ from physics_ep.blocks import State
 from physics_ep.dynamics.motion import Motion
 from physics_ep.equilibrium import Equilibrium, Status
 from physics_ep.errors import InputError, argument_error, unknown_name
+from physics_ep.overrides import require_physics
 from physics_ep.placement import OnHost
 from physics_ep.relaxation.loop import relax
 from physics_ep.system import EnergySystem, Inputs, Phase
@@ -204,6 +205,7 @@ class Circuit(OnHost, EnergySystem):
 
     def to_netlist(self, path: str | os.PathLike[str], *, title: str = "circuit", overwrite: bool = False) -> None:
         """Write the circuit, its parameters as they are now, as a netlist that ngspice reads (`write_netlist`)."""
+        require_physics(self, Circuit, "circuit")
         write_netlist(path, self.parts, title=title, outputs=self.output_names, overwrite=overwrite)
 
     @classmethod

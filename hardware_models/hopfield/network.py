@@ -10,6 +10,7 @@ import torch
 
 from physics_ep.errors import argument_error, unknown_name
 from physics_ep.maps import POOL, POOLINGS
+from physics_ep.overrides import require_physics
 from physics_ep.units import UNITS
 
 from ..arrays import counts
@@ -91,6 +92,7 @@ class HopfieldNetwork(Layered):
         """The same network as a graph, float64 and on the CPU: nodes are the inputs, then the layers in order."""
         from .graph import UnitGraph
 
+        require_physics(self, HopfieldNetwork, "network")
         offsets = [sum(self.sizes[:k]) for k in range(len(self.sizes) + 1)]
         edges, weights = [], []
         for k, layer in enumerate(self.couplings):

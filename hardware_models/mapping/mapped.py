@@ -21,6 +21,7 @@ from physics_ep.errors import argument_error, unknown_name
 from physics_ep.estimators.propagation import EquilibriumPropagation, estimate_gradient
 from physics_ep.estimators.step import Step
 from physics_ep.nudging import Nudge, Stencil
+from physics_ep.overrides import require_physics
 from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.predictive_coding.phase import relative
 from physics_ep.registry import load, substrates
@@ -477,9 +478,7 @@ def map_pcn(
     """
     if not isinstance(net, PredictiveCodingNetwork):
         raise argument_error("net", "be a PredictiveCodingNetwork, such as mlp([4, 8, 3])", type(net).__name__)
-    if net.overridden:
-        was = f"a {type(net).__name__}, which overrides {', '.join(net.overridden)}"
-        raise argument_error("net", "have the energy and the outputs of PredictiveCodingNetwork", was)
+    require_physics(net, PredictiveCodingNetwork, "net")
     built = substrate_class(substrate)
     if net.compute_dtype is not None:
         raise argument_error("net", "work in the dtype of its parameters", f"one that works in {net.compute_dtype}")

@@ -74,6 +74,7 @@ def detuned_clip(name: str, lo: float, hi: float, torque: torch.Tensor) -> Activ
         smooth=True,
         piecewise_linear=False,
         bounds=(lo, hi),
+        recipe=(detuned_clip, (name, lo, hi, torque)),
     )
 
 

@@ -14,6 +14,7 @@ from scipy.sparse.csgraph import connected_components
 
 from physics_ep.blocks import State, all_finite
 from physics_ep.errors import InputError, argument_error, unknown_name
+from physics_ep.overrides import require_physics
 from physics_ep.placement import on_host
 from physics_ep.system import Inputs
 
@@ -262,6 +263,7 @@ class OscillatorGraph(Oscillators):
         OscillatorGraph
             Of the network's device and dtype; its state is the network's layers side by side.
         """
+        require_physics(network, OscillatorNetwork, "network")
         device, network = network.device, on_host(network)
         layers = network.couplings.layers
         sizes = network.sizes[1:]

@@ -31,6 +31,7 @@ from torch import nn
 from physics_ep.blocks import State
 from physics_ep.dynamics.motion import Motion
 from physics_ep.errors import InputError, argument_error, unknown_name
+from physics_ep.overrides import require_physics
 from physics_ep.reads import likely
 from physics_ep.system import Inputs, Phase
 from physics_ep.units import UnitFunctions
@@ -417,6 +418,7 @@ class ResistiveNetwork(LayeredSystem):
         """The same network as a `Circuit`, part by part, float64, on the CPU: see `circuit_inputs`, `as_parts`."""
         from ..circuits.circuit import Circuit
 
+        require_physics(self, ResistiveNetwork, "network")
         return Circuit(as_parts(self), outputs=[f"y{i}" for i in range(1, self.sizes[-1] + 1)])
 
     def circuit_inputs(self, x: torch.Tensor) -> torch.Tensor:

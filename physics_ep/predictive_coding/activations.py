@@ -22,7 +22,7 @@ from __future__ import annotations
 import copyreg
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -91,6 +91,8 @@ class Activation:
         None: zero wherever it exists. First guesses of nudged states take it.
     anchor : type, optional
         An `Anchor` that does better than two separate evaluations.
+    recipe : (callable, tuple), optional
+        The function that made it, and its arguments: it pickles as these, since its own functions are closures.
     """
 
     name: str
@@ -104,11 +106,16 @@ class Activation:
     bounds: tuple[float, float] = (-math.inf, math.inf)
     curvature: Elementwise | None = None
     anchor: type[Anchor] | None = None
+    recipe: tuple[Callable[..., Activation], tuple[Any, ...]] | None = field(
+        default=None, repr=False, compare=False
+    )
 
     def __reduce__(self) -> Any:
-        """Those of `ACTIVATIONS` pickle by their name: their functions are closures."""
+        """Those of `ACTIVATIONS` pickle by their name, others by their recipe: their functions are closures."""
         if ACTIVATIONS.get(self.name) is self:
             return _named, (self.name,)
+        if self.recipe is not None:
+            return self.recipe
         return copyreg.__newobj__, (type(self),), self.__dict__  # type: ignore[attr-defined]
 
     @property
@@ -301,9 +308,8 @@ def clip(name: str, lo: float, hi: float) -> Activation:
         held = a.clamp(lo, hi)
         return 0.5 * held.square() + held * (a - held)
 
-    return of_unit(
-        Unit(name, None, (lo, hi), analytic=False, quadratic=True, make=clipped(lo, hi)), integral=integral
-    )
+    unit = Unit(name, None, (lo, hi), analytic=False, quadratic=True, make=clipped(lo, hi))
+    return of_unit(unit, integral=integral, recipe=(clip, (name, lo, hi)))
 
 
 CURRENT, THERMAL = 0.01, 0.05
@@ -374,6 +380,7 @@ def diode(
         smooth=True,
         piecewise_linear=False,
         curvature=curvature,
+        recipe=(diode, (current, thermal, name)),
     )
 
 

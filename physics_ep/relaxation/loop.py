@@ -10,11 +10,12 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from ..blocks import State, exactly_finite_rows, finite_rows, largest, narrowed
+from ..blocks import State, all_finite, exactly_finite_rows, finite_rows, largest, narrowed
 from ..cost import Cost
 from ..equilibrium import Equilibrium, Status, Trace
 from ..errors import InputError, argument_error, unknown_name
@@ -271,15 +272,26 @@ def relax(
             # Elsewhere an example that starts from NaN ends as such, beside the others.
             if not sound and phase.known(solver or system.default_solver) is not None:
                 raise start_not_finite()
-            return solve(
+            found = solve(
                 phase, solver=solver, tolerance=tolerance, max_iterations=max_iterations, start=start, trace=trace
             )
+            return _of_finite_weights(system, found)
         if not sound:
             raise start_not_finite()
         origin = system.initial_state(x) if start is None else start
         check_nudge(system, nudge, system.outputs(origin))
         phase = new_phase(system, inputs, options, origin=origin).nudged(nudge)
-        return solve(phase, solver=solver, tolerance=tolerance, max_iterations=max_iterations, trace=trace)
+        found = solve(phase, solver=solver, tolerance=tolerance, max_iterations=max_iterations, trace=trace)
+        return _of_finite_weights(system, found)
+
+
+def _of_finite_weights(system: EnergySystem, found: Equilibrium) -> Equilibrium:
+    """What was found, if parameters are finite; else no equilibrium: a unit that saturates, or an input of zero,
+    hides one that is not (tanh of infinity is 1)."""
+    if not found.status.settled or all(all_finite(p) for p in system.parameters()):
+        return found
+    lost = torch.full_like(found.residual, math.nan)
+    return replace(found, residual=lost, status=Status.NOT_FINITE)
 
 
 def new_phase(

@@ -59,3 +59,22 @@ def test_mapped_networks_pickle(substrate: str, device: DeviceModel) -> None:
     twin = pickle.loads(pickle.dumps(mapped))
     assert twin.device == mapped.device
     check(twin.system)
+
+
+@pytest.mark.parametrize(
+    ("substrate", "device"),
+    [
+        ("resistive", DeviceModel(diode_current=1e-12, diode_mismatch=0.1)),
+        ("oscillator", DeviceModel()),
+        ("oscillator", DeviceModel(detuning=0.01)),
+        ("hopfield", DeviceModel(amplifier_saturation=2.0, mirror_mismatch=0.01)),
+    ],
+    ids=["diodes", "clips", "detuned", "rails"],
+)
+def test_units_of_a_device_pickle(substrate: str, device: DeviceModel) -> None:
+    """Real diodes, oscillators' clips and detuned pairs have laws that were made for a device: they are made anew
+    from what they were made of, to the same numbers."""
+    torch.manual_seed(0)
+    mapped = map_pcn(mlp([4, 5, 3]), substrate, device, calibration=torch.rand(3, 4))
+    check(mapped.system)
+    assert saved(mapped).device == device  # type: ignore[arg-type, attr-defined]

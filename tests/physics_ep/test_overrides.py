@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from hardware_models import HopfieldNetwork, OscillatorNetwork, ResistiveNetwork, map_pcn
+from hardware_models import (
+    AnalogHopfieldCircuit,
+    Circuit,
+    HopfieldNetwork,
+    OscillatorGraph,
+    OscillatorNetwork,
+    ResistiveNetwork,
+    map_pcn,
+)
 from physics_ep import EnergySystem, EquilibriumPropagation, SquaredError, relax
 from physics_ep.errors import InputError
 from physics_ep.estimators.propagation import estimate_gradient
@@ -185,3 +193,40 @@ def test_overrides_that_cannot_be_followed_are_refused() -> None:
     net = SYSTEMS["Decayed"]().double()
     with pytest.raises(InputError, match="Decayed, which overrides energy"):
         map_pcn(net, "hopfield")
+
+
+def test_parts_and_graphs_hold_no_overridden_energy(tmp_path) -> None:
+    """A circuit, graph or netlist of a subclass holds the ancestor's energy or outputs and says nothing, even of a
+    class that vouches for its fast methods."""
+
+    class Damped(ResistiveNetwork):
+        def energy(self, state, x):
+            return super().energy(state, x) + state[0].square().sum(1)
+
+    class Vouched(HopfieldNetwork):
+        fast_methods_hold = True
+
+        def energy(self, state, x):
+            return super().energy(state, x) + 0.1
+
+    class Shifted(OscillatorNetwork):
+        def outputs(self, state):
+            return super().outputs(state) + 1
+
+    class Biased(Circuit):
+        def energy(self, state, x):
+            return super().energy(state, x) + 1
+
+    parts = ResistiveNetwork([3, 4, 2]).to_circuit().parts
+    tries = (
+        (lambda: Damped([3, 4, 2]).to_circuit(), "Damped, which overrides energy"),
+        (lambda: Hidden([4, 5, 3]).to_circuit(), "Hidden, which overrides outputs"),
+        (lambda: Vouched([4, 5, 3]).to_circuit(), "Vouched, which overrides energy"),
+        (lambda: AnalogHopfieldCircuit.from_network(Hidden([4, 5, 3])), "Hidden, which overrides outputs"),
+        (lambda: OscillatorGraph.from_network(Shifted([4, 5, 3])), "Shifted, which overrides outputs"),
+        (lambda: Biased(parts, outputs=["y1"]).to_netlist(tmp_path / "a.cir"), "Biased, which overrides energy"),
+    )
+    for build, said in tries:
+        with pytest.raises(InputError, match=said):
+            build()
+    assert not list(tmp_path.iterdir())

@@ -8,6 +8,7 @@ import warnings
 import pytest
 import torch
 
+from hardware_models import DeviceModel, HopfieldNetwork, OscillatorNetwork, ResistiveNetwork
 from hardware_models.mapping import map_pcn
 from physics_ep import (
     CrossEntropy,
@@ -284,3 +285,31 @@ def test_each_epoch_warns_with_counts() -> None:
     assert len(messages) == 2
     for epoch, message in enumerate(messages, 1):
         assert message.startswith(f"epoch {epoch}: 96 of 96 training examples were used")
+
+
+@pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("system", [HopfieldNetwork, ResistiveNetwork, OscillatorNetwork, "pcn", "mapped"])
+def test_a_parameter_that_is_not_finite_leaves_no_equilibrium(system: object, bad: float) -> None:
+    """A weight of infinity that saturates its unit, or meets an input of zero, is a converged state with residual
+    0, or the circuit does not say what is wrong. All parameters in turn, and an input of zeros."""
+    for seed, x in enumerate((torch.rand(3, 4), torch.zeros(3, 4))):
+        torch.manual_seed(seed)
+        if isinstance(system, str):
+            net = mlp([4, 6, 3], "tanh")
+            made = net if system == "pcn" else map_pcn(net, "hopfield", DeviceModel()).system
+        else:
+            made = system([4, 6, 3])  # type: ignore[operator]
+        for name, p in made.named_parameters():
+            before = p.detach().clone()
+            with torch.no_grad():
+                p.view(-1)[0] = bad
+            if system is ResistiveNetwork and bad == -math.inf and "bias" not in name:
+                with pytest.raises(InputError, match="Conductances at a node"):
+                    relax(made, x)
+            else:
+                found = relax(made, x)
+                assert found.status is Status.NOT_FINITE, (name, found.status)
+                assert not found.converged.any(), name
+            with torch.no_grad():
+                p.copy_(before)
+        assert relax(made, x).status.settled
