@@ -7,7 +7,7 @@ couplings and arrays of devices all use the same ones:
     delta h^T
 
 Pooling P, 2x2, stands behind a convolution. All maps are linear once a max pooling's *route* is held: which entry
-of each window it picked, as indices (B, pooled positions, channels) into the image before pooling.
+of each window it picked, as indices (B, pooled positions, channels) into the image before pooling, or packed.
 
 Images are (B, channels, rows, columns) with the channels of a pixel side by side in memory (`channels_last`), which
 is the fast layout of convolutions and poolings on CPUs and GPUs alike. Links do not convert: hand them such images.
@@ -29,6 +29,8 @@ Shape = tuple[int, ...]
 POOLINGS = ("max", "average")
 POOL = 2
 """Rows and columns of a pooling window, and its stride."""
+PACKED = torch.int16
+"""What packed routes are kept in: how far each index is behind the first of its window."""
 
 
 class Link:
@@ -76,6 +78,10 @@ class Link:
     def pick(self, image: torch.Tensor, route: torch.Tensor) -> torch.Tensor:
         """What a max pooling passes on of an image where its route is held, (B, *post)."""
         raise NotImplementedError
+
+    def packed(self, route: Route) -> Route:
+        """A route in a quarter of its memory, which every method takes; itself where images are too wide."""
+        return route
 
     def transpose(
         self, w: torch.Tensor, delta: torch.Tensor, route: Route = None, space: torch.Tensor | None = None
@@ -170,7 +176,21 @@ class ConvLink(Link):
         return rows_of(max_pool2d(image, POOL, return_indices=True)[1])
 
     def pick(self, image: torch.Tensor, route: torch.Tensor) -> torch.Tensor:
-        return picked(image, route, self.post[1:])
+        return picked(image, self._indices(route), self.post[1:])
+
+    def packed(self, route: Route) -> Route:
+        if route is None or self.image[1] >= torch.iinfo(PACKED).max:
+            return route
+        return (route - self._window_starts(route.device)).to(PACKED)
+
+    def _indices(self, route: torch.Tensor) -> torch.Tensor:
+        """A route, packed or not, as indices into the image."""
+        return self._window_starts(route.device) + route if route.dtype is PACKED else route
+
+    def _window_starts(self, device: torch.device) -> torch.Tensor:
+        """Index of the first entry of each pooling window, (windows, 1)."""
+        places = torch.arange(math.prod(self.image), device=device).view(self.image)
+        return places[: POOL * self.post[1] : POOL, : POOL * self.post[2] : POOL].reshape(-1, 1)
 
     def transpose(
         self, w: torch.Tensor, delta: torch.Tensor, route: Route = None, space: torch.Tensor | None = None
@@ -192,7 +212,7 @@ class ConvLink(Link):
         if self.pooling is None:
             return delta
         if route is not None:
-            return placed(delta, route, self.image, space)
+            return placed(delta, self._indices(route), self.image, space)
         spread = (delta / POOL**2).repeat_interleave(POOL, 2).repeat_interleave(POOL, 3)
         rows, columns = (n - spread.shape[k] for k, n in enumerate(self.image, 2))
         return pad(spread, (0, columns, 0, rows)) if rows or columns else spread

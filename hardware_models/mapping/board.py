@@ -27,7 +27,7 @@ from physics_ep.errors import InputError, argument_error, unknown_name
 from physics_ep.maps import Route
 from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.predictive_coding.activations import Activation
-from physics_ep.predictive_coding.forward import ForwardPass
+from physics_ep.predictive_coding.forward import Cast, ForwardPass
 
 from ..devices.crossbars import Cells, converted, fluctuated, stream
 from ..devices.model import DeviceModel
@@ -460,11 +460,11 @@ class Board(PhysicalCells):
         k: int,
         x: torch.Tensor,
         states: Sequence[torch.Tensor],
-        weight: torch.Tensor | None = None,
-        skip: torch.Tensor | None = None,
+        weights: Cast | None = None,
+        skips: Cast | None = None,
         images: list[torch.Tensor | None] | None = None,
     ) -> tuple[torch.Tensor, Route]:
-        a, route = super().drive(k, x, states, weight, skip, images)
+        a, route = super().drive(k, x, states, weights, skips, images)
         return self.driven(a, k, "h"), route
 
     def driven(self, current: torch.Tensor, k: int, side: Side) -> torch.Tensor:
@@ -484,8 +484,8 @@ class Board(PhysicalCells):
             drives.append(a)
             routes.append(route)
             states.append(self.amplifiers_h[k].response(a))
-        weights = tuple(layer.weight for layer in self.stack)
-        skips = tuple(layer.skip_weight for layer in self.stack)
+        weights = Cast([layer.weight for layer in self.stack], self.dtype)
+        skips = Cast([layer.skip_weight for layer in self.stack], self.dtype)
         return ForwardPass(x, tuple(states), tuple(drives), tuple(routes), weights, skips)
 
 

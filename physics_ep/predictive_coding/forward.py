@@ -38,6 +38,33 @@ def gate_mode(gates: str) -> str:
     return mode
 
 
+class Cast:
+    """Tensors in the dtype that layers work in, each cast when it is first asked for, and again after a `release`.
+
+    Parameters
+    ----------
+    given : sequence of Tensor or None
+        Only those that are there may be asked for.
+    dtype : torch.dtype
+    """
+
+    def __init__(self, given: Sequence[torch.Tensor | None], dtype: torch.dtype) -> None:
+        self._given = given
+        self._dtype = dtype
+        self._cast: dict[int, torch.Tensor] = {}
+
+    def __getitem__(self, k: int) -> torch.Tensor:
+        if k not in self._cast:
+            given = self._given[k]
+            assert given is not None
+            self._cast[k] = given.to(self._dtype)
+        return self._cast[k]
+
+    def release(self) -> None:
+        """Give the memory of what has been cast away."""
+        self._cast.clear()
+
+
 @dataclass(frozen=True)
 class ForwardPass:
     """A forward pass: the free equilibrium, and what nudged phases need of it.
@@ -51,9 +78,9 @@ class ForwardPass:
     drives : tuple of Tensor (B, ...) or None
         a_k; None where gates held at the free state are all that is needed of them.
     routes : tuple of Tensor or None
-        What each layer's max pooling picked.
-    weights, skips : tuple of Tensor or None
-        Weights in the dtype that the layers work in.
+        What each layer's max pooling picked; that of the first layer packed.
+    weights, skips : Cast
+        Weights in the dtype that the layers work in, by number of the layer.
     images : tuple of Tensor or None
         What max poolings above the first layer have picked from, where they are to pick anew; else empty.
     """
@@ -62,8 +89,8 @@ class ForwardPass:
     states: State
     drives: State | None
     routes: tuple[Route, ...]
-    weights: State
-    skips: tuple[torch.Tensor | None, ...]
+    weights: Cast
+    skips: Cast
     images: tuple[torch.Tensor | None, ...] = ()
 
 
@@ -169,16 +196,17 @@ class ForwardNetwork(EnergySystem):
         dtype = self.compute_dtype or self.dtype
         x = x.to(dtype)
         x = channels_last(x) if x.ndim == 4 else x
-        weights = tuple(layer.weight.to(dtype) for layer in self.stack)
-        skips = tuple(None if layer.skip_weight is None else layer.skip_weight.to(dtype) for layer in self.stack)
+        weights = Cast([layer.weight for layer in self.stack], dtype)
+        skips = Cast([layer.skip_weight for layer in self.stack], dtype)
         states: list[torch.Tensor] = []
         drives: list[torch.Tensor] = []
         routes: list[Route] = []
         images: list[torch.Tensor | None] = []
         for k, layer in enumerate(self.stack):
             kept = {"images": images} if keep_images else {}
-            a, route = self.drive(k, x, states, weights[k], skips[k], **kept)
-            routes.append(route)
+            a, route = self.drive(k, x, states, weights, skips, **kept)
+            # Nothing moves the input: only what is learnt of the first layer takes its route, once a step.
+            routes.append(layer.link.packed(route) if k == 0 else route)
             if keep_drives:
                 drives.append(a)
             states.append(layer.activation.response(a))
@@ -190,8 +218,8 @@ class ForwardNetwork(EnergySystem):
         k: int,
         x: torch.Tensor,
         states: Sequence[torch.Tensor],
-        weight: torch.Tensor | None = None,
-        skip: torch.Tensor | None = None,
+        weights: Cast | None = None,
+        skips: Cast | None = None,
         images: list[torch.Tensor | None] | None = None,
     ) -> tuple[torch.Tensor, Route]:
         """Pre-activation a_k from the activities below, and the route of its max pooling.
@@ -199,7 +227,7 @@ class ForwardNetwork(EnergySystem):
         What that picks from is added to `images`, if the layer is not the first.
         """
         layer = self.stack[k]
-        weight = layer.weight if weight is None else weight
+        weight = layer.weight if weights is None else weights[k]
         bias = None if layer.bias is None else layer.bias.to(weight.dtype)
         link, below = layer.link, x if k == 0 else states[k - 1]
         if images is not None and k > 0 and isinstance(link, ConvLink) and link.routed:
@@ -212,7 +240,8 @@ class ForwardNetwork(EnergySystem):
         if layer.skip_link is not None:
             assert layer.skip_source is not None
             assert layer.skip_weight is not None
-            a = a + layer.skip_link.apply(layer.skip_weight if skip is None else skip, states[layer.skip_source])
+            skip = layer.skip_weight if skips is None else skips[k]
+            a = a + layer.skip_link.apply(skip, states[layer.skip_source])
         return a, route
 
     def internal(self, activities: State, drives: State) -> State:

@@ -64,7 +64,7 @@ def contrast(
         left out.
     """
     if plus.routes is not None:
-        return _trained(layers, _contrast_of_routes(layers, free, plus, minus, weight))
+        return _contrast_of_routes(layers, free, plus, minus, weight)
     deltas, moved = plus.deltas, plus.moved
 
     def activity(k: int) -> torch.Tensor:
@@ -95,7 +95,8 @@ def contrast(
             grads[f"{name}.skip_weight"] = layer.skip_link.gradient(activity(layer.skip_source), whole)
         if layer.bias is not None:
             grads[f"{name}.bias"] = first.sum([0, *range(2, first.ndim)])
-    return _trained(layers, grads)
+        _settle(grads, k, layer)
+    return grads
 
 
 def _contrast_of_routes(
@@ -121,6 +122,7 @@ def _contrast_of_routes(
         if k == 0:  # nothing moves its input, nor its route
             whole = parts[0] if len(parts) == 1 else parts[0].add_(parts[1])
             grads[f"{name}.weight"] = layer.link.gradient(free.x, whole, free.routes[0])
+            _settle(grads, k, layer)
             continue
         whole = torch.cat(parts)
         picks = [state.routes[k] for state, _ in signed if state.routes is not None]
@@ -129,6 +131,7 @@ def _contrast_of_routes(
         if layer.skip_link is not None:
             assert layer.skip_source is not None
             grads[f"{name}.skip_weight"] = layer.skip_link.gradient(activity(layer.skip_source), whole)
+        _settle(grads, k, layer)
     return grads
 
 
@@ -145,11 +148,14 @@ def _column(weight: torch.Tensor, free: ForwardPass, rows: torch.Tensor) -> torc
     return weight.to(free.states[0].dtype).view(-1, *[1] * (rows.ndim - 1))
 
 
-def _trained(layers: Sequence[PredictiveLayer], grads: Gradients) -> Gradients:
-    """Those of parameters that are trained, in their dtype."""
-    return {
-        f"layers.{k}.{name}": grads[f"layers.{k}.{name}"].to(p.dtype)
-        for k, layer in enumerate(layers)
-        for name in ("weight", "skip_weight", "bias")
-        if (p := getattr(layer, name)) is not None and p.requires_grad
-    }
+def _settle(grads: Gradients, k: int, layer: PredictiveLayer) -> None:
+    """Bring the gradients of layer k into the dtype of its parameters, and drop those that are not trained.
+
+    A layer at a time, so that no two copies of all gradients are held.
+    """
+    for name in ("weight", "skip_weight", "bias"):
+        parameter, key = getattr(layer, name), f"layers.{k}.{name}"
+        if parameter is None or not parameter.requires_grad:
+            grads.pop(key, None)
+        else:
+            grads[key] = grads[key].to(parameter.dtype)

@@ -169,7 +169,7 @@ class PredictivePhase(Phase):
         """
         found = []
         for k, layer in enumerate(self.layers):
-            a, _ = self.system.drive(k, self.free.x, self.free.states, self.free.weights[k], self.free.skips[k])
+            a, _ = self.system.drive(k, self.free.x, self.free.states, self.free.weights, self.free.skips)
             found.append(relative(layer.activation.response(a), self.free.states[k]))
             if self.paired and self.free.drives is not None:
                 found.append(relative(a, self.free.drives[k]))
@@ -389,10 +389,8 @@ class PredictivePhase(Phase):
         if k > 0:
             found.append((k - 1, layer.link, self.free.weights[k], self.routes[k]))
         if layer.skip_link is not None:
-            skip = self.free.skips[k]
             assert layer.skip_source is not None
-            assert skip is not None
-            found.append((layer.skip_source, layer.skip_link, skip, None))
+            found.append((layer.skip_source, layer.skip_link, self.free.skips[k], None))
         return found
 
     def errors(self, moved: Sequence[torch.Tensor]) -> tuple[Blocks, Blocks | None]:
@@ -470,8 +468,10 @@ class PredictivePhase(Phase):
         self, system: Any, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         with torch.no_grad():
-            down = None if minus is None else self._nudged_state(minus)
-            found = contrast(self.layers, self.free, self._nudged_state(plus), down, weight)
+            up, down = self._nudged_state(plus), None if minus is None else self._nudged_state(minus)
+            for cast in (self.free.weights, self.free.skips):  # large; what relaxes after this casts them again
+                cast.release()
+            found = contrast(self.layers, self.free, up, down, weight)
         self.settled.clear()  # a step outlives its contrast, and routes are large
         return found
 

@@ -9,6 +9,7 @@ import torch
 from torch.nn.functional import conv2d, max_pool2d
 
 from physics_ep import CrossEntropy, EquilibriumPropagation, Nudge, SquaredError, relax
+from physics_ep.maps import ConvLink, channels_last
 from physics_ep.predictive_coding import vgg5
 from physics_ep.predictive_coding.activations import ACTIVATIONS
 from physics_ep.predictive_coding.solvers import LinearSpace
@@ -210,3 +211,58 @@ def test_bfloat16_guess_settles() -> None:
     x, y = examples()
     step = EquilibriumPropagation(CrossEntropy(), beta=1e-4).backward(net, x.bfloat16(), y)
     assert step.equilibria[1].iterations <= 3
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 9), (2, 300)])
+def test_a_packed_route_is_the_route(size: tuple[int, int]) -> None:
+    """Packed routes take a quarter of the memory and name the same entries, also where a pooling drops the last row
+    or column; images that are too wide keep their routes. Autograd of torch's own pooling has the last word."""
+    link = ConvLink((2, *size), 3, pooling="max")
+    generator = torch.Generator().manual_seed(0)
+    w, h = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((3, 2, 3, 3), (2, 2, *size))
+    )
+    h = channels_last(h)
+    a, route = link.drive(w, h, None)
+    packed = link.packed(route)
+    assert route is not None
+    assert packed is not None
+    assert packed.element_size() == 2
+    assert torch.equal(link.apply(w, h, packed), a)
+    delta = torch.randn(a.shape, generator=generator, dtype=torch.float64)
+    leaves = [w.clone().requires_grad_(), h.clone().requires_grad_()]
+    pooled = max_pool2d(conv2d(leaves[1], leaves[0], padding=1), 2)
+    by_weight, by_input = torch.autograd.grad((pooled * delta).sum(), leaves)
+    torch.testing.assert_close(link.gradient(h, delta, packed), by_weight)
+    torch.testing.assert_close(link.transpose(w, delta, packed), by_input)
+    assert torch.equal(link.gradient(h, delta, packed), link.gradient(h, delta, route))
+    wide = ConvLink((1, 2, 2**15), 1, pooling="max")
+    _, route = wide.drive(
+        torch.ones(1, 1, 3, 3), channels_last(torch.rand(1, 1, 2, 2**15, generator=generator)), None
+    )
+    assert wide.packed(route) is route
+
+
+def test_weights_are_cast_again_after_they_were_released() -> None:
+    """The contrast gives narrow weights away; phases that are relaxed after it, and the gradient of the input, are
+    those of a network that kept them. Else a second estimate from one phase would fail or differ."""
+    net = vgg5(4, (3, 32, 32), width=1 / 32)
+    net.compute_dtype = torch.bfloat16
+    kept = net.run(torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))).weights
+    before = [kept[k].clone() for k in range(net.depth)]
+    assert kept[0] is kept[0]
+    kept.release()
+    assert all(torch.equal(kept[k], before[k]) for k in range(net.depth))
+    assert kept[0].dtype is torch.bfloat16
+
+    cost = CrossEntropy()
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    y = cost.encode(torch.arange(2), 4, torch.float32)
+    phase = net.phase(net.prepare(x), net.initial_state(x), True)
+    found = []
+    for _ in range(2):
+        z = solve(phase.nudged(Nudge(cost, y, 0.1)), max_iterations=4).displacement
+        assert z is not None
+        found.append(phase.contrast(net, phase.origin or (), z, None, x, torch.full((2,), 0.5)))
+        found[-1]["x"] = phase.input_contrast(phase.origin or (), z, None, x, torch.full((2,), 0.5))
+    assert all(torch.equal(g, found[1][name]) for name, g in found[0].items())
