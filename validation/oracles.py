@@ -221,6 +221,10 @@ def _solve_adjoint(
     )
 
 
+SMALLER_STEPS = 10
+"""Tenths of the first step that differences try before they give up: from 1e-5 to 1e-14."""
+
+
 @of_parameters
 def finite_difference_gradient(
     system: EnergySystem,
@@ -238,11 +242,17 @@ def finite_difference_gradient(
     ----------
     step : float, optional
         Change of a parameter, in its unit. Default: 1e-5, or a thousandth of the tensor's largest entry where that
-        is less (conductances in millisiemens).
+        is less (conductances in millisiemens), or a tenth of this and so on until half of it gives the same slope
+        to 1e-5 (a tensor of zeros does not tell its unit).
 
     Returns
     -------
     Gradients
+
+    Raises
+    ------
+    OracleError
+        If no step gives a slope that half of it confirms.
     """
     twin = copy.deepcopy(system).double()
     x, y = in_dtype(x, torch.float64), wide_target(y)
@@ -260,7 +270,7 @@ def finite_difference_gradient(
             values, slots = p.view(-1), grad.view(-1)
             change = step
             if change is None:
-                change = min(1e-5, 1e-3 * float(p.abs().max())) or 1e-5
+                change = _confirmed_step(name, p, loss, min(1e-5, 1e-3 * float(p.abs().max())) or 1e-5)
             for i in range(p.numel()):
                 kept = float(values[i])
                 values[i] = kept + change
@@ -272,6 +282,30 @@ def finite_difference_gradient(
             found[name] = grad
         found.loss = loss()
     return found
+
+
+def _confirmed_step(name: str, p: torch.Tensor, loss: Callable[[], float], step: float) -> float:
+    """The first of step, step / 10, ... whose slope along random signs is that of half of it."""
+    signs = torch.randint(0, 2, p.shape, generator=torch.Generator().manual_seed(0)).to(p) * 2 - 1
+    kept = p.clone()
+
+    def slope(h: float) -> tuple[float, float]:
+        ends = []
+        for h_signed in (h, -h):
+            p.copy_(kept + h_signed * signs)
+            ends.append(loss())
+        p.copy_(kept)
+        return (ends[0] - ends[1]) / (2 * h), 1e-13 * max(map(abs, ends)) / h
+
+    for _ in range(SMALLER_STEPS):
+        (whole, rounding), (half, _) = slope(step), slope(0.5 * step)
+        if abs(whole - half) <= 1e-5 * abs(half) + 10 * rounding:
+            return step
+        step *= 0.1
+    raise OracleError(
+        f"No step of parameter {name!r} gives a difference that half of it confirms, down to {step:.1g}: the cost "
+        "has a kink or a jump there. Give step=, or take another oracle."
+    )
 
 
 @of_parameters
