@@ -34,8 +34,11 @@ if TYPE_CHECKING:
 
     from .devices.model import DeviceModel
     from .mapping.budget import Budget
-    from .mapping.fidelity import Fidelity, LayerFidelity
+    from .mapping.fidelity import Course, Fidelity, LayerFidelity
     from .spice.check import CheckedCircuit
+
+FOLLOWED = 500
+"""Units up to which `map` follows a substrate in time: some seconds of processor time."""
 
 SystemName = Annotated[
     str,
@@ -166,6 +169,8 @@ def map_(
     else:
         raise argument_error("images", "be left out for a network that does not take square colour images", images)
     mapped = map_pcn(net, substrate, model, number, calibration=x.to(net.device, net.dtype), rails=rails)
+    if sum(mapped.system.sizes[1:]) <= FOLLOWED:
+        mapped.follow()
     found = mapped.fidelity
     told: dict[str, object] = {
         "device": asdict(mapped.device),
@@ -212,6 +217,7 @@ def map_(
     if found.free_converged:
         times = f"{quantity(found.settling_time, 's')} free, {quantity(found.nudged_settling_time, 's')} nudged"
         report.say(f"settling       {times} (to 1e-6), by formula: an estimate")
+    report.say(f"in time        {_course(found.course)}")
     near = sum(len(row.threshold_units) for row in found.layers)
     if near:
         report.say(f"at thresholds  {near:,} units, slower and not in the settling time, named by --json")
@@ -228,6 +234,17 @@ def map_(
         report.say(f"not read       {', '.join(found.unread)}: of parts that this substrate does not have")
     if model.source:
         report.say(f"devices        {model.source}")
+
+
+def _course(course: Course) -> str:
+    """What came of following a substrate in time, in words."""
+    if course.settles == "not tried":
+        return f"not tried (more than {FOLLOWED:,} units); states are by algebra, and nothing says that they settle"
+    told = f"settles: {course.settles}, {course.settled} of {course.followed} examples by flow"
+    if course.settled:
+        told += f" within {quantity(course.seconds, 's')} (to {course.tolerance:g}), measured"
+    gap = "no state in both" if math.isnan(course.gap) else f"{course.gap:.1e} full scales at most"
+    return f"{told}; {course.algebra} and flow differ by {gap}"
 
 
 def _calibration(

@@ -29,6 +29,7 @@ from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.predictive_coding.forward import gate_mode
 from physics_ep.system import Inputs, Phase
 
+from .algebra import PairedNewton
 from .board import SETTLED, Board
 from .phase import PairedPhase
 from .solvers import CircuitMotion, Euler, Flow, PairedSweep
@@ -114,8 +115,8 @@ class PairedCircuit(Board):
     # -- how it settles, and what it takes: what a substrate may define ------------------------------------------
 
     def solvers(self, phase: Phase) -> dict[str, Any]:
-        """Solvers of a phase: 'sweep' to its fixed point, 'flow' in time, 'euler' in time for its end alone."""
-        return {"sweep": PairedSweep, "euler": Euler, "flow": Flow}
+        """Solvers of a phase: 'sweep' and 'newton' to its fixed point, 'flow' in time, 'euler' for its end."""
+        return {"sweep": PairedSweep, "newton": PairedNewton, "euler": Euler, "flow": Flow}
 
     def motion(self, phase: Phase) -> Motion:
         """A phase in time, for `simulate`."""

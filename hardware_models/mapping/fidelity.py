@@ -86,6 +86,39 @@ class LayerFidelity:
 
 
 @dataclass(frozen=True)
+class Course:
+    """What came of following a substrate in time, from rest, by its own dynamics (the solver 'flow').
+
+    Attributes
+    ----------
+    settles : {'yes', 'no', 'not tried'}
+        Whether all examples that were followed have settled.
+    followed, settled : int
+        Examples that were followed, and those that settled.
+    tolerance : float
+        Residual that counts as settled.
+    seconds : float
+        Time until the slowest of those that settled has done so, s, measured in the dynamics; NaN: none has.
+    algebra : str
+        Solver that found the same states without time.
+    gap : float
+        Largest difference of an activity between both, in full scales of its layer, over the examples that both
+        have a state for; NaN: none.
+    unsettled : tuple of int
+        Examples that did not settle.
+    """
+
+    settles: str = "not tried"
+    followed: int = 0
+    settled: int = 0
+    tolerance: float = math.nan
+    seconds: float = math.nan
+    algebra: str = ""
+    gap: float = math.nan
+    unsettled: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Fidelity:
     """How faithfully a substrate holds a network, and what it takes.
 
@@ -113,6 +146,8 @@ class Fidelity:
         Share of the calibration inputs that have a free state.
     solver : str
         What found the free states: 'sweep', the algebra of the construction, or a course in time.
+    course : Course
+        What came of following it in time (`Mapped.follow`); 'not tried' before.
     copies : str
         What the physical cells of one weight have in common (`DeviceModel.copies`).
     writings, missed : int
@@ -137,6 +172,12 @@ class Fidelity:
     writings: int = 0
     missed: int = 0
     unread: tuple[str, ...] = ()
+    course: Course = field(default_factory=Course)
+
+    @property
+    def settles(self) -> str:
+        """Whether the substrate settles by its own dynamics: 'yes', 'no' or 'not tried'."""
+        return self.course.settles
 
     @property
     def energy_per_inference(self) -> Budget:
@@ -204,6 +245,7 @@ class Fidelity:
             name: getattr(self, name).figures() for name in ("energy_per_inference", "energy_per_step", "area")
         }
         layers = [asdict(layer) for layer in self.layers]
+        own |= {"course": asdict(self.course), "settles": self.settles}
         totals |= {"conductance_range": list(self.conductance_range), "energy": self.energy}
         return {**own, "layers": layers, **totals, **budgets, "parts": asdict(self.takes.parts)}
 

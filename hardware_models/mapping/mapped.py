@@ -5,6 +5,7 @@ A substrate is one subclass of `PairedCircuit`, listed in `SUBSTRATES`; everythi
 
 from __future__ import annotations
 
+import copy
 import importlib
 import math
 from collections.abc import Mapping, Sequence
@@ -35,7 +36,7 @@ from ..devices.presets import undescribed
 from .board import SETTLED, NotRealisable, unread_field
 from .budget import Takes, count_parts
 from .circuit import PairedCircuit
-from .fidelity import Fidelity, array_rows
+from .fidelity import Course, Fidelity, array_rows
 from .oscillator import OscillatorPairs
 from .oscillator_graph import PairsGraph, pairs_graph
 from .resistive import ResistivePairs
@@ -94,6 +95,8 @@ class Mapped:
         self.substrate = substrate
         self.unread = unread
         self._calibration = calibration
+        self.course = Course()
+        """What came of following the substrate in time, when that was tried last."""
 
     @property
     def perturbed(self) -> PredictiveCodingNetwork:
@@ -226,14 +229,55 @@ class Mapped:
         assert found.time is not None
         return float(found.time.max()), found
 
+    def follow(self, x: torch.Tensor | None = None, examples: int = 8) -> Course:
+        """Follow free phases in time from rest, and hold their ends against the states that algebra finds.
+
+        Parameters
+        ----------
+        x : Tensor (B, ...), optional
+            Default: the calibration inputs.
+        examples : int
+            Only the first so many are followed, each for a thousand steps in time at most.
+
+        Returns
+        -------
+        Course
+            It is kept, and stands in `fidelity`.
+        """
+        system = copy.deepcopy(self.system).double()  # of which a state has its digits
+        x = (self._inputs() if x is None else x)[:examples].to(system.device, system.dtype)
+        algebra = "sweep" if system.shared else "newton"
+        end = relax(system, x, solver="flow", tolerance=SETTLED, max_iterations=1000)
+        exact = relax(system, x, solver=algebra, tolerance=SETTLED)
+        both = end.converged & exact.converged
+        assert end.time is not None
+        units = zip(system.amplifiers_h, system.full_scales[1:], end.state, exact.state, strict=False)
+        gaps = [float((u.response(p) - u.response(q))[both].abs().max()) / s for u, s, p, q in units if both.any()]
+        times = end.time[end.converged]
+        self.course = Course(
+            settles="yes" if bool(end.converged.all()) else "no",
+            followed=len(x),
+            settled=int(end.converged.sum()),
+            tolerance=SETTLED,
+            seconds=float(times.max()) * system.device_model.time_constant if len(times) else math.nan,
+            algebra=algebra,
+            gap=max(gaps, default=math.nan),
+            unsettled=tuple((~end.converged).nonzero().flatten().tolist()),
+        )
+        return self.course
+
+    def _inputs(self) -> torch.Tensor:
+        """The calibration inputs; random ones in [0, 1) where there are none."""
+        if self._calibration is not None:
+            return self._calibration
+        return torch.rand((4, *self.network.shapes[0]), generator=stream(0, "fidelity"))
+
     @property
     def fidelity(self) -> Fidelity:
         """How faithful the substrate is with its cells as they are now, on the calibration inputs (random ones in
         [0, 1) where there are none)."""
         system = self.system
-        x = self._calibration
-        if x is None:
-            x = torch.rand((4, *self.network.shapes[0]), generator=stream(0, "fidelity"))
+        x = self._inputs()
         with torch.no_grad():
             wanted = self.network(x.to(self.network.device, self.network.dtype)).to(system.device, system.dtype)
             free = relax(system, x := x.to(wanted))
@@ -274,6 +318,7 @@ class Mapped:
             writings=system.writings,
             missed=system.missed,
             unread=self.unread,
+            course=self.course,
         )
 
 

@@ -199,3 +199,39 @@ def test_oscillators_at_their_thresholds_settle_in_time(blank: bool) -> None:
     exact = relax(system, x, solver="sweep", tolerance=1e-9, max_iterations=2000).require()
     for amplifiers, p, q in zip(system.amplifiers_h, found.state, exact.state, strict=False):
         assert float((amplifiers.response(p) - amplifiers.response(q)).abs().max()) < 1e-5
+
+
+def test_reports_say_how_a_state_was_found() -> None:
+    """A report names solver, verdict and the distance of algebra from the dynamics, or says "not tried"."""
+    device = DeviceModel(copies="independent", programming_noise=0.01)
+    mapped, x = mapped_network("resistive", "hard_tanh", device)
+    assert mapped.fidelity.settles == "not tried"
+    course = mapped.follow(x)
+    assert (course.settles, course.followed, course.settled, course.algebra) == ("yes", 2, 2, "newton")
+    found = mapped.fidelity
+    assert (found.settles, found.figures()["settles"], found.course) == ("yes", "yes", course)
+    ends = [relax(mapped.system, x, solver=s, tolerance=1e-6).require() for s in ("newton", "flow")]
+    apart = [
+        float((unit.response(p) - unit.response(q)).abs().max()) / full
+        for unit, full, p, q in zip(
+            mapped.system.amplifiers_h, mapped.system.full_scales[1:], *(e.state for e in ends), strict=False
+        )
+    ]
+    assert course.gap == pytest.approx(max(apart), rel=1e-9)
+    assert 0 < course.gap < 1e-4
+    assert ends[1].time is not None
+    assert course.seconds == pytest.approx(float(ends[1].time.max()) * device.time_constant)
+
+
+def test_what_does_not_settle_is_named() -> None:
+    """Where u is slower than h a deep circuit has no stable free state, though algebra finds one: a report that
+    told only the algebra would call it settled."""
+    net = mlp([4, 8, 8, 8, 8, 8, 8, 3], "tanh", gain=3.0, seed=0).double()
+    x = torch.rand(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    mapped = map_pcn(net, "hopfield", DeviceModel(time_constant_mismatch=0.5), calibration=x)
+    assert bool(relax(mapped.system, x, solver="sweep").converged.all())
+    course = mapped.follow(x)
+    assert course.settles == "no"
+    assert course.settled + len(course.unsettled) == course.followed == 3
+    assert mapped.system.default_solver == "flow"
+    assert not bool(relax(mapped.system, x).converged.all())
