@@ -14,6 +14,7 @@ from torch import nn
 
 from .. import ranks
 from ..blocks import is_dense, masked
+from ..compiling import CHOICES, compiling, hindrance
 from ..cost import Cost, FunctionCost, as_targets, costs
 from ..equilibrium import Equilibrium, NotConverged, NotFinite, OtherBranch, Status, broken_parts
 from ..errors import InputError, argument_error, described, unknown_name
@@ -90,6 +91,10 @@ class EquilibriumPropagation:
         where it comes within a factor of two of the limit, it is measured at every step. As often, and on the
         first batch, the residual of a free phase that is solved by construction is measured; steps in between
         have the status `BY_CONSTRUCTION`.
+    compile : {'off', 'auto'}
+        With 'auto', torch.compile fuses what phases compute between two reads of the host, where the system has
+        such functions (predictive coding networks) and torch.compile a compiler; a warning says where not. Numbers
+        change by rounding, and the first steps take seconds more. Not yet measured on a GPU.
     **options
         Of the system's phases: gates='held' or 'live' of a predictive coding network.
 
@@ -113,6 +118,7 @@ class EquilibriumPropagation:
         branches: str | None = None,
         generator: torch.Generator | None = None,
         measure_every: int = 200,
+        compile: str = "off",
         **options: Any,
     ) -> None:
         if not isinstance(cost, Cost) and callable(cost) and not isinstance(cost, type | nn.Module):
@@ -123,6 +129,8 @@ class EquilibriumPropagation:
             raise unknown_name("on_unconverged", on_unconverged, ON_UNCONVERGED)
         if isinstance(starts, bool) or not isinstance(starts, int) or starts < 1:
             raise argument_error("starts", "be an integer of at least 1", starts)
+        if compile not in CHOICES:
+            raise unknown_name("compile", str(compile), CHOICES)
         if branches not in (None, *BRANCHES):
             raise unknown_name("branches", str(branches), BRANCHES)
         self.cost = cost
@@ -142,6 +150,7 @@ class EquilibriumPropagation:
         self.branches = branches
         self.generator = torch.Generator().manual_seed(0) if generator is None else generator
         self.measure_every = measure_every
+        self.compile = compile
         self.options = options
         self.stability_limit = math.inf
         """Largest |beta| of a negative nudge, 1 / lambda, as last measured."""
@@ -274,6 +283,25 @@ class EquilibriumPropagation:
         return self._estimate_once(system, weights, x, y, input_gradient)
 
     def _estimate_once(
+        self, system: EnergySystem, weights: Weights, x: torch.Tensor, y: torch.Tensor, input_gradient: bool
+    ) -> tuple[dict[str, torch.Tensor], Step, int]:
+        """The estimate, compiled where that is asked for and can be had."""
+        if self.compile == "off":
+            return self._estimate_plainly(system, weights, x, y, input_gradient)
+        reason = hindrance(system.device)
+        if reason is None:
+            with compiling() as calls:
+                found = self._estimate_plainly(system, weights, x, y, input_gradient)
+            if calls:
+                return found
+            reason = f"{type(system).__name__} has nothing that can be compiled"
+        else:
+            found = self._estimate_plainly(system, weights, x, y, input_gradient)
+        self.compile = "off"
+        warnings.warn(f"compile='auto' compiles nothing, since {reason}.", UserWarning, stacklevel=5)
+        return found
+
+    def _estimate_plainly(
         self, system: EnergySystem, weights: Weights, x: torch.Tensor, y: torch.Tensor, input_gradient: bool
     ) -> tuple[dict[str, torch.Tensor], Step, int]:
         self.check(system)

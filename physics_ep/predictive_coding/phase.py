@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..blocks import State, exactly_finite_rows, finite_rows, masked, tiled
+from ..compiling import fusible
 from ..cost import Cost
 from ..maps import ConvLink, Link, Route
 from ..nudging import Nudge
@@ -242,6 +243,7 @@ class PredictivePhase(Phase):
 
     # -- the two passes ---------------------------------------------------------------------------------------
 
+    @fusible
     def backward(
         self,
         output: torch.Tensor,
@@ -285,6 +287,7 @@ class PredictivePhase(Phase):
             self.space[name] = like.new_empty(size)
         return self.space[name]
 
+    @fusible
     def forward(self, errors: Blocks, known: dict[int, torch.Tensor] | None = None) -> Displacements:
         """Displacements d_k of all layers with these errors; where passes are linear they overwrite them.
 
