@@ -35,6 +35,7 @@ from .relaxation.loop import SOLVERS
 from .storage.files import checked_path
 from .storage.texts import parse_toml, read_text, require_plain
 from .system import EnergySystem
+from .zoo.networks import zoo, zoo_config
 
 
 class Section(BaseModel):
@@ -318,7 +319,7 @@ def parse_config(table: Mapping[str, Any]) -> Config:
 
 
 def load_subject(spec: str | os.PathLike[str]) -> Config:
-    """Config of what SYSTEM names on a command line: a registered system, a TOML file or a bundled config.
+    """Config of what SYSTEM names on a command line: a system, a TOML file, a bundled config or a zoo network.
 
     Parameters
     ----------
@@ -336,11 +337,13 @@ def load_subject(spec: str | os.PathLike[str]) -> Config:
         If there is no such system or file, or anything in it is wrong.
     """
     name = os.fspath(spec)
+    if name in zoo():
+        return parse_config(zoo_config(name))
     if name in systems():
         standard = bundled().get(f"{name}-digits")
         return parse_config(_read(standard) if standard else {"system": {"name": name}})
     if name not in bundled() and not Path(name).suffix and not Path(name).exists():
-        raise unknown_name("system", name, [*systems(), *bundled()])
+        raise unknown_name("system", name, [*systems(), *bundled(), *zoo()])
     return load_config(name)
 
 
