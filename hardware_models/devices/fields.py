@@ -27,12 +27,13 @@ SWITCH = ("off", "on")
 
 @dataclass(frozen=True)
 class Rule:
-    """What a field may hold."""
+    """What a field may hold; `words` are all of the texts that it may, where not any text will do."""
 
     kind: type
     must: str
     holds: Callable[[Any], bool] = lambda value: True
     optional: bool = False
+    words: tuple[str, ...] = ()
 
     def checked(self, name: str, value: Any) -> Any:
         """The value, in the field's own type.
@@ -65,6 +66,12 @@ class Rule:
         return self.checked(name, value)
 
 
+def one_of(words: tuple[str, ...], optional: bool = False) -> Rule:
+    """The rule of a field that holds one of two or more words."""
+    *others, last = map(repr, words)
+    return Rule(str, f"be {', '.join(others)} or {last}", words.__contains__, optional, words)
+
+
 POSITIVE = Rule(float, "be a positive finite number", lambda v: v > 0)
 MAGNITUDE = Rule(float, "be a finite number of 0 or more", lambda v: v >= 0)
 FRACTION = Rule(float, "be a number from 0 to 1", lambda v: 0 <= v <= 1)
@@ -78,12 +85,12 @@ COUNT_OR_NONE = Rule(int, COUNT.must, COUNT.holds, optional=True)
 NUMBER = Rule(float, "be a finite number")
 ABOVE_ONE = Rule(float, "be a finite number above 1", lambda v: v > 1)
 LEVELS = Rule(int, "be an integer from 2 to 2^32", lambda v: 2 <= v <= 2**32, optional=True)
-SPACING = Rule(str, "be 'linear' or 'log'", lambda v: v in SPACINGS)
-LEAK = Rule(str, "be 'trimmed', 'dummy' or 'fixed'", lambda v: v in LEAKS)
-COPYING = Rule(str, "be 'independent', 'trimmed' or 'shared'", lambda v: v in COPIES)
-TRANSPOSE = Rule(str, "be 'slots' or 'array'", lambda v: v in TRANSPOSES, optional=True)
-DUMMY = Rule(str, "be 'equal' or 'none'", lambda v: v in DUMMIES)
-ON_OFF = Rule(str, "be 'off' or 'on'", lambda v: v in SWITCH)
+SPACING = one_of(SPACINGS)
+LEAK = one_of(LEAKS)
+COPYING = one_of(COPIES)
+TRANSPOSE = one_of(TRANSPOSES, optional=True)
+DUMMY = one_of(DUMMIES)
+ON_OFF = one_of(SWITCH)
 GAIN = Rule(float, "be a number above 0 and at most 1", lambda v: 0 < v <= 1)
 TEXT = Rule(str, "be a text")
 

@@ -258,7 +258,7 @@ class DeviceModel:
         0.0, MAGNITUDE, "Impedance of virtual grounds", "ohm", parts="conveyors", drawn=False
     )
     ground_offset: float = imperfection(0.0, MAGNITUDE, "Offset of virtual grounds", "V", parts="conveyors")
-    feedback_gain: float = setting(1.0, GAIN, "Gain of the feedback", parts="common")
+    feedback_gain: float = setting(1.0, GAIN, "Gain of the feedback", "dimensionless", parts="common")
     auto_zero: str = setting("off", ON_OFF, "Auto-zero of the errors", parts="common")
     conductance_noise: float = imperfection(
         0.0, MAGNITUDE, "Conductance noise", "relative, each phase", parts="common"

@@ -19,13 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hardware_models.devices.fields import (
-    COPIES,
-    DUMMIES,
     FRACTION,
-    LEAKS,
     MAGNITUDE,
-    SPACINGS,
-    TRANSPOSES,
     UNCHOSEN,
     DeviceField,
     fields_of,
@@ -84,6 +79,7 @@ TAKEN = {
     "amplifier_saturation": 10.0,
     "diode_current": 1e-12,
     "drift_time": 100.0,
+    "feedback_gain": 0.9,
 }
 """Values of fields whose usual sizes are far from those below."""
 
@@ -94,8 +90,7 @@ def other_values(fields: dict[str, DeviceField], names: Iterable[str]) -> dict[s
     for name in names:
         rule, default = fields[name].rule, getattr(DeviceModel, name, 0.0)
         near = [1.001 * default] if isinstance(default, float) and default else []
-        words = [word for known in (SPACINGS, LEAKS, COPIES, TRANSPOSES, DUMMIES) for word in known[1:]]
-        tries = {float: [*near, 1e-4, 0.5, 2.0], int: [16], str: [*words, "a test"]}[rule.kind]
+        tries = {float: [*near, 1e-4, 0.5, 2.0], int: [16], str: [*rule.words[1:], "a test"]}[rule.kind]
         found[name] = TAKEN.get(name) or next(v for v in tries if v != default and rule.holds(v))
     return found
 
@@ -439,22 +434,13 @@ def test_replace_changes_what_it_names():
 # -- JSON ---------------------------------------------------------------------------------------------------------
 
 
-WORDS = {
-    "spacing": SPACINGS,
-    "leaks": LEAKS,
-    "copies": COPIES,
-    "transpose": TRANSPOSES,
-    "dummy_cells": DUMMIES,
-}
-
-
 def values(name: str) -> st.SearchStrategy:
     """Numbers that a field may or may not take."""
     rule = RULES[name]
     known = {
         float: st.floats(1.5, 3) if name == "oscillator_headroom" else st.floats(1e-100, 1),
         int: st.integers(2, 32),
-        str: st.sampled_from(WORDS[name]) if name in WORDS else st.text(),
+        str: st.sampled_from(rule.words) if rule.words else st.text(),
     }[rule.kind]
     return st.one_of(st.none(), known) if rule.optional else known
 
