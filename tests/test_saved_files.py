@@ -119,6 +119,14 @@ def test_pickled_results_load() -> None:
     assert Circuit(unpickled("parts"), outputs=["out"]).n_sources == circuit.n_sources
 
 
+def test_devices_saved_as_json_keep_their_copies() -> None:
+    """A release without `copies` took them to err alike: a device that it saved must not become another in silence."""
+    then = vars(unpickled("device")).keys() - {"copies"}  # what a pickle of that release holds
+    text = json.dumps({name: getattr(DeviceModel(levels=16), name) for name in then})
+    with pytest.warns(UserWarning, match="its copies are 'shared'"):
+        assert DeviceModel.from_json(text) == DeviceModel(levels=16, copies="shared", amplifier_power=1e-5)
+
+
 def test_all_objects_are_tried() -> None:
     """A pickle that no test opens shows nothing."""
     tried = {"resistive", "analog-hopfield", "fitzhugh-nagumo", "pcn", "preset", "device", "stencil", "nudge"}
