@@ -187,16 +187,21 @@ class DeviceModel:
         are scaled (`map_pcn(rails="fit")`). None: not asked.
     amplifier_power, buffer_power : float
         Static, W: an amplifier of a unit; a buffer or virtual ground at a line of an array, with its mirrors. Both
-        defaults are 10 uA from 1 V, an estimate. 0, here and in what follows: not counted.
+        defaults are 10 uA from 1 V, assumed. 0, here and in what follows: not counted.
     converter_energy : float
-        J a step of a conversion, of which b bits take 2^b: Walden's figure of merit. 10 fJ is usual for converters
-        by successive approximation; the best are below 1 fJ (Murmann, ADC Performance Survey 1997-2023).
+        J a step of a conversion, of which b bits take 2^b: Walden's figure of merit. 10 fJ is that of 3.1 mW at 8
+        bits and 1.2 GS/s (Kull et al. 2013, ISSCC, 468); the best of 2013 took 2.2 fJ (Harpe et al. 2013, ISSCC).
     read_energy, write_energy : float
-        J a reading of a unit beyond its conversion, and J a writing of a cell: 1 pJ, of the order of resistive
-        cells (Wong et al. 2012, Proc. IEEE 100:1951).
-    cell_area, amplifier_area, buffer_area, converter_area, oscillator_area : float
-        m^2 a part. A cell: 12 F^2 at F = 130 nm, the node of Wan et al. 2022; the others are estimates, a square of
-        10 um, of 30 um for a converter.
+        J a reading of a unit beyond its conversion (0: not counted), and J a writing of a cell. 1 pJ is one pulse
+        of 2 V and 80 ns on a cell of 3 uS: the pulse is that of NeuroSim's analogue cell of 0.5 to 10 uS
+        (github.com/neurosim/MLP_NeuroSim_V3.0, Cell.cpp).
+    latch_energy : float
+        J a setting of a latch, which holds a gate through nudged phases, or a route of a max pooling: 10 fJ,
+        assumed.
+    cell_area, amplifier_area, buffer_area, converter_area, oscillator_area, latch_area : float
+        m^2 a part. A cell: 12 F^2 at F = 130 nm, the node of Wan et al. 2022 (NeuroSim has 16 F^2, 4 F by 4 F, with
+        a transistor). A converter: 1000 um^2 (1200 um^2 of 8 bits in Shafiee et al. 2016, ISCA, 14, from Kull et
+        al. 2013). Amplifiers, buffers and oscillators are assumed to be squares of 10 um, a latch 15 um^2.
     tile_rows, tile_columns : int
         Of a crossbar, in cells.
     source : str
@@ -387,11 +392,13 @@ class DeviceModel:
     converter_energy: float = setting(1e-14, MAGNITUDE, "Energy of a conversion step", "J", parts="description")
     read_energy: float = setting(0.0, MAGNITUDE, "Energy of a reading", "J", parts="description")
     write_energy: float = setting(1e-12, MAGNITUDE, "Energy of a writing", "J", parts="description")
+    latch_energy: float = setting(1e-14, MAGNITUDE, "Energy of setting a latch", "J", parts="description")
     cell_area: float = setting(2e-13, MAGNITUDE, "Area of a cell", "m^2", parts="description")
     amplifier_area: float = setting(1e-10, MAGNITUDE, "Area of an amplifier", "m^2", parts="description")
     buffer_area: float = setting(1e-10, MAGNITUDE, "Area of a line's buffer", "m^2", parts="description")
     converter_area: float = setting(1e-9, MAGNITUDE, "Area of a converter", "m^2", parts="description")
     oscillator_area: float = setting(1e-10, MAGNITUDE, "Area of an oscillator", "m^2", parts="description")
+    latch_area: float = setting(1.5e-11, MAGNITUDE, "Area of a latch", "m^2", parts="description")
     tile_rows: int = setting(256, COUNT, "Rows of a crossbar", "cells", ("wire_resistance",), parts="common")
     tile_columns: int = setting(256, COUNT, "Columns of a crossbar", "cells", ("wire_resistance",), parts="common")
     source: str = setting("", TEXT, "Source", parts="description")

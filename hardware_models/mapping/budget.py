@@ -18,11 +18,13 @@ from dataclasses import dataclass
 from numbers import Integral
 
 from physics_ep.errors import argument_error
+from physics_ep.maps import POOL
 
 from ..devices.model import DeviceModel
 from .board import Board
+from .node_sums import arrays_of
 
-ROWS = ("cells", "amplifiers", "buffers", "converters", "oscillators", "reads", "writes")
+ROWS = ("cells", "amplifiers", "buffers", "converters", "oscillators", "latches", "reads", "writes")
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,10 @@ class PartCounts:
         Activities and errors that a nudged phase reads.
     cells : int
         Physical cells that hold weights, which are written; without dummies.
+    gates : int
+        Latches that hold the gates of units h and u through nudged phases; 0 where gates are live.
+    routes : int
+        Latches that hold the routes of max poolings, one a switch, in all phases.
     """
 
     amplifiers: int = 0
@@ -89,6 +95,8 @@ class PartCounts:
     output_values: int = 0
     states: int = 0
     cells: int = 0
+    gates: int = 0
+    routes: int = 0
 
 
 def count_parts(board: Board) -> PartCounts:
@@ -98,7 +106,28 @@ def count_parts(board: Board) -> PartCounts:
     own = board.count_units()
     if board.device_model.auto_zero == "on":  # a store a unit, read through a buffer
         own["buffers"] = own.get("buffers", 0) + sum(sizes[1:])
-    return PartCounts(**own, input_values=sizes[0], output_values=sizes[-1], states=2 * sum(sizes[1:]), cells=cells)
+    return PartCounts(
+        **own,
+        input_values=sizes[0],
+        output_values=sizes[-1],
+        states=2 * sum(sizes[1:]),
+        cells=cells,
+        gates=_gates(board),
+        routes=_routes(board),
+    )
+
+
+def _gates(board: Board) -> int:
+    """Latches of held gates: one for each unit h and one for each unit u of a layer that has kinks."""
+    if board.gates != "held":
+        return 0
+    return 2 * sum(math.prod(layer.post) for layer in board.stack if layer.activation.gated)
+
+
+def _routes(board: Board) -> int:
+    """Latches of max poolings: one for each entry of each window, whose switch it holds for h and u."""
+    links = [array.link for array in arrays_of(board.stack)]
+    return sum(POOL**2 * math.prod(link.post) for link in links if link is not None and link.routed)
 
 
 @dataclass(frozen=True)
@@ -126,13 +155,13 @@ class Takes:
 
     def inference(self) -> Budget:
         """J an inference and example: one free phase, inputs converted, outputs read."""
-        return self._energy(self.settling, self.parts.output_values, 0)
+        return self._energy(self.settling, self.parts.output_values, 0, latches=self.parts.routes)
 
     def step(self, examples: int = 1, updates: int = 1) -> Budget:
         """J of EP steps: free phases, both nudged ones, their readings and conversions; and `updates` writings of
-        every cell, one a batch."""
-        reads = self.parts.output_values + 2 * self.parts.states
-        return self._energy(self.settling + 2 * self.nudged, reads, updates, examples)
+        every cell, one a batch. Latches are set once, as the free phase ends."""
+        reads, latches = self.parts.output_values + 2 * self.parts.states, self.parts.gates + self.parts.routes
+        return self._energy(self.settling + 2 * self.nudged, reads, updates, examples, latches)
 
     def area(self) -> Budget:
         """m^2, of one array a layer and a converter for each input and for each unit, whose two states it reads in
@@ -147,9 +176,10 @@ class Takes:
             buffers=(parts.buffers, device.buffer_area),
             converters=(converters or parts.input_values + units, device.converter_area * bool(converters)),
             oscillators=(parts.oscillators, device.oscillator_area),
+            latches=(parts.gates + parts.routes, device.latch_area),
         )
 
-    def _energy(self, seconds: float, reads: int, updates: int, examples: int = 1) -> Budget:
+    def _energy(self, seconds: float, reads: int, updates: int, examples: int = 1, latches: int = 0) -> Budget:
         device, parts, n = self.device, self.parts, examples
         steps = [
             (count, bits)
@@ -164,6 +194,7 @@ class Takes:
             buffers=(n * parts.buffers, device.buffer_power * seconds),
             converters=(conversions or n * reads, device.converter_energy * bool(steps)),
             oscillators=(n * parts.oscillators, device.oscillator_power * seconds),
+            latches=(n * latches, device.latch_energy),
             reads=(n * reads, device.read_energy),
             writes=(updates * parts.cells, device.write_energy),
         )

@@ -16,7 +16,7 @@ from hardware_models import DeviceModel, map_pcn
 from hardware_models.mapping.board import SETTLED
 from physics_ep import cli
 from physics_ep.errors import InputError
-from physics_ep.predictive_coding import mlp
+from physics_ep.predictive_coding import mlp, vgg5
 
 DOCS = Path(__file__).parents[3] / "docs" / "physics.md"
 
@@ -129,6 +129,34 @@ def test_parts_are_those_of_the_substrate() -> None:
     assert found.energy_per_inference["oscillators"] == pytest.approx(88e-5 * found.settling_time)
     assert "cells" in found.area.not_counted
     assert "amplifiers" not in found.area.not_counted  # there are none
+
+
+def test_latches_hold_gates_and_routes() -> None:
+    """If this fails, held gates look free. A unit h or u with a kink has a latch, set once a step. A max pooling
+    has one for each entry of its windows, in inference too; smooth units and live gates have none."""
+    net = mlp([6, 5, 4, 3], activation="relu").double()
+    x = torch.rand((3, 6), generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    device = DeviceModel(latch_energy=3e-14, latch_area=2e-11)
+    found = map_pcn(net, "hopfield", device, calibration=x).fidelity
+    assert found.energy_per_step["latches"] == pytest.approx(2 * 9 * 3e-14, rel=1e-12)
+    assert found.energy_per_inference["latches"] == 0
+    assert found.area["latches"] == pytest.approx(2 * 9 * 2e-11, rel=1e-12)
+    assert found.energy_per_epoch(100, 32)["latches"] == pytest.approx(100 * 18 * 3e-14, rel=1e-12)
+    free = map_pcn(net, "hopfield", device.replace(latch_energy=0.0), calibration=x).fidelity
+    assert "latches" in free.energy_per_step.not_counted
+    for other, gates in ((mlp([6, 5, 3], activation="tanh").double(), "held"), (net, "live")):
+        found = map_pcn(other, "hopfield", device, calibration=x, gates=gates).fidelity
+        assert found.area["latches"] == found.energy_per_step["latches"] == 0
+        assert "latches" not in found.energy_per_step.not_counted  # there are none
+    pooled = vgg5(3, input_shape=(1, 16, 16), width=1 / 32).double()
+    x = torch.rand((2, 1, 16, 16), generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    found = map_pcn(pooled, "hopfield", device, calibration=x).fidelity
+    posts = [layer.post for layer in pooled.stack if layer.link.routed]
+    routes = sum(4 * math.prod(post) for post in posts)
+    gates = 2 * sum(math.prod(layer.post) for layer in pooled.stack[:-1])
+    assert routes > 0
+    assert found.energy_per_inference["latches"] == pytest.approx(routes * 3e-14, rel=1e-12)
+    assert found.energy_per_step["latches"] == pytest.approx((routes + gates) * 3e-14, rel=1e-12)
 
 
 def test_a_skip_is_in_the_power_of_its_layer_once() -> None:
