@@ -687,6 +687,9 @@ def energies(system: EnergySystem, state: State, x: torch.Tensor) -> torch.Tenso
         was = f"of shape {tuple(energy.shape)}" if isinstance(energy, torch.Tensor) else type(energy).__name__
         name = f"system ({type(system).__name__})"
         raise argument_error(name, f"have an energy of shape {want}, one number an example", was)
+    if not energy.is_floating_point():
+        name, kind = f"system ({type(system).__name__})", str(energy.dtype).removeprefix("torch.")
+        raise argument_error(name, "have an energy of floating-point numbers, which has a force", kind)
     return energy
 
 

@@ -82,6 +82,8 @@ def from_sequential(
         elif isinstance(module, nn.Flatten):
             if (module.start_dim, module.end_dim) != (1, -1):
                 raise _unsupported(name, module, "it must leave nothing but the batch axis")
+        elif isinstance(module, nn.Sequential):
+            raise _unsupported(name, module, "a Sequential within another is not taken apart: list its layers")
         elif not found:
             raise _unsupported(name, module, "a Linear or a Conv2d must come first")
         elif kind in POOLS:

@@ -141,3 +141,14 @@ def test_a_flat_energy_is_refused() -> None:
         with pytest.raises(InputError, match="Argument residual_scale of a Flat must be set") as error:
             call()
         assert "\n" not in str(error.value)
+
+
+def test_an_energy_of_integers_is_refused_by_name() -> None:
+    """An energy that was rounded has no force: torch speaks of tensors that do not require grad."""
+
+    class Rounded(Quartic):
+        def energy(self, state, x):
+            return super().energy(state, x).round().long()
+
+    with pytest.raises(InputError, match="floating-point numbers"):
+        relax(Rounded(), batch(5, 3, 4)[0])

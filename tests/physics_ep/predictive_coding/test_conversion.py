@@ -276,3 +276,10 @@ def test_random_models_convert_exactly_or_are_refused(drawn: tuple[nn.Sequential
 def test_many_random_models_convert_exactly_or_are_refused(drawn: tuple[nn.Sequential, bool]) -> None:
     """The same, of 300."""
     _converts_or_is_refused(*drawn)
+
+
+def test_a_nested_sequential_is_named() -> None:
+    """The message speaks of a first layer, where the nested model does begin with one."""
+    model = nn.Sequential(nn.Sequential(nn.Linear(3, 4), nn.ReLU()), nn.Linear(4, 2))
+    with pytest.raises(InputError, match="within another is not taken apart"):
+        from_sequential(model, (3,))
