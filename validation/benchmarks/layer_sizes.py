@@ -1,7 +1,7 @@
 """Gradients of VGG10 on imperfect hardware, layer by layer: the network of the paper, mapped and broken.
 
     python -m validation.benchmarks.layer_sizes --images DIR --out FILE.h5 [--size 64] [--repeats 10] [--resume]
-        [--substrate hopfield|resistive|oscillator] [--network vgg10|vgg10-skip]
+        [--substrate hopfield|resistive|oscillator] [--network vgg10|vgg10-skip|ZOO NAME] [--gates held|live]
     python -m validation.benchmarks.layer_sizes --images DIR --out PHOTOS.npz --size 224 --prepare
     python -m validation.benchmarks.layer_sizes --images PHOTOS.npz --out FILE.h5 --device cuda      # 224x224
 
@@ -34,6 +34,8 @@ from physics_ep.placement import resolve_device
 from physics_ep.predictive_coding import vgg10, vgg10_skip
 from physics_ep.progress import Advance
 from physics_ep.storage.outputs import write_json, writing
+from physics_ep.system import EnergySystem
+from physics_ep.zoo import zoo, zoo_network
 from validation.sweeps.plan import parse_betas
 from validation.sweeps.points import TARGETS
 from validation.sweeps.table import ToleranceTable
@@ -137,7 +139,11 @@ def measured(arguments: argparse.Namespace) -> ToleranceTable:
     if arguments.weights is not None and not arguments.weights.is_file():
         raise argument_error("weights", "be a file that torch.save has written", str(arguments.weights))
     x, labels = photographs(arguments.images, size, arguments.batch)
-    net = NETWORKS[arguments.network](input_shape=(3, size, size), gain=arguments.gain, width=arguments.width)
+    net: EnergySystem
+    if arguments.network in zoo():
+        net = zoo_network(arguments.network)
+    else:
+        net = NETWORKS[arguments.network](input_shape=(3, size, size), gain=arguments.gain, width=arguments.width)
     if arguments.weights is not None:
         net.load_state_dict(torch.load(arguments.weights, weights_only=True))
     if str(where).startswith("cuda"):
@@ -157,6 +163,7 @@ def measured(arguments: argparse.Namespace) -> ToleranceTable:
         substrate=arguments.substrate,
         sweeps=chosen,
         betas=betas,
+        gates=arguments.gates,
         repeats=arguments.repeats,
         out=arguments.out,
         resume=arguments.resume,
@@ -202,7 +209,8 @@ def options(name: str, description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--weights", type=Path, default=None, help="state_dict of a trained network (torch.save)")
     parser.add_argument("--part", choices=("all", "fast", "ideal", "slow"), default="fast")
     parser.add_argument("--fields", default=None, help="only these of the part's, separated by commas")
-    parser.add_argument("--network", choices=sorted(NETWORKS), default="vgg10")
+    parser.add_argument("--network", choices=[*sorted(NETWORKS), *zoo()], default="vgg10", help="or one trained")
+    parser.add_argument("--gates", choices=("held", "live"), default="held", help="ReLU and pooling, when nudged")
     return parser
 
 
@@ -219,6 +227,7 @@ def figures_of(arguments: argparse.Namespace) -> tuple[dict[str, Any], Tolerance
         "size": arguments.size,
         "batch": arguments.batch,
         "repeats": arguments.repeats,
+        "gates": arguments.gates,
         "seconds": time.perf_counter() - began,
         "peak_host_GiB": host,
         "peak_device_GiB": peak,

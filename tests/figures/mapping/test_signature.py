@@ -105,6 +105,34 @@ def test_charts_meet_the_demands() -> None:
         assert all(ax.get_xlabel() or ax.get_ylabel() for ax in figure.axes)
 
 
+def test_a_trained_network_with_gates_held_and_live(tmp_path) -> None:
+    """If it fails, the table's trained columns are of untrained weights, or its live gates are held ones."""
+    noise = np.random.default_rng(0).random((1, 3, 32, 32), dtype=np.float32)
+    images = tmp_path / "photos.npz"
+    np.savez(images, x=noise, labels=np.array([3]))
+    gaps = {}
+    for gates in ("held", "live"):
+        words = [
+            "--images",
+            str(images),
+            "--out",
+            str(tmp_path / f"{gates}.h5"),
+            "--size",
+            "32",
+            "--batch",
+            "1",
+        ]
+        words += ["--network", "vgg10-eighth-cifar10jpeg-ep", "--part", "ideal", "--gates", gates]
+        layer_sizes.main(words)
+        found = json.loads((tmp_path / f"{gates}.json").read_text())
+        assert found["gates"] == gates
+        layers = [layer for layer in found["table"]["points"][0]["layers"] if "weight" in layer["name"]]
+        gaps[gates] = [1 - layer["transfer"]["cosine"] for layer in layers]
+        assert len(layers) == 10
+    assert max(gaps["held"]) < 1e-6
+    assert gaps["held"] != gaps["live"]
+
+
 def test_what_each_substrate_is_swept_over() -> None:
     """At least ten imperfections on each; none that it does not have."""
     for substrate, absent in (
