@@ -683,13 +683,11 @@ def energies(system: EnergySystem, state: State, x: torch.Tensor) -> torch.Tenso
     """
     energy = system.energy(state, x)
     want = tuple(state[0].shape[:1])
-    if not isinstance(energy, torch.Tensor) or tuple(energy.shape) != want:
-        was = f"of shape {tuple(energy.shape)}" if isinstance(energy, torch.Tensor) else type(energy).__name__
+    found = isinstance(energy, torch.Tensor)
+    if not found or tuple(energy.shape) != want or not (energy.is_floating_point() or energy.is_complex()):
+        was = f"of shape {tuple(energy.shape)}, {energy.dtype}" if found else type(energy).__name__
         name = f"system ({type(system).__name__})"
-        raise argument_error(name, f"have an energy of shape {want}, one number an example", was)
-    if not energy.is_floating_point():
-        name, kind = f"system ({type(system).__name__})", str(energy.dtype).removeprefix("torch.")
-        raise argument_error(name, "have an energy of floating-point numbers, which has a force", kind)
+        raise argument_error(name, f"have a floating-point energy of shape {want}, one number an example", was)
     return energy
 
 

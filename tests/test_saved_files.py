@@ -120,7 +120,7 @@ def test_pickled_results_load() -> None:
 
 
 def test_devices_saved_as_json_keep_their_copies() -> None:
-    """A release without `copies` took them to err alike: a device that it saved must not become another in silence."""
+    """A release without `copies` took them to err alike: a device that it saved becomes another in silence."""
     then = vars(unpickled("device")).keys() - {"copies"}  # what a pickle of that release holds
     text = json.dumps({name: getattr(DeviceModel(levels=16), name) for name in then})
     with pytest.warns(UserWarning, match="its copies are 'shared'"):

@@ -150,5 +150,5 @@ def test_an_energy_of_integers_is_refused_by_name() -> None:
         def energy(self, state, x):
             return super().energy(state, x).round().long()
 
-    with pytest.raises(InputError, match="floating-point numbers"):
-        relax(Rounded(), batch(5, 3, 4)[0])
+    with pytest.raises(InputError, match="must have a floating-point energy"):
+        relax(Rounded(), batch(4, 3, 4)[0])
