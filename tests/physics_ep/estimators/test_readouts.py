@@ -198,7 +198,7 @@ def test_an_energy_that_is_not_one_number_an_example_is_refused(kind, shape: str
         return  # the sum over one example is its energy
     system = kind()
     x, y = batch(4, 2, size)
-    words = rf"system \({kind.__name__}\) must have a floating-point energy of shape \({size},\), one number an example, but was"
+    words = rf"system \({kind.__name__}\) must have a floating-point energy of shape \({size},\), one number an"
     for call in (
         lambda: relax(system, x),
         lambda: EquilibriumPropagation(SquaredError()).backward(system, x, y),
