@@ -10,6 +10,7 @@ from physics_ep.nudging import Nudge
 from physics_ep.predictive_coding.activations import Activation
 
 from .circuits.circuit import Circuit
+from .mapping.value_flow import ValueFlow
 from .oscillators.graph import OscillatorGraph
 from .oscillators.network import OscillatorNetwork
 
@@ -32,6 +33,11 @@ def from_layers(network: OscillatorNetwork) -> OscillatorGraph:
 def linear_nudge(nudge: Nudge, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor] | None:
     """`Nudge.linear`."""
     return nudge.linear(dtype)
+
+
+def value_solvers(found: dict[str, Any]) -> dict[str, Any]:
+    """Solvers of a phase with the flow of values in place of that of currents."""
+    return {**found, "flow": ValueFlow}
 
 
 DetunedClip = Activation
