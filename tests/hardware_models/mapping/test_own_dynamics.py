@@ -15,6 +15,7 @@ from hardware_models import DeviceModel, map_pcn
 from hardware_models.mapping.mapped import Mapped
 from physics_ep import Nudge, SquaredError, relax
 from physics_ep.predictive_coding import mlp
+from tests.support.tiers import first
 
 Array = NDArray[np.float64]
 Speed = Callable[[Array, Array], tuple[Array, Array]]
@@ -116,7 +117,7 @@ def compared(
         assert abs(float(sooner.time[n]) - end) <= 0.12 * end + 1.0
 
 
-@pytest.mark.parametrize("activation", ["relu", "hard_tanh"])
+@pytest.mark.parametrize("activation", first(1, ["relu", "hard_tanh"]))
 def test_oscillators_settle_as_their_phase_equations_do(activation: str) -> None:
     """Pairs turn as da/dt = cos a (p - v) / r; a wrong step or clock leads to other ends or other times."""
     device = DeviceModel(copies="independent", programming_noise=0.03)
@@ -140,7 +141,7 @@ def test_oscillators_settle_as_their_phase_equations_do(activation: str) -> None
     compared(mapped, x, read, speed, start, until=1e5)
 
 
-@pytest.mark.parametrize("volts", [0.2, 20.0])
+@pytest.mark.parametrize("volts", first(1, [0.2, 20.0]))
 def test_real_diodes_settle_as_kirchhoff_says(volts: float) -> None:
     """A node obeys C dv/dt = G (p - v) + Is (exp(-v / VT) - 1); stiff at 20 V, where explicit steps stall."""
     device = DeviceModel(copies="independent", programming_noise=0.03, diode_current=1e-9, voltage=volts)
