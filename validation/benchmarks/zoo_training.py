@@ -22,12 +22,9 @@ from typing import Any
 
 import torch
 
-from physics_ep.config import DataSection, load_config
 from physics_ep.data.datasets import Dataset, load_dataset
 from physics_ep.errors import InputError
 from physics_ep.progress import Advance
-from physics_ep.runs.preparation import system_of
-from physics_ep.runs.training import train
 from physics_ep.storage.opening import open_run
 from physics_ep.storage.outputs import write_json, writing
 
@@ -88,6 +85,8 @@ class EpochLines:
 
 def images_of(folder: Path | None) -> Dataset:
     """CIFAR-10, its training images mirrored at random."""
+    from physics_ep.config import DataSection, load_config  # pydantic, which a machine of benchmarks may lack
+
     place = None if folder is None else str(folder)
     section = load_config(CONFIG).data.model_dump()
     return load_dataset(DataSection(**{**section, "folder": place}))
@@ -110,6 +109,8 @@ def export(run: Path, out: Path, images: Path | None) -> dict[str, Any]:
     dict
         The entry. Errors are fractions; that of the test set is of the weights in float16.
     """
+    from physics_ep.runs.preparation import system_of
+
     found = open_run(run)
     weights = {name: tensor.half() for name, tensor in found.state_dict.items()}
     net = system_of(found)
@@ -139,6 +140,8 @@ def export(run: Path, out: Path, images: Path | None) -> dict[str, Any]:
 
 def main(words: list[str] | None = None) -> None:
     """See the module."""
+    from physics_ep.runs.training import train
+
     parser = argparse.ArgumentParser(prog="python -m validation.benchmarks.zoo_training", description=__doc__)
     parser.add_argument("--rule", choices=("ep", "backprop"), default="ep")
     parser.add_argument("--images", type=Path, default=None, help="folder of CIFAR-10; default PHYSICS_EP_DATA")
