@@ -224,6 +224,7 @@ def test_reports_say_how_a_state_was_found() -> None:
     assert course.seconds == pytest.approx(float(ends[1].time.max()) * device.time_constant)
 
 
+@pytest.mark.full
 def test_what_does_not_settle_is_named() -> None:
     """Where u is slower than h a deep circuit has no stable free state, though algebra finds one: a report that
     told only the algebra would call it settled."""
