@@ -218,6 +218,7 @@ def map_(
         times = f"{quantity(found.settling_time, 's')} free, {quantity(found.nudged_settling_time, 's')} nudged"
         report.say(f"settling       {times} (to 1e-6), by formula: an estimate")
     report.say(f"in time        {_course(found.course)}")
+    report.say(f"stability      {_stability(found.course)}")
     near = sum(len(row.threshold_units) for row in found.layers)
     if near:
         report.say(f"at thresholds  {near:,} units, slower and not in the settling time, named by --json")
@@ -245,6 +246,19 @@ def _course(course: Course) -> str:
         told += f" within {quantity(course.seconds, 's')} (to {course.tolerance:g}), measured"
     gap = "no state in both" if math.isnan(course.gap) else f"{course.gap:.1e} full scales at most"
     return f"{told}; {course.algebra} and flow differ by {gap}"
+
+
+def _stability(course: Course) -> str:
+    """What the certificate says of the states that algebra has found, in words."""
+    from .mapping.stability import VERDICTS
+
+    if not course.verdicts:
+        return "not certified"
+    told = ", ".join(f"{course.verdicts.count(v)} {v}" for v in VERDICTS)
+    told = f"{told} of {len(course.verdicts)} free states by {course.algebra}"
+    if not math.isnan(course.growth):
+        told += f"; rightmost eigenvalue {course.growth:.2g} +- {course.radius:.1g} a time constant"
+    return told
 
 
 def _calibration(

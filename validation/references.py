@@ -11,7 +11,7 @@ adaptation
 
 Where one array drives h and u, and their units are equal, h = u in the free state whatever the weights are, so that
 nothing is fed back and the last two are one. Where copies differ they are two, and a free state need not exist:
-beside each gradient stand the share of test examples that have one, and its test error (`free_state`).
+beside each gradient stand the share of test examples that have a stable one, and its test error (`free_state`).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from hardware_models.mapping.board import Arrays
 from hardware_models.mapping.circuit import PairedCircuit
 from hardware_models.mapping.mapped import Mapped
 from hardware_models.mapping.physical_cells import COPIES, SIDES, Copy
+from hardware_models.mapping.stability import certify
 from physics_ep.blocks import flat, in_dtype, unflat
 from physics_ep.cost import Cost
 from physics_ep.equilibrium import Equilibrium, NotConverged
@@ -43,6 +44,9 @@ ROUNDS = 20
 """Restarts of the adjoint solve at most; one is enough where copies differ by a few per cent."""
 RESTART = 60
 """Vectors that it keeps: some twice the depth of a network, since without mismatch the coupling is nilpotent."""
+
+ALGEBRA = ("sweep", "newton")
+"""Solvers that find equilibria whether they are stable or not."""
 
 Leaves = dict[Copy, list[Arrays]]
 
@@ -257,22 +261,28 @@ class FreeState:
     Attributes
     ----------
     share : float
-        Examples that have a free state which the circuit's own course finds.
+        Examples that have a stable free state: one that the circuit's own course finds, or that algebra finds and
+        `stability.certify` calls stable.
     error : float
         Share of these that are classified wrongly; NaN where none has one.
     solver : str
-        What found them: 'sweep', the algebra of the construction, or a course in time.
+        What found them: 'sweep' or 'newton', which are algebra, or a course in time.
+    undecided : float
+        Examples whose state algebra has found and no certificate decides. They are not in `share`.
     """
 
     share: float
     error: float
     solver: str
+    undecided: float = 0.0
 
 
 def free_state(
     mapped: Mapped, x: torch.Tensor, labels: torch.Tensor, *, batch: int = 256, **options: Any
 ) -> FreeState:
-    """Find the free states of test examples on a substrate, by its own course where copies differ.
+    """Find the stable free states of test examples on a substrate, by its own course where copies differ.
+
+    If `solver` asks for algebra there, states are found in float64, and such as are certified stable count.
 
     Parameters
     ----------
@@ -285,28 +295,49 @@ def free_state(
     **options
         Of `relax`: solver, tolerance, max_iterations.
     """
-    there = wrong = 0
-    solver = mapped.system.default_solver
+    there = wrong = undecided = 0
+    system = mapped.system
+    solver = options.get("solver") or system.default_solver
+    questioned = _in_question(system, solver)
+    if questioned:
+        system = copy.deepcopy(system).double()
+        options = {"tolerance": 1e-9, **options}
     for at in range(0, len(x), batch):
-        found = relax(mapped.system, x[at : at + batch], **options)
+        part = x[at : at + batch].to(system.dtype) if questioned else x[at : at + batch]
+        found = relax(system, part, **options)
+        stable = found.converged
+        if questioned:
+            certificate = certify(system, found.state, part)
+            stable = stable & certificate.stable.to(stable.device)
+            unknown = torch.tensor([v == "undecided" for v in certificate.verdict], device=stable.device)
+            undecided += int((unknown & found.converged).sum())
         missed = mapped.decode(found.state).argmax(1) != labels[at : at + batch]
-        there += int(found.converged.sum())
-        wrong += int((missed & found.converged).sum())
+        there += int(stable.sum())
+        wrong += int((missed & stable).sum())
         solver = found.solver or solver
-    return FreeState(there / len(x), wrong / there if there else math.nan, solver)
+    return FreeState(there / len(x), wrong / there if there else math.nan, solver, undecided / len(x))
 
 
-def of_equilibrium(mapped: Mapped, free: Equilibrium, labels: torch.Tensor) -> FreeState:
-    """What the free phase of a gradient says of its own examples, with no further relaxation.
+def _in_question(system: Any, solver: str) -> bool:
+    """Whether a state that this solver finds need not be stable: algebra where the circuit's course decides."""
+    return isinstance(system, PairedCircuit) and solver in ALGEBRA and system.default_solver not in ALGEBRA
+
+
+def of_equilibrium(mapped: Mapped, free: Equilibrium, x: torch.Tensor, labels: torch.Tensor) -> FreeState:
+    """What the free phase of a gradient says of its own examples, with no further relaxation if it followed the
+    circuit in time; states that algebra has found are found anew in float64, and certified (`free_state`).
 
     Parameters
     ----------
     mapped : Mapped
     free : Equilibrium
         Of B examples, from one start or from several.
+    x : Tensor (B, ...)
     labels : Tensor (B,)
         Class indices.
     """
+    if _in_question(mapped.system, free.solver):
+        return free_state(mapped, x, labels, solver=free.solver)
     there = free.converged
     missed = mapped.decode(free.state).argmax(1) != labels.repeat(len(there) // len(labels))
     count = int(there.sum())

@@ -106,6 +106,12 @@ class Course:
         have a state for; NaN: none.
     unsettled : tuple of int
         Examples that did not settle.
+    verdicts : tuple of str
+        Of the states that algebra found, example by example: 'stable', 'unstable' or 'undecided'
+        (`stability.certify`).
+    growth, radius : float
+        Rightmost eigenvalue's real part of the least stable of these, per time constant of h, and how far it may be
+        off; NaN: there is none.
     """
 
     settles: str = "not tried"
@@ -116,6 +122,9 @@ class Course:
     algebra: str = ""
     gap: float = math.nan
     unsettled: tuple[int, ...] = ()
+    verdicts: tuple[str, ...] = ()
+    growth: float = math.nan
+    radius: float = math.nan
 
 
 @dataclass(frozen=True)

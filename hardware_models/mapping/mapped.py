@@ -40,6 +40,7 @@ from .fidelity import Course, Fidelity, array_rows
 from .oscillator import OscillatorPairs
 from .oscillator_graph import PairsGraph, pairs_graph
 from .resistive import ResistivePairs
+from .stability import certify
 
 if TYPE_CHECKING:  # compiled circuits are heavy: only `to_circuit` imports them
     from .resistive_parts import PairsCircuit
@@ -230,7 +231,8 @@ class Mapped:
         return float(found.time.max()), found
 
     def follow(self, x: torch.Tensor | None = None, examples: int = 8) -> Course:
-        """Follow free phases in time from rest, and hold their ends against the states that algebra finds.
+        """Follow free phases in time from rest, and hold their ends against the states that algebra finds, whose
+        stability is certified.
 
         Parameters
         ----------
@@ -254,6 +256,9 @@ class Mapped:
         units = zip(system.amplifiers_h, system.full_scales[1:], end.state, exact.state, strict=False)
         gaps = [float((u.response(p) - u.response(q))[both].abs().max()) / s for u, s, p, q in units if both.any()]
         times = end.time[end.converged]
+        certificate = certify(system, exact.state, x)
+        known = [n for n, why in enumerate(certificate.reason) if why not in ("no state", "dynamics")]
+        worst = max(known, key=lambda n: float(certificate.eigenvalue[n].real), default=None)
         self.course = Course(
             settles="yes" if bool(end.converged.all()) else "no",
             followed=len(x),
@@ -263,6 +268,9 @@ class Mapped:
             algebra=algebra,
             gap=max(gaps, default=math.nan),
             unsettled=tuple((~end.converged).nonzero().flatten().tolist()),
+            verdicts=certificate.verdict,
+            growth=math.nan if worst is None else float(certificate.eigenvalue[worst].real),
+            radius=math.nan if worst is None else float(certificate.radius[worst]),
         )
         return self.course
 

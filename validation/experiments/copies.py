@@ -200,7 +200,7 @@ def measured(case: CopiesCase, instance: int, mapped: Mapped, x: torch.Tensor, y
     began = time.perf_counter()
     cost = CrossEntropy()
     free = relax(mapped.system, x)
-    found = of_equilibrium(mapped, free, y)
+    found = of_equilibrium(mapped, free, x, y)
     kept = free.converged.nonzero().flatten()[:BATCH]
     gaps = dict.fromkeys(REFERENCES, math.nan)
     for _ in range(TRIES):

@@ -194,7 +194,7 @@ class Experiment:
                 self._seek(found, r, mapped)
             found["seconds"][r] = time.perf_counter() - began
             return
-        _keep(found, r, of_equilibrium(mapped, step.equilibria[0], self.labels))
+        _keep(found, r, of_equilibrium(mapped, step.equilibria[0], self.x, self.labels))
         for target, exact_gradient in self._references(mapped, forward):
             for k, name in enumerate(self.transfer):
                 cosine, error = tallies[target][name].add(estimate[name], exact_gradient[name])

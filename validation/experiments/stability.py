@@ -1,0 +1,241 @@
+"""The certificate of stability against the measured course, on random networks around the stability limit.
+
+`python -m validation.experiments.stability --out FOLDER` writes the table. Networks 6-8-8-4 of random weights and
+inputs are mapped onto cells that err apart; Newton's method finds their free states, stable or not. Each is pushed
+off by a millionth of a full scale, and followed by the substrate's own dynamics.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from time import process_time
+
+import torch
+
+from hardware_models import DeviceModel, map_pcn
+from hardware_models.mapping.circuit import PairedCircuit
+from hardware_models.mapping.mapped import NotRealisable
+from hardware_models.mapping.stability import Certificate, certify
+from physics_ep import relax
+from physics_ep.blocks import State
+from physics_ep.predictive_coding import mlp
+
+UNITS = {"hopfield": ("tanh", "relu"), "resistive": ("hard_tanh", "relu"), "oscillator": ("hard_tanh", "relu")}
+"""Activations of the hidden layers on each substrate, in turn."""
+SIZES = (6, 8, 8, 4)
+ERRORS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
+"""Errors that are tried: of cells, and of the copies that drive u and that feed back beyond it."""
+AROUND = 0.15
+"""Largest growth rate that is aimed at, either way, per time constant."""
+NEAR = 0.1
+"""How far from it a growth rate may be."""
+DURATION = 200.0
+"""Time constants that a course is followed for, and that certificates are asked for."""
+STEP = 0.2
+PUSH = 1e-6
+GONE = 1e-11
+"""Distance, in full scales, below which a push has died out: digits end there."""
+LEFT = 1e-3
+"""Distance, in full scales, beyond which a state has been left."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One state: what the certificate says, and what its course does.
+
+    Attributes
+    ----------
+    substrate, activation : str
+    seed : int
+    error : float
+        Of its cells, and of the copies beyond it.
+    verdict, reason : str
+        See `Certificate`.
+    eigenvalue, radius : float
+        Real part of the rightmost eigenvalue, and how far it may be off.
+    course : str
+        'stable', 'unstable' or 'undecided', measured.
+    rate : float
+        Measured growth over the second half of the course, per time constant; NaN where the course ended early.
+    certificate_seconds, course_seconds : float
+        Processor time.
+    """
+
+    substrate: str
+    activation: str
+    seed: int
+    error: float
+    verdict: str
+    reason: str
+    eigenvalue: float
+    radius: float
+    course: str
+    rate: float
+    certificate_seconds: float
+    course_seconds: float
+
+
+def follow(system: PairedCircuit, state: State, x: torch.Tensor, seed: int = 0) -> tuple[str, float]:
+    """Push one free state off, follow it by the classical Runge-Kutta method, and say what became of it.
+
+    Parameters
+    ----------
+    system : PairedCircuit
+    state : tuple of Tensor (1, ...)
+    x : Tensor (1, ...)
+    seed : int
+        Of the push, which is random in all variables.
+
+    Returns
+    -------
+    course : str
+        'stable' where the distance has fallen to less than half from the second quarter to the last, 'unstable'
+        where it has more than doubled or the state is left for good, else 'undecided'.
+    rate : float
+        Logarithm of the ratio of these over the time between them.
+    """
+    with torch.no_grad():
+        phase = system.phase(system.prepare(x), state)
+        motion = system.motion(phase)
+        rest = motion.start(phase.start())
+        generator = torch.Generator().manual_seed(seed)
+        w = motion.inside(tuple(r + PUSH * torch.randn(r.shape, generator=generator, dtype=r.dtype) for r in rest))
+        steps = round(DURATION / STEP)
+        size = max(1.0, *(float(r.abs().max()) for r in rest))
+        distance: list[float] = []
+        for _ in range(steps):
+            a = motion.velocity(w)
+            b = motion.velocity(motion.inside(_moved(w, a, STEP / 2)))
+            c = motion.velocity(motion.inside(_moved(w, b, STEP / 2)))
+            d = motion.velocity(motion.inside(_moved(w, c, STEP)))
+            mean = tuple((p + 2 * q + 2 * r + s) / 6 for p, q, r, s in zip(a, b, c, d, strict=True))
+            w = motion.inside(_moved(w, mean, STEP))
+            distance.append(max(float((p - q).abs().max()) for p, q in zip(w, rest, strict=True)) / size)
+            if not math.isfinite(distance[-1]) or (len(distance) > 50 and min(distance[-50:]) > 10 * LEFT):
+                return "unstable", math.nan
+            if len(distance) > 50 and max(distance[-50:]) < GONE:
+                return "stable", math.nan
+    quarter = steps // 4
+    then, now = max(distance[quarter : 2 * quarter]), max(distance[3 * quarter :])
+    if now > LEFT:
+        return "unstable", math.nan
+    ratio = now / then
+    return ("stable" if ratio < 0.5 else "unstable" if ratio > 2 else "undecided"), math.log(ratio) / (DURATION / 2)
+
+
+def _moved(w: State, speed: State, time: float) -> State:
+    return tuple(a + time * b for a, b in zip(w, speed, strict=True))
+
+
+def near_the_limit(
+    substrate: str, activation: str, seed: int
+) -> tuple[PairedCircuit, torch.Tensor, State, float, Certificate, float] | None:
+    """A random network on cells whose error brings it closest to a growth rate that is drawn around zero.
+
+    None: it has no free state near it at any of the errors. Else system, input, state, error of the cells,
+    certificate and its processor time.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    gain = 2.0 + 1.5 * float(torch.rand((), generator=generator))
+    aim = AROUND * (2 * float(torch.rand((), generator=generator)) - 1)
+    net = mlp(list(SIZES), activation, gain=gain, seed=seed).double()
+    x = torch.rand(1, SIZES[0], dtype=torch.float64, generator=generator)
+    best: tuple[PairedCircuit, torch.Tensor, State, float, Certificate, float] | None = None
+    nearest = NEAR
+    for error in ERRORS:
+        device = DeviceModel(
+            copies="independent",
+            programming_noise=min(error, 0.2),
+            copy_mismatch_u=error,
+            copy_mismatch_transpose=2 * error,
+        )
+        try:
+            system = map_pcn(net, substrate, device, seed=seed, calibration=x).system
+        except NotRealisable:
+            continue
+        found = relax(system, x, solver="newton", tolerance=1e-12)
+        if not bool(found.converged.all()):
+            continue
+        before = process_time()
+        told = certify(system, found.state, x, duration=DURATION)
+        seconds = process_time() - before
+        away = abs(float(told.eigenvalue[0].real) - aim)
+        if away < nearest:
+            best, nearest = (system, x, found.state, error, told, seconds), away
+    return best
+
+
+def compare(substrate: str, count: int = 50, first: int = 0) -> list[Compared]:
+    """Hold `count` states of random networks on a substrate against their courses."""
+    rows: list[Compared] = []
+    seed = first
+    while len(rows) < count:
+        activation = UNITS[substrate][seed % 2]
+        placed = near_the_limit(substrate, activation, seed)
+        seed += 1
+        if placed is None:  # nothing near enough
+            continue
+        system, x, state, error, told, seconds = placed
+        before = process_time()
+        course, rate = follow(system, state, x, seed)
+        rows.append(
+            Compared(
+                substrate,
+                activation,
+                seed - 1,
+                error,
+                told.verdict[0],
+                told.reason[0],
+                float(told.eigenvalue[0].real),
+                float(told.radius[0]),
+                course,
+                rate,
+                seconds,
+                process_time() - before,
+            )
+        )
+    return rows
+
+
+def summary(rows: Sequence[Compared]) -> dict[str, int]:
+    """Counts: networks, undecided by the certificate, and of the others such as the course contradicts; where it
+    cannot tell either, that counts as a contradiction."""
+    decided = [row for row in rows if row.verdict != "undecided"]
+    return {
+        "networks": len(rows),
+        "stable": sum(row.verdict == "stable" for row in rows),
+        "unstable": sum(row.verdict == "unstable" for row in rows),
+        "undecided": len(rows) - len(decided),
+        "disagree": sum(row.verdict != row.course for row in decided),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write `stability.csv`, a row a network, and print the counts."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="Folder of the table.")
+    parser.add_argument("--networks", type=int, default=50, help="Networks on each substrate.")
+    given = parser.parse_args(arguments)
+    if given.networks < 1:
+        print(f"Argument --networks must be positive, but was {given.networks}", file=sys.stderr)
+        return 2
+    rows = [row for substrate in UNITS for row in compare(substrate, given.networks)]
+    given.out.mkdir(parents=True, exist_ok=True)
+    with (given.out / "stability.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, [f.name for f in fields(Compared)])
+        table.writeheader()
+        table.writerows(asdict(row) for row in rows)
+    for substrate in UNITS:
+        own = [row for row in rows if row.substrate == substrate]
+        print(substrate, *(f"{name} {value}" for name, value in summary(own).items()), sep="  ")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
