@@ -87,17 +87,22 @@ class ValueCourse:
         """Back in bounds."""
         return [v.within(x, b) for v, x, b in zip(self.values, self.origin, d, strict=True)]
 
-    def __call__(self, d: Sequence[torch.Tensor]) -> tuple[Blocks, State, torch.Tensor]:
-        """Speeds at d, what phases carry, and how far from rest it is, (rows,)."""
-        phase, count = self.phase, self.phase.depth
+    def _currents_at(self, d: Sequence[torch.Tensor]) -> tuple[Blocks, Blocks, torch.Tensor, Blocks]:
+        """At d: how far what units put out has moved, the errors, the outputs' drive, and all currents' changes."""
+        count = self.phase.depth
         moved = [
             self._live(k, v.moved(x, b))
             for k, (v, x, b) in enumerate(zip(self.values, self.origin, d, strict=True))
         ]
-        upper = moved[:count]
-        errors = [a - b for a, b in zip(upper, moved[count:], strict=True)]
-        fed, changes = exchange(phase, upper, errors)
+        errors = [a - b for a, b in zip(moved[:count], moved[count:], strict=True)]
+        fed, changes = exchange(self.phase, moved[:count], errors)
         dp = [*(a + f for (a, _), f in zip(changes, fed, strict=True)), *(b for _, b in changes)]
+        return moved, errors, changes[-1][0], dp
+
+    def __call__(self, d: Sequence[torch.Tensor]) -> tuple[Blocks, State, torch.Tensor]:
+        """Speeds at d, what phases carry, and how far from rest it is, (rows,)."""
+        phase, count = self.phase, self.phase.depth
+        moved, errors, _, dp = self._currents_at(d)
         slowness = phase.system.slowness
         speed, worst = [], []
         for k, (unit, p, x) in enumerate(zip(self.units, self.currents, self.origin, strict=True)):
@@ -105,20 +110,13 @@ class ValueCourse:
             speed.append(rate if k < count else rate / slowness[k - count])
             miss = largest(self._live(k, unit.displaced(p, dp[k]) - moved[k]))
             # Relative to the currents; of nudged phases, to how far h of the layer has moved.
-            worst.append(share(miss, largest(p + dp[k] if phase.nudge is None else upper[k % count])))
+            worst.append(share(miss, largest(p + dp[k] if phase.nudge is None else moved[k % count])))
         return speed, (*dp, *errors), torch.stack(worst).amax(0)
 
     def tangent(self, d: Sequence[torch.Tensor]) -> Tangent:
         """Derivative of the speeds at d, with the slopes of one side where units have kinks."""
         phase, count = self.phase, self.phase.depth
-        moved = [
-            self._live(k, v.moved(x, b))
-            for k, (v, x, b) in enumerate(zip(self.values, self.origin, d, strict=True))
-        ]
-        upper = moved[:count]
-        errors = [a - b for a, b in zip(upper, moved[count:], strict=True)]
-        fed, changes = exchange(phase, upper, errors)
-        dp = [*(a + f for (a, _), f in zip(changes, fed, strict=True)), *(b for _, b in changes)]
+        moved, _, top, dp = self._currents_at(d)
         slowness: list[torch.Tensor | float] = [*[1.0] * count, *phase.system.slowness]
         own, answer, steep = [], [], []
         for k, (v, p, x, at, c, slow) in enumerate(
@@ -134,7 +132,7 @@ class ValueCourse:
             answer.append(self._live(k, by_current) / slow)
         bare = copy.copy(phase)
         bare.forcing = bare.fed = None
-        at = upper[-1], changes[-1][0]
+        at = moved[count - 1], top
 
         def product(v: Sequence[torch.Tensor]) -> Blocks:
             change = [s * b for s, b in zip(steep, v, strict=True)]
