@@ -7,13 +7,13 @@ at its initial state and at a random one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 
-from .blocks import State, flat, largest, twice_differentiable
+from .blocks import State, all_finite, flat, largest, twice_differentiable
 from .errors import InputError
 
 NAMES = ("residual_scale", "nudge_scale")
@@ -22,6 +22,8 @@ NAMES = ("residual_scale", "nudge_scale")
 
 class Measurable(Protocol):
     """What is asked of a system."""
+
+    def named_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]: ...
 
     def initial_state(self, x: torch.Tensor) -> State: ...
 
@@ -82,7 +84,8 @@ def measured_scales(
     Raises
     ------
     InputError
-        If the force is zero (or not finite) at both states, for all examples.
+        If the force is zero (or not finite) at both states, for all examples; a parameter that is not finite is
+        named then.
     """
     with torch.no_grad():
         start = system.project(system.initial_state(x))
@@ -101,6 +104,9 @@ def measured_scales(
         scale = torch.maximum(first, _finite(largest(system.force(elsewhere, x))))
         most = float(scale.max())
         if most == 0:
+            for name, p in system.named_parameters():
+                if not all_finite(p):
+                    raise InputError(f"Parameter {name} of a {type(system).__name__} must be finite, but was not.")
             raise InputError(
                 f"Argument residual_scale of a {type(system).__name__} must be set (the force that counts as 1) "
                 "where forces at the initial and at a random state are zero or infinite, but was not. Does the "

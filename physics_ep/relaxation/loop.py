@@ -288,7 +288,7 @@ def relax(
 def _of_finite_weights(system: EnergySystem, found: Equilibrium) -> Equilibrium:
     """What was found, if parameters are finite; else no equilibrium: a unit that saturates, or an input of zero,
     hides one that is not (tanh of infinity is 1)."""
-    if not found.status.settled or all(all_finite(p) for p in system.parameters()):
+    if not found.status.settled or all_finite(*system.parameters()):
         return found
     lost = torch.full_like(found.residual, math.nan)
     return replace(found, residual=lost, status=Status.NOT_FINITE)

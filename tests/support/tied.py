@@ -32,6 +32,14 @@ class Masked(nn.Module):
         return w * keep
 
 
+class Paired(nn.Module):
+    """w with every second entry a copy of the one before: weights tied within one tensor."""
+
+    def forward(self, w: torch.Tensor) -> torch.Tensor:
+        flat = w.reshape(-1)
+        return flat[torch.arange(flat.numel()) // 2 * 2].view_as(w)
+
+
 def holders(system: nn.Module) -> list[tuple[nn.Module, str]]:
     """Modules with a trained tensor of their own, and its name: tensors of two axes and more first."""
     found = [(m, n) for m in system.modules() for n, p in m.named_parameters(recurse=False) if p.requires_grad]
@@ -56,6 +64,11 @@ def cut(system: nn.Module) -> None:
     prune.l1_unstructured(module, name, amount=1 / 3)
 
 
+def pair(system: nn.Module) -> None:
+    """Tie the entries of a system's weights two by two."""
+    parametrize.register_parametrization(*holders(system)[0], Paired())
+
+
 def tie(system: nn.Module) -> None:
     """Make one parameter of the first two of one name, size and kind."""
     pairs = holders(system)
@@ -67,7 +80,13 @@ def tie(system: nn.Module) -> None:
     raise AssertionError("no two tensors of one shape")
 
 
-CHANGES: dict[str, Callable[[nn.Module], None]] = {"scale": scale, "mask": mask, "cut": cut, "tie": tie}
+CHANGES: dict[str, Callable[[nn.Module], None]] = {
+    "scale": scale,
+    "mask": mask,
+    "cut": cut,
+    "tie": tie,
+    "pair": pair,
+}
 
 
 def slope_by_differences(

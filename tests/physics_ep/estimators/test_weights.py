@@ -18,6 +18,7 @@ from hardware_models import (
     FitzHughNagumoChain,
     HopfieldNetwork,
     LangevinHopfield,
+    OscillatorGraph,
     OscillatorNetwork,
     ResistiveNetwork,
 )
@@ -62,13 +63,17 @@ SYSTEMS = {
     "medium": lambda: FitzHughNagumoChain([5, 8, 3], seed=1).double(),
     "graph": lambda: hopfield().to_circuit(),
     "analog": lambda: AnalogHopfieldCircuit.from_network(HopfieldNetwork(SIZES, "hard_sigmoid", seed=1).double()),
+    "circuit": lambda: ResistiveNetwork(SIZES, seed=4).double().to_circuit(),
+    "oscillator graph": lambda: OscillatorGraph.from_network(OscillatorNetwork(SIZES, seed=1, field=2.0).double()),
 }
-COSTLY = {"Langevin", "medium", "graph", "analog", "paired network"}
+COSTLY = {"Langevin", "medium", "graph", "analog", "paired network", "circuit", "oscillator graph"}
+ONE_TENSOR = {"graph", "analog", "circuit", "oscillator graph"}
 CASES = [
     pytest.param(name, change, marks=[pytest.mark.full] * (name in COSTLY))
     for name in SYSTEMS
     for change in CHANGES
-    if not (name in {"graph", "analog"} and change == "tie")  # one tensor holds all weights
+    if not (name in ONE_TENSOR and change == "tie")
+    if not (name == "circuit" and change == "cut")  # a resistor of no conductance leaves the range
 ]
 
 
@@ -78,8 +83,17 @@ def test_changed_weights_against_differences(name: str, change: str) -> None:
     system = SYSTEMS[name]()
     CHANGES[change](system)
     along = direction(system)
-    expected = slope_by_differences(system, X, Y, along)
-    assert slope_by_ep(system, X, Y, along) == pytest.approx(expected, rel=1e-3)
+    x = torch.cat([X, -X], 1) if name == "circuit" else X  # its sources are those of a doubled input
+    expected = slope_by_differences(system, x, Y, along)
+    assert slope_by_ep(system, x, Y, along) == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_pruned_resistor_is_refused() -> None:
+    """A mask holds it at 0 S, below the least conductance that the circuit keeps: it cannot be both."""
+    system = SYSTEMS["circuit"]()
+    CHANGES["cut"](system)
+    with pytest.raises(InputError, match="physical range, but 'conductance' is computed from others"):
+        slope_by_ep(system, torch.cat([X, -X], 1), Y, direction(system))
 
 
 def autograd(net: nn.Module) -> dict[str, torch.Tensor | None]:
