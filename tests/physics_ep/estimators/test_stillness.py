@@ -133,7 +133,8 @@ def test_dropout_is_refused_where_the_energy_calls_it() -> None:
     EquilibriumPropagation(COST).backward(unused, x, y)
 
 
-@pytest.mark.parametrize("dtype", first(1, [torch.float64, torch.float32]))
+@pytest.mark.full
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_attention_has_second_derivatives(dtype: torch.dtype) -> None:
     """The fused kernels have none: implicit differentiation, Newton and BPTT take the plain one."""
     x, y = torch.randn(4, 5, 4, dtype=dtype), torch.randn(4, 3, dtype=dtype)
