@@ -13,7 +13,6 @@ from hardware_models.hopfield import LangevinHopfield
 from physics_ep import EnergySystem, EquilibriumPropagation, SquaredError, relax, simulate
 from physics_ep.errors import InputError
 from physics_ep.predictive_coding import mlp
-from tests.support.tiers import first
 from validation import (
     bptt_gradient,
     check_system,
