@@ -37,6 +37,8 @@ NEAR = 0.1
 """How far from it a growth rate may be."""
 DURATION = 200.0
 """Time constants that a course is followed for, and that certificates are asked for."""
+LONGEST = 800.0
+"""Time constants at most: a course that is undecided is followed for twice as long, and again."""
 STEP = 0.2
 PUSH = 1e-6
 GONE = 1e-11
@@ -81,7 +83,9 @@ class Compared:
     course_seconds: float
 
 
-def follow(system: PairedCircuit, state: State, x: torch.Tensor, seed: int = 0) -> tuple[str, float]:
+def follow(
+    system: PairedCircuit, state: State, x: torch.Tensor, seed: int = 0, step: float = STEP
+) -> tuple[str, float]:
     """Push one free state off, follow it by the classical Runge-Kutta method, and say what became of it.
 
     Parameters
@@ -91,14 +95,16 @@ def follow(system: PairedCircuit, state: State, x: torch.Tensor, seed: int = 0) 
     x : Tensor (1, ...)
     seed : int
         Of the push, which is random in all variables.
+    step : float
+        Time constants.
 
     Returns
     -------
     course : str
         'stable' where the distance has fallen to less than half from the second quarter to the last, 'unstable'
-        where it has more than doubled or the state is left for good, else 'undecided'.
+        where it has more than doubled or the state is left for good, else 'undecided' after `LONGEST`.
     rate : float
-        Logarithm of the ratio of these over the time between them.
+        Logarithm of the ratio of these over the time between them; NaN where the course ended early.
     """
     with torch.no_grad():
         phase = system.phase(system.prepare(x), state)
@@ -106,68 +112,83 @@ def follow(system: PairedCircuit, state: State, x: torch.Tensor, seed: int = 0) 
         rest = motion.start(phase.start())
         generator = torch.Generator().manual_seed(seed)
         w = motion.inside(tuple(r + PUSH * torch.randn(r.shape, generator=generator, dtype=r.dtype) for r in rest))
-        steps = round(DURATION / STEP)
+        duration = DURATION
         size = max(1.0, *(float(r.abs().max()) for r in rest))
         distance: list[float] = []
-        for _ in range(steps):
+        while True:
             a = motion.velocity(w)
-            b = motion.velocity(motion.inside(_moved(w, a, STEP / 2)))
-            c = motion.velocity(motion.inside(_moved(w, b, STEP / 2)))
-            d = motion.velocity(motion.inside(_moved(w, c, STEP)))
+            b = motion.velocity(motion.inside(_moved(w, a, step / 2)))
+            c = motion.velocity(motion.inside(_moved(w, b, step / 2)))
+            d = motion.velocity(motion.inside(_moved(w, c, step)))
             mean = tuple((p + 2 * q + 2 * r + s) / 6 for p, q, r, s in zip(a, b, c, d, strict=True))
-            w = motion.inside(_moved(w, mean, STEP))
+            w = motion.inside(_moved(w, mean, step))
             distance.append(max(float((p - q).abs().max()) for p, q in zip(w, rest, strict=True)) / size)
             if not math.isfinite(distance[-1]) or (len(distance) > 50 and min(distance[-50:]) > 10 * LEFT):
                 return "unstable", math.nan
             if len(distance) > 50 and max(distance[-50:]) < GONE:
                 return "stable", math.nan
-    quarter = steps // 4
-    then, now = max(distance[quarter : 2 * quarter]), max(distance[3 * quarter :])
-    if now > LEFT:
-        return "unstable", math.nan
-    ratio = now / then
-    return ("stable" if ratio < 0.5 else "unstable" if ratio > 2 else "undecided"), math.log(ratio) / (DURATION / 2)
+            if len(distance) * step < duration - step / 2:
+                continue
+            quarter = len(distance) // 4
+            then, now = max(distance[quarter : 2 * quarter]), max(distance[3 * quarter :])
+            if now > LEFT:
+                return "unstable", math.nan
+            ratio, rate = now / then, math.log(now / then) / (duration / 2)
+            if not 0.5 <= ratio <= 2:
+                return ("stable" if ratio < 0.5 else "unstable"), rate
+            if duration >= LONGEST:
+                return "undecided", rate
+            duration *= 2
 
 
 def _moved(w: State, speed: State, time: float) -> State:
     return tuple(a + time * b for a, b in zip(w, speed, strict=True))
 
 
-def near_the_limit(
-    substrate: str, activation: str, seed: int
-) -> tuple[PairedCircuit, torch.Tensor, State, float, Certificate, float] | None:
-    """A random network on cells whose error brings it closest to a growth rate that is drawn around zero.
+Placed = tuple[PairedCircuit, torch.Tensor, State, float, Certificate, float]
+"""System, input, free state, error of the cells, certificate, and its processor time."""
 
-    None: it has no free state near it at any of the errors. Else system, input, state, error of the cells,
-    certificate and its processor time.
-    """
+
+def place(substrate: str, activation: str, seed: int, error: float) -> Placed | None:
+    """A random network on cells that err by `error`; None: it cannot be built, or algebra finds no free state."""
     generator = torch.Generator().manual_seed(seed)
     gain = 2.0 + 1.5 * float(torch.rand((), generator=generator))
-    aim = AROUND * (2 * float(torch.rand((), generator=generator)) - 1)
+    torch.rand((), generator=generator)  # the aim
     net = mlp(list(SIZES), activation, gain=gain, seed=seed).double()
     x = torch.rand(1, SIZES[0], dtype=torch.float64, generator=generator)
-    best: tuple[PairedCircuit, torch.Tensor, State, float, Certificate, float] | None = None
+    device = DeviceModel(
+        copies="independent",
+        programming_noise=min(error, 0.2),
+        copy_mismatch_u=error,
+        copy_mismatch_transpose=2 * error,
+    )
+    try:
+        system = map_pcn(net, substrate, device, seed=seed, calibration=x).system
+    except NotRealisable:
+        return None
+    found = relax(system, x, solver="newton", tolerance=1e-12)
+    if not bool(found.converged.all()):
+        return None
+    before = process_time()
+    told = certify(system, found.state, x, duration=DURATION)
+    return system, x, found.state, error, told, process_time() - before
+
+
+def near_the_limit(substrate: str, activation: str, seed: int) -> Placed | None:
+    """A random network at the error that brings it closest to a growth rate that is drawn around zero; None: it has
+    no free state near it at any of the errors."""
+    generator = torch.Generator().manual_seed(seed)
+    torch.rand((), generator=generator)  # the gain
+    aim = AROUND * (2 * float(torch.rand((), generator=generator)) - 1)
+    best: Placed | None = None
     nearest = NEAR
     for error in ERRORS:
-        device = DeviceModel(
-            copies="independent",
-            programming_noise=min(error, 0.2),
-            copy_mismatch_u=error,
-            copy_mismatch_transpose=2 * error,
-        )
-        try:
-            system = map_pcn(net, substrate, device, seed=seed, calibration=x).system
-        except NotRealisable:
+        placed = place(substrate, activation, seed, error)
+        if placed is None:
             continue
-        found = relax(system, x, solver="newton", tolerance=1e-12)
-        if not bool(found.converged.all()):
-            continue
-        before = process_time()
-        told = certify(system, found.state, x, duration=DURATION)
-        seconds = process_time() - before
-        away = abs(float(told.eigenvalue[0].real) - aim)
+        away = abs(float(placed[4].eigenvalue[0].real) - aim)
         if away < nearest:
-            best, nearest = (system, x, found.state, error, told, seconds), away
+            best, nearest = placed, away
     return best
 
 
