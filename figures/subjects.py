@@ -13,7 +13,7 @@ import torch
 from hardware_models.hopfield.network import HopfieldNetwork
 from hardware_models.resistive.network import ResistiveNetwork
 from physics_ep.config import parse_config
-from physics_ep.cost import COSTS, Cost, SquaredError
+from physics_ep.cost import Cost, SquaredError
 from physics_ep.data.datasets import digits, load_dataset
 from physics_ep.runs.preparation import system_of
 from physics_ep.storage.opening import open_run
@@ -179,7 +179,7 @@ def trained(
     config = parse_config(run.config)
     data = load_dataset(config.data)
     place = torch.device("cpu") if device is None else device
-    cost = COSTS[config.ep.cost]()
+    cost = config.ep.new_cost()
     y = cost.encode(data.test_y[:examples], data.n_classes, dtype).to(place)
     x = data.test_x[:examples].to(place, dtype)
     return Subject(f"trained {config.system.name}", system.to(place, dtype), x, y, cost)

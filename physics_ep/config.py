@@ -23,14 +23,15 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
 
-from .cost import COSTS
+from .cost import COSTS, Cost, SquaredError
 from .errors import InputError, argument_error, unknown_name
 from .nudging import scheme_from_name
 from .predictive_coding.solvers import SOLVERS as PREDICTIVE
-from .registry import build_system, require_finite, systems
+from .registry import build_system, require_finite, systems, told_options
 from .relaxation.loop import SOLVERS
 from .storage.files import checked_path
 from .storage.texts import parse_toml, read_text, require_plain
@@ -205,6 +206,9 @@ class PropagationSection(Section):
         Whether nudged states must continue their free states. None: where the system is multistable.
     cost : str
         'squared_error' or 'cross_entropy'; 'phase_error' or 'log_phase_error' where outputs are angles.
+    target : float
+        Target of the output of an example's class under the squared error, in the unit of the outputs (volts, say);
+        that of all others is 0.
     """
 
     estimator: Literal["ep", "backprop"] = "ep"
@@ -217,6 +221,7 @@ class PropagationSection(Section):
     starts: PositiveInt = 1
     branches: Literal["check", "ignore"] | None = None
     cost: str = "squared_error"
+    target: PositiveFloat = 1.0
 
     @field_validator("scheme")
     @classmethod
@@ -245,6 +250,19 @@ class PropagationSection(Section):
             raise unknown_name("ep.cost", cost, COSTS)
         return cost
 
+    @field_validator("target")
+    @classmethod
+    def _of_the_squared_error(cls, target: float, found: ValidationInfo) -> float:
+        cost = found.data.get("cost", SquaredError.name)
+        if target != 1 and cost != SquaredError.name:
+            raise argument_error("ep.target", f"be left out for the cost {cost!r}, which has none", target)
+        return target
+
+    def new_cost(self, name: str | None = None) -> Cost:
+        """The cost that `cost` and `target` stand for; `name` in the place of `cost`."""
+        name = name or self.cost
+        return SquaredError(self.target) if name == SquaredError.name else COSTS[name]()
+
 
 class Config(Section):
     """A whole training config."""
@@ -259,6 +277,12 @@ class Config(Section):
     def as_dict(self) -> dict[str, Any]:
         """Plain dict of all sections with all defaults filled in, as stored in run files."""
         return self.model_dump(mode="json")
+
+    def as_stored(self) -> dict[str, Any]:
+        """`as_dict` as run files have it: options of the system whose defaults have changed once are told."""
+        table = self.as_dict()
+        table["system"] = told_options(self.system.name, table["system"])
+        return table
 
     def updated(self, **sections: dict[str, Any]) -> Config:
         """The config with some keys of some sections replaced, checked again."""

@@ -165,11 +165,23 @@ class FunctionCost(Cost):
 
 
 class SquaredError(Cost):
-    """C = 1/2 ||outputs - y||^2 an example, y (B, n_out)."""
+    """C = 1/2 ||outputs - y||^2 an example, y (B, n_out).
+
+    Parameters
+    ----------
+    target : float
+        What class labels become: the target of the output of the example's class, in the unit of the outputs; that
+        of all others is 0.
+    """
 
     name = "squared_error"
     steepest = 1.0
     separable = True
+
+    def __init__(self, target: float = 1.0) -> None:
+        if isinstance(target, bool) or not isinstance(target, int | float) or not 0 < target < math.inf:
+            raise argument_error("target", "be a positive finite number", repr(target))
+        self.target = float(target)
 
     def __call__(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return 0.5 * (outputs - y).square().flatten(1).sum(1)
@@ -195,7 +207,8 @@ class SquaredError(Cost):
     def encode(self, labels: torch.Tensor, n_out: int, dtype: torch.dtype) -> torch.Tensor:
         labels = as_targets(labels)
         check_labels(labels, n_out)
-        return torch.nn.functional.one_hot(labels, n_out).to(dtype)
+        found = torch.nn.functional.one_hot(labels, n_out).to(dtype)
+        return found if self.target == 1 else self.target * found
 
     def check(self, outputs: torch.Tensor, y: torch.Tensor) -> None:
         if not isinstance(y, torch.Tensor):

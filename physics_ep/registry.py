@@ -24,7 +24,7 @@ import inspect
 import json
 import math
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any
 
@@ -44,11 +44,13 @@ __all__ = [
     "check_options",
     "commands",
     "figures",
+    "former_options",
     "load",
     "require_finite",
     "schemes",
     "substrates",
     "systems",
+    "told_options",
 ]
 
 
@@ -107,6 +109,37 @@ def build_system(name: str, **options: Any) -> EnergySystem:
         if isinstance(error, InputError):
             raise
         raise InputError(f"System {name!r} cannot be built from {options}: {_one_line(error)}") from error
+
+
+def former_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a system as an earlier release stored them, with the defaults that have changed since.
+
+    Parameters
+    ----------
+    name : str
+        As registered. Of a system that is not registered here nothing is known.
+    options : mapping of str to Any
+        As they stand in the file.
+
+    Returns
+    -------
+    dict
+        The options, and those in the system's `former_defaults` that were not given.
+    """
+    known = systems()
+    former = getattr(load(known[name]), "former_defaults", {}) if name in known else {}
+    return {**former, **options}
+
+
+def told_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a system as they are stored: defaults that have changed once, or may be taken for the former ones,
+    are told.
+
+    Parameters are those of `former_options`.
+    """
+    build = load(systems()[name])
+    parameters = inspect.signature(build).parameters
+    return {**{key: parameters[key].default for key in getattr(build, "former_defaults", {})}, **options}
 
 
 def accepts(build: Callable[..., Any], option: str) -> bool:

@@ -45,7 +45,7 @@ def mapped(substrate: str) -> EnergySystem:
 FRESH = {
     "hopfield": lambda: HopfieldNetwork([4, 3, 2], activation="tanh", seed=7),
     "conv-hopfield": lambda: ConvHopfieldNetwork((1, 6, 6), [2], 2, seed=7),
-    "resistive": lambda: ResistiveNetwork([4, 3, 2], seed=7),
+    "resistive": lambda: ResistiveNetwork([4, 3, 2], seed=7, scale=1.0),
     "oscillator": lambda: OscillatorNetwork([4, 3, 2], seed=7),
     "langevin-hopfield": lambda: LangevinHopfield([4, 3, 2], seed=7),
     "analog-hopfield": lambda: analog_hopfield([4, 3, 2], seed=1),

@@ -129,13 +129,14 @@ def gradients(
         raise unknown_name("cost", cost, COSTS)
     where, width = resolve_device(device), resolve_dtype(dtype)
     number = 0 if seed is None else seed
-    section = on_devices(load_subject(system), preset, device_model, device_seed).system
+    subject = on_devices(load_subject(system), preset, device_model, device_seed)
+    section, judge = subject.system, subject.ep.new_cost(cost)
     built = build_system(section.name, **{**section.options, "seed": number})
     built.to(where, built.dtype if dtype is None else width)
     work_in(built, dtype)
     count = sum(p.numel() for p in built.parameters())
     batch = batch or (16 if count < LARGE else 2)
-    x, y = examples(built, COSTS[cost](), batch, number, images)
+    x, y = examples(built, judge, batch, number, images)
     held = built if isinstance(built, OnDevice) and built.device_model is not None else None
     if held is not None and "device_full_scales" not in section.options:
         held.calibrate(x)
@@ -147,7 +148,7 @@ def gradients(
             built,
             x,
             y,
-            COSTS[cost](),
+            judge,
             scheme=scheme,
             beta=strength,
             oracle=oracle,
@@ -315,7 +316,8 @@ def tolerance(
     sweeps, betas = parse_sweeps(sweep, kind), parse_betas(beta)
     base = chosen_device(preset, device_model, kind, copies, transpose)
     number = 0 if seed is None else seed
-    section = load_subject(network).system
+    subject = load_subject(network)
+    section, aim = subject.system, subject.ep.new_cost(cost)
     options = {**section.options, "seed": number, **({} if size is None else {"input_shape": [3, size, size]})}
     where, width = resolve_device(device), resolve_dtype(dtype)
     net = build_system(section.name, **options)
@@ -327,7 +329,7 @@ def tolerance(
     net = net.to(where, width)
     work_in(net, dtype)
     parameters = sum(p.numel() for p in net.parameters())
-    x, y = examples(net, COSTS[cost](), batch or (16 if parameters < LARGE else 2), number, images)
+    x, y = examples(net, aim, batch or (16 if parameters < LARGE else 2), number, images)
     tries = repeats * len(betas) * sum(map(len, sweeps.values()))
     count = worth_sharing(net, tries) if workers is None and scheduler is None else workers or 1
     try:
@@ -336,7 +338,7 @@ def tolerance(
                 net,
                 x,
                 y,
-                COSTS[cost](),
+                aim,
                 substrate=substrate,
                 device=base,
                 sweeps=sweeps,

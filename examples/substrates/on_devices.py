@@ -16,7 +16,7 @@ generator = torch.Generator().manual_seed(0)
 x, y = torch.rand(8, 16, generator=generator).double(), torch.eye(4).double().repeat(2, 1)
 
 worst = 1.0
-for build in (HopfieldNetwork, ResistiveNetwork, OscillatorNetwork):
+for build, rate in ((HopfieldNetwork, 2.0), (ResistiveNetwork, 2e-8), (OscillatorNetwork, 2.0)):
     asked = build([16, 12, 4]).double()
     # `seed` stays that of the weights. With room to learn, a cell at g_max is twice the largest weight.
     network = build([16, 12, 4], device=device, device_seed=1, device_headroom=2.0).double()
@@ -24,7 +24,7 @@ for build in (HopfieldNetwork, ResistiveNetwork, OscillatorNetwork):
     off = float((held - first).norm() / first.norm())
     cosine = gradient_report(network, x, y, SquaredError(), beta="auto", oracle="implicit").worst_cosine
 
-    optimizer = torch.optim.SGD(network.parameters(), lr=2.0)
+    optimizer = torch.optim.SGD(network.parameters(), lr=rate)  # of conductances S^2/V^2
     EquilibriumPropagation(SquaredError(), beta="auto").backward(network, x, y)
     optimizer.step()  # a wish ...
     network.constrain()  # ... that becomes pulses on the same cells; EP does so before each gradient

@@ -10,9 +10,9 @@ import torch
 from hardware_models import Circuit, Part, Parts, ResistiveNetwork
 from physics_ep import EquilibriumPropagation, SquaredError
 
-network = ResistiveNetwork([64, 128, 10], diode="ideal", input_gain=64.0)  # siemens and volts; "shockley", "none"
-x, y = torch.rand(32, 64), torch.eye(10)[torch.arange(32) % 10]
-step = EquilibriumPropagation(SquaredError(), beta=0.2).backward(network, x, y)  # beta: a conductance to the target
+network = ResistiveNetwork([64, 128, 10], diode="ideal", input_gain=0.5)  # volts; up to 9 uS; "shockley", "none"
+x, y = torch.rand(32, 64), 0.01 * torch.eye(10)[torch.arange(32) % 10]  # targets in volts
+step = EquilibriumPropagation(SquaredError(), beta=2e-5).backward(network, x, y)  # a conductance to the target
 
 parts = [
     Part("V1", "voltage_source", ("in", "0"), (5.0,)),

@@ -231,6 +231,6 @@ def _by_diode(request: Request) -> list[Subject]:
     names = {"none": "no diodes", "shockley": "Shockley diodes", "ideal": "ideal diodes"}
     few: dict[str, Any] = {"examples": 16, "seed": request.seed, **request.place()}
     return [
-        fresh_resistive(name, [32, 32], diode, input_gain=16.0, saturation=1e-3, **few)
+        fresh_resistive(name, [32, 32], diode, input_gain=16.0, saturation=1e-7, **few)
         for diode, name in names.items()
     ]

@@ -22,7 +22,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
@@ -59,7 +59,8 @@ class ResistiveNetwork(LayeredSystem):
     conductances are not negative. Diodes hold the first half of each hidden layer above 0 V, the second half below;
     output nodes have none. Nudging strength: siemens, the conductance that ties an output node to its target (the
     squared error), or the transconductance of a source that feeds -dC/dv in. Voltages do not change when all
-    conductances are multiplied by one factor: `scale` chooses it.
+    conductances, current sources, saturation currents and nudges are multiplied by one factor: `scale` chooses it.
+    With ideal diodes all voltages, targets and current sources may be multiplied by another one.
 
     Parameters
     ----------
@@ -73,7 +74,8 @@ class ResistiveNetwork(LayeredSystem):
     bias : bool
         Whether nodes have current sources.
     scale : float
-        Conductances start uniform in (0, scale / sqrt(n)), n the number of nodes below: siemens.
+        Conductances start uniform in (0, scale / sqrt(n)), n the number of nodes below: siemens. The default is
+        that of cells of a crossbar: up to some 10 uS.
     density : float
         Share of the conductances behind hidden layers that start on, sqrt(1 / density) times larger. The mean of
         conductances, which cannot be negative, passes a common voltage forwards and a common error backwards; in
@@ -131,6 +133,8 @@ class ResistiveNetwork(LayeredSystem):
     bounded = True
     clamps = True
     stages: tuple[float, ...]
+    former_defaults: ClassVar[dict[str, float]] = {"scale": 1.0, "saturation": 1e-6}
+    """Of options that files of earlier releases do not tell."""
 
     def __init__(
         self,
@@ -140,13 +144,13 @@ class ResistiveNetwork(LayeredSystem):
         input_gain: float = 1.0,
         amplification: float = 1.0,
         bias: bool = True,
-        scale: float = 1.0,
+        scale: float = 1e-4,
         density: float = 1.0,
         mirrored: bool = False,
         rest: float = 0.0,
         g_min: float = 0.0,
         g_max: float = math.inf,
-        saturation: float = 1e-6,
+        saturation: float = 1e-10,
         emission: float = 1.0,
         capacitance: float = 1e-12,
         seed: int = 0,
@@ -247,6 +251,28 @@ class ResistiveNetwork(LayeredSystem):
     def couplings(self) -> list[Conductances]:
         """`layers`, typed."""
         return cast(list[Conductances], list(self.layers))
+
+    def cell_voltages(self, state: State, x: torch.Tensor) -> list[torch.Tensor]:
+        """Voltage across each cell, a v_{k-1} - v_k, a tensor (B, n_k, nodes below) a layer, volts."""
+        below, found = self.doubled(x), []
+        for layer, v in zip(self.couplings, state, strict=True):
+            found.append(layer.gain * below[:, None, :] - v[:, :, None])
+            below = v
+        return found
+
+    def cell_power(self, state: State, x: torch.Tensor) -> torch.Tensor:
+        """What the cells dissipate, the sum of g V^2 over all of them: (B,), watts.
+
+        What amplifiers, current sources and drivers take themselves is not in it.
+        """
+        below, total = self.doubled(x), torch.zeros(len(x), dtype=self.dtype, device=self.device)
+        with torch.no_grad():
+            for layer, v in zip(self.couplings, state, strict=True):
+                g, a = layer.conductance, layer.gain
+                own, across = v.square() @ g.sum(1), (v * (below @ g.t())).sum(1)
+                total = total + own - 2 * a * across + a * a * (below.square() @ g.sum(0))
+                below = v
+        return total
 
     def loads(self, first: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
         """Total conductance G of each node, a tensor (n_k,) a layer, siemens; `first`: what the input's sum to."""

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from ..config import Config
-from ..cost import COSTS
 from ..data.datasets import load_dataset
 from ..dynamics.simulation import Integration, Simulation
 from ..errors import argument_error
@@ -127,7 +126,7 @@ def simulate_phases(
             beta = 0.1 * system.nudge_scale if config.ep.beta == "auto" else float(config.ep.beta)
         if duration is None:
             duration = 20 * system.time_constant
-        cost = COSTS[config.ep.cost]()
+        cost = config.ep.new_cost()
         nudge = Nudge(cost, cost.encode(labels, held.n_classes, x.dtype), beta)
         with torch.no_grad():  # what does not fit is told before the free phase
             check_nudge(system, nudge, system.outputs(system.initial_state(x)))

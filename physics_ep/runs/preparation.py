@@ -289,7 +289,7 @@ def run_attributes(config: Config, kind: str = "training", **more: Any) -> dict[
     training = config.training
     return {
         "kind": kind,
-        "config": config.as_dict(),
+        "config": config.as_stored(),
         "seed": training.seed,
         "device": training.device,
         "dtype": training.dtype,

@@ -79,7 +79,7 @@ def check_resumable(run: Run, config: Config) -> None:
     if run.attributes.get("kind") != "training" or not run.resume:
         raise argument_error("resume", "be the run file of a training", repr(name))
     # Parsed again, an older run has the defaults of entries that are new since.
-    before, now = parse_config(run.config).as_dict(), config.as_dict()
+    before, now = parse_config(run.config).as_stored(), config.as_stored()
     before["data"] = {**before["data"], **{key: now["data"][key] for key in FREE}}
     if run.epochs > config.training.epochs:
         raise argument_error("training.epochs", f"be at least the {run.epochs} of {name!r}", config.training.epochs)

@@ -23,7 +23,6 @@ import torch
 
 from ..blocks import all_finite
 from ..config import Config, load_config
-from ..cost import COSTS
 from ..data.batches import BatchSource, epoch_seed
 from ..equilibrium import NotConverged, NotFinite
 from ..errors import InputError, argument_error
@@ -232,7 +231,7 @@ class _Trainer:
         self.path = path
         self.progress = progress
         self.backward = backward
-        self.cost = COSTS[config.ep.cost]()
+        self.cost = config.ep.new_cost()
         self.optimizer = build_optimizer(config.optimizer, system)
         self.optimizer.register_step_post_hook(lambda *_: system.constrain())
         self.scheduler = build_scheduler(config.scheduler, self.optimizer, config.training.epochs)

@@ -33,6 +33,7 @@ import torch
 
 from ..entries import ROOT
 from ..errors import InputError, argument_error
+from ..registry import former_options
 from ..version import __version__
 from .outputs import note, writer, writing
 from .sealed import inspect_links, sealed, verify_seal
@@ -88,8 +89,12 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        """Sections of the config, all defaults filled in."""
-        return dict(self.attributes.get("config", {}))
+        """Sections of the config, all defaults filled in; those of the system as in the release that wrote it."""
+        sections = dict(self.attributes.get("config", {}))
+        system = sections.get("system")
+        if isinstance(system, dict) and "name" in system:
+            sections["system"] = former_options(system["name"], system)
+        return sections
 
     @property
     def epochs(self) -> int:

@@ -88,7 +88,7 @@ def test_starts_are_drawn_by_a_generator_of_the_device(gpu: SimulatedGpu) -> Non
 def test_graphs_and_circuits_of_networks_on_a_device_are_those_of_the_cpu(gpu: SimulatedGpu) -> None:
     """`to_circuit` reads weights wherever they are, and what it makes computes on the CPU."""
     x, _ = batch()
-    for network in (hopfield(), ResistiveNetwork([3, 4, 2])):
+    for network in (hopfield(), ResistiveNetwork([3, 4, 2], scale=1.0)):
         moved = copy.deepcopy(network).to("cuda")
         here, there = network.to_circuit(), moved.to_circuit()
         assert here.device == there.device == torch.device("cpu")
@@ -135,7 +135,7 @@ def _unit_graph() -> UnitGraph:
 
 
 def _divider() -> Circuit:
-    return ResistiveNetwork([3, 2]).to_circuit()
+    return ResistiveNetwork([3, 2], scale=1.0).to_circuit()
 
 
 HOSTED = {

@@ -217,7 +217,7 @@ def test_parts_and_graphs_hold_no_overridden_energy(tmp_path) -> None:
         def energy(self, state, x):
             return super().energy(state, x) + 1
 
-    parts = ResistiveNetwork([3, 4, 2]).to_circuit().parts
+    parts = ResistiveNetwork([3, 4, 2], scale=1.0).to_circuit().parts
     tries = (
         (lambda: Damped([3, 4, 2]).to_circuit(), "Damped, which overrides energy"),
         (lambda: Hidden([4, 5, 3]).to_circuit(), "Hidden, which overrides outputs"),

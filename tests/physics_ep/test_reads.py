@@ -40,7 +40,7 @@ def images() -> Case:
 
 
 def resistive(**options: Any) -> Case:
-    return ResistiveNetwork([8, 6, 10]), *hopfield(**options)[1:]
+    return ResistiveNetwork([8, 6, 10], scale=1.0), *hopfield(**options)[1:]
 
 
 def with_entry(which: int, value: float, make: Callable[..., Case] = hopfield, **options: Any) -> Case:

@@ -115,8 +115,10 @@ CASES: dict[str, DeviceCase] = {
         _moved(lambda: ConvHopfieldNetwork((1, 8, 8), [4], 10, pooling="max")), shape=(1, 8, 8)
     ),
     "langevin-hopfield": DeviceCase(_moved(lambda: LangevinHopfield([8, 6, 10]))),
-    "resistive": DeviceCase(_moved(lambda: ResistiveNetwork([8, 6, 10], diode="shockley"))),
-    "resistive-ideal": DeviceCase(_moved(lambda: ResistiveNetwork([8, 6, 10]))),
+    "resistive": DeviceCase(
+        _moved(lambda: ResistiveNetwork([8, 6, 10], diode="shockley", scale=1.0, saturation=1e-6))
+    ),
+    "resistive-ideal": DeviceCase(_moved(lambda: ResistiveNetwork([8, 6, 10], scale=1.0))),
     "oscillator": DeviceCase(_moved(lambda: OscillatorNetwork([8, 6, 10]))),
     "ising-oscillator": DeviceCase(_moved(lambda: ising_oscillator([8, 6, 10]))),
     "oscillator-graph": DeviceCase(_moved(lambda: OscillatorGraph.all_to_all(8, 16, 10)), unread=EDGES),

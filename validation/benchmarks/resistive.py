@@ -25,9 +25,11 @@ SIZES = (784, 1024, 10)
 BATCH = 32
 THROUGHPUT_SIZES = (784, 100, 10)
 THROUGHPUT_BATCH = 128
-GAIN = 480.0
+GAIN = 480 * 2**-10
+SCALE = 2**-13
+TARGET = 2**-10
 NGSPICE_SECONDS = 25e-3
-TOLERANCE = 1e-5
+TOLERANCE = 1e-5 * TARGET
 
 
 def measure(
@@ -54,13 +56,13 @@ def measure(
     """
     with placement.threads(threads):
         generator = torch.Generator().manual_seed(seed)
-        cost = SquaredError()
-        system = ResistiveNetwork(SIZES, input_gain=GAIN, seed=seed)
-        small = ResistiveNetwork(THROUGHPUT_SIZES, input_gain=GAIN, seed=seed)
+        cost = SquaredError(TARGET)
+        system = ResistiveNetwork(SIZES, input_gain=GAIN, scale=SCALE, seed=seed)
+        small = ResistiveNetwork(THROUGHPUT_SIZES, input_gain=GAIN, scale=SCALE, seed=seed)
         x, many = (_digits(batch, generator) for batch in (BATCH, THROUGHPUT_BATCH))
         labels = torch.randint(0, SIZES[-1], (BATCH,), generator=generator)
         y = cost.encode(labels, SIZES[-1], torch.float32)
-        ep = EquilibriumPropagation(cost, beta=1.0, tolerance=TOLERANCE)
+        ep = EquilibriumPropagation(cost, beta=SCALE, tolerance=TOLERANCE)
         g, doubled = system.couplings[0].conductance.detach(), system.doubled(x)
         moved = torch.randn(BATCH, SIZES[1], generator=generator)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from physics_ep.config import load_config
-from physics_ep.cost import COSTS, Cost
+from physics_ep.cost import Cost
 from physics_ep.progress import SILENT, Progress
 from physics_ep.runs.training import TrainingResult, train
 from physics_ep.system import EnergySystem
@@ -68,5 +68,5 @@ def train_exactly(
     -------
     TrainingResult
     """
-    cost = COSTS[load_config(config, options.get("overrides", ())).ep.cost]()
+    cost = load_config(config, options.get("overrides", ())).ep.new_cost()
     return train(config, progress=progress, backward=exact_backward(cost, tolerance), **options)

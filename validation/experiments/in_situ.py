@@ -27,7 +27,6 @@ from hardware_models.devices.systems import OnDevice
 from hardware_models.mapping.in_situ import InSitu
 from hardware_models.mapping.mapped import NotRealisable, device_of, map_pcn, substrate_class
 from physics_ep.config import Config, load_config
-from physics_ep.cost import COSTS
 from physics_ep.data.batches import epoch_seed
 from physics_ep.data.datasets import Dataset, load_dataset
 from physics_ep.equilibrium import NotConverged
@@ -327,7 +326,7 @@ class Lesson:
 
     def __init__(self, config: Config, examples: Dataset, seed: int) -> None:
         self.config, self.examples, self.seed = config, examples, seed
-        self.cost = COSTS[config.ep.cost]()
+        self.cost = config.ep.new_cost()
         self.options: dict[str, Any] = {"scheme": config.ep.scheme, "beta": config.ep.beta}
         self.ep = EquilibriumPropagation(self.cost, **self.options)
 

@@ -37,7 +37,7 @@ from validation.oracles import implicit_gradient
 pytestmark = pytest.mark.full
 
 SATURATION = 1e-9
-G_MAX = 0.12
+G_MAX = 15e-6
 BRIEF = [
     "system.sizes=[64,9,10]",
     f"system.g_max={G_MAX}",
@@ -228,7 +228,9 @@ def test_ideal_diodes_are_followed(run_file):
 def test_conductances_are_those_of_the_run(change, run_file):
     """Before and after are of other seeds, options or layers than the run's."""
     run = open_run(run_file)
-    fresh = ResistiveNetwork([64, 9, 10], input_gain=64.0, g_max=G_MAX, seed=run.config["training"]["seed"])
+    fresh = ResistiveNetwork(
+        [64, 9, 10], input_gain=0.5, scale=2**-13, g_max=G_MAX, seed=run.config["training"]["seed"]
+    )
     for k, layer in enumerate(fresh.couplings):
         assert np.array_equal(change.before[k], layer.conductance.detach().numpy())
         assert np.array_equal(change.after[k], run.state_dict[f"layers.{k}.conductance"].numpy())

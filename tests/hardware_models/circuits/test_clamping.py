@@ -108,7 +108,11 @@ def test_every_system_that_clamps_holds_its_outputs_where_they_belong() -> None:
         UnitGraph.from_edges(5, edges, [0.3] * 6, unit, inputs=[0, 1], outputs=[3, 4])
         for unit in ("tanh", "hard_sigmoid", "linear")
     ]
-    for system in (*graphs, ResistiveNetwork([2, 4, 2]).double(), HopfieldNetwork([2, 4, 2], "tanh").double()):
+    for system in (
+        *graphs,
+        ResistiveNetwork([2, 4, 2], scale=1.0).double(),
+        HopfieldNetwork([2, 4, 2], "tanh").double(),
+    ):
         x, y = batch(2, 2, 3)
         y = 0.5 + 0.1 * y
         _, step = clamped(system, x, y, tolerance=1e-9)

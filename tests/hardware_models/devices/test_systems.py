@@ -30,7 +30,10 @@ ERRING = DeviceModel(
 KINDS: dict[str, tuple[Callable[..., OnDevice], tuple[int, ...]]] = {
     "hopfield": (lambda **o: HopfieldNetwork([6, 8, 3], "tanh", **o), (6,)),
     "conv-hopfield": (lambda **o: ConvHopfieldNetwork([1, 4, 4], [3], 3, "logistic", **o), (1, 4, 4)),
-    "resistive": (lambda **o: ResistiveNetwork([6, 8, 3], "shockley", input_gain=6.0, **o), (6,)),
+    "resistive": (
+        lambda **o: ResistiveNetwork([6, 8, 3], "shockley", input_gain=6.0, scale=1.0, saturation=1e-6, **o),
+        (6,),
+    ),
     "oscillator": (lambda **o: OscillatorNetwork([6, 8, 3], **o), (6,)),
 }
 kinds = pytest.mark.parametrize("kind", list(KINDS))
@@ -98,10 +101,12 @@ def test_levels_are_the_nearest_of_the_closed_form(kind: str) -> None:
 def test_draws_have_the_statistics_of_the_device() -> None:
     """Programming noise, gain mismatch, stuck cells and drift of 20,000 cells."""
     sizes, span = [50, 200, 10], 1e-4
-    ideal = ResistiveNetwork(sizes).couplings[0].conductance.detach().double()
+    ideal = ResistiveNetwork(sizes, scale=1.0).couplings[0].conductance.detach().double()
 
     def cells(**fields: float) -> torch.Tensor:
-        system = ResistiveNetwork(sizes, device=DeviceModel(g_min=1e-6, g_max=span, **fields), device_seed=1)
+        system = ResistiveNetwork(
+            sizes, device=DeviceModel(g_min=1e-6, g_max=span, **fields), device_seed=1, scale=1.0
+        )
         return system.couplings[0].conductance.detach().double() / system.device_scales["layers.0.conductance"]
 
     exact = cells()
@@ -162,7 +167,7 @@ def test_voltages_solve_kirchhoffs_equations_of_the_drawn_cells() -> None:
     """Three layers without diodes: numpy's solution for the cells' own siemens, and the part list carries them."""
     torch.set_default_dtype(torch.float64)
     try:
-        make = lambda **o: ResistiveNetwork([4, 5, 4, 2], "none", input_gain=3.0, **o)  # noqa: E731
+        make = lambda **o: ResistiveNetwork([4, 5, 4, 2], "none", input_gain=3.0, scale=1.0, **o)  # noqa: E731
         ideal, system = make(), make(device=ERRING, device_seed=7)
     finally:
         torch.set_default_dtype(torch.float32)
@@ -383,7 +388,7 @@ def test_what_is_wrong_is_one_line(kind: str, options: dict[str, object], match:
 def test_ranges_and_bits_of_the_network_do_not_mix_with_those_of_cells() -> None:
     """A network's own g_max or weight_bits would be a second word on what cells can be."""
     with pytest.raises(InputError, match="Argument g_max must be left out with a device"):
-        ResistiveNetwork([4, 3, 2], g_max=1.0, device="reram")
+        ResistiveNetwork([4, 3, 2], g_max=1.0, device="reram", scale=1.0)
     with pytest.raises(InputError, match="Argument weight_bits must be left out with a device"):
         OscillatorNetwork([4, 3, 2], weight_bits=4, device="reram")
     with pytest.raises(InputError, match="Argument side must be 'single'"):

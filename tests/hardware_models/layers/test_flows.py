@@ -222,7 +222,7 @@ def test_motions_of_ones_own_say_which_flow_they_are() -> None:
     """Gradient flow of resistive and of classical predictive networks, the amplifiers' circuit: by their names."""
     x = batch(3, 2, 2)[0]
     circuit = AnalogHopfieldCircuit.from_network(network("tanh", (3, 2)))
-    resistive = ResistiveNetwork([3, 4, 2], amplification=2.0).double()
+    resistive = ResistiveNetwork([3, 4, 2], amplification=2.0, scale=1.0).double()
     cases = ((resistive, "gradient"), (mlp([3, 4, 2]).double(), "gradient"), (circuit, "hopfield"))
     for system, flow in cases:
         span = 3 * system.time_constant

@@ -98,7 +98,7 @@ class Case:
     """A resistive network with a capacitor at each node, three examples, free from rest and then nudged."""
 
     def __init__(self, method: str) -> None:
-        self.network = ResistiveNetwork([6, 8, 7, 4], diode="ideal", input_gain=4.0).double()
+        self.network = ResistiveNetwork([6, 8, 7, 4], diode="ideal", input_gain=4.0, scale=1.0).double()
         parts = self.network.to_circuit().parts
         self.nodes = np.array([k for k, name in enumerate(parts.nodes) if name[0] in "hy"])
         ends = np.stack([self.nodes, np.zeros_like(self.nodes)], 1)

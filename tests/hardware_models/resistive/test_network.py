@@ -43,7 +43,8 @@ def network(
     diode: str = "shockley", sizes: tuple[int, ...] = (5, 9, 6, 3), amplification: float = 2.0, **options: object
 ) -> ResistiveNetwork:
     """A float64 network with current sources that are not zero."""
-    system = ResistiveNetwork(list(sizes), diode, input_gain=4.0, amplification=amplification, **options).double()
+    given = {"scale": 1.0, "saturation": 1e-6, **options}
+    system = ResistiveNetwork(list(sizes), diode, input_gain=4.0, amplification=amplification, **given).double()
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for layer in system.couplings:
@@ -200,7 +201,7 @@ def test_negative_nudge_is_bounded_by_the_schur_complement():
 
 def test_float32_carries_the_gradient():
     """A large network at a small nudge, where a contrast of float32 states loses the gradient (cosine 0.34)."""
-    system = ResistiveNetwork([784, 1024, 10], "ideal", input_gain=480.0)
+    system = ResistiveNetwork([784, 1024, 10], "ideal", input_gain=480.0, scale=1.0)
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(32, 784, generator=generator) * (torch.rand(32, 784, generator=generator) < 0.2)
     y = torch.eye(10)[torch.randint(0, 10, (32,), generator=generator)]
@@ -359,7 +360,7 @@ def test_networks_settle_in_time(diode):
 
 def test_conductances_stay_what_devices_hold():
     """Each optimizer step is clipped to [g_min, g_max]."""
-    system = ResistiveNetwork([4, 6, 2], g_min=0.05, g_max=0.4)
+    system = ResistiveNetwork([4, 6, 2], g_min=0.05, g_max=0.4, scale=1.0)
     for layer in system.couplings:
         assert layer.conductance.min() >= 0.05
         with torch.no_grad():
@@ -442,7 +443,7 @@ def test_backprop_through_time_reaches_the_first_layer():
 
 
 def test_bad_inputs_are_refused():
-    system = ResistiveNetwork([4, 6, 2])
+    system = ResistiveNetwork([4, 6, 2], scale=1.0)
     with pytest.raises(InputError, match="but was ndarray"):
         relax(system, np.zeros((2, 4)))
     for x, message in [
@@ -457,7 +458,7 @@ def test_bad_inputs_are_refused():
 def test_mirrored_nodes_start_as_mirror_images():
     """Pairs of hidden nodes are driven oppositely by a mirrored layer below; few conductances start on."""
     system = ResistiveNetwork(
-        [6, 40, 40, 4], mirrored=True, density=0.2, rest=0.1, input_gain=8.0, amplification=2.0
+        [6, 40, 40, 4], mirrored=True, density=0.2, rest=0.1, input_gain=8.0, amplification=2.0, scale=1.0
     )
     generator = torch.Generator().manual_seed(0)
     for layer, n in zip(system.couplings[:2], (6, 20), strict=True):

@@ -55,7 +55,7 @@ def test_operating_points_of_mixed_circuits(size: int) -> None:
 @needs_ngspice
 def test_ideal_diodes_are_ideal_in_ngspice() -> None:
     """Bounds hold to rounding; a diode that ngspice rounds off (0.6 V, or nanovolts) would show."""
-    net = ResistiveNetwork([5, 12, 9, 3], diode="ideal", input_gain=2.0, seed=1)
+    net = ResistiveNetwork([5, 12, 9, 3], diode="ideal", input_gain=2.0, seed=1, scale=1.0)
     circuit = net.to_circuit()
     x = torch.rand(3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     volts = net.circuit_inputs(x).detach()

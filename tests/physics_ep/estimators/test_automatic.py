@@ -38,7 +38,7 @@ def _case(name: str):
                 p.data.add_(slopes[key], alpha=-0.05)
         return net, x, y, cost, backprop_gradient(net, x, y, cost)
     if "Shockley" in name:
-        system = ResistiveNetwork([10, 8, 8, 4], "shockley").double()
+        system = ResistiveNetwork([10, 8, 8, 4], "shockley", scale=1.0, saturation=1e-6).double()
     else:
         system = deep_hopfield(8 if "8 layers" in name else 4, 1.0 if "8 layers" in name else 0.5)
     x, y = examples((10,), cost=cost, n_out=4)

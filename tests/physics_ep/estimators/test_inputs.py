@@ -106,7 +106,7 @@ def built(name: str) -> tuple[EnergySystem, torch.Tensor, torch.Tensor]:
     systems = {
         "own": Quartic,
         "hopfield": lambda: HopfieldNetwork([4, 5, 2], "tanh", gain=0.5).double(),
-        "resistive": lambda: ResistiveNetwork([4, 5, 2]).double(),
+        "resistive": lambda: ResistiveNetwork([4, 5, 2], scale=1.0).double(),
         "oscillator": lambda: OscillatorNetwork([4, 5, 2]).double(),
     }
     return systems[name](), 0.5 * x, y

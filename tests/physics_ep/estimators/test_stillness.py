@@ -172,7 +172,7 @@ def test_a_system_without_anything_to_train_says_so(system: EnergySystem) -> Non
 BUILT_IN = {
     "hopfield": lambda: HopfieldNetwork([6, 5, 3], activation="tanh"),
     "langevin": lambda: LangevinHopfield([6, 5, 3]),
-    "resistive": lambda: ResistiveNetwork([6, 5, 3]),
+    "resistive": lambda: ResistiveNetwork([6, 5, 3], scale=1.0),
     "oscillator": lambda: OscillatorNetwork([6, 5, 3]),
     "pcn": lambda: mlp([6, 5, 3]),
     "convolution": lambda: ConvHopfieldNetwork([1, 8, 8], [4, 6], 3),

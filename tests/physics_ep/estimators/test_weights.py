@@ -57,7 +57,7 @@ SYSTEMS = {
     "paired network": lambda: pcn(energy="paired"),
     "Hopfield": hopfield,
     "oscillators": lambda: OscillatorNetwork(SIZES, seed=1, field=2.0).double(),
-    "resistive": lambda: ResistiveNetwork(SIZES, seed=4).double(),
+    "resistive": lambda: ResistiveNetwork(SIZES, seed=4, scale=1.0).double(),
     "mapped": lambda: map_pcn(pcn(), "hopfield").system,
     "Langevin": lambda: LangevinHopfield(SIZES, seed=1).double(),
     "medium": lambda: FitzHughNagumoChain([5, 8, 3], seed=1).double(),
@@ -149,7 +149,7 @@ def test_hooks_of_a_users_system_are_called_once_in_float64_too() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("make", [pcn, hopfield, Quartic, lambda: ResistiveNetwork(SIZES, seed=2)])
+@pytest.mark.parametrize("make", [pcn, hopfield, Quartic, lambda: ResistiveNetwork(SIZES, seed=2, scale=1.0)])
 def test_modules_that_are_attached_and_unused_get_no_gradient(make, dtype: torch.dtype) -> None:
     """As in torch, where `.grad` stays None: an optimizer with weight decay leaves them alone."""
     system = make().to(dtype)
@@ -251,7 +251,7 @@ def test_masked_conductances_stay_in_their_range() -> None:
         lambda layer: prune.l1_unstructured(layer, "conductance", amount=0.5),
         lambda layer: parametrize.register_parametrization(layer, "conductance", Masked()),
     ):
-        system = ResistiveNetwork(SIZES, seed=2).double()
+        system = ResistiveNetwork(SIZES, seed=2, scale=1.0).double()
         change(system.couplings[0])
         source = next(p for n, p in system.named_parameters() if "orig" in n)
         with torch.no_grad():
@@ -259,7 +259,7 @@ def test_masked_conductances_stay_in_their_range() -> None:
         EquilibriumPropagation(SquaredError(), beta=0.01 * system.nudge_scale).backward(system, X, Y)
         assert float(system.couplings[0].conductance.detach().min()) >= system.g_min
         assert float(source.detach().min()) < 0
-    out_of_reach = ResistiveNetwork(SIZES, seed=2).double()
+    out_of_reach = ResistiveNetwork(SIZES, seed=2, scale=1.0).double()
     parametrize.register_parametrization(out_of_reach.couplings[0], "conductance", Below())
     with pytest.raises(InputError, match=r"physical range.*layers\.0\.conductance"):
         EquilibriumPropagation(SquaredError(), beta=0.01).backward(out_of_reach, X, Y)

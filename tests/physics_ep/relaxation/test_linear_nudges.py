@@ -23,7 +23,7 @@ def layers(output: str = "linear") -> EnergySystem:
 
 
 def resistive() -> ResistiveNetwork:
-    return ResistiveNetwork([4, 5, 4], seed=2).double()
+    return ResistiveNetwork([4, 5, 4], seed=2, scale=1.0).double()
 
 
 SYSTEMS = {
