@@ -20,6 +20,7 @@ from physics_ep.command_options import (
     Report,
     Seed,
     Verbose,
+    Weights,
     Writes,
     add_command,
 )
@@ -73,9 +74,6 @@ Transpose = Annotated[
 DeviceFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Devices as JSON.", show_default=False), READS
 ]
-Checkpoint = Annotated[
-    Path | None, typer.Option(metavar="RUN", help="Weights of a run file.", show_default=False), READS
-]
 Beta = Annotated[
     float | None,
     typer.Option(
@@ -113,13 +111,16 @@ def register(app: typer.Typer) -> None:
 def map_(
     network: Annotated[
         str,
-        typer.Argument(metavar="NETWORK", help="pcn, vgg5, vgg10, vgg10-skip, a bundled config or TOML file."),
+        typer.Argument(
+            metavar="NETWORK",
+            help="Name (pcn, vgg10), bundled config, TOML file, run file or FILE.py:factory (runs it).",
+        ),
         READS,
     ],
     substrate: Annotated[str, typer.Option(help="hopfield, resistive, oscillator, or your own.")] = "hopfield",
     preset: Preset = None,
     device_model: DeviceFile = None,
-    checkpoint: Checkpoint = None,
+    weights: Weights = None,
     images: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Photographs to calibrate with.", show_default=False), READS
     ] = None,
@@ -144,19 +145,15 @@ def map_(
     from physics_ep.data.batches import photographs
     from physics_ep.placement import require_memory, resolve_device, resolve_dtype
     from physics_ep.predictive_coding import PredictiveCodingNetwork
-    from physics_ep.runs.preparation import load_weights
-    from physics_ep.storage.opening import open_run
 
     from .devices.presets import chosen_device
     from .mapping.mapped import map_pcn, substrate_class
 
     model = chosen_device(preset, device_model, substrate_class(substrate).device_class, copies, transpose)
     number = 0 if seed is None else seed
-    net = load_system(network, seed=number).to(resolve_device(device), resolve_dtype(dtype))
+    net = load_system(network, weights=weights, seed=number).to(resolve_device(device), resolve_dtype(dtype))
     if not isinstance(net, PredictiveCodingNetwork):
         raise argument_error("NETWORK", "be a predictive coding network (pcn, vgg5, vgg10, vgg10-skip)", network)
-    if checkpoint is not None:
-        load_weights(net, open_run(checkpoint))
     shape = net.shapes[0]
     epoch: tuple[int, int] | None = None
     if images is None:
@@ -396,7 +393,7 @@ def spice_export(
     substrate: Substrate = None,
     preset: Preset = None,
     device_model: DeviceFile = None,
-    checkpoint: Checkpoint = None,
+    weights: Weights = None,
     copies: Copying = None,
     json: JsonFile = None,
     seed: Seed = None,
@@ -410,7 +407,7 @@ def spice_export(
     _on_the_cpu(device, dtype)
     from .spice.phases import export_phases, with_sources
 
-    subject = _subject(system, seed, 1, checkpoint, substrate, preset, device_model, copies)
+    subject = _subject(system, seed, 1, weights, substrate, preset, device_model, copies)
     circuit = subject.circuit
     if not circuit.output_names and phase == "both":
         phase = "free"
@@ -436,7 +433,7 @@ def spice_check(
     substrate: Substrate = None,
     preset: Preset = None,
     device_model: DeviceFile = None,
-    checkpoint: Checkpoint = None,
+    weights: Weights = None,
     copies: Copying = None,
     json: JsonFile = None,
     seed: Seed = None,
@@ -456,7 +453,7 @@ def spice_check(
     from .spice.ngspice import find_ngspice
 
     find_ngspice()
-    subject = _subject(system, seed, batch, checkpoint, substrate, preset, device_model, copies)
+    subject = _subject(system, seed, batch, weights, substrate, preset, device_model, copies)
     found = check_pairs(subject, beta) if isinstance(subject, PairsSubject) else check_agreement(subject, beta)
     report.figures(
         {
@@ -556,7 +553,7 @@ def _subject(
     system: str,
     seed: int | None,
     batch: int,
-    checkpoint: Path | None,
+    weights: Path | None,
     substrate: str | None,
     preset: str | None,
     device_model: Path | None,
@@ -570,13 +567,13 @@ def _subject(
         from .spice.mapped import find_pairs
 
         model = chosen_device(preset, device_model, substrate_class(substrate).device_class, copies)
-        return find_pairs(system, substrate, model, number, batch, checkpoint)
+        return find_pairs(system, substrate, model, number, batch, weights)
     for name, given in (("preset", preset), ("device-model", device_model), ("copies", copies)):
         if given is not None:
             raise argument_error(name, "come with --substrate", repr(str(given)))
     from .spice.check import find_subject
 
-    return find_subject(system, number, batch, checkpoint)
+    return find_subject(system, number, batch, weights)
 
 
 def _on_the_cpu(device: str | None, dtype: str | None) -> None:

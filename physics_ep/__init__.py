@@ -13,6 +13,7 @@ from .moved import install
 
 if TYPE_CHECKING:
     from .landscape.branches import smallest_curvature as smallest_curvature
+    from .config import load_system as load_system
     from .cost import (
         CrossEntropy as CrossEntropy,
         LogPhaseError as LogPhaseError,
@@ -62,6 +63,7 @@ else:
             "centered": "nudging",
             "explore": "landscape.exploration",
             "holomorphic": "nudging",
+            "load_system": "config",
             "negative": "nudging",
             "open_run": "storage.opening",
             "positive": "nudging",

@@ -21,6 +21,8 @@ NAME = "physics-ep"
 BAD_INPUT = 2
 INTERRUPTED = 130
 FAILED = 1
+FORMER = {"--checkpoint": "--weights"}
+"""Options by their former names, which are accepted and not shown."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -35,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         Default: the command line.
     """
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    given = [_by_its_name(part) for part in given]
     failures: dict[str, str] = {}
     try:
         status = application(failures)(args=given, prog_name=NAME, standalone_mode=False)
@@ -55,6 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             traceback.print_exc()
         message, status = _verdict(error, failures)
         _end(message, status)
+
+
+def _by_its_name(part: str) -> str:
+    """A part of the command line, options by their names of today."""
+    option, sign, value = part.partition("=")
+    return f"{FORMER.get(option, option)}{sign}{value}"
 
 
 def application(failures: dict[str, str]) -> typer.Typer:

@@ -73,6 +73,20 @@ DataFolder = Annotated[
     typer.Option("--data", metavar="DIR", help="Folder with data sets; else PHYSICS_EP_DATA.", show_default=False),
     READS,
 ]
+KINDS = "Name, bundled config, TOML file, run file, or FILE.py:factory, whose code it runs."
+Subject = Annotated[str, typer.Argument(metavar="SYSTEM", help=KINDS), READS]
+Network = Annotated[str, typer.Argument(metavar="NETWORK", help=KINDS), READS]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights",
+        metavar="FILE",
+        help="Weights to load: a run file (.h5), .safetensors, .pt or .pth.",
+        show_default=False,
+    ),
+    READS,
+]
+"""Its former name, --checkpoint, is accepted too (`cli.main`)."""
 Preset = Annotated[
     str | None,
     typer.Option(

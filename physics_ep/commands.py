@@ -21,11 +21,13 @@ from .command_options import (
     Quiet,
     Report,
     Seed,
+    Subject,
     Verbose,
+    Weights,
     Writes,
     add_command,
 )
-from .errors import InputError
+from .errors import InputError, argument_error
 
 RunFile = Annotated[
     Path | None,
@@ -54,7 +56,7 @@ def train(
     *,
     config: Annotated[
         str | None,
-        typer.Argument(metavar="CONFIG", help="TOML file, or name of a bundled config (see --list)."),
+        typer.Argument(metavar="CONFIG", help="TOML file, bundled config (see --list) or FILE.py:factory."),
         READS,
     ] = None,
     overrides: Annotated[
@@ -72,6 +74,7 @@ def train(
         bool, typer.Option("--download", help="Download data that are missing, checked by hash.")
     ] = False,
     list_configs: Annotated[bool, typer.Option("--list", help="List the bundled configs and stop.")] = False,
+    weights: Weights = None,
     preset: Preset = None,
     device_model: DeviceFile = None,
     device_seed: DeviceSeed = None,
@@ -99,6 +102,12 @@ def train(
     settings: Any = open_run(resume).config if config is None and resume is not None else config
     changes = [*(overrides or []), *(["data.download=true"] if download else [])]
     assert settings is not None
+    if weights is not None:
+        if resume is not None:
+            raise argument_error(
+                "weights", "be left out with --resume, which has those of the run", repr(str(weights))
+            )
+        settings = load_config(settings).updated(system={"weights": str(weights.resolve())})
     if (preset, device_model, device_seed) != (None, None, None):  # --set may refine what they say
         settings = on_devices(load_config(settings), preset, device_model, device_seed)
     if rank():  # one of several processes speaks for all
@@ -152,9 +161,7 @@ def train(
 
 def simulate(
     *,
-    system: Annotated[
-        str, typer.Argument(metavar="SYSTEM", help="Registered name, TOML file or bundled config."), READS
-    ],
+    system: Subject,
     out: Annotated[Path, typer.Option("--out", metavar="RUN.h5", help="Run file to write."), Writes()],
     duration: Annotated[
         float | None,
@@ -191,6 +198,7 @@ def simulate(
         typer.Option("--temperature", help="Of thermal noise, in the system's energy unit.", show_default=False),
     ] = None,
     data: DataFolder = None,
+    weights: Weights = None,
     preset: Preset = None,
     device_model: DeviceFile = None,
     device_seed: DeviceSeed = None,
@@ -210,7 +218,7 @@ def simulate(
 
     try:
         found = simulate_phases(
-            on_devices(load_subject(system), preset, device_model, device_seed),
+            on_devices(load_subject(system, weights), preset, device_model, device_seed),
             out=out,
             duration=duration,
             beta=beta,

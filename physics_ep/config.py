@@ -30,13 +30,21 @@ from pydantic import (
 from .cost import COSTS, Cost, SquaredError
 from .errors import InputError, argument_error, unknown_name
 from .nudging import scheme_from_name
+from .own_code import SYSTEM as OWN_CODE
+from .own_code import names_factory
 from .predictive_coding.solvers import SOLVERS as PREDICTIVE
 from .registry import build_system, require_finite, systems, told_options
 from .relaxation.loop import SOLVERS
 from .storage.files import checked_path
+from .storage.opening import open_run
 from .storage.texts import parse_toml, read_text, require_plain
+from .storage.weights import put_weights, read_weights
 from .system import EnergySystem
 from .zoo.networks import zoo, zoo_config
+
+RUN = "run-file"
+"""Name of `physics_ep.runs.preparation.from_run` among the registered systems."""
+RUN_FILES = (".h5", ".hdf5")
 
 
 class Section(BaseModel):
@@ -59,7 +67,15 @@ class OpenSection(Section):
 
 
 class SystemSection(OpenSection):
-    """[system]: a registered name; all other keys are its constructor's options."""
+    """[system]: a registered name; all other keys are its constructor's options.
+
+    Attributes
+    ----------
+    weights : str or None
+        File of weights to begin with: `physics_ep.storage.weights.read_weights` tells which.
+    """
+
+    weights: str | None = None
 
     @field_validator("name")
     @classmethod
@@ -67,6 +83,24 @@ class SystemSection(OpenSection):
         if name not in systems():
             raise unknown_name("system.name", name, systems())
         return name
+
+    def build(self, **options: Any) -> EnergySystem:
+        """Build the system, with the weights of its file if one is named.
+
+        Parameters
+        ----------
+        **options
+            Options that replace the section's.
+
+        Raises
+        ------
+        InputError
+            As `registry.build_system` and `storage.weights.put_weights`.
+        """
+        system = build_system(self.name, **{**self.options, **options})
+        if self.weights is not None:
+            put_weights(system, read_weights(self.weights), self.weights)
+        return system
 
 
 class DataSection(Section):
@@ -306,7 +340,8 @@ def load_config(
     Parameters
     ----------
     config : path, str, mapping or Config
-        A TOML file, the name of a bundled config, or the sections themselves.
+        A TOML file, the name of a bundled config, FILE.py:factory (which runs that file's code, and leaves all but
+        the system to defaults), or the sections themselves.
     overrides : iterable of str
         'section.key=value' with a TOML value; bare words are strings.
 
@@ -342,14 +377,17 @@ def parse_config(table: Mapping[str, Any]) -> Config:
         _complain(error)
 
 
-def load_subject(spec: str | os.PathLike[str]) -> Config:
-    """Config of what SYSTEM names on a command line: a system, a TOML file, a bundled config or a zoo network.
+def load_subject(spec: str | os.PathLike[str], weights: str | os.PathLike[str] | None = None) -> Config:
+    """Config of what SYSTEM or NETWORK names on a command line.
 
     Parameters
     ----------
     spec : str or path
-        A registered name means the bundled config NAME-digits, where there is one. A TOML file needs no section but
-        [system].
+        A registered name (which means the bundled config NAME-digits, where there is one), a bundled config, a TOML
+        file (which needs no section but [system]), a run file (its system with its trained weights), a name of the
+        zoo, or FILE.py:factory, which runs that file's code (`physics_ep.own_code`).
+    weights : path, optional
+        File whose weights the system begins with.
 
     Returns
     -------
@@ -360,25 +398,47 @@ def load_subject(spec: str | os.PathLike[str]) -> Config:
     InputError
         If there is no such system or file, or anything in it is wrong.
     """
-    name = os.fspath(spec)
+    found = _subject(os.fspath(checked_path(spec, "SYSTEM")))
+    return (
+        found
+        if weights is None
+        else found.updated(system={"weights": str(checked_path(weights, "weights").resolve())})
+    )
+
+
+def _subject(name: str) -> Config:
+    if names_factory(name):
+        return load_config(name)
     if name in zoo():
         return parse_config(zoo_config(name))
     if name in systems():
         standard = bundled().get(f"{name}-digits")
         return parse_config(_read(standard) if standard else {"system": {"name": name}})
+    if Path(name).suffix in RUN_FILES:
+        run = open_run(name)
+        if "system" not in run.config:
+            raise argument_error("SYSTEM", "be a run file of one system", f"{name!r}, {run.kind}")
+        sections = {key: value for key, value in run.config.items() if key in Config.model_fields}
+        return parse_config({**sections, "system": {"name": RUN, "file": str(Path(name).resolve())}})
     if name not in bundled() and not Path(name).suffix and not Path(name).exists():
         raise unknown_name("system", name, [*systems(), *bundled(), *zoo()])
     return load_config(name)
 
 
-def load_system(spec: str | os.PathLike[str], **options: Any) -> EnergySystem:
-    """Build the system that `load_subject` finds.
+def load_system(
+    spec: str | os.PathLike[str], *, weights: str | os.PathLike[str] | None = None, **options: Any
+) -> EnergySystem:
+    """Build a system by its name, as commands do with SYSTEM and NETWORK.
 
     Parameters
     ----------
     spec : str or path
+        A registered name, a bundled config, a TOML file, a run file, a name of the zoo, or FILE.py:factory (which
+        runs that file's code).
+    weights : path, optional
+        File of weights to load: a run file (.h5), .safetensors, or a state_dict saved by torch (.pt, .pth).
     **options
-        Options that replace those found.
+        Options of the system's constructor that replace those found.
 
     Returns
     -------
@@ -387,14 +447,22 @@ def load_system(spec: str | os.PathLike[str], **options: Any) -> EnergySystem:
     Raises
     ------
     InputError
-        As `load_subject` and `registry.build_system`.
+        If there is no such system or file, an option is wrong, or weights do not fit.
+
+    Examples
+    --------
+    >>> from physics_ep import load_system
+    >>> load_system("hopfield", sizes=[64, 20, 10]).sizes
+    (64, 20, 10)
     """
-    section = load_subject(spec).system
-    return build_system(section.name, **{**section.options, **options})
+    return load_subject(spec, weights).system.build(**options)
 
 
 def _read(config: str | os.PathLike[str]) -> dict[str, Any]:
     given = os.fspath(checked_path(config, "config"))
+    if names_factory(given):
+        file, _, name = given.rpartition(":")
+        return {"system": {"name": OWN_CODE, "factory": f"{Path(file).resolve()}:{name}"}}
     known = bundled()
     path = Path(known.get(given, Path(given)))
     if not path.is_file():

@@ -22,7 +22,9 @@ from physics_ep.command_options import (
     Quiet,
     Report,
     Seed,
+    Subject,
     Verbose,
+    Weights,
     Writes,
     add_command,
 )
@@ -63,9 +65,7 @@ def register(app: typer.Typer) -> None:
 
 
 def gradients(
-    system: Annotated[
-        str, typer.Argument(metavar="SYSTEM", help="Registered name, bundled config or TOML file."), READS
-    ],
+    system: Subject,
     scheme: Annotated[
         str, typer.Option(help="positive, negative, random, centered, holomorphic:N, or your own.")
     ] = "centered",
@@ -96,6 +96,7 @@ def gradients(
     min_cosine: Annotated[
         float | None, typer.Option(help="Exit with status 1 if a tensor's cosine is below.", show_default=False)
     ] = None,
+    weights: Weights = None,
     preset: Preset = None,
     device_model: DeviceFile = None,
     device_seed: DeviceSeed = None,
@@ -119,7 +120,6 @@ def gradients(
     from physics_ep.config import load_subject
     from physics_ep.cost import COSTS
     from physics_ep.placement import resolve_device, resolve_dtype, threads, work_in
-    from physics_ep.registry import build_system
     from physics_ep.runs.preparation import on_devices
 
     from .examples import examples
@@ -129,9 +129,9 @@ def gradients(
         raise unknown_name("cost", cost, COSTS)
     where, width = resolve_device(device), resolve_dtype(dtype)
     number = 0 if seed is None else seed
-    subject = on_devices(load_subject(system), preset, device_model, device_seed)
+    subject = on_devices(load_subject(system, weights), preset, device_model, device_seed)
     section, judge = subject.system, subject.ep.new_cost(cost)
-    built = build_system(section.name, **{**section.options, "seed": number})
+    built = section.build(seed=number)
     built.to(where, built.dtype if dtype is None else width)
     work_in(built, dtype)
     count = sum(p.numel() for p in built.parameters())
@@ -179,7 +179,7 @@ def gradients(
     )
     report.table(
         f"{system}: EP ({found.scheme}, beta {found.beta:.3g}) against {found.oracle}, "
-        f"{dtype or str(built.dtype).removeprefix('torch.')}, batch {batch}",
+        f"{dtype or str(built.dtype).removeprefix('torch.')}, batch {len(x)}",
         ["tensor", "shape", "1-cos", "error", "scale", *(["floor"] if floors else []), "K", "residual"],
         [
             [
@@ -219,7 +219,9 @@ def gradients(
 def tolerance(
     network: Annotated[
         str,
-        typer.Argument(metavar="NETWORK", help="Name (pcn, vgg10, hopfield, resistive, ...) or TOML file."),
+        typer.Argument(
+            metavar="NETWORK", help="Name, bundled config, TOML file, run file or FILE.py:factory (runs it)."
+        ),
         READS,
     ],
     sweep: Annotated[
@@ -257,9 +259,7 @@ def tolerance(
     batch: Annotated[
         int | None, typer.Option(help="Examples; default 16, or 2 for large networks.", show_default=False)
     ] = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option(metavar="RUN.h5", help="Weights of a training.", show_default=False), READS
-    ] = None,
+    weights: Weights = None,
     out: Annotated[
         Path | None,
         typer.Option(metavar="SWEEP.h5", help="Keep points as they come.", show_default=False),
@@ -300,9 +300,6 @@ def tolerance(
     from physics_ep.cost import COSTS
     from physics_ep.placement import resolve_device, resolve_dtype, threads, work_in
     from physics_ep.predictive_coding import PredictiveCodingNetwork
-    from physics_ep.registry import build_system
-    from physics_ep.runs.preparation import load_weights
-    from physics_ep.storage.opening import open_run
 
     from .examples import examples
     from .sweeps.plan import parse_betas, parse_sweeps
@@ -316,16 +313,14 @@ def tolerance(
     sweeps, betas = parse_sweeps(sweep, kind), parse_betas(beta)
     base = chosen_device(preset, device_model, kind, copies, transpose)
     number = 0 if seed is None else seed
-    subject = load_subject(network)
+    subject = load_subject(network, weights)
     section, aim = subject.system, subject.ep.new_cost(cost)
     options = {**section.options, "seed": number, **({} if size is None else {"input_shape": [3, size, size]})}
     where, width = resolve_device(device), resolve_dtype(dtype)
-    net = build_system(section.name, **options)
+    net = section.build(**options)
     if not isinstance(net, PredictiveCodingNetwork | OnDevice):
         must = "be a predictive coding network, such as pcn, or a system that devices hold, such as hopfield"
         raise argument_error("NETWORK", must, repr(network))
-    if checkpoint is not None:
-        load_weights(net, open_run(checkpoint))
     net = net.to(where, width)
     work_in(net, dtype)
     parameters = sum(p.numel() for p in net.parameters())

@@ -17,7 +17,8 @@ from physics_ep.placement import require_memory
 def examples(
     system: Any, cost: Cost, batch: int, seed: int, images: Path | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Photographs of a folder; else real digits where they fit the system, else random inputs and targets.
+    """Photographs of a folder; else the examples that a system brings (`physics_ep.own_code`); else real digits
+    where they fit the system, else random inputs and targets.
 
     Parameters
     ----------
@@ -47,6 +48,9 @@ def examples(
         )
 
     generator = torch.Generator().manual_seed(seed)
+    own = getattr(system, "examples", None)
+    if own is not None:
+        return _own(system, cost, batch, generator, *own)
     data = digits()
     n_in = system.sizes[0] if hasattr(system, "sizes") else None
     flat = data.train_x.flatten(1)
@@ -64,3 +68,16 @@ def examples(
     x = x.to(system.device, system.dtype)
     n_out = system.outputs(system.initial_state(x)).shape[1]
     return x, cost.encode((labels % n_out).to(system.device), n_out, system.dtype)
+
+
+def _own(
+    system: Any, cost: Cost, batch: int, generator: torch.Generator, x: torch.Tensor, y: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first of the examples that a system brings, with random classes where they have no targets."""
+    x = x[:batch].to(system.device)
+    x = x.to(system.dtype) if x.dtype.is_floating_point else x
+    n_out = system.outputs(system.initial_state(x)).shape[1]
+    labels = torch.randint(0, n_out, (len(x),), generator=generator) if y is None else y[:batch]
+    if not labels.dtype.is_floating_point:
+        return x, cost.encode(labels.to(system.device), n_out, system.dtype)
+    return x, labels.to(system.device, system.dtype)

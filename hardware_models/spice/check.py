@@ -15,8 +15,6 @@ from physics_ep.errors import InputError, argument_error, unknown_name
 from physics_ep.estimators.propagation import EquilibriumPropagation
 from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.registry import systems
-from physics_ep.runs.preparation import load_weights
-from physics_ep.storage.opening import open_run
 
 from ..circuits.circuit import Circuit
 from ..netlists.parts import Parts
@@ -124,7 +122,7 @@ def load_circuit(name: str) -> Circuit | None:
     return None
 
 
-def find_subject(name: str, seed: int = 0, batch: int = 2, checkpoint: Path | None = None) -> CheckedCircuit:
+def find_subject(name: str, seed: int = 0, batch: int = 2, weights: Path | None = None) -> CheckedCircuit:
     """A circuit by name, with random targets in +-0.5 V and, for systems, random inputs.
 
     Parameters
@@ -134,8 +132,8 @@ def find_subject(name: str, seed: int = 0, batch: int = 2, checkpoint: Path | No
     seed : int
     batch : int
         Examples; a netlist has one, its own sources.
-    checkpoint : Path, optional
-        Run file with the weights of a resistive network.
+    weights : Path, optional
+        File of weights of a resistive network.
 
     Raises
     ------
@@ -150,13 +148,11 @@ def find_subject(name: str, seed: int = 0, batch: int = 2, checkpoint: Path | No
         known = {*systems(), *bundled(), *bundled_netlists()}
         if name not in known and not Path(name).suffix:
             raise unknown_name("SYSTEM", name, known)
-        system = load_system(name, seed=seed)
+        system = load_system(name, weights=weights, seed=seed)
         if not isinstance(system, ResistiveNetwork):
             mapped = isinstance(system, PredictiveCodingNetwork)
             hint = ", or come with --substrate resistive" if mapped else ""
             raise argument_error("SYSTEM", f"be a resistive network or a netlist{hint}", repr(name))
-        if checkpoint is not None:
-            load_weights(system, open_run(checkpoint))
         circuit = system.to_circuit()
         x = torch.from_numpy(rng.uniform(0, 1, (batch, system.sizes[0])))
         sources = system.circuit_inputs(x).detach().numpy()

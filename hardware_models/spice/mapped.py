@@ -12,8 +12,6 @@ from physics_ep.config import load_system
 from physics_ep.cost import SquaredError
 from physics_ep.errors import InputError, argument_error
 from physics_ep.predictive_coding import PredictiveCodingNetwork
-from physics_ep.runs.preparation import load_weights
-from physics_ep.storage.opening import open_run
 
 from ..devices.model import DeviceModel
 from ..mapping.mapped import Mapped, map_pcn
@@ -50,7 +48,7 @@ def find_pairs(
     device: DeviceModel,
     seed: int = 0,
     batch: int = 2,
-    checkpoint: Path | None = None,
+    weights: Path | None = None,
 ) -> PairsSubject:
     """A network mapped to the resistive substrate, with random inputs in [0, 1) and targets in +-0.5.
 
@@ -64,20 +62,17 @@ def find_pairs(
     seed : int
         Seed of the network, the device instance and the examples.
     batch : int
-    checkpoint : Path, optional
-        Run file with the network's weights.
+    weights : Path, optional
+        File of the network's weights.
 
     Raises
     ------
     InputError
         If there is no such network, or it cannot be drawn part by part (`pairs_circuit`).
     """
-    net = load_system(name, seed=seed).double()
+    net = load_system(name, weights=weights, seed=seed).double()
     if not isinstance(net, PredictiveCodingNetwork):
         raise argument_error("SYSTEM", "be a predictive coding network where there is a substrate", repr(name))
-    if checkpoint is not None:
-        load_weights(net, open_run(checkpoint))
-        net.double()  # its dtype has become that of the weights
     generator = torch.Generator().manual_seed(seed)
     x = torch.rand((batch, *net.shapes[0]), generator=generator, dtype=torch.float64)
     y = torch.rand((batch, *net.shapes[-1]), generator=generator, dtype=torch.float64) - 0.5

@@ -18,8 +18,10 @@ from ..errors import InputError, argument_error
 from ..placement import DTYPES, parameters_of, require_memory, resolve_device, resolve_dtype
 from ..progress import Progress
 from ..registry import accepts, build_system, load, systems
+from ..storage.opening import open_run
 from ..storage.run_file import Run, environment
 from ..storage.texts import parse_json, read_text
+from ..storage.weights import put_weights
 from ..system import EnergySystem
 
 Data = str | os.PathLike[str] | Dataset | tuple[Iterable[Any], Iterable[Any]]
@@ -165,7 +167,7 @@ def new_system(config: Config) -> EnergySystem:
     # A system without a seed of its own may draw from the global generator: lend it a seeded one.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build_system(section.name, **options)
+        return section.build(**options)
 
 
 def with_dtype(config: Config, system: EnergySystem) -> Config:
@@ -259,9 +261,28 @@ def system_of(run: Run) -> EnergySystem:
     section = dict(run.config.get("system", {}))
     if not run.state_dict or "name" not in section:
         raise InputError(f"Run file {str(run.path)!r} holds no trained system.")
+    section.pop("weights", None)  # those that the run began with
     system = build_system(section.pop("name"), **section)
     load_weights(system, run)
     return system
+
+
+def from_run(file: str, *, seed: int = 0) -> EnergySystem:
+    """Build the system of a run file with its trained weights.
+
+    Parameters
+    ----------
+    file : str
+        A run file of training or of a simulation.
+    seed : int
+        Without effect, since nothing is drawn; callers that give every system a seed may give one here.
+
+    Raises
+    ------
+    InputError
+        If it is no run file, or holds no system with weights.
+    """
+    return system_of(open_run(file))
 
 
 def load_weights(system: torch.nn.Module, run: Run) -> None:
@@ -272,16 +293,7 @@ def load_weights(system: torch.nn.Module, run: Run) -> None:
     InputError
         If names or shapes differ.
     """
-    try:
-        system.load_state_dict(run.state_dict)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"Weights of {str(run.path)!r} do not fit the system: {reason}") from error
-    kinds = {t.dtype for t in run.state_dict.values() if t.dtype.is_floating_point}
-    if len(kinds) == 1 and kinds != {next(system.parameters()).dtype}:
-        # The copy above was rounded to the module's own dtype; convert first, then copy again.
-        system.to(kinds.pop())
-        system.load_state_dict(run.state_dict)
+    put_weights(system, run.state_dict, run.path)
 
 
 def run_attributes(config: Config, kind: str = "training", **more: Any) -> dict[str, Any]:

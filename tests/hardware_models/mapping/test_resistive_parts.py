@@ -306,7 +306,7 @@ def test_weights_of_a_run_are_drawn_in_float64(tmp_path: Path) -> None:
     write_run(tmp_path / "run.h5", Run({"kind": "training"}, state_dict=trained.state_dict()))
     config = tmp_path / "net.toml"
     config.write_text('[system]\nname = "pcn"\nsizes = [5, 6, 10]\nactivation = "relu"\n', encoding="utf-8")
-    subject = find_pairs(str(config), "resistive", DeviceModel(), checkpoint=tmp_path / "run.h5")
+    subject = find_pairs(str(config), "resistive", DeviceModel(), weights=tmp_path / "run.h5")
     for name, p in subject.mapped.network.named_parameters():
         assert torch.equal(p, dict(trained.named_parameters())[name].double())
     assert disagreement(subject.mapped, subject.form, subject.x, subject.y, 0.0) < 1e-11

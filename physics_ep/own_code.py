@@ -1,0 +1,143 @@
+"""Systems that a user's own file builds, named FILE.py:factory wherever a system is named.
+
+The factory is a function or a class of that file. It returns an `EnergySystem`; or (model, x), a torch model with
+examples of its inputs, which becomes a predictive coding network. Examples (system, x) or (system, x, y) are what
+`gradients` and `tolerance` then take in place of digits and random inputs::
+
+    # springs.py
+    def springs(n: int = 8, seed: int = 0):
+        return Springs(n, seed)             # physics-ep gradients springs.py:springs
+
+Naming a file this way runs its code, with all that this may do.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from .errors import InputError, argument_error, unknown_name
+from .predictive_coding.conversion import from_sequential
+from .registry import accepts, check_options
+from .system import EnergySystem
+
+SYSTEM = "file"
+"""Name of `from_file` among the registered systems."""
+
+
+def names_factory(spec: str) -> bool:
+    """Whether a text has the form FILE.py:factory."""
+    file, colon, name = spec.rpartition(":")
+    return bool(colon) and file.endswith(".py") and bool(name)
+
+
+def from_file(factory: str, *, seed: int = 0, **options: Any) -> EnergySystem:
+    """Run a file of Python code and build the system that its factory returns.
+
+    Parameters
+    ----------
+    factory : str
+        FILE.py:NAME. The file's folder joins the end of `sys.path`, so that it can import what lies beside it.
+    seed : int
+        Given to the factory if it takes a `seed`; torch's global generator is seeded with it in any case.
+    **options
+        Keyword arguments of the factory.
+
+    Returns
+    -------
+    EnergySystem
+        Its attribute `examples` is (x, y) or (x, None) where the factory returned examples.
+
+    Raises
+    ------
+    InputError
+        If there is no such file or name, its code fails, an option does not fit, or no system is returned.
+    """
+    if not names_factory(factory):
+        raise argument_error("factory", "have the form FILE.py:NAME", repr(factory))
+    file, _, name = factory.rpartition(":")
+    module = _run(Path(file))
+    public = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+    own = [n for n in public if getattr(vars(module)[n], "__module__", None) == module.__name__]
+    if name not in vars(module):
+        raise unknown_name(f"factory of {file!r}", name, own)
+    make = vars(module)[name]
+    if not callable(make):
+        raise argument_error("factory", "name a function or a class", f"{name!r}, {type(make).__name__}")
+    if isinstance(make, torch.nn.Module):
+        made: Any = copy.deepcopy(make)
+    else:
+        if accepts(make, "seed"):
+            options["seed"] = seed
+        check_options(make, options, f"factory {name!r}")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            made = make(**options)
+    return _system(made, factory)
+
+
+def _run(path: Path) -> ModuleType:
+    """The file's module, run once while it does not change."""
+    try:
+        content = path.resolve(strict=True).read_bytes()
+    except OSError as error:
+        raise argument_error("factory", "name a file of Python code", f"{str(path)!r}: {error.strerror}") from None
+    whole = path.resolve()
+    # The name tells the file and its content: an edited file is another module.
+    name = f"own_code_{hashlib.sha256(str(whole).encode() + content).hexdigest()[:16]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, whole)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    if str(whole.parent) not in sys.path:
+        sys.path.append(str(whole.parent))  # last, so that it hides no other package
+    sys.modules[name] = module  # classes of the file can be pickled
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(whole)]
+        line = error.lineno if isinstance(error, SyntaxError) else frames[-1].lineno if frames else None
+        place = "" if line is None else f", line {line}"
+        raise InputError(f"File {str(path)!r} cannot be run: {type(error).__name__}: {error}{place}.") from error
+    return module
+
+
+def _system(made: Any, factory: str) -> EnergySystem:
+    """What a factory returned, as a system with its examples."""
+    parts = made if isinstance(made, tuple) else (made,)
+    tensors = all(isinstance(p, torch.Tensor) for p in parts[1:])
+    if not 1 <= len(parts) <= 3 or not isinstance(parts[0], torch.nn.Module) or not tensors:
+        must = "return an EnergySystem or an nn.Module, or (system, x) or (system, x, y) with tensors"
+        was = tuple(type(p).__name__ for p in parts) if isinstance(made, tuple) else type(made).__name__
+        raise argument_error(f"factory {factory!r}", must, was)
+    x = parts[1] if len(parts) > 1 else None
+    y = parts[2] if len(parts) > 2 else None
+    if x is not None and y is not None and len(x) != len(y):
+        raise argument_error(f"factory {factory!r}", "return as many targets as inputs", f"{len(y)} and {len(x)}")
+    system = parts[0] if isinstance(parts[0], EnergySystem) else _converted(parts[0], x, factory)
+    if x is not None:
+        system.examples = (x, y)
+    return system
+
+
+def _converted(model: torch.nn.Module, x: torch.Tensor | None, factory: str) -> EnergySystem:
+    """The predictive coding network of a torch model, whose inputs are as `x`."""
+    if not isinstance(model, torch.nn.Sequential):
+        must = "return an EnergySystem, or an nn.Sequential with examples of its inputs"
+        raise argument_error(f"factory {factory!r}", must, f"a {type(model).__name__}")
+    if x is None:
+        raise argument_error(
+            f"factory {factory!r}", "return (model, x) with examples of its inputs", "a model alone"
+        )
+    return from_sequential(model, tuple(x.shape[1:]))
