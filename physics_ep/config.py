@@ -417,7 +417,7 @@ def _subject(name: str) -> Config:
     if Path(name).suffix in RUN_FILES:
         run = open_run(name)
         if "system" not in run.config:
-            raise argument_error("SYSTEM", "be a run file of one system", f"{name!r}, {run.kind}")
+            raise argument_error("SYSTEM", "be a run file of one system", f"{name!r}, which has no [system]")
         sections = {key: value for key, value in run.config.items() if key in Config.model_fields}
         return parse_config({**sections, "system": {"name": RUN, "file": str(Path(name).resolve())}})
     if name not in bundled() and not Path(name).suffix and not Path(name).exists():
