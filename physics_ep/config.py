@@ -113,6 +113,17 @@ class DataSection(Section):
         files (`physics_ep.data.image_folders` tells how these lie).
     folder : str or None
         Where its files are. None: the environment variable PHYSICS_EP_DATA.
+    file, test_file : str or None
+        For 'npz', 'csv' and 'parquet' (`physics_ep.data.tables`): your file of examples; a second one to test on.
+    target : str or None
+        Column (or array of an npz file) that holds the classes. None: the last column, or the array y or labels.
+    columns : list of str or None
+        Columns to learn from. None: all but the target.
+    scaling : {'standard', 'range', 'none'} or None
+        What becomes of each feature, by the examples to train on: mean 0 and deviation 1, the range 0 to 1, or
+        nothing. None: 'standard' for 'csv' and 'parquet', 'none' for 'npz', whose bytes (uint8) become [0, 1].
+    seed : int
+        Of the examples that are held back to test on.
     layout : {'flat', 'image'}
         Examples as vectors (N, n) or as images (N, channels, rows, columns).
     pad_to : int or None
@@ -139,7 +150,7 @@ class DataSection(Section):
     mapping : str or None
         File that gives each image of a flat folder its class: two columns, in data.folder. None: the one that fits.
     test_fraction : float
-        Share of the images of a folder without a test part to be held back as one.
+        Share of a folder of images, or of each class of a table, without a test part to be held back as one.
     on_broken : {'refuse', 'skip'}
         What becomes of an image that cannot be decoded: it stops training, or is left out and counted.
     workers : int or None
@@ -148,6 +159,12 @@ class DataSection(Section):
 
     name: str = "digits"
     folder: str | None = None
+    file: str | None = None
+    test_file: str | None = None
+    target: str | None = None
+    columns: list[str] | None = None
+    scaling: Literal["standard", "range", "none"] | None = None
+    seed: int = Field(default=0, ge=0, lt=2**63)
     layout: Literal["flat", "image"] = "flat"
     pad_to: PositiveInt | None = None
     augmentation: str | None = None

@@ -33,6 +33,7 @@ from .imagenet32 import (
     read_imagenet32,
 )
 from .images import Images
+from .tables import read_table_file
 
 if TYPE_CHECKING:
     from ..config import DataSection
@@ -58,6 +59,8 @@ class Dataset:
     n_classes : int
     augment : Augmentation or None
         Applied to each training batch.
+    classes : tuple of str or None
+        Names of the classes, where the set has them.
     """
 
     name: str
@@ -67,6 +70,7 @@ class Dataset:
     test_y: torch.Tensor
     n_classes: int
     augment: Augmentation | None = None
+    classes: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         for part in ("train", "test"):
@@ -186,7 +190,11 @@ def load_dataset(section: DataSection, progress: Progress = SILENT) -> Dataset:
         )
     if section.name not in DATASETS:
         raise unknown_name("data.name", section.name, [*DATASETS, *STREAMED])
-    for key in FOR_PHOTOGRAPHS[: -2 if section.name == "imagenet32" else None]:
+    foreign = FOR_PHOTOGRAPHS[: -2 if section.name == "imagenet32" else None]
+    foreign = (
+        tuple(k for k in foreign if k != "test_fraction") if section.name in TABLES else (*foreign, *FOR_TABLES)
+    )
+    for key in foreign:
         if getattr(section, key) != type(section).model_fields[key].default:
             raise argument_error(f"data.{key}", f"be left out for {section.name!r}", repr(getattr(section, key)))
     data = DATASETS[section.name](section, progress)
@@ -272,6 +280,24 @@ def imagenet32(section: DataSection, progress: Progress = SILENT) -> Dataset:
     return _in_colour("imagenet32", found, means, deviations, CLASSES)
 
 
+def own_table(section: DataSection, progress: Progress) -> Dataset:
+    """Examples from a file of your own: npz, csv or parquet (see `tables`)."""
+    found = read_table_file(section)
+    return Dataset(
+        section.name,
+        train_x=torch.from_numpy(found.train_x),
+        train_y=torch.from_numpy(found.train_y),
+        test_x=torch.from_numpy(found.test_x),
+        test_y=torch.from_numpy(found.test_y),
+        n_classes=len(found.classes),
+        classes=found.classes,
+    )
+
+
+TABLES = ("npz", "csv", "parquet")
+FOR_TABLES = ("file", "test_file", "target", "columns", "scaling", "seed")
+"""Entries of [data] that say nothing about sets that bring their own files."""
+
 DATASETS: dict[str, Callable[[DataSection, Progress], Dataset]] = {
     "digits": digits,
     "mnist": mnist,
@@ -279,6 +305,7 @@ DATASETS: dict[str, Callable[[DataSection, Progress], Dataset]] = {
     "cifar10": cifar10,
     "cifar100": cifar100,
     "imagenet32": imagenet32,
+    **dict.fromkeys(TABLES, own_table),
 }
 
 
@@ -316,6 +343,8 @@ def locate(name: str, folder: str | os.PathLike[str] | None = None) -> str | Non
         place = data_folder(folder, STREAMED[name])
         return str(place) if place is not None and (place / "train").is_dir() else None
     source = SOURCES.get(name)
+    if name in TABLES:
+        return "your own file"
     if source is None:
         return "shipped" if name in DATASETS else None
     place = data_folder(folder, source.folders)

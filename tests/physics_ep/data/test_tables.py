@@ -1,0 +1,200 @@
+"""Examples from files of one's own. If these fail, a network learns other columns, classes or rows than are there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from physics_ep import cli, open_run
+from physics_ep.config import parse_config
+from physics_ep.data.datasets import Dataset, load_dataset
+from physics_ep.data.tables import split
+from physics_ep.errors import InputError
+
+N = 60
+RNG = np.random.default_rng(7)
+LABELS = RNG.integers(0, 3, N)
+FEATURES = RNG.normal(size=(N, 4)) + LABELS[:, None] * np.array([6.0, 0, -4, 0])
+NAMES = np.array(["setosa", "versicolor", "virginica"])
+
+
+def load(**section: object) -> Dataset:
+    return load_dataset(parse_config({"system": {"name": "hopfield"}, "data": section}).data)
+
+
+@pytest.fixture
+def flowers(tmp_path: Path) -> Path:
+    """A table as spreadsheets write it: quotes, a unit in a name, the class in the middle."""
+    lines = ['"length, mm",width,species,depth,odd']
+    for (a, b, c, d), k in zip(FEATURES, LABELS, strict=True):
+        lines.append(f"{float(a)!r},{float(b)!r},{NAMES[k]},{float(c)!r},{float(d)!r}")
+    path = tmp_path / "flowers.csv"
+    path.write_text("\ufeff" + "\r\n".join(lines) + "\r\n", encoding="utf-8")
+    return path
+
+
+def rows_of(data: Dataset, features: np.ndarray) -> list[int]:
+    """Which rows of the table the examples to train on and then those to test on are."""
+    found = torch.cat([data.train_x, data.test_x]).double().numpy()
+    return [int(np.abs(features - x).sum(1).argmin()) for x in found]
+
+
+def test_a_table_is_read_as_it_stands(flowers: Path) -> None:
+    """Every row once, each with its class; a fifth of each class held back, the same by the same seed."""
+    data = load(name="csv", file=str(flowers), target="species", scaling="none")
+    assert data.classes == tuple(NAMES)
+    rows = rows_of(data, FEATURES)
+    assert sorted(rows) == list(range(N))
+    assert torch.cat([data.train_y, data.test_y]).tolist() == LABELS[rows].tolist()
+    found = torch.cat([data.train_x, data.test_x])
+    torch.testing.assert_close(found, torch.from_numpy(FEATURES[rows]).float(), rtol=0, atol=1e-6)
+    for k in range(3):
+        assert int((data.test_y == k).sum()) == round(0.2 * int((k == LABELS).sum()))
+    again = load(name="csv", file=str(flowers), target="species", scaling="none")
+    assert torch.equal(again.train_x, data.train_x)
+    other = load(name="csv", file=str(flowers), target="species", scaling="none", seed=1)
+    assert not torch.equal(other.test_x, data.test_x)
+
+
+def test_features_are_scaled_by_the_examples_to_train_on(flowers: Path) -> None:
+    """Measured on the test part too, a test error would know what it must not."""
+    plain = load(name="csv", file=str(flowers), target="species", scaling="none")
+    mean, deviation = plain.train_x.mean(0), plain.train_x.std(0, correction=0)
+    data = load(name="csv", file=str(flowers), target="species")
+    torch.testing.assert_close(data.test_x, (plain.test_x - mean) / deviation, rtol=1e-4, atol=1e-5)
+    least, most = plain.train_x.amin(0), plain.train_x.amax(0)
+    ranged = load(name="csv", file=str(flowers), target="species", scaling="range")
+    torch.testing.assert_close(ranged.test_x, (plain.test_x - least) / (most - least), rtol=1e-4, atol=1e-5)
+
+
+def test_columns_and_a_second_file(flowers: Path, tmp_path: Path) -> None:
+    data = load(name="csv", file=str(flowers), target="species", columns=["odd", "width"], scaling="none")
+    assert sorted(rows_of(data, FEATURES[:, [3, 1]])) == list(range(N))
+    held = tmp_path / "held.csv"
+    held.write_text("\n".join(flowers.read_text(encoding="utf-8-sig").splitlines()[:9]), encoding="utf-8")
+    data = load(name="csv", file=str(flowers), test_file=str(held), target="species", scaling="none")
+    assert (len(data.train_x), len(data.test_x)) == (N, 8)
+    torch.testing.assert_close(data.test_x, torch.from_numpy(FEATURES[:8]).float(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_tables_without_names_and_with_integer_classes(tmp_path: Path, separator: str) -> None:
+    """The last column is the class; 10 comes after 9."""
+    path = tmp_path / "plain.csv"
+    labels = np.where(LABELS == 2, 10, LABELS + 8)
+    rows = [
+        separator.join(f"{v:.6f}" for v in x) + f"{separator}{k}" for x, k in zip(FEATURES, labels, strict=True)
+    ]
+    path.write_text("\n".join(rows), encoding="utf-8")
+    data = load(name="csv", file=str(path))
+    assert data.classes == ("8", "9", "10")
+    assert len(data.train_x) + len(data.test_x) == N
+    assert data.train_x.shape[1] == 4
+
+
+def test_arrays_of_one_and_of_two_parts(tmp_path: Path) -> None:
+    images = (RNG.random((N, 5, 6)) * 255).astype(np.uint8)
+    np.savez(tmp_path / "one.npz", images=images, labels=LABELS)
+    data = load(name="npz", file=str(tmp_path / "one.npz"), layout="image")
+    assert data.train_x.shape[1:] == (1, 5, 6)
+    assert float(data.train_x.max()) <= 1
+    np.savez(tmp_path / "last.npz", x=RNG.random((N, 5, 6, 3)), y=LABELS)
+    assert load(name="npz", file=str(tmp_path / "last.npz"), layout="image").train_x.shape[1:] == (3, 5, 6)
+    np.savez(
+        tmp_path / "two.npz", x_train=FEATURES[:40], y_train=LABELS[:40], x_test=FEATURES[40:], y_test=LABELS[40:]
+    )
+    data = load(name="npz", file=str(tmp_path / "two.npz"))
+    torch.testing.assert_close(data.test_x, torch.from_numpy(FEATURES[40:]).float())
+    assert data.test_y.tolist() == LABELS[40:].tolist()
+    np.savez(tmp_path / "own.npz", x=FEATURES, kind=LABELS, y=np.zeros(N))
+    data = load(name="npz", file=str(tmp_path / "own.npz"), target="kind")
+    assert data.n_classes == 3
+
+
+def test_parquet_is_as_csv(flowers: Path, tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed (extra parquet)")
+    from pyarrow.parquet import write_table
+
+    columns = {"a": FEATURES[:, 0], "b": FEATURES[:, 1], "species": NAMES[LABELS], "c": FEATURES[:, 2]}
+    write_table(pyarrow.table(columns), tmp_path / "flowers.parquet")
+    data = load(name="parquet", file=str(tmp_path / "flowers.parquet"), target="species", columns=["a", "b"])
+    csv = load(name="csv", file=str(flowers), target="species", columns=["length, mm", "width"])
+    assert torch.equal(data.train_x, csv.train_x)
+    assert data.classes == csv.classes
+
+
+def test_a_share_of_each_class_is_held_back() -> None:
+    labels = np.array([0] * 10 + [1] * 100 + [2])
+    kept, held = split(labels, 0.1, 3)
+    assert np.bincount(labels[held], minlength=3).tolist() == [1, 10, 0]
+    assert sorted([*kept, *held]) == list(range(111))
+
+
+GOOD = "a,b,kind\n1,2,x\n2,3,y\n3,4,x\n4,5,y\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "section", "message"),
+    [
+        (GOOD, {"target": "kin"}, "data.target must be one of a, b, kind, .* Did you mean 'kind'"),
+        (GOOD, {"columns": ["a", "c"]}, "data.columns must be one of"),
+        (GOOD, {"columns": ["a", "kind"]}, "name at least one column, and not the target"),
+        (GOOD, {"target": "a"}, "'kind' is 'x' in example 1"),
+        (GOOD.replace("2,3,y", "2,,y"), {}, "'b' is nothing in example 2"),
+        (GOOD.replace("2,3,y", "2,nan,y"), {}, "'b' is 'nan' in example 2"),
+        (GOOD.replace("2,3,y", "2,3"), {}, "hold 3 values in each line.*2 in example 2"),
+        (GOOD.replace("2,3,y", "2,3,"), {}, "be given for each example"),
+        (GOOD.replace("a,b", "a,a"), {}, "'a' twice"),
+        ("a,b,v\n1,2,0.5\n2,3,1.5\n3,4,2\n", {}, "name classes, by integers or texts"),
+        ("a,kind\n", {}, "at least two examples"),
+        ("a,kind\n1,x\n2,x\n", {}, "name 2 to 10000 classes"),
+        (GOOD, {"layout": "image"}, "data.layout must be 'flat'"),
+        (GOOD, {"size": 32}, "data.size must be left out"),
+    ],
+)
+def test_tables_that_do_not_fit_are_refused(tmp_path: Path, text: str, section: dict, message: str) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=message):
+        load(name="csv", file=str(path), **section)
+
+
+def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "pickled.npz").write_bytes(b"PK\3\4 torn")
+    np.savez(tmp_path / "objects.npz", x=np.array([{}, 1], dtype=object), y=[0, 1])
+    np.savez(tmp_path / "short.npz", x=FEATURES, y=LABELS[:5])
+    np.savez(tmp_path / "hole.npz", x=np.where(FEATURES[3, 1] == FEATURES, np.nan, FEATURES), y=LABELS)
+    np.savez(tmp_path / "names.npz", a=FEATURES, y=LABELS)
+    for section, message in (
+        ({"name": "csv"}, "data.file must be given"),
+        ({"name": "csv", "file": str(tmp_path)}, "which is a folder"),
+        ({"name": "csv", "file": "nowhere.csv"}, "which is no file"),
+        ({"name": "npz", "file": str(tmp_path / "pickled.npz")}, "npz file of plain arrays"),
+        ({"name": "npz", "file": str(tmp_path / "objects.npz")}, "npz file of plain arrays"),
+        ({"name": "npz", "file": str(tmp_path / "short.npz")}, r"data.target must have shape \(60,\)"),
+        ({"name": "npz", "file": str(tmp_path / "hole.npz")}, "NaN or infinity in example 3"),
+        ({"name": "npz", "file": str(tmp_path / "names.npz")}, "hold an array of inputs, named x or X"),
+        ({"name": "digits", "file": "own.csv"}, "data.file must be left out for 'digits'"),
+        ({"name": "mnist", "target": "y"}, "data.target must be left out for 'mnist'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            load(**section)
+
+
+def test_a_csv_is_trained_with_a_few_lines(flowers: Path, tmp_path: Path) -> None:
+    """What a newcomer writes; the run file knows the file and its split."""
+    config = tmp_path / "own.toml"
+    config.write_text(
+        f'[system]\nname = "hopfield"\nsizes = [4, 16, 3]\n[data]\nname = "csv"\nfile = "{flowers}"\n'
+        'target = "species"\n[training]\nepochs = 12\n[optimizer]\nlr = 0.2\n',
+        encoding="utf-8",
+    )
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["train", str(config), "--out", str(tmp_path / "run.h5"), "--quiet"])
+    assert not ended.value.code
+    run = open_run(tmp_path / "run.h5")
+    assert run.metric("test_error")[-1] < 0.2
+    assert run.config["data"]["file"] == str(flowers)
