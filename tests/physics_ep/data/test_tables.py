@@ -1,4 +1,4 @@
-"""Examples from files of one's own. If these fail, a network learns other columns, classes or rows than are there."""
+"""Examples from files of one's own. If these fail, a network learns other columns, classes or rows than it says."""
 
 from __future__ import annotations
 
