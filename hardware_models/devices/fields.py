@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
@@ -114,7 +114,8 @@ class DeviceField:
     unit : str
         Unit, or what the value is relative to, in words.
     needs : tuple of str
-        Fields without which it does nothing: at least one of them must differ from its default.
+        Fields without which it does nothing: at least one of them must differ from its default, or 'field=value'
+        have that value.
     parts : tuple of str
         Parts of hardware that have it, such as 'amplifiers'. 'common': every substrate has it. 'learning': it acts
         while cells learn. 'description': it tells what a device takes, and changes nothing but power and energy.
@@ -137,6 +138,17 @@ class DeviceField:
     errs: bool = True
     drawn: bool = True
     short: str = ""
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Names of the fields in `needs`."""
+        return tuple(need.partition("=")[0] for need in self.needs)
+
+    def idle(self, values: Mapping[str, Any], ideal: Mapping[str, Any]) -> bool:
+        """Whether the field does nothing for want of others, `ideal` being the defaults of all fields."""
+        pairs = (need.partition("=") for need in self.needs)
+        met = (str(values[n]) == word if sign else values[n] != ideal[n] for n, sign, word in pairs)
+        return bool(self.needs) and not any(met)
 
     @property
     def axis(self) -> str:

@@ -75,6 +75,10 @@ __all__ = [
 ]
 
 
+COUNTING = ("tile_rows", "tile_columns")
+"""Fields that say something even without those which they need to err."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DeviceModel:
     """A technology. Without arguments it is ideal: continuous cells, no noise, perfect amplifiers, no converters.
@@ -144,7 +148,9 @@ class DeviceModel:
     dac_bits, adc_bits : int or None
         Of the converters of inputs, and of readings of activities and errors. None: no converter.
     dac_range, adc_range : float or None
-        In full scales. None: as large as the largest value to be converted.
+        In full scales; what lies beyond is clipped. None: of inputs, one full scale; of readings, the largest
+        activities and errors of a calibration (`Mapped.calibrate`), never of what is being read. Systems that are
+        no mapped networks take one full scale for both.
     wire_resistance : float
         Between neighbouring cells of a tile's row or column, ohm.
     temperature, averaging_time : float
@@ -243,9 +249,11 @@ class DeviceModel:
     )
     copies: str = setting("independent", COPYING, "Copies of cells", parts="common")
     trim_tolerance: float = setting(
-        1e-3, POSITIVE, "Tolerance of trimmed copies", "of conductance range", ("copies",), parts="common"
+        1e-3, POSITIVE, "Tolerance of trimmed copies", "of conductance range", ("copies=trimmed",), parts="common"
     )
-    trim_attempts: int = setting(100, COUNT, "Writings of a trimmed copy", "number", ("copies",), parts="common")
+    trim_attempts: int = setting(
+        100, COUNT, "Writings of a trimmed copy", "number", ("copies=trimmed",), parts="common"
+    )
     copy_mismatch_h: float = imperfection(
         0.0, MAGNITUDE, "Mismatch of copy for $h$", "relative", parts="common", short="copy for h"
     )
@@ -464,6 +472,24 @@ class DeviceModel:
             for name in fields_of(kind)
             if getattr(self, name) != ideal[name] and not reads(name, effects, kind)
         )
+
+    @property
+    def idle(self) -> tuple[str, ...]:
+        """Fields that differ from their defaults and do nothing, since none of those that they need is there.
+
+        Sizes of tiles are not among them: crossbars are counted by these whatever their wires are.
+        """
+        ideal, own = defaults_of(type(self)), vars(self)
+        return tuple(
+            name
+            for name, told in fields_of(type(self)).items()
+            if own[name] != ideal[name] and name not in COUNTING and told.idle(own, ideal)
+        )
+
+    def without_idle(self) -> Self:
+        """The same device with the defaults of what does nothing."""
+        ideal = defaults_of(type(self))
+        return self.replace(**{name: ideal[name] for name in self.idle})
 
     def replace(self, **fields: Any) -> Self:
         """The same device with other values of some fields.

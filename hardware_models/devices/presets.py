@@ -14,6 +14,7 @@ from typing import Any
 
 from physics_ep.errors import argument_error, unknown_name
 
+from .fields import fields_of
 from .model import DeviceModel
 
 RERAM = DeviceModel(
@@ -253,6 +254,20 @@ def given_device(given: DeviceModel | Mapping[str, Any] | str) -> DeviceModel:
     if name is not None and not isinstance(name, str):
         raise argument_error("device.preset", "be the name of a preset", repr(name))
     return (DeviceModel() if name is None else preset(name)).replace(**fields)
+
+
+def check_idle(device: DeviceModel) -> None:
+    """Whether every field that somebody has set on purpose does something.
+
+    Raises
+    ------
+    InputError
+        With the first that does not, and the fields without which it does nothing.
+    """
+    for name in undescribed(device, device.idle):
+        needs = " or ".join(fields_of(type(device))[name].needs)
+        must = f"come with {needs}, without which it does nothing"
+        raise argument_error(name, must, repr(getattr(device, name)))
 
 
 def undescribed(device: DeviceModel, fields: Iterable[str]) -> list[str]:

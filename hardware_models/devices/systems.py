@@ -31,7 +31,7 @@ from physics_ep.system import EnergySystem
 from .crossbars import converted, largest_size, programmed, programmed_singly, stream
 from .fields import defaults_of, fields_of
 from .model import DeviceModel
-from .presets import given_device, undescribed
+from .presets import check_idle, given_device, undescribed
 from .pulses import PulsedArray
 
 Device = DeviceModel | Mapping[str, Any] | str | None
@@ -124,6 +124,7 @@ class OnDevice(EnergySystem):
             that a preset has set is told in `device_unread`.
         """
         model = given_device(device)
+        check_idle(model)
         if isinstance(headroom, bool) or not isinstance(headroom, int | float) or not 1 <= headroom < math.inf:
             raise argument_error("device_headroom", "be a finite number of 1 or more", repr(headroom))
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:

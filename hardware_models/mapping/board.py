@@ -35,6 +35,7 @@ from ..laws.elements import BOLTZMANN
 from .amplifiers import Amplifiers
 from .node_sums import arrays_of, into_nodes, out_of_nodes
 from .physical_cells import COPIES, KEPT, SIDES, Copy, PhysicalCells, Side
+from .ranges import ReadingRanges
 
 Sides = Literal["h", "u", "both"]
 """Which units of a layer a current reaches: h, u, or both alike."""
@@ -131,6 +132,10 @@ class Board(PhysicalCells):
         self.reads = stream(seed, "reads", device=net.device)
         self.scales: dict[str, float] = {}
         """Weight per siemens of each array."""
+        self.ranges: ReadingRanges | None = None
+        """Of the converters of readings, where the device gives none: those that a calibration has found."""
+        self.ranging: ReadingRanges | None = None
+        """What a calibration takes in, while it reads."""
         self.writings, self.missed = 0, 0
         """Writings that trimming the copies took, and cells that it left beyond the tolerance."""
         self.equal_loads = True
@@ -450,9 +455,9 @@ class Board(PhysicalCells):
     # -- the forward pass, with feedback off -------------------------------------------------------------------
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
-        """Inputs as their converters drive them."""
+        """Inputs as their converters drive them, clipped to `dac_range` full scales, or one."""
         device = self.device_model
-        span = None if device.dac_range is None else device.dac_range * self.full_scales[0]
+        span = self.full_scales[0] * (1.0 if device.dac_range is None else device.dac_range)
         return converted(x, device.dac_bits, span)
 
     def drive(

@@ -32,13 +32,14 @@ from physics_ep.weights import check_plain
 from ..devices.crossbars import stream
 from ..devices.fields import defaults_of
 from ..devices.model import DeviceModel, reads
-from ..devices.presets import undescribed
+from ..devices.presets import check_idle, undescribed
 from .board import SETTLED, NotRealisable, unread_field
 from .budget import Takes, count_parts
 from .circuit import PairedCircuit
 from .fidelity import Course, Fidelity, array_rows
 from .oscillator import OscillatorPairs
 from .oscillator_graph import PairsGraph, pairs_graph
+from .ranges import ReadingRanges
 from .resistive import ResistivePairs
 from .stability import certify
 
@@ -96,6 +97,8 @@ class Mapped:
         self.substrate = substrate
         self.unread = unread
         self._calibration = calibration
+        self._ranged: object = None
+        """What the ranges of the converters of readings were found for; None: not found."""
         self.course = Course()
         """What came of following the substrate in time, when that was tried last."""
 
@@ -148,12 +151,58 @@ class Mapped:
         ep = EquilibriumPropagation(cost, scheme, beta, **options)
         if not isinstance(reads, torch.Generator | None):
             raise argument_error("reads", "be a torch.Generator", type(reads).__name__)
+        asked = (cost.name, repr(scheme), beta)
+        device = self.system.device_model
+        if device.adc_bits is not None and device.adc_range is None and self._ranged not in (True, asked):
+            at = self._inputs().to(self.system.device, self.system.dtype)
+            # A generator of signs draws for the batch.
+            quiet = {name: value for name, value in options.items() if name != "generator"}
+            self.calibrate(at, y[torch.arange(len(at), device=y.device) % len(y)], cost, scheme, beta, **quiet)
+            self._ranged = asked
         own = self.system.reads
         self.system.reads = own if reads is None else reads
         try:
             return estimate_gradient(ep, self.system, x, y)
         finally:
             self.system.reads = own
+
+    def calibrate(
+        self,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        cost: Cost,
+        scheme: Stencil | str | None = None,
+        beta: float | str = "auto",
+        **options: Any,
+    ) -> Mapped:
+        """Set the ranges of the converters of readings to the largest activities and errors of these examples.
+
+        They stay as they are, whatever is read, until this is called again. A device with an `adc_range` does not
+        take notice of them. Without a call, `estimate` finds them for its cost, scheme and beta on the calibration
+        inputs that the network was mapped with, with the targets of its batch in turn.
+
+        Parameters are those of `estimate`.
+
+        Returns
+        -------
+        Mapped
+            The mapped network itself.
+
+        Raises
+        ------
+        NotConverged
+            If a phase finds no equilibrium.
+        """
+        system, found = self.system, ReadingRanges(self.system.depth)
+        drawn = system.reads.get_state()
+        system.ranging = found
+        try:
+            estimate_gradient(EquilibriumPropagation(cost, scheme, beta, **options), system, x, y)
+        finally:
+            system.ranging = None
+            system.reads.set_state(drawn)
+        system.ranges, self._ranged = found, True
+        return self
 
     def gradient(
         self,
@@ -538,6 +587,7 @@ def map_pcn(
     chosen = {name: v for name, v in (("copies", copies), ("transpose", transpose)) if v is not None}
     device = device_of(substrate, device).replace(**chosen)
     own, unread = as_read(substrate, device)
+    check_idle(own)
     check_plain(net, "net", "to be mapped, since each array has cells of its own", ties=False)
     stray = [f"layers.{k}.{n}" for k, layer in enumerate(net.stack) for n, _ in layer.named_children()]
     if stray:
@@ -563,5 +613,9 @@ def map_pcn(
     if rails == "fit":
         fitted = fitted_voltage(built(net, own.replace(cell_voltage_limit=None), seed, scales, gates), own)
         own, device = own.replace(voltage=fitted), device.replace(voltage=fitted)
+    for bits, span, found in (("dac", own.dac_range, scales), ("adc", own.adc_range, calibration)):
+        if getattr(own, f"{bits}_bits") is not None and span is None and found is None:
+            must = f"be given for converters without {bits}_range: it sets their range, and not what is converted"
+            raise argument_error("calibration", must, "none")
     system = built(net, own, seed, scales, gates)
     return Mapped(net, system, device, seed, substrate, calibration, unread)

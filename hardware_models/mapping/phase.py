@@ -36,6 +36,7 @@ from ..devices.crossbars import converted, normal
 from .amplifiers import Amplifiers
 from .board import Arrays, Board, Sides, loaded
 from .physical_cells import COPIES, SIDES, Side
+from .ranges import ACTIVITIES, ERRORS
 
 Blocks = list[torch.Tensor]
 
@@ -488,7 +489,8 @@ class PairedPhase(Phase):
     def read(self, z: State) -> State:
         """Readings of the activities (displaced from the origin) and of the errors h - u, each of L blocks.
 
-        Read noise is drawn anew; the converter of a layer's readings has `adc_bits` over its range.
+        Read noise is drawn anew; the converter of a layer's readings has `adc_bits` over its range, which is
+        `adc_range` full scales, or what a calibration has found.
         """
         system, device = self.system, self.system.device_model
         nudged = copy.copy(self)
@@ -497,17 +499,29 @@ class PairedPhase(Phase):
         errors = list(z[2 * self.depth :])
         if not system.shared:
             errors = [e + (h - u) for e, h, u in zip(errors, self.h, self.u, strict=True)]
+        if system.ranging is not None:
+            for k in range(self.depth):
+                system.ranging.widen(ACTIVITIES, k, self.over(torch.add, moved[k], self.h[k]))
+                system.ranging.widen(ERRORS, k, errors[k])
+            return (*moved, *errors)
         if device.read_noise == 0 and device.adc_bits is None:
             return (*moved, *errors)
         for k, full in enumerate(system.full_scales[1:]):
-            for blocks, origin in ((moved, self.h[k]), (errors, None)):
+            for kind, blocks, origin in ((ACTIVITIES, moved, self.h[k]), (ERRORS, errors, None)):
                 value = blocks[k]
                 if device.read_noise > 0:
                     value = value + device.read_noise * full * normal(value, system.reads)
                 if device.adc_bits is not None:
-                    span = None if device.adc_range is None else device.adc_range * full
+                    span = self._span(kind, k) if device.adc_range is None else device.adc_range * full
                     whole = value if origin is None else value + origin
                     value = converted(whole, device.adc_bits, span)
                     value = value if origin is None else value - origin
                 blocks[k] = value
         return (*moved, *errors)
+
+    def _span(self, kind: int, k: int) -> float:
+        """Range of the converter of a layer's readings, as a calibration has found it."""
+        if self.system.ranges is None:
+            must = "be given, or ranges be found by Mapped.calibrate: no converter sets its range by what it reads"
+            raise argument_error("adc_range", must, None)
+        return self.system.ranges.largest[kind][k]

@@ -79,7 +79,13 @@ def _moved(build: Callable[[], EnergySystem]) -> Callable[[torch.Tensor], Energy
 
 
 def _mapped(substrate: str, model: DeviceModel | None = None) -> Callable[[torch.Tensor], EnergySystem]:
-    return lambda x: map_pcn(_mlp().to(x.device), substrate, model, calibration=x).system
+    def build(x: torch.Tensor) -> EnergySystem:
+        mapped = map_pcn(_mlp().to(x.device), substrate, model, calibration=x)
+        if model is not None and model.adc_bits is not None:
+            mapped.calibrate(x, torch.arange(len(x), device=x.device), CrossEntropy())
+        return mapped.system
+
+    return build
 
 
 def _mlp(activation: str = "relu") -> EnergySystem:

@@ -436,9 +436,7 @@ class Lesson:
         return batches
 
     def _targets(self, labels: torch.Tensor) -> torch.Tensor:
-        if self.cost.name == "cross_entropy":
-            return labels
-        return torch.nn.functional.one_hot(labels, self.examples.n_classes).to(self.examples.train_x.dtype)
+        return self.cost.encode(labels, self.examples.n_classes, self.examples.train_x.dtype)
 
 
 class PlainLesson(Lesson):

@@ -8,6 +8,7 @@ from typing import Any
 
 from hardware_models.devices.fields import defaults_of, fields_of
 from hardware_models.devices.model import DeviceModel, parse_field
+from hardware_models.devices.presets import check_idle
 from physics_ep.errors import InputError, argument_error, unknown_name
 from physics_ep.estimators.propagation import check_beta
 
@@ -51,15 +52,17 @@ def planned(base: DeviceModel, sweeps: Mapping[str, Sequence[Any]], betas: Seque
     if not betas or isinstance(betas, str):
         raise argument_error("betas", "be one or more numbers or 'auto'", betas or "none")
     strengths: list[float | str] = ["auto" if beta == "auto" else check_beta(beta) for beta in betas]
+    # Settings of what is swept wait for their turn: a spacing of levels, say.
+    waiting = [name for name in base.idle if set(fields_of(type(base))[name].needed) & set(sweeps)]
+    check_idle(base.replace(**{name: defaults_of(type(base))[name] for name in waiting}))
     devices: list[tuple[str, Any]] = [(IDEAL, None)]
     if not base.ideal:
         devices.append((BASE, None))
     for field, values in sweeps.items():
         _check_field(field, base)
-        needed = fields_of(type(base))[field].needs
-        ideal = defaults_of(type(base))
-        if needed and all(getattr(base, name) == ideal[name] for name in needed):
-            must = f"come with a device that sets {' or '.join(needed)}, without which it does nothing"
+        told = fields_of(type(base))[field]
+        if told.idle(vars(base), defaults_of(type(base))):
+            must = f"come with a device that sets {' or '.join(told.needs)}, without which it does nothing"
             raise argument_error(f"sweeps[{field!r}]", must, "none")
         if isinstance(values, str) or not isinstance(values, Sequence) or not values:
             raise argument_error(f"sweeps[{field!r}]", "be one or more values", repr(values))
@@ -69,10 +72,10 @@ def planned(base: DeviceModel, sweeps: Mapping[str, Sequence[Any]], betas: Seque
 
 
 def device_at(base: DeviceModel, point: Point) -> DeviceModel:
-    """The device of a point: the base with one field replaced, or the ideal one."""
+    """The device of a point: the base with one field replaced, or the ideal one; without what does nothing then."""
     if point.field == IDEAL:
         return type(base)()
-    return base if point.field == BASE else base.replace(**{point.field: point.value})
+    return (base if point.field == BASE else base.replace(**{point.field: point.value})).without_idle()
 
 
 def parse_sweeps(texts: Sequence[str], kind: type[DeviceModel] = DeviceModel) -> dict[str, list[Any]]:

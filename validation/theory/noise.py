@@ -152,7 +152,7 @@ def best_beta(
     def mapped(own: Any) -> Any:
         return build(net, substrate=substrate, device=own, seed=seed, calibration=x, gates=gates)
 
-    noisy, quiet = mapped(device), mapped(device.replace(**dict.fromkeys(NOISES, 0.0)))
+    noisy, quiet = mapped(device), mapped(device.replace(**dict.fromkeys(NOISES, 0.0)).without_idle())
     target = exact(quiet.perturbed, x, y, cost)
     limit = _stability_limit(quiet, x, y, cost, options)
     fit = FIT_LIMIT * limit * 2.0 ** np.arange(1 - FIT_POINTS, 1)

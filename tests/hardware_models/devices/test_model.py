@@ -63,7 +63,7 @@ def test_every_field_says_what_it_is():
         assert told.label, name
         assert told.parts, name
         assert set(told.parts) <= parts, name
-        assert set(told.needs) <= set(NAMES) - {name}, name
+        assert set(told.needed) <= set(NAMES) - {name}, name
         assert told.unit or told.rule.kind is str, name
         assert all(len(line) <= 32 for line in told.axis.split("\n")), name
 

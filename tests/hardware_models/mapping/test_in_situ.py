@@ -241,7 +241,7 @@ def test_what_cannot_be_is_told_before_training(monkeypatch: pytest.MonkeyPatch)
         ({"device": DeviceModel(detuning=0.1)}, "detuning must be left out"),
         ({"device": DeviceModel(temperature=300.0), "overrides": [*SMALL, "ep.scheme=positive"]}, "scheme must be"),
         ({"overrides": [*SMALL, "ep.scheme=holomorphic:4"]}, "scheme must not be 'holomorphic:4'"),
-        ({"device": DeviceModel(pulse_noise=0.1)}, "pulse_noise must be 0 where cells go as far as asked"),
+        ({"device": DeviceModel(pulse_noise=0.1)}, "pulse_noise must come with pulses or levels"),
         ({"device": DeviceModel(drift_time=100.0, drift_exponent=0.1)}, "drift_time must be 0 while cells learn"),
     ):
         with pytest.raises(InputError, match=message):
