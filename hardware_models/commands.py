@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .devices.model import DeviceModel
     from .mapping.budget import Budget
     from .mapping.fidelity import Course, Fidelity, LayerFidelity
+    from .mapping.gates import NudgedGates
     from .spice.check import CheckedCircuit
 
 FOLLOWED = 500
@@ -147,6 +148,7 @@ def map_(
     from physics_ep.predictive_coding import PredictiveCodingNetwork
 
     from .devices.presets import chosen_device
+    from .mapping.gates import compare_gates
     from .mapping.mapped import map_pcn, substrate_class
 
     model = chosen_device(preset, device_model, substrate_class(substrate).device_class, copies, transpose)
@@ -166,8 +168,10 @@ def map_(
     else:
         raise argument_error("images", "be left out for a network that does not take square colour images", images)
     mapped = map_pcn(net, substrate, model, number, calibration=x.to(net.device, net.dtype), rails=rails)
+    compared: tuple[NudgedGates, ...] = ()
     if sum(mapped.system.sizes[1:]) <= FOLLOWED:
         mapped.follow()
+        compared = compare_gates(mapped, x)
     found = mapped.fidelity
     told: dict[str, object] = {
         "device": asdict(mapped.device),
@@ -175,6 +179,8 @@ def map_(
         "seed": number,
         "calibration": calibrated,
     }
+    if compared:
+        told["gates"] = {each.gates: each.figures() for each in compared}
     if epoch is not None:
         figures = found.energy_per_epoch(*epoch).figures()
         told["energy_per_epoch"] = {**figures, "examples": epoch[0], "batch": epoch[1]}
@@ -216,6 +222,8 @@ def map_(
         report.say(f"settling       {times} (to 1e-6), by formula: an estimate")
     report.say(f"in time        {_course(found.course)}")
     report.say(f"stability      {_stability(found.course)}")
+    for title, each in zip(("gates", ""), compared, strict=False):
+        report.say(f"{title:15s}{_gates(each)}")
     near = sum(len(row.threshold_units) for row in found.layers)
     if near:
         report.say(f"at thresholds  {near:,} units, slower and not in the settling time, named by --json")
@@ -243,6 +251,19 @@ def _course(course: Course) -> str:
         told += f" within {quantity(course.seconds, 's')} (to {course.tolerance:g}), measured"
     gap = "no state in both" if math.isnan(course.gap) else f"{course.gap:.1e} full scales at most"
     return f"{told}; {course.algebra} and flow differ by {gap}"
+
+
+def _gates(found: NudgedGates) -> str:
+    """What nudged phases do with one mode of gates, in words."""
+    takes = "no latch"
+    if found.latches:
+        energy, area = quantity(found.latch_energy, "J"), f"{found.latch_area:.3g} m^2"
+        takes = f"{found.latches:,} latches: {energy} a step and example, {area}"
+    told = f"{found.gates}: {found.settled} of {found.examples} examples settle, {takes}"
+    if math.isnan(found.gap):
+        return f"{told}; no gradient"
+    gap = f"{max(found.gap, 0.0):.1e} at beta {found.beta:.2g}"
+    return f"{told}; worst weights' 1 - cosine to backprop of the arrays {gap}"
 
 
 def _stability(course: Course) -> str:

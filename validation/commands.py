@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,6 +31,9 @@ from physics_ep.command_options import (
 from physics_ep.commands import InterruptedCommandError
 from physics_ep.errors import InputError, argument_error, unknown_name
 
+if TYPE_CHECKING:
+    from .gradients import GradientReport
+
 BENCHMARKS = {
     "hopfield": "validation.benchmarks.hopfield",
     "conv-hopfield": "validation.benchmarks.conv_hopfield",
@@ -43,8 +46,10 @@ BENCHMARKS = {
 }
 
 
+GATES_HELP = "held, live or both; default both where units have kinks or poolings, held in large networks."
 SMALL, LARGE = 1_000_000, 5_000_000
-"""Parameters below which one thread is used; from which two examples do, and no noise floors are measured."""
+"""Parameters below which one thread is used; from which two examples and held gates do, and no noise floors are
+measured."""
 
 
 class DisagreementError(Exception):
@@ -84,9 +89,7 @@ def gradients(
     max_iterations: Annotated[
         int | None, typer.Option(help="At most so many; the state is judged as it then is.", show_default=False)
     ] = None,
-    gates: Annotated[
-        str | None, typer.Option(help="Predictive coding networks: held or live.", show_default=False)
-    ] = None,
+    gates: Annotated[str | None, typer.Option(help=GATES_HELP, show_default=False)] = None,
     images: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Labelled photographs to take.", show_default=False), READS
     ] = None,
@@ -123,7 +126,7 @@ def gradients(
     from physics_ep.runs.preparation import on_devices
 
     from .examples import examples
-    from .gradients import gradient_report
+    from .gradients import gradient_figures, gradient_report
 
     if cost not in COSTS:
         raise unknown_name("cost", cost, COSTS)
@@ -140,7 +143,8 @@ def gradients(
     held = built if isinstance(built, OnDevice) and built.device_model is not None else None
     if held is not None and "device_full_scales" not in section.options:
         held.calibrate(x)
-    options: dict[str, Any] = {} if gates is None else {"gates": gates}
+    if gates is None and getattr(built, "has_gates", False):
+        gates = "both" if count < LARGE else "held"
     # Small products lose more to a second thread on a busy machine than they gain.
     small, floors = count < SMALL, count < LARGE
     with threads(1 if small else torch.get_num_threads()):
@@ -159,58 +163,39 @@ def gradients(
             # A number of iterations that the user names is taken as it is; the residual stands beside it.
             on_unconverged="raise" if max_iterations is None else "warn",
             floors=floors,
-            **options,
+            gates=gates,
         )
-    sweeps = max(found.iterations[1:])
-    report.figures(
-        {
-            "rows": [{**vars(row), "iterations": sweeps, "residual": found.residual} for row in found.rows],
-            "worst_cosine": found.worst_cosine,
-            "relative_error": found.relative_error,
-            "noise_floor": found.noise_floor,
-            "residual": found.residual,
-            "iterations": list(found.iterations),
-            "oracle": found.oracle,
-            "beta": found.beta,
-            "scheme": found.scheme,
-            "solver": found.solver,
-            "loss": found.loss,
-        }
-    )
+    both = found.live is not None
+    compared = [found] if found.live is None else [found, found.live]
+    figures = gradient_figures(found)
+    if both:
+        figures["gates"] = {str(each.gates): gradient_figures(each) for each in compared}
+    report.figures(figures)
+    columns = ["1-cos", "error", "scale", *(["floor"] if floors else []), "K", "residual"]
+    shapes = {row.name: "x".join(map(str, row.shape)) for row in found.rows}
     report.table(
         f"{system}: EP ({found.scheme}, beta {found.beta:.3g}) against {found.oracle}, "
         f"{dtype or str(built.dtype).removeprefix('torch.')}, batch {len(x)}",
-        ["tensor", "shape", "1-cos", "error", "scale", *(["floor"] if floors else []), "K", "residual"],
+        ["tensor", "shape", *(["gates"] if both else []), *columns],
         [
-            [
-                row.name,
-                "x".join(map(str, row.shape)),
-                f"{max(1 - row.cosine, 0.0):.1e}",
-                f"{row.relative_error:.1e}",
-                f"{row.scale:.4f}",
-                *([f"{row.noise_floor:.1e}"] if floors else []),
-                str(sweeps),
-                f"{found.residual:.1e}",
-            ]
-            for row in found.rows
+            [name, shape, *([str(each.gates)] if both else []), *_gradient_cells(each, name, floors)]
+            for name, shape in shapes.items()
+            for each in compared
         ],
     )
-    phases = "/".join(map(str, found.iterations))
-    floor = (
-        ""
-        if math.isnan(found.noise_floor)
-        else (f", of which residuals and rounding at most {found.noise_floor:.1e}")
-    )
-    report.say(
-        f"whole gradient: relative error {found.relative_error:.2e}{floor}; worst cosine {found.worst_cosine:.9f}\n"
-        f"phases: {phases} iterations of {found.solver}, worst residual {found.residual:.1e}"
-    )
+    for each in compared:
+        report.say(_gradient_words(each))
     if held is not None:
         report.say(f"devices: {told(held)}")
     if hasattr(built, "gates"):
         report.say(
             "K = 1 with held gates is backprop, whatever beta is: agreement means something only beside a "
             "residual well below 1."
+        )
+    if both:
+        report.say(
+            "Held gates are latches, which keep each unit as the free phase left it; with live gates units may "
+            "switch while they are nudged."
         )
     if min_cosine is not None and not found.worst_cosine >= min_cosine:
         raise DisagreementError(f"worst cosine {found.worst_cosine:.6f} is below --min-cosine {min_cosine:g}")
@@ -249,7 +234,7 @@ def tolerance(
     transpose: Transpose = None,
     cost: Annotated[str, typer.Option(help="squared_error or cross_entropy.")] = "squared_error",
     scheme: Annotated[str, typer.Option(help="positive, negative, random, centered, or your own.")] = "centered",
-    gates: Annotated[str, typer.Option(help="held or live.")] = "held",
+    gates: Annotated[str | None, typer.Option(help=GATES_HELP, show_default=False)] = None,
     images: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Labelled photographs to take.", show_default=False), READS
     ] = None,
@@ -325,6 +310,8 @@ def tolerance(
     work_in(net, dtype)
     parameters = sum(p.numel() for p in net.parameters())
     x, y = examples(net, aim, batch or (16 if parameters < LARGE else 2), number, images)
+    if gates is None:
+        gates = "both" if parameters < LARGE else "held"
     tries = repeats * len(betas) * sum(map(len, sweeps.values()))
     count = worth_sharing(net, tries) if workers is None and scheduler is None else workers or 1
     try:
@@ -361,6 +348,11 @@ def tolerance(
     if lost:
         tried = sum(point.repeats for point in table.points)
         report.say(f"{lost} of {tried} repeats found no equilibrium and are in no mean.")
+    if any(point.live is not None for point in table.points):
+        report.say(
+            "Held gates are latches that keep each unit as the free phase left it; live ones may switch while they "
+            "are nudged. Below n: the share of the examples that settle, of which the gradients are."
+        )
     report.say(
         "Means over the instances, 1-cos with the half width of its 95 % interval; a point's layer is its worst."
         + (f"\n{table.path}" if table.path else "")
@@ -460,6 +452,30 @@ def bench(
             [[_cell(row[column]) for column in columns] for row in found["rows"]],
         )
     report.figures(results[name] if name else results)
+
+
+def _gradient_cells(found: GradientReport, name: str, floors: bool) -> list[str]:
+    """A tensor's cells of one report; empty where no example has settled."""
+    row = next((row for row in found.rows if row.name == name), None)
+    told = [""] * (4 if floors else 3)
+    if row is not None:
+        told = [f"{max(1 - row.cosine, 0.0):.1e}", f"{row.relative_error:.1e}", f"{row.scale:.4f}"]
+        told += [f"{row.noise_floor:.1e}"] if floors else []
+    return [*told, str(max(found.iterations[1:])), f"{found.residual:.1e}"]
+
+
+def _gradient_words(found: GradientReport) -> str:
+    """The whole gradient and the phases of one report, in words."""
+    gates = "" if found.gates is None else f"gates {found.gates}: "
+    settled = f"{found.settled} of {found.examples} examples settle" if gates else ""
+    phases = f"{'/'.join(map(str, found.iterations))} iterations of {found.solver}"
+    phases = f"phases: {phases}, worst residual {found.residual:.1e}"
+    if not found.rows:
+        return f"{gates}{settled}; no gradient\n{phases}"
+    floor = f", of which residuals and rounding at most {found.noise_floor:.1e}"
+    floor = "" if math.isnan(found.noise_floor) else floor
+    whole = f"relative error {found.relative_error:.2e}{floor}; worst cosine {found.worst_cosine:.9f}"
+    return f"{gates}whole gradient: {whole}\n{phases}" + (f"; {settled}" if settled else "")
 
 
 def _exponential(value: float, digits: int = 1) -> str:

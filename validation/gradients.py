@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from physics_ep.cost import Cost
+from physics_ep.equilibrium import Equilibrium, NotConverged
 from physics_ep.errors import unknown_name
 from physics_ep.estimators.propagation import EquilibriumPropagation, estimate_gradient
+from physics_ep.estimators.step import Step
 from physics_ep.nudging import Stencil
+from physics_ep.predictive_coding.forward import gate_modes
 from physics_ep.system import EnergySystem
 
 from .oracles import ORACLES, Gradients
@@ -65,6 +69,13 @@ class GradientReport:
     solver : str
     loss : float
         Mean cost at the free state.
+    gates : str or None
+        What nudged phases did with gates, 'held' or 'live'; None where nothing was asked for.
+    examples, settled : int
+        Examples of the batch, and those whose phases all settled: where both modes of gates are compared, the
+        gradient and the oracle's are of these. With none of them there are no rows.
+    live : GradientReport or None
+        The same with live gates, where both modes were asked for and the system has gates.
     """
 
     rows: tuple[GradientRow, ...]
@@ -77,11 +88,15 @@ class GradientReport:
     iterations: tuple[int, ...]
     solver: str
     loss: float
+    gates: str | None = None
+    examples: int = 0
+    settled: int = 0
+    live: GradientReport | None = None
 
     @property
     def worst_cosine(self) -> float:
-        """Smallest cosine over the parameters."""
-        return min(row.cosine for row in self.rows)
+        """Smallest cosine over the parameters; NaN without rows."""
+        return min((row.cosine for row in self.rows), default=math.nan)
 
 
 def compare(estimate: dict[str, torch.Tensor], exact: dict[str, torch.Tensor]) -> list[GradientRow]:
@@ -137,6 +152,7 @@ def gradient_report(
     generator: torch.Generator | None = None,
     on_unconverged: str = "raise",
     floors: bool = True,
+    gates: str | None = None,
     **options: Any,
 ) -> GradientReport:
     """Compare EP's gradient with an oracle's.
@@ -150,6 +166,10 @@ def gradient_report(
         Of `EquilibriumPropagation`.
     floors : bool
         Measure noise floors, which repeats the step in float64; else they are NaN.
+    gates : {'held', 'live', 'both'}, optional
+        What nudged phases do with the gates of ReLUs and the routes of max poolings; default the system's. 'both'
+        compares the two: held gates are in the report, live ones in its `live`, at the same beta and with the same
+        draws. Each gradient is then of the examples whose phases settle. A system without gates is reported once.
     oracle : str, optional
         'implicit', 'bptt', 'finite_difference' or 'backprop'; default the system's.
     exact : Gradients, optional
@@ -162,38 +182,113 @@ def gradient_report(
     Raises
     ------
     NotConverged, OracleError
-        If a phase or the oracle cannot be certified.
+        If a phase or the oracle cannot be certified. Where both modes of gates are compared: if no example settles
+        with held gates.
     """
     name = system.default_oracle if oracle is None else oracle
     if name not in ORACLES:
         raise unknown_name("oracle", name, ORACLES)
-    ep = EquilibriumPropagation(
-        cost,
-        scheme,
-        beta,
-        solver=solver,
-        tolerance=tolerance,
-        max_iterations=max_iterations,
-        generator=generator,
-        on_unconverged=on_unconverged,
-        **options,
-    )
-    estimate, step = estimate_gradient(ep, system, x, y)
-    target = ORACLES[name](system, x, y, cost) if exact is None else exact
-    bounds = step.noise_floors if floors else dict.fromkeys(target, math.nan)
-    rows = tuple(
-        GradientRow(**{**vars(row), "noise_floor": bounds.get(row.name, math.nan)})
-        for row in compare(estimate, target)
-    )
+    modes: tuple[str | None, ...] = (None,) if gates is None else gate_modes(gates)
+    both = len(modes) > 1 and bool(getattr(system, "has_gates", False))
+    if gates == "both" and not both:
+        modes = (None,)
+    draws = None if generator is None else generator.get_state()
+    of_these = _Oracle(name, system, x, y, cost, exact)
+    reports: list[GradientReport] = []
+    for mode in modes:
+        if generator is not None and draws is not None:
+            generator.set_state(draws)
+        ep = EquilibriumPropagation(
+            cost,
+            scheme,
+            reports[0].beta if reports else beta,
+            solver=solver,
+            tolerance=tolerance,
+            max_iterations=max_iterations,
+            generator=generator,
+            on_unconverged="skip" if both and on_unconverged == "raise" else on_unconverged,
+            **(options if mode is None else {**options, "gates": mode}),
+        )
+        estimate, step = estimate_gradient(ep, system, x, y)
+        reports.append(_reported(ep, estimate, step, of_these, floors))
+        if both and not reports[0].settled and on_unconverged == "raise":
+            phase = next(e for e in step.equilibria if not e.converged.all())
+            raise NotConverged(phase, "A phase with held gates")
+    return replace(reports[0], live=reports[1]) if both else reports[0]
+
+
+class _Oracle:
+    """The exact gradient of the examples that settle, computed once for the same ones."""
+
+    def __init__(
+        self,
+        name: str,
+        system: EnergySystem,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        cost: Cost,
+        exact: Gradients | None,
+    ) -> None:
+        self.name, self.system, self.x, self.y, self.cost = name, system, x, y, cost
+        self.used = torch.ones(len(x), dtype=torch.bool)
+        self.found = exact
+
+    def __call__(self, used: torch.Tensor) -> Gradients:
+        """The gradient of the mean cost of the examples `used`, (B,) of bool."""
+        used = used.cpu()
+        if self.found is None or not torch.equal(used, self.used):
+            at = used.to(self.x.device)
+            x, y = (self.x, self.y) if bool(used.all()) else (self.x[at], self.y[at.to(self.y.device)])
+            self.found, self.used = ORACLES[self.name](self.system, x, y, self.cost), used
+        return self.found
+
+
+def gradient_figures(found: GradientReport) -> dict[str, Any]:
+    """A report for JSON, without that of live gates."""
+    own = {name: value for name, value in vars(found).items() if name not in ("rows", "live", "gates")}
+    spent = {"iterations": max(found.iterations[1:]), "residual": found.residual}
+    rows = [{**vars(row), **spent} for row in found.rows]
+    told = {"rows": rows, "worst_cosine": found.worst_cosine, **own, "iterations": list(found.iterations)}
+    return {**told, "settled_share": found.settled / max(found.examples, 1)}
+
+
+def settled_rows(equilibria: Sequence[Equilibrium]) -> torch.Tensor:
+    """Which states settled in all of these phases, (B,) of bool on the CPU."""
+    return torch.stack([e.converged.cpu() for e in equilibria]).all(0)
+
+
+def _reported(
+    ep: EquilibriumPropagation, estimate: dict[str, torch.Tensor], step: Step, oracle: _Oracle, floors: bool
+) -> GradientReport:
+    """What one estimate says, beside the oracle's gradient of the same examples."""
+    count, starts = len(oracle.x), ep.starts
+    there = settled_rows(step.equilibria).view(starts, count).any(0)
+    used = there if step.used is None else step.used.cpu().view(starts, count).any(0)
+    rows: tuple[GradientRow, ...] = ()
+    error = floor = math.nan
+    if bool(used.any()):
+        target = oracle(used)
+        bounds = step.noise_floors if floors else dict.fromkeys(target, math.nan)
+        floor = step.noise_floor if floors else math.nan
+        error = total_error(estimate, target)
+        rows = tuple(
+            GradientRow(**{**vars(row), "noise_floor": bounds.get(row.name, math.nan)})
+            for row in compare(estimate, target)
+        )
+    shown = used if rows else torch.ones_like(used)
+    worst = [e.residual.cpu().view(starts, count)[:, shown] for e in step.equilibria]
     return GradientReport(
         rows=rows,
-        oracle=name,
+        oracle=oracle.name,
         scheme=ep.scheme.name,
         beta=step.beta,
-        relative_error=total_error(estimate, target),
-        noise_floor=step.noise_floor if floors else math.nan,
-        residual=max(float(e.residual.max()) for e in step.equilibria),
+        relative_error=error,
+        noise_floor=floor,
+        residual=max(float(r.max()) for r in worst),
         iterations=tuple(e.iterations for e in step.equilibria),
         solver=step.equilibria[0].solver,
         loss=float(step.loss),
+        gates=ep.options.get("gates"),
+        examples=count,
+        settled=int((there & used).sum()),
     )

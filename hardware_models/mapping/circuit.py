@@ -112,6 +112,11 @@ class PairedCircuit(Board):
         sweeps = self.shared and self.equal_times and (one or device.conductance_noise == 0)
         self.default_solver = "sweep" if sweeps else in_time
 
+    @property
+    def has_gates(self) -> bool:
+        """Whether held and live gates may differ: a layer of units with kinks. Routes are held in all phases."""
+        return any(layer.activation.gated for layer in self.stack)
+
     # -- how it settles, and what it takes: what a substrate may define ------------------------------------------
 
     def solvers(self, phase: Phase) -> dict[str, Any]:

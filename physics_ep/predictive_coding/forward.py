@@ -38,6 +38,21 @@ def gate_mode(gates: str) -> str:
     return mode
 
 
+def gate_modes(gates: str) -> tuple[str, ...]:
+    """The modes of gates that a report compares: 'held' and 'live' for 'both', else the one that is named.
+
+    Raises
+    ------
+    InputError
+        If the name is none of them.
+    """
+    if gates == "both":
+        return GATES
+    if FORMER_GATES.get(gates, gates) not in GATES:
+        raise unknown_name("gates", gates, (*GATES, "both"))
+    return (gate_mode(gates),)
+
+
 class Cast:
     """Tensors in the dtype that layers work in, each cast when it is first asked for, and again after a `release`.
 
@@ -172,6 +187,11 @@ class ForwardNetwork(EnergySystem):
     @gates.setter
     def gates(self, gates: str) -> None:
         self._gates = gate_mode(gates)
+
+    @property
+    def has_gates(self) -> bool:
+        """Whether held and live gates may differ: a layer of units with kinks, or a max pooling."""
+        return self.routed or any(layer.activation.gated for layer in self.stack)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Networks that were pickled before name their gates by the former names."""

@@ -5,9 +5,10 @@
 
 Trains tanh, hard_tanh and relu networks 64-64-64-10 on the 8x8 digits (FOLDER/ACTIVATION.h5, by the recipe of
 `pcn-digits`), puts each on the substrates and devices of `cases()`, and prints the table. FOLDER/copies.json holds
-a row an instance, kept as they come; the same command goes on from there. `--only` takes rows whose key holds a
-text; `--markdown` prints the table of what is there and stops. `--ways` measures what can be done about separate
-cells (`WAYS`) in place of what they do; `physics-ep figure copies --from FOLDER/relu.h5` draws it.
+a row an instance, kept as they come; the same command goes on from there. Units with kinks are measured with held
+gates and with live ones, on the same examples. `--only` takes rows whose key holds a text; `--markdown` prints the
+table of what is there and stops. `--ways` measures what can be done about separate cells (`WAYS`) in place of what
+they do; `physics-ep figure copies --from FOLDER/relu.h5` draws it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,15 +36,17 @@ from physics_ep.cost import CrossEntropy
 from physics_ep.data.datasets import load_dataset
 from physics_ep.equilibrium import NotConverged
 from physics_ep.errors import InputError, argument_error
+from physics_ep.estimators.propagation import NegativeNudgeError
 from physics_ep.placement import threads
 from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp
+from physics_ep.predictive_coding.forward import GATES
 from physics_ep.runs.preparation import load_weights
 from physics_ep.runs.training import train
 from physics_ep.storage.opening import open_run
 from physics_ep.storage.outputs import write_json, writing
 
 from ..gradients import compare
-from ..oracles import OracleError
+from ..oracles import Gradients, OracleError
 from ..references import REFERENCES, differs, of_equilibrium, reference_gradient
 
 SIZES = (64, 64, 64, 10)
@@ -53,8 +57,6 @@ BATCH, TEST = 16, 100
 BETA = 0.01
 LEARNING_BATCH, LEARNING_STEPS = 32, 300
 """Examples of a step of learning in place, and the steps of a phase after which an example is left out of it."""
-TRIES = 3
-"""Times that examples whose phases do not settle are left out of a gradient, before it is given up."""
 
 
 @dataclass(frozen=True)
@@ -158,8 +160,12 @@ class OneDevice:
     settled : int
         Examples of the gradients: of `BATCH` with a free state, those whose nudged phases settle too. 0: of none.
     gaps : dict
-        Reference to 1 - cosine of the worst weights; NaN where there is no gradient.
+        Reference to 1 - cosine of the worst weights; NaN where there is no gradient. Gates are held.
     seconds : float
+    live_settled : int or None
+        As `settled`, with live gates; None where no unit has a kink, and in tables of earlier releases.
+    live_gaps : dict or None
+        As `gaps`, with live gates.
     """
 
     key: str
@@ -170,6 +176,8 @@ class OneDevice:
     settled: int
     gaps: dict[str, float]
     seconds: float
+    live_settled: int | None = None
+    live_gaps: dict[str, float] | None = None
 
 
 def network_of(activation: str, folder: Path) -> PredictiveCodingNetwork:
@@ -202,34 +210,38 @@ def measured(case: CopiesCase, instance: int, mapped: Mapped, x: torch.Tensor, y
     free = relax(mapped.system, x)
     found = of_equilibrium(mapped, free, x, y)
     kept = free.converged.nonzero().flatten()[:BATCH]
-    gaps = dict.fromkeys(REFERENCES, math.nan)
-    for _ in range(TRIES):
-        if not len(kept):
-            break
-        try:
-            own, _ = mapped.estimate(x[kept], y[kept], cost, beta=BETA)
-        except NotConverged as failure:
-            kept = kept[_settled(failure, len(kept))]
-            continue
-        for name in REFERENCES:
-            if name == "adaptation" and not differs(mapped):
-                gaps[name] = gaps["feedforward"]
-                continue
-            try:
-                gaps[name] = _worst(own, reference_gradient(name, mapped, x[kept], y[kept], cost))
-            except (NotConverged, OracleError):
-                continue
-        break
-    else:
-        kept = kept[:0]
+    exact: dict[tuple[int, ...], dict[str, Gradients]] = {}
+    modes = GATES if mapped.system.has_gates else GATES[:1]
+    told: dict[str, tuple[int, dict[str, float]]] = {}
+    for gates in modes:
+        gaps, settled = dict.fromkeys(REFERENCES, math.nan), kept[:0]
+        if len(kept):
+            with suppress(NotConverged, NegativeNudgeError):  # then no example counts as settled
+                own, step = mapped.estimate(x[kept], y[kept], cost, beta=BETA, gates=gates, on_unconverged="skip")
+                assert step.used is not None
+                settled = kept[step.used]
+        if len(settled):
+            place = tuple(settled.tolist())
+            if place not in exact:
+                exact[place] = _references(mapped, x[settled], y[settled], cost)
+            gaps |= {name: _worst(own, g) for name, g in exact[place].items()}
+        told[gates] = (len(settled), gaps)
     seconds = time.perf_counter() - began
-    return OneDevice(case.key, instance, found.share, found.error, found.solver, len(kept), gaps, seconds)
+    count, live_gaps = told.get("live", (None, None))
+    held = told["held"]
+    return OneDevice(case.key, instance, found.share, found.error, found.solver, *held, seconds, count, live_gaps)
 
 
-def _settled(failure: NotConverged, count: int) -> torch.Tensor:
-    """Which examples settled in a phase that failed: one of stacked nudges has a row a nudge and example."""
-    there = failure.equilibrium.converged.cpu()
-    return there.view(-1, count).all(0)
+def _references(mapped: Mapped, x: torch.Tensor, y: torch.Tensor, cost: CrossEntropy) -> dict[str, Gradients]:
+    """The references that there are, on these examples."""
+    found: dict[str, Gradients] = {}
+    for name in REFERENCES:
+        if name == "adaptation" and not differs(mapped):
+            found[name] = found["feedforward"]
+            continue
+        with suppress(NotConverged, OracleError):
+            found[name] = reference_gradient(name, mapped, x, y, cost)
+    return found
 
 
 def _worst(estimate: dict[str, torch.Tensor], exact: dict[str, torch.Tensor]) -> float:
@@ -297,7 +309,7 @@ def conditions(nets: dict[str, PredictiveCodingNetwork], x: torch.Tensor, y: tor
     """What the table was measured under."""
     with torch.no_grad():
         errors = {name: float((net(x).argmax(1) != y).double().mean()) for name, net in nets.items()}
-    told = {"sizes": SIZES, "beta": BETA, "scheme": "centered", "gates": "held", "cost": "cross_entropy"}
+    told = {"sizes": SIZES, "beta": BETA, "scheme": "centered", "gates": "held, live", "cost": "cross_entropy"}
     return {
         **told,
         "batch": BATCH,
@@ -324,24 +336,29 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """A row a case: medians and quartiles over its instances."""
+    """A row a case and mode of gates: medians and quartiles over its instances."""
     lines = [
-        "| network | substrate | what errs | cells | transfer | feedforward | adaptation | free states "
+        "| network | substrate | what errs | cells | gates | transfer | feedforward | adaptation | free states "
         "| their test error | gradients | solver |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for case in [*cases(), *ways()]:
         own = [row for row in rows if row["key"] == case.key]
         if not own:
             continue
-        gaps = [_quartiles([row["gaps"][name] for row in own], "{:.0e}") for name in REFERENCES]
-        settled, asked = sum(row["settled"] for row in own), BATCH * len(own)
-        with_one = sum(row["settled"] > 0 for row in own)
         done = f"{case.device.copies}; {case.way}" if case.way else case.device.copies
-        cells = [case.activation, case.substrate, case.told, done, *gaps]
-        cells += [_quartiles([row[name] for row in own], "{:.2f}") for name in ("share", "error")]
-        cells += [f"{with_one}/{len(own)} instances, {settled / asked:.0%} of the examples", own[0]["solver"]]
-        lines.append("| " + " | ".join(cells) + " |")
+        states = [_quartiles([row[name] for row in own], "{:.2f}") for name in ("share", "error")]
+        solvers = ", ".join(dict.fromkeys(row["solver"] for row in own))
+        for gates, told in (("held", ""), ("live", "live_")):
+            here = [row for row in own if row.get(f"{told}gaps") is not None]
+            if not here:
+                continue
+            gaps = [_quartiles([row[f"{told}gaps"][name] for row in here], "{:.0e}") for name in REFERENCES]
+            settled = [row[f"{told}settled"] for row in here]
+            with_one, share = sum(n > 0 for n in settled), sum(settled) / (BATCH * len(here))
+            ran = f"{with_one}/{len(here)} instances, {share:.0%} of the examples"
+            cells = [case.activation, case.substrate, case.told, done, gates, *gaps, *states, ran, solvers]
+            lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

@@ -1,4 +1,7 @@
-"""One point of a tolerance sweep: a device, a beta, and R instances of the device.
+"""One point of a tolerance sweep: a device, a beta, and R instances of the device, with held and with live gates.
+
+A gradient is of the examples whose phases settle, and so are the references that it is judged by; their share
+stands beside it. Live gates are judged on the same instances, at the beta of held ones.
 
 The draws of repeat r depend on (seed, r) alone: every point meets the same instances and the same read noise, so
 that differences between points are not differences between draws.
@@ -25,6 +28,7 @@ from physics_ep.equilibrium import NotConverged
 from physics_ep.estimators.propagation import NegativeNudgeError
 from physics_ep.nudging import Stencil, scheme_from_name
 from physics_ep.placement import threads
+from physics_ep.predictive_coding.forward import gate_modes
 
 from ..agreement import Tally
 from ..oracles import OracleError, backprop_gradient, implicit_gradient
@@ -38,15 +42,12 @@ NOT_RUN, FOUND, NO_EQUILIBRIUM = -1, 1, 0
 Measured = dict[str, np.ndarray]
 """Name in `QUANTITIES` to values of one point."""
 
-QUANTITIES = {
+OF_GATES = {
     "status": ("1", "1: equilibria found; 0: none found, left out; -1: not run, since nothing is random; (P, R)"),
     "beta": ("1", "nudging strength that was used, (P, R)"),
-    "residual": ("1", "worst residual of all phases, (P, R)"),
+    "residual": ("1", "worst residual of all phases of the examples that settle, (P, R)"),
     "sweeps": ("1", "most iterations of a nudged phase, (P, R)"),
-    "seconds": ("s", "of the repeat: mapping, estimate and its references, (P, R)"),
-    "free_share": ("1", "examples that have a free state, (P, R)"),
-    "free_error": ("1", "share of these whose largest output is not the target's, (P, R)"),
-    "free_solver": ("1", "what found the free states, (P, R)"),
+    "settled": ("1", "examples whose phases all settle, and of which gradient and targets are; (P, R)"),
     **{
         f"{target}_{name}": (unit, f"{meaning}; target: {network}")
         for target, network in zip(TARGETS, NETWORKS, strict=True)
@@ -58,7 +59,19 @@ QUANTITIES = {
         )
     },
 }
-"""Units and meaning of what is measured; P points, L parameter tensors, R repeats."""
+"""What is measured with each mode of gates."""
+LIVE = "live_"
+"""Before the names of what was measured with live gates beside held ones."""
+QUANTITIES = {
+    **OF_GATES,
+    "seconds": ("s", "of the repeat: mapping, estimates and their references, (P, R)"),
+    "free_share": ("1", "examples that have a free state, (P, R)"),
+    "free_error": ("1", "share of these whose largest output is not the target's, (P, R)"),
+    "free_solver": ("1", "what found the free states, (P, R)"),
+    **{f"{LIVE}{name}": (unit, f"live gates: {meaning}") for name, (unit, meaning) in OF_GATES.items()},
+}
+"""Units and meaning of what is measured; P points, L parameter tensors, R repeats. Names that begin with `LIVE` are
+empty (status -1, else NaN) where live gates were not compared with held ones."""
 
 
 class Experiment:
@@ -69,7 +82,9 @@ class Experiment:
     net : PredictiveCodingNetwork
     x, y : Tensor
     cost : Cost
-    substrate, gates : str
+    substrate : str
+    gates : {'held', 'live', 'both'}
+        Both: 'held' is in the measured values, 'live' in those whose names begin with `LIVE`.
     scheme : Stencil or str or None
     repeats, seed, thread_count : int
     mapper : callable
@@ -105,6 +120,7 @@ class Experiment:
         self.oracle_device = oracle_device
         self.net, self.x, self.y, self.cost = net, x, y, cost
         self.substrate, self.scheme, self.gates = substrate, scheme, gates
+        self.modes = gate_modes(gates)
         self.repeats, self.seed, self.thread_count = repeats, seed, thread_count
         self.mapper = standard_mapper() if mapper is None else mapper
         self.options = dict(options or {})
@@ -133,13 +149,14 @@ class Experiment:
         """
         with threads(self.thread_count):
             names = list(self.transfer)
-            tallies = {target: {name: Tally() for name in names} for target in TARGETS}
+            kinds = [f"{own}{target}" for own in ("", LIVE) for target in TARGETS]
+            tallies = {kind: {name: Tally() for name in names} for kind in kinds}
             found = self._blank(len(names))
             for r in range(self.repeats_of(device)):
                 self._repeat(r, device, beta, tallies, found)
-        for target in TARGETS:
-            found[f"{target}_bias"][:] = [tallies[target][name].bias for name in names]
-            found[f"{target}_variance"][:] = [tallies[target][name].variance for name in names]
+        for kind, of in tallies.items():
+            found[f"{kind}_bias"][:] = [of[name].bias for name in names]
+            found[f"{kind}_variance"][:] = [of[name].variance for name in names]
         return found
 
     @property
@@ -160,50 +177,67 @@ class Experiment:
         found: Measured,
     ) -> None:
         began = time.perf_counter()
-        options = dict(self.options)
-        if self.random:
-            options["generator"] = drawing(self.seed, r, "signs")
-        mapped = None
-        try:
-            mapped = self.mapper(
-                self.net,
-                substrate=self.substrate,
-                device=device,
-                seed=instance_seed(self.seed, r),
-                calibration=self.x,
-                gates=self.gates,
-            )
-            # The oracle's float64 twin comes and goes before the estimate is made.
-            forward = exact(mapped.perturbed, self.x, self.y, self.cost, self.oracle_device)
-            estimate, step = mapped.estimate(
-                self.x,
-                self.y,
-                self.cost,
-                scheme=self.scheme,
-                beta=beta,
-                reads=drawing(self.seed, r, "reads", self.x.device),
-                **options,
-            )
-        except (NotConverged, NegativeNudgeError) as failure:
-            # Past the stability limit of an instance there is no equilibrium to be found; past that of the ideal
-            # network the beta itself is wrong.
-            if device.ideal and isinstance(failure, NegativeNudgeError):
-                raise
-            found["status"][r] = NO_EQUILIBRIUM
-            if mapped is not None:
-                self._seek(found, r, mapped)
-            found["seconds"][r] = time.perf_counter() - began
-            return
-        _keep(found, r, of_equilibrium(mapped, step.equilibria[0], self.x, self.labels))
-        for target, exact_gradient in self._references(mapped, forward):
-            for k, name in enumerate(self.transfer):
-                cosine, error = tallies[target][name].add(estimate[name], exact_gradient[name])
-                found[f"{target}_cosine"][k, r] = cosine
-                found[f"{target}_relative_error"][k, r] = error
-        found["status"][r] = FOUND
-        found["beta"][r] = step.beta
-        found["residual"][r] = max(float(e.residual.max()) for e in step.equilibria)
-        found["sweeps"][r] = max(e.iterations for e in step.equilibria[1:])
+        mapped = self.mapper(
+            self.net,
+            substrate=self.substrate,
+            device=device,
+            seed=instance_seed(self.seed, r),
+            calibration=self.x,
+            gates=self.modes[0],
+        )
+        # The oracle's float64 twin comes and goes before the estimate is made.
+        forward = exact(mapped.perturbed, self.x, self.y, self.cost, self.oracle_device)
+        known: dict[bytes, list[tuple[str, dict[str, torch.Tensor]]]] = {}
+        for own, gates in zip(("", LIVE), self.modes, strict=False):
+            options = {"on_unconverged": "skip", **self.options}
+            if own:  # the mapped system's own are the first
+                options["gates"] = gates
+                beta = float(found["beta"][r]) if np.isfinite(found["beta"][r]) else beta
+            if self.random:
+                options["generator"] = drawing(self.seed, r, "signs")
+            try:
+                estimate, step = mapped.estimate(
+                    self.x,
+                    self.y,
+                    self.cost,
+                    scheme=self.scheme,
+                    beta=beta,
+                    reads=drawing(self.seed, r, "reads", self.x.device),
+                    **options,
+                )
+            except (NotConverged, NegativeNudgeError) as failure:
+                # Past the stability limit of an instance there is no equilibrium to be found; past that of the
+                # ideal network the beta itself is wrong.
+                if device.ideal and not own and isinstance(failure, NegativeNudgeError):
+                    raise
+                found[f"{own}status"][r], found[f"{own}settled"][r] = NO_EQUILIBRIUM, 0.0
+                continue
+            if np.isnan(found["free_share"][r]):
+                _keep(found, r, of_equilibrium(mapped, step.equilibria[0], self.x, self.labels))
+            used = torch.ones(len(self.x), dtype=torch.bool)
+            if step.used is not None:
+                used = step.used.cpu().view(-1, len(self.x)).any(0)
+            found[f"{own}settled"][r] = float(used.double().mean())
+            found[f"{own}sweeps"][r] = max(e.iterations for e in step.equilibria[1:])
+            found[f"{own}beta"][r] = step.beta
+            if not bool(used.any()):
+                found[f"{own}status"][r] = NO_EQUILIBRIUM
+                continue
+            key = used.numpy().tobytes()
+            judges = known.get(key) or self._references(mapped, used, forward if bool(used.all()) else None)
+            if len(self.modes) > 1 and key not in known:  # the other mode is judged by them too
+                judges = known[key] = list(judges)
+            for target, exact_gradient in judges:
+                for k, name in enumerate(self.transfer):
+                    cosine, error = tallies[f"{own}{target}"][name].add(estimate[name], exact_gradient[name])
+                    found[f"{own}{target}_cosine"][k, r] = cosine
+                    found[f"{own}{target}_relative_error"][k, r] = error
+            del estimate
+            found[f"{own}status"][r] = FOUND
+            of_these = slice(None) if step.used is None else step.used
+            found[f"{own}residual"][r] = max(float(e.residual[of_these].max()) for e in step.equilibria)
+        if np.isnan(found["free_share"][r]):
+            self._seek(found, r, mapped)
         found["seconds"][r] = time.perf_counter() - began
 
     def _seek(self, found: Measured, r: int, mapped: Any) -> None:
@@ -214,10 +248,14 @@ class Experiment:
         _keep(found, r, free_state(mapped, self.x, self.labels, **own))
 
     def _references(
-        self, mapped: Any, forward: dict[str, torch.Tensor]
+        self, mapped: Any, used: torch.Tensor, forward: dict[str, torch.Tensor] | None = None
     ) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
-        """Each reference, with its gradient; adaptation is left out where it has none."""
-        yield "transfer", self.transfer
+        """Each reference of the examples `used`, with its gradient; adaptation is left out where it has none."""
+        x, y = self._of(used)
+        transfer = self.transfer if bool(used.all()) else exact(self.net, x, y, self.cost, self.oracle_device)
+        yield "transfer", transfer
+        if forward is None:
+            forward = exact(mapped.perturbed, x, y, self.cost, self.oracle_device)
         if not getattr(self.net, "feedforward", True):  # a plain system: what is exact of its cells is implicit
             yield "adaptation", forward
             return
@@ -226,8 +264,14 @@ class Experiment:
             yield "adaptation", forward
             return
         with suppress(NotConverged, OracleError):
-            own = adaptation_gradient(mapped, self.x, self.y, self.cost, where=self.oracle_device)
+            own = adaptation_gradient(mapped, x, y, self.cost, where=self.oracle_device)
             yield "adaptation", {name: own.pop(name).to(g) for name, g in forward.items()}
+
+    def _of(self, used: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The examples `used` and their targets."""
+        if bool(used.all()):
+            return self.x, self.y
+        return self.x[used.to(self.x.device)], self.y[used.to(self.y.device)]
 
     @property
     def labels(self) -> torch.Tensor:
@@ -237,15 +281,31 @@ class Experiment:
     def _blank(self, layers: int) -> Measured:
         r = self.repeats
         blank: Measured = {
-            "status": np.full(r, NOT_RUN, np.int8),
-            "sweeps": np.zeros(r, np.int32),
             "free_solver": np.full(r, b"", "S16"),
-            **{name: np.full(r, np.nan) for name in ("beta", "residual", "seconds", "free_share", "free_error")},
+            **{name: np.full(r, np.nan) for name in ("seconds", "free_share", "free_error")},
         }
-        for target in TARGETS:
-            blank |= {f"{target}_{name}": np.full((layers, r), np.nan) for name in ("cosine", "relative_error")}
-            blank |= {f"{target}_{name}": np.full(layers, np.nan) for name in ("bias", "variance")}
+        for own in ("", LIVE):
+            blank |= {f"{own}{name}": values for name, values in blank_of_gates(layers, r).items()}
         return blank
+
+
+def blank_of_gates(layers: int, repeats: int) -> Measured:
+    """Values of `OF_GATES` for a mode of gates that was not measured.
+
+    Parameters
+    ----------
+    layers, repeats : int
+        Parameter tensors, and instances.
+    """
+    blank: Measured = {
+        "status": np.full(repeats, NOT_RUN, np.int8),
+        "sweeps": np.zeros(repeats, np.int32),
+        **{name: np.full(repeats, np.nan) for name in ("beta", "residual", "settled")},
+    }
+    for target in TARGETS:
+        blank |= {f"{target}_{name}": np.full((layers, repeats), np.nan) for name in ("cosine", "relative_error")}
+        blank |= {f"{target}_{name}": np.full(layers, np.nan) for name in ("bias", "variance")}
+    return blank
 
 
 def _keep(found: Measured, r: int, free: FreeState) -> None:

@@ -28,7 +28,7 @@ from physics_ep.storage.outputs import claim, note
 from physics_ep.storage.parts import parts_folder, remove_parts
 from physics_ep.storage.run_file import Quantity, Run, environment, write_run
 
-from .points import QUANTITIES, Measured
+from .points import FOUND, LIVE, QUANTITIES, Measured, blank_of_gates
 
 KIND, PART = "tolerance sweep", "point of a tolerance sweep"
 FREE = ("threads",)
@@ -172,7 +172,7 @@ def read_runs(path: Path) -> list[tuple[Path, Run]]:
     files = [path] if path.exists() else sorted(parts_folder(path).glob("*.h5"))
     runs = []
     for file in files:
-        run = _with_references_of_today(open_run(file))
+        run = _with_gates_of_today(_with_references_of_today(open_run(file)))
         kind = run.attributes.get("kind")
         if kind not in (KIND, PART) or set(run.metrics) != set(QUANTITIES):
             raise argument_error("out", "be a sweep file", f"{str(file)!r}, a run file of kind {kind!r}")
@@ -202,6 +202,25 @@ def _with_references_of_today(run: Run) -> Run:
     for name in ("free_share", "free_error"):
         found[name] = Quantity(np.full(status.shape, np.nan), *QUANTITIES[name])
     found["free_solver"] = Quantity(np.full(status.shape, b"", "S16"), *QUANTITIES["free_solver"])
+    return replace(run, metrics=found)
+
+
+def _with_gates_of_today(run: Run) -> Run:
+    """A run that says which examples settle, and has room for live gates beside those that it was measured with.
+
+    Releases that took the whole batch or nothing had all examples settled where they found an equilibrium.
+    """
+    if run.attributes.get("kind") not in (KIND, PART) or "feedforward_cosine" not in run.metrics:
+        return run
+    found = dict(run.metrics)
+    if "settled" not in found:
+        status = found["status"].values
+        found["settled"] = Quantity(np.where(status == FOUND, 1.0, np.nan), *QUANTITIES["settled"])
+    if f"{LIVE}status" not in found:
+        points, layers, repeats = found["feedforward_cosine"].values.shape
+        for name, value in blank_of_gates(layers, repeats).items():
+            rows = np.repeat(value[None], points, axis=0)
+            found[f"{LIVE}{name}"] = Quantity(rows, *QUANTITIES[f"{LIVE}{name}"])
     return replace(run, metrics=found)
 
 

@@ -14,7 +14,7 @@ from physics_ep.errors import unknown_name
 
 from ..agreement import Agreement
 from .plan import Point
-from .points import FOUND, NO_EQUILIBRIUM, NOT_RUN, TARGETS, Measured
+from .points import FOUND, LIVE, NO_EQUILIBRIUM, NOT_RUN, TARGETS, Measured
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,9 +57,10 @@ class TolerancePoint:
     repeats : int
         Instances that were tried: one where nothing is random.
     unconverged : int
-        Of these, such as found no equilibrium (or lie beyond their stability limit). They are in no mean.
+        Of these, such as found no equilibrium of any example (or lie beyond their stability limit). They are in no
+        mean.
     residual : float
-        Worst of all phases and repeats.
+        Worst of all phases and repeats, of examples that settle.
     sweeps : int
         Most iterations of a nudged phase.
     seconds : float
@@ -71,6 +72,10 @@ class TolerancePoint:
     solver : str
         What found the free states; NaN and '' where a file of an earlier release does not tell.
     layers : tuple of LayerTolerance
+    settled : float
+        Examples whose phases all settle, mean over all repeats. Gradients and references are of these.
+    live : TolerancePoint or None
+        The same point with live gates; None where these were not compared with held ones.
     """
 
     field: str
@@ -86,6 +91,8 @@ class TolerancePoint:
     free_error: float
     solver: str
     layers: tuple[LayerTolerance, ...]
+    settled: float = math.nan
+    live: TolerancePoint | None = None
 
     def worst_layer(self, target: str = "transfer") -> LayerTolerance:
         """Layer with the smallest mean cosine to a target; the first, where no repeat found an equilibrium."""
@@ -96,7 +103,7 @@ class TolerancePoint:
 
     def figures(self, layers: bool = True) -> dict[str, Any]:
         """For JSON: the point, its worst layers, and (with `layers`) all of them."""
-        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "layers"}
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("layers", "live")}
         for target in TARGETS:
             worst = self.worst_layer(target)
             own[target] = {"layer": worst.name, **getattr(worst, target).figures()}
@@ -105,6 +112,7 @@ class TolerancePoint:
                 {"name": layer.name, **{target: getattr(layer, target).figures() for target in TARGETS}}
                 for layer in self.layers
             ]
+        own["live"] = None if self.live is None else self.live.figures(layers)
         return own
 
 
@@ -181,30 +189,35 @@ def tabulated(
         )
         return Agreement(cosine, error, float(bias), float(variance))
 
-    found = []
-    for p, point in enumerate(points):
-        status = rows["status"][p]
-        good = status == FOUND
-        found.append(
-            TolerancePoint(
-                field=point.field,
-                value=point.value,
-                beta=point.beta,
-                strength=_mean(rows["beta"][p][good]),
-                repeats=int((status != NOT_RUN).sum()),
-                unconverged=int((status == NO_EQUILIBRIUM).sum()),
-                residual=float(rows["residual"][p][good].max()) if good.any() else math.nan,
-                sweeps=int(rows["sweeps"][p].max()),
-                seconds=_mean(rows["seconds"][p][status != NOT_RUN]),
-                free_share=_mean(_told(rows["free_share"][p])),
-                free_error=_mean(_told(rows["free_error"][p])),
-                solver=", ".join(sorted({word.decode() for word in rows["free_solver"][p]} - {""})),
-                layers=tuple(
-                    LayerTolerance(name, *(agreement(p, k, target) for target in TARGETS))
-                    for k, name in enumerate(layers)
-                ),
-            )
+    def with_gates(p: int, own: str, live: TolerancePoint | None = None) -> TolerancePoint:
+        point = points[p]
+        status = rows[f"{own}status"][p]
+        good, tried = status == FOUND, status != NOT_RUN
+        return TolerancePoint(
+            field=point.field,
+            value=point.value,
+            beta=point.beta,
+            strength=_mean(rows[f"{own}beta"][p][good]),
+            repeats=int(tried.sum()),
+            unconverged=int((status == NO_EQUILIBRIUM).sum()),
+            residual=float(rows[f"{own}residual"][p][good].max()) if good.any() else math.nan,
+            sweeps=int(rows[f"{own}sweeps"][p].max()),
+            seconds=_mean(rows["seconds"][p][tried]),
+            free_share=_mean(_told(rows["free_share"][p])),
+            free_error=_mean(_told(rows["free_error"][p])),
+            solver=", ".join(sorted({word.decode() for word in rows["free_solver"][p]} - {""})),
+            layers=tuple(
+                LayerTolerance(name, *(agreement(p, k, own + target) for target in TARGETS))
+                for k, name in enumerate(layers)
+            ),
+            settled=_mean(_told(rows[f"{own}settled"][p])),
+            live=live,
         )
+
+    found = []
+    for p in range(len(points)):
+        live = with_gates(p, LIVE)
+        found.append(with_gates(p, "", live if live.repeats else None))
     return ToleranceTable(tuple(found), config, len(config["tolerance"]["plan"]), path)
 
 
@@ -234,7 +247,7 @@ def tolerance_rows(points: Sequence[TolerancePoint], verbose: bool) -> tuple[lis
     ]
     targets = TARGETS
     rows = []
-    for point in points:
+    for point, gates in (pair for each in points for pair in _by_gates(each)):
         chosen = (
             [(layer,) * len(targets) for layer in point.layers] if verbose else [map(point.worst_layer, targets)]
         )
@@ -253,18 +266,26 @@ def tolerance_rows(points: Sequence[TolerancePoint], verbose: bool) -> tuple[lis
                     for name in ("relative_error", "bias", "variance")
                 ),
             ]
+            device = point.field if point.field in ("ideal", "base") else f"{point.field}\n  {point.value}"
             rows.append(
                 [
-                    point.field if point.field in ("ideal", "base") else f"{point.field}\n  {point.value}",
+                    device + (f"\n  {gates} gates" if gates else ""),
                     f"{point.strength:.3g}" if point.strength > 0 else str(point.beta),
                     *map("\n".join, cells),
                     f"{point.free_share:.0%}\n{point.free_error:.0%} wrong\n{point.solver}".replace("nan%", "?"),
                     _exponential(point.residual, 0),
-                    f"{point.repeats - point.unconverged}/{point.repeats}",
+                    f"{point.repeats - point.unconverged}/{point.repeats}\n{point.settled:.0%}".replace(
+                        "nan%", "?"
+                    ),
                     f"{point.seconds:.2g}",
                 ]
             )
     return columns, rows
+
+
+def _by_gates(point: TolerancePoint) -> list[tuple[TolerancePoint, str]]:
+    """A point, and where live gates were compared with held ones both, with the mode's name."""
+    return [(point, "")] if point.live is None else [(point, "held"), (point.live, "live")]
 
 
 def _exponential(value: float, digits: int = 1) -> str:

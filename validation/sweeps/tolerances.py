@@ -31,7 +31,7 @@ from physics_ep.errors import InputError, argument_error
 from physics_ep.estimators.propagation import NegativeNudgeError
 from physics_ep.nudging import Stencil, scheme_from_name
 from physics_ep.placement import available_memory, require_memory
-from physics_ep.predictive_coding.forward import gate_mode
+from physics_ep.predictive_coding.forward import gate_modes
 from physics_ep.progress import SILENT, Progress
 from physics_ep.storage.outputs import writing
 from physics_ep.storage.parts import parts_folder
@@ -108,7 +108,10 @@ def tolerance(
         Of the instances and the reads.
     scheme, **options
         Of `EquilibriumPropagation`.
-    gates : {'held', 'live'}
+    gates : {'held', 'live', 'both'}
+        What nudged phases do with the gates of ReLUs and the routes of max poolings. 'both': each point has live
+        gates beside held ones, on the same instances and at the same beta (`TolerancePoint.live`); of a network
+        without gates it means 'held'.
     out : path, optional
         Sweep file. Points are kept as they come, in parts beside it (`validation.sweeps.store`).
     resume : bool
@@ -141,7 +144,8 @@ def tolerance(
 
     Notes
     -----
-    A repeat without equilibrium is counted and left out of all means. Means have 95 % intervals by Student's t.
+    Gradients are of the examples whose phases settle (`TolerancePoint.settled`). A repeat in which none does is
+    counted and left out of all means. Means have 95 % intervals by Student's t.
     Gradients are not kept: memory does not grow with R (`validation.sweeps.points.Experiment`).
 
     Examples
@@ -162,8 +166,10 @@ def tolerance(
             raise argument_error("substrate", must, repr(substrate))
         if net.device_model is not None:
             raise argument_error("net", "be on no device yet: the sweep puts it on them", "on one")
-        if gates not in ("held", "frozen"):
+        if gates not in ("held", "frozen", "both"):
             raise argument_error("gates", "be left out for a plain system, which has none", repr(gates))
+    modes = gate_modes(gates)
+    gates = "both" if len(modes) > 1 and getattr(net, "has_gates", False) else modes[0]
     substrate = type(net).__name__ if plain else "hopfield" if substrate is None else substrate
     if mapper is not None:
         base = DeviceModel() if device is None else device
@@ -216,7 +222,7 @@ def tolerance(
             "repeats": repeats,
             "seed": seed,
             "scheme": chosen.name,
-            "gates": gate_mode(gates),
+            "gates": gates,
             "options": {name: repr(value) for name, value in options.items()},
             "mapper": None if mapper is None else f"{mapper.__module__}.{getattr(mapper, '__qualname__', mapper)}",
             "dtype": str(parameter.dtype).removeprefix("torch."),

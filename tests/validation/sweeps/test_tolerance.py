@@ -163,7 +163,8 @@ class Known:
             phase = SimpleNamespace(
                 residual=torch.tensor([1e-9, 2e-9]), iterations=3, converged=there, state=state, solver="known"
             )
-            return made, SimpleNamespace(beta=0.1 if beta == "auto" else beta, equilibria=(phase, phase, phase))
+            beta = 0.1 if beta == "auto" else beta
+            return made, SimpleNamespace(beta=beta, equilibria=(phase, phase, phase), used=None)
 
         real = map_pcn(net)
         return SimpleNamespace(perturbed=perturbed, estimate=estimate, system=real.system, decode=real.decode)
@@ -295,7 +296,11 @@ def test_former_adaptation_is_read_as_feedforward(tmp_path: Path) -> None:
     new, old = tmp_path / "new.h5", tmp_path / "old.h5"
     table = tolerance(*small(), **given, out=new)
     run = open_run(new)
-    former = {name: q for name, q in run.metrics.items() if not name.startswith(("adaptation", "free_"))}
+    former = {
+        name: q
+        for name, q in run.metrics.items()
+        if not name.startswith(("adaptation", "free_", "live_", "settled"))
+    }
     former = {name.replace("feedforward_", "adaptation_"): q for name, q in former.items()}
     write_run(old, Run(run.attributes, metrics=former))
     with pytest.warns(OutputWarning, match="it is read as 'feedforward', and there is no adaptation in it"):
