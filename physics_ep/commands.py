@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,7 +28,7 @@ from .command_options import (
     Writes,
     add_command,
 )
-from .errors import InputError, argument_error
+from .errors import InputError, argument_error, unknown_name
 
 RunFile = Annotated[
     Path | None,
@@ -47,6 +48,7 @@ def register(app: typer.Typer) -> None:
     add_command(app, train)
     add_command(app, simulate)
     add_command(app, info)
+    add_command(app, config_, name="config", epilog="Example: physics-ep config --show hopfield-digits > mine.toml")
     run = typer.Typer(help="Run files: is one whole?")
     add_command(run, run_verify, name="verify", group="run", epilog="Example: physics-ep run verify run.h5")
     app.add_typer(run, name="run")
@@ -252,6 +254,49 @@ def simulate(
         f"energy of the first example ({figures['energy_unit']})",
     ]
     report.table(f"{system}, beta {figures['beta']:g}: {out}", columns, rows)
+
+
+def config_(
+    *,
+    show: Annotated[
+        str | None, typer.Option("--show", metavar="NAME", help="Print a bundled config.", show_default=False)
+    ] = None,
+    keys: Annotated[bool, typer.Option("--keys", help="List every key: type, default, meaning.")] = False,
+    system: Annotated[
+        str | None,
+        typer.Option("--system", metavar="NAME", help="With --keys: the options of this system too."),
+    ] = None,
+    json: JsonFile = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Print a bundled config, or all keys that a config may have."""
+    from .config import bundled
+    from .config_keys import config_keys
+
+    report = Report(json, quiet)
+    if (show is None) == (not keys):
+        raise argument_error("show", "be given, or --keys, and not both", "both" if keys else "neither")
+    if system is not None and not keys:
+        raise argument_error("system", "come with --keys", repr(system))
+    if show is not None:
+        names = bundled()
+        name = show if show in names else f"{show}-digits"
+        if name not in names:
+            raise unknown_name("show", show, names)
+        text = names[name].read_text(encoding="utf-8")
+        report.figures({"name": name, "toml": text})
+        report.say(text.rstrip())
+        return
+    found = config_keys(system)
+    report.figures({"keys": [vars(key) for key in found]})
+    for section in dict.fromkeys(key.section for key in found):
+        report.say(f"[{section}]")
+        for key in found:
+            if key.section == section:
+                report.say(f"  {key.key} = {key.default}    ({key.type})")
+                for line in textwrap.wrap(key.meaning, 100):
+                    report.say(f"      {line}")
 
 
 def info(

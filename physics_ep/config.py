@@ -71,8 +71,10 @@ class SystemSection(OpenSection):
 
     Attributes
     ----------
+    name : str
+        A registered system (`physics-ep info` lists them); all other keys of the section are its own options.
     weights : str or None
-        File of weights to begin with: `physics_ep.storage.weights.read_weights` tells which.
+        File of weights to begin with: a run file (.h5), .safetensors, or a state_dict saved by torch (.pt, .pth).
     """
 
     weights: str | None = None
@@ -114,7 +116,7 @@ class DataSection(Section):
     folder : str or None
         Where its files are. None: the environment variable PHYSICS_EP_DATA.
     file, test_file : str or None
-        For 'npz', 'csv' and 'parquet' (`physics_ep.data.tables`): your file of examples; a second one to test on.
+        For 'npz', 'csv' and 'parquet': your own file of examples; and a second file, of examples to test on.
     target : str or None
         Column (or array of an npz file) that holds the classes. None: the last column, or the array y or labels.
     columns : list of str or None
@@ -123,7 +125,7 @@ class DataSection(Section):
         What becomes of each feature, by the examples to train on: mean 0 and deviation 1, the range 0 to 1, or
         nothing. None: 'standard' for 'csv' and 'parquet', 'none' for 'npz', whose bytes (uint8) become [0, 1].
     seed : int
-        Of the examples that are held back to test on.
+        Of the draw of examples that are held back to test on.
     layout : {'flat', 'image'}
         Examples as vectors (N, n) or as images (N, channels, rows, columns).
     pad_to : int or None
@@ -187,8 +189,11 @@ class TrainingSection(Section):
 
     Attributes
     ----------
-    epochs, batch_size, evaluation_batch_size : int
-        A batch is that of all ranks together, where several processes train one system.
+    epochs : int
+        Passes over the examples to train on.
+    batch_size, evaluation_batch_size : int
+        Examples of a batch in training, and in tests; of all ranks together, where several processes train one
+        system.
     on_unconverged : {'skip', 'raise', 'warn'}
         What becomes of examples without an equilibrium.
     max_skipped : float
@@ -199,6 +204,7 @@ class TrainingSection(Section):
         Threads of torch. None: as many as the process uses. Small products gain nothing from a second thread, and
         lose much where another process wants the core.
     device : str
+        'cpu', 'cuda' or 'cuda:N'.
     dtype : {'float32', 'float64', 'bfloat16'} or None
         None: the system's own, float32 for all but those that work in float64 alone. bfloat16: parameters and
         gradients in float32, all else in bfloat16 (predictive coding networks).
@@ -220,6 +226,8 @@ class OptimizerSection(OpenSection):
 
     Attributes
     ----------
+    name : str
+        A class of torch.optim; all other keys of the section are its options, such as lr.
     groups : dict
         Parameter-name prefix to the options of the parameters whose names begin so (the longest prefix counts).
     """
@@ -229,7 +237,13 @@ class OptimizerSection(OpenSection):
 
 
 class SchedulerSection(OpenSection):
-    """[scheduler]: any class of torch.optim.lr_scheduler by name and its options; it steps once an epoch."""
+    """[scheduler]: any class of torch.optim.lr_scheduler by name and its options; it steps once an epoch.
+
+    Attributes
+    ----------
+    name : str
+        A class of torch.optim.lr_scheduler; all other keys of the section are its options.
+    """
 
 
 class PropagationSection(Section):
@@ -245,10 +259,11 @@ class PropagationSection(Section):
     beta : float or 'auto'
         Nudging strength, in units of energy over cost. 'auto' takes it from the measured stability limit.
     solver : str or None
-        None: the system's default; so too for the next two.
+        How phases settle. None: the system's default.
     tolerance : float or None
-        Dimensionless residual that counts as converged.
+        Dimensionless residual that counts as converged. None: the system's default.
     max_iterations : int or None
+        Iterations of a phase, at most. None: the system's default.
     gates : {'held', 'live'} or None
         Of predictive coding networks: whether nudged phases hold ReLU gates and pooling routes.
     starts : int

@@ -38,7 +38,9 @@ class HopfieldNetwork(Layered):
     sizes : sequence of int
         [inputs, hidden ..., outputs].
     activation : {'hard_sigmoid', 'tanh', 'logistic', 'linear'}
+        Of the hidden units.
     output_activation : {'linear', 'hard_sigmoid'}
+        Of the output units.
     gain : float
         Couplings start uniform in +-gain / sqrt(n_in).
     seed : int
@@ -131,17 +133,21 @@ class ConvHopfieldNetwork(Layered):
     Parameters
     ----------
     input_shape : (channels, rows, columns)
+        Of an image.
     channels : sequence of int
         Of each convolution's output: the hidden layers. At least one.
     n_out : int
+        Number of outputs.
     activation : {'hard_sigmoid', 'tanh', 'logistic', 'linear'}
         Of the hidden units; with max pooling 'hard_sigmoid' or 'logistic'.
     kernel_size : int
         Odd.
     pooling : {'average', 'max'}
+        Of 2x2 units.
     pool_after : sequence of int, optional
         Numbers, from 1, of the convolutions that are followed by pooling. Default: all.
     output_activation : {'linear', 'hard_sigmoid'}
+        Of the output units.
     gain : float
         Couplings start uniform in +-gain / sqrt(fan-in).
     seed : int

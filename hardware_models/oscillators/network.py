@@ -150,5 +150,21 @@ class OscillatorNetwork(OnDevice, Oscillators):
 def ising_oscillator(
     sizes: Sequence[int], second_harmonic: float = 0.25, *, device: Device = None, **options: Any
 ) -> OscillatorNetwork:
-    """Oscillator Ising machine, the system 'ising-oscillator': `OscillatorNetwork` with injection at 2 omega."""
+    """Build an oscillator Ising machine: an `OscillatorNetwork` with injection at twice its frequency.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        [inputs, hidden ..., outputs].
+    second_harmonic : float
+        Strength K of the injection, in coupling units.
+    device : DeviceModel, mapping or str, optional
+        Devices whose cells hold the couplings, or the name of a preset.
+    **options
+        All others of `OscillatorNetwork`.
+
+    Returns
+    -------
+    OscillatorNetwork
+    """
     return OscillatorNetwork(sizes, second_harmonic, device=device, **options)

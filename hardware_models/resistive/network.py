@@ -67,6 +67,7 @@ class ResistiveNetwork(LayeredSystem):
     sizes : sequence of int
         [features, hidden ..., outputs].
     diode : {'ideal', 'shockley', 'none'}
+        Of the hidden nodes: perfect switches, real diodes with `saturation` and `emission`, or none.
     input_gain : float
         Volts per unit of x.
     amplification : float
@@ -91,7 +92,7 @@ class ResistiveNetwork(LayeredSystem):
         What devices can be programmed to, siemens; `constrain` keeps to it, which EP calls before each gradient
         and `physics_ep.train` after each step of an optimizer.
     saturation, emission : float
-        Is and n of Shockley diodes: amperes, and dimensionless.
+        Saturation current and ideality of Shockley diodes: amperes, and dimensionless.
     capacitance : float
         Of each node, farad; for `simulate`, equilibria do not depend on it.
     seed : int

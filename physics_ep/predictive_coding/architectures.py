@@ -53,12 +53,15 @@ def mlp(
         Of the hidden layers: relu, tanh, logistic, softplus, gelu, hard_sigmoid, hard_tanh, diode or linear
         (`ACTIVATIONS`). The outputs are linear.
     energy : {'squared', 'paired'}
+        The squared energy sum |e_k|^2 / 2 of the errors, or that of pairs of units.
     gates : {'held', 'live'}
-        See `PredictiveCodingNetwork`.
+        Whether nudged phases keep the on and off of ReLUs and the routes of max poolings from the free phase.
     gain : float
         Weights start uniform in +-gain / sqrt(n_in). sqrt(3) keeps the variance through linear layers.
     bias : bool
+        Whether units have biases.
     seed : int
+        Of the initial weights.
 
     Returns
     -------
@@ -106,14 +109,27 @@ def vgg5(
     Parameters
     ----------
     num_classes : int
+        Number of outputs.
     input_shape : (channels, rows, columns)
-    activation, energy, gates, gain, bias, seed
-        As of `mlp`.
+        Of an image.
+    activation : str
+        Of the hidden layers, a name in `ACTIVATIONS`. The outputs are linear.
     pooling : {'max', 'average'}
+        Of the 2x2 poolings between convolutions.
+    energy : {'squared', 'paired'}
+        The squared energy sum |e_k|^2 / 2 of the errors, or that of pairs of units.
+    gates : {'held', 'live'}
+        Whether nudged phases keep the on and off of ReLUs and the routes of max poolings from the free phase.
+    gain : float
+        Weights start uniform in +-gain / sqrt(fan).
     output_gain : float, optional
-        Of the dense layer (the paper takes 0.2 for the squared error on ImageNet32); default `gain`.
+        The same of the last layer (the paper takes 0.2 for the squared error on ImageNet32); default `gain`.
     width : float
-        Factor on the channels, for small trials.
+        Factor on all channels, for small trials.
+    bias : bool
+        Whether units have biases.
+    seed : int
+        Of the initial weights.
 
     Returns
     -------
@@ -154,7 +170,32 @@ def vgg10(
 ) -> PredictiveCodingNetwork:
     """VGG10 of the paper: eight convolutions, scaled with the fan-out, and two dense layers, with the fan-in.
 
-    62,645,952 weights at 224x224 with 1000 classes. Parameters as of `vgg5`.
+    62,645,952 weights at 224x224 with 1000 classes.
+
+    Parameters
+    ----------
+    num_classes : int
+        Number of outputs.
+    input_shape : (channels, rows, columns)
+        Of an image.
+    activation : str
+        Of the hidden layers, a name in `ACTIVATIONS`. The outputs are linear.
+    pooling : {'max', 'average'}
+        Of the 2x2 poolings between convolutions.
+    energy : {'squared', 'paired'}
+        The squared energy sum |e_k|^2 / 2 of the errors, or that of pairs of units.
+    gates : {'held', 'live'}
+        Whether nudged phases keep the on and off of ReLUs and the routes of max poolings from the free phase.
+    gain : float
+        Weights start uniform in +-gain / sqrt(fan).
+    output_gain : float, optional
+        The same of the last layer (the paper takes 0.2 for the squared error on ImageNet32); default `gain`.
+    width : float
+        Factor on all channels, for small trials.
+    bias : bool
+        Whether units have biases.
+    seed : int
+        Of the initial weights.
 
     Returns
     -------
@@ -193,7 +234,32 @@ def vgg10_skip(
     bias: bool = True,
     seed: int = 0,
 ) -> PredictiveCodingNetwork:
-    """VGG10 with strided 1x1 skips from layer 2 to 5 and from 5 to 8. Parameters as of `vgg5`.
+    """VGG10 with strided 1x1 skips from layer 2 to 5 and from 5 to 8.
+
+    Parameters
+    ----------
+    num_classes : int
+        Number of outputs.
+    input_shape : (channels, rows, columns)
+        Of an image.
+    activation : str
+        Of the hidden layers, a name in `ACTIVATIONS`. The outputs are linear.
+    pooling : {'max', 'average'}
+        Of the 2x2 poolings between convolutions.
+    energy : {'squared', 'paired'}
+        The squared energy sum |e_k|^2 / 2 of the errors, or that of pairs of units.
+    gates : {'held', 'live'}
+        Whether nudged phases keep the on and off of ReLUs and the routes of max poolings from the free phase.
+    gain : float
+        Weights start uniform in +-gain / sqrt(fan).
+    output_gain : float, optional
+        The same of the last layer (the paper takes 0.2 for the squared error on ImageNet32); default `gain`.
+    width : float
+        Factor on all channels, for small trials.
+    bias : bool
+        Whether units have biases.
+    seed : int
+        Of the initial weights.
 
     Returns
     -------
