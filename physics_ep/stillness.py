@@ -3,7 +3,8 @@
 A relaxation evaluates an energy hundreds of times, and its phases are compared to many digits. Modules and modes of
 torch that make each evaluation another one, or that round it, have no place within: autocast is off (a system works
 in the dtype of its parameters), attention takes the kernel that has second derivatives, running statistics wait
-until the step is over, and what draws random numbers is refused.
+until the step is over, and what draws random numbers is refused. Systems that hold what they draw, and whose
+energy is the batch's where examples feel each other (`HoldsNoise`), may do both.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from .blocks import State, twice_differentiable
 from .errors import InputError
+from .holding import HoldsNoise
 from .system import EnergySystem
 
 RESTLESS = (_NormBase, _DropoutNd, nn.RReLU)
@@ -47,6 +49,8 @@ class Stillness:
                 continue
             if isinstance(module, _NormBase) and module.track_running_stats:
                 self.norms.append((path, module))
+            elif isinstance(self.system, HoldsNoise):
+                continue
             elif (isinstance(module, _DropoutNd) and module.p > 0) or isinstance(module, nn.RReLU):
                 self.random.append((path, module))
 
@@ -56,6 +60,8 @@ class Stillness:
             self._stack.enter_context(torch.autocast(device, enabled=False))
         if type(self.system).phase is EnergySystem.phase:  # once here, not at each second derivative
             self._stack.enter_context(twice_differentiable())
+        if isinstance(self.system, HoldsNoise):
+            self._stack.enter_context(self.system.holding())
         for _, norm in self.norms:
             norm.track_running_stats = False
             self._stack.callback(setattr, norm, "track_running_stats", True)
@@ -66,6 +72,11 @@ class Stillness:
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
+
+    def renew(self) -> None:
+        """Let what is drawn at random be drawn anew."""
+        if isinstance(self.system, HoldsNoise):
+            self.system.renew()
 
     def check(self, x: torch.Tensor) -> None:
         """Refuse batch norms in training mode that see the state.
@@ -78,7 +89,7 @@ class Stillness:
             It names the module.
         """
         batch = {id(norm): path for path, norm in self.norms if isinstance(norm, _BatchNorm)}
-        if not batch:
+        if not batch or isinstance(self.system, HoldsNoise):
             return
         system = self.system
         seen: list[list[torch.Tensor]] = []
@@ -96,13 +107,16 @@ class Stillness:
 
     def update(self, state: State, x: torch.Tensor) -> None:
         """Let running statistics take in one batch, at a state: once a step."""
-        if not self.norms:
+        if not self.norms and not isinstance(self.system, HoldsNoise):
             return
         for _, norm in self.norms:
             norm.track_running_stats = True
         try:
             with torch.no_grad():
-                self._evaluate(state, x)
+                if isinstance(self.system, HoldsNoise):
+                    self.system.update_statistics(x)
+                else:
+                    self._evaluate(state, x)
         finally:
             for _, norm in self.norms:
                 norm.track_running_stats = False

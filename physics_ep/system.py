@@ -405,6 +405,7 @@ class Phase:
 
     exact_updates = False
     differentiable_updates = False
+    coupled = False  # Whether examples of a batch feel each other: it is then one system, with one stability limit.
     carries_displacements = False
     """Whether displacements keep their digits in the system's own dtype, and the subclass itself leaves out the
     origin's force where balanced. If not, the system is widened to float64 and `origin_force` is computed."""

@@ -416,7 +416,8 @@ def backprop_gradient(system: nn.Module, x: torch.Tensor, y: torch.Tensor, cost:
     twin = copy.deepcopy(system).double()
     named = [(n, p) for n, p in twin.named_parameters() if p.requires_grad]
     with torch.enable_grad():
-        loss = cost(twin(in_dtype(x, torch.float64)), wide_target(y)).mean()
+        outputs = twin(in_dtype(x, torch.float64))
+        loss = cost(outputs.reshape(len(outputs), -1), wide_target(y)).mean()
         grads = torch.autograd.grad(loss, [p for _, p in named], allow_unused=True)
     found = Gradients((n, torch.zeros_like(p) if g is None else g) for (n, p), g in zip(named, grads, strict=True))
     found.loss = float(loss.detach())

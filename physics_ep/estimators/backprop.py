@@ -65,6 +65,7 @@ class Backprop:
         with torch.enable_grad(), weights:
             named = {n: p for n, p in system.named_parameters() if p.requires_grad}
             outputs = system(x)
+            outputs = outputs.reshape(len(outputs), -1)
             wide = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
             loss = self.cost(wide, y).mean()
             found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)

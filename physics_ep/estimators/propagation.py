@@ -251,6 +251,7 @@ class EquilibriumPropagation:
         weights = Weights(system)
         with torch.no_grad(), weights:
             weights.still.check(x)
+            weights.still.renew()
             weights.constrain()  # an optimizer that knows no bounds may have left them
             grads, step, used = self._estimate(system, weights, x, y, input_gradient)
         if sync and ranks.is_distributed():

@@ -32,7 +32,7 @@ def curvature_limit(
     eigenvalue of C'' R, R = P H^-1 P^T (H the Hessian of E, P the projection on the outputs): for the squared
     error 1 / lambda is the smallest Schur complement of H on the outputs. Rayleigh-Ritz on the Krylov space of
     C'' R; each product with R is a relaxation under a small constant force on the outputs, which any system can
-    do, or the closed form of a phase that has one.
+    do, or the closed form of a phase that has one. A batch whose examples feel each other is one row.
 
     Parameters
     ----------
@@ -62,11 +62,13 @@ def curvature_limit(
     v = torch.randn(outputs.shape, generator=generator, dtype=torch.float64).to(outputs)
     tiny = torch.finfo(outputs.dtype).tiny
     good = free.converged
+    if base.coupled:
+        v, good = v.reshape(1, -1), good.all(0, keepdim=True)
     basis: list[torch.Tensor] = []
     pulls: list[torch.Tensor] = []
     responses: list[torch.Tensor] = []
     before = largest = 0.0
-    for _ in range(min(iterations, outputs.shape[1])):
+    for _ in range(min(iterations, v.shape[1])):
         # What has no answer of its own any more (outputs held by their bounds) is left out, and must not be blown
         # up.
         v = torch.where(good[:, None], v, torch.zeros_like(v))
@@ -76,11 +78,13 @@ def curvature_limit(
         v = torch.where(v.norm(dim=1, keepdim=True) > 1e-5 * size, v, torch.zeros_like(v))
         basis.append(v / v.norm(dim=1, keepdim=True).clamp_min(tiny))
         bound = cost.steepest if anywhere else None
-        pull = cost.curvature(outputs, y, basis[-1]) if bound is None else bound * basis[-1]
+        along = basis[-1].view_as(outputs)
+        pull = (cost.curvature(outputs, y, along) if bound is None else bound * along).reshape(v.shape)
         pulls.append(torch.where(good[:, None], pull, torch.zeros_like(pull)))
         if not all_finite(pulls[-1]):
             raise NotFinite(f"The curvature of the cost {cost.name!r} is NaN or infinite", free)
-        v, settled = output_response(system, base, pulls[-1], push, solver)
+        answer, settled = output_response(system, base, pulls[-1].view_as(outputs), push, solver)
+        v, settled = answer.reshape(v.shape), settled.all(0, keepdim=True) if base.coupled else settled
         good = good & settled
         if not bool(good.any()):
             break

@@ -13,12 +13,14 @@ if TYPE_CHECKING:
         load_sequential as load_sequential,
         to_sequential as to_sequential,
     )
+    from .any_model import from_module as from_module
     from .network import PredictiveCodingNetwork as PredictiveCodingNetwork
 else:
     __getattr__, __dir__, __all__ = lazy(
         __name__,
         {
             "PredictiveCodingNetwork": "network",
+            "from_module": "any_model",
             "from_sequential": "conversion",
             "load_sequential": "conversion",
             "mlp": "architectures",

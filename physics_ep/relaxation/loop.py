@@ -262,6 +262,8 @@ def relax(
     weights = Weights(system)
     with torch.no_grad(), weights:
         weights.still.check(x)
+        if nudge is None:
+            weights.still.renew()
         inputs = prepared(system, x, {} if nudge is None else options)
         sound = True
         if start is not None:
