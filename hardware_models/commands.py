@@ -72,6 +72,9 @@ Transpose = Annotated[
     str | None,
     typer.Option(help="A Hopfield circuit's other way: slots (the same array) or array.", show_default=False),
 ]
+Rails = Annotated[
+    str, typer.Option(help="Lines beyond the cells' cell_voltage_limit: refuse, or fit (scale all voltages).")
+]
 DeviceFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Devices as JSON.", show_default=False), READS
 ]
@@ -128,9 +131,7 @@ def map_(
     batch: Annotated[int, typer.Option(help="Calibration examples.")] = 2,
     copies: Copying = None,
     transpose: Transpose = None,
-    rails: Annotated[
-        str, typer.Option(help="Lines beyond the cells' cell_voltage_limit: refuse, or fit (scale all voltages).")
-    ] = "refuse",
+    rails: Rails = "refuse",
     json: JsonFile = None,
     seed: Seed = None,
     device: Device = None,
@@ -416,6 +417,7 @@ def spice_export(
     device_model: DeviceFile = None,
     weights: Weights = None,
     copies: Copying = None,
+    rails: Rails = "refuse",
     json: JsonFile = None,
     seed: Seed = None,
     device: Device = None,
@@ -428,7 +430,7 @@ def spice_export(
     _on_the_cpu(device, dtype)
     from .spice.phases import export_phases, with_sources
 
-    subject = _subject(system, seed, 1, weights, substrate, preset, device_model, copies)
+    subject = _subject(system, seed, 1, weights, substrate, preset, device_model, copies, rails)
     circuit = subject.circuit
     if not circuit.output_names and phase == "both":
         phase = "free"
@@ -456,6 +458,7 @@ def spice_check(
     device_model: DeviceFile = None,
     weights: Weights = None,
     copies: Copying = None,
+    rails: Rails = "refuse",
     json: JsonFile = None,
     seed: Seed = None,
     device: Device = None,
@@ -474,7 +477,7 @@ def spice_check(
     from .spice.ngspice import find_ngspice
 
     find_ngspice()
-    subject = _subject(system, seed, batch, weights, substrate, preset, device_model, copies)
+    subject = _subject(system, seed, batch, weights, substrate, preset, device_model, copies, rails)
     found = check_pairs(subject, beta) if isinstance(subject, PairsSubject) else check_agreement(subject, beta)
     report.figures(
         {
@@ -579,6 +582,7 @@ def _subject(
     preset: str | None,
     device_model: Path | None,
     copies: str | None,
+    rails: str,
 ) -> CheckedCircuit:
     """What SYSTEM and --substrate name."""
     number = 0 if seed is None else seed
@@ -588,8 +592,13 @@ def _subject(
         from .spice.mapped import find_pairs
 
         model = chosen_device(preset, device_model, substrate_class(substrate).device_class, copies)
-        return find_pairs(system, substrate, model, number, batch, weights)
-    for name, given in (("preset", preset), ("device-model", device_model), ("copies", copies)):
+        return find_pairs(system, substrate, model, number, batch, weights, rails)
+    for name, given in (
+        ("preset", preset),
+        ("device-model", device_model),
+        ("copies", copies),
+        ("rails", {"refuse": None}.get(rails, rails)),
+    ):
         if given is not None:
             raise argument_error(name, "come with --substrate", repr(str(given)))
     from .spice.check import find_subject

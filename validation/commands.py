@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hardware_models.commands import Copying, Transpose
+from hardware_models.commands import Copying, Rails, Transpose
 from physics_ep.command_options import (
     READS,
     DataFolder,
@@ -235,6 +235,7 @@ def tolerance(
     cost: Annotated[str, typer.Option(help="squared_error or cross_entropy.")] = "squared_error",
     scheme: Annotated[str, typer.Option(help="positive, negative, random, centered, or your own.")] = "centered",
     gates: Annotated[str | None, typer.Option(help=GATES_HELP, show_default=False)] = None,
+    rails: Rails = "refuse",
     images: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Labelled photographs to take.", show_default=False), READS
     ] = None,
@@ -329,6 +330,7 @@ def tolerance(
                 seed=number,
                 scheme=scheme,
                 gates=gates,
+                rails=rails,
                 out=out,
                 resume=resume,
                 progress=report.progress(),
@@ -377,6 +379,7 @@ def in_situ(
     ] = None,
     copies: Copying = None,
     transpose: Transpose = None,
+    rails: Rails = "refuse",
     repeats: Annotated[int, typer.Option(help="Instances of the device at each point.")] = 1,
     rule: Annotated[str, typer.Option(help="How pulses are made: accumulated, stochastic.")] = "accumulated",
     side: Annotated[str, typer.Option(help="single or up: which cells of a pair move.")] = "single",
@@ -405,6 +408,7 @@ def in_situ(
         table = learn_in_situ(
             config, substrates=substrate or None, device=base, sweeps=sweeps, overrides=overrides or [],
             repeats=repeats, rule=rule, side=side, data=data, seed=seed, out=out, resume=resume, progress=bar,
+            rails=rails,
         )  # fmt: skip
     except LearningInterrupted as stop:
         raise InterruptedCommandError(str(stop)) from stop

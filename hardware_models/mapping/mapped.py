@@ -53,6 +53,7 @@ __all__ = [
     "NotRealisable",
     "as_read",
     "check_fields",
+    "check_rails",
     "device_of",
     "held",
     "map_pcn",
@@ -492,17 +493,15 @@ def fitted_voltage(system: PairedCircuit, device: DeviceModel) -> float:
     system : PairedCircuit
         The network on the same device without a limit.
     device : DeviceModel
+        With one.
 
     Raises
     ------
-    InputError
-        If the device has no limit.
     NotRealisable
         If voltages would have to be scaled, and a unit's response has a voltage scale of its own.
     """
     limit = device.cell_voltage_limit
-    if limit is None:
-        raise argument_error("rails", "be 'refuse' where the device has no cell_voltage_limit", "'fit'")
+    assert limit is not None
     ratio = max(system.line_voltage(k) for k in range(system.depth)) / limit
     if ratio <= 1:
         return device.voltage
@@ -512,6 +511,19 @@ def fitted_voltage(system: PairedCircuit, device: DeviceModel) -> float:
             reason = f"its {layer.activation_name} units have a scale of voltage of their own; set voltage instead"
             raise NotRealisable(system.substrate, k, f"lines are {ratio:.3g} times the cells' limit, and {reason}")
     return device.voltage / ratio
+
+
+def check_rails(rails: str, device: DeviceModel) -> None:
+    """Whether the argument `rails` of `map_pcn` is one of its words, and the device has a voltage to fit it to.
+
+    Raises
+    ------
+    InputError
+    """
+    if rails not in ("refuse", "fit"):
+        raise argument_error("rails", "be 'refuse' or 'fit'", repr(rails))
+    if rails == "fit" and device.cell_voltage_limit is None:
+        raise argument_error("rails", "be 'refuse' where the device has no cell_voltage_limit", "'fit'")
 
 
 def map_pcn(
@@ -608,8 +620,7 @@ def map_pcn(
         if len(scales) != net.depth + 1 or not all(0 < s < math.inf for s in scales):
             must = f"be {net.depth + 1} positive numbers, of the input and each layer"
             raise argument_error("full_scales", must, list(full_scales))
-    if rails not in ("refuse", "fit"):
-        raise argument_error("rails", "be 'refuse' or 'fit'", repr(rails))
+    check_rails(rails, own)
     if rails == "fit":
         fitted = fitted_voltage(built(net, own.replace(cell_voltage_limit=None), seed, scales, gates), own)
         own, device = own.replace(voltage=fitted), device.replace(voltage=fitted)

@@ -49,6 +49,7 @@ def find_pairs(
     seed: int = 0,
     batch: int = 2,
     weights: Path | None = None,
+    rails: str = "refuse",
 ) -> PairsSubject:
     """A network mapped to the resistive substrate, with random inputs in [0, 1) and targets in +-0.5.
 
@@ -77,7 +78,7 @@ def find_pairs(
     x = torch.rand((batch, *net.shapes[0]), generator=generator, dtype=torch.float64)
     y = torch.rand((batch, *net.shapes[-1]), generator=generator, dtype=torch.float64) - 0.5
     # Diodes are live in a circuit: no latch holds the gates of ReLUs.
-    mapped = map_pcn(net, substrate, device, seed, calibration=x, gates="live")
+    mapped = map_pcn(net, substrate, device, seed, calibration=x, gates="live", rails=rails)
     form = mapped.to_circuit()
     volts = form.sources(x), form.targets(y), form.siemens(1.0)
     return PairsSubject(name, form.circuit, *volts, mapped=mapped, form=form, x=x, y=y)

@@ -25,7 +25,7 @@ import torch
 from hardware_models.devices.model import DeviceModel, as_compared
 from hardware_models.devices.systems import OnDevice
 from hardware_models.mapping.in_situ import InSitu
-from hardware_models.mapping.mapped import NotRealisable, device_of, map_pcn, substrate_class
+from hardware_models.mapping.mapped import NotRealisable, check_rails, device_of, map_pcn, substrate_class
 from physics_ep.config import Config, load_config
 from physics_ep.data.batches import epoch_seed
 from physics_ep.data.datasets import Dataset, load_dataset
@@ -136,6 +136,7 @@ def learn_in_situ(
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: Progress = SILENT,
+    rails: str = "refuse",
 ) -> InSituTable:
     """Train on devices, and compare with writing an ideally trained network into them.
 
@@ -167,6 +168,8 @@ def learn_in_situ(
         Go on with `out`: no instance that is there is trained again.
     progress : Progress
         In epochs.
+    rails : {'refuse', 'fit'}
+        As of `map_pcn`: of the trained network that is written, and of the one that learns.
 
     Raises
     ------
@@ -184,8 +187,12 @@ def learn_in_situ(
     if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
         raise argument_error("repeats", "be an integer of at least 1", repeats)
     kind, places = _subject(settings, substrates)
+    if kind is not Lesson and rails != "refuse":
+        raise argument_error("rails", "be left out for a plain system, which has none", repr(rails))
     base = device_of(places[0], device) if kind is Lesson and places else device or DeviceModel()
     points = [p for p in planned(base, sweeps or {}, ["auto"]) if p.field not in (IDEAL, BASE)]
+    limited = [device_at(base, p) for p in points if p.field == "cell_voltage_limit"]
+    check_rails(rails, next((d for d in limited if d.cell_voltage_limit is not None), base))
     given = base != type(base)()
     if given or not points:
         points = [Point(BASE if given else IDEAL, None, "auto"), *points]
@@ -200,6 +207,7 @@ def learn_in_situ(
             "plan": [[name, point.field, point.value] for name, point in plan],
             "repeats": repeats,
             **options,
+            **({} if rails == "refuse" else {"rails": rails}),
         },
     }
     values = {name: np.full((len(plan), repeats), np.nan) for name in QUANTITIES}
@@ -216,7 +224,7 @@ def learn_in_situ(
     attributes = {"kind": KIND, "config": found["config"], "in_situ": found["in_situ"], **environment()}
     epochs = settings.training.epochs
     # What the devices cannot be, or the substrates cannot hold, is told before anything is trained.
-    first = kind(settings, examples, settings.training.seed)
+    first = kind(settings, examples, settings.training.seed, rails)
     first.ep.check(first.network())
     for name, point in plan:
         try:
@@ -233,7 +241,7 @@ def learn_in_situ(
                 advance(epochs * (len(plan) - len(missing) + (not missing)))
                 if not missing:
                     continue
-                lesson = kind(settings, examples, settings.training.seed + r)
+                lesson = kind(settings, examples, settings.training.seed + r, rails)
                 net, ideal = lesson.train(lambda **info: advance(1, substrate="none", **info))
                 for k in missing:
                     substrate, point = plan[k]
@@ -322,10 +330,12 @@ class Lesson:
     examples : Dataset
         On the device, and of the dtype, that networks are to be of.
     seed : int
+    rails : str
+        Of `map_pcn`.
     """
 
-    def __init__(self, config: Config, examples: Dataset, seed: int) -> None:
-        self.config, self.examples, self.seed = config, examples, seed
+    def __init__(self, config: Config, examples: Dataset, seed: int, rails: str = "refuse") -> None:
+        self.config, self.examples, self.seed, self.rails = config, examples, seed, rails
         self.cost = config.ep.new_cost()
         self.options: dict[str, Any] = {"scheme": config.ep.scheme, "beta": config.ep.beta}
         self.ep = EquilibriumPropagation(self.cost, **self.options)
@@ -368,7 +378,8 @@ class Lesson:
     ) -> dict[str, float]:
         """Errors of the trained network on an instance of the device, and after learning on it."""
         calibration = self.examples.train_x[:CALIBRATION]
-        written = map_pcn(net, substrate, device, self.seed, calibration=calibration).system
+        rails = "refuse" if device.cell_voltage_limit is None else self.rails
+        written = map_pcn(net, substrate, device, self.seed, calibration=calibration, rails=rails).system
         mapped, lost = self._error(written)
         learner = self.learner(substrate, device, written.full_scales, **options)
         skipped = 0
@@ -404,7 +415,15 @@ class Lesson:
             If it cannot be there, or cannot learn so.
         """
         net, calibration = self.network(), self.examples.train_x[:CALIBRATION]
-        mapped = map_pcn(net, substrate, device, self.seed, calibration=calibration, full_scales=full_scales)
+        given: dict[str, Any] = {"calibration": calibration, "full_scales": full_scales}
+        if self.rails == "fit" and device.cell_voltage_limit is not None:
+            # Lines grow with the weights, for which cells have as much room.
+            room = options.get("headroom", HEADROOM)
+            tight = device.replace(cell_voltage_limit=device.cell_voltage_limit / room)
+            device = device.replace(
+                voltage=map_pcn(net, substrate, tight, self.seed, **given, rails="fit").device.voltage
+            )
+        mapped = map_pcn(net, substrate, device, self.seed, **given)
         return InSitu(mapped, lambda _: build_optimizer(self.config.optimizer, mapped.system), **options)
 
     def system(self, learner: Any) -> EnergySystem:
@@ -442,8 +461,8 @@ class Lesson:
 class PlainLesson(Lesson):
     """The same on a plain substrate, whose cells hold its couplings as they are."""
 
-    def __init__(self, config: Config, examples: Dataset, seed: int) -> None:
-        super().__init__(config, examples, seed)
+    def __init__(self, config: Config, examples: Dataset, seed: int, rails: str = "refuse") -> None:
+        super().__init__(config, examples, seed, rails)
         ep = config.ep
         self.options |= {
             "tolerance": ep.tolerance,

@@ -85,6 +85,8 @@ class Experiment:
     substrate : str
     gates : {'held', 'live', 'both'}
         Both: 'held' is in the measured values, 'live' in those whose names begin with `LIVE`.
+    rails : {'refuse', 'fit'}
+        As `map_pcn` has them.
     scheme : Stencil or str or None
     repeats, seed, thread_count : int
     mapper : callable
@@ -110,6 +112,7 @@ class Experiment:
         substrate: str,
         scheme: Stencil | str | None,
         gates: str,
+        rails: str = "refuse",
         repeats: int,
         seed: int,
         thread_count: int,
@@ -119,7 +122,7 @@ class Experiment:
     ) -> None:
         self.oracle_device = oracle_device
         self.net, self.x, self.y, self.cost = net, x, y, cost
-        self.substrate, self.scheme, self.gates = substrate, scheme, gates
+        self.substrate, self.scheme, self.gates, self.rails = substrate, scheme, gates, rails
         self.modes = gate_modes(gates)
         self.repeats, self.seed, self.thread_count = repeats, seed, thread_count
         self.mapper = standard_mapper() if mapper is None else mapper
@@ -184,6 +187,8 @@ class Experiment:
             seed=instance_seed(self.seed, r),
             calibration=self.x,
             gates=self.modes[0],
+            # The ideal device bears any voltage.
+            **({} if device.cell_voltage_limit is None or self.rails == "refuse" else {"rails": self.rails}),
         )
         # The oracle's float64 twin comes and goes before the estimate is made.
         forward = exact(mapped.perturbed, self.x, self.y, self.cost, self.oracle_device)

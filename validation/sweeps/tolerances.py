@@ -25,7 +25,7 @@ from torch import nn
 from hardware_models.devices.fields import fields_of
 from hardware_models.devices.model import DeviceModel
 from hardware_models.devices.systems import OnDevice, instance
-from hardware_models.mapping.mapped import as_read, check_fields, device_of
+from hardware_models.mapping.mapped import as_read, check_fields, check_rails, device_of
 from physics_ep.cost import Cost
 from physics_ep.errors import InputError, argument_error
 from physics_ep.estimators.propagation import NegativeNudgeError
@@ -73,6 +73,7 @@ def tolerance(
     seed: int = 0,
     scheme: Stencil | str | None = None,
     gates: str = "held",
+    rails: str = "refuse",
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: Progress = SILENT,
@@ -112,6 +113,8 @@ def tolerance(
         What nudged phases do with the gates of ReLUs and the routes of max poolings. 'both': each point has live
         gates beside held ones, on the same instances and at the same beta (`TolerancePoint.live`); of a network
         without gates it means 'held'.
+    rails : {'refuse', 'fit'}
+        As of `map_pcn`, of every instance.
     out : path, optional
         Sweep file. Points are kept as they come, in parts beside it (`validation.sweeps.store`).
     resume : bool
@@ -168,6 +171,8 @@ def tolerance(
             raise argument_error("net", "be on no device yet: the sweep puts it on them", "on one")
         if gates not in ("held", "frozen", "both"):
             raise argument_error("gates", "be left out for a plain system, which has none", repr(gates))
+        if rails != "refuse":
+            raise argument_error("rails", "be left out for a plain system, which has none", repr(rails))
     modes = gate_modes(gates)
     gates = "both" if len(modes) > 1 and getattr(net, "has_gates", False) else modes[0]
     substrate = type(net).__name__ if plain else "hopfield" if substrate is None else substrate
@@ -191,6 +196,8 @@ def tolerance(
             must = "be of fields that act on a network that is held (how cells learn: `physics-ep in-situ`)"
             raise argument_error("sweeps", must, repr(field))
     plan = planned(base, sweeps or {}, betas)
+    limited = [device_at(base, point) for point in plan if point.field == "cell_voltage_limit"]
+    check_rails(rails, next((d for d in limited if d.cell_voltage_limit is not None), base))
     if plain:  # what it does not read is told before anything is measured
         for point in plan:
             copy.deepcopy(net).program(device_at(base, point), seed)
@@ -223,6 +230,7 @@ def tolerance(
             "seed": seed,
             "scheme": chosen.name,
             "gates": gates,
+            **({} if rails == "refuse" else {"rails": rails}),
             "options": {name: repr(value) for name, value in options.items()},
             "mapper": None if mapper is None else f"{mapper.__module__}.{getattr(mapper, '__qualname__', mapper)}",
             "dtype": str(parameter.dtype).removeprefix("torch."),
@@ -240,6 +248,7 @@ def tolerance(
         substrate=substrate,
         scheme=None if scheme is None else chosen,
         gates=gates,
+        rails=rails,
         repeats=repeats,
         seed=seed,
         thread_count=int(file.config["tolerance"]["threads"]),

@@ -27,7 +27,7 @@ from physics_ep.registry import build_system
 from .plan import Point, device_at
 from .points import Experiment, Measured
 
-COMMON = ("substrate", "scheme", "gates", "repeats", "seed", "thread_count", "oracle_device", "options")
+COMMON = ("substrate", "scheme", "gates", "rails", "repeats", "seed", "thread_count", "oracle_device", "options")
 """What of an `Experiment` a worker is told as it is."""
 CONNECT_SECONDS = 10.0
 _held: tuple[str, Experiment] | None = None

@@ -126,3 +126,50 @@ def test_bad_rails_are_told_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "times cell_voltage_limit = 0.5" in error
     assert error.count("\n") == 1
     assert not out.exists()
+
+
+SETTINGS = ("training.epochs=1", "system.sizes=[64,6,10]", "data.train_examples=64", "data.test_examples=16")
+SHORT = [word for setting in SETTINGS for word in ("--set", setting)]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["tolerance", "pcn", "--substrate", "resistive", "--sweep", "levels=16", "--repeats", "1", "--batch", "2"],
+        ["in-situ", "pcn-digits", "--substrate", "resistive", *SHORT],
+    ],
+)
+def test_rails_are_fitted_wherever_a_network_is_mapped(words, tmp_path: Path, capsys) -> None:
+    """A sweep, or learning on cells, is refused where lines exceed the cells' limit, unless volts are fitted."""
+    file = tmp_path / "device.json"
+    DeviceModel(cell_voltage_limit=0.2).to_json(file)
+    for more, status in ((["--rails", "fit"], 0), ([], 2), (["--rails", "scale"], 2)):
+        with pytest.raises(SystemExit) as caught:
+            cli.main([*words, "--device-model", str(file), *more])
+        error = capsys.readouterr().err
+        assert (caught.value.code or 0) == status, error
+        assert status == 0 or error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["spice", "export", "resistive", "net.cir", "--rails", "fit"], "rails must come with --substrate"),
+        (["tolerance", "hopfield", "--sweep", "levels=4", "--rails", "fit"], "rails must be left out for a plain"),
+        (["in-situ", "hopfield-digits", "--rails", "fit"], "rails must be left out for a plain system"),
+        (["tolerance", "pcn", "--sweep", "levels=4", "--rails", "fit"], "rails must be 'refuse' where the device"),
+        (["in-situ", "pcn-digits", "--rails", "fit"], "rails must be 'refuse' where the device has no"),
+        (["map", "pcn", "--rails", "fit"], "rails must be 'refuse' where the device has no cell_voltage_limit"),
+    ],
+)
+def test_rails_without_cells_are_refused(words, says, tmp_path: Path, capsys, monkeypatch) -> None:
+    """What is on no lines has none to fit: one line, status 2, and no file."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        cli.main(words)
+    error = capsys.readouterr().err
+    assert caught.value.code == 2
+    assert says in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
