@@ -69,7 +69,7 @@ def gpu(pytestconfig: pytest.Config) -> Iterator[object]:
     """A CUDA device, simulated on the CPU; skips the test where it cannot be, and says why."""
     from tests.support.simulated_gpu import SimulatedGpu, UnavailableError, install
 
-    cache = pytestconfig.cache
+    cache = getattr(pytestconfig, "cache", None)  # `-p no:cacheprovider` leaves none
     try:
         install(None if cache is None else cache.mkdir("simulated_gpu"))
     except UnavailableError as error:

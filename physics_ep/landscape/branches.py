@@ -153,7 +153,8 @@ def _lowest(
         values = torch.linalg.eigvalsh(matrix)
         return values[:, 0], values.abs().amax(1), n
     generator = torch.Generator().manual_seed(0)
-    start = torch.randn(point.shape[1], generator=generator, dtype=torch.float64).to(point).expand_as(point)
+    draws = torch.randn(point.shape[1], generator=generator, dtype=torch.float64).to(point.dtype)
+    start = draws.to(point.device, non_blocking=True).expand_as(point)
     return lowest_value(product, start, without=without, tolerance=tolerance, share=0.1 if sign else 0.0)
 
 

@@ -16,7 +16,7 @@ Operator = Callable[[torch.Tensor], torch.Tensor]
 
 UNASKED = 4
 """Products of conjugate gradients before a device is asked whether they are enough: steps of the trust region
-take 4 to 8 on networks of a few units already."""
+take 4 to 8 on networks of a few units already. From then on it is asked where the pace so far would have it end."""
 
 
 class QuadraticStep(NamedTuple):
@@ -88,10 +88,17 @@ def conjugate_gradients(
     gain = torch.zeros_like(ry)
     products = 0
     host = slope.device.type == "cpu"
+    ask = UNASKED
     while products < depth:
-        # A device is not asked before the products that a step takes at least: one too many changes nothing.
-        if (host or products >= UNASKED) and not bool(going.any()):
-            break
+        # A device is asked where it may be done: one product too many changes nothing.
+        if host:
+            if not bool(going.any()):
+                break
+        elif products == ask:
+            left = _left(going, ry, goal, forcing)
+            if left is None:
+                break
+            ask += max(1, int(products * min(left / (1 - left), 1.0)) if left < 1 else 1)
         hd = product(d)
         products += 1
         curvature = dot(d, hd)
@@ -123,6 +130,13 @@ def conjugate_gradients(
         d = y + ratio[:, None] * d
         ry = new
     return QuadraticStep(p, gain, bounded, indefinite, products)
+
+
+def _left(going: torch.Tensor, ry: torch.Tensor, goal: torch.Tensor, forcing: torch.Tensor) -> float | None:
+    """Largest part of the decades to the goal that is left to an example still going; None where none is."""
+    left = (ry / goal).log() / (-2 * forcing.log())
+    largest = torch.where(going, left, -torch.ones_like(left)).amax().item()
+    return None if largest < 0 else largest
 
 
 def lowest_value(
@@ -183,19 +197,22 @@ def lowest_value(
         if k >= min(look, depth):
             # Eigenvalues of the tridiagonal matrix cost k^3: they are looked at ever more rarely.
             look = k + max(4, k // 4)
-            small = torch.diag_embed(torch.stack(diagonal, 1))
+            # On the host, for which they are small: a device waits for their error code, and then to be asked.
+            packed = torch.stack([*diagonal, *off, grown], 1).cpu()
+            small = torch.diag_embed(packed[:, :k])
             if off:
-                beside = torch.stack(off, 1)
+                beside = packed[:, k:-1]
                 small = small + torch.diag_embed(beside, 1) + torch.diag_embed(beside, -1)
             values, frames = torch.linalg.eigh(small)
             # The error of a Ritz value: squared, over the gap to the next (Parlett, The Symmetric Eigenvalue
             # Problem, theorem 11.7.1).
-            miss = grown * frames[:, -1, 0].abs()
+            miss = packed[:, -1] * frames[:, -1, 0].abs()
             gap = (values[:, min(1, k - 1)] - values[:, 0]).clamp_min(finfo.tiny)
             error = torch.minimum(miss, miss**2 / gap)
             width = values.abs().amax(1)
             if k >= depth or bool((error <= torch.maximum(tolerance * width, share * values[:, 0].abs())).all()):
-                return values[:, 0], width, k
+                lowest, widest = torch.stack([values[:, 0], width]).to(start.device, non_blocking=True)
+                return lowest, widest, k
         off.append(grown)
         v = torch.where(spent[:, None], torch.zeros_like(w), w / grown.clamp_min(finfo.tiny)[:, None])
         basis = torch.cat([basis, v[:, None]], 1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from ..cost import Cost
 from ..equilibrium import Equilibrium, Status, Trace
 from ..errors import InputError, argument_error, unknown_name
 from ..nudging import Nudge
-from ..reads import likely, read, trusting
+from ..reads import Surprise, likely, read, trusting
 from ..system import EnergySystem, Inputs, Phase
 from ..weights import Weights
 from .newton import NewtonKrylov, trust_region
@@ -96,24 +96,38 @@ def solve(
     status = Status.BUDGET
     with torch.no_grad():
         lost = phase.hopeless()
-        begins = start is None and lost is None and not trace and trusting(phase.x.device)
+        haste = lost is None and not trace and trusting(phase.x.device)
         method = methods[name](phase, z)
         budget = max_iterations or method.budget or system.default_max_iterations
-        best, since = float("inf"), 0
-        first: tuple[torch.Tensor, ...] = ()
+        course = Course()
+        unread: list[torch.Tensor] = []
+        made: list[int] = []  # evaluations until each of the unread
+        # What has not moved yet is no equilibrium, most likely: nothing to wait for.
+        ahead = int(haste and start is None)
         while True:
+            method.worst = None
             z, residual = method.evaluate()
             if trace:
                 kept.append((residual, phase.energy(z), phase.state(z)))
             top = residual.max()
-            if begins and method.spent < budget and likely((top > tolerance) & top.isfinite()):
-                # What has not moved yet is no equilibrium, most likely: nothing to wait for.
-                begins, first = False, (top,)
+            if ahead and method.spent < budget and (method.steady or likely((top > tolerance) & top.isfinite())):
+                ahead -= 1
+                unread.append(top)
+                made.append(method.spent)
                 method.advance(residual > tolerance)
                 continue
-            *before, worst = read(*first, top)
-            if before:
-                best, first = before[0], ()
+            spent, worst = method.spent, method.worst
+            if worst is None:
+                *before, worst = read(*unread, top)
+                if before:
+                    if not all(map(math.isfinite, before)):
+                        raise Surprise
+                    for early in before:
+                        course.add(early)
+                    # Once it has met the tolerance, it was held still.
+                    met = (n for n, early in zip(made, before, strict=True) if early <= tolerance >= worst)
+                    spent = next(met, spent)
+                    unread, made = [], []
             if worst <= tolerance:
                 # A force may hide what a state holds: a bound, a maximum or a sum over some of it does.
                 if not measure or likely(finite_rows(z).all()):
@@ -130,7 +144,8 @@ def solve(
                     status = lost[1]
                     break
                 worst = float(residual[active].max())
-            if not math.isfinite(worst):
+            finite = math.isfinite(worst)
+            if not finite:
                 active = active & torch.isfinite(residual)
                 if not bool(active.any()):
                     status = Status.NOT_FINITE
@@ -139,16 +154,56 @@ def solve(
             if method.spent >= budget:
                 status = Status.BUDGET if bool(torch.isfinite(residual).all()) else Status.NOT_FINITE
                 break
-            since = 0 if worst < 0.999 * best else since + 1
-            best = min(best, worst)
+            course.add(worst)
+            since = course.since
             if since >= method.patience or (since >= PATIENCE_AT_ROUNDING and worst < rounding(z)):
                 status = Status.STALLED
                 break
+            if haste and method.steady and finite:
+                ahead = course.ahead(tolerance, method.spent)
+            method.worst = worst
             method.advance(active)
         z = method.finish(z)
         if status is not Status.CONVERGED:
             status = phase.verdict(z, residual) or status
-    return _equilibrium(phase, name, tolerance, z, residual, status, method.spent, kept, method.time)
+    return _equilibrium(phase, name, tolerance, z, residual, status, spent, kept, method.time)
+
+
+@dataclass
+class Course:
+    """How the largest residual of a relaxation has gone so far.
+
+    Attributes
+    ----------
+    best, last : float
+        Least, and last one.
+    since : int
+        Iterations without progress.
+    fastest : float
+        Least ratio of one to the one before.
+    """
+
+    best: float = math.inf
+    last: float = math.nan
+    since: int = 0
+    fastest: float = 1.0
+
+    def add(self, worst: float) -> None:
+        """Take in the residual of the next iterate."""
+        self.since = 0 if worst < 0.999 * self.best else self.since + 1
+        self.best = min(self.best, worst)
+        self.fastest = min(self.fastest, worst / self.last) if self.last > 0 else self.fastest
+        self.last = worst
+
+    def ahead(self, tolerance: float, made: int) -> int:
+        """Iterates before one can meet the tolerance at the fastest pace so far, of which nobody need be told.
+
+        They are fewer than those made, so that a pace that quickens costs little, and than what counts as stalled.
+        """
+        if not (0 < self.fastest < 1 and tolerance > 0):
+            return 0
+        least = math.ceil(math.log(tolerance / self.last) / math.log(self.fastest))
+        return max(0, min(least, made, PATIENCE_AT_ROUNDING - 1 - self.since) - 1)
 
 
 def _default_solver(system: EnergySystem, phase: Phase, methods: Mapping[str, Any]) -> str:

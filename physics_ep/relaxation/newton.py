@@ -11,7 +11,7 @@ import torch
 
 from ..blocks import State, flat, unflat
 from ..errors import InputError
-from ..reads import needed
+from ..reads import likely, needed, read
 from ..system import Phase
 from .krylov import Operator, conjugate_gradients, dot, gmres
 from .solvers import Coordinate, GradientFlow, Solver, inverse_lipschitz
@@ -70,7 +70,7 @@ class TrustRegion(Solver):
 
     def advance(self, active: torch.Tensor) -> None:
         if self._descent is not None:
-            if self._plain and bool((active & (self._residual > self.near)).any()):
+            if self._plain and self._far(active):
                 self._plain -= 1
                 self._descent.advance(active)
                 return
@@ -96,6 +96,14 @@ class TrustRegion(Solver):
         self._moving = active
         self._trial = self.z + self._step.move
 
+    def _far(self, active: torch.Tensor) -> bool:
+        """Whether an example is far from rest. If the loop has not read it, most likely one is where a system has
+        not moved yet; nudged ones may be near."""
+        if self.worst is not None:
+            return self.worst > self.near
+        far = (active & (self._residual > self.near)).any()
+        return likely(far) if self.phase.nudge is None else bool(far)
+
     def _look(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """dF/dz and the residual at z."""
         self.spent += 1
@@ -119,22 +127,41 @@ class TrustRegion(Solver):
         ground = torch.where(self._moving, energy.abs(), torch.zeros_like(energy)).amax()
         doubtful = ~((fall - step.gain).abs() <= 0.25 * step.gain)
         told = self._moving & (step.gain > torch.where(doubtful, 1e4 * finfo.eps, finfo.eps**0.375) * ground)
-        if bool(told.any()):
+        host = p.device.type == "cpu"
+        if host and bool(told.any()):
             fall = torch.where(told, energy - self._value(self._trial), fall)
+        good = self._keep(fall, slope, residual, kept := (self.z, self._slope, self._residual, self._radius))
+        if not host:
+            # A device is asked once, whether to look F up and how large the residual is if not.
+            lookup, self.worst = read(told.any(), self._residual.max())
+            if lookup:
+                self.worst = None
+                fall = torch.where(told, energy - self._value(self._trial), fall)
+                good = self._keep(fall, slope, residual, kept)
+        if needed(good.any()):
+            self._hessian = None
+
+    def _keep(
+        self, fall: torch.Tensor, slope: torch.Tensor, residual: torch.Tensor, before: tuple[torch.Tensor, ...]
+    ) -> torch.Tensor:
+        """Go from what was before, (z, slope, residual, radius), to the trial where F falls enough; and where that
+        is."""
+        step, p = self._step, self._step.move
+        z, slope_before, residual_before, radius = before
+        finfo = torch.finfo(p.dtype)
         ratio = fall / step.gain.clamp_min(finfo.tiny)
         good = (
             (ratio > 0.1) & torch.isfinite(residual) & within(self.phase, self._trial, self.shapes) & self._moving
         )
         length = dot(p if self._scale is None else self._scale * p, p).clamp_min(0).sqrt()
-        grown = torch.where((ratio > 0.75) & step.bounded, 3 * self._radius, self._radius)
+        grown = torch.where((ratio > 0.75) & step.bounded, 3 * radius, radius)
         shrunk = torch.where(good & (ratio > 0.25), grown, 0.25 * length)
-        self._radius = torch.where(self._moving, shrunk.clamp_min(finfo.tiny**0.5), self._radius)
+        self._radius = torch.where(self._moving, shrunk.clamp_min(finfo.tiny**0.5), radius)
         row = good[:, None]
-        self.z = torch.where(row, self._trial, self.z)
-        self._slope = torch.where(row, slope, self._slope)
-        self._residual = torch.where(good, residual, self._residual)
-        if needed(good.any()):
-            self._hessian = None
+        self.z = torch.where(row, self._trial, z)
+        self._slope = torch.where(row, slope, slope_before)
+        self._residual = torch.where(good, residual, residual_before)
+        return good
 
 
 class NewtonKrylov(Solver):

@@ -47,12 +47,20 @@ class Solver:
         Most evaluations, where `max_iterations` is not given; None: the system's `default_max_iterations`.
     time : Tensor (B,) or None
         Time that each example has been followed for, in the system's time constants; None: not a course in time.
+    steady : bool
+        Whether examples that are held still stay where they are, and residuals fall by a factor at a time. A device
+        is then not asked for each of them: an iterate too many costs little, and changes nothing.
+    worst : float or None
+        Largest residual, where the host knows it: the loop sets what it has read before `advance`, and a solver
+        whose `evaluate` reads other numbers may read this one with them.
     """
 
     patience: int = 1000
     spent: int = 0
     budget: int | None = None
     time: torch.Tensor | None = None
+    steady: bool = False
+    worst: float | None = None
 
     def evaluate(self) -> tuple[State, torch.Tensor]:
         """The current z and its residual (B,)."""
@@ -76,6 +84,7 @@ class Coordinate(Solver):
 
     # The largest mismatch may rise for long while the energy falls: on sparse graphs, or when it leaves a saddle.
     patience = 1000
+    steady = True
 
     def __init__(self, phase: Phase, start: State) -> None:
         require_updates(phase, "coordinate")
@@ -102,6 +111,7 @@ class Anderson(Solver):
     """
 
     patience = 1000
+    steady = True
     depth = 5
 
     def __init__(self, phase: Phase, start: State) -> None:
@@ -175,6 +185,7 @@ class GradientFlow(Solver):
     """
 
     patience = 400
+    steady = True
 
     def __init__(self, phase: HasForce, start: State) -> None:
         self.phase = phase
