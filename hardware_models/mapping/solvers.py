@@ -125,6 +125,7 @@ class Flow(Solver):
     """
 
     patience = 400
+    steady = True
 
     def __init__(self, phase: PairedPhase, start: State) -> None:
         self.phase = phase
@@ -195,14 +196,10 @@ class Euler(Flow):
             self.w = begun(phase, phase.start())  # nothing fed back: closer than empty capacitors
         self.best, self.since = float("inf"), 0
 
-    def evaluate(self) -> tuple[State, torch.Tensor]:
-        z, residual = super().evaluate()
-        worst = float(residual.nan_to_num(nan=float("inf")).max())
-        self.since = 0 if worst < 0.99 * self.best else self.since + 1
-        self.best = min(self.best, worst)
-        return z, residual
-
     def advance(self, active: torch.Tensor) -> None:
+        if self.worst is not None:  # what nobody has read was foreseen
+            self.since = 0 if self.worst < 0.99 * self.best else self.since + 1
+            self.best = min(self.best, self.worst)
         if self.since >= self.trials:
             super().advance(active)
             return

@@ -40,6 +40,7 @@ class StiffFlow(ValueFlow):
     """The circuit's own course by implicit steps, each example with steps of its own."""
 
     patience = 400
+    steady = False  # a step is dear, and steps grow
     most = 3000
     """Steps at most: they grow with the time that has passed, so that these are enough for any that ends."""
 

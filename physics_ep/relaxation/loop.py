@@ -99,7 +99,7 @@ def solve(
         haste = lost is None and not trace and trusting(phase.x.device)
         method = methods[name](phase, z)
         budget = max_iterations or method.budget or system.default_max_iterations
-        course = Course()
+        course = Decline()
         unread: list[torch.Tensor] = []
         made: list[int] = []  # evaluations until each of the unread
         # What has not moved yet is no equilibrium, most likely: nothing to wait for.
@@ -170,7 +170,7 @@ def solve(
 
 
 @dataclass
-class Course:
+class Decline:
     """How the largest residual of a relaxation has gone so far.
 
     Attributes

@@ -11,7 +11,7 @@ import torch
 from physics_ep import EnergySystem
 from physics_ep.relaxation.krylov import UNASKED, conjugate_gradients
 from tests.support.device_systems import CASES, DeviceCase
-from tests.support.gpu_counts import exceeded, row, step, table
+from tests.support.gpu_counts import COUNTED, exceeded, row, step, table
 from tests.support.simulated_gpu import SimulatedGpu
 
 QUICK = {"conv-hopfield", "fitzhugh-nagumo", "pcn", "mapped-resistive-written"}
@@ -20,7 +20,7 @@ PLANTED = [name for name in CASES if not name.startswith(("oscillator-", "vgg", 
 """Systems that refuse a CPU tensor early in a step."""
 
 
-@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.full) for n in CASES])
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.full) for n in COUNTED])
 def test_a_step_has_the_cpus_numbers_and_keeps_to_the_table(gpu: SimulatedGpu, name: str) -> None:
     """A device computes what the CPU computes, in parameters of its own, and asks for no more than before.
 
@@ -28,19 +28,19 @@ def test_a_step_has_the_cpus_numbers_and_keeps_to_the_table(gpu: SimulatedGpu, n
     are printed; where more launches, waits, uploads or bytes are meant, write the table anew
     (`python -m tests.support.gpu_counts`) and say why in the commit.
     """
-    here, _ = step(CASES[name])
-    there, counts = step(CASES[name], gpu)
+    here, _ = step(COUNTED[name])
+    there, counts = step(COUNTED[name], gpu)
     assert here.keys() == there.keys()
     for parameter, gradient in here.items():
         off = (there[parameter] - gradient).norm()
-        assert off <= CASES[name].rounding * gradient.norm(), parameter
+        assert off <= COUNTED[name].rounding * gradient.norm(), parameter
     assert not exceeded(row(counts), table()[name]), counts.table()
     assert not counts.on_host
 
 
 def test_every_case_has_a_row() -> None:
     """A system without a row is not watched; a row without a system says nothing."""
-    assert table().keys() == CASES.keys()
+    assert table().keys() == COUNTED.keys()
 
 
 def test_a_tenth_more_is_too_much() -> None:

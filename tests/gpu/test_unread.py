@@ -13,7 +13,7 @@ from physics_ep.blocks import State
 from physics_ep.equilibrium import Equilibrium
 from physics_ep.reads import Surprise, assuming
 from physics_ep.relaxation import Solver
-from physics_ep.relaxation.loop import PATIENCE_AT_ROUNDING, Course, solve
+from physics_ep.relaxation.loop import PATIENCE_AT_ROUNDING, Decline, solve
 from physics_ep.system import Phase
 from tests.support.simulated_gpu import Counts, SimulatedGpu
 
@@ -125,7 +125,7 @@ def test_a_long_relaxation_waits_little(gpu: SimulatedGpu) -> None:
 def test_what_lies_ahead_is_the_least(gpu: SimulatedGpu) -> None:
     """Never an iterate that could converge at the fastest pace so far, nor more than were made, nor a stall."""
     for by in (0.9, 0.5, 0.03):
-        course = Course()
+        course = Decline()
         for k in range(1, 40):
             course.add(by**k)
             ahead = course.ahead(TOLERANCE, k)
@@ -133,7 +133,7 @@ def test_what_lies_ahead_is_the_least(gpu: SimulatedGpu) -> None:
             assert ahead == 0 or by ** (k + ahead) > TOLERANCE
             if by**k <= TOLERANCE:
                 break
-    stuck = Course()
+    stuck = Decline()
     for k in range(1, 60):
         stuck.add(1.0 / min(k, 5))
         assert stuck.since + stuck.ahead(1e-30, 1000) < max(PATIENCE_AT_ROUNDING, stuck.since + 1)

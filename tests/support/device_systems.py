@@ -27,6 +27,8 @@ from physics_ep.predictive_coding import mlp, vgg5, vgg10, vgg10_skip
 BATCH = 4
 NOISY = DeviceModel(levels=16, programming_noise=0.05, adc_bits=8, copies="shared")
 """Cells of 16 levels that are written with errors, and converters: no noise in time."""
+APART = DeviceModel(levels=16, programming_noise=0.05, adc_bits=8)
+"""The same with the default copies, whose cells err independently: such circuits are followed in time."""
 
 
 @dataclass(frozen=True)
@@ -148,3 +150,8 @@ CASES: dict[str, DeviceCase] = {
     },
 }
 """Systems that run on a device, by name."""
+
+FOLLOWED: dict[str, DeviceCase] = {
+    f"mapped-{kind}-apart": DeviceCase(_mapped(kind, APART), **PREDICTIVE) for kind in ("resistive", "oscillator")
+}
+"""Systems of the tensors of `CASES` that are followed in time: their numbers and counts alone are tested."""
