@@ -1,4 +1,4 @@
-"""Commands of validation: gradients, tolerance, bench."""
+"""Commands of validation: gradients, tolerance, in-situ, signature, bench."""
 
 from __future__ import annotations
 
@@ -64,6 +64,7 @@ def register(app: typer.Typer) -> None:
         (gradients, "gradients hopfield --scheme centered --beta 1e-3 --dtype float64"),
         (tolerance, "tolerance pcn --sweep levels=4,16,64 --sweep read_noise=0,1e-3,1e-2"),
         (in_situ, "in-situ pcn-digits --sweep levels=4,16,64 --out in-situ.h5"),
+        (signature, "signature --network digits-relu --out signature"),
         (bench, "bench hopfield --json bench.json"),
     ):
         add_command(app, function, epilog=f"Example: physics-ep {example}")
@@ -416,6 +417,67 @@ def in_situ(
     report.table(f"{config}: test errors, means over {repeats} instance(s)", *table.shown())
     for reason in table.refused.values():
         report.say(f"left out: {reason}")
+
+
+def signature(
+    network: Annotated[
+        str, typer.Option(help="digits-relu, digits-hard_tanh, digits-tanh, or a network of the zoo.")
+    ] = "digits-relu",
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Keep the columns here, point by point."), Writes(folder=True)
+    ] = Path("signature"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with --out; nothing is measured twice.")] = False,
+    substrates: Annotated[str, typer.Option(help="Names, separated by commas.")] = "hopfield,resistive",
+    fields: Annotated[
+        str | None, typer.Option(help="Only these imperfections, separated by commas.", show_default=False)
+    ] = None,
+    repeats: Annotated[int, typer.Option(help="Device instances.")] = 10,
+    batch: Annotated[int, typer.Option(help="Examples of a gradient.")] = 8,
+    reference: Annotated[
+        str, typer.Option(help="transfer, feedforward or adaptation: what the printed cells are against.")
+    ] = "feedforward",
+    solver: Annotated[str | None, typer.Option(help="Default: each substrate's own.", show_default=False)] = None,
+    json: JsonFile = None,
+    seed: Seed = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Measure what imperfections do to the gradient of a trained network, gates held and live.
+
+    Columns: cells that err each by themselves; cells of a weight that err alike, an ideal; and the untrained
+    network. Cells: median and quartiles over the instances of 1 - cosine of the worst weights.
+    """
+    report = Report(json, quiet)
+    from .experiments.signature import COLUMNS, differences, markdown, measure, rises, shown, told_conditions
+    from .references import REFERENCES
+    from .sweeps.tolerances import SweepInterrupted
+
+    if reference not in REFERENCES:
+        raise unknown_name("reference", reference, REFERENCES)
+    try:
+        found = measure(
+            network,
+            out,
+            substrates=substrates.split(","),
+            fields=None if fields is None else fields.split(","),
+            repeats=repeats,
+            batch=batch,
+            solver=solver,
+            seed=0 if seed is None else seed,
+            resume=resume,
+            tell=report.say,
+        )
+    except SweepInterrupted as stop:
+        raise InterruptedCommandError(f"interrupted; the same command with --out {out} --resume goes on") from stop
+    told = {name: rises(found, name) for name in REFERENCES}
+    apart = {name: differences(found, name, next(iter(COLUMNS))) for name in REFERENCES}
+    report.figures({**found.figures(), "not monotonic": told, "substrates differ": apart})
+    report.say(markdown(*shown(found, reference)))
+    report.say(f"1 - cosine of the worst weights to {reference}; {told_conditions(found.conditions)}")
+    for line in told[reference] or ["every row rises with the error, within the quartiles"]:
+        report.say(f"not monotonic: {line}" if told[reference] else line)
+    for line in apart[reference]:
+        report.say(f"substrates differ beyond the quartiles: {line}")
 
 
 def bench(

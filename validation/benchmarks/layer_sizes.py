@@ -1,7 +1,7 @@
 """Gradients of VGG10 on imperfect hardware, layer by layer: the network of the paper, mapped and broken.
 
     python -m validation.benchmarks.layer_sizes --images DIR --out FILE.h5 [--size 64] [--repeats 10] [--resume]
-        [--substrate hopfield|resistive|oscillator] [--network vgg10|vgg10-skip|ZOO NAME] [--gates held|live]
+        [--substrate hopfield|resistive|oscillator] [--network vgg10|vgg10-skip|ZOO NAME] [--gates held|live|both]
     python -m validation.benchmarks.layer_sizes --images DIR --out PHOTOS.npz --size 224 --prepare
     python -m validation.benchmarks.layer_sizes --images PHOTOS.npz --out FILE.h5 --device cuda      # 224x224
 
@@ -159,7 +159,7 @@ def measured(arguments: argparse.Namespace) -> ToleranceTable:
         x,
         labels,
         CrossEntropy(),
-        device=BASE,
+        device=BASE if "drift_time" in chosen else DeviceModel(),
         substrate=arguments.substrate,
         sweeps=chosen,
         betas=betas,
@@ -177,15 +177,16 @@ def lines(table: ToleranceTable) -> list[str]:
     examples that have a free state."""
     titles = f"{'transfer':>11s}{'feedforward':>13s}{'adaptation':>12s}{'free':>6s}{'found':>8s}{'s':>8s}"
     found = [f"{'field':26s}{'value':>10s}{'beta':>10s}{titles}"]
-    for point in table.points:
+    for point, mode in (pair for each in table.points for pair in each.by_gates):
         worst = [
             max(1 - getattr(layer, target).cosine for layer in point.layers if "weight" in layer.name)
             for target in TARGETS
         ]
         value = "" if point.value is None else f"{point.value:g}"
         ran = f"{point.repeats - point.unconverged}/{point.repeats}"
+        name = f"{point.field} ({mode} gates)" if mode else point.field
         found.append(
-            f"{point.field:26s}{value:>10s}{point.beta!s:>10.9s}{worst[0]:11.1e}{worst[1]:13.1e}"
+            f"{name:26s}{value:>10s}{point.beta!s:>10.9s}{worst[0]:11.1e}{worst[1]:13.1e}"
             f"{worst[2]:12.1e}{point.free_share:6.0%}{ran:>8s}"
             f"{point.seconds:8.1f}"
         )
@@ -210,7 +211,7 @@ def options(name: str, description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--part", choices=("all", "fast", "ideal", "slow"), default="fast")
     parser.add_argument("--fields", default=None, help="only these of the part's, separated by commas")
     parser.add_argument("--network", choices=[*sorted(NETWORKS), *zoo()], default="vgg10", help="or one trained")
-    parser.add_argument("--gates", choices=("held", "live"), default="held", help="ReLU and pooling, when nudged")
+    parser.add_argument("--gates", choices=("held", "live", "both"), default="held", help="of ReLUs, when nudged")
     return parser
 
 

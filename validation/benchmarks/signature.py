@@ -19,7 +19,7 @@ from typing import Any
 from physics_ep.errors import InputError, argument_error
 from physics_ep.storage.outputs import write_json, writing
 from validation.sweeps.points import TARGETS
-from validation.sweeps.table import ToleranceTable
+from validation.sweeps.table import TolerancePoint, ToleranceTable
 
 from .layer_sizes import figures_of, options, prepared
 
@@ -35,21 +35,28 @@ def rows(tables: dict[str, ToleranceTable]) -> list[list[str]]:
     found: dict[tuple[str, Any], dict[str, str]] = {}
     for substrate, table in tables.items():
         for point in table.points:
-            weights = [layer for layer in point.layers if "weight" in layer.name]
-            worst = [max(1 - getattr(w, target).cosine for w in weights) for target in TARGETS]
-            text = " / ".join("none" if math.isnan(gap) else f"{gap:.0e}" for gap in worst)
-            if math.isfinite(point.free_share):
-                text += f"; {point.free_share:.0%} free by {point.solver}, {point.free_error:.0%} wrong"
-            if point.unconverged:
-                text += f" ({point.unconverged} of {point.repeats} without equilibrium)"
-            if point.unconverged == point.repeats:
-                text = f"no equilibrium; {point.free_share:.0%} free by {point.solver}"
+            modes = [f"{mode} gates: {_cell(each)}" if mode else _cell(each) for each, mode in point.by_gates]
+            text = "; ".join(modes)
             found.setdefault((point.field, point.value), {})[substrate] = text
     head = ["imperfection", "value", *tables]
     body = []
     for (field, value), texts in found.items():
         body.append([field, "" if value is None else f"{value}", *(texts.get(s, "") for s in tables)])
     return [head, *body]
+
+
+def _cell(point: TolerancePoint) -> str:
+    """What one mode of gates says of a point."""
+    weights = [layer for layer in point.layers if "weight" in layer.name]
+    worst = [max(1 - getattr(w, target).cosine for w in weights) for target in TARGETS]
+    text = " / ".join("none" if math.isnan(gap) else f"{gap:.0e}" for gap in worst)
+    if math.isfinite(point.free_share):
+        text += f"; {point.free_share:.0%} free by {point.solver}, {point.free_error:.0%} wrong"
+    if point.unconverged:
+        text += f" ({point.unconverged} of {point.repeats} without equilibrium)"
+    if point.unconverged == point.repeats:
+        text = f"no equilibrium; {point.free_share:.0%} free by {point.solver}"
+    return text
 
 
 def markdown(table: list[list[str]]) -> str:

@@ -74,6 +74,8 @@ class TolerancePoint:
     layers : tuple of LayerTolerance
     settled : float
         Examples whose phases all settle, mean over all repeats. Gradients and references are of these.
+    stateless : int
+        Instances on which no example has a free state.
     live : TolerancePoint or None
         The same point with live gates; None where these were not compared with held ones.
     """
@@ -92,7 +94,13 @@ class TolerancePoint:
     solver: str
     layers: tuple[LayerTolerance, ...]
     settled: float = math.nan
+    stateless: int = 0
     live: TolerancePoint | None = None
+
+    @property
+    def by_gates(self) -> list[tuple[TolerancePoint, str]]:
+        """The point; where live gates were compared with held ones, both, with the mode's name."""
+        return [(self, "")] if self.live is None else [(self, "held"), (self.live, "live")]
 
     def worst_layer(self, target: str = "transfer") -> LayerTolerance:
         """Layer with the smallest mean cosine to a target; the first, where no repeat found an equilibrium."""
@@ -211,6 +219,7 @@ def tabulated(
                 for k, name in enumerate(layers)
             ),
             settled=_mean(_told(rows[f"{own}settled"][p])),
+            stateless=int((rows["free_share"][p][tried] == 0).sum()),
             live=live,
         )
 
@@ -247,7 +256,7 @@ def tolerance_rows(points: Sequence[TolerancePoint], verbose: bool) -> tuple[lis
     ]
     targets = TARGETS
     rows = []
-    for point, gates in (pair for each in points for pair in _by_gates(each)):
+    for point, gates in (pair for each in points for pair in each.by_gates):
         chosen = (
             [(layer,) * len(targets) for layer in point.layers] if verbose else [map(point.worst_layer, targets)]
         )
@@ -281,11 +290,6 @@ def tolerance_rows(points: Sequence[TolerancePoint], verbose: bool) -> tuple[lis
                 ]
             )
     return columns, rows
-
-
-def _by_gates(point: TolerancePoint) -> list[tuple[TolerancePoint, str]]:
-    """A point, and where live gates were compared with held ones both, with the mode's name."""
-    return [(point, "")] if point.live is None else [(point, "held"), (point.live, "live")]
 
 
 def _exponential(value: float, digits: int = 1) -> str:
