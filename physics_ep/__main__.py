@@ -1,6 +1,25 @@
 """`python -m physics_ep`: the command `physics-ep`, also from a source tree that is not installed."""
 
-from .cli import main
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType
+from typing import NoReturn
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    os.write(2, b"physics-ep: error: interrupted\n")
+    os._exit(130)
+
+
+def run() -> NoReturn:
+    """Run the command. Ctrl-C ends it in one line from the first moment, while modules are still imported."""
+    signal.signal(signal.SIGINT, _end)
+    from .cli import main
+
+    main()
+
 
 if __name__ == "__main__":
-    main()
+    run()

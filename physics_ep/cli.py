@@ -5,13 +5,16 @@ Nothing heavy may be imported here: `physics-ep --help` answers in a third of a 
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from . import registry
 from .errors import InputError
+from .processes import listen
 from .version import __version__
 
 if TYPE_CHECKING:
@@ -28,7 +31,8 @@ FORMER = {"--checkpoint": "--weights"}
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit.
 
-    Exit status 0: done; 1: the work itself failed (no convergence, a limit missed); 2: bad input; 130: interrupted.
+    Exit status 0: done; 1: the work itself failed (no convergence, a limit missed); 2: bad input; 130: interrupted;
+    143 and 129: ended by SIGTERM and SIGHUP, which are taken as Ctrl-C is.
     An exception with an attribute `exit_status` sets the status itself.
 
     Parameters
@@ -39,15 +43,18 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     given = [_by_its_name(part) for part in given]
     failures: dict[str, str] = {}
+    ending = listen()
+    with suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         status = application(failures)(args=given, prog_name=NAME, standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)
     except KeyboardInterrupt:
-        _end("interrupted", INTERRUPTED)
+        _end("interrupted", ending.status or INTERRUPTED)
     except SystemExit as stop:
         # typer ends Ctrl-C with the status alone.
         if stop.code == INTERRUPTED:
-            _end("interrupted", INTERRUPTED)
+            _end("interrupted", ending.status or INTERRUPTED)
         raise
     except BrokenPipeError:
         # The reader (head, less) has gone; say nothing, and keep Python from saying it at exit.
@@ -57,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if "--verbose" in given:
             traceback.print_exc()
         message, status = _verdict(error, failures)
-        _end(message, status)
+        _end(message, ending.status if ending.status and status == INTERRUPTED else status)
 
 
 def _by_its_name(part: str) -> str:

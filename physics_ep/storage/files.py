@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import math
 import os
+import platform
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -101,7 +103,8 @@ def replacing(path: str | os.PathLike[str], size: int = 0) -> Iterator[Path]:
     """
     path = Path(os.path.realpath(path))  # a link stays one: what it leads to is replaced
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=".part")
+    _sweep(path)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{_ours(path)}{os.getpid()}-", suffix=".part")
     os.close(handle)
     temporary = Path(name)
     try:
@@ -118,6 +121,35 @@ def replacing(path: str | os.PathLike[str], size: int = 0) -> Iterator[Path]:
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def _ours(path: Path) -> str:
+    """How names of temporary files for `path` begin that processes of this machine make; their number follows."""
+    machine = hashlib.sha256(platform.node().encode()).hexdigest()[:6]
+    return f".{path.name}-{machine}-"
+
+
+def _sweep(path: Path) -> None:
+    """Remove temporary files for `path` whose process on this machine has ended: a kill has left them."""
+    begin = _ours(path)
+    with suppress(OSError):
+        for entry in os.scandir(path.parent):
+            if entry.name.startswith(begin) and entry.name.endswith(".part"):
+                number = entry.name[len(begin) :].partition("-")[0]
+                if number.isdecimal() and not _runs(int(number)):
+                    with suppress(OSError):
+                        os.unlink(entry.path)
+
+
+def _runs(process: int) -> bool:
+    """Whether there is a process of this number."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def plain(value: Any) -> Any:

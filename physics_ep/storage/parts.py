@@ -33,8 +33,10 @@ from .trajectory import NoRoomError, Recorder, Trajectory, TrajectoryRow, row_by
 CALL = "physics_ep.simulate"
 PART_BYTES = 2**26
 """Rows are kept in memory up to this size, then become a part ..."""
+FIRST_SECONDS = 1.0
 PART_SECONDS = 60.0
-"""... or after this time, so that a kill costs no more than that."""
+"""... or after this time, at first the shorter one and then twice the last: a kill costs half of what was done or a
+minute."""
 
 PART = "part of a trajectory"
 _OURS = re.compile(r"\d{6}\.h5|\.\d{6}\.h5.*\.(part|lock)")
@@ -84,7 +86,8 @@ class TrajectoryWriter(Recorder):
         self._state_dict = state_dict or {}
         self._parts = 0
         self._written = 0
-        self._due = time.monotonic() + PART_SECONDS
+        self._pause = FIRST_SECONDS
+        self._due = time.monotonic() + self._pause
         self._call = ExitStack()
 
     def __enter__(self) -> TrajectoryWriter:
@@ -164,7 +167,8 @@ class TrajectoryWriter(Recorder):
         self.points = []
         self._parts += 1
         self._written += size
-        self._due = time.monotonic() + PART_SECONDS
+        self._pause = min(2 * self._pause, PART_SECONDS)
+        self._due = time.monotonic() + self._pause
 
     def _stopped(self, why: object) -> InputError:
         """What to raise where the disk refuses."""

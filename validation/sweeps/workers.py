@@ -22,6 +22,7 @@ from hardware_models.devices.model import DeviceModel
 from physics_ep.cost import COSTS
 from physics_ep.errors import InputError, argument_error
 from physics_ep.placement import resolve_device
+from physics_ep.processes import end_with_parent
 from physics_ep.registry import build_system
 
 from .plan import Point, device_at
@@ -148,7 +149,8 @@ def measured_locally(
 
 
 def _begin(job: dict[str, Any]) -> None:
-    """In a process of its own: Ctrl-C is the parent's affair."""
+    """In a process of its own: Ctrl-C is the parent's affair, and its end is this one's."""
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     global _job
     _job = job

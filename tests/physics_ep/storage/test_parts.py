@@ -60,6 +60,25 @@ def test_a_streamed_trajectory_is_the_one_in_memory(substrate: str, small_parts:
     assert not bool((open_run(path).trajectories["nudged"].state[0] == 7).any())
 
 
+def test_the_first_seconds_are_kept_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part after a second, the next after two more, then four: a run that is killed early leaves what it has."""
+    clock, seen = [0.0], []
+    monkeypatch.setattr(parts.time, "monotonic", lambda: clock[0])
+    system, (x, _) = network("tanh", (5, 6, 4, 3)), batch(5, 3, 4)
+    folder = parts_folder(tmp_path / "run.h5")
+    append = parts.TrajectoryWriter.append
+
+    def slow(self: parts.TrajectoryWriter, point: object) -> None:
+        clock[0] += 0.25
+        append(self, point)
+        seen.append((clock[0], len(list(folder.glob("*.h5")))))
+
+    monkeypatch.setattr(parts.TrajectoryWriter, "append", slow)
+    simulate(system, x, 10.0, steps=60, out=tmp_path / "run.h5")
+    counts = dict(seen)
+    assert [counts[t] for t in (0.75, 1.0, 2.75, 3.0, 6.75, 7.0)] == [0, 1, 1, 2, 2, 3]
+
+
 @pytest.mark.full
 def test_a_killed_simulation_leaves_a_readable_beginning(tmp_path: Path) -> None:
     """kill -9 in the middle: `open_run` reads whole parts, the same numbers as an undisturbed run."""

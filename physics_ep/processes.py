@@ -1,0 +1,71 @@
+"""How processes end: a worker with its parent, and the command by a signal as by Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from types import FrameType
+
+ENDING = ("SIGTERM", "SIGHUP")
+"""Signals that ask a process to end: a scheduler's, and that of a terminal that closes."""
+PAUSE = 0.5
+"""Seconds between two looks at whether the parent is still there."""
+
+
+class Ending:
+    """Whether a signal has asked this process to end, and which.
+
+    Attributes
+    ----------
+    number : int
+        0 while none has.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Signal handler: from here on it is as if Ctrl-C had been pressed."""
+        self.number = number
+        pressed = signal.getsignal(signal.SIGINT)
+        if callable(pressed):
+            pressed(signal.SIGINT, frame)
+        else:
+            raise KeyboardInterrupt
+
+    @property
+    def status(self) -> int:
+        """Exit status by the custom of shells: 128 and the signal's number; 0 while there was none."""
+        return 128 + self.number if self.number else 0
+
+
+def listen() -> Ending:
+    """Take SIGTERM and SIGHUP as Ctrl-C, where they would end the process otherwise (nohup has them ignored).
+
+    Only the main thread may; in others nothing changes.
+    """
+    ending = Ending()
+    for name in ENDING:
+        number = getattr(signal, name, None)  # Windows knows no SIGHUP
+        with contextlib.suppress(ValueError):
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, ending.handle)
+    return ending
+
+
+def end_with_parent() -> None:
+    """End this process within a second of its parent's end, however that came about.
+
+    A worker that waits for work from a parent which was killed would wait for ever.
+    """
+    parent = os.getppid()
+
+    def look() -> None:
+        while os.getppid() == parent:
+            time.sleep(PAUSE)
+        os._exit(1)
+
+    threading.Thread(target=look, daemon=True).start()
