@@ -44,7 +44,7 @@ from validation.sweeps.tolerances import tolerance
 from .timing import machine
 
 BASE = DeviceModel(drift_exponent=0.05, drift_spread=0.01)
-"""Phase change memory's drift (Joshi et al. 2020), for when `drift_time` is swept; ideal otherwise."""
+"""Phase change memory's drift (Joshi et al. 2020), where `drift_time` is swept."""
 
 FAST: dict[str, tuple[Any, ...]] = {
     "levels": (16, 64, 256),

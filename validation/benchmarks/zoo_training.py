@@ -140,8 +140,6 @@ def export(run: Path, out: Path, images: Path | None) -> dict[str, Any]:
 
 def main(words: list[str] | None = None) -> None:
     """See the module."""
-    from physics_ep.runs.training import train
-
     parser = argparse.ArgumentParser(prog="python -m validation.benchmarks.zoo_training", description=__doc__)
     parser.add_argument("--rule", choices=("ep", "backprop"), default="ep")
     parser.add_argument("--images", type=Path, default=None, help="folder of CIFAR-10; default PHYSICS_EP_DATA")
@@ -149,6 +147,8 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--export", type=Path, default=None, help="run file whose weights go to --out")
     arguments = parser.parse_args(words)
+    from physics_ep.runs.training import train  # needs pydantic, which --help does not
+
     try:
         if arguments.export is not None:
             entry = export(arguments.export, arguments.out, arguments.images)

@@ -5,21 +5,26 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.support.paths import ROOT
 
-# One process imports all files: torch is loaded once. What a file imports late is not asked for here.
-PROGRAM = """
-import importlib, pkgutil, sys
+BARE = """
+import sys
 
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"pydantic", "pooch", "typer", "rich"}:
+        if name.partition(".")[0] in {"pydantic", "pooch", "typer", "rich", "shellingham", "plotly", "matplotlib"}:
             raise ModuleNotFoundError(f"No module named {name!r}: blocked by the test", name=name)
 
 sys.meta_path.insert(0, Blocked())
+"""
+# One process imports all files: torch is loaded once. What a file imports late is asked for below.
+PROGRAM = """
+import importlib, pkgutil
 benchmarks = importlib.import_module("validation.benchmarks")
 for module in pkgutil.walk_packages(benchmarks.__path__, "validation.benchmarks."):
     print(module.name, flush=True)
@@ -32,10 +37,11 @@ for package in ("hardware_models", "validation", "physics_ep.predictive_coding")
 """
 
 
-def ran(program: str) -> str:
-    """What a program in a process of its own prints; the test fails where it does not end well."""
+def ran(program: str, *words: str) -> str:
+    """What a program in a process of its own prints, where packages are missing; the test fails where it does not
+    end well."""
     done = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", BARE + program, *words],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -59,7 +65,7 @@ def test_benchmarks_and_substrates_import_without_the_command() -> None:
 
 
 HELP = """
-import contextlib, io, pkgutil, runpy, sys, warnings
+import contextlib, io, pkgutil, runpy, warnings
 from pathlib import Path
 import validation.benchmarks
 
@@ -88,3 +94,35 @@ def test_every_script_has_help_and_refuses_what_it_does_not_know() -> None:
     A script that looks at no option measures for minutes when it is asked for help.
     """
     assert len(ran(HELP).split()) > 8
+
+
+SCRIPT = """
+import runpy, torch
+torch.set_num_threads(1)
+sys.argv = sys.argv[1:]
+runpy.run_module(f"validation.benchmarks.{sys.argv[0]}", run_name="__main__")
+"""
+TINY = ("--size", "32", "--batch", "2", "--width", "0.0625", "--repeats", "1")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("script", "fields"),
+    [
+        ("layer_sizes", "levels"),
+        pytest.param("layer_sizes", "levels,drift_time,adc_bits", marks=pytest.mark.slow),
+        pytest.param("signature", "copy_mismatch_transpose", marks=pytest.mark.slow),
+    ],
+)
+def test_tables_of_layers_are_made_without_the_command(script: str, fields: str, tmp_path: Path) -> None:
+    """The scripts that map VGG10 end with a table at their smallest, whichever fields are asked for.
+
+    The first real run is on a GPU machine: what a script imports late, or refuses of its own settings, ends it.
+    """
+    images, out = tmp_path / "photos.npz", tmp_path / ("run.h5" if script == "layer_sizes" else "run")
+    draws = np.random.default_rng(0).random((2, 3, 32, 32), dtype=np.float32)
+    np.savez(images, x=draws, labels=np.array([3, 700]))
+    printed = ran(SCRIPT, script, "--images", str(images), "--out", str(out), *TINY, "--fields", fields)
+    for field in fields.split(","):
+        assert field in printed
+    assert len(list(tmp_path.rglob("*.json"))) == 1
