@@ -218,6 +218,7 @@ def map_(
     report.say(f"cells          {found.cells:,} in {found.tiles:,} tiles, on/off ratio {found.on_off_ratio:.3g}")
     report.say(f"volts          {_volts(mapped.device, found)}")
     report.say(f"copies         {_copies(found)}")
+    report.say(f"time constant  {_time_constant(found)}")
     if found.free_converged:
         times = f"{quantity(found.settling_time, 's')} free, {quantity(found.nudged_settling_time, 's')} nudged"
         report.say(f"settling       {times} (to 1e-6), by formula: an estimate")
@@ -265,6 +266,21 @@ def _gates(found: NudgedGates) -> str:
         return f"{told}; no gradient"
     gap = f"{max(found.gap, 0.0):.1e} at beta {found.beta:.2g}"
     return f"{told}; worst weights' 1 - cosine to backprop of the arrays {gap}"
+
+
+def _time_constant(found: Fidelity) -> str:
+    """The time constant of nodes, and the capacitance that it takes, in words."""
+    words = {
+        "the device": "given by the device",
+        "capacitance": "capacitance over conductance",
+        "assumed": "assumed",
+    }
+    farads = [row.capacitance for row in found.layers if not math.isnan(row.capacitance)]
+    nodes = ""
+    if farads:
+        low, high = (quantity(c, "F") for c in (min(farads), max(farads)))
+        nodes = f": nodes of {low}" + (f" to {high}" if high != low else "") + ", h and u alike"
+    return f"{quantity(found.time_constant, 's')}, {words.get(found.time_from, found.time_from)}{nodes}"
 
 
 def _stability(course: Course) -> str:

@@ -103,7 +103,11 @@ def test_pickled_systems_load(name: str) -> None:
 
 def test_pickled_results_load() -> None:
     """Devices, estimators, reports, trajectories and circuits, as joblib or multiprocessing keep them."""
-    before = {"copies": "shared", "amplifier_power": 0.0}  # what these fields were then by default
+    before = {
+        "copies": "shared",
+        "amplifier_power": 0.0,
+        "time_constant": 1e-6,
+    }  # what these fields were then by default
     assert unpickled("preset") == preset("pcm").replace(**before)
     assert unpickled("device") == DeviceModel(levels=16, programming_noise=0.02, **before)
     assert unpickled("stencil") == centered()

@@ -115,7 +115,7 @@ def depth_costs(
             for g, gain in enumerate(gains):
                 mapped = map_pcn(random_network(depth, "softplus", gain, **options))
                 decay[g, d] = disturbance_decay(mapped, x, seed=seed)
-                estimate[d] = mapped.fidelity.nudged_settling_time / mapped.device.time_constant
+                estimate[d] = mapped.fidelity.nudged_settling_time / mapped.system.tau
                 slack[g, d] = mismatch_limit(
                     map_pcn(random_network(depth, "tanh", gain, **options)), x[:2], resolution=RESOLUTION
                 )

@@ -207,7 +207,7 @@ def _settling(
         gaps.append(distance[:, ~late].max(1))
         slow_gaps.append(distance[:, late].max(1) if late.any() else np.full(len(time), np.nan))
         slow.append(int(late.sum()))
-    settled = system.settling_seconds(free, x)[0] / mapped.device.time_constant
+    settled = system.settling_seconds(free, x)[0] / mapped.system.tau
     return np.stack(gaps), np.stack(slow_gaps), tuple(slow), settled, time, float(rest.residual.max())
 
 

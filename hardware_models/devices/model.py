@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -51,9 +50,12 @@ from .fields import (
     imperfection,
     setting,
 )
+from .saved import BEFORE_COPIES, as_saved
 
 __all__ = [
     "AMPLIFIERS",
+    "ASSUMED_SECONDS",
+    "BEFORE_COPIES",
     "COMMON",
     "CONVEYORS",
     "DIODES",
@@ -75,6 +77,8 @@ __all__ = [
 ]
 
 
+ASSUMED_SECONDS = 1e-6
+"""Time constant of a device that gives neither one nor a capacitance, s."""
 COUNTING = ("tile_rows", "tile_columns")
 """Fields that say something even without those which they need to err."""
 
@@ -141,8 +145,12 @@ class DeviceModel:
         Those of h and u are different ones.
     amplifier_saturation : float or None
         Largest |output|, in full scales. None: none.
-    time_constant : float
-        Of h, s.
+    unit_capacitance, cell_capacitance : float
+        Of the node of a unit by itself, and of each cell that hangs on the nodes of a resistive network (dummy
+        cells too), F. With either of them the time constant is capacitance over conductance, that of the slowest
+        layer: nodes of the others carry as much more as makes them as slow. 0: not given.
+    time_constant : float or None
+        Of h, s, in place of what capacitances give. None: from these; without any, 1 us, which is assumed.
     time_constant_mismatch : float
         (tau_u - tau_h) / tau_h.
     dac_bits, adc_bits : int or None
@@ -292,7 +300,9 @@ class DeviceModel:
         drawn=False,
         short="rails of amplifiers",
     )
-    time_constant: float = setting(1e-6, POSITIVE, "Time constant", "s", parts="common")
+    unit_capacitance: float = setting(0.0, MAGNITUDE, "Capacitance of a node", "F", parts="resistors")
+    cell_capacitance: float = setting(0.0, MAGNITUDE, "Capacitance of a cell", "F", parts="rails")
+    time_constant: float | None = setting(None, RANGE, "Time constant", "s", parts="common")
     time_constant_mismatch: float = imperfection(
         0.0,
         ABOVE_MINUS_ONE,
@@ -424,6 +434,10 @@ class DeviceModel:
                 raise argument_error(name, must, getattr(self, name))
         if self.phase_noise > 0 and self.averaging_time == 0:
             raise argument_error("averaging_time", "be positive where oscillators have phase noise", 0.0)
+        for name in ("unit_capacitance", "cell_capacitance"):
+            if self.time_constant is not None and getattr(self, name) > 0:
+                must = f"be left out (None) where {name} is given, which makes it with the conductance"
+                raise argument_error("time_constant", must, self.time_constant)
         if self.stuck_off + self.stuck_on > 1:
             raise argument_error("stuck_on", f"be at most 1 - stuck_off = {1 - self.stuck_off:g}", self.stuck_on)
 
@@ -579,58 +593,15 @@ PULSES = _of("learning")
 """Fields that act while cells learn, and not on what they hold."""
 
 
-_BEFORE_COPIES = """
-    g_min g_max levels spacing programming_noise device_mismatch stuck_off stuck_on drift_exponent drift_spread
-    drift_time drift_reference copy_mismatch_h copy_mismatch_u copy_mismatch_transpose conductance_noise
-    read_noise amplifier_gain amplifier_offset amplifier_saturation time_constant time_constant_mismatch
-    dac_bits dac_range adc_bits adc_range wire_resistance temperature averaging_time amplifier_lag
-    amplifier_lag_mismatch amplifier_gain_limit leaks diode_current diode_ideality diode_mismatch
-    ideality_mismatch detuning phase_noise oscillator_headroom oscillator_frequency oscillator_power pulses
-    pulse_nonlinearity_up pulse_nonlinearity_down pulse_asymmetry pulse_noise pulse_spread voltage
-    amplifier_power tile_rows tile_columns source
-"""
-BEFORE_COPIES = frozenset(_BEFORE_COPIES.split())
-"""Fields of a device in the last release that knew no `copies`, all of which it saved. The list stays as it is."""
-
-
-def as_saved(fields: Mapping[str, Any], where: str = "the file") -> dict[str, Any]:
-    """Complete the fields of a device that an earlier release has saved.
-
-    Parameters
-    ----------
-    fields : mapping of str to Any
-        As they stand in the file.
-    where : str
-        Name of the file, for the warning.
-
-    Returns
-    -------
-    dict of str to Any
-        With copies = 'shared' where the file holds every field of the last release before `copies`: a release that
-        saved it knew no other copies. A file that was written by hand, with some fields, is left as it is, and
-        takes the defaults of today.
-
-    Warns
-    -----
-    UserWarning
-        If the file is such a one.
-    """
-    found = dict(fields)
-    if "copies" not in found and set(found) >= BEFORE_COPIES:
-        warnings.warn(
-            f"The device in {where} was saved before each cell had errors of its own: its copies are 'shared'.",
-            stacklevel=3,
-        )
-        found["copies"] = "shared"
-    return found
-
-
 def as_compared(fields: Mapping[str, Any], where: str = "the file") -> dict[str, Any]:
     """Complete the fields of a saved device, so that they can be compared with those of today.
 
     Parameters are those of `as_saved`. Fields that the release that saved it did not know have their defaults.
     """
-    return {**defaults_of(DeviceModel), **as_saved(fields, where)}
+    found = {**defaults_of(DeviceModel), **as_saved(fields, where)}
+    if "unit_capacitance" not in fields and found["time_constant"] == ASSUMED_SECONDS:
+        found["time_constant"] = None  # the default of then
+    return found
 
 
 def field_of(name: str, kind: type[DeviceModel] = DeviceModel) -> DeviceField:

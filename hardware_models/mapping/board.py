@@ -30,7 +30,7 @@ from physics_ep.predictive_coding.activations import Activation
 from physics_ep.predictive_coding.forward import Cast, ForwardPass
 
 from ..devices.crossbars import Cells, converted, fluctuated, stream
-from ..devices.model import DeviceModel
+from ..devices.model import ASSUMED_SECONDS, DeviceModel
 from ..laws.elements import BOLTZMANN
 from .amplifiers import Amplifiers
 from .node_sums import arrays_of, into_nodes, out_of_nodes
@@ -374,6 +374,36 @@ class Board(PhysicalCells):
 
     # -- loads and gains ---------------------------------------------------------------------------------------
 
+    def conductance(self, k: int) -> float:
+        """Conductance that turns the current into nodes of layer k into their voltage, S: here that of the feedback
+        resistor of a virtual ground; 0: the layer holds nothing."""
+        scale = self.scales[f"layers.{k}.weight"]
+        return self.full_scales[k + 1] / (self.full_scales[k] * scale) if scale > 0 else 0.0
+
+    def capacitance(self, k: int) -> float:
+        """Capacitance of a node of layer k as the device gives it, F; 0: it does not. Cells at virtual grounds are
+        none of the node's."""
+        return self.device_model.unit_capacitance
+
+    @property
+    def tau(self) -> float:
+        """Time constant of h, s: the device's, or of the slowest layer the capacitance over the conductance."""
+        given = self.device_model.time_constant
+        return self._charging or ASSUMED_SECONDS if given is None else given
+
+    @property
+    def _charging(self) -> float:
+        """Capacitance over conductance of the slowest layer, s; 0: there is none."""
+        slowest = (self.capacitance(k) / g for k in range(self.depth) if (g := self.conductance(k)) > 0)
+        return max(slowest, default=0.0)
+
+    @property
+    def time_from(self) -> str:
+        """Where the time constant comes from: 'the device', 'capacitance', or 'assumed'."""
+        if self.device_model.time_constant is not None:
+            return "the device"
+        return "capacitance" if self._charging > 0 else "assumed"
+
     @property
     def slowness(self) -> list[torch.Tensor | float]:
         """Time constants of the nodes u of each layer over that of h, numbers or (*shape)."""
@@ -524,7 +554,7 @@ def at_virtual_grounds(board: Board, k: int, side: Sides) -> tuple[torch.Tensor 
     scale = board.scales[f"layers.{k}.weight"]
     if scale == 0:
         return 0.0, 1.0
-    resistor = board.full_scales[k + 1] / (board.full_scales[k] * scale)
+    resistor = board.conductance(k)
     off = 2 * board.device_model.g_min
     total: torch.Tensor | float = 0.0 if side == "both" else resistor
     for array in arrays_of(board.stack):
@@ -557,10 +587,10 @@ def thermal_currents(board: Board, k: int, side: Sides) -> torch.Tensor | float:
     device = board.device_model
     if device.temperature == 0:
         return 0.0
-    x = device.averaging_time / device.time_constant
+    x = device.averaging_time / board.tau
     # By its series where the difference would cancel.
     share = 2 * (x + math.expm1(-x)) / x**2 if x > 1e-3 else 1 - x / 3 + x**2 / 12
-    joule = BOLTZMANN * device.temperature / device.time_constant * share
+    joule = BOLTZMANN * device.temperature / board.tau * share
     total, full = board.node_conductances(k, side)
     volts = device.voltage / board.full_scales[k + 1]
     return (joule * total) ** 0.5 / (full * volts)

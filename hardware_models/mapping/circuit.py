@@ -130,7 +130,7 @@ class PairedCircuit(Board):
     def settling_seconds(self, free: Equilibrium, x: torch.Tensor) -> tuple[float, float]:
         """Seconds to 1e-6 of a free phase from nothing, and of a nudged one: here those of L and 2 L equal RC
         stages in a row, of gain one (`Mapped.settling` measures them)."""
-        tau = self.device_model.time_constant
+        tau = self.tau
         return tau * float(gammainccinv(self.depth, SETTLED)), tau * float(gammainccinv(2 * self.depth, SETTLED))
 
     def describe(self, free: Equilibrium, x: torch.Tensor) -> list[dict[str, Any]]:

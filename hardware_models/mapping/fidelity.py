@@ -45,6 +45,8 @@ class LayerFidelity:
         counted with its own array, its skip's and biases' included.
     gain : float
         Largest of the rails at the nodes that it drives, volts a volt: A_k of a resistive network, else 1.
+    capacitance : float
+        Of a node that it drives, F: what makes the time constant with its conductance; NaN for oscillators.
     line_voltage : float
         Largest voltage at full scale across the cells that meet at its nodes, V.
     blocked : float
@@ -72,6 +74,7 @@ class LayerFidelity:
     power: float
     arrays: int = 1
     gain: float = 1.0
+    capacitance: float = math.nan
     line_voltage: float = math.nan
     blocked: float = math.nan
     total_conductance: float = math.nan
@@ -148,6 +151,10 @@ class Fidelity:
         Seconds to 1e-6, of the free phase from nothing and of a nudged phase (`PairedCircuit.settling_seconds`),
         where each pixel of a convolution has a copy of its array. Reading one array in turn takes `positions` times
         as long, and `cells` are of one.
+    time_constant : float
+        Of h, s.
+    time_from : {'the device', 'capacitance', 'assumed'}
+        Where that comes from: `DeviceModel.time_constant`, its capacitances over conductances, or neither.
     takes : Takes
         Power, times and parts, of which the budgets of energy and area are made.
     layers : tuple of LayerFidelity
@@ -175,6 +182,8 @@ class Fidelity:
     nudged_settling_time: float
     takes: Takes = field(repr=False)
     layers: tuple[LayerFidelity, ...] = field(repr=False)
+    time_constant: float = math.nan
+    time_from: str = "assumed"
     free_share: float = math.nan
     solver: str = ""
     copies: str = "shared"
@@ -305,6 +314,7 @@ def array_rows(
                 + max(arrays - more, 0) * tiles(link.fan_in, columns, device),
                 arrays=arrays,
                 positions=positions,
+                capacitance=board.tau * g if (g := board.conductance(k)) > 0 else math.nan,
                 line_voltage=board.line_voltage(k),
                 blocked=_blocked(board, k),
                 full_scale=board.full_scales[k + 1],

@@ -122,5 +122,5 @@ class HopfieldPairs(PairedCircuit):
             return super().settling_seconds(free, x)
         # Outputs are read at their nodes: one amplifier less than nodes.
         rates = [1.0, *[1.0, 1 / max(lags(device))] * (self.depth - 1)]
-        times = [device.time_constant * chain_time(rates * n, SETTLED) for n in (1, 2)]
+        times = [self.tau * chain_time(rates * n, SETTLED) for n in (1, 2)]
         return times[0], times[1]

@@ -80,6 +80,10 @@ class OscillatorPairs(PairedCircuit):
             must = "be given where oscillators are detuned or noisy: it sets their ranges"
             raise argument_error("calibration", must, "none")
 
+    def conductance(self, k: int) -> float:
+        """0: no voltage of a node follows a current."""
+        return 0.0
+
     def range(self, k: int, largest: float | None = None) -> tuple[float, float]:
         """(lo, hi) of the units of layer k; `largest` in place of the full scale where there is no calibration."""
         lo, hi = self.stack[k].activation.bounds
@@ -112,7 +116,7 @@ class OscillatorPairs(PairedCircuit):
         device = self.device_model
         if device.phase_noise == 0 or side == "both":
             return 0.0
-        torque = device.time_constant * math.sqrt(device.phase_noise / device.averaging_time)
+        torque = self.tau * math.sqrt(device.phase_noise / device.averaging_time)
         lo, hi = self.range(k)
         m, r = 0.5 * (lo + hi), 0.5 * (hi - lo)
         b = ((phase.p[k] if side == "h" else phase.q[k]) - m) / r
@@ -197,7 +201,7 @@ class OscillatorPairs(PairedCircuit):
             stage = torch.where(inside, 1 / (1 / rate + escape / leaving), 2 * rate)
             counted = stage[rate >= THRESHOLD]
             slowest.append(float(counted.min()) if counted.numel() else THRESHOLD)
-        tau = self.device_model.time_constant
+        tau = self.tau
         return tau * chain_time(slowest, SETTLED), tau * chain_time(slowest * 2, SETTLED)
 
     def describe(self, free: Equilibrium, x: torch.Tensor) -> list[dict[str, Any]]:

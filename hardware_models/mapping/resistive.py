@@ -104,11 +104,31 @@ class ResistivePairs(PairedCircuit):
 
     @property
     def slowness(self) -> list[torch.Tensor | float]:
-        """Without dummy cells u has the capacitance of its cells alone, and h that of the fed-back ones as well."""
+        """Without dummy cells u has the capacitance of its own cells, and h that of the fed-back ones too; nodes
+        have that of cells alone where no capacitance is given."""
         equal = super().slowness
         if self.device_model.dummy_cells == "equal":
             return equal
-        return [slow * (count / (count + back)) for slow, count, back in zip(equal, *self.counts, strict=True)]
+        unit, cell = self.device_model.unit_capacitance, self.device_model.cell_capacitance
+        if unit > 0 and cell == 0:
+            return equal
+        own = unit / cell if cell > 0 else 0.0  # in cells
+        return [
+            slow * ((own + count) / (own + count + back))
+            for slow, count, back in zip(equal, *self.counts, strict=True)
+        ]
+
+    def conductance(self, k: int) -> float:
+        return self.total[k]
+
+    def capacitance(self, k: int) -> float:
+        """That of a node h with all cells that hang on it."""
+        device = self.device_model
+        cells = 0.0
+        if device.cell_capacitance > 0:
+            forward, back = self.counts
+            cells = device.cell_capacitance * float((forward[k] + back[k]).max())
+        return device.unit_capacitance + cells
 
     def dummies(self, name: str) -> int:
         """The dummies on u of the cells that feed back to h."""

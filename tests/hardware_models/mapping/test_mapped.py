@@ -150,7 +150,7 @@ def test_settling_times(depth: int, published: int) -> None:
     x, _ = examples(size=8)
     mapped = map_pcn(dense(depth, "softplus", width=128, gain=6**0.5))
     assert decay(mapped, x) == pytest.approx(published, rel=0.04)
-    estimate = mapped.fidelity.nudged_settling_time / mapped.device.time_constant
+    estimate = mapped.fidelity.nudged_settling_time / mapped.system.tau
     assert estimate == pytest.approx(published, rel=0.15)
     assert 15.5 <= decay(map_pcn(dense(depth, "softplus", width=128, gain=0.5)), x) <= 21
 

@@ -221,7 +221,7 @@ def test_reports_say_how_a_state_was_found() -> None:
     assert course.gap == pytest.approx(max(apart), rel=1e-9)
     assert 0 < course.gap < 1e-4
     assert ends[1].time is not None
-    assert course.seconds == pytest.approx(float(ends[1].time.max()) * device.time_constant)
+    assert course.seconds == pytest.approx(float(ends[1].time.max()) * mapped.system.tau)
 
 
 @pytest.mark.full
