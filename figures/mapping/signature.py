@@ -28,6 +28,8 @@ from ..subjects import Subject
 from .substrates import NAMES, network_of
 
 DECADES = np.arange(-12, 1)
+ALIKE = 2.0
+"""Ratio of gaps up to which two maps are one: less than a colour."""
 SWEEPS: dict[str, tuple[Any, ...]] = {
     "levels": (16, 256),
     "programming_noise": (0.03,),
@@ -112,15 +114,34 @@ def signature(points: Points) -> Signature:
     return Signature(layers, tuple(rows), found["feedforward"], found["transfer"], instances)
 
 
+def merged(maps: Mapping[str, np.ndarray]) -> list[tuple[tuple[str, ...], np.ndarray]]:
+    """Maps (R, L) of substrates that agree to `ALIKE` in all rows that both have, as one map of the rows of each.
+
+    They are one computation: substrates differ in what only one of them has, and in cells that err apart.
+    """
+    found: list[tuple[tuple[str, ...], np.ndarray]] = []
+    for name, gaps in maps.items():
+        for k, (names, known) in enumerate(found):
+            a, b = (np.maximum(g, 10.0 ** DECADES[0]) for g in (gaps, known))
+            apart = np.abs(np.log(a) - np.log(b))
+            if not (apart > np.log(ALIKE)).any():  # what only one of them has is NaN
+                found[k] = ((*names, name), np.where(np.isnan(known), gaps, known))
+                break
+        else:
+            found.append(((name,), gaps))
+    return found
+
+
 def draw_signature(data: Signature, title: str = "") -> Figure:
-    """A map a substrate of the disagreement with backprop through the devices' arrays; at the right that with the
-    intended network's, which is the same on all."""
-    names = list(data.feedforward)
+    """A map a substrate of the disagreement with backprop through the devices' arrays, one map for those that are
+    alike; at the right that with the intended network's, of the first."""
+    found = merged(data.feedforward)
+    first = next(iter(data.transfer))
     with style.applied():
         height = 22 + 3.3 * len(data.rows)
-        figure, axes = style.new_figure(style.TWO_COLUMNS, height, 1, len(names) + 1, sharey=True)
-        maps = [(NAMES.get(n, n), data.feedforward[n]) for n in names]
-        maps.append(("as meant (" + NAMES.get(names[0], names[0]) + ")", data.transfer[names[0]]))
+        figure, axes = style.new_figure(style.TWO_COLUMNS, height, 1, len(found) + 1, sharey=True)
+        maps = [(" = ".join(NAMES.get(n, n) for n in names), gaps) for names, gaps in found]
+        maps.append(("as meant (" + NAMES.get(first, first) + ")", data.transfer[first]))
         colors = style.mpl.colormaps["viridis"].resampled(len(DECADES) - 1)
         norm = BoundaryNorm(DECADES, colors.N)
         for letter, ax, (name, gaps) in zip("abcdefg", axes[0], maps, strict=False):

@@ -46,7 +46,7 @@ def test_cells_are_those_of_the_sweeps(small: None, tmp_path: Path) -> None:
     one = "trained, cells that err alike (ideal)"
     assert alike(found)["resistive", one] == ("hopfield", one)
     assert head.count(f"hopfield = resistive: {one}, held") == head.count(f"hopfield = resistive: {one}, live") == 1
-    table = open_tolerance(tmp_path / "resistive-trained-independent.h5")
+    table = open_tolerance(tmp_path / "trained-independent" / "resistive.h5")
     at = head.index("resistive: trained, separate cells, live")
     for row in body:
         (point,) = (

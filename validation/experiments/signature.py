@@ -7,7 +7,8 @@ held and live; the same with cells of one weight that err alike, an ideal; and t
 A cell is the median over device instances, and the quartiles, of 1 - cosine of the worst weights to one reference
 (`validation.references`), of the examples whose phases settle.
 
-FOLDER holds a sweep file a column and substrate (`validation.sweeps`), kept by points, and the trained network.
+FOLDER holds the trained network and for each column a folder with a sweep file a substrate (`validation.sweeps`),
+kept point by point: `physics-ep figure signature --from FOLDER/trained-independent/resistive.h5` draws one.
 A column is one sweep, whatever is shown of it: held and live gates stand on the same instances and references.
 Substrates that solve one set of equations with the same cells give the same numbers; such columns are shown once
 (`alike`).
@@ -227,7 +228,8 @@ def measure(
     for substrate, sweeps in plans.items():
         for column in chosen:
             is_trained, copies = COLUMNS[column]
-            out = folder / f"{substrate}-{'trained' if is_trained else 'untrained'}-{copies}.h5"
+            out = folder / f"{'trained' if is_trained else 'untrained'}-{copies}" / f"{substrate}.h5"
+            out.parent.mkdir(exist_ok=True)
             options: dict[str, Any] = {"solver": solver, "max_iterations": steps}
             with threads(1):
                 tables[substrate, column] = tolerance(
