@@ -8,16 +8,20 @@ at its initial state and at a random one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 
-from .blocks import State, all_finite, flat, largest, twice_differentiable
+from .blocks import State, all_finite, exactly_finite_rows, flat, largest, twice_differentiable
 from .errors import InputError
 
 NAMES = ("residual_scale", "nudge_scale")
 """Attributes of a system that are measured where it does not declare them."""
+
+
+LEAST = 1e-8
+"""Part of a measured force that a refined one is at least: a state of zero has no size."""
 
 
 class Measurable(Protocol):
@@ -40,8 +44,8 @@ class Scales:
 
     Attributes
     ----------
-    force : Tensor (B,)
-        Largest component of the force of each example, at the initial or at the random state.
+    blocks : tuple of Tensor (B,)
+        Force of each block that counts as 1, example by example: blocks may have units of their own.
     length : Tensor (B,)
         Size of a change of the state: that of the initial state, or of a Newton step from there if that is zero.
     nudge : float
@@ -50,10 +54,40 @@ class Scales:
         Change of the outputs per change of the state.
     """
 
-    force: torch.Tensor
+    blocks: tuple[torch.Tensor, ...]
     length: torch.Tensor
     nudge: float
     gain: float
+
+    @property
+    def force(self) -> torch.Tensor:
+        """The largest over the blocks, (B,)."""
+        return torch.stack(self.blocks).amax(0)
+
+    def over(self, force: State) -> torch.Tensor:
+        """Largest component of a force in these units, (B,)."""
+        return torch.stack([largest((f,)) / s for f, s in zip(force, self.blocks, strict=True)]).amax(0)
+
+    def refined(
+        self,
+        system: Measurable,
+        state: State,
+        x: torch.Tensor,
+        energies: Callable[[Any, State, torch.Tensor], torch.Tensor],
+    ) -> Scales:
+        """The same, of blocks whose forces were larger at the start than the state that was found bears out.
+
+        There a block's force is that of a move by its own size against the curvature. A start far away, or where an
+        exponential law is steep, would have any state pass for an equilibrium.
+        """
+        with torch.no_grad():
+            natural = _natural(system, state, system.force(state, x), x, energies, largest(state))
+        sound = exactly_finite_rows(state)
+        lowered = tuple(
+            torch.where(sound, torch.minimum(s, torch.maximum(n, LEAST * s)), s)
+            for s, n in zip(self.blocks, natural, strict=True)
+        )
+        return replace(self, blocks=lowered)
 
     @property
     def reach(self) -> torch.Tensor:
@@ -69,10 +103,12 @@ def undeclared(lineage: tuple[type, ...]) -> frozenset[str]:
 def measured_scales(
     system: Measurable, x: torch.Tensor, energies: Callable[[Any, State, torch.Tensor], torch.Tensor]
 ) -> Scales:
-    """Forces of a system at its initial state and at one random state, example by example.
+    """What force counts as 1, measured at a system's initial state and at one random state, example by example.
 
-    The random state is as far from the initial one as that is from zero, or else as a Newton step leads, so that
-    the units of the state do not matter either. It is drawn on the CPU with a fixed seed.
+    It is the force at the initial state; or that of a move by the state's own size against the curvature there,
+    where it is larger and the random state bears it out. Where both are zero, the force at the random state counts.
+    That state is as far from the initial one as that is from zero, or else as a Newton step leads: the units of the
+    state do not matter either. It is drawn on the CPU with a fixed seed.
 
     Parameters
     ----------
@@ -90,7 +126,7 @@ def measured_scales(
     with torch.no_grad():
         start = system.project(system.initial_state(x))
         force = system.force(start, x)
-        first, size = _finite(largest(force)), _finite(largest(start))
+        first, size = [_finite(largest((f,))) for f in force], _finite(largest(start))
         step = _newton(system, start, force, x, energies)
         length = torch.where(size > 0, size, step)
         common = float(length.max())  # an example that nothing drives is as large as its company
@@ -101,7 +137,11 @@ def measured_scales(
             noise = torch.randn(s.shape, generator=generator, dtype=torch.float64).to(s)
             drawn.append(s + length.view(-1, *[1] * (s.ndim - 1)) * noise)
         elsewhere = system.project(tuple(drawn))
-        scale = torch.maximum(first, _finite(largest(system.force(elsewhere, x))))
+        natural = _natural(system, start, force, x, energies, length)
+        there = [_finite(largest((f,))) for f in system.force(elsewhere, x)]
+        found = [torch.maximum(f, torch.minimum(t, n)) for f, t, n in zip(first, there, natural, strict=True)]
+        found = [torch.where(f > 0, f, t) for f, t in zip(found, there, strict=True)]
+        scale = torch.stack(found).amax(0)
         most = float(scale.max())
         if most == 0:
             for name, p in system.named_parameters():
@@ -113,12 +153,58 @@ def measured_scales(
                 "energy depend on the state?"
             )
         scale = torch.where(scale > 0, scale, torch.full_like(scale, most))
+        blocks = []
+        for given in found:  # what nothing drives is as large as the same block of others, or else as other blocks
+            company = torch.full_like(given, float(given.max())) if bool(given.any()) else scale
+            blocks.append(torch.where(given > 0, given, company))
         change = system.outputs(elsewhere) - system.outputs(start)
         gain = 1.0
         if change.ndim == 2 and len(change) == len(x):  # others are refused by name when they are read
             gain = float((_finite(largest((change,))) / length).median()) or 1.0
         nudge = float((scale / length).median()) / gain**2
-    return Scales(scale, length, nudge, gain)
+    return Scales(tuple(blocks), length, nudge, gain)
+
+
+def _natural(
+    system: Measurable,
+    state: State,
+    force: State,
+    x: torch.Tensor,
+    energies: Callable[[Any, State, torch.Tensor], torch.Tensor],
+    length: torch.Tensor,
+) -> list[torch.Tensor]:
+    """Force of each block, (B,), that a move by `length` along the force meets, by the curvature at a state.
+
+    Where there is no force, the move is along random numbers.
+    """
+    generator = torch.Generator().manual_seed(2)
+    noise = tuple(torch.randn(s.shape, generator=generator, dtype=torch.float64).to(s) for s in state)
+    top = _finite(largest(force))
+    shaped = [top.view(-1, *[1] * (f.ndim - 1)) for f in force]
+    along = tuple(
+        torch.where(t > 0, f / t.clamp_min(torch.finfo(t.dtype).tiny), z)
+        for f, t, z in zip(force, shaped, noise, strict=True)
+    )
+    curved = _curved(system, state, along, x, energies)
+    return [_finite(largest((c,)) * length) for c in curved]
+
+
+def _curved(
+    system: Measurable,
+    state: State,
+    along: State,
+    x: torch.Tensor,
+    energies: Callable[[Any, State, torch.Tensor], torch.Tensor],
+) -> State:
+    """d2E/ds2 along a direction."""
+    with torch.enable_grad(), twice_differentiable():
+        leaves = tuple(s.detach().requires_grad_() for s in state)
+        slope = torch.autograd.grad(energies(system, leaves, x).sum(), leaves, create_graph=True, allow_unused=True)
+        terms = [(g * f).sum() for g, f in zip(slope, along, strict=True) if g is not None and g.requires_grad]
+        if not terms:
+            return tuple(torch.zeros_like(s) for s in state)
+        bent = torch.autograd.grad(torch.stack(terms).sum(), leaves, allow_unused=True)
+    return tuple(torch.zeros_like(f) if b is None else b for b, f in zip(bent, along, strict=True))
 
 
 def _finite(values: torch.Tensor) -> torch.Tensor:
@@ -137,13 +223,6 @@ def _newton(
     tiny = torch.finfo(top.dtype).tiny
     # Over its largest component, as squares and products of forces in small or large units leave the floats.
     unit = tuple(f / top.clamp_min(tiny).view(-1, *[1] * (f.ndim - 1)) for f in force)
-    with torch.enable_grad(), twice_differentiable():
-        leaves = tuple(s.detach().requires_grad_() for s in start)
-        slope = torch.autograd.grad(energies(system, leaves, x).sum(), leaves, create_graph=True, allow_unused=True)
-        along = [(g * f).sum() for g, f in zip(slope, unit, strict=True) if g is not None and g.requires_grad]
-        if not along:
-            return torch.zeros_like(top)
-        bent = torch.autograd.grad(torch.stack(along).sum(), leaves, allow_unused=True)
-    curved = tuple(torch.zeros_like(f) if b is None else b for b, f in zip(bent, unit, strict=True))
+    curved = _curved(system, start, unit, x, energies)
     bend = (flat(unit) * flat(curved)).sum(1) / flat(unit).square().sum(1).clamp_min(tiny)
     return _finite(torch.where(bend > 0, top / bend, torch.zeros_like(top)))

@@ -426,8 +426,12 @@ class Phase:
         # What the instance has set counts, unless an ancestor's constructor may have set it for its own energy.
         names = {n for n in system.unscaled if n not in vars(system) or {"energy", "force"} & {*system.overridden}}
         self.scales = measured_scales(self.system, self.x, energies) if names else None
-        measured = self.scales if self.scales is not None and "residual_scale" in names else None
-        self.residual_scale: float | torch.Tensor = system.residual_scale if measured is None else measured.force
+        self.judges = self.scales is not None and "residual_scale" in names
+        """Whether residuals are judged by the measured scales."""
+        self.refined = False
+        self.residual_scale: float | torch.Tensor = system.residual_scale
+        if self.judges and self.scales is not None:
+            self.residual_scale = self.scales.force
         self.nudge_scale = (
             self.scales.nudge if self.scales is not None and "nudge_scale" in names else system.nudge_scale
         )
@@ -500,7 +504,23 @@ class Phase:
 
     def residual(self, force: State) -> torch.Tensor:
         """Largest component of a force, (B,), over the residual scale."""
+        if self.judges and self.scales is not None:
+            return self.scales.over(force)
         return largest(force) / self.residual_scale
+
+    def refine(self, z: State) -> bool:
+        """Whether the force that counts as 1 turns out smaller at z, where a residual has met the tolerance.
+
+        Only measured scales are refined, once a phase; `residual` is by the new ones from then on.
+        """
+        if not self.judges or self.refined or self.scales is None or any(b.is_complex() for b in z):
+            return False
+        self.refined = True
+        found = self.scales.refined(self.system, self.state(z), self.x, energies)
+        if all(torch.equal(a, b) for a, b in zip(found.blocks, self.scales.blocks, strict=True)):
+            return False
+        self.scales, self.residual_scale = found, found.force
+        return True
 
     def slope(self, z: State, force: State) -> State:
         """dF/dz from the force at z. Default: minus the force.

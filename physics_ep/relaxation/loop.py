@@ -128,6 +128,9 @@ def solve(
                     met = (n for n, early in zip(made, before, strict=True) if early <= tolerance >= worst)
                     spent = next(met, spent)
                     unread, made = [], []
+            if worst <= tolerance and phase.refine(z):
+                residual = phase.residual(phase.force(z))
+                worst, course = float(residual.max()), Decline()
             if worst <= tolerance:
                 # A force may hide what a state holds: a bound, a maximum or a sum over some of it does.
                 if not measure or likely(finite_rows(z).all()):

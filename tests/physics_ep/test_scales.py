@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
+from scipy.optimize import brentq
 from torch import nn
 
 from hardware_models import HopfieldNetwork
@@ -152,3 +155,84 @@ def test_an_energy_of_integers_is_refused_by_name() -> None:
 
     with pytest.raises(InputError, match="must have a floating-point energy"):
         relax(Rounded(), batch(4, 3, 4)[0])
+
+
+class Rectifier(EnergySystem):
+    """A resistor to a x and a diode to ground, volts and amperes: (v - a x) / R + I exp(v / V) = 0."""
+
+    current, thermal = 1e-12, 0.025
+
+    def __init__(self, resistance: float = 1.0) -> None:
+        super().__init__()
+        self.resistance = resistance
+        self.a = nn.Parameter(torch.tensor(2.0, dtype=torch.float64))
+
+    def energy(self, state, x):
+        v = state[0][:, 0]
+        diode = self.current * self.thermal * torch.exp(v / self.thermal)
+        return 0.5 * (v - self.a * x[:, 0]).square() / self.resistance + diode
+
+    def initial_state(self, x):
+        return (torch.zeros_like(x),)
+
+    def outputs(self, state):
+        return state[0]
+
+
+@pytest.mark.parametrize("resistance", [1.0, 1e3])
+@pytest.mark.parametrize("inputs", [(1.0, 0.5), (2.0, 2.5), (5.0, 5.0), (10.0, 20.0)])
+def test_an_exponential_law_does_not_make_all_forces_small(inputs: tuple[float, float], resistance: float) -> None:
+    """At a random state of some volts a diode passes 1e67 A: beside that, 0 V would be an equilibrium. Found, the
+    state is that of a root by bisection; not found, it is said."""
+    system, x = Rectifier(resistance), torch.tensor(inputs, dtype=torch.float64)[:, None]
+
+    def short(v: float, at: float) -> float:
+        return (v - 2 * at) / resistance + system.current * math.exp(v / system.thermal)
+
+    exact = torch.tensor([brentq(short, -1, 1, args=(at,), xtol=1e-14) for at in inputs], dtype=torch.float64)
+    for solver in (None, "trust_region"):
+        found = relax(system, x, solver=solver)
+        good = found.converged
+        assert torch.allclose(found.state[0][good, 0], exact[good], rtol=0, atol=1e-8)
+        assert bool(good.all()) or not found.status.settled
+    assert bool(relax(system, x[:1] * 0 + 0.5).converged.all())
+
+
+def test_blocks_have_units_of_their_own() -> None:
+    """Joules in one block and microjoules in another: the second would never move, and be called converged."""
+
+    class Mixed(Spring):
+        small = 1.0
+
+        def initial_state(self, x):
+            return (torch.zeros_like(x), torch.zeros_like(x))
+
+        def energy(self, state, x):
+            own = 0.5 * (state[0] - x).square().sum(1)
+            return own + self.small * 0.5 * (state[1] - self.a * x).square().sum(1)
+
+        def outputs(self, state):
+            return state[1]
+
+    x = torch.tensor([[1.0], [2.0], [-3.0]], dtype=torch.float64)
+    for small in (1e-6, 1e-9, 1e-12):
+        system = Mixed().double()
+        system.small = small
+        for solver in (None, "anderson", "trust_region"):
+            found = relax(system, x, solver=solver)
+            good = found.converged
+            assert torch.allclose(found.state[1][good], 2 * x[good], atol=1e-5)
+            assert torch.allclose(found.state[0][good], x[good], atol=1e-5)
+
+
+def test_a_start_far_away_is_not_what_a_state_is_judged_by() -> None:
+    """From 1e9, a force of 0.1 is a ten-billionth of the first."""
+
+    class Far(Spring):
+        def initial_state(self, x):
+            return (torch.full_like(x, 1e9),)
+
+    system, x = Far().double(), torch.tensor([[1.0], [2.0], [-3.0]], dtype=torch.float64)
+    assert torch.allclose(relax(system, x).require().state[0], 2 * x, atol=1e-4)
+    EquilibriumPropagation(SquaredError(), beta=1e-3).backward(system, x, torch.zeros_like(x))
+    assert float(system.a.grad) == pytest.approx(float((2 * x * x).mean()), rel=1e-4)
