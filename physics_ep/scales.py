@@ -7,13 +7,14 @@ at its initial state and at a random one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
 from .blocks import State, all_finite, exactly_finite_rows, flat, largest, twice_differentiable
+from .energies import energies
 from .errors import InputError
 
 NAMES = ("residual_scale", "nudge_scale")
@@ -26,6 +27,8 @@ LEAST = 1e-8
 
 class Measurable(Protocol):
     """What is asked of a system."""
+
+    def energy(self, state: State, x: torch.Tensor) -> torch.Tensor: ...
 
     def named_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]: ...
 
@@ -73,7 +76,6 @@ class Scales:
         system: Measurable,
         state: State,
         x: torch.Tensor,
-        energies: Callable[[Any, State, torch.Tensor], torch.Tensor],
     ) -> Scales:
         """The same, of blocks whose forces were larger at the start than the state that was found bears out.
 
@@ -81,7 +83,7 @@ class Scales:
         exponential law is steep, would have any state pass for an equilibrium.
         """
         with torch.no_grad():
-            natural = _natural(system, state, system.force(state, x), x, energies, largest(state))
+            natural = _natural(system, state, system.force(state, x), x, largest(state))
         sound = exactly_finite_rows(state)
         lowered = tuple(
             torch.where(sound, torch.minimum(s, torch.maximum(n, LEAST * s)), s)
@@ -100,9 +102,7 @@ def undeclared(lineage: tuple[type, ...]) -> frozenset[str]:
     return frozenset(name for name in NAMES if not any(name in vars(c) for c in lineage))
 
 
-def measured_scales(
-    system: Measurable, x: torch.Tensor, energies: Callable[[Any, State, torch.Tensor], torch.Tensor]
-) -> Scales:
+def measured_scales(system: Measurable, x: torch.Tensor) -> Scales:
     """What force counts as 1, measured at a system's initial state and at one random state, example by example.
 
     It is the force at the initial state; or that of a move by the state's own size against the curvature there,
@@ -114,8 +114,6 @@ def measured_scales(
     ----------
     system : EnergySystem
     x : Tensor (B, ...)
-    energies : callable
-        (system, state, x) to the energy of each example, (B,).
 
     Raises
     ------
@@ -127,7 +125,7 @@ def measured_scales(
         start = system.project(system.initial_state(x))
         force = system.force(start, x)
         first, size = [_finite(largest((f,))) for f in force], _finite(largest(start))
-        step = _newton(system, start, force, x, energies)
+        step = _newton(system, start, force, x)
         length = torch.where(size > 0, size, step)
         common = float(length.max())  # an example that nothing drives is as large as its company
         length = torch.where(length > 0, length, torch.full_like(length, common if common > 0 else 1.0))
@@ -137,7 +135,7 @@ def measured_scales(
             noise = torch.randn(s.shape, generator=generator, dtype=torch.float64).to(s)
             drawn.append(s + length.view(-1, *[1] * (s.ndim - 1)) * noise)
         elsewhere = system.project(tuple(drawn))
-        natural = _natural(system, start, force, x, energies, length)
+        natural = _natural(system, start, force, x, length)
         there = [_finite(largest((f,))) for f in system.force(elsewhere, x)]
         found = [torch.maximum(f, torch.minimum(t, n)) for f, t, n in zip(first, there, natural, strict=True)]
         found = [torch.where(f > 0, f, t) for f, t in zip(found, there, strict=True)]
@@ -170,7 +168,6 @@ def _natural(
     state: State,
     force: State,
     x: torch.Tensor,
-    energies: Callable[[Any, State, torch.Tensor], torch.Tensor],
     length: torch.Tensor,
 ) -> list[torch.Tensor]:
     """Force of each block, (B,), that a move by `length` along the force meets, by the curvature at a state.
@@ -185,7 +182,7 @@ def _natural(
         torch.where(t > 0, f / t.clamp_min(torch.finfo(t.dtype).tiny), z)
         for f, t, z in zip(force, shaped, noise, strict=True)
     )
-    curved = _curved(system, state, along, x, energies)
+    curved = _curved(system, state, along, x)
     return [_finite(largest((c,)) * length) for c in curved]
 
 
@@ -194,7 +191,6 @@ def _curved(
     state: State,
     along: State,
     x: torch.Tensor,
-    energies: Callable[[Any, State, torch.Tensor], torch.Tensor],
 ) -> State:
     """d2E/ds2 along a direction."""
     with torch.enable_grad(), twice_differentiable():
@@ -216,13 +212,12 @@ def _newton(
     start: State,
     force: State,
     x: torch.Tensor,
-    energies: Callable[[Any, State, torch.Tensor], torch.Tensor],
 ) -> torch.Tensor:
     """Largest component of the step along the force to where it vanishes, (B,); 0 where the energy curves down."""
     top = largest(force)
     tiny = torch.finfo(top.dtype).tiny
     # Over its largest component, as squares and products of forces in small or large units leave the floats.
     unit = tuple(f / top.clamp_min(tiny).view(-1, *[1] * (f.ndim - 1)) for f in force)
-    curved = _curved(system, start, unit, x, energies)
+    curved = _curved(system, start, unit, x)
     bend = (flat(unit) * flat(curved)).sum(1) / flat(unit).square().sum(1).clamp_min(tiny)
     return _finite(torch.where(bend > 0, top / bend, torch.zeros_like(top)))

@@ -26,6 +26,7 @@ from torch import nn
 
 from .blocks import State, all_finite, derivative, exactly_finite_rows, in_dtype, largest, twice_differentiable
 from .cost import Cost
+from .energies import energies
 from .equilibrium import Status
 from .errors import InputError, argument_error, described
 from .nudging import Nudge
@@ -425,13 +426,11 @@ class Phase:
         self.origin_force: State | None = None
         # What the instance has set counts, unless an ancestor's constructor may have set it for its own energy.
         names = {n for n in system.unscaled if n not in vars(system) or {"energy", "force"} & {*system.overridden}}
-        self.scales = measured_scales(self.system, self.x, energies) if names else None
-        self.judges = self.scales is not None and "residual_scale" in names
-        """Whether residuals are judged by the measured scales."""
+        self.scales = measured_scales(self.system, self.x) if names else None
+        self.judges = self.scales is not None and "residual_scale" in names  # residuals, by measured scales
         self.refined = False
-        self.residual_scale: float | torch.Tensor = system.residual_scale
-        if self.judges and self.scales is not None:
-            self.residual_scale = self.scales.force
+        judged = self.scales if self.judges else None
+        self.residual_scale: float | torch.Tensor = system.residual_scale if judged is None else judged.force
         self.nudge_scale = (
             self.scales.nudge if self.scales is not None and "nudge_scale" in names else system.nudge_scale
         )
@@ -516,7 +515,7 @@ class Phase:
         if not self.judges or self.refined or self.scales is None or any(b.is_complex() for b in z):
             return False
         self.refined = True
-        found = self.scales.refined(self.system, self.state(z), self.x, energies)
+        found = self.scales.refined(self.system, self.state(z), self.x)
         if all(torch.equal(a, b) for a, b in zip(found.blocks, self.scales.blocks, strict=True)):
             return False
         self.scales, self.residual_scale = found, found.force
@@ -691,25 +690,6 @@ class Phase:
             total = self.nudge.energy(self.system.outputs(leaves))
             slope = derivative(total, leaves)
         return tuple(-g for g in slope)
-
-
-def energies(system: EnergySystem, state: State, x: torch.Tensor) -> torch.Tensor:
-    """Energy of each example, (B,), of a system that may be a user's.
-
-    Raises
-    ------
-    InputError
-        If the energy does not have that shape. One number for the whole batch, or a column (B, 1), would give
-        gradients that are wrong by factors of B.
-    """
-    energy = system.energy(state, x)
-    want = tuple(state[0].shape[:1])
-    found = isinstance(energy, torch.Tensor)
-    if not found or tuple(energy.shape) != want or not (energy.is_floating_point() or energy.is_complex()):
-        was = f"of shape {tuple(energy.shape)}, {energy.dtype}" if found else type(energy).__name__
-        name = f"system ({type(system).__name__})"
-        raise argument_error(name, f"have a floating-point energy of shape {want}, one number an example", was)
-    return energy
 
 
 def widened(system: EnergySystem) -> EnergySystem:
