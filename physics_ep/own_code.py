@@ -18,6 +18,7 @@ import hashlib
 import importlib.util
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,6 +26,7 @@ from typing import Any
 import torch
 
 from .errors import InputError, argument_error, unknown_name
+from .predictive_coding.any_model import from_module
 from .predictive_coding.conversion import from_sequential
 from .registry import accepts, check_options
 from .system import EnergySystem
@@ -132,12 +134,12 @@ def _system(made: Any, factory: str) -> EnergySystem:
 
 
 def _converted(model: torch.nn.Module, x: torch.Tensor | None, factory: str) -> EnergySystem:
-    """The predictive coding network of a torch model, whose inputs are as `x`."""
-    if not isinstance(model, torch.nn.Sequential):
-        must = "return an EnergySystem, or an nn.Sequential with examples of its inputs"
-        raise argument_error(f"factory {factory!r}", must, f"a {type(model).__name__}")
+    """The predictive coding network of a torch model, whose inputs are as `x`; one that substrates can hold, where
+    the model is a chain of layers."""
     if x is None:
-        raise argument_error(
-            f"factory {factory!r}", "return (model, x) with examples of its inputs", "a model alone"
-        )
-    return from_sequential(model, tuple(x.shape[1:]))
+        must = "return (model, x) with examples of its inputs"
+        raise argument_error(f"factory {factory!r}", must, "a model alone")
+    if isinstance(model, torch.nn.Sequential):
+        with suppress(InputError):
+            return from_sequential(model, tuple(x.shape[1:]))
+    return from_module(model, x)

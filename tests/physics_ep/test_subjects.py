@@ -47,6 +47,17 @@ def springs(n: int = 4, seed: int = 0):
 def model():
     return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)), torch.rand(8, 6)
 
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.last(x + torch.tanh(self.first(x)))
+
+def residual():
+    return Residual(), torch.rand(8, 6)
+
 def alone():
     return nn.Sequential(nn.Linear(6, 3))
 
@@ -98,6 +109,20 @@ def test_a_torch_model_with_examples_is_a_predictive_coding_network(own: Path) -
     x = torch.rand(8, 6)
     torch.testing.assert_close(network(x), model(x))
     assert torch.equal(network.examples[0], x)
+
+
+def test_a_model_that_is_no_chain_of_layers_is_one_too(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    network = load_system(f"{own}:residual", seed=2)
+    x, _ = network.examples
+    torch.manual_seed(2)
+    first, last = nn.Linear(6, 6), nn.Linear(6, 3)
+    torch.testing.assert_close(network(x), last(x + torch.tanh(first(x))))
+    assert command("gradients", f"{own}:residual", "--json", own.parent / "g.json") == 0
+    rows = json.loads((own.parent / "g.json").read_text())["rows"]
+    assert {row["name"] for row in rows} == {"first.weight", "first.bias", "last.weight", "last.bias"}
+    assert min(row["cosine"] for row in rows) > 0.999
+    assert command("map", f"{own}:residual") == 2
+    assert "predictive coding network" in capsys.readouterr().err
 
 
 def test_an_edited_file_is_run_again(own: Path) -> None:
