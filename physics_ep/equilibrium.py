@@ -6,12 +6,13 @@ import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from .blocks import State, finite_sum
 from .moved import moved_names
+from .tabular import Tabular
 
 if not TYPE_CHECKING:
     __getattr__ = moved_names(__name__)
@@ -57,7 +58,7 @@ class Trace:
 
 
 @dataclass(frozen=True)
-class Equilibrium:
+class Equilibrium(Tabular):
     """A state with the evidence that it is (or is not) an equilibrium.
 
     Attributes
@@ -115,6 +116,15 @@ class Equilibrium:
     def residual_si(self) -> torch.Tensor:
         """Residual (B,) in `residual_unit`."""
         return self.residual * self.residual_scale
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row an example."""
+        times = [None] * len(self.residual) if self.time is None else self.time.tolist()
+        rows = zip(self.residual.tolist(), self.converged.tolist(), times, strict=True)
+        return [
+            {"example": k, "residual": r, "converged": c, **({} if t is None else {"time": t})}
+            for k, (r, c, t) in enumerate(rows)
+        ]
 
     def split(self, parts: int) -> tuple[Equilibrium, ...]:
         """The equilibria of a stacked batch, one an equal part."""

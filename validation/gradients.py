@@ -17,6 +17,7 @@ from physics_ep.estimators.step import Step
 from physics_ep.nudging import Stencil
 from physics_ep.predictive_coding.forward import gate_modes
 from physics_ep.system import EnergySystem
+from physics_ep.tabular import Tabular
 
 from .oracles import ORACLES, Gradients
 
@@ -50,7 +51,7 @@ class GradientRow:
 
 
 @dataclass(frozen=True)
-class GradientReport:
+class GradientReport(Tabular):
     """EP against an oracle.
 
     Attributes
@@ -97,6 +98,27 @@ class GradientReport:
     def worst_cosine(self) -> float:
         """Smallest cosine over the parameters; NaN without rows."""
         return min((row.cosine for row in self.rows), default=math.nan)
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row a parameter; with both modes of gates, the cosine and the error with live ones too."""
+        live = {row.name: row for row in self.live.rows} if self.live is not None else {}
+        found = []
+        for row in self.rows:
+            record: dict[str, Any] = {
+                "parameter": row.name,
+                "shape": "x".join(map(str, row.shape)),
+                "cosine": row.cosine,
+                "relative error": row.relative_error,
+                "scale": row.scale,
+                "sign agreement": row.sign_agreement,
+                "noise floor": row.noise_floor,
+            }
+            if self.live is not None:
+                other = live.get(row.name)
+                record["cosine, live gates"] = math.nan if other is None else other.cosine
+                record["relative error, live gates"] = math.nan if other is None else other.relative_error
+            found.append(record)
+        return found
 
 
 def compare(estimate: dict[str, torch.Tensor], exact: dict[str, torch.Tensor]) -> list[GradientRow]:

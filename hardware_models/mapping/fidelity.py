@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from physics_ep.maps import ConvLink, Link
+from physics_ep.tabular import Tabular
 
 from ..devices.crossbars import tiles
 from .board import Board
@@ -131,7 +132,7 @@ class Course:
 
 
 @dataclass(frozen=True)
-class Fidelity:
+class Fidelity(Tabular):
     """How faithfully a substrate holds a network, and what it takes.
 
     Attributes
@@ -254,6 +255,11 @@ class Fidelity:
         """Largest over smallest conductance."""
         low, high = self.conductance_range
         return high / low if low > 0 else math.inf
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row an array."""
+        plain = (int, float, str, bool)
+        return [{k: v for k, v in vars(layer).items() if isinstance(v, plain)} for layer in self.layers]
 
     def figures(self) -> dict[str, Any]:
         """For `--json`."""

@@ -38,6 +38,7 @@ from ..storage.opening import open_run
 from ..storage.outputs import writing
 from ..storage.run_file import Quantity, Run, write_run
 from ..system import EnergySystem
+from ..tabular import Tabular, epochs_of
 from .metrics import METRICS, Epoch, Evaluation, evaluate
 from .optimization import build_optimizer, build_scheduler, step_scheduler
 from .preparation import (
@@ -67,7 +68,7 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainingResult:
+class TrainingResult(Tabular):
     """What training gave.
 
     Attributes
@@ -102,6 +103,10 @@ class TrainingResult:
     def train_error(self) -> float:
         """The same for the training examples, during the last epoch."""
         return float(self.metrics["train_error"][-1])
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row an epoch."""
+        return epochs_of(self.metrics)
 
     def figures(self) -> dict[str, Any]:
         """The figures for `--json`."""

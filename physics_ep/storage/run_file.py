@@ -34,6 +34,7 @@ import torch
 from ..entries import ROOT
 from ..errors import InputError, argument_error
 from ..registry import former_options
+from ..tabular import Tabular, epochs_of
 from ..version import __version__
 from .outputs import note, writer, writing
 from .sealed import inspect_links, sealed, verify_seal
@@ -61,7 +62,7 @@ class Quantity:
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Tabular):
     """A run, as written to and read from a file.
 
     Attributes
@@ -100,6 +101,10 @@ class Run:
     def epochs(self) -> int:
         """Epochs that were completed."""
         return int(self.attributes.get("epochs", 0))
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row an epoch of a training."""
+        return epochs_of({name: np.asarray(found.values) for name, found in self.metrics.items()})
 
     def metric(self, name: str) -> np.ndarray:
         """Values of one metric, (epochs, ...)."""

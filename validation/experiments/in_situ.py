@@ -42,6 +42,7 @@ from physics_ep.storage.opening import open_run
 from physics_ep.storage.outputs import claim, writing
 from physics_ep.storage.run_file import Quantity, Run, environment, write_run
 from physics_ep.system import EnergySystem
+from physics_ep.tabular import Tabular
 
 from ..sweeps.plan import BASE, IDEAL, Point, device_at, planned
 
@@ -69,7 +70,7 @@ class LearningInterrupted(KeyboardInterrupt):
 
 
 @dataclass(frozen=True)
-class InSituTable:
+class InSituTable(Tabular):
     """What was measured.
 
     Attributes
@@ -99,6 +100,10 @@ class InSituTable:
             }
             for k, (substrate, point) in enumerate(self.plan)
         ]  # fmt: skip
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row a point, of the means over instances."""
+        return self.rows()
 
     def shown(self) -> tuple[list[str], list[list[str]]]:
         """Columns and rows of a table for people."""

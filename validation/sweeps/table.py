@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from physics_ep.errors import unknown_name
+from physics_ep.tabular import Tabular
 
 from ..agreement import Agreement
 from .plan import Point
@@ -125,7 +126,7 @@ class TolerancePoint:
 
 
 @dataclass(frozen=True, eq=False)
-class ToleranceTable:
+class ToleranceTable(Tabular):
     """A sweep.
 
     Attributes
@@ -153,6 +154,11 @@ class ToleranceTable:
     def rows(self) -> list[dict[str, Any]]:
         """A row a point, with its worst layers."""
         return [point.figures(layers=False) for point in self.points]
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row a point, with its worst layers; numbers alone."""
+        plain = (int, float, str, bool, type(None))
+        return [{key: v for key, v in row.items() if isinstance(v, plain)} for row in self.rows]
 
     def of(self, field: str) -> tuple[TolerancePoint, ...]:
         """Points of one field; also 'ideal' and 'base'."""

@@ -1,0 +1,105 @@
+"""Results that show themselves: as a data frame, as a table for a paper, and in a notebook."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .errors import InputError, unknown_name
+
+if TYPE_CHECKING:
+    import pandas
+
+SHOWN = 60
+"""Rows that a notebook shows; a line tells how many there are more."""
+
+
+class Tabular:
+    """A result with rows. Subclasses say by `records` what they are."""
+
+    def records(self) -> list[dict[str, Any]]:
+        """The rows, each name to number or text; all with the same names."""
+        raise NotImplementedError
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return the rows as a pandas data frame, one column a name.
+
+        Raises
+        ------
+        InputError
+            If pandas is not installed.
+        """
+        try:
+            from pandas import DataFrame
+        except ImportError:
+            raise InputError("A data frame needs pandas: pip install 'physics-ep[tables]'.") from None
+        return DataFrame(self.records())
+
+    def to_latex(self, columns: Sequence[str] | None = None, caption: str | None = None, digits: int = 3) -> str:
+        """Return the rows as a LaTeX table with the rules of the package booktabs.
+
+        Parameters
+        ----------
+        columns : sequence of str, optional
+            Names of the columns to show, in this order; default all.
+        caption : str, optional
+        digits : int
+            Significant digits of numbers that are no integers.
+
+        Raises
+        ------
+        InputError
+            If there is no such column, or pandas is not installed.
+        """
+        frame = self.to_frame()
+        for name in columns or ():
+            if name not in frame.columns:
+                raise unknown_name("columns", name, frame.columns)
+        # Underscores and the like stand for themselves.
+        shown = frame if columns is None else frame[list(columns)]
+        text: str = (
+            shown.rename(columns=_escaped)
+            .map(lambda v: _cell(v, digits))
+            .to_latex(index=False, escape=False, caption=None if caption is None else _escaped(caption))
+        )
+        return text
+
+    def _repr_html_(self) -> str:
+        rows = self.records()
+        if not rows:
+            return f"<p>{html.escape(type(self).__name__)} without rows</p>"
+        head = "".join(f"<th>{html.escape(str(name))}</th>" for name in rows[0])
+        body = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(_short(value, 4))}</td>" for value in row.values()) + "</tr>"
+            for row in rows[:SHOWN]
+        )
+        more = f"<p>and {len(rows) - SHOWN} rows more</p>" if len(rows) > SHOWN else ""
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
+
+
+def epochs_of(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row an epoch of metrics (epochs,); those with more axes are left out."""
+    columns = {name: values.tolist() for name, values in metrics.items() if values.ndim == 1}
+    count = min(map(len, columns.values()), default=0)
+    return [{"epoch": k + 1, **{name: column[k] for name, column in columns.items()}} for k in range(count)]
+
+
+def _short(value: Any, digits: int) -> str:
+    if value is None:
+        return ""
+    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
+
+
+def _cell(value: Any, digits: int) -> str:
+    """A value in LaTeX: powers of ten as a paper has them."""
+    if isinstance(value, float) and "e" in (text := f"{value:.{digits}g}"):
+        mantissa, _, exponent = text.partition("e")
+        return rf"${mantissa} \cdot 10^{{{int(exponent)}}}$"
+    return _escaped(_short(value, digits))
+
+
+def _escaped(text: str) -> str:
+    for sign in "\\&%$#_{}":
+        text = text.replace(sign, r"\textbackslash " if sign == "\\" else f"\\{sign}")
+    return text.replace("~", r"\textasciitilde ").replace("^", r"\textasciicircum ")

@@ -1,0 +1,111 @@
+"""Results as tables. If these fail, a table for a paper has other numbers than the result."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from typing import Any
+
+import pandas
+import pytest
+import torch
+
+from hardware_models import HopfieldNetwork
+from hardware_models.mapping import map_pcn
+from physics_ep import CrossEntropy, SquaredError, open_run, relax, train
+from physics_ep.errors import InputError
+from physics_ep.predictive_coding import mlp
+from physics_ep.tabular import Tabular
+from tests.support.systems import batch
+from validation import gradient_report, tolerance
+
+
+@dataclass(frozen=True)
+class Rows(Tabular):
+    found: tuple[dict[str, Any], ...]
+
+    def records(self) -> list[dict[str, Any]]:
+        return list(self.found)
+
+
+class Cells(HTMLParser):
+    """The texts of a table's cells, row by row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_data(self, data: str) -> None:
+        if self.rows and self.rows[-1]:
+            self.rows[-1][-1] += data
+
+
+def test_a_report_is_a_frame_and_a_table_for_a_paper() -> None:
+    x, y = batch(5, 3, 4)
+    report = gradient_report(HopfieldNetwork([5, 4, 3], "tanh").double(), x, y, SquaredError(), beta=1e-3)
+    frame = report.to_frame()
+    assert frame["cosine"].tolist() == [row.cosine for row in report.rows]
+    assert frame["parameter"].tolist() == [row.name for row in report.rows]
+    latex = report.to_latex(["parameter", "cosine", "relative error"], caption="EP & the oracle")
+    for part in (r"\toprule", r"\bottomrule", r"EP \& the oracle", "layers.0.weight"):
+        assert part in latex
+    assert latex.count(r"\\") == 1 + len(report.rows)
+    with pytest.raises(InputError, match=r"columns must be one of.*Did you mean .cosine."):
+        report.to_latex(["cosines"])
+    cells = Cells()
+    cells.feed(report._repr_html_())
+    assert len(cells.rows) == 1 + len(report.rows)
+    assert cells.rows[0] == list(frame.columns)
+    assert float(cells.rows[1][2]) == pytest.approx(report.rows[0].cosine, rel=1e-3)
+
+
+def test_live_gates_have_columns_of_their_own() -> None:
+    x, y = torch.rand(6, 5), torch.tensor([0, 1, 2, 0, 1, 2])
+    report = gradient_report(mlp([5, 8, 3], "relu"), x, y, CrossEntropy(), gates="both")
+    frame = report.to_frame()
+    assert report.live is not None
+    assert frame["cosine, live gates"].tolist() == [row.cosine for row in report.live.rows]
+
+
+def test_trainings_runs_mappings_sweeps_and_states(tmp_path) -> None:
+    small = ("training.epochs=2", "data.train_examples=64", "data.test_examples=32", "system.sizes=[64, 8, 10]")
+    result = train("pcn-digits", overrides=small, out=tmp_path / "run.h5")
+    frame = result.to_frame()
+    assert frame["epoch"].tolist() == [1, 2]
+    assert frame["loss"].tolist() == result.metrics["loss"].tolist()
+    pandas.testing.assert_frame_equal(open_run(tmp_path / "run.h5").to_frame(), frame, check_like=True)
+    net, x = mlp([5, 8, 3], "tanh"), torch.rand(4, 5)
+    fidelity = map_pcn(net, "hopfield", calibration=x).fidelity
+    assert fidelity.to_frame()["cells"].tolist() == [layer.cells for layer in fidelity.layers]
+    y = torch.tensor([0, 1, 2, 0])
+    table = tolerance(net, x, y, CrossEntropy(), sweeps={"programming_noise": [0.01]}, repeats=2)
+    assert table.to_frame()["field"].tolist() == [point.field for point in table.points]
+    found = relax(net, x)
+    assert found.to_frame()["residual"].tolist() == found.residual.tolist()
+    for shown in (result, fidelity, table, found):
+        assert shown._repr_html_().startswith("<table>")
+
+
+def test_signs_and_numbers_as_latex_has_them() -> None:
+    """Read back by pandas, the table of plain numbers is the frame; others are as a paper has them."""
+    rows = Rows(({"a_1": "50 % & #{x}", "p": 1.234e-7, "n": 12}, {"a_1": "~^\\", "p": float("nan"), "n": None}))
+    latex = rows.to_latex()
+    assert r"a\_1" in latex
+    assert r"50 \% \& \#\{x\}" in latex
+    assert r"$1.23 \cdot 10^{-7}$" in latex
+    assert rows._repr_html_().count("<tr>") == 3
+    assert "&amp;" in rows._repr_html_()
+    plain = Rows(tuple({"k": k, "v": k / 7} for k in range(100)))
+    lines = [line.removesuffix(r" \\") for line in plain.to_latex(digits=6).splitlines() if line.endswith(r"\\")]
+    back = pandas.read_csv(io.StringIO("\n".join(lines)), sep=r"\s*&\s*", engine="python")
+    pandas.testing.assert_frame_equal(back, plain.to_frame(), rtol=1e-5)
+    assert "and 40 rows more" in plain._repr_html_()
+    assert "without rows" in dataclasses.replace(plain, found=())._repr_html_()
