@@ -57,6 +57,12 @@ def _zero(x: Tensor) -> Tensor:
 
 
 def _relu(held: Held, args: Any, kwargs: dict[str, Any]) -> Tensor:
+    """The value where the free pass left something above 0, else 0; what was left is kept anyway, as a unit."""
+    passed: Tensor = torch.ops.aten.threshold_backward(_first(args, kwargs), held, 0)
+    return passed
+
+
+def _passing(held: Held, args: Any, kwargs: dict[str, Any]) -> Tensor:
     x = _first(args, kwargs)
     return torch.where(held, x, _zero(x))
 
@@ -299,7 +305,7 @@ STEPS = (
 )
 
 RULES: dict[str, Hold] = {
-    "relu": Hold(_positive, _relu),
+    "relu": Hold(_result, _relu),
     "leaky_relu": Hold(_positive, _leaky),
     "prelu": Hold(_positive, _prelu),
     "_prelu_kernel": Hold(_positive, _prelu),
@@ -312,7 +318,7 @@ RULES: dict[str, Hold] = {
     "hardswish": Hold(_between, _hardswish),
     "threshold": Hold(lambda a, k, r: _first(a, k) > _argument(a, k, 1, "threshold"), _threshold),
     "softshrink": Hold(_softshrink_sides, _shrunk),
-    "hardshrink": Hold(lambda a, k, r: r != 0, _relu),
+    "hardshrink": Hold(lambda a, k, r: r != 0, _passing),
     **{name: Hold(_sign, _signed) for name in ("abs", "absolute", "__abs__")},
     **{f"{a}max_pool{d}d": _pool(f"{a}max_pool{d}d", d) for a in ("", "adaptive_") for d in (1, 2, 3)},
     **{name: Hold(_shares, _over_axes) for name in ("amax", "amin")},

@@ -117,6 +117,14 @@ class UnitPlace:
     name: str
     layout: BatchAxis
 
+    def block(self, value: torch.Tensor) -> torch.Tensor:
+        """The value with the batch in front."""
+        return self.layout.block(value)
+
+    def value(self, block: torch.Tensor) -> torch.Tensor:
+        """Inverse of `block`."""
+        return self.layout.value(block)
+
 
 @dataclass
 class CallGraph:
@@ -144,6 +152,9 @@ class CallGraph:
     mutates: bool = False
     returned_by: dict[str, list[int]] = field(default_factory=dict)
 
+    sweeps: int = 2
+    """Sweeps after which nudged phases settled last: learning is part of the last one, if it is foreseen."""
+
     @property
     def random(self) -> bool:
         """Whether a call draws random numbers."""
@@ -156,6 +167,16 @@ class CallGraph:
         for node in self.nodes:
             node.from_unit = any(s in own or self.nodes[s].from_unit for s in node.sources())
 
+    def is_root(self, i: int) -> bool:
+        """Whether a value depends on the input but on no unit: it is the same in all phases."""
+        return self.nodes[i].from_input and not self.nodes[i].from_unit
+
+    def roots(self) -> list[int]:
+        """Values that are the same in all phases, and from which the others follow."""
+        own = {unit.node for unit in self.units}
+        taken = {j for node in self.nodes if node.from_unit for j in node.sources()}
+        return [i for i in range(len(self.nodes)) if self.is_root(i) and (i in own or i in taken)]
+
 
 def evaluate(
     graph: CallGraph,
@@ -163,6 +184,7 @@ def evaluate(
     x: torch.Tensor,
     at_unit: Callable[[int, torch.Tensor], torch.Tensor],
     call: Callable[[int, Node, tuple[Any, ...], dict[str, Any]], Any],
+    fixed: Mapping[int, Any] | None = None,
 ) -> torch.Tensor:
     """Run a recorded forward pass.
 
@@ -176,6 +198,8 @@ def evaluate(
         What the unit's value is where the nodes below compute f_k.
     call : callable (number of the node, node, args, kwargs) -> value
         How a call is made.
+    fixed : mapping, optional
+        Values of the `roots`, in whose place no call is made.
 
     Returns
     -------
@@ -185,7 +209,11 @@ def evaluate(
     values: list[Any] = [None] * len(graph.nodes)
     units = {unit.node: k for k, unit in enumerate(graph.units)}
     for i, node in enumerate(graph.nodes):
-        if node.kind == "call":
+        if fixed is not None and node.from_input and not node.from_unit:
+            if i not in fixed:
+                continue
+            value = fixed[i]
+        elif node.kind == "call":
             args, kwargs = _filled(node.args, values), {k: _filled(v, values) for k, v in node.kwargs.items()}
             value = call(i, node, args, kwargs)
         else:

@@ -8,7 +8,7 @@ used again. Blocks are values with the batch in front.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -23,6 +23,9 @@ Tensors = Mapping[str, torch.Tensor]
 
 class FreePass:
     """A forward pass at rest, and what later passes of the same input need of it.
+
+    What stands before the first unit is computed once, in this pass, and its weights are learnt once for all
+    nudges.
 
     Parameters
     ----------
@@ -57,18 +60,42 @@ class FreePass:
         self.noise: dict[int, torch.Tensor] = dict(noise or {})
         self.rules: dict[int, Hold] = {}
         self.kept: dict[int, Any] = {}
+        self.live = tensors
         self.plain = {name: t.detach() for name, t in tensors.items()}
-        self.roots: list[torch.Tensor] = [torch.empty(0)] * len(graph.units)
+        first = {id(t): name for name, t in reversed(list(tensors.items()))}
+        self.trained = [name for name, t in tensors.items() if t.requires_grad and first[id(t)] == name]
+        """Names of what is learnt; a tied parameter stands there once."""
+        self.fixed: dict[int, Any] = dict.fromkeys(graph.roots())
+        """Values before the first units, as autograd follows them."""
+        self.values: list[torch.Tensor] | None = None
+        """Free values of the units, as autograd follows them; None: no longer."""
+        self.values = self._run(self._first_call)
+        blocks = zip(graph.units, self.values, strict=True)
+        self.states: State = tuple(unit.block(value.detach()) for unit, value in blocks)
+
+    def _run(self, call: Callable[[int, Node, tuple[Any, ...], dict[str, Any]], Any]) -> list[torch.Tensor]:
+        own = {unit.node: k for k, unit in enumerate(self.graph.units)}
+        values = [torch.empty(0)] * len(own)
 
         def at_unit(k: int, value: torch.Tensor) -> torch.Tensor:
-            root = value if value.requires_grad else value.detach().requires_grad_()
-            self.roots[k] = root
-            return root
+            node = self.graph.units[k].node
+            if node in self.fixed:
+                self.fixed[node] = value
+            # Nothing before a root is asked for its derivative, but for what is learnt: the pass goes on from it.
+            values[k] = value.detach().requires_grad_() if node in self.fixed or not value.requires_grad else value
+            return values[k]
+
+        def made(i: int, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            result = call(i, node, args, kwargs)
+            if i in self.fixed and i not in own:
+                self.fixed[i] = result
+            return result
 
         with torch.enable_grad():
-            evaluate(graph, self.plain, x, at_unit, self._first_call)
-        blocks = zip(graph.units, self.roots, strict=True)
-        self.states: State = tuple(unit.layout.block(root.detach()) for unit, root in blocks)
+            evaluate(self.graph, self.live, self.x, at_unit, made)
+        if 0 in self.fixed:
+            self.fixed[0] = self.x
+        return values
 
     def _first_call(self, i: int, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         rule = self._rule(node)
@@ -107,50 +134,94 @@ class FreePass:
                 return _made(node, args, kwargs)
         return _made(node, args, kwargs)
 
-    def adjoints(self, pull: torch.Tensor) -> Blocks:
-        """dC/dh_k of all units at rest for dC/dh_L = pull (B, n_out), the derivative through all that follows."""
-        output = self.roots[-1]
-        grads = torch.autograd.grad(
-            output, self.roots, pull.reshape(output.shape).to(output.dtype), retain_graph=True, allow_unused=True
-        )
-        return self._blocks(grads, self.roots)
+    def adjoints(self, pull: torch.Tensor, last: bool = False) -> Blocks:
+        """dC/dh_k of all units at rest for dC/dh_L = pull (B, n_out), the derivative through all that follows.
+
+        With `last`, what autograd keeps of this pass is given away, but for what stands before the first unit.
+        """
+        if self.values is None:
+            self.values = self._run(self.call)
+        values, output = self.values, self.values[-1]
+        force = pull.reshape(output.shape).to(output.dtype)
+        grads = torch.autograd.grad(output, values, force, retain_graph=not last, allow_unused=True)
+        if last:
+            self.values = None
+        return self._blocks(grads)
 
     def displaced(
-        self, errors: Sequence[torch.Tensor], pull: Callable[[torch.Tensor], torch.Tensor]
-    ) -> tuple[Blocks, Blocks]:
-        """Values of all units with errors e_k, and dC/dh_k there.
+        self,
+        errors: Callable[[int], torch.Tensor],
+        pull: Callable[[torch.Tensor], torch.Tensor],
+        learn: bool = False,
+    ) -> tuple[Blocks, Blocks, Learnt | None]:
+        """Values of all units with errors e_k, dC/dh_k there, and what is learnt there if that is asked for.
 
         Parameters
         ----------
-        errors : sequence of Tensor (B, ...)
+        errors : callable
+            Number of a unit to its error, (B, ...).
         pull : callable
             Outputs (B, n_out) to dC/dh_L.
+        learn : bool
+            Whether to take the derivatives by parameters in the same backward pass.
         """
-        values = list(self.roots)
+        graph = self.graph
+        values = [torch.empty(0)] * len(graph.units)
+        own = {unit.node for unit in graph.units}
+        fixed = {i: _leaf(v, learn and i not in own) for i, v in self.fixed.items()}
 
         def at_unit(k: int, value: torch.Tensor) -> torch.Tensor:
-            moved = value + self.graph.units[k].layout.value(errors[k])
+            moved = value + graph.units[k].value(errors(k))
             values[k] = moved if moved.requires_grad else moved.requires_grad_()
             return values[k]
 
         with torch.enable_grad():
-            output = evaluate(self.graph, self.plain, self.x, at_unit, self.call)
-            force = pull(output.detach().reshape(len(self.x), -1))
-            grads = torch.autograd.grad(output, values, force.reshape(output.shape).to(output), allow_unused=True)
-        moved = [u.layout.block(v.detach()) for u, v in zip(self.graph.units, values, strict=True)]
-        return moved, self._blocks(grads, values)
+            tensors = self.live if learn else self.plain
+            output = evaluate(graph, tensors, self.x, at_unit, self.call, fixed)
+            force = pull(output.detach().reshape(len(self.x), -1)).reshape(output.shape).to(output)
+            names = self.trained if learn else []
+            starts = [i for i, v in fixed.items() if isinstance(v, torch.Tensor) and v.requires_grad]
+            leaves = [*values, *(fixed[i] for i in starts), *(tensors[n] for n in names)]
+            grads = torch.autograd.grad(output, leaves, force, allow_unused=True)
+        moved = [u.block(v.detach()) for u, v in zip(graph.units, values, strict=True)]
+        del output, fixed, leaves
+        count = len(values)
+        found = self._blocks(grads[:count])
+        if not learn:
+            return moved, found, None
+        at_starts: dict[int, torch.Tensor | None] = dict(
+            zip(starts, grads[count : count + len(starts)], strict=True)
+        )
+        for k, unit in enumerate(graph.units):
+            if unit.node in self.fixed:
+                at_starts[unit.node] = grads[k]
+        by_name = dict(zip(names, grads[count + len(starts) :], strict=True))
+        return moved, found, Learnt({n: g for n, g in by_name.items() if g is not None}, at_starts)
+
+    def learnt_before(self, at_starts: Mapping[int, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Derivatives by parameters that act before the first units, for derivatives at the values there."""
+        pairs = [(self.fixed[i], g) for i, g in at_starts.items()]
+        pairs = [(v, g) for v, g in pairs if isinstance(v, torch.Tensor) and v.requires_grad]
+        if not pairs:
+            return {}
+        names, leaves = self.trained, [self.live[n] for n in self.trained]
+        grads = torch.autograd.grad(
+            [v for v, _ in pairs], leaves, [g for _, g in pairs], allow_unused=True, retain_graph=True
+        )
+        return {n: g for n, g in zip(names, grads, strict=True) if g is not None}
 
     def moved(self, errors: Sequence[torch.Tensor]) -> Blocks:
         """Values of all units with errors e_k."""
         found: Blocks = []
 
         def at_unit(k: int, value: torch.Tensor) -> torch.Tensor:
-            layout = self.graph.units[k].layout
-            found.append(layout.block(value) + errors[k])
-            return layout.value(found[-1])
+            unit = self.graph.units[k]
+            found.append(unit.block(value) + errors[k])
+            return unit.value(found[-1])
 
         with torch.no_grad():
-            evaluate(self.graph, self.plain, self.x, at_unit, self.call)
+            fixed = {i: _leaf(v, False) for i, v in self.fixed.items()}
+            evaluate(self.graph, self.plain, self.x, at_unit, self.call, fixed)
         return found
 
     def predictions(
@@ -162,9 +233,24 @@ class FreePass:
     def _input(self, x: torch.Tensor | None) -> torch.Tensor:
         return self.x if x is None else x
 
-    def _blocks(self, grads: Sequence[torch.Tensor | None], like: Sequence[torch.Tensor]) -> Blocks:
-        filled = [torch.zeros_like(v) if g is None else g for g, v in zip(grads, like, strict=True)]
-        return [unit.layout.block(g) for unit, g in zip(self.graph.units, filled, strict=True)]
+    def _blocks(self, grads: Sequence[torch.Tensor | None]) -> Blocks:
+        found = zip(self.graph.units, grads, self.states, strict=True)
+        return [torch.zeros_like(s) if g is None else unit.block(g) for unit, g, s in found]
+
+
+class Learnt(NamedTuple):
+    """Derivatives of the summed cost at a displaced state.
+
+    Attributes
+    ----------
+    grads : dict
+        By parameter, through all that follows the first units.
+    at_starts : dict
+        By the values before the first units, by node; None where the cost does not depend on one.
+    """
+
+    grads: dict[str, torch.Tensor]
+    at_starts: dict[int, torch.Tensor | None]
 
 
 def predictions(
@@ -178,9 +264,8 @@ def predictions(
     found: Blocks = []
 
     def at_unit(k: int, value: torch.Tensor) -> torch.Tensor:
-        layout = graph.units[k].layout
-        found.append(layout.block(value))
-        return layout.value(state[k])
+        found.append(graph.units[k].block(value))
+        return graph.units[k].value(state[k])
 
     evaluate(graph, tensors, x, at_unit, call)
     return found
@@ -193,6 +278,13 @@ def _made(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         with torch.no_grad():
             return node.function(*args, **kwargs)
     return node.function(*args, **kwargs)
+
+
+def _leaf(value: Any, wanted: bool) -> Any:
+    """A value that a pass begins with; a leaf of its own where its derivative is wanted."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    return value.detach().requires_grad_(wanted and value.requires_grad)
 
 
 def _fixed(result: Any) -> bool:

@@ -11,8 +11,8 @@ at fixed h, which is beta times the gradient that backprop has at the displaced 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 
@@ -23,7 +23,10 @@ from ...errors import argument_error
 from ...nudging import Nudge
 from ...system import EnergySystem, Inputs, Phase
 from ..phase import Rest
-from .passes import Blocks, FreePass
+from .passes import Blocks, FreePass, Learnt
+
+Errors = Callable[[int], torch.Tensor]
+"""Number of a unit to its error, (B, ...)."""
 
 NEGLIGIBLE = 1e3
 """Roundings of the largest derivative of any unit below which the derivatives of a unit are rounding alone: where a
@@ -66,6 +69,8 @@ class ModulePhase(Phase):
         self.coupled = self.free.graph.coupled
         self.depth = len(self.free.states)
         self.dtype = self.narrow = self.free.states[-1].dtype
+        self.settled: list[Settled] = []
+        """What sweeps have learnt in the states that they returned; shared by the nudged phases of one input."""
         self.begun: State | None = None
         if origin is not None:
             exact = self.free.states
@@ -124,21 +129,53 @@ class ModulePhase(Phase):
         """Free outputs (B, n_out)."""
         return self.free.states[-1].reshape(len(self.x), -1)
 
-    def asked(self, copy: int, errors: Blocks | None) -> tuple[Blocks, Blocks]:
-        """(h_k, -beta dC/dh_k) of a stacked nudge where its units have these errors; None: none."""
-        beta = self.strengths()[copy]
-        if errors is None:
-            values, found = list(self.free.states), self.free.adjoints(self.pull(copy, self.outputs()))
-        else:
-            values, found = self.free.displaced(errors, lambda outputs: self.pull(copy, outputs))
-        return values, [_rows(-beta, g) * g for g in found]
+    def pulls(self) -> list[Blocks]:
+        """DC/dh_k at the free state, for each stacked nudge; those that pull alike share it."""
+        assert self.nudge is not None
+        targets = self.nudge.y.chunk(self.copies)
+        if all(torch.equal(y, targets[0]) for y in targets[1:]):
+            return [self.free.adjoints(self.pull(0, self.outputs()), last=True)] * self.copies
+        return [self.free.adjoints(self.pull(c, self.outputs())) for c in range(self.copies)]
+
+    def asked(
+        self, copy: int, errors: Errors, learn: bool, moved: Blocks, images: Blocks
+    ) -> tuple[torch.Tensor, Learnt | None]:
+        """Sweep a stacked nudge once: its residual (B,), and what is learnt there if that is asked for.
+
+        Parameters
+        ----------
+        copy : int
+        errors : callable
+            Number of a unit to its error.
+        learn : bool
+        moved, images : list of Tensor (B, ...)
+            Where to write d_k and -beta dC/dh_k.
+        """
+        beta = -self.strengths()[copy]
+        values, found, learnt = self.free.displaced(errors, lambda outputs: self.pull(copy, outputs), learn)
+        misses = []
+        for k, free in enumerate(self.free.states):
+            torch.sub(values[k], free, out=moved[k])
+            torch.mul(found[k], rows(beta, found[k]), out=images[k])
+            found[k] = values[k] = images[k]  # the memory of the others is free
+            misses.append(_miss(images[k], errors(k)))
+        return self.relative(misses), learnt
 
     def miss(self, wanted: Blocks, found: Blocks) -> torch.Tensor:
-        """Residual (B,): largest entry of wanted - found over the largest of either, in the worst unit."""
-        sizes = torch.stack([torch.maximum(_peak(a), _peak(b)) for a, b in zip(wanted, found, strict=True)])
-        misses = torch.stack([_peak(a - b) for a, b in zip(wanted, found, strict=True)])
+        """Residual (B,): |wanted - found| over the larger of |wanted| and |found|, in the worst unit."""
+        return self.relative([_miss(a, b) for a, b in zip(wanted, found, strict=True)])
+
+    def asks(self, pull: Blocks) -> torch.Tensor:
+        """Residual (B,) of units at rest that are pulled at: 1, or 0 where nothing pulls."""
+        size = torch.stack([_norm(g) for g in pull]).sum(0)
+        size = size.sum().expand_as(size) if self.coupled else size
+        return torch.where(size > 0, torch.ones_like(size), size)
+
+    def relative(self, pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+        """Residual (B,) of the misses and sizes of all units."""
+        misses, sizes = (torch.stack(parts) for parts in zip(*pairs, strict=True))
         if self.coupled:
-            sizes, misses = (t.amax(1, keepdim=True).expand_as(t) for t in (sizes, misses))
+            sizes, misses = (t.norm(dim=1, keepdim=True).expand_as(t) for t in (sizes, misses))
         floor = NEGLIGIBLE * torch.finfo(sizes.dtype).eps * sizes.amax(0)
         relative = misses / torch.maximum(sizes, floor)
         return torch.where(misses == 0, misses, relative).amax(0)
@@ -166,10 +203,10 @@ class ModulePhase(Phase):
         most = torch.stack(sizes).amax(0)
         most = most.amax().expand_as(most) if self.coupled else most
         step = torch.where(most > 0, torch.finfo(most.dtype).eps ** (1 / 3) / most, torch.zeros_like(most))
-        up = self.free.moved([_rows(step, e) * e for e in errors])
-        down = self.free.moved([_rows(-step, e) * e for e in errors])
+        up = self.free.moved([rows(step, e) * e for e in errors])
+        down = self.free.moved([rows(-step, e) * e for e in errors])
         width = torch.where(step > 0, 2 * step, torch.ones_like(step))
-        return [(a - b) / _rows(width, a) for a, b in zip(up, down, strict=True)]
+        return [(a - b) / rows(width, a) for a, b in zip(up, down, strict=True)]
 
     # -- the contract of a phase --------------------------------------------------------------------------------
 
@@ -185,10 +222,10 @@ class ModulePhase(Phase):
     def errors_of(self, copy: int, z: State) -> Blocks:
         """Errors e_k of one stacked nudge at z: those that z carries, or those that its displacements imply."""
         size = len(self.x)
-        rows = [b[copy * size : (copy + 1) * size] for b in z]
-        if len(rows) > self.depth:
-            return rows[self.depth :]
-        state = [s + d for s, d in zip(self.free.states, rows, strict=True)]
+        own = [b[copy * size : (copy + 1) * size] for b in z]
+        if len(own) > self.depth:
+            return own[self.depth :]
+        state = [s + d for s, d in zip(self.free.states, own, strict=True)]
         with torch.no_grad():
             return [h - f for h, f in zip(state, self.free.predictions(state), strict=True)]
 
@@ -215,26 +252,49 @@ class ModulePhase(Phase):
         parts = []
         with torch.no_grad():
             for copy_ in range(self.copies):
-                rows = [s[copy_ * size : (copy_ + 1) * size] for s in state]
-                parts.append(halves([h - f for h, f in zip(rows, self.free.predictions(rows), strict=True)]))
+                own = [s[copy_ * size : (copy_ + 1) * size] for s in state]
+                parts.append(halves([h - f for h, f in zip(own, self.free.predictions(own), strict=True)]))
             total = torch.cat(parts)
             return total if self.nudge is None else total + self.nudge.energy(self.system.outputs(state))
 
     def contrast(
         self, system: Any, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """Sum over the batch of weight * [dE/dtheta(plus) - dE/dtheta(minus)] by the local rule of the module."""
+        """Sum over the batch of weight * [dE/dtheta(plus) - dE/dtheta(minus)].
+
+        Where the last sweep has learnt already, and all examples weigh alike, this is what backprop found at the
+        displaced states, times beta; else the local rule of the module.
+        """
         tensors = system.tensors()
-        names = [n for n, p in system.named_parameters() if p.requires_grad]  # tied ones once
         found: dict[str, torch.Tensor] = {}
+        starts: dict[int, torch.Tensor] = {}
         for z, sign in ((plus, 1.0), (minus, -1.0)):
             if z is None:
                 continue
-            grads = self._learnt(z, sign * weight, tensors, [tensors[n] for n in names], x)
-            for name, g in zip(names, grads, strict=True):
-                if g is not None:
-                    found[name] = found[name] + g if name in found else g
+            known = self._settled(z, weight)
+            if known is None:
+                leaves = [tensors[n] for n in self.free.trained]
+                grads = self._learnt(z, sign * weight, tensors, leaves, x)
+                _add(found, {n: g for n, g in zip(self.free.trained, grads, strict=True) if g is not None})
+            else:
+                scale = sign * float(weight[0]) * known.beta
+                _add(found, known.learnt.grads, scale)
+                _add(starts, {i: g for i, g in known.learnt.at_starts.items() if g is not None}, scale)
+        _add(found, self.free.learnt_before(starts))
+        self.settled.clear()  # a step outlives its contrast, and gradients are large
         return found
+
+    def _settled(self, z: State, weight: torch.Tensor) -> Settled | None:
+        """What was learnt in the sweep that returned z, if all examples weigh alike."""
+        if not bool((weight == weight[0]).all()):
+            return None
+        return next((s for s in self.settled if torch.equal(s.error, z[-1])), None)
+
+    def keep_learnt(self, images: list[Blocks], learnt: list[Learnt | None]) -> None:
+        """Keep what the last sweep has learnt, for the contrast."""
+        for image, found, beta in zip(images, learnt, self.strengths(), strict=True):
+            if found is not None and bool((beta == beta[0]).all()):
+                self.settled.append(Settled(image[-1], float(beta[0]), found))
 
     def input_contrast(
         self, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor
@@ -252,27 +312,41 @@ class ModulePhase(Phase):
     ) -> Sequence[torch.Tensor | None]:
         """Derivatives of sum_i weight_i E_i at a displaced state by parameters or inputs."""
         keep = weight != 0
-        rows = torch.arange(len(x), device=x.device)
+        order = torch.arange(len(x), device=x.device)
         if not bool(keep.all()):
             if self.coupled:
                 must = "be 'raise' for a batch that is normalised together, of which no example can be left out"
                 raise argument_error("on_unconverged", must, "another, and examples did not converge")
             # What is left out may be NaN: a used example stands in its place, with no weight.
-            rows = torch.where(keep, rows, rows[keep][0]) if bool(keep.any()) else rows
-        state = [(s + d)[rows] for s, d in zip(self.free.states, z, strict=False)]
+            order = torch.where(keep, order, order[keep][0]) if bool(keep.any()) else order
+        state = [(s + d)[order] for s, d in zip(self.free.states, z, strict=False)]
         errors = [e.detach() for e in self.errors_of(0, z)]
         with torch.enable_grad():
-            found = self.free.predictions(state, tensors, x[rows])
+            found = self.free.predictions(state, tensors, x[order])
             pairs = [
-                (f, -_rows(weight.to(e.dtype), e) * e)
-                for f, e in zip(found, errors, strict=True)
-                if f.requires_grad
+                (f, -rows(weight.to(e.dtype), e) * e) for f, e in zip(found, errors, strict=True) if f.requires_grad
             ]
             if not pairs:
                 return [None] * len(leaves)
             return torch.autograd.grad(
                 [f for f, _ in pairs], leaves, [e for _, e in pairs], allow_unused=True, materialize_grads=False
             )
+
+
+class Settled(NamedTuple):
+    """What a sweep has learnt in the state that it returned.
+
+    Attributes
+    ----------
+    error : Tensor (B, ...)
+        Error of the output in that state, by which it is known again.
+    beta : float
+    learnt : Learnt
+    """
+
+    error: torch.Tensor
+    beta: float
+    learnt: Learnt
 
 
 class UnitMotion(Motion):
@@ -290,9 +364,33 @@ def halves(errors: Blocks) -> torch.Tensor:
     return torch.stack([0.5 * e.square().flatten(1).sum(1) for e in errors]).sum(0)
 
 
-def _rows(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+def _add(total: dict[Any, torch.Tensor], more: dict[Any, torch.Tensor], scale: float = 1.0) -> None:
+    for key, g in more.items():
+        if key in total:
+            total[key].add_(g, alpha=scale)
+        else:
+            total[key] = g if scale == 1 else scale * g
+
+
+def rows(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return values.to(like.dtype).view(-1, *[1] * (like.ndim - 1))
 
 
-def _peak(rows: torch.Tensor) -> torch.Tensor:
-    return rows.flatten(1).abs().amax(1) if rows[0].numel() else rows.new_zeros(len(rows))
+def _miss(wanted: torch.Tensor, found: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """|wanted - found| and the larger of |wanted| and |found|, of each example, (B,)."""
+    gap = _norm(wanted - found)
+    return gap, torch.maximum(_norm(wanted), _norm(found))
+
+
+def _norm(block: torch.Tensor) -> torch.Tensor:
+    """Euclidean norm of each example, (B,), also of numbers whose squares vanish."""
+    flat = block.reshape(len(block), -1)
+    norm = torch.linalg.vector_norm(flat, dim=1)
+    if flat.shape[1] and bool((norm < torch.finfo(norm.dtype).tiny ** 0.5).any()):
+        return torch.maximum(norm, _peak(block))
+    return norm
+
+
+def _peak(block: torch.Tensor) -> torch.Tensor:
+    flat = block.flatten(1)
+    return torch.maximum(flat.amax(1), -flat.amin(1)) if flat.shape[1] else flat.new_zeros(len(flat))

@@ -21,8 +21,8 @@ from ...blocks import State
 from ...relaxation.solvers import Solver
 from ..phase import Rest
 from ..solvers import Mixing
-from .passes import Blocks
-from .phase import ModulePhase
+from .passes import Blocks, Learnt
+from .phase import Errors, ModulePhase, rows
 
 
 class ErrorSweep(Solver):
@@ -36,40 +36,68 @@ class ErrorSweep(Solver):
     def __init__(self, phase: ModulePhase, start: State, mixed: bool = False) -> None:
         self.phase = phase
         self.spent = 0
-        self.resting = isinstance(start, Rest)
-        self.errors: list[Blocks] = []
-        if not self.resting:
-            self.errors = [phase.errors_of(copy, start) for copy in range(phase.copies)]
         self.start = start
+        self.errors: list[Blocks] = []
+        """Errors of each nudge; none at rest, and after the first sweep, when they are multiples of `pulls`."""
+        if not isinstance(start, Rest):
+            self.errors = [phase.errors_of(copy, start) for copy in range(phase.copies)]
+        self.pulls: list[Blocks] = []
+        """DC/dh_k at rest, of each nudge."""
         self.images: list[Blocks] = []
+        self.whole: Blocks = []
+        """Images of all nudges, stacked."""
+        self.learnt: list[Learnt | None] = []
         self._mixing = [Mixing() for _ in range(phase.copies)] if mixed else None
 
     def evaluate(self) -> tuple[State, torch.Tensor]:
         self.spent += 1
         phase = self.phase
-        moved: list[Blocks] = []
         residuals = []
-        self.images = []
-        for copy in range(phase.copies):
-            values, image = phase.asked(copy, None if self.resting else self.errors[copy])
-            own = [torch.zeros_like(g) for g in image] if self.resting else self.errors[copy]
-            residuals.append(phase.miss(image, own))
-            self.images.append(image)
-            moved.append([h - s for h, s in zip(values, phase.free.states, strict=True)])
-        return _stacked(moved), torch.cat(residuals)
+        if not self.errors and not self.pulls:
+            self.pulls = phase.pulls()
+            return self.start[: phase.depth], phase.asks(self.pulls[0]).repeat(phase.copies)
+        learns = phase.balanced and self.spent == phase.free.graph.sweeps
+        like = [(phase.copies * len(s), s) for s in phase.free.states]
+        moved, images = ([s.new_empty((n, *s.shape[1:])) for n, s in like] for _ in range(2))
+        following: list[Blocks] = []
+        self.learnt = []
+        parts = zip(self._parts(moved), self._parts(images), strict=True)
+        for copy, (change, image) in enumerate(parts):
+            residual, learnt = phase.asked(copy, self._errors(copy), learns, change, image)
+            residuals.append(residual)
+            following.append(image)
+            self.learnt.append(learnt)
+        self.whole, self.images = images, following
+        return tuple(moved), torch.cat(residuals)
+
+    def _parts(self, blocks: Blocks) -> list[Blocks]:
+        """The blocks of each nudge."""
+        return [list(parts) for parts in zip(*[b.chunk(self.phase.copies) for b in blocks], strict=True)]
+
+    def _errors(self, copy: int) -> Errors:
+        if self.errors:
+            return self.errors[copy].__getitem__
+        beta, pull = -self.phase.strengths()[copy], self.pulls[copy]
+        return lambda k: rows(beta, pull[k]) * pull[k]
+
+    def _begun(self) -> list[Blocks]:
+        """Errors of each nudge after the first sweep."""
+        return [[self._errors(copy)(k) for k in range(self.phase.depth)] for copy in range(self.phase.copies)]
 
     def advance(self, active: torch.Tensor) -> None:
+        if not self.images:
+            return  # the first errors are multiples of what pulls at rest
+        errors = self.errors or self._begun()
         following = self.images
-        if self._mixing is not None and not self.resting:
-            mixes = zip(self._mixing, self.errors, self.images, strict=True)
-            following = [self._mixed(mix, errors, images) for mix, errors, images in mixes]
-        if not self.resting and not bool(active.all()):
-            rows = active.chunk(self.phase.copies)
+        if self._mixing is not None:
+            mixes = zip(self._mixing, errors, self.images, strict=True)
+            following = [self._mixed(mix, old, images) for mix, old, images in mixes]
+        if not bool(active.all()):
+            parts = active.chunk(self.phase.copies)
             following = [
                 [torch.where(a.view(-1, *[1] * (g.ndim - 1)), g, e) for g, e in zip(new, old, strict=True)]
-                for a, new, old in zip(rows, following, self.errors, strict=True)
+                for a, new, old in zip(parts, following, errors, strict=True)
             ]
-        self.resting = False
         self.errors = following
 
     def _mixed(self, mix: Mixing, errors: Blocks, images: Blocks) -> Blocks:
@@ -81,7 +109,13 @@ class ErrorSweep(Solver):
 
     def finish(self, z: State) -> State:
         """The certified displacements, and the errors that the last backward pass has found there."""
-        return (*z, *_stacked(self.images))
+        phase = self.phase
+        if not self.images:
+            return (*z, *_stacked(self._begun()))
+        if phase.balanced:
+            phase.free.graph.sweeps = self.spent
+            phase.keep_learnt(self.images, self.learnt)
+        return (*z, *self.whole)
 
 
 def _stacked(copies: list[Blocks]) -> State:
