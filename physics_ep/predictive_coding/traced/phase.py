@@ -69,7 +69,7 @@ class ModulePhase(Phase):
         self.coupled = self.free.graph.coupled
         self.depth = len(self.free.states)
         self.dtype = self.narrow = self.free.states[-1].dtype
-        self.settled: list[Settled] = []
+        self.settled: list[LearntState] = []
         """What sweeps have learnt in the states that they returned; shared by the nudged phases of one input."""
         self.begun: State | None = None
         if origin is not None:
@@ -284,7 +284,7 @@ class ModulePhase(Phase):
         self.settled.clear()  # a step outlives its contrast, and gradients are large
         return found
 
-    def _settled(self, z: State, weight: torch.Tensor) -> Settled | None:
+    def _settled(self, z: State, weight: torch.Tensor) -> LearntState | None:
         """What was learnt in the sweep that returned z, if all examples weigh alike."""
         if not bool((weight == weight[0]).all()):
             return None
@@ -294,7 +294,7 @@ class ModulePhase(Phase):
         """Keep what the last sweep has learnt, for the contrast."""
         for image, found, beta in zip(images, learnt, self.strengths(), strict=True):
             if found is not None and bool((beta == beta[0]).all()):
-                self.settled.append(Settled(image[-1], float(beta[0]), found))
+                self.settled.append(LearntState(image[-1], float(beta[0]), found))
 
     def input_contrast(
         self, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor
@@ -333,7 +333,7 @@ class ModulePhase(Phase):
             )
 
 
-class Settled(NamedTuple):
+class LearntState(NamedTuple):
     """What a sweep has learnt in the state that it returned.
 
     Attributes
