@@ -140,6 +140,10 @@ class DeviceModel:
         Relative standard deviation of a cell from phase to phase; separate copies of an array have their own.
     read_noise : float
         Standard deviation of a reading of a state, in full scales, drawn anew each phase.
+    slow_noise, slow_noise_time : float
+        Standard deviation of slow noise of a reading (1/f, telegraph), in full scales, and its correlation time, s:
+        an Ornstein-Uhlenbeck process a unit, of which 1/f noise is a sum. The readings of two phases of a step, a
+        phase's settling time apart, have e^(-that over this) of it in common. From step to step it is drawn anew.
     amplifier_gain, amplifier_offset : float
         Standard deviation of an amplifier's relative gain error, and of its input-referred offset in full scales.
         Those of h and u are different ones.
@@ -285,6 +289,10 @@ class DeviceModel:
         0.0, MAGNITUDE, "Conductance noise", "relative, each phase", parts="common"
     )
     read_noise: float = imperfection(0.0, MAGNITUDE, "Read noise", "of full scale", parts="common")
+    slow_noise: float = imperfection(0.0, MAGNITUDE, "Slow noise of readings", "of full scale", parts="common")
+    slow_noise_time: float = setting(
+        1e-3, POSITIVE, "Correlation time of slow noise", "s", ("slow_noise",), parts="common"
+    )
     amplifier_gain: float = imperfection(
         0.0, MAGNITUDE, "Gain error of amplifiers", "relative", parts="amplifiers", short="gain of amplifiers"
     )

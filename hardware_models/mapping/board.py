@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
+from scipy.special import gammainccinv
 
 from physics_ep.blocks import State
 from physics_ep.errors import InputError, argument_error, unknown_name
@@ -396,6 +397,11 @@ class Board(PhysicalCells):
         """Capacitance over conductance of the slowest layer, s; 0: there is none."""
         slowest = (self.capacitance(k) / g for k in range(self.depth) if (g := self.conductance(k)) > 0)
         return max(slowest, default=0.0)
+
+    @property
+    def between_readings(self) -> float:
+        """Time between the readings of two phases, s: that of 2 L equal RC stages in a row to settle."""
+        return self.tau * float(gammainccinv(2 * self.depth, SETTLED))
 
     @property
     def time_from(self) -> str:

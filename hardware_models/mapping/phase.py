@@ -431,7 +431,8 @@ class PairedPhase(Phase):
     def tells_bias(self, cost: Cost, y: torch.Tensor) -> bool:
         """False where readings are noisy or rounded by a converter, too."""
         device = self.system.device_model
-        return super().tells_bias(cost, y) and device.read_noise == 0 and device.adc_bits is None
+        quiet = device.read_noise == 0 and device.slow_noise == 0
+        return super().tells_bias(cost, y) and quiet and device.adc_bits is None
 
     def _tangent(self, output: torch.Tensor) -> Blocks:
         """dh of all layers, to first order, where the outputs are pulled at by `output`."""
@@ -465,29 +466,43 @@ class PairedPhase(Phase):
     ) -> dict[str, torch.Tensor]:
         """-(h - u) h^T of the layer below, contrasted, as the readings have them."""
         with torch.no_grad():
-            rest = tuple(torch.zeros_like(b) for b in plus) if minus is None else minus
-            return contrast(self.layers, self.free, self._readings(plus), self._readings(rest), weight)
+            return contrast(self.layers, self.free, *self._both(plus, minus), weight)
 
     def input_contrast(
         self, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor
     ) -> torch.Tensor:
         """-T_1^T (h_1 - u_1), contrasted, as the readings have it and the transposed read of the first array."""
         with torch.no_grad():
-            rest = tuple(torch.zeros_like(b) for b in plus) if minus is None else minus
-            error = self._readings(plus).deltas[0] - self._readings(rest).deltas[0]
+            up, rest = self._both(plus, minus)
+            error = up.deltas[0] - rest.deltas[0]
             error = error * -weight.to(error.dtype).view(-1, *[1] * (error.ndim - 1))
             link, route = self.layers[0].link, self.free.routes[0]
             return link.transpose(self.back[0].weight, error, route).to(x.dtype)
 
-    def _readings(self, z: State) -> Nudged:
-        found = self.read(z)
+    def _both(self, plus: State, minus: State | None) -> tuple[Nudged, Nudged]:
+        """Readings of two phases, of the origin in place of `minus` where there is none, with slow noise of which
+        the second keeps what a phase's time leaves."""
+        rest = tuple(torch.zeros_like(b) for b in plus) if minus is None else minus
+        system, device = self.system, self.system.device_model
+        if device.slow_noise == 0 or system.ranging is not None:
+            return self._readings(plus), self._readings(rest)
+        kept = math.exp(-system.between_readings / device.slow_noise_time)
+        blocks = [*plus[: self.depth], *plus[2 * self.depth :]]
+        first = [normal(b, system.reads) for b in blocks]
+        left = math.sqrt(-math.expm1(-2 * system.between_readings / device.slow_noise_time))
+        second = [kept * n + left * normal(n, system.reads) for n in first]
+        return self._readings(plus, first), self._readings(rest, second)
+
+    def _readings(self, z: State, slow: Blocks | None = None) -> Nudged:
+        found = self.read(z, slow)
         if self.system.device_model.feedback_gain == 1:
             return Nudged(found[: self.depth], found[self.depth :])
         errors = (e / self.system.weakening(k) for k, e in enumerate(found[self.depth :]))
         return Nudged(found[: self.depth], tuple(errors))
 
-    def read(self, z: State) -> State:
-        """Readings of the activities (displaced from the origin) and of the errors h - u, each of L blocks.
+    def read(self, z: State, slow: Blocks | None = None) -> State:
+        """Readings of the activities (displaced from the origin) and of the errors h - u, each of L blocks, with
+        slow noise of these sizes, in its standard deviations.
 
         Read noise is drawn anew; the converter of a layer's readings has `adc_bits` over its range, which is
         `adc_range` full scales, or what a calibration has found.
@@ -504,13 +519,15 @@ class PairedPhase(Phase):
                 system.ranging.widen(ACTIVITIES, k, self.over(torch.add, moved[k], self.h[k]))
                 system.ranging.widen(ERRORS, k, errors[k])
             return (*moved, *errors)
-        if device.read_noise == 0 and device.adc_bits is None:
+        if device.read_noise == 0 and device.adc_bits is None and slow is None:
             return (*moved, *errors)
         for k, full in enumerate(system.full_scales[1:]):
             for kind, blocks, origin in ((ACTIVITIES, moved, self.h[k]), (ERRORS, errors, None)):
                 value = blocks[k]
                 if device.read_noise > 0:
                     value = value + device.read_noise * full * normal(value, system.reads)
+                if slow is not None:
+                    value = value + device.slow_noise * full * slow[k + kind * self.depth]
                 if device.adc_bits is not None:
                     span = self._span(kind, k) if device.adc_range is None else device.adc_range * full
                     whole = value if origin is None else value + origin

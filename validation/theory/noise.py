@@ -32,7 +32,7 @@ from ..sweeps.points import drawing, exact, standard_mapper
 FIT_LIMIT = 0.1
 """Largest beta lambda of the fits."""
 FIT_POINTS = 4
-NOISES = ("read_noise", "conductance_noise")
+NOISES = ("read_noise", "slow_noise", "conductance_noise")
 """Fields of `DeviceModel` that differ from phase to phase."""
 
 
