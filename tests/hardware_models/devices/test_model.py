@@ -549,7 +549,7 @@ def test_values_of_sweeps(name, text, value):
         ("programming_noise", "nan", r"^Argument programming_noise must .*, but was nan\.$"),
         ("programming_noise", "two", r"^Argument programming_noise must .*, but was 'two'\.$"),
         ("spacing", "cubic", r"^Argument spacing must be 'linear' or 'log', but was 'cubic'\.$"),
-        ("red_noise", "0.1", r"^Argument field must be one of .*, but was 'red_noise'\. Did you mean 'read_noise'\?$"),
+        ("red_noise", "0.1", r"^Argument field must be one of .* 'red_noise'\. Did you mean 'read_noise'\?$"),
     ],
 )
 def test_bad_values_of_sweeps(name, text, says):
