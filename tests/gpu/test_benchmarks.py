@@ -55,4 +55,4 @@ def test_signature(gpu: SimulatedGpu, photographs: Path, tmp_path: Path) -> None
     words = ["--images", str(photographs), "--out", str(out), *TINY, "--fields", "copy_mismatch_transpose"]
     signature.main(words)
     found = json.loads((out / "signature.json").read_text())
-    assert set(found) == {"hopfield", "resistive", "oscillator"}
+    assert set(found) == {"command", "hopfield", "resistive", "oscillator"}

@@ -12,8 +12,8 @@ from physics_ep.predictive_coding import to_sequential, vgg10
 from tests.support.simulated_gpu import SimulatedGpu
 
 CLASSES, SIZE, BATCH = 1000, 112, 16
-MOST = 1.25
-"""An EP step may hold this times what backprop holds."""
+MOST = {torch.float32: 1.25, torch.bfloat16: 1.13}
+"""An EP step may hold this times what backprop holds: a hundredth more than it does."""
 
 
 def _peaks(gpu: SimulatedGpu, dtype: torch.dtype) -> tuple[int, int]:
@@ -48,7 +48,7 @@ def _peaks(gpu: SimulatedGpu, dtype: torch.dtype) -> tuple[int, int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", MOST, ids=["float32", "bfloat16"])
 def test_a_step_holds_little_more_than_backprop(gpu: SimulatedGpu, dtype: torch.dtype) -> None:
     """VGG10 of 1000 classes, 112 x 112, batch 16: 1.24 times backprop's bytes in float32, 1.12 in bfloat16.
 
@@ -56,4 +56,4 @@ def test_a_step_holds_little_more_than_backprop(gpu: SimulatedGpu, dtype: torch.
     large first pooling take eight bytes an entry.
     """
     of_ep, of_backprop = _peaks(gpu, dtype)
-    assert of_ep <= MOST * of_backprop, f"{of_ep / of_backprop:.3f} of backprop's"
+    assert of_ep <= MOST[dtype] * of_backprop, f"{of_ep / of_backprop:.3f} of backprop's"
