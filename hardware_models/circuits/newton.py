@@ -44,7 +44,7 @@ class Newton(Solver):
         self.here = phase.currents(self.z)
         self.damped = phase.low is not None and phase.layout.linear
         self.factor: MatrixFactor | None = None
-        self.factored = np.inf
+        self.before = np.inf
         self.steps = 0
         if phase.low is not None and phase.layout.linear and phase.nudge is None and phase.base is None:
             self._descend()
@@ -109,7 +109,7 @@ class Newton(Solver):
         whole = np.array_equal(at, across)
         worst = float(self.residual[rows].max())
         plain = whole and isinstance(rows, slice) and phase.low is None
-        reuse = self.factor is not None and plain and worst <= REUSE * self.factored
+        reuse = self.factor is not None and plain and worst <= REUSE * self.before
         flow, slopes = phase.junctions(at, rows)
         force = here.force[rows]
         if not whole:
@@ -123,7 +123,7 @@ class Newton(Solver):
             except NotPositive:
                 self.damped, self.factor = True, None
                 return
-        self.factored = worst
+        self.before = worst
         assert self.factor is not None
         step = self.factor.solve(force)
         z = phase.clipped(self.z[rows] + (step if held is None else np.where(held, 0.0, step)), rows)
