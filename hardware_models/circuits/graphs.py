@@ -11,7 +11,7 @@ from physics_ep.errors import InputError, argument_error, unknown_name
 
 from .. import arrays
 from ..netlists.parts import GROUND, KINDS, Group, Part, Parts
-from ..netlists.pulses import Pulse
+from ..netlists.pulses import Decay, Pulse, Sine
 
 LETTERS = {"resistor": "R", "memristor": "M", "diode": "D", "piecewise_diode": "P", "ideal_diode": "ID"}
 """Kinds of elements that an edge can be, and the letters that their names begin with."""
@@ -140,7 +140,7 @@ def parts_from_networkx(graph: Any, inputs: Sequence[Any] = ()) -> Parts:
         kind = data.get("kind", "resistor")
         if kind not in KINDS:
             raise unknown_name(f"kind of edge {a}-{b}", kind, KINDS)
-        if kind not in ("resistor", "memristor", "capacitor") and not graph.is_directed():
+        if kind not in ("resistor", "memristor", "capacitor", "inductor") and not graph.is_directed():
             raise argument_error("graph", f"be directed where it has a {kind}", "undirected")
         name = data.get("name")
         if name is None:
@@ -177,9 +177,10 @@ def _part(name: str, kind: str, nodes: tuple[str, str], data: dict[str, Any]) ->
         nodes = (*nodes, *(str(node) for node in control))  # type: ignore[assignment]
         control = ""
     waveform = data.get("waveform", ())
-    if not isinstance(waveform, Pulse):
+    if not isinstance(waveform, Pulse | Sine | Decay):
         waveform = tuple((float(t), float(v)) for t, v in waveform)
-    return Part(name, kind, nodes, tuple(values), control or "", waveform, data.get("initial"))
+    expression = str(data.get("expression", ""))
+    return Part(name, kind, nodes, tuple(values), control or "", waveform, data.get("initial"), expression)
 
 
 def graph_of_parts(parts: Parts, outputs: Sequence[str] = ()) -> Any:
@@ -210,5 +211,7 @@ def graph_of_parts(parts: Parts, outputs: Sequence[str] = ()) -> Any:
             data["waveform"] = part.waveform
         if part.initial is not None:
             data["initial"] = part.initial
+        if part.expression:
+            data["expression"] = part.expression
         graph.add_edge(part.nodes[0], part.nodes[1], **data)
     return graph

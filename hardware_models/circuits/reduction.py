@@ -1,7 +1,7 @@
-"""From node voltages to unknowns: what voltage sources and bidirectional amplifiers leave free.
+"""From node voltages to unknowns: what voltage sources, inductors and bidirectional amplifiers leave free.
 
-Ideal sources tie nodes together, v_a - v_b = s, and so do amplifiers, v_out = A v_in: of each group of tied nodes
-one voltage u is left unknown, or none where ground is among them. Every node voltage is then
+Ideal sources tie nodes together, v_a - v_b = s, inductors with s = 0, and so do amplifiers, v_out = A v_in: of each
+group of tied nodes one voltage u is left unknown, or none where ground is among them. Every node voltage is then
 
     v_n = scale_n u_group(n) + (Q s)_n,
 
@@ -24,13 +24,13 @@ from scipy.sparse.csgraph import connected_components
 
 from physics_ep.errors import InputError
 
-from ..netlists.parts import Parts
+from ..netlists.parts import BEHAVIOURAL, Parts
 from ..netlists.topology import check_floating, check_loops
 
 CONDUCTORS = ("resistor", "memristor", "diode", "piecewise_diode")
 """Kinds that carry direct current from one node to the other, however little."""
-ACTIVE = ("vcvs", "vccs", "cccs", "rectifier")
-"""Kinds that no energy describes."""
+ACTIVE = ("vcvs", "vccs", "cccs", "rectifier", "spice_diode", *BEHAVIOURAL)
+"""Kinds that no energy describes, or for which none is claimed."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,10 @@ def tie(parts: Parts) -> Ties:
         root[top(a)] = top(b)
         links.setdefault(b, []).append((a, 1.0, k, 1.0))
         links.setdefault(a, []).append((b, 1.0, k, -1.0))
+    for a, b in parts.group("inductor").nodes.tolist():  # a short for direct current
+        root[top(a)] = top(b)
+        links.setdefault(b, []).append((a, 1.0, -1, 0.0))
+        links.setdefault(a, []).append((b, 1.0, -1, 0.0))
     loop = ""
     amplifiers = parts.group("amplifier")
     for name, (a, b), (gain,) in zip(amplifiers.names, amplifiers.nodes.tolist(), amplifiers.values, strict=True):
@@ -128,7 +132,7 @@ def tie(parts: Parts) -> Ties:
 
 def check_grounded(parts: Parts) -> None:
     """Raise InputError naming a node that no conductor, voltage source or amplifier leads to ground."""
-    kinds = (*CONDUCTORS, "ideal_diode", "voltage_source", "amplifier")
+    kinds = (*CONDUCTORS, "ideal_diode", "voltage_source", "inductor", "amplifier")
     label = _components(len(parts.nodes), np.concatenate([parts.group(kind).nodes for kind in kinds]))
     loose = np.flatnonzero(label != label[0])
     if loose.size:
@@ -191,7 +195,7 @@ def _weights(parts: Parts, unknown: np.ndarray) -> tuple[np.ndarray | None, str]
     weight = np.ones(n)
     if not len(amplifiers):
         return weight, ""
-    kinds = (*CONDUCTORS, "current_source", "voltage_source")
+    kinds = (*CONDUCTORS, "current_source", "voltage_source", "inductor")
     ends = np.concatenate([parts.group(kind).nodes for kind in kinds])
     stage = _components(n, ends[(unknown[ends] >= 0).all(1)])
     links: dict[int, list[tuple[int, float, str]]] = {}

@@ -2,7 +2,8 @@
 
 Powers (`**`, `^`) go from left to right: 2**3**2 is 64. A sign at the front takes in the powers behind it: -2**2 is
 -4. Where ngspice reads .param lines in one way and B sources in another (3*-2**2, 2**-1**2), parentheses are asked
-for.
+for. Comparisons, `!`, `&&` and `||` give 1 or 0, and `condition ? one : other` chooses, as does
+if(condition, one, other).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable
+from typing import Any
 
 from physics_ep.errors import InputError
 
@@ -17,13 +19,25 @@ LONGEST = 10_000
 """Characters."""
 DEEPEST = 100
 """Parentheses within one another."""
+MOST_NODES = 20_000
+"""Operations of an expression after the functions in it are written out."""
 _TOKEN = re.compile(
-    r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?(?:[a-z_]\w*)?)|(?P<name>[a-z_]\w*)|(?P<sign>\*\*|[-+*/^(){},]))",
+    r"\s*(?:(?P<probe>[vi]\s*\(\s*[^\s,()]+\s*(?:,\s*[^\s,()]+\s*)?\))|(?P<number>(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?(?:[a-z_]\w*)?)|(?P<name>[a-z_]\w*)|(?P<sign>\*\*|&&|\|\||[<>=!]=|[-+*/^(){},<>?:!]))",
     re.IGNORECASE,
 )
 _CLOSING = {"(": ")", "{": "}"}
 _SUM: dict[str, ast.operator] = {"+": ast.Add(), "-": ast.Sub()}
 _PRODUCT: dict[str, ast.operator] = {"*": ast.Mult(), "/": ast.Div()}
+_COMPARISON: dict[str, ast.cmpop] = {
+    "<": ast.Lt(),
+    "<=": ast.LtE(),
+    ">": ast.Gt(),
+    ">=": ast.GtE(),
+    "==": ast.Eq(),
+    "!=": ast.NotEq(),
+}
+CHOICES = ("if", "ternary_fcn")
+"""Functions (condition, one, other) that are the same as `condition ? one : other`."""
 
 
 def syntax_tree(expression: str, number: Callable[[str], float]) -> ast.expr:
@@ -38,7 +52,8 @@ def syntax_tree(expression: str, number: Callable[[str], float]) -> ast.expr:
     Returns
     -------
     ast.expr
-        Of constants, names, binary and unary operators, and calls. Braces are parentheses.
+        Of constants, names, binary and unary operators, comparisons, choices and calls. Braces are parentheses;
+        v(a,b) and i(V1) are calls whose arguments are constants, the names as written.
 
     Raises
     ------
@@ -48,6 +63,88 @@ def syntax_tree(expression: str, number: Callable[[str], float]) -> ast.expr:
     if len(expression) > LONGEST:
         raise InputError(f"an expression must have at most {LONGEST} characters")
     return _Parser(expression, number).whole()
+
+
+def _probe(text: str) -> ast.Call:
+    """v(a), v(a,b) or i(V1) as a call of constants."""
+    head, _, names = text.rstrip(")").partition("(")
+    return ast.Call(
+        ast.Name(head.strip().lower(), ast.Load()), [ast.Constant(n.strip()) for n in names.split(",")], []
+    )
+
+
+def is_probe(node: ast.AST) -> bool:
+    """Whether a node of a syntax tree is v(...) or i(...) of names."""
+    return (
+        isinstance(node, ast.Call)
+        and bool(node.args)
+        and isinstance(node.args[0], ast.Constant)
+        and isinstance(node.args[0].value, str)
+    )
+
+
+class Functions:
+    """Functions that .func lines define.
+
+    Attributes
+    ----------
+    known : dict of str to (tuple of str, str)
+        Arguments and expression by name, all in lower case but the expression.
+    """
+
+    def __init__(self) -> None:
+        self.known: dict[str, tuple[tuple[str, ...], str]] = {}
+
+    def expanded(self, expression: str, number: Callable[[str], float]) -> ast.expr:
+        """Syntax tree of an expression, calls of these functions replaced by what they compute.
+
+        Raises
+        ------
+        InputError
+            If it cannot be read, a function has another number of arguments, or calls itself.
+        """
+        tree = syntax_tree(expression, number)
+        return self._expand(tree, {}, (), [MOST_NODES], number) if self.known else tree
+
+    def _expand(
+        self,
+        node: Any,
+        given: dict[str, ast.expr],
+        within: tuple[str, ...],
+        left: list[int],
+        number: Callable[[str], float],
+    ) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise InputError(f"functions of .func grow to more than {MOST_NODES} operations")
+        if isinstance(node, ast.Name):
+            return given.get(node.id.lower(), node)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not is_probe(node):
+            name = node.func.id.lower()
+            arguments = [self._expand(a, given, within, left, number) for a in node.args]
+            if name not in self.known:
+                return ast.Call(node.func, arguments, [])
+            names, body = self.known[name]
+            if name in within or len(within) > DEEPEST:
+                raise InputError(f"function {name!r} calls itself")
+            if len(names) != len(arguments):
+                raise InputError(f"function {name!r} has {len(names)} arguments, but {len(arguments)} are given")
+            inner = dict(zip(names, arguments, strict=True))
+            return self._expand(syntax_tree(body, number), inner, (*within, name), left, number)
+        if isinstance(node, ast.BinOp):
+            parts = (self._expand(n, given, within, left, number) for n in (node.left, node.right))
+            return ast.BinOp(next(parts), node.op, next(parts))
+        if isinstance(node, ast.UnaryOp):
+            return ast.UnaryOp(node.op, self._expand(node.operand, given, within, left, number))
+        if isinstance(node, ast.BoolOp):
+            return ast.BoolOp(node.op, [self._expand(n, given, within, left, number) for n in node.values])
+        if isinstance(node, ast.Compare):
+            parts = (self._expand(n, given, within, left, number) for n in (node.left, node.comparators[0]))
+            return ast.Compare(next(parts), node.ops, [next(parts)])
+        if isinstance(node, ast.IfExp):
+            parts = (self._expand(n, given, within, left, number) for n in (node.test, node.body, node.orelse))
+            return ast.IfExp(*parts)
+        return node
 
 
 class _Parser:
@@ -60,16 +157,20 @@ class _Parser:
         while at < end:
             found = _TOKEN.match(text, at)
             if found is None:
-                raise self.error()
+                raise self.error(at)
             kind = found.lastgroup or ""
             self.words.append((kind, found[kind]))
             at = found.end()
         self.words.append(("end", ""))
         self.at = self.depth = 0
 
-    def error(self) -> InputError:
+    def error(self, at: int | None = None) -> InputError:
+        """What cannot be read: from a position in the text, or else the next word."""
+        word = repr(self.text[at:].lstrip()[:20]) if at is not None else repr(self.words[self.at][1])
+        where = "it ends too soon" if word == "''" else f"{word} must not stand there"
         return InputError(
-            f"expression {self.text!r} cannot be read: it is not arithmetic of numbers, parameters and functions"
+            f"expression {self.text!r} cannot be read, since {where}: it is not arithmetic of numbers, parameters "
+            "and functions"
         )
 
     @property
@@ -83,20 +184,54 @@ class _Parser:
         return self.words[self.at - 1][1]
 
     def whole(self) -> ast.expr:
-        found = self.sum()
+        found = self.choice()
         if self.words[self.at][0] != "end":
             raise self.error()
         return found
 
-    def sum(self) -> ast.expr:
+    def choice(self, first: bool = True) -> ast.expr:
         self.depth += 1
         if self.depth > DEEPEST:
             raise InputError(f"an expression must have at most {DEEPEST} parentheses within one another")
-        left = self.product(first=True)
+        found = self.either(first)
+        if self.next == "?":
+            self.take()
+            one = self.choice(False)
+            if self.next != ":":
+                raise self.error()
+            self.take()
+            found = ast.IfExp(found, one, self.choice(False))
+        self.depth -= 1
+        return found
+
+    def either(self, first: bool) -> ast.expr:
+        left = self.both(first)
+        while self.next == "||":
+            self.take()
+            left = ast.BoolOp(ast.Or(), [left, self.both(False)])
+        return left
+
+    def both(self, first: bool) -> ast.expr:
+        left = self.comparison(first)
+        while self.next == "&&":
+            self.take()
+            left = ast.BoolOp(ast.And(), [left, self.comparison(False)])
+        return left
+
+    def comparison(self, first: bool) -> ast.expr:
+        left = self.sum(first)
+        if self.next in _COMPARISON:
+            operator = _COMPARISON[self.take()]
+            left = ast.Compare(left, [operator], [self.sum(False)])
+            if self.next in _COMPARISON:
+                raise InputError(f"expression {self.text!r} compares three things in a row: it needs parentheses")
+        return left
+
+    def sum(self, first: bool) -> ast.expr:
+        left = self.product(first)
         while self.next in _SUM:
             operator = _SUM[self.take()]
             left = ast.BinOp(left, operator, self.product(first=False))
-        self.depth -= 1
         return left
 
     def product(self, first: bool) -> ast.expr:
@@ -141,6 +276,11 @@ class _Parser:
 
     def primary(self) -> ast.expr:
         kind, _ = self.words[self.at]
+        if self.next == "!":
+            self.take()
+            return ast.UnaryOp(ast.Not(), self.primary())
+        if kind == "probe":
+            return _probe(self.take())
         if kind == "number":
             return ast.Constant(self.number(self.take()))
         if kind == "name":
@@ -148,19 +288,33 @@ class _Parser:
             if self.next != "(":
                 return name
             self.take()
-            arguments = [] if self.next == ")" else [self.sum()]
+            arguments = [] if self.next == ")" else [self.choice()]
             while self.next == ",":
                 self.take()
-                arguments.append(self.sum())
+                arguments.append(self.choice())
             if self.next != ")":
                 raise self.error()
             self.take()
+            if name.id.lower() in CHOICES:
+                return self.chosen(name.id.lower(), arguments)
             return ast.Call(name, arguments, [])
         if self.next not in _CLOSING:
             raise self.error()
         closing = _CLOSING[self.take()]
-        found = self.sum()
+        found = self.choice()
         if self.next != closing:
             raise self.error()
         self.take()
         return found
+
+    def chosen(self, name: str, arguments: list[ast.expr]) -> ast.expr:
+        """A choice written as a function. LTspice's if asks whether its condition exceeds 0.5."""
+        if len(arguments) != 3:
+            raise InputError(f"{name} in {self.text!r} must have a condition and two values")
+        condition, one, other = arguments
+        if name == "if" and not isinstance(condition, ast.Compare | ast.BoolOp):
+            raise InputError(
+                f"the condition of if in {self.text!r} must be a comparison, since LTspice asks whether it exceeds "
+                "0.5 and ngspice has no if"
+            )
+        return ast.IfExp(condition, one, other)

@@ -1,11 +1,12 @@
 """Lines of a netlist file: comments dropped, continuations joined, files included, subcircuits set apart.
 
 The first line of the main file is its title, whatever it says. A comment is a line with * at its start, or what
-follows ; or // or a $ between blanks. A line that starts with + continues the one before.
+follows ; or // or a $ behind a blank. A line that starts with + continues the one before.
 """
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
 import re
@@ -14,25 +15,51 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from physics_ep.errors import InputError, unknown_name
+from physics_ep.errors import InputError
 from physics_ep.storage.files import checked_path
 from physics_ep.storage.outputs import reading
 from physics_ep.storage.texts import require_regular
 
 IGNORED = {
     *("op", "tran", "dc", "ac", "noise", "tf", "sens", "pz", "disto", "four", "print", "plot", "probe", "save"),
-    *("meas", "measure", "width", "nodeset", "csparam", "backanno", "wave"),
+    *("meas", "measure", "width", "nodeset", "csparam", "backanno", "wave", "savebias", "protect", "unprotect"),
 }
-"""Dot commands that ask for analyses or output: a netlist is read for its circuit."""
+"""Dot commands that ask for analyses or output, or help a solver: a netlist is read for its circuit."""
+NOT_READ = {
+    "if": "the lines that hold, without .if, .else and .endif, would be read",
+    "step": "one .param line with the value would be read",
+    "dcvolt": ".ic lines would be read",
+    "alter": "the changed lines themselves would be read",
+    "data": "one .param line with the values would be read",
+    "loadbias": ".ic lines would be read",
+    "machine": "a B source would be read",
+    "net": "a netlist without it would be read",
+    "distribution": "numbers in place of random parameters would be read",
+}
+"""Dot commands that change a circuit and are not followed, and what would be read."""
+NOT_READ |= dict.fromkeys(("elseif", "else", "endif"), NOT_READ["if"])
 CHANGES = ("alter", "altermod", "alterparam", "circbyline", "source", "mc_source")
 """Commands of .control blocks that change the circuit, or read another."""
 SETTINGS = ("temp", "tnom", "rshunt", "cshunt", "gmin", "ramptime")
 """What `set` in a .control block changes the circuit by."""
 DEEPEST = 20
 """Files or subcircuits within one another."""
-_TRAILING = re.compile(r"\s*(?:;|//|\s\$\s|\s\$$).*")
+LONGEST = 100_000
+"""Characters of a line with its continuations; the points of a PWL source may take `LONGEST_SOURCE`."""
+LONGEST_SOURCE = 5_000_000
+MOST_FILES = 1000
+"""Files that a netlist may include, one counted as often as it is read."""
+_TRAILING = re.compile(r"\s*(?:;|//|\s\$).*")
 _TOKEN = re.compile(r"\{[^}]*\}|'[^']*'|=|[^\s(),='{}]+|\S")
-_PARAMETER = re.compile(r"([A-Za-z_]\w*)\s*=\s*(\{[^}]*\}|'[^']*'|[^\s'{}=,]+)\s*,?\s*")
+_FUNCTION = re.compile(r"\.func\s+([A-Za-z_]\w*)\s*\(([\w\s,]*)\)\s*=?\s*(.*)", re.IGNORECASE)
+FOLLOWED = {
+    *("include", "lib", "param", "func", "model", "subckt", "ends", "global", "options", "control", "end", "temp"),
+    *("ic", "title"),
+}
+"""Dot commands that are followed."""
+_PARAMETER = re.compile(
+    r"([A-Za-z_]\w*)\s*=\s*(\{[^}]*\}|'[^']*'|(?:[^\s'{}=,()]|\((?:[^()'{}=]|\([^()'{}=]*\))*\))+)\s*,?\s*"
+)
 
 
 class LineError(InputError):
@@ -49,7 +76,9 @@ class Line(NamedTuple):
     def error(self, why: object) -> LineError:
         """An error that names the file, the line's number and its text."""
         shown = self.text if len(self.text) <= 100 else self.text[:97] + "..."
-        return LineError(f"{self.file}, line {self.number}: {str(why).rstrip('.')}, in: {shown}")
+        told = str(why).rstrip(".")
+        told = told if len(told) <= 500 else told[:497] + "..."
+        return LineError(f"{self.file}, line {self.number}: {told}, in: {shown}")
 
     def check(self, read: Callable[[str], float], text: str) -> float:
         """read(text), finite; what is wrong with it names the line."""
@@ -83,12 +112,40 @@ class NetlistSection:
         As written.
     ports : tuple of str
         Of a subcircuit.
+    subcircuits : dict of str to NetlistSection
+        Those that are defined here, by name in lower case.
+    outer : NetlistSection or None
+        Where a subcircuit is defined.
     """
 
     elements: list[Line] = field(default_factory=list)
     models: dict[str, Line] = field(default_factory=dict)
     parameters: dict[str, str] = field(default_factory=dict)
     ports: tuple[str, ...] = ()
+    subcircuits: dict[str, NetlistSection] = field(default_factory=dict)
+    outer: NetlistSection | None = None
+
+    def subcircuit(self, name: str) -> NetlistSection | None:
+        """The subcircuit of a name, in lower case, as seen from here."""
+        section: NetlistSection | None = self
+        while section is not None:
+            if name in section.subcircuits:
+                return section.subcircuits[name]
+            section = section.outer
+        return None
+
+    def model(self, name: str) -> tuple[Line, NetlistSection] | None:
+        """The model of a name, in lower case, as seen from here, and the section that it stands in."""
+        section: NetlistSection | None = self
+        while section is not None:
+            if name in section.models:
+                return section.models[name], section
+            section = section.outer
+        return None
+
+    def names(self, what: str) -> set[str]:
+        """Names of the 'subcircuits' or 'models' that can be seen from here."""
+        return {*getattr(self, what), *(self.outer.names(what) if self.outer else ())}
 
 
 @dataclass
@@ -99,8 +156,8 @@ class NetlistFile:
     ----------
     title : str
     top : NetlistSection
-    subcircuits : dict of str to NetlistSection
-        By name in lower case.
+    functions : dict of str to (tuple of str, str)
+        Arguments and expression of .func lines, by name in lower case.
     globals : set of str
         Nodes that subcircuits share, lower case.
     outputs : tuple of str
@@ -119,7 +176,7 @@ class NetlistFile:
 
     title: str = ""
     top: NetlistSection = field(default_factory=NetlistSection)
-    subcircuits: dict[str, NetlistSection] = field(default_factory=dict)
+    functions: dict[str, tuple[tuple[str, ...], str]] = field(default_factory=dict)
     globals: set[str] = field(default_factory=set)
     outputs: tuple[str, ...] = ()
     transients: list[tuple[tuple[str, ...], Line]] = field(default_factory=list)
@@ -155,15 +212,28 @@ def _read(path: Path, line: Line | None) -> str:
     reading("FILE.cir", path)
     try:
         require_regular(path)
-        text = path.read_text(encoding="utf-8-sig", errors="replace")
-    except OSError as error:
-        why = f"cannot read the netlist {str(path)!r}: {error.strerror or error}"
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:
+        why = f"cannot read the netlist {str(path)[:200]!r}: {getattr(error, 'strerror', None) or error}"
         raise (line.error(why) if line else InputError(why[0].upper() + why[1:] + ".")) from error
+    text = _decoded(data)
     if not text.strip():
         raise InputError(f"The netlist {str(path)!r} is empty.")
     if "\0" in text:
         raise InputError(f"The netlist {str(path)!r} is no text file.")
-    return text
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _decoded(data: bytes) -> str:
+    """Text of a file in UTF-8, in UTF-16 with its mark, or else in Latin-1, as LTspice writes them."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return data.decode("utf-16", errors="replace")
+    if data[1:2] == b"\0" and data[3:4] == b"\0":
+        return data.decode("utf-16-le", errors="replace")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
 
 
 class _Reader:
@@ -172,14 +242,23 @@ class _Reader:
     def __init__(self, source: NetlistFile) -> None:
         self.source = source
         self.section = source.top
-        self.opened: Line | None = None
+        self.opened: list[Line] = []
+        self.within: list[str] = []
+        self.files = 0
 
     def file(self, texts: list[str], path: Path, first: int, depth: int = 0) -> None:
         control: Line | None = None
+        ended = False
+        self.within.append(os.path.realpath(path))
         for line in self.logical(texts, str(path), first):
             text = line.text
             if not text.strip(","):
                 continue
+            if ended and text.lower() != ".end":
+                raise line.error(
+                    "lines after .end are not read, though ngspice reads them: those before it, or one .end at the "
+                    "end, would be read"
+                )
             if control is not None:
                 if text.lower().startswith(".endc"):
                     control = None
@@ -190,21 +269,62 @@ class _Reader:
             elif text.lower().startswith(".control"):
                 control = line
             elif text.lower().split()[0] == ".end":
-                break
+                ended = True
             else:
                 self.command(line, path, depth)
+        self.within.pop()
         if control is not None:
             raise control.error(".control is not closed by .endc")
-        if depth == 0 and self.opened is not None:
-            raise self.opened.error(".subckt is not closed by .ends")
+        if depth == 0 and self.opened:
+            raise self.opened[-1].error(".subckt is not closed by .ends")
+
+    def include(self, line: Line, given: str, path: Path, depth: int, section: str | None = None) -> None:
+        """Read another file, or one section of a library."""
+        given = given.strip().strip("\"'")
+        if not given:
+            raise line.error("the name of a file must follow")
+        target = Path(os.path.expanduser(path.parent / given))
+        self.files += 1
+        if os.path.realpath(target) in self.within and section is None:
+            raise line.error(f"the file {given[:100]!r} includes itself")
+        if depth >= DEEPEST or self.files > MOST_FILES:
+            raise line.error("too many files include one another")
+        texts = _read(target, line).split("\n")
+        first = 1
+        if section is not None:
+            texts, first = _library(texts, section, line, given)
+        self.file(texts, target, first, depth + 1)
+
+    def library(self, line: Line, path: Path, depth: int) -> None:
+        """A .lib line: FILE SECTION, or in LTspice's way FILE alone."""
+        words = _quoted(line.text)[1:]
+        if len(words) == 2:
+            self.include(line, words[0], path, depth, words[1].lower())
+        elif len(words) == 1 and os.path.isfile(path.parent / words[0].strip("\"'")):
+            self.source.notes[f"{line.file}, line {line.number}: .lib without a section is read as .include"] = None
+            self.include(line, words[0], path, depth)
+        else:
+            raise line.error(
+                ".lib must be followed by a file and the name of a section in it (or a file that is there)"
+            )
 
     def logical(self, texts: Iterable[str], file: str, first: int) -> Iterable[Line]:
+        """Lines with their continuations, without comments, and not too long."""
+        for line in self.joined(texts, file, first):
+            if len(line.text) > LONGEST and not (line.text[0] in "vViI" and "pwl" in line.text.lower()):
+                raise line.error(f"the line has {len(line.text):,} characters, and {LONGEST:,} would be read")
+            yield line
+
+    def joined(self, texts: Iterable[str], file: str, first: int) -> Iterable[Line]:
         """Lines with their continuations, without comments."""
         held: Line | None = None
+        more: list[str] = []
         for count, raw in enumerate(texts, first):
             text = raw.strip()
             if not text:
                 continue
+            if len(text) > LONGEST_SOURCE:
+                raise Line(text, count, file).error(f"the line has {len(text):,} characters")
             if text[0] == "*":
                 if (words := text[1:].split()) and words[0] == "outputs:":
                     self.source.outputs += tuple(tokens(" ".join(words[1:])))
@@ -216,24 +336,24 @@ class _Reader:
             if text[0] == "+":
                 if held is None:
                     raise Line(text, count, file).error("nothing comes before this continuation")
-                held = held._replace(text=held.text + " " + text[1:].strip())
+                more.append(text[1:].strip())
                 continue
             if held is not None:
-                yield held
-            held = Line(text, count, file)
+                yield held._replace(text=" ".join([held.text, *more])) if more else held
+            held, more = Line(text, count, file), []
         if held is not None:
-            yield held
+            yield held._replace(text=" ".join([held.text, *more])) if more else held
 
     def command(self, line: Line, path: Path, depth: int) -> None:
         words = line.text.split()
         words = [words[0], *tokens(line.text[len(words[0]) :])]
         name = words[0][1:].lower()
         if name in ("include", "inc"):
-            if depth >= DEEPEST:
-                raise line.error("too many files include one another")
-            given = line.text[len(words[0]) :].strip().strip("\"'")
-            target = path.parent / given
-            self.file(_read(target, line).split("\n"), target, 1, depth + 1)
+            self.include(line, line.text[len(words[0]) :], path, depth)
+        elif name == "lib":
+            self.library(line, path, depth)
+        elif name == "func":
+            self.function(line)
         elif name == "param":
             self.section.parameters |= parameters(line, line.text[len(words[0]) :])
         elif name == "model":
@@ -243,9 +363,10 @@ class _Reader:
         elif name == "subckt":
             self.open(line)
         elif name == "ends":
-            if self.opened is None:
+            if not self.opened or self.section.outer is None:
                 raise line.error(".ends comes without .subckt")
-            self.section, self.opened = self.source.top, None
+            self.section = self.section.outer
+            self.opened.pop()
         elif name == "global":
             self.source.globals |= {w.lower() for w in words[1:]}
         elif name == "title":
@@ -262,21 +383,31 @@ class _Reader:
             if name == "tran":
                 self.source.transients.append((tuple(words[1:]), line))
         else:
-            known = {*IGNORED, "include", "param", "model", "subckt", "ends", "global", "options", "control", "end"}
-            known |= {"temp", "ic", "title"}
-            raise line.error(unknown_name("command", name, known))
+            raise line.error(_not_read(name))
 
     def open(self, line: Line) -> None:
         words = [w for w in tokens(line.text) if w.lower() != "params:"]
-        if self.opened is not None:
-            raise line.error("a .subckt must not stand within another")
+        if len(self.opened) >= DEEPEST:
+            raise line.error("too many .subckt stand within one another")
         first = words.index("=") - 1 if "=" in words else len(words)
         if first < 2:
             raise line.error(".subckt must be followed by a name and its nodes")
         ports = tuple(p.lower() for p in words[2:first])
-        self.section = NetlistSection(parameters=pairs(line, words[first:]), ports=ports)
-        self.first(self.source.subcircuits, words[1], self.section, line, ".subckt")
-        self.opened = line
+        section = NetlistSection(parameters=pairs(line, words[first:]), ports=ports, outer=self.section)
+        self.first(self.section.subcircuits, words[1], section, line, ".subckt")
+        self.section = section
+        self.opened.append(line)
+
+    def function(self, line: Line) -> None:
+        """A .func line: NAME(ARGUMENT, ...) EXPRESSION, the expression in braces, quotes or neither."""
+        found = _FUNCTION.match(line.text)
+        if found is None or not found[3].strip():
+            raise line.error(".func must be followed by NAME(ARGUMENT, ...) {EXPRESSION}")
+        body = found[3].strip()
+        if body[0] in "{'" and body[-1] in "}'":
+            body = body[1:-1]
+        names = tuple(n.strip().lower() for n in found[2].split(",") if n.strip())
+        self.first(self.source.functions, found[1], (names, body), line, ".func")
 
     def first(self, known: dict[str, Any], name: str, found: Any, line: Line, what: str) -> None:
         """Keep a definition, unless there is one of its name: ngspice keeps the first."""
@@ -295,7 +426,7 @@ class _Reader:
 
     def initial(self, line: Line, words: list[str]) -> None:
         """Voltages of an .ic line."""
-        if self.opened is not None:
+        if self.opened:
             raise line.error(".ic must not stand within a .subckt")
         if not words or len(words) % 4:
             raise line.error(".ic must be followed by V(NODE)=VOLTS")
@@ -314,6 +445,39 @@ class _Reader:
                 raise line.error(f"{' '.join(words[k : k + 3])!r} is not of the form NAME=VALUE")
             self.source.options.append((words[k].lower(), value, line))
             k += 1 if value is None else 3
+
+
+def _not_read(name: str) -> str:
+    """What to say of a dot command that is not followed."""
+    if name in NOT_READ:
+        return f".{name} is not followed: {NOT_READ[name]}"
+    known = sorted({*IGNORED, *FOLLOWED})
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = (
+        f"Did you mean {close[0]!r}?" if close else f"Commands are {', '.join('.' + k for k in sorted(FOLLOWED))}"
+    )
+    return f"the command .{name[:50]} is not known. {hint}"
+
+
+def _quoted(text: str) -> list[str]:
+    """Words between blanks; quotes keep blanks in."""
+    return re.findall(r"\"[^\"]*\"|'[^']*'|\S+", text)
+
+
+def _library(texts: list[str], section: str, line: Line, given: str) -> tuple[list[str], int]:
+    """Lines between .lib SECTION and .endl of a library, and the number of the first."""
+    start, names = None, []
+    for k, text in enumerate(texts):
+        words = _quoted(text) if text.lstrip()[:4].lower() in (".lib", ".end") else []
+        if words and words[0].lower() == ".lib" and len(words) == 2:
+            names.append(words[1])
+            if start is None and words[1].lower() == section:
+                start = k + 1
+        elif words and words[0].lower() == ".endl" and start is not None:
+            return texts[start:k], start + 1
+    if start is not None:
+        raise line.error(f"the section {section!r} of {given[:100]!r} is not closed by .endl")
+    raise line.error(f"{given[:100]!r} has no section {section!r}, but {', '.join(names[:10]) or 'none'}")
 
 
 def parameters(line: Line, text: str) -> dict[str, str]:

@@ -1,10 +1,10 @@
 """Netlists in SPICE's language: read a circuit from one, write a circuit to one.
 
-Read are R, C, D, V, I, E, F, G, B sources that this package has parts for, X with .subckt (flattened), .model of
-diodes, .param, .include, .global, .ic, .temp and the options that change a circuit (`options`); analyses, other
-known options and .control blocks that change nothing are passed over. Scale factors are SPICE's (`values`). Two
-subcircuits are parts of their own, `biamp` (bidirectional amplifier, gain=A) and `ideal_diode`; they need no
-definition here. A comment line `* outputs: NODE NODE ...` names output nodes.
+Read are R, C, L, D, V, I, E, F, G, H and B sources, X with .subckt (flattened), .model of diodes and resistors,
+.param, .func, .include, .lib, .global, .ic, .temp and the options that change a circuit (`options`); analyses,
+other known options and .control blocks that change nothing are passed over. docs/circuits.md has the table. Scale
+factors are SPICE's (`values`). Two subcircuits are parts of their own, `biamp` (bidirectional amplifier, gain=A)
+and `ideal_diode`; they need no definition here. A comment line `* outputs: NODE NODE ...` names output nodes.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from physics_ep.errors import InputError
 from physics_ep.storage.origins import NETLIST_MARK
 from physics_ep.storage.outputs import write_text, writing
 
+from .builder import Builder
 from .lines import LineError, read_source
 from .parts import Parts
-from .reader import Builder, Level
+from .reader import Level
 from .writer import netlist_lines
 
 
@@ -34,7 +35,7 @@ class Netlist:
     outputs : tuple of str
         Output nodes, of comment lines `* outputs: ...`.
     initial_voltages : dict of str to float
-        Volts by capacitor name, of IC=.
+        Volts by capacitor name, and amperes by inductor name, of IC=.
     notes : tuple of str
         What was read over, though it can matter in a transient.
     """
@@ -67,6 +68,7 @@ def load_netlist(path: str | os.PathLike[str]) -> Netlist:
     """
     source = read_source(path)
     builder = Builder(source)
+    builder.count(source.top)
     Level(builder, source.top, "", {}, builder.scope).read()
     try:
         parts = builder.parts()

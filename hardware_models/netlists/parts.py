@@ -17,6 +17,7 @@ import numpy as np
 
 from physics_ep.errors import InputError, argument_error, unknown_name
 
+from .behaviours import Behaviour
 from .pulses import Waveform
 
 GROUND = "0"
@@ -50,7 +51,22 @@ KINDS: dict[str, Kind] = {
         (("on conductance", "S", 0.0), ("threshold", "V", -1e-300), ("leakage", "S", -1e-300)),
     ),
     "ideal_diode": Kind(("anode", "cathode"), ()),
+    "spice_diode": Kind(
+        ("anode", "cathode"),
+        (
+            ("saturation current", "A", 0.0),
+            ("emission coefficient", "", 0.0),
+            ("breakdown voltage", "V", -1e-300),
+            ("emission coefficient of breakdown", "", 0.0),
+            ("knee current", "A", -1e-300),
+            ("recombination current", "A", -1e-300),
+            ("emission coefficient of recombination", "", 0.0),
+            ("junction potential", "V", 0.0),
+            ("grading coefficient", "", -1e-300),
+        ),
+    ),
     "capacitor": Kind(_TWO, (("capacitance", "F", 0.0),)),
+    "inductor": Kind(_TWO, (("inductance", "H", 0.0),)),
     "voltage_source": Kind(_TWO, (("voltage", "V", None),)),
     "current_source": Kind(_TWO, (("current", "A", None),)),
     "vcvs": Kind(_FOUR, (("gain", "", None),)),
@@ -58,9 +74,16 @@ KINDS: dict[str, Kind] = {
     "cccs": Kind(_TWO, (("gain", "", None),)),
     "amplifier": Kind(("input", "output"), (("gain", "", 0.0),)),
     "rectifier": Kind(_FOUR, (("gain", "", None),)),
+    "behavioural_voltage": Kind(_TWO, ()),
+    "behavioural_current": Kind(_TWO, ()),
 }
 """Kinds of parts by name. A cccs also names the voltage source whose current controls it; a rectifier is a source
-of v(output) = gain max(v(control), 0)."""
+of v(output) = gain max(v(control), 0); behavioural sources have an expression of voltages and currents in place of
+values. A spice_diode is SPICE's diode with what Shockley's law lacks (`hardware_models.laws.junctions`); a
+breakdown voltage, knee current or recombination current of 0 stands for none."""
+BEHAVIOURAL = ("behavioural_voltage", "behavioural_current")
+SETTING = ("voltage_source", "vcvs", "rectifier", "amplifier", "ideal_diode", "inductor", *BEHAVIOURAL)
+"""Kinds of parts whose current is an unknown of modified nodal analysis: behavioural sources may read it."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +105,10 @@ class Part:
         Of a source in a transient: its value over time, straight lines between the points and constant outside;
         empty: constant.
     initial : float or None
-        Of a capacitor: volts across it at the start of a transient (IC=).
+        Of a capacitor: volts across it at the start of a transient (IC=); of an inductor: amperes through it.
+    expression : str
+        Of a behavioural source: volts or amperes as a function of node voltages, v(a) and v(a,b), and of currents
+        of parts that set voltages, i(V1) (`hardware_models.netlists.behaviours`).
     """
 
     name: str
@@ -92,6 +118,7 @@ class Part:
     control: str = ""
     waveform: Waveform = ()
     initial: float | None = None
+    expression: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,7 +136,10 @@ class Group:
     waveforms : dict of str to tuple or Pulse
         By part name, of those that have one.
     initial : dict of str to float
-        Volts of capacitors at the start of a transient, by part name, of those that have one.
+        Volts of capacitors, or amperes of inductors, at the start of a transient, by part name, of those that have
+        one.
+    expressions : tuple of str (m,)
+        Of behavioural sources; an empty tuple where the kind has none.
     """
 
     names: tuple[str, ...]
@@ -118,9 +148,10 @@ class Group:
     controls: tuple[str, ...] = ()
     waveforms: dict[str, Waveform] = field(default_factory=dict)
     initial: dict[str, float] = field(default_factory=dict)
+    expressions: tuple[str, ...] = ()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update({"initial": {}, **state})  # pickles of version 0.1.0 have none
+        self.__dict__.update({"initial": {}, "expressions": (), **state})  # pickles of version 0.1.0 have none
 
     def __len__(self) -> int:
         return len(self.names)
@@ -173,13 +204,17 @@ class Parts:
             if part.control not in sources:
                 raise unknown_name(f"control of part {part.name!r}", part.control, sources)
         groups = {}
+        for kind in BEHAVIOURAL:
+            for part in rows.get(kind, []):
+                _check_expression(part, index, {p.name for k in SETTING for p in rows.get(k, [])})
         for kind, found in rows.items():
             nodes = np.array([[index[n] for n in p.nodes] for p in found], dtype=np.int64)
             values = np.array([p.values for p in found], dtype=np.float64).reshape(len(found), -1)
             controls = tuple(p.control for p in found) if kind == "cccs" else ()
             waveforms = {p.name: p.waveform for p in found if p.waveform}
             initial = {p.name: float(p.initial) for p in found if p.initial is not None}
-            groups[kind] = Group(tuple(p.name for p in found), nodes, values, controls, waveforms, initial)
+            texts = tuple(p.expression for p in found) if kind in BEHAVIOURAL else ()
+            groups[kind] = Group(tuple(p.name for p in found), nodes, values, controls, waveforms, initial, texts)
         return cls(tuple(index), groups)
 
     def __iter__(self) -> Iterator[Part]:
@@ -193,6 +228,7 @@ class Parts:
                     group.controls[k] if group.controls else "",
                     group.waveforms.get(name, ()),
                     group.initial.get(name),
+                    group.expressions[k] if group.expressions else "",
                 )
 
     def group(self, kind: str) -> Group:
@@ -201,6 +237,16 @@ class Parts:
             return self.groups[kind]
         layout = KINDS[kind]
         return Group((), np.empty((0, len(layout.nodes)), np.int64), np.empty((0, len(layout.values))))
+
+
+def _check_expression(part: Part, nodes: dict[str, int], parts: set[str]) -> None:
+    for kind, names in Behaviour(part.expression).probes:
+        for name in names:
+            if name not in (nodes if kind == "v" else parts):
+                what = "node" if kind == "v" else "part that sets a voltage"
+                raise unknown_name(
+                    f"{what} in the expression of {part.name!r}", name, nodes if kind == "v" else parts
+                )
 
 
 def _check(part: Part) -> None:
@@ -212,8 +258,12 @@ def _check(part: Part) -> None:
     if len(part.values) != len(kind.values):
         wanted = ", ".join(name for name, _, _ in kind.values) or "none"
         raise argument_error(f"values of part {part.name!r}", f"be {wanted}", part.values)
-    if part.initial is not None and (part.kind != "capacitor" or not np.isfinite(part.initial)):
-        raise argument_error(f"initial of part {part.name!r}", "be finite volts of a capacitor", part.initial)
+    if part.initial is not None and (part.kind not in ("capacitor", "inductor") or not np.isfinite(part.initial)):
+        must = "be finite volts of a capacitor, or amperes of an inductor"
+        raise argument_error(f"initial of part {part.name!r}", must, part.initial)
+    if bool(part.expression) != (part.kind in BEHAVIOURAL):
+        must = "be there for behavioural sources, and for no other part"
+        raise argument_error(f"expression of part {part.name!r}", must, repr(part.expression))
     for value, (name, unit, least) in zip(part.values, kind.values, strict=True):
         if not hasattr(value, "__float__"):
             raise argument_error(f"{name} of part {part.name!r}", "be a number", repr(value))

@@ -1,4 +1,4 @@
-"""Pulses of sources: SPICE's PULSE, kept as what it says, to go on for as long as a transient is asked for."""
+"""Waveforms of sources: SPICE's PULSE, SIN and EXP, kept as what they say, to go on for as long as is asked for."""
 
 from __future__ import annotations
 
@@ -107,10 +107,127 @@ class Pulse:
         return kept
 
 
-Waveform = Points | Pulse
-"""A source over time: straight lines between points and constant outside, or a pulse; an empty tuple: constant."""
+@dataclass(frozen=True)
+class Sine:
+    """A damped sine from a delay on: SPICE's SIN(offset amplitude frequency delay damping phase).
+
+    The value is offset + amplitude exp(-damping (t - delay)) sin(2 pi frequency (t - delay) + phase), and that of
+    the delay before it (ngspice manual 4.1.2).
+
+    Attributes
+    ----------
+    offset, amplitude : float
+        Volts or amperes.
+    frequency : float
+        Hertz, positive.
+    delay : float
+        Seconds, not negative.
+    damping : float
+        1 / seconds.
+    phase : float
+        Degrees.
+
+    Raises
+    ------
+    InputError
+        If a value is not as above.
+    """
+
+    offset: float
+    amplitude: float
+    frequency: float
+    delay: float = 0.0
+    damping: float = 0.0
+    phase: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("offset", "amplitude", "frequency", "delay", "damping", "phase"):
+            if not math.isfinite(getattr(self, name)):
+                raise argument_error(f"{name} of SIN", "be finite", getattr(self, name))
+        if not self.frequency > 0:
+            raise argument_error("frequency of SIN", "be positive", self.frequency)
+        if not self.delay >= 0:
+            raise argument_error("delay of SIN", "not be negative", self.delay)
+
+    def at(self, t: float) -> float:
+        """Value at a time, seconds."""
+        passed = max(t - self.delay, 0.0)
+        angle = 2 * math.pi * self.frequency * passed + math.radians(self.phase)
+        return self.offset + self.amplitude * math.exp(-self.damping * passed) * math.sin(angle)
+
+    @property
+    def corners(self) -> tuple[float, ...]:
+        """Times at which the slope jumps, seconds."""
+        return (self.delay,)
+
+    @property
+    def longest(self) -> float:
+        """Seconds that a step may take without passing over a wave."""
+        return 1 / (8 * self.frequency)
 
 
-def corners(waveform: Waveform, duration: float) -> Points:
-    """Points of a waveform that hold until a duration, seconds."""
+@dataclass(frozen=True)
+class Decay:
+    """An exponential way from one level to another and back: SPICE's EXP(low high delay rise fall_delay fall).
+
+    The value is low + (high - low) (1 - exp(-(t - delay) / rise)) from `delay` on, and from `fall_delay` on also
+    + (low - high) (1 - exp(-(t - fall_delay) / fall)) (ngspice manual 4.1.3).
+
+    Attributes
+    ----------
+    low, high : float
+        Volts or amperes.
+    delay, fall_delay : float
+        Seconds, not negative.
+    rise, fall : float
+        Time constants, seconds, positive.
+
+    Raises
+    ------
+    InputError
+        If a value is not as above.
+    """
+
+    low: float
+    high: float
+    delay: float
+    rise: float
+    fall_delay: float
+    fall: float
+
+    def __post_init__(self) -> None:
+        for name in ("low", "high"):
+            if not math.isfinite(getattr(self, name)):
+                raise argument_error(f"{name} of EXP", "be finite", getattr(self, name))
+        for name in ("rise", "fall"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise argument_error(f"{name} of EXP", "be positive and finite", getattr(self, name))
+        if not 0 <= self.delay <= self.fall_delay < math.inf:
+            raise argument_error("delays of EXP", "rise from zero", (self.delay, self.fall_delay))
+
+    def at(self, t: float) -> float:
+        """Value at a time, seconds."""
+        up = -math.expm1(-max(t - self.delay, 0.0) / self.rise)
+        down = -math.expm1(-max(t - self.fall_delay, 0.0) / self.fall)
+        return self.low + (self.high - self.low) * (up - down)
+
+    @property
+    def corners(self) -> tuple[float, ...]:
+        """Times at which the slope jumps, seconds."""
+        return (self.delay, self.fall_delay)
+
+    @property
+    def longest(self) -> float:
+        """Seconds that a step may take without passing over anything: any."""
+        return math.inf
+
+
+Smooth = Sine | Decay
+Waveform = Points | Pulse | Smooth
+"""A source over time: straight lines between points and constant outside, or one of the above; an empty tuple:
+constant."""
+
+
+def corners(waveform: Points | Pulse, duration: float) -> Points:
+    """Points of a waveform of straight lines that hold until a duration, seconds."""
     return waveform.points(duration) if isinstance(waveform, Pulse) else waveform

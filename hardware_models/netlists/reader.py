@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import ast
+import difflib
+import itertools
 import math
+import re
 from collections.abc import Callable
 
-import numpy as np
+from physics_ep.errors import InputError
 
-from physics_ep.errors import InputError, unknown_name
-
-from ..laws.elements import BOLTZMANN, CHARGE
-from .lines import DEEPEST, Line, LineError, NetlistFile, NetlistSection, pairs, tokens
-from .options import LEAST_GMIN, circuit_options
-from .parts import GROUND, KINDS, Group, Parts
-from .pulses import Pulse, Waveform
+from .behaviours import written
+from .builder import Builder, unknown
+from .expressions import is_probe
+from .lines import Line, LineError, NetlistSection, pairs, tokens
+from .models import CELSIUS, NOMINAL, DiodeModel, diode_model, diode_values, resistor_model, warmed
+from .parts import BEHAVIOURAL, GROUND, KINDS
+from .pulses import Waveform
 from .sources import behaviour, waveform
-from .values import Scope
+from .values import Scope, number
 from .waveforms import value_at_zero
 from .writer import DEFINITIONS
 
@@ -24,139 +28,19 @@ BUILT_IN = {
     "ideal_diode": ("anode", "cathode"),
 }
 """Subcircuits that are parts of their own; netlists may use them without a definition, or with the writer's."""
-DIODE_DC = {"is": 1e-14, "n": 1.0, "eg": 1.11, "xti": 3.0}
-"""Saturation current, emission coefficient, activation energy (eV) and temperature exponent, by default."""
-DIODE_NEUTRAL = {
-    *("cjo", "cj0", "cj", "tt", "vj", "pb", "m", "mj", "fc", "kf", "af", "cjp", "cjsw", "php", "mjsw", "fcs", "vp"),
+LEAKY = 1e-9
+"""Amperes of IS above which a note tells that ngspice leaves Shockley's law in reverse."""
+SHORT = 1e-3
+"""Ohms that ngspice makes of a resistance of 0."""
+NOT_READ = {
+    **dict.fromkeys("qjmz", "transistors are not read: diodes and B sources would be"),
+    **dict.fromkeys("sw", "switches are not read: a B source I=v(a,b)*if(v(c)>THRESHOLD,GON,GOFF) would be"),
+    **dict.fromkeys("touyp", "lines are not read: R, L and C in a row would be"),
+    "k": "coupled inductors are not read: single ones (L) would be",
+    "a": "XSPICE's and LTspice's models are not read: B sources would be",
+    "n": "compiled models are not read: B sources would be",
 }
-"""Parameters of a diode model that leave its direct current as it is."""
-CELSIUS = 273.15
-NOMINAL = 27.0
-"""Degrees Celsius at which parts of this package are given."""
-MOST_GROWTH = 700.0
-"""Logarithm of what a temperature may multiply a saturation current by."""
-
-
-class Builder:
-    """Collects parts as plain rows, and lays them out as `Parts`.
-
-    Attributes
-    ----------
-    initial : dict of str to float
-        Voltages of capacitors with IC=, by part name.
-    options : dict of str to (float, Line)
-        Options that change the circuit.
-    notes : dict of str to None
-        What was read over, in order.
-    """
-
-    def __init__(self, source: NetlistFile) -> None:
-        self.source = source
-        self.scope = Scope(source.top.parameters)
-        self.options = circuit_options(source, self.scope)
-        self.index = {GROUND: 0, "gnd": 0}
-        self.nodes = [GROUND]
-        self.rows: dict[str, tuple[list, list, list]] = {}
-        self.waveforms: dict[str, dict] = {}
-        self.controls: list[tuple[str, Line]] = []
-        self.names: dict[str, str] = {}
-        self.initial: dict[str, float] = {}
-        self.notes: dict[str, None] = dict(source.notes)
-
-    def node(self, name: str) -> int:
-        """Number of a node; its first spelling is kept."""
-        low = name.lower()
-        found = self.index.get(low)
-        if found is None:
-            found = self.index[low] = len(self.nodes)
-            self.nodes.append(name)
-        return found
-
-    def add(self, line: Line, kind: str, name: str, nodes: list[str], values: list[float]) -> None:
-        """Add a part whose values have been checked by `check_values` or need no check."""
-        low = name.lower()
-        if low in self.names:
-            raise line.error(f"part {name!r} is there twice")
-        self.names[low] = name
-        rows = self.rows.get(kind)
-        if rows is None:
-            rows = self.rows[kind] = ([], [], [])
-        rows[0].append(name)
-        rows[1].append([self.node(n) for n in nodes])
-        rows[2].append(values)
-
-    def parts(self) -> Parts:
-        """All parts."""
-        if not self.rows:
-            raise InputError("the netlist has no parts")
-        self._shunt()
-        groups = {}
-        sources = {n.lower(): n for n in self.rows.get("voltage_source", ([],))[0]}
-        for kind, (names, nodes, values) in self.rows.items():
-            controls: tuple[str, ...] = ()
-            if kind == "cccs":
-                for control, line in self.controls:
-                    if control.lower() not in sources:
-                        raise line.error(unknown_name("control", control, sources.values()))
-                controls = tuple(sources[c.lower()] for c, _ in self.controls)
-            layout = np.array(values, dtype=np.float64).reshape(len(names), -1)
-            found = np.array(nodes, dtype=np.int64)
-            initial = self.initial if kind == "capacitor" else {}
-            groups[kind] = Group(tuple(names), found, layout, controls, self.waveforms.get(kind, {}), initial)
-        return Parts(tuple(self.nodes), groups, self._held())
-
-    def option(self, name: str, default: float) -> float:
-        """Value of an option that changes the circuit."""
-        return self.options[name][0] if name in self.options else default
-
-    def step(self) -> float | None:
-        """Seconds, of .tran lines and commands: edges of pulses that have none; None where there is none.
-
-        Raises
-        ------
-        InputError
-            If they differ.
-        """
-        found: float | None = None
-        for words, line in self.source.transients:
-            if not words:
-                raise line.error("a transient is .tran STEP STOP")
-            value = line.check(self.scope.value, words[0])
-            if found is not None and value != found:
-                raise line.error("transients of different steps, and the edges of a PULSE are not given")
-            found = value
-        return found
-
-    def _held(self) -> dict[str, float]:
-        """Initial volts of nodes, of .ic lines."""
-        found = {}
-        for node, text, line in self.source.initial:
-            number = self.index.get(node.lower())
-            if not number:
-                raise line.error(f"no part touches the node {node!r}" if number is None else "ground is at 0 V")
-            found[self.nodes[number]] = line.check(self.scope.value, text)
-        return found
-
-    def _shunt(self) -> None:
-        """Parts that options add: from every node to ground, and across every diode."""
-        everywhere = [[k, 0] for k in range(1, len(self.nodes))]
-        places = [f"_{node}" for node in self.nodes[1:]]
-        if "rshunt" in self.options:
-            self._extra("resistor", "Rshunt", places, everywhere, 1 / self.option("rshunt", 1.0))
-        if "cshunt" in self.options:
-            self._extra("capacitor", "Cshunt", places, everywhere, self.option("cshunt", 0.0))
-        gmin = self.option("gmin", 0.0)
-        if gmin >= LEAST_GMIN and "diode" in self.rows:
-            names, nodes, _ = self.rows["diode"]
-            self._extra("resistor", "Rgmin", [f"_{name}" for name in names], nodes, gmin)
-
-    def _extra(self, kind: str, start: str, ends: list[str], nodes: list, value: float) -> None:
-        while any((start + end).lower() in self.names for end in ends):
-            start += "_"
-        rows = self.rows.setdefault(kind, ([], [], []))
-        rows[0].extend(start + end for end in ends)
-        rows[1].extend(nodes)
-        rows[2].extend([value] for _ in ends)
+"""Element letters that are not read, and what would be."""
 
 
 class Level:
@@ -171,12 +55,26 @@ class Level:
     ports : dict of str to str
         Node of the circuit for each port of the subcircuit.
     scope : Scope
+        Of the parameters: as in ngspice, an instance sees those of the instance that it stands in.
+    copies : float
+        How often the instance is there (M=), side by side.
+    caller : Level or None
+        The level that the instance stands in.
     """
 
     def __init__(
-        self, builder: Builder, section: NetlistSection, path: str, ports: dict[str, str], scope: Scope
+        self,
+        builder: Builder,
+        section: NetlistSection,
+        path: str,
+        ports: dict[str, str],
+        scope: Scope,
+        copies: float = 1.0,
+        caller: Level | None = None,
     ) -> None:
+        self.caller = caller
         self.builder, self.section, self.path, self.ports, self.scope = builder, section, path, ports, scope
+        self.copies = copies
 
     def node(self, name: str) -> str:
         low = name.lower()
@@ -197,19 +95,24 @@ class Level:
                 raise
             except InputError as error:
                 raise line.error(error) from None
-            except OverflowError:  # of exact arithmetic in B sources
+            except (OverflowError, ValueError):  # of exact arithmetic in B sources
                 raise line.error("a number is not finite") from None
+            except RecursionError:
+                raise line.error("the expression has too many operators") from None
 
     def element(self, line: Line) -> None:
         text = line.text
-        if text[0] in "rR" and "=" not in text and "," not in text:
+        if text[0] in "rR" and self.copies == 1 and "=" not in text and "," not in text:
             words = text.split()
-            if len(words) == 4 and "(" not in text and "'" not in text:
-                self.resistor(line, words)  # the commonest line by far, the short way
+            if len(words) == 4 and "(" not in text and "'" not in text and words[3][0].isdigit():
+                self.plain_resistor(line, words)  # the commonest line by far, the short way
                 return
-        read = READERS.get(text[0].lower())
+        letter = text[0].lower()
+        read = READERS.get(letter)
         if read is None:
-            raise line.error(unknown_name("element", text[0].upper(), {k.upper() for k in READERS}))
+            if letter in NOT_READ:
+                raise line.error(f"{tokens(text)[0]!r}: {NOT_READ[letter]}")
+            raise line.error(f"{tokens(text)[0]!r} begins with no element's letter; read are {', '.join(READERS)}")
         read(self, line, tokens(text))
 
     def value(self, text: str) -> float:
@@ -225,156 +128,392 @@ class Level:
                 raise line.error(f"the {what} must {must}, but was {value:g} {unit}".rstrip())
         self.builder.add(line, kind, self.name(name), [self.node(n) for n in nodes], values)
 
-    def resistor(self, line: Line, words: list[str]) -> None:
-        if len(words) == 6 and words[3].lower() in ("r", "resistance") and words[4] == "=":
-            words = [*words[:3], words[5]]
-        _length(line, words, 4, "NAME NODE NODE OHMS")
-        resistance = self.scope.value(words[3])
+    def note(self, text: str) -> None:
+        """Tell the reader of the netlist something once."""
+        self.builder.notes[text] = None
+
+    def keywords(self, line: Line, words: list[str], known: tuple[str, ...], form: str) -> dict[str, str]:
+        """NAME=VALUE behind an element's words; `known` are the names that it may have, in lower case."""
+        given = pairs(line, words)
+        for name in given:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f", did you mean {close[0].upper()}?" if close else ""
+                raise line.error(f"{name.upper()}= is not read here{hint or f'; read is {form}'}")
+        return given
+
+    def split(self, line: Line, words: list[str], form: str) -> tuple[list[str], list[str]]:
+        """Words before the first NAME=VALUE, and those from there on."""
+        if "=" not in words:
+            return words, []
+        first = words.index("=") - 1
+        if first < 1:
+            raise line.error(f"'=' must not stand there; read is {form}")
+        return words[:first], words[first:]
+
+    def celsius(self, line: Line, given: dict[str, str]) -> float:
+        """Temperature of an element: its own TEMP, or the circuit's and DTEMP."""
+        found = self.builder.option("temp", NOMINAL)
+        found = self.value(given["temp"]) if "temp" in given else found + self.value(given.get("dtemp", "0"))
+        if not found > -CELSIUS:
+            raise line.error(f"the temperature must be above -273.15 degrees Celsius, but was {found:g}")
+        return found
+
+    def multiple(self, line: Line, given: dict[str, str]) -> float:
+        """M= of an element, 1 where there is none."""
+        if "m" not in given:
+            return 1.0
+        self.alone(line, "M=")
+        found = self.scope.value(given["m"])
+        if not 0 < found < math.inf:
+            raise line.error(f"M must be positive, but was {found:g}")
+        return found
+
+    def alone(self, line: Line, what: str) -> None:
+        """Refuse what ngspice does not multiply, or only once, within a subcircuit that has M=."""
+        if self.copies != 1:
+            raise line.error(
+                f"{what} in a subcircuit with M= is not read, since ngspice does not multiply it: the instances "
+                "themselves would be"
+            )
+
+    # -- resistors, capacitors, inductors -----------------------------------------------------------------------
+
+    def plain_resistor(self, line: Line, words: list[str]) -> None:
+        self.conductor(line, words[0], words[1:3], self.ohms(words[3]), words[3])
+
+    def ohms(self, text: str) -> float:
+        """A resistance; 0 ohm is a milliohm, as in ngspice."""
+        found = self.scope.value(text)
+        if found == 0:
+            self.note("resistors of 0 ohm have 1 milliohm, as in ngspice")
+        return found or SHORT
+
+    def conductor(self, line: Line, name: str, nodes: list[str], resistance: float, text: str) -> None:
+        """Add a resistor whose ohms the text says."""
+        resistance = resistance / self.copies
         if not 0 < resistance < math.inf or not 0 < 1 / resistance < math.inf:
-            raise line.error(f"the resistance must be positive and finite, but was {words[3]}")
-        nodes = [self.node(words[1]), self.node(words[2])]
-        self.builder.add(line, "resistor", self.name(words[0]), nodes, [1 / resistance])
+            raise line.error(f"the resistance must be positive and finite, but was {text}")
+        self.builder.add(line, "resistor", self.name(name), [self.node(n) for n in nodes], [1 / resistance])
+
+    def resistor(self, line: Line, words: list[str]) -> None:
+        form = "NAME NODE NODE OHMS [MODEL] [TC1= TC2= TCE= TEMP= DTEMP= M= SCALE=]"
+        coefficients: list[str] = []
+        for k in range(len(words) - 3):
+            if words[k].lower() == "tc" and words[k + 1] == "=":  # tc=FIRST,SECOND
+                count = 1 if words[k + 4 : k + 5] == ["="] or len(words) < k + 4 else 2
+                coefficients, words = words[k + 2 : k + 2 + count], words[:k] + words[k + 2 + count :]
+                break
+        head, rest = self.split(line, words, form)
+        known = ("r", "resistance", "tc1", "tc2", "tce", "temp", "dtemp", "m", "scale", "ac", "noisy", "noise")
+        given = self.keywords(line, rest, known, form)
+        if "r" in given or "resistance" in given:
+            head = [*head[:3], given.get("r", given.get("resistance", "")), *head[3:]]
+        head, model, nominal = self.resistor_model(line, head)
+        if len(head) == 3 and "r" in model:
+            text = repr(model["r"])
+        else:
+            _length(line, head, 4, form)
+            text = head[3]
+        for name, place in (("tc1", 0), ("tc2", 1)):
+            if len(coefficients) > place:
+                given[name] = coefficients[place]
+            if name in given:
+                model[name] = self.value(given[name])
+        exponential = self.value(given["tce"]) if "tce" in given else model.get("tce")
+        nominal = self.builder.option("tnom", NOMINAL) if nominal is None else nominal
+        change = self.celsius(line, given) - nominal
+        resistance = warmed(self.ohms(text), change, model.get("tc1", 0.0), model.get("tc2", 0.0), exponential)
+        resistance = resistance * self.value(given.get("scale", "1"))
+        resistance /= self.multiple(line, given)
+        self.conductor(line, head[0], head[1:3], resistance, f"{resistance:g} ohm ({text})")
+
+    def scope_of(self, section: NetlistSection) -> Scope:
+        """Parameters that models of a section are evaluated with: those of the instance of that section."""
+        level: Level = self
+        while level.section is not section and level.caller is not None:
+            level = level.caller
+        return level.scope
+
+    def resistor_model(self, line: Line, head: list[str]) -> tuple[list[str], dict[str, float], float | None]:
+        """Words without the model's name, and what the model says; a model may stand before the value or after."""
+        for k in (3, 4):
+            found = self.section.model(head[k].lower()) if len(head) > k else None
+            if found is None:
+                continue
+            model, section = found
+            kind = tokens(model.text)[2].lower()
+            if kind not in ("r", "res"):
+                raise line.error(f"model {head[k]!r} is of type {kind}, but a resistor needs R")
+            values, nominal = resistor_model(model, self.scope_of(section).value)
+            return head[:k] + head[k + 1 :], values, nominal
+        return head, {}, None
+
+    def storing(self, line: Line, words: list[str], kind: str, unit: str) -> None:
+        """A capacitor or an inductor."""
+        what = "VOLTS" if kind == "capacitor" else "AMPERES"
+        form = f"NAME NODE NODE {unit} [IC={what}] [M= TC1= TC2= TEMP= DTEMP= SCALE=]"
+        head, rest = self.split(line, words, form)
+        letter = "c" if kind == "capacitor" else "l"
+        long = "capacitance" if kind == "capacitor" else "inductance"
+        known = (letter, long, "ic", "m", "tc1", "tc2", "temp", "dtemp", "scale")
+        given = self.keywords(line, rest, known, form)
+        if letter in given or long in given:
+            head = [*head, given.get(letter, given.get(long, ""))]
+        if len(head) > 3 and self.section.model(head[3 + (len(head) > 4)].lower()) is not None:
+            raise line.error(f"models of {kind}s are not read: {form} would be read")
+        _length(line, head, 4, form)
+        count = self.multiple(line, given) * self.copies
+        change = self.celsius(line, given) - self.builder.option("tnom", NOMINAL)
+        tc1, tc2 = self.value(given.get("tc1", "0")), self.value(given.get("tc2", "0"))
+        size = warmed(self.value(head[3]), change, tc1, tc2, None) * self.value(given.get("scale", "1"))
+        if "ic" in given:
+            self.builder.initial[self.name(head[0])] = self.value(given["ic"])
+            if kind == "inductor":
+                self.builder.initial[self.name(head[0])] *= count
+        self.add(line, kind, head[0], head[1:3], [size * count if kind == "capacitor" else size / count])
 
     def capacitor(self, line: Line, words: list[str]) -> None:
-        if len(words) > 4 and words[4].lower() == "ic" and len(words) == 7:
-            self.builder.initial[self.name(words[0])] = self.value(words[6])
-            words = words[:4]
-        _length(line, words, 4, "NAME NODE NODE FARADS [IC=VOLTS]")
-        self.add(line, "capacitor", words[0], words[1:3], [self.value(words[3])])
+        self.storing(line, words, "capacitor", "FARADS")
+
+    def inductor(self, line: Line, words: list[str]) -> None:
+        self.storing(line, words, "inductor", "HENRY")
+
+    # -- diodes -------------------------------------------------------------------------------------------------
 
     def diode(self, line: Line, words: list[str]) -> None:
+        form = "NAME ANODE CATHODE MODEL [AREA] [M= TEMP= DTEMP=]"
         words, area = [w for k, w in enumerate(words) if k < 4 or w.lower() != "off"], "1"
-        if len(words) > 4 and words[5:6] != ["="]:
-            area = words.pop(4)
-        if len(words) < 4 or (len(words) > 4 and words[5:6] != ["="]):
-            _length(line, words, 4, "NAME ANODE CATHODE MODEL [AREA] [TEMP=CELSIUS]")
-        given = pairs(line, words[4:])
-        unknown = [p for p in given if p not in ("area", "m", "temp", "dtemp", "ic")]
-        if unknown:
-            raise line.error(f"diodes have no parameter {unknown[0].upper()} here")
-        size = self.value(given.get("area", area)) * self.value(given.get("m", "1"))
-        celsius = self.builder.option("temp", NOMINAL)
-        celsius = self.value(given["temp"]) if "temp" in given else celsius + self.value(given.get("dtemp", "0"))
-        if not celsius > -CELSIUS:
-            raise line.error(f"the temperature must be above -273.15 degrees Celsius, but was {celsius:g}")
-        current, emission = self.diode_model(line, words[3], celsius)
-        self.add(line, "diode", words[0], words[1:3], [current * size, emission])
-
-    def diode_model(self, line: Line, name: str, celsius: float) -> tuple[float, float]:
-        """Saturation current and emission coefficient of a model at a temperature.
-
-        The laws of this package have kT/q at 27 degrees Celsius: another temperature is in the emission
-        coefficient, and in the saturation current, Is (T/Tn)^(xti/n) exp((T/Tn - 1) eg / (n kT/q)), as in ngspice.
-        """
-        top = self.builder.source.top
-        local = name.lower() in self.section.models
-        known = self.section.models if local else top.models
-        if name.lower() not in known:
-            raise line.error(unknown_name("model", name, {*self.section.models, *top.models}))
-        model = known[name.lower()]
-        words = tokens(model.text)
-        if words[2].lower() != "d":
-            raise model.error(f"model {name!r} is of type {words[2]}, but a diode needs D")
-        given = pairs(model, words[3:])
-        if "rs" in given and self.scope.value(given["rs"]) == 0:
-            del given["rs"]
-        unknown = [p for p in given if p not in (*DIODE_DC, *DIODE_NEUTRAL, "tnom", "tref", "level")]
-        if unknown:
-            raise model.error(
-                f"diode models have IS and N here, but {unknown[0].upper()} changes the current too: leave it out"
+        head, rest = self.split(line, words, form)
+        if len(head) == 5:
+            area = head.pop(4)
+        _length(line, head, 4, form)
+        given = pairs(line, rest)
+        foreign = [p for p in given if p not in ("area", "m", "temp", "dtemp", "ic")]
+        if foreign:
+            raise line.error(f"diodes have no parameter {foreign[0].upper()} here; read is {form}")
+        size, count = self.value(given.get("area", area)), self.multiple(line, given) * self.copies
+        if not size > 0:
+            raise line.error(f"AREA must be positive, but was {size:g}")
+        celsius = self.celsius(line, given)
+        found = diode_values(self.diode_model(line, head[3]), celsius, size, count)
+        if celsius != NOMINAL:
+            self.note(f"diodes at {celsius:g} degrees Celsius: their N and IS here are those that behave so at 27")
+        (name, anode, cathode), junction = head[:3], head[1]
+        if found.resistance:
+            junction = f"{name}#internal"
+            ends = [self.node(anode), self.node(junction)]
+            self.builder.beside(line, "resistor", f"R{self.name(name)}_rs", ends, 1 / found.resistance)
+        kind = "diode" if len(found.law) == 2 else "spice_diode"
+        self.add(line, kind, name, [junction, cathode], list(found.law))
+        if kind == "diode" and found.law[0] > LEAKY:
+            self.note(
+                "diodes with IS and N alone follow Shockley's law: in reverse, ngspice has up to 5 % of IS more"
             )
-        over = sorted({p.upper() for p in given if p in DIODE_NEUTRAL})
-        if over:
-            self.builder.notes[f"model {name}: {', '.join(over)} left out, which no direct current needs"] = None
-        values = {p: model.check(self.scope.value, text) for p, text in given.items() if p not in DIODE_NEUTRAL}
-        if values.pop("level", 1.0) != 1:
-            raise model.error("diodes are of level 1 here")
-        nominal = values.pop("tref", values.pop("tnom", self.builder.option("tnom", NOMINAL)))
-        current, emission, energy, exponent = (values.get(p, default) for p, default in DIODE_DC.items())
-        if celsius == nominal == NOMINAL:
-            return current, emission
-        hot, cold = celsius + CELSIUS, nominal + CELSIUS
-        if not (cold > 0 and emission > 0):
-            raise model.error("the nominal temperature and N must be positive")
-        self.builder.notes[
-            f"diodes at {celsius:g} degrees Celsius: their N and IS here are those that behave so at 27"
-        ] = None
-        ratio = hot / cold
-        growth = (ratio - 1) * energy * CHARGE / (emission * BOLTZMANN * hot) + exponent / emission * math.log(
-            ratio
-        )
-        if growth > MOST_GROWTH:
-            raise model.error(f"the saturation current is not finite at {celsius:g} degrees Celsius")
-        return current * math.exp(growth), emission * hot / (NOMINAL + CELSIUS)
+        if found.capacitance:
+            self.note("CJO is a constant capacitor here: VJ, M, FC and TT do not change it, as they do in ngspice")
+            ends = [self.node(junction), self.node(cathode)]
+            self.builder.beside(line, "capacitor", f"C{self.name(name)}_cj", ends, found.capacitance)
+
+    def diode_model(self, line: Line, name: str) -> DiodeModel:
+        found = self.section.model(name.lower())
+        if found is None:
+            raise line.error(unknown("model", name, self.section.names("models")))
+        model, section = found
+        known = self.builder.models.get(id(model))
+        if known is None or self.path:
+            words = tokens(model.text)
+            if words[2].lower() != "d":
+                raise model.error(f"model {name!r} is of type {words[2]}, but a diode needs D")
+
+            def passed_over(names: list[str]) -> None:
+                for one in names:
+                    self.builder.foreign[one] = None
+
+            nominal = self.builder.option("tnom", NOMINAL)
+            known = self.builder.models[id(model)] = diode_model(
+                model, self.scope_of(section).value, nominal, passed_over
+            )
+        return known
+
+    # -- sources ------------------------------------------------------------------------------------------------
 
     def source(self, line: Line, words: list[str]) -> None:
         course: Waveform | None
         kind = "voltage_source" if words[0][0] in "vV" else "current_source"
-        rest, constant, course = words[3:], None, None
+        rest, constant, course, count = words[3:], None, None, float(self.copies)
         if len(words) < 3:
-            raise line.error("a source is NAME NODE NODE [DC] VALUE [PWL(...) | PULSE(...)]")
+            raise line.error("a source is NAME NODE NODE [DC] VALUE [PWL(...) | PULSE(...) | SIN(...) | EXP(...)]")
         while rest:
             word = rest[0].lower()
-            if word == "dc":
+            if rest[1:2] == ["="] and word not in ("dc", "ac"):
+                if word != "m" or kind == "voltage_source" or len(rest) < 3:
+                    where = "LTspice's series resistor or capacitor: an R or C of its own would be read"
+                    why = where if word in ("rser", "cpar") else "only M= of current sources is read"
+                    raise line.error(f"{word.upper()}= is not read here: {why}")
+                count, rest = count * self.multiple(line, {"m": rest[2]}), rest[3:]
+            elif word == "dc":
                 rest = rest[2:] if rest[1:2] == ["="] else rest[1:]
                 if not rest:
                     raise line.error("DC must be followed by a value")
             elif word == "ac":
-                rest = rest[1:]
+                rest = rest[2:] if rest[1:2] == ["="] else rest[1:]
                 while rest and rest[0][0] in "0123456789.+-{'":
                     rest = rest[1:]
-            elif word[0].isalpha() and course is None:
-                count = 1
-                while count < len(rest) and not rest[count][0].isalpha() and rest[count + 1 : count + 2] != ["="]:
-                    count += 1
-                given, rest = [self.value(t) for t in rest[1:count]], rest[count:]
+            elif word in _WAVES and course is None:
+                end = 1
+                while end < len(rest) and rest[end].lower() not in _ENDS and rest[end + 1 : end + 2] != ["="]:
+                    end += 1
+                if word != "pwl" and end > 10:
+                    raise line.error(f"{word.upper()} has {end - 1} values, which are too many")
+                given, rest = [self.value(t) for t in rest[1:end]], rest[end:]
                 delay = 0.0
-                while rest[1:2] == ["="]:
+                while rest[1:2] == ["="] and rest[0].lower() != "m":
                     if word != "pwl" or rest[0].lower() != "td" or len(rest) < 3:
                         raise line.error(f"{' '.join(rest[:3])!r} of {word.upper()} is not read")
                     delay, rest = self.value(rest[2]), rest[3:]
-                course = waveform(word, given, self.builder.step)
-                if delay and not isinstance(course, Pulse):
+                course = waveform("sin" if word == "sine" else word, given, self.builder.step)
+                if delay and isinstance(course, tuple):
                     course = tuple((t + delay, v) for t, v in course)
-            elif constant is None:
+            elif constant is None and (word[0] in "0123456789.+-{'" or self.scope.knows(word)):
                 constant, rest = self.value(rest[0]), rest[1:]
+            elif word[0].isalpha() and constant is None and course is None:
+                known = ", ".join(_WAVES).upper()
+                raise line.error(f"{rest[0]!r} is not read: it is neither a number, a parameter nor one of {known}")
             else:
                 raise line.error(f"{rest[0]!r} is one word too many")
         if constant is None:
             constant = value_at_zero(course) if course else 0.0
+        if kind == "current_source" and count != 1:
+            if course:
+                raise line.error("M= of a source with a waveform is not read: multiply its values")
+            constant *= count
         self.add(line, kind, words[0], words[1:3], [constant])
         if course:
             self.builder.waveforms.setdefault(kind, {})[self.name(words[0])] = course
 
     def controlled(self, line: Line, words: list[str]) -> None:
         quantity = "v" if words[0][0] in "eE" else "i"
-        if "=" in words or any(w.lower() in ("value", "vol", "cur", "poly", "table") for w in words[3:]):
-            head, equals, expression = line.text.partition("=")
-            if not equals or tokens(head)[-1].lower() not in ("value", "vol", "cur"):
-                raise line.error("a controlled source is NAME OUT+ OUT- CONTROL+ CONTROL- GAIN")
-            self.behavioural(line, words, quantity, expression)
+        low = [w.lower() for w in words]
+        form = "a controlled source is NAME OUT+ OUT- CONTROL+ CONTROL- GAIN, or NAME OUT+ OUT- VALUE={EXPRESSION}"
+        if len(words) > 3 and low[3] in ("value", "vol", "cur"):
+            body = words[5:] if words[4:5] == ["="] else words[4:]
+            whole = re.match(r"\S+\s+\S+\s+\S+\s+\w+\s*=?\s*(.*)", line.text)
+            if not body or whole is None:
+                raise line.error(form)
+            self.behavioural(line, words, quantity, whole[1])
             return
-        _length(line, words, 6, "NAME OUT+ OUT- CONTROL+ CONTROL- GAIN")
-        self.add(line, "vcvs" if quantity == "v" else "vccs", words[0], words[1:5], [self.value(words[5])])
+        if len(words) > 3 and low[3] == "poly":
+            self.polynomial(line, words, quantity)
+            return
+        if len(words) > 3 and low[3] in ("table", "laplace", "freq", "chebyshev"):
+            raise line.error(
+                f"{words[3].upper()} is not read (ngspice rounds a table's corners): VALUE={{EXPRESSION}} would be"
+            )
+        head, rest = self.split(line, words, form)
+        if len(head) > 3 and quantity == "i":
+            given = self.keywords(line, rest, ("m",), form)
+        else:
+            given = self.keywords(line, rest, (), form)
+        _length(line, head, 6, "NAME OUT+ OUT- CONTROL+ CONTROL- GAIN")
+        gain = self.value(head[5]) * self.multiple(line, given)
+        if quantity == "i":
+            gain *= self.copies
+        self.add(line, "vcvs" if quantity == "v" else "vccs", head[0], head[1:5], [gain])
+
+    def polynomial(self, line: Line, words: list[str], quantity: str) -> None:
+        """POLY(n): constant, linear terms, then products of two, three, ... in the order of SPICE 2."""
+        text = words[4] if len(words) > 4 else ""
+        count = int(text) if text.isdigit() else 0
+        nodes, numbers = words[5 : 5 + 2 * count], words[5 + 2 * count :]
+        if not 1 <= count <= 6 or len(numbers) < 2 or "=" in words:
+            raise line.error(
+                "POLY is POLY(n) with n pairs of nodes, and then at least two coefficients, would be read"
+            )
+        inputs = [f"v({a},{b})" for a, b in zip(nodes[::2], nodes[1::2], strict=True)]
+        terms: list[str] = []
+        for degree in itertools.count():
+            for factors in itertools.combinations_with_replacement(inputs, degree):
+                if len(terms) == len(numbers):
+                    break
+                terms.append("*".join([f"({self.value(numbers[len(terms)])!r})", *factors]))
+            if len(terms) == len(numbers):
+                break
+        self.behavioural(line, words, quantity, "+".join(terms))
 
     def current_controlled(self, line: Line, words: list[str]) -> None:
-        _length(line, words, 5, "NAME OUT+ OUT- VSOURCE GAIN")
-        self.add(line, "cccs", words[0], words[1:3], [self.value(words[4])])
-        self.builder.controls.append((self.name(words[3]), line))
+        form = "NAME OUT+ OUT- VSOURCE GAIN"
+        if len(words) > 3 and words[3].lower() == "poly":
+            raise line.error(
+                f"POLY of currents is not read: {form}, or a B source with i({words[5]}), would be"
+                if len(words) > 5
+                else f"POLY of currents is not read: {form} would be"
+            )
+        head, rest = self.split(line, words, form)
+        given = self.keywords(line, rest, ("m",) if words[0][0] in "fF" else (), form)
+        _length(line, head, 5, form)
+        gain = self.value(head[4]) * self.multiple(line, given)
+        self.alone(line, "a source controlled by a current")
+        if words[0][0] in "hH":
+            self.behavioural(line, words, "v", f"({gain!r})*i({head[3]})")
+            return
+        self.add(line, "cccs", head[0], head[1:3], [gain])
+        self.builder.controls.append((self.name(head[3]), line))
 
     def b_source(self, line: Line, words: list[str]) -> None:
         head, equals, expression = line.text.partition("=")
         quantity = tokens(head)[-1].lower() if len(tokens(head)) == 4 else ""
         if not equals or quantity not in ("v", "i"):
             raise line.error("a B source is NAME NODE NODE V=EXPRESSION or I=EXPRESSION")
-        self.behavioural(line, words, quantity, expression)
+        factor = 1.0
+        change = 0.0
+        given: dict[str, str] = {}
+        while (found := _behind(expression)) and len(given) < len(_BEHIND):
+            name, text, expression = found
+            given[name] = text
+        if given:
+            change = self.celsius(line, given) - self.builder.option("tnom", NOMINAL)
+            tc1, tc2 = (self.value(given.get(name, "0")) for name in ("tc1", "tc2"))
+            factor = warmed(1.0, change, tc1, tc2, None) * self.multiple(line, given)
+            if "m" in given and quantity == "v":
+                raise line.error("M= of a voltage is not read")
+        self.behavioural(line, words, quantity, expression, factor)
 
-    def behavioural(self, line: Line, words: list[str], quantity: str, expression: str) -> None:
+    def behavioural(
+        self, line: Line, words: list[str], quantity: str, expression: str, factor: float = 1.0
+    ) -> None:
         expression = expression.strip()
-        if expression[:1] in "{'" and expression[-1:] in "}'":
+        if not expression:
+            raise line.error("an expression must follow '='")
+        if (
+            expression[:1] in "{'"
+            and expression[-1:] in "}'"
+            and expression.count(expression[0]) <= 1 + (expression[0] == "'")
+        ):
             expression = expression[1:-1]
-        kind, nodes, values = behaviour(quantity, expression, (words[1], words[2]), self.scope)
-        self.add(line, kind, words[0], nodes, values)
+        tree = self.scope.functions.expanded(expression, number)
+        if quantity == "i":
+            if line.text[0] in "bB":
+                self.alone(line, "a B source of a current")
+            factor *= self.copies
+        if any(is_probe(n) and n.func.id == "i" for n in ast.walk(tree)):  # type: ignore[attr-defined]
+            self.alone(line, "a current in an expression")
+        if factor != 1:
+            tree = ast.BinOp(ast.Constant(factor), ast.Mult(), tree)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow) and not _even(node.right):
+                self.note("x**y and x^y are |x|**y in B sources, as in ngspice, whatever the sign of x")
+        simple = behaviour(quantity, tree, expression, (words[1], words[2]), self.scope)
+        if simple is not None:
+            kind, nodes, values = simple
+            self.add(line, kind, words[0], nodes, values)
+            return
+        text = written(tree, self.scope, self.node, self.name, expression)
+        kind = BEHAVIOURAL[quantity == "i"]
+        self.add(line, kind, words[0], words[1:3], [])
+        self.builder.expressions.setdefault(kind, []).append((text, line))
+
+    # -- instances ----------------------------------------------------------------------------------------------
 
     def instance(self, line: Line, words: list[str]) -> None:
         words = [w for w in words if w.lower() != "params:"]
@@ -383,8 +522,9 @@ class Level:
         if len(head) < 3:
             raise line.error("a subcircuit is NAME NODE ... SUBCIRCUIT [PARAMETER=VALUE ...]")
         name, nodes, kind = head[0], head[1:-1], head[-1].lower()
-        section = self.builder.source.subcircuits.get(kind)
+        section = self.section.subcircuit(kind)
         if kind in BUILT_IN and (section is None or is_built_in(kind, section)):
+            self.alone(line, repr(head[-1]))
             _ports(line, nodes, 2)
             values = []
             if kind == "biamp":
@@ -394,17 +534,52 @@ class Level:
             self.add(line, "amplifier" if kind == "biamp" else kind, name, nodes, values)
             return
         if section is None:
-            raise line.error(unknown_name("subcircuit", head[-1], {*self.builder.source.subcircuits, *BUILT_IN}))
+            raise line.error(unknown("subcircuit", head[-1], {*self.section.names("subcircuits"), *BUILT_IN}))
         _ports(line, nodes, len(section.ports))
-        if self.path.count(".") >= DEEPEST:
-            raise line.error(f"subcircuit {head[-1]!r} lies within itself, or too deep")
-        unknown = [p for p in given if p not in section.parameters]
-        if unknown:
-            raise line.error(unknown_name(f"parameter of {head[-1]}", unknown[0], section.parameters))
+        copies = self.copies
+        if "m" in given and "m" not in section.parameters:
+            copies *= self.multiple(line, {"m": given.pop("m")})
+        foreign = [p for p in given if p not in section.parameters]
+        if foreign:
+            raise line.error(unknown(f"parameter of {head[-1]}", foreign[0], set(section.parameters)))
+        for parameter, text in given.items():
+            self.check_own(line, parameter, text, section)
         values_here = {p: repr(self.scope.value(text, bare=True)) for p, text in given.items()}
         ports = dict(zip(section.ports, (self.node(n) for n in nodes), strict=True))
-        scope = Scope({**section.parameters, **values_here}, self.builder.scope)
-        Level(self.builder, section, f"{self.path}{name}.", ports, scope).read()
+        scope = Scope({**section.parameters, **values_here}, self.scope)
+        Level(self.builder, section, f"{self.path}{name}.", ports, scope, copies, self).read()
+
+    def check_own(self, line: Line, parameter: str, text: str, section: NetlistSection) -> None:
+        """Refuse a value that names another parameter of the subcircuit, which is what ngspice takes it for."""
+        if self.scope.is_number(text):
+            return
+        bare = text[1:-1] if text[0] in "{'" else text
+        for node in ast.walk(self.scope.functions.expanded(bare, number)):
+            name = node.id.lower() if isinstance(node, ast.Name) else parameter
+            if name != parameter and name in section.parameters:
+                raise line.error(
+                    f"{name!r} in {parameter.upper()}={text} is a parameter of the subcircuit too, and ngspice "
+                    "takes that one: with another name it would be read"
+                )
+
+
+_WAVES = ("pwl", "pulse", "sin", "sine", "exp")
+_ENDS = (*_WAVES, "dc", "ac")
+_BEHIND = ("tc1", "tc2", "m", "temp", "dtemp")
+
+
+def _behind(expression: str) -> tuple[str, str, str] | None:
+    """The last NAME=VALUE behind the expression of a B source, and the expression without it, if there is one."""
+    head, equals, text = expression.rpartition("=")
+    words = head.rsplit(None, 1)
+    if not equals or len(words) != 2 or words[1].lower() not in _BEHIND:
+        return None
+    return words[1].lower(), text.strip(), words[0]
+
+
+def _even(exponent: ast.expr) -> bool:
+    """Whether a number is an even one, so that the sign of what is raised to it does not matter."""
+    return isinstance(exponent, ast.Constant) and float(exponent.value) % 2 == 0  # type: ignore[arg-type]
 
 
 def _length(line: Line, words: list[str], count: int, form: str) -> None:
@@ -426,12 +601,14 @@ def is_built_in(kind: str, section: NetlistSection) -> bool:
 READERS: dict[str, Callable[[Level, Line, list[str]], None]] = {
     "r": Level.resistor,
     "c": Level.capacitor,
+    "l": Level.inductor,
     "d": Level.diode,
     "v": Level.source,
     "i": Level.source,
     "e": Level.controlled,
     "g": Level.controlled,
     "f": Level.current_controlled,
+    "h": Level.current_controlled,
     "b": Level.b_source,
     "x": Level.instance,
 }

@@ -32,15 +32,16 @@ def with_gmin(parts: Parts, gmin: float) -> Parts:
     """
     if not 0 <= gmin < np.inf:
         raise argument_error("gmin", "be finite and not negative, in siemens", gmin)
-    diodes, resistors = parts.group("diode"), parts.group("resistor")
-    if not (gmin and len(diodes)):
+    diodes, resistors = [parts.group(kind) for kind in ("diode", "spice_diode")], parts.group("resistor")
+    names = [name for group in diodes for name in group.names]
+    if not (gmin and names):
         return parts
     taken, start = {name.lower() for group in parts.groups.values() for name in group.names}, "Rgmin_"
-    while any((start + name).lower() in taken for name in diodes.names):
+    while any((start + name).lower() in taken for name in names):
         start += "_"
     group = Group(
-        resistors.names + tuple(start + name for name in diodes.names),
-        np.concatenate([resistors.nodes, diodes.nodes]),
-        np.concatenate([resistors.values, np.full((len(diodes), 1), float(gmin))]),
+        resistors.names + tuple(start + name for name in names),
+        np.concatenate([resistors.nodes, *(group.nodes for group in diodes)]),
+        np.concatenate([resistors.values, np.full((len(names), 1), float(gmin))]),
     )
     return replace(parts, groups={**parts.groups, "resistor": group})

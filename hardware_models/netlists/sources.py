@@ -2,14 +2,14 @@
 
 A B source is understood by what it computes, not by how it is spelled: its expression is brought into the form
 constant + linear terms + sum of ramps max(..., 0) + sum of sinh(...), in exact rational arithmetic, and then
-compared with what the parts of this package compute. What fits none is refused.
+compared with what the parts of this package compute. What fits none is a behavioural source, which keeps its
+expression (`behaviours`).
 """
 
 from __future__ import annotations
 
 import ast
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -17,14 +17,13 @@ from itertools import pairwise
 
 from physics_ep.errors import InputError
 
-from .expressions import syntax_tree
-from .parts import GROUND
-from .pulses import Pulse, Waveform
-from .values import FUNCTIONS, Scope, number
+from .expressions import is_probe
+from .parts import GROUND, KINDS
+from .pulses import Decay, Pulse, Sine, Waveform
+from .values import FUNCTIONS, Scope
 
 Linear = dict[str, Fraction]
 """Node (lower case) to coefficient; ground is left out."""
-_VOLTAGE = re.compile(r"\bv\s*\(\s*([^\s,()]+)\s*(?:,\s*([^\s,()]+)\s*)?\)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -62,14 +61,23 @@ class Form:
         return self.is_affine and not self.linear
 
 
-def behaviour(quantity: str, expression: str, nodes: tuple[str, str], scope: Scope) -> tuple[str, list[str], list]:
-    """Kind, nodes and values of the part that a behavioural source is.
+class NoFormError(Exception):
+    """An expression that no simple part computes."""
+
+
+def behaviour(
+    quantity: str, tree: ast.expr, text: str, nodes: tuple[str, str], scope: Scope
+) -> tuple[str, list[str], list] | None:
+    """Kind, nodes and values of the part that a behavioural source is; None where no simple part computes it.
 
     Parameters
     ----------
     quantity : str
         "v" or "i": what the expression gives, volts across or amperes through.
-    expression : str
+    tree : ast.expr
+        The expression (`Functions.expanded`).
+    text : str
+        The expression as written.
     nodes : (str, str)
         Its terminals.
     scope : Scope
@@ -83,9 +91,12 @@ def behaviour(quantity: str, expression: str, nodes: tuple[str, str], scope: Sco
     Raises
     ------
     InputError
-        If no part of this package computes it.
+        If a parameter is not defined, or a number is not finite.
     """
-    form = _Expression(expression, scope).form
+    try:
+        form = _Expression(tree, text, scope).form
+    except NoFormError:
+        return None
     first, second = nodes
     if form.is_constant:
         return ("voltage_source" if quantity == "v" else "current_source"), [first, second], [float(form.constant)]
@@ -107,12 +118,18 @@ def behaviour(quantity: str, expression: str, nodes: tuple[str, str], scope: Sco
         if factor and factor > 0 and leakage is not None:
             if len(form.ramps) == 1 and not form.sinhs:
                 on, threshold = form.ramps[0][0] * factor, -argument.constant / factor
-                return "piecewise_diode", [first, second], [float(on), float(threshold), float(leakage)]
+                found = [float(on), float(threshold), float(leakage)]
+                return ("piecewise_diode", [first, second], found) if _fits("piecewise_diode", found) else None
             if len(form.sinhs) == 1 and not (form.ramps or leakage or argument.constant):
-                return "memristor", [first, second], [float(form.sinhs[0][0] * factor), float(1 / factor)]
-    raise InputError(
-        "a B source must be V=gain*v(a,b), V=gain*max(v(a,b),0), I=gain*v(a,b), or between its own nodes "
-        "I=leak*v(a,b)+g*max(v(a,b)-v0,0) or I=g*v0*sinh(v(a,b)/v0)"
+                found = [float(form.sinhs[0][0] * factor), float(1 / factor)]
+                return ("memristor", [first, second], found) if _fits("memristor", found) else None
+    return None
+
+
+def _fits(kind: str, values: list[float]) -> bool:
+    """Whether a part may have these values."""
+    return all(
+        least is None or value > least for value, (_, _, least) in zip(values, KINDS[kind].values, strict=True)
     )
 
 
@@ -148,34 +165,24 @@ def _multiple(linear: Linear, own: Linear) -> Fraction | None:
 
 
 class _Expression:
-    """An expression of a B source; `form` is what it computes."""
+    """An expression of a B source; `form` is what it computes, where simple parts may compute it."""
 
-    def __init__(self, text: str, scope: Scope) -> None:
+    def __init__(self, tree: ast.expr, text: str, scope: Scope) -> None:
         self.text, self.scope = text, scope
-        self.nodes: dict[str, str] = {}
-        # Node names may be numbers: put identifiers in their place before the syntax is looked at.
         try:
-            self.form = self.read(syntax_tree(_VOLTAGE.sub(self._name, text), number))
+            self.form = self.read(tree)
         except RecursionError:
-            raise self.error() from None
-
-    def _name(self, found: re.Match[str]) -> str:
-        names = []
-        for node in found.groups():
-            if node is not None:
-                names.append(f"_{len(self.nodes)}")
-                self.nodes[names[-1]] = node
-        return "v(" + ",".join(names) + ")"
-
-    def error(self) -> InputError:
-        return InputError(
-            f"expression {self.text!r} is not made of voltages times numbers, max(..., 0) and sinh(...)"
-        )
+            raise InputError(f"expression {text[:50]!r}... has too many operators") from None
 
     def read(self, node: ast.AST) -> Form:
+        if is_probe(node):
+            assert isinstance(node, ast.Call)
+            return self.probe(node)
         if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
             return Form(Fraction(node.value))
         if isinstance(node, ast.Name):
+            if not self.scope.knows(node.id) and node.id.lower() not in ("pi", "temper"):
+                raise NoFormError
             return Form(Fraction(self.scope.lookup(node.id)))
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
             return self.read(node.operand).times(Fraction(-1 if isinstance(node.op, ast.USub) else 1))
@@ -183,7 +190,16 @@ class _Expression:
             return self.binary(node.op, self.read(node.left), self.read(node.right))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
             return self.call(node.func.id.lower(), node.args)
-        raise self.error()
+        raise NoFormError
+
+    def probe(self, node: ast.Call) -> Form:
+        if not (isinstance(node.func, ast.Name) and node.func.id == "v"):
+            raise NoFormError
+        found = Form()
+        for argument, sign in zip(node.args, (1, -1), strict=False):
+            assert isinstance(argument, ast.Constant)
+            found = found.plus(_voltage(str(argument.value), Fraction(sign)))
+        return found
 
     def binary(self, op: ast.operator, left: Form, right: Form) -> Form:
         if isinstance(op, ast.Add):
@@ -196,24 +212,15 @@ class _Expression:
             return left.times(right.constant)
         if isinstance(op, ast.Div) and right.is_constant and right.constant:
             return left.times(1 / right.constant)
-        if isinstance(op, ast.Pow) and left.is_constant and right.is_constant:
+        if isinstance(op, ast.Pow) and left.is_constant and right.is_constant and left.constant >= 0:
             return Form(Fraction(self.scope.evaluate(f"({float(left.constant)!r})**({float(right.constant)!r})")))
-        raise self.error()
+        raise NoFormError
 
     def call(self, name: str, arguments: list[ast.expr]) -> Form:
-        if name == "v":
-            if not arguments:
-                raise self.error()
-            found = Form()
-            for argument, sign in zip(arguments, (1, -1), strict=False):
-                if not isinstance(argument, ast.Name) or argument.id not in self.nodes:
-                    raise self.error()
-                found = found.plus(_voltage(self.nodes[argument.id], Fraction(sign)))
-            return found
         if name not in FUNCTIONS and name != "uramp":
-            raise self.error()
+            raise NoFormError
         given = [self.read(a) for a in arguments]
-        if given and all(g.is_constant for g in given):
+        if given and name not in ("pow", "pwr", "uramp") and all(g.is_constant for g in given):
             inner = ", ".join(repr(float(g.constant)) for g in given)
             return Form(Fraction(self.scope.evaluate(f"{name}({inner})")))
         if name == "max" and len(given) == 2:
@@ -224,7 +231,7 @@ class _Expression:
             return _ramp(given[0])
         if name == "sinh" and len(given) == 1 and given[0].is_affine:
             return Form(sinhs=((Fraction(1), given[0]),))
-        raise self.error()
+        raise NoFormError
 
 
 def waveform(name: str, given: list[float], step: Callable[[], float | None]) -> Waveform:
@@ -233,7 +240,7 @@ def waveform(name: str, given: list[float], step: Callable[[], float | None]) ->
     Parameters
     ----------
     name : str
-        pwl or pulse, in lower case.
+        pwl, pulse, sin or exp, in lower case.
     given : list of float
     step : callable () -> float or None
         Step of the transient that the netlist asks for, seconds: what edges of pulses are by default, as in
@@ -251,8 +258,20 @@ def waveform(name: str, given: list[float], step: Callable[[], float | None]) ->
         if any(b[0] <= a[0] for a, b in pairwise(points)) or points[0][0] < 0:
             raise InputError("times of PWL must rise from zero")
         return points
+    if name == "sin":
+        if not 3 <= len(given) <= 6:
+            raise InputError(
+                "SIN must hold three to six values: offset, amplitude, frequency, delay, damping, phase"
+            )
+        if not given[2]:
+            raise InputError("the frequency of SIN must not be 0 here: write it out")
+        return Sine(*given)
+    if name == "exp":
+        if len(given) != 6:
+            raise InputError("EXP must hold six values here: two levels, then delay and time constant of each way")
+        return Decay(*given)
     if name != "pulse":
-        raise InputError(f"waveform {name.upper()} is not read: give it as PWL")
+        raise InputError(f"{name.upper()!r} is not read: PWL, PULSE, SIN and EXP are the waveforms here")
     if not 2 <= len(given) <= 8:
         raise InputError("PULSE must hold two to eight values")
     low, high, delay, rise, fall, width, period, count = [*given, *[0.0] * (8 - len(given))]

@@ -10,11 +10,15 @@ from scipy.sparse.csgraph import connected_components
 
 from physics_ep.errors import InputError
 
-from .parts import Parts
+from .behaviours import Behaviour
+from .parts import BEHAVIOURAL, Parts
 
-_TIED = ("resistor", "memristor", "diode", "piecewise_diode", "ideal_diode", "voltage_source", "cccs")
+_TIED = (
+    *("resistor", "memristor", "diode", "spice_diode", "piecewise_diode", "ideal_diode", "voltage_source", "cccs"),
+    "inductor",
+)
 _CONTROLLED = ("vcvs", "rectifier", "vccs")
-_FIXED = ("voltage_source", "vcvs", "rectifier")
+_FIXED = ("voltage_source", "vcvs", "rectifier", "inductor", "behavioural_voltage")
 
 
 def check_floating(parts: Parts, capacitors: bool) -> None:
@@ -36,6 +40,7 @@ def check_floating(parts: Parts, capacitors: bool) -> None:
         pairs.append(nodes[:, :2])
         if kind == "vccs":
             pairs += [nodes[:, [0, 2]], nodes[:, [0, 3]]]
+    pairs += behavioural_ties(parts)
     amplifier = parts.group("amplifier").nodes
     pairs += [amplifier, np.stack([amplifier[:, 1], np.zeros(len(amplifier), np.int64)], 1)]
     ends = np.concatenate(pairs)
@@ -49,6 +54,17 @@ def check_floating(parts: Parts, capacitors: bool) -> None:
             f"Node {parts.nodes[loose[0]]!r}{others} floats: no path of parts leads from it to ground "
             f"({counted} not count)."
         )
+
+
+def behavioural_ties(parts: Parts) -> list[np.ndarray]:
+    """Nodes (m, 2) that behavioural sources may tie: their own, and those whose voltages a current follows."""
+    place = {name: k for k, name in enumerate(parts.nodes)}
+    pairs = [parts.group(kind).nodes for kind in BEHAVIOURAL]
+    currents = parts.group("behavioural_current")
+    for text, (first, _) in zip(currents.expressions, currents.nodes.tolist(), strict=True):
+        read = [(first, place[node]) for node in Behaviour(text).nodes]
+        pairs.append(np.array(read, np.int64).reshape(-1, 2))
+    return pairs
 
 
 def find_loop(parts: Parts, capacitors: bool) -> list[str]:

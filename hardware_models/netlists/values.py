@@ -2,10 +2,12 @@
 
 A number may carry a scale factor and a unit, without a space: 10k, 1meg, 2u, 4.7kohm, 5V. Case does not matter, so
 that M and m are both milli and 1e6 is meg. The unit is dropped; since a scale factor comes first, **1F is one
-femtofarad**: leave that unit out. Letters that are neither are refused, where SPICE would silently pass over them.
+femtofarad**: leave that unit out. The micro sign is u. Letters that are neither are refused, where SPICE would
+silently pass over them: 4k7 is 4k in ngspice and 4.7k in LTspice, 3mu is 3 milli in both.
 
-An expression stands in braces or single quotes: `{2*rload}`, with parameters of `.param` lines, + - * / ** ^ and a
-few functions (`expressions`). It is evaluated from its syntax tree, never as code.
+An expression stands in braces or single quotes: `{2*rload}`, with parameters of `.param` lines, functions of
+`.func` lines, + - * / ** ^, comparisons and the functions of `FUNCTIONS` (`expressions`). It is evaluated from its
+syntax tree, never as code.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from collections.abc import Callable
 
 from physics_ep.errors import InputError
 
-from .expressions import syntax_tree
+from .expressions import Functions, is_probe
 
 SCALES = {
     "t": 1e12,
@@ -68,7 +70,31 @@ FUNCTIONS: dict[str, Callable[..., float]] = {
     "min": min,
     "max": max,
     "pow": power,
+    "pwr": power,
+    "sqr": lambda x: x * x,
+    "int": math.trunc,
+    "nint": round,
+    "floor": math.floor,
+    "ceil": math.ceil,
+    "sgn": lambda x: float((x > 0) - (x < 0)),
+    "asin": math.asin,
+    "acos": math.acos,
+    "atan": math.atan,
+    "arctan": math.atan,
+    "asinh": math.asinh,
+    "acosh": math.acosh,
+    "atanh": math.atanh,
 }
+"""What ngspice computes with these names in braces. Those of random numbers (agauss, limit, ...) are not read."""
+_COMPARISONS: dict[type, Callable[[float, float], bool]] = {
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+}
+RANDOM = ("agauss", "gauss", "unif", "aunif", "limit", "mc", "flat", "rand", "random", "white")
 _OPERATORS: dict[type, Callable[..., float]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -77,8 +103,10 @@ _OPERATORS: dict[type, Callable[..., float]] = {
     ast.Pow: power,
     ast.USub: operator.neg,
     ast.UAdd: operator.pos,
+    ast.Not: lambda x: float(x == 0),
 }
-_NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)([a-z_]\w*)?", re.IGNORECASE)
+_NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)([a-z_\xb5\u03bc]\w*)?", re.IGNORECASE)
+_INNER = re.compile(r"([a-z]+?)\d", re.IGNORECASE)
 
 
 def number(text: str) -> float:
@@ -92,23 +120,50 @@ def number(text: str) -> float:
     found = _NUMBER.fullmatch(text)
     if found is None:
         raise InputError(f"{text!r} is not a number")
-    return float(found[1]) * _scale(found[2]) if found[2] else float(found[1])
+    return float(found[1]) * _scale_of(found[1], found[2]) if found[2] else float(found[1])
+
+
+def braced_number(text: str) -> float:
+    """Value of a number in an expression in braces, where ngspice reads mil as milli.
+
+    Raises
+    ------
+    InputError
+        As `number`, and for mil.
+    """
+    if text.lower().rstrip("0123456789.+-").endswith("mil"):
+        raise InputError(
+            f"{text!r} is milli in braces and 25.4 micro elsewhere in ngspice: write {text[:-3]}*25.4u"
+        )
+    return number(text)
+
+
+def _scale_of(digits: str, letters: str) -> float:
+    scale = _scale(letters)
+    if scale:
+        return scale
+    known = ", ".join(SCALES)
+    why = f"unknown scale factor or unit {letters!r} (scale factors: {known}; then ohm, V, F, ...)"
+    inner = _INNER.match(letters)
+    if letters.lower() == "mu":
+        why += f": {digits}{letters} is {digits} milli in SPICE; {digits}u or {digits}m would be read"
+    elif inner:
+        unit, tail = "" if inner[1].lower() == "r" else inner[1], letters[len(inner[1]) :]
+        why += (
+            f": {digits}{letters} is {digits}{unit} in ngspice and {digits}.{tail}{unit} in LTspice, and either of "
+            "these would be read"
+        )
+    raise InputError(why)
 
 
 @functools.cache
 def _scale(letters: str) -> float:
-    """Scale factor of the letters behind a number."""
-    low = letters.lower()
+    """Scale factor of the letters behind a number; 0 where they are none."""
+    low = letters.lower().replace("\xb5", "u").replace("\u03bc", "u")
     for width in (3, 1):
         if low[:width] in SCALES and len(low[:width]) == width:
-            if low[width:] in UNITS:
-                return SCALES[low[:width]]
-            break
-    else:
-        if low in UNITS:
-            return 1.0
-    known = ", ".join(SCALES)
-    raise InputError(f"unknown scale factor or unit {letters!r} (scale factors: {known}; then ohm, V, F, ...)")
+            return SCALES[low[:width]] if low[width:] in UNITS else 0.0
+    return 1.0 if low in UNITS else 0.0
 
 
 class Scope:
@@ -120,11 +175,19 @@ class Scope:
         Names (lower case) and what was written.
     parent : Scope, optional
         Where names are looked up that are not here.
+    functions : Functions, optional
+        Those of .func lines. Default: the parent's.
     """
 
-    def __init__(self, definitions: dict[str, str] | None = None, parent: Scope | None = None) -> None:
+    def __init__(
+        self,
+        definitions: dict[str, str] | None = None,
+        parent: Scope | None = None,
+        functions: Functions | None = None,
+    ) -> None:
         self.definitions = definitions or {}
         self.parent = parent
+        self.functions: Functions = functions or (parent.functions if parent else Functions())
         self._values: dict[str, float] = {}
         self._open: set[str] = set()
 
@@ -154,18 +217,31 @@ class Scope:
             self._open.discard(name)
         return self._values[name]
 
+    def knows(self, name: str) -> bool:
+        """Whether a parameter of this name is defined here or above."""
+        return name.lower() in self.definitions or (self.parent is not None and self.parent.knows(name))
+
+    @staticmethod
+    def is_number(text: str) -> bool:
+        """Whether a text is a number with its unit, and no expression."""
+        return _NUMBER.fullmatch(text) is not None
+
     def value(self, text: str, bare: bool = False) -> float:
-        """Value of a number, or of an expression in braces or quotes (`bare`: or in neither)."""
+        """Value of a number, a parameter, or an expression in braces or quotes (`bare`: or in neither)."""
         if text[:1] in "{'" and text[-1:] in "}'" and len(text) > 2:
             return self.evaluate(text[1:-1])
-        if _NUMBER.fullmatch(text) or not bare:
-            return number(text)
+        if _NUMBER.fullmatch(text):
+            return braced_number(text) if bare else number(text)
+        if self.knows(text):
+            return self.lookup(text)
+        if not bare:
+            raise InputError(f"{text!r} is not a number" + ("" if not text[:1].isalpha() else ", nor a parameter"))
         return self.evaluate(text)
 
     def evaluate(self, expression: str) -> float:
         """Value of an arithmetic expression of numbers, parameters and functions."""
         try:
-            found = self._node(syntax_tree(expression, number), expression)
+            found = self._node(self.functions.expanded(expression, braced_number), expression)
         except RecursionError:
             raise InputError(f"expression {expression[:50]!r}... has too many operators") from None
         if not math.isfinite(found):
@@ -183,7 +259,19 @@ class Scope:
                 found = _OPERATORS[type(node.op)](left, right)
             elif isinstance(node, ast.UnaryOp) and type(node.op) in _OPERATORS:
                 found = _OPERATORS[type(node.op)](self._node(node.operand, text))
+            elif isinstance(node, ast.Compare):
+                left, right = self._node(node.left, text), self._node(node.comparators[0], text)
+                found = _COMPARISONS[type(node.ops[0])](left, right)
+            elif isinstance(node, ast.BoolOp):
+                truths = [self._node(n, text) != 0 for n in node.values]
+                found = any(truths) if isinstance(node.op, ast.Or) else all(truths)
+            elif isinstance(node, ast.IfExp):
+                found = self._node(node.body if self._node(node.test, text) else node.orelse, text)
+            elif is_probe(node):
+                raise InputError(f"{text!r} depends on voltages or currents: only B, E and G sources may")
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
+                if node.func.id.lower() in RANDOM:
+                    raise InputError(f"{node.func.id!r} in {text!r} draws a random number: a number would be read")
                 if node.func.id.lower() not in FUNCTIONS:
                     raise InputError(f"function {node.func.id!r} is not known in {text!r}")
                 found = FUNCTIONS[node.func.id.lower()](*(self._node(a, text) for a in node.args))

@@ -1,13 +1,16 @@
-"""What sources do over time: straight pieces between the points of their waveforms."""
+"""What sources do over time: straight pieces between the points of their waveforms, and smooth ones."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable
 
 import numpy as np
 
 from physics_ep.errors import argument_error
 
 from .parts import Group, Parts
-from .pulses import Waveform, corners
+from .pulses import Decay, Sine, Smooth, Waveform, corners
 
 Array = np.ndarray
 
@@ -26,7 +29,9 @@ class Waveforms:
     Attributes
     ----------
     edges : array (pieces + 1,)
-        Times between which every source is a straight line, from 0 to the duration.
+        Times between which every source is a straight line or smooth, from 0 to the duration.
+    longest : float
+        Seconds that a step may take without passing over a wave.
 
     Raises
     ------
@@ -38,9 +43,16 @@ class Waveforms:
         self._volts, self._amperes = parts.group("voltage_source"), parts.group("current_source")
         self._base = self._volts.values.reshape(1, -1) if inputs is None else inputs
         self._courses: dict[str, tuple[Array, Array]] = {}
+        self._smooth: dict[str, Smooth] = {}
+        self.longest = math.inf
         times = [0.0, duration]
         for group in (self._volts, self._amperes):
             for name, waveform in group.waveforms.items():
+                if isinstance(waveform, Sine | Decay):
+                    self._smooth[name] = waveform
+                    self.longest = min(self.longest, waveform.longest)
+                    times += [t for t in waveform.corners if 0 < t < duration]
+                    continue
                 points = corners(waveform, duration)
                 when = np.array(points, np.float64)
                 if when.ndim != 2 or when.shape[1] != 2 or not np.isfinite(when).all():
@@ -57,6 +69,22 @@ class Waveforms:
         """Volts (B, sources) and amperes (1, sources) at the beginning and at the end of piece k."""
         return self.at(self.edges[k], after=True), self.at(self.edges[k + 1], after=False)
 
+    def course(self, k: int) -> Callable[[float], tuple[Array, Array]]:
+        """Volts (B, sources) and amperes (1, sources) as a function of the time within piece k."""
+        start, end = self.edges[k], self.edges[k + 1]
+        (v0, i0), (v1, i1) = self.piece(k)
+
+        def levels(t: float) -> tuple[Array, Array]:
+            share = min((t - start) / (end - start), 1.0)
+            volts, amperes = v0 + share * (v1 - v0), i0 + share * (i1 - i0)
+            if self._smooth:
+                for group, values in ((self._volts, volts), (self._amperes, amperes)):
+                    for name in group.waveforms.keys() & self._smooth.keys():
+                        values[:, group.names.index(name)] = self._smooth[name].at(t)
+            return volts, amperes
+
+        return levels
+
     def at(self, t: float, after: bool) -> tuple[Array, Array]:
         """Volts (B, sources) and amperes (1, sources) just after or just before time t."""
         amperes = self._amperes.values.reshape(1, -1)
@@ -65,12 +93,16 @@ class Waveforms:
     def _values(self, group: Group, base: Array, t: float, after: bool) -> Array:
         out = np.array(base)
         for name in group.waveforms:
-            out[:, group.names.index(name)] = _value(*self._courses[name], t, after)
+            smooth = self._smooth.get(name)
+            value = _value(*self._courses[name], t, after) if smooth is None else smooth.at(t)
+            out[:, group.names.index(name)] = value
         return out
 
 
 def value_at_zero(waveform: Waveform) -> float:
     """Value of a waveform up to time 0."""
+    if isinstance(waveform, Sine | Decay):
+        return waveform.at(0.0)
     times, values = np.array(corners(waveform, 0.0), np.float64).T
     return _value(times, values, 0.0, after=False)
 

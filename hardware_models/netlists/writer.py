@@ -10,21 +10,27 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import astuple
 
 import numpy as np
 
 from physics_ep.errors import argument_error
 
-from .parts import GROUND, Group, Parts
-from .pulses import Pulse, Waveform
+from .behaviours import written
+from .expressions import syntax_tree
+from .parts import GROUND, SETTING, Group, Parts
+from .pulses import Decay, Pulse, Sine, Waveform
+from .values import Scope, number
 
 LETTERS = {
     "resistor": "R",
     "memristor": "B",
     "diode": "D",
+    "spice_diode": "D",
     "piecewise_diode": "B",
     "ideal_diode": "X",
     "capacitor": "C",
+    "inductor": "L",
     "voltage_source": "V",
     "current_source": "I",
     "vcvs": "E",
@@ -32,6 +38,8 @@ LETTERS = {
     "cccs": "F",
     "amplifier": "X",
     "rectifier": "B",
+    "behavioural_voltage": "B",
+    "behavioural_current": "B",
 }
 DEFINITIONS = {
     "biamp": """.subckt biamp in out gain=1
@@ -49,8 +57,9 @@ B2 z 0 I=1e-3*max(v(z),0)
 """A bidirectional amplifier senses the current that its output delivers and draws 1/gain of it from its input. An
 ideal diode has a node z of its own: v = min(z, 0) across it and i = 1 mS max(z, 0) through it, which is its law
 exactly (one of v <= 0 and i >= 0 is zero) in a form that Newton's method can follow."""
-_BAD_NODE = re.compile(r"[\s(),=;{}'\"$+*/]|^\.")
-_PLAIN_NODE = re.compile(r"[\w.]+")
+NO_BREAKDOWN = 1e30
+"""Volts: what is written where a spice_diode has neither breakdown nor anything else that a diode lacks."""
+_BAD_NODE = re.compile(r"[\s(),=;{}'\"$]|//|^[.*+]")
 
 
 def netlist_lines(parts: Parts, title: str = "circuit", outputs: Sequence[str] = ()) -> Iterator[str]:
@@ -110,7 +119,9 @@ def _check_names(what: str, names: Sequence[str]) -> None:
     lowered: dict[str, str] = {}
     for name in names:
         if not name or _BAD_NODE.search(name):
-            raise argument_error(f"{what} name", "have no blanks, quotes or any of (),=;{}$+*/", repr(name))
+            raise argument_error(
+                f"{what} name", "have no blanks, quotes, // or any of (),=;{}$, nor begin with . * or +", repr(name)
+            )
         low = "0" if name.lower() == "gnd" else name.lower()
         if low in lowered:
             raise argument_error(f"{what} names", "differ in more than case", f"{lowered[low]!r} and {name!r}")
@@ -119,9 +130,6 @@ def _check_names(what: str, names: Sequence[str]) -> None:
 
 def _across(first: str, second: str) -> str:
     """The voltage between two nodes in an expression."""
-    for node in (first, second):
-        if not _PLAIN_NODE.fullmatch(node):
-            raise argument_error("node name", "hold letters, digits, _ and . in a B source", repr(node))
     return f"v({first},{second})" if second != GROUND else f"v({first})"
 
 
@@ -149,10 +157,13 @@ def _wave(waveform: Waveform) -> str:
         numbers = [w.low, w.high, w.delay, w.rise, w.fall]
         numbers += [0.0 if math.isinf(t) else t for t in (w.width, w.period)]
         return " PULSE(" + " ".join(repr(float(v)) for v in numbers) + (f" {w.count}" if w.count else "") + ")"
+    if isinstance(waveform, Sine | Decay):
+        name = "SIN" if isinstance(waveform, Sine) else "EXP"
+        return f" {name}(" + " ".join(repr(float(v)) for v in astuple(waveform)) + ")"
     return " PWL(" + " ".join(f"{float(t)!r} {float(v)!r}" for t, v in waveform) + ")" if waveform else ""
 
 
-def _capacitors(names: list[str], nodes: list, group: Group, every: Names) -> Iterator[str]:
+def _storing(names: list[str], nodes: list, group: Group, every: Names) -> Iterator[str]:
     for name, own, (a, b), (value,) in zip(names, group.names, nodes, group.values.tolist(), strict=True):
         initial = f" IC={float(group.initial[own])!r}" if own in group.initial else ""
         yield f"{name} {a} {b} {value!r}{initial}"
@@ -166,6 +177,44 @@ def _diodes(names: list[str], nodes: list, group: Group, every: Names) -> Iterat
             models[key] = f"diode{len(models) + 1}"
             yield f".model {models[key]} D(IS={key[0]!r} N={key[1]!r})"
         yield f"{name} {a} {b} {models[key]}"
+
+
+def _spice_diodes(names: list[str], nodes: list, group: Group, every: Names) -> Iterator[str]:
+    models: dict[tuple[float, ...], str] = {}
+    for name, (a, b), values in zip(names, nodes, group.values.tolist(), strict=True):
+        key = tuple(values)
+        if key not in models:
+            models[key] = f"spice_diode{len(models) + 1}"
+            current, n, breakdown, steep, knee, recombining, slow, potential, grading = key
+            text = f"IS={current!r} N={n!r} VJ={potential!r} M={grading!r}"
+            if breakdown or not (knee or recombining):
+                text += f" BV={breakdown or NO_BREAKDOWN!r} IBV=0 NBV={steep!r}"  # IBV=0: breakdown begins at BV
+            text += f" IKF={knee!r}" if knee else ""
+            text += f" ISR={recombining!r} NR={slow!r}" if recombining else ""
+            yield f".model {models[key]} D({text})"
+        yield f"{name} {a} {b} {models[key]}"
+
+
+def _behavioural_voltages(names: list[str], nodes: list, group: Group, every: Names) -> Iterator[str]:
+    rows = zip(names, nodes, group.expressions, strict=True)
+    return (f"{name} {a} {b} V={_told(text, every)}" for name, (a, b), text in rows)
+
+
+def _behavioural_currents(names: list[str], nodes: list, group: Group, every: Names) -> Iterator[str]:
+    rows = zip(names, nodes, group.expressions, strict=True)
+    return (f"{name} {a} {b} I={_told(text, every)}" for name, (a, b), text in rows)
+
+
+def _told(text: str, every: Names) -> str:
+    """An expression with the names that parts have in the netlist."""
+    if "i(" not in text:
+        return text
+
+    def part(name: str) -> str:
+        known = (n for kind in SETTING for n in every.get(kind, ()) if name in (n, n[1:]))
+        return next(known, name)
+
+    return written(syntax_tree(text, number), Scope(), str, part, text)
 
 
 def _piecewise(names: list[str], nodes: list, group: Group, every: Names) -> Iterator[str]:
@@ -211,9 +260,11 @@ _WRITERS = {
     "resistor": _resistors,
     "memristor": _memristors,
     "diode": _diodes,
+    "spice_diode": _spice_diodes,
     "piecewise_diode": _piecewise,
     "ideal_diode": _ideal_diodes,
-    "capacitor": _capacitors,
+    "capacitor": _storing,
+    "inductor": _storing,
     "voltage_source": _sources,
     "current_source": _sources,
     "vcvs": _four_terminal,
@@ -221,4 +272,6 @@ _WRITERS = {
     "cccs": _current_controlled,
     "amplifier": _amplifiers,
     "rectifier": _rectifiers,
+    "behavioural_voltage": _behavioural_voltages,
+    "behavioural_current": _behavioural_currents,
 }

@@ -1,8 +1,9 @@
 """The equations of modified nodal analysis, for any parts list (Ho, Ruehli and Brennan 1975).
 
 Unknowns are the node voltages but ground's, and a current for each *branch* whose voltage is set: voltage sources,
-vcvs, rectifiers, amplifiers, ideal diodes, and capacitors where they are held at a voltage. A row for each node is
-Kirchhoff's current law, in amperes; a row for each branch is its own law, in volts. A state is an array (B, 1 + n):
+vcvs, rectifiers, amplifiers, ideal diodes, inductors, behavioural sources, and capacitors where they are held at a
+voltage. A row for each node is Kirchhoff's current law, in amperes; a row for each branch is its own law, in volts
+(for a current, over the typical conductance). A state is an array (B, 1 + n):
 the ground's zero, node voltages in volts, then branch currents in amperes, from the first node through the part to
 the second.
 
@@ -21,15 +22,17 @@ import numpy as np
 from scipy.sparse import coo_array, csr_array
 
 from ..laws.elements import ELEMENTS, THERMAL_VOLTAGE, resistor
-from ..netlists.parts import Parts
+from ..laws.junctions import spice_diode
+from ..netlists.behaviours import Behaviour
+from ..netlists.parts import BEHAVIOURAL, SETTING, Parts
 from ..netlists.topology import check_floating, check_loops
 from .nudges import Nudging
 
 Array = np.ndarray
 
-CURVED = ("diode", "piecewise_diode", "memristor")
+CURVED = ("diode", "spice_diode", "piecewise_diode", "memristor")
 """Kinds of elements whose slope is not constant."""
-BRANCHES = ("voltage_source", "vcvs", "rectifier", "amplifier", "ideal_diode")
+BRANCHES = SETTING
 """Kinds of parts whose current is an unknown, in the order of the unknowns."""
 
 SMALL = 20_000
@@ -69,13 +72,13 @@ class Elements:
         Among all elements.
     functions : ElementFunctions
     values : tuple of array (m,)
-        p, q, r.
+        p, q, r, and more where the law has more.
     """
 
     kind: str
     where: slice
     functions: Any
-    values: tuple[Any, Any, Any]
+    values: tuple[Any, ...]
 
 
 class NodalEquations:
@@ -87,8 +90,12 @@ class NodalEquations:
     nudge : Nudging, optional
     capacitors : {'open', 'held', 'charging'}
         Left out; a branch of set voltage each; or left to the caller, who adds their currents (`capacitance`).
+        Inductors are shorts; branches of set current; or left to the caller, who adds their voltages
+        (`inductance`, at the unknowns `coils`).
     series : array (capacitors,), optional
         Resistance in series with each held capacitor, ohm. Default 0.
+    parallel : array (inductors,), optional
+        Conductance in parallel with each held inductor, siemens. Default 0.
 
     Attributes
     ----------
@@ -116,19 +123,28 @@ class NodalEquations:
     """
 
     def __init__(
-        self, parts: Parts, *, nudge: Nudging | None = None, capacitors: str = "open", series: Array | None = None
+        self,
+        parts: Parts,
+        *,
+        nudge: Nudging | None = None,
+        capacitors: str = "open",
+        series: Array | None = None,
+        parallel: Array | None = None,
     ) -> None:
         self.parts, self.n_nodes = parts, len(parts.nodes)
         check_floating(parts, capacitors != "open")
         check_loops(parts)
-        self._lay_out_branches(capacitors, series)
+        self._lay_out_branches(capacitors, series, parallel)
         self._lay_out_elements(nudge)
         self.active = any(len(parts.group(k)) for k in ("vcvs", "vccs", "cccs", "amplifier", "rectifier"))
-        self.linear = self.curved == 0 and not self.rectifying.any() and not self.switching.any()
+        self._lay_out_behaviours()
+        smooth = not (self.rectifying.any() or self.switching.any() or self.behaviours)
+        self.linear = self.curved == 0 and smooth
         self._lay_out_jacobian()
 
-    def _lay_out_branches(self, capacitors: str, series: Array | None) -> None:
+    def _lay_out_branches(self, capacitors: str, series: Array | None, parallel: Array | None) -> None:
         parts = self.parts
+        self.charging = capacitors == "charging"
         kinds = [k for k in (*BRANCHES, *(("capacitor",) if capacitors == "held" else ())) if len(parts.group(k))]
         names: list[str] = []
         rows: list[Array] = []  # first, second, control+, control-
@@ -156,10 +172,36 @@ class NodalEquations:
         self.rectifying, self.switching, self.series = np.zeros(count, bool), np.zeros(count, bool), np.zeros(count)
         self.rectifying[self.branch_kinds.get("rectifier", slice(0))] = True
         self.switching[self.branch_kinds.get("ideal_diode", slice(0))] = True
+        self.flowing, self.parallel = np.zeros(count, bool), np.zeros(count)
+        self.flowing[self.branch_kinds.get("behavioural_current", slice(0))] = True
+        if capacitors == "held":
+            self.flowing[self.branch_kinds.get("inductor", slice(0))] = True
+        if parallel is not None:
+            self.parallel[self.branch_kinds.get("inductor", slice(0))] = parallel
         if series is not None:
             self.series[self.branch_kinds["capacitor"]] = series
         self.branch_columns = self.n_nodes + np.arange(count)
         self.into_nodes = _incidence(self.branch_ends[:, :2], self.size + 1)
+
+    def _lay_out_behaviours(self) -> None:
+        """Behavioural sources: their branches, and the unknowns that their expressions read."""
+        self.behaviours: list[tuple[int, Behaviour, Array, Array]] = []
+        nodes = {name: k for k, name in enumerate(self.parts.nodes)}
+        columns = dict(zip(self.branches, self.branch_columns.tolist(), strict=True))
+        for kind in BEHAVIOURAL:
+            where = self.branch_kinds.get(kind, slice(0))
+            for branch, text in zip(
+                range(where.start or 0, where.stop), self.parts.group(kind).expressions, strict=True
+            ):
+                law = Behaviour(text)
+                pairs = [
+                    (columns[names[0]], 0)
+                    if letter == "i"
+                    else (nodes[names[0]], nodes[names[1]] if names[1:] else 0)
+                    for letter, names in law.probes
+                ]
+                plus, minus = np.array(pairs, np.int64).reshape(-1, 2).T
+                self.behaviours.append((branch, law, plus, minus))
 
     def _lay_out_elements(self, nudge: Nudging | None) -> None:
         parts, ohmic = self.parts, resistor(np)
@@ -170,7 +212,7 @@ class NodalEquations:
         def add(kind: str, functions: Any, nodes: Array, *values: Any) -> None:
             nonlocal count
             if len(nodes):
-                padded = (*values, 0.0, 0.0, 0.0)[:3]
+                padded = (*values, *(0.0,) * (3 - len(values)))
                 found.append(Elements(kind, slice(count, count + len(nodes)), functions, padded))
                 ends.append(nodes)
                 count += len(nodes)
@@ -179,7 +221,8 @@ class NodalEquations:
             group = parts.group(kind)
             if kind == "resistor":
                 self.curved = count
-            add(kind, ELEMENTS[kind].make(np), np.tile(group.nodes, 2), *group.values.T)
+            law = spice_diode() if kind == "spice_diode" else ELEMENTS[kind].make(np)
+            add(kind, law, np.tile(group.nodes, 2), *group.values.T)
         group = parts.group("vccs")
         add("vccs", ohmic, group.nodes, *group.values.T)
         columns = dict(zip(self.branches, self.branch_columns.tolist(), strict=True))
@@ -206,17 +249,20 @@ class NodalEquations:
         """Voltage scales of the exponentials, and where they begin to be limited (Nagel 1975, pnjlim)."""
         self.exponential, self.critical = np.ones(self.curved), np.full(self.curved, np.inf)
         for part in self.elements:
-            p, q, _ = part.values
-            if part.kind == "diode":
+            p, q, *_ = part.values
+            if part.kind in ("diode", "spice_diode"):
                 scale = q * THERMAL_VOLTAGE
                 self.exponential[part.where] = scale
                 self.critical[part.where] = np.maximum(scale * np.log(scale / (np.sqrt(2) * p)), 4 * scale)
             elif part.kind == "memristor":
                 self.exponential[part.where], self.critical[part.where] = q, q
-        self.mirrored = np.zeros(self.curved, bool)
+        # Where a law is exponential below a voltage too: minus that voltage, which is 0 for a memristor.
+        self.mirror = np.full(self.curved, np.inf)
         for part in self.elements:
             if part.kind == "memristor":
-                self.mirrored[part.where] = True
+                self.mirror[part.where] = 0.0
+            elif part.kind == "spice_diode":
+                self.mirror[part.where] = np.where(part.values[2] > 0, part.values[2], np.inf)
 
     def _lay_out_jacobian(self) -> None:
         """Fixed pattern; entries are a constant part and a sparse matrix times what varies.
@@ -239,7 +285,16 @@ class NodalEquations:
         own = len(element) + branch
         by_control, by_current = own + len(k), own + 2 * len(k)
         ones = len(element) + 3 * len(k)
+        coil = self.branch_columns[self.branch_kinds.get("inductor", slice(0))] if self.charging else k[:0]
+        self.inductance = parts.group("inductor").values.ravel()[: len(coil)]
+        self.coils = coil
         charge = ones + 2 + np.arange(len(capacitor))
+        flux = ones + 2 + len(capacitor) + np.arange(len(coil))
+        at = ones + 2 + len(capacitor) + len(coil)
+        reads = [(k[branch], *ends) for branch, _, *sides in self.behaviours for ends in zip(*sides, strict=True)]
+        reader, above, below = np.array(reads, np.int64).reshape(-1, 3).T
+        read = at + np.arange(len(reads))
+        self.shares = np.array([1 / self.scale if self.flowing[branch] else 1.0 for branch, *_ in self.behaviours])
         stamps: list[tuple[Array, Array, Array, float]] = [
             *_four(a, b, c, d, element),
             *_four(capacitor[:, 0], capacitor[:, 1], capacitor[:, 0], capacitor[:, 1], charge),
@@ -248,6 +303,9 @@ class NodalEquations:
             (k, plus, by_control, 1.0),
             (k, minus, by_control, -1.0),
             (k, k, by_current, 1.0),
+            (coil, coil, flux, -1.0),
+            (reader, above, read, -1.0),
+            (reader, below, read, 1.0),
             (first, k, np.full(len(k), ones), 1.0),
             (second, k, np.full(len(k), ones), -1.0),
             (diagonal, diagonal, np.full(len(diagonal), ones + 1), 1.0),
@@ -261,11 +319,13 @@ class NodalEquations:
         self.starts = np.searchsorted(cols_of, np.arange(self.size + 1))
         self.flat = self.rows * self.size + cols_of
         signs = signs * self.stretch[row] * self.stretch[col]
-        spread = csr_array(coo_array((signs, (source, slot)), shape=(ones + 2 + len(capacitor), len(place))))
+        spread = csr_array(coo_array((signs, (source, slot)), shape=(at + len(reads), len(place))))
         values = np.zeros(ones)
         for part in self.elements:
             values[part.where] = part.functions.slope(np.zeros(1), *part.values)
         values[own], values[by_control], values[by_current] = 1.0, -self.gain, -self.series
+        values[own[self.flowing]] = -self.parallel[self.flowing] / self.scale
+        values[by_current[self.flowing]] = 1 / self.scale
         varying = np.zeros(ones, bool)
         varying[: self.curved] = True
         varying[by_control[self.rectifying]] = True
@@ -275,7 +335,9 @@ class NodalEquations:
         self.magnitude = np.abs(values) @ abs(spread[:ones]) + abs(spread[[ones]]).toarray()[0]
         self._spread = compact(spread[np.flatnonzero(varying)])
         self.leaks = spread[[ones + 1]].toarray()[0]
-        self._charging = compact(spread[ones + 2 :])
+        self._charging = compact(spread[ones + 2 : ones + 2 + len(capacitor)])
+        self._fluxes = compact(spread[ones + 2 + len(capacitor) : at])
+        self._reads = compact(spread[at:])
 
     # -- evaluation ---------------------------------------------------------------------------------------------
 
@@ -340,8 +402,13 @@ class NodalEquations:
             control = z[:, plus] - z[:, minus]
             control = np.where(self.rectifying, np.maximum(control, 0.0), control)
             law = z[:, first] - z[:, second] - self.gain * control - self.series * through - drive.volts
+            if self.flowing.any():
+                current = (through - self.parallel * (z[:, first] - z[:, second])) / self.scale - drive.volts
+                law = np.where(self.flowing, current, law)
             blocked = self.switching & ~conducting
             out[:, self.n_nodes :] = np.where(blocked, through / self.scale, law)
+            for (branch, law_of, above, below), share in zip(self.behaviours, self.shares, strict=True):
+                out[:, self.n_nodes + branch] -= share * law_of(z[:, above] - z[:, below]).value
         out[:, 0] = 0.0
         return out
 
@@ -365,6 +432,8 @@ class NodalEquations:
             constant = constant + leak * self.leaks
         if charging:
             constant = constant + charging * self.capacitance @ self._charging
+            if len(self.coils):
+                constant = constant + charging * self.inductance @ self._fluxes
         if self.linear:
             return constant[None, :]
         _, _, plus, minus = self.branch_ends.T
@@ -377,7 +446,21 @@ class NodalEquations:
         if self.series.any():
             blunt = min(blunt, _SOFT * self.series[self.series > 0].min())
         own, by_current = on - _BLUNT * off, off / self.scale - blunt * on
-        return constant + np.hstack([slopes, own, controlled, by_current]) @ self._spread
+        found = constant + np.hstack([slopes, own, controlled, by_current]) @ self._spread
+        if self.behaviours:
+            read = [
+                share * law(z[:, above] - z[:, below]).slope
+                for (_, law, above, below), share in zip(self.behaviours, self.shares, strict=True)
+            ]
+            found = found + np.hstack(read) @ self._reads
+        return found
+
+    def defined(self, z: Array) -> Array:
+        """Whether all expressions of behavioural sources have finite values, (B,)."""
+        found = np.ones(len(z), bool)
+        for _, law, above, below in self.behaviours:
+            found &= law.defined(z[:, above] - z[:, below])
+        return found
 
     def rounding(self, z: Array, slopes: Array) -> Array:
         """What one unit in the last place of every unknown is worth in Kirchhoff's law, (B,) amperes."""

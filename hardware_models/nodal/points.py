@@ -251,6 +251,7 @@ def newton(
         residual = np.abs(law[:, :n]).max(1)
         good = (residual <= tolerance) | (residual <= 8 * equations.rounding(now, slopes))
         good &= ~limited[act]
+        good &= _behaviours_obey(equations, now, law)
         good &= _diodes_obey(equations, now, law, on, tolerance)
         begin = good & ~last[act] if exact else np.zeros(len(act), bool)
         good &= (moved[act] <= _SETTLED * np.maximum(1.0, size)) & ~begin
@@ -281,6 +282,19 @@ def newton(
     return z, done, max_iterations
 
 
+def _behaviours_obey(equations: NodalEquations, z: Array, law: Array) -> Array:
+    """Whether all behavioural sources give what their expressions say, (B,): to 1e-9 of it, and of 1 V or 1 uA."""
+    if not equations.behaviours:
+        return np.ones(len(z), bool)
+    branch = np.array([b for b, *_ in equations.behaviours])
+    flows = equations.flowing[branch]
+    first, second = equations.branch_ends[branch, :2].T
+    size = np.where(flows, np.abs(z[:, equations.n_nodes + branch]), np.abs(z[:, first] - z[:, second]))
+    missing = np.abs(law[:, equations.n_nodes + branch]) / equations.shares
+    meets = missing <= _SETTLED * np.maximum(size, np.where(flows, 1e-6, 1.0))
+    return meets.all(1) & equations.defined(z)
+
+
 def _diodes_obey(equations: NodalEquations, z: Array, law: Array, on: Array, tolerance: float) -> Array:
     """Whether all ideal diodes meet their laws, (B,): steps in volts do not tell where one switches, or shorts."""
     if not equations.switching.any():
@@ -299,15 +313,16 @@ def limit(equations: NodalEquations, wanted: Array, last: Array) -> Array:
     Nagel 1975: above the critical voltage a step goes as far as Newton's method on the logarithm of the current
     would.
     """
-    turned = equations.mirrored & (wanted < 0)
-    v, before = np.where(turned, -wanted, wanted), np.where(turned, -last, last)
+    turned = wanted < np.minimum(0.0, 10 * equations.exponential - equations.mirror)
+    edge = np.where(turned, equations.mirror, 0.0)
+    v, before = np.where(turned, -wanted - edge, wanted), np.where(turned, -last - edge, last)
     scale, critical = equations.exponential, equations.critical
     argument = 1 + (v - before) / scale
     from_on = np.where(argument > 0, before + scale * np.log(np.maximum(argument, 1e-300)), critical)
     from_off = scale * np.log(np.maximum(v / scale, 1e-300))
     held = np.where(before > 0, from_on, from_off)
     v = np.where((v > critical) & (np.abs(v - before) > 2 * scale), held, v)
-    return np.where(turned, -v, v)
+    return np.where(turned, -v - edge, v)
 
 
 def source_volts(parts: Parts, sources: Any) -> Array:

@@ -14,8 +14,9 @@ from scipy.sparse import csr_array
 
 from .equations import Array, NodalEquations, compact
 
-HEAT = ("resistor", "memristor", "diode", "piecewise_diode", "ideal_diode")
-"""Kinds that can only take power; capacitors store it, all others are sources."""
+HEAT = ("resistor", "memristor", "diode", "spice_diode", "piecewise_diode", "ideal_diode")
+"""Kinds that can only take power; `STORES` store it, all others are sources."""
+STORES = ("capacitor", "inductor")
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class CircuitPower:
     @property
     def delivered(self) -> torch.Tensor:
         """By sources and active parts, (T, B) watts."""
-        return -self._sum(self.power, [k not in HEAT and k != "capacitor" for k in self.kinds])
+        return -self._sum(self.power, [k not in (*HEAT, *STORES) for k in self.kinds])
 
     @property
     def dissipated(self) -> torch.Tensor:
@@ -58,8 +59,8 @@ class CircuitPower:
 
     @property
     def stored(self) -> torch.Tensor:
-        """In capacitors, (T, B) watts."""
-        return self._sum(self.power, [k == "capacitor" for k in self.kinds])
+        """In capacitors and inductors, (T, B) watts."""
+        return self._sum(self.power, [k in STORES for k in self.kinds])
 
     @property
     def imbalance(self) -> torch.Tensor:

@@ -4,9 +4,10 @@ With a = 1 / (h a_ii), the current of a capacitor at stage i is
 
     C v'_i = a C (v_i - v_0) - sum_(j < i) (a_ij / a_ii) C v'_j,
 
-so that all stages but the first have one Jacobian, which is kept from step to step as long as it serves. The
-embedded method's error in the charges, put into the circuit as a current, gives an error in volts at every node
-(Hosea and Shampine 1996, whose filter this is).
+so that all stages but the first have one Jacobian, which is kept from step to step as long as it serves. Inductors
+are the same with voltage and current, and charge and flux, exchanged. The embedded method's error in the charges,
+put into the circuit as a current, and in the fluxes, as a voltage, gives an error in volts at every node (Hosea and
+Shampine 1996, whose filter this is).
 
 A node that a conducting ideal diode holds is no exception: its capacitor then carries nothing but what the voltage
 that it is held at demands, and the filter, which knows the diode, finds no error there. Where a diode switches,
@@ -15,7 +16,8 @@ errors are those of a slope that jumps, and steps shorten until they are allowed
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -44,6 +46,8 @@ _LEAST = 1e-15
 
 Levels = tuple[Array, Array]
 """Volts (B, voltage sources) and amperes (1, current sources)."""
+Course = Callable[[float], Levels]
+"""Levels of the sources at a time, seconds."""
 
 
 class TransientPoint(NamedTuple):
@@ -84,6 +88,8 @@ class Stepper:
     rtol, atol : float
     by_part : bool
         As for `transient`.
+    longest : float
+        Longest step, seconds.
 
     Attributes
     ----------
@@ -99,7 +105,9 @@ class Stepper:
         rtol: float,
         atol: float,
         by_part: bool = False,
+        longest: float = math.inf,
     ) -> None:
+        self.longest = longest
         self.equations = NodalEquations(parts, nudge=nudge, capacitors="charging")
         self.meter = PowerMeter(self.equations, by_part)
         self.tableau, self.rtol, self.atol = tableau, rtol, atol
@@ -117,7 +125,7 @@ class Stepper:
     ) -> TransientPoint:
         """A state with all that is told of it."""
         equations, n = self.equations, self.equations.n_nodes
-        drive = self._drive(levels, levels, 0.0, len(z))
+        drive = self._drive(levels, len(z))
         across = equations.across(z)
         currents = equations.currents(across, drive)
         loads = charging @ equations.charges
@@ -135,19 +143,20 @@ class Stepper:
         )
 
     def cross(
-        self, point: TransientPoint, start: float, end: float, began: Levels, ended: Levels, duration: float
+        self, point: TransientPoint, start: float, end: float, course: Course, duration: float
     ) -> Iterator[TransientPoint]:
-        """Steps from a point at `start` to `end`, between which all sources are straight lines."""
+        """Steps from a point at `start` to `end`, between which all sources are straight lines or smooth."""
         h = self._first_step(point, end - start)
         least = _LEAST * duration
         rejected_before = False
         while point.time < end:
             left = end - point.time
+            h = min(h, self.longest)
             if h > left - least:
                 h = left
             elif 2 * h > left:
                 h = left / 2
-            found = self._attempt(point, h, start, end, began, ended)
+            found = self._attempt(point, h, course)
             if found is None:
                 factor, worst = 0.25, np.inf
             else:
@@ -195,14 +204,11 @@ class Stepper:
         h = length / 100 if fastest == 0 else min(length / 100, 10 / fastest)
         return max(h, 1e-12 * length)
 
-    def _drive(self, began: Levels, ended: Levels, share: float, batch: int) -> Drive:
-        (v0, i0), (v1, i1) = began, ended
-        drive = self.equations.drive(v0 + share * (v1 - v0))._replace(amperes=i0 + share * (i1 - i0))
-        return spread(drive, batch)
+    def _drive(self, levels: Levels, batch: int) -> Drive:
+        volts, amperes = levels
+        return spread(self.equations.drive(volts)._replace(amperes=amperes), batch)
 
-    def _attempt(
-        self, point: TransientPoint, h: float, start: float, end: float, began: Levels, ended: Levels
-    ) -> tuple[TransientPoint, float] | None:
+    def _attempt(self, point: TransientPoint, h: float, course: Course) -> tuple[TransientPoint, float] | None:
         """The point one step on and its error over what is allowed; None where the stages have no solution."""
         equations, stages = self.equations, self.tableau.stages
         capacitance = equations.capacitance
@@ -213,14 +219,21 @@ class Stepper:
         batch = len(point.z)
         origin = point.z[:, first] - point.z[:, second]
         flows, powers, z = [point.charging], [point.power], point.z
+        coils, inductance = equations.coils, equations.inductance
+        pushes = [self._pushes(z)]
         currents = np.empty(0)
-        drive = self._drive(began, began, 0.0, batch)
+        drive = self._drive(course(point.time), batch)
         for i in range(1, len(stages)):
-            share = (point.time + self.times[i] * h - start) / (end - start)
-            drive = self._drive(began, ended, min(share, 1.0), batch)
+            drive = self._drive(course(point.time + self.times[i] * h), batch)
             known = -rate * capacitance * origin
             for a, flow in zip(stages[i][:-1], flows, strict=False):
                 known = known - (a / self.diagonal) * flow
+            if len(coils):
+                drive = drive._replace(volts=drive.volts.copy())
+                pushed = -rate * inductance * point.z[:, coils]
+                for a, push in zip(stages[i][:-1], pushes, strict=False):
+                    pushed = pushed - (a / self.diagonal) * push
+                drive.volts[:, coils - equations.n_nodes] = pushed
             guess = z
             if self._velocity is not None:
                 guess = guess + (self.times[i] - self.times[i - 1]) * h * self._velocity
@@ -229,12 +242,13 @@ class Stepper:
                 return None
             z, currents = solved
             flows.append(rate * capacitance * (z[:, first] - z[:, second]) + known)
+            pushes.append(self._pushes(z))
             powers.append(self.meter.read(z, currents, flows[-1]))
-        worst = self._error(point.z, z, flows, h, rate)
+        worst = self._error(point.z, z, flows, pushes, h, rate)
         energy = point.energy + h * sum(w * p for w, p in zip(self.tableau.weights, powers, strict=True))
         loads = flows[-1] @ equations.charges
         law = equations.residual(z, currents, equations.conducting(z), drive) + loads
-        n = equations.n_nodes
+        n = equations.n_nodes  # rows of nodes alone are looked at: those of inductors lack their own voltage
         content = equations.content(equations.across(z), drive)
         force, violation = (np.abs(x[:, 1:n]).max(1, initial=0.0) for x in (loads, law))
         return TransientPoint(point.time + h, z, flows[-1], force, violation, content, powers[-1], energy), worst
@@ -251,6 +265,8 @@ class Stepper:
                 currents = equations.currents(across, drive)
                 flow = rate * equations.capacitance * (z[:, first] - z[:, second]) + known
                 law = equations.residual(z, currents, on, drive) + flow @ equations.charges
+                if len(equations.coils):
+                    law[:, equations.coils] -= rate * equations.inductance * z[:, equations.coils]
                 if self._factors is None or not np.array_equal(on, self._on):
                     entries = equations.jacobian(z, equations.slopes(across), on, charging=rate)
                     if not np.isfinite(entries).all():
@@ -269,6 +285,8 @@ class Stepper:
                 before, on = on, equations.conducting(z)
                 small = small and np.array_equal(before, on) and self._size(*self._shorted(z, on)) < _SHARE
                 if equations.linear or small or np.abs(step).max() <= _ROUNDING * np.abs(z).max():
+                    if equations.behaviours and not equations.defined(z).all():
+                        return None
                     return z, equations.currents(equations.across(z), drive)
                 if ratio > _SLOW:
                     self._factors = None
@@ -276,16 +294,26 @@ class Stepper:
         self._factors = None
         return None
 
+    def _pushes(self, z: Array) -> Array:
+        """Volts across the inductors, (B, inductors)."""
+        first, second = self.equations.parts.group("inductor").nodes.T
+        return z[:, first] - z[:, second]
+
     def _shorted(self, z: Array, on: Array) -> tuple[Array, Array]:
         """Volts across diodes that conduct, and of their first nodes, (B, branches)."""
         first, second = self.equations.branch_ends[:, :2].T
         return (z[:, first] - z[:, second]) * on, z[:, first]
 
-    def _error(self, before: Array, after: Array, flows: list[Array], h: float, rate: float) -> float:
+    def _error(
+        self, before: Array, after: Array, flows: list[Array], pushes: list[Array], h: float, rate: float
+    ) -> float:
         equations, n = self.equations, self.equations.n_nodes
         gap = h * sum(w * f for w, f in zip(self._gap, flows, strict=True))
+        missing = rate * gap @ equations.charges
+        if len(equations.coils):
+            missing[:, equations.coils] -= rate * h * sum(w * p for w, p in zip(self._gap, pushes, strict=True))
         assert self._factors is not None
-        error = self._factors.solve((rate * gap @ equations.charges)[:, 1:])[:, : n - 1]
+        error = self._factors.solve(missing[:, 1:])[:, : n - 1]
         return self._size(error, np.maximum(np.abs(before[:, 1:n]), np.abs(after[:, 1:n])))
 
     def _size(self, change: Array, z: Array) -> float:

@@ -1,11 +1,11 @@
 """A circuit in time: C dv/dt + i(v, t) = 0, stiff, with nodes that have no capacitor, by implicit Runge-Kutta.
 
-Nodes without a capacitor, and the currents of sources, have no derivative: together the equations are a
-differential-algebraic system. Each stage of a diagonally implicit method gives every capacitor a current that is
-a conductance C / (h a_ii) times its voltage and a part known from earlier stages, as circuit simulators do for the
-trapezoidal rule (Nagel 1975, SPICE2); then Kirchhoff's laws are those of a circuit without capacitors, and hold in
-full at every stage. The methods are stiffly accurate and L-stable: what moves faster than the step is damped, not
-followed, and the last stage is the new state.
+Inductors count as capacitors do, with currents for voltages. Nodes without a capacitor, and the currents of
+sources, have no derivative: together the equations are a differential-algebraic system. Each stage of a diagonally
+implicit method gives every capacitor a current that is a conductance C / (h a_ii) times its voltage and a part
+known from earlier stages, as circuit simulators do for the trapezoidal rule (Nagel 1975, SPICE2); then Kirchhoff's
+laws are those of a circuit without capacitors, and hold in full at every stage. The methods are stiffly accurate
+and L-stable: what moves faster than the step is damped, not followed, and the last stage is the new state.
 """
 
 from __future__ import annotations
@@ -137,7 +137,8 @@ def transient(
         Volts of the voltage sources; those with a waveform follow it all the same. Default: the parts' own, B = 1.
     start : 'initial', 'zero', 'operating_point', or array_like (B, n_nodes)
         Capacitors at their initial voltages (IC=, or what .ic says of their nodes), without charge where there is
-        none: SPICE's UIC; all without charge; at rest at what sources are before time 0, nodes of .ic held at their
+        none, and inductors at their initial currents (IC=), else without: SPICE's UIC; all without charge and
+        current; at rest at what sources are before time 0, nodes of .ic held at their
         voltages, as SPICE starts without UIC; or charged to what lies across them at these node voltages (ground's
         first). Whatever has no capacitor follows from that.
     nudge : Nudge with SquaredError or a multiple of it, or (node names, targets, beta), optional
@@ -174,7 +175,7 @@ def transient(
     volts = source_volts(parts, inputs)
     held = nudging(parts, _conductances(circuit, nudge))
     waves = Waveforms(parts, None if inputs is None else volts, duration)
-    stepper = Stepper(parts, held, METHODS[method], rtol, atol, by_part)
+    stepper = Stepper(parts, held, METHODS[method], rtol, atol, by_part, waves.longest)
     batch = max(
         len(volts), len(held.targets) if held else 1, 1 if isinstance(start, str) else len(np.atleast_2d(start))
     )
@@ -198,14 +199,14 @@ def _points(
     """The course after its first point, one step after the other, each piece of the waveforms by itself."""
     point = first
     for k in range(len(waves.edges) - 1):
-        began, ended = waves.piece(k)
+        began, _ = waves.piece(k)
         if k:
             before = waves.at(waves.edges[k], after=False)
             if any((a != b).any() for a, b in zip(before, began, strict=True)):
                 z, charging = consistent(parts, held, stepper, point.z, began, waves.edges[-1])
                 point = stepper.point(point.time, z, charging, began, point.energy)
                 yield point
-        for step in stepper.cross(point, waves.edges[k], waves.edges[k + 1], began, ended, waves.edges[-1]):
+        for step in stepper.cross(point, waves.edges[k], waves.edges[k + 1], waves.course(k), waves.edges[-1]):
             point = step
             if stepper.steps > max_steps:
                 raise InputError(
@@ -221,6 +222,7 @@ def _beginning(
     """The first point: capacitors as asked for, all else consistent with them."""
     began = waves.at(0.0, after=True)
     charges: Array | None = None
+    coils = stepper.equations.coils
     z = np.zeros((batch, stepper.equations.size + 1))
     if isinstance(start, str) and start == "operating_point":
         before = waves.at(0.0, after=False)
@@ -233,6 +235,8 @@ def _beginning(
             raise argument_error("start", must, repr(start))
         if start == "initial":
             charges = initial_charges(parts)
+            inductor = parts.group("inductor")
+            z[:, coils] = [inductor.initial.get(name, 0.0) for name in inductor.names]
     else:
         given = np.atleast_2d(np.array(start, np.float64))
         n = len(parts.nodes)
@@ -286,7 +290,9 @@ def consistent(
 ) -> tuple[Array, Array]:
     """State and capacitor currents with the charges of a state, or given ones, and new levels of the sources.
 
-    Capacitors are voltage sources for that. Where they form loops with sources, a jump of a source moves charge in
+    Capacitors are voltage sources for that, and inductors are current sources, with a conductance that lets the
+    current of an inductor jump where nothing else could take it. Where they form loops with sources, a jump of a
+    source moves charge in
     no time, and each has a resistance that lets it. So it has in loops with ideal diodes, which makes this a very
     short step of the implicit Euler method: a diode on its kink conducts if its node would go on past it.
     """
@@ -294,7 +300,10 @@ def consistent(
     first, second = capacitor.nodes.T
     loop = bool(find_loop(parts, capacitors=True))
     series = _IMPULSE * duration / capacitor.values.ravel() if loop else None
-    frozen = NodalEquations(parts, nudge=held, capacitors="held", series=series)
+    inductance = parts.group("inductor").values.ravel()
+    parallel = _IMPULSE * duration / inductance
+    frozen = NodalEquations(parts, nudge=held, capacitors="held", series=series, parallel=parallel)
+    coils = frozen.branch_kinds.get("inductor", slice(0))
     count = len(capacitor)
     state = np.hstack([z, np.zeros((len(z), count))])
     for _ in range(2 if loop else 1):
@@ -303,6 +312,7 @@ def consistent(
         across = state[:, first] - state[:, second] if charges is None else charges
         volts[:, frozen.branch_kinds.get("capacitor", slice(0))] = across
         charges = None
+        volts[:, coils] = (state[:, frozen.n_nodes :] / frozen.scale)[:, coils]
         state = _solved(frozen, state, drive._replace(volts=volts), "start of the transient")
     end = state.shape[1] - count
     return state[:, :end], state[:, end:]
