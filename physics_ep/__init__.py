@@ -40,12 +40,14 @@ if TYPE_CHECKING:
     )
     from .storage.opening import open_run as open_run
     from .system import EnergySystem as EnergySystem
+    from .runs.callbacks import Callback as Callback
     from .runs.training import train as train
     from .version import __version__ as __version__
 else:
     __getattr__, __dir__, __all__ = lazy(
         __name__,
         {
+            "Callback": "runs.callbacks",
             "CrossEntropy": "cost",
             "EnergySystem": "system",
             "Equilibrium": "equilibrium",

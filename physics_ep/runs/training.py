@@ -39,6 +39,7 @@ from ..storage.outputs import writing
 from ..storage.run_file import Quantity, Run, write_run
 from ..system import EnergySystem
 from ..tabular import Tabular, epochs_of
+from .callbacks import Callback, checked_callbacks
 from .metrics import METRICS, Epoch, Evaluation, evaluate
 from .optimization import build_optimizer, build_scheduler, step_scheduler
 from .preparation import (
@@ -139,6 +140,7 @@ def train(
     seed: int | None = None,
     progress: Progress = SILENT,
     backward: Backward | None = None,
+    callbacks: Iterable[Callback] = (),
     overwrite: bool = False,
 ) -> TrainingResult:
     """Train a system as a config says.
@@ -168,6 +170,8 @@ def train(
     backward : callable, optional
         (system, x, y) -> step, instead of equilibrium propagation: exact gradients under the same recipe, say. With
         several processes it must bring `.grad` in line itself.
+    callbacks : iterable of Callback
+        Called after each batch, after each epoch, which they may make the last one, and at the end.
     overwrite : bool
         Let `out` replace a file that is there and is not `resume`: another training, say.
 
@@ -185,6 +189,7 @@ def train(
     TrainingInterrupted
         On Ctrl-C.
     """
+    called = checked_callbacks(callbacks)
     with writing("physics_ep.train", overwrite=overwrite, inputs={"resume": resume}) as call:
         settings = with_room(with_arguments(load_config(config, overrides), data, device, dtype, seed))
         if resume is not None and not checked_path(resume, "resume").is_file():
@@ -210,11 +215,20 @@ def train(
         work_in(system, settings.training.dtype)
         with threads(count):
             trainer = _Trainer(
-                config=settings, system=system, data=source, path=path, progress=progress, backward=backward
+                config=settings,
+                system=system,
+                data=source,
+                path=path,
+                progress=progress,
+                backward=backward,
+                callbacks=called,
             )
             if previous is not None:
                 trainer.restore(previous)
-            return trainer.run()
+            result = trainer.run()
+    for callback in called:  # the file is free by then
+        callback.on_end(result)
+    return result
 
 
 class _Trainer:
@@ -229,8 +243,10 @@ class _Trainer:
         path: Path | None,
         progress: Progress,
         backward: Backward | None,
+        callbacks: tuple[Callback, ...] = (),
     ) -> None:
         self.config = config
+        self.callbacks = callbacks
         self.system = system
         self.data = data
         self.path = path
@@ -270,6 +286,10 @@ class _Trainer:
                 for epoch in range(first, training.epochs):
                     self._epoch(epoch, advance)
                     self._save()
+                    # All are asked; one is enough, and all processes end together.
+                    asked = [c.on_epoch(self.system, epoch, dict(self.rows[-1])) for c in self.callbacks]
+                    if self.callbacks and summed([float(any(asked))], self.system.device)[0]:
+                        break
         except KeyboardInterrupt:
             raise TrainingInterrupted(f"interrupted in epoch {len(self.rows) + 1}; {self._remedy()}") from None
         except InputError as error:
@@ -297,6 +317,8 @@ class _Trainer:
                     raise self._too_many_skipped(seen)
                 if used:
                     self.optimizer.step()
+                for callback in self.callbacks:
+                    callback.on_step(self.system, epoch, seen.batches - 1, step)
                 advance(examples)
         if seen.skipped > training.max_skipped * seen.examples:
             raise self._too_many_skipped(seen)
