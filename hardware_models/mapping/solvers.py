@@ -197,9 +197,9 @@ class Euler(Flow):
         self.best, self.since = float("inf"), 0
 
     def advance(self, active: torch.Tensor) -> None:
-        if self.worst is not None:  # what nobody has read was foreseen
-            self.since = 0 if self.worst < 0.99 * self.best else self.since + 1
-            self.best = min(self.best, self.worst)
+        if self.top_residual is not None:  # what nobody has read was foreseen
+            self.since = 0 if self.top_residual < 0.99 * self.best else self.since + 1
+            self.best = min(self.best, self.top_residual)
         if self.since >= self.trials:
             super().advance(active)
             return

@@ -105,7 +105,7 @@ def solve(
         # What has not moved yet is no equilibrium, most likely: nothing to wait for.
         ahead = int(haste and start is None)
         while True:
-            method.worst = None
+            method.top_residual = None
             z, residual = method.evaluate()
             if trace:
                 kept.append((residual, phase.energy(z), phase.state(z)))
@@ -116,7 +116,7 @@ def solve(
                 made.append(method.spent)
                 method.advance(residual > tolerance)
                 continue
-            spent, worst = method.spent, method.worst
+            spent, worst = method.spent, method.top_residual
             if worst is None:
                 *before, worst = read(*unread, top)
                 if before:
@@ -164,7 +164,7 @@ def solve(
                 break
             if haste and method.steady and finite:
                 ahead = course.ahead(tolerance, method.spent)
-            method.worst = worst
+            method.top_residual = worst
             method.advance(active)
         z = method.finish(z)
         if status is not Status.CONVERGED:

@@ -99,8 +99,8 @@ class TrustRegion(Solver):
     def _far(self, active: torch.Tensor) -> bool:
         """Whether an example is far from rest. If the loop has not read it, most likely one is where a system has
         not moved yet; nudged ones may be near."""
-        if self.worst is not None:
-            return self.worst > self.near
+        if self.top_residual is not None:
+            return self.top_residual > self.near
         far = (active & (self._residual > self.near)).any()
         return likely(far) if self.phase.nudge is None else bool(far)
 
@@ -133,9 +133,9 @@ class TrustRegion(Solver):
         good = self._keep(fall, slope, residual, kept := (self.z, self._slope, self._residual, self._radius))
         if not host:
             # A device is asked once, whether to look F up and how large the residual is if not.
-            lookup, self.worst = read(told.any(), self._residual.max())
+            lookup, self.top_residual = read(told.any(), self._residual.max())
             if lookup:
-                self.worst = None
+                self.top_residual = None
                 fall = torch.where(told, energy - self._value(self._trial), fall)
                 good = self._keep(fall, slope, residual, kept)
         if needed(good.any()):

@@ -50,7 +50,7 @@ class Solver:
     steady : bool
         Whether examples that are held still stay where they are, and residuals fall by a factor at a time. A device
         is then not asked for each of them: an iterate too many costs little, and changes nothing.
-    worst : float or None
+    top_residual : float or None
         Largest residual, where the host knows it: the loop sets what it has read before `advance`, and a solver
         whose `evaluate` reads other numbers may read this one with them.
     """
@@ -60,7 +60,7 @@ class Solver:
     budget: int | None = None
     time: torch.Tensor | None = None
     steady: bool = False
-    worst: float | None = None
+    top_residual: float | None = None
 
     def evaluate(self) -> tuple[State, torch.Tensor]:
         """The current z and its residual (B,)."""
