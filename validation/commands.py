@@ -432,7 +432,7 @@ def signature(
         str | None, typer.Option(help="Only these imperfections, separated by commas.", show_default=False)
     ] = None,
     repeats: Annotated[int, typer.Option(help="Device instances.")] = 10,
-    batch: Annotated[int, typer.Option(help="Examples of a gradient.")] = 8,
+    batch: Annotated[int, typer.Option(help="Examples of a gradient, of the test set.")] = 16,
     reference: Annotated[
         str, typer.Option(help="transfer, feedforward or adaptation: what the printed cells are against.")
     ] = "feedforward",
