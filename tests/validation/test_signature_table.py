@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from physics_ep import cli
+from physics_ep import CrossEntropy, cli
 from physics_ep.errors import InputError
 from tests.support.pcn import dense, examples
 from validation.experiments import signature as module
@@ -107,6 +108,26 @@ def test_bad_input(options: dict[str, Any], message: str, tmp_path: Path) -> Non
     with pytest.raises(InputError, match=message):
         run(tmp_path / "none", **options)
     assert not (tmp_path / "none").exists()
+
+
+def test_examples_are_those_that_carry_the_gradient() -> None:
+    """A trained network's table stands on one example that is wrong, and on others whose gradient is nothing."""
+    net = dense(3, "relu", width=12, n_in=8)
+    x, y = examples((8,), 12)
+    weights = [
+        float(
+            torch.autograd.functional.jacobian(
+                lambda h, k=k: CrossEntropy()(h[None], y[k : k + 1])[0], net(x)[k].detach()
+            ).norm()
+        )
+        for k in range(12)
+    ]
+    chosen, labels = module._heavy(net, x, y, 4)
+    wanted = sorted(np.argsort(weights)[-4:].tolist())
+    assert torch.equal(chosen, x[wanted])
+    assert torch.equal(labels, y[wanted])
+    with pytest.raises(InputError, match="batch must be at most the 12 test examples"):
+        module._heavy(net, x, y, 13)
 
 
 def test_rows_are_those_that_a_substrate_has() -> None:
