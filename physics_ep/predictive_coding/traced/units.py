@@ -14,13 +14,15 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from ...errors import InputError, argument_error
-from .graph import BatchAxis, CallGraph, Node, UnitPlace
+from .graph import BatchAxis, CallGraph, Node, Ref, UnitPlace
 from .recording import ACTIVATIONS
 
 SUMS = {
     *("add", "sub", "__add__", "__radd__", "__sub__", "__rsub__", "rsub", "lerp", "addcmul", "addmm", "baddbmm"),
     *("addbmm", "subtract", "sum_of"),
 }
+WITH_PRODUCT = {"addmm", "baddbmm", "addbmm", "addcmul", "addmv", "addr"}
+"""Sums of their first argument and a product of the others."""
 PRODUCTS = {
     *("matmul", "bmm", "mm", "einsum", "__matmul__", "__rmatmul__", "mul", "__mul__", "__rmul__", "baddbmm", "dot"),
     *("multiply", "bilinear", "tensordot"),
@@ -197,7 +199,7 @@ def _automatic(graph: CallGraph, where: Mapping[int, BatchAxis]) -> set[int]:
             or node.name.endswith(".apply")
         ):
             chosen.add(i)
-        elif node.name in SUMS and len(moving) > 1:
+        elif node.name in SUMS and len(moving) > 1 and _adds(node, moving):
             sums.add(i)
     for i in sums:
         takers = users.get(i, [])
@@ -210,6 +212,15 @@ def _automatic(graph: CallGraph, where: Mapping[int, BatchAxis]) -> set[int]:
             if i in where and (node.name in CURVED or product) and not node.cut:
                 chosen.add(i)
     return chosen
+
+
+def _adds(node: Node, moving: Sequence[int]) -> bool:
+    """Whether a sum has two addends that depend on the input. A product with a constant added to it, such as scores
+    of attention with their mask, is none."""
+    if node.name not in WITH_PRODUCT:
+        return True
+    addend = node.args[0] if node.args else node.kwargs.get("input")
+    return isinstance(addend, Ref) and addend.node in moving
 
 
 def _bends(node: Node) -> bool:

@@ -92,7 +92,7 @@ def test_outputs_units_and_names_are_the_models(name: str, dtype: torch.dtype) -
     x = x.to(dtype) if x.is_floating_point() else x
     net = from_module(model, x)
     free = relax(net, x)
-    size = float(model(x).abs().max())
+    size = float(model(x).detach().abs().max())
     assert float((net(x) - model(x)).abs().max()) <= (1e-12 if dtype == torch.float64 else 1e-6) * size
     recorded = net.outputs(free.state) - model(x).reshape(2, -1)
     assert float(recorded.abs().max()) <= (1e-12 if dtype == torch.float64 else 1e-6) * size
@@ -183,6 +183,27 @@ def test_modes_and_batches_after_conversion() -> None:
     net.eval(), model.eval()
     found = propagated(EquilibriumPropagation(cost, beta=1e-3), net, x, y)
     assert compared(found, backprop(model, x, y, cost))[0] >= 0.9999
+
+
+class Causal(nn.Module):
+    """Attention that looks back only: its mask adds minus infinity to scores, which are no unit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention, self.last = nn.MultiheadAttention(8, 2, batch_first=True), nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        ahead = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1)
+        return self.last((x + self.attention(x, x, x, attn_mask=ahead)[0])[:, -1])
+
+
+def test_a_constant_that_is_added_makes_no_unit() -> None:
+    """Scores of attention with a mask of minus infinity would be a state that is not finite."""
+    x, y = torch.randn(4, 5, 8, dtype=torch.float64), torch.arange(4)
+    network = from_module(Causal().double(), x)
+    assert len(network.units) == 3
+    assert all(bool(s.isfinite().all()) for s in relax(network, x).require().state)
+    assert gradient_report(network, x, y, CrossEntropy(), beta=1e-3, oracle="backprop").worst_cosine > 0.999999
 
 
 def test_functional_dropout_follows_the_mode() -> None:
