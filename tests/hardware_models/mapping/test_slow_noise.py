@@ -49,6 +49,7 @@ def test_what_two_phases_have_in_common_cancels(scheme, ratio):
     assert found == pytest.approx(one / math.sqrt(examples), rel=0.1)
 
 
+@pytest.mark.full
 def test_fast_and_slow_limits():
     """Noise that is much faster than a phase is white noise of readings; noise that is much slower cancels."""
     white = errors(read_noise=1e-3)
