@@ -93,7 +93,11 @@ def _copied(model: nn.Module) -> nn.Module:
     computed = [
         t for m in model.modules() for t in vars(m).values() if isinstance(t, torch.Tensor) and not t.is_leaf
     ]
-    twin = copy.deepcopy(model, {id(t): t.detach().clone() for t in computed})
+    try:
+        twin = copy.deepcopy(model, {id(t): t.detach().clone() for t in computed})
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise argument_error("model", "be one that can be copied", f"one that cannot: {reason}") from error
     for p, q in zip(model.parameters(), twin.parameters(), strict=True):
         for hook in (p._backward_hooks or {}).values():
             q.register_hook(hook)

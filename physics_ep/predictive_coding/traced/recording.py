@@ -7,6 +7,7 @@ depends on the numbers of a tensor, in-place activations, tensors that torch doe
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import linecache
 import random
@@ -204,8 +205,13 @@ class CallRecorder(TorchFunctionMode):
                 self.nodes.append(Node("tensor", self.names[id(leaf)]))
                 self._bind(leaf, len(self.nodes) - 1)
                 return Ref(self.numbers[id(leaf)])
+            if isinstance(leaf, nn.Parameter) and leaf.requires_grad:
+                self._refuse("uses a parameter that is none of its own (of another model, or in a plain list)")
             if leaf.grad_fn is not None:
-                self._refuse("computes a tensor by something that torch does not show (torch.jit, a library)")
+                raise HiddenError(
+                    "Argument model must compute by functions that torch shows, but does not at "
+                    f"{place()} (torch.jit, torch.func, a library)."
+                )
             return leaf
 
         return mapped(value, refer)
@@ -242,6 +248,10 @@ class NotRecordableError(InputError):
     """A forward pass does what no record holds."""
 
 
+class HiddenError(NotRecordableError):
+    """A tensor comes from calls that no mode of torch's functions sees."""
+
+
 class _InPlace:
     """An in-place function that works on a copy and returns it."""
 
@@ -258,6 +268,25 @@ class _InPlace:
 
 
 def record(model: nn.Module, names: dict[int, str], x: torch.Tensor) -> tuple[CallGraph, dict[int, torch.Tensor]]:
+    """Record a forward pass by its torch functions, or by those of its `torch.export` where some are hidden.
+
+    Arguments, result and errors are those of `recorded`.
+    """
+    try:
+        return recorded(model, names, x)
+    except HiddenError as hidden:
+        try:
+            program = torch.export.export(model, (x,), strict=False).module()
+            tensors = [
+                *program.named_parameters(remove_duplicate=False),
+                *program.named_buffers(remove_duplicate=False),
+            ]
+            return recorded(program, {id(t): name for name, t in reversed(tensors)}, x)
+        except Exception:  # whatever export does not take, the place that is known says more
+            raise hidden from None
+
+
+def recorded(model: nn.Module, names: dict[int, str], x: torch.Tensor) -> tuple[CallGraph, dict[int, torch.Tensor]]:
     """Run a model and return its forward pass, and the values of its nodes; random draws are expected values.
 
     Parameters
@@ -297,7 +326,8 @@ def record(model: nn.Module, names: dict[int, str], x: torch.Tensor) -> tuple[Ca
         raise argument_error("model", "return what it computes from its input", "one whose output does not change")
     graph = pruned(recorder.nodes, number, recorder.returned_by)
     graph.mutates = recorder.mutates
-    kept = [v for v in range(len(recorder.nodes)) if any(recorder.nodes[v] is n for n in graph.nodes)]
+    own = {id(node) for node in graph.nodes}
+    kept = [v for v, node in enumerate(recorder.nodes) if id(node) in own]
     return graph, {new: recorder.values[old] for new, old in enumerate(kept) if old in recorder.values}
 
 
@@ -320,12 +350,16 @@ def _observed(recorder: CallRecorder) -> Iterator[None]:
     def applied(cls: Any, *args: Any, **kwargs: Any) -> Any:
         return recorder.custom(cls, functools.partial(_apply, cls), args, kwargs)
 
+    plain: Any = contextlib.nullcontext()
+    if "torch._dynamo" in sys.modules:  # compiled parts would hide what they call
+        plain = torch.compiler.set_stance("force_eager")
     handles = [hooks.register_module_forward_pre_hook(enter), hooks.register_module_forward_hook(leave)]
     # What `Function.apply` calls: a model may have taken hold of `apply` itself before.
     base: Any = _SingleLevelFunction
     base.apply = classmethod(applied)
     try:
-        yield
+        with plain:
+            yield
     finally:
         del base.apply
         for handle in handles:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+import random
+import threading
+import warnings
 
 import pytest
 import torch
@@ -23,7 +26,7 @@ from physics_ep import (
 from physics_ep.cost import Cost
 from physics_ep.errors import InputError
 from physics_ep.predictive_coding import from_module
-from tests.support.models import CASES, ResNet18, built, drawn
+from tests.support.models import CASES, Recurrent, ResNet18, built, drawn
 from validation import check_system, finite_difference_gradient, gradient_report
 
 QUICK = ("vit", "unet", "classifier", "siamese")
@@ -342,6 +345,20 @@ def test_tied_masked_frozen_and_hooked_parameters() -> None:
     assert compared(found, backprop(tied, ids, labels, CrossEntropy()))[1] < 1e-3
 
 
+ELSEWHERE = nn.Parameter(torch.eye(6, dtype=torch.float64))
+"""A parameter that no model registers."""
+
+
+def bent(h: torch.Tensor) -> torch.Tensor:
+    return torch.tanh(h) * h
+
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    HIDDEN = torch.jit.script(bent)
+    """What torch's functions do not show, and `torch.export` does."""
+
+
 class Straight(torch.autograd.Function):
     """A sign with the derivative of the identity."""
 
@@ -387,8 +404,9 @@ def clipped(h: torch.Tensor) -> torch.Tensor:
         lambda h: torch.maximum(h, h.flip(1)) + torch.where(h > 0, h, 0.3 * h).amax(1, keepdim=True),
         lambda h: functional.max_pool1d(h[:, None], 2, 1, 1)[:, 0, :6] + functional.selu(h),
         lambda h: torch.sin(h) * torch.erf(h),
+        lambda h: 1.0 * HIDDEN(h),
     ],
-    ids=["own backward", "detached", "assigned", "clips", "sorted", "maxima", "routes", "smooth"],
+    ids=["own backward", "detached", "assigned", "clips", "sorted", "maxima", "routes", "smooth", "scripted"],
 )
 def test_functions_of_the_users_own(middle: object) -> None:
     """Own derivatives, cut gradients, writes and every kind of kink have autograd's gradient, to second order."""
@@ -408,6 +426,60 @@ def test_functions_of_the_users_own(middle: object) -> None:
 # -- what is refused -----------------------------------------------------------------------------------------------
 
 
+class Switched(nn.Module):
+    """Dropout in its own words, statistics of its own, noise from a factory, a parameter that nobody uses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.unused = nn.Linear(5, 6), nn.Linear(6, 3), nn.Linear(2, 2)
+        self.register_buffer("mean", torch.zeros(6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = torch.tanh(self.one(x))
+        if self.training:
+            self.mean.mul_(0.9).add_(0.1 * h.mean(0).detach())
+            h = h * torch.empty(6, dtype=h.dtype).bernoulli_(0.7) + 0.1 * torch.randn(len(x), 6, dtype=h.dtype)
+        return self.two(h - self.mean)
+
+
+def test_what_a_model_does_itself_in_training_is_held_and_done_once() -> None:
+    """Random factories are drawn once a step, and buffers that the model writes take in each batch once."""
+    torch.manual_seed(2)
+    model = Switched().double()
+    x, y = torch.randn(4, 5, dtype=torch.float64), torch.randint(0, 3, (4,))
+    net = from_module(model, x)
+    assert float(net.mean.abs().max()) == 0
+    torch.manual_seed(3)
+    found = propagated(EquilibriumPropagation(CrossEntropy(), beta=1e-3), net, x, y)
+    torch.manual_seed(3)
+    assert compared(found, backprop(model, x, y, CrossEntropy()))[1] < 1e-4
+    torch.testing.assert_close(net.mean, model.mean)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("RNN", {"nonlinearity": "relu", "num_layers": 2}),
+        ("GRU", {"num_layers": 2, "dropout": 0.3, "bias": False}),
+        ("LSTM", {"num_layers": 2, "dropout": 0.3, "proj_size": 3, "bidirectional": True}),
+    ],
+)
+def test_recurrent_layers_are_written_out(kind: str, options: dict[str, object]) -> None:
+    """Layers that torch computes in one call have units at each step, and draw dropout as torch does."""
+    torch.manual_seed(1)
+    width = 3 if "proj_size" in options else 6
+    model = Recurrent(kind, 6, **options)
+    model.head = nn.Linear(width * (2 if "bidirectional" in options else 1), 3)
+    model, x, y = model.double().train(), torch.randn(3, 4, 4, dtype=torch.float64), torch.randint(0, 3, (3,))
+    net = from_module(model, x)
+    assert len(net.units) > 8
+    torch.manual_seed(3)
+    found = propagated(EquilibriumPropagation(CrossEntropy(), beta=1e-3), net, x, y)
+    torch.manual_seed(3)
+    assert compared(found, backprop(model, x, y, CrossEntropy()))[1] < 1e-4
+
+
 def by_values(h: torch.Tensor) -> torch.Tensor:
     if h.sum() > 0:
         return torch.tanh(h)
@@ -423,8 +495,11 @@ def by_values(h: torch.Tensor) -> torch.Tensor:
         (lambda h: h.relu_(), "in place"),
         (lambda h: functional.relu(h, inplace=True), "in place"),
         (lambda h: 2 * h, "a unit before its output"),
+        (torch.vmap(torch.tanh), r"functions that torch shows.*test_from_module\.py:\d+"),
+        (lambda h: torch.tanh(h * random.random()), "random numbers from torch"),
+        (lambda h: torch.tanh(h @ ELSEWHERE), "none of its own"),
     ],
-    ids=["branch", "number", "tuple inside", "relu_", "inplace", "no unit"],
+    ids=["branch", "number", "tuple inside", "relu_", "inplace", "no unit", "vmap", "random", "elsewhere"],
 )
 def test_what_no_record_holds_is_refused(middle: object, says: str) -> None:
     """A model that is another function for other values would be trained by a gradient of nobody's."""
@@ -459,6 +534,8 @@ def test_bad_input_is_one_line() -> None:
         (mlp, x, {"units": "all"}, "units"),
         (mlp, x, {"gates": "open"}, "gates"),
         (mlp, x, {"energy": "paired"}, "from_sequential"),
+        (Written(open).double(), x, {}, "runs on"),
+        (Written(threading.Lock()).double(), x, {}, "can be copied"),
     ]
     for model, example, options, says in cases:
         with pytest.raises(InputError, match=says) as refused:
