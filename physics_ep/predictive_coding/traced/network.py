@@ -118,7 +118,7 @@ class ModuleNetwork(HoldsNoise, EnergySystem):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """What the model returns; within a step and for oracles, with the random numbers that the step has
         drawn."""
-        if self._entered and self._noise is not None and self._noise[0] == self._key(x):
+        if self._entered and self._noise is not None and self._noise[0] == self._draws(x):
             with replayed(self._noise[2], x.device):
                 found: torch.Tensor = self.source(x)
             return found
@@ -144,10 +144,14 @@ class ModuleNetwork(HoldsNoise, EnergySystem):
         return named
 
     def _key(self, x: torch.Tensor) -> Any:
+        return self._draws(x), x.dtype, x.device, self.dtype
+
+    def _draws(self, x: torch.Tensor) -> Any:
+        """What random draws depend on: a copy in another dtype makes the same."""
         modes = tuple(
             (type(m), m.training, len(m._forward_hooks), len(m._forward_pre_hooks)) for m in self.source.modules()
         )
-        return tuple(x.shape), x.dtype, x.device, self.dtype, modes
+        return tuple(x.shape), modes
 
     def _recorded(self, x: torch.Tensor) -> CallGraph:
         tensors = self.tensors()
@@ -239,7 +243,7 @@ class ModuleNetwork(HoldsNoise, EnergySystem):
 
     def _free(self, x: torch.Tensor, gates: str) -> FreePass:
         graph = self.graph(x)
-        key = self._key(x)
+        key = self._draws(x)
         noise = self._noise[1] if self._noise is not None and self._noise[0] == key else None
         first = torch.cuda.get_rng_state(x.device) if x.device.type == "cuda" else torch.get_rng_state()
         free = FreePass(graph, self.tensors(), x, gates == "held", noise)

@@ -286,7 +286,7 @@ class ModulePhase(Phase):
 
     def _settled(self, z: State, weight: torch.Tensor) -> LearntState | None:
         """What was learnt in the sweep that returned z, if all examples weigh alike."""
-        if not bool((weight == weight[0]).all()):
+        if not bool((weight == weight[0]).all() & (weight[0] != 0)):
             return None
         return next((s for s in self.settled if torch.equal(s.error, z[-1])), None)
 
@@ -313,12 +313,14 @@ class ModulePhase(Phase):
         """Derivatives of sum_i weight_i E_i at a displaced state by parameters or inputs."""
         keep = weight != 0
         order = torch.arange(len(x), device=x.device)
+        if not bool(keep.any()):
+            return [None] * len(leaves)
         if not bool(keep.all()):
             if self.coupled:
                 must = "be 'raise' for a batch that is normalised together, of which no example can be left out"
                 raise argument_error("on_unconverged", must, "another, and examples did not converge")
             # What is left out may be NaN: a used example stands in its place, with no weight.
-            order = torch.where(keep, order, order[keep][0]) if bool(keep.any()) else order
+            order = torch.where(keep, order, order[keep][0])
         state = [(s + d)[order] for s, d in zip(self.free.states, z, strict=False)]
         errors = [e.detach() for e in self.errors_of(0, z)]
         with torch.enable_grad():

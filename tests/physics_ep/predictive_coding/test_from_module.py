@@ -209,6 +209,23 @@ def test_a_constant_that_is_added_makes_no_unit() -> None:
     assert gradient_report(network, x, y, CrossEntropy(), beta=1e-3, oracle="backprop").worst_cosine > 0.999999
 
 
+def test_oracles_and_skipped_batches_in_training_mode() -> None:
+    """An oracle's copy in float64 has the masks of the step that it judges; a batch that is one system is used or
+    left out as one."""
+    model, x = built("mlp").float().train(), drawn("mlp", 6).float()
+    cost, y = targets(model, x)
+    for oracle in ("backprop", "implicit"):
+        report = gradient_report(from_module(model, x), x, y, cost, beta=1e-3, oracle=oracle, floors=False)
+        assert report.worst_cosine > 0.9999
+    net, x = from_module(built("vgg").train(), drawn("vgg", 4)), drawn("vgg", 4)
+    with pytest.raises(InputError, match="nudge all examples of a batch alike"):
+        EquilibriumPropagation(cost, "random", beta=0.01).backward(net, x, y[:4])
+    strong = EquilibriumPropagation(cost, "positive", 100.0, max_iterations=3, on_unconverged="skip")
+    assert strong.backward(net, x, y[:4]).skipped == 4
+    net.eval()
+    assert strong.backward(net, x, y[:4]).skipped == 4
+
+
 def test_functional_dropout_follows_the_mode() -> None:
     """`F.dropout(training=self.training)` is recorded as it is in each mode; a trace would fix it."""
 
