@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from .errors import InputError
 from .reads import likely
 
 State = tuple[torch.Tensor, ...]
@@ -117,6 +118,21 @@ def all_finite(*tensors: torch.Tensor) -> bool:
     else:
         sound = likely(torch.stack([s.isfinite() for s in sums]).all())
     return sound or all(bool(t.isfinite().all()) for t in tensors)
+
+
+def require_finite(system: Any) -> None:
+    """Refuse a system with a parameter that is NaN or infinite, which a saturated unit hides (tanh of it is 1).
+
+    Raises
+    ------
+    InputError
+        It names the parameter.
+    """
+    if all_finite(*system.parameters()):
+        return
+    for name, p in system.named_parameters():
+        if not all_finite(p):
+            raise InputError(f"Parameter {name} of a {type(system).__name__} must be finite, but was not.")
 
 
 def twice_differentiable() -> AbstractContextManager[None]:

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from .errors import argument_error
+from .errors import InputError, argument_error
 
 PHYSICS = ("energy", "outputs", "force", "project", "initial_state")
 """Methods that say what a system is."""
 
 DECLARATION = "fast_methods_hold"
+
+AS_MADE = "_physics_as_made"
+"""Attribute of a class: (class, name, method) of its physics when it was made, mixins in its lineage included."""
 
 BUILT_ON: dict[str, tuple[str, ...]] = {
     "phase": PHYSICS,
@@ -83,7 +86,29 @@ def fitted(cls: type, base: type) -> tuple[str, ...]:
         setattr(cls, method, getattr(base, method))
     if "phase" in replaced:
         _general(cls, base, lineage[: 1 + max(_nearest(lineage, part) for part in overridden)])
+    # Mixins have no such record of their own.
+    own = [c for c in lineage[:-1] if c is cls or not issubclass(c, base)]
+    setattr(cls, AS_MADE, tuple((c, part, vars(c).get(part)) for c in own for part in PHYSICS))
     return tuple(part for part in PHYSICS if part in overridden)
+
+
+def require_unpatched(system: Any) -> None:
+    """Refuse a system of which a class had a method of `PHYSICS` set after it was made.
+
+    Its fast methods were chosen for what the class was then.
+
+    Raises
+    ------
+    InputError
+        It names the method and the class.
+    """
+    for entry in type(system).__mro__:
+        for owner, part, method in vars(entry).get(AS_MADE, ()):
+            if vars(owner).get(part) is not method:
+                raise InputError(
+                    f"Argument {part} of a {type(system).__name__} must be overridden by a subclass, but was set "
+                    f"on the class {owner.__name__} after it was made: its phases would not follow it."
+                )
 
 
 def declaring(cls: type, base: type, parts: tuple[str, ...]) -> tuple[type, ...]:

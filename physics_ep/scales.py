@@ -13,7 +13,7 @@ from typing import Protocol
 
 import torch
 
-from .blocks import State, all_finite, exactly_finite_rows, flat, largest, twice_differentiable
+from .blocks import State, exactly_finite_rows, flat, largest, require_finite, twice_differentiable
 from .energies import energies
 from .errors import InputError
 
@@ -142,9 +142,7 @@ def measured_scales(system: Measurable, x: torch.Tensor) -> Scales:
         scale = torch.stack(found).amax(0)
         most = float(scale.max())
         if most == 0:
-            for name, p in system.named_parameters():
-                if not all_finite(p):
-                    raise InputError(f"Parameter {name} of a {type(system).__name__} must be finite, but was not.")
+            require_finite(system)
             raise InputError(
                 f"Argument residual_scale of a {type(system).__name__} must be set (the force that counts as 1) "
                 "where forces at the initial and at a random state are zero or infinite, but was not. Does the "

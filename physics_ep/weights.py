@@ -19,7 +19,9 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from .blocks import all_finite
 from .errors import InputError
+from .overrides import require_unpatched
 from .stillness import Stillness
 from .system import EnergySystem
 
@@ -113,6 +115,7 @@ class Weights:
     """
 
     def __init__(self, system: EnergySystem) -> None:
+        require_unpatched(system)
         self.system = system
         named = list(system.named_parameters(remove_duplicate=False))
         self.parameters = list({id(p): p for _, p in named}.values())
@@ -153,6 +156,13 @@ class Weights:
     def versions(self) -> list[int]:
         """Of all parameters, to see whether they have changed."""
         return [p._version for p in self.parameters]
+
+    def finite(self) -> bool:
+        """Whether all weights are finite, within the context.
+
+        A unit that saturates, or an input of zero, may hide one that is not (tanh of infinity is 1).
+        """
+        return all_finite(*(self.system.parameters() if self.computed else self.parameters))
 
     def constrain(self) -> None:
         """`system.constrain()`, within the context, in force for what computed tensors are computed from too.

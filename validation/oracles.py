@@ -17,7 +17,7 @@ import torch
 from scipy.sparse.linalg import LinearOperator, minres
 from torch import nn
 
-from physics_ep.blocks import flat, in_dtype, twice_differentiable, unflat
+from physics_ep.blocks import flat, in_dtype, require_finite, twice_differentiable, unflat
 from physics_ep.cost import Cost, as_targets, costs
 from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import InputError, argument_error
@@ -73,6 +73,7 @@ def of_parameters(oracle: Callable[..., Gradients]) -> Callable[..., Gradients]:
         require_trained(system)
         weights = Weights(system)
         with weights:
+            require_finite(system)
             weights.still.check(arguments[0] if arguments else options["x"])
             found = oracle(system, *arguments, **options)
         if weights.computed:

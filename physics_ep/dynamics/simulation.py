@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..blocks import State
+from ..blocks import State, require_finite
 from ..errors import argument_error, unknown_name
 from ..nudging import Nudge
 from ..progress import SILENT, Progress
@@ -174,6 +174,7 @@ class Simulation:
         self.count = course.count(system)
         self.weights = Weights(system)
         with torch.no_grad(), self.weights:
+            require_finite(system)
             self.weights.still.check(x)
             inputs = system.prepare(x)
             if start is not None:

@@ -51,7 +51,7 @@ class Backprop:
         InputError
             If the system has no forward pass.
         NotFinite
-            If the loss or a gradient is NaN or infinite.
+            If the loss, a gradient or a parameter is NaN or infinite.
         """
         if not system.feedforward:
             raise InputError(
@@ -70,7 +70,7 @@ class Backprop:
             loss = self.cost(wide, y).mean()
             found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
             grads = {name: g for name, g in zip(named, found, strict=True) if g is not None}
-        broken = broken_parts(loss.detach(), grads)
+            broken = broken_parts(loss.detach(), grads) or ("" if weights.finite() else "parameters")
         if broken:
             raise NotFinite(f"NaN or infinite: {broken} of {type(system).__name__}")
         if ranks.is_distributed():

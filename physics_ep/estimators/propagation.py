@@ -23,7 +23,15 @@ from ..landscape.exploration import mean_outputs, repeated
 from ..landscape.stability import curvature_limit
 from ..nudging import Nudge, Stencil, centered, scheme_from_name
 from ..reads import Surprise, assuming, likely, read
-from ..relaxation.loop import check_cost, check_outputs, check_strength, new_phase, prepared, solve
+from ..relaxation.loop import (
+    check_cost,
+    check_outputs,
+    check_strength,
+    new_phase,
+    of_finite_weights,
+    prepared,
+    solve,
+)
 from ..stillness import require_trained
 from ..system import EnergySystem, Phase
 from ..weights import Weights
@@ -44,6 +52,9 @@ ON_UNCONVERGED = ("raise", "skip", "warn")
 BRANCHES = ("check", "ignore")
 WARY = 100
 """Steps that read all they look at on a device (`reads`), after one that had to be done twice."""
+
+LOOK_EVERY = 20
+"""Steps between looks at all weights for NaN and infinity; of more, as many gradients may be wrong unseen."""
 
 
 class UnconvergedWarning(UserWarning):
@@ -164,6 +175,8 @@ class EquilibriumPropagation:
         self._measured: tuple[Any, int] | None = None
         self._constructed: tuple[Any, int, torch.Tensor] | None = None
         """The system whose free phase is solved by construction, steps since it was measured, and the residual."""
+        self._looked: tuple[Any, list[int], list[int], int] | None = None
+        """The system whose weights were finite, their versions, how these changed last, steps since the look."""
         self._broadcast: Any = None
         self._wary = 0
         """Steps for which nothing is assumed on a device."""
@@ -271,14 +284,14 @@ class EquilibriumPropagation:
         self._wary -= 1
         if system.device.type == "cpu" or self._wary >= 0 or (ranks.is_distributed() and self._measures(system)):
             return self._estimate_once(system, weights, x, y, input_gradient)
-        known = self.beta, self.bias, self.stability_limit, self._measured, self._constructed
+        known = self.beta, self.bias, self.stability_limit, self._measured, self._constructed, self._looked
         draws = self.generator.get_state() if self.starts > 1 or self.scheme.random else None
         try:
             with assuming():
                 return self._estimate_once(system, weights, x, y, input_gradient)
         except Surprise:
             self._wary = WARY
-            self.beta, self.bias, self.stability_limit, self._measured, self._constructed = known
+            self.beta, self.bias, self.stability_limit, self._measured, self._constructed, self._looked = known
             if draws is not None:
                 self.generator.set_state(draws)
         return self._estimate_once(system, weights, x, y, input_gradient)
@@ -321,7 +334,7 @@ class EquilibriumPropagation:
             start=start,
             measure=self._due(system),
         )
-        free = self._with_residual(system, free)
+        free = self._of_finite_weights(system, weights, self._with_residual(system, free))
         with torch.enable_grad():
             outputs = system.outputs(free.state)
         direct = outputs.requires_grad  # the state does not: outputs that do depend on parameters themselves
@@ -427,6 +440,25 @@ class EquilibriumPropagation:
         self._constructed = (known, age + 1, residual)
         return replace(free, residual=free.residual + residual.to(free.residual))
 
+    def _of_finite_weights(self, system: EnergySystem, weights: Weights, free: Equilibrium) -> Equilibrium:
+        """The free phase, which is no equilibrium where a weight is not finite.
+
+        A look at all weights costs up to 5 % of a step of few examples. They are looked at in the first step, every
+        `LOOK_EVERY` steps, and where their versions changed in another way than before, as by hand.
+        """
+        versions, change, age = weights.versions(), [], LOOK_EVERY
+        if self._looked is not None and self._looked[0]() is system:
+            _, before, usual, age = self._looked
+            change = [now - then for now, then in zip(versions, before, strict=False)]
+            age = age if change == usual or not any(change) else LOOK_EVERY
+            change = change if any(change) else usual
+        if age < LOOK_EVERY:
+            self._looked = weakref.ref(system), versions, change, age + 1
+            return free
+        found = of_finite_weights(weights, free)
+        self._looked = (weakref.ref(system), versions, change, 1) if found.status.settled else None
+        return found
+
     def _usable(self, keep: torch.Tensor, costs: torch.Tensor, phases: tuple[Equilibrium, ...]) -> torch.Tensor:
         """Which states (N * B,) give a gradient, of those to `keep` since all their phases have converged.
 
@@ -506,7 +538,8 @@ class EquilibriumPropagation:
         Only states that were `found` (B,) are looked at.
         """
         nothing = torch.zeros_like(found)
-        if not self._checks(system):
+        settled = all(phase.status.settled for phase in (free, *phases.values()))
+        if not self._checks(system) or not (settled or bool(found.any())):
             return free, phases, nothing, nothing
         nodes = [i for i in phases if complex(self.scheme.nodes[i]).imag == 0]
         nudges = []
@@ -563,6 +596,8 @@ class EquilibriumPropagation:
             return
         age = 0 if self._measured is None else self._measured[1]
         if self._measures(system):
+            if not math.isnan(self.beta) and not free.status.settled and not bool(free.converged.any()):
+                return  # no example gives a gradient in this step
             curvature = curvature_limit(system, base, free, self.cost, y, solver=self.solver, anywhere=self.auto)
             if not math.isfinite(curvature):
                 raise NotFinite(f"The curvature of the cost {self.cost.name!r} is {curvature}", free)

@@ -29,7 +29,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from scipy.special import stdtrit
 
-from ..blocks import in_dtype
+from ..blocks import in_dtype, require_finite
 from ..cost import Cost, as_targets
 from ..dynamics.noise import STOCHASTIC, NoisyTableau
 from ..equilibrium import NotFinite, broken_parts
@@ -248,6 +248,7 @@ class StochasticEquilibriumPropagation:
                 f"force of zero, but was a {type(system).__name__}."
             )
         require_trained(system)
+        require_finite(system)
         weights.still.check(x)
         temperature = system.temperature if self.temperature is None else self.temperature
         with torch.no_grad():

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ..blocks import State, all_finite, exactly_finite_rows, finite_rows, largest, narrowed
+from ..blocks import State, exactly_finite_rows, finite_rows, largest, narrowed
 from ..cost import Cost
 from ..equilibrium import Equilibrium, Status, Trace
 from ..errors import InputError, argument_error, unknown_name
@@ -335,20 +335,19 @@ def relax(
             found = solve(
                 phase, solver=solver, tolerance=tolerance, max_iterations=max_iterations, start=start, trace=trace
             )
-            return _of_finite_weights(system, found)
+            return of_finite_weights(weights, found)
         if not sound:
             raise start_not_finite()
         origin = system.initial_state(x) if start is None else start
         check_nudge(system, nudge, system.outputs(origin))
         phase = new_phase(system, inputs, options, origin=origin).nudged(nudge)
         found = solve(phase, solver=solver, tolerance=tolerance, max_iterations=max_iterations, trace=trace)
-        return _of_finite_weights(system, found)
+        return of_finite_weights(weights, found)
 
 
-def _of_finite_weights(system: EnergySystem, found: Equilibrium) -> Equilibrium:
-    """What was found, if parameters are finite; else no equilibrium: a unit that saturates, or an input of zero,
-    hides one that is not (tanh of infinity is 1)."""
-    if not found.status.settled or all_finite(*system.parameters()):
+def of_finite_weights(weights: Weights, found: Equilibrium) -> Equilibrium:
+    """What was found, if weights are finite; else no equilibrium."""
+    if not found.status.settled or weights.finite():
         return found
     lost = torch.full_like(found.residual, math.nan)
     return replace(found, residual=lost, status=Status.NOT_FINITE)

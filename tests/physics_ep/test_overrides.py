@@ -15,13 +15,13 @@ from hardware_models import (
     ResistiveNetwork,
     map_pcn,
 )
-from physics_ep import EnergySystem, EquilibriumPropagation, SquaredError, relax
+from physics_ep import EnergySystem, EquilibriumPropagation, SquaredError, relax, simulate
 from physics_ep.errors import InputError
 from physics_ep.estimators.propagation import estimate_gradient
 from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp
 from physics_ep.system import Phase
 from tests.support.systems import batch
-from validation import implicit_gradient
+from validation import bptt_gradient, implicit_gradient
 from validation.gradients import total_error
 
 
@@ -230,3 +230,39 @@ def test_parts_and_graphs_hold_no_overridden_energy(tmp_path) -> None:
         with pytest.raises(InputError, match=said):
             build()
     assert not list(tmp_path.iterdir())
+
+
+class Mixin:
+    """Plain class in front of a system's."""
+
+    def project(self, state):
+        return super().project(state)
+
+
+@pytest.mark.parametrize("part", ["energy", "force", "outputs", "project", "initial_state"])
+@pytest.mark.parametrize("place", ["own", "parent", "mixin"])
+def test_physics_set_on_a_class_after_it_was_made_is_refused(place: str, part: str, monkeypatch) -> None:
+    """As a notebook does: phases were those of the old energy, and their states converged with a force of 0.8."""
+
+    class Parent(HopfieldNetwork):
+        pass
+
+    class Child(Mixin, Parent):
+        pass
+
+    x, y = batch(3, 2, 4)
+    patched = {"own": Child, "parent": Parent, "mixin": Mixin}[place]
+    monkeypatch.setattr(patched, part, getattr(EnergySystem, part), raising=False)
+    late = type("Late", (Child,), {})  # made after: its fast methods are those of the class that was changed
+    for kind in (Child, late):
+        system = kind([3, 4, 2]).double()
+        for use in (
+            lambda system=system: relax(system, x),
+            lambda system=system: EquilibriumPropagation(SquaredError()).backward(system, x, y),
+            lambda system=system: simulate(system, x, duration=0.1),
+            lambda system=system: bptt_gradient(system, x, y, SquaredError(), iterations=2),
+        ):
+            with pytest.raises(InputError, match=f"{part} of a {kind.__name__} must be overridden by a subclass"):
+                use()
+    monkeypatch.undo()
+    assert relax(Child([3, 4, 2]).double(), x).status.settled

@@ -9,7 +9,7 @@ import warnings
 import pytest
 import torch
 
-from hardware_models import AnalogHopfieldCircuit, HopfieldNetwork, ResistiveNetwork
+from hardware_models import AnalogHopfieldCircuit, HopfieldNetwork, OscillatorNetwork, ResistiveNetwork
 from hardware_models.mapping import map_pcn
 from physics_ep import (
     CrossEntropy,
@@ -18,19 +18,22 @@ from physics_ep import (
     SquaredError,
     Status,
     relax,
+    simulate,
 )
 from physics_ep.blocks import State
 from physics_ep.equilibrium import NotFinite
 from physics_ep.errors import InputError
 from physics_ep.estimators.backprop import Backprop
-from physics_ep.estimators.propagation import UnconvergedWarning
+from physics_ep.estimators.propagation import LOOK_EVERY, UnconvergedWarning
 from physics_ep.estimators.thermal import StochasticEquilibriumPropagation
 from physics_ep.nudging import Nudge
 from physics_ep.predictive_coding import mlp
 from physics_ep.runs.training import TrainingStoppedError, train
+from physics_ep.weights import Weights
 from tests.support.device_systems import CASES
 from tests.support.pcn import examples
 from tests.support.systems import Quadratic, Quartic, batch
+from validation.oracles import ORACLES, bptt_gradient
 
 SHORT = ("training.epochs=2", "data.train_examples=96")
 
@@ -324,3 +327,93 @@ def test_a_parameter_that_is_not_finite_leaves_no_equilibrium(name: str) -> None
                 with torch.no_grad():
                     p.copy_(before)
     assert relax(system, x).status.settled
+
+
+NETWORKS = {
+    "hopfield": lambda: HopfieldNetwork([4, 6, 3], "tanh").double(),
+    "predictive": lambda: network().double(),
+    "clipped": lambda: network("hard_tanh").double(),
+    "oscillators": lambda: OscillatorNetwork([4, 6, 3]).double(),
+    "users": Quartic,
+}
+
+
+@pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_parameter_that_is_not_finite_gives_no_gradient(name: str, bad: float) -> None:
+    """A saturated unit hides it: EP returned a loss and skipped nothing, and backprop through time was a number."""
+    torch.manual_seed(0)
+    system = NETWORKS[name]()
+    x, y = torch.rand(5, 4).double(), torch.rand(5, 2 if name == "users" else 3).double()
+    with torch.no_grad():
+        next(system.parameters()).view(-1)[0] = bad
+    with pytest.raises((NotConverged, InputError), match=r"infinite or NaN|must be finite"):
+        EquilibriumPropagation(SquaredError(), beta=1e-3).backward(system, x, y)
+    if name != "users":  # scales that are measured are of nothing then
+        step = EquilibriumPropagation(SquaredError(), beta=1e-3, on_unconverged="skip").backward(system, x, y)
+        assert step.skipped == 5
+        assert math.isnan(step.loss)
+    assert not any(p.grad.any() for p in system.parameters() if p.grad is not None)
+    message = "Parameter .* must be finite, but was not"
+    for oracle, options in (*((o, {}) for o in ORACLES.values()), (bptt_gradient, {"iterations": 10})):
+        with pytest.raises(InputError, match=message):
+            oracle(system, x, y, SquaredError(), **options)
+    with pytest.raises(InputError, match=message):
+        simulate(system, x, duration=0.1)
+    if not system.bounded:
+        with pytest.raises(InputError, match=message):
+            StochasticEquilibriumPropagation(SquaredError(), beta=0.1, temperature=0.0).estimate(system, x, y)
+    if system.feedforward:
+        with pytest.raises(NotFinite, match="NaN or infinite: "):
+            Backprop(SquaredError()).backward(system, x, y)
+
+
+@pytest.mark.parametrize("way", ["by hand", "by hand after one step", "optimizer", "data"])
+def test_a_weight_that_becomes_infinite_is_seen(way: str) -> None:
+    """At once where it is set in place, and within `LOOK_EVERY` steps in any case."""
+    system = NETWORKS["hopfield"]()
+    x, y = torch.rand(5, 4).double(), torch.rand(5, 3).double()
+    ep = EquilibriumPropagation(SquaredError(), beta=1e-3)
+    optimizer = torch.optim.SGD(system.parameters(), lr=0.01)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        ep.backward(system, x, y)
+        optimizer.step()
+
+    for _ in range(1 if way == "by hand after one step" else 5):
+        step()
+    weight = system.layers[0].weight
+    if way == "data":
+        weight.data[0, 0] = math.inf
+    elif way == "optimizer":
+        weight.grad[0, 0] = -math.inf
+        optimizer.step()  # one step more than usual
+    else:
+        with torch.no_grad():
+            weight[0, 0] = math.inf
+
+    def steps() -> None:
+        for _ in range(LOOK_EVERY if way == "data" else 1):
+            step()
+
+    with pytest.raises(NotConverged, match="infinite or NaN"):
+        steps()
+    with pytest.raises(NotConverged, match="infinite or NaN"):  # nor is it forgotten
+        step()
+
+
+def test_steps_look_at_weights_seldom(monkeypatch) -> None:
+    """A look at each step costs up to 5 %: training looks twice, and then every `LOOK_EVERY` steps."""
+    looks = []
+    look = Weights.finite
+    monkeypatch.setattr(Weights, "finite", lambda self: looks.append(1) or look(self))
+    system = NETWORKS["predictive"]()
+    x, y = torch.rand(5, 4).double(), torch.rand(5, 3).double()
+    ep = EquilibriumPropagation(SquaredError(), beta=1e-3)
+    optimizer = torch.optim.Adam(system.parameters(), lr=1e-3)
+    for n in range(1, 2 * LOOK_EVERY + 1):
+        for _ in range(2):  # gradients of two batches are added
+            ep.backward(system, x, y)
+        optimizer.step()
+        assert len(looks) <= 2 + 2 * n / LOOK_EVERY
