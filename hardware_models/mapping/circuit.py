@@ -31,6 +31,7 @@ from physics_ep.system import Inputs, Phase
 
 from .algebra import PairedNewton
 from .board import SETTLED, Board
+from .guided import Guided
 from .phase import PairedPhase
 from .solvers import CircuitMotion, Euler, Flow, PairedSweep
 
@@ -105,10 +106,10 @@ class PairedCircuit(Board):
 
     def _choose_solvers(self) -> None:
         """Set `default_solver`. Where stability is in question, the circuit's own course decides whether there is
-        an equilibrium."""
+        an equilibrium, and which."""
         device = self.device_model
         one = not self.served_apart("h", "u") and not self.served_apart("h", "transpose")
-        in_time = "euler" if self.equal_times else "flow"
+        in_time = "guided" if self.equal_times else "flow"
         sweeps = self.shared and self.equal_times and (one or device.conductance_noise == 0)
         self.default_solver = "sweep" if sweeps else in_time
 
@@ -120,8 +121,9 @@ class PairedCircuit(Board):
     # -- how it settles, and what it takes: what a substrate may define ------------------------------------------
 
     def solvers(self, phase: Phase) -> dict[str, Any]:
-        """Solvers of a phase: 'sweep' and 'newton' to its fixed point, 'flow' in time, 'euler' for its end."""
-        return {"sweep": PairedSweep, "newton": PairedNewton, "euler": Euler, "flow": Flow}
+        """Solvers of a phase: 'sweep' and 'newton' to its fixed point, 'flow' in time, 'euler' for its end, and
+        'guided' to the fixed point that the course in time leads to."""
+        return {"sweep": PairedSweep, "newton": PairedNewton, "euler": Euler, "guided": Guided, "flow": Flow}
 
     def motion(self, phase: Phase) -> Motion:
         """A phase in time, for `simulate`."""

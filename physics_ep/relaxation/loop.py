@@ -98,6 +98,7 @@ def solve(
         lost = phase.hopeless()
         haste = lost is None and not trace and trusting(phase.x.device)
         method = methods[name](phase, z)
+        method.tolerance = tolerance
         budget = max_iterations or method.budget or system.default_max_iterations
         course = Decline()
         unread: list[torch.Tensor] = []

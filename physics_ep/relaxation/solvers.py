@@ -53,6 +53,8 @@ class Solver:
     top_residual : float or None
         Largest residual, where the host knows it: the loop sets what it has read before `advance`, and a solver
         whose `evaluate` reads other numbers may read this one with them.
+    tolerance : float
+        What the residual is asked to meet. The loop sets it: it alone decides when to stop.
     """
 
     patience: int = 1000
@@ -61,6 +63,7 @@ class Solver:
     time: torch.Tensor | None = None
     steady: bool = False
     top_residual: float | None = None
+    tolerance: float = 0.0
 
     def evaluate(self) -> tuple[State, torch.Tensor]:
         """The current z and its residual (B,)."""

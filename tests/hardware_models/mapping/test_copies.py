@@ -563,7 +563,7 @@ def test_free_states_of_test_examples() -> None:
     found = free_state(map_pcn(net, "resistive"), x, labels, batch=8)
     assert (found.share, found.error, found.solver) == (1.0, 0.25, "sweep")
     poor = free_state(map_pcn(net, "resistive", DeviceModel(programming_noise=0.01)), x, labels)
-    assert poor.solver == "euler"
+    assert poor.solver == "guided"
     assert 0 <= poor.share <= 1
     assert not math.isnan(poor.error) or poor.share == 0
 

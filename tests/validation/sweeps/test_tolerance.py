@@ -284,10 +284,10 @@ def test_three_references_each_once_an_instance(monkeypatch: pytest.MonkeyPatch,
         target: getattr(mirrors.worst_layer(target), target).cosine for target in ("feedforward", "adaptation")
     }
     assert worst["feedforward"] < worst["adaptation"] - 1e-5
-    assert (one.free_share, one.solver, mirrors.free_share, mirrors.solver) == (1.0, "sweep", 1.0, "euler")
+    assert (one.free_share, one.solver, mirrors.free_share, mirrors.solver) == (1.0, "sweep", 1.0, "guided")
     again = open_tolerance(out)
     assert timeless(again) == timeless(table)
-    assert again.of("mirror_mismatch")[0].solver == "euler"
+    assert again.of("mirror_mismatch")[0].solver == "guided"
 
 
 def test_former_adaptation_is_read_as_feedforward(tmp_path: Path) -> None:
