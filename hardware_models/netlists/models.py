@@ -22,32 +22,20 @@ MOST_GROWTH = 700.0
 """Logarithm of what a temperature may multiply a saturation current by."""
 DIODE = {
     **{"is": 1e-14, "n": 1.0, "eg": 1.11, "xti": 3.0, "rs": 0.0, "trs1": 0.0, "trs2": 0.0, "cjo": 0.0},
-    **{"bv": 0.0, "ibv": 1e-3, "nbv": math.nan, "tcv": 0.0, "ikf": 0.0, "isr": 0.0, "nr": 2.0, "vj": 1.0, "m": 0.5},
+    **{"bv": 0.0, "ibv": 1e-3, "nbv": math.nan, "tcv": 0.0, "ikf": 0.0, "isr": 0.0, "nr": 1.0, "vj": 1.0, "m": 0.5},
+    **{"tm1": 0.0, "tm2": 0.0, "fc": 0.5},
 }
 """Parameters of diode models that are read, with their defaults; 0 for BV, IKF and ISR stands for none."""
+LEAST_CURRENT = 1e-28
+"""Amperes: a saturation current below this is this one in ngspice (its option epsmin)."""
+STEEPEST, WIDEST = 0.9, 0.95
+"""Largest grading coefficient and FC, to which ngspice limits them."""
 UNUSED = (2.0, 1.0, 0.5)
 """NR, VJ and M of diodes without a recombination current."""
 ALIASES = {"js": "is", "cj0": "cjo", "cj": "cjo", "pb": "vj", "mj": "m", "ik": "ikf", "trs": "trs1", "tref": "tnom"}
 NEUTRAL = {
-    *(
-        "tt",
-        "ttt1",
-        "ttt2",
-        "fc",
-        "kf",
-        "af",
-        "cjp",
-        "cjsw",
-        "php",
-        "mjsw",
-        "fcs",
-        "vp",
-        "tm1",
-        "tm2",
-        "cta",
-        "ctp",
-    ),
-    *("tpb", "tphp", "fv_max", "bv_max", "id_max", "te_max", "pd_max"),
+    *("tt", "ttt1", "ttt2", "kf", "af", "cjp", "cjsw", "php", "mjsw", "fcs", "vp", "cta", "ctp", "tpb", "tphp"),
+    *("fv_max", "bv_max", "id_max", "te_max", "pd_max"),
 }
 """Parameters of a diode model that leave its direct current as it is."""
 CHANGING = {
@@ -95,7 +83,11 @@ class DiodeValues:
 
 
 def diode_model(
-    line: Line, value: Callable[[str], float], nominal: float, passed_over: Callable[[list[str]], None]
+    line: Line,
+    value: Callable[[str], float],
+    nominal: float,
+    passed_over: Callable[[list[str]], None],
+    tell: Callable[[str], None],
 ) -> DiodeModel:
     """Read the .model line of a diode.
 
@@ -108,6 +100,8 @@ def diode_model(
         Nominal temperature where the model names none, degrees Celsius.
     passed_over : callable (list of str)
         Is told the parameters that ngspice does not know either.
+    tell : callable (str)
+        Takes notes for the reader of the netlist.
 
     Raises
     ------
@@ -137,10 +131,15 @@ def diode_model(
     found = {**DIODE, **numbers}
     if not nominal > -CELSIUS or not found["n"] > 0:
         raise line.error("the nominal temperature and N must be positive")
-    for name in ("is", "nr", "vj"):
+    for name in ("nr", "vj"):
         if not found[name] > 0:
             raise line.error(f"{name.upper()} must be positive, but was {found[name]:g}")
-    for name in ("bv", "ibv", "ikf", "isr", "rs", "cjo", "m"):
+    if 0 <= found["is"] < LEAST_CURRENT:
+        tell(f"IS below {LEAST_CURRENT:g} A is {LEAST_CURRENT:g} A, as in ngspice")
+        found["is"] = LEAST_CURRENT
+    if 0 < found["ikf"] < LEAST_CURRENT:
+        raise line.error(f"IKF must be 0 or at least {LEAST_CURRENT:g} A, but was {found['ikf']:g}")
+    for name in ("is", "fc", "bv", "ibv", "ikf", "isr", "rs", "cjo", "m"):
         if found[name] < 0:
             raise line.error(f"{name.upper()} must not be negative, but was {found[name]:g}")
     if "bv" in numbers and not numbers["bv"]:
@@ -200,7 +199,7 @@ def diode_values(model: DiodeModel, celsius: float, area: float, count: float) -
             steep * warmth,
             p["ikf"] * size,
             (grown(p["isr"], p["nr"]) if not usual else p["isr"]) * size if p["isr"] else 0.0,
-            *((p["nr"] * warmth, _junction_potential(p["vj"], hot, cold), p["m"]) if p["isr"] else UNUSED),
+            *((p["nr"] * warmth, *_junction(p, hot, cold)) if p["isr"] else UNUSED),
         ),
         resistance,
         capacitance,
@@ -216,6 +215,13 @@ def _junction_potential(potential: float, hot: float, cold: float) -> float:
         return -2 * BOLTZMANN * kelvin / CHARGE * (1.5 * math.log(kelvin / TEMPERATURE) + CHARGE * energy)
 
     return shift(hot) + hot / cold * (potential - shift(cold)) if hot != cold else potential
+
+
+def _junction(p: dict[str, float], hot: float, cold: float) -> tuple[float, float]:
+    """VJ and M at a temperature, as far as ngspice lets them go."""
+    grading = min(p["m"] * (1 + p["tm1"] * (hot - cold) + p["tm2"] * (hot - cold) ** 2), STEEPEST)
+    most = 1 / min(p["fc"], WIDEST) if p["fc"] else math.inf
+    return min(_junction_potential(p["vj"], hot, cold), most), grading
 
 
 RESISTOR = ("tc1", "tc2", "tce", "r")

@@ -10,7 +10,7 @@ CHANGING = ("temp", "tnom", "rshunt", "cshunt", "gmin")
 NEUTRAL = {
     *("abstol", "reltol", "vntol", "chgtol", "trtol", "pivtol", "pivrel", "itl1", "itl2", "itl3", "itl4", "itl5"),
     *("itl6", "srcsteps", "gminsteps", "gminfactor", "noopiter", "dyngmin", "method", "maxord", "xmu", "minbreak"),
-    *("bypass", "oldlimit", "trytocompact", "nodedamping", "absdv", "reldv", "noopac", "epsmin", "copynodesets"),
+    *("bypass", "oldlimit", "trytocompact", "nodedamping", "absdv", "reldv", "noopac", "copynodesets"),
     *("indverbosity", "lvlim", "cptime", "limpts", "limtim", "lvltim", "maxopalter", "maxevtiter", "noopalter"),
     *("convlimit", "convstep", "convabsstep", "autopartial", "warn", "maxwarns", "numdgt", "acct", "noacct"),
     *("noinit", "list", "nomod", "nopage", "node", "norefvalue", "opts", "savecurrents", "keepopinfo", "interp"),

@@ -301,7 +301,7 @@ class Level:
             self.note(f"diodes at {celsius:g} degrees Celsius: their N and IS here are those that behave so at 27")
         (name, anode, cathode), junction = head[:3], head[1]
         if found.resistance:
-            junction = f"{name}#internal"
+            junction = f"{name}.inside"
             ends = [self.node(anode), self.node(junction)]
             self.builder.beside(line, "resistor", f"R{self.name(name)}_rs", ends, 1 / found.resistance)
         kind = "diode" if len(found.law) == 2 else "spice_diode"
@@ -332,7 +332,7 @@ class Level:
 
             nominal = self.builder.option("tnom", NOMINAL)
             known = self.builder.models[id(model)] = diode_model(
-                model, self.scope_of(section).value, nominal, passed_over
+                model, self.scope_of(section).value, nominal, passed_over, self.note
             )
         return known
 
