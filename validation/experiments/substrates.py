@@ -64,6 +64,11 @@ class Placed:
     threshold_units : int
     gain : float
         Largest of the rails; 1 where there are none.
+    live : ndarray (R, L)
+        As `feedforward`, with live gates at the same beta, of the examples that settle then; NaN where none does or
+        no unit has a kink.
+    live_settled : ndarray (R,)
+        Share of the examples that settle with live gates; NaN where no unit has a kink.
     """
 
     substrate: str
@@ -86,6 +91,8 @@ class Placed:
     settling_time: float
     threshold_units: int
     gain: float
+    live: np.ndarray
+    live_settled: np.ndarray
 
     def figures(self) -> dict[str, Any]:
         """For JSON."""
@@ -138,6 +145,7 @@ def place(
             advance(1, substrate=substrate)
             adaptation = np.full((instances, len(names)), np.nan)
             feedforward, transfer = adaptation.copy(), adaptation.copy()
+            live, live_settled = adaptation.copy(), np.full(instances, np.nan)
             accuracy, share = np.full(instances, np.nan), np.full(instances, np.nan)
             solver = ""
             for r in range(instances):
@@ -153,6 +161,8 @@ def place(
                 residual = max(residual, *(float(e.residual.max()) for e in step.equilibria))
                 feedforward[r] = _cosines(own, reference_gradient("feedforward", mapped, x, y, cost), names)
                 transfer[r], adaptation[r] = _cosines(own, exact, names), feedforward[r]
+                if mapped.system.has_gates:
+                    live[r], live_settled[r] = _live(mapped, x, y, cost, step.beta, names)
                 if differs(mapped):
                     adaptation[r] = _cosines(own, reference_gradient("adaptation", mapped, x, y, cost), names)
             fidelity = ideal.fidelity
@@ -179,6 +189,8 @@ def place(
                     settling_time=fidelity.settling_time,
                     threshold_units=sum(len(row.threshold_units) for row in fidelity.layers),
                     gain=max(row.gain for row in fidelity.layers),
+                    live=live,
+                    live_settled=live_settled,
                 )
             )
     return tuple(found)
@@ -187,6 +199,22 @@ def place(
 def _cosines(estimate: dict[str, torch.Tensor], exact: dict[str, torch.Tensor], names: Sequence[str]) -> np.ndarray:
     wanted = {name: exact[name] for name in names}
     return np.array([row.cosine for row in compare({n: estimate[n] for n in names}, wanted)])
+
+
+def _live(
+    mapped: Mapped, x: torch.Tensor, y: torch.Tensor, cost: Cost, beta: float, names: Sequence[str]
+) -> tuple[np.ndarray, float]:
+    """Cosines to backprop through the arrays that drive h with live gates, and the share of examples left."""
+    lost = np.full(len(names), np.nan), 0.0
+    try:
+        own, step = mapped.estimate(x, y, cost, beta=beta, gates="live", on_unconverged="skip")
+    except (NotConverged, NegativeNudgeError):
+        return lost
+    used = step.used
+    if used is None or not bool(used.any()):
+        return lost
+    exact = reference_gradient("feedforward", mapped, x[used], y[used], cost)
+    return _cosines(own, exact, names), float(used.double().mean())
 
 
 def _accuracy(mapped: Mapped, test: tuple[torch.Tensor, torch.Tensor]) -> float:

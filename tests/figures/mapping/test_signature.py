@@ -100,6 +100,10 @@ def test_charts_meet_the_demands() -> None:
     for one in placed:
         assert one.cosine.min() > 1 - 1e-6
         assert one.adaptation.shape == (2, 3)
+        # Live gates stand beside held ones: worse, where units switch, on as many examples or fewer.
+        assert one.live.shape == (2, 3)
+        assert (one.live_settled <= 1).all()
+        assert one.live.min() < one.feedforward.min() <= 1
     # The same cells err alike on every substrate.
     np.testing.assert_allclose(placed[0].transfer, placed[1].transfer, atol=1e-6)
     subject = Subject("net", net, x, labels, CrossEntropy())
