@@ -19,7 +19,7 @@ from ..forward import gate_mode
 from .graph import CallGraph
 from .passes import FreePass, predictions
 from .phase import ModulePhase, UnitMotion, halves
-from .recording import record, replayed
+from .recording import NoInputError, record, replayed
 from .sweeps import SOLVERS
 from .units import choose, layouts
 
@@ -133,8 +133,12 @@ class ModuleNetwork(HoldsNoise, EnergySystem):
         if key not in self._graphs:
             if len(self._graphs) >= GRAPHS:
                 self._graphs.pop(next(iter(self._graphs)))
-            with Stillness(self):
-                self._graphs[key] = self._recorded(x)
+            try:
+                with Stillness(self):
+                    self._graphs[key] = self._recorded(x)
+            except NoInputError as error:
+                name = "x" if "_unit_names" in self.__dict__ else "example"
+                raise InputError(f"Argument {name} must {error}") from error
         return self._graphs[key]
 
     def tensors(self) -> dict[str, torch.Tensor]:

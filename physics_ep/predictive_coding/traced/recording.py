@@ -248,6 +248,10 @@ class NotRecordableError(InputError):
     """A forward pass does what no record holds."""
 
 
+class NoInputError(InputError):
+    """The model does not run on an input; the message goes on after the name of the caller's argument."""
+
+
 class HiddenError(NotRecordableError):
     """A tensor comes from calls that no mode of torch's functions sees."""
 
@@ -312,9 +316,8 @@ def recorded(model: nn.Module, names: dict[int, str], x: torch.Tensor) -> tuple[
             if isinstance(error, InputError):
                 raise
             reason = " ".join(str(error).split()) or type(error).__name__
-            raise InputError(
-                f"Argument example must be an input that the model runs on, but was of shape {tuple(x.shape)}: "
-                f"{reason}"
+            raise NoInputError(
+                f"be an input that the model runs on, but was of shape {tuple(x.shape)}: {reason}"
             ) from error
     if _other_generators() != others:
         must = "draw its random numbers from torch, so that phases can draw them again"

@@ -101,6 +101,8 @@ def layouts(
         axes = [d for d in range(c.ndim) if b.ndim == c.ndim and b.shape[d] != c.shape[d]]
         if len(axes) != 1 or not c.is_floating_point():
             continue
+        if i != first.output and not bool(c.isfinite().all()):
+            continue  # scores that a mask has set to minus infinity
         axis = axes[0]
         inner, left = divmod(c.shape[axis], batches[2])
         if left or not inner or a.shape[axis] % batches[0]:
@@ -203,7 +205,7 @@ def _automatic(graph: CallGraph, where: Mapping[int, BatchAxis]) -> set[int]:
             sums.add(i)
     for i in sums:
         takers = users.get(i, [])
-        if i != graph.output and len(takers) == 1 and (takers[0] in chosen or takers[0] in sums):
+        if i != graph.output and len(takers) == 1 and (takers[0] in chosen | sums | soft):
             continue
         chosen.add(i)
     if not chosen - {graph.output}:

@@ -200,6 +200,25 @@ class Causal(nn.Module):
         return self.last((x + self.attention(x, x, x, attn_mask=ahead)[0])[:, -1])
 
 
+class Padded(Causal):
+    """Attention with a mask of its own that follows from the tokens, added to scores that it wrote out."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        away = torch.where(x[..., :1] > 1, float("-inf"), 0.0).transpose(1, 2)
+        scores = x @ x.transpose(1, 2) + away
+        relative = torch.tanh(x) @ x.transpose(1, 2)
+        return self.last((x + (scores + relative).softmax(-1) @ x)[:, -1])
+
+
+def test_scores_are_no_units() -> None:
+    """A mask that depends on the input is a sum too, of minus infinity."""
+    x, y = torch.randn(4, 5, 8, dtype=torch.float64).clamp(max=0.9), torch.arange(4)
+    x[1, 2, 0] = 2.0
+    network = from_module(Padded().double(), x)
+    assert [name.partition(":")[0] for name in network.units] == ["tanh", "matmul", "add", "last.linear"]
+    assert gradient_report(network, x, y, CrossEntropy(), beta=1e-3, oracle="backprop").worst_cosine > 0.999999
+
+
 def test_a_constant_that_is_added_makes_no_unit() -> None:
     """Scores of attention with a mask of minus infinity would be a state that is not finite."""
     x, y = torch.randn(4, 5, 8, dtype=torch.float64), torch.arange(4)
@@ -564,6 +583,8 @@ def test_bad_input_is_one_line() -> None:
         relax(net, x[0])
     with pytest.raises(InputError, match="dtype"):
         relax(net, x.float())
+    with pytest.raises(InputError, match="Argument x must be an input that the model runs on"):
+        relax(net, x[:, :4])
 
 
 @pytest.mark.slow
