@@ -14,7 +14,9 @@ radius is below one.
 Paired units are far from normal: with copies alike J is a nilpotent matrix beside its diagonal, and rounding
 moves eigenvalues of a chain of m = 2 L layers by as much as |N| (e |J| / |N|)^(1/m), with N = J - own and e the
 rounding of a number (or the residual of Arnoldi's method); Golub and Van Loan, Matrix Computations, 2013,
-theorem 7.2.3. This is the radius, and nothing within it is decided. Where h and u are alike in the free state
+theorem 7.2.3. Where all eigenvectors V are known, eigenvalues move by no more than cond(V) |E| (Bauer and Fike,
+Numer. Math. 2, 1960), with E the rounding of J and its change over what the residual of the state may be off. The
+smaller of both is the radius, and nothing within it is decided. Where h and u are alike in the free state
 the eigenvalues are those of the diagonal by construction, since layers can be put in an order in which J is
 triangular.
 
@@ -179,6 +181,7 @@ def _certify(phase: PairedPhase, state: State, slot: float | None, duration: flo
     products = 0
     for shift in kinks.choices():
         line = _Line(phase, state, moved, shift, motion is LaggedMotion, slot)
+        line.residual = residual
         found = line.by_construction() if alike else line.rightmost()
         products += line.products
         # How fast it grows, per time constant.
@@ -287,6 +290,9 @@ class _Line:
         slot: float | None,
     ) -> None:
         self.phase, self.slot, self.lagged = phase, slot, lagged
+        self.state, self.moved, self.shift = state, moved, shift
+        self.residual = torch.zeros(len(state[0]), dtype=torch.float64)
+        """Of the state, (B,)."""
         self.count = phase.depth
         self.products = 0
         at = state if shift is None else tuple(p + s for p, s in zip(state, shift, strict=True))
@@ -423,12 +429,17 @@ class _Line:
         """The rightmost eigenvalue of J, or the largest of a period, and its radius; of coupled units, and of
         those that stand alone."""
         dense = self.size <= DENSE
-        value, miss, whole, beside = self._all() if dense else self._arnoldi()
+        known = torch.full((self.rows,), math.inf, dtype=torch.float64)
+        if dense:
+            value, known, whole, beside = self._all()
+            miss = torch.zeros_like(whole)
+        else:
+            value, miss, whole, beside = self._arnoldi()
         # The relative error of a product with J, or what Arnoldi's method has left, on a chain of all layers.
         off = torch.maximum(torch.finfo(torch.float64).eps * whole, miss)
         beside = beside.clamp(min=torch.finfo(torch.float64).tiny)
         layers = 2 * self.count + len(self.hidden)
-        radius = torch.maximum(beside * (off / beside) ** (1 / layers), off)
+        radius = torch.minimum(torch.maximum(beside * (off / beside) ** (1 / layers), off), known)
         least = -math.inf if self.slot is None else 0.0
         alone = torch.where(self.linked, torch.full_like(self._diagonal, least), self._own_values()).amax(1).cpu()
         more = alone > (value.real if self.slot is None else value.abs())
@@ -443,30 +454,59 @@ class _Line:
         finite = np.nan_to_num(values, nan=-np.inf)
         return int(np.argmax(np.abs(finite) if self.slot is not None else finite.real))
 
-    def _all(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _matrices(self) -> np.ndarray:
+        """J, or the map of a period, of all examples, (B, n, n)."""
         unit = torch.zeros(self.rows, self.size, dtype=torch.float64, device=self.own[0].device)
         columns = []
         for n in range(self.size):
             unit[:, n] = 1
             columns.append(self.product(unit))
             unit[:, n] = 0
-        matrices = torch.stack(columns, 2).cpu().numpy()
-        value, whole, beside = [], [], []
-        for whole_matrix, linked in zip(matrices, self.linked.cpu().numpy(), strict=True):
-            matrix = whole_matrix[np.ix_(linked, linked)]
+        return torch.stack(columns, 2).cpu().numpy()
+
+    def _beside(self, value: torch.Tensor) -> np.ndarray:
+        """`_matrices` at a state that is off by the residual over the eigenvalue, which is the slowest rate."""
+        slow = value.real.abs() if self.slot is None else (value.abs() - 1).abs()
+        off = (self.residual.cpu() / slow.clamp(min=1e-3)).nan_to_num(nan=1.0).clamp(max=1e-2)
+        shift = []
+        for k, p in enumerate(self.state):
+            far = (off.to(p) * largest(p)).view(-1, *[1] * (p.ndim - 1)).expand_as(p)
+            shift.append(far if self.shift is None else far + self.shift[k])
+        line = _Line(self.phase, self.state, self.moved, shift, self.lagged, self.slot)
+        found = line._matrices()
+        self.products += line.products
+        return found
+
+    def _all(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The rightmost of all eigenvalues, how far it may be off by Bauer and Fike, |J|, and |N|."""
+        matrices, linked = self._matrices(), self.linked.cpu().numpy()
+        value, known, whole, beside = [], [], [], []
+        vectors = []
+        for n in range(self.rows):
+            matrix = matrices[n][np.ix_(linked[n], linked[n])]
             if not matrix.size:
                 matrix = np.full((1, 1), -1.0 if self.slot is None else 0.0)
             if not np.isfinite(matrix).all():
                 value.append(complex(math.nan))
                 whole.append(math.nan)
                 beside.append(math.nan)
+                vectors.append(math.nan)
                 continue
-            found = np.linalg.eigvals(matrix)
+            found, frame = np.linalg.eig(matrix)
             value.append(complex(found[self._first(found)]))
             whole.append(float(np.linalg.norm(matrix, 2)))
             beside.append(float(np.linalg.norm(matrix - np.diag(np.diag(matrix)), 2)))
-        norms, couplings = (torch.tensor(v, dtype=torch.float64) for v in (whole, beside))
-        return torch.tensor(value, dtype=torch.complex128), torch.zeros_like(norms), norms, couplings
+            vectors.append(float(np.linalg.cond(frame)))
+        there = torch.tensor(value, dtype=torch.complex128)
+        change = matrices - self._beside(there)
+        for n in range(self.rows):
+            moved = change[n][np.ix_(linked[n], linked[n])]
+            sure = np.isfinite(moved).all() and math.isfinite(vectors[n])
+            rounding = 2 * self.size * float(np.finfo(np.float64).eps) * whole[n]
+            off = rounding + (float(np.linalg.norm(moved, 2)) if sure and moved.size else 0.0)
+            known.append(vectors[n] * off if sure else math.inf)
+        radii, norms, couplings = (torch.tensor(v, dtype=torch.float64) for v in (known, whole, beside))
+        return there, radii, norms, couplings
 
     def _arnoldi(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Arnoldi's method (Saad, Numerical Methods for Large Eigenvalue Problems, 2011, algorithm 6.2) on all
