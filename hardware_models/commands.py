@@ -530,8 +530,12 @@ def spice_import(
         Writes(),
     ] = None,
     gmin: Annotated[
-        float, typer.Option(help="Siemens across every diode, for nodes that leakage alone holds (SPICE: 1e-12).")
-    ] = 0.0,
+        float | None,
+        typer.Option(
+            help="Siemens across every diode. Default: SPICE's 1e-12 where leakage alone holds a node, else 0.",
+            show_default=False,
+        ),
+    ] = None,
     json: JsonFile = None,
     seed: Seed = None,
     device: Device = None,
@@ -549,7 +553,7 @@ def spice_import(
     if not Path(path).suffix and not Path(path).exists() and path not in bundled_netlists():
         raise unknown_name("FILE.cir", path, bundled_netlists())
     found = load_netlist(bundled_netlists().get(path, Path(path)))
-    circuit = Circuit(found.parts, outputs=found.outputs, gmin=gmin)
+    circuit = Circuit(found.parts, outputs=found.outputs, gmin=found.gmin if gmin is None else gmin)
     point = circuit.operating_point().require()
     voltages = circuit.node_voltages(point)
     residual = float(point.residual_si.max())

@@ -28,8 +28,8 @@ from ..laws.couplings import COUPLINGS
 from ..netlists.netlist import load_netlist, write_netlist
 from ..netlists.parts import Parts
 from ..netlists.shunts import with_gmin
+from ..netlists.topology import held_by_leakage
 from ..nodal import points as mna
-from ..nodal.leakage import held_by_leakage
 from . import kernels
 from .co_content import co_content, contrast
 from .graphs import (
@@ -193,7 +193,8 @@ class Circuit(OnHost, EnergySystem):
         ----------
         path : path
         **options
-            As for `Circuit`. Outputs are by default those that a comment `* outputs: ...` names.
+            As for `Circuit`. Outputs are by default those that a comment `* outputs: ...` names; gmin is by default
+            ngspice's where leakage alone holds a node and the netlist does not set it (`Netlist.gmin`).
 
         Raises
         ------
@@ -201,7 +202,7 @@ class Circuit(OnHost, EnergySystem):
             If the file cannot be read, a line is not understood, or the circuit is not as `Circuit` wants it.
         """
         found = load_netlist(path)
-        return cls(found.parts, **{"outputs": found.outputs, **options})
+        return cls(found.parts, **{"outputs": found.outputs, "gmin": found.gmin, **options})
 
     def to_netlist(self, path: str | os.PathLike[str], *, title: str = "circuit", overwrite: bool = False) -> None:
         """Write the circuit, its parameters as they are now, as a netlist that ngspice reads (`write_netlist`)."""

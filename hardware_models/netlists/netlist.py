@@ -13,6 +13,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from physics_ep.errors import InputError
 from physics_ep.storage.origins import NETLIST_MARK
 from physics_ep.storage.outputs import write_text, writing
@@ -21,7 +23,11 @@ from .builder import Builder
 from .lines import LineError, read_source
 from .parts import Parts
 from .reader import Level
+from .topology import held_by_leakage
 from .writer import netlist_lines
+
+GMIN = 1e-12
+"""Siemens across every junction in ngspice, where a netlist does not set it."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,9 @@ class Netlist:
         Volts by capacitor name, and amperes by inductor name, of IC=.
     notes : tuple of str
         What was read over, though it can matter in a transient.
+    gmin : float
+        Siemens across every diode that a circuit of these parts needs to be ngspice's: its default where leakage
+        alone holds a node and the netlist does not set it; else 0.
     """
 
     parts: Parts
@@ -45,6 +54,7 @@ class Netlist:
     outputs: tuple[str, ...] = ()
     initial_voltages: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    gmin: float = 0.0
 
 
 def load_netlist(path: str | os.PathLike[str]) -> Netlist:
@@ -72,6 +82,7 @@ def load_netlist(path: str | os.PathLike[str]) -> Netlist:
     Level(builder, source.top, "", {}, builder.scope).read()
     try:
         parts = builder.parts()
+        gmin = _junction_leak(parts, builder)
         known = {n.lower(): n for n in parts.nodes}
         missing = [n for n in source.outputs if n.lower() not in known]
         if missing:
@@ -81,7 +92,21 @@ def load_netlist(path: str | os.PathLike[str]) -> Netlist:
     except InputError as error:
         raise InputError(f"{os.fspath(path)}: {error}.") from None
     outputs = tuple(known[n.lower()] for n in source.outputs)
-    return Netlist(parts, source.title, outputs, builder.initial, tuple(builder.notes))
+    return Netlist(parts, source.title, outputs, builder.initial, tuple(builder.notes), gmin)
+
+
+def _junction_leak(parts: Parts, builder: Builder) -> float:
+    """SPICE's gmin where leakage alone holds a node and no .options line sets gmin; else 0."""
+    if "gmin" in builder.options or any(n.lower().startswith("rgmin_") for n in parts.group("resistor").names):
+        return 0.0
+    weak = np.flatnonzero(held_by_leakage(parts))
+    if not len(weak):
+        return 0.0
+    builder.notes[
+        f"leakage alone holds node {parts.nodes[int(weak[0])]!r}: circuits of this netlist have ngspice's gmin of "
+        f"{GMIN:g} S across the diodes (.options gmin=1e-20 leaves it out)"
+    ] = None
+    return GMIN
 
 
 def read_netlist(path: str | os.PathLike[str]) -> Parts:

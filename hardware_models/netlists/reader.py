@@ -395,12 +395,12 @@ class Level:
     def controlled(self, line: Line, words: list[str]) -> None:
         quantity = "v" if words[0][0] in "eE" else "i"
         low = [w.lower() for w in words]
-        form = "a controlled source is NAME OUT+ OUT- CONTROL+ CONTROL- GAIN, or NAME OUT+ OUT- VALUE={EXPRESSION}"
+        form = "NAME OUT+ OUT- CONTROL+ CONTROL- GAIN, or NAME OUT+ OUT- VALUE={EXPRESSION}"
         if len(words) > 3 and low[3] in ("value", "vol", "cur"):
             body = words[5:] if words[4:5] == ["="] else words[4:]
             whole = re.match(r"\S+\s+\S+\s+\S+\s+\w+\s*=?\s*(.*)", line.text)
             if not body or whole is None:
-                raise line.error(form)
+                raise line.error(f"an expression must follow {words[3]}: {form} would be read")
             self.behavioural(line, words, quantity, whole[1])
             return
         if len(words) > 3 and low[3] == "poly":
@@ -464,7 +464,8 @@ class Level:
         head, equals, expression = line.text.partition("=")
         quantity = tokens(head)[-1].lower() if len(tokens(head)) == 4 else ""
         if not equals or quantity not in ("v", "i"):
-            raise line.error("a B source is NAME NODE NODE V=EXPRESSION or I=EXPRESSION")
+            other = f", not {quantity.upper()}=" if quantity else ""
+            raise line.error(f"a B source is NAME NODE NODE V=EXPRESSION or I=EXPRESSION{other}")
         factor = 1.0
         change = 0.0
         given: dict[str, str] = {}

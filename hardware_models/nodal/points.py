@@ -21,9 +21,10 @@ from physics_ep.errors import InputError, argument_error
 
 from ..netlists.parts import Parts
 from ..netlists.shunts import with_gmin
+from ..netlists.topology import FLOOR, held_by_leakage
 from .equations import Array, Drive, NodalEquations
 from .factors import Factors
-from .leakage import FLOOR, held_by_leakage, untold
+from .leakage import untold
 from .nudges import nudging
 
 TOLERANCE = 1e-12

@@ -146,11 +146,17 @@ def test_ngspice_has_the_same_gmin(tmp_path: Path) -> None:
 
 
 def test_the_command_names_the_node(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One line, exit status 2; with --gmin there is an operating point."""
+    """One line, exit status 2, without gmin; with --gmin, and with ngspice's own, there is an operating point."""
     path = tmp_path / "net.cir"
     path.write_text("\n".join([*TEXT[:3], "D2 0 m d", TEXT[4], ".end", ""]))
     with pytest.raises(SystemExit) as ended:
         main(["spice", "import", str(path)])
+    assert not ended.value.code
+    told = " ".join(capsys.readouterr().out.split())
+    assert "leakage alone holds node 'm'" in told
+    assert "2.5" in told
+    with pytest.raises(SystemExit) as ended:
+        main(["spice", "import", str(path), "--gmin", "0"])
     said = capsys.readouterr().err.strip()
     assert ended.value.code == 2
     assert "leakage alone holds node 'm'" in said
