@@ -25,7 +25,8 @@ class Cost:
 
     Training from class labels also needs `encode`.
 
-    All methods take outputs (B, n) and targets y as `encode` makes them, and keep the batch axis.
+    All methods take outputs (B, n) and targets y as `encode` makes them, and keep the batch axis. The cost of an
+    example is its own whatever its batch (`require_own`): gradients are means over the batch already.
     """
 
     name = "cost"
@@ -146,6 +147,7 @@ class FunctionCost(Cost):
     ----------
     function : callable (outputs (B, n), y) -> Tensor (B,)
         The cost of each example: reduction 'none' of torch's losses, summed over outputs where they have several.
+        It is divided by nothing that depends on the batch. Weights of examples are columns of y.
 
     Examples
     --------
@@ -402,6 +404,52 @@ def costs(cost: Cost, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         must = f"return one number an example, of shape ({len(outputs)},)"
         raise argument_error(f"cost ({type(cost).__name__})", must, f"of shape {tuple(each.shape)}")
     return each
+
+
+def require_own(cost: Cost, outputs: torch.Tensor, y: torch.Tensor) -> None:
+    """Refuse a cost of which an example's value depends on its batch: it is tried on both halves of this one.
+
+    Nudged phases of several strengths are stacked, and examples are left out and repeated. A cost over the size of
+    the batch, with weights that are normalised over it, or with a list of its examples' weights, then pulls
+    otherwise than the loss says. Costs of this package are not tried.
+
+    Parameters
+    ----------
+    cost : Cost
+    outputs : Tensor (B, n)
+    y : Tensor (B, ...)
+
+    Raises
+    ------
+    InputError
+    """
+    if type(cost) in COSTS.values() or cost.holds:
+        return
+    rows = len(outputs)
+    if rows == 1:  # beside another one, which lies within the same bounds
+        outputs, y = torch.cat([outputs, (1 - 2**-10) * outputs]), torch.cat([y, y])
+    half = (len(outputs) + 1) // 2
+    parts = (slice(None, half), slice(half, None))
+    must = (
+        "give an example the same cost in any batch, since gradients are means over the batch already: divide by "
+        "nothing, and let weights of examples stand in y"
+    )
+    name = f"cost ({type(cost).__name__})"
+    methods = [costs] if type(cost).gradient is Cost.gradient else [costs, type(cost).gradient]
+    for method in methods:
+        whole = method(cost, outputs, y).detach()
+        try:
+            halves = torch.cat([method(cost, outputs[part], y[part]).detach() for part in parts])
+        except (RuntimeError, IndexError, ValueError) as error:
+            was = f"one that fails on half of a batch of {len(outputs)} ({str(error).splitlines()[0].rstrip('.')})"
+            raise argument_error(name, must, was) from error
+        gap = (halves - whole).abs().reshape(len(whole), -1).nan_to_num(0.0, 0.0, 0.0).amax(1)
+        size = torch.maximum(whole.abs(), halves.abs()).nan_to_num(0.0, 0.0, 0.0).max()
+        if bool((gap > math.sqrt(torch.finfo(whole.dtype).eps) * size).any()):
+            i = int(gap.argmax())
+            values = [float(v.reshape(len(v), -1)[i, 0]) for v in (whole, halves)]
+            was = f"{values[0]:.6g} for example {i} of {len(outputs)}, and {values[1]:.6g} in half of that batch"
+            raise argument_error(name, must, was)
 
 
 def as_targets(y: Any) -> torch.Tensor:

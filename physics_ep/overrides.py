@@ -11,7 +11,7 @@ from typing import Any
 
 from .errors import InputError, argument_error
 
-PHYSICS = ("energy", "outputs", "force", "project", "initial_state")
+PHYSICS = ("energy", "outputs", "force", "project", "initial_state", "prepare")
 """Methods that say what a system is."""
 
 DECLARATION = "fast_methods_hold"

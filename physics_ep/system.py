@@ -103,7 +103,7 @@ class EnergySystem(nn.Module):
         Whether the free state is a forward pass, which `system(x)` computes as autograd can follow it: backprop
         then gives its exact gradient. A class with a `forward` of its own has one unless it says otherwise.
     fast_methods_hold : bool or tuple of str
-        Said in the body of a subclass that overrides energy, force, outputs, bounds or initial state of a system
+        Said in the body of a subclass that overrides energy, force, outputs, bounds, start or `prepare` of a system
         with fast methods (a phase with exact updates, a contrast in closed form): True, or the names of those that
         still describe it. A subclass that does not say so is relaxed and contrasted by the general methods, which
         follow what it overrides. It is not inherited.

@@ -21,7 +21,7 @@ from physics_ep.blocks import flat, in_dtype, require_finite, twice_differentiab
 from physics_ep.cost import Cost, as_targets, costs
 from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import InputError, argument_error
-from physics_ep.relaxation.loop import relax
+from physics_ep.relaxation.loop import new_phase, prepared, relax
 from physics_ep.relaxation.solvers import inverse_lipschitz
 from physics_ep.stillness import require_trained
 from physics_ep.system import EnergySystem, energies, widened
@@ -365,8 +365,7 @@ def _through_time(
     x, y = in_dtype(x, torch.float64), wide_target(y)
     named = [(n, p) for n, p in twin.named_parameters() if p.requires_grad]
     with torch.enable_grad(), twice_differentiable():
-        inputs = twin.prepare(x)
-        phase = twin.phase(inputs)
+        phase = new_phase(twin, prepared(twin, x, {}), {})
         if phase.differentiable_updates and step is None:
             first = u = tuple(b.detach().requires_grad_() for b in phase.interface(phase.start()))
             for _ in range(iterations):

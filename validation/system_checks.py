@@ -8,10 +8,11 @@ import math
 import torch
 
 from physics_ep.blocks import State, flat, in_dtype, largest, unflat
-from physics_ep.cost import Cost, CrossEntropy, SquaredError, costs
+from physics_ep.cost import Cost, CrossEntropy, SquaredError, costs, require_own
+from physics_ep.errors import InputError
 from physics_ep.estimators.propagation import EquilibriumPropagation
 from physics_ep.nudging import Nudge, centered, positive
-from physics_ep.relaxation.loop import relax
+from physics_ep.relaxation.loop import new_phase, prepared, relax
 from physics_ep.scales import NAMES as SCALES
 from physics_ep.scales import Scales
 from physics_ep.system import EnergySystem, Phase
@@ -32,7 +33,7 @@ def check_system(system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost: C
     """Raise AssertionError, naming the invariant that the system breaks; return None if it keeps them all.
 
     Checked, on a float64 copy: shapes; the scale of residuals is that of forces, and units of the energy do not
-    matter; examples do not see each other; outputs are linear, or their curvature is
+    matter; examples do not see each other, in the energy or in the cost; outputs are linear, or their curvature is
     known; `force` is -dE/ds and the contrast is dE/dtheta's (both against central differences of `energy`);
     `project` is a projection; relaxation converges, and to a lower energy; an equilibrium stays; a nudged
     equilibrium has no force under E + beta C; implicit differentiation agrees with differences of the cost of
@@ -59,8 +60,9 @@ def check_system(system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost: C
     y = y.double() if y.dtype.is_floating_point else y
     with torch.no_grad():
         state = _check_shapes(twin, x)
-        phase = twin.phase(twin.prepare(x))
+        phase = new_phase(twin, prepared(twin, x, {}), {})
         inside = _interior(twin, state)
+        _check_cost(twin, y, cost, state)
         _check_scale(twin, x, inside, phase)
         _check_independence(twin, x, inside)
         _check_outputs(twin, x, y, cost, inside)
@@ -96,6 +98,15 @@ def _check_shapes(system: EnergySystem, x: torch.Tensor) -> State:
     outputs = system.outputs(state)
     _require(outputs.ndim == 2 and outputs.shape[0] == batch, "outputs must have shape (batch, n_out)")
     return state
+
+
+def _check_cost(system: EnergySystem, y: torch.Tensor, cost: Cost, state: State) -> None:
+    outputs = system.outputs(state)
+    cost.check(outputs, y)
+    try:
+        require_own(cost, outputs, y)
+    except InputError as error:
+        raise AssertionError(f"batch independence: {error}") from None
 
 
 def _interior(system: EnergySystem, state: State) -> State:

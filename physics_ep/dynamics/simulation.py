@@ -13,7 +13,7 @@ from ..blocks import State, require_finite
 from ..errors import argument_error, unknown_name
 from ..nudging import Nudge
 from ..progress import SILENT, Progress
-from ..relaxation.loop import check_nudge, check_state, start_not_finite
+from ..relaxation.loop import check_nudge, check_state, new_phase, prepared, start_not_finite
 from ..storage.parts import TrajectoryWriter
 from ..storage.trajectory import Recorder, Trajectory, TrajectoryRow
 from ..system import EnergySystem
@@ -176,7 +176,7 @@ class Simulation:
         with torch.no_grad(), self.weights:
             require_finite(system)
             self.weights.still.check(x)
-            inputs = system.prepare(x)
+            inputs = prepared(system, x, {})
             if start is not None:
                 check_state(system, start, x)
                 if not finite(start):
@@ -184,7 +184,7 @@ class Simulation:
             origin = system.initial_state(x) if start is None else start
             if nudge is not None:
                 check_nudge(system, nudge, system.outputs(origin))
-            phase = system.phase(inputs, origin=origin).nudged(nudge)
+            phase = new_phase(system, inputs, {}, origin=origin).nudged(nudge)
             self.motion = choose_motion(phase, course.flow, course.temperature, course.mass, course.friction)
             self.begun = self.motion.start(tuple(torch.zeros_like(s) for s in phase.start()))
             if not finite(self.motion.velocity(self.begun)):

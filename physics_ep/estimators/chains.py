@@ -15,11 +15,11 @@ from typing import NamedTuple
 import torch
 
 from ..blocks import State
-from ..cost import Cost
+from ..cost import Cost, require_own
 from ..dynamics.flows import Drift, choose_motion
 from ..dynamics.noise import Noise, NoiseSource, NoisyTableau, Wiener, noisy_steps
 from ..nudging import Nudge, Stencil
-from ..relaxation.loop import solve
+from ..relaxation.loop import new_phase, prepared, solve
 from ..system import EnergySystem
 from ..weights import summed
 from .contrasts import direct_gradient
@@ -119,11 +119,12 @@ class Ensemble:
     def __init__(self, system: EnergySystem, x: torch.Tensor, y: torch.Tensor, plan: Plan) -> None:
         self.system, self.plan = system, plan
         self.batch = len(x)
-        inputs = system.prepare(x)
+        inputs = prepared(system, x, {})
         free = solve(system.phase(inputs)).require().state
         with torch.enable_grad():
             outputs = system.outputs(free)
         plan.cost.check(outputs.detach(), y)
+        require_own(plan.cost, outputs.detach(), y)
         nodes = [complex(n).real for n in plan.scheme.nodes]
         pairs = plan.scheme.pairs()
         if any(j is None for _, j, _ in pairs) and 0.0 not in nodes:
@@ -136,7 +137,7 @@ class Ensemble:
             if n != 0 and outputs.requires_grad
         ]
         self.phases = len(nodes)
-        base = system.phase(inputs, origin=free, balanced=True)
+        base = new_phase(system, inputs, {}, origin=free, balanced=True)
         moved = []
         for n in nodes:
             found = solve(base.nudged(Nudge(plan.cost, y, plan.beta * n))).require().displacement

@@ -15,7 +15,7 @@ from torch import nn
 from .. import ranks
 from ..blocks import is_dense, masked
 from ..compiling import CHOICES, compiling, hindrance
-from ..cost import Cost, FunctionCost, as_targets, costs
+from ..cost import Cost, FunctionCost, as_targets, costs, require_own
 from ..equilibrium import Equilibrium, NotConverged, NotFinite, OtherBranch, Status, broken_parts
 from ..errors import InputError, argument_error, described, unknown_name
 from ..landscape.branches import check_branches, is_minimum
@@ -177,6 +177,8 @@ class EquilibriumPropagation:
         """The system whose free phase is solved by construction, steps since it was measured, and the residual."""
         self._looked: tuple[Any, list[int], list[int], int] | None = None
         """The system whose weights were finite, their versions, how these changed last, steps since the look."""
+        self._tried: set[int] = set()
+        """Sizes of batches in which the cost of an example was its own."""
         self._broadcast: Any = None
         self._wary = 0
         """Steps for which nothing is assumed on a device."""
@@ -341,6 +343,9 @@ class EquilibriumPropagation:
         outputs = outputs.detach()
         check_outputs(system, outputs, len(x))
         self.cost.check(outputs[:examples], y[:examples])
+        if examples not in self._tried:
+            require_own(self.cost, outputs[:examples], y[:examples])
+            self._tried.add(examples)
         if direct and self.pull.holds:
             raise InputError(
                 f"Argument system must have outputs without parameters of their own for {type(self).__name__}, "

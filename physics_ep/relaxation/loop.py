@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ..blocks import State, exactly_finite_rows, finite_rows, largest, narrowed
-from ..cost import Cost
+from ..cost import Cost, require_own
 from ..equilibrium import Equilibrium, Status, Trace
 from ..errors import InputError, argument_error, unknown_name
 from ..nudging import Nudge
@@ -367,18 +367,37 @@ def new_phase(
     Raises
     ------
     InputError
-        If the system's phases do not take an option.
+        If the system's phases do not take an option, or one relaxes on another input.
     """
     _check_options(system, options)
-    return system.phase(inputs, origin=origin, balanced=balanced, **options)
+    phase = system.phase(inputs, origin=origin, balanced=balanced, **options)
+    _require_same(system, "phase", phase.inputs.x, inputs.x)
+    return phase
 
 
 def prepared(system: EnergySystem, x: torch.Tensor, options: dict[str, Any]) -> Inputs:
-    """`system.prepare(x)`, told the options of the phases to come if it asks for them."""
-    if not options:
-        return system.prepare(x)
-    own = {name: options[name] for name in _check_options(system, options) & {*_parameters(system.prepare)}}
-    return system.prepare(x, **own)
+    """`system.prepare(x)`, told the options of the phases to come if it asks for them.
+
+    Raises
+    ------
+    InputError
+        If it hands on another x, or the system's phases do not take an option.
+    """
+    known = _check_options(system, options)
+    own = {name: options[name] for name in known & {*_parameters(system.prepare)}} if known else {}
+    inputs = system.prepare(x, **own)
+    _require_same(system, "prepare", inputs.x, x)
+    return inputs
+
+
+def _require_same(system: EnergySystem, method: str, found: torch.Tensor, x: torch.Tensor) -> None:
+    """Refuse a method that hands on another x: contrasts and oracles differentiate the energy at the given one."""
+    if found is x or (found.shape == x.shape and torch.equal(found, x.to(found))):
+        return
+    raise InputError(
+        f"Argument system ({type(system).__name__}) must relax on the x that it is given, at which gradients are "
+        f"taken, but its method {method} hands on another: change x within energy(state, x), or beforehand."
+    )
 
 
 def _check_options(system: EnergySystem, options: dict[str, Any]) -> set[str]:
@@ -466,6 +485,7 @@ def check_nudge(system: EnergySystem, nudge: Nudge, outputs: torch.Tensor) -> No
     check_outputs(system, outputs, len(outputs))
     check_cost(system, nudge.cost)
     nudge.cost.check(outputs, nudge.y)
+    require_own(nudge.cost, outputs, nudge.y)
     check_strength(nudge.most, system.dtype)
     if nudge.is_complex and not system.analytic:
         name = type(system).__name__

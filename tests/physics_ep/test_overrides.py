@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -18,10 +20,12 @@ from hardware_models import (
 from physics_ep import EnergySystem, EquilibriumPropagation, SquaredError, relax, simulate
 from physics_ep.errors import InputError
 from physics_ep.estimators.propagation import estimate_gradient
+from physics_ep.estimators.thermal import StochasticEquilibriumPropagation
+from physics_ep.overrides import PHYSICS
 from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp
-from physics_ep.system import Phase
-from tests.support.systems import batch
-from validation import bptt_gradient, implicit_gradient
+from physics_ep.system import Inputs, Phase
+from tests.support.systems import Quartic, batch
+from validation import bptt_gradient, check_system, finite_difference_gradient, implicit_gradient
 from validation.gradients import total_error
 
 
@@ -239,7 +243,7 @@ class Mixin:
         return super().project(state)
 
 
-@pytest.mark.parametrize("part", ["energy", "force", "outputs", "project", "initial_state"])
+@pytest.mark.parametrize("part", PHYSICS)
 @pytest.mark.parametrize("place", ["own", "parent", "mixin"])
 def test_physics_set_on_a_class_after_it_was_made_is_refused(place: str, part: str, monkeypatch) -> None:
     """As a notebook does: phases were those of the old energy, and their states converged with a force of 0.8."""
@@ -266,3 +270,65 @@ def test_physics_set_on_a_class_after_it_was_made_is_refused(place: str, part: s
                 use()
     monkeypatch.undo()
     assert relax(Child([3, 4, 2]).double(), x).status.settled
+
+
+class Centred(Quartic):
+    """Hands on another input than it is given."""
+
+    def prepare(self, x):
+        return Inputs(x - x.mean(1, keepdim=True))
+
+
+class HalfIn(HopfieldNetwork):
+    def prepare(self, x):
+        return super().prepare(x - 0.5)
+
+
+class HalfLater(HopfieldNetwork):
+    def phase(self, inputs, origin=None, balanced=False):
+        return super().phase(super().prepare(inputs.x - 0.5), origin, balanced)
+
+
+@pytest.mark.parametrize("kind", [Centred, HalfIn, HalfLater])
+def test_another_input_on_the_way_to_the_phase_is_refused(kind: type) -> None:
+    """Phases relaxed on it, contrasts and oracles had the raw one: a cosine of 1.0 to a gradient that is wrong."""
+    system: EnergySystem = kind() if kind is Centred else kind([4, 5, 2], "tanh").double()
+    x, y = batch(4, 2, 4)
+    for use in (
+        lambda: relax(system, x),
+        lambda: EquilibriumPropagation(SquaredError()).backward(system, x, y),
+        lambda: simulate(system, x, duration=0.1),
+        lambda: bptt_gradient(system, x, y, SquaredError(), iterations=2),
+        lambda: implicit_gradient(system, x, y, SquaredError()),
+        lambda: check_system(system, x, y),
+        lambda: StochasticEquilibriumPropagation(SquaredError(), beta=0.1, temperature=0).estimate(system, x, y),
+    ):
+        with pytest.raises(InputError, match=r"unbounded|must relax on the x that it is given") as told:
+            use()
+        assert "must relax" in str(told.value) or system.bounded
+
+
+class CachedHalf(HopfieldNetwork):
+    """The drive that phases share is that of another input."""
+
+    def prepare(self, x):
+        return replace(super().prepare(x - 0.5), x=x)
+
+
+class Copied(HopfieldNetwork):
+    def prepare(self, x):
+        return super().prepare(x.clone())
+
+
+@pytest.mark.parametrize("kind", [CachedHalf, Copied])
+def test_what_a_subclass_prepares_does_not_hide_its_energy(kind: type) -> None:
+    """Equilibria and gradients are those of the energy at x, against differences of the cost of relaxed states."""
+    torch.manual_seed(0)
+    system = kind([2, 3, 1], "tanh", gain=0.5).double()
+    x, y = batch(2, 1, 2)
+    EquilibriumPropagation(SquaredError(), beta=1e-3).backward(system, x, y)
+    plain = HopfieldNetwork([2, 3, 1], "tanh", gain=0.5).double()
+    plain.load_state_dict(system.state_dict())
+    exact = finite_difference_gradient(plain, x, y, SquaredError())
+    for name, p in system.named_parameters():
+        torch.testing.assert_close(p.grad, exact[name], rtol=1e-4, atol=1e-7)

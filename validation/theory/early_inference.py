@@ -48,7 +48,7 @@ from typing import NamedTuple
 import torch
 
 from physics_ep.blocks import State, in_dtype
-from physics_ep.cost import Cost
+from physics_ep.cost import Cost, require_own
 from physics_ep.dynamics.flows import Drift, own_motion
 from physics_ep.dynamics.integrators import TABLEAUS, fixed_steps
 from physics_ep.dynamics.motion import Motion
@@ -298,6 +298,7 @@ def infer_early(
     with torch.no_grad():
         free = relax(exact, x, tolerance=1e-11, max_iterations=20 * exact.default_max_iterations).require().state
         cost.check(exact.outputs(free), y)
+        require_own(cost, exact.outputs(free), y)
         nudge = Nudge(cost, y, float(beta))
         delta = tuple(d.flatten(1) for d in back_propagated(exact, x, nudge, free))
         course = EarlyRuns(times, steps, temperature, common_noise, generator)

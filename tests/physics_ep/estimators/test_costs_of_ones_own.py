@@ -9,13 +9,15 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, kl_div
 
-from hardware_models import HopfieldNetwork
-from physics_ep import CrossEntropy, EnergySystem, EquilibriumPropagation, SquaredError, relax
+from hardware_models import HopfieldNetwork, ResistiveNetwork
+from physics_ep import CrossEntropy, EnergySystem, EquilibriumPropagation, SquaredError, relax, simulate
 from physics_ep.cost import Cost, FunctionCost
 from physics_ep.errors import InputError
+from physics_ep.estimators.thermal import StochasticEquilibriumPropagation
 from physics_ep.nudging import Nudge
 from physics_ep.predictive_coding import mlp
 from tests.support.systems import Quartic
+from validation import check_system
 from validation.oracles import implicit_gradient
 
 X = torch.linspace(-1, 1, 16, dtype=torch.float64).view(4, 4)
@@ -141,3 +143,97 @@ def test_targets_that_are_none_are_told() -> None:
         EquilibriumPropagation(CrossEntropy(), beta=0.01).backward(network(), X, ["a", "b", "c", "d"])
     with pytest.raises(InputError, match="Argument y must be"):
         EquilibriumPropagation(CrossEntropy(), beta=0.01).backward(network(), X, LABELS.double())
+
+
+def normalised(o: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Class weights over their sum in the batch, as torch's mean has them."""
+    return cross_entropy(o, y, WEIGHTS.to(o), reduction="none") / WEIGHTS.to(o)[y].sum()
+
+
+class Three(Quartic):
+    """Three outputs."""
+
+    def outputs(self, state: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        return state[0][:, :3]
+
+
+class BatchError(SquaredError):
+    """A built-in cost whose subclass divides its gradient alone by the batch."""
+
+    def gradient(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return (outputs - y) / len(outputs)
+
+
+OF_THE_BATCH = {
+    "over outputs": (lambda o, y: cross_entropy(o, y, reduction="none") / len(o), LABELS),
+    "over targets": (lambda o, y: cross_entropy(o, y, reduction="none") / len(y), LABELS),
+    "class weights": (normalised, LABELS),
+    "centred": (lambda o, y: (o - o.mean(0) - y).square().sum(1), SOFT),
+    "largest": (lambda o, y: (o - y).square().sum(1) / (o.detach() - y).square().sum(1).max(), SOFT),
+    "gradient": (BatchError(), SOFT),
+    "listed weights": (
+        lambda o, y: torch.tensor([1.0, 2.0, 3.0, 4.0]).to(o) * cross_entropy(o, y, reduction="none"),
+        LABELS,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OF_THE_BATCH)
+def test_a_cost_that_changes_with_its_batch_is_refused(name: str) -> None:
+    """Nudged phases are stacked: the gradient of such a cost was half of what its loss said, on some systems."""
+    function, y = OF_THE_BATCH[name]
+    cost = function if isinstance(function, Cost) else FunctionCost(function)
+    torch.manual_seed(0)
+    systems = (network(), HopfieldNetwork([4, 5, 3], "tanh").double(), ResistiveNetwork([4, 5, 3]).double())
+    for system in systems:
+        with pytest.raises(InputError, match=r"same cost in any batch.*divide by nothing"):
+            EquilibriumPropagation(function, beta=1e-4).backward(system, X, y)
+        assert all(p.grad is None for p in system.parameters())
+    net = systems[1]
+    free = relax(net, X).state
+    for use in (
+        lambda: relax(net, X, Nudge(cost, y, 0.01), start=free),
+        lambda: simulate(net, X, 0.1, Nudge(cost, y, 0.01), free),
+        lambda: StochasticEquilibriumPropagation(cost, beta=0.01, temperature=0.0).estimate(Three(), X, y),
+    ):
+        with pytest.raises(InputError, match="same cost in any batch"):
+            use()
+    with pytest.raises(AssertionError, match="batch independence: Argument cost"):
+        check_system(network(), X, y, cost)
+
+
+@pytest.mark.parametrize("name", ["over outputs", "centred"])
+def test_it_is_seen_in_a_batch_of_one_and_when_the_batch_changes(name: str) -> None:
+    """One example has no other half; and a cost may do as its author meant in the first batch only."""
+    function, y = OF_THE_BATCH[name]
+    with pytest.raises(InputError, match="same cost in any batch"):
+        EquilibriumPropagation(function, beta=1e-4).backward(network(), X[:1], y[:1])
+    ep = EquilibriumPropagation(lambda o, t: function(o, t) if len(o) == 3 else (o - 1).square().sum(1))
+    ep.backward(network(), X[:2], y[:2])
+    with pytest.raises(InputError, match="same cost in any batch"):
+        ep.backward(network(), X[:3], y[:3])
+
+
+def test_weights_of_examples_stand_in_the_targets() -> None:
+    """What the refusal says to do, against autograd."""
+    weights = torch.tensor([[1.0], [2.0], [0.5], [0.1]], dtype=torch.float64)
+    y = torch.cat([SOFT, weights], 1)
+    net = network()
+
+    def cost(o: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return t[:, -1] * (o - t[:, :-1]).square().sum(1)
+
+    EquilibriumPropagation(cost, beta=1e-4).backward(net, X, y)
+    exact = torch.autograd.grad(cost(net(X), y).mean(), list(net.parameters()))
+    for p, g in zip(net.parameters(), exact, strict=True):
+        torch.testing.assert_close(p.grad, g, rtol=1e-4, atol=1e-7)
+
+
+def test_a_cost_is_tried_once_for_each_size_of_batch() -> None:
+    """More would make every step of a cost of one's own slower."""
+    calls = []
+    ep = EquilibriumPropagation(lambda o, y: calls.append(len(o)) or (o - y).square().sum(1), beta=1e-3)
+    net = network()
+    for _ in range(3):
+        ep.backward(net, X[:3], SOFT[:3])
+    assert calls.count(1) == 1  # the lesser half
