@@ -22,7 +22,9 @@ from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
+from typer.models import ArgumentInfo as Argument
 
+from .hosted import require_host
 from .progress import SILENT, Advance, Progress
 from .storage.outputs import PROGRAM, claim, write_json, writing
 
@@ -112,6 +114,8 @@ def add_command(
 ) -> None:
     """Add a command whose files are guarded: nothing is lost that it does not make anew (`storage.outputs`).
 
+    A command with --device refuses one at once for a system that computes on the CPU only (`hosted`).
+
     Parameters
     ----------
     app : typer.Typer
@@ -129,9 +133,11 @@ def add_command(
     files = {key: mark for key, p in signature.parameters.items() if (mark := file_mark(p.annotation)) is not None}
     shown = {key: _shown(key, signature.parameters[key].annotation) for key in files}
     writes = any(isinstance(mark, Writes) for mark in files.values())
+    subject = next((k for k in files if isinstance(_told(signature.parameters[k].annotation), Argument)), "")
 
     @functools.wraps(function)
     def guarded(**given: Any) -> None:
+        require_host(given.get(subject), given.get("device"), given.get("overrides") or ())
         overwrite = given.pop("overwrite") if writes else False
         read = {shown[k]: given[k] for k, mark in files.items() if mark is READS and _exists(given[k])}
         with writing(" ".join(filter(None, (PROGRAM, group, name))), overwrite=overwrite, inputs=read) as call:
@@ -159,12 +165,17 @@ def file_mark(annotation: Any) -> Reads | Writes | None:
 
 def _shown(parameter: str, annotation: Any) -> str:
     """What a user calls a parameter."""
-    told = next(part for part in get_args(annotation)[1:] if hasattr(part, "param_decls"))
+    told = _told(annotation)
     names = [told.default, *(told.param_decls or ())]
     option = next((name for name in names if isinstance(name, str) and name.startswith("--")), None)
     if option is not None:
         return option.removeprefix("--")
-    return str(told.metavar) if isinstance(told, typer.models.ArgumentInfo) else parameter.replace("_", "-")
+    return str(told.metavar) if isinstance(told, Argument) else parameter.replace("_", "-")
+
+
+def _told(annotation: Any) -> Any:
+    """What typer is told of a parameter."""
+    return next(part for part in get_args(annotation)[1:] if hasattr(part, "param_decls"))
 
 
 def _exists(path: str | Path | None) -> bool:

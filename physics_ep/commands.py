@@ -271,8 +271,8 @@ def config_(
     verbose: Verbose = False,
 ) -> None:
     """Print a bundled config, or all keys that a config may have."""
-    from .config import bundled
     from .config_keys import config_keys
+    from .registry import bundled
 
     report = Report(json, quiet)
     if (show is None) == (not keys):
@@ -379,7 +379,7 @@ def run_verify(
 
 
 def _list_configs() -> None:
-    from .config import bundled
+    from .registry import bundled
 
     for name, path in bundled().items():
         first = path.read_text(encoding="utf-8").splitlines()[0]

@@ -7,7 +7,6 @@ ends in one `InputError` that names the section and the nearest right name.
 from __future__ import annotations
 
 import copy
-import importlib.resources
 import os
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -33,7 +32,7 @@ from .nudging import scheme_from_name
 from .own_code import SYSTEM as OWN_CODE
 from .own_code import names_factory
 from .predictive_coding.solvers import SOLVERS as PREDICTIVE
-from .registry import build_system, require_finite, systems, told_options
+from .registry import build_system, bundled, require_finite, systems, told_options
 from .relaxation.loop import SOLVERS
 from .storage.files import checked_path
 from .storage.opening import open_run
@@ -356,12 +355,6 @@ class Config(Section):
         for section, keys in sections.items():
             table[section] = {**(table[section] or {}), **keys}
         return parse_config(table)
-
-
-def bundled() -> dict[str, Path]:
-    """Names of the bundled configs and where they are."""
-    folder = Path(str(importlib.resources.files("physics_ep") / "configs"))
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
 def load_config(

@@ -8,6 +8,10 @@ A package adds a command or a system in its pyproject.toml, as this project does
     [project.entry-points."physics_ep.systems"]
     my-system = "my_package.system:MySystem"    # builds an EnergySystem from keyword options
 
+    [project.entry-points."physics_ep.hosted"]
+    my-system = "my_package.places:WHY"         # it computes on the CPU only: "solves by LAPACK there", in a file
+                                                # that imports no torch, so that commands refuse a device at once
+
     [project.entry-points."physics_ep.substrates"]
     my-substrate = "my_package.pairs:MyPairs"   # a subclass of hardware_models.PairedCircuit, for map_pcn
 
@@ -20,12 +24,14 @@ A package adds a command or a system in its pyproject.toml, as this project does
 
 from __future__ import annotations
 
+import importlib.resources
 import inspect
 import json
 import math
 import typing
 from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .entries import entries, load
@@ -41,10 +47,12 @@ if TYPE_CHECKING:
 __all__ = [
     "accepts",
     "build_system",
+    "bundled",
     "check_options",
     "commands",
     "figures",
     "former_options",
+    "hosted",
     "load",
     "require_finite",
     "schemes",
@@ -62,6 +70,17 @@ def commands() -> dict[str, EntryPoint]:
 def systems() -> dict[str, EntryPoint]:
     """System entries by name: callables that build an `EnergySystem` from keyword options."""
     return entries("physics_ep.systems")
+
+
+def hosted() -> dict[str, EntryPoint]:
+    """Systems that compute on the CPU only, by name: why, as the end of a sentence that begins with the name."""
+    return entries("physics_ep.hosted")
+
+
+def bundled() -> dict[str, Path]:
+    """Names of the bundled configs and where they are."""
+    folder = Path(str(importlib.resources.files("physics_ep") / "configs"))
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
 def substrates() -> dict[str, EntryPoint]:

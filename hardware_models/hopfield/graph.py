@@ -21,6 +21,7 @@ from ..arrays import array, columns, groups, integers, names, nodes, numbers
 from ..laws.couplings import COUPLINGS
 from ..layers.flows import Laws, unit_flows
 from . import graph_kernels as kernels
+from .hosted import UNIT_GRAPHS
 
 HOLD = 1e-30
 """What is left of the drive of a clamped output: nothing, beside a pull over this."""
@@ -50,7 +51,7 @@ class UnitGraph(OnHost, EnergySystem):
         Coupling of each edge.
     """
 
-    on_host = "sweeps its units by compiled loops there (HopfieldNetwork computes on any device)"
+    on_host = UNIT_GRAPHS
     # Descent settles where strong couplings leave several minima; there Anderson acceleration cycles.
     default_solver = "coordinate"
     residual_scale = 1.0

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from physics_ep.config import bundled, load_system
+from physics_ep.config import load_system
 from physics_ep.cost import SquaredError
 from physics_ep.equilibrium import NotConverged
 from physics_ep.errors import InputError, argument_error, unknown_name
 from physics_ep.estimators.propagation import EquilibriumPropagation
 from physics_ep.predictive_coding import PredictiveCodingNetwork
-from physics_ep.registry import systems
+from physics_ep.registry import bundled, systems
 
 from ..circuits.circuit import Circuit
 from ..netlists.parts import Parts

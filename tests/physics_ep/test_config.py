@@ -11,9 +11,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from physics_ep.config import bundled, load_config, load_subject, load_system, parse_config
+from physics_ep.config import load_config, load_subject, load_system, parse_config
 from physics_ep.errors import InputError
 from physics_ep.placement import require_memory, resolve_device, resolve_dtype
+from physics_ep.registry import bundled
 from physics_ep.runs.optimization import (
     build_optimizer,
     build_scheduler,

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from physics_ep import cli
-from physics_ep.config import Config, bundled, parse_config
+from physics_ep.config import Config, parse_config
 from physics_ep.config_keys import config_keys, described_attributes
 from physics_ep.errors import InputError
-from physics_ep.registry import systems
+from physics_ep.registry import bundled, systems
 from physics_ep.storage.texts import parse_toml
 
 

@@ -11,9 +11,9 @@ import torch
 
 from hardware_models import ResistiveNetwork
 from physics_ep import CrossEntropy, SquaredError, relax
-from physics_ep.config import bundled, load_config, parse_config
+from physics_ep.config import load_config, parse_config
 from physics_ep.errors import InputError
-from physics_ep.registry import former_options, told_options
+from physics_ep.registry import bundled, former_options, told_options
 from physics_ep.runs.training import train
 from physics_ep.storage.opening import open_run
 from physics_ep.storage.run_file import Run, write_run

@@ -18,10 +18,11 @@ import torch.multiprocessing as mp
 
 from physics_ep import CrossEntropy, EquilibriumPropagation, open_run, train
 from physics_ep.cli import main
-from physics_ep.config import bundled, load_config
+from physics_ep.config import load_config
 from physics_ep.data.datasets import _normalised, load_dataset
 from physics_ep.errors import InputError
 from physics_ep.estimators.propagation import UnconvergedWarning
+from physics_ep.registry import bundled
 from physics_ep.runs.training import TrainingStoppedError
 from tests.support.pcn import dense, examples
 from validation.gradients import estimate_gradient, total_error

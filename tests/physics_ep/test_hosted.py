@@ -1,0 +1,106 @@
+"""Systems of the CPU: a command that is given another device says so at once, and names what runs where."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import resource
+import subprocess
+import sys
+import typing
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from physics_ep import hosted, registry
+from physics_ep.errors import InputError
+from physics_ep.hosted import require_host
+from physics_ep.placement import OnHost
+from tests.support.paths import ROOT
+from tests.support.processes import LIMIT
+
+REFUSED = (
+    r"Argument device must be 'cpu' for 'analog-hopfield', which .* \(HopfieldNetwork computes on any device\)"
+)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "analog-hopfield-digits", "--out", "run.h5"],
+        ["gradients", "analog-hopfield"],
+        ["simulate", "mine.toml", "--out", "run.h5"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_command_refuses_a_device_before_it_imports_torch(words: list[str], tmp_path: Path) -> None:
+    """It took 2 s, nearly all of them torch's import, and blamed a machine without a GPU first.
+
+    Processor time of the whole process, Python's start included: a second is the promise, 0.3 s the habit.
+    """
+    (tmp_path / "mine.toml").write_text('[system]\nname = "analog-hopfield"\n', encoding="utf-8")
+    script = (
+        "import sys\nfrom physics_ep import cli\ntry: cli.main()\n"
+        "finally: print('HEAVY', sorted({'torch', 'numpy', 'h5py', 'numba'} & set(sys.modules)))"
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words, "--device", "cuda"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 2, done.stderr
+    assert re.fullmatch(rf"physics-ep: error: {REFUSED}, but was 'cuda'\.\n", done.stderr)
+    assert "HEAVY []" in done.stdout
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.toml"]
+
+
+@pytest.mark.parametrize("subject", ["analog-hopfield", "analog-hopfield-digits"])
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "mps"])
+def test_every_name_of_the_system_is_refused(subject: str, device: str) -> None:
+    """A registered name and the bundled configs of it."""
+    with pytest.raises(InputError, match=f"{REFUSED}, but was '{device}'"):
+        require_host(subject, device)
+
+
+def test_what_runs_anywhere_or_cannot_be_told_is_left_to_the_command(tmp_path: Path) -> None:
+    """Other systems, the CPU, overrides of the system, files that are wrong or no configs: no word of ours."""
+    for subject in ("hopfield", "pcn-digits", "nothing", "", "run.h5", "mine.py:build", None):
+        require_host(subject, "cuda")
+    for device in (None, "cpu", "cpu:0"):
+        require_host("analog-hopfield", device)
+    require_host("analog-hopfield-digits", "cuda", ["system.name=hopfield"])
+    file = tmp_path / "mine.toml"
+    for text in ("[system", "", "system = 3", "[system]", "[system]\nname = 3", "[system]\nname = []"):
+        file.write_text(text, encoding="utf-8")
+        require_host(str(file), "cuda")
+    require_host(str(tmp_path), "cuda")
+    require_host(str(tmp_path / "missing.toml"), "cuda")
+
+
+def test_the_table_says_what_the_systems_say() -> None:
+    """A registered system that computes on the CPU only has a row, with its own sentence, and no other has one."""
+    rows = registry.hosted()
+    for name, entry in registry.systems().items():
+        build = registry.load(entry)
+        made = build if inspect.isclass(build) else typing.get_type_hints(build)["return"]
+        assert (name in rows) == issubclass(made, OnHost), name
+        if name in rows:
+            assert registry.load(rows[name]) == made.on_host
+    assert rows.keys() <= registry.systems().keys()
+
+
+def test_systems_of_other_packages_take_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table is a group of entry points, as that of the systems is."""
+    row = EntryPoint("hopfield", "hardware_models.hopfield.hosted:UNIT_GRAPHS", "physics_ep.hosted")
+    monkeypatch.setattr(hosted, "hosted", lambda: {"hopfield": row})
+    with pytest.raises(InputError, match="must be 'cpu' for 'hopfield', which sweeps its units"):
+        require_host("hopfield-digits", "cuda")
