@@ -86,7 +86,7 @@ def switches(net: PredictiveCodingNetwork, x: torch.Tensor, y: torch.Tensor, bet
     return sum(int((a != c).sum()) for other in sides[1:] for a, c in zip(sides[0], other, strict=True))
 
 
-@pytest.mark.parametrize("activation", ["relu", "hard_tanh"])
+@pytest.mark.parametrize("activation", ["relu", pytest.param("hard_tanh", marks=pytest.mark.full)])
 def test_live_gates_against_brute_force(activation: str) -> None:
     """Live columns are not the error that switching units make: of a network, of a mapped one, and in a sweep."""
     net = small(activation)

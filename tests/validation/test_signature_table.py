@@ -70,6 +70,7 @@ def test_cells_are_those_of_the_sweeps(small: None, tmp_path: Path) -> None:
     assert (found.conditions["instances"], found.conditions["examples"][:2]) == (3, "4,")
 
 
+@pytest.mark.full
 def test_nothing_is_measured_twice(small: None, tmp_path: Path) -> None:
     """A table that was interrupted begins anew, or one that is there is overwritten."""
     first = run(tmp_path, substrates=["hopfield"])
