@@ -120,6 +120,28 @@ def test_training_in_situ_takes_the_devices_place(gpu: SimulatedGpu) -> None:
         assert np.allclose(there.values[name], values, rtol=1e-5, equal_nan=True), name
 
 
+PLAIN = ("hopfield-digits", "resistive-digits", "oscillator-digits", "conv-hopfield-digits")
+
+
+@pytest.mark.parametrize("changed", ["device=cuda", "dtype=float64"])
+@pytest.mark.parametrize(
+    "config", [pytest.param(c, marks=pytest.mark.full if c == PLAIN[0] else pytest.mark.slow) for c in PLAIN]
+)
+def test_plain_systems_learn_in_situ_in_the_devices_place(gpu: SimulatedGpu, config: str, changed: str) -> None:
+    """Systems whose cells hold their own couplings stayed on the CPU, in float32, beside examples that did not."""
+    options: dict[str, Any] = {
+        "overrides": [*FEW, "training.epochs=1"],
+        "device": DeviceModel(programming_noise=0.05),
+    }
+    here = learn_in_situ(config, **options)
+    overrides = [*options["overrides"], f"training.{changed}"]
+    with gpu.counting() as counts:
+        there = learn_in_situ(config, **{**options, "overrides": overrides})
+    assert (counts.launches > 1000) == (changed == "device=cuda")
+    for name, values in here.values.items():
+        assert np.allclose(there.values[name], values, rtol=1e-3, equal_nan=True), name
+
+
 def test_training_in_situ_refuses_a_dtype_that_it_does_not_work_in() -> None:
     """bfloat16 was passed over, and float32 taken."""
     with pytest.raises(InputError, match=r"training\.dtype must be 'float32' or 'float64' .* was 'bfloat16'"):

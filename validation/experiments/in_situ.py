@@ -482,10 +482,10 @@ class PlainLesson(Lesson):
         )
 
     def network(self) -> OnDevice:
-        """With its initial weights, on no device."""
+        """With its initial weights, which no cells hold."""
         net = new_system(load_config(self.config, [f"training.seed={self.seed}"]))
         assert isinstance(net, OnDevice)
-        return net
+        return net.to(self.examples.train_x.device, self.examples.train_x.dtype)
 
     def compare(
         self,
