@@ -45,3 +45,10 @@ DetunedClip = Activation
 
 MOST_POINTS = 100_000
 """Points of a source in time that a netlist might have; sources in time are followed for any duration now."""
+
+
+DIODE_DC = {"is": 1e-14, "n": 1.0, "eg": 1.11, "xti": 3.0}
+"""Saturation current, emission coefficient, activation energy (eV) and temperature exponent, by default."""
+DIODE_NEUTRAL = {
+    *("cjo", "cj0", "cj", "tt", "vj", "pb", "m", "mj", "fc", "kf", "af", "cjp", "cjsw", "php", "mjsw", "fcs", "vp"),
+}
