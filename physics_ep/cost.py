@@ -20,6 +20,12 @@ NEWTON_STEPS = 30
 """Newton's steps of a cost without a closed form; fewer would leave the outputs of strong nudges unsettled."""
 
 
+DIFFERENCE = 1e-5
+"""Step of central differences of a cost's gradient, over one more than the outputs."""
+NO_DERIVATIVE = "is not implemented"
+"""What torch says of a function without a second derivative."""
+
+
 class Cost:
     """Base of the costs. A subclass gives `value`; `gradient` and `curvature` are by autograd unless it gives them.
 
@@ -74,13 +80,25 @@ class Cost:
         return (self.gradient(base.to(wide) + d.to(wide), target) - self.gradient(base, target)).to(kind)
 
     def curvature(self, outputs: torch.Tensor, y: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """Product of the cost's Hessian with v (B, n): (B, n). Default: autograd of the value."""
+        """Product of the cost's Hessian with v (B, n): (B, n).
+
+        Default: autograd of the value, or central differences of its gradient where torch has no second derivative
+        of a function in it (`multi_margin_loss`).
+        """
         with torch.enable_grad():
             leaf = outputs.detach().requires_grad_()
             (slope,) = torch.autograd.grad(costs(self, leaf, y).sum(), leaf, create_graph=True)
             if not slope.requires_grad:  # linear in the outputs
                 return torch.zeros_like(v)
-            return torch.autograd.grad((slope * v.detach()).sum(), leaf)[0].to(v.dtype)
+            try:
+                return torch.autograd.grad((slope * v.detach()).sum(), leaf)[0].to(v.dtype)
+            except RuntimeError as error:
+                if NO_DERIVATIVE not in str(error):
+                    raise
+        size = v.abs().amax(1, keepdim=True)
+        step = DIFFERENCE * (1 + outputs.abs().amax(1, keepdim=True)) * v / torch.where(size > 0, size, 1.0)
+        change = self.gradient_difference(outputs, step, y) - self.gradient_difference(outputs, -step, y)
+        return change * (size / (2 * DIFFERENCE * (1 + outputs.abs().amax(1, keepdim=True))))
 
     def displaced_unit(
         self, outputs: torch.Tensor, y: torch.Tensor, beta: torch.Tensor | complex, rhs: torch.Tensor
@@ -391,19 +409,62 @@ class LogPhaseError(PhaseCost):
         return 0.5 * v / (0.5 * (outputs - y)).cos().square()
 
 
+def as_cost(cost: Any) -> Cost:
+    """A cost, or a function of (outputs, y) as one.
+
+    Raises
+    ------
+    InputError
+        If it is neither. A loss of `torch.nn` is no function here: most are means over the batch.
+    """
+    if isinstance(cost, Cost):
+        return cost
+    if not callable(cost) or isinstance(cost, type | torch.nn.Module):
+        was = cost.__name__ if isinstance(cost, type) else type(cost).__name__
+        must = "be a Cost, such as SquaredError(), or a function of (outputs, y) with reduction='none'"
+        raise argument_error("cost", must, f"the class {was}" if isinstance(cost, type) else was)
+    return FunctionCost(cost)
+
+
 def costs(cost: Cost, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Cost of each example, (B,), of a cost that may be a user's.
 
     Raises
     ------
     InputError
-        If the cost does not have that shape. A mean over the batch would nudge each example by 1 / B of its pull.
+        If the cost does not have that shape, or is nothing that autograd can follow to the outputs. A mean over the
+        batch would nudge each example by 1 / B of its pull.
     """
     each = cost(outputs, y)
-    if each.shape != outputs.shape[:1]:
+    if not isinstance(each, torch.Tensor) or each.shape != outputs.shape[:1]:
         must = f"return one number an example, of shape ({len(outputs)},)"
-        raise argument_error(f"cost ({type(cost).__name__})", must, f"of shape {tuple(each.shape)}")
+        was = f"of shape {tuple(each.shape)}" if isinstance(each, torch.Tensor) else type(each).__name__
+        raise argument_error(f"cost ({type(cost).__name__})", must, was)
+    if not each.is_floating_point() and not outputs.is_complex():
+        raise argument_error(f"cost ({type(cost).__name__})", "return real floating-point numbers", each.dtype)
+    if outputs.requires_grad and not each.requires_grad and torch.is_grad_enabled():
+        must = "return a tensor that autograd can follow to the outputs"
+        raise argument_error(f"cost ({type(cost).__name__})", must, "detached from them")
     return each
+
+
+def fitted_targets(cost: Cost, outputs: torch.Tensor, y: Any) -> torch.Tensor:
+    """Targets as a cost takes them beside these outputs.
+
+    Numbers are put in the outputs' dtype where autograd follows the cost, since many of torch's losses take one
+    dtype alone. They are numbers where they are floating point, or have the outputs' own shape (0, 1, True, False);
+    else class indices.
+
+    Raises
+    ------
+    InputError
+        If they do not fit the outputs.
+    """
+    y = as_targets(y)
+    cost.check(outputs, y)
+    if type(cost).gradient is not Cost.gradient or not (y.is_floating_point() or y.shape == outputs.shape):
+        return y
+    return y.to(outputs.dtype.to_real())
 
 
 def require_own(cost: Cost, outputs: torch.Tensor, y: torch.Tensor) -> None:

@@ -26,7 +26,7 @@ from numbers import Complex, Integral, Real
 import torch
 
 from .blocks import tiled
-from .cost import Cost, as_targets, costs
+from .cost import Cost, as_cost, as_targets, costs
 from .entries import entries, load
 from .errors import InputError, argument_error, unknown_name
 from .reads import read
@@ -312,6 +312,7 @@ class Nudge:
     Attributes
     ----------
     cost : Cost
+        A function of (outputs, y) is taken as a `FunctionCost`.
     y : Tensor
         Targets, as `cost` takes them.
     beta : float, complex or Tensor (B,)
@@ -331,6 +332,7 @@ class Nudge:
         object.__setattr__(self, "y", as_targets(self.y))
         if self._sound:
             return
+        object.__setattr__(self, "cost", as_cost(self.cost))
         if not isinstance(beta, int | float | complex | torch.Tensor):
             raise argument_error("beta", "be a number or a tensor of them", repr(beta))
         finite = math.isfinite(self.most) if isinstance(beta, torch.Tensor) else cmath.isfinite(beta)

@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 
 from .blocks import State, exactly_finite_rows, flat, largest, require_finite, twice_differentiable
-from .energies import energies
+from .energies import energies, outputs_of
 from .errors import InputError
 
 NAMES = ("residual_scale", "nudge_scale")
@@ -153,7 +153,7 @@ def measured_scales(system: Measurable, x: torch.Tensor) -> Scales:
         for given in found:  # what nothing drives is as large as the same block of others, or else as other blocks
             company = torch.full_like(given, float(given.max())) if bool(given.any()) else scale
             blocks.append(torch.where(given > 0, given, company))
-        change = system.outputs(elsewhere) - system.outputs(start)
+        change = outputs_of(system, elsewhere) - outputs_of(system, start)
         gain = 1.0
         if change.ndim == 2 and len(change) == len(x):  # others are refused by name when they are read
             gain = float((_finite(largest((change,))) / length).median()) or 1.0

@@ -26,7 +26,7 @@ from torch import nn
 
 from .blocks import State, all_finite, derivative, exactly_finite_rows, in_dtype, largest, twice_differentiable
 from .cost import Cost
-from .energies import energies
+from .energies import energies, outputs_of
 from .equilibrium import Status
 from .errors import InputError, argument_error, described
 from .nudging import Nudge
@@ -534,7 +534,7 @@ class Phase:
             leaves = tuple(s.detach().requires_grad_() for s in self.state(z))
             total = energies(self.system, leaves, self.x)
             if self.nudge is not None:
-                total = total + self.nudge.energy(self.system.outputs(leaves))
+                total = total + self.nudge.energy(outputs_of(self.system, leaves))
             slope = torch.autograd.grad(total.sum(), leaves, create_graph=True, allow_unused=True)
             along = [(g * d).sum() for g, d in zip(slope, v, strict=True) if g is not None and g.requires_grad]
             if not along:
@@ -687,7 +687,7 @@ class Phase:
         assert self.nudge is not None
         with torch.enable_grad():
             leaves = tuple(s.detach().requires_grad_() for s in state)
-            total = self.nudge.energy(self.system.outputs(leaves))
+            total = self.nudge.energy(outputs_of(self.system, leaves))
             slope = derivative(total, leaves)
         return tuple(-g for g in slope)
 

@@ -18,9 +18,11 @@ from scipy.sparse.linalg import LinearOperator, minres
 from torch import nn
 
 from physics_ep.blocks import flat, in_dtype, require_finite, twice_differentiable, unflat
-from physics_ep.cost import Cost, as_targets, costs
+from physics_ep.cost import Cost, as_cost, as_targets, costs, fitted_targets
+from physics_ep.energies import outputs_of
 from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import InputError, argument_error
+from physics_ep.inference import differentiating
 from physics_ep.relaxation.loop import new_phase, prepared, relax
 from physics_ep.relaxation.solvers import inverse_lipschitz
 from physics_ep.stillness import require_trained
@@ -68,14 +70,17 @@ def wide_target(y: torch.Tensor) -> torch.Tensor:
 def of_parameters(oracle: Callable[..., Gradients]) -> Callable[..., Gradients]:
     """An oracle that differentiates by the weights that the physics sees, as one by the parameters behind them."""
 
+    @differentiating
     @functools.wraps(oracle)
-    def by_parameters(system: EnergySystem, *arguments: Any, **options: Any) -> Gradients:
+    def by_parameters(
+        system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost: Cost, **options: Any
+    ) -> Gradients:
         require_trained(system)
         weights = Weights(system)
         with weights:
             require_finite(system)
-            weights.still.check(arguments[0] if arguments else options["x"])
-            found = oracle(system, *arguments, **options)
+            weights.still.check(x)
+            found = oracle(system, x, as_targets(y), as_cost(cost), **options)
         if weights.computed:
             own = weights.leaves(found)
             found.clear()
@@ -143,7 +148,8 @@ def implicit_gradient(
     with torch.enable_grad(), twice_differentiable():
         state = tuple(s.detach().requires_grad_() for s in free.state)
         slope = torch.autograd.grad(energies(twin, state, x).sum(), state, create_graph=True)
-        loss = costs(cost, twin.outputs(state), y)
+        outputs = outputs_of(twin, state)
+        loss = costs(cost, outputs, fitted_targets(cost, outputs.detach(), y))
         parameters = [p for _, p in named]
         pull = torch.autograd.grad(loss.sum(), (*state, *parameters), allow_unused=True)
         pull, direct = pull[: len(state)], pull[len(state) :]
@@ -260,7 +266,8 @@ def finite_difference_gradient(
 
     def loss() -> float:
         free = free_state(twin, x, tolerance, max_iterations)
-        return float(cost(twin.outputs(free.state), y).mean())
+        outputs = outputs_of(twin, free.state)
+        return float(costs(cost, outputs, fitted_targets(cost, outputs, y)).mean())
 
     found = Gradients()
     with torch.no_grad():
@@ -383,7 +390,8 @@ def _through_time(
                 slope = torch.autograd.grad(energies(twin, state, x).sum(), state, create_graph=True)
                 state = twin.project(tuple(s - way * h * g for s, g, way in zip(state, slope, ways, strict=True)))
             residual = phase.residual(phase.force(tuple(s.detach() for s in state)))
-        loss = costs(cost, twin.outputs(state), y).mean()
+        outputs = outputs_of(twin, state)
+        loss = costs(cost, outputs, fitted_targets(cost, outputs.detach(), y)).mean()
         parameters = [p for _, p in named]
         grads = torch.autograd.grad(loss, [*parameters, *first], allow_unused=True, retain_graph=True)
         last = torch.autograd.grad(loss, state, allow_unused=True)
@@ -417,7 +425,8 @@ def backprop_gradient(system: nn.Module, x: torch.Tensor, y: torch.Tensor, cost:
     named = [(n, p) for n, p in twin.named_parameters() if p.requires_grad]
     with torch.enable_grad():
         outputs = twin(in_dtype(x, torch.float64))
-        loss = cost(outputs.reshape(len(outputs), -1), wide_target(y)).mean()
+        outputs = outputs.reshape(len(outputs), -1)
+        loss = costs(cost, outputs, fitted_targets(cost, outputs.detach(), wide_target(y))).mean()
         grads = torch.autograd.grad(loss, [p for _, p in named], allow_unused=True)
     found = Gradients((n, torch.zeros_like(p) if g is None else g) for (n, p), g in zip(named, grads, strict=True))
     found.loss = float(loss.detach())

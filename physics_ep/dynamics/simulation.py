@@ -10,10 +10,12 @@ from dataclasses import dataclass
 import torch
 
 from ..blocks import State, require_finite
+from ..energies import outputs_of
 from ..errors import argument_error, unknown_name
+from ..inference import differentiating
 from ..nudging import Nudge
 from ..progress import SILENT, Progress
-from ..relaxation.loop import check_nudge, check_state, new_phase, prepared, start_not_finite
+from ..relaxation.loop import check_state, fitted_nudge, new_phase, prepared, start_not_finite
 from ..storage.parts import TrajectoryWriter
 from ..storage.trajectory import Recorder, Trajectory, TrajectoryRow
 from ..system import EnergySystem
@@ -31,6 +33,7 @@ METHODS: dict[str, Tableau | NoisyTableau | Splitting] = {**TABLEAUS, **STOCHAST
 """Methods by name."""
 
 
+@differentiating
 def simulate(
     system: EnergySystem,
     x: torch.Tensor,
@@ -183,7 +186,7 @@ class Simulation:
                     raise start_not_finite()
             origin = system.initial_state(x) if start is None else start
             if nudge is not None:
-                check_nudge(system, nudge, system.outputs(origin))
+                nudge = fitted_nudge(system, nudge, outputs_of(system, origin))
             phase = new_phase(system, inputs, {}, origin=origin).nudged(nudge)
             self.motion = choose_motion(phase, course.flow, course.temperature, course.mass, course.friction)
             self.begun = self.motion.start(tuple(torch.zeros_like(s) for s in phase.start()))

@@ -10,6 +10,7 @@ from .. import ranks
 from ..cost import Cost, as_targets
 from ..equilibrium import Equilibrium, NotFinite, broken_parts
 from ..errors import InputError
+from ..inference import training
 from ..stillness import require_trained
 from ..system import EnergySystem
 from ..weights import Weights
@@ -43,6 +44,7 @@ class Backprop:
     def __init__(self, cost: Cost) -> None:
         self.cost = cost
 
+    @training
     def backward(self, system: EnergySystem, x: torch.Tensor, y: torch.Tensor) -> BackpropStep:
         """Add the gradient of the mean cost to `.grad`; over all ranks under torch.distributed.
 

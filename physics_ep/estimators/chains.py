@@ -15,9 +15,10 @@ from typing import NamedTuple
 import torch
 
 from ..blocks import State
-from ..cost import Cost, require_own
+from ..cost import Cost, fitted_targets, require_own
 from ..dynamics.flows import Drift, choose_motion
 from ..dynamics.noise import Noise, NoiseSource, NoisyTableau, Wiener, noisy_steps
+from ..energies import outputs_of
 from ..nudging import Nudge, Stencil
 from ..relaxation.loop import new_phase, prepared, solve
 from ..system import EnergySystem
@@ -122,8 +123,8 @@ class Ensemble:
         inputs = prepared(system, x, {})
         free = solve(system.phase(inputs)).require().state
         with torch.enable_grad():
-            outputs = system.outputs(free)
-        plan.cost.check(outputs.detach(), y)
+            outputs = outputs_of(system, free)
+        y = fitted_targets(plan.cost, outputs.detach(), y)
         require_own(plan.cost, outputs.detach(), y)
         nodes = [complex(n).real for n in plan.scheme.nodes]
         pairs = plan.scheme.pairs()

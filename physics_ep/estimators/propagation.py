@@ -15,9 +15,11 @@ from torch import nn
 from .. import ranks
 from ..blocks import is_dense, masked
 from ..compiling import CHOICES, compiling, hindrance
-from ..cost import Cost, FunctionCost, as_targets, costs, require_own
+from ..cost import Cost, as_cost, as_targets, costs, fitted_targets, require_own
+from ..energies import outputs_of
 from ..equilibrium import Equilibrium, NotConverged, NotFinite, OtherBranch, Status, broken_parts
 from ..errors import InputError, argument_error, described, unknown_name
+from ..inference import differentiating, training
 from ..landscape.branches import check_branches, is_minimum
 from ..landscape.exploration import mean_outputs, repeated
 from ..landscape.stability import curvature_limit
@@ -132,10 +134,7 @@ class EquilibriumPropagation:
         compile: str = "off",
         **options: Any,
     ) -> None:
-        if not isinstance(cost, Cost) and callable(cost) and not isinstance(cost, type | nn.Module):
-            cost = FunctionCost(cost)
-        if not isinstance(cost, Cost):
-            raise argument_error("cost", "be a Cost, such as SquaredError()", type(cost).__name__)
+        cost = as_cost(cost)
         if on_unconverged not in ON_UNCONVERGED:
             raise unknown_name("on_unconverged", on_unconverged, ON_UNCONVERGED)
         if isinstance(starts, bool) or not isinstance(starts, int) or starts < 1:
@@ -187,6 +186,7 @@ class EquilibriumPropagation:
         beta = "auto" if self.auto else f"{self.beta:g}"
         return f"EquilibriumPropagation({type(self.cost).__name__}(), {self.scheme.name}, beta={beta})"
 
+    @training
     def backward(
         self,
         system: EnergySystem,
@@ -338,14 +338,15 @@ class EquilibriumPropagation:
         )
         free = self._of_finite_weights(system, weights, self._with_residual(system, free))
         with torch.enable_grad():
-            outputs = system.outputs(free.state)
+            outputs = outputs_of(system, free.state)
         direct = outputs.requires_grad  # the state does not: outputs that do depend on parameters themselves
         outputs = outputs.detach()
         check_outputs(system, outputs, len(x))
-        self.cost.check(outputs[:examples], y[:examples])
+        y = fitted_targets(self.cost, outputs[:examples], y[:examples])
         if examples not in self._tried:
-            require_own(self.cost, outputs[:examples], y[:examples])
+            require_own(self.cost, outputs[:examples], y)
             self._tried.add(examples)
+        y = repeated(y, self.starts) if self.starts > 1 else y
         if direct and self.pull.holds:
             raise InputError(
                 f"Argument system must have outputs without parameters of their own for {type(self).__name__}, "
@@ -648,6 +649,7 @@ def check_beta(beta: float | str) -> float:
     return float(beta)
 
 
+@differentiating
 def estimate_gradient(
     ep: EquilibriumPropagation, system: EnergySystem, x: torch.Tensor, y: torch.Tensor
 ) -> tuple[dict[str, torch.Tensor], Step]:

@@ -34,6 +34,7 @@ from ..cost import Cost, as_targets
 from ..dynamics.noise import STOCHASTIC, NoisyTableau
 from ..equilibrium import NotFinite, broken_parts
 from ..errors import InputError, argument_error, unknown_name
+from ..inference import differentiating, training
 from ..nudging import Stencil, centered, scheme_from_name
 from ..stillness import require_trained
 from ..system import EnergySystem, widened
@@ -201,6 +202,7 @@ class StochasticEquilibriumPropagation:
             generator=generator,
         )
 
+    @training
     def backward(self, system: EnergySystem, x: torch.Tensor, y: torch.Tensor) -> StochasticGradient:
         """Add the estimate to `.grad` of the system's parameters; as `estimate` otherwise."""
         weights = Weights(system)
@@ -210,6 +212,7 @@ class StochasticEquilibriumPropagation:
         weights.deposit({name: g.to(own[name]) for name, g in found.gradients.items() if name in own})
         return found
 
+    @differentiating
     def estimate(self, system: EnergySystem, x: torch.Tensor, y: torch.Tensor) -> StochasticGradient:
         """Estimate the gradient of the mean cost, in float64.
 

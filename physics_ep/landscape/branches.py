@@ -8,6 +8,7 @@ curvature vanishes before t = 1 (a fold), the branch ends, and there is no such 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 
 from ..blocks import State, flat, largest, narrowed, unflat
 from ..errors import argument_error
+from ..inference import differentiating
 from ..nudging import Nudge
 from ..reads import likely
 from ..relaxation.krylov import (
@@ -65,6 +67,7 @@ class Branches:
     products: int
 
 
+@differentiating
 def smallest_curvature(
     system: EnergySystem | Phase,
     state: State,
@@ -150,7 +153,8 @@ def _lowest(
             away = eye - without.mT @ without
             top = 2 * matrix.abs().sum(2).amax(1)
             matrix = away @ matrix @ away + top[:, None, None] * (without.mT @ without)
-        values = torch.linalg.eigvalsh(matrix)
+        sound = matrix.isfinite().all(2).all(1)[:, None]
+        values = torch.linalg.eigvalsh(matrix.masked_fill(~sound[:, :, None], 0.0)).masked_fill(~sound, math.nan)
         return values[:, 0], values.abs().amax(1), n
     generator = torch.Generator().manual_seed(0)
     draws = torch.randn(point.shape[1], generator=generator, dtype=torch.float64).to(point.dtype)

@@ -10,6 +10,7 @@ import torch
 from ..blocks import State, largest
 from ..equilibrium import Equilibrium
 from ..errors import argument_error
+from ..inference import differentiating
 from ..relaxation.loop import new_phase, prepared, solve
 from ..system import EnergySystem
 from .branches import smallest_curvature
@@ -42,6 +43,7 @@ class Basins:
     lost: float
 
 
+@differentiating
 def relax_from_many(
     system: EnergySystem,
     x: torch.Tensor,
@@ -84,6 +86,7 @@ def relax_from_many(
         return solve(new_phase(system, prepared(system, many, {}), {}), start=start, measure=measure, **options)
 
 
+@differentiating
 def explore(
     system: EnergySystem,
     x: torch.Tensor,

@@ -5,6 +5,7 @@ An operator acts on vectors (B, n) and mixes no examples. It is symmetric but fo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -167,7 +168,7 @@ def lowest_value(
     Returns
     -------
     value : Tensor (B,)
-        From above.
+        From above; NaN where products are not finite.
     width : Tensor (B,)
         Size of the largest eigenvalue met.
     products : int
@@ -199,18 +200,22 @@ def lowest_value(
             look = k + max(4, k // 4)
             # On the host, for which they are small: a device waits for their error code, and then to be asked.
             packed = torch.stack([*diagonal, *off, grown], 1).cpu()
+            sound = packed.isfinite().all(1)
+            packed = packed.masked_fill(~sound[:, None], 0.0)
             small = torch.diag_embed(packed[:, :k])
             if off:
                 beside = packed[:, k:-1]
                 small = small + torch.diag_embed(beside, 1) + torch.diag_embed(beside, -1)
             values, frames = torch.linalg.eigh(small)
+            values = values.masked_fill(~sound[:, None], math.nan)
             # The error of a Ritz value: squared, over the gap to the next (Parlett, The Symmetric Eigenvalue
             # Problem, theorem 11.7.1).
             miss = packed[:, -1] * frames[:, -1, 0].abs()
             gap = (values[:, min(1, k - 1)] - values[:, 0]).clamp_min(finfo.tiny)
             error = torch.minimum(miss, miss**2 / gap)
             width = values.abs().amax(1)
-            if k >= depth or bool((error <= torch.maximum(tolerance * width, share * values[:, 0].abs())).all()):
+            known = error <= torch.maximum(tolerance * width, share * values[:, 0].abs())
+            if k >= depth or bool((known | ~sound).all()):
                 lowest, widest = torch.stack([values[:, 0], width]).to(start.device, non_blocking=True)
                 return lowest, widest, k
         off.append(grown)

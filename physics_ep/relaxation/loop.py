@@ -16,9 +16,11 @@ from typing import Any
 import torch
 
 from ..blocks import State, exactly_finite_rows, finite_rows, largest, narrowed
-from ..cost import Cost, require_own
+from ..cost import Cost, fitted_targets, require_own
+from ..energies import outputs_of
 from ..equilibrium import Equilibrium, Status, Trace
 from ..errors import InputError, argument_error, unknown_name
+from ..inference import differentiating
 from ..nudging import Nudge
 from ..reads import Surprise, likely, read, trusting
 from ..system import EnergySystem, Inputs, Phase
@@ -281,6 +283,7 @@ def rounding(z: State) -> float:
     return 100 * torch.finfo(z[0].dtype).eps * float(largest(z).max())
 
 
+@differentiating
 def relax(
     system: EnergySystem,
     x: torch.Tensor,
@@ -340,7 +343,7 @@ def relax(
         if not sound:
             raise start_not_finite()
         origin = system.initial_state(x) if start is None else start
-        check_nudge(system, nudge, system.outputs(origin))
+        nudge = fitted_nudge(system, nudge, outputs_of(system, origin))
         phase = new_phase(system, inputs, options, origin=origin).nudged(nudge)
         found = solve(phase, solver=solver, tolerance=tolerance, max_iterations=max_iterations, trace=trace)
         return of_finite_weights(weights, found)
@@ -480,12 +483,18 @@ def check_strength(beta: float, dtype: torch.dtype) -> None:
         raise argument_error("beta", must, f"{beta:g}")
 
 
-def check_nudge(system: EnergySystem, nudge: Nudge, outputs: torch.Tensor) -> None:
-    """Raise InputError if a nudge does not fit a system with outputs (B, n_out)."""
+def fitted_nudge(system: EnergySystem, nudge: Nudge, outputs: torch.Tensor) -> Nudge:
+    """The nudge with targets as its cost takes them beside outputs (B, n_out).
+
+    Raises
+    ------
+    InputError
+        If it does not fit the system.
+    """
     check_outputs(system, outputs, len(outputs))
     check_cost(system, nudge.cost)
-    nudge.cost.check(outputs, nudge.y)
-    require_own(nudge.cost, outputs, nudge.y)
+    y = fitted_targets(nudge.cost, outputs, nudge.y)
+    require_own(nudge.cost, outputs, y)
     check_strength(nudge.most, system.dtype)
     if nudge.is_complex and not system.analytic:
         name = type(system).__name__
@@ -493,6 +502,7 @@ def check_nudge(system: EnergySystem, nudge: Nudge, outputs: torch.Tensor) -> No
     shape = tuple(nudge.beta.shape) if isinstance(nudge.beta, torch.Tensor) else ()
     if shape not in ((), (len(outputs),)):
         raise argument_error("beta", f"be a number or of shape ({len(outputs)},)", f"of shape {shape}")
+    return nudge if y is nudge.y else replace(nudge, y=y)
 
 
 def _collect(kept: list[tuple[torch.Tensor, torch.Tensor, State]]) -> Trace:

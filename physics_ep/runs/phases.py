@@ -12,11 +12,12 @@ import torch
 from ..config import Config
 from ..data.datasets import load_dataset
 from ..dynamics.simulation import Integration, Simulation
+from ..energies import outputs_of
 from ..errors import argument_error
 from ..nudging import Nudge
 from ..placement import resolve_device, resolve_dtype, work_in
 from ..progress import SILENT, Progress
-from ..relaxation.loop import check_nudge
+from ..relaxation.loop import fitted_nudge
 from ..storage.opening import open_run
 from ..storage.outputs import writing
 from ..storage.parts import TrajectoryWriter
@@ -129,7 +130,7 @@ def simulate_phases(
         cost = config.ep.new_cost()
         nudge = Nudge(cost, cost.encode(labels, held.n_classes, x.dtype), beta)
         with torch.no_grad():  # what does not fit is told before the free phase
-            check_nudge(system, nudge, system.outputs(system.initial_state(x)))
+            nudge = fitted_nudge(system, nudge, outputs_of(system, system.initial_state(x)))
         course = Integration(
             duration,
             steps=steps,

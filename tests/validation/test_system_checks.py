@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from hardware_models import HopfieldNetwork
 from physics_ep.blocks import largest
+from physics_ep.cost import CrossEntropy
+from physics_ep.errors import InputError
 from physics_ep.estimators import propagation
 from physics_ep.system import Phase
 from tests.support.systems import Quartic, batch, network
-from validation import check_system
+from validation import check_system, system_checks
 
 
 @pytest.mark.parametrize("output", ["linear", "hard_sigmoid"])
@@ -320,3 +323,67 @@ def test_planted_bugs_are_caught(plant, words: str, monkeypatch) -> None:
     plant(monkeypatch)
     with pytest.raises(AssertionError, match=words):
         check_system(system, x, y)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [0, 2, 1, 1],
+        (0, 2, 1, 1),
+        np.array([0, 2, 1, 1]),
+        torch.tensor([0, 2, 1, 1], dtype=torch.uint8),
+        torch.tensor([0, 2, 1, 1], dtype=torch.int16),
+        torch.tensor([False, True, True, False]),
+    ],
+)
+def test_labels_of_any_kind_are_class_indices(labels, monkeypatch) -> None:
+    """They are judged as int64 ones are: what comes first of all that is done with them."""
+    seen = []
+    monkeypatch.setattr(system_checks, "_check_scale", lambda *given: None)
+    monkeypatch.setattr(system_checks, "_check_outputs", lambda *given: seen.append(given[2:4]))
+    monkeypatch.setattr(system_checks, "_check_force", lambda *given: 1 / 0)
+    system = network("tanh", (5, 4, 3))
+    with pytest.raises(ZeroDivisionError):
+        check_system(system, batch(5, 3, 4)[0], labels)
+    y, cost = seen[0]
+    assert y.dtype == torch.int64
+    assert y.tolist() == [int(label) for label in labels]
+    assert isinstance(cost, CrossEntropy)
+
+
+def test_targets_that_do_not_fit_are_refused_before_anything_is_checked() -> None:
+    x = batch(5, 3, 4)[0]
+    for y in ([0, 1, 2, 3], [[0], [1], [2], [1]], [0, 1], torch.zeros(4, 2), [0.0, 1.0, 2.0, 1.0]):
+        with pytest.raises(InputError, match="Argument y must"):
+            check_system(network("tanh", (5, 4, 3)), x, y)
+
+
+class Normalised(Quartic):
+    """Of an input that a batch norm normalises."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = torch.nn.BatchNorm1d(4, dtype=torch.float64)
+
+    def energy(self, state, x):
+        return super().energy(state, self.norm(x))
+
+
+class SharedNormalised(Normalised):
+    def energy(self, state, x):
+        together = super().energy(state, x)
+        return together + 0.1 * state[0][:, 0] * state[0][:, 0].mean()
+
+
+@pytest.mark.parametrize("statistics", ["training", "eval", "none"])
+def test_a_batch_norm_of_the_input_passes(statistics: str) -> None:
+    """In training mode too, or without running statistics: a batch of one is then no part of the batch."""
+    system = Normalised().train(statistics == "training")
+    if statistics == "none":
+        system.norm = torch.nn.BatchNorm1d(4, dtype=torch.float64, track_running_stats=False)
+    check_system(system, *batch(4, 2, 4))
+
+
+def test_states_that_see_each_other_are_named_beside_a_batch_norm() -> None:
+    with pytest.raises(AssertionError, match="batch independence"):
+        check_system(SharedNormalised(), *batch(4, 2, 4))
