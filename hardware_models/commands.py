@@ -218,7 +218,7 @@ def map_(
     report.say(f"cells          {found.cells:,} in {found.tiles:,} tiles, on/off ratio {found.on_off_ratio:.3g}")
     report.say(f"volts          {_volts(mapped.device, found)}")
     report.say(f"copies         {_copies(found)}")
-    report.say(f"time constant  {_time_constant(found)}")
+    report.say(f"time constant  {_time_constant(found, mapped.system.equal_times)}")
     if found.free_converged:
         times = f"{quantity(found.settling_time, 's')} free, {quantity(found.nudged_settling_time, 's')} nudged"
         report.say(f"settling       {times} (to 1e-6), by formula: an estimate")
@@ -252,7 +252,7 @@ def _course(course: Course) -> str:
     if course.settled:
         told += f" within {quantity(course.seconds, 's')} (to {course.tolerance:g}), measured"
     gap = "no state in both" if math.isnan(course.gap) else f"{course.gap:.1e} full scales at most"
-    return f"{told}; {course.algebra} and flow differ by {gap}"
+    return f"{told}; {course.solver} and flow differ by {gap}"
 
 
 def _gates(found: NudgedGates) -> str:
@@ -268,8 +268,8 @@ def _gates(found: NudgedGates) -> str:
     return f"{told}; worst weights' 1 - cosine to backprop of the arrays {gap}"
 
 
-def _time_constant(found: Fidelity) -> str:
-    """The time constant of nodes, and the capacitance that it takes, in words."""
+def _time_constant(found: Fidelity, alike: bool) -> str:
+    """The time constant of nodes, the capacitance that it takes, and whether h and u have the same, in words."""
     words = {
         "the device": "given by the device",
         "capacitance": "capacitance over conductance",
@@ -279,18 +279,19 @@ def _time_constant(found: Fidelity) -> str:
     nodes = ""
     if farads:
         low, high = (quantity(c, "F") for c in (min(farads), max(farads)))
-        nodes = f": nodes of {low}" + (f" to {high}" if high != low else "") + ", h and u alike"
+        nodes = f": nodes of {low}" + (f" to {high}" if high != low else "")
+        nodes += ", h and u alike" if alike else " at h, others at u"
     return f"{quantity(found.time_constant, 's')}, {words.get(found.time_from, found.time_from)}{nodes}"
 
 
 def _stability(course: Course) -> str:
-    """What the certificate says of the states that algebra has found, in words."""
+    """What the certificate says of the states that a solver has found, in words."""
     from .mapping.stability import VERDICTS
 
     if not course.verdicts:
         return "not certified"
     told = ", ".join(f"{course.verdicts.count(v)} {v}" for v in VERDICTS)
-    told = f"{told} of {len(course.verdicts)} free states by {course.algebra}"
+    told = f"{told} of {len(course.verdicts)} free states by {course.solver}"
     if not math.isnan(course.growth):
         told += f"; rightmost eigenvalue {course.growth:.2g} +- {course.radius:.1g} a time constant"
     return told

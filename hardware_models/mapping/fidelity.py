@@ -103,15 +103,15 @@ class Course:
         Residual that counts as settled.
     seconds : float
         Time until the slowest of those that settled has done so, s, measured in the dynamics; NaN: none has.
-    algebra : str
-        Solver that found the same states without time.
+    solver : str
+        Solver whose states these were held against: the default one, or algebra where that is 'flow' itself.
     gap : float
         Largest difference of an activity between both, in full scales of its layer, over the examples that both
         have a state for; NaN: none.
     unsettled : tuple of int
         Examples that did not settle.
     verdicts : tuple of str
-        Of the states that algebra found, example by example: 'stable', 'unstable' or 'undecided'
+        Of the states that `solver` found, example by example: 'stable', 'unstable' or 'undecided'
         (`stability.certify`).
     growth, radius : float
         Rightmost eigenvalue's real part of the least stable of these, per time constant of h, and how far it may be
@@ -123,7 +123,7 @@ class Course:
     settled: int = 0
     tolerance: float = math.nan
     seconds: float = math.nan
-    algebra: str = ""
+    solver: str = ""
     gap: float = math.nan
     unsettled: tuple[int, ...] = ()
     verdicts: tuple[str, ...] = ()

@@ -281,8 +281,8 @@ class Mapped:
         return float(found.time.max()), found
 
     def follow(self, x: torch.Tensor | None = None, examples: int = 8) -> Course:
-        """Follow free phases in time from rest, and hold their ends against the states that algebra finds, whose
-        stability is certified.
+        """Follow free phases in time from rest, and hold their ends against the states of the default solver, whose
+        stability is certified. Where the default solver is 'flow' itself, they are held against algebra's.
 
         Parameters
         ----------
@@ -298,9 +298,11 @@ class Mapped:
         """
         system = copy.deepcopy(self.system).double()  # of which a state has its digits
         x = (self._inputs() if x is None else x)[:examples].to(system.device, system.dtype)
-        algebra = "sweep" if system.shared else "newton"
+        solver = system.default_solver
+        if solver == "flow":
+            solver = "sweep" if system.shared else "newton"
         end = relax(system, x, solver="flow", tolerance=SETTLED, max_iterations=1000)
-        exact = relax(system, x, solver=algebra, tolerance=SETTLED)
+        exact = relax(system, x, solver=solver, tolerance=SETTLED)
         both = end.converged & exact.converged
         assert end.time is not None
         units = zip(system.amplifiers_h, system.full_scales[1:], end.state, exact.state, strict=False)
@@ -315,7 +317,7 @@ class Mapped:
             settled=int(end.converged.sum()),
             tolerance=SETTLED,
             seconds=float(times.max()) * system.tau if len(times) else math.nan,
-            algebra=algebra,
+            solver=exact.solver,
             gap=max(gaps, default=math.nan),
             unsettled=tuple((~end.converged).nonzero().flatten().tolist()),
             verdicts=certificate.verdict,

@@ -101,6 +101,26 @@ def test_contradictory_times_are_refused(tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("substrate", "fields", "told"),
+    [
+        ("resistive", '"cell_capacitance": 1e-15', "h and u alike"),
+        ("resistive", '"cell_capacitance": 1e-15, "dummy_cells": "none"', "at h, others at u"),
+        ("hopfield", '"time_constant_mismatch": 0.1', "at h, others at u"),
+    ],
+)
+def test_a_report_calls_nodes_alike_only_where_they_are(substrate, fields, told, tmp_path, capsys):
+    """If it fails, `map` says that h and u have equal capacitances on devices that were asked for without."""
+    device, config = tmp_path / "device.json", tmp_path / "small.toml"
+    device.write_text(f"{{{fields}}}")
+    config.write_text('[system]\nname = "pcn"\nsizes = [4, 3]\n')
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["map", str(config), "--substrate", substrate, "--device-model", str(device)])
+    assert caught.value.code == 0
+    (line,) = (row for row in capsys.readouterr().out.splitlines() if row.startswith("time constant"))
+    assert line.endswith(told)
+
+
 def test_without_either_the_time_is_assumed_and_says_so():
     """Numbers of devices that give neither stay what they were; the capacitance that these take is told."""
     net = network(4, 3)

@@ -208,10 +208,10 @@ def test_reports_say_how_a_state_was_found() -> None:
     mapped, x = mapped_network("resistive", "hard_tanh", device)
     assert mapped.fidelity.settles == "not tried"
     course = mapped.follow(x)
-    assert (course.settles, course.followed, course.settled, course.algebra) == ("yes", 2, 2, "newton")
+    assert (course.settles, course.followed, course.settled, course.solver) == ("yes", 2, 2, "guided")
     found = mapped.fidelity
     assert (found.settles, found.figures()["settles"], found.course) == ("yes", "yes", course)
-    ends = [relax(mapped.system, x, solver=s, tolerance=1e-6).require() for s in ("newton", "flow")]
+    ends = [relax(mapped.system, x, solver=s, tolerance=1e-6).require() for s in ("guided", "flow")]
     apart = [
         float((unit.response(p) - unit.response(q)).abs().max()) / full
         for unit, full, p, q in zip(
@@ -222,6 +222,26 @@ def test_reports_say_how_a_state_was_found() -> None:
     assert 0 < course.gap < 1e-4
     assert ends[1].time is not None
     assert course.seconds == pytest.approx(float(ends[1].time.max()) * mapped.system.tau)
+
+
+@pytest.mark.parametrize(
+    ("activation", "gain", "seed", "rows"),
+    [("relu", 2.5, 1, 8), pytest.param("hard_tanh", 3.5, 5, 16, marks=pytest.mark.full)],
+)
+def test_reports_compare_the_states_of_the_default_solver(
+    activation: str, gain: float, seed: int, rows: int
+) -> None:
+    """Algebra alone finds another state than the circuit comes to, of the second network one that no circuit holds.
+    If it fails, a report certifies and compares states that none of its other figures, and no gradient, is of."""
+    net = mlp([8, 16, 16, 4], activation, gain=gain, seed=seed).double()
+    x = torch.rand(rows, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    mapped = map_pcn(net, "resistive", DeviceModel(programming_noise=0.05), seed=seed, calibration=x)
+    x = x[[4]]
+    own, other = (relax(mapped.system, x, solver=s, tolerance=1e-6).require() for s in ("guided", "newton"))
+    assert max(float((p - q).abs().max()) for p, q in zip(own.state, other.state, strict=True)) > 0.1
+    course = mapped.follow(x)
+    assert (course.solver, course.settles, course.verdicts) == (mapped.fidelity.solver, "yes", ("stable",))
+    assert course.gap < 1e-4
 
 
 @pytest.mark.full
