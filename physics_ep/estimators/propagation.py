@@ -26,12 +26,14 @@ from ..landscape.stability import curvature_limit
 from ..nudging import Nudge, Stencil, centered, scheme_from_name
 from ..reads import Surprise, assuming, likely, read
 from ..relaxation.loop import (
+    NOTICED,
     check_cost,
     check_outputs,
     check_strength,
     new_phase,
     of_finite_weights,
     prepared,
+    require_digits,
     solve,
 )
 from ..stillness import require_trained
@@ -365,6 +367,8 @@ class EquilibriumPropagation:
         phases = relax_nudged(recipe, base, y, signs)
         for i, found in phases.items():
             self._refuse(found, self._name(i))
+            if self.beta < NOTICED * base.nudge_scale:
+                require_digits(base.nudged(recipe.nudge(i, y, signs)), found)
         keep = free.converged
         for found in phases.values():
             keep = keep & found.converged

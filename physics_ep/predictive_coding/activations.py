@@ -396,7 +396,9 @@ def soft_rectified(a: torch.Tensor, c: torch.Tensor, scale: float | torch.Tensor
     """
     # In closed form first; its difference of two large terms costs the digits of a small v ...
     v = a - c + scale * wright_omega(torch.log(c / scale) + (c - a) / scale)
-    # ... which Newton, on an equation whose terms are as small as v, restores.
+    # ... which Newton, on an equation whose terms are as small as v, restores: by a factor eps a step, too slowly
+    # for what the line at 0 has to rounding.
+    v = torch.where(a.abs() < torch.finfo(a.dtype).eps ** 2 * c, a / (1 + c / scale), v)
     for _ in range(2):
         miss = a - v + c * torch.expm1(-v / scale)
         v = v + miss / (1 + (c / scale) * torch.exp(-v / scale))

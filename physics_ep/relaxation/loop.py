@@ -31,6 +31,11 @@ from .solvers import Anderson, Coordinate, GradientFlow, Solver
 PATIENCE_AT_ROUNDING = 30
 """Iterations without progress after which a residual near rounding counts as stalled."""
 
+NOTICED = 1e-11
+"""Nudges of at least this part of the system's `nudge_scale` are not looked at for lost digits."""
+DIGITS = 1e3
+"""Displacements must be as many times the rounding of the state that they are added to."""
+
 SOLVERS: dict[str, Callable[[Phase, State], Solver]] = {
     "coordinate": Coordinate,
     "anderson": Anderson,
@@ -481,6 +486,45 @@ def check_strength(beta: float, dtype: torch.dtype) -> None:
         kind = str(dtype).removeprefix("torch.")
         must = f"lie between {least:.1g} and {most:.1g} in {kind}, which keeps no digits of displacements beyond"
         raise argument_error("beta", must, f"{beta:g}")
+
+
+def require_digits(phase: Phase, found: Equilibrium) -> None:
+    """Refuse a nudge whose displacements are lost: in the rounding of the state that they are added to, or of zero.
+
+    Where the pull is below the rounding of the force, a phase is at rest without having moved. Only nudges that are
+    small in the system's unit are looked at.
+
+    Parameters
+    ----------
+    phase : Phase
+        Displaced and nudged.
+    found : Equilibrium
+        What it settled in.
+
+    Raises
+    ------
+    InputError
+        If no example that settled has moved by what could be told from rounding, although its cost has a slope.
+    """
+    nudge, displacement, rows = phase.nudge, found.displacement, found.converged
+    if nudge is None or displacement is None or not 0 < nudge.most < NOTICED * phase.nudge_scale:
+        return
+    if not bool(rows.any()):
+        return
+    moved = float(largest(displacement)[rows].max())
+    limits = torch.finfo(phase.narrow)
+    least, lost_in = limits.tiny / limits.eps, "below the smallest normal numbers"
+    if not phase.carries_displacements and phase.origin is not None:
+        size = float(largest(phase.origin)[rows].max())
+        floor = DIGITS * torch.finfo(phase.dtype).eps * size
+        if floor > least:
+            least, lost_in = floor, f"in the rounding of states of {size:.2g}"
+    if moved >= least:
+        return
+    slope = nudge.cost.gradient(phase.system.outputs(phase.state(phase.start())), nudge.y)
+    if bool(slope[rows].any()):
+        must = f"be large enough for displacements that keep digits: those of {moved:.2g} are lost {lost_in}"
+        raise argument_error("beta", must, f"{nudge.most:g}")
 
 
 def fitted_nudge(system: EnergySystem, nudge: Nudge, outputs: torch.Tensor) -> Nudge:
