@@ -24,6 +24,7 @@ import torch
 from scipy.special import gammainccinv
 
 from physics_ep.blocks import State
+from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import InputError, argument_error, unknown_name
 from physics_ep.maps import Route
 from physics_ep.predictive_coding import PredictiveCodingNetwork
@@ -398,10 +399,12 @@ class Board(PhysicalCells):
         slowest = (self.capacitance(k) / g for k in range(self.depth) if (g := self.conductance(k)) > 0)
         return max(slowest, default=0.0)
 
-    @property
-    def between_readings(self) -> float:
-        """Time between the readings of two phases, s: that of 2 L equal RC stages in a row to settle."""
-        return self.tau * float(gammainccinv(2 * self.depth, SETTLED))
+    def settling_seconds(self, free: Equilibrium, x: torch.Tensor) -> tuple[float, float]:
+        """Seconds to 1e-6 of a free phase from nothing, and of a nudged one, which is the time between the readings
+        of two phases: here those of L and 2 L equal RC stages in a row, of gain one (`Mapped.settling` measures
+        them)."""
+        tau = self.tau
+        return tau * float(gammainccinv(self.depth, SETTLED)), tau * float(gammainccinv(2 * self.depth, SETTLED))
 
     @property
     def time_from(self) -> str:

@@ -19,7 +19,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from scipy.special import gammainccinv
 
 from physics_ep.blocks import State
 from physics_ep.dynamics.motion import Motion
@@ -30,7 +29,7 @@ from physics_ep.predictive_coding.forward import gate_mode
 from physics_ep.system import Inputs, Phase
 
 from .algebra import PairedNewton
-from .board import SETTLED, Board
+from .board import Board
 from .guided import Guided
 from .phase import PairedPhase
 from .solvers import CircuitMotion, Euler, Flow, PairedSweep
@@ -128,12 +127,6 @@ class PairedCircuit(Board):
     def motion(self, phase: Phase) -> Motion:
         """A phase in time, for `simulate`."""
         return CircuitMotion(phase)
-
-    def settling_seconds(self, free: Equilibrium, x: torch.Tensor) -> tuple[float, float]:
-        """Seconds to 1e-6 of a free phase from nothing, and of a nudged one: here those of L and 2 L equal RC
-        stages in a row, of gain one (`Mapped.settling` measures them)."""
-        tau = self.tau
-        return tau * float(gammainccinv(self.depth, SETTLED)), tau * float(gammainccinv(2 * self.depth, SETTLED))
 
     def describe(self, free: Equilibrium, x: torch.Tensor) -> list[dict[str, Any]]:
         """For each layer, values of `LayerFidelity` fields beyond those that any array has."""

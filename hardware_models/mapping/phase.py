@@ -22,6 +22,7 @@ import torch
 
 from physics_ep.blocks import State, exactly_finite_rows, finite_rows, masked, tiled
 from physics_ep.cost import Cost
+from physics_ep.equilibrium import Equilibrium, Status
 from physics_ep.errors import argument_error
 from physics_ep.maps import Link, Route
 from physics_ep.nudging import Nudge
@@ -481,15 +482,18 @@ class PairedPhase(Phase):
 
     def _both(self, plus: State, minus: State | None) -> tuple[Nudged, Nudged]:
         """Readings of two phases, of the origin in place of `minus` where there is none, with slow noise of which
-        the second keeps what a phase's time leaves."""
+        the second keeps what the time leaves in which a nudged phase settles."""
         rest = tuple(torch.zeros_like(b) for b in plus) if minus is None else minus
         system, device = self.system, self.system.device_model
         if device.slow_noise == 0 or system.ranging is not None:
             return self._readings(plus), self._readings(rest)
-        kept = math.exp(-system.between_readings / device.slow_noise_time)
+        at = (*self.p, *self.q)
+        origin = Equilibrium(self.p[0].new_zeros(len(self.x)), 0.0, 0, Status.BY_CONSTRUCTION, lambda: at)
+        ages = system.settling_seconds(origin, self.inputs.x)[1] / device.slow_noise_time
+        kept = math.exp(-ages)
         blocks = [*plus[: self.depth], *plus[2 * self.depth :]]
         first = [normal(b, system.reads) for b in blocks]
-        left = math.sqrt(-math.expm1(-2 * system.between_readings / device.slow_noise_time))
+        left = math.sqrt(-math.expm1(-2 * ages))
         second = [kept * n + left * normal(n, system.reads) for n in first]
         return self._readings(plus, first), self._readings(rest, second)
 

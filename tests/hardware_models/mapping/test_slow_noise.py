@@ -10,6 +10,7 @@ from scipy.optimize import brentq
 
 from hardware_models import DeviceModel, HopfieldNetwork, map_pcn
 from hardware_models.mapping.board import SETTLED
+from hardware_models.mapping.mapped import Mapped
 from physics_ep import CrossEntropy
 from physics_ep.errors import InputError
 from physics_ep.predictive_coding import mlp
@@ -17,14 +18,20 @@ from physics_ep.predictive_coding import mlp
 COST = CrossEntropy()
 
 
-def errors(scheme: str = "centered", repeats: int = 3, **fields: float) -> float:
-    """Root mean square error of the last layer's biases, whose gradient is the mean of read errors over beta."""
+def network(substrate: str, **fields: float) -> tuple[Mapped, torch.Tensor, torch.Tensor]:
+    """A network on devices with these fields, inputs and labels."""
     torch.manual_seed(0)
-    net = mlp([5, 4, 300], activation="tanh").double()
+    net = mlp([5, 4, 300], activation="tanh" if substrate == "hopfield" else "relu").double()
     x, y = torch.rand(4, 5, dtype=torch.float64), torch.arange(4) % 3
+    return map_pcn(net, substrate, DeviceModel(**fields), calibration=x), x, y
+
+
+def errors(scheme: str = "centered", repeats: int = 3, substrate: str = "hopfield", **fields: float) -> float:
+    """Root mean square error of the last layer's biases, whose gradient is the mean of read errors over beta."""
     options = {"scheme": scheme, "beta": 0.1}
-    exact = map_pcn(net, calibration=x).gradient(x, y, COST, **options)["layers.1.bias"]
-    mapped = map_pcn(net, device=DeviceModel(**fields), calibration=x)
+    mapped, x, y = network(substrate)
+    exact = mapped.gradient(x, y, COST, **options)["layers.1.bias"]
+    mapped, x, y = network(substrate, **fields)
     found = [mapped.gradient(x, y, COST, **options)["layers.1.bias"] - exact for _ in range(repeats)]
     full = mapped.system.full_scales[2]
     return float(torch.stack(found).square().mean().sqrt()) / full
@@ -47,6 +54,18 @@ def test_what_two_phases_have_in_common_cancels(scheme, ratio):
     found = errors(scheme, slow_noise=size, slow_noise_time=ratio * apart)
     one = size * math.sqrt(2 * -math.expm1(-1 / ratio)) / (beta if scheme == "positive" else 2 * beta)
     assert found == pytest.approx(one / math.sqrt(examples), rel=0.1)
+
+
+@pytest.mark.parametrize(("substrate", "lag"), [("oscillator", 0.0), ("hopfield", 5.0)])
+def test_readings_are_apart_by_the_time_in_which_a_phase_settles(substrate, lag):
+    """Oscillators take longer than RC nodes of their time constant, and so do amplifiers that lag. If it fails,
+    the noise of two phases has most in common, and cancels, where it is another by then."""
+    mapped = network(substrate, amplifier_lag=lag)[0]
+    apart = mapped.fidelity.nudged_settling_time
+    assert apart > 2 * settled(4) * mapped.system.tau
+    found = errors(substrate=substrate, slow_noise=1e-3, slow_noise_time=apart, amplifier_lag=lag)
+    one = 1e-3 * math.sqrt(2 * -math.expm1(-1)) / (2 * 0.1)
+    assert found == pytest.approx(one / math.sqrt(4), rel=0.1)
 
 
 @pytest.mark.full
