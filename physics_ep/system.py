@@ -178,8 +178,8 @@ class EnergySystem(nn.Module):
         """Outputs (B, n_out), on which the cost acts.
 
         They are linear in the state, up to an offset, but for systems whose phases know their
-        `Phase.curvature_limit`. They may depend on parameters themselves (a trained readout): gradients then have
-        the cost's derivative at fixed state in them.
+        `Phase.curvature_limit`, or whose branches are checked. They may depend on parameters themselves (a trained
+        readout): gradients then have the cost's derivative at fixed state in them.
         """
         raise NotImplementedError
 

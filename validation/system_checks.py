@@ -35,6 +35,12 @@ from .oracles import Gradients, implicit_gradient
 TOLERANCE = 1e-11
 SMALL = 1e-8
 """Factor on the energy with which a system must still come to rest at the same state."""
+LEAST_PART = 1e-3
+"""Nudges are made smaller by this at most, where targets are far from the outputs: rounding comes next."""
+NOTHING = 1e-9
+"""A gradient below this part of a cost over the parameters is zero."""
+NEARLY_NOTHING = 1e-6
+"""What EP may find for a gradient of zero, in that unit."""
 LARGEST_SCALE = 1e3
 """A declared `residual_scale` may exceed the forces by this: the default tolerance of float32, 1e-6, then still
 means a thousandth of them."""
@@ -87,11 +93,13 @@ def check_system(system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost: C
         free = _check_relaxation(twin, x, phase.scales)
         if type(phase) is Phase:
             _check_units(twin, x, free, phase.scales)
-        _check_nudged(twin, x, y, cost, free, phase)
+        part = _gentle_part(twin, y, cost, free)
+        _check_nudged(twin, x, y, cost, free, phase, part * phase.nudge_scale)
+        ordinary = max(float(costs(cost, twin.outputs(s), y).abs().mean()) for s in (inside, free))
     exact = implicit_gradient(twin, x, y, cost, max_iterations=20 * twin.default_max_iterations)
     with torch.no_grad():
         _check_gradient(twin, x, y, cost, free, exact)
-    _check_order(twin, x, y, cost, exact, phase.nudge_scale)
+    _check_order(twin, x, y, cost, exact, phase.nudge_scale, part, ordinary)
 
 
 def _require(holds: bool, invariant: str) -> None:
@@ -204,7 +212,8 @@ def _normalises(system: EnergySystem) -> bool:
 
 def _check_outputs(system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost: Cost, state: State) -> None:
     phase = system.phase(system.prepare(x), origin=state, balanced=True)
-    if phase.curvature_limit(cost, y, False) is not None:
+    followed = system.multistable and system.smooth and system.descends and system.directions is None
+    if followed or phase.curvature_limit(cost, y, False) is not None:
         return
     once, twice = system.outputs(state), system.outputs(tuple(2 * s for s in state))
     offset = system.outputs(tuple(torch.zeros_like(s) for s in state))
@@ -212,7 +221,7 @@ def _check_outputs(system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost:
     _require(
         float((twice - 2 * once + offset).abs().max()) <= 1e-10 * size,
         "outputs must be linear in the state up to an offset (responses are read through it), or phases know their "
-        "curvature_limit",
+        "curvature_limit, or the system is multistable, so that branches are checked",
     )
 
 
@@ -340,10 +349,21 @@ def _check_relaxation(system: EnergySystem, x: torch.Tensor, scales: Scales | No
     return free.state
 
 
+def _gentle_part(system: EnergySystem, y: torch.Tensor, cost: Cost, free: State) -> float:
+    """Part of `nudge_scale` by which outputs move by their own size at most, where targets are far from them.
+
+    Far means over what the outputs are beyond their offset: orders in beta are of small nudges.
+    """
+    outputs = system.outputs(free)
+    own = float((outputs - system.outputs(tuple(torch.zeros_like(s) for s in free))).abs().max())
+    pull = float(cost.gradient(outputs, y).abs().max())
+    return max(LEAST_PART, min(1.0, own / pull)) if own > 0 and pull > 0 else 1.0
+
+
 def _check_nudged(
-    system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost: Cost, free: State, phase: Phase
+    system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost: Cost, free: State, phase: Phase, unit: float
 ) -> None:
-    nudge = Nudge(cost, y, 1e-2 * phase.nudge_scale)
+    nudge = Nudge(cost, y, 1e-2 * unit)
     budget = 20 * system.default_max_iterations
     found = relax(system, x, nudge=nudge, start=free, tolerance=1e-2 * TOLERANCE, max_iterations=budget)
     _require(bool(found.converged.all()), f"a small positive nudge must have an equilibrium: {found.status.value}")
@@ -404,18 +424,47 @@ def _check_gradient(
 
 
 def _check_order(
-    system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost: Cost, exact: Gradients, nudge_scale: float
+    system: EnergySystem,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    cost: Cost,
+    exact: Gradients,
+    nudge_scale: float,
+    part: float,
+    ordinary: float,
 ) -> None:
+    """EP against implicit differentiation, at betas in the unit part * nudge_scale.
+
+    `ordinary` is a cost as it comes. A gradient that is nothing beside it over the parameters is zero: a relative
+    error would be that of rounding.
+    """
+    named = dict(system.named_parameters())
+    natural = math.sqrt(sum((ordinary / (float(named[n].detach().norm()) or 1.0)) ** 2 for n in exact))
+    size = math.sqrt(sum(float(g.square().sum()) for g in exact.values()))
+    vanishing = size <= NOTHING * natural
+
     def error(scheme: object, beta: float) -> float:
         ep = EquilibriumPropagation(
             cost,
             scheme,  # type: ignore[arg-type]
-            beta * nudge_scale,
-            tolerance=TOLERANCE,
+            beta * part * nudge_scale,
+            tolerance=TOLERANCE / part,
             max_iterations=20 * system.default_max_iterations,
         )
-        return total_error(estimate_gradient(ep, system, x, y)[0], exact)
+        found = estimate_gradient(ep, system, x, y)[0]
+        if not vanishing:
+            return total_error(found, exact)
+        gaps = (g - found[n] if n in found else g for n, g in exact.items())
+        return math.sqrt(sum(float(g.square().sum()) for g in gaps)) / (natural or 1.0)
 
+    if vanishing:
+        found = error(centered(), 1e-3)
+        _require(
+            found <= NEARLY_NOTHING,
+            "EP must agree with implicit differentiation, whose gradient is zero, but is "
+            f"{found:.2g} of a cost over the parameters",
+        )
+        return
     if not system.smooth:
         found = error(centered(), 1e-4)
         _require(

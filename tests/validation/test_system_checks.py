@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
 
-from hardware_models import HopfieldNetwork
+from hardware_models import HopfieldNetwork, OscillatorNetwork
+from physics_ep import EnergySystem, SquaredError
 from physics_ep.blocks import largest
 from physics_ep.cost import CrossEntropy
 from physics_ep.errors import InputError
@@ -14,6 +17,7 @@ from physics_ep.estimators import propagation
 from physics_ep.system import Phase
 from tests.support.systems import Quartic, batch, network
 from validation import check_system, system_checks
+from validation.oracles import Gradients
 
 
 @pytest.mark.parametrize("output", ["linear", "hard_sigmoid"])
@@ -387,3 +391,64 @@ def test_a_batch_norm_of_the_input_passes(statistics: str) -> None:
 def test_states_that_see_each_other_are_named_beside_a_batch_norm() -> None:
     with pytest.raises(AssertionError, match="batch independence"):
         check_system(SharedNormalised(), *batch(4, 2, 4))
+
+
+class Offset(Quartic):
+    """Outputs far from targets near 0."""
+
+    def outputs(self, state):
+        return super().outputs(state) + 100.0
+
+
+class Leaning(OscillatorNetwork):
+    """An overridden energy: relaxed by the general methods, with outputs that are cosines."""
+
+    def energy(self, state, x):
+        return super().energy(state, x) + 0.05 * sum((1 - phase.cos()).sum(1) for phase in state)
+
+
+class Mirrored(EnergySystem):
+    """Its one parameter stiffens a state that rests at zero, so that its gradient is zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.b = torch.nn.Parameter(torch.tensor(0.7, dtype=torch.float64))
+
+    def energy(self, state, x):
+        return 0.5 * state[0].square().sum(1) + 0.25 * self.b * (state[0] ** 4).sum(1)
+
+    def initial_state(self, x):
+        return (torch.full((len(x), 2), 0.1, dtype=self.dtype),)
+
+    def outputs(self, state):
+        return state[0]
+
+
+UNUSUAL = {
+    "offset": (Offset, 1.0),
+    "oscillators": (lambda: Leaning([4, 3, 2]).double(), 1.0),
+    "mirrored": (Mirrored, 1.0),
+    "mirrored, at its target": (Mirrored, 0.0),
+}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_right_systems_of_unusual_size_pass(name: str) -> None:
+    """They were said to miss their order, to need linear outputs, and to have an error of 3e9."""
+    torch.manual_seed(0)
+    make, factor = UNUSUAL[name]
+    x, y = batch(4, 2, 4)
+    check_system(make(), x, factor * y)
+
+
+def test_a_wrong_gradient_in_the_place_of_zero_is_seen() -> None:
+    """What is called nothing is far below what an error of the physics gives."""
+    x, y = batch(4, 2, 4)
+    system = Mirrored()
+    exact = Gradients(b=torch.zeros((), dtype=torch.float64))
+    wrong = {"b": torch.tensor(1e-3, dtype=torch.float64)}, None
+    with (
+        mock.patch.object(system_checks, "estimate_gradient", return_value=wrong),
+        pytest.raises(AssertionError, match="whose gradient is zero"),
+    ):
+        system_checks._check_order(system, x, y, SquaredError(), exact, 1.0, 1.0, 0.3)
