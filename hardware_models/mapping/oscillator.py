@@ -171,21 +171,26 @@ class OscillatorPairs(PairedCircuit):
     # -- rates -------------------------------------------------------------------------------------------------
 
     def rates(self, free: Equilibrium) -> list[torch.Tensor]:
-        """Rates of the pairs h of each layer near their equilibrium, over that in mid-range, (B, ...).
+        """Rates of the pairs of each unit near their equilibrium, the slower of h and u, over that in mid-range,
+        (B, ...).
 
         Where ranges are not set, they end at `oscillator_headroom` times the largest current.
         """
-        found = []
-        for k, p in enumerate(free.state[: self.depth]):
-            lo, hi = self.range(k, float(p.abs().max()))
-            r = 0.5 * (hi - lo)
-            inside = (p - lo) * (hi - p) / r**2
-            beyond = torch.maximum(lo - p, p - hi) / r
-            found.append(torch.where((p > lo) & (p < hi), inside, beyond))
-        return found
+        return [self._rates(k, free)[0].amin(0) for k in range(self.depth)]
+
+    def _rates(self, k: int, free: Equilibrium) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rates of the pairs h and u of layer k at their equilibrium, and those at which they leave the end of
+        their range where they will rest inside, infinite elsewhere: (2, B, ...)."""
+        lo, hi = self.range(k, float(free.state[k].abs().max()))
+        r = 0.5 * (hi - lo)
+        p = torch.stack((free.state[k], free.state[self.depth + k]))
+        inside = (p > lo) & (p < hi)
+        rate = torch.where(inside, (p - lo) * (hi - p) / r**2, torch.maximum(lo - p, p - hi) / r)
+        leaving = torch.where(inside, (p - lo).clamp(min=1e-300) * (2 / (hi - lo)), torch.full_like(p, math.inf))
+        return rate, leaving
 
     def settling_seconds(self, free: Equilibrium, x: torch.Tensor) -> tuple[float, float]:
-        """That of L (and 2 L) stages in a row, each as slow as the slowest unit of its layer: the course
+        """That of L (and 2 L) stages in a row, each as slow as the slowest pair of its layer, h or u: the course
         (`Mapped.settling`) to within three times. Units at a threshold are left out, and take longer.
 
         From the end of its range, where it begins a phase e off, a pair that will rest inside escapes at the rate
@@ -194,11 +199,9 @@ class OscillatorPairs(PairedCircuit):
         slowest = []
         # ln(1 / e) where the last stretch takes ln(1 / SETTLED).
         escape = math.log(BEGINNING) / math.log(SETTLED)
-        for k, (p, rate) in enumerate(zip(free.state, self.rates(free), strict=False)):
-            lo, hi = self.range(k, float(p.abs().max()))
-            inside = (p > lo) & (p < hi)
-            leaving = (p - lo).clamp(min=1e-300) * (2 / (hi - lo))
-            stage = torch.where(inside, 1 / (1 / rate + escape / leaving), 2 * rate)
+        for k in range(self.depth):
+            rate, leaving = self._rates(k, free)
+            stage = torch.where(leaving.isfinite(), 1 / (1 / rate + escape / leaving), 2 * rate)
             counted = stage[rate >= THRESHOLD]
             slowest.append(float(counted.min()) if counted.numel() else THRESHOLD)
         tau = self.tau

@@ -19,7 +19,7 @@ from hardware_models.mapping.solvers import chain_time
 from physics_ep import CrossEntropy, Nudge, SquaredError, relax, simulate
 from physics_ep.errors import InputError
 from physics_ep.estimators.coupled_learning import OutputClamp
-from physics_ep.predictive_coding import vgg5, vgg10_skip
+from physics_ep.predictive_coding import mlp, vgg5, vgg10_skip
 from tests.support.pcn import dense, examples
 from validation.gradients import compare, total_error
 from validation.oracles import backprop_gradient
@@ -57,6 +57,26 @@ def test_ten_layers(calibrated: bool, gates: str) -> None:
                 slow.add(unit)
         assert set(row.threshold_units) == slow
     assert any(row.threshold_units for row in mapped.fidelity.layers)
+
+
+def test_pairs_of_u_at_thresholds_are_named_too() -> None:
+    """With cells of their own h and u rest apart: here u of unit 7 alone is near a threshold, and its rate is the
+    network's slowest eigenvalue. If it fails, the times and energies of a report leave it out without a word."""
+    net = mlp([6, 10, 3], "relu", seed=10).double()
+    x = torch.rand(3, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(10))
+    mapped = map_pcn(net, "oscillator", DeviceModel(programming_noise=0.03), 10, calibration=x)
+    system, count = mapped.system, mapped.system.depth
+    free = relax(system, x).require().state
+    lo, hi = system.range(0, 0.0)
+    rates = [
+        torch.where((p > lo) & (p < hi), (p - lo) * (hi - p), (hi - lo) / 2 * torch.maximum(lo - p, p - hi))
+        / ((hi - lo) / 2) ** 2
+        for p in (free[0], free[count])
+    ]
+    slow = [(rate < THRESHOLD).any(0).nonzero().flatten().tolist() for rate in rates]
+    assert slow == [[], [7]]
+    assert [row.threshold_units for row in mapped.fidelity.layers] == [(7,), ()]
+    assert -mapped.follow().growth == pytest.approx(float(rates[1].min()), rel=1e-6)
 
 
 @pytest.mark.parametrize("build", [vgg5, vgg10_skip], ids=["pooled", "skips"])
