@@ -257,7 +257,7 @@ class _Kinks:
             kinked = (jump > 0.01) & (not unit.smooth) & (not (phase.held and unit.activation.gated))
             self.masks.append(kinked)
             self.reach.append(2 * reach)
-        self.count = sum((m.flatten(1).sum(1) for m in self.masks), torch.zeros(len(residual), dtype=torch.long))
+        self.count = sum((m.flatten(1).sum(1) for m in self.masks), torch.zeros_like(residual, dtype=torch.long))
 
     def choices(self) -> Iterator[Blocks | None]:
         """Shifts of the currents: None where no unit is on a kink; every choice for few units, else all up and all

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,10 @@ import pytest
 import torch
 
 from hardware_models import DeviceModel, map_pcn
+from hardware_models.mapping import stability
 from hardware_models.mapping.in_situ import InSitu
-from physics_ep import CrossEntropy, SquaredError
+from hardware_models.mapping.mapped import substrate_class
+from physics_ep import CrossEntropy, SquaredError, cli, relax
 from physics_ep.errors import InputError
 from physics_ep.predictive_coding import mlp
 from physics_ep.runs.training import TrainingInterrupted, train
@@ -49,6 +53,71 @@ def test_training_goes_on_on_a_device(gpu: SimulatedGpu, config: str, tmp_path: 
     assert_same_run(straight, halted)
     for name in ("loss", "test_error"):
         assert np.allclose(whole.metrics[name], here.metrics[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("most", [stability.DENSE, 4], ids=["dense", "arnoldi"])
+@pytest.mark.parametrize("slot", [None, pytest.param(0.5, marks=pytest.mark.slow)])
+def test_stability_is_judged_on_a_device(
+    gpu: SimulatedGpu, monkeypatch: pytest.MonkeyPatch, most: int, slot: float | None
+) -> None:
+    """Verdicts and eigenvalues are the CPU's, by either method, also for a unit on its kink."""
+    monkeypatch.setattr(stability, "DENSE", most)
+    x = torch.rand(2, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    net, found = mlp([4, 4, 3], activation="relu").double(), []
+    for place in ("cpu", "cuda"):
+        here, model = x.to(place), DeviceModel(levels=32, programming_noise=0.02)
+        system = map_pcn(copy.deepcopy(net).to(place), "hopfield", model, calibration=here).system
+        system.gates = "live"
+        free = relax(system, here, tolerance=1e-9).require().state
+        assert free[0].device.type == place
+        free[0][0, 0] = 0
+        found.append(stability.certify(system, free, here, slot=slot))
+    one, other = found
+    assert (one.verdict, one.reason, one.method) == (other.verdict, other.reason, other.method)
+    assert torch.allclose(other.eigenvalue.cpu(), one.eigenvalue)
+
+
+def _flat(told: Any, name: str = "") -> dict[str, Any]:
+    """Figures of a report by their places in it."""
+    if isinstance(told, dict | list):
+        members = told.items() if isinstance(told, dict) else enumerate(told)
+        return {key: value for part, each in members for key, value in _flat(each, f"{name}/{part}").items()}
+    return {name: told}
+
+
+@pytest.mark.parametrize(
+    ("substrate", "copies"),
+    [
+        pytest.param(substrate, copies, marks=pytest.mark.full if substrate == "hopfield" else pytest.mark.slow)
+        for substrate in ("hopfield", "resistive", "oscillator")
+        for copies in ("shared", "independent")
+    ],
+)
+def test_a_network_is_mapped_on_a_device(gpu: SimulatedGpu, substrate: str, copies: str, tmp_path: Path) -> None:
+    """`physics-ep map --device cuda` reports what it reports on the CPU: fidelity, settling, stability, gates.
+
+    It ended where the certificate of stability counted units on kinks: tensors of two devices met.
+    """
+    network, device = tmp_path / "mine.toml", tmp_path / "device.json"
+    network.write_text('[system]\nname = "pcn"\nsizes = [4, 4, 3]\nactivation = "relu"\n', encoding="utf-8")
+    model = substrate_class(substrate).device_class(levels=32, programming_noise=0.02, copies=copies)
+    device.write_text(model.to_json(), encoding="utf-8")
+    found = []
+    for place in ("cpu", "cuda"):
+        out = tmp_path / f"{place}.json"
+        words = ["map", str(network), "--substrate", substrate, "--device-model", str(device), "--dtype", "float64"]
+        with pytest.raises(SystemExit) as ended:
+            cli.main([*words, "--json", str(out), "--device", place, "--quiet"])
+        assert not ended.value.code
+        found.append(_flat(json.loads(out.read_text(encoding="utf-8"))))
+    here, there = found
+    assert here["/course/verdicts/0"] in ("stable", "unstable", "undecided")
+    assert here.keys() == there.keys()
+    for name, value in here.items():
+        if isinstance(value, float):
+            assert there[name] == pytest.approx(value, rel=1e-3, abs=1e-6, nan_ok=True), name
+        else:
+            assert there[name] == value, name
 
 
 @pytest.mark.full
