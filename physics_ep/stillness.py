@@ -152,6 +152,27 @@ def _refuse(path: str, kind: str) -> Any:
     return forward
 
 
+def require_system(system: object) -> None:
+    """Refuse what is no system, or a system that is wrapped, and say what works in its place.
+
+    Raises
+    ------
+    TypeError
+    """
+    if isinstance(system, nn.parallel.DistributedDataParallel):
+        raise TypeError(
+            "Argument system must not be wrapped in DistributedDataParallel, whose hooks miss EP's gradients: "
+            "pass the system itself; backward() reduces them."
+        )
+    if not isinstance(system, EnergySystem):
+        instead = ""
+        if isinstance(system, nn.Module):
+            instead = " (physics_ep.predictive_coding.from_module(model, x) makes one of a torch model)"
+        elif callable(getattr(system, "gradient", None)):
+            instead = " (its own method gradient estimates gradients)"
+        raise TypeError(f"Argument system must be an EnergySystem, but was {type(system).__name__}{instead}.")
+
+
 def require_trained(system: nn.Module) -> None:
     """Refuse a system of which nothing is trained, which has no gradient.
 

@@ -43,6 +43,9 @@ from ..netlists.parts import Part, Parts
 from .crossbars import Cells
 from .model import DeviceModel
 
+LARGEST_RATIO = 1 / float(np.finfo(np.float64).eps)
+"""A wire's resistance over a cell's, from which on one is nothing beside the other in float64."""
+
 
 def wired(cells: Cells, device: DeviceModel) -> Cells:
     """An array as it acts through its wires, by the approximation above.
@@ -111,12 +114,14 @@ def exact_tile(tile: np.ndarray, resistance: float) -> np.ndarray:
     Raises
     ------
     InputError
-        If the tile is no matrix of conductances, or the resistance is negative or not finite.
+        If the tile is no matrix of conductances, or the resistance is negative, not finite, or so large that the
+        equations have no solution in float64.
     """
     tile = checked(tile, resistance)
-    if resistance == 0:
-        return tile.copy()
     rows, columns = tile.shape
+    # Nothing is lost, to rounding, where all currents through the longest way of wires drop less than eps of 1 V.
+    if resistance * float(tile.sum()) * (rows + columns) < np.finfo(np.float64).eps / 2:
+        return tile.copy()
     wire = 1 / resistance
     place = np.arange(rows * columns).reshape(rows, columns)
     above, below = place, place + rows * columns  # of the row wires, of the column wires
@@ -138,7 +143,12 @@ def exact_tile(tile: np.ndarray, resistance: float) -> np.ndarray:
     ).tocsc()
     right = np.zeros((size, rows))
     right[driven, np.arange(rows)] = wire
-    return (splu(matrix).solve(right)[sensed] * wire).T
+    try:
+        currents = splu(matrix).solve(right)[sensed] * wire
+    except RuntimeError:  # exactly singular: a wire is nothing beside a cell, in float64
+        must = f"be no more than some {LARGEST_RATIO:.0g} times that of a cell, ohm"
+        raise argument_error("resistance", must, resistance) from None
+    return currents.T
 
 
 def wire_error(tile: np.ndarray, resistance: float) -> float:
@@ -147,7 +157,7 @@ def wire_error(tile: np.ndarray, resistance: float) -> float:
     Arguments and errors are those of `exact_tile`.
     """
     exact = exact_tile(tile, resistance)
-    found = through_wires(torch.from_numpy(np.asarray(tile, np.float64)), resistance).numpy()
+    found = through_wires(torch.from_numpy(checked(tile, resistance)), resistance).numpy()
     size = float(np.linalg.norm(exact))
     return float(np.linalg.norm(found - exact)) / size if size else 0.0
 
@@ -200,7 +210,10 @@ def check_resistance(resistance: float) -> None:
 def checked(tile: np.ndarray, resistance: float) -> np.ndarray:
     """A tile's conductances (rows, columns), S, as float64; InputError if it is none, or no wire has that."""
     check_resistance(resistance)
-    found = np.asarray(tile, np.float64)
+    plain = tile.detach().cpu().numpy() if isinstance(tile, torch.Tensor) else np.asarray(tile)
+    if plain.dtype.kind not in "fiu":
+        raise argument_error("tile", "hold real numbers", f"of dtype {plain.dtype}")
+    found = plain.astype(np.float64)
     if found.ndim != 2 or not found.size:
         raise argument_error("tile", "be a matrix (rows, columns) of at least one cell", f"of shape {found.shape}")
     if not (np.isfinite(found).all() and (found >= 0).all()):

@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
 
 from .. import ranks
 from ..blocks import is_dense, masked
@@ -36,7 +35,7 @@ from ..relaxation.loop import (
     require_digits,
     solve,
 )
-from ..stillness import require_trained
+from ..stillness import require_system, require_trained
 from ..system import EnergySystem, Phase
 from ..weights import Weights
 from .automatic import AUTO_FRACTION, measured_bias, shared_bias, with_small_bias
@@ -231,13 +230,7 @@ class EquilibriumPropagation:
         InputError
             If an argument does not fit the system.
         """
-        if isinstance(system, nn.parallel.DistributedDataParallel):
-            raise TypeError(
-                "Argument system must not be wrapped in DistributedDataParallel, whose hooks miss EP's gradients: "
-                "pass the system itself; backward() reduces them."
-            )
-        if not isinstance(system, EnergySystem):
-            raise TypeError(f"Argument system must be an EnergySystem, but was {type(system).__name__}.")
+        require_system(system)
         if input_gradient and not (isinstance(x, torch.Tensor) and x.is_floating_point()):
             was = x.dtype if isinstance(x, torch.Tensor) else type(x).__name__
             raise argument_error("input_gradient", "be False for an x that is not floating point", was)
@@ -356,7 +349,7 @@ class EquilibriumPropagation:
             )
         self._refuse(free, "The free phase")
         base = new_phase(system, inputs, self.options, origin=free.state, balanced=True)
-        self._measure(system, base, free, inputs.x, y)
+        free = self._measure(system, base, free, inputs.x, y)
         check_strength(self.beta * max(abs(n) for n in self.scheme.nodes), base.dtype)
 
         signs = None
@@ -596,19 +589,29 @@ class EquilibriumPropagation:
 
     def _measure(
         self, system: EnergySystem, base: Phase, free: Equilibrium, x: torch.Tensor, y: torch.Tensor
-    ) -> None:
+    ) -> Equilibrium:
         """Measure the stability limit when due; set an automatic beta; refuse a negative nudge beyond the limit.
 
         Where branches are checked, each example is judged by itself, and the softest does not speak for the batch.
+        The free phase is given back, as no equilibrium of any example where nothing tells the limit.
         """
         checked = self._checks(system)
         if not (self.auto or (self.scheme.has_negative and not checked)):
-            return
+            return free
         age = 0 if self._measured is None else self._measured[1]
         if self._measures(system):
-            if not math.isnan(self.beta) and not free.status.settled and not bool(free.converged.any()):
-                return  # no example gives a gradient in this step
-            curvature = curvature_limit(system, base, free, self.cost, y, solver=self.solver, anywhere=self.auto)
+            if math.isnan(self.beta):
+                self.beta = AUTO_FRACTION * base.nudge_scale  # until it is measured
+            if not free.status.settled and not bool(free.converged.any()):
+                return free  # no example gives a gradient in this step
+            try:
+                curvature = curvature_limit(
+                    system, base, free, self.cost, y, solver=self.solver, anywhere=self.auto
+                )
+            except NotConverged as error:
+                if self.on_unconverged == "raise" or isinstance(error, NotFinite):
+                    raise
+                return replace(free, residual=torch.full_like(free.residual, math.inf), status=Status.STALLED)
             if not math.isfinite(curvature):
                 raise NotFinite(f"The curvature of the cost {self.cost.name!r} is {curvature}", free)
             curvature = ranks.largest(curvature, system.device)  # one beta for all ranks
@@ -626,6 +629,7 @@ class EquilibriumPropagation:
                 f"Argument beta must be below {self.stability_limit:.3g}, where the system nudged by -beta loses "
                 f"its minimum (measured: 1 / lambda), but was {self.beta:g}. Lower it, or use beta='auto'."
             )
+        return free
 
     def _lower(
         self, system: EnergySystem, base: Phase, free: Equilibrium, x: torch.Tensor, y: torch.Tensor

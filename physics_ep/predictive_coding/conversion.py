@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from ..blocks import all_finite
 from ..errors import InputError, argument_error
@@ -72,7 +73,7 @@ def from_sequential(
         agree on random examples.
     """
     modules = _known_modules(model)
-    shape: Shape = tuple(input_shape)
+    shape = input_shape = _checked_shape(input_shape)
     layers: list[PredictiveLayer] = []
     found: list[dict[str, Any]] = []
     for name, module in modules:
@@ -93,7 +94,14 @@ def from_sequential(
         else:
             raise _unsupported(name, module, "no predictive coding layer is made of it")
     if not found:
-        raise argument_error("model", "hold at least one Linear", "an empty nn.Sequential")
+        was = "one of " + ", ".join(type(m).__name__ for _, m in modules) if modules else "an empty nn.Sequential"
+        raise argument_error("model", "hold at least one Linear or Conv2d", was)
+    last = found[-1]
+    end = last["module"] if last["response"] in (None, "linear") else modules[-1][1]
+    if not isinstance(end, nn.Linear):
+        raise argument_error(
+            "model", "end in a Linear without a response", f"one that ends in {_kind(end).__name__}"
+        )
     generator = torch.Generator().manual_seed(0)
     for part in found:
         module = part["module"]
@@ -112,8 +120,17 @@ def from_sequential(
         layer.weight.requires_grad_(module.weight.requires_grad)
         if layer.bias is not None:
             layer.bias.requires_grad_(module.bias.requires_grad)
-    _compare(network, model, shape=tuple(input_shape))
+    _compare(network, model, shape=input_shape)
     return network
+
+
+def _checked_shape(input_shape: Any) -> Shape:
+    """The shape of an example."""
+    sides = tuple(input_shape) if isinstance(input_shape, tuple | list) else ()
+    if not sides or not all(isinstance(s, int) and not isinstance(s, bool) and s > 0 for s in sides):
+        must = "be the shape of an example without the batch axis, positive integers such as (784,) or (1, 28, 28)"
+        raise argument_error("input_shape", must, repr(input_shape))
+    return sides
 
 
 def load_sequential(network: PredictiveCodingNetwork, model: nn.Sequential) -> None:
@@ -206,6 +223,10 @@ def _known_modules(model: nn.Sequential) -> list[tuple[str, nn.Module]]:
     own = _overridden(model, nn.Sequential)
     if own is not None:
         raise argument_error("model", "be an nn.Sequential that overrides nothing", f"one with its own {own!r}")
+    for name, module in model.named_modules():
+        if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():  # type: ignore[no-untyped-call]
+            must = "have all its weights: run it once on an example"
+            raise argument_error("model", must, f"one whose module {name!r} is lazy ({type(module).__name__})")
     check_plain(model, "model", "to become a network")
     found = [(name, module) for name, module in model._modules.items() if module is not None]
     for name, module in found:
@@ -216,6 +237,8 @@ def _known_modules(model: nn.Sequential) -> list[tuple[str, nn.Module]]:
             value = getattr(module, key)
             if type(value) is not nn.Parameter and not (key == "bias" and value is None):
                 raise _unsupported(name, module, f"its {key} must be a plain parameter")
+            if value is not None and not value.numel():
+                raise _unsupported(name, module, "it has no inputs or no outputs")
     holders = [m for _, m in found if isinstance(m, nn.Linear | nn.Conv2d)]
     for what in ("dtype", "device"):
         kinds = {getattr(p, what) for m in holders for p in m.parameters(recurse=False)}
@@ -338,7 +361,9 @@ def _add_response(part: dict[str, Any], name: str, module: Any) -> None:
     if isinstance(module, nn.Hardtanh):
         bounds = (module.min_val, module.max_val)
         if bounds not in ((-1, 1), (0, 1)):
-            raise _unsupported(name, module, "Hardtanh must clip to [-1, 1] or [0, 1]")
+            kind = type(module).__name__
+            why = f"{kind} clips to [{bounds[0]:g}, {bounds[1]:g}], and units here to [-1, 1] or [0, 1]"
+            raise _unsupported(name, module, why)
         found = "hard_tanh" if bounds == (-1, 1) else "hard_sigmoid"
     part["response"] = found
 

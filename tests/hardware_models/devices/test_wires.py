@@ -156,3 +156,27 @@ def test_ep_adapts_to_wires(substrate: str) -> None:
     grads = mapped.gradient(x, y, CrossEntropy(), beta=1e-4)
     assert total_error(grads, backprop_gradient(mapped.perturbed, x, y, CrossEntropy())) < 1e-6
     assert total_error(grads, backprop_gradient(net, x, y, CrossEntropy())) > 0.03
+
+
+def test_tiles_that_are_no_real_matrix_are_refused() -> None:
+    """An imaginary part would be lost in silence, and texts end in an error of numpy's."""
+    for tile in (np.full((2, 2), 1e-4 + 1e-4j), [["a", "b"]], [[None]], torch.ones(2, 2, dtype=torch.complex128)):
+        for function in (exact_tile, wire_error):
+            with pytest.raises(InputError, match="Argument tile must hold real numbers"):
+                function(tile, 1.0)
+
+
+def test_tensors_are_tiles() -> None:
+    tile = np.array([[1e-4, 2e-5], [5e-5, 1e-4]])
+    for given in (torch.tensor(tile), torch.tensor(tile, requires_grad=True), tile.tolist()):
+        np.testing.assert_array_equal(exact_tile(given, 10.0), exact_tile(tile, 10.0))  # type: ignore[arg-type]
+        assert wire_error(given, 10.0) == wire_error(tile, 10.0)  # type: ignore[arg-type]
+
+
+def test_wires_of_nearly_nothing_and_of_nearly_everything() -> None:
+    """The smallest resistance that a float holds is none; where a wire is all, there is nothing to solve for."""
+    tile = np.array([[1e-4, 2e-5], [5e-5, 1e-4]])
+    for resistance in (5e-324, 1e-310, 1e-300, 1e-20, 1e-12):
+        np.testing.assert_allclose(exact_tile(tile, resistance), tile, rtol=1e-14)
+    with pytest.raises(InputError, match="Argument resistance must be no more than some"):
+        exact_tile(tile, 1e300)

@@ -26,6 +26,7 @@ from physics_ep.errors import InputError
 from physics_ep.estimators.backprop import Backprop
 from physics_ep.estimators.propagation import LOOK_EVERY, UnconvergedWarning
 from physics_ep.estimators.thermal import StochasticEquilibriumPropagation
+from physics_ep.landscape.branches import is_minimum, smallest_curvature
 from physics_ep.nudging import Nudge
 from physics_ep.predictive_coding import mlp
 from physics_ep.runs.training import TrainingStoppedError, train
@@ -417,3 +418,53 @@ def test_steps_look_at_weights_seldom(monkeypatch) -> None:
             ep.backward(system, x, y)
         optimizer.step()
         assert len(looks) <= 2 + 2 * n / LOOK_EVERY
+
+
+@pytest.mark.parametrize("beta", [1e-3, "auto"])
+@pytest.mark.parametrize("mode", ["skip", "warn"])
+@pytest.mark.parametrize("name", ["hopfield", "resistive", "oscillators"])
+def test_a_batch_without_any_equilibrium_is_left_out(name: str, mode: str, beta: float | str) -> None:
+    """An automatic beta cannot be measured on it, and no branch followed: the next batch does both.
+
+    If this fails, training that was told to skip ends at the first NaN weight.
+    """
+    systems = {
+        "hopfield": lambda: HopfieldNetwork([5, 4, 3], "tanh"),
+        "resistive": lambda: ResistiveNetwork([5, 4, 3], "shockley"),
+        "oscillators": lambda: OscillatorNetwork([5, 4, 3]),
+    }
+    system, fresh = (systems[name]().double() for _ in range(2))
+    fresh.load_state_dict(system.state_dict())
+    x, y = batch(5, 3, 2)
+    first = next(system.parameters())
+    kept = first.detach().clone()
+    with torch.no_grad():
+        first.view(-1)[0] = math.nan
+    ep = EquilibriumPropagation(SquaredError(), "positive", beta, on_unconverged=mode)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnconvergedWarning)
+        step = ep.backward(system, x, y)
+    assert step.skipped == 2
+    assert math.isnan(float(step.loss))
+    assert all(p.grad is None or not bool(p.grad.any()) for p in system.parameters())
+    with torch.no_grad():
+        first.copy_(kept)
+    ep.backward(system, x, y)
+    other = EquilibriumPropagation(SquaredError(), "positive", beta, on_unconverged=mode)
+    other.backward(fresh, x, y)
+    assert ep.beta == other.beta
+    assert all(torch.equal(p.grad, q.grad) for p, q in zip(system.parameters(), fresh.parameters(), strict=True))
+
+
+def test_lowest_curvatures_of_examples_that_are_not_finite_are_nan() -> None:
+    """Beside others, whose values stay what they are: a dense solver of eigenvalues refuses the whole batch."""
+    system, (x, _) = OscillatorNetwork([5, 4, 3]).double(), batch(5, 3, 3)
+    state = relax(system, x).state
+    wanted = smallest_curvature(system, state, x)
+    broken = tuple(s.clone() for s in state)
+    broken[0][1] = math.nan
+    found = smallest_curvature(system, broken, x)
+    assert found.isnan().tolist() == [False, True, False]
+    torch.testing.assert_close(found[[0, 2]], wanted[[0, 2]])
+    phase = system.phase(system.prepare(x))
+    assert is_minimum(phase, broken)[0].tolist() == [True, False, True]

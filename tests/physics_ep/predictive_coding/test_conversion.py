@@ -283,3 +283,32 @@ def test_a_nested_sequential_is_named() -> None:
     model = nn.Sequential(nn.Sequential(nn.Linear(3, 4), nn.ReLU()), nn.Linear(4, 2))
     with pytest.raises(InputError, match="within another is not taken apart"):
         from_sequential(model, (3,))
+
+
+@pytest.mark.parametrize(
+    ("modules", "words"),
+    [
+        ([nn.Linear(5, 0)], "it has no inputs or no outputs"),
+        ([nn.Linear(5, 0), nn.ReLU(), nn.Linear(0, 2)], "it has no inputs or no outputs"),
+        ([nn.Conv2d(1, 0, 3), nn.Flatten(), nn.Linear(0, 2)], "it has no inputs or no outputs"),
+        ([nn.LazyLinear(3)], r"run it once on an example, but was one whose module '0' is lazy \(LazyLinear\)"),
+        ([nn.Flatten()], "hold at least one Linear or Conv2d, but was one of Flatten"),
+        ([], "hold at least one Linear or Conv2d, but was an empty nn.Sequential"),
+        ([nn.Linear(5, 2), nn.ReLU()], "end in a Linear without a response, but was one that ends in ReLU"),
+        ([nn.Conv2d(1, 2, 3)], "end in a Linear without a response, but was one that ends in Conv2d"),
+        ([nn.Linear(5, 4), nn.ReLU6(), nn.Linear(4, 2)], r"ReLU6 clips to \[0, 6\], and units here"),
+        ([nn.Linear(5, 4), nn.Hardtanh(-2, 2), nn.Linear(4, 2)], r"Hardtanh clips to \[-2, 2\]"),
+    ],
+)
+def test_models_without_a_use_are_told_why(modules: list[nn.Module], words: str) -> None:
+    """In the words of the model: of layers of a network, its user knows nothing yet."""
+    shape = (1, 8, 8) if any(isinstance(m, nn.Conv2d) for m in modules) else (5,)
+    with pytest.raises(InputError, match=f"^Argument model must .*{words}"):
+        from_sequential(nn.Sequential(*modules), shape)
+
+
+@pytest.mark.parametrize("shape", [5, 5.0, (5.0,), "5", None, (), (0,), (-5,), (True,)])
+def test_shapes_that_are_none_are_refused(shape: object) -> None:
+    with pytest.raises(InputError, match="Argument input_shape must be the shape of an example"):
+        from_sequential(nn.Sequential(nn.Linear(5, 2)), shape)  # type: ignore[arg-type]
+    from_sequential(nn.Sequential(nn.Linear(5, 2)), torch.Size([5]))
