@@ -66,9 +66,13 @@ class OnHost(nn.Module):
         InputError
             If the tensors would leave the CPU; they are where they were then.
         """
-        where = fn(torch.empty(0)).device
-        if where.type not in ("cpu", "meta"):
-            raise argument_error("device", f"be 'cpu' for {type(self).__name__}, which {self.on_host}", str(where))
+        try:
+            where = fn(torch.empty(0)).device
+            told = "" if where.type in ("cpu", "meta") else str(where)
+        except (AssertionError, RuntimeError) as error:  # a device that this machine, or this torch, has not
+            told = f"another ({str(error).splitlines()[0].rstrip('.')})"
+        if told:
+            raise argument_error("device", f"be 'cpu' for {type(self).__name__}, which {self.on_host}", told)
         return super()._apply(fn, recurse)
 
 

@@ -13,6 +13,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+import torch
 
 from physics_ep import hosted, registry
 from physics_ep.errors import InputError
@@ -61,6 +62,23 @@ def test_a_command_refuses_a_device_before_it_imports_torch(words: list[str], tm
     assert "HEAVY []" in done.stdout
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
     assert [path.name for path in tmp_path.iterdir()] == ["mine.toml"]
+
+
+def test_a_machine_without_a_gpu_does_not_hide_what_runs_where() -> None:
+    """torch's own error came first there, "Torch not compiled with CUDA enabled", as if a GPU would help."""
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    must = r"^Argument device must be 'cpu' for Linear, which solves by LAPACK there, but was another \(.+\)\.$"
+
+    class Linear(OnHost, torch.nn.Linear):
+        on_host = "solves by LAPACK there"
+
+    system = Linear(2, 2)
+    for move in (lambda: system.to("cuda"), system.cuda, lambda: system.to("cuda:1", torch.float64)):
+        with pytest.raises(InputError, match=must):
+            move()
+    assert system.weight.dtype == torch.float32
+    assert system.double().cpu().weight.dtype == torch.float64
 
 
 @pytest.mark.parametrize("subject", ["analog-hopfield", "analog-hopfield-digits"])
