@@ -91,7 +91,11 @@ class PulseFit:
     device : DeviceModel
         With the fitted fields.
     values, errors : dict
-        Fitted value and standard error of each field. `pulses` is a whole number in the device, not here.
+        Fitted value and standard error of each field. `pulses` is a whole number in the device, not here. Standard
+        errors are those at the range's ends as they are given, or as they were found: where the range is found from
+        noisy readings, its own error adds to those of nonlinearities and asymmetry, which it may exceed. Give
+        `g_min` and `g_max` there. Of simulated trains at a given range (nonlinearity 3, readings with 5 % noise,
+        8 cells), true values lay within two standard errors in 83 to 90 %: take them for a quarter larger.
     changes, cells : int
         How many were fitted.
     reading_noise, reading_noise_error : float

@@ -32,6 +32,8 @@ MOST_STEPS = 60
 """Newton steps; some ten are usual."""
 SMALLEST = 1e-5
 """Noise over the range that counts as none: the likelihood does not tell smaller ones apart."""
+IMPOSSIBLE = 1e100
+"""Minus the log-likelihood of a train that a device cannot give: finite, as infinity times 0 is no number."""
 SETTLED = 1e-7
 """Change of the log-likelihood at which Newton's method ends."""
 
@@ -166,7 +168,7 @@ class Trains:
             variance = np.where(there, spread * (1 - share), variance)
         if record is not None:
             record["last"] = mean[0]
-        return np.where(np.isfinite(total), total, np.inf) @ self._sums
+        return np.where(np.isfinite(total), total, IMPOSSIBLE) @ self._sums
 
     def solve(self, shape: np.ndarray, noises: np.ndarray) -> Found:
         """The most likely device, from a first guess."""

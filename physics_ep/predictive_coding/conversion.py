@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import is_lazy
 
 from ..blocks import all_finite
 from ..errors import InputError, argument_error
@@ -224,7 +224,7 @@ def _known_modules(model: nn.Sequential) -> list[tuple[str, nn.Module]]:
     if own is not None:
         raise argument_error("model", "be an nn.Sequential that overrides nothing", f"one with its own {own!r}")
     for name, module in model.named_modules():
-        if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():  # type: ignore[no-untyped-call]
+        if any(map(is_lazy, module.parameters(recurse=False))):
             must = "have all its weights: run it once on an example"
             raise argument_error("model", must, f"one whose module {name!r} is lazy ({type(module).__name__})")
     check_plain(model, "model", "to become a network")
