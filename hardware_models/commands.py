@@ -292,6 +292,8 @@ def _stability(course: Course) -> str:
         return "not certified"
     told = ", ".join(f"{course.verdicts.count(v)} {v}" for v in VERDICTS)
     told = f"{told} of {len(course.verdicts)} free states by {course.solver}"
+    if course.found < len(course.verdicts):
+        told += f", which finds {course.found}: of the others algebra's"
     if not math.isnan(course.growth):
         told += f"; rightmost eigenvalue {course.growth:.2g} +- {course.radius:.1g} a time constant"
     return told

@@ -432,7 +432,9 @@ def signature(
         str | None, typer.Option(help="Only these imperfections, separated by commas.", show_default=False)
     ] = None,
     repeats: Annotated[int, typer.Option(help="Device instances.")] = 10,
-    batch: Annotated[int, typer.Option(help="Examples of a gradient, of the test set.")] = 16,
+    batch: Annotated[
+        int, typer.Option(help="Examples of a gradient: those of the test set whose outputs err most.")
+    ] = 16,
     reference: Annotated[
         str, typer.Option(help="transfer, feedforward or adaptation: what the printed cells are against.")
     ] = "feedforward",
@@ -458,8 +460,8 @@ def signature(
         found = measure(
             network,
             out,
-            substrates=substrates.split(","),
-            fields=None if fields is None else fields.split(","),
+            substrates=[each.strip() for each in substrates.split(",")],
+            fields=None if fields is None else [each.strip() for each in fields.split(",")],
             repeats=repeats,
             batch=batch,
             solver=solver,

@@ -105,14 +105,16 @@ class Course:
         Time until the slowest of those that settled has done so, s, measured in the dynamics; NaN: none has.
     solver : str
         Solver whose states these were held against: the default one, or algebra where that is 'flow' itself.
+    found : int
+        Examples for which it found a state.
     gap : float
         Largest difference of an activity between both, in full scales of its layer, over the examples that both
         have a state for; NaN: none.
     unsettled : tuple of int
         Examples that did not settle.
     verdicts : tuple of str
-        Of the states that `solver` found, example by example: 'stable', 'unstable' or 'undecided'
-        (`stability.certify`).
+        Of the states that `solver` found, and of algebra's where it found none, example by example: 'stable',
+        'unstable' or 'undecided' (`stability.certify`).
     growth, radius : float
         Rightmost eigenvalue's real part of the least stable of these, per time constant of h, and how far it may be
         off; NaN: there is none.
@@ -124,6 +126,7 @@ class Course:
     tolerance: float = math.nan
     seconds: float = math.nan
     solver: str = ""
+    found: int = 0
     gap: float = math.nan
     unsettled: tuple[int, ...] = ()
     verdicts: tuple[str, ...] = ()

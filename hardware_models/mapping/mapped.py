@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from physics_ep.blocks import State, all_finite
+from physics_ep.blocks import State, all_finite, keep
 from physics_ep.cost import Cost
 from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import argument_error, unknown_name
@@ -282,7 +282,8 @@ class Mapped:
 
     def follow(self, x: torch.Tensor | None = None, examples: int = 8) -> Course:
         """Follow free phases in time from rest, and hold their ends against the states of the default solver, whose
-        stability is certified. Where the default solver is 'flow' itself, they are held against algebra's.
+        stability is certified. Where the default solver is 'flow' itself, they are held against algebra's. Examples
+        for which the default solver finds no state have the certificates of those that algebra finds.
 
         Parameters
         ----------
@@ -298,17 +299,19 @@ class Mapped:
         """
         system = copy.deepcopy(self.system).double()  # of which a state has its digits
         x = (self._inputs() if x is None else x)[:examples].to(system.device, system.dtype)
-        solver = system.default_solver
-        if solver == "flow":
-            solver = "sweep" if system.shared else "newton"
+        algebra = "sweep" if system.shared else "newton"
+        solver = algebra if system.default_solver == "flow" else system.default_solver
         end = relax(system, x, solver="flow", tolerance=SETTLED, max_iterations=1000)
-        exact = relax(system, x, solver=solver, tolerance=SETTLED)
-        both = end.converged & exact.converged
+        exact = relax(system, x, solver=solver)  # to the last digits: what a residual leaves widens a radius
+        there, state = exact.residual <= SETTLED, exact.state
+        if solver != algebra and not bool(there.all()):
+            state = keep(there, state, relax(system, x, solver=algebra).state)
+        both = end.converged & there
         assert end.time is not None
         units = zip(system.amplifiers_h, system.full_scales[1:], end.state, exact.state, strict=False)
         gaps = [float((u.response(p) - u.response(q))[both].abs().max()) / s for u, s, p, q in units if both.any()]
         times = end.time[end.converged]
-        certificate = certify(system, exact.state, x)
+        certificate = certify(system, state, x)
         known = [n for n, why in enumerate(certificate.reason) if why not in ("no state", "dynamics")]
         worst = max(known, key=lambda n: float(certificate.eigenvalue[n].real), default=None)
         self.course = Course(
@@ -318,6 +321,7 @@ class Mapped:
             tolerance=SETTLED,
             seconds=float(times.max()) * system.tau if len(times) else math.nan,
             solver=exact.solver,
+            found=int(there.sum()),
             gap=max(gaps, default=math.nan),
             unsettled=tuple((~end.converged).nonzero().flatten().tolist()),
             verdicts=certificate.verdict,

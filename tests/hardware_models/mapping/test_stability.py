@@ -17,6 +17,7 @@ from hardware_models.mapping import stability
 from hardware_models.mapping.mapped import Mapped
 from hardware_models.mapping.stability import certify
 from physics_ep import Nudge, SquaredError, relax
+from physics_ep.blocks import keep
 from physics_ep.errors import InputError
 from physics_ep.predictive_coding import mlp
 from validation.references import free_state, of_equilibrium
@@ -343,15 +344,22 @@ def an_unstable_state() -> tuple[Mapped, torch.Tensor]:
 
 
 def test_unstable_states_are_reported_and_do_not_count() -> None:
-    """Algebra finds states that no circuit holds. If it fails, they are reported as free states that exist."""
+    """Algebra finds states that no circuit holds. If it fails, they are reported as free states that exist. Of the
+    first example the circuit holds another state, which the default solver finds, and the report is of that."""
     mapped, x = an_unstable_state()
+    mapped.system.default_max_iterations = 500  # where there is no state, more passes find none
     algebra = relax(mapped.system, x, solver="newton", tolerance=1e-10).require()
     told = certify(mapped.system, algebra.state, x)
-    assert "unstable" in told.verdict
+    own = relax(mapped.system, x)
+    there = own.residual <= 1e-6
+    kept = certify(mapped.system, keep(there, own.state, algebra.state), x)
+    assert (told.verdict[0], kept.verdict[0], bool(there[0])) == ("unstable", "stable", True)
+    assert [v == "unstable" for v in kept.verdict] == (~there).tolist()
     followed = mapped.follow(x)
-    assert followed.verdicts == told.verdict
-    assert followed.growth == pytest.approx(float(told.eigenvalue.real.max()), abs=1e-6)
-    assert mapped.fidelity.figures()["course"]["verdicts"] == told.verdict
+    assert (followed.solver, followed.found) == ("guided", int(there.sum()))
+    assert followed.verdicts == kept.verdict
+    assert followed.growth == pytest.approx(float(kept.eigenvalue.real.max()), abs=1e-6)
+    assert mapped.fidelity.figures()["course"]["verdicts"] == kept.verdict
     labels = torch.zeros(4, dtype=torch.long)
     by_algebra = free_state(mapped, x, labels, solver="newton")
     assert by_algebra.solver == "newton"
