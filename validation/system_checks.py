@@ -35,6 +35,8 @@ from .oracles import Gradients, implicit_gradient
 TOLERANCE = 1e-11
 SMALL = 1e-8
 """Factor on the energy with which a system must still come to rest at the same state."""
+FAR = 10.0
+"""Targets this many times farther from the outputs than these are from their offset are far away."""
 LEAST_PART = 1e-3
 """Nudges are made smaller by this at most, where targets are far from the outputs: rounding comes next."""
 NOTHING = 1e-9
@@ -350,14 +352,14 @@ def _check_relaxation(system: EnergySystem, x: torch.Tensor, scales: Scales | No
 
 
 def _gentle_part(system: EnergySystem, y: torch.Tensor, cost: Cost, free: State) -> float:
-    """Part of `nudge_scale` by which outputs move by their own size at most, where targets are far from them.
+    """Part of `nudge_scale` that is gentle where targets are far away: orders in beta are of small nudges.
 
-    Far means over what the outputs are beyond their offset: orders in beta are of small nudges.
+    Far is more than ten times what the outputs are beyond their offset.
     """
     outputs = system.outputs(free)
     own = float((outputs - system.outputs(tuple(torch.zeros_like(s) for s in free))).abs().max())
     pull = float(cost.gradient(outputs, y).abs().max())
-    return max(LEAST_PART, min(1.0, own / pull)) if own > 0 and pull > 0 else 1.0
+    return max(LEAST_PART, min(1.0, FAR * own / pull)) if own > 0 and pull > 0 else 1.0
 
 
 def _check_nudged(

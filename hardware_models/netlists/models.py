@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from physics_ep.errors import InputError
 
 from ..laws.elements import BOLTZMANN, CHARGE, TEMPERATURE
-from ..laws.junctions import breakdown_knee
+from .junctions import breakdown_knee
 from .lines import Line, pairs, tokens
 
 CELSIUS = 273.15

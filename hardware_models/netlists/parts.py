@@ -79,7 +79,7 @@ KINDS: dict[str, Kind] = {
 }
 """Kinds of parts by name. A cccs also names the voltage source whose current controls it; a rectifier is a source
 of v(output) = gain max(v(control), 0); behavioural sources have an expression of voltages and currents in place of
-values. A spice_diode is SPICE's diode with what Shockley's law lacks (`hardware_models.laws.junctions`); a
+values. A spice_diode is SPICE's diode with what Shockley's law lacks (`hardware_models.netlists.junctions`); a
 breakdown voltage, knee current or recombination current of 0 stands for none."""
 BEHAVIOURAL = ("behavioural_voltage", "behavioural_current")
 SETTING = ("voltage_source", "vcvs", "rectifier", "amplifier", "ideal_diode", "inductor", *BEHAVIOURAL)

@@ -22,8 +22,8 @@ import numpy as np
 from scipy.sparse import coo_array, csr_array
 
 from ..laws.elements import ELEMENTS, THERMAL_VOLTAGE, resistor
-from ..laws.junctions import spice_diode
 from ..netlists.behaviours import Behaviour
+from ..netlists.junctions import spice_diode
 from ..netlists.parts import BEHAVIOURAL, SETTING, Parts
 from ..netlists.topology import check_floating, check_loops
 from .nudges import Nudging

@@ -101,24 +101,34 @@ def put_weights(module: torch.nn.Module, weights: Mapping[str, torch.Tensor], so
     InputError
         If names or shapes differ: the first three of each are named.
     """
+    kinds = {t.dtype for t in weights.values() if t.dtype.is_floating_point}
+    before = next((p.dtype for p in module.parameters() if p.dtype.is_floating_point), None)
+    if len(kinds) == 1 and (kind := next(iter(kinds))) in (torch.float32, torch.float64):
+        module.to(kind)  # first, so that nothing is rounded on the way
+    try:
+        module.load_state_dict(dict(weights))
+    except RuntimeError as error:
+        if before is not None:
+            module.to(before)
+        raise InputError(
+            f"Weights of {str(source)!r} do not fit the system: {_misfit(module, weights, error)}."
+        ) from error
+
+
+def _misfit(module: torch.nn.Module, weights: Mapping[str, torch.Tensor], error: RuntimeError) -> str:
+    """What does not fit, by name; torch's own words where names and shapes do."""
     own = module.state_dict()
-    differing = [
-        f"{name} {tuple(weights[name].shape)} in place of {tuple(value.shape)}"
-        for name, value in own.items()
-        if isinstance(value, torch.Tensor) and name in weights and weights[name].shape != value.shape
-    ]
     trouble = {
         "missing": [name for name in own if name not in weights],
         "not of the system": [name for name in weights if name not in own],
-        "of another shape": differing,
+        "of another shape": [
+            f"{name} {tuple(weights[name].shape)} in place of {tuple(value.shape)}"
+            for name, value in own.items()
+            if isinstance(value, torch.Tensor) and name in weights and weights[name].shape != value.shape
+        ],
     }
     said = "; ".join(f"{what}: {_first(names)}" for what, names in trouble.items() if names)
-    if said:
-        raise InputError(f"Weights of {str(source)!r} do not fit the system: {said}.")
-    kinds = {t.dtype for t in weights.values() if t.dtype.is_floating_point}
-    if len(kinds) == 1 and (kind := kinds.pop()) in (torch.float32, torch.float64):
-        module.to(kind)  # first, so that nothing is rounded on the way
-    module.load_state_dict(dict(weights))
+    return said or " ".join(str(error).split())
 
 
 def _first(names: list[str]) -> str:

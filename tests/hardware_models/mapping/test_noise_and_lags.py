@@ -184,5 +184,5 @@ def test_short_lags_have_the_steps_that_they_need() -> None:
 
 def test_mismatch_of_lags_needs_lags() -> None:
     """Without a lag it would be accepted and do nothing."""
-    with pytest.raises(InputError, match="amplifier_lag_mismatch must be 0 where amplifiers do not lag"):
+    with pytest.raises(InputError, match="amplifier_lag_mismatch must come with amplifier_lag"):
         map_pcn(dense(3), "hopfield", DeviceModel(amplifier_lag_mismatch=0.1))

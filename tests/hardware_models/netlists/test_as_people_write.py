@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from hardware_models.circuits.circuit import Circuit
 from hardware_models.laws.elements import BOLTZMANN, CHARGE
-from hardware_models.laws.junctions import breakdown_knee, spice_diode
 from hardware_models.netlists.behaviours import Behaviour
+from hardware_models.netlists.junctions import breakdown_knee, spice_diode
 from hardware_models.netlists.netlist import load_netlist, write_netlist
 from hardware_models.netlists.parts import Part, Parts
 from hardware_models.nodal.transients import transient

@@ -156,7 +156,7 @@ def test_sequential_there_and_back(pool, response) -> None:
         (nn.Sequential(nn.Linear(8, 4), nn.Dropout(), nn.Linear(4, 2)), "Dropout"),
         (nn.Sequential(nn.Linear(8, 4), nn.Softplus(beta=2), nn.Linear(4, 2)), "beta"),
         (nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(5, 2)), "'2'"),
-        (nn.Sequential(nn.Linear(8, 4), nn.ReLU()), "linear"),
+        (nn.Sequential(nn.Linear(8, 4), nn.ReLU()), "must end in a Linear"),
     ],
 )
 def test_unsupported_modules_are_named(bad: nn.Sequential, word: str) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from .elements import THERMAL_VOLTAGE, ElementFunctions
+from ..laws.elements import THERMAL_VOLTAGE, ElementFunctions
 
 LEAST_CURRENT = 1e-18
 """Amperes above which high injection counts, as in ngspice."""
