@@ -198,6 +198,7 @@ def test_an_exponential_law_does_not_make_all_forces_small(inputs: tuple[float, 
     assert bool(relax(system, x[:1] * 0 + 0.5).converged.all())
 
 
+@pytest.mark.full
 def test_blocks_have_units_of_their_own() -> None:
     """Joules in one block and microjoules in another: the second would never move, and be called converged."""
 

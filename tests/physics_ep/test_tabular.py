@@ -75,6 +75,7 @@ def test_live_gates_have_columns_of_their_own() -> None:
     assert frame["cosine, live gates"].tolist() == [row.cosine for row in report.live.rows]
 
 
+@pytest.mark.full
 def test_trainings_runs_mappings_sweeps_and_states(tmp_path) -> None:
     small = ("training.epochs=2", "data.train_examples=64", "data.test_examples=32", "system.sizes=[64, 8, 10]")
     result = train("pcn-digits", overrides=small, out=tmp_path / "run.h5")

@@ -54,6 +54,7 @@ def test_a_graph_with_its_defaults_learns_under_any_cost(units: str, name: str) 
     check_system(graph, X, y, cost)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("units", ["tanh", "logistic", "hard_sigmoid"])
 def test_strong_nudges_descend(units: str) -> None:
     """Each sweep lowers F, also where beta times the cost's curvature exceeds the unit's own."""

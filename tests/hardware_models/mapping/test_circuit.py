@@ -201,6 +201,7 @@ def test_same_seed_same_devices() -> None:
     assert not torch.equal(other(x), first(x))
 
 
+@pytest.mark.full
 def test_contract() -> None:
     """Else the circuit is no EnergySystem: its energy, force and learning rule disagree."""
     x, y = examples(cost=SquaredError(), size=6)

@@ -97,6 +97,7 @@ def test_fitted_rails_show_what_real_diodes_no_longer_rectify() -> None:
     assert found[1] > 0.5
 
 
+@pytest.mark.full
 def test_bad_rails_are_told_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Contradictory options, units with a voltage scale of their own; the command's exit status."""
     net = dense(3, "tanh", **SMALL)

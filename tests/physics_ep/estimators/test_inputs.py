@@ -69,6 +69,7 @@ def test_token_ids_are_left_alone(kind: torch.dtype, dtype: torch.dtype) -> None
     torch.testing.assert_close(system.words.weight.grad, expected, rtol=1e-4, atol=2e-6)
 
 
+@pytest.mark.full
 def test_token_ids_pass_through_reports_and_oracles() -> None:
     """What works in float64 must not take ids for numbers: oracle, checks, noise floor, temperature 0."""
     system, y = Bag().double(), torch.tensor([[0.5, -0.5, 0.0], [0.0, 0.25, 1.0]], dtype=torch.float64)

@@ -84,6 +84,7 @@ def batch(dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tenso
     return tuple(torch.randn(8, n, generator=generator, dtype=torch.float64).to(dtype) for n in (6, 3))  # type: ignore
 
 
+@pytest.mark.full
 def test_running_statistics_take_in_each_step_once() -> None:
     """Hundreds of evaluations count as one: the running mean is nn.BatchNorm1d's own after one forward pass."""
     x, y = batch()
