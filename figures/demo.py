@@ -28,7 +28,8 @@ from .style import save
 from .subjects import trained
 
 CHECK_BETA = 1e-5
-"""Nudging strength at which EP must agree with the oracle: so small that hardly a unit crosses a kink."""
+"""Part of a system's `nudge_scale` at which EP must agree with the oracle: so small that hardly a unit crosses a
+kink."""
 
 MIN_COSINE = 0.999
 
@@ -94,7 +95,7 @@ class Result:
     oracle : str
         What the gradients were judged by.
     beta, cosine, relative_error : float
-        At `CHECK_BETA`: worst cosine over the parameters, error of the whole gradient.
+        At `CHECK_BETA` of the nudge scale: worst cosine over the parameters, error of the whole gradient.
     training_beta, training_cosine, training_error : float
         The same at the nudging strength of the training.
     passed : bool
@@ -233,7 +234,7 @@ def _train_and_check(
 ) -> Result:
     done = train(substrate.config, out=path, seed=seed, device=device, dtype=dtype, progress=progress)
     with progress.task("gradients", 2) as advance:
-        close = _check(path, CHECK_BETA, device)
+        close = _check(path, None, device)
         advance(1, cosine=close.worst_cosine)
         usual = _check(path, done.config.ep.beta, device)
         advance(1)
@@ -251,9 +252,11 @@ class _Named:
         return self.progress.task(f"{self.name}: {description}", total)
 
 
-def _check(path: Path, beta: float | str, device: str | None) -> GradientReport:
-    """EP against the system's own oracle on the trained network, in float64."""
+def _check(path: Path, beta: float | str | None, device: str | None) -> GradientReport:
+    """EP against the system's own oracle on the trained network, in float64; beta None: of `CHECK_BETA`."""
     subject = trained(path, examples=BATCH, **Request(device=device).place())
+    if beta is None:
+        beta = CHECK_BETA * subject.system.nudge_scale
     return gradient_report(subject.system, subject.x, subject.y, subject.cost, beta=beta)
 
 
@@ -297,7 +300,7 @@ def table(demo: Demo) -> tuple[list[str], list[list[str]]]:
         ("examples skipped", lambda r: str(r.skipped)),
         ("iterations, free / nudged", lambda r: f"{r.free_iterations:.1f} / {r.nudged_iterations:.1f}"),
         ("gradient oracle", lambda r: r.oracle),
-        ("at beta", lambda r: f"{r.beta:g} (training: {r.training_beta:g})"),
+        ("at beta", lambda r: f"{r.beta:.3g} (training: {r.training_beta:g})"),
         ("gradient cosine", lambda r: f"{r.cosine:.7f} ({r.training_cosine:.4f})"),
         ("relative gradient error", lambda r: f"{r.relative_error:.1e} ({r.training_error:.1e})"),
     ]
