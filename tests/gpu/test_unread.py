@@ -17,6 +17,9 @@ from physics_ep.relaxation.loop import PATIENCE_AT_ROUNDING, Decline, solve
 from physics_ep.system import Phase
 from tests.support.simulated_gpu import Counts, SimulatedGpu
 
+pytestmark = pytest.mark.full
+"""For their processor time."""
+
 TOLERANCE = 1e-6
 
 

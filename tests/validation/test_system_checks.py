@@ -379,6 +379,7 @@ class SharedNormalised(Normalised):
         return together + 0.1 * state[0][:, 0] * state[0][:, 0].mean()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("statistics", ["training", "eval", "none"])
 def test_a_batch_norm_of_the_input_passes(statistics: str) -> None:
     """In training mode too, or without running statistics: a batch of one is then no part of the batch."""
@@ -432,6 +433,7 @@ UNUSUAL = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", UNUSUAL)
 def test_right_systems_of_unusual_size_pass(name: str) -> None:
     """They were said to miss their order, to need linear outputs, and to have an error of 3e9."""

@@ -14,6 +14,9 @@ from physics_ep import cli
 from physics_ep.errors import InputError
 from physics_ep.predictive_coding import mlp
 
+pytestmark = pytest.mark.full
+"""For their processor time."""
+
 
 def network(*sizes: int):
     torch.manual_seed(3)

@@ -17,6 +17,9 @@ from physics_ep import Nudge, SquaredError, relax
 from physics_ep.predictive_coding import mlp
 from tests.support.tiers import first
 
+pytestmark = pytest.mark.full
+"""For their processor time."""
+
 Array = NDArray[np.float64]
 Speed = Callable[[Array, Array], tuple[Array, Array]]
 SIZES = (3, 4, 2)

@@ -16,6 +16,9 @@ from tests.support.systems import Quartic, batch
 from validation import implicit_gradient
 from validation.gradients import total_error
 
+pytestmark = pytest.mark.full
+"""For their processor time."""
+
 
 class Pulled(EnergySystem):
     """1/2 |s - W x|^2: three methods, and states of the size `scale`."""

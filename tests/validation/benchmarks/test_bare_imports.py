@@ -105,11 +105,10 @@ runpy.run_module(f"validation.benchmarks.{sys.argv[0]}", run_name="__main__")
 TINY = ("--size", "32", "--batch", "2", "--width", "0.0625", "--repeats", "1")
 
 
-@pytest.mark.full
 @pytest.mark.parametrize(
     ("script", "fields"),
     [
-        ("layer_sizes", "levels"),
+        pytest.param("layer_sizes", "levels", marks=pytest.mark.full),
         pytest.param("layer_sizes", "levels,drift_time,adc_bits", marks=pytest.mark.slow),
         pytest.param("signature", "copy_mismatch_transpose", marks=pytest.mark.slow),
     ],

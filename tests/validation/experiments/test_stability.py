@@ -25,6 +25,7 @@ def followed(substrate: str, activation: str, seed: int, error: float) -> tuple[
     return told.verdict[0], course, float(told.eigenvalue[0].real), rate
 
 
+@pytest.mark.full
 def test_a_course_grows_as_its_eigenvalue_says() -> None:
     """A state on the far side of the limit. If it fails, the measurement or the certificate is wrong."""
     verdict, course, value, rate = followed("hopfield", "relu", 69, 0.3)
@@ -32,7 +33,7 @@ def test_a_course_grows_as_its_eigenvalue_says() -> None:
     assert abs(rate - value) < 0.002
 
 
-@pytest.mark.full
+@pytest.mark.slow
 @pytest.mark.parametrize("substrate", list(UNITS))
 def test_networks_near_the_limit(substrate: str) -> None:
     """If it fails, verdicts do not say what a substrate does."""
