@@ -56,6 +56,17 @@ def listen() -> Ending:
     return ending
 
 
+def runs(process: int) -> bool:
+    """Whether a process of this number may run on this machine."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # it is there, and another user's
+        pass
+    return True
+
+
 def end_with_parent() -> None:
     """End this process within a second of its parent's end, however that came about.
 

@@ -83,7 +83,8 @@ class Scales:
         exponential law is steep, would have any state pass for an equilibrium.
         """
         with torch.no_grad():
-            natural = _natural(system, state, system.force(state, x), x, largest(state))
+            along = _along(system.force(state, x))
+            natural = _natural(_curved(system, state, along, x), largest(state))
         sound = exactly_finite_rows(state)
         lowered = tuple(
             torch.where(sound, torch.minimum(s, torch.maximum(n, LEAST * s)), s)
@@ -125,7 +126,9 @@ def measured_scales(system: Measurable, x: torch.Tensor) -> Scales:
         start = system.project(system.initial_state(x))
         force = system.force(start, x)
         first, size = [_finite(largest((f,))) for f in force], _finite(largest(start))
-        step = _newton(system, start, force, x)
+        along = _along(force)
+        curved = _curved(system, start, along, x)
+        step = _newton(force, along, curved)
         length = torch.where(size > 0, size, step)
         common = float(length.max())  # an example that nothing drives is as large as its company
         length = torch.where(length > 0, length, torch.full_like(length, common if common > 0 else 1.0))
@@ -135,7 +138,7 @@ def measured_scales(system: Measurable, x: torch.Tensor) -> Scales:
             noise = torch.randn(s.shape, generator=generator, dtype=torch.float64).to(s)
             drawn.append(s + length.view(-1, *[1] * (s.ndim - 1)) * noise)
         elsewhere = system.project(tuple(drawn))
-        natural = _natural(system, start, force, x, length)
+        natural = _natural(curved, length)
         there = [_finite(largest((f,))) for f in system.force(elsewhere, x)]
         found = [torch.maximum(f, torch.minimum(t, n)) for f, t, n in zip(first, there, natural, strict=True)]
         found = [torch.where(f > 0, f, t) for f, t in zip(found, there, strict=True)]
@@ -161,26 +164,21 @@ def measured_scales(system: Measurable, x: torch.Tensor) -> Scales:
     return Scales(tuple(blocks), length, nudge, gain)
 
 
-def _natural(
-    system: Measurable,
-    state: State,
-    force: State,
-    x: torch.Tensor,
-    length: torch.Tensor,
-) -> list[torch.Tensor]:
-    """Force of each block, (B,), that a move by `length` along the force meets, by the curvature at a state.
-
-    Where there is no force, the move is along random numbers.
-    """
+def _along(force: State) -> State:
+    """The direction of a force, over its largest component: squares and products of forces in small or large units
+    leave the floats. Random numbers for examples without any."""
     generator = torch.Generator().manual_seed(2)
-    noise = tuple(torch.randn(s.shape, generator=generator, dtype=torch.float64).to(s) for s in state)
+    noise = tuple(torch.randn(f.shape, generator=generator, dtype=torch.float64).to(f) for f in force)
     top = _finite(largest(force))
     shaped = [top.view(-1, *[1] * (f.ndim - 1)) for f in force]
-    along = tuple(
+    return tuple(
         torch.where(t > 0, f / t.clamp_min(torch.finfo(t.dtype).tiny), z)
         for f, t, z in zip(force, shaped, noise, strict=True)
     )
-    curved = _curved(system, state, along, x)
+
+
+def _natural(curved: State, length: torch.Tensor) -> list[torch.Tensor]:
+    """Force of each block, (B,), that a move by `length` meets, by the curvature in its direction."""
     return [_finite(largest((c,)) * length) for c in curved]
 
 
@@ -205,17 +203,8 @@ def _finite(values: torch.Tensor) -> torch.Tensor:
     return values.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def _newton(
-    system: Measurable,
-    start: State,
-    force: State,
-    x: torch.Tensor,
-) -> torch.Tensor:
+def _newton(force: State, along: State, curved: State) -> torch.Tensor:
     """Largest component of the step along the force to where it vanishes, (B,); 0 where the energy curves down."""
     top = largest(force)
-    tiny = torch.finfo(top.dtype).tiny
-    # Over its largest component, as squares and products of forces in small or large units leave the floats.
-    unit = tuple(f / top.clamp_min(tiny).view(-1, *[1] * (f.ndim - 1)) for f in force)
-    curved = _curved(system, start, unit, x)
-    bend = (flat(unit) * flat(curved)).sum(1) / flat(unit).square().sum(1).clamp_min(tiny)
+    bend = (flat(along) * flat(curved)).sum(1) / flat(along).square().sum(1).clamp_min(torch.finfo(top.dtype).tiny)
     return _finite(torch.where(bend > 0, top / bend, torch.zeros_like(top)))

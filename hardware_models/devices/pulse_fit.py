@@ -446,7 +446,7 @@ class _Fit:
         return np.where(self.sign > 0, up, down)
 
     def factors(self, model: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of the cells, and the sums of squares that each was found from."""
+        """Factors of the cells, and the sums of squares that each was found from."""
         power = np.bincount(self.cell, model**2, self.cells)
         return np.bincount(self.cell, model * self.change, self.cells) / power, power
 

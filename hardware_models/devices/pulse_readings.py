@@ -27,7 +27,7 @@ from .model import DeviceModel
 from .pulses import steps_of
 
 STEP = 1e-3
-"""Of the differences that second derivatives are taken by: larger bends them, smaller leaves rounding."""
+"""Step of the differences that second derivatives are taken by: larger bends them, smaller leaves rounding."""
 MOST_STEPS = 60
 """Newton steps; some ten are usual."""
 SMALLEST = 1e-5

@@ -229,7 +229,7 @@ class PulsedArray:
         return kind
 
     def _conductance(self, side: str, of: Any) -> torch.Tensor:
-        """Of some cells, S."""
+        """Conductances of some cells, S."""
         device, stuck = self.device, self._stuck[side][of]
         g = (device.g_min + self.range * (self._x[side][of] + self._error[side][of])).clamp_(min=0)
         g = g * self._gain[side][of]

@@ -43,7 +43,7 @@ from .maps import Filter
 OUTPUT_UNITS = ("linear", "hard_sigmoid")
 
 Routes = list[Route]
-"""Of each coupling: what its max pooling picks, or None."""
+"""What the max pooling of each coupling picks, or None."""
 
 
 class LayeredSystem(OnDevice):
@@ -452,7 +452,7 @@ class LayeredPhase(Phase):
         return tuple(-b for b in self._bent(self._bend(z), self._gaps(z, force)))
 
     def hessian(self, z: State) -> Callable[[State], State]:
-        """Of smooth units; the couplings are bilinear."""
+        """The Hessian of a network of smooth units; the couplings are bilinear."""
         bend = self._bend(z)
 
         def product(v: State) -> State:

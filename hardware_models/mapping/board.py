@@ -135,7 +135,7 @@ class Board(PhysicalCells):
         self.scales: dict[str, float] = {}
         """Weight per siemens of each array."""
         self.ranges: ReadingRanges | None = None
-        """Of the converters of readings, where the device gives none: those that a calibration has found."""
+        """Ranges of the converters of readings, where the device gives none: those that a calibration has found."""
         self.ranging: ReadingRanges | None = None
         """What a calibration takes in, while it reads."""
         self.writings, self.missed = 0, 0

@@ -87,7 +87,7 @@ class InSitu:
         self._rule = rule
         self._copies: dict[str, list[str]] = {}
         self._trimmed: dict[str, dict[str, Cells]] = {}
-        """Of trimmed arrays what they hold, by the keys of `Board.physical`."""
+        """What trimmed arrays hold, by the keys of `Board.physical`."""
         self._turn = 0
         for name, values in parameters.items():
             span = headroom * system.span(name, largest)

@@ -292,7 +292,7 @@ class _Line:
         self.phase, self.slot, self.lagged = phase, slot, lagged
         self.state, self.moved, self.shift = state, moved, shift
         self.residual = torch.zeros(len(state[0]), dtype=torch.float64)
-        """Of the state, (B,)."""
+        """Residual of the state, (B,)."""
         self.count = phase.depth
         self.products = 0
         at = state if shift is None else tuple(p + s for p, s in zip(state, shift, strict=True))

@@ -295,7 +295,7 @@ class _Reader:
             texts, first = _library(texts, section, line, given)
         self.file(texts, target, first, depth + 1)
 
-    def library(self, line: Line, path: Path, depth: int) -> None:
+    def read_section(self, line: Line, path: Path, depth: int) -> None:
         """A .lib line: FILE SECTION, or in LTspice's way FILE alone."""
         words = _quoted(line.text)[1:]
         if len(words) == 2:
@@ -351,7 +351,7 @@ class _Reader:
         if name in ("include", "inc"):
             self.include(line, line.text[len(words[0]) :], path, depth)
         elif name == "lib":
-            self.library(line, path, depth)
+            self.read_section(line, path, depth)
         elif name == "func":
             self.function(line)
         elif name == "param":

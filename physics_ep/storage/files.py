@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, argument_error
+from ..processes import runs
 
 
 def check_output(path: str | os.PathLike[str], argument: str) -> Path:
@@ -136,20 +137,9 @@ def _sweep(path: Path) -> None:
         for entry in os.scandir(path.parent):
             if entry.name.startswith(begin) and entry.name.endswith(".part"):
                 number = entry.name[len(begin) :].partition("-")[0]
-                if number.isdecimal() and not _runs(int(number)):
+                if number.isdecimal() and not runs(int(number)):
                     with suppress(OSError):
                         os.unlink(entry.path)
-
-
-def _runs(process: int) -> bool:
-    """Whether there is a process of this number."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    return True
 
 
 def plain(value: Any) -> Any:

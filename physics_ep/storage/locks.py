@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..errors import InputError
+from ..processes import runs
 
 WRITTEN_WITHIN = 2.0
 """Seconds within which a lock that was made has its content; one that is older and empty was left by a kill."""
@@ -153,12 +154,8 @@ def _has_ended(holder: dict[str, Any]) -> bool:
         return True
     if holder.get("host") != platform.node():
         return False
-    try:
-        os.kill(holder["process"], 0)
-    except ProcessLookupError:
+    if not runs(holder["process"]):
         return True
-    except (OSError, OverflowError):  # it is there, and another user's
-        pass
     now = _start_time(holder["process"])
     return now is not None and holder.get("started") is not None and now != holder["started"]
 
