@@ -181,6 +181,7 @@ def test_unconverged_states_are_not_drawn():
         hopfield_dynamics(subject, max_iterations=3)
 
 
+@pytest.mark.full
 def test_learning_curve_shows_the_run(run_file):
     """The curves are not those of the run file, or the tolerance is not what its equilibria were held to."""
     run = open_run(run_file)

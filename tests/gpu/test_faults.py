@@ -73,6 +73,7 @@ def test_early_inference_has_its_rows_on_a_device(gpu: SimulatedGpu, temperature
     assert counts.uploads < 20
 
 
+@pytest.mark.full
 def test_starts_are_drawn_by_a_generator_of_the_device(gpu: SimulatedGpu) -> None:
     """`random_state` takes a generator of either side."""
     x = batch()[0].to("cuda")

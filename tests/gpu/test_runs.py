@@ -38,6 +38,7 @@ CONFIGS = (
 )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "config", [c if c == "pcn-digits" else pytest.param(c, marks=pytest.mark.slow) for c in CONFIGS]
 )
@@ -55,6 +56,7 @@ def test_training_goes_on_on_a_device(gpu: SimulatedGpu, config: str, tmp_path: 
         assert np.allclose(whole.metrics[name], here.metrics[name], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("most", [stability.DENSE, 4], ids=["dense", "arnoldi"])
 @pytest.mark.parametrize("slot", [None, pytest.param(0.5, marks=pytest.mark.slow)])
 def test_stability_is_judged_on_a_device(

@@ -99,6 +99,7 @@ def test_a_lateral_term_moves_equilibrium_and_gradient() -> None:
     assert float(exact["lateral"].norm()) > 1e-3
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_what_is_overridden_is_followed(name: str) -> None:
     """The old system's equilibrium would be called converged with a true force of 0.6, or nudged elsewhere."""

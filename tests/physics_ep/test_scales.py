@@ -53,6 +53,7 @@ Y = torch.tensor([[0.0], [1.0], [0.5]])
 GRADIENT = (2 * 1 + 3 * 2 + 0) / 3
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("stiffness", "unit"), [(1e-7, 1.0), (1e-20, 1e-6), (1e8, 1.0), (1.0, 1e-6), (1e-8, 1e5)])
 def test_units_of_energy_and_state_do_not_matter(stiffness: float, unit: float, dtype: torch.dtype) -> None:
@@ -179,6 +180,7 @@ class Rectifier(EnergySystem):
         return state[0]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("resistance", [1.0, 1e3])
 @pytest.mark.parametrize("inputs", [(1.0, 0.5), (2.0, 2.5), (5.0, 5.0), (10.0, 20.0)])
 def test_an_exponential_law_does_not_make_all_forces_small(inputs: tuple[float, float], resistance: float) -> None:

@@ -390,6 +390,7 @@ LINEAR = DeviceModel(g_min=2e-5, g_max=8e-5, pulses=50, pulse_noise=0.004, pulse
 CURVED = LINEAR.replace(pulse_nonlinearity_up=2.2, pulse_nonlinearity_down=1.1, pulse_asymmetry=0.15)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("device", "reading_noise"),
     [

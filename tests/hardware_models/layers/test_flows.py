@@ -154,6 +154,7 @@ def test_convolutions_follow_the_slope_of_their_energy(pooling: str, activation:
         assert np.abs(found - end).max() < 1e-6
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "system",
     [
@@ -195,6 +196,7 @@ def test_every_flow_comes_to_rest_where_relaxation_does(flow: str, activation: s
         assert float(course.residual[-1].max()) < 1e-6
 
 
+@pytest.mark.full
 def test_steps_too_long_for_saturated_units_are_refused() -> None:
     """At drive 3 a tanh unit moves back at rate 101: 20 steps a time constant bounce off the bound for ever.
 

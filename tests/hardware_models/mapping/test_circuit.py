@@ -145,6 +145,7 @@ def spread(beta: float, **fields: Any) -> float:
     return float(flat.std(0).norm() / flat.mean(0).norm())
 
 
+@pytest.mark.full
 def test_noise_of_readings_is_amplified_and_noise_of_shared_cells_is_not() -> None:
     """Else the circuit's advantage is lost: h - u vanishes without a nudge whatever the cells do, so that noise of
     conductances enters in proportion to beta, while that of readings is divided by it."""

@@ -62,6 +62,7 @@ def test_lagging_amplifiers_by_the_matrix_exponential() -> None:
     np.testing.assert_allclose(found, wanted[:12], atol=1e-8)
 
 
+@pytest.mark.full
 def test_lags_change_the_course_and_not_the_equilibrium() -> None:
     """The gradient is that without lags; the settling time that is reported is the one that is measured."""
     net = dense(3, "tanh", width=8, gain=6**0.5)

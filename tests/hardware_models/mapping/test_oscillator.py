@@ -59,6 +59,7 @@ def test_ten_layers(calibrated: bool, gates: str) -> None:
     assert any(row.threshold_units for row in mapped.fidelity.layers)
 
 
+@pytest.mark.full
 def test_pairs_of_u_at_thresholds_are_named_too() -> None:
     """With cells of their own h and u rest apart: here u of unit 7 alone is near a threshold, and its rate is the
     network's slowest eigenvalue. If it fails, the times and energies of a report leave it out without a word."""
@@ -101,6 +102,7 @@ def test_other_clips(activation: str) -> None:
     assert total_error(grads, backprop_gradient(net, x, y, CrossEntropy())) < 1e-6
 
 
+@pytest.mark.full
 def test_a_pair_in_time_by_scipy() -> None:
     """One pair, tau a' = cos a (p - v) / r: `simulate` follows DOP853; its rates are those that are reported."""
     net = dense(1, "relu", n_in=3)

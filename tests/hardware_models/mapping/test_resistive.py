@@ -31,6 +31,7 @@ def small_images(net: PredictiveCodingNetwork) -> tuple[torch.Tensor, torch.Tens
     return x, torch.tensor([1, 4])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("activation", first(2, ["relu", "diode", "hard_sigmoid", "linear"]))
 def test_ten_layers_are_the_paired_units(activation: str) -> None:
     """States and gradient of ten layers of width 128 are those of the paired units, to 1e-9. Breaks if a node's

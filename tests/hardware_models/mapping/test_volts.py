@@ -56,6 +56,7 @@ def test_fitted_rails_leave_ideal_diodes_what_they_are() -> None:
     assert map_pcn(net, "resistive", within, calibration=x, rails="fit").device == within  # never scaled up
 
 
+@pytest.mark.full
 def test_conductances_and_saturation_currents_scale_together() -> None:
     """A network at a tenth of the conductances, its diodes at a tenth of their current, is the same network."""
     net = dense(3, "relu", **SMALL)

@@ -189,6 +189,7 @@ def test_gradient_is_that_of_finite_differences():
     assert total_error(estimate_gradient(ep, system, x, y)[0], exact) < 1e-6
 
 
+@pytest.mark.full
 @MEDIA
 def test_skew_flow_ends_where_newton_does(options):
     """The medium in time, u down and v up the energy, settles in Newton's free and nudged states: to rounding."""

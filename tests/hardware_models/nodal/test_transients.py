@@ -140,6 +140,7 @@ def test_a_ladder_follows_the_matrix_exponential(spread: float) -> None:
     assert course.steps < 400
 
 
+@pytest.mark.full
 def test_a_diode_empties_a_capacitor() -> None:
     """The closed form, from milliamperes to picoamperes; with a resistor beside it scipy's Radau at 1e-11."""
     parts, exact = discharge()

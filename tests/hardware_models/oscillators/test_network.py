@@ -253,6 +253,7 @@ def test_balanced_energies_have_the_balanced_force(graph: bool) -> None:
     torch.testing.assert_close((ends[0] - ends[1]) / (2 * h), slope, rtol=1e-7, atol=1e-8)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("beta", [0.3, -0.05, 20.0])
 @pytest.mark.parametrize("name", ["plain", "injected", "injected across", "sine of phases", "spins"])
 def test_sweeps_never_raise_the_energy(name: str, beta: float) -> None:

@@ -307,6 +307,7 @@ def test_augmentation_repeats_from_its_seed(name: str) -> None:
     assert one.shape == x.shape
 
 
+@pytest.mark.full
 def test_bundled_config_takes_a_step(tmp_path) -> None:
     """conv-hopfield-cifar10 builds at the literature's sizes and learns from two images."""
     from physics_ep.config import load_config

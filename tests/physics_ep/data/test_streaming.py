@@ -75,6 +75,7 @@ def in_memory(folder: Path) -> Dataset:
     return Dataset("views", **held, n_classes=3)
 
 
+@pytest.mark.full
 def test_a_stream_is_trained_on_as_the_same_images_in_memory(folder: Path) -> None:
     """Else batches, order, normalisation or evaluation of the two ways differ, and so do published errors."""
     streamed = train(config(folder, augmentation="centre"))

@@ -178,6 +178,7 @@ class Path:
         return Noise((kicks.sum(0),), ((self.areas[fine] + before).sum(0) / self.each,))
 
 
+@pytest.mark.full
 @torch.no_grad()
 @pytest.mark.parametrize("name", first(3, STOCHASTIC))
 def test_orders_on_nonlinear_systems(name: str) -> None:

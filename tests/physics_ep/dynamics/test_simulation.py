@@ -137,6 +137,7 @@ def test_energy_falls_and_the_end_is_the_equilibrium(system) -> None:
         assert float((flat(end) - flat(target.state)).abs().max()) < 1e-9
 
 
+@pytest.mark.full
 def test_a_users_system_is_simulated() -> None:
     """Gradient flow from `energy` alone."""
     system = Quartic()

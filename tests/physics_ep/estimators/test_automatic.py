@@ -45,6 +45,7 @@ def _case(name: str):
     return system, x, y, cost, implicit_gradient(system, x, y, cost)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("name", "before"),
     [

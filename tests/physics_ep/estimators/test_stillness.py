@@ -220,6 +220,7 @@ class Doubled(nn.Module):
         return 2 * weight
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["hopfield", "pcn", "langevin", "spring"])
 @pytest.mark.parametrize("kind", ["pruned", "parametrised"])
 def test_simulation_and_checks_see_effective_weights(name: str, kind: str) -> None:

@@ -118,6 +118,7 @@ def test_every_solver_finds_the_stationary_point_of_the_energy(activation: str, 
             torch.testing.assert_close(s, s0 + d, atol=1e-14, rtol=0)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("pooling", ["max", "average"])
 def test_solvers_agree_on_convolutions_with_held_gates(pooling: str) -> None:
     """ReLU, pooling and skips: with gates held, even/odd updates, sweeps and descent end in one state of each

@@ -30,6 +30,7 @@ from validation.gradients import estimate_gradient, total_error
 SHORT = ("training.epochs=4", "data.train_examples=960")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("cost", ["cross_entropy", "squared_error"])
 def test_ep_trains_as_backprop_does(cost: str) -> None:
     """Same recipe, same seed: what EP learns must be what backprop learns, to a few examples of 360."""

@@ -53,6 +53,7 @@ def ran(program: str, *words: str) -> str:
     return done.stdout
 
 
+@pytest.mark.full
 def test_benchmarks_and_substrates_import_without_the_command() -> None:
     """No benchmark, substrate or judge needs pydantic, pooch, typer or rich to be imported.
 

@@ -253,6 +253,7 @@ def test_repeats_without_equilibrium_are_counted() -> None:
     assert (none.free_share, none.solver) == (1.0, "sweep")
 
 
+@pytest.mark.full
 def test_three_references_each_once_an_instance(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Else adaptation is feedforward under another name, or the dear one is computed where the cheap one is it."""
     net, x, y, cost = small()

@@ -80,6 +80,7 @@ def test_delta_is_back_propagated(kind: str) -> None:
         assert float((mine - other).norm() / other.norm()) < 2e-6
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["potentials", "squared"])
 def test_displacements_are_the_exponential_of_the_hessian(kind: str) -> None:
     """Breaks if a layer's displacement is not -b t phi(-H t) g, summed as a power series whose blocks are exact
