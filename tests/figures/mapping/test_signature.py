@@ -90,7 +90,7 @@ def test_one_computation_is_drawn_once() -> None:
     np.testing.assert_array_equal(found[0][1], [[1e-3, 1e-2], [0.1, 0.2], [1e-15, 1e-6]])
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_charts_meet_the_demands() -> None:
     """Else axes lack labels, series need colour to be told apart, or legends hide data."""
     x, labels = examples((20,), 12)

@@ -173,7 +173,7 @@ IMPERFECT = {"amplifier_offset": 0.02, "copy_mismatch_u": 0.02}
         *((activation, fields, 3, 45.0) for activation in ("tanh", "relu") for fields in ({}, IMPERFECT)),
     ],
 )
-@pytest.mark.full
+@pytest.mark.slow
 def test_course_in_time(activation: str, fields: dict[str, Any], depth: int, duration: float) -> None:
     """Else `simulate` and `relax` disagree: the circuit followed in time, from empty capacitors or from the free
     state, must end where the fixed point is, by another integrator."""

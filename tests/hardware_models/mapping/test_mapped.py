@@ -155,7 +155,7 @@ def test_settling_times(depth: int, published: int) -> None:
     assert 15.5 <= decay(map_pcn(dense(depth, "softplus", width=128, gain=0.5)), x) <= 21
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_negative_limit() -> None:
     """Else a nudge is refused that settles, or let through where the circuit runs away: F is bounded down to
     -beta = -1 / lambda_p exactly."""
@@ -191,7 +191,7 @@ def abscissa(mapped: Mapped, x: torch.Tensor) -> float:
     return float(torch.linalg.eigvals(linearised(mapped, x)).real.max())
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_u_must_not_be_slower_than_h() -> None:
     """Else the construction's tightest tolerance is missed: at depth 10 the free state is lost when u is 2 to 5 %
     slower, and a slower u is refused a gradient, since nothing settles (docs/physics.md, u must not be slower than
@@ -232,7 +232,7 @@ def test_copies(copies: tuple[str, ...], mismatch: float, low: float, high: floa
     assert low <= cosine <= high
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_three_copies_may_have_no_equilibrium() -> None:
     """Else a state that is none is taken for one: ReLU, three copies, 1 %, large gain (docs/physics.md, One array,
     not three)."""

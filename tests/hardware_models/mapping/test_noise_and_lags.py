@@ -81,7 +81,7 @@ def test_lags_change_the_course_and_not_the_equilibrium() -> None:
     )
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_amplifiers_of_u_must_not_lag_more() -> None:
     """Ten layers: amplifiers of u 30 % slower lose the free state, as unequal time constants do."""
     net = dense(10, "tanh", width=32, gain=6**0.5)
@@ -173,7 +173,7 @@ def test_one_sided_schemes_are_refused_where_phases_are_noisy(substrate: str, fi
     assert mapped.gradient(x, y, CrossEntropy(), "centered", beta=0.05)
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_short_lags_have_the_steps_that_they_need() -> None:
     """Steps go with the lag, and so does what a phase may take of them: 1 % of one settles as none does."""
     net = dense(3, "tanh", width=8)

@@ -129,7 +129,7 @@ def test_a_pair_in_time_by_scipy() -> None:
     torch.testing.assert_close(slope, rates[0], rtol=1e-2, atol=0)
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_settling_time_from_the_rates() -> None:
     """Where no unit is at a threshold, the reported time is that of the course within three times, in networks that
     take 34 to 420 time constants."""

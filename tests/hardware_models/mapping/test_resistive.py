@@ -312,7 +312,7 @@ def test_in_time() -> None:
     assert settled == pytest.approx(mapped.fidelity.settling_time / 1e-6, abs=3)
 
 
-@pytest.mark.full
+@pytest.mark.slow
 @pytest.mark.parametrize("voltage", [0.2, 1.0, 3.0])
 def test_real_diodes_in_time(voltage: float) -> None:
     """A diode that carries a current is far faster than its node without it: explicit steps must follow, up to

@@ -340,7 +340,7 @@ def test_diodes_stop_motion():
         assert (speed * system.capacitance).abs().max() < 1e-12
 
 
-@pytest.mark.full
+@pytest.mark.slow
 @pytest.mark.parametrize("diode", DIODES)
 def test_networks_settle_in_time(diode):
     """What `simulate` runs to is what `relax` finds, in the free and a nudged phase; the co-content never rises."""

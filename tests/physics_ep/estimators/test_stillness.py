@@ -133,7 +133,7 @@ def test_dropout_is_refused_where_the_energy_calls_it() -> None:
     EquilibriumPropagation(COST).backward(unused, x, y)
 
 
-@pytest.mark.full
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_attention_has_second_derivatives(dtype: torch.dtype) -> None:
     """The fused kernels have none: implicit differentiation, Newton and BPTT take the plain one."""

@@ -225,7 +225,7 @@ def test_compute_dtype_keeps_parameters_wide() -> None:
     assert min(row.cosine for row in compare(grads, exact)) > 0.999
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_classical_rule_is_no_gradient() -> None:
     """Outputs clamped to the target, softly or all the way (classical predictive coding): held where they should
     be, and far from backprop at depth, where centered nudging is not."""
@@ -283,7 +283,7 @@ def test_sweeps_share_their_passes(cost, monkeypatch) -> None:
     assert sum(rows) / len(x) == 6 + 5 + 5 + 2 * 5 + 1 + 2 * 5
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_vgg10_on_photographs() -> None:
     """VGG10 at 224x224 on real photographs, float32: worst-layer cosine >= 0.999 at the default setting."""
     folder = _photographs()

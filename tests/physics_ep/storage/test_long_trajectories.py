@@ -185,6 +185,7 @@ def test_ctrl_c_leaves_all_rows(tmp_path: Path) -> None:
         # From here on it simulates: half a second on the processor is some hundreds of rows, all in memory.
         begun = processor_seconds(child)
         wait_for(lambda: processor_seconds(child) > begun + 0.5, child)
+        written = len(list(parts_folder(path).iterdir()))  # zero, unless the machine is busy
         child.send_signal(signal.SIGINT)
         _, told = child.communicate(timeout=LIMIT)
     finally:
@@ -193,7 +194,7 @@ def test_ctrl_c_leaves_all_rows(tmp_path: Path) -> None:
     assert told.count("\n") == 1
     assert "interrupted" in told
     assert f"open_run('{path}') reads it" in told
-    assert len(list(parts_folder(path).iterdir())) == 1  # none had been written before
+    assert len(list(parts_folder(path).iterdir())) > written
     found = open_run(path).trajectories["free"]
     rows = len(found.time)
     assert rows > 20

@@ -105,7 +105,7 @@ def test_damage_of_copies() -> None:
     assert found[8, COPIES] > 5 * found[3, COPIES]
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_no_equilibrium_is_no_number() -> None:
     """Else a state that is none is judged: ReLU, three copies, large gain (docs/physics.md, One array, not
     three)."""
