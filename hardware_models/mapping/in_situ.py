@@ -106,7 +106,7 @@ class InSitu:
         Parameters
         ----------
         x, y, cost, beta, **options
-            As `Mapped.estimate` has them.
+            As `Mapped.estimate` has them. Where no example is used, no cell is moved.
 
         Returns
         -------
@@ -120,6 +120,8 @@ class InSitu:
             If the rails of a resistive network need a gain beyond their limit, now that cells have moved.
         """
         gradient, step = self.mapped.estimate(x, y, cost, beta=beta, **options)
+        if step.skipped == len(x):  # an optimizer that remembers, or lets weights decay, would move cells
+            return step
         system = self.mapped.system
         parameters = dict(system.named_parameters())
         before = {name: p.detach().clone() for name, p in parameters.items()}

@@ -26,6 +26,7 @@ from hardware_models.devices.model import DeviceModel, as_compared
 from hardware_models.devices.systems import OnDevice
 from hardware_models.mapping.in_situ import InSitu
 from hardware_models.mapping.mapped import NotRealisable, check_rails, device_of, map_pcn, substrate_class
+from physics_ep import relax
 from physics_ep.config import Config, load_config
 from physics_ep.data.batches import epoch_seed
 from physics_ep.data.datasets import Dataset, load_dataset
@@ -57,7 +58,7 @@ QUANTITIES = {
     "learned": ("fraction", "test error after learning on the instance"),
     "pulses": ("1", "pulses spent, a cell"),
     "refreshes": ("1", "pairs written anew, a pair"),
-    "skipped": ("fraction", "training batches left out for want of an equilibrium"),
+    "skipped": ("fraction", "training examples left out for want of an equilibrium"),
     "unconverged": (
         "examples",
         "test examples without equilibrium, which count as misclassified, mapped and learned",
@@ -186,6 +187,8 @@ def learn_in_situ(
     settings = load_config(settings)
     if settings.ep.cost not in ("cross_entropy", "squared_error"):
         raise argument_error("ep.cost", "be 'cross_entropy' or 'squared_error'", repr(settings.ep.cost))
+    if settings.ep.estimator != "ep":
+        raise argument_error("ep.estimator", "be 'ep' for learning in situ", repr(settings.ep.estimator))
     if settings.training.dtype == "bfloat16":
         raise argument_error("training.dtype", "be 'float32' or 'float64' for learning in situ", "'bfloat16'")
     place, dtype = resolve_device(settings.training.device), resolve_dtype(settings.training.dtype)
@@ -231,9 +234,13 @@ def learn_in_situ(
     # What the devices cannot be, or the substrates cannot hold, is told before anything is trained.
     first = kind(settings, examples, settings.training.seed, rails)
     first.ep.check(first.network())
+    on_device = EquilibriumPropagation(first.cost, **first.options)
     for name, point in plan:
         try:
-            first.ep.check(first.system(first.learner(name, device_at(base, point), **options)))
+            system = first.system(first.learner(name, device_at(base, point), **options))
+            on_device.check(system)
+            if settings.ep.solver is not None:
+                relax(system, examples.train_x[:1], solver=settings.ep.solver, max_iterations=1)
         except NotRealisable as error:
             raise InputError(
                 f"{error} Here {point.field} is {point.value}." if point.value else str(error)
@@ -341,9 +348,16 @@ class Lesson:
 
     def __init__(self, config: Config, examples: Dataset, seed: int, rails: str = "refuse") -> None:
         self.config, self.examples, self.seed, self.rails = config, examples, seed, rails
-        self.cost = config.ep.new_cost()
-        self.options: dict[str, Any] = {"scheme": config.ep.scheme, "beta": config.ep.beta}
-        self.ep = EquilibriumPropagation(self.cost, **self.options)
+        ep = config.ep
+        self.cost = ep.new_cost()
+        gates: dict[str, Any] = {} if ep.gates is None else {"gates": ep.gates}
+        self.ep = EquilibriumPropagation(self.cost, ep.scheme, ep.beta, **gates)
+        self.phases = {"solver": ep.solver, "tolerance": ep.tolerance, "max_iterations": ep.max_iterations}
+        """How phases settle on the device."""
+        self.alone: dict[str, Any] = {}
+        """How they settle without one: a predictive coding network as it does by itself."""
+        kept = {"on_unconverged": config.training.on_unconverged, "branches": ep.branches, "starts": ep.starts}
+        self.options: dict[str, Any] = {"scheme": ep.scheme, "beta": ep.beta, **gates, **self.phases, **kept}
 
     def network(self) -> Any:
         """With its initial weights.
@@ -371,7 +385,7 @@ class Lesson:
             return loss
 
         self._epochs(optimizer, step, report)
-        return net, self._error(net)[0]
+        return net, self._error(net, **self.alone)[0]
 
     def compare(
         self,
@@ -385,27 +399,30 @@ class Lesson:
         calibration = self.examples.train_x[:CALIBRATION]
         rails = "refuse" if device.cell_voltage_limit is None else self.rails
         written = map_pcn(net, substrate, device, self.seed, calibration=calibration, rails=rails).system
-        mapped, lost = self._error(written)
+        mapped, lost = self._error(written, **self.phases)
         learner = self.learner(substrate, device, written.full_scales, **options)
-        skipped = 0
+        skipped = seen = 0
 
         def step(x: torch.Tensor, y: torch.Tensor) -> float:
-            nonlocal skipped
+            nonlocal skipped, seen
+            seen += len(x)
             try:
-                return float(learner.step(x, y, self.cost, **self.options).loss)
+                found = learner.step(x, y, self.cost, **self.options)
             except (NotConverged, NegativeNudgeError):
-                skipped += 1
+                skipped += len(x)
                 return math.nan
+            skipped += found.skipped
+            return float(found.loss)
 
-        batches = self._epochs(learner.optimizer, step, report)
-        learned, lost_then = self._error(self.system(learner))
+        self._epochs(learner.optimizer, step, report)
+        learned, lost_then = self._error(self.system(learner), **self.phases)
         weights = sum(p.numel() for p in net.parameters())
         return {
             "mapped": mapped,
             "learned": learned,
             "pulses": learner.pulses / (2 * weights),
             "refreshes": learner.refreshes / weights,
-            "skipped": skipped / batches,
+            "skipped": skipped / seen,
             "unconverged": lost + lost_then,
         }
 
@@ -435,29 +452,26 @@ class Lesson:
         """The system that learns."""
         return learner.mapped.system
 
-    def _error(self, system: Any) -> tuple[float, int]:
+    def _error(self, system: Any, **phases: Any) -> tuple[float, int]:
         with torch.no_grad():
-            return classification_error(system, self.examples.test_x, self.examples.test_y)
+            return classification_error(system, self.examples.test_x, self.examples.test_y, **phases)
 
     def _epochs(
         self,
         optimizer: torch.optim.Optimizer,
         step: Callable[[torch.Tensor, torch.Tensor], float],
         report: Callable[..., None],
-    ) -> int:
-        """Go through the examples as often as the config says; how many batches there were."""
+    ) -> None:
+        """Go through the examples as often as the config says."""
         training, x, y = self.config.training, self.examples.train_x, self.examples.train_y
         scheduler = build_scheduler(self.config.scheduler, optimizer, training.epochs)
-        batches = 0
         for epoch in range(training.epochs):
             generator = torch.Generator().manual_seed(epoch_seed(self.seed, epoch))
             order = torch.randperm(len(x), generator=generator).to(x.device)
             losses = [step(x[of], self._targets(y[of])) for of in order.split(training.batch_size)]
-            batches += len(losses)
             loss = float(np.nanmean(losses)) if np.isfinite(losses).any() else math.nan
             step_scheduler(scheduler, loss)
             report(loss=loss)
-        return batches
 
     def _targets(self, labels: torch.Tensor) -> torch.Tensor:
         return self.cost.encode(labels, self.examples.n_classes, self.examples.train_x.dtype)
@@ -468,18 +482,8 @@ class PlainLesson(Lesson):
 
     def __init__(self, config: Config, examples: Dataset, seed: int, rails: str = "refuse") -> None:
         super().__init__(config, examples, seed, rails)
-        ep = config.ep
-        self.options |= {
-            "tolerance": ep.tolerance,
-            "max_iterations": ep.max_iterations,
-            "solver": ep.solver,
-        }
-        self.ep = EquilibriumPropagation(
-            self.cost,
-            **self.options,
-            branches=ep.branches,
-            on_unconverged=config.training.on_unconverged,
-        )
+        self.ep = EquilibriumPropagation(self.cost, **self.options)
+        self.alone = self.phases
 
     def network(self) -> OnDevice:
         """With its initial weights, which no cells hold."""
@@ -500,7 +504,7 @@ class PlainLesson(Lesson):
         Full scales of readings are those of the trained system.
         """
         scales = copy.deepcopy(net).program(device).calibrate(self.examples.train_x[:CALIBRATION]).full_scales
-        mapped, lost = self._error(copy.deepcopy(net).program(device, self.seed))
+        mapped, lost = self._error(copy.deepcopy(net).program(device, self.seed), **self.phases)
         system = self.learner(substrate, device, scales, **options)
         optimizer = build_optimizer(self.config.optimizer, system)
         optimizer.register_step_post_hook(lambda *_: system.constrain())
@@ -520,7 +524,7 @@ class PlainLesson(Lesson):
             return float(found.loss)
 
         self._epochs(optimizer, step, report)
-        learned, lost_then = self._error(system)
+        learned, lost_then = self._error(system, **self.phases)
         named = dict(system.named_parameters())
         pairs = sum(named[name].numel() for name in system.cell_signs())
         cells = sum(named[name].numel() * (2 if signed else 1) for name, signed in system.cell_signs().items())
@@ -543,15 +547,3 @@ class PlainLesson(Lesson):
 
     def system(self, learner: Any) -> EnergySystem:
         return learner
-
-    def _error(self, system: Any) -> tuple[float, int]:
-        ep = self.config.ep
-        with torch.no_grad():
-            return classification_error(
-                system,
-                self.examples.test_x,
-                self.examples.test_y,
-                solver=ep.solver,
-                tolerance=ep.tolerance,
-                max_iterations=ep.max_iterations,
-            )

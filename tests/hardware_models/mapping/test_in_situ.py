@@ -252,6 +252,35 @@ def test_what_cannot_be_is_told_before_training(monkeypatch: pytest.MonkeyPatch)
     assert [row[1] for row in rows] == ["leaks dummy", "leaks fixed"]
 
 
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")  # the optimizer has made no step
+def test_phases_settle_as_the_config_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gates, limits and the solver of a config hold on the device as in `train`. Dropped in silence, live gates
+    were held ones, and one example without a state cost its whole batch. Where none has a state, no cell moves,
+    whatever the optimizer remembers."""
+    seen: list[dict[str, Any]] = []
+    step = InSitu.step
+
+    def kept(self: InSitu, *args: Any, **kwargs: Any) -> Any:
+        seen.append(kwargs)
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(InSitu, "step", kept)
+    sets = [*SMALL, "training.epochs=1", "ep.gates=live", "ep.max_iterations=2"]
+    (row,) = learn_in_situ("pcn-digits", substrates=["resistive"], device=BASE, overrides=sets).rows()
+    assert {"gates": "live", "max_iterations": 2}.items() <= seen[0].items()
+    assert row["skipped"] == 1
+    assert row["pulses"] == row["refreshes"] == 0
+    assert row["unconverged"] == 2 * 360
+    monkeypatch.setattr(in_situ.Lesson, "train", lambda *args: pytest.fail("trained first"))
+    must = {
+        "ep.estimator=backprop": "ep.estimator must be 'ep'",
+        "ep.solver=anderson": "solver of HopfieldPairs must",
+    }
+    for wrong, message in must.items():
+        with pytest.raises(InputError, match=message):
+            learn_in_situ("pcn-digits", overrides=[*SMALL, wrong])
+
+
 @pytest.mark.full
 def test_an_instance_that_cannot_be_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rails whose gain suffices for the initial weights, and not for the trained ones: told at the end, and what
