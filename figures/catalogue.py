@@ -63,15 +63,31 @@ def find(name: str) -> Entry:
     raise unknown_name("NAME", name, [*known, "all"])
 
 
+def require_subject(run: Path, weights: Path | None = None) -> None:
+    """Raise InputError where --from names no run file and no system, or weights come with a run file."""
+    from physics_ep.config import RUN_FILES, load_subject
+    from physics_ep.storage.opening import open_run
+
+    if run.suffix not in RUN_FILES:
+        load_subject(run, weights)
+        return
+    open_run(run)
+    if weights is not None:
+        raise argument_error("weights", "be left out with a run file, which has its own", str(weights))
+
+
 def suited(run: Path | None) -> list[Entry]:
     """All figures; from a run file, those that draw systems of its kind."""
     if run is None:
         return entries()
-    from physics_ep.config import parse_config
+    from physics_ep.config import RUN_FILES, load_subject, parse_config
     from physics_ep.storage.opening import open_run
 
-    found = open_run(run)
     known = entries()
+    if run.suffix not in RUN_FILES:
+        named = load_subject(run).system.name
+        return [entry for entry in known if not entry.systems or named in entry.systems]
+    found = open_run(run)
     if any(found.attributes.get("kind") in entry.kinds for entry in known):
         return [entry for entry in known if found.attributes["kind"] in entry.kinds]
     kind = parse_config(found.config).system.name
@@ -214,6 +230,11 @@ FIGURES: tuple[Entry, ...] = (
     ),
     Entry(
         "auto_beta", "the beta that beta='auto' picks, beside a sweep", "figures.gradients.automatic:make_auto_beta"
+    ),
+    Entry(
+        "layers",
+        "EP's gradient against an exact one, layer by layer: cosine, error, residual, K",
+        "figures.gradients.layers:make_layers",
     ),
     Entry(
         "pcn_energy",

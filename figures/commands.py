@@ -19,14 +19,15 @@ from physics_ep.command_options import (
     Report,
     Seed,
     Verbose,
+    Weights,
     Writes,
     add_command,
 )
 from physics_ep.commands import InterruptedCommandError
-from physics_ep.errors import InputError
+from physics_ep.errors import InputError, argument_error
 from physics_ep.progress import SILENT, Advance, Progress
 
-from .catalogue import draw, entries, find, suited
+from .catalogue import draw, entries, find, require_subject, suited
 from .requests import Request
 
 
@@ -43,9 +44,12 @@ def figure(
     ] = None,
     run: Annotated[
         Path | None,
-        typer.Option("--from", metavar="RUN.h5", help="Draw a trained system, out of its run file."),
+        typer.Option(
+            "--from", metavar="RUN.h5|SYSTEM", help="Draw a trained system, or any: FILE.py:factory (runs it) too."
+        ),
         READS,
     ] = None,
+    weights: Weights = None,
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="Folder for the PDF and PNG files."), Writes(folder=True)
     ] = Path("."),
@@ -71,10 +75,10 @@ def figure(
     # All that can be wrong is told before work starts.
     for entry in chosen:
         claim_figure(entry.name, out, FORMATS)
+    if run is None and weights is not None:
+        raise argument_error("weights", "come with --from, a system whose weights they are", str(weights))
     if run is not None:
-        from physics_ep.storage.opening import open_run
-
-        open_run(run)
+        require_subject(run, weights)
         if name == "all":
             chosen = suited(run)
     from physics_ep.equilibrium import NotConverged
@@ -82,7 +86,7 @@ def figure(
     numbers: dict[str, Any] = {}
     left: dict[str, InputError | NotConverged] = {}
     with _display(report) as progress:
-        request = Request(run, 0 if seed is None else seed, device, dtype, progress)
+        request = Request(run, 0 if seed is None else seed, device, dtype, progress, weights)
         request.place()
         for entry in chosen:
             try:

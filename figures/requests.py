@@ -26,12 +26,15 @@ class Request:
     Attributes
     ----------
     run : Path or None
-        Run file of a training; None: fresh networks, and a training of the bundled config for the learning curve.
+        Run file of a training, or another name of a SYSTEM (`physics_ep.config.load_subject`); None: fresh
+        networks, and a training of the bundled config for the learning curve.
     seed : int
         Of initial couplings and of random signs; from 0 to 2**53 - 1.
     device, dtype : str or None
         None: the CPU, and float64 where gradients are judged. The precision figure draws both dtypes.
     progress : Progress
+    weights : Path or None
+        File of weights for a SYSTEM that is no run file.
     """
 
     run: Path | None = None
@@ -39,6 +42,7 @@ class Request:
     device: str | None = None
     dtype: str | None = None
     progress: Progress = SILENT
+    weights: Path | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**53:

@@ -6,18 +6,20 @@ import copy
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 
 from hardware_models.hopfield.network import HopfieldNetwork
 from hardware_models.resistive.network import ResistiveNetwork
-from physics_ep.config import parse_config
+from physics_ep.config import RUN_FILES, load_subject, parse_config
 from physics_ep.cost import Cost, SquaredError
 from physics_ep.data.datasets import digits, load_dataset
 from physics_ep.runs.preparation import system_of
 from physics_ep.storage.opening import open_run
 from physics_ep.system import EnergySystem
+from validation.examples import examples as batch_of
 
 from .requests import BATCH, Request
 
@@ -185,11 +187,56 @@ def trained(
     return Subject(f"trained {config.system.name}", system.to(place, dtype), x, y, cost)
 
 
+def given(request: Request, **options: Any) -> Subject:
+    """What --from names: the trained system of a run file, or any SYSTEM; keywords as of `trained`."""
+    assert request.run is not None
+    if request.run.suffix in RUN_FILES:
+        return trained(request.run, **options)
+    return named(str(request.run), request.weights, seed=request.seed, **options)
+
+
+def named(
+    spec: str,
+    weights: Path | None = None,
+    *,
+    examples: int,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | None = None,
+) -> Subject:
+    """A system as commands name it, before the examples that `gradients` would take.
+
+    Parameters
+    ----------
+    spec : str
+        A registered name, a config, a name of the zoo or FILE.py:factory, whose code it runs.
+    weights : path, optional
+        File whose weights it begins with.
+    examples : int
+        Size of the batch, at most.
+    seed : int
+        Of what is drawn.
+    dtype, device
+        Of parameters and inputs.
+
+    Raises
+    ------
+    InputError
+        If there is no such system.
+    """
+    config = load_subject(spec, weights)
+    place = torch.device("cpu") if device is None else device
+    system = config.system.build(seed=seed).to(place, dtype)
+    cost = config.ep.new_cost()
+    x, y = batch_of(system, cost, examples, seed, None)
+    return Subject(Path(spec).name, system, x, y, cost)
+
+
 def tanh_networks(request: Request, kinds: list[tuple[int, float]]) -> list[Subject]:
     """Networks of 32 tanh units a hidden layer, by depth and gain; or the one of the run file."""
     few: dict[str, Any] = {"examples": 16, **request.place()}
     if request.run is not None:
-        return [trained(request.run, **few)]
+        return [given(request, **few)]
     return [
         fresh_hopfield(
             f"{depth} hidden layer{'s' if depth > 1 else ''}, gain {gain:g}",

@@ -98,7 +98,10 @@ class SystemSection(OpenSection):
         InputError
             As `registry.build_system` and `storage.weights.put_weights`.
         """
-        system = build_system(self.name, **{**self.options, **options})
+        asked = {**self.options, **options}
+        if self.name == OWN_CODE:  # a torch model takes its weights before it is converted
+            return build_system(self.name, **asked, **({} if self.weights is None else {"weights": self.weights}))
+        system = build_system(self.name, **asked)
         if self.weights is not None:
             put_weights(system, read_weights(self.weights), self.weights)
         return system

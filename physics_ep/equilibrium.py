@@ -88,6 +88,8 @@ class Equilibrium(Tabular):
     time : Tensor (B,) or None
         Time until each example settled, or until it was given up, in the system's time constants; known only where
         the solver follows the system's own course in time.
+    by_block : Tensor (n, B) or None
+        Residual of each block of the state, of which `residual` is the largest, where the solver tells it.
     """
 
     residual: torch.Tensor
@@ -101,6 +103,7 @@ class Equilibrium(Tabular):
     residual_unit: str = ""
     trace: Trace | None = field(default=None, repr=False)
     time: torch.Tensor | None = None
+    by_block: torch.Tensor | None = None
 
     @cached_property
     def state(self) -> State:
@@ -139,10 +142,13 @@ class Equilibrium(Tabular):
         if self.displacement is not None:
             moved = chunks(self.displacement)
         times = [None] * parts if self.time is None else self.time.chunk(parts)
-        pieces = zip(self.residual.chunk(parts), moved, times, strict=True)
+        each = [None] * parts if self.by_block is None else self.by_block.chunk(parts, 1)
+        pieces = zip(self.residual.chunk(parts), moved, times, each, strict=True)
         return tuple(
-            replace(self, _state=state(k), residual=r, displacement=d, status=self._status_of(r), time=t)
-            for k, (r, d, t) in enumerate(pieces)
+            replace(
+                self, _state=state(k), residual=r, displacement=d, status=self._status_of(r), time=t, by_block=b
+            )
+            for k, (r, d, t, b) in enumerate(pieces)
         )
 
     def _status_of(self, residual: torch.Tensor) -> Status:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import importlib.util
+import os
 import sys
 import traceback
 from contextlib import suppress
@@ -29,6 +30,7 @@ from .errors import InputError, argument_error, unknown_name
 from .predictive_coding.any_model import from_module
 from .predictive_coding.conversion import from_sequential
 from .registry import accepts, check_options
+from .storage.weights import put_weights, read_weights
 from .system import EnergySystem
 
 SYSTEM = "file"
@@ -41,7 +43,9 @@ def names_factory(spec: str) -> bool:
     return bool(colon) and file.endswith(".py") and bool(name)
 
 
-def from_file(factory: str, *, seed: int = 0, **options: Any) -> EnergySystem:
+def from_file(
+    factory: str, *, seed: int = 0, weights: str | os.PathLike[str] | None = None, **options: Any
+) -> EnergySystem:
     """Run a file of Python code and build the system that its factory returns.
 
     Parameters
@@ -50,6 +54,8 @@ def from_file(factory: str, *, seed: int = 0, **options: Any) -> EnergySystem:
         FILE.py:NAME. The file's folder joins the end of `sys.path`, so that it can import what lies beside it.
     seed : int
         Given to the factory if it takes a `seed`; torch's global generator is seeded with it in any case.
+    weights : path, optional
+        File of weights for the system, or for the model that it is made of, by its own names.
     **options
         Keyword arguments of the factory.
 
@@ -61,7 +67,8 @@ def from_file(factory: str, *, seed: int = 0, **options: Any) -> EnergySystem:
     Raises
     ------
     InputError
-        If there is no such file or name, its code fails, an option does not fit, or no system is returned.
+        If there is no such file or name, its code fails, an option or the weights do not fit, or no system is
+        returned.
     """
     if not names_factory(factory):
         raise argument_error("factory", "have the form FILE.py:NAME", repr(factory))
@@ -83,7 +90,7 @@ def from_file(factory: str, *, seed: int = 0, **options: Any) -> EnergySystem:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             made = make(**options)
-    return _system(made, factory)
+    return _system(made, factory, weights)
 
 
 def _run(path: Path) -> ModuleType:
@@ -115,7 +122,7 @@ def _run(path: Path) -> ModuleType:
     return module
 
 
-def _system(made: Any, factory: str) -> EnergySystem:
+def _system(made: Any, factory: str, weights: str | os.PathLike[str] | None) -> EnergySystem:
     """What a factory returned, as a system with its examples."""
     parts = made if isinstance(made, tuple) else (made,)
     tensors = all(isinstance(p, torch.Tensor) for p in parts[1:])
@@ -127,7 +134,16 @@ def _system(made: Any, factory: str) -> EnergySystem:
     y = parts[2] if len(parts) > 2 else None
     if x is not None and y is not None and len(x) != len(y):
         raise argument_error(f"factory {factory!r}", "return as many targets as inputs", f"{len(y)} and {len(x)}")
-    system = parts[0] if isinstance(parts[0], EnergySystem) else _converted(parts[0], x, factory)
+    model = parts[0]
+    system = model if isinstance(model, EnergySystem) else _converted(model, x, factory)
+    if weights is not None:
+        found = read_weights(weights)
+        if isinstance(model, EnergySystem) or found.keys() == system.state_dict().keys():
+            put_weights(system, found, weights)
+        else:  # a chain of layers has other names than the model
+            put_weights(model, found, weights)
+            dtype = next((p.dtype for p in model.parameters()), torch.float32)
+            system = _converted(model, x.to(dtype) if x is not None and x.is_floating_point() else x, factory)
     if x is not None:
         system.examples = (x, y)
     return system

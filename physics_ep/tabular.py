@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import html
+import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +37,14 @@ class Tabular:
         except ImportError:
             raise InputError("A data frame needs pandas: pip install 'physics-ep[tables]'.") from None
         return DataFrame(self.records())
+
+    def to_csv(self) -> str:
+        """Return the rows as comma-separated values, names first, numbers with all their digits."""
+        rows, text = self.records(), io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue()
 
     def to_latex(self, columns: Sequence[str] | None = None, caption: str | None = None, digits: int = 3) -> str:
         """Return the rows as a LaTeX table with the rules of the package booktabs.

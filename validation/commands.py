@@ -100,6 +100,20 @@ def gradients(
     min_cosine: Annotated[
         float | None, typer.Option(help="Exit with status 1 if a tensor's cosine is below.", show_default=False)
     ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(help="A row a tensor or a layer; default layer for torch models.", show_default=False),
+    ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option("--csv", metavar="FILE", help="Write the table of layers as CSV.", show_default=False),
+        Writes(own=True),
+    ] = None,
+    latex: Annotated[
+        Path | None,
+        typer.Option("--latex", metavar="FILE", help="The same in LaTeX (booktabs).", show_default=False),
+        Writes(own=True),
+    ] = None,
     weights: Weights = None,
     preset: Preset = None,
     device_model: DeviceFile = None,
@@ -111,8 +125,10 @@ def gradients(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Compare EP's gradient with an exact one, a row a tensor."""
+    """Compare EP's gradient with an exact one, a row a tensor, or a row a layer."""
     report = Report(json, quiet)
+    if by not in (None, "tensor", "layer"):
+        raise unknown_name("by", str(by), ("tensor", "layer"))
     strength = _beta(beta)
     if batch is not None and batch < 1:
         raise argument_error("batch", "be at least 1", batch)
@@ -124,7 +140,10 @@ def gradients(
     from physics_ep.config import load_subject
     from physics_ep.cost import COSTS
     from physics_ep.placement import resolve_device, resolve_dtype, threads, work_in
+    from physics_ep.predictive_coding.traced.network import ModuleNetwork
     from physics_ep.runs.preparation import on_devices
+    from physics_ep.storage.origins import LATEX_MARK
+    from physics_ep.storage.outputs import write_text, writer
 
     from .examples import examples
     from .gradients import gradient_figures, gradient_report
@@ -172,18 +191,21 @@ def gradients(
     if both:
         figures["gates"] = {str(each.gates): gradient_figures(each) for each in compared}
     report.figures(figures)
-    columns = ["1-cos", "error", "scale", *(["floor"] if floors else []), "K", "residual"]
-    shapes = {row.name: "x".join(map(str, row.shape)) for row in found.rows}
-    report.table(
+    title = (
         f"{system}: EP ({found.scheme}, beta {found.beta:.3g}) against {found.oracle}, "
-        f"{dtype or str(built.dtype).removeprefix('torch.')}, batch {len(x)}",
-        ["tensor", "shape", *(["gates"] if both else []), *columns],
-        [
-            [name, shape, *([str(each.gates)] if both else []), *_gradient_cells(each, name, floors)]
-            for name, shape in shapes.items()
-            for each in compared
-        ],
+        f"{dtype or str(built.dtype).removeprefix('torch.')}, batch {len(x)}"
     )
+    layered = isinstance(built, ModuleNetwork) if by is None else by == "layer"
+    columns, cells = (_layer_table if layered else _tensor_table)(compared, floors)
+    report.table(title, columns, cells)
+    table = found.by_layer()
+    if csv is not None:
+        write_text(csv, table.to_csv())
+    if latex is not None:
+        # Cosines of good gradients are all 1 within the digits of a table.
+        names = [name for name in (table.records() or [{}])[0] if not name.startswith("cosine")]
+        text = table.to_latex(names, title)
+        write_text(latex, f"{LATEX_MARK}{writer('physics-ep gradients')}\n{text}")
     for each in compared:
         report.say(_gradient_words(each))
     if held is not None:
@@ -522,12 +544,45 @@ def bench(
     report.figures(results[name] if name else results)
 
 
+def _tensor_table(compared: list[GradientReport], floors: bool) -> tuple[list[str], list[list[str]]]:
+    """Columns and cells, a row a tensor and a mode of gates."""
+    gates = ["gates"] if len(compared) > 1 else []
+    columns = ["1-cos", "error", "scale", *(["floor"] if floors else []), "K", "residual"]
+    shapes = {row.name: "x".join(map(str, row.shape)) for row in compared[0].rows}
+    cells = [
+        [name, shape, *([str(each.gates)] if gates else []), *_gradient_cells(each, name, floors)]
+        for name, shape in shapes.items()
+        for each in compared
+    ]
+    return ["tensor", "shape", *gates, *columns], cells
+
+
+def _layer_table(compared: list[GradientReport], floors: bool) -> tuple[list[str], list[list[str]]]:
+    """Columns and cells, a row a layer and a mode of gates; empty where no example has settled."""
+    gates = ["gates"] if len(compared) > 1 else []
+    cells = []
+    for first in compared[0].layers:
+        for each in compared:
+            row = next((r for r in each.layers if r.layer == first.layer), None)
+            told = [""] * 4
+            if row is not None:
+                told = [
+                    _exponential(row.distance),
+                    _exponential(row.relative_error),
+                    str(row.iterations),
+                    f"{row.residual:.1e}",
+                ]
+            cells.append([first.layer, str(first.weights), *([str(each.gates)] if gates else []), *told])
+    return ["layer", "weights", *gates, "1-cos", "error", "K", "residual"], cells
+
+
 def _gradient_cells(found: GradientReport, name: str, floors: bool) -> list[str]:
     """A tensor's cells of one report; empty where no example has settled."""
     row = next((row for row in found.rows if row.name == name), None)
     told = [""] * (4 if floors else 3)
     if row is not None:
         told = [f"{max(1 - row.cosine, 0.0):.1e}", f"{row.relative_error:.1e}", f"{row.scale:.4f}"]
+        told = ["", f"{row.absolute_error:.1e} abs", ""] if row.zero else told
         told += [f"{row.noise_floor:.1e}"] if floors else []
     return [*told, str(max(found.iterations[1:])), f"{found.residual:.1e}"]
 
@@ -543,7 +598,13 @@ def _gradient_words(found: GradientReport) -> str:
     floor = f", of which residuals and rounding at most {found.noise_floor:.1e}"
     floor = "" if math.isnan(found.noise_floor) else floor
     whole = f"relative error {found.relative_error:.2e}{floor}; worst cosine {found.worst_cosine:.9f}"
-    return f"{gates}whole gradient: {whole}\n{phases}" + (f"; {settled}" if settled else "")
+    zeros = ""
+    if found.zeros:
+        worst = max(row.absolute_error for row in found.rows if row.zero)
+        zeros = (
+            f"\nexact gradient zero but for rounding: {', '.join(found.zeros)}; EP's is {worst:.1e} of the whole"
+        )
+    return f"{gates}whole gradient: {whole}\n{phases}" + (f"; {settled}" if settled else "") + zeros
 
 
 def _exponential(value: float, digits: int = 1) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,9 +17,11 @@ from physics_ep.estimators.propagation import EquilibriumPropagation, estimate_g
 from physics_ep.estimators.step import Step
 from physics_ep.nudging import Stencil
 from physics_ep.predictive_coding.forward import gate_modes
+from physics_ep.predictive_coding.traced.recording import random_state, replayed
 from physics_ep.system import EnergySystem
 from physics_ep.tabular import Tabular
 
+from .layers import LayerRow, LayerTable, layer_rows, vanishing, whole_size
 from .oracles import ORACLES, Gradients
 
 
@@ -39,6 +42,11 @@ class GradientRow:
         Fraction of the entries with the oracle's sign, zeros of both counted as agreement.
     noise_floor : float
         Bound on the part of relative_error that residuals and rounding make; the rest is finite-beta bias.
+    absolute_error : float
+        |g - oracle| over the size of the whole gradient.
+    zero : bool
+        Whether the exact gradient is zero but for rounding (a bias before a batch norm): its cosine and its
+        relative error mean nothing then, the absolute error does.
     """
 
     name: str
@@ -48,6 +56,8 @@ class GradientRow:
     scale: float
     sign_agreement: float
     noise_floor: float
+    absolute_error: float = 0.0
+    zero: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,8 @@ class GradientReport(Tabular):
         gradient and the oracle's are of these. With none of them there are no rows.
     live : GradientReport or None
         The same with live gates, where both modes were asked for and the system has gates.
+    layers : tuple of LayerRow
+        The same gradient, a row a layer.
     """
 
     rows: tuple[GradientRow, ...]
@@ -93,11 +105,22 @@ class GradientReport(Tabular):
     examples: int = 0
     settled: int = 0
     live: GradientReport | None = None
+    layers: tuple[LayerRow, ...] = ()
 
     @property
     def worst_cosine(self) -> float:
-        """Smallest cosine over the parameters; NaN without rows."""
-        return min((row.cosine for row in self.rows), default=math.nan)
+        """Smallest cosine over the parameters, but for `zeros` beside others; NaN without rows."""
+        rows = [row for row in self.rows if not row.zero] or self.rows
+        return min((row.cosine for row in rows), default=math.nan)
+
+    @property
+    def zeros(self) -> tuple[str, ...]:
+        """Names of parameters whose exact gradient is zero but for rounding: judge them by `absolute_error`."""
+        return tuple(row.name for row in self.rows if row.zero)
+
+    def by_layer(self) -> LayerTable:
+        """The table of layers, which shows itself as a data frame, as CSV and as LaTeX."""
+        return LayerTable(self.layers, None if self.live is None else self.live.layers)
 
     def records(self) -> list[dict[str, Any]]:
         """A row a parameter; with both modes of gates, the cosine and the error with live ones too."""
@@ -124,6 +147,7 @@ class GradientReport(Tabular):
 def compare(estimate: dict[str, torch.Tensor], exact: dict[str, torch.Tensor]) -> list[GradientRow]:
     """Rows for two gradients given as name to tensor; noise floors are left at 0."""
     rows = []
+    zeros, whole = set(vanishing(exact)), whole_size(exact)
     for name, reference in exact.items():
         found = estimate.get(name)  # none at all where nothing depends on the parameter
         g = torch.zeros_like(reference) if found is None else found
@@ -131,16 +155,18 @@ def compare(estimate: dict[str, torch.Tensor], exact: dict[str, torch.Tensor]) -
         o = reference.detach().double().flatten()
         size, mine = float(o.norm()), float(g.norm())
         both_zero = size == 0 and mine == 0
-        dot = float(g @ o)
+        dot, gap = float(g @ o), float((g - o).norm())
         rows.append(
             GradientRow(
                 name=name,
                 shape=tuple(reference.shape),
                 cosine=1.0 if both_zero else (dot / (size * mine) if size and mine else 0.0),
-                relative_error=0.0 if both_zero else (float((g - o).norm()) / size if size else float("inf")),
+                relative_error=0.0 if both_zero else (gap / size if size else float("inf")),
                 scale=1.0 if both_zero else (dot / size**2 if size else float("inf")),
                 sign_agreement=float((g.sign() == o.sign()).double().mean()),
                 noise_floor=0.0,
+                absolute_error=gap / whole if whole else gap,
+                zero=name in zeros,
             )
         )
     return rows
@@ -215,6 +241,7 @@ def gradient_report(
     if gates == "both" and not both:
         modes = (None,)
     draws = None if generator is None else generator.get_state()
+    noise = random_state(system.device)
     of_these = _Oracle(name, system, x, y, cost, exact)
     reports: list[GradientReport] = []
     for mode in modes:
@@ -231,7 +258,9 @@ def gradient_report(
             on_unconverged="skip" if both and on_unconverged == "raise" else on_unconverged,
             **(options if mode is None else {**options, "gates": mode}),
         )
-        estimate, step = estimate_gradient(ep, system, x, y)
+        # Dropout draws from torch's own generator: live gates see the masks that held ones saw.
+        with replayed(noise, system.device) if reports else nullcontext():
+            estimate, step = estimate_gradient(ep, system, x, y)
         reports.append(_reported(ep, estimate, step, of_these, floors))
         if both and not reports[0].settled and on_unconverged == "raise":
             phase = next(e for e in step.equilibria if not e.converged.all())
@@ -271,6 +300,7 @@ def gradient_figures(found: GradientReport) -> dict[str, Any]:
     spent = {"iterations": max(found.iterations[1:]), "residual": found.residual}
     rows = [{**vars(row), **spent} for row in found.rows]
     told = {"rows": rows, "worst_cosine": found.worst_cosine, **own, "iterations": list(found.iterations)}
+    told["layers"], told["zeros"] = [vars(row) for row in found.layers], list(found.zeros)
     return {**told, "settled_share": found.settled / max(found.examples, 1)}
 
 
@@ -287,6 +317,7 @@ def _reported(
     there = settled_rows(step.equilibria).view(starts, count).any(0)
     used = there if step.used is None else step.used.cpu().view(starts, count).any(0)
     rows: tuple[GradientRow, ...] = ()
+    layers: tuple[LayerRow, ...] = ()
     error = floor = math.nan
     if bool(used.any()):
         target = oracle(used)
@@ -297,6 +328,10 @@ def _reported(
             GradientRow(**{**vars(row), "noise_floor": bounds.get(row.name, math.nan)})
             for row in compare(estimate, target)
         )
+        every = used.repeat(starts)
+        known = getattr(oracle.system, "acted_on", None)  # systems with layers tell
+        acted_on = {} if known is None else known(oracle.x)
+        layers = layer_rows(estimate, target, step.equilibria[1:], acted_on, every)
     shown = used if rows else torch.ones_like(used)
     worst = [e.residual.cpu().view(starts, count)[:, shown] for e in step.equilibria]
     return GradientReport(
@@ -313,4 +348,5 @@ def _reported(
         gates=ep.options.get("gates"),
         examples=count,
         settled=int((there & used).sum()),
+        layers=layers,
     )

@@ -21,7 +21,7 @@ from validation.oracles import implicit_gradient
 
 from .. import style
 from ..requests import BATCH, Drawn, Request
-from ..subjects import Subject, hard_network, smooth_network, trained
+from ..subjects import Subject, given, hard_network, smooth_network
 
 P = TypeVar("P")
 
@@ -314,7 +314,7 @@ def make_estimator_error(request: Request) -> Drawn:
     subjects = (
         [smooth_network(request), hard_network(request)]
         if request.run is None
-        else [trained(request.run, examples=BATCH, **request.place())]
+        else [given(request, examples=BATCH, **request.place())]
     )
     data = estimator_error(subjects, seed=request.seed, progress=request.progress)
     return Drawn(draw_errors(data), asdict(data))
@@ -322,8 +322,6 @@ def make_estimator_error(request: Request) -> Drawn:
 
 def make_precision(request: Request) -> Drawn:
     """Figure 'precision' of the catalogue."""
-    subject = (
-        smooth_network(request) if request.run is None else trained(request.run, examples=BATCH, **request.place())
-    )
+    subject = smooth_network(request) if request.run is None else given(request, examples=BATCH, **request.place())
     data = precision_error(subject, progress=request.progress)
     return Drawn(draw_errors(data), asdict(data))

@@ -19,7 +19,7 @@ from validation.theory.stepwise import StepwiseEstimates, stepwise
 
 from .. import style
 from ..requests import Drawn, Request
-from ..subjects import Subject, fresh_hopfield, trained
+from ..subjects import Subject, fresh_hopfield, given
 
 BETAS = (1e-2, 1e-3, 1e-4)
 """Each a factor of ten below the one before, so that an error O(beta^2) falls by a hundred."""
@@ -237,7 +237,7 @@ def make_bptt_equality(request: Request) -> Drawn:
     subjects = (
         [fresh_hopfield("dense network", [32, 24], "tanh", 0.5, **fresh), fresh_convolutional(**fresh)]
         if request.run is None
-        else [trained(request.run, **few)]
+        else [given(request, **few)]
     )
     data = bptt_equality(subjects, progress=request.progress)
     return Drawn(draw_bptt_equality(data), asdict(data))

@@ -16,7 +16,7 @@ from physics_ep.relaxation.loop import relax
 
 from .. import style
 from ..requests import Drawn, Request
-from ..subjects import Subject, fresh_hopfield, trained
+from ..subjects import Subject, fresh_hopfield, given
 
 UNITS_SHOWN = 3
 
@@ -197,7 +197,7 @@ def make_hopfield_dynamics(request: Request) -> Drawn:
     subject = (
         fresh_hopfield("Hopfield network", [48, 32], "tanh", 0.8, examples=1, seed=request.seed, **request.place())
         if request.run is None
-        else trained(request.run, examples=1, **request.place())
+        else given(request, examples=1, **request.place())
     )
     with request.progress.task("figure: dynamics", 1) as advance:
         data = hopfield_dynamics(subject)

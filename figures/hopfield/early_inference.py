@@ -16,7 +16,7 @@ from validation.theory.early_inference import EarlyInference, infer_early
 
 from .. import style
 from ..requests import Drawn, Request
-from ..subjects import Subject, before_digits, trained
+from ..subjects import Subject, before_digits, given
 
 BETA = 1e-3
 MOMENT = 0.3
@@ -204,6 +204,6 @@ def make_early_inference(request: Request) -> Drawn:
             2,
         )
     else:
-        subject = trained(request.run, examples=8)
+        subject = given(request, examples=8)
     data = early_courses(subject, seed=request.seed, progress=request.progress)
     return Drawn(draw_early(data), asdict(data))

@@ -22,7 +22,7 @@ from physics_ep.nudging import Nudge
 
 from .. import style
 from ..requests import Drawn, Request
-from ..subjects import Subject, fresh_hopfield, trained
+from ..subjects import Subject, fresh_hopfield, given
 
 UNITS_SHOWN = 3
 
@@ -158,15 +158,15 @@ def circuit_transients(
     nudge = Nudge(subject.cost, y, share * circuit.nudge_scale)
     span, steps = duration * circuit.time_constant, math.ceil(40 * duration)
     found, start = [], None
-    for given in (None, nudge):
-        course = simulate(circuit, x, span, given, start, steps=steps)
+    for pull in (None, nudge):
+        course = simulate(circuit, x, span, pull, start, steps=steps)
         start = tuple(s[-1] for s in course.state)
         volts = course.state[0][:, 0].numpy()
-        drawn = power(circuit, course, x, given)
+        drawn = power(circuit, course, x, pull)
         drawn = replace(drawn, inputs=drawn.inputs + drawn.currents)
         found.append(
             Transient(
-                beta=0.0 if given is None else float(nudge.beta),  # type: ignore[arg-type]
+                beta=0.0 if pull is None else float(nudge.beta),  # type: ignore[arg-type]
                 time=course.time.numpy(),
                 volts=(volts[:, hidden], volts[:, outputs]),
                 energy=course.energy[:, 0].detach().numpy(),
@@ -342,7 +342,7 @@ def make_circuit_transients(request: Request) -> Drawn:
     subject = (
         fresh_hopfield("Hopfield network", [48, 32], "tanh", 0.8, examples=1, seed=request.seed)
         if request.run is None
-        else trained(request.run, examples=1)
+        else given(request, examples=1)
     )
     with request.progress.task("figure: circuit transients", 1) as advance:
         data = circuit_transients(subject)

@@ -24,7 +24,7 @@ from validation.oracles import implicit_gradient
 from .. import style
 from ..gradients.errors import ErrorCurve, estimate_error, fitted_slope
 from ..requests import Drawn, Request
-from ..subjects import Subject, before_digits, trained
+from ..subjects import Subject, before_digits, given
 
 PUBLISHED = 0.1
 """The beta of a published training with -log(1 + cos)."""
@@ -306,7 +306,7 @@ def make_branch_switch(request: Request) -> Drawn:
     subjects = (
         [_all_to_all(f"{name}, {c:g}", c, 32, request.seed) for name, c in COUPLINGS.items()]
         if request.run is None
-        else [trained(request.run, examples=32)]
+        else [given(request, examples=32)]
     )
     data = branch_switches(subjects, progress=request.progress)
     return Drawn(draw_switches(data), {"curves": [asdict(curve) for curve in data]})
@@ -314,7 +314,7 @@ def make_branch_switch(request: Request) -> Drawn:
 
 def make_oscillator_error(request: Request) -> Drawn:
     """Figure 'oscillator_error' of the catalogue."""
-    subjects = _kinds(request.seed) if request.run is None else [trained(request.run, examples=16)]
+    subjects = _kinds(request.seed) if request.run is None else [given(request, examples=16)]
     phases = [_phases_of_digits(NETWORKS * request.seed + k) for k in range(NETWORKS)]
     data = oscillator_errors(subjects, phases, progress=request.progress)
     return Drawn(draw_oscillator_errors(data), asdict(data))

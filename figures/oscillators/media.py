@@ -20,7 +20,7 @@ from physics_ep.storage.trajectory import Trajectory
 
 from .. import style
 from ..requests import Drawn, Request
-from ..subjects import Subject, before_digits, trained
+from ..subjects import Subject, before_digits, given
 
 TOLERANCE = 1e-13
 """Residual to which the stationary state is solved."""
@@ -226,7 +226,7 @@ def make_medium(request: Request) -> Drawn:
             "chain on a digit", lambda n_in, n_out: FitzHughNagumoChain([n_in, 80, n_out], **options), 1
         )
     else:
-        subject = trained(request.run, examples=1)
+        subject = given(request, examples=1)
     with request.progress.task("figure: medium", 1) as advance:
         data = medium(subject)
         advance(1)

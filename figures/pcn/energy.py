@@ -21,7 +21,7 @@ from physics_ep.relaxation.loop import relax
 from .. import style
 from ..requests import Drawn, Request
 from ..subjects import Subject
-from .networks import predictive_network, tight, trained_network, vgg_network
+from .networks import given_network, predictive_network, tight, vgg_network
 
 BETA = 0.05
 """Nudging strength of Kerjan, Høier and Scellier 2026."""
@@ -214,7 +214,7 @@ def make_pcn_energy(request: Request) -> Drawn:
     """Figure 'pcn_energy' of the catalogue."""
     few: dict[str, Any] = {"examples": 16, **request.place()}
     if request.run is not None:
-        net = trained_network(request.run, **few)
+        net = given_network(request, **few)
     else:
         net = vgg_network("trained narrow VGG10", steps=300, seed=request.seed, **few)
     data = energy_courses(

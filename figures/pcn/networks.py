@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from physics_ep.errors import InputError
 from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp, vgg10
 
 from ..requests import Request
-from ..subjects import Subject, trained
+from ..subjects import Subject, given
 
 BATCH = 32
 """Examples a step of training."""
@@ -35,9 +34,9 @@ def predictive_network(subject: Subject) -> PredictiveCodingNetwork:
     return subject.system
 
 
-def trained_network(path: str | os.PathLike[str], **place: Any) -> Subject:
-    """Predictive coding network of a run file, with a batch; keywords as of `subjects.trained`."""
-    subject = trained(path, **place)
+def given_network(request: Request, **place: Any) -> Subject:
+    """Predictive coding network that --from names, with a batch; keywords as of `subjects.trained`."""
+    subject = given(request, **place)
     predictive_network(subject)
     return subject
 
@@ -141,7 +140,7 @@ def six_tanh_layers(request: Request) -> Subject:
     """Predictive coding network of six tanh layers; or the one of the run file."""
     few: dict[str, Any] = {"examples": 16, **request.place()}
     if request.run is not None:
-        return trained_network(request.run, **few)
+        return given_network(request, **few)
     return dense_network("six tanh layers, trained", "tanh", 1.0, depth=6, seed=request.seed, **few)
 
 
@@ -149,7 +148,7 @@ def ten_layers(request: Request) -> list[Subject]:
     """Predictive coding networks of ten layers, ReLU and tanh; or the one of the run file."""
     few: dict[str, Any] = {"examples": 16, **request.place()}
     if request.run is not None:
-        return [trained_network(request.run, **few)]
+        return [given_network(request, **few)]
     return [
         dense_network("ten ReLU layers, trained", "relu", 3**0.5, seed=request.seed, **few),
         dense_network("ten tanh layers, trained", "tanh", 1.0, seed=request.seed, **few),

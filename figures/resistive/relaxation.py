@@ -29,7 +29,7 @@ from ..gradients.errors import (
 )
 from ..hopfield.transients import CircuitTransients, Transient, draw_transients
 from ..requests import BATCH, Drawn, Request
-from ..subjects import Subject, fresh_resistive, trained
+from ..subjects import Subject, fresh_resistive, given
 
 CLASSES = {
     "inputs": "from inputs",
@@ -209,7 +209,7 @@ def make_resistive_relaxation(request: Request) -> Drawn:
     subject = (
         fresh_resistive("resistive network", [12, 8], "shockley", examples=1, seed=request.seed, **small)
         if request.run is None
-        else trained(request.run, examples=1)
+        else given(request, examples=1)
     )
     with request.progress.task("figure: resistive relaxation", 1) as advance:
         data = resistive_relaxation(subject)
@@ -219,9 +219,7 @@ def make_resistive_relaxation(request: Request) -> Drawn:
 
 def make_resistive_error(request: Request) -> Drawn:
     """Figure 'resistive_error' of the catalogue."""
-    subjects = (
-        _by_diode(request) if request.run is None else [trained(request.run, examples=BATCH, **request.place())]
-    )
+    subjects = _by_diode(request) if request.run is None else [given(request, examples=BATCH, **request.place())]
     data = resistive_error(subjects, seed=request.seed, progress=request.progress)
     return Drawn(draw_errors(data), asdict(data))
 

@@ -148,6 +148,11 @@ class PredictiveCodingNetwork(ForwardNetwork):
             masks.append(unit.open(a) if unit.gated else torch.ones_like(a, dtype=torch.bool))
         return tuple(masks) * 2
 
+    def acted_on(self, x: torch.Tensor) -> dict[str, tuple[int, ...]]:
+        """Number of the layer to which each parameter belongs, by name."""
+        numbers = {id(p): k for k, layer in enumerate(self.stack) for p in layer.parameters()}
+        return {name: (numbers[id(p)],) for name, p in self.named_parameters() if id(p) in numbers}
+
     def prepare(self, x: torch.Tensor, gates: str | None = None) -> Inputs:
         self.check_input(x)
         held = gate_mode(gates or self.gates) == "held"

@@ -329,7 +329,8 @@ class Sweep(Solver):
         else:
             output = phase.wanted_output(now.moved[-1], self.errors[-1])
             self.images, self.deltas = phase.backward(output, now.changes, slopes=now.slopes)
-            residual = torch.stack([relative(g, e) for g, e in zip(self.images, self.errors, strict=True)]).amax(0)
+            self.by_block = torch.stack([relative(g, e) for g, e in zip(self.images, self.errors, strict=True)])
+            residual = self.by_block.amax(0)
         return tuple(now.moved), residual
 
     def advance(self, active: torch.Tensor) -> None:

@@ -177,7 +177,7 @@ def solve(
         z = method.finish(z)
         if status is not Status.CONVERGED:
             status = phase.verdict(z, residual) or status
-    return _equilibrium(phase, name, tolerance, z, residual, status, spent, kept, method.time)
+    return _equilibrium(phase, name, tolerance, z, residual, status, spent, kept, method.time, method.by_block)
 
 
 @dataclass
@@ -265,6 +265,7 @@ def _equilibrium(
     iterations: int,
     kept: list[tuple[torch.Tensor, torch.Tensor, State]],
     time: torch.Tensor | None = None,
+    by_block: torch.Tensor | None = None,
 ) -> Equilibrium:
     """What a relaxation returns; `kept` holds residual, energy and state of each iteration, for a trace."""
     narrow = phase.narrow
@@ -280,6 +281,7 @@ def _equilibrium(
         residual_unit=phase.system.residual_unit,
         trace=_collect(kept) if kept else None,
         time=time,
+        by_block=by_block,
     )
 
 

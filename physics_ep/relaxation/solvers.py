@@ -55,6 +55,8 @@ class Solver:
         whose `evaluate` reads other numbers may read this one with them.
     tolerance : float
         What the residual is asked to meet. The loop sets it: it alone decides when to stop.
+    by_block : Tensor (n, B) or None
+        Residual of each block of the state at the last evaluation, where the method finds it anyway.
     """
 
     patience: int = 1000
@@ -64,6 +66,7 @@ class Solver:
     steady: bool = False
     top_residual: float | None = None
     tolerance: float = 0.0
+    by_block: torch.Tensor | None = None
 
     def evaluate(self) -> tuple[State, torch.Tensor]:
         """The current z and its residual (B,)."""

@@ -1,7 +1,8 @@
 """Which command or call wrote a file, by the mark that it leaves in each format; nothing is parsed beyond that.
 
-A run file says it in the block before its HDF5 part (`sealed`), JSON in its first key, a netlist in its second line
-and figures in their metadata. A file without a mark is somebody else's.
+A run file says it in the block before its HDF5 part (`sealed`), JSON in its first key, a netlist in its second
+line, a table in LaTeX in its first, and figures in their metadata. A table of layers in CSV, which has no comments,
+is known by the names of its columns. A file without a mark is somebody else's.
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ TAIL_BYTES = 2**20
 SEAL = b"physics-ep run file\n"
 """How run files begin (`sealed`)."""
 NETLIST_MARK = "* written by "
+LATEX_MARK = "% written by "
 
 _JSON = re.compile(rb'(?:\xef\xbb\xbf)?\s*\{\s*"command": "([^"\\]+)"')
 _NETLIST = re.compile(rb"[^\n]*\n\* written by ([^\r\n]+)\r?\n")
+_LATEX = re.compile(rb"% written by ([^\r\n]+)\r?\n")
+_LAYERS = b"layer,weights,cosine,1 - cosine,relative error,residual,K"
 _SVG = re.compile(rb"<dc:creator>\s*<cc:Agent>\s*<dc:title>([^<]+)</dc:title>")
 _PDF = re.compile(rb"/Creator \(([^()\\]+)\)")
 
@@ -60,11 +64,11 @@ def origin_of(path: Path) -> FileOrigin | None:
     for begins, read in _READERS:
         if head.startswith(begins):
             return read(head)
-    for pattern in (_JSON, _NETLIST):
+    for pattern in (_JSON, _LATEX, _NETLIST):
         found = pattern.match(head)
         if found:
             return FileOrigin(found[1].decode("utf-8", "replace"))
-    return None
+    return FileOrigin("physics-ep gradients") if head.startswith(_LAYERS) else None
 
 
 def _of_run(head: bytes) -> FileOrigin | None:

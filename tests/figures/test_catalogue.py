@@ -40,6 +40,7 @@ ELSEWHERE = {
     "holomorphic_map",
     "clamping",
     "auto_beta",
+    "layers",
     "pcn_energy",
     "pcn_cosine",
     "pcn_cost",

@@ -125,6 +125,27 @@ def test_a_model_that_is_no_chain_of_layers_is_one_too(own: Path, capsys: pytest
     assert "predictive coding network" in capsys.readouterr().err
 
 
+def test_weights_and_tables_of_a_model_of_ones_own(own: Path, tmp_path: Path) -> None:
+    """Weights bear the model's names, though a chain of layers has others; tables of layers are files."""
+    model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+    torch.save(model.state_dict(), tmp_path / "w.pt")
+    network = load_system(f"{own}:model", weights=tmp_path / "w.pt")
+    x = torch.rand(4, 6, dtype=torch.float64)
+    torch.testing.assert_close(network(x), model(x))
+    torch.save(network.state_dict(), tmp_path / "own.pt")
+    again = load_system(f"{own}:model", weights=tmp_path / "own.pt")
+    assert torch.equal(again(x), network(x))
+    torch.save({f"x{n}": v for n, v in model.state_dict().items()}, tmp_path / "bad.pt")
+    with pytest.raises(InputError, match=r"missing: 0\.weight, 0\.bias, 2\.weight and 1 more"):
+        load_system(f"{own}:model", weights=tmp_path / "bad.pt")
+    files = [tmp_path / name for name in ("layers.csv", "layers.tex")]
+    for _ in range(2):  # the second time, over what it wrote itself
+        assert command("gradients", f"{own}:residual", "--csv", files[0], "--latex", files[1]) == 0
+    names = [line.partition(",")[0] for line in files[0].read_text(encoding="utf-8").splitlines()]
+    assert names == ["layer", "first", "last"]
+    assert "first & 42 &" in files[1].read_text(encoding="utf-8")
+
+
 def test_an_edited_file_is_run_again(own: Path) -> None:
     """Its old code must not answer for it."""
     before = load_system(f"{own}:springs").u.shape

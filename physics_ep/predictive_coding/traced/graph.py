@@ -167,6 +167,19 @@ class CallGraph:
         for node in self.nodes:
             node.from_unit = any(s in own or self.nodes[s].from_unit for s in node.sources())
 
+    def acted_on(self) -> dict[str, tuple[int, ...]]:
+        """Numbers of the units whose f_k each parameter or buffer enters, by name."""
+        own = {unit.node: k for k, unit in enumerate(self.units)}
+        inside: list[set[str]] = []
+        found: dict[str, tuple[int, ...]] = {}
+        for i, node in enumerate(self.nodes):
+            names = {node.name} if node.kind == "tensor" else set()
+            names.update(*(inside[j] for j in node.sources() if j not in own))
+            inside.append(names)
+            if i in own:
+                found.update({name: (*found.get(name, ()), own[i]) for name in names})
+        return found
+
     def is_root(self, i: int) -> bool:
         """Whether a value depends on the input but on no unit: it is the same in all phases."""
         return self.nodes[i].from_input and not self.nodes[i].from_unit

@@ -16,6 +16,7 @@ from ...holding import HoldsNoise
 from ...stillness import Stillness
 from ...system import EnergySystem, Inputs, Phase
 from ..forward import gate_mode
+from .gates import RULES
 from .graph import CallGraph
 from .passes import FreePass, predictions
 from .phase import ModulePhase, UnitMotion, halves
@@ -280,6 +281,15 @@ class ModuleNetwork(HoldsNoise, EnergySystem):
         call = _plain_call if free is None else free.call
         found = predictions(graph, self.tensors(), x, state, call)
         return halves([h - f for h, f in zip(state, found, strict=True)])
+
+    def acted_on(self, x: torch.Tensor) -> dict[str, tuple[int, ...]]:
+        """Numbers of the units on which each parameter acts directly, by name."""
+        return self.graph(x).acted_on()
+
+    @property
+    def has_gates(self) -> bool:
+        """Whether a pass has masks, clips or routes that nudged phases may hold."""
+        return any(node.from_unit and node.name in RULES for g in self._graphs.values() for node in g.nodes)
 
     def initial_state(self, x: torch.Tensor) -> State:
         with torch.no_grad():

@@ -140,7 +140,8 @@ class ModulePhase(Phase):
     def asked(
         self, copy: int, errors: Errors, learn: bool, moved: Blocks, images: Blocks
     ) -> tuple[torch.Tensor, Learnt | None]:
-        """Sweep a stacked nudge once: its residual (B,), and what is learnt there if that is asked for.
+        """Sweep a stacked nudge once: the residual of each unit (n, B), and what is learnt there if that is asked
+        for.
 
         Parameters
         ----------
@@ -163,7 +164,7 @@ class ModulePhase(Phase):
 
     def miss(self, wanted: Blocks, found: Blocks) -> torch.Tensor:
         """Residual (B,): |wanted - found| over the larger of |wanted| and |found|, in the worst unit."""
-        return self.relative([_miss(a, b) for a, b in zip(wanted, found, strict=True)])
+        return self.relative([_miss(a, b) for a, b in zip(wanted, found, strict=True)]).amax(0)
 
     def asks(self, pull: Blocks) -> torch.Tensor:
         """Residual (B,) of units at rest that are pulled at: 1, or 0 where nothing pulls."""
@@ -172,13 +173,13 @@ class ModulePhase(Phase):
         return torch.where(size > 0, torch.ones_like(size), size)
 
     def relative(self, pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
-        """Residual (B,) of the misses and sizes of all units."""
+        """Residual (n, B) of each unit, of their misses and sizes."""
         misses, sizes = (torch.stack(parts) for parts in zip(*pairs, strict=True))
         if self.coupled:
             sizes, misses = (t.norm(dim=1, keepdim=True).expand_as(t) for t in (sizes, misses))
         floor = NEGLIGIBLE * torch.finfo(sizes.dtype).eps * sizes.amax(0)
         relative = misses / torch.maximum(sizes, floor)
-        return torch.where(misses == 0, misses, relative).amax(0)
+        return torch.where(misses == 0, misses, relative)
 
     # -- responses to small forces ----------------------------------------------------------------------------
 

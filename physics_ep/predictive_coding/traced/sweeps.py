@@ -68,7 +68,8 @@ class ErrorSweep(Solver):
             following.append(image)
             self.learnt.append(learnt)
         self.whole, self.images = images, following
-        return tuple(moved), torch.cat(residuals)
+        self.by_block = torch.cat(residuals, 1)
+        return tuple(moved), self.by_block.amax(0)
 
     def _parts(self, blocks: Blocks) -> list[Blocks]:
         """The blocks of each nudge."""

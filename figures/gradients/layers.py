@@ -1,0 +1,218 @@
+"""EP's gradient against an exact one, layer by layer, with gates held and live: cosine, error, residual, K."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+
+from physics_ep.cost import CrossEntropy
+from physics_ep.data.datasets import digits
+from physics_ep.predictive_coding import from_module
+from validation.experiments.batch_statistics import small_resnet
+from validation.gradients import GradientReport, gradient_report
+
+from .. import style
+from ..requests import Drawn, Request
+from ..subjects import Subject, given
+
+EXAMPLES = 16
+TOLERANCE = 1e-3
+"""Residual to reach: live gates stall above what held ones reach at once, and both are held to the same."""
+SMALLEST = 1e-17
+"""Left end of the cosines; what is nearer to the exact gradient is drawn on it."""
+ROW = 3.0
+"""Millimetres of a layer's line, which its name fills."""
+HIGHEST = 235.0
+"""Millimetres of a journal's page; more layers than fit have every second name, or fewer."""
+LETTERS = 26
+"""Of a name; longer ones lose their middle."""
+QUANTITIES = (
+    ("distance", "1 - cosine (1)"),
+    ("error", "Relative error (1)"),
+    ("residual", "Residual (1)"),
+)
+
+
+@dataclass(frozen=True)
+class LayerCurve:
+    """What one mode of gates gives.
+
+    Attributes
+    ----------
+    label : str
+    gates : str
+        'held', 'live' or '' for systems without gates.
+    distance, error, residual : ndarray (L,)
+        1 - cosine and relative error of each layer's gradient, and the residual of the units that it acts on; NaN
+        where the exact gradient is zero, or no example has settled.
+    iterations : int
+        K.
+    settled, examples : int
+    """
+
+    label: str
+    gates: str
+    distance: np.ndarray
+    error: np.ndarray
+    residual: np.ndarray
+    iterations: int
+    settled: int
+    examples: int
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Layers of a system in the order of its parameters.
+
+    Attributes
+    ----------
+    title : str
+    layers : tuple of str
+    zeros : tuple of str
+        Layers whose exact gradient is zero but for rounding.
+    beta : float
+    oracle : str
+    curves : tuple of LayerCurve
+    """
+
+    title: str
+    layers: tuple[str, ...]
+    zeros: tuple[str, ...]
+    beta: float
+    oracle: str
+    curves: tuple[LayerCurve, ...]
+
+
+def layer_agreement(subject: Subject, beta: float | str = "auto") -> Layers:
+    """EP's gradient of each layer beside the system's oracle.
+
+    Parameters
+    ----------
+    subject : Subject
+        Any system; with gates both modes are shown.
+    beta : float or 'auto'
+        As of `EquilibriumPropagation`.
+    """
+    report = gradient_report(
+        subject.system,
+        subject.x,
+        subject.y,
+        subject.cost,
+        beta=beta,
+        tolerance=max(TOLERANCE, subject.system.default_tolerance(subject.system.dtype)),
+        floors=False,
+        gates="both" if getattr(subject.system, "has_gates", False) else None,
+    )
+    names = tuple(row.layer for row in report.layers)
+    compared = [report] if report.live is None else [report, report.live]
+    return Layers(
+        title=subject.label,
+        layers=names,
+        zeros=tuple(row.layer for row in report.layers if math.isnan(row.cosine)),
+        beta=report.beta,
+        oracle=report.oracle,
+        curves=tuple(_curve(each, names) for each in compared),
+    )
+
+
+def _curve(report: GradientReport, names: tuple[str, ...]) -> LayerCurve:
+    rows = {row.layer: row for row in report.layers}
+    distance, error, residual = np.array(
+        [
+            [rows[n].distance, rows[n].relative_error, rows[n].residual] if n in rows else [math.nan] * 3
+            for n in names
+        ]
+    ).T
+    gates = report.gates or ""
+    spent = max(report.iterations[1:], default=0)
+    label = f"{gates} gates, K = {spent}" if gates else f"K = {spent}"
+    if report.settled < report.examples:
+        label += f", {report.settled} of {report.examples} examples settle"
+    return LayerCurve(label, gates, distance, error, residual, spent, report.settled, report.examples)
+
+
+def draw_layers(data: Layers, width: float = style.TWO_COLUMNS) -> Figure:
+    """A line a layer, first layers on top; panels of cosine, error and residual.
+
+    Parameters
+    ----------
+    data : Layers
+    width : float
+        Millimetres; of one column or of a page.
+    """
+    count = len(data.layers)
+    height = min(30 + ROW * count, HIGHEST)
+    every = max(1, math.ceil(count * ROW / (height - 30 + 1e-9)))
+    narrow = width < 120
+    with style.applied():
+        figure, axes = style.new_figure(width, height, 1, 3, sharey=True)
+        for ax, (name, label) in zip(axes.flat, QUANTITIES, strict=True):
+            _draw_panel(ax, data, name)
+            ax.set_xlabel(label)
+            ax.set_ylabel("Layer (from the input on)")
+            ax.yaxis.label.set_visible(ax is axes.flat[0])
+            ax.tick_params(axis="y", length=0)
+            if narrow:
+                ax.tick_params(axis="x", labelsize=5)
+        shown = range(0, count, every)
+        names = [_short(data.layers[k], LETTERS - 8 * narrow) for k in shown]
+        marked = [n + (" *" if data.layers[k] in data.zeros else "") for k, n in zip(shown, names, strict=True)]
+        axes.flat[0].set_yticks(list(shown), marked, fontsize=5 if narrow else 6)
+        axes.flat[0].set_ylim(count - 0.4, -0.6)
+        words = [f"{data.title}: EP at $\\beta$ = {data.beta:.2g} against {data.oracle}"]
+        if data.zeros:
+            words.append("* exact gradient zero but for rounding")
+        figure.suptitle(("\n" if narrow else "; ").join(words), fontsize=6 if narrow else 7)
+        handles, labels = axes.flat[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=1 if narrow else len(labels))
+    return figure
+
+
+def _draw_panel(ax: Axes, data: Layers, name: str) -> None:
+    rows = np.arange(len(data.layers))
+    for k, curve in enumerate(data.curves):
+        values = getattr(curve, name)
+        style.series(k).plot(ax, np.maximum(values, SMALLEST), rows, label=curve.label, lw=0.7)
+    ax.set_xscale("log")
+    low, high = ax.get_xlim()
+    if high / low < 100:  # two decades at least, so that what is nearly equal looks so
+        middle = math.sqrt(low * high)
+        ax.set_xlim(middle / 10, middle * 10)
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.grid(axis="y", color="#e5e5e5", lw=0.4)
+    ax.set_axisbelow(True)
+
+
+def _short(name: str, most: int) -> str:
+    """A name without its middle, where it is long: its end tells the layer, its beginning the block."""
+    if len(name) <= most:
+        return name
+    head = most // 2
+    return f"{name[:head]}…{name[-(most - head - 1) :]}"
+
+
+def make_layers(request: Request) -> Drawn:
+    """A residual network with batch norm before the 8x8 digits; or what --from names."""
+    subject = _residual(request) if request.run is None else given(request, examples=EXAMPLES, **request.place())
+    data = layer_agreement(subject)
+    return Drawn(draw_layers(data), asdict(data))
+
+
+def _residual(request: Request) -> Subject:
+    """The small residual network at a quarter of its width."""
+    place: dict[str, Any] = request.place()
+    data = digits()
+    x = data.test_x[:EXAMPLES].unflatten(1, (1, 8, 8)) if data.test_x.ndim == 2 else data.test_x[:EXAMPLES]
+    with torch.random.fork_rng():
+        torch.manual_seed(request.seed)
+        model = small_resnet(8).eval()
+    x = x.to(**place)
+    system = from_module(model.to(**place), x[:2])
+    return Subject("residual network", system, x, data.test_y[:EXAMPLES].to(place["device"]), CrossEntropy())

@@ -1,0 +1,178 @@
+"""EP's gradient beside an exact one, a row a layer: all tensors of a module as one vector."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from physics_ep.equilibrium import Equilibrium
+from physics_ep.tabular import Tabular
+
+from .oracles import Gradients
+
+ROUNDINGS = 100
+"""Roundings of the whole gradient up to which a tensor's exact gradient is zero but for rounding."""
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """Agreement of the gradient of one module's own parameters with the oracle's.
+
+    Attributes
+    ----------
+    layer : str
+        Path of the module, or the parameter's name where the system itself holds it.
+    weights : int
+        Numbers that it learns.
+    cosine : float
+        Of all its tensors as one vector; NaN where the exact gradient is zero but for rounding.
+    relative_error : float
+        |g - oracle| / |oracle|; NaN where the cosine is.
+    absolute_error : float
+        |g - oracle| over the size of the whole gradient.
+    residual : float
+        Worst residual of the units on which the layer acts, of all nudged phases; of the phases as a whole where
+        their solver does not tell.
+    iterations : int
+        K, the most iterations of a nudged phase.
+    zeros : tuple of str
+        Its tensors whose exact gradient is zero but for rounding.
+    """
+
+    layer: str
+    weights: int
+    cosine: float
+    relative_error: float
+    absolute_error: float
+    residual: float
+    iterations: int
+    zeros: tuple[str, ...] = ()
+
+    @property
+    def distance(self) -> float:
+        """1 - cosine, which rounding may have made less than 0."""
+        return math.nan if math.isnan(self.cosine) else max(1 - self.cosine, 0.0)
+
+
+@dataclass(frozen=True)
+class LayerTable(Tabular):
+    """Rows of layers in the order of the parameters; with live gates beside held ones where both were asked for.
+
+    Attributes
+    ----------
+    rows : tuple of LayerRow
+    live : tuple of LayerRow or None
+        The same layers with live gates; empty where no example settled.
+    """
+
+    rows: tuple[LayerRow, ...]
+    live: tuple[LayerRow, ...] | None = None
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row a layer."""
+        told = [_record(row) for row in self.rows]
+        if self.live is None:
+            return told
+        others = {row.layer: _record(row) for row in self.live}
+        names = list(told[0])[2:] if told else []
+        missing = dict.fromkeys(names, math.nan)
+        return [
+            {**own, **{f"{name}, live gates": others.get(own["layer"], missing)[name] for name in names}}
+            for own in told
+        ]
+
+
+def _record(row: LayerRow) -> dict[str, Any]:
+    return {
+        "layer": row.layer,
+        "weights": row.weights,
+        "cosine": row.cosine,
+        "1 - cosine": row.distance,
+        "relative error": row.relative_error,
+        "residual": row.residual,
+        "K": row.iterations,
+    }
+
+
+def layer_of(parameter: str) -> str:
+    """Path of the module that holds a parameter, whatever `torch.nn.utils.parametrize` has made of its name."""
+    path, _, name = parameter.partition(".parametrizations.")
+    if name:
+        return path
+    return parameter.rpartition(".")[0] or parameter
+
+
+def vanishing(exact: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
+    """Names of the tensors whose exact gradient is zero but for rounding, and for what its oracle leaves.
+
+    Such are a bias before a batch norm, or that of the keys in an attention. They have no cosine.
+    """
+    whole = whole_size(exact)
+    dtype = next((g.dtype for g in exact.values()), torch.float64)
+    left = exact.residual if isinstance(exact, Gradients) and math.isfinite(exact.residual) else 0.0
+    floor = max(ROUNDINGS * torch.finfo(dtype).eps, left) * whole
+    return tuple(name for name, g in exact.items() if float(g.norm()) <= floor)
+
+
+def whole_size(exact: Mapping[str, torch.Tensor]) -> float:
+    """Euclidean norm of a gradient as one vector."""
+    return math.sqrt(sum(float(g.double().square().sum()) for g in exact.values()))
+
+
+def layer_rows(
+    estimate: Mapping[str, torch.Tensor],
+    exact: Mapping[str, torch.Tensor],
+    nudged: Sequence[Equilibrium],
+    acted_on: Mapping[str, tuple[int, ...]],
+    used: torch.Tensor,
+) -> tuple[LayerRow, ...]:
+    """Rows of two gradients given as name to tensor.
+
+    Parameters
+    ----------
+    estimate, exact : mapping
+    nudged : sequence of Equilibrium
+        The nudged phases of the estimate.
+    acted_on : mapping
+        Numbers of the blocks on which each parameter acts directly, by name; those that are not there act on any.
+    used : Tensor (B,)
+        The examples whose gradient it is, on the CPU.
+    """
+    zeros, whole = set(vanishing(exact)), whole_size(exact)
+    layers: dict[str, list[str]] = {}
+    for name in exact:
+        layers.setdefault(layer_of(name), []).append(name)
+    worst = max((float(e.residual.cpu()[used].max()) for e in nudged), default=0.0)
+    spent = max((e.iterations for e in nudged), default=0)
+    parts = [e.by_block.cpu()[:, used].amax(1) for e in nudged if e.by_block is not None]
+    each = torch.stack(parts).amax(0) if parts and len(parts) == len(nudged) else None
+    rows = []
+    for layer, names in layers.items():
+        pairs = [(_vector(estimate.get(n), exact[n]), exact[n].double().flatten()) for n in names]
+        g, o = (torch.cat([pair[k].to(pairs[0][1].device) for pair in pairs]) for k in range(2))
+        gap, size, mine = float((g - o).norm()), float(o.norm()), float(g.norm())
+        known = not zeros.issuperset(names)
+        blocks = sorted({k for n in names for k in acted_on.get(n, ())})
+        rows.append(
+            LayerRow(
+                layer=layer,
+                weights=o.numel(),
+                cosine=(float(g @ o) / (size * mine) if mine else 0.0) if known else math.nan,
+                relative_error=gap / size if known else math.nan,
+                absolute_error=gap / whole if whole else gap,
+                residual=worst if each is None or not blocks else float(each[blocks].max()),
+                iterations=spent,
+                zeros=tuple(n for n in names if n in zeros),
+            )
+        )
+    return tuple(rows)
+
+
+def _vector(found: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor:
+    """A gradient as a vector; zeros where nothing depends on the parameter."""
+    g = torch.zeros_like(like) if found is None else found
+    return g.detach().double().flatten().to(like.device)
