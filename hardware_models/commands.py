@@ -630,9 +630,11 @@ def _subject(
 
 
 def _on_the_cpu(device: str | None, dtype: str | None) -> None:
-    for name, given, only in (("device", device, "cpu"), ("dtype", dtype, "float64")):
-        if given not in (None, only):
-            raise argument_error(name, f"be {only}, in which circuits are solved", given)
+    if device is not None and device.partition(":")[0] != "cpu":
+        must = "be 'cpu', where netlists and circuits are solved (mapped substrates compute on any device)"
+        raise argument_error("device", must, repr(device))
+    if dtype not in (None, "float64"):
+        raise argument_error("dtype", "be 'float64', in which circuits are solved", repr(dtype))
 
 
 def _counted(counts: dict[str, int]) -> str:

@@ -110,11 +110,18 @@ DeviceSeed = Annotated[
 
 
 def add_command(
-    app: typer.Typer, function: Callable[..., None], *, name: str = "", group: str = "", epilog: str | None = None
+    app: typer.Typer,
+    function: Callable[..., None],
+    *,
+    name: str = "",
+    group: str = "",
+    epilog: str | None = None,
+    training: bool = False,
 ) -> None:
     """Add a command whose files are guarded: nothing is lost that it does not make anew (`storage.outputs`).
 
-    A command with --device refuses one at once for a system that computes on the CPU only (`hosted`).
+    A command with --device, or that computes where a config's [training] says, refuses at once a device for a
+    system that computes on the CPU only (`hosted`).
 
     Parameters
     ----------
@@ -127,6 +134,8 @@ def add_command(
         Name of `app`, where it is a group of commands.
     epilog : str, optional
         For the help.
+    training : bool
+        Whether it computes where [training] of its config says, unless --device says otherwise.
     """
     name = name or function.__name__.replace("_", "-")
     signature = inspect.signature(function, eval_str=True)
@@ -137,7 +146,7 @@ def add_command(
 
     @functools.wraps(function)
     def guarded(**given: Any) -> None:
-        require_host(given.get(subject), given.get("device"), given.get("overrides") or ())
+        require_host(given.get(subject), given.get("device"), given.get("overrides") or (), training=training)
         overwrite = given.pop("overwrite") if writes else False
         read = {shown[k]: given[k] for k, mark in files.items() if mark is READS and _exists(given[k])}
         with writing(" ".join(filter(None, (PROGRAM, group, name))), overwrite=overwrite, inputs=read) as call:

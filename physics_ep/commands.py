@@ -45,8 +45,8 @@ class InterruptedCommandError(Exception):
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this package."""
-    add_command(app, train)
-    add_command(app, simulate)
+    add_command(app, train, training=True)
+    add_command(app, simulate, training=True)
     add_command(app, info)
     add_command(app, config_, name="config", epilog="Example: physics-ep config --show hopfield-digits > mine.toml")
     run = typer.Typer(help="Run files: is one whole?")

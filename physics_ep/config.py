@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import os
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -36,7 +35,7 @@ from .registry import build_system, bundled, require_finite, systems, told_optio
 from .relaxation.loop import SOLVERS
 from .storage.files import checked_path
 from .storage.opening import open_run
-from .storage.texts import parse_toml, read_text, require_plain
+from .storage.texts import parse_toml, read_text, require_plain, set_entry, shortened
 from .storage.weights import put_weights, read_weights
 from .system import EnergySystem
 from .zoo.networks import zoo, zoo_config
@@ -390,7 +389,7 @@ def load_config(
     else:
         table = _read(config)
     for override in overrides:
-        _apply(table, override)
+        set_entry(table, override)
     return parse_config(table)
 
 
@@ -504,39 +503,6 @@ def _read(config: str | os.PathLike[str]) -> dict[str, Any]:
         raise InputError(f"Config {str(path)!r} is not valid TOML: {error}.") from error
 
 
-def _apply(table: dict[str, Any], override: str) -> None:
-    """Set one 'section.key=value' in a table of sections; a key may hold dots in quotes, as in TOML."""
-    key, sign, text = override.partition("=")
-    shape = argument_error("set", "have the form section.key=value", _shortened(override))
-    if not sign or "\n" in override:
-        raise shape
-    try:
-        path = parse_toml(f"{key} = 0")
-    except ValueError:
-        raise shape from None
-    try:
-        value = parse_toml(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()
-    except ValueError as error:
-        raise argument_error(key.strip(), "have a value that can be read", error) from None
-    if not isinstance(next(iter(path.values())), dict):
-        raise shape
-    while True:
-        name, path = next(iter(path.items()))
-        if not isinstance(path, dict):
-            table[name] = value
-            return
-        if not isinstance(table.get(name), dict):
-            table[name] = {}
-        table = table[name]
-
-
-def _shortened(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:200]}..."
-
-
 def _complain(error: ValidationError) -> NoReturn:
     """Turn pydantic's first complaint into one line."""
     first = error.errors()[0]
@@ -557,7 +523,7 @@ def _complain(error: ValidationError) -> NoReturn:
         raise unknown_name(within, path[-1], owner.model_fields)
     if first["type"] == "missing":
         raise InputError(f"Argument {name} must be given in the config.")
-    raise argument_error(name, _requirement(error, first), _shortened(first["input"]))
+    raise argument_error(name, _requirement(error, first), shortened(first["input"]))
 
 
 def _requirement(error: ValidationError, first: Any) -> str:

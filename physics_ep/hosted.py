@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from .errors import InputError, argument_error
 from .registry import bundled, hosted, load, systems
-from .storage.texts import parse_toml, read_text
+from .storage.texts import parse_toml, read_text, set_entry
 
 
-def require_host(subject: str | None, device: str | None, overrides: Iterable[str] = ()) -> None:
+def require_host(
+    subject: str | None, device: str | None, overrides: Iterable[str] = (), *, training: bool = False
+) -> None:
     """Refuse a device for a registered system that computes on the CPU only (`registry.hosted`).
 
-    Imports no torch. What it cannot tell without, such as the system of a run file or an override of [system], is
-    left to the system itself, which refuses when it is moved (`placement.OnHost`).
+    Imports no torch. What it cannot tell without, such as the system of a run file, is left to the system itself,
+    which refuses when it is moved (`placement.OnHost`).
 
     Parameters
     ----------
@@ -24,30 +27,50 @@ def require_host(subject: str | None, device: str | None, overrides: Iterable[st
         What --device says.
     overrides : iterable of str
         What --set says.
+    training : bool
+        Whether the command computes where [training] says, unless --device says otherwise.
 
     Raises
     ------
     InputError
         If the system computes on the CPU only, and the device is another.
     """
-    if subject is None or device is None or device.partition(":")[0] == "cpu":
+    if subject is None or (device is None and not training):
         return
-    if any(change.lstrip().startswith("system") for change in overrides):
+    settings = _settings(subject, overrides)
+    named = "device" if device is not None else "training.device"
+    where = device if device is not None else _entry(settings, "training", "device")
+    name = _entry(settings, "system", "name")
+    if where is None or where.partition(":")[0] == "cpu" or name not in hosted():
         return
-    name = _system(subject)
-    if name in hosted():
-        raise argument_error("device", f"be 'cpu' for {name!r}, which {load(hosted()[name])}", repr(device))
+    raise argument_error(named, f"be 'cpu' for {name!r}, which {load(hosted()[name])}", repr(where))
 
 
-def _system(subject: str) -> str | None:
-    """Name of the system that is meant, as far as a name, a bundled config or a TOML file tells it."""
+def _settings(subject: str, overrides: Iterable[str]) -> dict[str, Any]:
+    """What a name, a bundled config or a TOML file tells, with overrides; nothing of those that are wrong.
+
+    The command says what is wrong with them.
+    """
     if subject in systems():
-        return subject
-    path = bundled().get(subject, Path(subject))
-    if path.suffix != ".toml":
-        return None
+        table: dict[str, Any] = {"system": {"name": subject}}
+    else:
+        path = bundled().get(subject, Path(subject))
+        if path.suffix != ".toml":
+            return {}
+        try:
+            table = parse_toml(read_text(path, "config"))
+        except (InputError, ValueError):
+            return {}
     try:
-        name = parse_toml(read_text(path, "config"))["system"]["name"]
-    except (InputError, ValueError, LookupError, TypeError):
-        return None  # the command says what is wrong with it
-    return name if isinstance(name, str) else None
+        for override in overrides:
+            set_entry(table, override)
+    except InputError:
+        return {}
+    return table
+
+
+def _entry(settings: dict[str, Any], section: str, key: str) -> str | None:
+    """A text in a section; None where there is none."""
+    table = settings.get(section)
+    value = table.get(key) if isinstance(table, dict) else None
+    return value if isinstance(value, str) else None

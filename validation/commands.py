@@ -67,7 +67,7 @@ def register(app: typer.Typer) -> None:
         (signature, "signature --network digits-relu --out signature"),
         (bench, "bench hopfield --json bench.json"),
     ):
-        add_command(app, function, epilog=f"Example: physics-ep {example}")
+        add_command(app, function, epilog=f"Example: physics-ep {example}", training=function is in_situ)
 
 
 def gradients(

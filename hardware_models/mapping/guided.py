@@ -12,15 +12,22 @@ Anal. 49, 2011). What is found is accepted only where it is the state that the c
   growing ones: courses that pass a saddle go on.
 
 Examples whose state is not accepted go on in time to a tenth of the residual, and so on; nothing else than steps in
-time is left where the tolerance is reached first. `spent` counts passes through all arrays, of all kinds. The nodes
-are RC nodes of one time constant, as in `Euler`; `stability.certify` judges a state by the substrate's dynamics.
+time is left where the tolerance is reached first, or would be in fewer passes than a trial takes. `spent` counts
+passes through all arrays, of all kinds. The nodes are RC nodes of one time constant, as in `Euler`;
+`stability.certify` judges a state by the substrate's dynamics.
+
+Residuals are looked at where the course, at the pace between the last two looks, comes near or meets the tolerance:
+on the CPU too, so that a device, which waits for each look, takes the same steps.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from physics_ep.blocks import State, flat, keep, unflat
+from physics_ep.reads import needed, read
 from physics_ep.relaxation.solvers import least_squares
 
 from .phase import Blocks, PairedPhase
@@ -40,6 +47,12 @@ HOPE = 12
 """Sweeps within which a trial must have halved its residual."""
 VECTORS = (10, 16)
 """Vectors of Arnoldi's method at which the eigenvalues are looked at."""
+TRIAL = 16
+"""Passes of a trial, about: where the course seems to need no more, it goes on."""
+UNSEEN = 12
+"""Steps between two looks at most."""
+LOOKS = 3
+"""Sweeps of a trial after which a device is asked whether it has converged; it is held still from there."""
 WAIT = 40
 """Passes in time after which those that are near do not wait for the others; after a vain trial twice as many."""
 PASSES = 4
@@ -51,12 +64,14 @@ MEMORY = 2**30
 class Guided(Euler):
     """The course in time, and algebra from where it is near."""
 
-    steady = False  # a trial leaps, and looks at its numbers
-
     def __init__(self, phase: PairedPhase, start: State) -> None:
         super().__init__(phase, start)
         self.goal = self.time.new_full((phase.rows,), NEAR)
+        self.highest = self.lowest = NEAR  # bounds of the goals, which the host knows without asking
         self.waited, self.wait = 0, WAIT
+        self.idle = phase.depth  # steps until what moves one end has reached the other
+        self.steps, self.last = 0, (math.nan, 0)
+        self.pace = self.fastest = 1.0
         self.budget = PASSES * (self.budget or 1)
         vectors = 2 * DEPTH + 2 * (VECTORS[-1] + 2)
         size = sum(b.numel() * b.element_size() for b in self.w[: phase.depth])
@@ -67,14 +82,42 @@ class Guided(Euler):
         return self.z, self.residual
 
     def advance(self, active: torch.Tensor) -> None:
-        near = active & (self.residual <= self.goal) & self.tries
-        if bool(near.any()) and (self.waited >= self.wait or not bool((active & ~near).any())):
-            accepted = self._try(near)
-            self.waited, self.wait = 0, WAIT if accepted else 2 * self.wait
+        if self.idle:
+            self.idle, self.top_residual = self.idle - 1, None
+        elif self._look(active):
             return
+        self.steps += 1
         self.waited += 1
         self.spent += PASSES - 1 if self.since >= self.trials else 0
         super().advance(active)
+
+    def _look(self, active: torch.Tensor) -> bool:
+        """Where the course is and when to look again; or try algebra, if that is due: whether it was tried."""
+        top = self.top_residual
+        assert top is not None
+        before, made = self.last
+        if top > 0 and before > 0 and self.steps > made:
+            self.pace = (top / before) ** (1 / (self.steps - made))
+            self.fastest = min(self.fastest, self.pace)
+        self.last = top, self.steps
+        aim = self.tolerance
+        if self.tries and steps(min(top, self.highest), aim, self.pace) > TRIAL:
+            aim = self.highest
+            late = self.waited >= self.wait
+            if top <= aim or late:
+                near = active & (self.residual <= self.goal)
+                some, others = 1.0, 0.0
+                if top > self.lowest:
+                    some, others = read(near.any(), (active & ~near).any())
+                if some and (late or not others):
+                    accepted = self._try(near)
+                    self.waited, self.wait = 0, WAIT if accepted else 2 * self.wait
+                    self.highest, self.lowest = self.highest if others else AGAIN * top, 0.0
+                    self.last = math.nan, self.steps  # it was that of others, perhaps
+                    return True
+        if self.pace < 1:
+            self.idle = max(0, math.ceil(min(steps(top, aim, self.fastest), self.steps, UNSEEN)) - 1)
+        return False
 
     def finish(self, z: State) -> State:
         self.time = None  # type: ignore[assignment]  # algebra has no duration
@@ -116,7 +159,8 @@ class Guided(Euler):
             since = torch.where(residual < 0.5 * best, torch.zeros_like(since), since + 1)
             best = torch.minimum(best, residual.nan_to_num(nan=torch.inf))
             going = rows & (residual > self.tolerance) & (since < HOPE)
-            if used > MIXINGS or not bool(going.any()):
+            more = needed(going.any()) if used % LOOKS else bool(going.any())
+            if used > MIXINGS or not more:
                 return nodes, residual
             step = gap
             if used:
@@ -179,6 +223,11 @@ class Guided(Euler):
                 there = small.isfinite().flatten(1).all(1)
                 values = torch.linalg.eigvals(torch.where(there[:, None, None], small, torch.zeros_like(small)))
                 growth = torch.where(there, values.real.amax(1), torch.full_like(growth, torch.inf))
-                if bool((growth <= 0)[rows].all()):
+                if bool(((growth <= 0) | ~rows).all()):
                     break
         return linear & (growth <= 0)
+
+
+def steps(top: float, aim: float, pace: float) -> float:
+    """Steps until a residual that falls by a factor each meets an aim; infinite where it does not fall."""
+    return math.log(aim / top) / math.log(pace) if 0 < pace < 1 and top > 0 else math.inf

@@ -111,7 +111,7 @@ def solve(
         unread: list[torch.Tensor] = []
         made: list[int] = []  # evaluations until each of the unread
         # What has not moved yet is no equilibrium, most likely: nothing to wait for.
-        ahead = int(haste and start is None)
+        ahead = (1 if method.idle is None else method.idle) if haste and start is None else 0
         while True:
             method.top_residual = None
             z, residual = method.evaluate()
@@ -170,10 +170,11 @@ def solve(
             if since >= method.patience or (since >= PATIENCE_AT_ROUNDING and worst < rounding(z)):
                 status = Status.STALLED
                 break
-            if haste and method.steady and finite:
-                ahead = course.ahead(tolerance, method.spent)
+            made_so_far = method.spent
             method.top_residual = worst
             method.advance(active)
+            if haste and method.steady and finite:
+                ahead = course.ahead(tolerance, made_so_far) if method.idle is None else method.idle
         z = method.finish(z)
         if status is not Status.CONVERGED:
             status = phase.verdict(z, residual) or status

@@ -53,6 +53,9 @@ class Solver:
     top_residual : float or None
         Largest residual, where the host knows it: the loop sets what it has read before `advance`, and a solver
         whose `evaluate` reads other numbers may read this one with them.
+    idle : int or None
+        Iterates after the next `advance` whose residuals the solver has no use for either; None: those before which
+        the tolerance cannot be met at the fastest pace so far.
     tolerance : float
         What the residual is asked to meet. The loop sets it: it alone decides when to stop.
     by_block : Tensor (n, B) or None
@@ -65,6 +68,7 @@ class Solver:
     time: torch.Tensor | None = None
     steady: bool = False
     top_residual: float | None = None
+    idle: int | None = None
     tolerance: float = 0.0
     by_block: torch.Tensor | None = None
 

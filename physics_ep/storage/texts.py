@@ -112,6 +112,46 @@ def require_plain(table: Mapping[Any, Any]) -> None:
             raise argument_error(where, "be an integer of 64 bits", f"one of {value.bit_length()} bits")
 
 
+def set_entry(table: dict[str, Any], override: str) -> None:
+    """Set one 'section.key=value' in a table of sections; a key may hold dots in quotes, as in TOML.
+
+    Raises
+    ------
+    InputError
+        If the override has another form.
+    """
+    key, sign, text = override.partition("=")
+    shape = argument_error("set", "have the form section.key=value", shortened(override))
+    if not sign or "\n" in override:
+        raise shape
+    try:
+        path = parse_toml(f"{key} = 0")
+    except ValueError:
+        raise shape from None
+    try:
+        value = parse_toml(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    except ValueError as error:
+        raise argument_error(key.strip(), "have a value that can be read", error) from None
+    if not isinstance(next(iter(path.values())), dict):
+        raise shape
+    while True:
+        name, path = next(iter(path.items()))
+        if not isinstance(path, dict):
+            table[name] = value
+            return
+        if not isinstance(table.get(name), dict):
+            table[name] = {}
+        table = table[name]
+
+
+def shortened(value: Any) -> str:
+    """A value as messages show it."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
 class _TwiceError(ValueError):
     """A JSON object has a key twice, of which parsers take the last one silently."""
 

@@ -8,6 +8,7 @@ import re
 import resource
 import subprocess
 import sys
+import time
 import typing
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from physics_ep import hosted, registry
+from physics_ep import cli, hosted, registry
 from physics_ep.errors import InputError
 from physics_ep.hosted import require_host
 from physics_ep.placement import OnHost
@@ -27,28 +28,33 @@ REFUSED = (
 )
 
 
+ON_A_DEVICE = '[system]\nname = "analog-hopfield"\n[training]\ndevice = "cuda"\n'
+
+
 @pytest.mark.parametrize(
     "words",
     [
-        ["train", "analog-hopfield-digits", "--out", "run.h5"],
-        ["gradients", "analog-hopfield"],
-        ["simulate", "mine.toml", "--out", "run.h5"],
+        ["train", "analog-hopfield-digits", "--out", "run.h5", "--device", "cuda"],
+        pytest.param(["gradients", "analog-hopfield", "--device", "cuda"], marks=pytest.mark.full),
+        pytest.param(["simulate", "mine.toml", "--out", "run.h5"], marks=pytest.mark.full),
+        ["train", "mine.toml", "--out", "run.h5"],
+        pytest.param(["in-situ", "mine.toml", "--out", "run.h5"], marks=pytest.mark.full),
     ],
-    ids=lambda words: words[0],
+    ids=lambda words: "-".join(words[:2]),
 )
 def test_a_command_refuses_a_device_before_it_imports_torch(words: list[str], tmp_path: Path) -> None:
     """It took 2 s, nearly all of them torch's import, and blamed a machine without a GPU first.
 
     Processor time of the whole process, Python's start included: a second is the promise, 0.3 s the habit.
     """
-    (tmp_path / "mine.toml").write_text('[system]\nname = "analog-hopfield"\n', encoding="utf-8")
+    (tmp_path / "mine.toml").write_text(ON_A_DEVICE, encoding="utf-8")
     script = (
         "import sys\nfrom physics_ep import cli\ntry: cli.main()\n"
         "finally: print('HEAVY', sorted({'torch', 'numpy', 'h5py', 'numba'} & set(sys.modules)))"
     )
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
-        [sys.executable, "-c", script, *words, "--device", "cuda"],
+        [sys.executable, "-c", script, *words],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -58,7 +64,8 @@ def test_a_command_refuses_a_device_before_it_imports_torch(words: list[str], tm
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 2, done.stderr
-    assert re.fullmatch(rf"physics-ep: error: {REFUSED}, but was 'cuda'\.\n", done.stderr)
+    refused = REFUSED if "--device" in words else REFUSED.replace("device", r"training\.device", 1)
+    assert re.fullmatch(rf"physics-ep: error: {refused}, but was 'cuda'\.\n", done.stderr)
     assert "HEAVY []" in done.stdout
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
     assert [path.name for path in tmp_path.iterdir()] == ["mine.toml"]
@@ -89,6 +96,29 @@ def test_every_name_of_the_system_is_refused(subject: str, device: str) -> None:
         require_host(subject, device)
 
 
+def test_overrides_tell_the_system_and_the_device() -> None:
+    """Each half may come from --set; --device goes before [training]."""
+    refused = REFUSED.replace("device", r"training\.device", 1)
+    with pytest.raises(InputError, match=f"{refused}, but was 'cuda:1'"):
+        require_host("analog-hopfield-digits", None, ["training.device=cuda:1"], training=True)
+    with pytest.raises(InputError, match=f"{REFUSED}, but was 'cuda'"):
+        require_host("hopfield-digits", "cuda", ['system.name = "analog-hopfield"', "training.device=cpu"])
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    "words", [["import", "bridge"], ["export", "resistive", "pairs.cir"], ["check", "resistive"]]
+)
+def test_netlists_refuse_a_device_at_once(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """In a sentence that says what runs where; before anything is read or written."""
+    begun = time.process_time()
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["spice", *words, "--device", "cuda"])
+    assert ended.value.code == 2
+    assert re.search(r"device must be 'cpu', where netlists .* compute on any device\)", capsys.readouterr().err)
+    assert time.process_time() - begun < 1
+
+
 def test_what_runs_anywhere_or_cannot_be_told_is_left_to_the_command(tmp_path: Path) -> None:
     """Other systems, the CPU, overrides of the system, files that are wrong or no configs: no word of ours."""
     for subject in ("hopfield", "pcn-digits", "nothing", "", "run.h5", "mine.py:build", None):
@@ -96,6 +126,10 @@ def test_what_runs_anywhere_or_cannot_be_told_is_left_to_the_command(tmp_path: P
     for device in (None, "cpu", "cpu:0"):
         require_host("analog-hopfield", device)
     require_host("analog-hopfield-digits", "cuda", ["system.name=hopfield"])
+    for wrong in ("system.name", "training.device=[", "system=3"):
+        require_host("hopfield-digits", "cuda", [wrong, "system.name=analog-hopfield"])
+    for place in (None, "cpu"):
+        require_host("analog-hopfield-digits", place, ["training.device=cuda"], training=place is not None)
     file = tmp_path / "mine.toml"
     for text in ("[system", "", "system = 3", "[system]", "[system]\nname = 3", "[system]\nname = []"):
         file.write_text(text, encoding="utf-8")

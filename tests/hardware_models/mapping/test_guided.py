@@ -80,6 +80,7 @@ def test_courses_that_pass_a_saddle_end_as_in_time(monkeypatch: pytest.MonkeyPat
     followed = relax(system, x, solver="euler", tolerance=1e-9, max_iterations=20000).require()
     assert float(apart(relax(system, x, tolerance=1e-9).require().state, followed.state).max()) < 1e-6
     monkeypatch.setattr(guided, "LINEAR", 1e9)
+    monkeypatch.setattr(guided, "UNSEEN", 1)  # a look at each step, so that a trial falls on the saddle
     assert float(apart(relax(system, x, tolerance=1e-9).require().state, followed.state).max()) > 0.1
 
 
