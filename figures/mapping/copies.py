@@ -22,8 +22,8 @@ TITLES = {
     "transfer": "transfer",
     "feedforward": "feedforward",
     "adaptation": "adaptation",
-    "share": "share with a free state",
-    "error": "test error of these (%)",
+    "share": "share with free state",
+    "error": "their test error (%)",
 }
 """Panels of a network: what is drawn, and how it is called."""
 SMALL = ("nothing", "feedback gain 0.2", "auto-zero and gain 0.2")
@@ -39,7 +39,7 @@ LOOKS = {
     "copies trimmed to 0.1 %": 3,
     "one array in slots, mirrors 0.1 %": 4,
 }
-"""Colours: a weak feedback is the same way with open markers, dotted."""
+"""Colours, in the order of the legend: a weak feedback is the same way with open markers, dotted."""
 
 
 @dataclass(frozen=True)
@@ -109,11 +109,10 @@ def draw_copies(data: WaysMeasured) -> Figure:
                 style.letter(axes[n, k], "abcdefghijklmno"[n * len(TITLES) + k])
                 if n == 0:
                     axes[n, k].set_title(TITLES[name])
-                if n == count - 1:
-                    axes[n, k].set_xlabel("programming noise (%)")
             axes[n, 0].set_ylabel(f"{network}: 1 \N{MINUS SIGN} cosine")
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=4)
+        figure.supxlabel("programming noise of the cells (% of their range)", fontsize=7)
+        shown = dict(zip(data.ways, axes[0, 0].get_lines(), strict=True))
+        figure.legend(handles=[shown[way] for way in LOOKS if way in shown], loc="outside upper center", ncols=4)
     return figure
 
 
@@ -130,14 +129,16 @@ def _panel(ax: Axes, data: WaysMeasured, n: int, name: str) -> None:
         ax.vlines(x * spread, low, high, color=look.color, lw=0.5)
     ax.set_xscale("log")
     ax.set_xticks(x, [f"{v:g}" for v in x])
-    ax.minorticks_off()
     if name in REFERENCES:
         ax.set_yscale("log")
-        ax.set_ylim(1e-6, 2)
+        ax.set_ylim(4e-7, 2)
     elif name == "share":
-        ax.set_ylim(0, 1.05)
+        ax.set_ylim(-0.05, 1.05)
     else:
+        ax.set_yscale("symlog", linthresh=1, linscale=0.3)  # an error of zero has a place, too
         ax.set_ylim(0, 100)
+        ax.set_yticks([0, 1, 3, 10, 30, 100], ["0", "1", "3", "10", "30", "100"])
+    ax.minorticks_off()
 
 
 def make_copies(request: Request) -> Drawn:
