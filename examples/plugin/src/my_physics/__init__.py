@@ -1,0 +1,1 @@
+"""Additions to physics-ep, found by the entry points of this package."""
