@@ -36,6 +36,16 @@ def test_every_tutorial_is_listed_and_bears_outputs() -> None:
         assert not [out for out in found if out["output_type"] == "error"], name
 
 
+def test_the_first_ten_minutes_run(capsys: pytest.CaptureFixture[str]) -> None:
+    """The blocks of Python of docs/start/ten_minutes.md, one after the other: a newcomer's first lines."""
+    page = (ROOT / "docs" / "start" / "ten_minutes.md").read_text(encoding="utf-8")
+    scope: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL):
+        exec(compile(block, "ten_minutes", "exec"), scope)
+    assert capsys.readouterr().out.startswith("CONVERGED")
+    assert scope["report"].worst_cosine > 0.9999  # type: ignore[attr-defined]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_tutorial_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
