@@ -1,4 +1,4 @@
-"""Linear maps from one layer's units to another's: dense, convolution, pooling; their transposes and gradients.
+"""Linear maps from one layer's units to another's: dense, convolution, pooling, channels; transposes and gradients.
 
 Every `Link` is the geometry of such a map; its weights are handed in, so that a network's layers, a substrate's
 couplings and arrays of devices all use the same ones:
@@ -6,35 +6,36 @@ couplings and arrays of devices all use the same ones:
     apply(w, h, route) = P W h,   transpose(w, delta, route) = (P W)^T delta,   gradient(h, delta, route) = sum
     delta h^T
 
-Pooling P, 2x2, stands behind a convolution. All maps are linear once a max pooling's *route* is held: which entry
-of each window it picked, as indices (B, pooled positions, channels) into the image before pooling, or packed.
+Pooling P may stand behind a convolution (`physics_ep.pooling`). All maps are linear once a max pooling's *route* is
+held. What a link returns is new memory, so that callers may add to it.
 
-Images are (B, channels, rows, columns) with the channels of a pixel side by side in memory (`channels_last`), which
-is the fast layout of convolutions and poolings on CPUs and GPUs alike. Links do not convert: hand them such images.
+Images are (B, channels, rows, columns) with the channels of a pixel side by side in memory (`channels_last`). Links
+do not convert: hand them such images.
 """
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, linear, max_pool2d, pad
+from torch.nn.functional import conv2d, conv_transpose2d, linear, pad
 from torch.nn.grad import conv2d_weight
 
 from .errors import argument_error
+from .moved import moved_names
+from .pooling import Pair, Pooling, Route, channels_last, pair
 
-Route = torch.Tensor | None
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(__name__)
+
 Shape = tuple[int, ...]
-
-POOLINGS = ("max", "average")
-POOL = 2
-"""Rows and columns of a pooling window, and its stride."""
-PACKED = torch.int16
-"""What packed routes are kept in: how far each index is behind the first of its window."""
 
 
 class Link:
     """A linear map from one layer's units to another's, without its weights.
+
+    Maps that have none (identity, pooling) take an empty tensor in their place.
 
     Parameters
     ----------
@@ -48,9 +49,12 @@ class Link:
     ----------
     routed : bool
         Whether it takes routes (max pooling).
+    weighted : bool
+        Whether it has weights.
     """
 
     routed = False
+    weighted = True
 
     def __init__(self, pre: Shape, post: Shape, weight_shape: Shape, fan_in: int, fan_out: int) -> None:
         self.pre = pre
@@ -69,6 +73,10 @@ class Link:
 
     def image_of(self, w: torch.Tensor, h: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         """W h (+ b) before a max pooling."""
+        raise NotImplementedError
+
+    def pooled(self, image: torch.Tensor) -> tuple[torch.Tensor, Route]:
+        """P of an image, and the route that a max pooling takes."""
         raise NotImplementedError
 
     def route_of(self, image: torch.Tensor) -> torch.Tensor:
@@ -91,6 +99,20 @@ class Link:
 
     def gradient(self, h: torch.Tensor, delta: torch.Tensor, route: Route = None) -> torch.Tensor:
         """Sum over the batch of d(delta . P W h)/dW, of the weight's shape."""
+        raise NotImplementedError
+
+    def add_to(self, total: torch.Tensor, w: torch.Tensor, h: torch.Tensor, route: Route = None) -> torch.Tensor:
+        """total + P W h, in the memory of `total`."""
+        return total.add_(self.apply(w, h, route))
+
+    def add_back(
+        self, total: torch.Tensor, w: torch.Tensor, delta: torch.Tensor, route: Route = None
+    ) -> torch.Tensor:
+        """total + (P W)^T delta, in the memory of `total`."""
+        return total.add_(self.transpose(w, delta, route))
+
+    def with_weights(self) -> tuple[Link, torch.Tensor]:
+        """The same map as one with weights, and these: what an array of devices holds."""
         raise NotImplementedError
 
 
@@ -118,10 +140,22 @@ class DenseLink(Link):
 
 
 class ConvLink(Link):
-    """Convolution (the cross-correlation of deep learning) with zeros around the image, then 2x2 pooling if asked
-    for.
+    """Convolution (the cross-correlation of deep learning) with zeros around the image, then pooling if asked for.
 
-    Weights are (channels, channels below, kernel_size, kernel_size). Pooling drops a last odd row or column.
+    Weights are (channels, channels below / groups, *kernel_size).
+
+    Parameters
+    ----------
+    pre : (channels, rows, columns)
+    channels : int
+        Above.
+    kernel_size, stride, dilation : int or (rows, columns)
+    padding : int, (rows, columns) or (top, bottom, left, right)
+        Zeros around the image.
+    groups : int
+        Channels above see only those below of their own group; as many groups as channels below: depthwise.
+    pooling : str or Pooling, optional
+        Behind the convolution; 'max' and 'average' are those of 2x2, which drop a last odd row or column.
     """
 
     def __init__(
@@ -129,137 +163,221 @@ class ConvLink(Link):
         pre: Shape,
         channels: int,
         *,
-        kernel_size: int = 3,
-        stride: int = 1,
-        padding: int = 1,
-        pooling: str | None = None,
+        kernel_size: int | Pair = 3,
+        stride: int | Pair = 1,
+        padding: int | tuple[int, ...] = 1,
+        dilation: int | Pair = 1,
+        groups: int = 1,
+        pooling: str | Pooling | None = None,
     ) -> None:
         below, rows, columns = pre
-        self.stride, self.padding, self.pooling = stride, padding, pooling
-        self.routed = pooling == "max"
-        reach = kernel_size - 2 * padding
-        self.image = ((rows - reach) // stride + 1, (columns - reach) // stride + 1)
+        self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
+        self.pooling = pooling
+        self.pool = Pooling(pooling) if isinstance(pooling, str) else pooling
+        self.routed = self.pool is not None and self.pool.routed
+        if below % groups or channels % groups:
+            raise argument_error("groups", f"divide {below} and {channels} channels", groups)
+        kernel = pair(kernel_size)
+        around = (padding,) * 4 if isinstance(padding, int) else tuple(padding)
+        self.around = tuple(p for p in around for _ in "ab") if len(around) == 2 else around
+        """Zeros at the top, bottom, left and right."""
+        self.even = self.around[0] == self.around[1] and self.around[2] == self.around[3]
+        spans = ((n - 1) * d + 1 for n, d in zip(kernel, pair(dilation), strict=True))
+        sides = zip((rows, columns), (sum(self.around[:2]), sum(self.around[2:])), spans, pair(stride), strict=True)
+        lines, width = ((n + p - span) // step + 1 for n, p, span, step in sides)
+        self.image = (lines, width)
         """Rows and columns before pooling."""
-        side = 1 if pooling is None else POOL
-        post = (channels, self.image[0] // side, self.image[1] // side)
-        if min(post) < 1:
+        post = (channels, *(self.image if self.pool is None else self.pool.image(self.image)))
+        if min(*post, *self.image) < 1:
             raise argument_error("input_shape", "be large enough for the network's poolings", pre)
-        area = kernel_size**2
-        super().__init__(pre, post, (channels, below, kernel_size, kernel_size), area * below, area * channels)
+        area = math.prod(kernel)
+        fans = area * below // groups, area * channels // groups
+        super().__init__(pre, post, (channels, below // groups, *kernel), *fans)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Links that were pickled before have fewer attributes, from which the others follow."""
+        if "around" not in state:
+            channels, _, side, _ = state["weight_shape"]
+            names = ("stride", "padding", "pooling")
+            self.__init__(state["pre"], channels, kernel_size=side, **{name: state[name] for name in names})  # type: ignore[misc]
+        self.__dict__.update(state)
 
     def apply(self, w: torch.Tensor, h: torch.Tensor, route: Route = None) -> torch.Tensor:
-        image = conv2d(h, w, None, self.stride, self.padding)
-        if self.pooling is None:
-            return image
-        if not self.routed:
-            return avg_pool2d(image, POOL)
-        if route is None:
-            raise ValueError("a max pooling is linear on a held route only")
-        return self.pick(image, route)
+        image = self.image_of(w, h)
+        return image if self.pool is None else self.pool.held(image, route)
 
     def drive(self, w: torch.Tensor, h: torch.Tensor, bias: torch.Tensor | None) -> tuple[torch.Tensor, Route]:
-        return self.pooled(conv2d(h, w, bias, self.stride, self.padding))
+        if self.pool is None or self.routed or self.pool.tiles:
+            return self.pooled(self.image_of(w, h, bias))
+        found, route = self.pooled(self.image_of(w, h))  # averages over zeros around the image have less of a bias
+        return (found if bias is None else found + bias[:, None, None]), route
 
     def pooled(self, image: torch.Tensor) -> tuple[torch.Tensor, Route]:
-        """P of an image, and the route that a max pooling takes."""
-        if self.pooling is None:
-            return image, None
-        if not self.routed:
-            return avg_pool2d(image, POOL), None
-        pooled, where = max_pool2d(image, POOL, return_indices=True)
-        return pooled, rows_of(where)
+        return (image, None) if self.pool is None else self.pool.pooled(image)
 
     def image_of(self, w: torch.Tensor, h: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-        return conv2d(h, w, bias, self.stride, self.padding)
+        h, padding = self._padded(h)
+        return conv2d(h, w, bias, self.stride, padding, self.dilation, self.groups)
 
     def route_of(self, image: torch.Tensor) -> torch.Tensor:
-        return rows_of(max_pool2d(image, POOL, return_indices=True)[1])
+        assert self.pool is not None
+        return self.pool.route_of(image)
 
     def pick(self, image: torch.Tensor, route: torch.Tensor) -> torch.Tensor:
-        return picked(image, self._indices(route), self.post[1:])
+        assert self.pool is not None
+        return self.pool.held(image, route)
 
     def packed(self, route: Route) -> Route:
-        if route is None or self.image[1] >= torch.iinfo(PACKED).max:
-            return route
-        return (route - self._window_starts(route.device)).to(PACKED)
-
-    def _indices(self, route: torch.Tensor) -> torch.Tensor:
-        """A route, packed or not, as indices into the image."""
-        return self._window_starts(route.device) + route if route.dtype is PACKED else route
-
-    def _window_starts(self, device: torch.device) -> torch.Tensor:
-        """Index of the first entry of each pooling window, (windows, 1)."""
-        places = torch.arange(math.prod(self.image), device=device).view(self.image)
-        return places[: POOL * self.post[1] : POOL, : POOL * self.post[2] : POOL].reshape(-1, 1)
+        return route if self.pool is None else self.pool.packed(route, self.image)
 
     def transpose(
         self, w: torch.Tensor, delta: torch.Tensor, route: Route = None, space: torch.Tensor | None = None
     ) -> torch.Tensor:
-        image = self._unpooled(delta, route, space)
-        kernel = w.shape[-1]
+        return self.image_transpose(w, self._unpooled(delta, route, space))
+
+    def image_transpose(self, w: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        """W^T of an image before pooling, (B, *pre)."""
+        top, bottom, left, right = self.around
+        padding = (top, left) if self.even else (0, 0)
+        whole = self.pre[1:] if self.even else (self.pre[1] + top + bottom, self.pre[2] + left + right)
+        stride, dilation = pair(self.stride), pair(self.dilation)
         # What a strided convolution does not reach at the last rows and columns.
-        left = [
-            n - ((m - 1) * self.stride - 2 * self.padding + kernel)
-            for n, m in zip(self.pre[1:], self.image, strict=True)
+        rest = [
+            n - ((m - 1) * step - 2 * p + d * (kernel - 1) + 1)
+            for n, m, step, p, d, kernel in zip(
+                whole, self.image, stride, padding, dilation, w.shape[2:], strict=True
+            )
         ]
-        return conv_transpose2d(image, w, None, self.stride, self.padding, left)
+        back = conv_transpose2d(image, w, None, stride, padding, rest, self.groups, dilation)
+        if self.even:
+            return back
+        return channels_last(back[:, :, top : top + self.pre[1], left : left + self.pre[2]])
 
     def gradient(self, h: torch.Tensor, delta: torch.Tensor, route: Route = None) -> torch.Tensor:
+        h, padding = self._padded(h)
         image = self._unpooled(delta, route)
-        return conv2d_weight(h, self.weight_shape, image, self.stride, self.padding)
+        return conv2d_weight(h, self.weight_shape, image, self.stride, padding, self.dilation, self.groups)
+
+    def _padded(self, h: torch.Tensor) -> tuple[torch.Tensor, Pair]:
+        """The image with what is not the same on both sides put around it, and the padding that is left."""
+        top, bottom, left, right = self.around
+        return (h, (top, left)) if self.even else (pad(h, (left, right, top, bottom)), (0, 0))
 
     def _unpooled(self, delta: torch.Tensor, route: Route, space: torch.Tensor | None = None) -> torch.Tensor:
-        if self.pooling is None:
-            return delta
-        if route is not None:
-            return placed(delta, self._indices(route), self.image, space)
-        spread = (delta / POOL**2).repeat_interleave(POOL, 2).repeat_interleave(POOL, 3)
-        rows, columns = (n - spread.shape[k] for k, n in enumerate(self.image, 2))
-        return pad(spread, (0, columns, 0, rows)) if rows or columns else spread
+        return delta if self.pool is None else self.pool.transpose(delta, self.image, route, space)
 
 
-def picked(image: torch.Tensor, route: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
-    """Entries of an image that a route names, as an image of this size (rows, columns).
+class PoolLink(Link):
+    """Pooling alone, without weights."""
 
-    An image of c stacked batches takes the route of one.
+    weighted = False
+
+    def __init__(self, pre: Shape, pooling: Pooling) -> None:
+        self.pool = pooling
+        self.routed = pooling.routed
+        self.image = (pre[1], pre[2])
+        post = (pre[0], *pooling.image(self.image))
+        if min(post) < 1:
+            raise argument_error("input_shape", "be large enough for the network's poolings", pre)
+        super().__init__(pre, post, (), 1, 1)
+
+    def apply(self, w: torch.Tensor, h: torch.Tensor, route: Route = None) -> torch.Tensor:
+        return self.pool.held(h, route)
+
+    def drive(self, w: torch.Tensor, h: torch.Tensor, bias: torch.Tensor | None) -> tuple[torch.Tensor, Route]:
+        found, route = self.pool.pooled(h)
+        return (found if bias is None else found + bias[:, None, None]), route
+
+    def pooled(self, image: torch.Tensor) -> tuple[torch.Tensor, Route]:
+        return self.pool.pooled(image)
+
+    def image_of(self, w: torch.Tensor, h: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        return h if bias is None else h + bias[:, None, None]
+
+    def route_of(self, image: torch.Tensor) -> torch.Tensor:
+        return self.pool.route_of(image)
+
+    def pick(self, image: torch.Tensor, route: torch.Tensor) -> torch.Tensor:
+        return self.pool.held(image, route)
+
+    def packed(self, route: Route) -> Route:
+        return self.pool.packed(route, self.image)
+
+    def transpose(
+        self, w: torch.Tensor, delta: torch.Tensor, route: Route = None, space: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        return self.pool.transpose(delta, self.image, route)
+
+    def with_weights(self) -> tuple[Link, torch.Tensor]:
+        channels, pool = self.pre[0], self.pool
+        if pool.routed:
+            kernel: Pair = (1, 1)
+            link = ConvLink(self.pre, channels, kernel_size=1, padding=0, groups=channels, pooling=pool)
+        else:
+            kernel = pool.size
+            link = ConvLink(
+                self.pre, channels, kernel_size=kernel, stride=pool.stride, padding=pool.padding, groups=channels
+            )
+        return link, torch.full((channels, 1, *kernel), 1 / math.prod(kernel))
+
+
+class ChannelLink(Link):
+    """Channel by channel: the identity (residual sums), or into a part of the channels above (concatenation).
+
+    Parameters
+    ----------
+    pre, post : tuple of int
+        (channels, ...) below and above; the other numbers are the same.
+    first : int
+        Channel above that the first one below leads to.
+    scaled : bool
+        Whether each channel has a weight.
     """
-    copies = len(image) // len(route)
-    pixels = pixels_first(image).reshape(copies, len(route), -1, image.shape[1])
-    chosen = pixels.gather(2, route.expand(copies, *route.shape))
-    return channels_first(chosen.view(len(image), *size, image.shape[1]))
 
+    def __init__(self, pre: Shape, post: Shape, first: int = 0, scaled: bool = False) -> None:
+        if pre[1:] != post[1:] or first < 0 or first + pre[0] > post[0]:
+            raise argument_error("post", f"have room for the channels of {list(pre)} from {first} on", list(post))
+        self.weighted = scaled
+        self.first = first
+        self.slice = slice(first, first + pre[0])
+        super().__init__(pre, post, (pre[0],) if scaled else (), 1, 1)
 
-def placed(
-    pooled: torch.Tensor, route: torch.Tensor, size: tuple[int, ...], space: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Transpose of `picked`: an image of this size with the pooled entries where the route names, zeros elsewhere.
+    def _scaled(self, w: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        return rows * w.view(-1, *[1] * (rows.ndim - 2)) if self.weighted else rows
 
-    `space`, flat, is memory to write it into.
-    """
-    copies = len(pooled) // len(route)
-    channels = pooled.shape[1]
-    values = pixels_first(pooled).reshape(copies, len(route), -1, channels)
-    shape = (copies, len(route), math.prod(size), channels)
-    pixels = values.new_zeros(shape) if space is None else space[: math.prod(shape)].zero_().view(shape)
-    pixels.scatter_(2, route.expand(copies, *route.shape), values)
-    return channels_first(pixels.view(len(pooled), *size, channels))
+    def apply(self, w: torch.Tensor, h: torch.Tensor, route: Route = None) -> torch.Tensor:
+        own = self._scaled(w, h)
+        if self.pre == self.post:
+            return own.clone() if own is h else own
+        layout = torch.channels_last if h.ndim == 4 else torch.contiguous_format
+        found = torch.zeros((len(h), *self.post), dtype=h.dtype, device=h.device).to(memory_format=layout)
+        found[:, self.slice] += own
+        return found
 
+    def drive(self, w: torch.Tensor, h: torch.Tensor, bias: torch.Tensor | None) -> tuple[torch.Tensor, Route]:
+        found = self.apply(w, h)
+        return (found if bias is None else found + bias.view(-1, *[1] * (found.ndim - 2))), None
 
-def channels_last(image: torch.Tensor) -> torch.Tensor:
-    """The same image (B, C, H, W) with the channels of a pixel side by side in memory."""
-    return image.contiguous(memory_format=torch.channels_last)
+    def add_to(self, total: torch.Tensor, w: torch.Tensor, h: torch.Tensor, route: Route = None) -> torch.Tensor:
+        if self.pre == self.post:
+            return total.add_(self._scaled(w, h))
+        total[:, self.slice] += self._scaled(w, h)
+        return total
 
+    def transpose(
+        self, w: torch.Tensor, delta: torch.Tensor, route: Route = None, space: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        part = delta[:, self.slice]
+        own = self._scaled(w, part)
+        return own.clone() if own is part else own
 
-def pixels_first(block: torch.Tensor) -> torch.Tensor:
-    """(B, C, H, W) as (B, H, W, C), which a solver flattens without a copy; other blocks as they are."""
-    return block.permute(0, 2, 3, 1) if block.ndim == 4 else block
+    def add_back(
+        self, total: torch.Tensor, w: torch.Tensor, delta: torch.Tensor, route: Route = None
+    ) -> torch.Tensor:
+        return total.add_(self._scaled(w, delta[:, self.slice]))
 
+    def gradient(self, h: torch.Tensor, delta: torch.Tensor, route: Route = None) -> torch.Tensor:
+        return (h * delta[:, self.slice]).sum([0, *range(2, h.ndim)])
 
-def channels_first(block: torch.Tensor) -> torch.Tensor:
-    """Inverse of `pixels_first`."""
-    return block.permute(0, 3, 1, 2) if block.ndim == 4 else block
-
-
-def rows_of(images: torch.Tensor) -> torch.Tensor:
-    """(B, C, H, W) as (B, H W, C): a view of images with their channels last in memory."""
-    return pixels_first(images).flatten(1, 2)
+    def with_weights(self) -> tuple[Link, torch.Tensor]:
+        return ChannelLink(self.pre, self.post, self.first, scaled=True), torch.ones(self.pre[0])

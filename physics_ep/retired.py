@@ -10,7 +10,7 @@ import torch
 
 from .blocks import State
 from .errors import argument_error
-from .maps import channels_first
+from .pooling import channels_first
 from .predictive_coding.solvers import LinearSweep, Sweep
 from .relaxation.solvers import Solver
 from .storage.files import check_output

@@ -184,13 +184,12 @@ def _leaves(system: PairedCircuit) -> tuple[list[tuple[str, torch.Tensor]], Leav
     for role in COPIES:
         found[role] = []
         for k in range(system.depth):
-            parts = []
-            for part, value in zip(("weight", "skip_weight", "bias"), system.arrays(k, role), strict=True):
-                leaf = None if value is None else value.detach().clone().requires_grad_()
-                parts.append(leaf)
-                if leaf is not None and (role != "transpose" or part != "bias"):
+            parts = {}
+            for part, value in system.arrays(k, role).held.items():
+                leaf = parts[part] = value.detach().clone().requires_grad_()
+                if role != "transpose" or part != "bias":
                     names.append((f"layers.{k}.{part}", leaf))
-            found[role].append(Arrays(*parts))  # type: ignore[arg-type]
+            found[role].append(Arrays(parts))
     return names, found
 
 
@@ -207,12 +206,12 @@ def _currents(
     found: dict[str, list[torch.Tensor]] = {"h": [], "u": []}
     fed: list[torch.Tensor | None] = [None] * depth
     for k, layer in enumerate(system.stack):
-        links = [(k - 1, layer.link, 0, routes[k])]
-        if layer.skip_link is not None and layer.skip_source is not None:
-            links.append((layer.skip_source, layer.skip_link, 1, None))
+        links = [
+            (source, link, str(name), routes[k] if link.routed else None) for source, link, name in layer.wires(k)
+        ]
         for side in SIDES:
             arrays = leaves[side][k]
-            parts = [link.apply(arrays[n], x if s < 0 else h[s], route) for s, link, n, route in links]  # type: ignore
+            parts = [link.apply(arrays.held[n], x if s < 0 else h[s], route) for s, link, n, route in links]  # type: ignore
             total = torch.stack(parts).sum(0)
             if arrays.bias is not None:
                 total = total + arrays.bias.view(-1, *[1] * (total.ndim - 2))
@@ -220,7 +219,7 @@ def _currents(
         for s, link, n, route in links:
             # What an auto-zero has stored follows the weights: nothing is fed back in a free state.
             if s >= 0 and system.device_model.auto_zero == "off":
-                back = link.transpose(leaves["transpose"][k][n], errors[k], route)  # type: ignore
+                back = link.transpose(leaves["transpose"][k].held[n], errors[k], route)  # type: ignore
                 through = system.through("transpose", s)
                 back = back if through is None else back * through
                 below = fed[s]

@@ -16,6 +16,7 @@ from physics_ep.blocks import State
 from physics_ep.estimators.propagation import EquilibriumPropagation, NegativeNudgeError
 from physics_ep.nudging import Nudge
 from physics_ep.predictive_coding import PredictiveCodingNetwork
+from physics_ep.predictive_coding.forward import Cast
 from physics_ep.progress import SILENT, Progress
 from physics_ep.relaxation.loop import relax
 from validation.gradients import estimate_gradient
@@ -294,14 +295,16 @@ def _slope(
     twin = copy.deepcopy(net).to(dtype)
     routes = net.run(x).routes
     h = [x.to(dtype), *(s.to(dtype) for s in state)]
+    weights = Cast(twin.stack, dtype)
     with torch.enable_grad():
         total: torch.Tensor | float = 0.0
         for k, layer in enumerate(twin.stack):
-            a = layer.link.apply(layer.weight, h[k], routes[k])
+            (source, link, name), *others = layer.wires(k)
+            a = link.apply(weights.of(k, name), h[source + 1], routes[k])
             if layer.bias is not None:
                 a = a + layer.bias.view(-1, *[1] * (a.ndim - 2))
-            if layer.skip_link is not None and layer.skip_source is not None and layer.skip_weight is not None:
-                a = a + layer.skip_link.apply(layer.skip_weight, h[layer.skip_source + 1])
+            for source, link, name in others:
+                a = link.add_to(a, weights.of(k, name), h[source + 1])
             sigma = a * (free[k] > 0) if layer.activation_name == "relu" else layer.activation.response(a)
             total = total + 0.5 * (h[k + 1] - sigma).square().flatten(1).sum(1).mean()
         assert isinstance(total, torch.Tensor)

@@ -104,7 +104,7 @@ def counted(net: PredictiveCodingNetwork, batch: int) -> Iterator[PassTally]:
     tally = PassTally(batch, dict.fromkeys(range(net.depth), 0.0))
     wrapped: list[tuple[Link, str]] = []
     for k, layer in enumerate(net.stack):
-        for link in filter(None, (layer.link, layer.skip_link)):
+        for _, link, _ in layer.wires(k):
             for name in PRODUCTS:
                 setattr(link, name, _counting(getattr(link, name), name, k, tally))
                 wrapped.append((link, name))

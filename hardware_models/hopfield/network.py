@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from physics_ep.errors import argument_error, unknown_name
-from physics_ep.maps import POOL, POOLINGS
 from physics_ep.overrides import require_physics
+from physics_ep.pooling import POOL, POOLINGS
 from physics_ep.units import UNITS
 
 from ..arrays import counts

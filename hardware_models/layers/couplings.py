@@ -17,7 +17,8 @@ import torch
 from torch import nn
 from torch.nn.functional import avg_pool2d, pad
 
-from physics_ep.maps import POOL, ConvLink, Route, channels_last, pixels_first
+from physics_ep.maps import ConvLink
+from physics_ep.pooling import POOL, Route, channels_last, pixels_first
 
 from .maps import Filter, Product, product
 

@@ -30,8 +30,8 @@ from torch import nn
 from physics_ep.blocks import State, largest, tiled
 from physics_ep.dynamics.motion import Motion
 from physics_ep.errors import InputError
-from physics_ep.maps import Route, channels_first, channels_last, pixels_first
 from physics_ep.nudging import Nudge
+from physics_ep.pooling import Route, channels_first, channels_last, pixels_first
 from physics_ep.system import Inputs, Phase
 from physics_ep.units import UNITS, UnitFunctions, torch_functions, within
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
-from physics_ep.maps import ConvLink, Route, channels_first, channels_last, pixels_first, rows_of
+from physics_ep.maps import ConvLink
+from physics_ep.pooling import Route, channels_first, channels_last, pixels_first, rows_of
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from scipy.special import gammainccinv
 from physics_ep.blocks import State
 from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import InputError, argument_error, unknown_name
-from physics_ep.maps import Route
+from physics_ep.pooling import Route
 from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.predictive_coding.activations import Activation
 from physics_ep.predictive_coding.forward import Cast, ForwardPass
@@ -64,11 +64,18 @@ def unread_field(substrate: str, name: str, value: Any, readers: Sequence[str] =
 
 
 class Arrays(NamedTuple):
-    """What one layer's crossbars hold, as weights: (n_out, ...), skip weights, biases."""
+    """What one layer's crossbars hold, as weights, by the names of its parameters: those of links, then biases."""
 
-    weight: torch.Tensor
-    skip: torch.Tensor | None
-    bias: torch.Tensor | None
+    held: dict[str, torch.Tensor]
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """Of the layer's first link."""
+        return self.held["weight"]
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        return self.held.get("bias")
 
 
 class Origin(Protocol):
@@ -181,11 +188,14 @@ class Board(PhysicalCells):
         InputError
             If a field of the device differs from its default, and the substrate does not read it.
         """
+        for k, layer in enumerate(net.stack, 1):
+            if any(name is None for _, _, name in layer.wires(k - 1)):
+                raise NotRealisable(cls.substrate, k, "a link without weights (a sum, a pooling) has no array yet")
         for k, layer in enumerate(net.stack[:-1], 1):  # the outputs are linear: read at their nodes
             if cls.holds and layer.activation_name not in cls.holds:
                 reason = f"its units can be {', '.join(cls.holds)}, not {layer.activation_name}"
                 raise NotRealisable(cls.substrate, k, reason)
-            if device.feedback_gain != 1 and layer.skip_link is not None:
+            if device.feedback_gain != 1 and len(layer.wires(k - 1)) > 1:
                 reason = "its skip feeds errors back past other layers, and a feedback_gain weakens each layer's"
                 raise NotRealisable(cls.substrate, k, reason)
         for name in device.unread(cls.effects):
@@ -343,17 +353,13 @@ class Board(PhysicalCells):
     def arrays(self, k: int, copy: Copy) -> Arrays:
         """What the array of layer k holds that serves 'h', 'u' or the 'transpose'."""
         layer = self.stack[k]
-
-        def own(name: str, shared: torch.Tensor) -> torch.Tensor:
-            kept = self._kept(f"{copy}/layers/{k}/{name}")
-            return shared.detach() if kept is None else kept
-
-        skip, bias = layer.skip_weight, layer.bias
-        return Arrays(
-            own("weight", layer.weight),
-            None if skip is None else own("skip_weight", skip),
-            None if bias is None else own("bias", bias),
-        )
+        found = {}
+        for name in [*(wire.name for wire in layer.wires(k)), "bias"]:
+            shared = None if name is None else getattr(layer, name)
+            if name is not None and shared is not None:
+                kept = self._kept(f"{copy}/layers/{k}/{name}")
+                found[name] = shared.detach() if kept is None else kept
+        return Arrays(found)
 
     @property
     def units(self) -> list[Activation]:
@@ -366,13 +372,13 @@ class Board(PhysicalCells):
         Cells are those that an ideal writing of these weights takes. Separate copies have their own; loads stay.
         """
         device = self.device_model
-        found = list(arrays)
-        for n, (name, values) in enumerate(zip(("weight", "skip_weight", "bias"), arrays, strict=True)):
+        found = dict(arrays.held)
+        for name, values in arrays.held.items():
             scale = self.scales.get(f"layers.{k}.{name}", 0.0)
-            if values is not None and scale > 0:
+            if scale > 0:
                 plus, minus = (device.g_min + part.clamp(min=0) / scale for part in (values, -values))
-                found[n] = fluctuated(Cells(plus, minus, scale), device.conductance_noise, generator).values
-        return Arrays(*found)  # type: ignore[arg-type]
+                found[name] = fluctuated(Cells(plus, minus, scale), device.conductance_noise, generator).values
+        return Arrays(found)
 
     # -- loads and gains ---------------------------------------------------------------------------------------
 
@@ -505,10 +511,9 @@ class Board(PhysicalCells):
         x: torch.Tensor,
         states: Sequence[torch.Tensor],
         weights: Cast | None = None,
-        skips: Cast | None = None,
         images: list[torch.Tensor | None] | None = None,
     ) -> tuple[torch.Tensor, Route]:
-        a, route = super().drive(k, x, states, weights, skips, images)
+        a, route = super().drive(k, x, states, weights, images)
         return self.driven(a, k, "h"), route
 
     def driven(self, current: torch.Tensor, k: int, side: Side) -> torch.Tensor:
@@ -528,9 +533,7 @@ class Board(PhysicalCells):
             drives.append(a)
             routes.append(route)
             states.append(self.amplifiers_h[k].response(a))
-        weights = Cast([layer.weight for layer in self.stack], self.dtype)
-        skips = Cast([layer.skip_weight for layer in self.stack], self.dtype)
-        return ForwardPass(x, tuple(states), tuple(drives), tuple(routes), weights, skips)
+        return ForwardPass(x, tuple(states), tuple(drives), tuple(routes), Cast(self.stack, self.dtype))
 
 
 def loaded(current: torch.Tensor, load: torch.Tensor | None) -> torch.Tensor:
@@ -573,7 +576,7 @@ def at_virtual_grounds(board: Board, k: int, side: Sides) -> tuple[torch.Tensor 
         if scale == 0 or not (drives or feeds):
             continue
         copy: Copy = "transpose" if feeds else "h" if side == "both" else side
-        held = getattr(board.arrays(array.k, copy), array.part.removesuffix("_weight"))
+        held = board.arrays(array.k, copy).held[array.part]
         cells = held.abs() / scale + off
         if array.link is None:
             total = total + cells.view(-1, *[1] * (len(board.stack[k].post) - 1)).expand(board.stack[k].post)

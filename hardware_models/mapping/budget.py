@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from numbers import Integral
 
 from physics_ep.errors import argument_error
-from physics_ep.maps import POOL
+from physics_ep.maps import ConvLink
 
 from ..devices.model import DeviceModel
 from .board import Board
@@ -127,7 +127,8 @@ def _gates(board: Board) -> int:
 def _routes(board: Board) -> int:
     """Latches of max poolings: one for each entry of each window, whose switch it holds for h and u."""
     links = [array.link for array in arrays_of(board.stack)]
-    return sum(POOL**2 * math.prod(link.post) for link in links if link is not None and link.routed)
+    pooled = [link for link in links if isinstance(link, ConvLink) and link.pool is not None and link.routed]
+    return sum(math.prod(link.pool.size) * math.prod(link.post) for link in pooled if link.pool is not None)
 
 
 @dataclass(frozen=True)

@@ -351,7 +351,7 @@ def _power(link: Link, columns: torch.Tensor, volts: torch.Tensor) -> float:
     if isinstance(link, ConvLink) and not link.routed:
         each = link.apply(columns, volts.square())
     elif isinstance(link, ConvLink):
-        each = torch.nn.functional.conv2d(volts.square(), columns, None, link.stride, link.padding)
+        each = link.image_of(columns, volts.square())
     else:
         each = volts.flatten(1).square() @ columns.t()
     return float(each.flatten(1).sum(1).mean())

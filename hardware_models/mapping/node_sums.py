@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch.nn.functional import conv2d, conv_transpose2d, max_pool2d
 
-from physics_ep.maps import POOL, ConvLink, Link
+from physics_ep.maps import ConvLink, Link
 from physics_ep.predictive_coding.layers import PredictiveLayer
 
 
@@ -33,12 +32,12 @@ class Array(NamedTuple):
 
 
 def arrays_of(stack: Sequence[PredictiveLayer]) -> list[Array]:
-    """All arrays of a network, layer by layer: weight, skip, biases."""
+    """All arrays of a network, layer by layer: weight, skips, biases."""
     found = []
     for k, layer in enumerate(stack):
-        found.append(Array(f"layers.{k}.weight", k, "weight", layer.link, k - 1))
-        if layer.skip_link is not None:
-            found.append(Array(f"layers.{k}.skip_weight", k, "skip_weight", layer.skip_link, layer.skip_source))
+        for source, link, name in layer.wires(k):
+            if name is not None:
+                found.append(Array(f"layers.{k}.{name}", k, name, link, source))
         if layer.bias is not None:
             found.append(Array(f"layers.{k}.bias", k, "bias", None, None))
     return found
@@ -48,8 +47,8 @@ def into_nodes(link: Link, cells: torch.Tensor) -> torch.Tensor:
     """Sum of the cells, of the weight's shape, that drive each unit above, (*post). Of a max pooling's window the
     largest: the leak completes what is driven by one position or another."""
     ones = torch.ones((1, *link.pre), dtype=cells.dtype, device=cells.device)
-    if isinstance(link, ConvLink) and link.routed:
-        return max_pool2d(conv2d(ones, cells, None, link.stride, link.padding), POOL)[0]
+    if link.routed:
+        return link.pooled(link.image_of(cells, ones))[0][0]
     return link.apply(cells, ones)[0]
 
 
@@ -58,11 +57,6 @@ def out_of_nodes(link: Link, cells: torch.Tensor) -> torch.Tensor:
     pooling are switched to ground, so that their cells stay."""
     if isinstance(link, ConvLink) and link.routed:
         image = torch.ones((1, cells.shape[0], *link.image), dtype=cells.dtype, device=cells.device)
-        kernel = cells.shape[-1]
-        left = [
-            n - ((m - 1) * link.stride - 2 * link.padding + kernel)
-            for n, m in zip(link.pre[1:], link.image, strict=True)
-        ]
-        return conv_transpose2d(image, cells, None, link.stride, link.padding, left)[0]
+        return link.image_transpose(cells, image)[0]
     ones = torch.ones((1, *link.post), dtype=cells.dtype, device=cells.device)
     return link.transpose(cells, ones)[0]

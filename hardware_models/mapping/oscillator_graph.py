@@ -403,7 +403,7 @@ class _GraphDrawing:
         self.drive = np.zeros((EDGES, 2 * units, 2 * units))
         # Of oscillators and of images.
         self.field = np.zeros((2, 2 * units))
-        self.signal = np.zeros((2, 2 * units, math.prod(system.stack[0].link.pre)))
+        self.signal = np.zeros((2, 2 * units, system.sizes[0]))
         self.odd, self.even = np.zeros(2 * units), np.zeros(2 * units)
         self.lag = np.repeat([1.0, 1 + system.device_model.time_constant_mismatch], units)
         self.middles, self.radii = (np.tile(np.repeat(v, sizes), 2) for v in (self.m, self.r))
@@ -412,7 +412,7 @@ class _GraphDrawing:
         """Weights of the cells of an array that serve a purpose: one, or one an edge."""
         system = self.system
         device, (k, part) = system.device_model, name.split(".")[1:]
-        first = getattr(system.arrays(int(k), copy), part.removesuffix("_weight"))
+        first = system.arrays(int(k), copy).held[part]
         if self.meant is None or not device.draws_cells:
             return [first.double()]
         found, span = [first.double()], system.scales[name] * (device.g_max - device.g_min)

@@ -24,8 +24,9 @@ from physics_ep.blocks import State, exactly_finite_rows, finite_rows, masked, t
 from physics_ep.cost import Cost
 from physics_ep.equilibrium import Equilibrium, Status
 from physics_ep.errors import argument_error
-from physics_ep.maps import Link, Route
+from physics_ep.maps import Link
 from physics_ep.nudging import Nudge
+from physics_ep.pooling import Route
 from physics_ep.predictive_coding.forward import ForwardPass
 from physics_ep.predictive_coding.learning import Nudged, contrast
 from physics_ep.predictive_coding.phase import relative
@@ -267,15 +268,11 @@ class PairedPhase(Phase):
 
     def links(self, k: int, arrays: list[Arrays]) -> list[tuple[int, Link, torch.Tensor, Route]]:
         """Links into layer k: (source, link, weight, route); the input is source -1."""
-        layer = self.layers[k]
         # Routes are latched in all phases: those of h's arrays where nothing is fed back, for u too.
-        found = [(k - 1, layer.link, arrays[k].weight, self.free.routes[k])]
-        if layer.skip_link is not None:
-            skip = arrays[k].skip
-            assert layer.skip_source is not None
-            assert skip is not None
-            found.append((layer.skip_source, layer.skip_link, skip, None))
-        return found
+        return [
+            (source, link, arrays[k].held[str(name)], self.free.routes[k] if link.routed else None)
+            for source, link, name in self.layers[k].wires(k)
+        ]
 
     def drives(self, side: Side, states: Sequence[torch.Tensor]) -> Blocks:
         """Currents into each layer's units 'h' or 'u' from the activities below, biases included, (B, ...)."""
@@ -472,13 +469,20 @@ class PairedPhase(Phase):
     def input_contrast(
         self, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor
     ) -> torch.Tensor:
-        """-T_1^T (h_1 - u_1), contrasted, as the readings have it and the transposed read of the first array."""
+        """-T_k^T (h_k - u_k), contrasted, as the readings have it and the transposed read of the arrays on the
+        input."""
         with torch.no_grad():
             up, rest = self._both(plus, minus)
-            error = up.deltas[0] - rest.deltas[0]
-            error = error * -weight.to(error.dtype).view(-1, *[1] * (error.ndim - 1))
-            link, route = self.layers[0].link, self.free.routes[0]
-            return link.transpose(self.back[0].weight, error, route).to(x.dtype)
+            found: torch.Tensor | None = None
+            for k in range(self.depth):
+                for source, link, w, route in self.links(k, self.back):
+                    if source < 0:
+                        error = up.deltas[k] - rest.deltas[k]
+                        error = error * -weight.to(error.dtype).view(-1, *[1] * (error.ndim - 1))
+                        back = link.transpose(w, error, route)
+                        found = back if found is None else found.add_(back)
+            assert found is not None
+            return found.to(x.dtype)
 
     def _both(self, plus: State, minus: State | None) -> tuple[Nudged, Nudged]:
         """Readings of two phases, of the origin in place of `minus` where there is none, with slow noise of which

@@ -202,7 +202,7 @@ class _PartsDrawing:
         self.rows: dict[str, list[tuple[list[str], np.ndarray, np.ndarray]]] = {}
         self.count = 0
         sizes = [math.prod(layer.post) for layer in system.stack]
-        self.inputs = self.nodes("x", math.prod(system.stack[0].link.pre))
+        self.inputs = self.nodes("x", system.sizes[0])
         self.h = [self.nodes(f"h{k}_", n) for k, n in enumerate(sizes, 1)]
         self.u = [self.nodes(f"u{k}_", n) for k, n in enumerate(sizes, 1)]
         # Cells at each node, S.
@@ -313,7 +313,8 @@ class _PartsDrawing:
             if link is None or source is None:
                 self.biases(k)
                 continue
-            below, letter = self.inputs if source < 0 else active_h[source], part[0]
+            below = self.inputs if source < 0 else active_h[source]
+            letter = part[0] + part.removeprefix("skip_weight").removeprefix("weight")
             rails = self.rails(f"{letter}{k + 1}", system.gains[k][name], below, 0)
 
             def pair(copy: Copy, name: str = name, link: Any = link) -> list[np.ndarray]:

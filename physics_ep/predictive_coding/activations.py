@@ -8,7 +8,9 @@ units):
     tanh      Psi = v artanh v + log(1 - v^2) / 2         logistic  Psi = v log v + (1 - v) log(1 - v)
     softplus  Psi' = log(exp v - 1)             gelu      no inverse: the state is the pre-activation p, Psi(p) is
                                                           the integral of p sigma'(p)
-    diode     a node with a leak and a real diode, see `diode`
+    silu      p sigmoid(p), likewise no inverse
+    clip(lo, hi)   v^2 / 2 with v clipped to [lo, hi]; relu6 is clip(0, 6)
+    leaky_relu(r)  v^2 / 2 above 0, v^2 / (2 r) below     diode    a node with a leak and a real diode, see `diode`
 
 Laws that layered networks have too (`physics_ep.units`) are written there; what is here beside them are forms that
 are quicker for real tensors.
@@ -20,7 +22,9 @@ computed.
 from __future__ import annotations
 
 import copyreg
+import functools
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +33,7 @@ import numpy as np
 import torch
 from torch.nn.functional import gelu
 
+from ..errors import argument_error, unknown_name
 from ..units import UNITS, Unit, clipped
 
 Elementwise = Callable[[torch.Tensor], torch.Tensor]
@@ -84,7 +89,7 @@ class Activation:
         On the range of sigma. None: sigma is not monotone.
     smooth : bool
     piecewise_linear : bool
-        With its gates held, the response is linear, of slope 0 or 1.
+        With its gates held, the response is linear, of slope 1, or `leak` where a gate is closed.
     bounds : (float, float)
         Closure of the range of sigma, where there is an inverse.
     curvature : callable (a) -> sigma''(a), or None
@@ -93,6 +98,8 @@ class Activation:
         An `Anchor` that does better than two separate evaluations.
     recipe : (callable, tuple), optional
         The function that made it, and its arguments: it pickles as these, since its own functions are closures.
+    leak : float
+        Slope of a gated response below 0, at least 0; positive ones have no bounds.
     """
 
     name: str
@@ -109,6 +116,7 @@ class Activation:
     recipe: tuple[Callable[..., Activation], tuple[Any, ...]] | None = field(
         default=None, repr=False, compare=False
     )
+    leak: float = 0.0
 
     def __reduce__(self) -> Any:
         """Those of `ACTIVATIONS` pickle by their name, others by their recipe: their functions are closures."""
@@ -120,13 +128,22 @@ class Activation:
 
     @property
     def gated(self) -> bool:
-        """Whether there are gates to be held: slopes of 0 and 1, and kinks between them."""
+        """Whether there are gates to be held: slopes of 0 (or `leak`) and 1, and kinks between them."""
         return self.piecewise_linear and not self.smooth
 
     def open(self, v: torch.Tensor) -> torch.Tensor:
-        """Where a unit that puts out v has the slope 1; of gated responses."""
+        """Where a unit that puts out v is at no bound; of gated responses."""
         lo, hi = self.bounds
         return v > lo if math.isinf(hi) else (v > lo) & (v < hi)
+
+    def through(self, rows: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Rows times the slope of units that put out v; of gated responses, and in one pass."""
+        lo, hi = self.bounds
+        if self.leak:
+            return torch.ops.aten.leaky_relu_backward(rows, v, self.leak, True)
+        if math.isinf(hi):
+            return torch.ops.aten.threshold_backward(rows, v, lo)
+        return torch.ops.aten.hardtanh_backward(rows, v, lo, hi)
 
     def at(self, a: torch.Tensor) -> Anchor:
         """The response near one pre-activation, to be displaced from it many times."""
@@ -134,7 +151,7 @@ class Activation:
 
     def potential(self, state: torch.Tensor) -> torch.Tensor:
         """Psi of a state: of the unit's output v, or of its pre-activation p where there is no inverse."""
-        if self.piecewise_linear:
+        if self.piecewise_linear and not self.leak:
             return 0.5 * state.square()
         if self.inverse is None:
             return state * self.response(state) - self.integral(state)
@@ -263,6 +280,25 @@ def _gelu_integral(a: torch.Tensor) -> torch.Tensor:
     return 0.5 * ((a.square() - 1) * torch.special.ndtr(a) + a * _density(a))
 
 
+def _silu_slope(a: torch.Tensor) -> torch.Tensor:
+    p = torch.sigmoid(a)
+    return p + a * p * torch.sigmoid(-a)
+
+
+def _silu_displaced(a: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
+    # (a + d) p(a + d) - a p(a) = d p(a + d) + a (p(a + d) - p(a)).
+    return d * torch.sigmoid(a + d) + a * _logistic_displaced(a, d)
+
+
+def _silu_curvature(a: torch.Tensor) -> torch.Tensor:
+    return _logistic_slope(a) * (2 - a * torch.tanh(0.5 * a))
+
+
+def _silu_integral(a: torch.Tensor) -> torch.Tensor:
+    # The integral of t p(t), by parts: t softplus(t) less the integral of softplus; 0 at minus infinity.
+    return a * _softplus(a) - _softplus_integral(a)
+
+
 def _logistic_slope(a: torch.Tensor) -> torch.Tensor:
     return torch.sigmoid(a) * torch.sigmoid(-a)
 
@@ -310,6 +346,26 @@ def clip(name: str, lo: float, hi: float) -> Activation:
 
     unit = Unit(name, None, (lo, hi), analytic=False, quadratic=True, make=clipped(lo, hi))
     return of_unit(unit, integral=integral, recipe=(clip, (name, lo, hi)))
+
+
+def leaky(name: str, leak: float) -> Activation:
+    """a above 0, leak * a below."""
+
+    def displaced(a: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
+        return leak * d + (1 - leak) * torch.maximum(d + a.clamp(max=0), -torch.relu(a))
+
+    return Activation(
+        name,
+        lambda a: torch.nn.functional.leaky_relu(a, leak),
+        lambda a: torch.where(a > 0, torch.ones_like(a), leak),
+        displaced,
+        lambda a: 0.5 * a * torch.nn.functional.leaky_relu(a, leak),
+        lambda v: torch.where(v > 0, v, v / leak),
+        smooth=False,
+        piecewise_linear=True,
+        recipe=(leaky, (name, leak)),
+        leak=leak,
+    )
 
 
 CURRENT, THERMAL = 0.01, 0.05
@@ -432,6 +488,37 @@ def _named(name: str) -> Activation:
     return ACTIVATIONS[name]
 
 
+def activation_named(name: str) -> Activation:
+    """The activation of this name: one of `ACTIVATIONS`, 'clip(LOW, HIGH)' or 'leaky_relu(SLOPE)'.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    found = ACTIVATIONS.get(name) if isinstance(name, str) else None
+    return _with_numbers(name) if found is None else found
+
+
+@functools.lru_cache(maxsize=64)
+def _with_numbers(name: str) -> Activation:
+    asked = re.fullmatch(r"(clip|leaky_relu)\(([^()]*)\)", name) if isinstance(name, str) else None
+    if asked is None:
+        raise unknown_name("activation", name, (*ACTIVATIONS, "clip(LOW, HIGH)", "leaky_relu(SLOPE)"))
+    kind, given = asked.groups()
+    try:
+        numbers = [float(part) for part in given.split(",")]
+    except ValueError:
+        numbers = []
+    if kind == "clip":
+        if len(numbers) != 2 or not -math.inf < numbers[0] < numbers[1] < math.inf:
+            raise argument_error("activation", "clip to two finite numbers, the lower first", repr(name))
+        return clip(name, *numbers)
+    if len(numbers) != 1 or not 0 < numbers[0] < math.inf:
+        raise argument_error("activation", "have one positive slope below 0", repr(name))
+    return leaky(name, *numbers)
+
+
 ACTIVATIONS: dict[str, Activation] = {
     "relu": Activation(
         "relu",
@@ -449,6 +536,19 @@ ACTIVATIONS: dict[str, Activation] = {
     "diode": diode(),
     "hard_sigmoid": clip("hard_sigmoid", 0.0, 1.0),
     "hard_tanh": clip("hard_tanh", -1.0, 1.0),
+    "relu6": clip("relu6", 0.0, 6.0),
+    "leaky_relu": leaky("leaky_relu", 0.01),
+    "silu": Activation(
+        "silu",
+        torch.nn.functional.silu,
+        _silu_slope,
+        _silu_displaced,
+        _silu_integral,
+        None,
+        smooth=True,
+        piecewise_linear=False,
+        curvature=_silu_curvature,
+    ),
     "logistic": of_unit(
         UNITS["logistic"],
         response=torch.sigmoid,

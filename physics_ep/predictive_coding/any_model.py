@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Literal, overload
 
 import torch
 from torch import nn
@@ -11,8 +12,35 @@ from torch import nn
 from ..blocks import all_finite, is_dense
 from ..errors import InputError, argument_error, described, unknown_name
 from ..system import EnergySystem
-from .network import ENERGIES
+from .canonical import layered
+from .network import ENERGIES, PredictiveCodingNetwork
 from .traced.network import ModuleNetwork
+
+FORMS = ("any", "layers")
+
+
+@overload
+def from_module(
+    model: nn.Module,
+    example: torch.Tensor,
+    *,
+    units: str | Sequence[str] = ...,
+    gates: str = ...,
+    energy: str = ...,
+    form: Literal["any"] = ...,
+) -> ModuleNetwork: ...
+
+
+@overload
+def from_module(
+    model: nn.Module,
+    example: torch.Tensor,
+    *,
+    units: str | Sequence[str] = ...,
+    gates: str = ...,
+    energy: str = ...,
+    form: Literal["layers"],
+) -> PredictiveCodingNetwork: ...
 
 
 def from_module(
@@ -22,7 +50,8 @@ def from_module(
     units: str | Sequence[str] = "auto",
     gates: str = "held",
     energy: str = "squared",
-) -> ModuleNetwork:
+    form: str = "any",
+) -> ModuleNetwork | PredictiveCodingNetwork:
     """A predictive coding network whose forward pass is that of any differentiable torch model.
 
     The forward pass is recorded as it runs on the example, library modules (recurrent layers, attention) step by
@@ -41,14 +70,17 @@ def from_module(
     gates : {'held', 'live'}
         Whether nudged phases hold the masks of activations with kinks, clips and the routes of poolings as the free
         phase has left them; they do by default, and the estimate then has the order of its scheme.
-    energy : {'squared'}
-        E = 1/2 sum_k |h_k - f_k(parents)|^2.
+    energy : {'squared', 'paired'}
+        E = 1/2 sum_k |h_k - f_k(parents)|^2, or that of pairs of units, which layers alone have.
+    form : {'any', 'layers'}
+        'layers': layers of linear maps and unit functions with norms folded (`canonical.layered`), which substrates
+        hold (`map_pcn`) and for which the fast passes are; models that are not made of such are refused.
 
     Returns
     -------
     ModuleNetwork
         An `EnergySystem`: `network(x)` is `model(x)`, `state_dict` has the model's names, and `units` the names
-        of the units.
+        of the units. With `form="layers"`, a `PredictiveCodingNetwork`.
 
     Raises
     ------
@@ -69,10 +101,13 @@ def from_module(
         raise argument_error("example", "hold real numbers or integers, at least one example", described(example))
     if energy not in ENERGIES:
         raise unknown_name("energy", energy, ENERGIES)
-    if energy != "squared":
-        raise argument_error(
-            "energy", "be 'squared', since only layers of linear maps have the paired one (from_sequential)", energy
-        )
+    if form not in FORMS:
+        raise unknown_name("form", form, FORMS)
+    if energy != "squared" and form != "layers":
+        must = "be 'squared', since only layers of linear maps have the paired one (form='layers')"
+        raise argument_error("energy", must, energy)
+    if form == "layers" and units != "auto":
+        raise argument_error("units", "be 'auto' where layers are the units", repr(units))
     if not isinstance(units, str):
         units = tuple(units)
     elif units != "auto":
@@ -80,6 +115,8 @@ def from_module(
     if any(isinstance(p, nn.parameter.UninitializedParameter) for p in model.parameters()):
         raise argument_error("model", "have all its weights", "one with lazy modules that have not run yet")
     _check_tensors(model, example)
+    if form == "layers":
+        return layered(model, example, energy=energy, gates=gates)
     if "parametrizations" in model._modules:
         raise InputError(
             "Argument model must have no parametrised tensors of its own, but has "

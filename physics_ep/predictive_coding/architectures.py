@@ -21,7 +21,8 @@ from collections.abc import Sequence
 import torch
 
 from ..errors import argument_error, unknown_name
-from ..maps import POOLINGS, ConvLink, DenseLink, Shape
+from ..maps import ConvLink, DenseLink, Shape
+from ..pooling import POOLINGS
 from .layers import PredictiveLayer
 from .network import PredictiveCodingNetwork
 

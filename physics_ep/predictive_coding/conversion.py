@@ -15,7 +15,8 @@ from torch.nn.parameter import is_lazy
 
 from ..blocks import all_finite
 from ..errors import InputError, argument_error
-from ..maps import POOL, ConvLink, DenseLink, Link, Shape
+from ..maps import ConvLink, DenseLink, Link, Shape
+from ..pooling import POOL
 from ..weights import check_plain
 from .layers import PredictiveLayer
 from .network import PredictiveCodingNetwork
@@ -176,15 +177,15 @@ def to_sequential(network: PredictiveCodingNetwork) -> nn.Sequential:
     poolings = {name: kind for kind, name in POOLS.items()}
     for number, layer in enumerate(network.stack, 1):
         link, bias = layer.link, layer.bias is not None
-        if layer.skip_link is not None:
+        if layer.skips or layer.source is not None:
             raise InputError(
                 f"Argument network must have no skips to become an nn.Sequential, but layer {number} has one."
             )
         if isinstance(link, ConvLink):
             channels, below, side, _ = link.weight_shape
-            modules.append(nn.Conv2d(below, channels, side, link.stride, link.padding, bias=bias))
-            if link.pooling is not None:
-                modules.append(poolings[link.pooling](POOL))
+            modules.append(nn.Conv2d(below, channels, side, link.stride, link.padding, bias=bias))  # type: ignore[arg-type]
+            if link.pool is not None:
+                modules.append(poolings[link.pool.kind](POOL))
         else:
             if len(link.pre) > 1:
                 modules.append(nn.Flatten())

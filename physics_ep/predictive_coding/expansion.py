@@ -47,7 +47,7 @@ def expansion(phase: PredictivePhase, errors: Blocks) -> tuple[Blocks, dict[int,
     assert phase.nudge is not None
     copies, beta = phase.copies, phase.strength()
     u, changes = _displaced(phase, errors)
-    bends = [None if k == 0 else phase.units.curved(k, change) for k, change in enumerate(changes)]
+    bends = [phase.units.curved(k, change) if phase.links(k) else None for k, change in enumerate(changes)]
     pull = -phase.nudge.cost.curvature(phase.outputs(), phase.nudge.y[: len(phase.x)], u)
     second = _second_errors(phase, pull, errors, bends)
     halves = [None if c is None else (0.5 * c).mul_(change) for c, change in zip(bends, changes, strict=True)]
@@ -59,17 +59,16 @@ def expansion(phase: PredictivePhase, errors: Blocks) -> tuple[Blocks, dict[int,
     scales = [(b * f).to(phase.dtype) for b, f in zip(powers, _factors(phase, asked, moved), strict=True)]
     following = [_sum(scales, pair, copies) for pair in zip(errors, second, strict=True)]
     # The first layer's displacement is its error, so that what the second feels of it is a sum of known parts.
-    return following, {1: _sum(scales, (changes[1], others[1]), copies)} if phase.depth > 1 else {}
+    second_moves = phase.depth > 1 and bool(phase.links(1))
+    return following, {1: _sum(scales, (changes[1], others[1]), copies)} if second_moves else {}
 
 
 def scaled(phase: PredictivePhase, errors: Blocks) -> tuple[Blocks, dict[int, torch.Tensor]]:
     """As `expansion`, to first order."""
     copies, beta = phase.copies, phase.strength()
-    if phase.routing or phase.depth == 1:
-        return each(errors, beta, copies), {}
-    change = phase.change(1, errors[:1])
-    assert change is not None
-    return each(errors, beta, copies), {1: each([change], beta, copies)[0]}
+    change = None if phase.routing or phase.depth == 1 else phase.change(1, errors[:1])
+    known = {} if change is None else {1: each([change], beta, copies)[0]}
+    return each(errors, beta, copies), known
 
 
 def each(blocks: Blocks, scale: torch.Tensor, copies: int) -> Blocks:
@@ -97,7 +96,7 @@ def _displaced(
         change = phase.change(k, moved)
         if change is None:
             moved.append(error)
-            changes.append(error)  # stands for nothing: the lowest layer's pre-activation does not change
+            changes.append(error)  # stands for nothing: the pre-activation of a layer on the input does not change
             continue
         total = phase.units.slope_times(k, change) + error
         extra = None if more is None else more[k]

@@ -133,7 +133,8 @@ class PredictiveMotion(Motion):
             at_rest = phase.free_state()[k]
             upper, lower = begun[k] + at_rest, begun[phase.depth + k] + at_rest
             if unit.gated:
-                p, r = (torch.where(unit.response(free) == v, free, v) for v in (upper, lower))
+                assert unit.inverse is not None
+                p, r = (torch.where(unit.response(free) == v, free, unit.inverse(v)) for v in (upper, lower))
             elif unit.inverse is None:
                 p, r = upper, lower
             else:

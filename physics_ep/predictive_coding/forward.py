@@ -12,10 +12,10 @@ from torch import nn
 
 from ..blocks import State
 from ..errors import InputError, argument_error, unknown_name
-from ..maps import ConvLink, Route, channels_last
+from ..pooling import Route, channels_last
 from ..system import EnergySystem
 from ..weights import refresh
-from .layers import PredictiveLayer
+from .layers import PredictiveLayer, Wire
 
 GATES = ("held", "live")
 """What nudged phases do with the gates of ReLUs and the routes of max poolings: hold them as the free phase left
@@ -54,26 +54,27 @@ def gate_modes(gates: str) -> tuple[str, ...]:
 
 
 class Cast:
-    """Tensors in the dtype that layers work in, each cast when it is first asked for, and again after a `release`.
+    """Weights of layers in the dtype that they work in, each cast when it is first asked for, and again after a
+    `release`.
 
     Parameters
     ----------
-    given : sequence of Tensor or None
-        Only those that are there may be asked for.
+    layers : sequence of PredictiveLayer
     dtype : torch.dtype
     """
 
-    def __init__(self, given: Sequence[torch.Tensor | None], dtype: torch.dtype) -> None:
-        self._given = given
+    def __init__(self, layers: Sequence[PredictiveLayer], dtype: torch.dtype) -> None:
+        self._layers = layers
         self._dtype = dtype
-        self._cast: dict[int, torch.Tensor] = {}
+        self._cast: dict[tuple[int, str], torch.Tensor] = {}
 
-    def __getitem__(self, k: int) -> torch.Tensor:
-        if k not in self._cast:
-            given = self._given[k]
-            assert given is not None
-            self._cast[k] = given.to(self._dtype)
-        return self._cast[k]
+    def of(self, k: int, name: str | None) -> torch.Tensor:
+        """The weight of layer k that has this name; for None, which links without weights have, an empty one."""
+        if name is None:
+            return torch.empty(0)
+        if (k, name) not in self._cast:
+            self._cast[k, name] = getattr(self._layers[k], name).to(self._dtype)
+        return self._cast[k, name]
 
     def release(self) -> None:
         """Give the memory of what has been cast away."""
@@ -93,11 +94,11 @@ class ForwardPass:
     drives : tuple of Tensor (B, ...) or None
         a_k; None where gates held at the free state are all that is needed of them.
     routes : tuple of Tensor or None
-        What each layer's max pooling picked; that of the first layer packed.
-    weights, skips : Cast
-        Weights in the dtype that the layers work in, by number of the layer.
+        What each layer's max pooling picked; those of layers on the input packed.
+    weights : Cast
+        Weights in the dtype that the layers work in.
     images : tuple of Tensor or None
-        What max poolings above the first layer have picked from, where they are to pick anew; else empty.
+        What max poolings that are not on the input have picked from, where they are to pick anew; else empty.
     """
 
     x: torch.Tensor
@@ -105,12 +106,11 @@ class ForwardPass:
     drives: State | None
     routes: tuple[Route, ...]
     weights: Cast
-    skips: Cast
     images: tuple[torch.Tensor | None, ...] = ()
 
 
 class ForwardNetwork(EnergySystem):
-    """Layers on top of one another and their forward pass; the energies stand above, in `network`.
+    """Layers in turn, each fed by some before it, and their forward pass; the energies stand above, in `network`.
 
     A phase knows its system as this class. `PredictiveCodingNetwork` adds an energy, and hands out phases, solvers
     and motions.
@@ -118,7 +118,7 @@ class ForwardNetwork(EnergySystem):
     Parameters
     ----------
     layers : sequence of PredictiveLayer
-        Layer k takes the shape of layer k - 1. The last is linear.
+        Each takes what layers before it, or the input, give. The last is linear.
 
     Attributes
     ----------
@@ -152,24 +152,32 @@ class ForwardNetwork(EnergySystem):
         self._gates = GATES[0]
         if not layers:
             raise argument_error("layers", "be one layer or more", "none")
-        shapes = [layers[0].link.pre]
+        self.layers = nn.ModuleList(layers)
+        first = next(w.link.pre for k, layer in enumerate(layers) for w in layer.wires(k) if w.source < 0)
+        shapes = [first]
+        used = set()
         for number, layer in enumerate(layers, 1):
-            if layer.link.pre != shapes[-1]:
-                raise InputError(
-                    f"Argument layers must fit on one another, but layer {number} takes {list(layer.link.pre)} "
-                    f"and layer {number - 1} gives {list(shapes[-1])}."
-                )
-            if layer.skip_source is not None:
-                skip = layer.skip_link
-                assert skip is not None
-                if not 0 <= layer.skip_source < number - 2 or shapes[layer.skip_source + 1] != skip.pre:
+            for wire in layer.wires(number - 1):
+                skips = wire.link is not layer.link
+                if not -1 <= wire.source < number - 1 or (skips and shapes[wire.source + 1] != wire.link.pre):
                     raise InputError(
                         f"Argument layers must have skips from fitting layers further down: layer {number}."
                     )
+                below = "the input" if wire.source < 0 and number > 1 else f"layer {wire.source + 1}"
+                if shapes[wire.source + 1] != wire.link.pre:
+                    raise InputError(
+                        f"Argument layers must fit on one another, but layer {number} takes {list(wire.link.pre)} "
+                        f"and {below} gives {list(shapes[wire.source + 1])}."
+                    )
+                used.add(wire.source)
             shapes.append(layer.post)
+        idle = sorted(set(range(len(layers) - 1)) - used)
+        if idle:
+            raise argument_error(
+                "layers", "each lead into another but the last", f"a layer {idle[0] + 1} that does not"
+            )
         if layers[-1].activation_name != "linear" or len(shapes[-1]) != 1:
             raise argument_error("layers", "end in a dense linear layer", layers[-1].activation_name)
-        self.layers = nn.ModuleList(layers)
         self.shapes = tuple(shapes)
         self.example_shape = self.shapes[0]
         self.sizes = tuple(math.prod(shape) for shape in shapes)
@@ -205,6 +213,11 @@ class ForwardNetwork(EnergySystem):
         """`layers`, typed."""
         return cast(list[PredictiveLayer], list(self.layers))
 
+    @property
+    def wires(self) -> list[list[Wire]]:
+        """What leads into each layer."""
+        return [layer.wires(k) for k, layer in enumerate(self.stack)]
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Outputs (B, n_out) of the plain forward pass; autograd follows it."""
         for layer in self.stack:
@@ -216,22 +229,21 @@ class ForwardNetwork(EnergySystem):
         dtype = self.compute_dtype or self.dtype
         x = x.to(dtype)
         x = channels_last(x) if x.ndim == 4 else x
-        weights = Cast([layer.weight for layer in self.stack], dtype)
-        skips = Cast([layer.skip_weight for layer in self.stack], dtype)
+        weights = Cast(self.stack, dtype)
         states: list[torch.Tensor] = []
         drives: list[torch.Tensor] = []
         routes: list[Route] = []
         images: list[torch.Tensor | None] = []
         for k, layer in enumerate(self.stack):
             kept = {"images": images} if keep_images else {}
-            a, route = self.drive(k, x, states, weights, skips, **kept)
-            # Nothing moves the input: only what is learnt of the first layer takes its route, once a step.
-            routes.append(layer.link.packed(route) if k == 0 else route)
+            a, route = self.drive(k, x, states, weights, **kept)
+            # Nothing moves the input: only what is learnt of a layer on it takes its route, once a step.
+            routes.append(layer.link.packed(route) if layer.wires(k)[0].source < 0 else route)
             if keep_drives:
                 drives.append(a)
             states.append(layer.activation.response(a))
         found = tuple(drives) if keep_drives else None
-        return ForwardPass(x, tuple(states), found, tuple(routes), weights, skips, tuple(images))
+        return ForwardPass(x, tuple(states), found, tuple(routes), weights, tuple(images))
 
     def drive(
         self,
@@ -239,29 +251,27 @@ class ForwardNetwork(EnergySystem):
         x: torch.Tensor,
         states: Sequence[torch.Tensor],
         weights: Cast | None = None,
-        skips: Cast | None = None,
         images: list[torch.Tensor | None] | None = None,
     ) -> tuple[torch.Tensor, Route]:
         """Pre-activation a_k from the activities below, and the route of its max pooling.
 
-        What that picks from is added to `images`, if the layer is not the first.
+        What that picks from is added to `images`, if the layer is not on the input.
         """
         layer = self.stack[k]
-        weight = layer.weight if weights is None else weights[k]
-        bias = None if layer.bias is None else layer.bias.to(weight.dtype)
-        link, below = layer.link, x if k == 0 else states[k - 1]
-        if images is not None and k > 0 and isinstance(link, ConvLink) and link.routed:
+        given = Cast(self.stack, x.dtype) if weights is None else weights
+        (source, link, name), *others = layer.wires(k)
+        weight, below = given.of(k, name), x if source < 0 else states[source]
+        bias = None if layer.bias is None else layer.bias.to(below.dtype)
+        if images is not None and source >= 0 and link.routed:
             images.append(link.image_of(weight, below, bias))
             a, route = link.pooled(cast(torch.Tensor, images[-1]))
         else:
             a, route = link.drive(weight, below, bias)
             if images is not None:
                 images.append(None)
-        if layer.skip_link is not None:
-            assert layer.skip_source is not None
-            assert layer.skip_weight is not None
-            skip = layer.skip_weight if skips is None else skips[k]
-            a = a + layer.skip_link.apply(skip, states[layer.skip_source])
+        for source, link, name in others:
+            below = x if source < 0 else states[source]
+            a = a + link.apply(given.of(k, name), below) if name else link.add_to(a, given.of(k, name), below)
         return a, route
 
     def internal(self, activities: State, drives: State) -> State:

@@ -1,43 +1,77 @@
-"""Layers of a predictive coding network: a linear map between units (`physics_ep.maps`), skips, an activation.
+"""Layers of a predictive coding network: linear maps between units (`physics_ep.maps`), biases, an activation.
 
-A layer's pre-activation is a_k = P(W_k h_{k-1}) + V_k h_j + b_k (V_k a skip from a layer j further down, if there
-is one), its prediction sigma_k(a_k). Pooling P stands before the activation.
+A layer's pre-activation is a_k = P(W_k h_{k-1}) + sum_j V_kj h_j + b_k, with links V_kj from layers further
+down or from the input, its prediction sigma_k(a_k). Pooling P stands before the activation.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
 
-from ..errors import argument_error, unknown_name
-from ..maps import ConvLink, Link, Shape, channels_last
+from ..errors import argument_error
+from ..maps import ConvLink, Link, Shape
 from ..moved import moved_names
-from .activations import ACTIVATIONS, Activation
+from ..pooling import channels_last
+from .activations import Activation, activation_named
 
 if not TYPE_CHECKING:
     __getattr__ = moved_names(__name__)
 
 
+class Wire(NamedTuple):
+    """What leads into a layer.
+
+    Attributes
+    ----------
+    source : int
+        The layer that it comes from, from 0; -1: the input.
+    link : Link
+    name : str or None
+        Of the layer's parameter that holds its weights; None: it has none.
+    """
+
+    source: int
+    link: Link
+    name: str | None
+
+
+Skip = tuple[int, Link, float]
+
+
 class PredictiveLayer(nn.Module):
-    """One layer: a link from the layer below, perhaps a skip from a layer further down, biases, an activation.
+    """One layer: a link from the layer below, perhaps others from layers further down, biases, an activation.
 
     Parameters
     ----------
     link : Link
     activation : str
+        A name that `activations.activation_named` knows.
     bound : float
         Weights start uniform in +-bound, biases at 0.
     generator : torch.Generator
-    skip : (int, Link, float), optional
-        Index, from 0, of the layer that a skip comes from; its link, and the bound of its weights.
+    skip : (int, Link, float) or sequence of them, optional
+        Index, from 0, of the layer that a skip comes from (-1: the input); its link, and the bound of its weights.
     bias : bool
+    source : int, optional
+        Index of the layer that `link` comes from, -1 the input; None: the layer below.
 
     Attributes
     ----------
-    weight, skip_weight, bias : Parameter
+    weight, skip_weight, bias : Parameter or None
+        Of further skips `skip_weight_2` and so on. None: there is none, or the link has no weights.
+    label : str
+        Name of the module of a model that it comes from; empty: of none.
+    origins : mapping of str to str
+        Names of the model's parameters that its own are, or are folded from, where it comes from a model.
     """
+
+    label = ""
+    origins: Mapping[str, str] = MappingProxyType({})
 
     def __init__(
         self,
@@ -46,42 +80,74 @@ class PredictiveLayer(nn.Module):
         bound: float,
         generator: torch.Generator,
         *,
-        skip: tuple[int, Link, float] | None = None,
+        skip: Skip | Sequence[Skip] | None = None,
         bias: bool = True,
+        source: int | None = None,
     ) -> None:
         super().__init__()
-        if activation not in ACTIVATIONS:
-            raise unknown_name("activation", activation, ACTIVATIONS)
+        activation_named(activation)
         self.link = link
         self.activation_name = activation
-        self.weight = nn.Parameter(uniform(link.weight_shape, bound, generator))
+        self.source = source
+        self.weight: nn.Parameter = None  # type: ignore[assignment]
+        """There is one wherever the link has weights."""
+        if link.weighted:
+            self.weight = nn.Parameter(uniform(link.weight_shape, bound, generator))
         self.bias = nn.Parameter(torch.zeros(link.post[0])) if bias else None
-        self.skip_source: int | None = None
-        self.skip_link: Link | None = None
         self.skip_weight: nn.Parameter | None = None
-        if skip is not None:
-            self.skip_source, self.skip_link, skip_bound = skip
-            if self.skip_link.post != link.post:
-                raise argument_error("skip", f"end in the shape {link.post} of its layer", self.skip_link.post)
-            self.skip_weight = nn.Parameter(uniform(self.skip_link.weight_shape, skip_bound, generator))
+        skips: Sequence[Any] = () if skip is None else (skip,) if isinstance(skip[0], int) else skip
+        self.skips = tuple((start, over) for start, over, _ in skips)
+        for number, (_, over, skip_bound) in enumerate(skips, 1):
+            if over.post != link.post:
+                raise argument_error("skip", f"end in the shape {link.post} of its layer", over.post)
+            if over.routed:
+                raise argument_error("skip", "be no max pooling, which only a layer's first link may be", over)
+            if over.weighted:
+                drawn = nn.Parameter(uniform(over.weight_shape, skip_bound, generator))
+                setattr(self, skip_name(number), drawn)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Layers that were pickled before have one skip at most."""
+        source, link = state.pop("skip_source", None), state.pop("skip_link", None)
+        super().__setstate__(state)
+        if "skips" not in state:
+            self.source, self.skips = None, () if link is None else ((source, link),)
 
     @property
     def activation(self) -> Activation:
         """Its response, and what belongs to it."""
-        return ACTIVATIONS[self.activation_name]
+        return activation_named(self.activation_name)
 
     @property
     def post(self) -> Shape:
         """Shape of an example's units."""
         return self.link.post
 
+    def wires(self, k: int) -> list[Wire]:
+        """What leads into the layer, which is number k of its network, from 0; that of `link` first."""
+        first = Wire(k - 1 if self.source is None else self.source, self.link, self._name(self.link, "weight"))
+        others = enumerate(self.skips, 1)
+        return [first, *(Wire(source, link, self._name(link, skip_name(n))) for n, (source, link) in others)]
+
+    @staticmethod
+    def _name(link: Link, name: str) -> str | None:
+        return name if link.weighted else None
+
     def extra_repr(self) -> str:
         words = [type(self.link).__name__, f"{list(self.link.pre)} -> {list(self.post)}", self.activation_name]
-        if isinstance(self.link, ConvLink) and self.link.pooling:
-            words.append(f"{self.link.pooling} pooling")
-        if self.skip_source is not None:
-            words.append(f"skip from layer {self.skip_source + 1}")
+        if isinstance(self.link, ConvLink) and self.link.pool is not None:
+            words.append(f"{self.link.pool.kind} pooling")
+        if self.source is not None:
+            words.append("from the input" if self.source < 0 else f"from layer {self.source + 1}")
+        words += [
+            "skip from the input" if source < 0 else f"skip from layer {source + 1}" for source, _ in self.skips
+        ]
         return ", ".join(words)
+
+
+def skip_name(number: int) -> str:
+    """Name of the parameter of a layer's skip, counted from 1."""
+    return "skip_weight" if number == 1 else f"skip_weight_{number}"
 
 
 def uniform(shape: Shape, bound: float, generator: torch.Generator) -> torch.Tensor:

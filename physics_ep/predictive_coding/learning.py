@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..maps import Route
+from ..pooling import Route
 from .forward import ForwardPass
 from .layers import PredictiveLayer
 
@@ -81,20 +81,20 @@ def contrast(
         column = -_column(weight, free, deltas[k])
         if minus is None:
             whole = first = deltas[k] * column
-        elif k == 0:
+        elif all(wire.source < 0 for wire in layer.wires(k)):
             whole = first = (deltas[k] - minus.deltas[k]).mul_(column)
         else:
             whole, (first, mean) = _two(deltas[k])
             torch.sub(deltas[k], minus.deltas[k], out=first).mul_(column)
             torch.add(deltas[k], minus.deltas[k], out=mean).mul_(0.5 * column)
-        name = f"layers.{k}"
-        below = free.x if k == 0 else activity(k - 1)
-        grads[f"{name}.weight"] = layer.link.gradient(below, whole, free.routes[k])
-        if layer.skip_link is not None:
-            assert layer.skip_source is not None
-            grads[f"{name}.skip_weight"] = layer.skip_link.gradient(activity(layer.skip_source), whole)
+        for source, link, part in layer.wires(k):
+            if part is None:
+                continue
+            below, change = (free.x, first) if source < 0 else (activity(source), whole)
+            route = free.routes[k] if link.routed else None
+            grads[f"layers.{k}.{part}"] = link.gradient(below, change, route)
         if layer.bias is not None:
-            grads[f"{name}.bias"] = first.sum([0, *range(2, first.ndim)])
+            grads[f"layers.{k}.bias"] = first.sum([0, *range(2, first.ndim)])
         _settle(grads, k, layer)
     return grads
 
@@ -116,21 +116,23 @@ def _contrast_of_routes(
     for k, layer in enumerate(layers):
         column = _column(weight, free, plus.deltas[k])
         parts = [state.deltas[k] * (sign * column) for state, sign in signed]
-        name = f"layers.{k}"
         if layer.bias is not None:
-            grads[f"{name}.bias"] = torch.stack([part.sum([0, *range(2, part.ndim)]) for part in parts]).sum(0)
-        if k == 0:  # nothing moves its input, nor its route
-            whole = parts[0] if len(parts) == 1 else parts[0].add_(parts[1])
-            grads[f"{name}.weight"] = layer.link.gradient(free.x, whole, free.routes[0])
-            _settle(grads, k, layer)
-            continue
-        whole = torch.cat(parts)
-        picks = [state.routes[k] for state, _ in signed if state.routes is not None]
-        route = None if picks[0] is None else torch.cat([r for r in picks if r is not None])
-        grads[f"{name}.weight"] = layer.link.gradient(activity(k - 1), whole, route)
-        if layer.skip_link is not None:
-            assert layer.skip_source is not None
-            grads[f"{name}.skip_weight"] = layer.skip_link.gradient(activity(layer.skip_source), whole)
+            sums = [part.sum([0, *range(2, part.ndim)]) for part in parts]
+            grads[f"layers.{k}.bias"] = torch.stack(sums).sum(0)
+        whole: torch.Tensor | None = None
+        for source, link, part in layer.wires(k):
+            if part is None:
+                continue
+            name = f"layers.{k}.{part}"
+            if source < 0:  # nothing moves the input, nor a route from it
+                alone = parts[0] if len(layer.wires(k)) == 1 else parts[0].clone()
+                both = parts[0] if len(parts) == 1 else alone.add_(parts[1])
+                grads[name] = link.gradient(free.x, both, free.routes[k] if link.routed else None)
+                continue
+            whole = torch.cat(parts) if whole is None else whole
+            picks = [state.routes[k] for state, _ in signed if state.routes is not None and link.routed]
+            route = torch.cat([r for r in picks if r is not None]) if picks else None
+            grads[name] = link.gradient(activity(source), whole, route)
         _settle(grads, k, layer)
     return grads
 
@@ -153,8 +155,8 @@ def _settle(grads: Gradients, k: int, layer: PredictiveLayer) -> None:
 
     A layer at a time, so that no two copies of all gradients are held.
     """
-    for name in ("weight", "skip_weight", "bias"):
-        parameter, key = getattr(layer, name), f"layers.{k}.{name}"
+    for name in [*(wire.name for wire in layer.wires(k)), "bias"]:
+        parameter, key = None if name is None else getattr(layer, name), f"layers.{k}.{name}"
         if parameter is None or not parameter.requires_grad:
             grads.pop(key, None)
         else:

@@ -26,8 +26,9 @@ import torch
 from ..blocks import State, exactly_finite_rows, finite_rows, masked, tiled
 from ..compiling import fusible
 from ..cost import Cost
-from ..maps import ConvLink, Link, Route
+from ..maps import ConvLink, Link
 from ..nudging import Nudge
+from ..pooling import Route
 from ..system import Inputs, Phase
 from .forward import ForwardNetwork, ForwardPass
 from .learning import Nudged, contrast
@@ -170,7 +171,7 @@ class PredictivePhase(Phase):
         """
         found = []
         for k, layer in enumerate(self.layers):
-            a, _ = self.system.drive(k, self.free.x, self.free.states, self.free.weights, self.free.skips)
+            a, _ = self.system.drive(k, self.free.x, self.free.states, self.free.weights)
             found.append(relative(layer.activation.response(a), self.free.states[k]))
             if self.paired and self.free.drives is not None:
                 found.append(relative(a, self.free.drives[k]))
@@ -270,10 +271,17 @@ class PredictivePhase(Phase):
                 errors[k] = error
             del q, error
             for source, link, w, route in self.links(k):
-                below = asked[source]
-                back = self.transposed(link, w, deltas[k], route)
-                asked[source] = back if below is None else below.add_(back)
+                asked[source] = self.fed_back(asked[source], link, w, deltas[k], route)
         return errors, deltas
+
+    def fed_back(
+        self, below: torch.Tensor | None, link: Link, w: torch.Tensor, delta: torch.Tensor, route: Route
+    ) -> torch.Tensor:
+        """below + W^T delta, in the memory of `below` if there is one."""
+        if below is not None and route is None:
+            return link.add_back(below, w, delta)
+        back = self.transposed(link, w, delta, route)
+        return back if below is None else below.add_(back)
 
     def transposed(self, link: Link, w: torch.Tensor, delta: torch.Tensor, route: Route) -> torch.Tensor:
         """W^T delta; the large image before a pooling in memory that is not asked of the system every time."""
@@ -354,17 +362,19 @@ class PredictivePhase(Phase):
         total = None
         for source, link, w, route in self.links(k):
             if self.routing and link.routed:
-                part = self._rerouted(k, link, w, moved[source])
+                part = self._rerouted(k, source, link, w, moved[source])
+                total = part if total is None else total.add_(part)
+            elif total is None:
+                total = link.apply(w, moved[source], route)
             else:
-                part = link.apply(w, moved[source], route)
-            total = part if total is None else total.add_(part)
+                total = link.add_to(total, w, moved[source], route)
         return total
 
-    def _rerouted(self, k: int, link: Link, w: torch.Tensor, moved: torch.Tensor) -> torch.Tensor:
+    def _rerouted(self, k: int, below: int, link: Link, w: torch.Tensor, moved: torch.Tensor) -> torch.Tensor:
         """Change of a max pooling that picks anew; the route that it picks is kept."""
         if k not in self.images:  # images of the free state, before pooling, and what was picked of them
             kept = self.free.images[k] if self.free.images else None
-            held = link.image_of(w, self.free.states[k - 1]) if kept is None else kept
+            held = link.image_of(w, self.free.states[below]) if kept is None else kept
             first = self.free.routes[k]
             assert first is not None
             self.images[k] = (held, link.pick(held, first))
@@ -387,14 +397,12 @@ class PredictivePhase(Phase):
 
     def links(self, k: int) -> list[tuple[int, Link, torch.Tensor, Route]]:
         """Links into layer k from other layers: (source, link, weight, route)."""
-        layer = self.layers[k]
-        found: list[tuple[int, Link, torch.Tensor, Route]] = []
-        if k > 0:
-            found.append((k - 1, layer.link, self.free.weights[k], self.routes[k]))
-        if layer.skip_link is not None:
-            assert layer.skip_source is not None
-            found.append((layer.skip_source, layer.skip_link, self.free.skips[k], None))
-        return found
+        routes = [self.routes[k], *[None] * len(self.layers[k].skips)]  # a layer's first link alone takes one
+        return [
+            (source, link, self.free.weights.of(k, name), route)
+            for (source, link, name), route in zip(self.layers[k].wires(k), routes, strict=True)
+            if source >= 0
+        ]
 
     def errors(self, moved: Sequence[torch.Tensor]) -> tuple[Blocks, Blocks | None]:
         """(e_k, da_k) that displacements d_k imply."""
@@ -472,8 +480,7 @@ class PredictivePhase(Phase):
     ) -> dict[str, torch.Tensor]:
         with torch.no_grad():
             up, down = self._nudged_state(plus), None if minus is None else self._nudged_state(minus)
-            for cast in (self.free.weights, self.free.skips):  # large; what relaxes after this casts them again
-                cast.release()
+            self.free.weights.release()  # large; what relaxes after this casts them again
             found = contrast(self.layers, self.free, up, down, weight)
         self.settled.clear()  # a step outlives its contrast, and routes are large
         return found
@@ -481,12 +488,21 @@ class PredictivePhase(Phase):
     def input_contrast(
         self, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor
     ) -> torch.Tensor:
-        """-W_1^T delta_1, contrasted: the input enters the first layer's pre-activation only."""
-        first = plus[-self.depth] if minus is None else plus[-self.depth] - minus[-self.depth]
-        column = -weight.to(first.dtype).view(-1, *[1] * (first.ndim - 1))
+        """-W_k^T delta_k, contrasted, of the links from the input into pre-activations."""
+        found: torch.Tensor | None = None
         with torch.no_grad():
-            w, route = self.free.weights[0], self.free.routes[0]
-            return self.layers[0].link.transpose(w, first * column, route).to(x.dtype)
+            for k, layer in enumerate(self.layers):
+                routes = [self.free.routes[k], *[None] * len(layer.skips)]
+                for (source, link, name), route in zip(layer.wires(k), routes, strict=True):
+                    if source >= 0:
+                        continue
+                    delta = plus[k - self.depth]
+                    delta = delta if minus is None else delta - minus[k - self.depth]
+                    column = -weight.to(delta.dtype).view(-1, *[1] * (delta.ndim - 1))
+                    back = link.transpose(self.free.weights.of(k, name), delta * column, route)
+                    found = back if found is None else found.add_(back)
+        assert found is not None
+        return found.to(x.dtype)
 
     def _nudged_state(self, z: State) -> Nudged:
         """What the learning rule needs of z."""

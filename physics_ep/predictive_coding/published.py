@@ -171,8 +171,7 @@ class Pgd(Solver):
                 continue
             for source, link, w, route in phase.links(j):
                 if source == k:
-                    back = phase.transposed(link, w, delta, route)
-                    asked = back if asked is None else asked.add_(back)
+                    asked = phase.fed_back(asked, link, w, delta, route)
         if asked is None:
             asked = torch.zeros_like(self.moved[k])
         moved = self.step(k, change, shift, asked)

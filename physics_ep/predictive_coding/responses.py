@@ -102,11 +102,8 @@ class FreeResponse:
         return over(wide(lambda d, a: self.layers[k].activation.displaced(a, d)), change, self.drives(k))
 
     def through_gates(self, k: int, rows: torch.Tensor) -> torch.Tensor:
-        """Rows where the gates of layer k are open at the free state, else 0."""
-        unit, h = self.layers[k].activation, self.free.states[k]
-        if unit.name == "relu":
-            return over(_gated, rows, h)
-        return over(torch.mul, rows, unit.open(h).to(rows.dtype))
+        """Rows through the gates of layer k as they are at the free state."""
+        return over(self.layers[k].activation.through, rows, self.free.states[k])
 
     def rectified(self, k: int, change: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """ReLU(a_k + da_k) - ReLU(a_k) with live gates, into `out` (which may be the change itself)."""

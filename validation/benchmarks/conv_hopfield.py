@@ -18,8 +18,8 @@ from hardware_models.hopfield.network import ConvHopfieldNetwork
 from hardware_models.layers.maps import Filter
 from physics_ep import placement
 from physics_ep.cost import SquaredError
-from physics_ep.maps import channels_last
 from physics_ep.nudging import Nudge
+from physics_ep.pooling import channels_last
 from physics_ep.relaxation.loop import solve
 
 from .timing import interleave, machine, measured

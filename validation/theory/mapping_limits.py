@@ -176,7 +176,7 @@ def symmetric_couplings(mapped: Mapped, x: torch.Tensor) -> list[torch.Tensor]:
         If layers are not dense and in a row, copies or amplifiers differ, or x is not one example.
     """
     system = mapped.system
-    if any(not isinstance(layer.link, DenseLink) or layer.skip_link is not None for layer in system.stack):
+    if any(not isinstance(layer.link, DenseLink) or layer.skips for layer in system.stack):
         raise argument_error("mapped", "be of dense layers in a row", mapped.network.sizes)
     if not (system.shared and system.read_both_ways):
         raise InputError("Argument mapped must have one array for h, u and the transposed read, but has copies.")

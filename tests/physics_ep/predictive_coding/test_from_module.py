@@ -569,7 +569,9 @@ def test_bad_input_is_one_line() -> None:
         (mlp, x, {"units": ["4", "nowhere"]}, "nowhere"),
         (mlp, x, {"units": "all"}, "units"),
         (mlp, x, {"gates": "open"}, "gates"),
-        (mlp, x, {"energy": "paired"}, "from_sequential"),
+        (mlp, x, {"energy": "paired"}, "form="),
+        (mlp, x, {"form": "canonical"}, "form"),
+        (mlp, x, {"form": "layers", "units": ["1"]}, "units"),
         (Written(open).double(), x, {}, "runs on"),
         (Written(threading.Lock()).double(), x, {}, "can be copied"),
     ]

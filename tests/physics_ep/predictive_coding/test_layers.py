@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from physics_ep.errors import InputError
-from physics_ep.maps import ConvLink, DenseLink
+from physics_ep.maps import ChannelLink, ConvLink, DenseLink, PoolLink
+from physics_ep.pooling import Pooling
 from physics_ep.predictive_coding import (
     PredictiveCodingNetwork,
     from_sequential,
@@ -66,13 +67,25 @@ def test_softplus_integral_is_the_dilogarithm() -> None:
         ConvLink((3, 7, 6), 4, pooling="max"),
         ConvLink((3, 9, 8), 4, kernel_size=1, stride=2, padding=0),
         ConvLink((3, 9, 9), 4, kernel_size=1, stride=4, padding=0),
+        ConvLink((4, 7, 6), 6, kernel_size=(3, 2), groups=2, dilation=(2, 1), padding=(2, 1)),
+        ConvLink((3, 8, 9), 3, groups=3, stride=2, padding=(0, 1, 0, 1)),
+        ConvLink((3, 9, 8), 4, pooling=Pooling("max", 3, 2, 1)),
+        ConvLink((3, 9, 8), 4, pooling=Pooling("average", 3, (2, 1), 1)),
+        PoolLink((3, 9, 8), Pooling("max", 3, 2, 1)),
+        PoolLink((3, 5, 6), Pooling("average", (5, 6))),
+        PoolLink((3, 7, 6), Pooling("average", 3, 1, 1)),
+        ChannelLink((3, 4, 5), (3, 4, 5)),
+        ChannelLink((3, 4, 5), (7, 4, 5), 2),
+        ChannelLink((3, 4, 5), (7, 4, 5), 2, scaled=True),
+        ChannelLink((5,), (5,), scaled=True),
     ],
-    ids=["dense", "conv", "average", "max", "strided", "strided4"],
+    ids=lambda link: f"{type(link).__name__}-{vars(link)}"[:60],
 )
 def test_links_are_the_maps_that_autograd_knows(link) -> None:
     """apply, transpose and gradient of one map against autograd of `drive`: a wrong one gives a wrong gradient."""
     g = torch.Generator().manual_seed(0)
-    w = torch.randn(link.weight_shape, generator=g, dtype=torch.float64, requires_grad=True)
+    shape = link.weight_shape if link.weighted else (0,)
+    w = torch.randn(shape, generator=g, dtype=torch.float64, requires_grad=True)
     bias = torch.randn(link.post[0], generator=g, dtype=torch.float64)
     h = torch.randn(2, *link.pre, generator=g, dtype=torch.float64, requires_grad=True)
     a, route = link.drive(w, h, bias)
@@ -81,10 +94,18 @@ def test_links_are_the_maps_that_autograd_knows(link) -> None:
         column = bias.view(-1, *[1] * (len(link.post) - 1))
         torch.testing.assert_close(link.apply(w, h, route) + column, a)
     delta = torch.randn(a.shape, generator=g, dtype=torch.float64)
-    back, weight = torch.autograd.grad((a * delta).sum(), (h, w))
+    back, weight = torch.autograd.grad((a * delta).sum(), (h, w), allow_unused=True)
     with torch.no_grad():
         torch.testing.assert_close(link.transpose(w, delta, route), back)
-        torch.testing.assert_close(link.gradient(h, delta, route), weight)
+        torch.testing.assert_close(link.add_back(h.clone(), w, delta, route), h + back)
+        torch.testing.assert_close(link.add_to(delta.clone(), w, h, route), delta + link.apply(w, h, route))
+        if link.weighted:
+            torch.testing.assert_close(link.gradient(h, delta, route), weight)
+        else:
+            other, weight = link.with_weights()
+            torch.testing.assert_close(other.drive(weight.to(h), h, bias)[0], a)
+        for packed in (link.packed(route), route):
+            torch.testing.assert_close(link.transpose(w, delta, packed), back)
         # Stacked batches share the route of one.
         both = link.transpose(w, torch.cat([delta, -delta]), route)
         torch.testing.assert_close(both, torch.cat([back, -back]))

@@ -9,7 +9,8 @@ import torch
 from torch.nn.functional import conv2d, max_pool2d
 
 from physics_ep import CrossEntropy, EquilibriumPropagation, Nudge, SquaredError, relax
-from physics_ep.maps import ConvLink, channels_last
+from physics_ep.maps import ConvLink
+from physics_ep.pooling import channels_last
 from physics_ep.predictive_coding import vgg5
 from physics_ep.predictive_coding.activations import ACTIVATIONS
 from physics_ep.predictive_coding.solvers import LinearSpace
@@ -249,11 +250,11 @@ def test_weights_are_cast_again_after_they_were_released() -> None:
     net = vgg5(4, (3, 32, 32), width=1 / 32)
     net.compute_dtype = torch.bfloat16
     kept = net.run(torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))).weights
-    before = [kept[k].clone() for k in range(net.depth)]
-    assert kept[0] is kept[0]
+    before = [kept.of(k, "weight").clone() for k in range(net.depth)]
+    assert kept.of(0, "weight") is kept.of(0, "weight")
     kept.release()
-    assert all(torch.equal(kept[k], before[k]) for k in range(net.depth))
-    assert kept[0].dtype is torch.bfloat16
+    assert all(torch.equal(kept.of(k, "weight"), before[k]) for k in range(net.depth))
+    assert kept.of(0, "weight").dtype is torch.bfloat16
 
     cost = CrossEntropy()
     x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))

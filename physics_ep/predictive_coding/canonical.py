@@ -1,0 +1,564 @@
+"""From a torch model to layers of linear maps and unit functions, where it is made of such: the canonical form.
+
+The recorded forward pass (`traced.recording`) is read call by call. A value is either what units put out, or a sum
+of linear maps of such that no activation has taken yet; an activation, another use of a sum, and a map of a sum
+make a layer of it. Norms with fixed statistics and constants fold into the maps before them, in float64; those that
+stand behind units become a weight a channel.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from ..errors import InputError, argument_error
+from ..maps import ChannelLink, ConvLink, DenseLink, Link, PoolLink, Shape
+from ..pooling import Pooling, channels_last
+from .layers import PredictiveLayer, skip_name
+from .network import PredictiveCodingNetwork
+from .traced.graph import CallGraph, Node, Ref
+from .traced.recording import NoInputError, record
+
+CLOSE = 1e-9
+"""Network and model may differ by so much of the largest output, in float64."""
+SAME = {"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout", "clone"}
+SAME |= {"contiguous", "to", "float", "double", "identity", "detach", "type_as", "feature_dropout"}
+"""Functions that change nothing where no number is drawn."""
+FLAT = {"flatten", "view", "reshape", "squeeze"}
+UNITS: dict[str, str] = {
+    "relu": "relu", "relu6": "relu6", "tanh": "tanh", "sigmoid": "logistic", "silu": "silu", "gelu": "gelu",
+    "softplus": "softplus", "hardtanh": "clip", "clamp": "clip", "clip": "clip", "clamp_min": "clip",
+    "leaky_relu": "leaky_relu",
+}  # fmt: skip
+
+
+class NoLayersError(InputError):
+    """A model is not made of linear maps and unit functions.
+
+    Attributes
+    ----------
+    module, reason : str
+        The module that is not, and why.
+    """
+
+    def __init__(self, module: str, reason: str) -> None:
+        self.module, self.reason = module, reason
+        where = f"module {module!r}" if module else "the model itself"
+        super().__init__(f"Argument model must be made of linear maps and unit functions, but {where} {reason}.")
+
+
+@dataclass(frozen=True)
+class Units:
+    """What a layer puts out (-1: the input), with zeros around it, or read flat."""
+
+    source: int
+    flat: bool = False
+    around: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Path:
+    """A linear map of what a layer puts out; its weights, and the parameter that they are, if they are one."""
+
+    source: int
+    link: Link
+    weight: torch.Tensor | None = None
+    origin: str | None = None
+
+
+@dataclass(frozen=True)
+class LinearSum:
+    """A sum of maps of units and of constants, a number a channel, which no activation has taken yet."""
+
+    paths: tuple[Path, ...]
+    bias: torch.Tensor | None = None
+    origin: str | None = None
+    flat: bool = False
+
+    @property
+    def post(self) -> Shape:
+        """Shape of an example."""
+        return self.paths[0].link.post
+
+
+Value = Units | LinearSum
+
+
+def layered(
+    model: nn.Module, example: torch.Tensor, *, energy: str = "squared", gates: str = "held"
+) -> PredictiveCodingNetwork:
+    """A network of layers whose forward pass is that of a model in its present mode, with copies of its weights.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Made of `Linear` and `Conv2d` of any kind, sums, concatenations, poolings of any window, batch norms with
+        fixed statistics (evaluation mode), factors a channel, and activations that units have; the last a `Linear`.
+    example : Tensor (B, ...)
+    energy, gates
+        As of `PredictiveCodingNetwork`.
+
+    Returns
+    -------
+    PredictiveCodingNetwork
+        Norms are folded: what it learns are the weights behind them. What the model does not train is not trained.
+        Layers bear the names of the modules that they come from (`label`), and of the parameters (`origins`).
+
+    Raises
+    ------
+    NoLayersError
+        If a part of the model is nothing of that kind; it is named.
+    InputError
+        If the model cannot be recorded, or if the network does not return what it does, to 1e-9 in float64.
+    """
+    device, dtype = example.device, next((p.dtype for p in model.parameters()), example.dtype)
+    twin = copy.deepcopy(model).double()
+    names: dict[int, str] = {}
+    for name, tensor in [*twin.named_parameters(), *twin.named_buffers()]:
+        names.setdefault(id(tensor), name)
+    wide = example.detach()[:1].double()
+    try:
+        with torch.no_grad():
+            graph, values = record(twin, names, wide)
+    except NoInputError as error:
+        raise InputError(f"Argument example must {error}") from error
+    trained = {name for name, p in twin.named_parameters() if p.requires_grad}
+    reader = _LayerReader(graph, values, {**dict(twin.named_parameters()), **dict(twin.named_buffers())}, trained)
+    network = PredictiveCodingNetwork(reader.read(tuple(wide.shape[1:])), energy, gates).to(device)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn((2, *wide.shape[1:]), generator=generator, dtype=torch.float64).to(device)
+    with torch.no_grad():
+        mine, theirs = network(x), twin(x)
+    away, size = float((mine - theirs).abs().max()), float(theirs.abs().max())
+    if not away <= CLOSE * max(size, torch.finfo(torch.float64).tiny):
+        must = "compute what its layers do"
+        raise argument_error("model", must, f"{away:.2g} away from the network made of them, on an example")
+    return network.to(dtype)
+
+
+class _LayerReader:
+    """Layers as a forward pass is read."""
+
+    def __init__(
+        self,
+        graph: CallGraph,
+        values: dict[int, torch.Tensor],
+        tensors: dict[str, torch.Tensor],
+        trained: set[str],
+    ) -> None:
+        self.graph, self.values, self.tensors, self.trained = graph, values, tensors, trained
+        self.layers: list[PredictiveLayer] = []
+        self.generator = torch.Generator().manual_seed(0)
+        self.uses = [0] * len(graph.nodes)
+        for node in graph.nodes:
+            for j in node.sources():
+                self.uses[j] += 1
+        self.uses[graph.output] += 1
+        self.found: dict[int, Value] = {}
+        self.first: dict[str, tuple[int, str]] = {}
+        """Where a parameter of the model stands first in the network."""
+        self.node = graph.nodes[0]
+
+    def read(self, shape: Shape) -> list[PredictiveLayer]:
+        """All layers, for inputs of this shape."""
+        self.input = shape
+        for i, node in enumerate(self.graph.nodes):
+            if not node.from_input:
+                continue
+            self.node = node
+            value = Units(-1) if node.kind == "input" else self.value(i, node)
+            if isinstance(value, LinearSum) and self.uses[i] > 1:
+                value = self.layer(value, "linear")
+            self.found[i] = value
+        last = self.found[self.graph.output]
+        if isinstance(last, LinearSum):
+            self.layer(last, "linear")
+        if not self.layers or self.layers[-1].activation_name != "linear" or len(self.layers[-1].post) > 1:
+            self.refused("ends the model, whose last map must be a Linear")
+        return self.layers
+
+    def refused(self, reason: str) -> Any:
+        """Raise the error that names the module of the present call."""
+        raise NoLayersError(self.node.module, reason)
+
+    # -- values ------------------------------------------------------------------------------------------------
+
+    def shape(self, source: int) -> Shape:
+        return self.input if source < 0 else self.layers[source].post
+
+    def constant(self, given: Any) -> torch.Tensor | None:
+        """The value of an argument that does not depend on the input; None: it does, or is none."""
+        if isinstance(given, int | float):
+            return torch.tensor(float(given), dtype=torch.float64)
+        if not isinstance(given, Ref):
+            return given.double() if isinstance(given, torch.Tensor) else None
+        node = self.graph.nodes[given.node]
+        if node.from_input:
+            return None
+        return (self.tensors[node.name] if node.kind == "tensor" else self.values[given.node]).detach().double()
+
+    def origin(self, given: Any) -> str | None:
+        """Name of the parameter that an argument is."""
+        node = self.graph.nodes[given.node] if isinstance(given, Ref) else None
+        return node.name if node is not None and node.kind == "tensor" else None
+
+    def drive(self, value: Value) -> LinearSum:
+        """The value as a sum: that of units over an identity."""
+        if isinstance(value, LinearSum):
+            return value
+        if any(value.around):
+            self.refused("pads an image that no convolution or pooling takes")
+        shape = self.shape(value.source)
+        return LinearSum((Path(value.source, ChannelLink(shape, shape)),), flat=value.flat)
+
+    def units(self, value: Value) -> Units:
+        """The value as units: a sum becomes a layer of linear ones."""
+        return value if isinstance(value, Units) else self.layer(value, "linear")
+
+    def layer(self, drive: LinearSum, activation: str) -> Units:
+        """Make a layer that takes a sum."""
+        routed = [p for p in drive.paths if p.link.routed]
+        for path in routed[1:]:
+            alone = self.layer(LinearSum((path,)), "linear")
+            same = ChannelLink(path.link.post, path.link.post)
+            at = drive.paths.index(path)
+            paths = (*drive.paths[:at], Path(alone.source, same), *drive.paths[at + 1 :])
+            drive = replace(drive, paths=paths)
+        paths = tuple(sorted(drive.paths, key=lambda path: not path.link.routed))
+        first, *others = paths
+        k = len(self.layers)
+        made = PredictiveLayer(
+            first.link,
+            activation,
+            0.0,
+            self.generator,
+            skip=[(p.source, p.link, 0.0) for p in others] or None,
+            bias=drive.bias is not None,
+            source=None if first.source == k - 1 else first.source,
+        ).double()
+        weighted = next((p.origin for p in paths if p.origin is not None), None)
+        made.label = self.node.module if weighted is None else weighted.removesuffix(FOLDED).rpartition(".")[0]
+        made.origins = {}
+        names = ["weight", *(skip_name(n) for n in range(1, len(others) + 1))]
+        held = [(name, p.weight, p.origin) for name, p in zip(names, paths, strict=True)]
+        self.layers.append(made)
+        for name, value, origin in [*held, ("bias", drive.bias, drive.origin)]:
+            if value is not None:
+                self.hold(k, name, value, origin)
+        return Units(k, drive.flat)
+
+    def hold(self, k: int, name: str, value: torch.Tensor, origin: str | None) -> None:
+        """Put a weight in its place: tied where the model has one parameter, trained where the model trains it."""
+        layer = self.layers[k]
+        if origin is not None:
+            layer.origins = {**layer.origins, name: origin}
+        own = None if origin is None else origin.removesuffix(FOLDED)
+        if own is not None and own in self.first:
+            other, at = self.first[own]
+            if origin != own or not torch.equal(getattr(self.layers[other], at), value):
+                self.refused(f"has {own!r}, which stands at several places and is folded")
+            setattr(layer, name, getattr(self.layers[other], at))
+            return
+        value = channels_last(value) if value.ndim == 4 else value.contiguous()
+        trained = own is not None and own.partition("[")[0] in self.trained
+        setattr(layer, name, nn.Parameter(value.clone(), requires_grad=trained))
+        if own is not None:
+            self.first[own] = k, name
+
+    # -- calls -------------------------------------------------------------------------------------------------
+
+    def value(self, i: int, node: Node) -> Value:
+        """What a call gives."""
+        name = node.name.strip("_")
+        if node.random:
+            self.refused(f"draws random numbers ({name}): use the evaluation mode")
+        args, own = list(node.args), dict(node.kwargs)
+        known: dict[str, Callable[..., Value]] = {
+            "linear": self.linear, "conv2d": self.conv2d, "batch_norm": self.batch_norm, "pad": self.pad,
+            "max_pool2d": self.max_pool2d, "avg_pool2d": self.avg_pool2d, "mean": self.mean, "cat": self.cat,
+            "adaptive_avg_pool2d": self.adaptive, "concat": self.cat, "concatenate": self.cat,
+        }  # fmt: skip
+        if name in ("add", "radd", "sub", "rsub", "iadd", "subtract"):
+            return self.sum(name, *args, **own)
+        if name in ("mul", "rmul", "div", "truediv", "multiply", "divide"):
+            return self.product(name, *args, **own)
+        if name in UNITS:
+            return self.layer(self.drive(self.of(args, own)), self.unit(name, args[1:], own))
+        if name in SAME | FLAT:
+            self.uses[i] += self.uses[node.sources()[0]] - 1  # another name of the same units
+            return self.flat(i, self.of(args, own)) if name in FLAT else self.of(args, own)
+        if name not in known:
+            self.refused(f"calls {name!r}, which is none")
+        try:
+            return known[name](*args, **own)
+        except InputError as error:
+            if isinstance(error, NoLayersError):
+                raise
+            return self.refused(f"calls {name!r} in a way that is none: {error}")
+
+    def of(self, args: Sequence[Any], own: dict[str, Any]) -> Value:
+        """The first argument's value."""
+        return self.at(args[0] if args else own.get("input"))
+
+    def at(self, given: Any) -> Value:
+        if not isinstance(given, Ref) or given.node not in self.found:
+            self.refused(f"calls {self.node.name!r} of something that is no units' value")
+        return self.found[given.node]
+
+    def unit(self, name: str, args: Sequence[Any], own: dict[str, Any]) -> str:
+        """The activation's name."""
+        kind = UNITS[name]
+        if kind == "clip":
+            hard = name == "hardtanh"
+            low = args[0] if args else own.get("min_val" if hard else "min", -1.0 if hard else None)
+            high = args[1] if len(args) > 1 else own.get("max_val" if hard else "max", 1.0 if hard else None)
+            if low == 0 and high is None:
+                return "relu"
+            if not isinstance(low, int | float) or not isinstance(high, int | float):
+                return self.refused("clips at one side, or to tensors")
+            named: dict[tuple[float, float], str] = {(0, 1): "hard_sigmoid", (-1, 1): "hard_tanh", (0, 6): "relu6"}
+            return named.get((low, high), f"clip({float(low)!r}, {float(high)!r})")
+        if kind == "leaky_relu":
+            slope = args[0] if args else own.get("negative_slope", 0.01)
+            return "leaky_relu" if slope == 0.01 else f"leaky_relu({float(slope)!r})"
+        if kind == "gelu" and own.get("approximate", "none") != "none":
+            self.refused("has a GELU that is approximate")
+        if kind == "softplus":
+            given = [*args, *(1, 20)[len(args) :]]
+            if own.get("beta", given[0]) != 1 or own.get("threshold", given[1]) < 20:
+                self.refused("has a softplus with a beta that is not 1, or a threshold below 20")
+        return kind
+
+    def linear(self, input: Any, weight: Any, bias: Any = None) -> Value:
+        at = self.units(self.at(input))
+        w, shape = self.constant(weight), self.shape(at.source)
+        if w is None or w.ndim != 2 or not (at.flat or len(shape) == 1):
+            self.refused("is a linear map of the last of several axes")
+        assert w is not None
+        path = Path(at.source, DenseLink(shape, len(w)), w, self.origin(weight))
+        return LinearSum((path,), self.constant(bias), self.origin(bias))
+
+    def conv2d(
+        self, input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
+        groups: int = 1,
+    ) -> Value:  # fmt: skip
+        given, w = self.at(input), self.constant(weight)
+        at = self.units(given)
+        shape = self.shape(at.source)
+        if w is None or at.flat or len(shape) != 3:
+            self.refused("convolves what is no image, or with a kernel that depends on the input")
+        assert w is not None
+        top, bottom, left, right = at.around
+        if isinstance(padding, str):
+            spans = [d * (n - 1) for d, n in zip(_pair(dilation), w.shape[2:], strict=True)]
+            (a, b), (c, d) = ((s // 2, s - s // 2) if padding == "same" else (0, 0) for s in spans)
+        else:
+            a, c = _pair(padding)
+            b, d = a, c
+        link = ConvLink(
+            shape, len(w), kernel_size=_pair(w.shape[2:]), stride=_pair(stride),
+            padding=(top + a, bottom + b, left + c, right + d), dilation=_pair(dilation), groups=groups,
+        )  # fmt: skip
+        path = Path(at.source, link, w, self.origin(weight))
+        return LinearSum((path,), self.constant(bias), self.origin(bias))
+
+    def batch_norm(
+        self, input: Any, running_mean: Any = None, running_var: Any = None, weight: Any = None, bias: Any = None,
+        training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
+    ) -> Value:  # fmt: skip
+        mean, var = self.constant(running_mean), self.constant(running_var)
+        if training or mean is None or var is None:
+            self.refused("normalises by the statistics of the batch, no linear map: use the evaluation mode")
+        assert mean is not None
+        assert var is not None
+        scale = (var + eps).rsqrt()
+        scale = scale if weight is None else scale * cast(torch.Tensor, self.constant(weight))
+        shift = -mean * scale
+        shift = shift if bias is None else shift + cast(torch.Tensor, self.constant(bias))
+        found = self.scaled(self.at(input), scale, self.origin(weight))
+        return self.shifted(found, shift, self.origin(bias))
+
+    def scaled(self, value: Value, scale: torch.Tensor, origin: str | None) -> LinearSum:
+        """A value times a number a channel."""
+        if isinstance(value, LinearSum) and any(p.link.routed for p in value.paths) and bool((scale <= 0).any()):
+            value = self.units(value)
+        drive = self.drive(value)
+        scale = scale.expand(drive.post[0])
+        paths = []
+        for path in drive.paths:
+            link = path.link
+            if not link.weighted:
+                if isinstance(link, ChannelLink):
+                    link = ChannelLink(link.pre, link.post, link.first, scaled=True)
+                    part = origin if origin is None or len(drive.paths) == 1 else f"{origin}[{link.first}:]"
+                    paths.append(Path(path.source, link, scale[link.slice].clone(), _folded(part)))
+                else:
+                    link, weight = link.with_weights()
+                    own = weight.double() * scale.view(-1, *[1] * (weight.ndim - 1))
+                    paths.append(Path(path.source, link, own))
+                continue
+            assert path.weight is not None
+            own = scale[link.slice] if isinstance(link, ChannelLink) else scale
+            weight = path.weight * own.view(-1, *[1] * (path.weight.ndim - 1))
+            paths.append(replace(path, link=link, weight=weight, origin=_folded(path.origin)))
+        bias = None if drive.bias is None else drive.bias * scale
+        return replace(drive, paths=tuple(paths), bias=bias, origin=_folded(drive.origin))
+
+    def shifted(self, value: Value, shift: torch.Tensor, origin: str | None) -> LinearSum:
+        """A value plus a number a channel."""
+        drive = self.drive(value)
+        shift = shift.expand(drive.post[0])
+        bias = shift.clone() if drive.bias is None else drive.bias + shift
+        return replace(drive, bias=bias, origin=_folded(drive.origin or origin))
+
+    def channels(self, given: Any, like: Value) -> torch.Tensor:
+        """A constant argument as a number a channel, or one number."""
+        found = self.constant(given)
+        shape = like.post if isinstance(like, LinearSum) else self.shape(like.source)
+        if found is None:
+            self.refused(f"calls {self.node.name!r} of two values that depend on the input")
+        assert found is not None
+        if found.numel() == 1:
+            return found.reshape(1)
+        rows = found.reshape(found.shape[max(found.ndim - len(shape), 0) :])
+        if rows.ndim != len(shape) or not found.numel() == rows.numel() == rows.shape[0] == shape[0]:
+            self.refused(f"calls {self.node.name!r} with other constants than a number a channel")
+        return rows.flatten()
+
+    def sum(self, name: str, input: Any, other: Any, alpha: float = 1) -> Value:
+        one, two = ("rsub" in name and (other, input)) or (input, other)
+        sign = -float(alpha) if "sub" in name else float(alpha)
+        values = [self.found.get(v.node) if isinstance(v, Ref) else None for v in (one, two)]
+        a, b = values
+        if a is not None and b is not None:
+            first, second = self.drive(a), self.signed(b, sign)
+            if first.post != second.post or first.flat != second.flat:
+                self.refused("adds values of different shapes")
+            biases = [d.bias for d in (first, second) if d.bias is not None]
+            origins = [d.origin for d in (first, second) if d.bias is not None]
+            bias = None if not biases else biases[0] if len(biases) == 1 else biases[0] + biases[1]
+            origin = None if not origins else origins[0] if len(origins) == 1 else _folded(origins[0] or origins[1])
+            return LinearSum((*first.paths, *second.paths), bias, origin, first.flat)
+        if a is not None:
+            return self.shifted(a, sign * self.channels(two, a), self.origin(two))
+        assert b is not None
+        return self.shifted(self.signed(b, sign), self.channels(one, b), self.origin(one))
+
+    def signed(self, value: Value, sign: float) -> LinearSum:
+        """A value times a number that the model does not learn."""
+        return self.drive(value) if sign == 1 else self.scaled(value, torch.tensor([sign]).double(), None)
+
+    def product(self, name: str, input: Any, other: Any) -> Value:
+        left = isinstance(input, Ref) and input.node in self.found
+        value, by = (self.at(input), other) if left else (self.at(other), input)
+        scale = self.channels(by, value)
+        if "div" in name and not left:
+            self.refused("divides by units")
+        return self.scaled(value, 1 / scale if "div" in name else scale, self.origin(by))
+
+    def pad(self, input: Any, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Value:
+        at = self.units(self.at(input))
+        sides = [*pad, *[0] * (4 - len(pad))]
+        if mode != "constant" or value not in (None, 0, 0.0) or len(sides) != 4 or min(sides) < 0 or at.flat:
+            self.refused("pads by other things than zeros around an image")
+        left, right, top, bottom = sides
+        around = tuple(a + b for a, b in zip(at.around, (top, bottom, left, right), strict=True))
+        return replace(at, around=cast(tuple[int, int, int, int], around))
+
+    def pooled(self, input: Any, kind: str, size: Any, stride: Any, padding: Any) -> Value:
+        """A pooling of units; a maximum behind a convolution's activation is put before it, which is the same."""
+        given = self.at(input)
+        pooling = Pooling(kind, _pair(size), None if stride in (None, []) else _pair(stride), _pair(padding))
+        if kind == "max" and given == Units(len(self.layers) - 1) and self.uses[input.node] == 1:
+            layer = self.layers[-1]
+            link, rises = layer.link, layer.activation.inverse is not None
+            if isinstance(link, ConvLink) and link.pool is None and not layer.skips and rises:
+                layer.link = ConvLink(
+                    link.pre, link.post[0], kernel_size=_pair(link.weight_shape[2:]), stride=link.stride,
+                    padding=link.around, dilation=link.dilation, groups=link.groups, pooling=pooling,
+                )  # fmt: skip
+                return Units(len(self.layers) - 1)
+        at = self.units(given)
+        if at.flat or any(at.around) or len(self.shape(at.source)) != 3:
+            self.refused("pools what is no image, or is padded apart")
+        return LinearSum((Path(at.source, PoolLink(self.shape(at.source), pooling)),))
+
+    def max_pool2d(
+        self, input: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
+        ceil_mode: bool = False, return_indices: bool = False,
+    ) -> Value:  # fmt: skip
+        if _pair(dilation) != (1, 1) or ceil_mode or return_indices:
+            self.refused("has a max pooling that is dilated, has windows beyond the image, or returns indices")
+        return self.pooled(input, "max", kernel_size, stride, padding)
+
+    def avg_pool2d(
+        self, input: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
+        count_include_pad: bool = True, divisor_override: Any = None,
+    ) -> Value:  # fmt: skip
+        zeros = _pair(padding) != (0, 0)
+        if ceil_mode or divisor_override is not None or (zeros and not count_include_pad):
+            self.refused("has an average pooling whose windows count differently")
+        return self.pooled(input, "average", kernel_size, stride, padding)
+
+    def adaptive(self, input: Any, output_size: Any) -> Value:
+        at = self.units(self.at(input))
+        shape = self.shape(at.source)
+        wanted = [output_size] * 2 if isinstance(output_size, int) else list(output_size)
+        wanted = [n if w is None else w for n, w in zip(shape[1:], wanted, strict=True)]
+        if at.flat or len(shape) != 3 or any(n % w for n, w in zip(shape[1:], wanted, strict=True)):
+            self.refused("pools to sizes that do not divide the image")
+        windows = [n // w for n, w in zip(shape[1:], wanted, strict=True)]
+        return LinearSum((Path(at.source, PoolLink(shape, Pooling("average", _pair(windows)))),))
+
+    def mean(self, input: Any, dim: Any = None, keepdim: bool = False, **_: Any) -> Value:
+        at = self.units(self.at(input))
+        shape = self.shape(at.source)
+        axes = sorted(d % 4 for d in (dim if isinstance(dim, list | tuple) else [dim or 0]))
+        if at.flat or len(shape) != 3 or axes != [2, 3]:
+            self.refused("takes means over other axes than those of images")
+        link = PoolLink(shape, Pooling("average", _pair(shape[1:])))
+        return LinearSum((Path(at.source, link),), flat=not keepdim)
+
+    def cat(self, tensors: Sequence[Any], dim: int = 0, axis: int | None = None) -> Value:
+        parts = [self.units(self.at(t)) for t in tensors]
+        shapes = [self.shape(p.source) for p in parts]
+        axis = dim if axis is None else axis
+        flat = any(p.flat and len(s) > 1 for p, s in zip(parts, shapes, strict=True))
+        if axis % (len(shapes[0]) + 1) != 1 or flat or any(any(p.around) for p in parts):
+            self.refused("concatenates along another axis than that of channels")
+        post = (sum(s[0] for s in shapes), *shapes[0][1:])
+        starts = [sum(s[0] for s in shapes[:n]) for n in range(len(shapes))]
+        rows = zip(parts, shapes, starts, strict=True)
+        return LinearSum(tuple(Path(p.source, ChannelLink(s, post, start)) for p, s, start in rows))
+
+    def flat(self, i: int, value: Value) -> Value:
+        shape = value.post if isinstance(value, LinearSum) else self.shape(value.source)
+        size = tuple(self.values[i].shape[1:])
+        if size == shape and not value.flat:
+            return value
+        if size != (math.prod(shape),) or len(self.values[i]) != 1:
+            self.refused(f"calls {self.node.name!r}, which leaves more than an example's numbers in a row")
+        if isinstance(value, LinearSum) and len(shape) > 1:
+            value = self.units(value)
+        return replace(value, flat=True)
+
+
+FOLDED = " (folded)"
+
+
+def _folded(origin: str | None) -> str | None:
+    """The name of a parameter in which another is folded."""
+    return origin if origin is None or origin.endswith(FOLDED) else origin + FOLDED
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    if isinstance(value, int):
+        return value, value
+    found = [int(n) for n in value]
+    return (found[0], found[-1])
