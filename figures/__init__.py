@@ -102,7 +102,8 @@ if TYPE_CHECKING:
         bptt_equality as bptt_equality,
         draw_bptt_equality as draw_bptt_equality,
     )
-    from .style import save as save
+    from .numbers import save_data as save_data
+    from .style import Look as Look, looking as looking, panels as panels, save as save
     from .mapping.tolerance import (
         BetaChoices as BetaChoices,
         LayerCosines as LayerCosines,
@@ -136,6 +137,7 @@ else:
             "LayerCosines": "mapping.tolerance",
             "LearningCurve": "hopfield.training",
             "Locking": "oscillators.locking",
+            "Look": "style",
             "Medium": "oscillators.media",
             "OscillatorErrors": "oscillators.gradients",
             "OscillatorPair": "oscillators.pair",
@@ -185,6 +187,7 @@ else:
             "layer_cosines": "mapping.tolerance",
             "learning_curve": "hopfield.training",
             "locking_curves": "oscillators.locking",
+            "looking": "style",
             "medium": "oscillators.media",
             "oscillator_errors": "oscillators.gradients",
             "pair_landscapes": "oscillators.pair",
@@ -193,6 +196,8 @@ else:
             "precision_error": "gradients.errors",
             "resistive_error": "resistive.relaxation",
             "resistive_relaxation": "resistive.relaxation",
+            "panels": "style",
             "save": "style",
+            "save_data": "numbers",
         },
     )

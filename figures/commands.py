@@ -51,8 +51,39 @@ def figure(
     ] = None,
     weights: Weights = None,
     out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Folder for the PDF and PNG files."), Writes(folder=True)
+        Path,
+        typer.Option("--out", metavar="DIR", help="Folder for the PDF, PNG and SVG files."),
+        Writes(folder=True),
     ] = Path("."),
+    width: Annotated[
+        str | None,
+        typer.Option("--width", metavar="MM", help="Millimetres, column (85) or page (178).", show_default=False),
+    ] = None,
+    height: Annotated[
+        float | None, typer.Option("--height", metavar="MM", help="Millimetres.", show_default=False)
+    ] = None,
+    font: Annotated[
+        str | None,
+        typer.Option("--font", metavar="FONT", help="Points, a family, or both: 'Arial 8'.", show_default=False),
+    ] = None,
+    panels: Annotated[
+        str | None,
+        typer.Option("--panels", metavar="LETTERS", help="Panels to draw, in this order: ac.", show_default=False),
+    ] = None,
+    style: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--style",
+            metavar="FILE.mplstyle",
+            help="A style sheet, or the name of one of matplotlib's; further ones win.",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="FILE", help="The numbers drawn: .csv, .json or .h5.", show_default=False),
+        Writes(),
+    ] = None,
     list_figures: Annotated[bool, typer.Option("--list", help="List the figures and stop.")] = False,
     json: JsonFile = None,
     seed: Seed = None,
@@ -61,7 +92,7 @@ def figure(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Draw publication figures, each as PDF and PNG."""
+    """Draw publication figures, each as PDF, PNG and SVG."""
     if list_figures:
         for entry in entries():
             typer.echo(f"{entry.name:20} {entry.summary}")
@@ -70,9 +101,15 @@ def figure(
         raise InputError("Argument NAME must be given: a figure or 'all' (physics-ep figure --list).")
     chosen = entries() if name == "all" else [find(name)]
     report = Report(json, quiet)
-    from .style import FORMATS, claim_figure, save
+    from .numbers import as_numbers, check_numbers, save_data
+    from .style import FORMATS, Look, claim_figure, looking, save
 
     # All that can be wrong is told before work starts.
+    if name == "all" and panels is not None:
+        raise argument_error("panels", "be left out for all figures, which have their own", repr(panels))
+    look = Look(width, height, font, panels, style=style or None)
+    if data is not None:
+        check_numbers(data, len(chosen))
     for entry in chosen:
         claim_figure(entry.name, out, FORMATS)
     if run is None and weights is not None:
@@ -90,7 +127,8 @@ def figure(
         request.place()
         for entry in chosen:
             try:
-                drawn = draw(entry, request)
+                with looking(look):
+                    drawn = draw(entry, request)
             except (InputError, NotConverged) as error:
                 # Not every figure can be drawn, or certified, of every system.
                 if run is None or name != "all":
@@ -98,7 +136,7 @@ def figure(
                 left[entry.name] = error
                 continue
             paths = save(drawn.figure, entry.name, out)
-            numbers[entry.name] = {"files": paths, "data": drawn.data}
+            numbers[entry.name] = {"files": paths, "data": as_numbers(drawn.data)}
     for missing, reason in left.items():
         report.say(f"{missing} is not drawn of this run: {reason}")
     if left and not numbers:
@@ -106,6 +144,10 @@ def figure(
     for made in numbers.values():
         for path in made["files"]:
             report.say(str(path))
+    if data is not None:
+        told = {made: found["data"] for made, found in numbers.items()}
+        save_data(told if name == "all" else next(iter(told.values())), data)
+        report.say(str(data))
     report.figures(numbers)
 
 

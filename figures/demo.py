@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from physics_ep.placement import threads
-from physics_ep.progress import SILENT, Advance, Progress
+from physics_ep.progress import SILENT, Advance, Progress, task
 from physics_ep.runs.training import train
 from physics_ep.storage.files import checked_path
 from physics_ep.storage.opening import open_run
@@ -233,7 +233,7 @@ def _train_and_check(
     substrate: Substrate, path: Path, seed: int, device: str | None, dtype: str | None, progress: Progress
 ) -> Result:
     done = train(substrate.config, out=path, seed=seed, device=device, dtype=dtype, progress=progress)
-    with progress.task("gradients", 2) as advance:
+    with task(progress, "gradients", 2) as advance:
         close = _check(path, None, device)
         advance(1, cosine=close.worst_cosine)
         usual = _check(path, done.config.ep.beta, device)
@@ -249,7 +249,7 @@ class _Named:
         self.progress = progress
 
     def task(self, description: str, total: int) -> AbstractContextManager[Advance]:
-        return self.progress.task(f"{self.name}: {description}", total)
+        return task(self.progress, f"{self.name}: {description}", total)
 
 
 def _check(path: Path, beta: float | str | None, device: str | None) -> GradientReport:

@@ -57,7 +57,7 @@ class Trace:
     state: State
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Equilibrium(Tabular):
     """A state with the evidence that it is (or is not) an equilibrium.
 
@@ -119,6 +119,15 @@ class Equilibrium(Tabular):
     def residual_si(self) -> torch.Tensor:
         """Residual (B,) in `residual_unit`."""
         return self.residual * self.residual_scale
+
+    def words(self) -> list[str]:
+        """How many examples are at rest, and how far the worst one is."""
+        count = self.residual.numel()
+        told = [f"{int(self.converged.sum())} of {count} converged"]
+        if count:
+            told.append(f"worst residual {float(self.residual.max()):.2g}, tolerance {self.tolerance:.2g}")
+        how = f"{self.iterations} iterations of {self.solver!r}" if self.solver else self.status.name.lower()
+        return [*told, how]
 
     def records(self) -> list[dict[str, Any]]:
         """A row an example."""

@@ -20,6 +20,9 @@ A package adds a command or a system in its pyproject.toml, as this project does
 
     [project.entry-points."physics_ep.figures"]
     my_figure = "my_package.my_figure:ENTRY"    # a figures.requests.Entry, for physics-ep figure
+
+    [project.entry-points."physics_ep.plots"]
+    MyResult = "my_package.my_figure:plot"      # (result, **look) -> figure: what MyResult.plot() draws
 """
 
 from __future__ import annotations

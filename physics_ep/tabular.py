@@ -1,4 +1,4 @@
-"""Results that show themselves: as a data frame, as a table for a paper, and in a notebook."""
+"""Results that show themselves: in a line, as a data frame, as a table for a paper, as a figure, in a notebook."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .entries import entries, load
 from .errors import InputError, unknown_name
 
 if TYPE_CHECKING:
@@ -17,8 +18,42 @@ SHOWN = 60
 """Rows that a notebook shows; a line tells how many there are more."""
 
 
+PLOTS = "physics_ep.plots"
+"""Entry points that draw results: the name of a class to a function (result, **look) that gives a figure."""
+
+
 class Tabular:
-    """A result with rows. Subclasses say by `records` what they are."""
+    """A result with rows. Subclasses say by `records` what they are, and by `words` what there is to tell of it."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(self.words())})"
+
+    def words(self) -> list[str]:
+        """What one line tells of the result, a piece each."""
+        return [f"{len(self.records())} rows"]
+
+    def plot(self, **look: Any) -> Any:
+        """Draw the result.
+
+        Parameters
+        ----------
+        **look
+            How the figure looks: width, height, font, panels, ax and style, as of `figures.Look`.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        InputError
+            If no installed package draws results of this class.
+        """
+        known = entries(PLOTS)
+        for kind in type(self).__mro__:
+            if kind.__name__ in known:
+                return load(known[kind.__name__])(self, **look)
+        raise InputError(f"No installed package draws a {type(self).__name__} (entry points {PLOTS}).")
 
     def records(self) -> list[dict[str, Any]]:
         """The rows, each name to number or text; all with the same names."""

@@ -18,6 +18,7 @@ from physics_ep.estimators.step import Step
 from physics_ep.nudging import Stencil
 from physics_ep.predictive_coding.forward import gate_modes
 from physics_ep.predictive_coding.traced.recording import random_state, replayed
+from physics_ep.progress import SILENT, Progress, task
 from physics_ep.system import EnergySystem
 from physics_ep.tabular import Tabular
 
@@ -60,7 +61,7 @@ class GradientRow:
     zero: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GradientReport(Tabular):
     """EP against an oracle.
 
@@ -121,6 +122,16 @@ class GradientReport(Tabular):
     def by_layer(self) -> LayerTable:
         """The table of layers, which shows itself as a data frame, as CSV and as LaTeX."""
         return LayerTable(self.layers, None if self.live is None else self.live.layers)
+
+    def words(self) -> list[str]:
+        """How EP was done, and how well its gradient agrees."""
+        return [
+            f"{len(self.rows)} parameters",
+            f"{self.scheme}, beta {self.beta:.3g}",
+            f"against {self.oracle}",
+            f"worst cosine {self.worst_cosine:.6g}",
+            f"relative error {self.relative_error:.2g}",
+        ]
 
     def records(self) -> list[dict[str, Any]]:
         """A row a parameter; with both modes of gates, the cosine and the error with live ones too."""
@@ -201,6 +212,7 @@ def gradient_report(
     on_unconverged: str = "raise",
     floors: bool = True,
     gates: str | None = None,
+    progress: Progress | bool = SILENT,
     **options: Any,
 ) -> GradientReport:
     """Compare EP's gradient with an oracle's.
@@ -222,6 +234,8 @@ def gradient_report(
         'implicit', 'bptt', 'finite_difference' or 'backprop'; default the system's.
     exact : Gradients, optional
         The oracle's gradient, if it is at hand already.
+    progress : Progress or bool
+        Told when EP, and when the oracle is done.
 
     Returns
     -------
@@ -244,27 +258,30 @@ def gradient_report(
     noise = random_state(system.device)
     of_these = _Oracle(name, system, x, y, cost, exact)
     reports: list[GradientReport] = []
-    for mode in modes:
-        if generator is not None and draws is not None:
-            generator.set_state(draws)
-        ep = EquilibriumPropagation(
-            cost,
-            scheme,
-            reports[0].beta if reports else beta,
-            solver=solver,
-            tolerance=tolerance,
-            max_iterations=max_iterations,
-            generator=generator,
-            on_unconverged="skip" if both and on_unconverged == "raise" else on_unconverged,
-            **(options if mode is None else {**options, "gates": mode}),
-        )
-        # Dropout draws from torch's own generator: live gates see the masks that held ones saw.
-        with replayed(noise, system.device) if reports else nullcontext():
-            estimate, step = estimate_gradient(ep, system, x, y)
-        reports.append(_reported(ep, estimate, step, of_these, floors))
-        if both and not reports[0].settled and on_unconverged == "raise":
-            phase = next(e for e in step.equilibria if not e.converged.all())
-            raise NotConverged(phase, "A phase with held gates")
+    with task(progress, "gradients", 2 * len(modes)) as advance:
+        for mode in modes:
+            if generator is not None and draws is not None:
+                generator.set_state(draws)
+            ep = EquilibriumPropagation(
+                cost,
+                scheme,
+                reports[0].beta if reports else beta,
+                solver=solver,
+                tolerance=tolerance,
+                max_iterations=max_iterations,
+                generator=generator,
+                on_unconverged="skip" if both and on_unconverged == "raise" else on_unconverged,
+                **(options if mode is None else {**options, "gates": mode}),
+            )
+            # Dropout draws from torch's own generator: live gates see the masks that held ones saw.
+            with replayed(noise, system.device) if reports else nullcontext():
+                estimate, step = estimate_gradient(ep, system, x, y)
+            advance(1)
+            reports.append(_reported(ep, estimate, step, of_these, floors))
+            advance(1, cosine=reports[-1].worst_cosine)
+            if both and not reports[0].settled and on_unconverged == "raise":
+                phase = next(e for e in step.equilibria if not e.converged.all())
+                raise NotConverged(phase, "A phase with held gates")
     return replace(reports[0], live=reports[1]) if both else reports[0]
 
 

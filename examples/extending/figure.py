@@ -39,14 +39,14 @@ def settle(subject: Subject, beta: float) -> tuple:
     return relax(subject.system, subject.x, nudge=nudge).require().state
 
 
+@style.drawing
 def draw_nudged_costs(data: NudgedCosts):
     """Draw a curve for each network."""
-    with style.applied():
-        figure, ((ax,),) = style.new_figure(style.ONE_COLUMN, 60)
-        for k, (label, costs) in enumerate(zip(data.labels, data.costs, strict=True)):
-            style.series(k).plot(ax, data.betas, costs, label=label)
-        ax.set(xlabel="$\\beta$ (energy / cost)", ylabel="Cost at equilibrium (dimensionless)")
-        ax.legend()
+    figure, ((ax,),) = style.new_figure(style.COLUMN, 60)
+    for k, (label, costs) in enumerate(zip(data.labels, data.costs, strict=True)):
+        style.series(k).plot(ax, data.betas, costs, label=label)
+    ax.set(xlabel="$\\beta$ (energy / cost)", ylabel="Cost at equilibrium (dimensionless)")
+    style.legend(ax)
     return figure
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from physics_ep.estimators.propagation import EquilibriumPropagation
 from physics_ep.estimators.step import Step
 from physics_ep.nudging import centered
-from physics_ep.progress import SILENT, Progress
+from physics_ep.progress import SILENT, Progress, task
 from validation.gradients import estimate_gradient, total_error
 from validation.oracles import implicit_gradient
 
@@ -75,7 +75,7 @@ class AutoBeta:
 
 
 def auto_beta(
-    subjects: Sequence[Subject], reach: np.ndarray | None = None, *, progress: Progress = SILENT
+    subjects: Sequence[Subject], reach: np.ndarray | None = None, *, progress: Progress | bool = SILENT
 ) -> AutoBeta:
     """Sweep the centered scheme over beta in float64 and float32, and ask for the automatic beta.
 
@@ -98,7 +98,7 @@ def auto_beta(
     """
     grid = np.geomspace(1e-5, REACH, 16) if reach is None else reach
     panels = []
-    with progress.task("figure: automatic beta", 2 * len(subjects)) as advance:
+    with task(progress, "figure: automatic beta", 2 * len(subjects)) as advance:
         for subject in subjects:
             narrow = subject.to(torch.float32)
             wide = narrow.to(torch.float64)
@@ -125,6 +125,7 @@ def _judge(subject: Subject, exact: dict[str, torch.Tensor], beta: float) -> tup
     return total_error(estimate, exact), step
 
 
+@style.drawing
 def draw_auto_beta(data: AutoBeta) -> Figure:
     """Error over beta, a panel a system; a star where beta='auto' falls."""
     return draw_row(data.panels, _draw_sweep, data.oracle, height=76)
@@ -150,7 +151,7 @@ def _draw_sweep(ax: Axes, panel: AutoPanel) -> None:
         ls="none",
         marker="*",
         ms=8,
-        label=f"beta = 'auto': $\\beta$ = {panel.picked:.3f}, error {_scientific(picked)}",
+        label="beta = 'auto'",
         zorder=5,
     )
     ax.set_xscale("log")
@@ -161,15 +162,10 @@ def _draw_sweep(ax: Axes, panel: AutoPanel) -> None:
         panel.beta, low / 1e3, panel.floor, color=style.GREY, alpha=0.25, lw=0, label="noise floor of float32"
     )
     mark_limit(ax, panel.limit)
-    ax.set_ylim(low, 1e4)
+    ax.set_ylim(low, 3 * max(float(curve.error.max()) for curve in panel.curves))
     ax.set_xlabel("Nudging strength $\\beta$ (energy / cost)")
     ax.set_title(f"{panel.title}, centered scheme")
-    ax.legend(loc="upper left")
-
-
-def _scientific(value: float) -> str:
-    mantissa, exponent = f"{value:.1e}".split("e")
-    return f"${mantissa} \\times 10^{{{int(exponent)}}}$"
+    style.legend(ax, loc="upper left")
 
 
 def make_auto_beta(request: Request) -> Drawn:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from physics_ep.estimators.coupled_learning import CoupledLearning
 from physics_ep.estimators.propagation import EquilibriumPropagation
 from physics_ep.nudging import Stencil, centered, holomorphic, positive
-from physics_ep.progress import SILENT, Progress
+from physics_ep.progress import SILENT, Progress, task
 from validation.gradients import estimate_gradient, total_error
 from validation.oracles import implicit_gradient
 
@@ -80,7 +80,7 @@ class RuleComparison:
 
 
 def clamping_error(
-    subjects: Sequence[Subject], strengths: np.ndarray | None = None, *, progress: Progress = SILENT
+    subjects: Sequence[Subject], strengths: np.ndarray | None = None, *, progress: Progress | bool = SILENT
 ) -> RuleComparison:
     """Angle and error of coupled learning, clamping and EP over their strength, a panel a subject.
 
@@ -105,7 +105,7 @@ def clamping_error(
     """
     grid = np.geomspace(1e-3, 1, 10) if strengths is None else strengths
     panels = []
-    with progress.task("figure: clamping", len(subjects) * (1 + len(SCHEMES))) as advance:
+    with task(progress, "figure: clamping", len(subjects) * (1 + len(SCHEMES))) as advance:
         for subject in subjects:
             _, limit = automatic_beta(subject)
             exact = implicit_gradient(
@@ -161,28 +161,23 @@ def angle_between(a: torch.Tensor, b: torch.Tensor) -> float:
     return float(np.degrees(2 * np.arcsin(min(1.0, 0.5 * chord))))
 
 
+@style.drawing
 def draw_clamping(data: RuleComparison) -> Figure:
     """A column a system; above the angle of the worst parameter, below the error of the whole gradient."""
     count = len(data.panels)
-    width = style.ONE_COLUMN if count == 1 else style.TWO_COLUMNS
-    with style.applied():
-        figure, axes = style.new_figure(width, 108, 2, count, sharex=True, sharey="row")
-        for column, panel in zip(axes.T, data.panels, strict=True):
-            _draw_rules(column, panel)
-        for ax in axes.flat:
-            ax.set_xscale("log")
-            ax.set_yscale("log")
-            ax.set_xlabel("Fraction (dimensionless)\nor $\\beta$ (energy / cost)")
-        for ax in axes[0]:
-            ax.set_ylabel("Angle to the gradient,\nworst parameter (degrees)")
-            ax.xaxis.label.set_visible(False)
-        for ax in axes[1]:
-            ax.set_ylabel(f"Relative error against\n{data.oracle} (dimensionless)")
-        for ax in axes[:, 1:].flat:
-            ax.yaxis.label.set_visible(False)
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=min(4, count + 1))
-        for ax, text in zip(axes.flat, "abcdefgh", strict=False):
-            style.letter(ax, text)
+    width = style.COLUMN if count == 1 else style.PAGE
+    figure, axes = style.new_figure(width, 108, 2, count, sharex=True, sharey="row")
+    for column, panel in zip(axes.T, data.panels, strict=True):
+        _draw_rules(column, panel)
+    for ax in axes.flat:
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        ax.set_xlabel("Fraction (dimensionless)\nor $\\beta$ (energy / cost)")
+    for ax in axes[0]:
+        ax.set_ylabel("Angle to the gradient,\nworst parameter (degrees)")
+    for ax in axes[1]:
+        ax.set_ylabel(f"Relative error against\n{data.oracle} (dimensionless)")
+    style.shared_legend(axes[0, 0])
     return figure
 
 
@@ -208,18 +203,6 @@ def _draw_rules(column: np.ndarray, panel: RulePanel) -> None:
             panel.limit, color=style.BLACK, lw=0.8, ls=(0, (4, 2)), label="stability limit of EP, $1/\\lambda$"
         )
     above.set_title(panel.title)
-    cosine = clamped.worst_cosine
-    above.text(
-        0.99,
-        0.03,
-        f"cosine: {cosine[0]:.3f} slightly,\n{cosine[-1]:.2f} fully clamped",
-        transform=above.transAxes,
-        ha="right",
-        va="bottom",
-        fontsize=6,
-        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
-        zorder=4,
-    )
 
 
 def make_clamping(request: Request) -> Drawn:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from physics_ep.errors import InputError
 from physics_ep.estimators.propagation import EquilibriumPropagation
 from physics_ep.nudging import Nudge, Stencil, centered, negative, positive, random_sign
-from physics_ep.progress import SILENT, Progress
+from physics_ep.progress import SILENT, Progress, task
 from physics_ep.relaxation.loop import relax
 from validation.gradients import estimate_gradient, total_error
 from validation.oracles import implicit_gradient
@@ -88,7 +88,11 @@ class ErrorCurves:
 
 
 def estimator_error(
-    subjects: Sequence[Subject], betas: np.ndarray | None = None, *, seed: int = 0, progress: Progress = SILENT
+    subjects: Sequence[Subject],
+    betas: np.ndarray | None = None,
+    *,
+    seed: int = 0,
+    progress: Progress | bool = SILENT,
 ) -> ErrorCurves:
     """Error of every real scheme over beta, a panel a subject.
 
@@ -113,7 +117,7 @@ def estimator_error(
     """
     grid = np.logspace(-5, -0.5, 19) if betas is None else betas
     panels = []
-    with progress.task("figure: schemes", len(subjects) * len(SCHEMES)) as advance:
+    with task(progress, "figure: schemes", len(subjects) * len(SCHEMES)) as advance:
         for subject in subjects:
             exact = implicit_gradient(subject.system, subject.x, subject.y, subject.cost)
             unit = subject.system.nudge_scale
@@ -136,7 +140,7 @@ def estimator_error(
 
 
 def precision_error(
-    subject: Subject, betas: np.ndarray | None = None, *, progress: Progress = SILENT
+    subject: Subject, betas: np.ndarray | None = None, *, progress: Progress | bool = SILENT
 ) -> ErrorCurves:
     """Error of the centered estimate over beta in float32 and float64, and with float32 states subtracted.
 
@@ -162,7 +166,7 @@ def precision_error(
     exact = implicit_gradient(wide.system, wide.x, wide.y, wide.cost)
     unit = wide.system.nudge_scale
     allowed = grid[grid * unit <= 0.5 * stability_limit(wide)]
-    with progress.task("figure: precision", 4) as advance:
+    with task(progress, "figure: precision", 4) as advance:
 
         def curve(label: str, error: Callable[[float], float]) -> ErrorCurve:
             errors = np.array([error(float(b * unit)) for b in allowed])
@@ -190,15 +194,15 @@ def fitted_slope(beta: np.ndarray, error: np.ndarray, floor: np.ndarray) -> floa
     return float(np.polyfit(np.log(beta[use]), np.log(error[use]), 1)[0])
 
 
+@style.drawing
 def draw_errors(data: ErrorCurves) -> Figure:
     """Error over beta, log-log, a panel each; slopes in the legend, the noise floor shaded."""
     many = len(data.panels) > 2
 
     def draw(ax: Axes, panel: ErrorPanel) -> None:
-        # Legends of narrow panels go above the curves, not beside them.
-        _draw_panel(ax, panel, 1e5 if many else 30.0)
+        _draw_panel(ax, panel)
         ax.set_xlabel(data.strength)
-        ax.legend(loc="best", **({"handlelength": 2.2, "fontsize": 5.5} if many else {}))
+        style.legend(ax, handlelength=2.2)
 
     return draw_row(data.panels, draw, data.oracle, height=92 if many else 72)
 
@@ -217,20 +221,17 @@ def draw_row(panels: Sequence[P], draw: Callable[[Axes, P], None], oracle: str, 
         Of the figure, mm.
     """
     count = len(panels)
-    width = style.ONE_COLUMN if count == 1 else style.TWO_COLUMNS
-    with style.applied():
-        figure, axes = style.new_figure(width, height, 1, count)
-        for ax, panel, text in zip(axes[0], panels, "abcdef", strict=False):
-            draw(ax, panel)
-            against = f" against\n{oracle}" if count < 3 else ""
-            ax.set_ylabel(f"Relative error{against} (dimensionless)")
-            if count > 1:
-                style.letter(ax, text)
-        style.same_limits(axes[0])
+    width = style.COLUMN if count == 1 else style.PAGE
+    figure, axes = style.new_figure(width, height, 1, count)
+    for ax, panel in zip(axes[0], panels, strict=True):
+        draw(ax, panel)
+        against = f" against\n{oracle}" if count < 3 else ""
+        ax.set_ylabel(f"Relative error{against} (dimensionless)")
+    style.same_limits(axes[0])
     return figure
 
 
-def _draw_panel(ax: Axes, panel: ErrorPanel, room: float) -> None:
+def _draw_panel(ax: Axes, panel: ErrorPanel) -> None:
     for k, curve in enumerate(panel.curves):
         style.series(k).plot(ax, curve.beta, curve.error, label=_legend(curve))
     ax.set_xscale("log")
@@ -240,7 +241,7 @@ def _draw_panel(ax: Axes, panel: ErrorPanel, room: float) -> None:
     ax.fill_between(
         panel.floor_beta, low / 1e3, panel.floor, color=style.GREY, alpha=0.25, lw=0, label=panel.floor_label
     )
-    ax.set_ylim(low, high * room)
+    ax.set_ylim(low, 2 * high)
     if panel.limit is not None:
         ax.axvline(
             panel.limit, color=style.BLACK, lw=0.7, ls=(0, (4, 2)), label=f"stability limit: {panel.limit:.2g}"

@@ -29,6 +29,8 @@ SMALLEST = 1e-17
 """Left end of the cosines; what is nearer to the exact gradient is drawn on it."""
 ROW = 3.0
 """Millimetres of a layer's line, which its name fills."""
+NARROW = 120 / 25.4
+"""Width below which names are shorter and smaller, inches."""
 HIGHEST = 235.0
 """Millimetres of a journal's page; more layers than fit have every second name, or fewer."""
 LETTERS = 26
@@ -138,40 +140,31 @@ def _curve(report: GradientReport, names: tuple[str, ...]) -> LayerCurve:
     return LayerCurve(label, gates, distance, error, residual, spent, report.settled, report.examples)
 
 
-def draw_layers(data: Layers, width: float = style.TWO_COLUMNS) -> Figure:
-    """A line a layer, first layers on top; panels of cosine, error and residual.
-
-    Parameters
-    ----------
-    data : Layers
-    width : float
-        Millimetres; of one column or of a page.
-    """
+@style.drawing
+def draw_layers(data: Layers) -> Figure:
+    """A line a layer, first layers on top; panels of cosine, error and residual."""
     count = len(data.layers)
     height = min(30 + ROW * count, HIGHEST)
     every = max(1, math.ceil(count * ROW / (height - 30 + 1e-9)))
-    narrow = width < 120
-    with style.applied():
-        figure, axes = style.new_figure(width, height, 1, 3, sharey=True)
-        for ax, (name, label) in zip(axes.flat, QUANTITIES, strict=True):
-            _draw_panel(ax, data, name)
-            ax.set_xlabel(label)
-            ax.set_ylabel("Layer (from the input on)")
-            ax.yaxis.label.set_visible(ax is axes.flat[0])
-            ax.tick_params(axis="y", length=0)
-            if narrow:
-                ax.tick_params(axis="x", labelsize=5)
-        shown = range(0, count, every)
-        names = [_short(data.layers[k], LETTERS - 8 * narrow) for k in shown]
-        marked = [n + (" *" if data.layers[k] in data.zeros else "") for k, n in zip(shown, names, strict=True)]
-        axes.flat[0].set_yticks(list(shown), marked, fontsize=5 if narrow else 6)
-        axes.flat[0].set_ylim(count - 0.4, -0.6)
-        words = [f"{data.title}: EP at $\\beta$ = {data.beta:.2g} against {data.oracle}"]
-        if data.zeros:
-            words.append("* exact gradient zero but for rounding")
-        figure.suptitle(("\n" if narrow else "; ").join(words), fontsize=6 if narrow else 7)
-        handles, labels = axes.flat[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=1 if narrow else len(labels))
+    figure, axes = style.new_figure(style.PAGE, height, 1, 3, least=26, sharey=True)
+    narrow = figure.get_size_inches()[0] < NARROW
+    for ax, (name, label) in zip(axes.flat, QUANTITIES, strict=True):
+        _draw_panel(ax, data, name)
+        ax.set_xlabel(label)
+        ax.set_ylabel("Layer (from the input on)")
+        ax.tick_params(axis="y", length=0)
+        if narrow:
+            ax.tick_params(axis="x", labelsize="x-small")
+    shown = range(0, count, every)
+    names = [_short(data.layers[k], LETTERS - 8 * narrow) for k in shown]
+    marked = [n + (" *" if data.layers[k] in data.zeros else "") for k, n in zip(shown, names, strict=True)]
+    axes.flat[0].set_yticks(list(shown), marked, fontsize="x-small" if narrow else "small")
+    axes.flat[0].set_ylim(count - 0.4, -0.6)
+    words = [f"{data.title}: EP at $\\beta$ = {data.beta:.2g} against {data.oracle}"]
+    if data.zeros:
+        words.append("* exact gradient zero but for rounding")
+    figure.suptitle(("\n" if narrow else "; ").join(words), fontsize="small" if narrow else "medium")
+    style.shared_legend(axes.flat[0])
     return figure
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
@@ -15,7 +16,7 @@ from matplotlib.ticker import LogLocator
 from physics_ep.errors import InputError
 from physics_ep.estimators.propagation import EquilibriumPropagation
 from physics_ep.nudging import centered, holomorphic
-from physics_ep.progress import SILENT, Progress
+from physics_ep.progress import SILENT, Progress, task
 from physics_ep.system import EnergySystem
 from validation.gradients import estimate_gradient, total_error
 from validation.oracles import implicit_gradient
@@ -90,7 +91,7 @@ def holomorphic_map(
     reach: np.ndarray | None = None,
     points: Sequence[int] = POINTS,
     *,
-    progress: Progress = SILENT,
+    progress: Progress | bool = SILENT,
 ) -> HolomorphicMap:
     """Error against implicit differentiation over beta and N.
 
@@ -122,7 +123,7 @@ def holomorphic_map(
     )
     error = np.empty((len(points), len(betas)))
     floors = np.empty(len(betas))
-    with progress.task("figure: holomorphic", len(betas)) as advance:
+    with task(progress, "figure: holomorphic", len(betas)) as advance:
         for j, beta in enumerate(betas):
             for i, n in enumerate(points):
                 ep = EquilibriumPropagation(
@@ -150,21 +151,20 @@ def order_slope(reach: np.ndarray, error: np.ndarray, floor: np.ndarray) -> floa
     return float(np.polyfit(np.log(reach[use]), np.log(error[use]), 1)[0])
 
 
+@style.drawing
 def draw_holomorphic(data: HolomorphicMap) -> Figure:
     """Left: the map, with contours of the decades. Right: rows of it as curves, with their slopes."""
-    with style.applied():
-        figure, axes = style.new_figure(style.TWO_COLUMNS, 74, 1, 2, gridspec_kw={"width_ratios": [1.2, 1]})
-        left, right = axes[0]
-        _draw_map(figure, left, data)
-        _draw_rows(right, data)
-        for ax, text in zip(axes[0], "ab", strict=True):
-            ax.set_xscale("log")
-            ax.set_xlabel("Nudging strength $\\beta$ (energy / cost)")
-            style.letter(ax, text)
+    figure, axes = style.new_figure(style.PAGE, 74, 1, 2, gridspec_kw={"width_ratios": [1.2, 1]})
+    left, right = axes[0]
+    _draw_map(left, data)
+    _draw_rows(right, data)
+    for ax in axes[0]:
+        ax.set_xscale("log")
+        ax.set_xlabel("Nudging strength $\\beta$ (energy / cost)")
     return figure
 
 
-def _draw_map(figure: Figure, ax: Axes, data: HolomorphicMap) -> None:
+def _draw_map(ax: Axes, data: HolomorphicMap) -> None:
     noise = float(np.median(data.floor))
     bottom = 10.0 ** np.floor(np.log10(noise))
     # cividis looks the same to readers with and without red-green blindness, and falls evenly to grey.
@@ -183,7 +183,7 @@ def _draw_map(figure: Figure, ax: Axes, data: HolomorphicMap) -> None:
     lines = ax.contour(
         data.beta, data.points, height, levels=levels, colors=colors, linewidths=0.8, linestyles="solid"
     )
-    ax.clabel(lines, fmt=lambda k: f"$10^{{{k:.0f}}}$", fontsize=6, inline_spacing=2)
+    ax.clabel(lines, fmt=lambda k: f"$10^{{{k:.0f}}}$", fontsize="small", inline_spacing=2)
     ax.axvline(data.limit, color=style.BLACK, lw=1.2, ls=(0, (4, 2)))
     ax.annotate(
         "stability limit $1/\\lambda$",
@@ -193,16 +193,19 @@ def _draw_map(figure: Figure, ax: Axes, data: HolomorphicMap) -> None:
         textcoords="offset points",
         rotation=90,
         va="center",
-        fontsize=6,
+        fontsize="small",
     )
     ax.set_xlim(data.beta[0], 1.8 * data.limit)
     ax.set_yticks(data.points)
     ax.set_ylabel("Points on the circle $N$ (phases: $N/2 + 1$)")
     ax.set_title(data.title)
-    bar = figure.colorbar(mesh, ax=ax, extend="both", pad=0.02, ticks=LogLocator(base=100))
-    bar.set_label("Relative error (dimensionless)\nwhite mark: noise floor")
-    bar.ax.axhline(noise, color="white", lw=1.2)
-    bar.ax.minorticks_off()
+
+    def mark(bar: Colorbar) -> None:
+        bar.ax.axhline(noise, color="white", lw=1.2)
+        bar.ax.minorticks_off()
+
+    label = "Relative error (dimensionless)\nwhite mark: noise floor"
+    style.colorbar(mesh, ax, after=mark, extend="both", pad=0.02, ticks=LogLocator(base=100), label=label)
 
 
 def _draw_rows(ax: Axes, data: HolomorphicMap) -> None:
@@ -212,13 +215,13 @@ def _draw_rows(ax: Axes, data: HolomorphicMap) -> None:
         told = "" if slope is None else f": slope {slope:.2f}"
         style.series(k).plot(ax, data.beta, data.error[i], label=f"$N$ = {data.points[i]}{told}")
     ax.set_yscale("log")
-    low, high = float(data.floor.min()) / 30, 30.0
+    low, high = float(data.floor.min()) / 30, 2 * float(data.error.max())
     ax.fill_between(data.beta, low, data.floor, color=style.GREY, alpha=0.25, lw=0, label="noise floor")
     mark_limit(ax, data.limit)
     ax.set_ylim(low, high)
     ax.set_ylabel(f"Relative error against\n{data.oracle} (dimensionless)")
-    ax.set_title("rows of the map, with fitted slopes")
-    ax.legend(loc="upper left")
+    ax.set_title("rows of the map")
+    style.legend(ax, loc="upper left")
 
 
 def mark_limit(ax: Axes, limit: float) -> None:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from hardware_models.hopfield.network import ConvHopfieldNetwork
 from physics_ep.cost import SquaredError
 from physics_ep.data.datasets import digits
-from physics_ep.progress import SILENT, Progress
+from physics_ep.progress import SILENT, Progress, task
 from validation.theory.stepwise import StepwiseEstimates, stepwise
 
 from .. import style
@@ -109,7 +109,7 @@ def bptt_equality(
     betas: Sequence[float] = BETAS,
     *,
     steps: int = STEPS,
-    progress: Progress = SILENT,
+    progress: Progress | bool = SILENT,
 ) -> StepwiseCourses:
     """Both courses from one certified free state, in float64, a panel a subject.
 
@@ -133,7 +133,7 @@ def bptt_equality(
     """
     falling = sorted(betas, reverse=True)
     panels = []
-    with progress.task("figure: step by step", len(subjects) * len(falling)) as advance:
+    with task(progress, "figure: step by step", len(subjects) * len(falling)) as advance:
         for subject in subjects:
             courses = []
             for beta in falling:
@@ -156,19 +156,17 @@ def _layers(course: StepwiseEstimates) -> tuple[WeightCourse, ...]:
     return tuple(found)
 
 
+@style.drawing
 def draw_bptt_equality(data: StepwiseCourses) -> Figure:
     """A row a system: on the left EP's markers over BPTT's lines, on the right their relative difference."""
     rows = len(data.panels)
-    with style.applied():
-        figure, axes = style.new_figure(style.TWO_COLUMNS, 58 * rows, rows, 2)
-        for pair, panel in zip(axes, data.panels, strict=True):
-            _draw_weights(pair[0], panel)
-            _draw_difference(pair[1], panel)
-        style.same_limits(axes[:, 1])
-        for ax in axes.flat:
-            ax.set_xlabel("Steps $k$ (of the nudged phase, or unrolled)")
-        for ax, text in zip(axes.flat, "abcdefgh", strict=False):
-            style.letter(ax, text)
+    figure, axes = style.new_figure(style.PAGE, 58 * rows, rows, 2)
+    for pair, panel in zip(axes, data.panels, strict=True):
+        _draw_weights(pair[0], panel)
+        _draw_difference(pair[1], panel)
+    style.same_limits(axes[:, 1])
+    for ax in axes.flat:
+        ax.set_xlabel("Steps $k$ (of the nudged phase, or unrolled)")
     return figure
 
 
@@ -189,11 +187,9 @@ def _draw_weights(ax: Axes, panel: StepwisePanel) -> None:
                 markevery=((k * every) // 3, every),
             )
     ax.axhline(0, color=style.GREY, lw=0.5)
-    low, high = ax.get_ylim()
-    ax.set_ylim(low, high + 0.4 * (high - low))
     ax.set_ylabel("Gradient $dC/dw$ (cost / coupling)")
     ax.set_title(f"{panel.title}, $\\beta$ = {_power(panel.beta[0])}")
-    ax.legend(loc="upper right", ncols=len(panel.layers), handlelength=2.6, columnspacing=1.0)
+    style.legend(ax, loc="upper right", ncols=len(panel.layers), handlelength=2.6, columnspacing=1.0)
 
 
 def _draw_difference(ax: Axes, panel: StepwisePanel) -> None:
@@ -217,11 +213,9 @@ def _draw_difference(ax: Axes, panel: StepwisePanel) -> None:
         label=f"allowed at $\\beta$ = {_power(panel.beta[-1])}",
     )
     ax.set_yscale("log")
-    low, high = ax.get_ylim()
-    ax.set_ylim(low, high * 1e4)
     ax.set_ylabel("Relative difference, EP \N{MINUS SIGN} BPTT\n(dimensionless)")
     ax.set_title(f"{panel.title}, all parameters")
-    ax.legend(loc="upper right", ncols=2)
+    style.legend(ax, loc="upper right", ncols=2)
 
 
 def _power(value: float) -> str:

@@ -118,32 +118,30 @@ def hopfield_dynamics(
     return HopfieldDynamics(subject.label, tuple(phases), rounding)
 
 
+@style.drawing
 def draw_dynamics(data: HopfieldDynamics) -> Figure:
     """Upper row: states of the most moved units in each phase. Lower row: energy and residual of all phases."""
-    with style.applied():
-        figure, axes = style.new_figure(style.TWO_COLUMNS, 102, 2, 3)
-        shown = _most_moved(data.phases[1])
-        for ax, phase in zip(axes[0], data.phases, strict=True):
-            _draw_states(ax, phase, shown)
-        style.same_limits(axes[0, 1:])
-        total, above, residual = axes[1]
-        for look, phase in zip(style.SERIES, data.phases, strict=False):
-            _draw_course(axes[1], look, phase, data.rounding)
-        above.axhspan(data.rounding / 10, data.rounding, color=style.GREY, alpha=0.25, lw=0, label="rounding")
-        total.set_ylabel("Total energy $F$ (dimensionless)")
-        above.set_ylabel("$F - F_\\mathrm{end}$ (dimensionless)")
-        residual.set_ylabel("Residual (dimensionless)")
-        for ax in (above, residual):
-            ax.set_yscale("log")
-        for ax in axes.flat:
-            ax.set_xlabel("Iteration (sweeps)")
-            ax.set_xlim(0, 1.04 * max(len(phase.energy) for phase in data.phases))
-        total.legend(loc="upper right")
-        above.legend(*_only(above, "rounding"), loc="upper right")
-        residual.legend(*_only(residual, "tolerance"), loc="upper right")
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=6)
-        for ax, text in zip(axes.flat, "abcdef", strict=True):
-            style.letter(ax, text)
+    figure, axes = style.new_figure(style.PAGE, 102, 2, 3)
+    shown = _most_moved(data.phases[1])
+    for ax, phase in zip(axes[0], data.phases, strict=True):
+        _draw_states(ax, phase, shown)
+    style.same_limits(axes[0, 1:])
+    total, above, residual = axes[1]
+    for k, phase in enumerate(data.phases):
+        _draw_course(axes[1], style.series(k), phase, data.rounding)
+    above.axhspan(data.rounding / 10, data.rounding, color=style.GREY, alpha=0.25, lw=0, label="rounding")
+    total.set_ylabel("Total energy $F$ (dimensionless)")
+    above.set_ylabel("$F - F_\\mathrm{end}$ (dimensionless)")
+    residual.set_ylabel("Residual (dimensionless)")
+    for ax in (above, residual):
+        ax.set_yscale("log")
+    for ax in axes.flat:
+        ax.set_xlabel("Iteration (sweeps)")
+        ax.set_xlim(0, 1.04 * max(len(phase.energy) for phase in data.phases))
+    style.legend(total, loc="upper right")
+    style.legend(above, *_only(above, "rounding"), loc="upper right")
+    style.legend(residual, *_only(residual, "tolerance"), loc="upper right")
+    style.shared_legend(axes[0, 0])
     return figure
 
 

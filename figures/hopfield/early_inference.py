@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hardware_models.hopfield.langevin import LangevinHopfield
-from physics_ep.progress import SILENT, Progress
+from physics_ep.progress import SILENT, Progress, task
 from validation.theory.early_inference import EarlyInference, infer_early
 
 from .. import style
@@ -74,7 +74,7 @@ def early_courses(
     temperature: float = 1e-8,
     runs: tuple[int, ...] = (4, 16, 64, 256, 1024),
     seed: int = 0,
-    progress: Progress = SILENT,
+    progress: Progress | bool = SILENT,
 ) -> EarlyCourses:
     """Nudge the subject's system at rest, without noise and with it.
 
@@ -110,7 +110,7 @@ def early_courses(
         generator = torch.Generator().manual_seed(seed)
         return infer_early(system, x, y, cost, times=at, beta=BETA, steps=STEPS, generator=generator, **noise)  # type: ignore[arg-type]
 
-    with progress.task("figure: early inference", 2 + len(runs) + len(runs[:SHARED])) as advance:
+    with task(progress, "figure: early inference", 2 + len(runs) + len(runs[:SHARED])) as advance:
         quiet, still = infer(grid.tolist()), infer([MOMENT])
         advance(2)
         found: dict[bool, list[EarlyInference]] = {False: [], True: []}
@@ -139,31 +139,28 @@ def early_courses(
     )
 
 
+@style.drawing
 def draw_early(data: EarlyCourses) -> Figure:
     """Alignment and size of each layer over time, and alignment in noise over the number of runs."""
-    with style.applied():
-        figure, axes = style.new_figure(style.TWO_COLUMNS, 78, 1, 3)
-        aligned, size, noisy = axes[0]
-        depth = data.size.shape[1]
-        names = ["outputs", *(f"{j} below" for j in range(1, depth))]
-        for j, name in enumerate(names):
-            k = depth - 1 - j
-            style.series(j).plot(aligned, data.time, data.misaligned[:, k].clip(1e-17), label=name)
-            style.series(j).plot(size, data.time, data.size[:, k], label=name)
-        for ax in (aligned, size):
-            ax.set_xscale("log")
-            ax.set_yscale("log")
-            ax.set_xlabel("Time after the nudge (time constants)")
-        aligned.set_ylabel("1 $-$ cosine to $-\\delta$ (dimensionless)")
-        aligned.set_title("early, layers follow backprop's errors")
-        _room(aligned, 0.45)
-        aligned.legend(loc="upper left", ncols=2, title="layers", title_fontsize=6, alignment="left")
-        size.axhline(1, color=style.BLACK, lw=0.7, ls=(0, (4, 2)))
-        size.set_ylabel("Size over $\\beta t^{j+1}/(j+1)!\\,|\\delta|$ (dimensionless)")
-        size.set_title("their size begins as derived")
-        _draw_noise(noisy, data, names)
-        for ax, text in zip(axes[0], "abc", strict=True):
-            style.letter(ax, text)
+    figure, axes = style.new_figure(style.PAGE, 78, 1, 3)
+    aligned, size, noisy = axes[0]
+    depth = data.size.shape[1]
+    names = ["outputs", *(f"{j} below" for j in range(1, depth))]
+    for j, name in enumerate(names):
+        k = depth - 1 - j
+        style.series(j).plot(aligned, data.time, data.misaligned[:, k].clip(1e-17), label=name)
+        style.series(j).plot(size, data.time, data.size[:, k], label=name)
+    for ax in (aligned, size):
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        ax.set_xlabel("Time after the nudge (time constants)")
+    aligned.set_ylabel("1 $-$ cosine to $-\\delta$ (dimensionless)")
+    aligned.set_title("direction of the first movements")
+    style.legend(aligned, loc="upper left", ncols=2, title="layers", alignment="left")
+    size.axhline(1, color=style.BLACK, lw=0.7, ls=(0, (4, 2)))
+    size.set_ylabel("Size over $\\beta t^{j+1}/(j+1)!\\,|\\delta|$ (dimensionless)")
+    size.set_title("size of the first movements")
+    _draw_noise(noisy, data, names)
     return figure
 
 
@@ -179,18 +176,12 @@ def _draw_noise(ax: Axes, data: EarlyCourses, names: list[str]) -> None:
     )
     ax.set_xscale("log")
     low = min(0.0, float(data.averaged.min()))
-    ax.set_ylim(low - 0.05, 1.75)
+    ax.set_ylim(low - 0.05, 1.05)
     ax.set_yticks(np.linspace(0, 1, 6))
     ax.set_title(f"temperature {data.temperature:.0e}, {data.moment:g} time constants")
     ax.set_xlabel("Pairs of runs (count)")
     ax.set_ylabel("Cosine to $-\\delta$ (dimensionless)")
-    ax.legend(loc="upper left", handlelength=2.2)
-
-
-def _room(ax: Axes, share: float) -> None:
-    """Let a logarithmic axis have a share of its height more, above."""
-    low, high = ax.get_ylim()
-    ax.set_ylim(low, high * math.pow(high / low, share))
+    style.legend(ax, loc="upper left", handlelength=2.2)
 
 
 def make_early_inference(request: Request) -> Drawn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
@@ -11,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from physics_ep.config import parse_config
+from physics_ep.config import Config, parse_config
 from physics_ep.errors import InputError
 from physics_ep.runs.preparation import system_of
 from physics_ep.runs.training import train
@@ -76,49 +77,51 @@ def learning_curve(run: Run) -> LearningCurve:
     """
     if run.attributes.get("kind") != "training" or not run.epochs:
         raise InputError(f"Argument from must be the run file of a training, but {str(run.path)!r} is none.")
-    config = parse_config(run.config)
-    system = cast(EnergySystem, system_of(run))
+    metrics = {name: run.metric(name) for name in run.metrics}
+    return curve_of(parse_config(run.config), cast(EnergySystem, system_of(run)), metrics)
+
+
+def curve_of(config: Config, system: EnergySystem, metrics: Mapping[str, np.ndarray]) -> LearningCurve:
+    """Learning curve of a training's metrics."""
     tolerance = config.ep.tolerance
     return LearningCurve(
         label=f"{config.system.name} on {config.data.name}",
-        train_error=run.metric("train_error"),
-        test_error=run.metric("test_error"),
-        loss=run.metric("loss"),
-        worst_residual=run.metric("worst_residual"),
-        median_residual=run.metric("median_residual"),
+        train_error=metrics["train_error"],
+        test_error=metrics["test_error"],
+        loss=metrics["loss"],
+        worst_residual=metrics["worst_residual"],
+        median_residual=metrics["median_residual"],
         tolerance=system.default_tolerance(system.dtype) if tolerance is None else tolerance,
-        free_iterations=run.metric("free_iterations"),
-        nudged_iterations=run.metric("nudged_iterations"),
-        skipped=run.metric("skipped"),
+        free_iterations=metrics["free_iterations"],
+        nudged_iterations=metrics["nudged_iterations"],
+        skipped=metrics["skipped"],
     )
 
 
+@style.drawing
 def draw_learning_curve(data: LearningCurve) -> Figure:
     """Four panels over epochs: errors, loss, residuals with the tolerance and skipped examples, iterations."""
     epochs = np.arange(1, len(data.loss) + 1)
-    with style.applied():
-        figure, axes = style.new_figure(style.TWO_COLUMNS, 100, 2, 2)
-        errors, loss, residuals, iterations = axes.flat
-        _draw(errors, epochs, {"test": 100 * data.test_error, "training": 100 * data.train_error})
-        errors.set_ylabel("Error (%)")
-        _draw(loss, epochs, {"training": data.loss})
-        loss.set_ylabel("Mean cost (dimensionless)")
-        _draw(residuals, epochs, {"worst": data.worst_residual, "median": data.median_residual})
-        residuals.axhline(data.tolerance, color=style.BLACK, lw=0.7, ls=(0, (4, 2)), label="tolerance, free phase")
-        residuals.set_yscale("log")
-        residuals.set_ylim(top=10 * max(data.tolerance, float(np.nanmax(data.worst_residual))))
-        _mark_skipped(residuals, epochs, data)
-        residuals.set_ylabel("Residual (dimensionless)")
-        _draw(iterations, epochs, {"free phase": data.free_iterations, "nudged phases": data.nudged_iterations})
-        iterations.set_ylabel("Mean iterations (count)")
-        iterations.set_ylim(bottom=0)
-        loss.set_yscale("log")
-        _error_scale(errors, data)
-        for ax, text in zip(axes.flat, "abcd", strict=True):
-            ax.set_xlabel("Epoch")
-            ax.set_xlim(0, len(epochs) + 1)
-            ax.legend(loc="best")
-            style.letter(ax, text)
+    figure, axes = style.new_figure(style.PAGE, 100, 2, 2)
+    errors, loss, residuals, iterations = axes.flat
+    _draw(errors, epochs, {"test": 100 * data.test_error, "training": 100 * data.train_error})
+    _draw(loss, epochs, {"training": data.loss})
+    loss.set_ylabel("Mean cost (dimensionless)")
+    _draw(residuals, epochs, {"worst": data.worst_residual, "median": data.median_residual})
+    residuals.axhline(data.tolerance, color=style.BLACK, lw=0.7, ls=(0, (4, 2)), label="tolerance, free phase")
+    residuals.set_yscale("log")
+    residuals.set_ylim(top=3 * max(data.tolerance, float(np.nanmax(data.worst_residual))))
+    _mark_skipped(residuals, epochs, data)
+    residuals.set_ylabel("Residual (dimensionless)")
+    _draw(iterations, epochs, {"free phase": data.free_iterations, "nudged phases": data.nudged_iterations})
+    iterations.set_ylabel("Mean iterations (count)")
+    iterations.set_ylim(bottom=0)
+    loss.set_yscale("log")
+    _error_scale(errors, data)
+    for ax in axes.flat:
+        ax.set_xlabel("Epoch")
+        ax.set_xlim(0, len(epochs) + 1)
+        style.legend(ax)
     return figure
 
 
@@ -137,6 +140,7 @@ def _error_scale(ax: Axes, data: LearningCurve) -> None:
     ax.set_ylim(0, 200 * float(seen.max()) if positive.size else 1.0)
     ticks = [tick for tick in (0.0, 0.01, 0.1, 1.0, 10.0, 100.0) if tick == 0 or tick >= smallest]
     ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.set_ylabel(f"Error (%), linear below {smallest:.2g}")
 
 
 def _mark_skipped(ax: Axes, epochs: np.ndarray, data: LearningCurve) -> None:

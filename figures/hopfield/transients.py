@@ -179,57 +179,42 @@ def circuit_transients(
     return CircuitTransients(subject.label, (found[0], found[1]))
 
 
+@style.drawing
 def draw_transients(data: CircuitTransients) -> Figure:
     """Upper row: volts of both phases, energy above its end. Lower row: power of both phases, charging current."""
     free, nudged = data.phases
-    with style.applied():
-        figure, axes = style.new_figure(style.TWO_COLUMNS, 104, 2, 3)
-        time, second = scale(free.time[-1], "s")
-        shown = [np.argsort(-np.abs(v[-1] - v[0]), kind="stable")[:UNITS_SHOWN] for v in nudged.volts]
-        _draw_volts(axes[0, 0], free, data.layers, shown, time)
-        _draw_volts(axes[0, 1], nudged, data.layers, shown, time, [v[-1] for v in free.volts])
-        _draw_energy(axes[0, 2], data, time)
-        _draw_power(axes[1, 0], free, data, time)
-        _draw_power(axes[1, 1], nudged, data, time)
-        style.same_limits(axes[1, :2])
-        _draw_current(axes[1, 2], data, time)
-        axes[0, 0].set_title("free phase, from rest")
-        axes[0, 1].set_title(f"nudged, $\\beta$ = {quantity(nudged.beta, 'S')}")
-        axes[1, 0].set_title(f"free: {quantity(_delivered(data, free), 'J')} delivered")
-        axes[1, 1].set_title(f"nudged: {quantity(_delivered(data, nudged), 'J')} delivered")
-        for ax in axes.flat:
-            ax.set_xlabel(f"Time ({second})")
-            if data.log_time:
-                ax.set_xscale("log")
-            ax.set_xlim(free.time[-1] * time * (10**-TIME_DECADES if data.log_time else 0), free.time[-1] * time)
-        for k, phase in enumerate((free, nudged)):
-            if math.isfinite(phase.settling_time):
-                for ax in axes[:, k]:
-                    ax.axvline(phase.settling_time * time, color=style.GREY, lw=0.7, ls=(0, (4, 2)), zorder=0)
-        # What settles falls late on a logarithmic axis of time, early on a linear one.
+    figure, axes = style.new_figure(style.PAGE, 104, 2, 3)
+    time, second = scale(free.time[-1], "s")
+    shown = [np.argsort(-np.abs(v[-1] - v[0]), kind="stable")[:UNITS_SHOWN] for v in nudged.volts]
+    _draw_volts(axes[0, 0], free, data.layers, shown, time)
+    _draw_volts(axes[0, 1], nudged, data.layers, shown, time, [v[-1] for v in free.volts])
+    _draw_energy(axes[0, 2], data, time)
+    _draw_power(axes[1, 0], free, data, time)
+    _draw_power(axes[1, 1], nudged, data, time)
+    style.same_limits(axes[1, :2])
+    _draw_current(axes[1, 2], data, time)
+    axes[0, 0].set_title("free phase, from rest")
+    axes[0, 1].set_title(f"nudged, $\\beta$ = {quantity(nudged.beta, 'S')}")
+    axes[1, 0].set_title("power, free phase")
+    axes[1, 1].set_title("power, nudged phase")
+    for ax in axes.flat:
+        ax.set_xlabel(f"Time ({second})")
         if data.log_time:
-            _make_room(axes[0, 1], 0.65)
-        axes[0, 1].legend(loc="upper left" if data.log_time else "center right")
-        for ax in axes[:, 2]:
-            ax.legend(loc="lower left" if data.log_time else "upper right")
-        classes: dict[str, Artist] = {}
-        for ax in axes[1, :2]:
-            classes |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-        order = [label for label in data.classes.values() if label in classes]
-        handles = [classes[label] for label in order]
-        figure.legend(handles, order, loc="outside lower center", ncols=len(order), columnspacing=1.6)
-        for ax, text in zip(axes.flat, "abcdef", strict=True):
-            style.letter(ax, text)
-        if free.rest:
-            apart = max(phase.distance for phase in data.phases)
-            axes[1, 2].set_title(f"ends {quantity(apart, 'V')} from equilibrium")
+            ax.set_xscale("log")
+        ax.set_xlim(free.time[-1] * time * (10**-TIME_DECADES if data.log_time else 0), free.time[-1] * time)
+    for k, phase in enumerate((free, nudged)):
+        if math.isfinite(phase.settling_time):
+            for ax in axes[:, k]:
+                ax.axvline(phase.settling_time * time, color=style.GREY, lw=0.7, ls=(0, (4, 2)), zorder=0)
+    for ax in (axes[0, 0], axes[0, 1], *axes[:, 2]):
+        style.legend(ax)
+    classes: dict[str, Artist] = {}
+    for ax in axes[1, :2]:
+        classes |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    order = [label for label in data.classes.values() if label in classes]
+    handles = [classes[label] for label in order]
+    style.shared_legend(handles=handles, labels=order)
     return figure
-
-
-def _make_room(ax: Axes, share: float) -> None:
-    """Room for a legend above the curves: a share of the height that they take."""
-    low, high = ax.get_ylim()
-    ax.set_ylim(low, high * (high / low) ** share if ax.get_yscale() == "log" else high + share * (high - low))
 
 
 PREFIXES = {-18: "a", -15: "f", -12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M"}
@@ -246,10 +231,6 @@ def quantity(value: float, unit: str) -> str:
     """A number with its unit: '20 ns'."""
     factor, name = scale(value, unit)
     return f"{value * factor:.3g} {name}"
-
-
-def _delivered(data: CircuitTransients, phase: Transient) -> float:
-    return sum(phase.energies[name] for name in data.sources if name in phase.energies)
 
 
 def _sparse(phase: Transient, k: int = 0, count: int = 6) -> tuple[int, int]:
@@ -293,9 +274,7 @@ def _draw_energy(ax: Axes, data: CircuitTransients, time: float) -> None:
         # The end is where the simulation ends, not the limit: the last decade above it would mislead.
         visible = height > 10 * height[-max(2, len(height) // 10)]
         mark = _sparse(phase, k)
-        end = quantity(phase.energy[-1], "W").replace("-", "\N{MINUS SIGN}")
-        label = f"{_name(phase)}, to {end}"
-        LOOKS[k].plot(ax, phase.time[visible] * time, height[visible] * factor, label=label, markevery=mark)
+        LOOKS[k].plot(ax, phase.time[visible] * time, height[visible] * factor, label=_name(phase), markevery=mark)
     ax.set_yscale("log")
     ax.set_ylabel(f"$F - F_\\mathrm{{end}}$ ({unit})")
 
@@ -327,8 +306,6 @@ def _draw_current(ax: Axes, data: CircuitTransients, time: float) -> None:
             label = None if k else "settling time"
             ax.plot([phase.settling_time * time], [bound], marker="D", label=label, zorder=5, **ring)
     ax.set_yscale("log")
-    if not data.log_time:
-        _make_room(ax, 0.35)
     ax.set_ylabel(f"Largest charging current ({unit})")
 
 

@@ -23,7 +23,7 @@ TITLES = {
     "feedforward": "feedforward",
     "adaptation": "adaptation",
     "share": "share with free state",
-    "error": "their test error (%)",
+    "error": "their test error (%, linear below 1)",
 }
 """Panels of a network: what is drawn, and how it is called."""
 SMALL = ("nothing", "feedback gain 0.2", "auto-zero and gain 0.2")
@@ -98,21 +98,20 @@ def _size(cases: dict[str, Any], row: dict[str, Any]) -> float:
     return float(cases[row["key"]].device.programming_noise)
 
 
+@style.drawing
 def draw_copies(data: WaysMeasured) -> Figure:
     """A row of panels a network: the three references, the share with a free state, and the test error."""
-    with style.applied():
-        count = len(data.networks)
-        figure, axes = style.new_figure(style.TWO_COLUMNS, 22 + 40 * count, count, len(TITLES), sharex=True)
-        for n, network in enumerate(data.networks):
-            for k, name in enumerate(TITLES):
-                _panel(axes[n, k], data, n, name)
-                style.letter(axes[n, k], "abcdefghijklmno"[n * len(TITLES) + k])
-                if n == 0:
-                    axes[n, k].set_title(TITLES[name])
-            axes[n, 0].set_ylabel(f"{network}: 1 \N{MINUS SIGN} cosine")
-        figure.supxlabel("programming noise of the cells (% of their range)", fontsize=7)
-        shown = dict(zip(data.ways, axes[0, 0].get_lines(), strict=True))
-        figure.legend(handles=[shown[way] for way in LOOKS if way in shown], loc="outside upper center", ncols=4)
+    count = len(data.networks)
+    figure, axes = style.new_figure(style.PAGE, 22 + 40 * count, count, len(TITLES), sharex=True)
+    for n, network in enumerate(data.networks):
+        for k, name in enumerate(TITLES):
+            _panel(axes[n, k], data, n, name)
+            if n == 0:
+                axes[n, k].set_title(TITLES[name])
+            axes[n, k].set_xlabel("programming noise (% of a cell's range)")
+        axes[n, 0].set_ylabel(f"{network}: 1 \N{MINUS SIGN} cosine")
+    shown = dict(zip(data.ways, axes[0, 0].get_lines(), strict=True))
+    style.shared_legend(handles=[shown[way] for way in LOOKS if way in shown])
     return figure
 
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from hardware_models import map_pcn
 from physics_ep.cost import CrossEntropy
 from physics_ep.errors import argument_error
-from physics_ep.progress import SILENT, Progress
+from physics_ep.progress import SILENT, Progress, task
 from validation.theory.mapping_limits import (
     COPIES,
     copy_damage,
@@ -85,7 +85,7 @@ def depth_costs(
     width: int = WIDTH,
     instances: int = INSTANCES,
     seed: int = 0,
-    progress: Progress = SILENT,
+    progress: Progress | bool = SILENT,
 ) -> DepthCosts:
     """Measure on random networks.
 
@@ -110,7 +110,7 @@ def depth_costs(
     decay, slack, estimate = np.full(shape, np.nan), np.full(shape, np.nan), np.full(len(depths), np.nan)
     damage = np.full((len(CASES), len(depths), instances), np.nan)
     # Longer networks take longer.
-    with progress.task("figure: costs of depth", sum(depths)) as advance:
+    with task(progress, "figure: costs of depth", sum(depths)) as advance:
         for d, depth in enumerate(depths):
             for g, gain in enumerate(gains):
                 mapped = map_pcn(random_network(depth, "softplus", gain, **options))
@@ -128,18 +128,17 @@ def depth_costs(
     return DepthCosts(np.array(depths), np.array(gains), decay, estimate, slack, tuple(CASES), damage, MISMATCH)
 
 
+@style.drawing
 def draw_depth_costs(data: DepthCosts) -> Figure:
     """A row of three panels over depth."""
-    with style.applied():
-        figure, axes = style.new_figure(style.TWO_COLUMNS, 64, 1, 3)
-        settling, slack, damage = axes[0]
-        _draw_settling(settling, data)
-        _draw_slack(slack, data)
-        _draw_damage(damage, data)
-        for ax, text in zip(axes[0], "abc", strict=True):
-            ax.set_xlim(0, 1.04 * data.depths[-1])
-            ax.set_xlabel("Depth (layers)")
-            style.letter(ax, text)
+    figure, axes = style.new_figure(style.PAGE, 64, 1, 3)
+    settling, slack, damage = axes[0]
+    _draw_settling(settling, data)
+    _draw_slack(slack, data)
+    _draw_damage(damage, data)
+    for ax in axes[0]:
+        ax.set_xlim(0, 1.04 * data.depths[-1])
+        ax.set_xlabel("Depth (layers)")
     return figure
 
 
@@ -168,9 +167,9 @@ def _draw_settling(ax: Axes, data: DepthCosts) -> None:
         label="published, large gain",
         zorder=5,
     )
-    ax.set_ylim(0, 1.65 * float(np.nanmax(data.estimate)))
+    ax.set_ylim(bottom=0)
     ax.set_ylabel("Disturbance falls to $10^{-6}$\n(time constants)")
-    ax.legend(loc="upper left")
+    style.legend(ax, loc="upper left")
     ax.set_title("Settling, softplus units")
 
 
@@ -186,12 +185,12 @@ def _draw_slack(ax: Axes, data: DepthCosts) -> None:
             f"{', '.join(never)}: no limit below 10",
             (0.97, 0.97),
             xycoords="axes fraction",
-            fontsize=6,
+            fontsize="small",
             ha="right",
             va="top",
         )
     ax.set_ylabel("Largest $(\\tau_u - \\tau_h) / \\tau_h$ without\ngrowing modes (dimensionless)")
-    ax.legend(loc="lower left")
+    style.legend(ax, loc="lower left")
     ax.set_title("How much slower $u$ may be, tanh units")
 
 
@@ -222,7 +221,7 @@ def _draw_damage(ax: Axes, data: DepthCosts) -> None:
     ax.set_ylim(SMALLEST / 10, 1e4)
     ax.set_yticks(10.0 ** np.arange(-16, 1, 4))
     ax.set_ylabel("1 \N{MINUS SIGN} cosine to backprop,\nworst tensor (dimensionless)")
-    ax.legend(loc="upper left")
+    style.legend(ax, loc="upper left")
     ax.set_title(f"Cells off by {100 * data.mismatch:g} %, tanh units, gain $\\sqrt{{3}}$")
 
 

@@ -63,7 +63,7 @@ class InSituErrors:
     ideal: np.ndarray
 
 
-def small_table(*, seed: int = 0, progress: Progress = SILENT) -> InSituTable:
+def small_table(*, seed: int = 0, progress: Progress | bool = SILENT) -> InSituTable:
     """A short sweep on the 8x8 digits."""
     places = {"substrates": tuple(NAMES), "device": DEVICE, "sweeps": SMALL}
     return learn_in_situ("pcn-digits", **places, overrides=BRIEF, seed=seed, progress=progress)  # type: ignore[arg-type]
@@ -111,23 +111,20 @@ def _row(
     return nothing if k is None else values[k]
 
 
+@style.drawing
 def draw_in_situ(data: InSituErrors) -> Figure:
     """A panel a field, nine at most: mapped afterwards (open) and learned on the device (full)."""
-    with style.applied():
-        shown = data.fields[:9]
-        columns = min(len(shown), 3)
-        rows = -(-len(shown) // columns)
-        figure, axes = style.new_figure(style.TWO_COLUMNS, 16 + 48 * rows, rows, columns, sharey=True)
-        panels = axes.ravel()
-        for k, field in enumerate(shown):
-            _panel(panels[k], data, field)
-            style.letter(panels[k], "abcdefghi"[k])
-        for ax in panels[len(shown) :]:
-            ax.set_visible(False)
-        for ax in axes[:, 0]:
-            ax.set_ylabel("test error (%)")
-        handles, names = panels[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside upper center", ncols=3)
+    shown = data.fields[:9]
+    columns = min(len(shown), 3)
+    rows = -(-len(shown) // columns)
+    options: dict[str, Any] = {"count": len(shown), "sharey": True}
+    figure, axes = style.new_figure(style.PAGE, 16 + 48 * rows, rows, columns, **options)
+    panels = axes.ravel()
+    for k, field in enumerate(shown):
+        _panel(panels[k], data, field)
+    for ax in axes[:, 0]:
+        ax.set_ylabel("test error (%)")
+    style.shared_legend(panels[0])
     return figure
 
 

@@ -246,16 +246,14 @@ def _left_out(net: PredictiveCodingNetwork, x: torch.Tensor, seed: int, detuning
 # -- drawing -------------------------------------------------------------------------------------------------------
 
 
+@style.drawing
 def draw_oscillator_mapping(data: OscillatorMapping) -> Figure:
     """A unit, settling, mirror images, and what pairs leave out."""
-    with style.applied():
-        figure, axes = style.new_figure(style.TWO_COLUMNS, 112.0, 2, 2)
-        for letter, ax in zip("abcd", axes.flat, strict=True):
-            style.letter(ax, letter)
-        _draw_unit(axes[0, 0], data)
-        _draw_settling(axes[0, 1], data)
-        _draw_turns(axes[1, 0], data)
-        _draw_left_out(axes[1, 1], data)
+    figure, axes = style.new_figure(style.PAGE, 112.0, 2, 2)
+    _draw_unit(axes[0, 0], data)
+    _draw_settling(axes[0, 1], data)
+    _draw_turns(axes[1, 0], data)
+    _draw_left_out(axes[1, 1], data)
     return figure
 
 
@@ -273,8 +271,8 @@ def _draw_unit(ax: Axes, data: OscillatorMapping) -> None:
         )
     ax.set_xlabel("current $p$ into a unit (of its range)")
     ax.set_ylabel("value $m + r\\,\\sin a$ (of its range)")
-    ax.set_title(f"four oscillators (markers) and clips; at rest to {data.residual:.0e}")
-    ax.legend(loc="upper left")
+    ax.set_title("four oscillators (markers) and clips (lines)")
+    style.legend(ax, loc="upper left")
 
 
 def _draw_settling(ax: Axes, data: OscillatorMapping) -> None:
@@ -285,14 +283,14 @@ def _draw_settling(ax: Axes, data: OscillatorMapping) -> None:
         if count:
             text = f"its {'unit' if count == 1 else f'{count} units'} at a threshold"
             ax.plot(data.time, np.maximum(late, FLOOR), ls=(0, (2, 1.5)), label=text, **marks)
-    ax.axvline(data.settled, ymax=0.76, color=style.BLACK, lw=0.8, ls=(0, (4, 2)), label="settling time from rates")
+    ax.axvline(data.settled, color=style.BLACK, lw=0.8, ls=(0, (4, 2)), label="settling time from rates")
     ax.axhline(1e-6, color=style.GREY, lw=0.6)
     ax.set_yscale("log")
     ax.set_xlabel("time (time constants of a pair)")
     ax.set_ylabel("distance of $h$ from rest (full scales)")
     ax.set_title("free phase from the middle of all ranges")
-    ax.set_ylim(1e-11, 1e4)
-    ax.legend(loc="upper right", ncols=2)
+    ax.set_ylim(1e-11, 10)
+    style.legend(ax, loc="upper right", ncols=2)
 
 
 def _draw_turns(ax: Axes, data: OscillatorMapping) -> None:
@@ -300,11 +298,11 @@ def _draw_turns(ax: Axes, data: OscillatorMapping) -> None:
         look = style.series(k)
         ax.plot(data.time, np.maximum(turn, FLOOR), color=look.color, ls=look.line, label=text)
     ax.set_yscale("log")
-    ax.set_ylim(1e-12, 1e7)
+    ax.set_ylim(1e-12, 10)
     ax.set_xlabel("time (time constants of a pair)")
     ax.set_ylabel("largest turn of a pair (rad)")
     ax.set_title("mirror images, with a pair at a threshold")
-    ax.legend(loc="upper left", labelspacing=0.2)
+    style.legend(ax, loc="upper left", labelspacing=0.2)
 
 
 def _draw_left_out(ax: Axes, data: OscillatorMapping) -> None:
@@ -330,8 +328,7 @@ def _draw_left_out(ax: Axes, data: OscillatorMapping) -> None:
     ax.set_xlabel("detuning of each oscillator (coupling rates)")
     ax.set_ylabel("change of a value (of its range)")
     ax.set_title("frequencies that both of a pair have, left out")
-    ax.set_ylim(1e-11, 1e5)
-    ax.legend(loc="upper left")
+    style.legend(ax, loc="upper left")
 
 
 def make_oscillator_mapping(request: Request) -> Drawn:

@@ -24,14 +24,12 @@ PLACES = (21.0, 45.5, 70.0)
 """Places of the layers of the chain."""
 
 
+@style.drawing
 def draw_paired_unit() -> Figure:
     """One unit's circuit above, a chain of layers below; one column wide."""
-    with style.applied():
-        figure, axes = style.new_figure(style.ONE_COLUMN, 99, 2, 1, height_ratios=[65, 31])
-        _draw_unit(Sheet(axes[0, 0], 90, 65))
-        _draw_chain(Sheet(axes[1, 0], 90, 31))
-        for ax, text in zip(axes.flat, "ab", strict=True):
-            ax.text(0, 1, text, transform=ax.transAxes, fontsize=8, fontweight="bold", va="top")
+    figure, axes = style.new_figure(style.COLUMN, 99, 2, 1, height_ratios=[65, 31])
+    _draw_unit(Sheet(axes[0, 0], 90, 65))
+    _draw_chain(Sheet(axes[1, 0], 90, 31))
     return figure
 
 
@@ -62,7 +60,7 @@ def _draw_crossbar(board: Sheet) -> None:
     for x, name in ((PLUS, "$G^{+}$"), (MINUS, "$G^{-}$")):
         board.wire((x, 52), (x, 24))
         board.cells(ROWS, x)
-        board.text((x - 2.4, 49.6), name, ha="center", fontsize=6)
+        board.text((x - 2.4, 49.6), name, ha="center", fontsize="small")
 
 
 def _draw_sum(board: Sheet) -> None:
@@ -70,12 +68,12 @@ def _draw_sum(board: Sheet) -> None:
     board.wire((MINUS, 24), (MINUS, LOW + 2.6), (37, LOW + 2.6))
     board.wire((PLUS, 24), (PLUS, LOW - 2.6), (37, LOW - 2.6))
     board.amplifier((37, LOW), 9, 11)
-    board.text((38.5, LOW + 2.5), "\N{MINUS SIGN}", ha="center", fontsize=6)
-    board.text((38.5, LOW - 2.6), "+", ha="center", fontsize=6)
-    board.text((29.5, 8.8), "virtual\ngrounds", ha="center", fontsize=6, color="#595959", linespacing=1.1)
+    board.text((38.5, LOW + 2.5), "\N{MINUS SIGN}", ha="center", fontsize="small")
+    board.text((38.5, LOW - 2.6), "+", ha="center", fontsize="small")
+    board.text((29.5, 8.8), "virtual\ngrounds", ha="center", fontsize="small", color="#595959", linespacing=1.1)
     board.wire((46, LOW), (50, LOW))
     board.box((50, LOW - 4.25), 7, 8.5)
-    board.text((53.4, LOW), "mirror", rotation=90, ha="center", fontsize=6)
+    board.text((53.4, LOW), "mirror", rotation=90, ha="center", fontsize="small")
     board.wire((53.5, LOW + 4.25), (53.5, HIGH), (61.4, HIGH), color=PREDICTION, arrow=True)
     board.wire((57, LOW), (61.4, LOW), color=PREDICTION, arrow=True)
     board.text((52, 25.6), "$W_k h_{k-1} + b_k$", color=PREDICTION, ha="right")
@@ -88,7 +86,7 @@ def _draw_node(board: Sheet, y: float, node: str, unit: str) -> None:
     board.text((63.2, y + 2.3), f"${node}_k$")
     bottom = y - 9.5
     for x, name in ((62, "$R$"), (67.5, "$C$")):
-        board.text((x + 2.5, y - 2.6), name, fontsize=6, ha="center")
+        board.text((x + 2.5, y - 2.6), name, fontsize="small", ha="center")
     board.resistor((62, y), (62, bottom), length=4.4, width=1.8)
     board.dot((67.5, y))
     board.capacitor((67.5, y), (67.5, bottom))
@@ -107,16 +105,16 @@ def _draw_difference(board: Sheet) -> None:
     board.wire((TAP, HIGH), (TAP, y + radius), color=PREDICTION, arrow=True)
     board.wire((TAP, LOW), (TAP, y - radius), color=PREDICTION, arrow=True)
     board.node((TAP, y), radius, ec=ERROR)
-    board.text((TAP + 2.0, y + 3.5), "+", ha="center", fontsize=6)
-    board.text((TAP + 2.0, y - 3.5), "\N{MINUS SIGN}", ha="center", fontsize=6)
+    board.text((TAP + 2.0, y + 3.5), "+", ha="center", fontsize="small")
+    board.text((TAP + 2.0, y - 3.5), "\N{MINUS SIGN}", ha="center", fontsize="small")
     board.wire((TAP - radius, y), (78.5, y), color=ERROR)
     board.amplifier((78.5, y), -5, 5, color=ERROR)
     board.hop((73.5, y), (41.5, y), over=53.5, color=ERROR)
     board.wire((41.5, y), (41.5, 57), (PLUS, 57), (PLUS, 52), color=ERROR, arrow=True)
     board.dot((MINUS, 57), ERROR)
     board.wire((MINUS, 57), (MINUS, 52), color=ERROR, arrow=True)
-    board.text((PLUS + 1.2, 54.6), "+", color=ERROR, fontsize=6)
-    board.text((MINUS + 1.2, 54.7), "\N{MINUS SIGN}", color=ERROR, fontsize=6)
+    board.text((PLUS + 1.2, 54.6), "+", color=ERROR, fontsize="small")
+    board.text((MINUS + 1.2, 54.7), "\N{MINUS SIGN}", color=ERROR, fontsize="small")
     board.text((62, y - 2.8), "$h_k - u_k$", color=ERROR, ha="center")
 
 
@@ -132,13 +130,13 @@ def _draw_chain(board: Sheet) -> None:
         fork = x - 8.5
         board.dot((fork, high), PREDICTION)
         board.wire((fork, high), (fork, low), (x - radius, low), color=PREDICTION, arrow=True)
-        board.text((fork - 1.2, (high + low) / 2), f"$W_{k}$", color=PREDICTION, ha="right", fontsize=6)
+        board.text((fork - 1.2, (high + low) / 2), f"$W_{k}$", color=PREDICTION, ha="right", fontsize="small")
     for k, (below, above) in enumerate(pairwise(PLACES), 2):
         board.wire((below + radius, high), (above - radius, high), color=PREDICTION, arrow=True)
         path = ((above - 1.4, high + 4.4), (above - 1.4, 27.2), (below + 1.4, 27.2), (below + 1.4, high + 2.6))
         board.wire(*path, color=ERROR, arrow=True)
         text = f"$W_{k}^{{\\mathrm{{T}}}}(h_{k} - u_{k})$"
-        board.text(((below + above) / 2, 29.4), text, color=ERROR, ha="center", fontsize=6)
+        board.text(((below + above) / 2, 29.4), text, color=ERROR, ha="center", fontsize="small")
     last = PLACES[-1]
     board.wire((last + 15, high), (last + radius, high), color=ERROR, arrow=True)
     board.text(

@@ -119,7 +119,7 @@ class Sheet:
         shape = f"round,pad=0,rounding_size={options.pop('rounding')}"
         self.ax.add_patch(FancyBboxPatch(corner, width, height, boxstyle=shape, **options))
         if text:
-            self.text((corner[0] + width / 2, corner[1] + height / 2), text, ha="center", fontsize=6)
+            self.text((corner[0] + width / 2, corner[1] + height / 2), text, ha="center", fontsize="small")
 
     def node(self, at: Point, radius: float, text: str = "", **look: Any) -> None:
         """A circle with a symbol in it."""

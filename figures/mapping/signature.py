@@ -70,7 +70,7 @@ Points = Mapping[str, Sequence[TolerancePoint]]
 """Substrate to what was measured on it."""
 
 
-def small_points(subject: Subject, *, seed: int = 0, progress: Progress = SILENT) -> Points:
+def small_points(subject: Subject, *, seed: int = 0, progress: Progress | bool = SILENT) -> Points:
     """Sweeps of a small network on the three substrates."""
     net = predictive_network(subject)
     options: dict[str, Any] = {"sweeps": SWEEPS, "repeats": 3, "seed": seed, "progress": progress}
@@ -132,28 +132,27 @@ def merged(maps: Mapping[str, np.ndarray]) -> list[tuple[tuple[str, ...], np.nda
     return found
 
 
+@style.drawing
 def draw_signature(data: Signature, title: str = "") -> Figure:
     """A map a substrate of the disagreement with backprop through the devices' arrays, one map for those that are
     alike; at the right that with the intended network's, of the first."""
     found = merged(data.feedforward)
     first = next(iter(data.transfer))
-    with style.applied():
-        height = 22 + 3.3 * len(data.rows)
-        figure, axes = style.new_figure(style.TWO_COLUMNS, height, 1, len(found) + 1, sharey=True)
-        maps = [(" = ".join(NAMES.get(n, n) for n in names), gaps) for names, gaps in found]
-        maps.append(("as meant (" + NAMES.get(first, first) + ")", data.transfer[first]))
-        colors = style.mpl.colormaps["viridis"].resampled(len(DECADES) - 1)
-        norm = BoundaryNorm(DECADES, colors.N)
-        for letter, ax, (name, gaps) in zip("abcdefg", axes[0], maps, strict=False):
-            style.letter(ax, letter)
-            picture = _map(ax, gaps, colors, norm)
-            ax.set_title(name)
-            ax.set_xlabel("layer")
-        _rows(axes[0, 0], data)
-        bar = figure.colorbar(picture, ax=axes[0], shrink=0.6, aspect=40, ticks=DECADES[::2], pad=0.01)
-        bar.set_label("log$_{10}$(1 \N{MINUS SIGN} cosine to backprop)")
-        if title:
-            figure.suptitle(title, fontsize=7)
+    height = 22 + 3.3 * len(data.rows)
+    figure, axes = style.new_figure(style.PAGE, height, 1, len(found) + 1, sharey=True)
+    maps = [(" = ".join(NAMES.get(n, n) for n in names), gaps) for names, gaps in found]
+    maps.append(("as meant (" + NAMES.get(first, first) + ")", data.transfer[first]))
+    colors = style.mpl.colormaps["viridis"].resampled(len(DECADES) - 1)
+    norm = BoundaryNorm(DECADES, colors.N)
+    for ax, (name, gaps) in zip(axes[0], maps, strict=True):
+        picture = _map(ax, gaps, colors, norm)
+        ax.set_title(name)
+        ax.set_xlabel("layer")
+    _rows(axes[0, 0], data)
+    label = "log$_{10}$(1 \N{MINUS SIGN} cosine to backprop)"
+    style.colorbar(picture, axes[0], shrink=0.6, aspect=40, ticks=DECADES[::2], pad=0.01, label=label)
+    if title:
+        figure.suptitle(title)
     return figure
 
 

@@ -72,15 +72,13 @@ def mapped_run(request: Request, substrates: Sequence[str] = THREE) -> tuple[Pla
         return place(subject.system, subject.x, subject.y, subject.cost, test, **options)
 
 
+@style.drawing
 def draw_substrates(placed: Sequence[Placed], device: str) -> Figure:
     """Three panels; `device` is that of the instances, in words."""
-    with style.applied():
-        figure, axes = style.new_figure(style.TWO_COLUMNS, 58.0, 1, 3)
-        for letter, ax in zip("abc", axes[0], strict=True):
-            style.letter(ax, letter)
-        _settling(axes[0, 0], placed)
-        _gradients(axes[0, 1], placed, device)
-        _accuracies(axes[0, 2], placed)
+    figure, axes = style.new_figure(style.PAGE, 58.0, 1, 3)
+    _settling(axes[0, 0], placed)
+    _gradients(axes[0, 1], placed, device)
+    _accuracies(axes[0, 2], placed)
     return figure
 
 
@@ -98,7 +96,7 @@ def _settling(ax: Axes, placed: Sequence[Placed]) -> None:
     ax.set_xlabel("time (time constants of a unit)")
     ax.set_ylabel("distance of the outputs from\ntheir equilibrium (relative)")
     ax.set_title("Free phase from nothing")
-    ax.legend(loc="lower left", handlelength=2.2)
+    style.legend(ax, loc="lower left", handlelength=2.2)
 
 
 def _gradients(ax: Axes, placed: Sequence[Placed], device: str) -> None:
@@ -112,13 +110,13 @@ def _gradients(ax: Axes, placed: Sequence[Placed], device: str) -> None:
     for fill, text in (("full", "ideal devices"), ("none", "to their own network"), ("left", "to the one meant")):
         ax.plot([], [], marker="o", ls="none", color=style.GREY, fillstyle=fill, mew=0.7, ms=4.2, label=text)
     ax.set_yscale("log")
-    ax.set_ylim(SMALLEST / 3, 1e4)
+    ax.set_ylim(SMALLEST / 3, 3)
     ax.set_yticks(10.0 ** np.arange(-16, 1, 4))
     ax.set_xticks(layers)
     ax.set_xlabel("layer")
     ax.set_ylabel("1 \N{MINUS SIGN} cosine of EP's gradient\nto backprop")
     ax.set_title(f"Devices: {device}")
-    ax.legend(loc="upper left", ncols=2, columnspacing=0.8, handlelength=1.2)
+    style.legend(ax, loc="upper left", ncols=2, columnspacing=0.8, handlelength=1.2)
 
 
 def _accuracies(ax: Axes, placed: Sequence[Placed]) -> None:

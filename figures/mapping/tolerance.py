@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 
 from hardware_models.devices.model import DeviceModel, find_field
 from physics_ep.errors import InputError
-from physics_ep.progress import SILENT, Progress
+from physics_ep.progress import SILENT, Progress, task
 from physics_ep.storage.opening import open_run
 from validation.sweeps.plan import BASE, IDEAL
 from validation.sweeps.store import KIND
@@ -98,7 +98,7 @@ def small_sweep(
     *,
     repeats: int = REPEATS,
     seed: int = 0,
-    progress: Progress = SILENT,
+    progress: Progress | bool = SILENT,
 ) -> ToleranceTable:
     """A tolerance sweep of a network, from the ideal device."""
     net = predictive_network(subject)
@@ -154,45 +154,39 @@ def _distances(point: TolerancePoint, kept: Sequence[int], target: str) -> list[
     return found
 
 
+@style.drawing
 def draw_layer_cosines(data: LayerCosines) -> Figure:
     """Small multiples: 1 - cosine over the imperfection's size, a line a layer."""
     count, depth = len(data.panels), len(data.layers)
     columns = min(count, 4 if count > 6 else 3)
     rows = math.ceil(count / columns)
     shades = mpl.colormaps["viridis"](np.linspace(0, 0.9, depth))
-    with style.applied():
-        width = style.TWO_COLUMNS * max(columns, 2) / 4 if columns < 3 else style.TWO_COLUMNS
-        figure, axes = style.new_figure(width, 16 + (43 if rows < 3 else 37) * rows, rows, columns, sharey=True)
-        floor = max(float(np.nanmax(data.reference["feedforward"], initial=0.0)), SMALLEST)
-        for ax, panel in zip(axes.flat, data.panels, strict=False):
-            ax.axhline(floor, **FLOOR)
-            _draw_panel(ax, panel, shades)
-        for ax in axes.flat[count:]:
-            ax.remove()
-        used = list(axes.flat[:count])
-        worst = max(float(np.nanmax(p.cosine[t], initial=SMALLEST)) for p in data.panels for t in SHOWN)
-        least = min(float(np.nanmin(p.cosine[t][..., 0], initial=1.0)) for p in data.panels for t in SHOWN)
-        used[0].set_yscale("log")
-        used[0].set_ylim(max(min(least, floor), SMALLEST) / 3, 4 * max(worst, 1e-3))
-        for ax in used:
-            ax.set_ylabel("1 \N{MINUS SIGN} cosine (dimensionless)")
-            ax.yaxis.label.set_visible(ax in axes[:, 0])
-        norm = BoundaryNorm(np.arange(0.5, depth + 1), depth)
-        # A tick a layer, as far as they have room.
-        step = math.ceil(depth / 12)
-        figure.colorbar(
-            ScalarMappable(norm, ListedColormap(shades)),
-            ax=used,
-            ticks=range(1, depth + 1, step),
-            label="Weights of layer (from the input)",
-            aspect=15 * rows,
-            pad=0.01,
-        )
-        told = _legend(data)
-        wide = 3 if len(told) == 3 else 2
-        figure.legend(handles=told, loc="outside upper center", ncols=wide if columns > 2 else 1)
-        for ax, text in zip(used, "abcdefghijklmnopqrstuvwxyz", strict=False):
-            style.letter(ax, text)
+    width = style.PAGE * max(columns, 2) / 4 if columns < 3 else style.PAGE
+    height = 16 + (43 if rows < 3 else 37) * rows
+    figure, axes = style.new_figure(width, height, rows, columns, count=count, least=38, sharey=True)
+    floor = max(float(np.nanmax(data.reference["feedforward"], initial=0.0)), SMALLEST)
+    for ax, panel in zip(axes.flat, data.panels, strict=False):
+        ax.axhline(floor, **FLOOR)
+        _draw_panel(ax, panel, shades)
+    used = list(axes.flat[:count])
+    worst = max(float(np.nanmax(p.cosine[t], initial=SMALLEST)) for p in data.panels for t in SHOWN)
+    least = min(float(np.nanmin(p.cosine[t][..., 0], initial=1.0)) for p in data.panels for t in SHOWN)
+    used[0].set_yscale("log")
+    used[0].set_ylim(max(min(least, floor), SMALLEST) / 3, 4 * max(worst, 1e-3))
+    for ax in used:
+        ax.set_ylabel("1 \N{MINUS SIGN} cosine (dimensionless)")
+    norm = BoundaryNorm(np.arange(0.5, depth + 1), depth)
+    # A tick a layer, as far as they have room.
+    step = math.ceil(depth / 12)
+    style.colorbar(
+        ScalarMappable(norm, ListedColormap(shades)),
+        used,
+        ticks=range(1, depth + 1, step),
+        label="Weights of layer (from the input)",
+        aspect=15 * rows,
+        pad=0.01,
+    )
+    style.shared_legend(handles=_legend(data))
     return figure
 
 
@@ -288,7 +282,7 @@ def beta_choices(
     *,
     repeats: int = DRAWS,
     seed: int = 0,
-    progress: Progress = SILENT,
+    progress: Progress | bool = SILENT,
 ) -> BetaChoices:
     """Best beta of a network's circuit under read noise, predicted and found.
 
@@ -306,7 +300,7 @@ def beta_choices(
     """
     net = predictive_network(subject)
     panels = []
-    with progress.task("figure: best beta", len(noises)) as advance:
+    with task(progress, "figure: best beta", len(noises)) as advance:
         for noise in noises:
             device = DeviceModel(read_noise=noise)
             found = best_beta(net, subject.x, subject.y, subject.cost, device=device, repeats=repeats, seed=seed)
@@ -321,15 +315,14 @@ def beta_choices(
     return BetaChoices(tuple(panels))
 
 
+@style.drawing
 def draw_best_beta(data: BetaChoices) -> Figure:
     """Squared error over beta, with the laws that make it, a panel a noise."""
     count = len(data.panels)
-    width = style.TWO_COLUMNS if count > 1 else 0.6 * style.TWO_COLUMNS
-    with style.applied():
-        figure, axes = style.new_figure(width, 80, 1, count)
-        for ax, panel, text in zip(axes[0], data.panels, "abcdef", strict=False):
-            _draw_best(ax, panel)
-            style.letter(ax, text)
+    width = style.PAGE if count > 1 else 0.6 * style.PAGE
+    figure, axes = style.new_figure(width, 80, 1, count)
+    for ax, panel in zip(axes[0], data.panels, strict=True):
+        _draw_best(ax, panel)
     return figure
 
 
@@ -358,12 +351,11 @@ def _draw_best(ax: Axes, panel: BetaPanel) -> None:
     for beta, dashes, name in ((panel.predicted, (4, 2), "predicted"), (panel.measured, (1, 1.5), "measured")):
         label = f"best $\\beta$, {name}: {beta:.2g}"
         ax.plot([beta, beta], [low, high], color=style.BLACK, lw=0.9, ls=(0, dashes), label=label, zorder=2)
-    # Room above the data for the legend.
-    ax.set_ylim(low, high * (high / low) ** 0.6)
+    ax.set_ylim(low, 2 * high)
     ax.set_xlabel("Nudging strength $\\beta$ (energy / cost)")
     ax.set_ylabel("Squared error of the gradient,\nrelative to its own square (dimensionless)")
     ax.set_title(panel.title)
-    ax.legend(loc="upper left")
+    style.legend(ax, loc="upper left")
 
 
 def _scientific(value: float) -> str:

@@ -17,7 +17,7 @@ from hardware_models.oscillators.network import OscillatorNetwork
 from physics_ep.cost import Cost, LogPhaseError, PhaseError
 from physics_ep.estimators.propagation import EquilibriumPropagation, NegativeNudgeError
 from physics_ep.nudging import Stencil, centered, positive
-from physics_ep.progress import SILENT, Progress
+from physics_ep.progress import SILENT, Progress, task
 from validation.gradients import estimate_gradient, total_error
 from validation.oracles import implicit_gradient
 
@@ -95,7 +95,7 @@ def oscillator_errors(
     phases: Sequence[Subject],
     betas: np.ndarray = BETAS,
     *,
-    progress: Progress = SILENT,
+    progress: Progress | bool = SILENT,
 ) -> OscillatorErrors:
     """Error of centered EP over beta, a curve a subject; and what the cost does to networks that read phases.
 
@@ -118,7 +118,7 @@ def oscillator_errors(
         If a phase or the oracle cannot be certified.
     """
     curves = []
-    with progress.task("figure: oscillator error", len(subjects) + 3) as advance:
+    with task(progress, "figure: oscillator error", len(subjects) + 3) as advance:
         for subject in subjects:
             unit = subject.system.nudge_scale
             exact = implicit_gradient(subject.system, subject.x, subject.y, subject.cost)
@@ -162,7 +162,7 @@ def cosine(estimate: dict[str, torch.Tensor], exact: dict[str, torch.Tensor]) ->
 
 
 def branch_switches(
-    subjects: Sequence[Subject], betas: np.ndarray = SWITCHING, *, progress: Progress = SILENT
+    subjects: Sequence[Subject], betas: np.ndarray = SWITCHING, *, progress: Progress | bool = SILENT
 ) -> tuple[SwitchCurve, ...]:
     """How many examples leave their branch as they are nudged, and what that does to the gradient.
 
@@ -183,7 +183,7 @@ def branch_switches(
     NotConverged, OracleError
         If a phase or the oracle cannot be certified.
     """
-    with progress.task("figure: branch switches", len(subjects) * len(betas)) as advance:
+    with task(progress, "figure: branch switches", len(subjects) * len(betas)) as advance:
         curves = []
         for subject in subjects:
             system, x, y, cost = subject.system, subject.x, subject.y, subject.cost
@@ -219,79 +219,70 @@ def branch_switches(
     return tuple(curves)
 
 
+@style.drawing
 def draw_switches(curves: Sequence[SwitchCurve]) -> Figure:
     """Switch rate over beta of all systems; error and cosine of the last with and without what is flagged."""
-    with style.applied():
-        figure, axes = style.new_figure(style.TWO_COLUMNS, 74, 1, 3)
-        rate, error, angle = axes[0]
-        for k, curve in enumerate(curves):
-            style.series(k).plot(rate, curve.beta, 100 * curve.switched, label=curve.label)
-        last = curves[-1]
-        for k, (kept, values, angles) in enumerate(
-            (
-                ("all examples, unchecked", last.blind_error, last.blind_cosine),
-                ("without those flagged", last.kept_error, last.kept_cosine),
-            )
-        ):
-            look = style.series((1, 2)[k])
-            look.plot(error, last.beta, values, label=kept)
-            look.plot(angle, last.beta, angles, label=kept)
-        guide = last.kept_error[0] * last.beta / last.beta[0]
-        error.plot(last.beta, guide, color=style.BLACK, lw=0.7, ls=(0, (1, 2)), label="order 1")
-        error.set_yscale("log")
-        low, high = error.get_ylim()
-        error.set_ylim(low, high * (high / low) ** 0.3)
-        rate.set_ylabel("Examples that switch (%)")
-        most = 100 * max(float(curve.switched.max()) for curve in curves)
-        rate.set_ylim(-0.03 * (most + 5), 1.4 * most + 5)
-        rate.set_title(f"who switches, states certified to {max(c.residual for c in curves):.0e}")
-        error.set_ylabel("Relative error of the gradient (dimensionless)")
-        error.set_title(last.label)
-        angle.set_ylabel("Cosine to the exact gradient (dimensionless)")
-        angle.set_title("the same: direction")
-        low, high = angle.get_ylim()
-        angle.set_ylim(low, high + 0.35 * (high - low))
-        for ax, text in zip(axes[0], "abc", strict=True):
-            ax.set_xscale("log")
-            ax.set_xlabel("Nudging strength $\\beta$ (energy / cost)")
-            ax.legend(loc="upper left")
-            style.letter(ax, text)
+    figure, axes = style.new_figure(style.PAGE, 74, 1, 3)
+    rate, error, angle = axes[0]
+    for k, curve in enumerate(curves):
+        style.series(k).plot(rate, curve.beta, 100 * curve.switched, label=curve.label)
+    last = curves[-1]
+    for k, (kept, values, angles) in enumerate(
+        (
+            ("all examples, unchecked", last.blind_error, last.blind_cosine),
+            ("without those flagged", last.kept_error, last.kept_cosine),
+        )
+    ):
+        look = style.series((1, 2)[k])
+        look.plot(error, last.beta, values, label=kept)
+        look.plot(angle, last.beta, angles, label=kept)
+    guide = last.kept_error[0] * last.beta / last.beta[0]
+    error.plot(last.beta, guide, color=style.BLACK, lw=0.7, ls=(0, (1, 2)), label="order 1")
+    error.set_yscale("log")
+    rate.set_ylabel("Examples that switch (%)")
+    most = 100 * max(float(curve.switched.max()) for curve in curves)
+    rate.set_ylim(-0.03 * (most + 5), most + 5)
+    rate.set_title("examples that leave their branch")
+    error.set_ylabel("Relative error of the gradient (dimensionless)")
+    error.set_title(f"size: {last.label}")
+    angle.set_ylabel("Cosine to the exact gradient (dimensionless)")
+    angle.set_title(f"direction: {last.label}")
+    for ax in axes[0]:
+        ax.set_xscale("log")
+        ax.set_xlabel("Nudging strength $\\beta$ (energy / cost)")
+        style.legend(ax, loc="upper left")
     return figure
 
 
+@style.drawing
 def draw_oscillator_errors(data: OscillatorErrors) -> Figure:
     """Error over beta with the order-2 line; cosine over beta for costs of phases."""
-    with style.applied():
-        figure, axes = style.new_figure(style.TWO_COLUMNS, 78, 1, 2)
-        error, angle = axes[0]
-        for k, curve in enumerate(data.curves):
-            slope = "" if curve.slope is None else f": slope {curve.slope:.2f}"
-            style.series(k).plot(error, curve.beta, curve.error, label=f"{curve.label}{slope}")
-        first = max(data.curves, key=lambda curve: float(curve.error[-1]))
-        guide = 2 * first.error[-1] * np.square(first.beta / first.beta[-1])
-        error.plot(first.beta, guide, color=style.BLACK, lw=0.8, ls=(0, (1, 2)), label="order 2")
-        error.set_yscale("log")
-        low, high = error.get_ylim()
-        error.set_ylim(low, high * (high / low) ** 0.45)
-        error.set_ylabel("Relative error against\nimplicit differentiation (dimensionless)")
-        error.set_title("centered EP, squared error")
-        for k, cost in enumerate(data.costs):
-            look, count = style.series(k), len(cost.cosine)
-            refused = f": refused in {cost.refused} of {count}" if cost.refused else ""
-            look.plot(angle, cost.beta, np.nanmedian(cost.cosine, 0), label=cost.label + refused)
-            for j, own in enumerate(cost.cosine):
-                angle.plot(cost.beta, own, color=look.color, lw=0.5, alpha=0.5, label=f"_{cost.label} {j}")
-        angle.axvline(PUBLISHED, ymax=0.7, color=style.BLACK, lw=0.7, ls=(0, (4, 2)), label="a published $\\beta$")
-        angle.set_ylabel("Cosine to the exact gradient (dimensionless)")
-        least = min(0.0, *(float(np.nanmin(cost.cosine)) for cost in data.costs))
-        angle.set_ylim(least - 0.03, 1.55)
-        angle.set_yticks(np.linspace(0, 1, 6))
-        angle.set_title(f"{len(data.costs[0].cosine)} networks that read phases, and medians")
-        for ax, text in zip(axes[0], "ab", strict=True):
-            ax.set_xscale("log")
-            ax.set_xlabel("Nudging strength $\\beta$ (energy / cost)")
-            ax.legend(loc="upper left")
-            style.letter(ax, text)
+    figure, axes = style.new_figure(style.PAGE, 78, 1, 2)
+    error, angle = axes[0]
+    for k, curve in enumerate(data.curves):
+        slope = "" if curve.slope is None else f": slope {curve.slope:.2f}"
+        style.series(k).plot(error, curve.beta, curve.error, label=f"{curve.label}{slope}")
+    first = max(data.curves, key=lambda curve: float(curve.error[-1]))
+    guide = 2 * first.error[-1] * np.square(first.beta / first.beta[-1])
+    error.plot(first.beta, guide, color=style.BLACK, lw=0.8, ls=(0, (1, 2)), label="order 2")
+    error.set_yscale("log")
+    error.set_ylabel("Relative error against\nimplicit differentiation (dimensionless)")
+    error.set_title("centered EP, squared error")
+    for k, cost in enumerate(data.costs):
+        look, count = style.series(k), len(cost.cosine)
+        refused = f": refused in {cost.refused} of {count}" if cost.refused else ""
+        look.plot(angle, cost.beta, np.nanmedian(cost.cosine, 0), label=cost.label + refused)
+        for j, own in enumerate(cost.cosine):
+            angle.plot(cost.beta, own, color=look.color, lw=0.5, alpha=0.5, label=f"_{cost.label} {j}")
+    angle.axvline(PUBLISHED, color=style.BLACK, lw=0.7, ls=(0, (4, 2)), label="a published $\\beta$")
+    angle.set_ylabel("Cosine to the exact gradient (dimensionless)")
+    least = min(0.0, *(float(np.nanmin(cost.cosine)) for cost in data.costs))
+    angle.set_ylim(least - 0.03, 1.03)
+    angle.set_title(f"{len(data.costs[0].cosine)} networks that read phases, and medians")
+    for ax in axes[0]:
+        ax.set_xscale("log")
+        ax.set_xlabel("Nudging strength $\\beta$ (energy / cost)")
+        style.legend(ax, loc="upper left")
     return figure
 
 

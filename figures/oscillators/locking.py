@@ -15,7 +15,7 @@ from scipy.special import ive
 
 from hardware_models.oscillators.graph import OscillatorGraph
 from physics_ep.dynamics.simulation import simulate
-from physics_ep.progress import SILENT, Advance, Progress
+from physics_ep.progress import SILENT, Advance, Progress, task
 from physics_ep.relaxation.loop import relax
 
 from .. import style
@@ -69,7 +69,7 @@ class Locking:
 
 
 def locking_curves(
-    strengths: np.ndarray = STRENGTHS, *, oscillators: int = 300, seed: int = 0, progress: Progress = SILENT
+    strengths: np.ndarray = STRENGTHS, *, oscillators: int = 300, seed: int = 0, progress: Progress | bool = SILENT
 ) -> Locking:
     """Relax and simulate pairs over their detuning, and a population over its coupling.
 
@@ -92,7 +92,7 @@ def locking_curves(
     NotConverged
         If a pair within the locking range, or a population that should lock, does not come to rest.
     """
-    with progress.task("figure: locking", len(strengths) + 1) as advance:
+    with task(progress, "figure: locking", len(strengths) + 1) as advance:
         difference, worst = _locked_pairs(LOCKED)
         beat = _beats(DRIFTING)
         advance(1)
@@ -190,58 +190,54 @@ def kuramoto_order(points: int = 200, highest: float = 4.0) -> tuple[np.ndarray,
     return coupling / CRITICAL, a / coupling
 
 
+@style.drawing
 def draw_locking(data: Locking) -> Figure:
     """Phase difference and beat frequency of two oscillators over their detuning; order of very many."""
-    with style.applied():
-        figure, axes = style.new_figure(style.TWO_COLUMNS, 68, 1, 3)
-        rest, beat, order = axes[0]
-        fine = np.sin(np.linspace(-0.5 * math.pi, 0.5 * math.pi, 201))
-        law, measured, resting = style.series(0), style.series(1), style.series(2)
-        law.plot(rest, fine, np.degrees(np.arcsin(fine)), marker="", label="arcsin($\\Delta$ / 2$W$)")
-        resting.plot(
-            rest,
-            data.detuning,
-            np.degrees(data.difference),
-            linestyle="",
-            ms=4,
-            label=f"relaxed, certified to $10^{{{math.ceil(math.log10(data.residual))}}}$",
-        )
-        rest.set_ylabel("Phase difference (degrees)")
-        rest.set_title("two oscillators lock up to $\\Delta$ = 2$W$")
-        rest.set_ylim(-100, 165)
-        rest.set_yticks([-90, -45, 0, 45, 90])
-        wide = np.concatenate([[0.0], 1 + np.linspace(0, 1, 201) ** 2 * 1.7])
-        law.plot(beat, wide, adler_beat(wide), marker="", label="$\\sqrt{\\Delta^2 - (2W)^2}$ / 2$W$")
-        measured.plot(beat, data.drifting, data.beat, linestyle="", ms=4, label="simulated")
-        beat.plot([0, 2.7], [0, 2.7], color=style.GREY, lw=0.8, ls=(0, (1, 2)), label="uncoupled")
-        beat.set_ylabel("Mean beat over 2$W$ (dimensionless)")
-        beat.set_title("beyond, they beat slowly at first")
-        beat.set_ylim(-0.1, 3.6)
-        for ax in (rest, beat):
-            ax.set_xlabel("Detuning $\\Delta$ over 2$W$ (dimensionless)")
-        strength, expected = kuramoto_order()
-        seen = strength < 1.05 * data.coupling.max()
-        law.plot(
-            order,
-            np.concatenate([[0, 1], strength[seen]]),
-            np.concatenate([[0, 0], expected[seen]]),
-            marker="",
-            label="self-consistent, infinitely many",
-        )
-        for flag, look, name in (
-            (False, measured, "simulated, some drift"),
-            (True, resting, "relaxed, all locked"),
-        ):
-            here = data.locked == flag
-            look.plot(order, data.coupling[here], data.order[here], linestyle="", ms=4, label=name)
-        order.set_xlabel("Coupling over critical (dimensionless)")
-        order.set_ylabel("Order parameter $r$ (dimensionless)")
-        order.set_title(f"{data.oscillators} oscillators, all to all")
-        order.set_ylim(-0.03, 1.5)
-        order.set_yticks(np.linspace(0, 1, 6))
-        for ax, text in zip(axes[0], "abc", strict=True):
-            ax.legend(loc="upper left")
-            style.letter(ax, text)
+    figure, axes = style.new_figure(style.PAGE, 68, 1, 3)
+    rest, beat, order = axes[0]
+    fine = np.sin(np.linspace(-0.5 * math.pi, 0.5 * math.pi, 201))
+    law, measured, resting = style.series(0), style.series(1), style.series(2)
+    law.plot(rest, fine, np.degrees(np.arcsin(fine)), marker="", label="arcsin($\\Delta$ / 2$W$)")
+    resting.plot(
+        rest,
+        data.detuning,
+        np.degrees(data.difference),
+        linestyle="",
+        ms=4,
+        label=f"relaxed, certified to {style.power(data.residual)}",
+    )
+    rest.set_ylabel("Phase difference (degrees)")
+    rest.set_title("two oscillators, locked")
+    rest.set_yticks([-90, -45, 0, 45, 90])
+    wide = np.concatenate([[0.0], 1 + np.linspace(0, 1, 201) ** 2 * 1.7])
+    law.plot(beat, wide, adler_beat(wide), marker="", label="$\\sqrt{\\Delta^2 - (2W)^2}$ / 2$W$")
+    measured.plot(beat, data.drifting, data.beat, linestyle="", ms=4, label="simulated")
+    beat.plot([0, 2.7], [0, 2.7], color=style.GREY, lw=0.8, ls=(0, (1, 2)), label="uncoupled")
+    beat.set_ylabel("Mean beat over 2$W$ (dimensionless)")
+    beat.set_title("two oscillators, beyond locking")
+    for ax in (rest, beat):
+        ax.set_xlabel("Detuning $\\Delta$ over 2$W$ (dimensionless)")
+    strength, expected = kuramoto_order()
+    seen = strength < 1.05 * data.coupling.max()
+    law.plot(
+        order,
+        np.concatenate([[0, 1], strength[seen]]),
+        np.concatenate([[0, 0], expected[seen]]),
+        marker="",
+        label="self-consistent, infinitely many",
+    )
+    for flag, look, name in (
+        (False, measured, "simulated, some drift"),
+        (True, resting, "relaxed, all locked"),
+    ):
+        here = data.locked == flag
+        look.plot(order, data.coupling[here], data.order[here], linestyle="", ms=4, label=name)
+    order.set_xlabel("Coupling over critical (dimensionless)")
+    order.set_ylabel("Order parameter $r$ (dimensionless)")
+    order.set_title(f"{data.oscillators} oscillators, all to all")
+    order.set_ylim(-0.03, 1.03)
+    for ax in axes[0]:
+        style.legend(ax, loc="upper left")
     return figure
 
 

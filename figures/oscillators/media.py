@@ -134,44 +134,38 @@ def medium(subject: Subject, *, sites: int = 80, duration: float = 180.0) -> Med
     )
 
 
+@style.drawing
 def draw_medium(data: Medium) -> Figure:
     """Space and time of the pulse; the stationary state, its spectra, and errors of shooting along the layers."""
-    with style.applied():
-        figure, axes = style.new_figure(style.TWO_COLUMNS, 118, 2, 2)
-        _draw_pulse(axes[0, 0], data)
-        state, spectrum, errors = axes[0, 1], axes[1, 0], axes[1, 1]
-        every = max(1, len(data.position) // 12)
-        for k, (values, name) in enumerate(((data.u, "$u$, descends $E$"), (data.v, "$v$, ascends $E$"))):
-            style.series(k).plot(state, data.position, values, label=name, markevery=(k * every // 2, every))
-        low, high = state.get_ylim()
-        state.set_ylim(low, high + 0.25 * (high - low))
-        state.set_xlabel("Position (units of length)")
-        state.set_ylabel("$u$ and $v$ (dimensionless)")
-        state.set_title(f"{data.label}: stationary to {data.residual:.0e}")
-        state.legend(loc="upper right", ncols=2)
-        for k, (tau, rates) in enumerate(zip(data.tau_v, data.spectra, strict=True)):
-            unstable = int((rates.real > 0).sum())
-            told = f"{unstable} modes grow" if unstable else "stable"
-            look = style.series(k)
-            style.Series(look.color, look.line, ("o", "+")[k]).plot(
-                spectrum,
-                rates.real,
-                rates.imag,
-                linestyle="",
-                ms=(2.2, 4.5)[k],
-                mew=0.6 * k,
-                label=f"$\\tau_v$ = {tau:g}: {told}",
-            )
-        spectrum.axvline(0, color=style.BLACK, lw=0.7, ls=(0, (4, 2)))
-        low, high = spectrum.get_ylim()
-        spectrum.set_ylim(low, high + 0.35 * (high - low))
-        spectrum.set_xlabel("Rate of growth (1 / reaction time)")
-        spectrum.set_ylabel("Angular frequency (1 / reaction time)")
-        spectrum.set_title("spectrum of the stationary state")
-        spectrum.legend(loc="upper left")
-        _draw_errors(errors, data)
-        for ax, text in zip(axes.flat, "abcd", strict=True):
-            style.letter(ax, text)
+    figure, axes = style.new_figure(style.PAGE, 118, 2, 2)
+    _draw_pulse(axes[0, 0], data)
+    state, spectrum, errors = axes[0, 1], axes[1, 0], axes[1, 1]
+    every = max(1, len(data.position) // 12)
+    for k, (values, name) in enumerate(((data.u, "$u$, descends $E$"), (data.v, "$v$, ascends $E$"))):
+        style.series(k).plot(state, data.position, values, label=name, markevery=(k * every // 2, every))
+    state.set_xlabel("Position (units of length)")
+    state.set_ylabel("$u$ and $v$ (dimensionless)")
+    state.set_title(f"{data.label}: stationary state")
+    style.legend(state, loc="upper right", ncols=2)
+    for k, (tau, rates) in enumerate(zip(data.tau_v, data.spectra, strict=True)):
+        unstable = int((rates.real > 0).sum())
+        told = f"{unstable} modes grow" if unstable else "stable"
+        look = style.series(k)
+        style.Series(look.color, look.line, ("o", "+")[k]).plot(
+            spectrum,
+            rates.real,
+            rates.imag,
+            linestyle="",
+            ms=(2.2, 4.5)[k],
+            mew=0.6 * k,
+            label=f"$\\tau_v$ = {tau:g}: {told}",
+        )
+    spectrum.axvline(0, color=style.BLACK, lw=0.7, ls=(0, (4, 2)))
+    spectrum.set_xlabel("Rate of growth (1 / reaction time)")
+    spectrum.set_ylabel("Angular frequency (1 / reaction time)")
+    spectrum.set_title("spectrum of the stationary state")
+    style.legend(spectrum, loc="upper left")
+    _draw_errors(errors, data)
     return figure
 
 
@@ -180,17 +174,17 @@ def _draw_pulse(ax: Axes, data: Medium) -> None:
     drawn = ax.imshow(
         data.pulse, origin="lower", extent=extent, aspect="auto", cmap="Blues", interpolation="nearest", vmin=-0.3
     )
-    ax.figure.colorbar(drawn, ax=ax, pad=0.02).set_label("$u$ (dimensionless)")
+    style.colorbar(drawn, ax, pad=0.02, label="$u$ (dimensionless)")
     n = len(data.place)
     middle = slice(n // 4, n - n // 4)
     place = data.place[middle]
     line = np.nanmean(data.arrival[middle]) + (place - place.mean()) / data.speed
-    style.series(1).plot(ax, place, line, marker="", label=f"{data.speed:.3f} lengths per reaction time")
-    ax.set_ylim(0, 1.2 * float(data.time[-1]))
+    style.series(1).plot(ax, place, line, marker="", label="constant speed")
+    ax.set_ylim(0, float(data.time[-1]))
     ax.set_xlabel("Position around the ring (units of length)")
     ax.set_ylabel("Time (reaction times)")
-    ax.set_title("a pulse travels where $v$ is slow")
-    ax.legend(loc="upper left")
+    ax.set_title("a travelling pulse")
+    style.legend(ax, loc="upper left")
 
 
 def _draw_errors(ax: Axes, data: Medium) -> None:
@@ -209,13 +203,10 @@ def _draw_errors(ax: Axes, data: Medium) -> None:
         )
     ax.axhline(1.0, color=style.BLACK, lw=0.7, ls=(0, (4, 2)))
     ax.set_yscale("log")
-    low, high = ax.get_ylim()
-    ax.set_ylim(low, high * (high / low) ** 0.35)
     ax.set_xlabel("Layer (count)")
     ax.set_ylabel("Error of shooting (dimensionless)")
-    gone = np.flatnonzero(data.error >= 1)
-    ax.set_title(f"from layer to layer, all is lost after {gone[0]}" if len(gone) else "shot from layer to layer")
-    ax.legend(loc="upper left")
+    ax.set_title("shooting from layer to layer")
+    style.legend(ax, loc="upper left")
 
 
 def make_medium(request: Request) -> Drawn:

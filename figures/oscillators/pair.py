@@ -236,27 +236,20 @@ def _answers(
     return found.state[0].numpy(), told.switched.numpy()
 
 
+@style.drawing
 def draw_pair(data: OscillatorPair) -> Figure:
     """Three landscapes with their paths, and the branches of the second oscillator's phase over beta."""
-    with style.applied():
-        figure, axes = style.new_figure(style.TWO_COLUMNS, 112, 2, 3, height_ratios=[1.35, 1])
-        every = [landscape.energy for landscape in data.landscapes]
-        levels = np.linspace(min(e.min() for e in every), max(e.max() for e in every), 25)
-        drawn = [
-            _draw_landscape(ax, data, landscape, levels)
-            for ax, landscape in zip(axes[0], data.landscapes, strict=True)
-        ]
-        ticks = np.arange(np.ceil(levels[0]), levels[-1])
-        bar = figure.colorbar(drawn[-1], ax=list(axes[0]), ticks=ticks, fraction=0.03, pad=0.01, shrink=0.85)
-        bar.set_label("$F = E + \\beta C$ (coupling units)")
-        figure.legend(*axes[0, 1].get_legend_handles_labels(), loc="outside upper center", ncols=6)
-        place = axes[1, 0].get_gridspec()[1, :]
-        for ax in axes[1]:
-            ax.remove()
-        branches = figure.add_subplot(place)
-        _draw_branches(branches, data)
-        for ax, text in zip((*axes[0], branches), "abcd", strict=True):
-            style.letter(ax, text)
+    figure, axes = style.new_figure(style.PAGE, 112, 2, 3, whole=[1], height_ratios=[1.35, 1])
+    every = [landscape.energy for landscape in data.landscapes]
+    levels = np.linspace(min(e.min() for e in every), max(e.max() for e in every), 25)
+    drawn = [
+        _draw_landscape(ax, data, landscape, levels) for ax, landscape in zip(axes[0], data.landscapes, strict=True)
+    ]
+    ticks = np.arange(np.ceil(levels[0]), levels[-1])
+    label = "$F = E + \\beta C$ (coupling units)"
+    style.colorbar(drawn[-1], axes[0], ticks=ticks, fraction=0.03, pad=0.01, shrink=0.85, label=label)
+    style.shared_legend(axes[0, 1])
+    _draw_branches(axes[1, 0], data)
     return figure
 
 
@@ -308,15 +301,15 @@ def _draw_branches(ax: Axes, data: OscillatorPair) -> None:
     ):
         here = data.switched == flag
         look.plot(ax, data.nudged_beta[here], second[here], linestyle="", ms=4.5, label=name, zorder=4)
-    ax.axvline(data.fold, color=style.BLACK, lw=0.8, ls=(0, (4, 2)), label=f"fold: $\\beta$ = {data.fold:.4f}")
+    ax.axvline(data.fold, color=style.BLACK, lw=0.8, ls=(0, (4, 2)), label="fold")
     low, high = np.degrees(WINDOW)
-    ax.set_xlim(0, 1.35 * float(states.beta.max()))
+    ax.set_xlim(0, float(states.beta.max()))
     ax.set_ylim(low, high)
     ax.set_yticks(np.arange(low, high + 1, 90))
     ax.set_xlabel("Nudging strength $\\beta$ (coupling units)")
     ax.set_ylabel("Phase $\\varphi_2$ (degrees)")
-    ax.set_title(f"stationary states, certified to {states.residual:.0e}")
-    ax.legend(loc="upper right")
+    ax.set_title(f"stationary states (forces below {style.power(states.residual)})")
+    style.legend(ax, loc="upper right")
 
 
 def make_two_oscillators(request: Request) -> Drawn:

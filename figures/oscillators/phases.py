@@ -186,48 +186,34 @@ def _unwound(angles: np.ndarray, near: np.ndarray) -> np.ndarray:
     return angles + 2 * math.pi * np.round((near - angles) / (2 * math.pi))
 
 
+@style.drawing
 def draw_phases(data: PhasesOnCircle) -> Figure:
     """Upper row: courses from the inner circle (start) to the rim (end), and the energy. Below: angles, forces."""
-    with style.applied():
-        figure, axes = style.new_figure(style.TWO_COLUMNS, 118, 2, 3, height_ratios=[1.25, 1.0])
-        free, nudged = data.phases
-        circles = []
-        for k, phase in enumerate(data.phases):
-            place = axes[0, k].get_subplotspec()
-            axes[0, k].remove()
-            circle = cast(PolarAxes, figure.add_subplot(place, projection="polar"))
-            _draw_circle(circle, data, phase)
-            circles.append(circle)
-            _draw_angles(axes[1, k], data, phase)
-        energy, force = axes[0, 2], axes[1, 2]
-        for k, phase in enumerate((free, nudged)):
-            above = phase.energy - phase.rest_energy
-            clear = above > 1e-13 * max(1.0, abs(phase.rest_energy))
-            look, every = style.series(4 + k), max(1, len(phase.time) // 9)
-            options = {"label": _name(phase), "markevery": (k * every // 2, every)}
-            look.plot(energy, phase.time[clear], above[clear], **options)
-            look.plot(force, phase.time, phase.force, **options)
-        worst = max(phase.residual for phase in data.phases)
-        for ax, label in (
-            (energy, "$F - F_\\mathrm{equilibrium}$ (coupling units)"),
-            (force, "Largest force (coupling units)"),
-        ):
-            ax.set_yscale("log")
-            low, high = ax.get_ylim()
-            ax.set_ylim(low, high * (high / low) ** 0.25)
-            ax.set_xlabel("Time (inverse coupling units)")
-            ax.set_ylabel(label)
-            ax.legend(loc="upper right", ncols=2)
-        energy.set_title("energy $F = E + \\beta C$ falls")
-        force.set_title(f"crosses: certified to {_power(worst)}")
-        for ax, text in zip((*circles, energy, *axes[1]), "abcdef", strict=True):
-            style.letter(ax, text)
+    figure, axes = style.new_figure(style.PAGE, 118, 2, 3, polar=[(0, 0), (0, 1)], height_ratios=[1.25, 1.0])
+    free, nudged = data.phases
+    for k, phase in enumerate(data.phases):
+        _draw_circle(axes[0, k], data, phase)
+        _draw_angles(axes[1, k], data, phase)
+    energy, force = axes[0, 2], axes[1, 2]
+    for k, phase in enumerate((free, nudged)):
+        above = phase.energy - phase.rest_energy
+        clear = above > 1e-13 * max(1.0, abs(phase.rest_energy))
+        look, every = style.series(4 + k), max(1, len(phase.time) // 9)
+        options = {"label": _name(phase), "markevery": (k * every // 2, every)}
+        look.plot(energy, phase.time[clear], above[clear], **options)
+        look.plot(force, phase.time, phase.force, **options)
+    worst = max(phase.residual for phase in data.phases)
+    for ax, label in (
+        (energy, "$F - F_\\mathrm{equilibrium}$ (coupling units)"),
+        (force, "Largest force (coupling units)"),
+    ):
+        ax.set_yscale("log")
+        ax.set_xlabel("Time (inverse coupling units)")
+        ax.set_ylabel(label)
+        style.legend(ax, loc="upper right", ncols=2)
+    energy.set_title("energy $F = E + \\beta C$")
+    force.set_title(f"force (crosses: equilibria, to {style.power(worst)})")
     return figure
-
-
-def _power(value: float) -> str:
-    """The next power of ten."""
-    return f"$10^{{{int(np.ceil(np.log10(max(value, 1e-300))))}}}$"
 
 
 def _name(phase: Turning) -> str:
@@ -283,7 +269,7 @@ def _draw_circle(ax: PolarAxes, data: PhasesOnCircle, phase: Turning) -> None:
     ax.set_ylabel(f"Radius: time, 0 to {time[-1]:.2g}\n(inverse coupling units)", labelpad=18)
     ax.set_title("free phase" if phase.beta == 0 else f"then nudged, {_name(phase)}")
     if phase.beta == 0:
-        ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=3)
+        style.shared_legend(ax)
 
 
 def _draw_angles(ax: Axes, data: PhasesOnCircle, phase: Turning) -> None:

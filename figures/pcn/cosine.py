@@ -17,7 +17,7 @@ from physics_ep.estimators.propagation import EquilibriumPropagation, NegativeNu
 from physics_ep.nudging import Nudge
 from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.predictive_coding.forward import Cast
-from physics_ep.progress import SILENT, Progress
+from physics_ep.progress import SILENT, Progress, task
 from physics_ep.relaxation.loop import relax
 from validation.gradients import estimate_gradient
 from validation.oracles import backprop_gradient
@@ -146,7 +146,7 @@ def cosines(
     betas: np.ndarray | None = None,
     counts: Sequence[int] = COUNTS,
     *,
-    progress: Progress = SILENT,
+    progress: Progress | bool = SILENT,
 ) -> Cosines:
     """1 - cosine between EP and backprop, for the worst parameter or layer by layer.
 
@@ -167,7 +167,7 @@ def cosines(
     """
     grid = np.geomspace(1e-4, 1, 9) if betas is None else betas
     panels = []
-    with progress.task("figure: cosines of predictive coding", 3 * len(subjects)) as advance:
+    with task(progress, "figure: cosines of predictive coding", 3 * len(subjects)) as advance:
         for subject in subjects:
             net = predictive_network(subject)
             exact = backprop_gradient(net, subject.x, subject.y, subject.cost)
@@ -329,22 +329,19 @@ def _single(y: torch.Tensor) -> torch.Tensor:
 # -- drawing ------------------------------------------------------------------------------------------------------
 
 
+@style.drawing
 def draw_cosines(data: Cosines) -> Figure:
     """A column a network; rows over beta, over layers, over K, over beta by dtype."""
     count = len(data.panels)
-    width = style.TWO_COLUMNS if count > 1 else 0.6 * style.TWO_COLUMNS
-    with style.applied():
-        figure, axes = style.new_figure(width, 190, 4, count)
-        for column, panel in zip(axes.T, data.panels, strict=True):
-            _draw_column(column, panel)
-        for ax in axes.flat:
-            ax.set_yscale("log")
-            ax.set_ylim(SMALLEST / 3, 30)
-            ax.set_yticks(10.0 ** np.arange(-16, 1, 4))
-            # Beside the data, which fill the panels.
-            ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), handlelength=2.6)
-        for ax, text in zip(axes.flat, "abcdefgh", strict=False):
-            style.letter(ax, text)
+    width = style.PAGE if count > 1 else 0.6 * style.PAGE
+    figure, axes = style.new_figure(width, 190, 4, count)
+    for column, panel in zip(axes.T, data.panels, strict=True):
+        _draw_column(column, panel)
+    for ax in axes.flat:
+        ax.set_yscale("log")
+        ax.set_ylim(SMALLEST / 3, 30)
+        ax.set_yticks(10.0 ** np.arange(-16, 1, 4))
+        style.legend(ax, handlelength=2.6)
     return figure
 
 
@@ -375,7 +372,7 @@ def _draw_column(column: np.ndarray, panel: CosinePanel) -> None:
             (1, SMALLEST),
             xytext=(17, 6),
             textcoords="offset points",
-            fontsize=6,
+            fontsize="small",
             va="center",
             arrowprops={"arrowstyle": "-", "lw": 0.5, "shrinkB": 3},
         )

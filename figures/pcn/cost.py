@@ -16,7 +16,7 @@ from physics_ep.errors import InputError
 from physics_ep.estimators.propagation import EquilibriumPropagation
 from physics_ep.maps import Link
 from physics_ep.predictive_coding import PredictiveCodingNetwork
-from physics_ep.progress import SILENT, Progress
+from physics_ep.progress import SILENT, Progress, task
 from validation.gradients import estimate_gradient, total_error
 from validation.oracles import backprop_gradient
 
@@ -165,7 +165,7 @@ def pass_costs(
     subjects: Sequence[Subject],
     solvers: dict[str, tuple[int, ...]] | None = None,
     *,
-    progress: Progress = SILENT,
+    progress: Progress | bool = SILENT,
 ) -> Costs:
     """Cost and accuracy of every solver, stopped sooner or later, at the beta that beta='auto' takes.
 
@@ -183,7 +183,7 @@ def pass_costs(
     """
     chosen = SOLVERS if solvers is None else solvers
     panels = []
-    with progress.task("figure: cost of predictive coding", len(subjects) * len(chosen)) as advance:
+    with task(progress, "figure: cost of predictive coding", len(subjects) * len(chosen)) as advance:
         for subject in subjects:
             net = predictive_network(subject)
             exact = backprop_gradient(net, subject.x, subject.y, subject.cost)
@@ -204,34 +204,28 @@ def pass_costs(
     return Costs(tuple(panels))
 
 
+@style.drawing
 def draw_costs(data: Costs) -> Figure:
     """A column a network; above the residual, below the error of the gradient, over the passes of a step."""
     count = len(data.panels)
-    width = style.TWO_COLUMNS if count > 1 else 0.6 * style.TWO_COLUMNS
-    with style.applied():
-        figure, axes = style.new_figure(width, 110, 2, count, sharex="col", sharey="row")
-        for (above, below), panel in zip(axes.T, data.panels, strict=True):
-            for curve in panel.curves:
-                look = style.series(list(SOLVERS).index(curve.solver))
-                look.plot(above, curve.passes, curve.residual, label=curve.solver)
-                look.plot(below, curve.passes, np.maximum(curve.error, 1e-16), label=curve.solver)
-            _mark_backprop(below, panel)
-            above.set_title(f"{panel.title}, $\\beta$ = {panel.beta:.2g}")
-        for ax in axes.flat:
-            ax.set_xscale("log")
-            ax.set_yscale("log")
-            ax.set_xlabel("Passes through layers (of a backprop step's)")
-        for ax in axes[0]:
-            ax.set_ylabel("Residual of the nudged phases\n(dimensionless)")
-            ax.xaxis.label.set_visible(False)
-        for ax in axes[1]:
-            ax.set_ylabel("Relative error against\nbackprop (dimensionless)")
-        for ax in axes[:, 1:].flat:
-            ax.yaxis.label.set_visible(False)
-        fullest = max(range(count), key=lambda j: len(data.panels[j].curves))
-        figure.legend(*axes[0, fullest].get_legend_handles_labels(), loc="outside upper center", ncols=6)
-        for ax, text in zip(axes.flat, "abcd", strict=False):
-            style.letter(ax, text)
+    width = style.PAGE if count > 1 else 0.6 * style.PAGE
+    figure, axes = style.new_figure(width, 110, 2, count, sharex="col", sharey="row")
+    for (above, below), panel in zip(axes.T, data.panels, strict=True):
+        for curve in panel.curves:
+            look = style.series(list(SOLVERS).index(curve.solver))
+            look.plot(above, curve.passes, curve.residual, label=curve.solver)
+            look.plot(below, curve.passes, np.maximum(curve.error, 1e-16), label=curve.solver)
+        _mark_backprop(below, panel)
+        above.set_title(f"{panel.title}, $\\beta$ = {panel.beta:.2g}")
+    for ax in axes.flat:
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        ax.set_xlabel("Passes through layers (of a backprop step's)")
+    for ax in axes[0]:
+        ax.set_ylabel("Residual of the nudged phases\n(dimensionless)")
+    for ax in axes[1]:
+        ax.set_ylabel("Relative error against\nbackprop (dimensionless)")
+    style.shared_legend(*axes[0])
     return figure
 
 
@@ -244,7 +238,7 @@ def _mark_backprop(ax: Axes, panel: CostPanel) -> None:
                 (curve.passes[0], max(curve.error[0], 1e-16)),
                 xytext=(14, 6),
                 textcoords="offset points",
-                fontsize=6,
+                fontsize="small",
                 va="center",
                 arrowprops={"arrowstyle": "-", "lw": 0.5, "shrinkB": 3},
             )

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from physics_ep.cost import Cost
 from physics_ep.nudging import Nudge
 from physics_ep.predictive_coding import PredictiveCodingNetwork
-from physics_ep.progress import SILENT, Progress
+from physics_ep.progress import SILENT, Progress, task
 from physics_ep.relaxation.loop import relax
 
 from .. import style
@@ -99,7 +99,7 @@ def energy_courses(
     subjects: Sequence[tuple[Subject, str, float]],
     *,
     iterations: int = ITERATIONS,
-    progress: Progress = SILENT,
+    progress: Progress | bool = SILENT,
 ) -> EnergyCourses:
     """Total energy and residual of a phase nudged by +beta, iteration by iteration.
 
@@ -116,7 +116,7 @@ def energy_courses(
     EnergyCourses
     """
     panels = []
-    with progress.task("figure: energy of predictive coding", len(subjects) * len(SOLVERS)) as advance:
+    with task(progress, "figure: energy of predictive coding", len(subjects) * len(SOLVERS)) as advance:
         for subject, gates, beta in subjects:
             net = predictive_network(subject)
             free = relax(net, subject.x).state
@@ -164,33 +164,28 @@ def largest_response(net: PredictiveCodingNetwork, x: torch.Tensor, y: torch.Ten
         return float(torch.linalg.eigvalsh(0.5 * (matrices + matrices.mT)).max())
 
 
+@style.drawing
 def draw_energy(data: EnergyCourses) -> Figure:
     """A column a panel: above the energy relative to the nudge, below the residual."""
     count = len(data.panels)
-    width = style.TWO_COLUMNS if count > 1 else style.ONE_COLUMN
-    with style.applied():
-        figure, axes = style.new_figure(width, 104, 2, count, sharex=True, sharey="row")
-        for column, panel in zip(axes.T, data.panels, strict=True):
-            _draw_course(column, panel)
-        for ax in axes[0]:
-            ax.set_yscale("symlog", linthresh=10, linscale=1.0)
-            ax.set_ylim(-100, 3e3)
-            ax.set_yticks(
-                [-100, -10, 0, 10, 100, 1000], ["\N{MINUS SIGN}100", "\N{MINUS SIGN}10", "0", "10", "100", "1000"]
-            )
-            ax.set_ylabel("Change of $F = E + \\beta C$\n(% of the free state's $\\beta C$)")
-            ax.xaxis.label.set_visible(False)
-        for ax in axes[1]:
-            ax.set_yscale("log")
-            ax.set_ylabel("Residual, worst example\n(dimensionless)")
-        for ax in axes.flat:
-            ax.set_xlabel("Iterations $K$ (of the nudged phase)")
-            ax.set_xticks(range(0, max(len(c.energy) for p in data.panels for c in p.curves), 5))
-        for ax in axes[:, 1:].flat:
-            ax.yaxis.label.set_visible(False)
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=6)
-        for ax, text in zip(axes.flat, "abcdefgh", strict=False):
-            style.letter(ax, text)
+    width = style.PAGE if count > 1 else style.COLUMN
+    figure, axes = style.new_figure(width, 104, 2, count, sharex=True, sharey="row")
+    for column, panel in zip(axes.T, data.panels, strict=True):
+        _draw_course(column, panel)
+    for ax in axes[0]:
+        ax.set_yscale("symlog", linthresh=10, linscale=1.0)
+        ax.set_ylim(-100, 3e3)
+        ax.set_yticks(
+            [-100, -10, 0, 10, 100, 1000], ["\N{MINUS SIGN}100", "\N{MINUS SIGN}10", "0", "10", "100", "1000"]
+        )
+        ax.set_ylabel("Change of $F = E + \\beta C$\n(% of the free state's $\\beta C$, linear within $\\pm$10)")
+    for ax in axes[1]:
+        ax.set_yscale("log")
+        ax.set_ylabel("Residual, worst example\n(dimensionless)")
+    for ax in axes.flat:
+        ax.set_xlabel("Iterations $K$ (of the nudged phase)")
+        ax.set_xticks(range(0, max(len(c.energy) for p in data.panels for c in p.curves), 5))
+    style.shared_legend(axes[0, 0])
     return figure
 
 

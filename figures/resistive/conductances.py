@@ -134,37 +134,35 @@ def _share(layers: tuple[np.ndarray, ...], bound: float) -> float:
     return float(np.isclose(every, bound, rtol=1e-6, atol=0).mean())
 
 
+@style.drawing
 def draw_conductances(data: ConductanceChange) -> Figure:
     """Receptive fields before and after on one scale of colours, and histograms of all conductances."""
-    with style.applied():
-        ratios = {"width_ratios": [1.7, 1.0]}
-        figure, axes = style.new_figure(style.TWO_COLUMNS, 76, 2, 2, gridspec_kw=ratios)
-        largest = float(np.quantile(np.abs(np.stack([data.fields_before, data.fields_after])), STRONGEST))
-        factor, unit = scale(largest, "S")
-        held = (
-            ("first", "second")
-            if data.diode == "none"
-            else ("\N{GREATER-THAN OR EQUAL TO} 0", "\N{LESS-THAN OR EQUAL TO} 0")
-        )
-        for ax, fields, when in (
-            (axes[0, 0], data.fields_before, "before"),
-            (axes[1, 0], data.fields_after, "after"),
-        ):
-            image = _draw_fields(ax, fields * factor, largest * factor, held)
-            ax.set_ylabel("Half (of the layer)" if data.diode == "none" else "Held at (V)")
-            ax.set_title(f"input layer, {when} training")
-        figure.colorbar(image, ax=axes[:, 0], label=f"$G_+ - G_-$ ({unit})", extend="both", pad=0.01, aspect=30)
-        factor, unit = scale(max(float(g.max()) for g in data.after), "S")
-        for ax, k in ((axes[0, 1], 0), (axes[1, 1], 1)):
-            _draw_histogram(ax, _pooled(data, k), factor)
-            ax.set_xlabel(f"Conductance ({unit})")
-            ax.set_ylabel("Devices (count)")
-        axes[0, 1].set_title("input layer")
-        axes[1, 1].set_title("all other layers")
-        for ax in axes[:, 1]:
-            ax.legend(loc="upper right")
-        for ax, text in zip(axes.flat, "acbd", strict=True):
-            style.letter(ax, text)
+    ratios = {"width_ratios": [1.7, 1.0]}
+    figure, axes = style.new_figure(style.PAGE, 76, 2, 2, letters="acbd", gridspec_kw=ratios)
+    largest = float(np.quantile(np.abs(np.stack([data.fields_before, data.fields_after])), STRONGEST))
+    factor, unit = scale(largest, "S")
+    held = (
+        ("first", "second")
+        if data.diode == "none"
+        else ("\N{GREATER-THAN OR EQUAL TO} 0", "\N{LESS-THAN OR EQUAL TO} 0")
+    )
+    for ax, fields, when in (
+        (axes[0, 0], data.fields_before, "before"),
+        (axes[1, 0], data.fields_after, "after"),
+    ):
+        image = _draw_fields(ax, fields * factor, largest * factor, held)
+        ax.set_ylabel("Half (of the layer)" if data.diode == "none" else "Held at (V)")
+        ax.set_title(f"input layer, {when} training")
+    style.colorbar(image, axes[:, 0], label=f"$G_+ - G_-$ ({unit})", extend="both", pad=0.01, aspect=30)
+    factor, unit = scale(max(float(g.max()) for g in data.after), "S")
+    for ax, k in ((axes[0, 1], 0), (axes[1, 1], 1)):
+        _draw_histogram(ax, _pooled(data, k), factor)
+        ax.set_xlabel(f"Conductance ({unit})")
+        ax.set_ylabel("Devices (count)")
+    axes[0, 1].set_title("input layer")
+    axes[1, 1].set_title("all other layers")
+    for ax in axes[:, 1]:
+        style.legend(ax, loc="upper right")
     return figure
 
 
@@ -219,9 +217,8 @@ def _draw_histogram(ax: Axes, pooled: tuple[np.ndarray, np.ndarray, float, float
             alpha=1 - 0.6 * (k == 0),
         )
     ax.set_yscale("log")
-    # One device must show, and the legend have room.
-    high = ax.get_ylim()[1]
-    ax.set_ylim(0.5, high * (2 * high) ** 0.4)
+    # One device must show.
+    ax.set_ylim(bottom=0.5)
     ax.set_xlim(0, edges[-1])
 
 

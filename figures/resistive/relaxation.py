@@ -15,7 +15,7 @@ from hardware_models.resistive.network import ResistiveNetwork, as_parts
 from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import argument_error
 from physics_ep.nudging import Nudge, centered
-from physics_ep.progress import SILENT, Progress
+from physics_ep.progress import SILENT, Progress, task
 from physics_ep.relaxation.loop import relax
 from validation.oracles import implicit_gradient
 
@@ -161,7 +161,11 @@ def _transient(course: CircuitTrajectory, layers: list[np.ndarray], beta: float,
 
 
 def resistive_error(
-    subjects: Sequence[Subject], betas: np.ndarray | None = None, *, seed: int = 0, progress: Progress = SILENT
+    subjects: Sequence[Subject],
+    betas: np.ndarray | None = None,
+    *,
+    seed: int = 0,
+    progress: Progress | bool = SILENT,
 ) -> ErrorCurves:
     """Error of every real scheme in float64, and of the centered one in float32, a panel a subject.
 
@@ -188,7 +192,7 @@ def resistive_error(
     wide = [subject.to(torch.float32).to(torch.float64) for subject in subjects]
     data = estimator_error(wide, betas, seed=seed, progress=progress)
     panels = []
-    with progress.task("figure: float32", len(wide)) as advance:
+    with task(progress, "figure: float32", len(wide)) as advance:
         for subject, panel in zip(wide, data.panels, strict=True):
             narrow, unit = subject.to(torch.float32), subject.system.nudge_scale
             exact = implicit_gradient(subject.system, subject.x, subject.y, subject.cost)

@@ -93,34 +93,29 @@ def circuit_scaling(measured: Mapping[str, Any]) -> CircuitScaling:
     return CircuitScaling(tuple(curves), measured["machine"])
 
 
+@style.drawing
 def draw_scaling(data: CircuitScaling) -> Figure:
     """Seconds to solve and to set up, and memory at the peak, over nodes."""
-    with style.applied():
-        figure, axes = style.new_figure(style.TWO_COLUMNS, 74, 1, 2)
-        time, memory = axes[0]
-        for k, curve in enumerate(data.curves):
-            _draw(time, k, curve, "solve", 1.0, f"{curve.name}, solving")
-            _draw(memory, k, curve, "memory", GIB, curve.name)
-        for k, curve in enumerate(data.curves):
-            _draw(time, k + len(data.curves), curve, "setup", 1.0, f"{curve.name}, setting up")
-        time.set_ylabel("Operating point, one thread (s)")
-        memory.set_ylabel("Memory at the peak (GiB)")
-        worst = max(float(curve.residual.max()) for curve in data.curves)
-        time.set_title(f"missing currents below {10 * 10 ** np.floor(np.log10(worst)):.0e} A")
-        memory.set_title(f"up to {max(int(c.resistors.max()) for c in data.curves):,} resistors")
-        for ax, text in zip(axes[0], "ab", strict=True):
-            ax.set_xscale("log")
-            ax.set_yscale("log")
-            low, high = ax.get_ylim()
-            ax.set_ylim(low, high * (high / low) ** 0.3)
-            ax.set_xlabel("Nodes (count)")
-            ax.legend(
-                loc="upper left",
-                title=f"nodes to the power of, from {FITTED} on",
-                title_fontsize=6,
-                alignment="left",
-            )
-            style.letter(ax, text)
+    figure, axes = style.new_figure(style.PAGE, 74, 1, 2)
+    time, memory = axes[0]
+    for k, curve in enumerate(data.curves):
+        _draw(time, k, curve, "solve", 1.0, f"{curve.name}, solving")
+        _draw(memory, k, curve, "memory", GIB, curve.name)
+    for k, curve in enumerate(data.curves):
+        _draw(time, k + len(data.curves), curve, "setup", 1.0, f"{curve.name}, setting up")
+    time.set_ylabel("Operating point, one thread (s)")
+    memory.set_ylabel("Memory at the peak (GiB)")
+    for ax in axes[0]:
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        ax.set_xlabel("Nodes (count)")
+        style.legend(
+            ax,
+            loc="upper left",
+            title=f"nodes to the power of, from {FITTED} on",
+            title_fontsize="small",
+            alignment="left",
+        )
     return figure
 
 

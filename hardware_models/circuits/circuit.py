@@ -20,6 +20,7 @@ from physics_ep.overrides import require_physics
 from physics_ep.placement import OnHost
 from physics_ep.relaxation.loop import relax
 from physics_ep.system import EnergySystem, Inputs, Phase
+from physics_ep.tabular import Tabular
 
 from .. import arrays
 from ..arrays import array
@@ -51,7 +52,7 @@ RELATIVE = 1e-13
 """Rounding errors of the current at a node, over the sum of the sizes of its currents."""
 
 
-class Circuit(OnHost, EnergySystem):
+class Circuit(Tabular, OnHost, EnergySystem):
     """A circuit of the parts of `hardware_models.netlists.parts`.
 
     Inputs x (B, n_sources) are the voltages of the voltage sources, in the order of the parts list. The state is
@@ -306,6 +307,14 @@ class Circuit(OnHost, EnergySystem):
     def to_networkx(self) -> Any:
         """The circuit as a networkx multigraph: see `hardware_models.circuits.graphs.graph_of_parts`."""
         return graph_of_parts(self.parts, self.output_names)
+
+    def words(self) -> list[str]:
+        """How many nodes there are, and parts of each kind."""
+        return self.parts.words()
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row a part: its name, kind, nodes and values."""
+        return self.parts.records()
 
     @property
     def parts(self) -> Parts:

@@ -12,7 +12,7 @@ from physics_ep.errors import InputError
 from ..nodal.points import why_untold
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class OperatingPoint(Equilibrium):
     """An equilibrium that knows the voltages of the sources.
 

@@ -134,7 +134,7 @@ class Course:
     radius: float = math.nan
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Fidelity(Tabular):
     """How faithfully a substrate holds a network, and what it takes.
 
@@ -258,6 +258,16 @@ class Fidelity(Tabular):
         """Largest over smallest conductance."""
         low, high = self.conductance_range
         return high / low if low > 0 else math.inf
+
+    def words(self) -> list[str]:
+        """How exact the substrate is, what it takes, and whether it is at rest."""
+        return [
+            self.substrate,
+            f"outputs off by {self.free_state_error:.2g}",
+            f"{self.cells} cells",
+            f"settles in {self.settling_time:.2g} s",
+            f"{self.energy:.2g} J an inference",
+        ]
 
     def records(self) -> list[dict[str, Any]]:
         """A row an array."""

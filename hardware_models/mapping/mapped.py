@@ -9,7 +9,7 @@ import copy
 import importlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.predictive_coding.phase import relative
 from physics_ep.registry import load, substrates
 from physics_ep.relaxation.loop import relax
+from physics_ep.tabular import Tabular
 from physics_ep.weights import check_plain
 
 from ..devices.crossbars import stream
@@ -61,7 +62,7 @@ __all__ = [
 ]
 
 
-class Mapped:
+class Mapped(Tabular):
     """A predictive coding network on a substrate.
 
     Attributes
@@ -102,6 +103,19 @@ class Mapped:
         """What the ranges of the converters of readings were found for; None: not found."""
         self.course = Course()
         """What came of following the substrate in time, when that was tried last."""
+
+    def words(self) -> list[str]:
+        """What is on which substrate, and what of its devices is not ideal."""
+        set_to = {f.name: getattr(self.device, f.name) for f in fields(self.device)}
+        apart = {name: value for name, value in set_to.items() if value != getattr(type(self.device)(), name)}
+        sizes = " \N{RIGHTWARDS ARROW} ".join("x".join(map(str, shape)) for shape in self.network.shapes)
+        told = ", ".join(f"{name}={value!r}" for name, value in list(apart.items())[:4])
+        more = f" and {len(apart) - 4} more" if len(apart) > 4 else ""
+        return [f"{sizes} on {self.substrate}", f"devices with {told}{more}" if apart else "ideal devices"]
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row an array, as of its fidelity."""
+        return self.fidelity.records()
 
     @property
     def perturbed(self) -> PredictiveCodingNetwork:

@@ -178,6 +178,20 @@ class Parts:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update({"initial": {}, **state})
 
+    def words(self) -> list[str]:
+        """How many nodes there are, and parts of each kind."""
+        counts = {kind.replace("_", " "): len(group.names) for kind, group in self.groups.items()}
+        return [f"{len(self.nodes)} nodes", *(f"{n} {kind}{'s' * (n != 1)}" for kind, n in counts.items())]
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row a part: its name, kind, nodes, and its value in SI units; several as text."""
+        found = []
+        for part in self:
+            many = " ".join(f"{value:g}" for value in part.values)
+            value = float(part.values[0]) if len(part.values) == 1 else many
+            found.append({"part": part.name, "kind": part.kind, "nodes": " ".join(part.nodes), "value": value})
+        return found
+
     @classmethod
     def collect(cls, parts: Iterable[Part]) -> Parts:
         """Check parts one by one and lay them out as arrays.

@@ -20,7 +20,7 @@ import torch
 from physics_ep.dynamics.integrators import TABLEAUS, Tableau
 from physics_ep.errors import InputError, argument_error, unknown_name
 from physics_ep.nudging import Nudge
-from physics_ep.progress import SILENT, Progress
+from physics_ep.progress import SILENT, Progress, task
 from physics_ep.storage.trajectory import Trajectory
 
 from ..netlists.parts import Group, Parts
@@ -124,7 +124,7 @@ def transient(
     every: int = 1,
     by_part: bool = False,
     max_steps: int = 1_000_000,
-    progress: Progress = SILENT,
+    progress: Progress | bool = SILENT,
 ) -> CircuitTrajectory:
     """Follow a circuit in time.
 
@@ -181,7 +181,7 @@ def transient(
     )
     first = _beginning(parts, held, waves, start, batch, stepper)
     kept = [first]
-    with progress.task("following the circuit", total=1000) as advance:
+    with task(progress, "following the circuit", total=1000) as advance:
         shown = 0
         for count, point in enumerate(_points(stepper, waves, first, parts, held, max_steps), 1):
             if count % every == 0 or point.time >= duration:

@@ -125,7 +125,7 @@ class Stream:
         training: TrainingSection,
         device: torch.device,
         dtype: torch.dtype,
-        progress: Progress = SILENT,
+        progress: Progress | bool = SILENT,
     ) -> None:
         for key in ("pad_to", "download"):
             if getattr(section, key):

@@ -145,7 +145,7 @@ def find_cifar(name: str, place: Path | None) -> FoundSet | None:
     return None
 
 
-def read_cifar(name: str, source: FoundSet, progress: Progress = SILENT) -> Images:
+def read_cifar(name: str, source: FoundSet, progress: Progress | bool = SILENT) -> Images:
     """Read a set.
 
     Parameters

@@ -165,7 +165,7 @@ GREY_STATISTICS = {"mnist": (0.1307, 0.3081), "fashion-mnist": (0.2860, 0.3530)}
 SOURCES = {"mnist": MNIST, "fashion-mnist": FASHION_MNIST}
 
 
-def load_dataset(section: DataSection, progress: Progress = SILENT) -> Dataset:
+def load_dataset(section: DataSection, progress: Progress | bool = SILENT) -> Dataset:
     """Load the data set of a config's [data] section.
 
     Parameters
@@ -229,7 +229,7 @@ def _normalised(name: str, *parts: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return tuple((part - mean) / deviation for part in parts)
 
 
-def digits(section: DataSection | None = None, progress: Progress = SILENT) -> Dataset:
+def digits(section: DataSection | None = None, progress: Progress | bool = SILENT) -> Dataset:
     """The 1797 real 8x8 digits that ship with the package: 1437 to train, 360 to test (see data/README.md)."""
     with (files("physics_ep") / "data" / "digits.npz").open("rb") as file:
         held = np.load(file, allow_pickle=False)
@@ -240,27 +240,27 @@ def digits(section: DataSection | None = None, progress: Progress = SILENT) -> D
     return Dataset("digits", x[~chosen], y[~chosen], x[chosen], y[chosen], n_classes=10)
 
 
-def mnist(section: DataSection, progress: Progress = SILENT) -> Dataset:
+def mnist(section: DataSection, progress: Progress | bool = SILENT) -> Dataset:
     """MNIST: 60000 to train, 10000 to test, 28x28 (LeCun, Cortes and Burges)."""
     return _idx_dataset("mnist", section)
 
 
-def fashion_mnist(section: DataSection, progress: Progress = SILENT) -> Dataset:
+def fashion_mnist(section: DataSection, progress: Progress | bool = SILENT) -> Dataset:
     """Fashion-MNIST: 60000 to train, 10000 to test, 28x28 (Xiao, Rasul and Vollgraf 2017)."""
     return _idx_dataset("fashion-mnist", section)
 
 
-def cifar10(section: DataSection, progress: Progress = SILENT) -> Dataset:
+def cifar10(section: DataSection, progress: Progress | bool = SILENT) -> Dataset:
     """CIFAR-10: 50000 to train, 10000 to test, 32x32 in colour, 10 classes (see `cifar`)."""
     return _cifar_dataset("cifar10", section, progress)
 
 
-def cifar100(section: DataSection, progress: Progress = SILENT) -> Dataset:
+def cifar100(section: DataSection, progress: Progress | bool = SILENT) -> Dataset:
     """CIFAR-100: 50000 to train, 10000 to test, 32x32 in colour, 100 fine classes (see `cifar`)."""
     return _cifar_dataset("cifar100", section, progress)
 
 
-def imagenet32(section: DataSection, progress: Progress = SILENT) -> Dataset:
+def imagenet32(section: DataSection, progress: Progress | bool = SILENT) -> Dataset:
     """ImageNet at 32x32: 1281167 to train, 50000 to test, 1000 classes (see `imagenet32`).
 
     Colours are normalised by the means and deviations of the images to train on, or those of the section.
@@ -280,7 +280,7 @@ def imagenet32(section: DataSection, progress: Progress = SILENT) -> Dataset:
     return _in_colour("imagenet32", found, means, deviations, CLASSES)
 
 
-def own_table(section: DataSection, progress: Progress) -> Dataset:
+def own_table(section: DataSection, progress: Progress | bool) -> Dataset:
     """Examples from a file of your own: npz, csv or parquet (see `tables`)."""
     found = read_table_file(section)
     return Dataset(
@@ -298,7 +298,7 @@ TABLES = ("npz", "csv", "parquet")
 FOR_TABLES = ("file", "test_file", "target", "columns", "scaling", "seed")
 """Entries of [data] that say nothing about sets that bring their own files."""
 
-DATASETS: dict[str, Callable[[DataSection, Progress], Dataset]] = {
+DATASETS: dict[str, Callable[[DataSection, Progress | bool], Dataset]] = {
     "digits": digits,
     "mnist": mnist,
     "fashion-mnist": fashion_mnist,
@@ -352,7 +352,7 @@ def locate(name: str, folder: str | os.PathLike[str] | None = None) -> str | Non
     return str(place) if whole else None
 
 
-def _cifar_dataset(name: str, section: DataSection, progress: Progress) -> Dataset:
+def _cifar_dataset(name: str, section: DataSection, progress: Progress | bool) -> Dataset:
     place = data_folder(section.folder)
     source = find_cifar(name, place)
     if section.download:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import InputError, argument_error
-from ..progress import SILENT, Progress
+from ..progress import SILENT, Progress, task
 from ..storage.outputs import reading
 from ..storage.texts import require_regular
 from .images import SUFFIXES
@@ -114,7 +114,7 @@ class _Labelled:
     tags: list[str]
 
 
-def list_parts(section: DataSection, place: Path | None, progress: Progress = SILENT) -> ImageSet:
+def list_parts(section: DataSection, place: Path | None, progress: Progress | bool = SILENT) -> ImageSet:
     """List the images of a [data] section.
 
     Parameters
@@ -213,7 +213,7 @@ def read_mapping(path: Path) -> dict[str, str]:
     return table
 
 
-def _part(folder: Path, place: Path, mapping: str | None, progress: Progress) -> _Labelled:
+def _part(folder: Path, place: Path, mapping: str | None, progress: Progress | bool) -> _Labelled:
     """Images of a folder, whether in folders of classes or flat."""
     files = _children(folder)[1]
     if not files:
@@ -266,10 +266,10 @@ def _tag(table: dict[str, str], name: str) -> str | None:
     return table.get(name, table.get(Path(name).stem))
 
 
-def _class_folders(folder: Path, progress: Progress) -> _Labelled:
+def _class_folders(folder: Path, progress: Progress | bool) -> _Labelled:
     names = _children(folder)[0]
     files, tags = [], []
-    with progress.task("listing images", len(names)) as advance:
+    with task(progress, "listing images", len(names)) as advance:
         for name in names:
             found = _children(folder / name)[1]
             if not found:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from ..progress import SILENT, Progress
+from ..progress import SILENT, Progress, task
 from .idx import damaged
 from .images import Images
 
@@ -33,7 +33,7 @@ def absent(folder: Path | None) -> list[str]:
 
 
 def read_imagenet32(
-    folder: Path, train: int | None = None, test: int | None = None, progress: Progress = SILENT
+    folder: Path, train: int | None = None, test: int | None = None, progress: Progress | bool = SILENT
 ) -> Images:
     """Read the set.
 
@@ -55,7 +55,7 @@ def read_imagenet32(
         If a file is damaged or holds something else; in one line that names it.
     """
     batches: list[tuple[np.ndarray, np.ndarray]] = []
-    with progress.task("reading imagenet32", len(TRAIN) + 1) as advance:
+    with task(progress, "reading imagenet32", len(TRAIN) + 1) as advance:
         for name in TRAIN:
             if train is None or sum(len(y) for _, y in batches) < train:
                 batches.append(_read(folder / name))

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ..errors import InputError
-from ..progress import SILENT, Progress
+from ..progress import SILENT, Progress, task
 from ..storage.files import replacing
 from .idx import damaged
 
@@ -46,7 +46,7 @@ class Images:
     classes: tuple[str, ...]
 
 
-def read_images(source: Path, size: tuple[int, int], progress: Progress = SILENT) -> Images:
+def read_images(source: Path, size: tuple[int, int], progress: Progress | bool = SILENT) -> Images:
     """Read train/<class>/<image> and test/<class>/<image>, in colour, classes in the order of their names.
 
     Decoded arrays are kept in the user's cache folder (XDG_CACHE_HOME), under a name made from the path, size and
@@ -167,7 +167,7 @@ def _decode(
     reader: Folder | Archive,
     found: dict[str, list[PurePosixPath]],
     size: tuple[int, int],
-    progress: Progress,
+    progress: Progress | bool,
 ) -> dict[str, np.ndarray]:
     classes = sorted({n.parent.name for n in found["train"]})
     index = {name: k for k, name in enumerate(classes)}
@@ -177,7 +177,7 @@ def _decode(
         arrays[f"{part}_x"] = np.empty((len(names), 3, *size), np.uint8)
         arrays[f"{part}_y"] = np.array([index[n.parent.name] for n in names], np.int64)
         place |= {n: (part, k) for k, n in enumerate(names)}
-    with progress.task("decoding images", len(place)) as advance:
+    with task(progress, "decoding images", len(place)) as advance:
         for name, content in reader.read():
             if name in place:
                 part, k = place[name]

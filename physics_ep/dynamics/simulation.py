@@ -14,7 +14,7 @@ from ..energies import outputs_of
 from ..errors import argument_error, unknown_name
 from ..inference import differentiating
 from ..nudging import Nudge
-from ..progress import SILENT, Progress
+from ..progress import SILENT, Progress, task
 from ..relaxation.loop import check_state, fitted_nudge, new_phase, prepared, start_not_finite
 from ..storage.parts import TrajectoryWriter
 from ..storage.trajectory import Recorder, Trajectory, TrajectoryRow
@@ -53,7 +53,7 @@ def simulate(
     every: int = 1,
     stop_when_settled: float | None = None,
     out: str | os.PathLike[str] | None = None,
-    progress: Progress = SILENT,
+    progress: Progress | bool = SILENT,
     overwrite: bool = False,
 ) -> Trajectory:
     """Integrate the dynamics of a free or nudged phase.
@@ -209,7 +209,7 @@ class Simulation:
             moment = self.motion.observe(self.begun, self.motion.velocity(self.begun))
         recorder.expect(times * (1 + math.ceil(self.count / self.course.every)), TrajectoryRow(0.0, *moment))
 
-    def record(self, recorder: Recorder, progress: Progress = SILENT) -> State:
+    def record(self, recorder: Recorder, progress: Progress | bool = SILENT) -> State:
         """Go through the phase and record its points; return the last state."""
         settled, state = self.course.stop_when_settled, self.begun
         peak: torch.Tensor | None = None
@@ -325,10 +325,10 @@ class Integration:
         return fixed_steps(motion, w, duration, count, self.every, method)
 
 
-def _reported(points: Points, duration: float, progress: Progress) -> Iterator[tuple[float, State, State]]:
+def _reported(points: Points, duration: float, progress: Progress | bool) -> Iterator[tuple[float, State, State]]:
     """The points, with word of how far they have come."""
     told = 0
-    with progress.task("simulating", TICKS) as advance:
+    with task(progress, "simulating", TICKS) as advance:
         for point in points:
             due = int(TICKS * point[0] / duration)
             if due > told:

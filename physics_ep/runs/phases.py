@@ -76,7 +76,7 @@ def simulate_phases(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     seed: int | None = None,
-    progress: Progress = SILENT,
+    progress: Progress | bool = SILENT,
     overwrite: bool = False,
 ) -> Phases:
     """Simulate a free and then a nudged phase of a config's system on the first test examples of its data.

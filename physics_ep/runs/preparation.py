@@ -188,7 +188,7 @@ def _largest(value: Any) -> int:
 
 
 def open_source(
-    config: Config, data: Data | None, system: EnergySystem, device: torch.device, progress: Progress
+    config: Config, data: Data | None, system: EnergySystem, device: torch.device, progress: Progress | bool
 ) -> BatchSource:
     """What a config's system is to be trained on: in memory, streamed from files, or from loaders.
 

@@ -30,7 +30,7 @@ from ..estimators.backprop import Backprop
 from ..estimators.propagation import EquilibriumPropagation, UnconvergedWarning
 from ..estimators.step import StepLike
 from ..placement import resolve_device, resolve_dtype, threads, work_in
-from ..progress import SILENT, Progress
+from ..progress import SILENT, Progress, task
 from ..ranks import in_step, join_group, meet, rank, summed, world_size
 from ..stillness import require_trained
 from ..storage.files import checked_path
@@ -68,7 +68,7 @@ class TrainingInterrupted(KeyboardInterrupt):
     """Ctrl-C. The run file holds the last complete epoch; the message tells how to resume."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class TrainingResult(Tabular):
     """What training gave.
 
@@ -105,6 +105,14 @@ class TrainingResult(Tabular):
         """The same for the training examples, during the last epoch."""
         return float(self.metrics["train_error"][-1])
 
+    def words(self) -> list[str]:
+        """What was trained, for how long, and what came of it."""
+        count = len(self.metrics["loss"])
+        told = [f"{self.config.system.name} on {self.config.data.name}", f"{count} epoch{'s' * (count != 1)}"]
+        if count:
+            told.append(f"test error {self.test_error:.2%}")
+        return [*told, f"{self.seconds:.3g} s", *([] if self.path is None else [repr(str(self.path))])]
+
     def records(self) -> list[dict[str, Any]]:
         """A row an epoch."""
         return epochs_of(self.metrics)
@@ -138,7 +146,7 @@ def train(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     seed: int | None = None,
-    progress: Progress = SILENT,
+    progress: Progress | bool = SILENT,
     backward: Backward | None = None,
     callbacks: Iterable[Callback] = (),
     overwrite: bool = False,
@@ -241,7 +249,7 @@ class _Trainer:
         system: EnergySystem,
         data: BatchSource,
         path: Path | None,
-        progress: Progress,
+        progress: Progress | bool,
         backward: Backward | None,
         callbacks: tuple[Callback, ...] = (),
     ) -> None:
@@ -282,7 +290,7 @@ class _Trainer:
         first = len(self.rows)
         total = (training.epochs - first) * (self.data.examples or 0)
         try:
-            with interruptible() as self.interruption, self.progress.task("training", total=total) as advance:
+            with interruptible() as self.interruption, task(self.progress, "training", total=total) as advance:
                 for epoch in range(first, training.epochs):
                     self._epoch(epoch, advance)
                     self._save()

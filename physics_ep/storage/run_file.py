@@ -61,7 +61,7 @@ class Quantity:
     description: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run(Tabular):
     """A run, as written to and read from a file.
 
@@ -101,6 +101,17 @@ class Run(Tabular):
     def epochs(self) -> int:
         """Epochs that were completed."""
         return int(self.attributes.get("epochs", 0))
+
+    def words(self) -> list[str]:
+        """What kind of run it is, what it holds, and where it is."""
+        told = [str(self.attributes.get("kind", "run"))]
+        if self.epochs:
+            told.append(f"{self.epochs} epoch{'s' * (self.epochs != 1)}")
+        if self.trajectories:
+            told.append(f"trajectories {', '.join(self.trajectories)}")
+        if "test_error" in self.metrics and self.epochs:
+            told.append(f"test error {float(self.metric('test_error')[-1]):.2%}")
+        return [*told, *([] if self.path is None else [repr(str(self.path))])]
 
     def records(self) -> list[dict[str, Any]]:
         """A row an epoch of a training."""

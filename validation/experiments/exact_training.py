@@ -51,7 +51,7 @@ def exact_backward(cost: Cost, tolerance: float = 1e-7) -> Callable[..., ExactSt
 
 
 def train_exactly(
-    config: str | os.PathLike[str], *, progress: Progress = SILENT, tolerance: float = 1e-7, **options: Any
+    config: str | os.PathLike[str], *, progress: Progress | bool = SILENT, tolerance: float = 1e-7, **options: Any
 ) -> TrainingResult:
     """Train a config with implicit gradients; the rest of the recipe (data order, optimizer, seeds) is the same.
 

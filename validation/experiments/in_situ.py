@@ -35,7 +35,7 @@ from physics_ep.errors import InputError, argument_error
 from physics_ep.estimators.propagation import EquilibriumPropagation, NegativeNudgeError
 from physics_ep.placement import resolve_device, resolve_dtype
 from physics_ep.predictive_coding import PredictiveCodingNetwork
-from physics_ep.progress import SILENT, Progress
+from physics_ep.progress import SILENT, Progress, task
 from physics_ep.runs.metrics import classification_error
 from physics_ep.runs.optimization import build_optimizer, build_scheduler, step_scheduler
 from physics_ep.runs.preparation import new_system, with_arguments
@@ -70,7 +70,7 @@ class LearningInterrupted(KeyboardInterrupt):
     """Ctrl-C. The file holds the instances that are complete; the message tells how to resume."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class InSituTable(Tabular):
     """What was measured.
 
@@ -101,6 +101,11 @@ class InSituTable(Tabular):
             }
             for k, (substrate, point) in enumerate(self.plan)
         ]  # fmt: skip
+
+    def words(self) -> list[str]:
+        """What was swept on which substrates."""
+        substrates = ", ".join(dict.fromkeys(name for name, _ in self.plan))
+        return [f"{len(self.plan)} points", f"on {substrates}"]
 
     def records(self) -> list[dict[str, Any]]:
         """A row a point, of the means over instances."""
@@ -141,7 +146,7 @@ def learn_in_situ(
     seed: int | None = None,
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
-    progress: Progress = SILENT,
+    progress: Progress | bool = SILENT,
     rails: str = "refuse",
 ) -> InSituTable:
     """Train on devices, and compare with writing an ideally trained network into them.
@@ -246,7 +251,7 @@ def learn_in_situ(
                 f"{error} Here {point.field} is {point.value}." if point.value else str(error)
             ) from None
     try:
-        with progress.task("in situ", epochs * repeats * (len(plan) + 1)) as advance:
+        with task(progress, "in situ", epochs * repeats * (len(plan) + 1)) as advance:
             for r in range(repeats):
                 done = np.isfinite(values["learned"][:, r])
                 missing = [k for k in range(len(plan)) if not done[k] and (k, r) not in refused]

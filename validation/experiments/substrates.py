@@ -16,7 +16,7 @@ from physics_ep.cost import Cost
 from physics_ep.equilibrium import NotConverged
 from physics_ep.estimators.propagation import NegativeNudgeError
 from physics_ep.predictive_coding import PredictiveCodingNetwork
-from physics_ep.progress import SILENT, Progress
+from physics_ep.progress import SILENT, Progress, task
 from physics_ep.runs.metrics import classification_error
 
 from ..gradients import compare, total_error
@@ -112,7 +112,7 @@ def place(
     beta: float | str = "auto",
     duration: float = 200.0,
     seed: int = 0,
-    progress: Progress = SILENT,
+    progress: Progress | bool = SILENT,
 ) -> tuple[Placed, ...]:
     """Put a network on substrates and see what becomes of it.
 
@@ -137,7 +137,7 @@ def place(
     exact = backprop_gradient(net, x, y, cost)
     names = tuple(name for name in exact if name.endswith("weight"))
     found = []
-    with progress.task("substrates", len(substrates) * (instances + 1)) as advance:
+    with task(progress, "substrates", len(substrates) * (instances + 1)) as advance:
         for substrate in substrates:
             ideal = map_pcn(net, substrate, calibration=x)
             grads, step = ideal.estimate(x, y, cost, beta=beta)

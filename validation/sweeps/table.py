@@ -125,7 +125,7 @@ class TolerancePoint:
         return own
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ToleranceTable(Tabular):
     """A sweep.
 
@@ -154,6 +154,12 @@ class ToleranceTable(Tabular):
     def rows(self) -> list[dict[str, Any]]:
         """A row a point, with its worst layers."""
         return [point.figures(layers=False) for point in self.points]
+
+    def words(self) -> list[str]:
+        """What was swept, and how much of it is there."""
+        swept = dict.fromkeys(point.field for point in self.points if point.value is not None)
+        told = [f"{len(self.points)} of {self.planned} points", ", ".join(swept)]
+        return [piece for piece in (*told, "" if self.path is None else repr(str(self.path))) if piece]
 
     def records(self) -> list[dict[str, Any]]:
         """A row a point, with its worst layers; numbers alone."""

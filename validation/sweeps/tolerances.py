@@ -32,7 +32,7 @@ from physics_ep.estimators.propagation import NegativeNudgeError
 from physics_ep.nudging import Stencil, scheme_from_name
 from physics_ep.placement import available_memory, require_memory
 from physics_ep.predictive_coding.forward import gate_modes
-from physics_ep.progress import SILENT, Progress
+from physics_ep.progress import SILENT, Progress, task
 from physics_ep.storage.outputs import writing
 from physics_ep.storage.parts import parts_folder
 
@@ -76,7 +76,7 @@ def tolerance(
     rails: str = "refuse",
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
-    progress: Progress = SILENT,
+    progress: Progress | bool = SILENT,
     scheduler: str | None = None,
     workers: int = 1,
     network: Mapping[str, Any] | None = None,
@@ -319,11 +319,11 @@ def _here(experiment: Experiment, base: Any, points: Mapping[int, Point]) -> Ite
 
 
 def _collect(
-    file: SweepFile, plan: Sequence[Point], results: Iterator[tuple[int, Measured]], progress: Progress
+    file: SweepFile, plan: Sequence[Point], results: Iterator[tuple[int, Measured]], progress: Progress | bool
 ) -> None:
     """Keep results as they come."""
     try:
-        with progress.task("tolerance", len(plan)) as advance:
+        with task(progress, "tolerance", len(plan)) as advance:
             advance(len(file.found))
             for number, measured in results:
                 file.write(number, measured)

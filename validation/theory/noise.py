@@ -25,6 +25,7 @@ from physics_ep.errors import InputError, argument_error
 from physics_ep.estimators.automatic import AUTO_FRACTION
 from physics_ep.estimators.propagation import NegativeNudgeError, check_beta
 from physics_ep.nudging import Stencil, scheme_from_name
+from physics_ep.progress import SILENT, Progress, task
 
 from ..agreement import Tally
 from ..sweeps.points import drawing, exact, standard_mapper
@@ -92,6 +93,7 @@ def best_beta(
     scheme: Stencil | str | None = None,
     gates: str = "held",
     mapper: Callable[..., Any] | None = None,
+    progress: Progress | bool = SILENT,
     **options: Any,
 ) -> BetaChoice:
     """Predict the best beta of a noisy substrate from fits at small betas, and find it on a grid.
@@ -115,6 +117,8 @@ def best_beta(
         Of `EquilibriumPropagation`. Schemes that draw signs have noise of their own and are refused.
     mapper : callable, optional
         In place of `hardware_models.map_pcn`.
+    progress : Progress or bool
+        Told after each beta of the grid.
 
     Returns
     -------
@@ -180,11 +184,13 @@ def best_beta(
         grid = list(predicted * np.geomspace(0.25, 4, 9))
     grid = sorted(set(grid))
     squared = np.full(len(grid), math.nan)
-    for k, beta in enumerate(grid):
-        try:
-            squared[k] = tally(noisy, beta, repeats)[1]
-        except NegativeNudgeError:
-            break
+    with task(progress, "best beta", len(grid)) as advance:
+        for k, beta in enumerate(grid):
+            try:
+                squared[k] = tally(noisy, beta, repeats)[1]
+            except NegativeNudgeError:
+                break
+            advance(1, beta=beta)
     if np.isnan(squared[0]):
         raise argument_error("betas", f"have some below the stability limit, {limit:.3g}", grid)
     return BetaChoice(

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from figures.gradients.layers import LayerCurve, Layers, draw_layers
-from figures.style import TWO_COLUMNS
+from figures.style import PAGE
 from tests.support import looks
 
 pytestmark = pytest.mark.full
@@ -55,7 +55,7 @@ def deep() -> Layers:
 
 @pytest.fixture(scope="module")
 def drawn(deep: Layers) -> dict[str, object]:
-    return {f"{width:g} mm": draw_layers(deep, width) for width in (85.0, TWO_COLUMNS)}
+    return {f"{width:g} mm": draw_layers(deep, width=width) for width in (85.0, PAGE)}
 
 
 def test_sixty_names_can_be_read(drawn) -> None:

@@ -29,7 +29,8 @@ from validation.gradients import estimate_gradient
 test_every_axis_is_labelled = looks.every_axis_is_labelled_with_its_unit
 test_series_differ_without_colour = looks.series_differ_without_colour
 test_legends_leave_the_data_alone = looks.legends_leave_the_data_alone
-test_each_figure_is_written_twice = looks.each_figure_is_written_twice
+test_each_figure_is_written_thrice = looks.each_figure_is_written_thrice
+test_nothing_overlaps_in_a_column = looks.nothing_overlaps_in_a_column
 
 
 def hopfield(hidden, gain):

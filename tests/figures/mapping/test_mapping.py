@@ -234,6 +234,9 @@ def test_legends_leave_the_data_alone(drawn):
     looks.legends_leave_the_data_alone({name: figure for name, figure in drawn.items() if name != "paired_unit"})
 
 
+test_nothing_overlaps_in_a_column = looks.nothing_overlaps_in_a_column
+
+
 def test_texts_do_not_overlap(drawn):
     """Words lie on words, or beyond the page."""
     for name, figure in drawn.items():
@@ -275,7 +278,7 @@ def test_files_are_written_without_warnings(drawn, tmp_path):
     """Saving warns of missing glyphs, of a layout that does not fit, or of its data; or a file is wrong."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        looks.each_figure_is_written_twice(
+        looks.each_figure_is_written_thrice(
             {name: figure for name, figure in drawn.items() if " " not in name}, tmp_path
         )
 

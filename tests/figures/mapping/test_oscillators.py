@@ -92,6 +92,7 @@ def test_charts_meet_the_demands(drawn):
 
 
 test_legends_leave_the_data_alone = looks.legends_leave_the_data_alone
+test_nothing_overlaps_in_a_column = looks.nothing_overlaps_in_a_column
 
 
 def test_runs_are_refused(tmp_path):

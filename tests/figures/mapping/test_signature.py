@@ -115,6 +115,7 @@ def test_charts_meet_the_demands() -> None:
         line.get_fillstyle() for line in drawn["substrates"].axes[1].lines if not line.get_label().startswith("_")
     ]
     assert sorted(fills) == ["full", "left", "none"]  # told apart without colour
+    looks.nothing_overlaps_in_a_column({"substrates": drawn["substrates"]})
     looks.legends_leave_the_data_alone({"substrates": drawn["substrates"]})
     for figure in drawn.values():
         assert all(ax.get_xlabel() or ax.get_ylabel() for ax in figure.axes)

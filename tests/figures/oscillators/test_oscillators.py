@@ -605,6 +605,7 @@ def test_looks(drawn):
 
 
 test_legends_leave_the_data_alone = looks.legends_leave_the_data_alone
+test_nothing_overlaps_in_a_column = looks.nothing_overlaps_in_a_column
 
 
 def test_files(drawn, tmp_path):

@@ -41,6 +41,7 @@ pytestmark = pytest.mark.full
 test_every_axis_is_labelled = looks.every_axis_is_labelled_with_its_unit
 test_series_differ_without_colour = looks.series_differ_without_colour
 test_legends_leave_the_data_alone = looks.legends_leave_the_data_alone
+test_nothing_overlaps_in_a_column = looks.nothing_overlaps_in_a_column
 
 BETA = 0.01
 
@@ -280,7 +281,7 @@ def test_files_are_written_without_warnings(drawn, tmp_path):
     """Saving warns of missing glyphs, of a layout that does not fit, or of its data; or a file is wrong."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        looks.each_figure_is_written_twice(drawn, tmp_path)
+        looks.each_figure_is_written_thrice(drawn, tmp_path)
 
 
 def test_other_systems_are_told_or_left_out(tmp_path):

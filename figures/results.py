@@ -1,0 +1,264 @@
+"""What `.plot()` of a result draws. The entry points `physics_ep.plots` name these functions by the class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hardware_models.circuits.circuit import Circuit
+from hardware_models.mapping.budget import Budget
+from hardware_models.mapping.fidelity import Fidelity
+from hardware_models.mapping.mapped import Mapped
+from physics_ep.equilibrium import Equilibrium
+from physics_ep.errors import InputError
+from physics_ep.runs.training import TrainingResult
+from physics_ep.storage.run_file import Run
+from physics_ep.storage.trajectory import Trajectory
+from validation.experiments.in_situ import KIND as IN_SITU
+from validation.experiments.in_situ import InSituTable, open_in_situ
+from validation.gradients import GradientReport, GradientRow
+from validation.sweeps.table import ToleranceTable
+from validation.sweeps.tolerances import KIND as TOLERANCE
+from validation.sweeps.tolerances import open_tolerance
+
+from . import style
+from .hopfield.training import curve_of, draw_learning_curve, learning_curve
+from .mapping.in_situ import draw_in_situ, in_situ_errors
+from .mapping.tolerance import draw_layer_cosines, layer_cosines
+
+ROW = 3.4
+"""Height of a row with a name, mm."""
+NAMED = 24
+"""Nodes and parameters up to which each is told by its name."""
+POINTS = 1500
+"""Weights of an array that are drawn."""
+LINES = 6
+"""Examples, and units of a block, of which courses are drawn."""
+
+
+# -- gradients and sweeps ------------------------------------------------------------------------------------------
+
+
+@style.drawing
+def plot_gradient_report(report: GradientReport) -> None:
+    """Disagreement of each parameter's gradient with the oracle's: of its direction, and as a whole."""
+    count = max(len(report.rows), 1)
+    height = 30 + ROW * min(count, NAMED + 16)
+    _, axes = style.new_figure(style.PAGE, height, 1, 2, sharey=True)
+    angle, error = axes[0]
+    modes: list[tuple[str, Sequence[GradientRow]]] = [("EP" if report.live is None else "held gates", report.rows)]
+    if report.live is not None:
+        modes.append(("live gates", report.live.rows))
+    at = {row.name: k for k, row in enumerate(report.rows)}
+    for k, (name, rows) in enumerate(modes):
+        places = [at[row.name] for row in rows if row.name in at]
+        known = [row for row in rows if row.name in at]
+        look = style.series(k)
+        gaps = np.array([max(1 - row.cosine, 1e-17) for row in known])
+        look.plot(angle, gaps, places, linestyle="none", label=name)
+        look.plot(error, np.array([row.relative_error for row in known]), places, linestyle="none", label=name)
+    floor = [row.noise_floor for row in report.rows]
+    floors = style.Series(style.GREY, (0, None), "|")
+    floors.plot(error, floor, list(range(len(floor))), linestyle="none", mew=1.0, ms=6, label="noise floor")
+    for ax in (angle, error):
+        ax.set_xscale("log")
+        _names(ax, list(at))
+    angle.invert_yaxis()
+    angle.set_xlabel("1 \N{MINUS SIGN} cosine (dimensionless)")
+    error.set_xlabel("Relative error (dimensionless)")
+    angle.set_title(f"{report.scheme}, $\\beta$ = {report.beta:.3g}, against {report.oracle}")
+    style.legend(error)
+
+
+def _names(ax: Axes, names: Sequence[str]) -> None:
+    """A tick a name on the vertical axis; numbers where there are many."""
+    if len(names) <= NAMED:
+        ax.set_yticks(range(len(names)), list(names))
+    else:
+        ax.set_ylabel("Parameter (number)")
+    ax.set_ylim(-0.6, max(len(names), 1) - 0.4)
+
+
+def plot_tolerance_table(table: ToleranceTable, **look: Any) -> Figure:
+    """Gradient cosine of each layer over the imperfections that were swept."""
+    return draw_layer_cosines(layer_cosines(table), **look)
+
+
+def plot_in_situ_table(table: InSituTable, **look: Any) -> Figure:
+    """Test errors of learning on the device and of writing into it, over the fields that were swept."""
+    return draw_in_situ(in_situ_errors(table), **look)
+
+
+# -- runs ----------------------------------------------------------------------------------------------------------
+
+
+def plot_training_result(result: TrainingResult, **look: Any) -> Figure:
+    """Errors, loss, residuals and iterations over epochs."""
+    return draw_learning_curve(curve_of(result.config, result.system, result.metrics), **look)
+
+
+def plot_run(run: Run, **look: Any) -> Figure:
+    """Whatever a run file holds: a training, trajectories, a sweep."""
+    kind = run.attributes.get("kind")
+    if run.trajectories:
+        return draw_trajectories(run.trajectories, **look)
+    if kind == TOLERANCE and run.path is not None:
+        return plot_tolerance_table(open_tolerance(run.path), **look)
+    if kind == IN_SITU and run.path is not None:
+        return plot_in_situ_table(open_in_situ(run.path), **look)
+    if kind == "training" and run.epochs:
+        return draw_learning_curve(learning_curve(run), **look)
+    raise InputError(f"A run of the kind {kind!r} that holds no epoch and no trajectory has nothing to draw.")
+
+
+@style.drawing
+def draw_trajectories(courses: Mapping[str, Trajectory]) -> None:
+    """A column a phase: units of the first example that move most, energy above its end, residual, over time."""
+    names = list(courses)
+    _, axes = style.new_figure(style.PAGE, 120, 3, len(names), sharex="col")
+    for column, name in zip(axes.T, names, strict=True):
+        course = courses[name]
+        states, energy, residual = column
+        time = course.time.cpu().numpy()
+        every = max(1, len(time) // 6)
+        for k, block in enumerate(course.state):
+            values = block[:, 0].flatten(1).cpu().numpy()
+            moved = np.argsort(-np.abs(values[-1] - values[0]), kind="stable")[:LINES]
+            for j, unit in enumerate(moved):
+                label = None if j else f"block {k + 1}"
+                mark = (k * every // 3, every)
+                style.series(k).plot(states, time, values[:, unit], label=label, markevery=mark)
+        for k in range(min(course.energy.shape[1], LINES)):
+            look = style.series(k)
+            mark = (k * every // LINES, every)
+            own = course.energy[:, k].detach().cpu().numpy()
+            above = own - own[-1]
+            seen = above > 1e-14 * max(1.0, float(np.abs(own).max()))
+            look.plot(energy, time[seen], above[seen], label=f"example {k + 1}", markevery=mark)
+            look.plot(residual, time, course.residual[:, k].cpu().numpy(), markevery=mark)
+        states.set_title(f"{name} phase")
+        states.set_ylabel(f"State ({course.state_unit})")
+        energy.set_ylabel(f"$F - F_\\mathrm{{end}}$ ({course.energy_unit})")
+        residual.set_ylabel("Residual (dimensionless)")
+        for ax in column:
+            ax.set_xlabel(f"Time ({course.time_unit})")
+        for ax in (energy, residual):
+            ax.set_yscale("log")
+        style.legend(states)
+        if course.energy.shape[1] > 1:
+            style.legend(energy)
+
+
+# -- equilibria and circuits ---------------------------------------------------------------------------------------
+
+
+@style.drawing
+def plot_equilibrium(found: Equilibrium) -> None:
+    """Values of the units of each block, and how far each example is from rest, or how it came there."""
+    _, axes = style.new_figure(style.PAGE, 62, 1, 2)
+    values, residual = axes[0]
+    start = 0
+    for k, block in enumerate(found.state):
+        own = np.sort(block.detach().flatten(1)[0].cpu().numpy())
+        place = np.arange(start, start + len(own))
+        style.series(k).plot(values, place, own, linestyle="none", label=f"block {k + 1}")
+        start += len(own)
+    values.set_xlabel("Unit (number, sorted within its block)")
+    values.set_ylabel("State of the first example (units of the state)")
+    style.legend(values)
+    if found.trace is not None:
+        courses = found.trace.residual.cpu().numpy()
+        steps = np.arange(1, len(courses) + 1)
+        for k in range(min(courses.shape[1], LINES)):
+            style.series(k).plot(residual, steps, courses[:, k], label=f"example {k + 1}", markevery=0.2)
+        residual.set_xlabel("Iteration (count)")
+    else:
+        own = np.maximum(found.residual.cpu().numpy(), 1e-300)
+        style.series(0).plot(residual, np.arange(1, len(own) + 1), own, linestyle="none", label="examples")
+        residual.set_xlabel("Example (number)")
+    residual.axhline(found.tolerance, color=style.BLACK, lw=0.7, ls=(0, (4, 2)), label="tolerance")
+    residual.set_yscale("log")
+    residual.set_ylabel("Residual (dimensionless)")
+    style.legend(residual)
+
+
+@style.drawing
+def plot_circuit(circuit: Circuit) -> None:
+    """Voltages of the nodes at the operating point of the circuit's own sources."""
+    told = circuit.node_voltages(circuit.operating_point())
+    names = list(told)
+    volts = np.array([float(torch.as_tensor(told[name]).flatten()[0]) for name in names])
+    height = 22 + ROW * min(len(names), NAMED)
+    _, axes = style.new_figure(style.COLUMN, height)
+    ax = axes[0, 0]
+    ax.hlines(range(len(names)), 0, volts, color=style.GREY, lw=0.6)
+    style.series(0).plot(ax, volts, list(range(len(names))), linestyle="none", label="_volts")
+    ax.axvline(0, color=style.BLACK, lw=0.6)
+    _names(ax, names)
+    if len(names) > NAMED:
+        ax.set_ylabel("Node (number)")
+    ax.invert_yaxis()
+    ax.set_xlabel("Voltage at the operating point (V)")
+
+
+# -- mapped networks -----------------------------------------------------------------------------------------------
+
+
+@style.drawing
+def plot_mapped(mapped: Mapped) -> None:
+    """Weights that the devices hold over those that were meant, a panel an array."""
+    meant = dict(mapped.network.named_parameters())
+    held = dict(mapped.perturbed.named_parameters())
+    names = [name for name in meant if name in held and name.endswith("weight")][:6] or list(meant)[:6]
+    columns = min(len(names), 3)
+    rows = -(-len(names) // columns)
+    width = style.PAGE * columns / 3
+    _, axes = style.new_figure(width, 56 * rows, rows, columns, count=len(names))
+    for ax, name in zip(axes.flat, names, strict=False):
+        pair = [parts[name].detach().flatten().double().cpu().numpy() for parts in (meant, held)]
+        # Every so many, so that the same weights are drawn each time.
+        step = max(1, len(pair[0]) // POINTS)
+        x, y = (values[::step] for values in pair)
+        style.series(0).plot(ax, x, y, linestyle="none", marker=".", ms=2, alpha=0.5, label="_weights")
+        low, high = float(min(x.min(), y.min())), float(max(x.max(), y.max()))
+        ax.plot([low, high], [low, high], color=style.BLACK, lw=0.6, ls=(0, (4, 2)), marker="")
+        ax.set_title(name)
+        ax.set_xlabel("Weight that was meant (dimensionless)")
+        ax.set_ylabel("Weight on the devices (dimensionless)")
+
+
+@style.drawing
+def plot_fidelity(fidelity: Fidelity) -> None:
+    """Energy of an inference and area by parts, and the cells of each array."""
+    parts: list[tuple[str, Budget, str]] = [
+        ("energy of an inference", fidelity.energy_per_inference, "Energy (J)"),
+        ("area", fidelity.area, "Area (m$^2$)"),
+    ]
+    rows = max(len(fidelity.layers), *(sum(v > 0 for v in budget.values()) for _, budget, _ in parts))
+    _, axes = style.new_figure(style.PAGE, 26 + 4.2 * rows, 1, 3)
+    for ax, (title, budget, label) in zip(axes[0], parts, strict=False):
+        taken = {name.replace("_", " "): value for name, value in budget.items() if value > 0}
+        _bars(ax, taken, label)
+        ax.set_title(title)
+    cells = axes[0, 2]
+    _bars(cells, {layer.name: float(layer.cells) for layer in fidelity.layers}, "Cells (count)")
+    cells.set_title("cells of each array")
+
+
+def _bars(ax: Axes, values: dict[str, float], label: str) -> None:
+    """Horizontal bars with names; words where there are none."""
+    look = style.series(0)
+    if values:
+        ax.barh(range(len(values)), list(values.values()), color=look.color, height=0.6, lw=0)
+        ax.set_yticks(range(len(values)), list(values))
+        ax.set_xscale("log")
+        ax.invert_yaxis()
+    else:
+        ax.set_yticks([])
+        ax.text(0.5, 0.5, "not told by the device", transform=ax.transAxes, ha="center", fontsize="small")
+    ax.set_xlabel(label)
