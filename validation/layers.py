@@ -58,7 +58,7 @@ class LayerRow:
         return math.nan if math.isnan(self.cosine) else max(1 - self.cosine, 0.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LayerTable(Tabular):
     """Rows of layers in the order of the parameters; with live gates beside held ones where both were asked for.
 
