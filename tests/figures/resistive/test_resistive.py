@@ -363,7 +363,9 @@ def test_quantities_are_certified(drawn, course):
     assert re.fullmatch(r"certified to [\d.]+ [afp]A", told[3])
     (crosses,) = [line for line in axes[0].lines if line.get_marker() == "x"]
     np.testing.assert_allclose(crosses.get_xdata(), axes[0].get_xlim()[1])
-    assert max(phase.distance for phase in course.phases) < 1e-3 * max(np.abs(v).max() for v in course.phases[0].volts)
+    assert max(phase.distance for phase in course.phases) < 1e-3 * max(
+        np.abs(v).max() for v in course.phases[0].volts
+    )
     assert axes[0].get_xscale() == "log"
 
 
