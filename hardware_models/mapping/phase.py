@@ -16,7 +16,7 @@ import copy
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 
@@ -29,18 +29,35 @@ from physics_ep.nudging import Nudge
 from physics_ep.pooling import Route
 from physics_ep.predictive_coding.forward import ForwardPass
 from physics_ep.predictive_coding.learning import Nudged, contrast
-from physics_ep.predictive_coding.phase import relative
-from physics_ep.predictive_coding.responses import over
+from physics_ep.predictive_coding.phase import Rest, relative
+from physics_ep.predictive_coding.responses import over, rectified
 from physics_ep.reads import needed
 from physics_ep.system import EnergySystem, Inputs, Phase
 
 from ..devices.crossbars import converted, normal
 from .amplifiers import Amplifiers
 from .board import Arrays, Board, Sides, loaded
-from .physical_cells import COPIES, SIDES, Side
+from .physical_cells import SIDES, Copy, Side
 from .ranges import ACTIVITIES, ERRORS
 
 Blocks = list[torch.Tensor]
+
+
+class OutputPull(NamedTuple):
+    """What a nudge asks of the outputs at the origin.
+
+    Attributes
+    ----------
+    beta : Tensor (rows, 1) or (rows, n_out)
+        Strengths, times the load of the output nodes.
+    outputs : Tensor (rows, n_out)
+    slope : Tensor (rows, n_out) or None
+        Gradient of the cost; None where the cost holds the outputs.
+    """
+
+    beta: torch.Tensor
+    outputs: torch.Tensor
+    slope: torch.Tensor | None
 
 
 class PairedPhase(Phase):
@@ -69,10 +86,17 @@ class PairedPhase(Phase):
         self.depth = system.depth
         self.layers = system.stack
         self.copies = 1
-        self.by_h, self.by_u, self.back = (
-            [system.arrays(k, serving) for k in range(self.depth)] for serving in COPIES
-        )
+        self.by_h = [system.arrays(k, "h") for k in range(self.depth)]
         self.one_array = system.one_array
+        self.by_u = self.by_h if self.one_array else [system.arrays(k, "u") for k in range(self.depth)]
+        shared_back = system.read_both_ways
+        self.back = self.by_h if shared_back else [system.arrays(k, "transpose") for k in range(self.depth)]
+        self.paths: dict[tuple[Copy, int], torch.Tensor | None] = {}
+        """What `through` has found so far."""
+        self.corners: dict[tuple[Side, int], tuple[torch.Tensor, torch.Tensor]] = {}
+        """(min(v, 0), -ReLU(v)) at the internal voltages v of h or u of a layer, at the origin, as found so far."""
+        self.pull: OutputPull | None = None
+        """What the nudge asks of the outputs at the origin, once it is known."""
         self.load_h, self.load_u = system.load_h, system.load_u
         self.latched = gates == "held" and origin is not None and not all(a.smooth for a in system.units)
         self.held = False
@@ -87,9 +111,13 @@ class PairedPhase(Phase):
         if origin is not None:
             self.origin = (*self.p, *self.q)
             # Where it is to be the equilibrium, the forward pass is that to the last digit.
-            if not balanced and any(not torch.equal(a, b) for a, b in zip(origin, self.origin, strict=True)):
+            pairs = zip(origin, self.origin, strict=True)
+            if not balanced and any(a is not b and not torch.equal(a, b) for a, b in pairs):
                 self.begun = tuple(a - b for a, b in zip(origin, self.origin, strict=True))
-        self.h: Blocks = [a.response(p) for a, p in zip(system.amplifiers_h, self.p, strict=True)]
+        if self.p[0] is self.free.drives[0]:
+            self.h: Blocks = list(self.free.states)
+        else:
+            self.h = [a.response(p) for a, p in zip(system.amplifiers_h, self.p, strict=True)]
         self.u: Blocks = self.h
         self.fed: Blocks | None = None
         """What is fed back at the origin and not balanced there."""
@@ -108,10 +136,12 @@ class PairedPhase(Phase):
                 for drives, at in zip(now, (self.p, self.q), strict=True)
             )
             self.forcing = (to_h, to_u)
-        self.slopes_h, self.slopes_u = (
-            [a.steepness(v) for a, v in zip(units, at, strict=True)] if self.latched else []
-            for units, at in ((system.amplifiers_h, self.p), (system.amplifiers_u, self.q))
-        )
+        self.slopes_h: Blocks = []
+        if self.latched:
+            self.slopes_h = [a.steepness(v) for a, v in zip(system.amplifiers_h, self.p, strict=True)]
+        self.slopes_u = self.slopes_h
+        if self.latched and not system.shared:
+            self.slopes_u = [a.steepness(v) for a, v in zip(system.amplifiers_u, self.q, strict=True)]
 
     def _static(self, nothing_fed: bool) -> Blocks | None:
         """What h - u at the origin feeds back, less what an auto-zero has stored; None: nothing. The store holds
@@ -139,6 +169,7 @@ class PairedPhase(Phase):
             raise argument_error("cost", "be one that pulls: detuned outputs are not held", nudge.cost.name)
         twin = cast(PairedPhase, super().nudged(nudge))
         twin.held = self.latched and nudge is not None
+        twin.pull = None
         if nudge is not None and self.system.device_model.conductance_noise > 0:
             twin.fluctuate()
         if nudge is not None and self.system.noisy:
@@ -218,13 +249,13 @@ class PairedPhase(Phase):
         """The first of two stacked nudges alone."""
         twin, batch = copy.copy(self), len(self.x)
         assert self.nudge is not None
-        twin.nudge, twin.copies = self.nudge.first(batch), 1
+        twin.nudge, twin.copies, twin.pull = self.nudge.first(batch), 1, None
         return twin
 
     @property
     def rows(self) -> int:
         """Examples times stacked nudges."""
-        return self.copies * len(self.x)
+        return self.copies * self.x.shape[0]
 
     def wanted(self, moved: torch.Tensor, drive: torch.Tensor, exact: bool = False) -> torch.Tensor:
         """-beta dC/dh_L where the outputs have moved by `moved`, (rows, n_out); for costs that hold the outputs,
@@ -232,12 +263,14 @@ class PairedPhase(Phase):
         if self.nudge is None:
             return torch.zeros_like(moved)
         cost, y = self.nudge.cost, self.nudge.y
-        beta = self.nudge.each(self.rows, self.dtype, self.x.device)[:, None]
-        beta = loaded(beta, self.load_h[-1])
-        out = tiled(self.h[-1], self.copies)
-        if cost.holds:
+        if self.pull is None:
+            beta = loaded(self.nudge.each(self.rows, self.dtype, self.x.device)[:, None], self.load_h[-1])
+            out = tiled(self.h[-1], self.copies)
+            self.pull = OutputPull(beta, out, None if cost.holds else cost.gradient(out, y))
+        beta, out, slope = self.pull
+        if slope is None:
             return cost.displaced_unit(out, y, beta, drive) - drive
-        force = -beta * (cost.gradient(out, y) + cost.gradient_difference(out, moved, y))
+        force = -beta * (slope + cost.gradient_difference(out, moved, y))
         activation = self.system.amplifiers_h[-1].activation
         strong = exact and activation.piecewise_linear
         strong = strong and (self.nudge.most > 0.5 if self.load_h[-1] is None else needed((beta > 0.5).any()))
@@ -299,6 +332,16 @@ class PairedPhase(Phase):
                 total = part if total is None else total + part
         return total
 
+    def through(self, of: Copy, k: int) -> torch.Tensor | None:
+        """What a current of these arrays is multiplied with until it is one into a node of layer k; None: 1."""
+        if (of, k) not in self.paths:
+            self.paths[of, k] = self.system.through(of, k)
+        return self.paths[of, k]
+
+    def is_driven(self, k: int) -> bool:
+        """Whether layers that move drive layer k: the input does not."""
+        return any(source >= 0 for source, *_ in self.links(k, self.by_h))
+
     def changes(self, k: int, moved: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Change of the drives to h and to u of layer k, (rows, ...); one tensor where one array serves both."""
         found: Blocks = []
@@ -311,7 +354,7 @@ class PairedPhase(Phase):
             if raw is None:
                 change = self.p[k].new_zeros((self.rows, *self.p[k].shape[1:]))
             else:
-                change = loaded(raw, self.system.through(side, k))
+                change = loaded(raw, self.through(side, k))
             if self.forcing is not None:
                 change = self.over(torch.add, change, self.forcing[n][k])
             found.append(change)
@@ -323,7 +366,7 @@ class PairedPhase(Phase):
         for k in range(self.depth):
             self.send(k, errors[k], asked)
         return [
-            torch.zeros_like(e) if a is None else loaded(a, self.system.through("transpose", k))
+            torch.zeros_like(e) if a is None else loaded(a, self.through("transpose", k))
             for k, (a, e) in enumerate(zip(asked, errors, strict=True))
         ]
 
@@ -340,7 +383,17 @@ class PairedPhase(Phase):
         unit = self.system.amplifiers_h[k]
         if self.held and unit.activation.piecewise_linear:
             return self.along(unit, dp, self.slopes_h[k], self.p[k])
-        return self.over(lambda d, p: unit.displaced(p, d), dp, self.p[k])
+        return self.displaced("h", k, dp)
+
+    def displaced(self, side: Side, k: int, change: torch.Tensor) -> torch.Tensor:
+        """Change of what units 'h' or 'u' of layer k put out, their gates live, from the origin."""
+        units, at = (self.system.amplifiers_h, self.p) if side == "h" else (self.system.amplifiers_u, self.q)
+        unit = units[k]
+        if not (unit.ideal and unit.activation.name == "relu"):
+            return self.over(lambda d, v: unit.displaced(v, d), change, at[k])
+        if (side, k) not in self.corners:
+            self.corners[side, k] = at[k].clamp(max=0), -at[k].relu()
+        return rectified(change, *self.corners[side, k])
 
     def along(self, unit: Amplifiers, change: torch.Tensor, slope: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
         """Change of outputs along the slope at the origin, up to the rails."""
@@ -349,21 +402,28 @@ class PairedPhase(Phase):
             return step
         return self.over(lambda s, p: unit.railed(unit.unclipped(p), s), step, at)
 
-    def error(self, k: int, dq: torch.Tensor, gap: torch.Tensor) -> torch.Tensor:
-        """d(h_k - u_k) where u's internal voltage has moved by dq and h's by dq + gap."""
+    def error(
+        self, k: int, dq: torch.Tensor | None, gap: torch.Tensor, moved: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """d(h_k - u_k) where u's internal voltage has moved by dq (None: not at all) and h's by dq + gap, of which
+        h has `moved`, if that is known."""
+        side: Side = "h" if self.system.shared else "u"
+        unit = self.system.amplifiers_h[k] if side == "h" else self.system.amplifiers_u[k]
+        held = self.held and unit.activation.piecewise_linear
+        if dq is None:
+            if self.system.shared and not held:
+                return self.displaced(side, k, gap)
+            dq = torch.zeros_like(gap)
         if self.system.shared:
-            unit = self.system.amplifiers_h[k]
-            if not (self.held and unit.activation.piecewise_linear):
+            if not held:
                 return unit.displaced(self.over(torch.add, dq, self.q[k]), gap)
             step = self.over(torch.mul, gap, self.slopes_h[k])
             if math.isinf(unit.saturation):
                 return step
             below = self.over(torch.mul, dq, self.slopes_h[k])
             return unit.railed(self.over(lambda d, q: unit.unclipped(q) + d, below, self.q[k]), step)
-        unit = self.system.amplifiers_u[k]
-        if self.held and unit.activation.piecewise_linear:
-            return self.moved(k, dq + gap) - self.along(unit, dq, self.slopes_u[k], self.q[k])
-        return self.moved(k, dq + gap) - self.over(lambda d, q: unit.displaced(q, d), dq, self.q[k])
+        moved = self.moved(k, dq + gap) if moved is None else moved
+        return moved - (self.along(unit, dq, self.slopes_u[k], self.q[k]) if held else self.displaced("u", k, dq))
 
     # -- the contract of a phase -------------------------------------------------------------------------------
 
@@ -395,16 +455,29 @@ class PairedPhase(Phase):
         for name in ("p", "q", "h", "u", "slopes_h", "slopes_u"):
             setattr(twin, name, list(masked(tuple(getattr(self, name)), ~left_out)))
         twin.free = dataclasses.replace(self.free, states=tuple(twin.h))
+        twin.corners, twin.pull = {}, None
         return twin
 
     def start(self) -> State:
-        zeros = [v.new_zeros((self.rows, *v.shape[1:])) for v in self.p]
+        zeros = self.nothing()
         if self.begun is None:
-            return tuple(zeros * 3)
+            return Rest(zeros * 3)
         return (*(b.repeat(self.copies, *[1] * (b.ndim - 1)) for b in self.begun), *zeros)
+
+    def nothing(self) -> Blocks:
+        """Zeros of the shapes of all layers (rows, ...), in the order in memory that images have."""
+        found = []
+        for v in self.p:
+            images = v.ndim == 4 and v.is_contiguous(memory_format=torch.channels_last)
+            layout = torch.channels_last if images else torch.contiguous_format
+            shape = (self.rows, *v.shape[1:])
+            found.append(torch.empty(shape, dtype=v.dtype, device=v.device, memory_format=layout).zero_())
+        return found
 
     def state(self, z: State) -> State:
         at = (*self.p, *self.q)
+        if isinstance(z, Rest) and self.copies == 1:
+            return at
         return tuple(self.over(torch.add, d, s) for d, s in zip(z[: len(at)], at, strict=True))
 
     def project(self, z: State) -> State:
@@ -437,7 +510,7 @@ class PairedPhase(Phase):
         twin = copy.copy(self)
         twin.copies, twin.forcing = 1, None
         slopes = [a.slope(p) for a, p in zip(self.system.amplifiers_h, self.p, strict=True)]
-        loads = [*(self.system.through("transpose", k) for k in range(self.depth - 1)), self.load_h[-1]]
+        loads = [*(self.through("transpose", k) for k in range(self.depth - 1)), self.load_h[-1]]
         asked: list[torch.Tensor | None] = [None] * self.depth
         asked[-1] = output
         for k in range(self.depth - 1, -1, -1):

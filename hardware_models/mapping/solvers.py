@@ -13,7 +13,7 @@ from scipy.optimize import brentq
 
 from physics_ep.blocks import State
 from physics_ep.dynamics.motion import Moment, Motion
-from physics_ep.predictive_coding.phase import relative
+from physics_ep.predictive_coding.phase import Rest, nonzero, relative
 from physics_ep.reads import needed
 from physics_ep.relaxation.solvers import Solver
 
@@ -44,30 +44,46 @@ class PairedSweep(Solver):
     def __init__(self, phase: PairedPhase, start: State) -> None:
         self.phase = phase
         self.spent = 0
-        self.fed: Blocks = [torch.zeros_like(b) for b in start[: phase.depth]]
+        self.nothing: Blocks = list(start[: phase.depth]) if isinstance(start, Rest) else phase.nothing()
+        self.fed: Blocks = self.nothing
         self.damped = not phase.held and not phase.system.smooth
         self.one = phase.half() if phase.mirrored else None
-        if phase.forcing is None:
-            self.moved: Blocks = [torch.zeros_like(b) for b in self.fed]
-            self.by_h: Blocks = self.fed
-            self.by_u: Blocks = self.fed
-        else:
+        self.driven = [phase.forcing is not None or phase.is_driven(k) for k in range(phase.depth)]
+        """Whether anything that moves drives a layer."""
+        self.moved: Blocks = self.nothing
+        self.by_h: Blocks = self.nothing
+        self.by_u: Blocks = self.nothing
+        self.dp: Blocks = self.nothing
+        self.still = phase.forcing is None
+        """Whether nothing has moved yet."""
+        if not self.still:
             self._forward()
 
     def _forward(self) -> None:
         """Drives and activities that follow from what is fed back."""
         first = self.one is not None and self.spent == 1
         phase = self.one if first and self.one is not None else self.phase
+        self.still = False
         moved: Blocks = []
         by_h: Blocks = []
         by_u: Blocks = []
+        dp: Blocks = []
         for k in range(phase.depth):
-            above, below = phase.changes(k, moved)
+            fed = self.fed[k][: phase.rows]
+            if self.driven[k]:
+                above, below = phase.changes(k, moved)
+                dp.append(above + fed)
+            else:
+                above = below = self.nothing[k][: phase.rows]
+                dp.append(fed)
             by_h.append(above)
             by_u.append(below)
-            moved.append(phase.moved(k, above + self.fed[k][: phase.rows]))
-        self.moved, self.by_h = (_mirrored(b) for b in (moved, by_h)) if first else (moved, by_h)
-        self.by_u = self.by_h if all(a is b for a, b in zip(by_h, by_u, strict=True)) else by_u
+            moved.append(phase.moved(k, dp[k]))
+        same = all(a is b for a, b in zip(by_h, by_u, strict=True))
+        if first:
+            moved, by_h, dp = ([_mirrored(b) for b in blocks] for blocks in (moved, by_h, dp))
+        self.moved, self.by_h, self.dp = moved, by_h, dp
+        self.by_u = by_h if same else by_u
 
     def _down(self, phase: PairedPhase) -> Pass:
         """What layers feed back, from the top, with the drives as they are."""
@@ -80,12 +96,13 @@ class PairedSweep(Solver):
             image = asked[k]
             assert image is not None
             if k < phase.depth - 1:
-                image = loaded(image, phase.system.through("transpose", k))
+                image = loaded(image, phase.through("transpose", k))
             if phase.fed is not None:
                 image = phase.over(torch.add, image, phase.fed[k])
             images[k] = image
             gap = image if phase.one_drive else image + (self.by_h[k] - self.by_u[k])
-            errors[k] = phase.error(k, self.by_u[k][:rows], gap)
+            resting = self.still or not self.driven[k]
+            errors[k] = phase.error(k, None if resting else self.by_u[k][:rows], gap)
             phase.send(k, errors[k], asked)
         return Pass(images, errors)
 
@@ -93,13 +110,15 @@ class PairedSweep(Solver):
         self.spent += 1
         if self.one is not None and self.spent == 1:
             half = self._down(self.one)
-            found = Pass(_mirrored(half.images), _mirrored(half.errors))
+            found = Pass([_mirrored(b) for b in half.images], [_mirrored(b) for b in half.errors])
         else:
             found = self._down(self.phase)
         self.images = found.images
-        residual = torch.stack([relative(g, f) for g, f in zip(self.images, self.fed, strict=True)]).amax(0)
-        dp = [a + f for a, f in zip(self.by_h, self.fed, strict=True)]
-        return (*dp, *self.by_u, *found.errors), residual
+        if self.fed is self.nothing:
+            missed = [nonzero(g) for g in self.images]
+        else:
+            missed = [relative(g, f) for g, f in zip(self.images, self.fed, strict=True)]
+        return (*self.dp, *self.by_u, *found.errors), torch.stack(missed).amax(0)
 
     def advance(self, active: torch.Tensor) -> None:
         if self.spent == 1 and not needed(~active.all()):
@@ -113,9 +132,9 @@ class PairedSweep(Solver):
         self._forward()
 
 
-def _mirrored(blocks: Blocks) -> Blocks:
-    """Blocks of a nudge, followed by those of its opposite, which are the negatives."""
-    return [torch.cat([b, -b]) for b in blocks]
+def _mirrored(rows: torch.Tensor) -> torch.Tensor:
+    """Rows of a nudge, followed by those of its opposite, which are the negatives."""
+    return torch.cat([rows, -rows])
 
 
 class Flow(Solver):
@@ -291,7 +310,7 @@ def velocity(phase: PairedPhase, w: Sequence[torch.Tensor]) -> tuple[Blocks, Sta
     dq, gap = list(w[:count]), list(w[count:])
     dp = [a + b for a, b in zip(dq, gap, strict=True)]
     moved = [phase.moved(k, d) for k, d in enumerate(dp)]
-    errors = [phase.error(k, dq[k], gap[k]) for k in range(count)]
+    errors = [phase.error(k, dq[k], gap[k], moved[k]) for k in range(count)]
     fed, changes = exchange(phase, moved, errors)
     rate_q, rate_gap, apart = rates(phase, fed, changes, dq, gap)
     pairs = [*zip(apart, gap, strict=True), *zip([b for _, b in changes], dq, strict=True)]

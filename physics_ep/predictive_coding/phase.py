@@ -542,6 +542,12 @@ def relative(wanted: torch.Tensor, found: torch.Tensor, overwrite: bool = False)
     return torch.where(miss == 0, miss, miss / size)
 
 
+def nonzero(wanted: torch.Tensor) -> torch.Tensor:
+    """`relative` of what is wanted and of nothing, (rows,): 1, or 0 where nothing is wanted."""
+    peak = _peak(wanted)
+    return torch.where(peak == 0, peak, peak / peak)
+
+
 def _peak(rows: torch.Tensor) -> torch.Tensor:
     """Largest size of an entry, (rows,), in single precision at least; without an image of sizes in between."""
     if rows.ndim == 4:

@@ -24,10 +24,27 @@ def over(
     function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], rows: torch.Tensor, one: torch.Tensor
 ) -> torch.Tensor:
     """A function of stacked rows and of a constant that one batch of them has."""
-    if len(rows) == len(one):
+    count, batch = rows.shape[0], one.shape[0]  # a tensor's len() takes as long as a small product
+    if count == batch:
         return function(rows, one)
-    copies = len(rows) // len(one)
+    copies = count // batch
     return function(rows.unflatten(0, (copies, -1)), one.expand(copies, *one.shape)).flatten(0, 1)
+
+
+def rectified(
+    change: torch.Tensor, low: torch.Tensor, high: torch.Tensor, out: torch.Tensor | None = None
+) -> torch.Tensor:
+    """ReLU(a + d) - ReLU(a) of stacked rows d around a of one batch, into `out` (which may be the change itself).
+
+    `low` is min(a, 0) and `high` -ReLU(a): a sum and a maximum, and no cancellation.
+    """
+    batch = low.shape[0]
+    if change.shape[0] == batch:
+        moved = torch.add(change, low, out=out)
+        return torch.maximum(moved, high, out=None if moved.requires_grad else moved)
+    rows = change.unflatten(0, (change.shape[0] // max(batch, 1), -1))
+    moved = torch.add(rows, low, out=None if out is None else out.unflatten(0, rows.shape[:2]))
+    return torch.maximum(moved, high, out=None if moved.requires_grad else moved).flatten(0, 1)
 
 
 class FreeResponse:
@@ -110,11 +127,7 @@ class FreeResponse:
         if k not in self.rails:
             # d above -a where a > 0, else what of a + d is above 0: a sum and a maximum, and no cancellation.
             self.rails[k] = self.drives(k).clamp(max=0), -self.free.states[k]
-        low, high = self.rails[k]
-        copies = len(change) // max(len(low), 1)
-        rows = change.unflatten(0, (copies, -1))
-        moved = torch.add(rows, low, out=None if out is None else out.unflatten(0, (copies, -1)))
-        return torch.maximum(moved, high, out=moved).flatten(0, 1)
+        return rectified(change, *self.rails[k], out=out)
 
     def rectifies(self, k: int) -> bool:
         """Whether layer k is a ReLU whose gates are live, of the squared energy."""

@@ -98,13 +98,13 @@ def test_a_state_that_is_not_near_is_not_accepted(monkeypatch: pytest.MonkeyPatc
 def test_iterations_are_passes_through_the_arrays(
     substrate: str, activation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each pass reads the first layer's arrays once. If it fails, the count that is compared is another."""
+    """Each pass reads the second layer's arrays once. If it fails, the count that is compared is another."""
     passes = 0
     read = PairedPhase.changes
 
     def counted(self: PairedPhase, k: int, moved: Any) -> Any:
         nonlocal passes
-        passes += k == 0
+        passes += k == 1
         return read(self, k, moved)
 
     system, x = a_network(substrate, activation)
