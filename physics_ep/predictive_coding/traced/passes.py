@@ -153,6 +153,7 @@ class FreePass:
         errors: Callable[[int], torch.Tensor],
         pull: Callable[[torch.Tensor], torch.Tensor],
         learn: bool = False,
+        onto: Learnt | None = None,
     ) -> tuple[Blocks, Blocks, Learnt | None]:
         """Values of all units with errors e_k, dC/dh_k there, and what is learnt there if that is asked for.
 
@@ -164,6 +165,8 @@ class FreePass:
             Outputs (B, n_out) to dC/dh_L.
         learn : bool
             Whether to take the derivatives by parameters in the same backward pass.
+        onto : Learnt, optional
+            Derivatives to which those learnt here are added, in their memory: no second set is ever held.
         """
         graph = self.graph
         values = [torch.empty(0)] * len(graph.units)
@@ -176,27 +179,34 @@ class FreePass:
             return values[k]
 
         with torch.enable_grad():
-            tensors = self.live if learn else self.plain
+            tensors = self._leaves(onto) if learn else self.plain
             output = evaluate(graph, tensors, self.x, at_unit, self.call, fixed)
             force = pull(output.detach().reshape(len(self.x), -1)).reshape(output.shape).to(output)
-            names = self.trained if learn else []
-            starts = [i for i, v in fixed.items() if isinstance(v, torch.Tensor) and v.requires_grad]
-            leaves = [*values, *(fixed[i] for i in starts), *(tensors[n] for n in names)]
-            grads = torch.autograd.grad(output, leaves, force, allow_unused=True)
+            starts = {i: v for i, v in fixed.items() if isinstance(v, torch.Tensor) and v.requires_grad}
+            for i, v in starts.items():
+                v.grad = None if onto is None else onto.at_starts.get(i)
+            learnt = {n: tensors[n] for n in self.trained} if learn else {}
+            torch.autograd.backward(output, force, inputs=[*values, *starts.values(), *learnt.values()])
+        found = self._blocks([v.grad for v in values])
         moved = [u.block(v.detach()) for u, v in zip(graph.units, values, strict=True)]
-        del output, fixed, leaves
-        count = len(values)
-        found = self._blocks(grads[:count])
         if not learn:
             return moved, found, None
-        at_starts: dict[int, torch.Tensor | None] = dict(
-            zip(starts, grads[count : count + len(starts)], strict=True)
-        )
+        at_starts = {} if onto is None else dict(onto.at_starts)
+        at_starts.update({i: v.grad for i, v in starts.items() if v.grad is not None})
         for k, unit in enumerate(graph.units):
-            if unit.node in self.fixed:
-                at_starts[unit.node] = grads[k]
-        by_name = dict(zip(names, grads[count + len(starts) :], strict=True))
-        return moved, found, Learnt({n: g for n, g in by_name.items() if g is not None}, at_starts)
+            pulled = values[k].grad if unit.node in self.fixed else None
+            if pulled is not None:
+                at_starts[unit.node] = at_starts[unit.node].add_(pulled) if unit.node in at_starts else pulled
+        return moved, found, Learnt({n: p.grad for n, p in learnt.items() if p.grad is not None}, at_starts)
+
+    def _leaves(self, onto: Learnt | None) -> dict[str, torch.Tensor]:
+        """Parameters and buffers, those that learn as leaves whose `.grad` begins with what was learnt before."""
+        twins: dict[int, torch.Tensor] = {}
+        for name in self.trained:
+            leaf = self.live[name].detach().requires_grad_()
+            leaf.grad = None if onto is None else onto.grads.get(name)
+            twins[id(self.live[name])] = leaf
+        return {name: twins.get(id(t), t) for name, t in self.live.items()}
 
     def learnt_before(self, at_starts: Mapping[int, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Derivatives by parameters that act before the first units, for derivatives at the values there."""
@@ -246,11 +256,13 @@ class Learnt(NamedTuple):
     grads : dict
         By parameter, through all that follows the first units.
     at_starts : dict
-        By the values before the first units, by node; None where the cost does not depend on one.
+        By the values before the first units, by node.
+
+    What the cost does not depend on is in neither.
     """
 
     grads: dict[str, torch.Tensor]
-    at_starts: dict[int, torch.Tensor | None]
+    at_starts: dict[int, torch.Tensor]
 
 
 def predictions(

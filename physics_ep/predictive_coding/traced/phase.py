@@ -119,6 +119,13 @@ class ModulePhase(Phase):
         rows = self.copies * len(self.x)
         return list(self.nudge.each(rows, self.dtype, self.x.device).chunk(self.copies))
 
+    def opposed(self) -> bool:
+        """Whether two nudges are stacked, alike for all examples and of opposite signs: they learn the same sum."""
+        if self.copies != 2:
+            return False
+        one, other = self.strengths()
+        return bool((one == one[0]).all() & (other == -one[0]).all())
+
     def pull(self, copy: int, outputs: torch.Tensor) -> torch.Tensor:
         """DC/dh_L of a stacked nudge at outputs (B, n_out)."""
         assert self.nudge is not None
@@ -138,7 +145,7 @@ class ModulePhase(Phase):
         return [self.free.adjoints(self.pull(c, self.outputs())) for c in range(self.copies)]
 
     def asked(
-        self, copy: int, errors: Errors, learn: bool, moved: Blocks, images: Blocks
+        self, copy: int, errors: Errors, learn: bool, moved: Blocks, images: Blocks, onto: Learnt | None = None
     ) -> tuple[torch.Tensor, Learnt | None]:
         """Sweep a stacked nudge once: the residual of each unit (n, B), and what is learnt there if that is asked
         for.
@@ -151,9 +158,11 @@ class ModulePhase(Phase):
         learn : bool
         moved, images : list of Tensor (B, ...)
             Where to write d_k and -beta dC/dh_k.
+        onto : Learnt, optional
+            To which what is learnt is added.
         """
         beta = -self.strengths()[copy]
-        values, found, learnt = self.free.displaced(errors, lambda outputs: self.pull(copy, outputs), learn)
+        values, found, learnt = self.free.displaced(errors, lambda o: self.pull(copy, o), learn, onto)
         misses = []
         for k, free in enumerate(self.free.states):
             torch.sub(values[k], free, out=moved[k])
@@ -266,36 +275,42 @@ class ModulePhase(Phase):
         Where the last sweep has learnt already, and all examples weigh alike, this is what backprop found at the
         displaced states, times beta; else the local rule of the module.
         """
-        tensors = system.tensors()
+        states = [(plus, 1.0)] if minus is None else [(plus, 1.0), (minus, -1.0)]
         found: dict[str, torch.Tensor] = {}
         starts: dict[int, torch.Tensor] = {}
-        for z, sign in ((plus, 1.0), (minus, -1.0)):
-            if z is None:
-                continue
-            known = self._settled(z, weight)
+        joint = self._settled([z for z, _ in states], weight)
+        for part in [states] if joint is not None else [[state] for state in states]:
+            known = joint or self._settled([z for z, _ in part], weight)
+            ((z, sign), *_) = part
             if known is None:
-                leaves = [tensors[n] for n in self.free.trained]
-                grads = self._learnt(z, sign * weight, tensors, leaves, x)
+                leaves = [system.tensors()[n] for n in self.free.trained]
+                grads = self._learnt(z, sign * weight, system.tensors(), leaves, x)
                 _add(found, {n: g for n, g in zip(self.free.trained, grads, strict=True) if g is not None})
             else:
                 scale = sign * float(weight[0]) * known.beta
                 _add(found, known.learnt.grads, scale)
-                _add(starts, {i: g for i, g in known.learnt.at_starts.items() if g is not None}, scale)
+                _add(starts, known.learnt.at_starts, scale)
         _add(found, self.free.learnt_before(starts))
         self.settled.clear()  # a step outlives its contrast, and gradients are large
         return found
 
-    def _settled(self, z: State, weight: torch.Tensor) -> LearntState | None:
-        """What was learnt in the sweep that returned z, if all examples weigh alike."""
+    def _settled(self, states: Sequence[State], weight: torch.Tensor) -> LearntState | None:
+        """What was learnt in the sweep that returned these states, if all examples weigh alike."""
         if not bool((weight == weight[0]).all() & (weight[0] != 0)):
             return None
-        return next((s for s in self.settled if torch.equal(s.error, z[-1])), None)
+        errors = [z[-1] for z in states]
+        return next((s for s in self.settled if s.of(errors)), None)
 
     def keep_learnt(self, images: list[Blocks], learnt: list[Learnt | None]) -> None:
-        """Keep what the last sweep has learnt, for the contrast."""
-        for image, found, beta in zip(images, learnt, self.strengths(), strict=True):
-            if found is not None and bool((beta == beta[0]).all()):
-                self.settled.append(LearntState(image[-1], float(beta[0]), found))
+        """Keep what the last sweep has learnt, for the contrast; once for two nudges that have learnt a sum."""
+        betas = [float(b[0]) if bool((b == b[0]).all()) else None for b in self.strengths()]
+        errors = [blocks[-1] for blocks in images]
+        if len(learnt) == 2 and learnt[0] is not None and learnt[0] is learnt[1] and betas[0] is not None:
+            self.settled.append(LearntState(tuple(errors), betas[0], learnt[0]))
+            return
+        for error, found, beta in zip(errors, learnt, betas, strict=True):
+            if found is not None and beta is not None:
+                self.settled.append(LearntState((error,), beta, found))
 
     def input_contrast(
         self, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor
@@ -337,19 +352,27 @@ class ModulePhase(Phase):
 
 
 class LearntState(NamedTuple):
-    """What a sweep has learnt in the state that it returned.
+    """What a sweep has learnt in the states that it returned.
 
     Attributes
     ----------
-    error : Tensor (B, ...)
-        Error of the output in that state, by which it is known again.
+    errors : tuple of Tensor (B, ...)
+        Errors of the output in those states, by which they are known again: one, or those of two opposite nudges.
     beta : float
+        Of the first.
     learnt : Learnt
+        Of the one, or of both together.
     """
 
-    error: torch.Tensor
+    errors: tuple[torch.Tensor, ...]
     beta: float
     learnt: Learnt
+
+    def of(self, errors: Sequence[torch.Tensor]) -> bool:
+        """Whether it was learnt in the states with these errors of the output, in this order."""
+        if len(errors) != len(self.errors):
+            return False
+        return all(torch.equal(a, b) for a, b in zip(self.errors, errors, strict=True))
 
 
 class UnitMotion(Motion):
@@ -368,7 +391,9 @@ def halves(errors: Blocks) -> torch.Tensor:
 
 
 def _add(total: dict[Any, torch.Tensor], more: dict[Any, torch.Tensor], scale: float = 1.0) -> None:
-    for key, g in more.items():
+    """Add tensors by key, and take them out of `more`: their memory is free before the next is scaled."""
+    for key in list(more):
+        g = more.pop(key)
         if key in total:
             total[key].add_(g, alpha=scale)
         else:

@@ -57,16 +57,18 @@ class ErrorSweep(Solver):
             self.pulls = phase.pulls()
             return self.start[: phase.depth], phase.asks(self.pulls[0]).repeat(phase.copies)
         learns = phase.balanced and self.spent == phase.free.graph.sweeps
+        joint = learns and phase.opposed()
         like = [(phase.copies * len(s), s) for s in phase.free.states]
         moved, images = ([s.new_empty((n, *s.shape[1:])) for n, s in like] for _ in range(2))
         following: list[Blocks] = []
         self.learnt = []
         parts = zip(self._parts(moved), self._parts(images), strict=True)
         for copy, (change, image) in enumerate(parts):
-            residual, learnt = phase.asked(copy, self._errors(copy), learns, change, image)
+            onto = self.learnt[0] if copy and joint else None
+            residual, learnt = phase.asked(copy, self._errors(copy), learns, change, image, onto)
             residuals.append(residual)
             following.append(image)
-            self.learnt.append(learnt)
+            self.learnt = [learnt] * 2 if onto else [*self.learnt, learnt]
         self.whole, self.images = images, following
         self.by_block = torch.cat(residuals, 1)
         return tuple(moved), self.by_block.amax(0)

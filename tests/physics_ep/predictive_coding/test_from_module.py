@@ -8,12 +8,16 @@ import pickle
 import random
 import threading
 import warnings
+import weakref
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations, prune
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from physics_ep import (
     CrossEntropy,
@@ -457,6 +461,43 @@ def test_functions_of_the_users_own(middle: object) -> None:
     ]
     assert errors[1] < 1e-4
     assert math.log2(errors[0] / errors[1]) == pytest.approx(2.0, abs=0.1)
+
+
+class LiveBytes(TorchDispatchMode):
+    """Within, `peak` is the most that tensors made here held at one time, in bytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: dict[int, int] = {}
+        self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        given = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
+        for t in tree_leaves(found):
+            if isinstance(t, torch.Tensor):
+                storage = t.untyped_storage()
+                key = storage._cdata
+                if key not in self.held and key not in given:
+                    self.held[key] = storage.nbytes()
+                    weakref.finalize(storage, self.held.pop, key, None)
+        self.peak = max(self.peak, sum(self.held.values()))
+        return found
+
+
+def test_a_step_holds_one_gradient() -> None:
+    """Both nudges learn into one set of gradients; a set each, and one that is scaled, would be three."""
+    torch.manual_seed(0)
+    layers = [part for _ in range(4) for part in (nn.Linear(300, 300), nn.Tanh())]
+    model, x, y = nn.Sequential(*layers, nn.Linear(300, 3)), torch.randn(2, 300), torch.arange(2)
+    net, ep = from_module(model, x), EquilibriumPropagation(CrossEntropy(), beta=0.01)
+    exact = backprop(model, x, y, CrossEntropy())
+    for _ in range(2):  # the second step knows from the first in which sweep it learns
+        with LiveBytes() as watch:
+            found = propagated(ep, net, x, y)
+    assert compared(found, exact)[1] < 1e-3
+    weights = sum(4 * p.numel() for p in model.parameters())
+    assert watch.peak < 1.6 * weights
 
 
 # -- what is refused -----------------------------------------------------------------------------------------------
