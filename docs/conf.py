@@ -62,6 +62,7 @@ numpydoc_show_class_members = False
 python_maximum_signature_line_length = 88
 toc_object_entries_show_parents = "hide"
 default_role = "literal"
+smartquotes = False  # --option is no dash
 
 # Scripts of a few seconds each, run while the pages are built.
 sphinx_gallery_conf = {

@@ -87,8 +87,8 @@ def _command(name: str, command: Any, level: int) -> list[str]:
     shown = [p for p in command.params if not p.hidden]
     usage = [f"[{p.metavar}]" if not p.required else p.metavar for p in shown if p.param_type_name == "argument"]
     lines += ["```text", " ".join(["physics-ep", name, "[OPTIONS]", *map(str, usage)]), "```", ""]
-    rows = [(_spelling(p), _prose(getattr(p, "help", None) or ""), _shown_default(p)) for p in shown]
-    lines += _table(("argument or option", "what it does", "default"), rows)
+    rows = [(_spelling(p), _prose(getattr(p, "help", None) or "") + _shown_default(p)) for p in shown]
+    lines += _table(("argument or option", "what it does"), rows)
     if command.epilog:
         lines += ["```text", command.epilog.strip(), "```", ""]
     return lines
@@ -106,7 +106,7 @@ def _spelling(parameter: Any) -> str:
 
 def _shown_default(parameter: Any) -> str:
     default = parameter.default
-    return "" if default is None or default is False or default == [] else _code(str(default))
+    return "" if default is None or default is False or default == [] else f" Default: {_code(str(default))}."
 
 
 def configuration() -> str:

@@ -15,7 +15,7 @@ from validation import gradient_report
 
 network = HopfieldNetwork([10, 16, 4], activation="tanh", seed=0)
 x, y = torch.rand(8, 10, generator=torch.Generator().manual_seed(2)), torch.eye(4)[torch.arange(8) % 4]
-strengths = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 0.8]
+strengths = [1e-6, 1e-5, 1e-4, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 0.8]
 
 errors = {
     scheme: [
