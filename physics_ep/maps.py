@@ -112,7 +112,7 @@ class Link:
         return total.add_(self.transpose(w, delta, route))
 
     def with_weights(self) -> tuple[Link, torch.Tensor]:
-        """The same map as one with weights, and these: what an array of devices holds."""
+        """The same map as one with weights, and these, in float64: what an array of devices holds."""
         raise NotImplementedError
 
 
@@ -318,7 +318,7 @@ class PoolLink(Link):
             link = ConvLink(
                 self.pre, channels, kernel_size=kernel, stride=pool.stride, padding=pool.padding, groups=channels
             )
-        return link, torch.full((channels, 1, *kernel), 1 / math.prod(kernel))
+        return link, torch.full((channels, 1, *kernel), 1 / math.prod(kernel), dtype=torch.float64)
 
 
 class ChannelLink(Link):
@@ -380,4 +380,6 @@ class ChannelLink(Link):
         return (h * delta[:, self.slice]).sum([0, *range(2, h.ndim)])
 
     def with_weights(self) -> tuple[Link, torch.Tensor]:
-        return ChannelLink(self.pre, self.post, self.first, scaled=True), torch.ones(self.pre[0])
+        return ChannelLink(self.pre, self.post, self.first, scaled=True), torch.ones(
+            self.pre[0], dtype=torch.float64
+        )

@@ -187,7 +187,8 @@ def _leaves(system: PairedCircuit) -> tuple[list[tuple[str, torch.Tensor]], Leav
             parts = {}
             for part, value in system.arrays(k, role).held.items():
                 leaf = parts[part] = value.detach().clone().requires_grad_()
-                if role != "transpose" or part != "bias":
+                trained = getattr(system.stack[k], part).requires_grad
+                if trained and (role != "transpose" or part != "bias"):
                     names.append((f"layers.{k}.{part}", leaf))
             found[role].append(Arrays(parts))
     return names, found

@@ -50,9 +50,10 @@ Loads = Sequence[torch.Tensor | None]
 class NotRealisable(InputError):  # noqa: N818 (a public name)
     """A substrate cannot hold a layer."""
 
-    def __init__(self, substrate: str, layer: int, reason: str) -> None:
-        self.substrate, self.layer, self.reason = substrate, layer, reason
-        super().__init__(f"Layer {layer} cannot be realised on the substrate {substrate!r}: {reason}.")
+    def __init__(self, substrate: str, layer: int, reason: str, module: str = "") -> None:
+        self.substrate, self.layer, self.reason, self.module = substrate, layer, reason, module
+        of = f" (module {module!r})" if module else ""
+        super().__init__(f"Layer {layer}{of} cannot be realised on the substrate {substrate!r}: {reason}.")
 
 
 def unread_field(substrate: str, name: str, value: Any, readers: Sequence[str] = ()) -> InputError:
@@ -188,14 +189,14 @@ class Board(PhysicalCells):
         InputError
             If a field of the device differs from its default, and the substrate does not read it.
         """
-        for k, layer in enumerate(net.stack, 1):
-            if any(name is None for _, _, name in layer.wires(k - 1)):
-                raise NotRealisable(cls.substrate, k, "a link without weights (a sum, a pooling) has no array yet")
+        clips = "hard_tanh" in cls.holds  # two diodes, or an oscillator's range, stand wherever they are put
         for k, layer in enumerate(net.stack[:-1], 1):  # the outputs are linear: read at their nodes
-            if cls.holds and layer.activation_name not in cls.holds:
-                reason = f"its units can be {', '.join(cls.holds)}, not {layer.activation_name}"
-                raise NotRealisable(cls.substrate, k, reason)
-            if device.feedback_gain != 1 and len(layer.wires(k - 1)) > 1:
+            held = layer.activation_name in cls.holds or (clips and layer.activation.clips)
+            if cls.holds and not held:
+                also = "; other clips will do" if clips else ""
+                reason = f"its units can be {', '.join(cls.holds)}, not {layer.activation_name}{also}"
+                raise NotRealisable(cls.substrate, k, reason, layer.label)
+            if device.feedback_gain != 1 and [wire.source for wire in layer.wires(k - 1)] != [k - 2]:
                 reason = "its skip feeds errors back past other layers, and a feedback_gain weakens each layer's"
                 raise NotRealisable(cls.substrate, k, reason)
         for name in device.unread(cls.effects):

@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
-from physics_ep.maps import ConvLink, Link
+from physics_ep.maps import ChannelLink, ConvLink, DenseLink, Link
 from physics_ep.tabular import Tabular
 
 from ..devices.crossbars import tiles
+from ..devices.model import DeviceModel
 from .board import Board
 from .budget import Budget, Takes, epoch
 from .node_sums import arrays_of
@@ -310,12 +311,14 @@ def array_rows(
         high = device.g_min + max(float(sizes.max()), volume / bias_scale if bias_scale > 0 else 0.0)
         high = min(high, device.g_max)
         volts = states[source + 1] * (device.voltage / board.full_scales[source + 1])
-        positions = math.prod(link.image) if isinstance(link, ConvLink) else 1
+        places = link.image if isinstance(link, ConvLink) else link.pre[1:]
+        positions = 1 if isinstance(link, DenseLink) else math.prod(places)
+        blocks = link.groups if isinstance(link, ConvLink) else link.pre[0] if isinstance(link, ChannelLink) else 1
         told = described[k]
         if "power" in told:  # of all that drives the layer
             power = told["power"] if part == "weight" else 0.0
         else:
-            power = _power(link, board.drains(name)[None], volts)
+            power = _power(link, board.drains(name), volts)
             if bias is not None:  # the bias row is driven at full scale
                 power += float(board.drains(f"layers.{k}.bias")) * device.voltage**2 * positions
         arrays, biases = board.physical_arrays(name), 0 if bias is None else bias.numel()
@@ -329,8 +332,8 @@ def array_rows(
                 weights=count,
                 cells=2 * (weight.numel() * (arrays + dummies) + biases * more),
                 # A bias row stands in the arrays that it drives.
-                tiles=more * tiles(link.fan_in + 1, columns, device)
-                + max(arrays - more, 0) * tiles(link.fan_in, columns, device),
+                tiles=more * block_tiles(blocks, link.fan_in + 1, columns // blocks, device)
+                + max(arrays - more, 0) * block_tiles(blocks, link.fan_in, columns // blocks, device),
                 arrays=arrays,
                 positions=positions,
                 capacitance=board.tau * g if (g := board.conductance(k)) > 0 else math.nan,
@@ -354,14 +357,24 @@ def _blocked(board: Board, k: int) -> float:
     return float((respond(-full).abs() / respond(full).abs()).mean())
 
 
-def _power(link: Link, columns: torch.Tensor, volts: torch.Tensor) -> float:
-    """sum V^2 G over the lines (1, n_in, ...) of an array and all positions, mean over the examples, W. Of an
+def block_tiles(blocks: int, rows: int, columns: int, device: DeviceModel) -> int:
+    """Tiles that blocks of so many rows and columns take, in which no two share a line: groups of channels stand on
+    the diagonal of tiles, as many in one as fit."""
+    if blocks == 1:
+        return tiles(rows, columns, device)
+    fit = min(device.tile_rows // rows, device.tile_columns // columns)
+    return math.ceil(blocks / fit) if fit else blocks * tiles(rows, columns, device)
+
+
+def _power(link: Link, lines: torch.Tensor, volts: torch.Tensor) -> float:
+    """sum V^2 G over the lines of an array (`of_lines`) and all positions, mean over the examples, W. Of an
     average pooling's window each position has a share of the conductance, as in `node_sums`; of a max pooling's all
     are on."""
-    if isinstance(link, ConvLink) and not link.routed:
-        each = link.apply(columns, volts.square())
-    elif isinstance(link, ConvLink):
-        each = link.image_of(columns, volts.square())
+    if isinstance(link, ConvLink):
+        columns = lines if link.groups > 1 else lines[None]
+        each = (link.image_of if link.routed else link.apply)(columns, volts.square())
+    elif isinstance(link, ChannelLink):
+        each = volts.square() * lines.view(-1, *[1] * (volts.ndim - 2))
     else:
-        each = volts.flatten(1).square() @ columns.t()
+        each = volts.flatten(1).square() @ lines[None].t()
     return float(each.flatten(1).sum(1).mean())

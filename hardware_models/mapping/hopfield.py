@@ -37,6 +37,7 @@ from .amplifiers import MONOTONE, Amplifiers
 from .board import SETTLED, erring
 from .circuit import PairedCircuit
 from .lags import LaggedFlow, LaggedMotion, lags
+from .node_sums import arrays_of
 from .physical_cells import SIDES, Copy, Side
 from .solvers import chain_time
 
@@ -91,8 +92,10 @@ class HopfieldPairs(PairedCircuit):
         if device.ground_offset == 0:
             return gain, None
         # What drives the array is `voltage` for one full scale: a current is then so many units of activity.
-        name, below = (f"layers.{k + 1}.weight", k + 2) if fed else (f"layers.{k}.weight", k)
-        unit = self.scales[name] * self.full_scales[below] / device.voltage
+        arrays = arrays_of(self.stack)
+        array = next(a for a in arrays if (a.fed == k if fed else a.k == k))
+        below = array.k + 1 if fed else (array.source or 0) + 1
+        unit = self.scales[array.name] * self.full_scales[below] / device.voltage
         offset = self.drawn(device.ground_offset, k, "u" if of == "u" else "h", "row ground" if fed else "ground")
         return gain, -offset * cells * gain * unit
 

@@ -535,6 +535,18 @@ def fitted_voltage(system: PairedCircuit, device: DeviceModel) -> float:
     return device.voltage / ratio
 
 
+def with_arrays(net: PredictiveCodingNetwork) -> PredictiveCodingNetwork:
+    """The network whose every link has weights that an array can hold: residual sums, concatenations and averages
+    over windows become arrays of one cell pair a channel or a place of a window, which nobody trains."""
+    if all(name is not None for wires in net.wires for _, _, name in wires):
+        return net
+    net = copy.deepcopy(net)
+    like = torch.empty(0, dtype=net.dtype, device=net.device)
+    for layer in net.stack:
+        layer.give_weights(like)
+    return net
+
+
 def check_rails(rails: str, device: DeviceModel) -> None:
     """Whether the argument `rails` of `map_pcn` is one of its words, and the device has a voltage to fit it to.
 
@@ -613,7 +625,8 @@ def map_pcn(
     ['layers.0.bias', 'layers.0.weight']
     """
     if not isinstance(net, PredictiveCodingNetwork):
-        raise argument_error("net", "be a PredictiveCodingNetwork, such as mlp([4, 8, 3])", type(net).__name__)
+        must = "be a PredictiveCodingNetwork, such as mlp([4, 8, 3]) or from_module(model, x, form='layers')"
+        raise argument_error("net", must, type(net).__name__)
     require_physics(net, PredictiveCodingNetwork, "net")
     built = substrate_class(substrate)
     if net.compute_dtype is not None:
@@ -629,6 +642,7 @@ def map_pcn(
     broken = [name for name, p in net.named_parameters() if not all_finite(p)]
     if broken:
         raise argument_error("net", "have finite weights", f"one with others in {broken[0]}")
+    net = with_arrays(net)
     scales = None
     if calibration is not None:
         net.check_input(calibration)

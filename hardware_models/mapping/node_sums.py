@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from physics_ep.maps import ConvLink, Link
+from physics_ep.maps import ChannelLink, ConvLink, Link
 from physics_ep.predictive_coding.layers import PredictiveLayer
 
 
@@ -41,6 +41,15 @@ def arrays_of(stack: Sequence[PredictiveLayer]) -> list[Array]:
         if layer.bias is not None:
             found.append(Array(f"layers.{k}.bias", k, "bias", None, None))
     return found
+
+
+def of_lines(link: Link | None, cells: torch.Tensor) -> torch.Tensor:
+    """Sum of the cells, of the weight's shape, along each line that drives them: (n_in, ...), of groups of channels
+    (groups, n_in of one, ...); of a bias row one number."""
+    if isinstance(link, ChannelLink):
+        return cells
+    groups = link.groups if isinstance(link, ConvLink) else 1
+    return cells.sum(0) if groups == 1 else cells.unflatten(0, (groups, -1)).sum(1)
 
 
 def into_nodes(link: Link, cells: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ from physics_ep.predictive_coding import PredictiveCodingNetwork
 from ..devices.crossbars import Cells, copied, programmed, stream, trimmed
 from ..devices.model import DeviceModel
 from ..devices.wires import wired
-from .node_sums import Array, arrays_of, into_nodes, out_of_nodes
+from .node_sums import Array, arrays_of, into_nodes, of_lines, out_of_nodes
 
 Side = Literal["h", "u"]
 """Which units of a layer: h, which descend, or u, which carry the prediction."""
@@ -195,11 +195,12 @@ class PhysicalCells(PredictiveCodingNetwork):
     def _keep_drains(self, name: str, found: Mapping[Copy, Cells]) -> None:
         for role in self.forward_roles():
             cells = found[role]
-            self._keep(f"drain_{role}/{name}", cells.plus.sum(0) + cells.minus.sum(0))
+            link = self._array(name).link
+            self._keep(f"drain_{role}/{name}", of_lines(link, cells.plus) + of_lines(link, cells.minus))
 
     def drains(self, name: str) -> torch.Tensor:
         """Conductance that each line of the arrays which drive units h and u shows its driver, of all of them, S
-        (n_in, ...); of a bias row one number."""
+        as `node_sums.of_lines` has it; of a bias row one number."""
         lines = [self._kept(f"drain_{role}/{name}") for role in self.forward_roles()]
         return torch.stack([line for line in lines if line is not None]).sum(0)
 

@@ -85,7 +85,7 @@ class ResistivePairs(PairedCircuit):
                     raise argument_error(name, must, getattr(device, name))
             return
         for k, layer in enumerate(net.stack[:-1], 1):
-            if layer.activation_name in ("hard_sigmoid", "hard_tanh"):
+            if layer.activation.clips and layer.activation_name != "relu":
                 reason = f"real diodes (diode_current) make relu or diode units, not {layer.activation_name}"
                 raise NotRealisable(cls.substrate, k, reason)
 

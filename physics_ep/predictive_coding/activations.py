@@ -131,6 +131,11 @@ class Activation:
         """Whether there are gates to be held: slopes of 0 (or `leak`) and 1, and kinks between them."""
         return self.piecewise_linear and not self.smooth
 
+    @property
+    def clips(self) -> bool:
+        """Whether it is v clipped to its bounds, of which at least one is there."""
+        return self.gated and not self.leak
+
     def open(self, v: torch.Tensor) -> torch.Tensor:
         """Where a unit that puts out v is at no bound; of gated responses."""
         lo, hi = self.bounds

@@ -25,8 +25,9 @@ from .network import PredictiveCodingNetwork
 from .traced.graph import CallGraph, Node, Ref
 from .traced.recording import NoInputError, record
 
-CLOSE = 1e-9
-"""Network and model may differ by so much of the largest output, in float64."""
+CLOSE = {torch.float64: 1e-9, torch.float32: 1e-3}
+"""Network and model may differ by so much of the largest output: folding is in float64, in float32 its result is
+rounded (some 1e-5 in fifty layers)."""
 SAME = {"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout", "clone"}
 SAME |= {"contiguous", "to", "float", "double", "identity", "detach", "type_as", "feature_dropout"}
 """Functions that change nothing where no number is drawn."""
@@ -115,31 +116,31 @@ def layered(
     NoLayersError
         If a part of the model is nothing of that kind; it is named.
     InputError
-        If the model cannot be recorded, or if the network does not return what it does, to 1e-9 in float64.
+        If the model cannot be recorded, or if the network does not return what it does.
     """
-    device, dtype = example.device, next((p.dtype for p in model.parameters()), example.dtype)
-    twin = copy.deepcopy(model).double()
+    dtype = next((p.dtype for p in model.parameters()), example.dtype)
+    twin = copy.deepcopy(model)
+    tensors = {**dict(twin.named_buffers()), **dict(twin.named_parameters())}
     names: dict[int, str] = {}
-    for name, tensor in [*twin.named_parameters(), *twin.named_buffers()]:
+    for name, tensor in tensors.items():
         names.setdefault(id(tensor), name)
-    wide = example.detach()[:1].double()
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn((1, *example.shape[1:]), generator=generator).to(example.device, dtype)
     try:
         with torch.no_grad():
-            graph, values = record(twin, names, wide)
+            graph, values = record(twin, names, x)
     except NoInputError as error:
         raise InputError(f"Argument example must {error}") from error
     trained = {name for name, p in twin.named_parameters() if p.requires_grad}
-    reader = _LayerReader(graph, values, {**dict(twin.named_parameters()), **dict(twin.named_buffers())}, trained)
-    network = PredictiveCodingNetwork(reader.read(tuple(wide.shape[1:])), energy, gates).to(device)
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn((2, *wide.shape[1:]), generator=generator, dtype=torch.float64).to(device)
+    layers = _LayerReader(graph, values, tensors, trained).read(tuple(x.shape[1:]))
+    network = PredictiveCodingNetwork(layers, energy, gates).to(example.device, dtype)
     with torch.no_grad():
-        mine, theirs = network(x), twin(x)
+        mine, theirs = network(x), values[graph.output].detach()
     away, size = float((mine - theirs).abs().max()), float(theirs.abs().max())
-    if not away <= CLOSE * max(size, torch.finfo(torch.float64).tiny):
+    if not away <= CLOSE.get(dtype, 1e-1) * max(size, torch.finfo(dtype).tiny):
         must = "compute what its layers do"
         raise argument_error("model", must, f"{away:.2g} away from the network made of them, on an example")
-    return network.to(dtype)
+    return network
 
 
 class _LayerReader:
@@ -242,10 +243,10 @@ class _LayerReader:
             bias=drive.bias is not None,
             source=None if first.source == k - 1 else first.source,
         ).double()
-        weighted = next((p.origin for p in paths if p.origin is not None), None)
+        weighted = next((p.origin for p in paths if p.origin is not None), drive.origin)
         made.label = self.node.module if weighted is None else weighted.removesuffix(FOLDED).rpartition(".")[0]
         made.origins = {}
-        names = ["weight", *(skip_name(n) for n in range(1, len(others) + 1))]
+        names = [skip_name(n) for n in range(len(paths))]
         held = [(name, p.weight, p.origin) for name, p in zip(names, paths, strict=True)]
         self.layers.append(made)
         for name, value, origin in [*held, ("bias", drive.bias, drive.origin)]:

@@ -125,9 +125,22 @@ class PredictiveLayer(nn.Module):
 
     def wires(self, k: int) -> list[Wire]:
         """What leads into the layer, which is number k of its network, from 0; that of `link` first."""
-        first = Wire(k - 1 if self.source is None else self.source, self.link, self._name(self.link, "weight"))
+        first = Wire(k - 1 if self.source is None else self.source, self.link, self._name(self.link, skip_name(0)))
         others = enumerate(self.skips, 1)
         return [first, *(Wire(source, link, self._name(link, skip_name(n))) for n, (source, link) in others)]
+
+    def give_weights(self, like: torch.Tensor) -> None:
+        """Put maps with weights in the place of links without (sums, poolings): weights that are not trained, of
+        the dtype and device of `like`."""
+        for n, (source, link, name) in enumerate(self.wires(0)):
+            if name is not None:
+                continue
+            weighted, weight = link.with_weights()
+            setattr(self, skip_name(n), nn.Parameter(weight.to(like), requires_grad=False))
+            if n == 0:
+                self.link = weighted
+            else:
+                self.skips = (*self.skips[: n - 1], (source, weighted), *self.skips[n:])
 
     @staticmethod
     def _name(link: Link, name: str) -> str | None:
@@ -146,8 +159,8 @@ class PredictiveLayer(nn.Module):
 
 
 def skip_name(number: int) -> str:
-    """Name of the parameter of a layer's skip, counted from 1."""
-    return "skip_weight" if number == 1 else f"skip_weight_{number}"
+    """Name of the parameter of a layer's skip, counted from 1; 0 is its first link."""
+    return ("weight", "skip_weight")[number] if number < 2 else f"skip_weight_{number}"
 
 
 def uniform(shape: Shape, bound: float, generator: torch.Generator) -> torch.Tensor:
