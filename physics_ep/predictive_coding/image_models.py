@@ -32,7 +32,7 @@ BLOCKS = (
 """Blocks in a row, kernel, stride of the first, expansion, channels (Tan, Le 2019, table 1)."""
 
 
-class BasicBlock(nn.Module):
+class ResNetBlock(nn.Module):
     """Two convolutions and a sum with what came in (He et al. 2016, figure 2)."""
 
     def __init__(self, below: int, channels: int, stride: int) -> None:
@@ -63,7 +63,7 @@ class ResNet18Module(nn.Module):
         below = width
         for stage in range(4):
             above = width * 2**stage
-            blocks = BasicBlock(below, above, 1 if stage == 0 else 2), BasicBlock(above, above, 1)
+            blocks = ResNetBlock(below, above, 1 if stage == 0 else 2), ResNetBlock(above, above, 1)
             setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
             below = above
         self.avgpool = nn.AdaptiveAvgPool2d(1)
