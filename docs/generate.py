@@ -217,7 +217,7 @@ def figures() -> str:
     head = [
         "# Figures of the command",
         "",
-        "Each picture below is drawn by one command, as PDF and PNG. The same from Python:",
+        "Each picture below is drawn by one command, as PDF, PNG and SVG. The same from Python:",
         "",
         "```python",
         "from figures import save",
@@ -226,7 +226,7 @@ def figures() -> str:
         "",
         'drawn = draw(find("precision"), Request())',
         "print(drawn.data.keys())  # the numbers in it",
-        'save(drawn.figure, "precision", "pictures")  # precision.pdf and precision.png in the folder pictures',
+        'save(drawn.figure, "precision", "pictures")  # precision.pdf, .png and .svg in the folder pictures',
         "```",
         "",
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import runpy
 
 import pytest
 
@@ -47,3 +48,33 @@ def test_cited_sections_exist() -> None:
                 cited += 1
                 assert any(section.startswith(heading) for heading in headings), (path, section)
     assert cited >= 10
+
+
+@pytest.mark.full
+def test_generated_pages_are_whole() -> None:
+    """The references that are read off the code leave out no key, field, preset or command, and explain each."""
+    from hardware_models.devices.fields import fields_of
+    from hardware_models.devices.model import DeviceModel
+    from hardware_models.devices.presets import PRESETS
+    from physics_ep.config_keys import config_keys
+    from physics_ep.registry import systems
+
+    pages = runpy.run_path(str(DOCS / "generate.py"))
+    rows = {name: _rows(pages[name]()) for name in ("commands", "configuration", "devices")}
+    for name, found in rows.items():
+        empty = [row for row in found if not row[-1] and name != "devices"]  # a preset's value may have no unit
+        assert not empty, (name, empty)
+    keys = [f"`{key.key}`" for system in (None, *systems()) for key in config_keys(system)]
+    assert set(keys) <= {row[0] for row in rows["configuration"]}
+    assert {f"`{name}`" for name in fields_of(DeviceModel)} <= {row[0] for row in rows["devices"] if len(row) == 5}
+    devices, commands = pages["devices"](), pages["commands"]()
+    assert all(f"### {name}\n" in devices for name in PRESETS)
+    assert all(f"## {name}\n" in commands for name in ("train", "gradients", "map", "figure", "spice export"))
+    assert "`--resume RUN.h5`" in commands
+
+
+def _rows(page: str) -> list[list[str]]:
+    """Cells of the tables of a page, without their heads."""
+    lines = [line for line in page.splitlines() if line.startswith("| ")]
+    rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    return [row for row in rows if row[0].startswith("`")]
