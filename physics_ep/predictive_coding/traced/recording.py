@@ -12,7 +12,8 @@ import functools
 import linecache
 import random
 import sys
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -315,6 +316,11 @@ def recorded(model: nn.Module, names: dict[int, str], x: torch.Tensor) -> tuple[
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError, AttributeError, KeyError) as error:
             if isinstance(error, InputError):
                 raise
+            if type(error).__module__.startswith("torch._dynamo"):
+                raise NotRecordableError(
+                    "Argument model must have one forward pass for all values, but has control flow that torch "
+                    f"compiles (torch.cond, torch.while_loop) at {_place_of(error)}."
+                ) from error
             reason = " ".join(str(error).split()) or type(error).__name__
             raise NoInputError(
                 f"be an input that the model runs on, but was of shape {tuple(x.shape)}: {reason}"
@@ -380,14 +386,22 @@ def plain_name(func: Any) -> str:
 
 def place() -> str:
     """File, line and text of the innermost source line that is neither torch's nor of this folder."""
-    frame = sys._getframe(1)
+    lines = ((frame.f_code.co_filename, line) for frame, line in traceback.walk_stack(sys._getframe(1)))
+    return _told(lines)
+
+
+def _place_of(error: BaseException) -> str:
+    """The same of the line at which an error was raised."""
+    frames = [*traceback.walk_tb(error.__traceback__)]
+    return _told((frame.f_code.co_filename, line) for frame, line in reversed(frames))
+
+
+def _told(lines: Iterable[tuple[str, int]]) -> str:
     here = __file__.rpartition("/")[0]
-    while frame is not None:
-        file = frame.f_code.co_filename
-        if not file.startswith((here, _TORCH)) and not file.startswith("<frozen"):
-            text = linecache.getline(file, frame.f_lineno).strip()
-            return f"{file}:{frame.f_lineno}" + (f" ({text})" if text else "")
-        frame = frame.f_back  # type: ignore[assignment]
+    for file, line in lines:
+        if not file.startswith((here, _TORCH, "<frozen")):
+            text = linecache.getline(file, line).strip()
+            return f"{file}:{line}" + (f" ({text})" if text else "")
     return "an unknown line"
 
 

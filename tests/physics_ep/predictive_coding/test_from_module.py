@@ -563,9 +563,14 @@ def by_values(h: torch.Tensor) -> torch.Tensor:
     return -torch.tanh(h)
 
 
+def compiled_choice(h: torch.Tensor) -> torch.Tensor:
+    return torch.cond(h.sum() > 0, torch.tanh, torch.sin, (h,))
+
+
 @pytest.mark.parametrize(
     ("middle", "says"),
     [
+        pytest.param(compiled_choice, r"torch\.cond.*test_from_module\.py:\d+ \(return", marks=pytest.mark.full),
         (by_values, r"control flow.*test_from_module\.py:\d+ \(if h\.sum\(\) > 0:\)"),
         (lambda h: torch.tanh(h) * float(h[0, 0]), "a number from the values"),
         (lambda h: (torch.tanh(h), h), "linear"),
@@ -576,7 +581,7 @@ def by_values(h: torch.Tensor) -> torch.Tensor:
         (lambda h: torch.tanh(h * random.random()), "random numbers from torch"),
         (lambda h: torch.tanh(h @ ELSEWHERE), "none of its own"),
     ],
-    ids=["branch", "number", "tuple inside", "relu_", "inplace", "no unit", "vmap", "random", "elsewhere"],
+    ids=["cond", "branch", "number", "tuple inside", "relu_", "inplace", "no unit", "vmap", "random", "elsewhere"],
 )
 def test_what_no_record_holds_is_refused(middle: object, says: str) -> None:
     """A model that is another function for other values would be trained by a gradient of nobody's."""
