@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     )
     from .hopfield.langevin import LangevinHopfield as LangevinHopfield
     from .mapping.mapped import Mapped as Mapped, map_pcn as map_pcn
+    from .oscillators.directed import DirectedOscillators as DirectedOscillators
     from .oscillators.graph import OscillatorGraph as OscillatorGraph
     from .oscillators.network import OscillatorNetwork as OscillatorNetwork
     from .mapping.circuit import PairedCircuit as PairedCircuit
     from .netlists.parts import Part as Part, Parts as Parts
+    from .hopfield.recurrent import RecurrentNetwork as RecurrentNetwork
     from .resistive.network import ResistiveNetwork as ResistiveNetwork
     from .hopfield.graph import UnitGraph as UnitGraph
 else:
@@ -35,6 +37,7 @@ else:
             "CircuitTrajectory": "nodal.transients",
             "ConvHopfieldNetwork": "hopfield.network",
             "DeviceModel": "devices.model",
+            "DirectedOscillators": "oscillators.directed",
             "Fidelity": "mapping.fidelity",
             "FitzHughNagumoChain": "media.medium",
             "HopfieldNetwork": "hopfield.network",
@@ -46,6 +49,7 @@ else:
             "PairedCircuit": "mapping.circuit",
             "Part": "netlists.parts",
             "Parts": "netlists.parts",
+            "RecurrentNetwork": "hopfield.recurrent",
             "ResistiveNetwork": "resistive.network",
             "UnitGraph": "hopfield.graph",
             "map_pcn": "mapping.mapped",

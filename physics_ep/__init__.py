@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     )
     from .storage.opening import open_run as open_run
     from .system import EnergySystem as EnergySystem
+    from .vector_field import VectorField as VectorField
     from .runs.callbacks import Callback as Callback
     from .runs.training import train as train
     from .version import __version__ as __version__
@@ -61,6 +62,7 @@ else:
             "Status": "equilibrium",
             "StochasticEquilibriumPropagation": "estimators.thermal",
             "StochasticGradient": "estimators.thermal",
+            "VectorField": "vector_field",
             "__version__": "version",
             "centered": "nudging",
             "explore": "landscape.exploration",

@@ -10,7 +10,7 @@ import copy
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, Self
 
 from pydantic import (
     BaseModel,
@@ -23,13 +23,15 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from .cost import COSTS, Cost, SquaredError
 from .errors import InputError, argument_error, unknown_name
-from .nudging import scheme_from_name
+from .nudging import require_method, scheme_from_name
 from .own_code import SYSTEM as OWN_CODE
 from .own_code import names_factory
+from .physical_system import PhysicalSystem
 from .predictive_coding.solvers import SOLVERS as PREDICTIVE
 from .registry import build_system, bundled, require_finite, systems, told_options
 from .relaxation.loop import SOLVERS
@@ -37,7 +39,6 @@ from .storage.files import checked_path
 from .storage.opening import open_run
 from .storage.texts import parse_toml, read_text, require_plain, set_entry, shortened
 from .storage.weights import put_weights, read_weights
-from .system import EnergySystem
 from .zoo.networks import zoo, zoo_config
 
 RUN = "run-file"
@@ -84,7 +85,7 @@ class SystemSection(OpenSection):
             raise unknown_name("system.name", name, systems())
         return name
 
-    def build(self, **options: Any) -> EnergySystem:
+    def build(self, **options: Any) -> PhysicalSystem:
         """Build the system, with the weights of its file if one is named.
 
         Parameters
@@ -269,6 +270,8 @@ class PropagationSection(Section):
         Of predictive coding networks: whether nudged phases hold ReLU gates and pooling routes.
     starts : int
         Free phases an example, over which gradients and predictions are averaged.
+    method : {'energy', 'vector-field', 'asymmetric', 'dyadic', 'auto'} or None
+        What nudged phases follow. None: the system's default, 'energy' where there is one.
     branches : {'check', 'ignore'} or None
         Whether nudged states must continue their free states. None: where the system is multistable.
     cost : str
@@ -286,6 +289,7 @@ class PropagationSection(Section):
     max_iterations: PositiveInt | None = None
     gates: Literal["held", "live", "frozen", "free"] | None = None
     starts: PositiveInt = 1
+    method: Literal["energy", "vector-field", "asymmetric", "dyadic", "auto"] | None = None
     branches: Literal["check", "ignore"] | None = None
     cost: str = "squared_error"
     target: PositiveFloat = 1.0
@@ -295,6 +299,11 @@ class PropagationSection(Section):
     def _known_scheme(cls, scheme: str) -> str:
         scheme_from_name(scheme)
         return scheme
+
+    @model_validator(mode="after")
+    def _method_of_scheme(self) -> Self:
+        require_method(self.method, scheme_from_name(self.scheme))
+        return self
 
     @field_validator("beta")
     @classmethod
@@ -454,7 +463,7 @@ def _subject(name: str) -> Config:
 
 def load_system(
     spec: str | os.PathLike[str], *, weights: str | os.PathLike[str] | None = None, **options: Any
-) -> EnergySystem:
+) -> PhysicalSystem:
     """Build a system by its name, as commands do with SYSTEM and NETWORK.
 
     Parameters

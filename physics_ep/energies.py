@@ -52,6 +52,32 @@ def energies(system: HasEnergy, state: State, x: torch.Tensor) -> torch.Tensor:
     return energy
 
 
+class Forced(Protocol):
+    """What is asked of a system for its force."""
+
+    def force(self, state: State, x: torch.Tensor) -> State: ...
+
+
+def forces(system: Forced, state: State, x: torch.Tensor) -> State:
+    """Force on each block of a system that may be a user's.
+
+    Raises
+    ------
+    InputError
+        If it is no tuple of tensors as the state is, or cut off from a state whose gradient is wanted.
+    """
+    force = system.force(state, x)
+    name = f"system ({type(system).__name__})"
+    found = isinstance(force, tuple) and all(isinstance(f, torch.Tensor) for f in force)
+    want = [tuple(s.shape) for s in state]
+    if not found or [tuple(f.shape) for f in force] != want:
+        was = [tuple(f.shape) for f in force] if found else type(force).__name__
+        raise argument_error(name, f"have a force that is a tuple of tensors of shapes {want}, as its state", was)
+    if all(_cut_off(f, state) for f in force):
+        raise argument_error(name, "have a force that autograd can follow to the state", "detached from it")
+    return force
+
+
 def outputs_of(system: HasOutputs, state: State) -> torch.Tensor:
     """Outputs (B, n_out) of a system that may be a user's.
 

@@ -305,6 +305,29 @@ def _made(name: str, scheme: Stencil | Callable[[], Stencil]) -> Stencil:
     return stencil if stencil.name == name else replace(stencil, name=name)
 
 
+METHODS = ("energy", "vector-field", "asymmetric", "dyadic", "auto")
+"""What nudged phases may follow: `physics_ep.estimators.methods` has the equations."""
+
+
+def require_method(method: str | None, scheme: Stencil) -> None:
+    """Refuse a method that is none of `METHODS`, or that a scheme cannot have.
+
+    Raises
+    ------
+    InputError
+    """
+    if method is None:
+        return
+    if method not in METHODS:
+        raise unknown_name("method", str(method), METHODS)
+    if method == "dyadic" and (scheme.nodes != (1.0, -1.0) or scheme.random):
+        must = "be 'centered' with method='dyadic', whose two states settle together"
+        raise argument_error("scheme", must, repr(scheme.name))
+    if method in ("asymmetric", "vector-field") and scheme.analytic:
+        must = f"be one of real nudges with method={method!r}, since complex ones need an energy"
+        raise argument_error("scheme", must, repr(scheme.name))
+
+
 @dataclass(frozen=True)
 class Nudge:
     """A cost added to the energy: F = E + beta C(outputs, y).

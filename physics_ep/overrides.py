@@ -45,8 +45,8 @@ GENERAL = {
 
 
 def _nearest(lineage: tuple[type, ...], name: str) -> int:
-    """Number of the first class of a lineage that defines a name itself."""
-    return next(i for i, c in enumerate(lineage) if name in vars(c))
+    """Number of the first class of a lineage that defines a name itself; the last one has what it inherits."""
+    return next((i for i, c in enumerate(lineage) if name in vars(c)), len(lineage) - 1)
 
 
 def fitted(cls: type, base: type) -> tuple[str, ...]:
@@ -149,7 +149,7 @@ def require_physics(system: Any, base: type, name: str) -> None:
 
     Parameters
     ----------
-    system : EnergySystem
+    system : EnergySystem or VectorField
     base : type
         The class whose energy and outputs that form has.
     name : str

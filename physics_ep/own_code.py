@@ -1,7 +1,8 @@
 """Systems that a user's own file builds, named FILE.py:factory wherever a system is named.
 
-The factory is a function or a class of that file. It returns an `EnergySystem`; or (model, x), a torch model with
-examples of its inputs, which becomes a predictive coding network. Examples (system, x) or (system, x, y) are what
+The factory is a function or a class of that file. It returns an `EnergySystem` or a `VectorField`; or (model, x), a
+torch model with examples of its inputs, which becomes a predictive coding network. Examples (system, x) or
+(system, x, y) are what
 `gradients` and `tolerance` then take in place of digits and random inputs::
 
     # springs.py
@@ -27,11 +28,11 @@ from typing import Any
 import torch
 
 from .errors import InputError, argument_error, unknown_name
+from .physical_system import PhysicalSystem
 from .predictive_coding.any_model import from_module
 from .predictive_coding.conversion import from_sequential
 from .registry import accepts, check_options
 from .storage.weights import put_weights, read_weights
-from .system import EnergySystem
 
 SYSTEM = "file"
 """Name of `from_file` among the registered systems."""
@@ -45,7 +46,7 @@ def names_factory(spec: str) -> bool:
 
 def from_file(
     factory: str, *, seed: int = 0, weights: str | os.PathLike[str] | None = None, **options: Any
-) -> EnergySystem:
+) -> PhysicalSystem:
     """Run a file of Python code and build the system that its factory returns.
 
     Parameters
@@ -61,7 +62,7 @@ def from_file(
 
     Returns
     -------
-    EnergySystem
+    EnergySystem or VectorField
         Its attribute `examples` is (x, y) or (x, None) where the factory returned examples.
 
     Raises
@@ -122,12 +123,14 @@ def _run(path: Path) -> ModuleType:
     return module
 
 
-def _system(made: Any, factory: str, weights: str | os.PathLike[str] | None) -> EnergySystem:
+def _system(made: Any, factory: str, weights: str | os.PathLike[str] | None) -> PhysicalSystem:
     """What a factory returned, as a system with its examples."""
     parts = made if isinstance(made, tuple) else (made,)
     tensors = all(isinstance(p, torch.Tensor) for p in parts[1:])
     if not 1 <= len(parts) <= 3 or not isinstance(parts[0], torch.nn.Module) or not tensors:
-        must = "return an EnergySystem or an nn.Module, or (system, x) or (system, x, y) with tensors"
+        must = (
+            "return an EnergySystem, a VectorField or an nn.Module, or (system, x) or (system, x, y) with tensors"
+        )
         was = tuple(type(p).__name__ for p in parts) if isinstance(made, tuple) else type(made).__name__
         raise argument_error(f"factory {factory!r}", must, was)
     x = parts[1] if len(parts) > 1 else None
@@ -135,10 +138,10 @@ def _system(made: Any, factory: str, weights: str | os.PathLike[str] | None) -> 
     if x is not None and y is not None and len(x) != len(y):
         raise argument_error(f"factory {factory!r}", "return as many targets as inputs", f"{len(y)} and {len(x)}")
     model = parts[0]
-    system = model if isinstance(model, EnergySystem) else _converted(model, x, factory)
+    system = model if isinstance(model, PhysicalSystem) else _converted(model, x, factory)
     if weights is not None:
         found = read_weights(weights)
-        if isinstance(model, EnergySystem) or found.keys() == system.state_dict().keys():
+        if isinstance(model, PhysicalSystem) or found.keys() == system.state_dict().keys():
             put_weights(system, found, weights)
         else:  # a chain of layers has other names than the model
             put_weights(model, found, weights)
@@ -149,7 +152,7 @@ def _system(made: Any, factory: str, weights: str | os.PathLike[str] | None) -> 
     return system
 
 
-def _converted(model: torch.nn.Module, x: torch.Tensor | None, factory: str) -> EnergySystem:
+def _converted(model: torch.nn.Module, x: torch.Tensor | None, factory: str) -> PhysicalSystem:
     """The predictive coding network of a torch model, whose inputs are as `x`; one that substrates can hold, where
     the model is a chain of layers."""
     if x is None:

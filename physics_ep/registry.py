@@ -45,7 +45,7 @@ if not TYPE_CHECKING:
     __getattr__ = moved_names(__name__)
 
 if TYPE_CHECKING:
-    from .system import EnergySystem
+    from .physical_system import PhysicalSystem
 
 __all__ = [
     "accepts",
@@ -101,7 +101,7 @@ def figures() -> dict[str, EntryPoint]:
     return entries("physics_ep.figures")
 
 
-def build_system(name: str, **options: Any) -> EnergySystem:
+def build_system(name: str, **options: Any) -> PhysicalSystem:
     """Build a registered system.
 
     Parameters
@@ -126,7 +126,7 @@ def build_system(name: str, **options: Any) -> EnergySystem:
     build = load(entries[name])
     check_options(build, options, f"system {name!r}")
     try:
-        return typing.cast("EnergySystem", build(**options))
+        return typing.cast("PhysicalSystem", build(**options))
     except (TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise

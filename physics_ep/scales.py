@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 
 from .blocks import State, exactly_finite_rows, flat, largest, require_finite, twice_differentiable
-from .energies import energies, outputs_of
+from .energies import outputs_of
 from .errors import InputError
 
 NAMES = ("residual_scale", "nudge_scale")
@@ -28,7 +28,7 @@ LEAST = 1e-8
 class Measurable(Protocol):
     """What is asked of a system."""
 
-    def energy(self, state: State, x: torch.Tensor) -> torch.Tensor: ...
+    def slope(self, state: State, x: torch.Tensor) -> tuple[torch.Tensor | None, ...]: ...
 
     def named_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]: ...
 
@@ -76,14 +76,16 @@ class Scales:
         system: Measurable,
         state: State,
         x: torch.Tensor,
+        along: State | None = None,
     ) -> Scales:
         """The same, of blocks whose forces were larger at the start than the state that was found bears out.
 
         There a block's force is that of a move by its own size against the curvature. A start far away, or where an
-        exponential law is steep, would have any state pass for an equilibrium.
+        exponential law is steep, would have any state pass for an equilibrium. The curvature is that in the
+        direction of the force at the state, or in the direction `along`.
         """
         with torch.no_grad():
-            along = _along(system.force(state, x))
+            along = _along(system.force(state, x)) if along is None else along
             natural = _natural(_curved(system, state, along, x), largest(state))
         sound = exactly_finite_rows(state)
         lowered = tuple(
@@ -113,7 +115,7 @@ def measured_scales(system: Measurable, x: torch.Tensor) -> Scales:
 
     Parameters
     ----------
-    system : EnergySystem
+    system : EnergySystem or VectorField
     x : Tensor (B, ...)
 
     Raises
@@ -149,7 +151,7 @@ def measured_scales(system: Measurable, x: torch.Tensor) -> Scales:
             raise InputError(
                 f"Argument residual_scale of a {type(system).__name__} must be set (the force that counts as 1) "
                 "where forces at the initial and at a random state are zero or infinite, but was not. Does the "
-                "energy depend on the state?"
+                "energy, or the force, depend on the state?"
             )
         scale = torch.where(scale > 0, scale, torch.full_like(scale, most))
         blocks = []
@@ -188,10 +190,10 @@ def _curved(
     along: State,
     x: torch.Tensor,
 ) -> State:
-    """d2E/ds2 along a direction."""
+    """d2E/ds2 along a direction; of a force without an energy, its transposed Jacobian's product, negated."""
     with torch.enable_grad(), twice_differentiable():
         leaves = tuple(s.detach().requires_grad_() for s in state)
-        slope = torch.autograd.grad(energies(system, leaves, x).sum(), leaves, create_graph=True, allow_unused=True)
+        slope = system.slope(leaves, x)
         terms = [(g * f).sum() for g, f in zip(slope, along, strict=True) if g is not None and g.requires_grad]
         if not terms:
             return tuple(torch.zeros_like(s) for s in state)

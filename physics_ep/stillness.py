@@ -21,7 +21,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from .blocks import State, twice_differentiable
 from .errors import InputError
 from .holding import HoldsNoise
-from .system import EnergySystem
+from .physical_system import PhysicalSystem
 
 RESTLESS = (_NormBase, _DropoutNd, nn.RReLU)
 """Modules whose forward pass changes them, or draws random numbers, in training mode."""
@@ -32,10 +32,10 @@ class Stillness:
 
     Parameters
     ----------
-    system : EnergySystem
+    system : PhysicalSystem
     """
 
-    def __init__(self, system: EnergySystem) -> None:
+    def __init__(self, system: PhysicalSystem) -> None:
         self.system = system
         self.norms: list[tuple[str, Any]] = []
         self.random: list[tuple[str, nn.Module]] = []
@@ -58,7 +58,7 @@ class Stillness:
         device = self.system.device.type
         if torch.is_autocast_enabled(device):
             self._stack.enter_context(torch.autocast(device, enabled=False))
-        if type(self.system).phase is EnergySystem.phase:  # once here, not at each second derivative
+        if type(self.system).phase is PhysicalSystem.phase:  # once here, not at each second derivative
             self._stack.enter_context(twice_differentiable())
         if isinstance(self.system, HoldsNoise):
             self._stack.enter_context(self.system.holding())
@@ -122,7 +122,7 @@ class Stillness:
                 norm.track_running_stats = False
 
     def _evaluate(self, state: State, x: torch.Tensor) -> None:
-        self.system.energy(state, x)
+        self.system.law(state, x)
         self.system.outputs(state)
 
 
@@ -145,8 +145,8 @@ def _recorded(norms: list[nn.Module], seen: list[Any], paths: dict[int, str]) ->
 def _refuse(path: str, kind: str) -> Any:
     def forward(*given: object) -> None:
         raise InputError(
-            f"Argument system must draw no random numbers in its energy, but {path!r} ({kind}) in training mode "
-            "draws some at each evaluation, so that there is no equilibrium: call system.eval()."
+            f"Argument system must draw no random numbers in its energy or force, but {path!r} ({kind}) in "
+            "training mode draws some at each evaluation, so that there is no equilibrium: call system.eval()."
         )
 
     return forward
@@ -164,13 +164,14 @@ def require_system(system: object) -> None:
             "Argument system must not be wrapped in DistributedDataParallel, whose hooks miss EP's gradients: "
             "pass the system itself; backward() reduces them."
         )
-    if not isinstance(system, EnergySystem):
+    if not isinstance(system, PhysicalSystem):
         instead = ""
         if isinstance(system, nn.Module):
             instead = " (physics_ep.predictive_coding.from_module(model, x) makes one of a torch model)"
         elif callable(getattr(system, "gradient", None)):
             instead = " (its own method gradient estimates gradients)"
-        raise TypeError(f"Argument system must be an EnergySystem, but was {type(system).__name__}{instead}.")
+        was = f"{type(system).__name__}{instead}"
+        raise TypeError(f"Argument system must be a VectorField or an EnergySystem, but was {was}.")
 
 
 def require_trained(system: nn.Module) -> None:

@@ -22,8 +22,8 @@ from torch.nn.utils.weight_norm import WeightNorm
 from .blocks import all_finite
 from .errors import InputError
 from .overrides import require_unpatched
+from .physical_system import PhysicalSystem
 from .stillness import Stillness
-from .system import EnergySystem
 
 Tensors = dict[str, torch.Tensor]
 
@@ -111,10 +111,10 @@ class Weights:
 
     Parameters
     ----------
-    system : EnergySystem
+    system : EnergySystem or VectorField
     """
 
-    def __init__(self, system: EnergySystem) -> None:
+    def __init__(self, system: PhysicalSystem) -> None:
         require_unpatched(system)
         self.system = system
         named = list(system.named_parameters(remove_duplicate=False))
@@ -241,7 +241,7 @@ class Weights:
         if not self.hooked:
             return
         system = type(self.system)
-        own_rule = system.contrast is not EnergySystem.contrast or bool(system.overridden)
+        own_rule = system.contrast is not system.contract.contrast or bool(system.overridden)
         unwritten = nn.Module.forward  # modules that have no forward pass of their own
         holders = {name.rpartition(".")[0] for name in grads}
         for path, module in self.hooked:

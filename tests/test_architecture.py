@@ -18,7 +18,9 @@ COMMAND_FILES = {"cli.py", "commands.py", "command_options.py"}
 UPWARD: dict[tuple[str, str], str] = {}
 """Imports in functions that lead to a folder above, and the promise in README or interface that each one keeps."""
 
-LONG: dict[str, str] = {}
+LONG: dict[str, str] = {
+    "physics_ep/physical_system.py": "a system hands out its phase, and a phase asks its system: one contract",
+}
 """Files of over 700 lines, and why each holds one idea all the same."""
 
 

@@ -91,6 +91,12 @@ def gradients(
         int | None, typer.Option(help="At most so many; the state is judged as it then is.", show_default=False)
     ] = None,
     gates: Annotated[str | None, typer.Option(help=GATES_HELP, show_default=False)] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="energy, vector-field, asymmetric, dyadic or auto; default the system's.", show_default=False
+        ),
+    ] = None,
     images: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Labelled photographs to take.", show_default=False), READS
     ] = None,
@@ -184,6 +190,7 @@ def gradients(
             on_unconverged="raise" if max_iterations is None else "warn",
             floors=floors,
             gates=gates,
+            method=method,
         )
     both = found.live is not None
     compared = [found] if found.live is None else [found, found.live]
@@ -191,8 +198,9 @@ def gradients(
     if both:
         figures["gates"] = {str(each.gates): gradient_figures(each) for each in compared}
     report.figures(figures)
+    told_method = "" if found.method == "energy" else f"{found.method}, "
     title = (
-        f"{system}: EP ({found.scheme}, beta {found.beta:.3g}) against {found.oracle}, "
+        f"{system}: EP ({found.scheme}, {told_method}beta {found.beta:.3g}) against {found.oracle}, "
         f"{dtype or str(built.dtype).removeprefix('torch.')}, batch {len(x)}"
     )
     layered = isinstance(built, ModuleNetwork) if by is None else by == "layer"
@@ -208,6 +216,8 @@ def gradients(
         write_text(latex, f"{LATEX_MARK}{writer('physics-ep gradients')}\n{text}")
     for each in compared:
         report.say(_gradient_words(each))
+    if not math.isnan(found.asymmetry):
+        report.say(f"asymmetry |A| / |J| {found.asymmetry:.2g}; {found.method}: {found.hardware}")
     if held is not None:
         report.say(f"devices: {told(held)}")
     if hasattr(built, "gates"):

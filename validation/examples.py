@@ -22,7 +22,7 @@ def examples(
 
     Parameters
     ----------
-    system : EnergySystem
+    system : EnergySystem or VectorField
     cost : Cost
         Which encodes the targets.
     batch : int

@@ -16,10 +16,10 @@ from physics_ep.errors import unknown_name
 from physics_ep.estimators.propagation import EquilibriumPropagation, estimate_gradient
 from physics_ep.estimators.step import Step
 from physics_ep.nudging import Stencil
+from physics_ep.physical_system import PhysicalSystem
 from physics_ep.predictive_coding.forward import gate_modes
 from physics_ep.predictive_coding.traced.recording import random_state, replayed
 from physics_ep.progress import SILENT, Progress, task
-from physics_ep.system import EnergySystem
 from physics_ep.tabular import Tabular
 
 from .layers import LayerRow, LayerTable, layer_rows, vanishing, whole_size
@@ -86,6 +86,12 @@ class GradientReport(Tabular):
     examples, settled : int
         Examples of the batch, and those whose phases all settled: where both modes of gates are compared, the
         gradient and the oracle's are of these. With none of them there are no rows.
+    method : str
+        Method of EP that was taken.
+    asymmetry : float
+        |A| / |J| of the force's Jacobian at the free state; NaN where nothing asked for it.
+    hardware : str
+        What the method asks of a machine that does it.
     live : GradientReport or None
         The same with live gates, where both modes were asked for and the system has gates.
     layers : tuple of LayerRow
@@ -107,6 +113,9 @@ class GradientReport(Tabular):
     settled: int = 0
     live: GradientReport | None = None
     layers: tuple[LayerRow, ...] = ()
+    method: str = "energy"
+    asymmetry: float = math.nan
+    hardware: str = ""
 
     @property
     def worst_cosine(self) -> float:
@@ -196,7 +205,7 @@ def total_error(estimate: dict[str, torch.Tensor], exact: dict[str, torch.Tensor
 
 
 def gradient_report(
-    system: EnergySystem,
+    system: PhysicalSystem,
     x: torch.Tensor,
     y: torch.Tensor,
     cost: Cost,
@@ -212,6 +221,7 @@ def gradient_report(
     on_unconverged: str = "raise",
     floors: bool = True,
     gates: str | None = None,
+    method: str | None = None,
     progress: Progress | bool = SILENT,
     **options: Any,
 ) -> GradientReport:
@@ -219,10 +229,10 @@ def gradient_report(
 
     Parameters
     ----------
-    system : EnergySystem
+    system : EnergySystem or VectorField
     x, y : Tensor
     cost : Cost
-    scheme, beta, solver, tolerance, max_iterations, generator, on_unconverged, **options
+    scheme, beta, solver, tolerance, max_iterations, generator, on_unconverged, method, **options
         Of `EquilibriumPropagation`.
     floors : bool
         Measure noise floors, which repeats the step in float64; else they are NaN.
@@ -271,6 +281,7 @@ def gradient_report(
                 max_iterations=max_iterations,
                 generator=generator,
                 on_unconverged="skip" if both and on_unconverged == "raise" else on_unconverged,
+                method=method,
                 **(options if mode is None else {**options, "gates": mode}),
             )
             # Dropout draws from torch's own generator: live gates see the masks that held ones saw.
@@ -291,7 +302,7 @@ class _Oracle:
     def __init__(
         self,
         name: str,
-        system: EnergySystem,
+        system: PhysicalSystem,
         x: torch.Tensor,
         y: torch.Tensor,
         cost: Cost,
@@ -366,4 +377,7 @@ def _reported(
         examples=count,
         settled=int((there & used).sum()),
         layers=layers,
+        method=step.method,
+        asymmetry=step.asymmetry,
+        hardware=step.hardware,
     )

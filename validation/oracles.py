@@ -1,7 +1,7 @@
 """Gradients that owe nothing to equilibrium propagation, to judge it by.
 
-All of them work in float64 whatever the system's dtype, differentiate `energy` by autograd rather than use a
-system's own `force`, `phase` or `contrast`, and return the gradient of the batch mean of the cost.
+All of them work in float64 whatever the system's dtype, differentiate `energy` by autograd (or `force`, where there
+is no energy) rather than use what a system does faster, and return the gradient of the batch mean of the cost.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import LinearOperator, minres
+from scipy.sparse.linalg import LinearOperator, gmres, minres
 from torch import nn
 
 from physics_ep.blocks import flat, in_dtype, require_finite, twice_differentiable, unflat
@@ -23,10 +23,11 @@ from physics_ep.energies import outputs_of
 from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import InputError, argument_error
 from physics_ep.inference import differentiating
+from physics_ep.physical_system import PhysicalSystem, widened
 from physics_ep.relaxation.loop import new_phase, prepared, relax
 from physics_ep.relaxation.solvers import inverse_lipschitz
 from physics_ep.stillness import require_trained
-from physics_ep.system import EnergySystem, energies, widened
+from physics_ep.system import EnergySystem
 from physics_ep.weights import Weights
 
 UNROLLED = (100, 200, 400, 800)
@@ -73,7 +74,7 @@ def of_parameters(oracle: Callable[..., Gradients]) -> Callable[..., Gradients]:
     @differentiating
     @functools.wraps(oracle)
     def by_parameters(
-        system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost: Cost, **options: Any
+        system: PhysicalSystem, x: torch.Tensor, y: torch.Tensor, cost: Cost, **options: Any
     ) -> Gradients:
         require_trained(system)
         weights = Weights(system)
@@ -90,7 +91,9 @@ def of_parameters(oracle: Callable[..., Gradients]) -> Callable[..., Gradients]:
     return by_parameters
 
 
-def free_state(system: EnergySystem, x: torch.Tensor, tolerance: float, max_iterations: int | None) -> Equilibrium:
+def free_state(
+    system: PhysicalSystem, x: torch.Tensor, tolerance: float, max_iterations: int | None
+) -> Equilibrium:
     """Certified free equilibrium of a float64 system."""
     budget = 20 * system.default_max_iterations if max_iterations is None else max_iterations
     return relax(system, x, tolerance=tolerance, max_iterations=budget).require()
@@ -98,7 +101,7 @@ def free_state(system: EnergySystem, x: torch.Tensor, tolerance: float, max_iter
 
 @of_parameters
 def implicit_gradient(
-    system: EnergySystem,
+    system: PhysicalSystem,
     x: torch.Tensor,
     y: torch.Tensor,
     cost: Cost,
@@ -110,14 +113,15 @@ def implicit_gradient(
     """Implicit differentiation at the free equilibrium: EP's exact target (Scellier and Bengio 2017, theorem 1).
 
     With H = d2E/ds2 and H lambda = dC/ds at the equilibrium, dL/dtheta = dC/dtheta - (d2E/dtheta ds) lambda, where
-    dC/dtheta at fixed state is what outputs owe to parameters of their own (a trained readout). Variables that
-    bounds hold do not move with theta and are left out. The adjoint system is solved matrix-free by MINRES (H is
-    symmetric; it need not be definite), preconditioned by the system's curvature, and repeated on its own
-    residual until that is below `adjoint_tolerance`.
+    dC/dtheta at fixed state is what outputs owe to parameters of their own (a trained readout). Where there is a
+    force F and no energy, H is -dF/ds, H^T lambda = dC/ds, and -dF/dtheta stands in the place of d2E/dtheta ds.
+    Variables that bounds hold do not move with theta and are left out. The adjoint system is solved matrix-free, by
+    MINRES where there is an energy (H is symmetric; it need not be definite) and else by GMRES, preconditioned by
+    the system's curvature, and repeated on its own residual until that is below `adjoint_tolerance`.
 
     Parameters
     ----------
-    system : EnergySystem
+    system : EnergySystem or VectorField
     x, y : Tensor
         Batch, targets as the cost takes them.
     cost : Cost
@@ -147,7 +151,9 @@ def implicit_gradient(
     named = [(n, p) for n, p in twin.named_parameters() if p.requires_grad]
     with torch.enable_grad(), twice_differentiable():
         state = tuple(s.detach().requires_grad_() for s in free.state)
-        slope = torch.autograd.grad(energies(twin, state, x).sum(), state, create_graph=True)
+        slope = tuple(
+            torch.zeros_like(s) if g is None else g for s, g in zip(state, twin.slope(state, x), strict=True)
+        )
         outputs = outputs_of(twin, state)
         loss = costs(cost, outputs, fitted_targets(cost, outputs.detach(), y))
         parameters = [p for _, p in named]
@@ -159,7 +165,9 @@ def implicit_gradient(
     right = keep * flat(tuple(torch.zeros_like(s) if g is None else g for s, g in zip(state, pull, strict=True)))
 
     def hessian(v: torch.Tensor) -> torch.Tensor:
-        grads = torch.autograd.grad(slope, state, unflat(keep * v, shapes), retain_graph=True, allow_unused=True)
+        live = [(g, d) for g, d in zip(slope, unflat(keep * v, shapes), strict=True) if g.requires_grad]
+        ends, along = zip(*live, strict=True)
+        grads = torch.autograd.grad(ends, state, along, retain_graph=True, allow_unused=True)
         product = flat(tuple(torch.zeros_like(s) if g is None else g for s, g in zip(state, grads, strict=True)))
         # The identity on held variables keeps the operator regular.
         return keep * product + (1 - keep) * v
@@ -171,7 +179,8 @@ def implicit_gradient(
         scale = torch.where(keep > 0, hessian(right).norm() / right.norm(), 1.0).clamp_min(
             torch.finfo(scale.dtype).tiny
         )
-    multiplier, adjoint_residual = _solve_adjoint(hessian, right, 1 / scale, adjoint_tolerance)
+    symmetric = isinstance(twin, EnergySystem)
+    multiplier, adjoint_residual = _solve_adjoint(hessian, right, 1 / scale, adjoint_tolerance, symmetric)
     with torch.enable_grad():
         coupled = sum(
             ((g * v).sum() for g, v in zip(slope, unflat(keep * multiplier, shapes), strict=True)),
@@ -197,8 +206,9 @@ def _solve_adjoint(
     right: torch.Tensor,
     inverse_diagonal: torch.Tensor,
     tolerance: float,
+    symmetric: bool,
 ) -> tuple[torch.Tensor, float]:
-    """Solve H lambda = right; return it and |right - H lambda| / |right|."""
+    """Solve H^T lambda = right, `hessian` its product; return it and |right - H^T lambda| / |right|."""
     shape, device, n = right.shape, right.device, right.numel()
 
     def product(v: np.ndarray) -> np.ndarray:
@@ -220,11 +230,15 @@ def _solve_adjoint(
         if not now < 0.5 * relative:
             break
         relative = now
-        step, _ = minres(operator, miss.cpu().numpy().ravel(), rtol=1e-10, maxiter=20 * 500, M=scaling)
+        wanted = miss.cpu().numpy().ravel()
+        if symmetric:
+            step, _ = minres(operator, wanted, rtol=1e-10, maxiter=20 * 500, M=scaling)
+        else:
+            step, _ = gmres(operator, wanted, rtol=1e-10, restart=min(n, 300), maxiter=20, M=scaling)
         solution = solution + torch.from_numpy(step.reshape(shape)).to(device)
     raise OracleError(
         f"The adjoint system was solved to a relative residual of {now:.2g} only, not {tolerance:.2g}: the Hessian "
-        "at the free state is singular or nearly so (a bifurcation, or an ungrounded direction)."
+        "(or Jacobian) at the free state is singular or nearly so (a bifurcation, or an ungrounded direction)."
     )
 
 
@@ -234,7 +248,7 @@ SMALLER_STEPS = 10
 
 @of_parameters
 def finite_difference_gradient(
-    system: EnergySystem,
+    system: PhysicalSystem,
     x: torch.Tensor,
     y: torch.Tensor,
     cost: Cost,
@@ -318,7 +332,7 @@ def _confirmed_step(name: str, p: torch.Tensor, loss: Callable[[], float], step:
 
 @of_parameters
 def bptt_gradient(
-    system: EnergySystem,
+    system: PhysicalSystem,
     x: torch.Tensor,
     y: torch.Tensor,
     cost: Cost,
@@ -366,7 +380,7 @@ def bptt_gradient(
 
 
 def _through_time(
-    system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost: Cost, iterations: int, step: float | None
+    system: PhysicalSystem, x: torch.Tensor, y: torch.Tensor, cost: Cost, iterations: int, step: float | None
 ) -> Gradients:
     twin = widened(system)
     x, y = in_dtype(x, torch.float64), wide_target(y)
@@ -387,8 +401,9 @@ def _through_time(
             else:
                 h = 0.5 * inverse_lipschitz(phase, tuple(s.detach() for s in state))
             for _ in range(iterations):
-                slope = torch.autograd.grad(energies(twin, state, x).sum(), state, create_graph=True)
-                state = twin.project(tuple(s - way * h * g for s, g, way in zip(state, slope, ways, strict=True)))
+                slope = twin.slope(state, x)
+                moved = (s if g is None else s - way * h * g for s, g, way in zip(state, slope, ways, strict=True))
+                state = twin.project(tuple(moved))
             residual = phase.residual(phase.force(tuple(s.detach() for s in state)))
         outputs = outputs_of(twin, state)
         loss = costs(cost, outputs, fitted_targets(cost, outputs.detach(), y)).mean()

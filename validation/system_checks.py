@@ -1,4 +1,4 @@
-"""Invariants that every `EnergySystem` must keep, checked from outside: for those who bring their own."""
+"""Invariants that every system must keep, checked from outside: for those who bring their own."""
 
 from __future__ import annotations
 
@@ -19,14 +19,18 @@ from physics_ep.cost import (
     fitted_targets,
     require_own,
 )
+from physics_ep.energies import forces
 from physics_ep.errors import InputError
 from physics_ep.estimators.propagation import EquilibriumPropagation
 from physics_ep.inference import differentiating
+from physics_ep.jacobians import Jacobian
 from physics_ep.nudging import Nudge, centered, positive
+from physics_ep.physical_system import Phase, PhysicalSystem
 from physics_ep.relaxation.loop import new_phase, prepared, relax
 from physics_ep.scales import NAMES as SCALES
 from physics_ep.scales import Scales
-from physics_ep.system import EnergySystem, Phase
+from physics_ep.system import EnergySystem
+from physics_ep.vector_field import VectorField
 from physics_ep.weights import Weights, summed
 
 from .gradients import estimate_gradient, total_error
@@ -49,20 +53,21 @@ means a thousandth of them."""
 
 
 @differentiating
-def check_system(system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost: Cost | None = None) -> None:
+def check_system(system: PhysicalSystem, x: torch.Tensor, y: torch.Tensor, cost: Cost | None = None) -> None:
     """Raise AssertionError, naming the invariant that the system breaks; return None if it keeps them all.
 
     Checked, on a float64 copy: shapes; the scale of residuals is that of forces, and units of the energy do not
     matter; examples do not see each other, in the energy or in the cost (their states do not, where batch norms in
     training mode normalise the input over the batch); outputs are linear, or their curvature is
-    known; `force` is -dE/ds and the contrast is dE/dtheta's (both against central differences of `energy`);
+    known; `force` is -dE/ds and the contrast is dE/dtheta's (both against central differences of `energy`; without
+    an energy, autograd's derivative of the force and the contrast of its work, against differences of it);
     `project` is a projection; relaxation converges, and to a lower energy; an equilibrium stays; a nudged
     equilibrium has no force under E + beta C; implicit differentiation agrees with differences of the cost of
     relaxed states; and EP reaches its declared order against implicit differentiation.
 
     Parameters
     ----------
-    system : EnergySystem
+    system : EnergySystem or VectorField
     x : Tensor (B, ...)
         At least two examples.
     y : Tensor, ndarray or sequence
@@ -98,6 +103,7 @@ def check_system(system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost: C
         part = _gentle_part(twin, y, cost, free)
         _check_nudged(twin, x, y, cost, free, phase, part * phase.nudge_scale)
         ordinary = max(float(costs(cost, twin.outputs(s), y).abs().mean()) for s in (inside, free))
+        _check_stability(twin, x, free)
     exact = implicit_gradient(twin, x, y, cost, max_iterations=20 * twin.default_max_iterations)
     with torch.no_grad():
         _check_gradient(twin, x, y, cost, free, exact)
@@ -109,7 +115,7 @@ def _require(holds: bool, invariant: str) -> None:
         raise AssertionError(invariant)
 
 
-def _check_shapes(system: EnergySystem, x: torch.Tensor) -> State:
+def _check_shapes(system: PhysicalSystem, x: torch.Tensor) -> State:
     batch = x.shape[0]
     _require(batch >= 2, "check_system needs a batch of at least two examples")
     state = system.initial_state(x)
@@ -117,21 +123,45 @@ def _check_shapes(system: EnergySystem, x: torch.Tensor) -> State:
         isinstance(state, tuple) and all(isinstance(s, torch.Tensor) and s.shape[:1] == (batch,) for s in state),
         "initial_state(x) must be a tuple of tensors with the batch axis first",
     )
-    energy = system.energy(state, x)
-    _require(isinstance(energy, torch.Tensor), f"energy must be a tensor ({batch},), but is {_kind(energy)}")
-    _require(energy.shape == (batch,), f"energy must have shape ({batch},), but has {tuple(energy.shape)}")
-    _require(energy.is_floating_point(), f"energy must be real and floating-point, but is {energy.dtype}")
-    _require(bool(torch.isfinite(energy).all()), "energy must be finite at the initial state")
     outputs = system.outputs(state)
     _require(
         isinstance(outputs, torch.Tensor) and outputs.is_floating_point(),
         f"outputs must be a floating-point tensor (batch, n_out), but are {_kind(outputs)}",
     )
     _require(outputs.ndim == 2 and outputs.shape[0] == batch, "outputs must have shape (batch, n_out)")
+    if isinstance(system, VectorField):
+        try:
+            force = forces(system, state, x)
+        except InputError as error:
+            raise AssertionError(str(error)) from None
+        finite = all(bool(torch.isfinite(f).all()) for f in force)
+        _require(finite, "force must be finite at the initial state")
+        return state
+    energy = system.energy(state, x)
+    _require(isinstance(energy, torch.Tensor), f"energy must be a tensor ({batch},), but is {_kind(energy)}")
+    _require(energy.shape == (batch,), f"energy must have shape ({batch},), but has {tuple(energy.shape)}")
+    _require(energy.is_floating_point(), f"energy must be real and floating-point, but is {energy.dtype}")
+    _require(bool(torch.isfinite(energy).all()), "energy must be finite at the initial state")
     return state
 
 
-def _check_cost(system: EnergySystem, y: torch.Tensor, cost: Cost, state: State) -> None:
+def _law(system: PhysicalSystem, state: State, x: torch.Tensor) -> torch.Tensor:
+    """What says how each example behaves, a row each: its energy, or its force."""
+    return flat(system.force(state, x)) if isinstance(system, VectorField) else system.energy(state, x)[:, None]
+
+
+def _gap(system: PhysicalSystem, high: State, low: State, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a contrast differentiates, (B,), and the size of what it is a difference of: energies, or work."""
+    if not isinstance(system, VectorField):
+        top = system.energy(high, x)
+        return top - system.energy(low, x), top.abs()
+    middle = tuple((a + b) / 2 for a, b in zip(high, low, strict=True))
+    moved = flat(system.coordinates(high)) - flat(system.coordinates(low))
+    parts = moved * flat(system.force(middle, x))
+    return -parts.sum(1), parts.abs().sum(1)
+
+
+def _check_cost(system: PhysicalSystem, y: torch.Tensor, cost: Cost, state: State) -> None:
     outputs = system.outputs(state)
     try:
         require_own(cost, outputs, y)
@@ -143,7 +173,7 @@ def _kind(values: object) -> str:
     return f"of {values.dtype}" if isinstance(values, torch.Tensor) else f"a {type(values).__name__}"
 
 
-def _interior(system: EnergySystem, state: State) -> State:
+def _interior(system: PhysicalSystem, state: State) -> State:
     """A random state well inside the bounds: the middle of where two projections land, shrunk towards it."""
     generator = torch.Generator().manual_seed(1)
     low = system.project(tuple(torch.full_like(s, -0.8) for s in state))
@@ -152,7 +182,7 @@ def _interior(system: EnergySystem, state: State) -> State:
     return tuple(lo + m * (hi - lo) for lo, hi, m in zip(low, high, mixed, strict=True))
 
 
-def _check_scale(system: EnergySystem, x: torch.Tensor, state: State, phase: Phase) -> None:
+def _check_scale(system: PhysicalSystem, x: torch.Tensor, state: State, phase: Phase) -> None:
     """A declared scale against forces as they are: with one that is far too large, anything has converged."""
     if phase.scales is not None and "residual_scale" in system.unscaled:
         return
@@ -166,7 +196,7 @@ def _check_scale(system: EnergySystem, x: torch.Tensor, state: State, phase: Pha
     )
 
 
-def _check_units(system: EnergySystem, x: torch.Tensor, free: State, scales: Scales | None) -> None:
+def _check_units(system: PhysicalSystem, x: torch.Tensor, free: State, scales: Scales | None) -> None:
     """The same system with its energy in units 1e8 times as large must come to rest at the same state."""
     kind = type(system)
 
@@ -188,33 +218,39 @@ def _check_units(system: EnergySystem, x: torch.Tensor, free: State, scales: Sca
     )
 
 
-def _check_independence(system: EnergySystem, x: torch.Tensor, state: State) -> None:
+def _check_independence(system: PhysicalSystem, x: torch.Tensor, state: State) -> None:
     if _normalises(system):  # the input over the batch, so that a batch of one is another input
         found = []
         for i in range(len(x)):
             others = tuple(s.roll(1, 0) for s in state)
             mixed = tuple(torch.cat([o[:i], s[i : i + 1], o[i + 1 :]]) for s, o in zip(state, others, strict=True))
-            found.append(system.energy(mixed, x)[i])
+            found.append(_law(system, mixed, x)[i])
         alone = torch.stack(found)
     else:
         rows = [(tuple(s[i : i + 1] for s in state), x[i : i + 1]) for i in range(len(x))]
-        alone = torch.cat([system.energy(*row) for row in rows])
-    together = system.energy(state, x)
+        alone = torch.cat([_law(system, *row) for row in rows])
+    together = _law(system, state, x)
     _require(
         float((alone - together).abs().max()) <= 1e-9 * float(together.abs().max()),
-        "batch independence: the energy of an example must not depend on the others in its batch",
+        f"batch independence: the {_kind_of_law(system)} of an example must not depend on the others in its batch",
     )
 
 
-def _normalises(system: EnergySystem) -> bool:
+def _kind_of_law(system: PhysicalSystem) -> str:
+    return "force" if isinstance(system, VectorField) else "energy"
+
+
+def _normalises(system: PhysicalSystem) -> bool:
     """Whether a batch norm takes the statistics of the batch that it is given."""
     norms = [module for module in system.modules() if isinstance(module, _BatchNorm)]
     return any(norm.training or norm.running_mean is None for norm in norms)
 
 
-def _check_outputs(system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost: Cost, state: State) -> None:
+def _check_outputs(system: PhysicalSystem, x: torch.Tensor, y: torch.Tensor, cost: Cost, state: State) -> None:
     phase = system.phase(system.prepare(x), origin=state, balanced=True)
     followed = system.multistable and system.smooth and system.descends and system.directions is None
+    if isinstance(system, VectorField) and (system.own_coordinates is not None or system.multistable):
+        return  # linear in the coordinates, it may be; of phases, they are read as angles
     if followed or phase.curvature_limit(cost, y, False) is not None:
         return
     once, twice = system.outputs(state), system.outputs(tuple(2 * s for s in state))
@@ -227,10 +263,22 @@ def _check_outputs(system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost:
     )
 
 
-def _check_force(system: EnergySystem, x: torch.Tensor, state: State) -> None:
+def _check_force(system: PhysicalSystem, x: torch.Tensor, state: State) -> None:
     generator = torch.Generator().manual_seed(2)
     force = flat(system.force(state, x))
     shapes = [s.shape for s in state]
+    if isinstance(system, VectorField):
+        jacobian = Jacobian(lambda s: system.slope(s, x), state)
+        v = torch.randn(force.shape, generator=generator, dtype=force.dtype).to(force.device)
+        h = 1e-6
+        up, down = (flat(system.force(unflat(flat(state) + way * h * v, shapes), x)) for way in (1, -1))
+        slope, mine = (up - down) / (2 * h), jacobian.along(v)
+        _require(
+            bool(((slope - mine).abs() <= 1e-5 * slope.abs().max() + 1e-9 * force.abs().max()).all()),
+            "force must be a function of its arguments alone that autograd can follow: differences of it disagree "
+            "with its derivative",
+        )
+        return
     for _ in range(3):
         v = torch.randn(force.shape, generator=generator, dtype=force.dtype).to(force.device)
         h = 1e-6
@@ -246,7 +294,7 @@ def _check_force(system: EnergySystem, x: torch.Tensor, state: State) -> None:
         )
 
 
-def _check_contrast(system: EnergySystem, x: torch.Tensor, state: State) -> None:
+def _check_contrast(system: PhysicalSystem, x: torch.Tensor, state: State) -> None:
     generator = torch.Generator().manual_seed(3)
     # A contrast is that of one smooth piece of the energy (max pooling has many): stay within it.
     reach = 0.05 if system.smooth else 1e-4
@@ -273,11 +321,12 @@ def _check_contrast(system: EnergySystem, x: torch.Tensor, state: State) -> None
             rounding = size_of_energy = 0.0
             for sign in (1, -1):
                 p.data = kept + sign * h * v
-                high = system.energy(tuple(s + d for s, d in zip(state, plus, strict=True)), x)
+                high = tuple(s + d for s, d in zip(state, plus, strict=True))
                 base = state if down is None else tuple(s + d for s, d in zip(state, down, strict=True))
-                gaps.append(float((weight * (high - system.energy(base, x))).sum()))
+                gap, whole = _gap(system, high, base, x)
+                gaps.append(float((weight * gap).sum()))
                 # What the energies themselves are rounded by, as the difference quotient shows it.
-                total = float((weight * high.abs()).sum())
+                total = float((weight * whole).sum())
                 size_of_energy = max(size_of_energy, total)
                 rounding += total * torch.finfo(state[0].dtype).eps / h
             p.data = kept
@@ -295,11 +344,11 @@ def _check_contrast(system: EnergySystem, x: torch.Tensor, state: State) -> None
             )
 
 
-def _shifted(system: EnergySystem, state: State, shift: State, sign: int) -> State:
+def _shifted(system: PhysicalSystem, state: State, shift: State, sign: int) -> State:
     return system.project(tuple(s + sign * d for s, d in zip(state, shift, strict=True)))
 
 
-def _check_projection(system: EnergySystem, state: State) -> None:
+def _check_projection(system: PhysicalSystem, state: State) -> None:
     far = tuple(3 * s + 0.1 for s in state)
     once = system.project(far)
     _require(
@@ -313,7 +362,7 @@ def _check_projection(system: EnergySystem, state: State) -> None:
     )
 
 
-def _check_relaxation(system: EnergySystem, x: torch.Tensor, scales: Scales | None) -> State:
+def _check_relaxation(system: PhysicalSystem, x: torch.Tensor, scales: Scales | None) -> State:
     budget = 20 * system.default_max_iterations
     length = 1.0 if scales is None else float(scales.length.max())
     unit = 1.0 if scales is None else float((scales.force * scales.length).max())
@@ -351,7 +400,20 @@ def _check_relaxation(system: EnergySystem, x: torch.Tensor, scales: Scales | No
     return free.state
 
 
-def _gentle_part(system: EnergySystem, y: torch.Tensor, cost: Cost, free: State) -> float:
+def _check_stability(system: PhysicalSystem, x: torch.Tensor, free: State) -> None:
+    """A free state without an energy must be one that the motion returns to."""
+    value = new_phase(system, prepared(system, x, {}), {}, origin=free, balanced=True).rightmost()
+    if value is None:
+        return
+    worst = value[value.real.nan_to_num(nan=-math.inf).argmax()]
+    _require(
+        not float(worst.real) > 0,
+        f"the free state must be stable, but the rightmost eigenvalue of the motion there is {complex(worst):.3g} "
+        "(does the force of a block that ascends have the sign of -dE/ds?)",
+    )
+
+
+def _gentle_part(system: PhysicalSystem, y: torch.Tensor, cost: Cost, free: State) -> float:
     """Part of `nudge_scale` that is gentle where targets are far away: orders in beta are of small nudges.
 
     Far is more than ten times what the outputs are beyond their offset.
@@ -363,7 +425,7 @@ def _gentle_part(system: EnergySystem, y: torch.Tensor, cost: Cost, free: State)
 
 
 def _check_nudged(
-    system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost: Cost, free: State, phase: Phase, unit: float
+    system: PhysicalSystem, x: torch.Tensor, y: torch.Tensor, cost: Cost, free: State, phase: Phase, unit: float
 ) -> None:
     nudge = Nudge(cost, y, 1e-2 * unit)
     budget = 20 * system.default_max_iterations
@@ -371,8 +433,16 @@ def _check_nudged(
     _require(bool(found.converged.all()), f"a small positive nudge must have an equilibrium: {found.status.value}")
     with torch.enable_grad():
         leaves = tuple(s.detach().requires_grad_() for s in found.state)
-        total = system.energy(leaves, x) + nudge.energy(system.outputs(leaves))
-        slope = torch.autograd.grad(total.sum(), leaves)
+        pull = torch.autograd.grad(nudge.energy(system.outputs(leaves)).sum(), leaves, allow_unused=True)
+        both = zip(system.slope(leaves, x), pull, strict=True)
+        slope = [
+            sum((g for g in pair if g is not None), torch.zeros_like(s))
+            for pair, s in zip(both, leaves, strict=True)
+        ]
+        if isinstance(system, VectorField):  # nudges are forces on coordinates
+            placed = torch.cat([c.flatten() for c in system.coordinates(leaves)])
+            steep = torch.autograd.grad(placed.sum(), leaves)
+            slope = [g if p is None else g - p + p / k for g, p, k in zip(slope, pull, steep, strict=True)]
     # A short step along the force, in states over forces of the system's own size.
     scale = float(torch.as_tensor(phase.residual_scale).max())
     h = 1e-3 / scale if phase.scales is None else 1e-3 * float(phase.scales.reach.min())
@@ -389,7 +459,7 @@ def _check_nudged(
 
 
 def _check_gradient(
-    system: EnergySystem, x: torch.Tensor, y: torch.Tensor, cost: Cost, free: State, exact: Gradients
+    system: PhysicalSystem, x: torch.Tensor, y: torch.Tensor, cost: Cost, free: State, exact: Gradients
 ) -> None:
     """The exact gradient against what a small change of all parameters does to the cost of relaxed states."""
     generator = torch.Generator().manual_seed(4)
@@ -426,7 +496,7 @@ def _check_gradient(
 
 
 def _check_order(
-    system: EnergySystem,
+    system: PhysicalSystem,
     x: torch.Tensor,
     y: torch.Tensor,
     cost: Cost,

@@ -206,6 +206,14 @@ class Board(PhysicalCells):
         """Units of layer k that are 'h' or 'u'. What is None or the same in both is shared."""
         return Amplifiers(self.stack[k].activation)
 
+    def adjoint_of(self, phase: Any) -> Any:
+        """`Phase.adjoint` of one of its phases, which stand above a board."""
+        raise NotImplementedError
+
+    def asymmetry_of(self, phase: Any) -> float:
+        """`Phase.asymmetry` of one of its phases."""
+        raise NotImplementedError
+
     def find_loads(self) -> None:
         """Set what follows from the cells, by `load_h` and `load_u` (one list where they are equal) and by
         `keep_paths`; called after each writing."""

@@ -28,10 +28,12 @@ from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.predictive_coding.forward import gate_mode
 from physics_ep.system import Inputs, Phase
 
+from .adjoint import AdjointPhase, asymmetry
 from .algebra import PairedNewton
 from .board import Board
 from .guided import Guided
 from .phase import PairedPhase
+from .physical_cells import COPIES
 from .solvers import CircuitMotion, Euler, Flow, PairedSweep
 
 
@@ -175,6 +177,36 @@ class PairedCircuit(Board):
         self, inputs: Inputs, origin: State | None = None, balanced: bool = False, gates: str | None = None
     ) -> PairedPhase:
         return PairedPhase(self, inputs, origin, balanced, gate_mode(gates or self.gates))
+
+    @property
+    def reciprocal(self) -> bool:
+        """Whether there is an energy: one array serves h, u and the transposed read, with equal gains."""
+        one = self.one_array and not self.served_apart("h", "transpose")
+        return one and all(self.gain(of, k) is None for of in COPIES for k in range(self.depth))
+
+    @property
+    def default_method(self) -> str:  # type: ignore[override]
+        """'auto' where copies differ, which then have no energy; 'energy' where they do not."""
+        return "energy" if self.reciprocal or self.device_model.auto_zero != "off" else "auto"
+
+    def adjoint_of(self, phase: PairedPhase) -> PairedPhase:
+        """`Phase.adjoint` of one of its phases.
+
+        Raises
+        ------
+        InputError
+            If what copies differ by is stored by an auto-zero.
+        """
+        if self.reciprocal:
+            return phase
+        if self.device_model.auto_zero != "off":
+            must = "be 'energy' where an auto-zero stores what copies differ by, and follows the weights"
+            raise argument_error("method", must, "asymmetric")
+        return AdjointPhase(phase)
+
+    def asymmetry_of(self, phase: PairedPhase) -> float:
+        """`Phase.asymmetry` of one of its phases: 0 where an energy is there."""
+        return 0.0 if self.reciprocal else asymmetry(phase)
 
     def default_tolerance(self, dtype: torch.dtype) -> float:
         """1e-10 in float64, 1e-4 in float32; see `PredictiveCodingNetwork.default_tolerance`."""

@@ -26,13 +26,13 @@ from physics_ep.equilibrium import Equilibrium, Status
 from physics_ep.errors import argument_error
 from physics_ep.maps import Link
 from physics_ep.nudging import Nudge
+from physics_ep.physical_system import Inputs, Phase, PhysicalSystem
 from physics_ep.pooling import Route
 from physics_ep.predictive_coding.forward import ForwardPass
 from physics_ep.predictive_coding.learning import Nudged, contrast
 from physics_ep.predictive_coding.phase import Rest, relative
 from physics_ep.predictive_coding.responses import over, rectified
 from physics_ep.reads import needed
-from physics_ep.system import EnergySystem, Inputs, Phase
 
 from ..devices.crossbars import converted, normal
 from .amplifiers import Amplifiers
@@ -360,18 +360,20 @@ class PairedPhase(Phase):
             found.append(change)
         return found[0], found[1]
 
-    def feedback(self, errors: Sequence[torch.Tensor]) -> Blocks:
-        """T^T (h - u) to each layer but the last, all at once."""
+    def feedback(self, errors: Sequence[torch.Tensor], moved: Sequence[torch.Tensor] | None = None) -> Blocks:
+        """T^T (h - u) to each layer but the last, all at once; `moved`: dh of all layers, as `send` takes it."""
         asked: list[torch.Tensor | None] = [None] * self.depth
         for k in range(self.depth):
-            self.send(k, errors[k], asked)
+            self.send(k, errors[k], asked, None if moved is None else moved[k])
         return [
             torch.zeros_like(e) if a is None else loaded(a, self.through("transpose", k))
             for k, (a, e) in enumerate(zip(asked, errors, strict=True))
         ]
 
-    def send(self, k: int, error: torch.Tensor, asked: list[torch.Tensor | None]) -> None:
-        """Add what layer k feeds back."""
+    def send(
+        self, k: int, error: torch.Tensor, asked: list[torch.Tensor | None], moved: torch.Tensor | None = None
+    ) -> None:
+        """Add what layer k feeds back: its error is d(h - u), and h has moved by `moved` (None: it has not)."""
         for source, link, w, route in self.links(k, self.back):
             if source >= 0:
                 back = link.transpose(w, error, route)
@@ -524,11 +526,19 @@ class PairedPhase(Phase):
             moved.append(slopes[k] * (fed + twin.changes(k, moved)[0]))
         return moved
 
+    # -- the transposed response -------------------------------------------------------------------------------
+
+    def adjoint(self) -> PairedPhase:
+        return cast(PairedPhase, self.system.adjoint_of(self))
+
+    def asymmetry(self) -> float:
+        return self.system.asymmetry_of(self)
+
     # -- learning ----------------------------------------------------------------------------------------------
 
     def contrast(
         self,
-        system: EnergySystem,
+        system: PhysicalSystem,
         free: State,
         plus: State,
         minus: State | None,

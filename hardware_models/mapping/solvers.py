@@ -103,7 +103,7 @@ class PairedSweep(Solver):
             gap = image if phase.one_drive else image + (self.by_h[k] - self.by_u[k])
             resting = self.still or not self.driven[k]
             errors[k] = phase.error(k, None if resting else self.by_u[k][:rows], gap)
-            phase.send(k, errors[k], asked)
+            phase.send(k, errors[k], asked, self.moved[k][:rows])
         return Pass(images, errors)
 
     def evaluate(self) -> tuple[State, torch.Tensor]:
@@ -282,7 +282,7 @@ def begun(phase: PairedPhase, start: State) -> Blocks:
 def exchange(phase: PairedPhase, moved: Sequence[torch.Tensor], errors: Blocks) -> tuple[Blocks, Pairs]:
     """What is fed back to h of each layer, and the changes of the drives to h and u, beyond the origin's, where
     activities have moved and errors are as given."""
-    fed = phase.feedback(errors)
+    fed = phase.feedback(errors, moved)
     changes = [phase.changes(k, moved) for k in range(phase.depth)]
     fed[-1] = phase.wanted(moved[-1], changes[-1][0])
     if phase.fed is not None:

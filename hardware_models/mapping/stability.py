@@ -376,7 +376,8 @@ class _Line:
 
     def _fed_back(self, v: State) -> torch.Tensor:
         put = self._put_out(v)
-        back = self.bare.feedback([a - b for a, b in zip(put[: self.count], put[self.count :], strict=True)])
+        upper, lower = put[: self.count], put[self.count :]
+        back = self.bare.feedback([a - b for a, b in zip(upper, lower, strict=True)], upper)
         back[-1] = torch.zeros_like(put[self.count - 1])
         return self._into([*back, *(torch.zeros_like(b) for b in put[self.count :])], v)
 

@@ -136,7 +136,8 @@ class ValueCourse:
 
         def product(v: Sequence[torch.Tensor]) -> Blocks:
             change = [s * b for s, b in zip(steep, v, strict=True)]
-            back = bare.feedback([a - b for a, b in zip(change[:count], change[count:], strict=True)])
+            upper, lower = change[:count], change[count:]
+            back = bare.feedback([a - b for a, b in zip(upper, lower, strict=True)], upper)
             driven = [bare.changes(k, change) for k in range(count)]
             back[-1] = bare.wanted_change(*at, change[count - 1], driven[-1][0])
             into = [*(a + f for (a, _), f in zip(driven, back, strict=True)), *(b for _, b in driven)]

@@ -1,7 +1,8 @@
 """Coupled phase oscillators: layered networks, graphs, and oscillator Ising machines.
 
 Start with `network`: `OscillatorNetwork`. `graph` holds `OscillatorGraph`, any graph of oscillators; `base` what
-both share, `locking` closed forms, `mirror_pairs` the pairs that hold values.
+both share, `locking` closed forms, `mirror_pairs` the pairs that hold values, `directed` those whose couplings pass
+one way, with lags and trained frequencies.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from typing import TYPE_CHECKING
 from physics_ep.faces import lazy
 
 if TYPE_CHECKING:
+    from .directed import DirectedOscillators as DirectedOscillators
     from .graph import OscillatorGraph as OscillatorGraph
     from .network import OscillatorNetwork as OscillatorNetwork, ising_oscillator as ising_oscillator
 else:
     __getattr__, __dir__, __all__ = lazy(
         __name__,
         {
+            "DirectedOscillators": "directed",
             "OscillatorGraph": "graph",
             "OscillatorNetwork": "network",
             "ising_oscillator": "network",

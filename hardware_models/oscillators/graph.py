@@ -139,7 +139,7 @@ class OscillatorGraph(Oscillators):
         weight = values_of("weights", weights, (len(pairs),))
         fields = None if field is None else _fields(field, n)
         omega = None if detuning is None else values_of("detuning", detuning, (n,))
-        pins = {_oscillator("pins", i, n): angle for i, angle in (pins or {}).items()}
+        pins = {checked_oscillator("pins", i, n): angle for i, angle in (pins or {}).items()}
         if not all(isinstance(a, int | float) and math.isfinite(a) for a in pins.values()) or len(pins) >= n:
             raise argument_error("pins", "map some of the oscillators, not all, to finite phases", pins)
         grounded = bool(n_inputs or pins or second_harmonic) or fields is not None
@@ -154,10 +154,10 @@ class OscillatorGraph(Oscillators):
                     raise argument_error("n", "be at least 2 with ground='pin', which holds one", n)
                 pins = {0: 0.0}
         free = [i for i in range(n) if i not in pins]
-        zero = _oscillator("reference", reference, n) if ground == "quotient" else None
-        driven = _members("input_index", free if input_index is None else input_index, n, pins)
+        zero = checked_oscillator("reference", reference, n) if ground == "quotient" else None
+        driven = checked_oscillators("input_index", free if input_index is None else input_index, n, pins)
         read = [i for i in free if i != zero] if outputs is None else outputs
-        chosen = _members("outputs", read, n, {*pins} if zero is None else {zero})
+        chosen = checked_oscillators("outputs", read, n, {*pins} if zero is None else {zero})
         drives = None
         if n_inputs:
             shape = (len(driven), n_inputs)
@@ -398,17 +398,17 @@ def _fields(given: Any, n: int) -> torch.Tensor:
     return values
 
 
-def _oscillator(name: str, given: Any, n: int) -> int:
+def checked_oscillator(name: str, given: Any, n: int) -> int:
     if isinstance(given, bool) or not isinstance(given, int | np.integer) or not 0 <= given < n:
         raise argument_error(name, f"name oscillators from 0 to {n - 1}", given)
     return int(given)
 
 
-def _members(name: str, given: Sequence[int], n: int, held: Any) -> torch.Tensor:
+def checked_oscillators(name: str, given: Sequence[int], n: int, held: Any) -> torch.Tensor:
     """Different oscillators that are not held, as an index."""
     if not isinstance(given, Iterable):
         raise argument_error(name, "be a sequence of oscillators", given)
-    members = [_oscillator(name, i, n) for i in given]
+    members = [checked_oscillator(name, i, n) for i in given]
     if len(set(members)) < len(members):
         raise argument_error(name, "name each oscillator once", members)
     taken = sorted(set(members) & set(held))

@@ -21,7 +21,7 @@ import torch
 
 from ..blocks import State, largest
 from ..errors import InputError, argument_error, unknown_name
-from ..system import EnergySystem, Phase
+from ..physical_system import Phase, PhysicalSystem
 from .motion import Moment, Motion
 
 FLOWS = ("gradient", "skew", "inertial")
@@ -174,7 +174,7 @@ def split(w: State) -> tuple[State, State]:
     return w[:half], w[half:]
 
 
-def _check_time_constants(system: EnergySystem, blocks: Sequence[torch.Tensor]) -> None:
+def _check_time_constants(system: PhysicalSystem, blocks: Sequence[torch.Tensor]) -> None:
     taus = system.time_constants
     if taus is not None and (len(taus) != len(blocks) or not all(0 < tau < math.inf for tau in taus)):
         raise InputError(

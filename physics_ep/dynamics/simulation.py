@@ -14,11 +14,11 @@ from ..energies import outputs_of
 from ..errors import argument_error, unknown_name
 from ..inference import differentiating
 from ..nudging import Nudge
+from ..physical_system import PhysicalSystem
 from ..progress import SILENT, Progress, task
 from ..relaxation.loop import check_state, fitted_nudge, new_phase, prepared, start_not_finite
 from ..storage.parts import TrajectoryWriter
 from ..storage.trajectory import Recorder, Trajectory, TrajectoryRow
-from ..system import EnergySystem
 from ..weights import Weights
 from .flows import choose_motion
 from .integrators import TABLEAUS, Points, Tableau, adaptive_steps, finite, fixed_steps
@@ -35,7 +35,7 @@ METHODS: dict[str, Tableau | NoisyTableau | Splitting] = {**TABLEAUS, **STOCHAST
 
 @differentiating
 def simulate(
-    system: EnergySystem,
+    system: PhysicalSystem,
     x: torch.Tensor,
     duration: float,
     nudge: Nudge | None = None,
@@ -60,7 +60,7 @@ def simulate(
 
     Parameters
     ----------
-    system : EnergySystem
+    system : EnergySystem or VectorField
     x : Tensor (B, ...)
     duration : float
         In the system's `time_unit`.
@@ -170,7 +170,7 @@ class Simulation:
     """
 
     def __init__(
-        self, system: EnergySystem, x: torch.Tensor, nudge: Nudge | None, start: State | None, course: Integration
+        self, system: PhysicalSystem, x: torch.Tensor, nudge: Nudge | None, start: State | None, course: Integration
     ) -> None:
         course.check()
         self.course = course
@@ -298,7 +298,7 @@ class Integration:
             must = f"be left out at temperature {self.temperature:g}, whose noise keeps the force from settling"
             raise argument_error("stop_when_settled", must, self.stop_when_settled)
 
-    def count(self, system: EnergySystem) -> int | None:
+    def count(self, system: PhysicalSystem) -> int | None:
         """Number of equal steps; None for steps chosen by tolerance."""
         if self.steps is not None:
             return self.steps

@@ -15,8 +15,8 @@ import torch
 from .. import ranks
 from ..blocks import narrowed
 from ..equilibrium import Equilibrium
+from ..physical_system import Phase, PhysicalSystem
 from ..reads import read
-from ..system import EnergySystem, Phase
 from .contrasts import Recipe, added, contrast, direct_gradient, relax_nudged
 
 AUTO_FRACTION = 0.05
@@ -69,7 +69,7 @@ def with_small_bias(beta: float, order: int, bias_at: Callable[[float], float]) 
 def measured_bias(
     recipe: Recipe,
     half: Recipe,
-    system: EnergySystem,
+    system: PhysicalSystem,
     base: Phase,
     free: Equilibrium,
     x: torch.Tensor,

@@ -11,8 +11,8 @@ from ..cost import Cost, as_targets
 from ..equilibrium import Equilibrium, NotFinite, broken_parts
 from ..errors import InputError
 from ..inference import training
+from ..physical_system import PhysicalSystem
 from ..stillness import require_trained
-from ..system import EnergySystem
 from ..weights import Weights
 from .step import warn_of_input
 
@@ -45,7 +45,7 @@ class Backprop:
         self.cost = cost
 
     @training
-    def backward(self, system: EnergySystem, x: torch.Tensor, y: torch.Tensor) -> BackpropStep:
+    def backward(self, system: PhysicalSystem, x: torch.Tensor, y: torch.Tensor) -> BackpropStep:
         """Add the gradient of the mean cost to `.grad`; over all ranks under torch.distributed.
 
         Raises

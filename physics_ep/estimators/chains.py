@@ -20,8 +20,8 @@ from ..dynamics.flows import Drift, choose_motion
 from ..dynamics.noise import Noise, NoiseSource, NoisyTableau, Wiener, noisy_steps
 from ..energies import outputs_of
 from ..nudging import Nudge, Stencil
+from ..physical_system import PhysicalSystem
 from ..relaxation.loop import new_phase, prepared, solve
-from ..system import EnergySystem
 from ..weights import summed
 from .contrasts import direct_gradient
 
@@ -99,7 +99,7 @@ class Ensemble:
 
     Parameters
     ----------
-    system : EnergySystem
+    system : EnergySystem or VectorField
         float64.
     x, y : Tensor
     plan : Plan
@@ -117,7 +117,7 @@ class Ensemble:
         If a phase has no equilibrium at rest.
     """
 
-    def __init__(self, system: EnergySystem, x: torch.Tensor, y: torch.Tensor, plan: Plan) -> None:
+    def __init__(self, system: PhysicalSystem, x: torch.Tensor, y: torch.Tensor, plan: Plan) -> None:
         self.system, self.plan = system, plan
         self.batch = len(x)
         inputs = prepared(system, x, {})

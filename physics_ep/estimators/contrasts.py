@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,9 +13,11 @@ from ..blocks import State, in_dtype, masked, narrowed
 from ..cost import Cost, costs
 from ..equilibrium import Equilibrium
 from ..nudging import Nudge, Stencil
+from ..physical_system import Phase, PhysicalSystem, widened
+from ..reads import likely
 from ..relaxation.loop import new_phase, prepared, solve
-from ..system import EnergySystem, Phase, widened
 from ..weights import summed
+from .methods import MethodChoice
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,10 @@ class Recipe:
         Residual that nudged phases are held to; None: the system's default.
     options : mapping
         Of the system's phases.
+    choice : MethodChoice
+        Which method of EP systems are given.
+    droop : float
+        Share of itself that a stored free state loses between one nudged phase and the next.
     """
 
     scheme: Stencil
@@ -43,6 +49,8 @@ class Recipe:
     tolerance: float | None = None
     max_iterations: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    choice: MethodChoice | None = None
+    droop: float = 0.0
 
     def nudge(self, i: int, y: torch.Tensor, signs: torch.Tensor | None = None) -> Nudge:
         """The nudge at node i of the scheme; signs (B,) multiply it where the scheme draws them."""
@@ -92,9 +100,9 @@ def relax_nudged(
     if stack is not None:
         start = None
         if starts is not None:
-            start = tuple(torch.cat(blocks) for blocks in zip(*[starts[i] for i in nudges], strict=True))
+            start = stack.joined([starts[i] for i in nudges])
         found = recipe.solve(stack, start)
-        return dict(zip(nudges, found.split(len(nudges)), strict=True))
+        return dict(zip(nudges, stack.parted(found, len(nudges)), strict=True))
     phases: dict[int, Equilibrium] = {}
     for i, nudge in nudges.items():
         start = None
@@ -107,13 +115,14 @@ def relax_nudged(
             assert known.displacement is not None
             start = tuple(scale * d for d in narrowed(known.displacement, base.dtype))
             start = start if scheme.analytic else base.nudged(nudge).project(start)
-        phases[i] = recipe.solve(base.nudged(nudge), start)
+        phase = base.nudged(nudge)
+        phases[i] = recipe.solve(phase.drooped(recipe.droop * len(phases)) if recipe.droop else phase, start)
     return phases
 
 
 def contrast(
     recipe: Recipe,
-    system: EnergySystem,
+    system: PhysicalSystem,
     base: Phase,
     free: Equilibrium,
     phases: dict[int, Equilibrium],
@@ -134,7 +143,7 @@ def contrast(
 
 
 def direct_gradient(
-    system: EnergySystem, state: State, cost: Cost, y: torch.Tensor, weight: torch.Tensor
+    system: PhysicalSystem, state: State, cost: Cost, y: torch.Tensor, weight: torch.Tensor
 ) -> dict[str, torch.Tensor]:
     """Sum over the batch of weight * dC/dtheta at fixed state: what the outputs themselves owe to parameters.
 
@@ -143,7 +152,7 @@ def direct_gradient(
 
     Parameters
     ----------
-    system : EnergySystem
+    system : EnergySystem or VectorField
     state : tuple of Tensor (B, ...)
         The free state.
     cost : Cost
@@ -174,7 +183,7 @@ def added(grads: dict[str, torch.Tensor], more: dict[str, torch.Tensor]) -> dict
 
 def input_contrast(
     recipe: Recipe,
-    system: EnergySystem,
+    system: PhysicalSystem,
     base: Phase,
     free: Equilibrium,
     phases: dict[int, Equilibrium],
@@ -192,7 +201,7 @@ def input_contrast(
 
 def _pairs(
     recipe: Recipe,
-    system: EnergySystem,
+    system: PhysicalSystem,
     base: Phase,
     free: Equilibrium,
     phases: dict[int, Equilibrium],
@@ -222,7 +231,7 @@ def _pairs(
 
 def noise_floors(
     recipe: Recipe,
-    system: EnergySystem,
+    system: PhysicalSystem,
     x: torch.Tensor,
     y: torch.Tensor,
     phases: tuple[Equilibrium, dict[int, Equilibrium]],
@@ -254,6 +263,8 @@ def noise_floors(
         tight = 1e-15
         settled = replace(recipe, tolerance=tight).solve(twin.phase(inputs), tuple(s.to(wide) for s in free.state))
         base = new_phase(twin, inputs, options, origin=settled.state, balanced=True)
+        if recipe.choice is not None:
+            base = recipe.choice.nudging(base)
         signs = None if signs is None else signs.to(wide)
         starts = {i: narrowed(found.displacement or (), wide) for i, found in nudged.items()}
         exact = replace(recipe, tolerance=tight * base.tolerance_share(recipe.beta))
@@ -287,3 +298,35 @@ def mirror_gap(recipe: Recipe, base: Phase, y: torch.Tensor, phases: dict[int, E
     assert found.displacement is not None
     gap = max(float((a - b.conj()).abs().max()) for a, b in zip(found.displacement, known, strict=True))
     return gap / max(float(b.abs().max()) for b in known)
+
+
+def surely_finite(
+    system: PhysicalSystem,
+    x: torch.Tensor,
+    free: Equilibrium,
+    phases: Iterable[Equilibrium],
+    beta: float,
+    grads: dict[str, torch.Tensor],
+) -> bool:
+    """Whether a gradient must be finite since states, displacements and inputs are small numbers.
+
+    Entries of a bilinear contrast are means over the batch of products of two of these, over beta. A margin of 1e10
+    is left for gains and counts. Networks whose gradient is much larger than that are spared a pass over it; where
+    it is not, nothing is looked at here.
+    """
+    if not system.bilinear:
+        return False
+    blocks = [x, *free.state]
+    for phase in phases:
+        if phase.displacement is None:
+            return False
+        blocks += phase.displacement
+    # The sum of a gradient, by which it is judged otherwise, costs two thirds of norms of as many numbers.
+    if x.device.type == "cpu" and 3 * sum(b.numel() for b in blocks) > 2 * sum(g.numel() for g in grads.values()):
+        return False
+    # The Euclidean norm bounds the largest entry, and costs less than looking for that.
+    sizes = [torch.linalg.vector_norm(b) for b in blocks]
+    most = math.sqrt(1e-10 * torch.finfo(x.dtype).max * abs(beta))
+    if x.device.type == "cpu":  # numbers cost less than tensors of one entry
+        return all(size.item() < most for size in sizes)
+    return likely((torch.stack([size.double() for size in sizes]) < most).all())

@@ -9,7 +9,7 @@ import torch
 from ..cost import Cost, SquaredError
 from ..errors import InputError, argument_error
 from ..nudging import positive
-from ..system import EnergySystem
+from ..physical_system import PhysicalSystem
 from ..weights import Weights
 from .propagation import EquilibriumPropagation
 from .step import Step
@@ -92,7 +92,7 @@ class CoupledLearning(EquilibriumPropagation):
 
     def backward(
         self,
-        system: EnergySystem,
+        system: PhysicalSystem,
         x: torch.Tensor,
         y: torch.Tensor,
         *,
@@ -104,7 +104,7 @@ class CoupledLearning(EquilibriumPropagation):
             raise argument_error("input_gradient", "be False for CoupledLearning, whose rule is no gradient", True)
         return super().backward(system, x, y, sync=sync)
 
-    def check(self, system: EnergySystem) -> None:
+    def check(self, system: PhysicalSystem) -> None:
         """Whether the system's outputs can be clamped, and as `EquilibriumPropagation.check`."""
         if not system.clamps:
             raise InputError(
@@ -114,7 +114,7 @@ class CoupledLearning(EquilibriumPropagation):
         super().check(system)
 
     def _estimate(
-        self, system: EnergySystem, weights: Weights, x: torch.Tensor, y: torch.Tensor, input_gradient: bool
+        self, system: PhysicalSystem, weights: Weights, x: torch.Tensor, y: torch.Tensor, input_gradient: bool
     ) -> tuple[dict[str, torch.Tensor], Step, int]:
         grads, step, used = super()._estimate(system, weights, x, y, input_gradient)
         free, clamped = step.equilibria[:2]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 import weakref
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +22,7 @@ from ..landscape.branches import check_branches, is_minimum
 from ..landscape.exploration import mean_outputs, repeated
 from ..landscape.stability import curvature_limit
 from ..nudging import Nudge, Stencil, centered, scheme_from_name
+from ..physical_system import Phase, PhysicalSystem
 from ..reads import Surprise, assuming, likely, read
 from ..relaxation.loop import (
     NOTICED,
@@ -36,7 +36,6 @@ from ..relaxation.loop import (
     solve,
 )
 from ..stillness import require_system, require_trained
-from ..system import EnergySystem, Phase
 from ..weights import Weights
 from .automatic import AUTO_FRACTION, measured_bias, shared_bias, with_small_bias
 from .contrasts import (
@@ -48,7 +47,9 @@ from .contrasts import (
     mirror_gap,
     noise_floors,
     relax_nudged,
+    surely_finite,
 )
+from .methods import MethodChoice, check_droop, of_stable, require_invariant
 from .step import Step, warn_of_input
 
 ON_UNCONVERGED = ("raise", "skip", "warn")
@@ -109,6 +110,13 @@ class EquilibriumPropagation:
         With 'auto', torch.compile fuses what phases compute between two reads of the host, where the system has
         such functions (predictive coding networks) and torch.compile a compiler; a warning says where not. Numbers
         change by rounding, and the first steps take seconds more. Not yet measured on a GPU.
+    method : {'energy', 'vector-field', 'asymmetric', 'dyadic', 'auto'}, optional
+        What nudged phases follow (`physics_ep.estimators.methods`). Default: the system's, 'energy' where there is
+        one. 'auto' measures the asymmetry of the force every `measure_every` steps, and takes 'energy' if that is
+        rounding, else 'asymmetric'. With an energy J is symmetric, and 'asymmetric' does the same as 'energy'.
+    droop : float
+        Share of itself that a stored free state loses between the first nudged phase and the second, to simulate
+        what a leaking store costs 'asymmetric': an error that grows as 1 / beta.
     **options
         Of the system's phases: gates='held' or 'live' of a predictive coding network.
 
@@ -133,6 +141,8 @@ class EquilibriumPropagation:
         generator: torch.Generator | None = None,
         measure_every: int = 200,
         compile: str = "off",
+        method: str | None = None,
+        droop: float = 0.0,
         **options: Any,
     ) -> None:
         cost = as_cost(cost)
@@ -162,6 +172,9 @@ class EquilibriumPropagation:
         self.generator = torch.Generator().manual_seed(0) if generator is None else generator
         self.measure_every = measure_every
         self.compile = compile
+        self.method = method
+        self.choice = MethodChoice(method, self.scheme, measure_every)
+        self.droop = check_droop(droop)
         self.options = options
         self.stability_limit = math.inf
         """Largest |beta| of a negative nudge, 1 / lambda, as last measured."""
@@ -190,7 +203,7 @@ class EquilibriumPropagation:
     @training
     def backward(
         self,
-        system: EnergySystem,
+        system: PhysicalSystem,
         x: torch.Tensor,
         y: torch.Tensor,
         *,
@@ -206,7 +219,7 @@ class EquilibriumPropagation:
 
         Parameters
         ----------
-        system : EnergySystem
+        system : EnergySystem or VectorField
         x : Tensor (B, ...)
         y : Tensor
             Targets, as the cost takes them.
@@ -250,7 +263,7 @@ class EquilibriumPropagation:
         return step
 
     def _gradient(
-        self, system: EnergySystem, x: torch.Tensor, y: torch.Tensor, sync: bool, input_gradient: bool = False
+        self, system: PhysicalSystem, x: torch.Tensor, y: torch.Tensor, sync: bool, input_gradient: bool = False
     ) -> tuple[Weights, dict[str, torch.Tensor], Step]:
         """The estimate by names of the weights, before any of it is given to parameters."""
         if ranks.is_distributed() and (self._broadcast is None or self._broadcast() is not system):
@@ -274,7 +287,7 @@ class EquilibriumPropagation:
         return weights, grads, step
 
     def _estimate(
-        self, system: EnergySystem, weights: Weights, x: torch.Tensor, y: torch.Tensor, input_gradient: bool
+        self, system: PhysicalSystem, weights: Weights, x: torch.Tensor, y: torch.Tensor, input_gradient: bool
     ) -> tuple[dict[str, torch.Tensor], Step, int]:
         """The estimate with as few waits for a device as may be; where something unlikely is met, once more without
         haste."""
@@ -294,7 +307,7 @@ class EquilibriumPropagation:
         return self._estimate_once(system, weights, x, y, input_gradient)
 
     def _estimate_once(
-        self, system: EnergySystem, weights: Weights, x: torch.Tensor, y: torch.Tensor, input_gradient: bool
+        self, system: PhysicalSystem, weights: Weights, x: torch.Tensor, y: torch.Tensor, input_gradient: bool
     ) -> tuple[dict[str, torch.Tensor], Step, int]:
         """The estimate, compiled where that is asked for and can be had."""
         if self.compile == "off":
@@ -313,7 +326,7 @@ class EquilibriumPropagation:
         return found
 
     def _estimate_plainly(
-        self, system: EnergySystem, weights: Weights, x: torch.Tensor, y: torch.Tensor, input_gradient: bool
+        self, system: PhysicalSystem, weights: Weights, x: torch.Tensor, y: torch.Tensor, input_gradient: bool
     ) -> tuple[dict[str, torch.Tensor], Step, int]:
         self.check(system)
         examples = x.shape[0]
@@ -349,6 +362,10 @@ class EquilibriumPropagation:
             )
         self._refuse(free, "The free phase")
         base = new_phase(system, inputs, self.options, origin=free.state, balanced=True)
+        base, eigenvalue = self.choice.displaced(system, base)
+        if eigenvalue is not None:
+            require_invariant(system, free.state, self.cost, y)
+            free = self._of_stable(system, free, eigenvalue)
         free = self._measure(system, base, free, inputs.x, y)
         check_strength(self.beta * max(abs(n) for n in self.scheme.nodes), base.dtype)
 
@@ -386,7 +403,9 @@ class EquilibriumPropagation:
             each_x = input_contrast(recipe, system, base, free, phases, x, signs, weight, whole)
             at_input = each_x.unflatten(0, (self.starts, examples)).sum(0)
         parts = grads if at_input is None else {**grads, "the input": at_input}
-        small = not direct and at_input is None and _bounded(system, x, free, phases.values(), recipe.beta, grads)
+        small = (
+            not direct and at_input is None and surely_finite(system, x, free, phases.values(), recipe.beta, grads)
+        )
         if not used or not self._finite(system, loss, parts, free, small):
             at_input = None if at_input is None else torch.zeros_like(at_input)
             grads = {name: torch.zeros_like(g) for name, g in grads.items()}
@@ -415,6 +434,8 @@ class EquilibriumPropagation:
             outputs=mean_outputs(system, outputs, keep, self.starts),
             equilibria=(free, *phases.values()),
             beta=self.beta,
+            method=self.choice.choice.method,
+            asymmetry=self.choice.choice.asymmetry,
             skipped=examples - used,
             _floors=floors,
             _leakage=leakage,
@@ -425,14 +446,14 @@ class EquilibriumPropagation:
         )
         return grads, step, used
 
-    def _due(self, system: EnergySystem) -> bool:
+    def _due(self, system: PhysicalSystem) -> bool:
         """Whether the residual of a free phase that is solved by construction is to be measured now."""
         if self._constructed is None:
             return True
         known, age, _ = self._constructed
         return known() is not system or age >= self.measure_every
 
-    def _with_residual(self, system: EnergySystem, free: Equilibrium) -> Equilibrium:
+    def _with_residual(self, system: PhysicalSystem, free: Equilibrium) -> Equilibrium:
         """The free phase; with the last measurement of the residual where it is solved by construction."""
         if free.status is not Status.BY_CONSTRUCTION:
             if free.status is Status.CONVERGED:
@@ -443,7 +464,7 @@ class EquilibriumPropagation:
         self._constructed = (known, age + 1, residual)
         return replace(free, residual=free.residual + residual.to(free.residual))
 
-    def _of_finite_weights(self, system: EnergySystem, weights: Weights, free: Equilibrium) -> Equilibrium:
+    def _of_finite_weights(self, system: PhysicalSystem, weights: Weights, free: Equilibrium) -> Equilibrium:
         """The free phase, which is no equilibrium where a weight is not finite.
 
         A look at all weights costs up to 5 % of a step of few examples. They are looked at in the first step, every
@@ -482,7 +503,7 @@ class EquilibriumPropagation:
 
     def _finite(
         self,
-        system: EnergySystem,
+        system: PhysicalSystem,
         loss: torch.Tensor,
         grads: dict[str, torch.Tensor],
         free: Equilibrium,
@@ -502,7 +523,7 @@ class EquilibriumPropagation:
             warnings.warn(f"{message}; the batch was left out", UnconvergedWarning, stacklevel=5)
         return False
 
-    def check(self, system: EnergySystem) -> None:
+    def check(self, system: PhysicalSystem) -> None:
         """Whether the scheme and the cost are for this system.
 
         Raises
@@ -517,9 +538,19 @@ class EquilibriumPropagation:
         if system.noisy and any(partner is None for _, partner, _ in self.scheme.halved_pairs()):
             must = "be 'centered' where nudged phases have noise of their own, and the free one none"
             raise argument_error("scheme", must, repr(self.scheme.name))
+        self.choice.check(system)
         check_cost(system, self.cost)
 
-    def _checks(self, system: EnergySystem) -> bool:
+    def _of_stable(self, system: PhysicalSystem, free: Equilibrium, eigenvalue: torch.Tensor) -> Equilibrium:
+        """The free phase, of which states count as no equilibria that the system leaves by itself."""
+        stable, error = of_stable(system, free, eigenvalue)
+        if error is not None and self.on_unconverged == "raise":
+            raise error
+        if error is not None and self.on_unconverged == "warn":
+            warnings.warn(str(error), UnconvergedWarning, stacklevel=5)
+        return stable
+
+    def _checks(self, system: PhysicalSystem) -> bool:
         """Whether branches are checked."""
         smooth = system.smooth and system.descends and system.directions is None
         asked = system.multistable and smooth if self.branches is None else self.branches == "check"
@@ -527,7 +558,7 @@ class EquilibriumPropagation:
 
     def _on_branch(
         self,
-        system: EnergySystem,
+        system: PhysicalSystem,
         x: torch.Tensor,
         y: torch.Tensor,
         base: Phase,
@@ -577,7 +608,7 @@ class EquilibriumPropagation:
             raise error
         warnings.warn(str(error), UnconvergedWarning, stacklevel=5)
 
-    def _measures(self, system: EnergySystem) -> bool:
+    def _measures(self, system: PhysicalSystem) -> bool:
         """Whether the stability limit is to be measured now, if any is asked for."""
         known, age = (None, 0) if self._measured is None else self._measured
         due = known is None or known() is not system or age >= self.measure_every
@@ -585,10 +616,11 @@ class EquilibriumPropagation:
 
     def _recipe(self, base: Phase, beta: float) -> Recipe:
         tolerance = None if self.tolerance is None else self.tolerance * base.tolerance_share(beta)
-        return Recipe(self.scheme, self.pull, beta, self.solver, tolerance, self.max_iterations, self.options)
+        most, options = self.max_iterations, self.options
+        return Recipe(self.scheme, self.pull, beta, self.solver, tolerance, most, options, self.choice, self.droop)
 
     def _measure(
-        self, system: EnergySystem, base: Phase, free: Equilibrium, x: torch.Tensor, y: torch.Tensor
+        self, system: PhysicalSystem, base: Phase, free: Equilibrium, x: torch.Tensor, y: torch.Tensor
     ) -> Equilibrium:
         """Measure the stability limit when due; set an automatic beta; refuse a negative nudge beyond the limit.
 
@@ -632,7 +664,7 @@ class EquilibriumPropagation:
         return free
 
     def _lower(
-        self, system: EnergySystem, base: Phase, free: Equilibrium, x: torch.Tensor, y: torch.Tensor
+        self, system: PhysicalSystem, base: Phase, free: Equilibrium, x: torch.Tensor, y: torch.Tensor
     ) -> None:
         """Lower an automatic beta until the measured bias is as promised, where contrasts tell it."""
         self.bias = math.nan
@@ -659,41 +691,9 @@ def check_beta(beta: float | str) -> float:
 
 @differentiating
 def estimate_gradient(
-    ep: EquilibriumPropagation, system: EnergySystem, x: torch.Tensor, y: torch.Tensor
+    ep: EquilibriumPropagation, system: PhysicalSystem, x: torch.Tensor, y: torch.Tensor
 ) -> tuple[dict[str, torch.Tensor], Step]:
     """EP's gradient by parameter name, before any hook and leaving `.grad` as it was; also the `Step`."""
     weights, grads, step = ep._gradient(system, x, as_targets(y), sync=False)
     weights.check(grads)
     return weights.leaves(grads), step
-
-
-def _bounded(
-    system: EnergySystem,
-    x: torch.Tensor,
-    free: Equilibrium,
-    phases: Iterable[Equilibrium],
-    beta: float,
-    grads: dict[str, torch.Tensor],
-) -> bool:
-    """Whether a gradient must be finite since states, displacements and inputs are small numbers.
-
-    Entries of a bilinear contrast are means over the batch of products of two of these, over beta. A margin of 1e10
-    is left for gains and counts. Networks whose gradient is much larger than that are spared a pass over it; where
-    it is not, nothing is looked at here.
-    """
-    if not system.bilinear:
-        return False
-    blocks = [x, *free.state]
-    for phase in phases:
-        if phase.displacement is None:
-            return False
-        blocks += phase.displacement
-    # The sum of a gradient, by which it is judged otherwise, costs two thirds of norms of as many numbers.
-    if x.device.type == "cpu" and 3 * sum(b.numel() for b in blocks) > 2 * sum(g.numel() for g in grads.values()):
-        return False
-    # The Euclidean norm bounds the largest entry, and costs less than looking for that.
-    sizes = [torch.linalg.vector_norm(b) for b in blocks]
-    most = math.sqrt(1e-10 * torch.finfo(x.dtype).max * abs(beta))
-    if x.device.type == "cpu":  # numbers cost less than tensors of one entry
-        return all(size.item() < most for size in sizes)
-    return likely((torch.stack([size.double() for size in sizes]) < most).all())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Protocol
 import torch
 
 from ..equilibrium import Equilibrium
+from .methods import HARDWARE
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,12 @@ class Step:
         Which states gave a gradient.
     switched : int
         States whose nudged phase left the branch of the free one, of N * B; 0 where that was not checked.
+    method : str
+        Which method was taken: 'energy', 'vector-field', 'asymmetric' or 'dyadic'.
+    asymmetry : float
+        |A| / |J| of the force's Jacobian at the free state as last measured; NaN where nothing asked for it.
+    hardware : str
+        What the method asks of a machine that does it.
     input_gradient : Tensor (B, ...) or None
         dC/dx of the mean cost, zero for examples left out; None where it was not asked for.
     unstable : int
@@ -56,6 +64,12 @@ class Step:
     switched: int = 0
     unstable: int = 0
     input_gradient: torch.Tensor | None = field(default=None, repr=False)
+    method: str = "energy"
+    asymmetry: float = math.nan
+
+    @property
+    def hardware(self) -> str:
+        return HARDWARE[self.method]
 
     @cached_property
     def _all_floors(self) -> dict[str, float]:

@@ -36,8 +36,8 @@ from ..equilibrium import NotFinite, broken_parts
 from ..errors import InputError, argument_error, unknown_name
 from ..inference import differentiating, training
 from ..nudging import Stencil, centered, scheme_from_name
+from ..physical_system import PhysicalSystem, widened
 from ..stillness import require_trained
-from ..system import EnergySystem, widened
 from ..weights import Weights
 from .chains import Averages, Ensemble, Plan
 from .propagation import UnconvergedWarning, check_beta
@@ -203,7 +203,7 @@ class StochasticEquilibriumPropagation:
         )
 
     @training
-    def backward(self, system: EnergySystem, x: torch.Tensor, y: torch.Tensor) -> StochasticGradient:
+    def backward(self, system: PhysicalSystem, x: torch.Tensor, y: torch.Tensor) -> StochasticGradient:
         """Add the estimate to `.grad` of the system's parameters; as `estimate` otherwise."""
         weights = Weights(system)
         with weights:
@@ -213,12 +213,12 @@ class StochasticEquilibriumPropagation:
         return found
 
     @differentiating
-    def estimate(self, system: EnergySystem, x: torch.Tensor, y: torch.Tensor) -> StochasticGradient:
+    def estimate(self, system: PhysicalSystem, x: torch.Tensor, y: torch.Tensor) -> StochasticGradient:
         """Estimate the gradient of the mean cost, in float64.
 
         Parameters
         ----------
-        system : EnergySystem
+        system : EnergySystem or VectorField
             Of unbounded variables that all descend the energy.
         x : Tensor (B, ...)
         y : Tensor
@@ -243,7 +243,7 @@ class StochasticEquilibriumPropagation:
             return self._estimate(system, weights, x, y)
 
     def _estimate(
-        self, system: EnergySystem, weights: Weights, x: torch.Tensor, y: torch.Tensor
+        self, system: PhysicalSystem, weights: Weights, x: torch.Tensor, y: torch.Tensor
     ) -> StochasticGradient:
         if system.bounded or not system.descends:
             raise InputError(

@@ -19,6 +19,7 @@ from ..blocks import State, flat, largest, narrowed, unflat
 from ..errors import argument_error
 from ..inference import differentiating
 from ..nudging import Nudge
+from ..physical_system import Phase, PhysicalSystem
 from ..reads import likely
 from ..relaxation.krylov import (
     QuadraticStep,
@@ -29,7 +30,6 @@ from ..relaxation.krylov import (
 )
 from ..relaxation.loop import new_phase, prepared
 from ..relaxation.newton import flat_hessian, flat_scale, require_minima, within
-from ..system import EnergySystem, Phase
 
 DENSE = 48
 """Variables up to which all of the Hessian is computed."""
@@ -69,7 +69,7 @@ class Branches:
 
 @differentiating
 def smallest_curvature(
-    system: EnergySystem | Phase,
+    system: PhysicalSystem | Phase,
     state: State,
     x: torch.Tensor | None = None,
     *,
@@ -81,7 +81,7 @@ def smallest_curvature(
 
     Parameters
     ----------
-    system : EnergySystem or Phase
+    system : EnergySystem or VectorField, VectorField or Phase
         Of a phase, F with its nudge, and `state` is its unknown z.
     state : tuple of Tensor (B, ...)
     x : Tensor (B, ...), optional
@@ -163,7 +163,7 @@ def _lowest(
 
 
 def check_branches(
-    system: EnergySystem,
+    system: PhysicalSystem,
     x: torch.Tensor,
     free: State,
     nudges: Sequence[Nudge],
@@ -183,7 +183,7 @@ def check_branches(
 
     Parameters
     ----------
-    system : EnergySystem
+    system : EnergySystem or VectorField
         With a smooth energy whose equilibria are minima.
     x : Tensor (B, ...)
     free : State
@@ -346,7 +346,7 @@ def _straight(phase: Phase, z: torch.Tensor, move: torch.Tensor, shapes: list[to
 
 
 def _settle(
-    system: EnergySystem, x: torch.Tensor, free: State, nudge: Nudge, d: torch.Tensor, options: dict[str, Any]
+    system: PhysicalSystem, x: torch.Tensor, free: State, nudge: Nudge, d: torch.Tensor, options: dict[str, Any]
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
     """How far the branch leads (B,), whether its end is not the displacement d (B, n), and the evaluations."""
     base = new_phase(system, prepared(system, x, options), options, origin=free, balanced=True)

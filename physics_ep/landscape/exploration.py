@@ -11,8 +11,8 @@ from ..blocks import State, largest
 from ..equilibrium import Equilibrium
 from ..errors import argument_error
 from ..inference import differentiating
+from ..physical_system import PhysicalSystem
 from ..relaxation.loop import new_phase, prepared, solve
-from ..system import EnergySystem
 from .branches import smallest_curvature
 
 
@@ -45,7 +45,7 @@ class Basins:
 
 @differentiating
 def relax_from_many(
-    system: EnergySystem,
+    system: PhysicalSystem,
     x: torch.Tensor,
     starts: int,
     *,
@@ -59,7 +59,7 @@ def relax_from_many(
 
     Parameters
     ----------
-    system : EnergySystem
+    system : EnergySystem or VectorField
     x : Tensor (B, ...)
     starts : int
         N; with 1, the one phase is from the system's initial state.
@@ -88,7 +88,7 @@ def relax_from_many(
 
 @differentiating
 def explore(
-    system: EnergySystem,
+    system: PhysicalSystem,
     x: torch.Tensor,
     starts: int = 64,
     *,
@@ -102,7 +102,7 @@ def explore(
 
     Parameters
     ----------
-    system : EnergySystem
+    system : EnergySystem or VectorField
     x : Tensor (B, ...)
     starts : int
     same : float
@@ -137,7 +137,7 @@ def explore(
 
 
 def _distinct(
-    system: EnergySystem,
+    system: PhysicalSystem,
     x: torch.Tensor,
     found: Equilibrium,
     energy: torch.Tensor,
@@ -186,7 +186,7 @@ def averaged(outputs: torch.Tensor, keep: torch.Tensor, starts: int) -> torch.Te
     return torch.where(kept[:, :, None], part, torch.zeros_like(part)).sum(0)
 
 
-def mean_outputs(system: EnergySystem, outputs: torch.Tensor, keep: torch.Tensor, starts: int) -> torch.Tensor:
+def mean_outputs(system: PhysicalSystem, outputs: torch.Tensor, keep: torch.Tensor, starts: int) -> torch.Tensor:
     """`averaged` outputs; of angles, the angle of their mean phasor."""
     if starts == 1 or not system.angles:
         return averaged(outputs, keep, starts)

@@ -10,12 +10,12 @@ from ..blocks import State, all_finite
 from ..cost import Cost, OutputForce
 from ..equilibrium import Equilibrium, NotConverged, NotFinite
 from ..nudging import Nudge
+from ..physical_system import Phase, PhysicalSystem
 from ..relaxation.loop import solve
-from ..system import EnergySystem, Phase
 
 
 def curvature_limit(
-    system: EnergySystem,
+    system: PhysicalSystem,
     base: Phase,
     free: Equilibrium,
     cost: Cost,
@@ -98,7 +98,7 @@ def curvature_limit(
 
 
 def output_response(
-    system: EnergySystem,
+    system: PhysicalSystem,
     base: Phase,
     force: torch.Tensor,
     push: float | torch.Tensor,
@@ -132,7 +132,7 @@ def output_response(
     return moved / (push[:, None].to(moved) if isinstance(push, torch.Tensor) else push), found.converged
 
 
-def _outputs_along(system: EnergySystem, state: State, change: State) -> torch.Tensor:
+def _outputs_along(system: PhysicalSystem, state: State, change: State) -> torch.Tensor:
     """Change of the outputs (B, n_out) with a small change of the state.
 
     An offset of the outputs drops out, and no digits are lost to a difference.

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..blocks import all_finite, is_dense
 from ..errors import InputError, argument_error, described, unknown_name
-from ..system import EnergySystem
+from ..physical_system import PhysicalSystem
 from .canonical import layered
 from .network import ENERGIES, PredictiveCodingNetwork
 from .traced.network import ModuleNetwork
@@ -91,7 +91,7 @@ def from_module(
     """
     if not isinstance(model, nn.Module):
         raise argument_error("model", "be an nn.Module", type(model).__name__)
-    if isinstance(model, EnergySystem):
+    if isinstance(model, PhysicalSystem):
         raise argument_error("model", "be a model that is no energy system yet", f"a {type(model).__name__}")
     if isinstance(model, torch.jit.ScriptModule):
         raise argument_error("model", "be the model itself", "compiled by torch.jit, which shows nothing of it")

@@ -22,8 +22,8 @@ from ..equilibrium import Equilibrium, Status, Trace
 from ..errors import InputError, argument_error, unknown_name
 from ..inference import differentiating
 from ..nudging import Nudge
+from ..physical_system import Inputs, Phase, PhysicalSystem
 from ..reads import Surprise, likely, read, trusting
-from ..system import EnergySystem, Inputs, Phase
 from ..weights import Weights
 from .newton import NewtonKrylov, trust_region
 from .solvers import Anderson, Coordinate, GradientFlow, Solver
@@ -106,6 +106,7 @@ def solve(
         haste = lost is None and not trace and trusting(phase.x.device)
         method = methods[name](phase, z)
         method.tolerance = tolerance
+        patience = phase.patience or method.patience
         budget = max_iterations or method.budget or system.default_max_iterations
         course = Decline()
         unread: list[torch.Tensor] = []
@@ -167,7 +168,7 @@ def solve(
                 break
             course.add(worst)
             since = course.since
-            if since >= method.patience or (since >= PATIENCE_AT_ROUNDING and worst < rounding(z)):
+            if since >= patience or (since >= PATIENCE_AT_ROUNDING and worst < rounding(z)):
                 status = Status.STALLED
                 break
             made_so_far = method.spent
@@ -218,7 +219,7 @@ class Decline:
         return max(0, min(least, made, PATIENCE_AT_ROUNDING - 1 - self.since) - 1)
 
 
-def _default_solver(system: EnergySystem, phase: Phase, methods: Mapping[str, Any]) -> str:
+def _default_solver(system: PhysicalSystem, phase: Phase, methods: Mapping[str, Any]) -> str:
     """The system's solver; one that needs no fast methods where a subclass has lost those of its ancestors."""
     name = system.default_solver
     if not system.overridden or methods is not SOLVERS or "default_solver" in vars(type(system)):
@@ -293,7 +294,7 @@ def rounding(z: State) -> float:
 
 @differentiating
 def relax(
-    system: EnergySystem,
+    system: PhysicalSystem,
     x: torch.Tensor,
     nudge: Nudge | None = None,
     start: State | None = None,
@@ -308,7 +309,7 @@ def relax(
 
     Parameters
     ----------
-    system : EnergySystem
+    system : EnergySystem or VectorField
     x : Tensor (B, ...)
         Input, in the system's units.
     nudge : Nudge, optional
@@ -366,7 +367,7 @@ def of_finite_weights(weights: Weights, found: Equilibrium) -> Equilibrium:
 
 
 def new_phase(
-    system: EnergySystem,
+    system: PhysicalSystem,
     inputs: Inputs,
     options: dict[str, Any],
     *,
@@ -386,7 +387,7 @@ def new_phase(
     return phase
 
 
-def prepared(system: EnergySystem, x: torch.Tensor, options: dict[str, Any]) -> Inputs:
+def prepared(system: PhysicalSystem, x: torch.Tensor, options: dict[str, Any]) -> Inputs:
     """`system.prepare(x)`, told the options of the phases to come if it asks for them.
 
     Raises
@@ -401,7 +402,7 @@ def prepared(system: EnergySystem, x: torch.Tensor, options: dict[str, Any]) -> 
     return inputs
 
 
-def _require_same(system: EnergySystem, method: str, found: torch.Tensor, x: torch.Tensor) -> None:
+def _require_same(system: PhysicalSystem, method: str, found: torch.Tensor, x: torch.Tensor) -> None:
     """Refuse a method that hands on another x: contrasts and oracles differentiate the energy at the given one."""
     if found is x or (found.shape == x.shape and torch.equal(found, x.to(found))):
         return
@@ -411,7 +412,7 @@ def _require_same(system: EnergySystem, method: str, found: torch.Tensor, x: tor
     )
 
 
-def _check_options(system: EnergySystem, options: dict[str, Any]) -> set[str]:
+def _check_options(system: PhysicalSystem, options: dict[str, Any]) -> set[str]:
     if not options:
         return set()
     known = [name for name in _parameters(system.phase) if name not in ("inputs", "origin", "balanced")]
@@ -441,7 +442,7 @@ def phase_tolerance(phase: Phase, tolerance: float | None) -> float:
     return default * phase.tolerance_share(phase.nudge.most)
 
 
-def check_state(system: EnergySystem, state: State, x: torch.Tensor) -> None:
+def check_state(system: PhysicalSystem, state: State, x: torch.Tensor) -> None:
     """Raise InputError unless `state` has the system's blocks and x's batch."""
     want = [tuple(s.shape) for s in system.initial_state(x)]
     got = [tuple(s.shape) for s in state] if isinstance(state, tuple) else type(state).__name__
@@ -454,14 +455,14 @@ def start_not_finite() -> InputError:
     return argument_error("start", "be finite", "NaN or infinite entries")
 
 
-def check_outputs(system: EnergySystem, outputs: torch.Tensor, batch: int) -> None:
+def check_outputs(system: PhysicalSystem, outputs: torch.Tensor, batch: int) -> None:
     """Raise InputError unless outputs have the shape (B, n_out)."""
     if outputs.ndim != 2 or len(outputs) != batch:
         name = f"system ({type(system).__name__})"
         raise argument_error(name, f"have outputs of shape ({batch}, n_out)", f"of shape {tuple(outputs.shape)}")
 
 
-def check_cost(system: EnergySystem, cost: Cost) -> None:
+def check_cost(system: PhysicalSystem, cost: Cost) -> None:
     """Raise InputError if a cost on angles meets outputs that are none, or another cost outputs that are angles."""
     if cost.angular and not system.angles:
         raise InputError(
@@ -530,7 +531,7 @@ def require_digits(phase: Phase, found: Equilibrium) -> None:
         raise argument_error("beta", must, f"{nudge.most:g}")
 
 
-def fitted_nudge(system: EnergySystem, nudge: Nudge, outputs: torch.Tensor) -> Nudge:
+def fitted_nudge(system: PhysicalSystem, nudge: Nudge, outputs: torch.Tensor) -> Nudge:
     """The nudge with targets as its cost takes them beside outputs (B, n_out).
 
     Raises

@@ -203,7 +203,8 @@ class NewtonKrylov(Solver):
             following, z, residual = self.phase.sweep(blocks)
             return z, residual, flat(following) - u
         force = self.phase.force(blocks)
-        return blocks, self.phase.residual(force), self.step_size * flat(force)
+        gap = self.step_size * flat(force)
+        return blocks, self.phase.residual(force), gap if self.phase.ways is None else self.phase.ways * gap
 
     def advance(self, active: torch.Tensor) -> None:
         size = self._gap.norm(dim=1)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import argument_error
 from ..estimators.step import StepLike
-from ..system import EnergySystem
+from ..physical_system import PhysicalSystem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,12 +27,12 @@ class Callback:
     ...         return figures["train_error"] < 0.01
     """
 
-    def on_step(self, system: EnergySystem, epoch: int, batch: int, step: StepLike) -> None:
+    def on_step(self, system: PhysicalSystem, epoch: int, batch: int, step: StepLike) -> None:
         """Called after each batch, once the weights have been changed.
 
         Parameters
         ----------
-        system : EnergySystem
+        system : EnergySystem or VectorField
             In training; its `.grad` are those of this batch.
         epoch, batch : int
             From 0.
@@ -40,12 +40,12 @@ class Callback:
             What the estimator found: loss, outputs, equilibria with their residuals.
         """
 
-    def on_epoch(self, system: EnergySystem, epoch: int, figures: dict[str, Any]) -> bool | None:
+    def on_epoch(self, system: PhysicalSystem, epoch: int, figures: dict[str, Any]) -> bool | None:
         """Called after each epoch, once it is in the run file.
 
         Parameters
         ----------
-        system : EnergySystem
+        system : EnergySystem or VectorField
         epoch : int
             From 0.
         figures : dict

@@ -13,8 +13,8 @@ from ..cost import check_labels
 from ..equilibrium import Equilibrium, NotFinite, Status
 from ..estimators.step import StepLike
 from ..landscape.exploration import averaged, relax_from_many
+from ..physical_system import PhysicalSystem
 from ..ranks import Batch, gathered, summed
-from ..system import EnergySystem
 
 METRICS: dict[str, tuple[str, str]] = {
     "loss": ("cost units", "mean cost of the free states during the epoch"),
@@ -47,7 +47,7 @@ class Epoch:
 
     Parameters
     ----------
-    system : EnergySystem
+    system : EnergySystem or VectorField
         What is trained.
 
     Attributes
@@ -65,7 +65,7 @@ class Epoch:
         Why the latest phase that did not converge ended, on this rank; empty while there was none.
     """
 
-    def __init__(self, system: EnergySystem) -> None:
+    def __init__(self, system: PhysicalSystem) -> None:
         self._scores = system.scores
         self.batches = 0
         self.examples = 0
@@ -198,7 +198,7 @@ class Evaluation:
 
 
 def evaluate(
-    system: EnergySystem,
+    system: PhysicalSystem,
     batches: Iterable[Batch],
     *,
     solver: str | None = None,
@@ -211,7 +211,7 @@ def evaluate(
 
     Parameters
     ----------
-    system : EnergySystem
+    system : EnergySystem or VectorField
     batches : iterable of (x, labels)
         Of this rank; empty ones are passed over.
     solver, tolerance, max_iterations
@@ -258,7 +258,7 @@ def evaluate(
 
 
 def classification_error(
-    system: EnergySystem,
+    system: PhysicalSystem,
     x: torch.Tensor,
     labels: torch.Tensor,
     *,
@@ -271,7 +271,7 @@ def classification_error(
 
     Parameters
     ----------
-    system : EnergySystem
+    system : EnergySystem or VectorField
     x : Tensor (N, ...)
     labels : Tensor (N,)
         Class indices.

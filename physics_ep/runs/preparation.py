@@ -15,6 +15,7 @@ from ..data.batches import BatchSource, InMemory, Loaders, Stream
 from ..data.datasets import Dataset, load_dataset
 from ..data.image_folders import STREAMED
 from ..errors import InputError, argument_error
+from ..physical_system import PhysicalSystem
 from ..placement import DTYPES, parameters_of, require_memory, resolve_device, resolve_dtype
 from ..progress import Progress
 from ..registry import accepts, build_system, load, systems
@@ -22,7 +23,6 @@ from ..storage.opening import open_run
 from ..storage.run_file import Run, environment
 from ..storage.texts import parse_json, read_text
 from ..storage.weights import put_weights
-from ..system import EnergySystem
 
 Data = str | os.PathLike[str] | Dataset | tuple[Iterable[Any], Iterable[Any]]
 """What a caller may give instead of what a config names: a folder, examples, or loaders (train, test)."""
@@ -148,7 +148,7 @@ def with_room(config: Config) -> Config:
     return config.updated(system={"device_headroom": HEADROOM})
 
 
-def new_system(config: Config) -> EnergySystem:
+def new_system(config: Config) -> PhysicalSystem:
     """Build the system of a config with its initial weights, which the seed of [training] fixes.
 
     Raises
@@ -170,7 +170,7 @@ def new_system(config: Config) -> EnergySystem:
         return section.build(**options)
 
 
-def with_dtype(config: Config, system: EnergySystem) -> Config:
+def with_dtype(config: Config, system: PhysicalSystem) -> Config:
     """The config with the system's own dtype, where it names none."""
     if config.training.dtype is not None:
         return config
@@ -188,7 +188,7 @@ def _largest(value: Any) -> int:
 
 
 def open_source(
-    config: Config, data: Data | None, system: EnergySystem, device: torch.device, progress: Progress | bool
+    config: Config, data: Data | None, system: PhysicalSystem, device: torch.device, progress: Progress | bool
 ) -> BatchSource:
     """What a config's system is to be trained on: in memory, streamed from files, or from loaders.
 
@@ -197,7 +197,7 @@ def open_source(
     config : Config
         As `with_arguments` gives it.
     data : path or Dataset or (iterable, iterable) or None
-    system : EnergySystem
+    system : EnergySystem or VectorField
     device : torch.device
     progress : Progress
 
@@ -226,7 +226,7 @@ def open_source(
     return source
 
 
-def bytes_needed(data: Dataset, system: EnergySystem, dtype: torch.dtype) -> int:
+def bytes_needed(data: Dataset, system: PhysicalSystem, dtype: torch.dtype) -> int:
     """Memory that training takes: the data once more in their dtype, the weights with what training adds to them.
 
     States of a batch are small beside these.
@@ -235,12 +235,12 @@ def bytes_needed(data: Dataset, system: EnergySystem, dtype: torch.dtype) -> int
     return dtype.itemsize * (inputs + _held(system))
 
 
-def _held(system: EnergySystem) -> int:
+def _held(system: PhysicalSystem) -> int:
     """Numbers that training keeps about the weights."""
     return WEIGHT_COPIES * sum(p.numel() for p in system.parameters())
 
 
-def system_of(run: Run) -> EnergySystem:
+def system_of(run: Run) -> PhysicalSystem:
     """Build the system of a run file and load its weights.
 
     Parameters
@@ -267,7 +267,7 @@ def system_of(run: Run) -> EnergySystem:
     return system
 
 
-def from_run(file: str, *, seed: int = 0) -> EnergySystem:
+def from_run(file: str, *, seed: int = 0) -> PhysicalSystem:
     """Build the system of a run file with its trained weights.
 
     Parameters

@@ -29,6 +29,7 @@ from ..errors import InputError, argument_error
 from ..estimators.backprop import Backprop
 from ..estimators.propagation import EquilibriumPropagation, UnconvergedWarning
 from ..estimators.step import StepLike
+from ..physical_system import PhysicalSystem
 from ..placement import resolve_device, resolve_dtype, threads, work_in
 from ..progress import SILENT, Progress, task
 from ..ranks import in_step, join_group, meet, rank, summed, world_size
@@ -37,7 +38,6 @@ from ..storage.files import checked_path
 from ..storage.opening import open_run
 from ..storage.outputs import writing
 from ..storage.run_file import Quantity, Run, write_run
-from ..system import EnergySystem
 from ..tabular import Tabular, epochs_of
 from .callbacks import Callback, checked_callbacks
 from .metrics import METRICS, Epoch, Evaluation, evaluate
@@ -54,7 +54,7 @@ from .preparation import (
 )
 from .resuming import Interruption, check_resumable, interruptible
 
-Backward = Callable[[EnergySystem, torch.Tensor, torch.Tensor], StepLike]
+Backward = Callable[[PhysicalSystem, torch.Tensor, torch.Tensor], StepLike]
 """Fills `.grad` with the batch mean for (system, x, y), as `EquilibriumPropagation.backward` does."""
 
 
@@ -74,7 +74,7 @@ class TrainingResult(Tabular):
 
     Attributes
     ----------
-    system : EnergySystem
+    system : EnergySystem or VectorField
         With the final weights.
     config : Config
         With all defaults filled in.
@@ -88,7 +88,7 @@ class TrainingResult(Tabular):
         A line on each image that this process has left out since it cannot be decoded.
     """
 
-    system: EnergySystem
+    system: PhysicalSystem
     config: Config
     metrics: dict[str, np.ndarray]
     seconds: float
@@ -246,7 +246,7 @@ class _Trainer:
         self,
         *,
         config: Config,
-        system: EnergySystem,
+        system: PhysicalSystem,
         data: BatchSource,
         path: Path | None,
         progress: Progress | bool,
@@ -425,6 +425,7 @@ class _Trainer:
             on_unconverged=training.on_unconverged,
             starts=ep.starts,
             branches=ep.branches,
+            method=ep.method,
             generator=torch.Generator().manual_seed(epoch_seed(training.seed, epoch, 1)),
             **options,
         ).backward

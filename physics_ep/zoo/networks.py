@@ -6,7 +6,7 @@ import hashlib
 import importlib.resources
 import io
 import json
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -71,7 +71,7 @@ def zoo_network(network: str, *, seed: int = 0) -> EnergySystem:
     if hashlib.sha256(content).hexdigest() != entry["sha256"]:
         raise InputError(f"Zoo file {str(place)!r} must have the sha256 that its index names, but has another.")
     section = dict(entry["config"]["system"])
-    system = build_system(section.pop("name"), **section)
+    system = cast(EnergySystem, build_system(section.pop("name"), **section))
     system.load_state_dict(torch.load(io.BytesIO(content), weights_only=True))
     return system
 

@@ -257,7 +257,7 @@ def test_states_and_gradients_by_equations_of_their_own(substrate: str, fields: 
     # A second array alone feeds nothing back to a free state: h = u, and both know it.
     assert system.shared is (fields == {"transpose": "array"})
     free = relax(system, x, tolerance=1e-13)
-    estimate, _ = mapped.estimate(x, y, SquaredError(), beta=beta, tolerance=1e-13, gates="live")
+    estimate, _ = mapped.estimate(x, y, SquaredError(), beta=beta, tolerance=1e-13, gates="live", method="energy")
     exact = adaptation_gradient(mapped, x, y, SquaredError(), tolerance=1e-13, adjoint_tolerance=1e-12)
     nudged = relax(system, x, Nudge(SquaredError(), y, beta), start=free.state, tolerance=1e-13, gates="live")
     algebra = relax(system, x, solver="newton", tolerance=1e-12).require()

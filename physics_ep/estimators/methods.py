@@ -1,0 +1,255 @@
+"""Methods of equilibrium propagation: what nudged phases follow, with an energy and without one.
+
+| method | nudged phases follow | exact |
+|---|---|---|
+| energy | F - beta dC/ds, F = -dE/ds (Scellier and Bengio 2017) | if J = dF/ds is symmetric |
+| vector-field | the same, for any force (Scellier and others 2018) | if J is symmetric; else biased |
+| asymmetric | F - beta dC/ds - (J - J^T) (s - s0) (Scurria and others 2026, arXiv 2602.03670) | always |
+| dyadic | the two states of `dyadic.DyadicPhase`, which settle together (the same source) | always |
+| auto | energy where the measured asymmetry is rounding, else asymmetric | always |
+
+F is S times ds/dt, S the signature (`PhysicalSystem.directions`).
+"""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from .. import ranks
+from ..blocks import State, flat
+from ..cost import Cost, costs
+from ..energies import outputs_of
+from ..equilibrium import Equilibrium, OtherBranch, Status
+from ..errors import argument_error
+from ..nudging import Stencil, require_method
+from ..physical_system import Phase, PhysicalSystem
+from ..reads import likely
+from ..vector_field import VectorField
+from .dyadic import DyadicPhase
+
+EXACT = ("asymmetric", "dyadic")
+"""Methods whose gradients are exact for any force, as beta goes to zero."""
+
+HARDWARE = {
+    "energy": "Nothing beyond two nudged phases: the response of a reciprocal system is its own transpose.",
+    "vector-field": "Nothing beyond two nudged phases; the estimate is biased by the asymmetry.",
+    "asymmetric": (
+        "Couplings are read the other way in nudged phases (or their differences known or measured); the free "
+        "state of every unit is held through both nudges: droop between the two costs an error that grows as "
+        "1 / beta."
+    ),
+    "dyadic": (
+        "Two copies of every unit, coupled through the transposed couplings at their mean; nothing is held, but "
+        "both copies must have the same law."
+    ),
+}
+"""What each method asks of a machine that does it."""
+
+
+class AsymmetryWarning(UserWarning):
+    """Ordinary EP was asked for on a system whose force is the gradient of no energy."""
+
+
+class UnstableFreeState(OtherBranch):
+    """A free state is stationary, but the system leaves it by itself. `.eigenvalue` (B,) is the rightmost one."""
+
+    def __init__(self, equilibrium: Equilibrium, rows: torch.Tensor, eigenvalue: torch.Tensor, unit: str) -> None:
+        super().__init__(equilibrium, "The free phase", rows)
+        self.eigenvalue = eigenvalue
+        worst = complex(eigenvalue[eigenvalue.real.nan_to_num(nan=-torch.inf).argmax()])
+        shown = f"{worst.real:.3g}" if worst.imag == 0 else f"{worst.real:.3g} {worst.imag:+.3g}i"
+        self.args = (
+            f"The free phase has {int(rows.sum())} of {rows.numel()} states that are unstable: the rightmost "
+            f"eigenvalue of the motion there is {shown} per {unit.removesuffix('s')}, and must be negative. Try "
+            "another start, weaker couplings, other signs in directions, or on_unconverged='skip'.",
+        )
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The method that a step takes.
+
+    Attributes
+    ----------
+    method : str
+    asymmetry : float
+        |A| / |J| as last measured (`Phase.asymmetry`); NaN where nothing asked for it.
+    """
+
+    method: str
+    asymmetry: float = float("nan")
+
+
+class MethodChoice:
+    """The method that systems are given, and when what it depends on is measured.
+
+    Parameters
+    ----------
+    asked : str or None
+        One of `METHODS`; None: the system's default.
+    scheme : Stencil
+    every : int
+        Steps between measurements.
+
+    Raises
+    ------
+    InputError
+        If there is no such method, or the scheme cannot have it.
+    """
+
+    def __init__(self, asked: str | None, scheme: Stencil, every: int) -> None:
+        require_method(asked, scheme)
+        self.asked, self.scheme, self.every = asked, scheme, every
+        self.choice = Choice("energy")
+        self._known: tuple[Any, int] | None = None
+
+    def check(self, system: PhysicalSystem) -> None:
+        """Refuse what a system's phases cannot do: complex nudges where there is no energy."""
+        if self.scheme.analytic and isinstance(system, VectorField):
+            name = type(system).__name__
+            raise argument_error(
+                "scheme", f"be one of real nudges for {name}, which has no energy", self.scheme.name
+            )
+
+    def displaced(self, system: PhysicalSystem, base: Phase) -> tuple[Phase, torch.Tensor | None]:
+        """The phase to nudge, and the rightmost eigenvalue (B,) at its origin if it was looked for now.
+
+        Parameters
+        ----------
+        system : EnergySystem or VectorField
+        base : Phase
+            At the free state, balanced.
+        """
+        asked = system.default_method if self.asked is None else self.asked
+        if asked == "energy" == system.default_method:
+            self.choice = Choice("energy")
+            return base, None
+        eigenvalue = None
+        if self._due(system):
+            if isinstance(system, VectorField):
+                require_function(system, base)
+                eigenvalue = base.rightmost()
+            self.choice = self._chosen(asked, base, system)
+        return self.nudging(base), eigenvalue
+
+    def nudging(self, base: Phase) -> Phase:
+        """The phase to nudge by the method that was chosen last."""
+        method = self.choice.method
+        if method == "dyadic":
+            return DyadicPhase(base)
+        return base.adjoint() if method == "asymmetric" else base
+
+    def _due(self, system: PhysicalSystem) -> bool:
+        known, age = (None, 0) if self._known is None else self._known
+        due = known is None or known() is not system or age >= self.every
+        self._known = (weakref.ref(system), 1 if due else age + 1)
+        return due
+
+    def _chosen(self, asked: str, base: Phase, system: PhysicalSystem) -> Choice:
+        if asked in EXACT and system.default_method == "energy":
+            return Choice(asked, 0.0)
+        found = ranks.largest(base.asymmetry(), system.device)  # one method for all ranks
+        rounding = torch.finfo(base.narrow).eps ** 0.5
+        if asked == "auto":
+            return Choice("asymmetric" if found > rounding else "energy", found)
+        if asked not in EXACT and found > rounding:
+            warnings.warn(
+                f"Ordinary EP is biased on this {type(system).__name__}, whose force is the gradient of no energy: "
+                f"the asymmetry |A| / |J| of its Jacobian is {found:.2g}. method='asymmetric' is exact.",
+                AsymmetryWarning,
+                stacklevel=7,
+            )
+        return Choice(asked, found)
+
+
+def of_stable(
+    system: PhysicalSystem, free: Equilibrium, eigenvalue: torch.Tensor
+) -> tuple[Equilibrium, UnstableFreeState | None]:
+    """A free phase of which unstable examples count as no equilibria, and the error that names them, if any.
+
+    Parameters
+    ----------
+    system : EnergySystem or VectorField
+    free : Equilibrium
+    eigenvalue : Tensor (B,)
+        Rightmost ones at its states.
+    """
+    rows = (eigenvalue.real > 0) & free.converged
+    if likely(~rows.any()):
+        return free, None
+    left = replace(free, residual=free.residual.masked_fill(rows, torch.inf), status=Status.UNSTABLE)
+    return left, UnstableFreeState(free, rows, eigenvalue, system.time_unit)
+
+
+def check_droop(droop: float) -> float:
+    """Return a share of at least 0 and less than 1, or raise InputError."""
+    if isinstance(droop, bool) or not isinstance(droop, int | float) or not 0 <= droop < 1:
+        raise argument_error("droop", "be a share of at least 0 and less than 1", droop)
+    return float(droop)
+
+
+def require_invariant(system: PhysicalSystem, state: State, cost: Cost, y: torch.Tensor) -> None:
+    """Refuse a cost that changes along a direction in which the law of a system without an energy never does.
+
+    Where all phases may turn together the adjoint equation has no solution for it.
+
+    Raises
+    ------
+    InputError
+    """
+    directions = system.symmetries(state)
+    if not directions:
+        return
+    with torch.enable_grad():
+        leaves = tuple(s.detach().requires_grad_() for s in state)
+        total = costs(cost, outputs_of(system, leaves), y).sum()
+        slope = torch.autograd.grad(total, leaves, allow_unused=True)
+    steep = flat(tuple(torch.zeros_like(s) if g is None else g for s, g in zip(state, slope, strict=True)))
+    for direction in directions:
+        along = (steep * flat(direction)).sum(1)
+        if bool((along.abs() > 1e3 * torch.finfo(along.dtype).eps * steep.abs().sum(1)).any()):
+            must = (
+                f"not change under the symmetries of a {type(system).__name__} (a common rotation of all phases): "
+                "read differences of phases, or pin one"
+            )
+            raise argument_error("cost", must, f"{cost.name!r} on outputs that change with them")
+
+
+def require_function(system: VectorField, base: Phase) -> None:
+    """Refuse a force that is no function of its arguments alone, each example's of that example.
+
+    It is asked twice at the free state, with another state between, and once without the first example.
+
+    Raises
+    ------
+    InputError
+    """
+    assert base.origin is not None
+    field: Any = base.system
+    state, x = base.origin, base.x
+    with torch.no_grad():
+        first = field.force(state, x)
+        field.force(tuple(s + 1e-3 * (1 + s.abs()) for s in state), x)
+        again = field.force(state, x)
+        size = max(float(f.abs().nan_to_num(0.0, 0.0).max()) for f in (*first, *state) if f.numel())
+        rounding = 1e3 * torch.finfo(base.dtype).eps * max(size, torch.finfo(base.dtype).tiny)
+        name = f"system ({type(system).__name__})"
+
+        def same(one: State, other: State) -> bool:
+            pairs = zip(one, other, strict=True)  # what has diverged is nothing that a force is judged by
+            return all(bool(((a - b).abs() <= rounding).logical_or(~a.isfinite()).all()) for a, b in pairs)
+
+        if not same(first, again):
+            must = "have a force that is a function of its arguments and parameters alone"
+            raise argument_error(name, must, "another one at the same state when asked again")
+        if len(x) > 1:
+            others = torch.arange(1, len(x), device=x.device)
+            fewer = field.force(tuple(s[others] for s in state), x[others])
+            if not same(tuple(f[1:] for f in first), fewer):
+                must = "have a force of each example that does not depend on the others in its batch"
+                raise argument_error(name, must, "another one without the first example")

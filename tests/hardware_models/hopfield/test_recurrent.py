@@ -1,0 +1,119 @@
+"""Networks with separate forward and backward weights: if these fail, one-way amplifiers learn another gradient."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+
+import pytest
+import torch
+
+from hardware_models import RecurrentNetwork
+from physics_ep import EquilibriumPropagation, SquaredError
+from physics_ep.errors import InputError
+from physics_ep.estimators.methods import AsymmetryWarning
+from tests.support.systems import batch
+from validation import check_system, implicit_gradient
+from validation.gradients import estimate_gradient, total_error
+
+
+def network(sizes=(5, 12, 8, 3), **options) -> RecurrentNetwork:
+    return RecurrentNetwork(list(sizes), back_gain=0.5, **options).double()
+
+
+def estimate(system, x, y, method: str | None, beta: float = 1e-3, **options) -> dict[str, torch.Tensor]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AsymmetryWarning)
+        return estimate_gradient(
+            EquilibriumPropagation(SquaredError(), beta=beta, method=method, **options), system, x, y
+        )[0]
+
+
+def test_weights_in_each_others_place_give_the_exact_gradient() -> None:
+    system = network()
+    x, y = batch(5, 3, 4)
+    exact = implicit_gradient(system, x, y, SquaredError())
+    errors = [total_error(estimate(system, x, y, None, beta), exact) for beta in (1e-2, 1e-3)]
+    assert errors[1] <= 1e-5
+    assert abs(math.log10(errors[0] / errors[1]) - 2) <= 0.1
+    assert total_error(estimate(system, x, y, "vector-field"), exact) > 0.1
+
+
+@pytest.mark.full
+def test_the_exchange_of_weights_is_the_general_correction() -> None:
+    """Against products with J - J^T by autograd, with a store that droops too."""
+    system = network()
+    x, y = batch(5, 3, 4)
+
+    class General(RecurrentNetwork):
+        def phase(self, inputs, origin=None, balanced=False):
+            return super(RecurrentNetwork, self).phase(inputs, origin, balanced)
+
+    twin = General([5, 12, 8, 3], back_gain=0.5).double()
+    for droop in (0.0, 1e-6):
+        found, general = (estimate(s, x, y, "asymmetric", droop=droop) for s in (system, twin))
+        assert total_error(found, general) < 1e-8
+
+
+def test_a_feedforward_network_learns_by_backprop() -> None:
+    """Without backward weights ordinary nudges reach nothing below the outputs; asymmetric EP is backprop."""
+    system = network(feedback=False)
+    x, y = batch(5, 3, 4)
+    h = x
+    for k, (w, b) in enumerate(zip(system.forward_weight, system.bias, strict=True)):
+        h = h @ w.T + b
+        h = torch.tanh(h) if k < 2 else h
+    loss = (h - y).square().sum(1).mean() / 2
+    names = [n for n, _ in system.named_parameters()]
+    exact = dict(zip(names, torch.autograd.grad(loss, list(system.parameters())), strict=True))
+    assert total_error(estimate(system, x, y, None), exact) < 1e-5
+    blind = estimate(system, x, y, "vector-field")
+    assert float(blind["forward_weight.0"].norm()) < 1e-9
+
+
+@pytest.mark.full
+def test_backward_weights_that_are_transposed_have_an_energy() -> None:
+    system = network()
+    with torch.no_grad():
+        for back, w in zip(system.backward_weight, system.forward_weight[1:], strict=True):
+            w.mul_(0.5)
+            back.copy_(w.T)
+    x, y = batch(5, 3, 4)
+    step = EquilibriumPropagation(SquaredError(), beta=1e-3).backward(system, x, y)
+    assert step.method == "energy"
+    assert step.asymmetry < 1e-12
+
+
+@pytest.mark.full
+def test_they_keep_the_contract() -> None:
+    x, y = batch(5, 3, 3)
+    check_system(network(), x, y)
+    check_system(network(feedback=False), x, y)
+
+
+def test_bad_arguments_are_told() -> None:
+    with pytest.raises(InputError, match="sizes must be positive integers"):
+        RecurrentNetwork([5])
+    with pytest.raises(InputError, match="Did you mean 'tanh'"):
+        RecurrentNetwork([5, 3], "tanhh")
+
+
+@pytest.mark.slow
+def test_a_step_costs_what_an_ordinary_one_does() -> None:
+    """At most 1.3 times the processor time: nudged phases read the same number of weights."""
+    system = RecurrentNetwork([784, 512, 10])
+    x, y = torch.rand(32, 784), torch.rand(32, 10)
+    spent = {}
+    for method in ("vector-field", "asymmetric"):
+        ep = EquilibriumPropagation(SquaredError(), beta=1e-2, method=method)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AsymmetryWarning)
+            ep.backward(system, x, y)
+            times = []
+            for _ in range(7):
+                began = time.process_time()
+                ep.backward(system, x, y)
+                times.append(time.process_time() - began)
+        spent[method] = sorted(times)[3]
+    assert spent["asymmetric"] <= 1.3 * spent["vector-field"]

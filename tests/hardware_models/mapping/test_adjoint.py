@@ -1,0 +1,130 @@
+"""Asymmetric EP on mapped networks whose copies differ: if these fail, separate cells cost what they need not."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import pytest
+import torch
+
+from hardware_models import DeviceModel, map_pcn
+from physics_ep import CrossEntropy
+from physics_ep.errors import InputError
+from physics_ep.estimators.methods import AsymmetryWarning
+from physics_ep.predictive_coding import mlp
+from validation.gradients import compare, total_error
+from validation.references import adaptation_gradient
+
+THREE = {"copy_mismatch_h": 0.01, "copy_mismatch_u": 0.01, "copy_mismatch_transpose": 0.01}
+SEPARATE = {"copies": "independent", "programming_noise": 0.01}
+
+
+def mapped_case(substrate: str, activation: str, sizes: tuple[int, ...], seed: int = 0, **fields):
+    generator = torch.Generator().manual_seed(seed)
+    net = mlp(list(sizes), activation, seed=seed).double()
+    x = torch.rand(5, sizes[0], generator=generator, dtype=torch.float64)
+    y = torch.randint(0, sizes[-1], (5,), generator=generator)
+    return map_pcn(net, substrate, DeviceModel(**fields), seed=seed, calibration=x), x, y
+
+
+def gaps(mapped, x, y, method: str | None, **options) -> tuple[float, float, float]:
+    """1 - cosine of the worst tensor to the implicit gradient of the physical network at beta 1e-3, the order from
+    1e-2, and the measured asymmetry."""
+    exact = adaptation_gradient(mapped, x, y, CrossEntropy())
+    errors = []
+    for beta in (1e-2, 1e-3):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AsymmetryWarning)
+            found, step = mapped.estimate(x, y, CrossEntropy(), beta=beta, method=method, **options)
+        errors.append(total_error(found, exact))
+    return max(1 - r.cosine for r in compare(found, exact)), math.log10(errors[0] / errors[1]), step.asymmetry
+
+
+CASES = [
+    ("hopfield", "tanh", THREE),
+    pytest.param("resistive", "hard_tanh", SEPARATE, marks=pytest.mark.full),
+    ("oscillator", "hard_tanh", SEPARATE),
+    pytest.param("resistive", "relu", {**SEPARATE, "programming_noise": 0.03}, marks=pytest.mark.full),
+    ("hopfield", "tanh", {"transpose": "array", "copy_mismatch_transpose": 0.1}),
+    pytest.param("hopfield", "tanh", {"mirror_mismatch": 0.01}, marks=pytest.mark.full),
+    pytest.param(
+        "hopfield", "tanh", {**THREE, "mirror_mismatch": 0.01, "feedback_gain": 0.5}, marks=pytest.mark.full
+    ),
+    pytest.param("resistive", "hard_tanh", {**SEPARATE, "leaks": "fixed"}, marks=pytest.mark.full),
+]
+
+
+@pytest.mark.parametrize(("substrate", "activation", "fields"), CASES)
+def test_the_gradient_is_that_of_the_physical_network(substrate: str, activation: str, fields: dict) -> None:
+    """Three arrays that err apart: against implicit differentiation by all copies together, to 1e-6 and of order 2,
+    where ordinary EP is off by far more than that at every beta."""
+    mapped, x, y = mapped_case(substrate, activation, (8, 16, 12, 5), **fields)
+    assert mapped.system.default_method == "auto"
+    gap, order, asymmetry = gaps(mapped, x, y, None)
+    assert gap <= 1e-6
+    assert abs(order - 2) <= 0.1
+    assert asymmetry > 1e-4
+    assert gaps(mapped, x, y, "energy")[0] > 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("noise", [0.001, 0.01, 0.03])
+@pytest.mark.parametrize(
+    ("substrate", "activation"), [("hopfield", "tanh"), ("resistive", "hard_tanh"), ("oscillator", "hard_tanh")]
+)
+def test_ten_layers_too(substrate: str, activation: str, noise: float) -> None:
+    fields = dict.fromkeys(THREE, noise) if substrate == "hopfield" else {**SEPARATE, "programming_noise": noise}
+    mapped, x, y = mapped_case(substrate, activation, (8, *[24] * 9, 5), **fields)
+    gap, order, _ = gaps(mapped, x, y, None)
+    assert gap <= 1e-6
+    assert abs(order - 2) <= 0.1
+
+
+def test_one_array_has_an_energy_and_nothing_is_measured() -> None:
+    mapped, x, y = mapped_case("hopfield", "tanh", (6, 8, 4), programming_noise=0.05)
+    assert mapped.system.default_method == "energy"
+    own, step = mapped.estimate(x, y, CrossEntropy(), beta=1e-2)
+    assert math.isnan(step.asymmetry)
+    same, step = mapped.estimate(x, y, CrossEntropy(), beta=1e-2, method="auto")
+    assert (step.method, step.asymmetry) == ("energy", 0)
+    assert total_error(own, same) == 0
+
+
+def test_ordinary_ep_on_separate_copies_warns_with_the_asymmetry() -> None:
+    """The figure against the dense Jacobian of the currents by all activities, with u's sign reversed."""
+    mapped, x, y = mapped_case("hopfield", "tanh", (6, 10, 8, 4), **THREE)
+    with pytest.warns(AsymmetryWarning, match=r"\|A\| / \|J\|"):
+        _, step = mapped.estimate(x, y, CrossEntropy(), beta=1e-2, method="energy")
+    system = mapped.system
+    w = [[system.arrays(k, c).weight for k in range(3)] for c in ("h", "u", "transpose")]
+    sizes = [10, 8, 4]
+    at = [sum(sizes[:k]) for k in range(4)]
+    whole = []
+    phase = system.phase(system.prepare(x), origin=step.equilibria[0].state, balanced=True)
+    slopes = [
+        a.slope(p) for a, p in zip([*system.amplifiers_h, *system.amplifiers_u], [*phase.p, *phase.q], strict=True)
+    ]
+    for n in range(len(x)):
+        jacobian = torch.zeros(44, 44, dtype=torch.float64)
+        for k in range(3):
+            rows, lower = slice(at[k], at[k + 1]), slice(22 + at[k], 22 + at[k + 1])
+            jacobian[rows, rows] = torch.diag(-1 / slopes[k][n])
+            jacobian[lower, lower] = torch.diag(1 / slopes[3 + k][n])
+            if k:
+                below = slice(at[k - 1], at[k])
+                jacobian[rows, below] = w[0][k]
+                jacobian[lower, below] = -w[1][k]
+                jacobian[below, rows] = w[2][k].T
+                jacobian[below, lower] = -w[2][k].T
+        whole.append(jacobian)
+    stacked = torch.stack(whole).detach()
+    exact = float((stacked - stacked.mT).norm() / stacked.norm()) / 2
+    assert step.asymmetry == pytest.approx(exact, rel=0.1)
+
+
+def test_an_auto_zero_has_no_asymmetric_ep() -> None:
+    mapped, x, y = mapped_case("resistive", "hard_tanh", (6, 8, 4), **SEPARATE, auto_zero="on")
+    assert mapped.system.default_method == "energy"
+    with pytest.raises(InputError, match="auto-zero"):
+        mapped.estimate(x, y, CrossEntropy(), beta=1e-2, method="asymmetric")

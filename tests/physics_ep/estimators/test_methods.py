@@ -1,0 +1,337 @@
+"""EP without an energy: if these fail, gradients of one-way systems are biased without notice."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+
+import pytest
+import torch
+
+from hardware_models import DeviceModel, FitzHughNagumoChain, HopfieldNetwork, map_pcn
+from physics_ep import EquilibriumPropagation, SquaredError, VectorField, relax, simulate
+from physics_ep.errors import InputError
+from physics_ep.estimators.methods import HARDWARE, AsymmetryWarning, UnstableFreeState
+from physics_ep.predictive_coding import mlp
+from tests.support.systems import batch
+from tests.support.vector_fields import Amplifiers, TanhUnits, Wells
+from validation import check_system, finite_difference_gradient, gradient_report, implicit_gradient
+from validation.gradients import estimate_gradient, total_error
+
+
+def gradient(system, x, y, method: str | None, beta: float = 1e-3, **options):
+    ep = EquilibriumPropagation(SquaredError(), beta=beta, method=method, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AsymmetryWarning)
+        return estimate_gradient(ep, system, x, y)
+
+
+def exactness(system, x, y, exact, method: str) -> tuple[float, float]:
+    """Relative error at beta 1e-3, and the order between 1e-2 and 1e-3."""
+    coarse, fine = (total_error(gradient(system, x, y, method, beta)[0], exact) for beta in (1e-2, 1e-3))
+    return fine, math.log10(coarse / fine)
+
+
+def require_exact(kind, n: int, share: float, seed: int) -> None:
+    system = kind(n, share, seed)
+    x, y = batch(5, 4, 6, seed)
+    exact = implicit_gradient(system, x, y, SquaredError())
+    for method in ("asymmetric", "dyadic"):
+        error, order = exactness(system, x, y, exact, method)
+        assert error <= 1e-5, (method, error)
+        assert abs(order - 2) <= 0.1, (method, order)
+    assert total_error(gradient(system, x, y, "vector-field")[0], exact) > 0.01
+
+
+@pytest.mark.parametrize(
+    ("kind", "share"),
+    [
+        (TanhUnits, 0.5),
+        pytest.param(TanhUnits, 0.2, marks=pytest.mark.full),
+        pytest.param(TanhUnits, 0.9, marks=pytest.mark.full),
+        pytest.param(Amplifiers, 0.5, marks=pytest.mark.full),
+    ],
+)
+def test_asymmetric_and_dyadic_ep_are_exact(kind, share: float) -> None:
+    """Against implicit differentiation by GMRES: a correction of the wrong sign leaves an error of order 1."""
+    require_exact(kind, 20, share, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [20, 100])
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_asymmetric_and_dyadic_ep_are_exact_on_twenty_seeds(n: int, share: float) -> None:
+    for seed in range(20):
+        require_exact(TanhUnits, n, share, seed)
+
+
+@pytest.mark.full
+def test_implicit_differentiation_of_a_force_agrees_with_differences() -> None:
+    """The reference itself, against central differences of the cost of relaxed states."""
+    system = TanhUnits(4, 0.7, n_out=2)
+    x, y = batch(5, 2, 2)
+    differences = finite_difference_gradient(system, x, y, SquaredError())
+    assert total_error(implicit_gradient(system, x, y, SquaredError()), differences) < 1e-8
+
+
+@pytest.mark.full
+def test_a_large_field_is_corrected_by_products() -> None:
+    """Beyond the size up to which the Jacobian is kept as a matrix, products with it go through autograd."""
+    system = TanhUnits(300, 0.6)
+    x, y = batch(5, 4, 3)
+    exact = implicit_gradient(system, x, y, SquaredError())
+    found, step = gradient(system, x, y, None)
+    assert step.method == "asymmetric"
+    assert total_error(found, exact) <= 1e-5
+
+
+def test_all_methods_agree_where_there_is_an_energy() -> None:
+    """Symmetric couplings, and a skew-gradient system: the correction must be rounding, and auto drops it."""
+    x, y = batch(5, 4, 6)
+    system = Amplifiers(12, 0.0)
+    ordinary = gradient(system, x, y, "energy")[0]
+    for method in ("vector-field", "asymmetric", "auto"):
+        assert total_error(gradient(system, x, y, method)[0], ordinary) < 1e-9
+    found = gradient(system, x, y, "auto")[1]
+    assert found.method == "energy"
+    assert found.asymmetry < 1e-12
+    x, y = batch(4, 2, 5)
+    exact = implicit_gradient(Wells(), x, y, SquaredError())
+    for method in ("energy", "vector-field", "asymmetric", "dyadic"):
+        assert total_error(gradient(Wells(), x, y, method)[0], exact) < 1e-5
+    assert gradient(Wells(), x, y, None)[1].method == "energy"
+    hopfield = HopfieldNetwork([4, 6, 2], "tanh").double()
+    same = gradient(hopfield, x, y, "energy")[0]
+    for method in ("vector-field", "asymmetric", "auto"):
+        assert total_error(gradient(hopfield, x, y, method)[0], same) == 0
+
+
+@pytest.mark.full
+def test_dyadic_ep_is_exact_on_an_energy_system_too() -> None:
+    x, y = batch(4, 2, 3)
+    hopfield = HopfieldNetwork([4, 6, 2], "tanh").double()
+    exact = implicit_gradient(hopfield, x, y, SquaredError())
+    error, order = exactness(hopfield, x, y, exact, "dyadic")
+    assert error < 1e-5
+    assert abs(order - 2) <= 0.1
+
+
+def test_ideal_paired_circuits_and_media_read_no_asymmetry() -> None:
+    """ds/dt of these is not symmetric: asked of the wrong matrix, auto would correct what is exact."""
+    chain = FitzHughNagumoChain([4, 6, 3]).double()
+    x, y = batch(4, 3, 3)
+    step = gradient(chain, 0.1 * x, 0.1 * y, "auto")[1]
+    assert step.method == "energy"
+    assert step.asymmetry < 1e-8
+    system = map_pcn(mlp([4, 6, 3], "tanh").double(), "hopfield", DeviceModel(), calibration=x).system
+    step = gradient(system, x, y, "auto", 1e-2)[1]
+    assert step.method == "energy"
+    assert step.asymmetry < 1e-8
+
+
+@pytest.mark.full
+def test_ordinary_ep_on_an_asymmetric_system_warns_with_the_figure() -> None:
+    system = TanhUnits(10, 0.6)
+    x, y = batch(5, 4, 4)
+    figure = gradient(system, x, y, "asymmetric")[1].asymmetry
+    jacobian = torch.func.vmap(torch.func.jacrev(lambda s, a: system.force((s[None],), a[None])[0][0]))(
+        relax(system, x).state[0], x
+    )
+    assert abs(figure - float(((jacobian - jacobian.mT).norm() / jacobian.norm()).detach()) / 2) < 1e-9
+    for method in ("energy", "vector-field"):
+        ep = EquilibriumPropagation(SquaredError(), method=method)
+        with pytest.warns(AsymmetryWarning, match=f"{figure:.2g}.*method='asymmetric' is exact"):
+            ep.backward(system, x, y)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            ep.backward(system, x, y)  # once is enough
+
+
+@pytest.mark.full
+def test_a_report_says_what_the_method_asks_of_hardware() -> None:
+    system = TanhUnits(8, 0.5)
+    x, y = batch(5, 4, 3)
+    report = gradient_report(system, x, y, SquaredError(), beta=1e-3)
+    assert report.method == "asymmetric"
+    assert report.hardware == HARDWARE["asymmetric"]
+    assert report.asymmetry > 0.05
+    assert report.relative_error < 1e-5
+    assert report.noise_floor < 1e-6
+
+
+@pytest.mark.full
+def test_droop_of_the_held_state_costs_an_error_over_beta() -> None:
+    """A store that loses 1e-6 of itself between the two nudges: ten times the error at a tenth of beta."""
+    system = TanhUnits(10, 0.8)
+    x, y = batch(5, 4, 4)
+    errors = []
+    for beta in (1e-2, 1e-3):
+        whole = gradient(system, x, y, "asymmetric", beta)[0]
+        errors.append(total_error(gradient(system, x, y, "asymmetric", beta, droop=1e-6)[0], whole))
+    assert errors[1] > 1e-6
+    assert abs(errors[1] / errors[0] - 10) < 0.1
+
+
+@pytest.mark.full
+def test_the_input_gets_its_gradient() -> None:
+    system = TanhUnits(8, 0.7)
+    x, y = batch(5, 4, 3)
+    leaf = x.clone().requires_grad_()
+    EquilibriumPropagation(SquaredError(), beta=1e-3).backward(system, leaf, y, input_gradient=True)
+    h = 1e-6
+    for i in (0, 3):
+        ends = []
+        for way in (1, -1):
+            moved = x.clone()
+            moved[1, i] += way * h
+            outputs = system.outputs(relax(system, moved).state)
+            ends.append(float((outputs - y).square().sum(1).mean() / 2))
+        assert abs(float(leaf.grad[1, i]) - (ends[0] - ends[1]) / (2 * h)) < 1e-6
+
+
+@pytest.mark.full
+def test_a_user_sees_one_contract() -> None:
+    """check_system takes systems without an energy, and names what they break."""
+    x, y = batch(5, 4, 3)
+    for system in (TanhUnits(6, 0.6), Amplifiers(6, 0.6)):
+        check_system(system, x, y)
+
+    class Mixed(TanhUnits):
+        def force(self, state, x):
+            return (super().force(state, x)[0] + 0.1 * state[0].mean(0),)
+
+    with pytest.raises(AssertionError, match="force of an example must not depend on the others"):
+        check_system(Mixed(6), x, y)
+
+    class Cut(TanhUnits):
+        def force(self, state, x):
+            (s,) = state
+            return (super().force((s.detach(),), x)[0] + 0 * s,)
+
+    with pytest.raises(AssertionError, match="that autograd can follow"):
+        check_system(Cut(6), x, y)
+
+
+@pytest.mark.full
+def test_a_trajectory_ends_where_relaxation_does_and_has_no_energy() -> None:
+    system = TanhUnits(8, 0.9)
+    x, _ = batch(5, 4, 2)
+    course = simulate(system, x, 60.0)
+    assert bool(course.energy.isnan().all())
+    assert float((course.state[0][-1] - relax(system, x).state[0]).abs().max()) < 1e-6
+
+
+def test_a_force_must_be_a_function_of_its_arguments_alone() -> None:
+    x, y = batch(5, 4, 3)
+
+    class Tiring(TanhUnits):
+        fatigue = 0.0
+
+        def force(self, state, x):
+            self.fatigue = self.fatigue + 1e-6
+            return tuple(f - self.fatigue * s for f, s in zip(super().force(state, x), state, strict=True))
+
+    class Random(TanhUnits):
+        def force(self, state, x):
+            return tuple(f + 1e-9 * torch.randn_like(f) for f in super().force(state, x))
+
+    class Crowded(TanhUnits):
+        def force(self, state, x):
+            return (super().force(state, x)[0] + 0.1 * state[0].mean(0),)
+
+    for kind, words in (
+        (Tiring, "arguments and parameters alone"),
+        (Random, "alone"),
+        (Crowded, "others in its batch"),
+    ):
+        ep = EquilibriumPropagation(SquaredError(), tolerance=1e-3)
+        with pytest.raises(InputError, match=words):
+            ep.backward(kind(6), x, y)
+
+    class Lone(TanhUnits):
+        def force(self, state, x):
+            return super().force(state, x)[0]
+
+    with pytest.raises(InputError, match="a force that is a tuple of tensors of shapes"):
+        EquilibriumPropagation(SquaredError()).backward(Lone(6), x, y)
+
+
+def test_an_unstable_free_state_is_named_with_its_eigenvalue() -> None:
+    """Zero is stationary without drive, and is left at the rate 0.5 +- 2i: no estimate there means anything."""
+
+    class Spiral(VectorField):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = torch.nn.Parameter(torch.tensor([[0.5, 2.0], [-2.0, 0.5]], dtype=torch.float64))
+
+        def force(self, state, x):
+            (s,) = state
+            return (s @ self.w.T - s**3 + 0 * x,)
+
+        def initial_state(self, x):
+            return (torch.zeros_like(x),)
+
+        def outputs(self, state):
+            return state[0]
+
+    x = torch.zeros(3, 2, dtype=torch.float64)
+    for method in ("asymmetric", "vector-field", "dyadic"):
+        with pytest.raises(
+            UnstableFreeState, match=r"3 of 3 states that are unstable.*0\.5 [+-]2i per time constant"
+        ):
+            gradient(Spiral(), x, x + 1, method)
+    assert gradient(Spiral(), x, x + 1, None, on_unconverged="skip")[1].skipped == 3
+    with pytest.raises(AssertionError, match="free state must be stable"):
+        check_system(Spiral(), x, x + 1)
+
+
+def test_methods_that_a_scheme_cannot_have_are_refused() -> None:
+    for scheme in ("positive", "negative", "random", "holomorphic:4"):
+        with pytest.raises(InputError, match="scheme must be 'centered' with method='dyadic'"):
+            EquilibriumPropagation(SquaredError(), scheme, method="dyadic")
+    for method in ("asymmetric", "vector-field"):
+        with pytest.raises(InputError, match="real nudges"):
+            EquilibriumPropagation(SquaredError(), "holomorphic:4", method=method)
+    with pytest.raises(InputError, match="Did you mean 'asymmetric'"):
+        EquilibriumPropagation(SquaredError(), method="asymetric")
+    with pytest.raises(InputError, match="droop must be a share"):
+        EquilibriumPropagation(SquaredError(), droop=1.5)
+    x, y = batch(5, 4, 3)
+    with pytest.raises(InputError, match="scheme must"):
+        EquilibriumPropagation(SquaredError(), "holomorphic:4").backward(TanhUnits(6), x, y)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("scheme", ["positive", "negative", "random"])
+def test_one_sided_schemes_reach_their_order(scheme: str) -> None:
+    system = TanhUnits(10, 0.7)
+    x, y = batch(5, 4, 4)
+    exact = implicit_gradient(system, x, y, SquaredError())
+    errors = [
+        total_error(estimate_gradient(EquilibriumPropagation(SquaredError(), scheme, b), system, x, y)[0], exact)
+        for b in (1e-2, 1e-3)
+    ]
+    assert errors[1] < 5e-3
+    assert abs(math.log10(errors[0] / errors[1]) - 1) < 0.1
+
+
+@pytest.mark.slow
+def test_a_step_costs_little_more_than_an_ordinary_one() -> None:
+    """Where J - J^T is kept, at most 1.3 times the processor time; by products of autograd at most 1.8 times."""
+    for n, most in ((100, 1.3), (600, 1.8)):
+        system = TanhUnits(n, 0.5)
+        x, y = batch(5, 4, 16)
+        spent = {}
+        for method in ("vector-field", "asymmetric"):
+            ep = EquilibriumPropagation(SquaredError(), beta=1e-3, method=method)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", AsymmetryWarning)
+                ep.backward(system, x, y)
+                times = []
+                for _ in range(7):
+                    began = time.process_time()
+                    ep.backward(system, x, y)
+                    times.append(time.process_time() - began)
+            spent[method] = sorted(times)[3]
+        assert spent["asymmetric"] <= most * spent["vector-field"]
