@@ -16,9 +16,9 @@ from hardware_models.resistive.network import ResistiveNetwork
 from physics_ep.config import RUN_FILES, load_subject, parse_config
 from physics_ep.cost import Cost, SquaredError
 from physics_ep.data.datasets import digits, load_dataset
+from physics_ep.physical_system import PhysicalSystem
 from physics_ep.runs.preparation import system_of
 from physics_ep.storage.opening import open_run
-from physics_ep.system import EnergySystem
 from validation.examples import examples as batch_of
 
 from .requests import BATCH, Request
@@ -32,7 +32,7 @@ class Subject:
     ----------
     label : str
         As figures name it.
-    system : EnergySystem
+    system : EnergySystem or VectorField
     x : Tensor (B, ...)
     y : Tensor
         Targets, as `cost` takes them.
@@ -40,7 +40,7 @@ class Subject:
     """
 
     label: str
-    system: EnergySystem
+    system: PhysicalSystem
     x: torch.Tensor
     y: torch.Tensor
     cost: Cost
@@ -85,7 +85,7 @@ def fresh_hopfield(
         With the squared error as its cost.
     """
 
-    def build(n_in: int, n_out: int) -> EnergySystem:
+    def build(n_in: int, n_out: int) -> PhysicalSystem:
         return HopfieldNetwork([n_in, *hidden, n_out], activation=activation, gain=gain, seed=seed)
 
     return before_digits(label, build, examples, dtype, device)
@@ -125,7 +125,7 @@ def fresh_resistive(
         With the squared error as its cost.
     """
 
-    def build(n_in: int, n_out: int) -> EnergySystem:
+    def build(n_in: int, n_out: int) -> PhysicalSystem:
         return ResistiveNetwork([n_in, *hidden, n_out], diode, seed=seed, **options)
 
     return before_digits(label, build, examples, dtype, device)
@@ -133,7 +133,7 @@ def fresh_resistive(
 
 def before_digits(
     label: str,
-    build: Callable[[int, int], EnergySystem],
+    build: Callable[[int, int], PhysicalSystem],
     examples: int,
     dtype: torch.dtype = torch.float64,
     device: torch.device | None = None,
@@ -177,7 +177,7 @@ def trained(
         If the file holds no trained system, or its data are not to be found.
     """
     run = open_run(path)
-    system = cast(EnergySystem, system_of(run))
+    system = cast(PhysicalSystem, system_of(run))
     config = parse_config(run.config)
     data = load_dataset(config.data)
     place = torch.device("cpu") if device is None else device

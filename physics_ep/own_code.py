@@ -128,9 +128,7 @@ def _system(made: Any, factory: str, weights: str | os.PathLike[str] | None) -> 
     parts = made if isinstance(made, tuple) else (made,)
     tensors = all(isinstance(p, torch.Tensor) for p in parts[1:])
     if not 1 <= len(parts) <= 3 or not isinstance(parts[0], torch.nn.Module) or not tensors:
-        must = (
-            "return an EnergySystem, a VectorField or an nn.Module, or (system, x) or (system, x, y) with tensors"
-        )
+        must = "return an EnergySystem or an nn.Module, or (system, x) or (system, x, y) with tensors"
         was = tuple(type(p).__name__ for p in parts) if isinstance(made, tuple) else type(made).__name__
         raise argument_error(f"factory {factory!r}", must, was)
     x = parts[1] if len(parts) > 1 else None

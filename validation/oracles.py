@@ -431,7 +431,7 @@ def backprop_gradient(system: nn.Module, x: torch.Tensor, y: torch.Tensor, cost:
     InputError
         If the system has no forward pass.
     """
-    if isinstance(system, EnergySystem) and not system.feedforward:
+    if isinstance(system, PhysicalSystem) and not system.feedforward:
         raise InputError(
             f"Argument oracle must be 'implicit' for {type(system).__name__}, whose free state is no forward pass, "
             "but was 'backprop'."

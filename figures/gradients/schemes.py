@@ -16,8 +16,8 @@ from matplotlib.ticker import LogLocator
 from physics_ep.errors import InputError
 from physics_ep.estimators.propagation import EquilibriumPropagation
 from physics_ep.nudging import centered, holomorphic
+from physics_ep.physical_system import PhysicalSystem
 from physics_ep.progress import SILENT, Progress, task
-from physics_ep.system import EnergySystem
 from validation.gradients import estimate_gradient, total_error
 from validation.oracles import implicit_gradient
 
@@ -66,7 +66,7 @@ class HolomorphicMap:
     oracle: str = "implicit differentiation"
 
 
-def tight(system: EnergySystem) -> float | None:
+def tight(system: PhysicalSystem) -> float | None:
     """Residual near rounding in float64, so that errors of 1e-12 can be seen; the default in other dtypes."""
     return 1e-13 if system.dtype == torch.float64 else None
 

@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 
 from physics_ep.config import Config, parse_config
 from physics_ep.errors import InputError
+from physics_ep.physical_system import PhysicalSystem
 from physics_ep.runs.preparation import system_of
 from physics_ep.runs.training import train
 from physics_ep.storage.opening import open_run
 from physics_ep.storage.run_file import Run
-from physics_ep.system import EnergySystem
 
 from .. import style
 from ..requests import Drawn, Request
@@ -78,10 +78,10 @@ def learning_curve(run: Run) -> LearningCurve:
     if run.attributes.get("kind") != "training" or not run.epochs:
         raise InputError(f"Argument from must be the run file of a training, but {str(run.path)!r} is none.")
     metrics = {name: run.metric(name) for name in run.metrics}
-    return curve_of(parse_config(run.config), cast(EnergySystem, system_of(run)), metrics)
+    return curve_of(parse_config(run.config), cast(PhysicalSystem, system_of(run)), metrics)
 
 
-def curve_of(config: Config, system: EnergySystem, metrics: Mapping[str, np.ndarray]) -> LearningCurve:
+def curve_of(config: Config, system: PhysicalSystem, metrics: Mapping[str, np.ndarray]) -> LearningCurve:
     """Learning curve of a training's metrics."""
     tolerance = config.ep.tolerance
     return LearningCurve(

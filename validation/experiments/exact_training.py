@@ -11,9 +11,9 @@ import torch
 
 from physics_ep.config import load_config
 from physics_ep.cost import Cost
+from physics_ep.physical_system import PhysicalSystem
 from physics_ep.progress import SILENT, Progress
 from physics_ep.runs.training import TrainingResult, train
-from physics_ep.system import EnergySystem
 from physics_ep.weights import Weights
 
 from ..oracles import implicit_gradient
@@ -39,7 +39,7 @@ def exact_backward(cost: Cost, tolerance: float = 1e-7) -> Callable[..., ExactSt
         Residual of the free state and relative residual of the adjoint solve.
     """
 
-    def backward(system: EnergySystem, x: torch.Tensor, y: torch.Tensor) -> ExactStep:
+    def backward(system: PhysicalSystem, x: torch.Tensor, y: torch.Tensor) -> ExactStep:
         found = implicit_gradient(system, x, y, cost, tolerance=tolerance, adjoint_tolerance=tolerance)
         Weights(system).deposit(
             {name: found[name].to(p.dtype) for name, p in system.named_parameters() if name in found}

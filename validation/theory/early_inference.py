@@ -56,11 +56,11 @@ from physics_ep.dynamics.noise import STOCHASTIC, NoisyTableau, Wiener, noisy_st
 from physics_ep.errors import argument_error
 from physics_ep.estimators.chains import Shared, repeated
 from physics_ep.nudging import Nudge
+from physics_ep.physical_system import Phase, PhysicalSystem, widened
 from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.predictive_coding.flows import skew
 from physics_ep.predictive_coding.phase import PredictivePhase
 from physics_ep.relaxation.loop import relax
-from physics_ep.system import EnergySystem, Phase, widened
 
 from ..oracles import wide_target
 
@@ -235,7 +235,7 @@ class EarlyInference:
 
 
 def infer_early(
-    system: EnergySystem,
+    system: PhysicalSystem,
     x: torch.Tensor,
     y: torch.Tensor,
     cost: Cost,
@@ -255,7 +255,7 @@ def infer_early(
 
     Parameters
     ----------
-    system : EnergySystem
+    system : EnergySystem or VectorField
         Its blocks are layers that couple to their neighbours only, the last being the outputs; or a
         `PredictiveCodingNetwork` without skips, which moves by gradient flow or, paired, by its skew-gradient flow.
         Networks of units are watched in their rate flow (`hardware_models.layers.flows`).
@@ -328,7 +328,7 @@ def cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def _check(
-    system: EnergySystem, times: Sequence[float], beta: float, temperature: float, runs: int, steps: int
+    system: PhysicalSystem, times: Sequence[float], beta: float, temperature: float, runs: int, steps: int
 ) -> None:
     """InputError for a bad option."""
     held = list(times) if isinstance(times, Sequence) else []
@@ -352,7 +352,7 @@ def _check(
 # -- runs: how layers leave a free fixed point when nudged, and the errors they are held to -------------------
 
 
-def back_propagated(system: EnergySystem, x: torch.Tensor, nudge: Nudge, free: State) -> State:
+def back_propagated(system: PhysicalSystem, x: torch.Tensor, nudge: Nudge, free: State) -> State:
     """Errors delta of all layers at a free fixed point: delta_L = g_L, delta_k = J_{k,k+1} delta_{k+1}.
 
     g_L is the velocity of the outputs under the nudge over -beta; products with the blocks of J are central
@@ -360,7 +360,7 @@ def back_propagated(system: EnergySystem, x: torch.Tensor, nudge: Nudge, free: S
 
     Parameters
     ----------
-    system : EnergySystem
+    system : EnergySystem or VectorField
         float64.
     x : Tensor (B, ...)
     nudge : Nudge
@@ -433,7 +433,7 @@ class EarlyRuns:
     common_noise: bool
     generator: torch.Generator
 
-    def follow(self, system: EnergySystem, x: torch.Tensor, nudge: Nudge, free: State, runs: int) -> Moments:
+    def follow(self, system: PhysicalSystem, x: torch.Tensor, nudge: Nudge, free: State, runs: int) -> Moments:
         """Moments of displacements and errors at the times, blocks (T, B, n).
 
         Rows are ordered (copies, runs, examples); with noise, the first copy is free and the second nudged.

@@ -15,7 +15,7 @@ import torch
 from physics_ep.blocks import State, in_dtype
 from physics_ep.cost import Cost
 from physics_ep.errors import argument_error
-from physics_ep.system import EnergySystem, widened
+from physics_ep.physical_system import PhysicalSystem, widened
 
 from ..oracles import free_state, wide_target
 
@@ -41,7 +41,7 @@ class StepwiseEstimates:
 
 
 def stepwise(
-    system: EnergySystem,
+    system: PhysicalSystem,
     x: torch.Tensor,
     y: torch.Tensor,
     cost: Cost,
@@ -55,7 +55,7 @@ def stepwise(
 
     Parameters
     ----------
-    system : EnergySystem
+    system : EnergySystem or VectorField
     x, y : Tensor
     cost : Cost
     beta : float
@@ -89,11 +89,11 @@ def stepwise(
     return StepwiseEstimates(ep, bptt, (gap / size).sqrt(), float(free.residual.max()))
 
 
-def _parameters(system: EnergySystem) -> dict[str, torch.nn.Parameter]:
+def _parameters(system: PhysicalSystem) -> dict[str, torch.nn.Parameter]:
     return {n: p for n, p in system.named_parameters() if p.requires_grad}
 
 
-def _energy_slope(system: EnergySystem, state: State, x: torch.Tensor) -> list[torch.Tensor]:
+def _energy_slope(system: PhysicalSystem, state: State, x: torch.Tensor) -> list[torch.Tensor]:
     """dE/dtheta at a state, batch mean."""
     parameters = _parameters(system)
     with torch.enable_grad():
@@ -101,14 +101,14 @@ def _energy_slope(system: EnergySystem, state: State, x: torch.Tensor) -> list[t
     return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters.values(), grads, strict=True)]
 
 
-def _moved(system: EnergySystem, state: State, x: torch.Tensor, step: float) -> State:
+def _moved(system: PhysicalSystem, state: State, x: torch.Tensor, step: float) -> State:
     """One differentiable step of the free dynamics."""
     slope = torch.autograd.grad(system.energy(state, x).sum(), state, create_graph=True)
     return system.project(tuple(s - step * g for s, g in zip(state, slope, strict=True)))
 
 
 def _ep_course(
-    system: EnergySystem,
+    system: PhysicalSystem,
     x: torch.Tensor,
     y: torch.Tensor,
     cost: Cost,
@@ -129,7 +129,7 @@ def _ep_course(
 
 
 def _nudged(
-    system: EnergySystem, state: State, x: torch.Tensor, y: torch.Tensor, cost: Cost, beta: float, step: float
+    system: PhysicalSystem, state: State, x: torch.Tensor, y: torch.Tensor, cost: Cost, beta: float, step: float
 ) -> State:
     """One step of the nudged dynamics."""
     with torch.enable_grad():
@@ -141,7 +141,7 @@ def _nudged(
 
 
 def _bptt_course(
-    system: EnergySystem,
+    system: PhysicalSystem,
     x: torch.Tensor,
     y: torch.Tensor,
     cost: Cost,
