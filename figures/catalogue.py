@@ -255,6 +255,12 @@ FIGURES: tuple[Entry, ...] = (
         PREDICTIVE,
     ),
     Entry(
+        "batch_statistics",
+        "batch norm in training mode: lambda, gradients, and test errors of EP and backprop",
+        "figures.pcn.batch_statistics:make_batch_statistics",
+        PREDICTIVE,
+    ),
+    Entry(
         "paired_unit",
         "circuit of a paired unit, and a chain of layers of them",
         "figures.mapping.paired_unit:make_paired_unit",

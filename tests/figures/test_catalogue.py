@@ -40,6 +40,7 @@ ELSEWHERE = {
     "clamping",
     "auto_beta",
     "layers",
+    "batch_statistics",
     "pcn_energy",
     "pcn_cosine",
     "pcn_cost",

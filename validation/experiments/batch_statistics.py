@@ -71,6 +71,7 @@ def train_twins(
     *,
     epochs: int = 2,
     examples: int | None = None,
+    width: int = 32,
     batch: int = 64,
     lr: float = 0.05,
     momentum: float = 0.9,
@@ -88,6 +89,8 @@ def train_twins(
     epochs : int
     examples : int, optional
         Training images to use, the first; default all.
+    width : int
+        Of the network.
     batch : int
     lr, momentum : float
         Of SGD; the rate falls to 0 along half a cosine.
@@ -105,7 +108,7 @@ def train_twins(
     """
     begun = time.process_time()
     torch.manual_seed(seed)
-    model = small_resnet(channels=data.train_x.shape[1], classes=data.n_classes).train()
+    model = small_resnet(width, data.train_x.shape[1], data.n_classes).train()
     train_x, train_y = data.train_x[:examples], data.train_y[:examples]
     net = from_module(model, train_x[:2])
     twin = copy.deepcopy(model)
@@ -225,9 +228,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--examples", type=int)
-    parser.add_argument("--data", default=None)
+    parser.add_argument("--dataset", default="mnist", choices=("mnist", "digits"))
+    parser.add_argument("--data", default=None, help="folder of MNIST's files")
     told = parser.parse_args()
-    data = load_dataset(DataSection(name="mnist", layout="image", folder=told.data))
+    data = load_dataset(DataSection(name=told.dataset, layout="image", folder=told.data))
     results: list[dict[str, Any]] = []
     with threads(1):
         for seed in range(told.seeds):
