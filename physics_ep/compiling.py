@@ -34,6 +34,8 @@ def fusible(function: F) -> F:
 
     @functools.wraps(function)
     def called(*args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():  # a part of what is being fused
+            return function(*args, **kwargs)
         calls = _CALLS.get()
         if calls is None:
             return function(*args, **kwargs)
@@ -51,6 +53,11 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     if key not in _COMPILED:
         _COMPILED[key] = torch.compile(function, backend=BACKEND, dynamic=False)
     return _COMPILED[key]
+
+
+def spare(memory: torch.Tensor | None) -> torch.Tensor | None:
+    """Memory to write into, as `out` of an operator; None in what is compiled, which plans its memory itself."""
+    return None if torch.compiler.is_compiling() else memory
 
 
 @contextmanager

@@ -72,7 +72,12 @@ def trusting(device: torch.device) -> bool:
 
 
 def likely(flag: torch.Tensor) -> bool:
-    """Whether a flag () holds that nearly always does."""
+    """Whether a flag () holds that nearly always does; False in what is compiled.
+
+    That reads nothing, and does what is right in either case.
+    """
+    if torch.compiler.is_compiling():
+        return False
     flags = _ASSUMED.get()
     if flags is None or flag.device.type == "cpu":
         return bool(flag)
@@ -82,5 +87,5 @@ def likely(flag: torch.Tensor) -> bool:
 
 def needed(flag: torch.Tensor) -> bool:
     """Whether to do what changes nothing unless a flag () holds: always on a device, for which it costs less than
-    to wait."""
-    return flag.device.type != "cpu" or bool(flag)
+    to wait, and in what is compiled, which reads nothing."""
+    return flag.device.type != "cpu" or torch.compiler.is_compiling() or bool(flag)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ..blocks import State
+from ..compiling import fusible
 from ..errors import InputError, argument_error, unknown_name
 from ..pooling import Route, channels_last
 from ..system import EnergySystem
@@ -224,6 +225,7 @@ class ForwardNetwork(EnergySystem):
             refresh(layer)
         return self.run(x).states[-1]
 
+    @fusible
     def run(self, x: torch.Tensor, keep_drives: bool = True, keep_images: bool = False) -> ForwardPass:
         """The forward pass with all that nudged phases need of it."""
         dtype = self.compute_dtype or self.dtype

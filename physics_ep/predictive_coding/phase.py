@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..blocks import State, exactly_finite_rows, finite_rows, masked, tiled
-from ..compiling import fusible
+from ..compiling import fusible, spare
 from ..cost import Cost
 from ..maps import ConvLink, Link
 from ..nudging import Nudge
@@ -386,13 +386,13 @@ class PredictivePhase(Phase):
             change = link.image_of(w, rows)
             total = self._space("rerouted", change.numel(), change)[: change.numel()]
             total = total.as_strided(change.shape, change.stride())
-            routes.append(link.route_of(torch.add(change, held, out=total)))
+            routes.append(link.route_of(torch.add(change, held, out=spare(total))))
             # Where the pick stays, what is left of the free state is exactly zero.
             left = link.pick(held, routes[-1]).sub_(chosen)
             parts.append(link.pick(change, routes[-1]).add_(left))
         mine = self.routes[k]
         spent = mine is not None and mine is not self.free.routes[k] and len(mine) == len(moved)
-        self.routes[k] = torch.cat(routes, out=mine if spent else None)
+        self.routes[k] = torch.cat(routes, out=spare(mine if spent else None))
         return torch.cat(parts)
 
     def links(self, k: int) -> list[tuple[int, Link, torch.Tensor, Route]]:
@@ -538,7 +538,7 @@ def relative(wanted: torch.Tensor, found: torch.Tensor, overwrite: bool = False)
     With `overwrite`, the memory of `found` may be used.
     """
     size = torch.maximum(_peak(wanted), _peak(found))
-    miss = _peak(torch.sub(wanted, found, out=found if overwrite else None))
+    miss = _peak(torch.sub(wanted, found, out=spare(found if overwrite else None)))
     return torch.where(miss == 0, miss, miss / size)
 
 

@@ -24,6 +24,7 @@ from functools import partial
 import torch
 
 from ..blocks import State, tiled
+from ..compiling import fusible, spare
 from ..reads import likely, needed
 from ..relaxation.solvers import Solver, least_squares
 from .expansion import each, expands, expansion, scaled
@@ -58,7 +59,7 @@ class Mixing:
             last_miss, last_image = self._last
             # Nobody else holds the last miss: it becomes the step.
             self._record(
-                [torch.sub(m, n, out=n) for m, n in zip(miss, last_miss, strict=True)],
+                [torch.sub(m, n, out=spare(n)) for m, n in zip(miss, last_miss, strict=True)],
                 [g - h for g, h in zip(image, last_image, strict=True)],
             )
             gamma = self._weights(torch.stack([_inner(step, miss) for step in self._steps], 1))
@@ -104,6 +105,11 @@ def _column(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return values.to(like.dtype).view(-1, *[1] * (like.ndim - 1))
 
 
+def _where(active: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Rows of a where `active` (rows,) holds, and of b elsewhere."""
+    return torch.where(active.view(-1, *[1] * (a.ndim - 1)), a, b)
+
+
 class LinearSweep(Solver):
     """Sweeps where both passes are linear: all force is at the outputs, and the first two passes serve every nudge.
 
@@ -132,6 +138,10 @@ class LinearSweep(Solver):
 
     def evaluate(self) -> tuple[State, torch.Tensor]:
         self.spent += 1
+        return self._judged()
+
+    @fusible
+    def _judged(self) -> tuple[State, torch.Tensor]:
         if self.rest:
             self.image = self.phase.strength() * tiled(self.phase.pull(), self.phase.copies)
             if self.phase.nudge is not None and self.phase.nudge.cost.holds:
@@ -159,6 +169,7 @@ class LinearSweep(Solver):
         self.error = self.error * factor
         return output * factor
 
+    @fusible
     def advance(self, active: torch.Tensor) -> None:
         if self.rest:
             # One backward and one forward pass on the free state's pull; each nudge has it at its own strength.
@@ -218,6 +229,10 @@ class LinearSpace(Solver):
 
     def evaluate(self) -> tuple[State, torch.Tensor]:
         self.spent += 1
+        return self._judged()
+
+    @fusible
+    def _judged(self) -> tuple[State, torch.Tensor]:
         phase = self.phase
         if not self.moved:
             self.image = phase.strength() * tiled(phase.pull(), phase.copies)
@@ -229,6 +244,7 @@ class LinearSpace(Solver):
         self.miss = self.image - error
         return self._z(), relative(self.image, error)
 
+    @fusible
     def advance(self, active: torch.Tensor) -> None:
         phase = self.phase
         self.active = active
@@ -321,6 +337,10 @@ class Sweep(Solver):
 
     def evaluate(self) -> tuple[State, torch.Tensor]:
         self.spent += 1
+        return self._judged()
+
+    @fusible
+    def _judged(self) -> tuple[State, torch.Tensor]:
         phase, now = self.phase, self.displacements
         if self.rest and self.shared:
             self.images, self.deltas = phase.backward(phase.pull())
@@ -333,6 +353,7 @@ class Sweep(Solver):
             residual = self.by_block.amax(0)
         return tuple(now.moved), residual
 
+    @fusible
     def advance(self, active: torch.Tensor) -> None:
         begins, self.rest = self.rest, False
         known: dict[int, torch.Tensor] = {}
@@ -347,11 +368,9 @@ class Sweep(Solver):
             following = self.images
         moving = active.all()
         if not likely(moving) if known else needed(~moving):
-            known = {}
-            following = [
-                torch.where(active.view(-1, *[1] * (g.ndim - 1)), g, e)
-                for g, e in zip(following, self.errors, strict=True)
-            ]
+            following = [_where(active, g, e) for g, e in zip(following, self.errors, strict=True)]
+            # What is known is known at the beginning, where nothing has moved.
+            known = {k: _where(active, change, torch.zeros_like(change)) for k, change in known.items()}
         self.errors = following
         self.displacements = self.phase.forward(following, known)
 

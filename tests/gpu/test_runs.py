@@ -38,13 +38,21 @@ CONFIGS = (
 )
 
 
+THIN = ["system.width=0.03125", "data.name=digits", "data.layout=image", "data.pad_to=32"]
+"""Deep networks at a 32th of their width, on digits."""
+OTHERWISE = {
+    "vgg5-mnist": [*THIN, "data.normalise=false"],
+    "vgg10-eighth-cifar10": [*THIN, "system.input_shape=[1, 32, 32]", "data.augmentation=shift"],
+}
+
+
 @pytest.mark.full
 @pytest.mark.parametrize(
-    "config", [c if c == "pcn-digits" else pytest.param(c, marks=pytest.mark.slow) for c in CONFIGS]
+    "config", [c if c == "pcn-digits" else pytest.param(c, marks=pytest.mark.slow) for c in (*CONFIGS, *OTHERWISE)]
 )
 def test_training_goes_on_on_a_device(gpu: SimulatedGpu, config: str, tmp_path: Path) -> None:
     """Two epochs on the device are two on the CPU, and the same where a stop came in the second one."""
-    options: dict[str, Any] = {"overrides": [*FEW, "training.epochs=2"]}
+    options: dict[str, Any] = {"overrides": [*FEW, "training.epochs=2", *OTHERWISE.get(config, [])]}
     here = train(config, device="cpu", **options)
     straight, halted = tmp_path / "straight.h5", tmp_path / "halted.h5"
     whole = train(config, device="cuda", out=straight, **options)

@@ -12,12 +12,13 @@ from physics_ep import EnergySystem
 from physics_ep.relaxation.krylov import UNASKED, conjugate_gradients
 from tests.support.device_systems import CASES, DeviceCase
 from tests.support.gpu_counts import COUNTED, exceeded, row, step, table
+from tests.support.paths import ROOT
 from tests.support.simulated_gpu import SimulatedGpu
 
 QUICK = {"conv-hopfield", "fitzhugh-nagumo", "pcn", "mapped-resistive-written"}
 """Steps that take less than half a second: these run before each commit, the others with `full`."""
 PLANTED = [name for name in CASES if not name.startswith(("oscillator-", "vgg", "hopfield"))]
-"""Systems that refuse a CPU tensor early in a step."""
+"""Systems that refuse a CPU tensor early in a step; the others are tried with `full`, and the followed ones."""
 
 
 @pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.full) for n in COUNTED])
@@ -43,6 +44,28 @@ def test_every_case_has_a_row() -> None:
     assert table().keys() == COUNTED.keys()
 
 
+def test_the_docs_have_the_table() -> None:
+    """Figures of docs/devices_gpu.md are those of the table: readers plan their first run on a GPU by them."""
+    page = (ROOT / "docs" / "devices_gpu.md").read_text(encoding="utf-8")
+    shown = {}
+    for line in page.splitlines():
+        name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        if name in COUNTED:
+            shown[name] = dict(
+                zip(("waits", "launches", "uploads", "peak_bytes"), map(int, cells[1::2]), strict=True)
+            )
+    assert shown == table()
+    vgg, mapped = table()["vgg10"], [row for name, row in table().items() if name in CASES and "mapped" in name]
+    least, most = (of(row["launches"] for row in mapped) for of in (min, max))
+    waits = {row["waits"] for row in mapped}
+    assert len(waits) == 1
+    for sentence in (
+        f"a step of VGG10: {vgg['launches']} launches, {vgg['waits']} waits",
+        f"a step of a mapped network: {least} to {most} launches, {waits.pop()} waits",
+    ):
+        assert sentence in page
+
+
 def test_a_tenth_more_is_too_much() -> None:
     """The table binds each of its columns."""
     kept = {"launches": 100, "waits": 10, "uploads": 0, "peak_bytes": 1000}
@@ -62,10 +85,10 @@ def _cpu(tensor: torch.Tensor) -> torch.Tensor:
     return torch.nn.Parameter(planted) if isinstance(tensor, torch.nn.Parameter) else planted
 
 
-@pytest.mark.parametrize("name", [n if n in PLANTED else pytest.param(n, marks=pytest.mark.full) for n in CASES])
+@pytest.mark.parametrize("name", [n if n in PLANTED else pytest.param(n, marks=pytest.mark.full) for n in COUNTED])
 def test_a_planted_cpu_tensor_is_caught(gpu: SimulatedGpu, name: str) -> None:
     """Any parameter or buffer that stays on the CPU is seen: none passes into a first run on a GPU."""
-    case = CASES[name]
+    case = COUNTED[name]
     system, x, y = case.ready("cuda")
     planted = [t for t in _tensors(system) if not re.fullmatch(case.unread or "-", t[0])]
     assert planted
@@ -91,10 +114,10 @@ def _refused(case: DeviceCase, system: EnergySystem, x: torch.Tensor, y: torch.T
     return False
 
 
-@pytest.mark.parametrize("name", [n for n in CASES if not n.startswith("vgg")])
+@pytest.mark.parametrize("name", [n for n in COUNTED if not n.startswith("vgg")])
 def test_no_tensor_stays_behind(gpu: SimulatedGpu, name: str) -> None:
     """Tensors that are attributes, and no buffers, would stay on the CPU when a system moves."""
-    system, _, _ = CASES[name].ready("cuda")
+    system, _, _ = COUNTED[name].ready("cuda")
     for path, module in system.named_modules():
         for key, value in vars(module).items():
             members = value if isinstance(value, list | tuple) else [value]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hardware_models import DeviceModel, HopfieldNetwork, map_pcn
-from physics_ep import relax
+from physics_ep import CrossEntropy, Nudge, relax
 from physics_ep.blocks import State
 from physics_ep.equilibrium import Equilibrium
 from physics_ep.predictive_coding import mlp
@@ -162,3 +162,21 @@ def test_a_course_that_ends_by_algebra_is_asked_little(gpu: SimulatedGpu) -> Non
     for one, other in zip(here.state, there.state, strict=True):
         assert torch.equal(one, other.cpu())
     assert counts.waited < here.iterations / 2
+
+
+def test_a_phase_on_a_device_is_looked_at_once(gpu: SimulatedGpu) -> None:
+    """What must break a phase, and a device's queue, is the look that ends it.
+
+    A state that has not moved is taken to be none, and that states are finite is told at the end of the step.
+    """
+    net = mlp([8, 16, 12, 10], activation="tanh").to("cuda")
+    cost, x = CrossEntropy(), torch.rand(3, 8, generator=torch.Generator().manual_seed(0)).to("cuda")
+    y = cost.encode(torch.arange(3), 10, torch.float32).to("cuda")
+    with torch.no_grad():
+        free = net.phase(net.prepare(x), origin=relax(net, x).state)
+        phase = free.stacked([Nudge(cost, y, beta) for beta in (1e-3, -1e-3)])
+        assert phase is not None
+        with assuming(), gpu.counting() as counts:
+            found = solve(phase)
+    assert counts.waited == 1
+    assert (found.iterations, found.converged.tolist()) == (2, [True] * 6)

@@ -115,6 +115,9 @@ CELLS = r"(asked into|asked out|plus|minus|[hu] into|[hu] out|transpose into|tra
 DRAINS = r"drain_.*"
 """Sums of cells of which the report makes power: no step reads them."""
 
+UPWARDS = r"transpose/layers/0/weight"
+"""The first layer's array read the other way, where it is one of its own: nothing is fed back to the input."""
+
 PREDICTIVE: dict[str, Any] = {"cost": CrossEntropy(), "beta": "auto"}
 
 CASES: dict[str, DeviceCase] = {
@@ -152,6 +155,7 @@ CASES: dict[str, DeviceCase] = {
 """Systems that run on a device, by name."""
 
 FOLLOWED: dict[str, DeviceCase] = {
-    f"mapped-{kind}-apart": DeviceCase(_mapped(kind, APART), **PREDICTIVE) for kind in ("resistive", "oscillator")
+    f"mapped-{kind}-apart": DeviceCase(_mapped(kind, APART), unread=unread, **PREDICTIVE)
+    for kind, unread in (("resistive", rf"{CELLS}|{DRAINS}|{UPWARDS}"), ("oscillator", rf"{DRAINS}|{UPWARDS}"))
 }
-"""Systems of the tensors of `CASES` that are followed in time: their numbers and counts alone are tested."""
+"""Systems that are followed in time."""

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from hardware_models import HopfieldNetwork
-from physics_ep import CrossEntropy, EquilibriumPropagation, SquaredError, compiling
+from physics_ep import CrossEntropy, EquilibriumPropagation, Nudge, SquaredError, compiling, relax
 from physics_ep.errors import InputError
 from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp, vgg10
+from physics_ep.predictive_coding.phase import PredictivePhase
+from physics_ep.predictive_coding.solvers import SOLVERS
 
 
 def _gradient(net: PredictiveCodingNetwork, compile: str, batch: int = 3) -> torch.Tensor:
@@ -48,6 +50,73 @@ def test_no_graph_breaks_within_a_pass(monkeypatch: pytest.MonkeyPatch, activati
     assert before <= graphs == counters["stats"]["unique_graphs"] <= 16
     assert graphs >= 2
     assert not counters["graph_break"]
+
+
+def _nudged(net: PredictiveCodingNetwork) -> PredictivePhase:
+    """A phase of two opposite nudges, which has not moved yet."""
+    cost = CrossEntropy()
+    x = torch.rand(3, *net.example_shape, generator=torch.Generator().manual_seed(0))
+    y = cost.encode(torch.arange(3), net.sizes[-1], torch.float32)
+    with torch.no_grad():
+        phase = net.phase(net.prepare(x), origin=relax(net, x).state)
+        stacked = phase.stacked([Nudge(cost, y, beta) for beta in (0.05, -0.05)])
+    assert stacked is not None
+    return stacked
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("activation", "energy", "gates", "solver"),
+    [
+        ("relu", "squared", "held", "anderson"),
+        ("relu", "squared", "live", "anderson"),
+        ("tanh", "squared", "held", "anderson"),
+        ("tanh", "paired", "held", "sweep"),
+        ("relu", "squared", "held", "sweep"),
+    ],
+)
+def test_nothing_breaks_between_two_looks_at_a_residual(
+    activation: str, energy: str, gates: str, solver: str
+) -> None:
+    """`explain`: what a nudged phase of VGG10 computes before a look, and from one to the next, is one graph each.
+
+    A phase ends where a residual says so. That look must break a graph, and nothing else may: each break would be
+    a wait more, and the end of what can be fused.
+    """
+    from torch._dynamo import explain
+
+    net = vgg10(10, (3, 32, 32), width=1 / 32, activation=activation, energy=energy, gates=gates)
+    phase = _nudged(net)
+    moving = torch.ones(phase.rows, dtype=torch.bool)
+    torch._dynamo.reset()
+    with torch.no_grad():
+        method = SOLVERS[solver](phase, phase.start())
+        for _ in range(3):
+            for part, given in ((type(method)._judged, ()), (type(method).advance, (moving,))):
+                told = explain(part)(method, *given)
+                assert (told.graph_count, told.graph_break_count) == (1, 0), told.break_reasons
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_examples_that_are_at_rest_stay_there_when_compiled(
+    monkeypatch: pytest.MonkeyPatch, activation: str
+) -> None:
+    """One example has its target: nothing pulls at it. Compiled steps hold it still without a look at who moves."""
+    monkeypatch.setattr(compiling, "BACKEND", "aot_eager")
+    torch._dynamo.reset()
+    net = mlp([8, 16, 12, 10], activation=activation)
+    x = torch.rand(3, 8, generator=torch.Generator().manual_seed(0))
+    y = relax(net, x).state[-1].clone()
+    y[1:] += 0.3
+    found = []
+    for compile in ("off", "auto"):
+        net.zero_grad()
+        step = EquilibriumPropagation(SquaredError(), beta=0.1, compile=compile).backward(net, x, y)
+        assert step.equilibria[1].displacement is not None
+        assert all(not d[0].any() for d in step.equilibria[1].displacement)
+        found.append(torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None]))
+    assert _off(found[1], found[0]) < 1e-5
 
 
 @pytest.mark.slow
