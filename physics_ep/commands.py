@@ -71,6 +71,13 @@ def train(
         typer.Option("--resume", metavar="RUN.h5", help="Go on from a run file (and into it, without --out)."),
         READS,
     ] = None,
+    rewind: Annotated[
+        bool,
+        typer.Option(
+            "--rewind",
+            help="With --resume: go on from the epoch of smallest training loss; --set may lower the lr.",
+        ),
+    ] = False,
     data: DataFolder = None,
     download: Annotated[
         bool, typer.Option("--download", help="Download data that are missing, checked by hash.")
@@ -125,6 +132,7 @@ def train(
             dtype=dtype,
             seed=seed,
             progress=report.progress(),
+            rewind=rewind,
         )
     except TrainingInterrupted as stop:
         raise InterruptedCommandError(str(stop)) from stop

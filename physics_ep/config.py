@@ -205,6 +205,11 @@ class TrainingSection(Section):
     threads : int or None
         Threads of torch. None: as many as the process uses. Small products gain nothing from a second thread, and
         lose much where another process wants the core.
+    checkpoint_minutes : float or None
+        The run file is also written within an epoch, once this time has passed since it was written last, after a
+        multiple of 64 batches. None: after each epoch only. Random signs and an automatic beta then begin anew
+        every 64 batches, whether or not the file is written, so that a run that was killed has the bits of one
+        that was not.
     device : str
         'cpu', 'cuda' or 'cuda:N'.
     dtype : {'float32', 'float64', 'bfloat16'} or None
@@ -219,6 +224,7 @@ class TrainingSection(Section):
     max_skipped: FiniteFloat = Field(default=0.01, ge=0, le=1)
     seed: int = Field(default=0, ge=0, lt=2**63)
     threads: PositiveInt | None = None
+    checkpoint_minutes: PositiveFloat | None = None
     device: str = "cpu"
     dtype: Literal["float32", "float64", "bfloat16"] | None = None
 

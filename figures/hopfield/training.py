@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from physics_ep.config import Config, parse_config
-from physics_ep.errors import InputError
+from physics_ep.errors import argument_error
 from physics_ep.physical_system import PhysicalSystem
 from physics_ep.runs.preparation import system_of
 from physics_ep.runs.training import train
@@ -76,7 +76,8 @@ def learning_curve(run: Run) -> LearningCurve:
         If the file is no training run, or holds no complete epoch.
     """
     if run.attributes.get("kind") != "training" or not run.epochs:
-        raise InputError(f"Argument from must be the run file of a training, but {str(run.path)!r} is none.")
+        must = "be the run file of a training with a complete epoch"
+        raise argument_error("from", must, f"{str(run.path)!r}, which is none")
     metrics = {name: run.metric(name) for name in run.metrics}
     return curve_of(parse_config(run.config), cast(PhysicalSystem, system_of(run)), metrics)
 

@@ -82,6 +82,16 @@ class Epoch:
         self._free: list[int] = []
         self._nudged: list[int] = []
 
+    def state(self) -> dict[str, Any]:
+        """All sums so far, as a run file keeps them; `restore` takes them up."""
+        found = {name: value for name, value in vars(self).items() if name != "_scores"}
+        return {**found, "_residuals": [torch.cat(self._residuals)] if self._residuals else []}
+
+    def restore(self, state: dict[str, Any], device: torch.device) -> None:
+        """Go on from sums that `state` has given, on a device."""
+        vars(self).update(state)
+        self._residuals = [residuals.to(device) for residuals in self._residuals]
+
     def add(self, step: StepLike, labels: torch.Tensor) -> tuple[int, int]:
         """Add a step on a batch with these class indices (B,).
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import inspect
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
+
+import torch
 
 from ..config import Config, parse_config
 from ..errors import InputError, argument_error
@@ -16,6 +19,10 @@ from .optimization import schedulers
 
 FREE = ("folder", "download", "mapping", "workers", "on_broken")
 """Entries of [data] that may differ from machine to machine, or from one run to its resumption."""
+
+
+MERCY = ("max_skipped", "on_unconverged")
+"""Entries of [training] that may change where a run goes on from its best epoch."""
 
 
 class Interruption:
@@ -65,7 +72,7 @@ def interruptible() -> Iterator[Interruption]:
         signal.signal(signal.SIGINT, before)
 
 
-def check_resumable(run: Run, config: Config) -> None:
+def check_resumable(run: Run, config: Config, rewind: bool = False) -> None:
     """Raise InputError if a run file is no training run, or one of another config.
 
     Parameters
@@ -74,6 +81,9 @@ def check_resumable(run: Run, config: Config) -> None:
     config : Config
         What training is asked to do now. More epochs are welcome, unless they would change the schedule of those
         already done; data may lie elsewhere, and be decoded by more processes or with less mercy.
+    rewind : bool
+        The run goes on from its best epoch, so that it may be told to go on otherwise: with other entries of [ep],
+        other limits of what may be skipped and, unless a scheduler counts on them, other options of the optimizer.
     """
     name = str(run.path)
     if run.attributes.get("kind") != "training" or not run.resume:
@@ -90,6 +100,12 @@ def check_resumable(run: Run, config: Config) -> None:
             f"scheduler's length, but was {now['training']['epochs']}."
         )
     before["training"] = {**before["training"], "epochs": now["training"]["epochs"]}
+    if rewind:
+        before["ep"] = now["ep"]
+        before["training"] = {**before["training"], **{key: now["training"][key] for key in MERCY}}
+        same = all(before["optimizer"].get(key) == now["optimizer"].get(key) for key in ("name", "groups"))
+        if same and config.scheduler is None:
+            before["optimizer"] = now["optimizer"]
     if now["training"]["dtype"] is None:
         now["training"] = {**now["training"], "dtype": before["training"]["dtype"]}
     for section, keys in now.items():
@@ -100,6 +116,17 @@ def check_resumable(run: Run, config: Config) -> None:
         raise argument_error(
             f"{section}.{key}", f"be {old.get(key)!r}, as in {name!r}, to resume it", repr((keys or {}).get(key))
         )
+
+
+def copied(state: Any) -> Any:
+    """A copy of nested dictionaries and lists whose tensors lie on the CPU and change no more."""
+    if isinstance(state, torch.Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, Mapping):
+        return {key: copied(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(copied(value) for value in state)
+    return state
 
 
 def _length_from_epochs(config: Config) -> bool:

@@ -9,6 +9,7 @@ share them in `ranks`.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
 import time
@@ -38,13 +39,13 @@ from ..storage.files import checked_path
 from ..storage.opening import open_run
 from ..storage.outputs import writing
 from ..storage.run_file import Quantity, Run, write_run
+from ..storage.weights import put_weights
 from ..tabular import Tabular, epochs_of
 from .callbacks import Callback, checked_callbacks
 from .metrics import METRICS, Epoch, Evaluation, evaluate
 from .optimization import build_optimizer, build_scheduler, step_scheduler
 from .preparation import (
     Data,
-    load_weights,
     new_system,
     open_source,
     run_attributes,
@@ -52,7 +53,11 @@ from .preparation import (
     with_dtype,
     with_room,
 )
-from .resuming import Interruption, check_resumable, interruptible
+from .resuming import Interruption, check_resumable, copied, interruptible
+
+SEGMENT = 64
+"""Batches after which an epoch under `training.checkpoint_minutes` may be cut. The estimator is made anew there,
+cut or not, so that the clock changes no bit; another number gives other random signs and other measured betas."""
 
 Backward = Callable[[PhysicalSystem, torch.Tensor, torch.Tensor], StepLike]
 """Fills `.grad` with the batch mean for (system, x, y), as `EquilibriumPropagation.backward` does."""
@@ -150,6 +155,7 @@ def train(
     backward: Backward | None = None,
     callbacks: Iterable[Callback] = (),
     overwrite: bool = False,
+    rewind: bool = False,
 ) -> TrainingResult:
     """Train a system as a config says.
 
@@ -182,6 +188,10 @@ def train(
         Called after each batch, after each epoch, which they may make the last one, and at the end.
     overwrite : bool
         Let `out` replace a file that is there and is not `resume`: another training, say.
+    rewind : bool
+        Go on from the epoch of `resume` with the smallest training loss, and drop those after it. [ep],
+        `training.max_skipped` and `training.on_unconverged` may be changed then and, without a scheduler, the
+        options of the optimizer: a smaller lr after a divergence, say. The file says so: attribute `rewound`.
 
     Returns
     -------
@@ -204,7 +214,9 @@ def train(
             raise argument_error("resume", "be a run file", f"{os.fspath(resume)!r}, which is no file")
         previous = None if resume is None else open_run(resume)
         if previous is not None:
-            check_resumable(previous, settings)
+            check_resumable(previous, settings, rewind)
+        elif rewind:
+            raise argument_error("rewind", "be left out without a run to resume", rewind)
         out = resume if out is None else out
         count = settings.training.threads or torch.get_num_threads()
         cores = os.cpu_count() or 1
@@ -215,6 +227,9 @@ def train(
         # One of several processes writes.
         path = None if out is None else call.claim("out", out, goes_on=resume, lock=rank() == 0)
         place = join_group(resolve_device(settings.training.device))
+        if settings.training.checkpoint_minutes and world_size() > 1:
+            must = "be left out where several processes train: they write whole epochs"
+            raise argument_error("training.checkpoint_minutes", must, settings.training.checkpoint_minutes)
         system = new_system(settings)
         require_trained(system)
         settings = with_dtype(settings, system)
@@ -232,7 +247,7 @@ def train(
                 callbacks=called,
             )
             if previous is not None:
-                trainer.restore(previous)
+                trainer.restore(previous, rewind)
             result = trainer.run()
     for callback in called:  # the file is free by then
         callback.on_end(result)
@@ -267,28 +282,67 @@ class _Trainer:
         self.rows: list[dict[str, Any]] = []
         self.interruption = Interruption()
         self.kept: tuple[int, Path | None] = (0, None)
+        self.best: dict[str, Any] = {"epochs": 0, "loss": math.inf}  # with `state`, unless it is the last epoch's
+        self.last: dict[str, Any] = {}  # state at the start of the epoch, where the file may be written within
+        self.within: dict[str, Any] = {}  # an epoch that a resumed run had begun, or what of one is in the file
+        self.written = time.monotonic()
         self.attributes = run_attributes(config)
         self.n_classes = data.n_classes
         if data.sample is not None:
             system.check_input(data.sample)
 
-    def restore(self, run: Run) -> None:
-        """Take up the state of a run file."""
-        load_weights(self.system, run)
-        self.optimizer.load_state_dict(run.resume["optimizer"])
-        if self.scheduler is not None:
-            self.scheduler.load_state_dict(run.resume["scheduler"])
+    def restore(self, run: Run, rewind: bool = False) -> None:
+        """Take up the last state of a run file, or the best one."""
+        state, epochs = dict(run.resume), run.epochs
+        self.best, self.within = dict(state.pop("best", {})), state.pop("within", {})
+        if not self.best and epochs:  # a run of an earlier release
+            self.best = {"epochs": epochs, "loss": float(run.metric("loss")[-1])}
+        if not self.best:
+            self.best = {"epochs": 0, "loss": math.inf}
+        state["weights"] = run.state_dict
+        told = run.attributes.get("rewound")
+        if rewind:
+            if not self.best["epochs"]:
+                raise argument_error("resume", "be a run with a complete epoch, to rewind it", repr(str(run.path)))
+            before = f"from epoch {epochs} to {self.best['epochs']}; till then {json.dumps(run.config)}"
+            told = f"{told}; {before}" if told else before
+            state, epochs, self.within = self.best.pop("state", state), self.best["epochs"], {}
+        if told:
+            self.attributes["rewound"] = told
+        fresh = [{**group, "params": None} for group in self.optimizer.param_groups]
+        self._put(state, run.path)
+        if rewind and self.scheduler is None:
+            for group, options in zip(self.optimizer.param_groups, fresh, strict=True):
+                group.update({name: value for name, value in options.items() if name != "params"})
+        if epochs and self.best["epochs"] == epochs:
+            self.best["state"] = copied(self._state())
         # An older run has not measured all that is measured now.
         unknown = np.full(run.epochs, np.nan)
         columns = {name: run.metric(name) if name in run.metrics else unknown for name in METRICS}
-        self.rows = [{name: column[k] for name, column in columns.items()} for k in range(run.epochs)]
-        self.kept = (run.epochs, run.path)
+        self.rows = [{name: column[k] for name, column in columns.items()} for k in range(epochs)]
+        self.kept = (epochs, run.path)
+
+    def _put(self, state: dict[str, Any], path: Path | None = None) -> None:
+        """Take up weights, optimizer and scheduler."""
+        put_weights(self.system, state["weights"], path)
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(state["scheduler"])
+
+    def _state(self) -> dict[str, Any]:
+        """Weights, optimizer and scheduler as they are, for `_put`."""
+        return {
+            "weights": self.system.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
+        }
 
     def run(self) -> TrainingResult:
         """Train the epochs that are left."""
         training = self.config.training
         first = len(self.rows)
         total = (training.epochs - first) * (self.data.examples or 0)
+        self.written = time.monotonic()
         try:
             with interruptible() as self.interruption, task(self.progress, "training", total=total) as advance:
                 for epoch in range(first, training.epochs):
@@ -314,9 +368,22 @@ class _Trainer:
         backward = self._gradient(epoch)
         rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         seen = Epoch(self.system)
+        if training.checkpoint_minutes:
+            self.last = copied(self._state())
+        done = int(self.within.get("batches", 0))
+        if done:
+            self._put(self.within["state"])
+            seen.restore(self.within["sums"], device)
+            began -= self.within["seconds"]
+            advance(seen.examples)
         with closing(in_step(self.data.epoch(epoch), device)) as batches:
-            for x, labels in batches:
+            for batch, (x, labels) in enumerate(batches):
                 self.interruption.check()
+                if batch < done:
+                    continue
+                if training.checkpoint_minutes and batch and batch % SEGMENT == 0:
+                    backward = self._gradient(epoch, batch // SEGMENT)
+                    self._save_within(batch, seen, time.perf_counter() - began)
                 self.optimizer.zero_grad()
                 step = self._step(backward, x, labels, first=epoch == 0 and not seen.batches)
                 examples, used = self._added(seen, step, labels)
@@ -343,6 +410,7 @@ class _Trainer:
         row["learning_rates"] = np.array(rates)
         row["seconds"] = time.perf_counter() - began
         self.rows.append(row)
+        self.within = {}
         advance(
             0,
             epoch=f"{epoch + 1}/{training.epochs}",
@@ -406,9 +474,9 @@ class _Trainer:
             why = f": {self.data.broken[-1]}" if self.data.broken else "."
             raise InputError(f"There must be {part} examples, but none came{why}")
 
-    def _gradient(self, epoch: int) -> Backward:
-        """The gradient of this epoch. EP is made anew each time: its random signs and its measured stability
-        limit then depend on the epoch alone, and a resumed run repeats them."""
+    def _gradient(self, epoch: int, segment: int = 0) -> Backward:
+        """The gradient of this part of an epoch. EP is made anew each time: its random signs and its measured
+        stability limit then depend on the part alone, and a resumed run repeats them."""
         if self.backward is not None:
             return self.backward
         ep, training = self.config.ep, self.config.training
@@ -426,7 +494,9 @@ class _Trainer:
             starts=ep.starts,
             branches=ep.branches,
             method=ep.method,
-            generator=torch.Generator().manual_seed(epoch_seed(training.seed, epoch, 1)),
+            generator=torch.Generator().manual_seed(
+                epoch_seed(training.seed, epoch, 1, *([segment] if segment else []))
+            ),
             **options,
         ).backward
 
@@ -481,23 +551,44 @@ class _Trainer:
         return found.of_all_ranks(self.system.device)
 
     def _save(self) -> None:
+        """Write the run after an epoch, which becomes the best one if its training loss is the smallest so far."""
         if self.path is None:
             return
+        loss, epochs = float(self.rows[-1]["loss"]), len(self.rows)
+        if loss < self.best["loss"]:
+            self.best = {"epochs": epochs, "loss": loss}
+        self._write(self._state())
+        if self.best["epochs"] == epochs and epochs < self.config.training.epochs:
+            self.best["state"] = copied(self._state())  # the next epoch may be no better
+
+    def _save_within(self, batches: int, seen: Epoch, seconds: float) -> None:
+        """Write the run within an epoch, if it is time to: what the file holds of the last epoch stays."""
+        minutes = self.config.training.checkpoint_minutes
+        if self.path is None or minutes is None or time.monotonic() - self.written < 60 * minutes:
+            return
+        self.within = {"batches": batches, "sums": seen.state(), "seconds": seconds, "state": self._state()}
+        self._write(self.last)
+
+    def _write(self, last: dict[str, Any]) -> None:
+        """Write the run with this state of the last complete epoch, the best one, and an epoch that has begun."""
+        best = dict(self.best)
+        if best["epochs"] == len(self.rows):
+            best.pop("state", None)
+        resume = {"optimizer": last["optimizer"], "scheduler": last["scheduler"], "best": best}
         run = Run(
             attributes={**self.attributes, "epochs": len(self.rows), "seconds": self._seconds()},
             metrics={n: Quantity(v, *METRICS[n]) for n, v in self._columns().items()},
-            state_dict=self.system.state_dict(),
-            resume={
-                "optimizer": self.optimizer.state_dict(),
-                "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
-            },
+            state_dict=last["weights"],
+            resume={**resume, "within": self.within} if self.within else resume,
         )
         # A file that is there and a message that says there is none would part ways.
         with self.interruption.deferred():
             if rank() == 0:
+                assert self.path is not None
                 write_run(self.path, run)
             meet(self.system.device)
             self.kept = (len(self.rows), self.path)
+            self.written = time.monotonic()
 
     def _columns(self) -> dict[str, np.ndarray]:
         return {name: np.array([row[name] for row in self.rows]) for name in METRICS}
@@ -509,4 +600,9 @@ class _Trainer:
         epochs, path = self.kept
         if path is None:
             return "no complete epoch was kept"
-        return f"epochs 1 to {epochs} are kept: resume with --resume {path}"
+        kept = [f"epochs 1 to {epochs}"] if epochs else []
+        if self.within:
+            kept.append(f"{self.within['batches']} batches of epoch {epochs + 1}")
+        told = f"{' and '.join(kept) or 'initial weights'} are kept: resume with --resume {path}"
+        best = int(self.best["epochs"])
+        return f"{told}, and with --rewind from the best epoch, {best}" if 0 < best < epochs else told

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 import torch
 
-from physics_ep import EquilibriumPropagation, SquaredError, open_run, train
+from physics_ep import Callback, EquilibriumPropagation, SquaredError, open_run, train
 from physics_ep.data.datasets import Dataset
 from physics_ep.errors import InputError
 from physics_ep.estimators.step import Step
+from physics_ep.runs import training
 from physics_ep.runs.metrics import METRICS, classification_error
 from physics_ep.runs.preparation import system_of
 from physics_ep.runs.training import TrainingInterrupted, TrainingStoppedError
@@ -81,6 +82,92 @@ def test_resume_is_the_same_to_the_bit(tmp_path: Path, change: dict[str, Any]) -
     result = train(config, resume=halted)
     assert result.path == halted
     assert_same_run(straight, halted)
+
+
+@pytest.mark.parametrize("estimator", ["ep", "backprop"])
+def test_resume_within_an_epoch_is_the_same_to_the_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, estimator: str
+) -> None:
+    """A kill in a long epoch loses minutes of it, not hours, and neither the kill nor the clock changes a bit."""
+    monkeypatch.setattr(training, "SEGMENT", 2)
+    config = {**SMALL, "training": {**SMALL["training"], "epochs": 2, "checkpoint_minutes": 1e-9}}
+    if estimator == "backprop":
+        config["system"] = {"name": "pcn", "sizes": [64, 16, 10]}
+        config["ep"] = {"estimator": "backprop"}
+    straight, rarely, halted = tmp_path / "straight.h5", tmp_path / "rarely.h5", tmp_path / "halted.h5"
+    train(config, out=straight)
+    with pytest.raises(TrainingInterrupted, match=r"epochs 1 to 1 and 4 batches of epoch 2 are kept"):
+        train(config, out=halted, progress=StopAfter(epochs=1, batches=5))
+    found = open_run(halted)
+    assert found.epochs == 1
+    assert found.resume["within"]["batches"] == 4
+    whole = train({**config, "training": {**config["training"], "epochs": 1}}).system.state_dict()
+    assert all(torch.equal(w, whole[n]) for n, w in found.state_dict.items())  # the last whole epoch's
+    train(config, resume=halted)
+    assert_same_run(straight, halted)
+    config["training"]["checkpoint_minutes"] = 1e6
+    train(config, out=rarely)
+    for name, weight in weights(straight).items():
+        assert torch.equal(weight, weights(rarely)[name])
+
+
+def test_no_whole_epoch_is_needed_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first epoch may be the longest: what was kept of it is taken up again."""
+    monkeypatch.setattr(training, "SEGMENT", 2)
+    config = {**SMALL, "training": {**SMALL["training"], "epochs": 1, "checkpoint_minutes": 1e-9}}
+    straight, halted = tmp_path / "straight.h5", tmp_path / "halted.h5"
+    train(config, out=straight)
+    with pytest.raises(TrainingInterrupted, match=r"2 batches of epoch 1 are kept"):
+        train(config, out=halted, progress=StopAfter(epochs=0, batches=3))
+    assert "0 epochs" not in repr(open_run(halted))
+    train(config, resume=halted)
+    assert_same_run(straight, halted)
+
+
+class _Spoil(Callback):
+    """After two epochs something ruins the weights, as a divergence would; they stay finite."""
+
+    def on_epoch(self, system: EnergySystem, epoch: int, figures: dict[str, Any]) -> bool | None:
+        if epoch == 1:
+            with torch.no_grad():
+                for parameter in system.parameters():
+                    parameter.mul_(-1)
+        return None
+
+
+def test_a_run_that_went_wrong_goes_on_from_its_best_epoch(tmp_path: Path) -> None:
+    """A diverging epoch never replaces the only good one: --rewind takes it up, perhaps with a smaller lr."""
+    straight, spoilt = tmp_path / "straight.h5", tmp_path / "spoilt.h5"
+    train(SMALL, out=straight)
+    losses = open_run(straight).metric("loss")
+    train(SMALL, out=spoilt, callbacks=[_Spoil()])
+    found = open_run(spoilt)
+    assert found.metric("loss")[2] > losses[1]
+    assert found.resume["best"]["epochs"] == 2
+    with pytest.raises(InputError, match=r"optimizer\.lr must be 0\.1"):
+        train(SMALL, overrides=["optimizer.lr=0.05"], resume=spoilt, out=tmp_path / "no.h5")
+    with pytest.raises(InputError, match="Argument rewind must be left out"):
+        train(SMALL, rewind=True)
+    train(SMALL, resume=spoilt, rewind=True)
+    again = open_run(spoilt)
+    assert (again.metric("loss") == losses).all()
+    assert "from epoch 4 to 2" in again.attributes["rewound"]
+    for name, weight in weights(straight).items():
+        assert torch.equal(weight, again.state_dict[name])
+
+
+def test_the_way_on_from_the_best_epoch_may_be_another(tmp_path: Path) -> None:
+    """Repeated with the same recipe a divergence comes again: lr and beta may be changed, and only they are."""
+    config = {**SMALL, "scheduler": None}
+    spoilt = tmp_path / "spoilt.h5"
+    train(config, out=spoilt, callbacks=[_Spoil()])
+    result = train(config, resume=spoilt, rewind=True, overrides=["optimizer.lr=0.01", "ep.beta=0.1"])
+    rates = result.metrics["learning_rates"]
+    assert rates[:2].tolist() == [[0.1, 0.05]] * 2
+    assert rates[2:].tolist() == [[0.01, 0.05]] * 2
+    assert result.config.ep.beta == 0.1
+    with pytest.raises(InputError, match="system"):
+        train(config, resume=spoilt, rewind=True, overrides=["system.sizes=[64, 8, 10]"])
 
 
 class _InterruptedInDestructor:
