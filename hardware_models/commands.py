@@ -220,15 +220,14 @@ def map_(
     report.say(f"copies         {_copies(found)}")
     report.say(f"time constant  {_time_constant(found, mapped.system.equal_times)}")
     if found.free_converged:
-        times = f"{quantity(found.settling_time, 's')} free, {quantity(found.nudged_settling_time, 's')} nudged"
-        report.say(f"settling       {times} (to 1e-6), by formula: an estimate")
+        report.say(f"settling       {_settling(found)}")
     report.say(f"in time        {_course(found.course)}")
     report.say(f"stability      {_stability(found.course)}")
     for title, each in zip(("gates", ""), compared, strict=False):
         report.say(f"{title:15s}{_gates(each)}")
     near = sum(len(row.threshold_units) for row in found.layers)
     if near:
-        report.say(f"at thresholds  {near:,} units, slower and not in the settling time, named by --json")
+        report.say(f"at thresholds  {near:,} units, slower and not in the times by formula, named by --json")
     if found.free_converged:
         report.say(f"energy         {_budget(found.energy_per_inference)} an inference and example")
         report.say(
@@ -242,6 +241,21 @@ def map_(
         report.say(f"not read       {', '.join(found.unread)}: of parts that this substrate does not have")
     if model.source:
         report.say(f"devices        {model.source}")
+
+
+def _settling(found: Fidelity) -> str:
+    """Times of both phases, and what energies are for, in words."""
+    pairs = (
+        ("free", found.settling_time, found.formula_time, found.settling_from[0]),
+        ("nudged", found.nudged_settling_time, found.nudged_formula_time, found.settling_from[1]),
+    )
+    told = []
+    for name, used, formula, origin in pairs:
+        if origin == "measured":
+            told.append(f"{name} {quantity(used, 's')} measured ({quantity(formula, 's')} by formula)")
+        else:
+            told.append(f"{name} {quantity(used, 's')} by formula, an estimate")
+    return ", ".join(told) + " (to 1e-6); energies are for the first of each"
 
 
 def _course(course: Course) -> str:
@@ -342,7 +356,7 @@ def _volts(device: DeviceModel, found: Fidelity) -> str:
 def _budget(found: Budget) -> str:
     """A budget in one line: total, rows, and what is not counted."""
     unit = found.unit
-    rows = ", ".join(f"{row} {amount:.3g}" for row, amount in found.items() if amount > 0)
+    rows = ", ".join(f"{row} {found[row]:.3g}" for row in found if row in found.counted)
     left = f"; not counted: {', '.join(found.not_counted)}" if found.not_counted else ""
     return f"{found.total:.3g} {unit} ({rows}{left})"
 

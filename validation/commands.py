@@ -225,6 +225,8 @@ def gradients(
             "K = 1 with held gates is backprop, whatever beta is: agreement means something only beside a "
             "residual well below 1."
         )
+    if gates is not None and not getattr(built, "has_gates", False):
+        report.say("no gates: all units are smooth, so that held and live are one.")
     if both:
         report.say(
             "Held gates are latches, which keep each unit as the free phase left it; with live gates units may "
@@ -321,6 +323,7 @@ def tolerance(
     from physics_ep.predictive_coding import PredictiveCodingNetwork
 
     from .examples import examples
+    from .gradients import require_gates
     from .sweeps.plan import parse_betas, parse_sweeps
     from .sweeps.table import tolerance_rows
     from .sweeps.tolerances import SweepInterrupted, worth_sharing
@@ -344,7 +347,12 @@ def tolerance(
     work_in(net, dtype)
     parameters = sum(p.numel() for p in net.parameters())
     x, y = examples(net, aim, batch or (16 if parameters < LARGE else 2), number, images)
-    if gates is None:
+    plain = isinstance(net, OnDevice)
+    if gates is not None:
+        require_gates(net, gates)
+    elif plain:
+        gates = "held"
+    else:
         gates = "both" if parameters < LARGE else "held"
     tries = repeats * len(betas) * sum(map(len, sweeps.values()))
     count = worth_sharing(net, tries) if workers is None and scheduler is None else workers or 1
@@ -375,7 +383,7 @@ def tolerance(
         raise InterruptedCommandError(str(stop)) from stop
     report.figures(table.figures())
     place, judge = f" on {substrate or 'hopfield'}", "backprop"
-    if isinstance(net, OnDevice):
+    if plain:
         place, judge = "", "implicit differentiation"
     title = f"{network}{place}: EP ({scheme}) against {judge}, {repeats} instances, batch {len(x)}"
     report.table(title, *tolerance_rows(table.points, verbose))
@@ -383,6 +391,8 @@ def tolerance(
     if lost:
         tried = sum(point.repeats for point in table.points)
         report.say(f"{lost} of {tried} repeats found no equilibrium and are in no mean.")
+    for each in dict.fromkeys((point.solver, point.stability) for point in table.points if point.solver):
+        report.say("free states by {}: {}".format(*each))
     if any(point.live is not None for point in table.points):
         report.say(
             "Held gates are latches that keep each unit as the free phase left it; live ones may switch while they "
@@ -459,7 +469,10 @@ def signature(
         Path, typer.Option(metavar="FOLDER", help="Keep the columns here, point by point."), Writes(folder=True)
     ] = Path("signature"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on with --out; nothing is measured twice.")] = False,
-    substrates: Annotated[str, typer.Option(help="Names, separated by commas.")] = "hopfield,resistive",
+    substrates: Annotated[
+        str | None,
+        typer.Option(help="Names, separated by commas; default all that can hold the network.", show_default=False),
+    ] = None,
     fields: Annotated[
         str | None, typer.Option(help="Only these imperfections, separated by commas.", show_default=False)
     ] = None,
@@ -471,6 +484,7 @@ def signature(
         str, typer.Option(help="transfer, feedforward or adaptation: what the printed cells are against.")
     ] = "feedforward",
     solver: Annotated[str | None, typer.Option(help="Default: each substrate's own.", show_default=False)] = None,
+    steps: Annotated[int, typer.Option(help="Passes of a phase after which an example counts as unsettled.")] = 300,
     json: JsonFile = None,
     seed: Seed = None,
     quiet: Quiet = False,
@@ -492,10 +506,11 @@ def signature(
         found = measure(
             network,
             out,
-            substrates=[each.strip() for each in substrates.split(",")],
+            substrates=None if substrates is None else [each.strip() for each in substrates.split(",")],
             fields=None if fields is None else [each.strip() for each in fields.split(",")],
             repeats=repeats,
             batch=batch,
+            steps=steps,
             solver=solver,
             seed=0 if seed is None else seed,
             resume=resume,

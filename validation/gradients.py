@@ -12,7 +12,7 @@ import torch
 
 from physics_ep.cost import Cost
 from physics_ep.equilibrium import Equilibrium, NotConverged
-from physics_ep.errors import unknown_name
+from physics_ep.errors import argument_error, unknown_name
 from physics_ep.estimators.propagation import EquilibriumPropagation, estimate_gradient
 from physics_ep.estimators.step import Step
 from physics_ep.nudging import Stencil
@@ -261,6 +261,8 @@ def gradient_report(
     if name not in ORACLES:
         raise unknown_name("oracle", name, ORACLES)
     modes: tuple[str | None, ...] = (None,) if gates is None else gate_modes(gates)
+    if gates is not None:
+        require_gates(system, gates)
     both = len(modes) > 1 and bool(getattr(system, "has_gates", False))
     if gates == "both" and not both:
         modes = (None,)
@@ -294,6 +296,19 @@ def gradient_report(
                 phase = next(e for e in step.equilibria if not e.converged.all())
                 raise NotConverged(phase, "A phase with held gates")
     return replace(reports[0], live=reports[1]) if both else reports[0]
+
+
+def require_gates(system: Any, gates: str) -> None:
+    """Refuse to be asked for a mode of gates by a system that knows none.
+
+    Raises
+    ------
+    InputError
+        If its units are no gates that a latch could hold. One whose units are smooth has the option, and its two
+        modes are one.
+    """
+    if not hasattr(system, "has_gates"):
+        raise argument_error("gates", f"be left out for {type(system).__name__}, which has no gates", repr(gates))
 
 
 class _Oracle:

@@ -254,6 +254,25 @@ def _solve(product: object, right: torch.Tensor, tolerance: float) -> tuple[torc
     )
 
 
+STABILITY = {
+    "sweep": "stable by construction or certified",
+    "newton": "certified stable",
+    "euler": "followed in time",
+    "flow": "followed in time",
+}
+"""What says that the free states which a solver has found are stable."""
+UNCERTIFIED = "not certified"
+"""Of other solvers, such as 'guided', which starts from the circuit's course and ends by algebra: no certificate is
+tried."""
+
+
+def stability_by(solver: str) -> str:
+    """What says that free states are stable which these solvers have found, names separated by commas; '' for
+    none."""
+    names = [name.strip() for name in solver.split(",") if name.strip()]
+    return ", ".join(dict.fromkeys(STABILITY.get(name, UNCERTIFIED) for name in names))
+
+
 @dataclass(frozen=True)
 class FreeState:
     """The free states of test examples, which stand beside each gradient.
@@ -261,8 +280,7 @@ class FreeState:
     Attributes
     ----------
     share : float
-        Examples that have a stable free state: one that the circuit's own course finds, or that algebra finds and
-        `stability.certify` calls stable.
+        Examples that have a free state: see `stability` for whether it is known to be stable.
     error : float
         Share of these that are classified wrongly; NaN where none has one.
     solver : str
@@ -275,6 +293,11 @@ class FreeState:
     error: float
     solver: str
     undecided: float = 0.0
+
+    @property
+    def stability(self) -> str:
+        """What says that these states are stable (`stability_by`)."""
+        return stability_by(self.solver)
 
 
 def free_state(
@@ -354,4 +377,5 @@ __all__ = [
     "free_state",
     "of_equilibrium",
     "reference_gradient",
+    "stability_by",
 ]

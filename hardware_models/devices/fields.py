@@ -24,6 +24,9 @@ TRANSPOSES = ("slots", "array")
 DUMMIES = ("equal", "none")
 SWITCH = ("off", "on")
 
+LARGEST = 1e30
+"""What no quantity of a device exceeds in its SI unit; single precision ends at 3e38."""
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -50,6 +53,8 @@ class Rule:
                 plain = self.kind(value)
             except OverflowError:
                 plain = math.inf
+            if self.kind is float and LARGEST < abs(plain) < math.inf:
+                raise argument_error(name, f"be a number of at most {LARGEST:g} in size", repr(value))
             if (self.kind is not float or math.isfinite(plain)) and self.holds(plain):
                 return plain
         raise argument_error(name, self.must + (" or None" if self.optional else ""), repr(value))

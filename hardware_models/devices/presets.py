@@ -250,10 +250,12 @@ def given_device(given: DeviceModel | Mapping[str, Any] | str) -> DeviceModel:
             "device", "be a DeviceModel, a preset's name or a table of fields", type(given).__name__
         )
     fields = dict(given)
-    name = fields.pop("preset", None)
-    if name is not None and not isinstance(name, str):
+    if "preset" not in fields:
+        return DeviceModel().replace(**fields)
+    name = fields.pop("preset")
+    if not isinstance(name, str):
         raise argument_error("device.preset", "be the name of a preset", repr(name))
-    return (DeviceModel() if name is None else preset(name)).replace(**fields)
+    return preset(name).replace(**fields)
 
 
 def check_idle(device: DeviceModel) -> None:

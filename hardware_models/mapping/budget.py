@@ -37,13 +37,15 @@ class Budget(Mapping[str, float]):
         'J' or 'm^2'.
     rows : dict of str to float
         What each kind of part takes; 0 where there are none.
-    not_counted : tuple of str
-        Rows of which there are parts, but that the device gives no energy or area: zero by choice.
+    counted, not_counted : tuple of str
+        Rows of which there are parts: with figures of the device, be what they take zero or not; and without, for
+        which 0 stands by choice.
     """
 
     unit: str
     rows: dict[str, float]
     not_counted: tuple[str, ...] = ()
+    counted: tuple[str, ...] = ()
 
     def __getitem__(self, row: str) -> float:
         return self.rows[row]
@@ -172,12 +174,12 @@ class Takes:
         converters = parts.input_values * (device.dac_bits is not None) + units * (device.adc_bits is not None)
         return _budget(
             "m^2",
-            cells=(self.physical, device.cell_area),
-            amplifiers=(parts.amplifiers, device.amplifier_area),
-            buffers=(parts.buffers, device.buffer_area),
-            converters=(converters or parts.input_values + units, device.converter_area * bool(converters)),
-            oscillators=(parts.oscillators, device.oscillator_area),
-            latches=(parts.gates + parts.routes, device.latch_area),
+            cells=(self.physical, device.cell_area, 1.0),
+            amplifiers=(parts.amplifiers, device.amplifier_area, 1.0),
+            buffers=(parts.buffers, device.buffer_area, 1.0),
+            converters=(converters or parts.input_values + units, device.converter_area * bool(converters), 1.0),
+            oscillators=(parts.oscillators, device.oscillator_area, 1.0),
+            latches=(parts.gates + parts.routes, device.latch_area, 1.0),
         )
 
     def _energy(self, seconds: float, reads: int, updates: int, examples: int = 1, latches: int = 0) -> Budget:
@@ -190,21 +192,28 @@ class Takes:
         conversions = n * math.fsum(count * 2**bits for count, bits in steps)
         return _budget(
             "J",
-            cells=(n, self.cell_power * seconds),
-            amplifiers=(n * parts.amplifiers, device.amplifier_power * seconds),
-            buffers=(n * parts.buffers, device.buffer_power * seconds),
-            converters=(conversions or n * reads, device.converter_energy * bool(steps)),
-            oscillators=(n * parts.oscillators, device.oscillator_power * seconds),
-            latches=(n * latches, device.latch_energy),
-            reads=(n * reads, device.read_energy),
-            writes=(updates * parts.cells, device.write_energy),
+            cells=(n, 1.0, self.cell_power * seconds),
+            amplifiers=(n * parts.amplifiers, device.amplifier_power, seconds),
+            buffers=(n * parts.buffers, device.buffer_power, seconds),
+            converters=(conversions or n * reads, device.converter_energy * bool(steps), 1.0),
+            oscillators=(n * parts.oscillators, device.oscillator_power, seconds),
+            latches=(n * latches, device.latch_energy, 1.0),
+            reads=(n * reads, device.read_energy, 1.0),
+            writes=(updates * parts.cells, device.write_energy, 1.0),
         )
 
 
-def _budget(unit: str, **rows: tuple[float, float]) -> Budget:
-    """Rows of (number of parts, what one takes)."""
-    found = {row: (count * each if count else 0.0) for row in ROWS for count, each in [rows.get(row, (0, 0.0))]}
-    return Budget(unit, found, tuple(row for row, (count, each) in rows.items() if count and each == 0))
+def _budget(unit: str, **rows: tuple[float, float, float]) -> Budget:
+    """Rows of (number of parts, the device's figure of one, what that is multiplied with)."""
+    found = dict.fromkeys(ROWS, 0.0)
+    found |= {row: count * (each * times) if count else 0.0 for row, (count, each, times) in rows.items()}
+    there = {row: each != 0 for row, (count, each, _) in rows.items() if count}
+    return Budget(
+        unit,
+        found,
+        tuple(row for row, counted in there.items() if not counted),
+        tuple(row for row, counted in there.items() if counted),
+    )
 
 
 def epoch(takes: Takes, examples: int, batch: int) -> Budget:

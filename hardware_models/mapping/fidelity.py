@@ -104,6 +104,8 @@ class Course:
         Residual that counts as settled.
     seconds : float
         Time until the slowest of those that settled has done so, s, measured in the dynamics; NaN: none has.
+    nudged_seconds : float
+        The same of a phase nudged from their free states; NaN: one of the examples has not settled in both.
     solver : str
         Solver whose states these were held against: the default one, or algebra where that is 'flow' itself.
     found : int
@@ -126,6 +128,7 @@ class Course:
     settled: int = 0
     tolerance: float = math.nan
     seconds: float = math.nan
+    nudged_seconds: float = math.nan
     solver: str = ""
     found: int = 0
     gap: float = math.nan
@@ -133,6 +136,14 @@ class Course:
     verdicts: tuple[str, ...] = ()
     growth: float = math.nan
     radius: float = math.nan
+
+    @property
+    def times_from(self) -> tuple[str, str]:
+        """Where the times of a free and of a nudged phase are to be had: 'measured', if all examples that were
+        followed have settled, or 'formula'."""
+        free = self.settles == "yes" and not math.isnan(self.seconds)
+        nudged = free and not math.isnan(self.nudged_seconds)
+        return "measured" if free else "formula", "measured" if nudged else "formula"
 
 
 @dataclass(frozen=True, repr=False)
@@ -153,9 +164,12 @@ class Fidelity(Tabular):
         Residual of that free state, and whether it is an equilibrium. Where it is none, its error, times and
         energies are NaN.
     settling_time, nudged_settling_time : float
-        Seconds to 1e-6, of the free phase from nothing and of a nudged phase (`PairedCircuit.settling_seconds`),
-        where each pixel of a convolution has a copy of its array. Reading one array in turn takes `positions` times
-        as long, and `cells` are of one.
+        Seconds to 1e-6, of the free phase from nothing and of a nudged phase, where each pixel of a convolution has
+        a copy of its array. Reading one array in turn takes `positions` times as long, and `cells` are of one. They
+        are measured where the substrate was followed in time and all examples settled (`settling_from`), else by
+        formula. Energies are for these.
+    formula_time, nudged_formula_time : float
+        The same by formula (`PairedCircuit.settling_seconds`), an estimate.
     time_constant : float
         Of h, s.
     time_from : {'the device', 'capacitance', 'assumed'}
@@ -185,6 +199,8 @@ class Fidelity(Tabular):
     free_converged: bool
     settling_time: float
     nudged_settling_time: float
+    formula_time: float
+    nudged_formula_time: float
     takes: Takes = field(repr=False)
     layers: tuple[LayerFidelity, ...] = field(repr=False)
     time_constant: float = math.nan
@@ -196,6 +212,11 @@ class Fidelity(Tabular):
     missed: int = 0
     unread: tuple[str, ...] = ()
     course: Course = field(default_factory=Course)
+
+    @property
+    def settling_from(self) -> tuple[str, str]:
+        """Where the times of a free and of a nudged phase come from: 'measured' or 'formula'."""
+        return self.course.times_from
 
     @property
     def settles(self) -> str:
@@ -284,6 +305,7 @@ class Fidelity(Tabular):
         }
         layers = [asdict(layer) for layer in self.layers]
         own |= {"course": asdict(self.course), "settles": self.settles}
+        own["settling_from"] = dict(zip(("free", "nudged"), self.settling_from, strict=True))
         totals |= {"conductance_range": list(self.conductance_range), "energy": self.energy}
         return {**own, "layers": layers, **totals, **budgets, "parts": asdict(self.takes.parts)}
 

@@ -29,7 +29,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -157,12 +157,27 @@ def certify(
             system = copy.deepcopy(system).double()
         x, state = x.to(system.device, torch.float64), tuple(s.to(system.device, torch.float64) for s in state)
         origin = state if free is None else tuple(s.to(system.device, torch.float64) for s in free)
-        phase = system.phase(system.prepare(x), origin)
-        return _certify(phase if nudge is None else phase.nudged(nudge), state, slot, duration)
+
+        def build(rows: torch.Tensor) -> PairedPhase:
+            phase = system.phase(system.prepare(x[rows]), tuple(s[rows] for s in origin))
+            if nudge is None:
+                return phase
+            beta = nudge.beta
+            if isinstance(beta, torch.Tensor) and beta.ndim > 0:
+                beta = beta[rows]
+            return phase.nudged(replace(nudge, y=nudge.y[rows], beta=beta))
+
+        return _certify(build, state, slot, duration)
 
 
-def _certify(phase: PairedPhase, state: State, slot: float | None, duration: float) -> Certificate:
-    system, rows = phase.system, len(state[0])
+def _certify(
+    build: Callable[[torch.Tensor], PairedPhase], state: State, slot: float | None, duration: float
+) -> Certificate:
+    """`build` makes the phase of some examples, by their numbers."""
+    rows = len(state[0])
+    everyone = torch.arange(rows, device=state[0].device)
+    phase = build(everyone)
+    system = phase.system
     moved = tuple(a - b for a, b in zip(state, (*phase.p, *phase.q), strict=True))
     motion = type(system.motion(phase))
     if motion not in (CircuitMotion, LaggedMotion, ValueMotion):
@@ -179,24 +194,32 @@ def _certify(phase: PairedPhase, state: State, slot: float | None, duration: flo
     grows = torch.zeros(rows, dtype=torch.bool)
     shrinks = torch.zeros(rows, dtype=torch.bool)
     products = 0
-    for shift in kinks.choices():
-        line = _Line(phase, state, moved, shift, motion is LaggedMotion, slot)
-        line.residual = residual
+    for n, shift in enumerate(kinks.choices()):
+        # Of an example with few kinks the choices repeat; what is drawn with a phase is drawn once.
+        of = everyone if system.noisy else everyone[kinks.differs(n)]
+        if not len(of):
+            continue
+        some = phase if len(of) == rows else build(of)
+        at, d = (tuple(b[of] for b in blocks) for blocks in (state, moved))
+        shifted = None if shift is None else [b[of] for b in shift]
+        line = _Line(some, at, d, shifted, motion is LaggedMotion, slot)
+        line.residual = residual[of]
         found = line.by_construction() if alike else line.rightmost()
         products += line.products
         # How fast it grows, per time constant.
         pace = found.value.real if slot is None else found.value.abs().log() / (2 * slot)
         spare = found.value.real if slot is None else found.value.abs() - 1
         sure = (spare.abs() > found.radius) & (pace.abs() >= 1 / duration)
-        grows |= ~(sure & (spare < 0))
-        shrinks |= ~(sure & (spare > 0))
+        here = of.cpu()
+        grows[here] |= ~(sure & (spare < 0))
+        shrinks[here] |= ~(sure & (spare > 0))
         if worst is None:
             worst, most = found, spare
         else:
-            more = spare > most
-            value, radius = (torch.where(more, a, b) for a, b in zip(found[:2], worst[:2], strict=True))
-            worst = Rightmost(value, radius, found.method)
-            most = torch.where(more, spare, most)
+            more = spare > most[here]
+            worst.value[here] = torch.where(more, found.value, worst.value[here])
+            worst.radius[here] = torch.where(more, found.radius, worst.radius[here])
+            most[here] = torch.where(more, spare, most[here])
     assert worst is not None
     verdict, reason = [], []
     pace = worst.value.real if slot is None else worst.value.abs().log() / (2 * slot)
@@ -258,6 +281,10 @@ class _Kinks:
             self.masks.append(kinked)
             self.reach.append(2 * reach)
         self.count = sum((m.flatten(1).sum(1) for m in self.masks), torch.zeros_like(residual, dtype=torch.long))
+
+    def differs(self, n: int) -> torch.Tensor:
+        """For which examples choice n is none of the choices before, (B,): those that have so many kinks."""
+        return 2 ** self.count.clamp(max=BOTH_SIDES) > n
 
     def choices(self) -> Iterator[Blocks | None]:
         """Shifts of the currents: None where no unit is on a kink; every choice for few units, else all up and all

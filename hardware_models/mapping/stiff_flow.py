@@ -9,11 +9,14 @@ W = 1 - g h J and g = 1 / (2 + sqrt 2),
     W k1 = f(y),    W (k2 - k1) = f(y + h k1 / 2) - k1,    y' = y + h k2
     W k3 = f(y') - (6 + sqrt 2) (k2 - f(y + h k1 / 2)) - 2 (k1 - f(y)),    error = h (k1 - 2 k2 + k3) / 6
 
-Each W is inverted by GMRES. What is left of W once it is divided by its diagonal couples units of different layers
-only, so that some twice as many products as there are layers are enough.
+Of small networks each W is factorised, once a step. Of others it is inverted by GMRES: what is left of W once it is
+divided by its diagonal couples units of different layers only, so that some twice as many products as there are
+layers are enough.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 
@@ -22,7 +25,7 @@ from physics_ep.relaxation.krylov import gmres
 
 from .phase import PairedPhase
 from .solvers import largest
-from .value_flow import ValueFlow
+from .value_flow import Tangent, ValueFlow
 
 GAMMA = 1 / (2 + 2**0.5)
 THIRD = 6 + 2**0.5
@@ -32,6 +35,8 @@ RESOLUTION = 0.1
 """Longest step, as a part of the time that has passed: what a settling time is known to."""
 SOLVED = 1e-3
 """Relative residual of the linear systems of a step."""
+FACTORISED = 3e8
+"""Largest product of the number of rows and of the third power of the number of units for which W is factorised."""
 ESCAPE = 0.5
 """Longest step, in time constants of the unit that leaves an unstable rest fastest: a longer one ends in it."""
 
@@ -53,6 +58,10 @@ class StiffFlow(ValueFlow):
         self.currents = torch.stack([largest(p) for p in self.path.currents]).amax(0)
         self.h = 0.1 / fastest.clamp(min=1)
         self.depth = 2 * (2 * phase.depth) + 10
+        size = sum(math.prod(s[1:]) for s in self.shapes)
+        small = phase.rows * size**3 <= FACTORISED and not phase.system.routed
+        held = phase.nudge is not None and phase.nudge.cost.holds
+        self.coupling = self.path.coupling().double() if small and not held else None
 
     def evaluate(self) -> tuple[State, torch.Tensor]:
         self.spent += 1
@@ -67,7 +76,13 @@ class StiffFlow(ValueFlow):
         h = torch.minimum(h, RESOLUTION * self.time + 0.5)[:, None]
         diagonal = (1 - GAMMA * h * own).clamp(min=0.1)
 
+        factors = None if self.coupling is None else self._factors(line, self.coupling, h)
+
         def solved(right: torch.Tensor) -> torch.Tensor:
+            if factors is not None:
+                found = torch.linalg.lu_solve(*factors, right.double()[:, :, None])
+                return found[:, :, 0].to(right.dtype)
+
             def product(y: torch.Tensor) -> torch.Tensor:
                 v = y / scale
                 turned = flat(tuple(line.product(unflat(v, self.shapes))))
@@ -101,3 +116,18 @@ class StiffFlow(ValueFlow):
         self.time = self.time + torch.where(good, h[:, 0], torch.zeros_like(self.time))
         change = (0.9 * ratio.nan_to_num(nan=1e9, posinf=1e9).clamp(min=1e-3) ** (-1 / 3)).clamp(0.1, 4)
         self.h = torch.where(active, h[:, 0] * change, self.h)
+
+    def _factors(self, line: Tangent, coupling: torch.Tensor, h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The triangular factors of W of each example, and their pivots, for steps h (rows, 1)."""
+        own, steep, answer = (flat(tuple(blocks)).double() for blocks in (line.own, line.steep, line.answer))
+        jacobian = answer[:, :, None] * coupling * steep[:, None, :]
+        if self.phase.nudge is not None:
+            top = line.steep[self.phase.depth - 1]
+            first = sum(math.prod(s[1:]) for s in self.shapes[: self.phase.depth - 1])
+            at = slice(first, first + top.shape[1])
+            columns = [line.pulled(v.expand_as(top)) for v in torch.eye(top.shape[1]).to(top)]
+            jacobian[:, at, at] += answer[:, at, None] * torch.stack(columns, 2).double() * steep[:, None, at]
+        jacobian.diagonal(dim1=1, dim2=2).add_(own)
+        eye = torch.eye(len(coupling), dtype=coupling.dtype, device=coupling.device)
+        factors, pivots, _ = torch.linalg.lu_factor_ex(eye - GAMMA * h.double()[:, :, None] * jacobian)
+        return factors, pivots

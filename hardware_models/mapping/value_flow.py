@@ -12,12 +12,13 @@ activity. Latches that hold gates pin units that rest at a bound in the free sta
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 
-from physics_ep.blocks import State
+from physics_ep.blocks import State, flat, unflat
 from physics_ep.dynamics.motion import Moment, Motion
 from physics_ep.system import Phase
 
@@ -39,12 +40,15 @@ class Tangent(NamedTuple):
         Change of a unit's speed with the current into it.
     product : callable (v) -> list of Tensor
         Changes of all speeds where the values change by v.
+    pulled : callable (v) -> Tensor (rows, n_out)
+        Change of the current that a nudge drives into the outputs where these move by v.
     """
 
     own: Blocks
     steep: Blocks
     answer: Blocks
     product: Callable[[Sequence[torch.Tensor]], Blocks]
+    pulled: Callable[[torch.Tensor], torch.Tensor]
 
 
 class ValueCourse:
@@ -143,7 +147,26 @@ class ValueCourse:
             into = [*(a + f for (a, _), f in zip(driven, back, strict=True)), *(b for _, b in driven)]
             return [o * b + a * i for o, b, a, i in zip(own, v, answer, into, strict=True)]
 
-        return Tangent(own, steep, answer, product)
+        def pulled(v: torch.Tensor) -> torch.Tensor:
+            return bare.wanted_change(*at, v, torch.zeros_like(v))
+
+        return Tangent(own, steep, answer, product, pulled)
+
+    def coupling(self) -> torch.Tensor:
+        """How the currents into all units change with what units put out, (n, n), without a nudge: the same for all
+        examples where no route is chosen."""
+        bare, count = copy.copy(self.phase), self.phase.depth
+        bare.forcing = bare.fed = None
+        shapes = [x.shape for x in self.origin]
+        size = sum(math.prod(s[1:]) for s in shapes)
+        one = torch.eye(size, dtype=self.origin[0].dtype, device=self.origin[0].device)
+        put = unflat(one, [torch.Size((size, *s[1:])) for s in shapes])
+        back = bare.feedback([a - b for a, b in zip(put[:count], put[count:], strict=True)])
+        nothing = [torch.zeros_like(b) for b in put[:count]]
+        driven = [bare.changes(k, put) if bare.is_driven(k) else (nothing[k], nothing[k]) for k in range(count)]
+        back[-1] = nothing[-1]
+        into = [*(a + f for (a, _), f in zip(driven, back, strict=True)), *(b for _, b in driven)]
+        return flat(tuple(into)).T.contiguous()
 
     def _live(self, k: int, block: torch.Tensor) -> torch.Tensor:
         mask = self.live[k]

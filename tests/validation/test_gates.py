@@ -175,6 +175,18 @@ def test_smooth_units_have_one_column() -> None:
     assert compare_gates(map_pcn(net, "hopfield", calibration=x), x) == ()
 
 
+@pytest.mark.parametrize("gates", ["held", "live", "both"])
+@pytest.mark.parametrize("name", ["hopfield-digits", "resistive-digits"])
+def test_systems_without_gates_refuse_a_mode(name: str, gates: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """If it fails, a mode of gates is taken from a system that has none, and nobody is told."""
+    for command in (["gradients", name], ["tolerance", name, "--sweep", "levels=4", "--repeats", "1"]):
+        with pytest.raises(SystemExit) as end:
+            cli.main([*command, "--batch", "2", "--gates", gates])
+        assert end.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "Argument gates must be left out" in line
+
+
 def test_units_that_do_not_switch_are_held_anyway() -> None:
     """Below the beta at which the first unit switches, both columns are one gradient."""
     net, (x, y, cost) = small("relu"), data()

@@ -15,6 +15,7 @@ from physics_ep.errors import InputError
 from tests.support.pcn import dense, examples
 from validation.experiments import signature as module
 from validation.experiments.signature import COLUMNS, alike, cell, differences, gaps, measure, rises, rows_of, shown
+from validation.references import stability_by
 from validation.sweeps.tolerances import open_tolerance
 
 
@@ -32,7 +33,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(folder: Path, **options: Any) -> Any:
     given: dict[str, Any] = {"fields": ["programming_noise", "read_noise"], "repeats": 3, "batch": 4}
-    return measure("digits-relu", folder, **{**given, **options})
+    given["substrates"] = ["hopfield", "resistive"]
+    given["name"] = "digits-relu"
+    return measure(folder=folder, **{**given, **options})
 
 
 @pytest.mark.full
@@ -100,8 +103,13 @@ def test_instances_without_a_state_and_rows_that_fall(small: None, tmp_path: Pat
         ({"fields": ["levles"]}, "Did you mean 'levels'"),
         ({"columns": ["trained"]}, "columns must be one of"),
         ({"substrates": ["resistve"]}, "Did you mean 'resistive'"),
-        ({"repeats": 0}, "repeats must be at least 1"),
-        ({"batch": 0}, "batch must be at least 1"),
+        ({"repeats": 0}, "repeats must be an integer of 1 or more"),
+        ({"batch": 0}, "batch must be an integer of 1 or more"),
+        ({"batch": 361}, "batch must be at most the 360 test examples"),
+        ({"steps": 0}, "steps must be an integer of 1 or more"),
+        ({"seed": -1}, "seed must be an integer of 0 or more"),
+        ({"solver": "anderson"}, "solver on the substrate hopfield must be one of"),
+        ({"name": "digits-tanh"}, "cannot be realised on the substrate 'resistive'"),
     ],
 )
 def test_bad_input(options: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -129,6 +137,26 @@ def test_examples_are_those_that_carry_the_gradient() -> None:
     assert torch.equal(labels, y[wanted])
     with pytest.raises(InputError, match="batch must be at most the 12 test examples"):
         module._heavy(net, x, y, 13)
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [("digits-relu", ["hopfield", "resistive", "oscillator"]), ("digits-tanh", ["hopfield"])],
+)
+def test_substrates_are_those_that_can_hold_the_network(name: str, wanted: list[str]) -> None:
+    """If it fails, a table lacks a column that it could have, or ends in an error for want of one."""
+    assert module.holding(module.before_training(name)) == wanted
+
+
+def test_what_says_that_free_states_are_stable() -> None:
+    """If it fails, states that nobody certified stand in reports like such as were."""
+    assert [stability_by(s) for s in ("guided", "euler", "newton", "", "flow, guided")] == [
+        "not certified",
+        "followed in time",
+        "certified stable",
+        "",
+        "followed in time, not certified",
+    ]
 
 
 def test_rows_are_those_that_a_substrate_has() -> None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -28,7 +28,8 @@ import numpy as np
 import torch
 
 from hardware_models.devices.model import DeviceModel, reads
-from hardware_models.mapping.mapped import substrate_class
+from hardware_models.mapping.board import NotRealisable
+from hardware_models.mapping.mapped import SUBSTRATES, device_of, map_pcn, substrate_class
 from physics_ep.config import load_config
 from physics_ep.cost import CrossEntropy
 from physics_ep.data.datasets import load_dataset
@@ -40,7 +41,7 @@ from physics_ep.registry import build_system
 from physics_ep.storage.parts import parts_folder
 from physics_ep.zoo import zoo, zoo_network
 
-from ..references import REFERENCES
+from ..references import REFERENCES, stability_by
 from ..sweeps.table import TolerancePoint, ToleranceTable
 from ..sweeps.tolerances import tolerance
 from .copies import GAINS, SIZES, network_of
@@ -104,6 +105,26 @@ def networks() -> list[str]:
     return [*DIGITS, *zoo()]
 
 
+def candidates(name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Test examples with labels of which a network's are chosen."""
+    if name in DIGITS:
+        data = load_dataset(load_config("pcn-digits").data)
+        return data.test_x.flatten(1).double(), data.test_y
+    data = load_dataset(load_config("vgg10-eighth-cifar10").data)
+    return data.test_x[:SEEN], data.test_y[:SEEN]
+
+
+def before_training(name: str, seed: int = 0) -> PredictiveCodingNetwork:
+    """A network of `networks()` with the weights that it has before training."""
+    if name in DIGITS:
+        activation = DIGITS[name]
+        return mlp(list(SIZES), activation, gain=GAINS[activation], seed=seed).double()
+    section = dict(zoo()[name]["config"]["system"])
+    built = build_system(section.pop("name"), **{**section, "seed": seed})
+    assert isinstance(built, PredictiveCodingNetwork)
+    return built
+
+
 def subject(
     name: str, folder: Path, batch: int, seed: int = 0
 ) -> tuple[PredictiveCodingNetwork, PredictiveCodingNetwork, torch.Tensor, torch.Tensor]:
@@ -119,19 +140,11 @@ def subject(
         Of the weights before training.
     """
     if name in DIGITS:
-        activation = DIGITS[name]
-        net = network_of(activation, folder)
-        before = mlp(list(SIZES), activation, gain=GAINS[activation], seed=seed).double()
-        data = load_dataset(load_config("pcn-digits").data)
-        return net, before, *_heavy(net, data.test_x.flatten(1).double(), data.test_y, batch)
-    if name not in zoo():
-        raise unknown_name("network", name, networks())
-    section = dict(zoo()[name]["config"]["system"])
-    trained, before_ = zoo_network(name), build_system(section.pop("name"), **{**section, "seed": seed})
+        trained: Any = network_of(DIGITS[name], folder)
+    else:
+        trained = zoo_network(name)
     assert isinstance(trained, PredictiveCodingNetwork)
-    assert isinstance(before_, PredictiveCodingNetwork)
-    data = load_dataset(load_config("vgg10-eighth-cifar10").data)
-    return trained, before_, *_heavy(trained, data.test_x[:SEEN], data.test_y[:SEEN], batch)
+    return trained, before_training(name, seed), *_heavy(trained, *candidates(name), batch)
 
 
 def _heavy(
@@ -139,12 +152,16 @@ def _heavy(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The examples whose outputs err most, which carry the gradient: of a trained network's first eight test
     examples one alone may have all of it."""
-    if batch > len(x):
-        raise argument_error("batch", f"be at most the {len(x)} test examples", batch)
+    _check_batch(batch, len(x))
     with torch.no_grad():
         sizes = CrossEntropy().gradient(net(x), y).norm(dim=1)
     chosen = sizes.argsort(descending=True, stable=True)[:batch].sort().values
     return x[chosen], y[chosen]
+
+
+def _check_batch(batch: int, count: int) -> None:
+    if batch > count:
+        raise argument_error("batch", f"be at most the {count} test examples", batch)
 
 
 def rows_of(substrate: str, fields: Sequence[str] | None = None) -> dict[str, tuple[Any, ...]]:
@@ -180,7 +197,7 @@ def measure(
     name: str,
     folder: Path,
     *,
-    substrates: Sequence[str] = ("hopfield", "resistive"),
+    substrates: Sequence[str] | None = None,
     columns: Sequence[str] | None = None,
     fields: Sequence[str] | None = None,
     repeats: int = 10,
@@ -201,7 +218,7 @@ def measure(
     folder : Path
         Of the sweep files.
     substrates, columns, fields : sequence of str
-        What to measure; by default all columns and fields.
+        What to measure; by default all substrates that can hold the network, and all columns and fields.
     repeats : int
         Device instances.
     batch : int
@@ -231,12 +248,12 @@ def measure(
     for column in chosen:
         if column not in COLUMNS:
             raise unknown_name("columns", column, COLUMNS)
-    for label, count in (("repeats", repeats), ("batch", batch)):
-        if count < 1:
-            raise argument_error(label, "be at least 1", count)
-    plans = {substrate: rows_of(substrate, fields) for substrate in substrates}
     if name not in networks():
         raise unknown_name("network", name, networks())
+    untrained = before_training(name)
+    names = holding(untrained) if substrates is None else list(substrates)
+    plans = {substrate: rows_of(substrate, fields) for substrate in names}
+    _check(name, untrained, names, repeats=repeats, batch=batch, steps=steps, solver=solver, seed=seed)
     folder.mkdir(parents=True, exist_ok=True)
     with threads(1):
         trained, before, x, y = subject(name, folder, batch, seed)
@@ -267,9 +284,11 @@ def measure(
                 )
     told: dict[str, Any] = {
         "network": name,
-        "substrates": list(substrates),
+        "substrates": names,
         "solver": solver or "each substrate's own",
-        "steps": steps,
+        "steps": "the solver's own"
+        if steps is None
+        else f"at most {steps} a phase: what has not settled by then counts as unsettled",
         "gates": "held and live" if trained.has_gates else "none: units are smooth",
         "copies": "independent, and shared as the ideal",
         "examples": f"{batch}, the test examples whose outputs err most",
@@ -278,7 +297,52 @@ def measure(
         "seed": seed,
         "dtype": str(trained.dtype).removeprefix("torch."),
     }
+    solvers = dict.fromkeys(p.solver for table in tables.values() for p in table.points if p.solver)
+    told["free states"] = ", ".join(f"by {s} {stability_by(s)}" for s in solvers)
     return SignatureRun(tables, told)
+
+
+def holding(net: PredictiveCodingNetwork) -> list[str]:
+    """Names of the substrates that can hold a network's layers."""
+    found = []
+    for substrate in SUBSTRATES:
+        with suppress(NotRealisable):
+            substrate_class(substrate).check(net, device_of(substrate, None))
+            found.append(substrate)
+    return found
+
+
+def _check(
+    name: str,
+    net: PredictiveCodingNetwork,
+    substrates: Sequence[str],
+    *,
+    repeats: int,
+    batch: int,
+    steps: int | None,
+    solver: str | None,
+    seed: int,
+) -> None:
+    """Refuse what cannot be measured before anything is written.
+
+    Raises
+    ------
+    InputError
+    """
+    for label, count in (("repeats", repeats), ("batch", batch), ("steps", 1 if steps is None else steps)):
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise argument_error(label, "be an integer of 1 or more", repr(count))
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise argument_error("seed", "be an integer of 0 or more", repr(seed))
+    _check_batch(batch, len(candidates(name)[0]))
+    for substrate in substrates:
+        substrate_class(substrate).check(net, device_of(substrate, None))
+        if solver is not None:
+            small = mlp([2, 2, 2], net.stack[0].activation_name)
+            system = map_pcn(small, substrate).system
+            known = system.solvers(system.phase(system.prepare(torch.zeros(1, 2))))
+            if solver not in known:
+                raise unknown_name(f"solver on the substrate {substrate}", solver, known)
 
 
 # -- the table ----------------------------------------------------------------------------------------------------

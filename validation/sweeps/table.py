@@ -14,6 +14,7 @@ from physics_ep.errors import unknown_name
 from physics_ep.tabular import Tabular
 
 from ..agreement import Agreement
+from ..references import stability_by
 from .plan import Point
 from .points import FOUND, LIVE, NO_EQUILIBRIUM, NOT_RUN, TARGETS, Measured
 
@@ -99,6 +100,11 @@ class TolerancePoint:
     live: TolerancePoint | None = None
 
     @property
+    def stability(self) -> str:
+        """What says that the free states are stable: 'not certified' of those of 'guided' (`stability_by`)."""
+        return stability_by(self.solver)
+
+    @property
     def by_gates(self) -> list[tuple[TolerancePoint, str]]:
         """The point; where live gates were compared with held ones, both, with the mode's name."""
         return [(self, "")] if self.live is None else [(self, "held"), (self.live, "live")]
@@ -113,6 +119,7 @@ class TolerancePoint:
     def figures(self, layers: bool = True) -> dict[str, Any]:
         """For JSON: the point, its worst layers, and (with `layers`) all of them."""
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("layers", "live")}
+        own["stability"] = self.stability
         for target in TARGETS:
             worst = self.worst_layer(target)
             own[target] = {"layer": worst.name, **getattr(worst, target).figures()}

@@ -169,7 +169,7 @@ def tolerance(
             raise argument_error("substrate", must, repr(substrate))
         if net.device_model is not None:
             raise argument_error("net", "be on no device yet: the sweep puts it on them", "on one")
-        if gates not in ("held", "frozen", "both"):
+        if gates not in ("held", "frozen"):  # what a network has by default
             raise argument_error("gates", "be left out for a plain system, which has none", repr(gates))
         if rails != "refuse":
             raise argument_error("rails", "be left out for a plain system, which has none", repr(rails))

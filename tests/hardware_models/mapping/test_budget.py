@@ -14,6 +14,7 @@ from scipy.optimize import brentq
 
 from hardware_models import DeviceModel, map_pcn
 from hardware_models.mapping.board import SETTLED
+from hardware_models.mapping.budget import PartCounts, Takes
 from physics_ep import cli
 from physics_ep.errors import InputError
 from physics_ep.predictive_coding import mlp, vgg5
@@ -205,3 +206,36 @@ def test_an_epoch_has_examples_and_batches(examples: int, batch: int, name: str)
     net, x, device = array_64_10()
     with pytest.raises(InputError, match=f"Argument {name} must be an integer of 1 or more"):
         map_pcn(net, "hopfield", device, calibration=x).fidelity.energy_per_epoch(examples, batch)
+
+
+def test_energies_that_are_zero_are_counted() -> None:
+    """If it fails, what takes nothing is told like what the device has no figure of."""
+    net, x, device = array_64_10()
+    found = Takes(device, 0.0, 1e-6, 2e-6, 4, PartCounts(buffers=3, output_values=1, cells=4))
+    for budget in (found.inference(), found.step()):
+        assert (budget["cells"], budget.not_counted) == (0.0, ("reads",))
+        assert {"cells", "buffers", "converters"} <= {*budget.counted}
+    dumb = map_pcn(net, "hopfield", device.replace(buffer_power=0.0), calibration=x).fidelity.energy_per_inference
+    assert (dumb["buffers"], dumb.not_counted) == (0.0, ("buffers", "reads"))
+
+
+@pytest.mark.full
+def test_energies_are_for_measured_times_where_these_were_measured() -> None:
+    """If it fails, joules are for a formula that leaves units at thresholds out, whatever was measured."""
+    net = mlp([6, 8, 3], seed=1).double()
+    x = torch.rand(2, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    mapped = map_pcn(net, "oscillator", DeviceModel(oscillator_power=1e-6), calibration=x)
+    before = mapped.fidelity
+    assert before.settling_from == ("formula", "formula")
+    assert (before.settling_time, before.nudged_settling_time) == (before.formula_time, before.nudged_formula_time)
+    course = mapped.follow()
+    after = mapped.fidelity
+    assert after.settling_from == ("measured", "measured")
+    assert (after.settling_time, after.nudged_settling_time) == (course.seconds, course.nudged_seconds)
+    free, _ = mapped.settling(x)
+    assert course.seconds == pytest.approx(free * mapped.system.tau)
+    assert after.formula_time == before.formula_time
+    power = 44e-6
+    step = after.settling_time + 2 * after.nudged_settling_time
+    assert after.energy_per_step["oscillators"] == pytest.approx(power * step, rel=1e-12)
+    assert after.figures()["settling_from"] == {"free": "measured", "nudged": "measured"}

@@ -382,3 +382,26 @@ def test_bad_arguments_are_named() -> None:
             certify(mapped.system, state, x, **options)
     with pytest.raises(InputError, match="Argument state must"):
         certify(mapped.system, state[:2], x)
+
+
+def test_a_certificate_does_not_depend_on_the_company() -> None:
+    """Inputs of 0 put units h and u on their kinks, two sides each. If it fails, sides of one example are taken for
+    another's."""
+    net = mlp([3, 3, 2], "relu", seed=1).double()
+    with torch.no_grad():
+        net.stack[0].weight.copy_(torch.eye(3))
+        for layer in net.stack:
+            layer.bias.zero_()
+    x = torch.tensor([[1.0, 0.5, 0.8], [0.7, 0.0, 0.9], [0.4, 0.0, 0.0], [0.2, 0.6, 0.1]], dtype=torch.float64)
+    system = map_pcn(net, "hopfield", DeviceModel(time_constant_mismatch=0.3), calibration=x).system
+    state = relax(system, x, solver="newton", tolerance=1e-9).require().state
+    together = certify(system, state, x)
+    products = []
+    for n in range(len(x)):
+        alone = certify(system, tuple(s[n : n + 1] for s in state), x[n : n + 1])
+        assert (alone.verdict[0], alone.reason[0]) == (together.verdict[n], together.reason[n])
+        assert complex(alone.eigenvalue[0]) == pytest.approx(complex(together.eigenvalue[n]), abs=1e-12)
+        assert float(alone.radius[0]) == pytest.approx(float(together.radius[n]), rel=1e-6, abs=1e-14)
+        products.append(alone.products)
+    assert [n // products[0] for n in products] == [1, 4, 16, 1]
+    assert together.products == products[2]
