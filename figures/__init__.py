@@ -102,6 +102,8 @@ if TYPE_CHECKING:
         bptt_equality as bptt_equality,
         draw_bptt_equality as draw_bptt_equality,
     )
+    from .films import film as film
+    from .browsing import interactive as interactive
     from .numbers import save_data as save_data
     from .style import Look as Look, looking as looking, panels as panels, save as save
     from .mapping.tolerance import (
@@ -182,8 +184,10 @@ else:
             "early_courses": "hopfield.early_inference",
             "energy_courses": "pcn.energy",
             "estimator_error": "gradients.errors",
+            "film": "films",
             "holomorphic_map": "gradients.schemes",
             "hopfield_dynamics": "hopfield.dynamics",
+            "interactive": "browsing",
             "layer_cosines": "mapping.tolerance",
             "learning_curve": "hopfield.training",
             "locking_curves": "oscillators.locking",

@@ -84,6 +84,16 @@ def figure(
         typer.Option("--data", metavar="FILE", help="The numbers drawn: .csv, .json or .h5.", show_default=False),
         Writes(),
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE.html", help="A page to look around in.", show_default=False),
+        Writes(),
+    ] = None,
+    film: Annotated[
+        Path | None,
+        typer.Option("--film", metavar="FILE.gif", help="A film of dynamics; also .mp4.", show_default=False),
+        Writes(),
+    ] = None,
     list_figures: Annotated[bool, typer.Option("--list", help="List the figures and stop.")] = False,
     json: JsonFile = None,
     seed: Seed = None,
@@ -107,6 +117,9 @@ def figure(
     # All that can be wrong is told before work starts.
     if name == "all" and panels is not None:
         raise argument_error("panels", "be left out for all figures, which have their own", repr(panels))
+    for option, given in (("html", html), ("film", film)):
+        if name == "all" and given is not None:
+            raise argument_error(option, "be left out for all figures, of which few move", repr(str(given)))
     look = Look(width, height, font, panels, style=style or None)
     if data is not None:
         check_numbers(data, len(chosen))
@@ -135,6 +148,11 @@ def figure(
                     raise
                 left[entry.name] = error
                 continue
+            # Figures that do not move are refused before anything is written.
+            for moving, write in ((html, _html), (film, _film)):
+                if moving is not None:
+                    shown = getattr(drawn.figure, "redraw", None)
+                    write(next(iter(shown.args), None) if shown is not None else None, moving)
             paths = save(drawn.figure, entry.name, out)
             numbers[entry.name] = {"files": paths, "data": as_numbers(drawn.data)}
     for missing, reason in left.items():
@@ -144,11 +162,26 @@ def figure(
     for made in numbers.values():
         for path in made["files"]:
             report.say(str(path))
+    for moving in (html, film):
+        if moving is not None:
+            report.say(str(moving))
     if data is not None:
         told = {made: found["data"] for made, found in numbers.items()}
         save_data(told if name == "all" else next(iter(told.values())), data)
         report.say(str(data))
     report.figures(numbers)
+
+
+def _html(shown: Any, path: Path) -> None:
+    from .browsing import interactive
+
+    interactive(shown, path)
+
+
+def _film(shown: Any, path: Path) -> None:
+    from .films import film
+
+    film(shown, path)
 
 
 def demo(

@@ -426,8 +426,9 @@ class Page:
         if self.shared is None or not self.shared[0]:
             return
         handles, labels = self.shared
+        side = "lower" if self.figure.get_suptitle() else "upper"
         for columns in range(min(len(labels), 8), 0, -1):
-            legend = self.figure.legend(handles, labels, loc="outside upper center", ncols=columns)
+            legend = self.figure.legend(handles, labels, loc=f"outside {side} center", ncols=columns)
             if columns == 1 or legend.get_window_extent().width <= self.figure.bbox.width - 6:
                 return
             legend.remove()
@@ -443,7 +444,7 @@ class Page:
                 continue
             for text, room, along in (
                 (ax.title, cell.width - 2 * max(0.0, inner.x0 - cell.x0), "width"),
-                (ax.xaxis.label, cell.width - max(0.0, inner.x0 - cell.x0), "width"),
+                (ax.xaxis.label, 1.1 * inner.width, "width"),
                 (ax.yaxis.label, 1.1 * inner.height, "height"),
             ):
                 least = inner.width if along == "width" else inner.height

@@ -517,6 +517,12 @@ def power(value: float) -> str:
     return f"$10^{{{math.ceil(math.log10(max(value, 1e-300)))}}}$"
 
 
+def scientific(value: float) -> str:
+    """A number to one digit, as text: a power of ten as such."""
+    mantissa, exponent = f"{value:.0e}".split("e")
+    return f"$10^{{{int(exponent)}}}$" if mantissa == "1" else f"${mantissa} \\times 10^{{{int(exponent)}}}$"
+
+
 def save(
     figure: Figure,
     name: str,

@@ -178,7 +178,7 @@ def _draw_noise(ax: Axes, data: EarlyCourses, names: list[str]) -> None:
     low = min(0.0, float(data.averaged.min()))
     ax.set_ylim(low - 0.05, 1.05)
     ax.set_yticks(np.linspace(0, 1, 6))
-    ax.set_title(f"temperature {data.temperature:.0e}, {data.moment:g} time constants")
+    ax.set_title(f"temperature {style.scientific(data.temperature)}, {data.moment:g} time constants")
     ax.set_xlabel("Pairs of runs (count)")
     ax.set_ylabel("Cosine to $-\\delta$ (dimensionless)")
     style.legend(ax, loc="upper left", handlelength=2.2)

@@ -309,7 +309,7 @@ def beta_choices(
                 for name in BetaPanel.__dataclass_fields__
                 if name not in ("title", "read_noise", "squared_biases")
             }
-            title = f"{subject.label}, read noise {_scientific(noise)}"
+            title = f"{subject.label}, read noise {style.scientific(noise)}"
             panels.append(BetaPanel(title, noise, squared_biases=found.biases**2, **same))
             advance(1)
     return BetaChoices(tuple(panels))
@@ -356,11 +356,6 @@ def _draw_best(ax: Axes, panel: BetaPanel) -> None:
     ax.set_ylabel("Squared error of the gradient,\nrelative to its own square (dimensionless)")
     ax.set_title(panel.title)
     style.legend(ax, loc="upper left")
-
-
-def _scientific(value: float) -> str:
-    mantissa, exponent = f"{value:.0e}".split("e")
-    return f"$10^{{{int(exponent)}}}$" if mantissa == "1" else f"${mantissa} \\times 10^{{{int(exponent)}}}$"
 
 
 def make_tolerance_layers(request: Request) -> Drawn:

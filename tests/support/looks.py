@@ -89,6 +89,8 @@ def _overlaps(figure):
     found = []
     legends = [*figure.legends, *(ax.get_legend() for ax in figure.axes if ax.get_legend() is not None)]
     boxes = [("legend", legend.get_window_extent()) for legend in legends]
+    if figure.get_suptitle():
+        boxes.append((figure.get_suptitle(), figure._suptitle.get_window_extent()))
     for ax in figure.axes:
         words = [ax.title, *ax.texts, *((ax.xaxis.label, ax.yaxis.label) if ax.axison else ())]
         inner = ax.get_window_extent()
@@ -99,6 +101,8 @@ def _overlaps(figure):
                     words.append(label)
         shown = [word for word in words if word.get_visible() and word.get_text().strip()]
         boxes += [(word.get_text(), word.get_window_extent()) for word in shown]
+    bars = [ax for ax in figure.axes if ax.get_label() == "<colorbar>"]
+    boxes += [("colour bar", bar.get_window_extent()) for bar in bars]
     page = figure.bbox
     for text, box in boxes:
         if box.x0 < page.x0 - 1 or box.x1 > page.x1 + 1 or box.y0 < page.y0 - 1 or box.y1 > page.y1 + 1:
