@@ -26,7 +26,7 @@ FRAMES = 100
 """Points in time that a page can be moved through."""
 LINES = 40
 """Units of a block that are drawn, those that move most."""
-HEIGHT = 620
+HEIGHT = 760
 
 
 def interactive(shown: Any, path: str | os.PathLike[str], *, example: int = 0, overwrite: bool = False) -> Path:
@@ -124,9 +124,9 @@ def _dynamics(go: Any, phases: list[Scene]) -> Any:
                 col=column,
             )
             page.update_yaxes(type="log", exponentformat="power", row=row, col=column)
-        page.update_yaxes(title_text=f"state ({scene.state_unit})", row=1, col=column)
-        page.update_yaxes(title_text=f"F above its lowest ({scene.energy_unit})", row=2, col=column)
-        page.update_yaxes(title_text=f"residual ({scene.residual_unit})", row=3, col=column)
+        page.update_yaxes(title_text=f"state<br>({scene.state_unit})", row=1, col=column)
+        page.update_yaxes(title_text=f"F above its lowest<br>({scene.energy_unit})", row=2, col=column)
+        page.update_yaxes(title_text=f"residual<br>({scene.residual_unit})", row=3, col=column)
         page.update_xaxes(title_text=f"time ({scene.time_unit})", row=3, col=column)
     return page.update_layout(hovermode="closest")
 
@@ -166,6 +166,7 @@ def _circle(go: Any, data: PhasesOnCircle) -> Any:
         " | ".join(f"{s.time[steps[k]]:.3g}" for s, steps in zip(phases, at, strict=True)) for k in range(count)
     ]
     page.frames = [go.Frame(data=traces(k), name=str(k)) for k in range(count)]
+    page.update_annotations(yshift=26)
     page.update_polars(radialaxis={"range": [0, 1.1], "showticklabels": False})
     return _movable(page, names, f"time ({phases[0].time_unit}): ")
 
