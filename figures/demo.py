@@ -85,9 +85,9 @@ class Result:
         Fraction.
     epochs : int
     seconds : float
-        Of the training.
+        Seconds that the training took.
     worst_residual : float
-        Of all equilibria that gave gradients. Dimensionless.
+        Largest residual of all equilibria that gave gradients. Dimensionless.
     skipped : int
         Examples left out for want of an equilibrium.
     free_iterations, nudged_iterations : float
@@ -163,7 +163,7 @@ def run_demo(
         that bears one of their names, all others of fresh networks.
     seed : int
     device, dtype : str, optional
-        Of the training; gradients are checked in float64.
+        Device and dtype of the training; gradients are checked in float64.
     progress : Progress
     overwrite : bool
         Replace files of those names that something else wrote.

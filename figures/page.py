@@ -152,7 +152,7 @@ class Page:
         polar : sequence of (row, column)
             Panels with polar axes.
         letters : str
-            Of the panels, row by row; default in the order of the alphabet.
+            Letters that name the panels, row by row; default in the order of the alphabet.
         least : float, optional
             Width that a panel must have, mm; default that in the figure's own size, nearly.
         **grid

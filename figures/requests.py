@@ -29,7 +29,7 @@ class Request:
         Run file of a training, or another name of a SYSTEM (`physics_ep.config.load_subject`); None: fresh
         networks, and a training of the bundled config for the learning curve.
     seed : int
-        Of initial couplings and of random signs; from 0 to 2**53 - 1.
+        Seed of initial couplings and of random signs; from 0 to 2**53 - 1.
     device, dtype : str or None
         None: the CPU, and float64 where gradients are judged. The precision figure draws both dtypes.
     progress : Progress

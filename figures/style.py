@@ -436,7 +436,8 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **g
         Millimetres, where nothing else is asked for.
     rows, columns : int
     **grid
-        Of the page (`Page.begin`: count, whole, polar, letters), or for `Figure.subplots`, such as sharex.
+        Further arguments of the page (`Page.begin`: count, whole, polar, letters), or of `Figure.subplots`, such as
+        sharex.
 
     Returns
     -------

@@ -75,9 +75,9 @@ def fresh_hopfield(
     examples : int
         Size of the batch.
     seed : int
-        Of the couplings.
+        Seed of the couplings.
     dtype, device
-        Of parameters and inputs.
+        Dtype and device of parameters and inputs.
 
     Returns
     -------
@@ -113,11 +113,11 @@ def fresh_resistive(
     examples : int
         Size of the batch.
     seed : int
-        Of the conductances.
+        Seed of the conductances.
     dtype, device
-        Of parameters and inputs.
+        Dtype and device of parameters and inputs.
     **options
-        As for `ResistiveNetwork`.
+        Further arguments of `ResistiveNetwork`.
 
     Returns
     -------
@@ -164,7 +164,7 @@ def trained(
     examples : int
         Size of the batch, at most.
     dtype, device
-        Of parameters and inputs.
+        Dtype and device of parameters and inputs.
 
     Returns
     -------
@@ -215,9 +215,9 @@ def named(
     examples : int
         Size of the batch, at most.
     seed : int
-        Of what is drawn.
+        Seed of everything that is drawn at random.
     dtype, device
-        Of parameters and inputs.
+        Dtype and device of parameters and inputs.
 
     Raises
     ------

@@ -96,7 +96,8 @@ class SystemSection(OpenSection):
         Raises
         ------
         InputError
-            As `registry.build_system` and `storage.weights.put_weights`.
+            If the name, an option or the file of weights is refused (`registry.build_system`,
+            `storage.weights.put_weights`).
         """
         asked = {**self.options, **options}
         if self.name == OWN_CODE:  # a torch model takes its weights before it is converted
@@ -127,7 +128,7 @@ class DataSection(Section):
         What becomes of each feature, by the examples to train on: mean 0 and deviation 1, the range 0 to 1, or
         nothing. None: 'standard' for 'csv' and 'parquet', 'none' for 'npz', whose bytes (uint8) become [0, 1].
     seed : int
-        Of the draw of examples that are held back to test on.
+        Seed of the random draw of examples that are held back to test on.
     layout : {'flat', 'image'}
         Examples as vectors (N, n) or as images (N, channels, rows, columns).
     pad_to : int or None
@@ -147,8 +148,8 @@ class DataSection(Section):
         Rows and columns to which photographs are cropped. This and what follows is for 'imagenet' and
         'image-folder' (means and deviations also for 'imagenet32').
     means, deviations : list of float or None
-        Of red, green and blue in [0, 1], to normalise with. None: ImageNet's; for 'imagenet32' those of its
-        training images.
+        Mean and deviation of red, green and blue in [0, 1], to normalise with. None: ImageNet's; for 'imagenet32'
+        those of its training images.
     n_classes : int or None
         None: as many as there are class folders or names, or the largest label and one.
     mapping : str or None
@@ -201,7 +202,7 @@ class TrainingSection(Section):
     max_skipped : float
         Training stops once this fraction of an epoch's examples was skipped.
     seed : int
-        Of the initial weights, the order of examples and random nudging signs.
+        Seed of the initial weights, the order of examples and random nudging signs.
     threads : int or None
         Threads of torch. None: as many as the process uses. Small products gain nothing from a second thread, and
         lose much where another process wants the core.
@@ -273,7 +274,8 @@ class PropagationSection(Section):
     max_iterations : int or None
         Iterations of a phase, at most. None: the system's default.
     gates : {'held', 'live'} or None
-        Of predictive coding networks: whether nudged phases hold ReLU gates and pooling routes.
+        Predictive coding networks only: whether nudged phases hold ReLU gates and pooling routes (held), or not
+        (live).
     starts : int
         Free phases an example, over which gradients and predictions are averaged.
     method : {'energy', 'vector-field', 'asymmetric', 'dyadic', 'auto'} or None

@@ -22,9 +22,10 @@ class ConfigKey:
     ----------
     section, key : str
     type : str
-        As Python writes it.
+        The type, written as in Python.
     default : str
-        As TOML writes it; 'none': left out, which means something; 'required': it may not be left out.
+        The default, written as in TOML; 'none': left out, which means something; 'required': it may not be left
+        out.
     meaning : str
         With the unit, where there is one.
     """

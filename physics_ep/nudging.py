@@ -40,7 +40,8 @@ class Stencil:
     ----------
     name : str
     nodes, weights : tuple of complex or float
-        As above. A node 0 is the free state, and its weight one of those that sum to 0.
+        Strengths over beta at which to nudge, and their weights in the gradient. A node 0 is the free state, and
+        its weight one of those that sum to 0.
     order : int
         The estimate's error is O(beta^order).
     random : bool

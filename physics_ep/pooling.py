@@ -34,7 +34,7 @@ class Pooling:
     ----------
     kind : {'max', 'average'}
     size : int or (rows, columns)
-        Of a window.
+        Rows and columns of a window.
     stride : int or (rows, columns), optional
         From window to window; None: their size.
     padding : int or (rows, columns)

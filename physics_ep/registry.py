@@ -107,7 +107,7 @@ def build_system(name: str, **options: Any) -> PhysicalSystem:
     Parameters
     ----------
     name : str
-        As registered: see `systems()`.
+        A registered name: a key of `systems()`.
     **options
         Keyword arguments of the system's constructor.
 
@@ -139,9 +139,9 @@ def former_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     Parameters
     ----------
     name : str
-        As registered. Of a system that is not registered here nothing is known.
+        The registered name. Of a system that is not registered here nothing is known.
     options : mapping of str to Any
-        As they stand in the file.
+        The options that stand in the file.
 
     Returns
     -------

@@ -31,7 +31,8 @@ class Agreement:
     Attributes
     ----------
     cosines, relative_errors : ndarray (R,)
-        Of each repeat; NaN where no equilibrium was found. The relative error is |g - t| / |t|.
+        Cosine and relative error of each repeat's gradient; NaN where no equilibrium was found. The relative error
+        is |g - t| / |t|.
     bias : float
         |mean (g - t)| / |t|, corrected for the finite number of repeats (`validation.agreement`).
     variance : float

@@ -72,12 +72,12 @@ class GradientReport(Tabular):
     scheme : str
     beta : float
     relative_error : float
-        Of the whole gradient as one vector.
+        Relative error of the whole gradient as one vector.
     noise_floor : float
     residual : float
         Worst residual of all phases.
     iterations : tuple of int
-        Of the free phase, then the nudged ones.
+        Iterations of the free phase, then those of the nudged ones.
     solver : str
     loss : float
         Mean cost at the free state.

@@ -29,7 +29,7 @@ class LayerRow:
     weights : int
         Numbers that it learns.
     cosine : float
-        Of all its tensors as one vector; NaN where the exact gradient is zero but for rounding.
+        Cosine over all tensors of the layer as one vector; NaN where the exact gradient is zero but for rounding.
     relative_error : float
         |g - oracle| / |oracle|; NaN where the cosine is.
     absolute_error : float

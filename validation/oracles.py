@@ -130,7 +130,7 @@ def implicit_gradient(
     adjoint_tolerance : float
         Relative residual of the adjoint solve.
     max_iterations : int, optional
-        Of the free relaxation; default 20 times the system's.
+        Most iterations of the free relaxation; default 20 times the system's.
 
     Returns
     -------
@@ -352,8 +352,8 @@ def bptt_gradient(
         what part of the cost's gradient is left at the first step: a state may be at rest long before its gradient
         has gone through all steps. Default: from 100 on, twice as many until both are below 1e-6.
     step : float, optional
-        Of explicit descent, in state units per force unit; default 0.1 over the system's `nudge_scale`, or half the
-        inverse of its largest curvature where it declares none.
+        Step of the explicit descent, in state units per force unit; default 0.1 over the system's `nudge_scale`, or
+        half the inverse of its largest curvature where it declares none.
 
     Returns
     -------

@@ -66,14 +66,14 @@ def reference_gradient(name: str, mapped: Mapped, x: torch.Tensor, y: torch.Tens
     Returns
     -------
     Gradients
-        Of the batch mean of the cost, by the network's parameter names.
+        Gradients of the batch mean of the cost, by the network's parameter names.
 
     Raises
     ------
     InputError
         If there is no such reference, with the nearest right name.
     NotConverged, OracleError
-        As `adaptation_gradient`.
+        If there is no equilibrium or no gradient, as in `adaptation_gradient`.
     """
     if name not in REFERENCES:
         raise unknown_name("reference", name, REFERENCES)
@@ -120,14 +120,14 @@ def adaptation_gradient(
     adjoint_tolerance : float
         Relative residual of the adjoint solve, by GMRES (the system is not symmetric).
     max_iterations : int, optional
-        Of the free phase; default 20 times the system's.
+        Most iterations of the free phase; default 20 times the system's.
     where : str, optional
         Torch device that computes it; default the system's.
 
     Returns
     -------
     Gradients
-        Of the batch mean, by the network's parameter names, in float64.
+        Gradients of the batch mean, by the network's parameter names, in float64.
 
     Raises
     ------
@@ -316,7 +316,7 @@ def free_state(
     batch : int
         Examples at a time.
     **options
-        Of `relax`: solver, tolerance, max_iterations.
+        Further arguments of `relax`: solver, tolerance, max_iterations.
     """
     there = wrong = undecided = 0
     system = mapped.system
@@ -354,7 +354,7 @@ def of_equilibrium(mapped: Mapped, free: Equilibrium, x: torch.Tensor, labels: t
     ----------
     mapped : Mapped
     free : Equilibrium
-        Of B examples, from one start or from several.
+        Free equilibria of B examples, from one start or from several.
     x : Tensor (B, ...)
     labels : Tensor (B,)
         Class indices.

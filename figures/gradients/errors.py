@@ -43,7 +43,8 @@ class ErrorCurve:
     error : ndarray (n,)
         |g - exact| / |exact| of the whole gradient; root mean square over draws where signs are drawn.
     slope : float or None
-        Of log error over log beta within `FIT`; None where fewer than three points there are clear of the floor.
+        Slope of log error over log beta within `FIT`; None where fewer than three points there are clear of the
+        floor.
     order : int or None
         Declared by the stencil; None where bounds hold some units: at their kinks the declared order ends.
     """
@@ -103,7 +104,7 @@ def estimator_error(
         Nudging strengths over each system's `nudge_scale`. Those beyond half the stability limit of a negative
         nudge are left out.
     seed : int
-        Of the random signs.
+        Seed of the random signs.
     progress : Progress
 
     Returns
@@ -218,7 +219,7 @@ def draw_row(panels: Sequence[P], draw: Callable[[Axes, P], None], oracle: str, 
     oracle : str
         What the errors are measured against.
     height : float
-        Of the figure, mm.
+        Height of the figure, mm.
     """
     count = len(panels)
     width = style.COLUMN if count == 1 else style.PAGE

@@ -100,7 +100,7 @@ def layer_agreement(subject: Subject, beta: float | str = "auto") -> Layers:
     subject : Subject
         Any system; with gates both modes are shown.
     beta : float or 'auto'
-        As of `EquilibriumPropagation`.
+        Nudging strength, as in `EquilibriumPropagation`.
     """
     report = gradient_report(
         subject.system,

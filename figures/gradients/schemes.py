@@ -51,7 +51,8 @@ class HolomorphicMap:
     floor : ndarray (n,)
         Bound on the error that residuals and rounding make (`Step.noise_floor`), at the largest N.
     slopes : tuple of float or None (m,)
-        Of log error over log beta below `FIT_REACH` and clear of the floor; None with fewer than three points.
+        Slopes of log error over log beta below `FIT_REACH` and clear of the floor; None with fewer than three
+        points.
     limit : float
         Stability limit of a real negative nudge, 1 / lambda.
     """

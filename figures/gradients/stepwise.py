@@ -35,7 +35,7 @@ class WeightCourse:
     Attributes
     ----------
     name : str
-        Of the parameter.
+        Name of the parameter.
     entries : tuple of int
         Places of the weights in the flattened parameter.
     ep, bptt : ndarray (K, entries)
@@ -85,14 +85,14 @@ def fresh_convolutional(
     examples : int
         Size of the batch.
     seed : int
-        Of the couplings.
+        Seed of the couplings.
     dtype, device
-        Of parameters and inputs.
+        Dtype and device of parameters and inputs.
 
     Returns
     -------
     Subject
-        Of tanh units, with the squared error as its cost.
+        A network of tanh units, with the squared error as its cost.
     """
     data = digits()
     x = data.test_x[:examples]

@@ -41,7 +41,7 @@ class EarlyCourses:
     size : ndarray (T, L)
         |displacement| over |formula|, mean of the examples.
     temperature, moment : float
-        Of the noisy runs.
+        Temperature of the noisy runs; and the time, in time constants, at which they are read.
     runs : ndarray of int (R,)
         Pairs of runs averaged.
     averaged : ndarray (R, L)
@@ -81,7 +81,7 @@ def early_courses(
     Parameters
     ----------
     subject : Subject
-        Of unbounded variables that descend an energy.
+        A system of unbounded variables that descend an energy.
     times : ndarray, optional
         Increasing, in time constants.
     temperature : float
@@ -89,7 +89,7 @@ def early_courses(
     runs : tuple of int
         Pairs of runs to average, increasing.
     seed : int
-        Of the noise.
+        Seed of the noise.
     progress : Progress
 
     Returns

@@ -39,7 +39,7 @@ class LearningCurve:
     worst_residual, median_residual : ndarray (epochs,)
         Over the equilibria of all phases that gave gradients. Dimensionless.
     tolerance : float
-        Of the free phases; nudged phases are held to it times beta.
+        Tolerance of the free phases; nudged phases are held to it times beta.
     free_iterations, nudged_iterations : ndarray (epochs,)
         Mean iterations of a phase.
     skipped : ndarray (epochs,)
@@ -64,7 +64,7 @@ def learning_curve(run: Run) -> LearningCurve:
     Parameters
     ----------
     run : Run
-        As `physics_ep.open_run` gives it.
+        A run file, opened by `open_run`.
 
     Returns
     -------

@@ -54,7 +54,7 @@ class Transient:
     time : ndarray (T,)
         Seconds from the beginning of the phase.
     volts : tuple of ndarray (T, n)
-        Of each of `CircuitTransients.layers`.
+        Voltages of each of `CircuitTransients.layers`.
     energy : ndarray (T,)
         F = E + beta C, watts.
     current : ndarray (T,)
@@ -62,13 +62,13 @@ class Transient:
     settling_time : float
         Seconds until that stays under 1 % of its peak; NaN if it does not by the end.
     power : dict of str to ndarray (T,)
-        Of each class of elements, watts.
+        Power that each class of elements dissipates, watts.
     energies : dict of str to float
         Integrals of these, joules.
     rest : tuple of ndarray (n,)
         Equilibrium that a solver certified, volts, as `volts` has them; empty: none was asked for.
     residual : float
-        Of that equilibrium: largest current that is missing at a node, amperes.
+        Residual of that equilibrium: largest current that is missing at a node, amperes.
     """
 
     beta: float
@@ -104,7 +104,7 @@ class CircuitTransients:
     sources : tuple of str
         The classes that deliver.
     decades : float
-        Of power that are shown.
+        Number of decades of power that are shown.
     log_time : bool
         Whether time is shown on a logarithmic axis.
     """
@@ -130,7 +130,7 @@ def circuit_transients(
     share : float
         Nudging strength over the circuit's own conductance 1 / (A R).
     duration : float
-        Of each phase, in units of R C.
+        Duration of each phase, in units of R C.
     capacitance : float, optional
         Farad; default that of `AnalogHopfieldCircuit.from_network`.
 

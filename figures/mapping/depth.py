@@ -93,13 +93,13 @@ def depth_costs(
     ----------
     depths : sequence of int
     gains : sequence of float
-        Of the settling times and stability limits; damage is measured at sqrt(3).
+        Gains of the networks whose settling times and stability limits are measured; damage is measured at sqrt(3).
     width : int
         Units a hidden layer.
     instances : int
-        Of devices, in the damage.
+        Instances of the device over which the damage is measured.
     seed : int
-        Of the networks and inputs.
+        Seed of the networks and inputs.
     progress : Progress
     """
     generator = torch.Generator().manual_seed(seed)

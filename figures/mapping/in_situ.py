@@ -51,7 +51,7 @@ class InSituErrors:
     values : dict of str to ndarray (V,)
         Field to its values, sorted.
     mapped, learned : dict of str to ndarray (S, V, R)
-        Of each field; NaN where not measured.
+        Test error of networks that were mapped, and that learned in situ, for each field; NaN where not measured.
     ideal : ndarray (R,)
     """
 

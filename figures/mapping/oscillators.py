@@ -55,7 +55,7 @@ class OscillatorMapping:
     current : ndarray (n,)
         Into a unit of range [0, 1].
     values : dict of str to ndarray (n,)
-        Of the unit by its detuning, at rest.
+        Constants of the unit at rest, over its detuning.
     curves : dict of str to ndarray (n,)
         The same as the pairs have it.
     residual : float
@@ -98,7 +98,7 @@ def oscillator_mapping(seed: int = 0, detunings: np.ndarray = DETUNINGS) -> Osci
     Parameters
     ----------
     seed : int
-        Of networks, inputs and draws.
+        Seed of networks, inputs and draws.
     detunings : ndarray (n,)
 
     Raises

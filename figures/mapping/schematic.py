@@ -26,7 +26,7 @@ class Sheet:
     ----------
     ax : Axes
     width, height : float
-        Of the drawing, in its own units; both axes have the same scale.
+        Width and height of the drawing, in its own units; both axes have the same scale.
     """
 
     def __init__(self, ax: Axes, width: float, height: float) -> None:

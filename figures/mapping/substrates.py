@@ -60,7 +60,7 @@ def mapped_run(request: Request, substrates: Sequence[str] = THREE) -> tuple[Pla
     Raises
     ------
     InputError
-        As `network_of`.
+        If there is no such network, as in `network_of`.
     """
     subject = network_of(request)
     config = load_config(NETWORK) if request.run is None else parse_config(open_run(request.run).config)

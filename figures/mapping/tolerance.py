@@ -55,7 +55,7 @@ class TolerancePanel:
     Attributes
     ----------
     field : str
-        Of `DeviceModel`.
+        A field of `DeviceModel`.
     values : tuple
         N; numbers, or words and None.
     cosine : dict
@@ -295,7 +295,7 @@ def beta_choices(
     repeats : int
         Draws of the noise.
     seed : int
-        Of the draws.
+        Seed of the draws.
     progress : Progress
     """
     net = predictive_network(subject)

@@ -73,9 +73,10 @@ class SwitchCurve:
     switched : ndarray (n,)
         Part of the examples that are flagged.
     kept_error, kept_cosine : ndarray (n,)
-        Of the gradient of the other examples against theirs; NaN where none is left.
+        Relative error and cosine of the gradient of the examples that are kept, against their exact one; NaN where
+        none is left.
     blind_error, blind_cosine : ndarray (n,)
-        Of the gradient of all examples, unchecked.
+        Relative error and cosine of the gradient of all examples, unchecked.
     residual : float
         Largest of all phases used, in the system's unit.
     """
@@ -169,9 +170,9 @@ def branch_switches(
     Parameters
     ----------
     subjects : sequence of Subject
-        Of smooth energies whose free states are minima.
+        Systems with smooth energies whose free states are minima.
     betas : ndarray
-        Of positive nudges, over each system's `nudge_scale`.
+        Strengths of positive nudges, over each system's `nudge_scale`.
     progress : Progress
 
     Returns

@@ -38,9 +38,9 @@ class Locking:
     Attributes
     ----------
     detuning : ndarray (n,)
-        Of two oscillators from each other, over 2 W.
+        Difference of the natural frequencies of two oscillators, over 2 W.
     difference : ndarray (n,)
-        Of their phases at rest, radians.
+        Difference of their phases at rest, radians.
     residual : float
         Largest force in these and in the locked states below, coupling units.
     drifting : ndarray (m,)
@@ -80,7 +80,7 @@ def locking_curves(
     oscillators : int
         Their frequencies are the quantiles of a normal distribution of standard deviation 1.
     seed : int
-        Of the population's phases at the start.
+        Seed of the population's phases at the start.
     progress : Progress
 
     Returns

@@ -45,7 +45,7 @@ class Medium:
     speed : float
         Length per reaction time.
     label : str
-        Of the chain.
+        Name of the chain in the figure.
     position, u, v : ndarray (n,)
         The stationary state.
     residual : float
@@ -55,7 +55,7 @@ class Medium:
     spectra : tuple of ndarray (2 n,)
         ... complex rates of growth, per reaction time.
     error : ndarray (n,)
-        Of layers shot from the first layer of the stationary state, whose own error is rounding.
+        Error of layers shot from the first layer of the stationary state, whose own error is rounding.
     growth, bound : ndarray (n,)
         Worst growth of a small error of the first layer, and what it cannot exceed.
     """
@@ -85,7 +85,7 @@ def medium(subject: Subject, *, sites: int = 80, duration: float = 180.0) -> Med
     subject : Subject
         Its system is a FitzHugh-Nagumo chain with walls.
     sites : int
-        Of the ring around which the pulse travels, spaced by 1.
+        Number of sites of the ring around which the pulse travels, spaced by 1.
     duration : float
         In reaction times.
 

@@ -128,9 +128,9 @@ def pair_landscapes(betas: np.ndarray | None = None, *, points: int = 121) -> Os
     Parameters
     ----------
     betas : ndarray, optional
-        Of the branches.
+        Nudging strengths at which branches are drawn.
     points : int
-        Of the landscapes, an axis.
+        Points of the landscapes along an axis.
 
     Returns
     -------

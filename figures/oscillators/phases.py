@@ -113,9 +113,9 @@ def phases_on_circle(
     beta : float
         Nudging strength over the system's `nudge_scale`.
     duration : float
-        Of each phase, in time constants.
+        Duration of each phase, in time constants.
     seed : int
-        Of the phases at the start, drawn from the whole circle.
+        Seed of the phases at the start, drawn from the whole circle.
 
     Returns
     -------

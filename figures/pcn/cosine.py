@@ -108,10 +108,10 @@ class CosinePanel:
     limit : float
         Stability limit of the negative nudge, 1 / lambda.
     beta : float
-        Of the curves over layers and over K.
+        Nudging strength of the curves over layers and over K.
     over_beta, over_layers, over_count, over_dtype : tuple of CosineCurve
     rounded : float
-        Of backprop in bfloat16.
+        Value that backprop in bfloat16 reaches.
     """
 
     title: str

@@ -57,7 +57,7 @@ class CostCurve:
     error : ndarray (n,)
         |g - backprop| / |backprop| of the whole gradient.
     residual : ndarray (n,)
-        Of the nudged phases, worst example.
+        Residual of the nudged phases, worst example.
     """
 
     solver: str

@@ -52,7 +52,7 @@ class EnergyCurve:
     energy : ndarray (K + 1,)
         Total energy F = E + beta C, mean over the batch, less the free state's beta C. In units of cost.
     residual : ndarray (K + 1,)
-        Of the worst example. Dimensionless.
+        Residual of the worst example. Dimensionless.
     """
 
     solver: str

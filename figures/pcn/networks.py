@@ -64,11 +64,11 @@ def dense_network(
     depth : int
         Layers, the output layer included.
     steps : int
-        Of training by backprop, 32 digits each.
+        Steps of training by backprop, 32 digits each.
     seed : int
-        Of the initial weights and the batches.
+        Seed of the initial weights and the batches.
     dtype, device
-        Of parameters and inputs.
+        Dtype and device of parameters and inputs.
 
     Returns
     -------

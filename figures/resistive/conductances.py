@@ -73,7 +73,7 @@ def conductance_change(run: Run) -> ConductanceChange:
     Parameters
     ----------
     run : Run
-        Of a training of a `ResistiveNetwork`.
+        Run file of a training of a `ResistiveNetwork`.
 
     Returns
     -------

@@ -62,7 +62,7 @@ def resistive_relaxation(subject: Subject, *, share: float = 0.5, duration: floa
     share : float
         Nudging strength over the conductance of an output node.
     duration : float
-        Of each phase, in units of what the capacitance over the smallest of the layers' mean conductances is.
+        Duration of each phase, in units of the capacitance over the smallest of the layers' mean conductances.
 
     Returns
     -------
@@ -176,7 +176,7 @@ def resistive_error(
     betas : ndarray (n,), optional
         Nudging conductances over the mean conductance of an output node.
     seed : int
-        Of the random signs.
+        Seed of the random signs.
     progress : Progress
 
     Returns

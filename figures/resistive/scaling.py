@@ -36,7 +36,7 @@ class ScalingCurve:
     residual : ndarray (n,)
         Amperes.
     exponents : dict of str to float or None
-        Of setup, solve and memory over nodes, from `FITTED` nodes on; None where there are too few.
+        Exponents of setup, solve and memory over nodes, from `FITTED` nodes on; None where there are too few.
     """
 
     name: str

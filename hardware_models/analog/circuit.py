@@ -130,7 +130,7 @@ class AnalogHopfieldCircuit(UnitGraph):
         Parameters
         ----------
         n_nodes, edges, units, inputs, outputs, couplings
-            As for `UnitGraph.from_edges`.
+            The arguments of `UnitGraph.from_edges` of the same names.
         weights : array_like of float (m,)
             Conductances T, siemens; negative ones lead from the inverting output.
         biases : array_like of float (n_free,), optional
@@ -326,11 +326,12 @@ def analog_hopfield(
     Parameters
     ----------
     sizes, activation, output_activation, seed
-        As for `HopfieldNetwork`.
+        The arguments of `HopfieldNetwork` of the same names.
     weight_gain : float
         The network's `gain`: couplings w start uniform in +-weight_gain / sqrt(n_in).
     resistance, capacitance, supply, gain : float
-        As for `AnalogHopfieldCircuit.from_network`: ohm, farad, volts, the amplifiers' gain.
+        Resistance (ohm), capacitance (farad), supply (volts) and gain of the amplifiers, as in
+        `AnalogHopfieldCircuit.from_network`.
 
     Returns
     -------

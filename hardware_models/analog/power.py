@@ -72,7 +72,7 @@ def power(circuit: AnalogHopfieldCircuit, course: Trajectory, x: torch.Tensor, n
     ----------
     circuit : AnalogHopfieldCircuit
     course : Trajectory
-        As `simulate` gave it, (T, B, n_free) volts.
+        A trajectory that `simulate` returned; its state is (T, B, n_free) volts.
     x : Tensor (B, n_in)
         Volts.
     nudge : Nudge, optional

@@ -194,8 +194,9 @@ class Circuit(Tabular, OnHost, EnergySystem):
         ----------
         path : path
         **options
-            As for `Circuit`. Outputs are by default those that a comment `* outputs: ...` names; gmin is by default
-            ngspice's where leakage alone holds a node and the netlist does not set it (`Netlist.gmin`).
+            Further arguments of `Circuit`. Outputs are by default those that a comment `* outputs: ...` names; gmin
+            is by default ngspice's where leakage alone holds a node and the netlist does not set it
+            (`Netlist.gmin`).
 
         Raises
         ------
@@ -294,7 +295,7 @@ class Circuit(Tabular, OnHost, EnergySystem):
         outputs : sequence of nodes
             By default those that graph.graph["outputs"] names.
         **options
-            As for `Circuit`.
+            Further arguments of `Circuit`.
 
         Raises
         ------
@@ -441,7 +442,7 @@ class Circuit(Tabular, OnHost, EnergySystem):
         Parameters
         ----------
         equilibrium : Equilibrium
-            Of `operating_point`, or of `relax` or EP; those need the inputs.
+            What `operating_point`, `relax` or EP returned; the last two need the inputs.
         inputs : Tensor (B, n_sources), optional
 
         Returns

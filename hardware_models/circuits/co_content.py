@@ -24,9 +24,9 @@ def co_content(
     v : Tensor (B, n_nodes)
         Node voltages.
     conductance : Tensor
-        Of the resistors, then of the memristors, siemens.
+        Conductance of the resistors, then of the memristors, siemens.
     current : Tensor or None
-        Of the current sources, amperes.
+        Values of the current sources, amperes.
     """
     total = v.new_zeros(len(v))
     start = learnt = 0
@@ -66,7 +66,7 @@ def contrast(
     Parameters
     ----------
     part : slice
-        Of the elements of `layout.ends`.
+        Which elements of `layout.ends` this part holds.
     base, shift : Tensor (B, n_nodes)
         Node voltages and what they move by.
     share : Tensor (B,)

@@ -52,12 +52,13 @@ class Pattern:
     first, rest : int64 array (n_first,), (n_rest,)
         Unknowns eliminated first, and the others in the order of the band.
     width : int
-        Of a banded matrix: largest distance of two unknowns that are joined. Else 0.
+        Largest distance of two unknowns that are joined, of a banded matrix; 0 for the other kinds.
     place : int64 array (m, 3)
         Dense and banded: (0, i, j) for a pair of first[i] and rest[j]; (1, i, j), i > j, of rest[i] and rest[j].
     rows : int64 array (n_first + 1,)
     columns, entries : int64 array (k,)
-        Of first[i], the rest it is joined to and the numbers of those pairs: slices rows[i] to rows[i + 1].
+        For each first[i], the rest that it is joined to and the numbers of those pairs: slices rows[i] to rows[i +
+        1].
     """
 
     n: int
@@ -364,7 +365,7 @@ class Bordered(MatrixFactor):
     Parameters
     ----------
     factor : MatrixFactor
-        Of M.
+        The factors of M.
     at, scale : arrays (k,)
         (S x)_j = scale_j x[at_j].
     bend : array (B, k, k)

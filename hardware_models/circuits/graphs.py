@@ -39,7 +39,7 @@ def parts_from_edges(
     Parameters
     ----------
     n_nodes, edges, weights, inputs, biases
-        As for `Circuit.from_edges`.
+        The arguments of `Circuit.from_edges` of the same names.
     kinds : str or sequence of str (m,)
         Element of all edges, or of each, out of `LETTERS`.
     **values : float or array_like (m,)

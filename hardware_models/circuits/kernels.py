@@ -235,7 +235,7 @@ def with_slopes(diagonal: Array, off: Array, slopes: Array, net: Net) -> tuple[A
     Parameters
     ----------
     diagonal : array (B, n)
-        Of the resistors, already one copy an example.
+        Diagonal of the matrix of the resistors alone, already one copy an example.
     off : array (B or 1, n_pairs)
         One row: no junction joins two unknowns.
 

@@ -32,13 +32,13 @@ class Layout:
     reduction : Reduction
     net : kernels.Net
     pattern : Pattern
-        Of the second derivatives.
+        Places of the entries of the second derivatives that are not 0.
     counts : tuple of int
         Elements of each kind of `ORDER`.
     ends, kinds, values, weight : arrays (m, 2), (m,), (m, 3), (m,)
-        Of all elements with a co-content: nodes, kinds, values p, q, r, weights of their stages.
+        All elements with a co-content: their two nodes, kinds, values p, q, r, and the weights of their stages.
     bounds : tuple of arrays (d,), (d,), (d,)
-        Of ideal diodes: the unknown, whether it is bounded above, the nodes (free, fixed) (d, 2).
+        Ideal diodes: the unknown, whether it is bounded above, the nodes (free, fixed) (d, 2).
     blocking : array (k, 2)
         Anode and cathode of ideal diodes between fixed nodes, which must block.
     output_columns, output_scale : Tensor (n_out,)
@@ -245,9 +245,9 @@ def prepare(
     sources : array (B, n_sources)
         Volts.
     conductance : array
-        Of the resistors, then of the memristors, siemens.
+        Conductance of the resistors, then of the memristors, siemens.
     current : array or None
-        Of the current sources, amperes.
+        Values of the current sources, amperes.
 
     Raises
     ------

@@ -65,7 +65,7 @@ class Ties:
     Attributes
     ----------
     links : dict of int to list
-        Of a node, (other node, factor, source or -1, sign): v_other = factor v_node + sign s[source].
+        For each node, tuples (other node, factor, source or -1, sign): v_other = factor v_node + sign s[source].
     loop : str
         Name of an amplifier that closes a loop, else "".
     """

@@ -43,7 +43,7 @@ def stream(seed: int, *keys: int | str, device: str | torch.device = "cpu") -> t
     Parameters
     ----------
     seed : int
-        Of the device instance, 0 or more.
+        Seed of the device instance, 0 or more.
     *keys : int or str
         The purpose: which array, which imperfection. (1, "2") and ("1", 2) are two.
     device : str or torch.device
@@ -122,8 +122,8 @@ def programmed(
         Weights, of any shape; real.
     device : DeviceModel
     seed : int
-        Of the instance. The same (device, seed, key) gives the same cells on any torch device, and in float32 and
-        float64 but for rounding.
+        Seed of the instance. The same (device, seed, key) gives the same cells on any torch device, and in float32
+        and float64 but for rounding.
     key : int or str
         Name of the array. Arrays of other names have other draws.
     span : float, optional
@@ -161,9 +161,9 @@ def programmed_singly(
     Parameters
     ----------
     values : Tensor
-        Of any shape; real. A cell cannot be less than g_min, so that 0 becomes scale g_min.
+        Values to hold, of any shape; real. A cell cannot be less than g_min, so that 0 becomes scale g_min.
     device, seed, key
-        As `programmed` has them; the cells are those that would be 'plus' there.
+        The arguments of `programmed` of the same names; the cells are those that would be 'plus' there.
     span : float, optional
         Value that a cell at g_max holds; larger ones are clipped. Default the largest.
 
@@ -233,7 +233,7 @@ def trimmed(
         The array that is copied, before it has drifted.
     device : DeviceModel
     seed : int
-        Of the instance.
+        Seed of the instance.
     key : int or str
         Name of the copy: its cells have gain factors, stuck cells and drift of their own.
     turn : int

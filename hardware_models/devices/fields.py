@@ -181,7 +181,7 @@ def imperfection(
     default
         Its value in an ideal device.
     rule, label, unit, needs, parts, drawn, short
-        Of `DeviceField`.
+        The fields of `DeviceField` of the same names.
 
     Examples
     --------

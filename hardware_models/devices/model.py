@@ -94,7 +94,7 @@ class DeviceModel:
     levels : int or None
         Conductance levels of a cell, its ends among them. None: continuous.
     spacing : {'linear', 'log'}
-        Of the levels: equal steps, or equal ratios.
+        Spacing of the levels: 'linear' for equal steps, 'log' for equal ratios.
     programming_noise : float
         Standard deviation of the programmed conductance as a fraction of g_max - g_min, drawn once a cell.
     device_mismatch : float
@@ -150,15 +150,16 @@ class DeviceModel:
     amplifier_saturation : float or None
         Largest |output|, in full scales. None: none.
     unit_capacitance, cell_capacitance : float
-        Of the node of a unit by itself, and of each cell that hangs on the nodes of a resistive network (dummy
-        cells too), F. With either of them the time constant is capacitance over conductance, that of the slowest
-        layer: nodes of the others carry as much more as makes them as slow. 0: not given.
+        Capacitance of the node of a unit by itself, and that of each cell that hangs on the nodes of a resistive
+        network (dummy cells too), F. With either of them the time constant is capacitance over conductance, that of
+        the slowest layer: nodes of the others carry as much more as makes them as slow. 0: not given.
     time_constant : float or None
-        Of h, s, in place of what capacitances give. None: from these; without any, 1 us, which is assumed.
+        Time constant of the units h, s, in place of what capacitances give. None: from these; without any, 1 us,
+        which is assumed.
     time_constant_mismatch : float
         (tau_u - tau_h) / tau_h.
     dac_bits, adc_bits : int or None
-        Of the converters of inputs, and of readings of activities and errors. None: no converter.
+        Bits of the converters of inputs, and of the converters that read activities and errors. None: no converter.
     dac_range, adc_range : float or None
         In full scales; what lies beyond is clipped. None: of inputs, one full scale; of readings, the largest
         activities and errors of a calibration (`Mapped.calibrate`), never of what is being read. Systems that are
@@ -166,7 +167,7 @@ class DeviceModel:
     wire_resistance : float
         Between neighbouring cells of a tile's row or column, ohm.
     temperature, averaging_time : float
-        Of the resistors, K (0: no thermal noise); time over which a phase's readings are
+        Temperature of the resistors, K (0: no thermal noise); and the time over which a phase's readings are
         averaged, s (0: they are samples; not where oscillators have phase noise).
     amplifier_lag, amplifier_lag_mismatch : float
         Time constant of amplifiers of h over that of nodes (0: infinite bandwidth), and (lag_u - lag_h) / lag_h.
@@ -199,7 +200,7 @@ class DeviceModel:
     pulse_spread : float
         Relative standard deviation of step sizes from cell to cell.
     voltage : float
-        Of one full scale, V.
+        Voltage of an activity of one full scale, V.
     cell_voltage_limit : float or None
         Largest voltage at which a cell is read, V. A network whose lines go beyond is refused, or all its voltages
         are scaled (`map_pcn(rails="fit")`). None: not asked.
@@ -221,7 +222,7 @@ class DeviceModel:
         a transistor). A converter: 1000 um^2 (1200 um^2 of 8 bits in Shafiee et al. 2016, ISCA, 14, from Kull et
         al. 2013). Amplifiers, buffers and oscillators are assumed to be squares of 10 um, a latch 15 um^2.
     tile_rows, tile_columns : int
-        Of a crossbar, in cells.
+        Rows and columns of a tile, in cells.
     source : str
         Where the values are from.
 

@@ -206,7 +206,7 @@ def fit_pulses(
         is right where pulses took cells from end to end. Changes that begin nearer to the end they lead to than the
         largest change is are left out: pulses may be cut short there.
     base : DeviceModel, optional
-        Of the other fields.
+        The device from which all other fields are taken.
 
     Returns
     -------

@@ -47,9 +47,9 @@ class Found:
     shape, shape_errors : ndarray (3,)
         Nonlinearity up and down, log (1 + asymmetry).
     noises, noise_errors : ndarray (2,)
-        Of a pulse and of a reading, over the range.
+        Standard deviations of the noise of a pulse and of a reading, over the range; and their errors.
     factors, factor_variances : ndarray (cells,)
-        Of the cells' steps, for the count that was given.
+        Step of each cell over the mean step, for the count that was given; and the variance of that estimate.
     tilt : float
         Standard deviation of the factors' mean that the uncertain shape causes.
     places, innovations : ndarray (changes,)
@@ -77,11 +77,11 @@ class Trains:
     Parameters
     ----------
     cell, sign, before, after : ndarray (M,)
-        As of `PulseData`, readings over the range.
+        The data as in `PulseData`, with readings over the range.
     count : float
-        Of pulses, at which factors are found.
+        Number of pulses from end to end, at which the factors are found.
     limit : ndarray (3,)
-        Of the size of the shape's parameters.
+        Largest absolute value of each of the shape's three parameters.
     ends : (ndarray, ndarray) (cells,)
         x at which each cell stops.
     """

@@ -54,7 +54,7 @@ class Steps:
     end_up, end_down : float
         c, that distance from the end where pulses begin; infinite where steps are equal.
     ratio : float
-        Of equal steps down to 1 / count.
+        A step down over 1 / count, where steps are equal.
     """
 
     count: float | None
@@ -131,7 +131,7 @@ class PulsedArray:
     device : DeviceModel
         Without drift, and with levels in equal steps.
     seed, key : int, str
-        Of the instance and the array, as `crossbars.programmed` has them: the cells are the same.
+        Seed of the instance and key of the array, as in `crossbars.programmed`: the cells are the same.
     span : float, optional
         Weight that a cell at g_max holds beside one at g_min. Default the largest |w|.
     rule : {'accumulated', 'stochastic'}

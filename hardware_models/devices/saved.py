@@ -26,7 +26,7 @@ def as_saved(fields: Mapping[str, Any], where: str = "the file") -> dict[str, An
     Parameters
     ----------
     fields : mapping of str to Any
-        As they stand in the file.
+        The fields that stand in the file.
     where : str
         Name of the file, for the warning.
 

@@ -68,15 +68,16 @@ class OnDevice(EnergySystem):
     device_model : DeviceModel or None
         What the cells are; None: there are none, and weights are what they are.
     device_seed : int
-        Of the instance.
+        Seed of the instance.
     device_unread : tuple of str
         Fields that a preset has set, and the system does not read.
     device_scales : dict of str to float
         Value per siemens of each array of cells, by the parameters' names.
     full_scales : tuple of float
-        Of each block of the state: what noises and converters of readings are relative to. See `calibrate`.
+        Largest activity of each block of the state: what noises and converters of readings are relative to.
+        `calibrate` measures it.
     reads : torch.Generator
-        Of the noise of readings.
+        Random generator of the noise of readings.
     """
 
     device_model: DeviceModel | None = None
@@ -104,13 +105,13 @@ class OnDevice(EnergySystem):
         device : DeviceModel, mapping or str
             Also the name of a preset, or fields of a device beside the 'preset' that has the others.
         seed : int
-            Of the instance. The same (device, seed) gives the same cells.
+            Seed of the instance. The same (device, seed) gives the same cells.
         headroom : float
             Value that a cell at g_max holds over the largest that is written, 1 or more: room to learn.
         rule, side : str
             How changes become pulses: see `PulsedArray`.
         full_scales : sequence of float, optional
-            Of each block of the state. Default: the system's `full_scale` for all of them.
+            Largest activity of each block of the state. Default: the system's `full_scale` for all of them.
 
         Returns
         -------

@@ -53,7 +53,7 @@ def wired(cells: Cells, device: DeviceModel) -> Cells:
     Parameters
     ----------
     cells : Cells
-        Of a weight (n_out, ...): its conductances.
+        The cells of a weight (n_out, ...): its conductances.
     device : DeviceModel
 
     Returns
@@ -87,7 +87,7 @@ def through_wires(tile: torch.Tensor, resistance: float) -> torch.Tensor:
     tile : Tensor (rows, columns)
         Conductances, S; 0 or more.
     resistance : float
-        Of the wire between neighbouring cells, ohm; 0 (the tile itself) or more.
+        Resistance of the wire between neighbouring cells, ohm; 0 (the tile itself) or more.
 
     Raises
     ------
@@ -109,7 +109,7 @@ def exact_tile(tile: np.ndarray, resistance: float) -> np.ndarray:
     tile : ndarray (rows, columns)
         Conductances, S.
     resistance : float
-        Of the wire between neighbouring cells, ohm; 0 (the tile itself) or more.
+        Resistance of the wire between neighbouring cells, ohm; 0 (the tile itself) or more.
 
     Raises
     ------
@@ -173,7 +173,7 @@ def tile_parts(tile: np.ndarray, resistance: float, volts: np.ndarray) -> Parts:
     resistance : float
         ohm; wires of 0 ohm are no parts, but join their ends. So are cells of 0 S no parts.
     volts : ndarray (rows,)
-        Of the drivers.
+        Voltages of the drivers of the rows.
 
     Raises
     ------

@@ -130,7 +130,7 @@ class UnitGraph(OnHost, EnergySystem):
         outputs : sequence of int
             Free nodes that the cost acts on: outputs(state)[:, k] is the state of node outputs[k].
         biases : array_like of float (n_free,), optional
-            Of the free nodes, in ascending order. Default 0.
+            Biases of the free nodes, in ascending order. Default 0.
         couplings : str or sequence of str (m,)
             Coupling of all edges, or of each (`laws.COUPLINGS`).
 

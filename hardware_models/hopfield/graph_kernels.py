@@ -39,8 +39,8 @@ class Graph(NamedTuple):
     units : int64 array (n_free,)
         Kind of each free node.
     rows : int64 array (n_free, 4)
-        Of free node i, `neighbours[rows[i, 0]:rows[i, 1]]` are the free ones before i, up to rows[i, 2] the free
-        ones after i, up to rows[i, 3] the clamped ones.
+        Where the neighbours of free node i stand: `neighbours[rows[i, 0]:rows[i, 1]]` are the free ones before i,
+        up to rows[i, 2] the free ones after i, up to rows[i, 3] the clamped ones.
     neighbours, edges : int64 array (2 m,) or less
         Node at the other end, and edge that leads there.
     """
@@ -220,7 +220,7 @@ def displaced_sweep(
     anchor, mismatch : array (n_free, B)
         a and r.
     weight, graph, pull, width
-        As for `sweep`.
+        The arguments of `sweep` of the same names.
 
     Returns
     -------

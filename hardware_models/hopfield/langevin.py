@@ -62,10 +62,10 @@ class LangevinHopfield(EnergySystem):
     gain : float
         Couplings start uniform in +-gain / sqrt(n_in).
     temperature : float
-        Of the Langevin dynamics, in the unit of the energy; `simulate` takes it unless told another. Equilibria
-        (`relax`) are those at rest.
+        Temperature of the Langevin dynamics, in the unit of the energy; `simulate` takes it unless told another.
+        Equilibria (`relax`) are those at rest.
     seed : int
-        Of the couplings.
+        Seed of the couplings.
 
     Attributes
     ----------

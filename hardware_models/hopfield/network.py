@@ -38,18 +38,18 @@ class HopfieldNetwork(Layered):
     sizes : sequence of int
         [inputs, hidden ..., outputs].
     activation : {'hard_sigmoid', 'tanh', 'logistic', 'linear'}
-        Of the hidden units.
+        Response of the hidden units.
     output_activation : {'linear', 'hard_sigmoid'}
-        Of the output units.
+        Response of the output units.
     gain : float
         Couplings start uniform in +-gain / sqrt(n_in).
     seed : int
-        Of the couplings.
+        Seed of the couplings.
     device : DeviceModel, mapping or str, optional
         Devices whose cells hold couplings and biases, a pair of cells each (`hardware_models.devices.systems`), or
         the name of a preset. Couplings are then what the cells make of them. Default: they are what they are.
     device_seed : int
-        Of the device instance.
+        Seed of the device instance.
     device_headroom : float
         What a cell at g_max holds over the largest coupling of its array that is written: room to learn.
     device_full_scales : sequence of float, optional
@@ -133,30 +133,30 @@ class ConvHopfieldNetwork(Layered):
     Parameters
     ----------
     input_shape : (channels, rows, columns)
-        Of an image.
+        Shape of an image.
     channels : sequence of int
-        Of each convolution's output: the hidden layers. At least one.
+        Channels of the output of each convolution: the hidden layers. At least one.
     n_out : int
         Number of outputs.
     activation : {'hard_sigmoid', 'tanh', 'logistic', 'linear'}
-        Of the hidden units; with max pooling 'hard_sigmoid' or 'logistic'.
+        Response of the hidden units; with max pooling 'hard_sigmoid' or 'logistic'.
     kernel_size : int
         Odd.
     pooling : {'average', 'max'}
-        Of 2x2 units.
+        Kind of the poolings, each of 2x2 units.
     pool_after : sequence of int, optional
         Numbers, from 1, of the convolutions that are followed by pooling. Default: all.
     output_activation : {'linear', 'hard_sigmoid'}
-        Of the output units.
+        Response of the output units.
     gain : float
         Couplings start uniform in +-gain / sqrt(fan-in).
     seed : int
-        Of the couplings.
+        Seed of the couplings.
     device : DeviceModel, mapping or str, optional
         Devices whose cells hold couplings and biases, a pair of cells each (`hardware_models.devices.systems`), or
         the name of a preset. Couplings are then what the cells make of them. Default: they are what they are.
     device_seed : int
-        Of the device instance.
+        Seed of the device instance.
     device_headroom : float
         What a cell at g_max holds over the largest coupling of its array that is written: room to learn.
     device_full_scales : sequence of float, optional

@@ -100,10 +100,10 @@ class Readout(Dense):
     Parameters
     ----------
     pre : (channels, rows, columns)
-        Of the layer below; the weight's columns take it flat, channels first.
+        Shape of an image of the layer below; the weight's columns take it flat, channels first.
     n_out : int
     gain, generator
-        As of `Dense`.
+        The arguments of `Dense` of the same names.
     """
 
     def __init__(self, pre: tuple[int, int, int], n_out: int, gain: float, generator: torch.Generator) -> None:
@@ -148,9 +148,9 @@ class Convolution(nn.Module):
     Parameters
     ----------
     pre : (channels, rows, columns)
-        Of the layer below.
+        Shape of an image of the layer below.
     channels : int
-        Of the layer above.
+        Channels of the layer above.
     kernel_size : int
         Odd.
     pooling : {'average', 'max', None}

@@ -30,7 +30,7 @@ class Laws(NamedTuple):
     Attributes
     ----------
     drives : callable (s) -> p
-        Of the free system, at a state.
+        Drives of the free system, at a state s.
     responses : callable (p) -> sigma(p)
     inverses : callable (s) -> Psi'(s)
         The drive at which a unit rests at s.

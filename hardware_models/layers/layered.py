@@ -103,7 +103,7 @@ class Layered(LayeredSystem):
     Parameters
     ----------
     shapes : sequence of tuple of int
-        Of an example's input, then of its layers' states.
+        Shape of an example's input, then those of its layers' states.
     couplings : sequence of Dense or Convolution
         Coupling k leads from shapes[k] to shapes[k + 1].
     activation : str

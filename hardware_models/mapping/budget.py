@@ -79,7 +79,7 @@ class PartCounts:
         mirrors.
     oscillators : int
     input_values, output_values : int
-        Of the network: converted once an example, and read once an inference.
+        Values of the network that are converted once an example, and that are read once an inference.
     states : int
         Activities and errors that a nudged phase reads.
     cells : int

@@ -48,7 +48,8 @@ class LayerFidelity:
     gain : float
         Largest of the rails at the nodes that it drives, volts a volt: A_k of a resistive network, else 1.
     capacitance : float
-        Of a node that it drives, F: what makes the time constant with its conductance; NaN for oscillators.
+        Capacitance of a node that the array drives, F; with the node's conductance it makes the time constant. NaN
+        for oscillators.
     line_voltage : float
         Largest voltage at full scale across the cells that meet at its nodes, V.
     blocked : float
@@ -116,8 +117,8 @@ class Course:
     unsettled : tuple of int
         Examples that did not settle.
     verdicts : tuple of str
-        Of the states that `solver` found, and of algebra's where it found none, example by example: 'stable',
-        'unstable' or 'undecided' (`stability.certify`).
+        What was certified of the states that `solver` found, and of algebra's where it found none, example by
+        example: 'stable', 'unstable' or 'undecided' (`stability.certify`).
     growth, radius : float
         Rightmost eigenvalue's real part of the least stable of these, per time constant of h, and how far it may be
         off; NaN: there is none.
@@ -171,7 +172,7 @@ class Fidelity(Tabular):
     formula_time, nudged_formula_time : float
         The same by formula (`PairedCircuit.settling_seconds`), an estimate.
     time_constant : float
-        Of h, s.
+        Time constant of the units h, s.
     time_from : {'the device', 'capacitance', 'assumed'}
         Where that comes from: `DeviceModel.time_constant`, its capacitances over conductances, or neither.
     takes : Takes

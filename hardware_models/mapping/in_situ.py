@@ -106,7 +106,7 @@ class InSitu:
         Parameters
         ----------
         x, y, cost, beta, **options
-            As `Mapped.estimate` has them. Where no example is used, no cell is moved.
+            The arguments of `Mapped.estimate` of the same names. Where no example is used, no cell is moved.
 
         Returns
         -------
@@ -115,7 +115,7 @@ class InSitu:
         Raises
         ------
         NotConverged, NegativeNudgeError
-            As `Mapped.estimate`; no cell is moved then.
+            If `Mapped.estimate` raises it; no cell is moved then.
         NotRealisable
             If the rails of a resistive network need a gain beyond their limit, now that cells have moved.
         """

@@ -152,7 +152,7 @@ class Mapped(Tabular):
         x, y : Tensor
         cost : Cost
         scheme, beta
-            As `EquilibriumPropagation` has them.
+            The arguments of `EquilibriumPropagation` of the same names.
         reads : torch.Generator, optional
             Generator of read noise and conductance noise, best of the system's own device: numbers that are drawn
             elsewhere are copied to it. Default: one of that device, seeded with the device instance, that goes

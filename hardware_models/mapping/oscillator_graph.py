@@ -175,7 +175,7 @@ class PairsGraph:
         Parameters
         ----------
         x, y, beta, held
-            As `clamps` has them.
+            The arguments of `clamps` of the same names.
         start : float64 array (B, 4 n), optional
             Default: `middle`.
         tolerance : float
@@ -245,7 +245,7 @@ class PairsGraph:
         Parameters
         ----------
         x, y, beta, start, held
-            As `settle` has them.
+            The arguments of `settle` of the same names.
         duration : float
             In time constants of h.
         points : int

@@ -131,7 +131,7 @@ def certify(
         Currents into h, then into u, as equilibria have them; found in float64, to a residual of 1e-6.
     x : Tensor (B, ...)
     nudge : Nudge, optional
-        Of a nudged state.
+        The nudge, if the state is a nudged one.
     free : tuple of Tensor (B, ...), optional
         The free state of a nudged one, whose gates latches hold. It must be given with a nudge.
     slot : float, optional

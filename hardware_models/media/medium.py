@@ -82,7 +82,7 @@ class FitzHughNagumoChain(EnergySystem):
     gain : float
         Input weights start uniform in +-gain / sqrt(features).
     seed : int
-        Of the input weights.
+        Seed of the input weights.
 
     Raises
     ------

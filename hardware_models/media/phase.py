@@ -31,7 +31,7 @@ class PreparedMedium:
     Attributes
     ----------
     cubic : Cubic
-        Of each site, p0 (B, *grid) being the current into it.
+        The cubic that each site solves; its p0 (B, *grid) is the current into the site.
     rates_u, rates_v : tuple of Tensor
         Diffusion coefficients over the spacing squared, a tensor an axis.
     leak, tau_v : float

@@ -59,7 +59,7 @@ def stimulated(
         Numbers of sites, row by row. A pulse leaves on the sides of the excited ones that are not refractory.
     batch : int
     u, v : float
-        Of these sites.
+        Values of u and v at these sites.
 
     Returns
     -------
@@ -136,7 +136,7 @@ def travelling_pulse(
     spacing : float
         Lengths count in units in which d_u = 1.
     threshold, leak, tau_v, diffusion_v : float
-        Of the medium.
+        Constants of the medium, as in `FitzHughNagumoChain`.
     duration : float
         In reaction times.
     rows : int

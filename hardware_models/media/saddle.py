@@ -38,7 +38,7 @@ class Lattice:
     edges : int64 array (m, 2)
         Sites that are neighbours, axis by axis, in the order of the diffusion coefficients.
     place : int64 array (sites,)
-        Of each site, its number in the order of the band.
+        Number of each site in the order of the band.
     width : int
         Largest distance of two neighbours in that order.
     """

@@ -104,7 +104,7 @@ class Behaviour:
     Parameters
     ----------
     text : str
-        As `written` writes it: no parameters, no functions of .func.
+        An expression as `written` returns it: without parameters and without functions of .func.
 
     Attributes
     ----------
@@ -251,9 +251,9 @@ def written(tree: ast.AST, scope: Scope, node: Callable[[str], str], part: Calla
     Parameters
     ----------
     tree : ast.AST
-        As `Functions.expanded` gives it.
+        The expression that `Functions.expanded` returned.
     scope : Scope
-        Of the parameters.
+        The parameters that the expression may name.
     node, part : callable (str) -> str
         Name in the circuit of a node and of a part that the expression names.
     text : str

@@ -109,9 +109,9 @@ class NetlistSection:
     ----------
     elements, models : list of Line, dict of str to Line
     parameters : dict of str to str
-        As written.
+        The text of each parameter's value, as it stands in the netlist.
     ports : tuple of str
-        Of a subcircuit.
+        Names of a subcircuit's ports.
     subcircuits : dict of str to NetlistSection
         Those that are defined here, by name in lower case.
     outer : NetlistSection or None
@@ -161,15 +161,15 @@ class NetlistFile:
     globals : set of str
         Nodes that subcircuits share, lower case.
     outputs : tuple of str
-        Of comment lines `* outputs: NODE ...`.
+        Nodes that comment lines `* outputs: NODE ...` name.
     transients : list of (tuple of str, Line)
         Fields of .tran lines and of tran commands in .control blocks.
     options : list of (str, str or None, Line)
         Names (lower case) and values as written of .options lines.
     temperatures : list of (str, Line)
-        Of .temp lines.
+        The lines .temp, with their texts.
     initial : list of InitialVoltage
-        Of .ic lines.
+        The voltages that lines .ic set.
     notes : dict of str to None
         What was read over, in order.
     """

@@ -95,7 +95,7 @@ def diode_model(
     ----------
     line : Line
     value : callable (str) -> float
-        Of a number or expression.
+        Function that turns a number or an expression into its value.
     nominal : float
         Nominal temperature where the model names none, degrees Celsius.
     passed_over : callable (list of str)

@@ -93,21 +93,21 @@ class Part:
     Attributes
     ----------
     name : str
-        As in a netlist: "R1".
+        Name as in a netlist: "R1".
     kind : str
         One of `KINDS`.
     nodes : tuple of str
     values : tuple of float
         SI units.
     control : str
-        Of a cccs: name of the voltage source whose current (first node to second, through it) controls.
+        For a cccs: name of the voltage source whose current (first node to second, through it) controls.
     waveform : tuple of (seconds, value), or Pulse
-        Of a source in a transient: its value over time, straight lines between the points and constant outside;
+        For a source in a transient: its value over time, straight lines between the points and constant outside;
         empty: constant.
     initial : float or None
-        Of a capacitor: volts across it at the start of a transient (IC=); of an inductor: amperes through it.
+        For a capacitor: volts across it at the start of a transient (IC=); for an inductor: amperes through it.
     expression : str
-        Of a behavioural source: volts or amperes as a function of node voltages, v(a) and v(a,b), and of currents
+        For a behavioural source: volts or amperes as a function of node voltages, v(a) and v(a,b), and of currents
         of parts that set voltages, i(V1) (`hardware_models.netlists.behaviours`).
     """
 
@@ -139,7 +139,7 @@ class Group:
         Volts of capacitors, or amperes of inductors, at the start of a transient, by part name, of those that have
         one.
     expressions : tuple of str (m,)
-        Of behavioural sources; an empty tuple where the kind has none.
+        What behavioural sources compute; an empty tuple where the kind has none.
     """
 
     names: tuple[str, ...]

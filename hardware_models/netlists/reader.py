@@ -55,7 +55,7 @@ class Level:
     ports : dict of str to str
         Node of the circuit for each port of the subcircuit.
     scope : Scope
-        Of the parameters: as in ngspice, an instance sees those of the instance that it stands in.
+        The parameters: as in ngspice, an instance sees those of the instance that it stands in.
     copies : float
         How often the instance is there (M=), side by side.
     caller : Level or None

@@ -129,7 +129,7 @@ def braced_number(text: str) -> float:
     Raises
     ------
     InputError
-        As `number`, and for mil.
+        If the text is no number (`number`), or has the factor mil.
     """
     if text.lower().rstrip("0123456789.+-").endswith("mil"):
         raise InputError(

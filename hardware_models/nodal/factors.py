@@ -19,7 +19,7 @@ class Factors:
     ----------
     equations : NodalEquations
     entries : array (B, entries) or (1, entries)
-        As `NodalEquations.jacobian` gives them.
+        The entries that `NodalEquations.jacobian` returned.
 
     Attributes
     ----------

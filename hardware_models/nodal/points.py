@@ -60,7 +60,7 @@ class Solution:
         What `residual` was asked to meet, amperes: more than was given where rounding of the voltages is more.
     converged : bool array (B,)
     iterations : int
-        Of Newton's method, all attempts together.
+        Iterations that Newton's method took, all attempts together.
     status : Status
         For the batch as a whole.
     untold : tuple of str
@@ -118,7 +118,7 @@ def operating_point(
     tolerance : float
         Amperes.
     max_iterations : int
-        Of one attempt of Newton's method.
+        Most iterations of one attempt of Newton's method.
     gmin : float
         Conductance across every diode, siemens, as simulators add one (`hardware_models.netlists.shunts`).
 
@@ -215,7 +215,7 @@ def newton(
     leak : float
         Conductance from every node to ground, siemens.
     tolerance, max_iterations
-        As for `operating_point`.
+        The arguments of `operating_point` of the same names.
     exact : bool
         Whether to end with steps by the true slopes of junctions, however small: where leakage holds nodes, only
         these say how far from the solution they are in volts.

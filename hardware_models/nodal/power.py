@@ -30,7 +30,7 @@ class CircuitPower:
     kinds : tuple of str (k,)
         Kinds of parts, and 'nudge' for the conductances and sources of a nudged phase together.
     names : tuple of str (k,)
-        Of the parts, where each has been metered by itself; else `kinds` again.
+        Names of the parts, where each has been metered by itself; else the same as `kinds`.
     power : Tensor (T, B, k)
         Watts.
     energy : Tensor (T, B, k)

@@ -57,11 +57,11 @@ class TransientPoint(NamedTuple):
     ----------
     time : float
     z : array (B, 1 + n)
-        As in `hardware_models.nodal.equations`.
+        Unknowns of the circuit at that time, in the order of `hardware_models.nodal.equations`.
     charging : array (B, capacitors)
         Currents of the capacitors, amperes.
     force, kirchhoff, content : array (B,)
-        As `residual`, `kirchhoff` and `energy` of a `CircuitTrajectory`.
+        The `residual`, `kirchhoff` and `energy` of a `CircuitTrajectory` at that time.
     power, energy : array (B, kinds)
         Watts, and joules since the start.
     """
@@ -87,7 +87,7 @@ class Stepper:
         Stiffly accurate, first stage explicit, one coefficient on the diagonal otherwise.
     rtol, atol : float
     by_part : bool
-        As for `transient`.
+        Whether to meter each part by itself, as in `transient`.
     longest : float
         Longest step, seconds.
 

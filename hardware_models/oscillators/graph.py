@@ -72,7 +72,7 @@ class OscillatorGraph(Oscillators):
         Oscillators held at these phases, radians: references. They are no variables.
     ground : {'pin', 'quotient'}, optional
     reference : int
-        Of the quotient.
+        Number of the oscillator whose phase the quotient leaves out.
     gain : float
     seed : int
     dense : bool, optional
@@ -261,7 +261,7 @@ class OscillatorGraph(Oscillators):
         Returns
         -------
         OscillatorGraph
-            Of the network's device and dtype; its state is the network's layers side by side.
+            A graph of the network's device and dtype; its state is the network's layers side by side.
         """
         require_physics(network, OscillatorNetwork, "network")
         device, network = network.device, on_host(network)

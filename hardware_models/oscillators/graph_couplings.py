@@ -39,7 +39,7 @@ class GraphCouplings(nn.Module):
         Oscillators that inputs drive; none of them is held.
     input_weight : Tensor (k, n_in) or None
     local_field : Tensor (2, n) or None
-        Of each oscillator, the in-phase and the quadrature component h (cos psi, sin psi).
+        Field on each oscillator: the in-phase and the quadrature component h (cos psi, sin psi).
     pins : mapping of int to float
         Oscillators held at phases: no variables. What couples two of them is a constant, left out.
     dense : bool or None

@@ -35,7 +35,7 @@ class Annealed:
     spins : Tensor (S, n)
         +1 or -1: the sign of the cosine of each phase.
     energy : Tensor (S,)
-        Of the spins, -sum W s s - sum h s, coupling units.
+        Energy of the spins, -sum W s s - sum h s, coupling units.
     equilibrium : Equilibrium
         The phases that were read, with their residual (S,).
     """
@@ -71,7 +71,7 @@ def anneal(
         K of each stage, in coupling units. Default: eight equal steps from nothing to the system's own.
     starts : int
     generator : torch.Generator, optional
-        Of the CPU; default one seeded with 0.
+        Random generator on the CPU; default one seeded with 0.
     tolerance : float, optional
         Residual of the last stage; default the system's.
 

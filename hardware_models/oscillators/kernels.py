@@ -25,7 +25,8 @@ class Lists(NamedTuple):
     Attributes
     ----------
     starts : uint32 array (n + 1,)
-        Of oscillator i, entries `starts[i]` to `starts[i + 1]`.
+        Where the neighbours of each oscillator begin: those of oscillator i are entries `starts[i]` to `starts[i +
+        1]`.
     neighbours : uint32 array (2 m,)
     ends : uint32 array (m, 2)
         Oscillators of each edge.

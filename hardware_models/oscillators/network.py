@@ -59,12 +59,12 @@ class OscillatorNetwork(OnDevice, Oscillators):
     weight_bits, phase_bits : int or None
         Resolution of the couplings that the device holds, and of the phases that learning reads.
     seed : int
-        Of the couplings and frequencies.
+        Seed of the couplings and frequencies.
     device : DeviceModel, mapping or str, optional
         Devices whose cells hold couplings and fields, a pair of cells each (`hardware_models.devices.systems`), or
         the name of a preset. Couplings are then what the cells make of them. Default: they are what they are.
     device_seed : int
-        Of the device instance.
+        Seed of the device instance.
     device_headroom : float
         What a cell at g_max holds over the largest coupling of its array that is written: room to learn.
     device_full_scales : sequence of float, optional

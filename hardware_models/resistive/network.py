@@ -67,7 +67,7 @@ class ResistiveNetwork(LayeredSystem):
     sizes : sequence of int
         [features, hidden ..., outputs].
     diode : {'ideal', 'shockley', 'none'}
-        Of the hidden nodes: perfect switches, real diodes with `saturation` and `emission`, or none.
+        Diodes at the hidden nodes: perfect switches, real diodes with `saturation` and `emission`, or none.
     input_gain : float
         Volts per unit of x.
     amplification : float
@@ -94,16 +94,16 @@ class ResistiveNetwork(LayeredSystem):
     saturation, emission : float
         Saturation current and ideality of Shockley diodes: amperes, and dimensionless.
     capacitance : float
-        Of each node, farad; for `simulate`, equilibria do not depend on it.
+        Capacitance of each node, farad. Only `simulate` needs it; equilibria do not depend on it.
     seed : int
-        Of the conductances.
+        Seed of the conductances.
     device : DeviceModel, mapping or str, optional
         Devices whose cells are the conductances, one cell each (`hardware_models.devices.systems`), or the name of
         a preset. One factor for the whole network, `device_scales`, stands between its siemens and the cells':
         voltages do not depend on it. A cell is never less than its g_min. Current sources are no cells. Default:
         conductances are what they are.
     device_seed : int
-        Of the device instance.
+        Seed of the device instance.
     device_headroom : float
         What a cell at g_max is over the largest conductance that is written: room to learn.
     device_full_scales : sequence of float, optional

@@ -34,7 +34,7 @@ class PreparedNodes:
     limits : list of (Tensor, Tensor) (n_k,)
         Least and greatest voltage that ideal diodes leave to the nodes of each hidden layer, volts; else empty.
     capacitance : float
-        Of each node, farad.
+        Capacitance of each node, farad.
     """
 
     current: torch.Tensor

@@ -86,7 +86,7 @@ def run_ngspice(
     commands : sequence of str
         Analyses and changes; after each analysis (op, tran) its vectors are kept.
     options : str
-        Of the .options line.
+        What the line .options says.
     timeout : float
         Seconds.
 
@@ -261,7 +261,7 @@ def ngspice_transient(
     Raises
     ------
     InputError, SpiceError
-        As `ngspice_operating_point`.
+        If ngspice is refused its input or fails, as in `ngspice_operating_point`.
     """
     if not duration > 0:
         raise argument_error("duration", "be positive", duration)

@@ -192,7 +192,7 @@ def ngspice_phases(
     Raises
     ------
     InputError, SpiceError
-        As `hardware_models.spice.ngspice.ngspice_operating_point`.
+        If ngspice is refused its input or fails, as in `ngspice_operating_point`.
     """
     sources = source_table(parts, sources)
     targets = np.asarray(targets, dtype=np.float64)
@@ -223,7 +223,7 @@ def ngspice_gradient(
     Parameters
     ----------
     parts, outputs, sources, targets, beta
-        As `ngspice_phases`.
+        The arguments of `ngspice_phases` of the same names.
 
     Returns
     -------

@@ -109,9 +109,9 @@ class Stream:
         Its name is one of `image_folders.STREAMED`.
     training : TrainingSection
     device, dtype
-        Of the batches: images are normalised there.
+        Where the batches are and in which precision; images are normalised on that device.
     progress : Progress
-        Of listing the images.
+        Shows how far the listing of the images is.
 
     Raises
     ------
@@ -189,12 +189,12 @@ class Loaders:
     Parameters
     ----------
     train, test : iterable
-        Of (x, labels), anew each epoch: torch's DataLoader, say. Several processes give each its own, with equally
-        many batches to train on.
+        Batches (x, labels), anew each epoch: torch's DataLoader, say. Several processes give each its own, with
+        equally many batches to train on.
     seed : int
         What the loaders draw from torch's global generator, or from their own, is seeded by it and the epoch.
     device, dtype
-        Of the batches.
+        Where the batches are, and in which precision.
 
     Raises
     ------
@@ -284,12 +284,12 @@ def photographs(
     Parameters
     ----------
     folder : path
-        As 'image-folder' reads it.
+        Folder of images, laid out as 'image-folder' reads it.
     size : int
         Rows and columns.
     count : int
     seed : int
-        Of which are taken.
+        Seed of the random draw that decides which images are taken.
 
     Returns
     -------

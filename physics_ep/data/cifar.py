@@ -38,14 +38,14 @@ class Variant:
     folders : tuple of str
         Names that its own folder may have; the first is the one that its archive makes.
     archive : str
-        Of the binary version.
+        Name of the archive that holds the binary version.
     train, test : tuple of str
         Binary files. Equally long within a part.
     label_bytes : int
         Before the pixels of a record; the last is the class.
     n_classes : int
     mean, std : tuple of float
-        Of the training set's red, green and blue, in [0, 1].
+        Means and standard deviations of the training set's red, green and blue, in [0, 1].
     images : tuple of str
         Patterns of names of archives of image folders.
     """
@@ -153,7 +153,7 @@ def read_cifar(name: str, source: FoundSet, progress: Progress | bool = SILENT) 
     name : {'cifar10', 'cifar100'}
     source : FoundSet
     progress : Progress
-        Of decoding images.
+        Shows how far the decoding of the images is.
 
     Returns
     -------

@@ -114,9 +114,9 @@ class Files:
     url : str
         Mirror to download from.
     md5 : dict
-        Of the gzip files as published (what a download is checked against).
+        MD5 sums of the gzip files as published (what a download is checked against).
     sha256 : dict
-        Of the uncompressed content, where known.
+        SHA-256 sums of the uncompressed content, where known.
     """
 
     folders: tuple[str, ...]
@@ -172,7 +172,7 @@ def load_dataset(section: DataSection, progress: Progress | bool = SILENT) -> Da
     ----------
     section : DataSection
     progress : Progress
-        Of what takes long: decoding images.
+        Shows how far the decoding of images is, which takes long.
 
     Returns
     -------

@@ -42,7 +42,7 @@ def random_box(width: int, height: int, generator: np.random.Generator) -> tuple
     Parameters
     ----------
     width, height : int
-        Of the image, in pixels.
+        Width and height of the image, in pixels.
     generator : numpy.random.Generator
 
     Returns

@@ -53,7 +53,7 @@ class Motion:
     flow : str or None
         Flow of `simulate` that the motion follows, for a system's own motion that follows one; None: none of them.
     internal_unit : str
-        Of `Moment.internal`.
+        Unit of the internal variables, `Moment.internal`.
     pace : tuple of Tensor or None
         Largest `Phase.own_rates` of each variable at all w whose velocity has been asked for since this was None.
         Steps of explicit methods must be short for it all along, not at the start alone. None: not known.

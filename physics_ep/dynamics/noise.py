@@ -61,11 +61,11 @@ class NoisyTableau:
     Attributes
     ----------
     stages, weights
-        As of `integrators.Tableau`, explicit.
+        Coefficients of an explicit method, as in `integrators.Tableau`.
     strong, weak, invariant : float
         Orders: of the path, of averages at a given time, of averages in the stationary state.
     along, across : tuple of float
-        Of each stage.
+        Coefficients of B Delta W and of B I / dt in each stage.
     averaged : bool
         Delta W is the mean of this step's draw and the next one's (Leimkuhler and Matthews): no Markov chain, but
         twice the order in the stationary state at one force a step.
@@ -98,7 +98,7 @@ class Splitting:
     word : str
         Begins and ends with B, so that a step costs one force; one O.
     strong, weak, invariant : float
-        As of `NoisyTableau`.
+        Orders of accuracy, as in `NoisyTableau`.
     """
 
     word: str
@@ -154,7 +154,7 @@ class Wiener:
     like : tuple of Tensor (B, ...)
         Blocks to draw for.
     amplitudes : sequence of float
-        Of each block, per root of time.
+        Size of the noise on each block, in state units per root of time.
     dt : float
     generator : torch.Generator
     areas : bool

@@ -90,12 +90,13 @@ def simulate(
         take none. `Trajectory.residual` is the force at each moment, which does not
         vanish; its mean does.
     generator : torch.Generator, optional
-        Of the noise, default one seeded with 0. Two runs whose generators were seeded alike, of the same batch,
-        steps and method, get the same noise, step by step: the difference of a free and a nudged one is then smooth
-        (common random numbers). A generator that goes on gives the second half of a run the noise that the whole
-        would have had.
+        Random generator of the noise, default one seeded with 0. Two runs whose generators were seeded alike, of
+        the same batch, steps and method, get the same noise, step by step: the difference of a free and a nudged
+        one is then smooth (common random numbers). A generator that goes on gives the second half of a run the
+        noise that the whole would have had.
     mass, friction : float
-        Of inertial flow: in energy unit * time unit^2 / state unit^2, and energy unit * time unit / state unit^2.
+        Mass, in energy unit * time unit^2 / state unit^2, and friction, in energy unit * time unit / state unit^2,
+        of inertial flow.
     rtol, atol : float
         Error allowed to one step: atol + rtol * largest variable of the example; atol in the unit of the variables
         that are integrated (the state, or `Trajectory.internal`). The batch takes the steps of its most demanding
@@ -160,13 +161,13 @@ class Simulation:
     Parameters
     ----------
     system, x, nudge, start
-        As of `simulate`.
+        The arguments of `simulate` of the same names.
     course : Integration
 
     Attributes
     ----------
     units : (str, str, str, str)
-        Of time, state, energy and internal variables.
+        Units of time, state, energy and internal variables.
     """
 
     def __init__(

@@ -67,7 +67,7 @@ def check_steps(
     method : Tableau, NoisyTableau or Splitting
         Implicit ones are stable at any step.
     name : str
-        Of the method.
+        Name of the method.
     """
     if isinstance(method, Tableau) and method.implicit:
         return

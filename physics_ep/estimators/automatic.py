@@ -44,7 +44,7 @@ def with_small_bias(beta: float, order: int, bias_at: Callable[[float], float]) 
     beta : float
         Where to begin.
     order : int
-        Of the scheme.
+        Order of the scheme's error in beta.
     bias_at : callable
         The measured bias at a beta; NaN where it cannot be told, which ends the search.
 

@@ -78,7 +78,7 @@ class Shared:
     Parameters
     ----------
     source : NoiseSource
-        Of one copy.
+        Source of the noise of one copy.
     copies : int
     """
 

@@ -31,7 +31,7 @@ class Recipe:
         What nudged phases add to the energy.
     beta : float
     solver, max_iterations
-        As for `relaxation.solve`.
+        The arguments of `relaxation.solve` of the same names.
     tolerance : float or None
         Residual that nudged phases are held to; None: the system's default.
     options : mapping
@@ -246,7 +246,7 @@ def noise_floors(
     phases
         The free phase, and the nudged ones by the number of their node.
     weight : Tensor (B,)
-        Of each state in the mean.
+        Weight of each state in the mean.
 
     Returns
     -------

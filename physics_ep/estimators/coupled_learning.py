@@ -63,7 +63,7 @@ class CoupledLearning(EquilibriumPropagation):
     fraction : float
         In (0, 1].
     solver, tolerance, max_iterations, on_unconverged
-        As for `EquilibriumPropagation`.
+        The arguments of `EquilibriumPropagation` of the same names.
 
     Notes
     -----

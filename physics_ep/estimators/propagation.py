@@ -118,7 +118,7 @@ class EquilibriumPropagation:
         Share of itself that a stored free state loses between the first nudged phase and the second, to simulate
         what a leaking store costs 'asymmetric': an error that grows as 1 / beta.
     **options
-        Of the system's phases: gates='held' or 'live' of a predictive coding network.
+        Further arguments of the system's phases, such as gates='held' or 'live' of a predictive coding network.
 
     Notes
     -----

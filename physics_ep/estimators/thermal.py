@@ -134,14 +134,14 @@ class StochasticEquilibriumPropagation:
     step : float
         In time constants.
     method : str
-        Of `dynamics.noise.STOCHASTIC`, without inertia. 'leimkuhler_matthews' samples a quadratic energy without
-        any error of its steps, others up to O(step^2), at one force a step.
+        A method of `dynamics.noise.STOCHASTIC`, without inertia. 'leimkuhler_matthews' samples a quadratic energy
+        without any error of its steps, others up to O(step^2), at one force a step.
     common_noise : bool
         Same noise in all phases.
     on_unconverged : {'raise', 'warn'}
         What to do with chains that are not stationary.
     generator : torch.Generator, optional
-        Of the noise. Default: one of the device of the first batch, seeded with 0.
+        Random generator of the noise. Default: one of the device of the first batch, seeded with 0.
 
     Raises
     ------

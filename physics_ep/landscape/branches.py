@@ -89,9 +89,10 @@ def smallest_curvature(
     modulo : tuple of State, optional
         Directions left out; default the system's `symmetries` where nothing is nudged.
     relative : bool
-        Of D^-1/2 H D^-1/2, D the `curvature_diagonal`, instead of H: the sign is the same, and is found sooner.
+        Whether to take D^-1/2 H D^-1/2, D the `curvature_diagonal`, in place of H: the sign is the same, and is
+        found sooner.
     tolerance : float
-        Of the eigenvalue over the spectrum's width, beyond `DENSE` variables, where Lanczos' method finds it.
+        Error of the eigenvalue over the spectrum's width, beyond `DENSE` variables, where Lanczos' method finds it.
 
     Returns
     -------
@@ -191,13 +192,13 @@ def check_branches(
     nudges : sequence of Nudge
         Real, of one cost and one y.
     displacements : sequence of State
-        Of the nudged equilibria from the free one.
+        The nudged equilibria minus the free one.
     base : Phase, optional
         The balanced phase at the free state, where it is known.
     only : Tensor of bool (B,), optional
         The examples to look at; the others count as not switched.
     **options
-        Of the system's phases.
+        Further arguments of the system's phases, such as gates='held' or 'live' of a predictive coding network.
 
     Returns
     -------
@@ -270,7 +271,7 @@ def follow(
     shortest : float
         Step, over t, below which the branch counts as ended; before t = shortest, over shortest.
     tolerance : float
-        Of a state, over the step that led to it.
+        Largest error of a state, over the step that led to it.
 
     Returns
     -------
@@ -279,7 +280,7 @@ def follow(
     displacement : Tensor (B, n)
         There, blocks side by side.
     evaluations : int
-        Of Hessian products and slopes.
+        Number of Hessian products and slopes that were computed.
     """
     with torch.no_grad():
         start = base.start()

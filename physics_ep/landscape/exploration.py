@@ -64,16 +64,16 @@ def relax_from_many(
     starts : int
         N; with 1, the one phase is from the system's initial state.
     generator : torch.Generator, optional
-        Of the CPU; default one seeded with 0.
+        Random generator on the CPU; default one seeded with 0.
     solver, tolerance, max_iterations
         For `relax`.
     measure : bool
-        As for `solve`: whether to measure the residual of what is solved by construction.
+        Whether to measure the residual of what is solved by construction, as in `solve`.
 
     Returns
     -------
     Equilibrium
-        Of N * B states: all examples from the first start, then all from the second, ...
+        The equilibria of N * B states: all examples from the first start, then all from the second, ...
     """
     if isinstance(starts, bool) or not isinstance(starts, int) or starts < 1:
         raise argument_error("starts", "be an integer of at least 1", starts)

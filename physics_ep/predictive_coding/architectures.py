@@ -51,8 +51,8 @@ def mlp(
     sizes : sequence of int
         [inputs, hidden ..., outputs].
     activation : str
-        Of the hidden layers: relu, tanh, logistic, softplus, gelu, hard_sigmoid, hard_tanh, diode or linear
-        (`ACTIVATIONS`). The outputs are linear.
+        Activation of the hidden layers: relu, tanh, logistic, softplus, gelu, hard_sigmoid, hard_tanh, diode or
+        linear (`ACTIVATIONS`). The outputs are linear.
     energy : {'squared', 'paired'}
         The squared energy sum |e_k|^2 / 2 of the errors, or that of pairs of units.
     gates : {'held', 'live'}
@@ -62,7 +62,7 @@ def mlp(
     bias : bool
         Whether units have biases.
     seed : int
-        Of the initial weights.
+        Seed of the initial weights.
 
     Returns
     -------
@@ -112,11 +112,11 @@ def vgg5(
     num_classes : int
         Number of outputs.
     input_shape : (channels, rows, columns)
-        Of an image.
+        Shape of an image.
     activation : str
-        Of the hidden layers, a name in `ACTIVATIONS`. The outputs are linear.
+        Activation of the hidden layers, a name in `ACTIVATIONS`. The outputs are linear.
     pooling : {'max', 'average'}
-        Of the 2x2 poolings between convolutions.
+        Kind of the 2x2 poolings between convolutions.
     energy : {'squared', 'paired'}
         The squared energy sum |e_k|^2 / 2 of the errors, or that of pairs of units.
     gates : {'held', 'live'}
@@ -130,7 +130,7 @@ def vgg5(
     bias : bool
         Whether units have biases.
     seed : int
-        Of the initial weights.
+        Seed of the initial weights.
 
     Returns
     -------
@@ -178,11 +178,11 @@ def vgg10(
     num_classes : int
         Number of outputs.
     input_shape : (channels, rows, columns)
-        Of an image.
+        Shape of an image.
     activation : str
-        Of the hidden layers, a name in `ACTIVATIONS`. The outputs are linear.
+        Activation of the hidden layers, a name in `ACTIVATIONS`. The outputs are linear.
     pooling : {'max', 'average'}
-        Of the 2x2 poolings between convolutions.
+        Kind of the 2x2 poolings between convolutions.
     energy : {'squared', 'paired'}
         The squared energy sum |e_k|^2 / 2 of the errors, or that of pairs of units.
     gates : {'held', 'live'}
@@ -196,7 +196,7 @@ def vgg10(
     bias : bool
         Whether units have biases.
     seed : int
-        Of the initial weights.
+        Seed of the initial weights.
 
     Returns
     -------
@@ -242,11 +242,11 @@ def vgg10_skip(
     num_classes : int
         Number of outputs.
     input_shape : (channels, rows, columns)
-        Of an image.
+        Shape of an image.
     activation : str
-        Of the hidden layers, a name in `ACTIVATIONS`. The outputs are linear.
+        Activation of the hidden layers, a name in `ACTIVATIONS`. The outputs are linear.
     pooling : {'max', 'average'}
-        Of the 2x2 poolings between convolutions.
+        Kind of the 2x2 poolings between convolutions.
     energy : {'squared', 'paired'}
         The squared energy sum |e_k|^2 / 2 of the errors, or that of pairs of units.
     gates : {'held', 'live'}
@@ -260,7 +260,7 @@ def vgg10_skip(
     bias : bool
         Whether units have biases.
     seed : int
-        Of the initial weights.
+        Seed of the initial weights.
 
     Returns
     -------

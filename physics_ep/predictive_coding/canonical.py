@@ -103,7 +103,7 @@ def layered(
         fixed statistics (evaluation mode), factors a channel, and activations that units have; the last a `Linear`.
     example : Tensor (B, ...)
     energy, gates
-        As of `PredictiveCodingNetwork`.
+        The arguments of `PredictiveCodingNetwork` of the same names.
 
     Returns
     -------

@@ -50,15 +50,14 @@ def from_sequential(
     Parameters
     ----------
     model : nn.Sequential
-        Of `Linear`, `Conv2d` (square kernel, zeros around, one group), `MaxPool2d(2)`, `AvgPool2d(2)`, `Flatten`,
-        and the responses `ReLU`, `Tanh`, `GELU`, `Softplus`, `Sigmoid`, `Hardtanh` to [-1, 1] or [0, 1],
-        `Identity`; the last a `Linear` with no response.
-        Pooling stands after its convolution, before or (max pooling) after its response, which is the same for
-        rising ones.
+        A chain of `Linear`, `Conv2d` (square kernel, zeros around, one group), `MaxPool2d(2)`, `AvgPool2d(2)`,
+        `Flatten`, and the responses `ReLU`, `Tanh`, `GELU`, `Softplus`, `Sigmoid`, `Hardtanh` to [-1, 1] or [0, 1],
+        `Identity`; the last a `Linear` with no response. Pooling stands after its convolution, before or (max
+        pooling) after its response, which is the same for rising ones.
     input_shape : tuple of int
-        Of an example.
+        Shape of an example, without the batch.
     energy, gates
-        As of `PredictiveCodingNetwork`.
+        The arguments of `PredictiveCodingNetwork` of the same names.
 
     Returns
     -------

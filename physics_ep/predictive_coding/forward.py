@@ -124,7 +124,7 @@ class ForwardNetwork(EnergySystem):
     Attributes
     ----------
     shapes : tuple of tuple of int
-        Of an example's input, then of its units in each layer.
+        Shapes of an example's input, then of its units in each layer.
     sizes : tuple of int
         Numbers of units likewise.
     depth : int

@@ -165,7 +165,7 @@ def resnet18(
     energy : {'squared', 'paired'}
     gates : {'held', 'live'}
     seed : int
-        Of the initial weights.
+        Seed of the initial weights.
 
     Returns
     -------
@@ -206,7 +206,7 @@ def efficientnet_lite0(
     energy : {'squared', 'paired'}
     gates : {'held', 'live'}
     seed : int
-        Of the initial weights.
+        Seed of the initial weights.
 
     Returns
     -------

@@ -32,7 +32,7 @@ class Wire(NamedTuple):
         The layer that it comes from, from 0; -1: the input.
     link : Link
     name : str or None
-        Of the layer's parameter that holds its weights; None: it has none.
+        Name of the layer's parameter that holds its weights; None: it has none.
     """
 
     source: int
@@ -63,7 +63,8 @@ class PredictiveLayer(nn.Module):
     Attributes
     ----------
     weight, skip_weight, bias : Parameter or None
-        Of further skips `skip_weight_2` and so on. None: there is none, or the link has no weights.
+        Parameters of the layer; those of further skips are called `skip_weight_2` and so on. None: there is none,
+        or the link has no weights.
     label : str
         Name of the module of a model that it comes from; empty: of none.
     origins : mapping of str to str

@@ -64,7 +64,7 @@ class Settled(NamedTuple):
     errors : Tensor (B, n_out)
         Errors of the output layer in that state, by which it is known again.
     routes : list of Tensor or None
-        Of each layer, for the rows of that state.
+        What the max pooling of each layer picks, for the rows of that state.
     """
 
     errors: torch.Tensor

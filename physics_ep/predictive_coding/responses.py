@@ -63,7 +63,7 @@ class FreeResponse:
     Attributes
     ----------
     dtype, wide : torch.dtype
-        Of displacements; the same in single precision at least.
+        Precision of displacements; and the same precision, but single at least.
     anchors : dict
         Layer to its activation at the free state, as found so far.
     rails : dict

@@ -159,7 +159,7 @@ def lowest_value(
     without : Tensor (B, k, n), optional
         Orthonormal directions that are left out.
     tolerance : float
-        Of the eigenvalue, over the spectrum's width as far as it is known.
+        Error of the eigenvalue, over the spectrum's width as far as it is known.
     share : float
         An error below this part of the eigenvalue itself is enough too.
     depth : int

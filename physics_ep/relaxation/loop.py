@@ -319,7 +319,7 @@ def relax(
     solver, tolerance, max_iterations, trace
         See `solve`.
     **options
-        Of the system's phases: gates='held' or 'live' of a predictive coding network.
+        Further arguments of the system's phases, such as gates='held' or 'live' of a predictive coding network.
 
     Returns
     -------

@@ -223,7 +223,7 @@ def evaluate(
     ----------
     system : EnergySystem or VectorField
     batches : iterable of (x, labels)
-        Of this rank; empty ones are passed over.
+        The batches that this process evaluates; empty ones are passed over.
     solver, tolerance, max_iterations
         For `relax`.
     starts, seed : int
@@ -233,7 +233,7 @@ def evaluate(
     Returns
     -------
     Evaluation
-        Of this rank's examples.
+        The evaluation of the examples of this process.
 
     Raises
     ------

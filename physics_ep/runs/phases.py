@@ -87,12 +87,13 @@ def simulate_phases(
     out : path, optional
         Run file for the trajectories, written in parts as `simulate` does: interrupted, it leaves what there is.
     duration : float, optional
-        Of each phase, in the system's time unit; default 20 of its time constants.
+        Duration of each phase, in the system's time unit; default 20 of its time constants.
     beta : float, optional
         Nudging strength; default the config's, or 0.1 of the system's `nudge_scale` where that is 'auto'.
     examples : int
     steps, every, method, flow, temperature
-        As of `simulate`; the noise is seeded with the config's seed, and goes on from phase to phase.
+        The arguments of `simulate` of the same names; the noise is seeded with the config's seed, and goes on from
+        phase to phase.
     data, device, dtype, seed
         Instead of the config's.
     progress : Progress

@@ -101,7 +101,7 @@ def on_devices(
     device_model : path, optional
         JSON file of a device's fields.
     device_seed : int, optional
-        Of the device instance.
+        Seed of the device instance.
 
     Raises
     ------
@@ -195,7 +195,7 @@ def open_source(
     Parameters
     ----------
     config : Config
-        As `with_arguments` gives it.
+        A config with all arguments put in, which `with_arguments` returns.
     data : path or Dataset or (iterable, iterable) or None
     system : EnergySystem or VectorField
     device : torch.device
@@ -246,7 +246,7 @@ def system_of(run: Run) -> PhysicalSystem:
     Parameters
     ----------
     run : Run
-        As `open_run` gives it.
+        A run file, opened by `open_run`.
 
     Returns
     -------

@@ -53,9 +53,9 @@ class TrajectoryWriter(Recorder):
     phase : str
         Name of the first one in the file's /trajectories.
     units : (str, str, str, str)
-        Of time, state, energy and internal variables.
+        Units of time, state, energy and internal variables.
     attributes : dict, optional
-        Of the run file.
+        Attributes to write into the run file.
     state_dict : dict, optional
         Weights of the system, to be kept with it.
     overwrite : bool
@@ -197,7 +197,7 @@ def remove_parts(folder: Path, kind: str) -> None:
     ----------
     folder : Path
     kind : str
-        Of the parts.
+        What the marks of the parts must say that they are; other files are refused.
 
     Raises
     ------
@@ -230,7 +230,7 @@ def read_parts(path: str | os.PathLike[str], verify: bool = True) -> Run:
     Returns
     -------
     Run
-        Of kind 'unfinished simulation'; its trajectory ends where the last part does.
+        A run of kind 'unfinished simulation'; its trajectory ends where the last part does.
 
     Raises
     ------

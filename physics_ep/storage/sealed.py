@@ -40,7 +40,7 @@ def sealed(path: str | os.PathLike[str], command: str, kind: str, size: int = 0)
     command : str
         Who writes it.
     kind : str
-        Of run file.
+        Kind of the run file, which its mark tells.
     size : int
         Bytes that the disk must be able to take, else OSError.
     """

@@ -79,7 +79,7 @@ class Recorder:
     Parameters
     ----------
     units : (str, str, str, str)
-        Of time, state, energy and internal variables.
+        Units of time, state, energy and internal variables.
     """
 
     def __init__(self, units: tuple[str, str, str, str]) -> None:

@@ -87,6 +87,6 @@ def zoo_config(network: str) -> dict[str, Any]:
     Returns
     -------
     dict
-        As `physics_ep.config.parse_config` takes it.
+        The config as a dict, which `physics_ep.config.parse_config` takes.
     """
     return {**zoo()[network]["config"], "system": {"name": SYSTEM, "network": network}}

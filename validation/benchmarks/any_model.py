@@ -42,7 +42,7 @@ def measure(family: Family, batch: int = 2, seed: int = 0) -> dict[str, Any]:
     family : Family
     batch : int
     seed : int
-        Of weights, inputs and targets.
+        Seed of weights, inputs and targets.
     """
     begun = time.process_time()
     generator = torch.Generator().manual_seed(seed)

@@ -67,7 +67,7 @@ def measure(repeats: int = 5, seed: int = 0, sizes: Sequence[int] = SIZES) -> di
     repeats : int
         Operating points of each circuit, at most.
     seed : int
-        Of the circuits.
+        Seed of the circuits.
     sizes : sequence of int
         Nodes, ascending.
 

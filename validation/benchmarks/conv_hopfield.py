@@ -39,9 +39,9 @@ def measure(repeats: int = 20, threads: int = 1, seed: int = 0, iterations: int 
     threads : int
         CPU threads.
     seed : int
-        Of data and weights.
+        Seed of data and weights.
     iterations : int
-        Of each timed phase, over which its constants are spread.
+        Iterations over which the constants of each timed phase are spread.
 
     Returns
     -------

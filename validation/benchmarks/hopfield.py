@@ -37,7 +37,7 @@ def measure(repeats: int = 60, threads: int = 1, seed: int = 0) -> dict[str, obj
     threads : int
         CPU threads.
     seed : int
-        Of data and weights.
+        Seed of data and weights.
 
     Returns
     -------

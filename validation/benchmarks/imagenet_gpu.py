@@ -85,15 +85,15 @@ class Setting:
     out : Path
     data : Path or None
     batch : int
-        Of the cost table.
+        Examples of a batch in the cost table.
     rounds : int
         Timed, of the cost table.
     cost : str
     precision : str
-        Of training.
+        Precision in which networks are trained.
     epochs : int
     deadline : float
-        Of time.perf_counter().
+        Value of time.perf_counter() after which no epoch begins.
     resume : bool
     seed : int
     tiny : bool

@@ -54,7 +54,7 @@ def measure(
     repeats : int
         Timed rounds; convolutions have a fifth of them.
     seed : int
-        Of data, weights and devices.
+        Seed of data, weights and devices.
     threads : int
         CPU threads.
     cases : tuple of str

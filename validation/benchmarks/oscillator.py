@@ -120,7 +120,7 @@ def measure(repeats: int = 15, threads: int = 1, seed: int = 0, graphs: bool = T
     threads : int
         CPU threads.
     seed : int
-        Of data and couplings.
+        Seed of data and couplings.
     graphs : bool
         Whether to measure the graphs too.
 

@@ -52,7 +52,7 @@ class Schedule:
     width : float
         Factor on the network's channels.
     seed : int
-        Of weights, order and augmentation.
+        Seed of weights, order and augmentation.
     """
 
     cost: str
@@ -88,7 +88,7 @@ class RuleTraining:
     part : {'cifar', 'mnist'}
     schedule : Schedule
     channels : int
-        Of the images.
+        Channels of an image.
     checkpoint : Path
     device : torch.device
     dtype : torch.dtype
@@ -246,7 +246,7 @@ def train(
     out : Path
         Folder of the checkpoints, PART-RULE.npz.
     deadline : float
-        Of time.perf_counter(); no epoch is begun that would not end by then.
+        Value of time.perf_counter(); no epoch is begun that would not end by then.
     resume : bool
         Go on from the checkpoints.
     report : callable

@@ -115,7 +115,7 @@ def measure(
     repeats : int
         Timed rounds, at most; large networks have fewer.
     seed : int
-        Of data and weights.
+        Seed of data and weights.
     threads : int
         CPU threads.
     cases : tuple of Case

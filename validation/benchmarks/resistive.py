@@ -44,9 +44,9 @@ def measure(
     threads : int
         CPU threads.
     seed : int
-        Of data and conductances.
+        Seed of data and conductances.
     ngspice_seconds : float
-        Of one operating point of some 100 nodes in a running ngspice.
+        Seconds that one operating point of some 100 nodes takes in a running ngspice.
 
     Returns
     -------

@@ -35,7 +35,7 @@ class Examples:
     train_x, test_x : Tensor (N, channels, 32, 32) of uint8
     train_y, test_y : Tensor (N,) of int64
     mean, std : Tensor (channels, 1, 1)
-        Of levels in [0, 1].
+        Means and standard deviations of the levels in [0, 1].
     """
 
     train_x: torch.Tensor

@@ -51,9 +51,9 @@ def measure(repeats: int = 20, seed: int = 0, cases: list[str] | None = None) ->
     repeats : int
         Timed rounds; simulators take part in the first (`RUNS`).
     seed : int
-        Of the circuits.
+        Seed of the circuits.
     cases : list of str, optional
-        Of `CASES`; default all.
+        Names among `CASES`; default all.
 
     Returns
     -------

@@ -346,7 +346,7 @@ class Family:
     name : str
     build : callable () -> nn.Module
     shape : tuple of int
-        Of an example; of token ids where `tokens`.
+        Shape of an example; where `tokens`, of its token ids.
     units : int
         Least: one an activation, a residual sum that no activation takes at once, a product with a softmax, and the
         output; of a GRU three a step of time.

@@ -42,7 +42,7 @@ def parted(data: Dataset, each: int = HELD_OUT, seed: int = 0) -> Dataset:
     each : int
         Images of each class to hold out.
     seed : int
-        Of the draw.
+        Seed of the random draw.
 
     Returns
     -------

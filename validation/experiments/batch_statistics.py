@@ -85,7 +85,7 @@ def train_twins(
     data : Dataset
         Images.
     seed : int
-        Of the initial weights and of the order of the batches, which both share.
+        Seed of the initial weights and of the order of the batches, which both share.
     epochs : int
     examples : int, optional
         Training images to use, the first; default all.
@@ -93,7 +93,7 @@ def train_twins(
         Of the network.
     batch : int
     lr, momentum : float
-        Of SGD; the rate falls to 0 along half a cosine.
+        Learning rate and momentum of SGD; the rate falls to 0 along half a cosine.
     look_every : int
         Steps between comparisons of EP's gradient with backprop's, at the weights that EP has found.
     measures : bool
@@ -171,7 +171,7 @@ def responses(net: EnergySystem, x: torch.Tensor, y: torch.Tensor) -> list[dict[
     net : EnergySystem
         Left in training mode, its running statistics as they were.
     x, y : Tensor
-        Of which the first are taken.
+        Examples and targets; the first ones are taken.
 
     Returns
     -------

@@ -93,10 +93,10 @@ class CopiesWay:
     Attributes
     ----------
     fields : dict
-        Of the device, beside its programming noise.
+        Fields of the device that are set beside its programming noise.
     substrate : str
     epochs : int
-        Of learning in place, from the weights that were written, before anything is measured.
+        Epochs of learning in situ, from the weights that were written, before anything is measured.
     """
 
     fields: dict[str, Any]
@@ -163,9 +163,9 @@ class OneDevice:
         Reference to 1 - cosine of the worst weights; NaN where there is no gradient. Gates are held.
     seconds : float
     live_settled : int or None
-        As `settled`, with live gates; None where no unit has a kink, and in tables of earlier releases.
+        The number `settled` with live gates; None where no unit has a kink, and in tables of earlier releases.
     live_gaps : dict or None
-        As `gaps`, with live gates.
+        The errors `gaps` with live gates.
     """
 
     key: str

@@ -60,9 +60,9 @@ def train_exactly(
     config : str or path
     progress : Progress
     tolerance : float
-        Of the exact gradient.
+        Largest residual of the linear system that gives the exact gradient.
     **options
-        Of `physics_ep.train`.
+        Further arguments of `physics_ep.train`.
 
     Returns
     -------

@@ -154,7 +154,7 @@ def learn_in_situ(
     Parameters
     ----------
     config : path, name, mapping or Config
-        Of the training of a predictive coding network, or of a plain substrate that devices can hold
+        Config of the training of a predictive coding network, or of a plain substrate that devices can hold
         (`hardware_models.devices.systems`); see `physics_ep.runs.training.train`. Phases are computed on its
         `training.device`; cells and pulses are kept on the CPU, in float64.
     substrates : sequence of str, optional
@@ -169,10 +169,10 @@ def learn_in_situ(
     rule, side, headroom
         See `PulsedArray` and `InSitu`.
     overrides : sequence of str
-        Of the config.
+        Values that replace the config's: 'section.key=value'.
     data : path or Dataset, optional
     seed : int, optional
-        Of the first instance; default the config's.
+        Seed of the first instance; default the config's.
     out : path, optional
         Run file, written anew after each instance.
     resume : bool
@@ -180,7 +180,8 @@ def learn_in_situ(
     progress : Progress
         In epochs.
     rails : {'refuse', 'fit'}
-        As of `map_pcn`: of the trained network that is written, and of the one that learns.
+        What becomes of a network whose lines exceed the device's cell_voltage_limit, as in `map_pcn`: of the
+        trained network that is written, and of the one that learns.
 
     Raises
     ------
@@ -348,7 +349,7 @@ class Lesson:
         On the device, and of the dtype, that networks are to be of.
     seed : int
     rails : str
-        Of `map_pcn`.
+        What becomes of a network whose lines exceed the device's cell_voltage_limit, as in `map_pcn`.
     """
 
     def __init__(self, config: Config, examples: Dataset, seed: int, rails: str = "refuse") -> None:

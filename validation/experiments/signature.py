@@ -133,11 +133,11 @@ def subject(
     Parameters
     ----------
     name : str
-        Of `networks()`. Networks of digits are trained into FOLDER/ACTIVATION.h5, and read from there afterwards.
+        A name among `networks()`.
     folder : Path
     batch : int
     seed : int
-        Of the weights before training.
+        Seed of the weights before training.
     """
     if name in DIGITS:
         trained: Any = network_of(DIGITS[name], folder)
@@ -214,9 +214,9 @@ def measure(
     Parameters
     ----------
     name : str
-        Of `networks()`.
+        A name among `networks()`.
     folder : Path
-        Of the sweep files.
+        Folder of the sweep files.
     substrates, columns, fields : sequence of str
         What to measure; by default all substrates that can hold the network, and all columns and fields.
     repeats : int
@@ -229,7 +229,7 @@ def measure(
     solver : str, optional
         Default: each substrate's own.
     seed : int
-        Of the instances.
+        Seed of the instances.
     resume : bool
         Go on with what FOLDER holds.
     tell : callable

@@ -56,7 +56,7 @@ class Compared:
     substrate, activation : str
     seed : int
     error : float
-        Of its cells, and of the copies beyond it.
+        Largest relative error of its cells, and of the copies beyond it.
     verdict, reason : str
         See `Certificate`.
     eigenvalue, radius : float
@@ -94,7 +94,7 @@ def follow(
     state : tuple of Tensor (1, ...)
     x : Tensor (1, ...)
     seed : int
-        Of the push, which is random in all variables.
+        Seed of the push, which is random in all variables.
     step : float
         Time constants.
 

@@ -52,21 +52,21 @@ class Placed:
     solver : str
         What found these.
     accuracy, device_accuracy : float, ndarray (R,)
-        Of the test examples: ideal devices, the instances.
+        Share of the test examples that are classified correctly: on ideal devices; on each instance of the device.
     residual : float
         Worst of all phases.
     time : ndarray (T,)
         Time constants.
     distance : ndarray (T,)
-        Of the outputs from their equilibrium over their size, in a free phase from nothing.
+        Distance of the outputs from their equilibrium over their size, in a free phase that starts from nothing.
     settling_time : float
         Seconds, of `Fidelity`.
     threshold_units : int
     gain : float
         Largest of the rails; 1 where there are none.
     live : ndarray (R, L)
-        As `feedforward`, with live gates at the same beta, of the examples that settle then; NaN where none does or
-        no unit has a kink.
+        The same as `feedforward`, with live gates at the same beta, over the examples that settle then; NaN where
+        none does or no unit has a kink.
     live_settled : ndarray (R,)
         Share of the examples that settle with live gates; NaN where no unit has a kink.
     """
@@ -120,13 +120,14 @@ def place(
     ----------
     net : PredictiveCodingNetwork
     x, y : Tensor
-        Of which gradients are taken, and which calibrate. The first two examples are followed in time.
+        Examples and targets; the first ones give gradients, others calibrate. The first two examples are followed
+        in time.
     cost : Cost
     test : (Tensor, Tensor)
         Examples and class indices.
     substrates : sequence of str
     device : DeviceModel
-        Of the instances.
+        The device from which instances are drawn.
     instances : int
     beta : float or 'auto'
     duration : float

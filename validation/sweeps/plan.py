@@ -23,9 +23,9 @@ class Point:
     Attributes
     ----------
     field : str
-        Of `DeviceModel`; or 'ideal', 'base'.
+        A field of `DeviceModel`; or 'ideal', 'base'.
     value : number, str or None
-        Of the field.
+        The value that the field has.
     beta : float or 'auto'
     """
 

@@ -86,15 +86,15 @@ class Experiment:
     gates : {'held', 'live', 'both'}
         Both: 'held' is in the measured values, 'live' in those whose names begin with `LIVE`.
     rails : {'refuse', 'fit'}
-        As `map_pcn` has them.
+        What becomes of a network whose lines exceed the device's cell_voltage_limit, as in `map_pcn`.
     scheme : Stencil or str or None
     repeats, seed, thread_count : int
     mapper : callable
-        As `hardware_models.map_pcn`.
+        Function that maps a network, with the arguments of `hardware_models.map_pcn`.
     oracle_device : str, optional
         Torch device of the backprop that gradients are judged by; default the network's.
     options : mapping
-        Of `Mapped.estimate`.
+        Further arguments of `Mapped.estimate`.
 
     Notes
     -----

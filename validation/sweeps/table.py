@@ -49,17 +49,17 @@ class TolerancePoint:
     Attributes
     ----------
     field : str
-        Of `DeviceModel`; or 'ideal' (no imperfection) or 'base' (the device that is varied).
+        A field of `DeviceModel`; or 'ideal' (no imperfection) or 'base' (the device that is varied).
     value : number, str or None
-        Of the field.
+        The value that the field has.
     beta : float or 'auto'
-        As asked for.
+        The nudging strength that was asked for.
     strength : float
         Mean of the betas that were used.
     repeats : int
         Instances that were tried: one where nothing is random.
     unconverged : int
-        Of these, such as found no equilibrium of any example (or lie beyond their stability limit). They are in no
+        Instances without an equilibrium of any example, or beyond their stability limit. They are in no
         mean.
     residual : float
         Worst of all phases and repeats, of examples that settle.

@@ -106,15 +106,15 @@ def tolerance(
         R, instances of the device at each point; the same R instances and draws of read noise at all points. A
         point where nothing is random is measured once.
     seed : int
-        Of the instances and the reads.
+        Seed of the instances and the reads.
     scheme, **options
-        Of `EquilibriumPropagation`.
+        Further arguments of `EquilibriumPropagation`.
     gates : {'held', 'live', 'both'}
         What nudged phases do with the gates of ReLUs and the routes of max poolings. 'both': each point has live
         gates beside held ones, on the same instances and at the same beta (`TolerancePoint.live`); of a network
         without gates it means 'held'.
     rails : {'refuse', 'fit'}
-        As of `map_pcn`, of every instance.
+        What becomes of an instance whose lines exceed the device's cell_voltage_limit, as in `map_pcn`.
     out : path, optional
         Sweep file. Points are kept as they come, in parts beside it (`validation.sweeps.store`).
     resume : bool

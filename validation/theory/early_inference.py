@@ -81,7 +81,7 @@ class EarlyRow(NamedTuple):
     layer : int
         From 1; the last is the outputs.
     cosine : float
-        Of the displacement to -delta, worst example.
+        Cosine of the displacement and -delta, worst example.
     least, most : float
         |displacement| over |formula|, smallest and largest of the examples.
     noise : float
@@ -114,7 +114,7 @@ class EarlyInference:
     displacement : tuple of Tensor (T, B, n_k)
         Mean over the runs of nudged minus free.
     variance : tuple of Tensor (T, B, n_k)
-        Of one run's displacement, over the runs; 0 for one run.
+        Variance of one run's displacement over the runs; 0 for one run.
     error : tuple of Tensor (T, B, n_k), or None
         The same mean of the errors h - sigma(a) of a predictive coding network.
     """
@@ -278,7 +278,7 @@ def infer_early(
     steps : int
         Equal steps in each interval between two times; at least 10 a time constant are taken.
     generator : torch.Generator, optional
-        Of the noise. Default: one of the device of x, seeded with 0.
+        Random generator of the noise. Default: one of the device of x, seeded with 0.
 
     Returns
     -------

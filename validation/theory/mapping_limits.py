@@ -82,7 +82,7 @@ def disturbance_decay(
     tolerance : float
         The share.
     seed : int
-        Of the disturbance.
+        Seed of the disturbance.
     longest : float
         Time constants after which to give up.
 
@@ -115,8 +115,8 @@ def mismatch_limit(mapped: Mapped, x: torch.Tensor, *, resolution: float = 0.02,
     Parameters
     ----------
     mapped : Mapped
-        Of dense layers in a row, one array for h, u and the transposed read, equal amplifiers. Its own mismatch of
-        time constants is not looked at.
+        A mapped network of dense layers in a row, one array for h, u and the transposed read, equal amplifiers. Its
+        own mismatch of time constants is not looked at.
     x : Tensor (B, ...)
         Stability is a matter of each example; the one that is lost first counts.
     resolution : float
@@ -250,9 +250,9 @@ def copy_damage(
     mismatch : float
         Relative standard deviation of the cells.
     seed : int
-        Of the device instance.
+        Seed of the device instance.
     beta, tolerance : float
-        Of the nudge, and of the equilibria.
+        Strength of the nudge, and tolerance of the equilibria.
 
     Returns
     -------

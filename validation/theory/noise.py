@@ -108,13 +108,14 @@ def best_beta(
     betas : sequence of float, optional
         Grid; default: 9 from a quarter of the prediction to four times it.
     substrate, device, gates
-        Of the mapping; the device must have read noise or conductance noise.
+        The arguments of `map_pcn`; the device must have read noise or conductance noise.
     seed : int
-        Of the device instance and its reads.
+        Seed of the device instance and its reads.
     repeats : int
         Draws of the noise, at least 2.
     scheme, **options
-        Of `EquilibriumPropagation`. Schemes that draw signs have noise of their own and are refused.
+        Further arguments of `EquilibriumPropagation`. Schemes that draw signs have noise of their own and are
+        refused.
     mapper : callable, optional
         In place of `hardware_models.map_pcn`.
     progress : Progress or bool

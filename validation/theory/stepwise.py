@@ -31,7 +31,7 @@ class StepwiseEstimates:
     relative_difference : Tensor (K,)
         |ep - bptt| / |bptt| of all parameters as one vector.
     residual : float
-        Of the free state from which both start.
+        Residual of the free state from which both methods start.
     """
 
     ep: dict[str, torch.Tensor]

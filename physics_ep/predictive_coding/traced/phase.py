@@ -46,7 +46,7 @@ class ModulePhase(Phase):
     inputs : Inputs
         Their cache is a `FreePass`.
     origin, balanced
-        As for `Phase`.
+        The arguments of `Phase` of the same names.
 
     Attributes
     ----------
@@ -359,9 +359,9 @@ class LearntState(NamedTuple):
     errors : tuple of Tensor (B, ...)
         Errors of the output in those states, by which they are known again: one, or those of two opposite nudges.
     beta : float
-        Of the first.
+        Strength of the first nudge.
     learnt : Learnt
-        Of the one, or of both together.
+        What was learnt in the state of the one nudge, or of both together.
     """
 
     errors: tuple[torch.Tensor, ...]

@@ -75,8 +75,8 @@ def layouts(
     Parameters
     ----------
     graphs, values
-        Of the same model for batches of three sizes; the examples of the last two begin with the same two. Their
-        values are compared.
+        Recorded calls of the same model for batches of three sizes; the examples of the last two begin with the
+        same two. Their values are compared.
     batches : sequence of int
 
     Raises
@@ -136,7 +136,7 @@ def choose(graph: CallGraph, where: Mapping[int, BatchAxis], units: str | Sequen
     ----------
     graph : CallGraph
     where : mapping of int to BatchAxis
-        Of the values that hold a batch.
+        Number of each value that holds a batch, to where in it the examples stand.
     units : 'auto' or sequence of str
         Names of modules (their outputs) or of units that 'auto' has chosen.
 
