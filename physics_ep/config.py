@@ -117,7 +117,7 @@ class DataSection(Section):
         A data set of `physics_ep.data.datasets`, or 'imagenet' or 'image-folder', which are streamed from their
         files (`physics_ep.data.image_folders` tells how these lie).
     folder : str or None
-        Where its files are. None: the environment variable PHYSICS_EP_DATA.
+        Folder of the data set's files. None: the environment variable PHYSICS_EP_DATA.
     file, test_file : str or None
         For 'npz', 'csv' and 'parquet': your own file of examples; and a second file, of examples to test on.
     target : str or None
@@ -132,26 +132,26 @@ class DataSection(Section):
     layout : {'flat', 'image'}
         Examples as vectors (N, n) or as images (N, channels, rows, columns).
     pad_to : int or None
-        Zeros around the image, up to this many rows and columns.
+        Rows and columns to which an image is padded with zeros. None: no padding.
     augmentation : str or None
         A name in `physics_ep.data.augmentation`: 'shift' (up to a pixel), 'flip', 'crop', 'flip-crop'.
         Photographs have their own: 'resized-crop' (random resized crops and flips; what None means for them) or
         'centre' (each epoch the same central crop).
     train_examples, test_examples : int or None
-        Use only the first so many; of a folder of images so many drawn once and for all, since classes lie in turn.
+        Number of examples to use: the first ones; of a folder of images so many drawn once and for all, since
+        classes lie in turn. None: all.
     normalise : bool
-        Grey images (MNIST, Fashion-MNIST) over their training set's deviation, its mean taken off, after padding.
-        Those in colour always are.
+        Whether to subtract the training set's mean from grey images (MNIST, Fashion-MNIST) and to divide by its
+        standard deviation, after padding. Images in colour always are normalised.
     download : bool
-        Fetch files that are missing, and check them against known hashes.
+        Whether to fetch files that are missing, and to check them against known hashes.
     size : int
-        Rows and columns to which photographs are cropped. This and what follows is for 'imagenet' and
-        'image-folder' (means and deviations also for 'imagenet32').
+        Rows and columns to which photographs are cropped; for 'imagenet' and 'image-folder'.
     means, deviations : list of float or None
-        Mean and deviation of red, green and blue in [0, 1], to normalise with. None: ImageNet's; for 'imagenet32'
-        those of its training images.
+        Mean and deviation of red, green and blue in [0, 1], to normalise photographs and 'imagenet32' with. None:
+        ImageNet's; for 'imagenet32' those of its training images.
     n_classes : int or None
-        None: as many as there are class folders or names, or the largest label and one.
+        Number of classes. None: as many as there are class folders or names, or the largest label and one.
     mapping : str or None
         File that gives each image of a flat folder its class: two columns, in data.folder. None: the one that fits.
     test_fraction : float
@@ -198,7 +198,8 @@ class TrainingSection(Section):
         Examples of a batch in training, and in tests; of all ranks together, where several processes train one
         system.
     on_unconverged : {'skip', 'raise', 'warn'}
-        What becomes of examples without an equilibrium.
+        What becomes of examples without an equilibrium: they are left out, stop the training, or are used with a
+        warning.
     max_skipped : float
         Training stops once this fraction of an epoch's examples was skipped.
     seed : int
@@ -212,10 +213,10 @@ class TrainingSection(Section):
         every 64 batches, whether or not the file is written, so that a run that was killed has the bits of one
         that was not.
     device : str
-        'cpu', 'cuda' or 'cuda:N'.
+        Where torch computes: 'cpu', 'cuda' or 'cuda:N'.
     dtype : {'float32', 'float64', 'bfloat16'} or None
-        None: the system's own, float32 for all but those that work in float64 alone. bfloat16: parameters and
-        gradients in float32, all else in bfloat16 (predictive coding networks).
+        Precision. None: the system's own, float32 for all but those that work in float64 alone. bfloat16:
+        parameters and gradients in float32, all else in bfloat16 (predictive coding networks).
     """
 
     epochs: PositiveInt = 10
@@ -261,14 +262,15 @@ class PropagationSection(Section):
     Attributes
     ----------
     estimator : {'ep', 'backprop'}
-        'backprop' trains by autograd of the forward pass under the same recipe, for comparison; only for systems
-        whose free state is one (predictive coding networks).
+        How gradients are estimated: by EP, or by autograd of the forward pass under the same recipe ('backprop'),
+        for comparison. 'backprop' is only for systems whose free state is a forward pass (predictive coding
+        networks).
     scheme : str
-        'positive', 'negative', 'random', 'centered', 'holomorphic:N', or one that is registered.
+        Nudging scheme: 'positive', 'negative', 'random', 'centered', 'holomorphic:N', or one that is registered.
     beta : float or 'auto'
         Nudging strength, in units of energy over cost. 'auto' takes it from the measured stability limit.
     solver : str or None
-        How phases settle. None: the system's default.
+        Solver of the free and the nudged phases. None: the system's default.
     tolerance : float or None
         Dimensionless residual that counts as converged. None: the system's default.
     max_iterations : int or None
@@ -283,7 +285,8 @@ class PropagationSection(Section):
     branches : {'check', 'ignore'} or None
         Whether nudged states must continue their free states. None: where the system is multistable.
     cost : str
-        'squared_error' or 'cross_entropy'; 'phase_error' or 'log_phase_error' where outputs are angles.
+        The cost to minimise: 'squared_error' or 'cross_entropy'; 'phase_error' or 'log_phase_error' where outputs
+        are angles.
     target : float
         Target of the output of an example's class under the squared error, in the unit of the outputs (volts, say);
         that of all others is 0.

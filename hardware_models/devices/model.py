@@ -102,11 +102,11 @@ class DeviceModel:
     stuck_off, stuck_on : float
         Fraction of cells that stay at g_min, g_max whatever is written. They drift as others do.
     drift_exponent, drift_spread : float
-        Mean of nu, and its standard deviation from cell to cell (normal): G(t) = G (t / t0)^-nu (Le Gallo et al.
-        2018, Adv. Electron. Mater. 4:1700627; Joshi et al. 2020, Nat. Commun. 11:2473).
+        Mean of the exponent nu of G(t) = G (t / t0)^-nu, and its standard deviation from cell to cell (normal;
+        Le Gallo et al. 2018, Adv. Electron. Mater. 4:1700627; Joshi et al. 2020, Nat. Commun. 11:2473).
     drift_time, drift_reference : float
-        t, the time since programming, and t0, that at which the programmed conductance was read, s. Up to t0
-        nothing has drifted.
+        Time t since programming, and time t0 at which the programmed conductance was read, s. Up to t0 nothing has
+        drifted.
     copies : {'independent', 'trimmed', 'shared'}
         What the physical cells that stand for one weight have in common. 'independent': nothing, each has errors of
         its own. 'trimmed': each is written and verified against the cell of the array that drives h. 'shared': they
@@ -157,15 +157,16 @@ class DeviceModel:
         Time constant of the units h, s, in place of what capacitances give. None: from these; without any, 1 us,
         which is assumed.
     time_constant_mismatch : float
-        (tau_u - tau_h) / tau_h.
+        Relative difference of the time constants of u and h, (tau_u - tau_h) / tau_h.
     dac_bits, adc_bits : int or None
         Bits of the converters of inputs, and of the converters that read activities and errors. None: no converter.
     dac_range, adc_range : float or None
-        In full scales; what lies beyond is clipped. None: of inputs, one full scale; of readings, the largest
-        activities and errors of a calibration (`Mapped.calibrate`), never of what is being read. Systems that are
-        no mapped networks take one full scale for both.
+        Range of the converters of inputs and of readings, in full scales; what lies beyond is clipped. None: one
+        full scale for inputs; for readings the largest activities and errors of a calibration
+        (`Mapped.calibrate`), never those of what is being read. Systems that are no mapped networks take one full
+        scale for both.
     wire_resistance : float
-        Between neighbouring cells of a tile's row or column, ohm.
+        Resistance of the wire between neighbouring cells of a tile's row or column, ohm.
     temperature, averaging_time : float
         Temperature of the resistors, K (0: no thermal noise); and the time over which a phase's readings are
         averaged, s (0: they are samples; not where oscillators have phase noise).
@@ -174,13 +175,15 @@ class DeviceModel:
     amplifier_gain_limit : float or None
         Largest gain of the rails of a resistive network.
     leaks : {'trimmed', 'dummy', 'fixed'}
-        How its nodes are completed to equal conductances: see `mapping.resistive`.
+        How the nodes of a resistive network are completed to equal conductances:
+        `hardware_models.mapping.resistive` has the three ways.
     diode_current : float or None
         Saturation current Is of a diode, A. None: ideal diodes.
     diode_ideality : float
-        Emission coefficient n.
+        Emission coefficient n of a diode, dimensionless.
     diode_mismatch, ideality_mismatch : float
-        Standard deviation of log Is, and relative one of n, from diode to diode.
+        Standard deviation of the logarithm of a diode's Is, and relative standard deviation of its n, from diode to
+        diode.
     detuning : float
         Standard deviation of natural frequencies of oscillators, in units of the coupling rate at full scale.
     phase_noise : float
@@ -188,11 +191,14 @@ class DeviceModel:
     oscillator_headroom : float
         Upper end of the range of an oscillator pair, in full scales.
     oscillator_frequency, oscillator_power : float
-        Hz, for the record: phases are those in a frame that turns with it; and W an oscillator.
+        Frequency of an oscillator, Hz, for the record (phases are those in a frame that turns with it); and its
+        power, W.
     pulses : int or None
-        That take a cell from g_min to g_max. None: one moves a cell by a level, or without levels as far as asked.
+        Number of pulses that take a cell from g_min to g_max. None: one pulse moves a cell by a level, or without
+        levels as far as asked.
     pulse_nonlinearity_up, pulse_nonlinearity_down : float
-        nu of G(n) = g_min + (g_max - g_min) (1 - e^(-nu n / pulses)) / (1 - e^-nu), and of its mirror image.
+        Nonlinearity nu of steps up, G(n) = g_min + (g_max - g_min) (1 - e^(-nu n / pulses)) / (1 - e^-nu) after n
+        pulses, and that of steps down, its mirror image. 0: equal steps.
     pulse_asymmetry : float
         Ratio of a step down to a step up at mid range, less 1.
     pulse_noise : float
@@ -205,22 +211,24 @@ class DeviceModel:
         Largest voltage at which a cell is read, V. A network whose lines go beyond is refused, or all its voltages
         are scaled (`map_pcn(rails="fit")`). None: not asked.
     amplifier_power, buffer_power : float
-        Static, W: an amplifier of a unit; a buffer or virtual ground at a line of an array, with its mirrors. Both
-        defaults are 10 uA from 1 V, assumed. 0, here and in what follows: not counted.
+        Static power, W, of a unit's amplifier, and of a buffer or virtual ground at a line of an array with its
+        mirrors. Both defaults are 10 uA from 1 V, assumed. 0, here and in what follows: not counted.
     converter_energy : float
-        J a step of a conversion, of which b bits take 2^b: Walden's figure of merit. 10 fJ is that of 3.1 mW at 8
-        bits and 1.2 GS/s (Kull et al. 2013, ISSCC, 468); the best of 2013 took 2.2 fJ (Harpe et al. 2013, ISSCC).
+        Energy of a step of a conversion, J, of which b bits take 2^b: Walden's figure of merit. 10 fJ is that of
+        3.1 mW at 8 bits and 1.2 GS/s (Kull et al. 2013, ISSCC, 468); the best of 2013 took 2.2 fJ (Harpe et al.
+        2013, ISSCC).
     read_energy, write_energy : float
-        J a reading of a unit beyond its conversion (0: not counted), and J a writing of a cell. 1 pJ is one pulse
-        of 2 V and 80 ns on a cell of 3 uS: the pulse is that of NeuroSim's analogue cell of 0.5 to 10 uS
+        Energy of a reading of a unit beyond its conversion (0: not counted), and of a writing of a cell, J. 1 pJ is
+        one pulse of 2 V and 80 ns on a cell of 3 uS: the pulse is that of NeuroSim's analogue cell of 0.5 to 10 uS
         (github.com/neurosim/MLP_NeuroSim_V3.0, Cell.cpp).
     latch_energy : float
-        J a setting of a latch, which holds a gate through nudged phases, or a route of a max pooling: 10 fJ,
-        assumed.
+        Energy of a setting of a latch, J; a latch holds a gate, or a route of a max pooling, through nudged phases.
+        10 fJ is assumed.
     cell_area, amplifier_area, buffer_area, converter_area, oscillator_area, latch_area : float
-        m^2 a part. A cell: 12 F^2 at F = 130 nm, the node of Wan et al. 2022 (NeuroSim has 16 F^2, 4 F by 4 F, with
-        a transistor). A converter: 1000 um^2 (1200 um^2 of 8 bits in Shafiee et al. 2016, ISCA, 14, from Kull et
-        al. 2013). Amplifiers, buffers and oscillators are assumed to be squares of 10 um, a latch 15 um^2.
+        Area of one part of each kind, m^2. A cell: 12 F^2 at F = 130 nm, the node of Wan et al. 2022 (NeuroSim has
+        16 F^2, 4 F by 4 F, with a transistor). A converter: 1000 um^2 (1200 um^2 of 8 bits in Shafiee et al. 2016,
+        ISCA, 14, from Kull et al. 2013). Amplifiers, buffers and oscillators are assumed to be squares of 10 um, a
+        latch 15 um^2.
     tile_rows, tile_columns : int
         Rows and columns of a tile, in cells.
     source : str
