@@ -31,7 +31,7 @@ class Subject:
     Attributes
     ----------
     label : str
-        As figures name it.
+        Name of the system in figures.
     system : EnergySystem or VectorField
     x : Tensor (B, ...)
     y : Tensor

@@ -279,7 +279,7 @@ class PropagationSection(Section):
         Predictive coding networks only: whether nudged phases hold ReLU gates and pooling routes (held), or not
         (live).
     starts : int
-        Free phases an example, over which gradients and predictions are averaged.
+        Number of free phases an example, over which gradients and predictions are averaged.
     method : {'energy', 'vector-field', 'asymmetric', 'dyadic', 'auto'} or None
         What nudged phases follow. None: the system's default, 'energy' where there is one.
     branches : {'check', 'ignore'} or None

@@ -90,8 +90,8 @@ class PhysicalSystem(nn.Module):
     descends : bool
         Whether equilibria are minima that relaxation approaches from above (not so for skew-gradient systems).
     directions : tuple of int or None
-        Of each block, the signature S: +1 if it follows its force (descends an energy), -1 if it moves against it
-        (ascends, as in skew-gradient systems). None: all follow it.
+        One number a block, the signature S: +1 if it follows its force (descends an energy), -1 if it moves against
+        it (ascends, as in skew-gradient systems). None: all follow it.
     relative_residual : bool
         Whether residuals of nudged phases are over the size of the nudge itself. Tolerances then hold at any beta.
     noisy : bool
@@ -255,7 +255,7 @@ class PhysicalSystem(nn.Module):
         ----------
         x : Tensor (B, ...)
         generator : torch.Generator
-            Of the CPU, or of the device of x.
+            Random generator on the CPU, or on the device of x.
         """
         start, place = self.initial_state(x), generator.device
         noise = (torch.randn(s.shape, generator=generator, dtype=torch.float64, device=place).to(s) for s in start)
@@ -661,7 +661,8 @@ class Phase:
         Parameters
         ----------
         free, plus, minus : State
-            As for `PhysicalSystem.contrast`; displacements may have further blocks behind those of the state.
+            The states that `PhysicalSystem.contrast` takes; displacements may have further blocks behind those of
+            the state.
         x : Tensor (B, ...)
             Floating point.
         weight : Tensor (B,)

@@ -233,7 +233,7 @@ def gradient_report(
     x, y : Tensor
     cost : Cost
     scheme, beta, solver, tolerance, max_iterations, generator, on_unconverged, method, **options
-        Of `EquilibriumPropagation`.
+        The arguments of `EquilibriumPropagation` of the same names.
     floors : bool
         Measure noise floors, which repeats the step in float64; else they are NaN.
     gates : {'held', 'live', 'both'}, optional

@@ -32,7 +32,7 @@ class RecurrentNetwork(VectorField):
     sizes : sequence of int
         Input, hidden layers, outputs.
     activation : str
-        Of hidden layers: a unit of `physics_ep.units`. Outputs are linear.
+        Response of the hidden layers: a unit of `physics_ep.units`. Outputs are linear.
     feedback : bool
         Whether there are backward weights.
     gain : float

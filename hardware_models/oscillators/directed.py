@@ -55,7 +55,8 @@ class DirectedOscillators(VectorField):
     outputs : sequence of int, optional
         Oscillators that are read. Default: all but the reference.
     readout : {'phase', 'sin', 'cos'}
-        Of phi_i less the reference's phase where it is pinned; else of phi_i.
+        What is read of an oscillator: phi_i less the reference's phase where it is pinned, else phi_i; or its sine
+        or cosine.
     ground : {'pin', 'quotient'}
     reference : int
     train : sequence of str
@@ -172,7 +173,7 @@ class DirectedOscillators(VectorField):
         frequency : str
             Attribute of nodes; nodes without it have 0.
         **options
-            Of the constructor.
+            Further arguments of the constructor.
         """
         if graph.is_multigraph():
             raise argument_error("graph", "have one edge a pair and direction", type(graph).__name__)

@@ -35,7 +35,7 @@ class Recipe:
     tolerance : float or None
         Residual that nudged phases are held to; None: the system's default.
     options : mapping
-        Of the system's phases.
+        Further arguments of the system's phases, such as gates='held' or 'live' of a predictive coding network.
     choice : MethodChoice
         Which method of EP systems are given.
     droop : float

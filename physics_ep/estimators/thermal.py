@@ -219,7 +219,7 @@ class StochasticEquilibriumPropagation:
         Parameters
         ----------
         system : EnergySystem or VectorField
-            Of unbounded variables that all descend the energy.
+            A system of unbounded variables that all descend the energy.
         x : Tensor (B, ...)
         y : Tensor
 

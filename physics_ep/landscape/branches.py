@@ -82,7 +82,7 @@ def smallest_curvature(
     Parameters
     ----------
     system : EnergySystem or VectorField, VectorField or Phase
-        Of a phase, F with its nudge, and `state` is its unknown z.
+        A system, for the Hessian of E; or a phase, for that of F with its nudge, where `state` is its unknown z.
     state : tuple of Tensor (B, ...)
     x : Tensor (B, ...), optional
         Input, for a system.

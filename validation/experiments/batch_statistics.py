@@ -90,7 +90,7 @@ def train_twins(
     examples : int, optional
         Training images to use, the first; default all.
     width : int
-        Of the network.
+        Channels of the first layer.
     batch : int
     lr, momentum : float
         Learning rate and momentum of SGD; the rate falls to 0 along half a cosine.
