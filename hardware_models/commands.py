@@ -145,6 +145,7 @@ def map_(
         raise argument_error("batch", "be at least 1", batch)
     from physics_ep.config import load_system
     from physics_ep.data.batches import photographs
+    from physics_ep.own_code import in_layers
     from physics_ep.placement import require_memory, resolve_device, resolve_dtype
     from physics_ep.predictive_coding import PredictiveCodingNetwork
 
@@ -154,12 +155,18 @@ def map_(
 
     model = chosen_device(preset, device_model, substrate_class(substrate).device_class, copies, transpose)
     number = 0 if seed is None else seed
-    net = load_system(network, weights=weights, seed=number).to(resolve_device(device), resolve_dtype(dtype))
+    net = in_layers(load_system(network, weights=weights, seed=number)).to(
+        resolve_device(device), resolve_dtype(dtype)
+    )
     if not isinstance(net, PredictiveCodingNetwork):
         raise argument_error("NETWORK", "be a predictive coding network (pcn, vgg5, vgg10, vgg10-skip)", network)
     shape = net.shapes[0]
     epoch: tuple[int, int] | None = None
-    if images is None:
+    own = getattr(net, "examples", None)
+    if images is None and own is not None:
+        x = own[0][:batch]
+        calibrated = f"{len(x)} examples that the factory returned"
+    elif images is None:
         needed = batch * math.prod(shape) * net.dtype.itemsize
         require_memory(needed, net.device, f"{batch} calibration examples")
         x, calibrated, epoch = _calibration(network, shape, batch, number)

@@ -31,6 +31,7 @@ from .errors import InputError, argument_error, unknown_name
 from .physical_system import PhysicalSystem
 from .predictive_coding.any_model import from_module
 from .predictive_coding.conversion import from_sequential
+from .predictive_coding.traced.network import ModuleNetwork
 from .registry import accepts, check_options
 from .storage.weights import put_weights, read_weights
 
@@ -92,6 +93,24 @@ def from_file(
             torch.manual_seed(seed)
             made = make(**options)
     return _system(made, factory, weights)
+
+
+def in_layers(system: PhysicalSystem) -> PhysicalSystem:
+    """A network made of a torch model of a file, as the layers that substrates hold; any other system as it is.
+
+    Raises
+    ------
+    InputError
+        If the model is not made of layers: the part is named.
+    """
+    examples = getattr(system, "examples", None)
+    if not isinstance(system, ModuleNetwork) or examples is None:
+        return system
+    x = examples[0].to(system.device)
+    x = x.to(system.dtype) if x.is_floating_point() else x
+    found = from_module(system.source, x, form="layers")
+    found.examples = examples
+    return found
 
 
 def _run(path: Path) -> ModuleType:

@@ -319,6 +319,7 @@ def tolerance(
     from hardware_models.mapping.mapped import substrate_class
     from physics_ep.config import load_subject
     from physics_ep.cost import COSTS
+    from physics_ep.own_code import in_layers
     from physics_ep.placement import resolve_device, resolve_dtype, threads, work_in
     from physics_ep.predictive_coding import PredictiveCodingNetwork
 
@@ -339,7 +340,7 @@ def tolerance(
     section, aim = subject.system, subject.ep.new_cost(cost)
     options = {**section.options, "seed": number, **({} if size is None else {"input_shape": [3, size, size]})}
     where, width = resolve_device(device), resolve_dtype(dtype)
-    net = section.build(**options)
+    net = in_layers(section.build(**options))
     if not isinstance(net, PredictiveCodingNetwork | OnDevice):
         must = "be a predictive coding network, such as pcn, or a system that devices hold, such as hopfield"
         raise argument_error("NETWORK", must, repr(network))

@@ -58,6 +58,10 @@ class Residual(nn.Module):
 def residual():
     return Residual(), torch.rand(8, 6)
 
+def normed():
+    layers = [nn.Linear(6, 5), nn.LayerNorm(5), nn.Tanh(), nn.Linear(5, 3)]
+    return nn.Sequential(*layers), torch.rand(8, 6)
+
 def alone():
     return nn.Sequential(nn.Linear(6, 3))
 
@@ -121,8 +125,11 @@ def test_a_model_that_is_no_chain_of_layers_is_one_too(own: Path, capsys: pytest
     rows = json.loads((own.parent / "g.json").read_text())["rows"]
     assert {row["name"] for row in rows} == {"first.weight", "first.bias", "last.weight", "last.bias"}
     assert min(row["cosine"] for row in rows) > 0.999
-    assert command("map", f"{own}:residual") == 2
-    assert "predictive coding network" in capsys.readouterr().err
+    assert command("map", f"{own}:residual", "--json", own.parent / "m.json") == 0
+    assert "examples that the factory returned" in capsys.readouterr().out
+    assert command("tolerance", f"{own}:residual", "--sweep", "levels=16", "--repeats", 1, "--gates", "held") == 0
+    assert command("map", f"{own}:normed") == 2
+    assert "module '1'" in capsys.readouterr().err
 
 
 def test_weights_and_tables_of_a_model_of_ones_own(own: Path, tmp_path: Path) -> None:
