@@ -159,7 +159,7 @@ def draw_trajectories(courses: Mapping[str, Trajectory]) -> None:
 
 @style.drawing
 def plot_equilibrium(found: Equilibrium) -> None:
-    """Values of the units of each block, and how far each example is from rest, or how it came there."""
+    """Values of the units of each block, and the residual of each example, or its course."""
     _, axes = style.new_figure(style.PAGE, 62, 1, 2)
     values, residual = axes[0]
     start = 0

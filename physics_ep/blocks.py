@@ -65,7 +65,7 @@ def masked(blocks: State | None, keep: torch.Tensor | None) -> State:
 
 
 def finite_rows(blocks: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Which examples hold no NaN and no infinity, (B,): one cheap pass over the blocks, and no wait for a device.
+    """Tell which examples hold no NaN and no infinity, (B,) of bool: one cheap pass, and no wait for a device.
 
     It may call an example infinite whose finite entries have a sum that is too large for their dtype; the function
     `exactly_finite_rows` then has the last word.
@@ -89,7 +89,7 @@ def finite_sum(blocks: Sequence[torch.Tensor]) -> bool:
 
 
 def exactly_finite_rows(blocks: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Which examples hold no NaN and no infinity in any block, (B,), entry by entry."""
+    """Tell which examples hold no NaN and no infinity in any block, (B,) of bool, by a look at each entry."""
     return torch.stack([b.isfinite().flatten(1).all(1) for b in blocks]).all(0)
 
 

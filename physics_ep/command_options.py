@@ -196,7 +196,7 @@ def _exists(path: str | Path | None) -> bool:
 
 
 class Report:
-    """Where a command's words and figures go.
+    """Prints a command's words, and writes its numbers to the file of `--json`.
 
     Parameters
     ----------

@@ -27,7 +27,7 @@ from typing import Any
 _TABLE = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
 
 MOVED: dict[str, str] = _TABLE["modules"]
-"""Old module path to the new one. A name that is not in NAMES is looked up there."""
+"""Old module path to the new one. A name that NAMES lacks is looked up in the new module."""
 
 NAMES: dict[str, dict[str, str]] = {
     module: {name: home for home, names in homes.items() for name in names.split()}

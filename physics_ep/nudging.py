@@ -214,7 +214,7 @@ def centered() -> Stencil:
 
 
 MOST_POINTS = 1000
-"""Of a holomorphic scheme; each is a phase, and rounding has the last word long before."""
+"""Most points of a holomorphic scheme. Each is a phase; with far fewer, rounding limits the estimate already."""
 
 
 def holomorphic(n: int) -> Stencil:

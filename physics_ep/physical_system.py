@@ -213,7 +213,7 @@ class PhysicalSystem(nn.Module):
     # -- optional ---------------------------------------------------------------------------------------------
 
     def scores(self, outputs: torch.Tensor) -> torch.Tensor:
-        """Of outputs (B, n_out), what is largest for the class that they stand for. Default: the outputs."""
+        """Scores (B, n_classes) of outputs (B, n_out); the largest names the class. Default: the outputs."""
         return outputs
 
     def project(self, state: State) -> State:
@@ -621,7 +621,7 @@ class Phase:
         return self.residual(self.force(z))
 
     def finite(self, z: State) -> torch.Tensor:
-        """Which examples (B,) hold no NaN and no infinity in a state that `known` gives, entry by entry."""
+        """Tell which examples (B,) hold no NaN and no infinity in a state that `known` returns, entry by entry."""
         return exactly_finite_rows(self.state(z))
 
     def without(self, left_out: torch.Tensor) -> Phase:

@@ -1,4 +1,4 @@
-"""Where numbers live and how wide they are: device, dtype, threads, and whether there is memory.
+"""The place and the width of numbers: device, dtype, threads, and whether there is memory.
 
 Too little memory is told before work starts, not by the kernel in the middle of it.
 """
@@ -59,7 +59,7 @@ class OnHost(nn.Module):
     on_host = "computes on the CPU"
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
-        """As `torch.nn.Module`, through which all of `to`, `cuda` and their like move tensors.
+        """Move or convert all tensors: `to`, `cuda` and their like come through here, as in `torch.nn.Module`.
 
         Raises
         ------

@@ -12,7 +12,7 @@ from types import FrameType
 ENDING = ("SIGTERM", "SIGHUP")
 """Signals that ask a process to end: a scheduler's, and that of a terminal that closes."""
 PAUSE = 0.5
-"""Seconds between two looks at whether the parent is still there."""
+"""Seconds between two looks at whether the parent process still lives."""
 
 
 class Ending:

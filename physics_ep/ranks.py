@@ -35,7 +35,7 @@ def world_size() -> int:
 
 
 def rank() -> int:
-    """Which of the processes this is; also before and after there is a group, under torchrun."""
+    """Number of this process among those of torchrun, from 0; known also before and after there is a group."""
     return dist.get_rank() if is_distributed() else int(os.environ.get("RANK", "0"))
 
 

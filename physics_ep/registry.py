@@ -1,4 +1,4 @@
-"""Which commands, systems, substrates, schemes and figures there are: entry points that any package may add to.
+"""The registered commands, systems, substrates, schemes and figures: entry points that any package may add to.
 
 A package adds a command or a system in its pyproject.toml, as this project does in its own::
 

@@ -154,7 +154,7 @@ class Weights:
         self._silenced = []
 
     def versions(self) -> list[int]:
-        """Of all parameters, to see whether they have changed."""
+        """Version counters of all parameters, by which a change is seen."""
         return [p._version for p in self.parameters]
 
     def finite(self) -> bool:

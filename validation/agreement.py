@@ -147,12 +147,12 @@ class Tally:
 
     @property
     def variance(self) -> float:
-        """Relative, see above; NaN with less than two repeats."""
+        """Variance of the estimate over repeats, over the mean |exact gradient|^2; NaN with less than two."""
         return self._relative(self._scatter / (self.count - 1)) if self.count > 1 else math.nan
 
     @property
     def bias(self) -> float:
-        """Relative length; of a single repeat its whole deviation."""
+        """Length of the mean error over the exact gradient's; of a single repeat its whole deviation."""
         if self._mean is None:
             return math.nan
         mean = self._mean

@@ -348,7 +348,7 @@ def gradient_figures(found: GradientReport) -> dict[str, Any]:
 
 
 def settled_rows(equilibria: Sequence[Equilibrium]) -> torch.Tensor:
-    """Which states settled in all of these phases, (B,) of bool on the CPU."""
+    """Tell which states settled in all of these phases, (B,) of bool on the CPU."""
     return torch.stack([e.converged.cpu() for e in equilibria]).all(0)
 
 

@@ -262,7 +262,8 @@ STABILITY = {
 }
 """What says that the free states which a solver has found are stable."""
 UNCERTIFIED = "not certified"
-"""Of other solvers, such as 'guided', which starts from the circuit's course and ends by algebra: no certificate is
+"""Verdict on states of other solvers, such as 'guided', which starts from the circuit's course and ends by algebra:
+no certificate is
 tried."""
 
 

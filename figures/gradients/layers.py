@@ -34,7 +34,7 @@ NARROW = 120 / 25.4
 HIGHEST = 235.0
 """Millimetres of a journal's page; more layers than fit have every second name, or fewer."""
 LETTERS = 26
-"""Of a name; longer ones lose their middle."""
+"""Most letters of a name; longer ones lose their middle."""
 QUANTITIES = (
     ("distance", "1 - cosine (1)"),
     ("error", "Relative error (1)"),

@@ -36,7 +36,7 @@ WATCHED = {
     "nudged, $\\beta$ = 0.001": (1e-3, False),
     "nudged, $\\beta$ = 0.01, silent pairs latched": (1e-2, True),
 }
-"""Phases in which mirror images are watched: beta, and whether pairs at an end of their range are held there."""
+"""Phases in which mirror images are watched: beta, and whether pairs at an end of their range are held."""
 CANDIDATES = 64
 """Inputs of which two are shown: one that leaves a unit at a threshold, one that leaves none."""
 DETUNINGS = np.geomspace(1e-5, 1e-2, 7)

@@ -55,7 +55,7 @@ def network_of(request: Request) -> Subject:
 
 
 def mapped_run(request: Request, substrates: Sequence[str] = THREE) -> tuple[Placed, ...]:
-    """That network on each substrate, with the test part of its data.
+    """Put the requested network on each substrate, with the test part of its data.
 
     Raises
     ------

@@ -224,7 +224,7 @@ def _energies(
 def _answers(
     system: OscillatorGraph, cost: PhaseError, y: torch.Tensor, free: Any, betas: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where nudged phases settle, and whether that is another branch."""
+    """States in which nudged phases settle, and whether each is on another branch."""
     n = len(betas)
     x = y.new_zeros(n, 0)
     origin = tuple(s.expand(n, -1).contiguous() for s in free)

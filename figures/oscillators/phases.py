@@ -53,7 +53,7 @@ class Turning:
     rest : tuple of ndarray (n,)
         The equilibrium in which the phase must end.
     residual : float
-        Largest force there.
+        Largest force at that state.
     rest_energy : float
     """
 

@@ -17,7 +17,7 @@ from .. import style
 from ..requests import Drawn, Request, refuse_run
 
 WIDTH, SEEDS, EPOCHS = 8, 3, 4
-"""Of the figure: a sixteenth of the experiment's weights, which trains in seconds."""
+"""Size of the figure's network and training: a sixteenth of the experiment's weights, which takes seconds."""
 MODES = (("train", "statistics of the batch"), ("eval", "running statistics"))
 
 

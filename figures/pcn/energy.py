@@ -33,7 +33,7 @@ SOLVERS = ("mod_pgd", "pgd", "sweep", "anderson")
 
 @contextmanager
 def unconverged() -> Iterator[None]:
-    """Where states that are no equilibria are the point, no warning of them."""
+    """Silence the warning of states that are no equilibria, for figures that show such states."""
     with catch_warnings():
         simplefilter("ignore", UserWarning)
         yield

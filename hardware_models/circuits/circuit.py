@@ -550,7 +550,7 @@ class Circuit(Tabular, OnHost, EnergySystem):
     def contrast(
         self, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """As `EnergySystem.contrast`: differences of co-contents' derivatives, element by element."""
+        """Contrast of each element's parameters, from differences of its co-content's derivatives."""
         self._check_conductances()
         layout = self.layout
         base = free[0] if minus is None else free[0] + minus[0]

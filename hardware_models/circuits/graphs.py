@@ -120,7 +120,7 @@ def parts_from_networkx(graph: Any, inputs: Sequence[Any] = ()) -> Parts:
         Nodes become circuit nodes, named by `str`; "0" is ground. An edge is a part: attribute `kind` (default
         'resistor'), `name` (default made up) and its values by name, with underscores for blanks: `conductance`,
         or `weight`, of a resistor. Kinds whose ends differ (diodes, sources) need a directed graph. Parts of four
-        nodes join their outputs, with the other two as `control`; a cccs names a source there.
+        nodes join their outputs, with the other two as `control`; for a cccs `control` names a source.
     inputs : sequence of nodes
         Nodes that further voltage sources hold, at 0 V; they are the last of the sources.
 

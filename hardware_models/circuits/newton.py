@@ -86,7 +86,7 @@ class Newton(Solver):
     # -- limited steps ----------------------------------------------------------------------------------------
 
     def _open(self, start: State) -> None:
-        """Where junctions are linearised first: where they are, or diodes short of conducting."""
+        """Choose the voltages at which junctions are linearised first: their own, or below conduction."""
         phase = self.phase
         self.at = self.here.across
         self.resistance: np.ndarray | None = None
@@ -144,7 +144,7 @@ class Newton(Solver):
     def _nearer(
         self, last: np.ndarray, wanted: np.ndarray, sent: np.ndarray, rows: np.ndarray | slice
     ) -> np.ndarray:
-        """Where to linearise junctions after a step from `last` to `wanted` that sends currents (b, k)."""
+        """Voltages at which to linearise junctions after a step from `last` to `wanted` with currents (b, k)."""
         phase = self.phase
         if not (np.abs(wanted - last) > kernels.NEAR * self.own).any():
             return wanted

@@ -185,7 +185,7 @@ class CircuitPhase(Phase):
         )
 
     def held(self, z: np.ndarray, force: np.ndarray, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """Where a bound holds an unknown against the force on it."""
+        """Tell which unknowns a bound holds against the force on them, bool of the shape of z."""
         if self.low is None or self.high is None:
             return np.zeros(z.shape, dtype=bool)
         return ((z <= self.low[rows]) & (force <= 0)) | ((z >= self.high[rows]) & (force >= 0))
@@ -245,7 +245,7 @@ class CircuitPhase(Phase):
         return self._bent(found, z, rows)
 
     def _bent(self, factor: MatrixFactor, z: np.ndarray, rows: np.ndarray | slice) -> MatrixFactor:
-        """With the curvature of a cost that may couple the outputs."""
+        """Add to the factor the curvature of a cost that may couple the outputs."""
         nudge, layout = self._rows(rows), self.layout
         state = torch.from_numpy(z) if self.origin is None else self.origin[0][rows] + torch.from_numpy(z)
         outputs = layout.outputs(state)

@@ -142,7 +142,7 @@ def programmed(
     -----
     Memory: the two conductances, and some chunks of 2^20 cells. With an ideal device weights come back to rounding:
     some 1e-16 of the span in float64, 1e-7 in float32, times g_max / (g_max - g_min). No conductance is negative,
-    so that noise larger than g_min lifts the mean of cells there.
+    so that noise larger than g_min lifts the mean of cells near it.
     """
     values = values.detach()
     scale = _span(values, span) / (device.g_max - device.g_min)
@@ -163,7 +163,7 @@ def programmed_singly(
     values : Tensor
         Values to hold, of any shape; real. A cell cannot be less than g_min, so that 0 becomes scale g_min.
     device, seed, key
-        The arguments of `programmed` of the same names; the cells are those that would be 'plus' there.
+        The arguments of `programmed` of the same names; the cells are those that it would call 'plus'.
     span : float, optional
         Value that a cell at g_max holds; larger ones are clipped. Default the largest.
 

@@ -273,7 +273,7 @@ def check_idle(device: DeviceModel) -> None:
 
 
 def undescribed(device: DeviceModel, fields: Iterable[str]) -> list[str]:
-    """Which of some fields somebody has set on purpose.
+    """The fields, among some, that somebody has set on purpose.
 
     A preset is no such choice: it describes a technology, wherever it is used. Fields that stand as in the preset
     of the same `source` are left out.

@@ -204,7 +204,7 @@ def fit_pulses(
     g_min, g_max : float, optional
         Ends of the range, S. Default the means over the cells of the smallest and the largest conductance, which
         is right where pulses took cells from end to end. Changes that begin nearer to the end they lead to than the
-        largest change is are left out: pulses may be cut short there.
+        largest change is are left out: the end may have cut such pulses short.
     base : DeviceModel, optional
         The device from which all other fields are taken.
 

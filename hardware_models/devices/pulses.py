@@ -65,7 +65,7 @@ class Steps:
     ratio: float
 
     def up(self, x: torch.Tensor, pulses: torch.Tensor) -> torch.Tensor:
-        """Where `pulses` (0 or more, may be fractions) take cells at x, in [0, 1]."""
+        """Positions in [0, 1] of cells at x in [0, 1] after `pulses` up (0 or more, may be fractions)."""
         if self.decay_up == 0:
             return x + pulses / (self.count or 1)
         return x - (self.end_up - x) * torch.expm1(-self.decay_up * pulses)

@@ -239,7 +239,7 @@ class UnitGraph(OnHost, EnergySystem):
     def contrast(
         self, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """As `EnergySystem.contrast`; products of a difference and a mean, summed over the batch edge by edge."""
+        """The contrast of `EnergySystem.contrast`: products of a difference and a mean, summed over the batch."""
         with torch.no_grad():
             (s,), (up,) = free, plus
             base = s if minus is None else s + minus[0]

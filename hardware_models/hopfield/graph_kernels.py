@@ -42,7 +42,7 @@ class Graph(NamedTuple):
         Where the neighbours of free node i stand: `neighbours[rows[i, 0]:rows[i, 1]]` are the free ones before i,
         up to rows[i, 2] the free ones after i, up to rows[i, 3] the clamped ones.
     neighbours, edges : int64 array (2 m,) or less
-        Node at the other end, and edge that leads there.
+        Node at the other end of each edge, and the number of that edge.
     """
 
     ends: Array

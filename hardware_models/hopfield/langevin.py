@@ -47,7 +47,7 @@ RICCATI = {"linear": (1.0, 0.0, 0.0), "tanh": (1.0, 0.0, -1.0), "logistic": (0.0
 
 
 class LangevinHopfield(EnergySystem):
-    """Layered Hopfield network of potentials, dimensionless, with a temperature for its dynamics; see the module.
+    """Layered Hopfield network of potentials, dimensionless, with a temperature for its dynamics.
 
     The state is the potentials u_1 ... u_L, (B, n) each; the outputs are those of the last layer.
 

@@ -29,7 +29,7 @@ class KernelFiles(IndexDataCacheFile):
     """The files of one function's compiled forms, without an index."""
 
     def path(self, key: Any) -> str:
-        """Where the form of a key (signature, processor, bytecode) lies."""
+        """Path of the stored form of a key (signature, processor, bytecode)."""
         told = repr((self._version, self._source_stamp, key)).encode()
         base = self._index_name.removesuffix(".nbi")
         return os.path.join(self._cache_path, f"{base}.{hashlib.sha256(told).hexdigest()[:16]}.nbc")

@@ -134,7 +134,7 @@ class Readout(Dense):
         m_pre: torch.Tensor,
         route: Route = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """As `Dense.contrast`."""
+        """The contrast of a convolution's weights and biases, with the arguments of `Dense.contrast`."""
         return super().contrast(e_post, m_post, None if e_pre is None else e_pre.flatten(1), m_pre.flatten(1))
 
 
@@ -223,7 +223,7 @@ class Convolution(nn.Module):
         m_pre: torch.Tensor,
         route: Route = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """As `Dense.contrast`; a max pooling's route is held."""
+        """Contrast of weights and biases, as `Dense.contrast` has it; a max pooling's route is held."""
         if e_post.is_complex():
             return _real_contrast(self, e_post, m_post, e_pre, m_pre, route)
         link, bias = self.link, e_post.sum((0, 2, 3))

@@ -218,7 +218,7 @@ class Layered(LayeredSystem):
     def contrast(
         self, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """As `EnergySystem.contrast`, of the energy whose max poolings pick what they pick at `free`."""
+        """The contrast of `EnergySystem.contrast`, with max poolings that pick what they pick at `free`."""
         with torch.no_grad():
             routes = self.routes(free, x)
             grads = {}

@@ -1,4 +1,4 @@
-"""Predictive coding networks on substrates of hardware: built from devices, settled and trained there.
+"""Predictive coding networks on substrates of hardware: built from devices, settled and trained in situ.
 
 Start with `mapped`: `map_pcn`, and `hopfield`, the shortest substrate. `board` is one device instance, `circuit`
 the energy system above it, `fidelity` tells how faithful it is and what it takes, `in_situ` learns on it.

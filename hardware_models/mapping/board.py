@@ -40,7 +40,7 @@ from .physical_cells import COPIES, KEPT, SIDES, Copy, PhysicalCells, Side
 from .ranges import ReadingRanges
 
 Sides = Literal["h", "u", "both"]
-"""Which units of a layer a current reaches: h, u, or both alike."""
+"""The units of a layer that a current reaches: h, u, or both alike."""
 SETTLED = 1e-6
 """Relative distance from the equilibrium that counts as settled in `Fidelity`."""
 
@@ -71,7 +71,7 @@ class Arrays(NamedTuple):
 
     @property
     def weight(self) -> torch.Tensor:
-        """Of the layer's first link."""
+        """The weight of the layer's first link, in the network's shape."""
         return self.held["weight"]
 
     @property
@@ -272,11 +272,11 @@ class Board(PhysicalCells):
         return {"amplifiers": 2 * sum(sizes[:-1]), "buffers": 2 * drivers + grounds}
 
     def rest_state(self, x: torch.Tensor) -> State:
-        """Where the substrate is before a free phase: without currents."""
+        """State of the substrate before a free phase: without currents."""
         return tuple(torch.zeros_like(s) for s in self.initial_state(x))
 
     def _apply(self, fn: Any, recurse: bool = True) -> Board:
-        """As `torch.nn.Module`: noise in time is drawn where the system is, from there on anew."""
+        """Move or convert all tensors, as in `torch.nn.Module`; noise in time starts anew."""
         moved = super()._apply(fn, recurse)
         if self.reads.device != self.device:
             self.reads = stream(self.seed, "reads", device=self.device)
@@ -423,7 +423,7 @@ class Board(PhysicalCells):
 
     @property
     def time_from(self) -> str:
-        """Where the time constant comes from: 'the device', 'capacitance', or 'assumed'."""
+        """The origin of the time constant: 'the device', 'capacitance', or 'assumed'."""
         if self.device_model.time_constant is not None:
             return "the device"
         return "capacitance" if self._charging > 0 else "assumed"

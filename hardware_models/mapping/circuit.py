@@ -56,7 +56,7 @@ class PairedCircuit(Board):
         Largest |activity| of the input and of each layer, L + 1: what noises, offsets and converter ranges are
         relative to. Default 1 each.
     gates : {'held', 'live'}
-        Whether nudged phases hold the gates of ReLUs (by a latch); routes of max poolings are always held there.
+        Whether nudged phases hold the gates of ReLUs (by a latch). They always hold routes of max poolings.
 
     Attributes
     ----------
@@ -157,7 +157,7 @@ class PairedCircuit(Board):
         return self.amplifiers_h[-1].response(state[self.depth - 1])
 
     def initial_state(self, x: torch.Tensor) -> State:
-        """Where nothing is fed back: the free equilibrium, unless copies or amplifiers differ."""
+        """State without feedback: the free equilibrium, unless copies or amplifiers differ."""
         with torch.no_grad():
             drives = self.run(x).drives
         assert drives is not None

@@ -140,7 +140,7 @@ class Course:
 
     @property
     def times_from(self) -> tuple[str, str]:
-        """Where the times of a free and of a nudged phase are to be had: 'measured', if all examples that were
+        """The way to the times of a free and of a nudged phase: 'measured', if all examples that were
         followed have settled, or 'formula'."""
         free = self.settles == "yes" and not math.isnan(self.seconds)
         nudged = free and not math.isnan(self.nudged_seconds)
@@ -216,7 +216,7 @@ class Fidelity(Tabular):
 
     @property
     def settling_from(self) -> tuple[str, str]:
-        """Where the times of a free and of a nudged phase come from: 'measured' or 'formula'."""
+        """The origin of the times of a free and of a nudged phase: 'measured' or 'formula'."""
         return self.course.times_from
 
     @property

@@ -52,7 +52,7 @@ TRIAL = 16
 UNSEEN = 12
 """Steps between two looks at most."""
 LOOKS = 3
-"""Sweeps of a trial after which a device is asked whether it has converged; it is held still from there."""
+"""Sweeps of a trial after which a device is asked whether it has converged; from that sweep on it is held still."""
 WAIT = 40
 """Passes in time after which those that are near do not wait for the others; after a vain trial twice as many."""
 PASSES = 4
@@ -92,7 +92,7 @@ class Guided(Euler):
         super().advance(active)
 
     def _look(self, active: torch.Tensor) -> bool:
-        """Where the course is and when to look again; or try algebra, if that is due: whether it was tried."""
+        """Look where the course is and when to look again, or try algebra if that is due; whether it was tried."""
         top = self.top_residual
         assert top is not None
         before, made = self.last
@@ -174,7 +174,7 @@ class Guided(Euler):
             f = torch.where(going[:, None], f + step, f)
 
     def _nodes(self, sweep: PairedSweep) -> tuple[Blocks, torch.Tensor]:
-        """(dq, dp - dq) of a sweep, and the residual (B,) that a course in time has there."""
+        """(dq, dp - dq) of a sweep, and the residual (B,) of a course in time at that state."""
         gap, pairs = [], []
         for image, fed, above, below in zip(sweep.images, sweep.fed, sweep.by_h, sweep.by_u, strict=True):
             gap.append(fed + (above - below))
@@ -185,7 +185,7 @@ class Guided(Euler):
         return [*sweep.by_u, *gap], residual
 
     def _dies_out(self, found: Blocks, rows: torch.Tensor) -> torch.Tensor:
-        """Where the course is near the nodes, and its deviation from them dies out, (B,)."""
+        """Tell for which examples (B,) the course is near the nodes, and its deviation from them dies out."""
         shapes = [b.shape for b in found]
         at = flat(tuple(found))
         v = flat(tuple(self.w)) - at

@@ -190,8 +190,9 @@ class OscillatorPairs(PairedCircuit):
         return rate, leaving
 
     def settling_seconds(self, free: Equilibrium, x: torch.Tensor) -> tuple[float, float]:
-        """That of L (and 2 L) stages in a row, each as slow as the slowest pair of its layer, h or u: the course
-        (`Mapped.settling`) to within three times. Units at a threshold are left out, and take longer.
+        """Settling time of L (free) and 2 L (nudged) stages in a row, each as slow as the slowest pair of its
+        layer, h or u: the course (`Mapped.settling`) to within three times. Units at a threshold are left out, and
+        take longer.
 
         From the end of its range, where it begins a phase e off, a pair that will rest inside escapes at the rate
         (p - end) / r first; beyond an end the value, of second order in the phase, settles twice as fast as it.

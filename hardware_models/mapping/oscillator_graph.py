@@ -166,7 +166,7 @@ class PairsGraph:
         tolerance: float = 1e-13,
         max_iterations: int = 300,
     ) -> Equilibrium:
-        """Where the oscillators come to rest: along the course for a while, then by implicit steps in time that
+        """Let the oscillators come to rest: along the course for a while, then by implicit steps in time that
         grow as the phases move less, at last Newton's.
 
         A pair at an end of its range from which its current draws it inwards leaves it very slowly, and not at all

@@ -101,7 +101,7 @@ class PairedPhase(Phase):
         self.latched = gates == "held" and origin is not None and not all(a.smooth for a in system.units)
         self.held = False
         self.begun: State | None = None
-        """Displacement from the origin at which the phase starts, if not there."""
+        """Displacement from the origin at which the phase starts; None: at the origin."""
         if origin is None or system.shared:
             self.p = list(self.free.drives)
             states = self.free.states
@@ -120,7 +120,7 @@ class PairedPhase(Phase):
             self.h = [a.response(p) for a, p in zip(system.amplifiers_h, self.p, strict=True)]
         self.u: Blocks = self.h
         self.fed: Blocks | None = None
-        """What is fed back at the origin and not balanced there."""
+        """What is fed back at the origin and not balanced by the phase."""
         if not system.shared:
             self.u = [a.response(q) for a, q in zip(system.amplifiers_u, self.q, strict=True)]
             if origin is None or not balanced:

@@ -21,10 +21,10 @@ from ..devices.wires import wired
 from .node_sums import Array, arrays_of, into_nodes, of_lines, out_of_nodes
 
 Side = Literal["h", "u"]
-"""Which units of a layer: h, which descend, or u, which carry the prediction."""
+"""The units of a layer: h, which descend, or u, which carry the prediction."""
 SIDES: tuple[Side, ...] = ("h", "u")
 Copy = Literal["h", "u", "transpose"]
-"""Which copy of an array: the one that drives h, the one that drives u, or the one that feeds back to h."""
+"""The copy of an array: the one that drives h, the one that drives u, or the one that feeds back to h."""
 COPIES: tuple[Copy, ...] = ("h", "u", "transpose")
 KEPT = 400_000
 """Weights of an array up to which its cells are kept, to be drawn as parts of a circuit."""
@@ -188,7 +188,7 @@ class PhysicalCells(PredictiveCodingNetwork):
     # -- what the cells take -----------------------------------------------------------------------------------
 
     def forward_roles(self) -> list[Side]:
-        """Which units the arrays serve that drive any, an entry an array: the first purpose of each."""
+        """The units that each array drives first, an entry for each array that drives any."""
         groups = self.serving(self.device_model)
         return [next(r for r in group if r in SIDES) for group in groups if {*group} & {*SIDES}]
 

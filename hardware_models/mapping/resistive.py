@@ -122,7 +122,7 @@ class ResistivePairs(PairedCircuit):
         return self.total[k]
 
     def capacitance(self, k: int) -> float:
-        """That of a node h with all cells that hang on it."""
+        """Capacitance of a node h of layer k with all cells that hang on it, F."""
         device = self.device_model
         cells = 0.0
         if device.cell_capacitance > 0:

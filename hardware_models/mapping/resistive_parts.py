@@ -161,7 +161,7 @@ class PairsCircuit:
 
 
 def pairs_circuit(system: ResistivePairs) -> PairsCircuit:
-    """The circuit of a mapped network, part by part; see the module.
+    """List the parts of a mapped network's circuit: resistors, diodes, sources and amplifiers.
 
     Parameters
     ----------

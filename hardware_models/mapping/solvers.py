@@ -162,7 +162,7 @@ class Flow(Solver):
         return time_step(phase)
 
     def rest(self) -> State:
-        """Where a free phase begins: empty capacitors."""
+        """State in which a free phase begins: empty capacitors."""
         return tuple(torch.zeros_like(s) for s in (*self.phase.p, *self.phase.q))
 
     def begin(self, start: State) -> Blocks:

@@ -107,7 +107,7 @@ class Certificate:
 
     @property
     def stable(self) -> torch.Tensor:
-        """Which examples are certified stable, (B,)."""
+        """Whether each example is certified stable, (B,) of bool."""
         return torch.tensor([v == "stable" for v in self.verdict], dtype=torch.bool)
 
 

@@ -152,7 +152,7 @@ class _Curve:
         return self.phase.driven(self.rest + amplitude * self.current)
 
     def inner(self, a: State, b: State) -> float:
-        """Of two states, summed over the blocks, a site's mean."""
+        """Inner product of two states: the sum over the blocks of the mean over the sites."""
         return float((flat(a) * flat(b)).sum()) / self.system.sizes[1]
 
     def along(self, phase: MediumPhase, z: State) -> State:

@@ -75,14 +75,14 @@ REACTIONS = {
 
 
 def differences(field: torch.Tensor, axis: int, periodic: bool) -> torch.Tensor:
-    """Of a field (B, *grid), what the next site has more along a grid axis: (B, *edges of that axis)."""
+    """Differences of a field (B, *grid), next site less this one, along a grid axis: (B, *edges of that axis)."""
     if periodic:
         return field.roll(-1, axis + 1) - field
     return field.diff(dim=axis + 1)
 
 
 def divergence(flux: torch.Tensor, axis: int, periodic: bool) -> torch.Tensor:
-    """Of fluxes along the edges of an axis, what leaves each site less what enters it: (B, *grid)."""
+    """Divergence of fluxes along the edges of an axis: what leaves each site less what enters it, (B, *grid)."""
     if periodic:
         return flux - flux.roll(1, axis + 1)
     wall = torch.zeros_like(flux.narrow(axis + 1, 0, 1))
@@ -128,5 +128,5 @@ def bending(field: torch.Tensor, rates: Sequence[torch.Tensor], periodic: bool) 
 
 
 def edge_shapes(grid: Sequence[int], periodic: bool) -> list[tuple[int, ...]]:
-    """Of each axis of a grid, the shape of its edges."""
+    """Shapes of the edges of a grid, one for each axis."""
     return [tuple(n if periodic or k != axis else n - 1 for k, n in enumerate(grid)) for axis in range(len(grid))]

@@ -259,7 +259,7 @@ class FitzHughNagumoChain(EnergySystem):
     def contrast(
         self, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """As `EnergySystem.contrast`: products of differences e and means m of the two states."""
+        """The contrast of `EnergySystem.contrast`: products of differences e and means m of the two states."""
         with torch.no_grad():
             column = weight.view(-1, *[1] * len(self.grid))
             moved = plus if minus is None else tuple(p - q for p, q in zip(plus, minus, strict=True))

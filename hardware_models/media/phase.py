@@ -98,7 +98,7 @@ class MediumPhase(Phase):
     pulled: torch.Tensor
     """Outputs at the origin, under the nudge."""
     pull: torch.Tensor
-    """beta dC there."""
+    """Derivative of the nudge, beta dC, at the origin."""
     ended = False
     """Whether a solver found the branch of an equilibrium to end before the nudge does."""
 

@@ -11,7 +11,7 @@ from physics_ep.errors import InputError, argument_error
 Points = tuple[tuple[float, float], ...]
 """Seconds and values."""
 MOST_POINTS = 100_000
-"""Of a waveform that is written out."""
+"""Most points of a waveform that is written out."""
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ class Level:
         return self.ports.get(low) or self.path + name
 
     def name(self, name: str) -> str:
-        """As ngspice names flattened parts: r.x1.r1."""
+        """Full name of a part of a subcircuit, as ngspice writes it: r.x1.r1."""
         return f"{name[0]}.{self.path}{name}" if self.path else name
 
     def read(self) -> None:

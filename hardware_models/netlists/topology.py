@@ -22,7 +22,7 @@ _CONTROLLED = ("vcvs", "rectifier", "vccs")
 _FIXED = ("voltage_source", "vcvs", "rectifier", "inductor", "behavioural_voltage")
 
 FLOOR = 1e-3
-"""Of a junction's slope at 0 V: what Newton's method gives it at least, on its way."""
+"""Least slope that Newton's method gives a junction on its way, over its slope at 0 V."""
 
 
 def check_floating(parts: Parts, capacitors: bool) -> None:

@@ -42,7 +42,7 @@ UNITS = {
 
 
 def power(base: float, exponent: float) -> float:
-    """base ** exponent, where ngspice agrees: of a negative base it takes the size, so that (-2)**3 is 8 there.
+    """base ** exponent, where ngspice agrees: it takes the size of a negative base, so that (-2)**3 is 8.
 
     Raises
     ------

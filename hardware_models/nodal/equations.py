@@ -39,9 +39,9 @@ SMALL = 20_000
 """Entries up to which a matrix is kept dense."""
 
 _BLUNT = 1e-8
-"""Of the typical conductance: a blocking ideal diode's in the Jacobian; the inverse of it for a conducting one."""
+"""Conductance of a blocking ideal diode in the Jacobian, over the typical one; a conducting one has the inverse."""
 _SOFT = 1e-2
-"""Of the least resistance in series with a capacitor: the most that a conducting diode has in the Jacobian."""
+"""Most resistance of a conducting diode in the Jacobian, over the least one in series with a capacitor."""
 
 
 class Drive(NamedTuple):
@@ -387,7 +387,7 @@ class NodalEquations:
         return total
 
     def conducting(self, z: Array) -> Array:
-        """Which ideal diodes conduct, (B, branches); of others False."""
+        """Whether each branch is an ideal diode that conducts, (B, branches) of bool."""
         if not self.switching.any():
             return np.zeros((len(z), len(self.branches)), bool)
         v = z[:, self.branch_ends[:, 0]] - z[:, self.branch_ends[:, 1]]

@@ -59,7 +59,7 @@ METHODS = {
 }
 """Methods by name: L-stable, their first stage explicit, all others with one coefficient on the diagonal."""
 _IMPULSE = 1e-12
-"""Of the duration: time that a loop of capacitors and sources takes to share a jump of voltage."""
+"""Share of the duration that a loop of capacitors and sources takes to share a jump of voltage."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 Phasors = list[torch.Tensor]
-"""Of each block of oscillators, (2, B, n)."""
+"""Cosines and sines of the phases of each block of oscillators, tensors (2, B, n)."""
 
 
 class PhaseCoupling(nn.Module):

@@ -70,7 +70,7 @@ class OscillatorPhase(Phase):
         self.left_out = force if balanced else None
         self.exact_updates = system.layered
         self.begun: State | None = None
-        """Where sweeps began."""
+        """The phases at which sweeps began."""
 
     # -- the problem ------------------------------------------------------------------------------------------
 
@@ -203,7 +203,7 @@ class OscillatorPhase(Phase):
         return tuple(self._curvature(k, moved)[0].abs().clamp_min(1e-3) for k in range(len(moved)))
 
     def _curvature(self, k: int, moved: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of each oscillator of block k by itself: second derivative of the energy, force of the fields, (B, n)."""
+        """Second derivative of the energy by each oscillator of block k, and force of the fields on it, (B, n)."""
         p, q, gain = self.z0[k] + moved[k], self._field(k, moved), self.gains[k]
         bend = (q * p).sum(0)
         if gain is not None:
@@ -233,7 +233,7 @@ class OscillatorPhase(Phase):
     # -- sweeps -----------------------------------------------------------------------------------------------
 
     def _plan(self) -> None:
-        """Which layers a sweep carries (the half with the outputs, on which a nudge pulls), and which follow."""
+        """Choose the layers that a sweep carries (the half with the outputs, where a nudge pulls)."""
         depth = len(self.z0)
         self.carried = list(range(depth - 1, -1, -2))[::-1]
         self.implied = [k for k in range(depth) if k not in self.carried]
@@ -367,7 +367,7 @@ class OscillatorPhase(Phase):
         return bend
 
     def _outputs(self, here: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Of the outputs: phasors and phases at the reference, and the change of the phasors where the block's is
+        """Phasors and phases of the outputs at the reference, and the change of the phasors where the block's is
         `here`."""
         block, index = self.system.output_block, self.system.output_index
         return self.z0[block][..., index], self.reference[block][..., index], here[..., index]

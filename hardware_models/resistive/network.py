@@ -135,7 +135,7 @@ class ResistiveNetwork(LayeredSystem):
     clamps = True
     stages: tuple[float, ...]
     former_defaults: ClassVar[dict[str, float]] = {"scale": 1.0, "saturation": 1e-6}
-    """Of options that files of earlier releases do not tell."""
+    """Defaults of options that run files of earlier releases leave out."""
 
     def __init__(
         self,
@@ -236,7 +236,7 @@ class ResistiveNetwork(LayeredSystem):
         self.time_constant = self.capacitance / mean
 
     def program(self, device: DeviceModel | Mapping[str, Any] | str, seed: int = 0, **options: Any) -> Self:
-        """As `OnDevice.program`; the scales of forces, nudges and time follow the conductances."""
+        """Put the conductances on a device (`OnDevice.program`); scales of forces, nudges and time follow them."""
         super().program(device, seed, **options)
         self._measure_loads()
         return self
@@ -404,7 +404,7 @@ class ResistiveNetwork(LayeredSystem):
     def contrast(
         self, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """As `EnergySystem.contrast`.
+        """The contrast of `EnergySystem.contrast`, by products of differences and means of voltages.
 
         dE/dg = c (v - a v')^2 / 2, so that with e the difference and m the mean of two states its contrast is
         c (e - a e') (m - a m'), summed over the batch: matrix products, and sums over the nodes' own e m.

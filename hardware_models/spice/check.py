@@ -238,7 +238,7 @@ def _solve(circuit: Circuit, subject: CheckedCircuit, beta: float) -> Solved:
 
 
 def phase_row(parts: Parts, phase: str, ours: np.ndarray, theirs: np.ndarray, residual: float) -> PhaseRow:
-    """Where two tables of node voltages (B, n_nodes) differ most."""
+    """Find where two tables of node voltages (B, n_nodes), in volts, differ most, and how much."""
     difference = np.abs(ours - theirs)
     worst = np.unravel_index(int(difference.argmax()), difference.shape)
     return PhaseRow(phase, float(difference[worst]), parts.nodes[worst[1]], residual)

@@ -32,7 +32,7 @@ from .ngspice import (
 )
 
 TARGET = "ep_target_"
-"""Of the nodes where nudges end."""
+"""Beginning of the names of the nodes at which nudges end."""
 LEARNT = {"conductance": ("resistor", "memristor"), "current": ("current_source",)}
 """Kinds of parts by the parameter that their first values make up."""
 

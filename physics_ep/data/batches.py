@@ -1,4 +1,5 @@
-"""Where training draws its batches: examples in memory, image files decoded on the way, or a caller's loaders.
+"""The sources from which training draws its batches: examples in memory, image files decoded on the way, or a
+caller's loaders.
 
 All have the two methods of `BatchSource`. A batch is this rank's share, on the device, in the dtype of the system.
 """

@@ -89,7 +89,7 @@ VARIANTS = {
 
 @dataclass(frozen=True)
 class FoundSet:
-    """Where a set was found.
+    """The place at which a data set was found.
 
     Attributes
     ----------

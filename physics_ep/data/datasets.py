@@ -105,7 +105,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Files:
-    """Where the four IDX files of a data set come from.
+    """The four IDX files of a data set: their names, addresses and checksums.
 
     Attributes
     ----------
@@ -332,7 +332,7 @@ def data_folder(folder: str | os.PathLike[str] | None, names: tuple[str, ...] = 
 
 
 def locate(name: str, folder: str | os.PathLike[str] | None = None) -> str | None:
-    """Where a data set lies: 'shipped', its folder, or None if its files are not all there."""
+    """Look for a data set: 'shipped' if it comes with the package, else its folder; None if files are missing."""
     if name in VARIANTS:
         found = find_cifar(name, data_folder(folder))
         return None if found is None else str(found)

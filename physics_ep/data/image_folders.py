@@ -65,7 +65,7 @@ class Listing:
         return len(self.files)
 
     def path(self, k: int) -> Path:
-        """Where image k lies."""
+        """Path of the file of image k."""
         return self.folder / os.fsdecode(self.files[k])
 
     def chosen(self, which: np.ndarray) -> Listing:

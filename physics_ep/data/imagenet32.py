@@ -110,7 +110,7 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def not_found(place: Path | None) -> InputError:
-    """That the set is not there, and what is looked for."""
+    """The error that says that the data set was not found, and which files were looked for."""
     where = "no folder was named" if place is None else f"{str(place)!r} lacks {', '.join(absent(place))}"
     if place is not None and not place.is_dir():
         where = f"{str(place)!r} is no folder"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MEANS = (0.485, 0.456, 0.406)
 DEVIATIONS = (0.229, 0.224, 0.225)
-"""Of ImageNet's red, green and blue, in [0, 1]: the usual ones, which published networks were trained with."""
+"""Standard deviations of ImageNet's red, green and blue, in [0, 1]: those that published networks use."""
 
 SCALE = (0.08, 1.0)
 RATIO = (3 / 4, 4 / 3)

@@ -33,7 +33,7 @@ LABELS = ("y", "Y", "labels", "targets", "target")
 
 @dataclass(frozen=True)
 class Table:
-    """Examples as they come from a file, float32 and class indices; what the classes are called there."""
+    """Examples of a file: features in float32, class indices, and the names of the classes in that file."""
 
     train_x: np.ndarray
     train_y: np.ndarray

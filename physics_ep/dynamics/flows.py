@@ -47,7 +47,7 @@ class Drift(Motion):
         return self.phase.interior(w) if self.bounded else w
 
     def amplitudes(self, temperature: float, blocks: int) -> list[float]:
-        """Of the noise on each block of w, in state units per root of time: sqrt(2 T / tau_k)."""
+        """Amplitude of the noise on each block of w, sqrt(2 T / tau_k), in state units per root of time."""
         taus = self.phase.system.time_constants or (1.0,) * blocks
         return [math.sqrt(2 * temperature / tau) for tau in taus]
 
@@ -107,7 +107,7 @@ class Inertial(Motion):
         return Moment(phase.state(s), phase.energy(s), torch.maximum(rest, moving), v)
 
     def amplitudes(self, temperature: float, blocks: int) -> list[float]:
-        """Of the noise on each block of w: none on s, sqrt(2 gamma tau_k T) / m on s'."""
+        """Amplitude of the noise on each block of w: 0 on s, sqrt(2 gamma tau_k T) / m on the velocity s'."""
         return [0.0] * (blocks // 2) + [
             math.sqrt(2 * g * temperature) / self.mass for g in self.frictions(blocks // 2)
         ]

@@ -45,7 +45,7 @@ class Noise(NamedTuple):
 
 
 class NoiseSource(Protocol):
-    """Where the noise of the steps comes from."""
+    """Draws the noise of one step after another."""
 
     def draw(self) -> Noise:
         """Noise of the next step."""

@@ -245,7 +245,7 @@ class Integration:
 
     @property
     def name(self) -> str:
-        """Of the method."""
+        """Name of the integration method."""
         if self.asked is not None:
             return self.asked
         if self.temperature == 0:
@@ -254,7 +254,7 @@ class Integration:
 
     @property
     def method(self) -> Tableau | NoisyTableau | Splitting:
-        """As data."""
+        """The integration method as its table of coefficients."""
         return METHODS[self.name]
 
     def check(self) -> None:

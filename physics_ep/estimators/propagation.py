@@ -66,7 +66,7 @@ class UnconvergedWarning(UserWarning):
 
 
 class NegativeNudgeError(InputError):
-    """The negative nudge lies beyond the measured stability limit: F has no minimum there."""
+    """The negative nudge is stronger than the measured stability limit, so that F = E + beta C has no minimum."""
 
 
 class EquilibriumPropagation:

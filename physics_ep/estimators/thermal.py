@@ -114,7 +114,7 @@ class StochasticGradient:
 
 
 class StochasticEquilibriumPropagation:
-    """Gradients of the mean cost of a system at a temperature; see the module.
+    """Gradients of the mean cost of a system at a temperature, from averages along chains of Langevin dynamics.
 
     Parameters
     ----------

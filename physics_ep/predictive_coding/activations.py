@@ -133,11 +133,11 @@ class Activation:
 
     @property
     def clips(self) -> bool:
-        """Whether it is v clipped to its bounds, of which at least one is there."""
+        """Whether the response is v clipped to its bounds, with at least one bound."""
         return self.gated and not self.leak
 
     def open(self, v: torch.Tensor) -> torch.Tensor:
-        """Where a unit that puts out v is at no bound; of gated responses."""
+        """Tell where a gated unit that puts out v is at none of its bounds; bool, of the shape of v."""
         lo, hi = self.bounds
         return v > lo if math.isinf(hi) else (v > lo) & (v < hi)
 
@@ -195,7 +195,7 @@ def _tanh_curvature(a: torch.Tensor) -> torch.Tensor:
 
 
 class TanhAnchor(Anchor):
-    """With w = exp(2 d) - 1 and p the logistic function of 2 a, both follow from one exponential:
+    """Displaced tanh at an anchor a. With w = exp(2 d) - 1 and p the logistic function of 2 a,
 
     tanh(a + d) - tanh(a) = tanh'(a) w / 2 / (1 + p w),        tanh'(a + d) = tanh'(a) (1 + w) / (1 + p w)^2
     """

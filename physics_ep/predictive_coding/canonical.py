@@ -163,7 +163,7 @@ class _LayerReader:
         self.uses[graph.output] += 1
         self.found: dict[int, Value] = {}
         self.first: dict[str, tuple[int, str]] = {}
-        """Where a parameter of the model stands first in the network."""
+        """Parameter of the model to the place where it stands first in the network."""
         self.node = graph.nodes[0]
 
     def read(self, shape: Shape) -> list[PredictiveLayer]:

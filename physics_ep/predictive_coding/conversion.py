@@ -248,7 +248,7 @@ def _known_modules(model: nn.Sequential) -> list[tuple[str, nn.Module]]:
 
 
 def _kind(module: nn.Module) -> type[nn.Module]:
-    """Which of the known classes it is of; its own, if none."""
+    """The known class that a module is an instance of; its own class, if there is none."""
     return next((c for c in type(module).__mro__ if c in KINDS), type(module))
 
 

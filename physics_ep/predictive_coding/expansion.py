@@ -64,7 +64,7 @@ def expansion(phase: PredictivePhase, errors: Blocks) -> tuple[Blocks, dict[int,
 
 
 def scaled(phase: PredictivePhase, errors: Blocks) -> tuple[Blocks, dict[int, torch.Tensor]]:
-    """As `expansion`, to first order."""
+    """The displacements of `expansion`, to first order."""
     copies, beta = phase.copies, phase.strength()
     change = None if phase.routing or phase.depth == 1 else phase.change(1, errors[:1])
     known = {} if change is None else {1: each([change], beta, copies)[0]}

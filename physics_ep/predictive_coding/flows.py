@@ -16,7 +16,7 @@ from .phase import Blocks, PredictivePhase, relative
 
 
 class Skew(NamedTuple):
-    """Where paired units are and where they are drawn to, a tensor a layer."""
+    """The values of paired units and those to which they are drawn, a tensor a layer."""
 
     errors: Blocks
     moved: Blocks
@@ -184,7 +184,7 @@ class Descent:
         return tuple(q - e for q, e in zip(self.asked, self.errors, strict=True))
 
     def residual(self, force: State) -> torch.Tensor:
-        """As of every solver of these networks."""
+        """Residual of each example, (B,), as all solvers of these networks measure it. Dimensionless."""
         pairs = zip(self.asked, self.errors, strict=True)
         return torch.stack([relative(q, e) for q, e in pairs]).amax(0)
 

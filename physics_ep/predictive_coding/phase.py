@@ -128,7 +128,7 @@ class PredictivePhase(Phase):
         self.images: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self.space: dict[str, torch.Tensor] = {}
         self.settled: list[Settled] = []
-        """Of states that solvers have returned, one a nudge; shared by the nudged phases of one input."""
+        """What is known of states that solvers returned, one a nudge; nudged phases of one input share it."""
         self.units = FreeResponse(free, system.stack, gates, paired)
         self.dtype = self.narrow = self.units.dtype
         self.wide = self.units.wide

@@ -206,7 +206,8 @@ class LinearSweep(Solver):
 
 
 class LinearSpace(Solver):
-    """Where both passes are linear and phases start from rest: one space of errors at the outputs for all nudges.
+    """Solver for networks that are linear and phases that start from rest: one space of output errors for all
+    nudges.
 
     A backward and a forward pass on vectors p_i (B, n_out) tell their displacements; each nudge takes its own
     combination, with the least miss |e_L + beta dC/dh_L(h_L + d_L)| at the outputs. The next p is what the nudges

@@ -109,7 +109,7 @@ class Lock:
 
 
 def lock_of(path: Path) -> Path:
-    """Where the lock of a file lies."""
+    """Path of the lock of a file."""
     return path.with_name(f".{path.name}.lock")
 
 

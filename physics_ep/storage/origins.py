@@ -1,4 +1,4 @@
-"""Which command or call wrote a file, by the mark that it leaves in each format; nothing is parsed beyond that.
+"""The command or call that wrote a file, read from the mark in each format; nothing is parsed beyond the mark.
 
 A run file says it in the block before its HDF5 part (`sealed`), JSON in its first key, a netlist in its second
 line, a table in LaTeX in its first, and figures in their metadata. A table of layers in CSV, which has no comments,

@@ -277,7 +277,7 @@ def _origin(place: Path) -> FileOrigin | None:
 
 
 def _location(path: FilePath) -> Path:
-    """Where a path leads, its links followed, whether or not something is there."""
+    """The path with its links followed, whether or not it exists."""
     return Path(os.path.realpath(path))
 
 

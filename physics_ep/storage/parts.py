@@ -139,7 +139,7 @@ class TrajectoryWriter(Recorder):
         return None
 
     def finish(self) -> Trajectory:
-        """Merge the parts into the run file; the last trajectory is mapped from there."""
+        """Merge the parts into the run file, and return the last trajectory, mapped from that file."""
         self._write()
         try:
             merge(self.path, sorted(self.folder.glob("*.h5")))

@@ -35,7 +35,7 @@ Gradients = dict[str, torch.Tensor]
 
 
 def measure(family: Family, batch: int = 2, seed: int = 0) -> dict[str, Any]:
-    """A row of the table: see the module.
+    """Measure one family of models: agreement of EP with backprop, residual, iterations K and processor seconds.
 
     Parameters
     ----------

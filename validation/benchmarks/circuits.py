@@ -19,7 +19,7 @@ CONDUCTANCE = (1e-6, 1e-4)
 INPUT_VOLTS = 1.0
 """Inputs are uniform in +- this."""
 CLAMP = {"saturation": 1e-10, "emission": 1.0, "centre": 0.15, "bias": 0.2}
-"""Of the diode pairs: amperes, none, volts, volts by which each bias source turns its diode on at the centre."""
+"""Diode pairs: amperes, none, volts, and volts by which each bias source turns its diode on at the centre."""
 
 
 def dense_layers(sizes: Sequence[int] = (100, 330, 330, 330, 10), seed: int = 0) -> Parts:

@@ -249,7 +249,7 @@ def prepared(arguments: argparse.Namespace) -> bool:
 
 
 def main(words: list[str] | None = None) -> None:
-    """See the module."""
+    """Run the sweep of layer sizes by the options of its command line."""
     parser = options("layer_sizes", __doc__)
     parser.add_argument("--substrate", default="hopfield")
     arguments = parser.parse_args(words)

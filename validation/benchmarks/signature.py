@@ -66,7 +66,7 @@ def markdown(table: list[list[str]]) -> str:
 
 
 def main(words: list[str] | None = None) -> None:
-    """See the module."""
+    """Measure the table of signatures by the options of its command line."""
     parser = options("signature", __doc__)
     parser.add_argument("--substrates", default=THREE, help="names, separated by commas")
     arguments = parser.parse_args(words)

@@ -55,7 +55,7 @@ class SimulatorRun:
 
 
 def available() -> dict[str, bool]:
-    """Which simulators are installed."""
+    """Name of each simulator to whether it is installed."""
     return {"ngspice": shutil.which("ngspice") is not None, "VACASK": shutil.which("vacask") is not None}
 
 

@@ -139,7 +139,7 @@ def export(run: Path, out: Path, images: Path | None) -> dict[str, Any]:
 
 
 def main(words: list[str] | None = None) -> None:
-    """See the module."""
+    """Train a network of the zoo by the options of its command line."""
     parser = argparse.ArgumentParser(prog="python -m validation.benchmarks.zoo_training", description=__doc__)
     parser.add_argument("--rule", choices=("ep", "backprop"), default="ep")
     parser.add_argument("--images", type=Path, default=None, help="folder of CIFAR-10; default PHYSICS_EP_DATA")

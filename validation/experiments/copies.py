@@ -371,7 +371,7 @@ def _quartiles(values: Sequence[float | None], form: str) -> str:
 
 
 def main(words: list[str] | None = None) -> None:
-    """See the module."""
+    """Measure the table of copies by the options of its command line."""
     parser = argparse.ArgumentParser(prog="python -m validation.experiments.copies", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the networks and the table")
     parser.add_argument("--instances", type=int, default=10)

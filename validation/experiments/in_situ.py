@@ -366,7 +366,7 @@ class Lesson:
         self.options: dict[str, Any] = {"scheme": ep.scheme, "beta": ep.beta, **gates, **self.phases, **kept}
 
     def network(self) -> Any:
-        """With its initial weights.
+        """Build the network of the config, with its initial weights.
 
         Raises
         ------
@@ -492,7 +492,7 @@ class PlainLesson(Lesson):
         self.alone = self.phases
 
     def network(self) -> OnDevice:
-        """With its initial weights, which no cells hold."""
+        """Build the substrate of the config with its initial weights, not yet held by cells."""
         net = new_system(load_config(self.config, [f"training.seed={self.seed}"]))
         assert isinstance(net, OnDevice)
         return net.to(self.examples.train_x.device, self.examples.train_x.dtype)

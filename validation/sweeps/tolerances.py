@@ -49,7 +49,7 @@ PEAK_COPIES = 7
 
 
 PROCESS_BYTES = 3 * 10**8
-"""Of a process with torch, before any network."""
+"""Memory of a process with torch, before any network, in bytes."""
 SHARED = 5 * 10**7
 """Estimates times parameters from which processes pay: some twenty seconds of one core."""
 

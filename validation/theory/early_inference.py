@@ -140,7 +140,7 @@ class EarlyInference:
 
     @cached_property
     def cosine(self) -> torch.Tensor:
-        """Of displacement and formula, (T, L, B)."""
+        """Cosine of displacement and formula, (T, L, B)."""
         return torch.stack([cosine(d, f) for d, f in zip(self.displacement, self.formula, strict=True)], 1)
 
     @cached_property
@@ -182,7 +182,7 @@ class EarlyInference:
 
     @cached_property
     def error_cosine(self) -> torch.Tensor | None:
-        """Of the errors and -delta, (T, L, B)."""
+        """Cosine of the errors and -delta, (T, L, B)."""
         if self.error is None:
             return None
         return torch.stack(
@@ -322,7 +322,7 @@ def infer_early(
 
 
 def cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Of the last axis, at any scale; 0 where one is 0."""
+    """Cosine of a and b along the last axis, at any scale; 0 where one of them is 0."""
     sizes = a.norm(dim=-1) * b.norm(dim=-1)
     return (a * b).sum(-1) / sizes.clamp_min(torch.finfo(sizes.dtype).tiny)
 
@@ -399,7 +399,7 @@ class Moments(NamedTuple):
     squares: State
 
     def merged(self, other: Moments) -> Moments:
-        """Of the runs of both."""
+        """Moments over the runs of both."""
         total = self.runs + other.runs
         share = other.runs / total
         gaps = [b - a for a, b in zip(self.mean, other.mean, strict=True)]
@@ -414,7 +414,7 @@ class Moments(NamedTuple):
 
 @dataclass(frozen=True)
 class EarlyRuns:
-    """When the layers are read, and how they get there.
+    """Times at which the layers are read, and the motion that they follow.
 
     Attributes
     ----------

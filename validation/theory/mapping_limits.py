@@ -39,7 +39,7 @@ COPIES = ("h", "u", "transpose")
 START = 0.03
 """Mismatch with which a search for the limit begins."""
 INTERVALS = 64
-"""Of the coarse grid over which a phase is followed up the imaginary axis; it is refined where the phase turns."""
+"""Intervals of the coarse grid on which a phase is followed up the imaginary axis; it is refined where it turns."""
 TURN, FINEST = math.pi / 4, 1e-9
 """Largest turn between neighbours of the grid; and their distance at which refining ends, in arc tan omega."""
 
@@ -145,7 +145,7 @@ def mismatch_limit(mapped: Mapped, x: torch.Tensor, *, resolution: float = 0.02,
 
 
 def _limit(blocks: Sequence[torch.Tensor], start: float, resolution: float, most: float) -> float:
-    """Of one example, by bisection; infinite if it is above `most`."""
+    """Stability limit of one example, by bisection; infinite if it is above `most`."""
     # What damping allows anyhow.
     top = _largest_sum(blocks)
     if top <= (2 + most) / (1 + most):

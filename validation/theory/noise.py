@@ -229,7 +229,7 @@ def _power_law(betas: np.ndarray, values: np.ndarray, exponent: float) -> tuple[
 
 
 def _minimum(betas: np.ndarray, errors: np.ndarray) -> float:
-    """Where the errors are least, by a parabola through the three points around the least one, in log-log."""
+    """The beta of the least error, by a parabola through the three points around the least one, in log-log."""
     best = int(np.nanargmin(errors))
     if best in (0, len(betas) - 1) or np.isnan(errors[best + 1]):
         return float(betas[best])

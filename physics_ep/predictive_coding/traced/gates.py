@@ -243,7 +243,7 @@ def _over_axes(held: Held, args: Any, kwargs: dict[str, Any]) -> Tensor:
 
 
 def _keep_maximum(args: Any, kwargs: dict[str, Any], result: Any) -> Held:
-    """Of `max` and `min`, which are a reduction to one number, one along an axis, or the larger of two tensors."""
+    """Hold what `max` or `min` picked: of all entries, of those along an axis, or the larger of two tensors."""
     second = _argument(args, kwargs, 1, "dim", "other")
     if isinstance(second, Tensor):
         return "two", _larger_share(args, kwargs, result)

@@ -69,7 +69,7 @@ class Node:
 
 @dataclass(frozen=True)
 class BatchAxis:
-    """Where the examples of a batch stand in a value.
+    """The axis of a value along which the examples of a batch stand.
 
     Attributes
     ----------

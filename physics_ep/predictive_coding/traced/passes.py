@@ -209,7 +209,7 @@ class FreePass:
         return {name: twins.get(id(t), t) for name, t in self.live.items()}
 
     def learnt_before(self, at_starts: Mapping[int, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Derivatives by parameters that act before the first units, for derivatives at the values there."""
+        """Derivatives by parameters that act before the first units, from those by the values at their starts."""
         pairs = [(self.fixed[i], g) for i, g in at_starts.items()]
         pairs = [(v, g) for v, g in pairs if isinstance(v, torch.Tensor) and v.requires_grad]
         if not pairs:

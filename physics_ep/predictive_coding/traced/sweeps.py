@@ -111,7 +111,7 @@ class ErrorSweep(Solver):
         return [f.view_as(e) for f, e in zip(found, errors, strict=True)]
 
     def finish(self, z: State) -> State:
-        """The certified displacements, and the errors that the last backward pass has found there."""
+        """The certified displacements; the errors that the last backward pass found are kept for the gradient."""
         phase = self.phase
         if not self.images:
             return (*z, *_stacked(self._begun()))

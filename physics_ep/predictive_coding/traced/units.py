@@ -1,4 +1,4 @@
-"""Which values of a recorded forward pass are units, and where in them the examples of a batch stand.
+"""The choice of units among the values of a recorded forward pass, and the batch's axis in each value.
 
 A unit stands behind every activation, every residual sum, every product with a softmax, and the output; a sum that
 only an activation or another sum takes needs none of its own, since a unit stands right behind it. The state of a
@@ -70,7 +70,7 @@ CARRIED = {
 def layouts(
     graphs: Sequence[CallGraph], values: Sequence[Mapping[int, torch.Tensor]], batches: Sequence[int]
 ) -> tuple[dict[int, BatchAxis], bool]:
-    """Where the batch stands in each value, and whether examples feel each other.
+    """Find the axis of the batch in each value, and whether examples feel each other.
 
     Parameters
     ----------
