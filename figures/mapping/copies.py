@@ -26,7 +26,7 @@ TITLES = {
     "error": "their test error (%, linear below 1)",
 }
 """Panels of a network: what is drawn, and how it is called."""
-SMALL = ("nothing", "feedback gain 0.2", "auto-zero and gain 0.2")
+SMALL = ("nothing", "feedback gain 0.2", "auto-zero and gain 0.2", "asymmetric EP")
 """Ways that are measured where no table is given, on one instance of one network."""
 WEAK = ("feedback gain 0.2", "auto-zero and gain 0.2", "learned in place, gain 0.2")
 LOOKS = {
@@ -38,6 +38,7 @@ LOOKS = {
     "learned in place, gain 0.2": 2,
     "copies trimmed to 0.1 %": 3,
     "one array in slots, mirrors 0.1 %": 4,
+    "asymmetric EP": 5,
 }
 """Colours, in the order of the legend: a weak feedback is the same way with open markers, dotted."""
 
@@ -130,7 +131,7 @@ def _panel(ax: Axes, data: WaysMeasured, n: int, name: str) -> None:
     ax.set_xticks(x, [f"{v:g}" for v in x])
     if name in REFERENCES:
         ax.set_yscale("log")
-        ax.set_ylim(4e-7, 2)
+        ax.set_ylim(4e-9 if "asymmetric EP" in data.ways and name == "adaptation" else 4e-7, 2)
     elif name == "share":
         ax.set_ylim(-0.05, 1.05)
     else:

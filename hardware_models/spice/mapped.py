@@ -113,7 +113,7 @@ def check_pairs(subject: PairsSubject, beta: float | None = None) -> SpiceAgreem
     strength = siemens / form.siemens(1.0)
     parts, outputs = form.circuit.parts, form.circuit.output_names
     theirs = ngspice_phases(parts, outputs, subject.sources, subject.targets, siemens)
-    exact, step = subject.mapped.estimate(x, y, SquaredError(), beta=strength, tolerance=TIGHT)
+    exact, step = subject.mapped.estimate(x, y, SquaredError(), beta=strength, tolerance=TIGHT, method="energy")
     names = ("free", f"nudged +{siemens:.3g} S", f"nudged -{siemens:.3g} S")
     free: Solution | None = None
     units: list[PhaseRow] = []

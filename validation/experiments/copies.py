@@ -97,11 +97,14 @@ class CopiesWay:
     substrate : str
     epochs : int
         Epochs of learning in situ, from the weights that were written, before anything is measured.
+    method : str
+        Method of EP that the row is measured with.
     """
 
     fields: dict[str, Any]
     substrate: str = "resistive"
     epochs: int = 0
+    method: str = "energy"
 
 
 GAIN = 0.2
@@ -115,6 +118,7 @@ WAYS = {
     "feedback gain 0.2": CopiesWay({"feedback_gain": GAIN}),
     "auto-zero and gain 0.2": CopiesWay({"auto_zero": "on", "feedback_gain": GAIN}),
     "learned in place, gain 0.2": CopiesWay({"feedback_gain": GAIN}, epochs=2),
+    "asymmetric EP": CopiesWay({}, method="asymmetric"),
 }
 """What can be done, by its name in tables and figures."""
 SIZES_OF_WAYS = (0.001, 0.003, 0.01, 0.03)
@@ -199,8 +203,13 @@ def learn_in_place(mapped: Mapped, x: torch.Tensor, y: torch.Tensor, epochs: int
     for epoch in range(epochs):
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(epoch))
         for batch in order.split(LEARNING_BATCH):
-            options = {"on_unconverged": "skip", "max_iterations": LEARNING_STEPS}
+            options = {"on_unconverged": "skip", "max_iterations": LEARNING_STEPS, "method": "energy"}
             learner.step(x[batch], y[batch], CrossEntropy(), BETA, **options)
+
+
+def method_of(case: CopiesCase) -> str:
+    """Method of EP of a row."""
+    return WAYS[case.way].method if case.way else "energy"
 
 
 def measured(case: CopiesCase, instance: int, mapped: Mapped, x: torch.Tensor, y: torch.Tensor) -> OneDevice:
@@ -212,12 +221,13 @@ def measured(case: CopiesCase, instance: int, mapped: Mapped, x: torch.Tensor, y
     kept = free.converged.nonzero().flatten()[:BATCH]
     exact: dict[tuple[int, ...], dict[str, Gradients]] = {}
     modes = GATES if mapped.system.has_gates else GATES[:1]
+    options = {"beta": BETA, "on_unconverged": "skip", "method": method_of(case)}
     told: dict[str, tuple[int, dict[str, float]]] = {}
     for gates in modes:
         gaps, settled = dict.fromkeys(REFERENCES, math.nan), kept[:0]
         if len(kept):
             with suppress(NotConverged, NegativeNudgeError):  # then no example counts as settled
-                own, step = mapped.estimate(x[kept], y[kept], cost, beta=BETA, gates=gates, on_unconverged="skip")
+                own, step = mapped.estimate(x[kept], y[kept], cost, gates=gates, **options)
                 assert step.used is not None
                 settled = kept[step.used]
         if len(settled):

@@ -271,7 +271,7 @@ def copy_damage(
     fields = {f"copy_mismatch_{copy}": mismatch for copy in copies} or {"programming_noise": mismatch}
     mapped = map_pcn(net, device=DeviceModel(g_min=1e-9).replace(**fields), seed=seed)
     try:
-        estimate = mapped.gradient(x, y, cost, beta=beta, tolerance=tolerance)
+        estimate = mapped.gradient(x, y, cost, beta=beta, tolerance=tolerance, method="energy")
     except NotConverged:
         return math.nan
     return max(1 - row.cosine for row in compare(estimate, backprop_gradient(mapped.perturbed, x, y, cost)))
