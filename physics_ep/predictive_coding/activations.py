@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.functional import gelu
+from torch.nn.functional import gelu, hardtanh
 
 from ..errors import argument_error, unknown_name
 from ..units import UNITS, Unit, clipped
@@ -350,7 +350,12 @@ def clip(name: str, lo: float, hi: float) -> Activation:
         return 0.5 * held.square() + held * (a - held)
 
     unit = Unit(name, None, (lo, hi), analytic=False, quadratic=True, make=clipped(lo, hi))
-    return of_unit(unit, integral=integral, recipe=(clip, (name, lo, hi)))
+
+    def response(a: torch.Tensor) -> torch.Tensor:
+        # As torch's clamp, but with a derivative of 0 at the bounds themselves, which `slope` and held gates have.
+        return hardtanh(a, lo, hi)
+
+    return of_unit(unit, integral=integral, response=response, recipe=(clip, (name, lo, hi)))
 
 
 def leaky(name: str, leak: float) -> Activation:

@@ -105,6 +105,22 @@ def test_what_stays_and_what_is_trained() -> None:
     assert torch.equal(again(x), net(x))
 
 
+def test_units_that_rest_on_a_bound_learn_nothing() -> None:
+    """A blank input and zero biases leave ReLU6 at 0, where torch's has no slope: EP and the network's own backprop
+    agree with the model there, and would else blame each other (dead channels of coarse devices are such)."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU6(), nn.Flatten(), nn.Linear(12, 5)).double()
+    assert model[0].bias is not None
+    nn.init.zeros_(model[0].bias)
+    x, y = torch.zeros(2, 1, 4, 4, dtype=torch.float64), torch.tensor([1, 2])
+    net = from_module(model, x, form="layers")
+    functional.cross_entropy(net(x), y).backward()
+    assert net.stack[0].bias is not None
+    assert not bool(net.stack[0].bias.grad.any())
+    learnt(net, x, y, beta=1e-3)
+    assert not bool(net.stack[0].bias.grad.any())
+
+
 def test_what_is_not_made_of_layers_is_named() -> None:
     """Refusals name the module and say why, in one line."""
     x = torch.randn(2, 3, 8, 8)
