@@ -41,7 +41,7 @@ def interactive(shown: Any, path: str | os.PathLike[str], *, example: int = 0, o
     path : path
         Ends in .html.
     example : int
-        Which of a batch.
+        Number of the example in its batch, from 0.
     overwrite : bool
         Replace what is there.
 

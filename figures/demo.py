@@ -95,7 +95,8 @@ class Result:
     oracle : str
         What the gradients were judged by.
     beta, cosine, relative_error : float
-        At `CHECK_BETA` of the nudge scale: worst cosine over the parameters, error of the whole gradient.
+        Nudging strength, `CHECK_BETA` of the nudge scale; worst cosine over the parameters; error of the whole
+        gradient.
     training_beta, training_cosine, training_error : float
         The same at the nudging strength of the training.
     passed : bool

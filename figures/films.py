@@ -48,7 +48,7 @@ def film(
     rate : float
         Pictures a second.
     example : int
-        Which of a batch.
+        Number of the example in its batch, from 0.
     width : float or str
         Millimetres, 'column' or 'page', at 110 dots an inch.
     overwrite : bool

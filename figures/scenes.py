@@ -59,7 +59,7 @@ def scenes(courses: Any, example: int = 0) -> list[Scene]:
     ----------
     courses : Trajectory, mapping of phases to Trajectory, Run, CircuitTransients or PhasesOnCircle
     example : int
-        Which of a batch.
+        Number of the example in its batch, from 0.
 
     Raises
     ------

@@ -59,7 +59,7 @@ class Series:
     Attributes
     ----------
     color : str
-        From the palette of Okabe and Ito (2008), chosen to differ in lightness as well.
+        A colour from the palette of Okabe and Ito (2008), chosen to differ in lightness as well.
     line : tuple or str
         Dash pattern (offset, on-off lengths in line widths), or a line style of matplotlib.
     marker : str

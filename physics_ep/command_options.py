@@ -133,7 +133,7 @@ def add_command(
     group : str
         Name of `app`, where it is a group of commands.
     epilog : str, optional
-        For the help.
+        Text at the end of the help.
     training : bool
         Whether it computes where [training] of its config says, unless --device says otherwise.
     """

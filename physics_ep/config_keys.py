@@ -27,7 +27,7 @@ class ConfigKey:
         The default, written as in TOML; 'none': left out, which means something; 'required': it may not be left
         out.
     meaning : str
-        With the unit, where there is one.
+        What the key means, with its unit, where there is one.
     """
 
     section: str

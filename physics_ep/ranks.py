@@ -48,7 +48,7 @@ def join_group(device: torch.device) -> torch.device:
     Parameters
     ----------
     device : torch.device
-        That the config asks for.
+        Device that the config asks for.
 
     Returns
     -------

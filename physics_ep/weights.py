@@ -198,7 +198,7 @@ class Weights:
         Parameters
         ----------
         grads : mapping of str to Tensor
-            By names within the context. Those of tensors that are not trained are left out.
+            Gradients by the names within the context. Those of tensors that are not trained are left out.
         """
         self.check(grads)
         ends, tensors = [], []

@@ -24,7 +24,7 @@ def examples(
     ----------
     system : EnergySystem or VectorField
     cost : Cost
-        Which encodes the targets.
+        The cost that encodes the targets.
     batch : int
     seed : int
     images : path or None

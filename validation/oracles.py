@@ -49,7 +49,7 @@ class Gradients(dict[str, torch.Tensor]):
         Relative residual of the adjoint solve (implicit differentiation), or what is left of the cost's gradient at
         the first step (backprop through time).
     outputs : Tensor (B, n_out) or None
-        At the free state (implicit differentiation only).
+        Outputs at the free state (implicit differentiation only).
     """
 
     loss: float = float("nan")

@@ -57,7 +57,8 @@ def reference_gradient(name: str, mapped: Mapped, x: torch.Tensor, y: torch.Tens
     Parameters
     ----------
     name : {'transfer', 'feedforward', 'adaptation'}
-        See the module.
+        The reference: backprop of the ideal network, backprop through the drawn cells, or the exact gradient of the
+        machine.
     mapped : Mapped
     x, y : Tensor
         Batch, targets as the cost takes them.

@@ -69,7 +69,7 @@ def check_system(system: PhysicalSystem, x: torch.Tensor, y: torch.Tensor, cost:
     ----------
     system : EnergySystem or VectorField
     x : Tensor (B, ...)
-        At least two examples.
+        Input of at least two examples.
     y : Tensor, ndarray or sequence
         Targets: floating point for the squared error, class indices of any integer type for the cross-entropy.
     cost : Cost or callable, optional

@@ -87,9 +87,9 @@ def clamping_error(
     Parameters
     ----------
     subjects : sequence of Subject
-        With real-valued targets. Complex nudges are left out where the energy is not analytic.
+        Systems with real-valued targets. Complex nudges are left out where the energy is not analytic.
     strengths : ndarray (n,), optional
-        In (0, 1]. Schemes with a negative nudge go up to `schemes.REACH` of the stability limit.
+        Nudging strengths, in (0, 1]. Schemes with a negative nudge go up to `schemes.REACH` of the stability limit.
     progress : Progress
 
     Returns

@@ -68,7 +68,8 @@ class ErrorPanel:
         Bound on the error that residuals and rounding make (`Step.noise_floor`) in the centered estimate.
     floor_label : str
     limit : float or None
-        Where a negative nudge loses its stability, in the unit of the nudging strengths; None: not shown.
+        Strength at which a negative nudge loses its stability, in the unit of the nudging strengths; None: not
+        shown.
     """
 
     title: str
@@ -153,7 +154,7 @@ def precision_error(
     subject : Subject
         Its parameters are rounded to float32 first, so that all curves share one exact gradient.
     betas : ndarray (n,), optional
-        Over the system's `nudge_scale`.
+        Nudging strengths, over the system's `nudge_scale`.
     progress : Progress
 
     Returns

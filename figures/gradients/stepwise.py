@@ -57,7 +57,7 @@ class StepwisePanel:
     title : str
     layers : tuple of WeightCourse
     beta : ndarray (m,)
-        In falling order.
+        Nudging strengths, in falling order.
     difference : ndarray (m, K)
         |ep - bptt| / |bptt| of all parameters as one vector.
     """

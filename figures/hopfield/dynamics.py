@@ -34,7 +34,7 @@ class PhaseCourse:
     residual : ndarray (K,)
         Largest component of the force over the system's residual scale.
     tolerance : float
-        That the last residual meets.
+        Tolerance that the last residual meets.
     states : tuple of ndarray (K, n)
         States of each layer; of nudged phases their displacements from the free equilibrium.
     """

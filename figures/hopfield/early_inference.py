@@ -85,7 +85,7 @@ def early_courses(
     times : ndarray, optional
         Increasing, in time constants.
     temperature : float
-        In the unit of the energy.
+        Temperature, in the unit of the energy.
     runs : tuple of int
         Pairs of runs to average, increasing.
     seed : int

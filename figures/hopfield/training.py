@@ -37,7 +37,7 @@ class LearningCurve:
     loss : ndarray (epochs,)
         Mean cost of the free states.
     worst_residual, median_residual : ndarray (epochs,)
-        Over the equilibria of all phases that gave gradients. Dimensionless.
+        Largest and median residual over the equilibria of all phases that gave gradients. Dimensionless.
     tolerance : float
         Tolerance of the free phases; nudged phases are held to it times beta.
     free_iterations, nudged_iterations : ndarray (epochs,)

@@ -98,7 +98,7 @@ class CircuitTransients:
     phases : (Transient, Transient)
         Free, nudged.
     layers : tuple of str
-        Whose volts are shown: for an analog Hopfield network, outputs of its amplifiers.
+        Layers whose volts are shown: for an analog Hopfield network, outputs of its amplifiers.
     classes : dict of str to str
         Classes of elements, and how the legend names them.
     sources : tuple of str

@@ -61,7 +61,7 @@ class DepthCosts:
         Largest (tau_u - tau_h) / tau_h at which the free states of two examples are stable, tanh units; infinite if
         above 10.
     cases : tuple of str
-        Which arrays are copies.
+        The arrays that are copies, case by case.
     damage : ndarray (C, D, R)
         1 - cosine to backprop of the instance's own network, worst tensor, tanh units; NaN without equilibrium.
     mismatch : float

@@ -53,7 +53,7 @@ class OscillatorMapping:
     Attributes
     ----------
     current : ndarray (n,)
-        Into a unit of range [0, 1].
+        Current into a unit of range [0, 1].
     values : dict of str to ndarray (n,)
         Constants of the unit at rest, over its detuning.
     curves : dict of str to ndarray (n,)
@@ -72,7 +72,7 @@ class OscillatorMapping:
     turns : ndarray (len(WATCHED), T)
         Largest |e| of any pair, radians.
     detunings : ndarray (n,)
-        In coupling rates.
+        Detunings, in coupling rates.
     left_out : dict of str to ndarray (n, INSTANCES)
         Largest change of a value over its range where frequencies that both oscillators of a pair have are added to
         those that are opposite; NaN where the oscillators are not at rest.

@@ -41,7 +41,7 @@ class PhaseCostCurve:
     label : str
     beta : ndarray (n,)
     cosine : ndarray (m, n)
-        To the exact gradient; NaN where a negative nudge is refused: -beta leaves no minimum.
+        Cosine to the exact gradient; NaN where a negative nudge is refused: -beta leaves no minimum.
     """
 
     label: str
@@ -106,7 +106,7 @@ def oscillator_errors(
     phases : sequence of Subject
         Networks whose outputs are phases, with target phases y.
     betas : ndarray
-        Over each system's `nudge_scale`.
+        Nudging strengths, over each system's `nudge_scale`.
     progress : Progress
 
     Returns

@@ -48,13 +48,13 @@ class Locking:
     beat : ndarray (m,)
         Mean rate of their phase difference, over 2 W.
     oscillators : int
-        In the population.
+        Number of oscillators in the population.
     coupling : ndarray (k,)
         K over the critical one.
     order : ndarray (k,)
         |mean phasor|; of states that do not rest, its mean over the second half of the simulation.
     locked : ndarray of bool (k,)
-        Where all oscillators rest, certified.
+        Whether all oscillators rest, certified.
     """
 
     detuning: np.ndarray

@@ -35,9 +35,9 @@ class Medium:
     Attributes
     ----------
     time : ndarray (T,)
-        In reaction times.
+        Times, in reaction times.
     place : ndarray (m,)
-        In units of length.
+        Positions, in units of length.
     pulse : ndarray (T, m)
         u of the pulse.
     arrival : ndarray (m,)
@@ -87,7 +87,7 @@ def medium(subject: Subject, *, sites: int = 80, duration: float = 180.0) -> Med
     sites : int
         Number of sites of the ring around which the pulse travels, spaced by 1.
     duration : float
-        In reaction times.
+        Duration, in reaction times.
 
     Returns
     -------

@@ -90,12 +90,12 @@ class OscillatorPair:
     landscapes : tuple of Landscape
         Free; nudged to before the fold; and beyond it.
     states : Stationary
-        Over beta.
+        Stationary states over beta.
     fold : float
         The beta to which the free state can be followed.
     nudged_beta : ndarray (m,)
     nudged_angles : ndarray (m, 2)
-        Where the nudged phase settles.
+        Angles at which the nudged phase settles.
     switched : ndarray of bool (m,)
         What `physics_ep.landscape.branches` tells of that.
     """

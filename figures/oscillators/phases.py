@@ -43,7 +43,7 @@ class Turning:
     beta : float
         Nudging strength; 0 for the free phase.
     time : ndarray (T,)
-        In inverse coupling units.
+        Times, in inverse coupling units.
     angles : tuple of ndarray (T, n)
         Phases of each block, radians.
     energy : ndarray (T,)

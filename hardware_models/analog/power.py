@@ -76,7 +76,7 @@ def power(circuit: AnalogHopfieldCircuit, course: Trajectory, x: torch.Tensor, n
     x : Tensor (B, n_in)
         Volts.
     nudge : Nudge, optional
-        That of the phase.
+        The nudge of the phase.
 
     Returns
     -------

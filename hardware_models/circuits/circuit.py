@@ -237,7 +237,7 @@ class Circuit(Tabular, OnHost, EnergySystem):
             First value of each element: conductance, siemens, of resistors and memristors; saturation current,
             amperes, of diodes; on conductance, siemens, of piecewise diodes. Ideal diodes have none: anything.
         units : str or sequence of str, optional
-            See `UnitGraph.from_edges`, which then does the rest.
+            Units at the free nodes. With them the result is the `UnitGraph` that `UnitGraph.from_edges` builds.
         inputs : sequence of int
             Nodes that voltage sources hold: x[:, k] is the voltage of node inputs[k].
         outputs : sequence of int
@@ -293,7 +293,7 @@ class Circuit(Tabular, OnHost, EnergySystem):
         inputs : sequence of nodes
             Nodes that further voltage sources hold, in the order of x's last columns.
         outputs : sequence of nodes
-            By default those that graph.graph["outputs"] names.
+            Nodes that are read; by default those that graph.graph["outputs"] names.
         **options
             Further arguments of `Circuit`.
 
@@ -396,7 +396,7 @@ class Circuit(Tabular, OnHost, EnergySystem):
         inputs : array_like (B, n_sources), optional
             Voltages of the sources. Default: their own, B = 1.
         start : State, optional
-            Where to start.
+            State to start from.
         tolerance : float, optional
             Largest current that may be missing at a node, amperes. Default: 1e-12, or what moves a node of the
             circuit's typical conductance (`residual_scale`) by 1e-12 V, where that is less. Where rounding forbids

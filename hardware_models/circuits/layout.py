@@ -116,7 +116,7 @@ class PreparedCircuit:
     diagonal, off : array (n,), (pairs,)
         Second derivatives of the resistors' co-content.
     matrix : Matrix or None
-        With these entries, where no junction adds to the pairs.
+        The matrix with these entries, where no junction adds to the pairs.
     low, high : array (B, n) or None
         Bounds of the unknowns, volts.
     """

@@ -139,7 +139,7 @@ def descend(
     rows, columns, entries : array (n + 1,), (2 pairs,), (2 pairs,)
         Neighbours of each unknown, and the pairs that lead to them.
     sweeps : int
-        At most.
+        Most sweeps.
     """
     moved = u.copy()
     n = u.shape[1]

@@ -202,7 +202,7 @@ class Trimmed:
     ----------
     cells : Cells
     writings : int
-        That it took, of all cells together.
+        Number of writings that it took, of all cells together.
     missed : int
         Cells that are not within the tolerance: stuck ones, and those that the attempts did not suffice for.
     """
@@ -314,7 +314,7 @@ def copied(cells: Cells, mismatch: float, generator: torch.Generator) -> Cells:
     mismatch : float
         Relative standard deviation. At 0 nothing is drawn.
     generator : torch.Generator
-        On the CPU.
+        Random generator on the CPU.
 
     Returns
     -------

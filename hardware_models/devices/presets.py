@@ -211,7 +211,7 @@ def chosen_device(
     kind : class of devices
         What the file holds, and what the ideal device is.
     copies, transpose : str, optional
-        In place of the fields of these names.
+        Values that replace the fields of these names.
 
     Raises
     ------

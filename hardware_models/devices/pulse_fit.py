@@ -89,7 +89,7 @@ class PulseFit:
     Attributes
     ----------
     device : DeviceModel
-        With the fitted fields.
+        The device with the fitted fields.
     values, errors : dict
         Fitted value and standard error of each field. `pulses` is a whole number in the device, not here. Standard
         errors are those at the range's ends as they are given, or as they were found: where the range is found from

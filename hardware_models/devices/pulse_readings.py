@@ -53,7 +53,8 @@ class Found:
     tilt : float
         Standard deviation of the factors' mean that the uncertain shape causes.
     places, innovations : ndarray (changes,)
-        Where the filter puts a cell before each pulse; by how much the next reading is off, in standard deviations.
+        Position of a cell before each pulse as the filter has it; by how much the next reading is off, in standard
+        deviations.
     lows, highs : ndarray (cells,)
         Least and greatest x of each cell, the smoothed trains'.
     """

@@ -94,7 +94,7 @@ def steps_of(device: DeviceModel, count: float | None = None) -> Steps:
     ----------
     device : DeviceModel
     count : float, optional
-        In place of its `pulses`; for fits, any number above 0.
+        Number of pulses that replaces its `pulses`; for fits, any number above 0.
 
     Raises
     ------

@@ -49,7 +49,7 @@ class CouplingFunctions:
     ----------
     energy : callable (w, a, b) -> e
     slope : callable (w, a, b) -> de/da
-        By symmetry de/db is slope(w, b, a).
+        Derivative of e by a; by symmetry de/db is slope(w, b, a).
     curvature : callable (w, a, b) -> d2e/da2
     mixed : callable (w, a, b) -> d2e/dadb
     weight_slope : callable (a, b) -> de/dw

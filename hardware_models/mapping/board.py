@@ -94,11 +94,12 @@ class Values:
     Attributes
     ----------
     place : callable (v) -> x
-        Where a unit rests that puts out v (of its activation, in units of activity).
+        State at which a unit rests that puts out v (of its activation, in units of activity).
     moved : callable (x, d) -> V(x + d) - V(x)
         Change of what is read, in units of activity, without cancellation.
     speed : callable (x, d, p, dp) -> dx/dt
-        At x + d, with the current p + dp into the unit, p that of the origin; time in time constants.
+        Speed of a unit at x + d, with the current p + dp into the unit, p that of the origin; time in time
+        constants.
     within : callable (x, d) -> d
         x + d back in bounds.
     """
@@ -298,7 +299,7 @@ class Board(PhysicalCells):
         Parameters
         ----------
         cells : mapping of str to Cells
-            By the keys of `physical`: cells as they are, errors of writing included, of the array's scale. Copies
+            Cells by the keys of `physical`, as they are, errors of writing included, of the array's scale. Copies
             that are not named hold the conductances of the first.
         asked : mapping of str to Tensor, optional
             Weights that arrays are first written for, at any scale: leaks that are not trimmed are set for these.

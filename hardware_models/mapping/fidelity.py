@@ -174,7 +174,7 @@ class Fidelity(Tabular):
     time_constant : float
         Time constant of the units h, s.
     time_from : {'the device', 'capacitance', 'assumed'}
-        Where that comes from: `DeviceModel.time_constant`, its capacitances over conductances, or neither.
+        Origin of the time constant: `DeviceModel.time_constant`, its capacitances over conductances, or neither.
     takes : Takes
         Power, times and parts, of which the budgets of energy and area are made.
     layers : tuple of LayerFidelity

@@ -39,7 +39,7 @@ class NudgedGates:
     solver : str
         What found the free states; empty where they were refused.
     latches : int
-        That hold the gates.
+        Number of latches that hold the gates.
     latch_energy : float
         J an EP step and example.
     latch_area : float
@@ -69,7 +69,7 @@ def compare_gates(mapped: Mapped, x: torch.Tensor, beta: float | str = "auto") -
     Parameters
     ----------
     mapped : Mapped
-        With gates held, whose latches are then counted.
+        A mapped network with held gates, whose latches are then counted.
     x : Tensor (B, ...)
     beta : float or 'auto'
         'auto' is settled with held gates.

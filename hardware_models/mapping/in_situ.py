@@ -38,7 +38,7 @@ class InSitu:
     optimizer : callable
         Parameters to a torch optimizer, such as `lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9)`.
     rule, side : str
-        See `PulsedArray`.
+        How pulses are counted and which cells of a pair they move, as in `PulsedArray`.
     headroom : float
         Weight that an array can hold over the largest that is written first, 1 or more.
 

@@ -542,7 +542,7 @@ def fitted_voltage(system: PairedCircuit, device: DeviceModel) -> float:
     system : PairedCircuit
         The network on the same device without a limit.
     device : DeviceModel
-        With one.
+        The device, with a `cell_voltage_limit`.
 
     Raises
     ------

@@ -247,7 +247,7 @@ class PairsGraph:
         x, y, beta, start, held
             The arguments of `settle` of the same names.
         duration : float
-            In time constants of h.
+            Duration, in time constants of h.
         points : int
             Equally spaced in time.
         tolerance : float

@@ -26,9 +26,9 @@ class TravellingPulse:
     Attributes
     ----------
     time : Tensor (T,)
-        In reaction times.
+        Times, in reaction times.
     position : Tensor (sites,)
-        In units of length.
+        Positions of the sites, in units of length.
     u, v : Tensor (T, sites)
     speed : float
         Length per reaction time.
@@ -91,7 +91,7 @@ def pulse_speed(
     Parameters
     ----------
     trajectory : Trajectory
-        With rows that follow closely: times are interpolated linearly.
+        A trajectory with rows that follow closely: times are interpolated linearly.
     spacing : float
         Length from site to site.
     level : float
@@ -138,7 +138,7 @@ def travelling_pulse(
     threshold, leak, tau_v, diffusion_v : float
         Constants of the medium, as in `FitzHughNagumoChain`.
     duration : float
-        In reaction times.
+        Duration, in reaction times.
     rows : int
         Times to keep, at least.
 

@@ -32,7 +32,7 @@ class Shooting:
     error : Tensor (B, sites)
         Largest error of u or v in each layer, shot from the first layer of the stationary state: of rounding.
     growth : Tensor (B, sites)
-        By how much the worst small error of the first layer is larger, in the Euclidean norm of (u, v).
+        Factor by which the worst small error of the first layer is larger, in the Euclidean norm of (u, v).
     bound : Tensor (B, sites)
         What that cannot exceed, by `growth_bound`.
     """

@@ -115,7 +115,7 @@ class NetlistSection:
     subcircuits : dict of str to NetlistSection
         Those that are defined here, by name in lower case.
     outer : NetlistSection or None
-        Where a subcircuit is defined.
+        The section in which a subcircuit is defined.
     """
 
     elements: list[Line] = field(default_factory=list)

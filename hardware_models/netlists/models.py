@@ -55,7 +55,7 @@ class DiodeModel:
     ----------
     line : Line
     values : dict of str to float
-        By the names of `DIODE`.
+        Values by the names of `DIODE`.
     nominal : float
         Degrees Celsius.
     """
@@ -74,7 +74,7 @@ class DiodeValues:
     law : tuple of float
         Values of a diode (two), or of a spice_diode (nine).
     resistance, capacitance : float
-        In series, ohm; across the junction, farad; 0: none.
+        Resistance in series, ohm; capacitance across the junction, farad; 0: none.
     """
 
     law: tuple[float, ...]
@@ -99,7 +99,7 @@ def diode_model(
     nominal : float
         Nominal temperature where the model names none, degrees Celsius.
     passed_over : callable (list of str)
-        Is told the parameters that ngspice does not know either.
+        Called with the parameters that ngspice does not know either.
     tell : callable (str)
         Takes notes for the reader of the netlist.
 

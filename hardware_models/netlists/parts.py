@@ -134,7 +134,7 @@ class Group:
     controls : tuple of str (m,)
         Empty strings where there is none; an empty tuple where the kind has none.
     waveforms : dict of str to tuple or Pulse
-        By part name, of those that have one.
+        Waveforms of the sources that have one, by part name.
     initial : dict of str to float
         Volts of capacitors, or amperes of inductors, at the start of a transient, by part name, of those that have
         one.
@@ -166,7 +166,7 @@ class Parts:
     nodes : tuple of str
         Node names, ground first, then in the order in which they were met.
     groups : dict of str to Group
-        By kind; kinds without parts are absent.
+        Parts by kind; kinds without parts are absent.
     initial : dict of str to float
         Volts of nodes at the start of a transient (.ic), by node name.
     """

@@ -174,7 +174,7 @@ class Scope:
     definitions : dict of str to str
         Names (lower case) and what was written.
     parent : Scope, optional
-        Where names are looked up that are not here.
+        Scope in which missing names are looked up.
     functions : Functions, optional
         Those of .func lines. Default: the parent's.
     """

@@ -102,7 +102,7 @@ class NodalEquations:
     size : int
         Number of unknowns n.
     n_nodes : int
-        With ground.
+        Number of nodes, ground included.
     branches : tuple of str
         Names of the branches, in the order of their currents.
     elements : tuple of Elements

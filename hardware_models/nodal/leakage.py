@@ -26,7 +26,7 @@ def untold(equations: NodalEquations, z: Array, drive: Drive, weak: Array) -> Ar
         States.
     drive : Drive
     weak : bool array (n_nodes,)
-        Where to look.
+        Nodes to look at.
     """
     n = equations.n_nodes
     across = equations.across(z)

@@ -49,7 +49,7 @@ class Solution:
     Attributes
     ----------
     voltages : array (B, n_nodes)
-        In the order of `Parts.nodes`: ground, 0 V, comes first.
+        Node voltages, volts, in the order of `Parts.nodes`: ground, 0 V, comes first.
     currents : array (B, n_branches)
         Amperes, from the first node through the part to the second, of the parts named in `branches`.
     branches : tuple of str
@@ -62,7 +62,7 @@ class Solution:
     iterations : int
         Iterations that Newton's method took, all attempts together.
     status : Status
-        For the batch as a whole.
+        Why the solver stopped, for the batch as a whole.
     untold : tuple of str
         Nodes that leakage alone holds, and whose voltages float64 cannot tell in some example, which then has not
         converged: conductances across the diodes (`gmin`) would hold them.
@@ -209,7 +209,7 @@ def newton(
     Parameters
     ----------
     z : array (B, 1 + n)
-        Where to start.
+        Unknowns to start from.
     drive : Drive
         (B, ...).
     leak : float

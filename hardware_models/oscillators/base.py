@@ -45,7 +45,7 @@ class Oscillators(EnergySystem):
         Resolution with which phases are read for learning: 2^bits steps a turn.
     output_block : int
     output_index : slice or Tensor
-        Which oscillators of which block are read.
+        Oscillators, of a block, that are read.
     """
 
     default_solver = "trust_region"

@@ -49,7 +49,7 @@ class DirectedOscillators(VectorField):
     frequencies : array (n,), or float
         omega, in coupling units.
     n_inputs : int
-        With 0, x is of shape (B, 0).
+        Number of inputs; with 0, x is of shape (B, 0).
     input_weights : array (n, n_inputs), optional
         U, coupling units per unit of x. Default: uniform in +-gain / sqrt(n_inputs).
     outputs : sequence of int, optional

@@ -66,7 +66,7 @@ def anneal(
     system : OscillatorGraph
         Its own `second_harmonic` is where K ends.
     x : Tensor (1, n_inputs), optional
-        For systems with inputs.
+        Input, for systems that have one.
     ramp : sequence of float, optional
         K of each stage, in coupling units. Default: eight equal steps from nothing to the system's own.
     starts : int

@@ -24,7 +24,7 @@ class PreparedNodes:
     Attributes
     ----------
     current : Tensor (B, n_1)
-        Into the first layer at 0 V, from the input and the current sources, amperes.
+        Current into the first layer at 0 V, from the input and the current sources, amperes.
     loads : tuple of Tensor (n_k,)
         Total conductance G of each node, siemens.
     units : list of UnitFunctions

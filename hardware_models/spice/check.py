@@ -44,7 +44,7 @@ class CheckedCircuit:
     targets : float64 array (B, n_outputs)
         Volts.
     conductance : float or None
-        At the outputs, siemens; None: as the circuit says.
+        Conductance at the outputs, siemens; None: as the circuit says.
     """
 
     title: str
@@ -74,7 +74,7 @@ class PhaseRow:
     difference : float
         Largest difference of node voltages, volts.
     node : str
-        Where it is.
+        The node of the largest difference.
     residual : float
         Largest current missing in our solution, amperes.
     """

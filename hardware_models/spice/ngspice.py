@@ -53,7 +53,7 @@ class Plot:
     name : str
         "Operating Point", "Transient Analysis".
     columns : dict of str to float64 array (points,)
-        By variable, in lower case: v(node), i(source), time; volts, amperes, seconds.
+        Values by variable, in lower case: v(node), i(source), time; volts, amperes, seconds.
     """
 
     name: str
@@ -256,7 +256,7 @@ def ngspice_transient(
     -------
     time : float64 array (T,)
     voltages : dict of str to float64 array (T,)
-        By node.
+        Voltages by node, volts.
 
     Raises
     ------

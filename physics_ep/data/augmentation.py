@@ -18,7 +18,7 @@ def shift(images: torch.Tensor, generator: torch.Generator, reach: int = 1) -> t
     ----------
     images : Tensor (B, channels, rows, columns)
     generator : torch.Generator
-        On the CPU, so that a seed means the same on every device.
+        Random generator on the CPU, so that a seed means the same on every device.
     reach : int
         Pixels.
 
@@ -42,7 +42,7 @@ def flip(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     ----------
     images : Tensor (B, channels, rows, columns)
     generator : torch.Generator
-        On the CPU.
+        Random generator on the CPU.
 
     Returns
     -------
@@ -77,7 +77,7 @@ class Augmentation:
     Attributes
     ----------
     name : str
-        In `AUGMENTATIONS`.
+        A name in `AUGMENTATIONS`.
     image_shape : tuple of int
         (channels, rows, columns).
 

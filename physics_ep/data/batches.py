@@ -41,7 +41,7 @@ class BatchSource(Protocol):
     n_classes : int or None
         None: as many as the system has outputs.
     examples : int or None
-        To train on in an epoch, by all ranks together; None if that cannot be told beforehand.
+        Number of examples of an epoch of training, by all ranks together; None if that cannot be told beforehand.
     sample : Tensor (1, ...) or None
         An input of the right shape, if one can be had before training.
     broken : list of str
@@ -72,7 +72,7 @@ class InMemory:
     Parameters
     ----------
     data : Dataset
-        On the device and in the dtype of the system.
+        The examples, on the device and in the dtype of the system.
     training : TrainingSection
     """
 

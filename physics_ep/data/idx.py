@@ -34,7 +34,7 @@ def read_idx(path: Path, axes: int) -> tuple[np.ndarray, str]:
     Returns
     -------
     values : ndarray of uint8
-        With `axes` axes.
+        The numbers of the file, an array of `axes` axes.
     digest : str
         sha256 of the uncompressed bytes, hexadecimal.
 

@@ -57,7 +57,7 @@ def read_images(source: Path, size: tuple[int, int], progress: Progress | bool =
     source : Path
         A folder, or a tar archive (plain, gzip, bzip2 or xz); both may hold one folder around train and test.
     size : (rows, columns)
-        That all images must have.
+        Size that all images must have.
     progress : Progress
 
     Returns

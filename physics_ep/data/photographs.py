@@ -48,8 +48,8 @@ def random_box(width: int, height: int, generator: np.random.Generator) -> tuple
     Returns
     -------
     left, top, right, bottom : int
-        In pixels. The area is uniform and the ratio log-uniform, of those boxes that fit. Where ten do not, the
-        largest central box of an allowed ratio.
+        Edges of the box, in pixels. The area is uniform and the ratio log-uniform, of those boxes that fit. Where
+        ten do not, the largest central box of an allowed ratio.
     """
     for _ in range(TRIALS):
         area = generator.uniform(*SCALE) * width * height
@@ -159,7 +159,7 @@ class View:
     Attributes
     ----------
     pixels : ndarray (3, size, size) of uint8, or str
-        Or why there are none.
+        The image's levels; or the reason why there are none.
     label : int
         Class index.
     """

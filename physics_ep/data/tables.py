@@ -96,13 +96,13 @@ def split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, n
     ----------
     labels : ndarray (N,)
     fraction : float
-        In (0, 1).
+        Share of the examples to hold back, in (0, 1).
     seed : int
 
     Returns
     -------
     kept, held : ndarray of int
-        In rising order.
+        Numbers of the examples of the two parts, in rising order.
 
     Raises
     ------

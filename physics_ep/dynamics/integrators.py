@@ -169,7 +169,7 @@ def step(motion: Motion, w: State, velocity: State, dt: float, tableau: Tableau)
     ----------
     motion : Motion
     w, velocity : State
-        Where it begins, and dw/dt there.
+        The state at which the step begins, and its dw/dt.
     dt : float
     tableau : Tableau
 

@@ -63,7 +63,7 @@ def simulate(
     system : EnergySystem or VectorField
     x : Tensor (B, ...)
     duration : float
-        In the system's `time_unit`.
+        Duration, in the system's `time_unit`.
     nudge : Nudge, optional
     start : State, optional
         Default the system's initial state. Inertial flow starts at rest.

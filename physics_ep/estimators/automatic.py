@@ -42,7 +42,7 @@ def with_small_bias(beta: float, order: int, bias_at: Callable[[float], float]) 
     Parameters
     ----------
     beta : float
-        Where to begin.
+        Nudging strength to begin with.
     order : int
         Order of the scheme's error in beta.
     bias_at : callable
@@ -85,7 +85,7 @@ def measured_bias(
     recipe, half : Recipe
         The same but for their beta and tolerance.
     base : Phase
-        At the free state, balanced.
+        The phase at the free state, balanced.
     free : Equilibrium
     x, y : Tensor
 

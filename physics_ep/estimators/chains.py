@@ -58,9 +58,9 @@ class Averages(NamedTuple):
     halves : dict
         The same, of the second half of the run less the first.
     cost : Tensor (chains,)
-        Over phases, examples and time.
+        Mean cost of each chain over phases, examples and time.
     force : Tensor (phases, chains, B, n)
-        Over time.
+        Mean force on each variable over time.
     virial : Tensor (phases, chains, B)
         <z . dF/ds> / n T over time, z from the phase's equilibrium at rest.
     """

@@ -37,7 +37,7 @@ class Recipe:
     options : mapping
         Further arguments of the system's phases, such as gates='held' or 'live' of a predictive coding network.
     choice : MethodChoice
-        Which method of EP systems are given.
+        The method of EP that systems are given.
     droop : float
         Share of itself that a stored free state loses between one nudged phase and the next.
     """

@@ -61,7 +61,7 @@ class CoupledLearning(EquilibriumPropagation):
     Parameters
     ----------
     fraction : float
-        In (0, 1].
+        Share of the way to the target to which outputs are drawn, in (0, 1].
     solver, tolerance, max_iterations, on_unconverged
         The arguments of `EquilibriumPropagation` of the same names.
 

@@ -123,7 +123,7 @@ class MethodChoice:
         ----------
         system : EnergySystem or VectorField
         base : Phase
-            At the free state, balanced.
+            The phase at the free state, balanced.
         """
         asked = system.default_method if self.asked is None else self.asked
         if asked == "energy" == system.default_method:

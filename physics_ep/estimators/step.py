@@ -24,7 +24,7 @@ class Step:
     loss : Tensor ()
         Mean cost at the free states over the examples used; NaN where none was.
     outputs : Tensor (B, n_out)
-        At the free state; with several starts, the mean over those used.
+        Outputs at the free state; with several starts, the mean over those used.
     equilibria : tuple of Equilibrium
         The free phase, then the nudged phases in the stencil's order. With N starts they hold N * B states: all
         examples from the first start, then all from the second, ...
@@ -33,11 +33,11 @@ class Step:
         Examples left out because a phase did not converge (from any start), or left its branch, or since a cost or
         the gradient was not finite.
     used : Tensor of bool (N * B,)
-        Which states gave a gradient.
+        Whether each state gave a gradient.
     switched : int
         States whose nudged phase left the branch of the free one, of N * B; 0 where that was not checked.
     method : str
-        Which method was taken: 'energy', 'vector-field', 'asymmetric' or 'dyadic'.
+        The method that was taken: 'energy', 'vector-field', 'asymmetric' or 'dyadic'.
     asymmetry : float
         |A| / |J| of the force's Jacobian at the free state as last measured; NaN where nothing asked for it.
     hardware : str

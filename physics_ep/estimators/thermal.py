@@ -124,7 +124,7 @@ class StochasticEquilibriumPropagation:
     beta : float
         Nudging strength > 0.
     temperature : float, optional
-        In the system's energy unit. Default the system's own. At 0, EP at rest.
+        Temperature, in the system's energy unit. Default the system's own. At 0, EP at rest.
     chains : int
         Independent chains an example and phase; at least 8.
     burn_in, duration : float
@@ -132,7 +132,7 @@ class StochasticEquilibriumPropagation:
     interval : float
         Time between two samples, in time constants.
     step : float
-        In time constants.
+        Time step, in time constants.
     method : str
         A method of `dynamics.noise.STOCHASTIC`, without inertia. 'leimkuhler_matthews' samples a quadratic energy
         without any error of its steps, others up to O(step^2), at one force a step.

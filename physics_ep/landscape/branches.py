@@ -53,7 +53,7 @@ class Branches:
     switched : Tensor of bool (B,)
         Not on it: either it ends before this beta, or the nudged state is another.
     examined : Tensor of bool (B,)
-        Where the nudged state was no plain linear response, so that the branch was followed.
+        Whether the nudged state was no plain linear response, so that the branch was followed.
     reached : Tensor (B,)
         Part of beta up to which the branch was followed; 1 where it need not be. Below 1: it ends there, to within
         some `SHORTEST`.
@@ -185,7 +185,7 @@ def check_branches(
     Parameters
     ----------
     system : EnergySystem or VectorField
-        With a smooth energy whose equilibria are minima.
+        A system with a smooth energy whose equilibria are minima.
     x : Tensor (B, ...)
     free : State
         Free equilibrium.

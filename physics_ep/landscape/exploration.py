@@ -24,7 +24,7 @@ class Basins:
     ----------
     state : tuple of Tensor (K, ...)
     energy : Tensor (K,)
-        In the system's energy unit.
+        Energies of the minima, in the system's energy unit.
     residual : Tensor (K,)
         Dimensionless.
     curvature : Tensor (K,)

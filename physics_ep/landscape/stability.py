@@ -37,11 +37,11 @@ def curvature_limit(
     Parameters
     ----------
     base : Phase
-        At the free state, balanced.
+        The phase at the free state, balanced.
     force : float
         Size of the force, in units of the phase's `residual_scale`.
     iterations : int
-        At most (the number of outputs suffices); it stops when the estimate changes by less than 0.5 %.
+        Most iterations (the number of outputs suffices); it stops when the estimate changes by less than 0.5 %.
     anywhere : bool
         Take the largest curvature that the cost has at any outputs. That of the cross-entropy vanishes for examples
         that are known well, and a nudge that suits them is too strong for the next mistake.
@@ -109,7 +109,7 @@ def output_response(
     Parameters
     ----------
     base : Phase
-        At the free state, balanced.
+        The phase at the free state, balanced.
     force : Tensor (B, n_out)
     push : float or Tensor (B,)
         Factor on the force that is applied, for phases without a closed form.

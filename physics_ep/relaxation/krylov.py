@@ -67,7 +67,7 @@ def conjugate_gradients(
     depth : int
         Products at most.
     radius : Tensor (B,), optional
-        In the norm of `scale`.
+        Largest length of the step, in the norm of `scale`.
     scale : Tensor (B, n), optional
         Positive estimate of A's diagonal, which preconditions and measures lengths. Default ones.
 
@@ -168,7 +168,7 @@ def lowest_value(
     Returns
     -------
     value : Tensor (B,)
-        From above; NaN where products are not finite.
+        Least eigenvalue, approached from above; NaN where products are not finite.
     width : Tensor (B,)
         Size of the largest eigenvalue met.
     products : int

@@ -314,8 +314,8 @@ def relax(
         Input, in the system's units.
     nudge : Nudge, optional
     start : State, optional
-        Where to start. With a nudge, the displacement from here is what relaxes (and `Equilibrium.displacement`
-        holds it): give the free state.
+        State to start from. With a nudge, the displacement from here is what relaxes (and
+        `Equilibrium.displacement` holds it): give the free state.
     solver, tolerance, max_iterations, trace
         See `solve`.
     **options

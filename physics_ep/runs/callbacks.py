@@ -33,9 +33,9 @@ class Callback:
         Parameters
         ----------
         system : EnergySystem or VectorField
-            In training; its `.grad` are those of this batch.
+            The system in training; its `.grad` are those of this batch.
         epoch, batch : int
-            From 0.
+            Number of the epoch and of the batch within it, from 0.
         step : Step
             What the estimator found: loss, outputs, equilibria with their residuals.
         """
@@ -47,7 +47,7 @@ class Callback:
         ----------
         system : EnergySystem or VectorField
         epoch : int
-            From 0.
+            Number of the epoch, from 0.
         figures : dict
             Name to value, as `physics_ep.runs.metrics.METRICS` tells them.
 

@@ -98,7 +98,7 @@ class Epoch:
         Returns
         -------
         examples, used : int
-            In this batch, and those of them that gave a gradient, of all ranks.
+            Examples of this batch, and those of them that gave a gradient, of all ranks.
 
         Raises
         ------
@@ -292,7 +292,7 @@ def classification_error(
     Returns
     -------
     error : float
-        In [0, 1]. Examples without equilibrium count as misclassified.
+        Share of misclassified examples, in [0, 1]. Examples without equilibrium count as misclassified.
     unconverged : int
         How many those are.
     """

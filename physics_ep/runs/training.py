@@ -80,9 +80,9 @@ class TrainingResult(Tabular):
     Attributes
     ----------
     system : EnergySystem or VectorField
-        With the final weights.
+        The system with the final weights.
     config : Config
-        With all defaults filled in.
+        The config with all defaults filled in.
     metrics : dict
         Name to ndarray (epochs, ...); units and meaning in `metrics.METRICS`.
     seconds : float

@@ -78,7 +78,7 @@ class Run(Tabular):
     trajectories : dict
         Phase ('free', 'nudged') to `Trajectory`.
     path : Path or None
-        Where it was read from.
+        File that the run was read from.
     """
 
     attributes: dict[str, Any] = field(default_factory=dict)

@@ -24,7 +24,7 @@ class Trajectory:
     Attributes
     ----------
     time : Tensor (T,)
-        In `time_unit`.
+        Times, in `time_unit`.
     state : tuple of Tensor (T, B, ...)
     energy : Tensor (T, B)
         F = E + beta C.

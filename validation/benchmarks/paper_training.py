@@ -43,10 +43,10 @@ class Schedule:
     ----------
     cost : {'cross_entropy', 'squared_error'}
     rate : float
-        At first.
+        Learning rate at first.
     batch : int
     epochs : int
-        Over which the rate falls, whether or not so many are run.
+        Epochs over which the rate falls, whether or not so many are run.
     beta : float
     decay, momentum : float
     width : float
@@ -92,7 +92,7 @@ class RuleTraining:
     checkpoint : Path
     device : torch.device
     dtype : torch.dtype
-        That layers work in; weights are float32.
+        Precision that layers work in; weights are float32.
 
     Attributes
     ----------
@@ -241,7 +241,7 @@ def train(
     ----------
     part : {'cifar', 'mnist'}
     data : Examples
-        On the device.
+        The examples, on the device.
     schedule : Schedule
     out : Path
         Folder of the checkpoints, PART-RULE.npz.

@@ -49,7 +49,7 @@ class Case:
         Timed in turns with backprop.
     dtype : torch.dtype
     rounds : int
-        At most.
+        Most rounds.
     warmup : int
     slow : tuple of StepRecipe
         Timed once, between backprop steps.

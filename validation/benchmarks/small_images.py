@@ -76,7 +76,8 @@ def prepare(folder: Path, out: Path) -> list[Path]:
     Parameters
     ----------
     folder : Path
-        With cifar10_jpeg.tar.xz, the IDX files of MNIST (plain or gzip; in the folder or in mnist/ in it), or both.
+        A folder with cifar10_jpeg.tar.xz, the IDX files of MNIST (plain or gzip; in the folder or in mnist/ in it),
+        or both.
     out : Path
 
     Returns

@@ -94,7 +94,7 @@ class StepSubject:
     Parameters
     ----------
     network : PredictiveCodingNetwork
-        In float32, on the device to measure on.
+        A network in float32, on the device to measure on.
     x, y : Tensor
         Batch, and targets as the cost takes them.
     cost : Cost
@@ -266,7 +266,7 @@ def photograph_like(batch: int, shape: tuple[int, ...], generator: torch.Generat
     batch : int
     shape : (channels, rows, columns)
     generator : torch.Generator
-        On the CPU.
+        Random generator on the CPU.
 
     Returns
     -------

@@ -160,7 +160,7 @@ class OneDevice:
     share, error : float
         Test examples that have a free state, and the share of these that are classified wrongly.
     solver : str
-        Which found the free states.
+        The solver that found the free states.
     settled : int
         Examples of the gradients: of `BATCH` with a free state, those whose nudged phases settle too. 0: of none.
     gaps : dict

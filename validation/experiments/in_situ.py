@@ -158,7 +158,7 @@ def learn_in_situ(
         (`hardware_models.devices.systems`); see `physics_ep.runs.training.train`. Phases are computed on its
         `training.device`; cells and pulses are kept on the CPU, in float64.
     substrates : sequence of str, optional
-        That the network is mapped to; default 'hopfield'. A plain substrate is one itself.
+        Substrates that the network is mapped to; default 'hopfield'. A plain substrate is one itself.
     device : DeviceModel, optional
         The base, of which one field is varied at a time. It is a point itself if any field is set, or if nothing
         is swept.
@@ -178,7 +178,7 @@ def learn_in_situ(
     resume : bool
         Go on with `out`: no instance that is there is trained again.
     progress : Progress
-        In epochs.
+        Shows the epochs that are done.
     rails : {'refuse', 'fit'}
         What becomes of a network whose lines exceed the device's cell_voltage_limit, as in `map_pcn`: of the
         trained network that is written, and of the one that learns.
@@ -346,7 +346,7 @@ class Lesson:
     ----------
     config : Config
     examples : Dataset
-        On the device, and of the dtype, that networks are to be of.
+        The examples, on the device and in the dtype that networks are to have.
     seed : int
     rails : str
         What becomes of a network whose lines exceed the device's cell_voltage_limit, as in `map_pcn`.

@@ -58,7 +58,7 @@ class Compared:
     error : float
         Largest relative error of its cells, and of the copies beyond it.
     verdict, reason : str
-        See `Certificate`.
+        The verdict of `Certificate`, and its reason.
     eigenvalue, radius : float
         Real part of the rightmost eigenvalue, and how far it may be off.
     course : str

@@ -35,7 +35,7 @@ class Placed:
     Attributes
     ----------
     substrate, exactness, held : str
-        See `Fidelity`.
+        The fields of `Fidelity` of the same names.
     layers : tuple of str
         Names of the weights.
     free_state_error : float

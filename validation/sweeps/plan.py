@@ -86,7 +86,7 @@ def parse_sweeps(texts: Sequence[str], kind: type[DeviceModel] = DeviceModel) ->
     texts : sequence of str
         Values are spelt as `hardware_models.devices.model.parse_field` has it.
     kind : class of devices
-        Whose fields they are.
+        Class of devices whose fields they are.
 
     Raises
     ------

@@ -54,7 +54,7 @@ class SweepFile:
     found : dict
         Number of a point to what was measured there.
     config : dict
-        That of the file, where there is one.
+        The config of the file, where there is one.
 
     Raises
     ------

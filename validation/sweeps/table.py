@@ -27,13 +27,13 @@ class LayerTolerance:
     ----------
     name : str
     transfer : Agreement
-        With backprop of the ideal network.
+        Agreement with backprop of the ideal network.
     feedforward : Agreement
-        With backprop through the arrays that drive h, of each instance.
+        Agreement with backprop through the arrays that drive h, of each instance.
     adaptation : Agreement
-        With the implicit gradient of the physical network, of each instance; of a plain system, the exact gradient
-        with the weights that its cells make, while it has no feedforward. NaN where it was not measured, as in
-        sweep files of earlier releases, or where the oracle found none.
+        Agreement with the implicit gradient of the physical network, of each instance; of a plain system, the exact
+        gradient with the weights that its cells make, while it has no feedforward. NaN where it was not measured,
+        as in sweep files of earlier releases, or where the oracle found none.
     """
 
     name: str

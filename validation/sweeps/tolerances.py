@@ -94,7 +94,7 @@ def tolerance(
         Batch, targets as the cost takes them. x also calibrates the full scales.
     cost : Cost
     substrate : str, optional
-        That the network is mapped to; default 'hopfield'. A plain system is one itself.
+        Substrate that the network is mapped to; default 'hopfield'. A plain system is one itself.
     device : DeviceModel, optional
         The base, of which one field is varied at a time; ideal by default. It is a point itself, and so is the
         ideal device.
@@ -129,7 +129,7 @@ def tolerance(
         {"name": a registered system, "options": {...}} that builds the network; needed with `scheduler` and
         `workers`.
     mapper : callable, optional
-        In place of `hardware_models.map_pcn`, with its signature.
+        Function that replaces `hardware_models.map_pcn`, with its signature.
     oracle_device : str, optional
         Torch device of the float64 backprop that gradients are judged by; default the network's.
 

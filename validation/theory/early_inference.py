@@ -79,7 +79,7 @@ class EarlyRow(NamedTuple):
     ----------
     time : float
     layer : int
-        From 1; the last is the outputs.
+        Number of the layer, from 1; the last is the outputs.
     cosine : float
         Cosine of the displacement and -delta, worst example.
     least, most : float
@@ -105,7 +105,7 @@ class EarlyInference:
     Attributes
     ----------
     times : Tensor (T,)
-        In time constants.
+        Times, in time constants.
     beta, temperature : float
     runs : int
         Pairs of a free and a nudged run that were averaged.
@@ -268,8 +268,8 @@ def infer_early(
     beta : float
         Nudging strength.
     temperature : float
-        In the unit of the energy: both runs obey ds = force dt + sqrt(2 T) dW. Gradient flow of unbounded variables
-        only.
+        Temperature, in the unit of the energy: both runs obey ds = force dt + sqrt(2 T) dW. Gradient flow of
+        unbounded variables only.
     runs : int
         Pairs of runs to average over; more than one only with a temperature.
     common_noise : bool

@@ -246,7 +246,7 @@ def copy_damage(
     x, y : Tensor
     cost : Cost
     copies : sequence of {'h', 'u', 'transpose'}
-        Which have a copy of their own; none: one array, with as much programming noise.
+        Roles that have a copy of their own; none: one array, with as much programming noise.
     mismatch : float
         Relative standard deviation of the cells.
     seed : int

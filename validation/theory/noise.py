@@ -117,7 +117,7 @@ def best_beta(
         Further arguments of `EquilibriumPropagation`. Schemes that draw signs have noise of their own and are
         refused.
     mapper : callable, optional
-        In place of `hardware_models.map_pcn`.
+        Function that replaces `hardware_models.map_pcn`.
     progress : Progress or bool
         Told after each beta of the grid.
 

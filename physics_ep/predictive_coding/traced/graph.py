@@ -136,7 +136,7 @@ class CallGraph:
     output : int
         Number of the node that the model returns.
     units : tuple of UnitPlace
-        In the order of the pass. The last is the output.
+        Units in the order of the pass. The last is the output.
     coupled : bool
         Whether examples of a batch feel each other (batch statistics).
     mutates : bool

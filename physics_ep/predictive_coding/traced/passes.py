@@ -254,9 +254,9 @@ class Learnt(NamedTuple):
     Attributes
     ----------
     grads : dict
-        By parameter, through all that follows the first units.
+        Derivatives by each parameter, through all that follows the first units.
     at_starts : dict
-        By the values before the first units, by node.
+        Derivatives by the values before the first units, by node.
 
     What the cost does not depend on is in neither.
     """

@@ -157,9 +157,9 @@ class ModulePhase(Phase):
             Number of a unit to its error.
         learn : bool
         moved, images : list of Tensor (B, ...)
-            Where to write d_k and -beta dC/dh_k.
+            Tensors in which to write d_k and -beta dC/dh_k.
         onto : Learnt, optional
-            To which what is learnt is added.
+            Derivatives to which those of this state are added.
         """
         beta = -self.strengths()[copy]
         values, found, learnt = self.free.displaced(errors, lambda o: self.pull(copy, o), learn, onto)
