@@ -290,10 +290,7 @@ def test_command_draws_a_sweep_file(sweep, tmp_path, capsys):
         main(["figure", "all", "--from", str(sweep), "--out", str(tmp_path)])
     assert stop.value.code == 0
     assert [Path(path).name for path in capsys.readouterr().out.split()] == [
-        "tolerance_layers.pdf",
-        "tolerance_layers.png",
-        "signature.pdf",
-        "signature.png",
+        f"{name}.{form}" for name in ("tolerance_layers", "signature") for form in ("pdf", "png", "svg")
     ]
     request = Request(sweep)
     again = draw(find("tolerance-layers"), request)
