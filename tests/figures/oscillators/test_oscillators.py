@@ -425,7 +425,7 @@ def test_shooting_loses_what_it_is_told_to_lose(course, chain, drawn):
     lost = np.flatnonzero(course.error >= 1)[0]
     assert abs(lost - gone) <= 2
     shown = layer <= lost
-    np.testing.assert_array_equal(error[shown], course.error[layer[shown] - 1])
+    np.testing.assert_array_equal(error[shown], course.error[layer[shown].astype(int) - 1])
     layers, shown = line(drawn["medium"].axes[3], "bound")
     np.testing.assert_allclose(shown, np.finfo(float).eps * course.bound[layers.astype(int) - 1])
 
