@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 import warnings
 
@@ -10,7 +11,9 @@ import pytest
 import torch
 
 from hardware_models import RecurrentNetwork
-from physics_ep import EquilibriumPropagation, SquaredError
+from physics_ep import CrossEntropy, EquilibriumPropagation, SquaredError
+from physics_ep.config import DataSection
+from physics_ep.data.datasets import load_dataset, locate
 from physics_ep.errors import InputError
 from physics_ep.estimators.methods import AsymmetryWarning
 from tests.support.systems import batch
@@ -117,3 +120,26 @@ def test_a_step_costs_what_an_ordinary_one_does() -> None:
                 times.append(time.process_time() - began)
         spent[method] = sorted(times)[3]
     assert spent["asymmetric"] <= 1.3 * spent["vector-field"]
+
+
+@pytest.mark.slow
+def test_mnist_gradients_of_separate_weights() -> None:
+    """784-512-10 on eight digits: asymmetric EP is exact, and the vector field is off in the first layer."""
+    if locate("mnist", os.environ.get("PHYSICS_EP_DATA")) is None:
+        pytest.skip("needs MNIST: set PHYSICS_EP_DATA to a folder that holds it")
+    data = load_dataset(DataSection(name="mnist"))
+    system = RecurrentNetwork([784, 512, 10], gain=0.7, back_gain=0.5).double()
+    x, y = data.train_x[:8].flatten(1).double(), data.train_y[:8]
+    exact = implicit_gradient(system, x, y, CrossEntropy())
+    found = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AsymmetryWarning)
+        for method in ("asymmetric", "vector-field"):
+            ep = EquilibriumPropagation(CrossEntropy(), beta=1e-3, method=method)
+            found[method] = estimate_gradient(ep, system, x, y)[0]
+    assert total_error(found["asymmetric"], exact) <= 1e-5
+    first = "forward_weight.0"
+    cosine = torch.nn.functional.cosine_similarity(
+        found["vector-field"][first].flatten(), exact[first].flatten(), dim=0
+    )
+    assert float(cosine) < 0.9
