@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from physics_ep.errors import argument_error
 from physics_ep.progress import SILENT, Progress
+from physics_ep.storage.outputs import as_asked
 
 if TYPE_CHECKING:
     import torch
@@ -104,4 +105,6 @@ class Entry:
 def refuse_run(request: Request, name: str, shown: str) -> None:
     """Raise InputError where a figure that draws networks of its own was given a run file."""
     if request.run is not None:
-        raise argument_error("--from", f"be left out for {name}, which shows {shown}", str(request.run))
+        raise argument_error(
+            as_asked("--from", "run"), f"be left out for {name}, which shows {shown}", str(request.run)
+        )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         HopfieldNetwork as HopfieldNetwork,
     )
     from .hopfield.langevin import LangevinHopfield as LangevinHopfield
+    from .mapping.in_situ import InSitu as InSitu
     from .mapping.mapped import Mapped as Mapped, map_pcn as map_pcn
     from .oscillators.directed import DirectedOscillators as DirectedOscillators
     from .oscillators.graph import OscillatorGraph as OscillatorGraph
@@ -41,6 +42,7 @@ else:
             "Fidelity": "mapping.fidelity",
             "FitzHughNagumoChain": "media.medium",
             "HopfieldNetwork": "hopfield.network",
+            "InSitu": "mapping.in_situ",
             "LangevinHopfield": "hopfield.langevin",
             "Mapped": "mapping.mapped",
             "NotRealisable": "mapping.board",

@@ -59,7 +59,7 @@ class Writes:
 READS = Reads()
 
 JsonFile = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON."), Writes(own=True)
+    Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers as JSON."), Writes(own=True)
 ]
 Overwrite = Annotated[
     bool,
@@ -201,7 +201,7 @@ class Report:
     Parameters
     ----------
     json : Path or None
-        File for the figures. That it may be written is checked at once, before work starts.
+        File for the numbers. That it may be written is checked at once, before work starts.
     quiet : bool
 
     Raises
@@ -236,7 +236,7 @@ class Report:
         Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 132).print(table)
 
     def figures(self, figures: dict[str, Any]) -> None:
-        """Write the figures to the JSON file, if one was asked for."""
+        """Write the numbers to the JSON file, if one was asked for."""
         if self.json is not None:
             write_json(self.json, figures)
 

@@ -9,6 +9,11 @@ from physics_ep.faces import lazy
 if TYPE_CHECKING:
     from .agreement import Agreement as Agreement
     from .theory.early_inference import EarlyInference as EarlyInference, infer_early as infer_early
+    from .experiments.in_situ import (
+        InSituTable as InSituTable,
+        learn_in_situ as learn_in_situ,
+        open_in_situ as open_in_situ,
+    )
     from .gradients import (
         GradientReport as GradientReport,
         GradientRow as GradientRow,
@@ -44,6 +49,7 @@ else:
             "GradientReport": "gradients",
             "GradientRow": "gradients",
             "Gradients": "oracles",
+            "InSituTable": "experiments.in_situ",
             "LayerTolerance": "sweeps.table",
             "OracleError": "oracles",
             "SweepInterrupted": "sweeps.tolerances",
@@ -57,6 +63,8 @@ else:
             "gradient_report": "gradients",
             "implicit_gradient": "oracles",
             "infer_early": "theory.early_inference",
+            "learn_in_situ": "experiments.in_situ",
+            "open_in_situ": "experiments.in_situ",
             "open_tolerance": "sweeps.tolerances",
             "tolerance": "sweeps.tolerances",
         },

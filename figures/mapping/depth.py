@@ -15,6 +15,7 @@ from hardware_models import map_pcn
 from physics_ep.cost import CrossEntropy
 from physics_ep.errors import argument_error
 from physics_ep.progress import SILENT, Progress, task
+from physics_ep.storage.outputs import as_asked
 from validation.theory.mapping_limits import (
     COPIES,
     copy_damage,
@@ -229,7 +230,9 @@ def make_settling_depth(request: Request) -> Drawn:
     """Figure 'settling_depth' of the catalogue."""
     if request.run is not None:
         raise argument_error(
-            "--from", "be left out for settling_depth, which measures random networks", str(request.run)
+            as_asked("--from", "run"),
+            "be left out for settling_depth, which measures random networks",
+            str(request.run),
         )
     data = depth_costs(seed=request.seed, progress=request.progress)
     return Drawn(draw_depth_costs(data), asdict(data))

@@ -14,6 +14,7 @@ from hardware_models.devices.model import DeviceModel
 from physics_ep.errors import argument_error
 from physics_ep.progress import SILENT, Progress
 from physics_ep.storage.opening import open_run
+from physics_ep.storage.outputs import as_asked
 from validation.experiments.in_situ import KIND, InSituTable, learn_in_situ, open_in_situ
 from validation.sweeps.plan import BASE, IDEAL
 
@@ -81,7 +82,7 @@ def in_situ_errors(table: InSituTable) -> InSituErrors:
     numbers = [p for _, p in table.plan if isinstance(p.value, int | float)]
     fields = tuple(dict.fromkeys(p.field for p in numbers))
     if not fields:
-        raise argument_error("--from", "hold a sweep over a field", "the base alone")
+        raise argument_error(as_asked("--from", "run"), "hold a sweep over a field", "the base alone")
     base = table.config["in_situ"]["base"]
     place = {(name, p.field, p.value): k for k, (name, p) in enumerate(table.plan)}
     values: dict[str, np.ndarray] = {}

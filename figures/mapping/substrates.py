@@ -18,6 +18,7 @@ from physics_ep.placement import threads
 from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.runs.training import train
 from physics_ep.storage.opening import open_run
+from physics_ep.storage.outputs import as_asked
 from validation.experiments.substrates import THREE, Placed, place
 
 from .. import style
@@ -50,7 +51,7 @@ def network_of(request: Request) -> Subject:
         subject = trained(path, examples=BATCH, **request.place())
     net = subject.system
     if not isinstance(net, PredictiveCodingNetwork) or len(net.shapes[0]) != 1:
-        raise argument_error("--from", "be a run of a dense predictive coding network", str(path))
+        raise argument_error(as_asked("--from", "run"), "be a run of a dense predictive coding network", str(path))
     return subject
 
 

@@ -19,6 +19,7 @@ from hardware_models.devices.model import DeviceModel, find_field
 from physics_ep.errors import InputError
 from physics_ep.progress import SILENT, Progress, task
 from physics_ep.storage.opening import open_run
+from physics_ep.storage.outputs import as_asked
 from validation.sweeps.plan import BASE, IDEAL
 from validation.sweeps.store import KIND
 from validation.sweeps.table import TolerancePoint, ToleranceTable
@@ -122,8 +123,9 @@ def layer_cosines(table: ToleranceTable) -> LayerCosines:
     fields = list(dict.fromkeys(p.field for p in points if p.field not in (IDEAL, BASE)))
     references = [p for p in points if p.field == BASE] or [p for p in points if p.field == IDEAL]
     if not fields or not references:
+        asked = as_asked("--from", "run")
         raise InputError(
-            "Argument --from must be a sweep over some field of a device, but has no point of one yet."
+            f"Argument {asked} must be a sweep over some field of a device, but has no point of one yet."
         )
     panels = []
     for field in fields:

@@ -10,6 +10,7 @@ from physics_ep.cost import SquaredError
 from physics_ep.data.datasets import digits
 from physics_ep.errors import InputError
 from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp, vgg10
+from physics_ep.storage.outputs import as_asked
 
 from ..requests import Request
 from ..subjects import Subject, given
@@ -27,8 +28,9 @@ def predictive_network(subject: Subject) -> PredictiveCodingNetwork:
         If it is another.
     """
     if not isinstance(subject.system, PredictiveCodingNetwork):
+        asked = as_asked("--from", "run")
         raise InputError(
-            "Argument --from must be a run of a predictive coding network for this figure, but was one of a "
+            f"Argument {asked} must be a run of a predictive coding network for this figure, but was one of a "
             f"{type(subject.system).__name__}."
         )
     return subject.system

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from physics_ep.errors import argument_error
+from physics_ep.storage.outputs import as_asked
 from validation.benchmarks.circuit_scaling import FITTED, exponent, measure
 
 from .. import style
@@ -130,7 +131,9 @@ def _draw(ax: Axes, k: int, curve: ScalingCurve, name: str, unit: float, label: 
 def make_circuit_scaling(request: Request) -> Drawn:
     """Figure 'circuit_scaling' of the catalogue."""
     if request.run is not None:
-        raise argument_error("--from", "be left out for circuit_scaling, which measures circuits", str(request.run))
+        raise argument_error(
+            as_asked("--from", "run"), "be left out for circuit_scaling, which measures circuits", str(request.run)
+        )
     with request.progress.task("figure: circuit scaling", 1) as advance:
         data = circuit_scaling(measure(seed=request.seed))
         advance(1)

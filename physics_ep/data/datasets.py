@@ -20,6 +20,7 @@ from ..blocks import is_dense
 from ..errors import InputError, argument_error, unknown_name
 from ..placement import require_memory
 from ..progress import SILENT, Progress
+from ..storage.outputs import as_asked
 from .augmentation import Augmentation
 from .cifar import VARIANTS, find_cifar, read_cifar
 from .idx import damaged, read_idx
@@ -362,8 +363,9 @@ def _cifar_dataset(name: str, section: DataSection, progress: Progress | bool) -
         if place is not None and not place.exists():
             where = f"{str(place)!r} is no folder and no archive"
         variant = VARIANTS[name]
+        asked = as_asked("--data", "data=...")
         raise InputError(
-            f"Data set {name!r} was not found: {where}. Give a folder with --data or {ENVIRONMENT} that holds "
+            f"Data set {name!r} was not found: {where}. Give a folder with {asked} or {ENVIRONMENT} that holds "
             f"{variant.archive} (or its files), train/CLASS/*.jpg and test/CLASS/*.jpg, or a tar archive of these."
         )
     found = read_cifar(name, source, progress)
@@ -401,9 +403,10 @@ def _idx_dataset(name: str, section: DataSection) -> Dataset:
         where = "no folder was named" if folder is None else f"{str(folder)!r} lacks {', '.join(absent)} (or .gz)"
         if folder is not None and not folder.is_dir():
             where = f"{str(folder)!r} is no folder"
+        asked = as_asked("--data", "data=...")
         raise InputError(
-            f"Data set {name!r} was not found: {where}. Give its folder with --data or {ENVIRONMENT}, or ask for a "
-            "download with data.download=true."
+            f"Data set {name!r} was not found: {where}. Give its folder with {asked} or {ENVIRONMENT}, or ask for "
+            "a download with data.download=true."
         )
     arrays: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     for part, (image_stem, label_stem) in PARTS.items():

@@ -26,7 +26,7 @@ import numpy as np
 
 from ..errors import InputError, argument_error
 from ..progress import SILENT, Progress, task
-from ..storage.outputs import reading
+from ..storage.outputs import as_asked, reading
 from ..storage.texts import require_regular
 from .images import SUFFIXES
 
@@ -338,7 +338,8 @@ def _not_found(name: str, where: str) -> InputError:
         "imagenet": "train/WNID/*.JPEG and val/ with WNID/*.JPEG, or with *.JPEG and a mapping file",
         "image-folder": "images in folders of classes, with a mapping file, or named NAME_<class index>.jpg",
     }
+    asked = as_asked("--data", "data=...")
     return InputError(
-        f"Data set {name!r} was not found: {where}. Give a folder with --data or PHYSICS_EP_DATA that holds "
+        f"Data set {name!r} was not found: {where}. Give a folder with {asked} or PHYSICS_EP_DATA that holds "
         f"{wanted[name]}."
     )

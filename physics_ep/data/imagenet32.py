@@ -15,6 +15,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..progress import SILENT, Progress, task
+from ..storage.outputs import as_asked
 from .idx import damaged
 from .images import Images
 
@@ -114,7 +115,8 @@ def not_found(place: Path | None) -> InputError:
     where = "no folder was named" if place is None else f"{str(place)!r} lacks {', '.join(absent(place))}"
     if place is not None and not place.is_dir():
         where = f"{str(place)!r} is no folder"
+    asked = as_asked("--data", "data=...")
     return InputError(
-        f"Data set 'imagenet32' was not found: {where}. Give a folder with --data or PHYSICS_EP_DATA that holds "
+        f"Data set 'imagenet32' was not found: {where}. Give a folder with {asked} or PHYSICS_EP_DATA that holds "
         f"{TRAIN[0]} to {TRAIN[-1]} and {TEST}."
     )

@@ -37,7 +37,7 @@ from ..ranks import in_step, join_group, meet, rank, summed, world_size
 from ..stillness import require_trained
 from ..storage.files import checked_path
 from ..storage.opening import open_run
-from ..storage.outputs import writing
+from ..storage.outputs import as_asked, writing
 from ..storage.run_file import Quantity, Run, write_run
 from ..storage.weights import put_weights
 from ..tabular import Tabular, epochs_of
@@ -603,6 +603,8 @@ class _Trainer:
         kept = [f"epochs 1 to {epochs}"] if epochs else []
         if self.within:
             kept.append(f"{self.within['batches']} batches of epoch {epochs + 1}")
-        told = f"{' and '.join(kept) or 'initial weights'} are kept: resume with --resume {path}"
+        resume = as_asked(f"--resume {path}", f"resume={str(path)!r}")
+        told = f"{' and '.join(kept) or 'initial weights'} are kept: resume with {resume}"
         best = int(self.best["epochs"])
-        return f"{told}, and with --rewind from the best epoch, {best}" if 0 < best < epochs else told
+        rewind = as_asked("--rewind", "rewind=True")
+        return f"{told}, and with {rewind} from the best epoch, {best}" if 0 < best < epochs else told

@@ -65,6 +65,11 @@ class Call:
         self.locks: dict[Path, Lock] = {}
         self._told: set[str] = set()
 
+    @property
+    def is_command(self) -> bool:
+        """Whether this is a command, whose user writes options, and no call from Python."""
+        return self.command.startswith(PROGRAM)
+
     def reading(self, name: str, path: FilePath) -> None:
         """Say that the call reads a file or a folder; InputError if it is one that it writes."""
         place = _location(checked_path(path, name))
@@ -143,7 +148,7 @@ class Call:
         if text in self._told:
             return
         self._told.add(text)
-        if self.command.startswith(PROGRAM):
+        if self.is_command:
             print(f"{PROGRAM}: note: {text}", file=sys.stderr)
         else:
             warnings.warn(text, OutputWarning, stacklevel=4)
@@ -169,7 +174,7 @@ class Call:
     def _require_replaceable(self, name: str, path: Path, place: Path, precious: bool) -> None:
         if not self.overwrite and not self._wrote(place, precious):
             origin = _origin(place)
-            hint = "--overwrite" if self.command.startswith(PROGRAM) else "overwrite=True"
+            hint = "--overwrite" if self.is_command else "overwrite=True"
             was = "holds something else" if origin is None else f"{origin.command} wrote"
             raise argument_error(
                 name, f"be a new file ({hint} replaces what is there)", f"{str(path)!r}, which {was}"
@@ -229,6 +234,12 @@ def reading(name: str, path: FilePath) -> None:
     call = _CALL.get()
     if call is not None:
         call.reading(name, path)
+
+
+def as_asked(option: str, argument: str) -> str:
+    """Choose the words for a message: the option of a command, or the argument of a call from Python."""
+    call = _CALL.get()
+    return option if call is not None and call.is_command else argument
 
 
 def claim(name: str, path: FilePath, **options: Any) -> Path:

@@ -40,7 +40,7 @@ from physics_ep.runs.metrics import classification_error
 from physics_ep.runs.optimization import build_optimizer, build_scheduler, step_scheduler
 from physics_ep.runs.preparation import new_system, with_arguments
 from physics_ep.storage.opening import open_run
-from physics_ep.storage.outputs import claim, writing
+from physics_ep.storage.outputs import as_asked, claim, writing
 from physics_ep.storage.run_file import Quantity, Run, environment, write_run
 from physics_ep.system import EnergySystem
 from physics_ep.tabular import Tabular
@@ -231,7 +231,7 @@ def learn_in_situ(
     path = None if out is None else claim("out", out, judge=False)
     if path is not None and path.exists():
         if not resume:
-            must = "be a new file; --resume (resume=True) goes on with one that is there"
+            must = f"be a new file; {as_asked('--resume', 'resume=True')} goes on with one that is there"
             raise argument_error("out", must, repr(str(path)))
         values, refused = _resumed(path, found)
     examples = (data if isinstance(data, Dataset) else load_dataset(settings.data, progress)).to(place, dtype)
@@ -279,9 +279,10 @@ def learn_in_situ(
                         listed = [[*at, why] for at, why in refused.items()]
                         write_run(path, Run({**attributes, "refused": json.dumps(listed)}, metrics=metrics))
     except KeyboardInterrupt:
-        kept = "nothing was kept: --out RUN.h5 keeps instances as they come"
+        kept = f"nothing was kept: {as_asked('--out RUN.h5', 'out=...')} keeps instances as they come"
         if path is not None:
-            kept = f"the same command with --out {path} --resume goes on from there"
+            given = f"the same call with out={str(path)!r}, resume=True"
+            kept = f"{as_asked(f'the same command with --out {path} --resume', given)} goes on from there"
         done = int(np.isfinite(values["learned"]).sum())
         raise LearningInterrupted(
             f"interrupted after {done} of {values['learned'].size} instances; {kept}"

@@ -24,7 +24,7 @@ from hardware_models.devices.model import as_compared
 from physics_ep.errors import InputError, argument_error
 from physics_ep.predictive_coding.forward import FORMER_GATES
 from physics_ep.storage.opening import open_run
-from physics_ep.storage.outputs import claim, note
+from physics_ep.storage.outputs import as_asked, claim, note
 from physics_ep.storage.parts import parts_folder, remove_parts
 from physics_ep.storage.run_file import Quantity, Run, environment, write_run
 
@@ -79,7 +79,7 @@ class SweepFile:
         self.folder = parts_folder(self.path)
         there = self.path if self.path.exists() else self.folder if self.folder.exists() else None
         if there is not None and not resume:
-            must = "be a new file; --resume (resume=True) goes on with a sweep that is there"
+            must = f"be a new file; {as_asked('--resume', 'resume=True')} goes on with a sweep that is there"
             raise argument_error("out", must, repr(str(there)))
         if there is not None:
             self._read()

@@ -33,7 +33,7 @@ from physics_ep.nudging import Stencil, scheme_from_name
 from physics_ep.placement import available_memory, require_memory
 from physics_ep.predictive_coding.forward import gate_modes
 from physics_ep.progress import SILENT, Progress, task
-from physics_ep.storage.outputs import writing
+from physics_ep.storage.outputs import as_asked, writing
 from physics_ep.storage.parts import parts_folder
 
 from .plan import BASE, IDEAL, Point, device_at, planned
@@ -332,9 +332,10 @@ def _collect(
                 advance(1, point=f"{point.field}{value}", beta=point.beta)
     except KeyboardInterrupt:
         done = f"interrupted after {len(file.found)} of {len(plan)} points"
-        remedy = "nothing was kept: --out SWEEP.h5 keeps points as they come"
+        remedy = f"nothing was kept: {as_asked('--out SWEEP.h5', 'out=...')} keeps points as they come"
         if file.path is not None:
-            remedy = f"the same command with --out {file.path} --resume goes on from there"
+            given = f"the same call with out={str(file.path)!r}, resume=True"
+            remedy = f"{as_asked(f'the same command with --out {file.path} --resume', given)} goes on from there"
         raise SweepInterrupted(f"{done}; {remedy}") from None
     except InputError as error:
         # What is wrong from the beginning leaves nothing; a full disk must not cost what has been measured.

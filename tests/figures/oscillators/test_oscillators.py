@@ -635,7 +635,7 @@ def test_runs_are_offered_what_suits_them(run_file):
     data = draw(find("phases_on_circle"), Request(run=run_file)).data
     assert data["label"] == "trained oscillator"
     for name in ("two_oscillators", "locking"):
-        with pytest.raises(InputError, match="--from"):
+        with pytest.raises(InputError, match="Argument run must"):
             draw(find(name), Request(run=run_file))
 
 

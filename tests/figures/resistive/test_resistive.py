@@ -376,7 +376,7 @@ def test_runs_are_offered_what_suits_them(run_file):
     assert "pcn_energy" not in names
     made = draw(find("conductances"), Request(run=run_file)).data
     assert made["label"] == "resistive network 64-9-10"
-    with pytest.raises(InputError, match="--from"):
+    with pytest.raises(InputError, match="Argument run must"):
         draw(find("circuit_scaling"), Request(run=run_file))
 
 

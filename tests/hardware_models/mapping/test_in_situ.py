@@ -173,10 +173,10 @@ def test_learning_goes_around_defects(tmp_path: Path, monkeypatch: pytest.Monkey
         return compare(*args, **kwargs)
 
     monkeypatch.setattr(in_situ.Lesson, "compare", stopped)
-    with pytest.raises(LearningInterrupted, match=r"2 of 4 .*--resume"):
+    with pytest.raises(LearningInterrupted, match=r"2 of 4 .*resume=True"):
         learn_in_situ("pcn-digits", progress=SILENT, **options)
     there = open_in_situ(out).values["learned"]
-    with pytest.raises(InputError, match="--resume"):
+    with pytest.raises(InputError, match="resume=True"):
         learn_in_situ("pcn-digits", **options)
     with pytest.raises(InputError, match="to resume"):
         learn_in_situ("pcn-digits", resume=True, **{**options, "device": BASE})

@@ -192,7 +192,7 @@ def test_broken_images_stop_training_or_are_counted(folder: Path, tmp_path: Path
         train(config(folder), resume=out)
     assert f"{str(bad)!r} cannot be decoded" in str(told.value)
     assert "set data.on_broken to 'skip'" in str(told.value)
-    assert f"epochs 1 to 1 are kept: resume with --resume {out}" in str(told.value)
+    assert f"epochs 1 to 1 are kept: resume with resume='{out}'" in str(told.value)
     (folder / "val" / "n01" / "0.JPEG").write_bytes(b"")
     result = train(config(folder, on_broken="skip", workers=1), resume=out)
     assert result.metrics["broken"].tolist() == [0, 2, 2]

@@ -76,7 +76,7 @@ def test_resume_is_the_same_to_the_bit(tmp_path: Path, change: dict[str, Any]) -
     config = {**SMALL, **change}
     straight, halted = tmp_path / "straight.h5", tmp_path / "halted.h5"
     train(config, out=straight)
-    with pytest.raises(TrainingInterrupted, match=f"--resume {halted}"):
+    with pytest.raises(TrainingInterrupted, match=f"resume='{halted}'"):
         train(config, out=halted, progress=StopAfter(epochs=2, batches=3))
     assert open_run(halted).epochs == 2
     result = train(config, resume=halted)
@@ -189,7 +189,7 @@ def test_interrupt_is_not_lost_where_exceptions_are(tmp_path: Path) -> None:
     """Else Ctrl-C at an unlucky moment is swallowed, and training goes on for hours."""
     out = tmp_path / "run.h5"
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(TrainingInterrupted, match=f"--resume {out}"):
+    with pytest.raises(TrainingInterrupted, match=f"resume='{out}'"):
         train(SMALL, out=out, progress=_InterruptAfterFirstEpoch(epochs=1))
     assert signal.getsignal(signal.SIGINT) is before
     assert open_run(out).epochs == 1
@@ -204,7 +204,7 @@ def test_interrupt_while_an_epoch_is_kept(tmp_path: Path, monkeypatch: pytest.Mo
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr("physics_ep.runs.training.write_run", interrupted)
-    with pytest.raises(TrainingInterrupted, match=f"epochs 1 to 1 are kept: resume with --resume {out}"):
+    with pytest.raises(TrainingInterrupted, match=f"epochs 1 to 1 are kept: resume with resume='{out}'"):
         train(SMALL, out=out)
     assert open_run(out).epochs == 1
 
@@ -324,7 +324,7 @@ def test_failure_in_a_later_epoch_keeps_the_earlier_ones(tmp_path: Path, monkeyp
     monkeypatch.setattr(EquilibriumPropagation, "backward", failing)
     with pytest.raises(TrainingStoppedError, match=r"epoch 2: the negative .* epochs 1 to 1 are kept") as caught:
         train(SMALL, out=out)
-    assert f"--resume {out}" in str(caught.value)
+    assert f"resume='{out}'" in str(caught.value)
     assert open_run(out).epochs == 1
 
 
@@ -338,7 +338,7 @@ def test_resume_into_another_file_names_the_file_that_there_is(tmp_path: Path) -
     """Else the user is told to resume from a file that was never written."""
     first, second = tmp_path / "first.h5", tmp_path / "second.h5"
     train(SMALL, overrides=["training.epochs=1"], out=first)
-    with pytest.raises(TrainingInterrupted, match=f"epochs 1 to 1 are kept: resume with --resume {first}"):
+    with pytest.raises(TrainingInterrupted, match=f"epochs 1 to 1 are kept: resume with resume='{first}'"):
         train(SMALL, resume=first, out=second, progress=StopAfter(epochs=0, batches=2))
     assert not second.exists()
     train(SMALL, resume=first, out=second)
