@@ -484,16 +484,18 @@ def shared_legend(*axes: Axes, handles: Any = None, labels: Any = None) -> None:
 def colorbar(
     drawn: Any, axes: Axes | Sequence[Axes], *, after: Callable[[Any], None] | None = None, **options: Any
 ) -> None:
-    """Ask for a colour bar beside panels; it is left out where all of them are.
+    """Ask for a colour bar beside panels. It is drawn with the page, unless all of these panels are left out.
 
     Parameters
     ----------
     drawn : mappable
+        The image or collection whose colours the bar explains.
     axes : Axes or sequence of Axes
+        Panels that the bar stands beside.
     after : callable (Colorbar), optional
-        What is drawn on it.
+        Called with the bar once it is drawn, to add to it.
     **options
-        For `Figure.colorbar`.
+        Further arguments of `Figure.colorbar`.
     """
     parents = [axes] if isinstance(axes, Axes) else list(axes)
     _page().bars.append((drawn, parents, after, options))

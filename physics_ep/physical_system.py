@@ -487,7 +487,7 @@ class Phase:
         return difference_asymmetry(lambda s: wide.force(s, x), state, wide.free_variables(state, x))
 
     def drooped(self, share: float) -> Phase:
-        """The same where a stored free state has lost this share of itself; itself if nothing is stored."""
+        """Phase whose stored free state has lost this share of itself; this phase if nothing is stored."""
         return self
 
     def rightmost(self) -> torch.Tensor | None:

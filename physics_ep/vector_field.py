@@ -136,7 +136,7 @@ class FieldPhase(Phase):
         return tuple(torch.randn(s.shape, generator=generator, dtype=torch.float64).to(s) for s in start)
 
     def steepness(self, state: State) -> State:
-        """Derivative of each coordinate by its variable."""
+        """Slope of each of `VectorField.coordinates` by its own variable at a state, in blocks of its shapes."""
         with torch.enable_grad():
             leaves = tuple(s.detach().requires_grad_() for s in state)
             total = sum(c.sum() for c in self.system.coordinates(leaves))

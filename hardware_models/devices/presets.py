@@ -177,7 +177,7 @@ PRESETS: dict[str, DeviceModel] = {
 
 
 def preset(name: str) -> DeviceModel:
-    """A published technology.
+    """Return a published technology by its name.
 
     Parameters
     ----------
@@ -187,7 +187,7 @@ def preset(name: str) -> DeviceModel:
     Raises
     ------
     InputError
-        With the nearest right name.
+        If there is no preset of that name; the message has the nearest right one.
     """
     if name not in PRESETS:
         raise unknown_name("preset", name, PRESETS)

@@ -114,7 +114,7 @@ class UnitGraph(OnHost, EnergySystem):
         biases: Any = None,
         couplings: str | Sequence[str] = "hopfield",
     ) -> UnitGraph:
-        """Graph from a list of edges.
+        """Build a graph from a list of edges.
 
         Parameters
         ----------
@@ -123,12 +123,13 @@ class UnitGraph(OnHost, EnergySystem):
         edges : array_like of int (m, 2)
             The two nodes of each edge, in either order. Edges between the same nodes add up.
         weights : array_like of float (m,)
+            Weight of each edge, in the unit of its coupling.
         units : str or sequence of str (n_free,)
             Unit of all free nodes, or of each in ascending order of node number (`physics_ep.units.UNITS`).
         inputs : sequence of int
             Clamped nodes: x[:, k] is the value of node inputs[k]. All others are free.
         outputs : sequence of int
-            Free nodes that the cost acts on: outputs(state)[:, k] is the state of node outputs[k].
+            Free nodes that the cost acts on, at least one: outputs(state)[:, k] is the state of node outputs[k].
         biases : array_like of float (n_free,), optional
             Biases of the free nodes, in ascending order. Default 0.
         couplings : str or sequence of str (m,)

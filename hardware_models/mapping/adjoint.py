@@ -163,7 +163,9 @@ def coupled(phase: PairedPhase, v_h: Blocks, v_u: Blocks) -> tuple[Blocks, Block
 
 
 def asymmetry(phase: PairedPhase) -> float:
-    """|A| / |J| of the currents at the origin, over the batch, by random products (Frobenius norms).
+    """Estimate |J - J^T| / (2 |J|) at the origin over the batch, J the Jacobian of the currents; 0: symmetric.
+
+    The norms are those of Frobenius, estimated by products with random vectors.
 
     Units that stand still whatever flows into them (a diode that blocks) are left out.
     """

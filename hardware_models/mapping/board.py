@@ -220,7 +220,7 @@ class Board(PhysicalCells):
         `keep_paths`; called after each writing."""
 
     def line_voltage(self, k: int) -> float:
-        """Largest voltage across cells at the nodes of layer k, V: that of the lines, at full scale."""
+        """Largest voltage across cells at the nodes of layer k, V: the voltage of the lines at full scale."""
         return self.device_model.voltage
 
     def check_voltages(self) -> None:

@@ -458,7 +458,7 @@ def substrate_class(name: str) -> type[PairedCircuit]:
     Raises
     ------
     InputError
-        With the nearest right name.
+        If there is no such name; the message has the nearest right one.
     """
     known = {**SUBSTRATES, **substrates()}
     if name not in known:

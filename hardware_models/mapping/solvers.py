@@ -175,7 +175,7 @@ class Flow(Solver):
         return speed, z, unsettled(self.phase, z, pairs)
 
     def within(self, w: Blocks) -> Blocks:
-        """w back in bounds."""
+        """Put the unknown w back within its bounds; without bounds it is returned as it is."""
         return w
 
     def evaluate(self) -> tuple[State, torch.Tensor]:

@@ -119,7 +119,7 @@ def degrees(rates: Sequence[torch.Tensor], periodic: bool) -> torch.Tensor:
 
 
 def bending(field: torch.Tensor, rates: Sequence[torch.Tensor], periodic: bool) -> torch.Tensor:
-    """Sum over edges of rate / 2 (difference of u)^2, (B,)."""
+    """Energy of diffusion of a field (B, *grid): the sum over edges of rate / 2 (difference along it)^2, (B,)."""
     total = field.new_zeros(field.shape[0])
     for axis, rate in enumerate(rates):
         if rate.numel():

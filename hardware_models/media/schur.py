@@ -54,7 +54,7 @@ class Schur:
         self.matrix = along_u + self.below
 
     def solve(self, diagonal: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-        """Solve for several right-hand sides an example.
+        """Solve (L_u + diag(c) + G) a = r + G s, b = G (a - s) for k right-hand sides an example.
 
         Parameters
         ----------

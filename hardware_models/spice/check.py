@@ -107,7 +107,7 @@ class SpiceAgreement:
 
 
 def bundled_netlists() -> dict[str, Path]:
-    """Netlists of the package by name."""
+    """Name of each netlist that comes with the package (its file without .cir) to its path."""
     return {path.stem: path for path in sorted(NETLISTS.glob("*.cir"))}
 
 

@@ -99,7 +99,13 @@ class CoupledLearning(EquilibriumPropagation):
         sync: bool = True,
         input_gradient: bool = False,
     ) -> Step:
-        """Add the contrast over the fraction to `.grad`; see `EquilibriumPropagation.backward`."""
+        """Add the contrast over the fraction, a batch mean, to `.grad`, as `EquilibriumPropagation.backward` does.
+
+        Raises
+        ------
+        InputError
+            If input_gradient is True: this rule is no gradient.
+        """
         if input_gradient:
             raise argument_error("input_gradient", "be False for CoupledLearning, whose rule is no gradient", True)
         return super().backward(system, x, y, sync=sync)

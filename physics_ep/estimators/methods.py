@@ -138,7 +138,7 @@ class MethodChoice:
         return self.nudging(base), eigenvalue
 
     def nudging(self, base: Phase) -> Phase:
-        """The phase to nudge by the method that was chosen last."""
+        """Phase that nudges act on: the transposed one for 'asymmetric', two states for 'dyadic', else `base`."""
         method = self.choice.method
         if method == "dyadic":
             return DyadicPhase(base)

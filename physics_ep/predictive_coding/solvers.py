@@ -206,8 +206,7 @@ class LinearSweep(Solver):
 
 
 class LinearSpace(Solver):
-    """Solver for networks that are linear and phases that start from rest: one space of output errors for all
-    nudges.
+    """Solver of phases that start from rest in a linear network: one space of output errors for all nudges.
 
     A backward and a forward pass on vectors p_i (B, n_out) tell their displacements; each nudge takes its own
     combination, with the least miss |e_L + beta dC/dh_L(h_L + d_L)| at the outputs. The next p is what the nudges
@@ -305,7 +304,7 @@ class LinearSpace(Solver):
         self.weights = own.repeat_interleave(len(errors[0]), 0)
 
     def finish(self, z: State) -> State:
-        """The certified displacements with the errors of the backward pass on their image."""
+        """Pack the displacements z with the errors of a last backward pass on their image, and free the space."""
         phase = self.phase
         self.moved = []  # z has their sums; a large network needs the memory
         errors, deltas = phase.backward(self.image, keep=phase.paired)

@@ -305,7 +305,7 @@ def lenet() -> nn.Module:
 
 
 def alexnet() -> nn.Module:
-    """AlexNet (Krizhevsky et al. 2012) at half its widths."""
+    """AlexNet (Krizhevsky et al. 2012) at half its widths, for images (B, 3, rows, columns) and 100 classes."""
     return nn.Sequential(
         *(nn.Conv2d(3, 48, 11, 4, 2), nn.ReLU(), nn.LocalResponseNorm(5), nn.MaxPool2d(3, 2)),
         *(nn.Conv2d(48, 128, 5, padding=2, groups=2), nn.ReLU(), nn.LocalResponseNorm(5), nn.MaxPool2d(3, 2)),

@@ -91,7 +91,7 @@ class InSituTable(Tabular):
     refused: Mapping[tuple[int, int], str] = field(default_factory=dict)
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row a point, of the means over instances."""
+        """One dict a point: substrate, field, value, and the mean of each quantity over the instances."""
         return [
             {
                 "substrate": substrate,
@@ -108,7 +108,7 @@ class InSituTable(Tabular):
         return [f"{len(self.plan)} points", f"on {substrates}"]
 
     def records(self) -> list[dict[str, Any]]:
-        """A row a point, of the means over instances."""
+        """One dict a point: substrate, field, value, and the mean of each quantity over the instances."""
         return self.rows()
 
     def shown(self) -> tuple[list[str], list[list[str]]]:
