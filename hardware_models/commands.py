@@ -27,6 +27,8 @@ from physics_ep.command_options import (
 from physics_ep.errors import argument_error, unknown_name
 from physics_ep.moved import moved_names
 
+from .oscillators.commands import register as register_oscillators
+
 if not TYPE_CHECKING:
     __getattr__ = moved_names(__name__)
 
@@ -100,6 +102,7 @@ def register(app: typer.Typer) -> None:
     add_command(app, map_, name="map", epilog=example)
     example = "Example: physics-ep fit-pulses measured.csv --preset fefet --out device.json"
     add_command(app, fit_pulses, epilog=example)
+    register_oscillators(app)
     spice = typer.Typer(
         help="Circuits and ngspice: write netlists, compare operating points and gradients, read a user's netlist.",
     )

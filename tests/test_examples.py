@@ -44,6 +44,7 @@ LAST = {
     "substrates/predictive_coding_network": below(0.02),
     "substrates/resistive": below(15),
     "tour/certify_stability": below(0.1),
+    "tour/largest_cut": lambda missing: missing == 1,
     "tour/map_to_hardware": lambda unconverged: unconverged == 0,
     "tour/oscillators_and_media": above(0.999),
     "tour/own_scheme": below(0.1),

@@ -74,7 +74,8 @@ def test_pictures_and_commands_exist() -> None:
         assert (ROOT / path).is_file(), path
     commands = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
     named = set(re.findall(r"(?:^|`)physics-ep ([a-z-]+)", README + commands, flags=re.MULTILINE))
-    source = "".join(p.read_text(encoding="utf-8") for p in ROOT.glob("*/commands.py"))
+    files = [*ROOT.glob("*/commands.py"), *ROOT.glob("hardware_models/*/commands.py")]
+    source = "".join(p.read_text(encoding="utf-8") for p in files)
     for command in named:
         assert f"def {command.replace('-', '_')}(" in source or f'name="{command}"' in source, command
 
