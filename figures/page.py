@@ -77,12 +77,12 @@ class PaperFigure(Figure):
     """Draws the same data again: `figure.redraw(width=85)`."""
 
     def draw(self, renderer: Any) -> None:
-        """Draw the figure."""
+        """Draw the figure with the rcParams that it was made with."""
         with within(self.settings):
             super().draw(renderer)
 
     def savefig(self, fname: Any, **options: Any) -> None:
-        """Save the figure."""
+        """Save the figure with the rcParams that it was made with; arguments as those of matplotlib."""
         with within(self.settings):
             super().savefig(fname, **options)
 

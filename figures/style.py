@@ -219,7 +219,7 @@ class Look:
         self.settings()
 
     def over(self, other: Look) -> Look:
-        """This look, and where it leaves a choice the other one."""
+        """This look; the other one says what this one leaves open (None)."""
         own = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
         return replace(other, **own)
 

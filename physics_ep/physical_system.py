@@ -687,7 +687,7 @@ class Phase:
         return slope.to(x.dtype)
 
     def response(self, force: torch.Tensor) -> torch.Tensor | None:
-        """Change of the outputs (B, n_out) per unit of a small force on them, where it has a closed form."""
+        """First-order change of the outputs (B, n_out) under a force (B, n_out) on them; None: no closed form."""
         return None
 
     def curvature_limit(self, cost: Cost, y: torch.Tensor, anywhere: bool) -> float | None:

@@ -192,8 +192,10 @@ class Weights:
                 )
 
     def deposit(self, grads: Mapping[str, torch.Tensor]) -> None:
-        """Add gradients to `.grad` of the parameters behind them, as backprop would: ties summed, through what
-        computes tensors, hooks called.
+        """Add gradients to `.grad` of the parameters behind them, as backprop would.
+
+        Gradients of tied tensors are summed, those of computed tensors go on to what they are computed from, and
+        hooks are called.
 
         Parameters
         ----------

@@ -279,7 +279,7 @@ class CircuitPhase(Phase):
         return stiffness.numpy()
 
     def response(self, force: torch.Tensor) -> torch.Tensor | None:
-        """Outputs that a small force on the outputs moves, by the factorised second derivatives at the origin."""
+        """First-order change of the outputs (B, n_out) under a force on them, by the factors at the origin."""
         if self.origin is None:
             return None
         batch, layout = len(force), self.layout

@@ -33,7 +33,7 @@ def lagged_begin(phase: PairedPhase, start: State) -> Blocks:
 
 
 def at_rest(phase: PairedPhase, dq: Blocks, gap: Blocks) -> Blocks:
-    """What the amplifiers of the hidden layers lead to: dV_u, then d(V_h - V_u)."""
+    """Outputs to which hidden amplifiers settle at (dq, dp - dq): dV_u a layer, then d(V_h - V_u) a layer."""
     hidden = range(phase.depth - 1)
     errors = [phase.error(k, dq[k], gap[k]) for k in hidden]
     return [*(phase.moved(k, dq[k] + gap[k]) - errors[k] for k in hidden), *errors]

@@ -388,7 +388,7 @@ class PairedPhase(Phase):
         return self.displaced("h", k, dp)
 
     def displaced(self, side: Side, k: int, change: torch.Tensor) -> torch.Tensor:
-        """Change of what units 'h' or 'u' of layer k put out, their gates live, from the origin."""
+        """Change of the outputs of units `side` of layer k as their drive moves by `change`, with live gates."""
         units, at = (self.system.amplifiers_h, self.p) if side == "h" else (self.system.amplifiers_u, self.q)
         unit = units[k]
         if not (unit.ideal and unit.activation.name == "relu"):
@@ -492,7 +492,7 @@ class PairedPhase(Phase):
             return total if self.nudge is None else total + self.nudge.energy(self.system.outputs(state))
 
     def response(self, force: torch.Tensor) -> torch.Tensor:
-        """sum_l P_l sigma'_l P_l^T on a force at the outputs; of first order where copies differ."""
+        """First-order change of the outputs (B, n_out) under a force on them, sum_l P_l sigma'_l P_l^T force."""
         return self._tangent(force)[-1]
 
     def mobility(self, cost: Cost, y: torch.Tensor) -> float:

@@ -366,7 +366,7 @@ class NodalEquations:
         return out
 
     def slopes(self, across: Array) -> Array:
-        """Slopes of the curved elements, (B, curved) siemens."""
+        """Slopes dI/dV of the curved elements at the voltages `across` them, (B, curved) volts; siemens."""
         out = np.empty((len(across), self.curved))
         for part in self.elements:
             if part.where.stop <= self.curved:
@@ -415,7 +415,10 @@ class NodalEquations:
     def jacobian(
         self, z: Array, slopes: Array, conducting: Array, leak: float = 0.0, charging: float = 0.0
     ) -> Array:
-        """Entries of D J D in the fixed pattern, (B, entries), or (1, entries) where they are the same for all.
+        """Entries of the scaled Jacobian D J D, siemens: (B, entries), or (1, entries) where all examples share
+        them.
+
+        D is 1 for nodes and `scale` for branches; the places of the entries are those of the fixed pattern.
 
         Parameters
         ----------

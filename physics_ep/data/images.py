@@ -107,7 +107,7 @@ class Folder:
         return [PurePosixPath(p.relative_to(self.source).as_posix()) for p in found if _is_image(p)]
 
     def digest(self, size: tuple[int, int]) -> str:
-        """Name of what the folder holds now."""
+        """Digest of the files' names, sizes and dates and of the image size, which names the decoded copy."""
         stats = sorted((str(n), (self.source / n).stat()) for n in self.names())
         listing = [(name, s.st_size, s.st_mtime_ns) for name, s in stats]
         return _digest(str(self.source.resolve()), size, listing)
@@ -137,7 +137,7 @@ class Archive:
         return self._members
 
     def digest(self, size: tuple[int, int]) -> str:
-        """Name of what the archive holds now."""
+        """Digest of the archive's path, size and date and of the image size, which names the decoded copy."""
         stat = self.source.stat()
         return _digest(str(self.source.resolve()), size, [(stat.st_size, stat.st_mtime_ns)])
 

@@ -255,9 +255,10 @@ class ForwardNetwork(EnergySystem):
         weights: Cast | None = None,
         images: list[torch.Tensor | None] | None = None,
     ) -> tuple[torch.Tensor, Route]:
-        """Pre-activation a_k from the activities below, and the route of its max pooling.
+        """Pre-activation a_k (B, *shape) from the activities below, and the route of its max pooling.
 
-        What that picks from is added to `images`, if the layer is not on the input.
+        The image that the pooling picks from is added to `images`, or None where there is no route or the layer
+        stands on the input.
         """
         layer = self.stack[k]
         given = Cast(self.stack, x.dtype) if weights is None else weights

@@ -296,6 +296,7 @@ def open_in_situ(path: str | os.PathLike[str]) -> InSituTable:
     Raises
     ------
     InputError
+        If the file is no run file of `learn_in_situ`, or is damaged.
     """
     run = open_run(path)
     if run.attributes.get("kind") != KIND:

@@ -181,7 +181,7 @@ class ToleranceTable(Tabular):
         return found
 
     def worst(self, field: str, target: str = "transfer") -> TolerancePoint:
-        """The point of a field whose worst layer is worst; one without any equilibrium before all others."""
+        """The point of a field whose worst layer has the least cosine; one without any equilibrium goes first."""
         cosines = [getattr(point.worst_layer(target), target).cosine for point in self.of(field)]
         return self.of(field)[int(np.argmin(np.nan_to_num(cosines, nan=-math.inf)))]
 
