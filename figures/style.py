@@ -580,6 +580,7 @@ def claim_figure(name: str, folder: str | os.PathLike[str], formats: tuple[str, 
     Raises
     ------
     InputError
+        If a file may not be written (`storage.outputs.Call.claim`).
     """
     place = checked_path(folder, "out")
     return [claim(f"out ({name}.{form})", place / f"{name}.{form}") for form in formats]

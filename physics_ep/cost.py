@@ -483,6 +483,7 @@ def require_own(cost: Cost, outputs: torch.Tensor, y: torch.Tensor) -> None:
     Raises
     ------
     InputError
+        If an example's value changes with the rest of its batch, or the cost fails on half a batch.
     """
     if type(cost) in COSTS.values() or cost.holds:
         return

@@ -316,6 +316,7 @@ def require_method(method: str | None, scheme: Stencil) -> None:
     Raises
     ------
     InputError
+        If the method is unknown, or does not fit the scheme.
     """
     if method is None:
         return

@@ -180,6 +180,7 @@ def require_trained(system: nn.Module) -> None:
     Raises
     ------
     InputError
+        If no parameter of the system is trained.
     """
     if not any(p.requires_grad for p in system.parameters()):
         has = "only frozen ones" if any(True for _ in system.parameters()) else "none"

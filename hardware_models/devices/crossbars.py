@@ -59,6 +59,7 @@ def stream(seed: int, *keys: int | str, device: str | torch.device = "cpu") -> t
     Raises
     ------
     InputError
+        If the seed is no integer of 0 or more.
     """
     if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
         raise argument_error("seed", "be an integer of 0 or more", repr(seed))

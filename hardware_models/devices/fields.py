@@ -44,6 +44,7 @@ class Rule:
         Raises
         ------
         InputError
+            If the value is none that the field may have.
         """
         if value is None and self.optional:
             return None

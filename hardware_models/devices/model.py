@@ -679,5 +679,6 @@ def parse_field(name: str, text: str, kind: type[DeviceModel] = DeviceModel) -> 
     Raises
     ------
     InputError
+        If there is no such field, or the text is no value of it.
     """
     return field_of(name, kind).rule.parsed(name, text)

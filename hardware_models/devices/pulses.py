@@ -154,6 +154,7 @@ class PulsedArray:
     Raises
     ------
     InputError
+        If an argument is not as above, or the device has a field under which cells cannot learn.
     """
 
     def __init__(

@@ -505,7 +505,7 @@ def check_fields(substrate: str, fields: Mapping[str, Any], kind: type[DeviceMod
     Raises
     ------
     InputError
-        With the substrates that read a field which this one does not.
+        If the substrate does not read a field; the message names the substrates that do.
     """
     effects = substrate_class(substrate).effects
     for name, value in fields.items():
@@ -527,6 +527,7 @@ def as_read(substrate: str, device: DeviceModel) -> tuple[DeviceModel, tuple[str
     Raises
     ------
     InputError
+        If the device has a field, set on purpose, that the substrate does not read.
     """
     unread = device.unread(substrate_class(substrate).effects)
     check_fields(substrate, {name: getattr(device, name) for name in undescribed(device, unread)}, type(device))
@@ -580,6 +581,7 @@ def check_rails(rails: str, device: DeviceModel) -> None:
     Raises
     ------
     InputError
+        If `rails` is another word, or 'fit' with a device that has no cell_voltage_limit.
     """
     if rails not in ("refuse", "fit"):
         raise argument_error("rails", "be 'refuse' or 'fit'", repr(rails))

@@ -201,6 +201,7 @@ def require_invariant(system: PhysicalSystem, state: State, cost: Cost, y: torch
     Raises
     ------
     InputError
+        If the cost changes along such a direction.
     """
     directions = system.symmetries(state)
     if not directions:
@@ -228,6 +229,7 @@ def require_function(system: VectorField, base: Phase) -> None:
     Raises
     ------
     InputError
+        If the force differs when it is asked again, or with other examples in the batch.
     """
     assert base.origin is not None
     field: Any = base.system

@@ -529,6 +529,7 @@ class EquilibriumPropagation:
         Raises
         ------
         InputError
+            If the cost or the scheme does not fit the system.
         """
         if self.scheme.analytic and not system.analytic:
             raise InputError(

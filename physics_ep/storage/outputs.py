@@ -114,6 +114,7 @@ class Call:
         Raises
         ------
         InputError
+            If the call reads or writes that file already, it may not be replaced, or another process holds it.
         """
         path = check_output(path, name)
         place = _location(path)

@@ -328,6 +328,7 @@ def _check(
     Raises
     ------
     InputError
+        If a count, the seed or the solver is not allowed.
     """
     for label, count in (("repeats", repeats), ("batch", batch), ("steps", 1 if steps is None else steps)):
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:

@@ -186,6 +186,7 @@ class ModuleNetwork(HoldsNoise, EnergySystem):
         Raises
         ------
         InputError
+            If the outputs of the record and of the model differ, or are not finite.
         """
         state = torch.cuda.get_rng_state(x.device) if x.device.type == "cuda" else torch.get_rng_state()
         with torch.no_grad():
