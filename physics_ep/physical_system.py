@@ -83,6 +83,8 @@ class PhysicalSystem(nn.Module):
         The exact gradient that EP on this system is judged by.
     default_method : str
         What `method=None` of `EquilibriumPropagation` means.
+    has_dyadic : bool
+        Whether dyadic EP can nudge it: not where a unit is a pair of states already.
     analytic : bool
         Whether the energy is analytic in the state and accepts complex states.
     smooth : bool
@@ -136,6 +138,7 @@ class PhysicalSystem(nn.Module):
     default_max_iterations: int = 2000
     default_oracle: str = "implicit"
     default_method: str = "energy"
+    has_dyadic: bool = True
     analytic: bool = False
     smooth: bool = True
     descends: bool = True

@@ -47,6 +47,10 @@ BENCHMARKS = {
 
 
 GATES_HELP = "held, live or both; default both where units have kinks or poolings, held in large networks."
+MethodOfEP = Annotated[
+    str | None,
+    typer.Option(help="energy, vector-field, asymmetric, dyadic, auto; default the system's.", show_default=False),
+]
 SMALL, LARGE = 1_000_000, 5_000_000
 """Parameters below which one thread is used; from which two examples and held gates do, and no noise floors are
 measured."""
@@ -91,12 +95,7 @@ def gradients(
         int | None, typer.Option(help="At most so many; the state is judged as it then is.", show_default=False)
     ] = None,
     gates: Annotated[str | None, typer.Option(help=GATES_HELP, show_default=False)] = None,
-    method: Annotated[
-        str | None,
-        typer.Option(
-            help="energy, vector-field, asymmetric, dyadic or auto; default the system's.", show_default=False
-        ),
-    ] = None,
+    method: MethodOfEP = None,
     images: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Labelled photographs to take.", show_default=False), READS
     ] = None,
@@ -270,6 +269,7 @@ def tolerance(
     cost: Annotated[str, typer.Option(help="squared_error or cross_entropy.")] = "squared_error",
     scheme: Annotated[str, typer.Option(help="positive, negative, random, centered, or your own.")] = "centered",
     gates: Annotated[str | None, typer.Option(help=GATES_HELP, show_default=False)] = None,
+    method: MethodOfEP = None,
     rails: Rails = "refuse",
     images: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Labelled photographs to take.", show_default=False), READS
@@ -355,6 +355,7 @@ def tolerance(
         gates = "held"
     else:
         gates = "both" if parameters < LARGE else "held"
+    told: dict[str, Any] = {} if method is None else {"method": method}
     tries = repeats * len(betas) * sum(map(len, sweeps.values()))
     count = worth_sharing(net, tries) if workers is None and scheduler is None else workers or 1
     try:
@@ -379,6 +380,7 @@ def tolerance(
                 scheduler=scheduler,
                 workers=count,
                 network={"name": section.name, "options": options},
+                **told,
             )
     except SweepInterrupted as stop:
         raise InterruptedCommandError(str(stop)) from stop
@@ -486,6 +488,9 @@ def signature(
     ] = "feedforward",
     solver: Annotated[str | None, typer.Option(help="Default: each substrate's own.", show_default=False)] = None,
     steps: Annotated[int, typer.Option(help="Passes of a phase after which an example counts as unsettled.")] = 300,
+    method: Annotated[
+        str, typer.Option(help="energy (ordinary EP), asymmetric (exact where copies differ) or auto.")
+    ] = "energy",
     json: JsonFile = None,
     seed: Seed = None,
     quiet: Quiet = False,
@@ -513,6 +518,7 @@ def signature(
             batch=batch,
             steps=steps,
             solver=solver,
+            method=method,
             seed=0 if seed is None else seed,
             resume=resume,
             tell=report.say,

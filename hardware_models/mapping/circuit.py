@@ -96,6 +96,7 @@ class PairedCircuit(Board):
     `solvers`, `motion`, `settling_seconds`, `describe` and `count_units`.
     """
 
+    has_dyadic = False
     fast_methods_hold = True  # its phases, and the learning rule on what they carry, are those of these units
     default_max_iterations = 2000
     bounded = True

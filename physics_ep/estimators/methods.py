@@ -115,6 +115,11 @@ class MethodChoice:
             raise argument_error(
                 "scheme", f"be one of real nudges for {name}, which has no energy", self.scheme.name
             )
+        if self.asked == "dyadic" and not system.has_dyadic:
+            must = (
+                f"be 'asymmetric', 'energy' or 'auto' for {type(system).__name__}, whose units are pairs of states"
+            )
+            raise argument_error("method", must, repr(self.asked))
 
     def displaced(self, system: PhysicalSystem, base: Phase) -> tuple[Phase, torch.Tensor | None]:
         """The phase to nudge, and the rightmost eigenvalue (B,) at its origin if it was looked for now.

@@ -15,9 +15,10 @@ from torch.nn.parameter import is_lazy
 
 from ..blocks import all_finite
 from ..errors import InputError, argument_error
-from ..maps import ConvLink, DenseLink, Link, Shape
-from ..pooling import POOL
+from ..maps import ConvLink, DenseLink, Link, PoolLink, Shape
+from ..pooling import POOL, Pooling
 from ..weights import check_plain
+from .activations import Activation
 from .layers import PredictiveLayer
 from .network import PredictiveCodingNetwork
 
@@ -173,7 +174,6 @@ def to_sequential(network: PredictiveCodingNetwork) -> nn.Sequential:
     check_plain(network, "network", "to become an nn.Sequential")
     modules: list[nn.Module] = []
     responses = {name: kind for kind, name in RESPONSES.items()}
-    poolings = {name: kind for kind, name in POOLS.items()}
     for number, layer in enumerate(network.stack, 1):
         link, bias = layer.link, layer.bias is not None
         if layer.skips or layer.source is not None:
@@ -181,33 +181,78 @@ def to_sequential(network: PredictiveCodingNetwork) -> nn.Sequential:
                 f"Argument network must have no skips to become an nn.Sequential, but layer {number} has one."
             )
         if isinstance(link, ConvLink):
-            channels, below, side, _ = link.weight_shape
-            modules.append(nn.Conv2d(below, channels, side, link.stride, link.padding, bias=bias))  # type: ignore[arg-type]
-            if link.pool is not None:
-                modules.append(poolings[link.pool.kind](POOL))
-        else:
+            modules += _convolution(link, bias, number)
+        elif isinstance(link, DenseLink):
             if len(link.pre) > 1:
                 modules.append(nn.Flatten())
             modules.append(nn.Linear(link.fan_in, link.post[0], bias=bias))
-        if layer.activation_name == "hard_sigmoid":
-            modules.append(nn.Hardtanh(0.0, 1.0))
-        elif layer.activation_name not in responses:
-            raise argument_error("network", "have activations that torch has", layer.activation_name)
-        elif layer.activation_name != "linear":
-            modules.append(responses[layer.activation_name]())
+        elif isinstance(link, PoolLink) and not bias:
+            modules.append(_pooling(link.pool))
+        else:
+            raise _no_sequence(number, "be a matrix, a convolution or a pooling", f"a {type(link).__name__}")
+        if layer.activation_name != "linear":
+            modules.append(_response(layer.activation, responses))
     model = nn.Sequential(*modules).to(network.device, network.dtype)
+    weighted = [layer for layer in network.stack if layer.link.weighted]
     with torch.no_grad():
         holders = [m for m in model if isinstance(m, nn.Linear | nn.Conv2d)]
-        for layer, module in zip(network.stack, holders, strict=True):
+        for layer, module in zip(weighted, holders, strict=True):
             module.weight.copy_(layer.weight)
             if layer.bias is not None and module.bias is not None:
                 module.bias.copy_(layer.bias)
-    _tie(holders, network.stack)
-    for layer, module in zip(network.stack, holders, strict=True):
+    _tie(holders, weighted)
+    for layer, module in zip(weighted, holders, strict=True):
         module.weight.requires_grad_(layer.weight.requires_grad)
         if layer.bias is not None and module.bias is not None:
             module.bias.requires_grad_(layer.bias.requires_grad)
     return model
+
+
+def _convolution(link: ConvLink, bias: bool, number: int) -> list[nn.Module]:
+    """A convolution of torch, and the pooling behind it, for layer `number`, from 1."""
+    if not link.even:
+        raise _no_sequence(
+            number, "have equal padding on both sides", f"one with {link.around} (top, bottom, left, right)"
+        )
+    top, _, left, _ = link.around
+    kernel: Any = tuple(link.weight_shape[2:])
+    options: dict[str, Any] = {
+        "stride": link.stride,
+        "dilation": link.dilation,
+        "groups": link.groups,
+        "bias": bias,
+    }
+    found: list[nn.Module] = [nn.Conv2d(link.pre[0], link.weight_shape[0], kernel, padding=(top, left), **options)]
+    pool = link.pool
+    if pool is not None:
+        if bias and not pool.routed and pool.padding != (0, 0):
+            raise _no_sequence(number, "have no padding around an average", f"one with {pool}")  # less of the bias
+        found.append(_pooling(pool))
+    return found
+
+
+def _pooling(pool: Pooling) -> nn.Module:
+    kinds: dict[str, Any] = {name: kind for kind, name in POOLS.items()}
+    found: nn.Module = kinds[pool.kind](pool.size, pool.stride, pool.padding)
+    return found
+
+
+def _response(activation: Activation, responses: dict[str, type[nn.Module]]) -> nn.Module:
+    """The module of torch that computes an activation."""
+    name = activation.name
+    if name in responses:
+        return responses[name]()
+    if name == "silu":
+        return nn.SiLU()
+    if activation.leak:
+        return nn.LeakyReLU(activation.leak)
+    if name in ("hard_sigmoid", "relu6") or name.startswith("clip("):
+        return nn.Hardtanh(*activation.bounds)
+    raise argument_error("network", "have activations that torch has", name)
+
+
+def _no_sequence(number: int, must: str, but: str) -> InputError:
+    return InputError(f"Argument network must {must} in layer {number} to become an nn.Sequential, but has {but}.")
 
 
 def _known_modules(model: nn.Sequential) -> list[tuple[str, nn.Module]]:

@@ -164,6 +164,7 @@ def measured(arguments: argparse.Namespace) -> ToleranceTable:
         sweeps=chosen,
         betas=betas,
         gates=arguments.gates,
+        method="energy",  # what ordinary EP makes of copies that differ
         repeats=arguments.repeats,
         out=arguments.out,
         resume=arguments.resume,

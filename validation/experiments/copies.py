@@ -221,7 +221,7 @@ def measured(case: CopiesCase, instance: int, mapped: Mapped, x: torch.Tensor, y
     kept = free.converged.nonzero().flatten()[:BATCH]
     exact: dict[tuple[int, ...], dict[str, Gradients]] = {}
     modes = GATES if mapped.system.has_gates else GATES[:1]
-    options = {"beta": BETA, "on_unconverged": "skip", "method": method_of(case)}
+    options: dict[str, Any] = {"beta": BETA, "on_unconverged": "skip", "method": method_of(case)}
     told: dict[str, tuple[int, dict[str, float]]] = {}
     for gates in modes:
         gaps, settled = dict.fromkeys(REFERENCES, math.nan), kept[:0]

@@ -364,7 +364,8 @@ class Lesson:
         """How phases settle on the device."""
         self.alone: dict[str, Any] = {}
         """How they settle without one: a predictive coding network as it does by itself."""
-        kept = {"on_unconverged": config.training.on_unconverged, "branches": ep.branches, "starts": ep.starts}
+        kept: dict[str, Any] = {"branches": ep.branches, "starts": ep.starts, "method": ep.method}
+        kept["on_unconverged"] = config.training.on_unconverged
         self.options: dict[str, Any] = {"scheme": ep.scheme, "beta": ep.beta, **gates, **self.phases, **kept}
 
     def network(self) -> Any:

@@ -205,6 +205,7 @@ def measure(
     beta: float = BETA,
     steps: int | None = STEPS,
     solver: str | None = None,
+    method: str | None = "energy",
     seed: int = 0,
     resume: bool = False,
     tell: Callable[[str], None] = lambda line: None,
@@ -228,6 +229,8 @@ def measure(
         Iterations of a phase after which an example counts as unsettled; None: the solver's own.
     solver : str, optional
         Default: each substrate's own.
+    method : str, optional
+        Method of `EquilibriumPropagation`; by default ordinary EP, which a machine can do without anything more.
     seed : int
         Seed of the instances.
     resume : bool
@@ -263,7 +266,7 @@ def measure(
             is_trained, copies = COLUMNS[column]
             out = folder / f"{'trained' if is_trained else 'untrained'}-{copies}" / f"{substrate}.h5"
             out.parent.mkdir(exist_ok=True)
-            options: dict[str, Any] = {"solver": solver, "max_iterations": steps}
+            options: dict[str, Any] = {"solver": solver, "max_iterations": steps, "method": method}
             with threads(1):
                 tables[substrate, column] = tolerance(
                     trained if is_trained else before,
@@ -286,6 +289,7 @@ def measure(
         "network": name,
         "substrates": names,
         "solver": solver or "each substrate's own",
+        "method": method or "the system's own",
         "steps": "the solver's own"
         if steps is None
         else f"at most {steps} a phase: what has not settled by then counts as unsettled",

@@ -259,6 +259,7 @@ def _with_names_of_today(config: dict[str, Any]) -> dict[str, Any]:
     """A sweep's configuration in which gates bear today's names: files may have been written with the former."""
     own, system = dict(config["tolerance"]), dict(config["system"])
     own["gates"] = FORMER_GATES.get(own["gates"], own["gates"])
+    own.setdefault("method", "energy")  # files of earlier releases: ordinary EP, whatever copies are
     for former, name in FORMER_GATES.items():
         # A system that was given as a module is described by representations of its attributes.
         system = {key: repr(name) if key == "gates" and v == repr(former) else v for key, v in system.items()}

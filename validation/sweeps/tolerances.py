@@ -29,7 +29,7 @@ from hardware_models.mapping.mapped import as_read, check_fields, check_rails, d
 from physics_ep.cost import Cost
 from physics_ep.errors import InputError, argument_error
 from physics_ep.estimators.propagation import NegativeNudgeError
-from physics_ep.nudging import Stencil, scheme_from_name
+from physics_ep.nudging import Stencil, require_method, scheme_from_name
 from physics_ep.placement import available_memory, require_memory
 from physics_ep.predictive_coding.forward import gate_modes
 from physics_ep.progress import SILENT, Progress, task
@@ -108,7 +108,7 @@ def tolerance(
     seed : int
         Seed of the instances and the reads.
     scheme, **options
-        Further arguments of `EquilibriumPropagation`.
+        Further arguments of `EquilibriumPropagation`: `method="energy"`, say, for ordinary EP where copies differ.
     gates : {'held', 'live', 'both'}
         What nudged phases do with the gates of ReLUs and the routes of max poolings. 'both': each point has live
         gates beside held ones, on the same instances and at the same beta (`TolerancePoint.live`); of a network
@@ -188,6 +188,7 @@ def tolerance(
         if not isinstance(count, int) or isinstance(count, bool) or count < least:
             raise argument_error(name, f"be an integer of at least {least}", count)
     chosen = scheme_from_name("centered" if scheme is None else scheme)
+    require_method(options.get("method"), chosen)
     if resume and out is None:
         raise argument_error("resume", "come with out, the sweep file to go on with", resume)
     for field in sweeps or {}:
@@ -230,8 +231,9 @@ def tolerance(
             "seed": seed,
             "scheme": chosen.name,
             "gates": gates,
+            "method": options.get("method") or ("energy" if plain else "auto"),
             **({} if rails == "refuse" else {"rails": rails}),
-            "options": {name: repr(value) for name, value in options.items()},
+            "options": {name: repr(value) for name, value in options.items() if name != "method"},
             "mapper": None if mapper is None else f"{mapper.__module__}.{getattr(mapper, '__qualname__', mapper)}",
             "dtype": str(parameter.dtype).removeprefix("torch."),
             "torch_device": str(parameter.device),

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrizations, prune, weight_norm
 from physics_ep import EquilibriumPropagation, SquaredError
 from physics_ep.errors import InputError
 from physics_ep.estimators.backprop import Backprop
-from physics_ep.predictive_coding import from_sequential, load_sequential, mlp, to_sequential
+from physics_ep.predictive_coding import from_module, from_sequential, load_sequential, mlp, to_sequential
 
 
 class Doubled(nn.Sequential):
@@ -109,6 +109,34 @@ def test_tied_weights_and_what_is_not_trained_are_carried_over() -> None:
     assert back[2].bias is not back[0].bias
     assert [p.requires_grad for p in back.parameters()] == [p.requires_grad for p in model.parameters()]
     assert not any(p.requires_grad for p in from_sequential(dense().requires_grad_(False), (6,)).parameters())
+
+
+def test_every_convolution_pooling_and_clip_comes_back() -> None:
+    """Groups, dilation, windows and strides of any kind: without them it is another model of the same weights."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(2, 4, (3, 2), stride=(2, 1), padding=(1, 0), groups=2),
+        nn.ReLU6(),
+        nn.Conv2d(4, 4, 3, padding=2, dilation=2, groups=4),
+        nn.MaxPool2d(3, 2, 1),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(4, 3, 1),
+        nn.AvgPool2d((1, 2)),
+        nn.SiLU(),
+        nn.Flatten(),
+        nn.Linear(18, 4),
+        nn.Hardtanh(-0.5, 0.25),
+        nn.Linear(4, 2),
+    ).double()
+    x = torch.randn(3, 2, 11, 8, dtype=torch.float64)
+    net = from_module(model, x, form="layers")
+    assert torch.allclose(to_sequential(net)(x), model(x), atol=1e-12)
+    aside = nn.Sequential(
+        nn.ZeroPad2d((0, 1, 0, 0)), nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(252, 2)
+    )
+    net = from_module(aside.double(), x, form="layers")
+    with pytest.raises(InputError, match=r"equal padding on both sides in layer 1"):
+        to_sequential(net)
 
 
 def test_subclasses_that_override_nothing_are_what_they_extend() -> None:

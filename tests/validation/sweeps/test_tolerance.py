@@ -343,6 +343,27 @@ def test_what_the_physics_says() -> None:
     assert table.rows[0]["transfer"]["layer"].startswith("layers.")
 
 
+def test_the_method_of_a_sweep_is_asked_for_and_kept(tmp_path: Path) -> None:
+    """Where copies differ, default sweeps follow asymmetric EP, which adapts exactly; ordinary EP is asked for.
+
+    A file of one method does not go on with another, and dyadic EP, whose pairs these units are, is refused.
+    """
+    net, out = mlp([4, 6, 3], "tanh", seed=1).double(), tmp_path / "s.h5"
+    x, y = torch.rand(4, 4, dtype=torch.float64), torch.eye(4, 3, dtype=torch.float64)
+    options = {"sweeps": {"copy_mismatch_transpose": [0.1]}, "repeats": 1, "betas": (1e-3,)}
+    gaps = {}
+    for method in ("energy", None):
+        given = {} if method is None else {"method": method, "out": out}
+        (point,) = tolerance(net, x, y, SquaredError(), **options, **given).of("copy_mismatch_transpose")
+        gaps[method] = max(1 - layer.adaptation.cosine for layer in point.layers)
+    assert gaps[None] < 1e-9
+    assert gaps["energy"] > 1e-4
+    with pytest.raises(InputError, match="method"):
+        tolerance(net, x, y, SquaredError(), **options, out=out, resume=True)
+    with pytest.raises(InputError, match="whose units are pairs of states"):
+        tolerance(net, x, y, SquaredError(), **options, method="dyadic")
+
+
 def test_one_repeat_where_nothing_is_drawn() -> None:
     """Else equal repeats take their time, or random ones are judged by one."""
     assert not draws(DeviceModel(levels=4, adc_bits=8, drift_exponent=0.1, drift_time=1e3))
