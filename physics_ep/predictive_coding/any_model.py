@@ -116,7 +116,7 @@ def from_module(
         raise argument_error("model", "have all its weights", "one with lazy modules that have not run yet")
     _check_tensors(model, example)
     if form == "layers":
-        return layered(model, example, energy=energy, gates=gates)
+        return layered(_copied(model), example, energy=energy, gates=gates)
     if "parametrizations" in model._modules:
         raise InputError(
             "Argument model must have no parametrised tensors of its own, but has "

@@ -32,6 +32,8 @@ SAME = {"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feat
 SAME |= {"contiguous", "to", "float", "double", "identity", "detach", "type_as", "feature_dropout"}
 """Functions that change nothing where no number is drawn."""
 FLAT = {"flatten", "view", "reshape", "squeeze"}
+VIEWS = SAME | FLAT | {"unsqueeze", "getitem"}
+"""Functions that keep a parameter's numbers, in their order, where they keep all of them."""
 UNITS: dict[str, str] = {
     "relu": "relu", "relu6": "relu6", "tanh": "tanh", "sigmoid": "logistic", "silu": "silu", "gelu": "gelu",
     "softplus": "softplus", "hardtanh": "clip", "clamp": "clip", "clip": "clip", "clamp_min": "clip",
@@ -126,6 +128,9 @@ def layered(
         names.setdefault(id(tensor), name)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn((1, *example.shape[1:]), generator=generator).to(example.device, dtype)
+    for name, p in model.named_parameters():
+        if p._backward_hooks or p._post_accumulate_grad_hooks:
+            raise argument_error("model", "have no hooks of parameters (form='any' calls them)", f"one of {name!r}")
     try:
         with torch.no_grad():
             graph, values = record(twin, names, x)
@@ -164,15 +169,22 @@ class _LayerReader:
         self.found: dict[int, Value] = {}
         self.first: dict[str, tuple[int, str]] = {}
         """Parameter of the model to the place where it stands first in the network."""
+        self.learnt: list[bool] = []
+        """Whether each value depends on a parameter that the model trains."""
         self.node = graph.nodes[0]
 
     def read(self, shape: Shape) -> list[PredictiveLayer]:
         """All layers, for inputs of this shape."""
         self.input = shape
         for i, node in enumerate(self.graph.nodes):
+            self.node = node
+            self.learnt.append(node.name in self.trained or any(self.learnt[j] for j in node.sources()))
+            if node.random:
+                self.refused(f"draws random numbers ({node.name.strip('_')}): use the evaluation mode")
+            if node.cut and self.learnt[i]:
+                self.refused("passes no gradient to what the model trains (detach, torch.no_grad): freeze it")
             if not node.from_input:
                 continue
-            self.node = node
             value = Units(-1) if node.kind == "input" else self.value(i, node)
             if isinstance(value, LinearSum) and self.uses[i] > 1:
                 value = self.layer(value, "linear")
@@ -202,24 +214,43 @@ class _LayerReader:
         node = self.graph.nodes[given.node]
         if node.from_input:
             return None
+        if self.learnt[given.node] and self.origin(given) is None:
+            self.refused(
+                "computes weights from parameters that the model trains (masks, norms, transposes): freeze them"
+            )
         return (self.tensors[node.name] if node.kind == "tensor" else self.values[given.node]).detach().double()
 
     def origin(self, given: Any) -> str | None:
-        """Name of the parameter that an argument is."""
-        node = self.graph.nodes[given.node] if isinstance(given, Ref) else None
-        return node.name if node is not None and node.kind == "tensor" else None
+        """Name of the parameter that an argument is, or another view of, which is learnt as if folded."""
+        if not isinstance(given, Ref):
+            return None
+        node = self.graph.nodes[given.node]
+        if node.kind == "tensor":
+            return node.name
+        sources = node.sources()
+        if node.name.strip("_") not in VIEWS or len(sources) != 1:
+            return None
+        whole = self.values[given.node].numel() == self.values[sources[0]].numel()
+        return _folded(self.origin(Ref(sources[0]))) if whole else None
+
+    def either(self, one: str | None, two: str | None) -> str | None:
+        """The name of a sum of two parameters: of the one that the model trains."""
+        first, second = (one, two) if one is not None else (two, one)
+        frozen = first is not None and first.removesuffix(FOLDED) not in self.trained
+        return _folded(second if frozen and second is not None else first)
 
     def drive(self, value: Value) -> LinearSum:
         """The value as a sum: that of units over an identity."""
         if isinstance(value, LinearSum):
             return value
-        if any(value.around):
-            self.refused("pads an image that no convolution or pooling takes")
+        value = self.units(value)
         shape = self.shape(value.source)
         return LinearSum((Path(value.source, ChannelLink(shape, shape)),), flat=value.flat)
 
-    def units(self, value: Value) -> Units:
-        """The value as units: a sum becomes a layer of linear ones."""
+    def units(self, value: Value, padded: bool = False) -> Units:
+        """The value as units: a sum becomes a layer of linear ones. A convolution takes zeros around them."""
+        if isinstance(value, Units) and any(value.around) and not padded:
+            self.refused("takes what is padded, which convolutions alone do")
         return value if isinstance(value, Units) else self.layer(value, "linear")
 
     def layer(self, drive: LinearSum, activation: str) -> Units:
@@ -277,9 +308,16 @@ class _LayerReader:
     def value(self, i: int, node: Node) -> Value:
         """What a call gives."""
         name = node.name.strip("_")
-        if node.random:
-            self.refused(f"draws random numbers ({name}): use the evaluation mode")
         args, own = list(node.args), dict(node.kwargs)
+        try:
+            return self.call(i, name, args, own)
+        except InputError as error:
+            if isinstance(error, NoLayersError):
+                raise
+            return self.refused(f"calls {name!r} in a way that is none: {str(error).rstrip('.')}")
+
+    def call(self, i: int, name: str, args: list[Any], own: dict[str, Any]) -> Value:
+        """What a function gives."""
         known: dict[str, Callable[..., Value]] = {
             "linear": self.linear, "conv2d": self.conv2d, "batch_norm": self.batch_norm, "pad": self.pad,
             "max_pool2d": self.max_pool2d, "avg_pool2d": self.avg_pool2d, "mean": self.mean, "cat": self.cat,
@@ -289,19 +327,16 @@ class _LayerReader:
             return self.sum(name, *args, **own)
         if name in ("mul", "rmul", "div", "truediv", "multiply", "divide"):
             return self.product(name, *args, **own)
+        if name in ("neg", "negative"):
+            return self.signed(self.of(args, own), -1)
         if name in UNITS:
             return self.layer(self.drive(self.of(args, own)), self.unit(name, args[1:], own))
         if name in SAME | FLAT:
-            self.uses[i] += self.uses[node.sources()[0]] - 1  # another name of the same units
+            self.uses[i] += self.uses[self.node.sources()[0]] - 1  # another name of the same units
             return self.flat(i, self.of(args, own)) if name in FLAT else self.of(args, own)
         if name not in known:
             self.refused(f"calls {name!r}, which is none")
-        try:
-            return known[name](*args, **own)
-        except InputError as error:
-            if isinstance(error, NoLayersError):
-                raise
-            return self.refused(f"calls {name!r} in a way that is none: {error}")
+        return known[name](*args, **own)
 
     def of(self, args: Sequence[Any], own: dict[str, Any]) -> Value:
         """The first argument's value."""
@@ -319,7 +354,7 @@ class _LayerReader:
             hard = name == "hardtanh"
             low = args[0] if args else own.get("min_val" if hard else "min", -1.0 if hard else None)
             high = args[1] if len(args) > 1 else own.get("max_val" if hard else "max", 1.0 if hard else None)
-            if low == 0 and high is None:
+            if low == 0 and high in (None, math.inf):
                 return "relu"
             if not isinstance(low, int | float) or not isinstance(high, int | float):
                 return self.refused("clips at one side, or to tensors")
@@ -350,7 +385,7 @@ class _LayerReader:
         groups: int = 1,
     ) -> Value:  # fmt: skip
         given, w = self.at(input), self.constant(weight)
-        at = self.units(given)
+        at = self.units(given, padded=True)
         shape = self.shape(at.source)
         if w is None or at.flat or len(shape) != 3:
             self.refused("convolves what is no image, or with a kernel that depends on the input")
@@ -389,15 +424,22 @@ class _LayerReader:
         """A value times a number a channel."""
         if isinstance(value, LinearSum) and any(p.link.routed for p in value.paths) and bool((scale <= 0).any()):
             value = self.units(value)
+        links = [p.link for p in self.drive(value).paths]
+        first = [link.first for link in links if isinstance(link, ChannelLink)]
+        pools = any(isinstance(link, PoolLink) for link in links)
+        if origin is not None and (len(set(first)) < len(first) or pools):
+            value = self.units(value)  # a factor of several identities is one parameter, poolings have none
         drive = self.drive(value)
-        scale = scale.expand(drive.post[0])
+        scale = self.expanded(scale, drive)
         paths = []
         for path in drive.paths:
             link = path.link
             if not link.weighted:
                 if isinstance(link, ChannelLink):
                     link = ChannelLink(link.pre, link.post, link.first, scaled=True)
-                    part = origin if origin is None or len(drive.paths) == 1 else f"{origin}[{link.first}:]"
+                    part = origin
+                    if origin is not None and len(drive.paths) > 1:
+                        part = f"{origin.removesuffix(FOLDED)}[{link.first}:]"
                     paths.append(Path(path.source, link, scale[link.slice].clone(), _folded(part)))
                 else:
                     link, weight = link.with_weights()
@@ -414,9 +456,15 @@ class _LayerReader:
     def shifted(self, value: Value, shift: torch.Tensor, origin: str | None) -> LinearSum:
         """A value plus a number a channel."""
         drive = self.drive(value)
-        shift = shift.expand(drive.post[0])
+        shift = self.expanded(shift, drive)
         bias = shift.clone() if drive.bias is None else drive.bias + shift
-        return replace(drive, bias=bias, origin=_folded(drive.origin or origin))
+        return replace(drive, bias=bias, origin=self.either(drive.origin, origin))
+
+    def expanded(self, numbers: torch.Tensor, drive: LinearSum) -> torch.Tensor:
+        """Numbers a channel, of as many channels as a sum has."""
+        if numbers.numel() not in (1, drive.post[0]):
+            self.refused("has a number for each of a flattened image's, where layers have one a channel")
+        return numbers.expand(drive.post[0])
 
     def channels(self, given: Any, like: Value) -> torch.Tensor:
         """A constant argument as a number a channel, or one number."""
@@ -427,6 +475,8 @@ class _LayerReader:
         assert found is not None
         if found.numel() == 1:
             return found.reshape(1)
+        if like.flat:
+            shape = (math.prod(shape),)
         rows = found.reshape(found.shape[max(found.ndim - len(shape), 0) :])
         if rows.ndim != len(shape) or not found.numel() == rows.numel() == rows.shape[0] == shape[0]:
             self.refused(f"calls {self.node.name!r} with other constants than a number a channel")
@@ -440,11 +490,11 @@ class _LayerReader:
         if a is not None and b is not None:
             first, second = self.drive(a), self.signed(b, sign)
             if first.post != second.post or first.flat != second.flat:
-                self.refused("adds values of different shapes")
+                self.refused("adds values of different shapes, or numbers to those of a flattened image")
             biases = [d.bias for d in (first, second) if d.bias is not None]
             origins = [d.origin for d in (first, second) if d.bias is not None]
             bias = None if not biases else biases[0] if len(biases) == 1 else biases[0] + biases[1]
-            origin = None if not origins else origins[0] if len(origins) == 1 else _folded(origins[0] or origins[1])
+            origin = None if not origins else origins[0] if len(origins) == 1 else self.either(*origins)
             return LinearSum((*first.paths, *second.paths), bias, origin, first.flat)
         if a is not None:
             return self.shifted(a, sign * self.channels(two, a), self.origin(two))
@@ -464,9 +514,16 @@ class _LayerReader:
         return self.scaled(value, 1 / scale if "div" in name else scale, self.origin(by))
 
     def pad(self, input: Any, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Value:
-        at = self.units(self.at(input))
+        at = self.units(self.at(input), padded=True)
         sides = [*pad, *[0] * (4 - len(pad))]
-        if mode != "constant" or value not in (None, 0, 0.0) or len(sides) != 4 or min(sides) < 0 or at.flat:
+        if (
+            mode != "constant"
+            or value not in (None, 0, 0.0)
+            or len(sides) != 4
+            or min(sides) < 0
+            or at.flat
+            or len(self.shape(at.source)) != 3
+        ):
             self.refused("pads by other things than zeros around an image")
         left, right, top, bottom = sides
         around = tuple(a + b for a, b in zip(at.around, (top, bottom, left, right), strict=True))
@@ -476,7 +533,7 @@ class _LayerReader:
         """A pooling of units; a maximum behind a convolution's activation is put before it, which is the same."""
         given = self.at(input)
         pooling = Pooling(kind, _pair(size), None if stride in (None, []) else _pair(stride), _pair(padding))
-        if kind == "max" and given == Units(len(self.layers) - 1) and self.uses[input.node] == 1:
+        if kind == "max" and self.layers and given == Units(len(self.layers) - 1) and self.uses[input.node] == 1:
             layer = self.layers[-1]
             link, rises = layer.link, layer.activation.inverse is not None
             if isinstance(link, ConvLink) and link.pool is None and not layer.skips and rises:
@@ -486,8 +543,8 @@ class _LayerReader:
                 )  # fmt: skip
                 return Units(len(self.layers) - 1)
         at = self.units(given)
-        if at.flat or any(at.around) or len(self.shape(at.source)) != 3:
-            self.refused("pools what is no image, or is padded apart")
+        if at.flat or len(self.shape(at.source)) != 3:
+            self.refused("pools what is no image")
         return LinearSum((Path(at.source, PoolLink(self.shape(at.source), pooling)),))
 
     def max_pool2d(
@@ -510,9 +567,11 @@ class _LayerReader:
     def adaptive(self, input: Any, output_size: Any) -> Value:
         at = self.units(self.at(input))
         shape = self.shape(at.source)
+        if at.flat or len(shape) != 3:
+            self.refused("pools what is no image")
         wanted = [output_size] * 2 if isinstance(output_size, int) else list(output_size)
         wanted = [n if w is None else w for n, w in zip(shape[1:], wanted, strict=True)]
-        if at.flat or len(shape) != 3 or any(n % w for n, w in zip(shape[1:], wanted, strict=True)):
+        if any(n % w for n, w in zip(shape[1:], wanted, strict=True)):
             self.refused("pools to sizes that do not divide the image")
         windows = [n // w for n, w in zip(shape[1:], wanted, strict=True)]
         return LinearSum((Path(at.source, PoolLink(shape, Pooling("average", _pair(windows)))),))
@@ -530,13 +589,16 @@ class _LayerReader:
         parts = [self.units(self.at(t)) for t in tensors]
         shapes = [self.shape(p.source) for p in parts]
         axis = dim if axis is None else axis
-        flat = any(p.flat and len(s) > 1 for p, s in zip(parts, shapes, strict=True))
-        if axis % (len(shapes[0]) + 1) != 1 or flat or any(any(p.around) for p in parts):
+        flat = parts[0].flat
+        if any(p.flat != flat or s[1:] != shapes[0][1:] for p, s in zip(parts, shapes, strict=True)):
+            self.refused("concatenates flattened images with what is none, or is of another size")
+        if axis % (2 if flat else len(shapes[0]) + 1) != 1:
             self.refused("concatenates along another axis than that of channels")
         post = (sum(s[0] for s in shapes), *shapes[0][1:])
         starts = [sum(s[0] for s in shapes[:n]) for n in range(len(shapes))]
         rows = zip(parts, shapes, starts, strict=True)
-        return LinearSum(tuple(Path(p.source, ChannelLink(s, post, start)) for p, s, start in rows))
+        paths = tuple(Path(p.source, ChannelLink(s, post, start)) for p, s, start in rows)
+        return LinearSum(paths, flat=flat)
 
     def flat(self, i: int, value: Value) -> Value:
         shape = value.post if isinstance(value, LinearSum) else self.shape(value.source)

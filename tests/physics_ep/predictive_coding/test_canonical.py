@@ -6,6 +6,8 @@ The references are the torch models themselves, with their norms unfolded, and a
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -140,3 +142,110 @@ def test_what_is_not_made_of_layers_is_named() -> None:
         with pytest.raises(InputError, match=says) as refused:
             from_module(model, x, form="layers")
         assert "\n" not in str(refused.value)
+
+
+class Written(nn.Module):
+    """Two dense maps, or a convolution and one, with a factor, and whatever stands between them."""
+
+    def __init__(
+        self, between: Callable[[Any, torch.Tensor], torch.Tensor], wide: int, image: bool = False
+    ) -> None:
+        super().__init__()
+        self.between = between
+        self.a: nn.Module = nn.Conv2d(2, 3, 3) if image else nn.Linear(4, 6)
+        self.c: nn.Module = nn.Conv2d(2, 3, 1) if image else nn.Linear(6, 6)
+        self.g = nn.Parameter(torch.rand(3 if image else 6) + 0.5)
+        self.norm, self.b = nn.BatchNorm2d(3), nn.Linear(wide, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(self.between(self, x))
+
+
+def _unlearnt(m: Any, x: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        h = m.a(x).relu()
+    return m.c(h).tanh()
+
+
+REFUSED: dict[str, tuple[Callable[[Any, torch.Tensor], torch.Tensor], int, bool]] = {
+    "draws random numbers": (lambda m, x: m.a(x).relu() + torch.randn(6).to(x), 6, False),
+    "draws random": (lambda m, x: functional.linear(x, m.a.weight + torch.rand(6, 4).to(x)).relu(), 6, False),
+    "passes no gradient": (lambda m, x: m.a(x).relu() + m.c(m.a(x).relu()).detach(), 6, False),
+    "module 'a' passes no": (_unlearnt, 6, False),
+    "computes weights from": (lambda m, x: functional.linear(m.a(x).relu(), m.a.weight.t()), 4, False),
+    "computes weights": (lambda m, x: m.a(x).relu() * m.g.exp(), 6, False),
+    "computes": (lambda m, x: functional.linear(x, m.a.weight * (m.a.weight > 0)).relu(), 6, False),
+    "pads by other things": (lambda m, x: functional.pad(m.a(x).relu(), (1, 1)), 8, False),
+    "takes what is padded": (lambda m, x: functional.pad(m.a(x).relu(), (0, 2)).mean((2, 3)), 3, True),
+    "takes what is": (
+        lambda m, x: functional.adaptive_avg_pool2d(functional.pad(x, (1, 1)), 1).view(-1, 2), 2, True,
+    ),
+    "a number for each of a": (
+        lambda m, x: functional.batch_norm(m.a(x).relu().flatten(1), *torch.ones(2, 48).double()), 48, True,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("says", first(4, REFUSED))
+def test_what_would_be_learnt_otherwise_is_refused(says: str) -> None:
+    """Noise that would be baked in, gradients that the model cuts, weights that it computes from what it trains:
+    networks of layers would put out or learn something else, without a word."""
+    between, wide, image = REFUSED[says]
+    x = torch.randn(2, 2, 6, 6).double() if image else torch.randn(2, 4).double()
+    with pytest.raises(InputError, match=says):
+        from_module(Written(between, wide, image).double().eval(), x, form="layers")
+
+
+TAKEN: dict[str, tuple[Callable[[Any, torch.Tensor], torch.Tensor], int, bool, str]] = {
+    "behind a pooling": (
+        lambda m, x: m.norm(functional.max_pool2d(m.a(x), 2)).relu().flatten(1), 12, True, "norm.weight",
+    ),
+    "behind a mean": (lambda m, x: m.a(x).relu().mean((2, 3)) * m.g, 3, True, "g"),
+    "of a sum": (lambda m, x: m.norm(m.a(x).relu() + m.a(x).tanh()).relu().flatten(1), 48, True, "norm.weight"),
+    "a view": (lambda m, x: (m.a(x).relu() * m.g.view(1, -1, 1, 1)).flatten(1), 48, True, "g"),
+    "pooled input": (
+        lambda m, x: torch.cat([m.c(functional.max_pool2d(x, 2)).tanh().mean((2, 3)), m.a(x).mean((2, 3))], 1),
+        6, True, "c.weight",
+    ),
+    "flat images": (
+        lambda m, x: torch.cat([m.c(-x).relu().flatten(1), (-x).tanh().flatten(1)], 1), 180, True, "c.weight",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", first(3, TAKEN))
+def test_factors_and_shapes_that_layers_have(case: str) -> None:
+    """Factors behind poolings, sums and in other shapes are learnt as the model learns them, by autograd; pooled
+    inputs and concatenated flat images are taken."""
+    between, wide, image, name = TAKEN[case]
+    torch.manual_seed(0)
+    model = Written(between, wide, image).double().eval()
+    model.norm.eps = 0.0  # statistics 0 and 1: its folded factor is its factor
+    nn.init.uniform_(model.norm.weight, 0.5, 1.5)
+    net = from_module(model, torch.randn(1, 2, 6, 6).double(), form="layers")
+    x, y = torch.randn(3, 2, 6, 6).double(), torch.arange(3)
+    torch.testing.assert_close(net(x), model(x), rtol=0, atol=1e-12)
+    functional.cross_entropy(model(x), y).backward()
+    EquilibriumPropagation(COST, beta=1e-4, tolerance=1e-8).backward(net, x, y)
+    exact = dict(model.named_parameters())[name].grad
+    assert exact is not None
+    found = [
+        getattr(layer, own).grad
+        for layer in net.stack
+        for own, origin in layer.origins.items()
+        if origin.removesuffix(" (folded)") == name
+    ]
+    torch.testing.assert_close(found[0].view_as(exact), exact, rtol=1e-6, atol=1e-9)
+
+
+def test_a_norm_learns_where_the_bias_before_it_is_frozen() -> None:
+    """Of two biases that become one, the one that is trained decides; hooks of parameters are refused."""
+    model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3)).eval()
+    model[0].requires_grad_(False)
+    net = from_module(model, torch.randn(2, 4), form="layers")
+    assert net.stack[0].origins["bias"] == "1.bias (folded)"
+    assert net.stack[0].bias is not None
+    assert net.stack[0].bias.requires_grad
+    dict(model.named_parameters())["3.weight"].register_hook(lambda grad: 2 * grad)
+    with pytest.raises(InputError, match=r"no hooks of parameters .* '3.weight'"):
+        from_module(model, torch.randn(2, 4), form="layers")
