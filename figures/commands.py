@@ -78,6 +78,7 @@ def figure(
             help="A style sheet, or the name of one of matplotlib's; further ones win.",
             show_default=False,
         ),
+        READS,
     ] = None,
     data: Annotated[
         Path | None,

@@ -148,8 +148,11 @@ def add_command(
     def guarded(**given: Any) -> None:
         require_host(given.get(subject), given.get("device"), given.get("overrides") or (), training=training)
         overwrite = given.pop("overwrite") if writes else False
-        read = {shown[k]: given[k] for k, mark in files.items() if mark is READS and _exists(given[k])}
-        with writing(" ".join(filter(None, (PROGRAM, group, name))), overwrite=overwrite, inputs=read) as call:
+        with writing(" ".join(filter(None, (PROGRAM, group, name))), overwrite=overwrite) as call:
+            for key in (key for key, mark in files.items() if mark is READS):
+                paths = given[key] if isinstance(given[key], list) else [given[key]]
+                for path in filter(_exists, paths):
+                    call.reading(shown[key], path)
             for key, mark in files.items():
                 if isinstance(mark, Writes) and not mark.folder and given[key] is not None:
                     goes_on = given.get(mark.goes_on)

@@ -259,6 +259,20 @@ def test_what_is_read_on_the_way_stays(tmp_path: Path, capsys: pytest.CaptureFix
     assert inner.read_bytes() == before
 
 
+def test_each_of_several_style_sheets_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An option that may be given often reads all its files; a style sheet of a figure is not written over."""
+    first, second = tmp_path / "first.mplstyle", tmp_path / "second.mplstyle"
+    for sheet in (first, second):
+        sheet.write_text("font.size: 7\n", encoding="utf-8")
+    styles = ["--style", str(first), "--style", "ggplot", "--style", str(second)]
+    for sheet in (first, second):
+        with pytest.raises(SystemExit) as caught:
+            cli.main(["figure", "holomorphic_map", *styles, "--json", str(sheet), "--overwrite"])
+        assert caught.value.code == 2
+        assert "be another file than style, which is read" in capsys.readouterr().err
+        assert sheet.read_text(encoding="utf-8") == "font.size: 7\n"
+
+
 def test_names_of_nudged_phases_are_outputs_too(tmp_path: Path) -> None:
     """A netlist of a nudged phase takes no user's file, and is no other name of that of the free phase."""
     (tmp_path / "own_plus.cir").write_bytes(PRECIOUS)
