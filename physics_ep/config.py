@@ -414,7 +414,7 @@ def load_config(
 
 
 def parse_config(table: Mapping[str, Any]) -> Config:
-    """Check the sections of a config; see `load_config`."""
+    """Check the sections of a config that is a dict, as `load_config` does, and return the config."""
     require_plain(table)
     for section, keys in table.items():
         require_finite(str(section), keys)

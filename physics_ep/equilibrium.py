@@ -107,7 +107,10 @@ class Equilibrium(Tabular):
 
     @cached_property
     def state(self) -> State:
-        """See the class. Computed when it is asked for: nudged phases are learnt from by their displacements."""
+        """State of the equilibrium, a tuple of blocks (B, ...), computed when it is asked for.
+
+        Learning needs the displacements of nudged phases, and no state.
+        """
         return self._state()
 
     @property

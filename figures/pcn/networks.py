@@ -93,7 +93,7 @@ def vgg_network(
     dtype: torch.dtype = torch.float64,
     device: torch.device | None = None,
 ) -> Subject:
-    """VGG10 with few channels, trained on the digits enlarged to 32x32; see `dense_network`."""
+    """VGG10 with few channels, trained as `dense_network` is, on the digits enlarged to 32x32."""
     net = vgg10(10, (1, 32, 32), width=width, gain=1.4, seed=seed)
     return _fitted(label, net, 4, examples, steps, 2e-3, seed, dtype, device)
 

@@ -92,7 +92,7 @@ def choose(n: int, pairs: np.ndarray, kind: str | None = None, eliminate: bool |
     pairs : int64 array (m, 2)
         Each once; no loops.
     kind : str, optional
-        Take this one.
+        Factorisation to take, one of `KINDS`. None: the fastest by the estimate.
     eliminate : bool, optional
         Whether to eliminate an independent set first.
     """

@@ -150,7 +150,7 @@ def lay_out(
     reduction : Reduction
         The unknowns of these parts.
     kind, eliminate
-        How matrices are factorised; see `factorizations.choose`.
+        How matrices are factorised, with the arguments of `factorizations.choose`.
     outputs : int64 array (n_out,), optional
         Nodes that the cost acts on. Default: none.
 

@@ -148,7 +148,7 @@ def operating_point(
 
 
 def solve(equations: NodalEquations, z: Array, drive: Drive, tolerance: float, max_iterations: int) -> Solution:
-    """Solution of equations laid out before, from states z (B, 1 + n); see `operating_point`."""
+    """Operating points of equations laid out before, from states z (B, 1 + n), as `operating_point` finds them."""
     if equations.linear:
         _refuse_singular(equations)
     weak, open_nodes = _weak(equations), np.zeros(equations.n_nodes, bool)

@@ -141,7 +141,7 @@ class GraphCouplings(nn.Module):
         return -(here * pull).sum((0, 2))
 
     def contrast(self, e: Phasors, m: Phasors, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Change of dE/dW and dE/dh; see `layers.LayerStack.contrast`."""
+        """Contrast of couplings W and fields h, as `layers.LayerStack.contrast` has it: dE/dW and dE/dh."""
         moved, mean = e[0], m[0]
         weight = torch.zeros_like(self.weight)
         weight[self.inner_edges] = -self.pairs.products(moved, mean)

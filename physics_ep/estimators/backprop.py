@@ -19,7 +19,7 @@ from .step import warn_of_input
 
 @dataclass(frozen=True)
 class BackpropStep:
-    """What training reads of a step; see `step.StepLike`.
+    """Outcome of one step of backprop, with the attributes of `step.StepLike` that training reads.
 
     Attributes
     ----------

@@ -26,7 +26,7 @@ MERCY = ("max_skipped", "on_unconverged")
 
 
 class Interruption:
-    """Whether Ctrl-C was pressed, for a loop that asks; see `interruptible`."""
+    """Whether Ctrl-C was pressed; `interruptible` hands it to a loop, which asks."""
 
     def __init__(self) -> None:
         self.asked = False

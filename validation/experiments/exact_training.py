@@ -21,7 +21,7 @@ from ..oracles import implicit_gradient
 
 @dataclass(frozen=True)
 class ExactStep:
-    """What training needs to know of a step; see `physics_ep.estimators.step.StepLike`."""
+    """Outcome of one exact step, as training reads it (`physics_ep.estimators.step.StepLike`)."""
 
     loss: torch.Tensor
     outputs: torch.Tensor
