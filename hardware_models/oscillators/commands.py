@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from physics_ep.command_options import READS, JsonFile, Quiet, Report, Seed, Verbose, add_command
+from physics_ep.command_options import READS, Device, Dtype, JsonFile, Quiet, Report, Seed, Verbose, add_command
+from physics_ep.errors import argument_error
 
 EXAMPLE = "Example: physics-ep anneal G14 --starts 100 --json cuts.json"
 
@@ -32,11 +33,17 @@ def anneal(
     ] = "linear",
     json: JsonFile = None,
     seed: Seed = None,
+    device: Device = None,
+    dtype: Dtype = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Seek a maximum cut of a graph with an oscillator Ising machine; tell the cut of every start."""
     report = Report(json, quiet)
+    if device is not None and device.partition(":")[0] != "cpu":
+        raise argument_error("device", "be 'cpu', where starts are followed", repr(device))
+    if dtype not in (None, "float32"):
+        raise argument_error("dtype", "be 'float32', in which starts are followed (cuts are float64)", repr(dtype))
     from .gset import read_gset
     from .max_cut import max_cut
 

@@ -1,14 +1,15 @@
 """Machines of oscillators that seek a maximum cut, all starts in one matrix product a step.
 
-Spins s = +-1 have the Ising energy E = sum_{edges} w_ij s_i s_j, and a cut of (sum w - E) / 2. In units of
-c = sqrt(sum_ij w_ij^2 / n), the size of a row of the symmetric matrix w, with p rising from 0 to 1 in a run:
+Spins s = +-1 have the Ising energy E = sum_{edges} w_ij s_i s_j, and a cut of (sum w - E) / 2. Each node counts
+forces in units of its own c_i = sqrt(sum_j w_ij^2), so that nodes with small weights decide as soon as those with
+large ones; p rises from 0 to 1 in a run:
 
 * 'bifurcation': parametric oscillators, whose amplitudes x leave zero as the pump p grows, with walls at +-1 that
-  take the momentum y: ballistic simulated bifurcation (Goto et al., Sci. Adv. 7, eabe7953, 2021),
-  dy/dt = (p - 1) x - w x / (2 c), dx/dt = y.
+  take the momentum y: ballistic simulated bifurcation (Goto et al., Sci. Adv. 7, eabe7953, 2021, where all nodes
+  have one c, the root mean square of these), dy_i/dt = (p - 1) x_i - sum_j w_ij x_j / (2 c_i), dx_i/dt = y_i.
 * 'phase': phases with inertia, which couplings and a growing injection at the second harmonic turn
   (Wang and Roychowdhury, OIM, 2019; the energy of `OscillatorGraph` with W = -w),
-  torque_i = -sum_j w_ij sin(phi_j - phi_i) - K p sin 2 phi_i.
+  torque_i / c_i = -sum_j w_ij sin(phi_j - phi_i) / c_i - K p sin 2 phi_i.
 
 A machine follows courses; it proves nothing: the cut of each start is a lower bound of the largest one.
 """
@@ -39,13 +40,15 @@ SCHEDULES: dict[str, Callable[[Any], Any]] = {
 STEP = 1.0
 """Time step of the bifurcation machine; Goto et al. take 1.25 to 0.5, by the problem."""
 TURN = 0.5
-"""Angle by which a torque of size c turns a phase in a step, less what inertia adds."""
+"""Angle by which a torque of size c_i turns a phase in a step, less what inertia adds."""
 INERTIA = 0.9
 """Share of its turn that a phase keeps from step to step."""
 INJECTION = 0.6
-"""K at the end of a run, in units of c."""
+"""K at the end of a run, in units of c_i."""
 SPREAD = 0.1
 """Size of the amplitudes and momenta that starts are drawn from."""
+NOISIEST = 1e3
+"""Noise at most: amplitudes end at 1 and half a turn is pi, so that far less leaves nothing but noise."""
 FIELDS = 8
 """Numbers a node and start that a run holds at once."""
 
@@ -91,7 +94,7 @@ def max_cut(
     starts : int
     steps : int
         Steps in time, each of one product of the weights and all starts.
-    noise : float
+    noise : float, 0 to 1000
         Deviation of what is added to each momentum (of phases: to each turn, radians) in the first step, which is
         drawn evenly; it goes to zero with 1 - p.
     schedule : {'linear', 'quadratic', 'root'} or sequence of float
@@ -121,8 +124,8 @@ def max_cut(
     for name, value, least in (("starts", starts, 1), ("steps", steps, 1), ("seed", seed, 0)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise argument_error(name, f"be an integer of at least {least}", value)
-    if isinstance(noise, bool) or not isinstance(noise, int | float) or not (0 <= noise < math.inf):
-        raise argument_error("noise", "be a finite number of at least 0", noise)
+    if isinstance(noise, bool) or not isinstance(noise, int | float) or not 0 <= noise <= NOISIEST:
+        raise argument_error("noise", f"be a number from 0 to {NOISIEST:g}", noise)
     pump = _pump(schedule, steps)
     needed = 4 * FIELDS * graph.n * starts
     there = available_memory(torch.device("cpu"))
@@ -152,17 +155,18 @@ def _pump(schedule: str | Sequence[float], steps: int) -> np.ndarray:
 
 
 def _couplings(graph: WeightedGraph) -> Any:
-    """-w / c in float32, (n, n): a matrix where many pairs are joined, else a sparse one."""
+    """-w_ij / c_i in float32, (n, n): a matrix where many pairs are joined, else a sparse one."""
     n = graph.n
-    tails, heads = graph.edges.numpy().T
-    weight = -graph.weights.numpy()
-    largest = np.abs(weight).max(initial=0)
-    if largest > 0:
-        weight = weight / largest
-        weight = weight / np.sqrt(2 * (weight**2).sum() / n)
-    half = coo_array((weight.astype(np.float32), (tails, heads)), shape=(n, n))
-    whole = csr_array(half + half.T)
-    return whole.toarray() if 2 * len(weight) >= DENSE_SHARE * n**2 else whole
+    tails, heads = np.concatenate([graph.edges.numpy(), graph.edges.numpy()[:, ::-1]]).T
+    weight = -np.tile(graph.weights.numpy(), 2)
+    # By the largest of each row first: squares of very large or small weights are beyond float64.
+    largest = np.zeros(n)
+    np.maximum.at(largest, tails, np.abs(weight))
+    weight = weight / np.where(largest > 0, largest, 1)[tails]
+    norm = np.sqrt(np.bincount(tails, weight**2, minlength=n))
+    weight = weight / np.maximum(norm, 1)[tails]
+    whole = csr_array(coo_array((weight.astype(np.float32), (tails, heads)), shape=(n, n)))
+    return whole.toarray() if len(weight) >= DENSE_SHARE * n**2 else whole
 
 
 def _bifurcation(

@@ -83,19 +83,31 @@ def test_amplitudes_follow_simulated_bifurcation() -> None:
     n, starts, steps = 30, 4, 12
     graph = random_graph(n, 80, 1, "signs")
     w = networkx.to_numpy_array(in_networkx(graph))
-    c0 = 0.5 * np.sqrt(n) / np.sqrt((w**2).sum())
+    c = np.sqrt((w**2).sum(1))
+    c[c == 0] = 1
     draws = np.random.default_rng(5)
     x, y = (SPREAD * (2 * draws.random((n, starts), dtype=np.float32) - 1.0) for _ in range(2))
     for k in range(steps):
         for s in range(starts):
             before = x[:, s].copy()
             for i in range(n):
-                y[i, s] += -(1 - k / steps) * before[i] - c0 * sum(w[i, j] * before[j] for j in range(n))
+                y[i, s] += -(1 - k / steps) * before[i] - sum(w[i, j] * before[j] for j in range(n)) / (2 * c[i])
                 x[i, s] += y[i, s]
                 if abs(x[i, s]) > 1:
                     x[i, s], y[i, s] = np.sign(x[i, s]), 0.0
     found = max_cut(graph, starts=starts, steps=steps, seed=5)
     assert np.array_equal(found.spins.numpy(), np.where(x.T >= 0, 1, -1))
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_small_weights_count_beside_large_ones(machine: str) -> None:
+    """An edge that outweighs all others must not leave their nodes to chance, as one unit for all nodes does."""
+    ring = [[i, (i + 1) % 14] for i in range(14)]
+    pairs = np.stack(np.triu_indices(12, 1), 1)
+    draws = np.random.default_rng(0).standard_normal(65)
+    for graph in (WeightedGraph(14, [*ring, [0, 7]], [1.0] * 14 + [1e4]), WeightedGraph(12, pairs, [1e6, *draws])):
+        best = float(max_cut(graph, machine=machine).cut.max())
+        assert best == pytest.approx(largest_cut(graph), abs=1e-8)
 
 
 @pytest.mark.parametrize("machine", MACHINES)
@@ -225,6 +237,7 @@ def test_bad_files_are_refused(tmp_path: Path, text: str | bytes, message: str) 
         ({"seed": -1}, "seed must"),
         ({"noise": float("nan")}, "noise must"),
         ({"noise": -0.1}, "noise must"),
+        ({"noise": 1e40}, "noise must"),
         ({"schedule": "linaer"}, "Did you mean 'linear'"),
         ({"schedule": [0, 2]}, "schedule must"),
         ({"schedule": []}, "schedule must"),
@@ -267,6 +280,8 @@ def test_command_tells_the_cut_of_every_start(tmp_path: Path, capsys: pytest.Cap
         [str(tmp_path / "absent")],
         [str(tmp_path)],
         [str(file), "--noise", "-1"],
+        [str(file), "--device", "cuda"],
+        [str(file), "--dtype", "float64"],
         [str(file), "--schedule", "up"],
     ):
         with pytest.raises(SystemExit) as ended:
