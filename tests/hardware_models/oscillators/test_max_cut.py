@@ -80,7 +80,7 @@ def test_phases_turn_as_the_energy_says() -> None:
 
 def test_amplitudes_follow_simulated_bifurcation() -> None:
     """One node at a time in plain Python, after Goto et al. (2021): another law finds other cuts at this seed."""
-    n, starts, steps = 30, 4, 12
+    n, starts, steps = 30, 8, 50
     graph = random_graph(n, 80, 1, "signs")
     w = networkx.to_numpy_array(in_networkx(graph))
     c = np.sqrt((w**2).sum(1))
