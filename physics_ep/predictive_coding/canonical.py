@@ -167,6 +167,9 @@ class _LayerReader:
                 self.uses[j] += 1
         self.uses[graph.output] += 1
         self.found: dict[int, Value] = {}
+        named = [(n.name, uses) for n, uses in zip(graph.nodes, self.uses, strict=True) if n.kind == "tensor"]
+        self.tied = {name for name, uses in named if uses > 1 and name in trained}
+        """Parameters that the model trains and uses more than once."""
         self.first: dict[str, tuple[int, str]] = {}
         """Parameter of the model to the place where it stands first in the network."""
         self.learnt: list[bool] = []
@@ -236,6 +239,9 @@ class _LayerReader:
     def either(self, one: str | None, two: str | None) -> str | None:
         """The name of a sum of two parameters: of the one that the model trains."""
         first, second = (one, two) if one is not None else (two, one)
+        if one is not None and two is not None and _folded(one) != _folded(two):
+            self.folds(one)
+            self.folds(two)
         frozen = first is not None and first.removesuffix(FOLDED) not in self.trained
         return _folded(second if frozen and second is not None else first)
 
@@ -246,6 +252,12 @@ class _LayerReader:
         value = self.units(value)
         shape = self.shape(value.source)
         return LinearSum((Path(value.source, ChannelLink(shape, shape)),), flat=value.flat)
+
+    def folds(self, name: str | None) -> None:
+        """Refuse a parameter that becomes part of another and is used elsewhere, too."""
+        own = None if name is None else name.removesuffix(FOLDED)
+        if own in self.tied:
+            self.refused(f"has {own!r}, which stands at several places and is folded")
 
     def units(self, value: Value, padded: bool = False) -> Units:
         """The value as units: a sum becomes a layer of linear ones. A convolution takes zeros around them."""
@@ -447,6 +459,7 @@ class _LayerReader:
                     paths.append(Path(path.source, link, own))
                 continue
             assert path.weight is not None
+            self.folds(origin)
             own = scale[link.slice] if isinstance(link, ChannelLink) else scale
             weight = path.weight * own.view(-1, *[1] * (path.weight.ndim - 1))
             paths.append(replace(path, link=link, weight=weight, origin=_folded(path.origin)))

@@ -175,6 +175,10 @@ REFUSED: dict[str, tuple[Callable[[Any, torch.Tensor], torch.Tensor], int, bool]
     "computes weights from": (lambda m, x: functional.linear(m.a(x).relu(), m.a.weight.t()), 4, False),
     "computes weights": (lambda m, x: m.a(x).relu() * m.g.exp(), 6, False),
     "computes": (lambda m, x: functional.linear(x, m.a.weight * (m.a.weight > 0)).relu(), 6, False),
+    "'norm.weight', which stands at several": (
+        lambda m, x: (m.norm(m.a(x)).relu().mean((2, 3)) + m.norm(m.a(x)).tanh().mean((2, 3))), 3, True,
+    ),
+    "'g', which stands at": (lambda m, x: ((m.c(m.a(x).relu()) + m.g).tanh() + m.g).relu(), 6, False),
     "pads by other things": (lambda m, x: functional.pad(m.a(x).relu(), (1, 1)), 8, False),
     "takes what is padded": (lambda m, x: functional.pad(m.a(x).relu(), (0, 2)).mean((2, 3)), 3, True),
     "takes what is": (
@@ -207,6 +211,7 @@ TAKEN: dict[str, tuple[Callable[[Any, torch.Tensor], torch.Tensor], int, bool, s
         lambda m, x: torch.cat([m.c(functional.max_pool2d(x, 2)).tanh().mean((2, 3)), m.a(x).mean((2, 3))], 1),
         6, True, "c.weight",
     ),
+    "one map twice": (lambda m, x: (m.c(x) + m.c(2 * x)).tanh().mean((2, 3)), 3, True, "c.weight"),
     "flat images": (
         lambda m, x: torch.cat([m.c(-x).relu().flatten(1), (-x).tanh().flatten(1)], 1), 180, True, "c.weight",
     ),
