@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 from cycler import cycler
@@ -34,10 +34,14 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from physics_ep.errors import InputError, argument_error, unknown_name
+from physics_ep.moved import moved_names
 from physics_ep.storage.files import checked_path, replacing
 from physics_ep.storage.outputs import claim, writing
 
 from .page import INCH, KNOWN, RC, Page, within
+
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(__name__)
 
 DEFAULTS: Any = mpl.rcParamsDefault
 

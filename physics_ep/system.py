@@ -17,12 +17,17 @@ Conventions
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
 from .blocks import State, derivative, in_dtype
 from .energies import energies
+from .moved import moved_names
 from .physical_system import Inputs, Phase, PhysicalSystem, widened
+
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(__name__)
 
 
 class EnergySystem(PhysicalSystem):

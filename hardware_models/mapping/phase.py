@@ -28,6 +28,7 @@ from physics_ep.maps import Link
 from physics_ep.nudging import Nudge
 from physics_ep.physical_system import Inputs, Phase, PhysicalSystem
 from physics_ep.pooling import Route
+from physics_ep.predictive_coding.activations import ACTIVATIONS
 from physics_ep.predictive_coding.forward import ForwardPass
 from physics_ep.predictive_coding.learning import Nudged, contrast
 from physics_ep.predictive_coding.phase import Rest, relative
@@ -391,7 +392,8 @@ class PairedPhase(Phase):
         """Change of the outputs of units `side` of layer k as their drive moves by `change`, with live gates."""
         units, at = (self.system.amplifiers_h, self.p) if side == "h" else (self.system.amplifiers_u, self.q)
         unit = units[k]
-        if not (unit.ideal and unit.activation.name == "relu"):
+        # Clips of detuned oscillators and of real diodes bear the name of a ReLU, and are none.
+        if not (unit.ideal and unit.activation.displaced is ACTIVATIONS["relu"].displaced):
             return self.over(lambda d, v: unit.displaced(v, d), change, at[k])
         if (side, k) not in self.corners:
             self.corners[side, k] = at[k].clamp(max=0), -at[k].relu()

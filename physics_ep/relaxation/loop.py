@@ -106,7 +106,6 @@ def solve(
         haste = lost is None and not trace and trusting(phase.x.device)
         method = methods[name](phase, z)
         method.tolerance = tolerance
-        patience = phase.patience or method.patience
         budget = max_iterations or method.budget or system.default_max_iterations
         course = Decline()
         unread: list[torch.Tensor] = []
@@ -168,6 +167,7 @@ def solve(
                 break
             course.add(worst)
             since = course.since
+            patience = phase.patience or method.patience  # a solver may lose it on the way
             if since >= patience or (since >= PATIENCE_AT_ROUNDING and worst < rounding(z)):
                 status = Status.STALLED
                 break

@@ -281,8 +281,8 @@ def learn_in_situ(
     except KeyboardInterrupt:
         kept = f"nothing was kept: {as_asked('--out RUN.h5', 'out=...')} keeps instances as they come"
         if path is not None:
-            given = f"the same call with out={str(path)!r}, resume=True"
-            kept = f"{as_asked(f'the same command with --out {path} --resume', given)} goes on from there"
+            again = f"the same call with out={str(path)!r}, resume=True"
+            kept = f"{as_asked(f'the same command with --out {path} --resume', again)} goes on from there"
         done = int(np.isfinite(values["learned"]).sum())
         raise LearningInterrupted(
             f"interrupted after {done} of {values['learned'].size} instances; {kept}"

@@ -124,7 +124,7 @@ def test_dropout_is_refused_where_the_energy_calls_it() -> None:
     x, y = batch()
     for module in (nn.Dropout(0.5), nn.RReLU()):
         system = Spring(module)
-        with pytest.raises(InputError, match="draw no random numbers in its energy, but 'before'"):
+        with pytest.raises(InputError, match="draw no random numbers in its energy or force, but 'before'"):
             EquilibriumPropagation(COST).backward(system, x, y)
         EquilibriumPropagation(COST).backward(system.eval(), x, y)
         assert "forward" not in vars(module)
