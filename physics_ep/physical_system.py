@@ -236,6 +236,7 @@ class PhysicalSystem(nn.Module):
             return None
         with torch.no_grad():
             force = self.force(state, x)
+            force = self.following(force)
             moved = self.project(tuple(s + f for s, f in zip(state, force, strict=True)))
             eps = torch.finfo(state[0].dtype).eps
             masks = []
@@ -247,6 +248,12 @@ class PhysicalSystem(nn.Module):
     def curvature_diagonal(self, state: State, x: torch.Tensor) -> State | None:
         """Positive estimate of the diagonal of d2E/ds2, to precondition linear solves (None: ones)."""
         return None
+
+    def following(self, force: State) -> State:
+        """Tell which way variables move under a force, or which force moves them so: blocks that ascend flip it."""
+        if self.directions is None:
+            return force
+        return tuple(way * f for f, way in zip(force, self.directions, strict=True))
 
     def random_state(self, x: torch.Tensor, generator: torch.Generator) -> State:
         """One of many states from which a free phase may start.
@@ -722,6 +729,7 @@ class Phase:
     def _projected(self, state: State, force: State) -> State:
         if not self.system.bounded:
             return force
+        force = self.system.following(force)  # bounds hold what would move out of them
         if self.scales is not None:
             # In steps of the state's own size: a force in small or large units would be lost in it, or clipped.
             reach = [
@@ -730,12 +738,13 @@ class Phase:
             ]
             steps = [r * f for r, f in zip(reach, force, strict=True)]
             moved = self.system.project(tuple(s + d for s, d in zip(state, steps, strict=True)))
-            return tuple(
+            held = tuple(
                 torch.where(m == s + d, f, (m - s) / r)
                 for m, s, d, f, r in zip(moved, state, steps, force, reach, strict=True)
             )
+            return self.system.following(held)
         moved = self.system.project(tuple(s + f for s, f in zip(state, force, strict=True)))
-        return tuple(m - s for m, s in zip(moved, state, strict=True))
+        return self.system.following(tuple(m - s for m, s in zip(moved, state, strict=True)))
 
     def cost_force(self, state: State) -> State:
         """-beta dC/ds of each block at a state, of a nudged phase."""

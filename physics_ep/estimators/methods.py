@@ -21,13 +21,13 @@ from typing import Any
 import torch
 
 from .. import ranks
-from ..blocks import State, flat
+from ..blocks import State, flat, in_dtype, largest
 from ..cost import Cost, costs
 from ..energies import outputs_of
 from ..equilibrium import Equilibrium, OtherBranch, Status
 from ..errors import argument_error
 from ..nudging import Stencil, require_method
-from ..physical_system import Phase, PhysicalSystem
+from ..physical_system import Phase, PhysicalSystem, widened
 from ..reads import likely
 from ..vector_field import VectorField
 from .dyadic import DyadicPhase
@@ -135,10 +135,13 @@ class MethodChoice:
             self.choice = Choice("energy")
             return base, None
         eigenvalue = None
-        if self._due(system):
-            if isinstance(system, VectorField):
-                require_function(system, base)
-                eigenvalue = base.rightmost()
+        due = self._due(system)
+        if due and isinstance(system, VectorField):
+            require_function(system, base)
+            eigenvalue = base.rightmost()
+        # One change may make couplings that are symmetric what has no energy.
+        alike = asked == "auto" and self.choice.method == "energy" and isinstance(system, VectorField)
+        if due or alike:
             self.choice = self._chosen(asked, base, system)
         return self.nudging(base), eigenvalue
 
@@ -156,10 +159,16 @@ class MethodChoice:
         return due
 
     def _chosen(self, asked: str, base: Phase, system: PhysicalSystem) -> Choice:
-        if asked in EXACT and system.default_method == "energy":
-            return Choice(asked, 0.0)
         found = ranks.largest(base.asymmetry(), system.device)  # one method for all ranks
         rounding = torch.finfo(base.narrow).eps ** 0.5
+        if found > rounding and base.adjoint() is base:
+            warnings.warn(
+                f"No method is exact on this {type(system).__name__}, whose force is not the gradient of its "
+                f"energy: the asymmetry |A| / |J| of its Jacobian is {found:.2g}. Describe it as a VectorField.",
+                AsymmetryWarning,
+                stacklevel=7,
+            )
+            return Choice("energy" if asked == "auto" else asked, found)
         if asked == "auto":
             return Choice("asymmetric" if found > rounding else "energy", found)
         if asked not in EXACT and found > rounding:
@@ -227,9 +236,10 @@ def require_invariant(system: PhysicalSystem, state: State, cost: Cost, y: torch
 
 
 def require_function(system: VectorField, base: Phase) -> None:
-    """Refuse a force that is no function of its arguments alone, each example's of that example.
+    """Refuse a force that is no function of its arguments alone, each example's of its own, as autograd has it.
 
-    It is asked twice at the free state, with another state between, and once without the first example.
+    It is asked twice at the free state, with another state between; for the first and the last example alone; and
+    its derivative in one direction, near the free state, is compared with a difference.
 
     Raises
     ------
@@ -237,15 +247,16 @@ def require_function(system: VectorField, base: Phase) -> None:
         If the force differs when it is asked again, or with other examples in the batch.
     """
     assert base.origin is not None
-    field: Any = base.system
-    state, x = base.origin, base.x
+    field: Any = widened(base.system)
+    state = tuple(s.to(field.dtype) for s in base.origin)
+    x = in_dtype(base.x, field.dtype)
+    name = f"system ({type(system).__name__})"
     with torch.no_grad():
         first = field.force(state, x)
         field.force(tuple(s + 1e-3 * (1 + s.abs()) for s in state), x)
         again = field.force(state, x)
         size = max(float(f.abs().nan_to_num(0.0, 0.0).max()) for f in (*first, *state) if f.numel())
-        rounding = 1e3 * torch.finfo(base.dtype).eps * max(size, torch.finfo(base.dtype).tiny)
-        name = f"system ({type(system).__name__})"
+        rounding = 1e3 * torch.finfo(field.dtype).eps * max(size, torch.finfo(field.dtype).tiny)
 
         def same(one: State, other: State) -> bool:
             pairs = zip(one, other, strict=True)  # what has diverged is nothing that a force is judged by
@@ -255,8 +266,52 @@ def require_function(system: VectorField, base: Phase) -> None:
             must = "have a force that is a function of its arguments and parameters alone"
             raise argument_error(name, must, "another one at the same state when asked again")
         if len(x) > 1:
-            others = torch.arange(1, len(x), device=x.device)
-            fewer = field.force(tuple(s[others] for s in state), x[others])
-            if not same(tuple(f[1:] for f in first), fewer):
-                must = "have a force of each example that does not depend on the others in its batch"
-                raise argument_error(name, must, "another one without the first example")
+            for one in (slice(0, 1), slice(len(x) - 1, len(x))):
+                alone = field.force(tuple(s[one] for s in state), x[one])
+                if not same(tuple(f[one] for f in first), alone):
+                    must = "have a force of each example that does not depend on the others in its batch"
+                    raise argument_error(name, must, "another one of an example that is alone")
+    require_followed(field, state, x, name)
+
+
+def require_followed(field: Any, state: State, x: torch.Tensor, name: str) -> None:
+    """Refuse a force of which autograd does not see all: its Jacobian would be another system's.
+
+    Near the free state w . (F(s + e v) - F(s - e v)) / 2e is compared with v . J^T w for random v and w, twice,
+    since a kink may lie between. Examples that have diverged are left out.
+
+    Raises
+    ------
+    InputError
+    """
+    generator = torch.Generator().manual_seed(6)
+    reach = largest(state)
+    unit = torch.where(reach > 0, reach, torch.ones_like(reach))
+
+    def drawn(size: float) -> State:
+        normal = (torch.randn(s.shape, generator=generator, dtype=torch.float64).to(s) for s in state)
+        return tuple(size * unit.view(-1, *[1] * (n.ndim - 1)) * n for n in normal)
+
+    e = 1e-7
+    wrong = torch.ones_like(reach, dtype=torch.bool)
+    for _ in range(2):
+        at = field.project(tuple(s + d for s, d in zip(state, drawn(1e-2), strict=True)))
+        along, across = drawn(1.0), flat(drawn(1.0))
+        with torch.no_grad():
+            ends = [
+                flat(field.force(tuple(s + way * e * d for s, d in zip(at, along, strict=True)), x))
+                for way in (1, -1)
+            ]
+        with torch.enable_grad():
+            leaves = tuple(s.detach().requires_grad_() for s in at)
+            work = (flat(field.force(leaves, x)) * across).sum()
+            found = torch.autograd.grad(work, leaves, allow_unused=True)
+        back = flat(tuple(torch.zeros_like(s) if g is None else g for s, g in zip(at, found, strict=True)))
+        change = (ends[0] - ends[1]) / (2 * e)
+        off = ((flat(along) * back).sum(1) - (across * change).sum(1)).abs()
+        rounding = 1e3 * torch.finfo(reach.dtype).eps / e * (ends[0].norm(dim=1) + flat(at).norm(dim=1))
+        wrong = wrong & (off > across.norm(dim=1) * (1e-4 * change.norm(dim=1) + rounding))
+    if bool(wrong.any()):
+        must = "have a force whose derivative autograd gives whole"
+        was = "changing otherwise than it says (a part is detached, or autograd inside made no graph)"
+        raise argument_error(name, must, was)

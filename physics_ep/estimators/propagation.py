@@ -36,6 +36,7 @@ from ..relaxation.loop import (
     solve,
 )
 from ..stillness import require_system, require_trained
+from ..vector_field import VectorField
 from ..weights import Weights
 from .automatic import AUTO_FRACTION, measured_bias, shared_bias, with_small_bias
 from .contrasts import (
@@ -49,7 +50,7 @@ from .contrasts import (
     relax_nudged,
     surely_finite,
 )
-from .methods import MethodChoice, check_droop, of_stable, require_invariant
+from .methods import MethodChoice, check_droop, of_stable, require_function, require_invariant
 from .step import Step, warn_of_input
 
 ON_UNCONVERGED = ("raise", "skip", "warn")
@@ -113,7 +114,8 @@ class EquilibriumPropagation:
     method : {'energy', 'vector-field', 'asymmetric', 'dyadic', 'auto'}, optional
         What nudged phases follow (`physics_ep.estimators.methods`). Default: the system's, 'energy' where there is
         one. 'auto' measures the asymmetry of the force every `measure_every` steps, and takes 'energy' if that is
-        rounding, else 'asymmetric'. With an energy J is symmetric, and 'asymmetric' does the same as 'energy'.
+        rounding, else 'asymmetric'; a `VectorField` that reads rounding is measured at every step.
+        With an energy J is symmetric, and 'asymmetric' does the same as 'energy'.
     droop : float
         Share of itself that a stored free state loses between the first nudged phase and the second, to simulate
         what a leaking store costs 'asymmetric': an error that grows as 1 / beta.
@@ -360,6 +362,8 @@ class EquilibriumPropagation:
                 f"Argument system must have outputs without parameters of their own for {type(self).__name__}, "
                 f"whose rule is no gradient, but was a {type(system).__name__}, whose outputs depend on some."
             )
+        if not free.status.settled and self.on_unconverged == "raise" and isinstance(system, VectorField):
+            require_function(system, new_phase(system, inputs, self.options, origin=free.state))  # a better reason
         self._refuse(free, "The free phase")
         base = new_phase(system, inputs, self.options, origin=free.state, balanced=True)
         base, eigenvalue = self.choice.displaced(system, base)

@@ -117,6 +117,63 @@ def test_dyadic_ep_is_exact_on_an_energy_system_too() -> None:
     assert abs(order - 2) <= 0.1
 
 
+def test_auto_notices_when_training_takes_the_symmetry_away() -> None:
+    """Couplings that start at zero have an energy until the first step: chosen once, the method would be biased."""
+    system = TanhUnits(8, 0.5)
+    x, y = batch(5, 4, 6)
+    with torch.no_grad():
+        system.w.zero_()
+    ep = EquilibriumPropagation(SquaredError(), beta=1e-3)
+    assert ep.backward(system, x, y).method == "energy"
+    with torch.no_grad():
+        system.w -= system.w.grad
+    found, step = estimate_gradient(ep, system, x, y)
+    assert step.method == "asymmetric"
+    assert total_error(found, implicit_gradient(system, x, y, SquaredError())) < 1e-5
+
+
+def test_an_energy_with_another_force_is_not_called_exact() -> None:
+    class Other(HopfieldNetwork):
+        def force(self, state, x):
+            first, *rest = super().force(state, x)
+            return (first + 0.3 * state[0].roll(1, 1), *rest)
+
+    x, y = batch(4, 2, 5)
+    for method in ("auto", "asymmetric", "dyadic"):
+        ep = EquilibriumPropagation(SquaredError(), beta=1e-2, method=method)
+        with pytest.warns(AsymmetryWarning, match="not the gradient of its energy"):
+            step = ep.backward(Other([4, 6, 2], "tanh").double(), x, y)
+        assert step.asymmetry > 0.01
+        assert step.method == ("energy" if method == "auto" else method)
+
+
+@pytest.mark.full
+def test_bounds_hold_a_block_that_ascends_where_it_would_move_out() -> None:
+    """It moves against its force: held the other way, relaxation stalls, or rests where nothing holds it."""
+
+    class Bounded(Wells):
+        def force(self, state, x):
+            a, b = state
+            return super().force((a, b), x)[0] + 0.3 * b.sum(1, keepdim=True), super().force((a, b), x)[1]
+
+        def project(self, state):
+            return state[0], state[1].clamp(-0.3, 0.3)
+
+    system = Bounded()
+    system.u.requires_grad_(False)
+    x, y = batch(4, 2, 3)
+    state = relax(system, x).require().state
+    b, force = state[1], system.force(state, x)[1].detach()
+    held = b.abs() == 0.3
+    assert bool(held.any())
+    assert bool((~held).any())
+    assert bool((force[held] * b[held] < 0).all())
+    assert float(force[~held].abs().max()) < 1e-8
+    grads = gradient(system, x, y, "asymmetric")[0]
+    differences = finite_difference_gradient(system, x, y, SquaredError())
+    assert total_error(grads, differences) < 1e-5
+
+
 def test_ideal_paired_circuits_and_media_read_no_asymmetry() -> None:
     """ds/dt of these is not symmetric: asked of the wrong matrix, auto would correct what is exact."""
     chain = FitzHughNagumoChain([4, 6, 3]).double()
@@ -240,10 +297,40 @@ def test_a_force_must_be_a_function_of_its_arguments_alone() -> None:
         def force(self, state, x):
             return (super().force(state, x)[0] + 0.1 * state[0].mean(0),)
 
+    class Noisy(TanhUnits):
+        def force(self, state, x):
+            return tuple(f + 0.1 * torch.randn_like(f) for f in super().force(state, x))
+
+    class Led(TanhUnits):
+        def force(self, state, x):
+            return (super().force(state, x)[0] + 0.1 * state[0][-1:],)
+
+    class Greatest(TanhUnits):
+        def force(self, state, x):
+            return (super().force(state, x)[0] - 0.1 * state[0] * state[0].abs().max(),)
+
+    class Partly(TanhUnits):
+        def force(self, state, x):
+            (s,) = state
+            return (super().force((s.detach(),), x)[0] + s.detach() - s,)
+
+    class Inner(TanhUnits):
+        def force(self, state, x):
+            (s,) = state
+            with torch.enable_grad():
+                at = s if s.requires_grad else s.detach().requires_grad_()
+                slope = torch.autograd.grad((at**4).sum() / 4, at, retain_graph=True)[0]
+            return (super().force(state, x)[0] - slope,)
+
     for kind, words in (
         (Tiring, "arguments and parameters alone"),
         (Random, "alone"),
+        (Noisy, "arguments and parameters alone"),
         (Crowded, "others in its batch"),
+        (Led, "others in its batch"),
+        (Greatest, "others in its batch"),
+        (Partly, "derivative autograd gives whole"),
+        (Inner, "derivative autograd gives whole"),
     ):
         ep = EquilibriumPropagation(SquaredError(), tolerance=1e-3)
         with pytest.raises(InputError, match=words):
