@@ -41,7 +41,8 @@ class Jacobian:
     Notes
     -----
     The force is recorded once. A product with J^T goes back through that record, one with J through the record of
-    the way back. Of few variables the matrix is kept.
+    the way back. The matrix of few variables is kept from when it, its skew part or its
+    eigenvalues are first asked for.
     """
 
     def __init__(
@@ -62,8 +63,7 @@ class Jacobian:
         self.rows, self.size = self._force.shape
         self._matrix: torch.Tensor | None = None
         self._way_back: tuple[torch.Tensor, torch.Tensor] | None = None
-        if self.size <= DENSE and self.rows * self.size**2 <= ENTRIES:
-            self._matrix = self._found_matrix()
+        self._small = self.size <= DENSE and self.rows * self.size**2 <= ENTRIES
 
     def _back(self, v: torch.Tensor, graph: bool = False) -> torch.Tensor:
         """The transposed product of dF/ds alone."""
@@ -76,6 +76,12 @@ class Jacobian:
             [(torch.zeros_like(s) if g is None else g).flatten(1) for s, g in zip(self._at, found, strict=True)],
             1,
         )
+
+    def _kept_matrix(self) -> torch.Tensor | None:
+        """J of each example, found once; None where variables are many."""
+        if self._small and self._matrix is None:
+            self._matrix = self._found_matrix()
+        return self._matrix
 
     def _found_matrix(self) -> torch.Tensor:
         """J of each example, (B, n, n): a row for each component of the force."""
@@ -94,7 +100,8 @@ class Jacobian:
     @property
     def matrix(self) -> torch.Tensor:
         """J of each example, (B, n, n)."""
-        return self._found_matrix() if self._matrix is None else self._matrix
+        kept = self._kept_matrix()
+        return self._found_matrix() if kept is None else kept
 
     def along(self, v: torch.Tensor) -> torch.Tensor:
         """J v of vectors (B, n)."""
@@ -123,8 +130,9 @@ class Jacobian:
 
     def skew(self) -> Callable[[State], State]:
         """v -> (J - J^T) v on blocks: one product with a matrix that is kept, or one with J and one with J^T."""
-        if self._matrix is not None:
-            twice = self._matrix - self._matrix.mT
+        kept = self._kept_matrix()
+        if kept is not None:
+            twice = kept - kept.mT
             return lambda v: unflat((twice @ flat(v)[:, :, None])[:, :, 0], self.shapes)
 
         def product(v: State) -> State:
@@ -134,15 +142,20 @@ class Jacobian:
         return product
 
     def asymmetry(self) -> float:
-        """|A| / |J| over the batch, A = (J - J^T) / 2, in Frobenius norms; of random products if J is not kept."""
+        """|A| / |J| over the batch, A = (J - J^T) / 2, in Frobenius norms.
+
+        Where the matrix is not kept, or not yet, random products tell it. Examples that have diverged are left out.
+        """
         if self._matrix is not None:
             return _ratio(float((self._matrix - self._matrix.mT).norm()), float(self._matrix.norm()))
-        apart = size = 0.0
+        sums = torch.zeros(2, dtype=torch.float64, device=self._force.device)
         for v, w in random_pairs(self._force):
             one = self.along(v)
-            apart += float((((w * one).sum(1) - (v * self.along(w)).sum(1)) ** 2).sum())
-            size += float(one.square().sum())
-        return _ratio(math.sqrt(apart), math.sqrt(size))
+            uneven = ((w * one).sum(1) - (v * self.along(w)).sum(1)) ** 2
+            parts = [p.detach().nan_to_num(0.0, 0.0, 0.0).sum() for p in (uneven, one.square())]
+            sums += torch.stack(parts)
+        apart, size = sums.sqrt().tolist()
+        return _ratio(apart, size)
 
     def rightmost(self, rates: torch.Tensor) -> torch.Tensor:
         """Eigenvalue of largest real part, complex (B,), of diag(rates) J; rates (n,) or (B, n).
@@ -150,8 +163,9 @@ class Jacobian:
         Large Jacobians are asked by Arnoldi's method (Saad, Numerical Methods for Large Eigenvalue Problems, 2011,
         algorithm 6.2); a Ritz value that its residual does not bear out is NaN.
         """
-        if self._matrix is not None:
-            matrix, miss = rates[..., :, None] * self._matrix, None
+        kept = self._kept_matrix()
+        if kept is not None:
+            matrix, miss = rates[..., :, None] * kept, None
             if self.keep is not None:  # a variable that is held does not move: give it a rate that nobody notices
                 least = -matrix.abs().amax((1, 2))[:, None] * (1 - self.keep)
                 matrix = matrix + torch.diag_embed(least)

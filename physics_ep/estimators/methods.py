@@ -27,8 +27,9 @@ from ..energies import outputs_of
 from ..equilibrium import Equilibrium, OtherBranch, Status
 from ..errors import argument_error
 from ..nudging import Stencil, require_method
-from ..physical_system import Phase, PhysicalSystem, widened
+from ..physical_system import Inputs, Phase, PhysicalSystem, widened
 from ..reads import likely
+from ..relaxation.loop import new_phase
 from ..vector_field import VectorField
 from .dyadic import DyadicPhase
 
@@ -109,7 +110,10 @@ class MethodChoice:
         self._known: tuple[Any, int] | None = None
 
     def check(self, system: PhysicalSystem) -> None:
-        """Refuse what a system's phases cannot do: complex nudges where there is no energy."""
+        """Refuse what a system's phases cannot do, such as complex nudges where there is no energy."""
+        if system.noisy and any(partner is None for _, partner, _ in self.scheme.halved_pairs()):
+            must = "be 'centered' where nudged phases have noise of their own, and the free one none"
+            raise argument_error("scheme", must, repr(self.scheme.name))
         if self.scheme.analytic and isinstance(system, VectorField):
             name = type(system).__name__
             raise argument_error(
@@ -139,7 +143,7 @@ class MethodChoice:
         if due and isinstance(system, VectorField):
             require_function(system, base)
             eigenvalue = base.rightmost()
-        # One change may make couplings that are symmetric what has no energy.
+        # One change may make couplings that are symmetric what has no energy: a few products of J tell.
         alike = asked == "auto" and self.choice.method == "energy" and isinstance(system, VectorField)
         if due or alike:
             self.choice = self._chosen(asked, base, system)
@@ -233,6 +237,17 @@ def require_invariant(system: PhysicalSystem, state: State, cost: Cost, y: torch
                 "read differences of phases, or pin one"
             )
             raise argument_error("cost", must, f"{cost.name!r} on outputs that change with them")
+
+
+def require_settling(system: PhysicalSystem, free: Equilibrium, inputs: Inputs, options: dict[str, Any]) -> None:
+    """Refuse a `VectorField` whose free phase did not settle, where its force is no sound one and so the reason.
+
+    Raises
+    ------
+    InputError
+    """
+    if not free.status.settled and isinstance(system, VectorField):
+        require_function(system, new_phase(system, inputs, options, origin=free.state))
 
 
 def require_function(system: VectorField, base: Phase) -> None:

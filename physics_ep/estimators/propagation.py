@@ -36,7 +36,6 @@ from ..relaxation.loop import (
     solve,
 )
 from ..stillness import require_system, require_trained
-from ..vector_field import VectorField
 from ..weights import Weights
 from .automatic import AUTO_FRACTION, measured_bias, shared_bias, with_small_bias
 from .contrasts import (
@@ -50,7 +49,7 @@ from .contrasts import (
     relax_nudged,
     surely_finite,
 )
-from .methods import MethodChoice, check_droop, of_stable, require_function, require_invariant
+from .methods import MethodChoice, check_droop, of_stable, require_invariant, require_settling
 from .step import Step, warn_of_input
 
 ON_UNCONVERGED = ("raise", "skip", "warn")
@@ -362,8 +361,8 @@ class EquilibriumPropagation:
                 f"Argument system must have outputs without parameters of their own for {type(self).__name__}, "
                 f"whose rule is no gradient, but was a {type(system).__name__}, whose outputs depend on some."
             )
-        if not free.status.settled and self.on_unconverged == "raise" and isinstance(system, VectorField):
-            require_function(system, new_phase(system, inputs, self.options, origin=free.state))  # a better reason
+        if self.on_unconverged == "raise":
+            require_settling(system, free, inputs, self.options)
         self._refuse(free, "The free phase")
         base = new_phase(system, inputs, self.options, origin=free.state, balanced=True)
         base, eigenvalue = self.choice.displaced(system, base)
@@ -540,9 +539,6 @@ class EquilibriumPropagation:
                 f"Argument scheme must not be {self.scheme.name!r} for {type(system).__name__}: complex nudges "
                 "need an analytic energy with complex states. Use 'centered'."
             )
-        if system.noisy and any(partner is None for _, partner, _ in self.scheme.halved_pairs()):
-            must = "be 'centered' where nudged phases have noise of their own, and the free one none"
-            raise argument_error("scheme", must, repr(self.scheme.name))
         self.choice.check(system)
         check_cost(system, self.cost)
 

@@ -13,6 +13,7 @@ from hardware_models import DeviceModel, FitzHughNagumoChain, HopfieldNetwork, m
 from physics_ep import EquilibriumPropagation, SquaredError, VectorField, relax, simulate
 from physics_ep.errors import InputError
 from physics_ep.estimators.methods import HARDWARE, AsymmetryWarning, UnstableFreeState
+from physics_ep.jacobians import Jacobian
 from physics_ep.predictive_coding import mlp
 from tests.support.systems import batch
 from tests.support.vector_fields import Amplifiers, TanhUnits, Wells
@@ -130,6 +131,24 @@ def test_auto_notices_when_training_takes_the_symmetry_away() -> None:
     found, step = estimate_gradient(ep, system, x, y)
     assert step.method == "asymmetric"
     assert total_error(found, implicit_gradient(system, x, y, SquaredError())) < 1e-5
+
+
+def test_a_few_products_read_the_asymmetry_that_the_matrix_has() -> None:
+    """Steps between measurements go by these products: a diverged example must not make them blind."""
+    x, _ = batch(5, 4, 32)
+    for share, diverged in ((0.3, False), (0.01, True), (0.0, True)):
+        system = Amplifiers(12, share)
+        state = torch.randn(32, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+        if diverged:
+            state[3] = torch.nan
+        steep = 1 - state.tanh() ** 2
+        jacobian = Jacobian(lambda s, system=system: system.slope(s, x), (state,), steep)
+        drawn = jacobian.asymmetry()
+        skewed = jacobian.matrix - jacobian.matrix.mT
+        exact = float(0.5 * skewed.norm() / jacobian.matrix.norm())
+        assert jacobian.asymmetry() == pytest.approx(exact, rel=1e-12, abs=1e-15)
+        assert drawn == pytest.approx(exact, rel=0.2, abs=1e-15)
+        assert (drawn > 1e-6) == (share > 0)
 
 
 def test_an_energy_with_another_force_is_not_called_exact() -> None:
