@@ -73,9 +73,10 @@ class Cast:
         """The weight of layer k that has this name; for None, which links without weights have, an empty one."""
         if name is None:
             return torch.empty(0)
-        if (k, name) not in self._cast:
-            self._cast[k, name] = getattr(self._layers[k], name).to(self._dtype)
-        return self._cast[k, name]
+        found = self._cast.get((k, name))
+        if found is None:
+            found = self._cast[k, name] = getattr(self._layers[k], name).to(self._dtype)
+        return found
 
     def release(self) -> None:
         """Give the memory of what has been cast away."""
@@ -215,7 +216,7 @@ class ForwardNetwork(EnergySystem):
         return cast(list[PredictiveLayer], list(self.layers))
 
     @property
-    def wires(self) -> list[list[Wire]]:
+    def wires(self) -> list[tuple[Wire, ...]]:
         """What leads into each layer."""
         return [layer.wires(k) for k, layer in enumerate(self.stack)]
 

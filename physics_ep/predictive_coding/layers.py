@@ -17,7 +17,7 @@ from ..errors import argument_error
 from ..maps import ConvLink, Link, Shape
 from ..moved import moved_names
 from ..pooling import channels_last
-from .activations import Activation, activation_named
+from .activations import ACTIVATIONS, Activation, activation_named
 
 if not TYPE_CHECKING:
     __getattr__ = moved_names(__name__)
@@ -73,6 +73,8 @@ class PredictiveLayer(nn.Module):
 
     label = ""
     origins: Mapping[str, str] = MappingProxyType({})
+    _known: tuple[int, int | None, Link, tuple[tuple[int, Link], ...], tuple[Wire, ...]] | None = None
+    """Number, `source`, `link` and `skips` for which wires were last asked, and these."""
 
     def __init__(
         self,
@@ -107,6 +109,9 @@ class PredictiveLayer(nn.Module):
                 drawn = nn.Parameter(uniform(over.weight_shape, skip_bound, generator))
                 setattr(self, skip_name(number), drawn)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_known"}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Layers that were pickled before have one skip at most."""
         source, link = state.pop("skip_source", None), state.pop("skip_link", None)
@@ -117,18 +122,22 @@ class PredictiveLayer(nn.Module):
     @property
     def activation(self) -> Activation:
         """Its response, and what belongs to it."""
-        return activation_named(self.activation_name)
+        return ACTIVATIONS.get(self.activation_name) or activation_named(self.activation_name)
 
     @property
     def post(self) -> Shape:
         """Shape of an example's units."""
         return self.link.post
 
-    def wires(self, k: int) -> list[Wire]:
+    def wires(self, k: int) -> tuple[Wire, ...]:
         """What leads into the layer, which is number k of its network, from 0; that of `link` first."""
-        first = Wire(k - 1 if self.source is None else self.source, self.link, self._name(self.link, skip_name(0)))
-        others = enumerate(self.skips, 1)
-        return [first, *(Wire(source, link, self._name(link, skip_name(n))) for n, (source, link) in others)]
+        source, link, skips, known = self.source, self.link, self.skips, self._known
+        if known is not None and known[2] is link and known[3] is skips and known[0] == k and known[1] == source:
+            return known[4]
+        leads = [(k - 1 if source is None else source, link), *skips]
+        wires = tuple(Wire(n, over, skip_name(i) if over.weighted else None) for i, (n, over) in enumerate(leads))
+        self._known = (k, source, link, skips, wires)
+        return wires
 
     def give_weights(self, like: torch.Tensor) -> None:
         """Put maps with weights in the place of links without (sums, poolings): weights that are not trained, of
@@ -142,10 +151,6 @@ class PredictiveLayer(nn.Module):
                 self.link = weighted
             else:
                 self.skips = (*self.skips[: n - 1], (source, weighted), *self.skips[n:])
-
-    @staticmethod
-    def _name(link: Link, name: str) -> str | None:
-        return name if link.weighted else None
 
     def extra_repr(self) -> str:
         words = [type(self.link).__name__, f"{list(self.link.pre)} -> {list(self.post)}", self.activation_name]

@@ -397,12 +397,13 @@ class PredictivePhase(Phase):
 
     def links(self, k: int) -> list[tuple[int, Link, torch.Tensor, Route]]:
         """Links into layer k from other layers: (source, link, weight, route)."""
-        routes = [self.routes[k], *[None] * len(self.layers[k].skips)]  # a layer's first link alone takes one
-        return [
-            (source, link, self.free.weights.of(k, name), route)
-            for (source, link, name), route in zip(self.layers[k].wires(k), routes, strict=True)
-            if source >= 0
-        ]
+        found: list[tuple[int, Link, torch.Tensor, Route]] = []
+        route = self.routes[k]
+        for source, link, name in self.layers[k].wires(k):
+            if source >= 0:
+                found.append((source, link, self.free.weights.of(k, name), route))
+            route = None  # a layer's first link alone takes one
+        return found
 
     def errors(self, moved: Sequence[torch.Tensor]) -> tuple[Blocks, Blocks | None]:
         """(e_k, da_k) that displacements d_k imply."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -184,6 +187,33 @@ def test_unsupported_modules_are_named(bad: nn.Sequential, word: str) -> None:
     """A model that cannot be a predictive coding network is refused in one line that names the module."""
     with pytest.raises(InputError, match=word):
         from_sequential(bad, (8,))
+
+
+def test_wires_follow_edits_and_copies() -> None:
+    """Wires are kept between calls: stale ones would run a layer on a link or source that it has lost."""
+    layer = vgg10_skip(seed=0).stack[-1]
+    number = layer.wires(5)
+    assert layer.wires(5) is number
+    assert [w.source for w in layer.wires(3)] == [2] + [w.source for w in number[1:]]
+    plain = PredictiveLayer(DenseLink((3,), 2), "relu", 1.0, torch.Generator())
+    plain.wires(0)
+    bare = pickle.dumps(plain)
+    for twin in (pickle.loads(bare), copy.deepcopy(plain), copy.copy(plain)):
+        ((source, link, name),) = twin.wires(0)
+        assert (source, name) == (-1, "weight")
+        assert link is twin.link
+        twin.link = DenseLink((4,), 2)
+        assert twin.wires(0)[0].link is twin.link
+        twin.source = 7
+        assert twin.wires(0)[0].source == 7
+        added = PoolLink((4, 2, 2), Pooling("average"))
+        twin.skips = ((1, added),)
+        assert twin.wires(0)[1] == (1, added, None)
+        twin.activation_name = "clip(0, 2)"
+        assert twin.activation.bounds == (0.0, 2.0)
+    assert plain.wires(0)[0].link is plain.link
+    assert pickle.dumps(plain) == bare
+    assert set(plain.state_dict()) == {"weight", "bias"}
 
 
 def test_bad_networks_are_refused() -> None:
