@@ -118,6 +118,7 @@ def test_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
         nudging.Stencil("wrong", (1.0, -1.0), (1.0, 1.0), order=2)
 
 
+@pytest.mark.full
 def test_figure_is_drawn_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A registered figure is found, listed and drawn as ours are; nudges towards the target lower the cost."""
     from figures import catalogue, commands

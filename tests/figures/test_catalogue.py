@@ -131,6 +131,7 @@ def test_no_order_is_claimed_at_kinks(errors):
     assert centered.error[-1] > 10 * errors.panels[0].curves[-1].error[-1]
 
 
+@pytest.mark.full
 def test_error_reaches_the_noise_floor(smooth):
     """Something other than residuals, rounding and bias limits the estimate, and the shaded floor is no bound."""
     panel = estimator_error([smooth], np.array([1e-5, 1e-3])).panels[0]
@@ -196,6 +197,7 @@ def test_learning_curve_shows_the_run(run_file):
     assert run.metric("worst_residual").max() <= 1e-6
 
 
+@pytest.mark.full
 def test_skipped_examples_are_marked(run_file):
     """Epochs that left examples out look like any others."""
     run = open_run(run_file)
@@ -280,6 +282,7 @@ def test_same_seed_same_bytes(tmp_path):
         assert path.read_bytes() == (other / path.name).read_bytes()
 
 
+@pytest.mark.full
 def test_command_draws_from_a_run_file(run_file, tmp_path, capsys):
     """`figure --from` does not write all files, or its JSON lacks the numbers drawn."""
     out, numbers = tmp_path / "pictures", tmp_path / "numbers.json"

@@ -125,6 +125,7 @@ def test_resume_needs_no_config(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert open_run(out).epochs == 2
 
 
+@pytest.mark.full
 def test_simulate_keeps_both_phases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Else the command shows other dynamics than it stores, or a free phase that goes uphill."""
     out, figures = tmp_path / "run.h5", tmp_path / "figures.json"

@@ -213,6 +213,7 @@ def test_what_has_gates() -> None:
 # -- what does not settle -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_examples_that_do_not_settle_are_left_out_and_counted() -> None:
     """A share is made up, or the oracle is of other examples than the gradient."""
     net, (x, y, cost) = dense(3, "relu", width=12, n_in=8, gain=2.4), data(16)

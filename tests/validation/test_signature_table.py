@@ -85,6 +85,7 @@ def test_nothing_is_measured_twice(small: None, tmp_path: Path) -> None:
         run(tmp_path, substrates=["hopfield"])
 
 
+@pytest.mark.full
 def test_instances_without_a_state_and_rows_that_fall(small: None, tmp_path: Path) -> None:
     """A table hides where there is no answer, or a row that falls says nothing of why."""
     found = run(tmp_path, substrates=["resistive"], columns=["trained, separate cells"], steps=4)

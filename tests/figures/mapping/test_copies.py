@@ -49,6 +49,7 @@ def test_medians_and_quartiles_are_those_of_the_rows() -> None:
         assert data.instances[at] == 3
 
 
+@pytest.mark.full
 def test_every_way_has_a_curve_in_every_panel() -> None:
     """A way is left out of a panel, or the drawing warns."""
     with warnings.catch_warnings():
@@ -59,6 +60,7 @@ def test_every_way_has_a_curve_in_every_panel() -> None:
         assert len(ax.lines) == len(WAYS)
 
 
+@pytest.mark.full
 def test_the_table_beside_a_run_is_drawn(tmp_path: Path) -> None:
     """`--from` a network of the table's folder measures anew, or draws another table."""
     (tmp_path / "copies.json").write_text(json.dumps({"conditions": {}, "rows": rows(1)}), encoding="utf-8")

@@ -179,6 +179,7 @@ def test_compiled_steps_are_faster_than_torch_steps() -> None:
 # -- power ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("nudged", [False, True])
 def test_power_balance_closes(bench: Bench, nudged: bool) -> None:
     """Tellegen at every instant; each class against a loop over its elements; energy against the capacitors'."""

@@ -36,6 +36,7 @@ COSTS = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("units", ["hard_sigmoid", "tanh", "logistic", "linear"])
 @pytest.mark.parametrize("name", COSTS)
 def test_a_graph_with_its_defaults_learns_under_any_cost(units: str, name: str) -> None:

@@ -278,6 +278,7 @@ def test_linear_units_have_the_gaussian_gradient() -> None:
     assert float(scores(found, rest.gradients).abs().max()) > 8
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("sizes", [[1, 1], [1, 1, 1]])
 def test_gradient_is_that_of_quadrature(sizes: list[int]) -> None:
     """Breaks if the estimate is not d<C>/dtheta of exp(-E / T) for an energy that is not quadratic: quadrature on
@@ -318,6 +319,7 @@ def test_cold_systems_have_the_gradient_at_rest() -> None:
                 assert float(off) < close, (scheme, temperature, name)
 
 
+@pytest.mark.full
 def test_variance_of_the_estimate() -> None:
     """Breaks if independent noise does not cost 1 / beta in standard error, or common noise depends on beta."""
     system, temperature = potentials([3, 4, 2]), 0.05

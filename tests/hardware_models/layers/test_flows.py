@@ -47,6 +47,7 @@ def integrated(slope, start, time: float) -> np.ndarray:
     return solve_ivp(slope, (0, time), np.atleast_1d(start), method="DOP853", rtol=1e-12, atol=1e-13).y[:, -1]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("flow", "end"),
     [
@@ -65,6 +66,7 @@ def test_a_tanh_unit_follows_the_flow_of_that_name(flow: str | None, end: float)
         assert float(course.state[0].flatten(1)[-1, 0]) == pytest.approx(end, abs=1e-8)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("drive", [0.6, 3.0, 30.0, -2.0])
 def test_a_hard_sigmoid_unit_stops_at_its_bound(drive: float) -> None:
     """ds/dt = p - s, until the bound stops it; the bound does not slow it before, and noise becomes nothing."""
@@ -81,6 +83,7 @@ def test_a_hard_sigmoid_unit_stops_at_its_bound(drive: float) -> None:
         assert float((course.state[0][:, 0, 0] - exact).abs().max()) < 3e-4  # the step that meets the bound
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("activation", first(1, ["logistic", "tanh", "linear"]))
 @pytest.mark.parametrize("flow", ["gradient", "hopfield", "rate"])
 def test_two_layers_follow_equations_written_by_hand(activation: str, flow: str) -> None:

@@ -291,6 +291,7 @@ def test_states_and_gradients_by_equations_of_their_own(substrate: str, fields: 
             assert np.abs(found.numpy() - own).max() <= 1e-8 * np.abs(own).max(), name
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("substrate", "activation", "gain", "noise"),
     [("hopfield", "tanh", 4.0, 0.03), ("resistive", "relu", 3.0, 0.06)],

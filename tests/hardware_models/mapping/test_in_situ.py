@@ -314,6 +314,7 @@ def test_learners_start_from_the_network(monkeypatch: pytest.MonkeyPatch) -> Non
         assert second.arrays[name].scale == array.scale
 
 
+@pytest.mark.full
 def test_command_tells_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`in-situ` prints the row that its JSON holds; a system that is no such network is refused in one line."""
     file = tmp_path / "f.json"

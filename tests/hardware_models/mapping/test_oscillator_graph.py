@@ -128,6 +128,7 @@ def test_couplings_edge_by_edge() -> None:
     np.testing.assert_allclose(valued(graph, phi[None])[0], v, atol=1e-14)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("activation", first(2, GAIN))
 @pytest.mark.parametrize("gates", ["held", "live"])
 @pytest.mark.parametrize("fields", [{}, POOR, {**POOR, **COPIES}], ids=["ideal", "cells", "copies"])

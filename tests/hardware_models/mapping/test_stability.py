@@ -136,6 +136,7 @@ def physics_of(mapped: Mapped, state: list[Array]) -> tuple[Callable, Callable, 
     )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("substrate", list(CASES))
 @pytest.mark.parametrize("beta", [0.0, 0.5])
 def test_eigenvalues_are_those_of_kirchhoffs_equations(substrate: str, beta: float) -> None:

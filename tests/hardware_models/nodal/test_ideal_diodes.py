@@ -134,6 +134,7 @@ def charges(course: CircuitTrajectory, case: Case, row: int) -> np.ndarray:
     return course.charging[row].numpy()[:, np.searchsorted(case.nodes, held)]
 
 
+@pytest.mark.full
 def test_networks_end_in_their_equilibria(case: Case) -> None:
     """Both phases, from 0 V, where all diodes are on their kinks: else the circuit is not the network."""
     free = relax(case.network, case.x, tolerance=1e-12).require()

@@ -64,6 +64,7 @@ def test_tableaus_have_the_order_and_damping_that_they_declare(name: str) -> Non
     assert carried[-1] == pytest.approx(0.0, abs=1e-13)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("name", "order"), [("tr_bdf2", 2), ("kennedy_carpenter", 4)])
 def test_errors_fall_with_the_order_of_the_method(name: str, order: int) -> None:
     """Error of a diode's discharge over the number of steps, as the tolerance falls: slope -order."""

@@ -363,6 +363,7 @@ def test_centered_is_second_order(name: str) -> None:
     assert errors[-1] <= 1e-6
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("cost", "readout", "kind"), COSTS, ids=lambda v: getattr(v, "name", v))
 def test_every_cost_reaches_its_order(cost: Cost, readout: str, kind: str) -> None:
     """Breaks if a cost's gradient, its difference or its fixed-point update is wrong in a nudged phase."""
@@ -378,6 +379,7 @@ def test_every_cost_reaches_its_order(cost: Cost, readout: str, kind: str) -> No
     assert math.log10(errors[0] / errors[1]) == pytest.approx(1.0 if cost.positive_only else 2.0, abs=0.1)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("gain", "told"), [(2.0, "left the branch of the free state"), (5.0, "no minimum but a saddle")]
 )

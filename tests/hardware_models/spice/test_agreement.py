@@ -110,6 +110,7 @@ def test_numbers_mean_the_same_to_ngspice(tmp_path: Path) -> None:
     np.testing.assert_allclose(theirs, ours, rtol=1e-13)
 
 
+@pytest.mark.full
 @needs_ngspice
 def test_transients_of_a_diode_bridge() -> None:
     """Charging, conduction changing hands and discharge: within 1e-4 of the largest voltage at every moment."""

@@ -134,6 +134,7 @@ LOADED = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("seed", [None, 5])
 def test_loaders_of_a_caller(tmp_path: Path, seed: int | None) -> None:
     """Else one's own data cannot be trained on, or a resumed run sees them in another order."""

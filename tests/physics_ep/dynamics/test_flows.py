@@ -52,6 +52,7 @@ def test_skew_flow_and_time_constants_in_closed_form() -> None:
     assert np.abs(torch.cat(nudged.state, 2)[-1].numpy() - rest).max() < 1e-4
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("method", [*TABLEAUS, *(n for n in STOCHASTIC if n != "leimkuhler_matthews")])
 def test_every_method_has_its_order_on_inertial_flow(method: str) -> None:
     """A damped spring in closed form: positions and velocities to the declared order, weak order without noise."""
@@ -71,6 +72,7 @@ def test_every_method_has_its_order_on_inertial_flow(method: str) -> None:
     assert math.log2(errors[0] / errors[1]) == pytest.approx(declared, abs=0.15)
 
 
+@pytest.mark.full
 def test_inertia_without_friction_keeps_its_energy() -> None:
     """BAOAB at T = 0 is Verlet's method: F + m v^2 / 2 swings with dt^2 and does not drift; friction only takes."""
     system, x = Quartic(), batch(4, 2, 3)[0]
@@ -101,6 +103,7 @@ def test_light_masses_follow_the_gradient_flow() -> None:
     assert gaps[0] / gaps[1] == pytest.approx(2, abs=0.1)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("options", [{}, {"method": "dormand_prince", "rtol": 1e-9}])
 def test_energy_never_rises_along_gradient_flow(options: dict) -> None:
     """Not by rounding even, at a stable fixed step of twice the default and at adaptive ones; nudged as well."""

@@ -266,6 +266,7 @@ class Boxed(Tilted):
         return (state[0].clamp(-0.5, 1.0),)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("flow", ["gradient", "inertial"])
 def test_bounds_reflect(flow: str) -> None:
     """A bounded system samples exp(-F / T) between its bounds; projection would heap it up on them (<s^2> 0.35)."""

@@ -92,6 +92,7 @@ def test_companions_are_of_the_order_that_the_step_control_takes_them_for(name: 
             assert sum(b * c**k for b, c in zip(weights, nodes, strict=True)) == pytest.approx(1 / (k + 1))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("method", ["bogacki_shampine", "dormand_prince", "tr_bdf2"])
 def test_tolerances_are_met(method: str) -> None:
     """At every recorded time the error is within what the steps so far may add up to; looser ones are fewer."""

@@ -113,6 +113,7 @@ def built(name: str) -> tuple[EnergySystem, torch.Tensor, torch.Tensor]:
     return systems[name](), 0.5 * x, y
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("scheme", ["centered", "positive"])
 @pytest.mark.parametrize("name", ["own", "hopfield", "oscillator", "resistive"])
 def test_input_gradients_are_those_of_finite_differences(name: str, scheme: str) -> None:

@@ -87,6 +87,7 @@ def test_a_large_field_is_corrected_by_products() -> None:
     assert total_error(found, exact) <= 1e-5
 
 
+@pytest.mark.full
 def test_all_methods_agree_where_there_is_an_energy() -> None:
     """Symmetric couplings, and a skew-gradient system: the correction must be rounding, and auto drops it."""
     x, y = batch(5, 4, 6)

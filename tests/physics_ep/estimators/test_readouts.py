@@ -134,6 +134,7 @@ class Offset(Quartic):
         return super().outputs(state) + 1
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_an_offset_of_the_outputs_moves_no_stability_limit(dtype) -> None:
     """An offset taken for a response to a force gives beta='auto' 2e-6 for 0.05 and refuses negative nudges."""

@@ -156,6 +156,7 @@ def test_a_run_that_went_wrong_goes_on_from_its_best_epoch(tmp_path: Path) -> No
         assert torch.equal(weight, again.state_dict[name])
 
 
+@pytest.mark.full
 def test_the_way_on_from_the_best_epoch_may_be_another(tmp_path: Path) -> None:
     """Repeated with the same recipe a divergence comes again: lr and beta may be changed, and only they are."""
     config = {**SMALL, "scheduler": None}

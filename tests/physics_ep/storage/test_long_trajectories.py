@@ -110,6 +110,7 @@ def file_size_limit(size: int):
         signal.signal(signal.SIGXFSZ, before)
 
 
+@pytest.mark.full
 def test_what_the_system_refuses_to_write(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A real refusal: when the parts become one file, they stay; at the first part, nothing is left behind."""
     path = tmp_path / "run.h5"
@@ -124,6 +125,7 @@ def test_what_the_system_refuses_to_write(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.full
 def test_interrupted_phases_can_be_read(tmp_path: Path) -> None:
     """Ctrl-C in the nudged phase: the free one is whole, and config and weights are there."""
     path = tmp_path / "run.h5"

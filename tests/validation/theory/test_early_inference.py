@@ -114,6 +114,7 @@ def test_displacements_are_the_exponential_of_the_hessian(kind: str) -> None:
     assert float((subtracted - first).norm() / first.norm()) > 0.3
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("kind", "width"), [("squared", 128), ("potentials", 32)])
 def test_published_table(kind: str, width: int) -> None:
     """Breaks if layers of predictive coding networks and Hopfield networks do not begin to move along the
@@ -139,6 +140,7 @@ def test_larger_gain_aligns_less() -> None:
     assert 0.9930 <= float(worst[1]) <= 0.9960
 
 
+@pytest.mark.full
 def test_paired_errors_follow_the_incomplete_gamma_function() -> None:
     """Breaks if errors of paired units are not -b P(j+1, t) delta at all times, P the regularised incomplete gamma
     function: a flow in which nothing comes up from below."""

@@ -28,6 +28,7 @@ from validation.theory.mapping_limits import (
 )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("depth", [2, 6])
 @pytest.mark.parametrize("gain", [0.5, 6**0.5])
 def test_decay_is_that_of_the_mapping_tests(depth: int, gain: float) -> None:

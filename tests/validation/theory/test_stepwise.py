@@ -40,6 +40,7 @@ def test_convolutions_too() -> None:
     assert float(stepwise(system, x, y, SquaredError(), steps=25).relative_difference.max()) <= 1e-4
 
 
+@pytest.mark.full
 def test_both_courses_end_at_the_exact_gradient() -> None:
     """After many steps the truncation is no longer felt: both are the implicit gradient; after one they are not."""
     system = network("tanh", (6, 9, 7, 4))
