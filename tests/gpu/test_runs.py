@@ -26,6 +26,7 @@ from validation import tolerance
 from validation.experiments.in_situ import learn_in_situ
 
 FEW = ["data.train_examples=32", "data.test_examples=16", "training.batch_size=16"]
+THREE = ("hopfield", "resistive", "oscillator")
 CONFIGS = (
     "pcn-digits",
     "hopfield-digits",
@@ -130,8 +131,10 @@ def test_a_network_is_mapped_on_a_device(gpu: SimulatedGpu, substrate: str, copi
             assert there[name] == value, name
 
 
-@pytest.mark.full
-@pytest.mark.parametrize("substrate", ["hopfield", "resistive", "oscillator"])
+@pytest.mark.parametrize(
+    "substrate",
+    [pytest.param(s, marks=pytest.mark.full if s == "hopfield" else pytest.mark.slow) for s in THREE],
+)
 def test_tolerance_sweeps_run_on_a_device(gpu: SimulatedGpu, substrate: str) -> None:
     """Static imperfections make the same instances on the device as on the CPU, and the same errors."""
     x, y = CASES["pcn"].examples()

@@ -38,7 +38,7 @@ def run(folder: Path, **options: Any) -> Any:
     return measure(folder=folder, **{**given, **options})
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_cells_are_those_of_the_sweeps(small: None, tmp_path: Path) -> None:
     """A cell is of another column, mode, reference or statistic than it says; or a column is shown twice."""
     lines: list[str] = []

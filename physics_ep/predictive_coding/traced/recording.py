@@ -94,6 +94,8 @@ class CallRecorder(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if getattr(func, "_name", "") in CONTROL_FLOW:  # where torch does not compile it first
+            self._refuse("has control flow that torch compiles (torch.cond, torch.while_loop)")
         if func in STATISTICS:
             args, kwargs = self._without_statistics(func, args, kwargs)
         if func in EXPANSIONS:
@@ -243,6 +245,10 @@ class CallRecorder(TorchFunctionMode):
         raise NotRecordableError(
             f"Argument model must have one forward pass for all values, but {does} at {place()}."
         )
+
+
+CONTROL_FLOW = ("cond", "while_loop", "scan", "associative_scan", "map_impl")
+"""Names of torch's operators whose calls depend on values."""
 
 
 class NotRecordableError(InputError):

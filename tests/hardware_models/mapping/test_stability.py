@@ -344,7 +344,7 @@ def an_unstable_state() -> tuple[Mapped, torch.Tensor]:
     return map_pcn(net, "hopfield", device, seed=UNSTABLE, calibration=x), x
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_unstable_states_are_reported_and_do_not_count() -> None:
     """Algebra finds states that no circuit holds. If it fails, they are reported as free states that exist. Of the
     first example the circuit holds another state, which the default solver finds, and the report is of that."""

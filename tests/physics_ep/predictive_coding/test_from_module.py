@@ -591,6 +591,12 @@ def test_what_no_record_holds_is_refused(middle: object, says: str) -> None:
     assert "\n" not in str(refused.value)
 
 
+def test_control_flow_is_refused_where_torch_does_not_compile_it() -> None:
+    """After other work in a process torch may run `torch.cond` as it is; a record of one branch is no model."""
+    with torch.compiler.set_stance("force_eager"), pytest.raises(InputError, match=r"torch\.cond.*\(return"):
+        from_module(Written(compiled_choice).double(), torch.randn(3, 5, dtype=torch.float64))
+
+
 def test_bad_input_is_one_line() -> None:
     """Each mistake of a caller is named in one line."""
     x, mlp = drawn("mlp", 3), built("mlp")

@@ -22,7 +22,8 @@ class Blocked:
 
 sys.meta_path.insert(0, Blocked())
 """
-# One process imports all files: torch is loaded once. What a file imports late is asked for below.
+# One process imports all files: torch is loaded once. What a file imports late is asked for below. Learning in
+# place takes a config, and so pydantic.
 PROGRAM = """
 import importlib, pkgutil
 benchmarks = importlib.import_module("validation.benchmarks")
@@ -31,7 +32,7 @@ for module in pkgutil.walk_packages(benchmarks.__path__, "validation.benchmarks.
     importlib.import_module(module.name)
 for package in ("hardware_models", "validation", "physics_ep.predictive_coding"):
     face = importlib.import_module(package)
-    for name in face.__all__:
+    for name in sorted({*face.__all__} - {"InSituTable", "learn_in_situ", "open_in_situ"}):
         print(package, name, flush=True)
         getattr(face, name)
 """
