@@ -309,11 +309,12 @@ class _Trainer:
             state, epochs, self.within = self.best.pop("state", state), self.best["epochs"], {}
         if told:
             self.attributes["rewound"] = told
-        fresh = [{**group, "params": None} for group in self.optimizer.param_groups]
+        groups = self.optimizer.param_groups
+        fresh = [{name: value for name, value in group.items() if name != "params"} for group in groups]
         self._put(state, run.path)
         if rewind and self.scheduler is None:
             for group, options in zip(self.optimizer.param_groups, fresh, strict=True):
-                group.update({name: value for name, value in options.items() if name != "params"})
+                group.update(options)
         if epochs and self.best["epochs"] == epochs:
             self.best["state"] = copied(self._state())
         # An older run has not measured all that is measured now.

@@ -14,7 +14,7 @@ SYSTEMS = CASES | FOLLOWED
 FEEDFORWARD = ("pcn", "vgg", "mapped")
 """Beginnings of names of systems whose free state is a forward pass, or nearly."""
 LONG = ("vgg",)
-"""Of systems whose backprop through time would take minutes."""
+"""Beginnings of names of systems whose backprop through time would take minutes."""
 QUICK = {("conv-hopfield", "implicit"), ("pcn", "backprop")}
 
 

@@ -92,7 +92,7 @@ def test_one_computation_is_drawn_once() -> None:
 
 @pytest.mark.slow
 def test_charts_meet_the_demands() -> None:
-    """Else axes lack labels, series need colour to be told apart, or legends hide data."""
+    """Axes have labels, series can be told apart without colour, and legends hide no data."""
     x, labels = examples((20,), 12)
     net = dense(3, "relu", width=16, gain=6**0.5)
     placed = place(net, x, labels, CrossEntropy(), (x, labels), instances=2, duration=20.0)

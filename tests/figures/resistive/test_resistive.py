@@ -153,7 +153,7 @@ def test_power_is_accounted_for(course, subject):
 
 
 def heat(subject, phase):
-    """Of the conductances at the end, one for one."""
+    """Heat in the conductances at the end, summed one by one."""
     below = np.concatenate([subject.x[0].numpy(), -subject.x[0].numpy()]) * subject.system.gains[0]
     total = 0.0
     for layer, v in zip(subject.system.couplings, phase.volts, strict=True):

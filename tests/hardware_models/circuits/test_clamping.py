@@ -131,7 +131,7 @@ def test_a_graph_learns_as_the_network_that_it_is() -> None:
 
 
 def test_what_cannot_be_clamped_is_refused_by_name() -> None:
-    """Else a free or a nudged state would be taken for a clamped one, or a traceback tell nothing."""
+    """Outputs that cannot be clamped are named: a free or nudged state is never taken for a clamped one."""
     x, y = batch(2, 2, 3)
     far = Circuit(bench("ideal"), outputs=["o0", "h1"])
     with pytest.raises(InputError, match=r"'h1' of example \d would be held at .* V, against an ideal diode"):

@@ -177,7 +177,7 @@ def test_other_costs_and_units_take_the_generic_path():
 
 
 def test_ep_gradient_is_the_gradient_of_the_settled_cost():
-    """Of a linear circuit, by autograd through the solution of its linear system."""
+    """EP on a linear circuit has the gradient of autograd through the solution of its linear system."""
     edges, n = [[0, 1], [1, 2], [2, 3], [3, 1], [0, 3]], 4
     circuit = UnitGraph.from_edges(n, edges, [0.5, 0.3, -0.2, 0.1, 0.4], "linear", inputs=[0], outputs=[2, 3])
     x = torch.tensor([[0.7], [-1.2]], dtype=torch.float64)

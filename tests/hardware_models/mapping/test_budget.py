@@ -38,7 +38,7 @@ def array_64_10() -> tuple[torch.nn.Module, torch.Tensor, DeviceModel]:
 
 
 def test_a_64_10_array_by_hand() -> None:
-    """Else a report of joules and square metres is not what its parts take."""
+    """A report of joules and square metres is what its parts take, by hand."""
     net, x, device = array_64_10()
     found = map_pcn(net, "hopfield", device, calibration=x).fidelity
     watts = 640 * 0.2**2 * 101e-6 + 10 * 0.2**2 * 2e-6

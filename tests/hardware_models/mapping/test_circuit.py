@@ -35,7 +35,7 @@ def amplifiers(activation: str, saturation: float = float("inf")) -> Amplifiers:
 @pytest.mark.parametrize("saturation", [0.7, float("inf")])
 @pytest.mark.parametrize("activation", ["relu", "linear", "tanh", "softplus"])
 def test_amplifiers(activation: str, saturation: float) -> None:
-    """Else offset, gain or saturation is not what the device model says, or a potential is not that of its unit."""
+    """Offset, gain and saturation are what the device model says, and a potential is that of its unit."""
     unit = amplifiers(activation, saturation)
     p = 2 * torch.randn(5, 400, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     wanted = (unit.gain * ACTIVATIONS[activation].response(p + unit.offset)).clamp(-saturation, saturation)
@@ -51,7 +51,7 @@ def test_amplifiers(activation: str, saturation: float) -> None:
 
 
 def test_amplifier_draws() -> None:
-    """Else spreads are not those asked for, h and u share their amplifiers, or weights change with them."""
+    """Spreads are those asked for, h and u have amplifiers of their own, and weights do not change with them."""
     wide = mlp([4, 4000, 4], "tanh").double()
     found = HopfieldPairs(wide, DeviceModel(amplifier_gain=0.03, amplifier_offset=0.02), 0, [1.0, 5.0, 1.0])
     for units in (found.amplifiers_h[0], found.amplifiers_u[0]):
