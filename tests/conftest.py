@@ -29,6 +29,12 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("shared machine")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Slow tests in a module of full ones are slow: `pytest -m full` leaves them out."""
+    if config.option.markexpr == "full":
+        config.option.markexpr = "full and not slow"
+
+
 def use_one_thread() -> None:
     """Workers of pytest-xdist share the cores: torch and numba compute in one thread until a test asks for more."""
     numba.set_num_threads(1)

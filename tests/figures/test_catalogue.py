@@ -221,7 +221,12 @@ test_every_axis_is_labelled_with_its_unit = looks.every_axis_is_labelled_with_it
 test_series_differ_without_colour = looks.series_differ_without_colour
 test_legends_leave_the_data_alone = looks.legends_leave_the_data_alone
 test_each_figure_is_written_thrice = looks.each_figure_is_written_thrice
-test_nothing_overlaps_in_a_column = looks.nothing_overlaps_in_a_column
+
+
+@pytest.mark.full
+def test_nothing_overlaps_in_a_column(drawn):
+    """At 85 mm two texts lie over each other, one is cut off, or a legend covers points of a curve."""
+    looks.nothing_overlaps_in_a_column(drawn)
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def legends_leave_the_data_alone(drawn):
                     assert not any(hits), (name, ax.get_ylabel(), line.get_label())
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def nothing_overlaps_in_a_column(drawn):
     """At 85 mm two texts lie over each other, one is cut off, or a legend covers points of a curve."""
     for name, figure in drawn.items():
@@ -115,7 +115,7 @@ def _overlaps(figure):
     return found
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def each_figure_is_written_thrice(drawn, tmp_path):
     """A figure is missing as PDF, PNG or SVG, or its text is no embedded TrueType font."""
     for name, figure in drawn.items():

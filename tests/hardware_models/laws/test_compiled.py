@@ -204,7 +204,7 @@ def test_the_cache_is_keyed_by_the_laws_of_units(tmp_path, monkeypatch):
     assert compiled.digest() != before
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_an_edited_law_never_runs_stale(tmp_path):
     """numba's cache watches the kernels' file alone: after an edit of a law it would run the old physics."""
     package = tmp_path / "hardware_models"

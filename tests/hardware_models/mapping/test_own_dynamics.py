@@ -227,6 +227,7 @@ def test_reports_say_how_a_state_was_found() -> None:
     assert course.seconds == pytest.approx(float(ends[1].time.max()) * mapped.system.tau)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("activation", "gain", "seed", "rows"),
     [("relu", 2.5, 1, 8), pytest.param("hard_tanh", 3.5, 5, 16, marks=pytest.mark.full)],

@@ -38,7 +38,7 @@ def _worker(rank: int, port: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_uneven_shards_give_the_gradient_of_the_whole_batch(tmp_path) -> None:
     """10 and 6 examples: a mean of means is off by 0.2; ranks that are not told of each other drift apart."""
     with socket.socket() as probe:

@@ -665,7 +665,7 @@ def test_scheduler_without_distributed(
     assert "pip install 'physics-ep[distributed]'" in error
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_points_on_dask_workers(tmp_path: Path) -> None:
     """Else workers measure something else than this process does."""
     distributed = pytest.importorskip("distributed", reason="needs the extra 'distributed'")
