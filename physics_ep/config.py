@@ -33,7 +33,7 @@ from .own_code import SYSTEM as OWN_CODE
 from .own_code import names_factory
 from .physical_system import PhysicalSystem
 from .predictive_coding.solvers import SOLVERS as PREDICTIVE
-from .registry import build_system, bundled, require_finite, systems, told_options
+from .registry import build_system, bundled, loggers, require_finite, systems, told_options
 from .relaxation.loop import SOLVERS
 from .storage.files import checked_path
 from .storage.opening import open_run
@@ -212,6 +212,9 @@ class TrainingSection(Section):
         multiple of 64 batches. None: after each epoch only. Random signs and an automatic beta then begin anew
         every 64 batches, whether or not the file is written, so that a run that was killed has the bits of one
         that was not.
+    loggers : list of str
+        Loggers that write the figures of each epoch beside the run file: 'csv', 'tensorboard', 'wandb' (offline),
+        or one of another package.
     device : str
         Where torch computes: 'cpu', 'cuda' or 'cuda:N'.
     dtype : {'float32', 'float64', 'bfloat16'} or None
@@ -227,8 +230,19 @@ class TrainingSection(Section):
     seed: int = Field(default=0, ge=0, lt=2**63)
     threads: PositiveInt | None = None
     checkpoint_minutes: PositiveFloat | None = None
+    loggers: list[str] = Field(default_factory=list)
     device: str = "cpu"
     dtype: Literal["float32", "float64", "bfloat16"] | None = None
+
+    @field_validator("loggers")
+    @classmethod
+    def _known_loggers(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if name not in loggers():
+                raise unknown_name("training.loggers", name, loggers())
+            if names.count(name) > 1:
+                raise argument_error("training.loggers", "name each logger once", names)
+        return names
 
 
 class OptimizerSection(OpenSection):

@@ -18,6 +18,9 @@ A package adds a command or a system in its pyproject.toml, as this project does
     [project.entry-points."physics_ep.schemes"]
     five_point = "my_package.nudging:five_point"   # a Stencil, or a function without arguments that makes one
 
+    [project.entry-points."physics_ep.loggers"]
+    my-log = "my_package.logs:my_log"           # (path of the run file, config) -> a physics_ep.Callback
+
     [project.entry-points."physics_ep.figures"]
     my_figure = "my_package.my_figure:ENTRY"    # a figures.requests.Entry, for physics-ep figure
 
@@ -57,6 +60,7 @@ __all__ = [
     "former_options",
     "hosted",
     "load",
+    "loggers",
     "require_finite",
     "schemes",
     "substrates",
@@ -99,6 +103,11 @@ def schemes() -> dict[str, EntryPoint]:
 def figures() -> dict[str, EntryPoint]:
     """Figures of other packages by name: a `figures.requests.Entry` each."""
     return entries("physics_ep.figures")
+
+
+def loggers() -> dict[str, EntryPoint]:
+    """Loggers of trainings by name: callables (path of the run file, config) that make a `Callback`."""
+    return entries("physics_ep.loggers")
 
 
 def build_system(name: str, **options: Any) -> PhysicalSystem:

@@ -9,7 +9,9 @@ from ..estimators.step import StepLike
 from ..physical_system import PhysicalSystem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+
+    from ..config import Config
 
 
 class Callback:
@@ -26,6 +28,19 @@ class Callback:
     ...     def on_epoch(self, system, epoch, figures):
     ...         return figures["train_error"] < 0.01
     """
+
+    def on_begin(self, system: PhysicalSystem, config: Config, past: Sequence[dict[str, Any]]) -> None:
+        """Called once, before the first batch.
+
+        Parameters
+        ----------
+        system : EnergySystem or VectorField
+            The system with the weights that training begins with.
+        config : Config
+            The config with all defaults filled in.
+        past : sequence of dict
+            The figures of each epoch that a resumed run keeps, as `on_epoch` had them; empty in a new run.
+        """
 
     def on_step(self, system: PhysicalSystem, epoch: int, batch: int, step: StepLike) -> None:
         """Called after each batch, once the weights have been changed.

@@ -99,7 +99,8 @@ def check_resumable(run: Run, config: Config, rewind: bool = False) -> None:
             f"Argument training.epochs must be {before['training']['epochs']}, as in {name!r}, since it sets the "
             f"scheduler's length, but was {now['training']['epochs']}."
         )
-    before["training"] = {**before["training"], "epochs": now["training"]["epochs"]}
+    for key in ("epochs", "loggers"):
+        before["training"] = {**before["training"], key: now["training"][key]}
     if rewind:
         before["ep"] = now["ep"]
         before["training"] = {**before["training"], **{key: now["training"][key] for key in MERCY}}

@@ -42,6 +42,7 @@ from ..storage.run_file import Quantity, Run, write_run
 from ..storage.weights import put_weights
 from ..tabular import Tabular, epochs_of
 from .callbacks import Callback, checked_callbacks
+from .loggers import loggers_of
 from .metrics import METRICS, Epoch, Evaluation, evaluate
 from .optimization import build_optimizer, build_scheduler, step_scheduler
 from .preparation import (
@@ -185,7 +186,8 @@ def train(
         (system, x, y) -> step, instead of equilibrium propagation: exact gradients under the same recipe, say. With
         several processes it must bring `.grad` in line itself.
     callbacks : iterable of Callback
-        Called after each batch, after each epoch, which they may make the last one, and at the end.
+        Called before the first batch, after each batch, after each epoch, which they may make the last one, and
+        at the end. Loggers that the config names come after them.
     overwrite : bool
         Let `out` replace a file that is there and is not `resume`: another training, say.
     rewind : bool
@@ -227,6 +229,7 @@ def train(
         # One of several processes writes.
         path = None if out is None else call.claim("out", out, goes_on=resume, lock=rank() == 0)
         place = join_group(resolve_device(settings.training.device))
+        called += loggers_of(settings, path, resume)
         if settings.training.checkpoint_minutes and world_size() > 1:
             must = "be left out where several processes train: they write whole epochs"
             raise argument_error("training.checkpoint_minutes", must, settings.training.checkpoint_minutes)
@@ -345,6 +348,9 @@ class _Trainer:
         total = (training.epochs - first) * (self.data.examples or 0)
         self.written = time.monotonic()
         try:
+            past = [dict(row) for row in self.rows]
+            for callback in self.callbacks:
+                callback.on_begin(self.system, self.config, past)
             with interruptible() as self.interruption, task(self.progress, "training", total=total) as advance:
                 for epoch in range(first, training.epochs):
                     self._epoch(epoch, advance)
