@@ -27,6 +27,7 @@ from ..arrays import array
 from ..hopfield.graph import UnitGraph
 from ..laws.couplings import COUPLINGS
 from ..netlists.netlist import load_netlist, write_netlist
+from ..netlists.outputs import output_pairs
 from ..netlists.parts import Parts
 from ..netlists.shunts import with_gmin
 from ..netlists.topology import held_by_leakage
@@ -40,11 +41,11 @@ from .graphs import (
     parts_from_edges,
     parts_from_networkx,
 )
-from .layout import ORDER, Layout, PreparedCircuit, currents_of, lay_out, limits, prepare
+from .layout import ORDER, Layout, PreparedCircuit, check_outputs, currents_of, lay_out, limits, prepare
 from .newton import SOLVERS
 from .operating_point import OperatingPoint
 from .phase import CircuitPhase, NodeMotion
-from .reduction import Reduction, reduce
+from .reduction import reduce
 
 TOLERANCE = 1e-12
 """Amperes that may be missing at a node of an operating point, and volts that they may move it by."""
@@ -72,8 +73,9 @@ class Circuit(Tabular, OnHost, EnergySystem):
     Parameters
     ----------
     parts : Parts
-    outputs : sequence of str
-        Nodes that the cost acts on, none of them tied to a voltage source.
+    outputs : sequence of str or of pairs of str
+        Nodes whose voltages the cost acts on, none of them tied to a voltage source. A pair ("a", "b"), or
+        "v(a,b)", is the difference v_a - v_b.
     least, most : float
         Bounds of the conductances that learning keeps to (`constrain`), siemens.
     node_capacitance : float
@@ -115,7 +117,7 @@ class Circuit(Tabular, OnHost, EnergySystem):
         self,
         parts: Parts,
         *,
-        outputs: Sequence[str] = (),
+        outputs: Sequence[str | Sequence[str]] = (),
         least: float = 1e-12,
         most: float = float("inf"),
         node_capacitance: float = 1e-12,
@@ -136,33 +138,18 @@ class Circuit(Tabular, OnHost, EnergySystem):
         self.leaky = bool(held_by_leakage(parts).any())
         self.least, self.most = float(least), float(most)
         self.node_capacitance = float(node_capacitance)
-        self.output_names = (outputs,) if isinstance(outputs, str) else tuple(outputs)
+        self.output_names, self.output_nodes = output_pairs(outputs, parts.nodes)
         self.n_sources = len(parts.group("voltage_source"))
         reduction, self.no_energy_because = reduce(parts)
         learnt = [parts.group("resistor").values[:, 0], parts.group("memristor").values[:, 0]]
         self.conductance = nn.Parameter(torch.from_numpy(np.concatenate(learnt)))
         sources = parts.group("current_source").values[:, 0]
         self.current = nn.Parameter(torch.from_numpy(sources.copy())) if len(sources) else None
-        self._columns = {name: k for k, name in enumerate(parts.nodes)}
-        self.output_nodes = self._output_nodes()
         self._layout: Layout | None = None
         if reduction is not None:
-            self._check_outputs(reduction)
+            check_outputs(reduction, self.output_names, self.output_nodes)
             self._layout = lay_out(parts, reduction, factorization, outputs=self.output_nodes)
             self._set_scales(self._layout)
-
-    def _output_nodes(self) -> np.ndarray:
-        for name in self.output_names:
-            if name not in self._columns:
-                raise unknown_name("outputs", name, self._columns)
-        return np.array([self._columns[name] for name in self.output_names], dtype=np.int64)
-
-    def _check_outputs(self, reduction: Reduction) -> None:
-        tied = np.diff(reduction.sources.indptr)[self.output_nodes] > 0
-        for k in np.flatnonzero(tied | (reduction.unknown[self.output_nodes] < 0)):
-            raise argument_error(
-                "outputs", "be nodes that no voltage source ties to another", self.output_names[int(k)]
-            )
 
     def _set_scales(self, layout: Layout) -> None:
         net = layout.net
@@ -170,7 +157,7 @@ class Circuit(Tabular, OnHost, EnergySystem):
         diagonal, _ = kernels.resistor_matrix(conductance, layout.n, len(layout.pattern.pairs), net)
         loads = diagonal / layout.unknown_weight.numpy()
         loads = np.where(loads > 0, loads, np.median(loads[loads > 0]) if (loads > 0).any() else 1.0)
-        at = layout.output_columns.numpy() if len(layout.output_columns) else np.arange(layout.n)
+        at = layout.output_rows[0].ravel() if len(layout.output_columns) else np.arange(layout.n)
         self.nudge_scale = float(np.median(loads[at])) if layout.n else 1.0
         self.residual_scale = max(self.nudge_scale, 1e-4 * float(loads.max(initial=0.0)))
         self.time_constant = self.node_capacitance / float(loads.max(initial=self.nudge_scale))
@@ -183,6 +170,8 @@ class Circuit(Tabular, OnHost, EnergySystem):
         if self._layout is not None and not hasattr(self._layout, "output_columns"):
             kept = {name: self.__dict__.pop(name) for name in ("output_columns", "output_scale")}
             self._layout = replace(self._layout, **kept)
+        if self.output_nodes.ndim == 1:  # of version 0.1.0: no differences
+            self.output_nodes = np.stack([self.output_nodes, np.zeros_like(self.output_nodes)], 1)
 
     # -- making one, and writing it down ----------------------------------------------------------------------
 
@@ -240,8 +229,8 @@ class Circuit(Tabular, OnHost, EnergySystem):
             Units at the free nodes. With them the result is the `UnitGraph` that `UnitGraph.from_edges` builds.
         inputs : sequence of int
             Nodes that voltage sources hold: x[:, k] is the voltage of node inputs[k].
-        outputs : sequence of int
-            Free nodes that the cost acts on.
+        outputs : sequence of int, or of pairs of int
+            Free nodes that the cost acts on; a pair (a, b) is the difference v_a - v_b.
         biases : array_like of float (n_free,), optional
             Currents into the free nodes in ascending order, amperes.
         couplings : str or sequence of str (m,), optional
@@ -278,8 +267,10 @@ class Circuit(Tabular, OnHost, EnergySystem):
             )
         values = {name: extra.pop(name) for name in ELEMENT_VALUES & set(extra)}
         parts = parts_from_edges(n_nodes, edges, weights, inputs, biases, couplings or "resistor", **values)
-        read = arrays.nodes("outputs", outputs, n_nodes)
-        return cls(parts, outputs=[f"n{k}" for k in read.tolist()], **extra)
+        if not any(np.ndim(one) for one in outputs):
+            outputs = arrays.nodes("outputs", outputs, n_nodes).tolist()
+        read = [[f"n{k}" for k in arrays.nodes("outputs", np.atleast_1d(one), n_nodes)] for one in outputs]
+        return cls(parts, outputs=read, **extra)
 
     @classmethod
     def from_networkx(
@@ -292,8 +283,8 @@ class Circuit(Tabular, OnHost, EnergySystem):
         graph : networkx graph
         inputs : sequence of nodes
             Nodes that further voltage sources hold, in the order of x's last columns.
-        outputs : sequence of nodes
-            Nodes that are read; by default those that graph.graph["outputs"] names.
+        outputs : sequence of nodes, or of pairs of nodes
+            Nodes that are read, or differences of two; by default those that graph.graph["outputs"] names.
         **options
             Further arguments of `Circuit`.
 
@@ -303,7 +294,9 @@ class Circuit(Tabular, OnHost, EnergySystem):
             If an edge is no part, or the circuit is not as `Circuit` wants it.
         """
         read = outputs or graph.graph.get("outputs", ())
-        return cls(parts_from_networkx(graph, inputs), outputs=[str(node) for node in read], **options)
+        pairs = [isinstance(one, tuple | list) and one not in graph for one in read]
+        names = [[str(n) for n in one] if pair else str(one) for one, pair in zip(read, pairs, strict=True)]
+        return cls(parts_from_networkx(graph, inputs), outputs=names, **options)
 
     def to_networkx(self) -> Any:
         """The circuit as a networkx multigraph: see `hardware_models.circuits.graphs.graph_of_parts`."""
@@ -487,9 +480,10 @@ class Circuit(Tabular, OnHost, EnergySystem):
         return self.project((torch.zeros(len(x), self.layout.n, dtype=torch.float64),))
 
     def outputs(self, state: State) -> torch.Tensor:
-        """Voltages of the output nodes, (B, n_out)."""
+        """Voltages of the output nodes, or differences of two, (B, n_out)."""
         if self._layout is None:
-            return self.voltages(state, torch.empty(0))[:, torch.from_numpy(self.output_nodes)]
+            read = self.voltages(state, torch.empty(0))[:, torch.from_numpy(self.output_nodes)]
+            return read[..., 0] - read[..., 1]
         return self._layout.outputs(state[0])
 
     def project(self, state: State) -> State:

@@ -360,31 +360,58 @@ class Sparse(MatrixFactor):
 
 
 class Bordered(MatrixFactor):
-    """M + S^T C S, with M factorised and S the selection of a few unknowns (Woodbury 1950).
+    """M + S^T C S, with M factorised and S the selection of a few unknowns or differences (Woodbury 1950).
 
     Parameters
     ----------
     factor : MatrixFactor
         The factors of M.
-    at, scale : arrays (k,)
-        (S x)_j = scale_j x[at_j].
+    at, scale : arrays (k,) or (k, w)
+        (S x)_j = sum_w scale_jw x[at_jw].
     bend : array (B, k, k)
         C.
     """
 
     def __init__(self, factor: MatrixFactor, at: np.ndarray, scale: np.ndarray, bend: np.ndarray) -> None:
+        at, scale = at.reshape(len(at), -1), scale.reshape(len(at), -1)
         self.factor, self.at, self.scale, self.bend = factor, at, scale, bend
         rows = np.zeros((len(at), len(bend), factor.n))
-        rows[np.arange(len(at)), :, at] = scale[:, None]
+        for column, share in zip(at.T, scale.T, strict=True):
+            rows[np.arange(len(at)), :, column] += share[:, None]
         # (B, k, n): column j of M^-1 S^T, for each example.
         self.columns = np.stack([factor.solve(row) for row in rows], 1)
-        response = self.columns[:, :, at] * scale
+        response = (self.columns[:, :, at] * scale).sum(-1)
         self.inner = np.eye(len(at)) + bend @ response
 
     def solve(self, right: np.ndarray) -> np.ndarray:
         x = self.factor.solve(right)
-        pull = self.bend @ (x[:, self.at] * self.scale)[:, :, None]
+        pull = self.bend @ (x[:, self.at] * self.scale).sum(-1)[:, :, None]
         share = np.linalg.solve(self.inner, pull)
+        return x - (share.transpose(0, 2, 1) @ self.columns)[:, 0]
+
+
+class Constrained(MatrixFactor):
+    """M on the vectors x with E x = 0, with M factorised: M x + E^T l = right.
+
+    Parameters
+    ----------
+    factor : MatrixFactor
+        The factors of M.
+    rows : array (k, n)
+        E.
+    batch : int
+        Number of examples.
+    """
+
+    def __init__(self, factor: MatrixFactor, rows: np.ndarray, batch: int) -> None:
+        self.factor, self.rows = factor, rows
+        # (B, k, n): column j of M^-1 E^T, for each example.
+        self.columns = np.stack([factor.solve(np.tile(row, (batch, 1))) for row in rows], 1)
+        self.inner = self.columns @ rows.T
+
+    def solve(self, right: np.ndarray) -> np.ndarray:
+        x = self.factor.solve(right)
+        share = np.linalg.solve(self.inner, (x @ self.rows.T)[:, :, None])
         return x - (share.transpose(0, 2, 1) @ self.columns)[:, 0]
 
 

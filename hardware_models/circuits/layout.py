@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from physics_ep.errors import InputError
+from physics_ep.errors import InputError, argument_error
 
 from ..laws.elements import ELEMENTS
 from ..netlists.parts import Parts
@@ -43,6 +44,8 @@ class Layout:
         Anode and cathode of ideal diodes between fixed nodes, which must block.
     output_columns, output_scale : Tensor (n_out,)
         Unknown that the voltage of each output node follows, and dv_node / du.
+    output_minus : tuple of Tensor (n_out,), or None
+        The same of the nodes whose voltages are subtracted (scale 0 for ground's), where outputs are differences.
     """
 
     reduction: Reduction
@@ -57,6 +60,7 @@ class Layout:
     blocking: np.ndarray
     output_columns: torch.Tensor
     output_scale: torch.Tensor
+    output_minus: tuple[torch.Tensor, torch.Tensor] | None = None
 
     @cached_property
     def neighbours(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -83,8 +87,31 @@ class Layout:
         return torch.from_numpy(self.reduction.weight[self.reduction.representative])
 
     def outputs(self, u: torch.Tensor) -> torch.Tensor:
-        """Voltages of the output nodes, (B, n_out), that follow the unknowns u (B, n)."""
-        return u[:, self.output_columns] * self.output_scale
+        """Voltages of the output nodes, or their differences, (B, n_out), that follow the unknowns u (B, n)."""
+        found = u[:, self.output_columns] * self.output_scale
+        if self.output_minus is None:
+            return found
+        columns, scale = self.output_minus
+        return found - u[:, columns] * scale
+
+    def into_unknowns(self, force: torch.Tensor) -> torch.Tensor:
+        """Force (B, n) on the unknowns of a force (B, n_out) on the outputs: the transpose of `outputs`."""
+        found = torch.zeros(len(force), self.n, dtype=torch.float64)
+        found.index_add_(1, self.output_columns, force * self.output_scale)
+        if self.output_minus is not None:
+            columns, scale = self.output_minus
+            found.index_add_(1, columns, -force * scale)
+        return found
+
+    @cached_property
+    def output_rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Unknowns that each output follows and their shares of it, both (n_out, 1); (n_out, 2) of differences."""
+        ends = [(self.output_columns, self.output_scale)]
+        if self.output_minus is not None:
+            columns, scale = self.output_minus
+            ends.append((columns, -scale))
+        at, share = (torch.stack(one, 1).numpy() for one in zip(*ends, strict=True))
+        return at, share
 
     def spread(self, u: torch.Tensor) -> torch.Tensor:
         """Voltages of all nodes, (B, N), that follow the unknowns u (B, n); what sources add is left out."""
@@ -151,8 +178,9 @@ def lay_out(
         The unknowns of these parts.
     kind, eliminate
         How matrices are factorised, with the arguments of `factorizations.choose`.
-    outputs : int64 array (n_out,), optional
-        Nodes that the cost acts on. Default: none.
+    outputs : int64 array (n_out, 2), optional
+        Nodes that the cost acts on, and those whose voltages are subtracted (ground, 0, where there are none).
+        Default: none.
 
     Raises
     ------
@@ -187,7 +215,9 @@ def lay_out(
         np.ascontiguousarray(kinds[resistors : len(ends) - sources]).astype(np.int64),
         *_stamps(ends[: len(ends) - sources], numbers, reduction, resistors),
     )
-    read = np.empty(0, dtype=np.int64) if outputs is None else outputs
+    read = np.empty((0, 2), dtype=np.int64) if outputs is None else outputs
+    (plus, minus), scale = unknown[read].T, reduction.scale[read].T
+    subtracted = (torch.from_numpy(np.maximum(minus, 0)), torch.from_numpy(scale[1].copy()))
     bounds, blocking = _bounds(parts, unknown)
     return Layout(
         reduction,
@@ -200,8 +230,9 @@ def lay_out(
         weight,
         bounds,
         blocking,
-        torch.from_numpy(unknown[read]),
-        torch.from_numpy(reduction.scale[read]),
+        torch.from_numpy(np.maximum(plus, 0)),
+        torch.from_numpy(scale[0].copy()),
+        subtracted if (minus >= 0).any() else None,
     )
 
 
@@ -297,6 +328,16 @@ def limits(layout: Layout, offset: np.ndarray) -> tuple[np.ndarray | None, np.nd
             f"{high[b, k]:g} V only: they short two sources."
         )
     return low, high
+
+
+def check_outputs(reduction: Reduction, names: Sequence[str], pairs: np.ndarray) -> None:
+    """Raise InputError naming an output that no nudge moves: it is fixed, or depends on a source's voltage."""
+    tied = (np.diff(reduction.sources.indptr)[pairs] > 0) | (reduction.unknown[pairs] < 0)
+    for k in np.flatnonzero((tied & (pairs != 0)).any(1) | (pairs == 0).all(1)):
+        raise argument_error("outputs", "be nodes that no voltage source ties to another", names[int(k)])
+    (first, second), (own, other) = reduction.unknown[pairs].T, reduction.scale[pairs].T
+    for k in np.flatnonzero((first == second) & (own == other)):
+        raise argument_error("outputs", "be differences of nodes that nothing holds together", names[int(k)])
 
 
 def currents_of(current: torch.Tensor | None) -> np.ndarray | None:

@@ -15,7 +15,7 @@ from physics_ep.system import EnergySystem, Inputs, Phase
 
 from . import kernels
 from .co_content import compiled_co_content
-from .factorizations import Bordered, Matrix, MatrixFactor, NotPositive
+from .factorizations import Bordered, Constrained, Matrix, MatrixFactor, NotPositive
 from .layout import PreparedCircuit
 
 ROUNDING = 1e-9
@@ -49,12 +49,39 @@ class Currents(NamedTuple):
     slopes: np.ndarray
 
 
+class Tie(NamedTuple):
+    """Outputs that sources hold: E z = target.
+
+    Attributes
+    ----------
+    rows : array (n_out, n)
+        E.
+    inverse : array (n, n_out)
+        E^T (E E^T)^-1.
+    target : array (B, n_out)
+        Volts.
+    """
+
+    rows: np.ndarray
+    inverse: np.ndarray
+    target: np.ndarray
+
+    def onto(self, z: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
+        """Nearest z at which the outputs of the examples `rows` are held."""
+        return z - (z @ self.rows.T - self.target[rows]) @ self.inverse.T
+
+    def along(self, force: np.ndarray) -> np.ndarray:
+        """What of a force the sources leave over."""
+        return force - (force @ self.rows.T) @ self.inverse.T
+
+
 class CircuitPhase(Phase):
     """Currents, slopes and factorisations of one relaxation of a circuit.
 
     The unknown is the state, or a displacement from the origin. A nudge whose cost `holds` the outputs (coupled
     learning) is no current, but a voltage source at each output node: the unknown that the node follows has equal
-    bounds below and above, as between two ideal diodes.
+    bounds below and above, as between two ideal diodes. Where outputs are differences of nodes, sources between
+    them keep the unknowns to a plane (`Tie`).
     """
 
     carries_displacements = True
@@ -83,10 +110,11 @@ class CircuitPhase(Phase):
                 zero = np.zeros_like(force)
                 self.resting = np.where(self.held(zero, force), force, 0.0)
         self._free: MatrixFactor | None = None
+        self.tie: Tie | None = None
 
     def nudged(self, nudge: Nudge | None) -> CircuitPhase:
         twin = cast(CircuitPhase, super().nudged(nudge))
-        twin._free = None
+        twin._free = twin.tie = None
         if twin.clamps:
             twin._clamp()
         return twin
@@ -107,6 +135,9 @@ class CircuitPhase(Phase):
         columns, names = self.layout.output_columns.tolist(), cast(tuple[str, ...], self.system.output_names)
         if self.origin is None:
             raise InputError("Argument nudge must act on a free state that is known, where it clamps the outputs.")
+        if self.layout.output_minus is not None:
+            self.tie = self._tied(names)
+            return
         if len(set(columns)) < len(columns):
             twice = names[next(k for k, column in enumerate(columns) if column in columns[:k])]
             raise InputError(
@@ -131,6 +162,31 @@ class CircuitPhase(Phase):
         low[:, columns] = high[:, columns] = target
         self.low, self.high = low, high
 
+    def _tied(self, names: tuple[str, ...]) -> Tie:
+        """Sources that hold outputs of which some are differences."""
+        assert self.nudge is not None
+        assert self.origin is not None
+        at, share = self.layout.output_rows
+        rows = np.zeros((len(at), self.layout.n))
+        for column, part in zip(at.T, share.T, strict=True):
+            np.add.at(rows, (np.arange(len(at)), column), part)
+        if self.low is not None and self.high is not None:
+            bounded = (np.isfinite(self.low) | np.isfinite(self.high)).any(0)
+            for k in np.flatnonzero((bounded & (rows != 0)).any(1)):
+                raise InputError(
+                    "Argument system must have no ideal diodes at the outputs that are clamped, where one is a "
+                    f"difference, but {names[k]!r} has."
+                )
+        for count in range(1, len(rows) + 1):
+            if np.linalg.matrix_rank(rows[:count]) < count:
+                raise InputError(
+                    "Argument system must have output nodes that can be held one by one to clamp them, but "
+                    f"{names[count - 1]!r} follows from the outputs before it."
+                )
+        outputs = self.layout.outputs(self.origin[0])
+        target = self.nudge.column(outputs) * (self.nudge.y - outputs)
+        return Tie(rows, np.linalg.pinv(rows), target.numpy())
+
     # -- Kirchhoff's law --------------------------------------------------------------------------------------
 
     def currents(self, z: np.ndarray, rows: np.ndarray | slice = slice(None)) -> Currents:
@@ -146,7 +202,8 @@ class CircuitPhase(Phase):
         if self.pulls:
             plain += self.pull(z, rows)
         flow, slopes = self.junctions(across, rows)
-        return Currents(kernels.with_junctions(plain, flow, self.net), plain, across, slopes)
+        force = kernels.with_junctions(plain, flow, self.net)
+        return Currents(force if self.tie is None else self.tie.along(force), plain, across, slopes)
 
     def junctions(
         self, across: np.ndarray, rows: np.ndarray | slice = slice(None)
@@ -167,10 +224,7 @@ class CircuitPhase(Phase):
         else:
             at = self.layout.outputs(self.origin[0][rows])
             slope = nudge.cost.gradient(at, nudge.y) + nudge.cost.gradient_difference(at, moved, nudge.y)
-        force = torch.zeros(z.shape, dtype=torch.float64)
-        push = -nudge.column(slope) * slope * self.layout.output_scale
-        force.index_add_(1, self.layout.output_columns, push)
-        return force.numpy()
+        return self.layout.into_unknowns(-nudge.column(slope) * slope).numpy()
 
     def _rows(self, rows: np.ndarray | slice) -> Nudge:
         """The nudge of some examples."""
@@ -191,8 +245,9 @@ class CircuitPhase(Phase):
         return ((z <= self.low[rows]) & (force <= 0)) | ((z >= self.high[rows]) & (force >= 0))
 
     def clipped(self, z: np.ndarray, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """Nearest z within the bounds."""
-        return z if self.low is None or self.high is None else np.clip(z, self.low[rows], self.high[rows])
+        """Nearest z within the bounds, at which outputs that are held lie where they are held."""
+        found = z if self.low is None or self.high is None else np.clip(z, self.low[rows], self.high[rows])
+        return found if self.tie is None else self.tie.onto(found, rows)
 
     # -- second derivatives -----------------------------------------------------------------------------------
 
@@ -240,6 +295,8 @@ class CircuitPhase(Phase):
             diagonal = diagonal + np.where(held, HELD * diagonal.max(), 0.0)
         matrix = known.matrix if known.matrix is not None else Matrix(self.layout.pattern, off)
         found = matrix.factor(diagonal)
+        if self.tie is not None:
+            return Constrained(found, self.tie.rows, len(z))
         if not self.pulls or stiffness is not None:
             return found
         return self._bent(found, z, rows)
@@ -253,19 +310,16 @@ class CircuitPhase(Phase):
         unit = torch.eye(count, dtype=torch.float64)
         columns = [nudge.cost.curvature(outputs, nudge.y, unit[k].expand_as(outputs)) for k in range(count)]
         bend = nudge.column(outputs) * torch.stack(columns, 2).flatten(1)
-        return Bordered(
-            factor,
-            layout.output_columns.numpy(),
-            layout.output_scale.numpy(),
-            bend.reshape(-1, count, count).numpy(),
-        )
+        at, share = layout.output_rows
+        return Bordered(factor, at, share, bend.reshape(-1, count, count).numpy())
 
     def _stiffness(self, rows: np.ndarray | slice) -> np.ndarray | None:
         """Second derivatives of a nudge that is linear in the outputs on the unknowns, (1 or b, n); else None.
 
-        One row serves all examples where they have it in common: so does then one factorisation.
+        Of outputs that are differences they are no diagonal, and are left to `_bent`. One row serves all examples
+        where they have it in common: so does then one factorisation.
         """
-        if self.nudge is None or self.clamps:
+        if self.nudge is None or self.clamps or self.layout.output_minus is not None:
             return None
         beta = torch.as_tensor(self.nudge.beta, dtype=torch.float64)
         y = self.nudge.y if isinstance(rows, slice) else self.nudge.y[torch.from_numpy(rows)]
@@ -288,9 +342,8 @@ class CircuitPhase(Phase):
         held = None if self.low is None else self.held(rest, found.force)
         if self._free is None:
             self._free = self.factor(rest, found.slopes, held)
-        right = torch.zeros(batch, layout.n, dtype=torch.float64)
-        right.index_add_(1, layout.output_columns, force * layout.output_scale)
-        right_side = right.numpy() if held is None else np.where(held, 0.0, right.numpy())
+        right = layout.into_unknowns(force).numpy()
+        right_side = right if held is None else np.where(held, 0.0, right)
         return layout.outputs(torch.from_numpy(self._free.solve(right_side)))
 
     # -- the contract -----------------------------------------------------------------------------------------

@@ -51,6 +51,7 @@ MOST_FILES = 1000
 """Files that a netlist may include, one counted as often as it is read."""
 _TRAILING = re.compile(r"\s*(?:;|//|\s\$).*")
 _TOKEN = re.compile(r"\{[^}]*\}|'[^']*'|=|[^\s(),='{}]+|\S")
+_OUTPUT = re.compile(r"v\([^()]*\)|[^\s(),='{}]+", re.IGNORECASE)
 _FUNCTION = re.compile(r"\.func\s+([A-Za-z_]\w*)\s*\(([\w\s,]*)\)\s*=?\s*(.*)", re.IGNORECASE)
 FOLLOWED = {
     *("include", "lib", "param", "func", "model", "subckt", "ends", "global", "options", "control", "end", "temp"),
@@ -161,7 +162,7 @@ class NetlistFile:
     globals : set of str
         Nodes that subcircuits share, lower case.
     outputs : tuple of str
-        Nodes that comment lines `* outputs: NODE ...` name.
+        Outputs that comment lines `* outputs: NODE v(NODE,NODE) ...` name.
     transients : list of (tuple of str, Line)
         Fields of .tran lines and of tran commands in .control blocks.
     options : list of (str, str or None, Line)
@@ -327,7 +328,7 @@ class _Reader:
                 raise Line(text, count, file).error(f"the line has {len(text):,} characters")
             if text[0] == "*":
                 if (words := text[1:].split()) and words[0] == "outputs:":
-                    self.source.outputs += tuple(tokens(" ".join(words[1:])))
+                    self.source.outputs += tuple(_OUTPUT.findall(text.partition(":")[2]))
                 continue
             if ";" in text or "$" in text or "//" in text:
                 text = _TRAILING.sub("", " " + text, count=1).strip()

@@ -4,7 +4,8 @@ Read are R, C, L, D, V, I, E, F, G, H and B sources, X with .subckt (flattened),
 .param, .func, .include, .lib, .global, .ic, .temp and the options that change a circuit (`options`); analyses,
 other known options and .control blocks that change nothing are passed over. docs/circuits.md has the table. Scale
 factors are SPICE's (`values`). Two subcircuits are parts of their own, `biamp` (bidirectional amplifier, gain=A)
-and `ideal_diode`; they need no definition here. A comment line `* outputs: NODE NODE ...` names output nodes.
+and `ideal_diode`; they need no definition here. A comment line `* outputs: NODE v(NODE,NODE) ...` names outputs:
+voltages of nodes, and differences of two.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from physics_ep.storage.outputs import write_text, writing
 
 from .builder import Builder
 from .lines import LineError, read_source
-from .parts import Parts
+from .outputs import node_names, output_pairs
+from .parts import GROUND, Parts
 from .reader import Level
 from .topology import held_by_leakage
 from .writer import netlist_lines
@@ -39,7 +41,7 @@ class Netlist:
     parts : Parts
     title : str
     outputs : tuple of str
-        Output nodes, of comment lines `* outputs: ...`.
+        Output nodes and differences, v(a,b), of comment lines `* outputs: ...`.
     initial_voltages : dict of str to float
         Volts by capacitor name, and amperes by inductor name, of IC=.
     notes : tuple of str
@@ -83,16 +85,25 @@ def load_netlist(path: str | os.PathLike[str]) -> Netlist:
     try:
         parts = builder.parts()
         gmin = _junction_leak(parts, builder)
-        known = {n.lower(): n for n in parts.nodes}
-        missing = [n for n in source.outputs if n.lower() not in known]
-        if missing:
-            raise InputError(f"no part touches the output node {missing[0]!r}")
+        outputs = _outputs(parts, source.outputs)
     except LineError:
         raise
     except InputError as error:
         raise InputError(f"{os.fspath(path)}: {error}.") from None
-    outputs = tuple(known[n.lower()] for n in source.outputs)
     return Netlist(parts, source.title, outputs, builder.initial, tuple(builder.notes), gmin)
+
+
+def _outputs(parts: Parts, given: Sequence[str]) -> tuple[str, ...]:
+    """Names of the outputs as the circuit spells its nodes."""
+    known = {n.lower(): n for n in parts.nodes} | {"gnd": GROUND}
+    spelled = []
+    for one in given:
+        ends = (one,) if one.lower() in known else node_names(one)
+        missing = [n for n in ends if n.lower() not in known]
+        if missing:
+            raise InputError(f"no part touches the output node {missing[0]!r}")
+        spelled.append(tuple(known[n.lower()] for n in ends))
+    return output_pairs(spelled, parts.nodes)[0]
 
 
 def _junction_leak(parts: Parts, builder: Builder) -> float:
@@ -131,7 +142,7 @@ def write_netlist(
     parts : Parts
     title : str
     outputs : sequence of str
-        Output nodes, kept in a comment.
+        Output nodes and differences, kept in a comment.
     extra : sequence of str
         Lines before .end: analyses, options.
     overwrite : bool

@@ -70,7 +70,7 @@ def netlist_lines(parts: Parts, title: str = "circuit", outputs: Sequence[str] =
     parts : Parts
     title : str
     outputs : sequence of str
-        Nodes named in a comment, for the reader.
+        Outputs named in a comment, for the reader: nodes, and differences v(a,b).
 
     Yields
     ------

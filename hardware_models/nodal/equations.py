@@ -236,9 +236,7 @@ class NodalEquations:
         # What is delivered is minus the current at the output; 1 / A of it leaves the input node.
         add("amplifier", ohmic, draw, -1 / group.values[:, 0])
         if nudge is not None:
-            leads = np.zeros((len(nudge.nodes), 4), np.int64)
-            leads[:, 0] = leads[:, 2] = nudge.nodes
-            add("nudge", ohmic, leads, np.full(len(nudge.nodes), float(nudge.beta)))
+            add("nudge", ohmic, np.tile(nudge.nodes, 2), np.full(len(nudge.nodes), float(nudge.beta)))
         self.nudge = nudge
         self.elements = tuple(found)
         self.ends = np.concatenate([np.empty((0, 4), np.int64), *ends])

@@ -373,8 +373,7 @@ def _started(equations: NodalEquations, start: Any, batch: int) -> Array:
 def _weak(equations: NodalEquations) -> Array:
     """Nodes that leakage alone holds, (n_nodes,) bool; held capacitors and nudges hold theirs too."""
     nudge = equations.nudge
-    nodes = np.zeros(0, np.int64) if nudge is None else np.asarray(nudge.nodes, np.int64)
-    ties = np.stack([nodes, np.zeros_like(nodes)], 1)
+    ties = np.zeros((0, 2), np.int64) if nudge is None else nudge.nodes
     return held_by_leakage(equations.parts, equations.branch_ends[:, :2], ties)
 
 

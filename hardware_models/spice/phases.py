@@ -20,8 +20,8 @@ from physics_ep.storage.outputs import writing
 from ..circuits.reduction import reduce
 from ..laws.elements import ELEMENTS
 from ..netlists.netlist import write_netlist
+from ..netlists.outputs import output_pairs
 from ..netlists.parts import Group, Parts
-from ..nodal.nudges import node_numbers
 from .ngspice import (
     ACCURATE,
     alterations,
@@ -40,6 +40,8 @@ LEARNT = {"conductance": ("resistor", "memristor"), "current": ("current_source"
 def nudged_parts(parts: Parts, outputs: Sequence[str], targets: Sequence[float] | np.ndarray, beta: float) -> Parts:
     """Parts with a nudge at each output: beta siemens to a source at the target's voltage.
 
+    The source leads to ground, or to the node that a difference subtracts.
+
     The conductance is a voltage-controlled current source across its own nodes, which may be negative and which
     ngspice can alter: Gnudge1, Gnudge2, ... and Vtarget1, ... (with _ behind where a circuit has such names)
 
@@ -47,7 +49,7 @@ def nudged_parts(parts: Parts, outputs: Sequence[str], targets: Sequence[float] 
     ----------
     parts : Parts
     outputs : sequence of str
-        Nodes.
+        Nodes, and differences of two as v(a,b).
     targets : sequence of float
         Volts.
     beta : float
@@ -69,12 +71,12 @@ def nudged_parts(parts: Parts, outputs: Sequence[str], targets: Sequence[float] 
     count = [f"{k}{mark}" for k in range(1, len(outputs) + 1)]
     sources = Group(
         tuple(f"Vtarget{k}" for k in count),
-        np.stack([own, np.zeros_like(own)], axis=1),
+        np.stack([own, at[:, 1]], axis=1),
         np.array(targets, dtype=np.float64).reshape(-1, 1),
     )
     nudges = Group(
         tuple(f"Gnudge{k}" for k in count),
-        np.stack([at, own, at, own], axis=1),
+        np.stack([at[:, 0], own, at[:, 0], own], axis=1),
         np.full((len(outputs), 1), float(beta)),
     )
     added = {"voltage_source": sources, "vccs": nudges}
@@ -126,7 +128,7 @@ def export_phases(
         FILE_minus.cir.
     parts : Parts
     outputs : sequence of str
-        Nodes.
+        Nodes, and differences of two as v(a,b).
     targets : sequence of float
         Volts.
     beta : float
@@ -176,7 +178,7 @@ def ngspice_phases(
     ----------
     parts : Parts
     outputs : sequence of str
-        Nodes.
+        Nodes, and differences of two as v(a,b).
     sources : float64 array (B, n_sources)
         Volts.
     targets : float64 array (B, n_outputs)
@@ -248,7 +250,8 @@ def contrast(
     reduction, why = reduce(parts)
     if reduction is None:
         raise InputError(f"The circuit has no energy: {why}.")
-    stage = reduction.weight[_numbers(parts, outputs)]
+    pairs = _numbers(parts, outputs)
+    stage = reduction.weight[pairs[reduction.unknown[pairs] >= 0]]
     if np.ptp(stage) > 1e-9 * stage.max():
         raise InputError("The outputs lie in stages of different weights: nudge those of one stage.")
     gradient = {}
@@ -273,4 +276,4 @@ def contrast(
 def _numbers(parts: Parts, outputs: Sequence[str]) -> np.ndarray:
     if not len(outputs):
         raise argument_error("outputs", "name at least one node", "empty")
-    return node_numbers(parts, outputs, "outputs")
+    return output_pairs(outputs, parts.nodes)[1]
