@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import runpy
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +52,57 @@ def test_cited_sections_exist() -> None:
                 cited += 1
                 assert any(section.startswith(heading) for heading in headings), (path, section)
     assert cited >= 10
+
+
+@pytest.mark.full
+def test_examples_in_docstrings_run() -> None:
+    """An example of a docstring fails, or prints what the docstring does not say.
+
+    They run in a process of their own, since some register a scheme or a field.
+    """
+    folders = ("physics_ep", "hardware_models", "validation", "figures")
+    sources = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    found = [str(path) for path in sources if ">>> " in path.read_text(encoding="utf-8")]
+    run = ["pytest", "-n", "0", "-q", "-o", "addopts=", "-p", "no:cacheprovider", "--doctest-modules", *found]
+    done = _python("-m", *run, folder=ROOT)
+    assert int(re.findall(r"(\d+) passed", done)[0]) >= len(found)
+
+
+EXECUTED = [
+    "any_model",
+    "extending",
+    "naming_systems",
+    "reference/run_files",
+    "start/ten_minutes",
+    "without_an_energy",
+]
+"""Pages whose blocks stand in no script of examples/."""
+
+FIRST = """
+from physics_ep import train
+
+train("hopfield-digits", out="run.h5", overrides=["data.train_examples=50", "training.epochs=1"])
+"""
+"""What makes the run file that two of the pages open."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", EXECUTED)
+def test_blocks_of_a_page_run(page: str, tmp_path: Path) -> None:
+    """The page's Python, block after block, ends in an error."""
+    text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    assert blocks
+    _python("-c", "\n".join([FIRST if "run.h5" in text else "", *blocks]), folder=tmp_path)
+
+
+def _python(*arguments: str, folder: Path) -> str:
+    """What a process of Python prints, that must end without an error."""
+    here = {**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg"}
+    program = [sys.executable, *arguments]
+    done = subprocess.run(program, cwd=folder, env=here, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 @pytest.mark.full
