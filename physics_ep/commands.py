@@ -82,6 +82,12 @@ def train(
     download: Annotated[
         bool, typer.Option("--download", help="Download data that are missing, checked by hash.")
     ] = False,
+    workers: Annotated[
+        int,
+        typer.Option(
+            "--workers", min=1, help="Processes that share the seeds of training.seeds (RUN.seed0.h5, ...)."
+        ),
+    ] = 1,
     list_configs: Annotated[bool, typer.Option("--list", help="List the bundled configs and stop.")] = False,
     weights: Weights = None,
     preset: Preset = None,
@@ -104,6 +110,7 @@ def train(
     from .config import load_config
     from .ranks import leave_group, rank
     from .runs.preparation import on_devices
+    from .runs.seeds import SeedsResult
     from .runs.training import TrainingInterrupted
     from .runs.training import train as train_system
     from .storage.opening import open_run
@@ -133,23 +140,29 @@ def train(
             seed=seed,
             progress=report.progress(),
             rewind=rewind,
+            workers=workers,
         )
     except TrainingInterrupted as stop:
         raise InterruptedCommandError(str(stop)) from stop
     figures = result.figures()
     report.figures(figures)
+    if isinstance(result, SeedsResult):
+        _tell_seeds(report, result)
+        leave_group()
+        return
     if verbose:
         metrics = result.metrics
+        judges = "test" if result.kept_epoch is None else "validation"
         report.table(
             "Epochs",
-            ["epoch", "loss", "train error", "test error", "test top-5", "worst residual", "skipped", "seconds"],
+            ["epoch", "loss", "train error", f"{judges} error", "top-5", "worst residual", "skipped", "seconds"],
             [
                 [
                     str(k + 1),
                     f"{metrics['loss'][k]:.4g}",
                     f"{metrics['train_error'][k]:.2%}",
-                    f"{metrics['test_error'][k]:.2%}",
-                    f"{metrics['test_top5_error'][k]:.2%}",
+                    f"{metrics[f'{judges}_error'][k]:.2%}",
+                    f"{metrics[f'{judges}_top5_error'][k]:.2%}",
                     f"{metrics['worst_residual'][k]:.1e}",
                     str(metrics["skipped"][k]),
                     f"{metrics['seconds'][k]:.1f}",
@@ -158,9 +171,12 @@ def train(
             ],
         )
     kept = f"; {result.path}" if result.path else ""
+    chosen = ""
+    if result.kept_epoch is not None:
+        chosen = f" (epoch {result.kept_epoch} is kept, with validation error {result.validation_error:.2%})"
     report.say(
         f"test error {result.test_error:.2%}, train error {result.train_error:.2%} after {figures['epochs']} "
-        f"epochs in {result.seconds:.1f} s; worst residual {figures['worst_residual']:.1e}, "
+        f"epochs{chosen} in {result.seconds:.1f} s; worst residual {figures['worst_residual']:.1e}, "
         f"{figures['skipped']} skipped{kept}"
     )
     if result.broken:
@@ -384,6 +400,19 @@ def run_verify(
     for file, digest in found:
         told = f"sha256 {digest}" if digest else "no digest: written before run files had one, not all damage shows"
         report.say(f"{file}: whole, {told}")
+
+
+def _tell_seeds(report: Report, result: Any) -> None:
+    """Say what several seeds gave: a row each, and the mean with its interval."""
+    shown = [
+        [str(row["seed"]), f"{row['test_error']:.2%}", f"{row['train_error']:.2%}", f"{row['seconds']:.1f}"]
+        for row in result.records()
+    ]
+    report.table("Seeds", ["seed", "test error", "train error", "seconds"], shown)
+    low, high = result.test_error_interval
+    report.say(
+        f"test error {result.test_error:.2%}, 95 % interval {low:.2%} to {high:.2%} over {len(result.seeds)} seeds"
+    )
 
 
 def _list_configs() -> None:

@@ -127,8 +127,12 @@ class DataSection(Section):
     scaling : {'standard', 'range', 'none'} or None
         What becomes of each feature, by the examples to train on: mean 0 and deviation 1, the range 0 to 1, or
         nothing. None: 'standard' for 'csv' and 'parquet', 'none' for 'npz', whose bytes (uint8) become [0, 1].
+    validation : float or int or None
+        Share (below 1) or number of the training examples that are held out, each class in its proportion. The
+        epoch that is kept, early stopping and schedulers that watch a figure go by the error on these; the test set
+        is read once, after the last epoch. None: none are; the test error is measured after each epoch.
     seed : int
-        Seed of the random draw of examples that are held back to test on.
+        Seed of the random draws of examples that are held out to choose by, or held back to test on.
     layout : {'flat', 'image'}
         Examples as vectors (N, n) or as images (N, channels, rows, columns).
     pad_to : int or None
@@ -169,6 +173,7 @@ class DataSection(Section):
     target: str | None = None
     columns: list[str] | None = None
     scaling: Literal["standard", "range", "none"] | None = None
+    validation: int | FiniteFloat | None = None
     seed: int = Field(default=0, ge=0, lt=2**63)
     layout: Literal["flat", "image"] = "flat"
     pad_to: PositiveInt | None = None
@@ -185,6 +190,14 @@ class DataSection(Section):
     test_fraction: FiniteFloat = Field(default=0.2, gt=0, lt=1)
     on_broken: Literal["refuse", "skip"] = "refuse"
     workers: NonNegativeInt | None = None
+
+    @field_validator("validation")
+    @classmethod
+    def _share_or_number(cls, validation: float | int | None) -> float | int | None:
+        whole = isinstance(validation, int)
+        if validation is not None and not (validation >= 1 if whole else 0 < validation < 1):
+            raise argument_error("data.validation", "be a share in (0, 1), or a number of examples", validation)
+        return validation
 
 
 class TrainingSection(Section):
@@ -215,6 +228,15 @@ class TrainingSection(Section):
     loggers : list of str
         Loggers that write the figures of each epoch beside the run file: 'csv', 'tensorboard', 'wandb' (offline),
         or one of another package.
+    clip_norm : float or None
+        Largest norm of a batch's gradient, of all parameters together; a larger one is scaled down to it. None: no
+        gradient is changed.
+    patience : int or None
+        Training stops after so many epochs in a row without a smaller error on the examples held out. None: it goes
+        on to its last epoch.
+    seeds : int
+        Number of trainings with the seeds seed, seed + 1, ...; the result is the mean with its 95 % interval, and
+        each has its own run file, RUN.seed0.h5 and so on.
     device : str
         Where torch computes: 'cpu', 'cuda' or 'cuda:N'.
     dtype : {'float32', 'float64', 'bfloat16'} or None
@@ -231,6 +253,9 @@ class TrainingSection(Section):
     threads: PositiveInt | None = None
     checkpoint_minutes: PositiveFloat | None = None
     loggers: list[str] = Field(default_factory=list)
+    clip_norm: PositiveFloat | None = None
+    patience: PositiveInt | None = None
+    seeds: PositiveInt = 1
     device: str = "cpu"
     dtype: Literal["float32", "float64", "bfloat16"] | None = None
 
@@ -261,13 +286,21 @@ class OptimizerSection(OpenSection):
 
 
 class SchedulerSection(OpenSection):
-    """[scheduler]: any class of torch.optim.lr_scheduler by name and its options; it steps once an epoch.
+    """[scheduler]: any class of torch.optim.lr_scheduler by name and its options.
 
     Attributes
     ----------
     name : str
         A class of torch.optim.lr_scheduler; all other keys of the section are its options.
+    per : {'epoch', 'batch'}
+        How often it steps. Lengths such as T_max count these steps.
+    warmup : int
+        Number W of steps before its first, during which the learning rate rises in equal steps: from 1 / (W + 1) of
+        it to W / (W + 1) (Goyal et al. 2017, arXiv 1706.02677). A length that is left out is that of the rest.
     """
+
+    per: Literal["epoch", "batch"] = "epoch"
+    warmup: NonNegativeInt = 0
 
 
 class PropagationSection(Section):
@@ -374,6 +407,13 @@ class Config(Section):
     optimizer: OptimizerSection = OptimizerSection()
     scheduler: SchedulerSection | None = None
     ep: PropagationSection = PropagationSection()
+
+    @model_validator(mode="after")
+    def _patience_by_held_out(self) -> Self:
+        if self.training.patience is not None and self.data.validation is None:
+            must = "come with data.validation, whose examples it watches"
+            raise argument_error("training.patience", must, self.training.patience)
+        return self
 
     def as_dict(self) -> dict[str, Any]:
         """Plain dict of all sections with all defaults filled in, as stored in run files."""

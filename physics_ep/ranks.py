@@ -98,6 +98,12 @@ def shared_out(order: torch.Tensor, batch_size: int) -> Iterator[torch.Tensor]:
             yield chosen
 
 
+def batch_count(examples: int, batch_size: int) -> int:
+    """How many batches `shared_out` makes of so many examples."""
+    whole, left = divmod(examples, batch_size)
+    return whole + (left >= max(world_size(), 1))
+
+
 def in_step(batches: Iterable[Batch], device: torch.device) -> Generator[Batch, None, None]:
     """Batches of this rank, none of them empty, each while all other ranks have one too.
 

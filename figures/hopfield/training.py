@@ -44,6 +44,9 @@ class LearningCurve:
         Mean iterations of a phase.
     skipped : ndarray (epochs,)
         Examples left out for want of an equilibrium.
+    validation_error : ndarray (epochs,) or None
+        Misclassified fraction of the examples held out, where some were: the test set is read once then, and
+        `test_error` is NaN but for the epoch that is kept.
     """
 
     label: str
@@ -56,6 +59,7 @@ class LearningCurve:
     free_iterations: np.ndarray
     nudged_iterations: np.ndarray
     skipped: np.ndarray
+    validation_error: np.ndarray | None = None
 
 
 def learning_curve(run: Run) -> LearningCurve:
@@ -96,6 +100,7 @@ def curve_of(config: Config, system: PhysicalSystem, metrics: Mapping[str, np.nd
         free_iterations=metrics["free_iterations"],
         nudged_iterations=metrics["nudged_iterations"],
         skipped=metrics["skipped"],
+        validation_error=metrics.get("validation_error"),
     )
 
 
@@ -105,7 +110,11 @@ def draw_learning_curve(data: LearningCurve) -> Figure:
     epochs = np.arange(1, len(data.loss) + 1)
     figure, axes = style.new_figure(style.PAGE, 100, 2, 2)
     errors, loss, residuals, iterations = axes.flat
-    _draw(errors, epochs, {"test": 100 * data.test_error, "training": 100 * data.train_error})
+    judged = {"test": data.test_error} if data.validation_error is None else {"validation": data.validation_error}
+    _draw(errors, epochs, {name: 100 * error for name, error in {**judged, "training": data.train_error}.items()})
+    if data.validation_error is not None:
+        tested = np.isfinite(data.test_error)
+        errors.plot(epochs[tested], 100 * data.test_error[tested], "*", color=style.BLACK, label="test, once")
     _draw(loss, epochs, {"training": data.loss})
     loss.set_ylabel("Mean cost (dimensionless)")
     _draw(residuals, epochs, {"worst": data.worst_residual, "median": data.median_residual})

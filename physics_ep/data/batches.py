@@ -1,13 +1,13 @@
 """The sources from which training draws its batches: examples in memory, image files decoded on the way, or a
 caller's loaders.
 
-All have the two methods of `BatchSource`. A batch is this rank's share, on the device, in the dtype of the system.
+All have the methods of `BatchSource`. A batch is this rank's share, on the device, in the dtype of the system.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,8 +17,9 @@ from torch.utils.data import DataLoader
 from ..config import DataSection, TrainingSection
 from ..errors import InputError, argument_error, unknown_name
 from ..progress import SILENT, Progress
-from ..ranks import Batch, rank, share, shared_out, summed, world_size
+from ..ranks import Batch, batch_count, rank, share, shared_out, summed, world_size
 from .datasets import Dataset, data_folder
+from .held_out import held_out
 from .image_folders import STREAMED, Listing, list_parts
 from .photographs import (
     DEVIATIONS,
@@ -42,6 +43,8 @@ class BatchSource(Protocol):
         None: as many as the system has outputs.
     examples : int or None
         Number of examples of an epoch of training, by all ranks together; None if that cannot be told beforehand.
+    batches : int or None
+        Number of batches of an epoch of training; None if that cannot be told beforehand.
     sample : Tensor (1, ...) or None
         An input of the right shape, if one can be had before training.
     broken : list of str
@@ -57,10 +60,16 @@ class BatchSource(Protocol):
     def examples(self) -> int | None: ...
 
     @property
+    def batches(self) -> int | None: ...
+
+    @property
     def sample(self) -> torch.Tensor | None: ...
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """Batches to train on, the same each time that this epoch is asked for."""
+
+    def validation(self) -> Iterator[Batch]:
+        """Batches held out of the training set by data.validation, to choose by; they are never trained on."""
 
     def test(self) -> Iterator[Batch]:
         """Batches to be tested on."""
@@ -74,26 +83,36 @@ class InMemory:
     data : Dataset
         The examples, on the device and in the dtype of the system.
     training : TrainingSection
+    section : DataSection
+        What it says of `validation` and its `seed` counts.
     """
 
-    def __init__(self, data: Dataset, training: TrainingSection) -> None:
+    def __init__(self, data: Dataset, training: TrainingSection, section: DataSection) -> None:
         self.data = data
         self.training = training
         self.n_classes = data.n_classes
-        self.examples = len(data.train_y)
+        kept, held = _parted(data.train_y.cpu().numpy(), section)
+        device = data.train_y.device
+        self._kept, self._held = (torch.from_numpy(part).to(device) for part in (kept, held))
+        self.examples = len(kept)
+        self.batches = batch_count(self.examples, training.batch_size)
         self.sample = data.train_x[:1]
         self.broken: list[str] = []
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         x, labels = self.data.train_x, self.data.train_y
         generator = torch.Generator().manual_seed(epoch_seed(self.training.seed, epoch, 0))
-        order = torch.randperm(len(x), generator=generator).to(x.device)
+        order = self._kept[torch.randperm(self.examples, generator=generator).to(x.device)]
         for chosen in shared_out(order, self.training.batch_size):
             batch = x[chosen]
             # Changed before it is shared out, so that the number of ranks changes no image.
             if self.data.augment is not None:
                 batch = self.data.augment(batch, generator)
             yield share(batch), share(labels[chosen])
+
+    def validation(self) -> Iterator[Batch]:
+        for chosen in self._held.split(self.training.evaluation_batch_size):
+            yield share(self.data.train_x[chosen]), share(self.data.train_y[chosen])
 
     def test(self) -> Iterator[Batch]:
         size = self.training.evaluation_batch_size
@@ -140,9 +159,12 @@ class Stream:
         self.section = section
         self.training = training
         self.device = device
-        self.train_part, self.test_part = parts.train, parts.test
+        kept, held = _parted(parts.train.labels, section)
+        self.train_part, self.validation_part = parts.train.chosen(kept), parts.train.chosen(held)
+        self.test_part = parts.test
         self.n_classes = parts.n_classes
-        self.examples = len(parts.train)
+        self.examples = len(self.train_part)
+        self.batches = batch_count(self.examples, training.batch_size)
         self.workers = _available_cores() if section.workers is None else section.workers
         self.broken: list[str] = []
         self._means, self._deviations = (
@@ -157,9 +179,14 @@ class Stream:
         draw = (self.training.seed, epoch) if self.random else None
         return self._batches(self.train_part, draw, shared_out(order, self.training.batch_size))
 
+    def validation(self) -> Iterator[Batch]:
+        return self._all_of(self.validation_part)
+
     def test(self) -> Iterator[Batch]:
-        order = torch.arange(len(self.test_part))
-        return self._batches(self.test_part, None, order.split(self.training.evaluation_batch_size))
+        return self._all_of(self.test_part)
+
+    def _all_of(self, part: Listing) -> Iterator[Batch]:
+        return self._batches(part, None, torch.arange(len(part)).split(self.training.evaluation_batch_size))
 
     def _batches(
         self, part: Listing, draw: tuple[int, int] | None, chosen: Iterable[torch.Tensor]
@@ -224,6 +251,7 @@ class Loaders:
             own = None
         told, count = summed([float(own is not None), float(own or 0)], device)
         self.examples = int(count) if told == world_size() else None
+        self.batches = len(train) if isinstance(train, Sized) else None
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         loader: Any = self.train_part
@@ -233,6 +261,9 @@ class Loaders:
         if hasattr(getattr(loader, "sampler", None), "set_epoch"):
             loader.sampler.set_epoch(epoch)
         return self._batches(loader, epoch_seed(self.seed, epoch, 3, rank()))
+
+    def validation(self) -> Iterator[Batch]:
+        raise argument_error("data.validation", "be left out where loaders are given", "given")
 
     def test(self) -> Iterator[Batch]:
         return self._batches(self.test_part, epoch_seed(self.seed, 0, 4, rank()))
@@ -261,6 +292,13 @@ class Loaders:
 def epoch_seed(seed: int, epoch: int, *stream: int) -> int:
     """Seed of one stream of one epoch; neighbouring seeds and epochs give unrelated streams."""
     return int(np.random.SeedSequence([seed, epoch, *stream]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _parted(labels: np.ndarray, section: DataSection) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the training set to train on, and rows held out: none, unless the section asks for some."""
+    if section.validation is None:
+        return np.arange(len(labels)), np.arange(0)
+    return held_out(labels, section.validation, section.seed)
 
 
 def _available_cores() -> int:

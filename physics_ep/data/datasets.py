@@ -195,6 +195,8 @@ def load_dataset(section: DataSection, progress: Progress | bool = SILENT) -> Da
     foreign = (
         tuple(k for k in foreign if k != "test_fraction") if section.name in TABLES else (*foreign, *FOR_TABLES)
     )
+    if section.validation is not None:
+        foreign = tuple(k for k in foreign if k != "seed")
     for key in foreign:
         if getattr(section, key) != type(section).model_fields[key].default:
             raise argument_error(f"data.{key}", f"be left out for {section.name!r}", repr(getattr(section, key)))

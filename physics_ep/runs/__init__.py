@@ -1,8 +1,9 @@
 """Runs that leave a file: a training by equilibrium propagation, and both phases in time.
 
 Start with `training`: `train` makes the epochs and writes the run file. `preparation` makes what a run begins with,
-`resuming` goes on, `metrics` says what an epoch measures, `loggers` write it as it comes, `phases` follows a free
-and a nudged phase in time.
+`selection` says which epoch is kept, `seeds` trains with several, `results` is what they give, `resuming` goes on,
+`metrics` says what an epoch measures, `loggers` write it as it comes, `phases` follows a free and a nudged phase
+in time.
 """
 
 from __future__ import annotations
@@ -19,15 +20,18 @@ if TYPE_CHECKING:
         WandbLogger as WandbLogger,
     )
     from .phases import simulate_phases as simulate_phases
-    from .training import TrainingResult as TrainingResult, train as train
+    from .seeds import SeedsResult as SeedsResult
+    from .results import TrainingResult as TrainingResult
+    from .training import train as train
 else:
     __getattr__, __dir__, __all__ = lazy(
         __name__,
         {
             "CsvLogger": "loggers",
             "EpochLogger": "loggers",
+            "SeedsResult": "seeds",
             "TensorBoardLogger": "loggers",
-            "TrainingResult": "training",
+            "TrainingResult": "results",
             "WandbLogger": "loggers",
             "simulate_phases": "phases",
             "train": "training",

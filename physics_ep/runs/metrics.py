@@ -30,7 +30,10 @@ METRICS: dict[str, tuple[str, str]] = {
     "median_residual": ("1", "median residual of the equilibria used for gradients"),
     "free_iterations": ("1", "mean iterations of a free phase"),
     "nudged_iterations": ("1", "mean iterations of a nudged phase"),
-    "learning_rates": ("1", "learning rate of each parameter group during the epoch"),
+    "learning_rates": (
+        "1",
+        "learning rate of each parameter group during the epoch (at its start, where it changes)",
+    ),
     "seconds": ("s", "wall time of the epoch, evaluation included"),
 }
 """Name to (units, description), as stored in run files.
@@ -38,6 +41,17 @@ METRICS: dict[str, tuple[str, str]] = {
 Figures are those of all ranks together. With five classes or fewer the top-5 errors are 0, but for test examples
 without equilibrium.
 """
+
+HELD_OUT: dict[str, tuple[str, str]] = {
+    "validation_error": ("fraction", "examples held out of the training set misclassified after the epoch"),
+    "validation_top5_error": (
+        "fraction",
+        "the same with the five largest outputs; those without equilibrium count",
+    ),
+    "validation_unconverged": ("examples", "examples held out without equilibrium after the epoch"),
+}
+"""What a training with `data.validation` measures besides. Its test figures are those of the epoch that is kept,
+and NaN for all others, after which the test set was not read."""
 
 TOP = 5
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import math
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LinearLR, LRScheduler, ReduceLROnPlateau, SequentialLR
 
 from ..config import OptimizerSection, SchedulerSection
 from ..errors import InputError, argument_error, unknown_name
@@ -64,16 +65,25 @@ def build_optimizer(section: OptimizerSection, module: nn.Module) -> Optimizer:
     return _made(kind, groups, section.options, owner)
 
 
-def build_scheduler(section: SchedulerSection | None, optimizer: Optimizer, epochs: int) -> LRScheduler | None:
-    """Build the scheduler of a config; it is to be stepped once an epoch.
+LENGTHS = ("T_max", "total_steps", "total_iters")
+"""Options of schedulers that count all their steps."""
+
+
+def build_scheduler(
+    section: SchedulerSection | None, optimizer: Optimizer, epochs: int, batches: int | None = None
+) -> LRScheduler | None:
+    """Build the scheduler of a config, with its warm-up; it is to be stepped once an epoch, or once a batch.
 
     Parameters
     ----------
     section : SchedulerSection or None
-        Name of a class of torch.optim.lr_scheduler (any case) and its options.
+        Name of a class of torch.optim.lr_scheduler (any case), its options, how often it steps, and warm-up.
     optimizer : Optimizer
     epochs : int
-        Stands in for an option T_max, total_iters or total_steps that the config leaves out.
+        The steps of a training, or those of one batch each with `batches`, less the warm-up, stand in for an option
+        T_max, total_iters or total_steps that the config leaves out.
+    batches : int, optional
+        Batches of an epoch, for a scheduler that steps once a batch.
 
     Returns
     -------
@@ -91,21 +101,44 @@ def build_scheduler(section: SchedulerSection | None, optimizer: Optimizer, epoc
         raise unknown_name("scheduler.name", section.name, [k.__name__ for k in kinds.values()])
     kind = kinds[section.name.lower()]
     options = section.options
-    for length in ("T_max", "total_steps", "total_iters"):
-        if length in inspect.signature(kind).parameters:
-            options.setdefault(length, epochs)
+    missing = [n for n in LENGTHS if n in inspect.signature(kind).parameters and n not in options]
+    if kind is ReduceLROnPlateau and (section.per == "batch" or section.warmup):
+        key, was = ("per", "'batch'") if section.per == "batch" else ("warmup", str(section.warmup))
+        must = "be left out for ReduceLROnPlateau, which watches a figure of each epoch"
+        raise argument_error(f"scheduler.{key}", must, was)
+    if section.per == "batch" and batches is None and missing:
+        must = f"come with scheduler.{missing[0]} where loaders do not tell their length"
+        raise argument_error("scheduler.per", must, "'batch'")
+    steps = epochs * (1 if section.per == "epoch" else batches or 0)
+    if missing and section.warmup >= steps:
+        must = f"be less than the {steps} {'batches' if section.per == 'batch' else 'epochs'} of the training"
+        raise argument_error("scheduler.warmup", must, section.warmup)
+    options.update(dict.fromkeys(missing, steps - section.warmup))
     owner = f"scheduler {kind.__name__}"
     check_options(kind, options, owner, given=("optimizer",))
-    return _made(kind, optimizer, options, owner)
+    if not section.warmup:
+        return _made(kind, optimizer, options, owner)
+    base = [group["lr"] for group in optimizer.param_groups]
+    rise = LinearLR(optimizer, 1 / (section.warmup + 1), total_iters=section.warmup)
+    for group, rate in zip(optimizer.param_groups, base, strict=True):
+        group["lr"] = rate  # as the scheduler that follows must find it
+    rest = _made(kind, optimizer, options, owner)
+    return SequentialLR(optimizer, [rise, rest], milestones=[section.warmup])
 
 
-def step_scheduler(scheduler: LRScheduler | None, loss: float) -> None:
-    """Step a scheduler at the end of an epoch; one that watches a figure is given the loss."""
+def clip_gradients(module: nn.Module, largest: float | None) -> None:
+    """Scale the gradients of all parameters together so that their norm is at most this (Pascanu et al. 2013)."""
+    if largest is not None:
+        nn.utils.clip_grad_norm_(module.parameters(), largest)
+
+
+def step_scheduler(scheduler: LRScheduler | None, figure: float = math.nan) -> None:
+    """Step a scheduler at the end of an epoch or batch; one that watches a figure is given this one."""
     if scheduler is None:
         return
     try:
         if isinstance(scheduler, ReduceLROnPlateau):
-            scheduler.step(loss)
+            scheduler.step(figure)
         else:
             scheduler.step()
     except REFUSALS as error:  # lengths of 0, for one, are divided by only now

@@ -215,6 +215,9 @@ def open_source(
     if isinstance(data, tuple):
         if len(data) != 2:
             raise argument_error("data", "be two loaders (train, test)", f"{len(data)} of them")
+        if config.data.validation is not None:
+            must = "be left out where loaders are given, which cannot be split: hold examples out in them"
+            raise argument_error("data.validation", must, config.data.validation)
         source = Loaders(*data, seed=training.seed, device=device, dtype=dtype)
     elif not isinstance(data, Dataset) and config.data.name in STREAMED:
         stream = source = Stream(config.data, training, device, dtype, progress)
@@ -222,7 +225,7 @@ def open_source(
     else:
         examples = data if isinstance(data, Dataset) else load_dataset(config.data, progress)
         require_memory(bytes_needed(examples, system, dtype), device)
-        source = InMemory(examples.to(device, dtype), training)
+        source = InMemory(examples.to(device, dtype), training, config.data)
     return source
 
 

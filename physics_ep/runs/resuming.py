@@ -15,7 +15,7 @@ import torch
 from ..config import Config, parse_config
 from ..errors import InputError, argument_error
 from ..storage.run_file import Run
-from .optimization import schedulers
+from .optimization import LENGTHS, schedulers
 
 FREE = ("folder", "download", "mapping", "workers", "on_broken")
 """Entries of [data] that may differ from machine to machine, or from one run to its resumption."""
@@ -23,6 +23,12 @@ FREE = ("folder", "download", "mapping", "workers", "on_broken")
 
 MERCY = ("max_skipped", "on_unconverged")
 """Entries of [training] that may change where a run goes on from its best epoch."""
+
+
+TEST_READ = "test_read"
+"""Attribute of a run with examples held out: when its test set was read, once and for all (UTC)."""
+KEPT_EPOCH = "kept_epoch"
+"""Attribute beside it: the epoch, from 1, whose weights the file holds, and which was tested."""
 
 
 class Interruption:
@@ -94,6 +100,10 @@ def check_resumable(run: Run, config: Config, rewind: bool = False) -> None:
     if run.epochs > config.training.epochs:
         raise argument_error("training.epochs", f"be at least the {run.epochs} of {name!r}", config.training.epochs)
     extended = before["training"]["epochs"] != now["training"]["epochs"]
+    if TEST_READ in run.attributes and (extended or rewind):
+        name_of, was = ("rewind", True) if rewind else ("training.epochs", now["training"]["epochs"])
+        must = f"leave {name!r} as it is, whose test set was read at {run.attributes[TEST_READ]}: start anew"
+        raise argument_error(name_of, must, was)
     if extended and _length_from_epochs(config):
         raise InputError(
             f"Argument training.epochs must be {before['training']['epochs']}, as in {name!r}, since it sets the "
@@ -135,4 +145,4 @@ def _length_from_epochs(config: Config) -> bool:
         return False
     kind = schedulers().get(config.scheduler.name.lower())
     taken = inspect.signature(kind).parameters if kind is not None else {}
-    return any(n in taken and n not in config.scheduler.options for n in ("T_max", "total_steps", "total_iters"))
+    return any(n in taken and n not in config.scheduler.options for n in LENGTHS)

@@ -8,7 +8,6 @@ share them in `ranks`.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import os
@@ -16,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +40,10 @@ from ..storage.opening import open_run
 from ..storage.outputs import as_asked, writing
 from ..storage.run_file import Quantity, Run, write_run
 from ..storage.weights import put_weights
-from ..tabular import Tabular, epochs_of
 from .callbacks import Callback, checked_callbacks
 from .loggers import loggers_of
-from .metrics import METRICS, Epoch, Evaluation, evaluate
-from .optimization import build_optimizer, build_scheduler, step_scheduler
+from .metrics import HELD_OUT, METRICS, Epoch, Evaluation, evaluate
+from .optimization import build_optimizer, build_scheduler, clip_gradients, step_scheduler
 from .preparation import (
     Data,
     new_system,
@@ -54,7 +53,10 @@ from .preparation import (
     with_dtype,
     with_room,
 )
-from .resuming import Interruption, check_resumable, copied, interruptible
+from .results import TrainingResult
+from .resuming import KEPT_EPOCH, TEST_READ, Interruption, check_resumable, copied, interruptible
+from .seeds import SeedsResult, train_seeds
+from .selection import Selection
 
 SEGMENT = 64
 """Batches after which an epoch under `training.checkpoint_minutes` may be cut. The estimator is made anew there,
@@ -74,74 +76,6 @@ class TrainingInterrupted(KeyboardInterrupt):
     """Ctrl-C. The run file holds the last complete epoch; the message tells how to resume."""
 
 
-@dataclasses.dataclass(frozen=True, repr=False)
-class TrainingResult(Tabular):
-    """What training gave.
-
-    Attributes
-    ----------
-    system : EnergySystem or VectorField
-        The system with the final weights.
-    config : Config
-        The config with all defaults filled in.
-    metrics : dict
-        Name to ndarray (epochs, ...); units and meaning in `metrics.METRICS`.
-    seconds : float
-        Wall time of all epochs, those before a resume included.
-    path : Path or None
-        The run file.
-    broken : tuple of str
-        A line on each image that this process has left out since it cannot be decoded.
-    """
-
-    system: PhysicalSystem
-    config: Config
-    metrics: dict[str, np.ndarray]
-    seconds: float
-    path: Path | None = None
-    broken: tuple[str, ...] = ()
-
-    @property
-    def test_error(self) -> float:
-        """Fraction of the test examples misclassified after the last epoch; no equilibrium counts as an error."""
-        return float(self.metrics["test_error"][-1])
-
-    @property
-    def train_error(self) -> float:
-        """The same for the training examples, during the last epoch."""
-        return float(self.metrics["train_error"][-1])
-
-    def words(self) -> list[str]:
-        """What was trained, for how long, and what came of it."""
-        count = len(self.metrics["loss"])
-        told = [f"{self.config.system.name} on {self.config.data.name}", f"{count} epoch{'s' * (count != 1)}"]
-        if count:
-            told.append(f"test error {self.test_error:.2%}")
-        return [*told, f"{self.seconds:.3g} s", *([] if self.path is None else [repr(str(self.path))])]
-
-    def records(self) -> list[dict[str, Any]]:
-        """A row an epoch."""
-        return epochs_of(self.metrics)
-
-    def figures(self) -> dict[str, Any]:
-        """The figures for `--json`."""
-        return {
-            "test_error": self.test_error,
-            "train_error": self.train_error,
-            "test_top5_error": float(self.metrics["test_top5_error"][-1]),
-            "train_top5_error": float(self.metrics["train_top5_error"][-1]),
-            "epochs": len(self.metrics["loss"]),
-            "seconds": self.seconds,
-            "worst_residual": float(self.metrics["worst_residual"].max()),
-            "median_residual": float(self.metrics["median_residual"][-1]),
-            "skipped": int(self.metrics["skipped"].sum()),
-            "test_unconverged": int(self.metrics["test_unconverged"][-1]),
-            "broken": int(np.nansum(self.metrics["broken"])),
-            "config": self.config.as_dict(),
-            "metrics": {name: values.tolist() for name, values in self.metrics.items()},
-        }
-
-
 def train(
     config: str | os.PathLike[str] | Mapping[str, Any] | Config,
     *,
@@ -157,7 +91,8 @@ def train(
     callbacks: Iterable[Callback] = (),
     overwrite: bool = False,
     rewind: bool = False,
-) -> TrainingResult:
+    workers: int = 1,
+) -> TrainingResult | SeedsResult:
     """Train a system as a config says.
 
     Several processes may train one system: started by torchrun, or within a group of torch.distributed that the
@@ -194,10 +129,14 @@ def train(
         Go on from the epoch of `resume` with the smallest training loss, and drop those after it. [ep],
         `training.max_skipped` and `training.on_unconverged` may be changed then and, without a scheduler, the
         options of the optimizer: a smaller lr after a divergence, say. The file says so: attribute `rewound`.
+    workers : int
+        Processes that share the trainings of `training.seeds`.
 
     Returns
     -------
     TrainingResult
+        A `SeedsResult` where `training.seeds` is above 1: each seed then has its own run file beside `out`,
+        RUN.seed0.h5 and so on, and `resume` names RUN.h5.
 
     Raises
     ------
@@ -212,6 +151,28 @@ def train(
     called = checked_callbacks(callbacks)
     with writing("physics_ep.train", overwrite=overwrite, inputs={"resume": resume}) as call:
         settings = with_room(with_arguments(load_config(config, overrides), data, device, dtype, seed))
+        if settings.training.seeds > 1:
+            if rewind:
+                must = "be left out where several seeds are trained: rewind the run file of one of them"
+                raise argument_error("rewind", must, rewind)
+            options = {"data": data, "overwrite": overwrite, "callbacks": called, "backward": backward}
+            try:
+                return train_seeds(
+                    train,
+                    settings,
+                    call,
+                    out=out,
+                    resume=resume,
+                    workers=workers,
+                    options={**options, "progress": progress},
+                )
+            except KeyboardInterrupt as stop:
+                base = resume if out is None else out
+                again = as_asked(f"--resume {base}", f"resume={str(base)!r}")
+                kept = "nothing was kept" if base is None else f"complete epochs are kept: resume with {again}"
+                raise TrainingInterrupted(f"interrupted while several seeds were trained; {kept}") from stop
+        if workers != 1:
+            raise argument_error("workers", "come with training.seeds above 1", workers)
         if resume is not None and not checked_path(resume, "resume").is_file():
             raise argument_error("resume", "be a run file", f"{os.fspath(resume)!r}, which is no file")
         previous = None if resume is None else open_run(resume)
@@ -281,11 +242,15 @@ class _Trainer:
         self.cost = config.ep.new_cost()
         self.optimizer = build_optimizer(config.optimizer, system)
         self.optimizer.register_step_post_hook(lambda *_: system.constrain())
-        self.scheduler = build_scheduler(config.scheduler, self.optimizer, config.training.epochs)
+        self.scheduler = build_scheduler(config.scheduler, self.optimizer, config.training.epochs, data.batches)
+        self.selection = Selection(config)
+        self.measured = METRICS | HELD_OUT if self.selection.held_out else METRICS
+        self.by_batch = config.scheduler is not None and config.scheduler.per == "batch"
         self.rows: list[dict[str, Any]] = []
         self.interruption = Interruption()
+        self.stage = "epoch 1"
         self.kept: tuple[int, Path | None] = (0, None)
-        self.best: dict[str, Any] = {"epochs": 0, "loss": math.inf}  # with `state`, unless it is the last epoch's
+        self.best = self.selection.start()  # with `state`, unless it is the last epoch's
         self.last: dict[str, Any] = {}  # state at the start of the epoch, where the file may be written within
         self.within: dict[str, Any] = {}  # an epoch that a resumed run had begun, or what of one is in the file
         self.written = time.monotonic()
@@ -301,7 +266,7 @@ class _Trainer:
         if not self.best and epochs:  # a run of an earlier release
             self.best = {"epochs": epochs, "loss": float(run.metric("loss")[-1])}
         if not self.best:
-            self.best = {"epochs": 0, "loss": math.inf}
+            self.best = self.selection.start()
         state["weights"] = run.state_dict
         told = run.attributes.get("rewound")
         if rewind:
@@ -322,9 +287,12 @@ class _Trainer:
             self.best["state"] = copied(self._state())
         # An older run has not measured all that is measured now.
         unknown = np.full(run.epochs, np.nan)
-        columns = {name: run.metric(name) if name in run.metrics else unknown for name in METRICS}
+        columns = {name: run.metric(name) if name in run.metrics else unknown for name in self.measured}
         self.rows = [{name: column[k] for name, column in columns.items()} for k in range(epochs)]
         self.kept = (epochs, run.path)
+        for name in (TEST_READ, KEPT_EPOCH):
+            if name in run.attributes:
+                self.attributes[name] = run.attributes[name]
 
     def _put(self, state: dict[str, Any], path: Path | None = None) -> None:
         """Take up weights, optimizer and scheduler."""
@@ -353,23 +321,36 @@ class _Trainer:
                 callback.on_begin(self.system, self.config, past)
             with interruptible() as self.interruption, task(self.progress, "training", total=total) as advance:
                 for epoch in range(first, training.epochs):
+                    if TEST_READ in self.attributes or self.selection.exhausted(self.rows):
+                        break
                     self._epoch(epoch, advance)
                     self._save()
                     # All are asked; one is enough, and all processes end together.
                     asked = [c.on_epoch(self.system, epoch, dict(self.rows[-1])) for c in self.callbacks]
                     if self.callbacks and summed([float(any(asked))], self.system.device)[0]:
                         break
+                if self.selection.held_out and TEST_READ not in self.attributes:
+                    self._test()
         except KeyboardInterrupt:
-            raise TrainingInterrupted(f"interrupted in epoch {len(self.rows) + 1}; {self._remedy()}") from None
+            raise TrainingInterrupted(f"interrupted in {self.stage}; {self._remedy()}") from None
         except InputError as error:
             if not self.rows:
                 raise
-            raise InputError(f"{error} Training stopped in epoch {len(self.rows) + 1}; {self._remedy()}") from error
-        broken = tuple(dict.fromkeys(self.data.broken))
-        return TrainingResult(self.system, self.config, self._columns(), self._seconds(), self.path, broken)
+            raise InputError(f"{error} Training stopped in {self.stage}; {self._remedy()}") from error
+        return TrainingResult(
+            self.system,
+            self.config,
+            self._columns(),
+            self._seconds(),
+            self.path,
+            tuple(dict.fromkeys(self.data.broken)),
+            kept_epoch=self.attributes.get(KEPT_EPOCH),
+            test_read=self.attributes.get(TEST_READ),
+        )
 
     def _epoch(self, epoch: int, advance: Callable[..., None]) -> None:
         training = self.config.training
+        self.stage = f"epoch {epoch + 1}"
         began = time.perf_counter()
         device, known = self.system.device, len(self.data.broken)
         backward = self._gradient(epoch)
@@ -398,7 +379,10 @@ class _Trainer:
                 if seen.skipped > training.max_skipped * (self.data.examples or math.inf):
                     raise self._too_many_skipped(seen)
                 if used:
+                    clip_gradients(self.system, training.clip_norm)
                     self.optimizer.step()
+                if self.by_batch:
+                    step_scheduler(self.scheduler)
                 for callback in self.callbacks:
                     callback.on_step(self.system, epoch, seen.batches - 1, step)
                 advance(examples)
@@ -408,11 +392,11 @@ class _Trainer:
         row = seen.figures(device)
         self._require_finite(seen, row["loss"])
         self._warn_of(seen)
-        step_scheduler(self.scheduler, row["loss"])
-        found = self._evaluate()
-        self._require(found.examples, "test")
-        row["test_error"], row["test_top5_error"] = found.error, found.top5_error
-        row["test_unconverged"] = found.unconverged
+        judges = "validation" if self.selection.held_out else "test"
+        row.update(dict.fromkeys(("test_error", "test_top5_error", "test_unconverged"), math.nan))
+        row.update(self._evaluated(judges))
+        if not self.by_batch:
+            step_scheduler(self.scheduler, row[self.selection.figure])
         row["broken"] = int(summed([float(len(self.data.broken) - known)], device)[0])
         row["learning_rates"] = np.array(rates)
         row["seconds"] = time.perf_counter() - began
@@ -423,8 +407,20 @@ class _Trainer:
             epoch=f"{epoch + 1}/{training.epochs}",
             loss=row["loss"],
             train=f"{row['train_error']:.2%}",
-            test=f"{row['test_error']:.2%}",
+            **{judges: f"{row[f'{judges}_error']:.2%}"},
         )
+
+    def _test(self) -> None:
+        """Read the test set, with the weights of the epoch that the examples held out have chosen."""
+        self.stage = "the test"
+        if "state" in self.best:
+            self._put(self.best.pop("state"), self.path)
+        kept = int(self.best["epochs"])
+        self.rows[kept - 1].update(self._evaluated("test"))
+        self.attributes[KEPT_EPOCH] = kept
+        self.attributes[TEST_READ] = datetime.now(UTC).isoformat(timespec="seconds")
+        if self.path is not None:
+            self._write(self._state())
 
     def _too_many_skipped(self, seen: Epoch) -> TrainingStoppedError:
         limit = f"more than {self.config.training.max_skipped:.2%} of its examples did not converge"
@@ -544,27 +540,35 @@ class _Trainer:
         remedy = f"{fits} would fit: set training.batch_size={fits}" if fits else "not even one fits"
         return f"out of memory on {x.device} with {len(x)} examples at once; {remedy}. {self._remedy()}"
 
-    def _evaluate(self) -> Evaluation:
+    def _evaluated(self, part: str) -> dict[str, Any]:
+        """Figures of the 'test' set, or of the examples held out for 'validation'."""
         ep = self.config.ep
-        found = evaluate(
+        alone = evaluate(
             self.system,
-            self.data.test(),
+            self.data.test() if part == "test" else self.data.validation(),
             solver=ep.solver,
             tolerance=ep.tolerance,
             max_iterations=ep.max_iterations,
             starts=ep.starts,
             seed=self.config.training.seed,
         )
-        return found.of_all_ranks(self.system.device)
+        found: Evaluation = alone.of_all_ranks(self.system.device)
+        self._require(found.examples, part)
+        return {
+            f"{part}_error": found.error,
+            f"{part}_top5_error": found.top5_error,
+            f"{part}_unconverged": found.unconverged,
+        }
 
     def _save(self) -> None:
-        """Write the run after an epoch, which becomes the best one if its training loss is the smallest so far."""
-        if self.path is None:
+        """Write the run after an epoch, which becomes the best one if its figure is the smallest so far."""
+        if self.path is None and not self.selection.held_out:
             return
-        loss, epochs = float(self.rows[-1]["loss"]), len(self.rows)
-        if loss < self.best["loss"]:
-            self.best = {"epochs": epochs, "loss": loss}
-        self._write(self._state())
+        row, epochs = self.rows[-1], len(self.rows)
+        if self.selection.improved(self.best, row):
+            self.best = {"epochs": epochs, self.selection.figure: float(row[self.selection.figure])}
+        if self.path is not None:
+            self._write(self._state())
         if self.best["epochs"] == epochs and epochs < self.config.training.epochs:
             self.best["state"] = copied(self._state())  # the next epoch may be no better
 
@@ -584,7 +588,7 @@ class _Trainer:
         resume = {"optimizer": last["optimizer"], "scheduler": last["scheduler"], "best": best}
         run = Run(
             attributes={**self.attributes, "epochs": len(self.rows), "seconds": self._seconds()},
-            metrics={n: Quantity(v, *METRICS[n]) for n, v in self._columns().items()},
+            metrics={n: Quantity(v, *self.measured[n]) for n, v in self._columns().items()},
             state_dict=last["weights"],
             resume={**resume, "within": self.within} if self.within else resume,
         )
@@ -598,7 +602,7 @@ class _Trainer:
             self.written = time.monotonic()
 
     def _columns(self) -> dict[str, np.ndarray]:
-        return {name: np.array([row[name] for row in self.rows]) for name in METRICS}
+        return {name: np.array([row[name] for row in self.rows]) for name in self.measured}
 
     def _seconds(self) -> float:
         return float(sum(row["seconds"] for row in self.rows))

@@ -110,7 +110,8 @@ class Run(Tabular):
         if self.trajectories:
             told.append(f"trajectories {', '.join(self.trajectories)}")
         if "test_error" in self.metrics and self.epochs:
-            told.append(f"test error {float(self.metric('test_error')[-1]):.2%}")
+            measured = [error for error in self.metric("test_error") if np.isfinite(error)]
+            told += [f"test error {float(error):.2%}" for error in measured[-1:]]
         return [*told, *([] if self.path is None else [repr(str(self.path))])]
 
     def records(self) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ def test_every_key_of_every_section_is_told() -> None:
         for key in {
             "system": ["name", "weights"],
             "optimizer": ["name", "groups"],
-            "scheduler": ["name"],
+            "scheduler": ["name", "per", "warmup"],
         }.get(name)
         or [*section.annotation.model_fields]
     ]

@@ -164,8 +164,8 @@ def main(words: list[str] | None = None) -> None:
         )
     except InputError as error:
         sys.exit(f"zoo_training: {error}")
-    epochs = len(found.metrics["loss"])
-    print(f"held out: {found.test_error:.2%} wrong after {epochs} epochs; {found.seconds:.0f} s")
+    told = found.figures()
+    print(f"held out: {found.test_error:.2%} wrong after {told['epochs']} epochs; {told['seconds']:.0f} s")
 
 
 if __name__ == "__main__":

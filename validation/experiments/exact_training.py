@@ -13,7 +13,9 @@ from physics_ep.config import load_config
 from physics_ep.cost import Cost
 from physics_ep.physical_system import PhysicalSystem
 from physics_ep.progress import SILENT, Progress
-from physics_ep.runs.training import TrainingResult, train
+from physics_ep.runs.results import TrainingResult
+from physics_ep.runs.seeds import SeedsResult
+from physics_ep.runs.training import train
 from physics_ep.weights import Weights
 
 from ..oracles import implicit_gradient
@@ -52,7 +54,7 @@ def exact_backward(cost: Cost, tolerance: float = 1e-7) -> Callable[..., ExactSt
 
 def train_exactly(
     config: str | os.PathLike[str], *, progress: Progress | bool = SILENT, tolerance: float = 1e-7, **options: Any
-) -> TrainingResult:
+) -> TrainingResult | SeedsResult:
     """Train a config with implicit gradients; the rest of the recipe (data order, optimizer, seeds) is the same.
 
     Parameters
@@ -67,6 +69,7 @@ def train_exactly(
     Returns
     -------
     TrainingResult
+        A `SeedsResult` where the config has several seeds.
     """
     cost = load_config(config, options.get("overrides", ())).ep.new_cost()
     return train(config, progress=progress, backward=exact_backward(cost, tolerance), **options)

@@ -195,6 +195,16 @@ def learn_in_situ(
         raise argument_error("ep.cost", "be 'cross_entropy' or 'squared_error'", repr(settings.ep.cost))
     if settings.ep.estimator != "ep":
         raise argument_error("ep.estimator", "be 'ep' for learning in situ", repr(settings.ep.estimator))
+    training, scheduler = settings.training, settings.scheduler
+    for key, value in {
+        "data.validation": settings.data.validation,
+        "training.clip_norm": training.clip_norm,
+        "training.patience": training.patience,
+        "training.seeds": training.seeds if training.seeds > 1 else None,
+        "scheduler.per": "batch" if scheduler is not None and scheduler.per == "batch" else None,
+    }.items():
+        if value is not None:
+            raise argument_error(key, "be left out for learning in situ, which does not know it", repr(value))
     if settings.training.dtype == "bfloat16":
         raise argument_error("training.dtype", "be 'float32' or 'float64' for learning in situ", "'bfloat16'")
     place, dtype = resolve_device(settings.training.device), resolve_dtype(settings.training.dtype)

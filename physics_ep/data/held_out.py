@@ -1,0 +1,49 @@
+"""Examples held out of the training set, to choose recipes and epochs by, without a look at the test set."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..errors import argument_error
+
+STREAM = 7
+"""Keeps this draw apart from that of the test part of a table, which has the same seed."""
+
+
+def held_out(labels: np.ndarray, validation: float | int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to train on and rows to choose by: a seeded draw with the shares of all classes.
+
+    Each class gives its part of the examples held out, rounded down or up (largest remainders), so that their
+    number is exactly the one asked for.
+
+    Parameters
+    ----------
+    labels : ndarray (N,) of int
+        Classes of the examples of the training set.
+    validation : float or int
+        Share of the examples to hold out, in (0, 1), or their number.
+    seed : int
+        Seed of the draw.
+
+    Returns
+    -------
+    kept, held : ndarray of int
+        Numbers of the examples of the two parts, in rising order. They have none in common.
+
+    Raises
+    ------
+    InputError
+        If no example would be left to train on, or none held out.
+    """
+    count = len(labels)
+    wanted = validation if isinstance(validation, int) else round(validation * count)
+    if not 1 <= wanted < count:
+        must = f"hold out at least one of the {count} training examples, and leave one"
+        raise argument_error("data.validation", must, f"{validation}, which is {wanted} of them")
+    classes, sizes = np.unique(labels, return_counts=True)
+    quotas, remainders = np.divmod(sizes * wanted, count)
+    quotas[np.argsort(-remainders, kind="stable")[: wanted - quotas.sum()]] += 1
+    order = np.random.default_rng([seed, STREAM]).permutation(count)
+    drawn = [order[labels[order] == value][:quota] for value, quota in zip(classes, quotas, strict=True)]
+    held = np.sort(np.concatenate(drawn))
+    return np.setdiff1d(np.arange(count), held), held

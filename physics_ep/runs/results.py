@@ -1,0 +1,103 @@
+"""What a training gave: weights, metrics of each epoch, and how its errors were come by."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..config import Config
+from ..physical_system import PhysicalSystem
+from ..tabular import Tabular, epochs_of
+
+
+@dataclass(frozen=True, repr=False)
+class TrainingResult(Tabular):
+    """What training gave.
+
+    Attributes
+    ----------
+    system : EnergySystem or VectorField
+        The system with the final weights; with `data.validation`, those of the epoch that is kept.
+    config : Config
+        The config with all defaults filled in.
+    metrics : dict
+        Name to ndarray (epochs, ...); units and meaning in `metrics.METRICS`.
+    seconds : float
+        Wall time of all epochs, those before a resume included.
+    path : Path or None
+        The run file.
+    broken : tuple of str
+        A line on each image that this process has left out since it cannot be decoded.
+    kept_epoch : int or None
+        With `data.validation`, the epoch, from 1, with the smallest error on the examples held out. None: the last.
+    test_read : str or None
+        With `data.validation`, when the test set was read (UTC), which was once. None: after each epoch.
+    """
+
+    system: PhysicalSystem
+    config: Config
+    metrics: dict[str, np.ndarray]
+    seconds: float
+    path: Path | None = None
+    broken: tuple[str, ...] = ()
+    kept_epoch: int | None = None
+    test_read: str | None = None
+
+    @property
+    def test_error(self) -> float:
+        """Fraction of the test examples that the system misclassifies; no equilibrium counts as an error."""
+        return float(self._kept("test_error"))
+
+    @property
+    def train_error(self) -> float:
+        """The same for the training examples, during the epoch that led to these weights."""
+        return float(self._kept("train_error"))
+
+    @property
+    def validation_error(self) -> float:
+        """The same for the examples held out of the training set; NaN where none were."""
+        return float(self._kept("validation_error")) if "validation_error" in self.metrics else math.nan
+
+    def _kept(self, name: str) -> Any:
+        """A metric of the epoch whose weights the system has."""
+        return self.metrics[name][-1 if self.kept_epoch is None else self.kept_epoch - 1]
+
+    def words(self) -> list[str]:
+        """What was trained, for how long, and what came of it."""
+        count = len(self.metrics["loss"])
+        told = [f"{self.config.system.name} on {self.config.data.name}", f"{count} epoch{'s' * (count != 1)}"]
+        if count:
+            told.append(f"test error {self.test_error:.2%}")
+        return [*told, f"{self.seconds:.3g} s", *([] if self.path is None else [repr(str(self.path))])]
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row an epoch."""
+        return epochs_of(self.metrics)
+
+    def figures(self) -> dict[str, Any]:
+        """The figures for `--json`."""
+        chosen = {
+            "validation_error": self.validation_error,
+            "kept_epoch": self.kept_epoch,
+            "test_read": self.test_read,
+        }
+        return {
+            "test_error": self.test_error,
+            "train_error": self.train_error,
+            **({} if self.kept_epoch is None else chosen),
+            "test_top5_error": float(self._kept("test_top5_error")),
+            "train_top5_error": float(self._kept("train_top5_error")),
+            "epochs": len(self.metrics["loss"]),
+            "seconds": self.seconds,
+            "worst_residual": float(self.metrics["worst_residual"].max()),
+            "median_residual": float(self._kept("median_residual")),
+            "skipped": int(self.metrics["skipped"].sum()),
+            "test_unconverged": int(self._kept("test_unconverged")),
+            "broken": int(np.nansum(self.metrics["broken"])),
+            "config": self.config.as_dict(),
+            "metrics": {name: values.tolist() for name, values in self.metrics.items()},
+        }
