@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from physics_ep.equilibrium import Equilibrium, NotConverged
 from physics_ep.errors import InputError
 
-from ..nodal.points import why_untold
+from ..nodal.points import Solution, why_untold
+
+TOLERANCE = 1e-12
+"""Amperes that may be missing at a node of an operating point, and volts that they may move it by."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -53,3 +57,9 @@ class NoOperatingPoint(NotConverged, InputError):  # noqa: N818 (as NotConverged
             "may have none (a current that nothing can carry, active parts that drive each other), or needs more "
             "max_iterations.",
         )
+
+
+def missing(found: Solution) -> torch.Tensor:
+    """Residuals (B,), amperes; infinite where small ones say nothing: voltages are not settled, or untold."""
+    settled = found.converged | (found.residual > found.tolerance)
+    return torch.from_numpy(np.where(settled, found.residual, np.inf))

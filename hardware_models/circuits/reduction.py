@@ -29,7 +29,7 @@ from ..netlists.topology import check_floating, check_loops
 
 CONDUCTORS = ("resistor", "memristor", "diode", "piecewise_diode")
 """Kinds that carry direct current from one node to the other, however little."""
-ACTIVE = ("vcvs", "vccs", "cccs", "rectifier", "spice_diode", *BEHAVIOURAL)
+ACTIVE = ("vcvs", "vccs", "cccs", "ccvs", "rectifier", "spice_diode", *BEHAVIOURAL)
 """Kinds that no energy describes, or for which none is claimed."""
 
 

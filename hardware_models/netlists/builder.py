@@ -13,7 +13,7 @@ from .expressions import Functions
 from .lines import DEEPEST, Line, NetlistFile, NetlistSection, tokens
 from .models import NOMINAL, DiodeModel
 from .options import LEAST_GMIN, circuit_options
-from .parts import GROUND, SETTING, Group, Parts
+from .parts import CONTROLLED, GROUND, SETTING, Group, Parts
 from .values import Scope
 
 MOST_PARTS = 1_000_000
@@ -48,7 +48,7 @@ class Builder:
         self.nodes = [GROUND]
         self.rows: dict[str, tuple[list, list, list]] = {}
         self.waveforms: dict[str, dict] = {}
-        self.controls: list[tuple[str, Line]] = []
+        self.controls: dict[str, list[tuple[str, Line]]] = {}
         self.names: dict[str, str] = {}
         self.initial: dict[str, float] = {}
         self.notes: dict[str, None] = dict(source.notes)
@@ -92,11 +92,11 @@ class Builder:
         sources = {n.lower(): n for n in self.rows.get("voltage_source", ([],))[0]}
         for kind, (names, nodes, values) in self.rows.items():
             controls: tuple[str, ...] = ()
-            if kind == "cccs":
-                for control, line in self.controls:
+            if kind in CONTROLLED:
+                for control, line in self.controls[kind]:
                     if control.lower() not in sources:
-                        raise line.error(unknown("control", control, set(sources.values())))
-                controls = tuple(sources[c.lower()] for c, _ in self.controls)
+                        raise line.error(self._no_control(control, set(sources.values())))
+                controls = tuple(sources[c.lower()] for c, _ in self.controls[kind])
             layout = np.array(values, dtype=np.float64).reshape(len(names), -1)
             found = np.array(nodes, dtype=np.int64)
             initial = {}
@@ -107,6 +107,14 @@ class Builder:
                 tuple(names), found, layout, controls, self.waveforms.get(kind, {}), initial, texts
             )
         return Parts(tuple(self.nodes), groups, self._held())
+
+    def _no_control(self, name: str, sources: set[str]) -> str:
+        """What to say of a control that is no voltage source: whether there is such a part at all."""
+        if name.lower() in self.names:
+            return (
+                f"the current of {name!r} cannot control, since it is no voltage source: one of 0 V in series would"
+            )
+        return f"the current of {name!r} cannot control: {unknown('voltage source', name, sources)}"
 
     def _expressions(self, kind: str) -> tuple[str, ...]:
         """Expressions of behavioural sources, with names as the circuit spells them."""

@@ -72,17 +72,21 @@ KINDS: dict[str, Kind] = {
     "vcvs": Kind(_FOUR, (("gain", "", None),)),
     "vccs": Kind(_FOUR, (("transconductance", "S", None),)),
     "cccs": Kind(_TWO, (("gain", "", None),)),
+    "ccvs": Kind(_TWO, (("transresistance", "ohm", None),)),
     "amplifier": Kind(("input", "output"), (("gain", "", 0.0),)),
     "rectifier": Kind(_FOUR, (("gain", "", None),)),
     "behavioural_voltage": Kind(_TWO, ()),
     "behavioural_current": Kind(_TWO, ()),
 }
-"""Kinds of parts by name. A cccs also names the voltage source whose current controls it; a rectifier is a source
-of v(output) = gain max(v(control), 0); behavioural sources have an expression of voltages and currents in place of
-values. A spice_diode is SPICE's diode with what Shockley's law lacks (`hardware_models.netlists.junctions`); a
-breakdown voltage, knee current or recombination current of 0 stands for none."""
+"""Kinds of parts by name. A cccs or ccvs also names the voltage source whose current controls it; a rectifier is a
+source of v(output) = gain max(v(control), 0); behavioural sources have an expression of voltages and currents in
+place of values. A spice_diode is SPICE's diode with what Shockley's law lacks
+(`hardware_models.netlists.junctions`); a breakdown voltage, knee current or recombination current of 0 stands for
+none."""
 BEHAVIOURAL = ("behavioural_voltage", "behavioural_current")
-SETTING = ("voltage_source", "vcvs", "rectifier", "amplifier", "ideal_diode", "inductor", *BEHAVIOURAL)
+CONTROLLED = ("cccs", "ccvs")
+"""Kinds of parts that the current of a voltage source controls."""
+SETTING = ("voltage_source", "vcvs", "ccvs", "rectifier", "amplifier", "ideal_diode", "inductor", *BEHAVIOURAL)
 """Kinds of parts whose current is an unknown of modified nodal analysis: behavioural sources may read it."""
 
 
@@ -100,7 +104,7 @@ class Part:
     values : tuple of float
         SI units.
     control : str
-        For a cccs: name of the voltage source whose current (first node to second, through it) controls.
+        For a cccs or ccvs: name of the voltage source whose current (first node to second, through it) controls.
     waveform : tuple of (seconds, value), or Pulse
         For a source in a transient: its value over time, straight lines between the points and constant outside;
         empty: constant.
@@ -200,7 +204,7 @@ class Parts:
         ------
         InputError
             If a part's kind is unknown, its number of nodes or values is wrong, a value is not finite or out of
-            range, two parts have one name, or a cccs is controlled by no voltage source.
+            range, two parts have one name, or a cccs or ccvs is controlled by no voltage source.
         """
         index = {GROUND: 0}
         rows: dict[str, list[Part]] = {}
@@ -214,9 +218,11 @@ class Parts:
                 index.setdefault(node, len(index))
             rows.setdefault(part.kind, []).append(part)
         sources = {p.name for p in rows.get("voltage_source", [])}
-        for part in rows.get("cccs", []):
+        for part in (p for kind in CONTROLLED for p in rows.get(kind, [])):
             if part.control not in sources:
-                raise unknown_name(f"control of part {part.name!r}", part.control, sources)
+                raise unknown_name(
+                    f"control of part {part.name!r}, which must be a voltage source", part.control, sources
+                )
         groups = {}
         for kind in BEHAVIOURAL:
             for part in rows.get(kind, []):
@@ -224,7 +230,7 @@ class Parts:
         for kind, found in rows.items():
             nodes = np.array([[index[n] for n in p.nodes] for p in found], dtype=np.int64)
             values = np.array([p.values for p in found], dtype=np.float64).reshape(len(found), -1)
-            controls = tuple(p.control for p in found) if kind == "cccs" else ()
+            controls = tuple(p.control for p in found) if kind in CONTROLLED else ()
             waveforms = {p.name: p.waveform for p in found if p.waveform}
             initial = {p.name: float(p.initial) for p in found if p.initial is not None}
             texts = tuple(p.expression for p in found) if kind in BEHAVIOURAL else ()

@@ -454,11 +454,9 @@ class Level:
         _length(line, head, 5, form)
         gain = self.value(head[4]) * self.multiple(line, given)
         self.alone(line, "a source controlled by a current")
-        if words[0][0] in "hH":
-            self.behavioural(line, words, "v", f"({gain!r})*i({head[3]})")
-            return
-        self.add(line, "cccs", head[0], head[1:3], [gain])
-        self.builder.controls.append((self.name(head[3]), line))
+        kind = "ccvs" if words[0][0] in "hH" else "cccs"
+        self.add(line, kind, head[0], head[1:3], [gain])
+        self.builder.controls.setdefault(kind, []).append((self.name(head[3]), line))
 
     def b_source(self, line: Line, words: list[str]) -> None:
         head, equals, expression = line.text.partition("=")

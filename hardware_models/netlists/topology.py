@@ -12,14 +12,14 @@ from physics_ep.errors import InputError
 
 from ..laws.elements import THERMAL_VOLTAGE
 from .behaviours import Behaviour
-from .parts import BEHAVIOURAL, Parts
+from .parts import BEHAVIOURAL, KINDS, Parts
 
 _TIED = (
     *("resistor", "memristor", "diode", "spice_diode", "piecewise_diode", "ideal_diode", "voltage_source", "cccs"),
     "inductor",
 )
-_CONTROLLED = ("vcvs", "rectifier", "vccs")
-_FIXED = ("voltage_source", "vcvs", "rectifier", "inductor", "behavioural_voltage")
+_CONTROLLED = ("vcvs", "ccvs", "rectifier", "vccs")
+_FIXED = ("voltage_source", "vcvs", "ccvs", "rectifier", "inductor", "behavioural_voltage")
 
 FLOOR = 1e-3
 """Least slope that Newton's method gives a junction on its way, over its slope at 0 V."""
@@ -38,6 +38,7 @@ def check_floating(parts: Parts, capacitors: bool) -> None:
         Whether they count.
     """
     count = len(parts.nodes)
+    _check_controls(parts)
     pairs = [parts.group(kind).nodes for kind in (*_TIED, *(("capacitor",) if capacitors else ()))]
     for kind in _CONTROLLED:
         nodes = parts.group(kind).nodes
@@ -58,6 +59,23 @@ def check_floating(parts: Parts, capacitors: bool) -> None:
             f"Node {parts.nodes[loose[0]]!r}{others} floats: no path of parts leads from it to ground "
             f"({counted} not count)."
         )
+
+
+def _check_controls(parts: Parts) -> None:
+    """Raise InputError naming a control node at which no part ends: a misspelled one, say."""
+    ends = np.zeros(len(parts.nodes), bool)
+    ends[0] = True
+    for group in parts.groups.values():
+        ends[group.nodes[:, :2]] = True
+    for kind in KINDS:
+        group = parts.group(kind)
+        for name, nodes in zip(group.names, group.nodes[:, 2:], strict=True):
+            for node in nodes:
+                if not ends[node]:
+                    raise InputError(
+                        f"Part {name!r} is controlled by the node {parts.nodes[node]!r}, which floats: no part "
+                        "ends there."
+                    )
 
 
 def behavioural_ties(parts: Parts) -> list[np.ndarray]:
@@ -97,6 +115,7 @@ def held_by_leakage(parts: Parts, *ties: np.ndarray) -> np.ndarray:
         "ideal_diode",
         "voltage_source",
         "cccs",
+        "ccvs",
         "vcvs",
         "rectifier",
         "vccs",

@@ -1,9 +1,9 @@
 """The equations of modified nodal analysis, for any parts list (Ho, Ruehli and Brennan 1975).
 
 Unknowns are the node voltages but ground's, and a current for each *branch* whose voltage is set: voltage sources,
-vcvs, rectifiers, amplifiers, ideal diodes, inductors, behavioural sources, and capacitors where they are held at a
-voltage. A row for each node is Kirchhoff's current law, in amperes; a row for each branch is its own law, in volts
-(for a current, over the typical conductance). A state is an array (B, 1 + n):
+vcvs, ccvs, rectifiers, amplifiers, ideal diodes, inductors, behavioural sources, and capacitors where they are held
+at a voltage. A row for each node is Kirchhoff's current law, in amperes; a row for each branch is its own law, in
+volts (for a current, over the typical conductance). A state is an array (B, 1 + n):
 the ground's zero, node voltages in volts, then branch currents in amperes, from the first node through the part to
 the second.
 
@@ -136,7 +136,7 @@ class NodalEquations:
         check_loops(parts)
         self._lay_out_branches(capacitors, series, parallel)
         self._lay_out_elements(nudge)
-        self.active = any(len(parts.group(k)) for k in ("vcvs", "vccs", "cccs", "amplifier", "rectifier"))
+        self.active = any(len(parts.group(k)) for k in ("vcvs", "vccs", "cccs", "ccvs", "amplifier", "rectifier"))
         self._lay_out_behaviours()
         smooth = not (self.rectifying.any() or self.switching.any() or self.behaviours)
         self.linear = self.curved == 0 and smooth
@@ -162,9 +162,15 @@ class NodalEquations:
                 ends[:], gain = group.nodes, group.values[:, 0]
             else:
                 ends[:, :2] = group.nodes
+            if kind == "ccvs":
+                gain = group.values[:, 0]
             rows.append(ends)
             gains.append(gain)
         self.branches = tuple(names)
+        columns = {name: self.n_nodes + k for k, name in enumerate(names)}
+        for kind, ends in zip(kinds, rows, strict=True):
+            if kind == "ccvs":
+                ends[:, 2] = [columns[name] for name in parts.group(kind).controls]
         self.branch_ends = np.concatenate([np.empty((0, 4), np.int64), *rows])
         self.gain = np.concatenate([np.empty(0), *gains])
         count = len(names)

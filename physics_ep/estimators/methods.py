@@ -63,10 +63,11 @@ class UnstableFreeState(OtherBranch):
         super().__init__(equilibrium, "The free phase", rows)
         self.eigenvalue = eigenvalue
         worst = complex(eigenvalue[eigenvalue.real.nan_to_num(nan=-torch.inf).argmax()])
+        per = unit.removesuffix("s") or unit
         shown = f"{worst.real:.3g}" if worst.imag == 0 else f"{worst.real:.3g} {worst.imag:+.3g}i"
         self.args = (
             f"The free phase has {int(rows.sum())} of {rows.numel()} states that are unstable: the rightmost "
-            f"eigenvalue of the motion there is {shown} per {unit.removesuffix('s')}, and must be negative. Try "
+            f"eigenvalue of the motion there is {shown} per {per}, and must be negative. Try "
             "another start, weaker couplings, other signs in directions, or on_unconverged='skip'.",
         )
 

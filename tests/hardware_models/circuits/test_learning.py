@@ -23,7 +23,7 @@ from physics_ep import (
     simulate,
 )
 from physics_ep.cost import OutputForce
-from physics_ep.errors import InputError
+from physics_ep.estimators.methods import AsymmetryWarning
 from physics_ep.estimators.propagation import NegativeNudgeError
 from physics_ep.relaxation.loop import solve
 from tests.support.circuits import R, V, node_currents
@@ -268,17 +268,18 @@ def test_automatic_beta_where_outputs_are_held() -> None:
     assert (circuit.conductance.grad == 0).all()  # held at 0 V in all phases
 
 
-def test_no_training_without_an_energy() -> None:
-    """Breaks if EP is let loose on a circuit that has no energy."""
+def test_ordinary_ep_without_an_energy_says_how_biased_it_is() -> None:
+    """Breaks if EP is let loose without a word on a circuit that has no energy, or not at all."""
     parts = [*learner("diode").parts, Part("E", "vcvs", ("e", GROUND, "o0", GROUND), (2.0,))]
     parts.append(Part("Re", "resistor", ("e", "h0"), (1e-4,)))
     circuit = Circuit(Parts.collect(parts), outputs=["o0", "o1"])
     x, y = examples()
-    circuit.operating_point(x).require()
-    for act in (
-        lambda: relax(circuit, x),
-        lambda: EquilibriumPropagation(SquaredError()).backward(circuit, x, y),
-        lambda: simulate(circuit, x, duration=1.0),
-    ):
-        with pytest.raises(InputError, match="no energy, since part 'E' is a vcvs"):
-            act()
+    exact = implicit_gradient(circuit, x, y, SquaredError())
+    with pytest.warns(AsymmetryWarning, match=r"biased on this ActiveCircuit.* is 0\.\d+"):
+        EquilibriumPropagation(SquaredError(), beta=1e-8, method="energy").backward(circuit, x, y)
+    biased = circuit.conductance.grad - exact["conductance"]
+    assert float(biased.norm()) > 0.01 * float(exact["conductance"].norm())
+    circuit.zero_grad()
+    step = EquilibriumPropagation(SquaredError(), beta=1e-8).backward(circuit, x, y)
+    assert step.method == "asymmetric"
+    torch.testing.assert_close(circuit.conductance.grad, exact["conductance"], rtol=1e-5, atol=1e-9)

@@ -1,0 +1,309 @@
+"""Circuits with active parts: amplifiers that pass one way, and what else has operating points but no energy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from physics_ep.blocks import State
+from physics_ep.errors import InputError, argument_error, unknown_name
+from physics_ep.physical_system import Inputs, Phase
+from physics_ep.relaxation.newton import NewtonKrylov
+from physics_ep.vector_field import VectorField
+
+from ..netlists.parts import KINDS, Parts
+from ..nodal import points as mna
+from ..nodal.equations import NodalEquations
+from ..nodal.field import NodalField, Values
+from .active_phase import SOLVERS, ActivePhase
+from .base import PartsCircuit
+from .operating_point import TOLERANCE, OperatingPoint, missing
+
+TRAINED = (
+    *("conductance", "current", "vcvs_gain", "vccs_transconductance", "ccvs_transresistance", "cccs_gain"),
+    *("amplifier_gain", "rectifier_gain"),
+)
+"""Parameters that are trained where nothing else is said."""
+UNTRAINED = ("voltage_source", "capacitor", "inductor", "spice_diode")
+"""Kinds without parameters: inputs, what an operating point does not know, a law that autograd cannot follow."""
+SHARED = {"resistor": "conductance", "memristor": "conductance", "current_source": "current"}
+"""Parameters that hold the first values of one kind after those of another, or that have a name of their own."""
+
+
+class ActiveCircuit(PartsCircuit, VectorField):
+    """A circuit with active parts, whose force is the gradient of no energy.
+
+    `Circuit(parts, ...)` and `Circuit.from_netlist` make one where the parts have no energy: controlled sources
+    (vcvs, vccs, ccvs, cccs), amplifiers in a cycle, rectifiers, behavioural sources, SPICE's diodes.
+
+    Inputs x (B, n_sources) are the voltages of the voltage sources. The state is two blocks in volts: the voltages
+    of all nodes but ground (B, n_nodes - 1), and the currents of the parts that set a voltage over the typical
+    conductance (B, n_branches), where there are such parts. The force is what is missing in Kirchhoff's laws and in
+    those of these parts, amperes (`hardware_models.nodal.field`). A nudge of beta siemens draws beta (y - v)
+    amperes into an output node.
+
+    Asymmetric equilibrium propagation (Scurria, Vanden Abeele, Mognetti and Massar 2026, arXiv 2602.03670) nudges
+    the circuit with every one-way part read the other way about the held operating point: the adjoint network of
+    Director and Rohrer (1969, IEEE Transactions on Circuit Theory 16, 318), which the physics solves by settling.
+
+    Capacitors and inductors carry no signal at an operating point. They say whether it is stable (`eigenvalue`); a
+    step of learning refuses one that is not.
+
+    Parameters
+    ----------
+    parts : Parts
+    outputs : sequence of str or of pairs of str
+        Nodes whose voltages the cost acts on. A pair ("a", "b"), or "v(a,b)", is the difference v_a - v_b.
+    least, most : float
+        Bounds of the conductances that learning keeps to (`constrain`), siemens.
+    node_capacitance : float
+        Farad: what `physics_ep.simulate` puts at each unknown, and what every node of a circuit without capacitors
+        and inductors has where its stability is looked at.
+    gmin : float
+        Conductance across every diode, siemens.
+    train : sequence of str, optional
+        Names of the parameters that are trained. Default: those of `TRAINED` that there are.
+    because : str, optional
+        Why the parts have no energy.
+
+    Parameters of the module: `conductance`, of the resistors and then of the memristors, siemens; `current`, of the
+    current sources, amperes; and a tensor for each further value of each kind in its own unit, such as `vcvs_gain`,
+    `vccs_transconductance`, `ccvs_transresistance`, `cccs_gain`, `diode_saturation_current`; all in the order of
+    the parts list.
+
+    Raises
+    ------
+    InputError
+        If voltage sources form a loop, a node floats, or an argument is not as above.
+    """
+
+    example_shape: tuple[int, ...]
+    default_solver = "newton"
+    clamps = False
+    default_max_iterations = 200
+
+    def __init__(
+        self,
+        parts: Parts,
+        *,
+        outputs: Sequence[str | Sequence[str]] = (),
+        least: float = 1e-12,
+        most: float = float("inf"),
+        node_capacitance: float = 1e-12,
+        factorization: str | None = None,
+        gmin: float = 0.0,
+        train: Sequence[str] | None = None,
+        because: str = "",
+    ) -> None:
+        super().__init__(parts, outputs, least, most, node_capacitance, gmin)
+        parts = self._parts
+        self.no_energy_because = because or "it has active parts"
+        equations = NodalEquations(parts)
+        self.field = NodalField(equations)
+        self.example_shape = (self.n_sources,)
+        self._register(train)
+        self.n_branches = len(equations.branches)
+        self.directions = (1, -1) if self.n_branches else (1,)
+        constants = (self.node_capacitance,) * len(self.directions)
+        self.time_constants = constants
+        self.smooth = not any(len(parts.group(k)) for k in ("ideal_diode", "rectifier", "piecewise_diode"))
+        self._set_scales(equations)
+
+    def _register(self, train: Sequence[str] | None) -> None:
+        """Make the parameters, and remember where each value of each kind is found."""
+        self._places: dict[str, list[tuple[str, slice]]] = {}
+        found: dict[str, list[np.ndarray]] = {}
+        for kind in ("resistor", "memristor", *(k for k in KINDS if k not in ("resistor", "memristor"))):
+            group = self._parts.group(kind)
+            if kind in UNTRAINED or not (len(group) or kind == "resistor"):
+                continue
+            places = []
+            for k, (value, _, _) in enumerate(KINDS[kind].values):
+                name = SHARED[kind] if k == 0 and kind in SHARED else f"{kind}_{value.replace(' ', '_')}"
+                held = found.setdefault(name, [])
+                start = sum(map(len, held))
+                held.append(group.values[:, k])
+                places.append((name, slice(start, start + len(group))))
+            self._places[kind] = places
+        chosen = [n for n in TRAINED if n in found] if train is None else list(train)
+        for name in chosen:
+            if name not in found:
+                raise unknown_name("train", str(name), found)
+        for name, columns in found.items():
+            values = torch.from_numpy(np.concatenate(columns))
+            self.register_parameter(name, nn.Parameter(values, requires_grad=name in chosen))
+        if "current" not in found:
+            self.current = None
+
+    def _set_scales(self, equations: NodalEquations) -> None:
+        """What counts as 1: the conductance at a typical output, as in a circuit with an energy."""
+        parts = self._parts
+        loads = np.zeros(len(parts.nodes))
+        for kind in ("resistor", "memristor"):
+            group = parts.group(kind)
+            np.add.at(loads, group.nodes, group.values[:, :1])
+        group = parts.group("vccs")
+        np.add.at(loads, group.nodes[:, :2], np.abs(group.values))
+        loads = np.where(loads > 0, loads, equations.scale)[1:]
+        read = self.output_nodes[self.output_nodes > 0]
+        at = read - 1 if len(read) else np.arange(len(loads))
+        self.nudge_scale = float(np.median(loads[at])) if len(loads) else 1.0
+        self.residual_scale = max(self.nudge_scale, 1e-4 * float(loads.max(initial=0.0)))
+        self.time_constant = self.node_capacitance / float(loads.max(initial=self.nudge_scale))
+
+    # -- parts --------------------------------------------------------------------------------------------------
+
+    def values(self) -> Values:
+        """Values of the parts of each kind, as the parameters are now."""
+        own = dict(self.named_parameters())
+        return {kind: tuple(own[name][at] for name, at in places) for kind, places in self._places.items()}
+
+    @property
+    def parts(self) -> Parts:
+        """The parts list, with the parameters as they are now."""
+        groups = dict(self._parts.groups)
+        for kind, columns in self.values().items():
+            group = self._parts.group(kind)
+            if len(group) and columns:
+                values = np.stack([column.detach().numpy() for column in columns], 1)
+                self._check(kind, group.names, values)
+                groups[kind] = replace(group, values=values)
+        return Parts(self._parts.nodes, groups, self._parts.initial)
+
+    def _check(self, kind: str, names: tuple[str, ...], values: np.ndarray) -> None:
+        """Raise InputError where an optimizer has left a value that no such part has."""
+        for k, (value, unit, least) in enumerate(KINDS[kind].values):
+            column = values[:, k]
+            bad = ~np.isfinite(column) | (column <= (-np.inf if least is None else least))
+            if bad.any():
+                at = int(bad.argmax())
+                must = "finite" if least is None else "positive and finite"
+                raise InputError(
+                    f"{value.capitalize()} of {names[at]!r} must be {must}, but was {column[at]:g} {unit}".rstrip()
+                    + ": call the circuit's constrain() after each step of an optimizer."
+                )
+
+    def constrain(self) -> None:
+        """Clip the conductances to [least, most], and other values to what such parts have."""
+        with torch.no_grad():
+            for kind, places in self._places.items():
+                for (name, at), (_, _, least) in zip(places, KINDS[kind].values, strict=True):
+                    if name == "conductance":
+                        self.conductance[at].clamp_(self.least, self.most)
+                    elif least is not None:
+                        self.get_parameter(name)[at].clamp_(min=1e-30 if least == 0 else 0.0)
+
+    # -- operating points ---------------------------------------------------------------------------------------
+
+    def operating_point(
+        self,
+        inputs: Any = None,
+        *,
+        start: State | None = None,
+        tolerance: float | None = None,
+        max_iterations: int | None = None,
+    ) -> OperatingPoint:
+        """Voltages at which Kirchhoff's laws hold, capacitors open: one of perhaps several, or none.
+
+        Parameters
+        ----------
+        inputs : array_like (B, n_sources), optional
+            Voltages of the sources. Default: their own, B = 1.
+        start : State, optional
+            State to start from.
+        tolerance : float, optional
+            Largest current that may be missing at a node, amperes. Default: 1e-12.
+        max_iterations : int, optional
+
+        Returns
+        -------
+        OperatingPoint
+            Converged or not: see `status`, `residual_si` (amperes), `require()`. Whether it is stable is what
+            `eigenvalue` tells.
+
+        Raises
+        ------
+        InputError
+            If an argument is not as above, a part's value is none that it can have, or the equations are singular.
+        """
+        volts = self._volts(inputs)
+        if tolerance is not None and not tolerance > 0:
+            raise argument_error("tolerance", "be positive", tolerance)
+        limit = mna.ITERATIONS if max_iterations is None else max_iterations
+        found = self.solution(volts, start, tolerance or TOLERANCE, limit)
+        state = self.state_of(found)
+        return OperatingPoint(
+            residual=missing(found),
+            tolerance=float(found.tolerance),
+            iterations=found.iterations,
+            status=found.status,
+            _state=lambda: state,
+            solver="modified nodal analysis",
+            untold=found.untold,
+            residual_scale=1.0,
+            residual_unit="A",
+            sources=volts,
+            single=inputs is None,
+        )
+
+    def solution(self, x: torch.Tensor, start: State | None, tolerance: float, limit: int) -> mna.Solution:
+        """Operating point by modified nodal analysis, from a state or from rest."""
+        begun = None if start is None else np.pad(start[0].detach().numpy(), ((0, 0), (1, 0)))  # ground
+        return mna.operating_point(
+            self.parts, x.detach().numpy(), start=begun, tolerance=tolerance, max_iterations=limit
+        )
+
+    def state_of(self, found: mna.Solution) -> State:
+        """The state of an operating point."""
+        volts = torch.from_numpy(np.ascontiguousarray(found.voltages[:, 1:]))
+        if not self.n_branches:
+            return (volts,)
+        return (volts, torch.from_numpy(found.currents / self.field.scale))
+
+    def voltages(self, state: State, x: torch.Tensor) -> torch.Tensor:
+        """Voltages (B, n_nodes) of all nodes in the order of the parts list, ground first."""
+        return torch.cat([torch.zeros_like(state[0][:, :1]), state[0]], 1)
+
+    def eigenvalue(self, state: State, x: torch.Tensor) -> torch.Tensor:
+        """Rightmost eigenvalue (B,) of the motion about operating points, complex, 1 / second: stable below 0.
+
+        The motion is that of the circuit's own capacitors and inductors; nodes without one are algebraic
+        (`hardware_models.nodal.stability`).
+        """
+        return self.phase(self.prepare(x), origin=state).rightmost()
+
+    # -- the contract -------------------------------------------------------------------------------------------
+
+    def force(self, state: State, x: torch.Tensor) -> State:
+        """Current missing at each node, and what is missing in the law of each branch, amperes."""
+        currents = state[1] if self.n_branches else None
+        return self.field.forces(state[0], currents, x, self.values())
+
+    def initial_state(self, x: torch.Tensor) -> State:
+        """No voltage and no current anywhere."""
+        sizes = (len(self._parts.nodes) - 1, self.n_branches)
+        return tuple(torch.zeros(len(x), n, dtype=torch.float64) for n in sizes[: len(self.directions or ())])
+
+    def outputs(self, state: State) -> torch.Tensor:
+        """Voltages of the output nodes, or differences of two, (B, n_out)."""
+        read = self.voltages(state, state[0])[:, torch.from_numpy(self.output_nodes)]
+        return read[..., 0] - read[..., 1]
+
+    def free_variables(self, state: State, x: torch.Tensor) -> State | None:
+        """All but the currents of ideal diodes that block; None where there are none such."""
+        if "ideal_diode" not in self.field.where:
+            return None
+        return (torch.ones_like(state[0], dtype=torch.bool), ~self.field.blocked(*state))
+
+    def phase(self, inputs: Inputs, origin: State | None = None, balanced: bool = False) -> ActivePhase:
+        return ActivePhase(self, inputs, origin, balanced)
+
+    def solvers(self, phase: Phase) -> Mapping[str, Any]:
+        return (
+            SOLVERS if isinstance(phase, ActivePhase) else {"newton": NewtonKrylov, "newton_krylov": NewtonKrylov}
+        )

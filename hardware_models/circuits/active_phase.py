@@ -1,0 +1,144 @@
+"""Phases of a circuit with active parts, free, nudged and transposed, and Newton's method for all of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from physics_ep.blocks import State, flat, unflat
+from physics_ep.jacobians import Jacobian
+from physics_ep.physical_system import Phase
+from physics_ep.relaxation.newton import NewtonKrylov
+from physics_ep.relaxation.solvers import Solver
+from physics_ep.vector_field import FieldPhase
+
+from ..nodal.points import ITERATIONS
+from ..nodal.stability import rightmost
+
+REUSE = 0.1
+"""A Jacobian is kept while one step with it lowers the residual to this part."""
+
+
+class ActivePhase(FieldPhase):
+    """One relaxation of an `ActiveCircuit`; its motion is that of the circuit's own capacitors."""
+
+    system: Any  # an ActiveCircuit, which lies above
+
+    def rightmost(self) -> torch.Tensor:
+        """Rightmost eigenvalue (B,) of the circuit's motion at the origin, 1 / second (`nodal.stability`)."""
+        circuit = self.system
+        matrix, keep = self.jacobian.matrix.numpy(), self.jacobian.keep
+        charges = capacitances(circuit)
+        nodes = circuit.field.n_nodes - 1
+        found = []
+        for row, j in enumerate(matrix):
+            free = np.ones(len(j), bool) if keep is None else keep[row].numpy() > 0
+            at = np.ix_(free, free)
+            found.append(rightmost(j[at], charges[at], nodes, circuit.node_capacitance))
+        return torch.tensor(found, dtype=torch.complex128)
+
+    def tangent(self, z: State | None) -> torch.Tensor:
+        """Jacobian (B, n, n) of the force by z, nudge and correction included; None: at the origin."""
+        if z is None:
+            assert self.origin is not None
+            state, matrix = self.origin, self.jacobian.matrix.clone()
+        else:
+            state = self.state(z)
+            matrix = Jacobian(lambda s: self.system.slope(s, self.x), state).matrix.clone()
+        if self.skew is not None:
+            own = self.jacobian.matrix
+            matrix -= own - own.mT
+        if self.nudge is not None:
+            self._bend(matrix, state)
+        return matrix
+
+    def _bend(self, matrix: torch.Tensor, state: State) -> None:
+        """Take the curvature of the nudge's cost off a Jacobian."""
+        nudge, pairs = self.nudge, self.system.output_nodes
+        assert nudge is not None
+        outputs = self.system.outputs(state)
+        count = outputs.shape[1]
+        unit = torch.eye(count, dtype=torch.float64)
+        columns = [nudge.cost.curvature(outputs, nudge.y, unit[k].expand_as(outputs)) for k in range(count)]
+        bend = torch.stack([nudge.column(outputs) * column for column in columns], 2)
+        reads = torch.zeros(count, self.system.field.n_nodes, dtype=torch.float64)
+        for way, column in zip((1.0, -1.0), pairs.T, strict=True):
+            reads[torch.arange(count), torch.from_numpy(column)] += way
+        nodes = reads[:, 1:]
+        matrix[:, : nodes.shape[1], : nodes.shape[1]] -= nodes.mT @ bend @ nodes
+
+
+def capacitances(circuit: Any) -> np.ndarray:
+    """C of C du/dt = force, (n, n): capacitances of nodes, and minus inductances of branches in their units."""
+    field, parts = circuit.field, circuit.parts
+    nodes = field.n_nodes - 1
+    found = np.zeros((nodes + len(field.branches),) * 2)
+    group = parts.group("capacitor")
+    whole = np.zeros((field.n_nodes,) * 2)
+    for (a, b), (value,) in zip(group.nodes.tolist(), group.values.tolist(), strict=True):
+        for row, column, sign in ((a, a, 1), (b, b, 1), (a, b, -1), (b, a, -1)):
+            whole[row, column] += sign * value
+    found[:nodes, :nodes] = whole[1:, 1:]
+    coils = parts.group("inductor").values.ravel()
+    at = nodes + np.arange(len(field.branches))[field.where.get("inductor", slice(0))]
+    found[at, at] = -(field.scale**2) * coils
+    return found
+
+
+class NodalNewton(Solver):
+    """Newton's method on Kirchhoff's laws: free phases from where modified nodal analysis ends.
+
+    A Jacobian is used again while a step with it pays; a step that lowers nothing is halved from the best state.
+    """
+
+    patience = 30
+
+    def __init__(self, phase: Phase, start: State) -> None:
+        assert isinstance(phase, ActivePhase)
+        self.phase = phase
+        self.shapes = [s.shape for s in start]
+        if phase.origin is None and phase.nudge is None:
+            start = self._settled(start)
+        self.z = flat(start)
+        self._best = self.z
+        self._least = torch.full(self.z.shape[:1], torch.inf, dtype=torch.float64)
+        self._share = torch.ones_like(self._least)
+        self._step = torch.zeros_like(self.z)
+        self._matrix: torch.Tensor | None = None
+
+    def _settled(self, start: State) -> State:
+        circuit = self.phase.system
+        given = start if any(bool(s.any()) for s in start) else None
+        tolerance = 1e-10 * circuit.residual_scale
+        found = circuit.solution(self.phase.x, given, tolerance, ITERATIONS)
+        self.spent = found.iterations
+        return circuit.state_of(found)
+
+    def evaluate(self) -> tuple[State, torch.Tensor]:
+        self.spent += 1
+        blocks = unflat(self.z, self.shapes)
+        force = self.phase.force(blocks)
+        self._force, self._residual = flat(force), self.phase.residual(force)
+        return blocks, self._residual
+
+    def advance(self, active: torch.Tensor) -> None:
+        better = self._residual < self._least
+        slow = better & (self._residual > REUSE * self._least)
+        stale = active & (slow | ~better)
+        self._share = torch.where(better, torch.ones_like(self._share), 0.5 * self._share)
+        self._best = torch.where(better[:, None], self.z, self._best)
+        if self._matrix is None and self.phase.origin is not None:
+            self._matrix = self.phase.tangent(None)
+        elif self._matrix is None or bool(stale.any()):
+            self._matrix = self.phase.tangent(unflat(self._best, self.shapes))
+        self._least = torch.where(better, self._residual, self._least)
+        step, info = torch.linalg.solve_ex(self._matrix, -self._force[:, :, None])
+        step = torch.where((info == 0)[:, None], step[:, :, 0], torch.full_like(self._force, torch.nan))
+        self._step = torch.where(better[:, None], step, self._step)
+        trial = self._best + self._share[:, None] * self._step
+        self.z = torch.where(active[:, None], trial, self.z)
+
+
+SOLVERS = {"newton": NodalNewton, "newton_krylov": NewtonKrylov}
