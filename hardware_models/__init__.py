@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from physics_ep.faces import lazy
 
 if TYPE_CHECKING:
+    from .circuits.active import ActiveCircuit as ActiveCircuit
     from .analog.circuit import AnalogHopfieldCircuit as AnalogHopfieldCircuit
     from .mapping.board import NotRealisable as NotRealisable
     from .circuits.circuit import Circuit as Circuit
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from .oscillators.network import OscillatorNetwork as OscillatorNetwork
     from .mapping.circuit import PairedCircuit as PairedCircuit
     from .netlists.parts import Part as Part, Parts as Parts
+    from .netlists.op_amps import op_amp as op_amp
     from .hopfield.recurrent import RecurrentNetwork as RecurrentNetwork
     from .resistive.network import ResistiveNetwork as ResistiveNetwork
     from .hopfield.graph import UnitGraph as UnitGraph
@@ -33,6 +35,7 @@ else:
     __getattr__, __dir__, __all__ = lazy(
         __name__,
         {
+            "ActiveCircuit": "circuits.active",
             "AnalogHopfieldCircuit": "analog.circuit",
             "Circuit": "circuits.circuit",
             "CircuitTrajectory": "nodal.transients",
@@ -55,6 +58,7 @@ else:
             "ResistiveNetwork": "resistive.network",
             "UnitGraph": "hopfield.graph",
             "map_pcn": "mapping.mapped",
+            "op_amp": "netlists.op_amps",
             "transient": "nodal.transients",
         },
     )

@@ -62,8 +62,8 @@ class ActiveCircuit(PartsCircuit, VectorField):
     least, most : float
         Bounds of the conductances that learning keeps to (`constrain`), siemens.
     node_capacitance : float
-        Farad: what `physics_ep.simulate` puts at each unknown, and what every node of a circuit without capacitors
-        and inductors has where its stability is looked at.
+        Farad: what `physics_ep.simulate` puts at each unknown, and the most that is taken for stray capacitances of
+        nodes where stability is looked at.
     gmin : float
         Conductance across every diode, siemens.
     train : sequence of str, optional
@@ -273,7 +273,8 @@ class ActiveCircuit(PartsCircuit, VectorField):
         """Rightmost eigenvalue (B,) of the motion about operating points, complex, 1 / second: stable below 0.
 
         The motion is that of the circuit's own capacitors and inductors; nodes without one are algebraic
-        (`hardware_models.nodal.stability`).
+        (`hardware_models.nodal.stability`). NaN where there are none; a warning tells where stray capacitances of
+        `node_capacitance`, or less, would end an operating point.
         """
         return self.phase(self.prepare(x), origin=state).rightmost()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,10 +17,14 @@ from physics_ep.relaxation.solvers import Solver
 from physics_ep.vector_field import FieldPhase
 
 from ..nodal.points import ITERATIONS
-from ..nodal.stability import rightmost
+from ..nodal.stability import rightmost, stray_instability
 
 REUSE = 0.1
 """A Jacobian is kept while one step with it lowers the residual to this part."""
+
+
+class StabilityWarning(UserWarning):
+    """Nothing in a parts list decides whether an operating point is stable, and stray capacitances would say no."""
 
 
 class ActivePhase(FieldPhase):
@@ -27,17 +33,33 @@ class ActivePhase(FieldPhase):
     system: Any  # an ActiveCircuit, which lies above
 
     def rightmost(self) -> torch.Tensor:
-        """Rightmost eigenvalue (B,) of the circuit's motion at the origin, 1 / second (`nodal.stability`)."""
-        circuit = self.system
+        """Rightmost eigenvalue (B,) of the circuit's motion at the origin, 1 / second (`nodal.stability`).
+
+        NaN where nothing in the circuit moves. Nodes without a capacitor are algebraic; where they would leave an
+        operating point by stray capacitances, a warning says so.
+        """
+        circuit, found = self.system, []
+        for j, c in self._motions():
+            found.append(rightmost(j, c))
+            astray = stray_instability(j, c, circuit.field.n_nodes - 1, circuit.node_capacitance)
+            if astray is not None and not found[-1].real > 0:
+                warnings.warn(
+                    "An operating point holds by its capacitors alone: with stray ones at all nodes the rightmost "
+                    f"eigenvalue of its motion is {astray.real:.3g} {astray.imag:+.3g}i per s. Give nodes the "
+                    "capacitors that they have, to know whether it is stable.",
+                    StabilityWarning,
+                    stacklevel=2,
+                )
+        return torch.tensor(found, dtype=torch.complex128)
+
+    def _motions(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """J and C of C du/dt = J u of each example, in the unknowns that are free."""
         matrix, keep = self.jacobian.matrix.numpy(), self.jacobian.keep
-        charges = capacitances(circuit)
-        nodes = circuit.field.n_nodes - 1
-        found = []
+        charges = capacitances(self.system)
         for row, j in enumerate(matrix):
             free = np.ones(len(j), bool) if keep is None else keep[row].numpy() > 0
             at = np.ix_(free, free)
-            found.append(rightmost(j[at], charges[at], nodes, circuit.node_capacitance))
-        return torch.tensor(found, dtype=torch.complex128)
+            yield j[at], charges[at]
 
     def tangent(self, z: State | None) -> torch.Tensor:
         """Jacobian (B, n, n) of the force by z, nudge and correction included; None: at the origin."""

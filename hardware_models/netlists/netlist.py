@@ -4,8 +4,8 @@ Read are R, C, L, D, V, I, E, F, G, H and B sources, X with .subckt (flattened),
 .param, .func, .include, .lib, .global, .ic, .temp and the options that change a circuit (`options`); analyses,
 other known options and .control blocks that change nothing are passed over. docs/circuits.md has the table. Scale
 factors are SPICE's (`values`). Two subcircuits are parts of their own, `biamp` (bidirectional amplifier, gain=A)
-and `ideal_diode`; they need no definition here. A comment line `* outputs: NODE v(NODE,NODE) ...` names outputs:
-voltages of nodes, and differences of two.
+and `ideal_diode`; they need no definition here, nor does `op_amp` (`op_amps`). A comment line
+`* outputs: NODE v(NODE,NODE) ...` names outputs: voltages of nodes, and differences of two.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from physics_ep.errors import InputError
 
+from . import op_amps
 from .behaviours import written
 from .builder import Builder, unknown
 from .expressions import is_probe
@@ -532,8 +533,11 @@ class Level:
                 values = [self.scope.value(given["gain"])]
             self.add(line, "amplifier" if kind == "biamp" else kind, name, nodes, values)
             return
+        if section is None and kind == op_amps.NAME:
+            section = op_amps.section()
         if section is None:
-            raise line.error(unknown("subcircuit", head[-1], {*self.section.names("subcircuits"), *BUILT_IN}))
+            known = {*self.section.names("subcircuits"), *BUILT_IN, op_amps.NAME}
+            raise line.error(unknown("subcircuit", head[-1], known))
         _ports(line, nodes, len(section.ports))
         copies = self.copies
         if "m" in given and "m" not in section.parameters:

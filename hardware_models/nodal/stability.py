@@ -4,9 +4,9 @@ C holds capacitances and inductances, and is singular: nodes without a capacitor
 algebraic. Constraints are taken out until C is regular on what is left (the shuffle algorithm, Luenberger 1978,
 Automatica 14, 473), so that loops of capacitors and sources, which leave no derivative of their own, do no harm.
 
-A circuit may be unstable where its parts list has no capacitor at all: a latch between two levels. What is
-algebraic settles at once only if it does so with whatever capacitance its nodes have; `rightmost` tries one so
-small that nothing else notices it.
+What is algebraic counts as settled at once. Whether it would settle depends on capacitances that the parts list
+does not have: between the two levels of a latch without a capacitor it would not. `stray_instability` tries the
+same one at each node, so small that nothing else notices it.
 """
 
 from __future__ import annotations
@@ -53,8 +53,21 @@ def eigenvalues(jacobian: Array, capacitance: Array) -> Array:
     return np.asarray(eigvals(matrix)) if len(matrix) else np.zeros(0, complex)
 
 
-def rightmost(jacobian: Array, capacitance: Array, nodes: int, stray: float) -> complex:
-    """Eigenvalue of largest real part, 1 / second; NaN where J is singular or not finite.
+def rightmost(jacobian: Array, capacitance: Array) -> complex:
+    """Finite eigenvalue of largest real part, 1 / second; NaN where there is none, or J is singular or not finite.
+
+    Parameters
+    ----------
+    jacobian, capacitance : array (n, n)
+    """
+    if not is_regular(jacobian):
+        return complex(np.nan, np.nan)
+    own = eigenvalues(jacobian, capacitance)
+    return complex(own[own.real.argmax()]) if len(own) else complex(np.nan, np.nan)
+
+
+def stray_instability(jacobian: Array, capacitance: Array, nodes: int, stray: float) -> complex | None:
+    """Eigenvalue by which stray capacitances at all nodes make an operating point unstable; None: they do not.
 
     Parameters
     ----------
@@ -62,26 +75,25 @@ def rightmost(jacobian: Array, capacitance: Array, nodes: int, stray: float) -> 
     nodes : int
         Number of unknowns that are node voltages: the first ones.
     stray : float
-        Farad: what nodes have in a circuit without capacitors and inductors. With some, the motion without stray
-        capacitances counts, unless one so small that it settles long before (`QUICK`) makes it unstable.
+        Farad, the same at each. Where the circuit has a motion of its own it is less, so that they settle long
+        before it (`QUICK`).
     """
-    if not (np.isfinite(jacobian).all() and np.linalg.cond(_balanced(jacobian)) < 1e15):
-        return complex(np.nan, np.nan)
-    own = eigenvalues(jacobian, capacitance)
-    first = own[own.real.argmax()] if len(own) else None
-    if first is not None:
-        if first.real > 0:
-            return complex(first)
+    if not is_regular(jacobian):
+        return None
+    own = np.abs(eigenvalues(jacobian, capacitance)).max(initial=0.0)
+    if own > 0:
         load = float(np.abs(np.diag(jacobian)[:nodes]).max(initial=0.0))
-        fastest = float(np.abs(own).max())
-        stray = min(stray, QUICK * load / fastest) if fastest > 0 else stray
+        stray = min(stray, QUICK * load / own)
     shunt = np.zeros(len(jacobian))
     shunt[:nodes] = stray
     found = eigenvalues(jacobian, capacitance + np.diag(shunt))
-    last = found[found.real.argmax()] if len(found) else complex(-np.inf)
-    if first is None or last.real > max(1e-3 * np.abs(own).max(), 0.0):
-        return complex(last)
-    return complex(first)
+    worst = found[found.real.argmax()] if len(found) else complex(-np.inf)
+    return complex(worst) if worst.real > 1e-3 * own else None
+
+
+def is_regular(jacobian: Array) -> bool:
+    """Whether a Jacobian is finite and has an inverse, as far as float64 tells."""
+    return bool(np.isfinite(jacobian).all()) and bool(np.linalg.cond(_balanced(jacobian)) < 1e15)
 
 
 def _balanced(matrix: Array) -> Array:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 
-from hardware_models import Circuit
+from hardware_models import Circuit, op_amp, transient
+from hardware_models.circuits.active_phase import StabilityWarning
 from hardware_models.netlists.parts import GROUND, Part, Parts
+from hardware_models.nodal.stability import eigenvalues
 from physics_ep import EquilibriumPropagation, SquaredError, relax
+from physics_ep.errors import InputError
 from physics_ep.estimators.methods import UnstableFreeState
 from tests.support.circuits import R, V
 from validation import implicit_gradient
@@ -76,8 +82,8 @@ def test_exact_gradients_of_all_controlled_sources() -> None:
         np.testing.assert_allclose(circuit.get_parameter(name).grad, exact[name], rtol=1e-6)
 
 
-def test_instability_is_named() -> None:
-    """Breaks if a latch is trained between its levels, where the circuit never is; with and without capacitors."""
+def latch(*more: Part) -> Circuit:
+    """A follower of gain 4 that feeds back: between its levels it rests where nothing pushes it."""
     parts = [
         V("in", 0.1),
         R("in", "p", 1e3),
@@ -86,15 +92,72 @@ def test_instability_is_named() -> None:
         R("o", "out", 1e3),
         R("out", GROUND, 1e6),
     ]
-    # At p, C dv/dt = (in - v) / 1k + (4 v - v) / 2k, less what the load draws.
-    for capacitors, rate in (([Part("C", "capacitor", ("p", GROUND), (1e-6,))], 0.5e3), ([], 0.5e9)):
-        circuit = Circuit(Parts.collect([*parts, *capacitors]), outputs=["out"])
-        x = column(0.1)
-        found = circuit.eigenvalue(relax(circuit, x).require().state, x)
-        assert complex(found[0]).imag == 0
-        if capacitors:
-            assert complex(found[0]).real == pytest.approx(rate, rel=1e-2)
-        with pytest.raises(
-            UnstableFreeState, match=r"1 of 1 states that are unstable.*eigenvalue.* per s, and must be"
-        ):
-            EquilibriumPropagation(SquaredError(), beta=1e-6).backward(circuit, x, x)
+    return Circuit(Parts.collect([*parts, *more]), outputs=["out"])
+
+
+def test_instability_is_named() -> None:
+    """Breaks if a latch is trained between its levels, where the circuit never is, or trained in silence.
+
+    At p, C dv/dt = (in - v) / 1k + (4 v - v) / 2k but for what the load draws: 500 per second with 1 uF.
+    """
+    x = column(0.1)
+    circuit = latch(Part("C", "capacitor", ("p", GROUND), (1e-6,)))
+    found = complex(circuit.eigenvalue(relax(circuit, x).require().state, x)[0])
+    assert found.imag == 0
+    assert found.real == pytest.approx(500, rel=1e-2)
+    with pytest.raises(UnstableFreeState, match=r"1 of 1 states that are unstable.*eigenvalue.* is 49\d per s"):
+        EquilibriumPropagation(SquaredError(), beta=1e-6).backward(circuit, x, x)
+    with pytest.warns(StabilityWarning, match=r"stray ones at all nodes.* is \d"):  # nothing decides
+        EquilibriumPropagation(SquaredError(), beta=1e-6).backward(latch(), x, x)
+
+
+def test_eigenvalues_are_those_of_the_pencil() -> None:
+    """Breaks if a capacitance is lost, or a loop of capacitors and sources is taken for a motion of its own."""
+    loop = [Part("Cv", "capacitor", ("in", GROUND), (1e-6,)), Part("Cx", "capacitor", ("c", "b"), (3e-9,))]
+    nodes = [Part(f"C{n}", "capacitor", (n, GROUND), (c,)) for n, c in (("a", 1e-9), ("d", 2e-12))]
+    coil = [Part("L", "inductor", ("d", "z"), (1e-3,)), R("z", GROUND, 50.0)]
+    circuit = Circuit(Parts.collect([*mixed(), *loop, *nodes, *coil]), outputs=["d"])
+    x = column(1.0)
+    state = relax(circuit, x).require().state
+    phase = circuit.phase(circuit.prepare(x), origin=state)
+    (j, c) = next(phase._motions())
+    values = scipy.linalg.eig(j, c, right=False)
+    finite = values[np.isfinite(values) & (np.abs(values) < 1e13)]
+    found = eigenvalues(j, c)
+    assert len(found) == 4  # a, d and the coil, and one across the dependent source
+    for value in found:
+        assert np.abs(finite - value).min() < 1e-6 * abs(value)
+    assert circuit.eigenvalue(state, x)[0] == pytest.approx(found[found.real.argmax()])
+
+
+def test_op_amps_have_one_pole(tmp_path: Path) -> None:
+    """Breaks if gain, bandwidth or output resistance of an op amp is another, or the netlist's is not Python's.
+
+    An inverter R2 / R1 of finite gain A: with b = R1 / (R1 + R2), unloaded and without an output resistance, it has
+    -R2 / R1 A b / (1 + A b) at rest, and its pole at -2 pi GBW (b + 1 / A) (Sedra and Smith, section 2.7).
+    """
+    gain, bandwidth, b = 2e3, 3e6, 1 / 6
+    around = [V("in", 0.4), R("in", "m", 1e3), R("m", "out", 5e3)]
+    amplifier = op_amp("U", GROUND, "m", "out", gain=gain, gain_bandwidth=bandwidth)
+    circuit = Circuit(Parts.collect([*around, *amplifier]), outputs=["out"])
+    x = column(0.4)
+    free = relax(circuit, x).require()
+    assert float(circuit.outputs(free.state)) == pytest.approx(-2 * gain * b / (1 + gain * b), rel=1e-10)
+    pole = complex(circuit.eigenvalue(free.state, x)[0])
+    assert pole == pytest.approx(-2 * np.pi * bandwidth * (b + 1 / gain), rel=1e-9)
+    course = transient(circuit, 1 / abs(pole), inputs=x, start="zero")
+    after = float(course.voltage("out")[-1]) / float(circuit.outputs(free.state))
+    assert after == pytest.approx(1 - np.exp(-1), rel=1e-3)
+
+    path = tmp_path / "net.cir"
+    lines = ("V1 in 0 0.4", "R1 in m 1k", "R2 m out 5k", "R3 out 0 1k")
+    call = f"X1 0 m out op_amp gain={gain!r} gain_bandwidth={bandwidth!r} output_resistance=200"
+    path.write_text("\n".join(("inverter", *lines, call, ".end")))
+    read = Circuit.from_netlist(path)
+    loaded = op_amp("U", GROUND, "m", "out", gain=gain, gain_bandwidth=bandwidth, output_resistance=200.0)
+    made = Circuit(Parts.collect([*around, R("out", GROUND, 1e3), *loaded]))
+    ends = [c.node_voltages(c.operating_point(tolerance=1e-15))["out"] for c in (read, made)]
+    assert ends[0] == pytest.approx(ends[1], rel=1e-12)
+    for bad, name in (({"gain": 0.0}, "gain"), ({"output_resistance": -1.0}, "output_resistance")):
+        with pytest.raises(InputError, match=f"{name} of op_amp 'U' must"):
+            op_amp("U", "a", "b", "c", **bad)
