@@ -1,4 +1,4 @@
-"""Commands of validation: gradients, tolerance, in-situ, signature, bench."""
+"""Commands of validation: gradients, tolerance, in-situ, signature, bench, reproduce."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ from physics_ep.command_options import (
 )
 from physics_ep.commands import InterruptedCommandError
 from physics_ep.errors import InputError, argument_error, unknown_name
+
+from .reproduction.commands import reproduce
 
 if TYPE_CHECKING:
     from .gradients import GradientReport
@@ -70,6 +72,7 @@ def register(app: typer.Typer) -> None:
         (in_situ, "in-situ pcn-digits --sweep levels=4,16,64 --out in-situ.h5"),
         (signature, "signature --network digits-relu --out signature"),
         (bench, "bench hopfield --json bench.json"),
+        (reproduce, "reproduce quick --seeds 3 --workers 2 --json quick.json"),
     ):
         add_command(app, function, epilog=f"Example: physics-ep {example}", training=function is in_situ)
 

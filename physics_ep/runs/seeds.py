@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import active_children, get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -25,6 +25,8 @@ from ..storage.files import checked_path
 from ..storage.outputs import Call, writing
 from ..tabular import Tabular
 
+T = TypeVar("T")
+U = TypeVar("U")
 Job = dict[str, Any]
 """Arguments of one training."""
 Outcome = tuple[dict[str, Any], Path | None]
@@ -176,17 +178,31 @@ def train_seeds(
         threads = training.threads or torch.get_num_threads()
         shared = {k: v for k, v in options.items() if k not in ("callbacks", "backward", "progress")}
         train_one = partial(_trained, run_one, call.command, threads, shared)
-        found = list(_by_processes(train_one, jobs, min(workers, len(jobs))))
+        found = list(by_processes(train_one, jobs, min(workers, len(jobs))))
     figures, paths = zip(*found, strict=True)
     return SeedsResult(config, tuple(seeds), figures, paths)
 
 
-def _by_processes(train_one: Callable[[Job], Outcome], jobs: Sequence[Job], count: int) -> Iterator[Outcome]:
-    """Have processes train, and give the outcomes in the order of the jobs."""
+def by_processes(do: Callable[[T], U], jobs: Sequence[T], count: int) -> Iterator[U]:
+    """Have processes do jobs that leave files, and give the outcomes in the order of the jobs.
+
+    Parameters
+    ----------
+    do : callable
+        A function of a module, job -> outcome; both can be pickled.
+    jobs : sequence
+    count : int
+        Number of processes.
+
+    Raises
+    ------
+    WorkersLostError
+        If a process is killed. What a job raises, the first one to fail, is raised.
+    """
     others = set(active_children())
     pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=_begin)
     try:
-        futures = [pool.submit(train_one, job) for job in jobs]
+        futures = [pool.submit(do, job) for job in jobs]
         for future in as_completed(futures):
             future.result()  # the first failure ends all
         yield from (future.result() for future in futures)

@@ -1,0 +1,254 @@
+"""Published figures beside ours: tables are whole, verdicts follow intervals, and runs go on to the same bits."""
+
+from __future__ import annotations
+
+import math
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hardware_models.resistive import ResistiveNetwork
+from physics_ep import EquilibriumPropagation, SquaredError, open_run
+from physics_ep.data.batches import InMemory
+from physics_ep.errors import InputError
+from physics_ep.runs.training import TrainingInterrupted
+from tests.support.paths import ROOT
+from tests.support.processes import wait_for
+from tests.support.runs import assert_same_run
+from validation.reproduction import reproducing
+from validation.reproduction.jobs import file_of
+from validation.reproduction.measures import MEASURES, coupled_regression, holomorphic_order
+from validation.reproduction.outcomes import RowOutcome
+from validation.reproduction.reproducing import reproduce
+from validation.reproduction.rows import SETS, PublishedTable, Row, RowRecipe, published_tables
+
+ROWS = [row for table in published_tables().values() for row in table.rows.values()]
+RECIPES = [(row, name) for row in ROWS for name in ("paper", "ours") if getattr(row, name) is not None]
+
+
+@pytest.mark.parametrize(("row", "name"), RECIPES, ids=[f"{r.table}/{r.name}.{n}" for r, n in RECIPES])
+def test_recipes_are_whole(row: Row, name: str) -> None:
+    """Every recipe is a config, a measurement, or says why it is missing, and sources name entries of configs."""
+    recipe = row.recipe(name)
+    assert bool(recipe.base) + bool(recipe.measure) + bool(recipe.missing) == 1
+    assert set(row.sets) <= set(SETS)
+    assert "full" in row.sets
+    if recipe.measure:
+        assert recipe.measure in MEASURES
+    if recipe.missing:
+        return
+    assert recipe.minutes > 0
+    if recipe.base:
+        config = recipe.config().as_dict()
+        assert config["training"]["seeds"] == 1
+        for entry in recipe.sources:
+            section, key = entry.split(".")
+            assert config[section][key] is not None
+        if name == "ours":
+            assert config["data"]["validation"] is not None
+        if row.table in ("drn", "hopfield", "oscillators"):
+            assert config["data"]["augmentation"] is None
+
+
+def test_quick_rows_fit_ten_minutes() -> None:
+    """The set 'quick' keeps what it promises, by the budgets that its rows tell, for three seeds on one core."""
+    quick = [row.ours for row in ROWS if "quick" in row.sets and row.ours is not None]
+    assert 0 < sum(3 * recipe.minutes * len(recipe.rules) for recipe in quick) <= 15
+
+
+def outcome(values: list[float], exact: list[float] | None = None, recipe: str = "paper", **row: Any) -> RowOutcome:
+    """A row with these figures."""
+    told = {
+        "published": 1.57,
+        "decimals": 2,
+        "unit": "%",
+        "table": "t",
+        "name": "r",
+        "title": "",
+        "quantity": "error",
+    }
+    found = {"ep": dict(enumerate(values))} | ({"exact": dict(enumerate(exact))} if exact else {})
+    made = RowRecipe(base="hopfield-digits", exact="implicit" if exact is not None else "")
+    return RowOutcome(Row(**{**told, **row}), recipe, made, found, {})
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (outcome([1.50, 1.58, 1.62]), "within the interval"),
+        (outcome([1.40, 1.41, 1.42]), "better"),
+        (outcome([1.70, 1.71, 1.72]), "worse"),
+        (outcome([1.70, 1.71, 1.72], better="more"), "better"),
+        (outcome([1.58, 1.58, 1.58], decimals=1), "within the interval"),  # 1.57 to one digit is 1.52 to 1.62
+        (outcome([1.58, 1.58, 1.58]), "worse"),
+        (outcome([1.64, 1.65, 1.66], published_spread=0.1, published_seeds=1), "within the interval"),
+        (outcome([0.99, 0.99, 0.99], published=0.9, bound="at least", better="more"), "within the bound"),
+        (outcome([1.57]), "not judged: one seed has no interval"),
+        (outcome([1.5, 1.6], incomparable="pixels differ"), "not comparable because pixels differ"),
+        (outcome([1.5, 1.6], published=None), "not comparable because no figure was published"),
+        (outcome([]), "not run"),
+    ],
+)
+def test_verdicts_follow_intervals(made: RowOutcome, words: str) -> None:
+    """A figure is called better, worse or the same by its interval, and what cannot be judged is not."""
+    assert made.verdict == words
+
+
+def test_our_recipe_is_judged_by_paired_differences() -> None:
+    """What EP costs is the mean of EP less exact gradients, seed by seed, with its interval."""
+    same = outcome([1.5, 1.7, 1.9], [1.5, 1.72, 1.89], "ours")
+    assert "EP less exact gradients -0.00 [-0.04, +0.03] points: no difference is seen" in same.verdict
+    worse = outcome([1.5, 1.7, 1.9], [1.4, 1.61, 1.8], "ours")
+    assert worse.verdict.endswith("EP is worse")
+    # t of 2 degrees of freedom at 97.5 % is 4.3027; differences 0.1, 0.09, 0.1 have s = 0.0057735
+    found = worse.paired
+    assert found is not None
+    assert found.high - found.mean == pytest.approx(4.302653 * 0.0057735 / math.sqrt(3), rel=1e-4)
+    assert outcome([1.5, 1.7], [], "ours").verdict.endswith("exact gradients were not trained")
+
+
+def test_drn_recipe_has_the_steps_of_its_source() -> None:
+    """Rates that were carried over from siemens and volts of the code move conductances by the same factors."""
+    recipe = published_tables()["drn"].rows["drn-1h"].recipe("paper")
+    config = recipe.config()
+    assert config.system.options["input_gain"] / config.ep.target == 480
+    options, group = config.optimizer.options, config.optimizer.groups["layers.0.bias"]
+    siemens, volts = config.system.options["scale"], config.ep.target
+    moved = []
+    for scale, unit, rate, current in (
+        (1.0, 1.0, 0.006, 0.006),  # the code's
+        (siemens, volts, options["lr"], group["lr"]),
+    ):
+        network = ResistiveNetwork(
+            [6, 8, 3], diode="ideal", input_gain=480 * unit, scale=scale, rest=0.0, seed=1
+        ).double()
+        x = torch.rand(4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        y = torch.eye(3, dtype=torch.float64)[torch.tensor([0, 1, 2, 0])] * unit
+        EquilibriumPropagation(SquaredError(), beta=scale).backward(network, x, y)
+        steps = {
+            name: (rate * p.grad / scale) if "bias" not in name else (current * p.grad / (scale * unit))
+            for name, p in network.named_parameters()
+            if p.grad is not None
+        }
+        moved.append(steps)
+    for name, step in moved[0].items():
+        torch.testing.assert_close(moved[1][name], step, rtol=1e-6, atol=0.0)
+
+
+def test_holomorphic_points_are_the_order() -> None:
+    """N points of the circle leave an error of order N; a fit over rounding or kinks would not show it."""
+    assert holomorphic_order(0, points=4) == pytest.approx(4, abs=0.05)
+
+
+def test_coupled_learning_learns_a_map_that_can_be_reached() -> None:
+    """Resistors that are taught by resistors come to a hundredth of the error, and not by rates that diverge."""
+    assert coupled_regression(0, steps=100) < 0.05
+
+
+SMALL = Row(
+    table="small",
+    name="digits",
+    title="64-8-10",
+    quantity="test error",
+    unit="%",
+    sets=("full",),
+    ours=RowRecipe(
+        base="hopfield-digits",
+        set={
+            "system.sizes": [64, 8, 10],
+            "data.validation": 40,
+            "data.train_examples": 200,
+            "data.test_examples": 50,
+            "training.epochs": 2,
+        },
+        minutes=0.1,
+    ),
+)
+DEAR = Row("small", "dear", "", "error", "%", sets=("full",), ours=RowRecipe(base="hopfield-digits", minutes=1e4))
+LACKING = Row("small", "lacking", "", "error", "%", sets=("full",), ours=RowRecipe(missing="it is secret"))
+
+
+@pytest.fixture
+def small_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {row.name: row for row in (SMALL, DEAR, LACKING)}
+    found = {"small": PublishedTable("small", "", "", "", rows)}
+    monkeypatch.setattr(reproducing, "published_tables", lambda: found)
+
+
+@pytest.mark.usefixtures("small_table")
+def test_what_is_not_run_says_so(tmp_path: Path) -> None:
+    """Rows beyond the budget, and rows without a recipe, have no figure and count for nothing."""
+    found = {o.row.name: o for o in reproduce("small", seeds=1, out=tmp_path, at_most=0).outcomes}
+    assert all(o.figure is None for o in found.values())
+    assert "told to take 1e+04 minutes" in found["dear"].verdict
+    assert found["lacking"].verdict == "does not count: it is secret"
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"table": "smal"}, "Did you mean 'small'"),
+        ({"table": "small", "row": "digit"}, "Did you mean 'digits'"),
+        ({"table": "small", "recipe": "theirs"}, "recipe"),
+        ({"table": "small", "seeds": 0}, "seeds must be an integer of at least 1"),
+        ({"table": "small", "at_most": float("nan")}, "at_most must be a number of minutes"),
+    ],
+)
+@pytest.mark.usefixtures("small_table")
+def test_bad_requests_are_named(tmp_path: Path, options: dict[str, Any], words: str) -> None:
+    """Wrong names are refused with the nearest right one, before anything is trained."""
+    with pytest.raises(InputError, match=words):
+        reproduce(out=tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("small_table")
+def test_a_reproduction_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed in its second seed, or shared by two workers, it has the figures of one that ran through."""
+    straight = reproduce("small", row="digits", seeds=2, out=tmp_path / "straight")
+    usual, reads = InMemory.test, []
+
+    def killed(self: InMemory) -> Iterator[Any]:
+        reads.append(1)
+        if len(reads) == 2:
+            raise KeyboardInterrupt
+        return usual(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(InMemory, "test", killed)
+        with pytest.raises(TrainingInterrupted):
+            reproduce("small", row="digits", seeds=2, out=tmp_path / "killed")
+    first = file_of(tmp_path / "killed", "small", "digits", "ours", "ep", 0)
+    before = first.read_bytes()
+    again = reproduce("small", row="digits", seeds=2, out=tmp_path / "killed")
+    assert first.read_bytes() == before
+    shared = reproduce("small", row="digits", seeds=2, out=tmp_path / "shared", workers=2)
+    assert straight.figures() == again.figures() == shared.figures()
+    for seed in (0, 1):
+        files = [
+            file_of(tmp_path / d, "small", "digits", "ours", "ep", seed) for d in ("straight", "killed", "shared")
+        ]
+        assert_same_run(files[0], files[1])
+        assert_same_run(files[0], files[2])
+
+
+@pytest.mark.slow
+def test_a_killed_command_goes_on(tmp_path: Path) -> None:
+    """SIGKILL leaves whole run files, and the same command goes on from them to its end."""
+    words = ["reproduce", "oscillators", "--row", "digits", "--recipe", "ours", "--seeds", "1"]
+    command = [sys.executable, "-m", "physics_ep", *words, "--out", str(tmp_path)]
+    file = file_of(tmp_path, "oscillators", "digits", "ours", "ep", 0)
+    with subprocess.Popen(command, cwd=ROOT) as child:
+        wait_for(file.exists, child)
+        child.send_signal(signal.SIGKILL)
+    assert 1 <= open_run(file).epochs < 8
+    subprocess.run(command, cwd=ROOT, check=True)
+    assert open_run(file).epochs == 8

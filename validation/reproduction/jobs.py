@@ -1,0 +1,123 @@
+"""One seed of one row by one rule: a resumable run file in, a figure out. Jobs run in this process or in others."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from physics_ep.config import Config
+from physics_ep.errors import InputError
+from physics_ep.placement import threads
+from physics_ep.runs.preparation import with_arguments
+from physics_ep.runs.results import TrainingResult
+from physics_ep.runs.resuming import KEPT_EPOCH, TEST_READ, check_resumable
+from physics_ep.runs.training import train
+from physics_ep.storage.opening import open_run
+from physics_ep.storage.outputs import writing
+from physics_ep.storage.run_file import Quantity, Run, environment, write_run
+
+from ..experiments.exact_training import exact_backward
+from .measures import MEASURES
+from .rows import RowRecipe
+
+MEASUREMENT = "measurement"
+"""Kind of the run files of measurements."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A seed of a row by a rule.
+
+    Attributes
+    ----------
+    recipe : RowRecipe
+    rule : str
+        'ep', 'exact' or 'measure'.
+    seed : int
+    path : Path
+        Its run file; what is in it is gone on with.
+    data : str or None
+        Folder of data sets.
+    command : str
+        In whose name files are written.
+    """
+
+    recipe: RowRecipe
+    rule: str
+    seed: int
+    path: Path
+    data: str | None
+    command: str
+
+    def config(self) -> Config:
+        """The config of its training."""
+        return with_arguments(self.recipe.config(self.rule), self.data, None, None, self.seed)
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a job gave: its figure (a fraction, for errors) and the epoch that was kept, if one was chosen."""
+
+    value: float
+    epoch: int | None = None
+
+
+def found(job: Job) -> Made | None:
+    """What the run file of a job holds, if the job is done; None otherwise.
+
+    Raises
+    ------
+    InputError
+        If the file is of another recipe.
+    """
+    if not job.path.is_file():
+        return None
+    run = open_run(job.path)
+    if job.rule == "measure":
+        told = _measurement(job)
+        if run.attributes.get("kind") != MEASUREMENT or run.attributes.get("measurement") != told:
+            raise InputError(f"File {str(job.path)!r} is of another measurement than {told}: name another folder.")
+        return Made(float(run.metric("value")[-1]))
+    config = job.config()
+    check_resumable(run, config)
+    if TEST_READ in run.attributes:
+        kept = int(run.attributes[KEPT_EPOCH])
+        return Made(float(run.metric("test_error")[kept - 1]), kept)
+    whole = config.data.validation is None and run.epochs == config.training.epochs
+    return Made(float(run.metric("test_error")[-1])) if whole else None
+
+
+def make(job: Job) -> Made:
+    """Do a job, from where its run file ends."""
+    with threads(1), writing(job.command):
+        done = found(job)
+        if done is not None:
+            return done
+        if job.rule == "measure":
+            value = MEASURES[job.recipe.measure](job.seed, **job.recipe.options)
+            description = f"{job.recipe.measure} of validation.reproduction.measures"
+            attributes = {"kind": MEASUREMENT, "measurement": _measurement(job), "seed": job.seed, **environment()}
+            write_run(job.path, Run(attributes, {"value": Quantity([value], "1", description)}))
+            return Made(value)
+        config = job.config()
+        exactly = job.rule == "exact" and job.recipe.exact == "implicit"
+        there = job.path.is_file()
+        result = train(
+            config,
+            out=None if there else job.path,
+            resume=job.path if there else None,
+            backward=exact_backward(config.ep.new_cost()) if exactly else None,
+        )
+        assert isinstance(result, TrainingResult)
+        return Made(result.test_error, result.kept_epoch)
+
+
+def _measurement(job: Job) -> str:
+    options = ", ".join(f"{name}={value}" for name, value in sorted(job.recipe.options.items()))
+    return f"{job.recipe.measure}({options})"
+
+
+def file_of(folder: str | os.PathLike[str], table: str, row: str, recipe: str, rule: str, seed: int) -> Path:
+    """The run file of a job: FOLDER/TABLE/ROW.RECIPE.RULE.seed0.h5."""
+    return Path(folder) / table / f"{row}.{recipe}.{rule}.seed{seed}.h5"

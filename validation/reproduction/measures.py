@@ -1,0 +1,146 @@
+"""Measurements that rows are made of where they are no trainings: a seed in, a number out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from hardware_models.hopfield import HopfieldNetwork
+from hardware_models.resistive import ResistiveNetwork
+from physics_ep.cost import SquaredError
+from physics_ep.data.datasets import digits
+from physics_ep.errors import InputError
+from physics_ep.estimators.coupled_learning import CoupledLearning
+from physics_ep.estimators.propagation import EquilibriumPropagation
+from physics_ep.predictive_coding import mlp, vgg10
+from physics_ep.relaxation.loop import relax
+
+from ..benchmarks import pcn
+from ..oracles import implicit_gradient
+from ..theory.early_inference import infer_early
+
+FITTED = (1e-10, 1e-2)
+"""Errors between which a slope is fitted: above rounding and what phases are settled to, below where higher orders
+count."""
+
+
+def holomorphic_order(seed: int, points: int) -> float:
+    """Order of the error of holomorphic EP on a logistic Hopfield network in the nudging strength.
+
+    Laborieux and Zenke 2022: the first Fourier coefficient over N points of a circle is off by O(b^N). The slope of
+    the logarithm of the error, against implicit differentiation, over that of the nudging strength.
+
+    Parameters
+    ----------
+    seed : int
+        Seed of weights and examples.
+    points : int
+        N.
+    """
+    network = HopfieldNetwork([8, 10, 4], activation="logistic", gain=1.0, seed=seed).double()
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand(6, 8, generator=generator, dtype=torch.float64)
+    y = torch.eye(4, dtype=torch.float64)[torch.randint(0, 4, (6,), generator=generator)]
+    exact = implicit_gradient(network, x, y, SquaredError())
+    scale = sum(float(g.square().sum()) for g in exact.values()) ** 0.5
+    strengths, errors = np.geomspace(0.02, 0.4, 12), []
+    for beta in strengths:
+        network.zero_grad()
+        ep = EquilibriumPropagation(
+            SquaredError(), scheme=f"holomorphic:{points}", beta=float(beta), tolerance=1e-13, max_iterations=2000
+        )
+        ep.backward(network, x, y)
+        off = sum(
+            float((p.grad - exact[name]).square().sum())
+            for name, p in network.named_parameters()
+            if p.grad is not None
+        )
+        errors.append(off**0.5 / scale)
+    found = np.array(errors)
+    used = (found > FITTED[0]) & (found < FITTED[1])
+    if used.sum() < 3:
+        raise InputError(f"Fewer than three errors of holomorphic EP with {points} points can be fitted.")
+    return float(np.polyfit(np.log(strengths[used]), np.log(found[used]), 1)[0])
+
+
+def early_inference(seed: int, time: float = 0.1) -> float:
+    """Cosine of early displacements to back-propagated errors on digits: the worst layer and example.
+
+    Five tanh layers of width 128 at gain sqrt(3), nudging 1e-3, squared-error predictive coding; the time is in
+    time constants. A claim of Bengio and Fischer 2015, with the figure of this project's notes.
+    """
+    network = mlp([64, 128, 128, 128, 128, 10], "tanh", gain=3**0.5, seed=seed)
+    data = digits()
+    x, labels = data.train_x[:16].flatten(1), data.train_y[:16]
+    found = infer_early(network, x, SquaredError().encode(labels, 10, x.dtype), SquaredError(), times=(time,))
+    return min(row.cosine for row in found.rows)
+
+
+def vgg10_cost(seed: int, side: int = 64) -> float:
+    """Processor time of a mod-PGD step, K = 10, both signs, over that of a backprop step; VGG10, batch 4."""
+    case = pcn.Case(
+        "vgg10",
+        lambda number: vgg10(input_shape=(3, side, side), seed=number),
+        SquaredError(),
+        4,
+        (pcn.REACHED,),
+        rounds=3,
+        warmup=1,
+    )
+    rows: Any = pcn.measure(3, seed, 1, (case,))["rows"]
+    return next(float(row["cpu"]) for row in rows if row["step"] == pcn.REACHED.name)
+
+
+def coupled_regression(seed: int, steps: int = 300) -> float:
+    """Squared error of a resistor network after coupled learning of a linear map, over the one before.
+
+    Coupled learning (Stern et al. 2021) with a fraction of 0.1; two sources, two outputs, targets that another
+    resistor network gives, so that they can be reached.
+    """
+    options: dict[str, Any] = {"diode": "none", "input_gain": 1.0, "scale": 1.0}
+    network = ResistiveNetwork([2, 8, 2], seed=seed, **options).double()
+    teacher = ResistiveNetwork([2, 8, 2], seed=seed + 1000, **options).double()
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand(64, 2, generator=generator, dtype=torch.float64)
+    y = teacher.outputs(relax(teacher, x).require().state).detach()
+    errors = _learnt(network, x, y, steps, rate=1.0)
+    return errors[-1] / errors[0]
+
+
+def coupled_classification(seed: int, steps: int = 300) -> float:
+    """Fraction of test digits 0, 1 and 2 misclassified by resistors and ideal diodes after coupled learning."""
+    data = digits()
+    network = ResistiveNetwork([64, 32, 3], diode="ideal", input_gain=4.0, scale=1.0, seed=seed).double()
+    train, test = data.train_y < 3, data.test_y < 3
+    x = data.train_x[train].flatten(1).double()
+    y = torch.eye(3, dtype=torch.float64)[data.train_y[train]]
+    _learnt(network, x, y, steps, rate=0.02)
+    outputs = network.outputs(relax(network, data.test_x[test].flatten(1).double()).require().state)
+    return float((outputs.argmax(1) != data.test_y[test]).double().mean())
+
+
+def _learnt(network: ResistiveNetwork, x: torch.Tensor, y: torch.Tensor, steps: int, rate: float) -> list[float]:
+    """Mean squared errors of the free outputs, before each step of coupled learning on all examples."""
+    rule = CoupledLearning(0.1)
+    optimizer = torch.optim.SGD(network.parameters(), lr=rate)
+    errors = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        step = rule.backward(network, x, y)
+        errors.append(float(step.loss))
+        optimizer.step()
+        network.constrain()
+    return errors
+
+
+MEASURES: dict[str, Callable[..., float]] = {
+    "holomorphic_order": holomorphic_order,
+    "early_inference": early_inference,
+    "vgg10_cost": vgg10_cost,
+    "coupled_regression": coupled_regression,
+    "coupled_classification": coupled_classification,
+}
+"""Name in a recipe to the function (seed, **options) -> number."""

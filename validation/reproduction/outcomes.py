@@ -1,0 +1,201 @@
+"""What may be said of a row: its figure with an interval, beside what was published."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from physics_ep.intervals import MeanInterval, mean_interval
+from physics_ep.tabular import Tabular
+
+from .rows import Row, RowRecipe
+
+
+@dataclass(frozen=True)
+class RowOutcome:
+    """A row as it was made here.
+
+    Attributes
+    ----------
+    row : Row
+    recipe_name : str
+    recipe : RowRecipe
+    values : dict of str to dict of int to float
+        Rule ('ep', 'exact', 'measure') to seed to figure, in the row's unit.
+    epochs : dict of int to int
+        Seed to the epoch that was kept, of trainings that chose one.
+    untried : str
+        Why no figure was made, or not for all seeds; empty otherwise.
+    """
+
+    row: Row
+    recipe_name: str
+    recipe: RowRecipe
+    values: dict[str, dict[int, float]]
+    epochs: dict[int, int]
+    untried: str = ""
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds that were made."""
+        return tuple(sorted(self.values.get(self.recipe.rules[0], {})))
+
+    @property
+    def figure(self) -> MeanInterval | None:
+        """Mean over the seeds, with its 95 % interval; None where nothing was made."""
+        found = [self.values[self.recipe.rules[0]][seed] for seed in self.seeds]
+        return mean_interval(found) if found else None
+
+    @property
+    def paired(self) -> MeanInterval | None:
+        """EP less exact gradients, seed by seed under one recipe: mean with its interval; None without pairs."""
+        exact = self.values.get("exact", {})
+        both = [seed for seed in self.seeds if seed in exact]
+        return mean_interval([self.values["ep"][s] - exact[s] for s in both]) if both else None
+
+    @property
+    def verdict(self) -> str:
+        """What may be said, in a few words; see `verdict`."""
+        return verdict(self)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The row for `--json`."""
+        figure, paired = self.figure, self.paired
+        return {
+            "table": self.row.table,
+            "row": self.row.name,
+            "title": self.row.title,
+            "quantity": self.row.quantity,
+            "unit": self.row.unit,
+            "published": self.row.published,
+            "published_spread": self.row.published_spread,
+            "published_seeds": self.row.published_seeds,
+            "ours": None if figure is None else figure.mean,
+            "interval": None if figure is None else figure.ends,
+            "seeds": len(self.seeds),
+            "values": {rule: {str(s): v for s, v in found.items()} for rule, found in self.values.items()},
+            "kept_epochs": {str(s): epoch for s, epoch in self.epochs.items()},
+            "recipe": self.recipe_name,
+            "exact": self.recipe.exact or None,
+            "paired_difference": None if paired is None else paired.mean,
+            "paired_interval": None if paired is None else paired.ends,
+            "verdict": self.verdict,
+            "differs": list(self.recipe.differs),
+            "notes": list(self.recipe.notes),
+            "minutes_told": self.recipe.minutes,
+        }
+
+
+def verdict(outcome: RowOutcome) -> str:
+    """What may be said of a row.
+
+    Under the paper's recipe, and for measurements, the published figure is held against the interval of ours. Under
+    our recipe the two differ by their recipes too, and the words say so; what EP itself costs there is told by the
+    paired difference of EP and exact gradients. One seed has no interval and is not judged.
+    """
+    row, figure = outcome.row, outcome.figure
+    if figure is None:
+        return outcome.untried or "not run"
+    told = [_against_published(row, figure)]
+    if outcome.recipe_name == "ours" and not outcome.recipe.measure:
+        if row.published is not None and not row.incomparable:
+            told[0] += " (another recipe than the paper's)" if figure.ends else ""
+        told += _paired_words(outcome)
+    if outcome.untried:
+        told.append(outcome.untried)
+    return "; ".join(told)
+
+
+def _against_published(row: Row, figure: MeanInterval) -> str:
+    if row.incomparable:
+        return f"not comparable because {row.incomparable}"
+    if row.published is None:
+        return "not comparable because no figure was published"
+    if figure.ends is None:
+        return "not judged: one seed has no interval"
+    slack = row.slack
+    if row.published_spread is not None and row.published_seeds and row.published_seeds > 1:
+        slack += row.published_spread / math.sqrt(row.published_seeds)
+    elif row.published_spread is not None:
+        slack += row.published_spread
+    more_is_better = row.better == "more"
+    if row.bound == "at least" and figure.low >= row.published - slack:
+        return "within the bound"
+    if figure.low <= row.published + slack and figure.high >= row.published - slack:
+        return "within the interval"
+    return "better" if (figure.mean > row.published) == more_is_better else "worse"
+
+
+def _paired_words(outcome: RowOutcome) -> list[str]:
+    paired = outcome.paired
+    if not outcome.recipe.exact:
+        return []
+    if paired is None:
+        return ["exact gradients were not trained"]
+    if paired.ends is None:
+        return ["EP less exact gradients not judged: one pair has no interval"]
+    unit = outcome.row.unit
+    points = "points" if unit == "%" else unit
+    span = f"{paired.mean:+.2f} [{paired.low:+.2f}, {paired.high:+.2f}] {points}"
+    if paired.low <= 0 <= paired.high:
+        return [f"EP less exact gradients {span}: no difference is seen"]
+    worse = (paired.mean > 0) == (outcome.row.better == "less")
+    return [f"EP less exact gradients {span}: EP is {'worse' if worse else 'better'}"]
+
+
+@dataclass(frozen=True, repr=False)
+class Reproduction(Tabular):
+    """Rows that were made, or told why not.
+
+    Attributes
+    ----------
+    outcomes : tuple of RowOutcome
+    """
+
+    outcomes: tuple[RowOutcome, ...]
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row a row of a table."""
+        names = ("table", "row", "quantity", "unit", "published", "ours", "interval", "seeds", "recipe", "verdict")
+        found = [outcome.as_dict() for outcome in self.outcomes]
+        return [{name: row[name] for name in names} for row in found]
+
+    def figures(self) -> dict[str, Any]:
+        """The figures for `--json`."""
+        return {"rows": [outcome.as_dict() for outcome in self.outcomes]}
+
+    def shown(self) -> tuple[list[str], list[list[str]]]:
+        """Columns and cells for a terminal or a page."""
+        columns = ["row", "recipe", "published", "ours, 95 % interval", "seeds", "verdict"]
+        return columns, [_cells(outcome) for outcome in self.outcomes]
+
+    def to_markdown(self) -> str:
+        """The rows as a table in Markdown."""
+        columns, rows = self.shown()
+        lines = [columns, ["---"] * len(columns), *rows]
+        return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines) + "\n"
+
+
+def _cells(outcome: RowOutcome) -> list[str]:
+    row, figure = outcome.row, outcome.figure
+    unit = "" if row.unit == "1" else f" {row.unit}"
+    published = "none" if row.published is None else f"{row.published:.{row.decimals}f}{unit}"
+    if row.bound:
+        published = f"{row.bound} {published}"
+    ours = "" if figure is None else f"{_digits(figure.mean, row)}{unit}"
+    if figure is not None and figure.ends is not None:
+        ours += f" [{_digits(figure.low, row)}, {_digits(figure.high, row)}]"
+    if outcome.values.get("exact"):
+        exact = mean_interval(list(outcome.values["exact"].values()))
+        ours += f"; exact gradients {_digits(exact.mean, row)}{unit}"
+    name = f"{row.table}/{row.name}: {row.title}, {row.quantity}"
+    notes = [*outcome.recipe.notes, *outcome.recipe.differs] if figure is not None else []
+    said = outcome.verdict + "".join(f". {note}" for note in notes)
+    return [name, outcome.recipe_name, published, ours, str(len(outcome.seeds)), said]
+
+
+def _digits(value: float, row: Row) -> str:
+    if row.unit == "%":
+        return f"{value:.2f}"
+    return f"{value:.{max(4, row.decimals)}g}"

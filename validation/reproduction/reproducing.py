@@ -1,0 +1,187 @@
+"""Make rows of published tables, seed by seed, on some processes; a call that was killed goes on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+
+from physics_ep.data.cifar import VARIANTS, find_cifar
+from physics_ep.data.datasets import data_folder, locate
+from physics_ep.errors import argument_error, unknown_name
+from physics_ep.progress import SILENT, Progress, task
+from physics_ep.runs.seeds import by_processes
+from physics_ep.storage.outputs import writing
+
+from .jobs import Job, Made, file_of, found, make
+from .outcomes import Reproduction, RowOutcome
+from .rows import RECIPES, SETS, Row, published_tables
+
+FOLDER = "runs/reproduce"
+LOSSY = (
+    "the images here are JPEG, whose pixels are not the set's own: they compare with backprop on the same pixels"
+)
+
+
+def chosen_rows(table: str | None = None, row: str | None = None) -> list[Row]:
+    """Rows of a table or a set, or all of them with a name.
+
+    Parameters
+    ----------
+    table : str, optional
+        Name of a table, or of a set ('quick', 'standard', 'full'). Default: 'quick'; 'full' where a row is named.
+    row : str, optional
+        Name of one row.
+
+    Raises
+    ------
+    InputError
+        If there is no such table or row.
+    """
+    tables = published_tables()
+    asked = table if table is not None else "full" if row is not None else "quick"
+    if asked not in tables and asked not in SETS:
+        raise unknown_name("TABLE", asked, [*SETS, *tables])
+    rows = [r for t in tables.values() for r in t.rows.values() if asked in (t.name, *r.sets)]
+    if row is None:
+        return rows
+    named = [r for r in rows if row in (r.name, f"{r.table}/{r.name}")]
+    if not named:
+        raise unknown_name("row", row, [r.name for r in rows])
+    return named
+
+
+@writing("validation.reproduce")
+def reproduce(
+    table: str | None = None,
+    *,
+    row: str | None = None,
+    seeds: int = 3,
+    recipe: str | None = None,
+    out: str | os.PathLike[str] = FOLDER,
+    data: str | os.PathLike[str] | None = None,
+    at_most: float | None = None,
+    workers: int = 1,
+    progress: Progress | bool = SILENT,
+    command: str = "validation.reproduce",
+) -> Reproduction:
+    """Make rows of published tables, and say how they compare.
+
+    Every seed of a row leaves a run file. What the files hold is not made again, and trainings go on from their
+    last complete epoch, so that the same call goes on after a kill. One worker and several give the same bits.
+
+    Parameters
+    ----------
+    table, row : str, optional
+        See `chosen_rows`.
+    seeds : int
+        Seeds 0, 1, ... of each row.
+    recipe : {'paper', 'ours'}, optional
+        Default: both.
+    out : path
+        Folder of the run files.
+    data : path, optional
+        Folder of data sets; default PHYSICS_EP_DATA.
+    at_most : float, optional
+        Rows whose told budget, all seeds and rules together, is above so many minutes are not begun; what their
+        files hold is told.
+    workers : int
+        Processes that share the seeds of all rows.
+    progress : Progress
+    command : str
+        In whose name files are written.
+
+    Returns
+    -------
+    Reproduction
+
+    Raises
+    ------
+    InputError
+        If an argument is wrong, or a file in `out` is of another recipe. Nothing has been written then.
+    """
+    for name, count in (("seeds", seeds), ("workers", workers)):
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise argument_error(name, "be an integer of at least 1", repr(count))
+    if recipe is not None and recipe not in RECIPES:
+        raise unknown_name("recipe", recipe, RECIPES)
+    if at_most is not None and not at_most >= 0:
+        raise argument_error("at_most", "be a number of minutes of at least 0", at_most)
+    names = RECIPES if recipe is None else (recipe,)
+    plan = [(r, name) for r in chosen_rows(table, row) for name in names if getattr(r, name) is not None]
+    if not plan:
+        raise argument_error("recipe", "be one that the rows have", repr(recipe))
+    folder = None if data is None else os.fspath(data)
+    jobs: dict[tuple[int, str, int], Job] = {}
+    done: dict[tuple[int, str, int], Made] = {}
+    untried: dict[int, str] = {}
+    for k, (each, name) in enumerate(plan):
+        told = each.recipe(name)
+        if told.missing:
+            untried[k] = f"does not count: {told.missing}"
+            continue
+        for rule in told.rules:
+            for seed in range(seeds):
+                path = file_of(out, each.table, each.name, name, rule, seed)
+                jobs[k, rule, seed] = Job(told, rule, seed, path, folder, command)
+                held = found(jobs[k, rule, seed])
+                if held is not None:
+                    done[k, rule, seed] = held
+        why = _obstacle(each, name, seeds, folder, at_most)
+        if why and any(key not in done for key in jobs if key[0] == k):
+            untried[k] = why
+    waiting = [key for key in jobs if key not in done and key[0] not in untried]
+    with task(progress, "rows", len(waiting)) as advance:
+        for key, value in zip(waiting, _made([jobs[key] for key in waiting], workers), strict=True):
+            done[key] = value
+            advance(1, row=plan[key[0]][0].name)
+    return Reproduction(
+        tuple(_outcome(k, each, name, done, untried, folder) for k, (each, name) in enumerate(plan))
+    )
+
+
+def _made(jobs: list[Job], workers: int) -> Iterator[Made]:
+    """Outcomes in the order of the jobs."""
+    if workers == 1 or len(jobs) < 2:
+        return map(make, jobs)
+    return by_processes(make, jobs, min(workers, len(jobs)))
+
+
+def _obstacle(row: Row, name: str, seeds: int, data: str | None, at_most: float | None) -> str:
+    """Why a row cannot be made here, or is not to be."""
+    recipe = row.recipe(name)
+    needed = recipe.minutes * len(recipe.rules) * seeds
+    if at_most is not None and needed > at_most:
+        return f"not run here: told to take {needed:.3g} minutes of one quiet core for {seeds} seeds"
+    if recipe.measure:
+        return ""
+    wanted = recipe.config().data.name
+    return "" if locate(wanted, data) is not None else f"does not count: data set {wanted!r} was not found"
+
+
+def _outcome(
+    k: int,
+    row: Row,
+    name: str,
+    done: dict[tuple[int, str, int], Made],
+    untried: dict[int, str],
+    data: str | None,
+) -> RowOutcome:
+    recipe = row.recipe(name)
+    scale = 100.0 if row.unit == "%" else 1.0
+    values: dict[str, dict[int, float]] = {}
+    epochs = {}
+    for (number, rule, seed), made in done.items():
+        if number == k:
+            values.setdefault(rule, {})[seed] = scale * made.value
+            if made.epoch is not None and rule == recipe.rules[0]:
+                epochs[seed] = made.epoch
+    if recipe.base and not row.incomparable and _lossy(recipe.config().data.name, data):
+        row = replace(row, incomparable=LOSSY)
+    return RowOutcome(row, name, recipe, values, epochs, untried.get(k, ""))
+
+
+def _lossy(name: str, data: str | None) -> bool:
+    """Whether a data set is found as images, whose pixels are not the set's own where they are JPEG."""
+    source = find_cifar(name, data_folder(data)) if name in VARIANTS else None
+    return source is not None and source.kind == "images"
