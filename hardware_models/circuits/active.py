@@ -16,7 +16,7 @@ from physics_ep.physical_system import Inputs, Phase
 from physics_ep.relaxation.newton import NewtonKrylov
 from physics_ep.vector_field import VectorField
 
-from ..netlists.parts import KINDS, Parts
+from ..netlists.parts import GATED, KINDS, Parts
 from ..nodal import points as mna
 from ..nodal.equations import NodalEquations
 from ..nodal.field import NodalField, Values
@@ -26,12 +26,15 @@ from .operating_point import TOLERANCE, OperatingPoint, missing
 
 TRAINED = (
     *("conductance", "current", "vcvs_gain", "vccs_transconductance", "ccvs_transresistance", "cccs_gain"),
-    *("amplifier_gain", "rectifier_gain"),
+    *("amplifier_gain", "rectifier_gain", "gate"),
 )
 """Parameters that are trained where nothing else is said."""
 UNTRAINED = ("voltage_source", "capacitor", "inductor", "spice_diode")
 """Kinds without parameters: inputs, what an operating point does not know, a law that autograd cannot follow."""
-SHARED = {"resistor": "conductance", "memristor": "conductance", "current_source": "current"}
+SHARED = {
+    **{"resistor": "conductance", "memristor": "conductance", "current_source": "current"},
+    **dict.fromkeys(GATED, "gate"),
+}
 """Parameters that hold the first values of one kind after those of another, or that have a name of their own."""
 
 
@@ -72,7 +75,8 @@ class ActiveCircuit(PartsCircuit, VectorField):
         Why the parts have no energy.
 
     Parameters of the module: `conductance`, of the resistors and then of the memristors, siemens; `current`, of the
-    current sources, amperes; and a tensor for each further value of each kind in its own unit, such as `vcvs_gain`,
+    current sources, amperes; `gate`, of the held gates of n-channel and then p-channel transistors, volts over
+    ground; and a tensor for each further value of each kind in its own unit, such as `vcvs_gain`,
     `vccs_transconductance`, `ccvs_transresistance`, `cccs_gain`, `diode_saturation_current`; all in the order of
     the parts list.
 

@@ -24,12 +24,12 @@ from scipy.sparse.csgraph import connected_components
 
 from physics_ep.errors import InputError
 
-from ..netlists.parts import BEHAVIOURAL, Parts
+from ..netlists.parts import BEHAVIOURAL, CHANNELS, Parts
 from ..netlists.topology import check_floating, check_loops
 
 CONDUCTORS = ("resistor", "memristor", "diode", "piecewise_diode")
 """Kinds that carry direct current from one node to the other, however little."""
-ACTIVE = ("vcvs", "vccs", "cccs", "ccvs", "rectifier", "spice_diode", *BEHAVIOURAL)
+ACTIVE = ("vcvs", "vccs", "cccs", "ccvs", "rectifier", "spice_diode", *CHANNELS, *BEHAVIOURAL)
 """Kinds that no energy describes, or for which none is claimed."""
 
 

@@ -75,11 +75,11 @@ class Builder:
         rows[1].append([self.node(n) for n in nodes])
         rows[2].append(values)
 
-    def beside(self, line: Line, kind: str, name: str, nodes: list[str], value: float) -> None:
+    def beside(self, line: Line, kind: str, name: str, nodes: list[str], *values: float) -> None:
         """Add a part that belongs to another element, under a name that no part has."""
         while name.lower() in self.names:
             name += "_"
-        self.add(line, kind, name, nodes, [value])
+        self.add(line, kind, name, nodes, [*values])
 
     def parts(self) -> Parts:
         """All parts."""

@@ -163,6 +163,8 @@ class NetlistFile:
         Nodes that subcircuits share, lower case.
     outputs : tuple of str
         Outputs that comment lines `* outputs: NODE v(NODE,NODE) ...` name.
+    gates : tuple of str
+        Transistors whose gates are parameters, of comment lines `* gates: NAME ...`.
     transients : list of (tuple of str, Line)
         Fields of .tran lines and of tran commands in .control blocks.
     options : list of (str, str or None, Line)
@@ -180,6 +182,7 @@ class NetlistFile:
     functions: dict[str, tuple[tuple[str, ...], str]] = field(default_factory=dict)
     globals: set[str] = field(default_factory=set)
     outputs: tuple[str, ...] = ()
+    gates: tuple[str, ...] = ()
     transients: list[tuple[tuple[str, ...], Line]] = field(default_factory=list)
     options: list[tuple[str, str | None, Line]] = field(default_factory=list)
     temperatures: list[tuple[str, Line]] = field(default_factory=list)
@@ -327,8 +330,11 @@ class _Reader:
             if len(text) > LONGEST_SOURCE:
                 raise Line(text, count, file).error(f"the line has {len(text):,} characters")
             if text[0] == "*":
-                if (words := text[1:].split()) and words[0] == "outputs:":
-                    self.source.outputs += tuple(_OUTPUT.findall(text.partition(":")[2]))
+                kind, colon, named = text[1:].strip().partition(":")
+                if colon and kind == "outputs":
+                    self.source.outputs += tuple(_OUTPUT.findall(named))
+                elif colon and kind == "gates":
+                    self.source.gates += tuple(tokens(named))
                 continue
             if ";" in text or "$" in text or "//" in text:
                 text = _TRAILING.sub("", " " + text, count=1).strip()

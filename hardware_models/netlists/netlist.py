@@ -1,11 +1,12 @@
 """Netlists in SPICE's language: read a circuit from one, write a circuit to one.
 
-Read are R, C, L, D, V, I, E, F, G, H and B sources, X with .subckt (flattened), .model of diodes and resistors,
-.param, .func, .include, .lib, .global, .ic, .temp and the options that change a circuit (`options`); analyses,
-other known options and .control blocks that change nothing are passed over. docs/circuits.md has the table. Scale
-factors are SPICE's (`values`). Two subcircuits are parts of their own, `biamp` (bidirectional amplifier, gain=A)
-and `ideal_diode`; they need no definition here, nor does `op_amp` (`op_amps`). A comment line
-`* outputs: NODE v(NODE,NODE) ...` names outputs: voltages of nodes, and differences of two.
+Read are R, C, L, D, M, V, I, E, F, G, H and B sources, X with .subckt (flattened), .model of diodes, resistors
+and transistors, .param, .func, .include, .lib, .global, .ic, .temp and the options that change a circuit
+(`options`); analyses, other known options and .control blocks that change nothing are passed over. docs/circuits.md
+has the table. Scale factors are SPICE's (`values`). Two subcircuits are parts of their own, `biamp` (bidirectional
+amplifier, gain=A) and `ideal_diode`; they need no definition here, nor does `op_amp` (`op_amps`). A comment line
+`* outputs: NODE v(A,B) ...` names outputs: voltages of nodes, and differences of two; `* gates: NAME ...` names
+transistors whose gates, each held by a source of its own, are parameters.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from .outputs import node_names, output_pairs
 from .parts import GROUND, Parts
 from .reader import Level
 from .topology import held_by_leakage
+from .transistors import held_gates
 from .writer import netlist_lines
 
 GMIN = 1e-12
@@ -83,7 +85,7 @@ def load_netlist(path: str | os.PathLike[str]) -> Netlist:
     builder.count(source.top)
     Level(builder, source.top, "", {}, builder.scope).read()
     try:
-        parts = builder.parts()
+        parts = held_gates(builder.parts(), source.gates)
         gmin = _junction_leak(parts, builder)
         outputs = _outputs(parts, source.outputs)
     except LineError:

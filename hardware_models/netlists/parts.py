@@ -42,6 +42,17 @@ class Kind:
 _TWO = ("first", "second")
 _FOUR = ("output+", "output-", "control+", "control-")
 
+_TRANSISTOR = (
+    ("transconductance parameter", "A/V^2", 0.0),
+    ("threshold", "V", None),
+    ("channel length modulation", "1/V", -1e-300),
+    ("width", "m", 0.0),
+    ("length", "m", 0.0),
+    ("body effect", "V^0.5", -1e-300),
+    ("surface potential", "V", 0.0),
+)
+_GATE = (("gate voltage", "V", None),)
+
 KINDS: dict[str, Kind] = {
     "resistor": Kind(_TWO, (("conductance", "S", 0.0),)),
     "memristor": Kind(_TWO, (("conductance", "S", 0.0), ("nonlinearity voltage", "V", 0.0))),
@@ -75,6 +86,10 @@ KINDS: dict[str, Kind] = {
     "ccvs": Kind(_TWO, (("transresistance", "ohm", None),)),
     "amplifier": Kind(("input", "output"), (("gain", "", 0.0),)),
     "rectifier": Kind(_FOUR, (("gain", "", None),)),
+    "nmos": Kind(("drain", "gate", "source", "bulk"), _TRANSISTOR),
+    "pmos": Kind(("drain", "gate", "source", "bulk"), _TRANSISTOR),
+    "nmos_resistor": Kind(("drain", "source", "bulk"), _GATE + _TRANSISTOR),
+    "pmos_resistor": Kind(("drain", "source", "bulk"), _GATE + _TRANSISTOR),
     "behavioural_voltage": Kind(_TWO, ()),
     "behavioural_current": Kind(_TWO, ()),
 }
@@ -82,7 +97,12 @@ KINDS: dict[str, Kind] = {
 source of v(output) = gain max(v(control), 0); behavioural sources have an expression of voltages and currents in
 place of values. A spice_diode is SPICE's diode with what Shockley's law lacks
 (`hardware_models.netlists.junctions`); a breakdown voltage, knee current or recombination current of 0 stands for
-none."""
+none. An nmos or pmos is a transistor of SPICE's level 1 (`hardware_models.laws.transistors`); an nmos_resistor or
+pmos_resistor is one whose gate is held at a voltage over ground, which is a value of its own and can learn: a
+resistor between drain and source."""
+GATED = ("nmos_resistor", "pmos_resistor")
+CHANNELS = {"nmos": (0, 2), "pmos": (0, 2), **dict.fromkeys(GATED, (0, 1))}
+"""Kinds of transistors, and which of their nodes are drain and source; of those in `GATED` the gate is held."""
 BEHAVIOURAL = ("behavioural_voltage", "behavioural_current")
 CONTROLLED = ("cccs", "ccvs")
 """Kinds of parts that the current of a voltage source controls."""

@@ -20,6 +20,7 @@ from .models import CELSIUS, NOMINAL, DiodeModel, diode_model, diode_values, res
 from .parts import BEHAVIOURAL, GROUND, KINDS
 from .pulses import Waveform
 from .sources import behaviour, waveform
+from .transistors import read_transistor
 from .values import Scope, number
 from .waveforms import value_at_zero
 from .writer import DEFINITIONS
@@ -34,7 +35,9 @@ LEAKY = 1e-9
 SHORT = 1e-3
 """Ohms that ngspice makes of a resistance of 0."""
 NOT_READ = {
-    **dict.fromkeys("qjmz", "transistors are not read: diodes and B sources would be"),
+    **dict.fromkeys(
+        "qjz", "bipolar and junction transistors are not read: MOS ones (M), diodes and B sources would be"
+    ),
     **dict.fromkeys("sw", "switches are not read: a B source I=v(a,b)*if(v(c)>THRESHOLD,GON,GOFF) would be"),
     **dict.fromkeys("touyp", "lines are not read: R, L and C in a row would be"),
     "k": "coupled inductors are not read: single ones (L) would be",
@@ -614,5 +617,6 @@ READERS: dict[str, Callable[[Level, Line, list[str]], None]] = {
     "h": Level.current_controlled,
     "b": Level.b_source,
     "x": Level.instance,
+    "m": read_transistor,
 }
 """Element letters that are read."""

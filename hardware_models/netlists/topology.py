@@ -12,7 +12,7 @@ from physics_ep.errors import InputError
 
 from ..laws.elements import THERMAL_VOLTAGE
 from .behaviours import Behaviour
-from .parts import BEHAVIOURAL, KINDS, Parts
+from .parts import BEHAVIOURAL, CHANNELS, KINDS, Parts
 
 _TIED = (
     *("resistor", "memristor", "diode", "spice_diode", "piecewise_diode", "ideal_diode", "voltage_source", "cccs"),
@@ -46,6 +46,7 @@ def check_floating(parts: Parts, capacitors: bool) -> None:
         if kind == "vccs":
             pairs += [nodes[:, [0, 2]], nodes[:, [0, 3]]]
     pairs += behavioural_ties(parts)
+    pairs += [parts.group(kind).nodes[:, channel] for kind, channel in CHANNELS.items()]
     amplifier = parts.group("amplifier").nodes
     pairs += [amplifier, np.stack([amplifier[:, 1], np.zeros(len(amplifier), np.int64)], 1)]
     ends = np.concatenate(pairs)
@@ -65,11 +66,12 @@ def _check_controls(parts: Parts) -> None:
     """Raise InputError naming a control node at which no part ends: a misspelled one, say."""
     ends = np.zeros(len(parts.nodes), bool)
     ends[0] = True
-    for group in parts.groups.values():
-        ends[group.nodes[:, :2]] = True
+    for kind, group in parts.groups.items():
+        ends[group.nodes[:, CHANNELS.get(kind, (0, 1))]] = True
     for kind in KINDS:
         group = parts.group(kind)
-        for name, nodes in zip(group.names, group.nodes[:, 2:], strict=True):
+        controls = np.delete(group.nodes, CHANNELS.get(kind, (0, 1)), axis=1)
+        for name, nodes in zip(group.names, controls, strict=True):
             for node in nodes:
                 if not ends[node]:
                     raise InputError(
@@ -92,8 +94,8 @@ def behavioural_ties(parts: Parts) -> list[np.ndarray]:
 def held_by_leakage(parts: Parts, *ties: np.ndarray) -> np.ndarray:
     """Nodes that no path of conductors leads from to ground, (n_nodes,) bool.
 
-    Conductors are all parts but diodes of an exponential law, capacitors and current sources; a resistor or
-    memristor counts where `FLOOR` of all the diodes' slopes at 0 V is nothing beside it.
+    Conductors are all parts but diodes of an exponential law, transistors, capacitors and current sources; a
+    resistor or memristor counts where `FLOOR` of all the diodes' slopes at 0 V is nothing beside it.
 
     Parameters
     ----------

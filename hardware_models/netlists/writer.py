@@ -18,8 +18,9 @@ from physics_ep.errors import argument_error
 
 from .behaviours import written
 from .expressions import syntax_tree
-from .parts import GROUND, SETTING, Group, Parts
+from .parts import CHANNELS, GROUND, SETTING, Group, Parts
 from .pulses import Decay, Pulse, Sine, Waveform
+from .transistors import released_gates, transistor_lines
 from .values import Scope, number
 
 LETTERS = {
@@ -39,6 +40,7 @@ LETTERS = {
     "ccvs": "H",
     "amplifier": "X",
     "rectifier": "B",
+    **dict.fromkeys(CHANNELS, "M"),
     "behavioural_voltage": "B",
     "behavioural_current": "B",
 }
@@ -82,10 +84,13 @@ def netlist_lines(parts: Parts, title: str = "circuit", outputs: Sequence[str] =
     InputError
         If a name has characters that netlists have no place for, or two differ only in case.
     """
+    parts, gates = released_gates(parts)
     _check_names("node", parts.nodes)
     yield "* " + " ".join(title.split())
     if outputs:
         yield "* outputs: " + " ".join(outputs)
+    if gates:
+        yield "* gates: " + " ".join(gates)
     names = part_names(parts)
     nodes = np.array(parts.nodes, dtype=object)
     for kind, group in parts.groups.items():
@@ -253,6 +258,14 @@ def _amplifiers(names: list[str], nodes: list, group: Group, every: Names) -> It
     return (f"{n} {a} {b} biamp gain={v!r}" for n, (a, b), v in zip(names, nodes, values, strict=True))
 
 
+def _n_transistors(names: list[str], nodes: list, group: Group, every: Names) -> Iterator[str]:
+    return transistor_lines(names, nodes, group, "nmos")
+
+
+def _p_transistors(names: list[str], nodes: list, group: Group, every: Names) -> Iterator[str]:
+    return transistor_lines(names, nodes, group, "pmos")
+
+
 def _ideal_diodes(names: list[str], nodes: list, group: Group, every: Names) -> Iterator[str]:
     return (f"{n} {a} {b} ideal_diode" for n, (a, b) in zip(names, nodes, strict=True))
 
@@ -274,6 +287,8 @@ _WRITERS = {
     "ccvs": _current_controlled,
     "amplifier": _amplifiers,
     "rectifier": _rectifiers,
+    "nmos": _n_transistors,
+    "pmos": _p_transistors,
     "behavioural_voltage": _behavioural_voltages,
     "behavioural_current": _behavioural_currents,
 }

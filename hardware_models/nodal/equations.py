@@ -27,6 +27,7 @@ from ..netlists.junctions import spice_diode
 from ..netlists.parts import BEHAVIOURAL, SETTING, Parts
 from ..netlists.topology import check_floating, check_loops
 from .nudges import Nudging
+from .transistors import Transistors
 
 Array = np.ndarray
 
@@ -138,7 +139,8 @@ class NodalEquations:
         self._lay_out_elements(nudge)
         self.active = any(len(parts.group(k)) for k in ("vcvs", "vccs", "cccs", "ccvs", "amplifier", "rectifier"))
         self._lay_out_behaviours()
-        smooth = not (self.rectifying.any() or self.switching.any() or self.behaviours)
+        self.transistors = Transistors(parts)
+        smooth = not (self.rectifying.any() or self.switching.any() or self.behaviours or len(self.transistors))
         self.linear = self.curved == 0 and smooth
         self._lay_out_jacobian()
 
@@ -298,9 +300,12 @@ class NodalEquations:
         reads = [(k[branch], *ends) for branch, _, *sides in self.behaviours for ends in zip(*sides, strict=True)]
         reader, above, below = np.array(reads, np.int64).reshape(-1, 3).T
         read = at + np.arange(len(reads))
+        gated = at + len(reads) + np.arange(3 * len(self.transistors))
+        self.through_transistors = _incidence(self.transistors.nodes[:, [0, 2]], n)
         self.shares = np.array([1 / self.scale if self.flowing[branch] else 1.0 for branch, *_ in self.behaviours])
         stamps: list[tuple[Array, Array, Array, float]] = [
             *_four(a, b, c, d, element),
+            *_four(*self.transistors.stamps, gated),
             *_four(capacitor[:, 0], capacitor[:, 1], capacitor[:, 0], capacitor[:, 1], charge),
             (k, first, own, 1.0),
             (k, second, own, -1.0),
@@ -323,7 +328,7 @@ class NodalEquations:
         self.starts = np.searchsorted(cols_of, np.arange(self.size + 1))
         self.flat = self.rows * self.size + cols_of
         signs = signs * self.stretch[row] * self.stretch[col]
-        spread = csr_array(coo_array((signs, (source, slot)), shape=(at + len(reads), len(place))))
+        spread = csr_array(coo_array((signs, (source, slot)), shape=(at + len(reads) + len(gated), len(place))))
         values = np.zeros(ones)
         for part in self.elements:
             values[part.where] = part.functions.slope(np.zeros(1), *part.values)
@@ -341,7 +346,8 @@ class NodalEquations:
         self.leaks = spread[[ones + 1]].toarray()[0]
         self._charging = compact(spread[ones + 2 : ones + 2 + len(capacitor)])
         self._fluxes = compact(spread[ones + 2 + len(capacitor) : at])
-        self._reads = compact(spread[at:])
+        self._reads = compact(spread[at : at + len(reads)])
+        self._gated = compact(spread[at + len(reads) :])
 
     # -- evaluation ---------------------------------------------------------------------------------------------
 
@@ -397,10 +403,26 @@ class NodalEquations:
         v = z[:, self.branch_ends[:, 0]] - z[:, self.branch_ends[:, 1]]
         return self.switching & (v + z[:, self.n_nodes :] / self.scale > 0)
 
-    def residual(self, z: Array, currents: Array, conducting: Array, drive: Drive) -> Array:
-        """Kirchhoff's current law (amperes) and branch laws (volts), (B, 1 + n), of which column 0 is zero."""
+    def residual(
+        self, z: Array, currents: Array, conducting: Array, drive: Drive, channels: Array | None = None
+    ) -> Array:
+        """Kirchhoff's current law (amperes) and branch laws (volts), (B, 1 + n), of which column 0 is zero.
+
+        Parameters
+        ----------
+        z : array (B, 1 + n)
+        currents : array (B, elements)
+            Amperes.
+        conducting : bool array (B, branches)
+        drive : Drive
+        channels : array (B, transistors), optional
+            Amperes from drain to source. Default: those at z.
+        """
         through = z[:, self.n_nodes :]
         out = currents @ self.out_of_nodes + through @ self.into_nodes
+        if len(self.transistors):
+            channels = self.transistors.currents(z) if channels is None else channels
+            out += channels @ self.through_transistors
         first, second, plus, minus = self.branch_ends.T
         if len(self.branches):
             control = z[:, plus] - z[:, minus]
@@ -417,7 +439,13 @@ class NodalEquations:
         return out
 
     def jacobian(
-        self, z: Array, slopes: Array, conducting: Array, leak: float = 0.0, charging: float = 0.0
+        self,
+        z: Array,
+        slopes: Array,
+        conducting: Array,
+        leak: float = 0.0,
+        charging: float = 0.0,
+        gated: Array | None = None,
     ) -> Array:
         """Entries of the scaled Jacobian D J D, siemens: (B, entries), or (1, entries) where all examples share
         them.
@@ -433,6 +461,8 @@ class NodalEquations:
             Conductance from every node to ground, siemens.
         charging : float
             Rate by which capacitances become conductances, 1 / second.
+        gated : array (B, 3 transistors), optional
+            Slopes of transistors, siemens. Default: those at z.
         """
         constant = self._constant
         if leak:
@@ -460,6 +490,8 @@ class NodalEquations:
                 for (_, law, above, below), share in zip(self.behaviours, self.shares, strict=True)
             ]
             found = found + np.hstack(read) @ self._reads
+        if len(self.transistors):
+            found = found + (self.transistors.slopes(z) if gated is None else gated) @ self._gated
         return found
 
     def defined(self, z: Array) -> Array:
@@ -478,6 +510,10 @@ class NodalEquations:
         every[:, : self.curved] = slopes
         every *= size.take(self.ends[:, 2], 1) + size.take(self.ends[:, 3], 1)
         sums = every @ abs(self.out_of_nodes) + size[:, self.branch_columns] @ abs(self.into_nodes)
+        if len(self.transistors):
+            _, _, plus, minus = self.transistors.stamps
+            moved = np.abs(self.transistors.slopes(z)) * (size.take(plus, 1) + size.take(minus, 1))
+            sums += moved.reshape(len(z), 3, -1).sum(1) @ abs(self.through_transistors)
         sums = sums[:, 1 : self.n_nodes]
         return np.finfo(np.float64).eps * sums.max(1, initial=0.0)
 

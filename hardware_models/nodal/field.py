@@ -17,15 +17,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 from ..laws.elements import ELEMENTS
+from ..laws.transistors import TransistorValues, transistor_current
 from ..netlists.behaviours import Behaviour
 from ..netlists.junctions import spice_diode
 from .equations import Elements, NodalEquations
+from .transistors import Transistors
 
 Values = Mapping[str, tuple[torch.Tensor, ...]]
 """Values (m,) of the parts of each kind, in the order of `KINDS`."""
@@ -117,7 +119,8 @@ class NodalField:
     def __init__(self, equations: NodalEquations) -> None:
         self.n_nodes, self.scale = equations.n_nodes, equations.scale
         self.branches = equations.branches
-        self.terms = tuple(_term(equations, part) for part in equations.elements)
+        two = [_term(equations, part) for part in equations.elements]
+        self.terms = (*two, *_channels(equations.transistors))
         first, second, plus, minus = torch.from_numpy(equations.branch_ends.T.copy())
         self.ends, self.controls = (first, second), (plus, minus)
         self.where = dict(equations.branch_kinds)
@@ -209,3 +212,23 @@ def _term(equations: NodalEquations, part: Elements) -> Term:
 
     assert law is not None
     return Term(part.kind, a, b, ((c, d),), law)
+
+
+def _channels(transistors: Transistors) -> list[Term]:
+    """Terms of transistors, which v_gs, v_ds and v_bs control; that a gate is held adds its voltage to v_gs."""
+    found = []
+    for kind, where in transistors.where.items():
+        if where.start == where.stop:
+            continue
+        drain, gate, source, bulk = torch.from_numpy(transistors.nodes[where].T.copy())
+        sign = torch.from_numpy(transistors.sign[where])
+
+        def current(
+            v_gs: torch.Tensor, v_ds: torch.Tensor, v_bs: torch.Tensor, *values: torch.Tensor, sign: Any = sign
+        ) -> torch.Tensor:
+            held, law = (values[0], values[1:]) if len(values) > len(TransistorValues._fields) else (0.0, values)
+            flow = transistor_current(torch, sign, v_gs + held, v_ds, v_bs, TransistorValues(*law))
+            return cast(torch.Tensor, flow.current)
+
+        found.append(Term(kind, drain, source, ((gate, source), (drain, source), (bulk, source)), current))
+    return found

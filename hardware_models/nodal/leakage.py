@@ -32,6 +32,8 @@ def untold(equations: NodalEquations, z: Array, drive: Drive, weak: Array) -> Ar
     across = equations.across(z)
     currents = np.abs(equations.currents(across, drive))
     sizes = currents @ abs(equations.out_of_nodes)
+    if len(equations.transistors):
+        sizes += np.abs(equations.transistors.currents(z)) @ abs(equations.through_transistors)
     sizes[:, n:] = 0.0
     slopes = equations.slopes(across)
     factors = Factors(equations, equations.jacobian(z, slopes, equations.conducting(z)))

@@ -26,6 +26,7 @@ from .equations import Array, Drive, NodalEquations
 from .factors import Factors
 from .leakage import untold
 from .nudges import nudging
+from .transistors import limit as transistor_limit
 
 TOLERANCE = 1e-12
 """Amperes."""
@@ -229,7 +230,8 @@ def newton(
     done = np.zeros(len(z), bool)
     lost = np.zeros(len(z), bool)
     curved = equations.curved
-    at = equations.across(z)
+    at, ruled = equations.across(z), equations.transistors.controls(z)
+    transistors = len(equations.transistors) > 0
     ceiling = equations.critical + 10 * equations.exponential
     at[:, :curved] = np.minimum(at[:, :curved], np.where(at[:, :curved] > ceiling, equations.critical, np.inf))
     moved = np.full(len(z), np.inf)
@@ -247,7 +249,10 @@ def newton(
         currents[:, curved:] = equations.currents(across, here)[:, curved:]
         currents[:, :curved] += slopes * (across - point)[:, :curved]
         on = equations.conducting(now)
-        law = equations.residual(now, currents, on, here)
+        channels = gated = None
+        if transistors:
+            channels, gated = equations.transistors.tangent(now, ruled[act])
+        law = equations.residual(now, currents, on, here, channels)
         law[:, 1:n] += leak * now[:, 1:n]
         residual = np.abs(law[:, :n]).max(1)
         good = (residual <= tolerance) | (residual <= 8 * equations.rounding(now, slopes))
@@ -263,12 +268,13 @@ def newton(
         if iteration == max_iterations or not go.any():
             continue
         act, law, slopes, on, now = act[go], law[go], slopes[go], on[go], now[go]
+        gated = None if gated is None else gated[go]
         if factors is None or not equations.linear:
             # A junction far in reverse has no slope left to move its node by: keep some.
             steep = np.maximum(slopes, FLOOR * _slopes_at_zero(equations))
             if last.any():
                 steep = np.where(last[act][:, None], slopes, steep)
-            factors = Factors(equations, equations.jacobian(now, steep, on, leak))
+            factors = Factors(equations, equations.jacobian(now, steep, on, leak, gated=gated))
         step = factors.solve(-law[:, 1:])
         if last.any():
             size = np.abs(step[:, : n - 1]).max(1, keepdims=True)
@@ -278,6 +284,10 @@ def newton(
         wanted = equations.across(z[act])
         reached = limit(equations, wanted[:, :curved], at[act, :curved])
         limited[act] = (reached != wanted[:, :curved]).any(1)
+        if transistors:
+            aim = equations.transistors.controls(z[act])
+            ruled[act] = transistor_limit(aim, ruled[act])
+            limited[act] |= (ruled[act] != aim).any(1)
         wanted[:, :curved] = reached
         at[act] = wanted
     return z, done, max_iterations

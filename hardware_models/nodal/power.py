@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from scipy.sparse import csr_array
 
+from ..netlists.parts import CHANNELS
 from .equations import Array, NodalEquations, compact
 
-HEAT = ("resistor", "memristor", "diode", "spice_diode", "piecewise_diode", "ideal_diode")
+HEAT = ("resistor", "memristor", "diode", "spice_diode", "piecewise_diode", "ideal_diode", *CHANNELS)
 """Kinds that can only take power; `STORES` store it, all others are sources."""
 STORES = ("capacitor", "inductor")
 
@@ -89,14 +90,18 @@ class PowerMeter:
         for kind, where in equations.branch_kinds.items():
             label(kind, where.stop - where.start)
         label("capacitor", len(equations.capacitance))
+        for kind, where in equations.transistors.where.items():
+            label(kind, where.stop - where.start)
         self.kinds = tuple(kind for kind, _ in columns)
         self.names = tuple(name for _, name in columns)
         m = len(labels)
         self._sums = compact(csr_array((np.ones(m), (np.arange(m), labels)), shape=(m, len(columns))))
         capacitor = equations.parts.group("capacitor").nodes
-        self._ends = np.concatenate([equations.ends[:, :2], equations.branch_ends[:, :2], capacitor])
+        channel = equations.transistors.nodes[:, [0, 2]]
+        self._ends = np.concatenate([equations.ends[:, :2], equations.branch_ends[:, :2], capacitor, channel])
 
     def read(self, z: Array, currents: Array, charging: Array) -> Array:
         """Power by column, (B, k) watts, of states z with element and capacitor currents (B, m), amperes."""
-        through = np.hstack([currents, z[:, self.equations.n_nodes :], charging])
+        channels = self.equations.transistors.currents(z)
+        through = np.hstack([currents, z[:, self.equations.n_nodes :], charging, channels])
         return (z.take(self._ends[:, 0], 1) - z.take(self._ends[:, 1], 1)) * through @ self._sums

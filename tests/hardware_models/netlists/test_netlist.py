@@ -244,7 +244,7 @@ BAD_LINES = [
     ("R1 a 0 {rr}", "'rr' is not defined"),
     ("R1 a 0", "NAME NODE NODE OHMS"),
     ("C1 a 0 -1u", "capacitance must be positive"),
-    ("Q1 a b 0 npn", "'Q1': transistors are not read"),
+    ("Q1 a b 0 npn", "'Q1': bipolar and junction transistors are not read"),
     ("L1 a b 0", "inductance must be positive"),
     ("D1 a 0 nomodel", "model"),
     ("D1 a 0 dm 1 2", "MODEL"),
