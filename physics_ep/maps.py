@@ -332,15 +332,17 @@ class ChannelLink(Link):
         Channel above that the first one below leads to.
     scaled : bool
         Whether each channel has a weight.
+    tied : bool
+        Whether all channels have one weight.
     """
 
-    def __init__(self, pre: Shape, post: Shape, first: int = 0, scaled: bool = False) -> None:
+    def __init__(self, pre: Shape, post: Shape, first: int = 0, scaled: bool = False, tied: bool = False) -> None:
         if pre[1:] != post[1:] or first < 0 or first + pre[0] > post[0]:
             raise argument_error("post", f"have room for the channels of {list(pre)} from {first} on", list(post))
         self.weighted = scaled
         self.first = first
         self.slice = slice(first, first + pre[0])
-        super().__init__(pre, post, (pre[0],) if scaled else (), 1, 1)
+        super().__init__(pre, post, (1 if tied else pre[0],) if scaled else (), 1, 1)
 
     def _scaled(self, w: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         return rows * w.view(-1, *[1] * (rows.ndim - 2)) if self.weighted else rows
@@ -377,7 +379,13 @@ class ChannelLink(Link):
         return total.add_(self._scaled(w, delta[:, self.slice]))
 
     def gradient(self, h: torch.Tensor, delta: torch.Tensor, route: Route = None) -> torch.Tensor:
-        return (h * delta[:, self.slice]).sum([0, *range(2, h.ndim)])
+        found = (h * delta[:, self.slice]).sum([0, *range(2, h.ndim)])
+        return found.sum(0, keepdim=True) if self.tied else found
+
+    @property
+    def tied(self) -> bool:
+        """Whether several channels have one weight."""
+        return self.weighted and self.weight_shape != self.pre[:1]
 
     def with_weights(self) -> tuple[Link, torch.Tensor]:
         return ChannelLink(self.pre, self.post, self.first, scaled=True), torch.ones(

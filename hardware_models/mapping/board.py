@@ -26,6 +26,7 @@ from scipy.special import gammainccinv
 from physics_ep.blocks import State
 from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import InputError, argument_error, unknown_name
+from physics_ep.maps import ChannelLink
 from physics_ep.pooling import Route
 from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.predictive_coding.activations import Activation
@@ -200,6 +201,10 @@ class Board(PhysicalCells):
             if device.feedback_gain != 1 and [wire.source for wire in layer.wires(k - 1)] != [k - 2]:
                 reason = "its skip feeds errors back past other layers, and a feedback_gain weakens each layer's"
                 raise NotRealisable(cls.substrate, k, reason)
+        for k, layer in enumerate(net.stack, 1):
+            if any(isinstance(wire.link, ChannelLink) and wire.link.tied for wire in layer.wires(k - 1)):
+                reason = "it learns one weight for all channels, where an array has a cell for each"
+                raise NotRealisable(cls.substrate, k, reason, layer.label)
         for name in device.unread(cls.effects):
             raise unread_field(cls.substrate, name, getattr(device, name))
 

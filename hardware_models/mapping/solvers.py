@@ -81,6 +81,7 @@ class PairedSweep(Solver):
             moved.append(phase.moved(k, dp[k]))
         same = all(a is b for a, b in zip(by_h, by_u, strict=True))
         if first:
+            by_u = by_u if same else [_mirrored(b) for b in by_u]
             moved, by_h, dp = ([_mirrored(b) for b in blocks] for blocks in (moved, by_h, dp))
         self.moved, self.by_h, self.dp = moved, by_h, dp
         self.by_u = by_h if same else by_u
@@ -100,7 +101,7 @@ class PairedSweep(Solver):
             if phase.fed is not None:
                 image = phase.over(torch.add, image, phase.fed[k])
             images[k] = image
-            gap = image if phase.one_drive else image + (self.by_h[k] - self.by_u[k])
+            gap = image if phase.one_drive else image + (self.by_h[k] - self.by_u[k])[:rows]
             resting = self.still or not self.driven[k]
             errors[k] = phase.error(k, None if resting else self.by_u[k][:rows], gap)
             phase.send(k, errors[k], asked, self.moved[k][:rows])

@@ -3,7 +3,9 @@
 The recorded forward pass (`traced.recording`) is read call by call. A value is either what units put out, or a sum
 of linear maps of such that no activation has taken yet; an activation, another use of a sum, and a map of a sum
 make a layer of it. Norms with fixed statistics and constants fold into the maps before them, in float64; those that
-stand behind units become a weight a channel.
+stand behind units become a weight a channel. Nothing folds unless the result is free to take all values that the
+model can give it: a factor that is trained where the map before it is frozen, or that is one number for all
+channels, is a weight of its own, behind a layer of linear units.
 """
 
 from __future__ import annotations
@@ -110,7 +112,9 @@ def layered(
     Returns
     -------
     PredictiveCodingNetwork
-        Norms are folded: what it learns are the weights behind them. What the model does not train is not trained.
+        Norms are folded where all that folds is trained: what it learns are the weights behind them. Where a norm's
+        map or offset is frozen, and for factors that are no norm's, it learns the factor itself. What the model
+        does not train is not trained.
         Layers bear the names of the modules that they come from (`label`), and of the parameters (`origins`).
 
     Raises
@@ -242,8 +246,7 @@ class _LayerReader:
         if one is not None and two is not None and _folded(one) != _folded(two):
             self.folds(one)
             self.folds(two)
-        frozen = first is not None and first.removesuffix(FOLDED) not in self.trained
-        return _folded(second if frozen and second is not None else first)
+        return _folded(first if self.trains(first) or second is None else second)
 
     def drive(self, value: Value) -> LinearSum:
         """The value as a sum: that of units over an identity."""
@@ -253,9 +256,13 @@ class _LayerReader:
         shape = self.shape(value.source)
         return LinearSum((Path(value.source, ChannelLink(shape, shape)),), flat=value.flat)
 
+    def trains(self, origin: str | None) -> bool:
+        """Whether the model trains the parameter that an origin names."""
+        return origin is not None and _own(origin).partition("[")[0] in self.trained
+
     def folds(self, name: str | None) -> None:
         """Refuse a parameter that becomes part of another and is used elsewhere, too."""
-        own = None if name is None else name.removesuffix(FOLDED)
+        own = None if name is None else _own(name)
         if own in self.tied:
             self.refused(f"has {own!r}, which stands at several places and is folded")
 
@@ -287,7 +294,7 @@ class _LayerReader:
             source=None if first.source == k - 1 else first.source,
         ).double()
         weighted = next((p.origin for p in paths if p.origin is not None), drive.origin)
-        made.label = self.node.module if weighted is None else weighted.removesuffix(FOLDED).rpartition(".")[0]
+        made.label = self.node.module if weighted is None else _own(weighted).rpartition(".")[0]
         made.origins = {}
         names = [skip_name(n) for n in range(len(paths))]
         held = [(name, p.weight, p.origin) for name, p in zip(names, paths, strict=True)]
@@ -302,18 +309,18 @@ class _LayerReader:
         layer = self.layers[k]
         if origin is not None:
             layer.origins = {**layer.origins, name: origin}
-        own = None if origin is None else origin.removesuffix(FOLDED)
+        own, trained = None if origin is None else _own(origin), self.trains(origin)
         if own is not None and own in self.first:
             other, at = self.first[own]
-            if origin != own or not torch.equal(getattr(self.layers[other], at), value):
+            if origin == own and torch.equal(getattr(self.layers[other], at), value):
+                setattr(layer, name, getattr(self.layers[other], at))
+                return
+            if trained:
                 self.refused(f"has {own!r}, which stands at several places and is folded")
-            setattr(layer, name, getattr(self.layers[other], at))
-            return
         value = channels_last(value) if value.ndim == 4 else value.contiguous()
-        trained = own is not None and own.partition("[")[0] in self.trained
         setattr(layer, name, nn.Parameter(value.clone(), requires_grad=trained))
         if own is not None:
-            self.first[own] = k, name
+            self.first.setdefault(own, (k, name))
 
     # -- calls -------------------------------------------------------------------------------------------------
 
@@ -390,7 +397,7 @@ class _LayerReader:
             self.refused("is a linear map of the last of several axes")
         assert w is not None
         path = Path(at.source, DenseLink(shape, len(w)), w, self.origin(weight))
-        return LinearSum((path,), self.constant(bias), self.origin(bias))
+        return self.biased(path, bias)
 
     def conv2d(
         self, input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
@@ -413,8 +420,12 @@ class _LayerReader:
             shape, len(w), kernel_size=_pair(w.shape[2:]), stride=_pair(stride),
             padding=(top + a, bottom + b, left + c, right + d), dilation=_pair(dilation), groups=groups,
         )  # fmt: skip
-        path = Path(at.source, link, w, self.origin(weight))
-        return LinearSum((path,), self.constant(bias), self.origin(bias))
+        return self.biased(Path(at.source, link, w, self.origin(weight)), bias)
+
+    def biased(self, path: Path, bias: Any) -> LinearSum:
+        """A map and its bias."""
+        found, numbers = LinearSum((path,)), self.constant(bias)
+        return found if numbers is None else self.shifted(found, numbers, self.origin(bias), own=True)
 
     def batch_norm(
         self, input: Any, running_mean: Any = None, running_var: Any = None, weight: Any = None, bias: Any = None,
@@ -425,15 +436,35 @@ class _LayerReader:
             self.refused("normalises by the statistics of the batch, no linear map: use the evaluation mode")
         assert mean is not None
         assert var is not None
-        scale = (var + eps).rsqrt()
-        scale = scale if weight is None else scale * cast(torch.Tensor, self.constant(weight))
-        shift = -mean * scale
-        shift = shift if bias is None else shift + cast(torch.Tensor, self.constant(bias))
-        found = self.scaled(self.at(input), scale, self.origin(weight))
-        return self.shifted(found, shift, self.origin(bias))
+        scale, value = (var + eps).rsqrt(), self.at(input)
+        factor, offset = self.constant(weight), self.constant(bias)
+        if factor is not None and self.trains(self.origin(weight)) and not self.free(value, self.origin(bias)):
+            found = self.shifted(self.scaled(value, scale, None), -mean * scale, None)
+            found = self.gained(found, factor, self.origin(weight))
+            return found if offset is None else self.shifted(found, offset, self.origin(bias), own=True)
+        scale = scale if factor is None else scale * factor
+        shift = -mean * scale if offset is None else offset - mean * scale
+        return self.shifted(self.scaled(value, scale, self.origin(weight)), shift, self.origin(bias))
+
+    def free(self, value: Value, offset: str | None) -> bool:
+        """Whether the weights and the bias into which a factor that is trained would fold may take any value: all
+        maps are trained, or none is one with weights, and so is the norm's offset."""
+        paths = self.drive(value).paths
+        free = [self.trains(path.origin) for path in paths if path.link.weighted]
+        return self.trains(offset) and all(free) and len(free) in (0, len(paths))
+
+    def gained(self, value: Value, gain: torch.Tensor, origin: str | None) -> LinearSum:
+        """A value times what the model trains, a number a channel or one for all of them: weights of their own."""
+        at = self.units(value)
+        shape = self.shape(at.source)
+        self.expanded(gain, self.drive(at))
+        link = ChannelLink(shape, shape, scaled=True, tied=gain.numel() == 1)
+        path = Path(at.source, link, gain.flatten(), None if origin is None else _own(origin))
+        return LinearSum((path,), flat=at.flat)
 
     def scaled(self, value: Value, scale: torch.Tensor, origin: str | None) -> LinearSum:
         """A value times a number a channel."""
+        self.folds(origin)
         if isinstance(value, LinearSum) and any(p.link.routed for p in value.paths) and bool((scale <= 0).any()):
             value = self.units(value)
         links = [p.link for p in self.drive(value).paths]
@@ -451,7 +482,7 @@ class _LayerReader:
                     link = ChannelLink(link.pre, link.post, link.first, scaled=True)
                     part = origin
                     if origin is not None and len(drive.paths) > 1:
-                        part = f"{origin.removesuffix(FOLDED)}[{link.first}:]"
+                        part = f"{_own(origin)}[{link.first}:]"
                     paths.append(Path(path.source, link, scale[link.slice].clone(), _folded(part)))
                 else:
                     link, weight = link.with_weights()
@@ -459,17 +490,20 @@ class _LayerReader:
                     paths.append(Path(path.source, link, own))
                 continue
             assert path.weight is not None
-            self.folds(origin)
             own = scale[link.slice] if isinstance(link, ChannelLink) else scale
             weight = path.weight * own.view(-1, *[1] * (path.weight.ndim - 1))
             paths.append(replace(path, link=link, weight=weight, origin=_folded(path.origin)))
         bias = None if drive.bias is None else drive.bias * scale
         return replace(drive, paths=tuple(paths), bias=bias, origin=_folded(drive.origin))
 
-    def shifted(self, value: Value, shift: torch.Tensor, origin: str | None) -> LinearSum:
-        """A value plus a number a channel."""
+    def shifted(self, value: Value, shift: torch.Tensor, origin: str | None, own: bool = False) -> LinearSum:
+        """A value plus a number a channel, which is a parameter's `own`, or depends on it."""
         drive = self.drive(value)
+        if self.trains(origin) and shift.numel() < drive.post[0]:
+            self.refused(f"adds {_own(str(origin))!r}, one number that the model trains, to all channels")
         shift = self.expanded(shift, drive)
+        if drive.bias is None and own and origin is not None:
+            return replace(drive, bias=shift.clone(), origin=_own(origin))
         bias = shift.clone() if drive.bias is None else drive.bias + shift
         return replace(drive, bias=bias, origin=self.either(drive.origin, origin))
 
@@ -504,15 +538,22 @@ class _LayerReader:
             first, second = self.drive(a), self.signed(b, sign)
             if first.post != second.post or first.flat != second.flat:
                 self.refused("adds values of different shapes, or numbers to those of a flattened image")
+            same = (
+                first.origin is not None and second.origin is not None and _own(first.origin) == _own(second.origin)
+            )
+            if same and self.trains(first.origin):  # one bias is learnt at both places
+                first = self.drive(self.layer(first, "linear"))
             biases = [d.bias for d in (first, second) if d.bias is not None]
             origins = [d.origin for d in (first, second) if d.bias is not None]
             bias = None if not biases else biases[0] if len(biases) == 1 else biases[0] + biases[1]
             origin = None if not origins else origins[0] if len(origins) == 1 else self.either(*origins)
             return LinearSum((*first.paths, *second.paths), bias, origin, first.flat)
         if a is not None:
-            return self.shifted(a, sign * self.channels(two, a), self.origin(two))
+            if abs(sign) != 1 and self.trains(self.origin(two)):
+                self.refused("adds a multiple of what the model trains: freeze it")
+            return self.shifted(a, sign * self.channels(two, a), self.origin(two), own=sign == 1)
         assert b is not None
-        return self.shifted(self.signed(b, sign), self.channels(one, b), self.origin(one))
+        return self.shifted(self.signed(b, sign), self.channels(one, b), self.origin(one), own=True)
 
     def signed(self, value: Value, sign: float) -> LinearSum:
         """A value times a number that the model does not learn."""
@@ -524,6 +565,10 @@ class _LayerReader:
         scale = self.channels(by, value)
         if "div" in name and not left:
             self.refused("divides by units")
+        if self.trains(self.origin(by)):
+            if "div" in name:
+                self.refused("divides by what the model trains: freeze it")
+            return self.gained(value, scale, self.origin(by))
         return self.scaled(value, 1 / scale if "div" in name else scale, self.origin(by))
 
     def pad(self, input: Any, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Value:
@@ -626,6 +671,11 @@ class _LayerReader:
 
 
 FOLDED = " (folded)"
+
+
+def _own(origin: str) -> str:
+    """The name of a parameter without the mark that it is folded."""
+    return origin.removesuffix(FOLDED)
 
 
 def _folded(origin: str | None) -> str | None:

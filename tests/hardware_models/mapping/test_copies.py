@@ -623,6 +623,18 @@ def test_weak_feedback_bears_copies_that_a_full_one_does_not() -> None:
     assert np.median(gaps[0.2]) < 0.5 * np.median(gaps[1.0])
 
 
+def test_sweeps_of_opposite_nudges_over_unequal_copies() -> None:
+    """Two opposite nudges share the first pass of a sweep, whose errors are mirrored as the drives to h and to u
+    are, which differ: the gradient is that of Newton's method, which knows of no sweeps."""
+    mapped, x, y = case("resistive", copies="independent", auto_zero="on")
+    found = {
+        solver: mapped.gradient(x, y, SquaredError(), beta=1e-3, solver=solver, tolerance=1e-11, method="energy")
+        for solver in ("sweep", "newton")
+    }
+    for name, exact in found["newton"].items():
+        torch.testing.assert_close(found["sweep"][name], exact, rtol=1e-8, atol=1e-11)
+
+
 def test_what_weak_feedback_and_auto_zero_cannot_do() -> None:
     """Skips, whose errors pass fewer drivers, and lists of parts, which hold no store, are refused in one line: a
     gradient or circuit of something else is given."""

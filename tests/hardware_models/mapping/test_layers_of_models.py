@@ -105,3 +105,38 @@ def test_what_a_substrate_cannot_hold_is_named() -> None:
     net = from_module(settled_norms(MODELS["inverted"]()), x, form="layers")
     with pytest.raises(NotRealisable, match="real diodes"):
         map_pcn(net, "resistive", DeviceModel(diode_current=1e-6), calibration=x)
+    with pytest.raises(NotRealisable, match=r"module 'gain'.*one weight for all channels"):
+        map_pcn(from_module(Scaled(), x[:, 0, 0, :4], form="layers"), "hopfield")
+
+
+class Scaled(nn.Module):
+    """A frozen map under a norm that is trained, and outputs times one number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.norm, self.two = nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)
+        self.gain = nn.ParameterDict({"of": torch.tensor(1.5)})
+        self.one.requires_grad_(False)
+        self.eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.gain["of"] * self.two(functional.relu(self.norm(self.one(x))))
+
+
+@pytest.mark.parametrize("kind", first(1, ("resistive", "hopfield", "oscillator")))
+def test_a_norm_learns_over_a_frozen_map(kind: str) -> None:
+    """On a substrate, too, the factor of a norm over a frozen map is a weight of its own, with autograd's
+    gradient, and the map's cells are not learnt."""
+    torch.manual_seed(0)
+    whole = Scaled().double()
+    nn.init.uniform_(whole.norm.weight, 0.5, 1.5)
+    model = nn.Sequential(whole.one, whole.norm, nn.ReLU(), whole.two)
+    x, y = torch.randn(3, 4).double(), torch.arange(3)
+    net = from_module(model, x, form="layers", energy="paired")
+    mapped = map_pcn(net, kind, DeviceModel(copies="shared"), calibration=x, seed=1)
+    found = mapped.gradient(x, y, COST, beta=1e-4)
+    functional.cross_entropy(model(x), y).backward()
+    assert set(found) == {"layers.1.weight", "layers.1.bias", "layers.2.weight", "layers.2.bias"}
+    exact = whole.norm.weight.grad
+    assert exact is not None
+    torch.testing.assert_close(found["layers.1.weight"], exact, rtol=0, atol=1e-6 * float(exact.abs().max()))

@@ -97,8 +97,9 @@ def test_what_stays_and_what_is_trained() -> None:
     x = torch.randn(2, 3, 17, 16, dtype=torch.float64)
     net = from_module(model, x, form="layers")
     assert not net.stack[0].weight.requires_grad
-    assert net.stack[0].origins == {"weight": "stem.weight (folded)", "bias": "bn1.bias (folded)"}
-    assert net.stack[0].label == "stem"
+    assert net.stack[0].origins == {"weight": "stem.weight (folded)"}
+    assert net.stack[1].origins == {"weight": "bn1.weight", "bias": "bn1.bias"}
+    assert [layer.label for layer in net.stack[:2]] == ["stem", "bn1"]
     shared = nn.Linear(6, 6).double()
     tied = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), shared, nn.Tanh(), shared, nn.Tanh(), nn.Linear(6, 2)).double()
     both = from_module(tied, x[:, 0, 0, :4], form="layers")
@@ -167,6 +168,11 @@ def _unlearnt(m: Any, x: torch.Tensor) -> torch.Tensor:
     return m.c(h).tanh()
 
 
+def _one(m: Any, x: torch.Tensor) -> torch.Tensor:
+    m.b.bias.data = m.b.bias.data[:1]
+    return m.a(x).tanh() + m.b.bias
+
+
 REFUSED: dict[str, tuple[Callable[[Any, torch.Tensor], torch.Tensor], int, bool]] = {
     "draws random numbers": (lambda m, x: m.a(x).relu() + torch.randn(6).to(x), 6, False),
     "draws random": (lambda m, x: functional.linear(x, m.a.weight + torch.rand(6, 4).to(x)).relu(), 6, False),
@@ -175,6 +181,9 @@ REFUSED: dict[str, tuple[Callable[[Any, torch.Tensor], torch.Tensor], int, bool]
     "computes weights from": (lambda m, x: functional.linear(m.a(x).relu(), m.a.weight.t()), 4, False),
     "computes weights": (lambda m, x: m.a(x).relu() * m.g.exp(), 6, False),
     "computes": (lambda m, x: functional.linear(x, m.a.weight * (m.a.weight > 0)).relu(), 6, False),
+    "divides by what the": (lambda m, x: (m.a(x) / m.g).relu(), 6, False),
+    "adds a multiple": (lambda m, x: torch.add(m.a(x).tanh(), m.g, alpha=2), 6, False),
+    "'b.bias', one number": (_one, 6, False),
     "'norm.weight', which stands at several": (
         lambda m, x: (m.norm(m.a(x)).relu().mean((2, 3)) + m.norm(m.a(x)).tanh().mean((2, 3))), 3, True,
     ),
@@ -243,14 +252,146 @@ def test_factors_and_shapes_that_layers_have(case: str) -> None:
     torch.testing.assert_close(found[0].view_as(exact), exact, rtol=1e-6, atol=1e-9)
 
 
-def test_a_norm_learns_where_the_bias_before_it_is_frozen() -> None:
-    """Of two biases that become one, the one that is trained decides; hooks of parameters are refused."""
+def _frozen(*names: str) -> Callable[[nn.Module], None]:
+    """A function that freezes parameters by name."""
+
+    def freeze(model: nn.Module) -> None:
+        for name, p in model.named_parameters():
+            p.requires_grad_(name not in names)
+
+    return freeze
+
+
+def _every(m: nn.Module) -> None:
+    """Freeze nothing."""
+
+
+def _share(m: Any) -> None:
+    m.c.bias = m.a.bias
+
+
+def _alpha(m: Any) -> None:
+    m.g = nn.Parameter(torch.tensor(0.7, dtype=torch.float64))
+
+
+TRAINED: dict[str, tuple[Callable[[Any, torch.Tensor], torch.Tensor], int, bool, Callable[[Any], None]]] = {
+    "norm of a frozen map": (
+        lambda m, x: m.norm(m.a(x)).relu().mean((2, 3)), 3, True, _frozen("a.weight", "a.bias"),
+    ),
+    "scalar gain": (lambda m, x: x_of(m, x) + m.g * m.c(x_of(m, x)), 6, False, _alpha),
+    "frozen in the middle": (
+        lambda m, x: m.c(m.a(x).tanh() * m.g).tanh(), 6, False, _frozen("c.weight", "c.bias"),
+    ),
+    "a norm without its offset": (
+        lambda m, x: m.norm(m.a(x).relu()).tanh().mean((2, 3)), 3, True, _frozen("norm.bias"),
+    ),
+    "one gain for two": (lambda m, x: (m.c(m.a(x).tanh() * m.g) * m.g).tanh(), 6, False, _every),
+    "one bias of two": (lambda m, x: m.c(m.a(x).tanh()).tanh(), 6, False, _share),
+    "one map twice in a sum": (lambda m, x: m.a(x).tanh() + (m.a(x) + m.a(2 * x)).tanh(), 6, False, _every),
+    "a shift of its own": (lambda m, x: (m.c(m.a(x).tanh() + m.g).tanh() + m.g), 6, False, _every),
+    "one frozen map twice": (
+        lambda m, x: m.norm(m.a(x)).tanh().mean((2, 3)) + (3 * m.a(x)).relu().mean((2, 3)), 3, True,
+        _frozen("a.weight", "a.bias"),
+    ),
+}  # fmt: skip
+"""Models of which some is trained and some is not: what stands between the first map and the last, sizes as in
+`TAKEN`, and what is done to the parameters."""
+
+
+FACTORS: dict[str, tuple[Callable[[Any, torch.Tensor], torch.Tensor], Callable[[Any], None], str]] = {
+    "a frozen offset": (lambda m, x: m.norm(m.a(x)).relu(), _frozen("norm.bias", "a.bias"), "norm.weight"),
+    "a map and units": (
+        lambda m, x: m.norm(m.a(x) + m.c(functional.avg_pool2d(x, 3, 1)).tanh()).relu(), _every, "norm.weight",
+    ),
+    "a sum with a frozen map": (
+        lambda m, x: m.norm(m.a(x) + m.c(functional.avg_pool2d(x, 3, 1))).relu(), _frozen("c.weight", "c.bias"),
+        "norm.weight",
+    ),
+}  # fmt: skip
+"""Norms whose factor is trained beside something that is not, and the name of the factor."""
+
+
+def x_of(m: Any, x: torch.Tensor) -> torch.Tensor:
+    """The units behind the first map."""
+    return m.a(x).tanh()
+
+
+@pytest.mark.parametrize("case", first(3, TRAINED))
+def test_three_steps_are_those_of_the_model(case: str) -> None:
+    """Whatever is frozen or shared around it, what the model trains moves as it does under backprop: a gain that
+    became one a channel, a factor that was folded into a frozen map, and a bias of two that became two, move
+    otherwise, or not at all. The rule of the networks is EP's, at a beta where its error is below 1e-6."""
+    between, wide, image, prepare = TRAINED[case]
+    torch.manual_seed(0)
+    model = Written(between, wide, image).double().eval()
+    for buffer in (model.norm.running_mean, model.norm.running_var):
+        assert buffer is not None
+        buffer.uniform_(0.5, 1.5)
+    nn.init.uniform_(model.norm.weight, 0.5, 1.5)
+    prepare(model)
+    x = torch.randn(3, 2, 6, 6).double() if image else torch.randn(3, 4).double()
+    y = torch.arange(3)
+    net = from_module(model, x[:1], form="layers")
+    start = net(x).detach()
+    mine, theirs = (
+        torch.optim.SGD([p for p in m.parameters() if p.requires_grad], lr=0.2, momentum=0.9) for m in (net, model)
+    )
+    ep = EquilibriumPropagation(COST, beta=1e-4, tolerance=1e-9)
+    for _ in range(3):
+        mine.zero_grad()
+        theirs.zero_grad()
+        ep.backward(net, x, y)
+        functional.cross_entropy(model(x), y).backward()
+        mine.step()
+        theirs.step()
+    wanted = model(x).detach()
+    away = float((wanted - start).abs().max())
+    assert away > 1e-2
+    torch.testing.assert_close(net(x), wanted, rtol=0, atol=1e-5 * away)
+
+
+@pytest.mark.parametrize("case", first(1, FACTORS))
+def test_a_factor_beside_what_is_frozen_has_its_gradient(case: str) -> None:
+    """A norm's factor that cannot fold without a loss stands by itself, with autograd's gradient: folded into what
+    is trained, it would leave what is frozen as it is."""
+    between, prepare, name = FACTORS[case]
+    torch.manual_seed(0)
+    model = settled_norms(Written(lambda m, x: between(m, x).mean((2, 3)), 3, True).double())
+    prepare(model)
+    x, y = torch.randn(3, 2, 6, 6).double(), torch.arange(3)
+    net = from_module(model, x[:1], form="layers")
+    functional.cross_entropy(model(x), y).backward()
+    learnt(net, x, y, beta=1e-4, tolerance=1e-9)
+    exact = dict(model.named_parameters())
+    own = [(layer, at) for layer in net.stack for at, origin in layer.origins.items() if origin == name]
+    assert len(own) == 1
+    found = getattr(*own[0]).grad
+    torch.testing.assert_close(found, exact[name].grad, rtol=1e-5, atol=1e-9)
+
+
+def test_what_is_trained_bears_its_own_name() -> None:
+    """A norm behind a frozen map is a weight and a bias of its own, whose gradients are the norm's by autograd; of
+    two biases that become one, the one that is trained decides; hooks of parameters are refused."""
     model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3)).eval()
     model[0].requires_grad_(False)
-    net = from_module(model, torch.randn(2, 4), form="layers")
+    nn.init.uniform_(model[1].weight, 0.5, 1.5)  # type: ignore[arg-type]
+    x, y = torch.randn(5, 4), torch.arange(5) % 3
+    net = from_module(model, x, form="layers")
+    assert [dict(layer.origins) for layer in net.stack[:2]] == [
+        {"weight": "0.weight (folded)", "bias": "0.bias (folded)"},
+        {"weight": "1.weight", "bias": "1.bias"},
+    ]
+    assert not any(p.requires_grad for p in net.stack[0].parameters())
+    functional.cross_entropy(model(x), y).backward()
+    learnt(net, x, y, beta=1e-3)
+    for own, name in ((net.stack[1].weight, "1.weight"), (net.stack[1].bias, "1.bias")):
+        assert own is not None
+        torch.testing.assert_close(own.grad, dict(model.named_parameters())[name].grad, rtol=1e-4, atol=1e-6)
+    model[0].weight.requires_grad_(True)  # type: ignore[union-attr]
+    net = from_module(model, x, form="layers")
     assert net.stack[0].origins["bias"] == "1.bias (folded)"
     assert net.stack[0].bias is not None
     assert net.stack[0].bias.requires_grad
     dict(model.named_parameters())["3.weight"].register_hook(lambda grad: 2 * grad)
     with pytest.raises(InputError, match=r"no hooks of parameters .* '3.weight'"):
-        from_module(model, torch.randn(2, 4), form="layers")
+        from_module(model, x, form="layers")
