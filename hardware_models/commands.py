@@ -471,6 +471,7 @@ def spice_export(
     """Write a circuit, and its nudged phases, as netlists for ngspice."""
     report = Report(json, quiet)
     _on_the_cpu(device, dtype)
+    from .spice.adjoint import corrected_parts
     from .spice.phases import export_phases, with_sources
 
     subject = _subject(system, seed, 1, weights, substrate, preset, device_model, copies, rails)
@@ -480,7 +481,14 @@ def spice_export(
     parts = with_sources(circuit.parts, subject.sources[0])
     strength = subject.strength(beta)
     files = export_phases(
-        path, parts, circuit.output_names, subject.targets[0], strength, phase=phase, title=subject.title
+        path,
+        parts,
+        circuit.output_names,
+        subject.targets[0],
+        strength,
+        phase=phase,
+        title=subject.title,
+        corrected=corrected_parts(circuit, subject.sources[:1]) if phase != "free" else None,
     )
     counts = {kind: len(group) for kind, group in parts.groups.items()}
     names = {name: str(file) for name, file in files.items()}

@@ -8,18 +8,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from physics_ep.blocks import State
 from physics_ep.config import load_system
 from physics_ep.cost import SquaredError
 from physics_ep.equilibrium import NotConverged
-from physics_ep.errors import InputError, argument_error, unknown_name
+from physics_ep.errors import argument_error, unknown_name
 from physics_ep.estimators.propagation import EquilibriumPropagation
 from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.registry import bundled, systems
 
+from ..circuits.active import ActiveCircuit
 from ..circuits.circuit import Circuit
 from ..netlists.parts import Parts
-from ..nodal import points as mna
 from ..resistive.network import ResistiveNetwork
+from .adjoint import adjoint_phases
 from .ngspice import ngspice_operating_point
 from .phases import contrast, ngspice_phases
 
@@ -172,7 +174,8 @@ def check_agreement(subject: CheckedCircuit, beta: float | None = None) -> Spice
     Returns
     -------
     SpiceAgreement
-        Circuits without outputs have a free phase only, those without an energy no gradient.
+        Circuits without outputs have a free phase only. Those without an energy are nudged with the correction of
+        asymmetric EP, and have no gradient by ngspice.
 
     Raises
     ------
@@ -193,9 +196,13 @@ def check_agreement(subject: CheckedCircuit, beta: float | None = None) -> Spice
         row = phase_row(parts, "free", ours, table, float(free.residual_si.max()))
         return SpiceAgreement([row], {}, 0.0, row.difference)
     beta = subject.strength(beta)
-    solve = _train if circuit.has_energy else _solve
-    phases, residuals, exact = solve(circuit, subject, beta)
-    theirs = ngspice_phases(parts, outputs, subject.sources, subject.targets, beta)
+    phases, residuals, exact, held = _train(circuit, subject, beta)
+    if isinstance(circuit, ActiveCircuit):  # branch currents, too, have a part in its gradient
+        exact = {}
+        x = torch.from_numpy(subject.sources)
+        theirs = tuple(adjoint_phases(circuit, held, x, subject.targets, (0.0, beta, -beta)))
+    else:
+        theirs = ngspice_phases(parts, outputs, subject.sources, subject.targets, beta)
     names = ("free", f"nudged +{beta:.3g} S", f"nudged -{beta:.3g} S")
     rows = [phase_row(parts, name, v, w, r) for name, v, w, r in zip(names, phases, theirs, residuals, strict=True)]
     errors = {}
@@ -205,11 +212,11 @@ def check_agreement(subject: CheckedCircuit, beta: float | None = None) -> Spice
     return SpiceAgreement(rows, errors, beta, max(row.difference for row in rows))
 
 
-Solved = tuple[list[np.ndarray], list[float], dict[str, np.ndarray]]
+Solved = tuple[list[np.ndarray], list[float], dict[str, np.ndarray], State]
 
 
 def _train(circuit: Circuit, subject: CheckedCircuit, beta: float) -> Solved:
-    """Node voltages and residuals of the phases, and the gradient, by equilibrium propagation."""
+    """Node voltages and residuals of the phases, the gradient, and the free state, by equilibrium propagation."""
     x, y = torch.from_numpy(subject.sources), torch.from_numpy(subject.targets)
     circuit.zero_grad()
     try:
@@ -220,21 +227,7 @@ def _train(circuit: Circuit, subject: CheckedCircuit, beta: float) -> Solved:
     residuals = [float(e.residual_si.max()) for e in step.equilibria]
     gradient = {name: p.grad.numpy().copy() for name, p in circuit.named_parameters() if p.grad is not None}
     circuit.zero_grad()
-    return phases, residuals, gradient
-
-
-def _solve(circuit: Circuit, subject: CheckedCircuit, beta: float) -> Solved:
-    """Node voltages and residuals of the phases of an active circuit."""
-    phases, residuals = [], []
-    for strength in (0.0, beta, -beta):
-        nudge = (circuit.output_names, subject.targets, strength) if strength else None
-        found = mna.operating_point(circuit.parts, subject.sources, nudge=nudge)
-        if not found.converged.all():
-            why = found.why_not() if found.untold else "it may have none"
-            raise InputError(f"This circuit's operating point was not found: {why}.")
-        phases.append(found.voltages)
-        residuals.append(float(found.residual.max()))
-    return phases, residuals, {}
+    return phases, residuals, gradient, step.equilibria[0].state
 
 
 def phase_row(parts: Parts, phase: str, ours: np.ndarray, theirs: np.ndarray, residual: float) -> PhaseRow:

@@ -114,6 +114,7 @@ def export_phases(
     *,
     phase: str = "both",
     title: str = "circuit",
+    corrected: Parts | None = None,
     overwrite: bool = False,
 ) -> dict[str, Path]:
     """Write netlists of the free phase and of nudged ones; `ngspice -b FILE` prints their operating points.
@@ -136,6 +137,9 @@ def export_phases(
     phase : str
         "free", "nudged" or "both".
     title : str
+    corrected : Parts, optional
+        What nudged phases are made of in place of `parts`: a circuit with the correction of asymmetric EP
+        (`hardware_models.spice.adjoint.adjoint_parts`).
     overwrite : bool
         Replace files that another command or call wrote.
 
@@ -163,7 +167,8 @@ def export_phases(
             call.claim("path" if name == "free" else f"path ({name})", file)
         for name, file in files.items():
             strength = signs[name] * beta
-            nudged = nudged_parts(parts, outputs, targets, strength) if strength else parts
+            about = parts if corrected is None else corrected
+            nudged = nudged_parts(about, outputs, targets, strength) if strength else parts
             label = f"{title}, nudged by {strength:g} S" if strength else f"{title}, free phase"
             write_netlist(file, nudged, title=label, outputs=outputs, extra=extra)
     return files

@@ -1,0 +1,107 @@
+"""Circuits with active parts beside ngspice: operating points, gradients, and phases with their correction."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hardware_models import ActiveCircuit, Circuit
+from hardware_models.netlists.writer import part_names
+from hardware_models.spice import ngspice_operating_point
+from hardware_models.spice.adjoint import adjoint_parts, adjoint_phases, corrected_parts
+from hardware_models.spice.ngspice import node_voltages, run_ngspice, simulator_lines
+from hardware_models.spice.phases import export_phases
+from physics_ep import EquilibriumPropagation, SquaredError
+from tests.support.active import active_circuit
+from tests.support.tiers import first
+from validation import implicit_gradient
+
+pytestmark = [
+    pytest.mark.skipif(shutil.which("ngspice") is None, reason="ngspice is not installed"),
+    pytest.mark.filterwarnings("ignore::hardware_models.circuits.active_phase.StabilityWarning"),
+]
+
+
+def own_sources(circuit: Circuit) -> torch.Tensor:
+    return torch.from_numpy(circuit.parts.group("voltage_source").values.T.copy())
+
+
+@pytest.mark.parametrize("seed", first(2, range(30)))
+def test_random_active_circuits_are_where_ngspice_has_them(seed: int) -> None:
+    """Breaks if a law, a sign or a control of a one-way part differs: all four kinds, op amps and diodes."""
+    circuit = Circuit(active_circuit(seed))
+    assert isinstance(circuit, ActiveCircuit)
+    ours = circuit.node_voltages(circuit.operating_point(tolerance=1e-15).require())
+    theirs = ngspice_operating_point(circuit.parts)
+    assert max(abs(ours[node] - float(theirs[node][0])) for node in ours) < 1e-9
+
+
+TRIED = {
+    "conductance": "resistor",
+    **{"vccs_transconductance": "vccs", "vcvs_gain": "vcvs", "cccs_gain": "cccs", "ccvs_transresistance": "ccvs"},
+}
+
+
+def differences(circuit: Circuit, outputs: list[int]) -> dict[str, np.ndarray]:
+    """dV/dp of output nodes by the value p of each part, (outputs, parts), by differences of fourth order in
+    ngspice."""
+    parts, names = circuit.parts, part_names(circuit.parts)
+    commands, widths = [], {}
+    for parameter, kind in TRIED.items():
+        values = parts.group(kind).values[:, 0]
+        widths[parameter] = 1e-3 * values
+        for name, value, h in zip(names[kind], values, widths[parameter], strict=True):
+            for v in (value - 2 * h, value - h, value + h, value + 2 * h, value):
+                told = f"resistance = {float(1 / v)!r}" if kind == "resistor" else f"gain = {float(v)!r}"
+                commands += [f"alter {name} {told}", "op"][: 1 if v == value else 2]
+    found = node_voltages(parts, run_ngspice(simulator_lines(parts), commands))
+    table = np.stack([found[parts.nodes[k]] for k in outputs])
+    slopes, start = {}, 0
+    for parameter, h in widths.items():
+        v = table[:, start : start + 4 * len(h)].reshape(len(outputs), len(h), 4)
+        slopes[parameter] = (v[..., 0] - 8 * v[..., 1] + 8 * v[..., 2] - v[..., 3]) / (12 * h)
+        start += 4 * len(h)
+    return slopes
+
+
+def test_gradients_are_those_of_differences_in_ngspice() -> None:
+    """20 nodes, VCCS, op amps, diodes: breaks if a gradient is off by 1e-6, by the adjoint or by asymmetric EP."""
+    circuit = Circuit(active_circuit(1), outputs=["o0", "n5"])
+    x, y = own_sources(circuit), torch.tensor([[0.3, -0.2]], dtype=torch.float64)
+    exact = implicit_gradient(circuit, x, y, SquaredError())
+    EquilibriumPropagation(SquaredError(), beta=1e-8).backward(circuit, x, y)
+    volts = circuit.node_voltages(circuit.operating_point(tolerance=1e-15))
+    pull = np.array([volts["o0"] - 0.3, volts["n5"] + 0.2])
+    slopes = differences(circuit, [circuit.parts.nodes.index(n) for n in ("o0", "n5")])
+    for name, slope in slopes.items():
+        theirs = torch.from_numpy(pull @ slope)
+        for ours in (exact[name], circuit.get_parameter(name).grad):
+            assert float((ours - theirs).norm()) <= 1e-6 * float(theirs.norm()), name
+
+
+def test_nudged_phases_are_those_of_ngspice(tmp_path: Path) -> None:
+    """Breaks if the correction is no circuit: controlled sources that hold the free state, and read parts back."""
+    circuit = Circuit(active_circuit(0), outputs=["o0", ("n5", "n3")])
+    x, y = own_sources(circuit), torch.tensor([[0.1, -0.2]], dtype=torch.float64)
+    beta = 1e-5
+    step = EquilibriumPropagation(SquaredError(), beta=beta).backward(circuit, x, y)
+    states = [circuit.voltages(e.state, x).numpy() for e in step.equilibria]
+    free = step.equilibria[0].state
+    theirs = adjoint_phases(circuit, free, x, y.numpy(), (0.0, beta, -beta))
+    for ours, other in zip(states, theirs, strict=True):
+        assert np.abs(ours - other).max() < 1e-9
+    assert np.abs(states[1] - states[0]).max() > 1e-2
+    added = {p.kind for p in adjoint_parts(circuit, free, x) if "aep_" in p.name}
+    assert added == {"vccs", "vcvs", "cccs", "ccvs", "current_source", "voltage_source"}
+    corrected = corrected_parts(circuit, x.numpy())
+    files = export_phases(
+        tmp_path / "net.cir", circuit.parts, circuit.output_names, y[0].numpy(), beta, corrected=corrected
+    )
+    for ours, file in zip(states, files.values(), strict=True):
+        again = Circuit.from_netlist(file)
+        found = again.node_voltages(again.operating_point(tolerance=1e-14).require())
+        assert max(abs(found[n] - v) for n, v in zip(circuit.parts.nodes, ours[0], strict=True)) < 1e-9
