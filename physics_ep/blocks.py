@@ -42,6 +42,15 @@ def tiled(rows: torch.Tensor, count: int) -> torch.Tensor:
     return torch.cat([rows] * count)
 
 
+def doubled(rows: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+    """Memory for two batches like rows (B, ...), as one batch and its halves: to be filled, not copied together."""
+    images = rows.ndim == 4 and rows.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if images else torch.contiguous_format
+    shape = (2 * rows.shape[0], *rows.shape[1:])
+    both = torch.empty(shape, dtype=rows.dtype, device=rows.device, memory_format=layout)
+    return both, (both[: rows.shape[0]], both[rows.shape[0] :])
+
+
 def narrowed(blocks: State, dtype: torch.dtype) -> State:
     """Blocks in a real dtype, or in its complex partner where they are complex."""
     return tuple(b.to(dtype.to_complex() if b.is_complex() else dtype) for b in blocks)

@@ -38,7 +38,7 @@ class PairedNewton(Solver):
 
     def __init__(self, phase: PairedPhase, start: State) -> None:
         self.sweep = PairedSweep(phase, start)
-        self.sweep.one = None
+        self.sweep.one, self.sweep.folds = None, False
         self.shapes = [b.shape for b in self.sweep.fed]
         self.f = flat(tuple(self.sweep.fed))
         self.before = self.f.new_full((phase.rows,), torch.inf)

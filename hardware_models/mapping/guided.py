@@ -139,7 +139,7 @@ class Guided(Euler):
         """The nodes (dq, dp - dq) that mixing finds, and their residual (B,)."""
         phase, count = self.phase, self.phase.depth
         sweep = PairedSweep(phase, phase.start())
-        sweep.one = None
+        sweep.one, sweep.folds = None, False
         moved = [phase.moved(k, b) for k, b in enumerate(self.z[:count])]
         shapes = [b.shape for b in moved]
         f = flat(tuple(exchange(phase, moved, list(self.z[2 * count :]))[0]))

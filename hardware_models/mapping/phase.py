@@ -16,6 +16,7 @@ import copy
 import dataclasses
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple, cast
 
 import torch
@@ -32,12 +33,13 @@ from physics_ep.predictive_coding.activations import ACTIVATIONS
 from physics_ep.predictive_coding.forward import ForwardPass
 from physics_ep.predictive_coding.learning import Nudged, contrast
 from physics_ep.predictive_coding.phase import Rest, relative
-from physics_ep.predictive_coding.responses import over, rectified
+from physics_ep.predictive_coding.responses import over, rectified, rectified_at
 from physics_ep.reads import needed
 
 from ..devices.crossbars import converted, normal
 from .amplifiers import Amplifiers
 from .board import Arrays, Board, Sides, loaded
+from .opposites import Product, folded
 from .physical_cells import SIDES, Copy, Side
 from .ranges import ACTIVITIES, ERRORS
 
@@ -87,6 +89,8 @@ class PairedPhase(Phase):
         self.depth = system.depth
         self.layers = system.stack
         self.copies = 1
+        self.folding = False
+        """Whether rows of two stacked nudges are taken for opposite: arrays then map those that are once."""
         self.by_h = [system.arrays(k, "h") for k in range(self.depth)]
         self.one_array = system.one_array
         self.by_u = self.by_h if self.one_array else [system.arrays(k, "u") for k in range(self.depth)]
@@ -233,9 +237,14 @@ class PairedPhase(Phase):
     @property
     def mirrored(self) -> bool:
         """Whether this is a nudge and its opposite, of which all but the nudge's own curvature is linear."""
-        linear = self.held and all(a.activation.piecewise_linear for a in self.system.amplifiers_h)
         railed = any(math.isfinite(a.saturation) for a in self.system.amplifiers_h)
-        if self.copies != 2 or not linear or railed or self.forcing is not None or self.fed is not None:
+        return self.held and not railed and self.opposed
+
+    @property
+    def opposed(self) -> bool:
+        """Whether this is a nudge and its opposite, which units answer alike where they cross no kink."""
+        linear = all(a.activation.piecewise_linear for a in self.system.amplifiers_h)
+        if self.copies != 2 or not linear or self.forcing is not None or self.fed is not None:
             return False
         assert self.nudge is not None
         if self.nudge.cost.holds or self.nudge.most > 0.5:
@@ -258,9 +267,11 @@ class PairedPhase(Phase):
         """Examples times stacked nudges."""
         return self.copies * self.x.shape[0]
 
-    def wanted(self, moved: torch.Tensor, drive: torch.Tensor, exact: bool = False) -> torch.Tensor:
-        """-beta dC/dh_L where the outputs have moved by `moved`, (rows, n_out); for costs that hold the outputs,
-        and strong nudges, the force of the layer's exact update at this drive."""
+    def wanted(
+        self, moved: torch.Tensor, drive: torch.Tensor, exact: bool = False, still: bool = False
+    ) -> torch.Tensor:
+        """-beta dC/dh_L where the outputs have moved by `moved`, (rows, n_out), or are `still`; for costs that hold
+        the outputs, and strong nudges, the force of the layer's exact update at this drive."""
         if self.nudge is None:
             return torch.zeros_like(moved)
         cost, y = self.nudge.cost, self.nudge.y
@@ -271,7 +282,7 @@ class PairedPhase(Phase):
         beta, out, slope = self.pull
         if slope is None:
             return cost.displaced_unit(out, y, beta, drive) - drive
-        force = -beta * (slope + cost.gradient_difference(out, moved, y))
+        force = -beta * (slope if still else slope + cost.gradient_difference(out, moved, y))
         activation = self.system.amplifiers_h[-1].activation
         strong = exact and activation.piecewise_linear
         strong = strong and (self.nudge.most > 0.5 if self.load_h[-1] is None else needed((beta > 0.5).any()))
@@ -329,9 +340,13 @@ class PairedPhase(Phase):
         total = None
         for source, link, w, route in self.links(k, arrays):
             if source >= 0:
-                part = link.apply(w, moved[source], route)
-                total = part if total is None else total + part
+                part = self._mapped(partial(link.apply, w), moved[source], route)
+                total = part if total is None else total.add_(part)
         return total
+
+    def _mapped(self, product: Product, rows: torch.Tensor, route: Route) -> torch.Tensor:
+        """A product of an array with stacked rows; new memory."""
+        return folded(product, rows, route) if self.folding else product(rows, route)
 
     def through(self, of: Copy, k: int) -> torch.Tensor | None:
         """What a current of these arrays is multiplied with until it is one into a node of layer k; None: 1."""
@@ -377,9 +392,9 @@ class PairedPhase(Phase):
         """Add what layer k feeds back: its error is d(h - u), and h has moved by `moved` (None: it has not)."""
         for source, link, w, route in self.links(k, self.back):
             if source >= 0:
-                back = link.transpose(w, error, route)
+                back = self._mapped(partial(link.transpose, w), error, route)
                 below = asked[source]
-                asked[source] = back if below is None else below + back
+                asked[source] = back if below is None else below.add_(back)
 
     def moved(self, k: int, dp: torch.Tensor) -> torch.Tensor:
         """dh_k."""
@@ -392,8 +407,7 @@ class PairedPhase(Phase):
         """Change of the outputs of units `side` of layer k as their drive moves by `change`, with live gates."""
         units, at = (self.system.amplifiers_h, self.p) if side == "h" else (self.system.amplifiers_u, self.q)
         unit = units[k]
-        # Clips of detuned oscillators and of real diodes bear the name of a ReLU, and are none.
-        if not (unit.ideal and unit.activation.displaced is ACTIVATIONS["relu"].displaced):
+        if not _is_relu(unit):
             return self.over(lambda d, v: unit.displaced(v, d), change, at[k])
         if (side, k) not in self.corners:
             self.corners[side, k] = at[k].clamp(max=0), -at[k].relu()
@@ -420,7 +434,8 @@ class PairedPhase(Phase):
             dq = torch.zeros_like(gap)
         if self.system.shared:
             if not held:
-                return unit.displaced(self.over(torch.add, dq, self.q[k]), gap)
+                at = self.over(torch.add, dq, self.q[k])
+                return rectified_at(at, gap) if _is_relu(unit) else unit.displaced(at, gap)
             step = self.over(torch.mul, gap, self.slopes_h[k])
             if math.isinf(unit.saturation):
                 return step
@@ -463,9 +478,10 @@ class PairedPhase(Phase):
         return twin
 
     def start(self) -> State:
-        zeros = self.nothing()
         if self.begun is None:
-            return Rest(zeros * 3)
+            zero = self.p[0].new_zeros(())
+            return Rest([zero.expand(self.rows, *v.shape[1:]) for v in self.p] * 3)
+        zeros = self.nothing()
         return (*(b.repeat(self.copies, *[1] * (b.ndim - 1)) for b in self.begun), *zeros)
 
     def nothing(self) -> Blocks:
@@ -635,3 +651,8 @@ class PairedPhase(Phase):
             must = "be given, or ranges be found by Mapped.calibrate: no converter sets its range by what it reads"
             raise argument_error("adc_range", must, None)
         return self.system.ranges.largest[kind][k]
+
+
+def _is_relu(unit: Amplifiers) -> bool:
+    """Whether units are ideal ReLUs; detuned oscillators and real diodes bear that name, and are none."""
+    return unit.ideal and unit.activation.displaced is ACTIVATIONS["relu"].displaced

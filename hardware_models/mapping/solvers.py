@@ -13,11 +13,12 @@ from scipy.optimize import brentq
 
 from physics_ep.blocks import State
 from physics_ep.dynamics.motion import Moment, Motion
-from physics_ep.predictive_coding.phase import Rest, nonzero, relative
+from physics_ep.predictive_coding.phase import Rest, part, peak
 from physics_ep.reads import needed
 from physics_ep.relaxation.solvers import Solver
 
 from .board import loaded
+from .opposites import mostly_opposite
 from .phase import Blocks, PairedPhase
 
 Pairs = list[tuple[torch.Tensor, torch.Tensor]]
@@ -36,7 +37,8 @@ class PairedSweep(Solver):
     With live gates, sweeps are damped by a half from the second on. The residual compares what is fed back to each
     layer with what its neighbours give, relative to its size: it is 1 before the first sweep. Nothing has moved
     before it, so that no drives are needed; and where gates are held, opposite nudges share the first pass down and
-    the first pass up, which are linear.
+    the first pass up, which are linear. With live gates they share the products of examples in which no unit
+    crosses its kink (`opposites`), on the CPU: a device would wait to be told which they are.
     """
 
     patience = 100
@@ -46,8 +48,15 @@ class PairedSweep(Solver):
         self.spent = 0
         self.nothing: Blocks = list(start[: phase.depth]) if isinstance(start, Rest) else phase.nothing()
         self.fed: Blocks = self.nothing
+        self.images: Blocks = []
+        """What the layers above feed back, as last found."""
+        self.peaks: Blocks = []
+        """Largest entry of each row of it."""
+        self.errors: Blocks = []
         self.damped = not phase.held and not phase.system.smooth
         self.one = phase.half() if phase.mirrored else None
+        self.folds = self.one is None and phase.opposed and phase.x.device.type == "cpu"
+        """Whether opposite rows may be mapped once."""
         self.driven = [phase.forcing is not None or phase.is_driven(k) for k in range(phase.depth)]
         """Whether anything that moves drives a layer."""
         self.moved: Blocks = self.nothing
@@ -63,6 +72,7 @@ class PairedSweep(Solver):
         """Drives and activities that follow from what is fed back."""
         first = self.one is not None and self.spent == 1
         phase = self.one if first and self.one is not None else self.phase
+        first_up = self.still and self.fed is self.images
         self.still = False
         moved: Blocks = []
         by_h: Blocks = []
@@ -78,7 +88,9 @@ class PairedSweep(Solver):
                 dp.append(fed)
             by_h.append(above)
             by_u.append(below)
-            moved.append(phase.moved(k, dp[k]))
+            # At rest, what is fed back moves h as it moves h - u: the first pass down has told it.
+            told = first_up and phase.system.shared and not self.driven[k]
+            moved.append(self.errors[k][: phase.rows] if told else phase.moved(k, dp[k]))
         same = all(a is b for a, b in zip(by_h, by_u, strict=True))
         if first:
             by_u = by_u if same else [_mirrored(b) for b in by_u]
@@ -90,7 +102,9 @@ class PairedSweep(Solver):
         """What layers feed back, from the top, with the drives as they are."""
         rows = phase.rows
         asked: list[torch.Tensor | None] = [None] * phase.depth
-        asked[-1] = phase.wanted(self.moved[-1][:rows], self.by_h[-1][:rows], exact=True)
+        force = phase.wanted(self.moved[-1][:rows], self.by_h[-1][:rows], exact=True, still=self.still)
+        phase.folding = self.folds and mostly_opposite(force)
+        asked[-1] = force
         errors: Blocks = [torch.empty(0)] * phase.depth
         images: Blocks = [torch.empty(0)] * phase.depth
         for k in range(phase.depth - 1, -1, -1):
@@ -114,12 +128,15 @@ class PairedSweep(Solver):
             found = Pass([_mirrored(b) for b in half.images], [_mirrored(b) for b in half.errors])
         else:
             found = self._down(self.phase)
-        self.images = found.images
+        sizes = [peak(g) for g in found.images]
         if self.fed is self.nothing:
-            missed = [nonzero(g) for g in self.images]
+            missed = [part(size, size) for size in sizes]
         else:
-            missed = [relative(g, f) for g, f in zip(self.images, self.fed, strict=True)]
-        return (*self.dp, *self.by_u, *found.errors), torch.stack(missed).amax(0)
+            before = self.peaks if self.fed is self.images else [peak(f) for f in self.fed]
+            misses = [peak(g - f) for g, f in zip(found.images, self.fed, strict=True)]
+            missed = [part(m, torch.maximum(a, b)) for m, a, b in zip(misses, sizes, before, strict=True)]
+        self.images, self.errors, self.peaks = found.images, found.errors, sizes
+        return (*self.dp, *self.by_u, *self.errors), torch.stack(missed).amax(0)
 
     def advance(self, active: torch.Tensor) -> None:
         if self.spent == 1 and not needed(~active.all()):

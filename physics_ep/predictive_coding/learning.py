@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 
+from ..blocks import doubled
 from ..pooling import Route
 from .forward import ForwardPass
 from .layers import PredictiveLayer
@@ -71,7 +72,7 @@ def contrast(
         """What layer k feeds: at the nudged state, or mean and difference of the two states, stacked."""
         if minus is None:
             return free.states[k] + moved[k]
-        both, (mean, gap) = _two(moved[k])
+        both, (mean, gap) = doubled(moved[k])
         torch.add(free.states[k], torch.add(moved[k], minus.moved[k], out=mean), alpha=0.5, out=mean)
         torch.sub(moved[k], minus.moved[k], out=gap)
         return both
@@ -84,7 +85,7 @@ def contrast(
         elif all(wire.source < 0 for wire in layer.wires(k)):
             whole = first = (deltas[k] - minus.deltas[k]).mul_(column)
         else:
-            whole, (first, mean) = _two(deltas[k])
+            whole, (first, mean) = doubled(deltas[k])
             torch.sub(deltas[k], minus.deltas[k], out=first).mul_(column)
             torch.add(deltas[k], minus.deltas[k], out=mean).mul_(0.5 * column)
         for source, link, part in layer.wires(k):
@@ -135,14 +136,6 @@ def _contrast_of_routes(
             grads[name] = link.gradient(activity(source), whole, route)
         _settle(grads, k, layer)
     return grads
-
-
-def _two(rows: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
-    """Memory for two tensors like rows (B, ...), as one batch and its halves: to be filled, not copied together."""
-    images = rows.ndim == 4 and rows.is_contiguous(memory_format=torch.channels_last)
-    layout = torch.channels_last if images else torch.contiguous_format
-    both = torch.empty(2 * len(rows), *rows.shape[1:], dtype=rows.dtype, device=rows.device, memory_format=layout)
-    return both, (both[: len(rows)], both[len(rows) :])
 
 
 def _column(weight: torch.Tensor, free: ForwardPass, rows: torch.Tensor) -> torch.Tensor:

@@ -538,18 +538,16 @@ def relative(wanted: torch.Tensor, found: torch.Tensor, overwrite: bool = False)
 
     With `overwrite`, the memory of `found` may be used.
     """
-    size = torch.maximum(_peak(wanted), _peak(found))
-    miss = _peak(torch.sub(wanted, found, out=spare(found if overwrite else None)))
+    size = torch.maximum(peak(wanted), peak(found))
+    return part(peak(torch.sub(wanted, found, out=spare(found if overwrite else None))), size)
+
+
+def part(miss: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
+    """A miss over a size, (rows,); 0 where there is no miss."""
     return torch.where(miss == 0, miss, miss / size)
 
 
-def nonzero(wanted: torch.Tensor) -> torch.Tensor:
-    """`relative` of what is wanted and of nothing, (rows,): 1, or 0 where nothing is wanted."""
-    peak = _peak(wanted)
-    return torch.where(peak == 0, peak, peak / peak)
-
-
-def _peak(rows: torch.Tensor) -> torch.Tensor:
+def peak(rows: torch.Tensor) -> torch.Tensor:
     """Largest size of an entry, (rows,), in single precision at least; without an image of sizes in between."""
     if rows.ndim == 4:
         rows = rows.permute(0, 2, 3, 1)  # as they lie in memory

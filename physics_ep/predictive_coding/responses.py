@@ -47,6 +47,17 @@ def rectified(
     return torch.maximum(moved, high, out=None if moved.requires_grad else moved).flatten(0, 1)
 
 
+def rectified_at(a: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
+    """ReLU(a + d) - ReLU(a) of rows d around as many rows a, whose memory is used up.
+
+    It is max(d, -a) - max(-a, 0), to the last digit what `rectified` gives.
+    """
+    if a.requires_grad or change.requires_grad:
+        return rectified(change, a.clamp(max=0), -a.relu())
+    below = a.neg_()
+    return torch.maximum(change, below).sub_(below.clamp_min_(0))
+
+
 class FreeResponse:
     """What the units of a network answer around one forward pass; the elementwise part of a phase.
 
