@@ -90,6 +90,16 @@ def train(
     ] = 1,
     list_configs: Annotated[bool, typer.Option("--list", help="List the bundled configs and stop.")] = False,
     weights: Weights = None,
+    begin: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="NAME",
+            help="Begin with the weights of a network of the zoo, or a run file (without CONFIG: its config too).",
+            show_default=False,
+        ),
+        READS,
+    ] = None,
     preset: Preset = None,
     device_model: DeviceFile = None,
     device_seed: DeviceSeed = None,
@@ -104,10 +114,10 @@ def train(
     if list_configs:
         _list_configs()
         return
-    if config is None and resume is None:
+    if config is None and resume is None and begin is None:
         raise InputError("Argument CONFIG must be given: a TOML file or a bundled name (physics-ep train --list).")
     report = Report(json, quiet)
-    from .config import load_config
+    from .config import load_config, weights_named
     from .ranks import leave_group, rank
     from .runs.preparation import on_devices
     from .runs.seeds import SeedsResult
@@ -116,6 +126,11 @@ def train(
     from .storage.opening import open_run
 
     settings: Any = open_run(resume).config if config is None and resume is not None else config
+    if begin is not None:
+        if weights is not None or resume is not None:
+            other = "--weights" if weights is not None else "--resume"
+            raise argument_error("from", f"be left out with {other}", repr(begin))
+        settings, weights = _config_of(begin) if config is None else settings, Path(begin)
     changes = [*(overrides or []), *(["data.download=true"] if download else [])]
     assert settings is not None
     if weights is not None:
@@ -123,7 +138,7 @@ def train(
             raise argument_error(
                 "weights", "be left out with --resume, which has those of the run", repr(str(weights))
             )
-        settings = load_config(settings).updated(system={"weights": str(weights.resolve())})
+        settings = load_config(settings).updated(system={"weights": weights_named(weights)})
     if (preset, device_model, device_seed) != (None, None, None):  # --set may refine what they say
         settings = on_devices(load_config(settings), preset, device_model, device_seed)
     if rank():  # one of several processes speaks for all
@@ -400,6 +415,19 @@ def run_verify(
     for file, digest in found:
         told = f"sha256 {digest}" if digest else "no digest: written before run files had one, not all damage shows"
         report.say(f"{file}: whole, {told}")
+
+
+def _config_of(begin: str) -> Any:
+    """The config that the weights of --from were trained under: of a network of the zoo, or of a run file."""
+    from .storage.opening import open_run
+    from .zoo import zoo
+
+    entries = zoo()
+    if begin in entries:
+        return entries[begin]["config"]
+    if not Path(begin).exists():
+        raise unknown_name("from", begin, entries)
+    return open_run(begin).config
 
 
 def _tell_seeds(report: Report, result: Any) -> None:

@@ -39,7 +39,7 @@ from .storage.files import checked_path
 from .storage.opening import open_run
 from .storage.texts import parse_toml, read_text, require_plain, set_entry, shortened
 from .storage.weights import put_weights, read_weights
-from .zoo.networks import zoo, zoo_config
+from .zoo.networks import zoo, zoo_config, zoo_weights
 
 RUN = "run-file"
 """Name of `physics_ep.runs.preparation.from_run` among the registered systems."""
@@ -73,7 +73,8 @@ class SystemSection(OpenSection):
     name : str
         A registered system (`physics-ep info` lists them); all other keys of the section are its own options.
     weights : str or None
-        File of weights to begin with: a run file (.h5), .safetensors, or a state_dict saved by torch (.pt, .pth).
+        File of weights to begin with: a run file (.h5), .safetensors, or a state_dict saved by torch (.pt, .pth);
+        or the name of a trained network of the zoo.
     """
 
     weights: str | None = None
@@ -104,7 +105,8 @@ class SystemSection(OpenSection):
             return build_system(self.name, **asked, **({} if self.weights is None else {"weights": self.weights}))
         system = build_system(self.name, **asked)
         if self.weights is not None:
-            put_weights(system, read_weights(self.weights), self.weights)
+            named = self.weights in zoo()
+            put_weights(system, zoo_weights(self.weights) if named else read_weights(self.weights), self.weights)
         return system
 
 
@@ -488,7 +490,7 @@ def load_subject(spec: str | os.PathLike[str], weights: str | os.PathLike[str] |
         file (which needs no section but [system]), a run file (its system with its trained weights), a name of the
         zoo, or FILE.py:factory, which runs that file's code (`physics_ep.own_code`).
     weights : path, optional
-        File whose weights the system begins with.
+        File, or network of the zoo, whose weights the system begins with.
 
     Returns
     -------
@@ -500,11 +502,13 @@ def load_subject(spec: str | os.PathLike[str], weights: str | os.PathLike[str] |
         If there is no such system or file, or anything in it is wrong.
     """
     found = _subject(os.fspath(checked_path(spec, "SYSTEM")))
-    return (
-        found
-        if weights is None
-        else found.updated(system={"weights": str(checked_path(weights, "weights").resolve())})
-    )
+    return found if weights is None else found.updated(system={"weights": weights_named(weights)})
+
+
+def weights_named(weights: str | os.PathLike[str]) -> str:
+    """Weights as a config has them: a name of the zoo as it stands, else the whole path of a file."""
+    name = os.fspath(weights)
+    return name if name in zoo() else str(checked_path(weights, "weights").resolve())
 
 
 def _subject(name: str) -> Config:
@@ -537,7 +541,8 @@ def load_system(
         A registered name, a bundled config, a TOML file, a run file, a name of the zoo, or FILE.py:factory (which
         runs that file's code).
     weights : path, optional
-        File of weights to load: a run file (.h5), .safetensors, or a state_dict saved by torch (.pt, .pth).
+        File of weights to load: a run file (.h5), .safetensors, or a state_dict saved by torch (.pt, .pth); or the
+        name of a network of the zoo.
     **options
         Options of the system's constructor that replace those found.
 

@@ -14,6 +14,7 @@ import torch
 from ..errors import InputError, argument_error
 from .files import checked_path
 from .opening import open_run
+from .tensor_files import tensors_of
 
 NESTED = ("state_dict", "model_state_dict", "model")
 """Keys under which training scripts commonly save a state_dict beside other things."""
@@ -25,8 +26,8 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     Parameters
     ----------
     path : path
-        A run file (.h5, .hdf5), .safetensors (needs the package `safetensors`), or a state_dict saved by torch
-        (.pt, .pth; alone, or under the key 'state_dict', 'model_state_dict' or 'model'). Code in it is never run.
+        A run file (.h5, .hdf5), .safetensors, or a state_dict saved by torch (.pt, .pth; alone, or under the key
+        'state_dict', 'model_state_dict' or 'model'). Code in it is never run.
 
     Returns
     -------
@@ -59,16 +60,8 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
 
 def _safetensors(file: Path) -> dict[str, torch.Tensor]:
     try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-    except ImportError:
-        raise InputError(
-            f"Weights {str(file)!r} need the package safetensors, which is not installed: "
-            "pip install 'physics-ep[weights]'."
-        ) from None
-    try:
-        return load_file(file)
-    except (SafetensorError, OSError, ValueError) as error:
+        return tensors_of(file.read_bytes())[0]
+    except (OSError, ValueError) as error:
         raise _damaged(file, error) from error
 
 

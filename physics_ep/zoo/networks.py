@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import importlib.resources
-import io
 import json
+import os
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 
 from ..errors import InputError, unknown_name
 from ..registry import build_system
+from ..storage.run_file import Run
+from ..storage.tensor_files import file_of_tensors, tensors_of
 from ..system import EnergySystem
 
 SYSTEM = "zoo"
 """Name of `zoo_network` among the registered systems."""
+SHIPPED = importlib.resources.files("physics_ep") / "zoo"
+"""The folder of the package with the index, and the files that ship."""
+ENVIRONMENT = "PHYSICS_EP_ZOO"
+"""A folder, or the address of one (http, https), with the files that do not ship with the package."""
 
 
 def zoo() -> dict[str, dict[str, Any]]:
@@ -27,9 +34,65 @@ def zoo() -> dict[str, dict[str, Any]]:
         An entry holds `file`, `sha256`, `rule` ('ep' or 'backprop'), `epochs`, `data`, `train_error`,
         `held_out_error` and `test_error` (fractions), `seconds` of training, `seed` and the whole `config`.
     """
-    place = importlib.resources.files("physics_ep") / "zoo" / "index.json"
-    found: dict[str, dict[str, Any]] = json.loads(place.read_text(encoding="utf-8"))
+    found: dict[str, dict[str, Any]] = json.loads((SHIPPED / "index.json").read_text(encoding="utf-8"))
     return found
+
+
+def zoo_weights(network: str) -> dict[str, torch.Tensor]:
+    """Read the weights of a network of the zoo, once its file has the hash that the index names.
+
+    The file is the one that ships with the package; else the one of the folder that PHYSICS_EP_ZOO names; or, where
+    that is an address, it is fetched from there once, and kept in the user's cache folder.
+
+    Parameters
+    ----------
+    network : str
+        A name in `zoo()`.
+
+    Returns
+    -------
+    dict of str to Tensor
+        On the CPU, in the dtype of the file.
+
+    Raises
+    ------
+    InputError
+        If there is no such network, with the nearest right name, its file is nowhere, or is not the one that the
+        index names.
+    """
+    entries = zoo()
+    if network not in entries:
+        raise unknown_name("network", network, entries)
+    file, digest = entries[network]["file"], entries[network]["sha256"]
+    shipped = SHIPPED / file
+    place = shipped if shipped.is_file() else _elsewhere(network, file, digest)
+    try:
+        content = place.read_bytes()
+    except OSError as error:
+        raise InputError(f"Zoo file {str(place)!r} cannot be read: {error.strerror or error}.") from error
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise InputError(f"Zoo file {str(place)!r} must have the sha256 that its index names, but has another.")
+    return tensors_of(content)[0]
+
+
+def _elsewhere(network: str, file: str, digest: str) -> Path:
+    """The file of a network that does not ship with the package."""
+    given = os.environ.get(ENVIRONMENT)
+    if not given:
+        must = f"be a folder or an address that holds {file!r}, which does not ship with the package"
+        raise InputError(f"Environment variable {ENVIRONMENT} must {must} (network {network!r}), but is not set.")
+    if not given.startswith(("http://", "https://")):
+        return Path(given).expanduser() / file
+    import pooch
+
+    address = f"{given.rstrip('/')}/{file}"
+    folder = pooch.os_cache("physics-ep") / "zoo"
+    try:
+        found = pooch.retrieve(url=address, known_hash=f"sha256:{digest}", fname=file, path=folder)
+    except Exception as error:
+        # pooch passes on whatever the transport raises; a wrong hash is a ValueError.
+        raise InputError(f"Download of {address} failed: {' '.join(str(error).split())}.") from error
+    return Path(found)
 
 
 def zoo_network(network: str, *, seed: int = 0) -> EnergySystem:
@@ -45,12 +108,12 @@ def zoo_network(network: str, *, seed: int = 0) -> EnergySystem:
     Returns
     -------
     EnergySystem
-        On the CPU, float32 with weights that were kept in float16.
+        On the CPU, in float32 where weights were kept in float16, else in their dtype.
 
     Raises
     ------
     InputError
-        If there is no such network, with the nearest right name, or its file is not the one that the index names.
+        As `zoo_weights` says.
 
     Examples
     --------
@@ -59,20 +122,14 @@ def zoo_network(network: str, *, seed: int = 0) -> EnergySystem:
     >>> net(torch.zeros(1, 3, 32, 32)).shape
     torch.Size([1, 10])
     """
-    entries = zoo()
-    if network not in entries:
-        raise unknown_name("network", network, entries)
-    entry = entries[network]
-    place = importlib.resources.files("physics_ep") / "zoo" / entry["file"]
-    try:
-        content = place.read_bytes()
-    except OSError as error:
-        raise InputError(f"Zoo file {str(place)!r} cannot be read: {error.strerror or error}.") from error
-    if hashlib.sha256(content).hexdigest() != entry["sha256"]:
-        raise InputError(f"Zoo file {str(place)!r} must have the sha256 that its index names, but has another.")
-    section = dict(entry["config"]["system"])
+    weights = zoo_weights(network)
+    section = {**zoo()[network]["config"]["system"]}
+    section.pop("weights", None)  # those that the training began with
     system = cast(EnergySystem, build_system(section.pop("name"), **section))
-    system.load_state_dict(torch.load(io.BytesIO(content), weights_only=True))
+    kinds = {t.dtype for t in weights.values() if t.dtype.is_floating_point}
+    if kinds == {torch.float64}:
+        system.double()
+    system.load_state_dict(weights)
     return system
 
 
@@ -90,3 +147,61 @@ def zoo_config(network: str) -> dict[str, Any]:
         The config as a dict, which `physics_ep.config.parse_config` takes.
     """
     return {**zoo()[network]["config"], "system": {"name": SYSTEM, "network": network}}
+
+
+def add_to_zoo(
+    folder: str | os.PathLike[str],
+    name: str,
+    run: Run,
+    data: str,
+    *,
+    half: bool = False,
+    **metrics: float,
+) -> dict[str, Any]:
+    """Write the weights of a run into a folder of the zoo, and its entry into the folder's index.json.
+
+    Parameters
+    ----------
+    folder : path
+    name : str
+        Name of the network.
+    run : Run
+        The run file of a training.
+    data : str
+        What it was trained on, in words.
+    half : bool
+        Keep weights in float16.
+    **metrics
+        Metrics of the entry in place of those of the run: `test_error` of rounded weights, say.
+
+    Returns
+    -------
+    dict
+        The entry.
+    """
+    place = Path(folder)
+    weights = {key: tensor.half() if half else tensor for key, tensor in run.state_dict.items()}
+    kept = int(run.attributes.get("kept_epoch", run.epochs)) - 1
+    errors = {"train_error": "train_error", "held_out_error": "validation_error", "test_error": "test_error"}
+    told = {key: float(run.metric(metric)[kept]) for key, metric in errors.items() if metric in run.metrics}
+    config = {**run.config, "data": {**run.config["data"], "folder": None}}  # the folder is this machine's
+    config["system"] = {**config["system"], "weights": None}
+    entry = {
+        "file": f"{name}.safetensors",
+        "rule": run.config["ep"]["estimator"],
+        "epochs": run.epochs,
+        "data": data,
+        **told,
+        **metrics,
+        "seconds": float(run.metric("seconds").sum()),
+        "seed": run.config["training"]["seed"],
+        "config": config,
+    }
+    figures = {key: str(entry[key]) for key in ("rule", "epochs", "data", *told, "seed")}
+    content = file_of_tensors(weights, {**figures, "config": json.dumps(config)})
+    (place / entry["file"]).write_bytes(content)
+    index = place / "index.json"
+    entries = json.loads(index.read_text(encoding="utf-8")) if index.is_file() else {}
+    entries[name] = {"file": entry.pop("file"), "sha256": hashlib.sha256(content).hexdigest(), **entry}
+    index.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+    return entries[name]

@@ -1,12 +1,12 @@
 """Train the networks of `physics_ep.zoo` on CIFAR-10, by EP or by backprop, under one recipe.
 
     python -m validation.benchmarks.zoo_training --rule ep|backprop --out RUN.h5 [--images DIR] [--resume]
-    python -m validation.benchmarks.zoo_training --export RUN.h5 --out NAME.pt [--images DIR]
+    python -m validation.benchmarks.zoo_training --export RUN.h5 --out NAME.safetensors [--images DIR]
 
 The recipe is the bundled config vgg10-eighth-cifar10. 500 images of each class of the training set are held out, by
 a fixed draw, and their error after each epoch is the run's "test" error: the test set takes no part. `--export`
-writes the weights of a run in float16, a dict of tensors by `torch.save`, and reads the test set, once: its error
-stands beside the file's sha256 in NAME.json, an entry of physics_ep/zoo/index.json.
+writes the weights of a run in float16, as safetensors, and reads the test set, once: its error stands beside the
+file's sha256 in index.json beside it, as entries of physics_ep/zoo/index.json.
 
 A run file is written after each epoch, and `--resume` goes on from it. One thread; an epoch takes some 20 s of one
 core by backprop and twice as long by EP.
@@ -15,7 +15,6 @@ core by backprop and twice as long by EP.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,8 @@ from physics_ep.data.datasets import Dataset, load_dataset
 from physics_ep.errors import InputError
 from physics_ep.progress import Advance
 from physics_ep.storage.opening import open_run
-from physics_ep.storage.outputs import write_json, writing
+from physics_ep.storage.outputs import writing
+from physics_ep.zoo import add_to_zoo
 
 CONFIG = "vgg10-eighth-cifar10"
 HELD_OUT = 500
@@ -93,14 +93,14 @@ def images_of(folder: Path | None) -> Dataset:
 
 
 def export(run: Path, out: Path, images: Path | None) -> dict[str, Any]:
-    """Write a run's weights in float16, and what is known of them beside.
+    """Write a run's weights in float16 as safetensors, and what is known of them into the index.json beside.
 
     Parameters
     ----------
     run : Path
         Run file of a training.
     out : Path
-        File of the weights; their entry of the index goes to the same name with the suffix .json.
+        File of the weights, NAME.safetensors; their entry goes into index.json beside it.
     images : Path, optional
         Folder of CIFAR-10, whose test set is read.
 
@@ -118,24 +118,15 @@ def export(run: Path, out: Path, images: Path | None) -> dict[str, Any]:
     data = images_of(images)
     scores = torch.cat([net(part).detach() for part in data.test_x.split(500)])
     wrong = scores.argmax(1) != data.test_y
+    data_told = "CIFAR-10 as JPEG (lossy), 45,000 of its training images; errors compare with each other alone"
+    held_out = float(found.metric("test_error")[-1])
+    error = float(wrong.double().mean())
     with writing("validation.benchmarks.zoo_training") as call:
-        place = call.claim("out", out)
-        torch.save(weights, place)
-        entry = {
-            "file": out.name,
-            "sha256": hashlib.sha256(place.read_bytes()).hexdigest(),
-            "rule": found.config["ep"]["estimator"],
-            "epochs": found.epochs,
-            "data": "CIFAR-10 as JPEG (lossy), 45,000 of its training images; errors compare with each other alone",
-            "train_error": float(found.metric("train_error")[-1]),
-            "held_out_error": float(found.metric("test_error")[-1]),
-            "test_error": float(wrong.double().mean()),
-            "seconds": float(found.metric("seconds").sum()),
-            "seed": found.config["training"]["seed"],
-            "config": found.config,
-        }
-    write_json(out.with_suffix(".json"), entry)
-    return entry
+        call.claim("out", out)
+        call.claim("index", out.with_name("index.json"))
+        return add_to_zoo(
+            out.parent, out.stem, found, data_told, half=True, held_out_error=held_out, test_error=error
+        )
 
 
 def main(words: list[str] | None = None) -> None:

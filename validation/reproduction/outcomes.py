@@ -144,6 +144,9 @@ def _paired_words(outcome: RowOutcome) -> list[str]:
     return [f"EP less exact gradients {span}: EP is {'worse' if worse else 'better'}"]
 
 
+COLUMNS = ("row", "recipe", "published", "ours, 95 % interval", "seeds", "verdict")
+
+
 @dataclass(frozen=True, repr=False)
 class Reproduction(Tabular):
     """Rows that were made, or told why not.
@@ -166,14 +169,17 @@ class Reproduction(Tabular):
         return {"rows": [outcome.as_dict() for outcome in self.outcomes]}
 
     def shown(self) -> tuple[list[str], list[list[str]]]:
-        """Columns and cells for a terminal or a page."""
-        columns = ["row", "recipe", "published", "ours, 95 % interval", "seeds", "verdict"]
-        return columns, [_cells(outcome) for outcome in self.outcomes]
+        """Columns and cells for a terminal."""
+        return list(COLUMNS), [_cells(outcome) for outcome in self.outcomes]
 
     def to_markdown(self) -> str:
-        """The rows as a table in Markdown."""
-        columns, rows = self.shown()
-        lines = [columns, ["---"] * len(columns), *rows]
+        """The rows as a table in Markdown, with their titles, and what of a recipe is to be known."""
+        rows = [_cells(outcome) for outcome in self.outcomes]
+        for cells, outcome in zip(rows, self.outcomes, strict=True):
+            cells[0] += f": {outcome.row.title}, {outcome.row.quantity}"
+            if outcome.figure is not None:
+                cells[-1] += "".join(f". {note}" for note in (*outcome.recipe.notes, *outcome.recipe.differs))
+        lines = [list(COLUMNS), ["---"] * len(COLUMNS), *rows]
         return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines) + "\n"
 
 
@@ -188,11 +194,9 @@ def _cells(outcome: RowOutcome) -> list[str]:
         ours += f" [{_digits(figure.low, row)}, {_digits(figure.high, row)}]"
     if outcome.values.get("exact"):
         exact = mean_interval(list(outcome.values["exact"].values()))
-        ours += f"; exact gradients {_digits(exact.mean, row)}{unit}"
-    name = f"{row.table}/{row.name}: {row.title}, {row.quantity}"
-    notes = [*outcome.recipe.notes, *outcome.recipe.differs] if figure is not None else []
-    said = outcome.verdict + "".join(f". {note}" for note in notes)
-    return [name, outcome.recipe_name, published, ours, str(len(outcome.seeds)), said]
+        ours += f"; exact {_digits(exact.mean, row)}{unit}"
+    name = f"{row.table}/{row.name}"
+    return [name, outcome.recipe_name, published, ours, str(len(outcome.seeds)), outcome.verdict]
 
 
 def _digits(value: float, row: Row) -> str:
