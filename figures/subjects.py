@@ -15,9 +15,9 @@ from hardware_models.hopfield.network import HopfieldNetwork
 from hardware_models.resistive.network import ResistiveNetwork
 from physics_ep.config import RUN_FILES, load_subject, parse_config
 from physics_ep.cost import Cost, SquaredError
-from physics_ep.data.datasets import digits, load_dataset
+from physics_ep.data.datasets import digits
 from physics_ep.physical_system import PhysicalSystem
-from physics_ep.runs.preparation import system_of
+from physics_ep.runs.preparation import system_of, tested_on
 from physics_ep.storage.opening import open_run
 from validation.examples import examples as batch_of
 
@@ -143,8 +143,8 @@ def before_digits(
     x = data.test_x[:examples].flatten(1)
     place = torch.device("cpu") if device is None else device
     cost = SquaredError()
-    y = cost.encode(data.test_y[:examples], data.n_classes, dtype).to(place)
-    system = build(x.shape[1], data.n_classes).to(place, dtype)
+    y = cost.encode(data.test_y[:examples], data.n_outputs, dtype).to(place)
+    system = build(x.shape[1], data.n_outputs).to(place, dtype)
     return Subject(label, system, x.to(place, dtype), y, cost)
 
 
@@ -179,12 +179,15 @@ def trained(
     run = open_run(path)
     system = cast(PhysicalSystem, system_of(run))
     config = parse_config(run.config)
-    data = load_dataset(config.data)
+    inputs, targets, n_outputs = tested_on(run)
     place = torch.device("cpu") if device is None else device
     cost = config.ep.new_cost()
-    y = cost.encode(data.test_y[:examples], data.n_classes, dtype).to(place)
-    x = data.test_x[:examples].to(place, dtype)
-    return Subject(f"trained {config.system.name}", system.to(place, dtype), x, y, cost)
+    x = inputs[:examples].to(place, dtype)
+    system = system.to(place, dtype)
+    if n_outputs is None:
+        n_outputs = system.outputs(system.initial_state(x[:1])).shape[1]
+    y = cost.encode(targets[:examples], n_outputs, dtype).to(place)
+    return Subject(f"trained {config.system.name}", system, x, y, cost)
 
 
 def given(request: Request, **options: Any) -> Subject:

@@ -168,7 +168,7 @@ def map_(
     own = getattr(net, "examples", None)
     if images is None and own is not None:
         x = own[0][:batch]
-        calibrated = f"{len(x)} examples that the factory returned"
+        calibrated = f"{len(x)} examples that {network} brings"
     elif images is None:
         needed = batch * math.prod(shape) * net.dtype.itemsize
         require_memory(needed, net.device, f"{batch} calibration examples")

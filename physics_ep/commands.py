@@ -168,16 +168,17 @@ def train(
     if verbose:
         metrics = result.metrics
         judges = "test" if result.kept_epoch is None else "validation"
+        names = (
+            [f"{judges}_loss"] if result.measured else ["train_error", f"{judges}_error", f"{judges}_top5_error"]
+        )
         report.table(
             "Epochs",
-            ["epoch", "loss", "train error", f"{judges} error", "top-5", "worst residual", "skipped", "seconds"],
+            ["epoch", "loss", *(n.replace("_", " ") for n in names), "worst residual", "skipped", "seconds"],
             [
                 [
                     str(k + 1),
                     f"{metrics['loss'][k]:.4g}",
-                    f"{metrics['train_error'][k]:.2%}",
-                    f"{metrics[f'{judges}_error'][k]:.2%}",
-                    f"{metrics[f'{judges}_top5_error'][k]:.2%}",
+                    *(f"{metrics[n][k]:.4g}" if result.measured else f"{metrics[n][k]:.2%}" for n in names),
                     f"{metrics['worst_residual'][k]:.1e}",
                     str(metrics["skipped"][k]),
                     f"{metrics['seconds'][k]:.1f}",
@@ -186,18 +187,34 @@ def train(
             ],
         )
     kept = f"; {result.path}" if result.path else ""
-    chosen = ""
-    if result.kept_epoch is not None:
-        chosen = f" (epoch {result.kept_epoch} is kept, with validation error {result.validation_error:.2%})"
+    chosen = "" if result.kept_epoch is None else f" (epoch {result.kept_epoch} is kept, with validation "
+    if result.measured:
+        loss = float(result.metrics["loss"][-1])
+        told = f"test loss {result.test_loss:.4g} ({_in_units(result)}), train loss {loss:.4g}"
+        lost = figures["test_unconverged"]
+        told += f"; {lost} test examples without equilibrium are left out" if lost else ""
+        chosen += f"loss {result.validation_loss:.4g})" if chosen else ""
+    else:
+        told = f"test error {result.test_error:.2%}, train error {result.train_error:.2%}"
+        chosen += f"error {result.validation_error:.2%})" if chosen else ""
     report.say(
-        f"test error {result.test_error:.2%}, train error {result.train_error:.2%} after {figures['epochs']} "
-        f"epochs{chosen} in {result.seconds:.1f} s; worst residual {figures['worst_residual']:.1e}, "
-        f"{figures['skipped']} skipped{kept}"
+        f"{told} after {figures['epochs']} epochs{chosen} in {result.seconds:.1f} s; worst residual "
+        f"{figures['worst_residual']:.1e}, {figures['skipped']} skipped{kept}"
     )
     if result.broken:
         first = result.broken[0]
         report.say(f"{len(result.broken)} images cannot be decoded and were left out. The first: {first}")
     leave_group()
+
+
+def _in_units(result: Any) -> str:
+    """How far outputs are from measured targets: in the unit of the target, where there is one."""
+    told = result.targets
+    n = len(told["names"])
+    if n == 1:
+        off = told["scale"][0] * (2 * result.test_loss) ** 0.5
+        return f"{told['names'][0]} off by {off:.4g}, root mean square"
+    return f"{n} targets off by {(2 * result.test_loss / n) ** 0.5:.4g}, root mean square, as scaled"
 
 
 def simulate(
@@ -432,14 +449,17 @@ def _config_of(begin: str) -> Any:
 
 def _tell_seeds(report: Report, result: Any) -> None:
     """Say what several seeds gave: a row each, and the mean with its interval."""
+    names, form = (["test_loss"], ".4g") if result.measured else (["test_error", "train_error"], ".2%")
     shown = [
-        [str(row["seed"]), f"{row['test_error']:.2%}", f"{row['train_error']:.2%}", f"{row['seconds']:.1f}"]
+        [str(row["seed"]), *(format(row[name], form) for name in names), f"{row['seconds']:.1f}"]
         for row in result.records()
     ]
-    report.table("Seeds", ["seed", "test error", "train error", "seconds"], shown)
-    low, high = result.test_error_interval
+    report.table("Seeds", ["seed", *(name.replace("_", " ") for name in names), "seconds"], shown)
+    found = result.over_seeds(names[0])
+    low, high = found.ends
     report.say(
-        f"test error {result.test_error:.2%}, 95 % interval {low:.2%} to {high:.2%} over {len(result.seeds)} seeds"
+        f"{names[0].replace('_', ' ')} {found.mean:{form}}, 95 % interval {low:{form}} to {high:{form}} over "
+        f"{len(result.seeds)} seeds"
     )
 
 

@@ -122,8 +122,15 @@ class DataSection(Section):
         Folder of the data set's files. None: the environment variable PHYSICS_EP_DATA.
     file, test_file : str or None
         For 'npz', 'csv' and 'parquet': your own file of examples; and a second file, of examples to test on.
-    target : str or None
-        Column (or array of an npz file) that holds the classes. None: the last column, or the array y or labels.
+    target : str, list of str or None
+        Column (or array of an npz file) of the targets; several are measured numbers, an output each. None: the
+        last column, or the array y or labels.
+    task : {'classification', 'regression'} or None
+        Whether targets are classes or measured numbers. None: what they look like: texts and whole numbers name
+        classes, numbers with a fraction are measured.
+    target_scaling : {'standard', 'range', 'none'} or None
+        What becomes of each measured target, by the examples to train on: mean 0 and deviation 1, the range 0 to 1,
+        or nothing. None: 'range' for 'csv' and 'parquet', since class targets are 0 and 1 too; 'none' for arrays.
     columns : list of str or None
         Columns to learn from. None: all but the target.
     scaling : {'standard', 'range', 'none'} or None
@@ -172,7 +179,9 @@ class DataSection(Section):
     folder: str | None = None
     file: str | None = None
     test_file: str | None = None
-    target: str | None = None
+    target: str | list[str] | None = None
+    task: Literal["classification", "regression"] | None = None
+    target_scaling: Literal["standard", "range", "none"] | None = None
     columns: list[str] | None = None
     scaling: Literal["standard", "range", "none"] | None = None
     validation: int | FiniteFloat | None = None
@@ -200,6 +209,13 @@ class DataSection(Section):
         if validation is not None and not (validation >= 1 if whole else 0 < validation < 1):
             raise argument_error("data.validation", "be a share in (0, 1), or a number of examples", validation)
         return validation
+
+    @field_validator("target")
+    @classmethod
+    def _named_once(cls, target: str | list[str] | None) -> str | list[str] | None:
+        if isinstance(target, list) and (not target or len(set(target)) < len(target)):
+            raise argument_error("data.target", "name at least one column, and each once", target)
+        return target
 
 
 class TrainingSection(Section):

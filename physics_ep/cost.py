@@ -145,6 +145,9 @@ class Cost:
         """
         return None
 
+    measures = False
+    """Whether `encode` takes measured targets (B, n_out) too, besides class indices."""
+
     def encode(self, labels: torch.Tensor, n_out: int, dtype: torch.dtype) -> torch.Tensor:
         """Class indices (B,) to the targets that this cost takes."""
         raise InputError(f"Argument cost ({type(self).__name__}) must have a method encode to take class indices.")
@@ -197,6 +200,7 @@ class SquaredError(Cost):
     name = "squared_error"
     steepest = 1.0
     separable = True
+    measures = True
 
     def __init__(self, target: float = 1.0) -> None:
         if isinstance(target, bool) or not isinstance(target, int | float) or not 0 < target < math.inf:
@@ -226,6 +230,10 @@ class SquaredError(Cost):
 
     def encode(self, labels: torch.Tensor, n_out: int, dtype: torch.dtype) -> torch.Tensor:
         labels = as_targets(labels)
+        if labels.is_floating_point() and labels.ndim == 2:
+            if labels.shape[1] != n_out:
+                raise argument_error("y", f"be measured targets (B, {n_out}), one an output", tuple(labels.shape))
+            return labels.to(dtype)
         check_labels(labels, n_out)
         found = torch.nn.functional.one_hot(labels, n_out).to(dtype)
         return found if self.target == 1 else self.target * found

@@ -97,10 +97,10 @@ def fresh_convolutional(
     data = digits()
     x = data.test_x[:examples]
     shape = (x.shape[1], x.shape[2], x.shape[3])
-    system = ConvHopfieldNetwork(shape, [4, 6], data.n_classes, "tanh", pooling="average", gain=0.5, seed=seed)
+    system = ConvHopfieldNetwork(shape, [4, 6], data.n_outputs, "tanh", pooling="average", gain=0.5, seed=seed)
     place = torch.device("cpu") if device is None else device
     cost = SquaredError()
-    y = cost.encode(data.test_y[:examples], data.n_classes, dtype).to(place)
+    y = cost.encode(data.test_y[:examples], data.n_outputs, dtype).to(place)
     return Subject("convolutional network", system.to(place, dtype), x.to(place, dtype), y, cost)
 
 

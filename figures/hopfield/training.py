@@ -47,6 +47,9 @@ class LearningCurve:
     validation_error : ndarray (epochs,) or None
         Misclassified fraction of the examples held out, where some were: the test set is read once then, and
         `test_error` is NaN but for the epoch that is kept.
+    judged_loss : ndarray (epochs,) or None
+        Mean cost of the examples held out, or else of the test set, where targets are measured and there are no
+        errors; else NaN.
     """
 
     label: str
@@ -60,6 +63,7 @@ class LearningCurve:
     nudged_iterations: np.ndarray
     skipped: np.ndarray
     validation_error: np.ndarray | None = None
+    judged_loss: np.ndarray | None = None
 
 
 def learning_curve(run: Run) -> LearningCurve:
@@ -101,6 +105,7 @@ def curve_of(config: Config, system: PhysicalSystem, metrics: Mapping[str, np.nd
         nudged_iterations=metrics["nudged_iterations"],
         skipped=metrics["skipped"],
         validation_error=metrics.get("validation_error"),
+        judged_loss=metrics.get("validation_loss", metrics.get("test_loss")),
     )
 
 
@@ -111,10 +116,16 @@ def draw_learning_curve(data: LearningCurve) -> Figure:
     figure, axes = style.new_figure(style.PAGE, 100, 2, 2)
     errors, loss, residuals, iterations = axes.flat
     judged = {"test": data.test_error} if data.validation_error is None else {"validation": data.validation_error}
-    _draw(errors, epochs, {name: 100 * error for name, error in {**judged, "training": data.train_error}.items()})
-    if data.validation_error is not None:
-        tested = np.isfinite(data.test_error)
-        errors.plot(epochs[tested], 100 * data.test_error[tested], "*", color=style.BLACK, label="test, once")
+    if data.judged_loss is not None and np.isnan(data.train_error).all():
+        _draw(errors, epochs, dict.fromkeys(judged, data.judged_loss))
+        errors.set_yscale("log")
+        errors.set_ylabel("Mean cost of examples not trained on\n(dimensionless)")
+    else:
+        _draw(errors, epochs, {name: 100 * e for name, e in {**judged, "training": data.train_error}.items()})
+        if data.validation_error is not None:
+            tested = np.isfinite(data.test_error)
+            errors.plot(epochs[tested], 100 * data.test_error[tested], "*", color=style.BLACK, label="test, once")
+        _error_scale(errors, data)
     _draw(loss, epochs, {"training": data.loss})
     loss.set_ylabel("Mean cost (dimensionless)")
     _draw(residuals, epochs, {"worst": data.worst_residual, "median": data.median_residual})
@@ -127,7 +138,6 @@ def draw_learning_curve(data: LearningCurve) -> Figure:
     iterations.set_ylabel("Mean iterations (count)")
     iterations.set_ylim(bottom=0)
     loss.set_yscale("log")
-    _error_scale(errors, data)
     for ax in axes.flat:
         ax.set_xlabel("Epoch")
         ax.set_xlim(0, len(epochs) + 1)

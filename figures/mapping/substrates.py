@@ -11,11 +11,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from physics_ep.config import load_config, parse_config
+from physics_ep.config import load_config
 from physics_ep.data.datasets import load_dataset
 from physics_ep.errors import argument_error
 from physics_ep.placement import threads
 from physics_ep.predictive_coding import PredictiveCodingNetwork
+from physics_ep.runs.preparation import tested_on
 from physics_ep.runs.training import train
 from physics_ep.storage.opening import open_run
 from physics_ep.storage.outputs import as_asked
@@ -64,9 +65,15 @@ def mapped_run(request: Request, substrates: Sequence[str] = THREE) -> tuple[Pla
         If there is no such network, as in `network_of`.
     """
     subject = network_of(request)
-    config = load_config(NETWORK) if request.run is None else parse_config(open_run(request.run).config)
-    data = load_dataset(config.data)
-    test = (data.test_x.to(subject.x), data.test_y.to(subject.x.device))
+    if request.run is None:
+        data = load_dataset(load_config(NETWORK).data)
+        x, y = data.test_x, data.test_y
+    else:
+        x, y, _ = tested_on(open_run(request.run))
+    if y.is_floating_point():
+        must = "be a run that was trained on classes, whose errors are drawn"
+        raise argument_error(as_asked("--from", "run"), must, "one on measured targets")
+    test = (x.to(subject.x), y.to(subject.x.device))
     options: dict[str, Any] = {"substrates": substrates, "seed": request.seed, "progress": request.progress}
     with threads(1):
         assert isinstance(subject.system, PredictiveCodingNetwork)

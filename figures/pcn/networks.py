@@ -78,7 +78,7 @@ def dense_network(
         With the squared error as its cost.
     """
     data = digits()
-    sizes = [data.train_x[0].numel(), *[32] * (depth - 1), data.n_classes]
+    sizes = [data.train_x[0].numel(), *[32] * (depth - 1), data.n_outputs]
     net = mlp(sizes, activation, gain=gain, seed=seed)
     return _fitted(label, net, 1, examples, steps, 1e-3, seed, dtype, device)
 
@@ -121,7 +121,7 @@ def _fitted(
     adam = torch.optim.Adam(net.parameters(), rate)
     for _ in range(steps):
         batch = torch.randint(0, len(data.train_x), (BATCH,), generator=generator)
-        y = cost.encode(data.train_y[batch], data.n_classes, torch.float32)
+        y = cost.encode(data.train_y[batch], data.n_outputs, torch.float32)
         loss = cost(net(image(data.train_x[batch])), y).mean()
         adam.zero_grad()
         loss.backward()
@@ -129,7 +129,7 @@ def _fitted(
     for p in net.parameters():
         p.grad = None
     place = torch.device("cpu") if device is None else device
-    y = cost.encode(data.test_y[:examples], data.n_classes, dtype).to(place)
+    y = cost.encode(data.test_y[:examples], data.n_outputs, dtype).to(place)
     return Subject(label, net.to(place, dtype), image(data.test_x[:examples]).to(place, dtype), y, cost)
 
 

@@ -19,6 +19,7 @@ from ..errors import InputError, argument_error, unknown_name
 from ..progress import SILENT, Progress
 from ..ranks import Batch, batch_count, rank, share, shared_out, summed, world_size
 from .datasets import Dataset, data_folder
+from .given import checked_batch
 from .held_out import held_out
 from .image_folders import STREAMED, Listing, list_parts
 from .photographs import (
@@ -39,14 +40,17 @@ class BatchSource(Protocol):
 
     Attributes
     ----------
-    n_classes : int or None
-        None: as many as the system has outputs.
+    n_outputs : int or None
+        Number of classes or of measured targets. None: as many as the system has outputs.
     examples : int or None
         Number of examples of an epoch of training, by all ranks together; None if that cannot be told beforehand.
     batches : int or None
         Number of batches of an epoch of training; None if that cannot be told beforehand.
     sample : Tensor (1, ...) or None
         An input of the right shape, if one can be had before training.
+    targets : dict or None
+        Names of measured targets, with the shift and the scale that give them their own unit again; None: classes,
+        or unknown.
     broken : list of str
         What was left out since it cannot be decoded, a line for each; it grows as batches are drawn.
     """
@@ -54,7 +58,10 @@ class BatchSource(Protocol):
     broken: list[str]
 
     @property
-    def n_classes(self) -> int | None: ...
+    def targets(self) -> dict[str, Any] | None: ...
+
+    @property
+    def n_outputs(self) -> int | None: ...
 
     @property
     def examples(self) -> int | None: ...
@@ -90,8 +97,11 @@ class InMemory:
     def __init__(self, data: Dataset, training: TrainingSection, section: DataSection) -> None:
         self.data = data
         self.training = training
-        self.n_classes = data.n_classes
-        kept, held = _parted(data.train_y.cpu().numpy(), section)
+        self.n_outputs = data.n_outputs
+        self.targets = data.target_scales
+        measured = data.n_classes is None  # and of one class, as it were
+        labels = np.zeros(len(data.train_y), np.int64) if measured else data.train_y.cpu().numpy()
+        kept, held = _parted(labels, section)
         device = data.train_y.device
         self._kept, self._held = (torch.from_numpy(part).to(device) for part in (kept, held))
         self.examples = len(kept)
@@ -162,7 +172,8 @@ class Stream:
         kept, held = _parted(parts.train.labels, section)
         self.train_part, self.validation_part = parts.train.chosen(kept), parts.train.chosen(held)
         self.test_part = parts.test
-        self.n_classes = parts.n_classes
+        self.n_outputs = parts.n_classes
+        self.targets = None
         self.examples = len(self.train_part)
         self.batches = batch_count(self.examples, training.batch_size)
         self.workers = _available_cores() if section.workers is None else section.workers
@@ -217,29 +228,22 @@ class Loaders:
     Parameters
     ----------
     train, test : iterable
-        Batches (x, labels), anew each epoch: torch's DataLoader, say. Several processes give each its own, with
-        equally many batches to train on.
+        Batches (x, y), anew each epoch: torch's DataLoader, say; y are class indices (B,) or measured targets
+        (B, n). Several processes give each its own, with equally many batches to train on.
     seed : int
         What the loaders draw from torch's global generator, or from their own, is seeded by it and the epoch.
     device, dtype
         Where the batches are, and in which precision.
 
-    Raises
-    ------
-    InputError
-        If they cannot be gone through more than once.
     """
 
     sample = None
-    n_classes = None
+    n_outputs = None
+    targets = None
 
     def __init__(
         self, train: Iterable[Any], test: Iterable[Any], seed: int, device: torch.device, dtype: torch.dtype
     ) -> None:
-        for part in (train, test):
-            if not isinstance(part, Iterable) or isinstance(part, Iterator):
-                must = "be a Dataset, a folder or two loaders (train, test), to be gone through anew each epoch"
-                raise argument_error("data", must, type(part).__name__)
         self.train_part, self.test_part = train, test
         self.seed = seed
         self.device = device
@@ -273,20 +277,8 @@ class Loaders:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             for batch in loader:
-                yield self._checked(batch)
-
-    def _checked(self, batch: Any) -> Batch:
-        x, labels = batch if isinstance(batch, list | tuple) and len(batch) == 2 else (None, None)
-        if (
-            not (isinstance(x, torch.Tensor) and isinstance(labels, torch.Tensor))
-            or not x.dtype.is_floating_point
-            or labels.dtype.is_floating_point
-            or labels.shape != x.shape[:1]
-        ):
-            must = "yield pairs of a floating-point tensor (B, ...) and class indices (B,)"
-            raise argument_error("data", must, _described(batch))
-        x, labels = (t.to(self.device, non_blocking=True) for t in (x, labels))
-        return x.to(self.dtype), labels.to(torch.int64)
+                x, y = (t.to(self.device, non_blocking=True) for t in checked_batch(batch))
+                yield x.to(self.dtype), y.to(self.dtype) if y.is_floating_point() else y
 
 
 def epoch_seed(seed: int, epoch: int, *stream: int) -> int:
@@ -305,14 +297,6 @@ def _available_cores() -> int:
     """Cores for this process to decode on, of which those on the same machine have their part."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(MOST_WORKERS, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
-
-
-def _described(batch: Any) -> str:
-    if isinstance(batch, list | tuple):
-        return f"({', '.join(map(_described, batch))})"
-    if isinstance(batch, torch.Tensor):
-        return f"{batch.dtype} of shape {tuple(batch.shape)}"
-    return type(batch).__name__
 
 
 def photographs(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ from .imagenet32 import (
     read_imagenet32,
 )
 from .images import Images
-from .tables import read_table_file
+from .tables import Table, read_table_file
 
 if TYPE_CHECKING:
     from ..config import DataSection
@@ -55,13 +55,19 @@ class Dataset:
     train_x, test_x : Tensor (N, ...)
         Inputs, dimensionless; images are (N, channels, rows, columns) with grey levels in [0, 1], or colours from
         which the training set's mean is subtracted, in units of its standard deviation.
-    train_y, test_y : Tensor (N,) of int64
-        Class indices in [0, n_classes).
-    n_classes : int
+    train_y, test_y : Tensor
+        Class indices (N,) of int64 in [0, n_classes); or measured targets (N, n), floating, scaled as
+        `target_scale` says.
+    n_classes : int or None
+        None: targets are measured.
     augment : Augmentation or None
         Applied to each training batch.
     classes : tuple of str or None
         Names of the classes, where the set has them.
+    targets : tuple of str or None
+        Names of measured targets, where the set has them.
+    target_shift, target_scale : tuple of float or None
+        A measured target is shift + scale * y, in its own unit. None: shift 0, scale 1.
     """
 
     name: str
@@ -69,9 +75,12 @@ class Dataset:
     train_y: torch.Tensor
     test_x: torch.Tensor
     test_y: torch.Tensor
-    n_classes: int
+    n_classes: int | None
     augment: Augmentation | None = None
     classes: tuple[str, ...] | None = None
+    targets: tuple[str, ...] | None = None
+    target_shift: tuple[float, ...] | None = None
+    target_scale: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         for part in ("train", "test"):
@@ -80,6 +89,9 @@ class Dataset:
                 raise argument_error(f"{part}_x", "be a floating-point tensor (N, ...) with N > 0", _described(x))
             if not bool(torch.isfinite(x).all()):
                 raise argument_error(f"{part}_x", "be finite", "NaN or infinite entries")
+            if self.n_classes is None:
+                self._require_measured(f"{part}_y", y, len(x))
+                continue
             if not is_dense(y) or y.shape != x.shape[:1] or y.dtype != torch.int64:
                 raise argument_error(f"{part}_y", f"be int64 class indices of shape ({len(x)},)", _described(y))
             if int(y.min()) < 0 or int(y.max()) >= self.n_classes:
@@ -93,14 +105,57 @@ class Dataset:
                 "test_x", f"have examples of shape {tuple(self.train_x.shape[1:])}", tuple(self.test_x.shape[1:])
             )
 
+    def _require_measured(self, name: str, y: torch.Tensor, examples: int) -> None:
+        n = self.train_y.shape[1:].numel()
+        if not is_dense(y) or y.shape != (examples, n) or not n or not y.dtype.is_floating_point:
+            must = f"be floating-point targets of shape ({examples}, n), or come with n_classes"
+            raise argument_error(name, must, _described(y))
+        if not bool(torch.isfinite(y).all()):
+            raise argument_error(name, "be finite", "NaN or infinite entries")
+
+    @property
+    def n_outputs(self) -> int:
+        """Outputs that a system needs: one a class, or one a measured target."""
+        return self.train_y.shape[1] if self.n_classes is None else self.n_classes
+
+    @property
+    def target_scales(self) -> dict[str, list[Any]] | None:
+        """Names, shifts and scales of measured targets, as run files keep them; None where targets are classes."""
+        if self.n_classes is not None:
+            return None
+        n = self.n_outputs
+        names = list(self.targets or (f"target {k + 1}" for k in range(n)))
+        return {
+            "names": names,
+            "shift": list(self.target_shift or [0.0] * n),
+            "scale": list(self.target_scale or [1.0] * n),
+        }
+
+    def require_classes(self, what: str) -> None:
+        """Refuse measured targets.
+
+        Parameters
+        ----------
+        what : str
+            What needs classes: the subject of the message.
+
+        Raises
+        ------
+        InputError
+            If targets are measured.
+        """
+        if self.n_classes is None:
+            raise InputError(f"{what} needs examples with classes, but the targets of {self.name!r} are measured.")
+
     def to(self, device: torch.device, dtype: torch.dtype) -> Dataset:
-        """The same on another device, with inputs of another dtype."""
+        """The same on another device, with inputs and measured targets of another dtype."""
+        kind = dtype if self.n_classes is None else torch.int64
         return replace(
             self,
             train_x=self.train_x.to(device, dtype),
-            train_y=self.train_y.to(device),
+            train_y=self.train_y.to(device, kind),
             test_x=self.test_x.to(device, dtype),
-            test_y=self.test_y.to(device),
+            test_y=self.test_y.to(device, kind),
         )
 
 
@@ -189,6 +244,9 @@ def load_dataset(section: DataSection, progress: Progress | bool = SILENT) -> Da
         raise InputError(
             f"Data set {section.name!r} is streamed from its files to training, and is not held in memory for this."
         )
+    if section.name in FROM_PYTHON:
+        must = f"be given again by data=...: [data] name {section.name!r} stands for what came from Python"
+        raise argument_error("data", must, "left out")
     if section.name not in DATASETS:
         raise unknown_name("data.name", section.name, [*DATASETS, *STREAMED])
     foreign = FOR_PHOTOGRAPHS[: -2 if section.name == "imagenet32" else None]
@@ -285,20 +343,29 @@ def imagenet32(section: DataSection, progress: Progress | bool = SILENT) -> Data
 
 def own_table(section: DataSection, progress: Progress | bool) -> Dataset:
     """Examples from a file of your own: npz, csv or parquet (see `tables`)."""
-    found = read_table_file(section)
+    return of_table(section.name, read_table_file(section))
+
+
+def of_table(name: str, found: Table) -> Dataset:
+    """Make a data set of the examples of a file or of arrays."""
     return Dataset(
-        section.name,
+        name,
         train_x=torch.from_numpy(found.train_x),
         train_y=torch.from_numpy(found.train_y),
         test_x=torch.from_numpy(found.test_x),
         test_y=torch.from_numpy(found.test_y),
-        n_classes=len(found.classes),
+        n_classes=None if found.classes is None else len(found.classes),
         classes=found.classes,
+        targets=found.targets,
+        target_shift=found.target_shift,
+        target_scale=found.target_scale,
     )
 
 
 TABLES = ("npz", "csv", "parquet")
-FOR_TABLES = ("file", "test_file", "target", "columns", "scaling", "seed")
+FROM_PYTHON = ("arrays", "loaders")
+"""What [data] name says of examples that a caller of Python has handed over (`given`)."""
+FOR_TABLES = ("file", "test_file", "target", "task", "target_scaling", "columns", "scaling", "seed")
 """Entries of [data] that say nothing about sets that bring their own files."""
 
 DATASETS: dict[str, Callable[[DataSection, Progress | bool], Dataset]] = {

@@ -5,7 +5,8 @@
     file = "flowers.csv"
     target = "species"
 
-Where the file holds no test part, a share of each class is held back, drawn once by `data.seed`.
+The target is a column of classes, or of measured numbers (`targets`); a list of columns is measured. Where the file
+holds no test part, a share of the examples (of each class) is held back, drawn once by `data.seed`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 from ..errors import InputError, argument_error, unknown_name
 from ..storage.files import checked_path
 from ..storage.texts import read_text
+from .targets import as_targets, is_number, split
 
 if TYPE_CHECKING:
     from ..config import DataSection
@@ -31,15 +33,35 @@ LABELS = ("y", "Y", "labels", "targets", "target")
 """Names that arrays of an npz file may have; with 'train_' and 'test_' before them where it holds both parts."""
 
 
+Part = tuple[np.ndarray, np.ndarray]
+"""Inputs (N, ...) of float64, and targets (N,) or (N, n) as they stand in the file."""
+
+
 @dataclass(frozen=True)
 class Table:
-    """Examples of a file: features in float32, class indices, and the names of the classes in that file."""
+    """Examples of a file or of arrays, features in float32.
+
+    Attributes
+    ----------
+    train_x, test_x : ndarray (N, ...) of float32
+    train_y, test_y : ndarray
+        Class indices (N,) of int64, or measured targets (N, n) of float32, scaled.
+    classes : tuple of str or None
+        Names of the classes as the file has them, in the order of their indices; None: targets are measured.
+    targets : tuple of str or None
+        Names of the measured targets.
+    target_shift, target_scale : tuple of float or None
+        A measured target is shift + scale * y, in the file's unit.
+    """
 
     train_x: np.ndarray
     train_y: np.ndarray
     test_x: np.ndarray
     test_y: np.ndarray
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] | None = None
+    targets: tuple[str, ...] | None = None
+    target_shift: tuple[float, ...] | None = None
+    target_scale: tuple[float, ...] | None = None
 
 
 def read_table_file(section: DataSection) -> Table:
@@ -48,79 +70,78 @@ def read_table_file(section: DataSection) -> Table:
     Parameters
     ----------
     section : DataSection
-        `file`; `target`, the column or array of the classes; `columns`, the columns to learn from; `scaling`;
-        `test_fraction` and `seed` of the part that is held back; `test_file`, a second file with it.
+        `file`; `target`, the columns or arrays of the targets, and `task`, what they are; `columns`, the columns to
+        learn from; `scaling` and `target_scaling`; `test_fraction` and `seed` of the part that is held back;
+        `test_file`, a second file with it.
 
     Returns
     -------
     Table
-        `classes` names the classes as the file does, in the order of their indices.
 
     Raises
     ------
     InputError
-        If there is no such file or column, a value is missing, is no number, or is not finite, or targets are no
-        classes.
+        If there is no such file or column, a value is missing, is no number, or is not finite, or targets are
+        neither classes nor numbers.
     """
     if section.file is None:
         raise argument_error("data.file", f"be given for data.name = {section.name!r}", "left out")
     path = _file(section.file, "data.file")
     read = _arrays if section.name == "npz" else _columns
-    train, test = read(section, path)
+    train, test, names = read(section, path)
     if section.test_file is not None:
         if test is not None:
             raise argument_error(
                 "data.test_file", "be left out where the file holds a test part", section.test_file
             )
         test = read(section, _file(section.test_file, "data.test_file"))[0]
-    classes = _classes([train[1]] if test is None else [train[1], test[1]])
-    indices = _indices(train[1], classes, path)
-    if test is None:
-        kept, held = split(indices, section.test_fraction, section.seed)
-        parts = [(train[0][kept], indices[kept]), (train[0][held], indices[held])]
-    else:
-        if test[0].shape[1:] != train[0].shape[1:]:
-            must = f"have examples of shape {train[0].shape[1:]}"
-            raise argument_error("data.test_file", must, f"some of shape {test[0].shape[1:]}")
-        parts = [(train[0], indices), (test[0], _indices(test[1], classes, path))]
-    (train_x, train_y), (test_x, test_y) = parts
-    shift, scale = _scaling(section, train_x)
-    train_x, test_x = (((x - shift) / scale).astype(np.float32) for x in (train_x, test_x))
-    return Table(train_x, train_y, test_x, test_y, tuple(str(c) for c in classes))
+    return made_table(section, train, test, names)
 
 
-def split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to train on and rows to hold back: this share of each class, at least one example in all.
+def made_table(section: DataSection, train: Part, test: Part | None, names: Sequence[str] = ()) -> Table:
+    """Make a table of a part to train on and one to test on, or hold a share of the first one back.
 
     Parameters
     ----------
-    labels : ndarray (N,)
-    fraction : float
-        Share of the examples to hold back, in (0, 1).
-    seed : int
-
-    Returns
-    -------
-    kept, held : ndarray of int
-        Numbers of the examples of the two parts, in rising order.
+    section : DataSection
+        `task`, `scaling`, `target_scaling`, `test_fraction` and `seed`.
+    train, test : (inputs (N, ...), targets)
+    names : sequence of str
+        Names of the targets, where there are as many.
 
     Raises
     ------
     InputError
-        If there are not examples enough for both.
+        As `read_table_file`.
     """
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(len(labels))
-    held: list[int] = []
-    for value in np.unique(labels):
-        rows = order[labels[order] == value]
-        held.extend(rows[: round(fraction * len(rows))])
-    if not held:
-        held = list(order[:1])
-    kept = np.setdiff1d(np.arange(len(labels)), held)
-    if not len(kept):
-        raise argument_error("data.file", "hold examples enough to train and to test", f"{len(labels)}")
-    return kept, np.sort(np.array(held))
+    found = as_targets(section, [train[1]] if test is None else [train[1], test[1]])
+    if test is None:
+        y = found.parts[0]
+        groups = y if found.classes is not None else np.zeros(len(y), np.int64)
+        kept, held = split(groups, section.test_fraction, section.seed)
+        parts = [(train[0][kept], y[kept]), (train[0][held], y[held])]
+    else:
+        if test[0].shape[1:] != train[0].shape[1:]:
+            must = f"have examples of shape {train[0].shape[1:]}"
+            raise argument_error("data.test_file", must, f"some of shape {test[0].shape[1:]}")
+        if found.parts[1].shape[1:] != found.parts[0].shape[1:]:
+            must = f"have {found.parts[0].shape[1]} targets an example"
+            raise argument_error("data.test_file", must, found.parts[1].shape[1])
+        parts = [(train[0], found.parts[0]), (test[0], found.parts[1])]
+    (train_x, train_y), (test_x, test_y) = parts
+    tabular = section.name in ("csv", "parquet")
+    shift, scale = _scaling(section.scaling or ("standard" if tabular else "none"), train_x)
+    train_x, test_x = (((x - shift) / scale).astype(np.float32) for x in (train_x, test_x))
+    if found.classes is not None:
+        if section.target_scaling is not None:
+            must = "be left out where targets are classes"
+            raise argument_error("data.target_scaling", must, repr(section.target_scaling))
+        return Table(train_x, train_y, test_x, test_y, found.classes)
+    shift, scale = _scaling(section.target_scaling or ("range" if tabular else "none"), train_y)
+    train_y, test_y = (((y - shift) / scale).astype(np.float32) for y in (train_y, test_y))
+    n = train_y.shape[1]
+    named = names if len(names) == n else [f"target {k + 1}" for k in range(n)]
+    return Table(train_x, train_y, test_x, test_y, None, tuple(named), tuple(shift.tolist()), tuple(scale.tolist()))
 
 
 def _file(given: str, argument: str) -> Path:
@@ -131,11 +152,7 @@ def _file(given: str, argument: str) -> Path:
     return path
 
 
-Part = tuple[np.ndarray, np.ndarray]
-"""Inputs (N, ...) of float64, and targets (N,) as they stand in the file."""
-
-
-def _arrays(section: DataSection, path: Path) -> tuple[Part, Part | None]:
+def _arrays(section: DataSection, path: Path) -> tuple[Part, Part | None, Sequence[str]]:
     """Train and test part of an npz file; one part where the names say nothing of two."""
     if section.columns is not None:
         raise argument_error("data.columns", "be left out for 'npz'", section.columns)
@@ -153,11 +170,15 @@ def _arrays(section: DataSection, path: Path) -> tuple[Part, Part | None]:
     found: list[Part] = []
     for part in ("train", "test") if prefixed else ("",):
         inputs, labels = names[part] if part else (list(INPUTS), [])
-        labels = [*([f"{part}_{target}", target] if target else []), *labels]
-        labels += [f"{part}_{n}" if part else n for n in LABELS] if target is None else []
-        x, y = (_first(arrays, wanted, path, what) for wanted, what in ((inputs, "inputs"), (labels, "target")))
-        found.append(_checked(x, y, path, section))
-    return found[0], found[1] if len(found) == 2 else None
+        x = _first(arrays, inputs, path, "inputs")
+        if target is None:
+            usual = [*labels, *(f"{part}_{n}" if part else n for n in LABELS)]
+            y = _first(arrays, usual, path, "target")
+        else:
+            wanted = [target] if isinstance(target, str) else target
+            y = _beside([_first(arrays, [f"{part}_{n}", n] if part else [n], path, "target") for n in wanted])
+        found.append(checked_part(x, y, path, section))
+    return found[0], found[1] if len(found) == 2 else None, [target] if isinstance(target, str) else target or ()
 
 
 def _first(arrays: dict[str, np.ndarray], wanted: Sequence[str], path: Path, what: str) -> np.ndarray:
@@ -169,19 +190,47 @@ def _first(arrays: dict[str, np.ndarray], wanted: Sequence[str], path: Path, wha
     raise argument_error("data.file", must, f"{str(path)!r} with {have}")
 
 
-def _checked(x: np.ndarray, y: np.ndarray, path: Path, section: DataSection) -> Part:
+def _beside(columns: list[np.ndarray]) -> np.ndarray:
+    """Arrays of targets side by side; one alone is as it is."""
+    if len(columns) == 1:
+        return columns[0]
+    if any(c.ndim not in (1, 2) or len(c) != len(columns[0]) for c in columns):
+        shapes = ", ".join(str(c.shape) for c in columns)
+        raise argument_error("data.target", "name arrays (N,) or (N, n) of equally many examples", shapes)
+    return np.concatenate([c[:, None] if c.ndim == 1 else c for c in columns], 1)
+
+
+def checked_part(
+    x: np.ndarray, y: np.ndarray, path: Path | str, section: DataSection, name: str = "data.file"
+) -> Part:
+    """Inputs as numbers (N, ...) of float64, images channels first, bytes in [0, 1]; targets as they are.
+
+    Parameters
+    ----------
+    x, y : ndarray
+    path : path
+        What messages call them.
+    section : DataSection
+        Its `layout` tells whether inputs are images.
+    name : str
+        The argument that the inputs came by.
+
+    Raises
+    ------
+    InputError
+        If the shapes do not fit, or inputs are not finite.
+    """
     if x.ndim < 2 or x.dtype.kind not in "fiub":
-        raise argument_error(
-            "data.file", "hold inputs (N, ...) of numbers", f"{x.dtype} {x.shape} in {str(path)!r}"
-        )
+        raise argument_error(name, "hold inputs (N, ...) of numbers", f"{x.dtype} {x.shape} in {str(path)!r}")
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
-    if y.shape != x.shape[:1]:
-        raise argument_error("data.target", f"have shape ({len(x)},), a class an example", y.shape)
+    if y.ndim not in (1, 2) or len(y) != len(x) or not y.size:
+        must = f"have shape ({len(x)},), or ({len(x)}, n) where n numbers an example are measured"
+        raise argument_error("data.target", must, y.shape)
     if section.layout == "image":
         if x.ndim not in (3, 4):
             must = "be images (N, rows, columns) or (N, channels, rows, columns) for data.layout = 'image'"
-            raise argument_error("data.file", must, x.shape)
+            raise argument_error(name, must, x.shape)
         x = x[:, None] if x.ndim == 3 else x
         if x.shape[-1] in (1, 3) and x.shape[1] not in (1, 3):
             x = np.moveaxis(x, -1, 1)  # channels last
@@ -189,30 +238,38 @@ def _checked(x: np.ndarray, y: np.ndarray, path: Path, section: DataSection) -> 
     x = x.astype(np.float64)
     if not np.isfinite(x).all():
         row = int(np.argwhere(~np.isfinite(x))[0][0])
-        raise argument_error(
-            "data.file", "hold finite inputs", f"NaN or infinity in example {row} of {str(path)!r}"
-        )
+        raise argument_error(name, "hold finite inputs", f"NaN or infinity in example {row} of {str(path)!r}")
     return x / 255 if whole else x, y
 
 
-def _columns(section: DataSection, path: Path) -> tuple[Part, Part | None]:
+def _columns(section: DataSection, path: Path) -> tuple[Part, Part | None, Sequence[str]]:
     """All rows of a table: numbers of its features, and the column of the target."""
     if section.layout == "image":
         raise argument_error("data.layout", f"be 'flat' for {section.name!r}", section.layout)
     columns = _read_csv(path) if section.name == "csv" else _read_parquet(path)
     names = list(columns)
     target = section.target if section.target is not None else names[-1]
-    if target not in columns:
-        raise unknown_name("data.target", target, names)
-    features = [n for n in names if n != target] if section.columns is None else list(section.columns)
+    targets = [target] if isinstance(target, str) else target
+    for name in targets:
+        if name not in columns:
+            raise unknown_name("data.target", name, names)
+    features = [n for n in names if n not in targets] if section.columns is None else list(section.columns)
     for name in features:
         if name not in columns:
             raise unknown_name("data.columns", name, names)
-    if not features or target in features:
+    if not features or set(targets) & set(features):
         must = "name at least one column, and not the target's"
         raise argument_error("data.columns", must, section.columns if features else "none")
     x = np.stack([_numbers(columns[name], name, path) for name in features], 1)
-    return (x, np.asarray(columns[target])), None
+    y = [_column(columns[name]) for name in targets]
+    return (x, y[0] if len(y) == 1 else np.stack(y, 1)), None, targets
+
+
+def _column(values: Sequence[Any]) -> np.ndarray:
+    """A column as it stands: numbers stay numbers, and what is missing stays missing."""
+    found = np.empty(len(values), dtype=object)
+    found[:] = values
+    return found
 
 
 def _read_csv(path: Path) -> dict[str, list[str]]:
@@ -230,7 +287,7 @@ def _read_csv(path: Path) -> dict[str, list[str]]:
         raise argument_error("data.file", "hold a line of names and at least two examples", repr(str(path)))
     names = [name.strip() for name in rows[0]]
     body = rows[1:]
-    if all(_is_number(name) for name in names):
+    if all(is_number(name) for name in names):
         names, body = [f"column {k + 1}" for k in range(len(names))], rows
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -265,7 +322,7 @@ def _numbers(values: Sequence[Any], name: str, path: Path) -> np.ndarray:
             return found
     except (TypeError, ValueError):
         pass
-    row = next(k for k, v in enumerate(values) if not _is_number(v))
+    row = next(k for k, v in enumerate(values) if not is_number(v))
     what = "nothing" if values[row] in ("", None) else repr(values[row])
     must = (
         f"be finite numbers in each column to learn from; {name!r} is {what} in example {row + 1} of {str(path)!r}"
@@ -273,49 +330,10 @@ def _numbers(values: Sequence[Any], name: str, path: Path) -> np.ndarray:
     raise InputError(f"Values must {must}. Fill it in, leave the line out, or name the others by data.columns.")
 
 
-def _is_number(value: Any) -> bool:
-    try:
-        return bool(np.isfinite(float(value)))
-    except (TypeError, ValueError, OverflowError):
-        return False
-
-
-MOST_CLASSES = 10_000
-
-
-def _classes(targets: Sequence[np.ndarray]) -> list[Any]:
-    """The classes in rising order: integers, or texts."""
-    values: set[Any] = set()
-    for part in targets:
-        if part.dtype.kind == "f" and not np.array_equal(part, np.round(part)):
-            must = "name classes, by integers or texts (targets that are measured numbers are not read from files)"
-            raise argument_error("data.target", must, f"numbers such as {float(part[part != np.round(part)][0]):g}")
-        values |= set(part.tolist())
-    texts = {v for v in values if isinstance(v, str)}
-    if "" in values or None in values:
-        raise argument_error("data.target", "be given for each example", "nothing in some")
-    if texts and all(_is_number(v) for v in texts):
-        if any(float(v) != round(float(v)) for v in texts):
-            must = "name classes, by integers or texts (targets that are measured numbers are not read from files)"
-            raise argument_error("data.target", must, f"numbers such as {next(iter(texts))}")
-        ordered = sorted(values, key=float)
-    else:
-        ordered = sorted(values, key=str if texts else None)
-    if not 2 <= len(ordered) <= MOST_CLASSES:
-        raise argument_error("data.target", f"name 2 to {MOST_CLASSES} classes", len(ordered))
-    return ordered
-
-
-def _indices(targets: np.ndarray, classes: Sequence[Any], path: Path) -> np.ndarray:
-    place = {value: k for k, value in enumerate(classes)}
-    return np.array([place[value] for value in targets.tolist()], dtype=np.int64)
-
-
-def _scaling(section: DataSection, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What is taken off each feature, and what it is divided by; both from the examples to train on."""
-    kind = section.scaling or ("none" if section.name == "npz" else "standard")
+def _scaling(kind: str, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What is taken off each column, and what it is divided by; both from the examples to train on."""
     if kind == "none":
-        return np.zeros(()), np.ones(())
+        return np.zeros(x.shape[1:]), np.ones(x.shape[1:])
     if kind == "standard":
         shift, scale = x.mean(0), x.std(0)
     else:

@@ -61,11 +61,27 @@ class EpochLogger(Callback):
         self.rows.append(_row(epoch, figures))
         self.write(self.rows[-1])
 
+    def on_end(self, result: Any) -> None:
+        if rank():
+            return
+        rows = [
+            _row(epoch, {name: values[epoch] for name, values in result.metrics.items()})
+            for epoch in range(len(self.rows))
+        ]
+        if result.kept_epoch is not None:  # the test set was read at the end, for that epoch
+            self.rows = rows
+            last = rows[result.kept_epoch - 1]
+            self.write({name: value for name, value in last.items() if name == "epoch" or name.startswith("test_")})
+        self.end()
+
     def begin(self, config: Config) -> None:
         """Open what is written to; `rows` has the epochs that are done already."""
 
+    def end(self) -> None:
+        """Close what was written to."""
+
     def write(self, row: dict[str, float]) -> None:
-        """Write the last of `rows`."""
+        """Write the last of `rows`; at the end, what became known of an earlier one."""
         raise NotImplementedError
 
 
@@ -138,9 +154,8 @@ class TensorBoardLogger(EpochLogger):
                 self._writer.add_scalar(name, value, int(row["epoch"]))
         self._writer.flush()  # a training that is killed keeps what it has written
 
-    def on_end(self, result: Any) -> None:
-        if self._writer is not None:
-            self._writer.close()
+    def end(self) -> None:
+        self._writer.close()
 
 
 class WandbLogger(EpochLogger):
@@ -184,11 +199,14 @@ class WandbLogger(EpochLogger):
             self.write(row)
 
     def write(self, row: dict[str, float]) -> None:
-        self._run.log({k: v for k, v in row.items() if k != "epoch"}, step=int(row["epoch"]))
+        figures = {name: value for name, value in row.items() if name != "epoch"}
+        if int(row["epoch"]) < self._run.step:  # wandb takes no earlier steps
+            self._run.summary.update({**figures, "kept_epoch": int(row["epoch"])})
+        else:
+            self._run.log(figures, step=int(row["epoch"]))
 
-    def on_end(self, result: Any) -> None:
-        if self._run is not None:
-            self._run.finish()
+    def end(self) -> None:
+        self._run.finish()
 
 
 def csv_logger(run: Path, config: Config) -> Callback:

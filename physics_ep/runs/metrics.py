@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from ..cost import check_labels
+from ..cost import Cost, check_labels
 from ..equilibrium import Equilibrium, NotFinite, Status
 from ..estimators.step import StepLike
-from ..landscape.exploration import averaged, relax_from_many
+from ..landscape.exploration import averaged, mean_outputs, relax_from_many
 from ..physical_system import PhysicalSystem
 from ..ranks import Batch, gathered, summed
 
@@ -22,6 +22,7 @@ METRICS: dict[str, tuple[str, str]] = {
     "test_error": ("fraction", "test examples misclassified after the epoch; those without equilibrium count"),
     "train_top5_error": ("fraction", "training examples whose class is not among the five largest free outputs"),
     "test_top5_error": ("fraction", "the same of the test examples; those without equilibrium count"),
+    "test_loss": ("cost units", "mean cost of the test examples after the epoch, of measured targets; else NaN"),
     "test_unconverged": ("examples", "test examples without equilibrium after the epoch"),
     "skipped": ("examples", "training examples left out for want of an equilibrium, or of its branch"),
     "switched": ("states", "nudged states that left the branch of their free state, and free states no minima"),
@@ -38,8 +39,8 @@ METRICS: dict[str, tuple[str, str]] = {
 }
 """Name to (units, description), as stored in run files.
 
-Figures are those of all ranks together. With five classes or fewer the top-5 errors are 0, but for test examples
-without equilibrium.
+Figures are those of all ranks together. Errors are NaN where targets are measured, and no classes. With five
+classes or fewer the top-5 errors are 0, but for test examples without equilibrium.
 """
 
 HELD_OUT: dict[str, tuple[str, str]] = {
@@ -48,6 +49,7 @@ HELD_OUT: dict[str, tuple[str, str]] = {
         "fraction",
         "the same with the five largest outputs; those without equilibrium count",
     ),
+    "validation_loss": ("cost units", "mean cost of examples held out, of measured targets; else NaN"),
     "validation_unconverged": ("examples", "examples held out without equilibrium after the epoch"),
 }
 """What a training with `data.validation` measures besides. Its test figures are those of the epoch that is kept,
@@ -90,6 +92,7 @@ class Epoch:
         self.reason = ""
         self._used = 0
         self._loss = 0.0
+        self._classes = True
         self._wrong = 0
         self._missed = 0
         self._residuals: list[torch.Tensor] = []
@@ -107,7 +110,7 @@ class Epoch:
         self._residuals = [residuals.to(device) for residuals in self._residuals]
 
     def add(self, step: StepLike, labels: torch.Tensor) -> tuple[int, int]:
-        """Add a step on a batch with these class indices (B,).
+        """Add a step on a batch with these class indices (B,), or measured targets (B, n).
 
         Returns
         -------
@@ -130,9 +133,13 @@ class Epoch:
             if not math.isfinite(loss):
                 raise NotFinite(f"The loss of batch {self.batches} is {loss}")
             self._loss += used * loss
-        scores = self._scores(step.outputs)
-        wrong = scores.argmax(1) != labels
-        missed = ~_among_the_top(scores, labels)
+        self._classes = not labels.is_floating_point()
+        if self._classes:
+            scores = self._scores(step.outputs)
+            wrong = scores.argmax(1) != labels
+            missed = ~_among_the_top(scores, labels)
+        else:
+            wrong = missed = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
         if step.equilibria:
             free, *nudged = step.equilibria
             lost = [p for p in step.equilibria if not p.status.settled]
@@ -176,8 +183,8 @@ class Epoch:
         )
         return {
             "loss": loss / used if used else float("nan"),
-            "train_error": wrong / self.examples,
-            "train_top5_error": missed / self.examples,
+            "train_error": wrong / self.examples if self._classes else float("nan"),
+            "train_top5_error": missed / self.examples if self._classes else float("nan"),
             "skipped": self.skipped,
             "switched": int(switched),
             "worst_residual": float(residuals.max()) if known else float("nan"),
@@ -189,7 +196,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How many test examples were classified, and how.
+    """How many test examples were classified, and how; or how far they were from measured targets.
 
     Attributes
     ----------
@@ -198,27 +205,41 @@ class Evaluation:
         Those whose class has not the largest output, or none of the five largest; those without equilibrium count.
     unconverged : int
         Those without equilibrium.
+    measured : int
+        Those with measured targets, of which there are no wrong ones.
+    cost : float
+        Sum of the costs of those of them that have an equilibrium.
     """
 
     examples: int
     wrong: int
     missed: int
     unconverged: int
+    measured: int = 0
+    cost: float = 0.0
 
     @property
     def error(self) -> float:
-        """Fraction misclassified, in [0, 1]; NaN without examples."""
-        return self.wrong / self.examples if self.examples else float("nan")
+        """Fraction misclassified, in [0, 1]; NaN without examples, and of measured targets."""
+        return self.wrong / self.examples if self.examples and not self.measured else float("nan")
 
     @property
     def top5_error(self) -> float:
-        """Fraction whose class is not among the five largest outputs, in [0, 1]; NaN without examples."""
-        return self.missed / self.examples if self.examples else float("nan")
+        """Fraction whose class is not among the five largest outputs, in [0, 1]; NaN as `error` is."""
+        return self.missed / self.examples if self.examples and not self.measured else float("nan")
+
+    @property
+    def loss(self) -> float:
+        """Mean cost of the examples with measured targets and an equilibrium; NaN where there are none."""
+        settled = self.measured - self.unconverged
+        return self.cost / settled if settled > 0 else float("nan")
 
     def of_all_ranks(self, device: torch.device) -> Evaluation:
         """The same of the examples of all ranks, which must all ask."""
-        counts = (self.examples, self.wrong, self.missed, self.unconverged)
-        return Evaluation(*map(int, summed([float(n) for n in counts], device)))
+        counts = (self.examples, self.wrong, self.missed, self.unconverged, self.measured, self.cost)
+        *whole, cost = summed([float(n) for n in counts], device)
+        examples, wrong, missed, unconverged, measured = map(int, whole)
+        return Evaluation(examples, wrong, missed, unconverged, measured, cost)
 
 
 def evaluate(
@@ -230,19 +251,23 @@ def evaluate(
     max_iterations: int | None = None,
     starts: int = 1,
     seed: int = 0,
+    cost: Cost | None = None,
 ) -> Evaluation:
-    """Classify examples by their free equilibria.
+    """Classify examples by their free equilibria, or judge outputs by measured targets.
 
     Parameters
     ----------
     system : EnergySystem or VectorField
     batches : iterable of (x, labels)
-        The batches that this process evaluates; empty ones are passed over.
+        The batches that this process evaluates: class indices (B,) or measured targets (B, n). Empty ones are
+        passed over.
     solver, tolerance, max_iterations
         For `relax`.
     starts, seed : int
         Free phases an example, and what their random starts are drawn from: scores are means over those that
         converged.
+    cost : Cost, optional
+        The cost of measured targets.
 
     Returns
     -------
@@ -252,9 +277,10 @@ def evaluate(
     Raises
     ------
     InputError
-        If a label is beyond the outputs.
+        If a label is beyond the outputs, or targets are measured and there is no cost.
     """
-    examples = wrong = missed = unconverged = 0
+    examples = wrong = missed = unconverged = measured = 0
+    total = 0.0
     generator = torch.Generator().manual_seed(seed)
     measure = True  # by construction is by construction: the first batch has shown it
     for x, labels in batches:
@@ -271,14 +297,22 @@ def evaluate(
             measure=measure,
         )
         measure = False
-        scores = averaged(system.scores(system.outputs(free.state)), free.converged, starts)
         settled = free.converged.view(starts, -1).any(0)
+        if labels.is_floating_point() and cost is not None:
+            outputs = mean_outputs(system, system.outputs(free.state), free.converged, starts)
+            cost.check(outputs, labels)
+            examples += len(labels)
+            measured += len(labels)
+            total += float(cost(outputs, labels)[settled].sum())
+            unconverged += int((~settled).sum())
+            continue
+        scores = averaged(system.scores(system.outputs(free.state)), free.converged, starts)
         check_labels(labels, scores.shape[1])
         examples += len(labels)
         wrong += int((~((scores.argmax(1) == labels) & settled)).sum())
         missed += int((~(_among_the_top(scores, labels) & settled)).sum())
         unconverged += int((~settled).sum())
-    return Evaluation(examples, wrong, missed, unconverged)
+    return Evaluation(examples, wrong, missed, unconverged, measured, total)
 
 
 def classification_error(

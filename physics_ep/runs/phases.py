@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..config import Config
+from ..config import RUN, Config
 from ..data.datasets import load_dataset
 from ..dynamics.simulation import Integration, Simulation
 from ..energies import outputs_of
@@ -116,12 +116,16 @@ def simulate_phases(
             raise argument_error("beta", "be finite and not 0", beta)
         system = new_system(config)
         config = with_dtype(config, system)
-        held = load_dataset(config.data).to(
-            resolve_device(config.training.device), resolve_dtype(config.training.dtype)
-        )
-        if not 1 <= examples <= len(held.test_x):
-            raise argument_error("examples", f"be from 1 to the {len(held.test_x)} there are", examples)
-        x, labels = held.test_x[:examples], held.test_y[:examples]
+        own = getattr(system, "examples", None) if data is None and config.system.name == RUN else None
+        if own is None:
+            held = load_dataset(config.data)
+            own, n_out = (held.test_x, held.test_y), held.n_outputs
+        else:
+            n_out = system.outputs(system.initial_state(own[0][:1])).shape[1]
+        if not 1 <= examples <= len(own[0]):
+            raise argument_error("examples", f"be from 1 to the {len(own[0])} there are", examples)
+        place = resolve_device(config.training.device)
+        x, labels = own[0][:examples].to(place, resolve_dtype(config.training.dtype)), own[1][:examples].to(place)
         system.to(x.device, x.dtype)
         work_in(system, config.training.dtype)
         if beta is None:
@@ -129,7 +133,7 @@ def simulate_phases(
         if duration is None:
             duration = 20 * system.time_constant
         cost = config.ep.new_cost()
-        nudge = Nudge(cost, cost.encode(labels, held.n_classes, x.dtype), beta)
+        nudge = Nudge(cost, cost.encode(labels, n_out, x.dtype), beta)
         with torch.no_grad():  # what does not fit is told before the free phase
             nudge = fitted_nudge(system, nudge, outputs_of(system, system.initial_state(x)))
         course = Integration(

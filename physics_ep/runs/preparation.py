@@ -4,31 +4,36 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..config import Config
+from ..config import Config, parse_config
 from ..data.batches import BatchSource, InMemory, Loaders, Stream
 from ..data.datasets import Dataset, load_dataset
+from ..data.given import ARRAYS, LOADERS, MUST, arrays_of, dataset_of_arrays, dataset_of_loaders, require_loaders
 from ..data.image_folders import STREAMED
 from ..errors import InputError, argument_error
 from ..physical_system import PhysicalSystem
 from ..placement import DTYPES, parameters_of, require_memory, resolve_device, resolve_dtype
-from ..progress import Progress
+from ..progress import SILENT, Progress
 from ..registry import accepts, build_system, load, systems
 from ..storage.opening import open_run
 from ..storage.run_file import Run, environment
 from ..storage.texts import parse_json, read_text
 from ..storage.weights import put_weights
 
-Data = str | os.PathLike[str] | Dataset | tuple[Iterable[Any], Iterable[Any]]
-"""What a caller may give instead of what a config names: a folder, examples, or loaders (train, test)."""
+Data = str | os.PathLike[str] | Dataset | tuple[Any, ...]
+"""What a caller may give instead of what a config names: a folder, a `Dataset`, arrays (x, y) or (x, y, test_x,
+test_y), or loaders (train, test)."""
 
 WEIGHT_COPIES = 5
 """Weights, their gradient, two moments of an optimizer, and one copy on its way to the run file."""
+
+KEPT, KEPT_BYTES = 256, 2**23
+"""Test examples, and bytes of them, that a run file keeps of data from Python: a batch for figures and judges."""
 
 LARGE = 10_000
 """A system with an option from here on (units in a layer, say) is counted before it is built."""
@@ -46,8 +51,8 @@ def with_arguments(
     Parameters
     ----------
     config : Config
-    data : path or Dataset or (iterable, iterable) or None
-        Replaces [data] folder (a path), or the whole section (a Dataset, whose name is kept; or loaders).
+    data : path, Dataset, tuple of arrays or of loaders, or None
+        Replaces [data] folder (a path), or the whole data set (a Dataset, whose name is kept; arrays; loaders).
     device, dtype, seed
         Replace those of [training].
 
@@ -72,10 +77,9 @@ def with_arguments(
     if isinstance(data, Dataset):
         sections["data"] = {"name": data.name}
     elif isinstance(data, tuple):
-        sections["data"] = {"name": "loaders"}
+        sections["data"] = {"name": LOADERS if arrays_of(data) is None else ARRAYS}
     elif data is not None and not isinstance(data, str | os.PathLike):
-        must = "be a folder, a Dataset, or a tuple of two loaders (train, test)"
-        raise argument_error("data", must, type(data).__name__)
+        raise argument_error("data", MUST, type(data).__name__)
     elif data is not None:
         sections["data"] = {"folder": os.fspath(data)}
     return config.updated(**sections) if sections else config
@@ -196,7 +200,7 @@ def open_source(
     ----------
     config : Config
         A config with all arguments put in, which `with_arguments` returns.
-    data : path or Dataset or (iterable, iterable) or None
+    data : path, Dataset, tuple of arrays or of loaders, or None
     system : EnergySystem or VectorField
     device : torch.device
     progress : Progress
@@ -212,21 +216,96 @@ def open_source(
     """
     training, dtype = config.training, resolve_dtype(config.training.dtype)
     source: BatchSource
-    if isinstance(data, tuple):
-        if len(data) != 2:
-            raise argument_error("data", "be two loaders (train, test)", f"{len(data)} of them")
+    if isinstance(data, tuple) and arrays_of(data) is None:
         if config.data.validation is not None:
             must = "be left out where loaders are given, which cannot be split: hold examples out in them"
             raise argument_error("data.validation", must, config.data.validation)
-        source = Loaders(*data, seed=training.seed, device=device, dtype=dtype)
+        source = Loaders(*require_loaders(data), seed=training.seed, device=device, dtype=dtype)
     elif not isinstance(data, Dataset) and config.data.name in STREAMED:
         stream = source = Stream(config.data, training, device, dtype, progress)
         require_memory(dtype.itemsize * (stream.sample.numel() * training.batch_size + _held(system)), device)
     else:
-        examples = data if isinstance(data, Dataset) else load_dataset(config.data, progress)
+        examples = dataset_of(config, data, progress)
         require_memory(bytes_needed(examples, system, dtype), device)
         source = InMemory(examples.to(device, dtype), training, config.data)
     return source
+
+
+def dataset_of(config: Config, data: Data | None = None, progress: Progress | bool = SILENT) -> Dataset:
+    """The examples that a caller gives, or those of a config, in memory.
+
+    Parameters
+    ----------
+    config : Config
+        A config with all arguments put in, which `with_arguments` returns.
+    data : path, Dataset, tuple of arrays or of loaders, or None
+        Loaders are gone through once.
+    progress : Progress
+
+    Returns
+    -------
+    Dataset
+
+    Raises
+    ------
+    InputError
+        If data are missing or damaged, or do not fit each other.
+    """
+    if isinstance(data, Dataset):
+        return data
+    if isinstance(data, tuple):
+        arrays = arrays_of(data)
+        if arrays is None:
+            return dataset_of_loaders(*require_loaders(data))
+        return dataset_of_arrays(arrays, config.data)
+    return load_dataset(config.data, progress)
+
+
+def tested_on(run: Run) -> tuple[torch.Tensor, torch.Tensor, int | None]:
+    """Test examples of a run: those of its data set, or the first ones of data that came from Python.
+
+    Returns
+    -------
+    x : Tensor (N, ...)
+    y : Tensor
+        Class indices (N,), or measured targets (N, n).
+    n_outputs : int or None
+        Number of classes or targets. None: as many as the system has outputs.
+
+    Raises
+    ------
+    InputError
+        If its data set is not to be found.
+    """
+    if run.examples:
+        return run.examples["x"], run.examples["y"], None
+    data = load_dataset(parse_config(run.config).data)
+    return data.test_x, data.test_y, data.n_outputs
+
+
+def kept_examples(source: BatchSource, data: Data | None) -> dict[str, torch.Tensor]:
+    """The first test examples of data that came from Python, for the run file; none of data that a name tells.
+
+    Parameters
+    ----------
+    source : BatchSource
+    data : path, Dataset, tuple of arrays or of loaders, or None
+        What the caller gave.
+    """
+    if data is None or isinstance(data, str | os.PathLike):
+        return {}
+    x, y = next(iter(source.test()), (None, None))
+    if x is None or y is None or not len(x):
+        return {}
+    size = max(1, x[0].numel() * x.element_size())
+    count = max(1, min(KEPT, KEPT_BYTES // size))
+    return {"x": _stored(x[:count]), "y": _stored(y[:count])}
+
+
+def _stored(values: torch.Tensor) -> torch.Tensor:
+    """A copy on the CPU, of a dtype that files know."""
+    kind = torch.float32 if values.dtype == torch.bfloat16 else values.dtype
+    return values.detach().to("cpu", kind, copy=True)
 
 
 def bytes_needed(data: Dataset, system: PhysicalSystem, dtype: torch.dtype) -> int:
@@ -254,7 +333,8 @@ def system_of(run: Run) -> PhysicalSystem:
     Returns
     -------
     EnergySystem
-        On the CPU, of the dtype of the weights.
+        On the CPU, of the dtype of the weights. Its attribute `examples` is (x, y) where the run was trained on
+        data from Python.
 
     Raises
     ------
@@ -267,6 +347,8 @@ def system_of(run: Run) -> PhysicalSystem:
     section.pop("weights", None)  # those that the run began with
     system = build_system(section.pop("name"), **section)
     load_weights(system, run)
+    if run.examples:
+        system.examples = (run.examples["x"], run.examples["y"])
     return system
 
 

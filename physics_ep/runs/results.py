@@ -36,6 +36,9 @@ class TrainingResult(Tabular):
         With `data.validation`, the epoch, from 1, with the smallest error on the examples held out. None: the last.
     test_read : str or None
         With `data.validation`, when the test set was read (UTC), which was once. None: after each epoch.
+    targets : dict or None
+        `names`, `shift` and `scale` of measured targets: one in its own unit is shift + scale * output. None:
+        classes, or loaders, whose targets are as they are.
     """
 
     system: PhysicalSystem
@@ -46,10 +49,12 @@ class TrainingResult(Tabular):
     broken: tuple[str, ...] = ()
     kept_epoch: int | None = None
     test_read: str | None = None
+    targets: dict[str, Any] | None = None
 
     @property
     def test_error(self) -> float:
-        """Fraction of the test examples that the system misclassifies; no equilibrium counts as an error."""
+        """Fraction of the test examples that the system misclassifies; no equilibrium counts as an error. NaN where
+        targets are measured."""
         return float(self._kept("test_error"))
 
     @property
@@ -62,6 +67,21 @@ class TrainingResult(Tabular):
         """The same for the examples held out of the training set; NaN where none were."""
         return float(self._kept("validation_error")) if "validation_error" in self.metrics else math.nan
 
+    @property
+    def test_loss(self) -> float:
+        """Mean cost of the test examples, where targets are measured; else NaN."""
+        return float(self._kept("test_loss"))
+
+    @property
+    def validation_loss(self) -> float:
+        """The same for the examples held out of the training set; NaN where none were."""
+        return float(self._kept("validation_loss")) if "validation_loss" in self.metrics else math.nan
+
+    @property
+    def measured(self) -> bool:
+        """Whether targets were measured numbers, and no classes."""
+        return math.isnan(self.test_error)
+
     def _kept(self, name: str) -> Any:
         """A metric of the epoch whose weights the system has."""
         return self.metrics[name][-1 if self.kept_epoch is None else self.kept_epoch - 1]
@@ -71,7 +91,7 @@ class TrainingResult(Tabular):
         count = len(self.metrics["loss"])
         told = [f"{self.config.system.name} on {self.config.data.name}", f"{count} epoch{'s' * (count != 1)}"]
         if count:
-            told.append(f"test error {self.test_error:.2%}")
+            told.append(f"test loss {self.test_loss:.4g}" if self.measured else f"test error {self.test_error:.2%}")
         return [*told, f"{self.seconds:.3g} s", *([] if self.path is None else [repr(str(self.path))])]
 
     def records(self) -> list[dict[str, Any]]:
@@ -82,12 +102,14 @@ class TrainingResult(Tabular):
         """The figures for `--json`."""
         chosen = {
             "validation_error": self.validation_error,
+            "validation_loss": self.validation_loss,
             "kept_epoch": self.kept_epoch,
             "test_read": self.test_read,
         }
         return {
             "test_error": self.test_error,
             "train_error": self.train_error,
+            "test_loss": self.test_loss,
             **({} if self.kept_epoch is None else chosen),
             "test_top5_error": float(self._kept("test_top5_error")),
             "train_top5_error": float(self._kept("train_top5_error")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -73,14 +74,29 @@ class SeedsResult(Tabular):
         """Interval of the mean test error at 95 %, [low, high]: the spread of seeds, not that of test sets."""
         return self.over_seeds("test_error").ends
 
+    @property
+    def measured(self) -> bool:
+        """Whether targets were measured numbers, so that there are losses, and no errors."""
+        return math.isnan(self.test_error)
+
     def words(self) -> list[str]:
         """What was trained how often, and the mean."""
         told = [f"{self.config.system.name} on {self.config.data.name}", f"{len(self.seeds)} seeds"]
-        return [*told, f"test error {self.test_error:.2%}"]
+        loss = self.over_seeds("test_loss").mean
+        return [*told, f"test loss {loss:.4g}" if self.measured else f"test error {self.test_error:.2%}"]
 
     def records(self) -> list[dict[str, Any]]:
         """A row a seed."""
-        names = ("test_error", "validation_error", "train_error", "epochs", "kept_epoch", "skipped", "seconds")
+        names = (
+            "test_error",
+            "validation_error",
+            "train_error",
+            "test_loss",
+            "epochs",
+            "kept_epoch",
+            "skipped",
+            "seconds",
+        )
         return [
             {"seed": seed, **{name: figures[name] for name in names if name in figures}}
             for seed, figures in zip(self.seeds, self.trainings, strict=True)
@@ -92,6 +108,8 @@ class SeedsResult(Tabular):
         return {
             "test_error": self.test_error,
             "test_error_interval": self.test_error_interval,
+            "test_loss": self.over_seeds("test_loss").mean,
+            "test_loss_interval": self.over_seeds("test_loss").ends,
             **{name: self.over_seeds(name).mean for name in means},
             "seeds": list(self.seeds),
             "seconds": sum(figures["seconds"] for figures in self.trainings),

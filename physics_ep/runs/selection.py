@@ -19,6 +19,8 @@ class Selection:
     ----------
     config : Config
         Its `data.validation` and `training.patience` count.
+    measured : bool
+        Whether targets are measured: examples held out then have a loss, and no error.
 
     Attributes
     ----------
@@ -28,9 +30,10 @@ class Selection:
         Name of the metric whose smallest value is the best; the earliest epoch of several counts.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, measured: bool = False) -> None:
         self.held_out = config.data.validation is not None
-        self.figure = "validation_error" if self.held_out else "loss"
+        judge = "validation_loss" if measured else "validation_error"
+        self.figure = judge if self.held_out else "loss"
         self.patience = config.training.patience
 
     def start(self) -> dict[str, Any]:

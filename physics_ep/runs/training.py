@@ -24,7 +24,8 @@ import torch
 
 from ..blocks import all_finite
 from ..config import Config, load_config
-from ..data.batches import BatchSource, epoch_seed
+from ..cost import SquaredError
+from ..data.batches import BatchSource, InMemory, epoch_seed
 from ..equilibrium import NotConverged, NotFinite
 from ..errors import InputError, argument_error
 from ..estimators.backprop import Backprop
@@ -46,6 +47,7 @@ from .metrics import HELD_OUT, METRICS, Epoch, Evaluation, evaluate
 from .optimization import build_optimizer, build_scheduler, clip_gradients, step_scheduler
 from .preparation import (
     Data,
+    kept_examples,
     new_system,
     open_source,
     run_attributes,
@@ -109,10 +111,11 @@ def train(
         Run file, written after each epoch. Default: `resume`, else none is written.
     resume : path, optional
         Run file to go on from. The config must be the one it was begun with, but for more epochs.
-    data : path or Dataset or (train, test), optional
-        Folder with the data, or the data themselves, instead of what the config names; or two loaders, such as
-        torch's DataLoader, that yield (x, labels): examples (B, ...) and class indices (B,). Each process gives its
-        own, with equally many batches to train on.
+    data : path, Dataset, tuple of arrays or of loaders, optional
+        Folder with the data, or the data themselves, instead of what the config names: arrays (x, y), of which a
+        share is held back, or (x, y, test_x, test_y), read as those of an npz file; or two loaders, such as torch's
+        DataLoader, that yield (x, y): examples (B, ...) and class indices (B,), or measured targets (B, n). Each
+        process gives its own loaders, with equally many batches to train on.
     device, dtype, seed
         Instead of the config's.
     progress : Progress
@@ -178,6 +181,9 @@ def train(
         previous = None if resume is None else open_run(resume)
         if previous is not None:
             check_resumable(previous, settings, rewind)
+            if previous.examples and (data is None or isinstance(data, str | os.PathLike)):
+                must = "be given again by train(..., data=...): the run was trained on examples from Python"
+                raise argument_error("data", must, "left out" if data is None else repr(os.fspath(data)))
         elif rewind:
             raise argument_error("rewind", "be left out without a run to resume", rewind)
         out = resume if out is None else out
@@ -209,6 +215,7 @@ def train(
                 progress=progress,
                 backward=backward,
                 callbacks=called,
+                examples={} if path is None else kept_examples(source, data),
             )
             if previous is not None:
                 trainer.restore(previous, rewind)
@@ -231,9 +238,11 @@ class _Trainer:
         progress: Progress | bool,
         backward: Backward | None,
         callbacks: tuple[Callback, ...] = (),
+        examples: dict[str, torch.Tensor] | None = None,
     ) -> None:
         self.config = config
         self.callbacks = callbacks
+        self.examples = examples or {}
         self.system = system
         self.data = data
         self.path = path
@@ -243,7 +252,7 @@ class _Trainer:
         self.optimizer = build_optimizer(config.optimizer, system)
         self.optimizer.register_step_post_hook(lambda *_: system.constrain())
         self.scheduler = build_scheduler(config.scheduler, self.optimizer, config.training.epochs, data.batches)
-        self.selection = Selection(config)
+        self.selection = Selection(config, measured=data.targets is not None)
         self.measured = METRICS | HELD_OUT if self.selection.held_out else METRICS
         self.by_batch = config.scheduler is not None and config.scheduler.per == "batch"
         self.rows: list[dict[str, Any]] = []
@@ -255,12 +264,18 @@ class _Trainer:
         self.within: dict[str, Any] = {}  # an epoch that a resumed run had begun, or what of one is in the file
         self.written = time.monotonic()
         self.attributes = run_attributes(config)
-        self.n_classes = data.n_classes
+        self.n_outputs = data.n_outputs
+        if data.targets is not None:
+            self.attributes["targets"] = data.targets
         if data.sample is not None:
             system.check_input(data.sample)
 
     def restore(self, run: Run, rewind: bool = False) -> None:
         """Take up the last state of a run file, or the best one."""
+        for name, kept in run.examples.items() if isinstance(self.data, InMemory) else ():
+            if not self.examples or not torch.equal(kept, self.examples[name]):
+                must = "be the examples that the run was trained on, to resume it"
+                raise argument_error("data", must, "others" if name == "x" else "other targets")
         state, epochs = dict(run.resume), run.epochs
         self.best, self.within = dict(state.pop("best", {})), state.pop("within", {})
         if not self.best and epochs:  # a run of an earlier release
@@ -346,6 +361,7 @@ class _Trainer:
             tuple(dict.fromkeys(self.data.broken)),
             kept_epoch=self.attributes.get(KEPT_EPOCH),
             test_read=self.attributes.get(TEST_READ),
+            targets=self.data.targets,
         )
 
     def _epoch(self, epoch: int, advance: Callable[..., None]) -> None:
@@ -393,7 +409,7 @@ class _Trainer:
         self._require_finite(seen, row["loss"])
         self._warn_of(seen)
         judges = "validation" if self.selection.held_out else "test"
-        row.update(dict.fromkeys(("test_error", "test_top5_error", "test_unconverged"), math.nan))
+        row.update(dict.fromkeys(("test_error", "test_top5_error", "test_loss", "test_unconverged"), math.nan))
         row.update(self._evaluated(judges))
         if not self.by_batch:
             step_scheduler(self.scheduler, row[self.selection.figure])
@@ -406,8 +422,11 @@ class _Trainer:
             0,
             epoch=f"{epoch + 1}/{training.epochs}",
             loss=row["loss"],
-            train=f"{row['train_error']:.2%}",
-            **{judges: f"{row[f'{judges}_error']:.2%}"},
+            **(
+                {judges: f"{row[f'{judges}_loss']:.3g}"}
+                if math.isnan(row["train_error"])
+                else {"train": f"{row['train_error']:.2%}", judges: f"{row[f'{judges}_error']:.2%}"}
+            ),
         )
 
     def _test(self) -> None:
@@ -504,10 +523,12 @@ class _Trainer:
         ).backward
 
     def _step(self, backward: Backward, x: torch.Tensor, labels: torch.Tensor, first: bool) -> StepLike:
-        if self.n_classes is None:
+        if first and labels.is_floating_point():
+            self._require_measurable()
+        if self.n_outputs is None:
             self.system.check_input(x)
-            self.n_classes = self.system.outputs(self.system.initial_state(x[:1])).shape[1]
-        y = self.cost.encode(labels, self.n_classes, self.system.dtype)
+            self.n_outputs = self.system.outputs(self.system.initial_state(x[:1])).shape[1]
+        y = self.cost.encode(labels, self.n_outputs, self.system.dtype)
         try:
             with warnings.catch_warnings():
                 # Of states used though they did not settle, a run speaks once an epoch, with their number.
@@ -521,6 +542,15 @@ class _Trainer:
             raise TrainingStoppedError(
                 f"training stopped in epoch {len(self.rows) + 1}: {error} {self._remedy()}"
             ) from error
+
+    def _require_measurable(self) -> None:
+        """Refuse what measured targets have no use for."""
+        ep = self.config.ep
+        if not self.cost.measures:
+            must = f"be {SquaredError.name!r} for targets that are measured numbers"
+            raise argument_error("ep.cost", must, repr(ep.cost))
+        if ep.target != 1:
+            raise argument_error("ep.target", "be left out for targets that are measured numbers", ep.target)
 
     def _too_large(self, backward: Backward, x: torch.Tensor, y: torch.Tensor) -> str:
         """What to say where a batch does not fit the device's memory: which one would, by trying halves."""
@@ -551,12 +581,14 @@ class _Trainer:
             max_iterations=ep.max_iterations,
             starts=ep.starts,
             seed=self.config.training.seed,
+            cost=self.cost,
         )
         found: Evaluation = alone.of_all_ranks(self.system.device)
         self._require(found.examples, part)
         return {
             f"{part}_error": found.error,
             f"{part}_top5_error": found.top5_error,
+            f"{part}_loss": found.loss,
             f"{part}_unconverged": found.unconverged,
         }
 
@@ -590,6 +622,7 @@ class _Trainer:
             attributes={**self.attributes, "epochs": len(self.rows), "seconds": self._seconds()},
             metrics={n: Quantity(v, *self.measured[n]) for n, v in self._columns().items()},
             state_dict=last["weights"],
+            examples=self.examples,
             resume={**resume, "within": self.within} if self.within else resume,
         )
         # A file that is there and a message that says there is none would part ways.

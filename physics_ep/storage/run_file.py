@@ -6,6 +6,7 @@ Layout::
                           threads, date (UTC), git_commit (if any), and what the writer adds
     /metrics/NAME         one value an epoch
     /weights/NAME         state_dict of the system
+    /examples/x, y        first test examples of data that came from Python, which no name tells
     /resume               optimizer, scheduler and random state, to go on from here
     /trajectories/PHASE   time, state_0, state_1, ..., internal_0, ..., energy, residual
 
@@ -42,6 +43,8 @@ from .trajectory import Trajectory
 
 FORMAT = "physics-ep run"
 FORMAT_VERSION = 1
+LAST = ("test_error", "test_loss")
+"""Metrics of which one tells how good a trained system is: of classes, or of measured targets."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +71,14 @@ class Run(Tabular):
     Attributes
     ----------
     attributes : dict
-        File attributes; `config` and `versions` are decoded.
+        File attributes; `config`, `versions` and `targets` are decoded.
     metrics : dict
         Name to `Quantity`, values (epochs, ...).
     state_dict : dict
         Weights of the system, on the CPU: for `system.load_state_dict`.
+    examples : dict
+        `x` (N, ...) and `y`, class indices (N,) or measured targets (N, n): the first test examples, where the data
+        came from Python. Else empty.
     resume : dict
         What training needs to go on: optimizer, scheduler and random state. Empty if nothing can go on.
     trajectories : dict
@@ -85,6 +91,7 @@ class Run(Tabular):
     metrics: dict[str, Quantity] = field(default_factory=dict)
     state_dict: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)
     resume: dict[str, Any] = field(default_factory=dict, repr=False)
+    examples: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)
     trajectories: dict[str, Trajectory] = field(default_factory=dict, repr=False)
     path: Path | None = None
 
@@ -110,8 +117,10 @@ class Run(Tabular):
         if self.trajectories:
             told.append(f"trajectories {', '.join(self.trajectories)}")
         if "test_error" in self.metrics and self.epochs:
-            measured = [error for error in self.metric("test_error") if np.isfinite(error)]
-            told += [f"test error {float(error):.2%}" for error in measured[-1:]]
+            for name in (name for name in LAST if name in self.metrics):
+                measured = [value for value in self.metric(name) if np.isfinite(value)]
+                shown = "{:.2%}" if name.endswith("error") else "{:.4g}"
+                told += [f"{name.replace('_', ' ')} {shown.format(float(v))}" for v in measured[-1:]]
         return [*told, *([] if self.path is None else [repr(str(self.path))])]
 
     def records(self) -> list[dict[str, Any]]:
@@ -187,6 +196,8 @@ def _write_run(path: str | os.PathLike[str], run: Run) -> None:
                 _write(file, f"metrics/{name}", quantity)
             for name, tensor in run.state_dict.items():
                 _write(file, f"weights/{name}", Quantity(_array(tensor), "model units", "parameter or buffer"))
+            for name, tensor in run.examples.items():
+                _write(file, f"examples/{name}", Quantity(_array(tensor), "1", "first test examples"))
             if run.resume:
                 group = file.create_group("resume")
                 # A dataset, since attributes end at 64 KB.
@@ -225,6 +236,7 @@ def read_run(path: str | os.PathLike[str], verify: bool = True) -> Run:
                 attributes={name: _attribute(name, value) for name, value in file.attrs.items()},
                 metrics={name: _read(file["metrics"][name]) for name in file.get("metrics", ())},
                 state_dict=_tensors(file["weights"]) if "weights" in file else {},
+                examples=_tensors(file["examples"]) if "examples" in file else {},
                 resume={} if resume is None else _unpack(json.loads(resume["tree"].asstr()[()]), resume),
                 trajectories={n: _read_trajectory(g) for n, g in file.get("trajectories", {}).items()},
                 path=path,
@@ -265,7 +277,7 @@ def _read(held: h5py.Dataset) -> Quantity:
 
 
 def _attribute(name: str, value: Any) -> Any:
-    if name in ("config", "versions"):
+    if name in ("config", "versions", "targets"):
         return json.loads(value)
     return value.item() if isinstance(value, np.generic) else value
 

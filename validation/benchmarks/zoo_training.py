@@ -52,7 +52,7 @@ def parted(data: Dataset, each: int = HELD_OUT, seed: int = 0) -> Dataset:
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(data.train_x), generator=generator)
     classes = data.train_y[order]
-    held = torch.cat([order[classes == k][:each] for k in range(data.n_classes)])
+    held = torch.cat([order[classes == k][:each] for k in range(data.n_outputs)])
     left = torch.ones(len(data.train_x), dtype=torch.bool)
     left[held] = False
     return Dataset(

@@ -108,7 +108,7 @@ def train_twins(
     """
     begun = time.process_time()
     torch.manual_seed(seed)
-    model = small_resnet(width, data.train_x.shape[1], data.n_classes).train()
+    model = small_resnet(width, data.train_x.shape[1], data.n_outputs).train()
     train_x, train_y = data.train_x[:examples], data.train_y[:examples]
     net = from_module(model, train_x[:2])
     twin = copy.deepcopy(model)

@@ -29,7 +29,7 @@ from hardware_models.mapping.mapped import NotRealisable, check_rails, device_of
 from physics_ep import relax
 from physics_ep.config import Config, load_config
 from physics_ep.data.batches import epoch_seed
-from physics_ep.data.datasets import Dataset, load_dataset
+from physics_ep.data.datasets import Dataset
 from physics_ep.equilibrium import NotConverged
 from physics_ep.errors import InputError, argument_error
 from physics_ep.estimators.propagation import EquilibriumPropagation, NegativeNudgeError
@@ -38,7 +38,7 @@ from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.progress import SILENT, Progress, task
 from physics_ep.runs.metrics import classification_error
 from physics_ep.runs.optimization import build_optimizer, build_scheduler, step_scheduler
-from physics_ep.runs.preparation import new_system, with_arguments
+from physics_ep.runs.preparation import Data, dataset_of, new_system, with_arguments
 from physics_ep.storage.opening import open_run
 from physics_ep.storage.outputs import as_asked, claim, writing
 from physics_ep.storage.run_file import Quantity, Run, environment, write_run
@@ -142,7 +142,7 @@ def learn_in_situ(
     side: str = "single",
     headroom: float = HEADROOM,
     overrides: Sequence[str] = (),
-    data: str | os.PathLike[str] | Dataset | None = None,
+    data: Data | None = None,
     seed: int | None = None,
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
@@ -170,7 +170,8 @@ def learn_in_situ(
         See `PulsedArray` and `InSitu`.
     overrides : sequence of str
         Values that replace the config's: 'section.key=value'.
-    data : path or Dataset, optional
+    data : path, Dataset, tuple of arrays or of loaders, optional
+        As in `physics_ep.train`; loaders are gone through once.
     seed : int, optional
         Seed of the first instance; default the config's.
     out : path, optional
@@ -244,7 +245,9 @@ def learn_in_situ(
             must = f"be a new file; {as_asked('--resume', 'resume=True')} goes on with one that is there"
             raise argument_error("out", must, repr(str(path)))
         values, refused = _resumed(path, found)
-    examples = (data if isinstance(data, Dataset) else load_dataset(settings.data, progress)).to(place, dtype)
+    examples = dataset_of(settings, data, progress)
+    examples.require_classes("Learning in place")
+    examples = examples.to(place, dtype)
     attributes = {"kind": KIND, "config": found["config"], "in_situ": found["in_situ"], **environment()}
     epochs = settings.training.epochs
     # What the devices cannot be, or the substrates cannot hold, is told before anything is trained.
@@ -493,7 +496,7 @@ class Lesson:
             report(loss=loss)
 
     def _targets(self, labels: torch.Tensor) -> torch.Tensor:
-        return self.cost.encode(labels, self.examples.n_classes, self.examples.train_x.dtype)
+        return self.cost.encode(labels, self.examples.n_outputs, self.examples.train_x.dtype)
 
 
 class PlainLesson(Lesson):

@@ -166,12 +166,15 @@ def test_loaders_of_a_caller(tmp_path: Path, seed: int | None) -> None:
         (([(torch.rand(4, 5), torch.arange(4) % 3)],) * 2, "Argument x must be"),
         (([(torch.rand(4, 6), torch.arange(4))],) * 2, "y must hold class indices in [0, 3)"),
         (([torch.rand(4, 6)],) * 2, "data must yield pairs of a floating-point tensor (B, ...) and class indices"),
-        (([(torch.rand(4, 6), torch.rand(4))],) * 2, "but was (torch.float32 of shape (4, 6), torch.float32"),
+        (
+            ([(torch.rand(4, 6), torch.rand(4))],) * 2,
+            "y must be measured targets (B, 3), one an output, but was (4, 1)",
+        ),
         (([(torch.rand(4, 6), torch.arange(3))],) * 2, "torch.int64 of shape (3,))"),
         (([], []), "There must be training examples, but none came."),
         (((pair for pair in ()), []), "to be gone through anew each epoch, but was generator"),
-        (([],), "data must be two loaders (train, test), but was 1 of them"),
-        ([1, 2], "data must be a folder, a Dataset, or a tuple of two loaders (train, test), but was list"),
+        (([],), "or two loaders (train, test) to be gone through anew each epoch, but was a tuple of 1"),
+        ([1, 2], "data must be a folder, a Dataset, arrays (x, y) or (x, y, test_x, test_y), or two loaders"),
     ],
 )
 def test_loaders_that_do_not_fit_are_told(data: Any, words: str) -> None:

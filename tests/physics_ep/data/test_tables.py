@@ -133,6 +133,7 @@ def test_a_share_of_each_class_is_held_back() -> None:
     assert sorted([*kept, *held]) == list(range(111))
 
 
+MEASURED = "a,b,v\n1,2,0.5\n2,3,1.5\n3,4,2\n"
 GOOD = "a,b,kind\n1,2,x\n2,3,y\n3,4,x\n4,5,y\n"
 
 
@@ -148,7 +149,17 @@ GOOD = "a,b,kind\n1,2,x\n2,3,y\n3,4,x\n4,5,y\n"
         (GOOD.replace("2,3,y", "2,3"), {}, "hold 3 values in each line.*2 in example 2"),
         (GOOD.replace("2,3,y", "2,3,"), {}, "be given for each example"),
         (GOOD.replace("a,b", "a,a"), {}, "'a' twice"),
-        ("a,b,v\n1,2,0.5\n2,3,1.5\n3,4,2\n", {}, "name classes, by integers or texts"),
+        (MEASURED, {"task": "classification"}, "name classes, by integers or texts"),
+        (MEASURED, {"target": ["v", "w"]}, "data.target must be one of"),
+        (MEASURED, {"target": ["v", "v"]}, "name at least one column, and each once"),
+        (MEASURED, {"target": ["b", "v"], "task": "classification"}, "be one column of classes"),
+        (MEASURED, {"columns": ["a", "v"]}, "not the target"),
+        (MEASURED.replace("1.5", "nan"), {}, "be a number in each example.* was 'nan' in some, and 0.5 in others"),
+        (MEASURED.replace("1.5", ""), {"task": "regression"}, "be a finite number, but was nothing in example 2"),
+        (GOOD, {"task": "regression"}, "be a finite number, but was 'x' in example 1"),
+        (GOOD, {"target_scaling": "range"}, "data.target_scaling must be left out where targets are classes"),
+        (GOOD, {"task": "ranking"}, "data.task must be"),
+        ("a,price\n" + "".join(f"{k},{10 * k}\n" for k in range(30)), {}, "30 whole numbers in 30 examples"),
         ("a,kind\n", {}, "at least two examples"),
         ("a,kind\n1,x\n2,x\n", {}, "name 2 to 10000 classes"),
         (GOOD, {"layout": "image"}, "data.layout must be 'flat'"),

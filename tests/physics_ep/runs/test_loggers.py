@@ -52,6 +52,15 @@ def test_a_log_has_what_the_run_file_has(tmp_path: Path) -> None:
         assert [float(row["learning_rates.0"]) for row in rows] == run.metric("learning_rates")[:, 0].tolist()
 
 
+def test_a_log_has_the_test_error_of_the_epoch_that_is_kept(tmp_path: Path) -> None:
+    """Which is measured once, at the end, where examples are held out."""
+    held = (*TINY, "data.validation=0.25", 'training.loggers=["csv"]')
+    result = train("pcn-digits", overrides=held, out=tmp_path / "run.h5")
+    errors = [float(row["test_error"]) for row in rows_of(tmp_path / "run.csv")]
+    np.testing.assert_array_equal(errors, result.metrics["test_error"])
+    assert np.isfinite(errors[result.kept_epoch - 1])
+
+
 def test_a_log_replaces_no_file_of_somebody_else(tmp_path: Path) -> None:
     """And nothing is half-written: no run file either."""
     (tmp_path / "run.csv").write_text("my measurements\n")

@@ -1,0 +1,271 @@
+"""Measured targets, and examples handed over from Python. If these fail, a system learns other numbers than it
+says, or a class is taken for a number."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from physics_ep import cli, open_run, relax, train
+from physics_ep.config import parse_config
+from physics_ep.data.datasets import Dataset, load_dataset
+from physics_ep.errors import InputError
+from validation import learn_in_situ
+
+RNG = np.random.default_rng(5)
+X = RNG.normal(size=(120, 3))
+MAP = np.array([[3.0, -1.0], [0.5, 2.0], [-2.0, 0.25]])
+Y = X @ MAP + np.array([40.0, -7.0])
+
+LINEAR: dict[str, Any] = {
+    "system": {"name": "pcn", "sizes": [3, 2], "activation": "linear"},
+    "training": {"epochs": 20, "batch_size": 24},
+    "optimizer": {"lr": 0.5},
+    "ep": {"beta": 0.1},
+}
+"""A network of one linear layer: what it learns by the squared error is linear least squares."""
+
+
+def command(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as caught:
+        cli.main([str(a) for a in arguments])
+    return int(caught.value.code or 0)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "own.csv"
+    rows = [",".join(map(repr, (*x.tolist(), *y.tolist()))) for x, y in zip(X, Y, strict=True)]
+    path.write_text("\n".join(["a,b,c,force,heat", *rows]), encoding="utf-8")
+    return path
+
+
+def test_measured_targets_of_a_table(table: Path) -> None:
+    """Scaled by the part to train on alone; shift and scale give the file's numbers again, in their order."""
+    section = {"name": "csv", "file": str(table), "target": ["heat", "force"], "scaling": "none"}
+    data = load_dataset(parse_config({"system": {"name": "pcn"}, "data": section}).data)
+    assert (data.n_classes, data.targets, data.n_outputs) == (None, ("heat", "force"), 2)
+    assert data.train_x.shape == (96, 3)
+    assert float(data.train_y.min()) == 0
+    assert float(data.train_y.max()) == 1
+    for x, y in ((data.train_x, data.train_y), (data.test_x, data.test_y)):
+        told = np.array(data.target_shift) + np.array(data.target_scale) * y.double().numpy()
+        np.testing.assert_allclose(told, (x.double().numpy() @ MAP + [40, -7])[:, ::-1], rtol=0, atol=2e-5)
+    standard = {**section, "target": "force", "target_scaling": "standard"}
+    one = load_dataset(parse_config({"system": {"name": "pcn"}, "data": standard}).data)
+    assert abs(float(one.train_y.mean())) < 1e-5
+    assert one.train_x.shape[1] == 4
+
+
+def test_whole_numbers_are_measured_if_the_config_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "counts.csv"
+    path.write_text("a,count\n" + "".join(f"{k},{k % 3}\n" for k in range(30)), encoding="utf-8")
+    section = {"name": "csv", "file": str(path)}
+    assert load_dataset(parse_config({"system": {"name": "pcn"}, "data": section}).data).n_classes == 3
+    told = {**section, "task": "regression", "target_scaling": "none"}
+    found = load_dataset(parse_config({"system": {"name": "pcn"}, "data": told}).data)
+    assert sorted(set(found.train_y[:, 0].tolist())) == [0, 1, 2]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_linear_layer_learns_least_squares(table: Path, tmp_path: Path) -> None:
+    """Trained by EP, and judged: outputs are those that least squares would give; no accuracy is told."""
+    config = {**LINEAR, "data": {"name": "csv", "file": str(table), "target": ["force", "heat"]}}
+    result = train(config, out=tmp_path / "run.h5")
+    system, data = result.system, load_dataset(parse_config(config).data)
+    with torch.no_grad():
+        outputs = system.outputs(relax(system, data.test_x).state)
+    told = np.array(result.targets["shift"]) + np.array(result.targets["scale"]) * outputs.numpy()
+    true = np.array(data.target_shift) + np.array(data.target_scale) * data.test_y.numpy()
+    np.testing.assert_allclose(told, true, rtol=0, atol=0.02)
+    loss = 0.5 * float((outputs - data.test_y).square().sum(1).mean())
+    assert result.test_loss == pytest.approx(loss, rel=1e-5)
+    assert np.isnan(result.metrics["test_error"]).all()
+    assert np.isnan(result.metrics["train_error"]).all()
+    assert "test loss" in repr(result)
+    assert "test loss" in repr(open_run(tmp_path / "run.h5"))
+    assert open_run(tmp_path / "run.h5").attributes["targets"] == result.targets
+
+
+def test_held_out_examples_and_seeds_judge_by_the_loss(table: Path) -> None:
+    """The epoch that is kept is that of the smallest loss on examples that are not trained on."""
+    system = {"name": "pcn", "sizes": [4, 1], "activation": "linear"}
+    config = {**LINEAR, "system": system, "data": {"name": "csv", "file": str(table), "validation": 0.25}}
+    found = train(config, overrides=["training.epochs=3"])
+    assert found.validation_loss == found.metrics["validation_loss"].min()
+    assert found.kept_epoch == 1 + int(found.metrics["validation_loss"].argmin())
+    assert np.isfinite(found.metrics["test_loss"]).sum() == 1
+    both = train({**config, "training": {"epochs": 1, "seeds": 2}})
+    assert "test loss" in repr(both)
+    assert both.figures()["test_loss"] == pytest.approx(np.mean([f["test_loss"] for f in both.trainings]))
+
+
+def test_the_command_tells_loss_and_no_accuracy(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "own.toml"
+    config.write_text(
+        f'[system]\nname = "hopfield"\nsizes = [4, 8, 1]\n[data]\nname = "csv"\nfile = "{table}"\n'
+        "[training]\nepochs = 2\n[optimizer]\nlr = 0.05\n"
+    )
+    assert command("train", config, "--out", tmp_path / "run.h5", "--json", tmp_path / "f.json", "--verbose") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "heat off by" in told
+    assert "test error" not in told
+    figures = json.loads((tmp_path / "f.json").read_text())
+    assert figures["test_error"] is None
+    assert figures["test_loss"] > 0
+
+
+def test_arrays_are_as_a_file_of_them(tmp_path: Path) -> None:
+    """The same split, the same classes, to the last bit: numpy arrays, tensors, pairs, and four arrays."""
+    labels = np.array(["b", "a", "c"])[np.arange(120) % 3]
+    np.savez(tmp_path / "own.npz", x=X, y=labels)
+    config = {
+        "system": {"name": "hopfield", "sizes": [3, 6, 3]},
+        "data": {"name": "npz", "file": str(tmp_path / "own.npz")},
+        "training": {"epochs": 2},
+        "optimizer": {"lr": 0.1},
+    }
+    wanted = train(config)
+    plain = {key: value for key, value in config.items() if key != "data"}
+    for data in ((X, labels), (torch.from_numpy(X), labels)):
+        found = train(plain, data=data)
+        assert found.metrics["loss"].tolist() == wanted.metrics["loss"].tolist()
+        assert found.config.data.name == "arrays"
+    numbers = np.arange(120) % 3
+    parts = (X[:90], numbers[:90], X[90:], torch.from_numpy(numbers[90:]))
+    flat, paired = train(plain, data=parts), train(plain, data=(parts[:2], parts[2:]))
+    assert flat.metrics["test_error"].tolist() == paired.metrics["test_error"].tolist()
+
+
+def test_loaders_with_measured_targets() -> None:
+    """A loader's numbers are learnt as they are, (B,) as one output; the order of a run repeats."""
+    x, y = torch.from_numpy(X).float(), torch.from_numpy(Y[:, 0]).float() / 40
+    loaders = tuple(DataLoader(TensorDataset(x[a:b], y[a:b]), batch_size=24) for a, b in ((0, 96), (96, 120)))
+    result = train({**LINEAR, "system": {**LINEAR["system"], "sizes": [3, 1]}}, data=loaders)
+    weights = np.linalg.lstsq(np.c_[X[:96], np.ones(96)], y[:96].numpy(), rcond=None)[0]
+    outputs = result.system.outputs(relax(result.system, x[96:]).state).detach().numpy()[:, 0]
+    np.testing.assert_allclose(outputs, np.c_[X[96:], np.ones(24)] @ weights, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("data", "changes", "message"),
+    [
+        (
+            (X, Y),
+            {"ep": {"cost": "cross_entropy"}},
+            "ep.cost must be 'squared_error' for targets that are measured",
+        ),
+        ((X, Y), {"ep": {"target": 2.0}}, "ep.target must be left out for targets that are measured"),
+        ((X, Y[:, 0]), {}, r"have the outputs' shape \(24, 2\), but was \(24, 1\)"),
+        ((X, Y[:50]), {}, r"data.target must have shape \(120,\)"),
+        ((X, np.where(Y > 40, np.nan, Y)), {}, "data.target must be finite"),
+        ((X.astype("U"), Y), {}, "data must hold inputs"),
+        ((X, Y, X), {}, r"data must be a folder, a Dataset, arrays \(x, y\)"),
+        ((X, [1, 2]), {}, "but was .ndarray, list"),
+        ((iter([]), iter([])), {}, "two loaders .train, test. to be gone through"),
+        (X, {}, "data must be a folder.*but was ndarray"),
+    ],
+)
+def test_what_does_not_fit_is_refused(data: Any, changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        train({**LINEAR, **changes}, data=data, out=tmp_path / "run.h5")
+    assert not (tmp_path / "run.h5").exists()
+
+
+def test_a_dataset_of_measured_targets_is_checked() -> None:
+    x = torch.zeros(4, 3)
+    with pytest.raises(InputError, match=r"train_y must be floating-point targets of shape \(4, n\)"):
+        Dataset("own", x, torch.zeros(4, dtype=torch.int64), x, torch.zeros(4, 1), None)
+    with pytest.raises(InputError, match="test_y must be finite"):
+        Dataset("own", x, torch.zeros(4, 1), x, torch.full((4, 1), torch.nan), None)
+
+
+@pytest.fixture
+def python_run(tmp_path: Path) -> tuple[Path, tuple[np.ndarray, np.ndarray]]:
+    """A run of two epochs of arrays; the classes are 0, 1, 2."""
+    data = (X, np.arange(120) % 3)
+    config = {
+        "system": {"name": "pcn", "sizes": [3, 6, 3], "activation": "relu"},
+        "training": {"epochs": 2},
+        "optimizer": {"lr": 0.1},
+    }
+    train(config, data=data, out=tmp_path / "run.h5")
+    return tmp_path / "run.h5", data
+
+
+def test_a_run_of_arrays_goes_on(python_run: tuple[Path, Any], tmp_path: Path) -> None:
+    """With the same arrays and no others; the file has the first test examples, inputs and classes."""
+    path, (x, y) = python_run
+    run = open_run(path)
+    assert len(run.examples["x"]) == len(run.examples["y"]) == 24
+    rows = [int(np.abs(x - row).sum(1).argmin()) for row in run.examples["x"].double().numpy()]
+    assert run.examples["y"].tolist() == y[rows].tolist()
+    longer = ("training.epochs=3",)
+    for data, message in ((None, "data must be given again"), ((x, y[::-1]), "data must be the examples that")):
+        with pytest.raises(InputError, match=message):
+            train(run.config, overrides=longer, resume=path, data=data)
+    assert open_run(path).epochs == 2
+    found = train(run.config, overrides=longer, resume=path, data=(x, y))
+    config = {k: v for k, v in run.config.items() if k in ("system", "training", "optimizer")}
+    whole = train(config, overrides=longer, data=(x, y))
+    assert found.metrics["loss"].tolist() == whole.metrics["loss"].tolist()
+    config["data"] = {"name": "digits"}
+    named = Dataset("digits", *(torch.rand(6, 3), torch.arange(6) % 3) * 2, n_classes=3)
+    train(config, data=named, out=tmp_path / "named.h5")
+    with pytest.raises(InputError, match="data must be given again"):  # the shipped digits are others
+        train(config, overrides=longer, resume=tmp_path / "named.h5")
+
+
+@pytest.mark.full
+def test_a_run_of_arrays_is_drawn_mapped_judged_and_simulated(
+    python_run: tuple[Path, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the commands, before its own examples and no others."""
+    path, _ = python_run
+    assert command("map", path, "--substrate", "resistive", "--batch", 4) == 0
+    assert "4 examples that" in " ".join(capsys.readouterr().out.split())
+    assert command("gradients", path, "--json", tmp_path / "g.json") == 0
+    assert json.loads((tmp_path / "g.json").read_text())["worst_cosine"] > 0.99
+    assert command("simulate", path, "--out", tmp_path / "s.h5", "--duration", 2) == 0
+    assert command("tolerance", path, "--sweep", "levels=16", "--repeats", 1, "--out", tmp_path / "t") == 0
+    for name in ("learning_curve", "substrates"):
+        assert command("figure", name, "--from", path, "--out", tmp_path / "figures") == 0
+
+
+@pytest.mark.full
+def test_a_run_of_measured_targets_is_drawn_or_refused(table: Path, tmp_path: Path) -> None:
+    """Nothing tells an accuracy that there is none of: costs are drawn, errors refused in a line."""
+    system = {"name": "pcn", "sizes": [4, 6, 1], "activation": "tanh"}
+    config = {**LINEAR, "system": system, "data": {"name": "csv", "file": str(table)}}
+    result = train(config, overrides=["training.epochs=2"], out=tmp_path / "run.h5")
+    assert "test loss" in repr(result)
+    assert command("figure", "learning_curve", "--from", tmp_path / "run.h5", "--out", tmp_path / "figures") == 0
+    assert command("figure", "substrates", "--from", tmp_path / "run.h5", "--out", tmp_path / "figures") == 2
+    assert command("simulate", tmp_path / "run.h5", "--out", tmp_path / "s.h5", "--duration", 2) == 0
+    assert command("gradients", tmp_path / "run.h5") == 0
+    with pytest.raises(InputError, match="Learning in place needs examples with classes"):
+        learn_in_situ(config)
+
+
+@pytest.mark.full
+def test_learning_in_place_takes_arrays_and_loaders() -> None:
+    """The same numbers whether examples come as arrays or by loaders in the same order."""
+    x, y = torch.rand(48, 3, generator=torch.Generator().manual_seed(1)), torch.arange(48) % 3
+    config = {
+        "system": {"name": "pcn", "sizes": [3, 6, 3], "activation": "relu"},
+        "training": {"epochs": 1},
+        "optimizer": {"lr": 0.05},
+    }
+    loaders = tuple(DataLoader(TensorDataset(x[a:b], y[a:b]), batch_size=16) for a, b in ((0, 32), (32, 48)))
+    arrays = learn_in_situ(config, data=(x[:32], y[:32], x[32:], y[32:]))
+    loaded = learn_in_situ(config, data=loaders)
+    for name in ("learned", "mapped", "ideal"):
+        assert arrays.values[name].tolist() == loaded.values[name].tolist()
