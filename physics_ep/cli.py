@@ -5,11 +5,9 @@ Nothing heavy may be imported here: `physics-ep --help` answers in a third of a 
 
 from __future__ import annotations
 
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from . import registry
@@ -44,8 +42,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     given = [_by_its_name(part) for part in given]
     failures: dict[str, str] = {}
     ending = listen()
-    with suppress(ValueError):  # not the main thread
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         status = application(failures)(args=given, prog_name=NAME, standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)
@@ -64,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if "--verbose" in given:
             traceback.print_exc()
         message, status = _verdict(error, failures)
+        if ending.pressed and status == FAILED and not hasattr(error, "exit_status"):
+            message, status = "interrupted", INTERRUPTED  # what a library makes of Ctrl-C
         _end(message, ending.status if ending.status and status == INTERRUPTED else status)
 
 

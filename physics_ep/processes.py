@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 ENDING = ("SIGTERM", "SIGHUP")
 """Signals that ask a process to end: a scheduler's, and that of a terminal that closes."""
 PAUSE = 0.5
-"""Seconds between two looks at whether the parent process still lives."""
+"""Seconds between two looks at whether the parent process still lives, and till a lost Ctrl-C comes again."""
 
 
 class Ending:
@@ -21,11 +25,19 @@ class Ending:
     Attributes
     ----------
     number : int
-        0 while none has.
+        That of SIGTERM or SIGHUP; 0 while neither has come.
+    pressed : bool
+        Whether one of them, or Ctrl-C, has raised KeyboardInterrupt.
     """
 
     def __init__(self) -> None:
         self.number = 0
+        self.pressed = False
+
+    def press(self, number: int, frame: FrameType | None) -> None:
+        """Signal handler of Ctrl-C."""
+        self.pressed = True
+        raise KeyboardInterrupt
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Signal handler: from here on it is as if Ctrl-C had been pressed."""
@@ -45,15 +57,36 @@ class Ending:
 def listen() -> Ending:
     """Take SIGTERM and SIGHUP as Ctrl-C, where they would end the process otherwise (nohup has them ignored).
 
-    Only the main thread may; in others nothing changes.
+    Ctrl-C raises KeyboardInterrupt, and once more where Python or a library loses it: in a destructor, or in what a
+    compiler calls back. Only the main thread may set this up; in others nothing changes.
     """
     ending = Ending()
+    if threading.current_thread() is not threading.main_thread():
+        return ending
+    signal.signal(signal.SIGINT, ending.press)
+    _press_lost_ones_again()
     for name in ENDING:
         number = getattr(signal, name, None)  # Windows knows no SIGHUP
-        with contextlib.suppress(ValueError):
-            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-                signal.signal(number, ending.handle)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, ending.handle)
     return ending
+
+
+def _press_lost_ones_again() -> None:
+    """Have a KeyboardInterrupt that is raised where nobody can catch it come again a little later."""
+    before = sys.unraisablehook
+    if before.__module__ == __name__:  # set up already
+        return
+
+    def hook(lost: UnraisableHookArgs, /) -> None:
+        if not issubclass(lost.exc_type, KeyboardInterrupt):
+            before(lost)
+            return
+        again = threading.Timer(PAUSE, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = hook
 
 
 def runs(process: int) -> bool:

@@ -89,18 +89,11 @@ def _require_writable(mode: int, place: Path, path: Path, argument: str) -> None
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str], size: int = 0) -> Iterator[Path]:
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary file in the same folder, which takes the place of `path` when the block ends well.
 
     Its bytes reach the disk before its name does, and the folder is synced, so that neither a kill nor a power cut
     leaves a torn file. If the block raises, `path` is as it was.
-
-    Parameters
-    ----------
-    path : path
-    size : int
-        Bytes that the disk must be able to take, else OSError. HDF5 does not survive a disk that fills up while it
-        writes: objects that it could not close crash the process when they are collected.
     """
     path = Path(os.path.realpath(path))  # a link stays one: what it leads to is replaced
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -109,10 +102,6 @@ def replacing(path: str | os.PathLike[str], size: int = 0) -> Iterator[Path]:
     os.close(handle)
     temporary = Path(name)
     try:
-        if size and hasattr(os, "posix_fallocate"):
-            with open(temporary, "rb+") as file:
-                os.posix_fallocate(file.fileno(), 0, size)
-                file.truncate(0)
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())

@@ -82,8 +82,12 @@ class Lock:
             handle = os.open(self.place, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError:
             return False
-        with open(handle, "w", encoding="utf-8") as file:
-            json.dump(_this_process(), file)
+        try:
+            with open(handle, "w", encoding="utf-8") as file:
+                json.dump(_this_process(), file)
+        except OSError:  # a full disk: a lock that says nothing would hold others up
+            os.unlink(self.place)
+            raise
         return True
 
     def _take_over(self) -> None:

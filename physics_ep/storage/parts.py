@@ -256,8 +256,7 @@ def merge(path: Path, parts: list[Path]) -> None:
         with h5py.File(part, "r") as file:
             totals.update({phase: len(held["time"]) for phase, held in file["trajectories"].items()})
     try:
-        size = sum(part.stat().st_size for part in parts)
-        with sealed(path, writer(CALL), "simulation", size) as file:
+        with sealed(path, writer(CALL), "simulation") as file:
             with h5py.File(parts[0], "r") as first:
                 for name, value in first.attrs.items():
                     file.attrs[name] = value

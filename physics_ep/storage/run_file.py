@@ -23,7 +23,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -187,7 +187,7 @@ def write_run(path: str | os.PathLike[str], run: Run, overwrite: bool = False) -
 def _write_run(path: str | os.PathLike[str], run: Run) -> None:
     kind = str(run.attributes.get("kind", ""))
     try:
-        with sealed(path, writer("physics_ep"), kind, _size(vars(run))) as file:
+        with sealed(path, writer("physics_ep"), kind) as file:
             file.attrs["format"] = FORMAT
             file.attrs["format_version"] = FORMAT_VERSION
             for name, value in run.attributes.items():
@@ -250,17 +250,6 @@ def read_run(path: str | os.PathLike[str], verify: bool = True) -> Run:
     if unsealed:
         note(f"{str(path)!r} was written before run files had digests: not all damage to it can be seen.")
     return run
-
-
-def _size(value: Any) -> int:
-    """Bytes of all arrays within nested values."""
-    if isinstance(value, torch.Tensor | np.ndarray):
-        return int(value.nbytes)
-    if isinstance(value, Mapping):
-        return sum(map(_size, value.values()))
-    if isinstance(value, list | tuple):
-        return sum(map(_size, value))
-    return _size(vars(value)) if is_dataclass(value) else 0
 
 
 def _write(group: h5py.Group, name: str, quantity: Quantity) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import h5py
 
 from ..errors import InputError
+from .disk import PatientFile
 from .files import replacing
 from .origins import SEAL
 
@@ -31,8 +32,10 @@ DEPTH = 3
 
 
 @contextmanager
-def sealed(path: str | os.PathLike[str], command: str, kind: str, size: int = 0) -> Iterator[h5py.File]:
+def sealed(path: str | os.PathLike[str], command: str, kind: str) -> Iterator[h5py.File]:
     """Give an empty HDF5 file, which is sealed and takes the place of `path` when the block ends well.
+
+    A disk that refuses to take a part of it raises its OSError at the end of the block.
 
     Parameters
     ----------
@@ -41,12 +44,14 @@ def sealed(path: str | os.PathLike[str], command: str, kind: str, size: int = 0)
         Who writes it.
     kind : str
         Kind of the run file, which its mark tells.
-    size : int
-        Bytes that the disk must be able to take, else OSError.
     """
-    with replacing(path, size) as temporary:
-        with h5py.File(temporary, "w", userblock_size=BLOCK) as file:
-            yield file
+    with replacing(path) as temporary:
+        with PatientFile(temporary) as disk:
+            try:
+                with h5py.File(disk, "w", userblock_size=BLOCK) as file:
+                    yield file
+            finally:
+                disk.check()  # what HDF5 says of bytes that it reads back as zeros comes after
         seal(temporary, command, kind)
 
 

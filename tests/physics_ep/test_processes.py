@@ -76,16 +76,42 @@ def test_ctrl_c_is_one_line_from_the_first_moment(module: str) -> None:
     assert done.stderr == "physics-ep: error: interrupted\n"
 
 
+LOST = """
+import ctypes, os, signal, sys, time
+from physics_ep import cli
+callback = ctypes.CFUNCTYPE(None)(lambda: os.kill(os.getpid(), signal.{name}))
+def work(*words, **named):
+    callback()  # as a compiler calls Python: what is raised there is lost
+    {then}
+cli.application = lambda failures: work
+cli.main(["info"])
+"""
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize("then", ["time.sleep(600)", "raise RuntimeError('no compiled object yet')"])
+def test_a_signal_that_a_library_loses_ends_the_command(name: str, status: int, then: str) -> None:
+    """Else a command goes on for ever, or ends with status 1 and the library's words, while a kernel compiles."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOST.format(name=name, then=then)],
+        capture_output=True, text=True, cwd=ROOT, timeout=LIMIT, check=False,
+    )  # fmt: skip
+    assert done.returncode == status
+    assert done.stderr == "physics-ep: error: interrupted\n"
+
+
 def test_signals_that_are_ignored_stay_so() -> None:
     """`nohup physics-ep train ...` goes on when the terminal closes."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    asked = signal.getsignal(signal.SIGTERM)
+    asked, pressed, lost = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT), sys.unraisablehook
     try:
         listen()
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
         signal.signal(signal.SIGTERM, asked)
+        signal.signal(signal.SIGINT, pressed)
+        sys.unraisablehook = lost
 
 
 PARENT = """

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -221,6 +223,31 @@ def test_kill_leaves_a_whole_file(tmp_path: Path) -> None:
             process.send_signal(signal.SIGKILL)
         run = open_run(path)
         assert torch.equal(run.state_dict["w"], torch.full((200_000,), float(run.epochs)))
+
+
+@pytest.mark.parametrize("count", [5, pytest.param(60, marks=pytest.mark.full)])
+def test_a_disk_that_fills_up_leaves_the_old_file(tmp_path: Path, count: int) -> None:
+    """Wherever HDF5 is when the disk refuses; else the process crashes, and leaves a lock and a temporary file."""
+    path = tmp_path / "run.h5"
+    whole = Run(
+        {"kind": "training"}, state_dict={f"w{k}": torch.rand(50, 50) for k in range(8)}, resume={"a": [1.0]}
+    )
+    write_run(path, whole)
+    before = path.read_bytes()
+    for k in range(count):
+        child = os.fork()
+        if not child:
+            status = 1
+            with contextlib.suppress(BaseException):
+                resource.setrlimit(resource.RLIMIT_FSIZE, (1 + k * len(before) // count, resource.RLIM_INFINITY))
+                try:
+                    write_run(path, whole, overwrite=True)
+                except InputError as error:
+                    status = 0 if "File too large" in str(error) and "\n" not in str(error) else 2
+            os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, k
+        assert path.read_bytes() == before
+        assert os.listdir(tmp_path) == ["run.h5"]
 
 
 def test_replacing_keeps_the_old_file_on_failure(tmp_path: Path) -> None:
