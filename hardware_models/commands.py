@@ -162,7 +162,9 @@ def map_(
         resolve_device(device), resolve_dtype(dtype)
     )
     if not isinstance(net, PredictiveCodingNetwork):
-        raise argument_error("NETWORK", "be a predictive coding network (pcn, vgg5, vgg10, vgg10-skip)", network)
+        raise argument_error(
+            "NETWORK", "be a predictive coding network (pcn, vgg10, resnet18, efficientnet_lite0)", network
+        )
     shape = net.shapes[0]
     epoch: tuple[int, int] | None = None
     own = getattr(net, "examples", None)

@@ -83,7 +83,7 @@ Weights = Annotated[
     typer.Option(
         "--weights",
         metavar="FILE",
-        help="Weights to load: a run file (.h5), .safetensors, .pt or .pth.",
+        help="Weights to load: a run file (.h5), .safetensors, .pt or .pth; or 'pretrained'.",
         show_default=False,
     ),
     READS,

@@ -7,6 +7,7 @@ ends in one `InputError` that names the section and the nearest right name.
 from __future__ import annotations
 
 import copy
+import inspect
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -33,7 +34,7 @@ from .own_code import SYSTEM as OWN_CODE
 from .own_code import names_factory
 from .physical_system import PhysicalSystem
 from .predictive_coding.solvers import SOLVERS as PREDICTIVE
-from .registry import build_system, bundled, loggers, require_finite, systems, told_options
+from .registry import build_system, bundled, load, loggers, require_finite, systems, told_options
 from .relaxation.loop import SOLVERS
 from .storage.files import checked_path
 from .storage.opening import open_run
@@ -74,7 +75,7 @@ class SystemSection(OpenSection):
         A registered system (`physics-ep info` lists them); all other keys of the section are its own options.
     weights : str or None
         File of weights to begin with: a run file (.h5), .safetensors, or a state_dict saved by torch (.pt, .pth);
-        or the name of a trained network of the zoo.
+        or the name of a trained network of the zoo, or 'pretrained' (those of efficientnet_lite0).
     """
 
     weights: str | None = None
@@ -101,12 +102,13 @@ class SystemSection(OpenSection):
             `storage.weights.put_weights`).
         """
         asked = {**self.options, **options}
-        if self.name == OWN_CODE:  # a torch model takes its weights before it is converted
-            return build_system(self.name, **asked, **({} if self.weights is None else {"weights": self.weights}))
+        if self.weights is None:
+            return build_system(self.name, **asked)
+        if "weights" in inspect.signature(load(systems()[self.name])).parameters:
+            return build_system(self.name, **asked, weights=self.weights)  # of a model, before it is converted
         system = build_system(self.name, **asked)
-        if self.weights is not None:
-            named = self.weights in zoo()
-            put_weights(system, zoo_weights(self.weights) if named else read_weights(self.weights), self.weights)
+        named = self.weights in zoo()
+        put_weights(system, zoo_weights(self.weights) if named else read_weights(self.weights), self.weights)
         return system
 
 
@@ -522,9 +524,13 @@ def load_subject(spec: str | os.PathLike[str], weights: str | os.PathLike[str] |
 
 
 def weights_named(weights: str | os.PathLike[str]) -> str:
-    """Weights as a config has them: a name of the zoo as it stands, else the whole path of a file."""
-    name = os.fspath(weights)
-    return name if name in zoo() else str(checked_path(weights, "weights").resolve())
+    """What a config says of the weights that a user names.
+
+    It is the whole path of a file. A name without an ending, which no file of weights has, stays as it is: of a
+    network of the zoo, or 'pretrained'.
+    """
+    path = checked_path(weights, "weights")
+    return str(path.resolve()) if path.suffix and str(path) not in zoo() else str(path)
 
 
 def _subject(name: str) -> Config:
@@ -558,7 +564,8 @@ def load_system(
         runs that file's code).
     weights : path, optional
         File of weights to load: a run file (.h5), .safetensors, or a state_dict saved by torch (.pt, .pth); or the
-        name of a network of the zoo.
+        name of a network of the zoo. Models (FILE.py:factory, resnet18) take them by their own names; 'pretrained'
+        are those of efficientnet_lite0 that were trained on ImageNet.
     **options
         Options of the system's constructor that replace those found.
 

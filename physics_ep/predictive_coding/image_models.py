@@ -157,13 +157,17 @@ def resnet18(
     Parameters
     ----------
     num_classes : int
+        Number of outputs.
     input_shape : (channels, rows, columns)
+        Shape of an image.
     weights : mapping of str to Tensor, or path, optional
         By torchvision's names: a state_dict, or a file of one (.pth, .safetensors). None: torch's own initial ones.
     width : int
         Channels behind the stem, for small trials.
     energy : {'squared', 'paired'}
+        The squared energy sum |e_k|^2 / 2 of the errors, or that of pairs of units.
     gates : {'held', 'live'}
+        Whether nudged phases keep the gates of units and the routes of max poolings from the free phase.
     seed : int
         Seed of the initial weights.
 
@@ -198,13 +202,16 @@ def efficientnet_lite0(
     Parameters
     ----------
     num_classes : int
+        Number of outputs.
     input_shape : (3, rows, columns)
         Photographs are square, 224x224, values (v - 127) / 128 of v from 0 to 255.
     weights : 'pretrained', mapping of str to Tensor, or path, optional
         'pretrained': those trained on ImageNet (the extra `pretrained`). By the names of that file otherwise. None:
         torch's own initial weights.
     energy : {'squared', 'paired'}
+        The squared energy sum |e_k|^2 / 2 of the errors, or that of pairs of units.
     gates : {'held', 'live'}
+        Whether nudged phases keep the gates of units and the routes of max poolings from the free phase.
     seed : int
         Seed of the initial weights.
 

