@@ -88,7 +88,7 @@ class ActiveCircuit(PartsCircuit, VectorField):
 
     example_shape: tuple[int, ...]
     default_solver = "newton"
-    clamps = False
+    clamps = True
     default_max_iterations = 200
 
     def __init__(

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 from physics_ep.blocks import State, flat, unflat
+from physics_ep.errors import InputError
 from physics_ep.jacobians import Jacobian
+from physics_ep.nudging import Nudge
 from physics_ep.physical_system import Phase
 from physics_ep.relaxation.newton import NewtonKrylov
 from physics_ep.relaxation.solvers import Solver
 from physics_ep.vector_field import FieldPhase
 
+from ..netlists.topology import find_loop
 from ..nodal.points import ITERATIONS
 from ..nodal.stability import rightmost, stray_instability
+from .tie import Tie, tied
 
 REUSE = 0.1
 """A Jacobian is kept while one step with it lowers the residual to this part."""
@@ -31,6 +36,50 @@ class ActivePhase(FieldPhase):
     """One relaxation of an `ActiveCircuit`; its motion is that of the circuit's own capacitors."""
 
     system: Any  # an ActiveCircuit, which lies above
+    tie: Tie | None = None
+    """Outputs that ideal sources hold, where the nudge's cost `holds` them (coupled learning)."""
+
+    def nudged(self, nudge: Nudge | None) -> ActivePhase:
+        twin = cast(ActivePhase, super().nudged(nudge))
+        twin.tie = None
+        if twin.nudge is not None and twin.nudge.cost.holds:
+            if self.origin is None:
+                raise InputError(
+                    "Argument nudge must act on a free state that is known, where it clamps the outputs."
+                )
+            require_holdable(self.system)
+            outputs = self.system.outputs(self.origin)
+            way = twin.nudge.column(outputs) * (twin.nudge.y - outputs)
+            rows = np.pad(self.reads().numpy(), ((0, 0), (0, self.system.n_branches)))
+            twin.tie = tied(rows, way.numpy(), self.system.output_names)
+        return twin
+
+    def reads(self) -> torch.Tensor:
+        """Outputs as sums of the voltages of all nodes but ground, (n_out, n_nodes - 1)."""
+        pairs = self.system.output_nodes
+        found = torch.zeros(len(pairs), self.system.field.n_nodes, dtype=torch.float64)
+        for way, column in zip((1.0, -1.0), pairs.T, strict=True):
+            found[torch.arange(len(pairs)), torch.from_numpy(column)] += way
+        return found[:, 1:]
+
+    def start(self) -> State:
+        return self.project(super().start())
+
+    def project(self, z: State) -> State:
+        if self.tie is None:
+            return super().project(z)
+        return unflat(torch.from_numpy(self.tie.onto(flat(z).numpy())), [b.shape for b in z])
+
+    def force(self, z: State) -> State:
+        found = super().force(z)
+        if self.tie is None:
+            return found
+        return unflat(torch.from_numpy(self.tie.along(flat(found).numpy())), [b.shape for b in z])
+
+    def cost_force(self, state: State) -> State:
+        if self.tie is None:
+            return super().cost_force(state)
+        return tuple(torch.zeros_like(s) for s in state)
 
     def rightmost(self) -> torch.Tensor:
         """Rightmost eigenvalue (B,) of the circuit's motion at the origin, 1 / second (`nodal.stability`).
@@ -72,24 +121,44 @@ class ActivePhase(FieldPhase):
         if self.skew is not None:
             own = self.jacobian.matrix
             matrix -= own - own.mT
+        if self.tie is not None:  # on the plane alone: what the sources carry has no law of its own
+            across = torch.from_numpy(self.tie.inverse @ self.tie.rows)
+            inside = torch.eye(len(across), dtype=torch.float64) - across
+            return inside @ matrix @ inside + self.system.field.scale * across
         if self.nudge is not None:
             self._bend(matrix, state)
         return matrix
 
     def _bend(self, matrix: torch.Tensor, state: State) -> None:
         """Take the curvature of the nudge's cost off a Jacobian."""
-        nudge, pairs = self.nudge, self.system.output_nodes
+        nudge, nodes = self.nudge, self.reads()
         assert nudge is not None
         outputs = self.system.outputs(state)
         count = outputs.shape[1]
         unit = torch.eye(count, dtype=torch.float64)
         columns = [nudge.cost.curvature(outputs, nudge.y, unit[k].expand_as(outputs)) for k in range(count)]
         bend = torch.stack([nudge.column(outputs) * column for column in columns], 2)
-        reads = torch.zeros(count, self.system.field.n_nodes, dtype=torch.float64)
-        for way, column in zip((1.0, -1.0), pairs.T, strict=True):
-            reads[torch.arange(count), torch.from_numpy(column)] += way
-        nodes = reads[:, 1:]
         matrix[:, : nodes.shape[1], : nodes.shape[1]] -= nodes.mT @ bend @ nodes
+
+
+def require_holdable(circuit: Any) -> None:
+    """Raise InputError naming an output that an ideal source sets, so that a clamp would set it twice."""
+    parts, names = circuit._parts, circuit.output_names
+    group = parts.group("voltage_source")
+    held = replace(
+        group,
+        names=(*group.names, *names),
+        nodes=np.concatenate([group.nodes, circuit.output_nodes]),
+        values=np.concatenate([group.values, np.zeros((len(names), 1))]),
+    )
+    loop = find_loop(replace(parts, groups={**parts.groups, "voltage_source": held}), capacitors=False)
+    if loop:
+        output = next(name for name in reversed(loop) if name in names)
+        others = ", ".join(name for name in loop if name != output)
+        raise InputError(
+            f"Argument system must have output nodes that can be held to clamp them, but {output!r} is set by "
+            f"ideal sources already ({others})."
+        )
 
 
 def capacitances(circuit: Any) -> np.ndarray:

@@ -17,6 +17,7 @@ from . import kernels
 from .co_content import compiled_co_content
 from .factorizations import Bordered, Constrained, Matrix, MatrixFactor, NotPositive
 from .layout import PreparedCircuit
+from .tie import Tie, tied
 
 ROUNDING = 1e-9
 """How far beyond a bound a clamped output may lie before it is refused, over its own size or 1 V."""
@@ -47,32 +48,6 @@ class Currents(NamedTuple):
     plain: np.ndarray
     across: np.ndarray
     slopes: np.ndarray
-
-
-class Tie(NamedTuple):
-    """Outputs that sources hold: E z = target.
-
-    Attributes
-    ----------
-    rows : array (n_out, n)
-        E.
-    inverse : array (n, n_out)
-        E^T (E E^T)^-1.
-    target : array (B, n_out)
-        Volts.
-    """
-
-    rows: np.ndarray
-    inverse: np.ndarray
-    target: np.ndarray
-
-    def onto(self, z: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
-        """Nearest z at which the outputs of the examples `rows` are held."""
-        return z - (z @ self.rows.T - self.target[rows]) @ self.inverse.T
-
-    def along(self, force: np.ndarray) -> np.ndarray:
-        """What of a force the sources leave over."""
-        return force - (force @ self.rows.T) @ self.inverse.T
 
 
 class CircuitPhase(Phase):
@@ -177,15 +152,9 @@ class CircuitPhase(Phase):
                     "Argument system must have no ideal diodes at the outputs that are clamped, where one is a "
                     f"difference, but {names[k]!r} has."
                 )
-        for count in range(1, len(rows) + 1):
-            if np.linalg.matrix_rank(rows[:count]) < count:
-                raise InputError(
-                    "Argument system must have output nodes that can be held one by one to clamp them, but "
-                    f"{names[count - 1]!r} follows from the outputs before it."
-                )
         outputs = self.layout.outputs(self.origin[0])
         target = self.nudge.column(outputs) * (self.nudge.y - outputs)
-        return Tie(rows, np.linalg.pinv(rows), target.numpy())
+        return tied(rows, target.numpy(), names)
 
     # -- Kirchhoff's law --------------------------------------------------------------------------------------
 

@@ -9,8 +9,10 @@ import torch
 from ..cost import Cost, SquaredError
 from ..errors import InputError, argument_error
 from ..nudging import positive
-from ..physical_system import PhysicalSystem
+from ..physical_system import Phase, PhysicalSystem
+from ..vector_field import VectorField
 from ..weights import Weights
+from .methods import Choice, MethodChoice, require_function
 from .propagation import EquilibriumPropagation
 from .step import Step
 
@@ -50,6 +52,17 @@ class OutputClamp(Cost):
         SquaredError().check(outputs, y)
 
 
+class OwnLaw(MethodChoice):
+    """The method of clamped phases: they follow the system's own law, whether it has an energy or not."""
+
+    def displaced(self, system: PhysicalSystem, base: Phase) -> tuple[Phase, torch.Tensor | None]:
+        self.choice = Choice("vector-field" if isinstance(system, VectorField) else "energy")
+        if not (isinstance(system, VectorField) and self._due(system)):
+            return base, None
+        require_function(system, base)
+        return base, base.rightmost()
+
+
 class CoupledLearning(EquilibriumPropagation):
     """Coupled learning (Stern, Hexner, Rocks and Liu, Phys. Rev. X 2021): outputs clamped towards the target.
 
@@ -57,6 +70,10 @@ class CoupledLearning(EquilibriumPropagation):
     of 1/2 (y - o) . S (y - o) at fixed y - o, with S the Schur complement of the Hessian on the outputs: not that
     of the squared error, whose S is the identity. fraction = 1 is classical clamping of the outputs (contrastive
     Hebbian learning, Movellan 1991).
+
+    Without an energy the estimate is what stands for that difference: minus the way from the free to the clamped
+    state times dF/dtheta midway between them, F the force. Of a transistor that is the change of the voltage across
+    it times what its gate changes of its current: local, but no gradient where the circuit is not reciprocal.
 
     Parameters
     ----------
@@ -68,7 +85,7 @@ class CoupledLearning(EquilibriumPropagation):
     Notes
     -----
     The system's phases must be able to hold outputs (`EnergySystem.clamps`): layered and graph-shaped Hopfield
-    networks, resistive networks, predictive coding networks and passive circuits can; systems that only have an
+    networks, resistive networks, predictive coding networks and circuits can; systems that only have an
     energy, oscillators, excitable media and noisy networks cannot. Targets are real-valued; the loss reported is
     the squared error. That the outputs were held is checked at every step.
     """
@@ -86,6 +103,7 @@ class CoupledLearning(EquilibriumPropagation):
             raise argument_error("fraction", "lie in (0, 1]", fraction)
         super().__init__(SquaredError(), positive(), fraction, solver, tolerance, max_iterations, on_unconverged)
         self.pull = OutputClamp()
+        self.choice = OwnLaw(None, self.scheme, self.choice.every)
 
     def __repr__(self) -> str:
         return f"CoupledLearning(fraction={self.beta:g})"
