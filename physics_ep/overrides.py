@@ -11,8 +11,8 @@ from typing import Any
 
 from .errors import InputError, argument_error
 
-PHYSICS = ("energy", "outputs", "force", "project", "initial_state", "prepare")
-"""Methods that say what a system is."""
+PHYSICS = ("energy", "outputs", "force", "coordinates", "project", "initial_state", "prepare")
+"""Methods that say what a system is; those of them that its contract has."""
 
 DECLARATION = "fast_methods_hold"
 
@@ -24,7 +24,7 @@ BUILT_ON: dict[str, tuple[str, ...]] = {
     "solvers": PHYSICS,
     "motion": PHYSICS,
     "flows": PHYSICS,
-    "contrast": ("energy",),
+    "contrast": ("energy", "force", "coordinates"),
     "force": ("energy",),
     "free_variables": ("energy", "force", "project"),
     "curvature_diagonal": ("energy", "force"),
@@ -77,7 +77,9 @@ def fitted(cls: type, base: type) -> tuple[str, ...]:
         culprits = {
             part
             for part in parts
-            if (at := _nearest(lineage, part)) < where and not _vouched(lineage[: at + 1], method)
+            if hasattr(base, part)
+            and (at := _nearest(lineage, part)) < where
+            and not _vouched(lineage[: at + 1], method)
         }
         if culprits:
             overridden |= culprits
@@ -88,7 +90,8 @@ def fitted(cls: type, base: type) -> tuple[str, ...]:
         _general(cls, base, lineage[: 1 + max(_nearest(lineage, part) for part in overridden)])
     # Mixins have no such record of their own.
     own = [c for c in lineage[:-1] if c is cls or not issubclass(c, base)]
-    setattr(cls, AS_MADE, tuple((c, part, vars(c).get(part)) for c in own for part in PHYSICS))
+    known = [part for part in PHYSICS if hasattr(base, part)]
+    setattr(cls, AS_MADE, tuple((c, part, vars(c).get(part)) for c in own for part in known))
     return tuple(part for part in PHYSICS if part in overridden)
 
 

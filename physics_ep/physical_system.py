@@ -179,7 +179,7 @@ class PhysicalSystem(nn.Module):
         cls.unscaled = undeclared(declaring(cls, root, ("energy", "force")) or lineage)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in PHYSICS and callable(value):
+        if name in PHYSICS and callable(value) and hasattr(type(self), name):
             raise InputError(
                 f"Argument {name} of a {type(self).__name__} must be overridden by a subclass, but was set on an "
                 "instance: its phases and its copies in float64 would not follow it."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ def examples(
     system: Any, cost: Cost, batch: int, seed: int, images: Path | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Photographs of a folder; else the examples that a system brings (`physics_ep.own_code`); else real digits
-    where they fit the system, else random inputs and targets.
+    where they fit the system, else random inputs of the shape that it says, and random targets.
 
     Parameters
     ----------
@@ -52,22 +53,32 @@ def examples(
     if own is not None:
         return _own(system, cost, batch, generator, *own)
     data = digits()
-    n_in = system.sizes[0] if hasattr(system, "sizes") else None
     flat = data.train_x.flatten(1)
-    if n_in in (flat.shape[1], None):
+    said = _shape_of(system)
+    shape = tuple(flat.shape[1:]) if said is None else said
+    n_in = math.prod(shape)
+    if n_in == flat.shape[1]:
         if batch > len(flat):
             raise argument_error("batch", f"be at most the {len(flat)} examples there are", batch)
         rows = torch.randperm(len(flat), generator=generator)[:batch]
-        x, labels = flat[rows], data.train_y[rows]
+        x, classes = flat[rows], data.train_y[rows]
     else:
         require_memory(batch * n_in * 8, torch.device("cpu"), f"{batch} examples")
-        x = torch.rand(batch, n_in, generator=generator)
-        labels = torch.randint(0, system.sizes[-1], (batch,), generator=generator)
-    if hasattr(system, "shapes"):
-        x = x.unflatten(1, system.shapes[0])
-    x = x.to(system.device, system.dtype)
+        x, classes = torch.rand(batch, n_in, generator=generator), None
+    x = x.unflatten(1, shape).to(system.device, system.dtype)
     n_out = system.outputs(system.initial_state(x)).shape[1]
-    return x, cost.encode((labels % n_out).to(system.device), n_out, system.dtype)
+    if classes is None:
+        classes = torch.randint(0, n_out, (batch,), generator=generator)
+    return x, cost.encode((classes % n_out).to(system.device), n_out, system.dtype)
+
+
+def _shape_of(system: Any) -> tuple[int, ...] | None:
+    """Shape of an example's input, as far as a system says it."""
+    if hasattr(system, "shapes"):
+        return tuple(system.shapes[0])
+    if hasattr(system, "sizes"):
+        return (system.sizes[0],)
+    return getattr(system, "example_shape", None)
 
 
 def _own(

@@ -1,7 +1,7 @@
-"""Hopfield networks: layered, convolutional, on any graph, and of potentials in thermal noise.
+"""Hopfield networks: layered, convolutional, on any graph, of potentials in noise, and without an energy.
 
 Start with `network`: `HopfieldNetwork`. `graph` holds units on any graph with the kernels of `graph_kernels`,
-`langevin` the network of potentials.
+`langevin` the network of potentials, `recurrent` layers with separate forward and backward weights.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .graph import UnitGraph as UnitGraph
     from .langevin import LangevinHopfield as LangevinHopfield
     from .network import ConvHopfieldNetwork as ConvHopfieldNetwork, HopfieldNetwork as HopfieldNetwork
+    from .recurrent import RecurrentNetwork as RecurrentNetwork
 else:
     __getattr__, __dir__, __all__ = lazy(
         __name__,
@@ -21,6 +22,7 @@ else:
             "ConvHopfieldNetwork": "network",
             "HopfieldNetwork": "network",
             "LangevinHopfield": "langevin",
+            "RecurrentNetwork": "recurrent",
             "UnitGraph": "graph",
         },
     )

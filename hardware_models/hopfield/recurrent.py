@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import torch
 
-from physics_ep.blocks import State
+from physics_ep.blocks import State, largest
 from physics_ep.errors import argument_error, unknown_name
 from physics_ep.physical_system import Inputs
 from physics_ep.units import UNITS, torch_functions
@@ -40,12 +40,16 @@ class RecurrentNetwork(VectorField):
     back_gain : float
         The same for backward weights.
     seed : int
+        Seed of the weights.
 
     Raises
     ------
     InputError
         If an argument is not as above.
     """
+
+    residual_scale = 1.0
+    nudge_scale = 1.0
 
     def __init__(
         self,
@@ -99,63 +103,131 @@ class RecurrentNetwork(VectorField):
     def outputs(self, state: State) -> torch.Tensor:
         return state[-1]
 
+    def prepare(self, x: torch.Tensor) -> Inputs:
+        self.check_input(x)
+        return Inputs(x, torch.addmm(self.bias[0], x, self.forward_weight[0].T))
+
     def phase(self, inputs: Inputs, origin: State | None = None, balanced: bool = False) -> RecurrentPhase:
         return RecurrentPhase(self, inputs, origin, balanced)
+
+    def contrast(
+        self, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """`VectorField.contrast` in closed form: displacements times outputs midway between the phases."""
+        response = torch_functions(self.activation)
+        anchors = [response.anchor(s) for s in free[:-1]]
+
+        def moved(z: State) -> State:
+            return (*(response.displaced(d, *a) for d, a in zip(z[:-1], anchors, strict=True)), z[-1])
+
+        other = tuple(torch.zeros_like(d) for d in plus) if minus is None else minus
+        middle = moved(tuple((p + m) / 2 for p, m in zip(plus, other, strict=True)))
+        middle = tuple(v + d for v, d in zip(self.coordinates(free), middle, strict=True))
+        pushed = [-weight[:, None] * (p - m) for p, m in zip(moved(plus), moved(other), strict=True)]
+        grads = {}
+        for k, e in enumerate(pushed):
+            grads[f"bias.{k}"] = e.sum(0)
+            grads[f"forward_weight.{k}"] = e.T @ (middle[k - 1] if k else x)
+            if k < len(self.backward_weight):
+                grads[f"backward_weight.{k}"] = e.T @ middle[k + 1]
+        trained = {n for n, p in self.named_parameters() if p.requires_grad}
+        return {n: g for n, g in grads.items() if n in trained}
 
 
 class RecurrentPhase(FieldPhase):
     """One relaxation of a `RecurrentNetwork`; those of asymmetric EP have the weights in each other's place.
 
+    Layers of one parity do not feed each other: they are updated at once, then those of the other parity. A unit
+    that is displaced moves by what its drive does, and its output by sigma(s + d) - sigma(s), without cancellation.
+
     Attributes
     ----------
-    turned : bool
-        Whether layers are driven by B^T, and fed back to by F^T.
+    up, down : list of Tensor or None
+        What leads into each layer from the layer below and from the one above; None: nothing.
+    rest : list of Tensor
+        What drives each layer beside other layers: biases and input, or in a displaced phase the force that is left
+        at the origin, where that is not balanced.
     """
 
     system: RecurrentNetwork
-    turned = False
-    rest: State | None = None
-    """What drives the units at the origin."""
+    exact_updates = True
+    carries_displacements = True
+
+    def __init__(
+        self, system: RecurrentNetwork, inputs: Inputs, origin: State | None = None, balanced: bool = False
+    ) -> None:
+        super().__init__(system, inputs, origin, balanced)
+        self.depth = len(system.forward_weight)
+        nothing = [None] * (self.depth - len(system.backward_weight))
+        self.up: list[torch.Tensor | None] = [None, *list(system.forward_weight)[1:]]
+        self.down: list[torch.Tensor | None] = [*system.backward_weight, *nothing]
+        self.unit = torch_functions(system.activation)
+        # The smaller half of the layers carries the iteration.
+        halves = [range(start, self.depth, 2) for start in (0, 1)]
+        self.carried, self.implied = sorted(halves, key=lambda h: (not h, sum(system.sizes[k + 1] for k in h)))
+        if origin is None:
+            self.rest = [inputs.cache, *(b.expand(len(self.x), -1) for b in list(system.bias)[1:])]
+        else:
+            self.anchors = [self.unit.anchor(s) for s in origin[:-1]]
+            self.rest = [torch.zeros_like(s) for s in origin] if balanced else list(system.force(origin, self.x))
+        self.unturned: RecurrentPhase | None = None
+        """Of a phase of asymmetric EP, the one with the couplings as they are."""
 
     def adjoint(self) -> RecurrentPhase:
         twin = copy.copy(self)
-        twin.turned = not self.turned
+        twin.up = [None, *(None if w is None else w.T for w in self.down[:-1])]
+        twin.down = [*(None if w is None else w.T for w in self.up[1:]), None]
+        twin.unturned = self
         return twin
-
-    def unbounded_force(self, z: State) -> State:
-        if not self.turned:
-            return super().unbounded_force(z)
-        assert self.origin is not None
-        assert self._placed is not None
-        system, state = self.system, self.state(z)
-        moved = [a - b for a, b in zip(system.coordinates(state), self._placed, strict=True)]
-        if self.droop:
-            moved = [m + self.droop * v for m, v in zip(moved, self._placed, strict=True)]
-        if self.rest is None:
-            self.rest = self._at_rest()
-        found = [r - d for r, d in zip(self.rest, z, strict=True)]
-        for k, back in enumerate(system.backward_weight):
-            found[k + 1] = torch.addmm(found[k + 1], moved[k], back)
-        for k, w in enumerate(system.forward_weight[1:]):
-            found[k] = torch.addmm(found[k], moved[k + 1], w)
-        if self.nudge is None:
-            return tuple(found)
-        return tuple(f + p for f, p in zip(found, self.cost_force(state), strict=True))
 
     def drooped(self, share: float) -> RecurrentPhase:
         twin = copy.copy(self)
-        twin.droop, twin.rest = share, None
+        if self.unturned is not None:  # what a store has lost goes through the differences of the couplings
+            assert self._placed is not None
+            lost = tuple(share * v for v in self._placed)
+            twin.rest = [self.drive(k, lost) + r - self.unturned.drive(k, lost) for k, r in enumerate(self.rest)]
         return twin
 
-    def _at_rest(self) -> State:
-        """The force at the origin, less what couplings make of the share of it that a store has lost."""
+    def drive(self, k: int, outputs: Sequence[torch.Tensor]) -> torch.Tensor:
+        """What drives layer k, where layers put out `outputs`, or have moved theirs by as much."""
+        into, up, down = self.rest[k], self.up[k], self.down[k]
+        if up is not None:
+            into = torch.addmm(into, outputs[k - 1], up.T)
+        return into if down is None else torch.addmm(into, outputs[k + 1], down.T)
+
+    def put_out(self, k: int, z: torch.Tensor) -> torch.Tensor:
+        """Outputs of layer k at z, or how far they have moved."""
+        if k == self.depth - 1:
+            return z
+        return self.unit.response(z) if self.origin is None else self.unit.displaced(z, *self.anchors[k])
+
+    def update(self, k: int, outputs: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The z at which layer k rests, where the layers beside it put out `outputs`."""
+        driven = self.drive(k, outputs)
+        if self.nudge is None or k < self.depth - 1:
+            return driven
         assert self.origin is not None
-        assert self._placed is not None
-        system, placed = self.system, self._placed
-        found = list(system.force(self.origin, self.x))
-        if self.droop:
-            for k, back in enumerate(system.backward_weight):
-                found[k] = found[k] - self.droop * placed[k + 1] @ back.T
-            for k, w in enumerate(system.forward_weight[1:]):
-                found[k + 1] = found[k + 1] - self.droop * placed[k] @ w.T
-        return tuple(found)
+        out = self.origin[-1]
+        return self.nudge.cost.displaced_unit(out, self.nudge.y, self.nudge.column(out), driven)
+
+    def interface(self, z: State) -> State:
+        return tuple(z[k] for k in self.carried)
+
+    def sweep(self, u: State) -> tuple[State, State, torch.Tensor]:
+        z, outputs = [u[0]] * self.depth, [u[0]] * self.depth  # all are replaced before they are read
+        for k, block in zip(self.carried, u, strict=True):
+            z[k], outputs[k] = block, self.put_out(k, block)
+        for k in self.implied:
+            z[k] = self.update(k, outputs)
+            outputs[k] = self.put_out(k, z[k])
+        following = tuple(self.update(k, outputs) for k in self.carried)
+        # The implied layers are exact for u, so that the carried ones hold all that is missing.
+        gap = tuple(n - o for n, o in zip(following, u, strict=True))
+        return following, tuple(z), largest(gap) / self.residual_scale
+
+    def unbounded_force(self, z: State) -> State:
+        outputs = [self.put_out(k, block) for k, block in enumerate(z)]
+        found = tuple(self.drive(k, outputs) - block for k, block in enumerate(z))
+        if self.nudge is None:
+            return found
+        return tuple(f + p for f, p in zip(found, self.cost_force(self.state(z)), strict=True))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from physics_ep.faces import lazy
 
 if TYPE_CHECKING:
-    from .directed import DirectedOscillators as DirectedOscillators
+    from .directed import DirectedOscillators as DirectedOscillators, directed_oscillators as directed_oscillators
     from .graph import OscillatorGraph as OscillatorGraph
     from .network import OscillatorNetwork as OscillatorNetwork, ising_oscillator as ising_oscillator
 else:
@@ -20,6 +20,7 @@ else:
         __name__,
         {
             "DirectedOscillators": "directed",
+            "directed_oscillators": "directed",
             "OscillatorGraph": "graph",
             "OscillatorNetwork": "network",
             "ising_oscillator": "network",

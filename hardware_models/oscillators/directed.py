@@ -154,6 +154,16 @@ class DirectedOscillators(VectorField):
         self.angles = readout == "phase"
         self.example_shape = (n_inputs,)
 
+    @property
+    def strongest_pull(self) -> float:
+        """Largest velocity, in coupling units, that the others can give an oscillator."""
+        with torch.no_grad():
+            pull = self.weight.new_zeros(self.n).index_add(0, self.targets, self.weight.abs())
+            return float(pull.max()) or 1.0
+
+    # Outputs are numbers of size one, whatever they change by at the start: phases that are all 0 hide cosines.
+    residual_scale = nudge_scale = strongest_pull
+
     @classmethod
     def from_networkx(
         cls,
@@ -228,11 +238,16 @@ class DirectedOscillators(VectorField):
         return LockedPhase(self, inputs, origin, balanced)
 
 
+DRIFT = 1e-3
+"""Residual of a free phase that has not locked: smaller ones are an end that rounding or the budget has made."""
+
+
 class LockedPhase(FieldPhase):
-    """One relaxation of `DirectedOscillators`: a free phase that does not settle has not locked."""
+    """One relaxation of `DirectedOscillators`: a free phase far from any locked state has not locked."""
 
     def verdict(self, z: State, residual: torch.Tensor) -> Status | None:
-        return Status.NOT_LOCKED if self.origin is None and bool(residual.isfinite().all()) else None
+        free = self.origin is None and bool(residual.isfinite().all())
+        return Status.NOT_LOCKED if free and bool((residual > DRIFT).any()) else None
 
 
 def directed_edges(edges: Any, n: int) -> torch.Tensor:
@@ -256,3 +271,80 @@ def directed_edges(edges: Any, n: int) -> torch.Tensor:
     if parts > 1:
         raise argument_error("edges", "join all oscillators, which share one frequency", f"{parts} parts")
     return pairs
+
+
+def directed_oscillators(
+    n: int,
+    edges: list[list[int]] | None = None,
+    couplings: list[float] | float = 1.0,
+    *,
+    degree: int | None = None,
+    lags: list[float] | float = 0.0,
+    frequencies: list[float] | float = 0.0,
+    n_inputs: int = 0,
+    outputs: list[int] | None = None,
+    readout: str = "sin",
+    ground: str = "pin",
+    reference: int = 0,
+    train: list[str] | None = None,
+    gain: float = 1.0,
+    seed: int = 0,
+) -> DirectedOscillators:
+    """Build `DirectedOscillators` from what a config can say: numbers and lists of them.
+
+    Parameters
+    ----------
+    n : int
+        Number of oscillators.
+    edges : list of [source, target], optional
+        Couplings that there are; each acts on its target.
+    couplings : list of float, or float
+        Weights of the edges.
+    degree : int, optional
+        Where no edges are given: a ring, and so many further edges into each oscillator, drawn by `seed`.
+    lags, frequencies, n_inputs, outputs, readout, ground, reference, train, gain, seed
+        Arguments of `DirectedOscillators` of the same names; all that can be trained is trained by default.
+
+    Returns
+    -------
+    DirectedOscillators
+
+    Raises
+    ------
+    InputError
+        If an argument is not as that class takes it, or neither edges nor a degree is given, or both are.
+    """
+    if (edges is None) == (degree is None):
+        raise argument_error("edges", "be given, or degree in their place", f"{edges} with degree {degree}")
+    if edges is None:
+        edges = random_edges(n, degree, seed)
+    more = {} if train is None else {"train": tuple(train)}
+    return DirectedOscillators(
+        n,
+        edges,
+        couplings,
+        lags=lags,
+        frequencies=frequencies,
+        n_inputs=n_inputs,
+        outputs=outputs,
+        readout=readout,
+        ground=ground,
+        reference=reference,
+        gain=gain,
+        seed=seed,
+        **more,
+    )
+
+
+def random_edges(n: int, degree: Any, seed: int) -> list[list[int]]:
+    """Edges [source, target] of a ring of n oscillators and of `degree` more into each, drawn by a seed."""
+    if isinstance(degree, bool) or not isinstance(degree, int) or not 0 <= degree <= n - 2:
+        raise argument_error("degree", f"be an integer from 0 to {n - 2}", degree)
+    generator = np.random.default_rng(seed)
+    ring = [[(i - 1) % n, i] for i in range(n)]
+    others = (
+        [int(j), i]
+        for i in range(n)
+        for j in generator.choice([j for j in range(n) if j not in (i, (i - 1) % n)], degree, replace=False)
+    )
+    return [*ring, *others]

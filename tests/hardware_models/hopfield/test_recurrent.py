@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hardware_models import RecurrentNetwork
-from physics_ep import CrossEntropy, EquilibriumPropagation, SquaredError
+from physics_ep import CrossEntropy, EquilibriumPropagation, SquaredError, VectorField
 from physics_ep.config import DataSection
 from physics_ep.data.datasets import load_dataset, locate
 from physics_ep.errors import InputError
@@ -45,11 +45,13 @@ def test_weights_in_each_others_place_give_the_exact_gradient() -> None:
 
 @pytest.mark.full
 def test_the_exchange_of_weights_is_the_general_correction() -> None:
-    """Against products with J - J^T by autograd, with a store that droops too."""
+    """Against products with J - J^T by autograd and a contrast by autograd, with a store that droops too."""
     system = network()
     x, y = batch(5, 3, 4)
 
     class General(RecurrentNetwork):
+        contrast = VectorField.contrast
+
         def phase(self, inputs, origin=None, balanced=False):
             return super(RecurrentNetwork, self).phase(inputs, origin, balanced)
 
@@ -57,6 +59,37 @@ def test_the_exchange_of_weights_is_the_general_correction() -> None:
     for droop in (0.0, 1e-6):
         found, general = (estimate(s, x, y, "asymmetric", droop=droop) for s in (system, twin))
         assert total_error(found, general) < 1e-8
+
+
+@pytest.mark.full
+def test_a_subclass_with_another_force_is_relaxed_as_it_is() -> None:
+    """Updates and contrasts that know this network by heart would give another system's gradient without a word."""
+
+    class Leaning(RecurrentNetwork):
+        def force(self, state, x):
+            first, *rest = super().force(state, x)
+            return (first - 0.5 * self.bias[0] * torch.tanh(state[0]), *rest)
+
+    class Plain(RecurrentNetwork):
+        def coordinates(self, state):
+            return state
+
+    x, y = batch(5, 3, 4)
+    for kind in (Leaning, Plain):
+        system = kind([5, 6, 3], back_gain=0.5).double()
+        with torch.no_grad():
+            system.bias[0].fill_(0.3)
+        exact = implicit_gradient(system, x, y, SquaredError())
+        assert total_error(estimate(system, x, y, "asymmetric", 2e-4), exact) <= 1e-5
+
+
+def test_a_step_in_single_precision_keeps_its_digits() -> None:
+    """Displacements of size beta are carried: differences of outputs near one would leave them three digits."""
+    exact, found = (network((5, 12, 3)) for _ in range(2))
+    x, y = batch(5, 3, 4)
+    reference = estimate(exact, x, y, None, 1e-4)
+    single = estimate(found.float(), x.float(), y.float(), None, 1e-4)
+    assert total_error({n: g.double() for n, g in single.items()}, reference) < 1e-4
 
 
 def test_a_feedforward_network_learns_by_backprop() -> None:
