@@ -153,7 +153,8 @@ def _draw(ax: Axes, epochs: np.ndarray, curves: dict[str, np.ndarray]) -> None:
 
 def _error_scale(ax: Axes, data: LearningCurve) -> None:
     """Logarithmic down to one example or so, linear to zero below: an error of 0 must stay on the page."""
-    seen = np.concatenate([data.test_error, data.train_error])
+    judged = [] if data.validation_error is None else [data.validation_error]
+    seen = np.concatenate([data.test_error[np.isfinite(data.test_error)], data.train_error, *judged])
     positive = seen[seen > 0]
     smallest = 100 * float(positive.min()) if positive.size else 1.0
     ax.set_yscale("symlog", linthresh=smallest)

@@ -47,12 +47,14 @@ def few() -> dict[str, object]:
     }
 
 
+BRIEF = ["training.epochs=2", "data.train_examples=64", "data.test_examples=32", "system.sizes=[64, 8, 10]"]
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> dict[str, object]:
     """The results of trainings and sweeps."""
     folder = tmp_path_factory.mktemp("runs")
-    brief = ["training.epochs=2", "data.train_examples=64", "data.test_examples=32", "system.sizes=[64, 8, 10]"]
-    result = train("hopfield-digits", overrides=brief, out=folder / "run.h5")
+    result = train("hopfield-digits", overrides=BRIEF, out=folder / "run.h5")
     net, x, y = mlp([5, 4, 3], "tanh"), torch.rand(4, 5), torch.tensor([0, 1, 2, 0])
     table = tolerance(net, x, y, CrossEntropy(), substrate="hopfield", sweeps={"levels": (4, 16)}, repeats=2)
     return {"TrainingResult": result, "Run": open_run(folder / "run.h5"), "ToleranceTable": table}
@@ -101,6 +103,10 @@ def test_figures_show_the_results_numbers(few, trained):
     np.testing.assert_array_equal(residual, few["Equilibrium"].trace.residual[:, 0])
     error = trained["TrainingResult"].plot().axes[0].lines[0].get_ydata()
     np.testing.assert_allclose(error, 100 * trained["Run"].metric("test_error"))
+    chosen = train("hopfield-digits", overrides=[*BRIEF, "data.validation=16"])
+    curve, _, tested = chosen.plot().axes[0].lines
+    np.testing.assert_allclose(curve.get_ydata(), 100 * chosen.metrics["validation_error"])
+    assert tested.get_xydata().tolist() == [[chosen.kept_epoch, pytest.approx(100 * chosen.test_error)]]
     meant, held = few["Mapped"].plot().axes[0].lines[0].get_data()
     assert np.abs(meant - held).max() > 0
     system, (x, _) = HopfieldNetwork([5, 4, 3], "tanh").double(), batch(5, 3, 2)

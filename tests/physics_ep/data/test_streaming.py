@@ -23,7 +23,7 @@ from physics_ep.data.datasets import Dataset, data_folder
 from physics_ep.data.image_folders import list_parts
 from physics_ep.data.photographs import DEVIATIONS, MEANS, central_view
 from physics_ep.errors import InputError
-from physics_ep.runs.metrics import METRICS, evaluate
+from physics_ep.runs.metrics import HELD_OUT, METRICS, evaluate
 from physics_ep.runs.training import TrainingInterrupted, TrainingResult
 from physics_ep.storage.sealed import seal
 from tests.support.runs import StopAfter, assert_same_run
@@ -76,14 +76,16 @@ def in_memory(folder: Path) -> Dataset:
 
 
 @pytest.mark.full
-def test_a_stream_is_trained_on_as_the_same_images_in_memory(folder: Path) -> None:
-    """Else batches, order, normalisation or evaluation of the two ways differ, and so do published errors."""
-    streamed = train(config(folder, augmentation="centre"))
-    held = train(config(folder), data=in_memory(folder))
+@pytest.mark.parametrize("validation", [None, 3])
+def test_a_stream_is_trained_on_as_the_same_images_in_memory(folder: Path, validation: int | None) -> None:
+    """Batches, order, normalisation, evaluation and the images held out are the same in both ways."""
+    streamed = train(config(folder, augmentation="centre", validation=validation))
+    held = train(config(folder, validation=validation), data=in_memory(folder))
     assert torch.equal(weights(streamed), weights(held))
-    for name in METRICS:
+    for name in streamed.metrics:
         if name != "seconds":
             np.testing.assert_array_equal(streamed.metrics[name], held.metrics[name], err_msg=name)
+    assert set(streamed.metrics) == set(METRICS if validation is None else METRICS | HELD_OUT)
     assert streamed.test_error == 0  # the classes differ in colour
 
 
