@@ -469,7 +469,7 @@ def in_situ(
 
 def signature(
     network: Annotated[
-        str, typer.Option(help="digits-relu, digits-hard_tanh, digits-tanh, or a network of the zoo.")
+        str, typer.Option(help="digits-relu, digits-hard_tanh, digits-tanh, or a network of the zoo for CIFAR-10.")
     ] = "digits-relu",
     out: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Keep the columns here, point by point."), Writes(folder=True)

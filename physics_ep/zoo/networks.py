@@ -25,8 +25,13 @@ ENVIRONMENT = "PHYSICS_EP_ZOO"
 """A folder, or the address of one (http, https), with the files that do not ship with the package."""
 
 
-def zoo() -> dict[str, dict[str, Any]]:
+def zoo(data: str | None = None) -> dict[str, dict[str, Any]]:
     """Entries of the zoo by name.
+
+    Parameters
+    ----------
+    data : str, optional
+        Name of a data set, such as 'cifar10', whose networks alone are wanted. Default: all.
 
     Returns
     -------
@@ -35,7 +40,7 @@ def zoo() -> dict[str, dict[str, Any]]:
         `held_out_error` and `test_error` (fractions), `seconds` of training, `seed` and the whole `config`.
     """
     found: dict[str, dict[str, Any]] = json.loads((SHIPPED / "index.json").read_text(encoding="utf-8"))
-    return found
+    return {name: e for name, e in found.items() if data is None or e["config"]["data"]["name"] == data}
 
 
 def zoo_weights(network: str) -> dict[str, torch.Tensor]:

@@ -211,7 +211,9 @@ def options(name: str, description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--weights", type=Path, default=None, help="state_dict of a trained network (torch.save)")
     parser.add_argument("--part", choices=("all", "fast", "ideal", "slow"), default="fast")
     parser.add_argument("--fields", default=None, help="only these of the part's, separated by commas")
-    parser.add_argument("--network", choices=[*sorted(NETWORKS), *zoo()], default="vgg10", help="or one trained")
+    parser.add_argument(
+        "--network", choices=[*sorted(NETWORKS), *zoo("cifar10")], default="vgg10", help="or one trained"
+    )
     parser.add_argument("--gates", choices=("held", "live", "both"), default="held", help="of ReLUs, when nudged")
     return parser
 

@@ -102,7 +102,7 @@ class SignatureRun:
 
 def networks() -> list[str]:
     """Names that `signature` takes."""
-    return [*DIGITS, *zoo()]
+    return [*DIGITS, *zoo("cifar10")]
 
 
 def candidates(name: str) -> tuple[torch.Tensor, torch.Tensor]:

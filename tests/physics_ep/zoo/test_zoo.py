@@ -30,7 +30,7 @@ from validation.benchmarks.zoo_training import images_of, parted
 FOLDER = ROOT / "physics_ep" / "zoo"
 
 
-JPEG = [name for name in sorted(zoo()) if "jpeg" in name]
+JPEG = sorted(zoo("cifar10"))
 
 
 @pytest.mark.parametrize("name", sorted(zoo()))
