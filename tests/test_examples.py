@@ -38,6 +38,7 @@ LAST = {
     "substrates/hopfield": lambda order: abs(order - 2) < 0.05,
     "substrates/ising": lambda missing: missing == 0,
     "substrates/langevin_hopfield": above(0.99),
+    "substrates/learning_transistors": below(0.01),
     "substrates/mapped_network": below(1e-3),
     "substrates/on_devices": above(0.99),
     "substrates/oscillator": above(0.999),
@@ -56,7 +57,10 @@ LAST = {
 }
 
 
-DEAR = ("substrates/circuit", "substrates/fitzhugh_nagumo", "substrates/resistive")
+DEAR = (
+    *("substrates/circuit", "substrates/fitzhugh_nagumo", "substrates/learning_transistors"),
+    "substrates/resistive",
+)
 """Each of these takes seconds; scripts of the tour are near to them."""
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from physics_ep.errors import InputError, argument_error, unknown_name
 
 from .. import arrays
-from ..netlists.parts import GROUND, KINDS, Group, Part, Parts
+from ..netlists.parts import CHANNELS, GROUND, KINDS, Group, Part, Parts
 from ..netlists.pulses import Decay, Pulse, Sine
 
 LETTERS = {"resistor": "R", "memristor": "M", "diode": "D", "piecewise_diode": "P", "ideal_diode": "ID"}
@@ -120,7 +120,8 @@ def parts_from_networkx(graph: Any, inputs: Sequence[Any] = ()) -> Parts:
         Nodes become circuit nodes, named by `str`; "0" is ground. An edge is a part: attribute `kind` (default
         'resistor'), `name` (default made up) and its values by name, with underscores for blanks: `conductance`,
         or `weight`, of a resistor. Kinds whose ends differ (diodes, sources) need a directed graph. Parts of four
-        nodes join their outputs, with the other two as `control`; for a cccs `control` names a source.
+        nodes join their outputs, with the other two as `control`; transistors drain and source, with gate and bulk,
+        or the bulk alone, as `control`; for a cccs `control` names a source.
     inputs : sequence of nodes
         Nodes that further voltage sources hold, at 0 V; they are the last of the sources.
 
@@ -171,11 +172,15 @@ def _part(name: str, kind: str, nodes: tuple[str, str], data: dict[str, Any]) ->
             raise InputError(f"Edge {nodes[0]}-{nodes[1]} is a {kind} and must have the attribute {key!r}.")
         values.append(float(data[key]))
     control = data.get("control", ())
-    if len(KINDS[kind].nodes) == 4:
-        if isinstance(control, str) or len(control) != 2:
-            raise argument_error(f"control of edge {nodes[0]}-{nodes[1]}", "be two nodes", control)
-        nodes = (*nodes, *(str(node) for node in control))  # type: ignore[assignment]
-        control = ""
+    more = len(KINDS[kind].nodes) - 2
+    if more:
+        if isinstance(control, str) or len(control) != more:
+            must = f"be {'two nodes' if more == 2 else 'a sequence of one node'}"
+            raise argument_error(f"control of edge {nodes[0]}-{nodes[1]}", must, control)
+        every = [str(node) for node in control]
+        for place, node in zip(CHANNELS.get(kind, (0, 1)), nodes, strict=True):
+            every.insert(place, node)
+        nodes, control = tuple(every), ""  # type: ignore[assignment]
     waveform = data.get("waveform", ())
     if not isinstance(waveform, Pulse | Sine | Decay):
         waveform = tuple((float(t), float(v)) for t, v in waveform)
@@ -203,8 +208,9 @@ def graph_of_parts(parts: Parts, outputs: Sequence[str] = ()) -> Any:
         data |= {"name": part.name, "kind": part.kind, "position": position}
         if part.kind == "resistor":
             data["weight"] = part.values[0]
-        if len(part.nodes) == 4:
-            data["control"] = part.nodes[2:]
+        first, second = CHANNELS.get(part.kind, (0, 1))
+        if len(part.nodes) > 2:
+            data["control"] = tuple(n for k, n in enumerate(part.nodes) if k not in (first, second))
         elif part.control:
             data["control"] = part.control
         if part.waveform:
@@ -213,5 +219,5 @@ def graph_of_parts(parts: Parts, outputs: Sequence[str] = ()) -> Any:
             data["initial"] = part.initial
         if part.expression:
             data["expression"] = part.expression
-        graph.add_edge(part.nodes[0], part.nodes[1], **data)
+        graph.add_edge(part.nodes[first], part.nodes[second], **data)
     return graph

@@ -59,9 +59,9 @@ def test_gates_of_a_learning_network_have_the_gradient_of_ngspice() -> None:
 
 @pytest.mark.full
 @needs_ngspice
-@pytest.mark.parametrize(("kind", "column"), [("nmos", 1), ("nmos", 4), ("nmos", 5), *((k, 0) for k in GATED)])
+@pytest.mark.parametrize(("kind", "column"), [("nmos", 1), ("nmos", 5), *((k, 0) for k in GATED)])
 def test_values_of_transistors_have_the_gradient_of_ngspice(kind: str, column: int) -> None:
-    """Thresholds, lengths, body effect and gates of a circuit with both channels, in all regions."""
+    """Thresholds, body effect and gates of a circuit with both channels, in all regions."""
     parts = transistor_circuit(5)
     every = [name for name, _ in Circuit(parts).named_parameters()]
     circuit = Circuit(parts, outputs=["v(n4,n5)", "n3"], train=every)
@@ -73,7 +73,7 @@ def test_values_of_transistors_have_the_gradient_of_ngspice(kind: str, column: i
     assert np.abs(found.numpy() - wanted).max() < 1e-6 * max(np.abs(wanted).max(), 1e-6)
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_a_learning_network_learns_a_regression_as_by_exact_gradients() -> None:
     """Both curves: the loss of asymmetric EP at every step is that of the exact gradient's."""
     x, y = regression(4)
@@ -81,7 +81,7 @@ def test_a_learning_network_learns_a_regression_as_by_exact_gradients() -> None:
     for exact in (False, True):
         circuit, curve = learning_network(), []
         optimizer = torch.optim.Adam(circuit.parameters(), lr=0.1)
-        for _ in range(25):
+        for _ in range(40):
             optimizer.zero_grad()
             curve.append(float(EquilibriumPropagation(COST, beta=1e-7).backward(circuit, x, y).loss))
             if exact:
@@ -89,7 +89,7 @@ def test_a_learning_network_learns_a_regression_as_by_exact_gradients() -> None:
             optimizer.step()
         curves.append(curve)
     assert curves[0] == pytest.approx(curves[1], rel=1e-3)
-    assert curves[0][-1] < 0.05 * curves[0][0]
+    assert curves[0][-1] < 0.01 * curves[0][0]
 
 
 def test_clamped_transistors_have_a_source_between_the_outputs() -> None:
