@@ -123,7 +123,8 @@ class InSitu:
         if step.skipped == len(x):  # an optimizer that remembers, or lets weights decay, would move cells
             return step
         system = self.mapped.system
-        parameters = dict(system.named_parameters())
+        # What holds sums and means, and what is frozen, has no gradient: its cells stay.
+        parameters = {name: p for name, p in system.named_parameters() if name in gradient}
         before = {name: p.detach().clone() for name, p in parameters.items()}
         for name, p in parameters.items():
             p.grad = gradient[name].to(p)
@@ -134,8 +135,8 @@ class InSitu:
             for name, p in parameters.items():
                 p.copy_(before[name])
         moved = []
-        for name, keys in self._copies.items():
-            if any([self.arrays[key].move(wanted[name]) for key in keys]):  # a list: all of them move
+        for name, change in wanted.items():
+            if any([self.arrays[key].move(change) for key in self._copies[name]]):  # a list: all of them move
                 moved.append(name)
         if moved:
             system.write(self._cells(moved))

@@ -12,8 +12,9 @@ from torch import nn
 from torch.nn import functional
 
 from hardware_models import DeviceModel, NotRealisable, map_pcn
+from hardware_models.mapping.in_situ import InSitu
 from hardware_models.mapping.resistive_parts import PairsCircuit
-from physics_ep import CrossEntropy, SquaredError, relax
+from physics_ep import CrossEntropy, EquilibriumPropagation, SquaredError, relax
 from physics_ep.nudging import Nudge
 from physics_ep.predictive_coding import from_module
 from tests.support.folded import MODELS, settled_norms
@@ -91,6 +92,37 @@ def test_every_part_of_a_residual_network(fields: dict[str, object]) -> None:
         assert parts.converged.all()
         rows = zip((*form.h, *form.u), (v for side in form.node_voltages(state.state) for v in side), strict=True)
         assert max(float(np.abs(parts.voltages[:, columns] - volts).max()) for columns, volts in rows) < 1e-11
+
+
+def test_learning_in_place_leaves_sums_and_frozen_cells() -> None:
+    """Three steps with momentum on ideal cells give the weights of plain EP training; the cells of residual sums
+    and of means, which have no gradient, and those of a frozen convolution stay where they were written."""
+    torch.manual_seed(3)
+    model = Small().double()
+    model.deep.requires_grad_(False)
+    x, y = torch.randn(4, 1, 4, 4, dtype=torch.float64), torch.arange(4) % 3
+    net = from_module(model, x, form="layers", energy="paired")
+    learner = InSitu(
+        map_pcn(net, "hopfield", calibration=x), lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9), headroom=8
+    )
+    held = dict(learner.mapped.perturbed.named_parameters())
+    written = {name: p.detach().clone() for name, p in held.items()}
+    ep = EquilibriumPropagation(COST, beta=0.01)
+    optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=0.1, momentum=0.9)
+    for _ in range(3):
+        learner.step(x, y, COST, beta=0.01)
+        optimizer.zero_grad()
+        ep.backward(net, x, y)
+        optimizer.step()
+    own = dict(net.named_parameters())
+    for name, p in held.items():
+        moved = float((p - written[name]).detach().norm())
+        if name in own and own[name].requires_grad:
+            assert moved > 1e-3
+            assert float((p - own[name]).detach().norm()) < 1e-8 * moved, name
+        else:
+            assert moved == 0, name
+    assert len(held) > len(own)
 
 
 def test_what_a_substrate_cannot_hold_is_named() -> None:
