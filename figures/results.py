@@ -10,7 +10,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hardware_models.circuits.circuit import Circuit
+from hardware_models.circuits.base import PartsCircuit
 from hardware_models.mapping.budget import Budget
 from hardware_models.mapping.fidelity import Fidelity
 from hardware_models.mapping.mapped import Mapped
@@ -188,7 +188,7 @@ def plot_equilibrium(found: Equilibrium) -> None:
 
 
 @style.drawing
-def plot_circuit(circuit: Circuit) -> None:
+def plot_circuit(circuit: PartsCircuit) -> None:
     """Voltages of the nodes at the operating point of the circuit's own sources."""
     told = circuit.node_voltages(circuit.operating_point())
     names = list(told)

@@ -156,8 +156,9 @@ class ActiveCircuit(PartsCircuit, VectorField):
         loads = np.where(loads > 0, loads, equations.scale)[1:]
         read = self.output_nodes[self.output_nodes > 0]
         at = read - 1 if len(read) else np.arange(len(loads))
-        self.nudge_scale = float(np.median(loads[at])) if len(loads) else 1.0
-        self.residual_scale = max(self.nudge_scale, 1e-4 * float(loads.max(initial=0.0)))
+        # An amplifier's output has any conductance; what the nudge moves in the adjoint network has the others'.
+        self.nudge_scale = min(float(np.median(loads[at])), equations.scale) if len(loads) else 1.0
+        self.residual_scale = max(self.nudge_scale, 1e-3 * float(loads.max(initial=0.0)))
         self.time_constant = self.node_capacitance / float(loads.max(initial=self.nudge_scale))
 
     # -- parts --------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from physics_ep.blocks import State, flat, unflat
 from physics_ep.errors import InputError
 from physics_ep.jacobians import Jacobian
 from physics_ep.nudging import Nudge
-from physics_ep.physical_system import Phase
+from physics_ep.physical_system import Inputs, Phase
 from physics_ep.relaxation.newton import NewtonKrylov
 from physics_ep.relaxation.solvers import Solver
 from physics_ep.vector_field import FieldPhase
@@ -36,8 +36,16 @@ class ActivePhase(FieldPhase):
     """One relaxation of an `ActiveCircuit`; its motion is that of the circuit's own capacitors."""
 
     system: Any  # an ActiveCircuit, which lies above
+    carries_displacements = True
     tie: Tie | None = None
     """Outputs that ideal sources hold, where the nudge's cost `holds` them (coupled learning)."""
+
+    def __init__(self, system: Any, inputs: Inputs, origin: State | None = None, balanced: bool = False) -> None:
+        super().__init__(system, inputs, origin, balanced)
+        self.resting: State | None = None
+        """Force at the origin, where it is not left out."""
+        if self.origin is not None and not balanced:
+            self.resting = tuple(f.detach() for f in system.force(self.origin, self.x))
 
     def nudged(self, nudge: Nudge | None) -> ActivePhase:
         twin = cast(ActivePhase, super().nudged(nudge))
@@ -81,6 +89,21 @@ class ActivePhase(FieldPhase):
             return super().cost_force(state)
         return tuple(torch.zeros_like(s) for s in state)
 
+    def unbounded_force(self, z: State) -> State:
+        if self.origin is None:
+            return super().unbounded_force(z)
+        force: State = self.system.field.changes(self.origin, z, self.system.values())
+        if self.nudge is not None:
+            force = tuple(f + p for f, p in zip(force, self.cost_force(self.state(z)), strict=True))
+        if self.resting is not None:
+            force = tuple(f + r for f, r in zip(force, self.resting, strict=True))
+        if self.skew is None:
+            return force
+        moved = z
+        if self.droop:
+            moved = tuple(d + self.droop * s for d, s in zip(z, self.origin, strict=True))
+        return tuple(f - c for f, c in zip(force, self.skew(moved), strict=True))
+
     def rightmost(self) -> torch.Tensor:
         """Rightmost eigenvalue (B,) of the circuit's motion at the origin, 1 / second (`nodal.stability`).
 
@@ -118,6 +141,8 @@ class ActivePhase(FieldPhase):
         else:
             state = self.state(z)
             matrix = Jacobian(lambda s: self.system.slope(s, self.x), state).matrix.clone()
+        if z is None and self.jacobian.keep is not None:  # what bounds hold has no other law than to stay
+            matrix -= self.system.field.scale * torch.diag_embed(1 - self.jacobian.keep)
         if self.skew is not None:
             own = self.jacobian.matrix
             matrix -= own - own.mT
@@ -190,8 +215,7 @@ class NodalNewton(Solver):
         assert isinstance(phase, ActivePhase)
         self.phase = phase
         self.shapes = [s.shape for s in start]
-        if phase.origin is None and phase.nudge is None:
-            start = self._settled(start)
+        self._unsettled = phase.origin is None and phase.nudge is None
         self.z = flat(start)
         self._best = self.z
         self._least = torch.full(self.z.shape[:1], torch.inf, dtype=torch.float64)
@@ -199,13 +223,14 @@ class NodalNewton(Solver):
         self._step = torch.zeros_like(self.z)
         self._matrix: torch.Tensor | None = None
 
-    def _settled(self, start: State) -> State:
+    def _settle(self, active: torch.Tensor) -> None:
+        """Take examples that are no equilibria to where modified nodal analysis ends, from where they are."""
         circuit = self.phase.system
-        given = start if any(bool(s.any()) for s in start) else None
-        tolerance = 1e-10 * circuit.residual_scale
-        found = circuit.solution(self.phase.x, given, tolerance, ITERATIONS)
-        self.spent = found.iterations
-        return circuit.state_of(found)
+        given = unflat(self.z, self.shapes) if bool(self.z.any()) else None
+        found = circuit.solution(self.phase.x, given, 1e-10 * circuit.residual_scale, ITERATIONS)
+        self.spent += found.iterations
+        self.z = torch.where(active[:, None], flat(circuit.state_of(found)), self.z)
+        self._unsettled = False
 
     def evaluate(self) -> tuple[State, torch.Tensor]:
         self.spent += 1
@@ -215,6 +240,9 @@ class NodalNewton(Solver):
         return blocks, self._residual
 
     def advance(self, active: torch.Tensor) -> None:
+        if self._unsettled:
+            self._settle(active)
+            return
         better = self._residual < self._least
         slow = better & (self._residual > REUSE * self._least)
         stale = active & (slow | ~better)

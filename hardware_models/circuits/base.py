@@ -220,6 +220,17 @@ class PartsCircuit(Tabular, OnHost):
         """The parts list, with the parameters as they are now."""
         raise NotImplementedError
 
+    def operating_point(
+        self,
+        inputs: Any = None,
+        *,
+        start: State | None = None,
+        tolerance: float | None = None,
+        max_iterations: int | None = None,
+    ) -> OperatingPoint:
+        """Voltages at which Kirchhoff's laws hold, capacitors open."""
+        raise NotImplementedError
+
     @property
     def unique(self) -> bool:
         """Whether there is never a second operating point, whatever the sources: not known of active parts."""

@@ -126,6 +126,9 @@ class Behaviour:
             raise InputError(f"expression {text[:50]!r}... has too many operators") from None
         self.probes = tuple(self._found)
 
+    def __reduce__(self) -> tuple[type[Behaviour], tuple[str]]:
+        return Behaviour, (self.text,)
+
     @property
     def nodes(self) -> tuple[str, ...]:
         """Nodes whose voltages it reads."""

@@ -15,6 +15,7 @@ rows of controls.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -26,6 +27,7 @@ from ..laws.elements import ELEMENTS
 from ..laws.transistors import TransistorValues, transistor_current
 from ..netlists.behaviours import Behaviour
 from ..netlists.junctions import spice_diode
+from ..netlists.parts import CHANNELS, GATED
 from .equations import Elements, NodalEquations
 from .transistors import Transistors
 
@@ -42,14 +44,6 @@ def _drawn(through: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
     return -through / gain
 
 
-CURRENTS: dict[str, Callable[..., torch.Tensor]] = {
-    "vccs": _ohmic,
-    "cccs": _ohmic,
-    "amplifier": _drawn,
-}
-"""Currents (B, m), amperes, by kind: functions of the control (B, m) and of the parts' values (m,)."""
-
-
 def _two_terminal(kind: str) -> Callable[..., torch.Tensor]:
     law = ELEMENTS[kind].make(torch).current
 
@@ -59,7 +53,34 @@ def _two_terminal(kind: str) -> Callable[..., torch.Tensor]:
     return current
 
 
-CURRENTS |= {kind: _two_terminal(kind) for kind in ELEMENTS}
+def _channel(kind: str) -> Callable[..., torch.Tensor]:
+    """Current of transistors, which v_gs, v_ds and v_bs control; that a gate is held adds its voltage to v_gs."""
+    sign = torch.tensor(1.0 if kind.startswith("n") else -1.0, dtype=torch.float64)
+
+    def current(v_gs: torch.Tensor, v_ds: torch.Tensor, v_bs: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
+        held, law = (values[0], values[1:]) if kind in GATED else (0.0, values)
+        flow = transistor_current(torch, sign, v_gs + held, v_ds, v_bs, TransistorValues(*law))
+        return cast(torch.Tensor, flow.current)
+
+    return current
+
+
+def _spice_diode(v: torch.Tensor, *values: Any) -> torch.Tensor:
+    law, at = spice_diode(), v.detach().numpy()
+    value, slope = (torch.from_numpy(f(at, *values)) for f in (law.current, law.slope))
+    found: torch.Tensor = _WithSlope.apply(v, value, slope)
+    return found
+
+
+CURRENTS: dict[str, Callable[..., torch.Tensor]] = {
+    **{kind: _two_terminal(kind) for kind in ELEMENTS},
+    **{kind: _channel(kind) for kind in CHANNELS},
+    "spice_diode": _spice_diode,
+    "vccs": _ohmic,
+    "cccs": _ohmic,
+    "amplifier": _drawn,
+}
+"""Currents (B, m), amperes, by kind: functions of the control (B, m) and of the parts' values (m,)."""
 
 
 class _WithSlope(torch.autograd.Function):
@@ -87,15 +108,19 @@ class Term:
         Columns of the unknowns, ground's first.
     controls : tuple of (plus, minus)
         Columns (m,) of the differences that the currents are functions of.
-    current : callable (differences ..., values ...) -> Tensor (B, m)
-        Amperes; each difference is (B, m).
+    constants : tuple
+        Values of kinds that have no parameters.
     """
 
     kind: str
     first: torch.Tensor
     second: torch.Tensor
     controls: tuple[tuple[torch.Tensor, torch.Tensor], ...]
-    current: Callable[..., torch.Tensor]
+    constants: tuple[Any, ...] = ()
+
+    def current(self, *arguments: Any) -> torch.Tensor:
+        """Amperes (B, m), of the differences (B, m) and the values of the parts."""
+        return CURRENTS[self.kind](*arguments)
 
 
 class NodalField:
@@ -145,7 +170,7 @@ class NodalField:
         into = z.new_zeros(len(z), self.n_nodes)
         for term in self.terms:
             read = [z[:, plus] - z[:, minus] for plus, minus in term.controls]
-            flow = term.current(*read, *values.get(term.kind, ()))
+            flow = term.current(*read, *values.get(term.kind, term.constants))
             into = into.index_add(1, term.first, -flow).index_add(1, term.second, flow)
         if currents is None:
             return (into[:, 1:],)
@@ -155,8 +180,47 @@ class NodalField:
         law = self._laws(z, through, x, values)
         return into[:, 1:], -self.scale * law / self.ratings
 
-    def _laws(self, z: torch.Tensor, through: torch.Tensor, x: torch.Tensor, values: Values) -> torch.Tensor:
-        """What is missing in each branch's law, (B, branches) volts; of set currents amperes over `scale`."""
+    def changes(
+        self,
+        state: tuple[torch.Tensor, ...],
+        moved: tuple[torch.Tensor, ...],
+        values: Values,
+    ) -> tuple[torch.Tensor, ...]:
+        """Change of the `forces` from a state to one displaced by `moved`, whose digits it keeps, in their blocks.
+
+        What is linear is asked of the displacement itself, and elements with a co-content by their differences.
+        """
+        z, d = self.whole(*_two(state)), self.whole(*_two(moved))
+        into = z.new_zeros(len(z), self.n_nodes)
+        for term in self.terms:
+            at, by = ([u[:, plus] - u[:, minus] for plus, minus in term.controls] for u in (z, d))
+            flow = _change(term, at, by, values.get(term.kind, term.constants))
+            into = into.index_add(1, term.first, -flow).index_add(1, term.second, flow)
+        if len(state) == 1:
+            return (into[:, 1:],)
+        through = d[:, self.n_nodes :]
+        first, second = self.ends
+        into = into.index_add(1, first, -through).index_add(1, second, through)
+        still = torch.zeros_like(d[:, : self._count("voltage_source")])
+        law = self._laws(d, through, still, values, z)
+        return into[:, 1:], -self.scale * law / self.ratings
+
+    def _count(self, kind: str) -> int:
+        where = self.where.get(kind, slice(0, 0))
+        return int(where.stop - (where.start or 0))
+
+    def _laws(
+        self,
+        z: torch.Tensor,
+        through: torch.Tensor,
+        x: torch.Tensor,
+        values: Values,
+        origin: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """What is missing in each branch's law, (B, branches) volts; of set currents amperes over `scale`.
+
+        With an origin, z is the displacement from there, and what is returned the change.
+        """
         (first, second), (plus, minus) = self.ends, self.controls
         across = z[:, first] - z[:, second]
         found = []
@@ -167,16 +231,26 @@ class NodalField:
             elif kind in ("vcvs", "ccvs", "amplifier", "rectifier"):
                 control = z[:, plus[where]] - z[:, minus[where]]
                 (gain,) = values[kind]
-                v = v - gain * (control.clamp(min=0) if kind == "rectifier" else control)
+                if kind == "rectifier":
+                    at = 0.0 if origin is None else origin[:, plus[where]] - origin[:, minus[where]]
+                    control = _bent(lambda u: u.clamp(min=0), at, control)
+                v = v - gain * control
             elif kind == "ideal_diode":
                 current = through[:, where] / self.scale
-                v = torch.where(v + current > 0, v, current)
+                if origin is None:
+                    v = torch.where(v + current > 0, v, current)
+                else:
+                    was = origin[:, first[where]] - origin[:, second[where]]
+                    flowed = origin[:, self.n_nodes :][:, where] / self.scale
+                    now = torch.where(was + v + flowed + current > 0, was + v, flowed + current)
+                    v = now - torch.where(was + flowed > 0, was, flowed)
             elif kind == "behavioural_current":
                 v = through[:, where] / self.scale
             found.append(v)
         law = torch.cat(found, 1)
         for branch, behaviour, above, below, flowing in self.behaviours:
-            value = computed(behaviour, z[:, above] - z[:, below])
+            at = 0.0 if origin is None else origin[:, above] - origin[:, below]
+            value = _bent(functools.partial(computed, behaviour), at, z[:, above] - z[:, below])
             index = torch.tensor([branch])
             law = law.index_add(1, index, -value[:, None] / (self.scale if flowing else 1.0))
         return law
@@ -191,6 +265,27 @@ class NodalField:
         return off & switching
 
 
+def _two(blocks: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor | None]:
+    return blocks[0], blocks[1] if len(blocks) > 1 else None
+
+
+def _bent(function: Callable[[torch.Tensor], torch.Tensor], at: Any, by: torch.Tensor) -> torch.Tensor:
+    """A function's change from `at`, a tensor, by `by`; its value at `by` where `at` is 0.0, for none."""
+    return function(by) if isinstance(at, float) else function(at + by) - function(at)
+
+
+def _change(term: Term, at: list[torch.Tensor], by: list[torch.Tensor], values: tuple[Any, ...]) -> torch.Tensor:
+    """Change of a term's currents as its controls move from `at` by `by`."""
+    if term.kind == "current_source":
+        return torch.zeros_like(by[0])
+    if term.kind in ("vccs", "cccs", "amplifier", "resistor"):
+        return term.current(*by, *values)
+    if term.kind in ELEMENTS:
+        difference = ELEMENTS[term.kind].make(torch).current_difference
+        return cast(torch.Tensor, difference(*at, *by, *values, *(0.0,) * (3 - len(values))))
+    return term.current(*(a + b for a, b in zip(at, by, strict=True)), *values) - term.current(*at, *values)
+
+
 def computed(behaviour: Behaviour, at: torch.Tensor) -> torch.Tensor:
     """Value (B,) of a behavioural source's expression where its probes are (B, k), as autograd can follow it."""
     value, slope = behaviour(at.detach().numpy())
@@ -200,35 +295,15 @@ def computed(behaviour: Behaviour, at: torch.Tensor) -> torch.Tensor:
 
 def _term(equations: NodalEquations, part: Elements) -> Term:
     a, b, c, d = torch.from_numpy(equations.ends[part.where].T.copy())
-    law = CURRENTS.get(part.kind)
-    if part.kind == "spice_diode":
-        functions, own = spice_diode(), part.values
-
-        def law(v: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
-            at = v.detach().numpy()
-            value, slope = (torch.from_numpy(f(at, *own)) for f in (functions.current, functions.slope))
-            found: torch.Tensor = _WithSlope.apply(v, value, slope)
-            return found
-
-    assert law is not None
-    return Term(part.kind, a, b, ((c, d),), law)
+    constants = part.values if part.kind == "spice_diode" else ()
+    return Term(part.kind, a, b, ((c, d),), constants)
 
 
 def _channels(transistors: Transistors) -> list[Term]:
-    """Terms of transistors, which v_gs, v_ds and v_bs control; that a gate is held adds its voltage to v_gs."""
+    """Terms of transistors."""
     found = []
     for kind, where in transistors.where.items():
-        if where.start == where.stop:
-            continue
-        drain, gate, source, bulk = torch.from_numpy(transistors.nodes[where].T.copy())
-        sign = torch.from_numpy(transistors.sign[where])
-
-        def current(
-            v_gs: torch.Tensor, v_ds: torch.Tensor, v_bs: torch.Tensor, *values: torch.Tensor, sign: Any = sign
-        ) -> torch.Tensor:
-            held, law = (values[0], values[1:]) if len(values) > len(TransistorValues._fields) else (0.0, values)
-            flow = transistor_current(torch, sign, v_gs + held, v_ds, v_bs, TransistorValues(*law))
-            return cast(torch.Tensor, flow.current)
-
-        found.append(Term(kind, drain, source, ((gate, source), (drain, source), (bulk, source)), current))
+        if where.start < where.stop:
+            drain, gate, source, bulk = torch.from_numpy(transistors.nodes[where].T.copy())
+            found.append(Term(kind, drain, source, ((gate, source), (drain, source), (bulk, source))))
     return found

@@ -23,6 +23,8 @@ AUTO_FRACTION = 0.05
 """beta='auto' is at most this over lambda, the curvature limit."""
 TRIALS = 3
 """Strengths that are tried, each by the phases of two estimates."""
+SETTLING = 7
+"""Strengths, each a tenth of the one before, at which phases may settle."""
 WORTH = 0.9
 """Share of the bias to which a lower beta must bring it, or it is not taken."""
 
@@ -36,6 +38,24 @@ def promised_bias(order: int) -> float:
     return leading * (1 + 2 * leading)
 
 
+def with_bias(beta: float, bias_at: Callable[[float], float]) -> tuple[float, float] | None:
+    """The first of beta, beta / 10, ... at which phases settle, so that a bias can be told, and that bias.
+
+    The stability limit is of the free state: what bends on the way may leave no phase at a twentieth of it.
+
+    Returns
+    -------
+    tuple of float, or None
+        None where none of `SETTLING` strengths has a bias.
+    """
+    for _ in range(SETTLING):
+        bias = bias_at(beta)
+        if not math.isnan(bias):
+            return beta, bias
+        beta /= 10
+    return None
+
+
 def with_small_bias(beta: float, order: int, bias_at: Callable[[float], float]) -> tuple[float, float]:
     """Lower beta until its bias is as promised, by the law bias ~ beta^order.
 
@@ -46,7 +66,7 @@ def with_small_bias(beta: float, order: int, bias_at: Callable[[float], float]) 
     order : int
         Order of the scheme's error in beta.
     bias_at : callable
-        The measured bias at a beta; NaN where it cannot be told, which ends the search.
+        The measured bias at a beta; NaN where it cannot be told, which ends the search once it could.
 
     Returns
     -------
@@ -55,8 +75,12 @@ def with_small_bias(beta: float, order: int, bias_at: Callable[[float], float]) 
     """
     promise = promised_bias(order)
     best, least = beta, math.nan
-    for _ in range(TRIALS):
-        bias = bias_at(beta)
+    told = with_bias(beta, bias_at)
+    if told is None:
+        return best, least
+    beta, bias = told
+    for trial in range(TRIALS):
+        bias = bias_at(beta) if trial else bias
         if math.isnan(bias) or bias > WORTH * least:
             break
         best, least = beta, bias

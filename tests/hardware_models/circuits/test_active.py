@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -145,7 +147,7 @@ def test_op_amps_have_one_pole(tmp_path: Path) -> None:
     assert float(circuit.outputs(free.state)) == pytest.approx(-2 * gain * b / (1 + gain * b), rel=1e-10)
     pole = complex(circuit.eigenvalue(free.state, x)[0])
     assert pole == pytest.approx(-2 * np.pi * bandwidth * (b + 1 / gain), rel=1e-9)
-    course = transient(circuit, 1 / abs(pole), inputs=x, start="zero")
+    course = transient(circuit, 1 / abs(pole), inputs=x.numpy(), start="zero")
     after = float(course.voltage("out")[-1]) / float(circuit.outputs(free.state))
     assert after == pytest.approx(1 - np.exp(-1), rel=1e-3)
 
@@ -161,3 +163,61 @@ def test_op_amps_have_one_pole(tmp_path: Path) -> None:
     for bad, name in (({"gain": 0.0}, "gain"), ({"output_resistance": -1.0}, "output_resistance")):
         with pytest.raises(InputError, match=f"{name} of op_amp 'U' must"):
             op_amp("U", "a", "b", "c", **bad)
+
+
+def every_kind() -> Circuit:
+    """A part of each kind that a circuit without an energy may have."""
+    more = [
+        Part("M", "memristor", ("a", "d"), (1e-4, 0.2)),
+        Part("P", "piecewise_diode", ("a", GROUND), (1e-3, 0.1, 1e-6)),
+        Part("S", "spice_diode", ("c", "k"), (1e-9, 1.2, 5.0, 1.0, 1e-2, 1e-12, 2.0, 1.0, 0.5)),
+        R("k", GROUND, 1e3),
+        Part("Y", "rectifier", ("y", GROUND, "a", "b"), (0.7,)),
+        R("y", "d", 2e3),
+        Part("B", "behavioural_voltage", ("w", GROUND), expression="tanh(3*v(a,d))*v(c)"),
+        R("w", "k", 2e3),
+        Part("J", "behavioural_current", ("k", GROUND), expression="1e-4*v(d)*i(V)*1e3"),
+        Part("I", "current_source", ("d", GROUND), (1e-4,)),
+        Part("X", "ideal_diode", ("k", "u"), ()),
+        R("u", GROUND, 1e3),
+        Part("A", "amplifier", ("a", "t"), (2.0,)),
+        R("t", "a", 1e4),
+        Part("T", "nmos", ("c", "a", GROUND, GROUND), (1e-3, 0.2, 0.02, 2e-6, 1e-6, 0.3, 0.6)),
+    ]
+    return Circuit(Parts.collect([*mixed(), *more]), outputs=["d", "k"])
+
+
+def test_changes_of_the_force_keep_their_digits() -> None:
+    """Breaks if the force of a displaced phase is not that of the circuit, for one kind of part, or rounds."""
+    circuit = every_kind()
+    x = column(1.0, 0.4)
+    generator = torch.Generator().manual_seed(0)
+    state = relax(circuit, x).require().state
+    values = circuit.values()
+    for size in (0.3, 1e-3):
+        moved = tuple(size * torch.randn(s.shape, generator=generator, dtype=torch.float64) for s in state)
+        there = circuit.force(tuple(s + d for s, d in zip(state, moved, strict=True)), x)
+        for new, old, change in zip(
+            there, circuit.force(state, x), circuit.field.changes(state, moved, values), strict=True
+        ):
+            torch.testing.assert_close(change, new - old, rtol=1e-9, atol=1e-15)
+    plain = Circuit(Parts.collect(mixed()), outputs=["d"])
+    state, values = relax(plain, x).require().state, plain.values()
+    one, tiny = (
+        plain.field.changes(state, tuple(h * torch.ones_like(s) for s in state), values) for h in (1e-9, 1e-12)
+    )
+    for big, small in zip(one, tiny, strict=True):
+        torch.testing.assert_close(small * 1e3, big, rtol=1e-7, atol=1e-20)
+
+
+def test_gradients_of_every_kind() -> None:
+    """Breaks if asymmetric EP is inexact with some kind of part about, or a copy is another circuit."""
+    circuit = every_kind()
+    x, y = column(1.0, 0.4), torch.tensor([[0.3, 0.1], [0.0, 0.2]], dtype=torch.float64)
+    exact = implicit_gradient(circuit, x, y, SquaredError())
+    for one in (circuit, copy.deepcopy(circuit), pickle.loads(pickle.dumps(circuit))):
+        step = EquilibriumPropagation(SquaredError(), beta=1e-7).backward(one, x, y)
+        assert step.method == "asymmetric"
+        for name, gradient in exact.items():
+            ours = one.get_parameter(name).grad
+            assert float((ours - gradient).norm()) < 1e-6 * float(gradient.norm()), name
