@@ -17,7 +17,7 @@ import copy
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -46,10 +46,20 @@ from .scales import measured_scales, undeclared
 
 @dataclass(frozen=True)
 class Inputs:
-    """An input and what a system computes from it once for all phases (`PhysicalSystem.prepare`)."""
+    """An input and what a system computes from it once for all phases (`PhysicalSystem.prepare`).
+
+    Attributes
+    ----------
+    x : Tensor (B, ...)
+    cache : object
+        What `prepare` computes.
+    kept : dict
+        What phases find of the system on their way, to share it: it lives as long as they do.
+    """
 
     x: torch.Tensor
     cache: Any = None
+    kept: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
 class PhysicalSystem(nn.Module):
@@ -459,6 +469,12 @@ class Phase:
         )
         if self.origin is not None and balanced and not carried:
             self.origin_force = self._projected(self.origin, self.system.force(self.origin, self.x))
+
+    def __copy__(self) -> Phase:
+        """A twin with the same attributes: a step makes several."""
+        twin = object.__new__(type(self))
+        vars(twin).update(vars(self))
+        return twin
 
     def nudged(self, nudge: Nudge | None) -> Phase:
         """The same problem under a nudge; constants are shared."""

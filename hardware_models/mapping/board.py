@@ -170,6 +170,7 @@ class Board(PhysicalCells):
         device = self.device_model
         # No two phases are one problem where something beside readings is drawn in each.
         self.noisy = device.conductance_noise > 0 or device.temperature > 0 or device.phase_noise > 0
+        self.gained = any(self.gain(of, k) is not None for of in COPIES for k in range(self.depth))
         gains, rests = (all(a is b for a, b in zip(*self._sides(what), strict=True)) for what in ("gain", "rest"))
         self.one_drive = self.one_array and self.equal_loads and gains
         units = zip(self.amplifiers_h, self.amplifiers_u, strict=True)

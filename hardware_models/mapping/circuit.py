@@ -33,7 +33,6 @@ from .algebra import PairedNewton
 from .board import Board
 from .guided import Guided
 from .phase import PairedPhase
-from .physical_cells import COPIES
 from .solvers import CircuitMotion, Euler, Flow, PairedSweep
 
 
@@ -182,8 +181,7 @@ class PairedCircuit(Board):
     @property
     def reciprocal(self) -> bool:
         """Whether there is an energy: one array serves h, u and the transposed read, with equal gains."""
-        one = self.one_array and not self.served_apart("h", "transpose")
-        return one and all(self.gain(of, k) is None for of in COPIES for k in range(self.depth))
+        return self.one_array and not self.gained and not self.served_apart("h", "transpose")
 
     @property
     def default_method(self) -> str:  # type: ignore[override]

@@ -10,26 +10,26 @@ Small nudges of trained networks, which settle in two or three sweeps, cross kin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 
 from physics_ep.blocks import doubled
+from physics_ep.maps import Link
 from physics_ep.pooling import Route, channels_last, pixels_first
 
 Product = Callable[[torch.Tensor, Route], torch.Tensor]
 """A linear map of rows, with the route of a max pooling, of one batch or of stacked ones."""
 
 
-def apart(rows: torch.Tensor) -> torch.Tensor:
-    """Tell which rows of a nudge (2 B, ...) are not the negatives of those of its opposite, (B,) of bool."""
-    return _nonzero(_sum(rows))
+WORTH = 2**16
+"""Multiplications an example from which on a product takes longer than to look which rows are opposite."""
 
 
-def mostly_opposite(rows: torch.Tensor) -> bool:
-    """Whether at least half of a nudge's rows are the negatives of those of its opposite."""
-    count = apart(rows)
-    return 2 * int(count.sum()) <= count.shape[0]
+def worth(link: Link) -> bool:
+    """Whether a map takes so many multiplications that opposite rows are worth to be looked for."""
+    return link.fan_in * math.prod(link.post) >= WORTH
 
 
 def folded(product: Product, rows: torch.Tensor, route: Route) -> torch.Tensor:

@@ -39,7 +39,7 @@ from physics_ep.reads import needed
 from ..devices.crossbars import converted, normal
 from .amplifiers import Amplifiers
 from .board import Arrays, Board, Sides, loaded
-from .opposites import Product, folded
+from .opposites import Product, folded, worth
 from .physical_cells import SIDES, Copy, Side
 from .ranges import ACTIVITIES, ERRORS
 
@@ -91,12 +91,11 @@ class PairedPhase(Phase):
         self.copies = 1
         self.folding = False
         """Whether rows of two stacked nudges are taken for opposite: arrays then map those that are once."""
-        self.by_h = [system.arrays(k, "h") for k in range(self.depth)]
         self.one_array = system.one_array
-        self.by_u = self.by_h if self.one_array else [system.arrays(k, "u") for k in range(self.depth)]
-        shared_back = system.read_both_ways
-        self.back = self.by_h if shared_back else [system.arrays(k, "transpose") for k in range(self.depth)]
-        self.paths: dict[tuple[Copy, int], torch.Tensor | None] = {}
+        self.by_h = self._arrays("h")
+        self.by_u = self.by_h if self.one_array else self._arrays("u")
+        self.back = self.by_h if system.read_both_ways else self._arrays("transpose")
+        self.paths: dict[tuple[Copy, int], torch.Tensor | None] = inputs.kept.setdefault("paths", {})
         """What `through` has found so far."""
         self.corners: dict[tuple[Side, int], tuple[torch.Tensor, torch.Tensor]] = {}
         """(min(v, 0), -ReLU(v)) at the internal voltages v of h or u of a layer, at the origin, as found so far."""
@@ -147,6 +146,13 @@ class PairedPhase(Phase):
         self.slopes_u = self.slopes_h
         if self.latched and not system.shared:
             self.slopes_u = [a.steepness(v) for a, v in zip(system.amplifiers_u, self.q, strict=True)]
+
+    def _arrays(self, of: Copy) -> list[Arrays]:
+        """The arrays of all layers that serve a purpose, found once for all phases of an input."""
+        kept = self.inputs.kept
+        if of not in kept:
+            kept[of] = [self.system.arrays(k, of) for k in range(self.depth)]
+        return list(kept[of])
 
     def _static(self, nothing_fed: bool) -> Blocks | None:
         """What h - u at the origin feeds back, less what an auto-zero has stored; None: nothing. The store holds
@@ -340,13 +346,13 @@ class PairedPhase(Phase):
         total = None
         for source, link, w, route in self.links(k, arrays):
             if source >= 0:
-                part = self._mapped(partial(link.apply, w), moved[source], route)
+                part = self._mapped(link, partial(link.apply, w), moved[source], route)
                 total = part if total is None else total.add_(part)
         return total
 
-    def _mapped(self, product: Product, rows: torch.Tensor, route: Route) -> torch.Tensor:
+    def _mapped(self, link: Link, product: Product, rows: torch.Tensor, route: Route) -> torch.Tensor:
         """A product of an array with stacked rows; new memory."""
-        return folded(product, rows, route) if self.folding else product(rows, route)
+        return folded(product, rows, route) if self.folding and worth(link) else product(rows, route)
 
     def through(self, of: Copy, k: int) -> torch.Tensor | None:
         """What a current of these arrays is multiplied with until it is one into a node of layer k; None: 1."""
@@ -392,7 +398,7 @@ class PairedPhase(Phase):
         """Add what layer k feeds back: its error is d(h - u), and h has moved by `moved` (None: it has not)."""
         for source, link, w, route in self.links(k, self.back):
             if source >= 0:
-                back = self._mapped(partial(link.transpose, w), error, route)
+                back = self._mapped(link, partial(link.transpose, w), error, route)
                 below = asked[source]
                 asked[source] = back if below is None else below.add_(back)
 

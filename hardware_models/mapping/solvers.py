@@ -18,7 +18,6 @@ from physics_ep.reads import needed
 from physics_ep.relaxation.solvers import Solver
 
 from .board import loaded
-from .opposites import mostly_opposite
 from .phase import Blocks, PairedPhase
 
 Pairs = list[tuple[torch.Tensor, torch.Tensor]]
@@ -50,13 +49,17 @@ class PairedSweep(Solver):
         self.fed: Blocks = self.nothing
         self.images: Blocks = []
         """What the layers above feed back, as last found."""
-        self.peaks: Blocks = []
-        """Largest entry of each row of it."""
+        self.peaks: torch.Tensor = torch.empty(0)
+        """Largest entry of each row of it, (layers, rows)."""
         self.errors: Blocks = []
         self.damped = not phase.held and not phase.system.smooth
         self.one = phase.half() if phase.mirrored else None
         self.folds = self.one is None and phase.opposed and phase.x.device.type == "cpu"
-        """Whether opposite rows may be mapped once."""
+        """Whether opposite rows are looked for, to map them once: where nothing has moved, and where the pull of
+        the cost is linear."""
+        self.odd = (
+            self.folds and phase.nudge is not None and phase.nudge.cost.linear(phase.nudge.y, 1.0) is not None
+        )
         self.driven = [phase.forcing is not None or phase.is_driven(k) for k in range(phase.depth)]
         """Whether anything that moves drives a layer."""
         self.moved: Blocks = self.nothing
@@ -102,9 +105,8 @@ class PairedSweep(Solver):
         """What layers feed back, from the top, with the drives as they are."""
         rows = phase.rows
         asked: list[torch.Tensor | None] = [None] * phase.depth
-        force = phase.wanted(self.moved[-1][:rows], self.by_h[-1][:rows], exact=True, still=self.still)
-        phase.folding = self.folds and mostly_opposite(force)
-        asked[-1] = force
+        asked[-1] = phase.wanted(self.moved[-1][:rows], self.by_h[-1][:rows], exact=True, still=self.still)
+        phase.folding = self.folds and (self.still or self.odd)
         errors: Blocks = [torch.empty(0)] * phase.depth
         images: Blocks = [torch.empty(0)] * phase.depth
         for k in range(phase.depth - 1, -1, -1):
@@ -128,15 +130,14 @@ class PairedSweep(Solver):
             found = Pass([_mirrored(b) for b in half.images], [_mirrored(b) for b in half.errors])
         else:
             found = self._down(self.phase)
-        sizes = [peak(g) for g in found.images]
-        if self.fed is self.nothing:
-            missed = [part(size, size) for size in sizes]
-        else:
-            before = self.peaks if self.fed is self.images else [peak(f) for f in self.fed]
-            misses = [peak(g - f) for g, f in zip(found.images, self.fed, strict=True)]
-            missed = [part(m, torch.maximum(a, b)) for m, a, b in zip(misses, sizes, before, strict=True)]
-        self.images, self.errors, self.peaks = found.images, found.errors, sizes
-        return (*self.dp, *self.by_u, *self.errors), torch.stack(missed).amax(0)
+        misses = peaks = torch.stack([peak(g) for g in found.images])
+        sizes = peaks
+        if self.fed is not self.nothing:
+            before = self.peaks if self.fed is self.images else torch.stack([peak(f) for f in self.fed])
+            sizes = torch.maximum(peaks, before)
+            misses = torch.stack([peak(g - f) for g, f in zip(found.images, self.fed, strict=True)])
+        self.images, self.errors, self.peaks = found.images, found.errors, peaks
+        return (*self.dp, *self.by_u, *self.errors), part(misses, sizes).amax(0)
 
     def advance(self, active: torch.Tensor) -> None:
         if self.spent == 1 and not needed(~active.all()):

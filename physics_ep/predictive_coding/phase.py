@@ -551,6 +551,7 @@ def peak(rows: torch.Tensor) -> torch.Tensor:
     """Largest size of an entry, (rows,), in single precision at least; without an image of sizes in between."""
     if rows.ndim == 4:
         rows = rows.permute(0, 2, 3, 1)  # as they lie in memory
-    rows = rows.flatten(1)
-    peak = torch.maximum(rows.amax(1), -rows.amin(1))
-    return peak.to(torch.promote_types(rows.dtype, torch.float32))
+    if rows.ndim != 2:
+        rows = rows.flatten(1)
+    peak = torch.maximum(rows.amax(1), rows.amin(1).neg_())
+    return peak if rows.dtype.itemsize >= 4 else peak.float()

@@ -7,6 +7,7 @@ the company it keeps.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -426,8 +427,15 @@ def _check_options(system: PhysicalSystem, options: dict[str, Any]) -> set[str]:
     return set(options)
 
 
-def _parameters(method: Any) -> list[str]:
-    return list(inspect.signature(method).parameters)
+def _parameters(method: Any) -> tuple[str, ...]:
+    """Names of a method's arguments; to find them out takes as long as some ten small operators."""
+    function = getattr(method, "__func__", None)
+    return tuple(inspect.signature(method).parameters) if function is None else _argument_names(function)[1:]
+
+
+@functools.lru_cache(maxsize=256)
+def _argument_names(function: Callable[..., Any]) -> tuple[str, ...]:
+    return tuple(inspect.signature(function).parameters)
 
 
 def phase_tolerance(phase: Phase, tolerance: float | None) -> float:
