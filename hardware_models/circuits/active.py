@@ -86,7 +86,6 @@ class ActiveCircuit(PartsCircuit, VectorField):
         If voltage sources form a loop, a node floats, or an argument is not as above.
     """
 
-    example_shape: tuple[int, ...]
     default_solver = "newton"
     clamps = True
     default_max_iterations = 200
@@ -109,7 +108,6 @@ class ActiveCircuit(PartsCircuit, VectorField):
         self.no_energy_because = because or "it has active parts"
         equations = NodalEquations(parts)
         self.field = NodalField(equations)
-        self.example_shape = (self.n_sources,)
         self._register(train)
         self.n_branches = len(equations.branches)
         self.directions = (1, -1) if self.n_branches else (1,)

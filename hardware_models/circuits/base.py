@@ -49,6 +49,7 @@ class PartsCircuit(Tabular, OnHost):
     """
 
     has_energy = False
+    example_shape: tuple[int, ...] | None = None
     residual_unit = "A"
     state_unit = "V"
     energy_unit = "W"
@@ -78,6 +79,7 @@ class PartsCircuit(Tabular, OnHost):
         self.node_capacitance = float(node_capacitance)
         self.output_names, self.output_nodes = output_pairs(outputs, parts.nodes)
         self.n_sources = len(parts.group("voltage_source"))
+        self.example_shape = (self.n_sources,)
 
     @classmethod
     def from_netlist(cls, path: str | os.PathLike[str], **options: Any) -> Self:
