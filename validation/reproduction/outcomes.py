@@ -145,6 +145,11 @@ def _paired_words(outcome: RowOutcome) -> list[str]:
 
 
 COLUMNS = ("row", "recipe", "published", "ours, 95 % interval", "seeds", "verdict")
+CAPTION = (
+    "Made by `physics-ep reproduce`. Figures are means over seeds with their 95 % intervals (Student), *exact* is "
+    "the same recipe with exact gradients."
+)
+"""Above the table on its page."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -173,14 +178,15 @@ class Reproduction(Tabular):
         return list(COLUMNS), [_cells(outcome) for outcome in self.outcomes]
 
     def to_markdown(self) -> str:
-        """The rows as a table in Markdown, with their titles, and what of a recipe is to be known."""
+        """A page in Markdown: the rows with their titles, and what of a recipe is to be known."""
         rows = [_cells(outcome) for outcome in self.outcomes]
         for cells, outcome in zip(rows, self.outcomes, strict=True):
             cells[0] += f": {outcome.row.title}, {outcome.row.quantity}"
             if outcome.figure is not None:
                 cells[-1] += "".join(f". {note}" for note in (*outcome.recipe.notes, *outcome.recipe.differs))
         lines = [list(COLUMNS), ["---"] * len(COLUMNS), *rows]
-        return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines) + "\n"
+        table = "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+        return f"# Published and ours: the table\n\n{CAPTION}\n\n{table}\n"
 
 
 def _cells(outcome: RowOutcome) -> list[str]:
