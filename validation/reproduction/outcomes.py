@@ -27,6 +27,8 @@ class RowOutcome:
         Seed to the epoch that was kept, of trainings that chose one.
     untried : str
         Why no figure was made, or not for all seeds; empty otherwise.
+    wanted : int
+        Seeds that were asked for; 0: as many as there are.
     """
 
     row: Row
@@ -35,6 +37,7 @@ class RowOutcome:
     values: dict[str, dict[int, float]]
     epochs: dict[int, int]
     untried: str = ""
+    wanted: int = 0
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -102,8 +105,8 @@ def verdict(outcome: RowOutcome) -> str:
         if row.published is not None and not row.incomparable:
             told[0] += " (another recipe than the paper's)" if figure.ends else ""
         told += _paired_words(outcome)
-    if outcome.untried:
-        told.append(outcome.untried)
+    if len(outcome.seeds) < outcome.wanted:
+        told.append(f"{len(outcome.seeds)} of {outcome.wanted} seeds")
     return "; ".join(told)
 
 

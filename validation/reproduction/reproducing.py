@@ -136,7 +136,10 @@ def reproduce(
             done[key] = value
             advance(1, row=plan[key[0]][0].name)
     return Reproduction(
-        tuple(_outcome(k, each, name, done, untried, folder) for k, (each, name) in enumerate(plan))
+        tuple(
+            replace(_outcome(k, each, name, done, folder), untried=untried.get(k, ""), wanted=seeds)
+            for k, (each, name) in enumerate(plan)
+        )
     )
 
 
@@ -164,7 +167,6 @@ def _outcome(
     row: Row,
     name: str,
     done: dict[tuple[int, str, int], Made],
-    untried: dict[int, str],
     data: str | None,
 ) -> RowOutcome:
     recipe = row.recipe(name)
@@ -178,7 +180,7 @@ def _outcome(
                 epochs[seed] = made.epoch
     if recipe.base and not row.incomparable and _lossy(recipe.config().data.name, data):
         row = replace(row, incomparable=LOSSY)
-    return RowOutcome(row, name, recipe, values, epochs, untried.get(k, ""))
+    return RowOutcome(row, name, recipe, values, epochs)
 
 
 def _lossy(name: str, data: str | None) -> bool:

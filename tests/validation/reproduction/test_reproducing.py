@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,8 @@ def test_what_is_not_run_says_so(tmp_path: Path) -> None:
     assert "told to take 1e+04 minutes" in found["dear"].verdict
     assert found["lacking"].verdict == "does not count: it is secret"
     assert not any(tmp_path.iterdir())
+    part = replace(outcome([1.5, 1.58, 1.6]), wanted=5, untried="not run here")
+    assert part.verdict == "within the interval; 3 of 5 seeds"
 
 
 @pytest.mark.parametrize(
