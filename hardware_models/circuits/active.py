@@ -163,7 +163,9 @@ class ActiveCircuit(PartsCircuit, VectorField):
 
     def values(self) -> Values:
         """Values of the parts of each kind, as the parameters are now."""
-        own = dict(self.named_parameters())
+        return self._values_of(dict(self.named_parameters()))
+
+    def _values_of(self, own: Mapping[str, torch.Tensor]) -> Values:
         return {kind: tuple(own[name][at] for name, at in places) for kind, places in self._places.items()}
 
     @property
@@ -280,6 +282,45 @@ class ActiveCircuit(PartsCircuit, VectorField):
         `node_capacitance`, or less, would end an operating point.
         """
         return self.phase(self.prepare(x), origin=state).rightmost()
+
+    def sensitivities(self, inputs: Any = None) -> dict[str, torch.Tensor]:
+        """Derivatives of every output by every part's value, by the exact adjoint: J^T lambda = dv/ds, one solve.
+
+        Parameters
+        ----------
+        inputs : array_like (B, n_sources), optional
+            Voltages of the sources. Default: their own, B = 1.
+
+        Returns
+        -------
+        dict of str to Tensor (B, n_out, m)
+            Volts over the unit of the value, by name of the parameter, trained or not, in the order of the parts
+            list; `voltage_source` has the derivatives by the sources' voltages.
+
+        Raises
+        ------
+        NoOperatingPoint
+            If there is none.
+        """
+        x = self._volts(inputs)
+        state = self.operating_point(inputs).require().state
+        phase = self.phase(self.prepare(x), origin=state)
+        reads = phase.reads()
+        right = torch.nn.functional.pad(reads, (0, self.n_branches)).mT.expand(len(x), -1, -1)
+        adjoint = torch.linalg.solve(phase.tangent(None).mT, -right).mT
+        leaves = {name: p.detach().requires_grad_() for name, p in self.named_parameters()}
+        given = (*leaves.values(), x.clone().requires_grad_())
+        with torch.enable_grad():
+            currents = state[1] if self.n_branches else None
+            force = torch.cat(self.field.forces(state[0], currents, given[-1], self._values_of(leaves)), 1)
+        found: list[list[torch.Tensor]] = [[] for _ in given]
+        for row, multipliers in enumerate(adjoint):
+            for each in multipliers:
+                grads = torch.autograd.grad(force[row] @ each, given, retain_graph=True, materialize_grads=True)
+                for kept, grad in zip(found, (*grads[:-1], grads[-1][row]), strict=True):
+                    kept.append(grad)
+        tables = [torch.stack(kept).view(len(x), len(reads), -1) for kept in found]
+        return dict(zip((*leaves, "voltage_source"), tables, strict=True))
 
     # -- the contract -------------------------------------------------------------------------------------------
 

@@ -215,6 +215,11 @@ def test_gradients_of_every_kind() -> None:
     circuit = every_kind()
     x, y = column(1.0, 0.4), torch.tensor([[0.3, 0.1], [0.0, 0.2]], dtype=torch.float64)
     exact = implicit_gradient(circuit, x, y, SquaredError())
+    missing = circuit.outputs(relax(circuit, x).require().state) - y
+    for name, slopes in circuit.sensitivities(x).items():
+        if name in exact:
+            whole = torch.einsum("bo,bom->m", missing, slopes) / len(x)
+            torch.testing.assert_close(whole, exact[name], rtol=1e-6, atol=1e-9 * float(exact[name].norm()))
     for one in (circuit, copy.deepcopy(circuit), pickle.loads(pickle.dumps(circuit))):
         step = EquilibriumPropagation(SquaredError(), beta=1e-7).backward(one, x, y)
         assert step.method == "asymmetric"
