@@ -16,6 +16,7 @@ from physics_ep.command_options import (
     Device,
     Dtype,
     JsonFile,
+    MethodOfEP,
     Quiet,
     Report,
     Seed,
@@ -134,6 +135,7 @@ def map_(
     batch: Annotated[int, typer.Option(help="Calibration examples.")] = 2,
     copies: Copying = None,
     transpose: Transpose = None,
+    method: MethodOfEP = None,
     rails: Rails = "refuse",
     json: JsonFile = None,
     seed: Seed = None,
@@ -153,7 +155,7 @@ def map_(
     from physics_ep.predictive_coding import PredictiveCodingNetwork
 
     from .devices.presets import chosen_device
-    from .mapping.gates import compare_gates
+    from .mapping.gates import compare_gates, hardware_of, method_of
     from .mapping.mapped import map_pcn, substrate_class
 
     model = chosen_device(preset, device_model, substrate_class(substrate).device_class, copies, transpose)
@@ -181,16 +183,19 @@ def map_(
     else:
         raise argument_error("images", "be left out for a network that does not take square colour images", images)
     mapped = map_pcn(net, substrate, model, number, calibration=x.to(net.device, net.dtype), rails=rails)
+    choice = method_of(mapped, x, method)
     compared: tuple[NudgedGates, ...] = ()
     if sum(mapped.system.sizes[1:]) <= FOLLOWED:
         mapped.follow()
-        compared = compare_gates(mapped, x)
+        compared = compare_gates(mapped, x, method=choice.method)
     found = mapped.fidelity
     told: dict[str, object] = {
         "device": asdict(mapped.device),
         "network": network,
         "seed": number,
         "calibration": calibrated,
+        **asdict(choice),
+        "hardware": hardware_of(choice),
     }
     if compared:
         told["gates"] = {each.gates: each.figures() for each in compared}
@@ -235,6 +240,7 @@ def map_(
         report.say(f"settling       {_settling(found)}")
     report.say(f"in time        {_course(found.course)}")
     report.say(f"stability      {_stability(found.course)}")
+    report.say(f"method         {choice.method}: {hardware_of(choice)}")
     for title, each in zip(("gates", ""), compared, strict=False):
         report.say(f"{title:15s}{_gates(each)}")
     near = sum(len(row.threshold_units) for row in found.layers)

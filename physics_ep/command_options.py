@@ -65,6 +65,10 @@ Overwrite = Annotated[
     bool,
     typer.Option("--overwrite", help="Replace files that are there, though other commands, or people, wrote them."),
 ]
+MethodOfEP = Annotated[
+    str | None,
+    typer.Option(help="energy, vector-field, asymmetric, dyadic, auto; default the system's.", show_default=False),
+]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of every random draw.", show_default=False)]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda or cuda:N.", show_default=False)]
 Dtype = Annotated[str | None, typer.Option("--dtype", help="float32 or float64.", show_default=False)]

@@ -18,6 +18,7 @@ from physics_ep.command_options import (
     DeviceSeed,
     Dtype,
     JsonFile,
+    MethodOfEP,
     Preset,
     Quiet,
     Report,
@@ -49,10 +50,6 @@ BENCHMARKS = {
 
 
 GATES_HELP = "held, live or both; default both where units have kinks or poolings, held in large networks."
-MethodOfEP = Annotated[
-    str | None,
-    typer.Option(help="energy, vector-field, asymmetric, dyadic, auto; default the system's.", show_default=False),
-]
 SMALL, LARGE = 1_000_000, 5_000_000
 """Parameters below which one thread is used; from which two examples and held gates do, and no noise floors are
 measured."""

@@ -12,6 +12,7 @@ differences of arrays. A gain of mirrors or drivers goes with its array, to wher
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 
@@ -62,6 +63,23 @@ class AdjointPhase(PairedPhase):
 
     def adjoint(self) -> PairedPhase:
         return self.plain
+
+    def drooped(self, share: float) -> AdjointPhase:
+        """Phase whose stores of all activities have lost this share: differences of copies are driven by it."""
+        twin = copy.copy(self)
+        stored = [share * h for h in self.h], [share * u for u in self.u]
+        both = zip(driven_by(self, *stored), driven_by(self.plain, *stored), strict=True)
+        lost = [[a - b for a, b in zip(turned, plain, strict=True)] for turned, plain in both]
+        given = (
+            lost
+            if self.forcing is None
+            else [
+                [a + b for a, b in zip(mine, more, strict=True)]
+                for mine, more in zip(self.forcing, lost, strict=True)
+            ]
+        )
+        twin.forcing = given[0], given[1]
+        return twin
 
     @property
     def one_drive(self) -> bool:
@@ -150,16 +168,19 @@ def _over(current: torch.Tensor, load: torch.Tensor | None) -> torch.Tensor:
     return current if load is None else current / load
 
 
-def coupled(phase: PairedPhase, v_h: Blocks, v_u: Blocks) -> tuple[Blocks, Blocks]:
-    """Off-diagonal Jacobian of the currents of `phase`, over loads and with u's sign reversed, times (v_h, v_u)."""
+def driven_by(phase: PairedPhase, v_h: Blocks, v_u: Blocks) -> tuple[Blocks, Blocks]:
+    """What drives the nodes of h and of u of each layer where activities of h and u have moved by v_h and v_u."""
     driven = [phase.changes(k, v_h) for k in range(phase.depth)]
     back = phase.feedback([a - b for a, b in zip(v_h, v_u, strict=True)], v_h)
-    to_h, to_u = [], []
-    for k, (above, below) in enumerate(driven):
-        whole = above if k == phase.depth - 1 else above + back[k]
-        to_h.append(_over(whole, phase.load_h[k]))
-        to_u.append(-_over(below, phase.load_u[k]))
-    return to_h, to_u
+    last = phase.depth - 1
+    return [h if k == last else h + back[k] for k, (h, _) in enumerate(driven)], [u for _, u in driven]
+
+
+def coupled(phase: PairedPhase, v_h: Blocks, v_u: Blocks) -> tuple[Blocks, Blocks]:
+    """Off-diagonal Jacobian of the currents of `phase`, over loads and with u's sign reversed, times (v_h, v_u)."""
+    to_h, to_u = driven_by(phase, v_h, v_u)
+    over_h = [_over(h, load) for h, load in zip(to_h, phase.load_h, strict=True)]
+    return over_h, [-_over(u, load) for u, load in zip(to_u, phase.load_u, strict=True)]
 
 
 def asymmetry(phase: PairedPhase) -> float:

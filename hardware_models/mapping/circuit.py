@@ -199,7 +199,11 @@ class PairedCircuit(Board):
         if self.reciprocal:
             return phase
         if self.device_model.auto_zero != "off":
-            must = "be 'energy' where an auto-zero stores what copies differ by, and follows the weights"
+            # The free state is a forward pass, since the store follows it, and nudged phases hold the store.
+            must = (
+                "be 'energy' where an auto-zero stores what copies differ by: its store follows the free state and "
+                "stands still in nudged phases, which have another Jacobian"
+            )
             raise argument_error("method", must, "asymmetric")
         return AdjointPhase(phase)
 

@@ -7,6 +7,7 @@ no equilibrium.
 
 from __future__ import annotations
 
+import warnings
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,11 +16,17 @@ import torch
 
 from physics_ep.cost import SquaredError
 from physics_ep.equilibrium import NotConverged
+from physics_ep.estimators.methods import HARDWARE, AsymmetryWarning, Choice, MethodChoice
 from physics_ep.estimators.propagation import NegativeNudgeError
+from physics_ep.nudging import centered
 from physics_ep.predictive_coding.forward import GATES
+from physics_ep.relaxation.loop import relax
 
 from .budget import count_parts
 from .mapped import Mapped
+
+ROUNDING = 1e-6
+"""Asymmetry up to which currents have an energy, whatever rounds them."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,42 @@ class NudgedGates:
         return {**asdict(self), "settled_share": self.settled / max(self.examples, 1)}
 
 
-def compare_gates(mapped: Mapped, x: torch.Tensor, beta: float | str = "auto") -> tuple[NudgedGates, ...]:
+def method_of(mapped: Mapped, x: torch.Tensor, asked: str | None = None) -> Choice:
+    """The method of EP by which a mapped network is nudged if this one is asked for, and the asymmetry it met.
+
+    Parameters
+    ----------
+    mapped : Mapped
+    x : Tensor (B, ...)
+        Inputs at whose free states the asymmetry of the currents is measured, where that decides.
+    asked : str or None
+        One of `physics_ep.nudging.METHODS`; None: the system's own.
+
+    Raises
+    ------
+    InputError
+        If there is no such method, or the network's phases cannot have it.
+    """
+    system = mapped.system
+    chosen = MethodChoice(asked, centered(), 1)
+    chosen.check(system)
+    x = x.to(system.device, system.dtype)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore", AsymmetryWarning)  # that is what is told
+        phase = system.phase(system.prepare(x), origin=relax(system, x).state, balanced=True)
+        chosen.displaced(system, phase)
+    return chosen.choice
+
+
+def hardware_of(choice: Choice) -> str:
+    """What a method asks of a machine, in a sentence; ordinary EP on unequal copies is biased, and told to be."""
+    biased = choice.method == "energy" and choice.asymmetry > ROUNDING
+    return HARDWARE["vector-field" if biased else choice.method]
+
+
+def compare_gates(
+    mapped: Mapped, x: torch.Tensor, beta: float | str = "auto", method: str | None = None
+) -> tuple[NudgedGates, ...]:
     """Estimate one gradient of a mapped network with held gates and with live ones, at one beta.
 
     The cost is the squared error to class k mod n of example k: any target shows what settles.
@@ -73,6 +115,8 @@ def compare_gates(mapped: Mapped, x: torch.Tensor, beta: float | str = "auto") -
     x : Tensor (B, ...)
     beta : float or 'auto'
         'auto' is settled with held gates.
+    method : str, optional
+        Method of EP. Default: the system's.
 
     Returns
     -------
@@ -90,7 +134,9 @@ def compare_gates(mapped: Mapped, x: torch.Tensor, beta: float | str = "auto") -
     for gates in GATES:
         settled, gap, strength, solver = 0, float("nan"), float("nan"), ""
         try:
-            estimate, step = mapped.estimate(x, y, cost, beta=beta, gates=gates, on_unconverged="skip")
+            estimate, step = mapped.estimate(
+                x, y, cost, beta=beta, gates=gates, on_unconverged="skip", method=method
+            )
         except (NotConverged, NegativeNudgeError):
             pass  # no example settles
         else:

@@ -96,7 +96,8 @@ def relax_nudged(
     """
     scheme = recipe.scheme
     nudges = {i: recipe.nudge(i, y, signs) for i in scheme.relaxed()}
-    stack = base.stacked(list(nudges.values())) if len(nudges) > 1 else None
+    # What a store loses, it loses between one phase and the next: at once, they would all have it whole.
+    stack = base.stacked(list(nudges.values())) if len(nudges) > 1 and not recipe.droop else None
     if stack is not None:
         start = None
         if starts is not None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from hardware_models import DeviceModel, map_pcn
+from hardware_models.mapping.gates import method_of
 from physics_ep import CrossEntropy
 from physics_ep.errors import InputError
 from physics_ep.estimators.methods import AsymmetryWarning
@@ -55,6 +56,34 @@ CASES = [
 ]
 
 
+def slopes_of(phase, system) -> list[torch.Tensor]:
+    """Slope of every unit's response, h and then u."""
+    units = zip([*system.amplifiers_h, *system.amplifiers_u], [*phase.p, *phase.q], strict=True)
+    return [a.slope(p) for a, p in units]
+
+
+def dense(phase, system) -> torch.Tensor:
+    """Jacobian of the currents by the activities (h, u) of layers 10, 8, 4, u's sign reversed, (B, 44, 44)."""
+    w = [[system.arrays(k, c).weight for k in range(3)] for c in ("h", "u", "transpose")]
+    at = [0, 10, 18, 22]
+    slopes = slopes_of(phase, system)
+    whole = []
+    for n in range(len(phase.x)):
+        jacobian = torch.zeros(44, 44, dtype=torch.float64)
+        for k in range(3):
+            rows, lower = slice(at[k], at[k + 1]), slice(22 + at[k], 22 + at[k + 1])
+            jacobian[rows, rows] = torch.diag(-1 / slopes[k][n])
+            jacobian[lower, lower] = torch.diag(1 / slopes[3 + k][n])
+            if k:
+                below = slice(at[k - 1], at[k])
+                jacobian[rows, below] = w[0][k]
+                jacobian[lower, below] = -w[1][k]
+                jacobian[below, rows] = w[2][k].T
+                jacobian[below, lower] = -w[2][k].T
+        whole.append(jacobian)
+    return torch.stack(whole).detach()
+
+
 @pytest.mark.parametrize(("substrate", "activation", "fields"), CASES)
 def test_the_gradient_is_that_of_the_physical_network(substrate: str, activation: str, fields: dict) -> None:
     """Three arrays that err apart: against implicit differentiation by all copies together, to 1e-6 and of order 2,
@@ -97,34 +126,65 @@ def test_ordinary_ep_on_separate_copies_warns_with_the_asymmetry() -> None:
     with pytest.warns(AsymmetryWarning, match=r"\|A\| / \|J\|"):
         _, step = mapped.estimate(x, y, CrossEntropy(), beta=1e-2, method="energy")
     system = mapped.system
-    w = [[system.arrays(k, c).weight for k in range(3)] for c in ("h", "u", "transpose")]
-    sizes = [10, 8, 4]
-    at = [sum(sizes[:k]) for k in range(4)]
-    whole = []
     phase = system.phase(system.prepare(x), origin=step.equilibria[0].state, balanced=True)
-    slopes = [
-        a.slope(p) for a, p in zip([*system.amplifiers_h, *system.amplifiers_u], [*phase.p, *phase.q], strict=True)
-    ]
-    for n in range(len(x)):
-        jacobian = torch.zeros(44, 44, dtype=torch.float64)
-        for k in range(3):
-            rows, lower = slice(at[k], at[k + 1]), slice(22 + at[k], 22 + at[k + 1])
-            jacobian[rows, rows] = torch.diag(-1 / slopes[k][n])
-            jacobian[lower, lower] = torch.diag(1 / slopes[3 + k][n])
-            if k:
-                below = slice(at[k - 1], at[k])
-                jacobian[rows, below] = w[0][k]
-                jacobian[lower, below] = -w[1][k]
-                jacobian[below, rows] = w[2][k].T
-                jacobian[below, lower] = -w[2][k].T
-        whole.append(jacobian)
-    stacked = torch.stack(whole).detach()
+    stacked = dense(phase, system)
     exact = float((stacked - stacked.mT).norm() / stacked.norm()) / 2
     assert step.asymmetry == pytest.approx(exact, rel=0.1)
+
+
+def test_map_tells_by_which_method_a_network_is_nudged() -> None:
+    """Copies that differ are nudged by asymmetric EP unless another is asked for; others are refused."""
+    for fields, methods in (({}, ["energy", "energy"]), (SEPARATE, ["asymmetric", "energy"])):
+        mapped, x, _ = mapped_case("resistive", "hard_tanh", (6, 8, 4), **fields)
+        found = [method_of(mapped, x, asked) for asked in (None, "energy")]
+        assert [choice.method for choice in found] == methods
+        assert (found[1].asymmetry > 1e-4) == bool(fields)
+    for asked, words in (("asymetric", "Did you mean 'asymmetric'"), ("dyadic", "pairs of states")):
+        with pytest.raises(InputError, match=words):
+            method_of(mapped, x, asked)
 
 
 def test_an_auto_zero_has_no_asymmetric_ep() -> None:
     mapped, x, y = mapped_case("resistive", "hard_tanh", (6, 8, 4), **SEPARATE, auto_zero="on")
     assert mapped.system.default_method == "energy"
-    with pytest.raises(InputError, match="auto-zero"):
+    with pytest.raises(InputError, match=r"auto-zero.*another Jacobian"):
         mapped.estimate(x, y, CrossEntropy(), beta=1e-2, method="asymmetric")
+    with pytest.raises(InputError, match=r"auto-zero.*another Jacobian"):
+        method_of(mapped, x, "asymmetric")
+
+
+def test_droop_of_stored_activities_is_that_of_the_dense_jacobian() -> None:
+    """What the second phase ends in by a store that has lost a share of h and u: d = share (J^-T J - 1) (h, u),
+    J the currents' Jacobian by all activities. Ignored, a leaking store would look as good as a perfect one."""
+    mapped, x, y = mapped_case("hopfield", "tanh", (6, 10, 8, 4), **THREE)
+    ends = []
+    for droop in (0.0, 1e-7):
+        _, step = mapped.estimate(x, y, CrossEntropy(), beta=1e-3, method="asymmetric", droop=droop)
+        ends.append(step.equilibria)
+    system = mapped.system
+    phase = system.phase(system.prepare(x), origin=ends[0][0].state, balanced=True)
+    jacobian = dense(phase, system)
+    stored = torch.cat([*phase.h, *phase.u], 1)
+    steep = torch.cat(slopes_of(phase, system), 1)
+    turned = (jacobian @ stored[:, :, None], jacobian.mT)
+    wanted = 1e-7 * (torch.linalg.solve(turned[1], turned[0])[:, :, 0] - stored)
+    first, second = (
+        steep * torch.cat([a - b for a, b in zip(one.displacement[:6], other.displacement[:6], strict=True)], 1)
+        for one, other in zip(ends[1][1:], ends[0][1:], strict=True)
+    )
+    assert float(first.abs().max()) < 1e-11
+    assert float((second - wanted).norm() / wanted.norm()) < 1e-3
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("substrate", ["resistive", "oscillator"])
+def test_droop_costs_an_error_over_beta_on_every_substrate(substrate: str) -> None:
+    mapped, x, y = mapped_case(substrate, "hard_tanh", (8, 16, 12, 5), **SEPARATE)
+    errors = []
+    for beta in (1e-2, 1e-3):
+        whole, worn = (
+            mapped.estimate(x, y, CrossEntropy(), beta=beta, method="asymmetric", droop=d)[0] for d in (0.0, 1e-6)
+        )
+        errors.append(total_error(worn, whole))
+    assert errors[1] > 1e-7
+    assert abs(errors[1] / errors[0] - 10) < 0.3
