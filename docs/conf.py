@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,12 @@ sys.path[:0] = [str(ROOT), str(HERE)]
 
 import generate  # noqa: E402
 
+from physics_ep.version import __version__  # noqa: E402
+
 project = "physics-ep"
 author = "The physics-ep authors"
 project_copyright = author
-version = release = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+version = release = __version__
 
 extensions = [
     "myst_nb",

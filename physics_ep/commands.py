@@ -119,6 +119,7 @@ def train(
     report = Report(json, quiet)
     from .config import load_config, weights_named
     from .ranks import leave_group, rank
+    from .recipes import told_recipe
     from .runs.preparation import on_devices
     from .runs.seeds import SeedsResult
     from .runs.training import TrainingInterrupted
@@ -161,6 +162,7 @@ def train(
         raise InterruptedCommandError(str(stop)) from stop
     figures = result.figures()
     report.figures(figures)
+    report.say(f"recipe: {told_recipe(result.config)}")
     if isinstance(result, SeedsResult):
         _tell_seeds(report, result)
         leave_group()

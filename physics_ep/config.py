@@ -356,7 +356,7 @@ class PropagationSection(Section):
         are angles.
     target : float
         Target of the output of an example's class under the squared error, in the unit of the outputs (volts, say);
-        that of all others is 0.
+        that of all others is 0. Measured targets are in units of it.
     """
 
     estimator: Literal["ep", "backprop"] = "ep"
@@ -439,6 +439,10 @@ class Config(Section):
         """Plain dict of all sections with all defaults filled in, as stored in run files."""
         return self.model_dump(mode="json")
 
+    def as_given(self) -> dict[str, Any]:
+        """Plain dict of the entries that were given, without defaults."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
     def as_stored(self) -> dict[str, Any]:
         """`as_dict` as run files have it: options of the system whose defaults have changed once are told."""
         table = self.as_dict()
@@ -447,9 +451,9 @@ class Config(Section):
 
     def updated(self, **sections: dict[str, Any]) -> Config:
         """The config with some keys of some sections replaced, checked again."""
-        table = self.as_dict()
+        table = self.as_given()
         for section, keys in sections.items():
-            table[section] = {**(table[section] or {}), **keys}
+            table[section] = {**(table.get(section) or {}), **keys}
         return parse_config(table)
 
 
@@ -476,7 +480,7 @@ def load_config(
         If there is no such config or anything in it is wrong.
     """
     if isinstance(config, Config):
-        table: dict[str, Any] = config.as_dict()
+        table: dict[str, Any] = config.as_given()
     elif isinstance(config, Mapping):
         require_plain(config)
         table = copy.deepcopy(dict(config))

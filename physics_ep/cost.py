@@ -194,7 +194,7 @@ class SquaredError(Cost):
     ----------
     target : float
         What class labels become: the target of the output of the example's class, in the unit of the outputs; that
-        of all others is 0.
+        of all others is 0. Measured targets that `encode` is given are in this unit.
     """
 
     name = "squared_error"
@@ -233,7 +233,7 @@ class SquaredError(Cost):
         if labels.is_floating_point() and labels.ndim == 2:
             if labels.shape[1] != n_out:
                 raise argument_error("y", f"be measured targets (B, {n_out}), one an output", tuple(labels.shape))
-            return labels.to(dtype)
+            return labels.to(dtype) if self.target == 1 else self.target * labels.to(dtype)
         check_labels(labels, n_out)
         found = torch.nn.functional.one_hot(labels, n_out).to(dtype)
         return found if self.target == 1 else self.target * found

@@ -91,4 +91,5 @@ def _own(
     labels = torch.randint(0, n_out, (len(x),), generator=generator) if y is None else y[:batch]
     if not labels.dtype.is_floating_point:
         return x, cost.encode(labels.to(system.device), n_out, system.dtype)
-    return x, labels.to(system.device, system.dtype)
+    labels = labels.to(system.device, system.dtype)
+    return x, cost.encode(labels, n_out, system.dtype) if cost.measures and labels.ndim == 2 else labels

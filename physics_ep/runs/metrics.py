@@ -300,10 +300,10 @@ def evaluate(
         settled = free.converged.view(starts, -1).any(0)
         if labels.is_floating_point() and cost is not None:
             outputs = mean_outputs(system, system.outputs(free.state), free.converged, starts)
-            cost.check(outputs, labels)
+            y = cost.encode(labels, outputs.shape[1], outputs.dtype)
             examples += len(labels)
             measured += len(labels)
-            total += float(cost(outputs, labels)[settled].sum())
+            total += float(cost(outputs, y)[settled].sum())
             unconverged += int((~settled).sum())
             continue
         scores = averaged(system.scores(system.outputs(free.state)), free.converged, starts)

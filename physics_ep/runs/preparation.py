@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ..config import Config, parse_config
+from ..cost import SquaredError
 from ..data.batches import BatchSource, InMemory, Loaders, Stream
 from ..data.datasets import Dataset, load_dataset
 from ..data.given import ARRAYS, LOADERS, MUST, arrays_of, dataset_of_arrays, dataset_of_loaders, require_loaders
@@ -19,6 +20,7 @@ from ..errors import InputError, argument_error
 from ..physical_system import PhysicalSystem
 from ..placement import DTYPES, parameters_of, require_memory, resolve_device, resolve_dtype
 from ..progress import SILENT, Progress
+from ..recipes import lacks_recipe, lacks_sizes, with_recipe, with_sizes
 from ..registry import accepts, build_system, load, systems
 from ..storage.opening import open_run
 from ..storage.run_file import Run, environment
@@ -34,6 +36,10 @@ WEIGHT_COPIES = 5
 
 KEPT, KEPT_BYTES = 256, 2**23
 """Test examples, and bytes of them, that a run file keeps of data from Python: a batch for figures and judges."""
+
+SLOWER = 0.4
+"""Learning rate of a recipe for the cross-entropy where targets are measured: the squared error is twice as steep
+at the least, and networks of pcn-digits that learnt it at the whole rate ceased to settle."""
 
 LARGE = 10_000
 """A system with an option from here on (units in a layer, say) is counted before it is built."""
@@ -306,6 +312,52 @@ def _stored(values: torch.Tensor) -> torch.Tensor:
     """A copy on the CPU, of a dtype that files know."""
     kind = torch.float32 if values.dtype == torch.bfloat16 else values.dtype
     return values.detach().to("cpu", kind, copy=True)
+
+
+def in_outputs(targets: dict[str, Any], target: float) -> dict[str, Any]:
+    """Names, shifts and scales of measured targets, for outputs in their own unit, where `target` stands for 1."""
+    return {**targets, "scale": [scale / target for scale in targets["scale"]]}
+
+
+def completed(config: Config, data: Data | None = None, progress: Progress | bool = SILENT) -> Config:
+    """The config with what it leaves to its system and to the data: the recipe, and the sizes (`recipes`).
+
+    Parameters
+    ----------
+    config : Config
+        A config with all arguments put in, which `with_arguments` returns.
+    data : path, Dataset, tuple of arrays or of loaders, or None
+    progress : Progress
+
+    Returns
+    -------
+    Config
+        The same where it says all itself.
+
+    Raises
+    ------
+    InputError
+        If data that sizes depend on are missing or damaged, or are streamed.
+    """
+    sized = not lacks_sizes(config)
+    if sized and not lacks_recipe(config):
+        return config
+    found = with_recipe(config)
+    loaders = isinstance(data, tuple) and arrays_of(data) is None
+    if not isinstance(data, Dataset) and (loaders or config.data.name in STREAMED):
+        if not sized:
+            raise argument_error("system.sizes", "be given for data that are streamed", "left out")
+        return found
+    asks = "ep" not in config.model_fields_set and not found.ep.new_cost().measures
+    if sized and not asks:
+        return found
+    examples = dataset_of(config, data, progress)
+    if not sized:
+        found = with_sizes(found, examples.train_x[0].numel(), examples.n_outputs)
+    if asks and examples.n_classes is None:
+        rates = {key: SLOWER * rate for key, rate in found.optimizer.options.items() if key == "lr"}
+        found = found.updated(ep={"cost": SquaredError.name}, optimizer=rates)
+    return found
 
 
 def bytes_needed(data: Dataset, system: PhysicalSystem, dtype: torch.dtype) -> int:

@@ -47,6 +47,8 @@ from .metrics import HELD_OUT, METRICS, Epoch, Evaluation, evaluate
 from .optimization import build_optimizer, build_scheduler, clip_gradients, step_scheduler
 from .preparation import (
     Data,
+    completed,
+    in_outputs,
     kept_examples,
     new_system,
     open_source,
@@ -153,7 +155,8 @@ def train(
     """
     called = checked_callbacks(callbacks)
     with writing("physics_ep.train", overwrite=overwrite, inputs={"resume": resume}) as call:
-        settings = with_room(with_arguments(load_config(config, overrides), data, device, dtype, seed))
+        settings = with_arguments(load_config(config, overrides), data, device, dtype, seed)
+        settings = with_room(completed(settings, data, progress))
         if settings.training.seeds > 1:
             if rewind:
                 must = "be left out where several seeds are trained: rewind the run file of one of them"
@@ -265,8 +268,9 @@ class _Trainer:
         self.written = time.monotonic()
         self.attributes = run_attributes(config)
         self.n_outputs = data.n_outputs
+        self.targets: dict[str, Any] | None = None
         if data.targets is not None:
-            self.attributes["targets"] = data.targets
+            self.attributes["targets"] = self.targets = in_outputs(data.targets, config.ep.target)
         if data.sample is not None:
             system.check_input(data.sample)
 
@@ -361,7 +365,7 @@ class _Trainer:
             tuple(dict.fromkeys(self.data.broken)),
             kept_epoch=self.attributes.get(KEPT_EPOCH),
             test_read=self.attributes.get(TEST_READ),
-            targets=self.data.targets,
+            targets=self.targets,
         )
 
     def _epoch(self, epoch: int, advance: Callable[..., None]) -> None:
@@ -545,12 +549,9 @@ class _Trainer:
 
     def _require_measurable(self) -> None:
         """Refuse what measured targets have no use for."""
-        ep = self.config.ep
         if not self.cost.measures:
             must = f"be {SquaredError.name!r} for targets that are measured numbers"
-            raise argument_error("ep.cost", must, repr(ep.cost))
-        if ep.target != 1:
-            raise argument_error("ep.target", "be left out for targets that are measured numbers", ep.target)
+            raise argument_error("ep.cost", must, repr(self.config.ep.cost))
 
     def _too_large(self, backward: Backward, x: torch.Tensor, y: torch.Tensor) -> str:
         """What to say where a batch does not fit the device's memory: which one would, by trying halves."""

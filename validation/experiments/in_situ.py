@@ -38,7 +38,7 @@ from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.progress import SILENT, Progress, task
 from physics_ep.runs.metrics import classification_error
 from physics_ep.runs.optimization import build_optimizer, build_scheduler, step_scheduler
-from physics_ep.runs.preparation import Data, dataset_of, new_system, with_arguments
+from physics_ep.runs.preparation import Data, completed, dataset_of, new_system, with_arguments
 from physics_ep.storage.opening import open_run
 from physics_ep.storage.outputs import as_asked, claim, writing
 from physics_ep.storage.run_file import Quantity, Run, environment, write_run
@@ -190,8 +190,7 @@ def learn_in_situ(
     LearningInterrupted
         On Ctrl-C.
     """
-    settings = with_arguments(load_config(config, overrides), data, None, None, seed)
-    settings = load_config(settings)
+    settings = completed(with_arguments(load_config(config, overrides), data, None, None, seed), data, progress)
     if settings.ep.cost not in ("cross_entropy", "squared_error"):
         raise argument_error("ep.cost", "be 'cross_entropy' or 'squared_error'", repr(settings.ep.cost))
     if settings.ep.estimator != "ep":

@@ -163,7 +163,6 @@ def test_loaders_with_measured_targets() -> None:
             {"ep": {"cost": "cross_entropy"}},
             "ep.cost must be 'squared_error' for targets that are measured",
         ),
-        ((X, Y), {"ep": {"target": 2.0}}, "ep.target must be left out for targets that are measured"),
         ((X, Y[:, 0]), {}, r"have the outputs' shape \(24, 2\), but was \(24, 1\)"),
         ((X, Y[:50]), {}, r"data.target must have shape \(120,\)"),
         ((X, np.where(Y > 40, np.nan, Y)), {}, "data.target must be finite"),

@@ -1,0 +1,110 @@
+"""What a config without a recipe is trained by: that of its system's bundled config for the digits.
+
+A config that names no [optimizer] takes [optimizer] and [scheduler] of NAME-digits, its [ep] unless it has one, and
+epochs and batch size unless it says others. A config that names no sizes takes that system, with as many inputs and
+outputs as the data have.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from .config import Config, parse_config
+from .registry import bundled
+from .storage.texts import parse_toml, read_text
+
+PACE = ("epochs", "batch_size")
+"""Entries of [training] that belong to a recipe: a learning rate is right for a batch size."""
+
+
+def standard(name: str) -> dict[str, Any]:
+    """Sections of the bundled config NAME-digits; none where there is no such config."""
+    path = bundled().get(f"{name}-digits")
+    return {} if path is None else parse_toml(read_text(path, "config"))
+
+
+def with_recipe(config: Config) -> Config:
+    """The config with the recipe of its system's bundled config, where it names none itself.
+
+    Parameters
+    ----------
+    config : Config
+
+    Returns
+    -------
+    Config
+        The same where it has an [optimizer], or its system has no bundled config.
+    """
+    found = standard(config.system.name)
+    if not found or not lacks_recipe(config):
+        return config
+    given = config.as_given()
+    recipe: dict[str, Any] = {name: found[name] for name in ("optimizer", "scheduler", "ep") if name in found}
+    usual, own = found["system"].get("sizes"), config.system.options.get("sizes", found["system"].get("sizes"))
+    if isinstance(usual, list) and isinstance(own, list):
+        groups = recipe["optimizer"].get("groups", {})
+        recipe["optimizer"] = {**recipe["optimizer"], "groups": _spread(groups, len(usual) - 1, len(own) - 1)}
+    pace = {key: value for key, value in found.get("training", {}).items() if key in PACE}
+    return parse_config({**recipe, **given, "training": {**pace, **given.get("training", {})}})
+
+
+def lacks_recipe(config: Config) -> bool:
+    """Whether the config leaves it to its system how it learns."""
+    return "optimizer" not in config.model_fields_set
+
+
+def lacks_sizes(config: Config) -> bool:
+    """Whether the config leaves it to the data how large its system is."""
+    usual = standard(config.system.name).get("system", {}).get("sizes")
+    return isinstance(usual, list) and not {"sizes", "weights"} & set(config.as_given()["system"])
+
+
+def with_sizes(config: Config, inputs: int, outputs: int) -> Config:
+    """The config with the system of its bundled config, between the numbers of inputs and of outputs of the data.
+
+    Parameters
+    ----------
+    config : Config
+        One that `lacks_sizes`.
+    inputs, outputs : int
+        Numbers of an example, and classes or measured targets.
+    """
+    usual = standard(config.system.name)["system"]
+    sizes = [inputs, *usual["sizes"][1:-1], outputs]
+    return config.updated(system={**usual, **config.system.options, "sizes": sizes})
+
+
+def _spread(groups: Mapping[str, Any], usual: int, own: int) -> dict[str, Any]:
+    """Groups of parameters by layer, for another number of layers: the last one's stay the last one's, and those of
+    the first are those of all others."""
+    found: dict[str, Any] = {}
+    for prefix, options in groups.items():
+        layer = re.fullmatch(r"layers\.(\d+)\.(.*)", prefix)
+        if layer is None:
+            found[prefix] = options
+        elif int(layer[1]) == usual - 1:
+            found[f"layers.{own - 1}.{layer[2]}"] = options
+        elif int(layer[1]) == 0:
+            found.update({f"layers.{k}.{layer[2]}": options for k in range(own - 1)})
+    return found
+
+
+def told_recipe(config: Config) -> str:
+    """What a system is trained by, in one line."""
+    training, ep = config.training, config.ep
+    sizes = config.system.options.get("sizes")
+    shown = "-".join(map(str, sizes)) if isinstance(sizes, list) else None
+    parts = [
+        " ".join(filter(None, (config.system.name, shown, "on", config.data.name))),
+        _options(config.optimizer.name, config.optimizer.options),
+        *([] if config.scheduler is None else [_options(config.scheduler.name, config.scheduler.options)]),
+        f"{training.epochs} epochs of batches of {training.batch_size}",
+        f"{ep.scheme}, beta {ep.beta}, {ep.cost}" if ep.estimator == "ep" else f"backprop, {ep.cost}",
+    ]
+    return "; ".join(parts)
+
+
+def _options(name: str, options: Mapping[str, Any]) -> str:
+    return " ".join([name, *(f"{key} {value}" for key, value in options.items() if not isinstance(value, dict))])

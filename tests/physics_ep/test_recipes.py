@@ -1,0 +1,95 @@
+"""A config that says no recipe. If these fail, a newcomer's six lines do not learn, or a config that says how it
+learns is not followed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from physics_ep import cli, open_run, train
+from physics_ep.config import load_config, parse_config
+from physics_ep.recipes import told_recipe, with_recipe
+from physics_ep.registry import bundled
+
+RNG = np.random.default_rng(2)
+KINDS = np.arange(150) % 3
+FEATURES = RNG.normal(size=(150, 4)) + 2.5 * np.eye(3)[KINDS][:, [0, 1, 2, 0]]
+
+
+@pytest.fixture
+def flowers(tmp_path: Path) -> Path:
+    """Three classes, whose best classifier is wrong in some 3 % of the examples."""
+    path = tmp_path / "flowers.csv"
+    rows = [",".join([*map(repr, x.tolist()), "xyz"[k]]) for x, k in zip(FEATURES, KINDS, strict=True)]
+    path.write_text("\n".join(["a,b,c,d,species", *rows]), encoding="utf-8")
+    return path
+
+
+def test_six_lines_learn_a_csv(flowers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is printed is the recipe that the run file has: the system's own."""
+    config = tmp_path / "own.toml"
+    config.write_text(
+        f'[system]\nname = "hopfield"\nsizes = [4, 16, 3]\n[data]\nname = "csv"\nfile = "{flowers}"\n',
+        encoding="utf-8",
+    )
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["train", str(config), "--out", str(tmp_path / "run.h5")])
+    assert not ended.value.code
+    told = " ".join(capsys.readouterr().out.split())
+    assert "recipe: hopfield 4-16-3 on csv; SGD lr 0.1 momentum 0.9 nesterov True; CosineAnnealingLR" in told
+    assert "25 epochs of batches of 32; centered, beta 0.1, squared_error" in told
+    run = open_run(tmp_path / "run.h5")
+    assert run.metric("test_error")[-1] <= 0.1
+    assert (run.config["optimizer"]["lr"], run.config["training"]["batch_size"]) == (0.1, 32)
+
+
+def test_sizes_are_those_of_the_data(flowers: Path) -> None:
+    """With the hidden layers and options of the system's own config, but for what is given."""
+    config = {"system": {"name": "hopfield", "gain": 0.4}, "data": {"name": "csv", "file": str(flowers)}}
+    found = train(config, overrides=["training.epochs=1"])
+    assert found.config.system.options["sizes"] == [4, 128, 3]
+    assert found.config.system.options["gain"] == 0.4
+    assert found.config.system.options["activation"] == "hard_sigmoid"
+    assert found.config.training.epochs == 1
+    net = {"system": {"name": "pcn", "sizes": [4, 8, 2]}}
+    measured = train(net, overrides=["training.epochs=1"], data=(FEATURES, 0.1 * FEATURES[:, :2]))
+    assert measured.config.ep.cost == "squared_error"
+    assert measured.config.optimizer.options["lr"] == pytest.approx(0.02)
+
+
+def test_a_config_that_names_its_optimizer_is_left_alone() -> None:
+    for given in (
+        {"system": {"name": "hopfield", "sizes": [4, 3]}, "optimizer": {"lr": 0.3}},
+        {"system": {"name": "vgg5", "num_classes": 3}},
+        *(load_config(name).as_given() for name in bundled()),
+    ):
+        config = parse_config(given)
+        assert with_recipe(config).as_dict() == config.as_dict()
+        assert with_recipe(config.updated(training={"seed": 4})).optimizer == config.optimizer
+
+
+def test_what_a_config_says_goes_before_the_recipe() -> None:
+    config = parse_config(
+        {"system": {"name": "pcn", "sizes": [4, 3]}, "ep": {"beta": 0.2}, "training": {"epochs": 3}}
+    )
+    found = with_recipe(config)
+    assert (found.ep.beta, found.ep.cost, found.training.epochs) == (0.2, "squared_error", 3)
+    assert found.optimizer.options["lr"] == 0.05
+    assert "3 epochs" in told_recipe(found)
+
+
+def test_rates_of_layers_keep_their_layer() -> None:
+    """A last layer's rate stays the last layer's, in deeper systems too; those of all layers are those of all."""
+    deep = with_recipe(parse_config({"system": {"name": "hopfield", "sizes": [4, 8, 8, 8, 3]}}))
+    assert deep.optimizer.groups == {"layers.3.": {"lr": 0.02}}
+    ladder = with_recipe(parse_config({"system": {"name": "resistive", "sizes": [4, 8, 8, 3]}}))
+    assert set(ladder.optimizer.groups) == {f"layers.{k}.bias" for k in range(3)}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["resistive", "oscillator", "pcn", "langevin-hopfield", "ising-oscillator"])
+def test_every_system_learns_the_csv_from_a_minimal_config(name: str, flowers: Path) -> None:
+    config = {"system": {"name": name, "sizes": [4, 16, 3]}, "data": {"name": "csv", "file": str(flowers)}}
+    assert train(config).test_error <= 0.1
