@@ -96,6 +96,14 @@ NETLISTS = {
         "Vdd vdd 0 5", "Vin in 0 3", "M1 vdd in s 0 nm", "R1 s 0 100k", "M2 vdd 0 t 0 nm off", "R2 t 0 1k",
         ".model nm NMOS LEVEL=1 TOX=20n UO=500 CGSO=1n",
     ),
+    "two stages, fed back": (
+        "Vdd vdd 0 3.3", "Vp p 0 1.5", "Vin in 0 1.3", "R1 in n 10k", "R2 n out 20k", "Iref vdd b 20u",
+        "M8 b b 0 0 nm W=10u L=1u", "M5 t b 0 0 nm W=20u L=1u", "M1 x n t 0 nm W=30u L=1u",
+        "M2 y p t 0 nm W=30u L=1u", "M3 x x vdd vdd pm W=15u L=1u", "M4 y x vdd vdd pm W=15u L=1u",
+        "M6 out y vdd vdd pm W=150u L=1u", "M7 out b 0 0 nm W=100u L=1u", "Cc y out 2p",
+        ".model nm NMOS(LEVEL=1 VTO=0.7 KP=110u GAMMA=0.4 LAMBDA=0.04 PHI=0.7)",
+        ".model pm PMOS(LEVEL=1 VTO=-0.7 KP=50u GAMMA=0.57 LAMBDA=0.05 PHI=0.8)",
+    ),
     "junctions by area, one forward": (
         "V1 a 0 -0.6", "R1 a b 1k", "M1 b c d 0 nm W=2u L=1u AD=10p AS=20p", "R2 c 0 1k", "R3 d 0 100k",
         ".model nm NMOS(LEVEL=1 JS=1e-4 VTO=0.5 KP=1e-4)",
