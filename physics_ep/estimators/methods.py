@@ -167,8 +167,15 @@ class MethodChoice:
         found = ranks.largest(base.asymmetry(), system.device)  # one method for all ranks
         rounding = torch.finfo(base.narrow).eps ** 0.5
         if found > rounding and base.adjoint() is base:
+            name = type(system).__name__
+            if asked in EXACT and system.smooth:  # at kinks, differences may tell an asymmetry that is not there
+                must = (
+                    f"be 'energy' for {name}, whose force is not the gradient of its energy (asymmetry "
+                    f"{found:.2g}; describe it as a VectorField)"
+                )
+                raise argument_error("method", must, repr(asked))
             warnings.warn(
-                f"No method is exact on this {type(system).__name__}, whose force is not the gradient of its "
+                f"No method is exact on this {name}, whose force is not the gradient of its "
                 f"energy: the asymmetry |A| / |J| of its Jacobian is {found:.2g}. Describe it as a VectorField.",
                 AsymmetryWarning,
                 stacklevel=7,
