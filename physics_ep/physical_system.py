@@ -520,6 +520,10 @@ class Phase:
         """Rightmost eigenvalue (B,) of the motion linearised at the origin, complex; None: not looked for here."""
         return None
 
+    def watched(self) -> torch.Tensor | None:
+        """`rightmost` where one step of learning may end a free state; None: it is looked at now and then."""
+        return None
+
     def start(self) -> State:
         """First z: the system's initial state, or no displacement."""
         if self.origin is None:

@@ -110,11 +110,10 @@ class ActivePhase(FieldPhase):
         NaN where nothing in the circuit moves. Nodes without a capacitor are algebraic; where they would leave an
         operating point by stray capacitances, a warning says so.
         """
-        circuit, found = self.system, []
-        for j, c in self._motions():
-            found.append(rightmost(j, c))
+        circuit, found = self.system, self.watched()
+        for (j, c), own in zip(self._motions(), found.real.tolist(), strict=True):
             astray = stray_instability(j, c, circuit.field.n_nodes - 1, circuit.node_capacitance)
-            if astray is not None and not found[-1].real > 0:
+            if astray is not None and not own > 0:
                 warnings.warn(
                     "An operating point holds by its capacitors alone: with stray ones at all nodes the rightmost "
                     f"eigenvalue of its motion is {astray.real:.3g} {astray.imag:+.3g}i per s. Give nodes the "
@@ -122,7 +121,11 @@ class ActivePhase(FieldPhase):
                     StabilityWarning,
                     stacklevel=2,
                 )
-        return torch.tensor(found, dtype=torch.complex128)
+        return found
+
+    def watched(self) -> torch.Tensor:
+        """`rightmost`, without a word on stray capacitances: one step may close a loop of positive feedback."""
+        return torch.tensor([rightmost(j, c) for j, c in self._motions()], dtype=torch.complex128)
 
     def _motions(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """J and C of C du/dt = J u of each example, in the unknowns that are free."""

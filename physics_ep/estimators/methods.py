@@ -144,6 +144,8 @@ class MethodChoice:
         if due and isinstance(system, VectorField):
             require_function(system, base)
             eigenvalue = base.rightmost()
+        elif isinstance(system, VectorField):
+            eigenvalue = base.watched()
         # One change may make couplings that are symmetric what has no energy: a few products of J tell.
         alike = asked == "auto" and self.choice.method == "energy" and isinstance(system, VectorField)
         if due or alike:

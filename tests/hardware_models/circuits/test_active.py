@@ -75,6 +75,12 @@ def test_exact_gradients_of_all_controlled_sources() -> None:
         "cccs_gain": ("F",),
     }
     missing = float(circuit.outputs(step.equilibria[0].state)) - 0.3
+    slopes = circuit.sensitivities([[1.0]])
+    h = 1e-5 * 1e-12
+    difference = (output(parts, "D", h) - output(parts, "D", -h)) / (2 * h)
+    assert float(slopes["diode_saturation_current"][0, 0, 0]) == pytest.approx(difference, rel=1e-6)
+    difference = (output(parts, "V", 1e-4) - output(parts, "V", -1e-4)) / 2e-4
+    assert float(slopes["voltage_source"][0, 0, 0]) == pytest.approx(difference, rel=1e-6)
     for name, of in names.items():
         values = circuit.get_parameter(name).detach().numpy()
         for k, part in enumerate(of):
@@ -84,13 +90,13 @@ def test_exact_gradients_of_all_controlled_sources() -> None:
         np.testing.assert_allclose(circuit.get_parameter(name).grad, exact[name], rtol=1e-6)
 
 
-def latch(*more: Part) -> Circuit:
-    """A follower of gain 4 that feeds back: between its levels it rests where nothing pushes it."""
+def latch(*more: Part, gain: float = 4.0) -> Circuit:
+    """A follower that feeds back: with a gain of 4 it rests between its levels where nothing pushes it."""
     parts = [
         V("in", 0.1),
         R("in", "p", 1e3),
         R("p", "out", 1e3),
-        Part("E", "vcvs", ("o", GROUND, "p", GROUND), (4.0,)),
+        Part("E", "vcvs", ("o", GROUND, "p", GROUND), (gain,)),
         R("o", "out", 1e3),
         R("out", GROUND, 1e6),
     ]
@@ -109,6 +115,13 @@ def test_instability_is_named() -> None:
     assert found.real == pytest.approx(500, rel=1e-2)
     with pytest.raises(UnstableFreeState, match=r"1 of 1 states that are unstable.*eigenvalue.* is 49\d per s"):
         EquilibriumPropagation(SquaredError(), beta=1e-6).backward(circuit, x, x)
+    circuit = latch(Part("C", "capacitor", ("p", GROUND), (1e-6,)), gain=1.5)
+    ep = EquilibriumPropagation(SquaredError(), beta=1e-6)
+    ep.backward(circuit, x, x)
+    with torch.no_grad():
+        circuit.vcvs_gain.fill_(4.0)
+    with pytest.raises(UnstableFreeState):  # one step of training made it a latch
+        ep.backward(circuit, x, x)
     with pytest.warns(StabilityWarning, match=r"stray ones at all nodes.* is \d"):  # nothing decides
         EquilibriumPropagation(SquaredError(), beta=1e-6).backward(latch(), x, x)
 
@@ -187,6 +200,7 @@ def every_kind() -> Circuit:
     return Circuit(Parts.collect([*mixed(), *more]), outputs=["d", "k"])
 
 
+@pytest.mark.full
 def test_changes_of_the_force_keep_their_digits() -> None:
     """Breaks if the force of a displaced phase is not that of the circuit, for one kind of part, or rounds."""
     circuit = every_kind()
@@ -210,6 +224,7 @@ def test_changes_of_the_force_keep_their_digits() -> None:
         torch.testing.assert_close(small * 1e3, big, rtol=1e-7, atol=1e-20)
 
 
+@pytest.mark.full
 def test_gradients_of_every_kind() -> None:
     """Breaks if asymmetric EP is inexact with some kind of part about, or a copy is another circuit."""
     circuit = every_kind()
@@ -226,3 +241,34 @@ def test_gradients_of_every_kind() -> None:
         for name, gradient in exact.items():
             ours = one.get_parameter(name).grad
             assert float((ours - gradient).norm()) < 1e-6 * float(gradient.norm()), name
+
+
+BAD = {
+    "a control that is nowhere": (
+        ("G1 a 0 nosuch 0 1m", "R1 a 0 1k"),
+        "'G1' is controlled by the node 'nosuch', which",
+    ),
+    "a vcvs controlled so": (("E1 a 0 a nosuch 2", "R1 a 0 1k"), "'E1' is controlled by the node 'nosuch', which"),
+    "a control that floats": (("E1 a 0 c 0 2", "C1 c 0 1n", "R1 a 0 1k"), "Node 'c' floats"),
+    "a current of no source": (
+        ("R0 b 0 1k", "F1 a 0 R0 2", "R1 a 0 1k"),
+        "current of 'R0' cannot control, since it is no",
+    ),
+    "a current of nothing": (("H1 a 0 Vx 2", "R1 a 0 1k"), "the voltage source 'Vx' is not defined"),
+    "a loop of sources": (("E1 a 0 b 0 2", "H1 a 0 V0 2"), "form a loop: E1, H1"),
+    "positive feedback of one": (
+        ("R0 b p 1k", "E1 a 0 p 0 1", "R1 a p 1k", "E2 p 0 a 0 1"),
+        "no unique operating point",
+    ),
+    "a conductance that is cancelled": (("R1 a 0 1k", "G1 0 a a 0 1m"), "singular at node 'a'"),
+}
+
+
+@pytest.mark.parametrize(("lines", "said"), BAD.values(), ids=BAD)
+def test_what_no_circuit_can_be_is_named(tmp_path: Path, lines: tuple[str, ...], said: str) -> None:
+    """Breaks if a circuit without an operating point of its own is solved, or refused without saying where."""
+    path = tmp_path / "net.cir"
+    path.write_text("\n".join(("bad", "V0 b 0 1", *lines, ".end")))
+    with pytest.raises(InputError, match=said) as caught:
+        Circuit.from_netlist(path).operating_point()
+    assert "\n" not in str(caught.value)
