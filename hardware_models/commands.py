@@ -148,10 +148,12 @@ def map_(
     report = Report(json, quiet)
     if batch < 1:
         raise argument_error("batch", "be at least 1", batch)
+    import torch
+
     from physics_ep.config import load_system
     from physics_ep.data.batches import photographs
     from physics_ep.own_code import in_layers
-    from physics_ep.placement import require_memory, resolve_device, resolve_dtype
+    from physics_ep.placement import require_room, resolve_device, resolve_dtype
     from physics_ep.predictive_coding import PredictiveCodingNetwork
 
     from .devices.presets import chosen_device
@@ -174,8 +176,7 @@ def map_(
         x = own[0][:batch]
         calibrated = f"{len(x)} examples that {network} brings"
     elif images is None:
-        needed = batch * math.prod(shape) * net.dtype.itemsize
-        require_memory(needed, net.device, f"{batch} calibration examples")
+        require_room("batch", batch, net, torch.zeros((1, *shape)))
         x, calibrated, epoch = _calibration(network, shape, batch, number)
     elif len(shape) == 3 and shape[0] == 3 and shape[1] == shape[2]:
         x, _ = photographs(images, shape[1], batch, number)

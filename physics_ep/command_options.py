@@ -24,6 +24,7 @@ from typing import Annotated, Any, get_args
 import typer
 from typer.models import ArgumentInfo as Argument
 
+from .errors import require_number
 from .hosted import require_host
 from .progress import SILENT, Advance, Progress
 from .storage.outputs import PROGRAM, claim, write_json, writing
@@ -150,6 +151,8 @@ def add_command(
 
     @functools.wraps(function)
     def guarded(**given: Any) -> None:
+        for key, value in given.items():
+            require_number(key.replace("_", "-"), value)
         require_host(given.get(subject), given.get("device"), given.get("overrides") or (), training=training)
         overwrite = given.pop("overwrite") if writes else False
         with writing(" ".join(filter(None, (PROGRAM, group, name))), overwrite=overwrite) as call:

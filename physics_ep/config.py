@@ -33,6 +33,7 @@ from .nudging import require_method, scheme_from_name
 from .own_code import SYSTEM as OWN_CODE
 from .own_code import names_factory
 from .physical_system import PhysicalSystem
+from .placement import WEIGHT_BYTES, require_weights
 from .predictive_coding.solvers import SOLVERS as PREDICTIVE
 from .registry import build_system, bundled, load, loggers, require_finite, systems, told_options
 from .relaxation.loop import SOLVERS
@@ -102,9 +103,12 @@ class SystemSection(OpenSection):
             `storage.weights.put_weights`).
         """
         asked = {**self.options, **options}
+        brings_weights = "weights" in inspect.signature(load(systems()[self.name])).parameters
+        if not brings_weights:
+            require_weights(lambda: build_system(self.name, **asked), asked, WEIGHT_BYTES)
         if self.weights is None:
             return build_system(self.name, **asked)
-        if "weights" in inspect.signature(load(systems()[self.name])).parameters:
+        if brings_weights:
             return build_system(self.name, **asked, weights=self.weights)  # of a model, before it is converted
         system = build_system(self.name, **asked)
         named = self.weights in zoo()
@@ -486,7 +490,11 @@ def load_config(
         table = copy.deepcopy(dict(config))
     else:
         table = _read(config)
+    if isinstance(overrides, str) or not isinstance(overrides, Iterable):
+        raise argument_error("overrides", "be a list of texts 'section.key=value'", repr(overrides))
     for override in overrides:
+        if not isinstance(override, str):
+            raise argument_error("overrides", "be a list of texts 'section.key=value'", repr(override))
         set_entry(table, override)
     return parse_config(table)
 

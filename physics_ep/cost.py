@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from .blocks import all_finite, is_dense
-from .errors import InputError, argument_error, described
+from .errors import InputError, argument_error, described, is_real, require_count
 from .reads import read
 
 NEWTON_STEPS = 30
@@ -203,7 +203,7 @@ class SquaredError(Cost):
     measures = True
 
     def __init__(self, target: float = 1.0) -> None:
-        if isinstance(target, bool) or not isinstance(target, int | float) or not 0 < target < math.inf:
+        if not (is_real(target) and target > 0):
             raise argument_error("target", "be a positive finite number", repr(target))
         self.target = float(target)
 
@@ -235,6 +235,8 @@ class SquaredError(Cost):
                 raise argument_error("y", f"be measured targets (B, {n_out}), one an output", tuple(labels.shape))
             return labels.to(dtype) if self.target == 1 else self.target * labels.to(dtype)
         check_labels(labels, n_out)
+        if not isinstance(dtype, torch.dtype):
+            raise argument_error("dtype", "be a torch.dtype", repr(dtype))
         found = torch.nn.functional.one_hot(labels, n_out).to(dtype)
         return found if self.target == 1 else self.target * found
 
@@ -522,6 +524,10 @@ def require_own(cost: Cost, outputs: torch.Tensor, y: torch.Tensor) -> None:
             raise argument_error(name, must, was)
 
 
+MOST_OUTPUTS = 10**7
+"""Outputs of the largest system whose classes are encoded: a target of 40 MB an example."""
+
+
 def as_targets(y: Any) -> torch.Tensor:
     """Targets as a tensor: numpy arrays and lists too, and class indices of any integer type as int64."""
     if not isinstance(y, torch.Tensor):
@@ -537,6 +543,7 @@ def as_targets(y: Any) -> torch.Tensor:
 
 def check_labels(labels: torch.Tensor, n_out: int) -> None:
     """Raise ValueError unless labels are integers in [0, n_out)."""
+    require_count("n_out", n_out, most=MOST_OUTPUTS)
     if labels.is_floating_point():
         raise argument_error("y", "hold class indices, which are integers", labels.dtype)
     if not labels.numel():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import math
+import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +19,58 @@ class InputError(ValueError):
 
 
 def argument_error(name: str, must: str, was: Any) -> InputError:
-    """Build 'Argument NAME must MUST, but was WAS.'"""
-    return InputError(f"Argument {name} must {must}, but was {was}.")
+    """Build 'Argument NAME must MUST, but was WAS.'; of what is longer than a screen, the beginning."""
+    try:
+        told = str(was)
+    except ValueError:  # an integer of more digits than Python prints
+        told = "an integer of many digits"
+    return InputError(f"Argument {name} must {must}, but was {told if len(told) <= LONGEST else told[:LONGEST]}.")
+
+
+LONGEST = 1000
+"""Characters of a value that a message shows."""
+MOST = 10**9
+"""Count that no loop and no list of ours comes to its end with."""
+REPEATS = 100_000
+"""Repetitions of a measurement that nobody waits for."""
+SEEDS = range(-(2**63), 2**63)
+"""What torch's generators take."""
+
+
+def is_real(value: Any) -> bool:
+    """Whether a value is a finite real number, which a float can hold: an integer of 400 digits is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return -sys.float_info.max <= value <= sys.float_info.max
+
+
+def require_count(name: str, value: Any, least: int = 1, most: int = MOST) -> None:
+    """Raise InputError unless a value is an integer within bounds."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise argument_error(name, f"be an integer of at least {least}", repr(value))
+    if value > most:
+        raise argument_error(name, f"be at most {most:,}", _shortened(value))
+
+
+def require_number(name: str, value: Any) -> None:
+    """Raise InputError if a value is a number, and NaN, infinite, or an integer of more than 64 bits."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise argument_error(name, "be finite", value)
+    if isinstance(value, int) and value not in SEEDS:
+        raise argument_error(name, "be an integer of 64 bits", _shortened(value))
+
+
+def require_seed(value: Any, name: str = "seed") -> None:
+    """Raise InputError unless a value is an integer of 64 bits."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise argument_error(name, "be an integer", repr(value))
+    if value not in SEEDS:
+        raise argument_error(name, "be an integer of 64 bits", _shortened(value))
+
+
+def _shortened(value: int) -> str:
+    """An integer, or the number of its bits where it has too many digits to read."""
+    return str(value) if value.bit_length() <= 128 else f"one of {value.bit_length()} bits"
 
 
 def described(values: Any) -> Any:

@@ -25,10 +25,10 @@ from numbers import Complex, Integral, Real
 
 import torch
 
-from .blocks import tiled
+from .blocks import is_dense, tiled
 from .cost import Cost, as_cost, as_targets, costs
 from .entries import entries, load
-from .errors import InputError, argument_error, unknown_name
+from .errors import InputError, argument_error, described, is_real, unknown_name
 from .reads import read
 
 
@@ -360,6 +360,10 @@ class Nudge:
         object.__setattr__(self, "cost", as_cost(self.cost))
         if not isinstance(beta, int | float | complex | torch.Tensor):
             raise argument_error("beta", "be a number or a tensor of them", repr(beta))
+        if isinstance(beta, torch.Tensor) and not is_dense(beta):
+            raise argument_error("beta", "be a number or a tensor of them", described(beta))
+        if isinstance(beta, int) and not is_real(beta):
+            raise argument_error("beta", "be finite", "an integer of many digits")
         finite = math.isfinite(self.most) if isinstance(beta, torch.Tensor) else cmath.isfinite(beta)
         if not finite:
             was = "NaN or infinite entries" if isinstance(beta, torch.Tensor) else beta

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import nn
@@ -18,6 +19,16 @@ from torch import nn
 from .errors import InputError, argument_error, unknown_name
 
 Module = TypeVar("Module", bound=nn.Module)
+
+STEP_NUMBERS = 20
+"""Numbers that a step of EP holds for each input and unit of an example: 15 in predictive coding networks, 21 in
+Hopfield networks, 100 in oscillators (measured)."""
+REPORT_NUMBERS = 90
+"""The same for a comparison with an oracle, which computes in float64: 94 and 121 of float32."""
+WEIGHT_BYTES = 8
+"""Bytes of a weight and its gradient in float32."""
+LARGE = 10_000
+"""A system with an option from here on (units in a layer, say) is counted before it is built."""
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
 """Names to the dtype of parameters and data; bfloat16 is what a system may work in (`work_in`)."""
@@ -120,7 +131,7 @@ def available_memory(device: torch.device) -> int | None:
     """Bytes that can still be had on a device; None if that cannot be told."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    found = [n for n in (_host_memory(), _group_memory()) if n is not None]
+    found = [n for n in (_host_memory(), _group_memory(), _own_memory()) if n is not None]
     return min(found, default=None)
 
 
@@ -140,6 +151,65 @@ def require_memory(needed: int, device: torch.device, what: str = "data and weig
             f"Too little memory on {device}: {what} need {readable(needed)}, but {readable(there)} are free. "
             "Use fewer examples (data.train_examples) or a smaller system."
         )
+
+
+def require_room(
+    name: str, count: int, system: Any, sample: torch.Tensor, numbers: int = STEP_NUMBERS, each: int = 1
+) -> None:
+    """Raise InputError, with what would fit, if the phases of a batch need more memory than there is.
+
+    Parameters
+    ----------
+    name : str
+        What the user calls the size of the batch.
+    count : int
+        Examples.
+    system : PhysicalSystem
+    sample : Tensor (1, ...)
+        An example's inputs.
+    numbers : int
+        Numbers that are held at once for each input and unit of an example.
+    each : int
+        States of an example: starts, say.
+    """
+    there = available_memory(system.device)
+    if there is None:
+        return
+    shapes = getattr(system, "shapes", None)
+    if shapes is None:
+        with torch.no_grad():
+            units = sum(block.numel() for block in system.initial_state(sample))
+    else:
+        units = sum(map(math.prod, shapes[1:]))
+    size = numbers * each * (sample.numel() + units) * system.dtype.itemsize
+    if count * size > there:
+        must = f"be at most {there // size:,}, for which the {readable(there)} would do that are free"
+        raise argument_error(name, must, f"{count:,} ({readable(count * size)})")
+
+
+def require_weights(build: Callable[[], nn.Module], options: Any, size: int) -> None:
+    """Raise InputError if there is too little memory for the weights of a module that is to be built.
+
+    Parameters
+    ----------
+    build : callable
+    options : nested lists and mappings
+        What it is built of; where none of their integers reaches `LARGE`, nothing is counted.
+    size : int
+        Bytes a weight.
+    """
+    if _largest(options) >= LARGE:
+        weights = parameters_of(build) or 0
+        require_memory(weights * size, torch.device("cpu"), f"{weights} parameters")
+
+
+def _largest(value: Any) -> int:
+    """Largest integer in nested options."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return max(map(_largest, value), default=0)
+    return value if isinstance(value, int) else 0
 
 
 def readable(count: int) -> str:
@@ -195,6 +265,18 @@ def _group_memory() -> int | None:
         return None
     # File caches count as used but are given up on demand; half of them is a careful guess.
     return None if limit == "max" else max(0, int(limit) - used // 2)
+
+
+def _own_memory() -> int | None:
+    """What a limit of addresses (`ulimit -v`, schedulers) leaves to this process."""
+    try:
+        import resource  # Windows has none
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    except (ImportError, OSError, ValueError):
+        return None
+    return None if limit == resource.RLIM_INFINITY else max(0, limit - used)
 
 
 def first_tensor(module: nn.Module) -> torch.Tensor | None:

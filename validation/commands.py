@@ -30,7 +30,7 @@ from physics_ep.command_options import (
     add_command,
 )
 from physics_ep.commands import InterruptedCommandError
-from physics_ep.errors import InputError, argument_error, unknown_name
+from physics_ep.errors import REPEATS, InputError, argument_error, require_count, unknown_name
 
 from .reproduction.commands import reproduce
 
@@ -554,8 +554,7 @@ def bench(
         return
     if name is not None and name not in BENCHMARKS:
         raise unknown_name("NAME", name, BENCHMARKS)
-    if repeats < 1:
-        raise argument_error("repeats", "be at least 1", repeats)
+    require_count("repeats", repeats, most=REPEATS)
     if (device, dtype) != (None, None):
         raise InputError("Arguments device and dtype must not be given: each benchmark names its own.")
     report = Report(json, quiet)

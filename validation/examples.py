@@ -12,7 +12,7 @@ from physics_ep.cost import Cost
 from physics_ep.data.batches import photographs
 from physics_ep.data.datasets import digits
 from physics_ep.errors import argument_error
-from physics_ep.placement import require_memory
+from physics_ep.placement import REPORT_NUMBERS, require_room
 
 
 def examples(
@@ -63,7 +63,8 @@ def examples(
         rows = torch.randperm(len(flat), generator=generator)[:batch]
         x, classes = flat[rows], data.train_y[rows]
     else:
-        require_memory(batch * n_in * 8, torch.device("cpu"), f"{batch} examples")
+        sample = torch.zeros((1, *shape), dtype=system.dtype, device=system.device)
+        require_room("batch", batch, system, sample, REPORT_NUMBERS)
         x, classes = torch.rand(batch, n_in, generator=generator), None
     x = x.unflatten(1, shape).to(system.device, system.dtype)
     n_out = system.outputs(system.initial_state(x)).shape[1]

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from physics_ep.cost import Cost
+from physics_ep.cost import Cost, as_cost
 from physics_ep.equilibrium import Equilibrium, NotConverged
 from physics_ep.errors import argument_error, unknown_name
 from physics_ep.estimators.propagation import EquilibriumPropagation, estimate_gradient
@@ -20,6 +20,7 @@ from physics_ep.physical_system import PhysicalSystem
 from physics_ep.predictive_coding.forward import gate_modes
 from physics_ep.predictive_coding.traced.recording import random_state, replayed
 from physics_ep.progress import SILENT, Progress, task
+from physics_ep.stillness import require_system
 from physics_ep.tabular import Tabular
 
 from .layers import LayerRow, LayerTable, layer_rows, vanishing, whole_size
@@ -257,6 +258,10 @@ def gradient_report(
         If a phase or the oracle cannot be certified. Where both modes of gates are compared: if no example settles
         with held gates.
     """
+    require_system(system)
+    cost = as_cost(cost)
+    if exact is not None and not isinstance(exact, Gradients):
+        raise argument_error("exact", "be Gradients of an oracle", type(exact).__name__)
     name = system.default_oracle if oracle is None else oracle
     if name not in ORACLES:
         raise unknown_name("oracle", name, ORACLES)

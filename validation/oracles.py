@@ -26,7 +26,7 @@ from physics_ep.inference import differentiating
 from physics_ep.physical_system import PhysicalSystem, widened
 from physics_ep.relaxation.loop import new_phase, prepared, relax
 from physics_ep.relaxation.solvers import inverse_lipschitz
-from physics_ep.stillness import require_trained
+from physics_ep.stillness import require_system, require_trained
 from physics_ep.system import EnergySystem
 from physics_ep.weights import Weights
 
@@ -76,6 +76,7 @@ def of_parameters(oracle: Callable[..., Gradients]) -> Callable[..., Gradients]:
     def by_parameters(
         system: PhysicalSystem, x: torch.Tensor, y: torch.Tensor, cost: Cost, **options: Any
     ) -> Gradients:
+        require_system(system)
         require_trained(system)
         weights = Weights(system)
         with weights:

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -34,7 +33,7 @@ import torch
 from torch import nn
 
 from physics_ep.blocks import State
-from physics_ep.errors import argument_error, unknown_name
+from physics_ep.errors import argument_error, is_real, require_seed, unknown_name
 from physics_ep.nudging import Nudge
 from physics_ep.system import EnergySystem, Inputs, Phase
 from physics_ep.units import torch_functions
@@ -115,12 +114,11 @@ class LangevinHopfield(EnergySystem):
         for name, value in (("activation", activation), ("output_activation", output_activation)):
             if value not in RICCATI:
                 raise unknown_name(name, value, RICCATI)
-        if not (isinstance(gain, int | float) and 0 < gain < math.inf):
+        if not (is_real(gain) and gain > 0):
             raise argument_error("gain", "be a positive number", gain)
-        if not (isinstance(temperature, int | float) and 0 <= temperature < math.inf):
+        if not (is_real(temperature) and temperature >= 0):
             raise argument_error("temperature", "be a number of at least 0", temperature)
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise argument_error("seed", "be an integer", seed)
+        require_seed(seed)
         generator = torch.Generator().manual_seed(seed)
         self.sizes = tuple(sizes)
         self.example_shape = self.sizes[:1]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from physics_ep.errors import argument_error, unknown_name
+from physics_ep.errors import argument_error, is_real, require_seed, unknown_name
 from physics_ep.overrides import require_physics
 from physics_ep.pooling import POOL, POOLINGS
 from physics_ep.units import UNITS
@@ -237,8 +237,7 @@ def _checked(activation: str, output_activation: str, gain: float, seed: int) ->
         raise unknown_name("activation", activation, UNITS)
     if output_activation not in OUTPUT_UNITS:
         raise unknown_name("output_activation", output_activation, OUTPUT_UNITS)
-    if not (isinstance(gain, int | float) and 0 < gain < float("inf")):
+    if not (is_real(gain) and gain > 0):
         raise argument_error("gain", "be a positive number", gain)
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise argument_error("seed", "be an integer", seed)
+    require_seed(seed)
     return torch.Generator().manual_seed(seed)

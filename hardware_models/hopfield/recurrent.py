@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 
 from physics_ep.blocks import State, largest
-from physics_ep.errors import argument_error, unknown_name
+from physics_ep.errors import argument_error, is_real, require_seed, unknown_name
 from physics_ep.physical_system import Inputs
 from physics_ep.units import UNITS, torch_functions
 from physics_ep.vector_field import FieldPhase, VectorField
@@ -67,6 +67,12 @@ class RecurrentNetwork(VectorField):
             raise argument_error("sizes", "be positive integers: input, hidden layers, outputs", sizes)
         if activation not in ACTIVATIONS:
             raise unknown_name("activation", str(activation), ACTIVATIONS)
+        for name, value in (("gain", gain), ("back_gain", back_gain)):
+            if not is_real(value):
+                raise argument_error(name, "be a finite number", repr(value))
+        if not isinstance(feedback, bool):
+            raise argument_error("feedback", "be True or False", repr(feedback))
+        require_seed(seed)
         generator = torch.Generator().manual_seed(seed)
 
         def drawn(rows: int, columns: int, spread: float) -> torch.nn.Parameter:

@@ -681,10 +681,13 @@ def map_pcn(
             scales = [float(s.abs().max()) for s in (calibration, *net.run(calibration).states)]
         scales = [s if s > 0 else 1.0 for s in scales]
     if full_scales is not None:
-        scales = [float(s) for s in full_scales]
+        try:
+            scales = [float(s) for s in full_scales]
+        except (TypeError, ValueError, OverflowError):
+            scales = []
         if len(scales) != net.depth + 1 or not all(0 < s < math.inf for s in scales):
             must = f"be {net.depth + 1} positive numbers, of the input and each layer"
-            raise argument_error("full_scales", must, list(full_scales))
+            raise argument_error("full_scales", must, repr(full_scales))
     check_rails(rails, own)
     if rails == "fit":
         fitted = fitted_voltage(built(net, own.replace(cell_voltage_limit=None), seed, scales, gates), own)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 
 from physics_ep.blocks import State, flat, largest
-from physics_ep.errors import argument_error
+from physics_ep.errors import argument_error, is_real
 from physics_ep.relaxation.loop import relax
 
 from .medium import FitzHughNagumoChain
@@ -98,7 +98,7 @@ def branch(
         raise argument_error("x", "be a tensor (1, features)", getattr(x, "shape", type(x).__name__))
     for name, value in {"start": start, "stop": stop, "step": step, "tolerance": tolerance}.items():
         positive = name in ("step", "tolerance")
-        if not isinstance(value, int | float) or not math.isfinite(value) or (positive and value <= 0):
+        if not is_real(value) or (positive and value <= 0):
             raise argument_error(name, "be a positive number" if positive else "be a finite number", value)
     if start == stop:
         raise argument_error("stop", "differ from start", stop)

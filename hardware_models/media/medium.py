@@ -27,7 +27,7 @@ import torch
 from torch import nn
 
 from physics_ep.blocks import State
-from physics_ep.errors import argument_error, unknown_name
+from physics_ep.errors import argument_error, is_real, require_seed, unknown_name
 from physics_ep.reads import likely
 from physics_ep.system import EnergySystem, Inputs, Phase
 
@@ -150,16 +150,17 @@ class FitzHughNagumoChain(EnergySystem):
         if boundary == "periodic" and min(shape) < 3:
             raise argument_error("boundary", "be 'neumann' on an axis of less than three sites", repr(boundary))
         for name, value in {"leak": leak, "tau_v": tau_v, "spacing": spacing, "gain": gain}.items():
-            if not (isinstance(value, int | float) and 0 < value < math.inf):
+            if not (is_real(value) and value > 0):
                 raise argument_error(name, "be a positive number", value)
+        if not 1e-100 < spacing < 1e100:
+            raise argument_error("spacing", "lie within 1e-100 and 1e100, so that its square is a number", spacing)
         for name, value in {"diffusion_u": diffusion_u, "diffusion_v": diffusion_v}.items():
-            if not (isinstance(value, int | float) and 0 <= value < math.inf):
+            if not (is_real(value) and value >= 0):
                 raise argument_error(name, "be a number that is not negative", value)
         control = REACTIONS[reaction].control if control is None else control
-        if not (isinstance(control, int | float) and math.isfinite(control)):
+        if not is_real(control):
             raise argument_error("control", "be a finite number", control)
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise argument_error("seed", "be an integer", seed)
+        require_seed(seed)
         self.sizes = (features, sites, outputs)
         self.example_shape = (features,)
         self.grid, self.boundary, self.periodic = shape, boundary, boundary == "periodic"

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from physics_ep.dynamics.integrators import TABLEAUS, Tableau
-from physics_ep.errors import InputError, argument_error, unknown_name
+from physics_ep.errors import InputError, argument_error, require_count, unknown_name
 from physics_ep.nudging import Nudge
 from physics_ep.progress import SILENT, Progress, task
 from physics_ep.storage.trajectory import Trajectory
@@ -170,8 +170,8 @@ def transient(
         raise unknown_name("method", method, METHODS)
     if not (rtol > 0 and atol > 0):
         raise argument_error("rtol and atol", "be positive", (rtol, atol))
-    if every < 1 or max_steps < 1:
-        raise argument_error("every and max_steps", "be at least 1", (every, max_steps))
+    require_count("every", every)
+    require_count("max_steps", max_steps)
     volts = source_volts(parts, inputs)
     held = nudging(parts, _conductances(circuit, nudge))
     waves = Waveforms(parts, None if inputs is None else volts, duration)
@@ -238,7 +238,11 @@ def _beginning(
             inductor = parts.group("inductor")
             z[:, coils] = [inductor.initial.get(name, 0.0) for name in inductor.names]
     else:
-        given = np.atleast_2d(np.array(start, np.float64))
+        try:
+            given = np.atleast_2d(np.array(start, np.float64))
+        except (TypeError, ValueError):
+            must = "be 'initial', 'zero', 'operating_point' or node voltages"
+            raise argument_error("start", must, type(start).__name__) from None
         n = len(parts.nodes)
         if given.ndim != 2 or given.shape[1] != n or len(given) not in (1, batch) or not np.isfinite(given).all():
             raise argument_error("start", f"hold finite voltages of shape ({batch}, {n})", given.shape)

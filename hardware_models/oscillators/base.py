@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 
 from physics_ep.blocks import State
-from physics_ep.errors import argument_error, unknown_name
+from physics_ep.errors import argument_error, is_real, unknown_name
 from physics_ep.system import EnergySystem, Inputs
 
 from .phasors import READOUTS, difference, phasor
@@ -83,7 +83,7 @@ class Oscillators(EnergySystem):
         if encoding not in ENCODINGS:
             raise unknown_name("encoding", encoding, ENCODINGS)
         for name, value in (("second_harmonic", second_harmonic), ("span", span)):
-            if isinstance(value, bool) or not (isinstance(value, int | float) and math.isfinite(value)):
+            if not is_real(value):
                 raise argument_error(name, "be a finite number", value)
         check_bits("phase_bits", phase_bits)
         self.couplings = couplings

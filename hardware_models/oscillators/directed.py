@@ -13,11 +13,11 @@ from scipy.sparse.csgraph import connected_components
 
 from physics_ep.blocks import State
 from physics_ep.equilibrium import Status
-from physics_ep.errors import argument_error, unknown_name
+from physics_ep.errors import argument_error, is_real, require_count, require_seed, unknown_name
 from physics_ep.physical_system import Inputs
 from physics_ep.vector_field import FieldPhase, VectorField
 
-from .graph import GROUNDS, checked_oscillator, checked_oscillators, values_of
+from .graph import GROUNDS, MOST_NODES, checked_oscillator, checked_oscillators, values_of
 from .phasors import READOUTS
 
 if TYPE_CHECKING:
@@ -113,8 +113,10 @@ class DirectedOscillators(VectorField):
     ) -> None:
         super().__init__()
         for name, value, least in (("n", n, 2), ("n_inputs", n_inputs, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise argument_error(name, f"be an integer of at least {least}", value)
+            require_count(name, value, least, MOST_NODES)
+        require_seed(seed)
+        if not is_real(gain):
+            raise argument_error("gain", "be a finite number", repr(gain))
         if ground not in GROUNDS:
             raise unknown_name("ground", str(ground), GROUNDS)
         if readout not in READOUTS:

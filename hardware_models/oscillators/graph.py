@@ -13,7 +13,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from physics_ep.blocks import State, all_finite
-from physics_ep.errors import InputError, argument_error, unknown_name
+from physics_ep.errors import InputError, argument_error, is_real, require_count, require_seed, unknown_name
 from physics_ep.overrides import require_physics
 from physics_ep.placement import on_host
 from physics_ep.system import Inputs
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import networkx
 
 GROUNDS = ("pin", "quotient")
+MOST_NODES = 10**7
+"""Oscillators of the largest graph, and its inputs."""
 SPREAD = 0.1
 """Radians about the neutral phase over which free phases start: equal ones may rest where the energy is largest."""
 
@@ -126,11 +128,11 @@ class OscillatorGraph(Oscillators):
         **options: Any,
     ) -> None:
         for name, value, least in (("n", n, 1), ("n_inputs", n_inputs, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise argument_error(name, f"be an integer of at least {least}", value)
+            require_count(name, value, least, MOST_NODES)
+        require_seed(seed)
         if ground is not None and ground not in GROUNDS:
             raise unknown_name("ground", ground, GROUNDS)
-        if isinstance(gain, bool) or not isinstance(gain, int | float) or not math.isfinite(gain):
+        if not is_real(gain):
             raise argument_error("gain", "be a finite number", gain)
         if pins is not None and not isinstance(pins, Mapping):
             raise argument_error("pins", "map oscillators to phases", type(pins).__name__)
@@ -140,7 +142,7 @@ class OscillatorGraph(Oscillators):
         fields = None if field is None else _fields(field, n)
         omega = None if detuning is None else values_of("detuning", detuning, (n,))
         pins = {checked_oscillator("pins", i, n): angle for i, angle in (pins or {}).items()}
-        if not all(isinstance(a, int | float) and math.isfinite(a) for a in pins.values()) or len(pins) >= n:
+        if not all(is_real(a) for a in pins.values()) or len(pins) >= n:
             raise argument_error("pins", "map some of the oscillators, not all, to finite phases", pins)
         grounded = bool(n_inputs or pins or second_harmonic) or fields is not None
         _check_ground(ground, grounded, pairs, n)

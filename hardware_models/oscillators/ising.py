@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from physics_ep.equilibrium import Equilibrium
-from physics_ep.errors import argument_error
+from physics_ep.errors import argument_error, is_real, require_count
 from physics_ep.relaxation.loop import relax
 
 from .graph import OscillatorGraph
@@ -84,13 +84,12 @@ def anneal(
     InputError
         If an argument is not as above.
     """
-    if isinstance(starts, bool) or not isinstance(starts, int) or starts < 1:
-        raise argument_error("starts", "be an integer of at least 1", starts)
+    require_count("starts", starts)
     if x is None and system.sizes[0]:
         raise argument_error("x", f"be a tensor (1, {system.sizes[0]})", None)
     if ramp is None:
         ramp = [system.second_harmonic * k / STAGES for k in range(STAGES + 1)]
-    if not ramp or not all(isinstance(k, int | float) and math.isfinite(k) for k in ramp):
+    if not ramp or not all(is_real(k) for k in ramp):
         raise argument_error("ramp", "be finite numbers", ramp)
     if not ramp[-1] > 0:
         raise argument_error("ramp", "end in a positive injection, which makes phases spins", ramp[-1])

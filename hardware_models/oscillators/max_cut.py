@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from scipy.sparse import coo_array, csr_array
 
-from physics_ep.errors import argument_error, unknown_name
+from physics_ep.errors import argument_error, require_count, unknown_name
 from physics_ep.placement import available_memory, readable
 
 from .graph_couplings import DENSE_SHARE
@@ -49,6 +49,8 @@ SPREAD = 0.1
 """Size of the amplitudes and momenta that starts are drawn from."""
 NOISIEST = 1e3
 """Noise at most: amplitudes end at 1 and half a turn is pi, so that far less leaves nothing but noise."""
+LONGEST = 10**7
+"""Steps of a machine; its schedule is a list of as many numbers."""
 FIELDS = 8
 """Numbers a node and start that a run holds at once."""
 
@@ -121,9 +123,9 @@ def max_cut(
         raise argument_error("graph", "be a WeightedGraph", type(graph).__name__)
     if machine not in MACHINES:
         raise unknown_name("machine", machine, MACHINES)
-    for name, value, least in (("starts", starts, 1), ("steps", steps, 1), ("seed", seed, 0)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise argument_error(name, f"be an integer of at least {least}", value)
+    require_count("starts", starts, most=2**63)  # memory decides
+    require_count("steps", steps, most=LONGEST)
+    require_count("seed", seed, 0, 2**63)
     if isinstance(noise, bool) or not isinstance(noise, int | float) or not 0 <= noise <= NOISIEST:
         raise argument_error("noise", f"be a number from 0 to {NOISIEST:g}", noise)
     pump = _pump(schedule, steps)

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from physics_ep.blocks import State
-from physics_ep.errors import argument_error
+from physics_ep.errors import argument_error, is_real, require_seed
 from physics_ep.system import Inputs
 
 from ..arrays import counts
@@ -107,10 +107,9 @@ class OscillatorNetwork(OnDevice, Oscillators):
         if not counts(sizes) or len(sizes) < 2:
             raise argument_error("sizes", "be at least two positive integers [inputs, ..., outputs]", sizes)
         for name, value in (("gain", gain), ("field", field), ("frequency_spread", frequency_spread)):
-            if isinstance(value, bool) or not (isinstance(value, int | float) and 0 <= value < math.inf):
+            if isinstance(value, bool) or not (is_real(value) and value >= 0):
                 raise argument_error(name, "be a number of at least 0", value)
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise argument_error("seed", "be an integer", seed)
+        require_seed(seed)
         check_bits("weight_bits", weight_bits)
         if device is not None and weight_bits is not None:
             must = "be left out with a device, whose `levels` are those of its cells"

@@ -30,7 +30,7 @@ from torch import nn
 
 from physics_ep.blocks import State
 from physics_ep.dynamics.motion import Motion
-from physics_ep.errors import InputError, argument_error, unknown_name
+from physics_ep.errors import InputError, argument_error, is_real, require_seed, unknown_name
 from physics_ep.overrides import require_physics
 from physics_ep.reads import likely
 from physics_ep.system import Inputs, Phase
@@ -174,7 +174,7 @@ class ResistiveNetwork(LayeredSystem):
             "capacitance": capacitance,
         }
         for name, value in given.items():
-            if not (isinstance(value, int | float) and 0 < value < math.inf):
+            if not (is_real(value) and value > 0):
                 raise argument_error(name, "be a positive number", value)
         for name, value in {"density": density, "rest": rest, "g_min": g_min, "g_max": g_max}.items():
             if not isinstance(value, int | float):
@@ -187,8 +187,7 @@ class ResistiveNetwork(LayeredSystem):
             raise argument_error("rest", "be 0 V without current sources (bias)", rest)
         if not 0 <= g_min < g_max:
             raise argument_error("g_min and g_max", "satisfy 0 <= g_min < g_max, in siemens", f"{g_min}, {g_max}")
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise argument_error("seed", "be an integer", seed)
+        require_seed(seed)
         for name, value, free in (("g_min", g_min, 0.0), ("g_max", g_max, math.inf)):
             if device is not None and value != free:
                 raise argument_error(

@@ -14,6 +14,7 @@ from physics_ep.cost import SquaredError
 from physics_ep.equilibrium import NotConverged
 from physics_ep.errors import argument_error, unknown_name
 from physics_ep.estimators.propagation import EquilibriumPropagation
+from physics_ep.placement import require_room
 from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.registry import bundled, systems
 
@@ -25,6 +26,8 @@ from .adjoint import adjoint_phases
 from .ngspice import ngspice_operating_point
 from .phases import contrast, ngspice_phases
 
+NODE_NUMBERS = 100
+"""Numbers that solving a circuit holds for each input and unit of an example."""
 NETLISTS = Path(__file__).parents[1] / "netlists"
 """Netlists that come with the package."""
 TIGHT = 1e-12, 1e-10
@@ -156,6 +159,7 @@ def find_subject(name: str, seed: int = 0, batch: int = 2, weights: Path | None 
             hint = ", or come with --substrate resistive" if mapped else ""
             raise argument_error("SYSTEM", f"be a resistive network or a netlist{hint}", repr(name))
         circuit = system.to_circuit()
+        require_room("batch", batch, system, torch.zeros(1, system.sizes[0]), NODE_NUMBERS)
         x = torch.from_numpy(rng.uniform(0, 1, (batch, system.sizes[0])))
         sources = system.circuit_inputs(x).detach().numpy()
     targets = rng.uniform(-0.5, 0.5, (len(sources), len(circuit.output_names)))

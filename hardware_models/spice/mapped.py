@@ -11,13 +11,14 @@ import torch
 from physics_ep.config import load_system
 from physics_ep.cost import SquaredError
 from physics_ep.errors import InputError, argument_error
+from physics_ep.placement import require_room
 from physics_ep.predictive_coding import PredictiveCodingNetwork
 
 from ..devices.model import DeviceModel
 from ..mapping.mapped import Mapped, map_pcn
 from ..mapping.resistive_parts import PairsCircuit
 from ..nodal.points import Solution
-from .check import CheckedCircuit, PhaseRow, SpiceAgreement, phase_row
+from .check import NODE_NUMBERS, CheckedCircuit, PhaseRow, SpiceAgreement, phase_row
 from .phases import ngspice_phases
 
 TIGHT = 1e-11
@@ -75,6 +76,7 @@ def find_pairs(
     if not isinstance(net, PredictiveCodingNetwork):
         raise argument_error("SYSTEM", "be a predictive coding network where there is a substrate", repr(name))
     generator = torch.Generator().manual_seed(seed)
+    require_room("batch", batch, net, torch.zeros((1, *net.shapes[0])), NODE_NUMBERS)
     x = torch.rand((batch, *net.shapes[0]), generator=generator, dtype=torch.float64)
     y = torch.rand((batch, *net.shapes[-1]), generator=generator, dtype=torch.float64) - 0.5
     # Diodes are live in a circuit: no latch holds the gates of ReLUs.

@@ -11,12 +11,13 @@ import torch
 
 from ..blocks import State, require_finite
 from ..energies import outputs_of
-from ..errors import argument_error, unknown_name
+from ..errors import argument_error, is_real, unknown_name
 from ..inference import differentiating
 from ..nudging import Nudge
 from ..physical_system import PhysicalSystem
 from ..progress import SILENT, Progress, task
 from ..relaxation.loop import check_state, fitted_nudge, new_phase, prepared, start_not_finite
+from ..stillness import require_system
 from ..storage.parts import TrajectoryWriter
 from ..storage.trajectory import Recorder, Trajectory, TrajectoryRow
 from ..weights import Weights
@@ -128,6 +129,7 @@ def simulate(
         if memory or the disk cannot hold the trajectory: before it starts where its length is known, else when it
         is found out.
     """
+    require_system(system)
     course = Integration(
         duration,
         steps=steps,
@@ -263,11 +265,11 @@ class Integration:
             raise unknown_name("method", self.name, METHODS)
         for name in ("duration", "rtol", "atol", "mass"):
             value = getattr(self, name)
-            if not (isinstance(value, int | float) and 0 < value < math.inf):
+            if not (is_real(value) and value > 0):
                 raise argument_error(name, "be a positive number", value)
         for name in ("temperature", "friction"):
             value = getattr(self, name)
-            if not (isinstance(value, int | float) and 0 <= value < math.inf):
+            if not (is_real(value) and value >= 0):
                 raise argument_error(name, "be 0 or a positive number", value)
         for name in ("steps", "every"):
             value = getattr(self, name)

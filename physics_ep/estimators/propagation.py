@@ -16,7 +16,7 @@ from ..compiling import CHOICES, compiling, hindrance
 from ..cost import Cost, as_cost, as_targets, costs, fitted_targets, require_own
 from ..energies import outputs_of
 from ..equilibrium import Equilibrium, NotConverged, NotFinite, OtherBranch, Status, broken_parts
-from ..errors import InputError, argument_error, described, unknown_name
+from ..errors import InputError, argument_error, described, require_count, unknown_name
 from ..inference import differentiating, training
 from ..landscape.branches import check_branches, is_minimum
 from ..landscape.exploration import mean_outputs, repeated
@@ -149,8 +149,7 @@ class EquilibriumPropagation:
         cost = as_cost(cost)
         if on_unconverged not in ON_UNCONVERGED:
             raise unknown_name("on_unconverged", on_unconverged, ON_UNCONVERGED)
-        if isinstance(starts, bool) or not isinstance(starts, int) or starts < 1:
-            raise argument_error("starts", "be an integer of at least 1", starts)
+        require_count("starts", starts)
         if compile not in CHOICES:
             raise unknown_name("compile", str(compile), CHOICES)
         if branches not in (None, *BRANCHES):

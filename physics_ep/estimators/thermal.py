@@ -33,7 +33,7 @@ from ..blocks import in_dtype, require_finite
 from ..cost import Cost, as_targets
 from ..dynamics.noise import STOCHASTIC, NoisyTableau
 from ..equilibrium import NotFinite, broken_parts
-from ..errors import InputError, argument_error, unknown_name
+from ..errors import InputError, argument_error, is_real, unknown_name
 from ..inference import differentiating, training
 from ..nudging import Stencil, centered, scheme_from_name
 from ..physical_system import PhysicalSystem, widened
@@ -171,14 +171,14 @@ class StochasticEquilibriumPropagation:
         scheme = centered() if scheme is None else scheme_from_name(scheme)
         if scheme.analytic or scheme.random:
             raise argument_error("scheme", "be real and draw no signs at a temperature", repr(scheme.name))
-        if temperature is not None and not (isinstance(temperature, int | float) and 0 <= temperature < math.inf):
+        if temperature is not None and not (is_real(temperature) and temperature >= 0):
             raise argument_error("temperature", "be 0 or a positive number", temperature)
         if not isinstance(chains, int) or isinstance(chains, bool) or chains < LEAST_CHAINS:
             raise argument_error("chains", f"be an integer of at least {LEAST_CHAINS}", chains)
         for name, value in (("duration", duration), ("interval", interval), ("step", step)):
-            if not (isinstance(value, int | float) and 0 < value < math.inf):
+            if not (is_real(value) and value > 0):
                 raise argument_error(name, "be a positive number", value)
-        if not (isinstance(burn_in, int | float) and 0 <= burn_in < math.inf):
+        if not (is_real(burn_in) and burn_in >= 0):
             raise argument_error("burn_in", "be 0 or a positive number", burn_in)
         if not step <= interval <= duration / 2:
             raise argument_error("interval", "lie between step and half the duration", interval)

@@ -9,10 +9,11 @@ import torch
 
 from ..blocks import State, largest
 from ..equilibrium import Equilibrium
-from ..errors import argument_error
+from ..errors import require_count
 from ..inference import differentiating
 from ..physical_system import PhysicalSystem
 from ..relaxation.loop import new_phase, prepared, solve
+from ..stillness import require_system
 from .branches import smallest_curvature
 
 
@@ -75,8 +76,8 @@ def relax_from_many(
     Equilibrium
         The equilibria of N * B states: all examples from the first start, then all from the second, ...
     """
-    if isinstance(starts, bool) or not isinstance(starts, int) or starts < 1:
-        raise argument_error("starts", "be an integer of at least 1", starts)
+    require_system(system)
+    require_count("starts", starts)
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     options: dict[str, Any] = {"solver": solver, "tolerance": tolerance, "max_iterations": max_iterations}
     with torch.no_grad():

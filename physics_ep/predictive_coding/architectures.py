@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ..errors import argument_error, unknown_name
+from ..errors import argument_error, is_real, require_seed, unknown_name
 from ..maps import ConvLink, DenseLink, Shape
 from ..pooling import POOLINGS
 from .layers import PredictiveLayer
@@ -340,8 +340,7 @@ def _count(value: object) -> bool:
 
 
 def _generator(gain: float, seed: int) -> torch.Generator:
-    if not (isinstance(gain, int | float) and 0 < gain < math.inf):
+    if not (is_real(gain) and gain > 0):
         raise argument_error("gain", "be a positive number", gain)
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise argument_error("seed", "be an integer", seed)
+    require_seed(seed)
     return torch.Generator().manual_seed(seed)

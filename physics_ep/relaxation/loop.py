@@ -20,11 +20,12 @@ from ..blocks import State, exactly_finite_rows, finite_rows, largest, narrowed
 from ..cost import Cost, fitted_targets, require_own
 from ..energies import outputs_of
 from ..equilibrium import Equilibrium, Status, Trace
-from ..errors import InputError, argument_error, unknown_name
+from ..errors import InputError, argument_error, is_real, require_count, unknown_name
 from ..inference import differentiating
 from ..nudging import Nudge
 from ..physical_system import Inputs, Phase, PhysicalSystem
 from ..reads import Surprise, likely, read, trusting
+from ..stillness import require_system
 from ..weights import Weights
 from .newton import NewtonKrylov, trust_region
 from .solvers import Anderson, Coordinate, GradientFlow, Solver
@@ -93,8 +94,8 @@ def solve(
         must = f"be float32 or float64 for the solver {name!r}, whose steps are lost in the rounding of less"
         raise argument_error(f"system ({type(system).__name__})", must, kind)
     tolerance = phase_tolerance(phase, tolerance)
-    if max_iterations is not None and (not isinstance(max_iterations, int) or max_iterations < 1):
-        raise argument_error("max_iterations", "be an integer of at least 1", max_iterations)
+    if max_iterations is not None:
+        require_count("max_iterations", max_iterations)
     with torch.no_grad():
         known = phase.known(name)
         if known is not None:
@@ -331,6 +332,9 @@ def relax(
     InputError
         If an argument does not fit the system.
     """
+    require_system(system)
+    if nudge is not None and not isinstance(nudge, Nudge):
+        raise argument_error("nudge", "be a Nudge or None", type(nudge).__name__)
     weights = Weights(system)
     with torch.no_grad(), weights:
         weights.still.check(x)
@@ -441,7 +445,7 @@ def _argument_names(function: Callable[..., Any]) -> tuple[str, ...]:
 def phase_tolerance(phase: Phase, tolerance: float | None) -> float:
     """The tolerance of a phase: the given one, or the default scaled by the nudge."""
     if tolerance is not None:
-        if not (isinstance(tolerance, int | float) and 0 < tolerance < float("inf")):
+        if not (is_real(tolerance) and tolerance > 0):
             raise argument_error("tolerance", "be a positive number", tolerance)
         return float(tolerance)
     default = phase.system.default_tolerance(phase.narrow)

@@ -15,7 +15,7 @@ from ..dynamics.simulation import Integration, Simulation
 from ..energies import outputs_of
 from ..errors import argument_error
 from ..nudging import Nudge
-from ..placement import resolve_device, resolve_dtype, work_in
+from ..placement import require_room, resolve_device, resolve_dtype, work_in
 from ..progress import SILENT, Progress
 from ..relaxation.loop import fitted_nudge
 from ..storage.opening import open_run
@@ -128,6 +128,7 @@ def simulate_phases(
         x, labels = own[0][:examples].to(place, resolve_dtype(config.training.dtype)), own[1][:examples].to(place)
         system.to(x.device, x.dtype)
         work_in(system, config.training.dtype)
+        require_room("examples", examples, system, x[:1])
         if beta is None:
             beta = 0.1 * system.nudge_scale if config.ep.beta == "auto" else float(config.ep.beta)
         if duration is None:

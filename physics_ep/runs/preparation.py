@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from ..data.given import ARRAYS, LOADERS, MUST, arrays_of, dataset_of_arrays, da
 from ..data.image_folders import STREAMED
 from ..errors import InputError, argument_error
 from ..physical_system import PhysicalSystem
-from ..placement import DTYPES, parameters_of, require_memory, resolve_device, resolve_dtype
+from ..placement import DTYPES, require_memory, require_weights, resolve_device, resolve_dtype
 from ..progress import SILENT, Progress
 from ..recipes import lacks_recipe, lacks_sizes, with_recipe, with_sizes
 from ..registry import accepts, build_system, load, systems
@@ -40,9 +39,6 @@ KEPT, KEPT_BYTES = 256, 2**23
 SLOWER = 0.4
 """Learning rate of a recipe for the cross-entropy where targets are measured: the squared error is twice as steep
 at the least, and networks of pcn-digits that learnt it at the whole rate ceased to settle."""
-
-LARGE = 10_000
-"""A system with an option from here on (units in a layer, say) is counted before it is built."""
 
 
 def with_arguments(
@@ -170,10 +166,8 @@ def new_system(config: Config) -> PhysicalSystem:
     options = section.options
     if "seed" not in options and accepts(load(systems()[section.name]), "seed"):
         options["seed"] = seed
-    if _largest(options) >= LARGE:
-        weights = parameters_of(lambda: build_system(section.name, **options)) or 0
-        needed = weights * WEIGHT_COPIES * resolve_dtype(config.training.dtype).itemsize
-        require_memory(needed, torch.device("cpu"), f"{weights} parameters")
+    size = WEIGHT_COPIES * resolve_dtype(config.training.dtype).itemsize
+    require_weights(lambda: build_system(section.name, **options), options, size)
     # A system without a seed of its own may draw from the global generator: lend it a seeded one.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -186,15 +180,6 @@ def with_dtype(config: Config, system: PhysicalSystem) -> Config:
         return config
     own = str(system.dtype).removeprefix("torch.")
     return config.updated(training={"dtype": own if own in DTYPES else "float32"})
-
-
-def _largest(value: Any) -> int:
-    """Largest integer in nested options."""
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        return max(map(_largest, value), default=0)
-    return value if isinstance(value, int) else 0
 
 
 def open_source(

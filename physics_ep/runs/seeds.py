@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import torch
 
 from ..config import Config
-from ..errors import argument_error
+from ..errors import argument_error, require_count
 from ..intervals import MeanInterval, mean_interval
 from ..processes import end_with_parent
 from ..ranks import rank
@@ -168,8 +168,7 @@ def train_seeds(
     """
     training = config.training
     seeds = range(training.seed, training.seed + training.seeds)
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-        raise argument_error("workers", "be an integer of at least 1", repr(workers))
+    require_count("workers", workers)
     if workers > 1:
         for name in ("callbacks", "backward"):
             if options.get(name):

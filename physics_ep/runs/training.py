@@ -32,7 +32,7 @@ from ..estimators.backprop import Backprop
 from ..estimators.propagation import EquilibriumPropagation, UnconvergedWarning
 from ..estimators.step import StepLike
 from ..physical_system import PhysicalSystem
-from ..placement import resolve_device, resolve_dtype, threads, work_in
+from ..placement import require_room, resolve_device, resolve_dtype, threads, work_in
 from ..progress import SILENT, Progress, task
 from ..ranks import in_step, join_group, meet, rank, summed, world_size
 from ..stillness import require_trained
@@ -209,6 +209,10 @@ def train(
         source = open_source(settings, data, system, place, progress)
         system.to(place, resolve_dtype(settings.training.dtype))
         work_in(system, settings.training.dtype)
+        if source.sample is not None:
+            size, starts = settings.training.batch_size, settings.ep.starts
+            at_once = size if source.examples is None else min(size, source.examples)
+            require_room("training.batch_size", at_once, system, source.sample, each=starts)
         with threads(count):
             trainer = _Trainer(
                 config=settings,

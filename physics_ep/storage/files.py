@@ -71,13 +71,22 @@ def checked_path(path: Any, argument: str) -> Path:
     Raises
     ------
     InputError
-        If it is no text and no path (a number would be taken for an open file), is empty, or has a NUL in it.
+        If it is no text and no path (a number would be taken for an open file), is empty, has a NUL in it, is too
+        long for any file's name, or leads from link to link for ever.
     """
     if not isinstance(path, str | os.PathLike):
         raise argument_error(argument, "be a path", repr(path))
     text = os.fspath(path)
     if not isinstance(text, str) or not text or "\0" in text:
         raise argument_error(argument, "be a path", repr(text))
+    try:
+        os.stat(text)
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            was = repr(text if len(text) <= 200 else f"{text[:200]}...")
+            raise argument_error(argument, "be the path of a file", f"{was} ({error.strerror})") from None
+    except ValueError:  # half of a character
+        raise argument_error(argument, "be a path", repr(text)) from None
     return Path(path)
 
 

@@ -179,6 +179,8 @@ def write_run(path: str | os.PathLike[str], run: Run, overwrite: bool = False) -
     InputError
         If a file is there that is not to be replaced (`outputs`), or the disk refuses.
     """
+    if not isinstance(run, Run):
+        raise argument_error("run", "be a Run", type(run).__name__)
     with writing("physics_ep.storage.write_run", overwrite=overwrite) as call:
         call.claim("path", path)
         _write_run(path, run)

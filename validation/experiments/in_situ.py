@@ -31,7 +31,7 @@ from physics_ep.config import Config, load_config
 from physics_ep.data.batches import epoch_seed
 from physics_ep.data.datasets import Dataset
 from physics_ep.equilibrium import NotConverged
-from physics_ep.errors import InputError, argument_error
+from physics_ep.errors import REPEATS, InputError, argument_error, require_count
 from physics_ep.estimators.propagation import EquilibriumPropagation, NegativeNudgeError
 from physics_ep.placement import resolve_device, resolve_dtype
 from physics_ep.predictive_coding import PredictiveCodingNetwork
@@ -208,8 +208,7 @@ def learn_in_situ(
     if settings.training.dtype == "bfloat16":
         raise argument_error("training.dtype", "be 'float32' or 'float64' for learning in situ", "'bfloat16'")
     place, dtype = resolve_device(settings.training.device), resolve_dtype(settings.training.dtype)
-    if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
-        raise argument_error("repeats", "be an integer of at least 1", repeats)
+    require_count("repeats", repeats, most=REPEATS)
     kind, places = _subject(settings, substrates)
     if kind is not Lesson and rails != "refuse":
         raise argument_error("rails", "be left out for a plain system, which has none", repr(rails))

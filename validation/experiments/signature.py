@@ -33,7 +33,7 @@ from hardware_models.mapping.mapped import SUBSTRATES, device_of, map_pcn, subst
 from physics_ep.config import load_config
 from physics_ep.cost import CrossEntropy
 from physics_ep.data.datasets import load_dataset
-from physics_ep.errors import argument_error, unknown_name
+from physics_ep.errors import REPEATS, argument_error, require_count, unknown_name
 from physics_ep.placement import threads
 from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp
 from physics_ep.progress import Advance
@@ -334,11 +334,10 @@ def _check(
     InputError
         If a count, the seed or the solver is not allowed.
     """
-    for label, count in (("repeats", repeats), ("batch", batch), ("steps", 1 if steps is None else steps)):
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise argument_error(label, "be an integer of 1 or more", repr(count))
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise argument_error("seed", "be an integer of 0 or more", repr(seed))
+    require_count("repeats", repeats, most=REPEATS)
+    for label, count in (("batch", batch), ("steps", 1 if steps is None else steps)):
+        require_count(label, count)
+    require_count("seed", seed, 0, 2**63)
     _check_batch(batch, len(candidates(name)[0]))
     for substrate in substrates:
         substrate_class(substrate).check(net, device_of(substrate, None))

@@ -14,10 +14,16 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 GRACE = 10.0
 """Seconds that a process which is asked to end has for it."""
+HANDLERS: dict[int, Any] = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGHUP: signal.SIG_DFL,
+}
+"""Of a process that Python has just started."""
 SPARE = 2**26
 """Bytes of addresses beyond those in use that a limit of memory leaves at least."""
 
@@ -55,6 +61,7 @@ def run_child(
     seconds: float = 60.0,
     ask: int = signal.SIGTERM,
     limits: Mapping[int, int] | None = None,
+    grace: float = GRACE,
 ) -> Ended:
     """Run `work` in a forked process, within `folder`, and wait for its end.
 
@@ -64,13 +71,16 @@ def run_child(
         Its SystemExit sets the status; another exception prints itself, and the status is 70.
     folder : Path
     seconds : float
-        Wall time after which the process gets the signal `ask`, and SIGKILL `GRACE` seconds later.
+        Wall time after which the process gets the signal `ask`, and SIGKILL `grace` seconds later.
     ask : int
         Number of that signal.
     limits : mapping, optional
         Limits of `resource`: number of the limit to its value; of RLIMIT_AS beyond what is in use now.
+    grace : float
     """
     told = [folder.with_name(f"{folder.name}.{name}") for name in ("out", "error")]
+    for path in told:
+        path.touch()  # the process may end before it begins
     begin = time.monotonic()
     child = os.fork()
     if not child:
@@ -80,7 +90,7 @@ def run_child(
         late = True
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, ask)
-        status = _wait(child, time.monotonic() + GRACE)
+        status = _wait(child, time.monotonic() + grace)
     if status is None:
         stuck = True
     with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -118,6 +128,8 @@ def _work(work: Callable[[], object], folder: Path, told: list[Path], limits: Ma
             os.dup2(handle, number)
         sys.stdout, sys.stderr = _stream(1, "strict"), _stream(2, "backslashreplace")
         os.chdir(folder)
+        for number, handler in HANDLERS.items():  # not those that a test, say, has set up in the parent
+            signal.signal(number, handler)
         gc.freeze()  # what the parent has left is not the child's to collect
         for limit, value in limits.items():
             bound = value + _addresses() if limit == resource.RLIMIT_AS else value

@@ -74,6 +74,7 @@ BASES: dict[str, list[list[str]]] = {
     "bench": [["--list"], ["nothing"]],
     "figure": [["--list"], ["learning_curve", "--from", "run.h5", "--out", "made"]],
     "demo": [["--out", "folder", "--device", "nowhere"], ["--out", "read-only.txt"]],
+    "reproduce": [["--list"], ["nothing"]],
     "run verify": [["run.h5"], ["simulation.h5"]],
     "spice export": [["resistive.toml", "new.cir"]],
     "spice check": [["net.cir"]],

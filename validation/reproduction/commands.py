@@ -23,9 +23,9 @@ def reproduce(
     recipe: Annotated[
         str | None, typer.Option("--recipe", help="paper or ours; default both.", show_default=False)
     ] = None,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the run files.")] = Path(
-        "runs/reproduce"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Folder of the run files."), Writes(folder=True)
+    ] = Path("runs/reproduce"),
     at_most: Annotated[
         float | None,
         typer.Option(

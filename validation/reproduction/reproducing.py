@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from physics_ep.data.cifar import VARIANTS, find_cifar
 from physics_ep.data.datasets import data_folder, locate
-from physics_ep.errors import argument_error, unknown_name
+from physics_ep.errors import argument_error, require_count, unknown_name
 from physics_ep.progress import SILENT, Progress, task
 from physics_ep.runs.seeds import by_processes
 from physics_ep.storage.outputs import writing
@@ -101,8 +101,7 @@ def reproduce(
         If an argument is wrong, or a file in `out` is of another recipe. Nothing has been written then.
     """
     for name, count in (("seeds", seeds), ("workers", workers)):
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise argument_error(name, "be an integer of at least 1", repr(count))
+        require_count(name, count)
     if recipe is not None and recipe not in RECIPES:
         raise unknown_name("recipe", recipe, RECIPES)
     if at_most is not None and not at_most >= 0:

@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,13 +25,14 @@ from hardware_models.devices.fields import fields_of
 from hardware_models.devices.model import DeviceModel
 from hardware_models.devices.systems import OnDevice, instance
 from hardware_models.mapping.mapped import as_read, check_fields, check_rails, device_of
-from physics_ep.cost import Cost
-from physics_ep.errors import InputError, argument_error
+from physics_ep.cost import Cost, as_cost
+from physics_ep.errors import REPEATS, InputError, argument_error, require_count
 from physics_ep.estimators.propagation import NegativeNudgeError
 from physics_ep.nudging import Stencil, require_method, scheme_from_name
 from physics_ep.placement import available_memory, require_memory
 from physics_ep.predictive_coding.forward import gate_modes
 from physics_ep.progress import SILENT, Progress, task
+from physics_ep.storage.files import checked_path
 from physics_ep.storage.outputs import as_asked, writing
 from physics_ep.storage.parts import parts_folder
 
@@ -162,6 +162,12 @@ def tolerance(
     [4, 64]
     """
     plain = mapper is None and isinstance(net, OnDevice)
+    if not isinstance(net, nn.Module):
+        raise argument_error("net", "be a predictive coding network or a system on devices", type(net).__name__)
+    check: Any = getattr(net, "check_input", None)
+    if check is not None:
+        check(x)
+    cost = as_cost(cost)
     if plain:
         mapper = instance
         if substrate is not None:
@@ -183,10 +189,9 @@ def tolerance(
     else:
         base = device_of(substrate, device)
         as_read(substrate, base)
-    for name, count in (("repeats", repeats), ("seed", seed), ("workers", workers)):
-        least = 0 if name == "seed" else 1
-        if not isinstance(count, int) or isinstance(count, bool) or count < least:
-            raise argument_error(name, f"be an integer of at least {least}", count)
+    require_count("repeats", repeats, most=REPEATS)
+    require_count("workers", workers)
+    require_count("seed", seed, 0, 2**63)
     chosen = scheme_from_name("centered" if scheme is None else scheme)
     require_method(options.get("method"), chosen)
     if resume and out is None:
@@ -299,7 +304,7 @@ def open_tolerance(path: str | os.PathLike[str]) -> ToleranceTable:
     InputError
         If there is no such file, or it is damaged or something else.
     """
-    path = Path(path)
+    path = checked_path(path, "path")
     if not path.exists() and not parts_folder(path).is_dir():
         raise argument_error("path", "be a sweep file", f"{str(path)!r}, which is no file")
     runs = read_runs(path)

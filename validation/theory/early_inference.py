@@ -48,12 +48,12 @@ from typing import NamedTuple
 import torch
 
 from physics_ep.blocks import State, in_dtype
-from physics_ep.cost import Cost, require_own
+from physics_ep.cost import Cost, as_cost, require_own
 from physics_ep.dynamics.flows import Drift, own_motion
 from physics_ep.dynamics.integrators import TABLEAUS, fixed_steps
 from physics_ep.dynamics.motion import Motion
 from physics_ep.dynamics.noise import STOCHASTIC, NoisyTableau, Wiener, noisy_steps
-from physics_ep.errors import argument_error
+from physics_ep.errors import argument_error, is_real, require_count
 from physics_ep.estimators.chains import Shared, repeated
 from physics_ep.nudging import Nudge
 from physics_ep.physical_system import Phase, PhysicalSystem, widened
@@ -61,6 +61,7 @@ from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.predictive_coding.flows import skew
 from physics_ep.predictive_coding.phase import PredictivePhase
 from physics_ep.relaxation.loop import relax
+from physics_ep.stillness import require_system
 
 from ..oracles import wide_target
 
@@ -291,6 +292,8 @@ def infer_early(
     NotConverged
         If there is no free fixed point to begin with.
     """
+    require_system(system)
+    cost = as_cost(cost)
     _check(system, times, beta, temperature, runs, steps)
     generator = torch.Generator(x.device).manual_seed(0) if generator is None else generator
     exact = widened(system)
@@ -334,13 +337,12 @@ def _check(
     held = list(times) if isinstance(times, Sequence) else []
     if not held or any(not later > earlier for earlier, later in itertools.pairwise([0.0, *held])):
         raise argument_error("times", "be increasing positive numbers", times)
-    if not isinstance(beta, int | float) or not math.isfinite(beta) or beta == 0:
+    if not is_real(beta) or beta == 0:
         raise argument_error("beta", "be finite and not 0", beta)
-    if not (isinstance(temperature, int | float) and 0 <= temperature < math.inf):
+    if not (is_real(temperature) and temperature >= 0):
         raise argument_error("temperature", "be a number of at least 0", temperature)
     for name, value in (("runs", runs), ("steps", steps)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise argument_error(name, "be an integer of at least 1", value)
+        require_count(name, value)
     if runs > 1 and not temperature:
         raise argument_error("runs", "be 1 without a temperature: all runs would be the same", runs)
     bounded = system.bounded and not isinstance(system, PredictiveCodingNetwork)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from physics_ep.cost import Cost
-from physics_ep.errors import InputError, argument_error
+from physics_ep.errors import REPEATS, InputError, argument_error, require_count
 from physics_ep.estimators.automatic import AUTO_FRACTION
 from physics_ep.estimators.propagation import NegativeNudgeError, check_beta
 from physics_ep.nudging import Stencil, scheme_from_name
@@ -144,8 +144,7 @@ def best_beta(
         raise argument_error(
             "device", f"have {' or '.join(NOISES)} above 0", "none" if device is None else "without"
         )
-    if not isinstance(repeats, int) or isinstance(repeats, bool) or repeats < 2:
-        raise argument_error("repeats", "be an integer of at least 2", repeats)
+    require_count("repeats", repeats, 2, REPEATS)
     chosen = scheme_from_name("centered" if scheme is None else scheme)
     if chosen.random:
         raise argument_error("scheme", "be one that draws no signs", repr(chosen.name))

@@ -14,7 +14,7 @@ import torch
 
 from physics_ep.blocks import State, in_dtype
 from physics_ep.cost import Cost
-from physics_ep.errors import argument_error
+from physics_ep.errors import argument_error, is_real, require_count
 from physics_ep.physical_system import PhysicalSystem, widened
 
 from ..oracles import free_state, wide_target
@@ -71,11 +71,10 @@ def stepwise(
     -------
     StepwiseEstimates
     """
-    if not (isinstance(beta, int | float) and 0 < beta < float("inf")):
+    if not (is_real(beta) and beta > 0):
         raise argument_error("beta", "be a positive number", beta)
-    if not isinstance(steps, int) or steps < 1:
-        raise argument_error("steps", "be an integer of at least 1", steps)
-    if not (isinstance(step, int | float) and 0 < step < float("inf")):
+    require_count("steps", steps)
+    if not (is_real(step) and step > 0):
         raise argument_error("step", "be a positive number", step)
     twin = widened(system)
     x, y = in_dtype(x, torch.float64), wide_target(y)

@@ -435,7 +435,7 @@ def test_some_rows_are_kept_and_progress_is_told() -> None:
         ({"duration": math.inf}, "Argument duration must be positive and finite"),
         ({"method": "euler"}, "Argument method must be one of kennedy_carpenter, tr_bdf2, but was 'euler'."),
         ({"rtol": -1.0}, "Argument rtol and atol must be positive"),
-        ({"every": 0}, "Argument every and max_steps must be at least 1"),
+        ({"every": 0}, "Argument every must be an integer of at least 1"),
         ({"max_steps": 3}, "Argument max_steps must be larger, but was 3"),
         (
             {"start": "cold"},
