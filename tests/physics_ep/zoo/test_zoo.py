@@ -18,10 +18,11 @@ from safetensors.torch import load_file
 
 import physics_ep.zoo.networks as place
 from physics_ep import cli, open_run, train
-from physics_ep.config import load_subject, load_system
-from physics_ep.data.datasets import Dataset, locate
+from physics_ep.config import load_subject, load_system, parse_config
+from physics_ep.data.datasets import Dataset, load_dataset, locate
 from physics_ep.errors import InputError
 from physics_ep.predictive_coding import vgg10
+from physics_ep.runs.metrics import classification_error
 from physics_ep.runs.results import TrainingResult
 from physics_ep.zoo import add_to_zoo, zoo, zoo_network, zoo_weights
 from tests.support.paths import ROOT
@@ -215,3 +216,28 @@ def test_they_classify_as_the_index_says() -> None:
         error = float((scores.argmax(1) != data.test_y).double().mean())
         assert abs(error - entry["test_error"]) < 2e-3, name
         assert error < 0.37
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", sorted(zoo("digits")))
+def test_networks_of_digits_classify_as_the_index_says(name: str) -> None:
+    """If it fails, weights or config of a network are not those whose test error is told."""
+    entry = zoo()[name]
+    system, data = load_system(name), load_dataset(parse_config(entry["config"]).data)
+    tolerance = entry["config"]["ep"]["tolerance"]
+    x = data.test_x.to(system.dtype)
+    error, _ = classification_error(
+        system, x, data.test_y, solver=entry["config"]["ep"]["solver"], tolerance=tolerance
+    )
+    assert abs(error - entry["test_error"]) <= 1 / 360  # one image may fall otherwise on another machine
+
+
+@pytest.mark.slow
+def test_the_network_of_mnist_classifies_as_the_index_says() -> None:
+    """If it fails, `load_system("hopfield-mnist")` is not the network whose test error is told."""
+    if locate("mnist", os.environ.get("PHYSICS_EP_DATA")) is None:
+        pytest.skip("needs MNIST: set PHYSICS_EP_DATA to a folder that holds it")
+    entry = zoo()["hopfield-mnist"]
+    data = load_dataset(parse_config(entry["config"]).data)
+    system = load_system("hopfield-mnist")
+    assert abs(classification_error(system, data.test_x, data.test_y)[0] - entry["test_error"]) <= 2e-4
