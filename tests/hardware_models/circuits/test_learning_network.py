@@ -11,7 +11,9 @@ import torch
 
 from hardware_models import Circuit
 from hardware_models.netlists.parts import GATED, Part, Parts
+from hardware_models.spice.adjoint import adjoint_parts
 from hardware_models.spice.ngspice import ngspice_operating_point
+from hardware_models.spice.phases import nudged_parts
 from physics_ep import EquilibriumPropagation, SquaredError
 from physics_ep.estimators.coupled_learning import CoupledLearning
 from tests.support.circuits import V
@@ -71,6 +73,19 @@ def test_values_of_transistors_have_the_gradient_of_ngspice(kind: str, column: i
     found = implicit_gradient(circuit, x, y, COST)[name][at]
     wanted = by_differences(circuit, kind, column, x, y)
     assert np.abs(found.numpy() - wanted).max() < 1e-6 * max(np.abs(wanted).max(), 1e-6)
+
+
+@needs_ngspice
+def test_both_nudged_phases_of_a_learning_network_in_ngspice() -> None:
+    """With the correction of asymmetric EP as controlled sources, and the nudge between the two output nodes."""
+    circuit, (x, y), beta = learning_network(), regression(1), 1e-5
+    step = EquilibriumPropagation(COST, beta=beta, tolerance=1e-11).backward(circuit, x, y)
+    turned = adjoint_parts(circuit, step.equilibria[0].state, x)
+    assert any(p.name.startswith("Gaep_") for p in turned)
+    for found, strength in zip(step.equilibria, (0.0, beta, -beta), strict=True):
+        theirs = ngspice_operating_point(nudged_parts(turned, circuit.output_names, y[0].tolist(), strength))
+        wanted = np.array([theirs[node][0] for node in circuit.parts.nodes])
+        np.testing.assert_allclose(circuit.voltages(found.state, x)[0], wanted, rtol=0, atol=1e-9)
 
 
 @pytest.mark.slow
