@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from physics_ep.command_options import DataFolder, JsonFile, Quiet, Report, Verbose, Writes
+from physics_ep.command_options import DataFolder, Device, Dtype, JsonFile, Quiet, Report, Seed, Verbose, Writes
 from physics_ep.commands import InterruptedCommandError
 from physics_ep.storage.outputs import write_text
 
@@ -39,6 +39,9 @@ def reproduce(
     ] = None,
     data: DataFolder = None,
     json: JsonFile = None,
+    seed: Seed = None,
+    device: Device = None,
+    dtype: Dtype = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -63,11 +66,14 @@ def reproduce(
             table,
             row=row,
             seeds=seeds,
+            seed=0 if seed is None else seed,
             recipe=recipe,
             out=out,
             data=data,
             at_most=at_most,
             workers=workers,
+            device=device,
+            dtype=dtype,
             progress=report.progress(),
             command="physics-ep reproduce",
         )

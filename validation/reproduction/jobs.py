@@ -41,6 +41,8 @@ class Job:
         Folder of data sets.
     command : str
         In whose name files are written.
+    device, dtype : str or None
+        Where trainings compute, and in which precision, in the place of what their configs say.
     """
 
     recipe: RowRecipe
@@ -49,10 +51,12 @@ class Job:
     path: Path
     data: str | None
     command: str
+    device: str | None = None
+    dtype: str | None = None
 
     def config(self) -> Config:
         """The config of its training."""
-        return with_arguments(self.recipe.config(self.rule), self.data, None, None, self.seed)
+        return with_arguments(self.recipe.config(self.rule), self.data, self.device, self.dtype, self.seed)
 
 
 @dataclass(frozen=True)

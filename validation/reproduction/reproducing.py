@@ -57,11 +57,14 @@ def reproduce(
     *,
     row: str | None = None,
     seeds: int = 3,
+    seed: int = 0,
     recipe: str | None = None,
     out: str | os.PathLike[str] = FOLDER,
     data: str | os.PathLike[str] | None = None,
     at_most: float | None = None,
     workers: int = 1,
+    device: str | None = None,
+    dtype: str | None = None,
     progress: Progress | bool = SILENT,
     command: str = "validation.reproduce",
 ) -> Reproduction:
@@ -75,7 +78,9 @@ def reproduce(
     table, row : str, optional
         See `chosen_rows`.
     seeds : int
-        Seeds 0, 1, ... of each row.
+        Number of seeds of each row: seed, seed + 1, ...
+    seed : int
+        The first of them.
     recipe : {'paper', 'ours'}, optional
         Default: both.
     out : path
@@ -87,6 +92,9 @@ def reproduce(
         files hold is told.
     workers : int
         Processes that share the seeds of all rows.
+    device, dtype : str, optional
+        Where trainings compute, and in which precision; default what their recipes say. Measurements are made on
+        the CPU, as they are.
     progress : Progress
     command : str
         In whose name files are written.
@@ -102,6 +110,8 @@ def reproduce(
     """
     for name, count in (("seeds", seeds), ("workers", workers)):
         require_count(name, count)
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise argument_error("seed", "be an integer of at least 0", repr(seed))
     if recipe is not None and recipe not in RECIPES:
         raise unknown_name("recipe", recipe, RECIPES)
     if at_most is not None and not at_most >= 0:
@@ -120,12 +130,12 @@ def reproduce(
             untried[k] = f"does not count: {told.missing}"
             continue
         for rule in told.rules:
-            for seed in range(seeds):
-                path = file_of(out, each.table, each.name, name, rule, seed)
-                jobs[k, rule, seed] = Job(told, rule, seed, path, folder, command)
-                held = found(jobs[k, rule, seed])
+            for number in range(seed, seed + seeds):
+                path = file_of(out, each.table, each.name, name, rule, number)
+                jobs[k, rule, number] = Job(told, rule, number, path, folder, command, device, dtype)
+                held = found(jobs[k, rule, number])
                 if held is not None:
-                    done[k, rule, seed] = held
+                    done[k, rule, number] = held
         why = _obstacle(each, name, seeds, folder, at_most)
         if why and any(key not in done for key in jobs if key[0] == k):
             untried[k] = why
