@@ -19,11 +19,12 @@ class InputError(ValueError):
 
 
 def argument_error(name: str, must: str, was: Any) -> InputError:
-    """Build 'Argument NAME must MUST, but was WAS.'; of what is longer than a screen, the beginning."""
+    """Build 'Argument NAME must MUST, but was WAS.'; in one line; of long values the beginning."""
     try:
         told = str(was)
     except ValueError:  # an integer of more digits than Python prints
         told = "an integer of many digits"
+    told = " ".join(told.split()) if "\n" in told else told
     return InputError(f"Argument {name} must {must}, but was {told if len(told) <= LONGEST else told[:LONGEST]}.")
 
 

@@ -20,7 +20,8 @@ import importlib.util
 import os
 import sys
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,6 +34,7 @@ from .predictive_coding.any_model import from_module
 from .predictive_coding.conversion import from_sequential
 from .predictive_coding.traced.network import ModuleNetwork
 from .registry import accepts, check_options
+from .storage.texts import require_regular
 from .storage.weights import put_weights, read_weights
 
 SYSTEM = "file"
@@ -91,7 +93,8 @@ def from_file(
         check_options(make, options, f"factory {name!r}")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            made = make(**options)
+            with _failing_by_name(Path(file)):
+                made = make(**options)
     return _system(made, factory, weights)
 
 
@@ -116,9 +119,12 @@ def in_layers(system: PhysicalSystem) -> PhysicalSystem:
 def _run(path: Path) -> ModuleType:
     """The file's module, run once while it does not change."""
     try:
+        require_regular(path)
         content = path.resolve(strict=True).read_bytes()
     except OSError as error:
-        raise argument_error("factory", "name a file of Python code", f"{str(path)!r}: {error.strerror}") from None
+        raise argument_error(
+            "factory", "name a file of Python code", f"{str(path)!r}: {error.strerror or error}"
+        ) from None
     whole = path.resolve()
     # The name tells the file and its content: an edited file is another module.
     name = f"own_code_{hashlib.sha256(str(whole).encode() + content).hexdigest()[:16]}"
@@ -132,14 +138,31 @@ def _run(path: Path) -> ModuleType:
         sys.path.append(str(whole.parent))  # last, so that it hides no other package
     sys.modules[name] = module  # classes of the file can be pickled
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
+        with _failing_by_name(path):
+            spec.loader.exec_module(module)
+    except InputError:
         del sys.modules[name]
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(whole)]
+        raise
+    return module
+
+
+@contextmanager
+def _failing_by_name(path: Path) -> Iterator[None]:
+    """Within, all that the code of a file ends with is an InputError that tells the line.
+
+    sys.exit() too, which would end a command as if it were done.
+    """
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except (Exception, SystemExit) as error:
+        whole = str(path.resolve())
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == whole]
         line = error.lineno if isinstance(error, SyntaxError) else frames[-1].lineno if frames else None
         place = "" if line is None else f", line {line}"
-        raise InputError(f"File {str(path)!r} cannot be run: {type(error).__name__}: {error}{place}.") from error
-    return module
+        told = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"File {str(path)!r} cannot be run: {told}{place}.") from error
 
 
 def _system(made: Any, factory: str, weights: str | os.PathLike[str] | None) -> PhysicalSystem:

@@ -167,7 +167,7 @@ class OnDevice(EnergySystem):
             "device_full_scales": (full_scales, None),
         }
         for name, (value, default) in given.items():
-            if value != default:
+            if not (value is default or (isinstance(value, int | float) and value == default)):  # no array is asked
                 raise argument_error(name, "be left out without a device", value)
 
     # -- what a system defines ---------------------------------------------------------------------------------

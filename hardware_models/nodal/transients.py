@@ -163,7 +163,9 @@ def transient(
     InputError
         If an argument does not fit, the circuit has no consistent state at the start, or it diverges.
     """
-    parts = circuit if isinstance(circuit, Parts) else circuit.parts
+    parts = circuit if isinstance(circuit, Parts) else getattr(circuit, "parts", None)
+    if not isinstance(parts, Parts):
+        raise argument_error("circuit", "be a Circuit or Parts", type(circuit).__name__)
     if not (np.isfinite(duration) and duration > 0):
         raise argument_error("duration", "be positive and finite, in seconds", duration)
     if method not in METHODS:

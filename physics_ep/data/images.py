@@ -19,6 +19,7 @@ import numpy as np
 from ..errors import InputError
 from ..progress import SILENT, Progress, task
 from ..storage.files import replacing
+from ..storage.texts import require_regular
 from .idx import damaged
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -117,6 +118,7 @@ class Folder:
         for name in self.names():
             path = self.source / name
             try:
+                require_regular(path)
                 content = path.read_bytes()
             except OSError as error:
                 raise InputError(f"Image {str(path)!r} cannot be read: {error.strerror or error}.") from error

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from ..storage.texts import require_regular
 from .image_folders import Listing
 
 if TYPE_CHECKING:
@@ -139,6 +140,7 @@ def read_view(path: Path, view: Callable[[Image], np.ndarray]) -> np.ndarray | s
     from PIL import Image, UnidentifiedImageError
 
     try:
+        require_regular(path)
         with warnings.catch_warnings():
             # Some files of ImageNet have damaged notes of their camera, which nobody reads.
             warnings.simplefilter("ignore")

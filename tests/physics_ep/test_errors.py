@@ -80,6 +80,12 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "long path": (lambda: open_run("x" * 5000), "path must be the path of a file"),
     "n": (lambda: hw.OscillatorGraph(10**12, []), "n must be at most"),
     "spacing": (lambda: hw.FitzHughNagumoChain([4, 8, 3], spacing=1e-320), "spacing must lie within"),
+    "array": (
+        lambda: hw.HopfieldNetwork([4, 5, 3], device_full_scales=torch.ones(2)),
+        "device_full_scales must be",
+    ),
+    "circuit": (lambda: hw.transient(True, 1.0), "circuit must be a Circuit"),
+    "lines": (lambda: Nudge(SquaredError(), X, X.numpy()), "beta must be a number or a tensor"),
     "full_scales": (lambda: hw.map_pcn(mlp([4, 5, 3]), full_scales="x"), "full_scales must be 3 positive numbers"),
 }
 

@@ -7,6 +7,7 @@ command knows.
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -70,6 +71,12 @@ def number():
 
 def fails():
     raise ValueError("no springs left")
+
+def leaves():
+    raise SystemExit(0)
+
+def deep():
+    return deep()
 """
 
 
@@ -168,6 +175,10 @@ def test_an_edited_file_is_run_again(own: Path) -> None:
         ("own.py:number", "must return an EnergySystem or an nn.Module.*but was int"),
         ("own.py:alone", "must return .model, x. with examples"),
         ("own.py:fails", "no springs left"),
+        ("own.py:leaves", "cannot be run: SystemExit: 0, line"),
+        ("own.py:deep", "cannot be run: RecursionError.*line"),
+        ("leaving.py:x", "cannot be run: SystemExit.*line 2"),
+        ("pipe.py:x", "must name a file of Python code.*no regular file"),
         ("own.py:beside", "must name a function or a class"),
         ("other.py:springs", "must name a file of Python code.*No such file"),
         ("broken.py:springs", "cannot be run: NameError.*line 2"),
@@ -176,6 +187,8 @@ def test_an_edited_file_is_run_again(own: Path) -> None:
 )
 def test_a_factory_that_does_not_fit_is_refused(own: Path, name: str, message: str) -> None:
     (own.parent / "broken.py").write_text("\nspring = springs\n", encoding="utf-8")
+    (own.parent / "leaving.py").write_text("import sys\nsys.exit()\n", encoding="utf-8")
+    os.mkfifo(own.parent / "pipe.py")
     (own.parent / "torn.py").write_text("def springs(\n", encoding="utf-8")
     with pytest.raises(InputError, match=message):
         load_system(str(own.parent / name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +152,8 @@ def test_broken_files_are_named_not_raised(tmp_path: Path) -> None:
         assert name in told
         assert words in told
         views.append(View(told, 1))
+    os.mkfifo(tmp_path / "pipe.jpg")  # opening it would wait for ever
+    assert "no regular file" in str(read_view(tmp_path / "pipe.jpg", lambda opened: central_view(opened, 8)))
     assert "No such file" in str(read_view(tmp_path / "gone.jpg", lambda opened: central_view(opened, 8)))
     good = read_view(whole, lambda opened: central_view(opened, 8))
     images, labels, broken = collated([*views, View(good, 7)])
