@@ -32,7 +32,8 @@ def mixed() -> list[Part]:
         R("b", GROUND, 1e3),
         R("b", "a", 2e3),
         Part("D", "diode", ("a", "b"), (1e-12, 1.0)),
-        Part("E", "vcvs", ("c", GROUND, "b", "a"), (3.0,)),
+        Part("E", "vcvs", ("c", "f", "b", "a"), (3.0,)),
+        R("f", GROUND, 3e3),
         R("c", "d", 1e3),
         R("d", GROUND, 1e3),
         Part("H", "ccvs", ("e", GROUND), (100.0,), control="V"),
@@ -143,6 +144,22 @@ def test_eigenvalues_are_those_of_the_pencil() -> None:
     for value in found:
         assert np.abs(finite - value).min() < 1e-6 * abs(value)
     assert circuit.eigenvalue(state, x)[0] == pytest.approx(found[found.real.argmax()])
+
+    # A series circuit of R, L and C behind a follower: -R / 2 L +- i sqrt(1 / L C - (R / 2 L)^2).
+    r, inductance, capacitance = 10.0, 1e-3, 1e-6
+    ring = [
+        V("in", 1.0, "V"),
+        Part("E", "vcvs", ("g", GROUND, "in", GROUND), (2.0,)),
+        R("g", "a", r),
+        Part("L", "inductor", ("a", "b"), (inductance,)),
+        Part("C", "capacitor", ("b", GROUND), (capacitance,)),
+    ]
+    circuit = Circuit(Parts.collect([*ring, R("b", GROUND, 1e12)]), outputs=["b"])
+    decay = r / (2 * inductance)
+    turns = np.sqrt(1 / (inductance * capacitance) - decay**2)
+    rightmost = complex(circuit.eigenvalue(relax(circuit, x).require().state, x)[0])
+    assert rightmost.real == pytest.approx(-decay, rel=1e-6)
+    assert abs(rightmost.imag) == pytest.approx(turns, rel=1e-6)
 
 
 def test_op_amps_have_one_pole(tmp_path: Path) -> None:
