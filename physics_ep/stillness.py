@@ -9,7 +9,7 @@ energy is the batch's where examples feel each other (`HoldsNoise`), may do both
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -33,13 +33,15 @@ class Stillness:
     Parameters
     ----------
     system : PhysicalSystem
+    modules : sequence of Module, optional
+        All modules of it, where they have been listed already.
     """
 
-    def __init__(self, system: PhysicalSystem) -> None:
+    def __init__(self, system: PhysicalSystem, modules: Sequence[nn.Module] | None = None) -> None:
         self.system = system
         self.norms: list[tuple[str, Any]] = []
         self.random: list[tuple[str, nn.Module]] = []
-        if any(isinstance(module, RESTLESS) for module in system.modules()):
+        if any(isinstance(module, RESTLESS) for module in (modules or system.modules())):
             self._find()
         self._stack = ExitStack()
 

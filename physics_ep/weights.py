@@ -121,17 +121,19 @@ class Weights:
         self.parameters = list({id(p): p for _, p in named}.values())
         self.computed: list[_Computed] = []
         self.hooked: list[tuple[str, nn.Module]] = []
-        if any(_peculiar(module) for module in system.modules()):
+        modules = list(system.modules())
+        if any(map(_peculiar, modules)):
             for path, module in system.named_modules():
                 if any(not written(hook) for kind in HOOKS for hook in getattr(module, kind).values()):
                     self.hooked.append((path, module))
                 found = _Computed(path, module) if _peculiar(module) else None
                 if found is not None and found.names:
                     self.computed.append(found)
-        self.still = Stillness(system)
-        with self.still:
-            for found in self.computed:
-                found.evaluate()
+        self.still = Stillness(system, modules)
+        if self.computed:
+            with self.still:
+                for found in self.computed:
+                    found.evaluate()
         self._named: dict[str, torch.Tensor] | None = None if self.computed else dict(named)
         """Parameters by all their names, where none is put in the place of another."""
         self._silenced: list[tuple[torch.Tensor, Any]] = []

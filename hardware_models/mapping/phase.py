@@ -413,10 +413,12 @@ class PairedPhase(Phase):
         """Change of the outputs of units `side` of layer k as their drive moves by `change`, with live gates."""
         units, at = (self.system.amplifiers_h, self.p) if side == "h" else (self.system.amplifiers_u, self.q)
         unit = units[k]
+        if _is_linear(unit):
+            return change
         if not _is_relu(unit):
             return self.over(lambda d, v: unit.displaced(v, d), change, at[k])
         if (side, k) not in self.corners:
-            self.corners[side, k] = at[k].clamp(max=0), -at[k].relu()
+            self.corners[side, k] = at[k].clamp(max=0), (self.h if side == "h" else self.u)[k].neg()
         return rectified(change, *self.corners[side, k])
 
     def along(self, unit: Amplifiers, change: torch.Tensor, slope: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
@@ -440,6 +442,8 @@ class PairedPhase(Phase):
             dq = torch.zeros_like(gap)
         if self.system.shared:
             if not held:
+                if _is_linear(unit):
+                    return gap
                 at = self.over(torch.add, dq, self.q[k])
                 return rectified_at(at, gap) if _is_relu(unit) else unit.displaced(at, gap)
             step = self.over(torch.mul, gap, self.slopes_h[k])
@@ -657,6 +661,11 @@ class PairedPhase(Phase):
             must = "be given, or ranges be found by Mapped.calibrate: no converter sets its range by what it reads"
             raise argument_error("adc_range", must, None)
         return self.system.ranges.largest[kind][k]
+
+
+def _is_linear(unit: Amplifiers) -> bool:
+    """Whether units put out what drives them, as outputs do that are read at their nodes."""
+    return unit.ideal and unit.activation is ACTIVATIONS["linear"]
 
 
 def _is_relu(unit: Amplifiers) -> bool:

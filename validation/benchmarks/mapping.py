@@ -3,18 +3,24 @@
     python -m validation.benchmarks.mapping
     physics-ep bench mapping
 
-One thread, float32, cross-entropy, beta of the unmapped network's stability limit for all, tolerance 1e-2. Backprop
-is autograd on the network's own forward pass. 'ideal' devices are shared arrays of perfect cells; 'poor' ones have
+One thread, float32, cross-entropy, one beta for all (the default), tolerance 1e-2. Backprop is autograd on the
+network's own forward pass. 'ideal' devices are shared arrays of perfect cells; 'poor' ones have
 4 bits, 5 % programming noise, and copies for the transposed read that are 1 % off: still one drive, so that sweeps
 find the equilibrium. At a fifth of that beta two sweeps are enough, as they are for the network itself at the
-whole. Mapping itself, which programs the cells, is timed apart. `ms` and ratios are of the clock on the wall, `cpu`
+whole. Mapping itself, which programs the cells, is timed apart.
+
+Rows of trained weights (20 steps of Adam on the batch) have live gates, ideal devices and a fifth of beta='auto'.
+Beside them stand the count of their multiplications over backprop's, for two sweeps (`counted`), and the time of
+these products alone. `ms` and ratios are of the clock on the wall, `cpu`
 the ratio to backprop in processor time, which other programs disturb less.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
@@ -44,8 +50,16 @@ CASES: dict[str, tuple[Callable[[int], PredictiveCodingNetwork], int]] = {
 }
 
 
+TRAINING = 20
+"""Steps of the networks with trained weights: few examples then have units next to their kinks."""
+
+
 def measure(
-    repeats: int = 40, seed: int = 0, threads: int = 1, cases: tuple[str, ...] = tuple(CASES)
+    repeats: int = 40,
+    seed: int = 0,
+    threads: int = 1,
+    cases: tuple[str, ...] = tuple(CASES),
+    trained: tuple[str, ...] = tuple(CASES),
 ) -> dict[str, object]:
     """Time all steps of a case in turns.
 
@@ -57,21 +71,23 @@ def measure(
         Seed of data, weights and devices.
     threads : int
         CPU threads.
-    cases : tuple of str
-        Names in `CASES`.
+    cases, trained : tuple of str
+        Names in `CASES`: those to time with weights as they are drawn, and with trained ones.
 
     Returns
     -------
     dict
         `rows` (case, step, ms, over unmapped, over backprop, cpu, sweeps, residual, 1 - cos to backprop of the
-        network that is there), `ratio` (largest of ideal devices over the unmapped step), `machine`, `load`.
+        network that is there, count), `ratio` (largest of ideal devices over the unmapped step), `machine`, `load`.
     """
     load = [os.getloadavg()[0]]
     with placement.threads(threads):
         where = machine()
         rows = [row for case in cases for row in _rows(case, repeats, seed)]
+        rows += [row for case in trained for row in _trained_rows(case, repeats, seed)]
     load.append(os.getloadavg()[0])
-    worst = max(float(r["/ EP"]) for r in rows if "ideal" in str(r["step"]))  # type: ignore[arg-type]
+    plain = [r for r in rows if "ideal" in str(r["step"]) and r["count"] is None]
+    worst = max((float(r["/ EP"]) for r in plain), default=math.nan)  # type: ignore[arg-type]
     return {
         "title": "EP on a mapped network over EP on the network, and over backprop",
         "rows": rows,
@@ -120,16 +136,116 @@ def _rows(case: str, repeats: int, seed: int) -> list[dict[str, object]]:
         map_pcn(net, "resistive", DEVICES["poor"], seed, calibration=x)
 
     calls["mapping, poor"] = by_mapping
+    timed = Timed(f"{case}, {batch}", cost, x, y, systems, steps)
+    return _measured_rows(timed, calls, repeats)
+
+
+def _trained_rows(case: str, repeats: int, seed: int) -> list[dict[str, object]]:
+    build, batch = CASES[case]
+    generator = torch.Generator().manual_seed(seed)
+    net, cost = build(seed), CrossEntropy()
+    x = inputs(net, batch, generator)
+    y = torch.randint(0, net.sizes[-1], (batch,), generator=generator)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+
+    def by_backprop() -> None:
+        net.zero_grad()
+        cost(net(x), y).mean().backward()
+
+    for _ in range(TRAINING):
+        by_backprop()
+        optimizer.step()
+    first = EquilibriumPropagation(cost, beta="auto", tolerance=TOLERANCE)
+    first.backward(net, x, y)
+    systems: dict[str, PredictiveCodingNetwork] = {"EP": net}
+    for substrate in THREE:
+        systems[f"{substrate}, ideal, live"] = map_pcn(net, substrate, DEVICES["ideal"], seed, calibration=x).system
+    steps: dict[str, Step] = {}
+
+    def by_ep(name: str) -> Callable[[], None]:
+        gates = net.gates if name == "EP" else "live"
+        ep = EquilibriumPropagation(cost, beta=first.beta / 5, tolerance=TOLERANCE, gates=gates)
+
+        def step() -> None:
+            systems[name].zero_grad()
+            steps[name] = ep.backward(systems[name], x, y)
+
+        return step
+
+    calls = {name: by_ep(name) for name in systems}
+    calls["backprop"] = by_backprop
+    calls["its products alone"] = products(net, x)
+    rows = _measured_rows(Timed(f"{case}, {batch}, trained", cost, x, y, systems, steps), calls, repeats)
+    for row in rows:
+        row["count"] = counted(net) if "live" in str(row["step"]) else None
+    return rows
+
+
+def counted(net: PredictiveCodingNetwork) -> float:
+    """Multiplications of a step of two sweeps over those of backprop, where all examples share the first sweep.
+
+    With F of the links on the input and G of all others, backprop takes 2 F + 3 G and the step 2 F + 7 G: the free
+    pass, one pass down and up for both nudges, one down for each, and the gradients, where mean and difference of
+    both nudges meet.
+    """
+    sizes = [(wire.source, wire.link.fan_in * math.prod(wire.link.post)) for ws in net.wires for wire in ws]
+    first, others = (sum(n for source, n in sizes if (source < 0) == at) for at in (True, False))
+    return (2 * first + 7 * others) / (2 * first + 3 * others)
+
+
+def products(net: PredictiveCodingNetwork, x: torch.Tensor) -> Callable[[], None]:
+    """The products of such a step and nothing else, on activities and errors of the right shapes."""
+    with torch.no_grad():
+        run = net.run(x)
+    one = run.states
+    two = tuple(torch.cat([s, s]) for s in one)
+    links = [
+        (k, wire.source, wire.link, run.weights.of(k, wire.name), run.routes[k] if wire.link.routed else None)
+        for k, wires in enumerate(net.wires)
+        for wire in wires
+    ]
+
+    def multiply() -> None:
+        with torch.no_grad():
+            for _, source, link, w, _ in links:
+                link.drive(w, x if source < 0 else one[source], None)
+            for k, source, link, w, route in links:
+                if source < 0:
+                    link.gradient(x, one[k], route)
+                    continue
+                link.transpose(w, one[k], route)
+                link.apply(w, one[source], route)
+                link.transpose(w, two[k], route)
+                link.gradient(two[source], two[k], route)
+
+    return multiply
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What the rows of one case are measured on; steps of EP leave what they found in `steps`."""
+
+    label: str
+    cost: CrossEntropy
+    x: torch.Tensor
+    y: torch.Tensor
+    systems: dict[str, PredictiveCodingNetwork]
+    steps: dict[str, Step]
+
+
+def _measured_rows(timed: Timed, calls: dict[str, Callable[[], None]], repeats: int) -> list[dict[str, object]]:
+    """A row a call, timed in turns."""
+    steps, x, y, cost = timed.steps, timed.x, timed.y, timed.cost
     clock = Clock()
     for call in list(calls.values()):
         call()
-    interleave(clock.around(calls), repeats if len(net.shapes[0]) == 1 else max(repeats // 5, 2), warmup=0)
+    interleave(clock.around(calls), repeats if x.ndim == 2 else max(repeats // 5, 2), warmup=0)
     unit, plain = clock.median("backprop"), clock.median("EP")
     rows = []
     for name in clock.seconds:
         wall, cpu = clock.median(name)
         row: dict[str, object] = {
-            "case": f"{case}, {batch}",
+            "case": timed.label,
             "step": name,
             "ms": 1e3 * wall,
             "/ EP": wall / plain[0],
@@ -138,11 +254,13 @@ def _rows(case: str, repeats: int, seed: int) -> list[dict[str, object]]:
             "sweeps": "",
             "residual": None,
             "1 - cos": None,
+            "count": None,
         }
         if name in steps:
             found = steps[name].equilibria
-            grads = {n: p.grad for n, p in systems[name].named_parameters() if p.grad is not None}
-            exact = backprop_gradient(systems[name], x, y, cost)
+            system = timed.systems[name]
+            grads = {n: p.grad for n, p in system.named_parameters() if p.grad is not None}
+            exact = backprop_gradient(system, x, y, cost)
             row["sweeps"] = "/".join(str(e.iterations) for e in found[1:])
             row["residual"] = max(float(e.residual.max()) for e in found)
             row["1 - cos"] = 1 - min(r.cosine for r in compare(grads, exact))
@@ -155,8 +273,9 @@ if __name__ == "__main__":
     print(result["title"], "|", result["machine"], "| load", result["load"])
     for row in result["rows"]:
         residual = "" if row["residual"] is None else f"{row['residual']:.1e}"
+        count = "" if row["count"] is None else f"count {row['count']:.2f}"
         ratios = f"x{row['/ EP']:5.2f}  x{row['/ backprop']:5.2f}"
         print(
             f"{row['case']:26s} {row['step']:24s} {row['ms']:9.2f} ms  {ratios}  "
-            f"cpu x{row['cpu']:5.2f}  {row['sweeps']:6s} {residual}"
+            f"cpu x{row['cpu']:5.2f}  {row['sweeps']:6s} {residual}  {count}"
         )
