@@ -29,12 +29,13 @@ from physics_ep.maps import Link
 from physics_ep.nudging import Nudge
 from physics_ep.physical_system import Inputs, Phase, PhysicalSystem
 from physics_ep.pooling import Route
-from physics_ep.predictive_coding.activations import ACTIVATIONS
+from physics_ep.predictive_coding.activations import ACTIVATIONS, clip
 from physics_ep.predictive_coding.forward import ForwardPass
 from physics_ep.predictive_coding.learning import Nudged, contrast
 from physics_ep.predictive_coding.phase import Rest, relative
-from physics_ep.predictive_coding.responses import over, rectified, rectified_at
+from physics_ep.predictive_coding.responses import clamped, over, rectified, rectified_at
 from physics_ep.reads import needed
+from physics_ep.units import clipped
 
 from ..devices.crossbars import converted, normal
 from .amplifiers import Amplifiers
@@ -97,8 +98,8 @@ class PairedPhase(Phase):
         self.back = self.by_h if system.read_both_ways else self._arrays("transpose")
         self.paths: dict[tuple[Copy, int], torch.Tensor | None] = inputs.kept.setdefault("paths", {})
         """What `through` has found so far."""
-        self.corners: dict[tuple[Side, int], tuple[torch.Tensor, torch.Tensor]] = {}
-        """(min(v, 0), -ReLU(v)) at the internal voltages v of h or u of a layer, at the origin, as found so far."""
+        self.corners: dict[tuple[Side, int], tuple[torch.Tensor, ...]] = {}
+        """What `rectified` or `clamped` needs of internal voltages of h or u at the origin, as found so far."""
         self.pull: OutputPull | None = None
         """What the nudge asks of the outputs at the origin, once it is known."""
         self.load_h, self.load_u = system.load_h, system.load_u
@@ -415,11 +416,15 @@ class PairedPhase(Phase):
         unit = units[k]
         if _is_linear(unit):
             return change
-        if not _is_relu(unit):
-            return self.over(lambda d, v: unit.displaced(v, d), change, at[k])
-        if (side, k) not in self.corners:
-            self.corners[side, k] = at[k].clamp(max=0), (self.h if side == "h" else self.u)[k].neg()
-        return rectified(change, *self.corners[side, k])
+        if _is_relu(unit):
+            if (side, k) not in self.corners:
+                self.corners[side, k] = at[k].clamp(max=0), (self.h if side == "h" else self.u)[k].neg()
+            return rectified(change, *self.corners[side, k])
+        if _is_clip(unit):
+            if (side, k) not in self.corners:
+                self.corners[side, k] = clipped(*unit.activation.bounds)(torch).anchor(at[k])
+            return clamped(change, *self.corners[side, k])
+        return self.over(lambda d, v: unit.displaced(v, d), change, at[k])
 
     def along(self, unit: Amplifiers, change: torch.Tensor, slope: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
         """Change of outputs along the slope at the origin, up to the rails."""
@@ -671,3 +676,8 @@ def _is_linear(unit: Amplifiers) -> bool:
 def _is_relu(unit: Amplifiers) -> bool:
     """Whether units are ideal ReLUs; detuned oscillators and real diodes bear that name, and are none."""
     return unit.ideal and unit.activation.displaced is ACTIVATIONS["relu"].displaced
+
+
+def _is_clip(unit: Amplifiers) -> bool:
+    """Whether units are ideal clips: two diodes, or oscillators in tune."""
+    return unit.ideal and unit.activation.recipe is not None and unit.activation.recipe[0] is clip

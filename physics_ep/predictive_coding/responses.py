@@ -47,6 +47,14 @@ def rectified(
     return torch.maximum(moved, high, out=None if moved.requires_grad else moved).flatten(0, 1)
 
 
+def clamped(change: torch.Tensor, below: torch.Tensor, above: torch.Tensor, beyond: torch.Tensor) -> torch.Tensor:
+    """clip(a + d) - clip(a) of stacked rows d around a of one batch, from the anchor of the clip at a
+    (`physics_ep.units.clipped`)."""
+    moved = over(torch.add, change, beyond)
+    rows = moved.unflatten(0, (moved.shape[0] // max(below.shape[0], 1), -1))
+    return torch.clamp(rows, below, above, out=None if moved.requires_grad else rows).flatten(0, 1)
+
+
 def rectified_at(a: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
     """ReLU(a + d) - ReLU(a) of rows d around as many rows a, whose memory is used up.
 

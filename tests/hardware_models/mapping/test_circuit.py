@@ -365,3 +365,23 @@ def test_power_of_averaged_positions() -> None:
         rows = float(bias.sum()) * device.voltage**2 * math.prod(link.image)
         wanted = float((volts.square() @ matrix).sum(1).mean()) + rows
         assert row.power == pytest.approx(wanted, rel=1e-9)
+
+
+@pytest.mark.parametrize("activation", ["relu", "hard_tanh", "hard_sigmoid", "tanh"])
+def test_units_answer_stacked_nudges_as_two_responses_do(activation: str) -> None:
+    """What is kept of the free state would be that of another unit, row or side of a kink; on the outputs, too."""
+    net = mlp([3, 40, 2], activation, seed=0).double()
+    x = torch.linspace(-2, 2, 12, dtype=torch.float64).view(4, 3)
+    system = map_pcn(net, "hopfield", DeviceModel(), 0, calibration=x).system
+    inputs = system.prepare(x)
+    phase = system.phase(inputs, system.phase(inputs).known("sweep")[0], balanced=True, gates="live")
+    phase.copies = 2
+    for k, n in enumerate((40, 2)):
+        unit = system.amplifiers_h[k]
+        change = torch.linspace(-3, 3, 8 * n, dtype=torch.float64).view(8, n)
+        at = phase.p[k].repeat(2, 1)
+        exact = unit.response(at + change) - unit.response(at)
+        torch.testing.assert_close(phase.displaced("h", k, change), exact, rtol=1e-12, atol=1e-14)
+        moved = change.flip(0).contiguous()
+        exact = unit.response(at + moved + change) - unit.response(at + moved)
+        torch.testing.assert_close(phase.error(k, moved, change), exact, rtol=1e-12, atol=1e-14)
