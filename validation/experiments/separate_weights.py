@@ -116,19 +116,21 @@ def compared(rows: list[dict[str, Any]]) -> dict[str, Any]:
     Returns
     -------
     dict
-        'curves': way to the mean of each epoch; 'differences': way to (mean, low, high) of its last test error less
+        'curves': way to the mean of each epoch; 'differences': way to (mean, low, high) of its test error less
         that of asymmetric EP, over seeds that have both, with the 95 % interval of Student's t; 'seeds': how many.
     """
     last: dict[str, dict[int, list[float]]] = {way: {} for way in WAYS}
     for row in rows:
         last[row["way"]][row["seed"]] = row["test_error"]
     curves = {way: (100 * np.mean(list(found.values()), axis=0)).tolist() for way, found in last.items() if found}
-    differences = {}
+    differences: dict[str, dict[str, tuple[float, float, float]]] = {}
     for way in WAYS:
         both = sorted(last[way].keys() & last["asymmetric"].keys())
-        if way != "asymmetric" and both:
-            apart = np.array([100 * (last[way][s][-1] - last["asymmetric"][s][-1]) for s in both])
-            differences[way] = (float(apart.mean()), *interval(apart))
+        if way == "asymmetric" or not both:
+            continue
+        apart = 100 * np.array([np.subtract(last[way][s], last["asymmetric"][s]) for s in both])
+        told = {"last epoch": apart[:, -1], "mean over epochs": apart.mean(1)}
+        differences[way] = {name: (float(d.mean()), *interval(d)) for name, d in told.items()}
     return {"curves": curves, "differences": differences, "seeds": {w: len(f) for w, f in last.items()}}
 
 
@@ -143,8 +145,9 @@ def table(rows: list[dict[str, Any]]) -> str:
     for way, curve in found["curves"].items():
         lines.append(f"| {way} | {found['seeds'][way]} | " + " | ".join(f"{e:.2f}" for e in curve) + " |")
     lines.append("")
-    for way, (mean, low, high) in found["differences"].items():
-        lines.append(f"{way} less asymmetric, last epoch: {mean:+.2f} % (95 % interval {low:+.2f} to {high:+.2f})")
+    for way, told in found["differences"].items():
+        for name, (mean, low, high) in told.items():
+            lines.append(f"{way} less asymmetric, {name}: {mean:+.2f} % (95 % interval {low:+.2f} to {high:+.2f})")
     return "\n".join(lines)
 
 

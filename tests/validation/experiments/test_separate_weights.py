@@ -24,12 +24,13 @@ def test_exact_gradients_are_those_of_implicit_differentiation() -> None:
 def test_differences_are_paired_by_seed() -> None:
     """Seeds differ by far more than methods: an unpaired interval would hide what is there."""
     rows = [
-        {"way": way, "seed": seed, "test_error": [0.5, 0.1 * seed + extra]}
+        {"way": way, "seed": seed, "test_error": [0.5 + extra, 0.1 * seed + extra]}
         for seed in (1, 2, 3)
         for way, extra in (("asymmetric", 0.0), ("vector-field", 0.02 + 1e-3 * seed))
     ]
     found = compared([*rows, {"way": "exact", "seed": 9, "test_error": [0.5, 0.2]}])
-    mean, low, high = found["differences"]["vector-field"]
+    mean, low, high = found["differences"]["vector-field"]["last epoch"]
     assert abs(mean - 2.2) < 1e-9
     assert 1.9 < low < high < 2.5
+    assert abs(found["differences"]["vector-field"]["mean over epochs"][0] - 2.2) < 1e-9
     assert "exact" not in found["differences"]
