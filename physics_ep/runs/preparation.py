@@ -12,6 +12,7 @@ import torch
 from ..config import Config, parse_config
 from ..cost import SquaredError
 from ..data.batches import BatchSource, InMemory, Loaders, Stream
+from ..data.cifar import VARIANTS
 from ..data.datasets import Dataset, load_dataset
 from ..data.given import ARRAYS, LOADERS, MUST, arrays_of, dataset_of_arrays, dataset_of_loaders, require_loaders
 from ..data.image_folders import STREAMED
@@ -22,6 +23,7 @@ from ..progress import SILENT, Progress
 from ..recipes import lacks_recipe, lacks_sizes, with_recipe, with_sizes
 from ..registry import accepts, build_system, load, systems
 from ..storage.opening import open_run
+from ..storage.outputs import as_asked
 from ..storage.run_file import Run, environment
 from ..storage.texts import parse_json, read_text
 from ..storage.weights import put_weights
@@ -83,6 +85,10 @@ def with_arguments(
     elif data is not None and not isinstance(data, str | os.PathLike):
         raise argument_error("data", MUST, type(data).__name__)
     elif data is not None:
+        if Path(data).expanduser().is_file() and config.data.name not in VARIANTS:  # which may be archives
+            other = as_asked("--set data.file=FILE", "data.file")
+            must = f"be a folder of data sets ({other} names a table of examples)"
+            raise argument_error("data", must, f"{os.fspath(data)!r}, which is a file")
         sections["data"] = {"folder": os.fspath(data)}
     return config.updated(**sections) if sections else config
 

@@ -48,6 +48,9 @@ def check_output(path: str | os.PathLike[str], argument: str) -> Path:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         if place.is_dir():
             raise argument_error(argument, "be a file", f"the folder {str(path)!r}")
+        blocked = next((parent for parent in place.parents if parent.is_file()), None)
+        if blocked is not None:
+            raise argument_error(argument, "lie in a folder", f"{str(path)!r}, where {str(blocked)!r} is a file")
         if place.exists() or path.exists():
             mode = path.stat().st_mode
             if not stat.S_ISREG(mode):

@@ -179,6 +179,17 @@ def test_what_does_not_fit_is_refused(data: Any, changes: dict[str, Any], messag
     assert not (tmp_path / "run.h5").exists()
 
 
+@pytest.mark.parametrize("name", ["digits", "csv", "image-folder", "mnist"])
+def test_a_file_where_a_folder_is_meant_is_refused(name: str, table: Path, tmp_path: Path) -> None:
+    """Else it is passed over in silence where the set needs no folder, and the digits are learnt instead."""
+    config = {**LINEAR, "data": {"name": name}}
+    with pytest.raises(InputError, match=r"data must be a folder of data sets .*own.csv', which is a file"):
+        train(config, data=table, out=tmp_path / "run.h5")
+    assert not (tmp_path / "run.h5").exists()
+    with pytest.raises(InputError, match=r"out must lie in a folder, but was .*where .*own.csv' is a file"):
+        train(LINEAR, data=(X, Y), out=table / "run.h5")
+
+
 def test_a_dataset_of_measured_targets_is_checked() -> None:
     x = torch.zeros(4, 3)
     with pytest.raises(InputError, match=r"train_y must be floating-point targets of shape \(4, n\)"):
