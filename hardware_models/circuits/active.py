@@ -55,7 +55,8 @@ class ActiveCircuit(PartsCircuit, VectorField):
     Director and Rohrer (1969, IEEE Transactions on Circuit Theory 16, 318), which the physics solves by settling.
 
     Capacitors and inductors carry no signal at an operating point. They say whether it is stable (`eigenvalue`); a
-    step of learning refuses one that is not.
+    step of learning refuses one that is not. `hardware_models.transient` follows the circuit's own motion;
+    `physics_ep.simulate` one with a capacitance at every node and an inductance in every branch, alike.
 
     Parameters
     ----------
