@@ -42,6 +42,7 @@ class ActivePhase(FieldPhase):
 
     def __init__(self, system: Any, inputs: Inputs, origin: State | None = None, balanced: bool = False) -> None:
         super().__init__(system, inputs, origin, balanced)
+        self._slopes: torch.Tensor | None = None
         self.resting: State | None = None
         """Force at the origin, where it is not left out."""
         if self.origin is not None and not balanced:
@@ -61,6 +62,13 @@ class ActivePhase(FieldPhase):
             rows = np.pad(self.reads().numpy(), ((0, 0), (0, self.system.n_branches)))
             twin.tie = tied(rows, way.numpy(), self.system.output_names)
         return twin
+
+    @property
+    def slopes(self) -> torch.Tensor:
+        """Jacobian (B, n, n) of the circuit's force at the origin, kept however large it is."""
+        if self._slopes is None:
+            self._slopes = self.jacobian.matrix
+        return self._slopes
 
     def reads(self) -> torch.Tensor:
         """Outputs as sums of the voltages of all nodes but ground, (n_out, n_nodes - 1)."""
@@ -129,7 +137,7 @@ class ActivePhase(FieldPhase):
 
     def _motions(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """J and C of C du/dt = J u of each example, in the unknowns that are free."""
-        matrix, keep = self.jacobian.matrix.numpy(), self.jacobian.keep
+        matrix, keep = self.slopes.numpy(), self.jacobian.keep
         charges = capacitances(self.system)
         for row, j in enumerate(matrix):
             free = np.ones(len(j), bool) if keep is None else keep[row].numpy() > 0
@@ -140,15 +148,14 @@ class ActivePhase(FieldPhase):
         """Jacobian (B, n, n) of the force by z, nudge and correction included; None: at the origin."""
         if z is None:
             assert self.origin is not None
-            state, matrix = self.origin, self.jacobian.matrix.clone()
+            state, matrix = self.origin, self.slopes.clone()
         else:
             state = self.state(z)
             matrix = Jacobian(lambda s: self.system.slope(s, self.x), state).matrix.clone()
         if z is None and self.jacobian.keep is not None:  # what bounds hold has no other law than to stay
             matrix -= self.system.field.scale * torch.diag_embed(1 - self.jacobian.keep)
         if self.skew is not None:
-            own = self.jacobian.matrix
-            matrix -= own - own.mT
+            matrix -= self.slopes - self.slopes.mT
         if self.tie is not None:  # on the plane alone: what the sources carry has no law of its own
             across = torch.from_numpy(self.tie.inverse @ self.tie.rows)
             inside = torch.eye(len(across), dtype=torch.float64) - across

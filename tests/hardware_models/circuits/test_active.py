@@ -66,7 +66,7 @@ def test_exact_gradients_of_all_controlled_sources() -> None:
     circuit = Circuit(Parts.collect(parts), outputs=["d"])
     x, y = column(1.0), column(0.3)
     exact = implicit_gradient(circuit, x, y, SquaredError())
-    step = EquilibriumPropagation(SquaredError(), beta=1e-7).backward(circuit, x, y)
+    step = EquilibriumPropagation(SquaredError(), beta=1e-7).backward(circuit, x, y, input_gradient=True)
     assert step.method == "asymmetric"
     names = {
         "conductance": circuit.parts.group("resistor").names,
@@ -82,6 +82,7 @@ def test_exact_gradients_of_all_controlled_sources() -> None:
     assert float(slopes["diode_saturation_current"][0, 0, 0]) == pytest.approx(difference, rel=1e-6)
     difference = (output(parts, "V", 1e-4) - output(parts, "V", -1e-4)) / 2e-4
     assert float(slopes["voltage_source"][0, 0, 0]) == pytest.approx(difference, rel=1e-6)
+    assert float(step.input_gradient) == pytest.approx(missing * difference, rel=1e-6)
     for name, of in names.items():
         values = circuit.get_parameter(name).detach().numpy()
         for k, part in enumerate(of):
