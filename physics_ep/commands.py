@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import textwrap
 import time
@@ -303,7 +304,8 @@ def simulate(
     for phase, values in figures["phases"].items():
         settled = [t for t in values["settling_time"] if t is not None]
         times = f"{max(settled):.3g}" if len(settled) == len(values["settling_time"]) else "not by the end"
-        energies = f"{values['first_energy'][0]:.4g} to {values['last_energy'][0]:.4g}"
+        first, last = values["first_energy"][0], values["last_energy"][0]
+        energies = "none" if math.isnan(first) else f"{first:.4g} to {last:.4g}"  # of a force alone
         rows.append([phase, times, f"{max(values['last_residual']):.1e}", energies])
     columns = [
         "phase",
