@@ -113,7 +113,7 @@ def learned(mapped: Mapped, x: torch.Tensor, y: torch.Tensor) -> None:
     """Let the cells learn in place for an epoch by asymmetric EP; what does not settle is left out of a step."""
     learner = InSitu(mapped, lambda p: torch.optim.SGD(p, lr=LEARNING_RATE, momentum=0.9), headroom=1.5)
     for rows in torch.randperm(len(x), generator=torch.Generator().manual_seed(0)).split(BATCH):
-        learner.step(x[rows], y[rows], COST, "auto", on_unconverged="skip", method="asymmetric")
+        learner.step(x[rows], y[rows], COST, BETAS[0], on_unconverged="skip", method="asymmetric")
 
 
 def settling(mapped: Mapped, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
