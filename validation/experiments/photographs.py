@@ -316,7 +316,7 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 def table(rows: Sequence[dict[str, Any]], chosen: Sequence[PhotographCase]) -> str:
     """The substrates in Markdown: medians over instances, and their range."""
     lines = [
-        "| substrate | cells | what errs | right | among five | cosine to the network | to what the arrays compute "
+        "| substrate | cells | what errs | right | among five | 1 - cos, transfer | 1 - cos, feedforward "
         "| K | gain of the loop | instances |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
@@ -326,7 +326,9 @@ def table(rows: Sequence[dict[str, Any]], chosen: Sequence[PhotographCase]) -> s
             continue
         good = [row for row in own if row["settled"]]
         cosines = [
-            "none" if not good else ", ".join(f"{np.median([row[name][n] for row in good]):.3g}" for n in (0, 1))
+            "none"
+            if not good
+            else ", ".join(f"{max(1 - np.median([row[name][n] for row in good]), 0):.1g}" for n in (0, 1))
             for name in ("transfer", "feedforward")
         ]
         passes = _range([row["K"] for row in good]) if good else "no state"
