@@ -13,9 +13,22 @@ def _end(number: int, frame: FrameType | None) -> NoReturn:
     os._exit(130)
 
 
+def _fill_descriptors() -> None:
+    """Open the null device where standard input, output or error is closed.
+
+    Else the first file that is opened takes its number, and what a library prints goes into that.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+
+
 def run() -> NoReturn:
     """Run the command. Ctrl-C ends it in one line from the first moment, while modules are still imported."""
     signal.signal(signal.SIGINT, _end)
+    _fill_descriptors()
     from .cli import main
 
     main()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -201,6 +201,13 @@ def require_weights(build: Callable[[], nn.Module], options: Any, size: int) -> 
     if _largest(options) >= LARGE:
         weights = parameters_of(build) or 0
         require_memory(weights * size, torch.device("cpu"), f"{weights} parameters")
+
+
+def require_dense(sizes: Sequence[int]) -> None:
+    """Raise InputError if there is too little memory for weights between each two layers of these many units."""
+    if max(sizes) >= LARGE:
+        weights = sum(a * b for a, b in itertools.pairwise(sizes))
+        require_memory(weights * WEIGHT_BYTES // 2, torch.device("cpu"), f"{weights} weights")
 
 
 def _largest(value: Any) -> int:

@@ -35,6 +35,7 @@ from torch import nn
 from physics_ep.blocks import State
 from physics_ep.errors import argument_error, is_real, require_seed, unknown_name
 from physics_ep.nudging import Nudge
+from physics_ep.placement import require_dense
 from physics_ep.system import EnergySystem, Inputs, Phase
 from physics_ep.units import torch_functions
 
@@ -111,6 +112,7 @@ class LangevinHopfield(EnergySystem):
         super().__init__()
         if not counts(sizes) or len(sizes) < 2:
             raise argument_error("sizes", "be at least two positive integers [inputs, ..., outputs]", sizes)
+        require_dense(sizes)
         for name, value in (("activation", activation), ("output_activation", output_activation)):
             if value not in RICCATI:
                 raise unknown_name(name, value, RICCATI)

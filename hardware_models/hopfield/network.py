@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import torch
 
 from physics_ep.errors import argument_error, is_real, require_seed, unknown_name
 from physics_ep.overrides import require_physics
+from physics_ep.placement import require_dense
 from physics_ep.pooling import POOL, POOLINGS
 from physics_ep.units import UNITS
 
@@ -85,6 +87,7 @@ class HopfieldNetwork(Layered):
     ) -> None:
         if not counts(sizes) or len(sizes) < 2:
             raise argument_error("sizes", "be at least two positive integers [inputs, ..., outputs]", sizes)
+        require_dense(sizes)
         generator = _checked(activation, output_activation, gain, seed)
         layers = [Dense(n_in, n_out, gain, generator) for n_in, n_out in itertools.pairwise(sizes)]
         super().__init__([(n,) for n in sizes], layers, activation, output_activation)
@@ -197,6 +200,9 @@ class ConvHopfieldNetwork(Layered):
     ) -> None:
         if not counts(input_shape) or len(input_shape) != 3:
             raise argument_error("input_shape", "be three positive integers [channels, rows, columns]", input_shape)
+        require_dense([math.prod(input_shape), n_out if isinstance(n_out, int) else 1])
+        if counts(channels):
+            require_dense([input_shape[0], *(9 * n for n in channels)])
         if not counts(channels) or not channels:
             raise argument_error("channels", "be one or more positive integers", channels)
         if not counts([n_out]):

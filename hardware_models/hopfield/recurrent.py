@@ -11,6 +11,7 @@ import torch
 from physics_ep.blocks import State, largest
 from physics_ep.errors import argument_error, is_real, require_seed, unknown_name
 from physics_ep.physical_system import Inputs
+from physics_ep.placement import require_dense
 from physics_ep.units import UNITS, torch_functions
 from physics_ep.vector_field import FieldPhase, VectorField
 
@@ -65,6 +66,7 @@ class RecurrentNetwork(VectorField):
         whole = all(isinstance(s, int) and not isinstance(s, bool) and s > 0 for s in sizes)
         if not whole or len(sizes) < 2:
             raise argument_error("sizes", "be positive integers: input, hidden layers, outputs", sizes)
+        require_dense(sizes)
         if activation not in ACTIVATIONS:
             raise unknown_name("activation", str(activation), ACTIVATIONS)
         for name, value in (("gain", gain), ("back_gain", back_gain)):

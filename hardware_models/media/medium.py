@@ -28,6 +28,7 @@ from torch import nn
 
 from physics_ep.blocks import State
 from physics_ep.errors import argument_error, is_real, require_seed, unknown_name
+from physics_ep.placement import require_dense
 from physics_ep.reads import likely
 from physics_ep.system import EnergySystem, Inputs, Phase
 
@@ -46,6 +47,8 @@ from .saddle import lattice
 from .solvers import SOLVERS
 
 BOUNDARIES = ("neumann", "periodic")
+MOST_SITES = 10**7
+"""Sites of the largest medium."""
 
 
 class FitzHughNagumoChain(EnergySystem):
@@ -138,6 +141,9 @@ class FitzHughNagumoChain(EnergySystem):
         super().__init__()
         if not counts(sizes) or len(sizes) != 3:
             raise argument_error("sizes", "be three positive integers [features, sites, outputs]", sizes)
+        if sizes[1] > MOST_SITES:
+            raise argument_error("sizes", f"have at most {MOST_SITES:,} sites", sizes)
+        require_dense(sizes[:2])
         features, sites, outputs = sizes
         if reaction not in REACTIONS:
             raise unknown_name("reaction", reaction, REACTIONS)

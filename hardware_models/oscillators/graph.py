@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import networkx
 
 GROUNDS = ("pin", "quotient")
+MOST_JOINED = 20_000
+"""Oscillators of the largest graph in which all are coupled: 200 million edges."""
 MOST_NODES = 10**7
 """Oscillators of the largest graph, and its inputs."""
 SPREAD = 0.1
@@ -212,8 +214,7 @@ class OscillatorGraph(Oscillators):
         Default weights are uniform, of such a size that the largest eigenvalue of their matrix is about `coupling`
         (Wigner 1958): well below the fields there is one equilibrium, well above there are very many.
         """
-        if isinstance(n, bool) or not isinstance(n, int) or n < 2:
-            raise argument_error("n", "be an integer of at least 2", n)
+        require_count("n", n, 2, MOST_JOINED)
         if isinstance(n_outputs, bool) or not isinstance(n_outputs, int) or not 1 <= n_outputs <= n:
             raise argument_error("n_outputs", f"be an integer from 1 to {n}", n_outputs)
         edges = torch.triu_indices(n, n, 1).t()
@@ -232,6 +233,8 @@ class OscillatorGraph(Oscillators):
         sides = tuple(shape) if isinstance(shape, Sequence) else (shape,)
         if not sides or any(isinstance(s, bool) or not isinstance(s, int) or s < 1 for s in sides):
             raise argument_error("shape", "be positive integers", shape)
+        if math.prod(sides) > MOST_NODES:
+            raise argument_error("shape", f"hold at most {MOST_NODES:,} oscillators", shape)
         numbers = np.arange(math.prod(sides)).reshape(sides)
         edges = []
         for axis, side in enumerate(sides):

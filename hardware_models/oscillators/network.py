@@ -22,6 +22,7 @@ import torch
 
 from physics_ep.blocks import State
 from physics_ep.errors import argument_error, is_real, require_seed
+from physics_ep.placement import require_dense
 from physics_ep.system import Inputs
 
 from ..arrays import counts
@@ -106,6 +107,7 @@ class OscillatorNetwork(OnDevice, Oscillators):
     ) -> None:
         if not counts(sizes) or len(sizes) < 2:
             raise argument_error("sizes", "be at least two positive integers [inputs, ..., outputs]", sizes)
+        require_dense(sizes)
         for name, value in (("gain", gain), ("field", field), ("frequency_spread", frequency_spread)):
             if isinstance(value, bool) or not (is_real(value) and value >= 0):
                 raise argument_error(name, "be a number of at least 0", value)

@@ -32,6 +32,7 @@ from physics_ep.blocks import State
 from physics_ep.dynamics.motion import Motion
 from physics_ep.errors import InputError, argument_error, is_real, require_seed, unknown_name
 from physics_ep.overrides import require_physics
+from physics_ep.placement import require_dense
 from physics_ep.reads import likely
 from physics_ep.system import Inputs, Phase
 from physics_ep.units import UnitFunctions
@@ -163,6 +164,7 @@ class ResistiveNetwork(LayeredSystem):
         super().__init__()
         if not counts(sizes) or len(sizes) < 2:
             raise argument_error("sizes", "be at least two positive integers [features, ..., outputs]", sizes)
+        require_dense(sizes)
         if diode not in DIODES:
             raise unknown_name("diode", diode, DIODES)
         given = {

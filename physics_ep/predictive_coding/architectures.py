@@ -22,6 +22,7 @@ import torch
 
 from ..errors import argument_error, is_real, require_seed, unknown_name
 from ..maps import ConvLink, DenseLink, Shape
+from ..placement import require_dense
 from ..pooling import POOLINGS
 from .layers import PredictiveLayer
 from .network import PredictiveCodingNetwork
@@ -82,6 +83,7 @@ def mlp(
     """
     if not isinstance(sizes, Sequence) or len(sizes) < 2 or not all(_count(n) for n in sizes):
         raise argument_error("sizes", "be at least two positive integers [inputs, ..., outputs]", sizes)
+    require_dense(sizes)
     generator = _generator(gain, seed)
     names = [activation] * (len(sizes) - 2) + ["linear"]
     layers = []

@@ -28,6 +28,8 @@ NETWORKS: dict[str, Callable[..., Any]] = {
     "mlp": mlp,
 }
 
+DENSE = ("HopfieldNetwork", "LangevinHopfield", "RecurrentNetwork", "ResistiveNetwork", "OscillatorNetwork", "mlp")
+
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("seed", [10**30, -(10**30), 1.5, None, True, "1"])
@@ -41,6 +43,22 @@ def test_seeds_are_integers_of_64_bits(name: str, seed: Any) -> None:
 def test_gains_are_numbers_that_a_float_holds(name: str, gain: Any) -> None:
     with pytest.raises(InputError, match=r"Argument gain must be a (finite|positive|number of at least 0)"):
         NETWORKS[name]([4, 5, 3], gain=gain)
+
+
+@pytest.mark.parametrize("n", [10**12, 10**30])
+@pytest.mark.parametrize("name", [*DENSE, "medium", "conv", "image", "lattice", "all"])
+def test_sizes_that_no_memory_holds_are_refused(name: str, n: int) -> None:
+    """By name and before anything is made; torch says nothing of the argument, or that an integer overflows."""
+    others: dict[str, Callable[[], Any]] = {
+        "medium": lambda: hw.FitzHughNagumoChain([4, n, 3]),
+        "conv": lambda: hw.ConvHopfieldNetwork([1, 4, 4], [n], 3),
+        "image": lambda: hw.ConvHopfieldNetwork([1, n, n], [2], 3),
+        "lattice": lambda: hw.OscillatorGraph.lattice([n, n]),
+        "all": lambda: hw.OscillatorGraph.all_to_all(n_inputs=1, n=n, n_outputs=2),
+    }
+    with pytest.raises(InputError, match=r"Too little memory|at most") as caught:
+        others[name]() if name in others else NETWORKS[name]([4, n, 3])
+    assert "\n" not in str(caught.value)
 
 
 def test_helpers_name_what_is_wrong() -> None:

@@ -100,6 +100,23 @@ def test_a_signal_that_a_library_loses_ends_the_command(name: str, status: int, 
     assert done.stderr == "physics-ep: error: interrupted\n"
 
 
+CLOSED = """
+import os
+for number in range(3):
+    os.close(number)
+import physics_ep.__main__ as command
+from physics_ep import cli
+cli.main = lambda: os._exit(0 if os.open({path!r}, os.O_CREAT | os.O_WRONLY) > 2 else 1)
+command.run()
+"""
+
+
+def test_no_file_takes_the_place_of_a_closed_output(tmp_path: Path) -> None:
+    """`physics-ep train ... >&- 2>&-`: what HDF5 or a compiler prints would go into the run file."""
+    done = subprocess.run([sys.executable, "-c", CLOSED.format(path=str(tmp_path / "file"))], cwd=ROOT, check=False)
+    assert done.returncode == 0
+
+
 def test_signals_that_are_ignored_stay_so() -> None:
     """`nohup physics-ep train ...` goes on when the terminal closes."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
