@@ -328,7 +328,7 @@ def mapping_table(demo: Demo) -> tuple[list[str], list[list[str]]]:
         ("worst residual", lambda p: f"{p.residual:.0e}"),
     ]
     rows = [[name, *(show(p) for p in demo.placed)] for name, show in lines]
-    return ["one network on", *(p.substrate for p in demo.placed)], rows
+    return ["one network mapped to", *(p.substrate for p in demo.placed)], rows
 
 
 def require_passed(demo: Demo) -> None:

@@ -157,6 +157,7 @@ def map_(
     from physics_ep.predictive_coding import PredictiveCodingNetwork
 
     from .devices.presets import chosen_device
+    from .mapping.board import mapped_to
     from .mapping.gates import compare_gates, hardware_of, method_of
     from .mapping.mapped import map_pcn, substrate_class
 
@@ -206,7 +207,7 @@ def map_(
     report.figures({**found.figures(), **told})
     extra = _columns(found.layers)
     report.table(
-        f"{network} on the substrate {substrate}, {preset or device_model or 'ideal'} devices",
+        f"{network} {mapped_to(substrate)}, {preset or device_model or 'ideal'} devices",
         ["array", "units", "cells", "tiles", "reads", "full scale", "G max", "on/off", "power"]
         + [title for title, _ in extra],
         [

@@ -316,6 +316,7 @@ def tolerance(
 
     from hardware_models.devices.presets import chosen_device
     from hardware_models.devices.systems import OnDevice
+    from hardware_models.mapping.board import mapped_to
     from hardware_models.mapping.mapped import substrate_class
     from physics_ep.config import load_subject
     from physics_ep.cost import COSTS
@@ -385,7 +386,7 @@ def tolerance(
     except SweepInterrupted as stop:
         raise InterruptedCommandError(str(stop)) from stop
     report.figures(table.figures())
-    place, judge = f" on {substrate or 'hopfield'}", "backprop"
+    place, judge = f" {mapped_to(substrate or 'hopfield')}", "backprop"
     if plain:
         place, judge = "", "implicit differentiation"
     title = f"{network}{place}: EP ({scheme}) against {judge}, {repeats} instances, batch {len(x)}"

@@ -48,6 +48,15 @@ SETTLED = 1e-6
 Loads = Sequence[torch.Tensor | None]
 
 
+CIRCUITS = {"hopfield": "Hopfield circuits", "resistive": "resistive circuits", "oscillator": "oscillators"}
+"""What substrates are made of, in words: the system `hopfield` is a network of its own, and no mapped one."""
+
+
+def mapped_to(substrate: str) -> str:
+    """Say in a title that a network is mapped to a substrate: "mapped to Hopfield circuits"."""
+    return f"mapped to {CIRCUITS.get(substrate, f'the substrate {substrate}')}"
+
+
 class NotRealisable(InputError):  # noqa: N818 (a public name)
     """A substrate cannot hold a layer."""
 

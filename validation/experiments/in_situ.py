@@ -24,6 +24,7 @@ import torch
 
 from hardware_models.devices.model import DeviceModel, as_compared
 from hardware_models.devices.systems import OnDevice
+from hardware_models.mapping.board import mapped_to
 from hardware_models.mapping.in_situ import InSitu
 from hardware_models.mapping.mapped import NotRealisable, check_rails, device_of, map_pcn, substrate_class
 from physics_ep import relax
@@ -104,8 +105,10 @@ class InSituTable(Tabular):
 
     def words(self) -> list[str]:
         """What was swept on which substrates."""
-        substrates = ", ".join(dict.fromkeys(name for name, _ in self.plan))
-        return [f"{len(self.plan)} points", f"on {substrates}"]
+        plain = self.config["config"]["system"]["name"]
+        names = dict.fromkeys(name for name, _ in self.plan)
+        told = ", ".join(f"the system {name}" if name == plain else mapped_to(name) for name in names)
+        return [f"{len(self.plan)} points", told]
 
     def records(self) -> list[dict[str, Any]]:
         """One dict a point: substrate, field, value, and the mean of each quantity over the instances."""

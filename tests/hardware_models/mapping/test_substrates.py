@@ -12,8 +12,9 @@ from hardware_models import DeviceModel, PairedCircuit, map_pcn
 from hardware_models.devices.crossbars import programmed
 from hardware_models.mapping import mapped as mapping
 from hardware_models.mapping.amplifiers import Amplifiers
+from hardware_models.mapping.board import mapped_to
 from hardware_models.mapping.mapped import NotRealisable
-from physics_ep import CrossEntropy, Nudge, SquaredError, relax
+from physics_ep import CrossEntropy, Nudge, SquaredError, cli, relax
 from physics_ep.errors import InputError
 from tests.support.pcn import dense, examples
 from validation.gradients import compare, total_error
@@ -212,3 +213,12 @@ def test_plain_numbers_are_gains_and_offsets() -> None:
         assert torch.equal(getattr(every, name)(p), getattr(each, name)(p))
     shifted = Amplifiers(activation, output_offset=1)
     assert torch.equal(shifted.response(p), activation.response(p) + 1)
+
+
+def test_titles_tell_a_mapped_network_from_a_hopfield_network(capsys: pytest.CaptureFixture[str]) -> None:
+    """`hopfield` names a system and a substrate: a title that says it alone could mean either."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["map", "pcn", "--substrate", "hopfield", "--batch", "1"])
+    assert not ended.value.code
+    assert "pcn mapped to Hopfield circuits, ideal devices" in " ".join(capsys.readouterr().out.split())
+    assert mapped_to("mine") == "mapped to the substrate mine"
