@@ -114,6 +114,7 @@ def test_our_recipe_is_judged_by_paired_differences() -> None:
     assert outcome([1.5, 1.7], [], "ours").verdict.endswith("exact gradients were not trained")
 
 
+@pytest.mark.full
 def test_drn_recipe_has_the_steps_of_its_source() -> None:
     """Rates that were carried over from siemens and volts of the code move conductances by the same factors."""
     recipe = published_tables()["drn"].rows["drn-1h"].recipe("paper")
@@ -147,6 +148,7 @@ def test_holomorphic_points_are_the_order() -> None:
     assert holomorphic_order(0, points=4) == pytest.approx(4, abs=0.05)
 
 
+@pytest.mark.full
 def test_coupled_learning_learns_a_map_that_can_be_reached() -> None:
     """Resistors that are taught by resistors come to a hundredth of the error, and not by rates that diverge."""
     assert coupled_regression(0, steps=100) < 0.05
