@@ -86,6 +86,7 @@ class TrajectoryWriter(Recorder):
         self._state_dict = state_dict or {}
         self._parts = 0
         self._written = 0
+        self._expected: int | None = None  # bytes of all rows, where their number is known
         self._pause = FIRST_SECONDS
         self._due = time.monotonic() + self._pause
         self._call = ExitStack()
@@ -117,7 +118,8 @@ class TrajectoryWriter(Recorder):
 
     def expect(self, rows: int, point: TrajectoryRow) -> None:
         # Parts stay until the run file is whole.
-        needed, there = 2 * rows * row_bytes(point), free_bytes(self.folder)
+        self._expected = rows * row_bytes(point)
+        needed, there = 2 * self._expected, free_bytes(self.folder)
         there += sum(part.stat().st_size for part in self.folder.glob("*.h5"))  # of a run that was killed
         if needed > there:
             raise NoRoomError(
@@ -130,7 +132,8 @@ class TrajectoryWriter(Recorder):
         if len(self.points) * row_bytes(point) >= PART_BYTES or time.monotonic() >= self._due:
             self._write()
             # Room for the next part, and for all of them again when they become one file.
-            if self._written + PART_BYTES > free_bytes(self.folder):
+            ahead = PART_BYTES if self._expected is None else min(PART_BYTES, self._expected - self._written)
+            if self._written + ahead > free_bytes(self.folder):
                 raise self._stopped(f"The disk of {str(self.path)!r} is too full to go on.")
 
     def begin(self, phase: str, units: tuple[str, str, str, str]) -> Trajectory | None:
