@@ -45,6 +45,7 @@ def test_six_lines_learn_a_csv(flowers: Path, tmp_path: Path, capsys: pytest.Cap
     assert (run.config["optimizer"]["lr"], run.config["training"]["batch_size"]) == (0.1, 32)
 
 
+@pytest.mark.full
 def test_sizes_are_those_of_the_data(flowers: Path) -> None:
     """With the hidden layers and options of the system's own config, but for what is given."""
     config = {"system": {"name": "hopfield", "gain": 0.4}, "data": {"name": "csv", "file": str(flowers)}}

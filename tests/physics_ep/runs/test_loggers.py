@@ -52,6 +52,7 @@ def test_a_log_has_what_the_run_file_has(tmp_path: Path) -> None:
         assert [float(row["learning_rates.0"]) for row in rows] == run.metric("learning_rates")[:, 0].tolist()
 
 
+@pytest.mark.full
 def test_a_log_has_the_test_error_of_the_epoch_that_is_kept(tmp_path: Path) -> None:
     """Which is measured once, at the end, where examples are held out."""
     held = (*TINY, "data.validation=0.25", 'training.loggers=["csv"]')

@@ -93,6 +93,7 @@ def test_a_linear_layer_learns_least_squares(table: Path, tmp_path: Path) -> Non
     assert open_run(tmp_path / "run.h5").attributes["targets"] == result.targets
 
 
+@pytest.mark.full
 def test_held_out_examples_and_seeds_judge_by_the_loss(table: Path) -> None:
     """The epoch that is kept is that of the smallest loss on examples that are not trained on."""
     system = {"name": "pcn", "sizes": [4, 1], "activation": "linear"}
@@ -106,6 +107,7 @@ def test_held_out_examples_and_seeds_judge_by_the_loss(table: Path) -> None:
     assert both.figures()["test_loss"] == pytest.approx(np.mean([f["test_loss"] for f in both.trainings]))
 
 
+@pytest.mark.full
 def test_the_command_tells_loss_and_no_accuracy(
     table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -145,6 +147,7 @@ def test_arrays_are_as_a_file_of_them(tmp_path: Path) -> None:
     assert flat.metrics["test_error"].tolist() == paired.metrics["test_error"].tolist()
 
 
+@pytest.mark.full
 def test_loaders_with_measured_targets() -> None:
     """A loader's numbers are learnt as they are, (B,) as one output; the order of a run repeats."""
     x, y = torch.from_numpy(X).float(), torch.from_numpy(Y[:, 0]).float() / 40
@@ -211,6 +214,7 @@ def python_run(tmp_path: Path) -> tuple[Path, tuple[np.ndarray, np.ndarray]]:
     return tmp_path / "run.h5", data
 
 
+@pytest.mark.full
 def test_a_run_of_arrays_goes_on(python_run: tuple[Path, Any], tmp_path: Path) -> None:
     """With the same arrays and no others; the file has the first test examples, inputs and classes."""
     path, (x, y) = python_run
