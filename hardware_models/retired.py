@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from physics_ep.nudging import Nudge
@@ -11,6 +13,8 @@ from physics_ep.predictive_coding.activations import Activation
 
 from .circuits.circuit import Circuit
 from .mapping.value_flow import ValueFlow
+from .netlists.outputs import output_pairs
+from .netlists.parts import Parts
 from .oscillators.graph import OscillatorGraph
 from .oscillators.network import OscillatorNetwork
 
@@ -38,6 +42,11 @@ def linear_nudge(nudge: Nudge, dtype: torch.dtype) -> tuple[torch.Tensor, torch.
 def value_solvers(found: dict[str, Any]) -> dict[str, Any]:
     """Solvers of a phase with the flow of values in place of that of currents."""
     return {**found, "flow": ValueFlow}
+
+
+def node_numbers(parts: Parts, names: Sequence[str], argument: str) -> np.ndarray:
+    """Places of nodes in a parts list, by name: the first column of `netlists.outputs.output_pairs`."""
+    return output_pairs(names, parts.nodes, argument)[1][:, 0]
 
 
 DetunedClip = Activation

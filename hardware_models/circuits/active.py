@@ -240,22 +240,7 @@ class ActiveCircuit(PartsCircuit, VectorField):
         volts = self._volts(inputs)
         if tolerance is not None and not tolerance > 0:
             raise argument_error("tolerance", "be positive", tolerance)
-        limit = mna.ITERATIONS if max_iterations is None else max_iterations
-        found = self.solution(volts, start, tolerance or TOLERANCE, limit)
-        state = self.state_of(found)
-        return OperatingPoint(
-            residual=missing(found),
-            tolerance=float(found.tolerance),
-            iterations=found.iterations,
-            status=found.status,
-            _state=lambda: state,
-            solver="modified nodal analysis",
-            untold=found.untold,
-            residual_scale=1.0,
-            residual_unit="A",
-            sources=volts,
-            single=inputs is None,
-        )
+        return active_point(self, volts, inputs is None, start, tolerance, max_iterations)
 
     def solution(self, x: torch.Tensor, start: State | None, tolerance: float, limit: int) -> mna.Solution:
         """Operating point by modified nodal analysis, from a state or from rest."""
@@ -353,3 +338,33 @@ class ActiveCircuit(PartsCircuit, VectorField):
         return (
             SOLVERS if isinstance(phase, ActivePhase) else {"newton": NewtonKrylov, "newton_krylov": NewtonKrylov}
         )
+
+
+def active_point(
+    circuit: ActiveCircuit,
+    volts: torch.Tensor,
+    single: bool,
+    start: State | None,
+    tolerance: float | None,
+    max_iterations: int | None,
+) -> OperatingPoint:
+    """Operating point of a circuit without an energy, by modified nodal analysis.
+
+    Arguments are those of `ActiveCircuit.operating_point`; `single` says that the sources have their own voltages.
+    """
+    limit = mna.ITERATIONS if max_iterations is None else max_iterations
+    found = circuit.solution(volts, start, tolerance or TOLERANCE, limit)
+    state = circuit.state_of(found)
+    return OperatingPoint(
+        residual=missing(found),
+        tolerance=float(found.tolerance),
+        iterations=found.iterations,
+        status=found.status,
+        _state=lambda: state,
+        solver="modified nodal analysis",
+        untold=found.untold,
+        residual_scale=1.0,
+        residual_unit="A",
+        sources=volts,
+        single=single,
+    )
