@@ -44,6 +44,7 @@ LAST = {
     "substrates/oscillator": above(0.999),
     "substrates/predictive_coding_network": below(0.02),
     "substrates/resistive": below(15),
+    "tour/amplifiers": lambda ratio: abs(ratio - 1) < 1e-4,
     "tour/certify_stability": below(0.1),
     "tour/largest_cut": lambda missing: missing == 1,
     "tour/map_to_hardware": lambda unconverged: unconverged == 0,
