@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from . import registry
@@ -42,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     given = [_by_its_name(part) for part in given]
     failures: dict[str, str] = {}
     ending = listen()
+    with suppress(AttributeError):  # not a stream of Python's own
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names of files may be any bytes
     try:
         status = application(failures)(args=given, prog_name=NAME, standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)

@@ -9,7 +9,7 @@ import torch
 
 from ..blocks import State, largest
 from ..equilibrium import Equilibrium
-from ..errors import require_count
+from ..errors import argument_error, is_real, require_count
 from ..inference import differentiating
 from ..physical_system import PhysicalSystem
 from ..relaxation.loop import new_phase, prepared, solve
@@ -116,6 +116,8 @@ def explore(
     tuple of Basins
         One an example.
     """
+    if not (is_real(same) and same >= 0):
+        raise argument_error("same", "be a number of at least 0", repr(same))
     found = relax_from_many(
         system,
         x,

@@ -20,6 +20,7 @@ from physics_ep import cli, entries, open_run, registry
 from physics_ep.command_options import Bars, Report
 from physics_ep.errors import InputError
 from physics_ep.progress import SILENT
+from tests.support.paths import ROOT
 from tests.support.processes import LIMIT, wait_for
 
 SMALL = ["--set", "training.epochs=1", "--set", "data.train_examples=64", "--set", "data.test_examples=32"]
@@ -47,6 +48,19 @@ def python(
         check=False,
     )
     return done.returncode, done.stdout, done.stderr
+
+
+def test_names_of_files_may_be_any_bytes(tmp_path: Path) -> None:
+    """A name that is no UTF-8 is printed as it can be; else the command fails after its work is done."""
+    name = os.fsencode(tmp_path) + b"/\xff.json"
+    command = [sys.executable, "-m", "physics_ep", "fit-pulses", str(tmp_path / "pulses.csv"), "--out", name]
+    rows = [(k, "up" if k <= 20 else "down", 1e-6 * (1 + min(k, 40 - k))) for k in range(41)]
+    text = "cell,pulse,direction,conductance\n" + "".join(f"0,{k},{way},{g}\n" for k, way, g in rows)
+    (tmp_path / "pulses.csv").write_text(text, encoding="utf-8")
+    done = subprocess.run(command, capture_output=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert rb"\udcff.json" in done.stdout
+    assert os.path.exists(name)
 
 
 def test_help_is_quick() -> None:

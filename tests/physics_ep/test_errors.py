@@ -102,6 +102,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: hw.HopfieldNetwork([4, 5, 3], device_full_scales=torch.ones(2)),
         "device_full_scales must be",
     ),
+    "same": (lambda: explore(NET, X, 2, same=math.nan), "same must be a number"),
     "circuit": (lambda: hw.transient(True, 1.0), "circuit must be a Circuit"),
     "lines": (lambda: Nudge(SquaredError(), X, X.numpy()), "beta must be a number or a tensor"),
     "full_scales": (lambda: hw.map_pcn(mlp([4, 5, 3]), full_scales="x"), "full_scales must be 3 positive numbers"),

@@ -25,7 +25,7 @@ from hardware_models.devices.fields import fields_of
 from hardware_models.devices.model import DeviceModel
 from hardware_models.devices.systems import OnDevice, instance
 from hardware_models.mapping.mapped import as_read, check_fields, check_rails, device_of
-from physics_ep.cost import Cost, as_cost
+from physics_ep.cost import Cost, as_cost, as_targets
 from physics_ep.errors import REPEATS, InputError, argument_error, require_count
 from physics_ep.estimators.propagation import NegativeNudgeError
 from physics_ep.nudging import Stencil, require_method, scheme_from_name
@@ -167,7 +167,7 @@ def tolerance(
     check: Any = getattr(net, "check_input", None)
     if check is not None:
         check(x)
-    cost = as_cost(cost)
+    cost, y = as_cost(cost), as_targets(y)
     if plain:
         mapper = instance
         if substrate is not None:

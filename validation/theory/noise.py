@@ -140,6 +140,8 @@ def best_beta(
         given = net
         net, substrate, device, seed = given.network, given.substrate, given.device, given.seed
         gates = getattr(given.system, "gates", gates)
+    if device is not None and not all(hasattr(device, name) for name in NOISES):
+        raise argument_error("device", "be a DeviceModel", type(device).__name__)
     if device is None or not any(getattr(device, name) > 0 for name in NOISES):
         raise argument_error(
             "device", f"have {' or '.join(NOISES)} above 0", "none" if device is None else "without"
