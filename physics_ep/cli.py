@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from . import registry
 from .errors import InputError
-from .processes import listen
+from .processes import Ending
 from .version import __version__
 
 if TYPE_CHECKING:
@@ -41,8 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     given = [_by_its_name(part) for part in given]
+    with Ending() as ending:
+        _run(given, ending)
+
+
+def _run(given: list[str], ending: Ending) -> NoReturn:
     failures: dict[str, str] = {}
-    ending = listen()
     with suppress(AttributeError):  # not a stream of Python's own
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names of files may be any bytes
     try:

@@ -7,6 +7,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -20,7 +22,11 @@ PAUSE = 0.5
 
 
 class Ending:
-    """Whether a signal has asked this process to end, and which.
+    """Within `with Ending() as ending`, SIGTERM and SIGHUP count as Ctrl-C where they would end the process.
+
+    Ctrl-C raises KeyboardInterrupt, and once more where Python or a library loses it: in a destructor, or in what a
+    compiler calls back. What is ignored (under nohup) stays ignored. Only the main thread may set this up; in
+    others nothing changes. Afterwards signals are as they were: a command may be called in a program that goes on.
 
     Attributes
     ----------
@@ -33,6 +39,20 @@ class Ending:
     def __init__(self) -> None:
         self.number = 0
         self.pressed = False
+        self._before = ExitStack()
+
+    def __enter__(self) -> Ending:
+        if threading.current_thread() is threading.main_thread():
+            self._before.callback(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, self.press))
+            self._before.callback(_press_lost_ones_again())
+            for name in ENDING:
+                number = getattr(signal, name, None)  # Windows knows no SIGHUP
+                if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                    self._before.callback(signal.signal, number, signal.signal(number, self.handle))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._before.close()
 
     def press(self, number: int, frame: FrameType | None) -> None:
         """Signal handler of Ctrl-C."""
@@ -54,29 +74,9 @@ class Ending:
         return 128 + self.number if self.number else 0
 
 
-def listen() -> Ending:
-    """Take SIGTERM and SIGHUP as Ctrl-C, where they would end the process otherwise (nohup has them ignored).
-
-    Ctrl-C raises KeyboardInterrupt, and once more where Python or a library loses it: in a destructor, or in what a
-    compiler calls back. Only the main thread may set this up; in others nothing changes.
-    """
-    ending = Ending()
-    if threading.current_thread() is not threading.main_thread():
-        return ending
-    signal.signal(signal.SIGINT, ending.press)
-    _press_lost_ones_again()
-    for name in ENDING:
-        number = getattr(signal, name, None)  # Windows knows no SIGHUP
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, ending.handle)
-    return ending
-
-
-def _press_lost_ones_again() -> None:
-    """Have a KeyboardInterrupt that is raised where nobody can catch it come again a little later."""
-    before = sys.unraisablehook
-    if before.__module__ == __name__:  # set up already
-        return
+def _press_lost_ones_again() -> Callable[[], None]:
+    """Have a KeyboardInterrupt that is raised where none can catch it come again later; give what undoes that."""
+    before, timers = sys.unraisablehook, list[threading.Timer]()
 
     def hook(lost: UnraisableHookArgs, /) -> None:
         if not issubclass(lost.exc_type, KeyboardInterrupt):
@@ -85,8 +85,15 @@ def _press_lost_ones_again() -> None:
         again = threading.Timer(PAUSE, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
         again.daemon = True
         again.start()
+        timers.append(again)
+
+    def undo() -> None:
+        sys.unraisablehook = before
+        for timer in timers:
+            timer.cancel()
 
     sys.unraisablehook = hook
+    return undo
 
 
 def runs(process: int) -> bool:

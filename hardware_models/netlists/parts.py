@@ -97,8 +97,8 @@ KINDS: dict[str, Kind] = {
 source of v(output) = gain max(v(control), 0); behavioural sources have an expression of voltages and currents in
 place of values. A spice_diode is SPICE's diode with what Shockley's law lacks
 (`hardware_models.netlists.junctions`); a breakdown voltage, knee current or recombination current of 0 stands for
-none. An nmos or pmos is a transistor of SPICE's level 1 (`hardware_models.laws.transistors`); an nmos_resistor or
-pmos_resistor is one whose gate is held at a voltage over ground, which is a value of its own and can learn: a
+none. An nmos or pmos is a transistor of SPICE's level 1 (`hardware_models.nodal.transistor_law`); an nmos_resistor
+or pmos_resistor is one whose gate is held at a voltage over ground, which is a value of its own and can learn: a
 resistor between drain and source."""
 GATED = ("nmos_resistor", "pmos_resistor")
 CHANNELS = {"nmos": (0, 2), "pmos": (0, 2), **dict.fromkeys(GATED, (0, 1))}

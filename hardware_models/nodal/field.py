@@ -24,11 +24,11 @@ import numpy as np
 import torch
 
 from ..laws.elements import ELEMENTS
-from ..laws.transistors import TransistorValues, transistor_current
 from ..netlists.behaviours import Behaviour
 from ..netlists.junctions import spice_diode
 from ..netlists.parts import CHANNELS, GATED
 from .equations import Elements, NodalEquations
+from .transistor_law import TransistorValues, transistor_current
 from .transistors import Transistors
 
 Values = Mapping[str, tuple[torch.Tensor, ...]]

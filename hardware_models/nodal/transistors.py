@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..laws.transistors import TransistorCurrent, TransistorValues, transistor_current
 from ..netlists.parts import CHANNELS, GATED, Parts
+from .transistor_law import TransistorCurrent, TransistorValues, transistor_current
 
 Array = np.ndarray
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from physics_ep import open_run, train
-from physics_ep.processes import listen
+from physics_ep.cli import main
+from physics_ep.processes import Ending
 from physics_ep.storage import files
 from physics_ep.storage.files import replacing
 from tests.support.paths import ROOT
@@ -120,15 +121,22 @@ def test_no_file_takes_the_place_of_a_closed_output(tmp_path: Path) -> None:
 def test_signals_that_are_ignored_stay_so() -> None:
     """`nohup physics-ep train ...` goes on when the terminal closes."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    asked, pressed, lost = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT), sys.unraisablehook
     try:
-        listen()
-        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        with Ending():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
-        signal.signal(signal.SIGTERM, asked)
-        signal.signal(signal.SIGINT, pressed)
-        sys.unraisablehook = lost
+
+
+def test_a_program_that_calls_a_command_keeps_its_signals() -> None:
+    """Else Ctrl-C, and what is lost in a destructor, come again in a program that has long gone on."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    lost = sys.unraisablehook
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert [signal.getsignal(number) for number in numbers] == before
+    assert sys.unraisablehook is lost
 
 
 PARENT = """
@@ -139,6 +147,7 @@ child.wait()
 """
 CHILD = """
 import time
+from physics_ep.cli import main
 from physics_ep.processes import end_with_parent
 end_with_parent()
 open({mark!r}, "w").close()

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from hardware_models import Circuit
-from hardware_models.laws.transistors import TransistorValues, transistor_current
 from hardware_models.netlists.netlist import load_netlist, write_netlist
 from hardware_models.netlists.parts import GROUND, Part, Parts
 from hardware_models.nodal.points import operating_point
 from hardware_models.nodal.transients import transient
+from hardware_models.nodal.transistor_law import TransistorValues, transistor_current
 from hardware_models.spice.ngspice import ngspice_operating_point, ngspice_transient, run_ngspice
 from physics_ep.errors import InputError
 from tests.support.circuits import V
