@@ -109,6 +109,7 @@ class MethodChoice:
         self.asked, self.scheme, self.every = asked, scheme, every
         self.choice = Choice("energy")
         self._known: tuple[Any, int] | None = None
+        self._warned: weakref.ref[PhysicalSystem] | None = None
 
     def check(self, system: PhysicalSystem) -> None:
         """Refuse what a system's phases cannot do, such as complex nudges where there is no energy."""
@@ -176,23 +177,27 @@ class MethodChoice:
                     f"{found:.2g}; describe it as a VectorField)"
                 )
                 raise argument_error("method", must, repr(asked))
-            warnings.warn(
+            self._warn(
+                system,
                 f"No method is exact on this {name}, whose force is not the gradient of its "
                 f"energy: the asymmetry |A| / |J| of its Jacobian is {found:.2g}. Describe it as a VectorField.",
-                AsymmetryWarning,
-                stacklevel=7,
             )
             return Choice("energy" if asked == "auto" else asked, found)
         if asked == "auto":
             return Choice("asymmetric" if found > rounding else "energy", found)
         if asked not in EXACT and found > rounding:
-            warnings.warn(
+            self._warn(
+                system,
                 f"Ordinary EP is biased on this {type(system).__name__}, whose force is the gradient of no energy: "
                 f"the asymmetry |A| / |J| of its Jacobian is {found:.2g}. method='asymmetric' is exact.",
-                AsymmetryWarning,
-                stacklevel=7,
             )
         return Choice(asked, found)
+
+    def _warn(self, system: PhysicalSystem, message: str) -> None:
+        """Warn of a system once, though its asymmetry is another one at each measurement."""
+        if self._warned is None or self._warned() is not system:
+            self._warned = weakref.ref(system)
+            warnings.warn(message, AsymmetryWarning, stacklevel=8)
 
 
 def of_stable(
