@@ -112,6 +112,17 @@ class ActivePhase(FieldPhase):
             moved = tuple(d + self.droop * s for d, s in zip(z, self.origin, strict=True))
         return tuple(f - c for f, c in zip(force, self.skew(moved), strict=True))
 
+    def response(self, force: torch.Tensor) -> torch.Tensor:
+        """By the Jacobian at the origin: a force that one output barely notices carries another past its junctions.
+
+        Rows of examples whose Jacobian has no inverse are NaN.
+        """
+        reads = self.reads()
+        pull = torch.nn.functional.pad(force.to(reads) @ reads, (0, self.system.n_branches))
+        moved, info = torch.linalg.solve_ex(self.tangent(None), -pull[:, :, None])
+        answer = moved[:, : reads.shape[1], 0] @ reads.mT
+        return torch.where((info == 0)[:, None], answer, torch.full_like(answer, torch.nan)).to(force)
+
     def rightmost(self) -> torch.Tensor:
         """Rightmost eigenvalue (B,) of the circuit's motion at the origin, 1 / second (`nodal.stability`).
 

@@ -18,6 +18,8 @@ from .equations import Array
 
 RANK = 1e-10
 """Singular values below this part of the largest count as zero."""
+SWEEPS = 4
+"""Times that rows and columns are brought to one size, in turn."""
 QUICK = 1e-6
 """Time constants of stray capacitances over the shortest of the circuit's own."""
 
@@ -31,12 +33,13 @@ def motion(jacobian: Array, capacitance: Array) -> Array:
         J must be regular.
     """
     size = np.sqrt(np.abs(np.diag(capacitance)))
-    size = 1 / np.where(size > 0, size, 1.0)
+    charged = size > 0
+    typical = float(np.exp(np.log(size[charged]).mean())) if charged.any() else 1.0
+    size = 1 / np.where(charged, size, typical)
     j, c = size[:, None] * jacobian * size, size[:, None] * capacitance * size
     least = RANK * np.linalg.norm(c, 2) if len(c) else 0.0
     while len(j):
-        still = ~c.any(1)  # rows of very different units would drown each other where they are mixed
-        j[still] /= np.maximum(np.abs(j[still]).max(1, keepdims=True), 1e-300)
+        _even(j, c)
         left, singular, _ = np.linalg.svd(c)
         rank = int((singular > least).sum())
         if rank == len(j):
@@ -45,6 +48,19 @@ def motion(jacobian: Array, capacitance: Array) -> Array:
         free = np.linalg.svd(constraints)[2][len(j) - rank :].T
         j, c = left[:, :rank].T @ j @ free, left[:, :rank].T @ c @ free
     return np.zeros((0, 0))
+
+
+def _even(j: Array, c: Array) -> None:
+    """Bring what C does not touch to the size of the rest: rows of constraints, and columns of algebraic unknowns.
+
+    Neither has a size of its own: amperes through a source, in any unit, beside volts of nodes with a capacitor,
+    would leave these no share in the directions that the constraints allow, and their motion would be lost.
+    """
+    still, algebraic = ~c.any(1), ~c.any(0)
+    for _ in range(SWEEPS):
+        j[still] /= np.maximum(np.abs(j[still]).max(1, keepdims=True), 1e-300)
+        most = np.abs(j[still]).max(0, initial=0.0)
+        j[:, algebraic] /= np.where(most > 0, most, 1.0)[algebraic]
 
 
 def eigenvalues(jacobian: Array, capacitance: Array) -> Array:

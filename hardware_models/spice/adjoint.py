@@ -24,7 +24,7 @@ from ..circuits.active import ActiveCircuit
 from ..circuits.base import PartsCircuit
 from ..netlists.parts import GROUND, Part, Parts
 from .ngspice import ngspice_operating_point
-from .phases import nudged_parts, with_sources
+from .phases import Corrected, nudged_parts, with_sources
 
 ROUNDING = 1e-12
 """Entries of J - J^T below this part of those of J are rounding."""
@@ -115,8 +115,10 @@ def adjoint_parts(circuit: ActiveCircuit, state: State, x: torch.Tensor) -> Part
     return Parts(found.nodes, found.groups, parts.initial)
 
 
-def corrected_parts(circuit: PartsCircuit, sources: np.ndarray) -> Parts | None:
-    """`adjoint_parts` about the operating point at sources (1, n_sources), volts; None for circuits with an energy.
+def corrected_parts(circuit: PartsCircuit, sources: np.ndarray) -> Corrected | None:
+    """`adjoint_parts` about the operating point at sources (1, n_sources), volts, and the voltages held there.
+
+    None for circuits with an energy.
 
     Raises
     ------
@@ -132,7 +134,12 @@ def corrected_parts(circuit: PartsCircuit, sources: np.ndarray) -> Parts | None:
     _, unstable = of_stable(circuit, free, circuit.eigenvalue(free.state, x))
     if unstable is not None:
         raise unstable
-    return adjoint_parts(circuit, free.state, x)
+    return Corrected(adjoint_parts(circuit, free.state, x), held_voltages(circuit, free.state, x))
+
+
+def held_voltages(circuit: ActiveCircuit, state: State, x: torch.Tensor) -> dict[str, float]:
+    """Volts of nodes by name at the state of one example."""
+    return dict(zip(circuit.parts.nodes, circuit.voltages(state, x)[0].tolist(), strict=True))
 
 
 def _moved(part: Part, moved: dict[str, str]) -> Part:
@@ -148,6 +155,8 @@ def adjoint_phases(
     circuit: ActiveCircuit, state: State, x: torch.Tensor, targets: np.ndarray, betas: Sequence[float]
 ) -> list[np.ndarray]:
     """Node voltages of phases of asymmetric EP by ngspice, an array (B, n_nodes) a nudge, in the circuit's order.
+
+    Nudged phases begin at the free state, as in a machine: the correction may have other operating points.
 
     Parameters
     ----------
@@ -166,8 +175,9 @@ def adjoint_phases(
         own = tuple(s[row : row + 1] for s in state)
         corrected = adjoint_parts(circuit, own, x[row : row + 1])
         free = with_sources(circuit.parts, x[row].numpy())
+        held = held_voltages(circuit, own, x[row : row + 1])
         for table, beta in zip(tables, betas, strict=True):
             parts = nudged_parts(corrected, circuit.output_names, targets[row], beta) if beta else free
-            found = ngspice_operating_point(parts)
+            found = ngspice_operating_point(parts, near=held if beta else None)
             table.append(np.array([float(found[node][0]) for node in circuit.parts.nodes]))
     return [np.stack(table) for table in tables]

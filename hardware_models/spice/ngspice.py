@@ -15,7 +15,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ import numpy as np
 from physics_ep.errors import InputError, argument_error
 
 from ..laws.elements import THERMAL_VOLTAGE
-from ..netlists.parts import Parts
+from ..netlists.parts import GROUND, Parts
 from ..netlists.writer import netlist_lines, part_names
 
 ACCURATE = "reltol=1e-10 abstol=1e-16 vntol=1e-13 gmin=1e-20 itl1=1000 itl2=1000"
@@ -181,7 +181,11 @@ def simulator_lines(parts: Parts) -> list[str]:
 
 
 def ngspice_operating_point(
-    parts: Parts, sources: np.ndarray | None = None, *, timeout: float = 600.0
+    parts: Parts,
+    sources: np.ndarray | None = None,
+    *,
+    near: Mapping[str, float] | None = None,
+    timeout: float = 600.0,
 ) -> dict[str, np.ndarray]:
     """Node voltages by ngspice.
 
@@ -190,6 +194,9 @@ def ngspice_operating_point(
     parts : Parts
     sources : float64 array (B, n_sources), optional
         Volts of the voltage sources in order; default: their own values, with B = 1.
+    near : mapping of str to float, optional
+        Volts of nodes, by name, from which ngspice is to look (`nodesets`): of several operating points it is to
+        find the one there.
 
     Returns
     -------
@@ -206,7 +213,13 @@ def ngspice_operating_point(
     commands = ["op"]
     if sources is not None:
         commands = [c for row in source_table(parts, sources) for c in [*alterations(parts, row), "op"]]
-    return node_voltages(parts, run_ngspice(simulator_lines(parts), commands, timeout=timeout))
+    lines = [*simulator_lines(parts), *nodesets(near or {})]
+    return node_voltages(parts, run_ngspice(lines, commands, timeout=timeout))
+
+
+def nodesets(volts: Mapping[str, float]) -> list[str]:
+    """Lines that tell ngspice near which voltages of nodes, by name, an operating point is looked for."""
+    return [f".nodeset v({node})={float(v)!r}" for node, v in volts.items() if node != GROUND]
 
 
 def alterations(parts: Parts, row: np.ndarray) -> list[str]:

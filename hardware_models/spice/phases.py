@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from .ngspice import (
     ACCURATE,
     alterations,
     node_voltages,
+    nodesets,
     run_ngspice,
     simulator_lines,
     source_table,
@@ -35,6 +37,21 @@ TARGET = "ep_target_"
 """Beginning of the names of the nodes at which nudges end."""
 LEARNT = {"conductance": ("resistor", "memristor"), "current": ("current_source",)}
 """Kinds of parts by the parameter that their first values make up."""
+
+
+class Corrected(NamedTuple):
+    """What nudged phases of asymmetric EP are made of, and where they begin.
+
+    Attributes
+    ----------
+    parts : Parts
+        A circuit with the correction (`hardware_models.spice.adjoint.adjoint_parts`).
+    held : dict of str to float
+        Volts of nodes, by name, at the free state.
+    """
+
+    parts: Parts
+    held: dict[str, float]
 
 
 def nudged_parts(parts: Parts, outputs: Sequence[str], targets: Sequence[float] | np.ndarray, beta: float) -> Parts:
@@ -114,7 +131,7 @@ def export_phases(
     *,
     phase: str = "both",
     title: str = "circuit",
-    corrected: Parts | None = None,
+    corrected: Corrected | None = None,
     overwrite: bool = False,
 ) -> dict[str, Path]:
     """Write netlists of the free phase and of nudged ones; `ngspice -b FILE` prints their operating points.
@@ -137,9 +154,9 @@ def export_phases(
     phase : str
         "free", "nudged" or "both".
     title : str
-    corrected : Parts, optional
-        What nudged phases are made of in place of `parts`: a circuit with the correction of asymmetric EP
-        (`hardware_models.spice.adjoint.adjoint_parts`).
+    corrected : Corrected, optional
+        What nudged phases are made of in place of `parts` (`hardware_models.spice.adjoint.corrected_parts`); their
+        files tell ngspice to look near the free state.
     overwrite : bool
         Replace files that another command or call wrote.
 
@@ -167,10 +184,10 @@ def export_phases(
             call.claim("path" if name == "free" else f"path ({name})", file)
         for name, file in files.items():
             strength = signs[name] * beta
-            about = parts if corrected is None else corrected
+            about, held = (parts, {}) if corrected is None or not strength else corrected
             nudged = nudged_parts(about, outputs, targets, strength) if strength else parts
             label = f"{title}, nudged by {strength:g} S" if strength else f"{title}, free phase"
-            write_netlist(file, nudged, title=label, outputs=outputs, extra=extra)
+            write_netlist(file, nudged, title=label, outputs=outputs, extra=[*nodesets(held), *extra])
     return files
 
 

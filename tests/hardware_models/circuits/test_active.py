@@ -13,6 +13,7 @@ import torch
 
 from hardware_models import Circuit, op_amp, transient
 from hardware_models.circuits.active_phase import StabilityWarning
+from hardware_models.laws.elements import THERMAL_VOLTAGE
 from hardware_models.netlists.parts import GROUND, Part, Parts
 from hardware_models.nodal.stability import eigenvalues
 from physics_ep import EquilibriumPropagation, SquaredError, relax
@@ -161,6 +162,71 @@ def test_eigenvalues_are_those_of_the_pencil() -> None:
     rightmost = complex(circuit.eigenvalue(relax(circuit, x).require().state, x)[0])
     assert rightmost.real == pytest.approx(-decay, rel=1e-6)
     assert abs(rightmost.imag) == pytest.approx(turns, rel=1e-6)
+
+
+def test_small_capacitors_beside_small_conductances_keep_their_motion(tmp_path: Path) -> None:
+    """Breaks if the units of currents decide whether a capacitor is seen: an unstable point would pass in silence.
+
+    A transistor's junctions leak 1e-14 A, so that the unit of currents is tiny beside a femtofarad's. At its drain
+    -C dv/dt = v (1 / R + g_ds) with g_ds = LAMBDA beta u^2 / 2 (Sedra and Smith, equation 5.25).
+    """
+    lines = ("V1 vdd 0 3", "V2 g 0 1.2", "R1 vdd d 100k", "C1 d 0 1f", "M1 d g 0 0 n W=2u L=2u")
+    model = ".model n nmos(level=1 kp=50u vto=0.7 lambda=0.02)"
+    path = tmp_path / "net.cir"
+    path.write_text("\n".join(("stage", *lines, model, ".end")))
+    circuit = Circuit.from_netlist(path)
+    state, x = circuit.operating_point().require().state, circuit._volts(None)
+    slope = 1e-5 + 0.02 * 0.5 * 5e-5 * 0.5**2
+    assert complex(circuit.eigenvalue(state, x)[0]) == pytest.approx(-slope / 1e-15, rel=1e-6)
+
+    # Conductances over six decades, followers, a unit of currents over seven, capacitors over nine: the motion of
+    # the nodes with a capacitor, all others taken out by elimination.
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        n, m = int(rng.integers(4, 12)), 2
+        j = np.zeros((n + m, n + m))
+        ends = rng.integers(0, n, (3 * n, 2))
+        for (a, b), g in zip(ends, 10 ** rng.uniform(-8, -2, 3 * n), strict=True):
+            j[[a, b, a, b], [a, b, b, a]] += np.array([-g, -g, g, g]) if a != b else np.array([-g, 0, 0, 0])
+        j[np.arange(n), np.arange(n)] -= 1e-8
+        unit = 10 ** rng.uniform(-9, -2)
+        followers, held = rng.permutation(n)[:m], n + np.arange(m)
+        j[followers, held] = j[held, followers] = -unit
+        others = np.setdiff1d(np.arange(n), followers)
+        j[held, rng.choice(others, m)] += 0.5 * unit
+        charged = rng.choice(others, int(rng.integers(1, len(others) + 1)), replace=False)
+        c = np.zeros_like(j)
+        c[charged, charged] = 10 ** rng.uniform(-15, -6, len(charged))
+        rest = np.setdiff1d(np.arange(n + m), charged)
+        reduced = j[np.ix_(charged, charged)] - j[np.ix_(charged, rest)] @ np.linalg.solve(
+            j[np.ix_(rest, rest)], j[np.ix_(rest, charged)]
+        )
+        expected = np.linalg.eigvals(reduced / c[charged, charged][:, None])
+        found = eigenvalues(j, c)
+        assert len(found) == len(expected)
+        assert found.real.max() == pytest.approx(expected.real.max(), rel=1e-5)
+
+
+def test_outputs_of_very_different_impedance_are_measured_together() -> None:
+    """Breaks if the stability limit of a nudge is sought by a force that carries a weakly held output too far."""
+    parts = [
+        V("in", 0.5, "V"),
+        R("in", "a", 1e9),
+        Part("D", "diode", ("a", GROUND), (1e-12, 1.0)),
+        Part("D2", "diode", (GROUND, "a"), (1e-12, 1.0)),
+        Part("G", "vccs", ("b", GROUND, "in", GROUND), (1e-1,)),
+        R("b", GROUND, 10.0),
+    ]
+    circuit = Circuit(Parts.collect(parts), outputs=["a", "b"])
+    x, y = column(0.5), torch.zeros(1, 2, dtype=torch.float64)
+    exact = implicit_gradient(circuit, x, y, SquaredError())
+    ep = EquilibriumPropagation(SquaredError(), beta=1e-13)
+    ep.backward(circuit, x, y)
+    volts = circuit.node_voltages(circuit.operating_point())
+    held = 1e-9 + 2e-12 / THERMAL_VOLTAGE * np.cosh(volts["a"] / THERMAL_VOLTAGE)
+    assert ep.stability_limit == pytest.approx(held, rel=0.02)
+    for name, gradient in exact.items():
+        torch.testing.assert_close(circuit.get_parameter(name).grad, gradient, rtol=1e-5, atol=0.0)
 
 
 def test_op_amps_have_one_pole(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hardware_models import ActiveCircuit, Circuit
 from hardware_models.netlists.writer import part_names
 from hardware_models.spice import ngspice_operating_point
 from hardware_models.spice.adjoint import adjoint_parts, adjoint_phases, corrected_parts
+from hardware_models.spice.check import check_agreement, find_subject
 from hardware_models.spice.ngspice import node_voltages, run_ngspice, simulator_lines
 from hardware_models.spice.phases import export_phases
 from physics_ep import EquilibriumPropagation, SquaredError
@@ -106,3 +107,49 @@ def test_nudged_phases_are_those_of_ngspice(tmp_path: Path) -> None:
         again = Circuit.from_netlist(file)
         found = again.node_voltages(again.operating_point(tolerance=1e-14).require())
         assert max(abs(found[n] - v) for n, v in zip(circuit.parts.nodes, ours[0], strict=True)) < 1e-9
+
+
+STAGES = """two stages of transistors
+* outputs: v(d1,d3) q t
+* gates: M5
+V1 vdd 0 3
+V2 in 0 1.6
+Vg5 g5 0 2.1
+.model n1 nmos(level=1 kp=50u vto=0.7 lambda=0.02 gamma=0.4 phi=0.65)
+.model p1 pmos(level=1 kp=20u vto=-0.8 lambda=0.03 gamma=0.5 phi=0.7)
+M1 d1 in s 0 n1 w=20u l=2u
+M2 d2 d1 s 0 n1 w=20u l=2u m=2
+R1 s 0 1k
+M3 d1 d1 vdd vdd p1 w=20u l=1u
+R3 d1 0 100k
+M4 d2 d1 vdd vdd p1 w=20u l=1u
+M5 d2 g5 d3 0 n1 w=5u l=1u
+R2 d3 0 30k
+G1 0 q d1 d3 0.6m
+R4 q 0 1.5k
+D1 q r dd
+.model dd d(is=4e-13 n=1.3 rs=2.5)
+R5 r 0 500
+E1 t0 0 poly(2) q 0 d2 0 0.1 0.5 -0.3
+R6 t0 t 1k
+R7 t 0 2k
+C1 d1 0 1p
+C2 d2 0 1p
+C3 d3 0 1p
+.end
+"""
+
+
+def test_nudged_phases_in_ngspice_begin_where_the_circuit_rests(tmp_path: Path) -> None:
+    """Breaks if ngspice looks for a nudged phase from zero, where a correction may have another rest."""
+    path = tmp_path / "stages.cir"
+    path.write_text(STAGES)
+    found = check_agreement(find_subject(str(path)), beta=1e-7)
+    assert found.worst < 1e-9
+    circuit = Circuit.from_netlist(path)
+    corrected = corrected_parts(circuit, own_sources(circuit).numpy())
+    files = export_phases(
+        tmp_path / "out.cir", circuit.parts, circuit.output_names, [0.0] * 3, 1e-7, corrected=corrected
+    )
+    said = [".nodeset v(d1)=" in file.read_text() for file in files.values()]
+    assert said == [False, True, True]
