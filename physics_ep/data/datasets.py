@@ -6,6 +6,7 @@ memory: see `batches`.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -130,6 +131,14 @@ class Dataset:
             "shift": list(self.target_shift or [0.0] * n),
             "scale": list(self.target_scale or [1.0] * n),
         }
+
+    def digest(self) -> str:
+        """SHA-256 of the examples and their targets, in hexadecimal digits."""
+        found = hashlib.sha256()
+        for part in (self.train_x, self.train_y, self.test_x, self.test_y):
+            found.update(f"{part.dtype} {tuple(part.shape)}".encode())
+            found.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        return found.hexdigest()
 
     def require_classes(self, what: str) -> None:
         """Refuse measured targets.

@@ -13,8 +13,8 @@ STREAM = 7
 def held_out(labels: np.ndarray, validation: float | int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows to train on and rows to choose by: a seeded draw with the shares of all classes.
 
-    Each class gives its part of the examples held out, rounded down or up (largest remainders), so that their
-    number is exactly the one asked for.
+    Each class gives its part of the examples held out, as `drawn` says, so that their number is exactly the one
+    asked for.
 
     Parameters
     ----------
@@ -40,10 +40,34 @@ def held_out(labels: np.ndarray, validation: float | int, seed: int) -> tuple[np
     if not 1 <= wanted < count:
         must = f"hold out at least one of the {count} training examples, and leave one"
         raise argument_error("data.validation", must, f"{validation}, which is {wanted} of them")
+    return drawn(labels, wanted, np.random.default_rng([seed, STREAM]))
+
+
+def drawn(labels: np.ndarray, wanted: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that stay and rows that are drawn, with the shares of all classes.
+
+    Each class gives its part, rounded down or up by the largest remainders. No class gives its last example while
+    another has one to spare, so that as few as can be are missing among the rows that stay.
+
+    Parameters
+    ----------
+    labels : ndarray (N,) of int
+        Classes.
+    wanted : int
+        Number of rows to draw, in [1, N).
+    generator : numpy.random.Generator
+
+    Returns
+    -------
+    kept, held : ndarray of int
+        Numbers of the rows of the two parts, in rising order.
+    """
+    count = len(labels)
     classes, sizes = np.unique(labels, return_counts=True)
     quotas, remainders = np.divmod(sizes * wanted, count)
-    quotas[np.argsort(-remainders, kind="stable")[: wanted - quotas.sum()]] += 1
-    order = np.random.default_rng([seed, STREAM]).permutation(count)
-    drawn = [order[labels[order] == value][:quota] for value, quota in zip(classes, quotas, strict=True)]
-    held = np.sort(np.concatenate(drawn))
+    last = quotas + 1 >= sizes
+    quotas[np.lexsort((-remainders, last))[: wanted - quotas.sum()]] += 1
+    order = generator.permutation(count)
+    rows = [order[labels[order] == value][:quota] for value, quota in zip(classes, quotas, strict=True)]
+    held = np.sort(np.concatenate(rows))
     return np.setdiff1d(np.arange(count), held), held

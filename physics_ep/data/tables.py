@@ -12,6 +12,7 @@ holds no test part, a share of the examples (of each class) is held back, drawn 
 from __future__ import annotations
 
 import csv
+import re
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ import numpy as np
 
 from ..errors import InputError, argument_error, unknown_name
 from ..storage.files import checked_path
+from ..storage.outputs import note
 from ..storage.texts import read_text
 from .targets import as_targets, is_number, split
 
@@ -32,6 +34,9 @@ INPUTS = ("x", "X", "inputs", "features", "images", "data")
 LABELS = ("y", "Y", "labels", "targets", "target")
 """Names that arrays of an npz file may have; with 'train_' and 'test_' before them where it holds both parts."""
 
+
+NAMELESS = r"|Unnamed: \d+"
+"""What columns without a name are called: nothing, or as pandas does. They are mostly the index of a data frame."""
 
 Part = tuple[np.ndarray, np.ndarray]
 """Inputs (N, ...) of float64, and targets (N,) or (N, n) as they stand in the file."""
@@ -87,14 +92,26 @@ def read_table_file(section: DataSection) -> Table:
     if section.file is None:
         raise argument_error("data.file", f"be given for data.name = {section.name!r}", "left out")
     path = _file(section.file, "data.file")
-    read = _arrays if section.name == "npz" else _columns
-    train, test, names = read(section, path)
-    if section.test_file is not None:
-        if test is not None:
-            raise argument_error(
-                "data.test_file", "be left out where the file holds a test part", section.test_file
-            )
-        test = read(section, _file(section.test_file, "data.test_file"))[0]
+    test_path = None if section.test_file is None else _file(section.test_file, "data.test_file")
+    test: Part | None
+    if section.name == "npz":
+        train, test, names = _arrays(section, path)
+        if test_path is not None and test is not None:
+            must = "be left out where the file holds a test part"
+            raise argument_error("data.test_file", must, section.test_file)
+        test = test if test_path is None else _arrays(section, test_path)[0]
+    else:
+        columns = _read_columns(section, path)
+        features, names = _chosen(section, columns, path)
+        train = _part(columns, features, names, path)
+        test = None
+        if test_path is not None:
+            beside = _read_columns(section, test_path)
+            absent = next((name for name in (*features, *names) if name not in beside), None)
+            if absent is not None:
+                must = f"have the columns of data.file ({', '.join([*features, *names])})"
+                raise argument_error("data.test_file", must, f"without {absent!r}")
+            test = _part(beside, features, names, test_path)
     return made_table(section, train, test, names)
 
 
@@ -137,6 +154,9 @@ def made_table(section: DataSection, train: Part, test: Part | None, names: Sequ
             must = "be left out where targets are classes"
             raise argument_error("data.target_scaling", must, repr(section.target_scaling))
         return Table(train_x, train_y, test_x, test_y, found.classes)
+    if len(train_y) > 1 and (train_y == train_y[:1]).all():
+        was = f"{', '.join(f'{v:g}' for v in np.ravel(train_y[0])[:5])} in all of them"
+        raise argument_error("data.target", "differ from example to example", was)
     shift, scale = _scaling(section.target_scaling or ("range" if tabular else "none"), train_y)
     train_y, test_y = (((y - shift) / scale).astype(np.float32) for y in (train_y, test_y))
     n = train_y.shape[1]
@@ -242,12 +262,23 @@ def checked_part(
     return x / 255 if whole else x, y
 
 
-def _columns(section: DataSection, path: Path) -> tuple[Part, Part | None, Sequence[str]]:
-    """All rows of a table: numbers of its features, and the column of the target."""
+def _read_columns(section: DataSection, path: Path) -> dict[str, Any]:
+    """Columns of a table by name."""
     if section.layout == "image":
         raise argument_error("data.layout", f"be 'flat' for {section.name!r}", section.layout)
-    columns = _read_csv(path) if section.name == "csv" else _read_parquet(path)
+    if section.name == "csv":
+        return _read_csv(path)
+    asked = [section.target] if isinstance(section.target, str) else section.target or []
+    return _read_parquet(path, {*asked, *(section.columns or [])})
+
+
+def _chosen(section: DataSection, columns: dict[str, Any], path: Path) -> tuple[list[str], list[str]]:
+    """Names of the columns to learn from, and of the targets."""
     names = list(columns)
+    nameless = next((k for k, name in enumerate(names) if re.fullmatch(NAMELESS, name)), None)
+    if nameless is not None and None in (section.columns, section.target):
+        must = "have a name for each column, or come with data.columns and data.target: an index is no feature"
+        raise argument_error("data.file", must, f"{str(path)!r}, whose column {nameless + 1} has none")
     target = section.target if section.target is not None else names[-1]
     targets = [target] if isinstance(target, str) else target
     for name in targets:
@@ -260,9 +291,14 @@ def _columns(section: DataSection, path: Path) -> tuple[Part, Part | None, Seque
     if not features or set(targets) & set(features):
         must = "name at least one column, and not the target's"
         raise argument_error("data.columns", must, section.columns if features else "none")
+    return features, targets
+
+
+def _part(columns: dict[str, Any], features: Sequence[str], targets: Sequence[str], path: Path) -> Part:
+    """Numbers of the features, and the columns of the targets as they are."""
     x = np.stack([_numbers(columns[name], name, path) for name in features], 1)
     y = [_column(columns[name]) for name in targets]
-    return (x, y[0] if len(y) == 1 else np.stack(y, 1)), None, targets
+    return x, y[0] if len(y) == 1 else np.stack(y, 1)
 
 
 def _column(values: Sequence[Any]) -> np.ndarray:
@@ -273,7 +309,8 @@ def _column(values: Sequence[Any]) -> np.ndarray:
 
 
 def _read_csv(path: Path) -> dict[str, list[str]]:
-    """Columns by name, as texts. The first line has the names, unless all of it are numbers."""
+    """Columns by name, as texts. The first line has the names, unless all of it are numbers that do not count on
+    (0, 1, 2, ..., which data frames without names are written with)."""
     text = read_text(path, "data.file", "a CSV file")
     try:
         dialect: Any = csv.Sniffer().sniff(text[:10_000], delimiters=",;\t")
@@ -287,7 +324,12 @@ def _read_csv(path: Path) -> dict[str, list[str]]:
         raise argument_error("data.file", "hold a line of names and at least two examples", repr(str(path)))
     names = [name.strip() for name in rows[0]]
     body = rows[1:]
-    if all(is_number(name) for name in names):
+    if len(names) < 2:
+        must = "hold two columns or more, between commas, semicolons or tabs"
+        raise argument_error("data.file", must, f"{str(path)!r}, which begins with {rows[0][0]!r}")
+    if _counts_on(names):
+        note(f"{str(path)!r}: its first line, {', '.join(names[:5])}, is taken for names of columns.")
+    elif all(is_number(name) for name in names):
         names, body = [f"column {k + 1}" for k in range(len(names))], rows
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -299,7 +341,15 @@ def _read_csv(path: Path) -> dict[str, list[str]]:
     return {name: [row[k].strip() for row in body] for k, name in enumerate(names)}
 
 
-def _read_parquet(path: Path) -> dict[str, Any]:
+def _counts_on(names: Sequence[str]) -> bool:
+    """Whether a first line counts on by one, from 0 or 1, or in three columns or more (years): numbers that are
+    names of columns, and as an example would bring a class or a target of their own."""
+    numbers = [int(name) if name.isdecimal() else -1 for name in names]
+    return numbers == list(range(numbers[0], numbers[0] + len(names))) and (numbers[0] in (0, 1) or len(names) > 2)
+
+
+def _read_parquet(path: Path, asked: set[str]) -> dict[str, Any]:
+    """Columns by name; the index of a data frame is none, unless it is asked for by its name."""
     try:
         from pyarrow import ArrowException
         from pyarrow.parquet import read_table
@@ -311,7 +361,9 @@ def _read_parquet(path: Path) -> dict[str, Any]:
     except (ArrowException, OSError) as error:
         why = " ".join(str(error).split())[:200]
         raise argument_error("data.file", "be a parquet file", f"{str(path)!r} ({why})") from None
-    return {name: found.column(name).to_pylist() for name in found.column_names}
+    told = found.schema.pandas_metadata or {}
+    index = {name for name in told.get("index_columns", ()) if isinstance(name, str)} - asked
+    return {name: found.column(name).to_pylist() for name in found.column_names if name not in index}
 
 
 def _numbers(values: Sequence[Any], name: str, path: Path) -> np.ndarray:
@@ -334,8 +386,7 @@ def _scaling(kind: str, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What is taken off each column, and what it is divided by; both from the examples to train on."""
     if kind == "none":
         return np.zeros(x.shape[1:]), np.ones(x.shape[1:])
-    if kind == "standard":
-        shift, scale = x.mean(0), x.std(0)
-    else:
-        shift, scale = x.min(0), x.max(0) - x.min(0)
-    return shift, np.where(scale > 0, scale, 1.0)
+    low, spread = x.min(0), x.max(0) - x.min(0)
+    shift, scale = (x.mean(0), x.std(0)) if kind == "standard" else (low, spread)
+    # What rounding makes of the mean of a constant column is no deviation.
+    return np.where(spread > 0, shift, low), np.where((spread > 0) & (scale > 0), scale, 1.0)

@@ -6,6 +6,7 @@ numbers with a fraction are measured.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,11 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import argument_error
+from .held_out import drawn
 
 if TYPE_CHECKING:
     from ..config import DataSection
 
 MOST_CLASSES = 10_000
+MISSING = ("nan", "na", "n/a", "null", "none", "?", "-")
+"""Texts that stand for no value at all beside numbers, in small letters; the first one is never a class."""
 FEW_CLASSES = 20
 """Up to so many whole numbers are taken for classes however few examples each has; beyond, each has two or more."""
 
@@ -117,7 +121,7 @@ def is_number(value: Any) -> bool:
 
 
 def split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to train on and rows to hold back: this share of each class, at least one example in all.
+    """Rows to train on and rows to hold back: this share of all, with the shares of the classes, and at least one.
 
     Parameters
     ----------
@@ -137,18 +141,10 @@ def split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, n
     InputError
         If there are not examples enough for both.
     """
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(len(labels))
-    held: list[int] = []
-    for value in np.unique(labels):
-        rows = order[labels[order] == value]
-        held.extend(rows[: round(fraction * len(rows))])
-    if not held:
-        held = list(order[:1])
-    kept = np.setdiff1d(np.arange(len(labels)), held)
-    if not len(kept):
+    wanted = max(1, round(fraction * len(labels)))
+    if wanted >= len(labels):
         raise argument_error("data.file", "hold examples enough to train and to test", f"{len(labels)}")
-    return kept, np.sort(np.array(held))
+    return drawn(labels, wanted, np.random.default_rng(seed))
 
 
 def _numbers(part: np.ndarray) -> np.ndarray:
@@ -167,8 +163,11 @@ def _classes(parts: Sequence[np.ndarray]) -> list[Any]:
     values: set[Any] = set()
     for part in parts:
         values |= set(part.tolist())
-    if "" in values or None in values:
-        raise argument_error("data.target", "be given for each example", "nothing in some")
+    beside_numbers = all(is_number(v) or _missing(v, MISSING) for v in values) and any(map(is_number, values))
+    absent = [v for v in values if _missing(v, MISSING if beside_numbers else MISSING[:1])]
+    if absent:
+        was = "nothing in some" if absent[0] in ("", None) else f"{str(absent[0])!r} in some"
+        raise argument_error("data.target", "be given for each example", was)
     fraction = next((v for v in values if is_number(v) and float(v) != round(float(v))), None)
     texts = {v for v in values if isinstance(v, str)}
     if fraction is not None and (not texts or all(map(is_number, texts))):
@@ -180,4 +179,17 @@ def _classes(parts: Sequence[np.ndarray]) -> list[Any]:
         ordered = sorted(values, key=str if texts else None)
     if not 2 <= len(ordered) <= MOST_CLASSES:
         raise argument_error("data.target", f"name 2 to {MOST_CLASSES} classes", len(ordered))
+    spelt: dict[Any, Any] = {}
+    for value in ordered:
+        for key in {str(value), float(value) if is_number(value) else str(value)}:
+            other = spelt.setdefault(key, value)
+            if other is not value:
+                raise argument_error("data.target", "spell each class in one way", f"{other!r} and {value!r}")
     return ordered
+
+
+def _missing(value: Any, texts: Sequence[str]) -> bool:
+    """Whether a target is no value: nothing, NaN, or one of these texts."""
+    if isinstance(value, str):
+        return not value or value.lower() in texts
+    return value is None or (isinstance(value, float) and math.isnan(value))

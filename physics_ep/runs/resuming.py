@@ -29,6 +29,8 @@ TEST_READ = "test_read"
 """Attribute of a run with examples held out: when its test set was read, once and for all (UTC)."""
 KEPT_EPOCH = "kept_epoch"
 """Attribute beside it: the epoch, from 1, whose weights the file holds, and which was tested."""
+EXAMPLES = "examples_sha256"
+"""Attribute of a run on examples from a table or from Python: their digest (`Dataset.digest`)."""
 
 
 class Interruption:

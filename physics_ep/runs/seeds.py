@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 import torch
 
 from ..config import Config
-from ..errors import argument_error, require_count
+from ..data.given import arrays_of
+from ..errors import REPEATS, argument_error, require_count
 from ..intervals import MeanInterval, mean_interval
 from ..processes import end_with_parent
 from ..ranks import rank
@@ -167,14 +168,17 @@ def train_seeds(
         If a process is killed.
     """
     training = config.training
+    require_count("training.seeds", training.seeds, most=REPEATS)
     seeds = range(training.seed, training.seed + training.seeds)
     require_count("workers", workers)
     if workers > 1:
         for name in ("callbacks", "backward"):
             if options.get(name):
                 raise argument_error(name, "be left out where several workers train", "given")
-        if isinstance(options.get("data"), tuple):
-            raise argument_error("data", "be a folder or a Dataset where several workers train", "two loaders")
+        data = options.get("data")
+        if isinstance(data, tuple) and arrays_of(data) is None:
+            must = "be a folder, a Dataset or arrays where several workers train"
+            raise argument_error("data", must, "two loaders")
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise argument_error("workers", "be 1 where torchrun starts several processes", workers)
     there = {} if resume is None else {s: seed_file(resume, s) for s in seeds if seed_file(resume, s).is_file()}

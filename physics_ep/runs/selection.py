@@ -41,12 +41,12 @@ class Selection:
         return {"epochs": 0, self.figure: math.inf}
 
     def improved(self, best: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
-        """Whether an epoch's figures are better than those of the best epoch so far."""
+        """Whether an epoch's figures are better than those of the best epoch so far; without a figure none is."""
         return float(row[self.figure]) < best[self.figure]
 
     def exhausted(self, rows: Sequence[Mapping[str, Any]]) -> bool:
         """Whether `patience` epochs in a row, up to the last one, were no better than one before them."""
         if self.patience is None or not rows:
             return False
-        errors = [float(row[self.figure]) for row in rows]
+        errors = [math.inf if math.isnan(value) else value for value in (float(row[self.figure]) for row in rows)]
         return len(errors) - 1 - errors.index(min(errors)) >= self.patience

@@ -26,6 +26,7 @@ from ..blocks import all_finite
 from ..config import Config, load_config
 from ..cost import SquaredError
 from ..data.batches import BatchSource, InMemory, epoch_seed
+from ..data.datasets import TABLES
 from ..equilibrium import NotConverged, NotFinite
 from ..errors import InputError, argument_error
 from ..estimators.backprop import Backprop
@@ -58,7 +59,7 @@ from .preparation import (
     with_room,
 )
 from .results import TrainingResult
-from .resuming import KEPT_EPOCH, TEST_READ, Interruption, check_resumable, copied, interruptible
+from .resuming import EXAMPLES, KEPT_EPOCH, TEST_READ, Interruption, check_resumable, copied, interruptible
 from .seeds import SeedsResult, train_seeds
 from .selection import Selection
 
@@ -271,6 +272,8 @@ class _Trainer:
         self.within: dict[str, Any] = {}  # an epoch that a resumed run had begun, or what of one is in the file
         self.written = time.monotonic()
         self.attributes = run_attributes(config)
+        if isinstance(data, InMemory) and (self.examples or data.data.name in TABLES):
+            self.attributes[EXAMPLES] = data.data.digest()  # of files and arrays that may change, not of known sets
         self.n_outputs = data.n_outputs
         self.targets: dict[str, Any] | None = None
         if data.targets is not None:
@@ -284,6 +287,9 @@ class _Trainer:
             if not self.examples or not torch.equal(kept, self.examples[name]):
                 must = "be the examples that the run was trained on, to resume it"
                 raise argument_error("data", must, "others" if name == "x" else "other targets")
+        if run.attributes.get(EXAMPLES, now := self.attributes.get(EXAMPLES)) != now:
+            name = "data" if self.examples else "data.file"
+            raise argument_error(name, "hold the examples that the run was trained on, to resume it", "others")
         state, epochs = dict(run.resume), run.epochs
         self.best, self.within = dict(state.pop("best", {})), state.pop("within", {})
         if not self.best and epochs:  # a run of an earlier release
@@ -440,9 +446,12 @@ class _Trainer:
     def _test(self) -> None:
         """Read the test set, with the weights of the epoch that the examples held out have chosen."""
         self.stage = "the test"
+        kept = int(self.best["epochs"])
+        if not kept:
+            why = "none of the examples held out had an equilibrium after any epoch, so that none can be chosen"
+            raise TrainingStoppedError(f"training stopped before the test: {why}; {self._remedy()}")
         if "state" in self.best:
             self._put(self.best.pop("state"), self.path)
-        kept = int(self.best["epochs"])
         self.rows[kept - 1].update(self._evaluated("test"))
         self.attributes[KEPT_EPOCH] = kept
         self.attributes[TEST_READ] = datetime.now(UTC).isoformat(timespec="seconds")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from physics_ep import cli, open_run
 from physics_ep.config import parse_config
 from physics_ep.data.datasets import Dataset, load_dataset
+from physics_ep.data.held_out import held_out
 from physics_ep.data.tables import split
 from physics_ep.errors import InputError
 
@@ -133,6 +135,94 @@ def test_a_share_of_each_class_is_held_back() -> None:
     assert sorted([*kept, *held]) == list(range(111))
 
 
+def test_rare_classes_are_held_back_too_and_leave_one_to_learn() -> None:
+    """Where each class is rounded for itself, thirty classes of two examples leave one example to test on; where
+    the last example of a class is given away, the class cannot be learnt."""
+    labels = np.repeat(np.arange(30), 2)
+    for kept, held in (split(labels, 0.2, 0), held_out(labels, 0.2, 0)):
+        assert len(held) == 12
+        assert np.unique(labels[kept]).tolist() == list(range(30))
+    labels = np.array([0, 1] + [2] * 4)
+    kept, held = held_out(labels, 3, 0)
+    assert set(labels[held].tolist()) == {2}
+    assert len(kept) == 3
+
+
+def table(tmp_path: Path, text: str, name: str = "own.csv") -> str:
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_a_second_file_is_read_by_the_names_of_the_first(tmp_path: Path) -> None:
+    """Columns in another order, or with more beside them, are the same features; one that is missing is named."""
+    rows = [(k, k % 3, k * k, "ab"[k % 2]) for k in range(12)]
+    first = table(tmp_path, "u,v,w,kind\n" + "".join("{},{},{},{}\n".format(*row) for row in rows))
+    turned = "".join(f"{k},{w},x,{v},{u}\n" for u, v, w, k in rows)
+    second = table(tmp_path, "kind,w,more,v,u\n" + turned, "second.csv")
+    data = load(name="csv", file=first, test_file=second)
+    assert torch.equal(data.train_x, data.test_x)
+    assert torch.equal(data.train_y, data.test_y)
+    lacking = table(tmp_path, "u,v,x,kind\n" + "".join("{},{},{},{}\n".format(*row) for row in rows), "third.csv")
+    with pytest.raises(InputError, match=r"data.test_file must have the columns of data.file.*without 'w'"):
+        load(name="csv", file=first, test_file=lacking)
+
+
+@pytest.mark.filterwarnings("ignore:.*taken for names of columns")
+def test_names_that_are_numbers_are_no_example(tmp_path: Path) -> None:
+    """A data frame without names is written with 0, 1, 2: as an example these are a class of their own."""
+    body = "".join(f"{0.3 * k},{k % 5},{k % 2}\n" for k in range(20))
+    for names in ("0,1,2\n", "1,2,3\n", "2019,2020,2021\n"):
+        data = load(name="csv", file=table(tmp_path, names + body))
+        assert data.classes == ("0", "1")
+        assert len(data.train_x) + len(data.test_x) == 20
+    data = load(name="csv", file=table(tmp_path, body))
+    assert len(data.train_x) + len(data.test_x) == 20
+
+
+def test_the_index_of_a_data_frame_is_nothing_to_learn(tmp_path: Path) -> None:
+    """Rows are often sorted by class, so that their numbers tell it: training learns nothing else."""
+    body = "".join(f"{k},{k % 3},{'a' if k < 10 else 'b'}\n" for k in range(20))
+    for name in ("", "Unnamed: 0"):
+        path = table(tmp_path, f"{name},u,kind\n" + body)
+        with pytest.raises(InputError, match=r"an index is no feature.*column 1 has none"):
+            load(name="csv", file=path)
+        assert load(name="csv", file=path, columns=["u"], target="kind").train_x.shape[1] == 1
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow.parquet import write_table
+
+    held = pa.table({"u": [0.0, 1.0, 2.0] * 4, "kind": ["a", "b"] * 6, "__index_level_0__": list(range(12))})
+    held = held.replace_schema_metadata({"pandas": json.dumps({"index_columns": ["__index_level_0__"]})})
+    write_table(held, tmp_path / "own.parquet")
+    data = load(name="parquet", file=str(tmp_path / "own.parquet"))
+    assert (data.classes, data.train_x.shape[1]) == (("a", "b"), 1)
+
+
+def test_missing_classes_are_no_class(tmp_path: Path) -> None:
+    """NaN in a column of classes of a parquet file was as many classes as there were of them."""
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow.parquet import write_table
+
+    held = pa.table({"u": np.arange(12.0), "kind": np.array([0.0, 1.0, np.nan] * 4)})
+    write_table(held, tmp_path / "own.parquet")
+    with pytest.raises(InputError, match=r"data.target must be given for each example, but was 'nan'"):
+        load(name="parquet", file=str(tmp_path / "own.parquet"))
+
+
+def test_constant_columns_are_zero(tmp_path: Path) -> None:
+    """The mean of thirty tenths is no tenth, and what is left was divided by itself."""
+    path = table(tmp_path, "u,v,kind\n" + "".join(f"0.1,{k},{'ab'[k % 2]}\n" for k in range(30)))
+    for scaling in ("standard", "range"):
+        assert not load(name="csv", file=path, scaling=scaling).train_x[:, 0].any()
+
+
+def test_a_class_is_spelt_in_one_way(tmp_path: Path) -> None:
+    x = RNG.normal(size=(8, 3))
+    np.savez(tmp_path / "own.npz", train_x=x, train_y=[0, 1] * 4, test_x=x, test_y=["0", "1"] * 4)
+    with pytest.raises(InputError, match="spell each class in one way"):
+        load(name="npz", file=str(tmp_path / "own.npz"))
+
+
 MEASURED = "a,b,v\n1,2,0.5\n2,3,1.5\n3,4,2\n"
 GOOD = "a,b,kind\n1,2,x\n2,3,y\n3,4,x\n4,5,y\n"
 
@@ -164,6 +254,19 @@ GOOD = "a,b,kind\n1,2,x\n2,3,y\n3,4,x\n4,5,y\n"
         ("a,kind\n1,x\n2,x\n", {}, "name 2 to 10000 classes"),
         (GOOD, {"layout": "image"}, "data.layout must be 'flat'"),
         (GOOD, {"size": 32}, "data.size must be left out"),
+        (GOOD.replace(",", "|"), {}, "two columns or more, between commas.*begins with 'a.b.kind'"),
+        (
+            GOOD.replace("x", "0").replace("2,3,y", "2,3,NA").replace("y", "1"),
+            {},
+            "each example, but was 'NA' in some",
+        ),
+        (GOOD.replace("2,3,y", "2,3,nan"), {}, "each example, but was 'nan' in some"),
+        (GOOD.replace("2,3,y", "2,3,0.0").replace("x", "0").replace("y", "1"), {}, "spell each class in one way"),
+        (
+            MEASURED.replace("1.5", "0.5").replace(",2\n", ",0.5\n"),
+            {},
+            "differ from example to example, but was 0.5",
+        ),
     ],
 )
 def test_tables_that_do_not_fit_are_refused(tmp_path: Path, text: str, section: dict, message: str) -> None:

@@ -26,7 +26,8 @@ from physics_ep.runs.optimization import build_scheduler, step_scheduler
 from physics_ep.runs.preparation import system_of
 from physics_ep.runs.results import TrainingResult
 from physics_ep.runs.seeds import SeedsResult
-from physics_ep.runs.training import TrainingInterrupted
+from physics_ep.runs.selection import Selection
+from physics_ep.runs.training import TrainingInterrupted, TrainingStoppedError
 from tests.support.runs import StopAfter, assert_same_run
 
 SMALL: dict[str, Any] = {
@@ -259,6 +260,36 @@ def test_bad_choices_are_named(change: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError) as caught:
         train(load_config(SMALL).updated(**change))
     assert words in str(caught.value)
+
+
+def test_an_epoch_without_a_figure_is_never_the_best() -> None:
+    """Where no example held out had an equilibrium, its loss is NaN: the last epoch was kept as if chosen."""
+    config = load_config({**SMALL, "training": {**SMALL["training"], "patience": 2}})
+    selection = Selection(config, measured=True)
+    losses = [math.nan, 0.5, 0.4, math.nan, 0.6]
+    rows = [{"validation_loss": loss} for loss in losses]
+    assert [selection.exhausted(rows[:k]) for k in range(1, 6)] == [False, False, False, False, True]
+    assert not selection.improved(selection.start(), rows[0])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_nothing_is_chosen_where_nothing_held_out_settles(tmp_path: Path) -> None:
+    config = {
+        **SMALL,
+        "system": {"name": "hopfield", "sizes": [3, 4, 1]},
+        "data": {"name": "digits", "validation": 4},
+        "training": {"epochs": 1, "batch_size": 10, "on_unconverged": "warn"},
+        "ep": {"cost": "squared_error", "max_iterations": 1},
+    }
+    x = np.random.default_rng(0).normal(size=(20, 3))
+    with pytest.raises(TrainingStoppedError, match="none of the examples held out had an equilibrium"):
+        train(config, data=(x, x[:, :1] / 3), out=tmp_path / "run.h5")
+    assert open_run(tmp_path / "run.h5").epochs == 1
+
+
+def test_seeds_have_a_bound() -> None:
+    with pytest.raises(InputError, match=r"training.seeds must be at most 100,000"):
+        train(SMALL, overrides=["training.seeds=1000000000"])
 
 
 def test_loaders_cannot_be_split() -> None:

@@ -283,3 +283,31 @@ def test_learning_in_place_takes_arrays_and_loaders() -> None:
     loaded = learn_in_situ(config, data=loaders)
     for name in ("learned", "mapped", "ideal"):
         assert arrays.values[name].tolist() == loaded.values[name].tolist()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("source", ["csv", "arrays"])
+def test_a_run_goes_on_with_the_examples_it_was_trained_on(tmp_path: Path, source: str) -> None:
+    """A file that was written anew, or arrays in another order, make of a resumed run one that no config tells."""
+    x = np.random.default_rng(3).normal(size=(30, 3))
+    y = (x[:, 0] > 0).astype(int)
+    config: dict[str, Any] = {"system": {"name": "pcn", "sizes": [3, 4, 2]}, "training": {"epochs": 1}}
+    config["optimizer"] = {"name": "SGD", "lr": 0.01}
+    path = tmp_path / "own.csv"
+
+    def given(order: slice) -> dict[str, Any]:
+        if source == "arrays":
+            return {"data": (x[order], y[order], x[:5], y[:5])}
+        lines = [",".join(map(repr, [*map(float, row), int(k)])) for row, k in zip(x[order], y[order], strict=True)]
+        path.write_text("\n".join(["a,b,c,kind", *lines]), encoding="utf-8")
+        config["data"] = {"name": "csv", "file": str(path)}
+        return {}
+
+    options = given(slice(None))
+    train(config, out=tmp_path / "run.h5", **options)
+    more = ["training.epochs=2"]
+    options = given(slice(None, None, -1))
+    with pytest.raises(InputError, match=r"data\S* must hold the examples that the run was trained on"):
+        train(config, resume=tmp_path / "run.h5", overrides=more, **options)
+    options = given(slice(None))
+    assert len(train(config, resume=tmp_path / "run.h5", overrides=more, **options).metrics["loss"]) == 2
