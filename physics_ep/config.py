@@ -614,6 +614,10 @@ def _read(config: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         return parse_toml(text)
     except ValueError as error:
+        if path.suffix.lower() != ".toml":
+            also = "(the circuit of a netlist is a system by a function of one's own that returns it)"
+            must = f"be a TOML file, a bundled name or FILE.py:factory {also}"
+            raise argument_error("config", must, f"{given!r}, which is none: {error}") from error
         raise InputError(f"Config {str(path)!r} is not valid TOML: {error}.") from error
 
 

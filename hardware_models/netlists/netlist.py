@@ -91,7 +91,7 @@ def load_netlist(path: str | os.PathLike[str]) -> Netlist:
     except LineError:
         raise
     except InputError as error:
-        raise InputError(f"{os.fspath(path)}: {error}.") from None
+        raise InputError(f"{os.fspath(path)}: {str(error).removesuffix('.')}.") from None
     return Netlist(parts, source.title, outputs, builder.initial, tuple(builder.notes), gmin)
 
 

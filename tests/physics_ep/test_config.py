@@ -141,6 +141,15 @@ def test_toml_that_is_broken_is_named(tmp_path: Path) -> None:
         load_config(path)
 
 
+def test_a_netlist_in_the_place_of_a_system_is_told_its_way(tmp_path: Path) -> None:
+    """Breaks if the first line of a netlist is judged as TOML, and its reader is left to guess."""
+    path = tmp_path / "net.cir"
+    path.write_text("a divider\nV1 a 0 1\n.end\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"net.cir', which is none: .*") as caught:
+        load_system(path)
+    assert "FILE.py:factory (the circuit of a netlist is a system by a function" in str(caught.value)
+
+
 def test_system_by_name_file_and_options(tmp_path: Path) -> None:
     """Else commands that take SYSTEM build another one than asked for."""
     path = tmp_path / "mine.toml"

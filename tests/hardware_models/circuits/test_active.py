@@ -344,6 +344,10 @@ BAD = {
         ("R0 b p 1k", "E1 a 0 p 0 1", "R1 a p 1k", "E2 p 0 a 0 1"),
         "no unique operating point",
     ),
+    "a gate that others hold, too": (
+        ("* gates: M1", "M1 b g 0 0 n", "Vg g 0 2", "R1 g b 1k", ".model n nmos(level=1)"),
+        "gate of 'M1' must be held by a voltage source",
+    ),
     "a conductance that is cancelled": (("R1 a 0 1k", "G1 0 a a 0 1m"), "singular at node 'a'"),
 }
 
@@ -356,3 +360,4 @@ def test_what_no_circuit_can_be_is_named(tmp_path: Path, lines: tuple[str, ...],
     with pytest.raises(InputError, match=said) as caught:
         Circuit.from_netlist(path).operating_point()
     assert "\n" not in str(caught.value)
+    assert not str(caught.value).endswith("..")
