@@ -84,7 +84,8 @@ DeviceFile = Annotated[
 Beta = Annotated[
     float | None,
     typer.Option(
-        help="Nudging strength, siemens; default 1 % of the conductance at the outputs.", show_default=False
+        help="Nudging strength, siemens; default 1 % of the conductance at the outputs, 1e-6 with active parts.",
+        show_default=False,
     ),
 ]
 SHOWN_NODES = 30
