@@ -203,6 +203,7 @@ def learn_in_situ(
         "data.validation": settings.data.validation,
         "training.clip_norm": training.clip_norm,
         "training.patience": training.patience,
+        "training.loggers": training.loggers or None,
         "training.seeds": training.seeds if training.seeds > 1 else None,
         "scheduler.per": "batch" if scheduler is not None and scheduler.per == "batch" else None,
     }.items():
@@ -491,7 +492,10 @@ class Lesson:
         for epoch in range(training.epochs):
             generator = torch.Generator().manual_seed(epoch_seed(self.seed, epoch))
             order = torch.randperm(len(x), generator=generator).to(x.device)
-            losses = [step(x[of], self._targets(y[of])) for of in order.split(training.batch_size)]
+            losses = []
+            for of in order.split(training.batch_size):
+                batch = x[of] if self.examples.augment is None else self.examples.augment(x[of], generator)
+                losses.append(step(batch, self._targets(y[of])))
             loss = float(np.nanmean(losses)) if np.isfinite(losses).any() else math.nan
             step_scheduler(scheduler, loss)
             report(loss=loss)
