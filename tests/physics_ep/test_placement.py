@@ -91,4 +91,4 @@ def test_weights_are_counted_before_they_are_made(
     with pytest.raises(SystemExit) as stop:
         cli.main([command, str(config)])
     assert stop.value.code == 2
-    assert "401520010 parameters need 2.99 GiB" in capsys.readouterr().err
+    assert "401480000 weights need 1.50 GiB" in capsys.readouterr().err

@@ -187,7 +187,7 @@ def test_one_process_of_two_speaks(together: tuple[Path, list[dict[str, Any]]]) 
     """Else two processes write one file at once, and print everything twice."""
     folder, found = together
     assert [ours["status"] for ours in found] == [0, 0]
-    assert (folder / "printed-0.txt").read_text().startswith("test error")
+    assert (folder / "printed-0.txt").read_text().count("test error") == 1
     assert (folder / "printed-1.txt").read_text() == ""
     assert open_run(folder / "command.h5").epochs == 1
     assert (folder / "command.json").exists()

@@ -93,4 +93,6 @@ def test_rates_of_layers_keep_their_layer() -> None:
 @pytest.mark.parametrize("name", ["resistive", "oscillator", "pcn", "langevin-hopfield", "ising-oscillator"])
 def test_every_system_learns_the_csv_from_a_minimal_config(name: str, flowers: Path) -> None:
     config = {"system": {"name": name, "sizes": [4, 16, 3]}, "data": {"name": "csv", "file": str(flowers)}}
+    if name == "resistive":  # 25 epochs are 100 steps of a small rate: 10 to 30 % are wrong after them
+        config["training"] = {"epochs": 100}
     assert train(config).test_error <= 0.1
