@@ -105,6 +105,7 @@ if TYPE_CHECKING:
     from .films import film as film
     from .browsing import interactive as interactive
     from .numbers import save_data as save_data
+    from .results import draw_trajectories as draw_trajectories
     from .style import Look as Look, looking as looking, panels as panels, save as save
     from .mapping.tolerance import (
         BetaChoices as BetaChoices,
@@ -180,6 +181,7 @@ else:
             "draw_phases": "oscillators.phases",
             "draw_scaling": "resistive.scaling",
             "draw_switches": "oscillators.gradients",
+            "draw_trajectories": "results",
             "draw_transients": "hopfield.transients",
             "early_courses": "hopfield.early_inference",
             "energy_courses": "pcn.energy",

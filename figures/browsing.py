@@ -5,6 +5,7 @@ The package plotly draws them (extra `interactive`).
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -252,8 +253,8 @@ def _report(go: Any, report: GradientReport) -> Any:
     names = [record["parameter"] for record in records]
     told = ["<br>".join(f"{key}: {_short(value)}" for key, value in record.items()) for record in records]
     columns = (
-        [max(1 - row.cosine, 1e-17) for row in report.rows],
-        [row.relative_error for row in report.rows],
+        [math.nan if row.zero else max(1 - row.cosine, 1e-17) for row in report.rows],
+        [math.nan if row.zero else row.relative_error for row in report.rows],
         [row.sign_agreement for row in report.rows],
     )
     for k, values in enumerate(columns):

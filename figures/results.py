@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -56,22 +57,23 @@ def plot_gradient_report(report: GradientReport) -> None:
         modes.append(("live gates", report.live.rows))
     at = {row.name: k for k, row in enumerate(report.rows)}
     for k, (name, rows) in enumerate(modes):
-        places = [at[row.name] for row in rows if row.name in at]
-        known = [row for row in rows if row.name in at]
+        known = [row for row in rows if row.name in at and not row.zero]
+        places = [at[row.name] for row in known]
         look = style.series(k)
         gaps = np.array([max(1 - row.cosine, 1e-17) for row in known])
         look.plot(angle, gaps, places, linestyle="none", label=name)
         look.plot(error, np.array([row.relative_error for row in known]), places, linestyle="none", label=name)
-    floor = [row.noise_floor for row in report.rows]
+    floor = [math.nan if row.zero else row.noise_floor for row in report.rows]
     floors = style.Series(style.GREY, (0, None), "|")
     floors.plot(error, floor, list(range(len(floor))), linestyle="none", mew=1.0, ms=6, label="noise floor")
     for ax in (angle, error):
         ax.set_xscale("log")
-        _names(ax, list(at))
+        _names(ax, [name + (" *" if name in report.zeros else "") for name in at])
     angle.invert_yaxis()
     angle.set_xlabel("1 \N{MINUS SIGN} cosine (dimensionless)")
     error.set_xlabel("Relative error (dimensionless)")
-    angle.set_title(f"{report.scheme}, $\\beta$ = {report.beta:.3g}, against {report.oracle}")
+    title = f"{report.scheme}, $\\beta$ = {report.beta:.3g}, against {report.oracle}"
+    angle.set_title(title + ("\n* exact gradient zero but for rounding" if report.zeros else ""))
     style.legend(error)
 
 
@@ -116,9 +118,20 @@ def plot_run(run: Run, **look: Any) -> Figure:
     raise InputError(f"A run of the kind {kind!r} that holds no epoch and no trajectory has nothing to draw.")
 
 
+def plot_trajectory(course: Trajectory, **look: Any) -> Figure:
+    """Units of the first example that move most, energy above its end, and residual, over time."""
+    return draw_trajectories({"": course}, **look)
+
+
 @style.drawing
 def draw_trajectories(courses: Mapping[str, Trajectory]) -> None:
-    """A column a phase: units of the first example that move most, energy above its end, residual, over time."""
+    """A column a phase: units of the first example that move most, energy above its end, residual, over time.
+
+    Parameters
+    ----------
+    courses : mapping of str to Trajectory
+        What `physics_ep.simulate` returns, by the name of its phase, such as "free" and "nudged".
+    """
     names = list(courses)
     _, axes = style.new_figure(style.PAGE, 120, 3, len(names), sharex="col")
     for column, name in zip(axes.T, names, strict=True):
@@ -141,7 +154,7 @@ def draw_trajectories(courses: Mapping[str, Trajectory]) -> None:
             seen = above > 1e-14 * max(1.0, float(np.abs(own).max()))
             look.plot(energy, time[seen], above[seen], label=f"example {k + 1}", markevery=mark)
             look.plot(residual, time, course.residual[:, k].cpu().numpy(), markevery=mark)
-        states.set_title(f"{name} phase")
+        states.set_title(f"{name} phase" if name else "")
         states.set_ylabel(f"State ({course.state_unit})")
         energy.set_ylabel(f"$F - F_\\mathrm{{end}}$ ({course.energy_unit})")
         residual.set_ylabel("Residual (dimensionless)")

@@ -15,6 +15,7 @@ import io
 import math
 import os
 import shutil
+import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -408,6 +409,7 @@ def drawing(draw: Callable[..., Any]) -> Callable[..., Figure]:
 
     @functools.wraps(draw)
     def drawn(*data: Any, **options: Any) -> Figure:
+        _require_kind(draw, data)
         own = Look(**{f.name: options.pop(f.name, None) for f in fields(Look)})
         look = own.over(_LOOK.get() or Look())
         settings = look.settings()
@@ -429,6 +431,16 @@ def drawing(draw: Callable[..., Any]) -> Callable[..., Figure]:
     drawn.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *more])  # type: ignore[attr-defined]
     drawn.__doc__ = f"{(draw.__doc__ or '').rstrip()}\n{_NOTE}"
     return drawn
+
+
+def _require_kind(draw: Callable[..., Any], data: tuple[Any, ...]) -> None:
+    """Refuse what a figure is not drawn of, if its function says by an annotation what it is drawn of."""
+    try:
+        wanted = next(iter(typing.get_type_hints(draw).values()), None)
+    except NameError:  # a name that is imported for checkers of types alone
+        return
+    if isinstance(wanted, type) and data and not isinstance(data[0], wanted):
+        raise argument_error(f"data of {draw.__name__}", f"be a {wanted.__name__}", type(data[0]).__name__)
 
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **grid: Any) -> tuple[Figure, Any]:

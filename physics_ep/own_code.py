@@ -101,6 +101,8 @@ def from_file(
 def in_layers(system: PhysicalSystem) -> PhysicalSystem:
     """A network made of a torch model of a file, as the layers that substrates hold; any other system as it is.
 
+    Hardware holds a model in its evaluation mode: norms go by their running statistics, and nothing is dropped.
+
     Raises
     ------
     InputError
@@ -111,7 +113,7 @@ def in_layers(system: PhysicalSystem) -> PhysicalSystem:
         return system
     x = examples[0].to(system.device)
     x = x.to(system.dtype) if x.is_floating_point() else x
-    found = from_module(system.source, x, form="layers")
+    found = from_module(system.source.eval(), x, form="layers")
     found.examples = examples
     return found
 

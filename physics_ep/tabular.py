@@ -22,15 +22,8 @@ PLOTS = "physics_ep.plots"
 """Entry points that draw results: the name of a class to a function (result, **look) that gives a figure."""
 
 
-class Tabular:
-    """A result with rows. Subclasses say by `records` what they are, and by `words` what there is to tell of it."""
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(self.words())})"
-
-    def words(self) -> list[str]:
-        """What one line tells of the result, a piece each."""
-        return [f"{len(self.records())} rows"]
+class Drawable:
+    """A result that an installed package draws."""
 
     def plot(self, **look: Any) -> Any:
         """Draw the result.
@@ -54,6 +47,17 @@ class Tabular:
             if kind.__name__ in known:
                 return load(known[kind.__name__])(self, **look)
         raise InputError(f"No installed package draws a {type(self).__name__} (entry points {PLOTS}).")
+
+
+class Tabular(Drawable):
+    """A result with rows. Subclasses say by `records` what they are, and by `words` what there is to tell of it."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(self.words())})"
+
+    def words(self) -> list[str]:
+        """What one line tells of the result, a piece each."""
+        return [f"{len(self.records())} rows"]
 
     def records(self) -> list[dict[str, Any]]:
         """The rows, each name to number or text; all with the same names."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -324,7 +325,7 @@ def tolerance(
     from physics_ep.placement import resolve_device, resolve_dtype, threads, work_in
     from physics_ep.predictive_coding import PredictiveCodingNetwork
 
-    from .examples import examples
+    from .examples import examples, has_targets
     from .gradients import require_gates
     from .sweeps.plan import parse_betas, parse_sweeps
     from .sweeps.table import tolerance_rows
@@ -385,6 +386,9 @@ def tolerance(
             )
     except SweepInterrupted as stop:
         raise InterruptedCommandError(str(stop)) from stop
+    if not has_targets(net, images):
+        table = replace(table, points=tuple(replace(point, free_error=math.nan) for point in table.points))
+        report.say("Targets are classes drawn at random, as the examples have none: no rate of errors is told.")
     report.figures(table.figures())
     place, judge = f" {mapped_to(substrate or 'hopfield')}", "backprop"
     if plain:

@@ -73,6 +73,17 @@ def examples(
     return x, cost.encode((classes % n_out).to(system.device), n_out, system.dtype)
 
 
+def has_targets(system: Any, images: Path | None) -> bool:
+    """Whether the targets of `examples` are those of its inputs, and not classes drawn at random."""
+    if images is not None:
+        return True
+    own = getattr(system, "examples", None)
+    if own is not None:
+        return own[1] is not None
+    said = _shape_of(system)
+    return said is None or math.prod(said) == digits().train_x[0].numel()
+
+
 def _shape_of(system: Any) -> tuple[int, ...] | None:
     """Shape of an example's input, as far as a system says it."""
     if hasattr(system, "shapes"):

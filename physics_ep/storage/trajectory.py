@@ -12,14 +12,15 @@ import torch
 from ..blocks import State
 from ..errors import InputError
 from ..placement import available_memory, readable
+from ..tabular import Drawable
 
 CHECKED_BYTES = 2**28
 """Rows in memory are checked against what is free from this size on, each time it has doubled."""
 
 
 @dataclass(frozen=True)
-class Trajectory:
-    """A simulated course.
+class Trajectory(Drawable):
+    """A simulated course. `plot` draws its first example: units that move most, energy and residual over time.
 
     Attributes
     ----------

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -93,6 +94,17 @@ def test_a_report_is_drawn_and_told(few):
     assert [label.get_text() for label in angle.get_yticklabels()] == [row.name for row in report.rows]
 
 
+def test_gradients_that_are_zero_but_for_rounding_stretch_no_axis(few):
+    """A bias before a batch norm has a relative error of 1e8, beside which all others are one point."""
+    report = few["GradientReport"]
+    rows = tuple(replace(row, zero=k == 1) for k, row in enumerate(report.rows))
+    angle, error = figures.panels(replace(report, rows=rows).plot()).values()
+    for ax in (angle, error):
+        assert ax.lines[0].get_ydata().tolist() == [k for k in range(len(rows)) if k != 1]
+    assert [label.get_text()[-1] == "*" for label in angle.get_yticklabels()] == [row.zero for row in rows]
+    assert "zero but for rounding" in angle.get_title()
+
+
 @pytest.mark.full
 def test_figures_show_the_results_numbers(few, trained):
     """A figure is of another state, circuit or training than its result."""
@@ -112,7 +124,10 @@ def test_figures_show_the_results_numbers(few, trained):
     system, (x, _) = HopfieldNetwork([5, 4, 3], "tanh").double(), batch(5, 3, 2)
     course = simulate(system, x, 5.0)
     drawn = Run({"kind": "simulation"}, trajectories={"free": course}).plot()
-    np.testing.assert_array_equal(drawn.axes[2].lines[1].get_ydata(), course.residual[:, 1])
+    for figure in (drawn, course.plot()):
+        np.testing.assert_array_equal(figure.axes[2].lines[1].get_ydata(), course.residual[:, 1])
+    with pytest.raises(InputError, match="data of draw_dynamics must be a HopfieldDynamics, but was Trajectory"):
+        figures.draw_dynamics(course)
 
 
 def test_results_that_nobody_draws_are_told():

@@ -70,7 +70,8 @@ class TolerancePoint:
     free_share : float
         Examples that have a free state, mean over all repeats, those without equilibrium included.
     free_error : float
-        Share of these whose largest output is not the target's, mean over the repeats that have any.
+        Share of these whose largest output is not the target's, mean over the repeats that have any; NaN in the
+        command's figures where targets are drawn at random.
     solver : str
         What found the free states; NaN and '' where a file of an earlier release does not tell.
     layers : tuple of LayerTolerance
