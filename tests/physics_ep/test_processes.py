@@ -35,9 +35,14 @@ def test_a_signal_ends_a_training_that_goes_on(tmp_path: Path, name: str, status
     config, out = tmp_path / "small.toml", tmp_path / "run.h5"
     config.write_text(CONFIG, encoding="utf-8")
     command = [sys.executable, "-m", "physics_ep", "train", str(config), "--out", str(out)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) as child:
+    # Under nohup tests have SIGHUP ignored, which children inherit.
+    number = getattr(signal, name)
+    before = signal.signal(number, signal.SIG_DFL)
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    signal.signal(number, before)
+    with child:
         wait_for(out.exists, child)
-        child.send_signal(getattr(signal, name))
+        child.send_signal(number)
         _, error = child.communicate(timeout=LIMIT)
     assert child.returncode == status, error
     assert error.count("\n") == 1
