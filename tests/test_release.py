@@ -43,7 +43,7 @@ def test_the_conda_recipe_has_the_needs_of_the_project() -> None:
 
 
 def test_the_image_has_the_tested_torch_and_what_it_copies() -> None:
-    """Of the CPU's build, in the version that is pinned; a source that is not there would end the build."""
+    """torch is the CPU's build, in the version that is pinned; a source that is not there would end the build."""
     docker = text_of("packaging/Dockerfile")
     (pinned,) = re.findall(r"^torch==\S+$", text_of("constraints.txt"), re.MULTILINE)
     assert f"pip install --no-cache-dir {pinned} --index-url https://download.pytorch.org/whl/cpu" in docker

@@ -179,7 +179,7 @@ class RecurrentPhase(FieldPhase):
             self.anchors = [self.unit.anchor(s) for s in origin[:-1]]
             self.rest = [torch.zeros_like(s) for s in origin] if balanced else list(system.force(origin, self.x))
         self.unturned: RecurrentPhase | None = None
-        """Of a phase of asymmetric EP, the one with the couplings as they are."""
+        """The phase with the couplings as they are, of which asymmetric EP has the transposed one."""
 
     def adjoint(self) -> RecurrentPhase:
         twin = copy.copy(self)

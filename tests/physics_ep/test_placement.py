@@ -84,7 +84,7 @@ def test_commands_refuse_batches_before_work(
 def test_weights_are_counted_before_they_are_made(
     command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of every command that builds a system, not of trainings alone."""
+    """Every command that builds a system counts them, not trainings alone."""
     monkeypatch.setattr(placement, "available_memory", lambda device: 10**9)
     config = tmp_path / "wide.toml"
     config.write_text('system = {name = "pcn", sizes = [64, 20000, 20000, 10]}\n', encoding="utf-8")

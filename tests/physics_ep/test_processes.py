@@ -97,7 +97,7 @@ cli.main(["info"])
 @pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
 @pytest.mark.parametrize("then", ["time.sleep(600)", "raise RuntimeError('no compiled object yet')"])
 def test_a_signal_that_a_library_loses_ends_the_command(name: str, status: int, then: str) -> None:
-    """Else a command goes on for ever, or ends with status 1 and the library's words, while a kernel compiles."""
+    """A command goes on for ever, or ends with status 1 and the library's words, while a kernel compiles."""
     done = subprocess.run(
         [sys.executable, "-c", LOST.format(name=name, then=then)],
         capture_output=True, text=True, cwd=ROOT, timeout=LIMIT, check=False,
@@ -134,7 +134,7 @@ def test_signals_that_are_ignored_stay_so() -> None:
 
 
 def test_a_program_that_calls_a_command_keeps_its_signals() -> None:
-    """Else Ctrl-C, and what is lost in a destructor, come again in a program that has long gone on."""
+    """If it fails, Ctrl-C comes again in a program that has long gone on."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.getsignal(number) for number in numbers]
     lost = sys.unraisablehook

@@ -24,7 +24,7 @@ from validation.examples import examples
     ],
 )
 def test_examples_have_the_shape_that_a_system_says(build, shape: tuple[int, ...], outputs: int) -> None:
-    """Of a system without sizes or shapes of layers it is `example_shape`; digits where nothing is said."""
+    """The shape of a system without sizes or shapes of layers is `example_shape`; digits where nothing is said."""
     x, y = examples(build(), SquaredError(), 4, 0, None)
     assert tuple(x.shape) == (4, *shape)
     assert tuple(y.shape) == (4, outputs)

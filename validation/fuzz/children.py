@@ -23,7 +23,7 @@ HANDLERS: dict[int, Any] = {
     signal.SIGTERM: signal.SIG_DFL,
     signal.SIGHUP: signal.SIG_DFL,
 }
-"""Of a process that Python has just started."""
+"""What a process has that Python has just started."""
 SPARE = 2**26
 """Bytes of addresses beyond those in use that a limit of memory leaves at least."""
 

@@ -49,7 +49,7 @@ def gradient(circuit: Circuit, estimator: EquilibriumPropagation, y: torch.Tenso
 
 @needs_ngspice
 def test_gradient_of_differences_is_that_of_finite_differences_in_ngspice() -> None:
-    """Else the nudge draws its current from one node alone: it must leave the other one."""
+    """If it fails, the nudge draws its current from one node alone: it must leave the other one."""
     parts = mesh()
     circuit = Circuit(parts, outputs=[("a", "b"), "v(d, c)"])
     assert circuit.output_names == ("v(a,b)", "v(d,c)")

@@ -68,7 +68,7 @@ def test_amplifier_draws() -> None:
     "fields", [{}, {"levels": 16}, {"programming_noise": 0.1}, {"stuck_off": 0.1}, {"device_mismatch": 0.2}]
 )
 def test_ep_adapts_to_static_errors_of_a_shared_array(fields: dict[str, Any]) -> None:
-    """Else transfer and adaptation are mixed: EP's gradient is that of the network which the devices hold."""
+    """Transfer and adaptation are not mixed: EP's gradient is that of the network which the devices hold."""
     net = dense(3)
     x, y = examples()
     mapped = map_pcn(net, device=DeviceModel(**fields))
@@ -80,7 +80,7 @@ def test_ep_adapts_to_static_errors_of_a_shared_array(fields: dict[str, Any]) ->
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_saturation_is_learnt_around(activation: str) -> None:
-    """Else a unit at the rail is taken for one that answers."""
+    """If it fails, a unit at the rail is taken for one that answers."""
     x, y = examples()
     mapped = map_pcn(dense(3, activation), device=DeviceModel(amplifier_saturation=0.5))
     free = relax(mapped.system, x).require()
@@ -91,7 +91,7 @@ def test_saturation_is_learnt_around(activation: str) -> None:
 
 @pytest.mark.parametrize("which", ["amplifier_gain", "amplifier_offset"])
 def test_unequal_amplifiers_bias_the_estimate(which: str) -> None:
-    """Else the mismatch of h and u, which no gradient of a feedforward network knows, goes unseen: its damage grows
+    """The mismatch of h and u, which no gradient of a feedforward network knows, is seen: its damage grows
     with it, and what is settled is still certified."""
     x, y = examples()
     errors = []
@@ -105,7 +105,7 @@ def test_unequal_amplifiers_bias_the_estimate(which: str) -> None:
 
 
 def test_converters() -> None:
-    """Else inputs or readings are not on the converters' levels, or a converter of readings moves the circuit."""
+    """Inputs and readings are on the converters' levels, and a converter of readings does not move the circuit."""
     x, y = examples()
     found = circuit(dac_bits=4, adc_bits=6, scale=3.0, adc_range=1.0, dac_range=1.0)
     levels = found.encode(x) / (3.0 / 7)
@@ -124,7 +124,7 @@ def test_converters() -> None:
 
 
 def test_read_noise_is_on_readings_alone() -> None:
-    """Else noise of a reading disturbs the physics, or has another size than asked for."""
+    """Noise of a reading leaves the physics alone, and has the size that was asked for."""
     x, y = examples(size=64)
     quiet, noisy = circuit(scale=2.0), circuit(scale=2.0, read_noise=0.01)
     states = [relax(c, x, Nudge(CrossEntropy(), y, 0.05), start=relax(c, x).state).state for c in (quiet, noisy)]
@@ -147,7 +147,7 @@ def spread(beta: float, **fields: Any) -> float:
 
 @pytest.mark.full
 def test_noise_of_readings_is_amplified_and_noise_of_shared_cells_is_not() -> None:
-    """Else the circuit's advantage is lost: h - u vanishes without a nudge whatever the cells do, so that noise of
+    """The circuit keeps its advantage: h - u vanishes without a nudge whatever the cells do, so that noise of
     conductances enters in proportion to beta, while that of readings is divided by it."""
     assert spread(1e-3, read_noise=1e-4) / spread(1e-2, read_noise=1e-4) == pytest.approx(10, rel=0.3)
     cells = [spread(beta, conductance_noise=0.01) for beta in (1e-4, 1e-3, 1e-2)]

@@ -50,7 +50,7 @@ def test_the_law_region_by_region_by_hand() -> None:
 
 
 def test_slopes_are_autograd_s_and_the_current_is_continuous() -> None:
-    """Else Newton's method converges slowly, or the adjoint is wrong."""
+    """If it fails, Newton's method converges slowly, or the adjoint is wrong."""
     rng = np.random.default_rng(0)
     v = torch.tensor(rng.uniform(-4, 4, (3, 300)), requires_grad=True)
     for sign in (1.0, -1.0):

@@ -93,7 +93,7 @@ class Turning(FunctionCost):
 
 @pytest.mark.parametrize("ground", ["pin", pytest.param("quotient", marks=pytest.mark.full)])
 def test_gradients_of_locked_states_are_exact(ground: str) -> None:
-    """Of order 2 for all parameters. In the quotient a cost on differences of phases has the same gradients."""
+    """EP is of order 2 for all parameters. In the quotient, costs of differences have the same gradients."""
     x, y = examples(2)
     system = oscillators(ground=ground, readout="phase") if ground == "quotient" else oscillators()
     cost = SquaredError()

@@ -184,7 +184,7 @@ def test_what_does_not_fit_is_refused(data: Any, changes: dict[str, Any], messag
 
 @pytest.mark.parametrize("name", ["digits", "csv", "image-folder", "mnist"])
 def test_a_file_where_a_folder_is_meant_is_refused(name: str, table: Path, tmp_path: Path) -> None:
-    """Else it is passed over in silence where the set needs no folder, and the digits are learnt instead."""
+    """A folder is passed over in silence where the set needs none, and the digits are learnt instead."""
     config = {**LINEAR, "data": {"name": name}}
     with pytest.raises(InputError, match=r"data must be a folder of data sets .*own.csv', which is a file"):
         train(config, data=table, out=tmp_path / "run.h5")

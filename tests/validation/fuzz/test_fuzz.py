@@ -37,7 +37,7 @@ def test_every_command_and_option_is_tried() -> None:
 
 
 def test_cases_come_from_the_seed() -> None:
-    """Else a fault that was found cannot be found again."""
+    """If it fails, a fault that was found cannot be found again."""
     for k in range(20):
         assert draw_line(random.Random(k)) == draw_line(random.Random(k))
 
@@ -102,7 +102,7 @@ def test_damage_changes_the_file() -> None:
     ],
 )
 def test_promises_hold(asked: str) -> None:
-    """Of every case, for one seed a week."""
+    """Every case of one seed, once a week."""
     words = [*asked.split(), "--seed", str(int(time.time()) // 604_800)]
     done = subprocess.run(
         [sys.executable, "-m", "validation.fuzz", *words], capture_output=True, text=True, cwd=ROOT, check=False
