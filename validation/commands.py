@@ -387,7 +387,7 @@ def tolerance(
     except SweepInterrupted as stop:
         raise InterruptedCommandError(str(stop)) from stop
     if not has_targets(net, images):
-        table = replace(table, points=tuple(replace(point, free_error=math.nan) for point in table.points))
+        table = replace(table, points=tuple(point.without_rates() for point in table.points))
         report.say("Targets are classes drawn at random, as the examples have none: no rate of errors is told.")
     report.figures(table.figures())
     place, judge = f" {mapped_to(substrate or 'hopfield')}", "backprop"

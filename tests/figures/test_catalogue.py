@@ -317,6 +317,7 @@ def test_list_names_every_figure(capsys):
         (["precision", "--from", "truncated.h5"], "truncated.h5"),
         (["learning_curve", "--from", "other.h5"], "run file of a training"),
         (["precision", "--out", "a_file"], "a_file"),
+        (["precision", "--out", "precision.png"], "be a folder"),
         (["precision", "--dtype", "float16"], "float16"),
         (["precision", "--device", "quantum"], "quantum"),
         (["precision", "--json", "."], "json"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,11 @@ class TolerancePoint:
     def by_gates(self) -> list[tuple[TolerancePoint, str]]:
         """The point; where live gates were compared with held ones, both, with the mode's name."""
         return [(self, "")] if self.live is None else [(self, "held"), (self.live, "live")]
+
+    def without_rates(self) -> TolerancePoint:
+        """The same point without rates of errors, which targets drawn at random do not have."""
+        live = None if self.live is None else self.live.without_rates()
+        return replace(self, free_error=math.nan, live=live)
 
     def worst_layer(self, target: str = "transfer") -> LayerTolerance:
         """Layer with the smallest mean cosine to a target; the first, where no repeat found an equilibrium."""
@@ -301,7 +306,7 @@ def tolerance_rows(points: Sequence[TolerancePoint], verbose: bool) -> tuple[lis
                     device + (f"\n  {gates} gates" if gates else ""),
                     f"{point.strength:.3g}" if point.strength > 0 else str(point.beta),
                     *map("\n".join, cells),
-                    f"{point.free_share:.0%}\n{point.free_error:.0%} wrong\n{point.solver}".replace("nan%", "?"),
+                    "\n".join(_free(point)),
                     _exponential(point.residual, 0),
                     f"{point.repeats - point.unconverged}/{point.repeats}\n{point.settled:.0%}".replace(
                         "nan%", "?"
@@ -310,6 +315,12 @@ def tolerance_rows(points: Sequence[TolerancePoint], verbose: bool) -> tuple[lis
                 ]
             )
     return columns, rows
+
+
+def _free(point: TolerancePoint) -> list[str]:
+    """Share of the examples with a free state, how many of these are wrong where that is known, the solver."""
+    share = "?" if math.isnan(point.free_share) else f"{point.free_share:.0%}"
+    return [share, *([] if math.isnan(point.free_error) else [f"{point.free_error:.0%} wrong"]), point.solver]
 
 
 def _exponential(value: float, digits: int = 1) -> str:
