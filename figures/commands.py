@@ -125,7 +125,7 @@ def figure(
     if data is not None:
         check_numbers(data, len(chosen))
     if out.suffix.lower().lstrip(".") in FORMATS and not out.is_dir():
-        raise argument_error("out", "be a folder, where each figure becomes NAME.pdf, .png and .svg", repr(str(out)))
+        raise argument_error("out", "be a folder, where figures become NAME.pdf, .png and .svg", repr(str(out)))
     for entry in chosen:
         claim_figure(entry.name, out, FORMATS)
     if run is None and weights is not None:
