@@ -34,6 +34,7 @@ from physics_ep.data.datasets import Dataset
 from physics_ep.equilibrium import NotConverged
 from physics_ep.errors import REPEATS, InputError, argument_error, require_count
 from physics_ep.estimators.propagation import EquilibriumPropagation, NegativeNudgeError
+from physics_ep.estimators.step import Step
 from physics_ep.placement import resolve_device, resolve_dtype
 from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.progress import SILENT, Progress, task
@@ -64,7 +65,12 @@ QUANTITIES = {
         "examples",
         "test examples without equilibrium, which count as misclassified, mapped and learned",
     ),
+    "mapped_states": ("fraction", "test examples that have a free state, of the network that was written"),
+    "learned_states": ("fraction", "the same after learning"),
+    "free_states": ("fraction", "training examples whose free phase has settled, over all steps of learning"),
+    "nudged_states": ("fraction", "training examples whose free and nudged phases have all settled"),
 }
+"""Name to units and description. Files of earlier releases have no shares of states, which are NaN then."""
 
 
 class LearningInterrupted(KeyboardInterrupt):
@@ -318,7 +324,8 @@ def open_in_situ(path: str | os.PathLike[str]) -> InSituTable:
         raise argument_error("path", "be a file of in-situ training", repr(str(path)))
     own = _decoded(run.attributes["in_situ"])
     plan = tuple((name, Point(swept, value, "auto")) for name, swept, value in own["plan"])
-    values = {name: run.metric(name) for name in QUANTITIES}
+    blank = np.full_like(run.metric("learned"), np.nan)
+    values = {name: run.metric(name) if name in run.metrics else blank.copy() for name in QUANTITIES}
     refused = {(k, r): why for k, r, why in _decoded(run.attributes.get("refused", "[]"))}
     return InSituTable(plan, values, {"config": run.config, "in_situ": own}, refused)
 
@@ -354,6 +361,40 @@ def _subject(config: Config, substrates: Sequence[str] | None) -> tuple[type[Les
                 f"system.{option}", "be left out here: the device is an argument of its own", "given"
             )
     return PlainLesson, (name,)
+
+
+class SettledExamples:
+    """How many of the examples of many steps have a free state, and nudged ones besides.
+
+    A batch that is refused whole counts as one without either.
+
+    Attributes
+    ----------
+    seen, skipped, free, nudged : int
+        Examples so far: all; those left out; those whose free phase has settled; those whose phases all have.
+    """
+
+    def __init__(self) -> None:
+        self.seen = self.skipped = self.free = self.nudged = 0
+
+    def count(self, examples: int, step: Callable[[], Step]) -> float:
+        """Make a step with so many examples; its loss, NaN where none was used."""
+        self.seen += examples
+        try:
+            found = step()
+        except (NotConverged, NegativeNudgeError):
+            self.skipped += examples
+            return math.nan
+        self.skipped += found.skipped
+        settled = [phase.converged.view(-1, examples) for phase in found.equilibria]  # with several starts, of any
+        self.free += int(settled[0].any(0).sum())
+        self.nudged += int(torch.stack(settled).all(0).any(0).sum())
+        return float(found.loss)
+
+    def shares(self) -> dict[str, float]:
+        """Shares of all examples so far, by the names of `QUANTITIES`."""
+        counts = {"skipped": self.skipped, "free_states": self.free, "nudged_states": self.nudged}
+        return {name: count / self.seen for name, count in counts.items()}
 
 
 class Lesson:
@@ -425,18 +466,10 @@ class Lesson:
         written = map_pcn(net, substrate, device, self.seed, calibration=calibration, rails=rails).system
         mapped, lost = self._error(written, **self.phases)
         learner = self.learner(substrate, device, written.full_scales, **options)
-        skipped = seen = 0
+        settled = SettledExamples()
 
         def step(x: torch.Tensor, y: torch.Tensor) -> float:
-            nonlocal skipped, seen
-            seen += len(x)
-            try:
-                found = learner.step(x, y, self.cost, **self.options)
-            except (NotConverged, NegativeNudgeError):
-                skipped += len(x)
-                return math.nan
-            skipped += found.skipped
-            return float(found.loss)
+            return settled.count(len(x), lambda: learner.step(x, y, self.cost, **self.options))
 
         self._epochs(learner.optimizer, step, report)
         learned, lost_then = self._error(self.system(learner), **self.phases)
@@ -446,8 +479,8 @@ class Lesson:
             "learned": learned,
             "pulses": learner.pulses / (2 * weights),
             "refreshes": learner.refreshes / weights,
-            "skipped": skipped / seen,
-            "unconverged": lost + lost_then,
+            **settled.shares(),
+            **self._states(lost, lost_then),
         }
 
     def learner(
@@ -475,6 +508,15 @@ class Lesson:
     def system(self, learner: Any) -> EnergySystem:
         """The system that learns."""
         return learner.mapped.system
+
+    def _states(self, lost: int, lost_then: int) -> dict[str, float]:
+        """What is told of test examples, of which so many have no free state, written and after learning."""
+        tested = len(self.examples.test_x)
+        return {
+            "unconverged": lost + lost_then,
+            "mapped_states": 1 - lost / tested,
+            "learned_states": 1 - lost_then / tested,
+        }
 
     def _error(self, system: Any, **phases: Any) -> tuple[float, int]:
         with torch.no_grad():
@@ -535,20 +577,16 @@ class PlainLesson(Lesson):
         system = self.learner(substrate, device, scales, **options)
         optimizer = build_optimizer(self.config.optimizer, system)
         optimizer.register_step_post_hook(lambda *_: system.constrain())
-        skipped = seen = 0
+        settled = SettledExamples()
+
+        def learn(x: torch.Tensor, y: torch.Tensor) -> Step:
+            optimizer.zero_grad()
+            found = self.ep.backward(system, x, y)
+            optimizer.step()
+            return found
 
         def step(x: torch.Tensor, y: torch.Tensor) -> float:
-            nonlocal skipped, seen
-            optimizer.zero_grad()
-            seen += len(x)
-            try:
-                found = self.ep.backward(system, x, y)
-            except (NotConverged, NegativeNudgeError):
-                skipped += len(x)
-                return math.nan
-            skipped += found.skipped
-            optimizer.step()
-            return float(found.loss)
+            return settled.count(len(x), lambda: learn(x, y))
 
         self._epochs(optimizer, step, report)
         learned, lost_then = self._error(system, **self.phases)
@@ -560,8 +598,8 @@ class PlainLesson(Lesson):
             "learned": learned,
             "pulses": system.pulses / cells,
             "refreshes": system.refreshes / pairs,
-            "skipped": skipped / seen,
-            "unconverged": lost + lost_then,
+            **settled.shares(),
+            **self._states(lost, lost_then),
         }
 
     def learner(

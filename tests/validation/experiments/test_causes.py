@@ -1,0 +1,104 @@
+"""The table of causes: its devices err by one cause each, in cells apart, and shares are those of states."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hardware_models import map_pcn
+from physics_ep.equilibrium import NotFinite
+from physics_ep.errors import InputError
+from physics_ep.predictive_coding import mlp
+from physics_ep.storage.run_file import Quantity, Run, write_run
+from validation.experiments import causes
+from validation.experiments.in_situ import KIND, QUANTITIES, SettledExamples, open_in_situ
+
+ERRORS = ("device_mismatch", "programming_noise", "levels", "feedback_gain", "auto_zero", "read_noise")
+
+
+def test_cells_of_a_weight_err_apart_by_the_cause_alone() -> None:
+    """A row is of another cause than it says, or the way back reads the cells that drive h, and cannot err."""
+    net, x = mlp([6, 5, 3], seed=0), torch.rand(4, 6, generator=torch.Generator().manual_seed(0))
+    for case in causes.cases():
+        device = case.device
+        plain = type(device)()
+        assert {n for n in ERRORS if getattr(device, n) != getattr(plain, n)} == {*causes.CAUSES[case.cause]}
+        system = map_pcn(net, case.substrate, device, calibration=x).system
+        assert system.served_apart("h", "transpose")
+        assert system.served_apart("h", "u") == (case.substrate != "hopfield")
+        name = "layers.1.weight"
+        cells = system.acting(name, system.programmed(name, net.stack[1].weight.detach(), 2.0))
+        alike = torch.equal(cells["h"].plus, cells["transpose"].plus)
+        assert alike == (case.cause == "16 levels"), case.key  # levels round all of them alike
+
+
+def phase(*settled: bool) -> Any:
+    """What is asked of a phase."""
+    return SimpleNamespace(converged=torch.tensor(settled))
+
+
+def test_shares_are_those_of_the_phases() -> None:
+    """An example counts as nudged though one of its phases has not settled, or refused batches are forgotten."""
+    phases = SettledExamples()
+    parts = (phase(True, True, True, False), phase(True, True, False, True), phase(True, False, True, True))
+    step: Any = SimpleNamespace(equilibria=parts, skipped=3, loss=torch.tensor(0.5))
+    assert phases.count(4, lambda: step) == 0.5
+
+    def refused() -> Any:
+        raise NotFinite("a gradient")
+
+    assert math.isnan(phases.count(4, refused))
+    assert phases.shares() == {"skipped": 7 / 8, "free_states": 3 / 8, "nudged_states": 1 / 8}
+    parts = (phase(True, False, False, True), phase(False, False, False, True))  # two examples, from two starts
+    step = SimpleNamespace(equilibria=parts, skipped=1, loss=torch.tensor(0.5))
+    phases.count(2, lambda: step)
+    assert phases.shares() == {"skipped": 8 / 10, "free_states": 5 / 10, "nudged_states": 2 / 10}
+
+
+def test_files_without_shares_of_states_can_be_read(tmp_path: Path) -> None:
+    """A file of an earlier release is refused, or shares that nobody measured are numbers."""
+    old = [name for name in QUANTITIES if not name.endswith("_states")]
+    assert len(old) == len(QUANTITIES) - 4
+    own = json.dumps({"plan": [["resistive", "levels", 16]]})
+    metrics = {name: Quantity(np.array([[0.25, 0.5]]), *QUANTITIES[name]) for name in old}
+    write_run(tmp_path / "old.h5", Run({"kind": KIND, "config": "{}", "in_situ": own}, metrics=metrics))
+    table = open_in_situ(tmp_path / "old.h5")
+    (row,) = table.rows()
+    assert row["learned"] == 0.375
+    assert row["nudged_states"] is None
+    assert np.isnan(table.values["mapped_states"]).all()
+
+
+def test_a_table_of_another_recipe_is_refused(tmp_path: Path) -> None:
+    """Rows of two recipes stand in one table, or something else is written over."""
+    path = tmp_path / "causes.json"
+    row = {"key": causes.cases()[0].key, "seed": 0, **dict.fromkeys(causes.FOUND, 0.5)}
+    path.write_text(json.dumps({"recipe": causes.RECIPE, "rows": [row, {**row, "seed": 1, "learned": 0.8}]}))
+    shown = causes.markdown(causes.read(path)).splitlines()
+    assert shown[-1].startswith("| hopfield | mismatch 10 % | asymmetric | 50 | 50 | 65 (50..80) |")
+    for text in ("[]", json.dumps({"recipe": ["training.epochs=7"], "rows": [row]})):
+        path.write_text(text)
+        with pytest.raises(InputError, match=r"out must hold a table of causes of this recipe"):
+            causes.measure(path)
+        assert path.read_text() == text
+
+
+@pytest.mark.full
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")  # the optimizer has made no step
+def test_a_row_tells_what_was_learned() -> None:
+    """Shares are of other phases than they say, or passes of a phase are not those that the recipe gives it."""
+    case = causes.CauseCase("resistive", "all three", "asymmetric")
+    small = ("data.train_examples=64", "data.test_examples=40", "training.epochs=1")
+    row = causes.measured(case, 0, (*small, "ep.max_iterations=2"))
+    assert row["free_states"] == row["nudged_states"] == row["mapped_states"] == row["pulses"] == 0
+    assert row["mapped"] == row["learned"] == 1
+    row = causes.measured(causes.CauseCase("hopfield", "mismatch 10 %", "asymmetric"), 0, small)
+    assert row["free_states"] == row["learned_states"] == row["mapped_states"] == 1
+    assert row["pulses"] > 0
