@@ -2,7 +2,7 @@
 
 A config that names no [optimizer] takes [optimizer] and [scheduler] of NAME-digits, its [ep] unless it has one, and
 epochs and batch size unless it says others. A config that names no sizes takes that system, with as many inputs and
-outputs as the data have.
+outputs as the data have. Systems without a bundled config, a model of one's own above all, take `OWN_MODELS`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ from .storage.texts import parse_toml, read_text
 
 PACE = ("epochs", "batch_size")
 """Entries of [training] that belong to a recipe: a learning rate is right for a batch size."""
+
+OWN_MODELS = {"name": "Adam", "lr": 1e-3}
+"""[optimizer] of systems without a bundled config: Adam's steps do not hang on the scale of a cost. torch's own
+default, SGD at 0.001, leaves a new network at chance for tens of epochs."""
 
 
 def standard(name: str) -> dict[str, Any]:
@@ -35,11 +39,13 @@ def with_recipe(config: Config) -> Config:
     Returns
     -------
     Config
-        The same where it has an [optimizer], or its system has no bundled config.
+        The same where it has an [optimizer].
     """
-    found = standard(config.system.name)
-    if not found or not lacks_recipe(config):
+    if not lacks_recipe(config):
         return config
+    found = standard(config.system.name)
+    if not found:
+        return config.updated(optimizer=OWN_MODELS)
     given = config.as_given()
     recipe: dict[str, Any] = {name: found[name] for name in ("optimizer", "scheduler", "ep") if name in found}
     usual, own = found["system"].get("sizes"), config.system.options.get("sizes", found["system"].get("sizes"))

@@ -45,6 +45,22 @@ def test_six_lines_learn_a_csv(flowers: Path, tmp_path: Path, capsys: pytest.Cap
     assert (run.config["optimizer"]["lr"], run.config["training"]["batch_size"]) == (0.1, 32)
 
 
+def test_a_model_of_ones_own_learns(tmp_path: Path) -> None:
+    """Six lines with a torch model leave it at chance, or do not tell what it learnt by."""
+    own = tmp_path / "own.py"
+    own.write_text(
+        "import torch\ndef model():\n    net = torch.nn.Sequential(torch.nn.Linear(4, 32), torch.nn.ReLU(), "
+        "torch.nn.Linear(32, 3))\n    return net, torch.randn(4, 4)\n",
+        encoding="utf-8",
+    )
+    config = {"system": {"name": "file", "factory": f"{own}:model"}, "training": {"batch_size": 8}}
+    found = train(config, data=(FEATURES, KINDS))
+    assert (found.config.optimizer.name, found.config.optimizer.options["lr"]) == ("Adam", 1e-3)
+    assert found.test_error <= 0.1
+    said = with_recipe(parse_config({**config, "optimizer": {"name": "SGD", "lr": 0.1}}))
+    assert (said.optimizer.name, said.optimizer.options["lr"]) == ("SGD", 0.1)
+
+
 @pytest.mark.full
 def test_sizes_are_those_of_the_data(flowers: Path) -> None:
     """With the hidden layers and options of the system's own config, but for what is given."""
