@@ -79,7 +79,7 @@ def test_sizes_are_those_of_the_data(flowers: Path) -> None:
 def test_a_config_that_names_its_optimizer_is_left_alone() -> None:
     for given in (
         {"system": {"name": "hopfield", "sizes": [4, 3]}, "optimizer": {"lr": 0.3}},
-        {"system": {"name": "vgg5", "num_classes": 3}},
+        {"system": {"name": "vgg5", "num_classes": 3}, "optimizer": {"name": "SGD"}},
         *(load_config(name).as_given() for name in bundled()),
     ):
         config = parse_config(given)
