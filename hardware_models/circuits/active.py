@@ -179,7 +179,7 @@ class ActiveCircuit(PartsCircuit, VectorField):
                 values = np.stack([column.detach().numpy() for column in columns], 1)
                 self._check(kind, group.names, values)
                 groups[kind] = replace(group, values=values)
-        return Parts(self._parts.nodes, groups, self._parts.initial)
+        return self._restored(groups)
 
     def _check(self, kind: str, names: tuple[str, ...], values: np.ndarray) -> None:
         """Raise InputError where an optimizer has left a value that no such part has."""
@@ -197,11 +197,10 @@ class ActiveCircuit(PartsCircuit, VectorField):
     def constrain(self) -> None:
         """Clip the conductances to [least, most], and other values to what such parts have."""
         with torch.no_grad():
+            self._limit_conductances()
             for kind, places in self._places.items():
                 for (name, at), (_, _, least) in zip(places, KINDS[kind].values, strict=True):
-                    if name == "conductance":
-                        self.conductance[at].clamp_(self.least, self.most)
-                    elif least is not None:
+                    if name != "conductance" and least is not None:
                         self.get_parameter(name)[at].clamp_(min=1e-30 if least == 0 else 0.0)
 
     # -- operating points ---------------------------------------------------------------------------------------

@@ -21,7 +21,8 @@ from ..hopfield.graph import UnitGraph
 from ..laws.couplings import COUPLINGS
 from ..netlists.netlist import load_netlist, write_netlist
 from ..netlists.outputs import output_pairs
-from ..netlists.parts import Parts
+from ..netlists.parts import Group, Parts
+from ..netlists.resting import conductance_range, resting, restored
 from ..netlists.shunts import with_gmin
 from .graphs import ELEMENT_VALUES, LETTERS, graph_of_parts, parts_from_edges, parts_from_networkx
 from .operating_point import OperatingPoint
@@ -74,12 +75,17 @@ class PartsCircuit(Tabular, OnHost):
     ) -> None:
         super().__init__()
         check_options(parts, least, most, node_capacitance)
-        self._parts = with_gmin(parts, gmin)
+        self._given = with_gmin(parts, gmin)
+        self._parts = resting(self._given)
         self.least, self.most = float(least), float(most)
         self.node_capacitance = float(node_capacitance)
         self.output_names, self.output_nodes = output_pairs(outputs, parts.nodes)
         self.n_sources = len(parts.group("voltage_source"))
         self.example_shape = (self.n_sources,)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.__dict__.setdefault("_given", self._parts)  # pickles of before memristors with a state
 
     @classmethod
     def from_netlist(cls, path: str | os.PathLike[str], **options: Any) -> Self:
@@ -221,6 +227,18 @@ class PartsCircuit(Tabular, OnHost):
     def parts(self) -> Parts:
         """The parts list, with the parameters as they are now."""
         raise NotImplementedError
+
+    def _restored(self, groups: dict[str, Group]) -> Parts:
+        """Parts with these groups in place of the circuit's own, memristors with a state as such."""
+        return restored(self._given, Parts(self._parts.nodes, groups, self._parts.initial))
+
+    def _limit_conductances(self) -> None:
+        """Clip the conductances to [least, most], and memristors with a state to their own range."""
+        self.conductance.clamp_(self.least, self.most)
+        low, high = (torch.from_numpy(bound) for bound in conductance_range(self._given))
+        first = len(self._given.group("resistor"))
+        memristors = self.conductance[first : first + len(low)]
+        memristors.copy_(memristors.clamp(low, high))
 
     def operating_point(
         self,

@@ -164,7 +164,7 @@ class Circuit(PartsCircuit, EnergySystem):
         if self.current is not None:
             group = self._parts.group("current_source")
             groups["current_source"] = replace(group, values=self.current.detach().numpy()[:, None].copy())
-        return Parts(self._parts.nodes, groups, self._parts.initial)
+        return self._restored(groups)
 
     def _check_conductances(self) -> None:
         """Raise InputError where an optimizer has left a conductance that is not positive."""
@@ -331,7 +331,7 @@ class Circuit(PartsCircuit, EnergySystem):
     def constrain(self) -> None:
         """Clip the conductances to [least, most]."""
         with torch.no_grad():
-            self.conductance.clamp_(self.least, self.most)
+            self._limit_conductances()
 
 
 def relaxed_point(

@@ -25,6 +25,7 @@ from scipy.sparse.csgraph import connected_components
 from physics_ep.errors import InputError
 
 from ..netlists.parts import BEHAVIOURAL, CHANNELS, Parts
+from ..netlists.resting import resting
 from ..netlists.topology import check_floating, check_loops
 
 CONDUCTORS = ("resistor", "memristor", "diode", "piecewise_diode")
@@ -82,6 +83,7 @@ def reduce(parts: Parts) -> tuple[Reduction | None, str]:
     InputError
         If voltage sources form a loop, or a node floats.
     """
+    parts = resting(parts)
     check_loops(parts)
     for kind in ACTIVE:
         if len(parts.group(kind)):

@@ -18,6 +18,7 @@ import numpy as np
 from physics_ep.errors import InputError, argument_error, unknown_name
 
 from .behaviours import Behaviour
+from .memristors import STATEFUL, VALUES, fault
 from .pulses import Waveform
 
 GROUND = "0"
@@ -56,6 +57,7 @@ _GATE = (("gate voltage", "V", None),)
 KINDS: dict[str, Kind] = {
     "resistor": Kind(_TWO, (("conductance", "S", 0.0),)),
     "memristor": Kind(_TWO, (("conductance", "S", 0.0), ("nonlinearity voltage", "V", 0.0))),
+    **{kind: Kind(("plus", "minus"), values) for kind, values in VALUES.items()},
     "diode": Kind(("anode", "cathode"), (("saturation current", "A", 0.0), ("emission coefficient", "", 0.0))),
     "piecewise_diode": Kind(
         ("anode", "cathode"),
@@ -97,9 +99,10 @@ KINDS: dict[str, Kind] = {
 source of v(output) = gain max(v(control), 0); behavioural sources have an expression of voltages and currents in
 place of values. A spice_diode is SPICE's diode with what Shockley's law lacks
 (`hardware_models.netlists.junctions`); a breakdown voltage, knee current or recombination current of 0 stands for
-none. An nmos or pmos is a transistor of SPICE's level 1 (`hardware_models.nodal.transistor_law`); an nmos_resistor
-or pmos_resistor is one whose gate is held at a voltage over ground, which is a value of its own and can learn: a
-resistor between drain and source."""
+none. A linear_drift_memristor, biolek_memristor or vteam_memristor is a resistor whose last value, its state, moves
+in time (`hardware_models.nodal.memristors`). An nmos or pmos is a transistor of SPICE's level 1
+(`hardware_models.nodal.transistor_law`); an nmos_resistor or pmos_resistor is one whose gate is held at a voltage
+over ground, which is a value of its own and can learn: a resistor between drain and source."""
 GATED = ("nmos_resistor", "pmos_resistor")
 CHANNELS = {"nmos": (0, 2), "pmos": (0, 2), **dict.fromkeys(GATED, (0, 1))}
 """Kinds of transistors, and which of their nodes are drain and source; of those in `GATED` the gate is held."""
@@ -310,3 +313,5 @@ def _check(part: Part) -> None:
         if not np.isfinite(value) or (least is not None and not value > least):
             must = "be finite" if least is None else f"be finite and {'positive' if least == 0 else 'not negative'}"
             raise argument_error(f"{name} of part {part.name!r}", must, f"{value:g} {unit}".strip())
+    if part.kind in STATEFUL and (wrong := fault(part.kind, part.values)):
+        raise argument_error(f"{wrong[0]} of part {part.name!r}", wrong[1], f"{wrong[2]:g}")

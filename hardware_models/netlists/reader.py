@@ -16,6 +16,7 @@ from .behaviours import written
 from .builder import Builder, unknown
 from .expressions import is_probe
 from .lines import Line, LineError, NetlistSection, pairs, tokens
+from .memristors import FORMS, fault
 from .models import CELSIUS, NOMINAL, DiodeModel, diode_model, diode_values, resistor_model, warmed
 from .parts import BEHAVIOURAL, GROUND, KINDS
 from .pulses import Waveform
@@ -28,6 +29,7 @@ from .writer import DEFINITIONS
 BUILT_IN = {
     "biamp": ("in", "out", "gain"),
     "ideal_diode": ("anode", "cathode"),
+    **dict.fromkeys(FORMS, ("plus", "minus")),
 }
 """Subcircuits that are parts of their own; netlists may use them without a definition, or with the writer's."""
 LEAKY = 1e-9
@@ -130,6 +132,8 @@ class Level:
             if not math.isfinite(value) or (least is not None and not value > least):
                 must = "be finite" if least is None else f"be {'positive' if least == 0 else 'not negative'}"
                 raise line.error(f"the {what} must {must}, but was {value:g} {unit}".rstrip())
+        if kind in FORMS and (wrong := fault(kind, values)):
+            raise line.error(f"the {wrong[0]} must {wrong[1]}, but was {wrong[2]:g}")
         self.builder.add(line, kind, self.name(name), [self.node(n) for n in nodes], values)
 
     def note(self, text: str) -> None:
@@ -529,11 +533,14 @@ class Level:
         if kind in BUILT_IN and (section is None or is_built_in(kind, section)):
             self.alone(line, repr(head[-1]))
             _ports(line, nodes, 2)
-            values = []
-            if kind == "biamp":
-                if "gain" not in given:
-                    raise line.error("biamp needs gain=VALUE")
-                values = [self.scope.value(given["gain"])]
+            if kind == "biamp" and "gain" not in given:
+                raise line.error("biamp needs gain=VALUE")
+            parameters = FORMS[kind].parameters if kind in FORMS else {"gain": ""} if kind == "biamp" else {}
+            defaults = parameters if section is None else section.parameters
+            for parameter in given:
+                if parameter not in parameters:
+                    raise line.error(unknown(f"parameter of {head[-1]}", parameter, set(parameters)))
+            values = [self.value(given.get(name, defaults.get(name, ""))) for name in parameters]
             self.add(line, "amplifier" if kind == "biamp" else kind, name, nodes, values)
             return
         if section is None and kind == op_amps.NAME:

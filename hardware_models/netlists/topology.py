@@ -12,11 +12,13 @@ from physics_ep.errors import InputError
 
 from ..laws.elements import THERMAL_VOLTAGE
 from .behaviours import Behaviour
+from .memristors import STATEFUL
 from .parts import BEHAVIOURAL, CHANNELS, KINDS, Parts
 
 _TIED = (
     *("resistor", "memristor", "diode", "spice_diode", "piecewise_diode", "ideal_diode", "voltage_source", "cccs"),
     "inductor",
+    *STATEFUL,
 )
 _CONTROLLED = ("vcvs", "ccvs", "rectifier", "vccs")
 _FIXED = ("voltage_source", "vcvs", "ccvs", "rectifier", "inductor", "behavioural_voltage")
@@ -122,6 +124,7 @@ def held_by_leakage(parts: Parts, *ties: np.ndarray) -> np.ndarray:
         "rectifier",
         "vccs",
         "inductor",
+        *STATEFUL,
     ):
         pairs.append(parts.group(kind).nodes[:, :2])
     pairs += [parts.group("vccs").nodes[:, [0, 2]], parts.group("vccs").nodes[:, [0, 3]]]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from physics_ep.errors import argument_error
 
 from .behaviours import written
 from .expressions import syntax_tree
+from .memristors import FORMS
 from .parts import CHANNELS, GROUND, SETTING, Group, Parts
 from .pulses import Decay, Pulse, Sine, Waveform
 from .transistors import released_gates, transistor_lines
@@ -26,6 +27,7 @@ from .values import Scope, number
 LETTERS = {
     "resistor": "R",
     "memristor": "B",
+    **dict.fromkeys(FORMS, "X"),
     "diode": "D",
     "spice_diode": "D",
     "piecewise_diode": "B",
@@ -56,6 +58,7 @@ B1 a cathode V=v(z)-max(v(z),0)
 F1 0 z V1 1
 B2 z 0 I=1e-3*max(v(z),0)
 .ends ideal_diode""",
+    **{kind: form.definition(kind) for kind, form in FORMS.items()},
 }
 """A bidirectional amplifier senses the current that its output delivers and draws 1/gain of it from its input. An
 ideal diode has a node z of its own: v = min(z, 0) across it and i = 1 mS max(z, 0) through it, which is its law
@@ -97,10 +100,9 @@ def netlist_lines(parts: Parts, title: str = "circuit", outputs: Sequence[str] =
         yield from _WRITERS[kind](names[kind], nodes[group.nodes].tolist(), group, names)
     if parts.initial:
         yield ".ic " + " ".join(f"v({node})={float(volts)!r}" for node, volts in parts.initial.items())
-    if "amplifier" in parts.groups:
-        yield from DEFINITIONS["biamp"].split("\n")
-    if "ideal_diode" in parts.groups:
-        yield from DEFINITIONS["ideal_diode"].split("\n")
+    for kind in ("amplifier", "ideal_diode", *FORMS):
+        if kind in parts.groups:
+            yield from DEFINITIONS["biamp" if kind == "amplifier" else kind].split("\n")
 
 
 def part_names(parts: Parts) -> dict[str, list[str]]:
@@ -258,6 +260,15 @@ def _amplifiers(names: list[str], nodes: list, group: Group, every: Names) -> It
     return (f"{n} {a} {b} biamp gain={v!r}" for n, (a, b), v in zip(names, nodes, values, strict=True))
 
 
+def _moving_memristors(kind: str) -> Callable[[list[str], list, Group, Names], Iterator[str]]:
+    def lines(names: list[str], nodes: list, group: Group, every: Names) -> Iterator[str]:
+        for name, (a, b), values in zip(names, nodes, group.values.tolist(), strict=True):
+            given = zip(FORMS[kind].parameters, values, strict=True)
+            yield f"{name} {a} {b} {kind} " + " ".join(f"{parameter}={value!r}" for parameter, value in given)
+
+    return lines
+
+
 def _n_transistors(names: list[str], nodes: list, group: Group, every: Names) -> Iterator[str]:
     return transistor_lines(names, nodes, group, "nmos")
 
@@ -273,6 +284,7 @@ def _ideal_diodes(names: list[str], nodes: list, group: Group, every: Names) -> 
 _WRITERS = {
     "resistor": _resistors,
     "memristor": _memristors,
+    **{kind: _moving_memristors(kind) for kind in FORMS},
     "diode": _diodes,
     "spice_diode": _spice_diodes,
     "piecewise_diode": _piecewise,

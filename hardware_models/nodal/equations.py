@@ -2,10 +2,10 @@
 
 Unknowns are the node voltages but ground's, and a current for each *branch* whose voltage is set: voltage sources,
 vcvs, ccvs, rectifiers, amplifiers, ideal diodes, inductors, behavioural sources, and capacitors where they are held
-at a voltage. A row for each node is Kirchhoff's current law, in amperes; a row for each branch is its own law, in
-volts (for a current, over the typical conductance). A state is an array (B, 1 + n):
-the ground's zero, node voltages in volts, then branch currents in amperes, from the first node through the part to
-the second.
+at a voltage; and the state of each memristor that has one. A row for each node is Kirchhoff's current law, in
+amperes; a row for each branch is its own law, in volts (for a current, over the typical conductance), or that of a
+memristor's state. A state is an array (B, 1 + n): the ground's zero, node voltages in volts, then branch currents
+in amperes, from the first node through the part to the second, then states of memristors, 0 to 1.
 
 All currents that are functions of other unknowns have one form: a law of `hardware_models.laws.elements`, of the
 difference of two unknowns c and d, flows out of node a and into node b. For a two-terminal part c and d are a and
@@ -26,6 +26,7 @@ from ..netlists.behaviours import Behaviour
 from ..netlists.junctions import spice_diode
 from ..netlists.parts import BEHAVIOURAL, SETTING, Parts
 from ..netlists.topology import check_floating, check_loops
+from .memristors import Memristors
 from .nudges import Nudging
 from .transistors import Transistors
 
@@ -92,7 +93,8 @@ class NodalEquations:
     capacitors : {'open', 'held', 'charging'}
         Left out; a branch of set voltage each; or left to the caller, who adds their currents (`capacitance`).
         Inductors are shorts; branches of set current; or left to the caller, who adds their voltages
-        (`inductance`, at the unknowns `coils`).
+        (`inductance`, at the unknowns `coils`). States of memristors are those that the drive gives; the same; or
+        left to the caller as inductors are, with the rate that `pushes` tells in place of a voltage.
     series : array (capacitors,), optional
         Resistance in series with each held capacitor, ohm. Default 0.
     parallel : array (inductors,), optional
@@ -105,9 +107,12 @@ class NodalEquations:
     n_nodes : int
         Number of nodes, ground included.
     branches : tuple of str
-        Names of the branches, in the order of their currents.
+        Names of the branches, in the order of their currents; states of memristors follow them in `flows` and
+        after.
     elements : tuple of Elements
         First the curved ones.
+    memristors : Memristors
+        Those that have a state; `states` are the columns of their states in z.
     scale : float
         Typical conductance, siemens, by which branch rows are scaled in the linear algebra.
     active : bool
@@ -133,6 +138,7 @@ class NodalEquations:
         parallel: Array | None = None,
     ) -> None:
         self.parts, self.n_nodes = parts, len(parts.nodes)
+        self.memristors = Memristors(parts)
         check_floating(parts, capacitors != "open")
         check_loops(parts)
         self._lay_out_branches(capacitors, series, parallel)
@@ -141,18 +147,27 @@ class NodalEquations:
         self._lay_out_behaviours()
         self.transistors = Transistors(parts)
         smooth = not (self.rectifying.any() or self.switching.any() or self.behaviours or len(self.transistors))
-        self.linear = self.curved == 0 and smooth
+        self.linear = self.curved == 0 and smooth and not len(self.memristors)
         self._lay_out_jacobian()
 
     def _lay_out_branches(self, capacitors: str, series: Array | None, parallel: Array | None) -> None:
         parts = self.parts
         self.charging = capacitors == "charging"
-        kinds = [k for k in (*BRANCHES, *(("capacitor",) if capacitors == "held" else ())) if len(parts.group(k))]
+        self.moving = np.arange(0)  # branches that are states of memristors
+        kinds = [k for k in BRANCHES if len(parts.group(k))]
+        kinds += ["state"] * (len(self.memristors) > 0)
+        kinds += ["capacitor"] * (capacitors == "held" and len(parts.group("capacitor")) > 0)
         names: list[str] = []
         rows: list[Array] = []  # first, second, control+, control-
         gains: list[Array] = []
         self.branch_kinds: dict[str, slice] = {}
         for kind in kinds:
+            if kind == "state":
+                self.moving = len(names) + np.arange(len(self.memristors))
+                names += [f"{name}.state" for name in self.memristors.names]
+                rows.append(np.zeros((len(self.memristors), 4), np.int64))
+                gains.append(np.zeros(len(self.memristors)))
+                continue
             group = parts.group(kind)
             self.branch_kinds[kind] = slice(len(names), len(names) + len(group))
             names += group.names
@@ -188,7 +203,11 @@ class NodalEquations:
             self.parallel[self.branch_kinds.get("inductor", slice(0))] = parallel
         if series is not None:
             self.series[self.branch_kinds["capacitor"]] = series
+        if not self.charging:
+            self.series[self.moving] = -1.0  # the law of a state that is held: s less what the drive gives
         self.branch_columns = self.n_nodes + np.arange(count)
+        self.states = self.branch_columns[self.moving]
+        self.flows = slice(self.n_nodes, self.n_nodes + (self.moving[0] if len(self.moving) else count))
         self.into_nodes = _incidence(self.branch_ends[:, :2], self.size + 1)
 
     def _lay_out_behaviours(self) -> None:
@@ -273,13 +292,15 @@ class NodalEquations:
     def _lay_out_jacobian(self) -> None:
         """Fixed pattern; entries are a constant part and a sparse matrix times what varies.
 
-        With D = diag(1 for nodes, `scale` for branches) the matrix kept is D J D, all of whose entries are siemens.
+        With D = diag(1 for nodes and states, `scale` for branches) the matrix kept is D J D, whose entries are
+        siemens.
         """
         parts, n, k = self.parts, self.size + 1, self.branch_columns
         conductances = parts.group("resistor").values.ravel()
         self.scale = float(np.exp(np.log(conductances).mean())) if len(conductances) else 1e-3
         self.stretch = np.ones(self.size)
         self.stretch[self.n_nodes - 1 :] = self.scale
+        self.stretch[self.states - 1] = 1.0
         a, b, c, d = self.ends.T
         first, second, plus, minus = self.branch_ends.T
         capacitor, diagonal = parts.group("capacitor").nodes, np.arange(1, self.n_nodes)
@@ -291,8 +312,11 @@ class NodalEquations:
         own = len(element) + branch
         by_control, by_current = own + len(k), own + 2 * len(k)
         ones = len(element) + 3 * len(k)
-        coil = self.branch_columns[self.branch_kinds.get("inductor", slice(0))] if self.charging else k[:0]
-        self.inductance = parts.group("inductor").values.ravel()[: len(coil)]
+        coil = np.concatenate([k[self.branch_kinds.get("inductor", slice(0))], self.states])
+        self.span = self.scale * self.memristors.span  # rates of states become amperes by it
+        self.inductance = np.concatenate([parts.group("inductor").values.ravel(), self.span])
+        if not self.charging:
+            coil, self.inductance = coil[:0], self.inductance[:0]
         self.coils = coil
         charge = ones + 2 + np.arange(len(capacitor))
         flux = ones + 2 + len(capacitor) + np.arange(len(coil))
@@ -302,10 +326,22 @@ class NodalEquations:
         read = at + np.arange(len(reads))
         gated = at + len(reads) + np.arange(3 * len(self.transistors))
         self.through_transistors = _incidence(self.transistors.nodes[:, [0, 2]], n)
+        head, tail = self.memristors.nodes.T
+        none, moved = np.zeros_like(self.states), self.states if self.charging else self.states[:0]
+        end = at + len(reads) + len(gated)
+        by_v, by_s, rate_by_v, rate_by_s = (end + k * len(head) + np.arange(len(head)) for k in range(4))
+        rate_by_v, rate_by_s = rate_by_v[: len(moved)], rate_by_s[: len(moved)]
+        total = end + 2 * len(head) + 2 * len(moved)
+        self.through_memristors = _incidence(self.memristors.nodes, n)
         self.shares = np.array([1 / self.scale if self.flowing[branch] else 1.0 for branch, *_ in self.behaviours])
         stamps: list[tuple[Array, Array, Array, float]] = [
             *_four(a, b, c, d, element),
             *_four(*self.transistors.stamps, gated),
+            *_four(head, tail, head, tail, by_v),
+            *_four(head, tail, self.states, none, by_s),
+            (moved, head[: len(moved)], rate_by_v, 1.0),
+            (moved, tail[: len(moved)], rate_by_v, -1.0),
+            (moved, moved, rate_by_s, 1.0),
             *_four(capacitor[:, 0], capacitor[:, 1], capacitor[:, 0], capacitor[:, 1], charge),
             (k, first, own, 1.0),
             (k, second, own, -1.0),
@@ -328,7 +364,7 @@ class NodalEquations:
         self.starts = np.searchsorted(cols_of, np.arange(self.size + 1))
         self.flat = self.rows * self.size + cols_of
         signs = signs * self.stretch[row] * self.stretch[col]
-        spread = csr_array(coo_array((signs, (source, slot)), shape=(at + len(reads) + len(gated), len(place))))
+        spread = csr_array(coo_array((signs, (source, slot)), shape=(total, len(place))))
         values = np.zeros(ones)
         for part in self.elements:
             values[part.where] = part.functions.slope(np.zeros(1), *part.values)
@@ -347,14 +383,16 @@ class NodalEquations:
         self._charging = compact(spread[ones + 2 : ones + 2 + len(capacitor)])
         self._fluxes = compact(spread[ones + 2 + len(capacitor) : at])
         self._reads = compact(spread[at : at + len(reads)])
-        self._gated = compact(spread[at + len(reads) :])
+        self._gated = compact(spread[at + len(reads) : end])
+        self._memristive = compact(spread[end:])
 
     # -- evaluation ---------------------------------------------------------------------------------------------
 
     def drive(self, sources: Array) -> Drive:
-        """The drive of constant sources (B, voltage sources), volts; current sources as in the parts list."""
+        """The drive of constant sources (B, voltage sources), volts; other values as in the parts list."""
         volts = np.zeros((len(sources), len(self.branches)))
         volts[:, self.branch_kinds.get("voltage_source", slice(0))] = sources
+        volts[:, self.moving] = self.memristors.states
         targets = np.zeros((1, 0)) if self.nudge is None else self.nudge.targets
         return Drive(volts, self.parts.group("current_source").values.reshape(1, -1), targets)
 
@@ -423,6 +461,8 @@ class NodalEquations:
         if len(self.transistors):
             channels = self.transistors.currents(z) if channels is None else channels
             out += channels @ self.through_transistors
+        if len(self.memristors):
+            out += self.memristor_currents(z) @ self.through_memristors
         first, second, plus, minus = self.branch_ends.T
         if len(self.branches):
             control = z[:, plus] - z[:, minus]
@@ -435,6 +475,8 @@ class NodalEquations:
             out[:, self.n_nodes :] = np.where(blocked, through / self.scale, law)
             for (branch, law_of, above, below), share in zip(self.behaviours, self.shares, strict=True):
                 out[:, self.n_nodes + branch] -= share * law_of(z[:, above] - z[:, below]).value
+        if self.charging and len(self.memristors):
+            out[:, self.states] += self.pushes(z)[:, -len(self.states) :]
         out[:, 0] = 0.0
         return out
 
@@ -481,7 +523,7 @@ class NodalEquations:
         # Diodes between the same nodes, all on or all off, would leave the matrix singular on the way.
         blunt = _BLUNT / (self.scale + charging * self.capacitance.max(initial=0.0))
         if self.series.any():
-            blunt = min(blunt, _SOFT * self.series[self.series > 0].min())
+            blunt = min(blunt, _SOFT * self.series[self.series > 0].min(initial=np.inf))
         own, by_current = on - _BLUNT * off, off / self.scale - blunt * on
         found = constant + np.hstack([slopes, own, controlled, by_current]) @ self._spread
         if self.behaviours:
@@ -492,7 +534,31 @@ class NodalEquations:
             found = found + np.hstack(read) @ self._reads
         if len(self.transistors):
             found = found + (self.transistors.slopes(z) if gated is None else gated) @ self._gated
+        if len(self.memristors):
+            v, s = self._memristor_controls(z)
+            varied = [*self.memristors.slopes(v, s)]
+            if self.charging:
+                varied += [self.span * slope for slope in self.memristors.rate(v, s)[1:]]
+            found = found + np.hstack(varied) @ self._memristive
         return found
+
+    def _memristor_controls(self, z: Array) -> tuple[Array, Array]:
+        """Voltages and states of the memristors that have a state, (B, m)."""
+        plus, minus = self.memristors.nodes.T
+        return z[:, plus] - z[:, minus], z[:, self.states]
+
+    def memristor_currents(self, z: Array) -> Array:
+        """Amperes through the memristors that have a state, (B, m)."""
+        v, s = self._memristor_controls(z)
+        return np.asarray(v / self.memristors.resistance(s))
+
+    def pushes(self, z: Array) -> Array:
+        """What moves the unknowns `coils`, (B, coils): volts across inductors, rates of memristors' states."""
+        first, second = self.parts.group("inductor").nodes.T
+        across = z[:, first] - z[:, second]
+        if not len(self.memristors):
+            return across
+        return np.hstack([across, self.span * self.memristors.rate(*self._memristor_controls(z)).value])
 
     def defined(self, z: Array) -> Array:
         """Whether all expressions of behavioural sources have finite values, (B,)."""
@@ -514,6 +580,10 @@ class NodalEquations:
             _, _, plus, minus = self.transistors.stamps
             moved = np.abs(self.transistors.slopes(z)) * (size.take(plus, 1) + size.take(minus, 1))
             sums += moved.reshape(len(z), 3, -1).sum(1) @ abs(self.through_transistors)
+        if len(self.memristors):
+            plus, minus = self.memristors.nodes.T
+            most = (size[:, plus] + size[:, minus]) / self.memristors.resistance(z[:, self.states])
+            sums += most @ abs(self.through_memristors)
         sums = sums[:, 1 : self.n_nodes]
         return np.finfo(np.float64).eps * sums.max(1, initial=0.0)
 

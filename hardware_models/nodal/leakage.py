@@ -34,6 +34,8 @@ def untold(equations: NodalEquations, z: Array, drive: Drive, weak: Array) -> Ar
     sizes = currents @ abs(equations.out_of_nodes)
     if len(equations.transistors):
         sizes += np.abs(equations.transistors.currents(z)) @ abs(equations.through_transistors)
+    if len(equations.memristors):
+        sizes += np.abs(equations.memristor_currents(z)) @ abs(equations.through_memristors)
     sizes[:, n:] = 0.0
     slopes = equations.slopes(across)
     factors = Factors(equations, equations.jacobian(z, slopes, equations.conducting(z)))

@@ -20,6 +20,7 @@ from physics_ep.equilibrium import Status
 from physics_ep.errors import InputError, argument_error
 
 from ..netlists.parts import Parts
+from ..netlists.resting import resting
 from ..netlists.shunts import with_gmin
 from ..netlists.topology import FLOOR, held_by_leakage
 from .equations import Array, Drive, NodalEquations
@@ -105,7 +106,7 @@ def operating_point(
     max_iterations: int = ITERATIONS,
     gmin: float = 0.0,
 ) -> Solution:
-    """Find where Kirchhoff's laws hold, capacitors open.
+    """Find where Kirchhoff's laws hold, capacitors open and memristors at their present states.
 
     Parameters
     ----------
@@ -134,7 +135,7 @@ def operating_point(
         If an argument does not fit, a node floats, ideal voltage sources form a loop, or a linear circuit's
         equations are singular (feedback that cancels a conductance).
     """
-    parts = with_gmin(parts, gmin)
+    parts = resting(with_gmin(parts, gmin))
     volts = source_volts(parts, sources)
     if not tolerance > 0:
         raise argument_error("tolerance", "be positive", tolerance)

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from scipy.sparse import csr_array
 
+from ..netlists.memristors import STATEFUL
 from ..netlists.parts import CHANNELS
 from .equations import Array, NodalEquations, compact
 
-HEAT = ("resistor", "memristor", "diode", "spice_diode", "piecewise_diode", "ideal_diode", *CHANNELS)
+HEAT = ("resistor", "memristor", "diode", "spice_diode", "piecewise_diode", "ideal_diode", *CHANNELS, *STATEFUL)
 """Kinds that can only take power; `STORES` store it, all others are sources."""
 STORES = ("capacitor", "inductor")
 
@@ -90,7 +91,7 @@ class PowerMeter:
         for kind, where in equations.branch_kinds.items():
             label(kind, where.stop - where.start)
         label("capacitor", len(equations.capacitance))
-        for kind, where in equations.transistors.where.items():
+        for kind, where in (*equations.transistors.where.items(), *equations.memristors.where.items()):
             label(kind, where.stop - where.start)
         self.kinds = tuple(kind for kind, _ in columns)
         self.names = tuple(name for _, name in columns)
@@ -98,10 +99,16 @@ class PowerMeter:
         self._sums = compact(csr_array((np.ones(m), (np.arange(m), labels)), shape=(m, len(columns))))
         capacitor = equations.parts.group("capacitor").nodes
         channel = equations.transistors.nodes[:, [0, 2]]
-        self._ends = np.concatenate([equations.ends[:, :2], equations.branch_ends[:, :2], capacitor, channel])
+        self._flows = equations.flows
+        branches = equations.branch_ends[: self._flows.stop - self._flows.start, :2]
+        ends = [equations.ends[:, :2], branches, capacitor, channel, equations.memristors.nodes]
+        self._ends = np.concatenate(ends)
 
     def read(self, z: Array, currents: Array, charging: Array) -> Array:
         """Power by column, (B, k) watts, of states z with element and capacitor currents (B, m), amperes."""
-        channels = self.equations.transistors.currents(z)
-        through = np.hstack([currents, z[:, self.equations.n_nodes :], charging, channels])
-        return (z.take(self._ends[:, 0], 1) - z.take(self._ends[:, 1], 1)) * through @ self._sums
+        through = [currents, z[:, self._flows], charging]
+        if len(self.equations.transistors):
+            through.append(self.equations.transistors.currents(z))
+        if len(self.equations.memristors):
+            through.append(self.equations.memristor_currents(z))
+        return (z.take(self._ends[:, 0], 1) - z.take(self._ends[:, 1], 1)) * np.hstack(through) @ self._sums

@@ -12,6 +12,9 @@ Shampine 1996, whose filter this is).
 A node that a conducting ideal diode holds is no exception: its capacitor then carries nothing but what the voltage
 that it is held at demands, and the filter, which knows the diode, finds no error there. Where a diode switches,
 errors are those of a slope that jumps, and steps shorten until they are allowed.
+
+States of memristors are like inductors, too, with their rates for voltages. An error of a state counts as the
+relative error of the resistance.
 """
 
 from __future__ import annotations
@@ -195,12 +198,13 @@ class Stepper:
     def _first_step(self, point: TransientPoint, length: float) -> float:
         """One that moves no capacitor by more than some tolerances, or the last one where that is shorter."""
         self._velocity = None
-        c = self.equations.capacitance
-        if not len(c):
-            return length / 100
-        first, second = self.equations.parts.group("capacitor").nodes.T
+        equations, c = self.equations, self.equations.capacitance
+        first, second = equations.parts.group("capacitor").nodes.T
         v = np.abs(point.z[:, first] - point.z[:, second])
-        fastest = float(np.max(np.abs(point.charging / c) / (self.atol + self.rtol * v)))
+        fastest = float(np.max(np.abs(point.charging / c) / (self.atol + self.rtol * v), initial=0.0))
+        if len(equations.states):
+            rates = equations.pushes(point.z)[:, -len(equations.states) :] / equations.span
+            fastest = max(fastest, self._state_size(rates, point.z[:, equations.states]))
         h = length / 100 if fastest == 0 else min(length / 100, 10 / fastest)
         return max(h, 1e-12 * length)
 
@@ -220,7 +224,7 @@ class Stepper:
         origin = point.z[:, first] - point.z[:, second]
         flows, powers, z = [point.charging], [point.power], point.z
         coils, inductance = equations.coils, equations.inductance
-        pushes = [self._pushes(z)]
+        pushes = [equations.pushes(z)]
         currents = np.empty(0)
         drive = self._drive(course(point.time), batch)
         for i in range(1, len(stages)):
@@ -242,7 +246,7 @@ class Stepper:
                 return None
             z, currents = solved
             flows.append(rate * capacitance * (z[:, first] - z[:, second]) + known)
-            pushes.append(self._pushes(z))
+            pushes.append(equations.pushes(z))
             powers.append(self.meter.read(z, currents, flows[-1]))
         worst = self._error(point.z, z, flows, pushes, h, rate)
         energy = point.energy + h * sum(w * p for w, p in zip(self.tableau.weights, powers, strict=True))
@@ -276,6 +280,8 @@ class Stepper:
                 z = z.copy()
                 z[:, 1:] += step
                 size = self._size(step[:, : n - 1], z[:, 1:n])
+                if len(equations.states):
+                    size = max(size, self._state_size(step[:, equations.states - 1], z[:, equations.states]))
                 if not np.isfinite(size):
                     self._factors = None
                     return None
@@ -294,11 +300,6 @@ class Stepper:
         self._factors = None
         return None
 
-    def _pushes(self, z: Array) -> Array:
-        """Volts across the inductors, (B, inductors)."""
-        first, second = self.equations.parts.group("inductor").nodes.T
-        return z[:, first] - z[:, second]
-
     def _shorted(self, z: Array, on: Array) -> tuple[Array, Array]:
         """Volts across diodes that conduct, and of their first nodes, (B, branches)."""
         first, second = self.equations.branch_ends[:, :2].T
@@ -313,8 +314,15 @@ class Stepper:
         if len(equations.coils):
             missing[:, equations.coils] -= rate * h * sum(w * p for w, p in zip(self._gap, pushes, strict=True))
         assert self._factors is not None
-        error = self._factors.solve(missing[:, 1:])[:, : n - 1]
-        return self._size(error, np.maximum(np.abs(before[:, 1:n]), np.abs(after[:, 1:n])))
+        error = self._factors.solve(missing[:, 1:])
+        worst = self._size(error[:, : n - 1], np.maximum(np.abs(before[:, 1:n]), np.abs(after[:, 1:n])))
+        if len(equations.states):
+            worst = max(worst, self._state_size(error[:, equations.states - 1], after[:, equations.states]))
+        return worst
+
+    def _state_size(self, change: Array, s: Array) -> float:
+        """Largest change of a memristor's state, as one of its resistance, over what is allowed."""
+        return float(np.max(np.abs(change) * self.equations.memristors.weight(s), initial=0.0)) / self.rtol
 
     def _size(self, change: Array, z: Array) -> float:
         """Largest change of a node's voltage over what is allowed."""

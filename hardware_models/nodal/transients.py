@@ -1,11 +1,12 @@
 """A circuit in time: C dv/dt + i(v, t) = 0, stiff, with nodes that have no capacitor, by implicit Runge-Kutta.
 
-Inductors count as capacitors do, with currents for voltages. Nodes without a capacitor, and the currents of
-sources, have no derivative: together the equations are a differential-algebraic system. Each stage of a diagonally
-implicit method gives every capacitor a current that is a conductance C / (h a_ii) times its voltage and a part
-known from earlier stages, as circuit simulators do for the trapezoidal rule (Nagel 1975, SPICE2); then Kirchhoff's
-laws are those of a circuit without capacitors, and hold in full at every stage. The methods are stiffly accurate
-and L-stable: what moves faster than the step is damped, not followed, and the last stage is the new state.
+Inductors count as capacitors do, with currents for voltages, and so do the states of memristors
+(`hardware_models.nodal.memristors`), which begin where the parts list says. Nodes without a capacitor, and the
+currents of sources, have no derivative: together the equations are a differential-algebraic system. Each stage of a
+diagonally implicit method gives every capacitor a current that is a conductance C / (h a_ii) times its voltage and
+a part known from earlier stages, as circuit simulators do for the trapezoidal rule (Nagel 1975, SPICE2); then
+Kirchhoff's laws are those of a circuit without capacitors, and hold in full at every stage. The methods are stiffly
+accurate and L-stable: what moves faster than the step is damped, not followed, and the last stage is the new state.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from physics_ep.progress import SILENT, Progress, task
 from physics_ep.storage.trajectory import Trajectory
 
 from ..netlists.parts import Group, Parts
+from ..netlists.resting import with_states
 from ..netlists.topology import find_loop
 from ..netlists.waveforms import Waveforms
 from .equations import Array, Drive, NodalEquations
@@ -90,6 +92,10 @@ class CircuitTrajectory(Trajectory):
     kirchhoff : Tensor (T, B)
         Largest violation of Kirchhoff's current law with the capacitive currents, amperes, in the very states held
         here.
+    memristors : tuple of str
+        Names of the memristors with a state.
+    states, memristor_currents : Tensor (T, B, memristors)
+        Their states, 0 to 1, and their currents, amperes.
     power : CircuitPower
     steps, rejected : int
         Steps taken, and steps that were taken back.
@@ -103,12 +109,19 @@ class CircuitTrajectory(Trajectory):
     power: CircuitPower | None = None
     steps: int = 0
     rejected: int = 0
+    memristors: tuple[str, ...] = ()
+    states: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    memristor_currents: torch.Tensor = field(default_factory=lambda: torch.empty(0))
 
     def voltage(self, node: str) -> torch.Tensor:
         """Course of a node's voltage, (T, B) volts."""
         if node not in self.nodes:
             raise unknown_name("node", node, self.nodes)
         return self.state[0][..., self.nodes.index(node)]
+
+    def present(self, parts: Parts, row: int = -1, example: int = 0) -> Parts:
+        """The circuit's parts with the memristors' states as they are in a row of the course (the last)."""
+        return with_states(parts, self.states[row, example].numpy())
 
 
 def transient(
@@ -224,8 +237,10 @@ def _beginning(
     """The first point: capacitors as asked for, all else consistent with them."""
     began = waves.at(0.0, after=True)
     charges: Array | None = None
-    coils = stepper.equations.coils
+    inductor = parts.group("inductor")
+    coils = stepper.equations.coils[: len(inductor)]
     z = np.zeros((batch, stepper.equations.size + 1))
+    z[:, stepper.equations.states] = stepper.equations.memristors.states
     if isinstance(start, str) and start == "operating_point":
         before = waves.at(0.0, after=False)
         z = _at_rest(parts, held, before, z)
@@ -237,7 +252,6 @@ def _beginning(
             raise argument_error("start", must, repr(start))
         if start == "initial":
             charges = initial_charges(parts)
-            inductor = parts.group("inductor")
             z[:, coils] = [inductor.initial.get(name, 0.0) for name in inductor.names]
     else:
         try:
@@ -319,6 +333,7 @@ def consistent(
         volts[:, frozen.branch_kinds.get("capacitor", slice(0))] = across
         charges = None
         volts[:, coils] = (state[:, frozen.n_nodes :] / frozen.scale)[:, coils]
+        volts[:, frozen.moving] = z[:, frozen.states]
         state = _solved(frozen, state, drive._replace(volts=volts), "start of the transient")
     end = state.shape[1] - count
     return state[:, :end], state[:, end:]
@@ -370,11 +385,16 @@ def _trajectory(stepper: Stepper, waves: Waveforms, points: list[TransientPoint]
         "V",
         "W",
         nodes=equations.parts.nodes,
-        branches=equations.branches,
-        currents=z[..., equations.n_nodes :],
+        branches=equations.branches[: equations.flows.stop - equations.flows.start],
+        currents=z[..., equations.flows],
         charging=rows("charging"),
         kirchhoff=rows("kirchhoff"),
         power=CircuitPower(time, stepper.meter.kinds, stepper.meter.names, rows("power"), rows("energy")),
         steps=stepper.steps,
         rejected=stepper.rejected,
+        memristors=equations.memristors.names,
+        states=z[..., equations.states],
+        memristor_currents=torch.from_numpy(equations.memristor_currents(z.numpy().reshape(-1, z.shape[-1]))).view(
+            *z.shape[:2], -1
+        ),
     )

@@ -23,6 +23,7 @@ from ..laws.elements import ELEMENTS
 from ..netlists.netlist import write_netlist
 from ..netlists.outputs import output_pairs
 from ..netlists.parts import Group, Parts
+from ..netlists.resting import resting
 from .ngspice import (
     ACCURATE,
     alterations,
@@ -269,6 +270,7 @@ def contrast(
     parts: Parts, outputs: Sequence[str], plus: np.ndarray, minus: np.ndarray, beta: float
 ) -> dict[str, np.ndarray]:
     """Gradient from node voltages (B, n_nodes) at +beta and -beta, weighted where there are amplifiers."""
+    parts = resting(parts)
     reduction, why = reduce(parts)
     if reduction is None:
         raise InputError(f"The circuit has no energy: {why}.")
