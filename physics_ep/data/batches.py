@@ -20,7 +20,7 @@ from ..progress import SILENT, Progress
 from ..ranks import Batch, batch_count, rank, share, shared_out, summed, world_size
 from .datasets import Dataset, data_folder
 from .given import checked_batch
-from .held_out import held_out
+from .held_out import parted
 from .image_folders import STREAMED, Listing, list_parts
 from .photographs import (
     DEVIATIONS,
@@ -99,9 +99,7 @@ class InMemory:
         self.training = training
         self.n_outputs = data.n_outputs
         self.targets = data.target_scales
-        measured = data.n_classes is None  # and of one class, as it were
-        labels = np.zeros(len(data.train_y), np.int64) if measured else data.train_y.cpu().numpy()
-        kept, held = _parted(labels, section)
+        kept, held = parted(data.train_y.cpu().numpy(), section)
         device = data.train_y.device
         self._kept, self._held = (torch.from_numpy(part).to(device) for part in (kept, held))
         self.examples = len(kept)
@@ -169,7 +167,7 @@ class Stream:
         self.section = section
         self.training = training
         self.device = device
-        kept, held = _parted(parts.train.labels, section)
+        kept, held = parted(parts.train.labels, section)
         self.train_part, self.validation_part = parts.train.chosen(kept), parts.train.chosen(held)
         self.test_part = parts.test
         self.n_outputs = parts.n_classes
@@ -284,13 +282,6 @@ class Loaders:
 def epoch_seed(seed: int, epoch: int, *stream: int) -> int:
     """Seed of one stream of one epoch; neighbouring seeds and epochs give unrelated streams."""
     return int(np.random.SeedSequence([seed, epoch, *stream]).generate_state(1, np.uint64)[0] >> 1)
-
-
-def _parted(labels: np.ndarray, section: DataSection) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the training set to train on, and rows held out: none, unless the section asks for some."""
-    if section.validation is None:
-        return np.arange(len(labels)), np.arange(0)
-    return held_out(labels, section.validation, section.seed)
 
 
 def _available_cores() -> int:

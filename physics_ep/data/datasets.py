@@ -24,6 +24,7 @@ from ..progress import SILENT, Progress
 from ..storage.outputs import as_asked
 from .augmentation import Augmentation
 from .cifar import VARIANTS, find_cifar, read_cifar
+from .held_out import parted
 from .idx import damaged, read_idx
 from .image_folders import STREAMED
 from .imagenet32 import (
@@ -333,7 +334,8 @@ def cifar100(section: DataSection, progress: Progress | bool = SILENT) -> Datase
 def imagenet32(section: DataSection, progress: Progress | bool = SILENT) -> Dataset:
     """ImageNet at 32x32: 1281167 to train, 50000 to test, 1000 classes (see `imagenet32`).
 
-    Colours are normalised by the means and deviations of the images to train on, or those of the section.
+    Colours are normalised by the means and deviations of the images to train on, those held out left aside, or by
+    those of the section.
     """
     if section.download:
         raise argument_error("data.download", "be false for imagenet32, which is read from your own copy", True)
@@ -345,7 +347,8 @@ def imagenet32(section: DataSection, progress: Progress | bool = SILENT) -> Data
     require_memory(width * (found.train_x.size + found.test_x.size), torch.device("cpu"), "images of imagenet32")
     means, deviations = section.means, section.deviations
     if means is None or deviations is None:
-        measured = colour_statistics(found.train_x)
+        rows = None if section.validation is None else parted(found.train_y, section)[0]
+        measured = colour_statistics(found.train_x, rows)
         means, deviations = means or measured[0], deviations or measured[1]
     return _in_colour("imagenet32", found, means, deviations, CLASSES)
 

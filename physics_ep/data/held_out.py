@@ -2,12 +2,45 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from ..errors import argument_error
 
+if TYPE_CHECKING:
+    from ..config import DataSection
+
 STREAM = 7
 """Keeps this draw apart from that of the test part of a table, which has the same seed."""
+
+
+def parted(labels: np.ndarray, section: DataSection) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the training set to train on, and rows held out: none, unless the section asks for some.
+
+    Whatever is fitted to examples (scalings, means of colours) is fitted to the first of the two alone.
+
+    Parameters
+    ----------
+    labels : ndarray (N,) or (N, n)
+        Targets of the examples of the training set; those that are no integers are drawn from as of one class.
+    section : DataSection
+        Its `validation` and `seed` count.
+
+    Returns
+    -------
+    kept, held : ndarray of int
+        Numbers of the examples of the two parts, in rising order.
+
+    Raises
+    ------
+    InputError
+        If no example would be left to train on, or none held out.
+    """
+    if section.validation is None:
+        return np.arange(len(labels)), np.arange(0)
+    groups = labels if labels.dtype.kind in "iu" else np.zeros(len(labels), np.int64)
+    return held_out(groups, section.validation, section.seed)
 
 
 def held_out(labels: np.ndarray, validation: float | int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -72,12 +72,14 @@ def read_imagenet32(
     )
 
 
-def colour_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
+def colour_statistics(images: np.ndarray, chosen: np.ndarray | None = None) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each colour, in [0, 1], from exact counts of its 256 levels.
 
     Parameters
     ----------
     images : ndarray (N, 3, rows, columns) of uint8
+    chosen : ndarray of int, optional
+        Numbers of the images that count; default all.
 
     Returns
     -------
@@ -85,9 +87,11 @@ def colour_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
         A deviation of a colour that never changes is given as 1.
     """
     counts = np.zeros((images.shape[1], 256), np.int64)
-    for first in range(0, len(images), CHUNK):
+    for first in range(0, len(images) if chosen is None else len(chosen), CHUNK):
+        some = slice(first, first + CHUNK)
         for colour in range(len(counts)):
-            counts[colour] += np.bincount(images[first : first + CHUNK, colour].ravel(), minlength=256)
+            levels = images[some if chosen is None else chosen[some], colour]
+            counts[colour] += np.bincount(levels.ravel(), minlength=256)
     levels = np.arange(256) / 255
     means = counts @ levels / counts.sum(1)
     squares = (counts * (levels - means[:, None]) ** 2).sum(1) / counts.sum(1)

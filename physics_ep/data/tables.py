@@ -25,6 +25,7 @@ from ..errors import InputError, argument_error, unknown_name
 from ..storage.files import checked_path
 from ..storage.outputs import note
 from ..storage.texts import read_text
+from .held_out import parted
 from .targets import as_targets, is_number, split
 
 if TYPE_CHECKING:
@@ -147,7 +148,8 @@ def made_table(section: DataSection, train: Part, test: Part | None, names: Sequ
         parts = [(train[0], found.parts[0]), (test[0], found.parts[1])]
     (train_x, train_y), (test_x, test_y) = parts
     tabular = section.name in ("csv", "parquet")
-    shift, scale = _scaling(section.scaling or ("standard" if tabular else "none"), train_x)
+    fitted = parted(train_y[: section.train_examples], section)[0]
+    shift, scale = _scaling(section.scaling or ("standard" if tabular else "none"), train_x[fitted])
     train_x, test_x = (((x - shift) / scale).astype(np.float32) for x in (train_x, test_x))
     if found.classes is not None:
         if section.target_scaling is not None:
@@ -157,7 +159,7 @@ def made_table(section: DataSection, train: Part, test: Part | None, names: Sequ
     if len(train_y) > 1 and (train_y == train_y[:1]).all():
         was = f"{', '.join(f'{v:g}' for v in np.ravel(train_y[0])[:5])} in all of them"
         raise argument_error("data.target", "differ from example to example", was)
-    shift, scale = _scaling(section.target_scaling or ("range" if tabular else "none"), train_y)
+    shift, scale = _scaling(section.target_scaling or ("range" if tabular else "none"), train_y[fitted])
     train_y, test_y = (((y - shift) / scale).astype(np.float32) for y in (train_y, test_y))
     n = train_y.shape[1]
     named = names if len(names) == n else [f"target {k + 1}" for k in range(n)]
@@ -383,7 +385,7 @@ def _numbers(values: Sequence[Any], name: str, path: Path) -> np.ndarray:
 
 
 def _scaling(kind: str, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What is taken off each column, and what it is divided by; both from the examples to train on."""
+    """What is taken off each column, and what it is divided by; x are examples to train on, none held out."""
     if kind == "none":
         return np.zeros(x.shape[1:]), np.ones(x.shape[1:])
     low, spread = x.min(0), x.max(0) - x.min(0)

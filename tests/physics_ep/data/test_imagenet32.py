@@ -10,6 +10,7 @@ import torch
 
 from physics_ep.config import DataSection
 from physics_ep.data.datasets import Dataset, load_dataset, locate
+from physics_ep.data.held_out import parted
 from physics_ep.data.imagenet32 import TEST, TRAIN, colour_statistics
 from physics_ep.errors import InputError
 
@@ -45,6 +46,9 @@ def test_pixels_labels_and_normalisation(folder: Path) -> None:
     np.testing.assert_allclose(data.test_x.numpy(), test, atol=1e-5)
     assert data.n_classes == 1000
     assert locate("imagenet32", folder) == str(folder)
+    chosen = parted(data.train_y.numpy(), DataSection(validation=10))[0]
+    learnt = load(folder, validation=10).train_x[chosen].double()
+    np.testing.assert_allclose(learnt.mean((0, 2, 3)), np.zeros(3), atol=1e-6)  # those held out are left aside
 
 
 def test_given_statistics_limits_and_augmentation(folder: Path) -> None:

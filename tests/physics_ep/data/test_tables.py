@@ -12,6 +12,7 @@ import torch
 from physics_ep import cli, open_run
 from physics_ep.config import parse_config
 from physics_ep.data.datasets import Dataset, load_dataset
+from physics_ep.data.given import dataset_of_arrays
 from physics_ep.data.held_out import held_out
 from physics_ep.data.tables import split
 from physics_ep.errors import InputError
@@ -70,6 +71,45 @@ def test_features_are_scaled_by_the_examples_to_train_on(flowers: Path) -> None:
     least, most = plain.train_x.amin(0), plain.train_x.amax(0)
     ranged = load(name="csv", file=str(flowers), target="species", scaling="range")
     torch.testing.assert_close(ranged.test_x, (plain.test_x - least) / (most - least), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", ["csv", "measured", "npz", "arrays", "fewer"])
+def test_examples_held_out_scale_nothing(tmp_path: Path, case: str) -> None:
+    """What is learnt from is the same bits whatever the examples held out hold: they choose, and are not fitted to."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(40, 3))
+    y = rng.normal(size=40) if case == "measured" else np.arange(40) % 2
+    section = {"validation": 0.25, "seed": 5, "scaling": "standard", "test_fraction": 0.2}
+    if case == "fewer":
+        section |= {"train_examples": 20}
+    groups = np.zeros(40, int) if case == "measured" else y
+    rows = split(groups, 0.2, 5)[0]
+    used = rows[:20] if case == "fewer" else rows
+    kept, held = held_out(groups[used], 0.25, 5)
+    aside = np.union1d(used[held], np.setdiff1d(rows, used))  # in the training set, yet not learnt from
+
+    def learnt(x: np.ndarray, y: np.ndarray, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        if case == "arrays":
+            told = parse_config({"system": {"name": "hopfield"}, "data": section}).data
+            data = dataset_of_arrays((x, y), told)
+        else:
+            path = tmp_path / f"{name}.{'npz' if case == 'npz' else 'csv'}"
+            if case == "npz":
+                np.savez(path, x=x, y=y)
+            else:
+                rows = [",".join(repr(v.item()) for v in (*a, b)) for a, b in zip(x, y, strict=True)]
+                path.write_text("\n".join(["a,b,c,target", *rows]), encoding="utf-8")
+            data = load(name=path.suffix[1:], file=str(path), **section)
+        return data.train_x[kept], data.train_y[kept]
+
+    first = learnt(x, y, "first")
+    x = x.copy()
+    x[aside] = 100 * x[aside] + 7
+    if case == "measured":
+        y = y.copy()
+        y[aside] += 50
+    assert all(map(torch.equal, first, learnt(x, y, "second")))
+    torch.testing.assert_close(first[0].mean(0), torch.zeros(3), atol=1e-6, rtol=0)
 
 
 def test_columns_and_a_second_file(flowers: Path, tmp_path: Path) -> None:
