@@ -132,6 +132,7 @@ def train(
         if weights is not None or resume is not None:
             other = "--weights" if weights is not None else "--resume"
             raise argument_error("from", f"be left out with {other}", repr(begin))
+        _require_weights(begin)
         settings, weights = _config_of(begin) if config is None else settings, Path(begin)
     changes = [*(overrides or []), *(["data.download=true"] if download else [])]
     assert settings is not None
@@ -438,17 +439,22 @@ def run_verify(
         report.say(f"{file}: whole, {told}")
 
 
+def _require_weights(begin: str) -> None:
+    """Raise InputError where --from is a name that the zoo does not have."""
+    from .config import names_no_file
+    from .zoo import zoo
+
+    if begin not in zoo() and names_no_file(begin):
+        raise unknown_name("from", begin, zoo())
+
+
 def _config_of(begin: str) -> Any:
     """The config that the weights of --from were trained under: of a network of the zoo, or of a run file."""
     from .storage.opening import open_run
     from .zoo import zoo
 
     entries = zoo()
-    if begin in entries:
-        return entries[begin]["config"]
-    if not Path(begin).exists():
-        raise unknown_name("from", begin, entries)
-    return open_run(begin).config
+    return entries[begin]["config"] if begin in entries else open_run(begin).config
 
 
 def _tell_seeds(report: Report, result: Any) -> None:

@@ -110,8 +110,10 @@ class SystemSection(OpenSection):
             return build_system(self.name, **asked)
         if brings_weights:
             return build_system(self.name, **asked, weights=self.weights)  # of a model, before it is converted
-        system = build_system(self.name, **asked)
         named = self.weights in zoo()
+        if not named and names_no_file(self.weights):
+            raise unknown_name("weights", self.weights, zoo())
+        system = build_system(self.name, **asked)
         put_weights(system, zoo_weights(self.weights) if named else read_weights(self.weights), self.weights)
         return system
 
@@ -535,6 +537,11 @@ def load_subject(spec: str | os.PathLike[str], weights: str | os.PathLike[str] |
     return found if weights is None else found.updated(system={"weights": weights_named(weights)})
 
 
+def names_no_file(given: str) -> bool:
+    """Whether what was given is a name alone, without a file's ending, and no file or folder bears it."""
+    return not Path(given).suffix and len(Path(given).parts) == 1 and not Path(given).exists()
+
+
 def weights_named(weights: str | os.PathLike[str]) -> str:
     """What a config says of the weights that a user names.
 
@@ -559,8 +566,8 @@ def _subject(name: str) -> Config:
             raise argument_error("SYSTEM", "be a run file of one system", f"{name!r}, which has no [system]")
         sections = {key: value for key, value in run.config.items() if key in Config.model_fields}
         return parse_config({**sections, "system": {"name": RUN, "file": str(Path(name).resolve())}})
-    if name not in bundled() and not Path(name).suffix and not Path(name).exists():
-        raise unknown_name("system", name, [*systems(), *bundled(), *zoo()])
+    if name not in bundled() and names_no_file(name):
+        raise unknown_name("system", name, {*systems(), *bundled(), *zoo()})
     return load_config(name)
 
 

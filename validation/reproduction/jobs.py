@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,13 @@ from physics_ep.storage.opening import open_run
 from physics_ep.storage.outputs import writing
 from physics_ep.storage.run_file import Quantity, Run, environment, write_run
 
+from ..experiments.elimination import eliminating_backward
 from ..experiments.exact_training import exact_backward
 from .measures import MEASURES
 from .rows import RowRecipe
 
+EXACT = {"implicit": exact_backward, "elimination": eliminating_backward}
+"""Exact gradients by name, that training takes in the place of EP's; 'backprop' is an estimator of its own."""
 MEASUREMENT = "measurement"
 """Kind of the run files of measurements."""
 
@@ -43,6 +47,8 @@ class Job:
         In whose name files are written.
     device, dtype : str or None
         Where trainings compute, and in which precision, in the place of what their configs say.
+    source : Job or None
+        The training whose weights a measurement reads; it is made first where it is not done.
     """
 
     recipe: RowRecipe
@@ -53,6 +59,7 @@ class Job:
     command: str
     device: str | None = None
     dtype: str | None = None
+    source: Job | None = None
 
     def config(self) -> Config:
         """The config of its training."""
@@ -79,6 +86,8 @@ def found(job: Job) -> Made | None:
         return None
     run = open_run(job.path)
     if job.rule == "measure":
+        if job.source is not None and found(job.source) is None:
+            return None
         told = _measurement(job)
         if run.attributes.get("kind") != MEASUREMENT or run.attributes.get("measurement") != told:
             raise InputError(f"File {str(job.path)!r} is of another measurement than {told}: name another folder.")
@@ -99,26 +108,33 @@ def make(job: Job) -> Made:
         if done is not None:
             return done
         if job.rule == "measure":
-            value = MEASURES[job.recipe.measure](job.seed, **job.recipe.options)
+            options = dict(job.recipe.options)
+            if job.source is not None:
+                make(job.source)
+                options["run"] = open_run(job.source.path)
+            value = MEASURES[job.recipe.measure](job.seed, **options)
             description = f"{job.recipe.measure} of validation.reproduction.measures"
             attributes = {"kind": MEASUREMENT, "measurement": _measurement(job), "seed": job.seed, **environment()}
             write_run(job.path, Run(attributes, {"value": Quantity([value], "1", description)}))
             return Made(value)
         config = job.config()
-        exactly = job.rule == "exact" and job.recipe.exact == "implicit"
+        exact = EXACT.get(job.recipe.exact) if job.rule == "exact" else None
         there = job.path.is_file()
         result = train(
             config,
             out=None if there else job.path,
             resume=job.path if there else None,
-            backward=exact_backward(config.ep.new_cost()) if exactly else None,
+            backward=None if exact is None else exact(config.ep.new_cost()),
         )
         assert isinstance(result, TrainingResult)
         return Made(result.test_error, result.kept_epoch)
 
 
 def _measurement(job: Job) -> str:
-    options = ", ".join(f"{name}={value}" for name, value in sorted(job.recipe.options.items()))
+    told = {**job.recipe.options}
+    if job.source is not None:
+        told["run"] = hashlib.sha256(job.source.path.read_bytes()).hexdigest()
+    options = ", ".join(f"{name}={value}" for name, value in sorted(told.items()))
     return f"{job.recipe.measure}({options})"
 
 

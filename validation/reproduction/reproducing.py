@@ -132,18 +132,25 @@ def reproduce(
         for rule in told.rules:
             for number in range(seed, seed + seeds):
                 path = file_of(out, each.table, each.name, name, rule, number)
-                jobs[k, rule, number] = Job(told, rule, number, path, folder, command, device, dtype)
+                job = Job(told, rule, number, path, folder, command, device, dtype)
+                jobs[k, rule, number] = job if not told.reads else replace(job, source=_source(job, each, out))
                 held = found(jobs[k, rule, number])
                 if held is not None:
                     done[k, rule, number] = held
-        why = _obstacle(each, name, seeds, folder, at_most)
+        unmade = [
+            job.source for key, job in jobs.items() if key[0] == k and job.source and found(job.source) is None
+        ]
+        why = _obstacle(each, name, seeds, folder, at_most, sum(job.recipe.minutes for job in unmade))
         if why and any(key not in done for key in jobs if key[0] == k):
             untried[k] = why
     waiting = [key for key in jobs if key not in done and key[0] not in untried]
+    # Trainings come before what is measured of them, so that no two workers make one of them.
+    turns = [[key for key in waiting if (jobs[key].source is None) == first] for first in (True, False)]
     with task(progress, "rows", len(waiting)) as advance:
-        for key, value in zip(waiting, _made([jobs[key] for key in waiting], workers), strict=True):
-            done[key] = value
-            advance(1, row=plan[key[0]][0].name)
+        for turn in turns:
+            for key, value in zip(turn, _made([jobs[key] for key in turn], workers), strict=True):
+                done[key] = value
+                advance(1, row=plan[key[0]][0].name)
     return Reproduction(
         tuple(
             replace(_outcome(k, each, name, done, folder), untried=untried.get(k, ""), wanted=seeds)
@@ -159,10 +166,17 @@ def _made(jobs: list[Job], workers: int) -> Iterator[Made]:
     return by_processes(make, jobs, min(workers, len(jobs)))
 
 
-def _obstacle(row: Row, name: str, seeds: int, data: str | None, at_most: float | None) -> str:
-    """Why a row cannot be made here, or is not to be."""
+def _source(job: Job, row: Row, out: str | os.PathLike[str]) -> Job:
+    """The training of the same seed, by EP under our recipe, of the row that a measurement reads."""
+    reads = job.recipe.reads
+    path = file_of(out, row.table, reads, "ours", "ep", job.seed)
+    return replace(job, recipe=published_tables()[row.table].rows[reads].recipe("ours"), rule="ep", path=path)
+
+
+def _obstacle(row: Row, name: str, seeds: int, data: str | None, at_most: float | None, before: float = 0.0) -> str:
+    """Why a row cannot be made here, or is not to be; `before` are minutes of trainings that it reads."""
     recipe = row.recipe(name)
-    needed = recipe.minutes * len(recipe.rules) * seeds
+    needed = recipe.minutes * len(recipe.rules) * seeds + before
     if at_most is not None and needed > at_most:
         return f"not run here: told to take {needed:.3g} minutes of one quiet core for {seeds} seeds"
     if recipe.measure:

@@ -40,9 +40,12 @@ class RowRecipe:
     notes : tuple of str
         What a reader of the figure must know.
     exact : str
-        Exact gradients that the training is paired with: 'implicit', 'backprop', or none.
+        Exact gradients that the training is paired with: 'implicit', 'elimination' (the same of one hidden layer,
+        at less cost), 'backprop', or none.
     measure : str
         Name of a measurement in `measures`, with its `options`.
+    reads : str
+        Row of the same table whose trained weights (EP, our recipe, the same seed) are measured; empty: none.
     minutes : float
         Budget, told: minutes of one quiet core that a seed takes, by one rule.
     missing : str
@@ -57,6 +60,7 @@ class RowRecipe:
     notes: tuple[str, ...] = ()
     exact: str = ""
     measure: str = ""
+    reads: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     minutes: float = 0.0
     missing: str = ""

@@ -75,7 +75,7 @@ def test_features_are_scaled_by_the_examples_to_train_on(flowers: Path) -> None:
 
 @pytest.mark.parametrize("case", ["csv", "measured", "npz", "arrays", "fewer"])
 def test_examples_held_out_scale_nothing(tmp_path: Path, case: str) -> None:
-    """What is learnt from is the same bits whatever the examples held out hold: they choose, and are not fitted to."""
+    """What is learnt from is the same whatever examples held out hold: they choose, and are not fitted to."""
     rng = np.random.default_rng(3)
     x = rng.normal(size=(40, 3))
     y = rng.normal(size=40) if case == "measured" else np.arange(40) % 2

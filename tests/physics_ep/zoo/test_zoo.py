@@ -187,7 +187,27 @@ def test_a_run_is_added_and_trained_further(tmp_path: Path, monkeypatch: pytest.
         assert run_command("train", *words, *changes, "--out", str(out), "--overwrite") == 0
         for key, tensor in open_run(out).state_dict.items():
             assert torch.equal(tensor, trained.system.state_dict()[key])
-    assert run_command("train", "--from", "smal") == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "--from", "hopfield-digts-ep"),
+        ("train", "hopfield-digits", "--from", "hopfield-digts-ep"),
+        ("train", "hopfield-digits", "--weights", "hopfield-digts-ep"),
+        ("train", "hopfield-digits", "--set", "system.weights='hopfield-digts-ep'"),
+        ("gradients", "hopfield-digts-ep"),
+        ("gradients", "hopfield", "--weights", "hopfield-digts-ep"),
+    ],
+)
+def test_misspelt_names_are_answered_with_the_nearest(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name of the zoo that is off by a letter is no missing file."""
+    monkeypatch.chdir(tmp_path)
+    assert run_command(*words) == 2
+    assert "Did you mean 'hopfield-digits-ep'?" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
 
 
 def test_held_out_images_are_of_the_training_set_alone() -> None:

@@ -15,16 +15,19 @@ import pytest
 import torch
 
 from hardware_models.resistive import ResistiveNetwork
-from physics_ep import EquilibriumPropagation, SquaredError, open_run
+from physics_ep import EquilibriumPropagation, SquaredError, open_run, relax
+from physics_ep.config import parse_config
 from physics_ep.data.batches import InMemory
+from physics_ep.data.datasets import load_dataset
 from physics_ep.errors import InputError
+from physics_ep.runs.preparation import system_of
 from physics_ep.runs.training import TrainingInterrupted
 from tests.support.paths import ROOT
 from tests.support.processes import wait_for
 from tests.support.runs import assert_same_run
 from validation.reproduction import reproducing
 from validation.reproduction.jobs import file_of
-from validation.reproduction.measures import MEASURES, coupled_regression, holomorphic_order
+from validation.reproduction.measures import MEASURES, coupled_regression, holomorphic_order, rounding
 from validation.reproduction.outcomes import RowOutcome
 from validation.reproduction.reproducing import reproduce
 from validation.reproduction.rows import SETS, PublishedTable, Row, RowRecipe, published_tables
@@ -42,6 +45,8 @@ def test_recipes_are_whole(row: Row, name: str) -> None:
     assert "full" in row.sets
     if recipe.measure:
         assert recipe.measure in MEASURES
+    if recipe.reads:
+        assert published_tables()[row.table].rows[recipe.reads].recipe("ours").base
     if recipe.missing:
         return
     assert recipe.minutes > 0
@@ -243,6 +248,46 @@ def test_a_reproduction_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: py
         ]
         assert_same_run(files[0], files[1])
         assert_same_run(files[0], files[2])
+
+
+COARSE = Row(
+    "small", "coarse", "", "change", "points", sets=("full",),
+    ours=RowRecipe(measure="rounding", reads="phases", options={"weight_bits": 3, "phase_bits": 4}, minutes=0.1),
+)  # fmt: skip
+PHASES = Row(
+    "small", "phases", "", "error", "%", sets=("full",),
+    ours=RowRecipe(
+        base="oscillator-digits",
+        set={"data.validation": 40, "data.train_examples": 200, "data.test_examples": 200, "training.epochs": 1},
+        minutes=2,
+    ),
+)  # fmt: skip
+
+
+@pytest.mark.full
+def test_trained_weights_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A measurement of a row's weights trains them first, once, counts that in its budget, and rounds as told."""
+    tables = {"small": PublishedTable("small", "", "", "", {"coarse": COARSE, "phases": PHASES})}
+    monkeypatch.setattr(reproducing, "published_tables", lambda: tables)
+    short = reproduce("small", row="coarse", seeds=1, out=tmp_path, at_most=1).outcomes[0]
+    assert "told to take 2.1 minutes" in short.verdict
+    made = {o.row.name: o for o in reproduce("small", seeds=1, out=tmp_path).outcomes}
+    change = made["coarse"].values["measure"][0]
+    run = open_run(file_of(tmp_path, "small", "phases", "ours", "ep", 0))
+    assert rounding(0, run, weight_bits=24, phase_bits=24) == pytest.approx(0, abs=1e-3)
+    # By hand: weights on 2^(bits-1) - 1 levels a side, phases on 16 steps, ties shared out.
+    system = system_of(run)
+    for layer in system.couplings:
+        span = float(layer.weight.detach().abs().max())
+        layer.weight.data = (layer.weight.data * 3 / span).round() * span / 3
+    data = load_dataset(parse_config(run.config).data)
+    phases = relax(system, data.test_x, solver="anderson", tolerance=run.config["ep"]["tolerance"]).state[-1]
+    cosines = ((phases * 8 / math.pi).round() * math.pi / 8).cos().round(decimals=5)
+    best = cosines == cosines.amax(1, keepdim=True)
+    right = (best[torch.arange(200), data.test_y] / best.sum(1)).mean()
+    told = float(run.metric("test_error")[-1])
+    assert change == pytest.approx(100 * (1 - float(right) - told), abs=0.3)
+    assert change != 0
 
 
 @pytest.mark.slow

@@ -1,0 +1,66 @@
+"""Exact gradients by elimination are those of implicit differentiation, and other energies are refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hardware_models.hopfield import HopfieldNetwork
+from hardware_models.oscillators import OscillatorNetwork
+from hardware_models.resistive import ResistiveNetwork
+from physics_ep.cost import Cost, CrossEntropy, SquaredError
+from physics_ep.errors import InputError
+from physics_ep.system import EnergySystem
+from validation.experiments import elimination
+from validation.experiments.elimination import eliminating_backward
+from validation.oracles import OracleError, implicit_gradient
+
+CASES = {
+    "clipped": (HopfieldNetwork([8, 12, 4], seed=1, gain=2.0), SquaredError()),
+    "clipped outputs": (HopfieldNetwork([8, 12, 4], seed=1, output_activation="hard_sigmoid"), SquaredError()),
+    "tanh": (HopfieldNetwork([8, 12, 4], activation="tanh", gain=0.8, seed=1), CrossEntropy()),
+    "diodes": (ResistiveNetwork([8, 12, 4], diode="ideal", input_gain=2.0, mirrored=True), SquaredError()),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_elimination_is_implicit_differentiation(name: str) -> None:
+    """Otherwise what EP is compared with is no exact gradient: bounds, diagonals or the block are wrong."""
+    network, cost = CASES[name]
+    network = network.double()
+    x = torch.rand(6, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    labels = torch.arange(6) % 4
+    y = labels if isinstance(cost, CrossEntropy) else torch.eye(4, dtype=torch.float64)[labels]
+    exact = implicit_gradient(network, x, y, cost)
+    step = eliminating_backward(cost)(network, x, y)
+    assert float(step.loss) == pytest.approx(exact.loss, rel=1e-9)
+    for key, p in network.named_parameters():
+        assert p.grad is not None
+        assert float((p.grad - exact[key]).norm()) <= 1e-8 * float(exact[key].norm())
+
+
+@pytest.mark.parametrize(
+    ("network", "cost", "error", "words"),
+    [
+        (HopfieldNetwork([4, 5, 5, 3]), SquaredError(), InputError, "two blocks of variables, but has 3"),
+        (OscillatorNetwork([4, 5, 3]), SquaredError(), OracleError, "by elimination are off by"),
+    ],
+)
+def test_other_energies_are_refused(network: EnergySystem, cost: Cost, error: type[Exception], words: str) -> None:
+    """Couplings of phases are not bilinear, so that one example's block is not another's."""
+    with pytest.raises(error, match=words):
+        eliminating_backward(cost)(network, torch.rand(3, 4), torch.eye(3))
+
+
+def test_a_wrong_block_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The adjoints are held against the Hessian itself."""
+    network, cost = CASES["tanh"]
+    usual = elimination.eliminated
+
+    def off(*words: object) -> tuple[torch.Tensor, torch.Tensor]:
+        hidden, out = usual(*words)  # type: ignore[arg-type]
+        return 1.001 * hidden, out
+
+    monkeypatch.setattr(elimination, "eliminated", off)
+    with pytest.raises(OracleError, match="by elimination are off by"):
+        eliminating_backward(cost)(network.double(), torch.rand(3, 8).double(), torch.arange(3))
