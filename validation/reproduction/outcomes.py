@@ -53,9 +53,13 @@ class RowOutcome:
     @property
     def paired(self) -> MeanInterval | None:
         """EP less exact gradients, seed by seed under one recipe: mean with its interval; None without pairs."""
-        exact = self.values.get("exact", {})
-        both = [seed for seed in self.seeds if seed in exact]
-        return mean_interval([self.values["ep"][s] - exact[s] for s in both]) if both else None
+        ep, exact = (self.values.get(rule, {}) for rule in ("ep", "exact"))
+        return mean_interval([ep[s] - exact[s] for s in self.pairs]) if self.pairs else None
+
+    @property
+    def pairs(self) -> tuple[int, ...]:
+        """Seeds that were made by EP and by exact gradients."""
+        return tuple(seed for seed in self.seeds if seed in self.values.get("exact", {}))
 
     @property
     def verdict(self) -> str:
@@ -103,10 +107,10 @@ def verdict(outcome: RowOutcome) -> str:
     told = [_against_published(row, figure)]
     if outcome.recipe_name == "ours" and not outcome.recipe.measure:
         if row.published is not None and not row.incomparable:
-            told[0] += " (another recipe than the paper's)" if figure.ends else ""
+            told[0] += ", by another recipe than the paper's" if figure.ends else ""
         told += _paired_words(outcome)
     if len(outcome.seeds) < outcome.wanted:
-        told.append(f"{len(outcome.seeds)} of {outcome.wanted} seeds")
+        told.append(f"{len(outcome.seeds)} of the {outcome.wanted} seeds were made")
     return "; ".join(told)
 
 
@@ -117,21 +121,22 @@ def _against_published(row: Row, figure: MeanInterval) -> str:
         return "not comparable because no figure was published"
     if figure.ends is None:
         return "not judged: one seed has no interval"
-    slack = row.slack
-    if row.published_spread is not None and row.published_seeds and row.published_seeds > 1:
-        slack += row.published_spread / math.sqrt(row.published_seeds)
-    elif row.published_spread is not None:
-        slack += row.published_spread
+    slack, why = row.slack, "give or take its rounding"
+    if row.published_spread is not None:
+        slack += row.published_spread / math.sqrt(max(row.published_seeds or 1, 1))
+        why += " and spread"
     more_is_better = row.better == "more"
     if row.bound == "at least" and figure.low >= row.published - slack:
         return "within the bound"
-    if figure.low <= row.published + slack and figure.high >= row.published - slack:
+    if figure.low <= row.published <= figure.high:
         return "within the interval"
-    return "better" if (figure.mean > row.published) == more_is_better else "worse"
+    if figure.low <= row.published + slack and figure.high >= row.published - slack:
+        return f"met to within {row.tolerance:g}" if row.tolerance else f"within the interval, {why}"
+    return f"{'better' if (figure.mean > row.published) == more_is_better else 'worse'} than published"
 
 
 def _paired_words(outcome: RowOutcome) -> list[str]:
-    paired = outcome.paired
+    paired, both = outcome.paired, len(outcome.pairs)
     if not outcome.recipe.exact:
         return []
     if paired is None:
@@ -140,11 +145,13 @@ def _paired_words(outcome: RowOutcome) -> list[str]:
         return ["EP less exact gradients not judged: one pair has no interval"]
     unit = outcome.row.unit
     points = "points" if unit == "%" else unit
-    span = f"{paired.mean:+.2f} [{paired.low:+.2f}, {paired.high:+.2f}] {points}"
+    mean, low, high = (f"{round(v, 2) + 0.0:+.2f}" for v in (paired.mean, paired.low, paired.high))  # no -0.00
+    span = f"{mean} [{low}, {high}] {points}"
+    of = f"EP less exact gradients over {both} pairs is {span}"
     if paired.low <= 0 <= paired.high:
-        return [f"EP less exact gradients {span}: no difference is seen"]
+        return [f"{of}: no difference is seen"]
     worse = (paired.mean > 0) == (outcome.row.better == "less")
-    return [f"EP less exact gradients {span}: EP is {'worse' if worse else 'better'}"]
+    return [f"{of}: EP is {'worse' if worse else 'better'} than exact gradients"]
 
 
 COLUMNS = ("row", "recipe", "published", "ours, 95 % interval", "seeds", "verdict")

@@ -178,7 +178,8 @@ def _obstacle(row: Row, name: str, seeds: int, data: str | None, at_most: float 
     recipe = row.recipe(name)
     needed = recipe.minutes * len(recipe.rules) * seeds + before
     if at_most is not None and needed > at_most:
-        return f"not run here: told to take {needed:.3g} minutes of one quiet core for {seeds} seeds"
+        told = f"{needed:.0f} minutes" if needed < 120 else f"{needed / 60:,.0f} hours"
+        return f"not run here: {seeds} seeds are told to take {told} of one quiet core"
     if recipe.measure:
         return ""
     wanted = recipe.config().data.name
