@@ -36,6 +36,8 @@ _COMPARISON: dict[str, ast.cmpop] = {
     "==": ast.Eq(),
     "!=": ast.NotEq(),
 }
+_LOOSE = ("", "(", ")", "{", "}", ",", "?", ":")
+"""Words beside braces (or none) that leave what is in them one expression without them."""
 CHOICES = ("if", "ternary_fcn")
 """Functions (condition, one, other) that are the same as `condition ? one : other`."""
 
@@ -52,7 +54,8 @@ def syntax_tree(expression: str, number: Callable[[str], float]) -> ast.expr:
     Returns
     -------
     ast.expr
-        Of constants, names, binary and unary operators, comparisons, choices and calls. Braces are parentheses;
+        Of constants, names, binary and unary operators, comparisons, choices and calls. Braces are parentheses,
+        and refused where ngspice, which drops them, would compute something else;
         v(a,b) and i(V1) are calls whose arguments are constants, the names as written.
 
     Raises
@@ -300,12 +303,34 @@ class _Parser:
             return ast.Call(name, arguments, [])
         if self.next not in _CLOSING:
             raise self.error()
+        start = self.at
         closing = _CLOSING[self.take()]
         found = self.choice()
         if self.next != closing:
             raise self.error()
         self.take()
+        if closing == "}" and not self.may_lose_braces(start, found):
+            inner = "".join(word for _, word in self.words[start + 1 : self.at - 1])
+            raise InputError(
+                f"{{{inner}}} within an expression is no parenthesis in ngspice, which drops the braces (LTspice "
+                f"does not): ({inner}) would be read"
+            )
         return found
+
+    def may_lose_braces(self, start: int, found: ast.expr) -> bool:
+        """Whether braces from a word on, around what was found there, change nothing where they are dropped."""
+        inner = self.words[start + 1 : self.at - 1]
+        if len(inner) == 1 or isinstance(found, ast.Call):
+            return True
+        depth, whole = 0, inner[0][1] == "("
+        for k, (_, word) in enumerate(inner):
+            depth += (word == "(") - (word == ")")
+            whole &= depth > 0 or k == len(inner) - 1
+        before = self.words[start - 1][1] if start else ""
+        if whole or (before in _LOOSE and self.next in _LOOSE):
+            return True
+        product = isinstance(found, ast.BinOp) and not isinstance(found.op, ast.Add | ast.Sub)
+        return product and before not in ("/", "**", "^", "!") and self.next not in ("**", "^")
 
     def chosen(self, name: str, arguments: list[ast.expr]) -> ast.expr:
         """A choice written as a function. LTspice's if asks whether its condition exceeds 0.5."""
