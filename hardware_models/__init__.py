@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from .mapping.board import NotRealisable as NotRealisable
     from .circuits.circuit import Circuit as Circuit
     from .nodal.transients import CircuitTrajectory as CircuitTrajectory, transient as transient
+    from .nodal.small_signals import (
+        FrequencyResponse as FrequencyResponse,
+        frequency_response as frequency_response,
+    )
     from .devices.model import DeviceModel as DeviceModel
     from .mapping.fidelity import Fidelity as Fidelity
     from .media.medium import FitzHughNagumoChain as FitzHughNagumoChain
@@ -43,6 +47,8 @@ else:
             "DeviceModel": "devices.model",
             "DirectedOscillators": "oscillators.directed",
             "Fidelity": "mapping.fidelity",
+            "FrequencyResponse": "nodal.small_signals",
+            "frequency_response": "nodal.small_signals",
             "FitzHughNagumoChain": "media.medium",
             "HopfieldNetwork": "hopfield.network",
             "InSitu": "mapping.in_situ",

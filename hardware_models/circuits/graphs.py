@@ -185,7 +185,17 @@ def _part(name: str, kind: str, nodes: tuple[str, str], data: dict[str, Any]) ->
     if not isinstance(waveform, Pulse | Sine | Decay):
         waveform = tuple((float(t), float(v)) for t, v in waveform)
     expression = str(data.get("expression", ""))
-    return Part(name, kind, nodes, tuple(values), control or "", waveform, data.get("initial"), expression)
+    return Part(
+        name,
+        kind,
+        nodes,
+        tuple(values),
+        control or "",
+        waveform,
+        data.get("initial"),
+        expression,
+        data.get("ac", 0.0),
+    )
 
 
 def graph_of_parts(parts: Parts, outputs: Sequence[str] = ()) -> Any:
@@ -217,6 +227,8 @@ def graph_of_parts(parts: Parts, outputs: Sequence[str] = ()) -> Any:
             data["waveform"] = part.waveform
         if part.initial is not None:
             data["initial"] = part.initial
+        if part.ac:
+            data["ac"] = part.ac
         if part.expression:
             data["expression"] = part.expression
         graph.add_edge(part.nodes[first], part.nodes[second], **data)

@@ -16,6 +16,8 @@ from .options import LEAST_GMIN, circuit_options
 from .parts import CONTROLLED, GROUND, SETTING, Group, Parts
 from .values import Scope
 
+AMPLITUDES = ("voltage_source", "current_source")
+"""Kinds that may have the amplitude of a small signal."""
 MOST_PARTS = 1_000_000
 """Elements that instances of subcircuits may multiply to."""
 
@@ -51,6 +53,7 @@ class Builder:
         self.controls: dict[str, list[tuple[str, Line]]] = {}
         self.names: dict[str, str] = {}
         self.initial: dict[str, float] = {}
+        self.ac: dict[str, complex] = {}
         self.notes: dict[str, None] = dict(source.notes)
 
     def node(self, name: str) -> int:
@@ -103,8 +106,9 @@ class Builder:
             if kind in ("capacitor", "inductor"):
                 initial = {name: self.initial[name] for name in names if name in self.initial}
             texts = self._expressions(kind)
+            ac = {name: self.ac[name] for name in names if name in self.ac} if kind in AMPLITUDES else {}
             groups[kind] = Group(
-                tuple(names), found, layout, controls, self.waveforms.get(kind, {}), initial, texts
+                tuple(names), found, layout, controls, self.waveforms.get(kind, {}), initial, texts, ac
             )
         return Parts(tuple(self.nodes), groups, self._held())
 

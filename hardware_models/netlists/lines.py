@@ -165,7 +165,7 @@ class NetlistFile:
         Outputs that comment lines `* outputs: NODE v(NODE,NODE) ...` name.
     gates : tuple of str
         Transistors whose gates are parameters, of comment lines `* gates: NAME ...`.
-    transients : list of (tuple of str, Line)
+    transients, sweeps : list of (tuple of str, Line)
         Fields of .tran lines and of tran commands in .control blocks.
     options : list of (str, str or None, Line)
         Names (lower case) and values as written of .options lines.
@@ -184,6 +184,7 @@ class NetlistFile:
     outputs: tuple[str, ...] = ()
     gates: tuple[str, ...] = ()
     transients: list[tuple[tuple[str, ...], Line]] = field(default_factory=list)
+    sweeps: list[tuple[tuple[str, ...], Line]] = field(default_factory=list)
     options: list[tuple[str, str | None, Line]] = field(default_factory=list)
     temperatures: list[tuple[str, Line]] = field(default_factory=list)
     initial: list[InitialVoltage] = field(default_factory=list)
@@ -387,8 +388,9 @@ class _Reader:
         elif name == "ic":
             self.initial(line, words[1:])
         elif name in IGNORED:
-            if name == "tran":
-                self.source.transients.append((tuple(words[1:]), line))
+            if name in ("tran", "ac"):
+                asked = self.source.transients if name == "tran" else self.source.sweeps
+                asked.append((tuple(words[1:]), line))
         else:
             raise line.error(_not_read(name))
 
@@ -424,8 +426,9 @@ class _Reader:
     def control(self, line: Line) -> None:
         """A command of a .control block: analyses and output are passed over, changes of the circuit are not."""
         words = [w.lower() for w in tokens(line.text)] or [""]
-        if words[0] == "tran":
-            self.source.transients.append((tuple(words[1:]), line))
+        if words[0] in ("tran", "ac"):
+            asked = self.source.transients if words[0] == "tran" else self.source.sweeps
+            asked.append((tuple(words[1:]), line))
         elif words[0] in ("option", "options"):
             self.options(line, words[1:])
         elif words[0] in CHANGES or (words[0] == "set" and words[1:2] and words[1] in SETTINGS):

@@ -21,6 +21,7 @@ from physics_ep.errors import InputError
 from physics_ep.storage.origins import NETLIST_MARK
 from physics_ep.storage.outputs import write_text, writing
 
+from .analyses import Analyses
 from .builder import Builder
 from .lines import LineError, read_source
 from .outputs import node_names, output_pairs
@@ -51,6 +52,8 @@ class Netlist:
     gmin : float
         Siemens across every diode that a circuit of these parts needs to be ngspice's: its default where leakage
         alone holds a node and the netlist does not set it; else 0.
+    analyses : Analyses
+        What .tran and .ac lines ask for.
     """
 
     parts: Parts
@@ -59,6 +62,7 @@ class Netlist:
     initial_voltages: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     gmin: float = 0.0
+    analyses: Analyses = field(default_factory=Analyses)
 
 
 def load_netlist(path: str | os.PathLike[str]) -> Netlist:
@@ -92,7 +96,8 @@ def load_netlist(path: str | os.PathLike[str]) -> Netlist:
         raise
     except InputError as error:
         raise InputError(f"{os.fspath(path)}: {str(error).removesuffix('.')}.") from None
-    return Netlist(parts, source.title, outputs, builder.initial, tuple(builder.notes), gmin)
+    asked = Analyses(tuple(source.transients), tuple(source.sweeps), builder.scope)
+    return Netlist(parts, source.title, outputs, builder.initial, tuple(builder.notes), gmin, asked)
 
 
 def _outputs(parts: Parts, given: Sequence[str]) -> tuple[str, ...]:

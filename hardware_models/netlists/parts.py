@@ -133,6 +133,8 @@ class Part:
         empty: constant.
     initial : float or None
         For a capacitor: volts across it at the start of a transient (IC=); for an inductor: amperes through it.
+    ac : complex
+        For a source: amplitude of a small signal, volts or amperes (AC).
     expression : str
         For a behavioural source: volts or amperes as a function of node voltages, v(a) and v(a,b), and of currents
         of parts that set voltages, i(V1) (`hardware_models.netlists.behaviours`).
@@ -146,6 +148,7 @@ class Part:
     waveform: Waveform = ()
     initial: float | None = None
     expression: str = ""
+    ac: complex = 0.0
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,8 @@ class Group:
         one.
     expressions : tuple of str (m,)
         What behavioural sources compute; an empty tuple where the kind has none.
+    ac : dict of str to complex
+        Amplitudes of the small signals of sources that have one, by part name.
     """
 
     names: tuple[str, ...]
@@ -176,9 +181,12 @@ class Group:
     waveforms: dict[str, Waveform] = field(default_factory=dict)
     initial: dict[str, float] = field(default_factory=dict)
     expressions: tuple[str, ...] = ()
+    ac: dict[str, complex] = field(default_factory=dict)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update({"initial": {}, "expressions": (), **state})  # pickles of version 0.1.0 have none
+        self.__dict__.update(
+            {"initial": {}, "expressions": (), "ac": {}, **state}
+        )  # pickles of version 0.1.0 have none
 
     def __len__(self) -> int:
         return len(self.names)
@@ -257,7 +265,8 @@ class Parts:
             waveforms = {p.name: p.waveform for p in found if p.waveform}
             initial = {p.name: float(p.initial) for p in found if p.initial is not None}
             texts = tuple(p.expression for p in found) if kind in BEHAVIOURAL else ()
-            groups[kind] = Group(tuple(p.name for p in found), nodes, values, controls, waveforms, initial, texts)
+            names, ac = tuple(p.name for p in found), {p.name: complex(p.ac) for p in found if p.ac}
+            groups[kind] = Group(names, nodes, values, controls, waveforms, initial, texts, ac)
         return cls(tuple(index), groups)
 
     def __iter__(self) -> Iterator[Part]:
@@ -272,6 +281,7 @@ class Parts:
                     group.waveforms.get(name, ()),
                     group.initial.get(name),
                     group.expressions[k] if group.expressions else "",
+                    group.ac.get(name, 0.0),
                 )
 
     def group(self, kind: str) -> Group:
@@ -304,6 +314,8 @@ def _check(part: Part) -> None:
     if part.initial is not None and (part.kind not in ("capacitor", "inductor") or not np.isfinite(part.initial)):
         must = "be finite volts of a capacitor, or amperes of an inductor"
         raise argument_error(f"initial of part {part.name!r}", must, part.initial)
+    if part.ac and not (part.kind in ("voltage_source", "current_source") and np.isfinite(part.ac)):
+        raise argument_error(f"ac of part {part.name!r}", "be a finite amplitude of a source", part.ac)
     if bool(part.expression) != (part.kind in BEHAVIOURAL):
         must = "be there for behavioural sources, and for no other part"
         raise argument_error(f"expression of part {part.name!r}", must, repr(part.expression))

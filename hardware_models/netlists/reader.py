@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import cmath
 import difflib
 import itertools
 import math
@@ -350,6 +351,7 @@ class Level:
         course: Waveform | None
         kind = "voltage_source" if words[0][0] in "vV" else "current_source"
         rest, constant, course, count = words[3:], None, None, float(self.copies)
+        amplitude: complex = 0.0
         if len(words) < 3:
             raise line.error("a source is NAME NODE NODE [DC] VALUE [PWL(...) | PULSE(...) | SIN(...) | EXP(...)]")
         while rest:
@@ -366,8 +368,11 @@ class Level:
                     raise line.error("DC must be followed by a value")
             elif word == "ac":
                 rest = rest[2:] if rest[1:2] == ["="] else rest[1:]
-                while rest and rest[0][0] in "0123456789.+-{'":
-                    rest = rest[1:]
+                polar: list[float] = []
+                while rest and len(polar) < 2 and (rest[0][0] in _NUMERIC or self.scope.knows(rest[0].lower())):
+                    polar, rest = [*polar, self.value(rest[0])], rest[1:]
+                polar += (1.0, 0.0)[len(polar) :]
+                amplitude = cmath.rect(polar[0], math.radians(polar[1]))
             elif word in _WAVES and course is None:
                 end = 1
                 while end < len(rest) and rest[end].lower() not in _ENDS and rest[end + 1 : end + 2] != ["="]:
@@ -383,7 +388,7 @@ class Level:
                 course = waveform("sin" if word == "sine" else word, given, self.builder.step)
                 if delay and isinstance(course, tuple):
                     course = tuple((t + delay, v) for t, v in course)
-            elif constant is None and (word[0] in "0123456789.+-{'" or self.scope.knows(word)):
+            elif constant is None and (word[0] in _NUMERIC or self.scope.knows(word)):
                 constant, rest = self.value(rest[0]), rest[1:]
             elif word[0].isalpha() and constant is None and course is None:
                 known = ", ".join(_WAVES).upper()
@@ -396,6 +401,9 @@ class Level:
             if course:
                 raise line.error("M= of a source with a waveform is not read: multiply its values")
             constant *= count
+            amplitude *= count
+        if amplitude:
+            self.builder.ac[self.name(words[0])] = amplitude
         self.add(line, kind, words[0], words[1:3], [constant])
         if course:
             self.builder.waveforms.setdefault(kind, {})[self.name(words[0])] = course
@@ -577,6 +585,7 @@ class Level:
 
 
 _WAVES = ("pwl", "pulse", "sin", "sine", "exp")
+_NUMERIC = "0123456789.+-{'"
 _ENDS = (*_WAVES, "dc", "ac")
 _BEHIND = ("tc1", "tc2", "m", "temp", "dtemp")
 

@@ -7,6 +7,7 @@ Names get their SPICE letter where they lack it.
 
 from __future__ import annotations
 
+import cmath
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -153,6 +154,9 @@ def _sources(names: list[str], nodes: list, group: Group, every: Names) -> Itera
     rows = zip(names, group.names, nodes, group.values[:, 0].tolist(), strict=True)
     for name, own, (a, b), value in rows:
         wave = _wave(group.waveforms.get(own, ()))
+        if own in group.ac:
+            size, angle = cmath.polar(group.ac[own])
+            wave = f" AC {size!r} {math.degrees(angle)!r}{wave}"
         yield f"{name} {a} {b} DC {value!r}{wave}"
 
 

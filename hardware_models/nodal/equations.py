@@ -542,6 +542,10 @@ class NodalEquations:
             found = found + np.hstack(varied) @ self._memristive
         return found
 
+    def storage(self) -> Array:
+        """Entries (e,) of the scaled Jacobian that grow with the rate: those of charges and fluxes, S s."""
+        return np.asarray(self.capacitance @ self._charging + self.inductance @ self._fluxes)
+
     def _memristor_controls(self, z: Array) -> tuple[Array, Array]:
         """Voltages and states of the memristors that have a state, (B, m)."""
         plus, minus = self.memristors.nodes.T

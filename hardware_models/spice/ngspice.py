@@ -51,9 +51,9 @@ class Plot:
     Attributes
     ----------
     name : str
-        "Operating Point", "Transient Analysis".
-    columns : dict of str to float64 array (points,)
-        Values by variable, in lower case: v(node), i(source), time; volts, amperes, seconds.
+        "Operating Point", "Transient Analysis", "AC Analysis".
+    columns : dict of str to float64 array (points,), complex128 of an AC analysis
+        Values by variable, in lower case: v(node), i(source), time, frequency; volts, amperes, seconds, hertz.
     """
 
     name: str
@@ -84,7 +84,7 @@ def run_ngspice(
     lines : sequence of str
         Netlist, title first, without .end.
     commands : sequence of str
-        Analyses and changes; after each analysis (op, tran) its vectors are kept.
+        Analyses and changes; after each analysis (op, tran, ac) its vectors are kept.
     options : str
         What the line .options says.
     timeout : float
@@ -107,7 +107,7 @@ def run_ngspice(
     analyses = 0
     for command in commands:
         script.append(command)
-        if command.split()[0] in ("op", "tran"):
+        if command.split()[0] in ("op", "tran", "ac"):
             # Without its plot, an analysis that fails cannot pass off the one before as its own.
             script += ["write out.raw", "destroy all"]
             analyses += 1
@@ -138,7 +138,7 @@ def run_ngspice(
 
 
 def read_raw(path: str | os.PathLike[str]) -> list[Plot]:
-    """Plots of a binary raw file; those of complex numbers are left out.
+    """Plots of a binary raw file; of complex ones those of AC analyses alone.
 
     Raises
     ------
@@ -152,13 +152,16 @@ def read_raw(path: str | os.PathLike[str]) -> list[Plot]:
             head = data[at:end].decode("utf-8", errors="replace").splitlines()
             fields = {k.strip(): v.strip() for k, _, v in (h.partition(":") for h in head if h[:1] != "\t")}
             n, points = int(fields["No. Variables"]), int(fields["No. Points"])
-            if fields["Flags"] != "real":  # an analysis that failed leaves the constants, complex ones, as its plot
-                at = end + 16 * n * points
+            real = fields["Flags"] == "real"
+            if not real and not fields["Plotname"].startswith("AC"):
+                at = (
+                    end + 16 * n * points
+                )  # an analysis that failed leaves the constants, complex ones, as its plot
                 continue
             first = head.index("Variables:") + 1
             names = [h.split("\t")[2].lower() for h in head[first : first + n]]
-            at = end + 8 * n * points
-            table = np.frombuffer(data[end:at], dtype=np.float64).reshape(points, n)
+            at = end + (8 if real else 16) * n * points
+            table = np.frombuffer(data[end:at], np.float64 if real else np.complex128).reshape(points, n)
             plots.append(Plot(fields["Plotname"], {name: table[:, k].copy() for k, name in enumerate(names)}))
     except (ValueError, KeyError, IndexError) as error:
         raise SpiceError(f"the raw file of ngspice cannot be read: {error}") from error
@@ -285,6 +288,33 @@ def ngspice_transient(
     if time[-1] < duration * (1 - 1e-9):
         raise SpiceError(f"ngspice gave the transient up at {time[-1]:.6g} s of {duration:.6g} s")
     return time, node_voltages(parts, plots)
+
+
+def ngspice_frequency_response(
+    parts: Parts, frequencies: np.ndarray, *, timeout: float = 600.0
+) -> dict[str, np.ndarray]:
+    """Phasors of node voltages by ngspice, for sources that have an amplitude (AC).
+
+    Parameters
+    ----------
+    parts : Parts
+    frequencies : float64 array (F,)
+        Hertz, positive; each is an analysis of its own, all in one process.
+    timeout : float
+        Seconds.
+
+    Returns
+    -------
+    dict of str to complex128 array (F,)
+        Volts by node, ground included.
+
+    Raises
+    ------
+    InputError, SpiceError
+        As `ngspice_operating_point`.
+    """
+    commands = [f"ac lin 1 {f!r} {f!r}" for f in np.asarray(frequencies, np.float64).tolist()]
+    return node_voltages(parts, run_ngspice(simulator_lines(parts), commands, timeout=timeout))
 
 
 def source_table(parts: Parts, sources: np.ndarray) -> np.ndarray:

@@ -119,7 +119,7 @@ def test_every_element_is_read(tmp_path: Path) -> None:
         Part("R2", "resistor", ("a", "0"), (1 / 4000,)),
         Part("C1", "capacitor", ("a", "b"), (1e-6,), initial=0.5),
         Part("D1", "diode", ("a", "b"), (2e-12, 1.5)),
-        Part("V1", "voltage_source", ("a", "0"), (5.0,)),
+        Part("V1", "voltage_source", ("a", "0"), (5.0,), ac=1.0),
         Part("I1", "current_source", ("0", "b"), (-1e-3,)),
         Part("E1", "vcvs", ("e", "0", "a", "b"), (3.0,)),
         Part("G1", "vccs", ("0", "b", "e", "0"), (2e-3,)),

@@ -1,0 +1,175 @@
+"""Small signals at an operating point: (G + j omega C) v = i, the nodal equations linearised.
+
+G is the Jacobian of modified nodal analysis at the operating point and C holds capacitances and inductances, as
+circuit simulators do (Nagel 1975, SPICE2, Berkeley memorandum ERL-M520). Memristors with a state are
+resistors of their present state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import csc_array
+from scipy.sparse.linalg import splu
+
+from physics_ep.errors import InputError, argument_error, unknown_name
+from physics_ep.progress import SILENT, Progress, task
+
+from ..netlists.parts import Parts
+from ..netlists.resting import resting
+from ..netlists.shunts import with_gmin
+from .equations import Array, NodalEquations
+from .factors import DENSE
+from .points import operating_point
+
+_TOGETHER = 2_000_000
+"""Entries of dense matrices that are solved at once."""
+
+
+@dataclass(frozen=True)
+class FrequencyResponse:
+    """Phasors of small signals at an operating point.
+
+    Attributes
+    ----------
+    frequency : Tensor (F,)
+        Hertz.
+    voltages : complex Tensor (F, B, n_nodes)
+        Volts, in the order of `nodes`, ground first.
+    currents : complex Tensor (F, B, n_branches)
+        Amperes, from the first node through the part to the second, of the parts named in `branches`.
+    nodes, branches : tuple of str
+    """
+
+    frequency: torch.Tensor
+    voltages: torch.Tensor
+    currents: torch.Tensor
+    nodes: tuple[str, ...]
+    branches: tuple[str, ...]
+
+    def voltage(self, node: str) -> torch.Tensor:
+        """Phasor of a node's voltage, (F, B) complex volts."""
+        if node not in self.nodes:
+            raise unknown_name("node", node, self.nodes)
+        return self.voltages[..., self.nodes.index(node)]
+
+
+def frequency_response(
+    circuit: Any,
+    frequencies: Any,
+    *,
+    amplitudes: Mapping[str, complex] | None = None,
+    inputs: Any = None,
+    gmin: float = 0.0,
+    progress: Progress | bool = SILENT,
+) -> FrequencyResponse:
+    """Small-signal (AC) analysis at an operating point.
+
+    Parameters
+    ----------
+    circuit : Parts, or Circuit
+    frequencies : array_like (F,)
+        Hertz, not negative.
+    amplitudes : mapping of str to complex, optional
+        Volts or amperes of sources by name; others have none. Default: those that the parts have (AC in netlists).
+    inputs : array_like (B, n_voltage_sources), optional
+        Volts of the voltage sources at the operating point. Default: the parts' own, B = 1.
+    gmin : float
+        Conductance across every diode, siemens, at the operating point and for the signals.
+    progress : Progress
+
+    Returns
+    -------
+    FrequencyResponse
+        Ideal diodes conduct or block as they do at the operating point, to 1e-8 of the typical conductance.
+
+    Raises
+    ------
+    InputError
+        If an argument does not fit, no operating point is found, or the equations are singular at a frequency.
+    """
+    parts = circuit if isinstance(circuit, Parts) else getattr(circuit, "parts", None)
+    if not isinstance(parts, Parts):
+        raise argument_error("circuit", "be a Circuit or Parts", type(circuit).__name__)
+    try:
+        hertz = np.atleast_1d(np.array(frequencies, np.float64))
+    except (TypeError, ValueError):
+        raise argument_error("frequencies", "be numbers, in hertz", type(frequencies).__name__) from None
+    if hertz.ndim != 1 or not len(hertz) or not (np.isfinite(hertz).all() and (hertz >= 0).all()):
+        raise argument_error("frequencies", "be finite and not negative, of shape (F,), in hertz", frequencies)
+    parts = resting(with_gmin(parts, gmin))
+    point = operating_point(parts, inputs)
+    if not point.converged.all():
+        raise InputError(f"The circuit has no operating point that could be found: {point.why_not()}.")
+    equations = NodalEquations(parts, capacitors="charging")
+    z = np.hstack([point.voltages, point.currents])
+    slopes = equations.slopes(equations.across(z))
+    still = equations.jacobian(z, slopes, equations.conducting(z)) + 0j
+    right = _right_side(equations, amplitudes)
+    found = np.zeros((len(hertz), len(z), equations.size + 1), np.complex128)
+    together = max(1, _TOGETHER // equations.size**2) if equations.size <= DENSE else 1
+    with task(progress, "small signals", total=len(hertz)) as advance:
+        for first in range(0, len(hertz), together):
+            omega = 2j * np.pi * hertz[first : first + together]
+            moving = omega[:, None] * equations.storage()
+            for row, entries in enumerate(still):
+                solved = _solved(equations, entries + moving, right)
+                if not np.isfinite(solved).all():
+                    at = hertz[first + int((~np.isfinite(solved).all(1)).argmax())]
+                    raise InputError(f"The circuit's equations are singular at {at:g} Hz.")
+                found[first : first + len(omega), row, 1:] = solved
+            advance(len(omega))
+    both = torch.from_numpy(found)
+    n = equations.n_nodes
+    return FrequencyResponse(
+        torch.from_numpy(hertz), both[..., :n], both[..., n:], equations.parts.nodes, equations.branches
+    )
+
+
+def _right_side(equations: NodalEquations, amplitudes: Mapping[str, complex] | None) -> Array:
+    """What the sources impose on the scaled equations, (n,) complex."""
+    volts, amperes = (equations.parts.group(kind) for kind in ("voltage_source", "current_source"))
+    known = {**volts.ac, **amperes.ac}
+    if amplitudes is not None:
+        for name in amplitudes:
+            if name not in (*volts.names, *amperes.names):
+                raise unknown_name("amplitudes", str(name), (*volts.names, *amperes.names))
+        known = dict(amplitudes)
+    try:
+        given = {name: complex(value) for name, value in known.items()}
+    except (TypeError, ValueError):
+        raise argument_error("amplitudes", "be complex numbers by name of a source", known) from None
+    right = np.zeros(equations.size + 1, np.complex128)
+    first = equations.n_nodes + equations.branch_kinds.get("voltage_source", slice(0, 0)).start
+    for k, name in enumerate(volts.names):
+        right[first + k] = given.get(name, 0.0)
+    for name, (a, b) in zip(amperes.names, amperes.nodes, strict=True):
+        right[a] -= given.get(name, 0.0)
+        right[b] += given.get(name, 0.0)
+    return right[1:] * equations.stretch
+
+
+def _solved(equations: NodalEquations, entries: Array, right: Array) -> Array:
+    """Solutions (F, n) of matrices of the scaled Jacobian's pattern, entries (F, e); NaN where one is singular."""
+    n = equations.size
+    out = np.full((len(entries), n), np.nan + 0j)
+    if n <= DENSE:
+        matrices = np.zeros((len(entries), n * n), np.complex128)
+        matrices[:, equations.flat] = entries
+        try:
+            out = np.linalg.solve(matrices.reshape(-1, n, n), np.broadcast_to(right[:, None], (len(entries), n, 1)))
+            out = out[..., 0]
+        except np.linalg.LinAlgError:
+            return np.full((len(entries), n), np.nan + 0j)
+    else:
+        for row, each in zip(out, entries, strict=True):
+            matrix = csc_array((np.ascontiguousarray(each), equations.rows, equations.starts), shape=(n, n))
+            try:
+                row[:] = splu(matrix).solve(right)
+            except RuntimeError:
+                continue
+    return np.asarray(out * equations.stretch)
