@@ -19,6 +19,7 @@ UPWARD: dict[tuple[str, str], str] = {}
 """Imports in functions that lead to a folder above, and the promise in README or interface that each one keeps."""
 
 LONG: dict[str, str] = {
+    "hardware_models/devices/model.py": "a device is one table of fields, each with its meaning beside its rule",
     "physics_ep/physical_system.py": "a system hands out its phase, and a phase asks its system: one contract",
 }
 """Files of over 700 lines, and why each holds one idea all the same."""

@@ -23,6 +23,7 @@ COPIES = ("independent", "trimmed", "shared")
 TRANSPOSES = ("slots", "array")
 DUMMIES = ("equal", "none")
 SWITCH = ("off", "on")
+LINE_ENDS = ("one", "both")
 
 LARGEST = 1e30
 """What no quantity of a device exceeds in its SI unit; single precision ends at 3e38."""
@@ -83,6 +84,7 @@ MAGNITUDE = Rule(float, "be a finite number of 0 or more", lambda v: v >= 0)
 FRACTION = Rule(float, "be a number from 0 to 1", lambda v: 0 <= v <= 1)
 COUNT = Rule(int, "be an integer of 1 or more", lambda v: v >= 1)
 RANGE = Rule(float, POSITIVE.must, POSITIVE.holds, optional=True)
+MAGNITUDE_OR_NONE = Rule(float, MAGNITUDE.must, MAGNITUDE.holds, optional=True)
 ABOVE_MINUS_ONE = Rule(float, "be a finite number above -1", lambda v: v > -1)
 # One bit would leave a mid-tread converter its level 0 alone; none has more than 32.
 BITS = Rule(int, "be an integer from 2 to 32", lambda v: 2 <= v <= 32, optional=True)
@@ -97,6 +99,7 @@ COPYING = one_of(COPIES)
 TRANSPOSE = one_of(TRANSPOSES, optional=True)
 DUMMY = one_of(DUMMIES)
 ON_OFF = one_of(SWITCH)
+ENDS = one_of(LINE_ENDS)
 GAIN = Rule(float, "be a number above 0 and at most 1", lambda v: 0 < v <= 1)
 TEXT = Rule(str, "be a text")
 

@@ -30,11 +30,13 @@ from .fields import (
     COUNT,
     COUNT_OR_NONE,
     DUMMY,
+    ENDS,
     FRACTION,
     GAIN,
     LEAK,
     LEVELS,
     MAGNITUDE,
+    MAGNITUDE_OR_NONE,
     NUMBER,
     ON_OFF,
     POSITIVE,
@@ -79,6 +81,8 @@ __all__ = [
 
 ASSUMED_SECONDS = 1e-6
 """Time constant of a device that gives neither one nor a capacitance, s."""
+LINE_RESISTANCES = ("wire_resistance", "column_wire_resistance", "driver_resistance", "sense_resistance")
+"""Resistances that many cells share, so that the size of a tile counts."""
 COUNTING = ("tile_rows", "tile_columns")
 """Fields that say something even without those which they need to err."""
 
@@ -165,8 +169,16 @@ class DeviceModel:
         full scale for inputs; for readings the largest activities and errors of a calibration
         (`Mapped.calibrate`), never those of what is being read. Systems that are no mapped networks take one full
         scale for both.
-    wire_resistance : float
-        Resistance of the wire between neighbouring cells of a tile's row or column, ohm.
+    wire_resistance, column_wire_resistance : float, float or None
+        Resistance of the wire between neighbouring cells of a tile's row, ohm; and of its column. None: as in rows.
+    driver_resistance, sense_resistance : float
+        Resistance between a driven end of a row and its source, and between a sensed end of a column and its
+        virtual ground, ohm. They are those of the line's switch, the same where the tile is read the other way;
+        `ground_resistance` is that of an amplifier's input, beyond them.
+    selector_resistance : float
+        Resistance in series with each cell, ohm.
+    driven_ends, sensed_ends : {'one', 'both'}
+        Whether a tile's rows are driven, and its columns sensed, at one end or at both.
     temperature, averaging_time : float
         Temperature of the resistors, K (0: no thermal noise); and the time over which a phase's readings are
         averaged, s (0: they are samples; not where oscillators have phase noise).
@@ -350,6 +362,28 @@ class DeviceModel:
         drawn=False,
         short="wires (\N{GREEK CAPITAL LETTER OMEGA})",
     )
+    column_wire_resistance: float | None = imperfection(
+        None, MAGNITUDE_OR_NONE, "Resistance of column wires", "ohm", parts="common", drawn=False
+    )
+    driver_resistance: float = imperfection(
+        0.0, MAGNITUDE, "Resistance of drivers", "ohm", parts="common", drawn=False
+    )
+    sense_resistance: float = imperfection(
+        0.0, MAGNITUDE, "Resistance of sensed ends", "ohm", parts="common", drawn=False
+    )
+    selector_resistance: float = imperfection(
+        0.0, MAGNITUDE, "Resistance of selectors", "ohm", parts="common", drawn=False
+    )
+    driven_ends: str = setting(
+        "one", ENDS, "Driven ends of rows", needs=("wire_resistance", "driver_resistance"), parts="common"
+    )
+    sensed_ends: str = setting(
+        "one",
+        ENDS,
+        "Sensed ends of columns",
+        needs=("wire_resistance", "column_wire_resistance", "sense_resistance"),
+        parts="common",
+    )
     temperature: float = imperfection(
         0.0, MAGNITUDE, "Temperature", "K", parts="resistors", short="temperature (K)"
     )
@@ -434,8 +468,8 @@ class DeviceModel:
     converter_area: float = setting(1e-9, MAGNITUDE, "Area of a converter", "m^2", parts="description")
     oscillator_area: float = setting(1e-10, MAGNITUDE, "Area of an oscillator", "m^2", parts="description")
     latch_area: float = setting(1.5e-11, MAGNITUDE, "Area of a latch", "m^2", parts="description")
-    tile_rows: int = setting(256, COUNT, "Rows of a crossbar", "cells", ("wire_resistance",), parts="common")
-    tile_columns: int = setting(256, COUNT, "Columns of a crossbar", "cells", ("wire_resistance",), parts="common")
+    tile_rows: int = setting(256, COUNT, "Rows of a crossbar", "cells", LINE_RESISTANCES, parts="common")
+    tile_columns: int = setting(256, COUNT, "Columns of a crossbar", "cells", LINE_RESISTANCES, parts="common")
     source: str = setting("", TEXT, "Source", parts="description")
 
     def __post_init__(self) -> None:

@@ -75,10 +75,19 @@ CACHE = cache_folder()
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile a parallel kernel, cached in `CACHE`; the folder is read when the function is decorated."""
+    return _cached(function, parallel=True)
+
+
+def sequential(function: Callable[..., Any]) -> Any:
+    """Compile a kernel of one thread, cached as others are: threads with nothing to do would spin meanwhile."""
+    return _cached(function, parallel=False)
+
+
+def _cached(function: Callable[..., Any], parallel: bool) -> Any:
     outer = config.CACHE_DIR
     config.CACHE_DIR = CACHE or outer
     try:
-        compiled: Any = numba.njit(parallel=True, nogil=True, error_model="numpy")(function)
+        compiled: Any = numba.njit(parallel=parallel, nogil=True, error_model="numpy")(function)
         if CACHE is not None:
             compiled._cache = KernelCache(function)  # what `cache=True` does with numba's own
         return compiled

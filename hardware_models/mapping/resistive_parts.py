@@ -34,6 +34,7 @@ from physics_ep.placement import on_host
 
 from ..arrays import array
 from ..circuits.circuit import Circuit
+from ..devices.model import LINE_RESISTANCES
 from ..laws.elements import THERMAL_VOLTAGE
 from ..netlists.parts import GROUND, Group, Parts
 from ..nodal.points import Solution, operating_point
@@ -181,8 +182,8 @@ def pairs_circuit(system: ResistivePairs) -> PairsCircuit:
         if layer.link.routed:
             raise InputError(f"Layer {k} has a max pooling, whose switches are not parts of a circuit.")
     device = system.device_model
-    for name in ("wire_resistance", "conductance_noise", "temperature"):
-        if getattr(device, name) > 0:
+    for name in (*LINE_RESISTANCES, "selector_resistance", "conductance_noise", "temperature"):
+        if (getattr(device, name) or 0) > 0:
             raise argument_error(name, "be 0 for a circuit of constant parts", getattr(device, name))
     if set(system.scales) - set(system.cells):
         raise InputError(

@@ -234,7 +234,7 @@ def test_many_unknowns_need_no_continuation() -> None:
 
 def test_refusals(monkeypatch) -> None:
     """What a list of constant parts cannot be is said in one line."""
-    for name in ("conductance_noise", "temperature", "wire_resistance"):
+    for name in ("conductance_noise", "temperature", "wire_resistance", "driver_resistance", "selector_resistance"):
         fields = {name: 300.0 if name == "temperature" else 0.01}
         with pytest.raises(InputError, match=f"Argument {name} must be 0 for a circuit of constant parts"):
             map_pcn(small(), "resistive", DeviceModel(**fields)).to_circuit()
