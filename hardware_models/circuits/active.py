@@ -13,7 +13,6 @@ from torch import nn
 from physics_ep.blocks import State
 from physics_ep.errors import InputError, argument_error, unknown_name
 from physics_ep.physical_system import Inputs, Phase
-from physics_ep.relaxation.newton import NewtonKrylov
 from physics_ep.vector_field import VectorField
 
 from ..netlists.parts import GATED, KINDS, Parts
@@ -334,9 +333,7 @@ class ActiveCircuit(PartsCircuit, VectorField):
         return ActivePhase(self, inputs, origin, balanced)
 
     def solvers(self, phase: Phase) -> Mapping[str, Any]:
-        return (
-            SOLVERS if isinstance(phase, ActivePhase) else {"newton": NewtonKrylov, "newton_krylov": NewtonKrylov}
-        )
+        return SOLVERS
 
 
 def active_point(

@@ -12,6 +12,7 @@ import torch
 
 from physics_ep.blocks import State, flat, unflat
 from physics_ep.errors import InputError
+from physics_ep.estimators.dyadic import DyadicPhase
 from physics_ep.jacobians import Jacobian
 from physics_ep.nudging import Nudge
 from physics_ep.physical_system import Inputs, Phase
@@ -227,13 +228,16 @@ def capacitances(circuit: Any) -> np.ndarray:
 class NodalNewton(Solver):
     """Newton's method on Kirchhoff's laws: free phases from where modified nodal analysis ends.
 
+    Both states of dyadic EP are one set of equations: conductances over decades, and gains, leave Krylov's methods
+    without a step.
+
     A Jacobian is used again while a step with it pays; a step that lowers nothing is halved from the best state.
     """
 
     patience = 30
 
     def __init__(self, phase: Phase, start: State) -> None:
-        assert isinstance(phase, ActivePhase)
+        assert isinstance(phase, ActivePhase | DyadicPhase)
         self.phase = phase
         self.shapes = [s.shape for s in start]
         self._unsettled = phase.origin is None and phase.nudge is None

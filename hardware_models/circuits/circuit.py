@@ -25,6 +25,7 @@ from ..netlists.topology import held_by_leakage
 from ..nodal import points as mna
 from . import kernels
 from .active import ActiveCircuit
+from .active_phase import SOLVERS as JOINT_SOLVERS
 from .base import PartsCircuit
 from .co_content import co_content, contrast
 from .layout import ORDER, Layout, PreparedCircuit, check_outputs, currents_of, lay_out, limits, prepare
@@ -304,7 +305,7 @@ class Circuit(PartsCircuit, EnergySystem):
         return CircuitPhase(self, inputs, origin, balanced)
 
     def solvers(self, phase: Phase) -> Mapping[str, Any]:
-        return SOLVERS
+        return SOLVERS if isinstance(phase, CircuitPhase) else JOINT_SOLVERS
 
     def motion(self, phase: Phase) -> Motion:
         assert isinstance(phase, CircuitPhase)

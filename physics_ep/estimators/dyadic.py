@@ -12,6 +12,7 @@ from ..blocks import State, largest, narrowed
 from ..cost import Cost
 from ..energies import outputs_of
 from ..equilibrium import Equilibrium
+from ..jacobians import Jacobian
 from ..nudging import Nudge
 from ..physical_system import Phase, PhysicalSystem
 from ..system import EnergySystem
@@ -79,37 +80,53 @@ class DyadicPhase(Phase):
         return z[0].new_full(z[0].shape[:1], torch.nan)
 
     def force(self, z: State) -> State:
+        return tuple(f.detach() for f in self._forces(z, graph=False))
+
+    def tangent(self, z: State | None) -> torch.Tensor:
+        """Jacobian (B, 2 n, 2 n) of the force by z, for Newton's method; None: where nothing has moved yet.
+
+        The law of variables that bounds hold is to stay. Where autograd does not follow the slope of a law further,
+        the curvature of that law is left out.
+        """
+        at = self.start() if z is None else z
+        matrix = Jacobian(lambda moved: tuple(-f for f in self._forces(moved, graph=True)), at).matrix
+        return matrix - torch.diag_embed((matrix == 0).all(2).to(matrix))
+
+    def _forces(self, z: State, graph: bool) -> State:
+        """The force at z, which autograd can follow back to z with `graph`."""
         plus, minus = self._halves(z)
         assert self.origin is not None
         middle = [o + (a + b) / 2 for o, a, b in zip(self.origin, plus, minus, strict=True)]
         apart = [(a - b) / 2 for a, b in zip(plus, minus, strict=True)]
         with torch.enable_grad():
-            leaves = tuple(m.detach().requires_grad_() for m in middle)
+            leaves = tuple(middle) if graph else tuple(m.detach().requires_grad_() for m in middle)
             slope = self.system.slope(leaves, self.x)
             live = [(g, d) for g, d in zip(slope, apart, strict=True) if g is not None and g.requires_grad]
             back: tuple[torch.Tensor | None, ...] = (None,) * len(leaves)
             if live:
-                back = torch.autograd.grad([g for g, _ in live], leaves, [d for _, d in live], allow_unused=True)
-        found: list[torch.Tensor] = []
-        for half, nudge, way in zip((plus, minus), self.pair, (1, -1), strict=True):
-            state = Phase.state(self, half)
-            force = self._projected(
-                state,
-                tuple(
-                    (0 if g is None else -g.detach()) + (0 if b is None else -way * b) + p
-                    for g, b, p in zip(slope, back, self._pull(nudge, state), strict=True)
-                ),
-            )
-            if self.origin_force is not None:
-                force = tuple(f - f0 for f, f0 in zip(force, self.origin_force, strict=True))
-            found += force
+                back = torch.autograd.grad(
+                    [g for g, _ in live], leaves, [d for _, d in live], allow_unused=True, create_graph=graph
+                )
+            found: list[torch.Tensor] = []
+            for half, nudge, way in zip((plus, minus), self.pair, (1, -1), strict=True):
+                state = Phase.state(self, half)
+                force = self._projected(
+                    state,
+                    tuple(
+                        (0 if g is None else -g) + (0 if b is None else -way * b) + p
+                        for g, b, p in zip(slope, back, self._pull(nudge, state, graph), strict=True)
+                    ),
+                )
+                if self.origin_force is not None:
+                    force = tuple(f - f0 for f, f0 in zip(force, self.origin_force, strict=True))
+                found += force
         return tuple(found)
 
-    def _pull(self, nudge: Nudge, state: State) -> State:
+    def _pull(self, nudge: Nudge, state: State, graph: bool) -> State:
         with torch.enable_grad():
-            leaves = tuple(s.detach().requires_grad_() for s in state)
+            leaves = state if graph else tuple(s.detach().requires_grad_() for s in state)
             total = nudge.energy(outputs_of(self.system, leaves)).sum()
-            found = torch.autograd.grad(total, leaves, allow_unused=True)
+            found = torch.autograd.grad(total, leaves, allow_unused=True, create_graph=graph)
         return tuple(torch.zeros_like(s) if g is None else -g for s, g in zip(leaves, found, strict=True))
 
     def residual(self, force: State) -> torch.Tensor:

@@ -46,12 +46,16 @@ def exact_backward(cost: Cost) -> Callable[..., ExactStep]:
     """A `backward(system, x, y)` for a `RecurrentNetwork` of one hidden layer that fills `.grad` exactly.
 
     At the free state h = F x + B o + b and o = G v + c with v = sigma(h). The adjoints l of outputs and k of hidden
-    units solve l = dC/do + B^T k and k = sigma'(h) G^T l; parameters have their products with x, o and v.
+    units solve l = dC/do + B^T k and k = sigma'(h) G^T l; parameters have their products with x, o and v. Examples
+    whose free state is not found are left out and counted, as EP leaves them out.
     """
 
     @torch.no_grad()
     def backward(system: RecurrentNetwork, x: torch.Tensor, y: torch.Tensor) -> ExactStep:
-        hidden, out = relax(system, x).require().state
+        free = relax(system, x)
+        found = free.converged
+        x, y = x[found], y[found]
+        hidden, out = (block[found] for block in free.state)
         above, below = system.forward_weight[1], system.backward_weight[0]
         unit = torch_functions(system.activation)
         steep, v = unit.slope(hidden), unit.response(hidden)
@@ -59,7 +63,7 @@ def exact_backward(cost: Cost) -> Callable[..., ExactStep]:
         eye = torch.eye(out.shape[1], dtype=out.dtype)
         at_out = torch.linalg.solve(eye - loop, cost.gradient(out, y) / len(x))
         at_hidden = steep * (at_out @ above)
-        found = {
+        slopes = {
             "forward_weight.0": at_hidden.T @ x,
             "forward_weight.1": at_out.T @ v,
             "backward_weight.0": at_hidden.T @ out,
@@ -67,8 +71,8 @@ def exact_backward(cost: Cost) -> Callable[..., ExactStep]:
             "bias.1": at_out.sum(0),
         }
         for name, p in system.named_parameters():
-            p.grad = found[name] if p.grad is None else p.grad + found[name]
-        return ExactStep(loss=cost(out, y).mean(), outputs=out)
+            p.grad = slopes[name] if p.grad is None else p.grad + slopes[name]
+        return ExactStep(loss=cost(out, y).mean(), outputs=free.state[1], skipped=int((~found).sum()))
 
     return backward
 
@@ -158,6 +162,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--images", type=int)
     parser.add_argument("--epochs", type=int)
+    parser.add_argument("--batch", type=int, help="examples a step; default the config's")
     parser.add_argument("--test", type=int, help="test images; default all")
     parser.add_argument("--table", action="store_true", help="print the table of what is there, and stop")
     asked = parser.parse_args()
@@ -167,6 +172,7 @@ def main() -> None:
             "data.train_examples": asked.images,
             "data.test_examples": asked.test,
             "training.epochs": asked.epochs,
+            "training.batch_size": asked.batch,
         }
         overrides = tuple(f"{key}={value}" for key, value in given.items() if value is not None)
         known = {(row["way"], row["seed"]) for row in rows if row["overrides"] == list(overrides)}

@@ -19,6 +19,7 @@ from hardware_models.nodal.stability import eigenvalues
 from physics_ep import EquilibriumPropagation, SquaredError, relax
 from physics_ep.errors import InputError
 from physics_ep.estimators.methods import UnstableFreeState
+from tests.support.active import active_circuit
 from tests.support.circuits import R, V
 from validation import implicit_gradient
 
@@ -320,11 +321,46 @@ def test_gradients_of_every_kind() -> None:
             whole = torch.einsum("bo,bom->m", missing, slopes) / len(x)
             torch.testing.assert_close(whole, exact[name], rtol=1e-6, atol=1e-9 * float(exact[name].norm()))
     for one in (circuit, copy.deepcopy(circuit), pickle.loads(pickle.dumps(circuit))):
-        step = EquilibriumPropagation(SquaredError(), beta=1e-7).backward(one, x, y)
-        assert step.method == "asymmetric"
+        for method in ("asymmetric", "dyadic"):
+            one.zero_grad()
+            step = EquilibriumPropagation(SquaredError(), beta=1e-7, method=method).backward(one, x, y)
+            assert step.method == method
+            for name, gradient in exact.items():
+                ours = one.get_parameter(name).grad
+                assert float((ours - gradient).norm()) < 1e-6 * float(gradient.norm()), name
+
+
+def test_dyadic_states_settle_on_stiff_circuits() -> None:
+    """Breaks if the two states of dyadic EP are sought by products alone, which conductances over decades stall.
+
+    Op amps of a gain of 1e4, junctions, and, in a circuit with an energy, a node that an ideal diode holds.
+    """
+    stiff = Circuit(active_circuit(0), outputs=["o0", "n5"])
+    held = Circuit(
+        Parts.collect(
+            [
+                V("in", 1.0, "V"),
+                V("top", 0.2, "Vtop"),
+                R("in", "a", 1e3),
+                Part("D", "diode", ("a", GROUND), (1e-12, 1.0)),
+                R("a", "b", 1e4),
+                Part("X", "ideal_diode", ("b", "top"), ()),
+                R("b", "c", 1e4),
+                R("c", GROUND, 1e4),
+                R("c", "a", 1e6),
+            ]
+        ),
+        outputs=["c"],
+    )
+    for circuit, targets in ((stiff, [[0.3, -0.2]]), (held, [[0.3]])):
+        x, y = circuit._volts(None), torch.tensor(targets, dtype=torch.float64)
+        exact = implicit_gradient(circuit, x, y, SquaredError())
+        step = EquilibriumPropagation(SquaredError(), beta=1e-8, method="dyadic").backward(circuit, x, y)
+        assert step.method == "dyadic"
         for name, gradient in exact.items():
-            ours = one.get_parameter(name).grad
-            assert float((ours - gradient).norm()) < 1e-6 * float(gradient.norm()), name
+            torch.testing.assert_close(
+                circuit.get_parameter(name).grad, gradient, rtol=1e-5, atol=1e-7 * float(gradient.norm())
+            )
 
 
 BAD = {
