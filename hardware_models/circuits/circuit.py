@@ -94,6 +94,8 @@ class Circuit(PartsCircuit, EnergySystem):
         self = super().__new__(cls)
         if cls is Circuit and isinstance(parts, Parts):  # copies and pickles bring no parts
             found = reduce(with_gmin(parts, options.get("gmin", 0.0)))
+            if found[0] is not None and options.get("train") is not None:
+                found = None, "values of parts that its energy holds fixed may be trained (train=)"
             if found[0] is None:
                 return ActiveCircuit(parts, because=found[1], **options)
             self.__dict__["_reduced"] = found

@@ -315,6 +315,8 @@ def limits(layout: Layout, offset: np.ndarray) -> tuple[np.ndarray | None, np.nd
         )
     if not len(at):
         return None, None
+    # Behind an inverting amplifier the unknown falls where the node rises.
+    above = above ^ (layout.reduction.scale[nodes[:, 0]] < 0)
     level = (offset[:, nodes[:, 1]] - offset[:, nodes[:, 0]]) / layout.reduction.scale[nodes[:, 0]]
     low, high = np.full((len(offset), layout.n), -np.inf), np.full((len(offset), layout.n), np.inf)
     for row in range(len(offset)):

@@ -27,11 +27,12 @@ from physics_ep.errors import InputError
 from ..netlists.parts import BEHAVIOURAL, CHANNELS, Parts
 from ..netlists.resting import resting
 from ..netlists.topology import check_floating, check_loops
+from .senses import Amplifier, amplifiers
 
 CONDUCTORS = ("resistor", "memristor", "diode", "piecewise_diode")
 """Kinds that carry direct current from one node to the other, however little."""
 ACTIVE = ("vcvs", "vccs", "cccs", "ccvs", "rectifier", "spice_diode", *CHANNELS, *BEHAVIOURAL)
-"""Kinds that no energy describes, or for which none is claimed."""
+"""Kinds that no energy describes, or for which none is claimed: but for the sources that `senses` knows."""
 
 
 @dataclass(frozen=True)
@@ -85,22 +86,24 @@ def reduce(parts: Parts) -> tuple[Reduction | None, str]:
     """
     parts = resting(parts)
     check_loops(parts)
+    known, senses = amplifiers(parts)
     for kind in ACTIVE:
-        if len(parts.group(kind)):
+        other = next((name for name in parts.group(kind).names if name not in senses), None)
+        if other is not None:
             check_floating(parts, capacitors=False)
-            return None, f"part {parts.group(kind).names[0]!r} is a {kind}"
-    check_grounded(parts)
-    ties = tie(parts)
+            return None, f"part {other!r} is a {kind}"
+    check_grounded(parts, known)
+    ties = tie(parts, known)
     if ties.loop:
         return None, f"amplifier {ties.loop!r} closes a loop of voltage sources and amplifiers"
     unknown, scale, sources, representative = _follow(parts, ties)
-    weight, clash = _weights(parts, unknown)
+    weight, clash = _weights(parts, unknown, known)
     if weight is None:
         return None, f"amplifier {clash!r} closes a cycle, so that no weights give the circuit an energy"
     return Reduction(unknown, scale, sources, weight, representative), ""
 
 
-def tie(parts: Parts) -> Ties:
+def tie(parts: Parts, known: list[Amplifier]) -> Ties:
     """The forest of voltage sources and amplifiers."""
     root: dict[int, int] = {}
 
@@ -121,21 +124,22 @@ def tie(parts: Parts) -> Ties:
         links.setdefault(b, []).append((a, 1.0, -1, 0.0))
         links.setdefault(a, []).append((b, 1.0, -1, 0.0))
     loop = ""
-    amplifiers = parts.group("amplifier")
-    for name, (a, b), (gain,) in zip(amplifiers.names, amplifiers.nodes.tolist(), amplifiers.values, strict=True):
+    for one in known:
+        a, b = one.input, one.output
         if top(a) == top(b):
-            loop = loop or name
+            loop = loop or one.name
             continue
         root[top(a)] = top(b)
-        links.setdefault(a, []).append((b, float(gain), -1, 0.0))
-        links.setdefault(b, []).append((a, float(1 / gain), -1, 0.0))
+        links.setdefault(a, []).append((b, one.gain, one.source, one.sign))
+        links.setdefault(b, []).append((a, 1 / one.gain, one.source, -one.sign / one.gain))
     return Ties(links, loop)
 
 
-def check_grounded(parts: Parts) -> None:
+def check_grounded(parts: Parts, known: list[Amplifier]) -> None:
     """Raise InputError naming a node that no conductor, voltage source or amplifier leads to ground."""
-    kinds = (*CONDUCTORS, "ideal_diode", "voltage_source", "inductor", "amplifier")
-    label = _components(len(parts.nodes), np.concatenate([parts.group(kind).nodes for kind in kinds]))
+    kinds = (*CONDUCTORS, "ideal_diode", "voltage_source", "inductor")
+    pairs = np.array([(one.input, one.output) for one in known], dtype=np.int64).reshape(-1, 2)
+    label = _components(len(parts.nodes), np.concatenate([*(parts.group(kind).nodes for kind in kinds), pairs]))
     loose = np.flatnonzero(label != label[0])
     if loose.size:
         others = f" (and {loose.size - 1} more)" if loose.size > 1 else ""
@@ -190,23 +194,23 @@ def _walk(
             queue.append(other)
 
 
-def _weights(parts: Parts, unknown: np.ndarray) -> tuple[np.ndarray | None, str]:
+def _weights(parts: Parts, unknown: np.ndarray, known: list[Amplifier]) -> tuple[np.ndarray | None, str]:
     """w of each node, or None and the amplifier that contradicts the others."""
     n = len(unknown)
-    amplifiers = parts.group("amplifier")
     weight = np.ones(n)
-    if not len(amplifiers):
+    if not known:
         return weight, ""
     kinds = (*CONDUCTORS, "current_source", "voltage_source", "inductor")
     ends = np.concatenate([parts.group(kind).nodes for kind in kinds])
     stage = _components(n, ends[(unknown[ends] >= 0).all(1)])
     links: dict[int, list[tuple[int, float, str]]] = {}
     followed = set()
-    for name, (a, b), (gain,) in zip(amplifiers.names, amplifiers.nodes, amplifiers.values, strict=True):
+    for one in known:
+        a, b, squared = one.input, one.output, one.gain**2
         if unknown[a] < 0:
             continue  # driven by a source: nothing acts back on the stage before
-        links.setdefault(stage[a], []).append((stage[b], 1 / gain**2, name))
-        links.setdefault(stage[b], []).append((stage[a], gain**2, name))
+        links.setdefault(stage[a], []).append((stage[b], 1 / squared, one.name))
+        links.setdefault(stage[b], []).append((stage[a], squared, one.name))
         followed.add(stage[a])
     found: dict[int, float] = {}
     for start in links:
@@ -214,19 +218,19 @@ def _weights(parts: Parts, unknown: np.ndarray) -> tuple[np.ndarray | None, str]
             continue
         found[start] = 1.0
         queue = [start]
-        for one in queue:
-            for other, factor, name in links[one]:
-                wanted = factor * found[one]
+        for here in queue:
+            for other, factor, name in links[here]:
+                wanted = factor * found[here]
                 if other not in found:
                     found[other] = wanted
                     queue.append(other)
                 elif abs(found[other] - wanted) > 1e-9 * wanted:
                     return None, name
         # The stage that no amplifier leaves has weight 1: outputs are there.
-        unit = next((found[one] for one in queue if one not in followed), found[start])
-        for one in queue:
-            found[one] /= unit
-    for one, value in found.items():
-        weight[stage == one] = value
+        unit = next((found[here] for here in queue if here not in followed), found[start])
+        for here in queue:
+            found[here] /= unit
+    for here, value in found.items():
+        weight[stage == here] = value
     weight[unknown < 0] = 1.0
     return weight, ""

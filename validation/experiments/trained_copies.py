@@ -6,7 +6,9 @@ Networks of depth 3 (64-32-32-10) and 10 (64, nine layers of 24, 10) learn the 8
 on devices whose arrays differ. Told are the share of test examples that have a stable free state, their test error
 before and after an epoch of learning in place by asymmetric EP, and how far gradients are from implicit
 differentiation of that physical network (`adaptation_gradient`): 1 - cosine of the worst weights at beta 1e-3 and
-1e-4, and the order of the error between them. Beside it stand ordinary EP, live gates of ReLUs, and a store of the
+1e-4, the order of the error between them, and the beta that brings the cosine to 1e-6 of 1 by that order, tried.
+Two figures say why a beta is small or not: the condition number of the Jacobian at the free states, and how far
+the nudge moves a unit, where units bend. Beside them stand ordinary EP, live gates of ReLUs, and a store of the
 free state that droops by 1e-6 between the two nudges. Gradients are of the examples whose phases all settle with
 held gates. The file holds a row an instance, kept as they come, and the same command goes on from there.
 """
@@ -30,11 +32,14 @@ from hardware_models import DeviceModel, map_pcn
 from hardware_models.mapping.in_situ import InSitu
 from hardware_models.mapping.mapped import Mapped
 from physics_ep import relax
+from physics_ep.blocks import State
 from physics_ep.cost import CrossEntropy
 from physics_ep.data.datasets import digits
 from physics_ep.equilibrium import NotConverged
 from physics_ep.errors import InputError
 from physics_ep.estimators.methods import AsymmetryWarning
+from physics_ep.estimators.step import Step
+from physics_ep.jacobians import Jacobian
 from physics_ep.placement import threads
 from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp
 from physics_ep.storage.outputs import write_json
@@ -51,12 +56,14 @@ EPOCHS, BATCH, RATE = 40, 32, 2e-3
 """Training by backprop and Adam."""
 TEST, EXAMPLES = 100, 8
 """Test examples whose free states are sought; and those of gradients, the first that have one."""
-LEARNED, LEARNING_RATE = 480, 0.01
-"""Training examples of the epoch in place, and its rate (SGD with momentum 0.9)."""
+LEARNED, LEARNING_RATE = {3: 480, 10: 160}, 0.01
+"""Training examples of the epoch in place, by depth, and its rate (SGD with momentum 0.9)."""
 DROOP = 1e-6
 """Share of itself that a stored free state loses between the two nudges."""
 BETAS = (1e-3, 1e-4)
 """Stronger nudges than the first take deep networks beyond their stability limit."""
+MEANT = 1e-6
+"""1 - cosine that a beta is sought for."""
 COST = CrossEntropy()
 
 
@@ -126,6 +133,12 @@ def settling(mapped: Mapped, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return used
 
 
+def condition(mapped: Mapped, state: State, x: torch.Tensor) -> float:
+    """Median over examples of the condition number of the Jacobian of the force at free states."""
+    matrix = Jacobian(lambda s: mapped.system.slope(s, x), state).matrix
+    return float(torch.linalg.cond(matrix).median())
+
+
 def exactness(mapped: Mapped, x: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
     """How far estimates are from the implicit gradient of the physical network, on examples that settle."""
     used = settling(mapped, x, y)
@@ -133,20 +146,30 @@ def exactness(mapped: Mapped, x: torch.Tensor, y: torch.Tensor) -> dict[str, flo
     exact = adaptation_gradient(mapped, x, y, COST)
     names = [name for name in exact if name.endswith("weight")]
 
-    def found(beta: float, method: str, **options: Any) -> dict[str, torch.Tensor]:
+    def estimated(beta: float, method: str, **options: Any) -> tuple[dict[str, torch.Tensor], Step]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AsymmetryWarning)
-            return mapped.estimate(x, y, COST, beta=beta, method=method, **options)[0]
+            return mapped.estimate(x, y, COST, beta=beta, method=method, **options)
+
+    def found(beta: float, method: str, **options: Any) -> dict[str, torch.Tensor]:
+        return estimated(beta, method, **options)[0]
 
     def gap(estimate: dict[str, torch.Tensor]) -> float:
         rows = compare({n: estimate[n] for n in names}, {n: exact[n] for n in names})
         return max(1 - row.cosine for row in rows)
 
-    coarse, fine = (found(beta, "asymmetric") for beta in BETAS)
+    coarse, step = estimated(BETAS[0], "asymmetric")
+    fine = found(BETAS[1], "asymmetric")
+    # 1 - cosine goes as the square of the error, and the error as the square of beta.
+    enough = min(BETAS[0], 0.9 * BETAS[1] * (MEANT / max(gap(fine), 1e-16)) ** 0.25)
     told = {
         "examples": len(x),
         "asymmetric": gap(coarse),
         "finer": gap(fine),
+        "enough": enough,
+        "at_enough": gap(found(enough, "asymmetric")) if enough < BETAS[0] else gap(coarse),
+        "condition": condition(mapped, step.equilibria[0].state, x),
+        "moved": max(float(d.abs().max()) for d in step.equilibria[1].displacement or ()),
         "order": math.log10(total_error(coarse, exact) / total_error(fine, exact)),
         "ordinary": math.nan,
         "droop": total_error(found(1e-3, "asymmetric", droop=DROOP), coarse),
@@ -176,7 +199,8 @@ def measured(case: TrainedCase, instance: int, net: PredictiveCodingNetwork, dat
         row |= exactness(mapped, x[kept], y[kept])
     except (NotConverged, OracleError, InputError) as error:
         row["refused"] = str(error)[:200]
-    learned(mapped, data.train_x[:LEARNED].flatten(1).double(), data.train_y[:LEARNED])
+    count = LEARNED[case.depth]
+    learned(mapped, data.train_x[:count].flatten(1).double(), data.train_y[:count])
     after = of_equilibrium(mapped, relax(mapped.system, x), x, y)
     row |= {"share_after": after.share, "error_after": after.error}
     return row | {"seconds": time.perf_counter() - began}
@@ -185,10 +209,10 @@ def measured(case: TrainedCase, instance: int, net: PredictiveCodingNetwork, dat
 def table(rows: list[dict[str, Any]]) -> str:
     """A Markdown row a case: medians over its instances."""
     lines = [
-        "| network | what errs | instances | examples | 1 - cos, beta 1e-3 | 1e-4 | order | live gates "
-        "| 1 - cos, ordinary | droop 1e-6 | stable free states | test error | stable, after learning in place "
-        "| test error |",
-        "|" + "---|" * 14,
+        "| network | what errs | instances | examples | 1 - cos, beta 1e-3 | 1e-4 | order | beta for 1e-6 "
+        "| condition | moved | live gates | 1 - cos, ordinary | droop 1e-6 | stable free states | test error "
+        "| stable, after learning in place | test error |",
+        "|" + "---|" * 17,
     ]
     for case in cases():
         own = [row for row in rows if row["key"] == case.key]
@@ -207,6 +231,9 @@ def table(rows: list[dict[str, Any]]) -> str:
             middle("asymmetric", "{:.0e}"),
             middle("finer", "{:.0e}"),
             middle("order", "{:.2f}"),
+            middle("enough", "{:.1e}"),
+            middle("condition", "{:.0e}"),
+            middle("moved", "{:.0e}"),
             middle("live", "{:.0e}") if case.activation == "relu" else "",
             middle("ordinary", "{:.0e}"),
             middle("droop", "{:.0e}"),
