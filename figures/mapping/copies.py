@@ -107,10 +107,9 @@ def draw_copies(data: WaysMeasured) -> Figure:
     for n, network in enumerate(data.networks):
         for k, name in enumerate(TITLES):
             _panel(axes[n, k], data, n, name)
-            if n == 0:
-                axes[n, k].set_title(TITLES[name])
+            axes[n, k].set_title(f"{network}: {TITLES[name]}")  # narrow pages put panels in rows of their own
             axes[n, k].set_xlabel("programming noise (% of a cell's range)")
-        axes[n, 0].set_ylabel(f"{network}: 1 \N{MINUS SIGN} cosine")
+        axes[n, 0].set_ylabel("1 \N{MINUS SIGN} cosine")
     shown = dict(zip(data.ways, axes[0, 0].get_lines(), strict=True))
     style.shared_legend(handles=[shown[way] for way in LOOKS if way in shown])
     return figure
@@ -131,7 +130,7 @@ def _panel(ax: Axes, data: WaysMeasured, n: int, name: str) -> None:
     ax.set_xticks(x, [f"{v:g}" for v in x])
     if name in REFERENCES:
         ax.set_yscale("log")
-        ax.set_ylim(4e-9 if "asymmetric EP" in data.ways and name == "adaptation" else 4e-7, 2)
+        ax.set_ylim(2e-7, 2)
     elif name == "share":
         ax.set_ylim(-0.05, 1.05)
     else:

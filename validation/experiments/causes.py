@@ -5,8 +5,8 @@
 A ReLU network 64-32-32-10 learns the 8x8 digits for two epochs of 640 images (`RECIPE`): ideally, whereupon it is
 written into a device; and on the device from the first step, by pulses, without an auto-zero, a weaker feedback or
 trimming. Every physical cell has errors of its own: one cause at a time, or all three of them. Hopfield circuits
-have a second array for the way back, resistors and oscillators three arrays a weight. Each cause is learned by
-asymmetric EP, all together by ordinary EP besides.
+have a second array for the way back, resistors and oscillators three arrays a weight. Each row is learned by
+asymmetric EP, and by ordinary EP.
 
 Told are the three test errors, the shares of the test examples that have a free state once the network is written,
 and once it has learned, and the shares of the training examples whose free phase, and whose nudged phases too, have
@@ -17,6 +17,7 @@ holds a row an instance, kept as they come, and the same command goes on from th
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -88,9 +89,8 @@ class CauseCase:
 
 
 def cases() -> list[CauseCase]:
-    """Rows of the table: all causes by asymmetric EP, and all of them together by ordinary EP."""
-    rows = [(cause, METHODS[0]) for cause in CAUSES] + [("all three", METHODS[1])]
-    return [CauseCase(substrate, cause, method) for substrate in ARRAYS for cause, method in rows]
+    """Rows of the table: each substrate with each cause, by each method."""
+    return [CauseCase(*row) for row in itertools.product(ARRAYS, CAUSES, METHODS)]
 
 
 def measured(case: CauseCase, seed: int, overrides: Sequence[str] = ()) -> dict[str, Any]:
