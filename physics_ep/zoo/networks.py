@@ -113,7 +113,7 @@ def zoo_network(network: str, *, seed: int = 0) -> EnergySystem:
     Returns
     -------
     EnergySystem
-        On the CPU, in float32 where weights were kept in float16, else in their dtype.
+        On the CPU, in float32 where weights were kept in 16 bits, else in their dtype.
 
     Raises
     ------
@@ -160,7 +160,7 @@ def add_to_zoo(
     run: Run,
     data: str,
     *,
-    half: bool = False,
+    dtype: torch.dtype | None = None,
     **metrics: float,
 ) -> dict[str, Any]:
     """Write the weights of a run into a folder of the zoo, and its entry into the folder's index.json.
@@ -174,8 +174,9 @@ def add_to_zoo(
         The run file of a training.
     data : str
         What it was trained on, in words.
-    half : bool
-        Keep weights in float16.
+    dtype : torch.dtype, optional
+        In which weights are kept: float16, or bfloat16 where they are below its 6e-5 (conductances in siemens).
+        Default: that of the run.
     **metrics
         Metrics of the entry in place of those of the run: `test_error` of rounded weights, say.
 
@@ -185,7 +186,7 @@ def add_to_zoo(
         The entry.
     """
     place = Path(folder)
-    weights = {key: tensor.half() if half else tensor for key, tensor in run.state_dict.items()}
+    weights = {key: tensor.to(dtype or tensor.dtype) for key, tensor in run.state_dict.items()}
     kept = int(run.attributes.get("kept_epoch", run.epochs)) - 1
     errors = {"train_error": "train_error", "held_out_error": "validation_error", "test_error": "test_error"}
     told = {key: float(run.metric(metric)[kept]) for key, metric in errors.items() if metric in run.metrics}

@@ -125,7 +125,13 @@ def export(run: Path, out: Path, images: Path | None) -> dict[str, Any]:
         call.claim("out", out)
         call.claim("index", out.with_name("index.json"))
         return add_to_zoo(
-            out.parent, out.stem, found, data_told, half=True, held_out_error=held_out, test_error=error
+            out.parent,
+            out.stem,
+            found,
+            data_told,
+            dtype=torch.float16,
+            held_out_error=held_out,
+            test_error=error,
         )
 
 

@@ -108,8 +108,8 @@ def vgg10_cost(seed: int, side: int = 224) -> float:
 def vgg10_energy(seed: int, preset: str = "reram", side: int = 224) -> float:
     """Joules that an inference of one image takes on VGG10 mapped to Hopfield circuits, by the rows of its budget.
 
-    Untrained weights; the seed draws them, the devices and the two images that full scales come from. What the
-    preset has no figure for (amplifiers, converters) counts as nothing.
+    Untrained weights; the seed draws them, the devices and the two images that full scales come from. Parts that
+    the preset has no figure for (readings) count as nothing.
     """
     network = vgg10(input_shape=(3, side, side), seed=seed)
     images = photograph_like(2, (3, side, side), torch.Generator().manual_seed(seed))
