@@ -86,7 +86,7 @@ def early_inference(seed: int, time: float = 0.1) -> float:
     return min(row.cosine for row in found.rows)
 
 
-def vgg10_cost(seed: int, side: int = 224) -> float:
+def vgg10_cost(seed: int, side: int) -> float:
     """Processor time of a mod-PGD step, K = 10, both signs, over that of a backprop step; VGG10, batch 4.
 
     One step of mod-PGD is timed, between backprop steps before and after it.
@@ -105,7 +105,7 @@ def vgg10_cost(seed: int, side: int = 224) -> float:
     return next(float(row["cpu"]) for row in rows if row["step"] == pcn.REACHED.name)
 
 
-def vgg10_energy(seed: int, preset: str = "reram", side: int = 224) -> float:
+def vgg10_energy(seed: int, preset: str, side: int) -> float:
     """Joules that an inference of one image takes on VGG10 mapped to Hopfield circuits, by the rows of its budget.
 
     Untrained weights; the seed draws them, the devices and the two images that full scales come from. Parts that
