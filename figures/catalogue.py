@@ -60,7 +60,7 @@ def find(name: str) -> Entry:
     known = {entry.name: entry for entry in entries()}
     if name.replace("-", "_") in known:
         return known[name.replace("-", "_")]
-    raise unknown_name("NAME", name, [*known, "all"])
+    raise unknown_name("NAME", name, [*known, "all"], "physics-ep figure --list")
 
 
 def require_subject(run: Path, weights: Path | None = None) -> None:
@@ -74,6 +74,14 @@ def require_subject(run: Path, weights: Path | None = None) -> None:
     open_run(run)
     if weights is not None:
         raise argument_error("weights", "be left out with a run file, which has its own", str(weights))
+
+
+def holds_courses(run: Path) -> bool:
+    """Whether --from names a run file of a simulation, which holds courses in time."""
+    from physics_ep.config import RUN_FILES
+    from physics_ep.storage.opening import open_run
+
+    return run.suffix in RUN_FILES and bool(open_run(run).trajectories)
 
 
 def suited(run: Path | None) -> list[Entry]:
@@ -111,6 +119,8 @@ _ADDED: list[Entry] = []
 PREDICTIVE = ("pcn", "vgg5", "vgg10", "vgg10-skip")
 RESISTIVE = ("resistive",)
 OSCILLATORS = ("oscillator", "ising-oscillator")
+COURSES = "trajectories"
+"""Figure of the courses that a run file of a simulation holds."""
 
 RESISTIVE_FIGURES: tuple[Entry, ...] = (
     Entry(
@@ -193,6 +203,12 @@ OSCILLATOR_FIGURES: tuple[Entry, ...] = (
 
 FIGURES: tuple[Entry, ...] = (
     Entry(
+        COURSES,
+        "states, energy and residual over time: the course that a simulation's file holds, or a new one",
+        "figures.courses:make_trajectories",
+        kinds=("simulation",),
+    ),
+    Entry(
         "hopfield_dynamics",
         "states, energy and residual of a free and two nudged phases",
         "figures.hopfield.dynamics:make_hopfield_dynamics",
@@ -235,6 +251,7 @@ FIGURES: tuple[Entry, ...] = (
         "layers",
         "EP's gradient against an exact one, layer by layer: cosine, error, residual, K",
         "figures.gradients.layers:make_layers",
+        options=("cost", "beta", "gates"),
     ),
     Entry(
         "pcn_energy",

@@ -27,7 +27,7 @@ from physics_ep.commands import InterruptedCommandError
 from physics_ep.errors import InputError, argument_error
 from physics_ep.progress import SILENT, Advance, Progress
 
-from .catalogue import draw, entries, find, require_subject, suited
+from .catalogue import COURSES, draw, entries, find, holds_courses, require_subject, suited
 from .requests import Request
 
 
@@ -69,6 +69,16 @@ def figure(
     panels: Annotated[
         str | None,
         typer.Option("--panels", metavar="LETTERS", help="Panels to draw, in this order: ac.", show_default=False),
+    ] = None,
+    cost: Annotated[
+        str | None,
+        typer.Option("--cost", help="For layers: as of gradients, also --beta, --gates.", show_default=False),
+    ] = None,
+    beta: Annotated[
+        str | None, typer.Option("--beta", help="For layers: nudging strength, or auto.", show_default=False)
+    ] = None,
+    gates: Annotated[
+        str | None, typer.Option("--gates", help="For layers: held, live or both.", show_default=False)
     ] = None,
     style: Annotated[
         list[str] | None,
@@ -139,8 +149,10 @@ def figure(
     numbers: dict[str, Any] = {}
     left: dict[str, InputError | NotConverged] = {}
     with _display(report) as progress:
-        request = Request(run, 0 if seed is None else seed, device, dtype, progress, weights)
+        request = Request(run, 0 if seed is None else seed, device, dtype, progress, weights, cost, beta, gates)
         request.place()
+        for entry in chosen:
+            entry.check(request)
         for entry in chosen:
             try:
                 with looking(look):
@@ -162,6 +174,8 @@ def figure(
         report.say(f"{missing} is not drawn of this run: {reason}")
     if left and not numbers:
         raise next(iter(left.values()))
+    if run is not None and COURSES not in numbers and holds_courses(run):
+        report.say(f"{run} holds a course in time, which the figure {COURSES} draws: these settle its system anew.")
     for made in numbers.values():
         for path in made["files"]:
             report.say(str(path))

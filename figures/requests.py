@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
 
+OPTIONS = ("cost", "beta", "gates")
+"""Options that some figures go by, and others refuse."""
 BATCH = 64
 """Examples in the batches whose gradients are compared."""
 
@@ -36,6 +38,8 @@ class Request:
     progress : Progress
     weights : Path or None
         File of weights for a SYSTEM that is no run file.
+    cost, beta, gates : str or None
+        What the command `gradients` takes by these names, for figures whose entry lists them among its `options`.
     """
 
     run: Path | None = None
@@ -44,6 +48,9 @@ class Request:
     dtype: str | None = None
     progress: Progress = SILENT
     weights: Path | None = None
+    cost: str | None = None
+    beta: str | None = None
+    gates: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**53:
@@ -85,6 +92,8 @@ class Entry:
         Registered systems of whose runs it can be drawn; none named is any.
     kinds : tuple of str
         Kinds of files beside trainings that it can be drawn from, by their attribute `kind`.
+    options : tuple of str
+        Of `OPTIONS`, the attributes of a `Request` that it goes by.
     """
 
     name: str
@@ -92,6 +101,14 @@ class Entry:
     maker: str | Callable[[Request], Drawn]
     systems: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+    def check(self, request: Request) -> None:
+        """Raise InputError where a request has an option that the figure does not go by."""
+        for name in OPTIONS:
+            if getattr(request, name) is not None and name not in self.options:
+                must = f"be left out for {self.name}, which does not go by it"
+                raise argument_error(name, must, repr(getattr(request, name)))
 
     def make(self, request: Request) -> Drawn:
         """Measure and draw the figure."""

@@ -13,11 +13,11 @@ import torch
 
 from hardware_models.hopfield.network import HopfieldNetwork
 from hardware_models.resistive.network import ResistiveNetwork
-from physics_ep.config import RUN_FILES, load_subject, parse_config
+from physics_ep.config import RUN_FILES, parse_config
 from physics_ep.cost import Cost, SquaredError
 from physics_ep.data.datasets import digits
 from physics_ep.physical_system import PhysicalSystem
-from physics_ep.runs.preparation import system_of, tested_on
+from physics_ep.runs.preparation import bring_examples, subject_of, system_of, tested_on
 from physics_ep.storage.opening import open_run
 from validation.examples import examples as batch_of
 
@@ -227,9 +227,10 @@ def named(
     InputError
         If there is no such system.
     """
-    config = load_subject(spec, weights)
+    config = subject_of(spec, weights)
     place = torch.device("cpu") if device is None else device
     system = config.system.build(seed=seed).to(place, dtype)
+    bring_examples(system, config)
     cost = config.ep.new_cost()
     x, y = batch_of(system, cost, examples, seed, None)
     return Subject(Path(spec).name, system, x, y, cost)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -205,6 +206,10 @@ def _exists(path: str | Path | None) -> bool:
         return False
 
 
+UNBROKEN = 100_000
+"""Width of a table's page where the output is no terminal: lines are as long as they need."""
+
+
 class Report:
     """Prints a command's words, and writes its numbers to the file of `--json`.
 
@@ -237,13 +242,20 @@ class Report:
         from rich.console import Console
         from rich.table import Table
 
-        table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+        seen = sys.stdout.isatty()
+        table = Table(title=title if seen else None, box=box.SIMPLE_HEAD, title_justify="left")
         for k, column in enumerate(columns):
-            table.add_column(column, justify="left" if k == 0 else "right", overflow="fold", no_wrap=k == 0)
+            words = k == 0 or not column  # and no numbers
+            table.add_column(column, justify="left" if words else "right", overflow="fold", no_wrap=k == 0)
         for row in rows:
             table.add_row(*row)
-        # Where nobody looks, lines may be as long as they need.
-        Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 132).print(table)
+        if seen:
+            Console(highlight=False, markup=False).print(table)
+            return
+        self.say(title)  # no line of what nobody looks at is broken
+        page = io.StringIO()
+        Console(file=page, highlight=False, markup=False, width=UNBROKEN).print(table)
+        self.say("\n".join(line.rstrip() for line in page.getvalue().splitlines()))
 
     def figures(self, figures: dict[str, Any]) -> None:
         """Write the numbers to the JSON file, if one was asked for."""

@@ -29,7 +29,7 @@ from .command_options import (
     Writes,
     add_command,
 )
-from .errors import InputError, argument_error, unknown_name
+from .errors import InputError, argument_error, counted, unknown_name
 
 RunFile = Annotated[
     Path | None,
@@ -196,18 +196,18 @@ def train(
         loss = float(result.metrics["loss"][-1])
         told = f"test loss {result.test_loss:.4g} ({_in_units(result)}), train loss {loss:.4g}"
         lost = figures["test_unconverged"]
-        told += f"; {lost} test examples without equilibrium are left out" if lost else ""
+        told += f"; {counted(lost, 'test example')} without equilibrium left out" if lost else ""
         chosen += f"loss {result.validation_loss:.4g})" if chosen else ""
     else:
         told = f"test error {result.test_error:.2%}, train error {result.train_error:.2%}"
         chosen += f"error {result.validation_error:.2%})" if chosen else ""
     report.say(
-        f"{told} after {figures['epochs']} epochs{chosen} in {result.seconds:.1f} s; worst residual "
+        f"{told} after {counted(figures['epochs'], 'epoch')}{chosen} in {result.seconds:.1f} s; worst residual "
         f"{figures['worst_residual']:.1e}, {figures['skipped']} skipped{kept}"
     )
     if result.broken:
         first = result.broken[0]
-        report.say(f"{len(result.broken)} images cannot be decoded and were left out. The first: {first}")
+        report.say(f"left out: {counted(len(result.broken), 'image')} that cannot be decoded. The first: {first}")
     leave_group()
 
 
@@ -273,14 +273,13 @@ def simulate(
 ) -> None:
     """Simulate a free phase and a nudged one after it: states, energies, settling times."""
     report = Report(json, quiet)
-    from .config import load_subject
     from .runs.phases import simulate_phases
-    from .runs.preparation import on_devices
+    from .runs.preparation import on_devices, subject_of
     from .storage.parts import parts_folder
 
     try:
         found = simulate_phases(
-            on_devices(load_subject(system, weights), preset, device_model, device_seed),
+            on_devices(subject_of(system, weights), preset, device_model, device_seed),
             out=out,
             duration=duration,
             beta=beta,
@@ -310,11 +309,13 @@ def simulate(
         rows.append([phase, times, f"{max(values['last_residual']):.1e}", energies])
     columns = [
         "phase",
-        f"settling time ({figures['time_unit']})",
+        f"time to 1 % ({figures['time_unit']})",
         "last residual",
         f"energy of the first example ({figures['energy_unit']})",
     ]
     report.table(f"{system}, beta {figures['beta']:g}: {out}", columns, rows)
+    report.say("time to 1 %: from then on the force stays below 1 % of its peak, in the slowest example.")
+    report.say(f"energy: {found.energy_meaning}.")
 
 
 def config_(
@@ -391,8 +392,10 @@ def info(
         except InputError as error:
             systems[name] = str(error)
     sets = {name: datasets.locate(name, data) or "not found" for name in (*datasets.DATASETS, *datasets.STREAMED)}
+    choices = registry.choices()
     figures = {
         **found,
+        **choices,
         "device": str(chosen),
         "cores": os.cpu_count(),
         "cuda_devices": gpus,
@@ -408,6 +411,7 @@ def info(
         ["CUDA devices", ", ".join(gpus) or "none"],
     ]
     rows += [[f"system {name}", where] for name, where in systems.items()]
+    rows += [[kind, ", ".join(names)] for kind, names in choices.items()]
     rows += [["configs", ", ".join(sorted(configs.bundled()))]]
     rows += [[f"data {name}", where] for name, where in sets.items()]
     report.table(f"physics-ep, {time.strftime('%Y-%m-%d')}", ["", ""], rows)

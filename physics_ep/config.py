@@ -567,7 +567,7 @@ def _subject(name: str) -> Config:
         sections = {key: value for key, value in run.config.items() if key in Config.model_fields}
         return parse_config({**sections, "system": {"name": RUN, "file": str(Path(name).resolve())}})
     if name not in bundled() and names_no_file(name):
-        raise unknown_name("system", name, {*systems(), *bundled(), *zoo()})
+        raise unknown_name("system", name, {*systems(), *bundled(), *zoo()}, "physics-ep info")
     return load_config(name)
 
 

@@ -25,7 +25,10 @@ class Status(enum.Enum):
     BY_CONSTRUCTION = "every example's state is an equilibrium by construction; its residual was measured before"
     STALLED = "the residual stopped falling above the tolerance (rounding, a kink or an oscillation)"
     BUDGET = "the iterations ran out before the residual met the tolerance"
-    NOT_FINITE = "the state became infinite or NaN (an unstable nudge or too large a step)"
+    NOT_FINITE = (
+        "the state became infinite or NaN: the energy has no lower bound (let it grow faster than it falls, say by "
+        "a term s^2 / 2, or bound the variables), the nudge is too strong (a smaller beta), or a step too large"
+    )
     NOT_LOCKED = (
         "no synchronised state: the detuning exceeds what couplings and fields can hold, so that phases drift"
     )

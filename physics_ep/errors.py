@@ -84,11 +84,34 @@ def described(values: Any) -> Any:
     return tuple(values.shape) if kind == "strided" else f"a {kind} tensor"
 
 
-def unknown_name(name: str, given: str, known: Iterable[str]) -> InputError:
-    """Build the error for a name that is not registered, with the nearest right name."""
+LONG = 24
+"""Names up to which a message lists them all; of more it tells the nearest."""
+
+
+def counted(number: int, name: str) -> str:
+    """Return a number with the name of what is counted, in the plural where there is not one: '1 epoch'."""
+    return f"{number:,} {name}{'s' * (number != 1)}"
+
+
+def unknown_name(name: str, given: str, known: Iterable[str], listed: str = "") -> InputError:
+    """Build the error for a name that is not registered, with the nearest right name.
+
+    Parameters
+    ----------
+    name : str
+        The argument.
+    given : str
+    known : iterable of str
+    listed : str
+        Where all names stand, for lists that are too long to be told whole.
+    """
     names = sorted(known)
     close = difflib.get_close_matches(str(given), names, n=1, cutoff=0.5)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     if not names:
         return InputError(f"Argument {name} was {given!r}, but there is none.")
-    return InputError(f"Argument {name} must be one of {', '.join(names)}, but was {given!r}.{hint}")
+    told = ", ".join(names)
+    if len(names) > LONG:
+        near = ", ".join(difflib.get_close_matches(str(given), names, n=3, cutoff=0.0))
+        told = f"{len(names)} names ({f'{listed} has all; ' if listed else ''}the nearest: {near})"
+    return InputError(f"Argument {name} must be one of {told}, but was {given!r}.{hint}")

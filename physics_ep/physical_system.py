@@ -75,6 +75,8 @@ class PhysicalSystem(nn.Module):
         (`physics_ep.scales`), so that the units of its energy do not matter.
     residual_unit : str
         SI unit of the force, or 'state units'.
+    energy_meaning : str
+        What the number `energy` is, in words: a circuit's is no energy that it takes.
     state_unit, energy_unit, time_unit : str
         Units of the state, of the energy and of time in `simulate`.
     time_constant : float
@@ -139,6 +141,7 @@ class PhysicalSystem(nn.Module):
     residual_unit: str = "state units"
     state_unit: str = "state units"
     energy_unit: str = "energy units"
+    energy_meaning: str = "what the system descends, in units of the model; no joules"
     time_unit: str = "time constants"
     time_constant: float = 1.0
     time_constants: tuple[float, ...] | None = None
@@ -315,7 +318,7 @@ class PhysicalSystem(nn.Module):
         shape, found = self.example_shape, described(x)
         if not isinstance(found, tuple) or len(found) < 2 or (shape is not None and x.shape[1:] != shape):
             sides = "..." if shape is None else ", ".join(map(str, shape))
-            raise argument_error("x", f"be a tensor (batch, {sides})", found)
+            raise argument_error("x", f"be a tensor (batch, {sides}){_layout(shape, found)}", found)
         if shape is not None and x.dtype != self.dtype:
             raise argument_error("x", f"have the system's dtype {self.dtype}", x.dtype)
         if not len(x):
@@ -782,3 +785,13 @@ def widened(system: AnySystem) -> AnySystem:
 
 
 __all__ = ["Inputs", "Phase", "PhysicalSystem", "widened"]
+
+
+def _layout(shape: tuple[int, ...] | None, found: object) -> str:
+    """How examples of another shape are brought into this one; nothing where they have other numbers."""
+    if shape is None or not isinstance(found, tuple) or math.prod(found[1:]) != math.prod(shape):
+        return ""
+    image = len(shape) > 1
+    layout = "image" if image else "flat"
+    call = f"x.unflatten(1, {shape})" if image and len(found) == 2 else "x.flatten(1)"
+    return f" (in a config data.layout = {layout!r}; a tensor by {call})"

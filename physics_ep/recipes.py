@@ -1,12 +1,15 @@
 """What a config without a recipe is trained by: that of its system's bundled config for the digits.
 
 A config that names no [optimizer] takes [optimizer] and [scheduler] of NAME-digits, its [ep] unless it has one, and
-epochs and batch size unless it says others. A config that names no sizes takes that system, with as many inputs and
-outputs as the data have. Systems without a bundled config, a model of one's own above all, take `OWN_MODELS`.
+epochs and batch size unless it says others. A system learns by steps of the optimizer: where the data have fewer
+examples than the digits, a config that says no epochs takes as many as have the steps of the bundled recipe. One
+that names no sizes takes that system, with as many inputs and outputs as the data have. Systems without a bundled
+config, a model of one's own above all, take `OWN_MODELS`.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +20,8 @@ from .storage.texts import parse_toml, read_text
 
 PACE = ("epochs", "batch_size")
 """Entries of [training] that belong to a recipe: a learning rate is right for a batch size."""
+DIGITS = 1437
+"""Examples of the digits that the bundled recipes train on."""
 
 OWN_MODELS = {"name": "Adam", "lr": 1e-3}
 """[optimizer] of systems without a bundled config: Adam's steps do not hang on the scale of a cost. torch's own
@@ -54,6 +59,33 @@ def with_recipe(config: Config) -> Config:
         recipe["optimizer"] = {**recipe["optimizer"], "groups": _spread(groups, len(usual) - 1, len(own) - 1)}
     pace = {key: value for key, value in found.get("training", {}).items() if key in PACE}
     return parse_config({**recipe, **given, "training": {**pace, **given.get("training", {})}})
+
+
+def lacks_epochs(config: Config) -> bool:
+    """Whether the config leaves it to its system's recipe how long it learns."""
+    known = "epochs" in standard(config.system.name).get("training", {})
+    return known and lacks_recipe(config) and "epochs" not in config.training.model_fields_set
+
+
+def with_steps(config: Config, examples: int) -> Config:
+    """The config with as many epochs as have the steps of the optimizer that the recipe takes on the digits.
+
+    Parameters
+    ----------
+    config : Config
+        What `with_recipe` made of one that `lacks_epochs`.
+    examples : int
+        Examples to train on.
+
+    Returns
+    -------
+    Config
+        The same where there are as many examples as the digits are, or more.
+    """
+    usual = standard(config.system.name)["training"]
+    steps = usual["epochs"] * math.ceil(DIGITS / usual["batch_size"])
+    epochs = math.ceil(steps / math.ceil(examples / config.training.batch_size))
+    return config.updated(training={"epochs": epochs}) if epochs > usual["epochs"] else config
 
 
 def lacks_recipe(config: Config) -> bool:

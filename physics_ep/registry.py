@@ -55,6 +55,7 @@ __all__ = [
     "build_system",
     "bundled",
     "check_options",
+    "choices",
     "commands",
     "figures",
     "former_options",
@@ -108,6 +109,21 @@ def figures() -> dict[str, EntryPoint]:
 def loggers() -> dict[str, EntryPoint]:
     """Loggers of trainings by name: callables (path of the run file, config) that make a `Callback`."""
     return entries("physics_ep.loggers")
+
+
+def choices() -> dict[str, list[str]]:
+    """Names that a user may choose from, by what they are names of: substrates, schemes, imperfections and others.
+
+    Each entry of the group `physics_ep.choices` names an iterable of names, or a function that returns one; those
+    that other packages add to substrates, schemes and loggers are among them.
+    """
+    added = {"substrates": substrates, "schemes": schemes, "loggers": loggers}
+    found: dict[str, list[str]] = {}
+    for kind, entry in entries("physics_ep.choices").items():
+        names = load(entry)
+        names = names() if callable(names) else names
+        found[kind] = list(dict.fromkeys([*names, *(added[kind]() if kind in added else ())]))
+    return found
 
 
 def build_system(name: str, **options: Any) -> PhysicalSystem:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import html
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +92,8 @@ class Tabular(Drawable):
         Parameters
         ----------
         columns : sequence of str, optional
-            Names of the columns to show, in this order; default all.
+            Names of the columns to show, in this order; default all that have a value. A value that is missing is
+            a dash.
         caption : str, optional
         digits : int
             Significant digits of numbers that are no integers.
@@ -106,7 +108,7 @@ class Tabular(Drawable):
             if name not in frame.columns:
                 raise unknown_name("columns", name, frame.columns)
         # Underscores and the like stand for themselves.
-        shown = frame if columns is None else frame[list(columns)]
+        shown = frame[known_columns(self.records()) if columns is None else list(columns)]
         text: str = (
             shown.rename(columns=_escaped)
             .map(lambda v: _cell(v, digits))
@@ -127,6 +129,15 @@ class Tabular(Drawable):
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
 
 
+def known_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of the columns in which some row has a value that is not None or NaN."""
+    return [name for name in (rows[0] if rows else ()) if not all(_missing(row[name]) for row in rows)]
+
+
+def _missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
 def epochs_of(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A row an epoch of metrics (epochs,); those with more axes are left out."""
     columns = {name: values.tolist() for name, values in metrics.items() if values.ndim == 1}
@@ -141,7 +152,9 @@ def _short(value: Any, digits: int) -> str:
 
 
 def _cell(value: Any, digits: int) -> str:
-    """A value in LaTeX: powers of ten as a paper has them."""
+    """A value in LaTeX: powers of ten as a paper has them; a dash for what is missing."""
+    if _missing(value):
+        return "--"
     if isinstance(value, float) and "e" in (text := f"{value:.{digits}g}"):
         mantissa, _, exponent = text.partition("e")
         return rf"${mantissa} \cdot 10^{{{int(exponent)}}}$"

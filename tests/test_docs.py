@@ -71,6 +71,7 @@ def test_examples_in_docstrings_run() -> None:
 EXECUTED = [
     "any_model",
     "extending",
+    "guides/dynamics",
     "naming_systems",
     "reference/run_files",
     "start/ten_minutes",

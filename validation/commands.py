@@ -31,7 +31,7 @@ from physics_ep.command_options import (
     add_command,
 )
 from physics_ep.commands import InterruptedCommandError
-from physics_ep.errors import REPEATS, InputError, argument_error, require_count, unknown_name
+from physics_ep.errors import REPEATS, InputError, argument_error, counted, require_count, unknown_name
 
 from .reproduction.commands import reproduce
 
@@ -51,9 +51,8 @@ BENCHMARKS = {
 
 
 GATES_HELP = "held, live or both; default both where units have kinks or poolings, held in large networks."
-SMALL, LARGE = 1_000_000, 5_000_000
-"""Parameters below which one thread is used; from which two examples and held gates do, and no noise floors are
-measured."""
+SMALL = 1_000_000
+"""Parameters below which one thread is used."""
 
 
 class DisagreementError(Exception):
@@ -135,7 +134,6 @@ def gradients(
     report = Report(json, quiet)
     if by not in (None, "tensor", "layer"):
         raise unknown_name("by", str(by), ("tensor", "layer"))
-    strength = _beta(beta)
     if batch is not None and batch < 1:
         raise argument_error("batch", "be at least 1", batch)
     if min_cosine is not None and not -1 <= min_cosine <= 1:
@@ -143,34 +141,31 @@ def gradients(
     import torch
 
     from hardware_models.devices.systems import OnDevice, told
-    from physics_ep.config import load_subject
     from physics_ep.cost import COSTS
     from physics_ep.placement import resolve_device, resolve_dtype, threads, work_in
     from physics_ep.predictive_coding.traced.network import ModuleNetwork
-    from physics_ep.runs.preparation import on_devices
+    from physics_ep.runs.preparation import on_devices, subject_of
     from physics_ep.storage.origins import LATEX_MARK
     from physics_ep.storage.outputs import write_text, writer
+    from physics_ep.tabular import known_columns
 
-    from .examples import examples
+    from .examples import LARGE, judged, parse_strength, usual_gates
     from .gradients import gradient_figures, gradient_report
 
+    strength = parse_strength(beta)
     if cost not in COSTS:
         raise unknown_name("cost", cost, COSTS)
     where, width = resolve_device(device), resolve_dtype(dtype)
     number = 0 if seed is None else seed
-    subject = on_devices(load_subject(system, weights), preset, device_model, device_seed)
-    section, judge = subject.system, subject.ep.new_cost(cost)
-    built = section.build(seed=number)
-    built.to(where, built.dtype if dtype is None else width)
+    subject = on_devices(subject_of(system, weights), preset, device_model, device_seed)
+    built, x, y, judge = judged(
+        subject, cost, batch=batch, seed=number, images=images, device=where, dtype=None if dtype is None else width
+    )
     work_in(built, dtype)
     count = sum(p.numel() for p in built.parameters())
-    batch = batch or (16 if count < LARGE else 2)
-    x, y = examples(built, judge, batch, number, images)
     held = built if isinstance(built, OnDevice) and built.device_model is not None else None
-    if held is not None and "device_full_scales" not in section.options:
-        held.calibrate(x)
-    if gates is None and getattr(built, "has_gates", False):
-        gates = "both" if count < LARGE else "held"
+    if gates is None:
+        gates = usual_gates(built)
     # Small products lose more to a second thread on a busy machine than they gain.
     small, floors = count < SMALL, count < LARGE
     with threads(1 if small else torch.get_num_threads()):
@@ -211,7 +206,7 @@ def gradients(
         write_text(csv, table.to_csv())
     if latex is not None:
         # Cosines of good gradients are all 1 within the digits of a table.
-        names = [name for name in (table.records() or [{}])[0] if not name.startswith("cosine")]
+        names = [name for name in known_columns(table.records()) if not name.startswith("cosine")]
         text = table.to_latex(names, title)
         write_text(latex, f"{LATEX_MARK}{writer('physics-ep gradients')}\n{text}")
     for each in compared:
@@ -319,13 +314,13 @@ def tolerance(
     from hardware_models.devices.systems import OnDevice
     from hardware_models.mapping.board import mapped_to
     from hardware_models.mapping.mapped import substrate_class
-    from physics_ep.config import load_subject
     from physics_ep.cost import COSTS
     from physics_ep.own_code import in_layers
     from physics_ep.placement import resolve_device, resolve_dtype, threads, work_in
     from physics_ep.predictive_coding import PredictiveCodingNetwork
+    from physics_ep.runs.preparation import bring_examples, subject_of
 
-    from .examples import examples, has_targets
+    from .examples import LARGE, examples, has_targets
     from .gradients import require_gates
     from .sweeps.plan import parse_betas, parse_sweeps
     from .sweeps.table import tolerance_rows
@@ -338,7 +333,7 @@ def tolerance(
     sweeps, betas = parse_sweeps(sweep, kind), parse_betas(beta)
     base = chosen_device(preset, device_model, kind, copies, transpose)
     number = 0 if seed is None else seed
-    subject = load_subject(network, weights)
+    subject = subject_of(network, weights)
     section, aim = subject.system, subject.ep.new_cost(cost)
     options = {**section.options, "seed": number, **({} if size is None else {"input_shape": [3, size, size]})}
     where, width = resolve_device(device), resolve_dtype(dtype)
@@ -347,6 +342,7 @@ def tolerance(
         must = "be a predictive coding network, such as pcn, or a system that devices hold, such as hopfield"
         raise argument_error("NETWORK", must, repr(network))
     net = net.to(where, width)
+    bring_examples(net, subject)
     work_in(net, dtype)
     parameters = sum(p.numel() for p in net.parameters())
     x, y = examples(net, aim, batch or (16 if parameters < LARGE else 2), number, images)
@@ -393,7 +389,7 @@ def tolerance(
     place, judge = f" {mapped_to(substrate or 'hopfield')}", "backprop"
     if plain:
         place, judge = "", "implicit differentiation"
-    title = f"{network}{place}: EP ({scheme}) against {judge}, {repeats} instances, batch {len(x)}"
+    title = f"{network}{place}: EP ({scheme}) against {judge}, {counted(repeats, 'instance')}, batch {len(x)}"
     report.table(title, *tolerance_rows(table.points, verbose))
     lost = sum(point.unconverged for point in table.points)
     if lost:
@@ -464,7 +460,7 @@ def in_situ(
     except LearningInterrupted as stop:
         raise InterruptedCommandError(str(stop)) from stop
     report.figures({"rows": table.rows(), **table.config})
-    report.table(f"{config}: test errors, means over {repeats} instance(s)", *table.shown())
+    report.table(f"{config}: test errors, means over {counted(repeats, 'instance')}", *table.shown())
     for reason in table.refused.values():
         report.say(f"left out: {reason}")
 
@@ -645,18 +641,6 @@ def _gradient_words(found: GradientReport) -> str:
 
 def _exponential(value: float, digits: int = 1) -> str:
     return "" if math.isnan(value) else f"{value:.{digits}e}"
-
-
-def _beta(text: str) -> float | str:
-    if text == "auto":
-        return text
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argument_error("beta", "be a positive number or 'auto' (the scheme carries the sign)", repr(text))
-    return value
 
 
 def _cell(value: Any) -> str:

@@ -8,11 +8,14 @@ from typing import Any
 
 import torch
 
+from hardware_models.devices.systems import OnDevice
+from physics_ep.config import Config
 from physics_ep.cost import Cost
 from physics_ep.data.batches import photographs
 from physics_ep.data.datasets import digits
 from physics_ep.errors import argument_error
 from physics_ep.placement import REPORT_NUMBERS, require_room
+from physics_ep.runs.preparation import bring_examples
 
 
 def examples(
@@ -71,6 +74,77 @@ def examples(
     if classes is None:
         classes = torch.randint(0, n_out, (batch,), generator=generator)
     return x, cost.encode((classes % n_out).to(system.device), n_out, system.dtype)
+
+
+LARGE = 5_000_000
+"""Parameters from which two examples do for a comparison, and held gates."""
+
+
+def parse_strength(text: str) -> float | str:
+    """Return a nudging strength as a user writes it: a positive number, or 'auto'."""
+    if text == "auto":
+        return text
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argument_error("beta", "be a positive number or 'auto' (the scheme carries the sign)", repr(text))
+    return value
+
+
+def judged(
+    subject: Config,
+    cost: str,
+    *,
+    batch: int | None = None,
+    seed: int = 0,
+    images: Path | None = None,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> tuple[Any, torch.Tensor, torch.Tensor, Cost]:
+    """Build a system with the examples and the cost by which its gradient is judged.
+
+    Parameters
+    ----------
+    subject : Config
+        What SYSTEM names on a command line.
+    cost : str
+    batch : int, optional
+        Default 16, or 2 for large systems.
+    seed : int
+    images : path, optional
+        Folder of labelled photographs to take.
+    device, dtype
+        Default the CPU, and the system's own.
+
+    Returns
+    -------
+    system : EnergySystem or VectorField
+    x, y : Tensor
+        Test examples of the config's data; or `examples`.
+    cost : Cost
+    """
+    section, judge = subject.system, subject.ep.new_cost(cost)
+    built = section.build(seed=seed)
+    bring_examples(built, subject)
+    built.to(device or torch.device("cpu"), built.dtype if dtype is None else dtype)
+    large = sum(p.numel() for p in built.parameters()) >= LARGE
+    x, y = examples(built, judge, batch or (2 if large else 16), seed, images)
+    if (
+        isinstance(built, OnDevice)
+        and built.device_model is not None
+        and "device_full_scales" not in section.options
+    ):
+        built.calibrate(x)
+    return built, x, y, judge
+
+
+def usual_gates(system: Any) -> str | None:
+    """Return the gates that a comparison shows where nobody names any; None for a system without gates."""
+    if not getattr(system, "has_gates", False):
+        return None
+    return "both" if sum(p.numel() for p in system.parameters()) < LARGE else "held"
 
 
 def has_targets(system: Any, images: Path | None) -> bool:

@@ -12,15 +12,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from physics_ep.cost import CrossEntropy
+from physics_ep.cost import COSTS, CrossEntropy, SquaredError
 from physics_ep.data.datasets import digits
+from physics_ep.errors import unknown_name
 from physics_ep.predictive_coding import from_module
+from physics_ep.runs.preparation import subject_of
+from validation.examples import judged, parse_strength, usual_gates
 from validation.experiments.batch_statistics import small_resnet
 from validation.gradients import GradientReport, gradient_report
 
 from .. import style
 from ..requests import Drawn, Request
-from ..subjects import Subject, given
+from ..subjects import Subject
 
 EXAMPLES = 16
 TOLERANCE = 1e-3
@@ -92,7 +95,9 @@ class Layers:
     curves: tuple[LayerCurve, ...]
 
 
-def layer_agreement(subject: Subject, beta: float | str = "auto") -> Layers:
+def layer_agreement(
+    subject: Subject, beta: float | str = "auto", gates: str | None = None, tolerance: float | None = TOLERANCE
+) -> Layers:
     """EP's gradient of each layer beside the system's oracle.
 
     Parameters
@@ -101,16 +106,24 @@ def layer_agreement(subject: Subject, beta: float | str = "auto") -> Layers:
         Any system; with gates both modes are shown.
     beta : float or 'auto'
         Nudging strength, as in `EquilibriumPropagation`.
+    gates : {'held', 'live', 'both'}, optional
+        Default both where the system has gates.
+    tolerance : float, optional
+        Residual to reach, or the system's own where that is larger. None: the system's own, as of the command
+        `gradients`.
     """
+    own = subject.system.default_tolerance(subject.system.dtype)
+    if gates is None:
+        gates = usual_gates(subject.system)
     report = gradient_report(
         subject.system,
         subject.x,
         subject.y,
         subject.cost,
         beta=beta,
-        tolerance=max(TOLERANCE, subject.system.default_tolerance(subject.system.dtype)),
+        tolerance=None if tolerance is None else max(tolerance, own),
         floors=False,
-        gates="both" if getattr(subject.system, "has_gates", False) else None,
+        gates=gates,
     )
     names = tuple(row.layer for row in report.layers)
     compared = [report] if report.live is None else [report, report.live]
@@ -192,10 +205,25 @@ def _short(name: str, most: int) -> str:
 
 
 def make_layers(request: Request) -> Drawn:
-    """A residual network with batch norm before the 8x8 digits; or what --from names."""
-    subject = _residual(request) if request.run is None else given(request, examples=EXAMPLES, **request.place())
-    data = layer_agreement(subject)
+    """A residual network with batch norm before the 8x8 digits; or what --from names, as `gradients` has it."""
+    beta = parse_strength("auto" if request.beta is None else request.beta)
+    if request.run is None:
+        data = layer_agreement(_residual(request), beta, request.gates)
+    else:
+        data = layer_agreement(_named(request), beta, request.gates, tolerance=None)
     return Drawn(draw_layers(data), asdict(data))
+
+
+def _named(request: Request) -> Subject:
+    """What --from names, as the command `gradients` judges it: of its own precision, by the squared error."""
+    assert request.run is not None
+    cost = SquaredError.name if request.cost is None else request.cost
+    if cost not in COSTS:
+        raise unknown_name("cost", cost, COSTS)
+    place = {"device": request.place()["device"], "dtype": request.place()["dtype"] if request.dtype else None}
+    config = subject_of(request.run, request.weights)
+    system, x, y, judge = judged(config, cost, seed=request.seed, **place)
+    return Subject(request.run.stem, system, x, y, judge)
 
 
 def _residual(request: Request) -> Subject:
@@ -208,4 +236,10 @@ def _residual(request: Request) -> Subject:
         model = small_resnet(8).eval()
     x = x.to(**place)
     system = from_module(model.to(**place), x[:2])
-    return Subject("residual network", system, x, data.test_y[:EXAMPLES].to(place["device"]), CrossEntropy())
+    labels = data.test_y[:EXAMPLES].to(place["device"])
+    if request.cost in (None, CrossEntropy.name):
+        return Subject("residual network", system, x, labels, CrossEntropy())
+    if request.cost not in COSTS:
+        raise unknown_name("cost", str(request.cost), COSTS)
+    cost = COSTS[request.cost]()
+    return Subject("residual network", system, x, cost.encode(labels, data.n_outputs, x.dtype), cost)

@@ -70,6 +70,10 @@ class AnalogHopfieldCircuit(UnitGraph):
     residual_unit = "A"
     state_unit = "V"
     energy_unit = "W"
+    energy_meaning = (
+        "the co-content, which voltages minimise: of linear resistors half the power that they take, less what "
+        "sources give; no power that is drawn (physics-ep inference tells that)"
+    )
     time_unit = "s"
     clamps = False
 

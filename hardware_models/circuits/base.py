@@ -54,6 +54,10 @@ class PartsCircuit(Tabular, OnHost):
     residual_unit = "A"
     state_unit = "V"
     energy_unit = "W"
+    energy_meaning = (
+        "the co-content, which voltages minimise: of linear resistors half the power that they take, less what "
+        "sources give; no power that is drawn (physics-ep inference tells that)"
+    )
     time_unit = "s"
     on_host = (
         "solves its equations by sparse factorisations and compiled loops there (ResistiveNetwork computes on any "

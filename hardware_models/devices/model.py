@@ -665,7 +665,7 @@ def field_of(name: str, kind: type[DeviceModel] = DeviceModel) -> DeviceField:
     """
     known = fields_of(kind)
     if name not in known:
-        raise unknown_name("field", name, known)
+        raise unknown_name("field", name, known, "docs/reference/devices.md")
     return known[name]
 
 

@@ -56,6 +56,8 @@ CELLS = frozenset(
 READINGS = frozenset({"read_noise", "adc_bits", "adc_range"})
 TOLD = frozenset({"learning", "description"})
 """Parts of a device's fields that no system chooses: how cells learn, and what the device takes."""
+COSTED = frozenset({"time_constant", "voltage"})
+"""Fields that the motion of a model without seconds and volts does not read, and what an inference costs does."""
 SAVED = "cells."
 """How names begin, in a `state_dict`, of what is known of cells beside the weights that they hold."""
 
@@ -144,6 +146,8 @@ class OnDevice(EnergySystem):
             and getattr(model, name) != defaults_of(type(model))[name]
         )
         for name in undescribed(model, unread):
+            if name in COSTED and self.time_unit != "s":
+                continue
             must = f"be left out for a {type(self).__name__}, which does not read it"
             raise argument_error(name, must, getattr(model, name))
         self.device_model, self.device_seed, self.device_unread = model, seed, unread

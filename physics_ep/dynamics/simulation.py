@@ -33,12 +33,15 @@ TICKS = 1000
 METHODS: dict[str, Tableau | NoisyTableau | Splitting] = {**TABLEAUS, **STOCHASTIC}
 """Methods by name."""
 
+SPAN = 20.0
+"""Time constants of the system that a course lasts where nobody says how long."""
+
 
 @differentiating
 def simulate(
     system: PhysicalSystem,
     x: torch.Tensor,
-    duration: float,
+    duration: float | None = None,
     nudge: Nudge | None = None,
     start: State | None = None,
     *,
@@ -63,8 +66,8 @@ def simulate(
     ----------
     system : EnergySystem or VectorField
     x : Tensor (B, ...)
-    duration : float
-        Duration, in the system's `time_unit`.
+    duration : float, optional
+        Duration, in the system's `time_unit`; default 20 of its time constants.
     nudge : Nudge, optional
     start : State, optional
         Default the system's initial state. Inertial flow starts at rest.
@@ -131,7 +134,7 @@ def simulate(
     """
     require_system(system)
     course = Integration(
-        duration,
+        SPAN * system.time_constant if duration is None else duration,
         steps=steps,
         asked=method,
         flow=flow,

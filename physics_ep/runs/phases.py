@@ -11,7 +11,7 @@ import torch
 
 from ..config import RUN, Config
 from ..data.datasets import load_dataset
-from ..dynamics.simulation import Integration, Simulation
+from ..dynamics.simulation import SPAN, Integration, Simulation
 from ..energies import outputs_of
 from ..errors import argument_error
 from ..nudging import Nudge
@@ -35,11 +35,14 @@ class Phases:
         The nudged phase starts where the free one ended.
     beta : float
         Nudging strength.
+    energy_meaning : str
+        What the number called energy is, in words.
     """
 
     free: Trajectory
     nudged: Trajectory
     beta: float
+    energy_meaning: str = ""
 
     def figures(self) -> dict[str, Any]:
         """Settling times (None: not settled by the end), energies and last residuals of each example."""
@@ -48,6 +51,7 @@ class Phases:
             "duration": float(self.free.time[-1]),
             "time_unit": self.free.time_unit,
             "energy_unit": self.free.energy_unit,
+            "energy_meaning": self.energy_meaning,
             "phases": {
                 name: {
                     "settling_time": [None if math.isnan(t) else t for t in phase.settling_time.tolist()],
@@ -132,7 +136,7 @@ def simulate_phases(
         if beta is None:
             beta = 0.1 * system.nudge_scale if config.ep.beta == "auto" else float(config.ep.beta)
         if duration is None:
-            duration = 20 * system.time_constant
+            duration = SPAN * system.time_constant
         cost = config.ep.new_cost()
         nudge = Nudge(cost, cost.encode(labels, n_out, x.dtype), beta)
         with torch.no_grad():  # what does not fit is told before the free phase
@@ -162,4 +166,4 @@ def simulate_phases(
         if path is not None:
             free = open_run(path, verify=False).trajectories["free"]
         assert free is not None
-        return Phases(free, nudged, beta)
+        return Phases(free, nudged, beta, system.energy_meaning)

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..config import Config, parse_config
+from ..config import RUN, Config, load_subject, parse_config
 from ..cost import SquaredError
 from ..data.batches import BatchSource, InMemory, Loaders, Stream
 from ..data.cifar import VARIANTS
-from ..data.datasets import Dataset, load_dataset
+from ..data.datasets import DATASETS, TABLES, Dataset, load_dataset, locate
 from ..data.given import ARRAYS, LOADERS, MUST, arrays_of, dataset_of_arrays, dataset_of_loaders, require_loaders
 from ..data.image_folders import STREAMED
 from ..errors import InputError, argument_error
 from ..physical_system import PhysicalSystem
 from ..placement import DTYPES, require_memory, require_weights, resolve_device, resolve_dtype
 from ..progress import SILENT, Progress
-from ..recipes import lacks_recipe, lacks_sizes, with_recipe, with_sizes
+from ..recipes import lacks_epochs, lacks_recipe, lacks_sizes, with_recipe, with_sizes, with_steps
 from ..registry import accepts, build_system, load, systems
 from ..storage.opening import open_run
 from ..storage.outputs import as_asked
@@ -122,6 +123,8 @@ def on_devices(
     """
     given = {"preset": preset, "device-model": device_model}
     named = [name for name, value in given.items() if value is not None]
+    if named and config.system.name == RUN:
+        config = _of_its_run(config)
     section = config.system
     if named and "device" not in inspect.signature(load(systems()[section.name])).parameters:
         must = f"be left out for the system {section.name!r}, whose weights no cells hold"
@@ -136,6 +139,16 @@ def on_devices(
     if device_model is not None:
         options["device"] = _device_fields(Path(device_model))
     return config.updated(system=options) if options else config
+
+
+def _of_its_run(config: Config) -> Config:
+    """The config of a run file's system with the run's weights, which can be told other options than the run's; the
+    same config where the run's weights are on devices already."""
+    file = str(config.system.options["file"])
+    section = dict(open_run(file).config["system"])
+    if section.get("device") is not None or section["name"] == RUN:
+        return config
+    return parse_config({**config.as_given(), "system": {**section, "weights": file}})
 
 
 def _device_fields(path: Path) -> dict[str, Any]:
@@ -280,6 +293,73 @@ def tested_on(run: Run) -> tuple[torch.Tensor, torch.Tensor, int | None]:
     return data.test_x, data.test_y, data.n_outputs
 
 
+def examples_of(run: Run | str | os.PathLike[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Test examples of a run: those of its data set or its table, or the first ones of data that came from Python.
+
+    Parameters
+    ----------
+    run : Run or path
+        A run, or the run file of one.
+
+    Returns
+    -------
+    x : Tensor (N, ...)
+        As the system takes them: scaled as they were in training.
+    y : Tensor
+        Class indices (N,), or measured targets (N, n).
+
+    Raises
+    ------
+    InputError
+        If it is no run file, or its data set or table is not to be found.
+    """
+    x, y, _ = tested_on(run if isinstance(run, Run) else open_run(run))
+    return x, y
+
+
+def subject_of(spec: str | os.PathLike[str], weights: str | os.PathLike[str] | None = None) -> Config:
+    """The config of what a command calls SYSTEM, with the sizes that its data ask for where it says none.
+
+    Raises
+    ------
+    InputError
+        If there is no such system or file, anything in it is wrong, or the data that it is sized by are missing.
+    """
+    config = load_subject(spec, weights)
+    return completed(config) if lacks_sizes(config) else config
+
+
+def bring_examples(system: PhysicalSystem, config: Config) -> None:
+    """Give a system the test examples of its config's data as its attribute `examples`, in the shape that it takes.
+
+    A system that has brought its own keeps them. None are given of the digits, which fit where nothing is said, of
+    data that are streamed or not to be found, and of data of another number of inputs.
+
+    Parameters
+    ----------
+    system : EnergySystem or VectorField
+    config : Config
+        The config that the system was built from.
+
+    Raises
+    ------
+    InputError
+        If a table of the user's own cannot be read.
+    """
+    name = config.data.name
+    if getattr(system, "examples", None) is not None or name == "digits" or name not in DATASETS:
+        return
+    if name not in TABLES and locate(name, config.data.folder) is None:
+        return
+    held = load_dataset(config.data)
+    x, shape = held.test_x, system.example_shape
+    if shape is not None:
+        if math.prod(shape) != x[0].numel():
+            return
+        x = x.reshape(len(x), *shape)
+    system.examples = (x, held.test_y)
+
+
 def kept_examples(source: BatchSource, data: Data | None) -> dict[str, torch.Tensor]:
     """The first test examples of data that came from Python, for the run file; none of data that a name tells.
 
@@ -311,7 +391,7 @@ def in_outputs(targets: dict[str, Any], target: float) -> dict[str, Any]:
 
 
 def completed(config: Config, data: Data | None = None, progress: Progress | bool = SILENT) -> Config:
-    """The config with what it leaves to its system and to the data: the recipe, and the sizes (`recipes`).
+    """The config with what it leaves to its system and to the data: the recipe, its length, the sizes (`recipes`).
 
     Parameters
     ----------
@@ -340,9 +420,12 @@ def completed(config: Config, data: Data | None = None, progress: Progress | boo
             raise argument_error("system.sizes", "be given for data that are streamed", "left out")
         return found
     asks = "ep" not in config.model_fields_set and not found.ep.new_cost().measures
-    if sized and not asks:
+    paced = not lacks_epochs(config)
+    if sized and not asks and paced:
         return found
     examples = dataset_of(config, data, progress)
+    if not paced:
+        found = with_steps(found, len(examples.train_x))
     if not sized:
         found = with_sizes(found, examples.train_x[0].numel(), examples.n_outputs)
     if asks and examples.n_classes is None:

@@ -78,7 +78,7 @@ class Run(Tabular):
         Weights of the system, on the CPU: for `system.load_state_dict`.
     examples : dict
         `x` (N, ...) and `y`, class indices (N,) or measured targets (N, n): the first test examples, where the data
-        came from Python. Else empty.
+        came from Python. Else empty: `physics_ep.runs.examples_of` gives the test examples of any run.
     resume : dict
         What training needs to go on: optimizer, scheduler and random state. Empty if nothing can go on.
     trajectories : dict

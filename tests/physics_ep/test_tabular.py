@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from typing import Any
@@ -15,9 +16,10 @@ import torch
 from hardware_models import HopfieldNetwork
 from hardware_models.mapping import map_pcn
 from physics_ep import CrossEntropy, SquaredError, open_run, relax, train
-from physics_ep.errors import InputError
+from physics_ep.command_options import Report
+from physics_ep.errors import InputError, counted, unknown_name
 from physics_ep.predictive_coding import mlp
-from physics_ep.tabular import Tabular
+from physics_ep.tabular import Tabular, known_columns
 from tests.support.systems import batch
 from validation import gradient_report, tolerance
 
@@ -110,3 +112,39 @@ def test_signs_and_numbers_as_latex_has_them() -> None:
     pandas.testing.assert_frame_equal(back, plain.to_frame(), rtol=1e-5)
     assert "and 40 rows more" in plain._repr_html_()
     assert "without rows" in dataclasses.replace(plain, found=())._repr_html_()
+
+
+def test_a_table_for_a_paper_has_no_empty_columns() -> None:
+    """Else a column of nan stands in print; single values that are missing are dashes."""
+    rows = [{"a": 1, "b": math.nan, "c": None, "d": 0.5}, {"a": 2, "b": math.nan, "c": None, "d": math.nan}]
+
+    class Rows(Tabular):
+        def records(self) -> list[dict]:
+            return rows
+
+    text = Rows().to_latex()
+    assert "a & d" in text
+    assert "2 & --" in text
+    assert "nan" not in text
+    assert known_columns(rows) == ["a", "d"]
+    assert "b" in Rows().to_latex(["a", "b"])
+
+
+def test_a_table_that_nobody_looks_at_is_not_broken(capsys: pytest.CaptureFixture[str]) -> None:
+    """Else a row of a piped table is several lines, which no program reads; nor does it end in blanks."""
+    long = "x" * 300
+    Report().table("a title of many words " * 10, ["name", "value", ""], [["one", long, "words and words " * 20]])
+    lines = capsys.readouterr().out.splitlines()
+    assert any("one" in line and long in line and line.endswith("words") for line in lines)
+    assert all(line == line.rstrip() for line in lines[1:])
+    assert counted(1, "instance") == "1 instance"
+    assert counted(1000, "instance") == "1,000 instances"
+
+
+def test_long_lists_of_names_are_not_told() -> None:
+    """Else a message is a page of names, in which the right one is not seen."""
+    told = str(unknown_name("field", "level", [f"field_{k}" for k in range(80)] + ["levels"], "the reference"))
+    assert "one of 81 names (the reference has all; the nearest: levels" in told
+    assert told.endswith("but was 'level'. Did you mean 'levels'?")
+    assert len(told) < 200
+    assert "one of a, b, but was 'c'" in str(unknown_name("field", "c", ["a", "b"]))

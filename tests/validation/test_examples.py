@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ import torch
 from hardware_models import DirectedOscillators, RecurrentNetwork
 from physics_ep import SquaredError
 from physics_ep.cli import main
+from physics_ep.data.datasets import load_dataset
+from physics_ep.runs.preparation import subject_of
 from tests.support.vector_fields import TanhUnits
-from validation.examples import examples
+from validation.examples import examples, has_targets, judged
 
 
 @pytest.mark.parametrize(
@@ -68,3 +71,47 @@ def test_a_model_without_targets_has_no_rate_of_errors(tmp_path: Path, capsys: p
     assert "no rate of errors is told" in told
     assert "live gates" in told
     assert "wrong" not in told
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """A config without sizes, of 40 rows with 5 features and 3 classes."""
+    x = torch.rand(40, 5, generator=torch.Generator().manual_seed(0))
+    rows = [",".join(map(repr, [*row.tolist(), "pqr"[k % 3]])) for k, row in enumerate(x)]
+    (tmp_path / "table.csv").write_text("\n".join(["a,b,c,d,e,kind", *rows]).replace("'", ""), encoding="utf-8")
+    config = tmp_path / "own.toml"
+    data = f'data = {{name = "csv", file = "{tmp_path / "table.csv"}"}}\n'
+    config.write_text('system = {name = "hopfield"}\n' + data, encoding="utf-8")
+    return config
+
+
+def test_a_config_is_judged_on_its_own_data(table: Path) -> None:
+    """Else a network for a table is judged on digits or random numbers, and nothing says so."""
+    subject = subject_of(table)
+    system, x, y, _ = judged(subject, "squared_error")
+    held = load_dataset(subject.data)
+    assert system.sizes == (5, 128, 3)
+    assert torch.equal(x, held.test_x[:16])
+    assert torch.equal(y.argmax(1), held.test_y[:16])
+    assert has_targets(system, None)
+
+
+@pytest.mark.full
+def test_the_figure_of_layers_is_the_table_of_gradients(table: Path, tmp_path: Path) -> None:
+    """Else a figure and a table of one network differ: in K, beta, cost, gates or examples."""
+    told, drawn = tmp_path / "told.json", tmp_path / "drawn.json"
+    options = ["--beta", "0.02", "--cost", "cross_entropy"]
+    with pytest.raises(SystemExit):
+        main(["gradients", str(table), *options, "--by", "layer", "--json", str(told)])
+    with pytest.raises(SystemExit) as ended:
+        main(["figure", "layers", "--from", str(table), *options, "--out", str(tmp_path), "--data", str(drawn)])
+    assert not ended.value.code
+    table_of, data = json.loads(told.read_text()), json.loads(drawn.read_text())
+    assert data["curves"][0]["iterations"] == max(table_of["iterations"][1:])
+    assert data["beta"] == table_of["beta"] == 0.02
+    errors = [row["relative_error"] for row in table_of["layers"]]
+    assert data["curves"][0]["error"] == pytest.approx(errors, rel=1e-6)
+    for wrong in (["precision", "--beta", "0.1"], ["hopfield_dynamics", "--gates", "held"]):
+        with pytest.raises(SystemExit) as ended:
+            main(["figure", *wrong, "--out", str(tmp_path)])
+        assert ended.value.code == 2

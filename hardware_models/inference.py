@@ -1,0 +1,269 @@
+"""What an inference of a system costs: its error, the time to rest, watts and joules, each with what it rests on.
+
+A system that is a circuit has seconds and volts of its own. A model on the cells of a device has them by the
+device: activities of full scale are `DeviceModel.voltage`, and a unit of the model's time is
+`DeviceModel.time_constant`. Any other model has neither, and the figure says so in place of a number.
+
+Energies are the power of the state at rest times the time to rest, by the parts that `mapping.budget` counts, as
+for mapped networks.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from physics_ep.blocks import State
+from physics_ep.cost import Cost
+from physics_ep.dynamics.simulation import SPAN, simulate
+from physics_ep.errors import InputError, counted
+from physics_ep.physical_system import PhysicalSystem
+from physics_ep.relaxation.loop import relax
+from physics_ep.runs.metrics import evaluate
+from physics_ep.storage.trajectory import Trajectory
+
+from .analog.circuit import AnalogHopfieldCircuit
+from .analog.power import power as analog_power
+from .devices.model import ASSUMED_SECONDS, DeviceModel
+from .devices.systems import OnDevice
+from .layers.couplings import Dense
+from .layers.layered import Layered
+from .mapping.budget import Budget, PartCounts, Takes
+from .oscillators.base import Oscillators
+from .resistive.network import ResistiveNetwork
+
+AT_REST = 1e-6
+"""Force over its peak below which a system is at rest."""
+FOLLOWED = 4
+"""Examples that are followed in time."""
+LONGEST = 10
+"""How many spans of `simulate` a system is given to come to rest."""
+SHOWN = 256
+"""Examples over which power is averaged."""
+
+
+@dataclass(frozen=True)
+class InferenceCost:
+    """What an inference of a system costs; NaN where it is not known, and `words` says why.
+
+    Attributes
+    ----------
+    error : float
+        Share of the test examples that are misclassified; those without equilibrium count.
+    seconds : float
+        Time to rest of the slowest example that was followed, from the initial state.
+    watts : float
+        What the parts that are known take in the state at rest, mean over the examples.
+    joules : float
+        Energy of an inference and example.
+    budget : Budget or None
+        The energy by kinds of parts.
+    words : dict of str to str
+        What each of 'error', 'time to rest', 'power' and 'energy' rests on, or why it is not known.
+    """
+
+    error: float = math.nan
+    seconds: float = math.nan
+    watts: float = math.nan
+    joules: float = math.nan
+    budget: Budget | None = None
+    words: dict[str, str] = field(default_factory=dict)
+
+    def figures(self) -> dict[str, Any]:
+        """For `--json`."""
+        rows = {} if self.budget is None else {"rows": self.budget.figures()}
+        values = {"error": self.error, "seconds": self.seconds, "watts": self.watts, "joules": self.joules}
+        return {**values, **rows, "words": self.words}
+
+
+class _UnknownError(Exception):
+    """A figure is not known; the message says why."""
+
+
+def inference_cost(
+    system: PhysicalSystem, x: torch.Tensor, y: torch.Tensor | None = None, cost: Cost | None = None
+) -> InferenceCost:
+    """Measure what an inference of a system costs.
+
+    Parameters
+    ----------
+    system : EnergySystem or VectorField
+    x : Tensor (B, ...)
+        Examples, as the system takes them.
+    y : Tensor, optional
+        Class indices (B,), or measured targets (B, n).
+    cost : Cost, optional
+        The cost of measured targets.
+
+    Returns
+    -------
+    InferenceCost
+
+    Raises
+    ------
+    NotConverged
+        If none of the examples has an equilibrium.
+    """
+    system = copy.deepcopy(system).to(torch.float64)  # the last digits of a course to rest are beyond float32
+    x = x.to(system.device, system.dtype) if x.dtype.is_floating_point else x.to(system.device)
+    values: dict[str, Any] = {}
+    words: dict[str, str] = {}
+    if y is None:
+        words["error"] = "because the examples have no targets"
+    else:
+        found = evaluate(system, [(x, y.to(system.device))], cost=cost)
+        values["error"] = found.error
+        words["error"] = (
+            f"of {counted(len(x), 'test example')}, {found.unconverged} of them without equilibrium"
+            if not found.measured
+            else f"targets are measured: mean cost {found.loss:.4g} of {counted(len(x), 'test example')}"
+        )
+    few = x[:FOLLOWED]
+    try:
+        unit, from_where = _seconds(system)
+        course = _to_rest(system, few)
+        seconds = values["seconds"] = float(course.time[-1]) * unit
+        words["time to rest"] = (
+            f"slowest of {counted(len(few), 'example')}, from the initial state until the force is below "
+            f"{AT_REST:g} of its peak; {from_where}"
+        )
+    except _UnknownError as why:
+        seconds, words["time to rest"] = math.nan, str(why)
+    try:
+        shown = x[:SHOWN]
+        state = relax(system, shown).require().state
+        device = getattr(system, "device_model", None)
+        power, of_what = _power(system, state, shown)
+        parts = _parts(system)
+        takes = Takes(device or DeviceModel(), float(power.mean()), seconds, math.nan, 0, parts)
+        budget = takes.inference()
+        told = [f"{row} {budget[row]:.2g} J" for row in budget.counted]
+        none = f"; without figures for {', '.join(budget.not_counted)}" if budget.not_counted else ""
+        origin = "the device" if device is not None else "the default device (DeviceModel)"
+        static = device or DeviceModel()
+        values["watts"] = (
+            float(power.mean())
+            + parts.amplifiers * static.amplifier_power
+            + parts.buffers * static.buffer_power
+            + parts.oscillators * static.oscillator_power
+        )
+        words["power"] = f"at rest, mean of {counted(len(shown), 'example')}: {of_what}"
+        counts = {"amplifiers": parts.amplifiers, "buffers": parts.buffers, "oscillators": parts.oscillators}
+        given = {name: getattr(static, f"{name[:-1]}_power") for name, n in counts.items() if n}
+        others = [f"{counts[name]} {name} of {watts:.2g} W each" for name, watts in given.items()]
+        if others:
+            words["power"] += f"; {', '.join(others)}, by {origin}"
+        if math.isnan(seconds):
+            words["energy"] = "because the time to rest is not known"
+        else:
+            values |= {"joules": budget.total, "budget": budget}
+            words["energy"] = f"power at rest times the time to rest: {', '.join(told)}{none}"
+    except _UnknownError as why:
+        words["power"] = str(why)
+        words["energy"] = "because the power is not known"
+    return InferenceCost(words=words, **values)
+
+
+def _seconds(system: PhysicalSystem) -> tuple[float, str]:
+    """Seconds of a unit of the system's time, and where they are from."""
+    if system.time_unit == "s":
+        farads = getattr(system, "capacitance", None)
+        nodes = (
+            f"{farads:.2g} F at each node" if isinstance(farads, float) else "by the capacitances of the circuit"
+        )
+        return 1.0, nodes
+    if not isinstance(system, OnDevice):
+        raise _UnknownError(_no_units(system))
+    device = system.device_model
+    if device is None:
+        raise _UnknownError(_no_devices(system))
+    given = device.time_constant
+    unit = ASSUMED_SECONDS if given is None else given
+    origin = "assumed, as the device gives none" if given is None else "the device's"
+    return unit, f"a unit of the model's time is a time constant of {unit:.2g} s, {origin}"
+
+
+def _to_rest(system: PhysicalSystem, x: torch.Tensor) -> Trajectory:
+    """Follow a free phase until its force has gone."""
+    try:
+        course = simulate(system, x, LONGEST * SPAN * system.time_constant, stop_when_settled=AT_REST)
+    except InputError as error:
+        raise _UnknownError(f"because it cannot be followed in time: {error}") from None
+    if bool((course.residual[-1] > AT_REST * course.residual.amax(0)).any()):
+        raise _UnknownError(f"because it is not at rest after {LONGEST * SPAN:g} time constants")
+    return course
+
+
+def _no_units(system: PhysicalSystem) -> str:
+    kind = type(system).__name__
+    return f"because a {kind} is a model without volts and seconds, which no devices hold"
+
+
+def _no_devices(system: PhysicalSystem) -> str:
+    kind = type(system).__name__
+    return (
+        f"because a {kind} has volts and seconds by its devices only: name some "
+        "(--preset, or [system.device] in the config)"
+    )
+
+
+def _power(system: PhysicalSystem, state: State, x: torch.Tensor) -> tuple[torch.Tensor, str]:
+    """Watts (B,) that cells and resistors dissipate in a state, and what is in them."""
+    if isinstance(system, ResistiveNetwork):
+        return system.cell_power(state, x), "all cells, V^2 G"
+    if isinstance(system, AnalogHopfieldCircuit):
+        still = simulate(system, x, system.time_constant, start=state, steps=20)
+        taken = analog_power(system, still, x)
+        return (taken.pairs + taken.leaks)[-1], "all conductances and leaks, V^2 G"
+    if not isinstance(system, OnDevice):
+        raise _UnknownError(_no_units(system))
+    if system.device_model is None:
+        raise _UnknownError(_no_devices(system))
+    if isinstance(system, Oscillators):
+        return torch.zeros(len(x), dtype=torch.float64), "couplings are counted as none"
+    if not isinstance(system, Layered) or not all(isinstance(layer, Dense) for layer in system.layers):
+        raise _UnknownError(f"because arrays of a {type(system).__name__} are not counted yet")
+    device = system.device_model
+    way = "each array read from its rows and from its columns"
+    return _array_power(system, device, state, x), f"all cells, V^2 G, {way}, full scale {device.voltage:g} V"
+
+
+def _array_power(system: Layered, device: DeviceModel, state: State, x: torch.Tensor) -> torch.Tensor:
+    """Watts (B,) of arrays of pairs of cells that are read both ways.
+
+    A weight w is a pair of cells whose conductances sum to |w| / scale + 2 g_min, scale being its value a siemens.
+    A layer's lines bear its activity times `voltage` over its full scale; the input drives its array one way only.
+    """
+    scales = [float(x.abs().max()) or 1.0, *system.full_scales]
+    blocks = [x, *state]
+    volts = [block.flatten(1) * (device.voltage / full) for block, full in zip(blocks, scales, strict=True)]
+    total = torch.zeros(len(x), dtype=x.dtype, device=x.device)
+    for k, layer in enumerate(system.layers):
+        lines = layer.weight.detach().abs() / system.device_scales[f"layers.{k}.weight"] + 2 * device.g_min
+        total = total + volts[k].square() @ lines.sum(0)
+        if k:
+            total = total + volts[k + 1].square() @ lines.sum(1)
+        bias = f"layers.{k}.bias"
+        if bias in system.device_scales:  # a row that is driven at full scale
+            row = layer.bias.detach().abs() / system.device_scales[bias] + 2 * device.g_min
+            total = total + float(row.sum()) * device.voltage**2
+    return total
+
+
+def _parts(system: PhysicalSystem) -> PartCounts:
+    """Count the parts of a system beside its cells."""
+    sizes = tuple(getattr(system, "sizes", ()))
+    if isinstance(system, ResistiveNetwork):
+        behind = sum(sizes[1:-1]) if any(gain != 1 for gain in system.gains[1:]) else 0
+        return PartCounts(amplifiers=behind, buffers=2 * sizes[0], input_values=sizes[0], output_values=sizes[-1])
+    if isinstance(system, Oscillators):
+        return PartCounts(oscillators=sum(sizes[1:]), input_values=sizes[0], output_values=sizes[-1])
+    if isinstance(system, AnalogHopfieldCircuit):
+        return PartCounts()
+    return PartCounts(
+        amplifiers=sum(sizes[1:-1]), buffers=sum(sizes), input_values=sizes[0], output_values=sizes[-1]
+    )

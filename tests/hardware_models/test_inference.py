@@ -1,0 +1,109 @@
+"""What an inference costs. If these fail, a table tells watts and joules that the network does not take, or names a
+number where the model has no volts and seconds."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from hardware_models import DeviceModel, HopfieldNetwork, OscillatorNetwork, ResistiveNetwork
+from hardware_models.inference import inference_cost
+from physics_ep import cli, relax, simulate
+
+X = torch.rand(6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+Y = torch.arange(6) % 3
+
+
+@pytest.mark.full
+def test_a_resistive_network_has_volts_and_seconds_of_its_own() -> None:
+    """Watts are those of every resistor of its netlist, and the time is that of its course."""
+    network = ResistiveNetwork([5, 7, 3], seed=1).double()
+    found = inference_cost(network, X, Y)
+    circuit, state = network.to_circuit(), relax(network, X).require().state
+    volts = circuit.node_voltages(circuit.operating_point(network.circuit_inputs(X)))
+    resistors = circuit.parts.groups["resistor"]
+    nodes = [volts.get(name, torch.zeros(len(X), dtype=torch.float64)) for name in circuit.parts.nodes]
+    heat = sum(
+        float(g) * float(((nodes[a] - nodes[b]) ** 2).mean())
+        for (a, b), (g,) in zip(resistors.nodes, resistors.values, strict=True)
+    )
+    buffers = 10 * DeviceModel().buffer_power
+    assert found.watts == pytest.approx(heat + buffers, rel=1e-6)
+    assert found.joules == pytest.approx(found.watts * found.seconds, rel=1e-9)
+    assert float(network.cell_power(state, X).mean()) == pytest.approx(heat, rel=1e-6)
+    course = simulate(network, X[:4], duration=2 * found.seconds)
+    late = course.time > found.seconds * 1.01
+    assert float((course.residual[late] / course.residual.amax(0)).max()) <= 1.01e-6
+    assert 0 <= found.error <= 1
+
+
+def test_a_hopfield_network_has_them_by_its_devices() -> None:
+    """Every cell of a pair dissipates V^2 G from either side; a time constant is the device's."""
+    device = DeviceModel(levels=16, device_mismatch=0.05, time_constant=2e-7, g_min=1e-6, g_max=1e-4)
+    network = HopfieldNetwork([5, 4, 3], seed=1, device=device).double()
+    found = inference_cost(network, X, Y)
+    state = relax(network, X).require().state
+    blocks = [X / X.max(), *(s / full for s, full in zip(state, network.full_scales, strict=True))]
+    heat = 0.0
+    for k, layer in enumerate(network.layers):
+        scale = network.device_scales[f"layers.{k}.weight"]
+        for i in range(layer.weight.shape[0]):
+            for j in range(layer.weight.shape[1]):
+                g = abs(float(layer.weight[i, j].detach())) / scale + 2 * device.g_min
+                ways = (blocks[k][:, j] ** 2).mean() + (k > 0) * (blocks[k + 1][:, i] ** 2).mean()
+                heat += g * device.voltage**2 * float(ways)
+        if f"layers.{k}.bias" in network.device_scales:
+            row = layer.bias.detach().abs() / network.device_scales[f"layers.{k}.bias"] + 2 * device.g_min
+            heat += float(row.sum()) * device.voltage**2
+    others = 4 * device.amplifier_power + 12 * device.buffer_power
+    assert found.watts == pytest.approx(heat + others, rel=1e-6)
+    course = simulate(HopfieldNetwork([5, 4, 3], seed=1, device=device).double(), X[:4], stop_when_settled=1e-6)
+    assert found.seconds == pytest.approx(2e-7 * float(course.time[-1]), rel=0.05)
+    assert "the device's" in found.words["time to rest"]
+
+
+def test_models_without_units_say_so() -> None:
+    for system in (HopfieldNetwork([5, 4, 3], seed=1), OscillatorNetwork([5, 4, 3], seed=1)):
+        found = inference_cost(system, X, Y)
+        assert math.isnan(found.seconds)
+        assert math.isnan(found.watts)
+        assert math.isnan(found.joules)
+        assert found.words["power"].startswith(
+            f"because a {type(system).__name__} has volts and seconds by its devi"
+        )
+        assert 0 <= found.error <= 1
+    on_cells = OscillatorNetwork([5, 4, 3], seed=1, device=DeviceModel(oscillator_power=1e-6, time_constant=1e-9))
+    assert inference_cost(on_cells, X, Y).watts == pytest.approx(7e-6)
+
+
+@pytest.mark.full
+def test_the_command_takes_a_table_and_a_trained_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run without devices is put on some by --preset."""
+    rows = [
+        ",".join(map(repr, [*row.tolist(), int(y)])) for row, y in zip(X.repeat(5, 1), Y.repeat(5), strict=True)
+    ]
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(["a,b,c,d,e,kind", *rows]), encoding="utf-8")
+    config = tmp_path / "own.toml"
+    config.write_text(
+        f'system = {{name = "hopfield"}}\ndata = {{name = "csv", file = "{table}"}}\n', encoding="utf-8"
+    )
+
+    def run(*words: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(list(words))
+        assert not ended.value.code
+        return " ".join(capsys.readouterr().out.split())
+
+    trained, out = str(tmp_path / "run.h5"), tmp_path / "cost.json"
+    run("train", str(config), "--set", "training.epochs=1", "--out", trained)
+    assert "not known because a HopfieldNetwork has volts and seconds by its devices" in run("inference", trained)
+    told = run("inference", trained, "--preset", "reram", "--json", str(out))
+    assert "time to rest" in told
+    found = json.loads(out.read_text(encoding="utf-8"))
+    assert 0 < found["joules"] == pytest.approx(found["watts"] * found["seconds"], rel=1e-6)
+    assert "of 6 test examples" in found["words"]["error"]
