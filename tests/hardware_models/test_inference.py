@@ -105,5 +105,8 @@ def test_the_command_takes_a_table_and_a_trained_run(tmp_path: Path, capsys: pyt
     told = run("inference", trained, "--preset", "reram", "--json", str(out))
     assert "time to rest" in told
     found = json.loads(out.read_text(encoding="utf-8"))
-    assert 0 < found["joules"] == pytest.approx(found["watts"] * found["seconds"], rel=1e-6)
+    rows = found["rows"]
+    assert rows["cells"] > 0
+    at_once = rows["reads"] + rows["converters"]
+    assert found["joules"] == pytest.approx(found["watts"] * found["seconds"] + at_once, rel=1e-6)
     assert "of 6 test examples" in found["words"]["error"]

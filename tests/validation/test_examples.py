@@ -96,7 +96,7 @@ def test_a_config_is_judged_on_its_own_data(table: Path) -> None:
     assert has_targets(system, None)
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_the_figure_of_layers_is_the_table_of_gradients(table: Path, tmp_path: Path) -> None:
     """Else a figure and a table of one network differ: in K, beta, cost, gates or examples."""
     told, drawn = tmp_path / "told.json", tmp_path / "drawn.json"
