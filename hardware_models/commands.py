@@ -13,31 +13,24 @@ import typer
 
 from physics_ep.command_options import (
     READS,
-    DataFolder,
     Device,
-    DeviceSeed,
     Dtype,
     JsonFile,
     MethodOfEP,
     Quiet,
     Report,
     Seed,
-    Subject,
     Verbose,
     Weights,
     Writes,
     add_command,
 )
-from physics_ep.command_options import (
-    DeviceFile as FileOfCells,
-)
-from physics_ep.command_options import (
-    Preset as PresetOfCells,
-)
 from physics_ep.errors import argument_error, unknown_name
 from physics_ep.moved import moved_names
 
+from .inference_command import register as register_inference
 from .oscillators.commands import register as register_oscillators
+from .quantities import quantity
 
 if not TYPE_CHECKING:
     __getattr__ = moved_names(__name__)
@@ -111,8 +104,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     example = "Example: physics-ep map pcn --preset pcm   (vgg10 --images DIR for real photographs)"
     add_command(app, map_, name="map", epilog=example)
-    example = "Example: physics-ep inference run.h5   (hopfield --preset reram)"
-    add_command(app, inference, epilog=example)
+    register_inference(app)
     example = "Example: physics-ep fit-pulses measured.csv --preset fefet --out device.json"
     add_command(app, fit_pulses, epilog=example)
     register_oscillators(app)
@@ -126,61 +118,6 @@ def register(app: typer.Typer) -> None:
     ):
         add_command(spice, function, name=name, group="spice", epilog=f"Example: physics-ep spice {example}")
     app.add_typer(spice, name="spice")
-
-
-def inference(
-    system: Subject,
-    preset: PresetOfCells = None,
-    device_model: FileOfCells = None,
-    device_seed: DeviceSeed = None,
-    weights: Weights = None,
-    data: DataFolder = None,
-    examples: Annotated[int, typer.Option(help="Test examples at most.", min=1)] = 500,
-    json: JsonFile = None,
-    seed: Seed = None,
-    device: Device = None,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
-    """Tell what an inference costs: error, time to rest, watts and joules, and what each figure assumes."""
-    report = Report(json, quiet)
-    import torch
-
-    from physics_ep.data.datasets import load_dataset
-    from physics_ep.placement import resolve_device
-    from physics_ep.runs.preparation import bring_examples, on_devices, subject_of, with_arguments
-
-    from .inference import inference_cost
-
-    where = resolve_device(device)
-    subject = on_devices(subject_of(system, weights), preset, device_model, device_seed)
-    subject = with_arguments(subject, data, None, None, None)
-    built = subject.system.build(seed=0 if seed is None else seed).to(where)
-    bring_examples(built, subject)
-    own = getattr(built, "examples", None)
-    if own is None:
-        held = load_dataset(subject.data)
-        shape = built.example_shape
-        own = (held.test_x if shape is None else held.test_x.reshape(-1, *shape), held.test_y)
-    x, y = own[0][:examples], None if own[1] is None else own[1][:examples]
-    target = (
-        y if y is None or not y.dtype.is_floating_point else subject.ep.new_cost().encode(y, y.shape[1], y.dtype)
-    )
-    with torch.no_grad():
-        found = inference_cost(built, x, target, subject.ep.new_cost())
-    report.figures(found.figures())
-    values = {
-        "error": "" if math.isnan(found.error) else f"{found.error:.2%}",
-        "time to rest": _known(found.seconds, "s"),
-        "power": _known(found.watts, "W"),
-        "energy": _known(found.joules, "J"),
-    }
-    rows = [[name, value or "not known", found.words[name]] for name, value in values.items()]
-    report.table(f"{system}: an inference", ["", "value", ""], rows)
-
-
-def _known(value: float, unit: str) -> str:
-    return "" if math.isnan(value) else quantity(value, unit)
 
 
 def map_(
@@ -751,15 +688,3 @@ def _counted(counts: dict[str, int]) -> str:
         kind: kind.replace("_", " ") + "s" * (count > 1 and kind[-1] != "s") for kind, count in counts.items()
     }
     return ", ".join(f"{count:,} {plural[kind]}" for kind, count in counts.items())
-
-
-def quantity(value: float, unit: str) -> str:
-    """A figure with an SI prefix, three digits; nothing where there is none."""
-    if math.isnan(value):
-        return ""
-    if value == 0:
-        return f"0 {unit}"
-    for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""), (1e-3, "m"), (1e-6, "u"), (1e-9, "n")):
-        if abs(value) >= factor:
-            return f"{value / factor:.3g} {prefix}{unit}"
-    return f"{value / 1e-12:.3g} p{unit}"

@@ -1,0 +1,86 @@
+"""The command inference: what an inference of a trained system costs."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import typer
+
+from physics_ep.command_options import (
+    DataFolder,
+    Device,
+    DeviceFile,
+    DeviceSeed,
+    JsonFile,
+    Preset,
+    Quiet,
+    Report,
+    Seed,
+    Subject,
+    Verbose,
+    Weights,
+    add_command,
+)
+
+from .quantities import quantity
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    add_command(app, inference, epilog="Example: physics-ep inference run.h5   (hopfield --preset reram)")
+
+
+def inference(
+    system: Subject,
+    preset: Preset = None,
+    device_model: DeviceFile = None,
+    device_seed: DeviceSeed = None,
+    weights: Weights = None,
+    data: DataFolder = None,
+    examples: Annotated[int, typer.Option(help="Test examples at most.", min=1)] = 500,
+    json: JsonFile = None,
+    seed: Seed = None,
+    device: Device = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Tell what an inference costs: error, time to rest, watts and joules, and what each figure assumes."""
+    report = Report(json, quiet)
+    import torch
+
+    from physics_ep.data.datasets import load_dataset
+    from physics_ep.placement import resolve_device
+    from physics_ep.runs.preparation import bring_examples, on_devices, subject_of, with_arguments
+
+    from .inference import inference_cost
+
+    where = resolve_device(device)
+    subject = on_devices(subject_of(system, weights), preset, device_model, device_seed)
+    subject = with_arguments(subject, data, None, None, None)
+    built = subject.system.build(seed=0 if seed is None else seed).to(where)
+    bring_examples(built, subject)
+    own = getattr(built, "examples", None)
+    if own is None:
+        held = load_dataset(subject.data)
+        shape = built.example_shape
+        own = (held.test_x if shape is None else held.test_x.reshape(-1, *shape), held.test_y)
+    x, y = own[0][:examples], None if own[1] is None else own[1][:examples]
+    target = (
+        y if y is None or not y.dtype.is_floating_point else subject.ep.new_cost().encode(y, y.shape[1], y.dtype)
+    )
+    with torch.no_grad():
+        found = inference_cost(built, x, target, subject.ep.new_cost())
+    report.figures(found.figures())
+    values = {
+        "error": "" if math.isnan(found.error) else f"{found.error:.2%}",
+        "time to rest": _known(found.seconds, "s"),
+        "power": _known(found.watts, "W"),
+        "energy": _known(found.joules, "J"),
+    }
+    rows = [[name, value or "not known", found.words[name]] for name, value in values.items()]
+    report.table(f"{system}: an inference", ["", "value", ""], rows)
+
+
+def _known(value: float, unit: str) -> str:
+    return "" if math.isnan(value) else quantity(value, unit)
