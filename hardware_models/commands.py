@@ -28,7 +28,7 @@ from physics_ep.command_options import (
 from physics_ep.errors import argument_error, unknown_name
 from physics_ep.moved import moved_names
 
-from .inference_command import register as register_inference
+from .inference.commands import register as register_inference
 from .oscillators.commands import register as register_oscillators
 from .quantities import quantity
 

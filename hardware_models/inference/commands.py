@@ -23,7 +23,7 @@ from physics_ep.command_options import (
     add_command,
 )
 
-from .quantities import quantity
+from ..quantities import quantity
 
 
 def register(app: typer.Typer) -> None:
@@ -53,7 +53,7 @@ def inference(
     from physics_ep.placement import resolve_device
     from physics_ep.runs.preparation import bring_examples, on_devices, subject_of, with_arguments
 
-    from .inference import inference_cost
+    from .cost import inference_cost
 
     where = resolve_device(device)
     subject = on_devices(subject_of(system, weights), preset, device_model, device_seed)
@@ -74,13 +74,9 @@ def inference(
     report.figures(found.figures())
     values = {
         "error": "" if math.isnan(found.error) else f"{found.error:.2%}",
-        "time to rest": _known(found.seconds, "s"),
-        "power": _known(found.watts, "W"),
-        "energy": _known(found.joules, "J"),
+        "time to rest": quantity(found.seconds, "s"),
+        "power": quantity(found.watts, "W"),
+        "energy": quantity(found.joules, "J"),
     }
     rows = [[name, value or "not known", found.words[name]] for name, value in values.items()]
     report.table(f"{system}: an inference", ["", "value", ""], rows)
-
-
-def _known(value: float, unit: str) -> str:
-    return "" if math.isnan(value) else quantity(value, unit)

@@ -26,15 +26,15 @@ from physics_ep.relaxation.loop import relax
 from physics_ep.runs.metrics import evaluate
 from physics_ep.storage.trajectory import Trajectory
 
-from .analog.circuit import AnalogHopfieldCircuit
-from .analog.power import power as analog_power
-from .devices.model import ASSUMED_SECONDS, DeviceModel
-from .devices.systems import OnDevice
-from .layers.couplings import Dense
-from .layers.layered import Layered
-from .mapping.budget import Budget, PartCounts, Takes
-from .oscillators.base import Oscillators
-from .resistive.network import ResistiveNetwork
+from ..analog.circuit import AnalogHopfieldCircuit
+from ..analog.power import power as analog_power
+from ..devices.model import ASSUMED_SECONDS, DeviceModel
+from ..devices.systems import OnDevice
+from ..layers.couplings import Dense
+from ..layers.layered import Layered
+from ..mapping.budget import Budget, PartCounts, Takes
+from ..oscillators.base import Oscillators
+from ..resistive.network import ResistiveNetwork
 
 AT_REST = 1e-6
 """Force over its peak below which a system is at rest."""
