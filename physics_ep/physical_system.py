@@ -446,6 +446,8 @@ class Phase:
     """Signs (n,) by which plain steps of Newton's method follow the force; None: they follow it as it is."""
     patience: int | None = None
     """Iterations without progress after which the residual counts as stalled; None: what the solver says."""
+    odd = False
+    """Whether a force on the outputs and its opposite displace the system by opposite amounts, to the last digit."""
 
     def __init__(
         self, system: PhysicalSystem, inputs: Inputs, origin: State | None = None, balanced: bool = False
@@ -683,6 +685,12 @@ class Phase:
     ) -> dict[str, torch.Tensor]:
         """`PhysicalSystem.contrast`, for phases that already know what it needs."""
         return system.contrast(free, plus, minus, x, weight)
+
+    def mirrored_contrast(
+        self, system: PhysicalSystem, free: State, plus: State, x: torch.Tensor, weight: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """`contrast` of a displacement with its opposite, where phases are `odd`."""
+        return self.contrast(system, free, plus, tuple(-d for d in plus), x, weight)
 
     def input_contrast(
         self, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor

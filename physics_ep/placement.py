@@ -6,8 +6,10 @@ Too little memory is told before work starts, not by the kernel in the middle of
 from __future__ import annotations
 
 import copy
+import ctypes
 import itertools
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -243,9 +245,37 @@ def parameters_of(build: Callable[[], nn.Module]) -> int | None:
         return None
 
 
+KEPT_BYTES = 128 * 2**20
+"""Freed memory that a process keeps for its next step: a step of a few million numbers needs less, and a larger one
+spends its time elsewhere."""
+BLOCK_BYTES = 32 * 2**20
+"""Blocks of memory below this size are kept when they are freed: the most that glibc allows."""
+
+
+def keep_memory() -> None:
+    """Let the C library keep some freed memory (`KEPT_BYTES`) for the rest of the process; glibc alone is asked.
+
+    glibc gives freed memory back to the system, which hands it out again page by page, each filled with zeros: up
+    to a fifth of a step of a small network. See mallopt(3), M_TRIM_THRESHOLD and M_MMAP_THRESHOLD.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    trim_threshold, mmap_threshold = -1, -3
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library
+        return
+    mallopt(trim_threshold, KEPT_BYTES)
+    mallopt(mmap_threshold, BLOCK_BYTES)
+
+
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Let torch use so many threads within the block: sums of another grouping round differently."""
+    """Let torch use so many threads within the block: sums of another grouping round differently.
+
+    What runs in such a block makes many steps, so that freed memory is kept from then on (`keep_memory`).
+    """
+    keep_memory()
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

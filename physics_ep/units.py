@@ -157,7 +157,12 @@ def clipped(low: float, high: float) -> Callable[[Any], UnitFunctions]:
         def displaced(d: X, below: X, above: X, beyond: X) -> X:
             return xp.clip(d + beyond, below, above)
 
-        return UnitFunctions(potential, inverse, response, slope, curvature, anchor, displaced)
+        def displaced_tensor(d: torch.Tensor, below: X, above: X, beyond: X) -> torch.Tensor:
+            moved = d + beyond  # large: it is clipped where it lies
+            return torch.clip(moved, below, above, out=None if moved.requires_grad else moved)
+
+        moved = displaced_tensor if xp is torch else displaced
+        return UnitFunctions(potential, inverse, response, slope, curvature, anchor, moved)
 
     return make
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -51,7 +52,7 @@ class Amplifiers:
             if value is not None and not isinstance(value, torch.Tensor):
                 object.__setattr__(self, name, torch.tensor(value, dtype=torch.float64))
 
-    @property
+    @cached_property
     def plain(self) -> bool:
         """Whether there are neither gains nor offsets."""
         return self.gain is None and self.offset is None and self.output_offset is None
@@ -61,7 +62,7 @@ class Amplifiers:
         alike = self.activation is other.activation and self.saturation == other.saturation
         return alike and self.plain and other.plain
 
-    @property
+    @cached_property
     def ideal(self) -> bool:
         """Whether the response is the activation itself."""
         return self.plain and math.isinf(self.saturation)

@@ -18,6 +18,7 @@ from ..reads import likely
 from ..relaxation.loop import new_phase, prepared, solve
 from ..weights import summed
 from .methods import MethodChoice
+from .mirrored import OddPart
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Recipe:
         The method of EP that systems are given.
     droop : float
         Share of itself that a stored free state loses between one nudged phase and the next.
+    mirrored : bool
+        Whether the state under -beta is the mirror image of the one under +beta (`estimators.mirrored`).
     """
 
     scheme: Stencil
@@ -51,6 +54,11 @@ class Recipe:
     options: Mapping[str, Any] = field(default_factory=dict)
     choice: MethodChoice | None = None
     droop: float = 0.0
+    mirrored: bool = False
+
+    def relaxed(self) -> tuple[int, ...]:
+        """Nodes that need a nudged phase of their own."""
+        return (0,) if self.mirrored else self.scheme.relaxed()
 
     def nudge(self, i: int, y: torch.Tensor, signs: torch.Tensor | None = None) -> Nudge:
         """The nudge at node i of the scheme; signs (B,) multiply it where the scheme draws them."""
@@ -95,7 +103,7 @@ def relax_nudged(
         Number of the node to what its phase settled in.
     """
     scheme = recipe.scheme
-    nudges = {i: recipe.nudge(i, y, signs) for i in scheme.relaxed()}
+    nudges = {i: recipe.nudge(i, y, signs) for i in recipe.relaxed()}
     # What a store loses, it loses between one phase and the next: at once, they would all have it whole.
     stack = base.stacked(list(nudges.values())) if len(nudges) > 1 and not recipe.droop else None
     if stack is not None:
@@ -138,7 +146,10 @@ def contrast(
     """
     grads: dict[str, torch.Tensor] = {}
     for phase, state, up, other, w in _pairs(recipe, system, base, free, phases, signs, weight, whole):
-        part = phase.contrast(system, state, up, other, x, w)
+        if recipe.mirrored:
+            part = phase.mirrored_contrast(system, state, up, x, w)
+        else:
+            part = phase.contrast(system, state, up, other, x, w)
         grads = part if not grads else {n: grads[n] + part[n] for n in grads}
     return summed(system, grads)
 
@@ -196,6 +207,7 @@ def input_contrast(
     """The scheme's sum of `Phase.input_contrast` over beta: the gradient of the mean cost with respect to x."""
     total = torch.zeros_like(x)
     for phase, state, up, other, w in _pairs(recipe, system, base, free, phases, signs, weight, whole):
+        other = tuple(-d for d in up) if recipe.mirrored else other
         total = total + phase.input_contrast(state, up, other, x, w)
     return total
 
@@ -225,6 +237,9 @@ def _pairs(
     moved = {i: masked(found.displacement, keep) for i, found in phases.items()}
     for i, partner in scheme.mirrored():
         moved[i] = tuple(d.conj().resolve_conj() for d in moved[partner])
+    if recipe.mirrored:
+        yield base, state, moved[0], None, weight / (2 * recipe.beta)
+        return
     for i, j, w in scheme.halved_pairs():
         read = system.readings(state, moved[i], None if j is None else moved[j])
         yield base, *read, weight * (w / recipe.beta)
@@ -269,6 +284,8 @@ def noise_floors(
         signs = None if signs is None else signs.to(wide)
         starts = {i: narrowed(found.displacement or (), wide) for i, found in nudged.items()}
         exact = replace(recipe, tolerance=tight * base.tolerance_share(recipe.beta))
+        if isinstance(recipe.pull, OddPart):
+            exact = replace(exact, pull=OddPart(recipe.pull.cost, twin.outputs(settled.state)))
         better = relax_nudged(exact, base, target, signs, starts)
         whole = bool((weight > 0).all())
         reference = contrast(exact, twin, base, settled, better, inputs.x, signs, weight.to(wide), whole)

@@ -50,6 +50,7 @@ from .contrasts import (
     surely_finite,
 )
 from .methods import MethodChoice, check_droop, of_stable, require_invariant, require_settling
+from .mirrored import OddPart, check_opposite, require_odd
 from .step import Step, warn_of_input
 
 ON_UNCONVERGED = ("raise", "skip", "warn")
@@ -118,6 +119,11 @@ class EquilibriumPropagation:
     droop : float
         Share of itself that a stored free state loses between the first nudged phase and the second, to simulate
         what a leaking store costs 'asymmetric': an error that grows as 1 / beta.
+    opposite : {'relaxed', 'mirrored'}
+        What stands under -beta in a centered scheme: 'relaxed' (the default) a phase of its own; 'mirrored' the
+        mirror image of the one under +beta, both pulled by the odd part of the cost's force alone
+        (`physics_ep.estimators.mirrored`). That takes five passes in place of seven and differs by O(beta^2), on
+        predictive coding networks of piecewise linear layers with gates held; all else is refused.
     **options
         Further arguments of the system's phases, such as gates='held' or 'live' of a predictive coding network.
 
@@ -144,6 +150,7 @@ class EquilibriumPropagation:
         compile: str = "off",
         method: str | None = None,
         droop: float = 0.0,
+        opposite: str = "relaxed",
         **options: Any,
     ) -> None:
         cost = as_cost(cost)
@@ -175,6 +182,7 @@ class EquilibriumPropagation:
         self.method = method
         self.choice = MethodChoice(method, self.scheme, measure_every)
         self.droop = check_droop(droop)
+        self.opposite = check_opposite(opposite, self.scheme, cost)
         self.options = options
         self.stability_limit = math.inf
         """Largest |beta| of a negative nudge, 1 / lambda, as last measured."""
@@ -368,6 +376,8 @@ class EquilibriumPropagation:
         if eigenvalue is not None:
             require_invariant(system, free.state, self.cost, y)
             free = self._of_stable(system, free, eigenvalue)
+        if self.opposite == "mirrored":
+            require_odd(base)
         free = self._measure(system, base, free, inputs.x, y)
         check_strength(self.beta * max(abs(n) for n in self.scheme.nodes), base.dtype)
 
@@ -375,7 +385,7 @@ class EquilibriumPropagation:
         if self.scheme.random:
             draw = torch.randint(0, 2, (x.shape[0],), generator=self.generator)
             signs = (2 * draw - 1).to(outputs)
-        recipe = self._recipe(base, self.beta)
+        recipe = self._recipe(base, self.beta, outputs)
         phases = relax_nudged(recipe, base, y, signs)
         for i, found in phases.items():
             self._refuse(found, self._name(i))
@@ -614,10 +624,12 @@ class EquilibriumPropagation:
         due = known is None or known() is not system or age >= self.measure_every
         return due or self.beta > 0.5 * self.stability_limit
 
-    def _recipe(self, base: Phase, beta: float) -> Recipe:
+    def _recipe(self, base: Phase, beta: float, outputs: torch.Tensor) -> Recipe:
+        """How phases are nudged around the free `outputs`."""
         tolerance = None if self.tolerance is None else self.tolerance * base.tolerance_share(beta)
-        most, options = self.max_iterations, self.options
-        return Recipe(self.scheme, self.pull, beta, self.solver, tolerance, most, options, self.choice, self.droop)
+        most, options, mirrored = self.max_iterations, self.options, self.opposite == "mirrored"
+        pull = OddPart(self.pull, outputs) if mirrored else self.pull
+        return Recipe(self.scheme, pull, beta, self.solver, tolerance, most, options, self.choice, self.droop, mirrored)
 
     def _measure(
         self, system: PhysicalSystem, base: Phase, free: Equilibrium, x: torch.Tensor, y: torch.Tensor
@@ -671,9 +683,11 @@ class EquilibriumPropagation:
         if self.pull.holds or not base.tells_bias(self.pull, y):
             return
 
+        outputs = outputs_of(system, free.state).detach()
+
         def bias_at(beta: float) -> float:
             check_strength(beta * max(abs(n) for n in self.scheme.nodes), base.dtype)
-            recipes = self._recipe(base, beta), self._recipe(base, beta / 2)
+            recipes = self._recipe(base, beta, outputs), self._recipe(base, beta / 2, outputs)
             return shared_bias(measured_bias(*recipes, system, base, free, x, y), system.device)
 
         self.beta, self.bias = with_small_bias(self.beta, self.scheme.order, bias_at)

@@ -132,7 +132,7 @@ def _factors(
     cost, y, beta = phase.nudge.cost, phase.nudge.y, phase.strength()
     error, output = asked[0] + asked[1], moved[0] + moved[1]
     miss = phase.wanted_output(output, error) - error
-    there = tiled(phase.outputs(), phase.copies) + output
+    there = phase.resting()[0] + output
     slopes = [-beta * cost.curvature(there, y, d) - e for d, e in zip(moved, asked, strict=True)]
     gamma, solved = least_squares(torch.stack(slopes, 1), miss)
     # A correction that is not small is none to a series.

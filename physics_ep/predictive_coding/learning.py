@@ -100,6 +100,39 @@ def contrast(
     return grads
 
 
+def mirrored_contrast(
+    layers: Sequence[PredictiveLayer], free: ForwardPass, deltas: Sequence[torch.Tensor], weight: torch.Tensor
+) -> Gradients:
+    """`contrast` of a state and its mirror image, whose displacements and errors are the negatives.
+
+    Means are those of the free state, so that -2 delta_k h_{k-1}^T is left: one product a link.
+
+    Parameters
+    ----------
+    layers : sequence of PredictiveLayer
+    free : ForwardPass
+    deltas : sequence of Tensor (B, ...)
+        Errors delta_k of the state.
+    weight : Tensor (B,)
+
+    Returns
+    -------
+    dict
+        As `contrast` has it.
+    """
+    grads: Gradients = {}
+    for k, layer in enumerate(layers):
+        gap = deltas[k] * (-2 * _column(weight, free, deltas[k]))
+        for source, link, part in layer.wires(k):
+            if part is not None:
+                below = free.x if source < 0 else free.states[source]
+                grads[f"layers.{k}.{part}"] = link.gradient(below, gap, free.routes[k] if link.routed else None)
+        if layer.bias is not None:
+            grads[f"layers.{k}.bias"] = gap.sum([0, *range(2, gap.ndim)])
+        _settle(grads, k, layer)
+    return grads
+
+
 def _contrast_of_routes(
     layers: Sequence[PredictiveLayer],
     free: ForwardPass,

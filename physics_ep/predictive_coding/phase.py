@@ -31,7 +31,7 @@ from ..nudging import Nudge
 from ..pooling import Route
 from ..system import Inputs, Phase
 from .forward import ForwardNetwork, ForwardPass
-from .learning import Nudged, contrast
+from .learning import Nudged, contrast, mirrored_contrast
 from .responses import FreeResponse, over, wide
 
 Blocks = list[torch.Tensor]
@@ -114,9 +114,11 @@ class PredictivePhase(Phase):
         paired: bool,
     ) -> None:
         super().__init__(system, inputs, origin, balanced)
+        self.at_rest: tuple[torch.Tensor, torch.Tensor] | None = None
+        """What `resting` has found."""
         self.exact_output = False
         """Whether the output layer takes its exact update: for nudges so strong that no other would settle."""
-        self.linear = gates == "held" and system.piecewise_linear
+        self.linear = self.odd = gates == "held" and system.piecewise_linear
         self.copies = 1
         self.routing = gates == "live" and system.routed
         free: ForwardPass = inputs.cache
@@ -181,6 +183,7 @@ class PredictivePhase(Phase):
         twin, free = copy.copy(self), self.free
         drives = None if free.drives is None else masked(free.drives, ~left_out)
         twin.free = dataclasses.replace(free, states=masked(free.states, ~left_out), drives=drives)
+        twin.at_rest = None
         twin.units = FreeResponse(twin.free, self.layers, self.gates, self.paired)
         return twin
 
@@ -200,6 +203,7 @@ class PredictivePhase(Phase):
 
     def nudged(self, nudge: Nudge | None) -> PredictivePhase:
         twin = copy.copy(self)
+        twin.at_rest = None
         twin.nudge = None if nudge is None else nudge.to(self.wide)
         twin.exact_output = nudge is not None and (nudge.cost.holds or nudge.most > 0.5)
         twin.routes = list(self.free.routes)
@@ -219,7 +223,15 @@ class PredictivePhase(Phase):
         """-dC/dh_L at the free state, (B, n_out): the error of the output layer for a nudge of one, to first
         order."""
         assert self.nudge is not None
-        return -self.nudge.cost.gradient(self.outputs(), self.nudge.y[: len(self.x)])
+        return -self.resting()[1][: len(self.x)]
+
+    def resting(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Free outputs, and the gradient of the nudge's cost there, a row each (rows, n_out)."""
+        if self.at_rest is None:
+            assert self.nudge is not None
+            outputs = tiled(self.outputs(), self.copies)
+            self.at_rest = outputs, self.nudge.cost.gradient(outputs, self.nudge.y)
+        return self.at_rest
 
     def outputs(self) -> torch.Tensor:
         """Free outputs (B, n_out), in single precision at least."""
@@ -236,11 +248,11 @@ class PredictivePhase(Phase):
             return torch.zeros_like(moved, dtype=self.wide)
         cost, y, beta = self.nudge.cost, self.nudge.y, self.strength()
         moved = moved.to(self.wide)
-        out = tiled(self.outputs(), self.copies)
         if self.exact_output:
             change = moved - error.to(self.wide)
-            return cost.displaced_unit(out, y, beta, change) - change
-        return -beta * (cost.gradient(out, y) + cost.gradient_difference(out, moved, y))
+            return cost.displaced_unit(tiled(self.outputs(), self.copies), y, beta, change) - change
+        out, slope = self.resting()
+        return -beta * (slope + cost.gradient_difference(out, moved, y))
 
     # -- the two passes ---------------------------------------------------------------------------------------
 
@@ -485,6 +497,13 @@ class PredictivePhase(Phase):
             found = contrast(self.layers, self.free, up, down, weight)
         self.settled.clear()  # a step outlives its contrast, and routes are large
         return found
+
+    def mirrored_contrast(
+        self, system: Any, free: State, plus: State, x: torch.Tensor, weight: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        with torch.no_grad():
+            self.free.weights.release()
+            return mirrored_contrast(self.layers, self.free, plus[-self.depth :], weight)
 
     def input_contrast(
         self, free: State, plus: State, minus: State | None, x: torch.Tensor, weight: torch.Tensor
