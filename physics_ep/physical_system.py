@@ -447,7 +447,7 @@ class Phase:
     patience: int | None = None
     """Iterations without progress after which the residual counts as stalled; None: what the solver says."""
     odd = False
-    """Whether a force on the outputs and its opposite displace the system by opposite amounts, to the last digit."""
+    """Whether a force on the outputs and its opposite displace the system by opposite amounts, to rounding."""
 
     def __init__(
         self, system: PhysicalSystem, inputs: Inputs, origin: State | None = None, balanced: bool = False

@@ -207,8 +207,8 @@ def input_contrast(
     """The scheme's sum of `Phase.input_contrast` over beta: the gradient of the mean cost with respect to x."""
     total = torch.zeros_like(x)
     for phase, state, up, other, w in _pairs(recipe, system, base, free, phases, signs, weight, whole):
-        other = tuple(-d for d in up) if recipe.mirrored else other
-        total = total + phase.input_contrast(state, up, other, x, w)
+        opposite = tuple(-d for d in up) if recipe.mirrored else other
+        total = total + phase.input_contrast(state, up, opposite, x, w)
     return total
 
 

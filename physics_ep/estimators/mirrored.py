@@ -87,7 +87,9 @@ def check_opposite(opposite: str, scheme: Stencil, cost: Cost) -> str:
     if opposite == "relaxed":
         return opposite
     if scheme.nodes != (1.0, -1.0) or scheme.random:
-        must = f"be 'relaxed' with the scheme {scheme.name!r}: a mirror image stands for one of the two of 'centered'"
+        must = (
+            f"be 'relaxed' with the scheme {scheme.name!r}: a mirror image stands for one of the two of 'centered'"
+        )
         raise argument_error("opposite", must, repr(opposite))
     if cost.holds:
         must = f"be 'relaxed' under {cost.name!r}, which holds the outputs: a held state has no mirror image"
@@ -104,7 +106,7 @@ def require_odd(phase: Phase) -> None:
     """
     if not phase.odd:
         raise InputError(
-            f"Argument opposite must be 'relaxed' for {type(phase.system).__name__} with these units and gates: only "
-            "a predictive coding network of piecewise linear layers whose gates are held answers opposite nudges by "
-            "mirror images."
+            f"Argument opposite must be 'relaxed' for {type(phase.system).__name__} with these units and gates: "
+            "only a predictive coding network of piecewise linear layers whose gates are held answers opposite "
+            "nudges by mirror images."
         )

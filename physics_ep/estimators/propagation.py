@@ -629,7 +629,9 @@ class EquilibriumPropagation:
         tolerance = None if self.tolerance is None else self.tolerance * base.tolerance_share(beta)
         most, options, mirrored = self.max_iterations, self.options, self.opposite == "mirrored"
         pull = OddPart(self.pull, outputs) if mirrored else self.pull
-        return Recipe(self.scheme, pull, beta, self.solver, tolerance, most, options, self.choice, self.droop, mirrored)
+        return Recipe(
+            self.scheme, pull, beta, self.solver, tolerance, most, options, self.choice, self.droop, mirrored
+        )
 
     def _measure(
         self, system: PhysicalSystem, base: Phase, free: Equilibrium, x: torch.Tensor, y: torch.Tensor

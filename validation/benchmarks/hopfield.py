@@ -21,6 +21,8 @@ from physics_ep.estimators.propagation import EquilibriumPropagation
 from physics_ep.nudging import Nudge
 from physics_ep.relaxation.loop import solve
 
+from .counting import floors
+from .steps import Clock
 from .timing import interleave, machine, measured
 
 SIZES = (784, 1024, 10)
@@ -42,8 +44,9 @@ def measure(repeats: int = 60, threads: int = 1, seed: int = 0) -> dict[str, obj
     Returns
     -------
     dict
-        `rows` (contender, milliseconds, ratio, residual, iterations), `ratio`, `relaxation` (of all phases, over a
-        backprop step), `machine`.
+        `rows` (contender, milliseconds, ratio, residual, iterations; `cpu`, the ratio in processor time, `count`,
+        that of multiplications, and `floor`, the processor time of these products alone over a backprop step),
+        `ratio`, `relaxation` (of all phases, over a backprop step), `machine`.
     """
     with placement.threads(threads):
         generator = torch.Generator().manual_seed(seed)
@@ -78,9 +81,21 @@ def measure(repeats: int = 60, threads: int = 1, seed: int = 0) -> dict[str, obj
                 solve(nudged, tolerance=1e-7)
 
         where = machine()
-        medians = interleave({"backprop": backprop, "ep": propagate, "relaxation": settle}, repeats)
+        calls = {"backprop": backprop, "ep": propagate, "relaxation": settle}
+        clock = Clock()
+        medians = interleave(clock.around(calls), repeats)
+        found = floors(calls, repeats)
         system.zero_grad()
         step = ep.backward(system, x, y)
+    unit = clock.median("backprop")[1]
+    floor = {
+        name: {
+            "cpu": clock.median(name)[1] / unit,
+            "count": count / found["backprop"][0],
+            "floor": alone / unit,
+        }
+        for name, (count, alone) in found.items()
+    }
     ratio = medians["ep"] / medians["backprop"]
     residual = max(float(e.residual.max()) for e in step.equilibria)
     sweeps = "/".join(str(e.iterations) for e in step.equilibria)
@@ -89,6 +104,7 @@ def measure(repeats: int = 60, threads: int = 1, seed: int = 0) -> dict[str, obj
         "rows": [
             {
                 "step": "MLP forward and backward",
+                **floor["backprop"],
                 "ms": 1e3 * medians["backprop"],
                 "ratio": 1.0,
                 "residual": None,
@@ -96,6 +112,7 @@ def measure(repeats: int = 60, threads: int = 1, seed: int = 0) -> dict[str, obj
             },
             {
                 "step": "Hopfield, centered EP",
+                **floor["ep"],
                 "ms": 1e3 * medians["ep"],
                 "ratio": ratio,
                 "residual": residual,
@@ -103,6 +120,7 @@ def measure(repeats: int = 60, threads: int = 1, seed: int = 0) -> dict[str, obj
             },
             {
                 "step": "of which its relaxation",
+                **floor["relaxation"],
                 "ms": 1e3 * medians["relaxation"],
                 "ratio": medians["relaxation"] / medians["backprop"],
                 "residual": None,
@@ -119,4 +137,7 @@ if __name__ == "__main__":
     result = measured(__file__, __doc__, measure)
     print(result["title"], "|", result["machine"])
     for row in result["rows"]:
-        print(f"{row['step']:28s} {row['ms']:8.2f} ms  x{row['ratio']:.2f}  {row['sweeps']}")
+        print(
+            f"{row['step']:28s} {row['ms']:8.2f} ms  x{row['ratio']:.2f}  cpu x{row['cpu']:.2f}  "
+            f"count {row['count']:.2f} ({row['floor']:.2f} in time)  {row['sweeps']}"
+        )

@@ -10,9 +10,10 @@ find the equilibrium. At a fifth of that beta two sweeps are enough, as they are
 whole. Mapping itself, which programs the cells, is timed apart.
 
 Rows of trained weights (20 steps of Adam on the batch) have live gates, ideal devices and a fifth of beta='auto'.
-Beside them stand the count of their multiplications over backprop's, for two sweeps (`counted`), and the time of
-these products alone. `ms` and ratios are of the clock on the wall, `cpu`
-the ratio to backprop in processor time, which other programs disturb less.
+Their `count`, of multiplications over backprop's, is that of two sweeps in which no unit crosses its kink
+(`counted`); that of all other rows is counted during a step. `floor` is the processor time of a step's products
+alone over that of a backprop step. `ms` and ratios are of the clock on the wall, `cpu` the ratio to backprop in
+processor time, which other programs disturb less.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from validation.experiments.substrates import THREE
 from validation.gradients import compare
 from validation.oracles import backprop_gradient
 
+from .counting import floors, with_floors
 from .pcn import inputs
 from .steps import Clock
 from .timing import interleave, machine, measured
@@ -78,7 +80,8 @@ def measure(
     -------
     dict
         `rows` (case, step, ms, over unmapped, over backprop, cpu, sweeps, residual, 1 - cos to backprop of the
-        network that is there, count), `ratio` (largest of ideal devices over the unmapped step), `machine`, `load`.
+        network that is there, count, floor), `ratio` (largest of ideal devices over the unmapped step), `machine`,
+        `load`.
     """
     load = [os.getloadavg()[0]]
     with placement.threads(threads):
@@ -86,7 +89,7 @@ def measure(
         rows = [row for case in cases for row in _rows(case, repeats, seed)]
         rows += [row for case in trained for row in _trained_rows(case, repeats, seed)]
     load.append(os.getloadavg()[0])
-    plain = [r for r in rows if "ideal" in str(r["step"]) and r["count"] is None]
+    plain = [r for r in rows if "ideal" in str(r["step"]) and "live" not in str(r["step"])]
     worst = max((float(r["/ EP"]) for r in plain), default=math.nan)  # type: ignore[arg-type]
     return {
         "title": "EP on a mapped network over EP on the network, and over backprop",
@@ -177,7 +180,7 @@ def _trained_rows(case: str, repeats: int, seed: int) -> list[dict[str, object]]
     calls["its products alone"] = products(net, x)
     rows = _measured_rows(Timed(f"{case}, {batch}, trained", cost, x, y, systems, steps), calls, repeats)
     for row in rows:
-        row["count"] = counted(net) if "live" in str(row["step"]) else None
+        row["count"] = counted(net) if "live" in str(row["step"]) else row["count"]
     return rows
 
 
@@ -241,6 +244,7 @@ def _measured_rows(timed: Timed, calls: dict[str, Callable[[], None]], repeats: 
         call()
     interleave(clock.around(calls), repeats if x.ndim == 2 else max(repeats // 5, 2), warmup=0)
     unit, plain = clock.median("backprop"), clock.median("EP")
+    found = floors({name: call for name, call in calls.items() if "mapping" not in name}, max(repeats // 5, 2))
     rows = []
     for name in clock.seconds:
         wall, cpu = clock.median(name)
@@ -254,18 +258,17 @@ def _measured_rows(timed: Timed, calls: dict[str, Callable[[], None]], repeats: 
             "sweeps": "",
             "residual": None,
             "1 - cos": None,
-            "count": None,
         }
         if name in steps:
-            found = steps[name].equilibria
+            settled = steps[name].equilibria
             system = timed.systems[name]
             grads = {n: p.grad for n, p in system.named_parameters() if p.grad is not None}
             exact = backprop_gradient(system, x, y, cost)
-            row["sweeps"] = "/".join(str(e.iterations) for e in found[1:])
-            row["residual"] = max(float(e.residual.max()) for e in found)
+            row["sweeps"] = "/".join(str(e.iterations) for e in settled[1:])
+            row["residual"] = max(float(e.residual.max()) for e in settled)
             row["1 - cos"] = 1 - min(r.cosine for r in compare(grads, exact))
         rows.append(row)
-    return rows
+    return with_floors(rows, found, "backprop", unit[1])
 
 
 if __name__ == "__main__":
@@ -273,7 +276,7 @@ if __name__ == "__main__":
     print(result["title"], "|", result["machine"], "| load", result["load"])
     for row in result["rows"]:
         residual = "" if row["residual"] is None else f"{row['residual']:.1e}"
-        count = "" if row["count"] is None else f"count {row['count']:.2f}"
+        count = "" if row["count"] is None else f"count {row['count']:.2f} ({row['floor']:.2f} in time)"
         ratios = f"x{row['/ EP']:5.2f}  x{row['/ backprop']:5.2f}"
         print(
             f"{row['case']:26s} {row['step']:24s} {row['ms']:9.2f} ms  {ratios}  "

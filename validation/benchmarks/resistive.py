@@ -19,6 +19,8 @@ from physics_ep.cost import SquaredError
 from physics_ep.estimators.propagation import EquilibriumPropagation
 from physics_ep.relaxation.loop import relax
 
+from .counting import floors
+from .steps import Clock
 from .timing import interleave, machine, measured
 
 SIZES = (784, 1024, 10)
@@ -51,7 +53,9 @@ def measure(
     Returns
     -------
     dict
-        `rows` (contender, milliseconds, ratio, residual, iterations), `ratio` (EP step over its two products),
+        `rows` (contender, milliseconds, ratio, residual, iterations, and over the two products in processor time:
+        the step, `cpu`, and its products alone, `floor`; `count`, their multiplications), `ratio` (EP step over its
+        two products),
         `throughput_ratio` (operating points per second over ngspice's), `machine`.
     """
     with placement.threads(threads):
@@ -78,20 +82,29 @@ def measure(
             relax(small, many, tolerance=TOLERANCE)
 
         where = machine()
-        medians = interleave({"products": products, "ep": propagate, "points": settle}, repeats)
+        calls = {"products": products, "ep": propagate, "points": settle}
+        clock = Clock()
+        medians = interleave(clock.around(calls), repeats)
+        found = floors({name: calls[name] for name in ("products", "ep")}, repeats)
         system.zero_grad()
         step = ep.backward(system, x, y)
         points = relax(small, many, tolerance=TOLERANCE).require()
     ratio = medians["ep"] / medians["products"]
     each = medians["points"] / THROUGHPUT_BATCH
+    unit = clock.median("products")[1]
+    floor = {
+        name: (clock.median(name)[1] / unit, count / found["products"][0], alone / unit)
+        for name, (count, alone) in found.items()
+    }
     rows = [
-        _row("drive and contrast alone", medians["products"], 1.0, None, ""),
+        _row("drive and contrast alone", medians["products"], 1.0, None, "", floor["products"]),
         _row(
             "EP step 1568-1024-10, batch 32",
             medians["ep"],
             ratio,
             max(float(e.residual.max()) for e in step.equilibria),
             "/".join(str(e.iterations) for e in step.equilibria),
+            floor["ep"],
         ),
         _row("ngspice, an operating point", ngspice_seconds, 1.0, None, ""),
         _row(
@@ -112,8 +125,18 @@ def measure(
     }
 
 
-def _row(name: str, seconds: float, ratio: float, residual: float | None, sweeps: str) -> dict[str, object]:
-    return {"step": name, "ms": 1e3 * seconds, "ratio": ratio, "residual": residual, "sweeps": sweeps}
+def _row(
+    name: str,
+    seconds: float,
+    ratio: float,
+    residual: float | None,
+    sweeps: str,
+    floor: tuple[float | None, ...] = (None, None, None),
+) -> dict[str, object]:
+    """A row, with the ratios in processor time, of multiplications, and of the time of these products alone."""
+    cpu, count, alone = floor
+    row = {"step": name, "ms": 1e3 * seconds, "ratio": ratio, "residual": residual, "sweeps": sweeps}
+    return row | {"cpu": cpu, "count": count, "floor": alone}
 
 
 def _digits(batch: int, generator: torch.Generator) -> torch.Tensor:
@@ -126,6 +149,9 @@ if __name__ == "__main__":
     result = measured(__file__, __doc__, measure)
     print(result["title"], "|", result["machine"])
     for row in result["rows"]:
-        print(f"{row['step']:44s} {row['ms']:10.4f} ms  x{row['ratio']:.3g}  {row['sweeps']}")
+        told = (
+            "" if row["count"] is None else f"cpu x{row['cpu']:.2f}  count {row['count']:.2f} ({row['floor']:.2f})"
+        )
+        print(f"{row['step']:44s} {row['ms']:10.4f} ms  x{row['ratio']:.3g}  {told}  {row['sweeps']}")
     times = f"{result['throughput_ratio']:.0f} times ngspice"
     print(f"{result['points_per_second']:.0f} operating points a second, {times}")

@@ -50,6 +50,8 @@ class StepRecipe:
         Part of the measured beta to take: residuals fall with beta, and carried errors lose no digits by it.
     target : float or None
         What the step may cost, in backprop steps.
+    opposite : {'relaxed', 'mirrored'}
+        Whether the state under -beta is relaxed, or is the mirror image of the other.
     """
 
     name: str
@@ -60,6 +62,7 @@ class StepRecipe:
     beta: float | None = None
     share: float = 1.0
     target: float | None = None
+    opposite: str = "relaxed"
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,7 @@ class StepSubject:
         ep.beta = recipe.share * self.beta if recipe.beta is None else recipe.beta
         ep.solver = recipe.solver
         ep.tolerance = recipe.tolerance
+        ep.opposite = recipe.opposite
         if recipe.sweeps is not None:
             ep.tolerance, ep.max_iterations, ep.on_unconverged = 1e-30, recipe.sweeps, "warn"
         return ep

@@ -17,7 +17,9 @@ from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp, vgg5
 CE = CrossEntropy()
 
 
-def _case(energy: str = "squared", images: bool = False) -> tuple[PredictiveCodingNetwork, torch.Tensor, torch.Tensor]:
+def _case(
+    energy: str = "squared", images: bool = False
+) -> tuple[PredictiveCodingNetwork, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(3)
     net = vgg5(width=1 / 32, seed=2) if images else mlp([6, 9, 8, 4], "relu", seed=2, energy=energy)
     net = net.double()
@@ -86,7 +88,9 @@ def test_its_state_solves_the_network_nudged_both_ways() -> None:
     assert torch.allclose(curved, odd.curvature(leaf.detach(), y, v), rtol=1e-9)
     change = odd.gradient_difference(free[-1], d, y)
     assert torch.allclose(change, odd.gradient(leaf.detach(), y) - odd.gradient(free[-1], y), atol=1e-14)
-    stiffness, force = Nudge(OddPart(SquaredError(), free[-1]), torch.ones(5, 4).double(), 0.1).linear(x.dtype) or ()
+    stiffness, force = (
+        Nudge(OddPart(SquaredError(), free[-1]), torch.ones(5, 4).double(), 0.1).linear(x.dtype) or ()
+    )
     assert not stiffness.any()
     assert torch.allclose(force, 0.1 * (1 - free[-1]))
 
