@@ -15,6 +15,7 @@ import torch
 from .. import ranks
 from ..blocks import narrowed
 from ..equilibrium import Equilibrium
+from ..errors import argument_error
 from ..physical_system import Phase, PhysicalSystem
 from ..reads import read
 from .contrasts import Recipe, added, contrast, direct_gradient, relax_nudged
@@ -27,6 +28,16 @@ SETTLING = 7
 """Strengths, each a tenth of the one before, at which phases may settle."""
 WORTH = 0.9
 """Share of the bias to which a lower beta must bring it, or it is not taken."""
+
+
+def check_beta(beta: float | str) -> float:
+    """Return beta if it is a positive finite number, else raise InputError."""
+    number = isinstance(beta, int | float) and not isinstance(beta, bool)
+    if not number or not 0 < float(beta) < math.inf:
+        raise argument_error(
+            "beta", "be a positive number or 'auto' (the scheme, such as negative(), carries the sign)", repr(beta)
+        )
+    return float(beta)
 
 
 def promised_bias(order: int) -> float:

@@ -41,8 +41,6 @@ class Recipe:
         The method of EP that systems are given.
     droop : float
         Share of itself that a stored free state loses between one nudged phase and the next.
-    mirrored : bool
-        Whether the state under -beta is the mirror image of the one under +beta (`estimators.mirrored`).
     """
 
     scheme: Stencil
@@ -54,7 +52,11 @@ class Recipe:
     options: Mapping[str, Any] = field(default_factory=dict)
     choice: MethodChoice | None = None
     droop: float = 0.0
-    mirrored: bool = False
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether the state under -beta is the mirror image of the one under +beta (`estimators.mirrored`)."""
+        return isinstance(self.pull, OddPart)
 
     def relaxed(self) -> tuple[int, ...]:
         """Nodes that need a nudged phase of their own."""

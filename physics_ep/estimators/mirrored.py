@@ -97,12 +97,13 @@ def check_opposite(opposite: str, scheme: Stencil, cost: Cost) -> str:
     return opposite
 
 
-def require_odd(phase: Phase) -> None:
-    """Refuse a phase whose displacements under opposite forces are not opposite.
+def odd_part(cost: Cost, phase: Phase) -> OddPart:
+    """The odd part of a cost around the free outputs of a phase, which has an origin.
 
     Raises
     ------
     InputError
+        If the phase's displacements under opposite forces are not opposite.
     """
     if not phase.odd:
         raise InputError(
@@ -110,3 +111,5 @@ def require_odd(phase: Phase) -> None:
             "only a predictive coding network of piecewise linear layers whose gates are held answers opposite "
             "nudges by mirror images."
         )
+    assert phase.origin is not None
+    return OddPart(cost, phase.system.outputs(phase.origin).detach())

@@ -37,7 +37,7 @@ from ..relaxation.loop import (
 )
 from ..stillness import require_system, require_trained
 from ..weights import Weights
-from .automatic import AUTO_FRACTION, measured_bias, shared_bias, with_small_bias
+from .automatic import AUTO_FRACTION, check_beta, measured_bias, shared_bias, with_small_bias
 from .contrasts import (
     Recipe,
     added,
@@ -50,7 +50,7 @@ from .contrasts import (
     surely_finite,
 )
 from .methods import MethodChoice, check_droop, of_stable, require_invariant, require_settling
-from .mirrored import OddPart, check_opposite, require_odd
+from .mirrored import check_opposite, odd_part
 from .step import Step, warn_of_input
 
 ON_UNCONVERGED = ("raise", "skip", "warn")
@@ -120,10 +120,8 @@ class EquilibriumPropagation:
         Share of itself that a stored free state loses between the first nudged phase and the second, to simulate
         what a leaking store costs 'asymmetric': an error that grows as 1 / beta.
     opposite : {'relaxed', 'mirrored'}
-        What stands under -beta in a centered scheme: 'relaxed' (the default) a phase of its own; 'mirrored' the
-        mirror image of the one under +beta, both pulled by the odd part of the cost's force alone
-        (`physics_ep.estimators.mirrored`). That takes five passes in place of seven and differs by O(beta^2), on
-        predictive coding networks of piecewise linear layers with gates held; all else is refused.
+        What stands under -beta in a centered scheme: a phase of its own, or the mirror image of the other's, at
+        five passes for seven and a difference of O(beta^2) (`physics_ep.estimators.mirrored`).
     **options
         Further arguments of the system's phases, such as gates='held' or 'live' of a predictive coding network.
 
@@ -376,8 +374,6 @@ class EquilibriumPropagation:
         if eigenvalue is not None:
             require_invariant(system, free.state, self.cost, y)
             free = self._of_stable(system, free, eigenvalue)
-        if self.opposite == "mirrored":
-            require_odd(base)
         free = self._measure(system, base, free, inputs.x, y)
         check_strength(self.beta * max(abs(n) for n in self.scheme.nodes), base.dtype)
 
@@ -385,7 +381,7 @@ class EquilibriumPropagation:
         if self.scheme.random:
             draw = torch.randint(0, 2, (x.shape[0],), generator=self.generator)
             signs = (2 * draw - 1).to(outputs)
-        recipe = self._recipe(base, self.beta, outputs)
+        recipe = self._recipe(base, self.beta)
         phases = relax_nudged(recipe, base, y, signs)
         for i, found in phases.items():
             self._refuse(found, self._name(i))
@@ -624,14 +620,11 @@ class EquilibriumPropagation:
         due = known is None or known() is not system or age >= self.measure_every
         return due or self.beta > 0.5 * self.stability_limit
 
-    def _recipe(self, base: Phase, beta: float, outputs: torch.Tensor) -> Recipe:
-        """How phases are nudged around the free `outputs`."""
+    def _recipe(self, base: Phase, beta: float) -> Recipe:
         tolerance = None if self.tolerance is None else self.tolerance * base.tolerance_share(beta)
-        most, options, mirrored = self.max_iterations, self.options, self.opposite == "mirrored"
-        pull = OddPart(self.pull, outputs) if mirrored else self.pull
-        return Recipe(
-            self.scheme, pull, beta, self.solver, tolerance, most, options, self.choice, self.droop, mirrored
-        )
+        pull = odd_part(self.pull, base) if self.opposite == "mirrored" else self.pull
+        most, options = self.max_iterations, self.options
+        return Recipe(self.scheme, pull, beta, self.solver, tolerance, most, options, self.choice, self.droop)
 
     def _measure(
         self, system: PhysicalSystem, base: Phase, free: Equilibrium, x: torch.Tensor, y: torch.Tensor
@@ -685,24 +678,12 @@ class EquilibriumPropagation:
         if self.pull.holds or not base.tells_bias(self.pull, y):
             return
 
-        outputs = outputs_of(system, free.state).detach()
-
         def bias_at(beta: float) -> float:
             check_strength(beta * max(abs(n) for n in self.scheme.nodes), base.dtype)
-            recipes = self._recipe(base, beta, outputs), self._recipe(base, beta / 2, outputs)
+            recipes = self._recipe(base, beta), self._recipe(base, beta / 2)
             return shared_bias(measured_bias(*recipes, system, base, free, x, y), system.device)
 
         self.beta, self.bias = with_small_bias(self.beta, self.scheme.order, bias_at)
-
-
-def check_beta(beta: float | str) -> float:
-    """Return beta if it is a positive finite number, else raise InputError."""
-    number = isinstance(beta, int | float) and not isinstance(beta, bool)
-    if not number or not 0 < float(beta) < math.inf:
-        raise argument_error(
-            "beta", "be a positive number or 'auto' (the scheme, such as negative(), carries the sign)", repr(beta)
-        )
-    return float(beta)
 
 
 @differentiating

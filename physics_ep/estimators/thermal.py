@@ -39,8 +39,9 @@ from ..nudging import Stencil, centered, scheme_from_name
 from ..physical_system import PhysicalSystem, widened
 from ..stillness import require_trained
 from ..weights import Weights
+from .automatic import check_beta
 from .chains import Averages, Ensemble, Plan
-from .propagation import UnconvergedWarning, check_beta
+from .propagation import UnconvergedWarning
 
 METHODS = {name: method for name, method in STOCHASTIC.items() if isinstance(method, NoisyTableau)}
 LEAST_CHAINS = 8

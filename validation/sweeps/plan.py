@@ -10,7 +10,7 @@ from hardware_models.devices.fields import defaults_of, fields_of
 from hardware_models.devices.model import DeviceModel, parse_field
 from hardware_models.devices.presets import check_idle
 from physics_ep.errors import InputError, argument_error, unknown_name
-from physics_ep.estimators.propagation import check_beta
+from physics_ep.estimators.automatic import check_beta
 
 IDEAL, BASE = "ideal", "base"
 """What points without a swept field are called: the device without imperfections, and the one that is varied."""

@@ -22,8 +22,8 @@ import torch
 
 from physics_ep.cost import Cost
 from physics_ep.errors import REPEATS, InputError, argument_error, require_count
-from physics_ep.estimators.automatic import AUTO_FRACTION
-from physics_ep.estimators.propagation import NegativeNudgeError, check_beta
+from physics_ep.estimators.automatic import AUTO_FRACTION, check_beta
+from physics_ep.estimators.propagation import NegativeNudgeError
 from physics_ep.nudging import Stencil, scheme_from_name
 from physics_ep.progress import SILENT, Progress, task
 
