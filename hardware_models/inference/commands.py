@@ -66,11 +66,8 @@ def inference(
         shape = built.example_shape
         own = (held.test_x if shape is None else held.test_x.reshape(-1, *shape), held.test_y)
     x, y = own[0][:examples], None if own[1] is None else own[1][:examples]
-    target = (
-        y if y is None or not y.dtype.is_floating_point else subject.ep.new_cost().encode(y, y.shape[1], y.dtype)
-    )
     with torch.no_grad():
-        found = inference_cost(built, x, target, subject.ep.new_cost())
+        found = inference_cost(built, x, y, subject.ep.new_cost())
     report.figures(found.figures())
     values = {
         "error": "" if math.isnan(found.error) else f"{found.error:.2%}",

@@ -256,7 +256,7 @@ def test_the_command_ends_bad_folders_in_one_line(folder: Path, tmp_path: Path, 
     assert "n01/0.JPEG' cannot be decoded: it is no JPEG or PNG" in told
     code, told = status("--set", "data.on_broken=skip")
     assert code == 0
-    assert "1 images cannot be decoded and were left out. The first: Image" in told
+    assert "left out: 1 image that cannot be decoded. The first: Image" in told
 
 
 def test_top5_error_against_sorting(tmp_path: Path) -> None:
