@@ -80,6 +80,14 @@ Transpose = Annotated[
 Rails = Annotated[
     str, typer.Option(help="Lines beyond the cells' cell_voltage_limit: refuse, or fit (scale all voltages).")
 ]
+NetlistMethod = Annotated[
+    str | None,
+    typer.Option(
+        "--method",
+        help="What nudged phases follow: energy, vector-field, asymmetric or auto; default the circuit's.",
+        show_default=False,
+    ),
+]
 DeviceFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Devices as JSON.", show_default=False), READS
 ]
@@ -112,8 +120,8 @@ def register(app: typer.Typer) -> None:
         help="Circuits and ngspice: write netlists, compare operating points and gradients, read a user's netlist.",
     )
     for name, function, example in (
-        ("export", spice_export, "export resistive net.cir   (then ngspice -b net.cir)"),
-        ("check", spice_check, "check learning --json agreement.json"),
+        ("export", spice_export, "export stage.cir out.cir --method asymmetric   (then ngspice -b out_plus.cir)"),
+        ("check", spice_check, "check stage.cir --method vector-field --json agreement.json"),
         ("import", spice_import, "import net.cir --out again.cir"),
     ):
         add_command(spice, function, name=name, group="spice", epilog=f"Example: physics-ep spice {example}")
@@ -469,6 +477,7 @@ def spice_export(
     ],
     phase: Annotated[str, typer.Option(help="free, nudged or both.")] = "both",
     beta: Beta = None,
+    method: NetlistMethod = None,
     substrate: Substrate = None,
     preset: Preset = None,
     device_model: DeviceFile = None,
@@ -485,15 +494,19 @@ def spice_export(
     """Write a circuit, and its nudged phases, as netlists for ngspice."""
     report = Report(json, quiet)
     _on_the_cpu(device, dtype)
-    from .spice.adjoint import corrected_parts
+    from physics_ep.estimators.methods import HARDWARE
+
+    from .spice.adjoint import corrected_parts, netlist_method
     from .spice.phases import export_phases, with_sources
 
     subject = _subject(system, seed, 1, weights, substrate, preset, device_model, copies, rails)
+    _of_one_circuit(substrate, method)
     circuit = subject.circuit
     if not circuit.output_names and phase == "both":
         phase = "free"
     parts = with_sources(circuit.parts, subject.sources[0])
     strength = subject.strength(beta)
+    followed = netlist_method(circuit, subject.sources[:1], method) if phase != "free" else None
     files = export_phases(
         path,
         parts,
@@ -502,13 +515,16 @@ def spice_export(
         strength,
         phase=phase,
         title=subject.title,
-        corrected=corrected_parts(circuit, subject.sources[:1]) if phase != "free" else None,
+        corrected=None if followed is None else corrected_parts(circuit, subject.sources[:1], followed),
     )
     counts = {kind: len(group) for kind, group in parts.groups.items()}
     names = {name: str(file) for name, file in files.items()}
-    report.figures({"files": names, "parts": counts, "nodes": len(parts.nodes), "beta": strength})
+    told = {"files": names, "parts": counts, "nodes": len(parts.nodes), "beta": strength, "method": followed}
+    report.figures(told)
     for name, file in files.items():
         report.say(f"{name:6s} {file}")
+    if followed is not None:
+        report.say(f"nudged phases follow {followed}: {HARDWARE[followed]}")
     report.say(f"{len(parts.nodes)} nodes, {_counted(counts)}; run with: ngspice -b {next(iter(files.values()))}")
 
 
@@ -517,6 +533,7 @@ def spice_check(
     tolerance: Annotated[float, typer.Option(help="Exit with status 1 above, volts.")] = 1e-9,
     gradient_tolerance: Annotated[float, typer.Option(help="The same for the gradient, relative.")] = 1e-5,
     beta: Beta = None,
+    method: NetlistMethod = None,
     batch: Annotated[int, typer.Option(help="Random examples, for networks.")] = 2,
     substrate: Substrate = None,
     preset: Preset = None,
@@ -543,13 +560,18 @@ def spice_check(
 
     find_ngspice()
     subject = _subject(system, seed, batch, weights, substrate, preset, device_model, copies, rails)
-    found = check_pairs(subject, beta) if isinstance(subject, PairsSubject) else check_agreement(subject, beta)
+    _of_one_circuit(substrate, method)
+    if isinstance(subject, PairsSubject):
+        found = check_pairs(subject, beta)
+    else:
+        found = check_agreement(subject, beta, method)
     report.figures(
         {
             "rows": [asdict(row) for row in found.rows],
             "worst_difference": found.worst,
             "gradient_error": found.gradient,
             "beta": found.beta,
+            "method": found.method,
             "nodes": len(subject.circuit.parts.nodes),
             "tolerance": tolerance,
         }
@@ -559,6 +581,7 @@ def spice_check(
         ["phase", "worst difference, V", "at node", "our residual, A"],
         [[row.phase, f"{row.difference:.1e}", row.node, f"{row.residual:.1e}"] for row in found.rows],
     )
+    report.say(f"nudged phases follow {found.method}")
     for name, error in found.gradient.items():
         report.say(f"gradient by {name}, computed within ngspice: relative error {error:.1e}")
     if not found.worst <= tolerance:
@@ -673,6 +696,13 @@ def _subject(
     from .spice.check import find_subject
 
     return find_subject(system, number, batch, weights)
+
+
+def _of_one_circuit(substrate: str | None, method: str | None) -> None:
+    """Refuse methods by which the parts of a mapped network, one circuit for all phases, cannot be nudged."""
+    if substrate is not None and method not in (None, "energy", "vector-field"):
+        must = "be 'energy' or 'vector-field' with --substrate, whose parts are one circuit in all phases"
+        raise argument_error("method", must, repr(method))
 
 
 def _on_the_cpu(device: str | None, dtype: str | None) -> None:

@@ -10,15 +10,19 @@ Director and Rohrer (1969, IEEE Transactions on Circuit Theory 16, 318).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
 
 from physics_ep.blocks import State, flat
-from physics_ep.estimators.methods import of_stable
+from physics_ep.errors import argument_error
+from physics_ep.estimators.methods import AsymmetryWarning, MethodChoice, of_stable
+from physics_ep.nudging import centered
 
 from ..circuits.active import ActiveCircuit
 from ..circuits.base import PartsCircuit
@@ -115,26 +119,66 @@ def adjoint_parts(circuit: ActiveCircuit, state: State, x: torch.Tensor) -> Part
     return Parts(found.nodes, found.groups, parts.initial)
 
 
-def corrected_parts(circuit: PartsCircuit, sources: np.ndarray) -> Corrected | None:
-    """`adjoint_parts` about the operating point at sources (1, n_sources), volts, and the voltages held there.
+def netlist_method(circuit: PartsCircuit, sources: np.ndarray, asked: str | None = None) -> str:
+    """The method of EP by which a circuit's nudged phases are written as netlists, if this one is asked for.
 
-    None for circuits with an energy.
+    Parameters
+    ----------
+    circuit : Circuit or ActiveCircuit
+    sources : array (1, n_sources)
+        Volts at which the asymmetry is measured, where that decides.
+    asked : str, optional
+        'energy', 'vector-field', 'asymmetric' or 'auto'. Default: the circuit's own.
+
+    Returns
+    -------
+    str
+        'energy', 'vector-field' or 'asymmetric'.
 
     Raises
     ------
+    InputError
+        If there is no such method, or no netlist can be nudged by it.
     UnstableFreeState
         If the circuit would leave the operating point by itself.
     NoOperatingPoint
         If there is none.
     """
+    chosen = MethodChoice(asked, centered(), 1)
+    if asked == "dyadic":
+        must = (
+            "be 'energy', 'vector-field', 'asymmetric' or 'auto' for netlists (both states of dyadic EP feel the "
+            "circuit at their mean, which no circuit of parts does)"
+        )
+        raise argument_error("method", must, repr(asked))
+    system: Any = circuit
+    x = torch.from_numpy(sources)
+    free = circuit.operating_point(sources).require()
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore", AsymmetryWarning)
+        phase = system.phase(system.prepare(x), origin=free.state, balanced=True)
+        _, eigenvalue = chosen.displaced(system, phase)
+    if eigenvalue is not None:
+        _, unstable = of_stable(system, free, eigenvalue)
+        if unstable is not None:
+            raise unstable
+    return chosen.choice.method
+
+
+def corrected_parts(circuit: PartsCircuit, sources: np.ndarray, method: str | None = None) -> Corrected | None:
+    """What nudged phases at sources (1, n_sources), volts, are made of by a method, and the voltages held there.
+
+    By 'asymmetric' they are `adjoint_parts` about the operating point, else the circuit itself. None for circuits
+    with an energy, whose nudged phases are the circuit wherever they begin. Arguments and errors are those of
+    `netlist_method`.
+    """
+    chosen = netlist_method(circuit, sources, method)
     if not isinstance(circuit, ActiveCircuit):
         return None
     x = torch.from_numpy(sources)
-    free = circuit.operating_point(sources).require()
-    _, unstable = of_stable(circuit, free, circuit.eigenvalue(free.state, x))
-    if unstable is not None:
-        raise unstable
-    return Corrected(adjoint_parts(circuit, free.state, x), held_voltages(circuit, free.state, x))
+    state = circuit.operating_point(sources).require().state
+    parts = adjoint_parts(circuit, state, x) if chosen == "asymmetric" else with_sources(circuit.parts, sources[0])
+    return Corrected(parts, held_voltages(circuit, state, x))
 
 
 def held_voltages(circuit: ActiveCircuit, state: State, x: torch.Tensor) -> dict[str, float]:
@@ -152,11 +196,16 @@ def _moved(part: Part, moved: dict[str, str]) -> Part:
 
 
 def adjoint_phases(
-    circuit: ActiveCircuit, state: State, x: torch.Tensor, targets: np.ndarray, betas: Sequence[float]
+    circuit: ActiveCircuit,
+    state: State,
+    x: torch.Tensor,
+    targets: np.ndarray,
+    betas: Sequence[float],
+    method: str = "asymmetric",
 ) -> list[np.ndarray]:
-    """Node voltages of phases of asymmetric EP by ngspice, an array (B, n_nodes) a nudge, in the circuit's order.
+    """Node voltages of phases of EP by ngspice, an array (B, n_nodes) a nudge, in the circuit's order.
 
-    Nudged phases begin at the free state, as in a machine: the correction may have other operating points.
+    Nudged phases begin at the free state, as in a machine: there may be other operating points.
 
     Parameters
     ----------
@@ -169,12 +218,14 @@ def adjoint_phases(
         Volts.
     betas : sequence of float
         Siemens; 0 for the free phase.
+    method : str
+        'asymmetric', with the correction; or any other, without it.
     """
     tables: list[list[np.ndarray]] = [[] for _ in betas]
     for row in range(len(x)):
         own = tuple(s[row : row + 1] for s in state)
-        corrected = adjoint_parts(circuit, own, x[row : row + 1])
         free = with_sources(circuit.parts, x[row].numpy())
+        corrected = adjoint_parts(circuit, own, x[row : row + 1]) if method == "asymmetric" else free
         held = held_voltages(circuit, own, x[row : row + 1])
         for table, beta in zip(tables, betas, strict=True):
             parts = nudged_parts(corrected, circuit.output_names, targets[row], beta) if beta else free

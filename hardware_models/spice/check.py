@@ -22,7 +22,7 @@ from ..circuits.active import ActiveCircuit
 from ..circuits.circuit import Circuit
 from ..netlists.parts import Parts
 from ..resistive.network import ResistiveNetwork
-from .adjoint import adjoint_phases
+from .adjoint import adjoint_phases, netlist_method
 from .ngspice import ngspice_operating_point
 from .phases import contrast, ngspice_phases
 
@@ -103,12 +103,15 @@ class SpiceAgreement:
         Siemens; 0 where the circuit has no outputs.
     worst : float
         Volts.
+    method : str
+        What nudged phases followed.
     """
 
     rows: list[PhaseRow]
     gradient: dict[str, float]
     beta: float
     worst: float
+    method: str = "energy"
 
 
 def bundled_netlists() -> dict[str, Path]:
@@ -166,7 +169,9 @@ def find_subject(name: str, seed: int = 0, batch: int = 2, weights: Path | None 
     return CheckedCircuit(name, circuit, sources, targets)
 
 
-def check_agreement(subject: CheckedCircuit, beta: float | None = None) -> SpiceAgreement:
+def check_agreement(
+    subject: CheckedCircuit, beta: float | None = None, method: str | None = None
+) -> SpiceAgreement:
     """Compare operating points of the free and both nudged phases, and the gradient by equilibrium propagation.
 
     Parameters
@@ -174,17 +179,19 @@ def check_agreement(subject: CheckedCircuit, beta: float | None = None) -> Spice
     subject : CheckedCircuit
     beta : float, optional
         Siemens; default a hundredth of the conductance at the outputs.
+    method : str, optional
+        What nudged phases follow, here and in ngspice (`adjoint.netlist_method`). Default: 'energy' for circuits
+        that have one, for others 'asymmetric' where their asymmetry is more than rounding.
 
     Returns
     -------
     SpiceAgreement
-        Circuits without outputs have a free phase only. Those without an energy are nudged with the correction of
-        asymmetric EP, and have no gradient by ngspice.
+        Circuits without outputs have a free phase only. Those without an energy have no gradient by ngspice.
 
     Raises
     ------
     InputError
-        If ngspice is absent.
+        If ngspice is absent, or no netlist can be nudged by the method.
     SpiceError
         If it fails.
     NotConverged
@@ -192,19 +199,20 @@ def check_agreement(subject: CheckedCircuit, beta: float | None = None) -> Spice
     """
     circuit, parts = subject.circuit, subject.circuit.parts
     outputs = circuit.output_names
+    chosen = netlist_method(circuit, subject.sources[:1], method)
     if not outputs:
         free = circuit.operating_point(subject.sources, tolerance=FREE).require()
         found = ngspice_operating_point(parts, subject.sources)
         table = np.stack([found[node] for node in parts.nodes], axis=1)
         ours = circuit.voltages(free.state, torch.from_numpy(subject.sources)).numpy()
         row = phase_row(parts, "free", ours, table, float(free.residual_si.max()))
-        return SpiceAgreement([row], {}, 0.0, row.difference)
+        return SpiceAgreement([row], {}, 0.0, row.difference, chosen)
     beta = subject.strength(beta)
-    phases, residuals, exact, held = _train(circuit, subject, beta)
+    phases, residuals, exact, held = _train(circuit, subject, beta, chosen)
     if isinstance(circuit, ActiveCircuit):  # branch currents, too, have a part in its gradient
         exact = {}
         x = torch.from_numpy(subject.sources)
-        theirs = tuple(adjoint_phases(circuit, held, x, subject.targets, (0.0, beta, -beta)))
+        theirs = tuple(adjoint_phases(circuit, held, x, subject.targets, (0.0, beta, -beta), chosen))
     else:
         theirs = ngspice_phases(parts, outputs, subject.sources, subject.targets, beta)
     names = ("free", f"nudged +{beta:.3g} S", f"nudged -{beta:.3g} S")
@@ -213,20 +221,24 @@ def check_agreement(subject: CheckedCircuit, beta: float | None = None) -> Spice
     if exact:
         estimate = contrast(parts, outputs, theirs[1], theirs[2], beta)
         errors = {k: float(np.linalg.norm(estimate[k] - g) / np.linalg.norm(g)) for k, g in exact.items()}
-    return SpiceAgreement(rows, errors, beta, max(row.difference for row in rows))
+    return SpiceAgreement(rows, errors, beta, max(row.difference for row in rows), chosen)
 
 
 Solved = tuple[list[np.ndarray], list[float], dict[str, np.ndarray], State]
 
 
-def _train(circuit: Circuit, subject: CheckedCircuit, beta: float) -> Solved:
+def _train(circuit: Circuit, subject: CheckedCircuit, beta: float, method: str) -> Solved:
     """Node voltages and residuals of the phases, the gradient, and the free state, by equilibrium propagation."""
     x, y = torch.from_numpy(subject.sources), torch.from_numpy(subject.targets)
     circuit.zero_grad()
     try:
-        step = EquilibriumPropagation(SquaredError(), beta=beta, tolerance=TIGHT[0]).backward(circuit, x, y)
+        step = EquilibriumPropagation(SquaredError(), beta=beta, tolerance=TIGHT[0], method=method).backward(
+            circuit, x, y
+        )
     except NotConverged:
-        step = EquilibriumPropagation(SquaredError(), beta=beta, tolerance=TIGHT[1]).backward(circuit, x, y)
+        step = EquilibriumPropagation(SquaredError(), beta=beta, tolerance=TIGHT[1], method=method).backward(
+            circuit, x, y
+        )
     phases = [circuit.voltages(e.state, x).numpy() for e in step.equilibria]
     residuals = [float(e.residual_si.max()) for e in step.equilibria]
     gradient = {name: p.grad.numpy().copy() for name, p in circuit.named_parameters() if p.grad is not None}

@@ -13,10 +13,11 @@ from hardware_models import ActiveCircuit, Circuit
 from hardware_models.netlists.writer import part_names
 from hardware_models.spice import ngspice_operating_point
 from hardware_models.spice.adjoint import adjoint_parts, adjoint_phases, corrected_parts
-from hardware_models.spice.check import check_agreement, find_subject
+from hardware_models.spice.check import CheckedCircuit, check_agreement, find_subject
 from hardware_models.spice.ngspice import node_voltages, run_ngspice, simulator_lines
 from hardware_models.spice.phases import export_phases
 from physics_ep import EquilibriumPropagation, SquaredError
+from physics_ep.errors import InputError
 from tests.support.active import active_circuit
 from tests.support.tiers import first
 
@@ -107,6 +108,32 @@ def test_nudged_phases_are_those_of_ngspice(tmp_path: Path) -> None:
         again = Circuit.from_netlist(file)
         found = again.node_voltages(again.operating_point(tolerance=1e-14).require())
         assert max(abs(found[n] - v) for n, v in zip(circuit.parts.nodes, ours[0], strict=True)) < 1e-9
+
+
+@pytest.mark.filterwarnings("ignore::physics_ep.estimators.methods.AsymmetryWarning")
+def test_phases_of_each_method_are_those_of_ngspice(tmp_path: Path) -> None:
+    """Breaks if a method that is asked for is not what ngspice is nudged by, or what is compared with it."""
+    circuit = Circuit(active_circuit(0), outputs=["o0", "n5"])
+    y, beta = np.array([[0.1, -0.2]]), 1e-5
+    subject = CheckedCircuit("active", circuit, own_sources(circuit).numpy(), y)
+    taken, files = {}, {}
+    for asked, method in (("energy",) * 2, ("vector-field",) * 2, ("asymmetric",) * 2, ("auto", "asymmetric")):
+        found = check_agreement(subject, beta, asked)
+        assert found.method == method
+        assert found.worst < 1e-9
+        corrected = corrected_parts(circuit, subject.sources, asked)
+        written = export_phases(
+            tmp_path / f"{asked}.cir", circuit.parts, circuit.output_names, y[0], beta, corrected=corrected
+        )
+        again = Circuit.from_netlist(written["plus"])
+        taken[asked] = again.node_voltages(again.operating_point(tolerance=1e-14).require())["n5"]
+        files[asked] = "aep_" in written["plus"].read_text()
+    assert files == {"energy": False, "vector-field": False, "asymmetric": True, "auto": True}
+    assert abs(taken["energy"] - taken["asymmetric"]) > 1e-6
+    assert taken["auto"] == taken["asymmetric"]
+    with pytest.raises(InputError, match=r"method must be .* for netlists .*at their mean"):
+        check_agreement(subject, beta, "dyadic")
+    assert check_agreement(find_subject("bridge"), method="auto").method == "energy"
 
 
 STAGES = """two stages of transistors
