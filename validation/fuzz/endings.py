@@ -71,6 +71,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], tuple[str, ...], str]] = {
         "out.h5",
     ),
     "map": (("map", "layers.h5", "--json", "out.json"), (), "out.json"),
+    "inference": (("inference", "run.h5", "--json", "out.json"), (), "out.json"),
     "gradients": (
         ("gradients", "run.h5", "--json", "out.json", "--csv", "out.csv", "--latex", "out.tex"),
         (),

@@ -52,6 +52,7 @@ BASES: dict[str, list[list[str]]] = {
             "--resume",
         ],
     ],
+    "inference": [["small.toml", "--examples", "4"]],
     "in-situ": [["layers.toml", "--sweep", "levels=4", "--set", "training.epochs=1"]],
     "signature": [
         [
