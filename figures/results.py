@@ -15,6 +15,7 @@ from hardware_models.circuits.base import PartsCircuit
 from hardware_models.mapping.budget import Budget
 from hardware_models.mapping.fidelity import Fidelity
 from hardware_models.mapping.mapped import Mapped
+from hardware_models.spice.given import NetlistAgreement
 from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import InputError
 from physics_ep.runs.training import TrainingResult
@@ -94,6 +95,32 @@ def plot_tolerance_table(table: ToleranceTable, **look: Any) -> Figure:
 def plot_in_situ_table(table: InSituTable, **look: Any) -> Figure:
     """Test errors of learning on the device and of writing into it, over the fields that were swept."""
     return draw_in_situ(in_situ_errors(table), **look)
+
+
+@style.drawing
+def plot_netlist_agreement(found: NetlistAgreement) -> None:
+    """Differences between our node voltages and ngspice's: at the operating point, over time and frequency."""
+    _, axes = style.new_figure(style.PAGE, 70, 1, 1 + len(found.courses))
+    point, *courses = axes[0]
+    rows = found.records()[:NAMED]
+    apart = [max(row["difference"], 1e-17) for row in rows]
+    style.series(0).plot(point, apart, list(range(len(rows))), linestyle="none")
+    point.set_xscale("log")
+    _names(point, [row["node"] for row in rows])
+    point.invert_yaxis()
+    point.set_xlabel("Difference at the operating point (V)")
+    for ax, (name, course) in zip(courses, found.courses.items(), strict=True):
+        every = max(1, len(course.at) // 6)
+        for k, row in enumerate(course.rows()[:LINES]):
+            column = course.nodes.index(row["node"])
+            apart = np.maximum(np.abs(course.ours - course.theirs)[:, column], 1e-17)
+            style.series(k).plot(ax, course.at, apart, label=row["node"], markevery=(k * every // LINES, every))
+        ax.set_yscale("log")
+        if course.unit == "Hz":
+            ax.set_xscale("log")
+        ax.set_xlabel("Frequency (Hz)" if course.unit == "Hz" else "Time (s)")
+        ax.set_ylabel(f"Difference, {name} (V)")
+        style.legend(ax)
 
 
 # -- runs ----------------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from physics_ep.command_options import (
 )
 from physics_ep.errors import argument_error, unknown_name
 from physics_ep.moved import moved_names
+from physics_ep.tabular import save_figure
 
 from .inference.commands import register as register_inference
 from .mapping import words
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from .mapping.gates import NudgedGates
     from .spice.check import CheckedCircuit
+    from .spice.given import NetlistAgreement
 
 
 SystemName = Annotated[
@@ -94,6 +96,10 @@ Beta = Annotated[
 ]
 SHOWN_NODES = 30
 """Node voltages that `spice import` prints, unless verbose."""
+APART_NODES = 8
+"""Nodes that `spice check` prints of each analysis of a netlist, unless verbose: those that differ most."""
+AS_GIVEN = 1e-6
+"""Volts that operating points of a netlist's own text may differ by, at least: reverse diodes with RS do."""
 
 
 class SpiceDisagreementError(Exception):
@@ -115,7 +121,7 @@ def register(app: typer.Typer) -> None:
     )
     for name, function, example in (
         ("export", spice_export, "export stage.cir out.cir --method asymmetric   (then ngspice -b out_plus.cir)"),
-        ("check", spice_check, "check stage.cir --method vector-field --json agreement.json"),
+        ("check", spice_check, "check stage.cir --method vector-field --figure apart.pdf"),
         ("import", spice_import, "import net.cir --out again.cir"),
     ):
         add_command(spice, function, name=name, group="spice", epilog=f"Example: physics-ep spice {example}")
@@ -412,6 +418,16 @@ def spice_check(
     system: SystemName,
     tolerance: Annotated[float, typer.Option(help="Exit with status 1 above, volts.")] = 1e-9,
     gradient_tolerance: Annotated[float, typer.Option(help="The same for the gradient, relative.")] = 1e-5,
+    course_tolerance: Annotated[
+        float, typer.Option(help="The same for .tran and .ac of netlists, over each node's largest voltage.")
+    ] = 1e-3,
+    figure: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Draw what differs, for netlists: a PDF, PNG or SVG.", show_default=False
+        ),
+        Writes(),
+    ] = None,
     beta: Beta = None,
     method: NetlistMethod = None,
     batch: Annotated[int, typer.Option(help="Random examples, for networks.")] = 2,
@@ -428,17 +444,26 @@ def spice_check(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Compare operating points of all phases, and EP's gradient, with ngspice's."""
+    """Compare operating points of all phases, and EP's gradient, with ngspice's; a netlist's own text, too."""
     report = Report(json, quiet)
     _on_the_cpu(device, dtype)
-    for name, value in (("tolerance", tolerance), ("gradient-tolerance", gradient_tolerance), ("batch", batch)):
+    for name, value in (
+        ("tolerance", tolerance),
+        ("gradient-tolerance", gradient_tolerance),
+        ("course-tolerance", course_tolerance),
+        ("batch", batch),
+    ):
         if not value > 0:
             raise argument_error(name, "be positive", value)
-    from .spice.check import check_agreement
+    from .spice.check import check_agreement, netlist_path
     from .spice.mapped import PairsSubject, check_pairs
     from .spice.ngspice import find_ngspice
 
     find_ngspice()
+    path = None if substrate else netlist_path(system)
+    given = None if path is None else _as_given(report, path, figure, verbose)
+    if figure is not None and given is None:
+        raise argument_error("figure", "be left out for systems that are no netlist", str(figure))
     subject = _subject(system, seed, batch, weights, substrate, preset, device_model, copies, rails)
     _of_one_circuit(substrate, method)
     if isinstance(subject, PairsSubject):
@@ -454,6 +479,7 @@ def spice_check(
             "method": found.method,
             "nodes": len(subject.circuit.parts.nodes),
             "tolerance": tolerance,
+            **({} if given is None else {"netlist": given.figures()}),
         }
     )
     report.table(
@@ -464,12 +490,58 @@ def spice_check(
     report.say(f"nudged phases follow {found.method}")
     for name, error in found.gradient.items():
         report.say(f"gradient by {name}, computed within ngspice: relative error {error:.1e}")
+    if given is not None:
+        _require_agreement(given, max(tolerance, AS_GIVEN), course_tolerance)
     if not found.worst <= tolerance:
         raise SpiceDisagreementError(f"voltages differ by {found.worst:.2e} V, more than --tolerance {tolerance:g}")
     for name, error in found.gradient.items():
         if not error <= gradient_tolerance:
             limit = f"--gradient-tolerance {gradient_tolerance:g}"
             raise SpiceDisagreementError(f"gradients by {name} differ by {error:.2e}, more than {limit}")
+
+
+def _as_given(report: Report, path: Path, figure: Path | None, verbose: bool) -> NetlistAgreement:
+    """Compare a netlist's own text with ngspice, and tell what differs."""
+    from .spice.given import compare_netlist
+
+    found = compare_netlist(path, progress=report.progress())
+    for note in found.notes:
+        report.say(f"note: {note}")
+    count = None if verbose else APART_NODES
+    rows = [
+        [row["node"], f"{row['ours']:.12g}", f"{row['ngspice']:.12g}", f"{row['difference']:.1e}"]
+        for row in found.records()[:count]
+    ]
+    title = f"{path}: operating point, as ngspice reads it, worst of {len(found.nodes)} nodes"
+    report.table(title, ["node", "ours, V", "ngspice, V", "difference, V"], rows)
+    for name, course in found.courses.items():
+        rows = [
+            [row["node"], f"{row['difference']:.1e}", f"{row['at']:.4g}", f"{row['largest']:.3g}"]
+            for row in course.rows()[:count]
+        ]
+        report.table(
+            f"{name}, worst of {len(course.nodes)} nodes",
+            ["node", "difference, V", f"at, {course.unit}", "largest, V"],
+            rows,
+        )
+    if figure is not None:
+        save_figure(found.plot(), figure)
+        report.say(f"figure: {figure}")
+    return found
+
+
+def _require_agreement(found: NetlistAgreement, volts: float, share: float) -> None:
+    """Raise SpiceDisagreementError where ngspice makes something else of a netlist's text."""
+    if not found.worst <= volts:
+        raise SpiceDisagreementError(
+            f"operating points of the netlist differ by {found.worst:.2e} V, more than {volts:g}"
+        )
+    for name, course in found.courses.items():
+        if not course.worst <= share:
+            limit = f"--course-tolerance {share:g}"
+            raise SpiceDisagreementError(
+                f"the {name} of the netlist differs by {course.worst:.2e} of a node's voltage, more than {limit}"
+            )
 
 
 def spice_import(

@@ -6,11 +6,13 @@ import csv
 import html
 import io
 import math
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .entries import entries, load
-from .errors import InputError, unknown_name
+from .errors import InputError, argument_error, unknown_name
 
 if TYPE_CHECKING:
     import pandas
@@ -20,7 +22,27 @@ SHOWN = 60
 
 
 PLOTS = "physics_ep.plots"
-"""Entry points that draw results: the name of a class to a function (result, **look) that gives a figure."""
+"""Entry points that draw results: the name of a class to a function (result, **look) that gives a figure;
+`save` to one (figure, name, folder, formats=...) that writes it."""
+FORMATS = ("pdf", "png", "svg")
+"""Endings of files of figures."""
+
+
+def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
+    """Write a figure that `Drawable.plot` drew: a PDF, PNG or SVG by the file's name.
+
+    Raises
+    ------
+    InputError
+        If the name has another ending, no installed package writes figures, or the file cannot be written.
+    """
+    form = Path(path).suffix[1:].lower()
+    if form not in FORMATS:
+        raise argument_error("figure", f"end in {', '.join('.' + name for name in FORMATS)}", repr(str(path)))
+    known = entries(PLOTS)
+    if "save" not in known:
+        raise InputError(f"No installed package writes figures (entry points {PLOTS}).")
+    load(known["save"])(figure, Path(path).stem, Path(path).parent, formats=(form,))
 
 
 class Drawable:

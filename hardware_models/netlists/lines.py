@@ -167,6 +167,8 @@ class NetlistFile:
         Transistors whose gates are parameters, of comment lines `* gates: NAME ...`.
     transients, sweeps : list of (tuple of str, Line)
         Fields of .tran lines and of tran commands in .control blocks.
+    controls : list of Line
+        First lines of .control blocks.
     options : list of (str, str or None, Line)
         Names (lower case) and values as written of .options lines.
     temperatures : list of (str, Line)
@@ -185,6 +187,7 @@ class NetlistFile:
     gates: tuple[str, ...] = ()
     transients: list[tuple[tuple[str, ...], Line]] = field(default_factory=list)
     sweeps: list[tuple[tuple[str, ...], Line]] = field(default_factory=list)
+    controls: list[Line] = field(default_factory=list)
     options: list[tuple[str, str | None, Line]] = field(default_factory=list)
     temperatures: list[tuple[str, Line]] = field(default_factory=list)
     initial: list[InitialVoltage] = field(default_factory=list)
@@ -273,6 +276,7 @@ class _Reader:
                 self.section.elements.append(line)
             elif text.lower().startswith(".control"):
                 control = line
+                self.source.controls.append(line)
             elif text.lower().split()[0] == ".end":
                 ended = True
             else:

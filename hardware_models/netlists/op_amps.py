@@ -81,17 +81,27 @@ def op_amp(
     return parts
 
 
+_ELEMENTS = (
+    f"Gpole 0 pole plus minus {TRANSCONDUCTANCE!r}",
+    f"Rpole pole 0 {{gain/{TRANSCONDUCTANCE!r}}}",
+    f"Cpole pole 0 {{{TRANSCONDUCTANCE / (2 * math.pi)!r}/gain_bandwidth}}",
+    "Eout inner 0 pole 0 1",
+    "Rout inner out {output_resistance}",
+)
+_PARAMETERS = {"gain": "1e5", "gain_bandwidth": "1e6", "output_resistance": "75"}
+_PORTS = ("plus", "minus", "out")
+
+
 def section() -> NetlistSection:
     """The subcircuit `op_amp` of netlists, which needs no definition there."""
-    texts = (
-        f"Gpole 0 pole plus minus {TRANSCONDUCTANCE!r}",
-        f"Rpole pole 0 {{gain/{TRANSCONDUCTANCE!r}}}",
-        f"Cpole pole 0 {{{TRANSCONDUCTANCE / (2 * math.pi)!r}/gain_bandwidth}}",
-        "Eout inner 0 pole 0 1",
-        "Rout inner out {output_resistance}",
-    )
     return NetlistSection(
-        elements=[Line(text, k, f"subcircuit {NAME}") for k, text in enumerate(texts, 1)],
-        parameters={"gain": "1e5", "gain_bandwidth": "1e6", "output_resistance": "75"},
-        ports=("plus", "minus", "out"),
+        elements=[Line(text, k, f"subcircuit {NAME}") for k, text in enumerate(_ELEMENTS, 1)],
+        parameters=dict(_PARAMETERS),
+        ports=_PORTS,
     )
+
+
+def definition() -> list[str]:
+    """Lines that define the subcircuit `op_amp` for ngspice."""
+    given = " ".join(f"{name}={value}" for name, value in _PARAMETERS.items())
+    return [f".subckt {NAME} {' '.join(_PORTS)} {given}", *_ELEMENTS, f".ends {NAME}"]

@@ -119,15 +119,16 @@ def bundled_netlists() -> dict[str, Path]:
     return {path.stem: path for path in sorted(NETLISTS.glob("*.cir"))}
 
 
+def netlist_path(name: str) -> Path | None:
+    """Path of a netlist file, or of a bundled netlist; None where `name` is neither."""
+    path = bundled_netlists().get(name, Path(name))
+    return path if path.suffix.lower() in (".cir", ".net", ".sp", ".spice", ".ckt") else None
+
+
 def load_circuit(name: str) -> Circuit | None:
     """The circuit of a netlist file or of a bundled netlist; None where `name` is neither."""
-    known = bundled_netlists()
-    path = Path(name)
-    if name in known:
-        return Circuit.from_netlist(known[name])
-    if path.suffix.lower() in (".cir", ".net", ".sp", ".spice", ".ckt"):
-        return Circuit.from_netlist(path)
-    return None
+    path = netlist_path(name)
+    return None if path is None else Circuit.from_netlist(path)
 
 
 def find_subject(name: str, seed: int = 0, batch: int = 2, weights: Path | None = None) -> CheckedCircuit:

@@ -169,11 +169,16 @@ def read_raw(path: str | os.PathLike[str]) -> list[Plot]:
 
 
 def simulator_lines(parts: Parts) -> list[str]:
-    """Netlist lines, with what ngspice's diodes lack of Shockley's law in reverse.
+    """Netlist lines, with what ngspice's diodes lack of Shockley's law in reverse."""
+    return [*netlist_lines(parts), *reverse_lines(parts)]
+
+
+def reverse_lines(parts: Parts) -> list[str]:
+    """A source beside each diode with what ngspice's own lacks of Shockley's law in reverse.
 
     With w = min(v, -3 n VT) that is Is (exp(w / (n VT)) + (3 n VT / (e w))^3), which is nothing above -3 n VT.
     """
-    lines, group = list(netlist_lines(parts)), parts.group("diode")
+    lines, group = [], parts.group("diode")
     for k, ((a, b), (current, emission)) in enumerate(zip(group.nodes, group.values.tolist(), strict=True)):
         scale = emission * THERMAL_VOLTAGE
         edge, cube = 3 * scale, (3 * scale / math.e) ** 3
