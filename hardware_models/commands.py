@@ -25,7 +25,7 @@ from physics_ep.command_options import (
 )
 from physics_ep.errors import argument_error, unknown_name
 from physics_ep.moved import moved_names
-from physics_ep.tabular import save_figure
+from physics_ep.tabular import figure_format
 
 from .inference.commands import register as register_inference
 from .mapping import words
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
     from .mapping.gates import NudgedGates
     from .spice.check import CheckedCircuit
-    from .spice.given import NetlistAgreement
 
 
 SystemName = Annotated[
@@ -96,16 +95,6 @@ Beta = Annotated[
 ]
 SHOWN_NODES = 30
 """Node voltages that `spice import` prints, unless verbose."""
-APART_NODES = 8
-"""Nodes that `spice check` prints of each analysis of a netlist, unless verbose: those that differ most."""
-AS_GIVEN = 1e-6
-"""Volts that operating points of a netlist's own text may differ by, at least: reverse diodes with RS do."""
-
-
-class SpiceDisagreementError(Exception):
-    """ngspice finds other voltages, or another gradient, than we do."""
-
-    exit_status = 1
 
 
 def register(app: typer.Typer) -> None:
@@ -458,14 +447,17 @@ def spice_check(
     from .spice.check import check_agreement, netlist_path
     from .spice.mapped import PairsSubject, check_pairs
     from .spice.ngspice import find_ngspice
+    from .spice.telling import require_agreement, tell_netlist, tell_phases
 
     find_ngspice()
     path = None if substrate else netlist_path(system)
-    given = None if path is None else _as_given(report, path, figure, verbose)
-    if figure is not None and given is None:
-        raise argument_error("figure", "be left out for systems that are no netlist", str(figure))
+    if figure is not None:
+        figure_format(figure)
+        if path is None:
+            raise argument_error("figure", "be left out for systems that are no netlist", str(figure))
     subject = _subject(system, seed, batch, weights, substrate, preset, device_model, copies, rails)
     _of_one_circuit(substrate, method)
+    given = None if path is None else tell_netlist(report, path, figure, verbose)
     if isinstance(subject, PairsSubject):
         found = check_pairs(subject, beta)
     else:
@@ -482,66 +474,8 @@ def spice_check(
             **({} if given is None else {"netlist": given.figures()}),
         }
     )
-    report.table(
-        f"{system}: {len(subject.circuit.parts.nodes)} nodes, {len(subject.sources)} example(s), ours and ngspice",
-        ["phase", "worst difference, V", "at node", "our residual, A"],
-        [[row.phase, f"{row.difference:.1e}", row.node, f"{row.residual:.1e}"] for row in found.rows],
-    )
-    report.say(f"nudged phases follow {found.method}")
-    for name, error in found.gradient.items():
-        report.say(f"gradient by {name}, computed within ngspice: relative error {error:.1e}")
-    if given is not None:
-        _require_agreement(given, max(tolerance, AS_GIVEN), course_tolerance)
-    if not found.worst <= tolerance:
-        raise SpiceDisagreementError(f"voltages differ by {found.worst:.2e} V, more than --tolerance {tolerance:g}")
-    for name, error in found.gradient.items():
-        if not error <= gradient_tolerance:
-            limit = f"--gradient-tolerance {gradient_tolerance:g}"
-            raise SpiceDisagreementError(f"gradients by {name} differ by {error:.2e}, more than {limit}")
-
-
-def _as_given(report: Report, path: Path, figure: Path | None, verbose: bool) -> NetlistAgreement:
-    """Compare a netlist's own text with ngspice, and tell what differs."""
-    from .spice.given import compare_netlist
-
-    found = compare_netlist(path, progress=report.progress())
-    for note in found.notes:
-        report.say(f"note: {note}")
-    count = None if verbose else APART_NODES
-    rows = [
-        [row["node"], f"{row['ours']:.12g}", f"{row['ngspice']:.12g}", f"{row['difference']:.1e}"]
-        for row in found.records()[:count]
-    ]
-    title = f"{path}: operating point, as ngspice reads it, worst of {len(found.nodes)} nodes"
-    report.table(title, ["node", "ours, V", "ngspice, V", "difference, V"], rows)
-    for name, course in found.courses.items():
-        rows = [
-            [row["node"], f"{row['difference']:.1e}", f"{row['at']:.4g}", f"{row['largest']:.3g}"]
-            for row in course.rows()[:count]
-        ]
-        report.table(
-            f"{name}, worst of {len(course.nodes)} nodes",
-            ["node", "difference, V", f"at, {course.unit}", "largest, V"],
-            rows,
-        )
-    if figure is not None:
-        save_figure(found.plot(), figure)
-        report.say(f"figure: {figure}")
-    return found
-
-
-def _require_agreement(found: NetlistAgreement, volts: float, share: float) -> None:
-    """Raise SpiceDisagreementError where ngspice makes something else of a netlist's text."""
-    if not found.worst <= volts:
-        raise SpiceDisagreementError(
-            f"operating points of the netlist differ by {found.worst:.2e} V, more than {volts:g}"
-        )
-    for name, course in found.courses.items():
-        if not course.worst <= share:
-            limit = f"--course-tolerance {share:g}"
-            raise SpiceDisagreementError(
-                f"the {name} of the netlist differs by {course.worst:.2e} of a node's voltage, more than {limit}"
-            )
+    tell_phases(report, system, subject, found)
+    require_agreement(given, found, tolerance, gradient_tolerance, course_tolerance)
 
 
 def spice_import(

@@ -36,13 +36,19 @@ def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
     InputError
         If the name has another ending, no installed package writes figures, or the file cannot be written.
     """
-    form = Path(path).suffix[1:].lower()
-    if form not in FORMATS:
-        raise argument_error("figure", f"end in {', '.join('.' + name for name in FORMATS)}", repr(str(path)))
+    form = figure_format(path)
     known = entries(PLOTS)
     if "save" not in known:
         raise InputError(f"No installed package writes figures (entry points {PLOTS}).")
     load(known["save"])(figure, Path(path).stem, Path(path).parent, formats=(form,))
+
+
+def figure_format(path: str | os.PathLike[str]) -> str:
+    """Format of a file of figures by its ending: pdf, png or svg; InputError where it is another."""
+    form = Path(path).suffix[1:].lower()
+    if form not in FORMATS:
+        raise argument_error("figure", f"end in {', '.join('.' + name for name in FORMATS)}", repr(str(path)))
+    return form
 
 
 class Drawable:
