@@ -46,7 +46,8 @@ SystemName = Annotated[
     str,
     typer.Argument(
         metavar="SYSTEM",
-        help="Resistive network (name, bundled config, TOML) or netlist, FILE.cir; with --substrate a PCN.",
+        help="Resistive network or circuit (name, config, run file, FILE.py:factory) or netlist, FILE.cir; with "
+        "--substrate a PCN.",
     ),
     READS,
 ]
@@ -93,6 +94,8 @@ Beta = Annotated[
         show_default=False,
     ),
 ]
+FORMS = ("phases", "subckt")
+"""What `spice export` writes."""
 SHOWN_NODES = 30
 """Node voltages that `spice import` prints, unless verbose."""
 
@@ -350,9 +353,13 @@ def spice_export(
     path: Annotated[
         Path, typer.Argument(metavar="FILE.cir", help="Of the free phase; others get a suffix."), Writes()
     ],
+    form: Annotated[
+        str, typer.Option("--as", help="phases (netlists), or subckt: a subcircuit with ports, and a bench of it.")
+    ] = "phases",
     phase: Annotated[str, typer.Option(help="free, nudged or both.")] = "both",
     beta: Beta = None,
     method: NetlistMethod = None,
+    batch: Annotated[int, typer.Option(help="Examples that a bench asks about.")] = 1,
     substrate: Substrate = None,
     preset: Preset = None,
     device_model: DeviceFile = None,
@@ -366,9 +373,20 @@ def spice_export(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Write a circuit, and its nudged phases, as netlists for ngspice."""
+    """Write a circuit, and its nudged phases, as netlists for ngspice, or as a subcircuit with a test bench."""
     report = Report(json, quiet)
     _on_the_cpu(device, dtype)
+    if form not in FORMS:
+        raise unknown_name("as", form, FORMS)
+    for name, given, default in (("phase", phase, "both"), ("beta", beta, None), ("method", method, None)):
+        if form != "phases" and given != default:
+            raise argument_error(name, "be left out but with --as phases", repr(given))
+    if batch < 1 or (form == "phases" and batch > 1):
+        raise argument_error("batch", "be at least 1, and 1 with --as phases", batch)
+    if form == "subckt":
+        subject = _subject(system, seed, batch, weights, substrate, preset, device_model, copies, rails, data=True)
+        _export_subcircuit(report, path, subject)
+        return
     from physics_ep.estimators.methods import HARDWARE
 
     from .spice.adjoint import corrected_parts, netlist_method
@@ -401,6 +419,35 @@ def spice_export(
     if followed is not None:
         report.say(f"nudged phases follow {followed}: {HARDWARE[followed]}")
     report.say(f"{len(parts.nodes)} nodes, {_counted(counts)}; run with: ngspice -b {next(iter(files.values()))}")
+
+
+def _export_subcircuit(report: Report, path: Path, subject: CheckedCircuit) -> None:
+    """Write a subcircuit and its bench, and tell what they hold."""
+    from .spice.bench import export_subcircuit
+
+    found = export_subcircuit(path, subject)
+    circuit = found.circuit
+    units = {unit.name: len(unit.instances) for unit in circuit.units}
+    examples = subject.examples
+    report.figures(
+        {
+            "files": {name: str(file) for name, file in found.files.items()},
+            "inputs": circuit.inputs,
+            "outputs": circuit.outputs,
+            "units": units,
+            "examples": "" if examples is None else examples.told,
+            "labels": () if examples is None else examples.labels,
+            "volts": found.volts.tolist(),
+            "found": found.found.tolist(),
+        }
+    )
+    for name, file in found.files.items():
+        report.say(f"{name:11s} {file}")
+    told = ", ".join(f"{count:,} of {name}" for name, count in units.items()) or "none"
+    report.say(f"ports       {len(circuit.inputs):,} inputs, {len(circuit.outputs):,} outputs; {subject.ports}")
+    report.say(f"units       {told}")
+    what = "its sources' own values" if examples is None else examples.told
+    report.say(f"examples    {len(found.volts):,}: {what}; run with: ngspice -b {found.files['bench']}")
 
 
 def spice_check(
@@ -561,8 +608,10 @@ def _subject(
     device_model: Path | None,
     copies: str | None,
     rails: str,
+    *,
+    data: bool = False,
 ) -> CheckedCircuit:
-    """What SYSTEM and --substrate name."""
+    """What SYSTEM and --substrate name, with random examples, or with those of its data."""
     number = 0 if seed is None else seed
     if substrate is not None:
         from .devices.presets import chosen_device
@@ -570,7 +619,7 @@ def _subject(
         from .spice.mapped import find_pairs
 
         model = chosen_device(preset, device_model, substrate_class(substrate).device_class, copies)
-        return find_pairs(system, substrate, model, number, batch, weights, rails)
+        return find_pairs(system, substrate, model, number, batch, weights, rails, data=data)
     for name, given in (
         ("preset", preset),
         ("device-model", device_model),
@@ -581,7 +630,7 @@ def _subject(
             raise argument_error(name, "come with --substrate", repr(str(given)))
     from .spice.check import find_subject
 
-    return find_subject(system, number, batch, weights)
+    return find_subject(system, number, batch, weights, data=data)
 
 
 def _of_one_circuit(substrate: str | None, method: str | None) -> None:

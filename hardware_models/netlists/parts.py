@@ -191,6 +191,34 @@ class Group:
     def __len__(self) -> int:
         return len(self.names)
 
+    def joined(self, other: Group) -> Group:
+        """These parts, and then those of another group of the same kind."""
+        return Group(
+            self.names + other.names,
+            np.concatenate([self.nodes, other.nodes]),
+            np.concatenate([self.values, other.values]),
+            self.controls + other.controls,
+            {**self.waveforms, **other.waveforms},
+            {**self.initial, **other.initial},
+            self.expressions + other.expressions,
+            {**self.ac, **other.ac},
+        )
+
+    def taken(self, rows: np.ndarray) -> Group:
+        """The parts in some rows (k,), in their order."""
+        names = tuple(self.names[k] for k in rows)
+        kept = set(names)
+        return Group(
+            names,
+            self.nodes[rows],
+            self.values[rows],
+            tuple(self.controls[k] for k in rows) if self.controls else (),
+            {name: wave for name, wave in self.waveforms.items() if name in kept},
+            {name: value for name, value in self.initial.items() if name in kept},
+            tuple(self.expressions[k] for k in rows) if self.expressions else (),
+            {name: amplitude for name, amplitude in self.ac.items() if name in kept},
+        )
+
 
 @dataclass(frozen=True)
 class Parts:

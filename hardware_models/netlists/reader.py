@@ -27,12 +27,14 @@ from .values import Scope, number
 from .waveforms import value_at_zero
 from .writer import DEFINITIONS
 
-BUILT_IN = {
-    "biamp": ("in", "out", "gain"),
-    "ideal_diode": ("anode", "cathode"),
-    **dict.fromkeys(FORMS, ("plus", "minus")),
+BUILT_IN: dict[str, tuple[str, dict[str, str]]] = {
+    "biamp": ("amplifier", {"gain": ""}),
+    "ideal_diode": ("ideal_diode", {}),
+    "shockley": ("diode", {"is": "", "n": ""}),
+    **{kind: (kind, form.parameters) for kind, form in FORMS.items()},
 }
-"""Subcircuits that are parts of their own; netlists may use them without a definition, or with the writer's."""
+"""Subcircuits that are parts of their own: the kind of part, what stands for its values, and defaults where no
+definition is there. Netlists may use them without one, or with the writer's."""
 LEAKY = 1e-9
 """Amperes of IS above which a note tells that ngspice leaves Shockley's law in reverse."""
 SHORT = 1e-3
@@ -541,15 +543,13 @@ class Level:
         if kind in BUILT_IN and (section is None or is_built_in(kind, section)):
             self.alone(line, repr(head[-1]))
             _ports(line, nodes, 2)
-            if kind == "biamp" and "gain" not in given:
-                raise line.error("biamp needs gain=VALUE")
-            parameters = FORMS[kind].parameters if kind in FORMS else {"gain": ""} if kind == "biamp" else {}
-            defaults = parameters if section is None else section.parameters
-            for parameter in given:
-                if parameter not in parameters:
-                    raise line.error(unknown(f"parameter of {head[-1]}", parameter, set(parameters)))
-            values = [self.value(given.get(name, defaults.get(name, ""))) for name in parameters]
-            self.add(line, "amplifier" if kind == "biamp" else kind, name, nodes, values)
+            part, parameters = BUILT_IN[kind]
+            if foreign := [p for p in given if p not in parameters]:
+                raise line.error(unknown(f"parameter of {head[-1]}", foreign[0], set(parameters)))
+            told = {**(parameters if section is None else section.parameters), **given}
+            if missing := [p for p in parameters if not told.get(p)]:
+                raise line.error(f"{kind} needs {missing[0]}=VALUE")
+            self.add(line, part, name, nodes, [self.value(told[p]) for p in parameters])
             return
         if section is None and kind == op_amps.NAME:
             section = op_amps.section()
@@ -616,8 +616,11 @@ def _ports(line: Line, nodes: list[str], count: int) -> None:
 
 def is_built_in(kind: str, section: NetlistSection) -> bool:
     """Whether a definition says what the writer's definition of `kind` says."""
-    body = DEFINITIONS[kind].lower().split("\n")[1:-1]
-    return [" ".join(line.text.lower().split()) for line in section.elements] == body
+    own = [*section.elements, *section.models.values()]
+    return sorted(" ".join(line.text.lower().split()) for line in own) == _BODIES[kind]
+
+
+_BODIES = {kind: sorted(DEFINITIONS[kind].lower().split("\n")[1:-1]) for kind in BUILT_IN}
 
 
 READERS: dict[str, Callable[[Level, Line, list[str]], None]] = {

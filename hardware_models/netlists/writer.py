@@ -10,13 +10,14 @@ from __future__ import annotations
 import cmath
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple
 
 import numpy as np
 
 from physics_ep.errors import argument_error
 
+from ..laws.elements import THERMAL_VOLTAGE
 from .behaviours import written
 from .expressions import syntax_tree
 from .memristors import FORMS
@@ -47,6 +48,7 @@ LETTERS = {
     "behavioural_voltage": "B",
     "behavioural_current": "B",
 }
+_REVERSE = f"min(v(anode,cathode)/({{n}}*{THERMAL_VOLTAGE!r}),-3)"
 DEFINITIONS = {
     "biamp": """.subckt biamp in out gain=1
 E1 a 0 in 0 {gain}
@@ -60,10 +62,19 @@ F1 0 z V1 1
 B2 z 0 I=1e-3*max(v(z),0)
 .ends ideal_diode""",
     **{kind: form.definition(kind) for kind, form in FORMS.items()},
+    "shockley": f""".subckt shockley anode cathode is=1e-14 n=1
+.model junction D(IS={{is}} N={{n}})
+D1 anode cathode junction
+B1 anode cathode I={{is}}*(exp({_REVERSE})+{(3 / math.e) ** 3!r}/({_REVERSE}*{_REVERSE}*{_REVERSE}))
+.ends shockley""",
 }
 """A bidirectional amplifier senses the current that its output delivers and draws 1/gain of it from its input. An
 ideal diode has a node z of its own: v = min(z, 0) across it and i = 1 mS max(z, 0) through it, which is its law
-exactly (one of v <= 0 and i >= 0 is zero) in a form that Newton's method can follow."""
+exactly (one of v <= 0 and i >= 0 is zero) in a form that Newton's method can follow. Shockley's law is a diode and
+what ngspice's lacks of it in reverse (`hardware_models.spice.ngspice`); ngspice drops braces about products in B
+sources, so that none stand there."""
+SUBCIRCUITS = {"amplifier": "biamp", "ideal_diode": "ideal_diode", **{kind: kind for kind in FORMS}}
+"""Kinds of parts that netlists have as instances of definitions."""
 NO_BREAKDOWN = 1e30
 """Volts: what is written where a spice_diode has neither breakdown nor anything else that a diode lacks."""
 _BAD_NODE = re.compile(r"[\s(),=;{}'\"$]|//|^[.*+]")
@@ -95,15 +106,25 @@ def netlist_lines(parts: Parts, title: str = "circuit", outputs: Sequence[str] =
         yield "* outputs: " + " ".join(outputs)
     if gates:
         yield "* gates: " + " ".join(gates)
+    yield from part_lines(parts)
+    if parts.initial:
+        yield ".ic " + " ".join(f"v({node})={float(volts)!r}" for node, volts in parts.initial.items())
+    yield from definition_lines(parts)
+
+
+def part_lines(parts: Parts) -> Iterator[str]:
+    """Lines of the parts alone, kind by kind, and of their models."""
     names = part_names(parts)
     nodes = np.array(parts.nodes, dtype=object)
     for kind, group in parts.groups.items():
         yield from _WRITERS[kind](names[kind], nodes[group.nodes].tolist(), group, names)
-    if parts.initial:
-        yield ".ic " + " ".join(f"v({node})={float(volts)!r}" for node, volts in parts.initial.items())
-    for kind in ("amplifier", "ideal_diode", *FORMS):
+
+
+def definition_lines(parts: Parts, written_by: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Lines of the subcircuits that parts are written by; `written_by` has their names by kind."""
+    for kind, name in (SUBCIRCUITS if written_by is None else written_by).items():
         if kind in parts.groups:
-            yield from DEFINITIONS["biamp" if kind == "amplifier" else kind].split("\n")
+            yield from DEFINITIONS[name].split("\n")
 
 
 def part_names(parts: Parts) -> dict[str, list[str]]:
@@ -153,14 +174,19 @@ def _resistors(names: list[str], nodes: list, group: Group, every: Names) -> Ite
 def _sources(names: list[str], nodes: list, group: Group, every: Names) -> Iterator[str]:
     rows = zip(names, group.names, nodes, group.values[:, 0].tolist(), strict=True)
     for name, own, (a, b), value in rows:
-        wave = _wave(group.waveforms.get(own, ()))
-        if own in group.ac:
-            size, angle = cmath.polar(group.ac[own])
-            wave = f" AC {size!r} {math.degrees(angle)!r}{wave}"
-        yield f"{name} {a} {b} DC {value!r}{wave}"
+        yield f"{name} {a} {b} DC {value!r}{source_text(group, own)}"
 
 
-def _wave(waveform: Waveform) -> str:
+def source_text(group: Group, name: str) -> str:
+    """What follows the value of a source: its small signal and its waveform, with a blank before each."""
+    text = wave_text(group.waveforms.get(name, ()))
+    if name in group.ac:
+        size, angle = cmath.polar(group.ac[name])
+        text = f" AC {size!r} {math.degrees(angle)!r}{text}"
+    return text
+
+
+def wave_text(waveform: Waveform) -> str:
     """PULSE(...) or PWL(...) of a source, with a blank before it; nothing for a constant one."""
     if isinstance(waveform, Pulse):
         w = waveform

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -19,10 +20,13 @@ from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.registry import bundled, systems
 
 from ..circuits.active import ActiveCircuit
+from ..circuits.base import PartsCircuit
 from ..circuits.circuit import Circuit
 from ..netlists.parts import Parts
+from ..netlists.subcircuits import PortDrive
 from ..resistive.network import ResistiveNetwork
 from .adjoint import adjoint_phases, netlist_method
+from .examples import CircuitExamples, own_examples
 from .ngspice import ngspice_operating_point
 from .phases import contrast, ngspice_phases
 
@@ -50,6 +54,12 @@ class CheckedCircuit:
         Volts.
     conductance : float or None
         Conductance at the outputs, siemens; None: as the circuit says.
+    drives : tuple of PortDrive or None
+        What its sources are as a subcircuit; None: ports of their own.
+    examples : CircuitExamples or None
+        What the sources are the volts of; None: the sources' own values.
+    ports : str
+        What the volts at the ports are, in words.
     """
 
     title: str
@@ -57,6 +67,20 @@ class CheckedCircuit:
     sources: np.ndarray
     targets: np.ndarray
     conductance: float | None = None
+    drives: tuple[PortDrive, ...] | None = None
+    examples: CircuitExamples | None = None
+    ports: str = "volts"
+
+    def solved(self) -> np.ndarray:
+        """Voltages (B, n_nodes) of all nodes at the free operating points.
+
+        Raises
+        ------
+        NotConverged
+            If one was not found.
+        """
+        free = self.circuit.operating_point(self.sources, tolerance=FREE).require()
+        return self.circuit.voltages(free.state, torch.from_numpy(self.sources)).numpy()
 
     def strength(self, beta: float | None) -> float:
         """A nudge's beta, or a hundredth of the conductance at the outputs where none is given; siemens."""
@@ -131,18 +155,22 @@ def load_circuit(name: str) -> Circuit | None:
     return None if path is None else Circuit.from_netlist(path)
 
 
-def find_subject(name: str, seed: int = 0, batch: int = 2, weights: Path | None = None) -> CheckedCircuit:
-    """A circuit by name, with random targets in +-0.5 V and, for systems, random inputs.
+def find_subject(
+    name: str, seed: int = 0, batch: int = 2, weights: Path | None = None, *, data: bool = False
+) -> CheckedCircuit:
+    """A circuit by name, with random targets in +-0.5 V and, for systems, random inputs or those of their data.
 
     Parameters
     ----------
     name : str
-        A netlist file, a bundled netlist, or a resistive network: registered, bundled config or TOML file.
+        A netlist file, a bundled netlist, or a resistive network or a circuit as commands name systems.
     seed : int
     batch : int
         Examples; a netlist has one, its own sources.
     weights : Path, optional
         File of weights of a resistive network.
+    data : bool
+        Whether inputs are the first test examples, where the system has some (`examples.own_examples`).
 
     Raises
     ------
@@ -151,23 +179,33 @@ def find_subject(name: str, seed: int = 0, batch: int = 2, weights: Path | None 
     """
     rng = np.random.default_rng(seed)
     circuit = load_circuit(name)
-    if circuit is not None:
-        sources = circuit.parts.group("voltage_source").values.T.reshape(1, -1)
-    else:
+    drives, examples, ports = None, None, "volts"
+    if circuit is None:
         known = {*systems(), *bundled(), *bundled_netlists()}
         if name not in known and not Path(name).suffix:
             raise unknown_name("SYSTEM", name, known)
         system = load_system(name, weights=weights, seed=seed)
-        if not isinstance(system, ResistiveNetwork):
-            mapped = isinstance(system, PredictiveCodingNetwork)
-            hint = ", or come with --substrate resistive" if mapped else ""
-            raise argument_error("SYSTEM", f"be a resistive network or a netlist{hint}", repr(name))
-        circuit = system.to_circuit()
-        require_room("batch", batch, system, torch.zeros(1, system.sizes[0]), NODE_NUMBERS)
-        x = torch.from_numpy(rng.uniform(0, 1, (batch, system.sizes[0])))
+        if isinstance(system, PartsCircuit):
+            circuit = cast(Circuit, system)
+    if circuit is not None:
+        sources = circuit.parts.group("voltage_source").values.T.reshape(1, -1)
+    elif not isinstance(system, ResistiveNetwork):
+        mapped = isinstance(system, PredictiveCodingNetwork)
+        hint = ", or come with --substrate resistive" if mapped else ""
+        raise argument_error("SYSTEM", f"be a resistive network, a circuit or a netlist{hint}", repr(name))
+    else:
+        circuit, features = system.to_circuit(), system.sizes[0]
+        require_room("batch", batch, system, torch.zeros(1, features), NODE_NUMBERS)
+        if data:
+            examples = own_examples(name, system, (features,), batch, seed)
+            x = examples.x
+        else:
+            x = torch.from_numpy(rng.uniform(0, 1, (batch, features)))
         sources = system.circuit_inputs(x).detach().numpy()
+        drives = tuple(PortDrive(f"in{k % features}", 1.0 if k < features else -1.0) for k in range(2 * features))
+        ports = f"{system.gains[0]:g} V a unit of input k at in<k>"
     targets = rng.uniform(-0.5, 0.5, (len(sources), len(circuit.output_names)))
-    return CheckedCircuit(name, circuit, sources, targets)
+    return CheckedCircuit(name, circuit, sources, targets, drives=drives, examples=examples, ports=ports)
 
 
 def check_agreement(

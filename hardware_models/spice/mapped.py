@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from physics_ep.predictive_coding import PredictiveCodingNetwork
 
 from ..devices.model import DeviceModel
 from ..mapping.mapped import Mapped, map_pcn
-from ..mapping.resistive_parts import PairsCircuit
+from ..mapping.resistive_parts import REFERENCE, PairsCircuit
+from ..netlists.subcircuits import PortDrive
 from ..nodal.points import Solution
 from .check import NODE_NUMBERS, CheckedCircuit, PhaseRow, SpiceAgreement, phase_row
+from .examples import own_examples
 from .phases import ngspice_phases
 
 TIGHT = 1e-11
@@ -42,6 +45,12 @@ class PairsSubject(CheckedCircuit):
     x: torch.Tensor
     y: torch.Tensor
 
+    def solved(self) -> np.ndarray:
+        found = self.form.solve(self.x)
+        if not found.converged.all():
+            raise InputError("An operating point of the mapped circuit was not found: it may have none.")
+        return found.voltages
+
 
 def find_pairs(
     name: str,
@@ -51,8 +60,10 @@ def find_pairs(
     batch: int = 2,
     weights: Path | None = None,
     rails: str = "refuse",
+    *,
+    data: bool = False,
 ) -> PairsSubject:
-    """A network mapped to the resistive substrate, with random inputs in [0, 1) and targets in +-0.5.
+    """A network mapped to the resistive substrate, with inputs in [0, 1) or its data's, and targets in +-0.5.
 
     Parameters
     ----------
@@ -66,6 +77,8 @@ def find_pairs(
     batch : int
     weights : Path, optional
         File of the network's weights.
+    data : bool
+        Whether inputs are the first test examples, where the network has some (`examples.own_examples`).
 
     Raises
     ------
@@ -77,13 +90,33 @@ def find_pairs(
         raise argument_error("SYSTEM", "be a predictive coding network where there is a substrate", repr(name))
     generator = torch.Generator().manual_seed(seed)
     require_room("batch", batch, net, torch.zeros((1, *net.shapes[0])), NODE_NUMBERS)
+    examples = None
     x = torch.rand((batch, *net.shapes[0]), generator=generator, dtype=torch.float64)
     y = torch.rand((batch, *net.shapes[-1]), generator=generator, dtype=torch.float64) - 0.5
+    if data:
+        examples = own_examples(name, net, net.shapes[0], batch, seed)
+        x = examples.x
     # Diodes are live in a circuit: no latch holds the gates of ReLUs.
     mapped = map_pcn(net, substrate, device, seed, calibration=x, gates="live", rails=rails)
     form = mapped.to_circuit()
     volts = form.sources(x), form.targets(y), form.siemens(1.0)
-    return PairsSubject(name, form.circuit, *volts, mapped=mapped, form=form, x=x, y=y)
+    inputs = math.prod(net.shapes[0])
+    drives = (
+        *(PortDrive(f"in{k}") for k in range(inputs)),
+        *[PortDrive(REFERENCE)] * (form.circuit.n_sources - inputs),
+    )
+    return PairsSubject(
+        name,
+        form.circuit,
+        *volts,
+        drives=drives,
+        examples=examples,
+        ports=f"{form.volts[0]:g} V a unit of input k at in<k>, 1 V at {REFERENCE}",
+        mapped=mapped,
+        form=form,
+        x=x,
+        y=y,
+    )
 
 
 def check_pairs(subject: PairsSubject, beta: float | None = None) -> SpiceAgreement:

@@ -98,20 +98,9 @@ def nudged_parts(parts: Parts, outputs: Sequence[str], targets: Sequence[float] 
         np.full((len(outputs), 1), float(beta)),
     )
     added = {"voltage_source": sources, "vccs": nudges}
-    groups = {**parts.groups, **{kind: _joined(parts.group(kind), group) for kind, group in added.items()}}
+    groups = {**parts.groups, **{kind: parts.group(kind).joined(group) for kind, group in added.items()}}
     names = (f"{TARGET}{k}" for k in count)
     return Parts((*parts.nodes, *names), groups, parts.initial)
-
-
-def _joined(one: Group, other: Group) -> Group:
-    return Group(
-        one.names + other.names,
-        np.concatenate([one.nodes, other.nodes]),
-        np.concatenate([one.values, other.values]),
-        one.controls + other.controls,
-        {**one.waveforms, **other.waveforms},
-        {**one.initial, **other.initial},
-    )
 
 
 def with_sources(parts: Parts, volts: Sequence[float] | np.ndarray) -> Parts:
