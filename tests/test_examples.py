@@ -48,6 +48,7 @@ LAST = {
     "tour/certify_stability": below(0.1),
     "tour/largest_cut": lambda missing: missing == 1,
     "tour/map_to_hardware": lambda unconverged: unconverged == 0,
+    "tour/memristors": lambda ratio: abs(ratio - 1) < 1e-9,
     "tour/oscillators_and_media": above(0.999),
     "tour/own_scheme": below(0.1),
     "tour/own_substrate": above(0.9999),
