@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from .analog.circuit import AnalogHopfieldCircuit as AnalogHopfieldCircuit
     from .mapping.board import NotRealisable as NotRealisable
     from .circuits.circuit import Circuit as Circuit
-    from .nodal.transients import CircuitTrajectory as CircuitTrajectory, transient as transient
+    from .nodal.courses import CircuitTrajectory as CircuitTrajectory
+    from .nodal.transients import transient as transient
     from .nodal.small_signals import (
         FrequencyResponse as FrequencyResponse,
         frequency_response as frequency_response,
@@ -42,7 +43,7 @@ else:
             "ActiveCircuit": "circuits.active",
             "AnalogHopfieldCircuit": "analog.circuit",
             "Circuit": "circuits.circuit",
-            "CircuitTrajectory": "nodal.transients",
+            "CircuitTrajectory": "nodal.courses",
             "ConvHopfieldNetwork": "hopfield.network",
             "DeviceModel": "devices.model",
             "DirectedOscillators": "oscillators.directed",

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from hardware_models.netlists.parts import Group, Parts
-from hardware_models.nodal.transients import CircuitTrajectory, transient
+from hardware_models.nodal.courses import CircuitTrajectory
+from hardware_models.nodal.transients import transient
 from hardware_models.resistive.network import ResistiveNetwork, as_parts
 from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import argument_error

@@ -16,12 +16,15 @@ if TYPE_CHECKING:
         FrequencyResponse as FrequencyResponse,
         frequency_response as frequency_response,
     )
-    from .transients import CircuitTrajectory as CircuitTrajectory, transient as transient
+    from .courses import CircuitTrajectory as CircuitTrajectory
+    from .stored_transients import read_transient as read_transient
+    from .transients import transient as transient
 else:
     __getattr__, __dir__, __all__ = lazy(
         __name__,
         {
-            "CircuitTrajectory": "transients",
+            "CircuitTrajectory": "courses",
+            "read_transient": "stored_transients",
             "FrequencyResponse": "small_signals",
             "frequency_response": "small_signals",
             "transient": "transients",

@@ -11,8 +11,10 @@ accurate and L-stable: what moves faster than the step is damped, not followed, 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,17 +24,17 @@ from physics_ep.dynamics.integrators import TABLEAUS, Tableau
 from physics_ep.errors import InputError, argument_error, require_count, unknown_name
 from physics_ep.nudging import Nudge
 from physics_ep.progress import SILENT, Progress, task
-from physics_ep.storage.trajectory import Trajectory
 
 from ..netlists.parts import Group, Parts
-from ..netlists.resting import with_states
 from ..netlists.topology import find_loop
 from ..netlists.waveforms import Waveforms
+from .courses import CircuitTrajectory
 from .equations import Array, Drive, NodalEquations
 from .nudges import Nudging, nudging
 from .points import ITERATIONS, TOLERANCE, Solution, solve, source_volts, spread
 from .power import CircuitPower
 from .steps import Stepper, TransientPoint
+from .stored_transients import CHUNK_BYTES, TransientStore
 
 METHODS = {
     "tr_bdf2": TABLEAUS["tr_bdf2"],
@@ -64,66 +66,6 @@ _IMPULSE = 1e-12
 """Share of the duration that a loop of capacitors and sources takes to share a jump of voltage."""
 
 
-@dataclass(frozen=True)
-class CircuitTrajectory(Trajectory):
-    """A circuit's course; a `Trajectory`, so that it plots and is stored as any other.
-
-    Attributes
-    ----------
-    time : Tensor (T,)
-        Seconds; steps as the error asked for, and all corners of the waveforms.
-    state : (Tensor (T, B, n_nodes),)
-        Node voltages in the order of `nodes`, ground first.
-    energy : Tensor (T, B)
-        Co-content of two-terminal elements, current sources and nudge, watts: what the circuit lowers where it has
-        no active part and its voltage sources are constant.
-    residual : Tensor (T, B)
-        Largest sum of capacitive currents at a node, amperes: how far Kirchhoff's law of the circuit without
-        capacitors is from being met. `settling_time` is when that stays under 1 % of its peak.
-    internal : (Tensor (T, B, capacitors),)
-        Volts across the capacitors.
-    nodes, branches : tuple of str
-        Names.
-    currents : Tensor (T, B, n_branches)
-        Amperes, as in `hardware_models.nodal.points.Solution`.
-    charging : Tensor (T, B, capacitors)
-        Amperes, from the first node of each capacitor to the second. Where it jumps in a step, since an ideal diode
-        has switched, the first value after that is a mean over the step, and the diode's current with it.
-    kirchhoff : Tensor (T, B)
-        Largest violation of Kirchhoff's current law with the capacitive currents, amperes, in the very states held
-        here.
-    memristors : tuple of str
-        Names of the memristors with a state.
-    states, memristor_currents : Tensor (T, B, memristors)
-        Their states, 0 to 1, and their currents, amperes.
-    power : CircuitPower
-    steps, rejected : int
-        Steps taken, and steps that were taken back.
-    """
-
-    nodes: tuple[str, ...] = ()
-    branches: tuple[str, ...] = ()
-    currents: torch.Tensor = field(default_factory=lambda: torch.empty(0))
-    charging: torch.Tensor = field(default_factory=lambda: torch.empty(0))
-    kirchhoff: torch.Tensor = field(default_factory=lambda: torch.empty(0))
-    power: CircuitPower | None = None
-    steps: int = 0
-    rejected: int = 0
-    memristors: tuple[str, ...] = ()
-    states: torch.Tensor = field(default_factory=lambda: torch.empty(0))
-    memristor_currents: torch.Tensor = field(default_factory=lambda: torch.empty(0))
-
-    def voltage(self, node: str) -> torch.Tensor:
-        """Course of a node's voltage, (T, B) volts."""
-        if node not in self.nodes:
-            raise unknown_name("node", node, self.nodes)
-        return self.state[0][..., self.nodes.index(node)]
-
-    def present(self, parts: Parts, row: int = -1, example: int = 0) -> Parts:
-        """The circuit's parts with the memristors' states as they are in a row of the course (the last)."""
-        return with_states(parts, self.states[row, example].numpy())
-
-
 def transient(
     circuit: Any,
     duration: float,
@@ -138,6 +80,8 @@ def transient(
     by_part: bool = False,
     max_steps: int = 1_000_000,
     progress: Progress | bool = SILENT,
+    out: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
 ) -> CircuitTrajectory:
     """Follow a circuit in time.
 
@@ -166,6 +110,11 @@ def transient(
         Whether to meter the power of every part by itself, in place of each kind's.
     max_steps : int
     progress : Progress
+    out : path, optional
+        Write the course to this file as it is computed, for courses larger than memory
+        (`hardware_models.nodal.stored_transients`). What is returned is mapped from the file.
+    overwrite : bool
+        Replace a file that something else wrote.
 
     Returns
     -------
@@ -196,16 +145,25 @@ def transient(
     )
     first = _beginning(parts, held, waves, start, batch, stepper)
     kept = [first]
-    with task(progress, "following the circuit", total=1000) as advance:
-        shown = 0
+    with ExitStack() as opened:
+        store = None if out is None else opened.enter_context(TransientStore(out, overwrite))
+        advance = opened.enter_context(task(progress, "following the circuit", total=1000))
+        shown, together = 0, max(1, CHUNK_BYTES // (24 * first.z.nbytes))
         for count, point in enumerate(_points(stepper, waves, first, parts, held, max_steps), 1):
             if count % every == 0 or point.time >= duration:
                 kept.append(point)
+            if store is not None and len(kept) >= together:
+                store.append(_trajectory(stepper, waves, kept))
+                kept = []
             done = int(1000 * point.time / duration)
             if done > shown:
                 advance(done - shown)
                 shown = done
-    return _trajectory(stepper, waves, kept)
+        if store is None:
+            return _trajectory(stepper, waves, kept)
+        if kept:
+            store.append(_trajectory(stepper, waves, kept))
+        return store.finish()
 
 
 def _points(

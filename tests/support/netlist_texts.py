@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from hardware_models.netlists.memristors import FORMS
+from hardware_models.netlists.writer import DEFINITIONS
 from hardware_models.spice.ngspice import find_ngspice, read_raw
 
 TIGHT = "reltol=1e-9 abstol=1e-15 vntol=1e-12 itl1=500 itl2=500 gmin=1e-18"
@@ -23,6 +25,8 @@ MODELS = (
     ".model DPLAIN D(IS=1p N=1.3)",
 )
 FEATURES = ("temperature", "diodes", "resistors", "subcircuits", "sources", "expressions", "storage", "names")
+MEMRISTORS = "memristors"
+"""A further feature: memristors with a state, which ngspice takes from the writer's definitions."""
 
 
 def random_text(seed: int, features: Sequence[str], size: int = 60) -> list[str]:
@@ -32,7 +36,7 @@ def random_text(seed: int, features: Sequence[str], size: int = 60) -> list[str]
     their own.
     """
     rng = np.random.default_rng(seed)
-    has = {name: name in features for name in FEATURES}
+    has = {name: name in features for name in (*FEATURES, MEMRISTORS)}
     lines: list[str] = []
     count = 0
     pool = ["/net", "in+", "net/2[3]", "a-b", "Sub/Out", "n#1", "x~y"] if has["names"] else []
@@ -100,6 +104,11 @@ def random_text(seed: int, features: Sequence[str], size: int = 60) -> list[str]
         elif kind == "subcircuits":
             sub = rng.choice(["pad", "ladder r1={k2*500}", "ladder", "clamp m=2", "outer PARAMS: r=3k"])
             lines.append(f"{name('X')} {a} {b} {sub}")
+        elif kind == MEMRISTORS:
+            sub = rng.choice(
+                ["biolek_memristor", "linear_drift_memristor ron={k2*100}", "vteam_memristor v_on=-0.3"]
+            )
+            lines.append(f"{name('X')} {a} {b} {sub} state={rng.uniform(0, 1):.3f}")
         elif kind == "sources":
             out = f"o{count}"
             choice = rng.integers(6)
@@ -146,6 +155,8 @@ def random_text(seed: int, features: Sequence[str], size: int = 60) -> list[str]
             lines.append(f"{name('R')} m{count - 1} 0 1k")
     if has["diodes"] or has["subcircuits"]:
         lines += MODELS
+    if has[MEMRISTORS]:
+        lines += [line for kind in FORMS for line in DEFINITIONS[kind].split("\n")]
     if has["resistors"]:
         lines.append(".model rmod R(tc1=1m tc2=-2u)")
     if has["subcircuits"]:

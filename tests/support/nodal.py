@@ -8,7 +8,7 @@ import numpy as np
 
 from hardware_models.laws.elements import THERMAL_VOLTAGE
 from hardware_models.netlists.parts import Part, Parts
-from hardware_models.nodal.transients import CircuitTrajectory
+from hardware_models.nodal.courses import CircuitTrajectory
 
 KILO, MILLI, MICRO, NANO, PICO = 1e3, 1e-3, 1e-6, 1e-9, 1e-12
 

@@ -11,8 +11,9 @@ from scipy.optimize import brentq
 
 from hardware_models import ResistiveNetwork
 from hardware_models.netlists.parts import Group, Parts
+from hardware_models.nodal.courses import CircuitTrajectory
 from hardware_models.nodal.points import operating_point
-from hardware_models.nodal.transients import METHODS, CircuitTrajectory, transient
+from hardware_models.nodal.transients import METHODS, transient
 from physics_ep import Nudge, SquaredError, relax, simulate
 from physics_ep.errors import InputError
 from tests.support.nodal import KILO, MICRO, NANO, circuit, courses, farads, ohms, source, wave

@@ -6,6 +6,7 @@ import math
 import shutil
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,9 +19,12 @@ from hardware_models.laws.elements import THERMAL_VOLTAGE
 from hardware_models.netlists.parts import Part, Parts
 from hardware_models.nodal import equations as nodal_equations
 from hardware_models.nodal import factors as nodal_factors
+from hardware_models.nodal import transients
+from hardware_models.nodal.courses import CircuitTrajectory
 from hardware_models.nodal.points import operating_point
-from hardware_models.nodal.transients import METHODS, CircuitTrajectory, transient
-from physics_ep import Nudge, SquaredError
+from hardware_models.nodal.stored_transients import read_transient
+from hardware_models.nodal.transients import METHODS, transient
+from physics_ep import Nudge, SquaredError, open_run
 from physics_ep.errors import InputError
 from tests.support.nodal import (
     KILO,
@@ -399,6 +403,44 @@ def test_it_agrees_with_ngspice() -> None:
     for node in set(parts.nodes) - {"0", "r"}:
         v = ours.voltage(node)[-len(t) :, 0].numpy()
         assert np.abs(np.interp(t, time, theirs[node]) - v).max() < 1e-4, node
+
+
+@pytest.mark.full
+def test_courses_larger_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that go to a file in chunks come back as those in memory, lazily; a run that fails leaves no file."""
+    monkeypatch.setattr(transients, "CHUNK_BYTES", 20_000)
+    parts = Parts.collect(
+        [
+            Part("V1", "voltage_source", ("in", "0"), (1.0,)),
+            Part("X1", "biolek_memristor", ("in", "a"), (100.0, 16e3, 1e-14, 1e-8, 2.0, 0.1)),
+            Part("C1", "capacitor", ("a", "0"), (1e-6,)),
+            Part("R1", "resistor", ("a", "0"), (1e-4,)),
+        ]
+    )
+    held = transient(parts, 0.2, inputs=[[1.0], [0.5]])
+    path = tmp_path / "course.h5"
+    assert len(held.time) > 3 * 20_000 // (24 * 2 * 8 * 5)  # several chunks
+    found = transient(parts, 0.2, inputs=[[1.0], [0.5]], out=path)
+    for one in (found, read_transient(path)):
+        for name in ("time", "energy", "residual", "currents", "charging", "kirchhoff", "states"):
+            torch.testing.assert_close(getattr(one, name), getattr(held, name), rtol=0, atol=0)
+        torch.testing.assert_close(one.state, held.state, rtol=0, atol=0)
+        torch.testing.assert_close(one.internal, held.internal, rtol=0, atol=0)
+        assert one.power is not None
+        assert held.power is not None
+        torch.testing.assert_close(one.power.energy, held.power.energy, rtol=0, atol=0)
+        assert (one.nodes, one.branches, one.memristors) == (held.nodes, held.branches, held.memristors)
+        assert (one.steps, one.rejected, one.power.kinds) == (held.steps, held.rejected, held.power.kinds)
+    (course,) = open_run(path).trajectories.values()
+    torch.testing.assert_close(course.state, held.state, rtol=0, atol=0)
+    with pytest.raises(InputError, match="max_steps"):
+        transient(parts, 0.2, out=tmp_path / "other.h5", max_steps=3)
+    assert [p.name for p in tmp_path.iterdir()] == ["course.h5"]
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(InputError):
+        transient(parts, 0.2, out=tmp_path / "mine.txt")
+    with pytest.raises(InputError, match="holds no transient"):
+        read_transient(tmp_path / "mine.txt", verify=False)
 
 
 def test_some_rows_are_kept_and_progress_is_told() -> None:
