@@ -242,14 +242,16 @@ def _array_power(system: Layered, device: DeviceModel, state: State, x: torch.Te
     blocks = [x, *state]
     volts = [block.flatten(1) * (device.voltage / full) for block, full in zip(blocks, scales, strict=True)]
     total = torch.zeros(len(x), dtype=x.dtype, device=x.device)
-    for k, layer in enumerate(system.layers):
-        lines = layer.weight.detach().abs() / system.device_scales[f"layers.{k}.weight"] + 2 * device.g_min
+    values = {name: p.detach() for name, p in system.named_parameters()}
+    for k in range(len(system.layers)):
+        weight = f"layers.{k}.weight"
+        lines = values[weight].abs() / system.device_scales[weight] + 2 * device.g_min
         total = total + volts[k].square() @ lines.sum(0)
         if k:
             total = total + volts[k + 1].square() @ lines.sum(1)
         bias = f"layers.{k}.bias"
         if bias in system.device_scales:  # a row that is driven at full scale
-            row = layer.bias.detach().abs() / system.device_scales[bias] + 2 * device.g_min
+            row = values[bias].abs() / system.device_scales[bias] + 2 * device.g_min
             total = total + float(row.sum()) * device.voltage**2
     return total
 

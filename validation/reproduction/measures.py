@@ -133,7 +133,7 @@ def rounding(seed: int, run: Run, weight_bits: int, phase_bits: int) -> float:
     name = section.pop("name")
     errors = []
     for bits in ({}, {"weight_bits": weight_bits, "phase_bits": phase_bits}):
-        system = build_system(name, **{**section, **bits})
+        system: Any = build_system(name, **{**section, **bits})
         load_weights(system, run)
         right = total = 0.0
         for x, y in zip(data.test_x.split(500), data.test_y.split(500), strict=True):
