@@ -22,8 +22,8 @@ TITLES = {
     "transfer": "transfer",
     "feedforward": "feedforward",
     "adaptation": "adaptation",
-    "share": "share with free state",
-    "error": "their test error (%, linear below 1)",
+    "share": "free states (share)",
+    "error": "their test error (%)",
 }
 """Panels of a network: what is drawn, and how it is called."""
 SMALL = ("nothing", "feedback gain 0.2", "auto-zero and gain 0.2", "asymmetric EP")
@@ -130,7 +130,7 @@ def _panel(ax: Axes, data: WaysMeasured, n: int, name: str) -> None:
     ax.set_xticks(x, [f"{v:g}" for v in x])
     if name in REFERENCES:
         ax.set_yscale("log")
-        ax.set_ylim(2e-7, 2)
+        ax.set_ylim(5e-9 if name == "adaptation" else 4e-6, 2)
     elif name == "share":
         ax.set_ylim(-0.05, 1.05)
     else:
