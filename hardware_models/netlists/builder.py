@@ -18,6 +18,8 @@ from .values import Scope
 
 AMPLITUDES = ("voltage_source", "current_source")
 """Kinds that may have the amplitude of a small signal."""
+LONGEST_NAME = 100
+"""Characters of a name that others are compared with for a hint: the time grows with their square."""
 MOST_PARTS = 1_000_000
 """Elements that instances of subcircuits may multiply to."""
 
@@ -222,6 +224,6 @@ class Builder:
 
 def unknown(what: str, name: str, known: set[str]) -> str:
     """What to say of a name that is not defined."""
-    close = difflib.get_close_matches(name.lower(), sorted(known), n=1)
+    close = difflib.get_close_matches(name.lower(), sorted(known), n=1) if len(name) <= LONGEST_NAME else []
     hint = f", did you mean {close[0]!r}?" if close else f"; defined are {', '.join(sorted(known)[:10]) or 'none'}"
     return f"the {what} {name!r} is not defined{hint}"

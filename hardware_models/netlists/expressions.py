@@ -112,7 +112,7 @@ class Functions:
     def _expand(
         self,
         node: Any,
-        given: dict[str, ast.expr],
+        given: dict[str, tuple[ast.expr, int]],
         within: tuple[str, ...],
         left: list[int],
         number: Callable[[str], float],
@@ -121,10 +121,17 @@ class Functions:
         if left[0] < 0:
             raise InputError(f"functions of .func grow to more than {MOST_NODES} operations")
         if isinstance(node, ast.Name):
-            return given.get(node.id.lower(), node)
+            # An argument counts as often as it stands there: who evaluates the tree goes through each of them.
+            found, size = given.get(node.id.lower(), (node, 0))
+            left[0] -= size
+            return found
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not is_probe(node):
             name = node.func.id.lower()
-            arguments = [self._expand(a, given, within, left, number) for a in node.args]
+            arguments, sizes = [], []
+            for one in node.args:
+                before = left[0]
+                arguments.append(self._expand(one, given, within, left, number))
+                sizes.append(before - left[0])
             if name not in self.known:
                 return ast.Call(node.func, arguments, [])
             names, body = self.known[name]
@@ -132,7 +139,7 @@ class Functions:
                 raise InputError(f"function {name!r} calls itself")
             if len(names) != len(arguments):
                 raise InputError(f"function {name!r} has {len(names)} arguments, but {len(arguments)} are given")
-            inner = dict(zip(names, arguments, strict=True))
+            inner = dict(zip(names, zip(arguments, sizes, strict=True), strict=True))
             return self._expand(syntax_tree(body, number), inner, (*within, name), left, number)
         if isinstance(node, ast.BinOp):
             parts = (self._expand(n, given, within, left, number) for n in (node.left, node.right))

@@ -49,8 +49,12 @@ LONGEST = 100_000
 LONGEST_SOURCE = 5_000_000
 MOST_FILES = 1000
 """Files that a netlist may include, one counted as often as it is read."""
-_TRAILING = re.compile(r"\s*(?:;|//|\s\$).*")
+MOST_LINES = 2_000_000
+"""Lines of all files that a netlist includes, one counted as often as it is read."""
+_TRAILING = re.compile(r"(?:;|//|\s\$).*")
 _TOKEN = re.compile(r"\{[^}]*\}|'[^']*'|=|[^\s(),='{}]+|\S")
+_UNBRACED = re.compile(r"'[^']*'|=|[^\s(),='{}]+|\S")
+"""The same where no brace closes: each that opens would be searched for to the end."""
 _OUTPUT = re.compile(r"v\([^()]*\)|[^\s(),='{}]+", re.IGNORECASE)
 _FUNCTION = re.compile(r"\.func\s+([A-Za-z_]\w*)\s*\(([\w\s,]*)\)\s*=?\s*(.*)", re.IGNORECASE)
 FOLLOWED = {
@@ -196,7 +200,12 @@ class NetlistFile:
 
 def tokens(text: str) -> list[str]:
     """Words of a line; expressions in braces or quotes stay whole, parentheses and commas separate."""
-    return [t for t in _TOKEN.findall(text) if t not in "(),"]
+    end = text.rfind("}") + 1
+    if text.find("{", end) < 0:
+        words = _TOKEN.findall(text)
+    else:
+        words = _TOKEN.findall(text, 0, end) + _UNBRACED.findall(text, end)
+    return [t for t in words if t not in "(),"]
 
 
 def read_source(path: str | os.PathLike[str]) -> NetlistFile:
@@ -220,7 +229,7 @@ def _read(path: Path, line: Line | None) -> str:
     reading("FILE.cir", path)
     try:
         require_regular(path)
-        data = path.read_bytes()
+        data = path.read_bytes() if path.stat().st_size else b""  # some of /proc have no size, and wait for more
     except (OSError, ValueError) as error:
         why = f"cannot read the netlist {str(path)[:200]!r}: {getattr(error, 'strerror', None) or error}"
         raise (line.error(why) if line else InputError(why[0].upper() + why[1:] + ".")) from error
@@ -252,7 +261,7 @@ class _Reader:
         self.section = source.top
         self.opened: list[Line] = []
         self.within: list[str] = []
-        self.files = 0
+        self.files = self.lines = 0
 
     def file(self, texts: list[str], path: Path, first: int, depth: int = 0) -> None:
         control: Line | None = None
@@ -299,6 +308,9 @@ class _Reader:
         if depth >= DEEPEST or self.files > MOST_FILES:
             raise line.error("too many files include one another")
         texts = _read(target, line).split("\n")
+        self.lines += len(texts)
+        if self.lines > MOST_LINES:
+            raise line.error(f"included files have more than {MOST_LINES:,} lines in all: fewer would be read")
         first = 1
         if section is not None:
             texts, first = _library(texts, section, line, given)
@@ -336,6 +348,10 @@ class _Reader:
                 raise Line(text, count, file).error(f"the line has {len(text):,} characters")
             if text[0] == "*":
                 kind, colon, named = text[1:].strip().partition(":")
+                if colon and kind in ("outputs", "gates") and len(text) > LONGEST:
+                    raise Line(text, count, file).error(
+                        f"the line has {len(text):,} characters, and {LONGEST:,} would be read"
+                    )
                 if colon and kind == "outputs":
                     self.source.outputs += tuple(_OUTPUT.findall(named))
                 elif colon and kind == "gates":

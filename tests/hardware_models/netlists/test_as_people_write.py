@@ -417,6 +417,23 @@ HOSTILE = {
     "lines that go on": ("R1 a 0", *["+ 1k"] * (M // 5)),
     "signs": ("B1 a 0 V=" + "!" * 9000 + "v(b)",),
     "parentheses": (".param x={" + "(" * 5000 + "1}", "R1 a 0 {x}"),
+    "braces that nothing closes": ("R1 a 0 " + "{" * 99_000,),
+    "functions of functions of themselves": (".func d(x) {x+x}", "R1 a 0 {" + "d(" * 90 + "1" + ")" * 90 + "}"),
+    "powers of voltages": (".func q(x) {x*x*x*x}", "B1 a 0 V={" + "q(" * 12 + "v(b)" + ")" * 12 + "}"),
+    "a file that waits": (".include /proc/kmsg",),
+    "a file many times": (".include many.inc",) * 900,
+    "outputs of a megabyte": ("* outputs: " + "a " * M, "R1 a 0 1k"),
+    "gates of a megabyte": ("* gates: " + "{" * M, "R1 a 0 1k"),
+    "blanks before a comment": ("R1 a 0" + " " * 90_000 + "1k 2k $",),
+    "names too long to compare": (
+        *(f".subckt {'d' * 3000}{k} a\n.ends" for k in range(300)),
+        *("X1 a " + "d" * 3000,),
+    ),
+    "a million parentheses": ("B1 a 0 V=" + "(" * M + "1" + ")" * M,),
+    "a library in itself twice": (".lib net.cir tt", ".lib tt", ".lib net.cir tt", ".lib net.cir tt", ".endl"),
+    "parameters that double": (
+        *(".param a0=1.5", *(f".param a{k}={{a{k - 1}*a{k - 1}}}" for k in range(1, 200)), "R1 a 0 {a199}"),
+    ),
     "parameters in a row": (*(f".param a{k}={{a{k + 1}}}" for k in range(5000)), "R1 a 0 {a0}"),
 }
 
@@ -425,6 +442,8 @@ HOSTILE = {
 def test_hostile_files_are_refused_at_once(tmp_path: Path, what: str) -> None:
     """Within a second of processor time and in one short line: a file of a stranger must not hang a server."""
     os.mkfifo(tmp_path / "pipe")
+    if what == "a file many times":
+        (tmp_path / "many.inc").write_text("*\n" * 300_000)
     path = write(tmp_path, *HOSTILE[what])
     began = time.process_time()
     with pytest.raises(InputError) as caught:
@@ -432,3 +451,11 @@ def test_hostile_files_are_refused_at_once(tmp_path: Path, what: str) -> None:
     assert time.process_time() - began < 1.0
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 1000
+
+
+def test_a_large_count_is_no_repetition(tmp_path: Path) -> None:
+    """M=1e9, within M=1e9, is a value; arguments in braces and quotes stay words of their own."""
+    told = (".subckt s a", "R1 a 0 1k", ".ends", "X1 a s m=1e9", "R2 b 0 1k m=1e9", "R3 c 0 '{2}*3' ; }{")
+    parts = load_netlist(write(tmp_path, *told)).parts.group("resistor")
+    assert len(parts) == 3
+    assert parts.values[:, 0] == pytest.approx([1e6, 1e6, 1 / 6], rel=1e-12)

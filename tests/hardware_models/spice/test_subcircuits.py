@@ -136,9 +136,8 @@ def test_units_are_those_of_the_network() -> None:
     assert hidden.instances[0].nodes == ("h1_1", "a1_1")
 
 
-@pytest.mark.parametrize(
-    ("activation", "noise"), [("relu", 0.002), pytest.param("hard_tanh", 0.0, marks=pytest.mark.full)]
-)
+@pytest.mark.full
+@pytest.mark.parametrize(("activation", "noise"), [("relu", 0.002), ("hard_tanh", 0.0)])
 def test_mapped_networks_leave_and_come_back(tmp_path: Path, activation: str, noise: float) -> None:
     """Paired units with their rails, the reference at a port of its own, cells with errors of their own."""
     config = tmp_path / "net.toml"
