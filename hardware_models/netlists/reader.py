@@ -542,7 +542,7 @@ class Level:
         section = self.section.subcircuit(kind)
         if kind in BUILT_IN and (section is None or is_built_in(kind, section)):
             self.alone(line, repr(head[-1]))
-            _ports(line, nodes, 2)
+            _ports(line, nodes, head[-1], KINDS[BUILT_IN[kind][0]].nodes)
             part, parameters = BUILT_IN[kind]
             if foreign := [p for p in given if p not in parameters]:
                 raise line.error(unknown(f"parameter of {head[-1]}", foreign[0], set(parameters)))
@@ -554,9 +554,14 @@ class Level:
         if section is None and kind == op_amps.NAME:
             section = op_amps.section()
         if section is None:
+            for k, word in enumerate(head[2:-1], 2):
+                if word.lower() in BUILT_IN or self.section.subcircuit(word.lower()) is not None:
+                    raise line.error(
+                        f"{head[k + 1]!r} behind the subcircuit {word!r} is no parameter: NAME=VALUE would be read"
+                    )
             known = {*self.section.names("subcircuits"), *BUILT_IN, op_amps.NAME}
             raise line.error(unknown("subcircuit", head[-1], known))
-        _ports(line, nodes, len(section.ports))
+        _ports(line, nodes, head[-1], section.ports)
         copies = self.copies
         if "m" in given and "m" not in section.parameters:
             copies *= self.multiple(line, {"m": given.pop("m")})
@@ -605,13 +610,16 @@ def _even(exponent: ast.expr) -> bool:
 
 
 def _length(line: Line, words: list[str], count: int, form: str) -> None:
-    if len(words) != count:
-        raise line.error(f"expected {form}, but found {len(words)} words")
+    if len(words) > count:
+        raise line.error(f"{words[count]!r} is one word too many: {form} would be read")
+    if len(words) < count:
+        raise line.error(f"{words[-1]!r} must not be the last word: {form} would be read")
 
 
-def _ports(line: Line, nodes: list[str], count: int) -> None:
-    if len(nodes) != count:
-        raise line.error(f"the subcircuit has {count} nodes, but {len(nodes)} are given")
+def _ports(line: Line, nodes: list[str], name: str, ports: tuple[str, ...]) -> None:
+    if len(nodes) != len(ports):
+        wanted = f"the subcircuit {name!r} has {len(ports)} nodes ({' '.join(ports)})"
+        raise line.error(f"{wanted}, but {len(nodes)} are given")
 
 
 def is_built_in(kind: str, section: NetlistSection) -> bool:

@@ -119,7 +119,7 @@ def number(text: str) -> float:
     """
     found = _NUMBER.fullmatch(text)
     if found is None:
-        raise InputError(f"{text!r} is not a number")
+        raise InputError(f"{text!r} is not a number, as 1.5k, 2meg and 1e-3 are")
     return float(found[1]) * _scale_of(found[1], found[2]) if found[2] else float(found[1])
 
 
@@ -235,7 +235,8 @@ class Scope:
         if self.knows(text):
             return self.lookup(text)
         if not bare:
-            raise InputError(f"{text!r} is not a number" + ("" if not text[:1].isalpha() else ", nor a parameter"))
+            named = f", nor a parameter: .param {text}=VALUE would be read" if text[:1].isalpha() else ""
+            raise InputError(f"{text!r} is not a number" + (named or ", as 1.5k, 2meg and 1e-3 are"))
         return self.evaluate(text)
 
     def evaluate(self, expression: str) -> float:

@@ -204,7 +204,7 @@ def test_netlists_bring_them_back(tmp_path: Path) -> None:
         ("X1 a 0 vteam_memristor v_on=0.2", "the on threshold must be negative, but was 0.2"),
         ("X1 a 0 biolek_memristor roff=10", "the off resistance must exceed the on resistance of 100 ohm"),
         ("X1 a 0 biolek_memristor mu=1", "the parameter of biolek_memristor 'mu' is not defined"),
-        ("X1 a biolek_memristor", "the subcircuit has 2 nodes, but 1 are given"),
+        ("X1 a biolek_memristor", "the subcircuit 'biolek_memristor' has 2 nodes (plus minus), but 1 are given"),
         ("X1 a 0 linear_drift_memristor mobility=0", "the mobility must be positive, but was 0 m^2/(V s)"),
     ],
 )
