@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import resource
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import torch
 from hardware_models import HopfieldNetwork
 from physics_ep import cli, placement
 from physics_ep.errors import InputError
-from physics_ep.placement import STEP_NUMBERS, available_memory, require_room
+from physics_ep.placement import STEP_NUMBERS, available_memory, keep_memory, require_room
 
 CPU = torch.device("cpu")
 
@@ -92,3 +94,24 @@ def test_weights_are_counted_before_they_are_made(
         cli.main([command, str(config)])
     assert stop.value.code == 2
     assert "401480000 weights need 1.50 GiB" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="keeps memory by asking glibc")
+def test_freed_memory_is_kept_for_the_next_step() -> None:
+    """Blocks as steps make them, 20 MB in all, come back without a page that the system fills anew (some 5000)."""
+    keep_memory()
+
+    def faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        blocks = [torch.ones(2**18) for _ in range(20)]
+        del blocks
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    faults()
+    assert faults() < 500
+
+
+def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library without `mallopt` (musl, macOS) ends no training."""
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    keep_memory()
