@@ -35,7 +35,7 @@ from .own_code import names_factory
 from .physical_system import PhysicalSystem
 from .placement import WEIGHT_BYTES, require_weights
 from .predictive_coding.solvers import SOLVERS as PREDICTIVE
-from .registry import build_system, bundled, load, loggers, require_finite, systems, told_options
+from .registry import build_system, bundled, files, load, loggers, require_finite, systems, told_options
 from .relaxation.loop import SOLVERS
 from .storage.files import checked_path
 from .storage.opening import open_run
@@ -520,7 +520,7 @@ def load_subject(spec: str | os.PathLike[str], weights: str | os.PathLike[str] |
     spec : str or path
         A registered name (which means the bundled config NAME-digits, where there is one), a bundled config, a TOML
         file (which needs no section but [system]), a run file (its system with its trained weights), a name of the
-        zoo, or FILE.py:factory, which runs that file's code (`physics_ep.own_code`).
+        zoo, FILE.py:factory, which runs that file's code (`physics_ep.own_code`), or a netlist, FILE.cir.
     weights : path, optional
         File, or network of the zoo, whose weights the system begins with.
 
@@ -579,8 +579,8 @@ def load_system(
     Parameters
     ----------
     spec : str or path
-        A registered name, a bundled config, a TOML file, a run file, a name of the zoo, or FILE.py:factory (which
-        runs that file's code).
+        A registered name, a bundled config, a TOML file, a run file, a name of the zoo, FILE.py:factory (which runs
+        that file's code), or a netlist, FILE.cir.
     weights : path, optional
         File of weights to load: a run file (.h5), .safetensors, or a state_dict saved by torch (.pt, .pth); or the
         name of a network of the zoo. Models (FILE.py:factory, resnet18) take them by their own names; 'pretrained'
@@ -613,6 +613,9 @@ def _read(config: str | os.PathLike[str]) -> dict[str, Any]:
         return {"system": {"name": OWN_CODE, "factory": f"{Path(file).resolve()}:{name}"}}
     known = bundled()
     path = Path(known.get(given, Path(given)))
+    if path.suffix.lower() in files():
+        system = {"name": files()[path.suffix.lower()], "file": str(path.resolve())}
+        return {"system": system, "ep": {"beta": "auto"}}  # in whatever unit the file has
     if not path.is_file():
         if path.suffix == ".toml" or len(path.parts) > 1:
             raise argument_error("config", "be a TOML file or a bundled name", f"{given!r}, which is no file")
@@ -622,8 +625,7 @@ def _read(config: str | os.PathLike[str]) -> dict[str, Any]:
         return parse_toml(text)
     except ValueError as error:
         if path.suffix.lower() != ".toml":
-            also = "(the circuit of a netlist is a system by a function of one's own that returns it)"
-            must = f"be a TOML file, a bundled name or FILE.py:factory {also}"
+            must = f"be a TOML file, a netlist ({', '.join(files())}), a bundled name or FILE.py:factory"
             raise argument_error("config", must, f"{given!r}, which is none: {error}") from error
         raise InputError(f"Config {str(path)!r} is not valid TOML: {error}.") from error
 

@@ -8,6 +8,9 @@ A package adds a command or a system in its pyproject.toml, as this project does
     [project.entry-points."physics_ep.systems"]
     my-system = "my_package.system:MySystem"    # builds an EnergySystem from keyword options
 
+    [project.entry-points."physics_ep.files"]
+    my-system = "my_package.files:ENDINGS"      # ('.mine',): such files are this system, built with file=PATH
+
     [project.entry-points."physics_ep.hosted"]
     my-system = "my_package.places:WHY"         # it computes on the CPU only: "solves by LAPACK there", in a file
                                                 # that imports no torch, so that commands refuse a device at once
@@ -58,6 +61,7 @@ __all__ = [
     "choices",
     "commands",
     "figures",
+    "files",
     "former_options",
     "hosted",
     "load",
@@ -78,6 +82,11 @@ def commands() -> dict[str, EntryPoint]:
 def systems() -> dict[str, EntryPoint]:
     """System entries by name: callables that build an `EnergySystem` from keyword options."""
     return entries("physics_ep.systems")
+
+
+def files() -> dict[str, str]:
+    """Ending of files that are a system wherever one is named, in lower case, to that system's registered name."""
+    return {ending: name for name, entry in entries("physics_ep.files").items() for ending in load(entry)}
 
 
 def hosted() -> dict[str, EntryPoint]:

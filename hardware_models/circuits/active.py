@@ -69,6 +69,8 @@ class ActiveCircuit(PartsCircuit, VectorField):
         nodes where stability is looked at.
     gmin : float
         Conductance across every diode, siemens.
+    inputs : sequence of str
+        Voltage sources that x sets, in the order of its columns; default all of them. Others keep their own values.
     train : sequence of str, optional
         Names of the parameters that are trained. Default: those of `TRAINED` that there are.
     because : str, optional
@@ -100,10 +102,11 @@ class ActiveCircuit(PartsCircuit, VectorField):
         node_capacitance: float = 1e-12,
         factorization: str | None = None,
         gmin: float = 0.0,
+        inputs: Sequence[str] = (),
         train: Sequence[str] | None = None,
         because: str = "",
     ) -> None:
-        super().__init__(parts, outputs, least, most, node_capacitance, gmin)
+        super().__init__(parts, outputs, least, most, node_capacitance, gmin, inputs)
         parts = self._parts
         self.no_energy_because = because or "it has active parts"
         equations = NodalEquations(parts)
@@ -244,7 +247,7 @@ class ActiveCircuit(PartsCircuit, VectorField):
         """Operating point by modified nodal analysis, from a state or from rest."""
         begun = None if start is None else np.pad(start[0].detach().numpy(), ((0, 0), (1, 0)))  # ground
         return mna.operating_point(
-            self.parts, x.detach().numpy(), start=begun, tolerance=tolerance, max_iterations=limit
+            self.parts, self.sources(x).detach().numpy(), start=begun, tolerance=tolerance, max_iterations=limit
         )
 
     def state_of(self, found: mna.Solution) -> State:
@@ -296,7 +299,9 @@ class ActiveCircuit(PartsCircuit, VectorField):
         given = (*leaves.values(), x.clone().requires_grad_())
         with torch.enable_grad():
             currents = state[1] if self.n_branches else None
-            force = torch.cat(self.field.forces(state[0], currents, given[-1], self._values_of(leaves)), 1)
+            force = torch.cat(
+                self.field.forces(state[0], currents, self.sources(given[-1]), self._values_of(leaves)), 1
+            )
         found: list[list[torch.Tensor]] = [[] for _ in given]
         for row, multipliers in enumerate(adjoint):
             for each in multipliers:
@@ -311,7 +316,7 @@ class ActiveCircuit(PartsCircuit, VectorField):
     def force(self, state: State, x: torch.Tensor) -> State:
         """Current missing at each node, and what is missing in the law of each branch, amperes."""
         currents = state[1] if self.n_branches else None
-        return self.field.forces(state[0], currents, x, self.values())
+        return self.field.forces(state[0], currents, self.sources(x), self.values())
 
     def initial_state(self, x: torch.Tensor) -> State:
         """No voltage and no current anywhere."""

@@ -38,7 +38,7 @@ class PartsCircuit(Tabular, OnHost):
     output_nodes : int64 array (n_out, 2)
         Places of the node, and of the one that is subtracted (ground's, 0, where there is none), in the parts list.
     n_sources : int
-        Number of voltage sources, whose voltages are the inputs.
+        Number of voltage sources.
     least, most : float
         Bounds of the conductances that learning keeps to, siemens.
     node_capacitance : float
@@ -67,6 +67,10 @@ class PartsCircuit(Tabular, OnHost):
     nudge_scale = 1.0
     no_energy_because = ""
     conductance: torch.nn.Parameter
+    examples: tuple[torch.Tensor, torch.Tensor]
+    """Inputs and targets, where whoever made the circuit brings some."""
+    _shown: torch.Tensor | None = None
+    """Numbers of the voltage sources that inputs set; None for all of them."""
 
     def __init__(
         self,
@@ -76,6 +80,7 @@ class PartsCircuit(Tabular, OnHost):
         most: float,
         node_capacitance: float,
         gmin: float,
+        inputs: Sequence[str] = (),
     ) -> None:
         super().__init__()
         check_options(parts, least, most, node_capacitance)
@@ -84,8 +89,11 @@ class PartsCircuit(Tabular, OnHost):
         self.least, self.most = float(least), float(most)
         self.node_capacitance = float(node_capacitance)
         self.output_names, self.output_nodes = output_pairs(outputs, parts.nodes)
-        self.n_sources = len(parts.group("voltage_source"))
-        self.example_shape = (self.n_sources,)
+        sources = parts.group("voltage_source").names
+        self.n_sources = len(sources)
+        shown = _input_names(inputs, sources)
+        self._shown = None if shown == sources else torch.tensor([sources.index(name) for name in shown])
+        self.example_shape = (len(shown),)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -115,7 +123,8 @@ class PartsCircuit(Tabular, OnHost):
         """Write the circuit, its parameters as they are now, as a netlist that ngspice reads (`write_netlist`)."""
         own = next(c for c in type(self).__mro__ if c.__module__.startswith("hardware_models."))
         require_physics(self, own, "circuit")
-        write_netlist(path, self.parts, title=title, outputs=self.output_names, overwrite=overwrite)
+        shown = () if self._shown is None else self.input_names
+        write_netlist(path, self.parts, title=title, outputs=self.output_names, inputs=shown, overwrite=overwrite)
 
     @classmethod
     def from_edges(
@@ -264,17 +273,31 @@ class PartsCircuit(Tabular, OnHost):
         """Voltages (B, n_nodes) of all nodes in the order of the parts list, ground first."""
         raise NotImplementedError
 
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Voltage sources whose voltages are the inputs, in the order of x's columns."""
+        names = self._parts.group("voltage_source").names
+        return names if self._shown is None else tuple(names[k] for k in self._shown.tolist())
+
+    def sources(self, x: torch.Tensor) -> torch.Tensor:
+        """Voltages (B, n_sources) of all voltage sources at inputs x: those that x does not set keep their own."""
+        if self._shown is None:
+            return x
+        own = torch.from_numpy(self._parts.group("voltage_source").values[:, 0]).to(x)
+        return own.expand(len(x), -1).index_copy(1, self._shown, x)
+
     def _volts(self, inputs: Any) -> torch.Tensor:
         if inputs is None:
             own = self._parts.group("voltage_source").values[:, 0]
-            return torch.from_numpy(own[None].copy())
+            return torch.from_numpy(own[None].copy())[:, slice(None) if self._shown is None else self._shown]
         try:
             volts = torch.as_tensor(inputs)
             volts = volts.detach().to(torch.complex128 if volts.is_complex() else torch.float64)
         except (TypeError, ValueError) as error:
             raise InputError(f"Argument inputs must hold numbers, but was {type(inputs).__name__}.") from error
-        if volts.ndim != 2 or volts.shape[1] != self.n_sources or not len(volts):
-            raise argument_error("inputs", f"have the shape (B, {self.n_sources})", tuple(volts.shape))
+        count = len(self.input_names)
+        if volts.ndim != 2 or volts.shape[1] != count or not len(volts):
+            raise argument_error("inputs", f"have the shape (B, {count})", tuple(volts.shape))
         self.check_input(volts)
         return volts
 
@@ -304,15 +327,27 @@ class PartsCircuit(Tabular, OnHost):
         return dict(zip(self._parts.nodes, volts.unbind(1), strict=True))
 
     def check_input(self, x: torch.Tensor) -> None:
-        if not isinstance(x, torch.Tensor) or x.ndim != 2 or x.shape[1] != self.n_sources or not len(x):
+        count = len(self.input_names)
+        if not isinstance(x, torch.Tensor) or x.ndim != 2 or x.shape[1] != count or not len(x):
             was = tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__
-            raise argument_error("x", f"be a tensor (batch, {self.n_sources})", was)
+            raise argument_error("x", f"be a tensor (batch, {count})", was)
         for name, tensor in (("x", x), ("system", self.conductance)):
             if tensor.dtype != torch.float64 or tensor.device.type != "cpu":
                 raise argument_error(
                     name, "be float64 on the CPU for a Circuit", f"{tensor.dtype} on {tensor.device}"
                 )
         super().check_input(x)  # type: ignore[misc]
+
+
+def _input_names(given: Sequence[str], sources: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of the voltage sources that inputs set; all where none are given."""
+    names = tuple(given)
+    for name in names:
+        if name not in sources:
+            raise unknown_name("inputs", str(name), sources)
+    if len(set(names)) < len(names):
+        raise argument_error("inputs", "be voltage sources, each once", names)
+    return names or sources
 
 
 def check_options(parts: object, least: float, most: float, node_capacitance: float) -> None:

@@ -71,6 +71,8 @@ class Circuit(PartsCircuit, EnergySystem):
     gmin : float
         Conductance across every diode, siemens: resistors like others, by which nodes that leakage alone holds have
         voltages that float64 can tell (SPICE has 1e-12).
+    inputs : sequence of str
+        Voltage sources that x sets, in the order of its columns; default all of them. Others keep their own values.
 
     Parameters of the module: `conductance`, of the resistors and then of the memristors, siemens; `current`, of the
     current sources, amperes; both in the order of the parts list.
@@ -111,10 +113,11 @@ class Circuit(PartsCircuit, EnergySystem):
         node_capacitance: float = 1e-12,
         factorization: str | None = None,
         gmin: float = 0.0,
+        inputs: Sequence[str] = (),
     ) -> None:
         if factorization not in (None, "dense", "banded", "sparse"):
             raise unknown_name("factorization", factorization, ("dense", "banded", "sparse"))
-        super().__init__(parts, outputs, least, most, node_capacitance, gmin)
+        super().__init__(parts, outputs, least, most, node_capacitance, gmin, inputs)
         parts = self._parts
         self.leaky = bool(held_by_leakage(parts).any())
         reduction, why = self.__dict__.pop("_reduced", None) or reduce(parts)
@@ -248,7 +251,7 @@ class Circuit(PartsCircuit, EnergySystem):
         return self._layout.spread(u) + torch.from_numpy(self._offset(x))
 
     def _offset(self, x: torch.Tensor) -> np.ndarray:
-        return np.ascontiguousarray((self.layout.reduction.sources @ x.detach().numpy().T).T)
+        return np.ascontiguousarray((self.layout.reduction.sources @ self.sources(x).detach().numpy().T).T)
 
     # -- the contract -----------------------------------------------------------------------------------------
 
@@ -301,7 +304,9 @@ class Circuit(PartsCircuit, EnergySystem):
         return Inputs(x, self._prepared(x))
 
     def _prepared(self, x: torch.Tensor) -> PreparedCircuit:
-        return prepare(self.layout, x.detach().numpy(), array(self.conductance), currents_of(self.current))
+        return prepare(
+            self.layout, self.sources(x).detach().numpy(), array(self.conductance), currents_of(self.current)
+        )
 
     def phase(self, inputs: Inputs, origin: State | None = None, balanced: bool = False) -> CircuitPhase:
         return CircuitPhase(self, inputs, origin, balanced)
@@ -382,7 +387,7 @@ def _told_point(circuit: Circuit, point: OperatingPoint, volts: torch.Tensor, as
     begun = circuit.voltages(point.state, volts).numpy()
     if not np.isfinite(begun).all():
         return point
-    found = mna.operating_point(circuit.parts, volts.numpy(), start=begun, tolerance=asked)
+    found = mna.operating_point(circuit.parts, circuit.sources(volts).numpy(), start=begun, tolerance=asked)
     if not (found.converged.all() or found.untold):
         if bool(point.converged.all()):
             return point

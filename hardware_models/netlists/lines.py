@@ -167,6 +167,8 @@ class NetlistFile:
         Nodes that subcircuits share, lower case.
     outputs : tuple of str
         Outputs that comment lines `* outputs: NODE v(NODE,NODE) ...` name.
+    inputs : tuple of str
+        What comment lines `* inputs: NAME ...` name, as they are: a comment may be anybody's.
     gates : tuple of str
         Transistors whose gates are parameters, of comment lines `* gates: NAME ...`.
     transients, sweeps : list of (tuple of str, Line)
@@ -188,6 +190,7 @@ class NetlistFile:
     functions: dict[str, tuple[tuple[str, ...], str]] = field(default_factory=dict)
     globals: set[str] = field(default_factory=set)
     outputs: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
     gates: tuple[str, ...] = ()
     transients: list[tuple[tuple[str, ...], Line]] = field(default_factory=list)
     sweeps: list[tuple[tuple[str, ...], Line]] = field(default_factory=list)
@@ -354,6 +357,8 @@ class _Reader:
                     )
                 if colon and kind == "outputs":
                     self.source.outputs += tuple(_OUTPUT.findall(named))
+                elif colon and kind == "inputs":
+                    self.source.inputs += tuple(tokens(named))
                 elif colon and kind == "gates":
                     self.source.gates += tuple(tokens(named))
                 continue

@@ -5,8 +5,9 @@ and transistors, .param, .func, .include, .lib, .global, .ic, .temp and the opti
 (`options`); analyses, other known options and .control blocks that change nothing are passed over. docs/circuits.md
 has the table. Scale factors are SPICE's (`values`). Two subcircuits are parts of their own, `biamp` (bidirectional
 amplifier, gain=A) and `ideal_diode`; they need no definition here, nor does `op_amp` (`op_amps`). A comment line
-`* outputs: NODE v(A,B) ...` names outputs: voltages of nodes, and differences of two; `* gates: NAME ...` names
-transistors whose gates, each held by a source of its own, are parameters.
+`* outputs: NODE v(A,B) ...` names outputs: voltages of nodes, and differences of two; `* inputs: VNAME ...` names
+voltage sources whose values a system is shown; `* gates: NAME ...` names transistors whose gates, each held by a
+source of its own, are parameters.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ class Netlist:
     notes: tuple[str, ...] = ()
     gmin: float = 0.0
     analyses: Analyses = field(default_factory=Analyses)
+    inputs: tuple[str, ...] = ()
 
 
 def load_netlist(path: str | os.PathLike[str]) -> Netlist:
@@ -97,7 +99,7 @@ def load_netlist(path: str | os.PathLike[str]) -> Netlist:
     except InputError as error:
         raise InputError(f"{os.fspath(path)}: {str(error).removesuffix('.')}.") from None
     asked = Analyses(tuple(source.transients), tuple(source.sweeps), builder.scope)
-    return Netlist(parts, source.title, outputs, builder.initial, tuple(builder.notes), gmin, asked)
+    return Netlist(parts, source.title, outputs, builder.initial, tuple(builder.notes), gmin, asked, source.inputs)
 
 
 def _outputs(parts: Parts, given: Sequence[str]) -> tuple[str, ...]:
@@ -138,6 +140,7 @@ def write_netlist(
     *,
     title: str = "circuit",
     outputs: Sequence[str] = (),
+    inputs: Sequence[str] = (),
     extra: Sequence[str] = (),
     overwrite: bool = False,
 ) -> None:
@@ -150,6 +153,8 @@ def write_netlist(
     title : str
     outputs : sequence of str
         Output nodes and differences, kept in a comment.
+    inputs : sequence of str
+        Voltage sources that a system is shown, kept in a comment.
     extra : sequence of str
         Lines before .end: analyses, options.
     overwrite : bool
@@ -161,7 +166,7 @@ def write_netlist(
         If the file cannot be written, holds something else, or a name does not fit into a netlist
         (`writer.netlist_lines`).
     """
-    first, *others = netlist_lines(parts, title, outputs)
+    first, *others = netlist_lines(parts, title, outputs, inputs)
     with writing("hardware_models.write_netlist", overwrite=overwrite) as call:
         call.claim("path", path)
         lines = [first, NETLIST_MARK + call.command, *others, *extra, ".end", ""]

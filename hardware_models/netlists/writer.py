@@ -80,7 +80,9 @@ NO_BREAKDOWN = 1e30
 _BAD_NODE = re.compile(r"[\s(),=;{}'\"$]|//|^[.*+]")
 
 
-def netlist_lines(parts: Parts, title: str = "circuit", outputs: Sequence[str] = ()) -> Iterator[str]:
+def netlist_lines(
+    parts: Parts, title: str = "circuit", outputs: Sequence[str] = (), inputs: Sequence[str] = ()
+) -> Iterator[str]:
     """Lines of a netlist, without .end.
 
     Parameters
@@ -89,6 +91,8 @@ def netlist_lines(parts: Parts, title: str = "circuit", outputs: Sequence[str] =
     title : str
     outputs : sequence of str
         Outputs named in a comment, for the reader: nodes, and differences v(a,b).
+    inputs : sequence of str
+        Voltage sources named in a comment, likewise.
 
     Yields
     ------
@@ -104,6 +108,8 @@ def netlist_lines(parts: Parts, title: str = "circuit", outputs: Sequence[str] =
     yield "* " + " ".join(title.split())
     if outputs:
         yield "* outputs: " + " ".join(outputs)
+    if inputs:
+        yield "* inputs: " + " ".join(n if n[:1] in "vV" else f"V{n}" for n in inputs)
     if gates:
         yield "* gates: " + " ".join(gates)
     yield from part_lines(parts)

@@ -24,6 +24,7 @@ from ..circuits.base import PartsCircuit
 from ..circuits.circuit import Circuit
 from ..netlists.parts import Parts
 from ..netlists.subcircuits import PortDrive
+from ..netlists.suffixes import SUFFIXES
 from ..resistive.network import ResistiveNetwork
 from .adjoint import adjoint_phases, netlist_method
 from .examples import CircuitExamples, own_examples
@@ -146,7 +147,7 @@ def bundled_netlists() -> dict[str, Path]:
 def netlist_path(name: str) -> Path | None:
     """Path of a netlist file, or of a bundled netlist; None where `name` is neither."""
     path = bundled_netlists().get(name, Path(name))
-    return path if path.suffix.lower() in (".cir", ".net", ".sp", ".spice", ".ckt") else None
+    return path if path.suffix.lower() in SUFFIXES else None
 
 
 def load_circuit(name: str) -> Circuit | None:
@@ -186,7 +187,8 @@ def find_subject(
             raise unknown_name("SYSTEM", name, known)
         system = load_system(name, weights=weights, seed=seed)
         if isinstance(system, PartsCircuit):
-            circuit = cast(Circuit, system)
+            # All its sources are inputs here, whatever it learns from.
+            circuit = Circuit(system.parts, outputs=system.output_names)
     if circuit is not None:
         sources = circuit.parts.group("voltage_source").values.T.reshape(1, -1)
     elif not isinstance(system, ResistiveNetwork):

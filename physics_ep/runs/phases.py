@@ -17,6 +17,7 @@ from ..errors import argument_error
 from ..nudging import Nudge
 from ..placement import require_room, resolve_device, resolve_dtype, work_in
 from ..progress import SILENT, Progress
+from ..registry import files
 from ..relaxation.loop import fitted_nudge
 from ..storage.opening import open_run
 from ..storage.outputs import writing
@@ -120,12 +121,15 @@ def simulate_phases(
             raise argument_error("beta", "be finite and not 0", beta)
         system = new_system(config)
         config = with_dtype(config, system)
-        own = getattr(system, "examples", None) if data is None and config.system.name == RUN else None
+        brings = config.system.name == RUN or config.system.name in files().values()
+        own = getattr(system, "examples", None) if data is None and brings else None
         if own is None:
             held = load_dataset(config.data)
             own, n_out = (held.test_x, held.test_y), held.n_outputs
         else:
             n_out = system.outputs(system.initial_state(own[0][:1])).shape[1]
+            if config.system.name != RUN:
+                examples = min(examples, len(own[0]))
         if not 1 <= examples <= len(own[0]):
             raise argument_error("examples", f"be from 1 to the {len(own[0])} there are", examples)
         place = resolve_device(config.training.device)
