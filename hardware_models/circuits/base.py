@@ -24,6 +24,7 @@ from ..netlists.outputs import output_pairs
 from ..netlists.parts import Group, Parts
 from ..netlists.resting import conductance_range, resting, restored
 from ..netlists.shunts import with_gmin
+from ..netlists.suffixes import ON_HOST
 from .graphs import ELEMENT_VALUES, LETTERS, graph_of_parts, parts_from_edges, parts_from_networkx
 from .operating_point import OperatingPoint
 
@@ -59,10 +60,7 @@ class PartsCircuit(Tabular, OnHost):
         "sources give; no power that is drawn (physics-ep inference tells that)"
     )
     time_unit = "s"
-    on_host = (
-        "solves its equations by sparse factorisations and compiled loops there (ResistiveNetwork computes on any "
-        "device)"
-    )
+    on_host = ON_HOST
     residual_scale = 1.0
     nudge_scale = 1.0
     no_energy_because = ""
