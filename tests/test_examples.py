@@ -55,6 +55,7 @@ LAST = {
     "tour/predictive_coding": below(0.02),
     "tour/resistors_and_diodes": below(1e-9),
     "tour/results_as_tables": below(1e-3),
+    "tour/subcircuit": below(1e-9),
     "tour/train_and_judge": below(1e-3),
 }
 

@@ -108,7 +108,7 @@ def test_a_circuit_of_everything_leaves_and_comes_back(tmp_path: Path) -> None:
     assert ".ic v(out1)=0.1" in bench
 
 
-@pytest.mark.parametrize("seed", [1, pytest.param(3, marks=pytest.mark.full)])
+@pytest.mark.parametrize("seed", [3, pytest.param(1, marks=pytest.mark.full)])
 def test_random_circuits_leave_and_come_back(tmp_path: Path, seed: int) -> None:
     """Every kind of part, with and without an energy: a law that ngspice has otherwise in a subcircuit shows."""
     mixed = mixed_circuit(30, seed)
