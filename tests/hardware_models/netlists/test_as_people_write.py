@@ -134,8 +134,33 @@ def test_many_random_netlists_agree(
     agree(tmp_path_factory.mktemp("random"), [s for s, _ in cases], [f for _, f in cases], 55)
 
 
-PAIRS = list(itertools.combinations((*FEATURES, MEMRISTORS), 2))
 POINT = "reltol=1e-10 abstol=1e-16 vntol=1e-13 itl1=1000 itl2=1000 gmin=1e-20"
+VENDORS = (
+    # Written here in the manner of vendors, from published figures.
+    ".model 1N4148 D(IS=2.52n N=1.752 RS=0.568 BV=100 IBV=100u CJO=4p VJ=0.7 M=0.45 TT=20n XTI=3 Iave=200m)",
+    ".model BAT42 D(IS=0.15u, N=1.05, RS=2.5, IKF=30m, EG=0.69, XTI=2, BV=30, IBV=0.5u, CJO=10p, VJ=0.4, M=0.4)",
+    ".model LED D IS=93.1p N=3.73 RS=42m EG=2.1 XTI=3 BV=5 IBV=10u CJO=117p Vpk=5",
+)
+DRIVES = (-120.0, -31.0, -6.0, -1.0, -0.1, 0.3, 0.8, 3.0, 12.0, 80.0)
+
+
+@pytest.mark.full
+@needs_ngspice
+def test_diodes_of_vendors_from_cold_to_hot(tmp_path: Path) -> None:
+    """1N4148, BAT42 and an LED in breakdown, leakage and conduction, -40 to 125 degrees: ngspice's to 1e-8 V."""
+    texts = []
+    for celsius in (-40, 0, 27, 85, 125):
+        lines = [f".temp {celsius}", *VENDORS]
+        for k, (name, volts) in enumerate(itertools.product(("1N4148", "BAT42", "LED"), DRIVES)):
+            lines += [f"V{k} in{k} 0 {volts}", f"R{k} in{k} a{k} 1k", f"D{k} a{k} 0 {name}"]
+        texts.append(lines)
+    for lines, theirs in zip(texts, ngspice_points(texts, tmp_path, POINT), strict=True):
+        assert theirs is not None
+        ours = solved(write(tmp_path, *lines))
+        assert worst(ours, theirs)[0] < 1e-8, (lines[0], worst(ours, theirs))
+
+
+PAIRS = list(itertools.combinations((*FEATURES, MEMRISTORS), 2))
 
 
 @pytest.mark.slow
