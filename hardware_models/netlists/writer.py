@@ -75,6 +75,8 @@ what ngspice's lacks of it in reverse (`hardware_models.spice.ngspice`); ngspice
 sources, so that none stand there."""
 SUBCIRCUITS = {"amplifier": "biamp", "ideal_diode": "ideal_diode", **{kind: kind for kind in FORMS}}
 """Kinds of parts that netlists have as instances of definitions."""
+LEAST_CURRENT = 1e-28
+"""Amperes: what ngspice makes of a model's IS that is less; cold diodes of large gaps have less."""
 NO_BREAKDOWN = 1e30
 """Volts: what is written where a spice_diode has neither breakdown nor anything else that a diode lacks."""
 _BAD_NODE = re.compile(r"[\s(),=;{}'\"$]|//|^[.*+]")
@@ -219,8 +221,8 @@ def _diodes(names: list[str], nodes: list, group: Group, every: Names) -> Iterat
         key = (values[0], values[1])
         if key not in models:
             models[key] = f"diode{len(models) + 1}"
-            yield f".model {models[key]} D(IS={key[0]!r} N={key[1]!r})"
-        yield f"{name} {a} {b} {models[key]}"
+            yield f".model {models[key]} D(IS={max(key[0], LEAST_CURRENT)!r} N={key[1]!r})"
+        yield f"{name} {a} {b} {models[key]}{_small_area(key[0])}"
 
 
 def _spice_diodes(names: list[str], nodes: list, group: Group, every: Names) -> Iterator[str]:
@@ -230,13 +232,20 @@ def _spice_diodes(names: list[str], nodes: list, group: Group, every: Names) -> 
         if key not in models:
             models[key] = f"spice_diode{len(models) + 1}"
             current, n, breakdown, steep, knee, recombining, slow, potential, grading = key
+            area = min(current / LEAST_CURRENT, 1.0)
+            current, knee, recombining = max(current, LEAST_CURRENT), knee / area, recombining / area
             text = f"IS={current!r} N={n!r} VJ={potential!r} M={grading!r}"
             if breakdown or not (knee or recombining):
                 text += f" BV={breakdown or NO_BREAKDOWN!r} IBV=0 NBV={steep!r}"  # IBV=0: breakdown begins at BV
             text += f" IKF={knee!r}" if knee else ""
             text += f" ISR={recombining!r} NR={slow!r}" if recombining else ""
             yield f".model {models[key]} D({text})"
-        yield f"{name} {a} {b} {models[key]}"
+        yield f"{name} {a} {b} {models[key]}{_small_area(key[0])}"
+
+
+def _small_area(current: float) -> str:
+    """AREA of a diode whose saturation current is below the least that ngspice's models have."""
+    return f" AREA={current / LEAST_CURRENT!r}" if current < LEAST_CURRENT else ""
 
 
 def _behavioural_voltages(names: list[str], nodes: list, group: Group, every: Names) -> Iterator[str]:

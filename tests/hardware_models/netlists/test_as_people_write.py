@@ -160,6 +160,23 @@ def test_diodes_of_vendors_from_cold_to_hot(tmp_path: Path) -> None:
         assert worst(ours, theirs)[0] < 1e-8, (lines[0], worst(ours, theirs))
 
 
+@needs_ngspice
+def test_cold_diodes_of_large_gaps_are_written(tmp_path: Path) -> None:
+    """ngspice raises IS below 1e-28 A of a model: written as an area, a white LED at -40 degrees stays itself."""
+    extra = ("IKF=1m", "BV=40 ISR=1e-20 NR=2")
+    models = [f".model d{k} D(IS=1e-24 N=2.1 EG=2.7 {text})" for k, text in enumerate(("", *extra))]
+    drives = [line for k in range(3) for line in (f"R{k} in a{k} 1k", f"D{k} a{k} 0 d{k}")]
+    lines = [".temp -40", "V1 in 0 9", *drives, *models]
+    path = write(tmp_path, *lines)
+    ours = solved(path)
+    write_netlist(tmp_path / "again.cir", load_netlist(path).parts)
+    again = (tmp_path / "again.cir").read_text(encoding="utf-8").splitlines()[1:-1]
+    assert solved(tmp_path / "again.cir") == pytest.approx(ours, rel=1e-9)
+    for theirs in ngspice_points([lines, again], tmp_path):
+        assert theirs is not None
+        assert worst(ours, theirs)[0] < 1e-8
+
+
 PAIRS = list(itertools.combinations((*FEATURES, MEMRISTORS), 2))
 
 
