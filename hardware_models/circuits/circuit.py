@@ -28,6 +28,7 @@ from .active import ActiveCircuit
 from .active_phase import SOLVERS as JOINT_SOLVERS
 from .base import PartsCircuit
 from .co_content import co_content, contrast
+from .factorizations import KINDS
 from .layout import ORDER, Layout, PreparedCircuit, check_outputs, currents_of, lay_out, limits, prepare
 from .newton import SOLVERS
 from .operating_point import TOLERANCE, OperatingPoint, missing
@@ -66,7 +67,8 @@ class Circuit(PartsCircuit, EnergySystem):
     node_capacitance : float
         Farad: what `physics_ep.simulate` puts at each unknown, to follow how the circuit settles.
     factorization : str, optional
-        'dense', 'banded' or 'sparse'; default the one that is estimated to be fastest.
+        One of `factorizations.KINDS`: 'dense', 'banded', 'minimum_degree', 'cholmod', 'sparse'. Default: the one
+        that is estimated to be fastest.
 
     gmin : float
         Conductance across every diode, siemens: resistors like others, by which nodes that leakage alone holds have
@@ -115,8 +117,8 @@ class Circuit(PartsCircuit, EnergySystem):
         gmin: float = 0.0,
         inputs: Sequence[str] = (),
     ) -> None:
-        if factorization not in (None, "dense", "banded", "sparse"):
-            raise unknown_name("factorization", factorization, ("dense", "banded", "sparse"))
+        if factorization not in (None, *KINDS):
+            raise unknown_name("factorization", factorization, KINDS)
         super().__init__(parts, outputs, least, most, node_capacitance, gmin, inputs)
         parts = self._parts
         self.leaky = bool(held_by_leakage(parts).any())

@@ -6,14 +6,18 @@ Schur complement, is
 
 * ``dense``: factorised by Cholesky's method as a full matrix;
 * ``banded``: by Cholesky's method within a band, in reverse Cuthill-McKee order (Cuthill and McKee 1969), or
-* ``sparse``: by SuperLU in symmetric mode, ordered by minimum degree, without elimination.
+* ``minimum_degree``: sparse columns in that order, then a dense core (`elimination`), without an independent set;
+* ``cholmod``: by CHOLMOD's supernodes (Chen, Davis, Hager and Rajamanickam 2008), where scikit-sparse is installed
+  (the extra `cholmod`) and most of the work lies outside a dense core; or, if asked for,
+* ``sparse``: by SuperLU in symmetric mode, ordered by minimum degree.
 
-The least estimated time wins.
+The least estimated time wins: flops, which the graph tells, over rates that were measured.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -23,13 +27,20 @@ from scipy.linalg import blas, lapack
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 from scipy.sparse.linalg import splu
 
-from . import matrix_kernels as kernels
+from physics_ep.errors import InputError
 
-KINDS = ("dense", "banded", "sparse")
-DENSE_RATE, BAND_RATE, SCATTER_RATE, SPARSE_RATE = 2e10, 1e10, 2e9, 1e9
-"""Flops a second of one core, for the choice alone; SCATTER_RATE of an elimination into a band."""
+from . import elimination_kernels
+from . import matrix_kernels as kernels
+from .elimination import Fill, fill_of
+
+KINDS = ("dense", "banded", "minimum_degree", "cholmod", "sparse")
+DENSE_RATE, BAND_RATE, SCATTER_RATE, SPARSE_RATE, CHOLMOD_RATE = 2e10, 1e10, 2e9, 1.1e9, 4e9
+"""Flops a second of one core, for the choice alone; SCATTER_RATE of an elimination into a band, SPARSE_RATE of
+squared lengths of columns."""
+LOOK = 2e-4
+"""Seconds of a factorisation from which on it is worth to look for a sparse one."""
 MEMORY = 2**31
-"""Bytes that a dense or banded matrix may take before a sparse one is preferred whatever the time."""
+"""Bytes that a matrix may take; where each takes more, the one that takes least is preferred whatever the time."""
 CHUNK = 2**26
 """Bytes of dense matrices that are factorised together, of a batch."""
 
@@ -59,6 +70,8 @@ class Pattern:
     columns, entries : int64 array (k,)
         For each first[i], the rest that it is joined to and the numbers of those pairs: slices rows[i] to rows[i +
         1].
+    fill : Fill or None
+        The order and fill of a matrix of the kind 'minimum_degree'.
     """
 
     n: int
@@ -71,6 +84,7 @@ class Pattern:
     rows: np.ndarray
     columns: np.ndarray
     entries: np.ndarray
+    fill: Fill | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +95,7 @@ class _Plan:
     width: int
     seconds: float
     bytes: float
+    fill: Fill | None = None
 
 
 def choose(n: int, pairs: np.ndarray, kind: str | None = None, eliminate: bool | None = None) -> Pattern:
@@ -97,68 +112,72 @@ def choose(n: int, pairs: np.ndarray, kind: str | None = None, eliminate: bool |
         Whether to eliminate an independent set first.
     """
     degree = np.bincount(pairs.ravel(), minlength=n)
+    graph = sparse.csr_array((np.ones(2 * len(pairs)), (pairs.T.ravel(), pairs[:, ::-1].T.ravel())), shape=(n, n))
     everyone, nobody = np.arange(n), np.empty(0, dtype=np.int64)
-    first = nobody if eliminate is False else np.flatnonzero(independent(n, pairs))[: n - 1]
+    first = nobody if eliminate is False else np.flatnonzero(_independent(graph))[: n - 1]
     sets = [one for one in (nobody, first) if eliminate is None or bool(len(one)) == eliminate] or [nobody]
     plans = []
-    if kind == "sparse":
-        plans.append(_Plan("sparse", nobody, everyone, 0, 0.0, 0.0))
+    if kind == "cholmod" and find_spec("sksparse") is None:
+        raise InputError("Argument factorization 'cholmod' needs scikit-sparse: pip install 'physics-ep[cholmod]'.")
+    if kind in ("sparse", "cholmod"):
+        plans.append(_Plan(kind, nobody, everyone, 0, 0.0, 0.0))
     if kind in (None, "dense"):
         for chosen in sets:
             size = float(n - len(chosen))
             seconds = (len(chosen) * size**2 + size**3 / 3) / DENSE_RATE
-            plans.append(_Plan("dense", chosen, np.setdiff1d(everyone, chosen), 0, seconds, 8 * n * size))
+            plans.append(_Plan("dense", chosen, _others(n, chosen), 0, seconds, 8 * n * size))
     if kind == "banded" or (kind is None and min(plan.seconds for plan in plans) > 5e-3):
         for chosen in sets:
             work = 2 * float((degree[chosen].astype(float) ** 2).sum()) / SCATTER_RATE
             # An elimination that costs more than all else is not worth a look at the band that it leaves.
             if kind is None and work > min(plan.seconds for plan in plans):
                 continue
-            left = np.setdiff1d(everyone, chosen)
-            order, width = _band(n, pairs, chosen, left)
+            left = _others(n, chosen)
+            order, width = _band(graph, chosen, left)
             seconds = len(left) * (width + 1) ** 2 / BAND_RATE + work
             plans.append(_Plan("banded", chosen, left[order], width, seconds, 8.0 * len(left) * (width + 1)))
-    small = [plan for plan in plans if plan.bytes < MEMORY] or plans
-    best = min(small, key=lambda plan: plan.seconds)
-    if kind is None and (best.seconds > 0.05 or best.bytes >= MEMORY):
-        seconds = _sparse_seconds(n, pairs)
-        if seconds < best.seconds:
-            best = _Plan("sparse", nobody, everyone, 0, seconds, 0.0)
-    return _laid_out(n, pairs, best)
+    # Columns of the factor hold all pairs at least, so that their squares sum to no less than this.
+    least = float(len(pairs)) ** 2 / max(n, 1) / SPARSE_RATE
+    if kind == "minimum_degree" or (kind is None and min(plan.seconds for plan in plans) > max(LOOK, least)):
+        fill = fill_of(graph, pairs)
+        cube, stored = fill.core**3 / 3, 8.0 * fill.core**2 + 16 * len(fill.below)
+        seconds = fill.flops / SPARSE_RATE + cube / DENSE_RATE
+        plans.append(_Plan("minimum_degree", nobody, everyone, 0, seconds, stored, fill))
+        if kind is None and find_spec("sksparse") is not None:
+            supernodes = (fill.flops + cube) / CHOLMOD_RATE
+            plans.append(_Plan("cholmod", nobody, everyone, 0, supernodes, stored))
+    small = [plan for plan in plans if plan.bytes < MEMORY] or [min(plans, key=lambda plan: plan.bytes)]
+    return _laid_out(n, pairs, min(small, key=lambda plan: plan.seconds))
 
 
-def independent(n: int, pairs: np.ndarray) -> np.ndarray:
+def _others(n: int, chosen: np.ndarray) -> np.ndarray:
+    """All of n numbers that are not chosen, ascending."""
+    rest = np.ones(n, dtype=bool)
+    rest[chosen] = False
+    return np.flatnonzero(rest)
+
+
+def _independent(graph: sparse.csr_array) -> np.ndarray:
     """Mask (n,) of an independent set: the larger colour where two colours do, else greedily by degree."""
-    graph = sparse.csr_array(
-        (np.ones(2 * len(pairs), dtype=np.int8), (pairs.T.ravel(), pairs[:, ::-1].T.ravel())), shape=(n, n)
-    )
-    return kernels.independent(graph.indptr.astype(np.int64), graph.indices.astype(np.int64))
+    return np.asarray(kernels.independent(graph.indptr.astype(np.int64), graph.indices.astype(np.int64)))
 
 
-def _band(n: int, pairs: np.ndarray, first: np.ndarray, left: np.ndarray) -> tuple[np.ndarray, int]:
+def _band(graph: sparse.csr_array, first: np.ndarray, left: np.ndarray) -> tuple[np.ndarray, int]:
     """Order of the rest, as positions in `left`, and the width of its Schur complement in that order."""
-    graph = sparse.csr_array((np.ones(2 * len(pairs)), (pairs.T.ravel(), pairs[:, ::-1].T.ravel())), shape=(n, n))
-    rest = graph[left][:, left]
+    rest = graph
     if len(first):
         bridge = graph[first][:, left]
-        rest = rest + bridge.T @ bridge
+        rest = graph[left][:, left] + bridge.T @ bridge
     order = reverse_cuthill_mckee(sparse.csr_matrix(rest), symmetric_mode=True).astype(np.int64)
     candidates = []
+    entries = rest.tocoo()
     for one in (order, np.arange(len(left))):
         position = np.empty(len(left), dtype=np.int64)
         position[one] = np.arange(len(left))
-        entries = rest.tocoo()
         gap = np.abs(position[entries.row] - position[entries.col])
         candidates.append((int(gap.max()) if gap.size else 0, one))
     width, order = min(candidates, key=lambda candidate: candidate[0])
     return order, width
-
-
-def _sparse_seconds(n: int, pairs: np.ndarray) -> float:
-    """Estimated from the fill of a trial factorisation of the graph's Laplacian."""
-    factor = _superlu(_csc(n, pairs, np.full(n, len(pairs) + 1.0), np.full(len(pairs), -1.0)))
-    columns = np.diff(factor.L.indptr).astype(float)
-    return float((columns**2).sum()) / SPARSE_RATE
 
 
 def _laid_out(n: int, pairs: np.ndarray, plan: _Plan) -> Pattern:
@@ -186,6 +205,7 @@ def _laid_out(n: int, pairs: np.ndarray, plan: _Plan) -> Pattern:
         rows.astype(np.int64),
         np.ascontiguousarray(place[across, 2]),
         across.astype(np.int64),
+        plan.fill,
     )
 
 
@@ -359,6 +379,71 @@ class Sparse(MatrixFactor):
         return np.stack([factor.solve(row) for factor, row in zip(self.factors, right, strict=True)])
 
 
+class MinimumDegree(MatrixFactor):
+    """Sparse columns by least degree, then Cholesky's method on the dense core that they leave."""
+
+    def __init__(self, matrix: Matrix, diagonal: np.ndarray) -> None:
+        assert matrix.pattern.fill is not None
+        fill = self.fill = matrix.pattern.fill
+        self.n, self.shared = matrix.pattern.n, len(diagonal) == 1
+        self.factors: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        for row in range(len(diagonal)):
+            off = matrix.off[row if len(matrix.off) > 1 else 0]
+            core = np.zeros((fill.core, fill.core))
+            pivots, below, positive = elimination_kernels.eliminated(
+                diagonal[row][fill.order], off, fill.rows, fill.columns, fill.entries, fill.starts, fill.below, core
+            )
+            info = 0
+            if positive and fill.core:
+                core, info = lapack.dpotrf(core.T, lower=1, clean=0, overwrite_a=1)
+            if info or not positive:
+                raise NotPositive
+            self.factors.append((pivots, below, core))
+
+    def solve(self, right: np.ndarray) -> np.ndarray:
+        if self.shared:
+            return self._solved(right, *self.factors[0])
+        rows = [self._solved(one[None], *factor) for one, factor in zip(right, self.factors, strict=True)]
+        return np.concatenate(rows)
+
+    def _solved(self, right: np.ndarray, pivots: np.ndarray, below: np.ndarray, core: np.ndarray) -> np.ndarray:
+        fill = self.fill
+        x = np.ascontiguousarray(right[:, fill.order].T)
+        elimination_kernels.forward(x, pivots, below, fill.starts, fill.below)
+        if fill.core:
+            x[len(pivots) :], _ = lapack.dpotrs(core, x[len(pivots) :], lower=1)
+        elimination_kernels.backward(x, pivots, below, fill.starts, fill.below)
+        out = np.empty_like(right)
+        out[:, fill.order] = x.T
+        return out
+
+
+class Cholmod(MatrixFactor):
+    """CHOLMOD of each matrix as it stands, in the order that it finds best."""
+
+    def __init__(self, matrix: Matrix, diagonal: np.ndarray) -> None:
+        from sksparse.cholmod import CholmodNotPositiveDefiniteError, cholesky
+
+        pattern = matrix.pattern
+        self.n, self.shared = pattern.n, len(diagonal) == 1
+        self.factors: list[Any] = []
+        for row in range(len(diagonal)):
+            off = matrix.off[row if len(matrix.off) > 1 else 0]
+            full = sparse.csc_matrix(_csc(pattern.n, pattern.pairs, diagonal[row], off))
+            try:
+                factor = cholesky(full)
+                if not bool((factor.D() > 0).all()):  # simplicial factors have signs
+                    raise NotPositive
+            except CholmodNotPositiveDefiniteError as error:
+                raise NotPositive from error
+            self.factors.append(factor)
+
+    def solve(self, right: np.ndarray) -> np.ndarray:
+        if self.shared:
+            return np.ascontiguousarray(self.factors[0](np.ascontiguousarray(right.T)).T)
+        return np.stack([factor(row) for factor, row in zip(self.factors, right, strict=True)])
+
+
 class Bordered(MatrixFactor):
     """M + S^T C S, with M factorised and S the selection of a few unknowns or differences (Woodbury 1950).
 
@@ -415,7 +500,13 @@ class Constrained(MatrixFactor):
         return x - (share.transpose(0, 2, 1) @ self.columns)[:, 0]
 
 
-_FACTORS: dict[str, type[Any]] = {"dense": DenseFactor, "banded": Banded, "sparse": Sparse}
+_FACTORS: dict[str, type[Any]] = {
+    "dense": DenseFactor,
+    "banded": Banded,
+    "minimum_degree": MinimumDegree,
+    "cholmod": Cholmod,
+    "sparse": Sparse,
+}
 
 
 def _csc(n: int, pairs: np.ndarray, diagonal: np.ndarray, off: np.ndarray) -> sparse.csc_array:

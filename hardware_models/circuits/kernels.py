@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..laws.compiled import Array, inner, kernel, prange, switch
+from ..laws.compiled import Array, inner, kernel, prange, sequential, switch
 from ..laws.elements import ELEMENTS, THERMAL_VOLTAGE
 
 DIODE, PIECEWISE, MEMRISTOR = (ELEMENTS[name].kind for name in ("diode", "piecewise_diode", "memristor"))
@@ -211,20 +211,19 @@ def throughput(u: Array, offset: Array, g: Array, flow: Array, net: Net) -> Arra
     return out
 
 
-@kernel
+@sequential
 def resistor_matrix(g: Array, n: int, n_pairs: int, net: Net) -> tuple[Array, Array]:
     """Diagonal (n,) and entries of the pairs (n_pairs,) of the resistors' second derivatives."""
     diagonal, off = np.zeros(n), np.zeros(n_pairs)
     stamps, shares = net.resistor_stamps, net.resistor_shares
-    for _ in prange(1):
-        for e in range(len(g)):
-            a, b, pair = stamps[e]
-            if a >= 0:
-                diagonal[a] += g[e] * shares[e, 0]
-            if b >= 0:
-                diagonal[b] += g[e] * shares[e, 1]
-            if pair >= 0:
-                off[pair] += g[e] * shares[e, 2]
+    for e in range(len(g)):
+        a, b, pair = stamps[e]
+        if a >= 0:
+            diagonal[a] += g[e] * shares[e, 0]
+        if b >= 0:
+            diagonal[b] += g[e] * shares[e, 1]
+        if pair >= 0:
+            off[pair] += g[e] * shares[e, 2]
     return diagonal, off
 
 

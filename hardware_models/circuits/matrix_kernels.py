@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..laws.compiled import Array, kernel, prange
+from ..laws.compiled import Array, kernel, prange, sequential
 
 
-@kernel
+@sequential
 def independent(rows: Array, columns: Array) -> Array:
     """Mask (n,) of a set of nodes that no edge joins, of a graph in compressed rows.
 
@@ -17,42 +17,41 @@ def independent(rows: Array, columns: Array) -> Array:
     n = len(rows) - 1
     colour, queue = np.full(n, -1), np.empty(n, dtype=np.int64)
     taken = np.zeros(n, dtype=np.bool_)
-    for _ in prange(1):
-        for start in range(n):
-            if colour[start] >= 0:
-                continue
-            colour[start] = 0
-            queue[0] = start
-            head, tail = 0, 1
-            two, count = True, 0
-            while head < tail:
-                i = queue[head]
-                head += 1
-                count += colour[i]
-                for e in range(rows[i], rows[i + 1]):
-                    j = columns[e]
-                    if colour[j] < 0:
-                        colour[j] = 1 - colour[i]
-                        queue[tail] = j
-                        tail += 1
-                    elif colour[j] == colour[i]:
-                        two = False
-            if two:
-                larger = 1 if 2 * count > tail else 0
-                for t in range(tail):
-                    # A node without neighbours is as good last as first.
-                    taken[queue[t]] = colour[queue[t]] == larger
-                continue
+    for start in range(n):
+        if colour[start] >= 0:
+            continue
+        colour[start] = 0
+        queue[0] = start
+        head, tail = 0, 1
+        two, count = True, 0
+        while head < tail:
+            i = queue[head]
+            head += 1
+            count += colour[i]
+            for e in range(rows[i], rows[i + 1]):
+                j = columns[e]
+                if colour[j] < 0:
+                    colour[j] = 1 - colour[i]
+                    queue[tail] = j
+                    tail += 1
+                elif colour[j] == colour[i]:
+                    two = False
+        if two:
+            larger = 1 if 2 * count > tail else 0
             for t in range(tail):
-                i = queue[t]
-                free = True
-                for e in range(rows[i], rows[i + 1]):
-                    free = free and not taken[columns[e]]
-                taken[i] = free
+                # A node without neighbours is as good last as first.
+                taken[queue[t]] = colour[queue[t]] == larger
+            continue
+        for t in range(tail):
+            i = queue[t]
+            free = True
+            for e in range(rows[i], rows[i + 1]):
+                free = free and not taken[columns[e]]
+            taken[i] = free
     return taken
 
 
-@kernel
+@sequential
 def band(
     diagonal: Array,
     inverse: Array,
@@ -74,16 +73,15 @@ def band(
         See `factorizations.Pattern`.
     """
     out = np.zeros((len(diagonal), width + 1))
-    for _ in prange(1):
-        out[:, 0] = diagonal
-        for e in range(len(off)):
-            if place[e, 0] == 1:
-                out[place[e, 2], place[e, 1] - place[e, 2]] += off[e]
-        for f in range(len(inverse)):
-            for s in range(rows[f], rows[f + 1]):
-                j, share = columns[s], off[entries[s]] * inverse[f]
-                for t in range(s, rows[f + 1]):
-                    out[j, columns[t] - j] -= share * off[entries[t]]
+    out[:, 0] = diagonal
+    for e in range(len(off)):
+        if place[e, 0] == 1:
+            out[place[e, 2], place[e, 1] - place[e, 2]] += off[e]
+    for f in range(len(inverse)):
+        for s in range(rows[f], rows[f + 1]):
+            j, share = columns[s], off[entries[s]] * inverse[f]
+            for t in range(s, rows[f + 1]):
+                out[j, columns[t] - j] -= share * off[entries[t]]
     return out
 
 

@@ -364,7 +364,7 @@ def test_ideal_among_other_diodes() -> None:
 # -- factorisations ---------------------------------------------------------------------------------------------
 
 
-WAYS = [*itertools.product(["dense", "banded"], [True, False]), ("sparse", None)]
+WAYS = [*itertools.product(["dense", "banded"], [True, False]), ("minimum_degree", None), ("sparse", None)]
 
 
 @pytest.mark.parametrize(("kind", "eliminate"), WAYS)
@@ -402,7 +402,7 @@ def test_factorisations(kind: str, eliminate: bool | None) -> None:
         Matrix(pattern, off).factor(diagonal)
 
 
-@pytest.mark.parametrize("kind", ["dense", "banded", "sparse"])
+@pytest.mark.parametrize("kind", ["dense", "banded", "minimum_degree", "sparse"])
 def test_circuits_do_not_depend_on_the_factorisation(kind: str) -> None:
     """Breaks if the entries of mixed elements are put in the wrong place of one of them."""
     parts = mixed_circuit(4, nodes=40)
