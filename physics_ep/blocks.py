@@ -27,7 +27,8 @@ def unflat(vector: torch.Tensor, shapes: list[torch.Size]) -> State:
     if len(shapes) == 1:
         return (vector.reshape(shapes[0]),)
     sizes = [s[1:].numel() for s in shapes]
-    return tuple(v.reshape(s) for v, s in zip(vector.split(sizes, 1), shapes, strict=True))
+    rows = zip(vector.split(sizes, 1), shapes, strict=True)
+    return tuple(v if len(s) == 2 else v.reshape(s) for v, s in rows)
 
 
 def keep(active: torch.Tensor, new: State, old: State) -> State:

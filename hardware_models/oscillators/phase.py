@@ -35,7 +35,7 @@ from physics_ep.system import Inputs, Phase
 
 from .base import Oscillators
 from .locking import cannot_lock
-from .phasors import across, cross, difference, phasor
+from .phasors import across, cross, phasor, turned
 
 INNER_TURNS = 3
 """Turns a sweep takes with a layer that cannot turn exactly (injected or detuned), from where it was before."""
@@ -58,6 +58,7 @@ class OscillatorPhase(Phase):
         # Displacements are counted from here; the state itself from a state of rest, which costs it no digits.
         self.reference = system.initial_state(self.x) if origin is None else origin
         self.z0 = [phasor(phi) for phi in self.reference]
+        self.ahead0 = [across(z) for z in self.z0]
         self.gains = [system.gains(k) for k in range(len(self.z0))]
         self.clamped = cast("list[torch.Tensor]", inputs.cache)
         self.q0 = []
@@ -101,6 +102,7 @@ class OscillatorPhase(Phase):
         twin.reference = tuple(s.repeat(count, 1) for s in self.reference)
         twin.origin = None if self.origin is None else twin.reference
         twin.z0 = [z.repeat(1, count, 1) for z in self.z0]
+        twin.ahead0 = [z.repeat(1, count, 1) for z in self.ahead0]
         twin.q0 = [q.repeat(1, count, 1) for q in self.q0]
         twin.clamped = [q.repeat(1, count, 1) for q in self.clamped]
         twin.f0 = [f.repeat(count, 1) for f in self.f0]
@@ -147,7 +149,7 @@ class OscillatorPhase(Phase):
         def product(v: State) -> State:
             moving = [a * b for a, b in zip(ahead, v, strict=True)]
             found = []
-            for k, (p, turn) in enumerate(zip(here, v, strict=True)):
+            for k, turn in enumerate(v):
                 field = self._change(k, moving)
                 gain = self.gains[k]
                 if gain is not None:
@@ -155,7 +157,7 @@ class OscillatorPhase(Phase):
                     field = own if field is None else field + own
                 answer = radial[k] * turn
                 if field is not None:
-                    answer = answer - cross(field, p)
+                    answer = answer - (field * ahead[k]).sum(0)  # its torque on the phasors
                 if bend is not None and k == last:
                     answer = answer + bend(turn)
                 found.append(answer)
@@ -262,7 +264,7 @@ class OscillatorPhase(Phase):
             angle = self.settled.get(k)
             here = None if angle is None else self._moved(k, angle)
             for _ in range(self.inner):
-                turn = self._turn(k, change, torch.zeros_like(self.z0[k]) if here is None else here)[1]
+                turn = self._turn(k, change, here)[1]
                 angle = turn if angle is None else angle + turn
                 here = self._moved(k, angle)
             d[k], moved[k] = angle, here
@@ -286,7 +288,7 @@ class OscillatorPhase(Phase):
 
     def _moved(self, k: int, d: torch.Tensor) -> torch.Tensor:
         """Change of the phasors of block k that turn by d, (2, B, n)."""
-        return difference(self.z0[k], d)
+        return turned(self.z0[k], self.ahead0[k], d)
 
     def _change(self, k: int, moved: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
         """Change of the field on block k from the others (its own gain is left out)."""
@@ -299,8 +301,13 @@ class OscillatorPhase(Phase):
         q = self.q0[k] if dq is None else self.q0[k] + dq
         return q if gain is None or here is None else q + gain * here
 
-    def _turn(self, k: int, change: torch.Tensor | None, here: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Force on block k, whose field from the others has changed so, and the angle by which it turns."""
+    def _turn(
+        self, k: int, change: torch.Tensor | None, here: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Force on block k, whose field from the others has changed so, and the angle by which it turns.
+
+        `here` is the change of its phasors, None where they are at the reference.
+        """
         force, p, q = self._pull(k, change, here)
         radial = (q * p).sum(0)
         gain = self.gains[k]
@@ -309,24 +316,29 @@ class OscillatorPhase(Phase):
             # twice as long as the bound's, it cannot raise the energy.
             radial = torch.maximum(radial - (gain.flip(0) * p * p).sum(0), 0.5 * radial)
         if self.nudge is not None and k == self.system.output_block:
-            pull, stay = self._nudge(here)
+            pull, stay = self._nudge(torch.zeros_like(p) if here is None else here)
             force = force + pull
             radial = radial + stay
         return force, torch.atan2(force, radial)
 
     def _pull(
-        self, k: int, change: torch.Tensor | None, here: torch.Tensor
+        self, k: int, change: torch.Tensor | None, here: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Force without a nudge, phasors and field; the force by differences from the reference's."""
         z, q, gain = self.z0[k], self.q0[k], self.gains[k]
-        p = z + here
-        force = cross(q, here)
-        if gain is not None:
-            own = gain * here
-            change = own if change is None else change + own
+        p = z
+        force: torch.Tensor | None = None
+        if here is not None:
+            p, force = z + here, cross(q, here)
+            if gain is not None:
+                own = gain * here
+                change = own if change is None else change + own
         if change is not None:
-            force = force + cross(change, p)
+            bent = cross(change, p)
+            force = bent if force is None else force + bent
             q = q + change
+        if force is None:
+            return self.f0[k], p, q
         return (force if self.balanced else force + self.f0[k]), p, q
 
     # -- the nudge --------------------------------------------------------------------------------------------

@@ -22,8 +22,13 @@ def phasor(phi: torch.Tensor) -> torch.Tensor:
 
 def difference(z: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
     """Change of phasors z (2, B, n) that turn by d (B, n) radians."""
-    sine, versine = d.sin(), (0.5 * d).sin().square().mul(-2)
-    return torch.stack([z[0] * versine - z[1] * sine, z[1] * versine + z[0] * sine])
+    return turned(z, across(z), d)
+
+
+def turned(z: torch.Tensor, ahead: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
+    """`difference` where the phasors a quarter of a turn ahead, `across(z)`, are known already."""
+    versine = (0.5 * d).sin_().square_().mul_(-2)
+    return (z * versine).add_(ahead * d.sin())
 
 
 def angle(z: torch.Tensor, dz: torch.Tensor) -> torch.Tensor:
@@ -38,7 +43,8 @@ def across(z: torch.Tensor) -> torch.Tensor:
 
 def cross(q: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
     """Torque of fields q on phasors z, -q_c z_s + q_s z_c: minus the slope of -q . z in the phase."""
-    return q[1] * z[0] - q[0] * z[1]
+    (q_c, q_s), (z_c, z_s) = q.unbind(), z.unbind()
+    return q_s * z_c - q_c * z_s
 
 
 @dataclass(frozen=True)

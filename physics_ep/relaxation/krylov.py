@@ -20,6 +20,10 @@ UNASKED = 4
 take 4 to 8 on networks of a few units already. From then on it is asked where the pace so far would have it end."""
 
 
+NEAR = 0.999
+"""Part of a squared radius from which on the boundary is looked for: rounding of squared lengths is far less."""
+
+
 class QuadraticStep(NamedTuple):
     """What conjugate gradients found.
 
@@ -86,7 +90,8 @@ def conjugate_gradients(
     going = ry > goal
     bounded = torch.zeros_like(going)
     indefinite = torch.zeros_like(going)
-    gain = torch.zeros_like(ry)
+    zero = ry.new_zeros(())
+    edge = None if radius is None else radius**2
     products = 0
     host = slope.device.type == "cpu"
     ask = UNASKED
@@ -104,33 +109,42 @@ def conjugate_gradients(
         products += 1
         curvature = dot(d, hd)
         # What rounding may have made of zero is zero.
-        flat = curvature <= 10 * finfo.eps * dot(d.abs(), hd.abs())
-        alpha = ry / torch.where(flat, torch.ones_like(curvature), curvature)
-        out = flat
-        if radius is not None:
-            pp, pd, dd = dot(p * metric, p), dot(p * metric, d), dot(d * metric, d).clamp_min(finfo.tiny)
-            room = (radius**2 - pp).clamp_min(0)
+        flat = going & (curvature <= 10 * finfo.eps * dot(d.abs(), hd.abs()))
+        whole = going ^ flat
+        alpha = torch.where(whole, ry / curvature, zero)
+        following = p + alpha[:, None] * d
+        indefinite = indefinite | flat
+        # The host looks where the boundary is only once a whole step comes near it; a device would be asked.
+        if edge is not None and not (host and _inside(following, metric, NEAR * edge, going, whole)):
+            weighed = p * metric
+            pp, pd, dd = dot(weighed, p), dot(weighed, d), dot(d * metric, d).clamp_min(finfo.tiny)
+            room = (edge - pp).clamp_min(0)
             # The positive root of |p + tau d| = radius, without cancellation.
             root = (pd**2 + dd * room).sqrt()
             tau = torch.where(pd > 0, room / (pd + root).clamp_min(finfo.tiny), (root - pd) / dd)
-            out = flat | (alpha >= tau)
+            out = going & (flat | (alpha >= tau))
             alpha = torch.where(out, tau, alpha)
-            bounded = bounded | (going & out)
-        else:
-            alpha = torch.where(flat, torch.zeros_like(alpha), alpha)
-        indefinite = indefinite | (going & flat)
-        alpha = torch.where(going, alpha, torch.zeros_like(alpha))
-        gain = gain + alpha * dot(r, d) - 0.5 * alpha**2 * curvature
-        p = p + alpha[:, None] * d
+            following = p + alpha[:, None] * d
+            bounded = bounded | out
+            whole = going ^ out
+        p = following
         r = r - alpha[:, None] * hd
-        going = going & ~out
         y = r / metric
         new = dot(r, y)
-        ratio = torch.where(going, new / ry.clamp_min(finfo.tiny), torch.zeros_like(new))
-        going = going & (new > goal) & torch.isfinite(new)
+        ratio = torch.where(whole, new / ry.clamp_min(finfo.tiny), zero)
+        going = whole & (new > goal) & (new < math.inf)
         d = y + ratio[:, None] * d
         ry = new
+    # A p is -slope - r.
+    gain = 0.5 * dot(r - slope, p)
     return QuadraticStep(p, gain, bounded, indefinite, products)
+
+
+def _inside(
+    p: torch.Tensor, metric: torch.Tensor, edge: torch.Tensor, going: torch.Tensor, whole: torch.Tensor
+) -> bool:
+    """Whether all examples that are going took a whole step, to a p of squared length <= edge (no NaN)."""
+    return torch.equal(whole & (dot(p * metric, p) <= edge), going)
 
 
 def _left(going: torch.Tensor, ry: torch.Tensor, goal: torch.Tensor, forcing: torch.Tensor) -> float | None:

@@ -20,6 +20,7 @@ from physics_ep import (
 )
 from physics_ep.blocks import flat
 from physics_ep.errors import InputError
+from physics_ep.relaxation import krylov
 from physics_ep.relaxation.krylov import conjugate_gradients
 from physics_ep.relaxation.newton import NewtonKrylov, TrustRegion, trust_region
 from physics_ep.system import Phase
@@ -197,6 +198,43 @@ def test_conjugate_gradients() -> None:
     share = torch.where(bend > 0, (-slope / bend).clamp(max=1), torch.ones_like(bend))
     cauchy = -(share * slope + 0.5 * share**2 * bend)
     assert bool((held.gain >= cauchy - 1e-12).all())
+
+
+def test_steps_within_a_radius_are_the_same_whether_the_boundary_is_looked_for_or_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The host looks for the boundary only near it: else a step would leave the region, or not reach its edge.
+
+    Radii from a hundredth of the whole step to a hundred times it, definite and indefinite; the fall is that
+    of the dense quadratic form.
+    """
+    generator = torch.Generator().manual_seed(1)
+    a = torch.randn(60, 9, 9, generator=generator, dtype=WIDE)
+    a = a @ a.mT + 0.2 * torch.eye(9, dtype=WIDE)
+    a[1::3] -= 3 * torch.eye(9, dtype=WIDE)
+    g = torch.randn(60, 9, generator=generator, dtype=WIDE)
+    scale = 0.5 + torch.rand(60, 9, generator=generator, dtype=WIDE)
+    whole = torch.linalg.solve(a, -g)
+    parts = torch.logspace(-2, 2, 60, dtype=WIDE)
+    parts[::7] = 1 + 1e-4 * torch.randn(9, generator=generator, dtype=WIDE)
+    radius = parts * (scale * whole**2).sum(1).sqrt()
+    forcing = torch.full((60,), 1e-10, dtype=WIDE)
+
+    def product(v: torch.Tensor) -> torch.Tensor:
+        return (a @ v[:, :, None])[:, :, 0]
+
+    near = conjugate_gradients(product, g, forcing, 40, radius=radius, scale=scale)
+    monkeypatch.setattr(krylov, "NEAR", -1.0)  # always
+    always = conjugate_gradients(product, g, forcing, 40, radius=radius, scale=scale)
+    for one, other in zip(near[:4], always[:4], strict=True):
+        assert torch.equal(one, other)
+    assert 20 < int(near.bounded.sum()) < 60
+    length = (scale * near.move**2).sum(1).sqrt()
+    assert torch.allclose(length[near.bounded], radius[near.bounded], rtol=1e-12)
+    assert bool((length[~near.bounded] < radius[~near.bounded]).all())
+    assert torch.allclose(near.move[~near.bounded], whole[~near.bounded], rtol=1e-6)
+    model = -((g * near.move).sum(1) + 0.5 * (near.move * product(near.move)).sum(1))
+    assert torch.allclose(near.gain, model, rtol=1e-12)
 
 
 def test_conjugate_gradients_on_a_consistent_singular_system() -> None:
