@@ -23,7 +23,7 @@ from physics_ep.command_options import (
     Writes,
     add_command,
 )
-from physics_ep.errors import argument_error, unknown_name
+from physics_ep.errors import argument_error, counted, unknown_name
 from physics_ep.moved import moved_names
 from physics_ep.tabular import figure_format
 
@@ -179,7 +179,7 @@ def map_(
     own = getattr(net, "examples", None)
     if images is None and own is not None:
         x = own[0][:batch]
-        calibrated = f"{len(x)} examples that {network} brings"
+        calibrated = examples_brought(len(x), len(own[0]), network)
     elif images is None:
         require_room("batch", batch, net, torch.zeros((1, *shape)))
         x, calibrated, epoch = _calibration(network, shape, batch, number)
@@ -203,6 +203,8 @@ def map_(
         **asdict(choice),
         "hardware": hardware_of(choice),
     }
+    if mode := getattr(net, "mode", ""):
+        told["mode"] = mode
     if compared:
         told["gates"] = {each.gates: each.figures() for each in compared}
     if epoch is not None:
@@ -230,6 +232,8 @@ def map_(
             for row in found.layers
         ],
     )
+    if mode:
+        report.say(f"mode           {mode}")
     report.say(f"calibration    {calibrated}")
     report.say(f"construction   {found.exactness}; held by latches in nudged phases: {found.held}")
     if found.free_converged:
@@ -265,6 +269,13 @@ def map_(
         report.say(f"not read       {', '.join(found.unread)}: of parts that this substrate does not have")
     if model.source:
         report.say(f"devices        {model.source}")
+
+
+def examples_brought(taken: int, there: int, network: str) -> str:
+    """How many of the examples that a network brings calibrate it, in words, and how to take more."""
+    if taken == there:
+        return f"all {counted(there, 'example')} that {network} brings"
+    return f"{taken} of the {there:,} examples that {network} brings (--batch {there} takes all)"
 
 
 def _calibration(

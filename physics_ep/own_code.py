@@ -39,6 +39,10 @@ from .storage.weights import put_weights, read_weights
 
 SYSTEM = "file"
 """Name of `from_file` among the registered systems."""
+EVALUATED = (
+    "evaluation, though the model came in training mode: norms go by their running statistics, nothing is dropped"
+)
+"""What `in_layers` says of the mode of a model that came in training mode."""
 
 
 def names_factory(spec: str) -> bool:
@@ -102,6 +106,8 @@ def in_layers(system: PhysicalSystem) -> PhysicalSystem:
     """A network made of a torch model of a file, as the layers that substrates hold; any other system as it is.
 
     Hardware holds a model in its evaluation mode: norms go by their running statistics, and nothing is dropped.
+    Where the model came in training mode, and is another function in it, the attribute `mode` of the layers says so
+    in words.
 
     Raises
     ------
@@ -113,8 +119,11 @@ def in_layers(system: PhysicalSystem) -> PhysicalSystem:
         return system
     x = examples[0].to(system.device)
     x = x.to(system.dtype) if x.is_floating_point() else x
+    trained = system.graph(x)
     found = from_module(system.source.eval(), x, form="layers")
     found.examples = examples
+    if trained.random or trained.mutates or trained.coupled:
+        found.mode = EVALUATED
     return found
 
 

@@ -391,6 +391,8 @@ def tolerance(
         place, judge = "", "implicit differentiation"
     title = f"{network}{place}: EP ({scheme}) against {judge}, {counted(repeats, 'instance')}, batch {len(x)}"
     report.table(title, *tolerance_rows(table.points, verbose))
+    if mode := getattr(net, "mode", ""):
+        report.say(f"mode: {mode}")
     lost = sum(point.unconverged for point in table.points)
     if lost:
         tried = sum(point.repeats for point in table.points)

@@ -19,7 +19,7 @@ from hardware_models import HopfieldNetwork
 from physics_ep import cli, load_system, relax, train
 from physics_ep.errors import InputError
 from physics_ep.own_code import from_file
-from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp
+from physics_ep.predictive_coding import PredictiveCodingNetwork, from_module, mlp
 
 OWN = """
 import torch
@@ -62,6 +62,17 @@ def residual():
 def normed():
     layers = [nn.Linear(6, 5), nn.LayerNorm(5), nn.Tanh(), nn.Linear(5, 3)]
     return nn.Sequential(*layers), torch.rand(8, 6)
+
+def unset():
+    layers = [nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 3)]
+    return nn.Sequential(*layers), torch.rand(8, 6)
+
+class Dropping(Residual):
+    def forward(self, x):
+        return super().forward(nn.functional.dropout(x, 0.5, self.training))
+
+def dropping():
+    return Dropping(), torch.rand(2, 6)
 
 def alone():
     return nn.Sequential(nn.Linear(6, 3))
@@ -133,10 +144,27 @@ def test_a_model_that_is_no_chain_of_layers_is_one_too(own: Path, capsys: pytest
     assert {row["name"] for row in rows} == {"first.weight", "first.bias", "last.weight", "last.bias"}
     assert min(row["cosine"] for row in rows) > 0.999
     assert command("map", f"{own}:residual", "--json", own.parent / "m.json") == 0
-    assert "brings" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "brings" in out
+    assert "training mode" not in out  # in which it was left, and which is the same function
     assert command("tolerance", f"{own}:residual", "--sweep", "levels=16", "--repeats", 1, "--gates", "held") == 0
     assert command("map", f"{own}:normed") == 2
     assert "module '1'" in capsys.readouterr().err
+
+
+def test_a_model_in_training_mode_is_mapped_in_evaluation_mode_and_that_is_said(
+    own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Otherwise a paper tells of batch norms or dropout that the hardware does not have. How many of the examples
+    that it brings calibrate it is said too."""
+    for name, taken in (("unset", "2 of the 8 examples"), ("dropping", "all 2 examples")):
+        assert command("map", f"{own}:{name}") == 0
+        out = capsys.readouterr().out
+        assert "training mode" in out
+        assert f"{taken} that {own}:{name} brings" in out
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3))
+    with pytest.raises(InputError, match="evaluation mode"):
+        from_module(model, torch.rand(3, 1, 4, 4), form="layers")
 
 
 def test_weights_and_tables_of_a_model_of_ones_own(own: Path, tmp_path: Path) -> None:
