@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from hardware_models.mapping.fidelity import Fidelity
 from hardware_models.mapping.mapped import Mapped
 from hardware_models.spice.given import NetlistAgreement
 from physics_ep.equilibrium import Equilibrium
-from physics_ep.errors import InputError
+from physics_ep.errors import InputError, argument_error
 from physics_ep.runs.training import TrainingResult
 from physics_ep.storage.run_file import Run
 from physics_ep.storage.trajectory import Trajectory
@@ -151,47 +152,122 @@ def plot_trajectory(course: Trajectory, **look: Any) -> Figure:
 
 
 @style.drawing
-def draw_trajectories(courses: Mapping[str, Trajectory]) -> None:
-    """A column a phase: units of the first example that move most, energy above its end, residual, over time.
+def draw_trajectories(courses: Mapping[str, Trajectory], joined: bool | None = None) -> None:
+    """States of the first example, energy above its end and residual over time; the same units in all phases.
+
+    The units are those that move most, each phase measured by its most mobile unit.
 
     Parameters
     ----------
     courses : mapping of str to Trajectory
         What `physics_ep.simulate` returns, by the name of its phase, such as "free" and "nudged".
+    joined : bool, optional
+        Whether the phases follow each other on one axis of time, in three panels; else each has three panels and a
+        time of its own, side by side. By default they are joined where each starts where the one before ended.
+
+    Raises
+    ------
+    InputError
+        If `courses` is something else, or phases are to be joined that do not follow each other.
     """
-    names = list(courses)
-    _, axes = style.new_figure(style.PAGE, 120, 3, len(names), sharex="col")
-    for column, name in zip(axes.T, names, strict=True):
-        course = courses[name]
-        states, energy, residual = column
-        time = course.time.cpu().numpy()
+    if not isinstance(courses, Mapping) or not courses:
+        found = "empty" if isinstance(courses, Mapping) else type(courses).__name__
+        raise argument_error("courses", COURSES, found)
+    for course in courses.values():
+        if not isinstance(course, Trajectory):
+            raise argument_error("courses", COURSES, f"one to {type(course).__name__}")
+    phases = list(courses.items())
+    follow = all(_follows(one, other) for (_, one), (_, other) in itertools.pairwise(phases))
+    if joined and not follow:
+        raise argument_error("joined", "be False where a phase does not start where the one before ended", joined)
+    together = follow if joined is None else joined
+    columns = [phases] if together else [[phase] for phase in phases]
+    _, axes = style.new_figure(style.PAGE, 120, 3, len(columns), sharex="col")
+    units = _most_moved(list(courses.values()))
+    for column, shown in zip(axes.T, columns, strict=True):
+        _draw_course(column, shown, units)
+
+
+COURSES = "map names of phases to trajectories, such as {'free': free, 'nudged': nudged}"
+"""What `draw_trajectories` is given, in words."""
+
+
+def _first(course: Trajectory) -> list[np.ndarray]:
+    """Blocks (T, n) of the first example."""
+    return [block[:, 0].flatten(1).detach().cpu().numpy() for block in course.state]
+
+
+def _sizes(course: Trajectory) -> tuple[int, ...]:
+    return tuple(block[0, 0].numel() for block in course.state)
+
+
+def _follows(one: Trajectory, other: Trajectory) -> bool:
+    """Whether a course of the same system starts, but for rounding, where another one ended."""
+    units = [(c.time_unit, c.state_unit, c.energy_unit, [b.shape[1:] for b in c.state]) for c in (one, other)]
+    return units[0] == units[1] and all(
+        float((b[0] - a[-1]).abs().max()) <= 1e-5 * float(a.abs().max())
+        for a, b in zip(one.state, other.state, strict=True)
+        if a[-1].numel()
+    )
+
+
+def _most_moved(courses: Sequence[Trajectory]) -> dict[tuple[int, ...], list[np.ndarray]]:
+    """By the sizes of a system's blocks the units of each block that its courses move most."""
+    moved: dict[tuple[int, ...], list[np.ndarray]] = {}
+    for course in courses:
+        ways = [np.abs(block[-1] - block[0]) for block in _first(course)]
+        shares = [way / max(float(way.max(initial=0.0)), 1e-300) for way in ways]
+        before = moved.setdefault(_sizes(course), [np.zeros_like(share) for share in shares])
+        moved[_sizes(course)] = [a + b for a, b in zip(before, shares, strict=True)]
+    return {
+        sizes: [np.argsort(-share, kind="stable")[:LINES] for share in shares] for sizes, shares in moved.items()
+    }
+
+
+def _draw_course(
+    column: Sequence[Axes],
+    phases: Sequence[tuple[str, Trajectory]],
+    units: Mapping[tuple[int, ...], Sequence[np.ndarray]],
+) -> None:
+    """Phases that follow each other, in a panel each for states, energy and residual."""
+    states, energy, residual = column
+    begin = 0.0
+    for number, (_, course) in enumerate(phases):
+        time = begin + course.time.cpu().numpy()
         every = max(1, len(time) // 6)
-        for k, block in enumerate(course.state):
-            values = block[:, 0].flatten(1).cpu().numpy()
-            moved = np.argsort(-np.abs(values[-1] - values[0]), kind="stable")[:LINES]
-            for j, unit in enumerate(moved):
-                label = None if j else f"block {k + 1}"
+        chosen = units[_sizes(course)]
+        for k, (values, own) in enumerate(zip(_first(course), chosen, strict=True)):
+            for j, unit in enumerate(own):
+                told = f"block {k + 1}, {len(own)} of {values.shape[1]}"
+                label = None if j or number else told
                 mark = (k * every // 3, every)
                 style.series(k).plot(states, time, values[:, unit], label=label, markevery=mark)
         for k in range(min(course.energy.shape[1], LINES)):
             look = style.series(k)
             mark = (k * every // LINES, every)
-            own = course.energy[:, k].detach().cpu().numpy()
-            above = own - own[-1]
-            seen = above > 1e-14 * max(1.0, float(np.abs(own).max()))
-            look.plot(energy, time[seen], above[seen], label=f"example {k + 1}", markevery=mark)
+            total = course.energy[:, k].detach().cpu().numpy()
+            above = total - total[-1]
+            seen = above > 1e-14 * max(1.0, float(np.abs(total).max()))
+            label = None if number else f"example {k + 1}"
+            look.plot(energy, time[seen], above[seen], label=label, markevery=mark)
             look.plot(residual, time, course.residual[:, k].cpu().numpy(), markevery=mark)
-        states.set_title(f"{name} phase" if name else "")
-        states.set_ylabel(f"State ({course.state_unit})")
-        energy.set_ylabel(f"$F - F_\\mathrm{{end}}$ ({course.energy_unit})")
-        residual.set_ylabel("Residual (dimensionless)")
-        for ax in column:
-            ax.set_xlabel(f"Time ({course.time_unit})")
-        for ax in (energy, residual):
-            ax.set_yscale("log")
-        style.legend(states)
-        if course.energy.shape[1] > 1:
-            style.legend(energy)
+        if number:
+            for ax in column:
+                ax.axvline(begin, color=style.GREY, lw=0.7, ls=(0, (4, 2)), marker="", zorder=1)
+        begin = float(time[-1])
+    named = [name for name, _ in phases if name]
+    states.set_title(", then ".join(named) + " phase" if named else "")
+    some = course.energy.shape[1] > 1
+    states.set_ylabel(f"State of example 1 ({course.state_unit})" if some else f"State ({course.state_unit})")
+    energy.set_ylabel(f"$F - F_\\mathrm{{end}}$ ({course.energy_unit})")
+    residual.set_ylabel("Residual (dimensionless)")
+    for ax in column:
+        ax.set_xlabel(f"Time ({course.time_unit})")
+    for ax in (energy, residual):
+        ax.set_yscale("log")
+    style.legend(states)
+    if some:
+        style.legend(energy)
 
 
 # -- equilibria and circuits ---------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ class Status(enum.Enum):
         return self in (Status.CONVERGED, Status.BY_CONSTRUCTION)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Trace:
     """The course of a relaxation, one row an iteration.
 
@@ -58,6 +58,10 @@ class Trace:
     residual: torch.Tensor
     energy: torch.Tensor
     state: State
+
+    def __repr__(self) -> str:
+        iterations, examples = self.residual.shape
+        return f"Trace({iterations} iterations, {examples} example{'' if examples == 1 else 's'})"
 
 
 @dataclass(frozen=True, repr=False)

@@ -14,7 +14,7 @@ from ..netlists.resting import with_states
 from .power import CircuitPower
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CircuitTrajectory(Trajectory):
     """A circuit's course; a `Trajectory`, so that it plots and is stored as any other.
 

@@ -21,7 +21,7 @@ HEAT = ("resistor", "memristor", "diode", "spice_diode", "piecewise_diode", "ide
 STORES = ("capacitor", "inductor")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CircuitPower:
     """Power that each kind of part, or each part, takes from the circuit; sources deliver, and have negative ones.
 
@@ -45,6 +45,9 @@ class CircuitPower:
     names: tuple[str, ...]
     power: torch.Tensor
     energy: torch.Tensor
+
+    def __repr__(self) -> str:
+        return f"CircuitPower({len(self.time)} times, {', '.join(dict.fromkeys(self.kinds))})"
 
     def _sum(self, values: torch.Tensor, chosen: list[bool]) -> torch.Tensor:
         return values[..., torch.tensor(chosen, dtype=torch.bool)].sum(-1)

@@ -30,7 +30,7 @@ _TOGETHER = 2_000_000
 """Entries of dense matrices that are solved at once."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FrequencyResponse:
     """Phasors of small signals at an operating point.
 
@@ -50,6 +50,10 @@ class FrequencyResponse:
     currents: torch.Tensor
     nodes: tuple[str, ...]
     branches: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        told = f"{len(self.frequency)} frequencies, {self.voltages.shape[1]} in the batch"
+        return f"FrequencyResponse({told}, {len(self.nodes)} nodes, {len(self.branches)} branches)"
 
     def voltage(self, node: str) -> torch.Tensor:
         """Phasor of a node's voltage, (F, B) complex volts."""

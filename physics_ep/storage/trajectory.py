@@ -18,7 +18,7 @@ CHECKED_BYTES = 2**28
 """Rows in memory are checked against what is free from this size on, each time it has doubled."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Trajectory(Drawable):
     """A simulated course. `plot` draws its first example: units that move most, energy and residual over time.
 
@@ -48,6 +48,15 @@ class Trajectory(Drawable):
     state_unit: str = "state units"
     energy_unit: str = "energy units"
     internal_unit: str = ""
+
+    def __repr__(self) -> str:
+        span = (
+            f"{len(self.time)} rows to {float(self.time[-1]):.4g} {self.time_unit}" if len(self.time) else "empty"
+        )
+        examples = self.energy.shape[1]
+        blocks = ", ".join(" x ".join(map(str, block.shape[2:])) or "1" for block in self.state)
+        batch = f"{examples} example{'' if examples == 1 else 's'}"
+        return f"{type(self).__name__}({span}, {batch}, blocks of {blocks} in {self.state_unit})"
 
     @property
     def settling_time(self) -> torch.Tensor:
