@@ -32,11 +32,14 @@ from physics_ep.command_options import (
 )
 from physics_ep.commands import InterruptedCommandError
 from physics_ep.errors import REPEATS, InputError, argument_error, counted, require_count, unknown_name
+from physics_ep.moved import moved_names
 
 from .reproduction.commands import reproduce
 
 if TYPE_CHECKING:
     from .gradients import GradientReport
+else:
+    __getattr__ = moved_names(__name__)
 
 BENCHMARKS = {
     "hopfield": "validation.benchmarks.hopfield",

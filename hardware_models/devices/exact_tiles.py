@@ -21,7 +21,7 @@ import torch
 from physics_ep.errors import argument_error
 from physics_ep.placement import threads
 
-from ..laws.compiled import Array, sequential
+from .tile_kernels import eliminate
 from .wiring import Wiring
 
 LEAF = 64
@@ -168,7 +168,7 @@ class TileNetwork:
         pivots = np.empty(count)
         for lo in range(0, count, PANEL):
             hi = min(lo + PANEL, count)
-            _eliminate(ordered[lo:hi, lo:], pivots[lo:hi])
+            eliminate(ordered[lo:hi, lo:], pivots[lo:hi])
             here = torch.from_numpy(ordered[lo:hi, hi:])
             scaled = here / torch.from_numpy(pivots[lo:hi, None])
             torch.from_numpy(ordered[hi:, hi:]).addmm_(scaled.mT, here, alpha=-1.0)
@@ -181,20 +181,6 @@ class TileNetwork:
         np.fill_diagonal(kept, 0.0)
         np.fill_diagonal(kept, -kept.sum(1))
         return nodes[left], kept
-
-
-@sequential
-def _eliminate(rows: Array, pivots: Array) -> None:
-    """Eliminate nodes from their rows (count, n) of a conductance matrix, which begin with their own columns."""
-    for k in range(len(rows)):
-        for p in range(k):
-            share = rows[p, k] / pivots[p]
-            for j in range(k + 1, rows.shape[1]):
-                rows[k, j] -= share * rows[p, j]
-        total = 0.0
-        for j in range(k + 1, rows.shape[1]):
-            total -= rows[k, j]
-        pivots[k] = total
 
 
 def _over(ohm: np.ndarray) -> np.ndarray:
