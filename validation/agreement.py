@@ -50,6 +50,11 @@ class Agreement:
         return _mean(self.cosines)
 
     @property
+    def distance(self) -> float:
+        """1 minus the mean cosine; 0 where rounding makes the cosine larger than 1."""
+        return max(1 - self.cosine, 0.0)
+
+    @property
     def cosine_interval(self) -> tuple[float, float]:
         """95 % confidence interval of the mean cosine: Student's t, cut at -1 and 1.
 

@@ -293,6 +293,16 @@ def tolerance(
     workers: Annotated[
         int | None, typer.Option(help="Local processes; default one a core where it pays.", show_default=False)
     ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option("--csv", metavar="FILE", help="Write the table of points as CSV.", show_default=False),
+        Writes(own=True),
+    ] = None,
+    latex: Annotated[
+        Path | None,
+        typer.Option("--latex", metavar="FILE", help="The same in LaTeX (booktabs).", show_default=False),
+        Writes(own=True),
+    ] = None,
     json: JsonFile = None,
     seed: Seed = None,
     device: Device = None,
@@ -322,11 +332,13 @@ def tolerance(
     from physics_ep.placement import resolve_device, resolve_dtype, threads, work_in
     from physics_ep.predictive_coding import PredictiveCodingNetwork
     from physics_ep.runs.preparation import bring_examples, subject_of
+    from physics_ep.storage.origins import LATEX_MARK
+    from physics_ep.storage.outputs import write_text, writer
 
     from .examples import LARGE, examples, has_targets
     from .gradients import require_gates
     from .sweeps.plan import parse_betas, parse_sweeps
-    from .sweeps.table import tolerance_rows
+    from .sweeps.table import LEGEND, tolerance_rows
     from .sweeps.tolerances import SweepInterrupted, worth_sharing
     from .sweeps.tolerances import tolerance as measure
 
@@ -396,6 +408,10 @@ def tolerance(
     report.table(title, *tolerance_rows(table.points, verbose))
     if mode := getattr(net, "mode", ""):
         report.say(f"mode: {mode}")
+    if csv is not None:
+        write_text(csv, table.to_csv())
+    if latex is not None:
+        write_text(latex, f"{LATEX_MARK}{writer('physics-ep tolerance')}\n{table.to_latex(caption=title)}")
     lost = sum(point.unconverged for point in table.points)
     if lost:
         tried = sum(point.repeats for point in table.points)
@@ -405,11 +421,12 @@ def tolerance(
     if any(point.live is not None for point in table.points):
         report.say(
             "Held gates are latches that keep each unit as the free phase left it; live ones may switch while they "
-            "are nudged. Below n: the share of the examples that settle, of which the gradients are."
+            "are nudged."
         )
     report.say(
+        f"{LEGEND}\n"
         "Means over the instances, 1-cos with the half width of its 95 % interval; a point's layer is its worst."
-        + (f"\n{table.path}" if table.path else "")
+        "\nGradients are of the examples whose phases all settle." + (f"\n{table.path}" if table.path else "")
     )
 
 

@@ -11,12 +11,24 @@ from typing import Any
 import numpy as np
 
 from physics_ep.errors import unknown_name
-from physics_ep.tabular import Tabular
+from physics_ep.tabular import Tabular, known_columns
 
 from ..agreement import Agreement
 from ..references import stability_by
 from .plan import Point
 from .points import FOUND, LIVE, NO_EQUILIBRIUM, NOT_RUN, TARGETS, Measured
+
+LEGEND = (
+    "free: the share of the examples that have a free state, how many of these are wrong, and the solver.\n"
+    "resid: the worst residual of all phases of the examples that settle.\n"
+    "n: instances with an equilibrium, of those tried; below, the share of the examples whose phases all settle.\n"
+    "s: seconds of an instance, mean."
+)
+"""What the last columns of the command's table mean."""
+LIVE_GATES = ", live gates"
+"""What follows the name of a column of live gates where both modes were compared."""
+OF_GATES = ("unconverged", "settled", "residual")
+"""Columns that each mode of gates has a value of its own in, beside agreements."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +134,23 @@ class TolerancePoint:
         cosines = [getattr(layer, target).cosine for layer in self.layers]
         return self.layers[int(np.argmin(np.nan_to_num(cosines, nan=math.inf)))]
 
+    def worst_layers(self) -> dict[str, Any]:
+        """Agreement of the worst layer with each target: a column's name to a number, or to the layer's name."""
+        found: dict[str, Any] = {}
+        for target in TARGETS:
+            worst = self.worst_layer(target)
+            agreement: Agreement = getattr(worst, target)
+            values = {
+                "layer": worst.name if agreement.count else None,
+                "1 - cosine": agreement.distance,
+                "half width": agreement.cosine_half_width,
+                "relative error": agreement.relative_error,
+                "bias": agreement.bias,
+                "variance": agreement.variance,
+            }
+            found |= {f"{target} {name}": value for name, value in values.items()}
+        return found
+
     def figures(self, layers: bool = True) -> dict[str, Any]:
         """For JSON: the point, its worst layers, and (with `layers`) all of them."""
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("layers", "live")}
@@ -175,9 +204,48 @@ class ToleranceTable(Tabular):
         return [piece for piece in (*told, "" if self.path is None else repr(str(self.path))) if piece]
 
     def records(self) -> list[dict[str, Any]]:
-        """A row a point, with its worst layers; numbers alone."""
+        """A row a point, with the agreement of its worst layer with each target; with live gates too, if any."""
         plain = (int, float, str, bool, type(None))
-        return [{key: v for key, v in row.items() if isinstance(v, plain)} for row in self.rows]
+        lives = any(point.live is not None for point in self.points)
+        found = []
+        for point, row in zip(self.points, self.rows, strict=True):
+            own = point.worst_layers()
+            record = {key: v for key, v in row.items() if isinstance(v, plain) and key != "live"} | own
+            if lives:
+                live: dict[str, Any] = dict.fromkeys((*OF_GATES, *own))
+                if point.live is not None:
+                    live = {name: getattr(point.live, name) for name in OF_GATES} | point.live.worst_layers()
+                record |= {f"{name}{LIVE_GATES}": value for name, value in live.items()}
+            found.append(record)
+        return found
+
+    def to_latex(self, columns: Sequence[str] | None = None, caption: str | None = None, digits: int = 3) -> str:
+        """Return the sweep as a LaTeX table, as `Tabular.to_latex` does.
+
+        Parameters
+        ----------
+        columns : sequence of str, optional
+            Names of the columns to show; default the point, how many instances it lost, the share of the
+            examples that settle, and 1 - cosine and relative error of the worst layer for each target that was
+            measured. `to_frame()` has all columns.
+        caption : str, optional
+        digits : int
+            Significant digits of numbers that are no integers.
+        """
+        if columns is None:
+            of_gates = ["unconverged", "settled"]
+            of_gates += [f"{target} {name}" for target in TARGETS for name in ("1 - cosine", "relative error")]
+            shown = [
+                "field",
+                "value",
+                "strength",
+                "repeats",
+                *of_gates,
+                *(f"{name}{LIVE_GATES}" for name in of_gates),
+            ]
+            known = known_columns(self.records())
+            columns = [name for name in shown if name in known]
+        return super().to_latex(columns, caption, digits)
 
     def of(self, field: str) -> tuple[TolerancePoint, ...]:
         """Points of one field; also 'ideal' and 'base'."""
@@ -290,7 +358,7 @@ def tolerance_rows(points: Sequence[TolerancePoint], verbose: bool) -> tuple[lis
             widths = [f"±{each.cosine_half_width:.0e}" if each.count > 1 else "" for each in found]
             cells = [
                 ["transfer", "feedfwd.", "adapt."],
-                [_exponential(1 - each.cosine) + width for each, width in zip(found, widths, strict=True)],
+                [_exponential(each.distance) + width for each, width in zip(found, widths, strict=True)],
                 [
                     layer.name.removeprefix("layers.") if verbose or each.count else ""
                     for layer, each in zip(layers, found, strict=True)

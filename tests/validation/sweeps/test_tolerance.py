@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import json
 import math
 import multiprocessing
@@ -14,6 +15,7 @@ import sys
 import time
 import weakref
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -41,13 +43,13 @@ from tests.support.pcn import dense, examples
 from tests.support.processes import wait_for
 from tests.support.sweeps import SWEEPS, small
 from validation import open_tolerance, tolerance
-from validation.agreement import CHUNK, Tally, interval
+from validation.agreement import CHUNK, Agreement, Tally, interval
 from validation.oracles import backprop_gradient
 from validation.references import adaptation_gradient, reference_gradient
 from validation.sweeps import points
 from validation.sweeps.points import Experiment, draws
 from validation.sweeps.store import checksum
-from validation.sweeps.table import ToleranceTable
+from validation.sweeps.table import LayerTolerance, TolerancePoint, ToleranceTable
 from validation.sweeps.tolerances import SweepInterrupted, worth_sharing
 
 
@@ -554,7 +556,8 @@ def test_command(network: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
     DeviceModel(levels=16).to_json(device)
     status, printed, _ = run(
         *(network, "--sweep", "levels=4,none", "--sweep", "programming_noise=0.1", "--beta", "0.01,auto"),
-        *("--repeats", "2", "--dtype", "float64", "--batch", "3", "--json", str(figures), "--out"),
+        *("--repeats", "2", "--dtype", "float64", "--batch", "3", "--json", str(figures)),
+        *("--csv", str(tmp_path / "sweep.csv"), "--latex", str(tmp_path / "sweep.tex"), "--out"),
         *(str(tmp_path / "sweep.h5"), "--device-model", str(device), "--cost", "cross_entropy"),
         capsys=capsys,
     )
@@ -570,7 +573,23 @@ def test_command(network: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
     widths = re.findall(r"±(\S*)", printed)
     assert widths
     assert all(re.fullmatch(r"\de-\d\d", width) for width in widths)
+    for column in ("free", "resid", "n", "s"):
+        assert f"\n{column}: " in printed
     assert len(open_tolerance(tmp_path / "sweep.h5").points) == 10
+    # Figures that are known to `--json` alone are missing where papers are made.
+    latex = (tmp_path / "sweep.tex").read_text()
+    assert latex.startswith("% written by physics-ep tolerance\n")
+    with (tmp_path / "sweep.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(found["points"]) == latex.count(r"\\") - 1
+    for row, point in zip(rows, found["points"], strict=True):
+        for target in ("transfer", "feedforward", "adaptation"):
+            worst = min(point["layers"], key=lambda layer: layer[target]["cosine"])
+            assert row[f"{target} layer"] == worst["name"]
+            assert float(row[f"{target} 1 - cosine"]) == pytest.approx(1 - worst[target]["cosine"], abs=1e-15)
+            assert float(row[f"{target} relative error"]) == worst[target]["relative_error"]
+            assert float(row[f"{target} bias"]) == worst[target]["bias"]
+            assert f"{target} 1 - cosine & {target} relative error" in latex
     run_file = tmp_path / "run.h5"
     trained = build_system("pcn", sizes=[6, 8, 4], activation="tanh", seed=7)
     write_run(run_file, Run({"kind": "training", "config": {}}, state_dict=trained.state_dict()))
@@ -581,6 +600,36 @@ def test_command(network: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert weights == checksum(trained.state_dict()) != found["config"]["tolerance"]["weights"]
     status, layers, _ = run(network, "--sweep", "levels=4", "--verbose", capsys=capsys)
     assert layers.count("\n    4 ") == 4
+
+
+def test_live_gates_have_columns_of_their_own() -> None:
+    """Else the good figures of held gates stand for a network whose live gates lose half of the examples, or those
+    of a point without any equilibrium come from nowhere."""
+
+    def point(*cosines: float, settled: float = 1.0) -> TolerancePoint:
+        layers = []
+        for k, cosine in enumerate(cosines):
+            agreement = Agreement(np.array([cosine]), np.array([k + 0.5]), k + 0.25, math.nan)
+            layers.append(LayerTolerance(f"l{k}", agreement, agreement, agreement))
+        return TolerancePoint(
+            "levels", 4, "auto", 0.1, 1, int(np.isnan(cosines[0])), 0.0, 1, 1.0, 1.0, 0.0, "sweep", tuple(layers),
+            settled,
+        )  # fmt: skip
+
+    held = point(0.9, 1 + 1e-15)
+    points = (replace(held, live=point(0.7, 0.2, settled=0.5)), replace(point(math.nan, math.nan), live=None))
+    table = ToleranceTable(points, {}, 2)
+    first, last = table.records()
+    assert first.keys() == last.keys()
+    assert [first[f"transfer layer{gates}"] for gates in ("", ", live gates")] == ["l0", "l1"]
+    assert first["adaptation 1 - cosine"] == pytest.approx(0.1)
+    assert first["adaptation 1 - cosine, live gates"] == pytest.approx(0.8)
+    assert first["feedforward relative error, live gates"] == 1.5
+    assert (first["settled"], first["settled, live gates"]) == (1.0, 0.5)
+    assert (last["transfer layer"], last["transfer layer, live gates"]) == (None, None)
+    assert math.isnan(last["transfer 1 - cosine"])
+    assert held.layers[1].transfer.distance == 0
+    assert "transfer 1 - cosine, live gates" in table.to_latex()
 
 
 @pytest.mark.parametrize(
