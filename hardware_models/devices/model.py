@@ -15,10 +15,12 @@ import dataclasses
 import json
 import os
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
-from physics_ep.errors import argument_error, unknown_name
+from physics_ep.entries import entries, load
+from physics_ep.errors import InputError, argument_error, unknown_name
 from physics_ep.storage.outputs import write_text, writing
 from physics_ep.storage.texts import parse_json, read_text
 
@@ -76,6 +78,7 @@ __all__ = [
     "parse_field",
     "reads",
     "rule_of",
+    "unknown_field",
 ]
 
 
@@ -661,23 +664,55 @@ def field_of(name: str, kind: type[DeviceModel] = DeviceModel) -> DeviceField:
     Raises
     ------
     InputError
-        If there is no such field, with the nearest right name.
+        If there is no such field: see `unknown_field`.
     """
     known = fields_of(kind)
     if name not in known:
-        raise unknown_name("field", name, known, "docs/reference/devices.md")
+        raise unknown_field("field", name, kind)
     return known[name]
+
+
+def unknown_field(argument: str, name: str, kind: type[DeviceModel]) -> InputError:
+    """Build the error for a field that a class of devices does not have.
+
+    It names the devices that have the field, and the substrates of installed packages with such devices; where no
+    devices have it, the nearest right name.
+
+    Parameters
+    ----------
+    argument : str
+        The argument that named the field.
+    name : str
+    kind : class of devices
+    """
+    with_it = []
+    for substrate, entry in entries("physics_ep.substrates").items():
+        with suppress(InputError):  # a package that is broken has no part in this
+            if name in fields_of(load(entry).device_class):
+                with_it.append(substrate)
+    owner = next((each for each in _kinds() if name in {f.name for f in dataclasses.fields(each)}), None)
+    if owner is None:
+        return unknown_name(argument, name, fields_of(kind), "physics-ep info")
+    told = f"the substrate {' or '.join(map(repr, with_it))}" if with_it else "another substrate"
+    must = f"be a field of the devices at hand ({kind.__name__})"
+    return argument_error(argument, must, f"{name!r}, a field of {owner.__name__}, the devices of {told}")
 
 
 def find_field(name: str) -> DeviceField | None:
     """What a field of this name says of itself, in `DeviceModel` or a subclass of it; None where none has it."""
-    kinds: list[type[DeviceModel]] = [DeviceModel]
-    for kind in kinds:
+    for kind in _kinds():
         for field in dataclasses.fields(kind):
             if field.name == name:
                 return field.metadata.get("device")
-        kinds += kind.__subclasses__()
     return None
+
+
+def _kinds() -> list[type[DeviceModel]]:
+    """`DeviceModel` and all subclasses of it that have been imported, ancestors first."""
+    kinds: list[type[DeviceModel]] = [DeviceModel]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    return kinds
 
 
 def rule_of(name: str) -> Rule:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hardware_models.devices.fields import defaults_of, fields_of
-from hardware_models.devices.model import DeviceModel, parse_field
+from hardware_models.devices.model import DeviceModel, parse_field, unknown_field
 from hardware_models.devices.presets import check_idle
-from physics_ep.errors import InputError, argument_error, unknown_name
+from physics_ep.errors import InputError, argument_error
 from physics_ep.estimators.automatic import check_beta
 
 IDEAL, BASE = "ideal", "base"
@@ -120,9 +120,8 @@ def parse_betas(text: str) -> list[float | str]:
 
 def _check_field(field: str, base: DeviceModel) -> None:
     fields = fields_of(type(base))
-    known = [name for name in fields if name != "source"]
-    if field not in known:
-        raise unknown_name("sweep", field, known)
+    if field not in fields:
+        raise unknown_field("sweep", field, type(base))
     if fields[field].parts == ("description",):
         must = "be of a field on which a gradient depends, not of one that tells what a device takes"
         raise argument_error("sweep", must, repr(field))

@@ -9,6 +9,7 @@ import math
 import os
 import sys
 from collections.abc import Iterable
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hardware_models import HopfieldNetwork
+from hardware_models.devices import model
 from hardware_models.devices.fields import (
     FRACTION,
     MAGNITUDE,
@@ -238,8 +241,9 @@ class WornHopfield(HopfieldPairs):
         return dataclasses.replace(units, gain=torch.tensor(1 - wear)) if wear else units
 
 
-def test_a_field_of_ones_own_is_as_good_as_ours():
-    """One declaration: the rule, JSON, the command line, what is ideal, what a sweep needs, the label."""
+def test_a_field_of_ones_own_is_as_good_as_ours(monkeypatch: pytest.MonkeyPatch):
+    """One declaration: the rule, JSON, the command line, what is ideal, what a sweep needs, the label.
+    Devices without it name the substrate that has it."""
     worn = Worn(levels=64, wear=0.1)
     assert not Worn(wear=0.1).ideal
     assert Worn().ideal
@@ -249,8 +253,23 @@ def test_a_field_of_ones_own_is_as_good_as_ours():
         worn.replace(wear=2.0)
     with pytest.raises(InputError, match=r"Did you mean 'wear'\?"):
         worn.replace(waer=0.1)
-    with pytest.raises(InputError, match="Argument field must be one of"):
+    elsewhere = (
+        r" must be a field of the devices at hand \(DeviceModel\), but was 'wear', a field of Worn, the devices of "
+    )
+    with pytest.raises(InputError, match=f"^Argument field{elsewhere}another substrate"):
         DeviceModel.from_json(worn.to_json())
+    entry = EntryPoint("worn", f"{__name__}:WornHopfield", "physics_ep.substrates")
+    broken = EntryPoint("broken", "no_such_module:Nothing", "physics_ep.substrates")
+    monkeypatch.setattr(model, "entries", lambda group: {"broken": broken, "worn": entry})
+    for way in (
+        lambda: parse_sweeps(["wear=0,0.1"]),
+        lambda: planned(DeviceModel(), {"wear": [0.1]}, ["auto"]),
+        lambda: HopfieldNetwork([4, 3, 2], device={"wear": 0.1}),
+    ):
+        with pytest.raises(InputError, match=f"{elsewhere}the substrate 'worn'"):
+            way()
+    with pytest.raises(InputError, match=r"physics-ep info has all.*Did you mean 'levels'"):
+        parse_sweeps(["levls=4"])
     assert parse_sweeps(["wear=0,0.1"], Worn) == {"wear": [0.0, 0.1]}
     assert find_field("wear").axis == "Worn amplifiers\n(fraction of gain)"
     assert find_field("waer") is None
