@@ -20,6 +20,7 @@ from validation.sweeps.plan import BASE, IDEAL
 
 from .. import style
 from ..requests import Drawn, Request
+from .labels import field_told
 
 NAMES = {"hopfield": "Hopfield circuit", "resistive": "resistors and diodes", "oscillator": "oscillators"}
 LABELS = {
@@ -156,7 +157,8 @@ def _panel(ax: Axes, data: InSituErrors, field: str) -> None:
     if field in LOGARITHMIC:
         ax.set_xscale("log", base=2)
     ax.set_xticks(at, [f"{v:g}" for v in x])
-    ax.set_xlabel(LABELS.get(field, field))
+    told = field_told(field, data.substrates)
+    ax.set_xlabel(LABELS.get(field) or (field if told is None else told.axis))
 
 
 def make_in_situ(request: Request) -> Drawn:

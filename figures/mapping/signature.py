@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm
 from matplotlib.figure import Figure
 
-from hardware_models.devices.model import find_field
 from physics_ep.progress import SILENT, Progress
 from physics_ep.storage.opening import open_run
 from validation.experiments.substrates import THREE
@@ -25,6 +24,7 @@ from .. import style
 from ..pcn.networks import predictive_network
 from ..requests import Drawn, Request
 from ..subjects import Subject
+from .labels import field_told
 from .substrates import NAMES, network_of
 
 DECADES = np.arange(-12, 1)
@@ -168,7 +168,7 @@ def _map(ax: Axes, gaps: np.ndarray, colors: Any, norm: Any) -> Any:
 def _rows(ax: Axes, data: Signature) -> None:
     labels, before = [], None
     for field, value in data.rows:
-        told = find_field(field)
+        told = field_told(field, data.feedforward)
         text = told.short if told is not None and told.short else field.replace("_", " ")
         shown = "" if value is None else f"{value:g}" if isinstance(value, int | float) else str(value)
         labels.append(shown if field == before else f"{text}  {shown}")

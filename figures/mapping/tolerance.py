@@ -15,7 +15,7 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hardware_models.devices.model import DeviceModel, find_field
+from hardware_models.devices.model import DeviceModel
 from physics_ep.errors import InputError
 from physics_ep.progress import SILENT, Progress, task
 from physics_ep.storage.opening import open_run
@@ -30,9 +30,12 @@ from .. import style
 from ..pcn.networks import predictive_network, six_tanh_layers
 from ..requests import Drawn, Request
 from ..subjects import Subject
+from .labels import field_told
 
 SMALLEST = 1e-16
 """Bottom of the figure; what is nearer to the exact gradient is drawn on it."""
+LARGEST = 2.0
+"""The most that 1 - cosine can be."""
 SHOWN = ("transfer", "feedforward")
 """References that are drawn: those that files of all releases have."""
 REPEATS = 4
@@ -62,7 +65,7 @@ class TolerancePanel:
     cosine : dict
         'transfer' and 'feedforward' to ndarray (N, L, 3): 1 - mean cosine, and the ends of a 95 % interval (NaN
         from one repeat); NaN where no repeat found an equilibrium. The interval is that of the logarithm: the
-        cosine's half width over 1 - cosine, to both sides.
+        cosine's half width over 1 - cosine, to both sides, cut at 2, which 1 - cosine cannot exceed.
     lost : ndarray (N,)
         Fraction of repeats without equilibrium.
     """
@@ -85,12 +88,15 @@ class LayerCosines:
     panels : tuple of TolerancePanel
     reference : dict
         Target to ndarray (L,): 1 - cosine of the device that is varied.
+    substrate : str
+        What the network was mapped to; its devices say what the fields are called.
     """
 
     layers: tuple[str, ...]
     beta: float | str
     panels: tuple[TolerancePanel, ...]
     reference: dict[str, np.ndarray]
+    substrate: str = "hopfield"
 
 
 def small_sweep(
@@ -141,7 +147,8 @@ def layer_cosines(table: ToleranceTable) -> LayerCosines:
             )
         )
     reference = {target: np.array(_distances(references[0], kept, target))[:, 0] for target in SHOWN}
-    return LayerCosines(tuple(names[k] for k in kept), points[0].beta, tuple(panels), reference)
+    substrate = table.config["tolerance"]["substrate"]
+    return LayerCosines(tuple(names[k] for k in kept), points[0].beta, tuple(panels), reference, substrate)
 
 
 def _distances(point: TolerancePoint, kept: Sequence[int], target: str) -> list[tuple[float, float, float]]:
@@ -152,7 +159,7 @@ def _distances(point: TolerancePoint, kept: Sequence[int], target: str) -> list[
         distance = 1 - agreement.cosine
         # To first order; an interval of the cosine itself would often hold 1, which has no place on the axis.
         factor = math.exp(agreement.cosine_half_width / distance) if distance > 0 else math.nan
-        found.append((distance, distance / factor, distance * factor))
+        found.append((distance, distance / factor, min(distance * factor, LARGEST)))
     return found
 
 
@@ -170,6 +177,8 @@ def draw_layer_cosines(data: LayerCosines) -> Figure:
     for ax, panel in zip(axes.flat, data.panels, strict=False):
         ax.axhline(floor, **FLOOR)
         _draw_panel(ax, panel, shades)
+        told = field_told(panel.field, [data.substrate])
+        ax.set_xlabel(f"{panel.field.replace('_', ' ')} (value)" if told is None else told.axis)
     used = list(axes.flat[:count])
     worst = max(float(np.nanmax(p.cosine[t], initial=SMALLEST)) for p in data.panels for t in SHOWN)
     least = min(float(np.nanmin(p.cosine[t][..., 0], initial=1.0)) for p in data.panels for t in SHOWN)
@@ -227,8 +236,6 @@ def _draw_panel(ax: Axes, panel: TolerancePanel, shades: np.ndarray) -> None:
     else:
         ax.set_xticks(at, ticks)
         ax.set_xlim(at[0] - 0.05 * (at[-1] - at[0]) - 0.3, at[-1] + 0.05 * (at[-1] - at[0]) + 0.3)
-    told = find_field(panel.field)
-    ax.set_xlabel(f"{panel.field.replace('_', ' ')} (value)" if told is None else told.axis)
 
 
 def _positions(values: Sequence[Any]) -> tuple[list[float], list[str] | None]:

@@ -16,7 +16,9 @@ import torch
 
 from figures.catalogue import FIGURES, Request, draw, find, suited
 from figures.mapping.depth import PUBLISHED, DepthCosts, depth_costs, draw_depth_costs
+from figures.mapping.labels import field_told
 from figures.mapping.paired_unit import draw_paired_unit
+from figures.mapping.signature import draw_signature, signature
 from figures.mapping.tolerance import (
     SHOWN,
     LayerCosines,
@@ -29,11 +31,14 @@ from figures.mapping.tolerance import (
 )
 from figures.pcn.networks import dense_network
 from hardware_models import DeviceModel, map_pcn
+from hardware_models.mapping.mapped import SUBSTRATES
 from physics_ep import CrossEntropy
 from physics_ep.cli import main
 from physics_ep.errors import InputError
 from tests.support import looks
 from validation import best_beta, open_tolerance, tolerance
+from validation.agreement import Agreement
+from validation.sweeps.table import LayerTolerance, TolerancePoint, ToleranceTable
 from validation.theory.mapping_limits import (
     COPIES,
     copy_damage,
@@ -43,6 +48,20 @@ from validation.theory.mapping_limits import (
 )
 
 pytestmark = pytest.mark.full
+
+PLUG_IN = """
+from dataclasses import dataclass
+from hardware_models import DeviceModel
+from hardware_models.devices.fields import FRACTION, imperfection
+from hardware_models.mapping.mapped import substrate_class
+
+@dataclass(frozen=True, kw_only=True)
+class Sag(DeviceModel):
+    supply_sag: float = imperfection(0.0, FRACTION, "Supply sag", "fraction", short="sagged supplies")
+
+class Sagging(substrate_class("hopfield")):
+    device_class = Sag
+"""
 
 SWEEPS = {"levels": [128, 8], "programming_noise": [0.01, 0.1], "dac_bits": [None, 6]}
 
@@ -179,6 +198,34 @@ def test_layers_are_those_of_the_table(drawn, sweep):
     ideal = table.of("ideal")[0].layers
     wanted = [1 - layer.feedforward.cosine for layer in ideal if layer.name in data.layers]
     np.testing.assert_array_equal(data.reference["feedforward"], wanted)
+
+
+def test_a_figure_tells_what_a_plug_in_says_of_its_imperfection(tmp_path, monkeypatch):
+    """A sweep's file is drawn with the bare name of a field ("value") where its substrate, from a package that
+    nothing has imported yet, declares a label and a unit. Or the band of two instances reaches beyond 2."""
+    (tmp_path / "saggers.py").write_text(PLUG_IN, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(SUBSTRATES, "sagging", "saggers:Sagging")
+    steady, wide = (Agreement(np.array(c), np.zeros(2), 0.0, 0.0) for c in ([1 - 1e-6, 1 - 2e-6], [0.99, -0.5]))
+
+    def point(field, value, found):
+        layers = (LayerTolerance("0.weight", found, found, found),)
+        return TolerancePoint(field, value, 0.1, 0.1, 2, 0, 0.0, 1, 1.0, 1.0, 0.0, "sweep", layers)
+
+    points = [point("ideal", None, steady), point("supply_sag", 0.1, steady), point("supply_sag", 0.2, wide)]
+    data = layer_cosines(ToleranceTable(tuple(points), {"tolerance": {"substrate": "sagging"}}, 3))
+    middle, near, far = np.moveaxis(data.panels[0].cosine["transfer"][:, 0], -1, 0)
+    assert middle[1] == 1 - wide.cosine
+    assert far[1] == 2.0
+    np.testing.assert_allclose(near * np.where(far < 2, far, np.nan), [middle[0] ** 2, np.nan])
+    ax = draw_layer_cosines(data).axes[0]
+    assert ax.get_xlabel().replace("\n", " ") == "Supply sag (fraction)"
+    assert ax.get_ylim()[1] <= 8
+    maps = draw_signature(signature({"sagging": points}))
+    assert "sagged supplies  0.1" in [label.get_text() for label in maps.axes[0].get_yticklabels()]
+    # A file outlives the package that its substrate came with.
+    assert field_told("supply_sag", ["gone"]).label == "Supply sag"
+    assert field_told("unheard_of", ["hopfield"]) is None
 
 
 def test_points_without_equilibrium_are_marked(drawn):
