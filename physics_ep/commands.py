@@ -165,6 +165,8 @@ def train(
     figures = result.figures()
     report.figures(figures)
     report.say(f"recipe: {told_recipe(result.config)}")
+    if cells := getattr(getattr(result, "system", None), "cells_told", ""):
+        report.say(f"cells: {cells}")
     if isinstance(result, SeedsResult):
         _tell_seeds(report, result)
         leave_group()

@@ -143,7 +143,7 @@ def gradients(
         raise argument_error("min-cosine", "lie in [-1, 1]", min_cosine)
     import torch
 
-    from hardware_models.devices.systems import OnDevice, told
+    from hardware_models.devices.systems import OnDevice
     from physics_ep.cost import COSTS
     from physics_ep.placement import resolve_device, resolve_dtype, threads, work_in
     from physics_ep.predictive_coding.traced.network import ModuleNetwork
@@ -217,7 +217,7 @@ def gradients(
     if not math.isnan(found.asymmetry):
         report.say(f"asymmetry |A| / |J| {found.asymmetry:.2g}; {found.method}: {found.hardware}")
     if held is not None:
-        report.say(f"devices: {told(held)}")
+        report.say(f"cells: {held.cells_told}")
     if hasattr(built, "gates"):
         report.say(
             "K = 1 with held gates is backprop, whatever beta is: agreement means something only beside a "

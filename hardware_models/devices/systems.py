@@ -278,6 +278,33 @@ class OnDevice(EnergySystem):
                 p.copy_(held)
 
     @property
+    def cells_told(self) -> str:
+        """What holds the weights, in a line of a report; empty without a device.
+
+        It tells the fields of the device that are set, how cells learn, the instance, full scales of readings, and
+        which fields are not read.
+        """
+        device = self.device_model
+        if device is None:
+            return ""
+        ideal = defaults_of(type(device))
+        unread = [name for name in self.device_unread if name not in COSTED]
+        values = {
+            name: getattr(device, name)
+            for name, field in fields_of(type(device)).items()
+            if "description" not in field.parts and name not in unread
+        }
+        set_to = [f"{n} {v:g}" if isinstance(v, float) else f"{n} {v}" for n, v in values.items() if v != ideal[n]]
+        told = [device.source, ", ".join(set_to) or "ideal", f"learns by pulses ({self._rule})"]
+        told.append(f"instance {self.device_seed}")
+        if device.read_noise > 0 or device.adc_bits is not None:
+            scales = ", ".join(f"{size:.3g}" for size in self.full_scales)
+            told.append(f"full scales of readings {scales} {self.state_unit}")
+        if unread:
+            told.append(f"not read: {', '.join(unread)}")
+        return "; ".join(filter(None, told))
+
+    @property
     def pulses(self) -> int:
         """Spent since the cells were written, on all of them."""
         return sum(array.pulses for array in self._arrays.values()) if self.device_model is not None else 0
@@ -439,15 +466,3 @@ def instance(net: OnDevice, *, device: DeviceModel, seed: int, calibration: torc
     if device.read_noise > 0 or device.adc_bits is not None:
         system.calibrate(calibration)
     return Instance(system)
-
-
-def told(system: OnDevice) -> str:
-    """The devices of a system, in words for a report: what is not read of them, and full scales of readings."""
-    device = system.device_model
-    assert device is not None
-    unread = ", ".join(system.device_unread)
-    scales = ", ".join(f"{size:.3g}" for size in system.full_scales)
-    words = f"{device.source or 'given by their fields'}; instance {system.device_seed}"
-    if device.read_noise > 0 or device.adc_bits is not None:
-        words += f"; full scales of readings {scales} {system.state_unit}"
-    return words + (f"; not read: {unread}" if unread else "")

@@ -77,3 +77,5 @@ def inference(
     }
     rows = [[name, value or "not known", found.words[name]] for name, value in values.items()]
     report.table(f"{system}: an inference", ["", "value", ""], rows)
+    if cells := getattr(built, "cells_told", ""):
+        report.say(f"cells: {cells}")

@@ -28,6 +28,7 @@ from physics_ep.storage.trajectory import Trajectory
 
 from ..analog.circuit import AnalogHopfieldCircuit
 from ..analog.power import power as analog_power
+from ..devices.fields import defaults_of
 from ..devices.model import ASSUMED_SECONDS, DeviceModel
 from ..devices.systems import OnDevice
 from ..layers.couplings import Dense
@@ -143,7 +144,6 @@ def inference_cost(
         budget = takes.inference()
         told = [f"{row} {budget[row]:.2g} J" for row in budget.counted]
         none = f"; without figures for {', '.join(budget.not_counted)}" if budget.not_counted else ""
-        origin = "the device" if device is not None else "the default device (DeviceModel)"
         static = device or DeviceModel()
         values["watts"] = (
             float(power.mean())
@@ -153,10 +153,15 @@ def inference_cost(
         )
         words["power"] = f"at rest, mean of {counted(len(shown), 'example')}: {of_what}"
         counts = {"amplifiers": parts.amplifiers, "buffers": parts.buffers, "oscillators": parts.oscillators}
-        given = {name: getattr(static, f"{name[:-1]}_power") for name, n in counts.items() if n}
-        others = [f"{counts[name]} {name} of {watts:.2g} W each" for name, watts in given.items()]
-        if others:
-            words["power"] += f"; {', '.join(others)}, by {origin}"
+        lines = _lines(system)
+        for name, n in counts.items():
+            if n:
+                field = f"{name[:-1]}_power"
+                watts = getattr(static, field)
+                assumed = device is None or watts == defaults_of(type(static))[field]
+                whose = "assumed (default)" if assumed else "by the device"
+                which = f" ({lines})" if name == "buffers" else ""
+                words["power"] += f"; {n} {name}{which} of {watts:.2g} W each, {whose}"
         if math.isnan(seconds):
             words["energy"] = "because the time to rest is not known"
         else:
@@ -254,6 +259,13 @@ def _array_power(system: Layered, device: DeviceModel, state: State, x: torch.Te
             row = values[bias].abs() / system.device_scales[bias] + 2 * device.g_min
             total = total + float(row.sum()) * device.voltage**2
     return total
+
+
+def _lines(system: PhysicalSystem) -> str:
+    """What the buffers that `_parts` counts drive."""
+    if isinstance(system, ResistiveNetwork):
+        return "two an input, which drive +x and -x"
+    return "one an input and a unit, at the lines of arrays"
 
 
 def _parts(system: PhysicalSystem) -> PartCounts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,18 @@ def test_a_hopfield_network_has_them_by_its_devices() -> None:
     course = simulate(HopfieldNetwork([5, 4, 3], seed=1, device=device).double(), X[:4], stop_when_settled=1e-6)
     assert found.seconds == pytest.approx(2e-7 * float(course.time[-1]), rel=0.05)
     assert "the device's" in found.words["time to rest"]
+    # Powers that nobody gave are not the device's; 12 buffers of 5 inputs are explained.
+    assert "4 amplifiers of 1e-05 W each, assumed (default)" in found.words["power"]
+    assert "12 buffers (one an input and a unit, at the lines of arrays)" in found.words["power"]
+    assert network.cells_told == (
+        "levels 16, device_mismatch 0.05, time_constant 2e-07; learns by pulses (accumulated); instance 0"
+    )
+    given = HopfieldNetwork([5, 4, 3], seed=1, device=replace(device, buffer_power=2e-6, read_noise=0.01))
+    power = inference_cost(given, X, Y).words["power"]
+    assert "1e-05 W each, assumed (default)" in power
+    assert "2e-06 W each, by the device" in power
+    assert "learns by pulses (accumulated); instance 0; full scales of readings 1, 1" in given.cells_told
+    assert HopfieldNetwork([5, 4, 3]).cells_told == ""
 
 
 def test_models_without_units_say_so() -> None:
@@ -100,7 +113,12 @@ def test_the_command_takes_a_table_and_a_trained_run(tmp_path: Path, capsys: pyt
         return " ".join(capsys.readouterr().out.split())
 
     trained, out = str(tmp_path / "run.h5"), tmp_path / "cost.json"
-    run("train", str(config), "--set", "training.epochs=1", "--out", trained)
+    brief = ("--set", "training.epochs=1")
+    assert "cells:" not in run("train", str(config), *brief, "--out", trained)
+    cells = "cells: levels 16, device_mismatch 0.05; learns by pulses (accumulated); instance 0"
+    poor = ("--set", "system.device.levels=16", "--set", "system.device.device_mismatch=0.05")
+    assert cells in run("train", str(config), *brief, *poor, "--out", str(tmp_path / "poor.h5"))
+    assert cells in run("inference", str(tmp_path / "poor.h5"))
     assert "not known because a HopfieldNetwork has volts and seconds by its devices" in run("inference", trained)
     told = run("inference", trained, "--preset", "reram", "--json", str(out))
     assert "time to rest" in told

@@ -424,7 +424,8 @@ def test_commands_put_systems_on_devices(tmp_path: Path, capsys: pytest.CaptureF
     DeviceModel(levels=16, stuck_off=0.05).to_json(file)
     assert status(f"gradients hopfield --device-model {file} --json {figures}") == 0
     assert json.loads(figures.read_text())["worst_cosine"] > 0.99
-    assert "instance 0" in capsys.readouterr().out
+    told = "levels 16, stuck_off 0.05; learns by pulses (accumulated); instance 0"
+    assert told in " ".join(capsys.readouterr().out.split())
     out = tmp_path / "run.h5"
     options = "--preset reram --device-seed 2 --duration 1 --examples 1"
     assert status(f"simulate oscillator --out {out} {options} -q") == 0
