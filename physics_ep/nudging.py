@@ -463,3 +463,14 @@ class Nudge:
         if isinstance(beta, torch.Tensor):
             beta = beta.to(outputs.device, outputs.dtype if outputs.is_complex() else self.dtype(outputs.dtype))
         return beta * costs(self.cost, outputs, self.y)
+
+
+def require_nudge(nudge: object) -> None:
+    """Refuse what is neither a `Nudge` nor None, such as a tuple of its parts.
+
+    Raises
+    ------
+    InputError
+    """
+    if nudge is not None and not isinstance(nudge, Nudge):
+        raise argument_error("nudge", "be a Nudge(cost, y, beta) or None", type(nudge).__name__)

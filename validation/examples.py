@@ -13,9 +13,10 @@ from physics_ep.config import Config
 from physics_ep.cost import Cost
 from physics_ep.data.batches import photographs
 from physics_ep.data.datasets import digits
-from physics_ep.errors import argument_error
+from physics_ep.errors import InputError, argument_error
 from physics_ep.placement import REPORT_NUMBERS, require_room
 from physics_ep.runs.preparation import bring_examples
+from physics_ep.stillness import Stillness
 
 
 def examples(
@@ -70,6 +71,8 @@ def examples(
         require_room("batch", batch, system, sample, REPORT_NUMBERS)
         x, classes = torch.rand(batch, n_in, generator=generator), None
     x = x.unflatten(1, shape).to(system.device, system.dtype)
+    if said is None:
+        _require_fit(system, x)
     n_out = system.outputs(system.initial_state(x)).shape[1]
     if classes is None:
         classes = torch.randint(0, n_out, (batch,), generator=generator)
@@ -165,6 +168,23 @@ def _shape_of(system: Any) -> tuple[int, ...] | None:
     if hasattr(system, "sizes"):
         return (system.sizes[0],)
     return getattr(system, "example_shape", None)
+
+
+def _require_fit(system: Any, x: torch.Tensor) -> None:
+    """Refuse a system that takes no digits, and does not say what it takes."""
+    try:
+        with torch.no_grad(), Stillness(system):
+            state = system.initial_state(x)
+            system.outputs(state)
+            system.law(state, x)
+    except InputError:
+        raise  # it says itself what it takes
+    except (RuntimeError, ValueError, IndexError) as error:
+        must = (
+            "say the shape of its inputs (the attribute example_shape), bring examples (FILE.py:factory), or be "
+            f"named in a config with [data], where it does not take digits of {x.shape[1]} inputs"
+        )
+        raise argument_error("system", must, f"{type(system).__name__} ({' '.join(str(error).split())})") from error
 
 
 def _own(

@@ -16,7 +16,7 @@ from scipy.sparse import csr_array
 
 from physics_ep.dynamics.flows import own_motion
 from physics_ep.errors import argument_error
-from physics_ep.nudging import Nudge
+from physics_ep.nudging import Nudge, require_nudge
 from physics_ep.storage.trajectory import Trajectory
 
 from ..arrays import array
@@ -91,6 +91,7 @@ def power(circuit: AnalogHopfieldCircuit, course: Trajectory, x: torch.Tensor, n
     if len(course.internal) != 1 or course.internal[0].shape[1:] != (len(x), free):
         was = [tuple(b.shape) for b in course.internal]
         raise argument_error("course", f"hold the inputs of {free} amplifiers for {len(x)} examples", was)
+    require_nudge(nudge)
     with torch.no_grad():
         return _power(circuit, course, x, nudge)
 

@@ -37,7 +37,7 @@ import torch
 
 from physics_ep.blocks import State, flat, unflat
 from physics_ep.errors import argument_error
-from physics_ep.nudging import Nudge
+from physics_ep.nudging import Nudge, require_nudge
 
 from ..devices.crossbars import stream
 from .circuit import PairedCircuit
@@ -146,6 +146,7 @@ def certify(
     """
     if (nudge is None) != (free is None):
         raise argument_error("free", "be given with a nudge, and only with one", "given" if free else "left out")
+    require_nudge(nudge)
     if slot is not None and not (slot > 0 and math.isfinite(slot)):
         raise argument_error("slot", "be positive and finite", slot)
     if not duration > 0:

@@ -13,7 +13,7 @@ from ..blocks import State, require_finite
 from ..energies import outputs_of
 from ..errors import argument_error, is_real, unknown_name
 from ..inference import differentiating
-from ..nudging import Nudge
+from ..nudging import Nudge, require_nudge
 from ..physical_system import PhysicalSystem
 from ..progress import SILENT, Progress, task
 from ..relaxation.loop import check_state, fitted_nudge, new_phase, prepared, start_not_finite
@@ -178,6 +178,7 @@ class Simulation:
     def __init__(
         self, system: PhysicalSystem, x: torch.Tensor, nudge: Nudge | None, start: State | None, course: Integration
     ) -> None:
+        require_nudge(nudge)
         course.check()
         self.course = course
         self.count = course.count(system)

@@ -22,7 +22,7 @@ from ..energies import outputs_of
 from ..equilibrium import Equilibrium, Status, Trace
 from ..errors import InputError, argument_error, is_real, require_count, unknown_name
 from ..inference import differentiating
-from ..nudging import Nudge
+from ..nudging import Nudge, require_nudge
 from ..physical_system import Inputs, Phase, PhysicalSystem
 from ..reads import Surprise, likely, read, trusting
 from ..stillness import require_system
@@ -333,8 +333,7 @@ def relax(
         If an argument does not fit the system.
     """
     require_system(system)
-    if nudge is not None and not isinstance(nudge, Nudge):
-        raise argument_error("nudge", "be a Nudge or None", type(nudge).__name__)
+    require_nudge(nudge)
     weights = Weights(system)
     with torch.no_grad(), weights:
         weights.still.check(x)

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from hardware_models import DirectedOscillators, RecurrentNetwork
-from physics_ep import SquaredError
+from physics_ep import EnergySystem, SquaredError, relax, simulate
 from physics_ep.cli import main
 from physics_ep.data.datasets import load_dataset
+from physics_ep.errors import InputError
 from physics_ep.runs.preparation import subject_of
 from tests.support.vector_fields import TanhUnits
 from validation.examples import examples, has_targets, judged
@@ -31,6 +32,40 @@ def test_examples_have_the_shape_that_a_system_says(build, shape: tuple[int, ...
     x, y = examples(build(), SquaredError(), 4, 0, None)
     assert tuple(x.shape) == (4, *shape)
     assert tuple(y.shape) == (4, outputs)
+
+
+def test_a_system_that_takes_no_digits_and_says_no_shape_is_told_so() -> None:
+    """The way out is said, in place of an error of shapes; a nudge in another form is refused by name too."""
+
+    class Ropes(EnergySystem):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pull = torch.nn.Parameter(torch.ones(6, 4, dtype=torch.float64))
+
+        def initial_state(self, x):
+            return (x.new_zeros(len(x), 4),)
+
+        def energy(self, state, x):
+            return ((state[0] - x @ self.pull) ** 2).sum(1)
+
+        def outputs(self, state):
+            return state[0][:, :2]
+
+    with pytest.raises(
+        InputError, match=r"^Argument system must say the shape .*example_shape.*\[data\].*64 inputs, but was R"
+    ):
+        examples(Ropes(), SquaredError(), 4, 0, None)
+    system = Ropes()
+    system.example_shape = (6,)
+    x, y = examples(system, SquaredError(), 4, 0, None)
+    assert x.shape == (4, 6)
+    for nudge in ((SquaredError(), y, 0.5), SquaredError()):
+        for follow in (relax, simulate):
+            with pytest.raises(
+                InputError,
+                match=r"^Argument nudge must be a Nudge\(cost, y, beta\) or None, but was (tuple|SquaredError)\.$",
+            ):
+                follow(system, x, nudge=nudge)
 
 
 def test_images_of_a_system_with_a_force_are_images() -> None:
