@@ -21,6 +21,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import Collection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
@@ -74,7 +75,7 @@ class PaperFigure(Figure):
 
     settings: Mapping[str, Any] = {}
     redraw: Callable[..., Figure]
-    """Draws the same data again: `figure.redraw(width=85)`."""
+    """Draws the same data again, in the same look but for what is told: `figure.redraw(width=85)`."""
 
     def draw(self, renderer: Any) -> None:
         """Draw the figure with the rcParams that it was made with."""
@@ -100,6 +101,8 @@ class Page:
         The user's, one a panel.
     settings : mapping
         The rcParams.
+    dress : bool
+        Whether labels, titles and ticks of the user's axes take the settings too.
     """
 
     def __init__(
@@ -109,7 +112,9 @@ class Page:
         wanted: tuple[str, ...],
         given: tuple[Axes, ...],
         settings: Mapping[str, Any],
+        dress: bool = False,
     ) -> None:
+        self.dress = dress
         self.width, self.height = width, height
         self.wanted, self.given = wanted, given
         self.figure: Any = PaperFigure()
@@ -263,6 +268,8 @@ class Page:
                 first.add_artist(own)
             first.legend_ = more
         for ax in self.given:
+            if self.dress:
+                _dress(ax)
             _repaint_axes(ax)
 
     def _arrange(self) -> None:
@@ -602,6 +609,34 @@ def _wrap(text: Text, room: float, along: str) -> bool:
     broken = "\n".join([*lines, line])
     text.set_text(broken)
     return broken != told
+
+
+def _dress(ax: Axes) -> None:
+    """Give labels, titles and ticks of axes that were made elsewhere the rcParams that hold now."""
+    family = RC["font.family"]
+
+    def points(key: str) -> float:
+        return FontProperties(size=RC[key]).get_size_in_points()
+
+    def put(text: Text, key: str, **more: Any) -> None:
+        text.set(fontfamily=family, fontsize=points(key), **more)
+
+    title: Any = "text.color" if RC["axes.titlecolor"] == "auto" else "axes.titlecolor"
+    put(ax.title, "axes.titlesize", fontweight=RC["axes.titleweight"], color=RC[title])
+    for axis, name in ((ax.xaxis, "xtick"), (ax.yaxis, "ytick")):
+        put(axis.label, "axes.labelsize", fontweight=RC["axes.labelweight"], color=RC["axes.labelcolor"])
+        put(axis.get_offset_text(), f"{name}.labelsize")
+        told = RC[f"{name}.labelcolor"]
+        numbers = {
+            "labelsize": points(f"{name}.labelsize"),
+            "labelfontfamily": family,
+            "labelcolor": RC[f"{name}.color"] if told == "inherit" else told,
+            "color": RC[f"{name}.color"],
+            "direction": RC[f"{name}.direction"],
+        }
+        for which in ("major", "minor"):
+            size = {"length": RC[f"{name}.{which}.size"], "width": RC[f"{name}.{which}.width"]}
+            axis.set_tick_params(which=which, **numbers, **size)
 
 
 def _repaint(figure: Figure) -> None:

@@ -195,7 +195,8 @@ class Look:
     panels : str or sequence of str, optional
         Letters of the panels to draw, in this order: 'ac'.
     ax : Axes or sequence of Axes, optional
-        Axes of the user's to draw into, one a panel.
+        Axes of the user's to draw into, one a panel. A font or a style that is asked for counts for their labels,
+        titles and ticks too.
     style : str, path, mapping or sequence of these, optional
         Style sheets: a file, a name that matplotlib knows, or rcParams.
 
@@ -413,7 +414,8 @@ def drawing(draw: Callable[..., Any]) -> Callable[..., Figure]:
         own = Look(**{f.name: options.pop(f.name, None) for f in fields(Look)})
         look = own.over(_LOOK.get() or Look())
         settings = look.settings()
-        page = Page(look.millimetres(), look.height, look.letters(), look.axes(), settings)
+        asked = look.font is not None or look.style is not None
+        page = Page(look.millimetres(), look.height, look.letters(), look.axes(), settings, dress=asked)
         token = _PAGE.set(page)
         try:
             with applied(settings):
@@ -422,7 +424,8 @@ def drawing(draw: Callable[..., Any]) -> Callable[..., Figure]:
         finally:
             _PAGE.reset(token)
         if not look.axes():
-            page.figure.redraw = functools.partial(drawn, *data, **options)
+            kept = {f.name: value for f in fields(Look) if (value := getattr(look, f.name)) is not None}
+            page.figure.redraw = functools.partial(drawn, *data, **options, **kept)
         return page.figure
 
     signature = inspect.signature(draw)

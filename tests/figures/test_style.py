@@ -91,6 +91,27 @@ def test_nothing_overlaps_at_any_width(errors, width):
     assert rows == (1 if width == "page" else 2)
 
 
+def test_a_look_holds_for_given_axes_and_when_drawn_anew(errors):
+    """A font or a style stops at the curves of one's own axes, whose labels and numbers keep 10 points; axes keep
+    no look where none was asked for; or a figure drawn anew is of another width and font than before."""
+    ours, plain = Figure().subplots(2)
+    draw_errors(errors, panels="a", ax=ours, font="DejaVu Serif 6", style={"axes.labelcolor": "navy"})
+    draw_errors(errors, panels="a", ax=plain)
+    assert to_hex(ours.xaxis.label.get_color()) == to_hex("navy")
+    for ax, points, family in ((ours, 6, "DejaVu Serif"), (plain, 10, "sans-serif")):
+        for axis in (ax.xaxis, ax.yaxis):
+            assert (axis.label.get_size(), axis.label.get_fontfamily()) == (points, [family])
+            # Ticks that are made later too.
+            numbers = [*axis.get_ticklabels(), *axis.get_ticklabels(minor=True)]
+            assert numbers
+            assert all(n.get_size() == pytest.approx(points, rel=0.17) for n in numbers)
+            assert all(n.get_fontfamily() == [family] for n in numbers)
+    again = draw_errors(errors, width=60, font=6, panels="b").redraw(height=40)
+    assert size(again) == (pytest.approx(60), pytest.approx(40))
+    assert again.axes[0].xaxis.label.get_size() == 6
+    assert again.axes[0].get_title().endswith("kind 1")
+
+
 @pytest.mark.full
 def test_planted_overlaps_are_seen(errors):
     """The test above sees nothing."""
