@@ -226,8 +226,8 @@ class Circuit(PartsCircuit, EnergySystem):
         tolerance : float, optional
             Largest current that may be missing at a node, amperes. Default: 1e-12, or what moves a node of the
             circuit's typical conductance (`residual_scale`) by 1e-12 V, where that is less. Where rounding forbids
-            it (1e-13 of the sum of the sizes of the currents at a node, or what the last digit of its voltage
-            changes), that is asked for.
+            it at a node (1e-13 of the sum of the sizes of the currents at this node, or what the last digit of its
+            voltage changes), that is asked for there.
         max_iterations : int, optional
 
         Returns
@@ -368,20 +368,57 @@ def relaxed_point(
     point = OperatingPoint(**fields, sources=volts, single=single)
     if len(circuit.layout.net.kinds) and held_by_leakage(circuit.parts).any():
         return _told_point(circuit, point, volts, asked)
+    return _rounded_point(circuit, point, volts, asked / scale, tolerance or TOLERANCE, max_iterations)
+
+
+def _rounded_point(
+    circuit: Circuit,
+    point: OperatingPoint,
+    volts: torch.Tensor,
+    asked: float,
+    tolerance: float,
+    max_iterations: int | None,
+) -> OperatingPoint:
+    """A point that has stalled, taken where rounding forbids more; what rounding does not hold up goes on.
+
+    Kiloamperes cannot cancel to a picoampere, nor can a voltage be set finer than its last digit: where rounding is
+    more than what was asked for, it is what can be asked for, at each node by its own currents.
+    """
     if point.status is not Status.STALLED:
         return point
-    # Kiloamperes cannot cancel to a picoampere, nor can a voltage be set finer than its last digit: where rounding
-    # is more than what was asked for, it is what can be asked for.
+    good = point.converged | _at_rounding(circuit, point.state, volts, tolerance)
+    status, u, residual, iterations = Status.CONVERGED, point.state[0], point.residual, point.iterations
+    rest = (~good).nonzero()[:, 0]
+    if len(rest) == len(good):
+        return point
+    allowed = max(point.tolerance, float(residual[good].max()))
+    if len(rest):  # the others have ended the relaxation for these
+        begun = (u[rest],)
+        found = relax(circuit, volts[rest], start=begun, tolerance=asked, max_iterations=max_iterations)
+        fields = {name: getattr(found, name) for name in Equilibrium.__dataclass_fields__}
+        again = _rounded_point(circuit, OperatingPoint(**fields), volts[rest], asked, tolerance, max_iterations)
+        u, residual = u.clone(), residual.clone()
+        u[rest], residual[rest] = again.state[0], again.residual
+        good[rest] = again.converged
+        status, iterations = again.status, iterations + again.iterations
+        allowed = max(allowed, again.tolerance)
+        residual = torch.where(good | (residual > allowed), residual, torch.inf)
+    return replace(
+        point, residual=residual, tolerance=allowed, status=status, iterations=iterations, _state=lambda: (u,)
+    )
+
+
+def _at_rounding(circuit: Circuit, state: State, volts: torch.Tensor, tolerance: float) -> torch.Tensor:
+    """Whether each unknown lacks no more than a tolerance, amperes, or what its own currents round to, (B,)."""
     known: PreparedCircuit = circuit.prepare(volts).cache
-    net, u = circuit.layout.net, point.state[0]
+    net, u, weight = circuit.layout.net, state[0], circuit.layout.unknown_weight
     _, across = kernels.linear_force(u.numpy(), known.offset, known.injected, known.conductance, net)
     flow, _ = kernels.junctions(across, known.junction_values, net)
-    size = float(kernels.throughput(u.numpy(), known.offset, known.conductance, flow, net).max())
-    (loads,) = circuit.curvature_diagonal(point.state, volts)
-    digit = torch.finfo(u.dtype).eps * float((loads / circuit.layout.unknown_weight * u.abs()).max())
-    allowed = max(tolerance or TOLERANCE, RELATIVE * size, digit) / scale
-    good = bool((point.residual <= allowed).all())
-    return replace(point, tolerance=allowed, status=Status.CONVERGED) if good else point
+    size = torch.from_numpy(kernels.throughput(u.numpy(), known.offset, known.conductance, flow, net))
+    (loads,) = circuit.curvature_diagonal(state, volts)
+    allowed = torch.maximum(RELATIVE * size, torch.finfo(u.dtype).eps * loads * u.abs()) / weight
+    (force,) = circuit.phase(Inputs(volts, known)).force(state)
+    return (force.abs() / weight <= allowed.clamp(min=tolerance)).all(1)
 
 
 def _told_point(circuit: Circuit, point: OperatingPoint, volts: torch.Tensor, asked: float) -> OperatingPoint:

@@ -42,9 +42,9 @@ class Net(NamedTuple):
     row : float64 array (N,)
         Share of a node's current in its unknown's equation: scale times the weight of its stage.
     resistors : int64 array (m, 2)
-        Nodes.
+        Nodes; ground twice where a current acts on no unknown, since sources carry it straight back.
     junctions : int64 array (k, 2)
-        Nodes.
+        The same.
     kinds : int64 array (k,)
         Element kinds of the junctions.
     resistor_stamps, junction_stamps : int64 array (m, 3), (k, 3)
@@ -185,9 +185,9 @@ def junction_differences(origin: Array, moved: Array, values: Array, net: Net) -
 
 @kernel
 def throughput(u: Array, offset: Array, g: Array, flow: Array, net: Net) -> Array:
-    """Largest sum of the sizes of the currents at a node, (B,): the scale of rounding errors."""
+    """Sum of the sizes of the terms of each unknown's force, (B, n): the scale of its rounding errors."""
     batch, n_nodes = len(u), len(net.unknown)
-    out = np.empty(batch)
+    out = np.zeros(u.shape)
     for b in prange(batch):
         v, size = np.empty(n_nodes), np.zeros(n_nodes)
         shift = offset[np.int64(b) if len(offset) > 1 else 0]
@@ -203,11 +203,9 @@ def throughput(u: Array, offset: Array, g: Array, flow: Array, net: Net) -> Arra
         for e in range(len(net.kinds)):
             size[net.junctions[e, 0]] += abs(flow[b, e])
             size[net.junctions[e, 1]] += abs(flow[b, e])
-        worst = 0.0
         for i in range(n_nodes):
-            if net.unknown[i] >= 0 and size[i] > worst:
-                worst = size[i]
-        out[b] = worst
+            if net.unknown[i] >= 0:
+                out[b, net.unknown[i]] += abs(net.row[i]) * size[i]
     return out
 
 

@@ -206,12 +206,13 @@ def lay_out(
     numbers = np.full(len(a), -1, dtype=np.int64)
     numbers[joined] = inverse.reshape(-1)
     pairs = np.stack([keys // max(n, 1), keys % max(n, 1)], 1).astype(np.int64)
+    acting = _acting(ends, reduction)
     net = kernels.Net(
         unknown,
         reduction.scale,
         reduction.scale * reduction.weight,
-        np.ascontiguousarray(ends[:resistors]),
-        np.ascontiguousarray(ends[resistors : len(ends) - sources]),
+        np.ascontiguousarray(acting[:resistors]),
+        np.ascontiguousarray(acting[resistors : len(ends) - sources]),
         np.ascontiguousarray(kinds[resistors : len(ends) - sources]).astype(np.int64),
         *_stamps(ends[: len(ends) - sources], numbers, reduction, resistors),
     )
@@ -234,6 +235,17 @@ def lay_out(
         torch.from_numpy(scale[0].copy()),
         subtracted if (minus >= 0).any() else None,
     )
+
+
+def _acting(ends: np.ndarray, reduction: Reduction) -> np.ndarray:
+    """Nodes (m, 2) of elements; ground twice where a current's two shares, alike, fall to one unknown or to none.
+
+    Such a current may be a billion times all others, which adding and subtracting it would round away.
+    """
+    first, second = ends.T
+    row = reduction.scale * reduction.weight
+    idle = (reduction.unknown[first] == reduction.unknown[second]) & (row[first] == row[second])
+    return np.where(idle[:, None], 0, ends)
 
 
 def _stamps(
@@ -293,7 +305,7 @@ def prepare(
     values[: counts[1], 0] = conductance[resistors:]
     injected = np.zeros(len(net.unknown))
     if current is not None:
-        ends = layout.ends[len(layout.ends) - counts[-1] :]
+        ends = _acting(layout.ends[len(layout.ends) - counts[-1] :], layout.reduction)
         np.add.at(injected, ends[:, 0], -current)
         np.add.at(injected, ends[:, 1], current)
     diagonal, off = kernels.resistor_matrix(g, layout.n, len(layout.pattern.pairs), net)

@@ -4,8 +4,11 @@ Unknowns are the node voltages but ground's, and a current for each *branch* who
 vcvs, ccvs, rectifiers, amplifiers, ideal diodes, inductors, behavioural sources, and capacitors where they are held
 at a voltage; and the state of each memristor that has one. A row for each node is Kirchhoff's current law, in
 amperes; a row for each branch is its own law, in volts (for a current, over the typical conductance), or that of a
-memristor's state. A state is an array (B, 1 + n): the ground's zero, node voltages in volts, then branch currents
-in amperes, from the first node through the part to the second, then states of memristors, 0 to 1.
+memristor's state. Where branches of set voltage tie nodes to each other, and not to ground, the row of the first
+has the law of all of them together: what flows from one straight to another, however much, is then no part of it,
+and rounds nothing away (the supernodes of nodal analysis). A state is an array (B, 1 + n): the ground's zero, node
+voltages in volts, then branch currents in amperes, from the first node through the part to the second, then states
+of memristors, 0 to 1.
 
 All currents that are functions of other unknowns have one form: a law of `hardware_models.laws.elements`, of the
 difference of two unknowns c and d, flows out of node a and into node b. For a two-terminal part c and d are a and
@@ -20,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.sparse import coo_array, csr_array
+from scipy.sparse.csgraph import connected_components
 
 from ..laws.elements import ELEMENTS, THERMAL_VOLTAGE, resistor
 from ..netlists.behaviours import Behaviour
@@ -208,7 +212,33 @@ class NodalEquations:
         self.branch_columns = self.n_nodes + np.arange(count)
         self.states = self.branch_columns[self.moving]
         self.flows = slice(self.n_nodes, self.n_nodes + (self.moving[0] if len(self.moving) else count))
-        self.into_nodes = _incidence(self.branch_ends[:, :2], self.size + 1)
+        self.gathered = self._gather()
+        self.into_nodes = self._incidence(self.branch_ends[:, :2])
+        self.to_ground = self._incidence(np.stack([np.arange(self.n_nodes), np.zeros(self.n_nodes, np.int64)], 1))
+
+    def _gather(self) -> Array:
+        """Row that gathers the law of each node's group, (1 + n,): that of its first node; its own for all others.
+
+        A group are the nodes that branches of set voltage tie to each other, and not to ground.
+        """
+        ties = self.branch_ends[~(self.flowing | self.switching), :2]
+        graph = coo_array((np.ones(len(ties)), (ties[:, 0], ties[:, 1])), shape=(self.n_nodes, self.n_nodes))
+        _, label = connected_components(graph, directed=False)
+        _, first = np.unique(label, return_index=True)
+        rows = np.arange(self.size + 1)
+        rows[: self.n_nodes] = np.where(label == label[0], rows[: self.n_nodes], first[label])
+        return rows
+
+    def _incidence(self, ends: Array) -> csr_array | Array:
+        """Rows that a current from the first node of each part to the second leaves (+1) and enters, (m, 1 + n)."""
+        m = len(ends)
+        row, at, signs = np.tile(np.arange(m), 2), ends.T.ravel(), np.repeat([1.0, -1.0], m)
+        more = np.flatnonzero(self.gathered[at] != at)
+        row, signs = np.append(row, row[more]), np.append(signs, signs[more])
+        at = np.append(at, self.gathered[at[more]])
+        found = csr_array(coo_array((signs, (row, at)), shape=(m, self.size + 1)))
+        found.eliminate_zeros()
+        return compact(found)
 
     def _lay_out_behaviours(self) -> None:
         """Behavioural sources: their branches, and the unknowns that their expressions read."""
@@ -267,7 +297,7 @@ class NodalEquations:
         self.nudge = nudge
         self.elements = tuple(found)
         self.ends = np.concatenate([np.empty((0, 4), np.int64), *ends])
-        self.out_of_nodes = _incidence(self.ends[:, :2], self.size + 1)
+        self.out_of_nodes = self._incidence(self.ends[:, :2])
         self._lay_out_limits()
 
     def _lay_out_limits(self) -> None:
@@ -295,7 +325,7 @@ class NodalEquations:
         With D = diag(1 for nodes and states, `scale` for branches) the matrix kept is D J D, whose entries are
         siemens.
         """
-        parts, n, k = self.parts, self.size + 1, self.branch_columns
+        parts, k = self.parts, self.branch_columns
         conductances = parts.group("resistor").values.ravel()
         self.scale = float(np.exp(np.log(conductances).mean())) if len(conductances) else 1e-3
         self.stretch = np.ones(self.size)
@@ -305,7 +335,7 @@ class NodalEquations:
         first, second, plus, minus = self.branch_ends.T
         capacitor, diagonal = parts.group("capacitor").nodes, np.arange(1, self.n_nodes)
         self.capacitance = parts.group("capacitor").values.ravel()
-        self.charges = _incidence(capacitor, n)
+        self.charges = self._incidence(capacitor)
         # Where entries come from: slopes of elements, slopes of branch laws by own voltage, by control and by
         # current, one, leaks, and capacitances.
         element, branch = np.arange(len(self.ends)), np.arange(len(k))
@@ -325,14 +355,14 @@ class NodalEquations:
         reader, above, below = np.array(reads, np.int64).reshape(-1, 3).T
         read = at + np.arange(len(reads))
         gated = at + len(reads) + np.arange(3 * len(self.transistors))
-        self.through_transistors = _incidence(self.transistors.nodes[:, [0, 2]], n)
+        self.through_transistors = self._incidence(self.transistors.nodes[:, [0, 2]])
         head, tail = self.memristors.nodes.T
         none, moved = np.zeros_like(self.states), self.states if self.charging else self.states[:0]
         end = at + len(reads) + len(gated)
         by_v, by_s, rate_by_v, rate_by_s = (end + k * len(head) + np.arange(len(head)) for k in range(4))
         rate_by_v, rate_by_s = rate_by_v[: len(moved)], rate_by_s[: len(moved)]
         total = end + 2 * len(head) + 2 * len(moved)
-        self.through_memristors = _incidence(self.memristors.nodes, n)
+        self.through_memristors = self._incidence(self.memristors.nodes)
         self.shares = np.array([1 / self.scale if self.flowing[branch] else 1.0 for branch, *_ in self.behaviours])
         stamps: list[tuple[Array, Array, Array, float]] = [
             *_four(a, b, c, d, element),
@@ -357,6 +387,9 @@ class NodalEquations:
         ]
         row, col, source = (np.concatenate(x) for x in list(zip(*stamps, strict=True))[:3])
         signs = np.repeat([sign for *_, sign in stamps], [len(r) for r, *_ in stamps])
+        more = np.flatnonzero(self.gathered[row] != row)
+        row = np.append(row, self.gathered[row[more]])
+        col, source, signs = (np.append(x, x[more]) for x in (col, source, signs))
         keep = (row > 0) & (col > 0)  # not ground's
         row, col, source, signs = row[keep] - 1, col[keep] - 1, source[keep], signs[keep]
         place, slot = np.unique(col * self.size + row, return_inverse=True)
@@ -572,7 +605,7 @@ class NodalEquations:
         return found
 
     def rounding(self, z: Array, slopes: Array) -> Array:
-        """What one unit in the last place of every unknown is worth in Kirchhoff's law, (B,) amperes."""
+        """What one unit in the last place of all unknowns is worth in each node's own law, (B, n_nodes) amperes."""
         size = np.abs(z)
         every = np.empty((len(z), len(self.ends)))
         for part in self.elements:
@@ -588,8 +621,7 @@ class NodalEquations:
             plus, minus = self.memristors.nodes.T
             most = (size[:, plus] + size[:, minus]) / self.memristors.resistance(z[:, self.states])
             sums += most @ abs(self.through_memristors)
-        sums = sums[:, 1 : self.n_nodes]
-        return np.finfo(np.float64).eps * sums.max(1, initial=0.0)
+        return np.asarray(np.finfo(np.float64).eps * sums[:, : self.n_nodes])
 
 
 def compact(matrix: csr_array) -> csr_array | Array:
@@ -600,10 +632,3 @@ def compact(matrix: csr_array) -> csr_array | Array:
 def _four(a: Array, b: Array, c: Array, d: Array, source: Array) -> list[tuple[Array, Array, Array, float]]:
     """Entries of currents out of nodes a into nodes b that depend on the difference of unknowns c and d."""
     return [(a, c, source, 1.0), (a, d, source, -1.0), (b, c, source, -1.0), (b, d, source, 1.0)]
-
-
-def _incidence(ends: Array, columns: int) -> csr_array | Array:
-    """+1 at the first node of each part, -1 at the second, (m, columns)."""
-    m = len(ends)
-    signs, row = np.repeat([1.0, -1.0], m), np.tile(np.arange(m), 2)
-    return compact(csr_array((signs, (row, ends.T.ravel())), shape=(m, columns)))

@@ -33,7 +33,11 @@ TOLERANCE = 1e-12
 """Amperes."""
 ITERATIONS = 100
 _SETTLED = 1e-9
-"""Newton's last step, relative to the largest voltage and to a volt: the next one would be its square."""
+"""Newton's last step at a node, relative to its voltage and to a volt: the next one would be its square."""
+_LARGEST = 1e-3
+"""Share of the largest voltage that counts as a node's own there: rounding of the largest may reach it."""
+_DIGITS = 8
+"""Units in the last place of all unknowns that may be missing at a node."""
 _LEAKS = 1e-3, 1e-13
 """First and last leak, siemens."""
 _SINGULAR = 1e-15
@@ -57,9 +61,11 @@ class Solution:
     branches : tuple of str
         Voltage sources, vcvs, rectifiers, amplifiers (the current into the output node's amplifier), ideal diodes.
     residual : array (B,)
-        Largest violation of Kirchhoff's current law at a node, amperes, in the very state that is returned.
+        Largest violation of Kirchhoff's current law at a node, amperes, in the very state that is returned (of
+        the first of nodes that ideal sources tie, at all of them together).
     tolerance : float
-        What `residual` was asked to meet, amperes: more than was given where rounding of the voltages is more.
+        What `residual` was asked to meet, amperes: more than was given where rounding of the voltages is more at a
+        node. Every other node has met its own, which `converged` tells.
     converged : bool array (B,)
     iterations : int
         Iterations that Newton's method took, all attempts together.
@@ -177,10 +183,12 @@ def solve(equations: NodalEquations, z: Array, drive: Drive, tolerance: float, m
                     z[b], good[b] = found[0], True
         currents = equations.currents(equations.across(z), drive)
         law = equations.residual(z, currents, equations.conducting(z), drive)
-        residual = np.abs(law[:, : equations.n_nodes]).max(1)
+        missing = np.abs(law[:, : equations.n_nodes])
+        residual = missing.max(1)
         if exact:
             # A current that is missing, as one that nothing can carry, is no question of digits.
-            left_open = untold(equations, z, drive, weak) & ~(~good & (residual > tolerance))[:, None]
+            lost = missing > _allowed(equations, z, equations.slopes(equations.across(z)), tolerance)
+            left_open = untold(equations, z, drive, weak) & ~(~good & lost.any(1))[:, None]
             good &= ~left_open.any(1)
             open_nodes = left_open.any(0)
     if good.any():
@@ -244,7 +252,7 @@ def newton(
         if not act.size:
             return z, done, iteration
         here, point, now = select(drive, act), at[act], z[act]
-        across, size = equations.across(now), np.abs(now[:, :n]).max(1)
+        across = equations.across(now)
         slopes = equations.slopes(point)
         currents = equations.currents(point, here)
         currents[:, curved:] = equations.currents(across, here)[:, curved:]
@@ -254,14 +262,18 @@ def newton(
         if transistors:
             channels, gated = equations.transistors.tangent(now, ruled[act])
         law = equations.residual(now, currents, on, here, channels)
-        law[:, 1:n] += leak * now[:, 1:n]
-        residual = np.abs(law[:, :n]).max(1)
-        good = (residual <= tolerance) | (residual <= 8 * equations.rounding(now, slopes))
+        if leak:
+            law[:, 1:] += leak * (now[:, :n] @ equations.to_ground)[:, 1:]
+        missing = np.abs(law[:, :n])
+        residual = missing.max(1)
+        good = residual <= tolerance
+        if not good.all():  # what a node's own currents round to; another's may be a billion times that
+            good = (missing <= _allowed(equations, now, slopes, tolerance)).all(1)
         good &= ~limited[act]
         good &= _behaviours_obey(equations, now, law)
         good &= _diodes_obey(equations, now, law, on, tolerance)
         begin = good & ~last[act] if exact else np.zeros(len(act), bool)
-        good &= (moved[act] <= _SETTLED * np.maximum(1.0, size)) & ~begin
+        good &= (moved[act] <= _SETTLED) & ~begin
         last[act[begin]] = True
         done[act[good]] = True
         lost[act[~np.isfinite(residual)]] = True
@@ -281,7 +293,9 @@ def newton(
             size = np.abs(step[:, : n - 1]).max(1, keepdims=True)
             step = np.where(last[act][:, None] & (size > 1), step / size, step)
         z[act, 1:] += step
-        moved[act] = np.abs(step[:, : n - 1]).max(1)
+        size = np.abs(z[act, 1:n])
+        size = np.maximum(np.maximum(1.0, size), _LARGEST * size.max(1, keepdims=True, initial=0.0))
+        moved[act] = (np.abs(step[:, : n - 1]) / size).max(1, initial=0.0)
         wanted = equations.across(z[act])
         reached = limit(equations, wanted[:, :curved], at[act, :curved])
         limited[act] = (reached != wanted[:, :curved]).any(1)
@@ -292,6 +306,11 @@ def newton(
         wanted[:, :curved] = reached
         at[act] = wanted
     return z, done, max_iterations
+
+
+def _allowed(equations: NodalEquations, z: Array, slopes: Array, tolerance: float) -> Array:
+    """Currents that may be missing at each node, (B, n_nodes) amperes: rounding of its own, where that is more."""
+    return np.maximum(tolerance, _DIGITS * equations.rounding(z, slopes))
 
 
 def _behaviours_obey(equations: NodalEquations, z: Array, law: Array) -> Array:

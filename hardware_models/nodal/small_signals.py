@@ -151,9 +151,10 @@ def _right_side(equations: NodalEquations, amplitudes: Mapping[str, complex] | N
     first = equations.n_nodes + equations.branch_kinds.get("voltage_source", slice(0, 0)).start
     for k, name in enumerate(volts.names):
         right[first + k] = given.get(name, 0.0)
-    for name, (a, b) in zip(amperes.names, amperes.nodes, strict=True):
-        right[a] -= given.get(name, 0.0)
-        right[b] += given.get(name, 0.0)
+    sent = np.array([given.get(name, 0.0) for name in amperes.names], np.complex128)
+    for part in equations.elements:
+        if part.kind == "current_source":
+            right -= sent @ equations.out_of_nodes[part.where]
     return right[1:] * equations.stretch
 
 

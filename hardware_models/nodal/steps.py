@@ -289,8 +289,10 @@ class Stepper:
                 small = size < 1e-2 * _SHARE or (k and size * ratio < _SHARE * (1 - ratio))
                 # Where an ideal diode has switched, or shorts a source, small steps in volts say nothing.
                 before, on = on, equations.conducting(z)
-                small = small and np.array_equal(before, on) and self._size(*self._shorted(z, on)) < _SHARE
-                if equations.linear or small or np.abs(step).max() <= _ROUNDING * np.abs(z).max():
+                settled = np.array_equal(before, on)
+                shorted = self._shorted(z, on)
+                small = small and settled and self._size(*shorted) < _SHARE
+                if equations.linear or small or (settled and self._at_rounding(step, shorted[0], z)):
                     if equations.behaviours and not equations.defined(z).all():
                         return None
                     return z, equations.currents(equations.across(z), drive)
@@ -299,6 +301,16 @@ class Stepper:
                 last = size
         self._factors = None
         return None
+
+    def _at_rounding(self, step: Array, shorted: Array, z: Array) -> bool:
+        """Whether no voltage or state has moved, or is left on a diode, by more than voltages round to.
+
+        Currents are no measure: one of them may be a billion times all voltages.
+        """
+        n = self.equations.n_nodes
+        moved = np.hstack([step[:, : n - 1], step[:, self.equations.states - 1], shorted])
+        largest = np.abs(z[:, 1:n]).max(1, keepdims=True, initial=0.0)
+        return bool((np.abs(moved) <= _ROUNDING * largest).all())
 
     def _shorted(self, z: Array, on: Array) -> tuple[Array, Array]:
         """Volts across diodes that conduct, and of their first nodes, (B, branches)."""
