@@ -218,7 +218,7 @@ def map_(
         + [title for title, _ in extra],
         [
             [
-                row.name,
+                row.label or row.name,
                 row.activation,
                 f"{row.cells:,}",
                 f"{row.tiles:,}",

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from physics_ep.maps import ChannelLink, ConvLink, DenseLink, Link
+from physics_ep.predictive_coding.layers import told_name
 from physics_ep.tabular import Tabular
 
 from ..devices.crossbars import tiles
@@ -27,6 +28,8 @@ class LayerFidelity:
     ----------
     name : str
         The network's parameter that it holds, biases in an extra row.
+    label : str
+        What it is called for a reader, by the layer's name in the model that it comes from.
     activation : str
         Activation of the units that it drives.
     weights, cells, tiles : int
@@ -75,6 +78,7 @@ class LayerFidelity:
     scale: float
     conductance_range: tuple[float, float]
     power: float
+    label: str = ""
     arrays: int = 1
     gain: float = 1.0
     capacitance: float = math.nan
@@ -351,6 +355,7 @@ def array_rows(
         found.append(
             LayerFidelity(
                 name=name,
+                label=told_name(board.stack, name),
                 activation=layer.activation_name,
                 weights=count,
                 cells=2 * (weight.numel() * (arrays + dummies) + biases * more),

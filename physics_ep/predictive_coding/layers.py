@@ -71,7 +71,7 @@ class PredictiveLayer(nn.Module):
         Names of the model's parameters that its own are, or are folded from, where it comes from a model.
     """
 
-    label = ""
+    label: str = ""
     origins: Mapping[str, str] = MappingProxyType({})
     _known: tuple[int, int | None, Link, tuple[tuple[int, Link], ...], tuple[Wire, ...]] | None = None
     """Number, `source`, `link` and `skips` for which wires were last asked, and these."""
@@ -173,3 +173,17 @@ def uniform(shape: Shape, bound: float, generator: torch.Generator) -> torch.Ten
     """Uniform in +-bound; convolution kernels in channels-last memory."""
     values = bound * (2 * torch.rand(shape, generator=generator) - 1)
     return channels_last(values) if len(shape) == 4 else values
+
+
+def told_name(stack: Sequence[nn.Module], parameter: str) -> str:
+    """Name of a parameter for a reader: 'c1.weight' for 'layers.0.weight' where the layer bears a model's name.
+
+    It is the parameter's own where the layer has no label, or another layer has the same.
+    """
+    first, _, rest = parameter.partition(".")
+    number, _, part = rest.partition(".")
+    if first != "layers" or not part or not number.isdecimal():
+        return parameter
+    labels = [getattr(layer, "label", "") for layer in stack]
+    label = labels[int(number)] if int(number) < len(labels) else ""
+    return f"{label}.{part}" if label and labels.count(label) == 1 else parameter

@@ -68,8 +68,9 @@ class SweepFile:
         config: dict[str, Any],
         layers: Sequence[str],
         resume: bool = False,
+        labels: Sequence[str] | None = None,
     ) -> None:
-        self.config, self.layers = config, tuple(layers)
+        self.config, self.layers, self.labels = config, tuple(layers), tuple(labels or layers)
         self.total = len(config["tolerance"]["plan"])
         self.found: dict[int, Measured] = {}
         self.path = None if path is None else claim("out", path, judge=False)
@@ -124,7 +125,12 @@ class SweepFile:
 
     def _attributes(self, kind: str, **more: Any) -> dict[str, Any]:
         own = self.config["tolerance"]
-        known = {"config": self.config, "layers": list(self.layers), "seed": own["seed"]}
+        known = {
+            "config": self.config,
+            "layers": list(self.layers),
+            "labels": list(self.labels),
+            "seed": own["seed"],
+        }
         return {
             "kind": kind,
             **known,

@@ -46,12 +46,20 @@ class LayerTolerance:
         Agreement with the implicit gradient of the physical network, of each instance; of a plain system, the exact
         gradient with the weights that its cells make, while it has no feedforward. NaN where it was not measured,
         as in sweep files of earlier releases, or where the oracle found none.
+    label : str
+        What it is called for a reader, by the layer's name in the model that it comes from; empty: `name`.
     """
 
     name: str
     transfer: Agreement
     feedforward: Agreement
     adaptation: Agreement
+    label: str = ""
+
+    @property
+    def told(self) -> str:
+        """The name for a reader: the label, or else the parameter's own name."""
+        return self.label or self.name
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +149,7 @@ class TolerancePoint:
             worst = self.worst_layer(target)
             agreement: Agreement = getattr(worst, target)
             values = {
-                "layer": worst.name if agreement.count else None,
+                "layer": worst.told if agreement.count else None,
                 "1 - cosine": agreement.distance,
                 "half width": agreement.cosine_half_width,
                 "relative error": agreement.relative_error,
@@ -157,10 +165,14 @@ class TolerancePoint:
         own["stability"] = self.stability
         for target in TARGETS:
             worst = self.worst_layer(target)
-            own[target] = {"layer": worst.name, **getattr(worst, target).figures()}
+            own[target] = {"layer": worst.name, "label": worst.told, **getattr(worst, target).figures()}
         if layers:
             own["layers"] = [
-                {"name": layer.name, **{target: getattr(layer, target).figures() for target in TARGETS}}
+                {
+                    "name": layer.name,
+                    "label": layer.told,
+                    **{target: getattr(layer, target).figures() for target in TARGETS},
+                }
                 for layer in self.layers
             ]
         own["live"] = None if self.live is None else self.live.figures(layers)
@@ -270,7 +282,12 @@ class ToleranceTable(Tabular):
 
 
 def tabulated(
-    rows: Measured, points: Sequence[Point], config: dict[str, Any], layers: Sequence[str], path: Path | None
+    rows: Measured,
+    points: Sequence[Point],
+    config: dict[str, Any],
+    layers: Sequence[str],
+    path: Path | None,
+    labels: Sequence[str] | None = None,
 ) -> ToleranceTable:
     """Points of what was measured.
 
@@ -282,6 +299,8 @@ def tabulated(
     config : dict
     layers : sequence of str
     path : Path or None
+    labels : sequence of str, optional
+        What the layers are called for a reader; default their own names.
     """
 
     def agreement(p: int, k: int, target: str) -> Agreement:
@@ -308,8 +327,8 @@ def tabulated(
             free_error=_mean(_told(rows["free_error"][p])),
             solver=", ".join(sorted({word.decode() for word in rows["free_solver"][p]} - {""})),
             layers=tuple(
-                LayerTolerance(name, *(agreement(p, k, own + target) for target in TARGETS))
-                for k, name in enumerate(layers)
+                LayerTolerance(name, *(agreement(p, k, own + target) for target in TARGETS), label)
+                for k, (name, label) in enumerate(zip(layers, labels or layers, strict=True))
             ),
             settled=_mean(_told(rows[f"{own}settled"][p])),
             stateless=int((rows["free_share"][p][tried] == 0).sum()),
@@ -360,7 +379,7 @@ def tolerance_rows(points: Sequence[TolerancePoint], verbose: bool) -> tuple[lis
                 ["transfer", "feedfwd.", "adapt."],
                 [_exponential(each.distance) + width for each, width in zip(found, widths, strict=True)],
                 [
-                    layer.name.removeprefix("layers.") if verbose or each.count else ""
+                    layer.told.removeprefix("layers.") if verbose or each.count else ""
                     for layer, each in zip(layers, found, strict=True)
                 ],
                 *(

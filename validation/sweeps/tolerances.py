@@ -31,6 +31,7 @@ from physics_ep.estimators.propagation import NegativeNudgeError
 from physics_ep.nudging import Stencil, require_method, scheme_from_name
 from physics_ep.placement import available_memory, require_memory
 from physics_ep.predictive_coding.forward import gate_modes
+from physics_ep.predictive_coding.layers import told_name
 from physics_ep.progress import SILENT, Progress, task
 from physics_ep.storage.files import checked_path
 from physics_ep.storage.outputs import as_asked, writing
@@ -246,7 +247,8 @@ def tolerance(
             "threads": threads,
         },
     }
-    file = SweepFile(out, config, list(named), resume)
+    labels = [told_name(getattr(net, "stack", ()), name) for name in named]
+    file = SweepFile(out, config, list(named), resume, labels)
     experiment = Experiment(
         net,
         x,
@@ -273,7 +275,7 @@ def tolerance(
         shared = measured_locally(workers, job, missing) if scheduler is None else None
         results = measured_by(str(scheduler), job, missing) if shared is None else shared
     _collect(file, plan, results, progress)
-    return tabulated(file.finish(), plan, file.config, file.layers, file.path)
+    return tabulated(file.finish(), plan, file.config, file.layers, file.path, file.labels)
 
 
 def worth_sharing(net: nn.Module, tries: int) -> int:
@@ -316,7 +318,8 @@ def open_tolerance(path: str | os.PathLike[str]) -> ToleranceTable:
     numbers = list(range(len(plan))) if whole else [int(run.attributes["point"]) for _, run in runs]
     rows = {name: np.concatenate([run.metrics[name].values for _, run in runs]) for name in first.metrics}
     layers = json.loads(first.attributes["layers"])
-    return tabulated(rows, [plan[k] for k in numbers], first.config, layers, path)
+    labels = json.loads(first.attributes["labels"]) if "labels" in first.attributes else None
+    return tabulated(rows, [plan[k] for k in numbers], first.config, layers, path, labels)
 
 
 def _here(experiment: Experiment, base: Any, points: Mapping[int, Point]) -> Iterator[tuple[int, Measured]]:

@@ -32,7 +32,8 @@ from physics_ep import SquaredError, cli
 from physics_ep.equilibrium import Equilibrium, NotConverged, Status
 from physics_ep.errors import InputError
 from physics_ep.placement import threads
-from physics_ep.predictive_coding import mlp
+from physics_ep.predictive_coding import from_module, mlp
+from physics_ep.predictive_coding.layers import told_name
 from physics_ep.registry import build_system
 from physics_ep.storage.opening import open_run
 from physics_ep.storage.outputs import OutputWarning
@@ -600,6 +601,38 @@ def test_command(network: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert weights == checksum(trained.state_dict()) != found["config"]["tolerance"]["weights"]
     status, layers, _ = run(network, "--sweep", "levels=4", "--verbose", capsys=capsys)
     assert layers.count("\n    4 ") == 4
+
+
+def test_layers_keep_the_names_of_a_model(tmp_path: Path) -> None:
+    """Else a reader of `map` and `tolerance` has to count which layer of the model is 'layers.1'."""
+
+    class Named(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.act, self.head = torch.nn.Linear(5, 4), torch.nn.Tanh(), torch.nn.Linear(4, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.act(self.first(x)))
+
+    net, x, y = (
+        from_module(Named().eval(), torch.rand(1, 5), form="layers"),
+        torch.rand(4, 5),
+        torch.eye(3)[[0, 1, 2, 0]],
+    )
+    rows = map_pcn(net, "hopfield", calibration=x).fidelity.layers
+    assert [row.label for row in rows] == ["first.weight", "head.weight"]
+    assert [row.name for row in rows] == ["layers.0.weight", "layers.1.weight"]
+    kept = {"sweeps": {"levels": [4]}, "repeats": 1, "out": tmp_path / "sweep.h5"}
+    table = tolerance(net, x, y, SquaredError(), **kept)
+    for found in (table, open_tolerance(tmp_path / "sweep.h5")):
+        told = {layer.name: layer.told for layer in found.points[0].layers}
+        assert told["layers.0.weight"] == "first.weight"
+        assert told["layers.1.bias"] == "head.bias"
+        assert found.records()[1]["transfer layer"].startswith(("first.", "head."))
+    # Two layers of one name, or of none, are told apart by their places.
+    net.stack[1].label = "first"
+    assert told_name(net.stack, "layers.0.weight") == "layers.0.weight"
+    assert told_name(dense(2, width=3).stack, "layers.1.bias") == "layers.1.bias"
 
 
 def test_live_gates_have_columns_of_their_own() -> None:
