@@ -68,6 +68,9 @@ def require_subject(run: Path, weights: Path | None = None) -> None:
     from physics_ep.config import RUN_FILES, load_subject
     from physics_ep.storage.opening import open_run
 
+    if run.suffix.lower() in (".json", ".csv", ".tex"):
+        must = "be the .h5 that --out of tolerance, train or simulate writes, not a file of its numbers"
+        raise argument_error("--from", must, str(run))
     if run.suffix not in RUN_FILES:
         load_subject(run, weights)
         return

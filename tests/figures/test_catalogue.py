@@ -316,6 +316,7 @@ def test_list_names_every_figure(capsys):
         (["precision", "--from", "missing.h5"], "missing.h5"),
         (["precision", "--from", "truncated.h5"], "truncated.h5"),
         (["learning_curve", "--from", "other.h5"], "run file of a training"),
+        (["tolerance_layers", "--from", "numbers.json"], "be the .h5 that --out of tolerance"),
         (["precision", "--out", "a_file"], "a_file"),
         (["precision", "--out", "precision.png"], "be a folder"),
         (["precision", "--dtype", "float16"], "float16"),
