@@ -39,6 +39,7 @@ ELSEWHERE = {
     "holomorphic_map",
     "clamping",
     "auto_beta",
+    "trajectories",
     "layers",
     "batch_statistics",
     "pcn_energy",

@@ -147,7 +147,7 @@ def test_simulate_keeps_both_phases(tmp_path: Path, capsys: pytest.CaptureFixtur
         "simulate", "hopfield", "--out", str(out), "--json", str(figures), "--examples", "2", capsys=capsys
     )
     assert status == 0
-    assert "settling time" in printed
+    assert "time to 1 %" in printed
     run_file = open_run(out)
     free, nudged = run_file.trajectories["free"], run_file.trajectories["nudged"]
     assert free.energy.shape == (len(free.time), 2)

@@ -327,7 +327,13 @@ def tabulated(
             free_error=_mean(_told(rows["free_error"][p])),
             solver=", ".join(sorted({word.decode() for word in rows["free_solver"][p]} - {""})),
             layers=tuple(
-                LayerTolerance(name, *(agreement(p, k, own + target) for target in TARGETS), label)
+                LayerTolerance(
+                    name,
+                    agreement(p, k, own + "transfer"),
+                    agreement(p, k, own + "feedforward"),
+                    agreement(p, k, own + "adaptation"),
+                    label,
+                )
                 for k, (name, label) in enumerate(zip(layers, labels or layers, strict=True))
             ),
             settled=_mean(_told(rows[f"{own}settled"][p])),
