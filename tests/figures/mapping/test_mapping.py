@@ -141,6 +141,7 @@ def test_depth_costs_are_those_of_independent_calls(costs):
     assert costs.estimate[2] * 1e-6 == pytest.approx(hard.fidelity.nudged_settling_time)
 
 
+@pytest.mark.slow
 def test_curves_are_the_costs(drawn, costs):
     """The drawing swaps gains or cases, shows one layer's rounding as damage, or hides what was published."""
     settling, slack, damage = drawn["settling_depth"].axes

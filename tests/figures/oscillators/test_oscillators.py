@@ -204,6 +204,7 @@ def test_phases_end_where_all_forces_vanish(circle, turning):
     assert math.cos(nudged.rest[1][0]) > math.cos(free.rest[1][0]) + 0.1
 
 
+@pytest.mark.slow
 def test_circle_shows_the_phases(circle, drawn):
     """A course is turned, in the wrong colour or not at its time; a cross is elsewhere than its equilibrium."""
     axes = drawn["phases_on_circle"].axes

@@ -277,6 +277,7 @@ def test_published_solvers_need_as_many_iterations_as_layers(solver, rectified):
 # -- files and runs -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_files_are_written_without_warnings(drawn, tmp_path):
     """Saving warns of missing glyphs, of a layout that does not fit, or of its data; or a file is wrong."""
     with warnings.catch_warnings():

@@ -311,6 +311,7 @@ def test_exponents_of_power_laws(scaling, drawn):
     assert benchmark.exponent(rows_of_a_law("grid", 1.0, 1.0)[:2], "seconds") is None
 
 
+@pytest.mark.slow
 def test_operating_points_are_measured_in_a_process_of_their_own(monkeypatch):
     """The benchmark's process fails, its circuits are of other sizes, or points are not solved to 1e-12 A."""
     monkeypatch.delitem(benchmark.KINDS, "layers")

@@ -330,6 +330,7 @@ def test_gradients_of_every_kind() -> None:
                 assert float((ours - gradient).norm()) < 1e-6 * float(gradient.norm()), name
 
 
+@pytest.mark.full
 def test_dyadic_states_settle_on_stiff_circuits() -> None:
     """Breaks if the two states of dyadic EP are sought by products alone, which conductances over decades stall.
 

@@ -238,7 +238,7 @@ def test_a_run_of_arrays_goes_on(python_run: tuple[Path, Any], tmp_path: Path) -
         train(config, overrides=longer, resume=tmp_path / "named.h5")
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_a_run_of_arrays_is_drawn_mapped_judged_and_simulated(
     python_run: tuple[Path, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -800,7 +800,7 @@ def test_points_on_dask_workers(tmp_path: Path) -> None:
     assert timeless(there) == timeless(here) == timeless(open_tolerance(out))
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_local_processes_give_the_same_bits(tmp_path) -> None:
     """Two processes: every number but the seconds is that of one; a bad beta is told in the caller's words, and
     nobody is left behind."""
