@@ -105,7 +105,7 @@ def test_a_model_without_targets_has_no_rate_of_errors(tmp_path: Path, capsys: p
     told = capsys.readouterr().out
     assert "no rate of errors is told" in told
     assert "live gates" in told
-    assert "wrong" not in told
+    assert "% wrong" not in told
 
 
 @pytest.fixture
