@@ -266,7 +266,7 @@ def test_no_figure_is_left_out(drawn):
     assert set(drawn) | ELSEWHERE == {entry.name for entry in FIGURES}
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_same_seed_same_bytes(tmp_path):
     """A figure differs from run to run: dates, hash seeds, thread counts or unseeded draws got into it."""
     own, other = tmp_path / "own", tmp_path / "other"

@@ -35,6 +35,7 @@ def line(ax, label):
     return np.asarray(found.get_xdata()), np.asarray(found.get_ydata())
 
 
+@pytest.mark.slow
 def test_units_are_clips(drawn, data):
     """Markers are of oscillators at rest: clips where they are not detuned, roots of their own balances where they
     are. Else the first panel shows something else."""

@@ -29,7 +29,7 @@ def photographs(tmp_path):
     return path
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_table_and_picture(photographs, tmp_path, capsys) -> None:
     """A static error of a shared array spoils the transfer and not the feedforward, on every substrate alike; what
     only one substrate has is empty on others; resumed, nothing is measured twice."""

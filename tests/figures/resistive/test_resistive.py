@@ -237,6 +237,7 @@ def test_conductances_are_those_of_the_run(change, run_file):
         assert not np.array_equal(change.before[k], change.after[k])
 
 
+@pytest.mark.slow
 def test_fields_and_shares(change, drawn):
     """Fields have their pixels or signs mixed up, or shares at the bounds are wrong, in data or legend."""
     assert len(change.nodes) == 9

@@ -155,7 +155,7 @@ def test_noise_of_readings_is_amplified_and_noise_of_shared_cells_is_not() -> No
     assert 0.002 < cells[0] < 0.2
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_conductance_noise_of_copies_is_amplified() -> None:
     """Else separate arrays for h and u are as good as one: what their noise leaves of h - u is divided by beta."""
     copies = {"copy_mismatch_h": 1e-9, "copy_mismatch_u": 1e-9, "conductance_noise": 1e-4}
