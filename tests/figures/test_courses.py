@@ -99,7 +99,10 @@ def test_a_course_has_a_length_without_being_told_one() -> None:
 
 
 def test_images_of_another_layout_are_told_how_they_fit() -> None:
-    """Else a newcomer sees two shapes, and not the entry of the config that brings one to the other."""
+    """A shape of images that does not fit is answered with the entry of the config that makes it fit.
+
+    Two shapes alone would not tell a newcomer what to write.
+    """
     images = ConvHopfieldNetwork(input_shape=(1, 4, 4), channels=[2], n_out=2)
     with pytest.raises(InputError, match=r"data.layout = 'image'; a tensor by x.unflatten\(1, \(1, 4, 4\)\)"):
         images.check_input(torch.rand(2, 16, dtype=images.dtype))

@@ -117,7 +117,7 @@ def test_every_system_learns_the_csv_from_a_minimal_config(name: str, flowers: P
 
 
 def test_a_small_table_is_learnt_by_as_many_steps_as_the_digits(flowers: Path) -> None:
-    """Else 25 epochs of 120 examples are 200 steps of a rate that takes 2000, and a tenth or a third is wrong."""
+    """If this fails, 25 epochs of 120 examples are 200 steps of a rate that takes 2000; a tenth is wrong."""
     table = {"name": "csv", "file": str(flowers)}
     for name, epochs in (("resistive", 282), ("hopfield", 282), ("fitzhugh-nagumo", 113), ("pcn", 135)):
         config = completed(parse_config({"system": {"name": name}, "data": table}))

@@ -115,7 +115,7 @@ def test_signs_and_numbers_as_latex_has_them() -> None:
 
 
 def test_a_table_for_a_paper_has_no_empty_columns() -> None:
-    """Else a column of nan stands in print; single values that are missing are dashes."""
+    """If this fails, a column of nan stands in print; single values that are missing are dashes."""
     rows = [{"a": 1, "b": math.nan, "c": None, "d": 0.5}, {"a": 2, "b": math.nan, "c": None, "d": math.nan}]
 
     class Rows(Tabular):
@@ -131,7 +131,7 @@ def test_a_table_for_a_paper_has_no_empty_columns() -> None:
 
 
 def test_a_table_that_nobody_looks_at_is_not_broken(capsys: pytest.CaptureFixture[str]) -> None:
-    """Else a row of a piped table is several lines, which no program reads; nor does it end in blanks."""
+    """If this fails, a row of a piped table is several lines, which no program reads; nor does it end in blanks."""
     long = "x" * 300
     Report().table("a title of many words " * 10, ["name", "value", ""], [["one", long, "words and words " * 20]])
     lines = capsys.readouterr().out.splitlines()
@@ -142,7 +142,7 @@ def test_a_table_that_nobody_looks_at_is_not_broken(capsys: pytest.CaptureFixtur
 
 
 def test_long_lists_of_names_are_not_told() -> None:
-    """Else a message is a page of names, in which the right one is not seen."""
+    """If this fails, a message is a page of names, in which the right one is not seen."""
     told = str(unknown_name("field", "level", [f"field_{k}" for k in range(80)] + ["levels"], "the reference"))
     assert "one of 81 names (the reference has all; the nearest: levels" in told
     assert told.endswith("but was 'level'. Did you mean 'levels'?")

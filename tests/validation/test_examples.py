@@ -121,7 +121,7 @@ def table(tmp_path: Path) -> Path:
 
 
 def test_a_config_is_judged_on_its_own_data(table: Path) -> None:
-    """Else a network for a table is judged on digits or random numbers, and nothing says so."""
+    """If this fails, a network for a table is judged on digits or random numbers, and nothing says so."""
     subject = subject_of(table)
     system, x, y, _ = judged(subject, "squared_error")
     held = load_dataset(subject.data)
@@ -133,7 +133,7 @@ def test_a_config_is_judged_on_its_own_data(table: Path) -> None:
 
 @pytest.mark.slow
 def test_the_figure_of_layers_is_the_table_of_gradients(table: Path, tmp_path: Path) -> None:
-    """Else a figure and a table of one network differ: in K, beta, cost, gates or examples."""
+    """If this fails, a figure and a table of one network differ: in K, beta, cost, gates or examples."""
     told, drawn = tmp_path / "told.json", tmp_path / "drawn.json"
     options = ["--beta", "0.02", "--cost", "cross_entropy"]
     with pytest.raises(SystemExit):

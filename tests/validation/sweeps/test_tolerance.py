@@ -604,7 +604,7 @@ def test_command(network: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_layers_keep_the_names_of_a_model(tmp_path: Path) -> None:
-    """Else a reader of `map` and `tolerance` has to count which layer of the model is 'layers.1'."""
+    """If this fails, a reader of `map` and `tolerance` has to count which layer of the model is 'layers.1'."""
 
     class Named(torch.nn.Module):
         def __init__(self) -> None:
@@ -636,8 +636,8 @@ def test_layers_keep_the_names_of_a_model(tmp_path: Path) -> None:
 
 
 def test_live_gates_have_columns_of_their_own() -> None:
-    """Else the good figures of held gates stand for a network whose live gates lose half of the examples, or those
-    of a point without any equilibrium come from nowhere."""
+    """If this fails, the good figures of held gates stand for a network whose live gates lose half of the
+    examples, or those of a point without any equilibrium come from nowhere."""
 
     def point(*cosines: float, settled: float = 1.0) -> TolerancePoint:
         layers = []
