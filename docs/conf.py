@@ -13,6 +13,7 @@ sys.path[:0] = [str(ROOT), str(HERE)]
 
 import generate  # noqa: E402
 
+import figures  # noqa: E402
 from physics_ep.version import __version__  # noqa: E402
 
 project = "physics-ep"
@@ -90,7 +91,16 @@ def escape_markup(app: Any, what: str, name: str, obj: object, options: Any, lin
         lines[number] = re.sub(r"^(\s*)\\\* ", r"\1* ", "".join(parts))  # the bullet of a list stays one
 
 
+def unwrap_drawings() -> None:
+    """Let Sphinx read a drawing's arguments off its signature, which has more than the wrapped function."""
+    for name in figures.__all__:
+        drawing = getattr(figures, name)
+        if hasattr(drawing, "__wrapped__"):
+            del drawing.__wrapped__
+
+
 def setup(app: Any) -> None:
     """Generate pages, and prepare docstrings before numpydoc (priority 500) reads them; Sphinx calls this once."""
+    unwrap_drawings()
     app.connect("builder-inited", lambda app: generate.write(HERE / "generated"))
     app.connect("autodoc-process-docstring", escape_markup, priority=400)
