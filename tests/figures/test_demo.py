@@ -37,7 +37,7 @@ def brief(tmp_path):
     return Substrate("brief", str(config), 0.96)
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_demo_end_to_end(tmp_path, monkeypatch, capsys):
     """The command does not learn the digits, EP misses the exact gradient, or files are missing."""
     monkeypatch.chdir(tmp_path)

@@ -322,6 +322,7 @@ def written(figure):
 # -- files and runs -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_files_are_written_without_warnings(drawn, tmp_path):
     """Saving warns of missing glyphs, of a layout that does not fit, or of its data; or a file is wrong."""
     with warnings.catch_warnings():
@@ -331,6 +332,7 @@ def test_files_are_written_without_warnings(drawn, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_command_draws_a_sweep_file(sweep, tmp_path, capsys):
     """`figure all --from SWEEP.h5` draws other figures, or none."""
     assert [entry.name for entry in suited(sweep)] == ["tolerance_layers", "signature"]

@@ -151,7 +151,7 @@ def test_fidelity_is_that_of_the_cells_as_they_are() -> None:
     assert found.layers[0].power != before
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_learning_goes_around_defects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A third of the cells stuck, gains 60 % apart: writing a trained network misses more than a fifth of the
     digits, learning on the same instance far fewer. An interrupted run goes on to the same numbers, other

@@ -140,6 +140,7 @@ def test_linearised_dynamics_are_nilpotent() -> None:
     assert float(torch.linalg.matrix_power(stage, 18).abs().max()) > 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("depth", "published"),
     [(2, 19), (5, 29), *(pytest.param(*given, marks=pytest.mark.full) for given in ((10, 44), (20, 72)))],

@@ -70,7 +70,7 @@ def test_ngspice_runs_the_text(tmp_path: Path) -> None:
 
 
 @needs_ngspice
-@pytest.mark.full
+@pytest.mark.slow
 def test_the_command_tells_draws_and_refuses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

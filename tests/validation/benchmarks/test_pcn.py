@@ -97,7 +97,7 @@ def tiny() -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
     return vgg10(10, (3, 32, 32), width=1 / 32, seed=0), x, torch.randint(0, 10, (2,), generator=generator)
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_a_run_says_what_it_ran_on(found: dict[str, dict]) -> None:
     """Figures without machine, version and date cannot be compared."""
     for part, figures in found.items():
