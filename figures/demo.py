@@ -131,7 +131,7 @@ class Demo:
 
 
 class DemoFailedError(RuntimeError):
-    """A substrate missed its accuracy, or EP its oracle; the files are there to see."""
+    """Raised when the demo's substrate misses its accuracy, or EP its oracle; the files that were written stay."""
 
     exit_status = 1
 

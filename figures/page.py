@@ -143,7 +143,7 @@ class Page:
         least: float | None = None,
         **grid: Any,
     ) -> tuple[Figure, Any]:
-        """Make the panels.
+        """Make the figure and its panels.
 
         Parameters
         ----------
@@ -219,7 +219,7 @@ class Page:
     # -- finishing -------------------------------------------------------------------------------------------------
 
     def finish(self) -> None:
-        """Lay the figure out."""
+        """Lay the figure out: legends where they cover no data, long texts broken."""
         if self.given:
             self._into_axes()
             return

@@ -59,7 +59,7 @@ BLACK, GREY = "#000000", "#7f7f7f"
 
 @dataclass(frozen=True)
 class Series:
-    """How one series looks.
+    """How one series of a figure looks: its colour, line and marker.
 
     Attributes
     ----------
@@ -238,7 +238,7 @@ class Look:
         return tuple(part.lower() for part in parts) if all(part.isalpha() for part in parts) else ()
 
     def axes(self) -> tuple[Axes, ...]:
-        """Axes of the user's."""
+        """The axes that the user gave to draw on, as a list."""
         if self.ax is None or isinstance(self.ax, Axes):
             return () if self.ax is None else (self.ax,)
         flat = getattr(self.ax, "flat", self.ax)
@@ -540,7 +540,7 @@ def power(value: float) -> str:
 
 
 def scientific(value: float) -> str:
-    """A number to one digit, as text: a power of ten as such."""
+    """A number as text in scientific notation with one digit; powers of ten without a factor."""
     mantissa, exponent = f"{value:.0e}".split("e")
     return f"$10^{{{int(exponent)}}}$" if mantissa == "1" else f"${mantissa} \\times 10^{{{int(exponent)}}}$"
 

@@ -46,7 +46,7 @@ class Subject:
     cost: Cost
 
     def to(self, dtype: torch.dtype) -> Subject:
-        """The same with parameters and floats of another dtype; the system is a copy if that changes it."""
+        """The subject with its parameters and floats in another dtype; its system is copied if that changes it."""
         system = self.system if self.system.dtype == dtype else copy.deepcopy(self.system).to(dtype)
         y = self.y.to(dtype) if self.y.dtype.is_floating_point else self.y
         return Subject(self.label, system, self.x.to(dtype), y, self.cost)

@@ -101,7 +101,7 @@ SHOWN_NODES = 30
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the commands of hardware models to the command line."""
     example = "Example: physics-ep map pcn --preset pcm   (vgg10 --images DIR for real photographs)"
     add_command(app, map_, name="map", epilog=example)
     register_inference(app)

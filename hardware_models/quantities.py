@@ -6,7 +6,7 @@ import math
 
 
 def quantity(value: float, unit: str) -> str:
-    """A figure with an SI prefix, three digits; nothing where there is none."""
+    """A figure as text with an SI prefix and three digits; an empty text for NaN."""
     if math.isnan(value):
         return ""
     if value == 0:

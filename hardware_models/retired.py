@@ -20,22 +20,22 @@ from .oscillators.network import OscillatorNetwork
 
 
 def circuit_from_edges(cls: type[Circuit], *arguments: Any, **options: Any) -> Any:
-    """`Circuit.from_edges`."""
+    """The old name of `Circuit.from_edges`."""
     return cls.from_edges(*arguments, **options)
 
 
 def circuit_from_networkx(cls: type[Circuit], graph: Any, **options: Any) -> Circuit:
-    """`Circuit.from_networkx`."""
+    """The old name of `Circuit.from_networkx`."""
     return cls.from_networkx(graph, **options)
 
 
 def from_layers(network: OscillatorNetwork) -> OscillatorGraph:
-    """`OscillatorGraph.from_network`."""
+    """The old name of `OscillatorGraph.from_network`."""
     return OscillatorGraph.from_network(network)
 
 
 def linear_nudge(nudge: Nudge, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """`Nudge.linear`."""
+    """The old name of `Nudge.linear`."""
     return nudge.linear(dtype)
 
 

@@ -23,7 +23,7 @@ def flat(blocks: State) -> torch.Tensor:
 
 
 def unflat(vector: torch.Tensor, shapes: list[torch.Size]) -> State:
-    """Inverse of `flat`."""
+    """Split vectors (B, n) into blocks of the given shapes: the inverse of `flat`."""
     if len(shapes) == 1:
         return (vector.reshape(shapes[0]),)
     sizes = [s[1:].numel() for s in shapes]

@@ -140,7 +140,7 @@ class Equilibrium(Tabular):
         return [*told, how]
 
     def records(self) -> list[dict[str, Any]]:
-        """A row an example."""
+        """The relaxation as a table, one row for each example."""
         times = [None] * len(self.residual) if self.time is None else self.time.tolist()
         rows = zip(self.residual.tolist(), self.converged.tolist(), times, strict=True)
         return [

@@ -14,13 +14,13 @@ class HoldsNoise:
     """
 
     def holding(self) -> AbstractContextManager[None]:
-        """Within, evaluations draw what was drawn before."""
+        """Within this context, evaluations use the random numbers drawn before, and draw none."""
         raise NotImplementedError
 
     def renew(self) -> None:
-        """Let the next free phase draw anew: called when a step begins, or a free relaxation."""
+        """Let the next free phase draw new random numbers; called when a step or a free relaxation begins."""
         raise NotImplementedError
 
     def update_statistics(self, x: torch.Tensor) -> None:
-        """Let running statistics take in one batch: called once a step, when it is over."""
+        """Let the running statistics of normalising layers take in one batch; called once, at the end of a step."""
         raise NotImplementedError

@@ -27,8 +27,9 @@ def differentiating(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def training(function: Callable[P, R]) -> Callable[P, R]:
-    """The same for a function that fills `.grad`: systems whose parameters were made in inference mode are refused,
-    since a copy's gradients would be lost.
+    """Make a function that fills `.grad` leave inference mode while it runs, as `differentiating` does for
+    forces. A system whose parameters were made in inference mode is refused, since the gradients of its copy
+    would be lost.
     """
     return _left(function, trains=True)
 

@@ -33,7 +33,7 @@ class MeanInterval:
 
     @property
     def ends(self) -> list[float] | None:
-        """The ends; None where there are none."""
+        """Lower and upper end of the confidence interval; None where the interval is not known."""
         return None if math.isnan(self.low) else [self.low, self.high]
 
 

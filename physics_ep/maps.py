@@ -112,7 +112,9 @@ class Link:
         return total.add_(self.transpose(w, delta, route))
 
     def with_weights(self) -> tuple[Link, torch.Tensor]:
-        """The same map as one with weights, and these, in float64: what an array of devices holds."""
+        """A link with weights that computes what this one does, and those weights in float64, for an array of
+        devices to hold.
+        """
         raise NotImplementedError
 
 
@@ -268,7 +270,7 @@ class ConvLink(Link):
 
 
 class PoolLink(Link):
-    """Pooling alone, without weights."""
+    """A connection that pools and has no weights."""
 
     weighted = False
 

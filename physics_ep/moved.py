@@ -90,7 +90,7 @@ class _Signpost:
     """Makes the thin module of an old path, and warns."""
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """Python's own empty module will do."""
+        """Let Python make an ordinary empty module."""
 
     def exec_module(self, module: ModuleType) -> None:
         """Fill the old module with a way to the new ones, and warn where the user's line imports it."""

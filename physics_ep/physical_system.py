@@ -269,7 +269,7 @@ class PhysicalSystem(nn.Module):
         return tuple(way * f for f, way in zip(force, self.directions, strict=True))
 
     def random_state(self, x: torch.Tensor, generator: torch.Generator) -> State:
-        """One of many states from which a free phase may start.
+        """A random state from which a free phase may start.
 
         Default: `initial_state` with normal noise of one state unit, within bounds. Drawn in float64 on the CPU,
         so that a seed means the same in any dtype and on any device.
@@ -345,7 +345,7 @@ class PhysicalSystem(nn.Module):
         return None
 
     def flows(self, phase: Phase) -> Mapping[str, Callable[[Phase], Any]]:
-        """Motions by name that only such systems have, beside those of `physics_ep.dynamics.flows`; none."""
+        """Motions by name that this system has beside those of `physics_ep.dynamics.flows`; by default none."""
         return {}
 
     def contrast(
@@ -482,7 +482,7 @@ class Phase:
         return twin
 
     def nudged(self, nudge: Nudge | None) -> Phase:
-        """The same problem under a nudge; constants are shared."""
+        """The phase of the same system and input under a nudge; what does not depend on the nudge is shared."""
         twin = copy.copy(self)
         twin.nudge = None if nudge is None else nudge.to(self.dtype)
         return twin
@@ -637,7 +637,8 @@ class Phase:
         return self.system.curvature_diagonal(self.state(z), self.x)
 
     def known(self, solver: str) -> tuple[State, torch.Tensor] | None:
-        """(z, residual) of an equilibrium that needs no iteration, as by a forward pass; None if there is none.
+        """State z and residual of an equilibrium that is known without iterating, such as a forward pass; None
+        if there is none.
 
         Parameters
         ----------

@@ -65,7 +65,7 @@ class Pooling:
 
     @property
     def routed(self) -> bool:
-        """Whether it takes routes."""
+        """Whether the pooling chooses one entry of each window, as max pooling does."""
         return self.kind == "max"
 
     def __repr__(self) -> str:
@@ -176,7 +176,7 @@ def placed(
 
 
 def channels_last(image: torch.Tensor) -> torch.Tensor:
-    """The same image (B, C, H, W) with the channels of a pixel side by side in memory."""
+    """An image (B, C, H, W) stored so that the channels of a pixel lie side by side in memory."""
     return image.contiguous(memory_format=torch.channels_last)
 
 
@@ -186,7 +186,7 @@ def pixels_first(block: torch.Tensor) -> torch.Tensor:
 
 
 def channels_first(block: torch.Tensor) -> torch.Tensor:
-    """Inverse of `pixels_first`."""
+    """Undo `pixels_first`: bring the channels in front of the pixels again."""
     return block.permute(0, 3, 1, 2) if block.ndim == 4 else block
 
 

@@ -55,7 +55,7 @@ class Ending:
         self._before.close()
 
     def press(self, number: int, frame: FrameType | None) -> None:
-        """Signal handler of Ctrl-C."""
+        """Note that Ctrl-C was pressed; Python calls this as the signal's handler."""
         self.pressed = True
         raise KeyboardInterrupt
 

@@ -24,7 +24,7 @@ class Advance(Protocol):
 
 
 class Progress(Protocol):
-    """Listens to tasks.
+    """What shows the progress of long calls: an object whose `task` gives a function to report work with.
 
     Examples
     --------
@@ -38,7 +38,7 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Progress that nobody sees."""
+    """A `Progress` that shows nothing."""
 
     @contextmanager
     def task(self, description: str, total: int) -> Iterator[Advance]:

@@ -30,7 +30,7 @@ def is_distributed() -> bool:
 
 
 def world_size() -> int:
-    """How many processes there are."""
+    """How many processes torchrun has started; 1 without torchrun."""
     return dist.get_world_size() if is_distributed() else 1
 
 
@@ -40,7 +40,8 @@ def rank() -> int:
 
 
 def join_group(device: torch.device) -> torch.device:
-    """Join the group that torchrun has started, gloo on CPUs and nccl on CUDA; nothing where there is none.
+    """Join the process group that torchrun has started, by gloo on CPUs and nccl on CUDA; without torchrun, do
+    nothing.
 
     The group stays until the process ends: ranks do not end a training at the same moment, and one that joined anew
     could meet what another is about to leave.
@@ -140,7 +141,9 @@ def summed(values: list[float], device: torch.device) -> list[float]:
 
 
 def meet(device: torch.device) -> None:
-    """Wait for all ranks: what one has written is there for the others."""
+    """Wait until all processes of torchrun have come here, so that files which one has written are there for the
+    others.
+    """
     summed([0.0], device)
 
 

@@ -29,7 +29,7 @@ default, SGD at 0.001, leaves a new network at chance for tens of epochs."""
 
 
 def standard(name: str) -> dict[str, Any]:
-    """Sections of the bundled config NAME-digits; none where there is no such config."""
+    """Sections of the bundled config NAME-digits; empty where there is no such config."""
     path = bundled().get(f"{name}-digits")
     return {} if path is None else parse_toml(read_text(path, "config"))
 

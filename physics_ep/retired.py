@@ -41,14 +41,14 @@ Settled = Forward
 
 
 class AndersonSweep(Sweep):
-    """`Sweep` with `mixed=True`."""
+    """The old name of `Sweep` with `mixed=True`."""
 
     def __init__(self, phase: Phase, start: State) -> None:
         super().__init__(phase, start, mixed=True)  # type: ignore[arg-type]
 
 
 class LinearAnderson(LinearSweep):
-    """`LinearSweep` with `mixed=True`."""
+    """The old name of `LinearSweep` with `mixed=True`."""
 
     def __init__(self, phase: Phase, start: State) -> None:
         super().__init__(phase, start, mixed=True)  # type: ignore[arg-type]

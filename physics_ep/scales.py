@@ -78,7 +78,8 @@ class Scales:
         x: torch.Tensor,
         along: State | None = None,
     ) -> Scales:
-        """The same, of blocks whose forces were larger at the start than the state that was found bears out.
+        """Scales with smaller forces, for blocks whose forces were larger at the start than the curvature at the
+        state bears out.
 
         There a block's force is that of a move by its own size against the curvature. A start far away, or where an
         exponential law is steep, would have any state pass for an equilibrium. The curvature is that in the
@@ -101,7 +102,7 @@ class Scales:
 
 
 def undeclared(lineage: tuple[type, ...]) -> frozenset[str]:
-    """Those of `NAMES` that none of these classes sets itself."""
+    """Those names of `NAMES`, the scales of a system, that none of these classes sets itself."""
     return frozenset(name for name in NAMES if not any(name in vars(c) for c in lineage))
 
 

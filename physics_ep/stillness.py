@@ -76,7 +76,7 @@ class Stillness:
         self._stack.close()
 
     def renew(self) -> None:
-        """Let what is drawn at random be drawn anew."""
+        """Let the system draw its random numbers anew in the next free phase."""
         if isinstance(self.system, HoldsNoise):
             self.system.renew()
 
@@ -108,7 +108,7 @@ class Stillness:
                 )
 
     def update(self, state: State, x: torch.Tensor) -> None:
-        """Let running statistics take in one batch, at a state: once a step."""
+        """Let running statistics take in one batch at a state; called once a step."""
         if not self.norms and not isinstance(self.system, HoldsNoise):
             return
         for _, norm in self.norms:

@@ -89,7 +89,7 @@ class Tabular(Drawable):
         return [f"{len(self.records())} rows"]
 
     def records(self) -> list[dict[str, Any]]:
-        """The rows, each name to number or text; all with the same names."""
+        """The rows of the table; each maps the same column names to numbers or text."""
         raise NotImplementedError
 
     def to_frame(self) -> pandas.DataFrame:

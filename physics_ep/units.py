@@ -68,7 +68,7 @@ class UnitFunctions:
 
 @dataclass(frozen=True)
 class Unit:
-    """A local potential.
+    """A unit of an energy system: its local potential, response and bounds.
 
     Attributes
     ----------

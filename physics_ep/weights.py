@@ -69,7 +69,7 @@ class _Computed:
         module._parameters.update(self.plain)
 
     def take(self) -> None:
-        """Undo `put`."""
+        """Put back what computes the tensors, in the place of the plain copies."""
         module = self.module
         for name in self.names:
             del module._parameters[name]

@@ -46,7 +46,7 @@ class Agreement:
 
     @property
     def cosine(self) -> float:
-        """Mean over the repeats."""
+        """Cosine of a parameter's gradient to the reference, the mean over the repeats."""
         return _mean(self.cosines)
 
     @property
@@ -77,12 +77,12 @@ class Agreement:
 
     @property
     def worst_cosine(self) -> float:
-        """Smallest over the repeats."""
+        """The smallest cosine over the repeats."""
         return float(np.nanmin(self.cosines)) if np.isfinite(self.cosines).any() else math.nan
 
     @property
     def relative_error(self) -> float:
-        """Mean over the repeats."""
+        """Relative error of a parameter's gradient, the mean over the repeats."""
         return _mean(self.relative_errors)
 
     @property
@@ -93,12 +93,12 @@ class Agreement:
 
     @property
     def worst_relative_error(self) -> float:
-        """Largest over the repeats."""
+        """The largest relative error over the repeats."""
         found = self.relative_errors[~np.isnan(self.relative_errors)]
         return float(found.max()) if found.size else math.nan
 
     def figures(self) -> dict[str, float | list[float]]:
-        """For JSON."""
+        """The agreement's figures as `--json` writes them."""
         low, high = self.cosine_interval
         error_low, error_high = self.relative_error_interval
         return {

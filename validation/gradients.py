@@ -64,7 +64,7 @@ class GradientRow:
 
 @dataclass(frozen=True, repr=False)
 class GradientReport(Tabular):
-    """EP against an oracle.
+    """Gradients by EP compared with those of an oracle, parameter by parameter.
 
     Attributes
     ----------

@@ -73,7 +73,7 @@ class LayerTable(Tabular):
     live: tuple[LayerRow, ...] | None = None
 
     def records(self) -> list[dict[str, Any]]:
-        """A row a layer."""
+        """The comparison as a table, one row for each layer."""
         told = [_record(row) for row in self.rows]
         if self.live is None:
             return told

@@ -68,7 +68,7 @@ class AutoPanel:
 
 @dataclass(frozen=True)
 class AutoBeta:
-    """A panel a system."""
+    """Data of the figure of automatic beta: one panel for each system."""
 
     panels: tuple[AutoPanel, ...]
     oracle: str = "implicit differentiation"

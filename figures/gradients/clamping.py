@@ -73,7 +73,7 @@ class RulePanel:
 
 @dataclass(frozen=True)
 class RuleComparison:
-    """A column a system."""
+    """Data of the figure that compares nudging and clamping: one column for each system."""
 
     panels: tuple[RulePanel, ...]
     oracle: str = "implicit differentiation"

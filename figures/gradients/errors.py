@@ -58,7 +58,7 @@ class ErrorCurve:
 
 @dataclass(frozen=True)
 class ErrorPanel:
-    """Curves against one oracle.
+    """Data of one panel: error curves against one oracle.
 
     Attributes
     ----------

@@ -47,7 +47,7 @@ CASES = {"one array": (), "separate transpose": ("transpose",), "three copies": 
 
 @dataclass(frozen=True)
 class DepthCosts:
-    """Costs of depth.
+    """Data of the figure of depth: what each more layer costs.
 
     Attributes
     ----------
@@ -88,7 +88,7 @@ def depth_costs(
     seed: int = 0,
     progress: Progress | bool = SILENT,
 ) -> DepthCosts:
-    """Measure on random networks.
+    """Measure what depth costs on random networks.
 
     Parameters
     ----------

@@ -48,7 +48,7 @@ FLOOR = 1e-13
 
 @dataclass(frozen=True)
 class OscillatorMapping:
-    """What the figure shows.
+    """Data of the figure of mapped oscillators.
 
     Attributes
     ----------
@@ -93,7 +93,7 @@ class OscillatorMapping:
 
 
 def oscillator_mapping(seed: int = 0, detunings: np.ndarray = DETUNINGS) -> OscillatorMapping:
-    """Measure all of it.
+    """Measure what the figure of mapped oscillators shows.
 
     Parameters
     ----------

@@ -60,7 +60,7 @@ class Sheet:
         self.wire(start, *arc, end, **look)
 
     def dot(self, at: Point, color: str = style.BLACK, size: float = 0.65) -> None:
-        """A junction."""
+        """Draw a junction of wires."""
         self.ax.add_patch(Circle(at, size, fc=color, ec="none", zorder=4))
 
     def resistor(

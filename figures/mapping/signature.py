@@ -45,7 +45,7 @@ SWEEPS: dict[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True)
 class Signature:
-    """Disagreements.
+    """Data of the figure `signature`: disagreement of gradients for each imperfection.
 
     Attributes
     ----------

@@ -54,7 +54,7 @@ SWEEPS: dict[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True)
 class TolerancePanel:
-    """One imperfection.
+    """Data of one panel: gradient quality over one imperfection.
 
     Attributes
     ----------
@@ -78,7 +78,7 @@ class TolerancePanel:
 
 @dataclass(frozen=True)
 class LayerCosines:
-    """A panel an imperfection.
+    """Data of the figure of layers: one panel for each imperfection.
 
     Attributes
     ----------

@@ -23,7 +23,7 @@ MODES = (("train", "statistics of the batch"), ("eval", "running statistics"))
 
 @dataclass(frozen=True)
 class BatchStatistics:
-    """What twins tell.
+    """Data of the figure of batch statistics: a network and its twins.
 
     Attributes
     ----------

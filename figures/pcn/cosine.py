@@ -100,7 +100,7 @@ class CosineCurve:
 
 @dataclass(frozen=True)
 class CosinePanel:
-    """One network.
+    """Data of one panel: the cosine of each layer of one network.
 
     Attributes
     ----------
@@ -126,7 +126,7 @@ class CosinePanel:
 
 @dataclass(frozen=True)
 class Cosines:
-    """A column a network."""
+    """Data of the figure of cosines: one column for each network."""
 
     panels: tuple[CosinePanel, ...]
 

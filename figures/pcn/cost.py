@@ -78,7 +78,7 @@ class CostPanel:
 
 @dataclass(frozen=True)
 class Costs:
-    """A column a network."""
+    """Data of the figure of costs: one column for each network."""
 
     panels: tuple[CostPanel, ...]
 

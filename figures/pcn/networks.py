@@ -134,7 +134,7 @@ def _fitted(
 
 
 def tight(dtype: torch.dtype) -> float:
-    """Residual near rounding."""
+    """The residual, near rounding, to which figures of predictive coding networks relax."""
     return 1e-12 if dtype == torch.float64 else 1e-6
 
 

@@ -248,7 +248,7 @@ class AnalogHopfieldCircuit(UnitGraph):
     # -- the contract -----------------------------------------------------------------------------------------
 
     def energy(self, state: State, x: torch.Tensor) -> torch.Tensor:
-        """E, (B,), watts."""
+        """Energy E of the circuit for each example, (B,), watts."""
         (v,) = state
         values = torch.cat([v, x], 1)
         ends = torch.from_numpy(self.graph.ends)

@@ -197,7 +197,7 @@ class ActiveCircuit(PartsCircuit, VectorField):
                 )
 
     def constrain(self) -> None:
-        """Clip the conductances to [least, most], and other values to what such parts have."""
+        """Clip the conductances to [least, most], and every other value to the range that such parts have."""
         with torch.no_grad():
             self._limit_conductances()
             for kind, places in self._places.items():
@@ -319,7 +319,7 @@ class ActiveCircuit(PartsCircuit, VectorField):
         return self.field.forces(state[0], currents, self.sources(x), self.values())
 
     def initial_state(self, x: torch.Tensor) -> State:
-        """No voltage and no current anywhere."""
+        """A state with no voltage and no current anywhere."""
         sizes = (len(self._parts.nodes) - 1, self.n_branches)
         return tuple(torch.zeros(len(x), n, dtype=torch.float64) for n in sizes[: len(self.directions or ())])
 
@@ -329,7 +329,9 @@ class ActiveCircuit(PartsCircuit, VectorField):
         return read[..., 0] - read[..., 1]
 
     def free_variables(self, state: State, x: torch.Tensor) -> State | None:
-        """All but the currents of ideal diodes that block; None where there are none such."""
+        """Which variables can move: all but the currents of ideal diodes that block. None for a circuit without
+        ideal diodes.
+        """
         if "ideal_diode" not in self.field.where:
             return None
         return (torch.ones_like(state[0], dtype=torch.bool), ~self.field.blocked(*state))

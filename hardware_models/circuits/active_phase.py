@@ -113,7 +113,8 @@ class ActivePhase(FieldPhase):
         return tuple(f - c for f, c in zip(force, self.skew(moved), strict=True))
 
     def response(self, force: torch.Tensor) -> torch.Tensor:
-        """By the Jacobian at the origin: a force that one output barely notices carries another past its junctions.
+        """Changes of the outputs under a force on them, by the Jacobian at the origin: a force that one output
+        barely notices carries another past its junctions.
 
         Rows of examples whose Jacobian has no inverse are NaN.
         """

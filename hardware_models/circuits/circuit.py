@@ -204,7 +204,7 @@ class Circuit(PartsCircuit, EnergySystem):
 
     @property
     def layout(self) -> Layout:
-        """The circuit's arrays."""
+        """The circuit's parts as flat arrays, for compiled kernels."""
         return self._layout
 
     def operating_point(
@@ -267,7 +267,7 @@ class Circuit(PartsCircuit, EnergySystem):
         return (torch.from_numpy(phase.currents(array(state[0])).force),)
 
     def initial_state(self, x: torch.Tensor) -> State:
-        """No voltage anywhere, or the nearest to it that ideal diodes allow."""
+        """A state with no voltage anywhere, or the nearest to it that ideal diodes allow."""
         return self.project((torch.zeros(len(x), self.layout.n, dtype=torch.float64),))
 
     def outputs(self, state: State) -> torch.Tensor:

@@ -50,7 +50,7 @@ def co_content(
 def compiled_co_content(
     layout: Layout, v: np.ndarray, conductance: np.ndarray, current: np.ndarray | None
 ) -> np.ndarray:
-    """`co_content` by compiled code."""
+    """The co-content that `co_content` computes, by compiled code."""
     values = layout.values.copy()
     values[: len(conductance), 0] = conductance
     if current is not None:

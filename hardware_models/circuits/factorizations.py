@@ -231,7 +231,7 @@ class Matrix:
 
 
 class MatrixFactor:
-    """Factorised matrices.
+    """Factorised matrices of a batch, ready to solve linear systems.
 
     Attributes
     ----------

@@ -73,7 +73,7 @@ class Layout:
 
     @property
     def n(self) -> int:
-        """Number of unknowns."""
+        """Number of unknowns of the equations of the circuit."""
         return len(self.reduction.representative)
 
     @property
@@ -280,7 +280,7 @@ def _bounds(parts: Parts, unknown: np.ndarray) -> tuple[tuple[np.ndarray, np.nda
 def prepare(
     layout: Layout, sources: np.ndarray, conductance: np.ndarray, current: np.ndarray | None
 ) -> PreparedCircuit:
-    """Constants of a batch.
+    """Compute what stays constant while a batch of operating points is solved.
 
     Parameters
     ----------
@@ -355,5 +355,5 @@ def check_outputs(reduction: Reduction, names: Sequence[str], pairs: np.ndarray)
 
 
 def currents_of(current: torch.Tensor | None) -> np.ndarray | None:
-    """Values of the current sources as an array, where there are any."""
+    """Values of the current sources as an array; None where the circuit has none."""
     return None if current is None else current.detach().numpy()

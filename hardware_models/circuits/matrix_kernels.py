@@ -99,7 +99,7 @@ def pulled(first: Array, rest: Array, off: Array, rows: Array, columns: Array, e
 
 @kernel
 def pushed(rest: Array, off: Array, rows: Array, columns: Array, entries: Array) -> Array:
-    """off rest, (B, n_first)."""
+    """The product of the sparse blocks `off` with the vectors `rest`, (B, n_first)."""
     out = np.zeros((len(rest), len(rows) - 1))
     for b in prange(len(rest)):
         here = off[np.int64(b) if len(off) > 1 else 0]

@@ -49,7 +49,7 @@ class BiasedTile:
 
 @dataclass(frozen=True)
 class SelectedCell:
-    """One cell of a tile selected, and what the others see.
+    """A tile with one cell selected for writing or reading, and the voltages and currents of the other cells.
 
     Attributes
     ----------

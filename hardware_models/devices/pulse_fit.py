@@ -84,7 +84,7 @@ class PulseData:
 
 @dataclass(frozen=True)
 class PulseFit:
-    """What was fitted.
+    """A device fitted to measured conductances, with errors of its parameters.
 
     Attributes
     ----------

@@ -40,7 +40,7 @@ SETTLED = 1e-7
 
 @dataclass(frozen=True)
 class Found:
-    """The most likely device.
+    """The most likely device for measured pulse trains, with errors of its parameters.
 
     Attributes
     ----------

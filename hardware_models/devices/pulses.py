@@ -71,7 +71,7 @@ class Steps:
         return x - (self.end_up - x) * torch.expm1(-self.decay_up * pulses)
 
     def down(self, x: torch.Tensor, pulses: torch.Tensor) -> torch.Tensor:
-        """The same for pulses down."""
+        """Positions in [0, 1] of cells at x in [0, 1] after `pulses` down (0 or more, may be fractions)."""
         if self.decay_down == 0:
             return x - pulses * (self.ratio / (self.count or 1))
         return x + (self.end_down - (1 - x)) * torch.expm1(-self.decay_down * pulses)
@@ -344,7 +344,7 @@ class PulsedArray:
         return {**state, "pulses": self.pulses, "refreshes": self.refreshes}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there; of the same device, seed, key, span and shape."""
+        """Go on from a saved state of the same device, seed, key, span and shape."""
         for side in self.signs:
             self._x[side].copy_(state[f"x_{side}"])
             self._error[side].copy_(state[f"error_{side}"])

@@ -436,7 +436,7 @@ class Instance:
 
     @property
     def system(self) -> OnDevice:
-        """The system that relaxes: the same."""
+        """The system that relaxes; on a plain substrate it is `perturbed` itself."""
         return self.perturbed
 
     def decode(self, state: State) -> torch.Tensor:

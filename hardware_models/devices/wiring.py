@@ -25,7 +25,7 @@ from .model import DeviceModel
 
 @dataclass(frozen=True, kw_only=True)
 class Wiring:
-    """Resistances of a tile.
+    """Resistances of the wires, drivers, sense inputs and selectors of a tile of cells.
 
     Attributes
     ----------

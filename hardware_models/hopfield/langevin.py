@@ -134,7 +134,7 @@ class LangevinHopfield(EnergySystem):
 
     @property
     def couplings(self) -> list[Dense]:
-        """`layers`, typed."""
+        """The network's `layers`, with their type for checkers."""
         return cast(list[Dense], list(self.layers))
 
     # -- the contract -----------------------------------------------------------------------------------------

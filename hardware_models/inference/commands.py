@@ -27,7 +27,7 @@ from ..quantities import quantity
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add the command `inference` to the command line."""
     add_command(app, inference, epilog="Example: physics-ep inference run.h5   (hopfield --preset reram)")
 
 

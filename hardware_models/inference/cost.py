@@ -75,7 +75,7 @@ class InferenceCost:
     words: dict[str, str] = field(default_factory=dict)
 
     def figures(self) -> dict[str, Any]:
-        """For `--json`."""
+        """The figures of an inference as `--json` writes them."""
         rows = {} if self.budget is None else {"rows": self.budget.figures()}
         values = {"error": self.error, "seconds": self.seconds, "watts": self.watts, "joules": self.joules}
         return {**values, **rows, "words": self.words}

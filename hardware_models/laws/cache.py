@@ -22,7 +22,9 @@ DIGEST = 32
 
 
 class KernelCacheWarning(UserWarning):
-    """Compiled kernels cannot be read or kept; results are the same, they come later."""
+    """Warns that compiled kernels cannot be read from disk or kept there: results are the same, and each process
+    compiles anew.
+    """
 
 
 class KernelFiles(IndexDataCacheFile):

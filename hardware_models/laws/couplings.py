@@ -75,7 +75,7 @@ class CouplingFunctions:
 
 @dataclass(frozen=True)
 class Coupling:
-    """A pair energy.
+    """The law of a coupling between two units: its pair energy.
 
     Attributes
     ----------
@@ -94,7 +94,7 @@ class Coupling:
 
 
 def identity_factor(xp: Any) -> Factor:
-    """The factor v itself."""
+    """The factor of a coupling that is linear in a unit's output: the output v itself."""
 
     def value(v: X) -> X:
         return v

@@ -59,7 +59,7 @@ class ElementFunctions:
 
 @dataclass(frozen=True)
 class Element:
-    """A two-terminal element law.
+    """The law of a two-terminal circuit element: current over voltage.
 
     Attributes
     ----------

@@ -51,7 +51,7 @@ class Dense(nn.Module):
         return self
 
     def forward(self, s: torch.Tensor, route: Route = None) -> torch.Tensor:
-        """W s, (B, n_out)."""
+        """The layer's input W s from the layer below, (B, n_out)."""
         if s.is_complex():
             return torch.complex(self.forward(s.real), self.forward(s.imag))
         return product(s, self.weight)
@@ -115,7 +115,7 @@ class Readout(Dense):
         return Product(pixels_first(self.weight.unflatten(1, self.pre)).flatten(1), self.bias, self.pre)
 
     def forward(self, s: torch.Tensor, route: Route = None) -> torch.Tensor:
-        """W s, (B, n_out)."""
+        """The readout W s of the layer below, (B, n_out)."""
         return super().forward(s.flatten(1))
 
     def biased(self, s: torch.Tensor, route: Route = None) -> torch.Tensor:
@@ -212,7 +212,7 @@ class Convolution(nn.Module):
         return self.bound().biased(s, route)
 
     def transpose(self, s: torch.Tensor, route: Route = None) -> torch.Tensor:
-        """Its transpose on s (B, *post): (B, *pre)."""
+        """The transposed convolution of s (B, *post): (B, *pre)."""
         return self.bound().transpose(s, route)
 
     def contrast(

@@ -31,7 +31,7 @@ class Product:
     routed = False
 
     def forward(self, s: torch.Tensor, route: Route = None) -> torch.Tensor:
-        """W s, (B, n_out)."""
+        """The product W s of a dense map, (B, n_out)."""
         if s.is_complex():
             return torch.complex(self.forward(s.real), self.forward(s.imag))
         return product(pixels_first(s).flatten(1), self.weight)
@@ -95,7 +95,7 @@ class Filter:
         return self._pooled(self.link.image_of(self.kernel, s, self.bias), route)
 
     def transpose(self, s: torch.Tensor, route: Route = None, onto: torch.Tensor | None = None) -> torch.Tensor:
-        """Its transpose on s (B, *post): (B, *pre); added to `onto`, if given."""
+        """The transposed convolution of s (B, *post): (B, *pre); added to `onto`, if given."""
         if s.is_complex():
             back = torch.complex(self.transpose(s.real, route), self.transpose(s.imag, route))
         else:

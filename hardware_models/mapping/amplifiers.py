@@ -54,7 +54,7 @@ class Amplifiers:
 
     @cached_property
     def plain(self) -> bool:
-        """Whether there are neither gains nor offsets."""
+        """Whether the amplifiers have neither errors of gain nor offsets."""
         return self.gain is None and self.offset is None and self.output_offset is None
 
     def equals(self, other: Amplifiers) -> bool:
@@ -73,18 +73,18 @@ class Amplifiers:
         return self.activation.smooth and math.isinf(self.saturation)
 
     def response(self, p: torch.Tensor) -> torch.Tensor:
-        """Output V (B, *shape)."""
+        """Output voltages (B, *shape) of the amplifiers for p, clipped at their rails."""
         return self._clipped(self.unclipped(p))
 
     def slope(self, p: torch.Tensor) -> torch.Tensor:
-        """dV/dp; 0 at kinks."""
+        """Slope dV/dp of the output; 0 beyond the rails and at kinks."""
         slope = self.steepness(p)
         if math.isinf(self.saturation):
             return slope
         return torch.where(self.unclipped(p).abs() < self.saturation, slope, torch.zeros_like(slope))
 
     def steepness(self, p: torch.Tensor) -> torch.Tensor:
-        """dV/dp without the rails."""
+        """Slope dV/dp of the output as it would be without rails."""
         return self._scaled(self.activation.slope(self._shifted(p)))
 
     def unclipped(self, p: torch.Tensor) -> torch.Tensor:

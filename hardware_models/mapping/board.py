@@ -193,7 +193,7 @@ class Board(PhysicalCells):
 
     @classmethod
     def check(cls, net: PredictiveCodingNetwork, device: DeviceModel) -> None:
-        """Whether the substrate can hold the network, on such devices.
+        """Refuse a network that the substrate cannot hold on such devices.
 
         Raises
         ------
@@ -219,7 +219,7 @@ class Board(PhysicalCells):
             raise unread_field(cls.substrate, name, getattr(device, name))
 
     def build_units(self, k: int, side: Side) -> Amplifiers:
-        """Units of layer k that are 'h' or 'u'. What is None or the same in both is shared."""
+        """Make the units of layer k that are 'h' or 'u'; values that are None, or the same for both, are shared."""
         return Amplifiers(self.stack[k].activation)
 
     def adjoint_of(self, phase: Any) -> Any:
@@ -388,7 +388,7 @@ class Board(PhysicalCells):
 
     @property
     def units(self) -> list[Activation]:
-        """Activation of each layer."""
+        """The activation of each layer."""
         return [a.activation for a in self.amplifiers_h]
 
     def fluctuated(self, k: int, arrays: Arrays, generator: torch.Generator) -> Arrays:
@@ -542,7 +542,7 @@ class Board(PhysicalCells):
         return self.driven(a, k, "h"), route
 
     def driven(self, current: torch.Tensor, k: int, side: Side) -> torch.Tensor:
-        """The current into the nodes 'h' or 'u' of layer k where arrays drive this one, (B, ...)."""
+        """The current into the nodes 'h' or 'u' of layer k, (B, ...), where arrays draw a part of it."""
         total, rest = loaded(current, self.through(side, k)), self.rest(side, k)
         return total if rest is None else total + loaded(rest, self.load_h[k] if side == "h" else self.load_u[k])
 

@@ -58,11 +58,11 @@ class Budget(Mapping[str, float]):
 
     @property
     def total(self) -> float:
-        """Sum of the rows."""
+        """The sum over all rows of the budget."""
         return math.fsum(self.rows.values())
 
     def figures(self) -> dict[str, object]:
-        """For `--json`."""
+        """The budget as `--json` writes it."""
         return {"unit": self.unit, **self.rows, "total": self.total, "not_counted": list(self.not_counted)}
 
 

@@ -90,7 +90,7 @@ class LayerFidelity:
 
     @property
     def on_off_ratio(self) -> float:
-        """Largest over smallest conductance."""
+        """Ratio of the largest to the smallest conductance of the layer's cells."""
         low, high = self.conductance_range
         return high / low if low > 0 else math.inf
 
@@ -251,7 +251,7 @@ class Fidelity(Tabular):
 
     @property
     def area(self) -> Budget:
-        """m^2, by rows."""
+        """Area of the hardware in m^2, by what takes it."""
         return self.takes.area()
 
     @property
@@ -261,7 +261,7 @@ class Fidelity(Tabular):
 
     @property
     def weights(self) -> int:
-        """Weights and biases."""
+        """Number of weights and biases of the network."""
         return sum(layer.weights for layer in self.layers)
 
     @property
@@ -282,7 +282,7 @@ class Fidelity(Tabular):
 
     @property
     def on_off_ratio(self) -> float:
-        """Largest over smallest conductance."""
+        """Ratio of the largest to the smallest conductance of all cells."""
         low, high = self.conductance_range
         return high / low if low > 0 else math.inf
 
@@ -297,12 +297,12 @@ class Fidelity(Tabular):
         ]
 
     def records(self) -> list[dict[str, Any]]:
-        """A row an array."""
+        """The report as a table, one row for each array."""
         plain = (int, float, str, bool)
         return [{k: v for k, v in vars(layer).items() if isinstance(v, plain)} for layer in self.layers]
 
     def figures(self) -> dict[str, Any]:
-        """For `--json`."""
+        """The report's figures as `--json` writes them."""
         totals = {name: getattr(self, name) for name in ("weights", "cells", "tiles", "on_off_ratio")}
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("layers", "takes")}
         budgets = {

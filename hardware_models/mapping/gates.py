@@ -69,7 +69,8 @@ class NudgedGates:
 
 
 def method_of(mapped: Mapped, x: torch.Tensor, asked: str | None = None) -> Choice:
-    """The method of EP by which a mapped network is nudged if this one is asked for, and the asymmetry it met.
+    """The EP method by which a mapped network is nudged when `asked` is wanted, and the asymmetry that was
+    measured for it.
 
     Parameters
     ----------

@@ -232,7 +232,9 @@ class Mapped(Tabular):
         beta: float | str = "auto",
         **options: Any,
     ) -> dict[str, torch.Tensor]:
-        """`estimate` without the step."""
+        """The gradient by EP on the substrate, for each parameter of the network: what `estimate` returns,
+        without its step.
+        """
         return self.estimate(x, y, cost, scheme, beta, **options)[0]
 
     def to_circuit(self) -> PairsCircuit:

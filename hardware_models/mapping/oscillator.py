@@ -209,7 +209,7 @@ class OscillatorPairs(PairedCircuit):
         return tau * chain_time(slowest, SETTLED), tau * chain_time(slowest * 2, SETTLED)
 
     def describe(self, free: Equilibrium, x: torch.Tensor) -> list[dict[str, Any]]:
-        """Units at a threshold."""
+        """Which units lie at a threshold, for each layer: `fidelity` names them, since they settle slowly."""
         found = []
         for rate in self.rates(free):
             near = (rate < THRESHOLD).flatten(1).any(0).nonzero().flatten()

@@ -70,7 +70,8 @@ class Clamps(NamedTuple):
 
 @dataclass(frozen=True)
 class PairsGraph:
-    """An `OscillatorPairs` as a graph of oscillators, and how to read one by the other.
+    """A mapped network of oscillator pairs, written as a graph of single oscillators, with translations between
+    both.
 
     Attributes
     ----------
@@ -100,7 +101,7 @@ class PairsGraph:
 
     @property
     def count(self) -> int:
-        """Oscillators."""
+        """Number of oscillators."""
         return len(self.fields)
 
     # -- what acts on them -------------------------------------------------------------------------------------

@@ -271,7 +271,7 @@ class PairedPhase(Phase):
 
     @property
     def rows(self) -> int:
-        """Examples times stacked nudges."""
+        """Number of rows of a stacked batch: examples times nudges that are stacked."""
         return self.copies * self.x.shape[0]
 
     def wanted(
@@ -404,7 +404,7 @@ class PairedPhase(Phase):
                 asked[source] = back if below is None else below.add_(back)
 
     def moved(self, k: int, dp: torch.Tensor) -> torch.Tensor:
-        """dh_k."""
+        """How far the outputs h of layer k move when their pre-activations move by dp."""
         unit = self.system.amplifiers_h[k]
         if self.held and unit.activation.piecewise_linear:
             return self.along(unit, dp, self.slopes_h[k], self.p[k])

@@ -49,7 +49,7 @@ REFERENCE = "ref"
 
 @dataclass(frozen=True)
 class PairsCircuit:
-    """A `ResistivePairs` as a `Circuit`, and how to read one by the other.
+    """A mapped network of resistors, written as a `Circuit` of single parts, with translations between both.
 
     Attributes
     ----------

@@ -285,7 +285,7 @@ def largest(block: torch.Tensor) -> torch.Tensor:
 
 
 def share(miss: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
-    """A miss over a size, 1 at most; 0 where there is none."""
+    """An error divided by its scale, 1 at most; 0 where the error is 0, whatever the scale."""
     return torch.where(miss == 0, miss, miss / torch.maximum(size, miss))
 
 

@@ -88,7 +88,7 @@ class ValueCourse:
         return self.within([self._place(k, p) - x for k, (p, x) in enumerate(zip(at, self.origin, strict=True))])
 
     def within(self, d: Sequence[torch.Tensor]) -> Blocks:
-        """Back in bounds."""
+        """Displacements d cut so that all values lie within their bounds."""
         return [v.within(x, b) for v, x, b in zip(self.values, self.origin, d, strict=True)]
 
     def _currents_at(self, d: Sequence[torch.Tensor]) -> tuple[Blocks, Blocks, torch.Tensor, Blocks]:

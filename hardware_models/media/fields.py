@@ -21,11 +21,11 @@ class Cubic(NamedTuple):
     p3: torch.Tensor
 
     def value(self, u: torch.Tensor) -> torch.Tensor:
-        """p0 + f(u)."""
+        """The reaction p0 + f(u) at u."""
         return self.p0 + u * (self.p1 + u * (self.p2 + u * self.p3))
 
     def slope(self, u: torch.Tensor) -> torch.Tensor:
-        """f'(u)."""
+        """The slope f'(u) of the reaction at u."""
         return self.p1 + u * (2 * self.p2 + 3 * u * self.p3)
 
     def primitive(self, u: torch.Tensor) -> torch.Tensor:

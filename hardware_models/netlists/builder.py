@@ -87,7 +87,7 @@ class Builder:
         self.add(line, kind, name, nodes, [*values])
 
     def parts(self) -> Parts:
-        """All parts."""
+        """All parts that the netlist has built so far."""
         if not self.rows:
             raise InputError("the netlist has no parts")
         if self.foreign:

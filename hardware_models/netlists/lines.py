@@ -535,7 +535,7 @@ def parameters(line: Line, text: str) -> dict[str, str]:
 
 
 def pairs(line: Line, words: list[str]) -> dict[str, str]:
-    """The same from words: NAME, "=", VALUE and so on."""
+    """Assignments NAME = VALUE in a list of words, as a mapping."""
     found = {}
     for k in range(0, len(words), 3):
         if len(words) < k + 3 or words[k + 1] != "=" or words[k + 2] == "=":

@@ -38,7 +38,7 @@ GMIN = 1e-12
 
 @dataclass(frozen=True)
 class Netlist:
-    """What a netlist says.
+    """A netlist that was read: its parts, nodes, sources and analyses.
 
     Attributes
     ----------

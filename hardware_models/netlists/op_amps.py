@@ -93,7 +93,7 @@ _PORTS = ("plus", "minus", "out")
 
 
 def section() -> NetlistSection:
-    """The subcircuit `op_amp` of netlists, which needs no definition there."""
+    """Text of the subcircuit `op_amp`, which netlists of ours use without defining it."""
     return NetlistSection(
         elements=[Line(text, k, f"subcircuit {NAME}") for k, text in enumerate(_ELEMENTS, 1)],
         parameters=dict(_PARAMETERS),

@@ -115,7 +115,7 @@ SETTING = ("voltage_source", "vcvs", "ccvs", "rectifier", "amplifier", "ideal_di
 
 @dataclass(frozen=True)
 class Part:
-    """One part.
+    """One part of a circuit: its kind, name, nodes and values.
 
     Attributes
     ----------

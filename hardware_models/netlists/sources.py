@@ -44,7 +44,7 @@ class Form:
         return Form(self.constant + other.constant, linear, self.ramps + other.ramps, self.sinhs + other.sinhs)
 
     def times(self, factor: Fraction) -> Form:
-        """A multiple."""
+        """The waveform multiplied by a number."""
         return Form(
             self.constant * factor,
             {n: c * factor for n, c in self.linear.items()},

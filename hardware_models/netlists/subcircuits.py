@@ -61,7 +61,7 @@ class PortedCircuit:
 
     @property
     def ports(self) -> tuple[str, ...]:
-        """All ports, inputs first."""
+        """Names of all ports, inputs first."""
         return (*self.inputs, *(port for ports in self.outputs for port in ports))
 
 

@@ -36,7 +36,7 @@ PARAMETERS = {
 
 @dataclass(frozen=True)
 class UnitInstance:
-    """One unit.
+    """One unit of a network in a netlist.
 
     Attributes
     ----------

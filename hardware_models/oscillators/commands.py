@@ -14,7 +14,7 @@ EXAMPLE = "Example: physics-ep anneal G14 --starts 100 --json cuts.json"
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add the command of oscillator graphs to the command line."""
     add_command(app, anneal, epilog=EXAMPLE)
 
 

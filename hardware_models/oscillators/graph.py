@@ -256,7 +256,7 @@ class OscillatorGraph(Oscillators):
 
     @classmethod
     def from_network(cls, network: OscillatorNetwork) -> OscillatorGraph:
-        """The same network as a graph, oscillators of layer after layer.
+        """Write a layered oscillator network as a graph, its oscillators numbered layer after layer.
 
         Parameters
         ----------
@@ -329,7 +329,7 @@ class OscillatorGraph(Oscillators):
 
     @property
     def edges(self) -> torch.Tensor:
-        """Pairs, (m, 2)."""
+        """Pairs of oscillators that are coupled, (m, 2)."""
         return self.couplings.edges
 
     def phases(self, state: State) -> torch.Tensor:

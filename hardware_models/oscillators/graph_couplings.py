@@ -168,7 +168,7 @@ class DensePairs(nn.Module):
         self.register_buffer("places", pairs[:, 0] * n + pairs[:, 1], persistent=False)
 
     def operator(self, weight: torch.Tensor) -> torch.Tensor:
-        """W, (n, n)."""
+        """The matrix W of all couplings, (n, n)."""
         half = weight.new_zeros(self.n**2).index_copy(0, self.places, weight).view(self.n, self.n)
         return half + half.t()
 
@@ -183,7 +183,9 @@ class DensePairs(nn.Module):
         return lambda v: diagonal * v - (z * ((z * v) @ operator)).sum(0)
 
     def smooth_field(self, z: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """The same field for autograd, from the weights of the pairs."""
+        """The field on each oscillator, computed so that autograd can differentiate it by the weights of the
+        pairs.
+        """
         return z @ self.operator(weight)
 
     def products(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -229,7 +231,9 @@ class SparsePairs(OnHost):
         return lambda v: torch.from_numpy(curved(v.contiguous().numpy(), own, bent, self.lists))
 
     def smooth_field(self, z: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """The same field for autograd, from the weights of the pairs."""
+        """The field on each oscillator, computed so that autograd can differentiate it by the weights of the
+        pairs.
+        """
         return cast(torch.Tensor, _Field.apply(z, weight, self))
 
     def products(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -82,7 +82,7 @@ class LayerStack(nn.ModuleList):
 
     @property
     def layers(self) -> list[PhaseCoupling]:
-        """The couplings, typed."""
+        """The couplings between layers, with their type for checkers."""
         return cast("list[PhaseCoupling]", list(self))
 
     def clamped(self, inputs: torch.Tensor) -> Phasors:

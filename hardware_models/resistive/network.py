@@ -255,7 +255,7 @@ class ResistiveNetwork(LayeredSystem):
 
     @property
     def couplings(self) -> list[Conductances]:
-        """`layers`, typed."""
+        """The network's `layers`, with their type for checkers."""
         return cast(list[Conductances], list(self.layers))
 
     def cell_voltages(self, state: State, x: torch.Tensor) -> list[torch.Tensor]:

@@ -22,7 +22,7 @@ from physics_ep.units import UnitFunctions, X
 
 
 def plain(load: torch.Tensor) -> UnitFunctions:
-    """Nodes without a diode.
+    """The law of nodes that have no diode.
 
     Parameters
     ----------

@@ -108,7 +108,7 @@ class ResistiveMotion(Motion):
     flow = "gradient"
 
     def velocity(self, w: State) -> State:
-        """dv/dt, volts a second."""
+        """Rates dv/dt of the node voltages, volts a second."""
         phase, system = self.phase, self.phase.system
         state = phase.state(w)
         drives, _ = system.routed_drives(state, phase.clamped)

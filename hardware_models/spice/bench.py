@@ -33,7 +33,7 @@ INSTANCE = "Xnet"
 
 
 class Bench(NamedTuple):
-    """What `export_subcircuit` wrote.
+    """A subcircuit and its test bench as `export_subcircuit` wrote them.
 
     Attributes
     ----------

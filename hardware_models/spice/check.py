@@ -95,7 +95,7 @@ class CheckedCircuit:
 
 @dataclass(frozen=True)
 class PhaseRow:
-    """Comparison of a phase.
+    """How node voltages of one phase compare with those of ngspice.
 
     Attributes
     ----------

@@ -14,7 +14,7 @@ from physics_ep.physical_system import PhysicalSystem
 
 @dataclass(frozen=True)
 class CircuitExamples:
-    """Inputs of a network.
+    """Inputs for a circuit, and where they come from.
 
     Attributes
     ----------

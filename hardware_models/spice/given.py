@@ -112,7 +112,7 @@ class NetlistAgreement(Tabular):
         return float((np.abs(self.ours - self.theirs) / np.maximum(1.0, np.abs(self.theirs))).max(initial=0.0))
 
     def figures(self) -> dict[str, Any]:
-        """All rows, for JSON."""
+        """All rows of the comparison as `--json` writes them."""
         courses = {name: {"worst": course.worst, "rows": course.rows()} for name, course in self.courses.items()}
         point = {"worst": self.worst, "residual": self.residual, "rows": self.records()}
         return {"operating point": point, **courses, "notes": self.notes}

@@ -46,7 +46,7 @@ class SpiceError(Exception):
 
 @dataclass(frozen=True)
 class Plot:
-    """Results of one analysis.
+    """Results of one analysis of ngspice.
 
     Attributes
     ----------
@@ -195,7 +195,7 @@ def ngspice_operating_point(
     near: Mapping[str, float] | None = None,
     timeout: float = 600.0,
 ) -> dict[str, np.ndarray]:
-    """Node voltages by ngspice.
+    """Have ngspice solve a netlist's operating point, and return its node voltages.
 
     Parameters
     ----------

@@ -142,7 +142,7 @@ class Dataset:
         return found.hexdigest()
 
     def require_classes(self, what: str) -> None:
-        """Refuse measured targets.
+        """Refuse a data set whose targets are measured numbers, where classes are needed.
 
         Parameters
         ----------
@@ -158,7 +158,7 @@ class Dataset:
             raise InputError(f"{what} needs examples with classes, but the targets of {self.name!r} are measured.")
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Dataset:
-        """The same on another device, with inputs and measured targets of another dtype."""
+        """The data set on another device, with its inputs and measured targets of another dtype."""
         kind = dtype if self.n_classes is None else torch.int64
         return replace(
             self,

@@ -74,7 +74,8 @@ class Listing:
         return Listing(self.folder, self.files[which], self.labels[which])
 
     def limited(self, count: int | None, name: str) -> Listing:
-        """So many images, drawn once and for all: the first ones would all be of one class.
+        """A listing of `count` images drawn at random with a fixed seed: the first images of a folder would all
+        be of one class.
 
         Raises
         ------

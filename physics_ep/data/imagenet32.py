@@ -36,7 +36,7 @@ def absent(folder: Path | None) -> list[str]:
 def read_imagenet32(
     folder: Path, train: int | None = None, test: int | None = None, progress: Progress | bool = SILENT
 ) -> Images:
-    """Read the set.
+    """Read the training and test images of downsampled ImageNet (32 x 32 pixels).
 
     Parameters
     ----------

@@ -114,7 +114,7 @@ class Folder:
         return _digest(str(self.source.resolve()), size, listing)
 
     def read(self) -> Iterator[tuple[PurePosixPath, bytes]]:
-        """Paths and contents."""
+        """Yield the path and the bytes of each file of the folder."""
         for name in self.names():
             path = self.source / name
             try:
@@ -144,7 +144,7 @@ class Archive:
         return _digest(str(self.source.resolve()), size, [(stat.st_size, stat.st_mtime_ns)])
 
     def read(self) -> Iterator[tuple[PurePosixPath, bytes]]:
-        """Paths and contents."""
+        """Yield the path and the bytes of each file of the archive."""
         for member, archive in self._stream():
             name = PurePosixPath(member.name)
             file = archive.extractfile(member) if _is_image(name) else None

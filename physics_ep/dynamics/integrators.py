@@ -141,7 +141,7 @@ TABLEAUS = {
 
 
 class StepEnd(NamedTuple):
-    """One step.
+    """What an integrator has at the end of a time step.
 
     Attributes
     ----------
@@ -163,7 +163,7 @@ class Diverged(Exception):  # noqa: N818 (the driver catches it; no user sees it
 
 
 def step(motion: Motion, w: State, velocity: State, dt: float, tableau: Tableau) -> StepEnd:
-    """Take one step.
+    """Take one time step of a Runge-Kutta method from state w.
 
     Parameters
     ----------

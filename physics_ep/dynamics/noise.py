@@ -30,7 +30,7 @@ LEAST, OFTEN = 20, 0.1
 
 
 class Noise(NamedTuple):
-    """What one step draws.
+    """Random numbers that one time step of a stochastic method draws.
 
     Attributes
     ----------
@@ -82,7 +82,7 @@ class NoisyTableau:
 
     @property
     def drift(self) -> Tableau:
-        """The method without noise."""
+        """The deterministic Runge-Kutta method that this one becomes without noise."""
         return Tableau(self.stages, self.weights, order=int(self.weak))
 
 
@@ -207,7 +207,7 @@ class Still:
         self._noise = Noise(nothing, nothing)
 
     def draw(self) -> Noise:
-        """Zeros."""
+        """Draw no noise: every kick is zero."""
         return self._noise
 
 

@@ -73,7 +73,7 @@ class Averages(NamedTuple):
 
 
 class Shared:
-    """The same noise for every one of several copies of the rows.
+    """A source of noise that gives each of several copies of a batch the same noise.
 
     Parameters
     ----------
@@ -257,5 +257,5 @@ def added(sums: dict[str, torch.Tensor], part: dict[str, torch.Tensor]) -> None:
 
 
 def repeated(b: torch.Tensor, copies: int) -> torch.Tensor:
-    """Copies of the rows, one batch after the other."""
+    """A batch of rows repeated `copies` times, one copy of the batch after the other."""
     return b.repeat(copies, *[1] * (b.ndim - 1))

@@ -68,7 +68,7 @@ class Recipe:
         return Nudge(self.pull, y, strength if signs is None else strength * signs)
 
     def solve(self, phase: Phase, start: State | None = None) -> Equilibrium:
-        """A nudged phase relaxed."""
+        """Relax a nudged phase by the recipe's solver, tolerance and limit of iterations."""
         return solve(
             phase,
             solver=self.solver,

@@ -73,7 +73,7 @@ class Anchor:
 
 @dataclass(frozen=True)
 class Activation:
-    """An elementwise response.
+    """An elementwise response function of units, with its slope, inverse and potential.
 
     Attributes
     ----------

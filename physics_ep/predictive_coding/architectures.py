@@ -45,7 +45,7 @@ def mlp(
     bias: bool = True,
     seed: int = 0,
 ) -> PredictiveCodingNetwork:
-    """Dense network.
+    """Make a predictive coding network of dense layers.
 
     Parameters
     ----------

@@ -88,7 +88,7 @@ class LinearSum:
 
     @property
     def post(self) -> Shape:
-        """Shape of an example."""
+        """Shape of the sum for one example, without the batch."""
         return self.paths[0].link.post
 
 

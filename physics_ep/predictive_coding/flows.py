@@ -40,7 +40,7 @@ def skew(phase: PredictivePhase, drives: Blocks, pulls: Blocks) -> Skew:
 
 
 def as_paired(phase: PredictivePhase) -> PredictivePhase:
-    """The same problem with the paired energy."""
+    """The phase with the paired energy in place of the squared-error energy, for the same network and input."""
     twin = copy.copy(phase)
     twin.units = phase.units.of_energy(paired=True)
     return twin

@@ -212,7 +212,7 @@ class ForwardNetwork(EnergySystem):
 
     @property
     def stack(self) -> list[PredictiveLayer]:
-        """`layers`, typed."""
+        """The network's `layers`, with their type for checkers."""
         return cast(list[PredictiveLayer], list(self.layers))
 
     @property

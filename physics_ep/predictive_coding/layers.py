@@ -121,7 +121,7 @@ class PredictiveLayer(nn.Module):
 
     @property
     def activation(self) -> Activation:
-        """Its response, and what belongs to it."""
+        """The layer's response function, with its slope and potential."""
         return ACTIVATIONS.get(self.activation_name) or activation_named(self.activation_name)
 
     @property

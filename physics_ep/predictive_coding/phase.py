@@ -38,7 +38,7 @@ Blocks = list[torch.Tensor]
 
 
 class Rest(tuple[torch.Tensor, ...]):
-    """No displacement and no errors: where a nudged phase starts by default."""
+    """Zero displacements and errors, the default start of a nudged phase."""
 
 
 class Displacements(NamedTuple):
@@ -146,7 +146,7 @@ class PredictivePhase(Phase):
 
     @property
     def gates(self) -> str:
-        """'held' or 'live'."""
+        """How the phase treats the gates of piecewise linear units: 'held' or 'live'."""
         return self.units.gates
 
     @property
@@ -211,7 +211,7 @@ class PredictivePhase(Phase):
 
     @property
     def rows(self) -> int:
-        """Examples times stacked nudges."""
+        """Number of rows of a stacked batch: examples times nudges that are stacked."""
         return self.copies * len(self.x)
 
     def strength(self) -> torch.Tensor:
@@ -289,7 +289,7 @@ class PredictivePhase(Phase):
     def fed_back(
         self, below: torch.Tensor | None, link: Link, w: torch.Tensor, delta: torch.Tensor, route: Route
     ) -> torch.Tensor:
-        """below + W^T delta, in the memory of `below` if there is one."""
+        """Add W^T delta to `below`, in its own memory; without a `below`, return W^T delta."""
         if below is not None and route is None:
             return link.add_back(below, w, delta)
         back = self.transposed(link, w, delta, route)
@@ -562,7 +562,7 @@ def relative(wanted: torch.Tensor, found: torch.Tensor, overwrite: bool = False)
 
 
 def part(miss: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
-    """A miss over a size, (rows,); 0 where there is no miss."""
+    """An error divided by its scale, (rows,); 0 where the error is 0, whatever the scale."""
     return torch.where(miss == 0, miss, miss / size)
 
 

@@ -23,7 +23,9 @@ if not TYPE_CHECKING:
 def over(
     function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], rows: torch.Tensor, one: torch.Tensor
 ) -> torch.Tensor:
-    """A function of stacked rows and of a constant that one batch of them has."""
+    """Apply a function of (rows, constant), where `rows` stacks several batches and `one` belongs to a single
+    batch.
+    """
     count, batch = rows.shape[0], one.shape[0]  # a tensor's len() takes as long as a small product
     if count == batch:
         return function(rows, one)
@@ -102,7 +104,9 @@ class FreeResponse:
         self.rails: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def of_energy(self, paired: bool) -> FreeResponse:
-        """The same units with the other energy, or with this one; what is known of the free state is shared."""
+        """The responses of the same units for the paired or the squared-error energy; what is known of the free
+        state is shared.
+        """
         twin = copy.copy(self)
         twin.paired = paired
         return twin
@@ -177,7 +181,7 @@ class FreeResponse:
         return torch.ops.aten.threshold_backward.grad_input(error, shift, 0, grad_input=error)
 
     def drives(self, k: int) -> torch.Tensor:
-        """Free pre-activations a_k."""
+        """Pre-activations a_k of all layers in the free state."""
         assert self.free.drives is not None
         return self.free.drives[k]
 

@@ -25,7 +25,7 @@ NEAR = 0.999
 
 
 class QuadraticStep(NamedTuple):
-    """What conjugate gradients found.
+    """The step that conjugate gradients found, and how they ended.
 
     Attributes
     ----------
@@ -248,7 +248,7 @@ def deflated(v: torch.Tensor, without: torch.Tensor | None) -> torch.Tensor:
 
 
 def unit(v: torch.Tensor) -> torch.Tensor:
-    """v over its length."""
+    """The vector v divided by its length."""
     return v / v.norm(dim=1, keepdim=True).clamp_min(torch.finfo(v.dtype).tiny)
 
 

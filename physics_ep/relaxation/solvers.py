@@ -22,7 +22,7 @@ class HasForce(Protocol):
         ...
 
     def force(self, z: State) -> State:
-        """Projected -dF/dz."""
+        """The force -dF/dz on the variables, projected where bounds hold them."""
         ...
 
     def residual(self, force: State) -> torch.Tensor:

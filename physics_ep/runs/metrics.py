@@ -235,7 +235,7 @@ class Evaluation:
         return self.cost / settled if settled > 0 else float("nan")
 
     def of_all_ranks(self, device: torch.device) -> Evaluation:
-        """The same of the examples of all ranks, which must all ask."""
+        """The evaluation of the examples of all processes together; every process must call this."""
         counts = (self.examples, self.wrong, self.missed, self.unconverged, self.measured, self.cost)
         *whole, cost = summed([float(n) for n in counts], device)
         examples, wrong, missed, unconverged, measured = map(int, whole)

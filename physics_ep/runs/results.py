@@ -16,7 +16,7 @@ from ..tabular import Tabular, epochs_of
 
 @dataclass(frozen=True, repr=False)
 class TrainingResult(Tabular):
-    """What training gave.
+    """The outcome of a training: its figures epoch by epoch, the trained system, and the run file.
 
     Attributes
     ----------
@@ -59,12 +59,16 @@ class TrainingResult(Tabular):
 
     @property
     def train_error(self) -> float:
-        """The same for the training examples, during the epoch that led to these weights."""
+        """Fraction of the training examples that were misclassified in the epoch that led to these weights; an
+        example without an equilibrium counts as an error. NaN where targets are measured.
+        """
         return float(self._kept("train_error"))
 
     @property
     def validation_error(self) -> float:
-        """The same for the examples held out of the training set; NaN where none were."""
+        """Fraction of the held-out training examples that the system misclassifies; NaN where none were held out
+        or targets are measured.
+        """
         return float(self._kept("validation_error")) if "validation_error" in self.metrics else math.nan
 
     @property
@@ -74,7 +78,7 @@ class TrainingResult(Tabular):
 
     @property
     def validation_loss(self) -> float:
-        """The same for the examples held out of the training set; NaN where none were."""
+        """Mean cost of the held-out training examples, where targets are measured; NaN where none were held out."""
         return float(self._kept("validation_loss")) if "validation_loss" in self.metrics else math.nan
 
     @property
@@ -95,11 +99,11 @@ class TrainingResult(Tabular):
         return [*told, f"{self.seconds:.3g} s", *([] if self.path is None else [repr(str(self.path))])]
 
     def records(self) -> list[dict[str, Any]]:
-        """A row an epoch."""
+        """The training as a table, one row for each epoch."""
         return epochs_of(self.metrics)
 
     def figures(self) -> dict[str, Any]:
-        """The figures for `--json`."""
+        """The result's figures as `--json` writes them."""
         chosen = {
             "validation_error": self.validation_error,
             "validation_loss": self.validation_loss,

@@ -47,7 +47,7 @@ class Interruption:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Within, Ctrl-C waits: what is done there is done whole. It raises at the end."""
+        """Within this context, Ctrl-C waits until the block is done; then KeyboardInterrupt is raised."""
         self._deferred = True
         try:
             yield
@@ -56,7 +56,9 @@ class Interruption:
         self.check()
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Signal handler."""
+        """Note that Ctrl-C was pressed, and raise KeyboardInterrupt unless that is deferred; Python calls this
+        as the signal's handler.
+        """
         self.asked = True
         if not self._deferred:
             signal.default_int_handler(number, frame)

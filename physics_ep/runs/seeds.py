@@ -87,7 +87,7 @@ class SeedsResult(Tabular):
         return [*told, f"test loss {loss:.4g}" if self.measured else f"test error {self.test_error:.2%}"]
 
     def records(self) -> list[dict[str, Any]]:
-        """A row a seed."""
+        """The trainings as a table, one row for each seed."""
         names = (
             "test_error",
             "validation_error",

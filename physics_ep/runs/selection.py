@@ -37,7 +37,7 @@ class Selection:
         self.patience = config.training.patience
 
     def start(self) -> dict[str, Any]:
-        """The record of the best epoch, before there is any."""
+        """The record of the best epoch before any epoch was trained."""
         return {"epochs": 0, self.figure: math.inf}
 
     def improved(self, best: Mapping[str, Any], row: Mapping[str, Any]) -> bool:

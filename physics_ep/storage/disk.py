@@ -62,7 +62,7 @@ class PatientFile(io.RawIOBase):
         return self._place
 
     def tell(self) -> int:
-        """The current place."""
+        """The position in the file, in bytes."""
         return self._place
 
     def truncate(self, size: int | None = None) -> int:
@@ -80,11 +80,11 @@ class PatientFile(io.RawIOBase):
         return True
 
     def writable(self) -> bool:
-        """That is what it is for."""
+        """Tell HDF5 that the file can be written: always true."""
         return True
 
     def seekable(self) -> bool:
-        """HDF5 writes here and there."""
+        """Tell HDF5 that any position of the file can be reached: always true."""
         return True
 
     def close(self) -> None:

@@ -46,7 +46,7 @@ class Lock:
         self._process = 0
 
     def acquire(self) -> None:
-        """Take the lock.
+        """Take the lock, or raise an error that names who holds it.
 
         Raises
         ------

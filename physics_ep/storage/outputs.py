@@ -139,7 +139,7 @@ class Call:
         return path
 
     def close(self) -> None:
-        """Give all locks back."""
+        """Give back all locks that the call holds on its output files."""
         for lock in reversed(self.locks.values()):
             lock.release()
         self.locks = {}

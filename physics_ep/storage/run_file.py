@@ -106,7 +106,7 @@ class Run(Tabular):
 
     @property
     def epochs(self) -> int:
-        """Epochs that were completed."""
+        """Number of epochs that the run has completed."""
         return int(self.attributes.get("epochs", 0))
 
     def words(self) -> list[str]:

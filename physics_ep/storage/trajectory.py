@@ -106,7 +106,7 @@ class Recorder:
         return None
 
     def expect(self, rows: int, point: TrajectoryRow) -> None:
-        """Make sure that there is room for so many rows like this one; raise NoRoomError if there is not."""
+        """Make sure that memory has room for `rows` rows as large as this one; raise NoRoomError if it has not."""
         _require_memory(2 * rows * row_bytes(point), point.energy.device)  # joining them makes a copy
 
     def append(self, point: TrajectoryRow) -> None:
@@ -140,7 +140,7 @@ class Recorder:
 
 
 def row_bytes(point: TrajectoryRow) -> int:
-    """Size of a row."""
+    """Bytes that one row of a trajectory takes."""
     return 8 + sum(b.numel() * b.element_size() for b in (*point.state, *point.internal, *point[2:4]))
 
 

@@ -46,7 +46,7 @@ class Examples:
     std: torch.Tensor
 
     def to(self, device: torch.device) -> Examples:
-        """The same on another device."""
+        """The examples on another device."""
         return Examples(**{name: value.to(device) for name, value in vars(self).items()})
 
     def inputs(self, images: torch.Tensor) -> torch.Tensor:

@@ -244,7 +244,7 @@ class Clock:
         self.seconds: dict[str, list[tuple[float, float]]] = {}
 
     def around(self, calls: dict[str, Callable[[], None]]) -> dict[str, Callable[[], object]]:
-        """The same functions, which also note what they took."""
+        """The functions given, each of which also notes the time that it took."""
         return {name: self._noting(name, call) for name, call in calls.items()}
 
     def median(self, name: str) -> tuple[float, float]:

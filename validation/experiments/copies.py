@@ -135,7 +135,7 @@ def ways() -> Iterator[CopiesCase]:
 
 
 def cases() -> Iterator[CopiesCase]:
-    """Rows of the table."""
+    """The rows of the experiment's table."""
     for size in (0.001, 0.01):
         yield CopiesCase("tanh", "hopfield", DeviceModel(mirror_mismatch=size), f"mirrors {size:.1%}")
     for size in (0.01, 0.1):

@@ -79,7 +79,7 @@ class LearningInterrupted(KeyboardInterrupt):
 
 @dataclass(frozen=True, repr=False)
 class InSituTable(Tabular):
-    """What was measured.
+    """Test errors of networks that learned on devices, and of those written into them.
 
     Attributes
     ----------
@@ -506,7 +506,7 @@ class Lesson:
         return InSitu(mapped, lambda _: build_optimizer(self.config.optimizer, mapped.system), **options)
 
     def system(self, learner: Any) -> EnergySystem:
-        """The system that learns."""
+        """The system that learns on the devices."""
         return learner.mapped.system
 
     def _states(self, lost: int, lost_then: int) -> dict[str, float]:
@@ -547,7 +547,7 @@ class Lesson:
 
 
 class PlainLesson(Lesson):
-    """The same on a plain substrate, whose cells hold its couplings as they are."""
+    """A lesson on a plain substrate, whose cells hold its couplings without pairs of units."""
 
     def __init__(self, config: Config, examples: Dataset, seed: int, rails: str = "refuse") -> None:
         super().__init__(config, examples, seed, rails)

@@ -245,8 +245,7 @@ def measured(mapped: Mapped, x: torch.Tensor, y: torch.Tensor, meant: dict[str, 
 def learnt(
     mapped: Mapped, x: torch.Tensor, y: torch.Tensor, epochs: int = 8, rate: float = 3e-4, batch: int = 4
 ) -> dict[str, Any]:
-    """Let written weights learn these photographs in place, each cell moved as far as is asked; photographs that
-    are right before, and after each epoch, and among the first five."""
+    """Let a written network learn these photographs on its device, and count the photographs that it gets right."""
     began = time.process_time()
 
     def told() -> tuple[int, int]:

@@ -95,13 +95,13 @@ class SignatureRun:
     conditions: dict[str, Any]
 
     def figures(self) -> dict[str, Any]:
-        """For JSON."""
+        """The run's figures as `--json` writes them."""
         sweeps = {f"{substrate}: {column}": table.figures() for (substrate, column), table in self.tables.items()}
         return {"conditions": self.conditions, "sweeps": sweeps}
 
 
 def networks() -> list[str]:
-    """Names that `signature` takes."""
+    """Names of the networks that `signature` takes."""
     return [*DIGITS, *zoo("cifar10")]
 
 

@@ -95,7 +95,7 @@ class Placed:
     live_settled: np.ndarray
 
     def figures(self) -> dict[str, Any]:
-        """For JSON."""
+        """The figures as `--json` writes them."""
         return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in vars(self).items()}
 
 

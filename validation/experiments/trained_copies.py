@@ -69,7 +69,7 @@ COST = CrossEntropy()
 
 @dataclass(frozen=True)
 class TrainedCase:
-    """A network on devices.
+    """A trained network written into devices whose copies differ.
 
     Attributes
     ----------
@@ -92,7 +92,7 @@ class TrainedCase:
 
 
 def cases() -> list[TrainedCase]:
-    """Rows of the table."""
+    """The rows of the experiment's table."""
     found = []
     for depth in SIZES:
         for activation in GAINS:

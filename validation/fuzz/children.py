@@ -30,7 +30,7 @@ SPARE = 2**26
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended.
+    """How a child process of the fuzz test ended.
 
     Attributes
     ----------

@@ -102,7 +102,7 @@ def found(job: Job) -> Made | None:
 
 
 def make(job: Job) -> Made:
-    """Do a job, from where its run file ends."""
+    """Do a job of a reproduction, going on from where its run file ends."""
     with threads(1), writing(job.command):
         done = found(job)
         if done is not None:

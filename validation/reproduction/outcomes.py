@@ -41,7 +41,7 @@ class RowOutcome:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Seeds that were made."""
+        """The seeds that were made for the row."""
         return tuple(sorted(self.values.get(self.recipe.rules[0], {})))
 
     @property

@@ -139,7 +139,7 @@ class Experiment:
         return self._transfer
 
     def measure(self, device: Any, beta: float | str) -> Measured:
-        """Measure one point.
+        """Measure one point of the sweep: one device instance at one value of the imperfection.
 
         Parameters
         ----------
@@ -365,5 +365,5 @@ def drawing(seed: int, repeat: int, purpose: str, device: str | torch.device = "
 
 
 def standard_mapper() -> Callable[..., Any]:
-    """`hardware_models.map_pcn`."""
+    """The mapper that sweeps use by default, `hardware_models.map_pcn`."""
     return map_pcn

@@ -131,7 +131,7 @@ class TolerancePoint:
         return [(self, "")] if self.live is None else [(self, "held"), (self.live, "live")]
 
     def without_rates(self) -> TolerancePoint:
-        """The same point without rates of errors, which targets drawn at random do not have."""
+        """The point without its rates of errors, since targets drawn at random have none."""
         live = None if self.live is None else self.live.without_rates()
         return replace(self, free_error=math.nan, live=live)
 
@@ -181,7 +181,7 @@ class TolerancePoint:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ToleranceTable(Tabular):
-    """A sweep.
+    """Quality of gradients over the imperfections of devices: the points of a sweep.
 
     Attributes
     ----------
@@ -201,7 +201,7 @@ class ToleranceTable(Tabular):
 
     @property
     def complete(self) -> bool:
-        """Whether all points are there."""
+        """Whether all points of the sweep have been measured."""
         return len(self.points) == self.planned
 
     @property
@@ -272,7 +272,7 @@ class ToleranceTable(Tabular):
         return self.of(field)[int(np.argmin(np.nan_to_num(cosines, nan=-math.inf)))]
 
     def figures(self) -> dict[str, Any]:
-        """For JSON."""
+        """The sweep's figures as `--json` writes them."""
         return {
             "points": [point.figures() for point in self.points],
             "config": self.config,

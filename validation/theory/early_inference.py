@@ -494,7 +494,7 @@ def at_rest(motion: Motion) -> State:
 
 
 def depth_of(phase: Phase) -> int:
-    """Number of layers."""
+    """Number of layers of a network."""
     assert phase.origin is not None
     return phase.depth if isinstance(phase, PredictivePhase) else len(phase.origin)
 

@@ -75,7 +75,7 @@ class BetaChoice:
     stability_limit: float
 
     def figures(self) -> dict[str, Any]:
-        """For JSON."""
+        """The choice's figures as `--json` writes them."""
         return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in vars(self).items()}
 
 

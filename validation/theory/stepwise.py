@@ -51,7 +51,7 @@ def stepwise(
     step: float = 0.2,
     tolerance: float = 1e-13,
 ) -> StepwiseEstimates:
-    """Run both courses from the same free state, in float64.
+    """Run a nudged relaxation and backpropagation through time from the same free state, step by step, in float64.
 
     Parameters
     ----------

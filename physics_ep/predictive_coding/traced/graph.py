@@ -100,7 +100,7 @@ class BatchAxis:
         return value.unflatten(self.axis, (-1, self.inner)).movedim(self.axis, 0)
 
     def value(self, block: torch.Tensor) -> torch.Tensor:
-        """Inverse of `block`."""
+        """Bring the batch axis back to where the model has it: the inverse of `block`."""
         if self.scalar:
             return block[:, 0]
         if self.inner == 1:
@@ -122,7 +122,7 @@ class UnitPlace:
         return self.layout.block(value)
 
     def value(self, block: torch.Tensor) -> torch.Tensor:
-        """Inverse of `block`."""
+        """A unit's block with the batch axis back where the model has it: the inverse of `block`."""
         return self.layout.value(block)
 
 

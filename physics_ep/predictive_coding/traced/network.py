@@ -216,12 +216,16 @@ class ModuleNetwork(HoldsNoise, EnergySystem):
             self._entered -= 1
 
     def renew(self) -> None:
-        """Let the next free phase draw anew; within an oracle nothing is drawn anew."""
+        """Let the next free phase draw new random numbers, such as dropout masks; an oracle's phases keep the
+        old ones.
+        """
         if self._entered <= 1:
             self._noise = None
 
     def update_statistics(self, x: torch.Tensor) -> None:
-        """Let running statistics take in one batch, by one forward pass of the model with the numbers drawn."""
+        """Let running statistics of batch norms take in one batch, by a forward pass with the dropout masks that
+        were drawn.
+        """
         norms = (m for m in self.modules() if isinstance(m, _NormBase) and m.training)
         if not any(m.track_running_stats for m in norms) and not self.graph(x).mutates:
             return

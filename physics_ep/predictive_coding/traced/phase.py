@@ -133,7 +133,7 @@ class ModulePhase(Phase):
         return self.nudge.cost.gradient(outputs, self.nudge.y[copy * size : (copy + 1) * size])
 
     def outputs(self) -> torch.Tensor:
-        """Free outputs (B, n_out)."""
+        """Outputs (B, n_out) of the free state."""
         return self.free.states[-1].reshape(len(self.x), -1)
 
     def pulls(self) -> list[Blocks]:

@@ -130,7 +130,7 @@ def _miss(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 def choose(graph: CallGraph, where: Mapping[int, BatchAxis], units: str | Sequence[str]) -> tuple[UnitPlace, ...]:
-    """Units of a graph.
+    """Choose which values of a forward pass become units of the network.
 
     Parameters
     ----------
