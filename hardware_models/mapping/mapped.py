@@ -232,9 +232,7 @@ class Mapped(Tabular):
         beta: float | str = "auto",
         **options: Any,
     ) -> dict[str, torch.Tensor]:
-        """The gradient by EP on the substrate, for each parameter of the network: what `estimate` returns,
-        without its step.
-        """
+        """The gradient by EP on the substrate, by parameter of the network: `estimate` without its step."""
         return self.estimate(x, y, cost, scheme, beta, **options)[0]
 
     def to_circuit(self) -> PairsCircuit:
