@@ -26,7 +26,7 @@ def _fill_descriptors() -> None:
 
 
 def run() -> NoReturn:
-    """Run the command. Ctrl-C ends it in one line from the first moment, while modules are still imported."""
+    """Run the command line; Ctrl-C ends it in one line from the first moment, even while modules are imported."""
     signal.signal(signal.SIGINT, _end)
     _fill_descriptors()
     from .cli import main

@@ -18,7 +18,7 @@ State = tuple[torch.Tensor, ...]
 
 
 def flat(blocks: State) -> torch.Tensor:
-    """Blocks side by side, (B, n)."""
+    """Blocks of a state joined side by side into vectors (B, n)."""
     return blocks[0].flatten(1) if len(blocks) == 1 else torch.cat([b.flatten(1) for b in blocks], 1)
 
 
@@ -32,19 +32,21 @@ def unflat(vector: torch.Tensor, shapes: list[torch.Size]) -> State:
 
 
 def keep(active: torch.Tensor, new: State, old: State) -> State:
-    """`new` where `active` (B,), else `old`."""
+    """Take the blocks `new` for examples where `active` (B,) holds, and the blocks `old` for the others."""
     return tuple(torch.where(active.view(-1, *[1] * (n.ndim - 1)), n, o) for n, o in zip(new, old, strict=True))
 
 
 def tiled(rows: torch.Tensor, count: int) -> torch.Tensor:
-    """A batch (B, ...) `count` times, one copy after the other: for few numbers a fifth of what `repeat` takes."""
+    """A batch (B, ...) repeated `count` times, one copy after the other; for few numbers five times as fast as
+    `repeat`.
+    """
     if rows.ndim > 2:  # images keep the order in memory that `repeat` gives them, and with it their rounding
         return rows.repeat(count, *[1] * (rows.ndim - 1))
     return torch.cat([rows] * count)
 
 
 def doubled(rows: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
-    """Memory for two batches like rows (B, ...), as one batch and its halves: to be filled, not copied together."""
+    """Memory for two batches of the shape of `rows` (B, ...): the whole, and its two halves to be filled."""
     images = rows.ndim == 4 and rows.is_contiguous(memory_format=torch.channels_last)
     layout = torch.channels_last if images else torch.contiguous_format
     shape = (2 * rows.shape[0], *rows.shape[1:])
@@ -53,12 +55,12 @@ def doubled(rows: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, torch
 
 
 def narrowed(blocks: State, dtype: torch.dtype) -> State:
-    """Blocks in a real dtype, or in its complex partner where they are complex."""
+    """Blocks converted to a real dtype, or to its complex partner where they are complex."""
     return tuple(b.to(dtype.to_complex() if b.is_complex() else dtype) for b in blocks)
 
 
 def in_dtype(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """An input in a dtype; integers (token ids, class indices, masks) are left as they are."""
+    """An input converted to a dtype; integers (token ids, class indices, masks) are left as they are."""
     return x.to(dtype) if x.is_floating_point() or x.is_complex() else x
 
 
@@ -110,7 +112,7 @@ def largest(blocks: State) -> torch.Tensor:
 
 
 def derivative(energy: torch.Tensor, state: State) -> State:
-    """dE/ds of a batch of energies (B,), by autograd; for an analytic energy the complex derivative.
+    """Derivative dE/ds of a batch of energies (B,), by autograd; for an analytic energy the complex derivative.
 
     Autograd gives the conjugate of the derivative for the real part of an analytic function.
     """
@@ -146,7 +148,7 @@ def require_finite(system: Any) -> None:
 
 
 def twice_differentiable() -> AbstractContextManager[None]:
-    """Attention by its plain kernel within: the fused ones have no second derivative."""
+    """Within this context, attention uses its plain kernel, since the fused ones have no second derivative."""
     cuda = torch.backends.cuda
     fused = cuda.flash_sdp_enabled() or cuda.mem_efficient_sdp_enabled() or cuda.cudnn_sdp_enabled()
     return sdpa_kernel(SDPBackend.MATH) if fused else nullcontext()

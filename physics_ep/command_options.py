@@ -33,12 +33,12 @@ from .storage.outputs import PROGRAM, claim, write_json, writing
 
 @dataclass(frozen=True)
 class Reads:
-    """An option that names a file or a folder which the command reads, if there is one of this name."""
+    """Marks a command's option that names a file or folder to read, if there is one of this name."""
 
 
 @dataclass(frozen=True)
 class Writes:
-    """An option that names a file which the command writes.
+    """Marks a command's option that names a file which the command writes.
 
     Attributes
     ----------
@@ -179,7 +179,7 @@ def add_command(
 
 
 def file_mark(annotation: Any) -> Reads | Writes | None:
-    """What an annotation says of a file."""
+    """The mark `Reads` or `Writes` in an option's annotation; None where it has none."""
     return next((mark for mark in get_args(annotation)[1:] if isinstance(mark, Reads | Writes)), None)
 
 

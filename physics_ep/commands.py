@@ -39,13 +39,13 @@ RunFile = Annotated[
 
 
 class InterruptedCommandError(Exception):
-    """Ctrl-C, with a word on how to go on; `cli.main` prints it and exits."""
+    """Raised when Ctrl-C ends a command, with a sentence on how to go on; `cli.main` prints it and exits."""
 
     exit_status = 130
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this package."""
+    """Add the commands of `physics_ep` to the command line."""
     add_command(app, train, training=True)
     add_command(app, simulate, training=True)
     add_command(app, info)

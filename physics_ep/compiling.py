@@ -56,13 +56,15 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def spare(memory: torch.Tensor | None) -> torch.Tensor | None:
-    """Memory to write into, as `out` of an operator; None in what is compiled, which plans its memory itself."""
+    """Memory that an operator may write into, as its argument `out`; None in compiled code, which plans its
+    memory itself.
+    """
     return None if torch.compiler.is_compiling() else memory
 
 
 @contextmanager
 def compiling() -> Iterator[list[str]]:
-    """Within the block, compile what is `fusible`; what was called of it is in the list."""
+    """Within this context, functions marked `fusible` are compiled; the list tells which of them were called."""
     calls: list[str] = []
     token = _CALLS.set(calls)
     try:

@@ -68,7 +68,7 @@ class OpenSection(Section):
 
 
 class SystemSection(OpenSection):
-    """[system]: a registered name; all other keys are its constructor's options.
+    """The section [system]: a registered name; all other keys are options of that system's constructor.
 
     Attributes
     ----------
@@ -119,7 +119,7 @@ class SystemSection(OpenSection):
 
 
 class DataSection(Section):
-    """[data]: which examples to learn from.
+    """The section [data]: which examples to learn from.
 
     Attributes
     ----------
@@ -227,7 +227,7 @@ class DataSection(Section):
 
 
 class TrainingSection(Section):
-    """[training]: how long, in what portions, and what to do where equilibria fail.
+    """The section [training]: how long, in batches of what size, and what to do where equilibria fail.
 
     Attributes
     ----------
@@ -297,7 +297,8 @@ class TrainingSection(Section):
 
 
 class OptimizerSection(OpenSection):
-    """[optimizer]: any class of torch.optim by name, its options, and groups of parameters with other options.
+    """The section [optimizer]: a class of torch.optim by name, its options, and groups of parameters with other
+    options.
 
     Attributes
     ----------
@@ -312,7 +313,7 @@ class OptimizerSection(OpenSection):
 
 
 class SchedulerSection(OpenSection):
-    """[scheduler]: any class of torch.optim.lr_scheduler by name and its options.
+    """The section [scheduler]: a class of torch.optim.lr_scheduler by name, and its options.
 
     Attributes
     ----------
@@ -330,7 +331,7 @@ class SchedulerSection(OpenSection):
 
 
 class PropagationSection(Section):
-    """[ep]: how gradients are estimated.
+    """The section [ep]: how gradients are estimated.
 
     Attributes
     ----------
@@ -425,7 +426,7 @@ class PropagationSection(Section):
 
 
 class Config(Section):
-    """A whole training config."""
+    """A training config: all its sections, checked."""
 
     system: SystemSection
     data: DataSection = DataSection()

@@ -16,7 +16,7 @@ from .registry import load, systems
 
 @dataclass(frozen=True)
 class ConfigKey:
-    """A key of a config.
+    """One key of a config, with its type, default, unit and meaning.
 
     Attributes
     ----------

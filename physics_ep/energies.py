@@ -11,13 +11,13 @@ from .errors import argument_error
 
 
 class HasEnergy(Protocol):
-    """What is asked of a system for its energy."""
+    """The methods that a system must have so that its energy can be computed."""
 
     def energy(self, state: State, x: torch.Tensor) -> torch.Tensor: ...
 
 
 class HasOutputs(Protocol):
-    """What is asked of a system for its outputs."""
+    """The methods that a system must have so that its outputs can be read."""
 
     def outputs(self, state: State) -> torch.Tensor: ...
 
@@ -53,7 +53,7 @@ def energies(system: HasEnergy, state: State, x: torch.Tensor) -> torch.Tensor:
 
 
 class Forced(Protocol):
-    """What is asked of a system for its force."""
+    """The methods that a system must have so that its force can be computed."""
 
     def force(self, state: State, x: torch.Tensor) -> State: ...
 

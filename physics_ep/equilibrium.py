@@ -183,7 +183,7 @@ class Equilibrium(Tabular):
 
 
 class NotConverged(RuntimeError):  # noqa: N818 (a public name)
-    """A state was needed that is no equilibrium. `.equilibrium` holds what was found."""
+    """Raised where a state is needed that is no equilibrium; `.equilibrium` holds what was found."""
 
     def __init__(self, equilibrium: Equilibrium, phase: str = "relaxation") -> None:
         self.equilibrium = equilibrium
@@ -201,7 +201,9 @@ class NotConverged(RuntimeError):  # noqa: N818 (a public name)
 
 
 class NotFinite(NotConverged):
-    """A cost or a gradient is NaN or infinite though its states may be equilibria. `.equilibrium` may be None."""
+    """Raised where a cost or a gradient is NaN or infinite though states may be equilibria; `.equilibrium` may
+    be None.
+    """
 
     def __init__(self, what: str, equilibrium: Equilibrium | None = None) -> None:
         self.equilibrium = equilibrium  # type: ignore[assignment]
@@ -221,7 +223,9 @@ def broken_parts(loss: torch.Tensor, gradients: Mapping[str, torch.Tensor]) -> s
 
 
 class OtherBranch(NotConverged):
-    """A state is an equilibrium, but not one that EP may contrast. `.rows` (B,) tells which examples it is."""
+    """Raised where a state is an equilibrium, but not one that EP may contrast; `.rows` (B,) tells for which
+    examples.
+    """
 
     def __init__(self, equilibrium: Equilibrium, phase: str, rows: torch.Tensor) -> None:
         self.equilibrium = equilibrium

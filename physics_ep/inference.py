@@ -19,7 +19,7 @@ R = TypeVar("R")
 
 
 def differentiating(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, which leaves inference mode for its own time: forces and gradients are derivatives.
+    """Make a function leave torch's inference mode while it runs, since forces and gradients are derivatives.
 
     Tensors that were made in inference mode, which autograd refuses, are copied; so are systems that hold such.
     """

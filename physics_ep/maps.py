@@ -64,19 +64,19 @@ class Link:
         self.fan_out = fan_out
 
     def apply(self, w: torch.Tensor, h: torch.Tensor, route: Route = None) -> torch.Tensor:
-        """P W h, (B, *post)."""
+        """The pooled map of activities, P W h, (B, *post)."""
         raise NotImplementedError
 
     def drive(self, w: torch.Tensor, h: torch.Tensor, bias: torch.Tensor | None) -> tuple[torch.Tensor, Route]:
-        """P W h + b, and the route that a max pooling takes."""
+        """The pooled map of activities with its biases, P W h + b, and the route that a max pooling takes."""
         raise NotImplementedError
 
     def image_of(self, w: torch.Tensor, h: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-        """W h (+ b) before a max pooling."""
+        """The map of activities W h (+ b) before a max pooling."""
         raise NotImplementedError
 
     def pooled(self, image: torch.Tensor) -> tuple[torch.Tensor, Route]:
-        """P of an image, and the route that a max pooling takes."""
+        """The pooling P of an image, and the route that a max pooling takes."""
         raise NotImplementedError
 
     def route_of(self, image: torch.Tensor) -> torch.Tensor:
@@ -94,7 +94,9 @@ class Link:
     def transpose(
         self, w: torch.Tensor, delta: torch.Tensor, route: Route = None, space: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """(P W)^T delta, (B, *pre); `space`, flat, is memory for what a max pooling has picked from."""
+        """The transposed map (P W)^T delta, (B, *pre); `space`, flat, is memory for what a max pooling has
+        picked from.
+        """
         raise NotImplementedError
 
     def gradient(self, h: torch.Tensor, delta: torch.Tensor, route: Route = None) -> torch.Tensor:
@@ -102,13 +104,13 @@ class Link:
         raise NotImplementedError
 
     def add_to(self, total: torch.Tensor, w: torch.Tensor, h: torch.Tensor, route: Route = None) -> torch.Tensor:
-        """total + P W h, in the memory of `total`."""
+        """Add P W h to `total`, in its own memory."""
         return total.add_(self.apply(w, h, route))
 
     def add_back(
         self, total: torch.Tensor, w: torch.Tensor, delta: torch.Tensor, route: Route = None
     ) -> torch.Tensor:
-        """total + (P W)^T delta, in the memory of `total`."""
+        """Add (P W)^T delta to `total`, in its own memory."""
         return total.add_(self.transpose(w, delta, route))
 
     def with_weights(self) -> tuple[Link, torch.Tensor]:

@@ -34,7 +34,7 @@ from .reads import read
 
 @dataclass(frozen=True)
 class Stencil:
-    """A nudging scheme.
+    """A nudging scheme: strengths of the nudges, as multiples of beta, and weights of their contrasts.
 
     Attributes
     ----------
@@ -421,7 +421,7 @@ class Nudge:
         return read(self.beta.abs().max())[0] if isinstance(self.beta, torch.Tensor) else abs(self.beta)
 
     def each(self, rows: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-        """Beta of each of so many rows, (rows,)."""
+        """The strength beta of each of so many rows, (rows,)."""
         if isinstance(self.beta, torch.Tensor):
             return self.beta.to(device, dtype).expand(rows)
         return torch.full((rows,), self.beta, dtype=dtype, device=device)
@@ -436,7 +436,7 @@ class Nudge:
         return real.to_complex() if self.is_complex else real
 
     def column(self, like: torch.Tensor) -> torch.Tensor | float | complex:
-        """Beta shaped to multiply a (B, n) tensor."""
+        """The strengths beta shaped to multiply a (B, n) tensor."""
         if isinstance(self.beta, torch.Tensor) and self.beta.ndim:
             return self.beta.to(like.device, self.dtype(like.dtype))[:, None]
         value = self.beta.item() if isinstance(self.beta, torch.Tensor) else self.beta
@@ -458,7 +458,7 @@ class Nudge:
         return stiffness, force
 
     def energy(self, outputs: torch.Tensor) -> torch.Tensor:
-        """beta C, (B,)."""
+        """The nudge's part beta C of the energy, (B,)."""
         beta = self.beta
         if isinstance(beta, torch.Tensor):
             beta = beta.to(outputs.device, outputs.dtype if outputs.is_complex() else self.dtype(outputs.dtype))

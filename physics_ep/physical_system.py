@@ -372,7 +372,9 @@ class PhysicalSystem(nn.Module):
         """Put the parameters back into their physical range; called before each EP gradient and by training."""
 
     def readings(self, free: State, plus: State, minus: State | None) -> tuple[State, State, State | None]:
-        """What instruments read of the states of a contrast. Default: what they are; else errors are drawn here."""
+        """What instruments read of the states of a contrast; by default the states themselves. Substrates draw
+        errors here.
+        """
         return free, plus, minus
 
     def default_tolerance(self, dtype: torch.dtype) -> float:

@@ -37,7 +37,7 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.
 
 
 def resolve_device(name: str | torch.device | None) -> torch.device:
-    """Device by name; None is the CPU.
+    """The torch device of this name; None is the CPU.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def resolve_device(name: str | torch.device | None) -> torch.device:
 
 
 class OnHost(nn.Module):
-    """A module that computes on the CPU only, and says so when it is moved, not in the middle of a step.
+    """A module that computes on the CPU only, and says so when it is moved to another device.
 
     A class derives from this one beside its own base, and sets `on_host`.
 
@@ -90,7 +90,7 @@ class OnHost(nn.Module):
 
 
 def on_host(module: Module) -> Module:
-    """The module itself if it is on the CPU, or else a copy of it that is."""
+    """The module itself if it is on the CPU, else a copy of it that is."""
     if all(t.device.type == "cpu" for t in itertools.chain(module.parameters(), module.buffers())):
         return module
     return copy.deepcopy(module).cpu()
@@ -222,7 +222,7 @@ def _largest(value: Any) -> int:
 
 
 def readable(count: int) -> str:
-    """A number of bytes in words."""
+    """A number of bytes in words, such as '1.5 GiB'."""
     return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
@@ -271,7 +271,7 @@ def keep_memory() -> None:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Let torch use so many threads within the block: sums of another grouping round differently.
+    """Within this context, torch uses so many threads, since sums of another grouping round differently.
 
     What runs in such a block makes many steps, so that freed memory is kept from then on (`keep_memory`).
     """

@@ -78,7 +78,7 @@ class Pooling:
         return rows, columns
 
     def pooled(self, image: torch.Tensor) -> tuple[torch.Tensor, Route]:
-        """P of an image, and the route of a maximum."""
+        """The pooling P of an image, and the route of a maximum."""
         if not self.routed:
             return avg_pool2d(image, self.size, self.stride, self.padding), None
         found, where = max_pool2d(image, self.size, self.stride, self.padding, return_indices=True)
@@ -90,7 +90,7 @@ class Pooling:
         return rows_of(found[1])
 
     def held(self, image: torch.Tensor, route: Route) -> torch.Tensor:
-        """P of an image where the route of a maximum is held."""
+        """The pooling P of an image where the route of a maximum is held."""
         if not self.routed:
             return avg_pool2d(image, self.size, self.stride, self.padding)
         if route is None:

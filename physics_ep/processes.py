@@ -22,7 +22,7 @@ PAUSE = 0.5
 
 
 class Ending:
-    """Within `with Ending() as ending`, SIGTERM and SIGHUP count as Ctrl-C where they would end the process.
+    """Within this context, SIGTERM and SIGHUP count as Ctrl-C where they would end the process.
 
     Ctrl-C raises KeyboardInterrupt, and once more where Python or a library loses it: in a destructor, or in what a
     compiler calls back. What is ignored (under nohup) stays ignored. Only the main thread may set this up; in
@@ -97,7 +97,7 @@ def _press_lost_ones_again() -> Callable[[], None]:
 
 
 def runs(process: int) -> bool:
-    """Whether a process of this number may run on this machine."""
+    """Whether a process of this number may be running on this machine."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -106,7 +106,7 @@ def batch_count(examples: int, batch_size: int) -> int:
 
 
 def in_step(batches: Iterable[Batch], device: torch.device) -> Generator[Batch, None, None]:
-    """Batches of this rank, none of them empty, each while all other ranks have one too.
+    """This process's batches, none of them empty, each given only while all other processes have one too.
 
     Raises
     ------

@@ -19,12 +19,13 @@ _ASSUMED: ContextVar[list[torch.Tensor] | None] = ContextVar("_ASSUMED", default
 
 
 class Surprise(Exception):  # noqa: N818 (no error of anybody's: the block is done again)
-    """What was assumed does not hold."""
+    """Raised when a flag that was assumed to hold does not."""
 
 
 @contextmanager
 def assuming() -> Iterator[None]:
-    """Within the block, assume on a device what is `likely`; it is read with other numbers, or at the end.
+    """Within this context, flags on a device are assumed to be as `likely` says; they are read later, with other
+    numbers.
 
     Raises
     ------
@@ -67,7 +68,7 @@ def read(*values: torch.Tensor) -> list[float]:
 
 
 def trusting(device: torch.device) -> bool:
-    """Whether flags on this device are assumed now."""
+    """Whether flags on this device are assumed at present, and read later."""
     return device.type != "cpu" and _ASSUMED.get() is not None
 
 

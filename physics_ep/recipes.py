@@ -89,12 +89,12 @@ def with_steps(config: Config, examples: int) -> Config:
 
 
 def lacks_recipe(config: Config) -> bool:
-    """Whether the config leaves it to its system how it learns."""
+    """Whether the config leaves the optimizer and EP's options to its system's recipe."""
     return "optimizer" not in config.model_fields_set
 
 
 def lacks_sizes(config: Config) -> bool:
-    """Whether the config leaves it to the data how large its system is."""
+    """Whether the config leaves the size of its system to the data."""
     usual = standard(config.system.name).get("system", {}).get("sizes")
     return isinstance(usual, list) and not {"sizes", "weights"} & set(config.as_given()["system"])
 

@@ -26,7 +26,7 @@ LEAST = 1e-8
 
 
 class Measurable(Protocol):
-    """What is asked of a system."""
+    """The methods that a system must have so that its scales can be measured."""
 
     def slope(self, state: State, x: torch.Tensor) -> tuple[torch.Tensor | None, ...]: ...
 
@@ -64,7 +64,7 @@ class Scales:
 
     @property
     def force(self) -> torch.Tensor:
-        """The largest over the blocks, (B,)."""
+        """The force that counts as 1, the largest over the blocks, (B,)."""
         return torch.stack(self.blocks).amax(0)
 
     def over(self, force: State) -> torch.Tensor:

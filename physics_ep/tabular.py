@@ -167,7 +167,7 @@ def _missing(value: Any) -> bool:
 
 
 def epochs_of(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row an epoch of metrics (epochs,); those with more axes are left out."""
+    """Metrics (epochs,) as rows, one for each epoch; metrics with more axes are left out."""
     columns = {name: values.tolist() for name, values in metrics.items() if values.ndim == 1}
     count = min(map(len, columns.values()), default=0)
     return [{"epoch": k + 1, **{name: column[k] for name, column in columns.items()}} for k in range(count)]

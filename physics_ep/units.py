@@ -94,7 +94,7 @@ class Unit:
 
 
 def within(bounds: tuple[float, float], eps: float) -> tuple[float, float]:
-    """Bounds of a saturating unit less rounding.
+    """Bounds of a saturating unit, narrowed by rounding.
 
     On the bound itself Psi is finite and its slope is not, so that autograd of Psi sees no barrier there. General
     methods, which follow autograd, are kept this far inside.

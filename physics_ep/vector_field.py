@@ -59,7 +59,7 @@ class VectorField(PhysicalSystem):
 
     @property
     def own_coordinates(self) -> Callable[[State], State] | None:
-        """`coordinates`, where they are not the variables themselves; else None."""
+        """The system's `coordinates` where they are not the variables themselves, else None."""
         return None if type(self).coordinates is VectorField.coordinates else self.coordinates
 
     def law(self, state: State, x: torch.Tensor) -> object:
@@ -120,7 +120,7 @@ class FieldPhase(Phase):
 
     @property
     def jacobian(self) -> Jacobian:
-        """J of the force at the origin, with respect to the coordinates."""
+        """The Jacobian J of the force at the origin, with respect to the coordinates."""
         if self._jacobian is None:
             assert self.origin is not None
             free = self.system.free_variables(self.origin, self.x)

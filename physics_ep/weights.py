@@ -349,7 +349,7 @@ def check_plain(module: nn.Module, argument: str, purpose: str, *, ties: bool = 
 
 
 def attribute(module: nn.Module, name: str) -> torch.Tensor | None:
-    """The tensor that a dotted name leads to, or None."""
+    """The tensor that a dotted name such as 'layers.0.weight' leads to, or None."""
     found: Any = module
     for part in name.split("."):
         found = getattr(found, part, None)
@@ -358,7 +358,7 @@ def attribute(module: nn.Module, name: str) -> torch.Tensor | None:
 
 @contextmanager
 def unhooked(parameters: list[nn.Parameter]) -> Iterator[None]:
-    """Hooks of tensors are silent within."""
+    """Within this context, hooks of tensors are not called."""
     silenced = [(p, p._backward_hooks) for p in parameters if p._backward_hooks]
     try:
         for p, _ in silenced:

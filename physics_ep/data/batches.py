@@ -36,7 +36,7 @@ MOST_WORKERS = 16
 
 
 class BatchSource(Protocol):
-    """What training and evaluation draw from.
+    """Where training and evaluation take their batches from.
 
     Attributes
     ----------
@@ -73,7 +73,7 @@ class BatchSource(Protocol):
     def sample(self) -> torch.Tensor | None: ...
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        """Batches to train on, the same each time that this epoch is asked for."""
+        """Batches of one epoch to train on; the same epoch number always gives the same batches."""
 
     def validation(self) -> Iterator[Batch]:
         """Batches held out of the training set by data.validation, to choose by; they are never trained on."""
@@ -83,7 +83,7 @@ class BatchSource(Protocol):
 
 
 class InMemory:
-    """Examples in memory; see `BatchSource`.
+    """A `BatchSource` of examples in memory.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ class InMemory:
 
 
 class Stream:
-    """Image files, decoded by processes beside training; see `BatchSource`.
+    """A `BatchSource` of image files, which other processes decode while the system is trained.
 
     Parameters
     ----------
@@ -221,7 +221,7 @@ class Stream:
 
 
 class Loaders:
-    """A caller's own loaders; see `BatchSource`.
+    """A `BatchSource` of loaders that the caller gives.
 
     Parameters
     ----------
@@ -280,7 +280,7 @@ class Loaders:
 
 
 def epoch_seed(seed: int, epoch: int, *stream: int) -> int:
-    """Seed of one stream of one epoch; neighbouring seeds and epochs give unrelated streams."""
+    """Seed of one random stream in one epoch; neighbouring seeds and epochs give unrelated streams."""
     return int(np.random.SeedSequence([seed, epoch, *stream]).generate_state(1, np.uint64)[0] >> 1)
 
 

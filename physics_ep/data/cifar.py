@@ -31,7 +31,7 @@ PIXELS = 3 * SIDE * SIDE
 
 @dataclass(frozen=True)
 class Variant:
-    """One of the two sets.
+    """One of the two CIFAR data sets, CIFAR-10 or CIFAR-100.
 
     Attributes
     ----------
@@ -89,7 +89,7 @@ VARIANTS = {
 
 @dataclass(frozen=True)
 class FoundSet:
-    """The place at which a data set was found.
+    """The place at which a CIFAR data set was found.
 
     Attributes
     ----------
@@ -106,7 +106,7 @@ class FoundSet:
 
 
 def find_cifar(name: str, place: Path | None) -> FoundSet | None:
-    """Look for a set in a folder, in its own folder within it, or in the archive that `place` names.
+    """Look for a CIFAR data set in a folder, in its own folder within it, or in the archive that `place` names.
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ def find_cifar(name: str, place: Path | None) -> FoundSet | None:
 
 
 def read_cifar(name: str, source: FoundSet, progress: Progress | bool = SILENT) -> Images:
-    """Read a set.
+    """Read the training and test images of a CIFAR data set.
 
     Parameters
     ----------

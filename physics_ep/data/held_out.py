@@ -16,7 +16,8 @@ STREAM = 7
 
 
 def parted(labels: np.ndarray, section: DataSection) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the training set to train on, and rows held out: none, unless the section asks for some.
+    """Split the training set into rows to train on and rows held out; none are held out unless the section asks
+    for it.
 
     Whatever is fitted to examples (scalings, means of colours) is fitted to the first of the two alone.
 

@@ -45,7 +45,7 @@ ENDING = re.compile(r"_(\d+)$")
 
 @dataclass(frozen=True)
 class Listing:
-    """Labelled images of one part.
+    """The labelled image files of one part of a data set, training or test.
 
     Attributes
     ----------
@@ -69,7 +69,7 @@ class Listing:
         return self.folder / os.fsdecode(self.files[k])
 
     def chosen(self, which: np.ndarray) -> Listing:
-        """Some of the images, in the order of the listing."""
+        """A listing of some of the images, in the order of this one."""
         which = np.sort(which)
         return Listing(self.folder, self.files[which], self.labels[which])
 

@@ -66,7 +66,7 @@ def random_box(width: int, height: int, generator: np.random.Generator) -> tuple
 
 
 def random_view(image: Image, size: int, generator: np.random.Generator) -> np.ndarray:
-    """What is trained on: a random part of an image, resized to a square, flipped in half of the cases.
+    """A view to train on: a random part of an image, resized to a square, flipped in half of the cases.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def random_view(image: Image, size: int, generator: np.random.Generator) -> np.n
 
 
 def central_view(image: Image, size: int) -> np.ndarray:
-    """What is tested on: the central square of an image whose shorter side was resized to 256/224 of it.
+    """A view to test on: the central square of an image whose shorter side was resized to 256/224 of it.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def central_view(image: Image, size: int) -> np.ndarray:
 
 
 def read_view(path: Path, view: Callable[[Image], np.ndarray]) -> np.ndarray | str:
-    """View of an image file, or in what way it is broken.
+    """Read one view of an image file, or tell in what way the file is broken.
 
     Parameters
     ----------

@@ -45,7 +45,7 @@ Part = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Table:
-    """Examples of a file or of arrays, features in float32.
+    """Examples of a table file or of arrays, features in float32.
 
     Attributes
     ----------

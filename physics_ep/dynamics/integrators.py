@@ -159,7 +159,7 @@ class StepEnd(NamedTuple):
 
 
 class Diverged(Exception):  # noqa: N818 (the driver catches it; no user sees it)
-    """A stage equation has no solution within reach: the step is too long."""
+    """Raised when a stage equation has no solution within reach, since the time step is too long."""
 
 
 def step(motion: Motion, w: State, velocity: State, dt: float, tableau: Tableau) -> StepEnd:
@@ -278,7 +278,7 @@ def adaptive_steps(
 
 
 def finite(w: State) -> bool:
-    """Whether all entries are finite."""
+    """Whether all entries of a state are finite."""
     return all(bool(torch.isfinite(b).all()) for b in w)
 
 

@@ -88,7 +88,7 @@ class Motion:
         return self._driven(self.phase.unbounded_force(near))
 
     def inside(self, w: State) -> State:
-        """Nearest w within the bounds."""
+        """The nearest w within the bounds of the variables."""
         return self.phase.interior(w)
 
     def drifted(self, w: State) -> State:
@@ -96,7 +96,7 @@ class Motion:
         return self.inside(w)
 
     def observe(self, w: State, velocity: State) -> Moment:
-        """What to record at w, where dw/dt is `velocity`."""
+        """What a trajectory records at w, where dw/dt is `velocity`."""
         phase = self.phase
         force = phase.force(w) if self.bounded else self._force(velocity)
         return Moment(phase.state(w), phase.energy(w), phase.residual(force))

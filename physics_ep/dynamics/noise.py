@@ -48,7 +48,7 @@ class NoiseSource(Protocol):
     """Draws the noise of one step after another."""
 
     def draw(self) -> Noise:
-        """Noise of the next step."""
+        """Draw the noise of the next step."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Splitting:
     invariant: float
 
     def parts(self, dt: float) -> list[tuple[str, float]]:
-        """Letters and the time that each takes."""
+        """The flows of one step of length dt in their order, each as its letter and the time that it takes."""
         return [(letter, dt / self.word.count(letter)) for letter in self.word]
 
     def amplification(self, curvatures: np.ndarray, dt: float, mass: float, friction: float) -> np.ndarray:
@@ -172,7 +172,7 @@ class Wiener:
         self._shapes = [b.shape for b, a in zip(like, amplitudes, strict=True) if a]
 
     def draw(self) -> Noise:
-        """Noise of the next step: Kloeden and Platen, (10.4.3)."""
+        """Draw the noise of the next step (Kloeden and Platen, eq. 10.4.3)."""
         kick = self._normal()
         if not self.areas:
             return Noise(self._scaled(kick))
@@ -212,7 +212,7 @@ class Still:
 
 
 class Averaged:
-    """Kicks that are the mean of a source's and its next one.
+    """A source of noise whose kicks are the means of two successive kicks of another source.
 
     Parameters
     ----------
@@ -224,7 +224,7 @@ class Averaged:
         self._last = source.draw().kick
 
     def draw(self) -> Noise:
-        """Noise of the next step."""
+        """Draw the noise of the next step."""
         last, self._last = self._last, self.source.draw().kick
         return Noise(tuple(0.5 * (a + b) for a, b in zip(last, self._last, strict=True)))
 
@@ -284,7 +284,7 @@ def noisy_steps(
 
 
 def noisy_step(motion: Motion, w: State, velocity: State, dt: float, method: NoisyTableau, noise: Noise) -> State:
-    """w after one step; `velocity` is the drift at w."""
+    """State w after one step of a stochastic method; `velocity` is the drift at w."""
     slopes = [velocity]
     for row, along, across in zip(method.stages[1:], method.along[1:], method.across[1:], strict=True):
         led = motion.drifted(combined(w, dt, row, slopes))
@@ -297,7 +297,7 @@ def noisy_step(motion: Motion, w: State, velocity: State, dt: float, method: Noi
 def split_step(
     motion: Inertial, w: State, velocity: State, dt: float, method: Splitting, noise: Noise
 ) -> tuple[State, State]:
-    """w after one step, and dw/dt there; friction and noise are those of the velocities alone."""
+    """State w after one split step, and dw/dt there; friction and noise act on the velocities alone."""
     s, v = split(w)
     m, frictions = motion.mass, motion.frictions(len(v))
     # -dF/ds, of which the velocity is already known from the step before.

@@ -35,7 +35,7 @@ Amplification = Callable[[np.ndarray, float], np.ndarray]
 
 
 class Rates(NamedTuple):
-    """Ritz values of a Jacobian.
+    """Ritz values of a Jacobian: the rates of a motion's fastest modes.
 
     Attributes
     ----------

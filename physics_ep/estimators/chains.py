@@ -87,7 +87,7 @@ class Shared:
         self.copies = copies
 
     def draw(self) -> Noise:
-        """Noise of the next step."""
+        """Draw the noise of the next step for one copy, and repeat it for the others."""
         noise = self.source.draw()
         return Noise(*(tuple(repeated(b, self.copies) for b in blocks) for blocks in noise))
 

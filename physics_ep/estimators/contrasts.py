@@ -191,7 +191,7 @@ def direct_gradient(
 
 
 def added(grads: dict[str, torch.Tensor], more: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Sum of two gradients by parameter name."""
+    """Sum of two gradients, parameter by parameter."""
     return grads | {n: grads[n] + g if n in grads else g for n, g in more.items()}
 
 

@@ -129,7 +129,7 @@ class CoupledLearning(EquilibriumPropagation):
         return super().backward(system, x, y, sync=sync)
 
     def check(self, system: PhysicalSystem) -> None:
-        """Whether the system's outputs can be clamped, and as `EquilibriumPropagation.check`."""
+        """Refuse a system whose outputs cannot be clamped, and what `EquilibriumPropagation.check` refuses."""
         if not system.clamps:
             raise InputError(
                 f"Argument system must have exact block updates to clamp its outputs, but {type(system).__name__} "

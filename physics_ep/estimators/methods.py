@@ -74,7 +74,7 @@ class UnstableFreeState(OtherBranch):
 
 @dataclass(frozen=True)
 class Choice:
-    """The method that a step takes.
+    """The EP method that a step takes, and why.
 
     Attributes
     ----------
@@ -88,7 +88,7 @@ class Choice:
 
 
 class MethodChoice:
-    """The method that systems are given, and when what it depends on is measured.
+    """Chooses the EP method for a system, and when the asymmetry that it depends on is measured again.
 
     Parameters
     ----------

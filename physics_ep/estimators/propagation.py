@@ -63,11 +63,13 @@ LOOK_EVERY = 20
 
 
 class UnconvergedWarning(UserWarning):
-    """A state was used that is no equilibrium, as on_unconverged='warn' asks."""
+    """Warns that a state was used that is no equilibrium, as on_unconverged='warn' asks."""
 
 
 class NegativeNudgeError(InputError):
-    """The negative nudge is stronger than the measured stability limit, so that F = E + beta C has no minimum."""
+    """Raised when the negative nudge is stronger than the measured stability limit, so that F = E + beta C has
+    no minimum.
+    """
 
 
 class EquilibriumPropagation:

@@ -17,7 +17,7 @@ from .methods import HARDWARE
 
 @dataclass(frozen=True)
 class Step:
-    """What one EP step did.
+    """The outcome of one EP step: loss, equilibria, and what is known of the gradient's errors.
 
     Attributes
     ----------

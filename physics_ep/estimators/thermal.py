@@ -50,7 +50,9 @@ FALSE_ALARM = 1e-4
 
 
 class NotStationary(RuntimeError):  # noqa: N818 (as `NotConverged`)
-    """Chains are not in their stationary state, or steps are too long for it. `.gradient` is what was found."""
+    """Raised when chains are not in their stationary state, or steps are too long for it; `.gradient` is what
+    was found.
+    """
 
     def __init__(self, gradient: StochasticGradient) -> None:
         self.gradient = gradient
@@ -97,7 +99,7 @@ class StochasticGradient:
 
     @property
     def stationary(self) -> bool:
-        """Whether nothing speaks against it."""
+        """Whether none of the three tests speaks against a stationary state."""
         return all(
             found <= limit
             for found, limit in zip((self.mean_force, self.virial, self.halves), self.limits, strict=True)
@@ -105,7 +107,7 @@ class StochasticGradient:
 
     @property
     def evidence(self) -> str:
-        """The three tests in words."""
+        """The outcome of the three tests for a stationary state, in words."""
         a, b, c = self.limits
         return (
             f"the mean force is {self.mean_force:.1f} standard errors from zero (limit {a:.1f}), the virial "

@@ -174,7 +174,7 @@ def _distinct(
 
 
 def repeated(rows: torch.Tensor, starts: int) -> torch.Tensor:
-    """A batch (B, ...) once for each start: (N * B, ...)."""
+    """A batch (B, ...) repeated once for each start, (N * B, ...)."""
     return rows.repeat(starts, *[1] * (rows.ndim - 1))
 
 

@@ -61,7 +61,7 @@ class Anchor:
         return None if self.unit.curvature is None else self.unit.curvature(self.a)
 
     def moved(self, d: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(sigma(a + d) - sigma(a), sigma'(a + d)), of the shape of d."""
+        """Change sigma(a + d) - sigma(a) of the response, and slope sigma'(a + d), in the shape of d."""
         rows = self.stacked(d)
         shift = self.unit.displaced(self.a.expand_as(rows), rows)
         return shift.flatten(0, 1), self.unit.slope(self.a + rows).flatten(0, 1)
@@ -343,7 +343,7 @@ def of_unit(unit: Unit, **forms: Any) -> Activation:
 
 
 def clip(name: str, lo: float, hi: float) -> Activation:
-    """a clipped to [lo, hi]: two ideal diodes, or an oscillator with its mirror image."""
+    """The input a clipped to [lo, hi], as two ideal diodes do, or an oscillator with its mirror image."""
 
     def integral(a: torch.Tensor) -> torch.Tensor:
         held = a.clamp(lo, hi)
@@ -359,7 +359,7 @@ def clip(name: str, lo: float, hi: float) -> Activation:
 
 
 def leaky(name: str, leak: float) -> Activation:
-    """a above 0, leak * a below."""
+    """The leaky ReLU: a above 0, leak * a below."""
 
     def displaced(a: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
         return leak * d + (1 - leak) * torch.maximum(d + a.clamp(max=0), -torch.relu(a))
@@ -451,7 +451,8 @@ def diode(
 
 
 def soft_rectified(a: torch.Tensor, c: torch.Tensor, scale: float | torch.Tensor) -> torch.Tensor:
-    """v with v - c (exp(-v / scale) - 1) = a, to a relative error of rounding however small a is.
+    """The voltage v that solves v - c (exp(-v / scale) - 1) = a, to a relative error of rounding however small a
+    is.
 
     Parameters
     ----------

@@ -44,7 +44,7 @@ UNITS: dict[str, str] = {
 
 
 class NoLayersError(InputError):
-    """A model is not made of linear maps and unit functions.
+    """Raised when a model is not made of linear maps and unit functions.
 
     Attributes
     ----------

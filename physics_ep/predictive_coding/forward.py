@@ -79,7 +79,7 @@ class Cast:
         return found
 
     def release(self) -> None:
-        """Give the memory of what has been cast away."""
+        """Free the memory of the weights that were cast."""
         self._cast.clear()
 
 

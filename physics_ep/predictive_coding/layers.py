@@ -24,7 +24,7 @@ if not TYPE_CHECKING:
 
 
 class Wire(NamedTuple):
-    """What leads into a layer.
+    """A connection that leads into a layer.
 
     Attributes
     ----------
@@ -170,7 +170,7 @@ def skip_name(number: int) -> str:
 
 
 def uniform(shape: Shape, bound: float, generator: torch.Generator) -> torch.Tensor:
-    """Uniform in +-bound; convolution kernels in channels-last memory."""
+    """Weights drawn uniformly from +-bound; convolution kernels lie in channels-last memory."""
     values = bound * (2 * torch.rand(shape, generator=generator) - 1)
     return channels_last(values) if len(shape) == 4 else values
 

@@ -258,7 +258,7 @@ def require_minima(phase: Phase, value: str, argument: str = "solver") -> None:
 
 
 def within(phase: Phase, z: torch.Tensor, shapes: list[torch.Size]) -> torch.Tensor:
-    """Whether z (B, n) lies within the bounds, rounding aside, (B,)."""
+    """Whether the states z (B, n) lie within the bounds, rounding aside, (B,)."""
     cut = (flat(phase.project(unflat(z, shapes))) - z).abs()
     return (cut <= torch.finfo(z.dtype).eps ** 0.5 * z.abs()).all(1)
 

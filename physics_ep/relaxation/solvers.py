@@ -14,7 +14,7 @@ from ..system import Phase
 
 
 class HasForce(Protocol):
-    """What descent needs of a phase."""
+    """The methods that descent needs of a phase."""
 
     @property
     def scales(self) -> Scales | None:
@@ -30,7 +30,7 @@ class HasForce(Protocol):
         ...
 
     def project(self, z: State) -> State:
-        """Nearest z within the bounds."""
+        """The nearest z within the bounds."""
         ...
 
 

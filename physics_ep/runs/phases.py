@@ -28,7 +28,7 @@ from .preparation import new_system, run_attributes, with_arguments, with_dtype
 
 @dataclass(frozen=True)
 class Phases:
-    """Trajectories of the two phases.
+    """Trajectories of a free phase and of the nudged phase after it.
 
     Attributes
     ----------

@@ -41,7 +41,7 @@ class Interruption:
         self._deferred = False
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt if it was."""
+        """Raise KeyboardInterrupt if Ctrl-C was pressed."""
         if self.asked:
             raise KeyboardInterrupt
 
@@ -66,7 +66,7 @@ class Interruption:
 
 @contextmanager
 def interruptible() -> Iterator[Interruption]:
-    """Within, Ctrl-C raises KeyboardInterrupt as ever, and is remembered too.
+    """Within this context, Ctrl-C raises KeyboardInterrupt as ever, and is remembered too.
 
     The exception is lost where Python ignores exceptions (in a destructor, while a file is closed); a loop that
     also asks is interrupted for certain. Other threads than the main one have no signals.

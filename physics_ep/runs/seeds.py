@@ -36,14 +36,14 @@ Outcome = tuple[dict[str, Any], Path | None]
 
 
 class WorkersLostError(RuntimeError):
-    """A process that trained was killed. The run files hold the epochs that are complete."""
+    """Raised when a process that trained was killed; the run files hold the epochs that are complete."""
 
     exit_status = 1
 
 
 @dataclass(frozen=True, repr=False)
 class SeedsResult(Tabular):
-    """What trainings with several seeds gave.
+    """The outcome of trainings that differ in their seeds alone.
 
     Attributes
     ----------

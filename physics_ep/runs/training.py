@@ -72,13 +72,13 @@ Backward = Callable[[PhysicalSystem, torch.Tensor, torch.Tensor], StepLike]
 
 
 class TrainingStoppedError(RuntimeError):
-    """Equilibria ceased to converge. The run file holds the last complete epoch."""
+    """Raised when equilibria cease to converge; the run file holds the last complete epoch."""
 
     exit_status = 1
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """Ctrl-C. The run file holds the last complete epoch; the message tells how to resume."""
+    """Raised by Ctrl-C; the run file holds the last complete epoch, and the message tells how to resume."""
 
 
 def train(

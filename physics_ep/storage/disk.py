@@ -56,7 +56,7 @@ class PatientFile(io.RawIOBase):
         return asked
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a place, beyond what the disk holds too."""
+        """Move to a position in the file, which may lie beyond what the disk holds."""
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence]
         self._place = self._file.seek(start + offset)
         return self._place
@@ -66,7 +66,7 @@ class PatientFile(io.RawIOBase):
         return self._place
 
     def truncate(self, size: int | None = None) -> int:
-        """Make the file so long."""
+        """Cut or lengthen the file to `size` bytes, by default to the current position."""
         self._size = self._place if size is None else size
         try:
             if self._error is None:
@@ -76,7 +76,7 @@ class PatientFile(io.RawIOBase):
         return self._size
 
     def readable(self) -> bool:
-        """HDF5 reads back what it wrote."""
+        """Tell HDF5 that it can read back what it wrote: always true."""
         return True
 
     def writable(self) -> bool:

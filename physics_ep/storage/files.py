@@ -69,7 +69,7 @@ def check_output(path: str | os.PathLike[str], argument: str) -> Path:
 
 
 def checked_path(path: Any, argument: str) -> Path:
-    """The path that a user gives.
+    """The path that a user gives, or an InputError where it cannot be one.
 
     Raises
     ------
@@ -144,7 +144,7 @@ def _sweep(path: Path) -> None:
 
 
 def plain(value: Any) -> Any:
-    """What JSON can say of nested values: arrays become lists, paths text, NaN and infinities null."""
+    """Nested values in the form that JSON can hold: arrays become lists, paths text, NaN and infinities null."""
     if isinstance(value, dict):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

@@ -33,7 +33,7 @@ _PDF = re.compile(rb"/Creator \(([^()\\]+)\)")
 
 @dataclass(frozen=True)
 class FileOrigin:
-    """Who wrote a file.
+    """Which command or call wrote a file.
 
     Attributes
     ----------

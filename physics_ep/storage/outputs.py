@@ -40,11 +40,11 @@ FilePath = str | os.PathLike[str]
 
 
 class OutputWarning(UserWarning):
-    """Something about files that a user should know, and that does no harm."""
+    """Warns of something about files that a user should know and that does no harm."""
 
 
 class Call:
-    """What one command or call reads and writes; made by `writing`.
+    """The files that one command or call reads and writes; made by `writing`.
 
     Parameters
     ----------

@@ -49,7 +49,7 @@ LAST = ("test_error", "test_loss")
 
 @dataclass(frozen=True)
 class Quantity:
-    """Values with what they mean.
+    """Values with their unit and description.
 
     Attributes
     ----------
@@ -66,7 +66,7 @@ class Quantity:
 
 @dataclass(frozen=True, repr=False)
 class Run(Tabular):
-    """A run, as written to and read from a file.
+    """A run as it is written to a file and read from one: config, metrics, weights or trajectories.
 
     Attributes
     ----------
@@ -124,7 +124,7 @@ class Run(Tabular):
         return [*told, *([] if self.path is None else [repr(str(self.path))])]
 
     def records(self) -> list[dict[str, Any]]:
-        """A row an epoch of a training."""
+        """The epochs of a training as a table, one row for each."""
         return epochs_of({name: np.asarray(found.values) for name, found in self.metrics.items()})
 
     def metric(self, name: str) -> np.ndarray:

@@ -80,7 +80,7 @@ class TrajectoryRow(NamedTuple):
 
 
 class NoRoomError(InputError):
-    """Memory or the disk cannot hold a trajectory; what was written before stays."""
+    """Raised when memory or the disk cannot hold a trajectory; what was written before stays."""
 
 
 class Recorder:
@@ -123,7 +123,7 @@ class Recorder:
         return done
 
     def finish(self) -> Trajectory:
-        """The trajectory of all points."""
+        """Join all points into one trajectory."""
         points = self.points
 
         def rows(blocks: list[State]) -> State:

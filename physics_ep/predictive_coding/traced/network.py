@@ -208,7 +208,7 @@ class ModuleNetwork(HoldsNoise, EnergySystem):
 
     @contextmanager
     def holding(self) -> Iterator[None]:
-        """Within, evaluations draw what the last step has drawn."""
+        """Within this context, evaluations use the random numbers that the last step has drawn."""
         self._entered += 1
         try:
             yield

@@ -386,7 +386,7 @@ class UnitMotion(Motion):
 
 
 def halves(errors: Blocks) -> torch.Tensor:
-    """1/2 sum_k |e_k|^2 of each example, (B,)."""
+    """Half the squared errors of each example, 1/2 sum_k |e_k|^2, (B,)."""
     return torch.stack([0.5 * e.square().flatten(1).sum(1) for e in errors]).sum(0)
 
 

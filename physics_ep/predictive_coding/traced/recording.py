@@ -252,15 +252,15 @@ CONTROL_FLOW = ("cond", "while_loop", "scan", "associative_scan", "map_impl")
 
 
 class NotRecordableError(InputError):
-    """A forward pass does what no record holds."""
+    """Raised when a forward pass does what no record can hold."""
 
 
 class NoInputError(InputError):
-    """The model does not run on an input; the message goes on after the name of the caller's argument."""
+    """Raised when a model does not run on an input; the message goes on after the name of the caller's argument."""
 
 
 class HiddenError(NotRecordableError):
-    """A tensor comes from calls that no mode of torch's functions sees."""
+    """Raised when a tensor comes from calls that no mode of torch's functions sees."""
 
 
 class _InPlace:
@@ -416,7 +416,9 @@ _TORCH = torch.__file__.rpartition("/")[0]
 
 @contextmanager
 def replayed(state: torch.Tensor, device: torch.device) -> Iterator[None]:
-    """Within, torch draws what it drew from a state on; afterwards its generators are as before."""
+    """Within this context, torch draws the random numbers that follow a saved state; afterwards its generators
+    are as before.
+    """
     with torch.random.fork_rng(_devices(device)):
         if device.type == "cuda":
             torch.cuda.set_rng_state(state, device)
