@@ -32,7 +32,7 @@ from .requests import Request
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this package."""
+    """Add the commands of `figures` to the command line."""
     example = "Example: physics-ep figure learning_curve --from runs/demo/hopfield.h5 --out figures/mine"
     add_command(app, figure, epilog=example)
     add_command(app, demo, epilog="Example: physics-ep demo --json demo.json")

@@ -63,7 +63,7 @@ KNOWN: WeakKeyDictionary[Figure, dict[str, Axes]] = WeakKeyDictionary()
 
 @contextmanager
 def within(settings: Mapping[str, Any]) -> Iterator[None]:
-    """Exactly these rcParams, and matplotlib's defaults, within a `with` block."""
+    """Within this context, exactly these rcParams hold, over matplotlib's defaults."""
     with mpl.rc_context():
         mpl.rcdefaults()
         RC.update(settings)

@@ -47,7 +47,7 @@ class Scene:
     names: Mapping[str, tuple[str, ...]] | None = None
 
     def name(self, block: str, unit: int) -> str:
-        """What a unit is called."""
+        """The name of a unit."""
         named = (self.names or {}).get(block)
         return named[unit] if named else f"{block}, {unit}"
 

@@ -374,7 +374,7 @@ def _families(settings: Mapping[str, Any]) -> list[str]:
 
 @contextmanager
 def looking(look: Look) -> Iterator[None]:
-    """Figures drawn within the `with` block look so, where they are not told otherwise."""
+    """Within this context, figures look as asked where their calls do not say otherwise."""
     token = _LOOK.set(look)
     try:
         yield
@@ -384,7 +384,7 @@ def looking(look: Look) -> Iterator[None]:
 
 @contextmanager
 def applied(settings: Mapping[str, Any] | None = None) -> Iterator[None]:
-    """The style within a `with` block; the rcParams from before hold again afterwards."""
+    """Within this context, the style of figures holds; the rcParams from before hold again afterwards."""
     found = (_LOOK.get() or Look()).settings() if settings is None else settings
     with within(found):
         yield

@@ -26,7 +26,7 @@ from .requests import BATCH, Request
 
 @dataclass(frozen=True)
 class Subject:
-    """A system with a batch.
+    """A system with a batch of examples, as figures draw it.
 
     Attributes
     ----------

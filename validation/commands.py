@@ -59,13 +59,13 @@ SMALL = 1_000_000
 
 
 class DisagreementError(Exception):
-    """EP's gradient is further from the oracle's than asked for."""
+    """Raised when EP's gradient is further from the oracle's than asked for."""
 
     exit_status = 1
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this package."""
+    """Add the commands of `validation` to the command line."""
     for function, example in (
         (gradients, "gradients hopfield --scheme centered --beta 1e-3 --dtype float64"),
         (tolerance, "tolerance pcn --sweep levels=4,16,64 --sweep read_noise=0,1e-3,1e-2"),

@@ -144,7 +144,9 @@ class GradientReport(Tabular):
         ]
 
     def records(self) -> list[dict[str, Any]]:
-        """A row a parameter; with both modes of gates, the cosine and the error with live ones too."""
+        """The report as a table, one row for each parameter; with both modes of gates, the cosine and the error
+        with live ones too.
+        """
         live = {row.name: row for row in self.live.rows} if self.live is not None else {}
         found = []
         for row in self.rows:

@@ -59,7 +59,7 @@ class Gradients(dict[str, torch.Tensor]):
 
 
 class OracleError(RuntimeError):
-    """An oracle could not certify its own answer."""
+    """Raised when an oracle cannot certify its own answer."""
 
 
 def wide_target(y: torch.Tensor) -> torch.Tensor:
@@ -95,7 +95,7 @@ def of_parameters(oracle: Callable[..., Gradients]) -> Callable[..., Gradients]:
 def free_state(
     system: PhysicalSystem, x: torch.Tensor, tolerance: float, max_iterations: int | None
 ) -> Equilibrium:
-    """Certified free equilibrium of a float64 system."""
+    """The free equilibrium of a float64 system, certified."""
     budget = 20 * system.default_max_iterations if max_iterations is None else max_iterations
     return relax(system, x, tolerance=tolerance, max_iterations=budget).require()
 

@@ -47,7 +47,7 @@ QUANTITIES = (
 
 @dataclass(frozen=True)
 class LayerCurve:
-    """What one mode of gates gives.
+    """Curves of one mode of gates: cosine, error and residual over the layers.
 
     Attributes
     ----------

@@ -33,7 +33,7 @@ TOLERANCE = 1e-10
 
 @dataclass(frozen=True)
 class Locking:
-    """What was simulated or relaxed.
+    """Data of the figure of locking: what was relaxed, simulated or known in closed form.
 
     Attributes
     ----------

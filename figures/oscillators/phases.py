@@ -74,7 +74,7 @@ class Turning:
 
     @property
     def distance(self) -> float:
-        """From the equilibrium at the end, radians."""
+        """Largest distance of the last phases from the equilibrium, radians."""
         return max(float(np.abs(a[-1] - r).max()) for a, r in zip(self.angles, self.rest, strict=True))
 
 

@@ -286,7 +286,7 @@ class AnalogHopfieldCircuit(UnitGraph):
         return AnalogPhase(self, inputs, origin, balanced)
 
     def flows(self, phase: Phase) -> dict[str, Callable[[Phase], Motion]]:
-        """None: these circuits move by equations of their own."""
+        """None, since these circuits move by equations of their own."""
         return {}
 
     def motion(self, phase: Phase) -> Motion:
@@ -353,7 +353,7 @@ def analog_hopfield(
 
 
 def positive(name: str, given: Any, count: int) -> torch.Tensor:
-    """A positive finite number, or one for each of `count` elements, as float64 (count,); InputError for others."""
+    """Check a positive finite number, or one for each of `count` elements, and return them as float64 (count,)."""
     scalar = np.ndim(given) == 0
     found = numbers(name, [given] * count if scalar else given, count)
     bad = np.flatnonzero(found <= 0)
@@ -486,7 +486,7 @@ class AnalogMotion(Motion):
         self.width = kernels.chunk_width(len(rest))
 
     def start(self, z: State) -> State:
-        """u of the outputs at which the phase starts.
+        """Amplifiers' inputs u that belong to the outputs at which the phase starts.
 
         A saturated output does not tell its u: where the node's current would hold it there, u is R times that
         current; else the least u that saturates it.

@@ -51,12 +51,12 @@ class Power:
 
     @property
     def delivered(self) -> torch.Tensor:
-        """By all sources, (T, B) watts."""
+        """Power that all sources deliver, (T, B) watts."""
         return self.amplifiers + self.inputs + self.currents + self.nudge
 
     @property
     def imbalance(self) -> torch.Tensor:
-        """Delivered, less heat and storage, (T, B) watts: 0 but for rounding."""
+        """Power that is delivered, less heat and storage, (T, B) watts: 0 but for rounding."""
         return self.delivered - self.pairs - self.leaks - self.capacitors
 
     def energies(self) -> dict[str, torch.Tensor]:

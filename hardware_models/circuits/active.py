@@ -173,7 +173,7 @@ class ActiveCircuit(PartsCircuit, VectorField):
 
     @property
     def parts(self) -> Parts:
-        """The parts list, with the parameters as they are now."""
+        """The parts list of the circuit, with the present values of its parameters."""
         groups = dict(self._parts.groups)
         for kind, columns in self.values().items():
             group = self._parts.group(kind)

@@ -29,7 +29,9 @@ REUSE = 0.1
 
 
 class StabilityWarning(UserWarning):
-    """Nothing in a parts list decides whether an operating point is stable, and stray capacitances would say no."""
+    """Warns that nothing in a parts list decides whether an operating point is stable, and that stray
+    capacitances would make it unstable.
+    """
 
 
 class ActivePhase(FieldPhase):
@@ -144,7 +146,9 @@ class ActivePhase(FieldPhase):
         return found
 
     def watched(self) -> torch.Tensor:
-        """`rightmost`, without a word on stray capacitances: one step may close a loop of positive feedback."""
+        """The eigenvalue `rightmost`, without a warning about stray capacitances: one step may close a loop of
+        positive feedback.
+        """
         return torch.tensor([rightmost(j, c) for j, c in self._motions()], dtype=torch.complex128)
 
     def _motions(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:

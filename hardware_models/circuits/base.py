@@ -231,12 +231,12 @@ class PartsCircuit(Tabular, OnHost):
         return self.parts.words()
 
     def records(self) -> list[dict[str, Any]]:
-        """A row a part: its name, kind, nodes and values."""
+        """The circuit as a table, one row for each part: its name, kind, nodes and values."""
         return self.parts.records()
 
     @property
     def parts(self) -> Parts:
-        """The parts list, with the parameters as they are now."""
+        """The parts list of the circuit, with the present values of its parameters."""
         raise NotImplementedError
 
     def _restored(self, groups: dict[str, Group]) -> Parts:

@@ -157,7 +157,7 @@ class Circuit(PartsCircuit, EnergySystem):
 
     @property
     def parts(self) -> Parts:
-        """The parts list, with the parameters as they are now."""
+        """The parts list of the circuit, with the present values of its parameters."""
         self._check_conductances()
         groups = dict(self._parts.groups)
         conductance = self.conductance.detach().numpy()

@@ -21,7 +21,7 @@ in sparse columns, at some 1.1e9 squared degrees a second, as in a dense factor 
 
 @dataclass(frozen=True)
 class Fill:
-    """An order of elimination, and what follows from it.
+    """An order in which nodes are eliminated, and the entries that the elimination adds.
 
     Attributes
     ----------

@@ -46,7 +46,7 @@ CHUNK = 2**26
 
 
 class NotPositive(ArithmeticError):  # noqa: N818 (it is no error until someone makes it one)
-    """A matrix is not positive definite."""
+    """Raised when a matrix is not positive definite."""
 
 
 @dataclass(frozen=True)
@@ -355,7 +355,7 @@ class Banded(MatrixFactor):
 
 
 class Sparse(MatrixFactor):
-    """SuperLU of each matrix as it stands."""
+    """A factorisation by SuperLU of each matrix as it stands."""
 
     def __init__(self, matrix: Matrix, diagonal: np.ndarray) -> None:
         pattern = matrix.pattern
@@ -419,7 +419,7 @@ class MinimumDegree(MatrixFactor):
 
 
 class Cholmod(MatrixFactor):
-    """CHOLMOD of each matrix as it stands, in the order that it finds best."""
+    """A factorisation by CHOLMOD of each matrix as it stands, in the order that CHOLMOD finds best."""
 
     def __init__(self, matrix: Matrix, diagonal: np.ndarray) -> None:
         from sksparse.cholmod import CholmodNotPositiveDefiniteError, cholesky
@@ -445,7 +445,7 @@ class Cholmod(MatrixFactor):
 
 
 class Bordered(MatrixFactor):
-    """M + S^T C S, with M factorised and S the selection of a few unknowns or differences (Woodbury 1950).
+    """Solves with M + S^T C S, where M is factorised and S selects a few unknowns or differences (Woodbury 1950).
 
     Parameters
     ----------
@@ -476,7 +476,7 @@ class Bordered(MatrixFactor):
 
 
 class Constrained(MatrixFactor):
-    """M on the vectors x with E x = 0, with M factorised: M x + E^T l = right.
+    """Solves M x + E^T l = right with E x = 0, where M is factorised.
 
     Parameters
     ----------

@@ -42,7 +42,7 @@ class OperatingPoint(Equilibrium):
 
 
 class NoOperatingPoint(NotConverged, InputError):  # noqa: N818 (as NotConverged)
-    """A circuit's operating point was needed, and not found. `.equilibrium` holds what was."""
+    """Raised where a circuit's operating point is needed and was not found; `.equilibrium` holds what was."""
 
     def __init__(self, point: OperatingPoint) -> None:
         super().__init__(point)

@@ -159,7 +159,7 @@ class CircuitPhase(Phase):
     # -- Kirchhoff's law --------------------------------------------------------------------------------------
 
     def currents(self, z: np.ndarray, rows: np.ndarray | slice = slice(None)) -> Currents:
-        """At the unknowns z (b, n) of the examples `rows`."""
+        """Currents of all elements at the unknowns z (b, n) of the examples `rows`."""
         known = self.prepared
         if self.base is None:
             plain, across = kernels.linear_force(z, known.offset[rows], known.injected, known.conductance, self.net)

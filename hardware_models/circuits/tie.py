@@ -11,7 +11,7 @@ from physics_ep.errors import InputError
 
 
 class Tie(NamedTuple):
-    """Outputs that sources hold: E z = target.
+    """Outputs that sources hold at target voltages: E z = target.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class Tie(NamedTuple):
         return z - (z @ self.rows.T - self.target[rows]) @ self.inverse.T
 
     def along(self, force: np.ndarray) -> np.ndarray:
-        """What of a force the sources leave over."""
+        """The part of a force that the sources leave free."""
         return force - (force @ self.rows.T) @ self.inverse.T
 
 

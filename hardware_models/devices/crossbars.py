@@ -38,7 +38,7 @@ Streams = dict[str, torch.Generator]
 
 
 def stream(seed: int, *keys: int | str, device: str | torch.device = "cpu") -> torch.Generator:
-    """Random numbers of one purpose.
+    """A generator of random numbers for one purpose, which no other purpose shares.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ class Cells:
 
     @property
     def values(self) -> torch.Tensor:
-        """The weights that they make: scale (G+ - G-)."""
+        """The weights that the pairs of cells make: scale (G+ - G-)."""
         return torch.sub(self.plus, self.minus).mul_(self.scale)
 
 
@@ -108,7 +108,7 @@ class SingleCells:
 
     @property
     def values(self) -> torch.Tensor:
-        """The values that they make: scale G."""
+        """The values that the cells make: scale G."""
         return self.conductances * self.scale
 
 
@@ -334,7 +334,7 @@ def fluctuated(cells: Cells, conductance_noise: float, generator: torch.Generato
 
 
 def converted(values: torch.Tensor, bits: int | None, span: float | None = None) -> torch.Tensor:
-    """What a converter makes of values: uniform and mid-tread, so that 0 is a level and signs are alike.
+    """Values after a uniform mid-tread converter, so that 0 is a level and both signs are alike.
 
     Parameters
     ----------
@@ -369,12 +369,12 @@ def tiles(rows: int, columns: int, device: DeviceModel) -> int:
 
 
 def chunks(values: torch.Tensor) -> Iterator[slice]:
-    """Parts of a flat array that are worked on at a time."""
+    """Slices by which a large flat array is worked on, a part at a time."""
     return (slice(start, start + CHUNK) for start in range(0, values.numel(), CHUNK))
 
 
 def largest_size(values: torch.Tensor) -> float:
-    """Largest |value|, 0 of none."""
+    """The largest |value| of a tensor; 0 of an empty one."""
     if not values.numel():
         return 0.0
     low, high = read(*values.detach().aminmax())
@@ -451,5 +451,7 @@ def _varied(conductances: torch.Tensor, size: float, generator: torch.Generator)
 
 
 def normal(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """N(0, 1) for each entry of `like`, on its device: drawn in float32, on the generator's own."""
+    """Normal random numbers, one for each entry of `like`, on its device: drawn in float32, on the generator's
+    own.
+    """
     return torch.randn(like.shape, generator=generator, dtype=torch.float32, device=generator.device).to(like)

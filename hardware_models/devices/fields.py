@@ -40,7 +40,7 @@ class Rule:
     words: tuple[str, ...] = ()
 
     def checked(self, name: str, value: Any) -> Any:
-        """The value, in the field's own type.
+        """The value, converted to the field's own type; InputError where the rule forbids it.
 
         Raises
         ------

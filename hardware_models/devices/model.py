@@ -543,7 +543,8 @@ class DeviceModel:
 
     @property
     def idle(self) -> tuple[str, ...]:
-        """Fields that differ from their defaults and do nothing, since none of those that they need is there.
+        """Fields that differ from their defaults and do nothing, since the fields that they need are at their
+        defaults.
 
         Sizes of tiles are not among them: crossbars are counted by these whatever their wires are.
         """
@@ -555,7 +556,7 @@ class DeviceModel:
         )
 
     def without_idle(self) -> Self:
-        """The same device with the defaults of what does nothing."""
+        """The same device with the fields that do nothing put back to their defaults."""
         ideal = defaults_of(type(self))
         return self.replace(**{name: ideal[name] for name in self.idle})
 
@@ -588,7 +589,7 @@ class DeviceModel:
 
     @classmethod
     def from_json(cls, source: str | os.PathLike[str]) -> Self:
-        """Read a device; fields that are not there have their defaults.
+        """Read a device from JSON; fields that are missing there have their defaults.
 
         Parameters
         ----------

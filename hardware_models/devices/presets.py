@@ -259,7 +259,7 @@ def given_device(given: DeviceModel | Mapping[str, Any] | str) -> DeviceModel:
 
 
 def check_idle(device: DeviceModel) -> None:
-    """Whether every field that somebody has set on purpose does something.
+    """Refuse a device with a field that was set on purpose and does nothing.
 
     Raises
     ------

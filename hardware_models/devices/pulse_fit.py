@@ -124,7 +124,7 @@ class PulseFit:
 
 
 class PulseFitWarning(UserWarning):
-    """A fit of pulses is doubtful; the message says why."""
+    """Warns that a fit of pulses is doubtful; the message says why."""
 
 
 def read_pulses(path: str | os.PathLike[str]) -> PulseData:

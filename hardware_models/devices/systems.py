@@ -306,12 +306,12 @@ class OnDevice(EnergySystem):
 
     @property
     def pulses(self) -> int:
-        """Spent since the cells were written, on all of them."""
+        """Number of pulses spent on all cells since they were written."""
         return sum(array.pulses for array in self._arrays.values()) if self.device_model is not None else 0
 
     @property
     def refreshes(self) -> int:
-        """Pairs of cells written anew while learning."""
+        """Number of pairs of cells that were written anew while learning."""
         return sum(array.refreshes for array in self._arrays.values()) if self.device_model is not None else 0
 
     # -- files -------------------------------------------------------------------------------------------------

@@ -60,7 +60,7 @@ from .wiring import Wiring, as_wiring, wiring_of
 
 
 def wired(cells: Cells, device: DeviceModel) -> Cells:
-    """An array as it acts through its wires, by the approximation above.
+    """An array of cells as it acts through the resistance of its wires, by the approximation of this module.
 
     Parameters
     ----------

@@ -62,7 +62,7 @@ class Wiring:
 
     @property
     def perfect(self) -> bool:
-        """Whether nothing is in series with the cells."""
+        """Whether no resistance is in series with the cells."""
         return not (self.row or self.column or self.driver or self.sense or self.selector)
 
 

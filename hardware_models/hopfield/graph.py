@@ -193,7 +193,7 @@ class UnitGraph(OnHost, EnergySystem):
         return (drive - self._by_unit("inverse", state[0].detach()),)
 
     def initial_state(self, x: torch.Tensor) -> State:
-        """Every unit at rest: its response to no drive."""
+        """The state in which every unit is at rest: its response to no drive."""
         return (self.respond(torch.zeros(x.shape[0], len(self.units), dtype=torch.float64)),)
 
     def outputs(self, state: State) -> torch.Tensor:
@@ -224,7 +224,7 @@ class UnitGraph(OnHost, EnergySystem):
         return UnitGraphPhase(self, inputs, origin, balanced)
 
     def flows(self, phase: Phase) -> Mapping[str, Callable[[Phase], Motion]]:
-        """'hopfield', and 'rate' where nudged units have exact updates: see `hardware_models.layers.flows`."""
+        """Motions in time by name: 'hopfield', and 'rate' where nudged units have exact updates."""
         flows = unit_flows(
             phase,
             Laws(

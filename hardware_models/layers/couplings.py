@@ -47,7 +47,7 @@ class Dense(nn.Module):
         self.bias = nn.Parameter(torch.zeros(n_out))
 
     def bound(self) -> Dense:
-        """Itself: nothing is to be computed beforehand."""
+        """The coupling itself, since nothing is to be computed beforehand."""
         return self
 
     def forward(self, s: torch.Tensor, route: Route = None) -> torch.Tensor:
@@ -61,7 +61,7 @@ class Dense(nn.Module):
         return self.forward(s) + self.bias, None
 
     def biased(self, s: torch.Tensor, route: Route = None) -> torch.Tensor:
-        """W s + b, (B, n_out), in one product."""
+        """The drive W s + b, (B, n_out), in one product."""
         if s.is_complex():
             return self.forward(s) + self.bias
         return torch.addmm(self.bias, s, self.weight.t())
@@ -204,7 +204,7 @@ class Convolution(nn.Module):
         return ConvLink(self.pre, channels, kernel_size=size, padding=size // 2, pooling=self.pooling)
 
     def forward(self, s: torch.Tensor, route: Route = None) -> torch.Tensor:
-        """P(w * s), (B, *post)."""
+        """The pooled convolution P(w * s), (B, *post)."""
         return self.bound().forward(s, route)
 
     def biased(self, s: torch.Tensor, route: Route = None) -> torch.Tensor:

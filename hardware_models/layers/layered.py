@@ -170,7 +170,7 @@ class Layered(LayeredSystem):
         return tuple(p - unit.inverse(s) for p, unit, s in zip(drives, self.units, state, strict=True))
 
     def initial_state(self, x: torch.Tensor) -> State:
-        """Every unit at rest: its response to no drive."""
+        """The state in which every unit is at rest: its response to no drive."""
         blocks = [
             unit.response(torch.zeros(x.shape[0], *shape, dtype=self.dtype, device=self.device))
             for unit, shape in zip(self.units, self.shapes[1:], strict=True)
@@ -201,7 +201,7 @@ class Layered(LayeredSystem):
         return LayeredPhase(self, inputs, origin, balanced)
 
     def flows(self, phase: Phase) -> Mapping[str, Callable[[Phase], Motion]]:
-        """'hopfield' and 'rate': see `hardware_models.layers.flows`."""
+        """Motions in time by name, 'hopfield' and 'rate' (`hardware_models.layers.flows`)."""
         return unit_flows(
             phase,
             Laws(

@@ -58,7 +58,7 @@ class Amplifiers:
         return self.gain is None and self.offset is None and self.output_offset is None
 
     def equals(self, other: Amplifiers) -> bool:
-        """Whether others answer alike, unit by unit."""
+        """Whether other amplifiers respond as these do, unit by unit."""
         alike = self.activation is other.activation and self.saturation == other.saturation
         return alike and self.plain and other.plain
 
@@ -88,7 +88,7 @@ class Amplifiers:
         return self._scaled(self.activation.slope(self._shifted(p)))
 
     def unclipped(self, p: torch.Tensor) -> torch.Tensor:
-        """g sigma(p + o): the output without the rails."""
+        """The output g sigma(p + o) as it would be without rails."""
         return self._read(self.activation.response(self._shifted(p)))
 
     def read_between(self, v: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
@@ -96,12 +96,12 @@ class Amplifiers:
         return self.railed(self._read(v), self._scaled(d))
 
     def displaced(self, p: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
-        """V(p + d) - V(p), without cancellation for small d."""
+        """The change V(p + d) - V(p) of the output, without cancellation for small d."""
         step = self._scaled(self.activation.displaced(self._shifted(p), d))
         return step if math.isinf(self.saturation) else self.railed(self.unclipped(p), step)
 
     def railed(self, before: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-        """What the rails leave of a step from an output that would be `before` without them."""
+        """The part of an output's step that the rails allow, from an output that would be `before` without them."""
         if math.isinf(self.saturation):
             return step
         after = before + step

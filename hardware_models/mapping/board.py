@@ -58,7 +58,7 @@ def mapped_to(substrate: str) -> str:
 
 
 class NotRealisable(InputError):  # noqa: N818 (a public name)
-    """A substrate cannot hold a layer."""
+    """Raised when a substrate cannot hold a layer of a network; it names the layer and the reason."""
 
     def __init__(self, substrate: str, layer: int, reason: str, module: str = "") -> None:
         self.substrate, self.layer, self.reason, self.module = substrate, layer, reason, module
@@ -456,7 +456,8 @@ class Board(PhysicalCells):
 
     def gain(self, of: Copy, k: int) -> torch.Tensor | None:
         """Gain of the currents of the arrays that drive 'h' or 'u' of layer k, or that feed back to it
-        ('transpose'), (*shape); None: 1."""
+        ('transpose'), (*shape); None for a gain of 1.
+        """
         return self._kept(f"gain_{of}/{k}")
 
     def rest(self, side: Side, k: int) -> torch.Tensor | None:

@@ -162,7 +162,7 @@ class InSitu:
 
     @property
     def pulses(self) -> int:
-        """Spent so far, on all cells; writings of trimmed copies are in `writings`."""
+        """Number of pulses spent so far on all cells; writings of trimmed copies are counted by `writings`."""
         return sum(array.pulses for array in self.arrays.values())
 
     @property
@@ -172,7 +172,7 @@ class InSitu:
 
     @property
     def refreshes(self) -> int:
-        """Pairs written anew so far."""
+        """Number of pairs of cells that were written anew so far."""
         return sum(array.refreshes for array in self.arrays.values())
 
     def state_dict(self) -> dict[str, Any]:
@@ -186,7 +186,7 @@ class InSitu:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there: of the same network, device instance, options, and place where noise is drawn.
+        """Go on from a saved state of the same network, device instance, options, and place where noise is drawn.
 
         Raises
         ------

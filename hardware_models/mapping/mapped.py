@@ -109,7 +109,7 @@ class Mapped(Tabular):
         """What came of following the substrate in time, when that was tried last."""
 
     def words(self) -> list[str]:
-        """What is on which substrate, and what of its devices is not ideal."""
+        """What is on which substrate, and which imperfections its devices have."""
         set_to = {f.name: getattr(self.device, f.name) for f in fields(self.device)}
         apart = {name: value for name, value in set_to.items() if value != getattr(type(self.device)(), name)}
         sizes = " \N{RIGHTWARDS ARROW} ".join("x".join(map(str, shape)) for shape in self.network.shapes)

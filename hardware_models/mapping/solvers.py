@@ -177,7 +177,7 @@ class Flow(Solver):
 
     @staticmethod
     def step_of(phase: PairedPhase) -> float:
-        """In time constants of h."""
+        """The time step, in time constants of h."""
         return time_step(phase)
 
     def rest(self) -> State:

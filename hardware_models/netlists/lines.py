@@ -68,7 +68,7 @@ _PARAMETER = re.compile(
 
 
 class LineError(InputError):
-    """A bad line of a netlist."""
+    """Raised for a bad line of a netlist."""
 
 
 class Line(NamedTuple):
@@ -86,7 +86,7 @@ class Line(NamedTuple):
         return LineError(f"{self.file}, line {self.number}: {told}, in: {shown}")
 
     def check(self, read: Callable[[str], float], text: str) -> float:
-        """read(text), finite; what is wrong with it names the line."""
+        """Apply `read` to a text and require a finite number; the error names the line."""
         try:
             found = read(text)
         except LineError:

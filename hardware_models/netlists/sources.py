@@ -62,7 +62,7 @@ class Form:
 
 
 class NoFormError(Exception):
-    """An expression that no simple part computes."""
+    """Raised for an expression that no simple part computes."""
 
 
 def behaviour(

@@ -124,7 +124,7 @@ class Term:
 
 
 class NodalField:
-    """The force of a parts list; see the module.
+    """The force of a parts list: currents missing at its nodes, and what is missing in the laws of its branches.
 
     Parameters
     ----------

@@ -50,7 +50,7 @@ _NEARBY = 40
 
 @dataclass(frozen=True)
 class Solution:
-    """Operating points of a batch.
+    """Operating points of a batch, with the evidence that they are such.
 
     Attributes
     ----------

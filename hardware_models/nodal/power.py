@@ -54,17 +54,17 @@ class CircuitPower:
 
     @property
     def delivered(self) -> torch.Tensor:
-        """By sources and active parts, (T, B) watts."""
+        """Power that sources and active parts deliver, (T, B) watts."""
         return -self._sum(self.power, [k not in (*HEAT, *STORES) for k in self.kinds])
 
     @property
     def dissipated(self) -> torch.Tensor:
-        """Turned into heat, (T, B) watts."""
+        """Power that is turned into heat, (T, B) watts."""
         return self._sum(self.power, [k in HEAT for k in self.kinds])
 
     @property
     def stored(self) -> torch.Tensor:
-        """In capacitors and inductors, (T, B) watts."""
+        """Power that capacitors and inductors store, (T, B) watts."""
         return self._sum(self.power, [k in STORES for k in self.kinds])
 
     @property

@@ -130,14 +130,14 @@ class Oscillators(EnergySystem):
         )
 
     def difference(self, one: State, other: State) -> State:
-        """Angles by which phases are apart, in (-pi, pi]."""
+        """Angles by which two sets of phases differ, in (-pi, pi]."""
         return tuple(wrapped(a - b) for a, b in zip(one, other, strict=True))
 
     def outputs(self, state: State) -> torch.Tensor:
         return self.readout.of_phase(state[self.output_block][:, self.output_index])
 
     def scores(self, outputs: torch.Tensor) -> torch.Tensor:
-        """Phases count by their cosine: the class's is drawn to 0."""
+        """Scores of the classes: the cosine of each output's phase, since the class's own is drawn to 0."""
         return outputs.cos() if self.angles else outputs
 
     def curvature_diagonal(self, state: State, x: torch.Tensor) -> State | None:
@@ -202,7 +202,7 @@ class Oscillators(EnergySystem):
 
 
 def wrapped(phi: torch.Tensor) -> torch.Tensor:
-    """Angles in (-pi, pi]."""
+    """Angles shifted by whole turns into (-pi, pi]."""
     return torch.atan2(phi.sin(), phi.cos())
 
 

@@ -301,7 +301,9 @@ class OscillatorGraph(Oscillators):
     # -- the contract -----------------------------------------------------------------------------------------
 
     def initial_state(self, x: torch.Tensor) -> State:
-        """The neutral phase, spread by the golden ratio so that no symmetry of the graph is one of the start."""
+        """Phases about the neutral one, spread by the golden ratio so that no symmetry of the graph is one of
+        the start.
+        """
         count = torch.arange(1, self.sizes[1] + 1, dtype=torch.float64, device=self.device)
         spread = SPREAD * ((count * (math.sqrt(5) - 1)) % 2 - 1)
         return ((NEUTRAL + spread).to(self.dtype).expand(x.shape[0], -1).contiguous(),)
@@ -311,7 +313,9 @@ class OscillatorGraph(Oscillators):
         return () if self.zero is None else ((torch.ones_like(state[0]),),)
 
     def difference(self, one: State, other: State) -> State:
-        """Angles by which phases are apart, in (-pi, pi], less the common rotation where nothing holds it."""
+        """Angles by which two sets of phases differ, in (-pi, pi], less the common rotation where nothing holds
+        it.
+        """
         apart = one[0] - other[0]
         if self.zero is None:
             return (wrapped(apart),)

@@ -61,7 +61,7 @@ class Conductances(nn.Module):
         self.gain = gain
 
     def bound(self) -> Conductances:
-        """Itself: nothing is to be computed beforehand."""
+        """The conductances themselves, since nothing is to be computed beforehand."""
         return self
 
     def forward(self, v: torch.Tensor, route: None = None) -> torch.Tensor:
@@ -70,7 +70,9 @@ class Conductances(nn.Module):
         return current if self.gain == 1 else self.gain * current
 
     def drive(self, v: torch.Tensor) -> tuple[torch.Tensor, None]:
-        """The same with the current sources, and no route."""
+        """Currents (B, n_out) into nodes above at 0 V, those of the current sources included, amperes; and no
+        route.
+        """
         current = self.forward(v)
         return (current if self.bias is None else current + self.bias), None
 

@@ -39,7 +39,7 @@ _HARMLESS = re.compile(r"gmin stepping|source stepping|note:|no compatibility", 
 
 
 class SpiceError(Exception):
-    """ngspice did not do what it was asked for."""
+    """Raised when ngspice did not do what it was asked for."""
 
     exit_status = 1
 

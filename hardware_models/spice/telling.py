@@ -17,7 +17,7 @@ AS_GIVEN = 1e-6
 
 
 class SpiceDisagreementError(Exception):
-    """ngspice finds other voltages, or another gradient, than we do."""
+    """Raised when ngspice finds other voltages, or another gradient, than we do."""
 
     exit_status = 1
 

@@ -83,7 +83,7 @@ def measure(family: Family, batch: int = 2, seed: int = 0) -> dict[str, Any]:
 
 
 def order(net: Any, model: nn.Module, x: torch.Tensor, y: torch.Tensor, cost: Cost, beta: float) -> float:
-    """Order of the centered estimate of the whole gradient, from a fifth and a tenth of beta."""
+    """Order in beta of the centered estimate of the whole gradient, measured at a fifth and a tenth of beta."""
     exact = autograd(model, x, y, cost)
     errors = []
     for share in (0.2, 0.1):
@@ -118,7 +118,7 @@ def _apart(net: Any, model: nn.Module, x: torch.Tensor) -> float:
 
 
 def held(row: dict[str, Any]) -> list[str]:
-    """What a row does not hold of what is asked of every model."""
+    """What a row of the table misses of what is asked of every model, in words."""
     asked = {
         "units": row["units"] >= row["least units"],
         "output32": row["output32"] <= 1e-6,
@@ -133,7 +133,7 @@ def held(row: dict[str, Any]) -> list[str]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The rows in Markdown."""
+    """The rows as a Markdown table."""
     lines = [
         "| model | parameters | units | outputs, float32 | float64 | beta | 1 - cos | at beta / 10 | K | residual "
         "| order | zero |",

@@ -46,7 +46,7 @@ _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS",
 
 
 def layers(nodes: int, seed: int) -> Parts:
-    """Layers of 20 nodes, some `nodes` in all."""
+    """A circuit of layers of 20 nodes, some `nodes` in all."""
     return circuits.narrow_layers(WIDTH, max(2, round(nodes / WIDTH) + 1), seed)
 
 

@@ -77,7 +77,7 @@ PRECISIONS = {
 
 @dataclass(frozen=True)
 class Setting:
-    """What was asked for.
+    """The options of the script, checked.
 
     Attributes
     ----------
@@ -119,7 +119,7 @@ class Setting:
         return vgg10(seed=self.seed).to(self.device)
 
     def schedule(self) -> paper_training.Schedule:
-        """What to train by."""
+        """The schedule by which small images are trained."""
         found = replace(paper_training.SCHEDULES[self.cost], epochs=self.epochs, seed=self.seed)
         return replace(found, width=1 / 32, epochs=min(2, self.epochs), batch=16) if self.tiny else found
 
@@ -136,7 +136,7 @@ class Setting:
 
 @contextmanager
 def arithmetic(precision: Precision) -> Iterator[None]:
-    """While the block lasts, float32 products and convolutions may or may not take TF32."""
+    """Within this context, float32 products and convolutions may or may not take TF32."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
     matmul.allow_tf32 = cudnn.allow_tf32 = precision.tf32

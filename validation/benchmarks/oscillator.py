@@ -53,7 +53,7 @@ Array = np.ndarray
 
 
 class Integrated:
-    """The same network as arrays, relaxed by `solve_ivp`.
+    """The oscillator network as numpy arrays, relaxed by scipy's `solve_ivp`.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class Integrated:
         self.calls = 0
 
     def force(self, hidden: Array, out: Array, beta: float) -> tuple[Array, Array]:
-        """-dF/dphi of both layers."""
+        """The force -dF/dphi on both layers."""
         self.calls += 1
         if self.products:
             field = np.exp(1j * self.x) @ self.first.T + np.exp(1j * out) @ self.second

@@ -37,7 +37,7 @@ LAST_RATE = 1e-6
 
 @dataclass(frozen=True)
 class Schedule:
-    """What both rules train by.
+    """The schedule by which both rules train: epochs, rates, decay.
 
     Attributes
     ----------

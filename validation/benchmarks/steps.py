@@ -83,7 +83,7 @@ class Settling:
 
 @contextmanager
 def everywhere() -> Iterator[None]:
-    """While the block lasts, `EVERYWHERE` is a solver: mod-PGD that updates all layers in every iteration."""
+    """Within this context, `EVERYWHERE` is a solver: mod-PGD that updates all layers in every iteration."""
     SOLVERS[EVERYWHERE] = EverywhereModPgd
     try:
         yield

@@ -363,7 +363,7 @@ class Family:
     tokens: bool = False
 
     def inputs(self, batch: int, generator: torch.Generator) -> Tensor:
-        """Examples."""
+        """Random inputs of the model, a batch of the given size."""
         if self.tokens:
             return torch.randint(0, 1000, (batch, *self.shape), generator=generator)
         return torch.randn(batch, *self.shape, generator=generator)

@@ -63,7 +63,7 @@ FOUND = ("ideal", "mapped", "learned", "mapped_states", "learned_states", "free_
 
 @dataclass(frozen=True)
 class CauseCase:
-    """A row of the table.
+    """One row of the table of causes: substrate, cause and method.
 
     Attributes
     ----------
@@ -79,7 +79,7 @@ class CauseCase:
 
     @property
     def key(self) -> str:
-        """By which rows are found again."""
+        """The text by which rows of this case are found again in the results."""
         return f"{self.substrate}, {self.cause}, {self.method}"
 
     @property
@@ -157,7 +157,7 @@ def measure(
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Rows of a table that was begun.
+    """Read the rows of a table that was begun.
 
     Raises
     ------

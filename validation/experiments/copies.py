@@ -61,7 +61,7 @@ LEARNING_BATCH, LEARNING_STEPS = 32, 300
 
 @dataclass(frozen=True)
 class CopiesCase:
-    """A row of the table.
+    """One row of the table of copies: network, substrate, error and way.
 
     Attributes
     ----------
@@ -81,7 +81,7 @@ class CopiesCase:
 
     @property
     def key(self) -> str:
-        """By which rows are found again."""
+        """The text by which rows of this case are found again in the results."""
         found = f"{self.activation} {self.substrate} {self.told} {self.device.copies}"
         return f"{found} {self.way}" if self.way else found
 
@@ -316,7 +316,7 @@ def measure(
 
 
 def conditions(nets: dict[str, PredictiveCodingNetwork], x: torch.Tensor, y: torch.Tensor) -> dict[str, Any]:
-    """What the table was measured under."""
+    """The conditions under which the table was measured, by name."""
     with torch.no_grad():
         errors = {name: float((net(x).argmax(1) != y).double().mean()) for name, net in nets.items()}
     told = {"sizes": SIZES, "beta": BETA, "scheme": "centered", "gates": "held, live", "cost": "cross_entropy"}
@@ -330,7 +330,7 @@ def conditions(nets: dict[str, PredictiveCodingNetwork], x: torch.Tensor, y: tor
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Rows of a table that was begun.
+    """Read the rows of a table that was begun.
 
     Raises
     ------

@@ -74,7 +74,7 @@ QUANTITIES = {
 
 
 class LearningInterrupted(KeyboardInterrupt):
-    """Ctrl-C. The file holds the instances that are complete; the message tells how to resume."""
+    """Raised by Ctrl-C; the file holds the instances that are complete, and the message tells how to resume."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -398,7 +398,7 @@ class SettledExamples:
 
 
 class Lesson:
-    """One recipe with one seed: initial weights, batches in their order, optimizer, test.
+    """One recipe with one seed: initial weights, order of batches, optimizer and test.
 
     Parameters
     ----------
@@ -438,7 +438,7 @@ class Lesson:
         return net.to(self.examples.train_x.device, self.examples.train_x.dtype)
 
     def train(self, report: Callable[..., None]) -> tuple[Any, float]:
-        """Without a device: the network, and its test error."""
+        """Train the network without a device; return it with its test error."""
         net = self.network()
         optimizer = build_optimizer(self.config.optimizer, net)
         optimizer.register_step_post_hook(lambda *_: net.constrain())

@@ -84,7 +84,7 @@ class PhotographCase:
 
     @property
     def key(self) -> str:
-        """By which rows are found again."""
+        """The text by which rows of this case are found again in the results."""
         return f"{self.substrate}, {self.cells}, {self.told}"
 
 

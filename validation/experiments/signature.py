@@ -81,7 +81,7 @@ BETA = 0.01
 
 @dataclass(frozen=True)
 class SignatureRun:
-    """What the table stands on.
+    """A table of signatures, with the network and the conditions that it stands on.
 
     Attributes
     ----------

@@ -87,7 +87,7 @@ class TrainedCase:
 
     @property
     def key(self) -> str:
-        """By which rows are found again."""
+        """The text by which rows of this case are found again in the results."""
         return f"{self.activation} depth {self.depth}, {self.told}"
 
 

@@ -166,7 +166,7 @@ TARGETS = (
 
 @dataclass(frozen=True)
 class Kept:
-    """What a file is: its kind and mode, and a digest of its bytes."""
+    """What is kept of a file to see whether it changed: its kind, its mode, and a digest of its bytes."""
 
     mode: int
     digest: str

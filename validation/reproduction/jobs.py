@@ -31,7 +31,7 @@ MEASUREMENT = "measurement"
 
 @dataclass(frozen=True)
 class Job:
-    """A seed of a row by a rule.
+    """One training or measurement of a reproduction: a row, a recipe, a rule and a seed.
 
     Attributes
     ----------

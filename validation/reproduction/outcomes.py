@@ -174,7 +174,7 @@ class Reproduction(Tabular):
     outcomes: tuple[RowOutcome, ...]
 
     def records(self) -> list[dict[str, Any]]:
-        """A row a row of a table."""
+        """The reproduction as a table, one row for each row of the published tables."""
         names = ("table", "row", "quantity", "unit", "published", "ours", "interval", "seeds", "recipe", "verdict")
         found = [outcome.as_dict() for outcome in self.outcomes]
         return [{name: row[name] for name in names} for row in found]

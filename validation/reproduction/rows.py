@@ -23,7 +23,7 @@ RECIPES = ("paper", "ours")
 
 @dataclass(frozen=True)
 class RowRecipe:
-    """How a row is made.
+    """How a row is made: the paper's recipe or ours, as a config or a measurement.
 
     Attributes
     ----------

@@ -18,7 +18,7 @@ IDEAL, BASE = "ideal", "base"
 
 @dataclass(frozen=True)
 class Point:
-    """A place in a sweep.
+    """One point of a sweep: a field of the device, its value, and a nudging strength.
 
     Attributes
     ----------

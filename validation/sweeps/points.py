@@ -170,7 +170,7 @@ class Experiment:
         return self.scheme is not None and scheme_from_name(self.scheme).random
 
     def repeats_of(self, device: Any) -> int:
-        """One suffices where nothing is drawn."""
+        """How often a device is drawn: one instance suffices where nothing of it is random."""
         return self.repeats if self.random or draws(device) else 1
 
     def _repeat(

@@ -206,7 +206,7 @@ class ToleranceTable(Tabular):
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """A row a point, with its worst layers."""
+        """The sweep as rows, one for each point, with its worst layers."""
         return [point.figures(layers=False) for point in self.points]
 
     def words(self) -> list[str]:

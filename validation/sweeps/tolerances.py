@@ -56,7 +56,7 @@ SHARED = 5 * 10**7
 
 
 class SweepInterrupted(KeyboardInterrupt):
-    """Ctrl-C. The parts hold the points that were measured; the message tells how to resume."""
+    """Raised by Ctrl-C; the parts hold the points that were measured, and the message tells how to resume."""
 
 
 @writing("validation.tolerance")

@@ -36,7 +36,7 @@ _job: dict[str, Any] | None = None
 
 
 class WorkerError(RuntimeError):
-    """Workers were lost; what had been measured is kept."""
+    """Raised when workers were lost; what had been measured is kept."""
 
     exit_status = 1
 

@@ -220,7 +220,7 @@ class EarlyInference:
 
     @property
     def rows(self) -> list[EarlyRow]:
-        """A row a time and layer."""
+        """The displacements as rows, one for each time and layer."""
         return [
             EarlyRow(
                 float(time),
