@@ -87,6 +87,11 @@ if TYPE_CHECKING:
         resistive_error as resistive_error,
         resistive_relaxation as resistive_relaxation,
     )
+    from .history import (
+        BenchHistory as BenchHistory,
+        bench_history as bench_history,
+        draw_bench_history as draw_bench_history,
+    )
     from .resistive.scaling import (
         CircuitScaling as CircuitScaling,
         circuit_scaling as circuit_scaling,
@@ -153,6 +158,9 @@ else:
             "bptt_equality": "gradients.stepwise",
             "branch_switches": "oscillators.gradients",
             "circuit_scaling": "resistive.scaling",
+            "BenchHistory": "history",
+            "bench_history": "history",
+            "draw_bench_history": "history",
             "circuit_transients": "hopfield.transients",
             "clamping_error": "gradients.clamping",
             "conductance_change": "resistive.conductances",

@@ -64,13 +64,17 @@ def find(name: str) -> Entry:
 
 
 def require_subject(run: Path, weights: Path | None = None) -> None:
-    """Raise InputError where --from names no run file and no system, or weights come with a run file."""
+    """Raise InputError where --from names no folder, run file or system, or weights come with what has its own."""
     from physics_ep.config import RUN_FILES, load_subject
     from physics_ep.storage.opening import open_run
 
     if run.suffix.lower() in (".json", ".csv", ".tex"):
         must = "be the .h5 that --out of tolerance, train or simulate writes, not a file of its numbers"
         raise argument_error("--from", must, str(run))
+    if run.is_dir():
+        if weights is not None:
+            raise argument_error("weights", "be left out with a folder, which has none", str(weights))
+        return
     if run.suffix not in RUN_FILES:
         load_subject(run, weights)
         return
@@ -88,13 +92,15 @@ def holds_courses(run: Path) -> bool:
 
 
 def suited(run: Path | None) -> list[Entry]:
-    """All figures; from a run file, those that draw systems of its kind."""
+    """All figures; from a run file, those that draw systems of its kind; from a folder, those that draw folders."""
     if run is None:
         return entries()
+    known = [entry for entry in entries() if entry.folder == run.is_dir()]
+    if run.is_dir():
+        return known
     from physics_ep.config import RUN_FILES, load_subject, parse_config
     from physics_ep.storage.opening import open_run
 
-    known = entries()
     if run.suffix not in RUN_FILES:
         named = load_subject(run).system.name
         return [entry for entry in known if not entry.systems or named in entry.systems]
@@ -333,4 +339,10 @@ FIGURES: tuple[Entry, ...] = (
     ),
     *RESISTIVE_FIGURES,
     *OSCILLATOR_FIGURES,
+    Entry(
+        "bench_history",
+        "what benchmarks cost from release to release; --from a folder of files of bench --json",
+        "figures.history:make_bench_history",
+        folder=True,
+    ),
 )

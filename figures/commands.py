@@ -45,7 +45,9 @@ def figure(
     run: Annotated[
         Path | None,
         typer.Option(
-            "--from", metavar="RUN.h5|SYSTEM", help="Draw a trained system, or any: FILE.py:factory (runs it) too."
+            "--from",
+            metavar="RUN.h5|SYSTEM",
+            help="Draw a trained system, or any: FILE.py:factory (runs it) too; of bench_history, a FOLDER.",
         ),
         READS,
     ] = None,

@@ -94,6 +94,8 @@ class Entry:
         Kinds of files beside trainings that it can be drawn from, by their attribute `kind`.
     options : tuple of str
         Of `OPTIONS`, the attributes of a `Request` that it goes by.
+    folder : bool
+        Whether --from names a folder, and no run file or system.
     """
 
     name: str
@@ -102,13 +104,17 @@ class Entry:
     systems: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+    folder: bool = False
 
     def check(self, request: Request) -> None:
-        """Raise InputError where a request has an option that the figure does not go by."""
+        """Raise InputError where a request has an option that the figure does not go by, or a folder."""
         for name in OPTIONS:
             if getattr(request, name) is not None and name not in self.options:
                 must = f"be left out for {self.name}, which does not go by it"
                 raise argument_error(name, must, repr(getattr(request, name)))
+        if request.run is not None and request.run.is_dir() != self.folder:
+            must = "be a folder" if self.folder else "be a run file or a system, not a folder"
+            raise argument_error(as_asked("--from", "run"), f"{must} for {self.name}", str(request.run))
 
     def make(self, request: Request) -> Drawn:
         """Measure and draw the figure."""

@@ -560,7 +560,7 @@ def signature(
 
 
 def bench(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Benchmark; default all.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Benchmarks; default all.")] = None,
     list_benchmarks: Annotated[bool, typer.Option("--list", help="List the benchmarks and stop.")] = False,
     repeats: Annotated[int, typer.Option(help="Timed rounds; medians are reported.")] = 40,
     json: JsonFile = None,
@@ -570,32 +570,41 @@ def bench(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Measure side by side, contenders taking turns in one run."""
+    """Measure side by side, contenders taking turns in one run.
+
+    The file of --json has versions, date, cores and load beside the rows. A folder of such files, one a release, is
+    drawn by `physics-ep figure bench_history --from FOLDER`.
+    """
     if list_benchmarks:
         for known in BENCHMARKS:
             typer.echo(known)
         return
-    if name is not None and name not in BENCHMARKS:
-        raise unknown_name("NAME", name, BENCHMARKS)
+    for name in names or ():
+        if name not in BENCHMARKS:
+            raise unknown_name("NAME", name, BENCHMARKS)
     require_count("repeats", repeats, most=REPEATS)
     if (device, dtype) != (None, None):
         raise InputError("Arguments device and dtype must not be given: each benchmark names its own.")
     report = Report(json, quiet)
+    from .benchmarks.history import conditions, is_loaded
+
     results: dict[str, Any] = {}
-    for key in [name] if name else BENCHMARKS:
-        with report.progress().task(f"bench {key}", 1) as advance:
-            results[key] = importlib.import_module(BENCHMARKS[key]).measure(
-                repeats=repeats, seed=0 if seed is None else seed
-            )
+    number = 0 if seed is None else seed
+    for key in dict.fromkeys(names or BENCHMARKS):
+        with report.progress().task(f"bench {key}", 1) as advance, conditions() as told:
+            measured = importlib.import_module(BENCHMARKS[key]).measure(repeats=repeats, seed=number)
             advance(1)
-        found = results[key]
+        found = results[key] = {"benchmark": key, "repeats": repeats, "seed": number, **measured, **told}
         columns = list(found["rows"][0])
         report.table(
             f"{found['title']} ({found['machine']})",
             columns,
             [[_cell(row[column]) for column in columns] for row in found["rows"]],
         )
-    report.figures(results[name] if name else results)
+        if is_loaded(found):
+            before, after = found["load"]
+            report.say(f"The machine was busy with other programs: load {before:.1f} before, {after:.1f} after.")
+    report.figures(next(iter(results.values())) if len(results) == 1 else results)
 
 
 def _tensor_table(compared: list[GradientReport], floors: bool) -> tuple[list[str], list[list[str]]]:

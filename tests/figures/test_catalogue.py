@@ -35,6 +35,7 @@ from tests.support.looks import BRIEF, DECADE, command
 from tests.support.paths import ROOT
 
 ELSEWHERE = {
+    "bench_history",
     "bptt_equality",
     "holomorphic_map",
     "clamping",

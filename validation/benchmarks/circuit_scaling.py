@@ -75,7 +75,7 @@ def measure(repeats: int = 5, seed: int = 0, sizes: Sequence[int] = SIZES) -> di
     -------
     dict
         `rows` (circuit, nodes, resistors, setup and seconds, memory in bytes, residual in amperes, iterations),
-        `exponents` (circuit: those of seconds and of memory), `machine`.
+        `exponents` (circuit: those of seconds and of memory), `followed` (the same by name), `machine`.
     """
     rows: list[dict[str, Any]] = []
     for kind in KINDS:
@@ -90,14 +90,16 @@ def measure(repeats: int = 5, seed: int = 0, sizes: Sequence[int] = SIZES) -> di
         if done.returncode:
             raise RuntimeError(f"The circuits of kind {kind} failed: {done.stderr.strip().splitlines()[-1:]}")
         rows += json.loads(done.stdout)
+    exponents = {
+        kind: {name: exponent([r for r in rows if r["circuit"] == kind], name) for name in ("seconds", "memory")}
+        for kind in KINDS
+    }
     return {
         "title": "operating points over the number of nodes, one thread",
         "rows": rows,
-        "exponents": {
-            kind: {
-                name: exponent([r for r in rows if r["circuit"] == kind], name) for name in ("seconds", "memory")
-            }
-            for kind in KINDS
+        "exponents": exponents,
+        "followed": {
+            f"{kind}: exponent of {name}": value for kind, each in exponents.items() for name, value in each.items()
         },
         "machine": machine(),
     }

@@ -46,7 +46,8 @@ def measure(repeats: int = 20, threads: int = 1, seed: int = 0, iterations: int 
     Returns
     -------
     dict
-        `rows` (what, ms an iteration and example, ratio), `ratio` (the largest), `machine`.
+        `rows` (what, ms an iteration and example, ratio), `ratio` (the largest), `followed` (ratios by name),
+        `machine`.
     """
     with placement.threads(threads), torch.no_grad():
         where = machine()
@@ -55,6 +56,7 @@ def measure(repeats: int = 20, threads: int = 1, seed: int = 0, iterations: int 
         "title": "32-64-128 channels on 3x32x32, batch 16, float32",
         "rows": rows,
         "ratio": max(float(row["ratio"]) for row in rows),  # type: ignore[arg-type]
+        "followed": {row["iteration"]: row["ratio"] for row in rows if "bare" not in str(row["iteration"])},
         "machine": where,
     }
 

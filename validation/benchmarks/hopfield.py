@@ -46,7 +46,8 @@ def measure(repeats: int = 60, threads: int = 1, seed: int = 0) -> dict[str, obj
     dict
         `rows` (contender, milliseconds, ratio, residual, iterations; `cpu`, the ratio in processor time, `count`,
         that of multiplications, and `floor`, the processor time of these products alone over a backprop step),
-        `ratio`, `relaxation` (of all phases, over a backprop step), `machine`.
+        `ratio`, `relaxation` (of all phases, over a backprop step), `followed` (ratios in processor time, by name),
+        `machine`.
     """
     with placement.threads(threads):
         generator = torch.Generator().manual_seed(seed)
@@ -129,6 +130,11 @@ def measure(repeats: int = 60, threads: int = 1, seed: int = 0) -> dict[str, obj
         ],
         "ratio": ratio,
         "relaxation": medians["relaxation"] / medians["backprop"],
+        "followed": {
+            "EP step / an MLP's backprop": floor["ep"]["cpu"],
+            "its relaxation": floor["relaxation"]["cpu"],
+            "its products alone": floor["ep"]["floor"],
+        },
         "machine": where,
     }
 

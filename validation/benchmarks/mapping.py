@@ -80,8 +80,8 @@ def measure(
     -------
     dict
         `rows` (case, step, ms, over unmapped, over backprop, cpu, sweeps, residual, 1 - cos to backprop of the
-        network that is there, count, floor), `ratio` (largest of ideal devices over the unmapped step), `machine`,
-        `load`.
+        network that is there, count, floor), `ratio` (largest of ideal devices over the unmapped step), `followed`
+        (of steps of two sweeps over backprop, in processor time, by name), `machine`, `load`.
     """
     load = [os.getloadavg()[0]]
     with placement.threads(threads):
@@ -95,6 +95,11 @@ def measure(
         "title": "EP on a mapped network over EP on the network, and over backprop",
         "rows": rows,
         "ratio": worst,
+        "followed": {
+            f"{row['case']}: {row['step']}": row["cpu"]
+            for row in rows
+            if str(row["step"]).endswith(("live", "ideal, beta/5"))
+        },
         "machine": where,
         "load": load,
     }

@@ -130,7 +130,8 @@ def measure(
     -------
     dict
         `rows` (case, step, ms, ratio, cpu, beta, sweeps, residual, 1 - cos, target, to both signs, count, floor),
-        `ratio` (the largest over its target), `machine`, `load` (mean processes running over a minute, before and
+        `ratio` (the largest over its target), `followed` (those with a target, in processor time, by name),
+        `machine`, `load` (mean processes running over a minute, before and
         after).
     """
     load = [os.getloadavg()[0]]
@@ -144,6 +145,7 @@ def measure(
         "title": "EP over backprop: mlp 784-512-512-10, vgg5 of 1/4 the channels, vgg10 at 224x224",
         "rows": rows,
         "ratio": max(over, default=None),
+        "followed": {f"{row['case']}: {row['step']}": row["cpu"] for row in rows if row["target"]},
         "machine": where,
         "load": load,
     }

@@ -56,7 +56,8 @@ def measure(
         `rows` (contender, milliseconds, ratio, residual, iterations, and over the two products in processor time:
         the step, `cpu`, and its products alone, `floor`; `count`, their multiplications), `ratio` (EP step over its
         two products),
-        `throughput_ratio` (operating points per second over ngspice's), `machine`.
+        `throughput_ratio` (operating points per second over ngspice's), `followed` (ratios by name, that of the
+        step in processor time), `machine`.
     """
     with placement.threads(threads):
         generator = torch.Generator().manual_seed(seed)
@@ -121,6 +122,11 @@ def measure(
         "ratio": ratio,
         "throughput_ratio": ngspice_seconds / each,
         "points_per_second": 1 / each,
+        "followed": {
+            "EP step / its two products": floor["ep"][0],
+            "its products alone": floor["ep"][2],
+            "operating point / ngspice's 25 ms": each / ngspice_seconds,
+        },
         "machine": where,
     }
 

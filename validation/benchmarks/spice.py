@@ -59,7 +59,8 @@ def measure(repeats: int = 20, seed: int = 0, cases: list[str] | None = None) ->
     -------
     dict
         `rows` (case, contender, solve and other seconds, ratio of the solve times to this package's, worst voltage
-        difference, Kirchhoff residual in amperes), `machine`, `notes` of contenders that are not installed.
+        difference, Kirchhoff residual in amperes), `followed` (our solve time over a simulator's, by name),
+        `machine`, `notes` of contenders that are not installed.
     """
     installed = available()
     contenders = {name: run for name, run in (("VACASK", run_vacask), ("ngspice", run_ngspice)) if installed[name]}
@@ -68,7 +69,18 @@ def measure(repeats: int = 20, seed: int = 0, cases: list[str] | None = None) ->
         rows += _rows(case, contenders, repeats, seed)
     notes = [f"{name} is not installed" for name, there in installed.items() if not there]
     title = "operating points, solve time" + "".join(f"; {note}" for note in notes)
-    return {"title": title, "rows": rows, "notes": notes, "machine": f"{machine()}; one thread each"}
+    followed = {
+        f"{row['case']}: ours / {row['contender']}": 1 / row["ratio"]
+        for row in rows
+        if row["ratio"] and row["contender"] in contenders
+    }
+    return {
+        "title": title,
+        "rows": rows,
+        "notes": notes,
+        "followed": followed,
+        "machine": f"{machine()}; one thread each",
+    }
 
 
 def _rows(case: str, contenders: dict[str, Callable[..., Any]], repeats: int, seed: int) -> list[dict[str, Any]]:

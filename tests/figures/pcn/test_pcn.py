@@ -305,7 +305,7 @@ def test_other_systems_are_told_or_left_out(tmp_path):
     resistive = {"resistive_relaxation", "conductances", "resistive_error", "circuit_scaling"}
     oscillating = {"phases_on_circle", "two_oscillators", "locking", "branch_switch", "oscillator_error"}
     oscillating.add("oscillator_mapping")
-    others = oscillating | {"medium", "early_inference", "batch_statistics"}
+    others = oscillating | {"medium", "early_inference", "batch_statistics", "bench_history"}
     assert left_out == {"pcn_energy", "pcn_cosine", "pcn_cost"} | mapped | resistive | others
     assert suited(None) == list(FIGURES)
 
