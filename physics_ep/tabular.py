@@ -114,35 +114,57 @@ class Tabular(Drawable):
         writer.writerows(rows)
         return text.getvalue()
 
+    def paper_rows(self) -> list[dict[str, Any]]:
+        """The rows that `to_latex` shows by default: all, or of a wide result what a column of a journal holds."""
+        return self.records()
+
+    def title(self) -> str:
+        """Caption of the table in a paper where none is given; empty: the table stands without one."""
+        return ""
+
+    def conditions(self) -> str:
+        """How the rows were found, for the note below a table; empty: there is none."""
+        return ""
+
     def to_latex(self, columns: Sequence[str] | None = None, caption: str | None = None, digits: int = 3) -> str:
         """Return the rows as a LaTeX table with the rules of the package booktabs.
 
         Parameters
         ----------
         columns : sequence of str, optional
-            Names of the columns to show, in this order; default all that have a value. A value that is missing is
-            a dash.
+            Names of the columns of `to_frame` to show, in this order; default those that a paper needs, where they
+            have a value. A value that is missing is a dash.
         caption : str, optional
+            Text of the caption; default the result's own, if it has one. With a caption comes a note below the
+            table that tells how the rows were found. '': the tabular alone.
         digits : int
             Significant digits of numbers that are no integers.
 
         Raises
         ------
         InputError
-            If there is no such column, or pandas is not installed.
+            If there is no such column.
         """
-        frame = self.to_frame()
-        for name in columns or ():
-            if name not in frame.columns:
-                raise unknown_name("columns", name, frame.columns)
-        # Underscores and the like stand for themselves.
-        shown = frame[known_columns(self.records()) if columns is None else list(columns)]
-        text: str = (
-            shown.rename(columns=_escaped)
-            .map(lambda v: _cell(v, digits))
-            .to_latex(index=False, escape=False, caption=None if caption is None else _escaped(caption))
+        if columns is None:
+            rows = self.paper_rows()
+            columns = known_columns(rows)
+        else:
+            rows = self.records()
+            for name in columns:
+                if rows and name not in rows[0]:
+                    raise unknown_name("columns", name, rows[0])
+        caption = self.title() if caption is None else caption
+        text = _tabular(rows, columns, digits)
+        if not caption:
+            return text
+        note = self.conditions()
+        below = rf"\par\medskip{{\raggedright {_escaped(note)}\par}}" + "\n" if note else ""
+        return (
+            "\\begin{table}\n\\centering\n"
+            f"\\caption{{{_escaped(caption)}}}\n"
+            "\\footnotesize\n\\setlength{\\tabcolsep}{3pt}\n"
+            f"{text}{below}\\end{{table}}\n"
         )
-        return text
 
     def _repr_html_(self) -> str:
         rows = self.records()
@@ -176,20 +198,56 @@ def epochs_of(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _short(value: Any, digits: int) -> str:
     if value is None:
         return ""
-    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
+    return f"{value or 0.0:.{digits}g}" if isinstance(value, float) else str(value)
+
+
+def _tabular(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], digits: int) -> str:
+    """Rows between the rules of booktabs, words to the left and numbers to the right."""
+    sides = "".join("l" if any(isinstance(row[name], str) for row in rows) else "r" for name in columns)
+    lines = [[_escaped(name) for name in columns], *([_cell(row[n], digits) for n in columns] for row in rows)]
+    head, *body = (" & ".join(line) + r" \\" for line in lines)
+    return "\n".join(
+        (
+            rf"\begin{{tabular}}{{{sides or 'l'}}}",
+            r"\toprule",
+            head,
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+        )
+    )
 
 
 def _cell(value: Any, digits: int) -> str:
-    """A value in LaTeX: powers of ten as a paper has them; a dash for what is missing."""
+    """A value in LaTeX: powers of ten and signs as a paper has them; a dash for what is missing."""
     if _missing(value):
         return "--"
-    if isinstance(value, float) and "e" in (text := f"{value:.{digits}g}"):
+    if not isinstance(value, float):
+        return f"${value}$" if isinstance(value, int) and value < 0 else _escaped(str(value))
+    if math.isinf(value):
+        return r"$\infty$" if value > 0 else r"$-\infty$"
+    text = f"{value or 0.0:.{digits}g}"  # of the two zeros the one without a sign
+    if "e" in text:
         mantissa, _, exponent = text.partition("e")
         return rf"${mantissa} \cdot 10^{{{int(exponent)}}}$"
-    return _escaped(_short(value, digits))
+    return f"${text}$" if value < 0 else text
+
+
+SIGNS = {
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": "$<$", ">": "$>$", "|": "$|$", '"': "''",
+    "[": "{[}", "]": "{]}", "*": "{*}",
+    "\n": " ", "\r": " ",
+    "\N{MINUS SIGN}": "$-$", "\N{MULTIPLICATION SIGN}": r"$\times$", "\N{PLUS-MINUS SIGN}": r"$\pm$",
+    "\N{GREEK SMALL LETTER BETA}": r"$\beta$", "\N{MICRO SIGN}": r"$\mu$", "\N{GREEK SMALL LETTER MU}": r"$\mu$",
+}  # fmt: skip
+"""Signs that LaTeX reads as something else, or that its fonts lack. Brackets and stars are options where a row
+begins with them."""
 
 
 def _escaped(text: str) -> str:
-    for sign in "\\&%$#_{}":
-        text = text.replace(sign, r"\textbackslash " if sign == "\\" else f"\\{sign}")
-    return text.replace("~", r"\textasciitilde ").replace("^", r"\textasciicircum ")
+    """The text as LaTeX prints it, each sign for itself."""
+    return "".join(SIGNS.get(sign, sign) for sign in text)

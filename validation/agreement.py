@@ -32,7 +32,8 @@ class Agreement:
     ----------
     cosines, relative_errors : ndarray (R,)
         Cosine and relative error of each repeat's gradient; NaN where no equilibrium was found. The relative error
-        is |g - t| / |t|.
+        is |g - t| / |t|. Where the target is zero but for rounding the cosine is NaN and the relative error
+        infinite; such repeats are in no mean.
     bias : float
         |mean (g - t)| / |t|, corrected for the finite number of repeats (`validation.agreement`).
     variance : float
@@ -72,8 +73,18 @@ class Agreement:
 
     @property
     def count(self) -> int:
-        """Repeats that found an equilibrium."""
+        """Repeats that found an equilibrium, and a target that is not zero."""
         return int((~np.isnan(self.cosines)).sum())
+
+    @property
+    def tried(self) -> int:
+        """The number of repeats that were compared with a target, be it zero."""
+        return self.count + self.vanished
+
+    @property
+    def vanished(self) -> int:
+        """Repeats whose target is zero but for rounding: nothing can agree with it in direction."""
+        return int(np.isinf(self.relative_errors).sum())
 
     @property
     def worst_cosine(self) -> float:
@@ -82,19 +93,19 @@ class Agreement:
 
     @property
     def relative_error(self) -> float:
-        """Relative error of a parameter's gradient, the mean over the repeats."""
-        return _mean(self.relative_errors)
+        """Relative error of a parameter's gradient, the mean over the repeats whose target is not zero."""
+        return _mean(_finite(self.relative_errors))
 
     @property
     def relative_error_interval(self) -> tuple[float, float]:
         """95 % confidence interval of the mean relative error: Student's t, cut at 0."""
-        low, high = interval(self.relative_errors)
+        low, high = interval(_finite(self.relative_errors))
         return float(np.maximum(low, 0.0)), high
 
     @property
     def worst_relative_error(self) -> float:
         """The largest relative error over the repeats."""
-        found = self.relative_errors[~np.isnan(self.relative_errors)]
+        found = _finite(self.relative_errors)
         return float(found.max()) if found.size else math.nan
 
     def figures(self) -> dict[str, float | list[float]]:
@@ -182,6 +193,10 @@ def interval(values: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float,
         return math.nan, math.nan
     half = float(stdtrit(found.size - 1, 0.5 + confidence / 2) * found.std(ddof=1) / math.sqrt(found.size))
     return float(found.mean()) - half, float(found.mean()) + half
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    return values[np.isfinite(values)]
 
 
 def _mean(values: np.ndarray) -> float:

@@ -37,10 +37,14 @@ from physics_ep.moved import moved_names
 from .reproduction.commands import reproduce
 
 if TYPE_CHECKING:
+    from physics_ep.tabular import Tabular
+
     from .gradients import GradientReport
 else:
     __getattr__ = moved_names(__name__)
 
+PAPER_DIGITS = 2
+"""Significant digits of a table in LaTeX: no agreement of gradients is known to more."""
 BENCHMARKS = {
     "hopfield": "validation.benchmarks.hopfield",
     "conv-hopfield": "validation.benchmarks.conv_hopfield",
@@ -54,6 +58,16 @@ BENCHMARKS = {
 
 
 GATES_HELP = "held, live or both; default both where units have kinks or poolings, held in large networks."
+Columns = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME,NAME,...",
+        help="Columns of --latex, by their names in --csv; default those that a paper needs.",
+        show_default=False,
+    ),
+]
+FAR = 0.1
+"""Relative error of EP on the ideal device from which imperfections cannot be told apart from it."""
 SMALL = 1_000_000
 """Parameters below which one thread is used."""
 
@@ -122,6 +136,7 @@ def gradients(
         typer.Option("--latex", metavar="FILE", help="The same in LaTeX (booktabs).", show_default=False),
         Writes(own=True),
     ] = None,
+    columns: Columns = None,
     weights: Weights = None,
     preset: Preset = None,
     device_model: DeviceFile = None,
@@ -141,6 +156,7 @@ def gradients(
         raise argument_error("batch", "be at least 1", batch)
     if min_cosine is not None and not -1 <= min_cosine <= 1:
         raise argument_error("min-cosine", "lie in [-1, 1]", min_cosine)
+    require_latex(columns, latex)
     import torch
 
     from hardware_models.devices.systems import OnDevice
@@ -150,7 +166,6 @@ def gradients(
     from physics_ep.runs.preparation import on_devices, subject_of
     from physics_ep.storage.origins import LATEX_MARK
     from physics_ep.storage.outputs import write_text, writer
-    from physics_ep.tabular import known_columns
 
     from .examples import LARGE, judged, parse_strength, usual_gates
     from .gradients import gradient_figures, gradient_report
@@ -202,15 +217,12 @@ def gradients(
         f"{dtype or str(built.dtype).removeprefix('torch.')}, batch {len(x)}"
     )
     layered = isinstance(built, ModuleNetwork) if by is None else by == "layer"
-    columns, cells = (_layer_table if layered else _tensor_table)(compared, floors)
-    report.table(title, columns, cells)
+    report.table(title, *(_layer_table if layered else _tensor_table)(compared, floors))
     table = found.by_layer()
     if csv is not None:
         write_text(csv, table.to_csv())
     if latex is not None:
-        # Cosines of good gradients are all 1 within the digits of a table.
-        names = [name for name in known_columns(table.records()) if not name.startswith("cosine")]
-        text = table.to_latex(names, title)
+        text = table.to_latex(chosen_columns(columns, table), f"{system}: {found.title()}", digits=PAPER_DIGITS)
         write_text(latex, f"{LATEX_MARK}{writer('physics-ep gradients')}\n{text}")
     for each in compared:
         report.say(_gradient_words(each))
@@ -303,6 +315,7 @@ def tolerance(
         typer.Option("--latex", metavar="FILE", help="The same in LaTeX (booktabs).", show_default=False),
         Writes(own=True),
     ] = None,
+    columns: Columns = None,
     json: JsonFile = None,
     seed: Seed = None,
     device: Device = None,
@@ -321,6 +334,7 @@ def tolerance(
     for name, count in (("batch", batch), ("size", size), ("repeats", repeats), ("workers", workers)):
         if count is not None and count < 1:
             raise argument_error(name, "be at least 1", count)
+    require_latex(columns, latex)
     import torch
 
     from hardware_models.devices.presets import chosen_device
@@ -337,8 +351,8 @@ def tolerance(
 
     from .examples import LARGE, examples, has_targets
     from .gradients import require_gates
-    from .sweeps.plan import parse_betas, parse_sweeps
-    from .sweeps.table import LEGEND, tolerance_rows
+    from .sweeps.plan import IDEAL, parse_betas, parse_sweeps
+    from .sweeps.table import LEGEND, reasons, tolerance_rows
     from .sweeps.tolerances import SweepInterrupted, worth_sharing
     from .sweeps.tolerances import tolerance as measure
 
@@ -346,7 +360,9 @@ def tolerance(
         raise unknown_name("cost", cost, COSTS)
     kind = substrate_class("hopfield" if substrate is None else substrate).device_class
     sweeps, betas = parse_sweeps(sweep, kind), parse_betas(beta)
-    base = chosen_device(preset, device_model, kind, copies, transpose)
+    # Without any a system keeps the device that holds it.
+    given = any(option is not None for option in (preset, device_model, copies, transpose))
+    base = chosen_device(preset, device_model, kind, copies, transpose) if given else None
     number = 0 if seed is None else seed
     subject = subject_of(network, weights)
     section, aim = subject.system, subject.ep.new_cost(cost)
@@ -405,13 +421,27 @@ def tolerance(
     if plain:
         place, judge = "", "implicit differentiation"
     title = f"{network}{place}: EP ({scheme}) against {judge}, {counted(repeats, 'instance')}, batch {len(x)}"
-    report.table(title, *tolerance_rows(table.points, verbose))
+    report.table(title, *tolerance_rows(table, verbose))
     if mode := getattr(net, "mode", ""):
         report.say(f"mode: {mode}")
+    if isinstance(net, OnDevice) and net.device_model is not None:
+        kept = "the base is another device" if given else "the device that it was trained on is the base"
+        report.say(f"The ideal network has the weights that its cells hold; {kept}.")
     if csv is not None:
         write_text(csv, table.to_csv())
     if latex is not None:
-        write_text(latex, f"{LATEX_MARK}{writer('physics-ep tolerance')}\n{table.to_latex(caption=title)}")
+        text = table.to_latex(chosen_columns(columns, table), f"{network}: {table.title()}", digits=PAPER_DIGITS)
+        write_text(latex, f"{LATEX_MARK}{writer('physics-ep tolerance')}\n{text}")
+    for line in reasons(table.points):
+        report.say(line)
+    ideal = table.points[0]
+    worst = ideal.worst_layer()
+    if ideal.field == IDEAL and worst.transfer.relative_error >= FAR:
+        report.say(
+            f"On the ideal device EP itself is {worst.transfer.relative_error:.0%} off in {worst.told}: what "
+            "imperfections add cannot be told from it. Outputs may meet their targets up to rounding "
+            "(--dtype float64), or beta may be too large."
+        )
     lost = sum(point.unconverged for point in table.points)
     if lost:
         tried = sum(point.repeats for point in table.points)
@@ -607,14 +637,47 @@ def bench(
     report.figures(next(iter(results.values())) if len(results) == 1 else results)
 
 
+def require_latex(columns: str | None, latex: Path | None) -> None:
+    """Refuse columns of a table that is not written."""
+    if columns is not None and latex is None:
+        raise argument_error("columns", "come with latex, whose columns they are", repr(columns))
+
+
+def chosen_columns(text: str | None, table: Tabular) -> list[str] | None:
+    """Names of columns separated by commas, which some names have within themselves.
+
+    Raises
+    ------
+    InputError
+        If the table has no such column.
+    """
+    if text is None:
+        return None
+    known = list(dict.fromkeys(name for row in table.records() for name in row))
+    found: list[str] = []
+    for piece in map(str.strip, text.split(",")):
+        if found and f"{found[-1]}, {piece}" in known:
+            found[-1] += f", {piece}"
+        else:
+            found.append(piece)
+    for name in found:
+        if name not in known:
+            raise unknown_name("columns", name, known)
+    return found
+
+
 def _tensor_table(compared: list[GradientReport], floors: bool) -> tuple[list[str], list[list[str]]]:
     """Columns and cells, a row a tensor and a mode of gates."""
     gates = ["gates"] if len(compared) > 1 else []
     columns = ["1-cos", "error", "scale", *(["floor"] if floors else []), "K", "residual"]
-    shapes = {row.name: "x".join(map(str, row.shape)) for row in compared[0].rows}
     cells = [
-        [name, shape, *([str(each.gates)] if gates else []), *_gradient_cells(each, name, floors)]
-        for name, shape in shapes.items()
+        [
+            row.told,
+            "x".join(map(str, row.shape)),
+            *([str(each.gates)] if gates else []),
+            *_gradient_cells(each, row.name, floors),
+        ]
+        for row in compared[0].rows
         for each in compared
     ]
     return ["tensor", "shape", *gates, *columns], cells
@@ -635,7 +698,7 @@ def _layer_table(compared: list[GradientReport], floors: bool) -> tuple[list[str
                     str(row.iterations),
                     f"{row.residual:.1e}",
                 ]
-            cells.append([first.layer, str(first.weights), *([str(each.gates)] if gates else []), *told])
+            cells.append([first.told, str(first.weights), *([str(each.gates)] if gates else []), *told])
     return ["layer", "weights", *gates, "1-cos", "error", "K", "residual"], cells
 
 
@@ -665,7 +728,8 @@ def _gradient_words(found: GradientReport) -> str:
     if found.zeros:
         worst = max(row.absolute_error for row in found.rows if row.zero)
         zeros = (
-            f"\nexact gradient zero but for rounding: {', '.join(found.zeros)}; EP's is {worst:.1e} of the whole"
+            f"\nexact gradient vanishes (zero but for rounding), so that no cosine is told: "
+            f"{', '.join(found.vanishing)}; EP's is {worst:.1e} of the whole"
         )
     return f"{gates}whole gradient: {whole}\n{phases}" + (f"; {settled}" if settled else "") + zeros
 

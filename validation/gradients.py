@@ -6,10 +6,13 @@ import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 
+from hardware_models.devices.model import DeviceModel
+from hardware_models.devices.systems import OnDevice
 from physics_ep.cost import Cost, as_cost
 from physics_ep.equilibrium import Equilibrium, NotConverged
 from physics_ep.errors import argument_error, unknown_name
@@ -18,12 +21,13 @@ from physics_ep.estimators.step import Step
 from physics_ep.nudging import Stencil
 from physics_ep.physical_system import PhysicalSystem
 from physics_ep.predictive_coding.forward import gate_modes
+from physics_ep.predictive_coding.layers import told_layer, told_name
 from physics_ep.predictive_coding.traced.recording import random_state, replayed
 from physics_ep.progress import SILENT, Progress, task
 from physics_ep.stillness import require_system
 from physics_ep.tabular import Tabular
 
-from .layers import LayerRow, LayerTable, layer_rows, vanishing, whole_size
+from .layers import LayerRow, LayerTable, gates_in_rows, layer_of, layer_rows, vanishing, whole_size
 from .oracles import ORACLES, Gradients
 
 
@@ -49,6 +53,8 @@ class GradientRow:
     zero : bool
         Whether the exact gradient is zero but for rounding (a bias before a batch norm): its cosine and its
         relative error mean nothing then, the absolute error does.
+    label : str
+        What it is called for a reader, by the layer's name in the model that it comes from; empty: `name`.
     """
 
     name: str
@@ -60,6 +66,12 @@ class GradientRow:
     noise_floor: float
     absolute_error: float = 0.0
     zero: bool = False
+    label: str = ""
+
+    @property
+    def told(self) -> str:
+        """The name for a reader: the label, or else the parameter's own name."""
+        return self.label or self.name
 
 
 @dataclass(frozen=True, repr=False)
@@ -97,6 +109,10 @@ class GradientReport(Tabular):
         The same with live gates, where both modes were asked for and the system has gates.
     layers : tuple of LayerRow
         The same gradient, a row a layer.
+    copies : str
+        What holds a weight, in words: an ideal weight, cells, or copies of a mapped network.
+    dtype : str
+        Of the parameters, such as 'float32'.
     """
 
     rows: tuple[GradientRow, ...]
@@ -117,6 +133,8 @@ class GradientReport(Tabular):
     method: str = "energy"
     asymmetry: float = math.nan
     hardware: str = ""
+    copies: str = ""
+    dtype: str = ""
 
     @property
     def worst_cosine(self) -> float:
@@ -131,7 +149,33 @@ class GradientReport(Tabular):
 
     def by_layer(self) -> LayerTable:
         """The table of layers, which shows itself as a data frame, as CSV and as LaTeX."""
-        return LayerTable(self.layers, None if self.live is None else self.live.layers)
+        live = None if self.live is None else self.live.layers
+        return LayerTable(self.layers, live, self.title(), self.conditions())
+
+    def title(self) -> str:
+        """What is compared with what."""
+        return f"Gradients of equilibrium propagation beside {ORACLE_WORDS.get(self.oracle, self.oracle)}."
+
+    def conditions(self) -> str:
+        """How EP was done, with what weights and how many examples, and which layers have no exact gradient."""
+        ep = f"{self.scheme} EP" if self.method == "energy" else f"{self.scheme} EP ({self.method})"
+        told = [f"{ep}, beta {self.beta:.3g}, solver {self.solver}", self.copies, self.dtype]
+        words = [", ".join(filter(None, told))]
+        words += [_phase_words(each) for each in (self, self.live) if each is not None]
+        if self.zeros:
+            words.append(f"No value (--): the exact gradient vanishes ({named(self.vanishing)})")
+        return ". ".join(words) + "."
+
+    @property
+    def vanishing(self) -> list[str]:
+        """Names for a reader of what has no exact gradient but rounding: whole layers, and tensors of others."""
+        whole = {row.layer: row.told for row in self.layers if math.isnan(row.cosine)}
+        found = [
+            whole.get(layer_of(row.name), row.told) if layer_of(row.name) in whole else row.told
+            for row in self.rows
+            if row.zero
+        ]
+        return list(dict.fromkeys(found))
 
     def words(self) -> list[str]:
         """How EP was done, and how well its gradient agrees."""
@@ -151,20 +195,60 @@ class GradientReport(Tabular):
         found = []
         for row in self.rows:
             record: dict[str, Any] = {
-                "parameter": row.name,
+                "parameter": row.told,
                 "shape": "x".join(map(str, row.shape)),
-                "cosine": row.cosine,
-                "relative error": row.relative_error,
-                "scale": row.scale,
+                **_quality(row),
+            }
+            record |= {
                 "sign agreement": row.sign_agreement,
                 "noise floor": row.noise_floor,
+                "absolute error": row.absolute_error,
             }
             if self.live is not None:
-                other = live.get(row.name)
-                record["cosine, live gates"] = math.nan if other is None else other.cosine
-                record["relative error, live gates"] = math.nan if other is None else other.relative_error
+                own = _quality(live.get(row.name))
+                record |= {f"{name}, live gates": own[name] for name in ("cosine", "1 - cosine", "relative error")}
             found.append(record)
         return found
+
+    def paper_rows(self) -> list[dict[str, Any]]:
+        """A row a parameter, or a parameter and a mode of gates, with 1 - cosine and relative error."""
+        return gates_in_rows(self.records(), "parameter", self.live is not None)
+
+
+ORACLE_WORDS = {
+    "implicit": "implicit differentiation",
+    "bptt": "backprop through time",
+    "finite_difference": "finite differences",
+}
+"""Oracles in words, where their names are none."""
+
+
+def named(names: Sequence[str], most: int = 6) -> str:
+    """Names in a row, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def _phase_words(report: GradientReport) -> str:
+    """How many examples settle in how many iterations, in words."""
+    share = report.settled / max(report.examples, 1)
+    told = f"{report.settled} of {report.examples} examples ({share:.0%}) settle"
+    told += f", worst residual {report.residual:.1e}, K = {max(report.iterations[1:], default=0)}"
+    if report.gates is not None:
+        told = f"{report.gates.capitalize()} gates: {told}"
+    return told if report.rows else f"{told}, no gradient"
+
+
+def _quality(row: GradientRow | None) -> dict[str, float]:
+    """Cosine, error and scale; NaN where the exact gradient is zero but for rounding."""
+    if row is None or row.zero:
+        return dict.fromkeys(("cosine", "1 - cosine", "relative error", "scale"), math.nan)
+    return {
+        "cosine": row.cosine,
+        "1 - cosine": max(1 - row.cosine, 0.0),
+        "relative error": row.relative_error,
+        "scale": row.scale,
+    }
 
 
 def compare(estimate: dict[str, torch.Tensor], exact: dict[str, torch.Tensor]) -> list[GradientRow]:
@@ -369,19 +453,21 @@ def _reported(
     rows: tuple[GradientRow, ...] = ()
     layers: tuple[LayerRow, ...] = ()
     error = floor = math.nan
+    stack = getattr(oracle.system, "stack", ())
     if bool(used.any()):
         target = oracle(used)
         bounds = step.noise_floors if floors else dict.fromkeys(target, math.nan)
         floor = step.noise_floor if floors else math.nan
         error = total_error(estimate, target)
         rows = tuple(
-            GradientRow(**{**vars(row), "noise_floor": bounds.get(row.name, math.nan)})
+            replace(row, noise_floor=bounds.get(row.name, math.nan), label=told_name(stack, row.name))
             for row in compare(estimate, target)
         )
         every = used.repeat(starts)
         known = getattr(oracle.system, "acted_on", None)  # systems with layers tell
         acted_on = {} if known is None else known(oracle.x)
-        layers = layer_rows(estimate, target, step.equilibria[1:], acted_on, every)
+        told = partial(told_layer, oracle.system)
+        layers = layer_rows(estimate, target, step.equilibria[1:], acted_on, every, told)
     shown = used if rows else torch.ones_like(used)
     worst = [e.residual.cpu().view(starts, count)[:, shown] for e in step.equilibria]
     return GradientReport(
@@ -402,4 +488,16 @@ def _reported(
         method=step.method,
         asymmetry=step.asymmetry,
         hardware=step.hardware,
+        copies=_copies(oracle.system),
+        dtype=str(oracle.system.dtype).removeprefix("torch."),
     )
+
+
+def _copies(system: PhysicalSystem) -> str:
+    """What holds a weight of a system, in words."""
+    if isinstance(system, OnDevice) and system.device_model is not None:
+        return f"weights on cells ({system.cells_told})"
+    model = getattr(system, "device_model", None)
+    if isinstance(model, DeviceModel):
+        return f"{model.copies} copies of each weight on cells"
+    return "one copy of each weight, ideal"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,10 @@ class LayerRow:
         K, the most iterations of a nudged phase.
     zeros : tuple of str
         Its tensors whose exact gradient is zero but for rounding.
+    label : str
+        Name of the module in the model that it comes from; empty: `layer`.
+    kind : str
+        Class of the module; empty where that is not known.
     """
 
     layer: str
@@ -51,6 +55,18 @@ class LayerRow:
     residual: float
     iterations: int
     zeros: tuple[str, ...] = ()
+    label: str = ""
+    kind: str = ""
+
+    @property
+    def name(self) -> str:
+        """Name of the module in the model, or else the path."""
+        return self.label or self.layer
+
+    @property
+    def told(self) -> str:
+        """The name for a reader: '0 (Conv2d)' where it is a number."""
+        return f"{self.name} ({self.kind})" if self.kind and self.name.rpartition(".")[2].isdecimal() else self.name
 
     @property
     def distance(self) -> float:
@@ -67,17 +83,35 @@ class LayerTable(Tabular):
     rows : tuple of LayerRow
     live : tuple of LayerRow or None
         The same layers with live gates; empty where no example settled.
+    heading, note : str
+        Caption and note of the table in a paper.
     """
 
     rows: tuple[LayerRow, ...]
     live: tuple[LayerRow, ...] | None = None
+    heading: str = ""
+    note: str = ""
+
+    def title(self) -> str:
+        """What is compared with what."""
+        return self.heading
+
+    def conditions(self) -> str:
+        """How EP was done, and with how many examples."""
+        return self.note
+
+    def paper_rows(self) -> list[dict[str, Any]]:
+        """A row a layer, or a layer and a mode of gates, with 1 - cosine and relative error."""
+        told = {row.name: row.told for row in self.rows}
+        rows = gates_in_rows(self.records(), "layer", self.live is not None)
+        return [{**row, "layer": told[row["layer"]]} for row in rows]
 
     def records(self) -> list[dict[str, Any]]:
         """The comparison as a table, one row for each layer."""
         told = [_record(row) for row in self.rows]
         if self.live is None:
             return told
-        others = {row.layer: _record(row) for row in self.live}
+        others = {row.name: _record(row) for row in self.live}
         names = list(told[0])[2:] if told else []
         missing = dict.fromkeys(names, math.nan)
         return [
@@ -86,9 +120,32 @@ class LayerTable(Tabular):
         ]
 
 
+def gates_in_rows(records: Sequence[Mapping[str, Any]], key: str, both: bool) -> list[dict[str, Any]]:
+    """1 - cosine and relative error of records, with held and live gates below one another where both are there.
+
+    Parameters
+    ----------
+    records : sequence of mapping
+        A layer or a tensor each; columns of live gates end in ', live gates'.
+    key : str
+        Column of the names.
+    both : bool
+    """
+    modes = (("held", ""), ("live", ", live gates")) if both else (("", ""),)
+    return [
+        {
+            key: record[key],
+            **({"gates": mode} if both else {}),
+            **{name: record[name + after] for name in ("1 - cosine", "relative error")},
+        }
+        for record in records
+        for mode, after in modes
+    ]
+
+
 def _record(row: LayerRow) -> dict[str, Any]:
     return {
-        "layer": row.layer,
+        "layer": row.name,
         "weights": row.weights,
         "cosine": row.cosine,
         "1 - cosine": row.distance,
@@ -129,6 +186,7 @@ def layer_rows(
     nudged: Sequence[Equilibrium],
     acted_on: Mapping[str, tuple[int, ...]],
     used: torch.Tensor,
+    told: Callable[[str], tuple[str, str]] = lambda path: (path, ""),
 ) -> tuple[LayerRow, ...]:
     """Rows of two gradients given as name to tensor.
 
@@ -141,6 +199,8 @@ def layer_rows(
         Numbers of the blocks on which each parameter acts directly, by name; those that are not there act on any.
     used : Tensor (B,)
         The examples whose gradient it is, on the CPU.
+    told : callable
+        Name and class of a layer in the model that it comes from, by its path.
     """
     zeros, whole = set(vanishing(exact)), whole_size(exact)
     layers: dict[str, list[str]] = {}
@@ -167,6 +227,8 @@ def layer_rows(
                 residual=worst if each is None or not blocks else float(each[blocks].max()),
                 iterations=spent,
                 zeros=tuple(n for n in names if n in zeros),
+                label=told(layer)[0],
+                kind=told(layer)[1],
             )
         )
     return tuple(rows)

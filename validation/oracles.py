@@ -50,12 +50,15 @@ class Gradients(dict[str, torch.Tensor]):
         the first step (backprop through time).
     outputs : Tensor (B, n_out) or None
         Outputs at the free state (implicit differentiation only).
+    vanishing : frozenset of str
+        Parameters whose gradient is known to be zero but for rounding, where it was rounded since.
     """
 
     loss: float = float("nan")
     residual: float = float("nan")
     adjoint_residual: float = 0.0
     outputs: torch.Tensor | None = None
+    vanishing: frozenset[str] = frozenset()
 
 
 class OracleError(RuntimeError):

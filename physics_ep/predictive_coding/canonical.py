@@ -22,7 +22,7 @@ from torch import nn
 from ..errors import InputError, argument_error
 from ..maps import ChannelLink, ConvLink, DenseLink, Link, PoolLink, Shape
 from ..pooling import Pooling, channels_last
-from .layers import PredictiveLayer, skip_name
+from .layers import PredictiveLayer, label_layers, skip_name
 from .network import PredictiveCodingNetwork
 from .traced.graph import CallGraph, Node, Ref
 from .traced.recording import NoInputError, record
@@ -79,12 +79,16 @@ class Path:
 
 @dataclass(frozen=True)
 class LinearSum:
-    """A sum of maps of units and of constants, a number a channel, which no activation has taken yet."""
+    """A sum of maps of units and of constants, a number a channel, which no activation has taken yet.
+
+    `made_by` names the module that began it, which is what a layer without weights is called by.
+    """
 
     paths: tuple[Path, ...]
     bias: torch.Tensor | None = None
     origin: str | None = None
     flat: bool = False
+    made_by: str = ""
 
     @property
     def post(self) -> Shape:
@@ -141,8 +145,11 @@ def layered(
     except NoInputError as error:
         raise InputError(f"Argument example must {error}") from error
     trained = {name for name, p in twin.named_parameters() if p.requires_grad}
-    layers = _LayerReader(graph, values, tensors, trained).read(tuple(x.shape[1:]))
+    leaves = {name for name, module in twin.named_modules() if name and not any(module.children())}
+    layers = _LayerReader(graph, values, tensors, trained, leaves).read(tuple(x.shape[1:]))
+    label_layers(layers, [layer.label for layer in layers])
     network = PredictiveCodingNetwork(layers, energy, gates).to(example.device, dtype)
+    network.module_kinds = {name: type(module).__name__ for name, module in twin.named_modules()}
     with torch.no_grad():
         mine, theirs = network(x), values[graph.output].detach()
     away, size = float((mine - theirs).abs().max()), float(theirs.abs().max())
@@ -161,8 +168,11 @@ class _LayerReader:
         values: dict[int, torch.Tensor],
         tensors: dict[str, torch.Tensor],
         trained: set[str],
+        leaves: set[str],
     ) -> None:
         self.graph, self.values, self.tensors, self.trained = graph, values, tensors, trained
+        self.leaves = leaves
+        """Modules without parts."""
         self.layers: list[PredictiveLayer] = []
         self.generator = torch.Generator().manual_seed(0)
         self.uses = [0] * len(graph.nodes)
@@ -276,7 +286,7 @@ class _LayerReader:
         """Make a layer that takes a sum."""
         routed = [p for p in drive.paths if p.link.routed]
         for path in routed[1:]:
-            alone = self.layer(LinearSum((path,)), "linear")
+            alone = self.layer(LinearSum((path,), made_by=drive.made_by), "linear")
             same = ChannelLink(path.link.post, path.link.post)
             at = drive.paths.index(path)
             paths = (*drive.paths[:at], Path(alone.source, same), *drive.paths[at + 1 :])
@@ -294,7 +304,7 @@ class _LayerReader:
             source=None if first.source == k - 1 else first.source,
         ).double()
         weighted = next((p.origin for p in paths if p.origin is not None), drive.origin)
-        made.label = self.node.module if weighted is None else _own(weighted).rpartition(".")[0]
+        made.label = _own(weighted).rpartition(".")[0] if weighted is not None else drive.made_by or self.place()
         made.origins = {}
         names = [skip_name(n) for n in range(len(paths))]
         held = [(name, p.weight, p.origin) for name, p in zip(names, paths, strict=True)]
@@ -303,6 +313,11 @@ class _LayerReader:
             if value is not None:
                 self.hold(k, name, value, origin)
         return Units(k, drive.flat)
+
+    def place(self) -> str:
+        """The module of the present call; of a function that a larger module calls, its name behind that."""
+        module, name = self.node.module, self.node.name.strip("_")
+        return module if module in self.leaves else f"{module}.{name}".strip(".")
 
     def hold(self, k: int, name: str, value: torch.Tensor, origin: str | None) -> None:
         """Put a weight in its place: tied where the model has one parameter, trained where the model trains it."""
@@ -329,11 +344,14 @@ class _LayerReader:
         name = node.name.strip("_")
         args, own = list(node.args), dict(node.kwargs)
         try:
-            return self.call(i, name, args, own)
+            found = self.call(i, name, args, own)
         except InputError as error:
             if isinstance(error, NoLayersError):
                 raise
             return self.refused(f"calls {name!r} in a way that is none: {str(error).rstrip('.')}")
+        if isinstance(found, LinearSum) and not found.made_by:
+            return replace(found, made_by=self.place())
+        return found
 
     def call(self, i: int, name: str, args: list[Any], own: dict[str, Any]) -> Value:
         """What a function gives."""

@@ -19,7 +19,7 @@ from ..maps import ConvLink, DenseLink, Link, PoolLink, Shape
 from ..pooling import POOL, Pooling
 from ..weights import check_plain
 from .activations import Activation
-from .layers import PredictiveLayer
+from .layers import PredictiveLayer, label_layers
 from .network import PredictiveCodingNetwork
 
 RESPONSES: dict[type[nn.Module], str] = {
@@ -115,6 +115,8 @@ def from_sequential(
     network = PredictiveCodingNetwork(layers, energy, gates)
     load_sequential(network, model)
     network = network.to(next(model.parameters()).device)
+    label_layers(network.stack, [part["name"] for part in found])
+    network.module_kinds = {name: type(module).__name__ for name, module in modules}
     holders = [part["module"] for part in found]
     _tie(network.stack, holders)
     for layer, module in zip(network.stack, holders, strict=True):

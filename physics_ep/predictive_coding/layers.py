@@ -6,7 +6,7 @@ down or from the input, its prediction sigma_k(a_k). Pooling P stands before the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -175,6 +175,20 @@ def uniform(shape: Shape, bound: float, generator: torch.Generator) -> torch.Ten
     return channels_last(values) if len(shape) == 4 else values
 
 
+def told_layer(system: nn.Module, path: str) -> tuple[str, str]:
+    """Name and class of the module of a model that a layer comes from; of other layers the path, and no class.
+
+    Parameters
+    ----------
+    system : nn.Module
+        A predictive coding network or any other system, which has names of its own.
+    path : str
+        Path of the module that holds the parameters, such as 'layers.0'.
+    """
+    name = told_name(getattr(system, "stack", ()), f"{path}.weight").removesuffix(".weight")
+    return name, getattr(system, "module_kinds", {}).get(name, "")
+
+
 def told_name(stack: Sequence[nn.Module], parameter: str) -> str:
     """Name of a parameter for a reader: 'c1.weight' for 'layers.0.weight' where the layer bears a model's name.
 
@@ -187,3 +201,13 @@ def told_name(stack: Sequence[nn.Module], parameter: str) -> str:
     labels = [getattr(layer, "label", "") for layer in stack]
     label = labels[int(number)] if int(number) < len(labels) else ""
     return f"{label}.{part}" if label and labels.count(label) == 1 else parameter
+
+
+def label_layers(stack: Iterable[PredictiveLayer], names: Sequence[str]) -> None:
+    """Label layers by the modules that they come from, numbered from the second on where one makes several.
+
+    Such are a function that a module calls twice, and a module that stands at two places.
+    """
+    for k, (layer, name) in enumerate(zip(stack, names, strict=True)):
+        again = list(names[:k]).count(name)
+        layer.label = f"{name} ({again + 1})" if again and name else name

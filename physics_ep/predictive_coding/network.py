@@ -14,7 +14,8 @@ C(h_L).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -89,6 +90,8 @@ class PredictiveCodingNetwork(ForwardNetwork):
     bounded = True
     clamps = True
     bilinear = True
+    module_kinds: Mapping[str, str] = MappingProxyType({})
+    """Class of each module of the model that the network was made of, by path."""
 
     def __init__(self, layers: Sequence[PredictiveLayer], energy: str = "squared", gates: str = "held") -> None:
         if energy not in ENERGIES:

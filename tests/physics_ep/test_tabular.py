@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
+import re
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from typing import Any
@@ -18,7 +19,7 @@ from hardware_models.mapping import map_pcn
 from physics_ep import CrossEntropy, SquaredError, open_run, relax, train
 from physics_ep.command_options import Report
 from physics_ep.errors import InputError, counted, unknown_name
-from physics_ep.predictive_coding import mlp
+from physics_ep.predictive_coding import from_sequential, mlp
 from physics_ep.tabular import Tabular, known_columns
 from tests.support.systems import batch
 from validation import gradient_report, tolerance
@@ -128,6 +129,97 @@ def test_a_table_for_a_paper_has_no_empty_columns() -> None:
     assert "nan" not in text
     assert known_columns(rows) == ["a", "d"]
     assert "b" in Rows().to_latex(["a", "b"])
+
+
+def read_latex(text: str) -> list[list[str]]:
+    """Cells of a table as LaTeX would take them; AssertionError where it would stop, or print another sign."""
+    known = r"begin|end|toprule|midrule|bottomrule|caption|centering|footnotesize|setlength|tabcolsep|par|medskip"
+    known += r"|raggedright|textbackslash|textasciitilde|textasciicircum|cdot|infty|times|pm|beta|mu"
+    for command in re.findall(r"\\([a-zA-Z]+)", text):
+        assert re.fullmatch(known, command), command
+    depth, math_mode, k = 0, False, 0
+    while k < len(text):
+        sign = text[k]
+        if sign == "\\":  # a command, or a sign that stands for itself
+            k += 2
+            continue
+        math_mode ^= sign == "$"
+        depth += {"{": 1, "}": -1}.get(sign, 0)
+        assert depth >= 0
+        assert sign not in "#~%"
+        assert sign not in "_^" or math_mode, text[k - 20 : k + 5]
+        assert sign not in '<>|"' or math_mode
+        assert ord(sign) < 128, sign
+        k += 1
+    assert depth == 0
+    assert not math_mode
+    sides = re.search(r"\\begin\{tabular\}\{([lr]+)\}", text)
+    assert sides is not None
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 1
+    rows = [line.removesuffix(r" \\") for line in text.splitlines() if line.endswith(r"\\")]
+    assert not any(row.startswith(("[", "*")) for row in rows)  # options of the row before
+    cells = [re.split(r"(?<!\\)&", row) for row in rows]
+    assert {len(row) for row in cells} == {len(sides[1])}
+    return [[cell.strip() for cell in row] for row in cells]
+
+
+def test_any_name_and_number_compiles() -> None:
+    """If this fails, a paper does not compile, or prints another sign than the name has."""
+    signs = [
+        "a_b",
+        "50 %",
+        "x & y",
+        "#1",
+        "{z}",
+        "$",
+        "~^\\",
+        "<|>",
+        "[0]",
+        "* (1)",
+        'he "said"',
+        "a\nb",
+        "\u00b5, \u03b2",
+    ]
+    numbers = [1.5e-7, -2e-9, -0.0, math.inf, -math.inf, math.nan, None, -3, 0, True, 1.0, 12345.678, -0.5]
+    rows = Rows(tuple({"name_%": name, "v": value} for name, value in zip(signs, numbers, strict=True)))
+    cells = read_latex(rows.to_latex(caption="A table of 5 % & more_names [1]"))
+    assert cells[0] == [r"name\_\%", "v"]
+    assert [row[1] for row in cells[1:]] == [
+        r"$1.5 \cdot 10^{-7}$", r"$-2 \cdot 10^{-9}$", "0", r"$\infty$", r"$-\infty$", "--", "--", "$-3$", "0",
+        "True", "1", r"$1.23 \cdot 10^{4}$", "$-0.5$",
+    ]  # fmt: skip
+    assert cells[3][0] == r"x \& y"
+    assert cells[9][0] == "{[}0{]}"
+    assert rows.to_latex(caption="") == rows.to_latex()
+
+
+def test_tables_of_gradients_fit_a_column_and_tell_how_they_were_found() -> None:
+    """A table has the few columns of a paper, layers by the model's names, and in its note solver, gates, copies,
+    beta, examples and the share that settles; if this fails, a reader cannot tell what was measured."""
+    torch.manual_seed(1)
+    model = torch.nn.Sequential(torch.nn.Linear(5, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    x, y = torch.rand(6, 5), torch.tensor([0, 1, 2, 0, 1, 2])
+    report = gradient_report(from_sequential(model, (5,)), x, y, CrossEntropy(), beta=0.05, gates="both")
+    for table, key, names in (
+        (report, "parameter", ["0.weight", "0.bias", "2.weight", "2.bias"]),
+        (report.by_layer(), "layer", ["0 (Linear)", "2 (Linear)"]),
+    ):
+        latex = table.to_latex()
+        cells = read_latex(latex)
+        assert cells[0] == [key, "gates", "1 - cosine", "relative error"]
+        assert [row[0] for row in cells[1::2]] == names
+        assert [row[1] for row in cells[1:]] == ["held", "live"] * len(names)
+        for part in (
+            "solver anderson",
+            "beta 0.05",
+            "one copy of each weight",
+            "Held gates: 6 of 6",
+            r"(100\%) settle",
+        ):
+            assert part in latex, part
+        assert "Live gates: " in latex
+    assert report.to_frame()["parameter"].tolist() == ["0.weight", "0.bias", "2.weight", "2.bias"]
+    assert report.by_layer().to_frame()["layer"].tolist() == ["0", "2"]
 
 
 def test_a_table_that_nobody_looks_at_is_not_broken(capsys: pytest.CaptureFixture[str]) -> None:

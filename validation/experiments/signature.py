@@ -353,9 +353,12 @@ def _check(
 
 
 def gaps(point: TolerancePoint, reference: str) -> np.ndarray:
-    """1 - cosine of the worst weights on each instance, (R,); NaN where no example has settled."""
+    """1 - cosine of the worst weights on each instance, (R,); NaN where no example has settled.
+
+    Weights whose exact gradient vanishes are not among them.
+    """
     weights = [getattr(layer, reference).cosines for layer in point.layers if "weight" in layer.name]
-    return np.maximum(1 - np.stack(weights), 0).max(0)[: point.repeats]
+    return np.fmax.reduce(np.maximum(1 - np.stack(weights), 0))[: point.repeats]
 
 
 def cell(point: TolerancePoint | None, reference: str) -> str:

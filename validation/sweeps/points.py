@@ -10,6 +10,7 @@ that differences between points are not differences between draws.
 from __future__ import annotations
 
 import copy
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -33,7 +34,8 @@ from physics_ep.placement import threads
 from physics_ep.predictive_coding.forward import gate_modes
 
 from ..agreement import Tally
-from ..oracles import OracleError, backprop_gradient, implicit_gradient
+from ..layers import vanishing
+from ..oracles import Gradients, OracleError, backprop_gradient, implicit_gradient
 from ..references import REFERENCES, FreeState, adaptation_gradient, differs, free_state, of_equilibrium
 
 TARGETS = REFERENCES
@@ -55,7 +57,7 @@ OF_GATES = {
         for target, network in zip(TARGETS, NETWORKS, strict=True)
         for name, unit, meaning in (
             ("cosine", "1", "cosine of estimate and target, (P, L, R)"),
-            ("relative_error", "1", "|estimate - target| / |target|, (P, L, R)"),
+            ("relative_error", "1", "|estimate - target| / |target|, inf: the target vanishes; (P, L, R)"),
             ("bias", "1", "|mean deviation| / |target|, its square corrected by variance / repeats, (P, L)"),
             ("variance", "1", "mean |deviation - mean deviation|^2 / |target|^2, (P, L)"),
         )
@@ -129,10 +131,10 @@ class Experiment:
         self.repeats, self.seed, self.thread_count = repeats, seed, thread_count
         self.mapper = standard_mapper() if mapper is None else mapper
         self.options = dict(options or {})
-        self._transfer: dict[str, torch.Tensor] | None = None
+        self._transfer: Gradients | None = None
 
     @property
-    def transfer(self) -> dict[str, torch.Tensor]:
+    def transfer(self) -> Gradients:
         """Backprop of the ideal network, in the network's dtype."""
         if self._transfer is None:
             self._transfer = exact(self.net, self.x, self.y, self.cost, self.oracle_device)
@@ -194,7 +196,7 @@ class Experiment:
         )
         # The oracle's float64 twin comes and goes before the estimate is made.
         forward = exact(mapped.perturbed, self.x, self.y, self.cost, self.oracle_device)
-        known: dict[bytes, list[tuple[str, dict[str, torch.Tensor]]]] = {}
+        known: dict[bytes, list[tuple[str, Gradients]]] = {}
         for own, gates in zip(("", LIVE), self.modes, strict=False):
             options = {"on_unconverged": "skip", **self.options}
             if own:  # the mapped system's own are the first
@@ -239,6 +241,9 @@ class Experiment:
                 judges = known[key] = list(judges)
             for target, exact_gradient in judges:
                 for k, name in enumerate(self.transfer):
+                    if name in exact_gradient.vanishing:
+                        found[f"{own}{target}_relative_error"][k, r] = math.inf
+                        continue
                     cosine, error = tallies[f"{own}{target}"][name].add(estimate[name], exact_gradient[name])
                     found[f"{own}{target}_cosine"][k, r] = cosine
                     found[f"{own}{target}_relative_error"][k, r] = error
@@ -258,8 +263,8 @@ class Experiment:
         _keep(found, r, free_state(mapped, self.x, self.labels, **own))
 
     def _references(
-        self, mapped: Any, used: torch.Tensor, forward: dict[str, torch.Tensor] | None = None
-    ) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
+        self, mapped: Any, used: torch.Tensor, forward: Gradients | None = None
+    ) -> Iterator[tuple[str, Gradients]]:
         """Each reference of the examples `used`, with its gradient; adaptation is left out where it has none."""
         x, y = self._of(used)
         transfer = self.transfer if bool(used.all()) else exact(self.net, x, y, self.cost, self.oracle_device)
@@ -275,7 +280,7 @@ class Experiment:
             return
         with suppress(NotConverged, OracleError):
             own = adaptation_gradient(mapped, x, y, self.cost, where=self.oracle_device)
-            yield "adaptation", {name: own.pop(name).to(g) for name, g in forward.items()}
+            yield "adaptation", rounded(own, forward)
 
     def _of(self, used: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The examples `used` and their targets."""
@@ -323,9 +328,7 @@ def _keep(found: Measured, r: int, free: FreeState) -> None:
     found["free_share"][r], found["free_error"][r], found["free_solver"][r] = free.share, free.error, free.solver
 
 
-def exact(
-    net: nn.Module, x: torch.Tensor, y: torch.Tensor, cost: Cost, where: str | None = None
-) -> dict[str, torch.Tensor]:
+def exact(net: nn.Module, x: torch.Tensor, y: torch.Tensor, cost: Cost, where: str | None = None) -> Gradients:
     """Exact gradient in float64, then rounded to the network's dtype, one tensor at a time.
 
     It is backprop, or implicit differentiation where the free state is no forward pass.
@@ -338,7 +341,15 @@ def exact(
     place = next(iter(dict(twin.named_parameters()).values())).device
     oracle = backprop_gradient if getattr(net, "feedforward", True) else implicit_gradient
     found = oracle(twin, x.to(place), y.to(place), cost)
-    return {name: found.pop(name).to(own[name]) for name in list(found)}
+    return rounded(found, {name: own[name] for name in found})
+
+
+def rounded(found: Gradients, like: Mapping[str, torch.Tensor]) -> Gradients:
+    """An oracle's gradient in the dtypes of `like`, one tensor at a time, with what vanishes before."""
+    gone = frozenset(vanishing(found))
+    kept = Gradients({name: found.pop(name).to(own) for name, own in like.items()})
+    kept.vanishing = gone
+    return kept
 
 
 def draws(device: DeviceModel) -> bool:

@@ -48,6 +48,10 @@ class SweepFile:
         Parameter names.
     resume : bool
         Go on with what is there.
+    labels : sequence of str, optional
+        What the layers are called for a reader; default their own names.
+    examples : int
+        Size of the batch, for the reader of a table.
 
     Attributes
     ----------
@@ -69,7 +73,9 @@ class SweepFile:
         layers: Sequence[str],
         resume: bool = False,
         labels: Sequence[str] | None = None,
+        examples: int = 0,
     ) -> None:
+        self.examples = examples
         self.config, self.layers, self.labels = config, tuple(layers), tuple(labels or layers)
         self.total = len(config["tolerance"]["plan"])
         self.found: dict[int, Measured] = {}
@@ -130,6 +136,7 @@ class SweepFile:
             "layers": list(self.layers),
             "labels": list(self.labels),
             "seed": own["seed"],
+            "examples": self.examples,
         }
         return {
             "kind": kind,

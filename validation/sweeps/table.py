@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from physics_ep.errors import unknown_name
-from physics_ep.tabular import Tabular, known_columns
+from physics_ep.errors import counted, unknown_name
+from physics_ep.tabular import Tabular
 
 from ..agreement import Agreement
 from ..references import stability_by
@@ -22,9 +22,16 @@ LEGEND = (
     "free: the share of the examples that have a free state, how many of these are wrong, and the solver.\n"
     "resid: the worst residual of all phases of the examples that settle.\n"
     "n: instances with an equilibrium, of those tried; below, the share of the examples whose phases all settle.\n"
-    "s: seconds of an instance, mean."
+    "s: seconds of an instance, mean.\n"
+    "variance: over the instances, so that a single one has none."
 )
 """What the last columns of the command's table mean."""
+WHY = {
+    "vanishes": "the exact gradient of every tensor is zero but for rounding, and has no direction",
+    "unsettled": "there is no example whose phases all settle",
+    "unknown": "the exact gradient was not measured, or its oracle found none",
+}
+"""What stands in place of a number, and why."""
 LIVE_GATES = ", live gates"
 """What follows the name of a column of live gates where both modes were compared."""
 OF_GATES = ("unconverged", "settled", "residual")
@@ -192,12 +199,15 @@ class ToleranceTable(Tabular):
     planned : int
         Points of the sweep; more than there are if it is not complete.
     path : Path or None
+    examples : int
+        Size of the batch; 0 where a file of an earlier release does not tell.
     """
 
     points: tuple[TolerancePoint, ...]
     config: dict[str, Any]
     planned: int
     path: Path | None = None
+    examples: int = 0
 
     @property
     def complete(self) -> bool:
@@ -231,33 +241,72 @@ class ToleranceTable(Tabular):
             found.append(record)
         return found
 
-    def to_latex(self, columns: Sequence[str] | None = None, caption: str | None = None, digits: int = 3) -> str:
-        """Return the sweep as a LaTeX table, as `Tabular.to_latex` does.
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Targets that some point has: a plain system has no feedforward."""
+        every = [each for point in self.points for each, _ in point.by_gates]
+        known = [t for t in TARGETS if any(getattr(layer, t).tried for point in every for layer in point.layers)]
+        return tuple(known) or TARGETS[:1]
 
-        Parameters
-        ----------
-        columns : sequence of str, optional
-            Names of the columns to show; default the point, how many instances it lost, the share of the
-            examples that settle, and 1 - cosine and relative error of the worst layer for each target that was
-            measured. `to_frame()` has all columns.
-        caption : str, optional
-        digits : int
-            Significant digits of numbers that are no integers.
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Targets of a figure and of a table in a paper: transfer, and adaptation where it was measured."""
+        return (
+            tuple(t for t in self.targets if t != "feedforward") if "adaptation" in self.targets else self.targets
+        )
+
+    def paper_rows(self) -> list[dict[str, Any]]:
+        """A row a point, or a point and a mode of gates, with its share of examples that settle.
+
+        Values are 1 - cosine of the worst tensor to each target of `shown`.
         """
-        if columns is None:
-            of_gates = ["unconverged", "settled"]
-            of_gates += [f"{target} {name}" for target in TARGETS for name in ("1 - cosine", "relative error")]
-            shown = [
-                "field",
-                "value",
-                "strength",
-                "repeats",
-                *of_gates,
-                *(f"{name}{LIVE_GATES}" for name in of_gates),
-            ]
-            known = known_columns(self.records())
-            columns = [name for name in shown if name in known]
-        return super().to_latex(columns, caption, digits)
+        both = any(point.live is not None for point in self.points)
+        return [
+            {
+                "device": point.field.replace("_", " "),
+                "value": "" if point.value is None and point.field in ("ideal", "base") else point.value,
+                **({"gates": gates} if both else {}),
+                **{target: getattr(each.worst_layer(target), target).distance for target in self.shown},
+                "settled": f"{each.settled:.0%}".replace("nan%", "--"),
+            }
+            for point in self.points
+            for each, gates in point.by_gates
+        ]
+
+    def title(self) -> str:
+        """What is compared, on what."""
+        where = self.config["tolerance"]["substrate"] if "tolerance" in self.config else "devices"
+        return f"1 - cosine of the gradients of equilibrium propagation on imperfect devices ({where})."
+
+    def conditions(self) -> str:
+        """How EP was done, with how many instances and examples, and why values are missing."""
+        own = self.config.get("tolerance", {})
+        strengths = sorted({f"{point.strength:.3g}" for point in self.points if point.strength > 0})
+        solvers = list(dict.fromkeys(point.solver for point in self.points if point.solver))
+        instances = max((point.repeats for point in self.points), default=0)
+        method = own.get("method", "auto")
+        scheme = f"{own.get('scheme', '')} EP".strip() + (
+            f" ({method})" if method not in ("auto", "energy") else ""
+        )
+        told = [
+            scheme,
+            f"beta {' to '.join(dict.fromkeys((strengths[0], strengths[-1])))}" if strengths else "",
+            f"solver {', '.join(solvers)}" if solvers else "",
+            f"copies {own['base']['copies']}" if "copies" in own.get("base", {}) else "",
+            own.get("dtype", ""),
+            counted(instances, "instance"),
+            counted(self.examples, "example") if self.examples else "",
+        ]
+        columns = (
+            f"Values of {' and '.join(self.shown)}: 1 - cosine of the worst tensor, mean over the instances. "
+            "Settled: share of the examples whose phases all settle, and whose gradient it is"
+        )
+        words = [
+            ", ".join(filter(None, told)),
+            columns,
+            *(line.rstrip(".") for line in reasons(self.points, paper=True)),
+        ]
+        return ". ".join(words) + "."
 
     def of(self, field: str) -> tuple[TolerancePoint, ...]:
         """Points of one field; also 'ideal' and 'base'."""
@@ -288,6 +337,7 @@ def tabulated(
     layers: Sequence[str],
     path: Path | None,
     labels: Sequence[str] | None = None,
+    examples: int = 0,
 ) -> ToleranceTable:
     """Points of what was measured.
 
@@ -301,13 +351,16 @@ def tabulated(
     path : Path or None
     labels : sequence of str, optional
         What the layers are called for a reader; default their own names.
+    examples : int
+        Size of the batch.
     """
 
     def agreement(p: int, k: int, target: str) -> Agreement:
         cosine, error, bias, variance = (
             rows[f"{target}_{name}"][p, k] for name in ("cosine", "relative_error", "bias", "variance")
         )
-        return Agreement(cosine, error, float(bias), float(variance))
+        # Files of earlier releases have a cosine of 0 where the target is zero.
+        return Agreement(np.where(np.isinf(error), math.nan, cosine), error, float(bias), float(variance))
 
     def with_gates(p: int, own: str, live: TolerancePoint | None = None) -> TolerancePoint:
         point = points[p]
@@ -345,7 +398,7 @@ def tabulated(
     for p in range(len(points)):
         live = with_gates(p, LIVE)
         found.append(with_gates(p, "", live if live.repeats else None))
-    return ToleranceTable(tuple(found), config, len(config["tolerance"]["plan"]), path)
+    return ToleranceTable(tuple(found), config, len(config["tolerance"]["plan"]), path, examples)
 
 
 def _told(values: np.ndarray) -> np.ndarray:
@@ -356,8 +409,60 @@ def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if values.size else math.nan
 
 
-def tolerance_rows(points: Sequence[TolerancePoint], verbose: bool) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows: a row a point, or a layer, with a line for each target."""
+def missing(point: TolerancePoint, agreement: Agreement) -> str:
+    """The word of `WHY` for an agreement without a number; empty: it has one."""
+    if agreement.count:
+        return ""
+    if point.unconverged == point.repeats:
+        return "unsettled"
+    return "vanishes" if agreement.vanished else "unknown"
+
+
+def reasons(points: Sequence[TolerancePoint], paper: bool = False) -> list[str]:
+    """Why values are missing, a line a reason: for whole targets, and for single tensors with their names.
+
+    Parameters
+    ----------
+    points : sequence of TolerancePoint
+    paper : bool
+        Whether a dash stands in place of the words of `WHY`.
+    """
+    every = [(point, each, gates) for point in points for each, gates in point.by_gates]
+    known = [t for t in TARGETS if any(getattr(layer, t).tried for _, e, _ in every for layer in e.layers)]
+    lines = []
+    if paper and "adaptation" in known:
+        known = [target for target in known if target != "feedforward"]
+    elif known and "feedforward" not in known:
+        lines.append(
+            "feedforward: there is none, as the system has no forward pass; adaptation is by implicit "
+            "differentiation."
+        )
+    words = {missing(each, getattr(each.worst_layer(target), target)) for _, each, _ in every for target in known}
+    if known and "adaptation" not in known:
+        lines.append(f"adaptation: {WHY['unknown']}.")
+    lines += [f"{'no value (--)' if paper else word}: {WHY[word]}." for word in WHY if word in words]
+    gone: dict[str, dict[str, None]] = {}
+    for point, each, gates in every:
+        place = point.field if point.value is None else f"{point.field} {point.value}"
+        for target in known:
+            for layer in each.layers:
+                if getattr(layer, target).vanished:
+                    gone.setdefault(layer.told, {}).setdefault(f"{target} at {place}{gates and f', {gates} gates'}")
+    most = sum(len(each.by_gates) for each in points) * len(known)
+    always = [name for name, places in gone.items() if len(places) == most]
+    if always:
+        lines.append(f"exact gradient zero but for rounding, so that no number tells of them: {', '.join(always)}.")
+    for name, places in gone.items():
+        if name not in always:
+            shown = list(places)[:3]
+            more = len(places) - len(shown)
+            told = "; ".join(shown) + (f" and {more} more" if more else "")
+            lines.append(f"exact gradient zero but for rounding: {name} ({told}).")
+    return lines
+
+
+def tolerance_rows(table: ToleranceTable, verbose: bool) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows: a row a point, or a layer, with a line for each target; `reasons` tells what lacks."""
     columns = [
         "device",
         "beta",
@@ -372,9 +477,10 @@ def tolerance_rows(points: Sequence[TolerancePoint], verbose: bool) -> tuple[lis
         "n",
         "s",
     ]
-    targets = TARGETS
+    targets = table.targets
+    short = {"transfer": "transfer", "feedforward": "feedfwd.", "adaptation": "adapt."}
     rows = []
-    for point, gates in (pair for each in points for pair in each.by_gates):
+    for point, gates in (pair for each in table.points for pair in each.by_gates):
         chosen = (
             [(layer,) * len(targets) for layer in point.layers] if verbose else [map(point.worst_layer, targets)]
         )
@@ -382,12 +488,12 @@ def tolerance_rows(points: Sequence[TolerancePoint], verbose: bool) -> tuple[lis
             found = [getattr(layer, target) for layer, target in zip(layers, targets, strict=True)]
             widths = [f"±{each.cosine_half_width:.0e}" if each.count > 1 else "" for each in found]
             cells = [
-                ["transfer", "feedfwd.", "adapt."],
-                [_exponential(each.distance) + width for each, width in zip(found, widths, strict=True)],
+                [short[target] for target in targets],
                 [
-                    layer.told.removeprefix("layers.") if verbose or each.count else ""
-                    for layer, each in zip(layers, found, strict=True)
+                    missing(point, each) or _exponential(each.distance) + width
+                    for each, width in zip(found, widths, strict=True)
                 ],
+                [layer.told if verbose or each.count else "" for layer, each in zip(layers, found, strict=True)],
                 *(
                     [_exponential(getattr(each, name)) for each in found]
                     for name in ("relative_error", "bias", "variance")

@@ -90,15 +90,17 @@ def tolerance(
     Parameters
     ----------
     net : PredictiveCodingNetwork or plain system
-        Plain systems are those that devices can hold as they are: `hardware_models.devices.systems.OnDevice`.
+        Plain systems are those that devices can hold as they are: `hardware_models.devices.systems.OnDevice`. Of
+        one that a device holds already, as after training on cells, the ideal network has the weights that its
+        cells hold; each instance has them written anew, into cells of its own.
     x, y : Tensor
         Batch, targets as the cost takes them. x also calibrates the full scales.
     cost : Cost
     substrate : str, optional
         Substrate that the network is mapped to; default 'hopfield'. A plain system is one itself.
     device : DeviceModel, optional
-        The base, of which one field is varied at a time; ideal by default. It is a point itself, and so is the
-        ideal device.
+        The base, of which one field is varied at a time; default ideal, or the device that holds a plain system
+        already. It is a point itself, and so is the ideal device.
     sweeps : mapping
         Field of the device to its values.
     betas : sequence of float or 'auto'
@@ -174,8 +176,8 @@ def tolerance(
         if substrate is not None:
             must = f"be left out for a {type(net).__name__}, which is a substrate itself"
             raise argument_error("substrate", must, repr(substrate))
-        if net.device_model is not None:
-            raise argument_error("net", "be on no device yet: the sweep puts it on them", "on one")
+        if net.device_model is not None and device is None:
+            device = net.device_model
         if gates not in ("held", "frozen"):  # what a network has by default
             raise argument_error("gates", "be left out for a plain system, which has none", repr(gates))
         if rails != "refuse":
@@ -207,7 +209,8 @@ def tolerance(
     check_rails(rails, next((d for d in limited if d.cell_voltage_limit is not None), base))
     if plain:  # what it does not read is told before anything is measured
         for point in plan:
-            copy.deepcopy(net).program(device_at(base, point), seed)
+            own: Any = copy.deepcopy(net)
+            own.program(device_at(base, point), seed)
     if mapper is None:
         swept = {field: ", ".join(map(str, values)) for field, values in (sweeps or {}).items()}
         check_fields(substrate, swept, type(base))
@@ -248,7 +251,7 @@ def tolerance(
         },
     }
     labels = [told_name(getattr(net, "stack", ()), name) for name in named]
-    file = SweepFile(out, config, list(named), resume, labels)
+    file = SweepFile(out, config, list(named), resume, labels, len(x))
     experiment = Experiment(
         net,
         x,
@@ -275,7 +278,7 @@ def tolerance(
         shared = measured_locally(workers, job, missing) if scheduler is None else None
         results = measured_by(str(scheduler), job, missing) if shared is None else shared
     _collect(file, plan, results, progress)
-    return tabulated(file.finish(), plan, file.config, file.layers, file.path, file.labels)
+    return tabulated(file.finish(), plan, file.config, file.layers, file.path, file.labels, len(x))
 
 
 def worth_sharing(net: nn.Module, tries: int) -> int:
@@ -318,8 +321,9 @@ def open_tolerance(path: str | os.PathLike[str]) -> ToleranceTable:
     numbers = list(range(len(plan))) if whole else [int(run.attributes["point"]) for _, run in runs]
     rows = {name: np.concatenate([run.metrics[name].values for _, run in runs]) for name in first.metrics}
     layers = json.loads(first.attributes["layers"])
+    examples = int(first.attributes.get("examples", 0))
     labels = json.loads(first.attributes["labels"]) if "labels" in first.attributes else None
-    return tabulated(rows, [plan[k] for k in numbers], first.config, layers, path, labels)
+    return tabulated(rows, [plan[k] for k in numbers], first.config, layers, path, labels, examples)
 
 
 def _here(experiment: Experiment, base: Any, points: Mapping[int, Point]) -> Iterator[tuple[int, Measured]]:

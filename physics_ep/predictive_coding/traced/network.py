@@ -104,6 +104,11 @@ class ModuleNetwork(HoldsNoise, EnergySystem):
         model: nn.Module = self.__dict__["_source"]
         return model
 
+    @property
+    def module_kinds(self) -> dict[str, str]:
+        """Class of each module of the model, by path."""
+        return {name: type(module).__name__ for name, module in self.source.named_modules()}
+
     def extra_repr(self) -> str:
         return f"{type(self.source).__name__}, {len(self.units)} units, gates={self.gates!r}"
 

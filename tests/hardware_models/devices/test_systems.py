@@ -508,5 +508,26 @@ def test_tolerance_of_a_plain_network() -> None:
     ):
         with pytest.raises(InputError, match=match):
             tolerance(net, x, y, SquaredError(), **options)
-    with pytest.raises(InputError, match="Argument net must be on no device yet"):
-        tolerance(on("resistive"), x, y, SquaredError(), sweeps={"levels": [4]})
+
+
+def test_tolerance_of_a_network_on_devices_starts_from_its_own() -> None:
+    """The base is the device that holds it; the ideal network has the weights that its cells hold."""
+    net = on("resistive")
+    x, y = examples("resistive")
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    table = tolerance(net, x, y, SquaredError(), sweeps={"levels": [4]}, repeats=2, betas=[0.01])
+    assert table.config["tolerance"]["base"] == json.loads(net.device_model.to_json())
+    (ideal,), (base,) = table.of("ideal"), table.of("base")
+    assert ideal.worst_layer().transfer.cosine > 0.9999
+    assert base.worst_layer().transfer.cosine < 1 - 1e-6
+    bare = on("resistive", None)
+    with torch.no_grad():
+        for name, p in bare.named_parameters():
+            p.copy_(before[name])
+    same = tolerance(
+        bare, x, y, SquaredError(), sweeps={"levels": [4]}, repeats=2, betas=[0.01], device=net.device_model
+    )
+    for one, other in zip(table.points, same.points, strict=True):
+        assert one.worst_layer().transfer.cosine == other.worst_layer().transfer.cosine
+    assert all(torch.equal(p, before[name]) for name, p in net.named_parameters())
+    assert net.device_model is not None

@@ -17,6 +17,7 @@ from torch.nn import functional
 from physics_ep import CrossEntropy, EquilibriumPropagation
 from physics_ep.errors import InputError
 from physics_ep.predictive_coding import PredictiveCodingNetwork, from_module
+from physics_ep.predictive_coding.layers import told_name
 from tests.support.folded import MODELS, Residual, settled_norms
 from tests.support.tiers import first
 
@@ -89,6 +90,17 @@ def test_live_routes_are_the_held_ones_while_nothing_flips(name: str, energy: st
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-8)
 
 
+class Twice(nn.Module):
+    """Poolings that are functions, no modules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.idle = nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.avg_pool2d(functional.avg_pool2d(torch.tanh(x), 2), 2)
+
+
 def test_what_stays_and_what_is_trained() -> None:
     """Frozen and tied parameters stay so, what the model does not learn is not learnt, networks are pickled."""
     torch.manual_seed(0)
@@ -100,6 +112,20 @@ def test_what_stays_and_what_is_trained() -> None:
     assert net.stack[0].origins == {"weight": "stem.weight (folded)"}
     assert net.stack[1].origins == {"weight": "bn1.weight", "bias": "bn1.bias"}
     assert [layer.label for layer in net.stack[:2]] == ["stem", "bn1"]
+    pools = nn.Sequential(
+        nn.Conv2d(1, 2, 3, padding=1), nn.Tanh(), nn.AvgPool2d(2), nn.Conv2d(2, 2, 3, padding=1), Twice(),
+        nn.Flatten(), nn.Linear(2, 3),
+    ).double()  # fmt: skip
+    layers = from_module(pools, torch.rand(2, 1, 8, 8, dtype=torch.float64), form="layers").stack
+    names = [told_name(layers, f"layers.{k}.weight") for k in range(len(layers))]
+    assert names == [
+        "0.weight",
+        "2.weight",
+        "3.weight",
+        "4.avg_pool2d.weight",
+        "4.avg_pool2d (2).weight",
+        "6.weight",
+    ]
     shared = nn.Linear(6, 6).double()
     tied = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), shared, nn.Tanh(), shared, nn.Tanh(), nn.Linear(6, 2)).double()
     both = from_module(tied, x[:, 0, 0, :4], form="layers")

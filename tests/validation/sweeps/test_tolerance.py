@@ -28,7 +28,7 @@ from scipy import stats
 
 from hardware_models.devices.model import DeviceModel
 from hardware_models.mapping.mapped import map_pcn
-from physics_ep import SquaredError, cli
+from physics_ep import CrossEntropy, SquaredError, cli
 from physics_ep.equilibrium import Equilibrium, NotConverged, Status
 from physics_ep.errors import InputError
 from physics_ep.placement import threads
@@ -43,14 +43,14 @@ from tests.support.paths import ROOT
 from tests.support.pcn import dense, examples
 from tests.support.processes import wait_for
 from tests.support.sweeps import SWEEPS, small
-from validation import open_tolerance, tolerance
+from validation import gradient_report, open_tolerance, tolerance
 from validation.agreement import CHUNK, Agreement, Tally, interval
 from validation.oracles import backprop_gradient
 from validation.references import adaptation_gradient, reference_gradient
 from validation.sweeps import points
 from validation.sweeps.points import Experiment, draws
 from validation.sweeps.store import checksum
-from validation.sweeps.table import LayerTolerance, TolerancePoint, ToleranceTable
+from validation.sweeps.table import LayerTolerance, TolerancePoint, ToleranceTable, reasons, tolerance_rows
 from validation.sweeps.tolerances import SweepInterrupted, worth_sharing
 
 
@@ -554,12 +554,17 @@ def network(tmp_path: Path) -> str:
 def test_command(network: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Else the promised command does not do what its help says, or its table and its figures differ."""
     figures, device = tmp_path / "figures.json", tmp_path / "device.json"
+    targets = ("transfer", "feedforward", "adaptation")
     DeviceModel(levels=16).to_json(device)
     status, printed, _ = run(
         *(network, "--sweep", "levels=4,none", "--sweep", "programming_noise=0.1", "--beta", "0.01,auto"),
         *("--repeats", "2", "--dtype", "float64", "--batch", "3", "--json", str(figures)),
         *("--csv", str(tmp_path / "sweep.csv"), "--latex", str(tmp_path / "sweep.tex"), "--out"),
         *(str(tmp_path / "sweep.h5"), "--device-model", str(device), "--cost", "cross_entropy"),
+        *(
+            "--columns",
+            "field, value," + ",".join(f"{t} {q}" for t in targets for q in ("1 - cosine", "relative error")),
+        ),
         capsys=capsys,
     )
     assert status == 0
@@ -584,7 +589,7 @@ def test_command(network: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
         rows = list(csv.DictReader(file))
     assert len(rows) == len(found["points"]) == latex.count(r"\\") - 1
     for row, point in zip(rows, found["points"], strict=True):
-        for target in ("transfer", "feedforward", "adaptation"):
+        for target in targets:
             worst = min(point["layers"], key=lambda layer: layer[target]["cosine"])
             assert row[f"{target} layer"] == worst["name"]
             assert float(row[f"{target} 1 - cosine"]) == pytest.approx(1 - worst[target]["cosine"], abs=1e-15)
@@ -662,7 +667,41 @@ def test_live_gates_have_columns_of_their_own() -> None:
     assert (last["transfer layer"], last["transfer layer, live gates"]) == (None, None)
     assert math.isnan(last["transfer 1 - cosine"])
     assert held.layers[1].transfer.distance == 0
-    assert "transfer 1 - cosine, live gates" in table.to_latex()
+    assert "transfer 1 - cosine, live gates" in table.to_latex(["transfer 1 - cosine, live gates"])
+    printed = table.to_latex().splitlines()
+    assert r"levels & 4 & held & 0.1 & 0.1 & 100\% \\" in printed
+    assert r"levels & 4 & live & 0.8 & 0.8 & 50\% \\" in printed
+
+
+def test_gradients_that_vanish_are_named_and_in_no_number() -> None:
+    """Where the exact gradient is zero no cosine exists: a dead unit came out as 0 with an infinite error, and hid
+    the layers that do learn; where both were zero, as perfect."""
+    net = mlp([6, 5, 4, 3], "relu", seed=2)
+    with torch.no_grad():
+        net.stack[1].bias.fill_(-50.0)
+    generator = torch.Generator().manual_seed(1)
+    x, y = torch.randn(4, 6, generator=generator), torch.arange(4) % 3
+    sweeps = {"read_noise": [1e-3], "levels": [16]}
+    table = tolerance(net, x, y, CrossEntropy(), sweeps=sweeps, repeats=2, betas=[0.05], gates="held")
+    gone = [f"layers.{k}.{part}" for k in (0, 1) for part in ("weight", "bias")] + ["layers.2.weight"]
+    for point in table.points:
+        assert point.worst_layer("transfer").name == "layers.2.bias"
+        assert point.worst_layer("transfer").transfer.relative_error < 0.5
+        for layer in point.layers:
+            assert (layer.transfer.vanished == point.repeats) == (layer.name in gone), layer.name
+            assert math.isnan(layer.transfer.distance) == (layer.name in gone)
+            assert math.isnan(layer.transfer.relative_error) == (layer.name in gone)
+    (told,) = reasons(table.points)
+    assert told.endswith(f"no number tells of them: {', '.join(gone)}.")
+    _, rows = tolerance_rows(table, verbose=True)
+    assert [row[3].splitlines()[0] for row in rows[:6]][:5] == ["vanishes"] * 5
+    assert ", ".join(gone[:2]) in table.to_latex().replace(r"\_", "_")
+    with torch.no_grad():  # and where nothing at all flows
+        net.stack[2].bias.copy_(torch.tensor([900.0, 0.0, 0.0]))
+    still = tolerance(net, x, torch.zeros_like(y), CrossEntropy(), sweeps={"levels": [16]}, repeats=1, betas=[0.05])
+    assert reasons(still.points)[0].startswith("vanishes: ")
+    assert "no value (--): " in still.to_latex()
+    assert len(gradient_report(net, x, torch.zeros_like(y), CrossEntropy(), beta=0.05).zeros) == 6
 
 
 @pytest.mark.parametrize(
