@@ -37,9 +37,7 @@ from physics_ep.moved import moved_names
 from .reproduction.commands import reproduce
 
 if TYPE_CHECKING:
-    from physics_ep.tabular import Tabular
-
-    from .gradients import GradientReport
+    pass
 else:
     __getattr__ = moved_names(__name__)
 
@@ -169,6 +167,7 @@ def gradients(
 
     from .examples import LARGE, judged, parse_strength, usual_gates
     from .gradients import gradient_figures, gradient_report
+    from .tables import chosen_columns, gradient_words, layer_table, tensor_table
 
     strength = parse_strength(beta)
     if cost not in COSTS:
@@ -217,7 +216,7 @@ def gradients(
         f"{dtype or str(built.dtype).removeprefix('torch.')}, batch {len(x)}"
     )
     layered = isinstance(built, ModuleNetwork) if by is None else by == "layer"
-    report.table(title, *(_layer_table if layered else _tensor_table)(compared, floors))
+    report.table(title, *(layer_table if layered else tensor_table)(compared, floors))
     table = found.by_layer()
     if csv is not None:
         write_text(csv, table.to_csv())
@@ -225,7 +224,7 @@ def gradients(
         text = table.to_latex(chosen_columns(columns, table), f"{system}: {found.title()}", digits=PAPER_DIGITS)
         write_text(latex, f"{LATEX_MARK}{writer('physics-ep gradients')}\n{text}")
     for each in compared:
-        report.say(_gradient_words(each))
+        report.say(gradient_words(each))
     if not math.isnan(found.asymmetry):
         report.say(f"asymmetry |A| / |J| {found.asymmetry:.2g}; {found.method}: {found.hardware}")
     if held is not None:
@@ -355,6 +354,7 @@ def tolerance(
     from .sweeps.table import LEGEND, reasons, tolerance_rows
     from .sweeps.tolerances import SweepInterrupted, worth_sharing
     from .sweeps.tolerances import tolerance as measure
+    from .tables import chosen_columns
 
     if cost not in COSTS:
         raise unknown_name("cost", cost, COSTS)
@@ -641,101 +641,6 @@ def require_latex(columns: str | None, latex: Path | None) -> None:
     """Refuse columns of a table that is not written."""
     if columns is not None and latex is None:
         raise argument_error("columns", "come with latex, whose columns they are", repr(columns))
-
-
-def chosen_columns(text: str | None, table: Tabular) -> list[str] | None:
-    """Names of columns separated by commas, which some names have within themselves.
-
-    Raises
-    ------
-    InputError
-        If the table has no such column.
-    """
-    if text is None:
-        return None
-    known = list(dict.fromkeys(name for row in table.records() for name in row))
-    found: list[str] = []
-    for piece in map(str.strip, text.split(",")):
-        if found and f"{found[-1]}, {piece}" in known:
-            found[-1] += f", {piece}"
-        else:
-            found.append(piece)
-    for name in found:
-        if name not in known:
-            raise unknown_name("columns", name, known)
-    return found
-
-
-def _tensor_table(compared: list[GradientReport], floors: bool) -> tuple[list[str], list[list[str]]]:
-    """Columns and cells, a row a tensor and a mode of gates."""
-    gates = ["gates"] if len(compared) > 1 else []
-    columns = ["1-cos", "error", "scale", *(["floor"] if floors else []), "K", "residual"]
-    cells = [
-        [
-            row.told,
-            "x".join(map(str, row.shape)),
-            *([str(each.gates)] if gates else []),
-            *_gradient_cells(each, row.name, floors),
-        ]
-        for row in compared[0].rows
-        for each in compared
-    ]
-    return ["tensor", "shape", *gates, *columns], cells
-
-
-def _layer_table(compared: list[GradientReport], floors: bool) -> tuple[list[str], list[list[str]]]:
-    """Columns and cells, a row a layer and a mode of gates; empty where no example has settled."""
-    gates = ["gates"] if len(compared) > 1 else []
-    cells = []
-    for first in compared[0].layers:
-        for each in compared:
-            row = next((r for r in each.layers if r.layer == first.layer), None)
-            told = [""] * 4
-            if row is not None:
-                told = [
-                    _exponential(row.distance),
-                    _exponential(row.relative_error),
-                    str(row.iterations),
-                    f"{row.residual:.1e}",
-                ]
-            cells.append([first.told, str(first.weights), *([str(each.gates)] if gates else []), *told])
-    return ["layer", "weights", *gates, "1-cos", "error", "K", "residual"], cells
-
-
-def _gradient_cells(found: GradientReport, name: str, floors: bool) -> list[str]:
-    """A tensor's cells of one report; empty where no example has settled."""
-    row = next((row for row in found.rows if row.name == name), None)
-    told = [""] * (4 if floors else 3)
-    if row is not None:
-        told = [f"{max(1 - row.cosine, 0.0):.1e}", f"{row.relative_error:.1e}", f"{row.scale:.4f}"]
-        told = ["", f"{row.absolute_error:.1e} abs", ""] if row.zero else told
-        told += [f"{row.noise_floor:.1e}"] if floors else []
-    return [*told, str(max(found.iterations[1:])), f"{found.residual:.1e}"]
-
-
-def _gradient_words(found: GradientReport) -> str:
-    """The whole gradient and the phases of one report, in words."""
-    gates = "" if found.gates is None else f"gates {found.gates}: "
-    settled = f"{found.settled} of {found.examples} examples settle" if gates else ""
-    phases = f"{'/'.join(map(str, found.iterations))} iterations of {found.solver}"
-    phases = f"phases: {phases}, worst residual {found.residual:.1e}"
-    if not found.rows:
-        return f"{gates}{settled}; no gradient\n{phases}"
-    floor = f", of which residuals and rounding at most {found.noise_floor:.1e}"
-    floor = "" if math.isnan(found.noise_floor) else floor
-    whole = f"relative error {found.relative_error:.2e}{floor}; worst cosine {found.worst_cosine:.9f}"
-    zeros = ""
-    if found.zeros:
-        worst = max(row.absolute_error for row in found.rows if row.zero)
-        zeros = (
-            f"\nexact gradient vanishes (zero but for rounding), so that no cosine is told: "
-            f"{', '.join(found.vanishing)}; EP's is {worst:.1e} of the whole"
-        )
-    return f"{gates}whole gradient: {whole}\n{phases}" + (f"; {settled}" if settled else "") + zeros
-
-
-def _exponential(value: float, digits: int = 1) -> str:
-    return "" if math.isnan(value) else f"{value:.{digits}e}"
 
 
 def _cell(value: Any) -> str:

@@ -22,7 +22,7 @@ from torch import nn
 from ..errors import InputError, argument_error
 from ..maps import ChannelLink, ConvLink, DenseLink, Link, PoolLink, Shape
 from ..pooling import Pooling, channels_last
-from .layers import PredictiveLayer, label_layers, skip_name
+from .layers import PredictiveLayer, folded_name, label_layers, own_name, skip_name
 from .network import PredictiveCodingNetwork
 from .traced.graph import CallGraph, Node, Ref
 from .traced.recording import NoInputError, record
@@ -248,15 +248,15 @@ class _LayerReader:
         if node.name.strip("_") not in VIEWS or len(sources) != 1:
             return None
         whole = self.values[given.node].numel() == self.values[sources[0]].numel()
-        return _folded(self.origin(Ref(sources[0]))) if whole else None
+        return folded_name(self.origin(Ref(sources[0]))) if whole else None
 
     def either(self, one: str | None, two: str | None) -> str | None:
         """The name of a sum of two parameters: of the one that the model trains."""
         first, second = (one, two) if one is not None else (two, one)
-        if one is not None and two is not None and _folded(one) != _folded(two):
+        if one is not None and two is not None and folded_name(one) != folded_name(two):
             self.folds(one)
             self.folds(two)
-        return _folded(first if self.trains(first) or second is None else second)
+        return folded_name(first if self.trains(first) or second is None else second)
 
     def drive(self, value: Value) -> LinearSum:
         """The value as a sum: that of units over an identity."""
@@ -268,11 +268,11 @@ class _LayerReader:
 
     def trains(self, origin: str | None) -> bool:
         """Whether the model trains the parameter that an origin names."""
-        return origin is not None and _own(origin).partition("[")[0] in self.trained
+        return origin is not None and own_name(origin).partition("[")[0] in self.trained
 
     def folds(self, name: str | None) -> None:
         """Refuse a parameter that becomes part of another and is used elsewhere, too."""
-        own = None if name is None else _own(name)
+        own = None if name is None else own_name(name)
         if own in self.tied:
             self.refused(f"has {own!r}, which stands at several places and is folded")
 
@@ -304,7 +304,9 @@ class _LayerReader:
             source=None if first.source == k - 1 else first.source,
         ).double()
         weighted = next((p.origin for p in paths if p.origin is not None), drive.origin)
-        made.label = _own(weighted).rpartition(".")[0] if weighted is not None else drive.made_by or self.place()
+        made.label = (
+            own_name(weighted).rpartition(".")[0] if weighted is not None else drive.made_by or self.place()
+        )
         made.origins = {}
         names = [skip_name(n) for n in range(len(paths))]
         held = [(name, p.weight, p.origin) for name, p in zip(names, paths, strict=True)]
@@ -324,7 +326,7 @@ class _LayerReader:
         layer = self.layers[k]
         if origin is not None:
             layer.origins = {**layer.origins, name: origin}
-        own, trained = None if origin is None else _own(origin), self.trains(origin)
+        own, trained = None if origin is None else own_name(origin), self.trains(origin)
         if own is not None and own in self.first:
             other, at = self.first[own]
             if origin == own and torch.equal(getattr(self.layers[other], at), value):
@@ -477,7 +479,7 @@ class _LayerReader:
         shape = self.shape(at.source)
         self.expanded(gain, self.drive(at))
         link = ChannelLink(shape, shape, scaled=True, tied=gain.numel() == 1)
-        path = Path(at.source, link, gain.flatten(), None if origin is None else _own(origin))
+        path = Path(at.source, link, gain.flatten(), None if origin is None else own_name(origin))
         return LinearSum((path,), flat=at.flat)
 
     def scaled(self, value: Value, scale: torch.Tensor, origin: str | None) -> LinearSum:
@@ -500,8 +502,8 @@ class _LayerReader:
                     link = ChannelLink(link.pre, link.post, link.first, scaled=True)
                     part = origin
                     if origin is not None and len(drive.paths) > 1:
-                        part = f"{_own(origin)}[{link.first}:]"
-                    paths.append(Path(path.source, link, scale[link.slice].clone(), _folded(part)))
+                        part = f"{own_name(origin)}[{link.first}:]"
+                    paths.append(Path(path.source, link, scale[link.slice].clone(), folded_name(part)))
                 else:
                     link, weight = link.with_weights()
                     own = weight.double() * scale.view(-1, *[1] * (weight.ndim - 1))
@@ -510,18 +512,18 @@ class _LayerReader:
             assert path.weight is not None
             own = scale[link.slice] if isinstance(link, ChannelLink) else scale
             weight = path.weight * own.view(-1, *[1] * (path.weight.ndim - 1))
-            paths.append(replace(path, link=link, weight=weight, origin=_folded(path.origin)))
+            paths.append(replace(path, link=link, weight=weight, origin=folded_name(path.origin)))
         bias = None if drive.bias is None else drive.bias * scale
-        return replace(drive, paths=tuple(paths), bias=bias, origin=_folded(drive.origin))
+        return replace(drive, paths=tuple(paths), bias=bias, origin=folded_name(drive.origin))
 
     def shifted(self, value: Value, shift: torch.Tensor, origin: str | None, own: bool = False) -> LinearSum:
         """A value plus a number a channel, which is a parameter's `own`, or depends on it."""
         drive = self.drive(value)
         if self.trains(origin) and shift.numel() < drive.post[0]:
-            self.refused(f"adds {_own(str(origin))!r}, one number that the model trains, to all channels")
+            self.refused(f"adds {own_name(str(origin))!r}, one number that the model trains, to all channels")
         shift = self.expanded(shift, drive)
         if drive.bias is None and own and origin is not None:
-            return replace(drive, bias=shift.clone(), origin=_own(origin))
+            return replace(drive, bias=shift.clone(), origin=own_name(origin))
         bias = shift.clone() if drive.bias is None else drive.bias + shift
         return replace(drive, bias=bias, origin=self.either(drive.origin, origin))
 
@@ -557,7 +559,9 @@ class _LayerReader:
             if first.post != second.post or first.flat != second.flat:
                 self.refused("adds values of different shapes, or numbers to those of a flattened image")
             same = (
-                first.origin is not None and second.origin is not None and _own(first.origin) == _own(second.origin)
+                first.origin is not None
+                and second.origin is not None
+                and own_name(first.origin) == own_name(second.origin)
             )
             if same and self.trains(first.origin):  # one bias is learnt at both places
                 first = self.drive(self.layer(first, "linear"))
@@ -686,19 +690,6 @@ class _LayerReader:
         if isinstance(value, LinearSum) and len(shape) > 1:
             value = self.units(value)
         return replace(value, flat=True)
-
-
-FOLDED = " (folded)"
-
-
-def _own(origin: str) -> str:
-    """The name of a parameter without the mark that it is folded."""
-    return origin.removesuffix(FOLDED)
-
-
-def _folded(origin: str | None) -> str | None:
-    """The name of a parameter in which another is folded."""
-    return origin if origin is None or origin.endswith(FOLDED) else origin + FOLDED
 
 
 def _pair(value: Any) -> tuple[int, int]:

@@ -175,6 +175,19 @@ def uniform(shape: Shape, bound: float, generator: torch.Generator) -> torch.Ten
     return channels_last(values) if len(shape) == 4 else values
 
 
+FOLDED = " (folded)"
+
+
+def own_name(origin: str) -> str:
+    """The name of a parameter without the mark that it is folded into another."""
+    return origin.removesuffix(FOLDED)
+
+
+def folded_name(origin: str | None) -> str | None:
+    """The name of a parameter with the mark that another is folded into it."""
+    return origin if origin is None or origin.endswith(FOLDED) else origin + FOLDED
+
+
 def told_layer(system: nn.Module, path: str) -> tuple[str, str]:
     """Name and class of the module of a model that a layer comes from; of other layers the path, and no class.
 
