@@ -6,6 +6,7 @@ import math
 import os
 import textwrap
 import time
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -232,7 +233,7 @@ def simulate(
         typer.Option(
             "--duration",
             metavar="T",
-            help="Of each phase, in the system's time unit (default: 20 time constants).",
+            help="Of each phase, in the system's time unit (default: until rest, 20 time constants at least).",
             show_default=False,
         ),
     ] = None,
@@ -275,28 +276,31 @@ def simulate(
 ) -> None:
     """Simulate a free phase and a nudged one after it: states, energies, settling times."""
     report = Report(json, quiet)
+    from .dynamics.rest import NotAtRestWarning
     from .runs.phases import simulate_phases
     from .runs.preparation import on_devices, subject_of
     from .storage.parts import parts_folder
 
     try:
-        found = simulate_phases(
-            on_devices(subject_of(system, weights), preset, device_model, device_seed),
-            out=out,
-            duration=duration,
-            beta=beta,
-            examples=examples,
-            steps=steps,
-            every=every,
-            method=method,
-            flow=flow,
-            temperature=temperature,
-            data=data,
-            device=device,
-            dtype=dtype,
-            seed=seed,
-            progress=report.progress(),
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotAtRestWarning)  # said below
+            found = simulate_phases(
+                on_devices(subject_of(system, weights), preset, device_model, device_seed),
+                out=out,
+                duration=duration,
+                beta=beta,
+                examples=examples,
+                steps=steps,
+                every=every,
+                method=method,
+                flow=flow,
+                temperature=temperature,
+                data=data,
+                device=device,
+                dtype=dtype,
+                seed=seed,
+                progress=report.progress(),
+            )
     except KeyboardInterrupt as stop:
         kept = f"; {str(parts_folder(out))!r} keeps what there is, and open_run({str(out)!r}) reads it"
         raise InterruptedCommandError(f"interrupted{kept if parts_folder(out).is_dir() else ''}") from stop
@@ -317,6 +321,13 @@ def simulate(
     ]
     report.table(f"{system}, beta {figures['beta']:g}: {out}", columns, rows)
     report.say("time to 1 %: from then on the force stays below 1 % of its peak, in the slowest example.")
+    for phase, values in figures["phases"].items():
+        if values["tolerance"] is not None:
+            rested, count = sum(values["at_rest"]), len(values["at_rest"])
+            told = f"{rested} of {counted(count, 'example')} at rest (residual within {values['tolerance']:.1e})"
+            report.say(f"{phase} phase: {told} after {values['duration']:.4g} {figures['time_unit']}.")
+    for doubt in found.doubts:
+        report.say(doubt)
     report.say(f"energy: {found.energy_meaning}.")
 
 

@@ -158,6 +158,14 @@ class StepEnd(NamedTuple):
     error: State | None
 
 
+class TooLongStepsError(InputError):
+    """Steps are too long for the dynamics, so that the course diverges."""
+
+
+class SaturatedError(TooLongStepsError):
+    """Units have become too fast for equal steps; those before were not too long."""
+
+
 class Diverged(Exception):  # noqa: N818 (the driver catches it; no user sees it)
     """Raised when a stage equation has no solution within reach, since the time step is too long."""
 
@@ -229,38 +237,53 @@ def fixed_steps(motion: Motion, w: State, duration: float, count: int, every: in
             if not finite(w):
                 raise Diverged
     except Diverged:
-        raise argument_error(
-            "steps", "be more: the dynamics is faster than its steps and diverged", count
-        ) from None
+        raise diverged(count) from None
 
 
-def saturated(count: int, duration: float) -> InputError:
+def diverged(count: int) -> TooLongStepsError:
+    """Error of equal steps in which the state has left the finite numbers."""
+    must = "be more: the dynamics is faster than its steps and diverged"
+    return TooLongStepsError(str(argument_error("steps", must, count)))
+
+
+def saturated(count: int, duration: float) -> SaturatedError:
     """Error of equal steps that are too long for units which saturate on the way."""
     must = "be more (or method 'tr_bdf2'): units saturate, where they move too fast for these to be stable"
-    return argument_error("steps", must, f"{count} of {duration / count:.3g}")
+    return SaturatedError(str(argument_error("steps", must, f"{count} of {duration / count:.3g}")))
 
 
 def adaptive_steps(
-    motion: Motion, w: State, duration: float, every: int, tableau: Tableau, rtol: float, atol: float
+    motion: Motion,
+    w: State,
+    duration: float,
+    every: int,
+    tableau: Tableau,
+    rtol: float,
+    atol: float,
+    begin: float = 0.0,
+    reach: float | None = None,
 ) -> Points:
     """Yield (time, w, velocity) at the start and after every `every` accepted steps, and at the end.
 
     All examples take the same steps, as short as the most demanding one needs: the error of each is held to
     atol + rtol * its largest |w|, in the root-mean-square over its variables.
+
+    `begin` is the time at which w is, before `duration`, the end. With a `reach`, of a course whose end is far off,
+    no step is longer than a tenth of the longer of `reach` and the time so far.
     """
     exponent = 1 / (1 + tableau.estimate_order)
     velocity = motion.velocity(w)
-    time, dt, accepted = 0.0, _first_step(w, velocity, duration, rtol, atol), 0
-    yield 0.0, w, velocity
+    near = duration if reach is None else reach
+    time, dt, accepted = begin, _first_step(w, velocity, near, rtol, atol), 0
+    yield time, w, velocity
     while time < duration:
+        if reach is not None:
+            dt = min(dt, 0.1 * max(time, reach))
         last = time + dt >= duration * (1 - 1e-12)
         dt = duration - time if last else dt
-        if dt < 1e-14 * duration:
-            raise argument_error(
-                "rtol",
-                f"be larger, or method be 'tr_bdf2': at time {time:.4g} no step is short enough",
-                f"{rtol:g}",
-            )
+        if dt < 1e-14 * max(time, near):
+            must = f"be larger, or method be 'tr_bdf2': at time {time:.4g} no step is short enough"
+            raise TooLongStepsError(str(argument_error("rtol", must, f"{rtol:g}")))
         try:
             moved = step(motion, w, velocity, dt, tableau)
             worst = _error(moved, w, rtol, atol)

@@ -20,9 +20,8 @@ import numpy as np
 import torch
 
 from ..blocks import State, unflat
-from ..errors import argument_error
 from .flows import Drift, Inertial, split
-from .integrators import Points, Tableau, combined, finite, saturated
+from .integrators import Points, Tableau, combined, diverged, finite, saturated
 from .motion import Motion
 
 LEAST, OFTEN = 20, 0.1
@@ -276,7 +275,7 @@ def noisy_steps(
                 motion.pace = None
         if done % every == 0 or done == count:
             if not finite(w) or not finite(velocity):
-                raise argument_error("steps", "be more: the dynamics is faster than its steps and diverged", count)
+                raise diverged(count)
             # Noise leads to a bound now and then; who is there for long has steps that are too long.
             if often is not None and done >= LEAST and any(bool((n > OFTEN * done).any()) for n in often):
                 raise saturated(count, duration)

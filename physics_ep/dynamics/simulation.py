@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ import torch
 
 from ..blocks import State, require_finite
 from ..energies import outputs_of
-from ..errors import argument_error, is_real, unknown_name
+from ..errors import InputError, argument_error, is_real, unknown_name
 from ..inference import differentiating
 from ..nudging import Nudge, require_nudge
 from ..physical_system import PhysicalSystem
@@ -22,9 +23,20 @@ from ..storage.parts import TrajectoryWriter
 from ..storage.trajectory import Recorder, Trajectory, TrajectoryRow
 from ..weights import Weights
 from .flows import choose_motion
-from .integrators import TABLEAUS, Points, Tableau, adaptive_steps, finite, fixed_steps
-from .motion import Motion
+from .integrators import TABLEAUS, Points, Tableau, TooLongStepsError, adaptive_steps, finite, fixed_steps
 from .noise import STOCHASTIC, NoisyTableau, Splitting, noisy_steps, source_for
+from .rest import (
+    FURTHER,
+    SPAN,
+    STIFF,
+    NotAtRestWarning,
+    never_rests,
+    of_nudge,
+    points_to_rest,
+    tolerance_of,
+    unrested,
+    unrested_start,
+)
 from .step_limits import check_steps
 
 MOST_STEPS = 10**8
@@ -32,9 +44,6 @@ TICKS = 1000
 """In how many parts the duration is reported to a progress bar."""
 METHODS: dict[str, Tableau | NoisyTableau | Splitting] = {**TABLEAUS, **STOCHASTIC}
 """Methods by name."""
-
-SPAN = 20.0
-"""Time constants of the system that a course lasts where nobody says how long."""
 
 
 @differentiating
@@ -67,10 +76,16 @@ def simulate(
     system : EnergySystem or VectorField
     x : Tensor (B, ...)
     duration : float, optional
-        Duration, in the system's `time_unit`; default 20 of its time constants.
+        Duration, in the system's `time_unit`. Without it the course goes on until it is at rest: until each
+        example's residual is within `Trajectory.tolerance`, what `relax` asks for. It lasts 20 of the system's time
+        constants at least. Beyond them, and where the equal steps of the default method are too long for what
+        moves fastest, TR-BDF2 takes steps by `rtol` and `atol`, at most 1000, up to 1e9 time constants. With
+        `steps`, at a temperature (noise never rests) and for inertia without friction it is 20 time constants,
+        whatever the residual.
     nudge : Nudge, optional
     start : State, optional
-        Default the system's initial state. Inertial flow starts at rest.
+        Default the system's initial state. Inertial flow starts with no velocity. A nudged phase should start at
+        the end of a free one that is at rest.
     steps : int, optional
         Equal steps. Without it, methods that estimate their error choose their steps by `rtol` and `atol`, all
         others take 20 a `time_constant` of the system.
@@ -122,7 +137,14 @@ def simulate(
     Returns
     -------
     Trajectory
-        For equal steps, every = 1 and no early stop: steps + 1 points, the start among them.
+        For equal steps, every = 1 and no early stop: steps + 1 points, the start among them. `Trajectory.at_rest`
+        tells which examples have come to rest.
+
+    Warns
+    -----
+    NotAtRestWarning
+        If a course of no given duration and no noise stops before rest, with its residual; or if a nudged course
+        starts where the free phase is not at rest.
 
     Raises
     ------
@@ -134,7 +156,7 @@ def simulate(
     """
     require_system(system)
     course = Integration(
-        SPAN * system.time_constant if duration is None else duration,
+        duration,
         steps=steps,
         asked=method,
         flow=flow,
@@ -148,15 +170,17 @@ def simulate(
         stop_when_settled=stop_when_settled,
     )
     simulation = Simulation(system, x, nudge, start, course)
+    simulation.warn(stacklevel=4)
     name = "free" if nudge is None else "nudged"
     recorder = (
-        Recorder(simulation.units)
+        Recorder(simulation.units, simulation.tolerance)
         if out is None
-        else TrajectoryWriter(out, name, simulation.units, overwrite=overwrite)
+        else TrajectoryWriter(out, name, simulation.units, overwrite=overwrite, tolerance=simulation.tolerance)
     )
     simulation.expect(recorder)
     with recorder:
         simulation.record(recorder, progress)
+        simulation.warn(stacklevel=4)
         return recorder.finish()
 
 
@@ -173,6 +197,14 @@ class Simulation:
     ----------
     units : (str, str, str, str)
         Units of time, state, energy and internal variables.
+    tolerance : float
+        Residual within which an example is at rest; NaN at a temperature.
+    duration : float
+        Its duration; of one that waits for rest, `SPAN` time constants, which it lasts at least.
+    waits : bool
+        Whether it goes on until it is at rest.
+    doubts : list of str
+        What is to be said of a start that is not at rest, and of a course that stopped before rest.
     """
 
     def __init__(
@@ -181,7 +213,11 @@ class Simulation:
         require_nudge(nudge)
         course.check()
         self.course = course
-        self.count = course.count(system)
+        self.span = SPAN * system.time_constant
+        self.duration = self.span if course.duration is None else course.duration
+        self.method, self.count = course.method, course.count(system, self.duration)
+        self.doubts: list[str] = []
+        self._warned = 0
         self.weights = Weights(system)
         with torch.no_grad(), self.weights:
             require_finite(system)
@@ -200,8 +236,18 @@ class Simulation:
             if not finite(self.motion.velocity(self.begun)):
                 must = f"lie where the force on {type(system).__name__} is finite (within its bounds, not on them)"
                 raise argument_error("start", must, "the initial state" if start is None else "on a bound")
+            self.waits = course.waits and not never_rests(self.motion)
+            self.tolerance = math.nan if course.temperature else tolerance_of(phase)
             if self.count is not None:
-                check_steps(self.motion, self.begun, course.duration, self.count, course.method, course.name)
+                try:
+                    check_steps(self.motion, self.begun, self.duration, self.count, self.method, course.name)
+                except InputError as error:
+                    if not (self.waits and course.asked is None):
+                        raise of_nudge(error, phase) from None
+                    self.method, self.count = STIFF, None
+            if start is not None and nudge is not None and not course.temperature:
+                free = choose_motion(phase.nudged(None), course.flow, 0.0, course.mass, course.friction)
+                self._doubt(unrested_start(self.motion, self.begun, free))
         self.units = (system.time_unit, system.state_unit, system.energy_unit, self.motion.internal_unit)
 
     def expect(self, recorder: Recorder, times: int = 1) -> None:
@@ -218,25 +264,82 @@ class Simulation:
 
     def record(self, recorder: Recorder, progress: Progress | bool = SILENT) -> State:
         """Go through the phase and record its points; return the last state."""
-        settled, state = self.course.stop_when_settled, self.begun
+        settled, every, state = self.course.stop_when_settled, self.course.every, self.begun
         peak: torch.Tensor | None = None
+        row: TrajectoryRow | None = None
+        kept, rested, further = True, False, 0
         with torch.no_grad(), self.weights:
-            points = self.course.points(self.motion, self.begun, self.count)
-            for time, w, velocity in _reported(points, self.course.duration, progress):
-                moment = self.motion.observe(w, velocity)
-                recorder.append(TrajectoryRow(time, *moment))
-                state = moment.state
-                peak = moment.residual if peak is None else torch.maximum(peak, moment.residual)
-                if settled and bool((moment.residual <= settled * peak).all()):
-                    break
+            try:
+                for time, w, velocity in _reported(self.points(), self.duration, progress):
+                    moment = self.motion.observe(w, velocity)
+                    row, state, residual = TrajectoryRow(time, *moment), moment.state, moment.residual
+                    peak = residual if peak is None else torch.maximum(peak, residual)
+                    done = settled is not None and bool((residual <= settled * peak).all())
+                    if self.waits and time >= self.span * (1 - 1e-12):
+                        rested = bool((residual <= self.tolerance).all())
+                    # Steps within the duration are counted where they are made; those beyond it here.
+                    further += time > self.duration * (1 + 1e-12)
+                    kept = further % every == 0 or done or rested
+                    if kept:
+                        recorder.append(row)
+                    if done or rested:
+                        return state
+            except TooLongStepsError as error:
+                raise of_nudge(error, self.motion.phase) from None
+        assert row is not None
+        if not kept:
+            recorder.append(row)
+        if self.course.duration is None and not self.course.temperature:
+            self._doubt(unrested(self.motion, row.time, row.residual, self.tolerance, self._limit()))
         return state
+
+    def points(self) -> Points:
+        """The points of the phase; of one that waits for rest, up to where it waits no more."""
+        course, motion, begun, method, count = self.course, self.motion, self.begun, self.method, self.count
+        if not isinstance(method, Tableau):
+            assert count is not None
+            source = source_for(motion, method, begun, self.duration / count, course.temperature, course.generator)
+            return noisy_steps(motion, begun, self.duration, count, course.every, method, source)
+        rtol, atol = course.rtol, course.atol
+        points: Points = iter(())
+        if count is not None:
+            points = fixed_steps(motion, begun, self.duration, count, course.every, method)
+        elif self.method is course.method:
+            points = adaptive_steps(motion, begun, self.duration, course.every, method, rtol, atol)
+        if not self.waits:
+            return points
+        return points_to_rest(motion, begun, self.span, points, course.asked is None, rtol, atol)
+
+    def warn(self, stacklevel: int) -> None:
+        """Tell each of the doubts that have come up since the last call as a warning."""
+        for doubt in self.doubts[self._warned :]:
+            warnings.warn(doubt, NotAtRestWarning, stacklevel=stacklevel)
+        self._warned = len(self.doubts)
+
+    def _doubt(self, told: str) -> None:
+        if told:
+            self.doubts.append(told)
+
+    def _limit(self) -> str:
+        """Why the course stopped where it did, and what helps."""
+        if never_rests(self.motion):
+            return "Inertia without friction never rests: give a friction above 0."
+        if not self.waits:
+            return "Given steps end there: leave `steps` out, or give a duration with them."
+        return (
+            f"{FURTHER} steps of TR-BDF2 are taken at most, and none where no step is short enough: the system may "
+            "have no rest (an oscillation); a duration lets it go on for longer."
+        )
 
 
 @dataclass(frozen=True)
 class Integration:
-    """What is to be integrated, and how; fields as the arguments of `simulate`, `asked` for its method."""
+    """What is to be integrated, and how; fields as the arguments of `simulate`, `asked` for its method.
 
-    duration: float
+    A duration of None is that until rest, or `SPAN` time constants where nothing rests (`waits`).
+    """
+
+    duration: float | None = None
     steps: int | None = None
     asked: str | None = None
     flow: str | None = None
@@ -263,13 +366,18 @@ class Integration:
         """The integration method as its table of coefficients."""
         return METHODS[self.name]
 
+    @property
+    def waits(self) -> bool:
+        """Whether it goes on until the system is at rest, where it may come to rest."""
+        return self.duration is None and self.steps is None and isinstance(self.method, Tableau)
+
     def check(self) -> None:
         """Raise InputError for a bad option."""
         if self.name not in METHODS:
             raise unknown_name("method", self.name, METHODS)
         for name in ("duration", "rtol", "atol", "mass"):
             value = getattr(self, name)
-            if not (is_real(value) and value > 0):
+            if not (is_real(value) and value > 0) and (name, value) != ("duration", None):
                 raise argument_error(name, "be a positive number", value)
         for name in ("temperature", "friction"):
             value = getattr(self, name)
@@ -305,31 +413,20 @@ class Integration:
             must = f"be left out at temperature {self.temperature:g}, whose noise keeps the force from settling"
             raise argument_error("stop_when_settled", must, self.stop_when_settled)
 
-    def count(self, system: PhysicalSystem) -> int | None:
-        """Number of equal steps; None for steps chosen by tolerance."""
+    def count(self, system: PhysicalSystem, duration: float) -> int | None:
+        """Number of equal steps in a duration; None for steps chosen by tolerance."""
         if self.steps is not None:
             return self.steps
         if isinstance(self.method, Tableau) and self.method.adaptive:
             return None
-        if 20 * self.duration / system.time_constant > MOST_STEPS:
+        if 20 * duration / system.time_constant > MOST_STEPS:
             raise argument_error(
                 "duration",
                 f"be within {MOST_STEPS // 20:.0e} time constants of {system.time_constant:g} {system.time_unit}, "
                 "unless steps are given",
-                f"{self.duration:g}",
+                f"{duration:g}",
             )
-        return max(1, math.ceil(20 * self.duration / system.time_constant))
-
-    def points(self, motion: Motion, w: State, count: int | None) -> Points:
-        """The points of a motion that starts at w."""
-        method, duration = self.method, self.duration
-        if not isinstance(method, Tableau):
-            assert count is not None
-            source = source_for(motion, method, w, duration / count, self.temperature, self.generator)
-            return noisy_steps(motion, w, duration, count, self.every, method, source)
-        if count is None:
-            return adaptive_steps(motion, w, duration, self.every, method, self.rtol, self.atol)
-        return fixed_steps(motion, w, duration, count, self.every, method)
+        return max(1, math.ceil(20 * duration / system.time_constant))
 
 
 def _reported(points: Points, duration: float, progress: Progress | bool) -> Iterator[tuple[float, State, State]]:
@@ -337,7 +434,7 @@ def _reported(points: Points, duration: float, progress: Progress | bool) -> Ite
     told = 0
     with task(progress, "simulating", TICKS) as advance:
         for point in points:
-            due = int(TICKS * point[0] / duration)
+            due = min(TICKS, int(TICKS * point[0] / duration))
             if due > told:
                 advance(due - told, time=point[0])
                 told = due

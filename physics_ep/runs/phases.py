@@ -11,7 +11,7 @@ import torch
 
 from ..config import RUN, Config
 from ..data.datasets import load_dataset
-from ..dynamics.simulation import SPAN, Integration, Simulation
+from ..dynamics.simulation import Integration, Simulation
 from ..energies import outputs_of
 from ..errors import argument_error
 from ..nudging import Nudge
@@ -38,15 +38,20 @@ class Phases:
         Nudging strength.
     energy_meaning : str
         What the number called energy is, in words.
+    doubts : tuple of str
+        In words: a phase that stopped before rest, though it was given no duration; a nudged phase that starts
+        where the free one had not come to rest.
     """
 
     free: Trajectory
     nudged: Trajectory
     beta: float
     energy_meaning: str = ""
+    doubts: tuple[str, ...] = ()
 
     def figures(self) -> dict[str, Any]:
-        """Settling times (None: not settled by the end), energies and last residuals of each example."""
+        """Settling times (None: not settled by the end), energies and last residuals of each example; how long each
+        phase lasts, and the residual that counts as rest (None: not told, as of noise)."""
         return {
             "beta": self.beta,
             "duration": float(self.free.time[-1]),
@@ -59,6 +64,9 @@ class Phases:
                     "first_energy": phase.energy[0].tolist(),
                     "last_energy": phase.energy[-1].tolist(),
                     "last_residual": phase.residual[-1].tolist(),
+                    "duration": float(phase.time[-1]),
+                    "tolerance": None if math.isnan(phase.tolerance) else phase.tolerance,
+                    "at_rest": phase.at_rest.tolist(),
                 }
                 for name, phase in (("free", self.free), ("nudged", self.nudged))
             },
@@ -92,7 +100,8 @@ def simulate_phases(
     out : path, optional
         Run file for the trajectories, written in parts as `simulate` does: interrupted, it leaves what there is.
     duration : float, optional
-        Duration of each phase, in the system's time unit; default 20 of its time constants.
+        Duration of each phase, in the system's time unit. Default: as `simulate` has it, until the phase is at
+        rest, and 20 of the system's time constants at least.
     beta : float, optional
         Nudging strength; default the config's, or 0.1 of the system's `nudge_scale` where that is 'auto'.
     examples : int
@@ -108,6 +117,11 @@ def simulate_phases(
     Returns
     -------
     Phases
+
+    Warns
+    -----
+    NotAtRestWarning
+        With each of `Phases.doubts`.
 
     Raises
     ------
@@ -139,8 +153,6 @@ def simulate_phases(
         require_room("examples", examples, system, x[:1])
         if beta is None:
             beta = 0.1 * system.nudge_scale if config.ep.beta == "auto" else float(config.ep.beta)
-        if duration is None:
-            duration = SPAN * system.time_constant
         cost = config.ep.new_cost()
         nudge = Nudge(cost, cost.encode(labels, n_out, x.dtype), beta)
         with torch.no_grad():  # what does not fit is told before the free phase
@@ -156,18 +168,21 @@ def simulate_phases(
         )
         phase = Simulation(system, x, None, None, course)
         if path is None:
-            recorder = Recorder(phase.units)
+            recorder = Recorder(phase.units, phase.tolerance)
         else:
             attributes = run_attributes(config, "simulation", beta=beta)
-            recorder = TrajectoryWriter(path, "free", phase.units, attributes, system.state_dict())
+            weights = system.state_dict()
+            recorder = TrajectoryWriter(path, "free", phase.units, attributes, weights, tolerance=phase.tolerance)
         phase.expect(recorder, times=2)
         with recorder:
             end = phase.record(recorder, progress)
-            phase = Simulation(system, x, nudge, end, course)
-            free = recorder.begin("nudged", phase.units)
-            phase.record(recorder, progress)
+            second = Simulation(system, x, nudge, end, course)
+            free = recorder.begin("nudged", second.units, second.tolerance)
+            second.record(recorder, progress)
             nudged = recorder.finish()
+        for one in (phase, second):
+            one.warn(stacklevel=3)
         if path is not None:
             free = open_run(path, verify=False).trajectories["free"]
         assert free is not None
-        return Phases(free, nudged, beta, system.energy_meaning)
+        return Phases(free, nudged, beta, system.energy_meaning, (*phase.doubts, *second.doubts))

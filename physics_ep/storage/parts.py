@@ -7,6 +7,7 @@ become RUN.h5, through a temporary file as well, and go.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -60,6 +61,8 @@ class TrajectoryWriter(Recorder):
         Weights of the system, to be kept with it.
     overwrite : bool
         Replace a file that something else wrote.
+    tolerance : float
+        Residual within which an example of the first trajectory is at rest; NaN: not told.
 
     Raises
     ------
@@ -75,8 +78,9 @@ class TrajectoryWriter(Recorder):
         attributes: dict[str, Any] | None = None,
         state_dict: dict[str, torch.Tensor] | None = None,
         overwrite: bool = False,
+        tolerance: float = math.nan,
     ) -> None:
-        super().__init__(units)
+        super().__init__(units, tolerance)
         self._overwrite = overwrite
         with writing(CALL, overwrite=overwrite):
             self.path = claim("out", path)
@@ -136,9 +140,9 @@ class TrajectoryWriter(Recorder):
             if self._written + ahead > free_bytes(self.folder):
                 raise self._stopped(f"The disk of {str(self.path)!r} is too full to go on.")
 
-    def begin(self, phase: str, units: tuple[str, str, str, str]) -> Trajectory | None:
+    def begin(self, phase: str, units: tuple[str, str, str, str], tolerance: float = math.nan) -> Trajectory | None:
         self._write()
-        self.phase, self.units = phase, units
+        self.phase, self.units, self.tolerance = phase, units, tolerance
         return None
 
     def finish(self) -> Trajectory:
@@ -272,6 +276,7 @@ def merge(path: Path, parts: list[Path]) -> None:
                 with h5py.File(part, "r") as piece:
                     for phase, held in piece["trajectories"].items():
                         group = file.require_group(f"trajectories/{phase}")
+                        group.attrs.update(held.attrs)
                         rows[phase] += _append(group, held, rows[phase], totals[phase])
     except OSError as error:
         raise InputError(f"Cannot write run file {str(path)!r}: {error.strerror or error}.") from error
@@ -305,4 +310,5 @@ def _joined(pieces: list[Trajectory]) -> Trajectory:
         first.state_unit,
         first.energy_unit,
         first.internal_unit,
+        first.tolerance,
     )

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import subprocess
@@ -318,6 +319,8 @@ def _unpack(tree: Any, group: h5py.Group) -> Any:
 
 def _write_trajectory(group: h5py.Group, trajectory: Trajectory) -> None:
     course = trajectory
+    if not math.isnan(course.tolerance):
+        group.attrs["tolerance"] = course.tolerance
     _write(group, "time", Quantity(_array(course.time), course.time_unit, "time of each row, (T,)"))
     inner = course.internal_unit or course.state_unit
     for name, blocks, unit in (("state", course.state, course.state_unit), ("internal", course.internal, inner)):
@@ -345,6 +348,7 @@ def _read_trajectory(group: h5py.Group) -> Trajectory:
         unit("state_0"),
         unit("energy"),
         unit("internal_0"),
+        float(group.attrs.get("tolerance", math.nan)),
     )
 
 

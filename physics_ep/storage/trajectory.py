@@ -37,6 +37,8 @@ class Trajectory(Drawable):
     time_unit, state_unit, energy_unit : str
     internal_unit : str
         Empty: that of the state.
+    tolerance : float
+        Residual within which an example is at rest. NaN: not told, as of courses with noise.
     """
 
     time: torch.Tensor
@@ -48,6 +50,7 @@ class Trajectory(Drawable):
     state_unit: str = "state units"
     energy_unit: str = "energy units"
     internal_unit: str = ""
+    tolerance: float = math.nan
 
     def __repr__(self) -> str:
         span = (
@@ -56,7 +59,16 @@ class Trajectory(Drawable):
         examples = self.energy.shape[1]
         blocks = ", ".join(" x ".join(map(str, block.shape[2:])) or "1" for block in self.state)
         batch = f"{examples} example{'' if examples == 1 else 's'}"
-        return f"{type(self).__name__}({span}, {batch}, blocks of {blocks} in {self.state_unit})"
+        rest = ""
+        if examples and len(self.time) and not math.isnan(self.tolerance):
+            told = "at rest" if bool(self.at_rest.all()) else "not at rest"
+            rest = f", {told}: residual {float(self.residual[-1].max()):.1e}"
+        return f"{type(self).__name__}({span}, {batch}, blocks of {blocks} in {self.state_unit}{rest})"
+
+    @property
+    def at_rest(self) -> torch.Tensor:
+        """Bool (B,): which examples end with a residual within the tolerance; none where it is not told."""
+        return self.residual[-1] <= self.tolerance
 
     @property
     def settling_time(self) -> torch.Tensor:
@@ -90,10 +102,13 @@ class Recorder:
     ----------
     units : (str, str, str, str)
         Units of time, state, energy and internal variables.
+    tolerance : float
+        Residual within which an example is at rest; NaN: not told.
     """
 
-    def __init__(self, units: tuple[str, str, str, str]) -> None:
+    def __init__(self, units: tuple[str, str, str, str], tolerance: float = math.nan) -> None:
         self.units = units
+        self.tolerance = tolerance
         self.points: list[TrajectoryRow] = []
         self._checked = CHECKED_BYTES
 
@@ -117,9 +132,9 @@ class Recorder:
             _require_memory(held, point.energy.device)
             self._checked *= 2
 
-    def begin(self, phase: str, units: tuple[str, str, str, str]) -> Trajectory | None:
+    def begin(self, phase: str, units: tuple[str, str, str, str], tolerance: float = math.nan) -> Trajectory | None:
         """Go on with another trajectory; return the last one if it is in memory."""
-        done, self.points, self.units = self.finish(), [], units
+        done, self.points, self.units, self.tolerance = self.finish(), [], units, tolerance
         return done
 
     def finish(self) -> Trajectory:
@@ -136,6 +151,7 @@ class Recorder:
             torch.stack([p.residual for p in points]),
             rows([p.internal for p in points]),
             *self.units,
+            self.tolerance,
         )
 
 
