@@ -160,17 +160,32 @@ class Jacobian:
 
         return product
 
-    def asymmetry(self) -> float:
+    def asymmetry(self, even: bool = False) -> float:
         """|A| / |J| over the batch, A = (J - J^T) / 2, in Frobenius norms.
 
         Where the matrix is not kept, or not yet, random products tell it. Examples that have diverged are left out.
+
+        Parameters
+        ----------
+        even : bool
+            Take D J D for J, with D diagonal and D_i^-2 the largest entry of row i. It is symmetric if J is, and no
+            row is larger than others: one stiff or saturated variable, whose row is 1e10 of theirs, would make
+            any asymmetry of the others look like rounding.
         """
         if self._matrix is not None:
-            return _ratio(float((self._matrix - self._matrix.mT).norm()), float(self._matrix.norm()))
+            matrix = self._matrix
+            if even:
+                ease = _ease(matrix.abs().amax(2))
+                matrix = ease[:, :, None] * matrix * ease[:, None]
+            return _ratio(float((matrix - matrix.mT).norm()), float(matrix.norm()))
+        pairs = random_pairs(self._force)
+        ease = torch.ones_like(pairs[0][0])
+        if even:
+            ease = _ease(torch.maximum(*(self.along(v).detach().abs() for v in pairs[0])))
         sums = torch.zeros(2, dtype=torch.float64, device=self._force.device)
-        for v, w in random_pairs(self._force):
-            one = self.along(v)
-            uneven = ((w * one).sum(1) - (v * self.along(w)).sum(1)) ** 2
+        for v, w in pairs:
+            one, other = (ease * self.along(ease * u) for u in (v, w))
+            uneven = ((w * one).sum(1) - (v * other).sum(1)) ** 2
             parts = [p.detach().nan_to_num(0.0, 0.0, 0.0).sum() for p in (uneven, one.square())]
             sums += torch.stack(parts)
         apart, size = sums.sqrt().tolist()
@@ -259,6 +274,11 @@ def random_pairs(like: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
     generator = torch.Generator().manual_seed(4)
     drawn = torch.randn((2 * PAIRS, *like.shape), generator=generator, dtype=torch.float64).to(like)
     return list(zip(drawn[::2], drawn[1::2], strict=True))
+
+
+def _ease(size: torch.Tensor) -> torch.Tensor:
+    """size^-1/2 of rows (B, n); 1 for rows that are zero or have diverged."""
+    return torch.where(size.isfinite() & (size > 0), size, torch.ones_like(size)).rsqrt()
 
 
 def _ratio(apart: float, size: float) -> float:

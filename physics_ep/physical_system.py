@@ -467,6 +467,8 @@ class Phase:
         # What the instance has set counts, unless an ancestor's constructor may have set it for its own energy.
         names = {n for n in system.unscaled if n not in vars(system) or {"energy", "force"} & {*system.overridden}}
         self.scales = measured_scales(self.system, self.x) if names else None
+        if self.scales is not None and self.origin is not None:
+            self.scales = self.scales.steepened(self.system, self.origin)
         self.judges = self.scales is not None and "residual_scale" in names  # residuals, by measured scales
         self.refined = False
         judged = self.scales if self.judges else None
@@ -508,10 +510,16 @@ class Phase:
         """
         return self
 
-    def asymmetry(self) -> float:
+    def asymmetry(self, even: bool = False) -> float:
         """|A| / |J| at the origin: J the Jacobian of the force, A = (J - J^T) / 2, both Frobenius norms.
 
         Differences of the force along random directions tell it here, to some 1e-9; variables at bounds are held.
+
+        Parameters
+        ----------
+        even : bool
+            Where products with J itself are at hand, measure each variable in units in which its own row of J has
+            size 1 (`Jacobian.asymmetry`). Differences are too coarse for that, and give the plain figure.
         """
         assert self.origin is not None
         wide = widened(self.system)
@@ -604,6 +612,14 @@ class Phase:
             return False
         self.scales, self.residual_scale = found, found.force
         return True
+
+    def aim(self, tolerance: float) -> float:
+        """Residual, at most the tolerance, at which a relaxation stops while each iteration still pays.
+
+        Default: the tolerance. Where it allows for the rounding of forces that are far above a nudge's own, it may
+        be met by a displacement that does not follow the nudge yet.
+        """
+        return tolerance
 
     def probe(self) -> State | None:
         """Direction in which `refine` asks for the curvature; None: that of the force."""

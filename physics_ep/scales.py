@@ -95,6 +95,25 @@ class Scales:
         )
         return replace(self, blocks=lowered)
 
+    def steepened(self, system: Measurable, state: State) -> Scales:
+        """The same, of outputs that are steeper at a state (B, ...) than from the start to anywhere.
+
+        Saturated outputs are flat at the start: judged by that, nudges would need forces below rounding, and forces
+        on the outputs that measure a stability limit would carry the state away.
+        """
+        with torch.enable_grad():
+            leaves = tuple(s.detach().requires_grad_() for s in state)
+            outputs = outputs_of(system, leaves)
+            if outputs.ndim != 2 or outputs.is_complex() or not outputs.requires_grad:
+                return self
+            signs = torch.randint(0, 2, outputs.shape, generator=torch.Generator().manual_seed(7))
+            slopes = torch.autograd.grad(outputs, leaves, (2 * signs - 1).to(outputs), allow_unused=True)
+        found = [s for s in slopes if s is not None]
+        gain = float(_finite(largest(tuple(found))).median()) if found else 0.0
+        if gain <= self.gain:
+            return self
+        return replace(self, gain=gain, nudge=self.nudge * (self.gain / gain) ** 2)
+
     @property
     def reach(self) -> torch.Tensor:
         """Change of the state per force, (B,)."""

@@ -152,8 +152,8 @@ class FieldPhase(Phase):
         twin.droop = share
         return twin
 
-    def asymmetry(self) -> float:
-        return self.jacobian.asymmetry()
+    def asymmetry(self, even: bool = False) -> float:
+        return self.jacobian.asymmetry(even)
 
     def rightmost(self) -> torch.Tensor | None:
         """Rightmost eigenvalue (B,) of the motion linearised at the origin, over the system's time unit."""

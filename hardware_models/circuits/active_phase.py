@@ -22,6 +22,7 @@ from physics_ep.vector_field import FieldPhase
 from ..netlists.topology import find_loop
 from ..nodal.points import ITERATIONS
 from ..nodal.stability import rightmost, stray_instability
+from .phase import soft_aim
 from .tie import Tie, tied
 
 REUSE = 0.1
@@ -39,6 +40,7 @@ class ActivePhase(FieldPhase):
 
     system: Any  # an ActiveCircuit, which lies above
     carries_displacements = True
+    aim = soft_aim
     tie: Tie | None = None
     """Outputs that ideal sources hold, where the nudge's cost `holds` them (coupled learning)."""
 

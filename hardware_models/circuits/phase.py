@@ -50,6 +50,19 @@ class Currents(NamedTuple):
     slopes: np.ndarray
 
 
+def soft_aim(phase: Phase, tolerance: float) -> float:
+    """`Phase.aim` of a displaced phase of a circuit: the tolerance as if soft nodes were all there are.
+
+    The force that counts as 1 allows for the rounding of the largest conductance. A nudge pulls at the outputs:
+    where their conductance is far smaller, its curvature is below the tolerance, and the mirror image of the other
+    nudge's displacement would pass for this one's, with the bias of a one-sided nudge.
+    """
+    system = phase.system
+    if phase.origin is None or phase.nudge is None:
+        return tolerance
+    return tolerance * min(1.0, system.nudge_scale / float(system.residual_scale))
+
+
 class CircuitPhase(Phase):
     """Currents, slopes and factorisations of one relaxation of a circuit.
 
@@ -60,6 +73,7 @@ class CircuitPhase(Phase):
     """
 
     carries_displacements = True
+    aim = soft_aim
 
     def __init__(self, system: EnergySystem, inputs: Inputs, origin: State | None, balanced: bool) -> None:
         super().__init__(system, inputs, origin, balanced)

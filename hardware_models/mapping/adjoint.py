@@ -183,12 +183,18 @@ def coupled(phase: PairedPhase, v_h: Blocks, v_u: Blocks) -> tuple[Blocks, Block
     return over_h, [-_over(u, load) for u, load in zip(to_u, phase.load_u, strict=True)]
 
 
-def asymmetry(phase: PairedPhase) -> float:
+def asymmetry(phase: PairedPhase, even: bool = False) -> float:
     """Estimate |J - J^T| / (2 |J|) at the origin over the batch, J the Jacobian of the currents; 0: symmetric.
 
     The norms are those of Frobenius, estimated by products with random vectors.
 
     Units that stand still whatever flows into them (a diode that blocks) are left out.
+
+    Parameters
+    ----------
+    even : bool
+        Take D J D for J, with D_i^2 the slope of unit i, so that its own law counts as 1: a saturated unit's is
+        1 / slope, and would make any difference of copies look like rounding.
     """
     one = AdjointPhase(phase)
     slopes = [
@@ -197,10 +203,12 @@ def asymmetry(phase: PairedPhase) -> float:
         for a, v in zip(units, at, strict=True)
     ]
     loads = [*phase.load_h, *phase.load_u]
+    ease = [torch.where(s > 0, s, torch.ones_like(s)).sqrt() if even else torch.ones_like(s) for s in slopes]
     generator = stream(0, "asymmetry")
     apart = size = 0.0
     for _ in range(PAIRS):
         drawn = [torch.randn(s.shape, generator=generator, dtype=torch.float64).to(s) * (s > 0) for s in slopes]
+        drawn = [v * e for v, e in zip(drawn, ease, strict=True)]
         halves = drawn[: phase.depth], drawn[phase.depth :]
         mine, other = ([*a, *b] for a, b in (coupled(phase, *halves), coupled(one, *halves)))
         for n, (a, b, s, v) in enumerate(zip(mine, other, slopes, drawn, strict=True)):
@@ -209,6 +217,6 @@ def asymmetry(phase: PairedPhase) -> float:
             own = torch.where(live, v / s.where(live, torch.ones_like(s)), torch.zeros_like(v))
             own = _over(own, load)
             whole = a - own if n < phase.depth else a + own
-            apart += float(((a - b) * live).double().square().sum())
-            size += float((whole * live).double().square().sum())
+            apart += float(((a - b) * live * ease[n]).double().square().sum())
+            size += float((whole * live * ease[n]).double().square().sum())
     return 0.5 * math.sqrt(apart / size) if size > 0 else 0.0

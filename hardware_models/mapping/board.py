@@ -226,7 +226,7 @@ class Board(PhysicalCells):
         """`Phase.adjoint` of one of its phases, which stand above a board."""
         raise NotImplementedError
 
-    def asymmetry_of(self, phase: Any) -> float:
+    def asymmetry_of(self, phase: Any, even: bool = False) -> float:
         """`Phase.asymmetry` of one of its phases."""
         raise NotImplementedError
 

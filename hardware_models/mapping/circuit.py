@@ -207,9 +207,9 @@ class PairedCircuit(Board):
             raise argument_error("method", must, "asymmetric")
         return AdjointPhase(phase)
 
-    def asymmetry_of(self, phase: PairedPhase) -> float:
+    def asymmetry_of(self, phase: PairedPhase, even: bool = False) -> float:
         """`Phase.asymmetry` of one of its phases: 0 where an energy is there."""
-        return 0.0 if self.reciprocal else asymmetry(phase)
+        return 0.0 if self.reciprocal else asymmetry(phase, even)
 
     def default_tolerance(self, dtype: torch.dtype) -> float:
         """1e-10 in float64, 1e-4 in float32; see `PredictiveCodingNetwork.default_tolerance`."""

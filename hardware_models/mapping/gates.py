@@ -98,7 +98,7 @@ def method_of(mapped: Mapped, x: torch.Tensor, asked: str | None = None) -> Choi
 
 def hardware_of(choice: Choice) -> str:
     """What a method asks of a machine, in a sentence; ordinary EP on unequal copies is biased, and told to be."""
-    biased = choice.method == "energy" and choice.asymmetry > ROUNDING
+    biased = choice.method == "energy" and choice.even > ROUNDING
     return HARDWARE["vector-field" if biased else choice.method]
 
 

@@ -564,8 +564,8 @@ class PairedPhase(Phase):
     def adjoint(self) -> PairedPhase:
         return cast(PairedPhase, self.system.adjoint_of(self))
 
-    def asymmetry(self) -> float:
-        return self.system.asymmetry_of(self)
+    def asymmetry(self, even: bool = False) -> float:
+        return self.system.asymmetry_of(self, even)
 
     # -- learning ----------------------------------------------------------------------------------------------
 

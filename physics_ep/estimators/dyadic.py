@@ -141,10 +141,13 @@ class DyadicPhase(Phase):
         inside = [self.system.project(Phase.state(self, half)) for half in self._halves(z)]
         return tuple(s - o for states in inside for s, o in zip(states, self.origin, strict=True))
 
+    def aim(self, tolerance: float) -> float:
+        return type(self.alone).aim(self, tolerance)
+
     # -- what a single nudge is asked ---------------------------------------------------------------------------
 
-    def asymmetry(self) -> float:
-        return self.alone.asymmetry()
+    def asymmetry(self, even: bool = False) -> float:
+        return self.alone.asymmetry(even)
 
     def response(self, force: torch.Tensor) -> torch.Tensor | None:
         return self.alone.response(force)

@@ -81,10 +81,13 @@ class Choice:
     method : str
     asymmetry : float
         |A| / |J| as last measured (`Phase.asymmetry`); NaN where nothing asked for it.
+    even : float
+        The same with each variable in units in which its own row of J has size 1: what decides.
     """
 
     method: str
     asymmetry: float = float("nan")
+    even: float = float("nan")
 
 
 class MethodChoice:
@@ -150,7 +153,7 @@ class MethodChoice:
         # One change may make couplings that are symmetric what has no energy: a few products of J tell.
         alike = asked == "auto" and self.choice.method == "energy" and isinstance(system, VectorField)
         if due or alike:
-            self.choice = self._chosen(asked, base, system)
+            self.choice = self._chosen(asked, base, system, due)
         return self.nudging(base), eigenvalue
 
     def nudging(self, base: Phase) -> Phase:
@@ -166,32 +169,37 @@ class MethodChoice:
         self._known = (weakref.ref(system), 1 if due else age + 1)
         return due
 
-    def _chosen(self, asked: str, base: Phase, system: PhysicalSystem) -> Choice:
-        found = ranks.largest(base.asymmetry(), system.device)  # one method for all ranks
+    def _chosen(self, asked: str, base: Phase, system: PhysicalSystem, due: bool) -> Choice:
         rounding = torch.finfo(base.narrow).eps ** 0.5
-        if found > rounding and base.adjoint() is base:
+        even = ranks.largest(base.asymmetry(even=True), system.device)  # one method for all ranks
+        biased = even > rounding
+        found = self.choice.asymmetry
+        if due or biased:
+            found = ranks.largest(base.asymmetry(), system.device)
+        figure = f"{found:.2g}" if found > rounding else f"{found:.2g} ({even:.2g}, each variable in its own units)"
+        if biased and base.adjoint() is base:
             name = type(system).__name__
             if asked in EXACT and system.smooth:  # at kinks, differences may tell an asymmetry that is not there
                 must = (
                     f"be 'energy' for {name}, whose force is not the gradient of its energy (asymmetry "
-                    f"{found:.2g}; describe it as a VectorField)"
+                    f"{figure}; describe it as a VectorField)"
                 )
                 raise argument_error("method", must, repr(asked))
             self._warn(
                 system,
                 f"No method is exact on this {name}, whose force is not the gradient of its "
-                f"energy: the asymmetry |A| / |J| of its Jacobian is {found:.2g}. Describe it as a VectorField.",
+                f"energy: the asymmetry |A| / |J| of its Jacobian is {figure}. Describe it as a VectorField.",
             )
-            return Choice("energy" if asked == "auto" else asked, found)
+            return Choice("energy" if asked == "auto" else asked, found, even)
         if asked == "auto":
-            return Choice("asymmetric" if found > rounding else "energy", found)
-        if asked not in EXACT and found > rounding:
+            return Choice("asymmetric" if biased else "energy", found, even)
+        if asked not in EXACT and biased:
             self._warn(
                 system,
                 f"Ordinary EP is biased on this {type(system).__name__}, whose force is the gradient of no energy: "
-                f"the asymmetry |A| / |J| of its Jacobian is {found:.2g}. method='asymmetric' is exact.",
+                f"the asymmetry |A| / |J| of its Jacobian is {figure}. method='asymmetric' is exact.",
             )
-        return Choice(asked, found)
+        return Choice(asked, found, even)
 
     def _warn(self, system: PhysicalSystem, message: str) -> None:
         """Warn of a system once, though its asymmetry is another one at each measurement."""

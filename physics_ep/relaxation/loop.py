@@ -38,6 +38,14 @@ NOTICED = 1e-11
 DIGITS = 1e3
 """Displacements must be as many times the rounding of the state that they are added to."""
 
+ROUNDED = 100
+"""Times the rounding of 1: residuals of forces that count as 1 need not be told from zero below that."""
+RESOLVED = 1e-6
+"""Part of a nudge's own pull that a residual within rounding must be at most."""
+
+PAYS = 0.5
+"""Ratio of residuals of an iteration that pays, once the tolerance is met."""
+
 SOLVERS: dict[str, Callable[[Phase, State], Solver]] = {
     "coordinate": Coordinate,
     "anderson": Anderson,
@@ -110,6 +118,8 @@ def solve(
         method.tolerance = tolerance
         budget = max_iterations or method.budget or system.default_max_iterations
         course = Decline()
+        aim = phase.aim(tolerance)
+        met: tuple[State, torch.Tensor, float] | None = None
         unread: list[torch.Tensor] = []
         made: list[int] = []  # evaluations until each of the unread
         # What has not moved yet is no equilibrium, most likely: nothing to wait for.
@@ -141,7 +151,13 @@ def solve(
             if worst <= tolerance and phase.refine(z):
                 residual = phase.residual(phase.force(z))
                 worst, course = float(residual.max()), Decline()
-            if worst <= tolerance:
+            # An aim below the tolerance is what iterations that pay may reach, and nothing that a phase is held to.
+            if met is not None and not worst <= PAYS * met[2]:
+                aim = tolerance
+                z, residual, worst = met if not worst <= met[2] else (z, residual, worst)
+            if aim < worst <= tolerance and method.spent < budget:
+                met = tuple(b.clone() for b in z), residual.clone(), worst
+            elif worst <= tolerance:
                 # A force may hide what a state holds: a bound, a maximum or a sum over some of it does.
                 if not measure or likely(finite_rows(z).all()):
                     status = Status.CONVERGED
@@ -150,7 +166,7 @@ def solve(
                 residual = residual.masked_fill(~rows, math.nan)
                 status = Status.CONVERGED if bool(rows.all()) else Status.NOT_FINITE
                 break
-            active = residual > tolerance
+            active = residual > (tolerance if met is None else aim)
             if lost is not None and bool((active & lost[0]).any()):
                 active = active & ~lost[0]
                 if not bool(active.any()):
@@ -450,7 +466,13 @@ def phase_tolerance(phase: Phase, tolerance: float | None) -> float:
     default = phase.system.default_tolerance(phase.narrow)
     if phase.nudge is None:
         return default
-    return default * phase.tolerance_share(phase.nudge.most)
+    found = default * phase.tolerance_share(phase.nudge.most)
+    within = ROUNDED * torch.finfo(phase.dtype).eps
+    if found >= within or phase.scales is None or phase.origin is None or not phase.balanced:
+        return found
+    # The scale was measured where outputs are flat, as saturated ones are. What the nudge pulls with tells more.
+    pull = float(phase.residual(phase.force(phase.start())).max())
+    return max(found, min(within, RESOLVED * pull)) if math.isfinite(pull) else found
 
 
 def check_state(system: PhysicalSystem, state: State, x: torch.Tensor) -> None:

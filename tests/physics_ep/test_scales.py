@@ -10,7 +10,7 @@ from scipy.optimize import brentq
 from torch import nn
 
 from hardware_models import HopfieldNetwork
-from physics_ep import EnergySystem, EquilibriumPropagation, SquaredError, centered, relax
+from physics_ep import EnergySystem, EquilibriumPropagation, SquaredError, VectorField, centered, relax
 from physics_ep.errors import InputError
 from physics_ep.estimators.propagation import NegativeNudgeError
 from tests.support.systems import Quartic, batch
@@ -46,6 +46,47 @@ class Walled(Spring):
 
 def spring(stiffness: float, unit: float, dtype: torch.dtype, kind: type = Spring) -> EnergySystem:
     return type("Sized", (kind,), {"stiffness": stiffness, "unit": unit})().to(dtype)
+
+
+class Flip(VectorField):
+    """Two amplifiers that hold each other up, read by their outputs: at `begin` these are saturated."""
+
+    begin = 0.5
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor([[0.0, 2.0], [2.6, 0.0]], dtype=torch.float64))
+
+    def force(self, state, x):
+        return (torch.tanh(state[0]) @ self.w.T + x - state[0],)
+
+    def initial_state(self, x):
+        return (torch.full_like(x, self.begin),)
+
+    def outputs(self, state):
+        return torch.tanh(state[0])
+
+
+@pytest.mark.parametrize(
+    "begin", [pytest.param(0.5, marks=pytest.mark.full), 5.0, pytest.param(10.0, marks=pytest.mark.full)]
+)
+def test_outputs_that_are_flat_at_the_start_set_no_scale(begin: float) -> None:
+    """A nudge is scaled by what outputs do: measured where tanh is flat, phases were held to residuals below
+    rounding and refused, and the stability limit was found 1e4 too high."""
+    system = type("Begun", (Flip,), {"begin": begin})()
+    x, y = torch.full((1, 2), 0.1, dtype=torch.float64), torch.zeros(1, 2, dtype=torch.float64)
+    exact = implicit_gradient(system, x, y, SquaredError())["w"]
+    for beta, most in ((1e-3, 1e-6), ("auto", 3e-3)):
+        ep = EquilibriumPropagation(SquaredError(), beta=beta)
+        system.zero_grad()
+        ep.backward(system, x, y)
+        assert float((system.w.grad - exact).norm() / exact.norm()) < most
+    # 1 / lambda = 1 / largest eigenvalue of the transposed response of the outputs to a force on them.
+    state = relax(system, x).require().state[0]
+    steep = torch.diag(1 - state[0].tanh() ** 2)
+    response = steep @ torch.linalg.inv(torch.eye(2, dtype=torch.float64) - system.w.detach() @ steep) @ steep
+    wanted = 1 / float(torch.linalg.eigvalsh((response + response.mT) / 2)[-1])
+    assert ep.stability_limit == pytest.approx(wanted, rel=0.02)
 
 
 X = torch.tensor([[1.0], [2.0], [0.0]])

@@ -22,6 +22,7 @@ from physics_ep.estimators.methods import UnstableFreeState
 from tests.support.active import active_circuit
 from tests.support.circuits import R, V
 from validation import implicit_gradient
+from validation.gradients import estimate_gradient, total_error
 
 
 def mixed() -> list[Part]:
@@ -206,6 +207,48 @@ def test_small_capacitors_beside_small_conductances_keep_their_motion(tmp_path: 
         found = eigenvalues(j, c)
         assert len(found) == len(expected)
         assert found.real.max() == pytest.approx(expected.real.max(), rel=1e-5)
+
+
+def soft_behind_stiff(amplifiers: int) -> Circuit:
+    """Gigaohms, a diode and amplifiers of 1 nS behind a milliohm; two amplifiers back to back are reciprocal."""
+    parts = [
+        V("in", 1.0, "V"),
+        R("in", "z", 1e-3),
+        *[R(a, b, r) for a, b, r in (("z", GROUND, 1.0), ("z", "a", 1e9), ("a", GROUND, 1e9))],
+        *[R(a, b, r) for a, b, r in (("b", GROUND, 1e9), ("b", "a", 2e9))],
+        Part("D", "diode", ("a", "b"), (1e-12, 1.0)),
+        *[Part(f"C{n}", "capacitor", (n, GROUND), (1e-12,)) for n in "abz"],
+    ]
+    pair = [Part(f"G{a}", "vccs", (a, GROUND, b, GROUND), (1e-9,)) for a, b in ("ba", "ab")]
+    return Circuit(Parts.collect([*parts, *pair[:amplifiers]]), outputs=["b"])
+
+
+@pytest.mark.parametrize(
+    ("amplifiers", "method"),
+    [
+        pytest.param(0, "energy", marks=pytest.mark.full),
+        (1, "asymmetric"),
+        pytest.param(2, "energy", marks=pytest.mark.full),
+    ],
+)
+def test_a_milliohm_hides_neither_amplifiers_nor_curvature(amplifiers: int, method: str) -> None:
+    """Breaks if the largest conductance decides what is rounding. An amplifier among gigaohms would pass for a
+    reciprocal part; and the mirror image of the first nudge's displacement for the second's, so that the error is
+    of order 1, 5 % at beta='auto', which by the same token measures no bias."""
+    circuit = soft_behind_stiff(amplifiers)
+    x, y = column(1.0), column(0.3)
+    exact = implicit_gradient(circuit, x, y, SquaredError())
+    errors = []
+    for beta in (1e-11, 1e-12):
+        found, step = estimate_gradient(EquilibriumPropagation(SquaredError(), beta=beta), circuit, x, y)
+        assert step.method == method
+        errors.append(total_error(found, exact))
+    assert errors[1] < 1e-6
+    assert abs(np.log10(errors[0] / errors[1]) - 2) < 0.1
+    ep = EquilibriumPropagation(SquaredError(), beta="auto")
+    error = total_error(estimate_gradient(ep, circuit, x, y)[0], exact)
+    assert 1e-4 < error < 3e-3
+    assert ep.bias == pytest.approx(error, rel=0.2)
 
 
 def test_outputs_of_very_different_impedance_are_measured_together() -> None:

@@ -132,6 +132,21 @@ def test_ordinary_ep_on_separate_copies_warns_with_the_asymmetry() -> None:
     assert step.asymmetry == pytest.approx(exact, rel=0.1)
 
 
+def test_a_saturated_unit_hides_no_difference_of_copies() -> None:
+    """Its own law is 1 / slope in activities: compared with that, copies that differ by 1 % would pass for one."""
+    net = mlp([8, 10, 5], "tanh", seed=0).double()
+    with torch.no_grad():
+        next(p for p in net.parameters() if p.shape == (10,))[0] = 12.0
+    x, y = torch.rand(5, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), torch.arange(5)
+    mapped = map_pcn(net, "hopfield", DeviceModel(**THREE), seed=0, calibration=x)
+    gap, order, asymmetry = gaps(mapped, x, y, None)
+    assert asymmetry < 1e-8
+    assert gap <= 1e-6
+    assert abs(order - 2) <= 0.1
+    with pytest.warns(AsymmetryWarning, match="each variable in its own units"):
+        mapped.estimate(x, y, CrossEntropy(), beta=1e-2, method="energy")
+
+
 def test_map_tells_by_which_method_a_network_is_nudged() -> None:
     """Copies that differ are nudged by asymmetric EP unless another is asked for; others are refused."""
     for fields, methods in (({}, ["energy", "energy"]), (SEPARATE, ["asymmetric", "energy"])):

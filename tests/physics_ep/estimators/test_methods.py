@@ -133,6 +133,26 @@ def test_auto_notices_when_training_takes_the_symmetry_away() -> None:
     assert total_error(found, implicit_gradient(system, x, y, SquaredError())) < 1e-5
 
 
+@pytest.mark.parametrize("n", [12, pytest.param(300, marks=pytest.mark.full)])
+def test_a_saturated_unit_hides_no_asymmetry(n: int) -> None:
+    """In outputs its own law is 1 / slope, 1e10 of the others': asked of |A| / |J| alone, auto would take ordinary
+    EP where that is off by a fifth, and nothing would warn. Symmetric couplings keep their energy all the same."""
+    x, y = batch(5, 4, 3)
+    for share in (0.5, 0.0):
+        system = Amplifiers(n, share)
+        with torch.no_grad():
+            system.b[0] = 13.0
+        found, step = gradient(system, x, y, "auto")
+        assert step.asymmetry < 1e-8
+        assert step.method == ("asymmetric" if share else "energy")
+        assert total_error(found, implicit_gradient(system, x, y, SquaredError())) < 1e-5
+    system = Amplifiers(n, 0.5)
+    with torch.no_grad():
+        system.b[0] = 13.0
+    with pytest.warns(AsymmetryWarning, match=r"each variable in its own units\)\. method='asymmetric' is exact"):
+        EquilibriumPropagation(SquaredError(), beta=1e-3, method="energy").backward(system, x, y)
+
+
 def test_a_few_products_read_the_asymmetry_that_the_matrix_has() -> None:
     """Steps between measurements go by these products: a diverged example must not make them blind."""
     x, _ = batch(5, 4, 32)
