@@ -487,6 +487,14 @@ def legend(ax: Axes, handles: Any = None, labels: Any = None, **options: Any) ->
     page.legends.append((ax, handles, labels, options))
 
 
+def shortened(name: str, most: int) -> str:
+    """A name without its middle, where it is long: its end tells the layer, its beginning the block."""
+    if len(name) <= most:
+        return name
+    head = most // 2
+    return f"{name[:head]}…{name[-(most - head - 1) :]}"
+
+
 def shared_legend(*axes: Axes, handles: Any = None, labels: Any = None) -> None:
     """Ask for one legend of several panels, above all of them, in as many columns as fit."""
     if handles is None:

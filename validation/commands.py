@@ -36,9 +36,7 @@ from physics_ep.moved import moved_names
 
 from .reproduction.commands import reproduce
 
-if TYPE_CHECKING:
-    pass
-else:
+if not TYPE_CHECKING:
     __getattr__ = moved_names(__name__)
 
 PAPER_DIGITS = 2

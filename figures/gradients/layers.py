@@ -125,12 +125,12 @@ def layer_agreement(
         floors=False,
         gates=gates,
     )
-    names = tuple(row.layer for row in report.layers)
+    names = tuple(row.told for row in report.layers)
     compared = [report] if report.live is None else [report, report.live]
     return Layers(
         title=subject.label,
         layers=names,
-        zeros=tuple(row.layer for row in report.layers if math.isnan(row.cosine)),
+        zeros=tuple(row.told for row in report.layers if math.isnan(row.cosine)),
         beta=report.beta,
         oracle=report.oracle,
         curves=tuple(_curve(each, names) for each in compared),
@@ -138,7 +138,7 @@ def layer_agreement(
 
 
 def _curve(report: GradientReport, names: tuple[str, ...]) -> LayerCurve:
-    rows = {row.layer: row for row in report.layers}
+    rows = {row.told: row for row in report.layers}
     distance, error, residual = np.array(
         [
             [rows[n].distance, rows[n].relative_error, rows[n].residual] if n in rows else [math.nan] * 3
@@ -169,7 +169,7 @@ def draw_layers(data: Layers) -> Figure:
         if narrow:
             ax.tick_params(axis="x", labelsize="x-small")
     shown = range(0, count, every)
-    names = [_short(data.layers[k], LETTERS - 8 * narrow) for k in shown]
+    names = [style.shortened(data.layers[k], LETTERS - 8 * narrow) for k in shown]
     marked = [n + (" *" if data.layers[k] in data.zeros else "") for k, n in zip(shown, names, strict=True)]
     axes.flat[0].set_yticks(list(shown), marked, fontsize="x-small" if narrow else "small")
     axes.flat[0].set_ylim(count - 0.4, -0.6)
@@ -194,14 +194,6 @@ def _draw_panel(ax: Axes, data: Layers, name: str) -> None:
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.grid(axis="y", color="#e5e5e5", lw=0.4)
     ax.set_axisbelow(True)
-
-
-def _short(name: str, most: int) -> str:
-    """A name without its middle, where it is long: its end tells the layer, its beginning the block."""
-    if len(name) <= most:
-        return name
-    head = most // 2
-    return f"{name[:head]}…{name[-(most - head - 1) :]}"
 
 
 def make_layers(request: Request) -> Drawn:

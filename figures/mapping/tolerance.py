@@ -36,8 +36,12 @@ SMALLEST = 1e-16
 """Bottom of the figure; what is nearer to the exact gradient is drawn on it."""
 LARGEST = 2.0
 """The most that 1 - cosine can be."""
-SHOWN = ("transfer", "feedforward")
-"""References that are drawn: those that files of all releases have."""
+SHOWN = ("transfer", "adaptation")
+"""References that are drawn; files of earlier releases that lack adaptation have feedforward in its place."""
+LETTERS = 18
+"""Of a layer's name beside the scale of colours; the middle of longer ones is left out."""
+NARROW = 4.0
+"""Width in inches below which names of layers are shorter."""
 REPEATS = 4
 SWEEPS: dict[str, tuple[Any, ...]] = {
     "levels": (8, 32, 128, 512),
@@ -63,8 +67,9 @@ class TolerancePanel:
     values : tuple
         N; numbers, or words and None.
     cosine : dict
-        'transfer' and 'feedforward' to ndarray (N, L, 3): 1 - mean cosine, and the ends of a 95 % interval (NaN
-        from one repeat); NaN where no repeat found an equilibrium. The interval is that of the logarithm: the
+        Each target of `LayerCosines.targets` to ndarray (N, L, 3): 1 - mean cosine, and the ends of a 95 %
+        interval (NaN from one repeat); NaN where no repeat found an equilibrium, or the exact gradient vanishes.
+        The interval is that of the logarithm: the
         cosine's half width over 1 - cosine, to both sides, cut at 2, which 1 - cosine cannot exceed.
     lost : ndarray (N,)
         Fraction of repeats without equilibrium.
@@ -83,13 +88,15 @@ class LayerCosines:
     Attributes
     ----------
     layers : tuple of str
-        Weight tensors, from the input.
+        Weight tensors, from the input, by the names that the table has.
     beta : float or 'auto'
     panels : tuple of TolerancePanel
     reference : dict
         Target to ndarray (L,): 1 - cosine of the device that is varied.
     substrate : str
         What the network was mapped to; its devices say what the fields are called.
+    zeros : tuple of str
+        Layers without any line, as their exact gradient is zero but for rounding.
     """
 
     layers: tuple[str, ...]
@@ -97,6 +104,12 @@ class LayerCosines:
     panels: tuple[TolerancePanel, ...]
     reference: dict[str, np.ndarray]
     substrate: str = "hopfield"
+    zeros: tuple[str, ...] = ()
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The references that are drawn: transfer, then adaptation or feedforward."""
+        return tuple(self.reference)
 
 
 def small_sweep(
@@ -125,7 +138,14 @@ def layer_cosines(table: ToleranceTable) -> LayerCosines:
     """
     points = [point for point in table.points if point.beta == table.points[0].beta]
     names = [layer.name for layer in points[0].layers]
-    kept = [k for k, name in enumerate(names) if name.endswith("weight")] or list(range(len(names)))
+    told = [layer.told for layer in points[0].layers]
+    known = any(layer.adaptation.tried for point in points for layer in point.layers)
+    shown = SHOWN if known else (SHOWN[0], "feedforward")
+    zero = [all(not p.layers[k].transfer.count for p in points) for k in range(len(names))]
+    zero = [gone and any(p.layers[k].transfer.vanished for p in points) for k, gone in enumerate(zero)]
+    kept = [k for k, name in enumerate(names) if name.endswith("weight")]
+    if all(zero[k] for k in kept):  # biases alone may learn
+        kept = list(range(len(names)))
     fields = list(dict.fromkeys(p.field for p in points if p.field not in (IDEAL, BASE)))
     references = [p for p in points if p.field == BASE] or [p for p in points if p.field == IDEAL]
     if not fields or not references:
@@ -142,13 +162,14 @@ def layer_cosines(table: ToleranceTable) -> LayerCosines:
             TolerancePanel(
                 field,
                 tuple(p.value for p in own),
-                {target: np.array([_distances(p, kept, target) for p in own]) for target in SHOWN},
+                {target: np.array([_distances(p, kept, target) for p in own]) for target in shown},
                 np.array([p.unconverged / p.repeats for p in own]),
             )
         )
-    reference = {target: np.array(_distances(references[0], kept, target))[:, 0] for target in SHOWN}
+    reference = {target: np.array(_distances(references[0], kept, target))[:, 0] for target in shown}
     substrate = table.config["tolerance"]["substrate"]
-    return LayerCosines(tuple(names[k] for k in kept), points[0].beta, tuple(panels), reference, substrate)
+    zeros = tuple(told[k] for k in kept if zero[k])
+    return LayerCosines(tuple(told[k] for k in kept), points[0].beta, tuple(panels), reference, substrate, zeros)
 
 
 def _distances(point: TolerancePoint, kept: Sequence[int], target: str) -> list[tuple[float, float, float]]:
@@ -173,27 +194,36 @@ def draw_layer_cosines(data: LayerCosines) -> Figure:
     width = style.PAGE * max(columns, 2) / 4 if columns < 3 else style.PAGE
     height = 16 + (43 if rows < 3 else 37) * rows
     figure, axes = style.new_figure(width, height, rows, columns, count=count, least=38, sharey=True)
-    floor = max(float(np.nanmax(data.reference["feedforward"], initial=0.0)), SMALLEST)
+    targets = data.targets
+    floor = max(float(np.nanmax(data.reference[targets[-1]], initial=0.0)), SMALLEST)
     for ax, panel in zip(axes.flat, data.panels, strict=False):
         ax.axhline(floor, **FLOOR)
         _draw_panel(ax, panel, shades)
         told = field_told(panel.field, [data.substrate])
         ax.set_xlabel(f"{panel.field.replace('_', ' ')} (value)" if told is None else told.axis)
     used = list(axes.flat[:count])
-    worst = max(float(np.nanmax(p.cosine[t], initial=SMALLEST)) for p in data.panels for t in SHOWN)
-    least = min(float(np.nanmin(p.cosine[t][..., 0], initial=1.0)) for p in data.panels for t in SHOWN)
+    worst = max(float(np.nanmax(p.cosine[t], initial=SMALLEST)) for p in data.panels for t in targets)
+    least = min(float(np.nanmin(p.cosine[t][..., 0], initial=1.0)) for p in data.panels for t in targets)
     used[0].set_yscale("log")
     used[0].set_ylim(max(min(least, floor), SMALLEST) / 3, 4 * max(worst, 1e-3))
     for ax in used:
         ax.set_ylabel("1 \N{MINUS SIGN} cosine (dimensionless)")
     norm = BoundaryNorm(np.arange(0.5, depth + 1), depth)
-    # A tick a layer, as far as they have room.
-    step = math.ceil(depth / 12)
+    # A name a layer, as far as they have room.
+    narrow = figure.get_size_inches()[0] < NARROW
+    shown = range(0, depth, math.ceil(depth / 12))
+    names = [
+        style.shortened(data.layers[k].removesuffix(".weight"), LETTERS - 8 * narrow)
+        + (" *" if data.layers[k] in data.zeros else "")
+        for k in shown
+    ]
+    size = "x-small" if narrow else "small"
     style.colorbar(
         ScalarMappable(norm, ListedColormap(shades)),
         used,
-        ticks=range(1, depth + 1, step),
-        label="Weights of layer (from the input)",
+        after=lambda bar: bar.ax.set_yticks([k + 1 for k in shown], names, fontsize=size),
+        ticks=[k + 1 for k in shown],
+        label="Layer (from the input)",
         aspect=15 * rows,
         pad=0.01,
     )
@@ -201,8 +231,13 @@ def draw_layer_cosines(data: LayerCosines) -> Figure:
     return figure
 
 
-TRANSFER: dict[str, Any] = {"ls": (0, (2.5, 1.2)), "marker": "s", "ms": 3.2, "mfc": "white", "mew": 0.6}
-FEEDFORWARD: dict[str, Any] = {"ls": "-", "marker": "o", "ms": 1.8}
+TRANSFER: dict[str, Any] = {"ls": "-", "marker": "o", "ms": 1.8}
+SECOND: dict[str, Any] = {"ls": (0, (2.5, 1.2)), "marker": "s", "ms": 3.2, "mfc": "white", "mew": 0.6}
+WORDS = {
+    "transfer": "transfer: to the exact gradient of the ideal network",
+    "adaptation": "adaptation: to that of the machine that is there",
+    "feedforward": "feedforward: through the devices' arrays",
+}
 LOST: dict[str, Any] = {"ls": "none", "marker": "x", "ms": 3.5, "mew": 0.8}
 FLOOR: dict[str, Any] = {"color": style.GREY, "lw": 0.7, "ls": (0, (1, 1.5)), "zorder": 1}
 
@@ -210,18 +245,20 @@ FLOOR: dict[str, Any] = {"color": style.GREY, "lw": 0.7, "ls": (0, (1, 1.5)), "z
 def _legend(data: LayerCosines) -> list[Line2D]:
     black = {"color": style.BLACK, "mec": style.BLACK}
     told = [
-        Line2D([], [], label="transfer: to backprop of the ideal network", **{**TRANSFER, **black}),
-        Line2D([], [], label="feedforward: through the devices' arrays", **{**FEEDFORWARD, **black}),
-        Line2D([], [], label="without the imperfection, worst layer", **FLOOR),
+        Line2D([], [], label=WORDS[target], **{**look, **black})
+        for target, look in zip(data.targets, (TRANSFER, SECOND), strict=True)
     ]
+    told.append(Line2D([], [], label="without the imperfection, worst layer", **FLOOR))
     if any((p.lost > 0).any() for p in data.panels):
         told.append(Line2D([], [], label="some without equilibrium", **{**LOST, **black}))
+    if data.zeros:
+        told.append(Line2D([], [], ls="none", label="* exact gradient zero but for rounding"))
     return told
 
 
 def _draw_panel(ax: Axes, panel: TolerancePanel, shades: np.ndarray) -> None:
     at, ticks = _positions(panel.values)
-    for target, look in zip(SHOWN, (TRANSFER, FEEDFORWARD), strict=True):
+    for target, look in zip(panel.cosine, (TRANSFER, SECOND), strict=True):
         values = np.maximum(panel.cosine[target], SMALLEST)
         for k, shade in enumerate(shades):
             middle, near, far = values[:, k].T

@@ -197,8 +197,8 @@ def test_layers_are_those_of_the_table(drawn, sweep):
     # What one repeat shows has no interval; the ideal device is the reference.
     assert np.isnan(data.panels[0].cosine["transfer"][..., 1:]).all()
     ideal = table.of("ideal")[0].layers
-    wanted = [1 - layer.feedforward.cosine for layer in ideal if layer.name in data.layers]
-    np.testing.assert_array_equal(data.reference["feedforward"], wanted)
+    wanted = [1 - layer.adaptation.cosine for layer in ideal if layer.name in data.layers]
+    np.testing.assert_array_equal(data.reference["adaptation"], wanted)
 
 
 def test_a_figure_tells_what_a_plug_in_says_of_its_imperfection(tmp_path, monkeypatch):
@@ -364,3 +364,32 @@ def test_all_are_in_the_catalogue(drawn):
     assert names <= {entry.name for entry in FIGURES}
     assert isinstance(draw(find("paired_unit"), Request()).data, dict)
     assert DepthCosts.__dataclass_fields__.keys() >= {"decay", "slack", "damage"}
+
+
+def test_layers_have_the_names_of_the_model_and_say_where_no_gradient_is(tmp_path):
+    """Names beside the scale are numbers, adaptation is missing, or a dead layer is an empty place unexplained."""
+    nothing = Agreement(np.array([np.nan]), np.array([np.inf]), np.nan, np.nan)
+    steady, other = (Agreement(np.array([c]), np.zeros(1), 0.0, np.nan) for c in (1 - 1e-6, 1 - 1e-4))
+    layers = (
+        LayerTolerance("layers.0.weight", nothing, nothing, nothing, "stem.0.weight"),
+        LayerTolerance("layers.1.weight", steady, steady, other, "head.weight"),
+        LayerTolerance("layers.1.bias", steady, steady, other, "head.bias"),
+    )
+    points = tuple(
+        TolerancePoint(field, value, 0.1, 0.1, 1, 0, 0.0, 1, 1.0, 1.0, 0.0, "sweep", layers)
+        for field, value in (("ideal", None), ("levels", 4), ("levels", 16))
+    )
+    data = layer_cosines(ToleranceTable(points, {"tolerance": {"substrate": "hopfield"}}, 3))
+    assert data.layers == ("stem.0.weight", "head.weight")
+    assert data.zeros == ("stem.0.weight",)
+    np.testing.assert_allclose(data.panels[0].cosine["adaptation"][:, 1, 0], 1e-4, rtol=1e-9)
+    figure = draw_layer_cosines(data)
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    words = [text.get_text() for text in legend.get_texts()]
+    assert words[0].startswith("transfer: ")
+    assert words[1].startswith("adaptation: ")
+    assert words[-1] == "* exact gradient zero but for rounding"
+    assert [line.get_linestyle() for line in legend.get_lines()[:2]] == ["-", "--"]
+    bar = figure.axes[-1]
+    assert [label.get_text() for label in bar.get_yticklabels()] == ["stem.0 *", "head"]
