@@ -133,10 +133,17 @@ class Dataset:
             "scale": list(self.target_scale or [1.0] * n),
         }
 
-    def digest(self) -> str:
-        """SHA-256 of the examples and their targets, in hexadecimal digits."""
+    def digest(self, count: int | None = None) -> str:
+        """SHA-256 of the examples and their targets, in hexadecimal digits.
+
+        Parameters
+        ----------
+        count : int, optional
+            Number of examples of each part that are read. Default: all.
+        """
         found = hashlib.sha256()
-        for part in (self.train_x, self.train_y, self.test_x, self.test_y):
+        for whole in (self.train_x, self.train_y, self.test_x, self.test_y):
+            part = whole[:count]
             found.update(f"{part.dtype} {tuple(part.shape)}".encode())
             found.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         return found.hexdigest()
@@ -379,6 +386,15 @@ FROM_PYTHON = ("arrays", "loaders")
 """What [data] name says of examples that a caller of Python has handed over (`given`)."""
 FOR_TABLES = ("file", "test_file", "target", "task", "target_scaling", "columns", "scaling", "seed")
 """Entries of [data] that say nothing about sets that bring their own files."""
+
+
+def fits_scales(section: DataSection) -> bool:
+    """Whether the inputs or targets of a set are scaled by figures of its own examples to train on."""
+    if section.name == "imagenet32":
+        return section.means is None or section.deviations is None
+    told = [kind not in (None, "none") for kind in (section.scaling, section.target_scaling)]
+    return section.name in TABLES and (any(told) or (section.scaling is None and section.name != "npz"))
+
 
 DATASETS: dict[str, Callable[[DataSection, Progress | bool], Dataset]] = {
     "digits": digits,

@@ -28,6 +28,7 @@ from ..storage.outputs import as_asked
 from ..storage.run_file import Run, environment
 from ..storage.texts import parse_json, read_text
 from ..storage.weights import put_weights
+from .resuming import check_examples, digest_of
 
 Data = str | os.PathLike[str] | Dataset | tuple[Any, ...]
 """What a caller may give instead of what a config names: a folder, a `Dataset`, arrays (x, y) or (x, y, test_x,
@@ -285,12 +286,20 @@ def tested_on(run: Run) -> tuple[torch.Tensor, torch.Tensor, int | None]:
     Raises
     ------
     InputError
-        If its data set is not to be found.
+        If its data set is not to be found, or is not as it was.
     """
     if run.examples:
         return run.examples["x"], run.examples["y"], None
-    data = load_dataset(parse_config(run.config).data)
+    data = _data_of(run, parse_config(run.config))
     return data.test_x, data.test_y, data.n_outputs
+
+
+def _data_of(run: Run, config: Config) -> Dataset:
+    """The data set of a run, on the scale of its training."""
+    data = load_dataset(config.data)
+    place, dtype = torch.device("cpu"), resolve_dtype(config.training.dtype)
+    check_examples(run, config.data, digest_of(data.to(place, dtype), config.data))
+    return data
 
 
 def examples_of(run: Run | str | os.PathLike[str]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -351,7 +360,8 @@ def bring_examples(system: PhysicalSystem, config: Config) -> None:
         return
     if name not in TABLES and locate(name, config.data.folder) is None:
         return
-    held = load_dataset(config.data)
+    section = config.system
+    held = _data_of(open_run(section.options["file"]), config) if section.name == RUN else load_dataset(config.data)
     x, shape = held.test_x, system.example_shape
     if shape is not None:
         if math.prod(shape) != x[0].numel():

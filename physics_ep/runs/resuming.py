@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from ..config import Config, parse_config
+from ..config import Config, DataSection, parse_config
+from ..data.datasets import TABLES, Dataset, fits_scales
 from ..errors import InputError, argument_error
 from ..storage.run_file import Run
 from .optimization import LENGTHS, schedulers
@@ -30,7 +31,8 @@ TEST_READ = "test_read"
 KEPT_EPOCH = "kept_epoch"
 """Attribute beside it: the epoch, from 1, whose weights the file holds, and which was tested."""
 EXAMPLES = "examples_sha256"
-"""Attribute of a run on examples from a table or from Python: their digest (`Dataset.digest`)."""
+"""Attribute of a run on examples from a table or from Python: their digest (`Dataset.digest`). A known set that is
+scaled by its own examples has that of the first ones, which tells the scale."""
 
 
 class Interruption:
@@ -131,6 +133,51 @@ def check_resumable(run: Run, config: Config, rewind: bool = False) -> None:
         raise argument_error(
             f"{section}.{key}", f"be {old.get(key)!r}, as in {name!r}, to resume it", repr((keys or {}).get(key))
         )
+
+
+def digest_of(data: Dataset, section: DataSection, given: bool = False) -> str | None:
+    """What a run file says of its examples in `EXAMPLES`; None for known sets, whose numbers are always the same.
+
+    Parameters
+    ----------
+    data : Dataset
+        In the dtype of the training.
+    section : DataSection
+    given : bool
+        Whether they came from Python.
+    """
+    if given or data.name in TABLES:
+        return data.digest()
+    return data.digest(1) if fits_scales(section) else None
+
+
+def check_examples(run: Run, section: DataSection, digest: str | None, name: str = "data.file") -> None:
+    """Raise InputError unless the examples at hand are those of a run, on the same scale.
+
+    Scales were once fitted to examples that are held out, and to those beyond `data.train_examples`, as well. A run
+    file from before, which tells no digest, would be met with other numbers than it was trained on.
+
+    Parameters
+    ----------
+    run : Run
+    section : DataSection
+        [data] of the run.
+    digest : str or None
+        What `digest_of` says of the examples at hand.
+    name : str
+        What the examples came by.
+    """
+    told = run.attributes.get(EXAMPLES)
+    limited = section.train_examples is not None and section.name in TABLES
+    if digest is None or run.attributes.get("kind") != "training":
+        return
+    if told is None and fits_scales(section) and (section.validation is not None or limited):
+        must = (
+            "tell what its examples were scaled by (earlier ones were scaled by those held out too): train it anew"
+        )
+        raise argument_error("run", must, repr(str(run.path)))
+    if told is not None and told != digest:
+        raise argument_error(name, "hold the examples that the run was trained on, scaled alike", "others")
 
 
 def copied(state: Any) -> Any:

@@ -26,7 +26,6 @@ from ..blocks import all_finite
 from ..config import Config, load_config
 from ..cost import SquaredError
 from ..data.batches import BatchSource, InMemory, epoch_seed
-from ..data.datasets import TABLES
 from ..equilibrium import NotConverged, NotFinite
 from ..errors import InputError, argument_error
 from ..estimators.backprop import Backprop
@@ -59,7 +58,17 @@ from .preparation import (
     with_room,
 )
 from .results import TrainingResult
-from .resuming import EXAMPLES, KEPT_EPOCH, TEST_READ, Interruption, check_resumable, copied, interruptible
+from .resuming import (
+    EXAMPLES,
+    KEPT_EPOCH,
+    TEST_READ,
+    Interruption,
+    check_examples,
+    check_resumable,
+    copied,
+    digest_of,
+    interruptible,
+)
 from .seeds import SeedsResult, train_seeds
 from .selection import Selection
 
@@ -272,8 +281,9 @@ class _Trainer:
         self.within: dict[str, Any] = {}  # an epoch that a resumed run had begun, or what of one is in the file
         self.written = time.monotonic()
         self.attributes = run_attributes(config)
-        if isinstance(data, InMemory) and (self.examples or data.data.name in TABLES):
-            self.attributes[EXAMPLES] = data.data.digest()  # of files and arrays that may change, not of known sets
+        digest = digest_of(data.data, config.data, bool(self.examples)) if isinstance(data, InMemory) else None
+        if digest is not None:
+            self.attributes[EXAMPLES] = digest
         self.n_outputs = data.n_outputs
         self.targets: dict[str, Any] | None = None
         if data.targets is not None:
@@ -287,9 +297,8 @@ class _Trainer:
             if not self.examples or not torch.equal(kept, self.examples[name]):
                 must = "be the examples that the run was trained on, to resume it"
                 raise argument_error("data", must, "others" if name == "x" else "other targets")
-        if run.attributes.get(EXAMPLES, now := self.attributes.get(EXAMPLES)) != now:
-            name = "data" if self.examples else "data.file"
-            raise argument_error(name, "hold the examples that the run was trained on, to resume it", "others")
+        name = "data" if self.examples else "data.file"
+        check_examples(run, self.config.data, self.attributes.get(EXAMPLES), name)
         state, epochs = dict(run.resume), run.epochs
         self.best, self.within = dict(state.pop("best", {})), state.pop("within", {})
         if not self.best and epochs:  # a run of an earlier release

@@ -4,6 +4,7 @@ says, or a class is taken for a number."""
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from physics_ep import cli, open_run, relax, train
 from physics_ep.config import parse_config
 from physics_ep.data.datasets import Dataset, load_dataset
 from physics_ep.errors import InputError
+from physics_ep.runs.preparation import bring_examples, examples_of, subject_of
+from physics_ep.runs.resuming import EXAMPLES
+from physics_ep.storage.run_file import write_run
 from validation import learn_in_situ
 
 RNG = np.random.default_rng(5)
@@ -283,6 +287,42 @@ def test_learning_in_place_takes_arrays_and_loaders() -> None:
     loaded = learn_in_situ(config, data=loaders)
     for name in ("learned", "mapped", "ideal"):
         assert arrays.values[name].tolist() == loaded.values[name].tolist()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("limit", ["data.validation=0.3", "data.train_examples=12"])
+def test_runs_on_another_scale_are_refused(tmp_path: Path, limit: str) -> None:
+    """Scales were once fitted to examples held out as well; such a run would meet other numbers without a word."""
+    x = np.random.default_rng(3).normal(size=(30, 3)) * [1.0, 5.0, 0.1]
+    lines = [",".join([*map(repr, map(float, row)), str(int(row[0] > 0))]) for row in x]
+    (tmp_path / "own.csv").write_text("\n".join(["a,b,c,kind", *lines]), encoding="utf-8")
+    config: dict[str, Any] = {"system": {"name": "pcn", "sizes": [3, 4, 2]}, "training": {"epochs": 1}}
+    config |= {"optimizer": {"name": "SGD", "lr": 0.01}, "data": {"name": "csv", "file": str(tmp_path / "own.csv")}}
+    path, more = tmp_path / "run.h5", {"overrides": [limit]}
+    train(config, out=path, **more)
+    as_it_is = examples_of(path)[0]
+
+    def told(digest: str | None) -> None:
+        run = open_run(path)
+        kept = {key: value for key, value in run.attributes.items() if key != EXAMPLES}
+        write_run(
+            path, replace(run, attributes=kept | ({} if digest is None else {EXAMPLES: digest})), overwrite=True
+        )
+
+    for digest, words in ((None, "run must tell what its examples were scaled by"), ("0" * 64, "scaled alike")):
+        told(digest)
+        with pytest.raises(InputError, match=words):
+            train(config, resume=path, **more)
+        with pytest.raises(InputError, match=words):
+            examples_of(path)
+        subject = subject_of(path)
+        with pytest.raises(InputError, match=words):
+            bring_examples(subject.system.build(seed=0), subject)
+    # What is not scaled by its examples is the same as ever, and so is what they all were scaled by.
+    for kept in ([], [limit, "data.scaling=none"]):
+        train(config, out=path, overrides=kept, overwrite=True)
+        told(None)
+        assert examples_of(path)[0].shape == as_it_is.shape
 
 
 @pytest.mark.full
