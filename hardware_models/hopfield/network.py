@@ -43,8 +43,8 @@ class HopfieldNetwork(Layered):
         Response of the hidden units.
     output_activation : {'linear', 'hard_sigmoid'}
         Response of the output units.
-    gain : float
-        Couplings start uniform in +-gain / sqrt(n_in).
+    gain : float or sequence of float
+        Couplings start uniform in +-gain / sqrt(n_in); one number for all layers, or one a layer.
     seed : int
         Seed of the couplings.
     device : DeviceModel, mapping or str, optional
@@ -78,7 +78,7 @@ class HopfieldNetwork(Layered):
         activation: str = "hard_sigmoid",
         *,
         output_activation: str = "linear",
-        gain: float = 0.5,
+        gain: float | Sequence[float] = 0.5,
         seed: int = 0,
         device: Device = None,
         device_seed: int = 0,
@@ -88,8 +88,9 @@ class HopfieldNetwork(Layered):
         if not counts(sizes) or len(sizes) < 2:
             raise argument_error("sizes", "be at least two positive integers [inputs, ..., outputs]", sizes)
         require_dense(sizes)
-        generator = _checked(activation, output_activation, gain, seed)
-        layers = [Dense(n_in, n_out, gain, generator) for n_in, n_out in itertools.pairwise(sizes)]
+        generator, gains = _checked(activation, output_activation, gain, len(sizes) - 1, seed)
+        pairs = itertools.pairwise(sizes)
+        layers = [Dense(n_in, n_out, g, generator) for (n_in, n_out), g in zip(pairs, gains, strict=True)]
         super().__init__([(n,) for n in sizes], layers, activation, output_activation)
         self._on(device, device_seed, device_headroom, device_full_scales)
 
@@ -151,8 +152,8 @@ class ConvHopfieldNetwork(Layered):
         Numbers, from 1, of the convolutions that are followed by pooling. Default: all.
     output_activation : {'linear', 'hard_sigmoid'}
         Response of the output units.
-    gain : float
-        Couplings start uniform in +-gain / sqrt(fan-in).
+    gain : float or sequence of float
+        Couplings start uniform in +-gain / sqrt(fan-in); one number for all layers, or one a layer.
     seed : int
         Seed of the couplings.
     device : DeviceModel, mapping or str, optional
@@ -191,7 +192,7 @@ class ConvHopfieldNetwork(Layered):
         pooling: str = "average",
         pool_after: Sequence[int] | None = None,
         output_activation: str = "linear",
-        gain: float = 0.5,
+        gain: float | Sequence[float] = 0.5,
         seed: int = 0,
         device: Device = None,
         device_seed: int = 0,
@@ -215,7 +216,7 @@ class ConvHopfieldNetwork(Layered):
         if pooled and (not counts(pooled) or max(pooled) > len(channels) or len(set(pooled)) < len(pooled)):
             must = f"be different numbers of convolutions, from 1 to {len(channels)}"
             raise argument_error("pool_after", must, pool_after)
-        generator = _checked(activation, output_activation, gain, seed)
+        generator, gains = _checked(activation, output_activation, gain, len(channels) + 1, seed)
         if pooling == "max" and pooled and UNITS[activation].bounds[0] < 0:
             nonnegative = [name for name, unit in UNITS.items() if unit.bounds[0] >= 0]
             must = f"be {' or '.join(map(repr, nonnegative))} with max pooling (states must not be negative)"
@@ -228,22 +229,26 @@ class ConvHopfieldNetwork(Layered):
                 least = POOL ** sum(n <= number for n in pooled)
                 must = f"have at least {least} rows and columns for its poolings"
                 raise argument_error("input_shape", must, list(input_shape))
-            layer = Convolution(image, count, kernel_size, pooling if number in pooled else None, gain, generator)
+            kind = pooling if number in pooled else None
+            layer = Convolution(image, count, kernel_size, kind, gains[number - 1], generator)
             layers.append(layer)
             image = layer.post
             shapes.append(image)
-        layers.append(Readout(image, n_out, gain, generator))
+        layers.append(Readout(image, n_out, gains[-1], generator))
         super().__init__([*shapes, (n_out,)], layers, activation, output_activation)
         self._on(device, device_seed, device_headroom, device_full_scales)
 
 
-def _checked(activation: str, output_activation: str, gain: float, seed: int) -> torch.Generator:
-    """Generator of the couplings, after a check of what both networks take."""
+def _checked(
+    activation: str, output_activation: str, gain: float | Sequence[float], n_layers: int, seed: int
+) -> tuple[torch.Generator, Sequence[float]]:
+    """Generator of the couplings and their gains, one a layer, after a check of what both networks take."""
     if activation not in UNITS:
         raise unknown_name("activation", activation, UNITS)
     if output_activation not in OUTPUT_UNITS:
         raise unknown_name("output_activation", output_activation, OUTPUT_UNITS)
-    if not (is_real(gain) and gain > 0):
-        raise argument_error("gain", "be a positive number", gain)
+    gains = gain if isinstance(gain, Sequence) and not isinstance(gain, str) else [gain] * n_layers
+    if len(gains) != n_layers or not all(is_real(g) and g > 0 for g in gains):
+        raise argument_error("gain", f"be a positive number, or {n_layers} of them", gain)
     require_seed(seed)
-    return torch.Generator().manual_seed(seed)
+    return torch.Generator().manual_seed(seed), gains

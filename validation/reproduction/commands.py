@@ -57,8 +57,7 @@ def reproduce(
             for each in found.rows.values():
                 told = [each.recipe(name) for name in RECIPES]
                 minutes = ", ".join("none" if r.missing else f"{r.minutes:g}" for r in told)
-                published = "none" if each.published is None else f"{each.published:g} {each.unit}"
-                cells.append([f"{each.table}/{each.name}", published, " ".join(each.sets), minutes])
+                cells.append([f"{each.table}/{each.name}", each.told, " ".join(each.sets), minutes])
             report.table(f"{found.title} ({found.paper})", columns, cells)
         return
     try:

@@ -13,11 +13,12 @@ from physics_ep.placement import threads
 from physics_ep.runs.preparation import with_arguments
 from physics_ep.runs.results import TrainingResult
 from physics_ep.runs.resuming import KEPT_EPOCH, TEST_READ, check_resumable
-from physics_ep.runs.training import train
+from physics_ep.runs.training import Backward, train
 from physics_ep.storage.opening import open_run
 from physics_ep.storage.outputs import writing
 from physics_ep.storage.run_file import Quantity, Run, environment, write_run
 
+from ..experiments.brief_phases import brief_backward
 from ..experiments.elimination import eliminating_backward
 from ..experiments.exact_training import exact_backward
 from .measures import MEASURES
@@ -64,6 +65,16 @@ class Job:
     def config(self) -> Config:
         """The config of its training."""
         return with_arguments(self.recipe.config(self.rule), self.data, self.device, self.dtype, self.seed)
+
+    def backward(self, config: Config) -> Backward | None:
+        """What fills gradients in the place of EP with phases that settle; None: nothing."""
+        cost = config.ep.new_cost()
+        if self.rule == "exact" and self.recipe.exact in EXACT:
+            return EXACT[self.recipe.exact](cost)
+        if self.rule == "ep" and self.recipe.brief:
+            assert not isinstance(config.ep.beta, str)
+            return brief_backward(cost, config.ep.beta, **self.recipe.brief)
+        return None
 
 
 @dataclass(frozen=True)
@@ -118,13 +129,12 @@ def make(job: Job) -> Made:
             write_run(job.path, Run(attributes, {"value": Quantity([value], "1", description)}))
             return Made(value)
         config = job.config()
-        exact = EXACT.get(job.recipe.exact) if job.rule == "exact" else None
         there = job.path.is_file()
         result = train(
             config,
             out=None if there else job.path,
             resume=job.path if there else None,
-            backward=None if exact is None else exact(config.ep.new_cost()),
+            backward=job.backward(config),
         )
         assert isinstance(result, TrainingResult)
         return Made(result.test_error, result.kept_epoch)

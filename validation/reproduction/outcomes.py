@@ -76,6 +76,7 @@ class RowOutcome:
             "quantity": self.row.quantity,
             "unit": self.row.unit,
             "published": self.row.published,
+            "published_to": self.row.published_to,
             "published_spread": self.row.published_spread,
             "published_seeds": self.row.published_seeds,
             "ours": None if figure is None else figure.mean,
@@ -128,11 +129,15 @@ def _against_published(row: Row, figure: MeanInterval) -> str:
     more_is_better = row.better == "more"
     if row.bound == "at least" and figure.low >= row.published - slack:
         return "within the bound"
-    if figure.low <= row.published <= figure.high:
-        return "within the interval"
-    if figure.low <= row.published + slack and figure.high >= row.published - slack:
-        return f"met to within {row.tolerance:g}" if row.tolerance else f"within the interval, {why}"
-    return f"{'better' if (figure.mean > row.published) == more_is_better else 'worse'} than published"
+    first, last = row.published, row.published if row.published_to is None else row.published_to
+    if first < last and first <= figure.low and figure.high <= last:
+        return "within the published range"
+    where = "within the interval" if first == last else "overlaps the published range"
+    if figure.low <= last and figure.high >= first:
+        return where
+    if figure.low <= last + slack and figure.high >= first - slack:
+        return f"met to within {row.tolerance:g}" if row.tolerance else f"{where}, {why}"
+    return f"{'better' if (figure.mean > last) == more_is_better else 'worse'} than published"
 
 
 def _paired_words(outcome: RowOutcome) -> list[str]:
@@ -202,9 +207,6 @@ class Reproduction(Tabular):
 def _cells(outcome: RowOutcome) -> list[str]:
     row, figure = outcome.row, outcome.figure
     unit = "" if row.unit == "1" else f" {row.unit}"
-    published = "none" if row.published is None else f"{row.published:.{row.decimals}f}{unit}"
-    if row.bound:
-        published = f"{row.bound} {published}"
     ours = "" if figure is None else f"{_digits(figure.mean, row)}{unit}"
     if figure is not None and figure.ends is not None:
         ours += f" [{_digits(figure.low, row)}, {_digits(figure.high, row)}]"
@@ -212,7 +214,7 @@ def _cells(outcome: RowOutcome) -> list[str]:
         exact = mean_interval(list(outcome.values["exact"].values()))
         ours += f"; exact {_digits(exact.mean, row)}{unit}"
     name = f"{row.table}/{row.name}"
-    return [name, outcome.recipe_name, published, ours, str(len(outcome.seeds)), outcome.verdict]
+    return [name, outcome.recipe_name, row.told, ours, str(len(outcome.seeds)), outcome.verdict]
 
 
 def _digits(value: float, row: Row) -> str:

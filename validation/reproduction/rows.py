@@ -42,6 +42,9 @@ class RowRecipe:
     exact : str
         Exact gradients that the training is paired with: 'implicit', 'elimination' (the same of one hidden layer,
         at less cost), 'backprop', or none.
+    brief : dict
+        Numbers of steps `free` and `nudged`, of size `step`, that phases take in the place of settling, if any
+        (`validation.experiments.brief_phases`). The scheme is then one-sided, with a random sign.
     measure : str
         Name of a measurement in `measures`, with its `options`.
     reads : str
@@ -59,6 +62,7 @@ class RowRecipe:
     differs: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     exact: str = ""
+    brief: dict[str, Any] = field(default_factory=dict)
     measure: str = ""
     reads: str = ""
     options: dict[str, Any] = field(default_factory=dict)
@@ -104,6 +108,8 @@ class Row:
         What the figure is; '%' are hundred times the fractions that trainings give.
     published : float or None
         The published figure; None: none is at hand.
+    published_to : float or None
+        Upper end of a range that was published, of which `published` is the lower one.
     decimals : int
         Decimals with which it was published: it stands for all figures that round to it.
     tolerance : float
@@ -126,6 +132,7 @@ class Row:
     quantity: str
     unit: str
     published: float | None = None
+    published_to: float | None = None
     decimals: int = 2
     tolerance: float = 0.0
     published_spread: float | None = None
@@ -141,6 +148,13 @@ class Row:
         """The recipe 'paper' or 'ours'; one that is missing, and says so, where the table has none."""
         found: RowRecipe | None = getattr(self, name)
         return RowRecipe(missing="the table has no such recipe") if found is None else found
+
+    @property
+    def told(self) -> str:
+        """The published figure or range in words, with its unit; 'none' where none is at hand."""
+        ends = [f"{value:.{self.decimals}f}" for value in (self.published, self.published_to) if value is not None]
+        words = [self.bound, " to ".join(ends) or "none", "" if self.unit == "1" or not ends else self.unit]
+        return " ".join(word for word in words if word)
 
     @property
     def slack(self) -> float:
