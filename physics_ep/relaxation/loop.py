@@ -119,7 +119,7 @@ def solve(
         budget = max_iterations or method.budget or system.default_max_iterations
         course = Decline()
         aim = phase.aim(tolerance)
-        met: tuple[State, torch.Tensor, float] | None = None
+        within: tuple[State, torch.Tensor, float] | None = None  # what has met the tolerance, and not the aim
         unread: list[torch.Tensor] = []
         made: list[int] = []  # evaluations until each of the unread
         # What has not moved yet is no equilibrium, most likely: nothing to wait for.
@@ -152,11 +152,11 @@ def solve(
                 residual = phase.residual(phase.force(z))
                 worst, course = float(residual.max()), Decline()
             # An aim below the tolerance is what iterations that pay may reach, and nothing that a phase is held to.
-            if met is not None and not worst <= PAYS * met[2]:
+            if within is not None and not worst <= PAYS * within[2]:
                 aim = tolerance
-                z, residual, worst = met if not worst <= met[2] else (z, residual, worst)
+                z, residual, worst = within if not worst <= within[2] else (z, residual, worst)
             if aim < worst <= tolerance and method.spent < budget:
-                met = tuple(b.clone() for b in z), residual.clone(), worst
+                within = tuple(b.clone() for b in z), residual.clone(), worst
             elif worst <= tolerance:
                 # A force may hide what a state holds: a bound, a maximum or a sum over some of it does.
                 if not measure or likely(finite_rows(z).all()):
@@ -166,7 +166,7 @@ def solve(
                 residual = residual.masked_fill(~rows, math.nan)
                 status = Status.CONVERGED if bool(rows.all()) else Status.NOT_FINITE
                 break
-            active = residual > (tolerance if met is None else aim)
+            active = residual > (tolerance if within is None else aim)
             if lost is not None and bool((active & lost[0]).any()):
                 active = active & ~lost[0]
                 if not bool(active.any()):
