@@ -47,6 +47,7 @@ BENCHMARKS = {
     "pcn": "validation.benchmarks.pcn",
     "mapping": "validation.benchmarks.mapping",
     "oscillator": "validation.benchmarks.oscillator",
+    "max-cut": "validation.benchmarks.max_cut",
     "resistive": "validation.benchmarks.resistive",
     "spice": "validation.benchmarks.spice",
     "circuit-scaling": "validation.benchmarks.circuit_scaling",
@@ -645,5 +646,5 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, float):
-        return f"{value:.2f}" if 0.01 <= abs(value) < 1e4 else f"{value:.1e}"
+        return f"{value:.2f}" if 0.01 <= abs(value) < 1e6 else f"{value:.1e}"
     return str(value)

@@ -26,6 +26,7 @@ from hardware_models.netlists.parts import Parts
 from hardware_models.spice.ngspice import SpiceError
 
 from .circuits import crossbar, dense_layers, narrow_layers
+from .peers import absent
 from .simulators import available, run_ngspice, run_vacask, shuffled
 from .timing import machine, measured
 
@@ -60,24 +61,23 @@ def measure(repeats: int = 20, seed: int = 0, cases: list[str] | None = None) ->
     dict
         `rows` (case, contender, solve and other seconds, ratio of the solve times to this package's, worst voltage
         difference, Kirchhoff residual in amperes), `followed` (our solve time over a simulator's, by name),
-        `machine`, `notes` of contenders that are not installed.
+        `machine`. A simulator that is not installed has rows that say what installs it.
     """
     installed = available()
     contenders = {name: run for name, run in (("VACASK", run_vacask), ("ngspice", run_ngspice)) if installed[name]}
+    missing = [absent(name) for name, there in installed.items() if not there]
     rows = []
     for case in cases or CASES:
         rows += _rows(case, contenders, repeats, seed)
-    notes = [f"{name} is not installed" for name, there in installed.items() if not there]
-    title = "operating points, solve time" + "".join(f"; {note}" for note in notes)
+        rows += [_row(case, name, None, None, None, None, None) for name in missing]
     followed = {
         f"{row['case']}: ours / {row['contender']}": 1 / row["ratio"]
         for row in rows
         if row["ratio"] and row["contender"] in contenders
     }
     return {
-        "title": title,
+        "title": "operating points, solve time",
         "rows": rows,
-        "notes": notes,
         "followed": followed,
         "machine": f"{machine()}; one thread each",
     }
