@@ -157,7 +157,8 @@ class Page:
         polar : sequence of (row, column)
             Panels with polar axes.
         letters : str
-            Letters that name the panels, row by row; default in the order of the alphabet.
+            Letters that name the panels, row by row; default in the order of the alphabet. Panels of one letter are
+            asked for together.
         least : float, optional
             Width that a panel must have, mm; default that in the figure's own size, nearly.
         **grid
@@ -195,14 +196,20 @@ class Page:
     def _name(self, axes: Any, letters: str) -> None:
         """Give panels their letters, and the user's axes the place of those that were asked for."""
         places = [at for at in np.ndindex(axes.shape) if axes[at] is not None]
-        names = list(letters) or [*string.ascii_lowercase, *(f"a{c}" for c in string.ascii_lowercase)]
+        known = list(letters) or [*string.ascii_lowercase, *(f"a{c}" for c in string.ascii_lowercase)]
+        groups: dict[str, list[str]] = {}
+        for name in known[: len(places)]:
+            alike = groups.setdefault(name, [])
+            alike.append(f"{name}{len(alike) + 1}" if alike else name)
+        turns = {name: iter(alike) for name, alike in groups.items()}
+        names = [next(turns[name]) for name in known[: len(places)]]
         self.rows = {names[k]: at[0] for k, at in enumerate(places)}
-        alphabetic = sorted(names[: len(places)], key=lambda name: (len(name), name))
+        alphabetic = sorted(groups, key=lambda name: (len(name), name))
         for name in self.wanted:
-            if name not in alphabetic:
+            if name not in groups:
                 has = "one panel, a" if len(places) == 1 else f"panels {alphabetic[0]} to {alphabetic[-1]}"
                 raise argument_error("panels", f"be of this figure, which has {has}", repr("".join(self.wanted)))
-        kept = self.wanted or tuple(alphabetic)
+        kept = tuple(panel for name in self.wanted or alphabetic for panel in groups[name])
         if self.given:
             if len(kept) != len(self.given):
                 told = f"{len(kept)} panels ({', '.join(kept)})"

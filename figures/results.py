@@ -16,6 +16,7 @@ from hardware_models.circuits.base import PartsCircuit
 from hardware_models.mapping.budget import Budget
 from hardware_models.mapping.fidelity import Fidelity
 from hardware_models.mapping.mapped import Mapped
+from hardware_models.quantities import scaled_unit
 from hardware_models.spice.given import NetlistAgreement
 from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import InputError, argument_error
@@ -42,6 +43,8 @@ POINTS = 1500
 """Weights of an array that are drawn."""
 LINES = 6
 """Examples, and units of a block, of which courses are drawn."""
+ROUNDING = 32
+"""Differences of energies that are not drawn, in units of their rounding: they are noise."""
 
 
 # -- gradients and sweeps ------------------------------------------------------------------------------------------
@@ -155,7 +158,9 @@ def plot_trajectory(course: Trajectory, **look: Any) -> Figure:
 def draw_trajectories(courses: Mapping[str, Trajectory], joined: bool | None = None) -> None:
     """States of the first example, energy above its end and residual over time; the same units in all phases.
 
-    The units are those that move most, each phase measured by its most mobile unit.
+    The units are those that move most, each phase measured by its most mobile unit. In `panels`, a is the states, b
+    the energy and c the residual, of all phases, joined or not. With `ax` there are as many Axes as panels: one for
+    each letter, of phases that are not joined one a phase, those of a letter after one another.
 
     Parameters
     ----------
@@ -182,14 +187,22 @@ def draw_trajectories(courses: Mapping[str, Trajectory], joined: bool | None = N
         raise argument_error("joined", "be False where a phase does not start where the one before ended", joined)
     together = follow if joined is None else joined
     columns = [phases] if together else [[phase] for phase in phases]
-    _, axes = style.new_figure(style.PAGE, 120, 3, len(columns), sharex="col")
+    letters = "".join(letter * len(columns) for letter in "abc")
+    _, axes = style.new_figure(style.PAGE, 120, 3, len(columns), sharex="col", letters=letters)
     units = _most_moved(list(courses.values()))
+    longest = max(sum(float(course.time[-1]) for _, course in shown) for shown in columns)
+    largest = max((float(b.abs().max()) for c in courses.values() for b in _firsts(c) if b.numel()), default=0.0)
     for column, shown in zip(axes.T, columns, strict=True):
-        _draw_course(column, shown, units)
+        _draw_course(column, shown, units, longest, largest)
 
 
 COURSES = "map names of phases to trajectories, such as {'free': free, 'nudged': nudged}"
 """What `draw_trajectories` is given, in words."""
+
+
+def _firsts(course: Trajectory) -> list[torch.Tensor]:
+    """Blocks (T, ...) of the first example."""
+    return [block[:, 0].detach() for block in course.state if block.shape[1]]
 
 
 def _first(course: Trajectory) -> list[np.ndarray]:
@@ -228,12 +241,19 @@ def _draw_course(
     column: Sequence[Axes],
     phases: Sequence[tuple[str, Trajectory]],
     units: Mapping[tuple[int, ...], Sequence[np.ndarray]],
+    longest: float,
+    largest: float,
 ) -> None:
-    """Phases that follow each other, in a panel each for states, energy and residual."""
+    """Phases that follow each other, in a panel each for states, energy and residual.
+
+    The units of time and of states are those that suit the longest time and the largest state of all panels.
+    """
     states, energy, residual = column
     begin = 0.0
     for number, (_, course) in enumerate(phases):
-        time = begin + course.time.cpu().numpy()
+        seconds, time_unit = scaled_unit(longest, course.time_unit)
+        size, state_unit = scaled_unit(largest, course.state_unit)
+        time = begin + course.time.cpu().numpy() / seconds
         every = max(1, len(time) // 6)
         chosen = units[_sizes(course)]
         for k, (values, own) in enumerate(zip(_first(course), chosen, strict=True)):
@@ -241,13 +261,13 @@ def _draw_course(
                 told = f"block {k + 1}, {len(own)} of {values.shape[1]}"
                 label = None if j or number else told
                 mark = (k * every // 3, every)
-                style.series(k).plot(states, time, values[:, unit], label=label, markevery=mark)
+                style.series(k).plot(states, time, values[:, unit] / size, label=label, markevery=mark)
         for k in range(min(course.energy.shape[1], LINES)):
             look = style.series(k)
             mark = (k * every // LINES, every)
             total = course.energy[:, k].detach().cpu().numpy()
             above = total - total[-1]
-            seen = above > 1e-14 * max(1.0, float(np.abs(total).max()))
+            seen = above > ROUNDING * np.finfo(total.dtype).eps * float(np.abs(total).max())
             label = None if number else f"example {k + 1}"
             look.plot(energy, time[seen], above[seen], label=label, markevery=mark)
             look.plot(residual, time, course.residual[:, k].cpu().numpy(), markevery=mark)
@@ -258,11 +278,11 @@ def _draw_course(
     named = [name for name, _ in phases if name]
     states.set_title(", then ".join(named) + " phase" if named else "")
     some = course.energy.shape[1] > 1
-    states.set_ylabel(f"State of example 1 ({course.state_unit})" if some else f"State ({course.state_unit})")
+    states.set_ylabel(f"State of example 1 ({state_unit})" if some else f"State ({state_unit})")
     energy.set_ylabel(f"$F - F_\\mathrm{{end}}$ ({course.energy_unit})")
     residual.set_ylabel("Residual (dimensionless)")
     for ax in column:
-        ax.set_xlabel(f"Time ({course.time_unit})")
+        ax.set_xlabel(f"Time ({time_unit})")
     for ax in (energy, residual):
         ax.set_yscale("log")
     style.legend(states)

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .system import EnergySystem as EnergySystem
     from .vector_field import VectorField as VectorField
     from .runs.callbacks import Callback as Callback
+    from .runs.preparation import nudge_of as nudge_of
     from .runs.training import train as train
     from .version import __version__ as __version__
 else:
@@ -69,6 +70,7 @@ else:
             "holomorphic": "nudging",
             "load_system": "config",
             "negative": "nudging",
+            "nudge_of": "runs.preparation",
             "open_run": "storage.opening",
             "positive": "nudging",
             "random_sign": "nudging",

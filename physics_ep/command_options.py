@@ -16,6 +16,7 @@ import inspect
 import io
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -233,6 +234,10 @@ class Report:
         """Print a line, unless quiet."""
         if not self.quiet:
             typer.echo(text)
+
+    def say_wrapped(self, text: str) -> None:
+        """Print a line, unless quiet, in as many lines as fit a page."""
+        self.say(textwrap.fill(text, 100, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False))
 
     def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
         """Print a table, unless quiet; plain columns where the output is no terminal."""

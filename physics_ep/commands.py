@@ -166,8 +166,9 @@ def train(
     figures = result.figures()
     report.figures(figures)
     report.say(f"recipe: {told_recipe(result.config)}")
-    if cells := getattr(getattr(result, "system", None), "cells_told", ""):
-        report.say(f"cells: {cells}")
+    for cells in dict.fromkeys(each.get("cells", "") for each in figures.get("trainings", [figures])):
+        if cells:
+            report.say(f"cells: {cells}")
     if isinstance(result, SeedsResult):
         _tell_seeds(report, result)
         leave_group()
@@ -320,6 +321,8 @@ def simulate(
         f"energy of the first example ({figures['energy_unit']})",
     ]
     report.table(f"{system}, beta {figures['beta']:g}: {out}", columns, rows)
+    if found.cells:
+        report.say_wrapped(f"cells: {found.cells}")
     report.say("time to 1 %: from then on the force stays below 1 % of its peak, in the slowest example.")
     for phase, values in figures["phases"].items():
         if values["tolerance"] is not None:

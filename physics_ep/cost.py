@@ -244,7 +244,13 @@ class SquaredError(Cost):
         if not isinstance(y, torch.Tensor):
             raise argument_error("y", "be a tensor", type(y).__name__)
         if y.shape != outputs.shape:
-            raise argument_error("y", f"have the outputs' shape {tuple(outputs.shape)}", tuple(y.shape))
+            must = f"have the outputs' shape {tuple(outputs.shape)}"
+            if y.shape == outputs.shape[:1] and not y.is_floating_point():
+                must += (
+                    f" (of class numbers torch.nn.functional.one_hot(y, {outputs.shape[1]}).to(x), times the "
+                    "target where that is not 1; of a trained run physics_ep.nudge_of makes it)"
+                )
+            raise argument_error("y", must, tuple(y.shape))
         if not all_finite(y):
             raise argument_error("y", "be finite", "NaN or infinite entries")
 
@@ -301,9 +307,9 @@ class CrossEntropy(Cost):
 
     def check(self, outputs: torch.Tensor, y: torch.Tensor) -> None:
         if y.shape != outputs.shape[:1] or y.dtype.is_floating_point or y.dtype.is_complex:
-            raise argument_error(
-                "y", f"be class indices of shape ({outputs.shape[0]},)", f"{y.dtype} of shape {tuple(y.shape)}"
-            )
+            of_rows = " (of one-hot rows y.argmax(1))" if y.shape == outputs.shape else ""
+            must = f"be class indices of shape ({outputs.shape[0]},){of_rows}"
+            raise argument_error("y", must, f"{y.dtype} of shape {tuple(y.shape)}")
         check_labels(y, outputs.shape[1])
 
 

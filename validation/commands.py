@@ -426,6 +426,7 @@ def tolerance(
     if isinstance(net, OnDevice) and net.device_model is not None:
         kept = "the base is another device" if given else "the device that it was trained on is the base"
         report.say(f"The ideal network has the weights that its cells hold; {kept}.")
+        report.say_wrapped(f"cells: {net.cells_told}")
     if csv is not None:
         write_text(csv, table.to_csv())
     if latex is not None:

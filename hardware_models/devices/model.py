@@ -12,6 +12,7 @@ hardware have it stand in the field (`fields.DeviceField`). An imperfection of y
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import os
 from collections.abc import Collection, Mapping
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from physics_ep.entries import entries, load
-from physics_ep.errors import InputError, argument_error, unknown_name
+from physics_ep.errors import InputError, argument_error
 from physics_ep.storage.outputs import write_text, writing
 from physics_ep.storage.texts import parse_json, read_text
 
@@ -254,6 +255,12 @@ class DeviceModel:
     InputError
         Naming the field, what it must be, and what it was.
     """
+
+    def __new__(cls, *values: Any, **fields: Any) -> Self:
+        for name in fields:  # the dataclass's own answer would name no other
+            if name not in cls.__dataclass_fields__:
+                raise unknown_field(f"field of {cls.__name__}", name, cls)
+        return super().__new__(cls)
 
     g_min: float = setting(1e-6, MAGNITUDE, "Smallest conductance", "S", parts="common")
     g_max: float = setting(1e-4, POSITIVE, "Largest conductance", "S", parts="common")
@@ -673,6 +680,21 @@ def field_of(name: str, kind: type[DeviceModel] = DeviceModel) -> DeviceField:
     return known[name]
 
 
+MEANT = {
+    "bits": "A cell of n bits has levels=2**n.",
+    "n_bits": "A cell of n bits has levels=2**n.",
+    "weight_bits": "A cell of n bits has levels=2**n.",
+    "cell_bits": "A cell of n bits has levels=2**n.",
+    "resolution": "A cell of n bits has levels=2**n.",
+    "mismatch": "The spread of cells' gains is device_mismatch.",
+    "gain_spread": "The spread of cells' gains is device_mismatch, that of amplifiers' gains amplifier_gain.",
+    "variability": "The spread of cells' gains is device_mismatch.",
+    "noise": "Noise of cells is conductance_noise, of writing programming_noise, of readings read_noise.",
+    "seed": "Instances are drawn by the seed of what is built on the device, such as device_seed.",
+}
+"""What a field that no device has may mean, in a sentence."""
+
+
 def unknown_field(argument: str, name: str, kind: type[DeviceModel]) -> InputError:
     """Build the error for a field that a class of devices does not have.
 
@@ -693,7 +715,17 @@ def unknown_field(argument: str, name: str, kind: type[DeviceModel]) -> InputErr
                 with_it.append(substrate)
     owner = next((each for each in _kinds() if name in {f.name for f in dataclasses.fields(each)}), None)
     if owner is None:
-        return unknown_name(argument, name, fields_of(kind), "physics-ep info")
+        known = list(fields_of(kind))
+        words = set(name.lower().split("_"))
+        alike = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+        alike += [n for n in known if words & set(n.split("_")) and n not in alike]
+        alike += [n for n in difflib.get_close_matches(name, known, n=3, cutoff=0.0) if n not in alike]
+        near = ", ".join(alike[:4])
+        meant = MEANT.get(name.lower())
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f" {meant}" if meant else f" Did you mean {close[0]!r}?" if close else ""
+        must = f"be one of {len(known)} names (physics-ep info has all; the nearest: {near})"
+        return InputError(f"{argument_error(argument, must, repr(name))}{hint}")
     told = f"the substrate {' or '.join(map(repr, with_it))}" if with_it else "another substrate"
     must = f"be a field of the devices at hand ({kind.__name__})"
     return argument_error(argument, must, f"{name!r}, a field of {owner.__name__}, the devices of {told}")

@@ -8,7 +8,9 @@ cell_voltage_limit is set.
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -243,7 +245,16 @@ def given_device(given: DeviceModel | Mapping[str, Any] | str) -> DeviceModel:
         return given
     if isinstance(given, str):
         if given not in PRESETS:
-            raise unknown_name("device", given, PRESETS)
+            if not {"{", "=", ":"} & {*given}:
+                raise unknown_name("device", given, PRESETS)
+            must = (
+                f"be a preset ({', '.join(PRESETS)}) or a table of fields, as --set 'system.device={{levels = 16, "
+                "device_mismatch = 0.05}' or --set system.device.levels=16 give it (TOML: words in quotes)"
+            )
+            near = [name for name in fields_of(DeviceModel) if name in given]
+            near += [f"{k} (for {w!r})" for w, k in _nearest(given) if k not in near]
+            told = f"; fields: {', '.join(near)}" if near else ""
+            raise argument_error("device", must + told, repr(given))
         return PRESETS[given]
     if not isinstance(given, Mapping):
         raise argument_error(
@@ -256,6 +267,13 @@ def given_device(given: DeviceModel | Mapping[str, Any] | str) -> DeviceModel:
     if not isinstance(name, str):
         raise argument_error("device.preset", "be the name of a preset", repr(name))
     return preset(name).replace(**fields)
+
+
+def _nearest(text: str) -> list[tuple[str, str]]:
+    """Words before an equals sign or a colon that are no field, each with the nearest field."""
+    known = fields_of(DeviceModel)
+    words = [word for word in re.findall(r"(\w+)\s*[=:]", text) if word not in known]
+    return [(word, close[0]) for word in words if (close := difflib.get_close_matches(word, known, 1, 0.0))]
 
 
 def check_idle(device: DeviceModel) -> None:

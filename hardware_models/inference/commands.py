@@ -75,7 +75,9 @@ def inference(
         "power": quantity(found.watts, "W"),
         "energy": quantity(found.joules, "J"),
     }
-    rows = [[name, value or "not known", found.words[name]] for name, value in values.items()]
-    report.table(f"{system}: an inference", ["", "value", ""], rows)
+    rows = [[name, value or "not known"] for name, value in values.items()]
+    report.table(f"{system}: an inference", ["", "value"], rows)
+    for name, words in found.words.items():
+        report.say_wrapped(f"{name}: {words}" if values.get(name, "?") else f"{name}: not known {words}")
     if cells := getattr(built, "cells_told", ""):
-        report.say(f"cells: {cells}")
+        report.say_wrapped(f"cells: {cells}")

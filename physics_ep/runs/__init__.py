@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         WandbLogger as WandbLogger,
     )
     from .phases import simulate_phases as simulate_phases
-    from .preparation import examples_of as examples_of
+    from .preparation import examples_of as examples_of, nudge_of as nudge_of
     from .seeds import SeedsResult as SeedsResult
     from .results import TrainingResult as TrainingResult
     from .training import train as train
@@ -35,6 +35,7 @@ else:
             "TrainingResult": "results",
             "WandbLogger": "loggers",
             "examples_of": "preparation",
+            "nudge_of": "preparation",
             "simulate_phases": "phases",
             "train": "training",
         },

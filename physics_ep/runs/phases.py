@@ -23,7 +23,7 @@ from ..storage.opening import open_run
 from ..storage.outputs import writing
 from ..storage.parts import TrajectoryWriter
 from ..storage.trajectory import Recorder, Trajectory
-from .preparation import new_system, run_attributes, with_arguments, with_dtype
+from .preparation import beta_of, new_system, run_attributes, with_arguments, with_dtype
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class Phases:
     doubts : tuple of str
         In words: a phase that stopped before rest, though it was given no duration; a nudged phase that starts
         where the free one had not come to rest.
+    cells : str
+        Which cells hold the weights, in a line; empty: none.
     """
 
     free: Trajectory
@@ -48,6 +50,7 @@ class Phases:
     beta: float
     energy_meaning: str = ""
     doubts: tuple[str, ...] = ()
+    cells: str = ""
 
     def figures(self) -> dict[str, Any]:
         """Settling times (None: not settled by the end), energies and last residuals of each example; how long each
@@ -58,6 +61,7 @@ class Phases:
             "time_unit": self.free.time_unit,
             "energy_unit": self.free.energy_unit,
             "energy_meaning": self.energy_meaning,
+            **({"cells": self.cells} if self.cells else {}),
             "phases": {
                 name: {
                     "settling_time": [None if math.isnan(t) else t for t in phase.settling_time.tolist()],
@@ -152,7 +156,7 @@ def simulate_phases(
         work_in(system, config.training.dtype)
         require_room("examples", examples, system, x[:1])
         if beta is None:
-            beta = 0.1 * system.nudge_scale if config.ep.beta == "auto" else float(config.ep.beta)
+            beta = beta_of(config, system)
         cost = config.ep.new_cost()
         nudge = Nudge(cost, cost.encode(labels, n_out, x.dtype), beta)
         with torch.no_grad():  # what does not fit is told before the free phase
@@ -185,4 +189,5 @@ def simulate_phases(
         if path is not None:
             free = open_run(path, verify=False).trajectories["free"]
         assert free is not None
-        return Phases(free, nudged, beta, system.energy_meaning, (*phase.doubts, *second.doubts))
+        doubts = (*phase.doubts, *second.doubts)
+        return Phases(free, nudged, beta, system.energy_meaning, doubts, getattr(system, "cells_told", ""))

@@ -17,7 +17,8 @@ from ..data.cifar import VARIANTS
 from ..data.datasets import DATASETS, TABLES, Dataset, load_dataset, locate
 from ..data.given import ARRAYS, LOADERS, MUST, arrays_of, dataset_of_arrays, dataset_of_loaders, require_loaders
 from ..data.image_folders import STREAMED
-from ..errors import InputError, argument_error
+from ..errors import InputError, argument_error, require_count
+from ..nudging import Nudge
 from ..physical_system import PhysicalSystem
 from ..placement import DTYPES, require_memory, require_weights, resolve_device, resolve_dtype
 from ..progress import SILENT, Progress
@@ -324,6 +325,59 @@ def examples_of(run: Run | str | os.PathLike[str]) -> tuple[torch.Tensor, torch.
     """
     x, y, _ = tested_on(run if isinstance(run, Run) else open_run(run))
     return x, y
+
+
+def nudge_of(
+    run: Run | str | os.PathLike[str], examples: int | None = None, *, beta: float | None = None
+) -> tuple[torch.Tensor, Nudge]:
+    """Test inputs of a trained run, and the nudge towards their targets that it was trained with.
+
+    With the trained system, `load_system(run)`, they make its nudged phase: `simulate(system, x, nudge=nudge)`.
+
+    Parameters
+    ----------
+    run : Run or path
+        A run, or the run file of one.
+    examples : int, optional
+        How many of the first test examples; default all.
+    beta : float, optional
+        Nudging strength; default the run's, or 0.1 of the system's `nudge_scale` where that is 'auto'.
+
+    Returns
+    -------
+    x : Tensor (B, ...)
+        In the dtype of the system, scaled as in training.
+    nudge : Nudge
+        The run's cost, the targets as that cost takes them (class numbers one-hot, times `ep.target`), and beta.
+
+    Raises
+    ------
+    InputError
+        If it is no run file, or its data set or table is not to be found.
+
+    Examples
+    --------
+    >>> system = load_system("run.h5")  # doctest: +SKIP
+    >>> x, nudge = nudge_of("run.h5", 4)  # doctest: +SKIP
+    >>> rest = relax(system, x).state  # doctest: +SKIP
+    >>> course = simulate(system, x, nudge=nudge, start=rest)  # doctest: +SKIP
+    """
+    found = run if isinstance(run, Run) else open_run(run)
+    config, system = parse_config(found.config), system_of(found)
+    x, y, n_out = tested_on(found)
+    if examples is not None:
+        require_count("examples", examples, most=len(x))
+        x, y = x[:examples], y[:examples]
+    x = x.to(system.dtype)
+    if n_out is None:
+        n_out = system.outputs(system.initial_state(x[:1])).shape[1]
+    cost = config.ep.new_cost()
+    return x, Nudge(cost, cost.encode(y, n_out, x.dtype), beta_of(config, system) if beta is None else beta)
+
+
+def beta_of(config: Config, system: PhysicalSystem) -> float:
+    """The nudging strength of a config; 0.1 of the system's `nudge_scale` where that is chosen automatically."""
+    return 0.1 * system.nudge_scale if config.ep.beta == "auto" else float(config.ep.beta)
 
 
 def subject_of(spec: str | os.PathLike[str], weights: str | os.PathLike[str] | None = None) -> Config:

@@ -110,7 +110,9 @@ class TrainingResult(Tabular):
             "kept_epoch": self.kept_epoch,
             "test_read": self.test_read,
         }
+        cells = getattr(self.system, "cells_told", "")
         return {
+            **({"cells": cells} if cells else {}),
             "test_error": self.test_error,
             "train_error": self.train_error,
             "test_loss": self.test_loss,

@@ -58,7 +58,7 @@ def test_phases_show_the_same_units_and_follow_each_other() -> None:
     np.testing.assert_allclose([line[-1, 1] for line in lines[6:]], moved[0, share])
     assert all(states_of(ax)[2][0, 0] == 5.0 for ax in (energy, residual))
     axes = Figure().subplots(2)
-    figures.draw_trajectories(phases, joined=False, panels="ab", ax=axes)
+    figures.draw_trajectories(phases, joined=False, panels="a", ax=axes)
     apart = [states_of(ax) for ax in axes]
     np.testing.assert_allclose([line[-1, 1] for line in apart[0]], [line[0, 1] for line in apart[1]], atol=1e-12)
     with pytest.raises(InputError, match="as many Axes as there are 6 panels"):

@@ -39,7 +39,7 @@ from hardware_models.devices.model import (
     parse_field,
     reads,
 )
-from hardware_models.devices.presets import PRESETS, chosen_device, preset
+from hardware_models.devices.presets import PRESETS, chosen_device, given_device, preset
 from hardware_models.mapping.hopfield import HopfieldPairs
 from hardware_models.mapping.in_situ import InSitu
 from hardware_models.mapping.mapped import SUBSTRATES, map_pcn, substrate_class
@@ -631,3 +631,25 @@ def test_device_of_a_command(tmp_path: Path):
     assert chosen_device(None, path) == DeviceModel(levels=4)
     with pytest.raises(InputError, match=r"^Argument device-model must"):
         chosen_device("pcm", path)
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ("bits", r"levels=2\*\*n"),
+        ("device_mismach", "device_mismatch"),
+        ("gain_spread", "amplifier_gain"),
+        ("stuck", "stuck_on, stuck_off"),
+    ],
+)
+def test_an_unknown_field_is_answered_with_the_nearest(field: str, words: str) -> None:
+    """Python's TypeError names none; a newcomer would have to read 85 names."""
+    with pytest.raises(InputError, match=rf"field of DeviceModel must be one of .*{words}"):
+        DeviceModel(**{field: 4})
+
+
+@pytest.mark.parametrize(("given", "word"), [("{levels:16}", "levels"), ("{gain_spred=.1}", "gain_spred")])
+def test_a_device_that_is_no_table_tells_how_to_write_one(given: str, word: str) -> None:
+    """A list of presets alone would not say how fields are set; the nearest field is told."""
+    with pytest.raises(InputError, match=rf"--set 'system.device={{levels = 16, .*fields: .*{word}"):
+        given_device(given)

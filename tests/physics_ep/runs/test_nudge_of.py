@@ -1,0 +1,39 @@
+"""The nudge of a trained run. If these fail, a nudged course pulls to other targets than the run has learnt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from physics_ep import Nudge, SquaredError, load_system, nudge_of, relax, simulate
+from physics_ep.errors import InputError
+from physics_ep.runs import examples_of, simulate_phases
+from physics_ep.runs.preparation import subject_of
+from physics_ep.runs.training import train
+
+
+@pytest.mark.full
+def test_the_nudge_of_a_run_is_the_one_that_it_learnt_with(tmp_path: Path) -> None:
+    """Inputs, targets, cost and beta at hand by one call: the course is that of the command, which reads them
+    itself. Class numbers as targets are answered with what makes rows of them."""
+    path = tmp_path / "run.h5"
+    train({"system": {"name": "resistive", "sizes": [64, 6, 10]}, "training": {"epochs": 1}}, out=path)
+    system = load_system(path)
+    x, nudge = nudge_of(path, 2)
+    own, labels = examples_of(path)
+    assert torch.equal(x, own[:2].to(x))
+    config = subject_of(path)
+    assert config.ep.beta in (nudge.beta, "auto")
+    target = config.ep.new_cost().target
+    assert torch.equal(nudge.y, target * torch.nn.functional.one_hot(labels[:2], 10).to(x))
+    found = simulate_phases(config, examples=2, duration=2 * system.time_constant)
+    rest = tuple(block[-1] for block in found.free.state)
+    nudged = simulate(system, x, 2 * system.time_constant, nudge, rest)
+    assert torch.allclose(nudged.state[-1][-1], found.nudged.state[-1][-1], rtol=1e-5)
+    assert nudge_of(path, 2, beta=1e-3)[1].beta == 1e-3
+    with pytest.raises(InputError, match=r"one_hot\(y, 10\).*physics_ep.nudge_of"):
+        simulate(system, x, nudge=Nudge(SquaredError(), labels[:2], 1e-5), start=relax(system, x).state)
+    with pytest.raises(InputError, match="examples must be at most"):
+        nudge_of(path, 10**6)
