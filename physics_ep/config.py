@@ -159,8 +159,8 @@ class DataSection(Section):
         Photographs have their own: 'resized-crop' (random resized crops and flips; what None means for them) or
         'centre' (each epoch the same central crop).
     train_examples, test_examples : int or None
-        Number of examples to use: the first ones; of a folder of images so many drawn once and for all, since
-        classes lie in turn. None: all.
+        Number of examples to use: the first ones; so many drawn once and for all, with the shares of all classes,
+        where examples lie class by class, as in folders of images and in sorted tables. None: all.
     normalise : bool
         Whether to subtract the training set's mean from grey images (MNIST, Fashion-MNIST) and to divide by its
         standard deviation, after padding. Images in colour always are normalised.

@@ -24,7 +24,7 @@ from ..progress import SILENT, Progress
 from ..storage.outputs import as_asked
 from .augmentation import Augmentation
 from .cifar import VARIANTS, find_cifar, read_cifar
-from .held_out import parted
+from .held_out import limited, parted
 from .idx import damaged, read_idx
 from .image_folders import STREAMED
 from .imagenet32 import (
@@ -279,7 +279,8 @@ def load_dataset(section: DataSection, progress: Progress | bool = SILENT) -> Da
     train, test = section.train_examples, section.test_examples
     _at_most("data.train_examples", train, len(data.train_x))
     _at_most("data.test_examples", test, len(data.test_x))
-    train_x, test_x = data.train_x[:train], data.test_x[:test]
+    train_x, train_y = _limited(data.train_x, data.train_y, train, section.seed)
+    test_x, test_y = _limited(data.test_x, data.test_y, test, section.seed)
     if section.pad_to is not None:
         train_x, test_x = _padded(train_x, section.pad_to), _padded(test_x, section.pad_to)
     if section.normalise:
@@ -292,11 +293,19 @@ def load_dataset(section: DataSection, progress: Progress | bool = SILENT) -> Da
     return replace(
         data,
         train_x=train_x,
-        train_y=data.train_y[:train],
+        train_y=train_y,
         test_x=test_x,
-        test_y=data.test_y[:test],
+        test_y=test_y,
         augment=augment,
     )
+
+
+def _limited(x: torch.Tensor, y: torch.Tensor, count: int | None, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """So many of the examples; views of them where the first ones are taken."""
+    rows = limited(y.numpy(), count, seed)
+    if len(rows) == 0 or rows[-1] == len(rows) - 1:
+        return x[: len(rows)], y[: len(rows)]
+    return x[rows], y[rows]
 
 
 def _normalised(name: str, *parts: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 STREAM = 7
 """Keeps this draw apart from that of the test part of a table, which has the same seed."""
+LIMITED = 8
+"""Keeps the draw of a limited number of examples apart from both."""
 
 
 def parted(labels: np.ndarray, section: DataSection) -> tuple[np.ndarray, np.ndarray]:
@@ -42,6 +44,35 @@ def parted(labels: np.ndarray, section: DataSection) -> tuple[np.ndarray, np.nda
         return np.arange(len(labels)), np.arange(0)
     groups = labels if labels.dtype.kind in "iu" else np.zeros(len(labels), np.int64)
     return held_out(groups, section.validation, section.seed)
+
+
+def limited(labels: np.ndarray, count: int | None, seed: int) -> np.ndarray:
+    """Rows of the examples that a limited number leaves.
+
+    The first ones, unless the examples lie class by class, as those of folders and of sorted tables do: the first
+    ones would then all be of one class, and as many are drawn with the shares of all classes instead.
+
+    Parameters
+    ----------
+    labels : ndarray (N,) or (N, n)
+        Targets; only integers are classes.
+    count : int or None
+        Number of examples, below N to limit them.
+    seed : int
+        Seed of the draw.
+
+    Returns
+    -------
+    ndarray of int
+        In rising order.
+    """
+    every = np.arange(len(labels))
+    if count is None or count >= len(labels):
+        return every
+    by_class = labels.ndim == 1 and labels.dtype.kind in "iu" and (labels[1:] >= labels[:-1]).all()
+    if not by_class or labels[0] == labels[-1]:
+        return every[:count]
+    return drawn(labels, count, np.random.default_rng([seed, LIMITED]))[1]
 
 
 def held_out(labels: np.ndarray, validation: float | int, seed: int) -> tuple[np.ndarray, np.ndarray]:

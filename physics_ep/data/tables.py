@@ -25,7 +25,7 @@ from ..errors import InputError, argument_error, unknown_name
 from ..storage.files import checked_path
 from ..storage.outputs import note
 from ..storage.texts import read_text
-from .held_out import parted
+from .held_out import limited, parted
 from .targets import as_targets, is_number, split
 
 if TYPE_CHECKING:
@@ -148,7 +148,8 @@ def made_table(section: DataSection, train: Part, test: Part | None, names: Sequ
         parts = [(train[0], found.parts[0]), (test[0], found.parts[1])]
     (train_x, train_y), (test_x, test_y) = parts
     tabular = section.name in ("csv", "parquet")
-    fitted = parted(train_y[: section.train_examples], section)[0]
+    taken = limited(train_y, section.train_examples, section.seed)
+    fitted = taken[parted(train_y[taken], section)[0]]
     shift, scale = _scaling(section.scaling or ("standard" if tabular else "none"), train_x[fitted])
     train_x, test_x = (((x - shift) / scale).astype(np.float32) for x in (train_x, test_x))
     if found.classes is not None:

@@ -18,6 +18,7 @@ from physics_ep.config import DataSection
 from physics_ep.data.augmentation import AUGMENTATIONS, Augmentation, crop, flip
 from physics_ep.data.cifar import VARIANTS, find_cifar
 from physics_ep.data.datasets import load_dataset, locate
+from physics_ep.data.held_out import limited
 from physics_ep.data.images import read_images
 from physics_ep.errors import InputError
 
@@ -122,6 +123,32 @@ def test_image_folders(packed: bool, tmp_path, cache) -> None:
         np.testing.assert_array_equal(data.train_y.numpy(), np.repeat(np.arange(10), 2))
     assert len(list(cache.glob("images-*.npz"))) == 1
     assert not list(cache.glob("*.part"))
+
+
+def test_some_images_of_folders_are_of_all_classes(tmp_path, cache) -> None:
+    """Folders lie class by class: the first images would all be airplanes, which are learnt without an error."""
+    write_folders(tmp_path, n=3)
+    found = load_dataset(DataSection(name="cifar10", folder=str(tmp_path), train_examples=20, test_examples=10))
+    assert torch.bincount(found.train_y).tolist() == [2] * 10
+    assert torch.bincount(found.test_y).tolist() == [1] * 10
+    whole = load_dataset(DataSection(name="cifar10", folder=str(tmp_path)))
+    for image, label in zip(found.train_x, found.train_y, strict=True):
+        assert any(torch.equal(image, other) for other in whole.train_x[whole.train_y == label])
+
+
+@pytest.mark.parametrize(
+    ("labels", "rows"),
+    [
+        ([0, 1, 0, 2, 1, 2], [0, 1, 2]),  # as they come
+        ([1, 1, 1, 1, 1, 1], [0, 1, 2]),
+        ([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], [0, 1, 2]),  # measured
+    ],
+)
+def test_the_first_examples_are_taken_where_order_means_nothing(labels: list[float], rows: list[int]) -> None:
+    """Shuffled sets keep their first examples, as they always were; sorted classes give each its share."""
+    assert limited(np.array(labels), 3, 0).tolist() == rows
+    by_class = limited(np.array([0, 0, 1, 1, 2, 2]), 3, 0)
+    assert np.array([0, 0, 1, 1, 2, 2])[by_class].tolist() == [0, 1, 2]
 
 
 def test_cache_follows_the_files(tmp_path, cache) -> None:

@@ -53,6 +53,7 @@ def test_brief_phases_are_those_of_the_paper(classes: list[int]) -> None:
         np.testing.assert_allclose(grad.numpy(), g, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.full
 def test_long_phases_are_those_that_settle() -> None:
     """With many steps the estimate is EP's one-sided one, so that the contrast has its sign and size."""
     system, x, _ = network()
