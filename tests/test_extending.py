@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from hardware_models import DeviceModel, map_pcn
+from hardware_models.devices import fields
 from hardware_models.mapping import mapped as mapping
 from physics_ep import CrossEntropy, EquilibriumPropagation, nudging
 from physics_ep.errors import InputError
@@ -99,6 +100,34 @@ def test_imperfection(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all_.layers[0].transfer.relative_errors == pytest.approx(1.0)  # no gradient is left of the first layer
     with pytest.raises(InputError, match=r"dead_units must be left out .*'hopfield', .* \('worn-hopfield' does\)"):
         map_pcn(net, "hopfield", worn.replace(dead_units=0.2))
+
+
+def test_units_of_a_system_of_ones_own() -> None:
+    """The page's divider: half the input at rest, its watts, and the course of its time constant."""
+    block = PAGE.split("<!-- test: watts -->\n```python\n")[1].split("```")[0]
+    names: dict = {}
+    exec(compile(block, "docs/extending.md", "exec"), names)
+    course, cost = names["course"], names["cost"]
+    assert (course.time_unit, course.state_unit, course.energy_unit) == ("s", "V", "W")
+    assert bool(course.at_rest.all())
+    tau = names["divider"].time_constant
+    exact = 0.5 * (1 - np.exp(-course.time.numpy() / tau))
+    assert np.abs(course.state[0][:, 0, 0].numpy() - exact).max() < 1e-5
+    assert cost.watts == pytest.approx(2 * 1e-5 / 2, rel=1e-5)  # two nodes, V^2 g / 2 each
+    assert cost.joules == pytest.approx(cost.watts * cost.seconds, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rule", "good", "bad"),
+    [("FRACTION", 1.0, 1.5), ("MAGNITUDE", 0.0, -1.0), ("RANGE", None, 0.0), ("COUNT", 1, 0), ("BITS", 32, 33)],
+)
+def test_rules_hold_what_the_page_says(rule: str, good: float | None, bad: float) -> None:
+    """A table of rules that says other values than the rules hold."""
+    told = getattr(fields, rule)
+    assert told.checked("field", good) == good
+    with pytest.raises(InputError, match="Argument field must"):
+        told.checked("field", bad)
+    assert f"`{rule}`" in PAGE
 
 
 def test_scheme(monkeypatch: pytest.MonkeyPatch) -> None:

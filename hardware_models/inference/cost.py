@@ -217,7 +217,10 @@ def _no_devices(system: PhysicalSystem) -> str:
 
 
 def _power(system: PhysicalSystem, state: State, x: torch.Tensor) -> tuple[torch.Tensor, str]:
-    """Watts (B,) that cells and resistors dissipate in a state, and what is in them."""
+    """Watts (B,) that a system takes in a state, and what is in them; a system of one's own says it by `watts`."""
+    own = getattr(system, "watts", None)
+    if callable(own):
+        return own(state, x).detach(), f"as the method watts of {type(system).__name__} tells"
     if isinstance(system, ResistiveNetwork):
         return system.cell_power(state, x), "all cells, V^2 G"
     if isinstance(system, AnalogHopfieldCircuit):
@@ -276,7 +279,7 @@ def _parts(system: PhysicalSystem) -> PartCounts:
         return PartCounts(amplifiers=behind, buffers=2 * sizes[0], input_values=sizes[0], output_values=sizes[-1])
     if isinstance(system, Oscillators):
         return PartCounts(oscillators=sum(sizes[1:]), input_values=sizes[0], output_values=sizes[-1])
-    if isinstance(system, AnalogHopfieldCircuit):
+    if isinstance(system, AnalogHopfieldCircuit) or callable(getattr(system, "watts", None)):
         return PartCounts()
     return PartCounts(
         amplifiers=sum(sizes[1:-1]), buffers=sum(sizes), input_values=sizes[0], output_values=sizes[-1]
