@@ -166,8 +166,12 @@ class Tabular(Drawable):
             f"{text}{below}\\end{{table}}\n"
         )
 
+    def notebook_rows(self) -> list[dict[str, Any]]:
+        """The rows that a notebook shows."""
+        return self.records()
+
     def _repr_html_(self) -> str:
-        rows = self.records()
+        rows = self.notebook_rows()
         if not rows:
             return f"<p>{html.escape(type(self).__name__)} without rows</p>"
         head = "".join(f"<th>{html.escape(str(name))}</th>" for name in rows[0])
@@ -188,6 +192,15 @@ def _missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
+EPOCHS = ("epoch", "loss", "train_error", "test_error", "worst_residual", "skipped")
+"""Columns of a training in a paper, as far as a run has them."""
+
+
+def epochs_for_paper(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Epochs with the few columns that a column of a journal holds."""
+    return [{name.replace("_", " "): row[name] for name in EPOCHS if name in row} for row in rows]
+
+
 def epochs_of(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Metrics (epochs,) as rows, one for each epoch; metrics with more axes are left out."""
     columns = {name: values.tolist() for name, values in metrics.items() if values.ndim == 1}
@@ -196,7 +209,7 @@ def epochs_of(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _short(value: Any, digits: int) -> str:
-    if value is None:
+    if _missing(value):
         return ""
     return f"{value or 0.0:.{digits}g}" if isinstance(value, float) else str(value)
 

@@ -92,6 +92,14 @@ class LayerTable(Tabular):
     heading: str = ""
     note: str = ""
 
+    def words(self) -> list[str]:
+        """How many layers there are, and which agrees worst."""
+        found = [row for row in self.rows if not math.isnan(row.distance)]
+        worst = max(found, key=lambda row: row.distance, default=None)
+        return [f"{len(self.rows)} layers"] + (
+            [] if worst is None else [f"worst 1 - cosine {worst.distance:.2g} in {worst.told}"]
+        )
+
     def title(self) -> str:
         """What is compared with what."""
         return self.heading

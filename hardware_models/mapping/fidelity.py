@@ -301,6 +301,20 @@ class Fidelity(Tabular):
         plain = (int, float, str, bool)
         return [{k: v for k, v in vars(layer).items() if isinstance(v, plain)} for layer in self.layers]
 
+    def paper_rows(self) -> list[dict[str, Any]]:
+        """A row an array by the name that the model has for it: units, cells, tiles, on/off ratio and power."""
+        return [
+            {
+                "array": layer.label or layer.name,
+                "units": layer.activation,
+                "cells": layer.cells,
+                "tiles": layer.tiles,
+                "on/off": layer.on_off_ratio,
+                "power (W)": layer.power,
+            }
+            for layer in self.layers
+        ]
+
     def figures(self) -> dict[str, Any]:
         """The report's figures as `--json` writes them."""
         totals = {name: getattr(self, name) for name in ("weights", "cells", "tiles", "on_off_ratio")}

@@ -121,6 +121,10 @@ class Mapped(Tabular):
         """A row an array, as of its fidelity."""
         return self.fidelity.records()
 
+    def paper_rows(self) -> list[dict[str, Any]]:
+        """A row an array with what a paper needs of it, as of its fidelity."""
+        return self.fidelity.paper_rows()
+
     @property
     def perturbed(self) -> PredictiveCodingNetwork:
         """The feedforward network that the devices compute when nothing is fed back."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..config import Config
 from ..physical_system import PhysicalSystem
-from ..tabular import Tabular, epochs_of
+from ..tabular import Tabular, epochs_for_paper, epochs_of
 
 
 @dataclass(frozen=True, repr=False)
@@ -101,6 +101,10 @@ class TrainingResult(Tabular):
     def records(self) -> list[dict[str, Any]]:
         """The training as a table, one row for each epoch."""
         return epochs_of(self.metrics)
+
+    def paper_rows(self) -> list[dict[str, Any]]:
+        """The epochs with cost, errors and worst residual."""
+        return epochs_for_paper(self.records())
 
     def figures(self) -> dict[str, Any]:
         """The result's figures as `--json` writes them."""

@@ -36,7 +36,7 @@ import torch
 from ..entries import ROOT
 from ..errors import InputError, argument_error
 from ..registry import former_options
-from ..tabular import Tabular, epochs_of
+from ..tabular import Tabular, epochs_for_paper, epochs_of
 from ..version import __version__
 from .outputs import note, writer, writing
 from .sealed import inspect_links, sealed, verify_seal
@@ -127,6 +127,10 @@ class Run(Tabular):
     def records(self) -> list[dict[str, Any]]:
         """The epochs of a training as a table, one row for each."""
         return epochs_of({name: np.asarray(found.values) for name, found in self.metrics.items()})
+
+    def paper_rows(self) -> list[dict[str, Any]]:
+        """The epochs with cost, errors and worst residual."""
+        return epochs_for_paper(self.records())
 
     def metric(self, name: str) -> np.ndarray:
         """Values of one metric, (epochs, ...)."""

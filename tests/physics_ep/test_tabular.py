@@ -94,8 +94,12 @@ def test_trainings_runs_mappings_sweeps_and_states(tmp_path) -> None:
     assert table.to_frame()["field"].tolist() == [point.field for point in table.points]
     found = relax(net, x)
     assert found.to_frame()["residual"].tolist() == found.residual.tolist()
-    for shown in (result, fidelity, table, found):
-        assert shown._repr_html_().startswith("<table>")
+    for shown in (result, open_run(tmp_path / "run.h5"), fidelity, table, found):
+        html = shown._repr_html_()
+        assert html.startswith("<table>")
+        assert ">nan<" not in html
+        assert len(repr(shown).splitlines()) == 1
+        assert len(read_latex(shown.to_latex())[0]) <= 6  # what a column of 85 mm holds
 
 
 def test_signs_and_numbers_as_latex_has_them() -> None:

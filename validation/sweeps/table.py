@@ -273,6 +273,10 @@ class ToleranceTable(Tabular):
             for each, gates in point.by_gates
         ]
 
+    def notebook_rows(self) -> list[dict[str, Any]]:
+        """The rows of a paper's table: a notebook has no room for all columns of `to_frame`."""
+        return self.paper_rows()
+
     def title(self) -> str:
         """What is compared, on what."""
         where = self.config["tolerance"]["substrate"] if "tolerance" in self.config else "devices"
