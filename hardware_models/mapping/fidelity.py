@@ -329,6 +329,23 @@ class Fidelity(Tabular):
         return {**own, "layers": layers, **totals, **budgets, "parts": asdict(self.takes.parts)}
 
 
+class ToldByFidelity(Tabular):
+    """A result whose table is that of its fidelity, one row for each array."""
+
+    @property
+    def fidelity(self) -> Fidelity:
+        """The report of the mapping."""
+        raise NotImplementedError
+
+    def records(self) -> list[dict[str, Any]]:
+        """The arrays as a table, one row for each, as of the fidelity."""
+        return self.fidelity.records()
+
+    def paper_rows(self) -> list[dict[str, Any]]:
+        """The arrays with what a paper needs of them, as of the fidelity."""
+        return self.fidelity.paper_rows()
+
+
 def array_rows(
     board: Board, x: torch.Tensor, activities: Sequence[torch.Tensor], described: Sequence[Mapping[str, Any]]
 ) -> tuple[LayerFidelity, ...]:

@@ -27,7 +27,6 @@ from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.predictive_coding.phase import relative
 from physics_ep.registry import load, substrates
 from physics_ep.relaxation.loop import relax
-from physics_ep.tabular import Tabular
 from physics_ep.weights import check_plain
 
 from ..devices.crossbars import stream
@@ -37,7 +36,7 @@ from ..devices.presets import check_idle, undescribed
 from .board import SETTLED, NotRealisable, unread_field
 from .budget import Takes, count_parts
 from .circuit import PairedCircuit
-from .fidelity import Course, Fidelity, array_rows
+from .fidelity import Course, Fidelity, ToldByFidelity, array_rows
 from .oscillator import OscillatorPairs
 from .oscillator_graph import PairsGraph, pairs_graph
 from .ranges import ReadingRanges
@@ -66,7 +65,7 @@ NUDGE = 0.01
 """Strength of the nudge whose settling is measured."""
 
 
-class Mapped(Tabular):
+class Mapped(ToldByFidelity):
     """A predictive coding network on a substrate.
 
     Attributes
@@ -116,14 +115,6 @@ class Mapped(Tabular):
         told = ", ".join(f"{name}={value!r}" for name, value in list(apart.items())[:4])
         more = f" and {len(apart) - 4} more" if len(apart) > 4 else ""
         return [f"{sizes} on {self.substrate}", f"devices with {told}{more}" if apart else "ideal devices"]
-
-    def records(self) -> list[dict[str, Any]]:
-        """A row an array, as of its fidelity."""
-        return self.fidelity.records()
-
-    def paper_rows(self) -> list[dict[str, Any]]:
-        """A row an array with what a paper needs of it, as of its fidelity."""
-        return self.fidelity.paper_rows()
 
     @property
     def perturbed(self) -> PredictiveCodingNetwork:
