@@ -90,7 +90,7 @@ class AdjointPhase(PairedPhase):
         for source, link, w, route in self.links(k, self.back):
             if source >= 0:
                 part = link.apply(w, loaded(moved[source], self.gain_fed[source]), route)
-                total = part if total is None else total + part
+                total = part if total is None else total.add_(part)
         return total
 
     def through(self, of: Copy, k: int) -> torch.Tensor | None:
@@ -111,7 +111,7 @@ class AdjointPhase(PairedPhase):
                 if source >= 0:
                     back = link.transpose(w, values, route)
                     below = asked[source]
-                    asked[source] = back if below is None else below + back
+                    asked[source] = back if below is None else below.add_(back)
 
     # -- learning ----------------------------------------------------------------------------------------------
 

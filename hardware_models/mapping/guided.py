@@ -31,6 +31,7 @@ from physics_ep.reads import needed, read
 from physics_ep.relaxation.solvers import least_squares
 
 from .phase import Blocks, PairedPhase
+from .rows import compared
 from .solvers import Euler, PairedSweep, exchange, unsettled, velocity
 
 NEAR = 1e-2
@@ -177,10 +178,11 @@ class Guided(Euler):
         """(dq, dp - dq) of a sweep, and the residual (B,) of a course in time at that state."""
         gap, pairs = [], []
         for image, fed, above, below in zip(sweep.images, sweep.fed, sweep.by_h, sweep.by_u, strict=True):
-            gap.append(fed + (above - below))
-            pairs.append((image + (above - below), gap[-1]))
+            apart = above - below
+            gap.append(fed + apart)
+            pairs.append(compared(image + apart, gap[-1]))
         dp = [a + f for a, f in zip(sweep.by_h, sweep.fed, strict=True)]
-        at_rest = [(b, b) for b in sweep.by_u]
+        at_rest = [compared(b, b) for b in sweep.by_u]
         residual = unsettled(self.phase, (*dp, *sweep.by_u), [*pairs, *at_rest])
         return [*sweep.by_u, *gap], residual
 
@@ -195,7 +197,7 @@ class Guided(Euler):
 
         def speed(w: torch.Tensor) -> torch.Tensor:
             self.spent += 1
-            return flat(tuple(velocity(self.phase, list(unflat(w, shapes)))[0]))
+            return flat(tuple(velocity(self.phase, list(unflat(w, shapes)))))
 
         rest = speed(at)
         basis = [v / size.clamp(min=finfo.tiny)]

@@ -14,10 +14,11 @@ import torch
 
 from physics_ep.blocks import State
 from physics_ep.dynamics.motion import Moment, Motion
+from physics_ep.predictive_coding.phase import peak
 
 from ..devices.model import DeviceModel
 from .phase import Blocks, PairedPhase
-from .solvers import Flow, begun, exchange, largest, rates, share
+from .solvers import Flow, begun, exchange, rates, settled_gap, share
 
 
 def lags(device: DeviceModel) -> tuple[float, float]:
@@ -49,24 +50,27 @@ def lagged_velocity(phase: PairedPhase, w: Blocks) -> tuple[Blocks, State, torch
     errors.append(phase.error(count - 1, dq[-1], gap[-1]))
     moved = [*(a + b for a, b in zip(below, errors, strict=False)), phase.moved(count - 1, dq[-1] + gap[-1])]
     fed, changes = exchange(phase, moved, errors)
-    rate_q, rate_gap, apart = rates(phase, fed, changes, dq, gap)
+    apart = settled_gap(phase, fed, changes)
+    behind_gap = [a - b for a, b in zip(apart, gap, strict=True)]
+    behind_q = [b - d for (_, b), d in zip(changes, dq, strict=True)]
+    rate_q, rate_gap = rates(phase, behind_q, behind_gap)
     behind_u = [a - b for a, b in zip(goals[: count - 1], below, strict=True)]
     behind = [a - b for a, b in zip(goals[count - 1 :], errors[:-1], strict=True)]
     rate_u = [b / lag_u for b in behind_u]
     rate_error = [e / lag_h + b * (1 / lag_h - 1 / lag_u) for e, b in zip(behind, behind_u, strict=True)]
     worst = []
     for k in range(count):
-        pairs = [(apart[k], apart[k] - gap[k]), (changes[k][1], changes[k][1] - dq[k])]
+        pairs = [(apart[k], behind_gap[k]), (changes[k][1], behind_q[k])]
         if k < count - 1:
             pairs += [(goals[count - 1 + k], behind[k]), (moved[k], behind_u[k])]
-        size_moved = largest(moved[k])
+        size_moved = peak(moved[k])
         for n, (goal, miss_of) in enumerate(pairs):
-            size = largest(goal)
+            size = peak(goal)
             if phase.nudge is None or n in (1, 3):
                 size = torch.maximum(size, size_moved)
             if phase.nudge is None:
-                size = torch.maximum(size, largest(phase.p[k]))
-            worst.append(share(largest(miss_of), size))
+                size = torch.maximum(size, peak(phase.p[k]))
+            worst.append(share(peak(miss_of), size))
     dp = [a + b for a, b in zip(dq, gap, strict=True)]
     speed = [*rate_q, *rate_gap, *rate_u, *rate_error]
     return speed, (*dp, *dq, *errors), torch.stack(worst).amax(0)

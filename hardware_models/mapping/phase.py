@@ -43,6 +43,7 @@ from .board import Arrays, Board, Sides, loaded
 from .opposites import Product, folded, worth
 from .physical_cells import SIDES, Copy, Side
 from .ranges import ACTIVITIES, ERRORS
+from .rows import in_one_pass, rectified_pair
 
 Blocks = list[torch.Tensor]
 
@@ -410,6 +411,24 @@ class PairedPhase(Phase):
             return self.along(unit, dp, self.slopes_h[k], self.p[k])
         return self.displaced("h", k, dp)
 
+    def answers(self, k: int, dq: torch.Tensor, gap: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """dp_k, dh_k and d(h_k - u_k) where u's internal voltage has moved by dq and h's by dq + gap."""
+        units = self.system.amplifiers_h[k], self.system.amplifiers_u[k]
+        if not self.held and not self.system.shared and all(map(_is_relu, units)):
+            corners = (*self._corner("h", k), *self._corner("u", k))
+            if in_one_pass(dq, gap, *corners):
+                return rectified_pair(dq, gap, corners)
+        dp = dq + gap
+        moved = self.moved(k, dp)
+        return dp, moved, self.error(k, dq, gap, moved)
+
+    def _corner(self, side: Side, k: int) -> tuple[torch.Tensor, ...]:
+        """What `rectified` needs of ReLUs at the origin, found once."""
+        if (side, k) not in self.corners:
+            at, states = (self.p, self.h) if side == "h" else (self.q, self.u)
+            self.corners[side, k] = at[k].clamp(max=0), states[k].neg()
+        return self.corners[side, k]
+
     def displaced(self, side: Side, k: int, change: torch.Tensor) -> torch.Tensor:
         """Change of the outputs of units `side` of layer k as their drive moves by `change`, with live gates."""
         units, at = (self.system.amplifiers_h, self.p) if side == "h" else (self.system.amplifiers_u, self.q)
@@ -417,9 +436,7 @@ class PairedPhase(Phase):
         if _is_linear(unit):
             return change
         if _is_relu(unit):
-            if (side, k) not in self.corners:
-                self.corners[side, k] = at[k].clamp(max=0), (self.h if side == "h" else self.u)[k].neg()
-            return rectified(change, *self.corners[side, k])
+            return rectified(change, *self._corner(side, k))
         if _is_clip(unit):
             if (side, k) not in self.corners:
                 self.corners[side, k] = clipped(*unit.activation.bounds)(torch).anchor(at[k])

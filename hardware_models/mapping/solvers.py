@@ -19,6 +19,7 @@ from physics_ep.relaxation.solvers import Solver
 
 from .board import loaded
 from .phase import Blocks, PairedPhase
+from .rows import SideBySide, compared
 
 Pairs = list[tuple[torch.Tensor, torch.Tensor]]
 
@@ -190,8 +191,7 @@ class Flow(Solver):
 
     def course(self, w: Blocks) -> tuple[Blocks, State, torch.Tensor]:
         """dw/dt, what phases carry, and the residual."""
-        speed, z, pairs = velocity(self.phase, w)
-        return speed, z, unsettled(self.phase, z, pairs)
+        return course_at(self.phase, w)
 
     def within(self, w: Blocks) -> Blocks:
         """Put the unknown w back within its bounds; without bounds it is returned as it is."""
@@ -216,7 +216,7 @@ class Flow(Solver):
         """w after a part of a step at this speed."""
         shares = part * self.share
         return self.within(
-            [w + shares.view(-1, *[1] * (w.ndim - 1)) * v for w, v in zip(self.w, speed, strict=True)]
+            [torch.addcmul(w, shares.view(-1, *[1] * (w.ndim - 1)), v) for w, v in zip(self.w, speed, strict=True)]
         )
 
 
@@ -267,21 +267,17 @@ def time_step(phase: PairedPhase, fastest: float = 1.0) -> float:
     return STEP * min([node, *amplifiers]) * min(1.0, 2 / (1 + strength))
 
 
-def unsettled(phase: PairedPhase, z: State, pairs: Pairs) -> torch.Tensor:
+def unsettled(phase: PairedPhase, z: State, pairs: Sequence[SideBySide]) -> torch.Tensor:
     """Residual (B,): largest disagreement of a pair, relative to the nudge: what is fed back over its largest
     entry, u's displacement over that of its layer. Of free phases, over the internal voltages of the layer."""
-    count = phase.depth
+    goal, at, most = torch.stack([pair.sizes for pair in pairs], 1)
     if phase.nudge is None:
-        sizes = [largest(v) for v in phase.state(z)[:count]] * 2
+        size = torch.stack([peak(v) for v in phase.state(z)[: phase.depth]] * 2)
     else:
-        sizes = [torch.maximum(largest(a), largest(b)) for a, b in pairs]
-        sizes[count:] = [torch.maximum(s, t) for s, t in zip(sizes[count:], sizes[:count], strict=True)]
-    return torch.stack([share(largest(a - b), size) for (a, b), size in zip(pairs, sizes, strict=True)]).amax(0)
-
-
-def largest(block: torch.Tensor) -> torch.Tensor:
-    """Largest |entry| of each row."""
-    return block.flatten(1).abs().amax(1)
+        size = torch.maximum(goal, at)
+        fed, carried = size.chunk(2)
+        size = torch.cat([fed, torch.maximum(carried, fed)])
+    return share(most, size).amax(0)
 
 
 def share(miss: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
@@ -309,31 +305,67 @@ def exchange(phase: PairedPhase, moved: Sequence[torch.Tensor], errors: Blocks) 
     return fed, changes
 
 
-def rates(
-    phase: PairedPhase, fed: Blocks, changes: Pairs, dq: Blocks, gap: Blocks
-) -> tuple[Blocks, Blocks, Blocks]:
-    """d/dt of dq and of dp - dq on RC nodes, in time constants of h; and what dp - dq would settle at."""
+def settled_gap(phase: PairedPhase, fed: Blocks, changes: Pairs) -> Blocks:
+    """What dp - dq would settle at."""
+    if phase.one_drive:
+        return fed
+    return [(a - b).add_(f) for f, (a, b) in zip(fed, changes, strict=True)]
+
+
+def rates(phase: PairedPhase, behind_q: Blocks, behind_gap: Blocks) -> tuple[Blocks, Blocks]:
+    """d/dt of dq and of dp - dq on RC nodes, in time constants of h, where these are so far behind what they would
+    settle at."""
+    if phase.system.equal_times:
+        return behind_q, behind_gap
     slowness = phase.system.slowness
-    apart = fed if phase.one_drive else [f + (a - b) for f, (a, b) in zip(fed, changes, strict=True)]
-    rate_q = [(b - d) / slow for (_, b), d, slow in zip(changes, dq, slowness, strict=True)]
     rate_gap = [
-        f - g if isinstance(slow, float) and slow == 1 else f - g + (b - d) * (1 - 1 / slow)
-        for f, g, (_, b), d, slow in zip(apart, gap, changes, dq, slowness, strict=True)
+        g if isinstance(slow, float) and slow == 1 else g + b * (1 - 1 / slow)
+        for g, b, slow in zip(behind_gap, behind_q, slowness, strict=True)
     ]
-    return rate_q, rate_gap, apart
+    return [b / slow for b, slow in zip(behind_q, slowness, strict=True)], rate_gap
 
 
-def velocity(phase: PairedPhase, w: Sequence[torch.Tensor]) -> tuple[Blocks, State, Pairs]:
-    """d/dt of (dq, dp - dq) in time constants of h; z; and the pairs whose agreement is an equilibrium."""
+class Nodes(NamedTuple):
+    """RC nodes at one place of a course.
+
+    Attributes
+    ----------
+    z : State
+        What phases carry.
+    goals, at : list of Tensor (rows, ...)
+        What dp - dq of each layer, and then dq, would settle at, and where they are.
+    """
+
+    z: State
+    goals: Blocks
+    at: Blocks
+
+
+def nodes_at(phase: PairedPhase, w: Sequence[torch.Tensor]) -> Nodes:
+    """The nodes where (dq, dp - dq) is w."""
     count = phase.depth
     dq, gap = list(w[:count]), list(w[count:])
-    dp = [a + b for a, b in zip(dq, gap, strict=True)]
-    moved = [phase.moved(k, d) for k, d in enumerate(dp)]
-    errors = [phase.error(k, dq[k], gap[k], moved[k]) for k in range(count)]
+    answers = [phase.answers(k, a, b) for k, (a, b) in enumerate(zip(dq, gap, strict=True))]
+    dp, moved, errors = ([answer[n] for answer in answers] for n in range(3))
     fed, changes = exchange(phase, moved, errors)
-    rate_q, rate_gap, apart = rates(phase, fed, changes, dq, gap)
-    pairs = [*zip(apart, gap, strict=True), *zip([b for _, b in changes], dq, strict=True)]
-    return [*rate_q, *rate_gap], (*dp, *dq, *errors), pairs
+    return Nodes((*dp, *dq, *errors), [*settled_gap(phase, fed, changes), *(b for _, b in changes)], [*gap, *dq])
+
+
+def velocity(phase: PairedPhase, w: Sequence[torch.Tensor]) -> Blocks:
+    """d/dt of (dq, dp - dq) in time constants of h."""
+    nodes = nodes_at(phase, w)
+    behind = [a - b for a, b in zip(nodes.goals, nodes.at, strict=True)]
+    rate_q, rate_gap = rates(phase, behind[phase.depth :], behind[: phase.depth])
+    return [*rate_q, *rate_gap]
+
+
+def course_at(phase: PairedPhase, w: Sequence[torch.Tensor]) -> tuple[Blocks, State, torch.Tensor]:
+    """d/dt of (dq, dp - dq) in time constants of h; what phases carry; and the residual (B,)."""
+    nodes = nodes_at(phase, w)
+    pairs = [compared(a, b) for a, b in zip(nodes.goals, nodes.at, strict=True)]
+    behind = [pair.miss for pair in pairs]
+    rate_q, rate_gap = rates(phase, behind[phase.depth :], behind[: phase.depth])
+    return [*rate_q, *rate_gap], nodes.z, unsettled(phase, nodes.z, pairs)
 
 
 class CircuitMotion(Motion):
@@ -345,14 +377,14 @@ class CircuitMotion(Motion):
         return tuple(begun(self.phase, z if self.phase.begun is None else self.phase.start()))
 
     def velocity(self, w: State) -> State:
-        return tuple(velocity(self.phase, w)[0])
+        return tuple(velocity(self.phase, w))
 
     def inside(self, w: State) -> State:
         return w
 
     def observe(self, w: State, velocity_: State) -> Moment:
-        _, z, pairs = velocity(self.phase, w)
-        return Moment(self.phase.state(z), self.phase.energy(z), unsettled(self.phase, z, pairs), w)
+        _, z, residual = course_at(self.phase, w)
+        return Moment(self.phase.state(z), self.phase.energy(z), residual, w)
 
 
 def chain_time(rates: Sequence[float], part: float) -> float:

@@ -38,12 +38,13 @@ import torch
 from physics_ep.blocks import State, flat, unflat
 from physics_ep.errors import argument_error
 from physics_ep.nudging import Nudge, require_nudge
+from physics_ep.predictive_coding.phase import peak
 
 from ..devices.crossbars import stream
 from .circuit import PairedCircuit
 from .lags import LaggedMotion, lagged_begin, lagged_velocity, lags
 from .phase import Blocks, PairedPhase
-from .solvers import CircuitMotion, begun, exchange, largest, unsettled, velocity
+from .solvers import CircuitMotion, begun, course_at, exchange
 from .value_flow import ValueCourse, ValueMotion
 
 VERDICTS = ("stable", "unstable", "undecided")
@@ -190,7 +191,7 @@ def _certify(
     kinks = _Kinks(phase, state, residual)
     lag_h, lag_u = lags(system.device_model)
     alike = phase.nudge is None and system.shared and system.equal_times and lag_h == lag_u
-    alike = alike and all(bool((largest(a - b) <= KINK * largest(a)).all()) for a, b in _pairs(state))
+    alike = alike and all(bool((peak(a - b) <= KINK * peak(a)).all()) for a, b in _pairs(state))
     worst: Rightmost | None = None
     grows = torch.zeros(rows, dtype=torch.bool)
     shrinks = torch.zeros(rows, dtype=torch.bool)
@@ -259,11 +260,10 @@ def _residual(phase: PairedPhase, moved: State, motion: type) -> torch.Tensor:
         course = ValueCourse(phase)
         speed, _, residual = course(course.begin(moved))
         # A pair of oscillators that has slipped to the other side of an end rests elsewhere than it is put here.
-        return torch.maximum(residual, 1e-3 * torch.stack([largest(s) for s in speed]).amax(0))
+        return torch.maximum(residual, 1e-3 * torch.stack([peak(s) for s in speed]).amax(0))
     if motion is LaggedMotion:
         return lagged_velocity(phase, lagged_begin(phase, moved))[2]
-    _, z, pairs = velocity(phase, begun(phase, moved))
-    return unsettled(phase, z, pairs)
+    return course_at(phase, begun(phase, moved))[2]
 
 
 class _Kinks:
@@ -276,7 +276,7 @@ class _Kinks:
         near = (10 * residual.nan_to_num(nan=1.0)).clamp(KINK, 1e-3)
         units, full = (*system.amplifiers_h, *system.amplifiers_u), system.full_scales[1:]
         for unit, p, scale in zip(units, state, (*full, *full), strict=True):
-            reach = (near * largest(p).clamp(min=scale)).view(-1, *[1] * (p.ndim - 1))
+            reach = (near * peak(p).clamp(min=scale)).view(-1, *[1] * (p.ndim - 1))
             jump = (unit.slope(p + reach) - unit.slope(p - reach)).abs()
             kinked = (jump > 0.01) & (not unit.smooth) & (not (phase.held and unit.activation.gated))
             self.masks.append(kinked)
@@ -499,7 +499,7 @@ class _Line:
         off = (self.residual.cpu() / slow.clamp(min=1e-3)).nan_to_num(nan=1.0).clamp(max=1e-2)
         shift = []
         for k, p in enumerate(self.state):
-            far = (off.to(p) * largest(p)).view(-1, *[1] * (p.ndim - 1)).expand_as(p)
+            far = (off.to(p) * peak(p)).view(-1, *[1] * (p.ndim - 1)).expand_as(p)
             shift.append(far if self.shift is None else far + self.shift[k])
         line = _Line(self.phase, self.state, self.moved, shift, self.lagged, self.slot)
         found = line._matrices()

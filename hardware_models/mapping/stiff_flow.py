@@ -21,10 +21,10 @@ import math
 import torch
 
 from physics_ep.blocks import State, flat, keep, unflat
+from physics_ep.predictive_coding.phase import peak
 from physics_ep.relaxation.krylov import gmres
 
 from .phase import PairedPhase
-from .solvers import largest
 from .value_flow import Tangent, ValueFlow
 
 GAMMA = 1 / (2 + 2**0.5)
@@ -54,8 +54,8 @@ class StiffFlow(ValueFlow):
         self.budget = self.most
         self.shapes = [b.shape for b in self.w]
         self.now = self.course(self.w)
-        fastest = torch.stack([largest(r) for r in self.path.tangent(self.w).own]).amax(0)
-        self.currents = torch.stack([largest(p) for p in self.path.currents]).amax(0)
+        fastest = torch.stack([peak(r) for r in self.path.tangent(self.w).own]).amax(0)
+        self.currents = torch.stack([peak(p) for p in self.path.currents]).amax(0)
         self.h = 0.1 / fastest.clamp(min=1)
         self.depth = 2 * (2 * phase.depth) + 10
         size = sum(math.prod(s[1:]) for s in self.shapes)

@@ -20,11 +20,12 @@ import torch
 
 from physics_ep.blocks import State, flat, unflat
 from physics_ep.dynamics.motion import Moment, Motion
+from physics_ep.predictive_coding.phase import peak
 from physics_ep.system import Phase
 
 from .phase import Blocks, PairedPhase
 from .physical_cells import SIDES
-from .solvers import Flow, exchange, largest, share, time_step
+from .solvers import Flow, exchange, share, time_step
 
 
 class Tangent(NamedTuple):
@@ -112,9 +113,9 @@ class ValueCourse:
         for k, (unit, p, x) in enumerate(zip(self.units, self.currents, self.origin, strict=True)):
             rate = self._live(k, self.values[k].speed(x, d[k], p, dp[k]))
             speed.append(rate if k < count else rate / slowness[k - count])
-            miss = largest(self._live(k, unit.displaced(p, dp[k]) - moved[k]))
+            miss = peak(self._live(k, unit.displaced(p, dp[k]) - moved[k]))
             # Relative to the currents; of nudged phases, to how far h of the layer has moved.
-            worst.append(share(miss, largest(p + dp[k] if phase.nudge is None else moved[k % count])))
+            worst.append(share(miss, peak(p + dp[k] if phase.nudge is None else moved[k % count])))
         return speed, (*dp, *errors), torch.stack(worst).amax(0)
 
     def tangent(self, d: Sequence[torch.Tensor]) -> Tangent:

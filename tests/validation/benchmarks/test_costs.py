@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from validation.benchmarks import hopfield, resistive
@@ -63,12 +65,25 @@ def test_mapped_steps_cost_little_more() -> None:
 
 def test_mapped_steps_of_trained_weights_stand_beside_their_count() -> None:
     """The rows that the findings quote: two sweeps with live gates to 1e-2, counted as 2 F + 7 G products over
-    backprop's 2 F + 3 G, F = 784 512 of the layer on the input and G = 512 512 + 512 10 of the others."""
+    backprop's 2 F + 3 G, F = 784 512 of the layer on the input and G = 512 512 + 512 10 of the others; and a step
+    on cells that err apart, beside the multiplications that were counted in it.
+
+    The goals, 1.3 times each count, are missed: 2.95 to 3.1 for 2.17 with equal copies, where the passes written by
+    hand take 2.15, and 1.4 times the count of cells that err apart. Bounds are a tenth above what was measured on
+    busy machines: a pass made twice would show.
+    """
     from validation.benchmarks import mapping
 
-    found = mapping.measure(repeats=2, cases=(), trained=("mlp 784-512-512-10",))
-    rows = {row["step"]: row for row in found["rows"]}
     first, others = 784 * 512, 512 * 512 + 512 * 10
+    best = {"ideal": math.inf, "apart": math.inf}
+    for _ in range(8):  # a busy machine may spoil some measurements, not all
+        found = mapping.measure(repeats=4, cases=(), trained=("mlp 784-512-512-10",))
+        rows = {row["step"]: row for row in found["rows"]}
+        apart = rows["resistive, apart, live"]
+        best["ideal"] = min(best["ideal"], rows["hopfield, ideal, live"]["cpu"])
+        best["apart"] = min(best["apart"], apart["cpu"] / apart["count"])
+        if best["ideal"] <= 3.4 and best["apart"] <= 1.55:
+            break
     for substrate in mapping.THREE:
         row = rows[f"{substrate}, ideal, live"]
         assert row["sweeps"] == "2/2"
@@ -76,3 +91,7 @@ def test_mapped_steps_of_trained_weights_stand_beside_their_count() -> None:
         assert row["1 - cos"] < 1e-5
         assert row["count"] == pytest.approx((2 * first + 7 * others) / (2 * first + 3 * others), rel=1e-12)
     assert rows["its products alone"]["ms"] < rows["hopfield, ideal, live"]["ms"]
+    assert apart["sweeps"] == "28/28"
+    assert apart["residual"] <= mapping.TOLERANCE
+    assert best["ideal"] <= 3.4
+    assert best["apart"] <= 1.55
