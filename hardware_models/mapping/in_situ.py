@@ -41,6 +41,9 @@ class InSitu:
         How pulses are counted and which cells of a pair they move, as in `PulsedArray`.
     headroom : float
         Weight that an array can hold over the largest that is written first, 1 or more.
+    clip_norm : float, optional
+        Largest norm of a gradient, of all parameters together; a larger one is scaled down to it before the
+        optimizer sees it (Pascanu et al. 2013). None: no gradient is changed.
 
     Attributes
     ----------
@@ -71,6 +74,7 @@ class InSitu:
         rule: str = "accumulated",
         side: str = "single",
         headroom: float = 1.0,
+        clip_norm: float | None = None,
     ) -> None:
         if not isinstance(mapped, Mapped):
             raise argument_error("mapped", "be a mapped network, as map_pcn returns it", type(mapped).__name__)
@@ -79,7 +83,11 @@ class InSitu:
             raise argument_error("optimizer", must, type(optimizer).__name__)
         if isinstance(headroom, bool) or not isinstance(headroom, int | float) or not 1 <= headroom < math.inf:
             raise argument_error("headroom", "be a finite number of 1 or more", repr(headroom))
-        self.mapped = mapped
+        if clip_norm is not None and (
+            isinstance(clip_norm, bool) or not isinstance(clip_norm, int | float) or not 0 < clip_norm < math.inf
+        ):
+            raise argument_error("clip_norm", "be a finite number above 0, or None", repr(clip_norm))
+        self.mapped, self.clip_norm = mapped, clip_norm
         device, system = mapped.device, mapped.system
         self.arrays: dict[str, PulsedArray] = {}
         parameters = {name: p.detach() for name, p in mapped.network.named_parameters()}
@@ -128,6 +136,8 @@ class InSitu:
         before = {name: p.detach().clone() for name, p in parameters.items()}
         for name, p in parameters.items():
             p.grad = gradient[name].to(p)
+        if self.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(parameters.values(), self.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         with torch.no_grad():

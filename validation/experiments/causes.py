@@ -1,12 +1,17 @@
-"""Learning in place on cells that err apart, by cause, without a remedy: which error of cells ends it where.
+"""Learning in place on cells that err apart, by cause: which error of cells ends it where, and what saves it.
 
-    python -m validation.experiments.causes results.json [--seeds 3] [--only TEXT] [--table]
+    python -m validation.experiments.causes results.json [--network digits] [--seeds 3] [--only TEXT] [--table]
 
-A ReLU network 64-32-32-10 learns the 8x8 digits for two epochs of 640 images (`RECIPE`): ideally, whereupon it is
-written into a device; and on the device from the first step, by pulses, without an auto-zero, a weaker feedback or
-trimming. Every physical cell has errors of its own: one cause at a time, or all three of them. Hopfield circuits
-have a second array for the way back, resistors and oscillators three arrays a weight. Each row is learned by
-asymmetric EP, and by ordinary EP.
+A ReLU network learns ideally, whereupon it is written into a device; and on the device from the first step, by
+pulses. Every physical cell has errors of its own: one cause at a time, or all three of them. Hopfield circuits have
+a second array for the way back, resistors and oscillators three arrays a weight. Networks (`RECIPES`):
+
+    digits     64-32-32-10 on the 8x8 digits, two epochs of 640 images; by asymmetric and by ordinary EP, without an
+               auto-zero, a weaker feedback or trimming
+    mnist      784-64-10 on MNIST, two epochs of 2000 images
+    mnist-2h   784-64-64-10 on the same, all three causes, and programming noise
+
+Those on MNIST learn by asymmetric EP, without a remedy and by the `WAYS` to live with such cells.
 
 Told are the three test errors, the shares of the test examples that have a free state once the network is written,
 and once it has learned, and the shares of the training examples whose free phase, and whose nudged phases too, have
@@ -21,19 +26,20 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hardware_models import DeviceModel
-from physics_ep.errors import InputError, argument_error
+from physics_ep.errors import InputError, argument_error, unknown_name
+from physics_ep.intervals import mean_interval
 from physics_ep.placement import threads
 from physics_ep.storage.outputs import write_json
 
-from .in_situ import learn_in_situ
+from .in_situ import HEADROOM, learn_in_situ
 
 CAUSES: dict[str, dict[str, Any]] = {
     "mismatch 10 %": {"device_mismatch": 0.1},
@@ -45,20 +51,97 @@ CAUSES: dict[str, dict[str, Any]] = {
 ARRAYS: dict[str, dict[str, Any]] = {"hopfield": {"transpose": "array"}, "resistive": {}, "oscillator": {}}
 """Substrates, and fields with which the way back has cells of its own."""
 METHODS = ("asymmetric", "energy")
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """What is done about cells that err apart.
+
+    Attributes
+    ----------
+    fields : mapping
+        Fields of the device.
+    headroom : float
+        Weight that arrays can hold over the largest that is written first. Noise of writing is a share of it.
+    overrides : tuple of str
+        Values that replace the recipe's.
+    """
+
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    headroom: float = HEADROOM
+    overrides: tuple[str, ...] = ()
+
+
+NOTHING = "nothing"
+TRIMMED = {"copies": "trimmed", "trim_attempts": 1000}
+WAYS = {
+    NOTHING: Remedy(),
+    "narrow": Remedy(headroom=1.5),
+    "gain 0.2": Remedy({"feedback_gain": 0.2}),
+    "gain 0.2, narrow": Remedy({"feedback_gain": 0.2}, 1.5),
+    "trimmed": Remedy(TRIMMED),
+    "trimmed, narrow": Remedy(TRIMMED, 1.5),
+    "clipped": Remedy(overrides=("training.clip_norm=1",)),
+    "clipped, narrow": Remedy({}, 1.5, ("training.clip_norm=1",)),
+    "slow": Remedy(overrides=("optimizer.lr=0.005",)),
+}
+"""Ways to live with separate cells: arrays of 1.5 in place of 4 times the first weights' range, a feedback gain of
+0.2, copies trimmed to 0.1 % of the range, gradients scaled down to a norm of one, a tenth of the rate."""
 PASSES = 300
 """Passes through all arrays after which a phase counts as unsettled, as in the table of `signature`."""
-RECIPE = (
-    "system.sizes=[64,32,32,10]",
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What learns, and what is done about its cells.
+
+    Attributes
+    ----------
+    config : str
+        Name of a bundled config.
+    overrides : tuple of str
+        Values that replace the config's.
+    ways : tuple of str
+        Keys of `WAYS` that are tried where all causes meet.
+    """
+
+    config: str
+    overrides: tuple[str, ...]
+    ways: tuple[str, ...] = ()
+
+
+MNIST = (
     "training.epochs=2",
+    "training.batch_size=50",
     "training.on_unconverged='skip'",
-    "data.train_examples=640",
-    "data.test_examples=360",
+    "data.normalise=false",
+    "data.train_examples=2000",
+    "data.test_examples=500",
     "ep.beta=0.03",
     f"ep.max_iterations={PASSES}",
 )
-"""What replaces values of the config `pcn-digits`."""
+RECIPES = {
+    "digits": Taught(
+        "pcn-digits",
+        (
+            "system.sizes=[64,32,32,10]",
+            "training.epochs=2",
+            "training.on_unconverged='skip'",
+            "data.train_examples=640",
+            "data.test_examples=360",
+            "ep.beta=0.03",
+            f"ep.max_iterations={PASSES}",
+        ),
+    ),
+    "mnist": Taught("pcn-mnist", ("system.sizes=[784,64,10]", *MNIST), ("gain 0.2, narrow", "trimmed", "narrow")),
+    "mnist-2h": Taught("pcn-mnist", ("system.sizes=[784,64,64,10]", *MNIST), tuple(WAYS)[1:]),
+}
+OFTEN = "gain 0.2, narrow"
+"""The way that oscillators are tried with, too."""
 FOUND = ("ideal", "mapped", "learned", "mapped_states", "learned_states", "free_states", "nudged_states", "pulses")
 """Quantities of `in_situ` that a row has."""
+ERRORS = 3
+"""How many of them, the first ones, are errors."""
 
 
 @dataclass(frozen=True)
@@ -71,26 +154,44 @@ class CauseCase:
         Keys of `ARRAYS` and `CAUSES`.
     method : str
         Method of EP: of `METHODS`.
+    way : str
+        Key of `WAYS`.
+    network : str
+        Key of `RECIPES`.
     """
 
     substrate: str
     cause: str
-    method: str
+    method: str = "asymmetric"
+    way: str = NOTHING
+    network: str = "digits"
 
     @property
     def key(self) -> str:
         """The text by which rows of this case are found again in the results."""
-        return f"{self.substrate}, {self.cause}, {self.method}"
+        found = f"{self.substrate}, {self.cause}, {self.method}"
+        return found if self.way == NOTHING else f"{found}, {self.way}"
 
     @property
     def device(self) -> DeviceModel:
         """The device, whose cells err each by themselves."""
-        return DeviceModel(**CAUSES[self.cause], **ARRAYS[self.substrate], copies="independent")
+        fields = {"copies": "independent", **CAUSES[self.cause], **ARRAYS[self.substrate], **WAYS[self.way].fields}
+        return DeviceModel(**fields)
 
 
-def cases() -> list[CauseCase]:
-    """Rows of the table: each substrate with each cause, by each method."""
-    return [CauseCase(*row) for row in itertools.product(ARRAYS, CAUSES, METHODS)]
+def cases(network: str = "digits") -> list[CauseCase]:
+    """Rows of the table of a network, those first that say most: of the digits each substrate with each cause, by
+    each method; of MNIST all causes together, the ways to live with them, and single causes."""
+    if network == "digits":
+        return [CauseCase(*row) for row in itertools.product(ARRAYS, CAUSES, METHODS)]
+    *single, whole = CAUSES
+    rows = [(substrate, whole, NOTHING) for substrate in ARRAYS]
+    rows += [("resistive", whole, way) for way in RECIPES[network].ways] + [("oscillator", whole, OFTEN)]
+    if network == "mnist":
+        rows += [(*row, NOTHING) for row in itertools.product(ARRAYS, single)]
+    else:
+        rows += [("resistive", "programming noise 5 %", way) for way in (NOTHING, OFTEN)]
+    return [CauseCase(substrate, cause, "asymmetric", way, network) for substrate, cause, way in rows]
 
 
 def measured(case: CauseCase, seed: int, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -101,14 +202,16 @@ def measured(case: CauseCase, seed: int, overrides: Sequence[str] = ()) -> dict[
     case : CauseCase
     seed : int
     overrides : sequence of str
-        Values that replace those of `RECIPE`.
+        Values that replace those of the recipe.
     """
     began = time.process_time()
+    recipe, way = RECIPES[case.network], WAYS[case.way]
     table = learn_in_situ(
-        "pcn-digits",
+        recipe.config,
         substrates=[case.substrate],
         device=case.device,
-        overrides=[*RECIPE, f"ep.method={case.method}", *overrides],
+        headroom=way.headroom,
+        overrides=[*recipe.overrides, f"ep.method={case.method}", *way.overrides, *overrides],
         seed=seed,
     )
     (found,) = table.rows()
@@ -121,6 +224,7 @@ def measure(
     seeds: Sequence[int] = (0, 1, 2),
     chosen: Sequence[CauseCase] | None = None,
     tell: Callable[[str], None] = lambda line: print(line, flush=True),
+    network: str = "digits",
 ) -> list[dict[str, Any]]:
     """Measure what is missing, a seed of every case in turn, and keep each row as it comes.
 
@@ -129,9 +233,11 @@ def measure(
     out : path
     seeds : sequence of int
     chosen : sequence of CauseCase, optional
-        Default `cases()`.
+        Cases of the network; default `cases(network)`.
     tell : callable
         Takes a line for each row that has been measured; it prints them if not given.
+    network : str
+        Key of `RECIPES`.
 
     Returns
     -------
@@ -143,20 +249,20 @@ def measure(
     InputError
         If the file is damaged or another's.
     """
-    rows = read(out) if out.exists() else []
+    rows = read(out, network) if out.exists() else []
     done = {(row["key"], row["seed"]) for row in rows}
     with threads(1):
         for seed in seeds:
-            for case in cases() if chosen is None else chosen:
+            for case in cases(network) if chosen is None else chosen:
                 if (case.key, seed) in done:
                     continue
                 rows.append(measured(case, seed))
-                write_json(out, {"recipe": RECIPE, "rows": rows})
+                write_json(out, {"recipe": RECIPES[network].overrides, "rows": rows})
                 tell(json.dumps(rows[-1]))
     return rows
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+def read(path: Path, network: str = "digits") -> list[dict[str, Any]]:
     """Read the rows of a table that was begun.
 
     Raises
@@ -167,35 +273,51 @@ def read(path: Path) -> list[dict[str, Any]]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         rows = found["rows"]
-        assert tuple(found["recipe"]) == RECIPE
+        assert tuple(found["recipe"]) == RECIPES[network].overrides
         assert all({"key", "seed", *FOUND} <= set(row) for row in rows)
     except (OSError, ValueError, KeyError, TypeError, AssertionError):
         raise argument_error("out", "hold a table of causes of this recipe, or none", repr(str(path))) from None
     return rows
 
 
-def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """A Markdown row a case: means over its seeds, and the least and the largest in brackets, in per cent."""
+def markdown(rows: Sequence[dict[str, Any]], network: str = "digits", intervals: bool = False) -> str:
+    """A Markdown row a case: means over its seeds, in per cent, with the least and the largest in brackets, or of
+    errors with their 95 % interval (Student)."""
     lines = [
-        "| substrate | what errs | method | ideal | written | learned | free states, written | learned "
+        "| substrate | what errs | method | way | ideal | written | learned | free states, written | learned "
         "| free states in training | and nudged ones | seeds |",
-        "|" + "---|" * 11,
+        "|" + "---|" * 12,
     ]
-    for case in cases():
+    for case in cases(network):
         own = [row for row in rows if row["key"] == case.key]
         if own:
-            shown = [_spread([row[name] for row in own]) for name in FOUND[:-1]]
-            cells = [case.substrate, case.cause, case.method, *shown, str(len(own))]
+            shown = [
+                (_interval if intervals and n < ERRORS else _spread)([row[name] for row in own])
+                for n, name in enumerate(FOUND[:-1])
+            ]
+            cells = [case.substrate, case.cause, case.method, case.way, *shown, str(len(own))]
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
+def _there(values: Sequence[float | None]) -> list[float]:
+    return [100 * v for v in values if v is not None]
+
+
 def _spread(values: Sequence[float | None]) -> str:
-    there = [100 * v for v in values if v is not None]
+    there = _there(values)
     if not there:
         return "none"
     low, middle, high = (f"{v:.0f}" for v in (min(there), np.mean(there), max(there)))
     return middle if low == high else f"{middle} ({low}..{high})"
+
+
+def _interval(values: Sequence[float | None]) -> str:
+    there = _there(values)
+    if len(there) < 2:
+        return _spread(values)
+    found = mean_interval(there)
+    return f"{found.mean:.1f} +- {found.high - found.mean:.1f}"
 
 
 def main(words: list[str] | None = None) -> None:
@@ -206,17 +328,29 @@ def main(words: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("out", type=Path, help="file of the rows")
+    parser.add_argument("--network", default="digits", help=", ".join(RECIPES))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--only", default="", help="text that is in the key of a row: 'SUBSTRATE, CAUSE, METHOD'")
+    parser.add_argument(
+        "--only", default="", help="text that is in the key of a row: 'SUBSTRATE, CAUSE, METHOD, WAY'"
+    )
+    parser.add_argument("--intervals", action="store_true", help="errors with 95 %% intervals")
     parser.add_argument("--table", action="store_true", help="print the table of what is there, and stop")
     asked = parser.parse_args(words)
     try:
+        if asked.network not in RECIPES:
+            raise unknown_name("network", asked.network, RECIPES)
         if asked.seeds < 1:
             raise argument_error("seeds", "be at least 1", asked.seeds)
-        chosen = [case for case in cases() if asked.only in case.key]
+        there = cases(asked.network)
+        chosen = [case for case in there if asked.only in case.key]
         if not chosen:
-            raise argument_error("only", f"be in one of {'; '.join(c.key for c in cases())}", repr(asked.only))
-        print(markdown(read(asked.out) if asked.table else measure(asked.out, range(asked.seeds), chosen)))
+            raise argument_error("only", f"be in one of {'; '.join(c.key for c in there)}", repr(asked.only))
+        rows = (
+            read(asked.out, asked.network)
+            if asked.table
+            else measure(asked.out, range(asked.seeds), chosen, network=asked.network)
+        )
+        print(markdown(rows, asked.network, asked.intervals))
     except InputError as error:
         sys.exit(f"causes: {error}")
 

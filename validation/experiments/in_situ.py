@@ -39,7 +39,7 @@ from physics_ep.placement import resolve_device, resolve_dtype
 from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.progress import SILENT, Progress, task
 from physics_ep.runs.metrics import classification_error
-from physics_ep.runs.optimization import build_optimizer, build_scheduler, step_scheduler
+from physics_ep.runs.optimization import build_optimizer, build_scheduler, clip_gradients, step_scheduler
 from physics_ep.runs.preparation import Data, completed, dataset_of, new_system, with_arguments
 from physics_ep.storage.opening import open_run
 from physics_ep.storage.outputs import as_asked, claim, writing
@@ -207,7 +207,6 @@ def learn_in_situ(
     training, scheduler = settings.training, settings.scheduler
     for key, value in {
         "data.validation": settings.data.validation,
-        "training.clip_norm": training.clip_norm,
         "training.patience": training.patience,
         "training.loggers": training.loggers or None,
         "training.seeds": training.seeds if training.seeds > 1 else None,
@@ -446,6 +445,7 @@ class Lesson:
         def step(x: torch.Tensor, y: torch.Tensor) -> float:
             optimizer.zero_grad()
             loss = float(self.ep.backward(net, x, y).loss)
+            clip_gradients(net, self.config.training.clip_norm)
             optimizer.step()
             return loss
 
@@ -503,7 +503,8 @@ class Lesson:
                 voltage=map_pcn(net, substrate, tight, self.seed, **given, rails="fit").device.voltage
             )
         mapped = map_pcn(net, substrate, device, self.seed, **given)
-        return InSitu(mapped, lambda _: build_optimizer(self.config.optimizer, mapped.system), **options)
+        optimizer, clip = self.config.optimizer, self.config.training.clip_norm
+        return InSitu(mapped, lambda _: build_optimizer(optimizer, mapped.system), clip_norm=clip, **options)
 
     def system(self, learner: Any) -> EnergySystem:
         """The system that learns on the devices."""
@@ -582,6 +583,7 @@ class PlainLesson(Lesson):
         def learn(x: torch.Tensor, y: torch.Tensor) -> Step:
             optimizer.zero_grad()
             found = self.ep.backward(system, x, y)
+            clip_gradients(system, self.config.training.clip_norm)
             optimizer.step()
             return found
 

@@ -97,6 +97,24 @@ def test_changes_below_a_step_are_kept_and_not_read() -> None:
         assert float(array.state_dict()["residue"].abs().max()) > 0
 
 
+@pytest.mark.parametrize("largest", [1e-3, 1e3])
+def test_clipped_gradients_move_cells_by_their_norm(largest: float) -> None:
+    """A gradient that is a hundred times too large moves cells as far as it asks for, or a small one is changed."""
+    net = mlp([8, 12, 3], seed=1).double()
+    (x, y), *_ = batches()
+    mapped = map_pcn(net, "resistive", calibration=x)
+    learner = InSitu(mapped, lambda p: torch.optim.SGD(p, lr=0.1), headroom=4, clip_norm=largest)
+    before = {name: array.cells.values.clone() for name, array in learner.arrays.items()}
+    gradient, _ = mapped.estimate(x, y, CrossEntropy(), beta=0.05)
+    size = float(torch.cat([g.flatten() for g in gradient.values()]).norm())
+    learner.step(x, y, CrossEntropy(), beta=0.05)
+    for name, g in gradient.items():
+        wanted = -0.1 * g * min(1.0, largest / size)
+        torch.testing.assert_close(learner.arrays[name].cells.values - before[name], wanted, rtol=1e-5, atol=1e-12)
+    with pytest.raises(InputError, match="clip_norm must be a finite number above 0, or None, but was 0"):
+        InSitu(mapped, momentum, clip_norm=0)
+
+
 def test_no_cell_moves_where_there_is_no_equilibrium() -> None:
     """A phase that does not settle leaves cells, sums and optimizer as they were."""
     learner = InSitu(map_pcn(mlp([8, 12, 3], seed=1).double(), "hopfield", BASE, 3), momentum, headroom=3)

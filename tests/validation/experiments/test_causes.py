@@ -80,14 +80,36 @@ def test_a_table_of_another_recipe_is_refused(tmp_path: Path) -> None:
     """Rows of two recipes stand in one table, or something else is written over."""
     path = tmp_path / "causes.json"
     row = {"key": causes.cases()[0].key, "seed": 0, **dict.fromkeys(causes.FOUND, 0.5)}
-    path.write_text(json.dumps({"recipe": causes.RECIPE, "rows": [row, {**row, "seed": 1, "learned": 0.8}]}))
+    rows = [row, {**row, "seed": 1, "learned": 0.8}]
+    path.write_text(json.dumps({"recipe": causes.RECIPES["digits"].overrides, "rows": rows}))
     shown = causes.markdown(causes.read(path)).splitlines()
-    assert shown[-1].startswith("| hopfield | mismatch 10 % | asymmetric | 50 | 50 | 65 (50..80) |")
+    assert shown[-1].startswith("| hopfield | mismatch 10 % | asymmetric | nothing | 50 | 50 | 65 (50..80) |")
     for text in ("[]", json.dumps({"recipe": ["training.epochs=7"], "rows": [row]})):
         path.write_text(text)
         with pytest.raises(InputError, match=r"out must hold a table of causes of this recipe"):
             causes.measure(path)
         assert path.read_text() == text
+
+
+def test_ways_are_rows_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A way is measured without its fields, two rows are taken for one, or an interval is a spread."""
+    for network in causes.RECIPES:
+        keys = [case.key for case in causes.cases(network)]
+        assert len(set(keys)) == len(keys)
+    (kept,) = (c for c in causes.cases("mnist") if c.key == "resistive, all three, asymmetric, gain 0.2, narrow")
+    assert kept.device.feedback_gain == 0.2
+    assert kept.device.copies == "independent"
+    assert causes.WAYS[kept.way].headroom == 1.5
+    (trimmed,) = (c for c in causes.cases("mnist") if c.way == "trimmed")
+    assert (trimmed.device.copies, trimmed.device.programming_noise) == ("trimmed", 0.05)
+    rows = [{"key": kept.key, "seed": n, **dict.fromkeys(causes.FOUND, v)} for n, v in enumerate((0.1, 0.2, 0.3))]
+    line = causes.markdown(rows, "mnist", intervals=True).splitlines()[-1]
+    # Student's t at 97.5 % and two degrees of freedom is 4.303: 4.303 10 / sqrt(3) = 24.8.
+    expected = "| gain 0.2, narrow | 20.0 +- 24.8 | 20.0 +- 24.8 | 20.0 +- 24.8 | 20 (10..30) |"
+    assert expected in line
+    with pytest.raises(SystemExit, match=r"causes: Unknown network|network"):
+        causes.main([str(tmp_path / "out.json"), "--network", "cifar"])
+    assert not (tmp_path / "out.json").exists()
 
 
 @pytest.mark.full
