@@ -2,7 +2,7 @@
 
 Start with `network`: `OscillatorNetwork`. `graph` holds `OscillatorGraph`, any graph of oscillators; `base` what
 both share, `locking` closed forms, `mirror_pairs` the pairs that hold values, `directed` those whose couplings pass
-one way, with lags and trained frequencies.
+one way, with lags and trained frequencies. `max_cut` seeks largest cuts, `vortices` counts those of lattices.
 """
 
 from __future__ import annotations
