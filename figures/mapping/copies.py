@@ -28,7 +28,13 @@ TITLES = {
 """Panels of a network: what is drawn, and how it is called."""
 SMALL = ("nothing", "feedback gain 0.2", "auto-zero and gain 0.2", "asymmetric EP")
 """Ways that are measured where no table is given, on one instance of one network."""
-WEAK = ("feedback gain 0.2", "auto-zero and gain 0.2", "learned in place, gain 0.2")
+OPEN = (
+    "feedback gain 0.2",
+    "auto-zero and gain 0.2",
+    "learned in place, gain 0.2",
+    "asymmetric EP on oscillators",
+)
+"""Ways that are another with a weak feedback, or on another substrate: its colour, open markers, dotted."""
 LOOKS = {
     "nothing": 0,
     "feedback gain 0.2": 0,
@@ -39,8 +45,9 @@ LOOKS = {
     "copies trimmed to 0.1 %": 3,
     "one array in slots, mirrors 0.1 %": 4,
     "asymmetric EP": 5,
+    "asymmetric EP on oscillators": 5,
 }
-"""Colours, in the order of the legend: a weak feedback is the same way with open markers, dotted."""
+"""Colours, in the order of the legend."""
 
 
 @dataclass(frozen=True)
@@ -118,9 +125,9 @@ def draw_copies(data: WaysMeasured) -> Figure:
 def _panel(ax: Axes, data: WaysMeasured, n: int, name: str) -> None:
     x = 100 * data.sizes
     for w, way in enumerate(data.ways):
-        look, weak = style.series(LOOKS[way]), way in WEAK
+        look, opened = style.series(LOOKS[way]), way in OPEN
         options: dict[str, Any] = {"label": "as they are" if way == "nothing" else way}
-        if weak:
+        if opened:
             options |= {"fillstyle": "none", "linestyle": (0, (1, 1.5)), "markeredgewidth": 0.7}
         low, middle, high = np.moveaxis(data.values[name][n, w], -1, 0)
         spread = 1.03 ** (w - len(data.ways) / 2)

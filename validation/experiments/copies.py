@@ -119,6 +119,7 @@ WAYS = {
     "auto-zero and gain 0.2": CopiesWay({"auto_zero": "on", "feedback_gain": GAIN}),
     "learned in place, gain 0.2": CopiesWay({"feedback_gain": GAIN}, epochs=2),
     "asymmetric EP": CopiesWay({}, method="asymmetric"),
+    "asymmetric EP on oscillators": CopiesWay({}, "oscillator", method="asymmetric"),
 }
 """What can be done, by its name in tables and figures."""
 SIZES_OF_WAYS = (0.001, 0.003, 0.01, 0.03)

@@ -2,15 +2,19 @@
 
     python -m validation.experiments.trained_copies results.json [--instances 3] [--only TEXT] [--table]
 
-Networks of depth 3 (64-32-32-10) and 10 (64, nine layers of 24, 10) learn the 8x8 digits by backprop. Each is put
-on devices whose arrays differ. Told are the share of test examples that have a stable free state, their test error
-before and after an epoch of learning in place by asymmetric EP, and how far gradients are from implicit
-differentiation of that physical network (`adaptation_gradient`): 1 - cosine of the worst weights at beta 1e-3 and
-1e-4, the order of the error between them, and the beta that brings the cosine to 1e-6 of 1 by that order, tried.
-Two figures say why a beta is small or not: the condition number of the Jacobian at the free states, and how far
-the nudge moves a unit, where units bend. Beside them stand ordinary EP, live gates of ReLUs, and a store of the
-free state that droops by 1e-6 between the two nudges. Gradients are of the examples whose phases all settle with
-held gates. The file holds a row an instance, kept as they come, and the same command goes on from there.
+Networks of depth 3 (64-32-32-10) and 10 (64, nine layers of 24, 10) learn the 8x8 digits by backprop. ReLUs of
+depth 10 do so twice: freely, and near the identity, with hidden weights of a spectral norm of at most 1.1. Errors
+of copies go round through the arrays of all layers, multiplied by their norms (2.5 to 3.1 where nothing holds
+them), until no free state is left. Each is put on devices whose arrays differ. Told are the share of test
+examples that have a stable free state, their test error before and after an epoch of learning in place by
+asymmetric EP, and how far gradients are from implicit differentiation of that physical network
+(`adaptation_gradient`): 1 - cosine of the worst weights at beta 1e-3 and 1e-4, the order of the error between
+them, the beta that brings the cosine to 1e-6 of 1 by that order and what it is there, and the beta that
+beta="auto" takes (by the bias that it measures, whatever the units) with what it reaches. Two figures say why a
+beta is small or not: the condition number of the Jacobian at the free states, and how far the nudge moves a unit,
+where units bend. Beside them stand ordinary EP, live gates of ReLUs, and a store of the free state that droops by
+1e-6 between the two nudges. Gradients are of the examples whose phases all settle with held gates. The file holds
+a row an instance, kept as they come, and the same command goes on from there.
 """
 
 from __future__ import annotations
@@ -62,6 +66,10 @@ DROOP = 1e-6
 """Share of itself that a stored free state loses between the two nudges."""
 BETAS = (1e-3, 1e-4)
 """Stronger nudges than the first take deep networks beyond their stability limit."""
+WEAK = (1e-4, 1e-5)
+"""For the second array at depth 10, whose limit is 1.1e-4."""
+NORMS = (1.1, 2.0)
+"""Spectral norms of the weights of a network near the identity, at most: between hidden layers, and the last."""
 MEANT = 1e-6
 """1 - cosine that a beta is sought for."""
 COST = CrossEntropy()
@@ -69,7 +77,7 @@ COST = CrossEntropy()
 
 @dataclass(frozen=True)
 class TrainedCase:
-    """A trained network written into devices whose copies differ.
+    """A network on devices.
 
     Attributes
     ----------
@@ -78,58 +86,85 @@ class TrainedCase:
     told : str
         What errs.
     device : DeviceModel
+    near : bool
+        Whether the network learns near the identity.
+    betas : tuple of float
     """
 
     activation: str
     depth: int
     told: str
     device: DeviceModel
+    near: bool = False
+    betas: tuple[float, float] = BETAS
+
+    @property
+    def network(self) -> str:
+        """What the network is."""
+        return f"{self.activation}{' near the identity' if self.near else ''} depth {self.depth}"
 
     @property
     def key(self) -> str:
-        """The text by which rows of this case are found again in the results."""
-        return f"{self.activation} depth {self.depth}, {self.told}"
+        """By which rows are found again."""
+        return f"{self.network}, {self.told}"
 
 
 def cases() -> list[TrainedCase]:
-    """The rows of the experiment's table."""
+    """Rows of the table."""
     found = []
     for depth in SIZES:
         for activation in GAINS:
             for size in (0.001, 0.01, 0.03):
                 three = DeviceModel(copy_mismatch_h=size, copy_mismatch_u=size, copy_mismatch_transpose=size)
                 found.append(TrainedCase(activation, depth, f"three copies {size:.1%}", three))
+                if (activation, depth) == ("relu", 10):
+                    found.append(TrainedCase(activation, depth, f"three copies {size:.1%}", three, near=True))
         second = DeviceModel(transpose="array", copy_mismatch_transpose=0.1)
-        found.append(TrainedCase("tanh", depth, "second array 10%", second))
+        weak = BETAS if depth == 3 else WEAK
+        found.append(TrainedCase("tanh", depth, "second array 10%", second, betas=weak))
     return found
 
 
-def trained(activation: str, depth: int, x: torch.Tensor, y: torch.Tensor) -> PredictiveCodingNetwork:
+def hold(weights: list[torch.nn.Parameter]) -> None:
+    """Scale weights down to `NORMS`; the first ones are in no loop of arrays, and free."""
+    with torch.no_grad():
+        for k, w in enumerate(weights[1:]):
+            most = NORMS[k == len(weights) - 2]
+            w.mul_(min(1.0, most / float(torch.linalg.matrix_norm(w, 2))))
+
+
+def trained(case: TrainedCase, x: torch.Tensor, y: torch.Tensor) -> PredictiveCodingNetwork:
     """A network that backprop has taught, float64."""
-    net = mlp(list(SIZES[depth]), activation, gain=GAINS[activation], seed=0).double()
+    net = mlp(list(SIZES[case.depth]), case.activation, gain=GAINS[case.activation], seed=0).double()
     optimizer = torch.optim.Adam(net.parameters(), lr=RATE)
+    weights = [p for p in net.parameters() if p.ndim == 2] if case.near else []
+    with torch.no_grad():
+        for w in weights[1:-1]:
+            w.mul_(0.1).add_(torch.eye(len(w), dtype=w.dtype))
+    hold(weights)
     for epoch in range(EPOCHS):
         for rows in torch.randperm(len(x), generator=torch.Generator().manual_seed(epoch)).split(BATCH):
             optimizer.zero_grad()
             torch.nn.functional.cross_entropy(net(x[rows]), y[rows]).backward()
             optimizer.step()
+            hold(weights)
     return net
 
 
-def learned(mapped: Mapped, x: torch.Tensor, y: torch.Tensor) -> None:
+def learned(mapped: Mapped, x: torch.Tensor, y: torch.Tensor, beta: float | str) -> None:
     """Let the cells learn in place for an epoch by asymmetric EP; what does not settle is left out of a step."""
     learner = InSitu(mapped, lambda p: torch.optim.SGD(p, lr=LEARNING_RATE, momentum=0.9), headroom=1.5)
     for rows in torch.randperm(len(x), generator=torch.Generator().manual_seed(0)).split(BATCH):
-        learner.step(x[rows], y[rows], COST, BETAS[0], on_unconverged="skip", method="asymmetric")
+        learner.step(x[rows], y[rows], COST, beta, on_unconverged="skip", method="asymmetric")
 
 
-def settling(mapped: Mapped, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+def settling(mapped: Mapped, x: torch.Tensor, y: torch.Tensor, betas: tuple[float, float]) -> torch.Tensor:
     """Which examples (B,) have all phases of asymmetric EP at both betas."""
     used = torch.ones(len(x), dtype=torch.bool)
-    for beta in BETAS:
-        _, step = mapped.estimate(x, y, COST, beta=beta, method="asymmetric", on_unconverged="skip")
+    for beta in (*betas, *betas):  # twice: what settles beside others need not settle without them
+        _, step = mapped.estimate(x[used], y[used], COST, beta=beta, method="asymmetric", on_unconverged="skip")
         assert step.used is not None
-        used &= step.used
+        used[used.clone()] = step.used
     return used
 
 
@@ -139,14 +174,14 @@ def condition(mapped: Mapped, state: State, x: torch.Tensor) -> float:
     return float(torch.linalg.cond(matrix).median())
 
 
-def exactness(mapped: Mapped, x: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
+def exactness(mapped: Mapped, x: torch.Tensor, y: torch.Tensor, betas: tuple[float, float]) -> dict[str, float]:
     """How far estimates are from the implicit gradient of the physical network, on examples that settle."""
-    used = settling(mapped, x, y)
+    used = settling(mapped, x, y, betas)
     x, y = x[used], y[used]
     exact = adaptation_gradient(mapped, x, y, COST)
     names = [name for name in exact if name.endswith("weight")]
 
-    def estimated(beta: float, method: str, **options: Any) -> tuple[dict[str, torch.Tensor], Step]:
+    def estimated(beta: float | str, method: str, **options: Any) -> tuple[dict[str, torch.Tensor], Step]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AsymmetryWarning)
             return mapped.estimate(x, y, COST, beta=beta, method=method, **options)
@@ -158,28 +193,32 @@ def exactness(mapped: Mapped, x: torch.Tensor, y: torch.Tensor) -> dict[str, flo
         rows = compare({n: estimate[n] for n in names}, {n: exact[n] for n in names})
         return max(1 - row.cosine for row in rows)
 
-    coarse, step = estimated(BETAS[0], "asymmetric")
-    fine = found(BETAS[1], "asymmetric")
+    coarse, step = estimated(betas[0], "asymmetric")
+    fine = found(betas[1], "asymmetric")
     # 1 - cosine goes as the square of the error, and the error as the square of beta.
-    enough = min(BETAS[0], 0.9 * BETAS[1] * (MEANT / max(gap(fine), 1e-16)) ** 0.25)
+    enough = min(betas[0], 0.9 * betas[1] * (MEANT / max(gap(fine), 1e-16)) ** 0.25)
     told = {
         "examples": len(x),
         "asymmetric": gap(coarse),
         "finer": gap(fine),
         "enough": enough,
-        "at_enough": gap(found(enough, "asymmetric")) if enough < BETAS[0] else gap(coarse),
+        "at_enough": gap(found(enough, "asymmetric")) if enough < betas[0] else gap(coarse),
         "condition": condition(mapped, step.equilibria[0].state, x),
         "moved": max(float(d.abs().max()) for d in step.equilibria[1].displacement or ()),
         "order": math.log10(total_error(coarse, exact) / total_error(fine, exact)),
+        "coarse": betas[0],
         "ordinary": math.nan,
-        "droop": total_error(found(1e-3, "asymmetric", droop=DROOP), coarse),
+        "droop": total_error(found(betas[0], "asymmetric", droop=DROOP), coarse),
     }
     with suppress(NotConverged):
-        told["ordinary"] = gap(found(1e-3, "energy"))
+        told["ordinary"] = gap(found(betas[0], "energy"))
+    with suppress(NotConverged):
+        automatic, step = estimated("auto", "asymmetric")
+        told |= {"auto": gap(automatic), "auto_beta": step.beta, "auto_error": total_error(automatic, exact)}
     if mapped.system.has_gates:
         told["live"] = math.nan
         with suppress(NotConverged):
-            told["live"] = gap(found(1e-3, "asymmetric", gates="live"))
+            told["live"] = gap(found(betas[0], "asymmetric", gates="live"))
     return told
 
 
@@ -196,11 +235,12 @@ def measured(case: TrainedCase, instance: int, net: PredictiveCodingNetwork, dat
     row |= {"share": before.share, "error": before.error}
     kept = free.converged.nonzero().flatten()[:EXAMPLES]
     try:
-        row |= exactness(mapped, x[kept], y[kept])
+        row |= exactness(mapped, x[kept], y[kept], case.betas)
     except (NotConverged, OracleError, InputError) as error:
         row["refused"] = str(error)[:200]
     count = LEARNED[case.depth]
-    learned(mapped, data.train_x[:count].flatten(1).double(), data.train_y[:count])
+    beta = case.betas[0] if case.betas == BETAS else "auto"
+    learned(mapped, data.train_x[:count].flatten(1).double(), data.train_y[:count], beta)
     after = of_equilibrium(mapped, relax(mapped.system, x), x, y)
     row |= {"share_after": after.share, "error_after": after.error}
     return row | {"seconds": time.perf_counter() - began}
@@ -209,10 +249,10 @@ def measured(case: TrainedCase, instance: int, net: PredictiveCodingNetwork, dat
 def table(rows: list[dict[str, Any]]) -> str:
     """A Markdown row a case: medians over its instances."""
     lines = [
-        "| network | what errs | instances | examples | 1 - cos, beta 1e-3 | 1e-4 | order | beta for 1e-6 "
-        "| condition | moved | live gates | 1 - cos, ordinary | droop 1e-6 | stable free states | test error "
-        "| stable, after learning in place | test error |",
-        "|" + "---|" * 17,
+        "| network | what errs | instances | with gradients | beta | 1 - cos | at a tenth | order | beta for 1e-6 "
+        "| 1 - cos there | beta auto | 1 - cos | condition | moved | live gates | 1 - cos, ordinary | droop 1e-6 "
+        "| stable free states | test error | stable, after learning in place | test error |",
+        "|" + "---|" * 21,
     ]
     for case in cases():
         own = [row for row in rows if row["key"] == case.key]
@@ -221,17 +261,21 @@ def table(rows: list[dict[str, Any]]) -> str:
 
         def middle(name: str, form: str, own: list[dict[str, Any]] = own) -> str:
             there = [row[name] for row in own if row.get(name) is not None]
-            return form.format(np.median(there)) if there else "none"
+            return form.format(np.nanmedian(there)) if np.isfinite(there).any() else "none"
 
         cells = [
-            f"{case.activation}, depth {case.depth}",
+            case.network,
             case.told,
             str(len(own)),
-            middle("examples", "{:.0f}"),
+            str(sum("asymmetric" in row for row in own)),
+            f"{case.betas[0]:.0e}",
             middle("asymmetric", "{:.0e}"),
             middle("finer", "{:.0e}"),
             middle("order", "{:.2f}"),
             middle("enough", "{:.1e}"),
+            middle("at_enough", "{:.0e}"),
+            middle("auto_beta", "{:.1e}"),
+            middle("auto", "{:.0e}"),
             middle("condition", "{:.0e}"),
             middle("moved", "{:.0e}"),
             middle("live", "{:.0e}") if case.activation == "relu" else "",
@@ -253,18 +297,17 @@ def main() -> None:
     rows = json.loads(asked.out.read_text())["rows"] if asked.out.exists() else []
     if not asked.table:
         data = digits()
-        nets: dict[tuple[str, int], PredictiveCodingNetwork] = {}
+        nets: dict[str, PredictiveCodingNetwork] = {}
         done = {(row["key"], row["instance"]) for row in rows}
         with threads(1):
             for instance in range(asked.instances):
                 for case in cases():
                     if asked.only not in case.key or (case.key, instance) in done:
                         continue
-                    which = (case.activation, case.depth)
-                    if which not in nets:
+                    if case.network not in nets:
                         x, y = data.train_x.flatten(1).double(), data.train_y
-                        nets[which] = trained(*which, x, y)
-                    rows.append(measured(case, instance, nets[which], data))
+                        nets[case.network] = trained(case, x, y)
+                    rows.append(measured(case, instance, nets[case.network], data))
                     write_json(asked.out, {"rows": rows})
                     print(json.dumps(rows[-1]), flush=True)
     print(table(rows))

@@ -21,6 +21,7 @@ from physics_ep.errors import InputError
 from physics_ep.estimators.methods import UnstableFreeState
 from tests.support.active import active_circuit
 from tests.support.circuits import R, V
+from tests.support.vector_fields import step_ratio
 from validation import implicit_gradient
 from validation.gradients import estimate_gradient, total_error
 
@@ -326,6 +327,16 @@ def every_kind() -> Circuit:
         Part("T", "nmos", ("c", "a", GROUND, GROUND), (1e-3, 0.2, 0.02, 2e-6, 1e-6, 0.3, 0.6)),
     ]
     return Circuit(Parts.collect([*mixed(), *more]), outputs=["d", "k"])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::hardware_models.circuits.active_phase.StabilityWarning")
+def test_a_step_costs_what_an_ordinary_one_does() -> None:
+    """At most 1.3 times the processor time: nudged phases factorise one matrix, turned around or not."""
+    circuit = Circuit(active_circuit(0), outputs=["o0", "n5"])
+    x = circuit._volts(None) * torch.linspace(0.8, 1.2, 16, dtype=torch.float64)[:, None]
+    y = torch.tensor([[0.3, -0.2]], dtype=torch.float64).expand(16, -1)
+    assert step_ratio(circuit, x, y, 1e-8) <= 1.3
 
 
 @pytest.mark.full
