@@ -28,9 +28,6 @@ from .tie import Tie, tied
 REUSE = 0.1
 """A Jacobian is kept while one step with it lowers the residual to this part."""
 
-ROUNDED = 1e3 * float(np.finfo(np.float64).eps)
-"""Part of the largest entry of a row, and of a column, of a Jacobian below which an entry is rounding."""
-
 
 class StabilityWarning(UserWarning):
     """Warns that nothing in a parts list decides whether an operating point is stable, and that stray
@@ -76,25 +73,6 @@ class ActivePhase(FieldPhase):
         if self._slopes is None:
             self._slopes = self.jacobian.matrix
         return self._slopes
-
-    def asymmetry(self) -> float:
-        """|A| / |J|; where that is rounding, the largest |A| / |J| of a pair of entries, J_ij and J_ji.
-
-        One conductance may be a billion times all others (a shunt, a diode across a source), in whose norm every
-        one-way part would be rounding.
-        """
-        found = super().asymmetry()
-        if found > torch.finfo(self.slopes.dtype).eps ** 0.5:
-            return found
-        matrix = self.slopes.nan_to_num(0.0, 0.0, 0.0)
-        if self.jacobian.keep is not None:
-            matrix = self.jacobian.keep[:, :, None] * matrix * self.jacobian.keep[:, None]
-        apart, size = (matrix - matrix.mT).abs(), torch.maximum(matrix.abs(), matrix.abs().mT)
-        # What the sums of a row and a column round to says nothing.
-        row = size.amax(2)
-        apart = torch.where(apart > ROUNDED * torch.minimum(row[:, :, None], row[:, None]), apart, 0.0)
-        single = (apart / size.clamp_min(torch.finfo(size.dtype).tiny)).amax() if size.numel() else 0.0
-        return max(found, 0.5 * float(single))
 
     def reads(self) -> torch.Tensor:
         """Outputs as sums of the voltages of all nodes but ground, (n_out, n_nodes - 1)."""
