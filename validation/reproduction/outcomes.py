@@ -198,7 +198,8 @@ class Reproduction(Tabular):
         for cells, outcome in zip(rows, self.outcomes, strict=True):
             cells[0] += f": {outcome.row.title}, {outcome.row.quantity}"
             if outcome.figure is not None:
-                cells[-1] += "".join(f". {note}" for note in (*outcome.recipe.notes, *outcome.recipe.differs))
+                notes = (*outcome.recipe.notes, *outcome.recipe.differs)
+                cells[-1] += "".join(f". {note[0].upper()}{note[1:]}" for note in notes)
         lines = [list(COLUMNS), ["---"] * len(COLUMNS), *rows]
         table = "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
         return f"# Published and ours: the table\n\n{CAPTION}\n\n{table}\n"
