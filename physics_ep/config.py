@@ -46,6 +46,9 @@ from .zoo.networks import zoo, zoo_config, zoo_weights
 RUN = "run-file"
 """Name of `physics_ep.runs.preparation.from_run` among the registered systems."""
 RUN_FILES = (".h5", ".hdf5")
+IN_OWN_UNITS = ("netlist",)
+"""Systems whose inputs and outputs are in the unit of what a user has measured, volts: their tables stay as they
+are, unless [data] says how they are scaled."""
 
 
 class Section(BaseModel):
@@ -138,12 +141,14 @@ class DataSection(Section):
         classes, numbers with a fraction are measured.
     target_scaling : {'standard', 'range', 'none'} or None
         What becomes of each measured target, by the examples to train on: mean 0 and deviation 1, the range 0 to 1,
-        or nothing. None: 'range' for 'csv' and 'parquet', since class targets are 0 and 1 too; 'none' for arrays.
+        or nothing. None: 'range' for 'csv' and 'parquet', since class targets are 0 and 1 too; 'none' for arrays,
+        and where the system is a netlist, which has volts.
     columns : list of str or None
         Columns to learn from. None: all but the target.
     scaling : {'standard', 'range', 'none'} or None
         What becomes of each feature, by the examples to train on: mean 0 and deviation 1, the range 0 to 1, or
-        nothing. None: 'standard' for 'csv' and 'parquet', 'none' for 'npz', whose bytes (uint8) become [0, 1].
+        nothing. None: 'standard' for 'csv' and 'parquet', 'none' for 'npz', whose bytes (uint8) become [0, 1], and
+        where the system is a netlist.
     validation : float or int or None
         Share (below 1) or number of the training examples that are held out, each class in its proportion. The
         epoch that is kept, early stopping and schedulers that watch a figure go by the error on these; the test set
@@ -502,13 +507,24 @@ def load_config(
     return parse_config(table)
 
 
+def _in_own_units(table: Mapping[str, Any]) -> dict[str, Any]:
+    """A config's sections; where its system is one of `IN_OWN_UNITS`, a table that nobody scales stays as it is."""
+    system, data = (table.get(name) for name in ("system", "data"))
+    if not isinstance(system, Mapping) or system.get("name") not in IN_OWN_UNITS:
+        return dict(table)
+    if not isinstance(data, Mapping) or data.get("name") not in ("csv", "parquet"):
+        return dict(table)
+    plain = {name: "none" for name in ("scaling", "target_scaling") if data.get(name) is None}
+    return {**table, "data": {**data, **plain}}
+
+
 def parse_config(table: Mapping[str, Any]) -> Config:
     """Check the sections of a config that is a dict, as `load_config` does, and return the config."""
     require_plain(table)
     for section, keys in table.items():
         require_finite(str(section), keys)
     try:
-        return Config.model_validate(dict(table))
+        return Config.model_validate(_in_own_units(table))
     except ValidationError as error:
         _complain(error)
 

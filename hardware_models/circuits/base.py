@@ -67,6 +67,8 @@ class PartsCircuit(Tabular, OnHost):
     conductance: torch.nn.Parameter
     examples: tuple[torch.Tensor, torch.Tensor]
     """Inputs and targets, where whoever made the circuit brings some."""
+    stands_in = False
+    """Whether `examples` are what a netlist itself shows, with targets that nobody gave: data go before them."""
     _shown: torch.Tensor | None = None
     """Numbers of the voltage sources that inputs set; None for all of them."""
 

@@ -81,6 +81,7 @@ def circuit_file(
         **options,
     )
     circuit.examples = circuit._volts(None), torch.zeros(1, len(circuit.output_names), dtype=torch.float64)
+    circuit.stands_in = True
     return circuit
 
 

@@ -196,6 +196,18 @@ class OnDevice(EnergySystem):
 
     # -- cells -------------------------------------------------------------------------------------------------
 
+    def line_conductances(self, name: str) -> torch.Tensor:
+        """What both cells of each pair of a parameter conduct together, G+ + G-, siemens, of its shape.
+
+        A weight is their difference, which does not tell it of cells that err: two stuck ones make a weight of 0.
+        """
+        assert self.device_model is not None
+        if name in self._arrays:
+            cells = self._arrays[name].cells
+        else:
+            cells = programmed(self._asked[name], self.device_model, self.device_seed, name, self._spans[name])
+        return cells.plus + cells.minus
+
     def _written(self, asked: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """What the cells make of weights, by name; they are written for them."""
         assert self.device_model is not None

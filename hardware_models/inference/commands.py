@@ -49,23 +49,18 @@ def inference(
     report = Report(json, quiet)
     import torch
 
-    from physics_ep.data.datasets import load_dataset
     from physics_ep.placement import resolve_device
-    from physics_ep.runs.preparation import bring_examples, on_devices, subject_of, with_arguments
+    from physics_ep.runs.preparation import on_devices, subject_of, with_arguments
 
     from .cost import inference_cost
+    from .examples import examples_shown
 
     where = resolve_device(device)
     subject = on_devices(subject_of(system, weights), preset, device_model, device_seed)
     subject = with_arguments(subject, data, None, None, None)
     built = subject.system.build(seed=0 if seed is None else seed).to(where)
-    bring_examples(built, subject)
-    own = getattr(built, "examples", None)
-    if own is None:
-        held = load_dataset(subject.data)
-        shape = built.example_shape
-        own = (held.test_x if shape is None else held.test_x.reshape(-1, *shape), held.test_y)
-    x, y = own[0][:examples], None if own[1] is None else own[1][:examples]
+    x, y = examples_shown(built, subject)
+    x, y = x[:examples], None if y is None else y[:examples]
     with torch.no_grad():
         found = inference_cost(built, x, y, subject.ep.new_cost())
     report.figures(found.figures())

@@ -15,6 +15,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from physics_ep.blocks import State
@@ -28,12 +29,15 @@ from physics_ep.storage.trajectory import Trajectory
 
 from ..analog.circuit import AnalogHopfieldCircuit
 from ..analog.power import power as analog_power
+from ..circuits.base import PartsCircuit
 from ..devices.fields import defaults_of
 from ..devices.model import ASSUMED_SECONDS, DeviceModel
 from ..devices.systems import OnDevice
 from ..layers.couplings import Dense
 from ..layers.layered import Layered
 from ..mapping.budget import Budget, PartCounts, Takes
+from ..netlists.memristors import STATEFUL
+from ..nodal.power import HEAT, STORES, power_at_rest
 from ..oscillators.base import Oscillators
 from ..resistive.network import ResistiveNetwork
 
@@ -43,6 +47,8 @@ FOLLOWED = 4
 """Examples that are followed in time."""
 LONGEST = 10
 """How many spans of `simulate` a system is given to come to rest."""
+MOVING = (*STORES, *STATEFUL)
+"""Kinds of parts that give a circuit a motion of its own, which `simulate` does not follow."""
 SHOWN = 256
 """Examples over which power is averaged."""
 
@@ -121,7 +127,7 @@ def inference_cost(
         words["error"] = (
             f"of {counted(len(x), 'test example')}, {found.unconverged} of them without equilibrium"
             if not found.measured
-            else f"targets are measured: mean cost {found.loss:.4g} of {counted(len(x), 'test example')}"
+            else f"because targets are measured: mean cost {found.loss:.4g} of {counted(len(x), 'test example')}"
         )
     few = x[:FOLLOWED]
     try:
@@ -135,8 +141,10 @@ def inference_cost(
     except _UnknownError as why:
         seconds, words["time to rest"] = math.nan, str(why)
     try:
-        shown = x[:SHOWN]
-        state = relax(system, shown).require().state
+        rest = relax(system, x[:SHOWN])
+        if not bool(rest.converged.any()):
+            rest.require()
+        shown, state = x[:SHOWN][rest.converged], tuple(s[rest.converged] for s in rest.state)
         device = getattr(system, "device_model", None)
         power, of_what = _power(system, state, shown)
         parts = _parts(system)
@@ -175,6 +183,14 @@ def inference_cost(
 
 def _seconds(system: PhysicalSystem) -> tuple[float, str]:
     """Seconds of a unit of the system's time, and where they are from."""
+    if isinstance(system, PartsCircuit):
+        own = [kind for kind in MOVING if len(system.parts.group(kind))]
+        if own:
+            raise _UnknownError(
+                f"because the circuit moves by parts of its own ({', '.join(own)}), which "
+                "hardware_models.transient follows"
+            )
+        return 1.0, f"{system.node_capacitance:.2g} F at each node, assumed: the circuit has no capacitors"
     if system.time_unit == "s":
         farads = getattr(system, "capacitance", None)
         nodes = (
@@ -223,6 +239,12 @@ def _power(system: PhysicalSystem, state: State, x: torch.Tensor) -> tuple[torch
         return own(state, x).detach(), f"as the method watts of {type(system).__name__} tells"
     if isinstance(system, ResistiveNetwork):
         return system.cell_power(state, x), "all cells, V^2 G"
+    if isinstance(system, PartsCircuit):
+        kinds = power_at_rest(system.parts, system.sources(x).numpy())
+        heat = {kind: watts for kind, watts in kinds.items() if kind in HEAT}
+        total = sum(heat.values(), np.zeros(len(x)))
+        told = ", ".join(f"{kind} {watts.mean():.2g} W" for kind, watts in heat.items())
+        return torch.from_numpy(total), f"what sources and active parts deliver, turned into heat: {told}"
     if isinstance(system, AnalogHopfieldCircuit):
         still = simulate(system, x, system.time_constant, start=state, steps=20)
         taken = analog_power(system, still, x)
@@ -240,27 +262,24 @@ def _power(system: PhysicalSystem, state: State, x: torch.Tensor) -> tuple[torch
     return _array_power(system, device, state, x), f"all cells, V^2 G, {way}, full scale {device.voltage:g} V"
 
 
-def _array_power(system: Layered, device: DeviceModel, state: State, x: torch.Tensor) -> torch.Tensor:
+def _array_power(system: Any, device: DeviceModel, state: State, x: torch.Tensor) -> torch.Tensor:
     """Watts (B,) of arrays of pairs of cells that are read both ways.
 
-    A weight w is a pair of cells whose conductances sum to |w| / scale + 2 g_min, scale being its value a siemens.
-    A layer's lines bear its activity times `voltage` over its full scale; the input drives its array one way only.
+    Both cells of each pair conduct as they were drawn (`OnDevice.line_conductances`). A layer's lines bear its
+    activity times `voltage` over its full scale; the input drives its array one way only.
     """
     scales = [float(x.abs().max()) or 1.0, *system.full_scales]
     blocks = [x, *state]
     volts = [block.flatten(1) * (device.voltage / full) for block, full in zip(blocks, scales, strict=True)]
     total = torch.zeros(len(x), dtype=x.dtype, device=x.device)
-    values = {name: p.detach() for name, p in system.named_parameters()}
     for k in range(len(system.layers)):
-        weight = f"layers.{k}.weight"
-        lines = values[weight].abs() / system.device_scales[weight] + 2 * device.g_min
+        lines = system.line_conductances(f"layers.{k}.weight").to(x)
         total = total + volts[k].square() @ lines.sum(0)
         if k:
             total = total + volts[k + 1].square() @ lines.sum(1)
         bias = f"layers.{k}.bias"
         if bias in system.device_scales:  # a row that is driven at full scale
-            row = values[bias].abs() / system.device_scales[bias] + 2 * device.g_min
-            total = total + float(row.sum()) * device.voltage**2
+            total = total + float(system.line_conductances(bias).sum()) * device.voltage**2
     return total
 
 
@@ -279,7 +298,7 @@ def _parts(system: PhysicalSystem) -> PartCounts:
         return PartCounts(amplifiers=behind, buffers=2 * sizes[0], input_values=sizes[0], output_values=sizes[-1])
     if isinstance(system, Oscillators):
         return PartCounts(oscillators=sum(sizes[1:]), input_values=sizes[0], output_values=sizes[-1])
-    if isinstance(system, AnalogHopfieldCircuit) or callable(getattr(system, "watts", None)):
+    if isinstance(system, AnalogHopfieldCircuit | PartsCircuit) or callable(getattr(system, "watts", None)):
         return PartCounts()
     return PartCounts(
         amplifiers=sum(sizes[1:-1]), buffers=sum(sizes), input_values=sizes[0], output_values=sizes[-1]

@@ -7,14 +7,19 @@ each node do. What sources deliver is what others turn into heat or store.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.sparse import csr_array
 
+from physics_ep.errors import InputError
+
 from ..netlists.memristors import STATEFUL
-from ..netlists.parts import CHANNELS
+from ..netlists.parts import CHANNELS, Parts
+from ..netlists.resting import resting
 from .equations import Array, NodalEquations, compact
+from .points import operating_point, source_volts, spread
 
 HEAT = ("resistor", "memristor", "diode", "spice_diode", "piecewise_diode", "ideal_diode", *CHANNELS, *STATEFUL)
 """Kinds that can only take power; `STORES` store it, all others are sources."""
@@ -75,6 +80,33 @@ class CircuitPower:
     def energies(self) -> dict[str, torch.Tensor]:
         """What each kind (or part, by name) has taken by the end, (B,) joules."""
         return {name: self.energy[-1, :, k] for k, name in enumerate(self.names)}
+
+
+def power_at_rest(parts: Parts, sources: Any = None) -> dict[str, Array]:
+    """Power that each kind of part takes at the operating point, (B,) watts; sources have negative ones.
+
+    Parameters
+    ----------
+    parts : Parts
+    sources : array_like (B, n_voltage_sources), optional
+        Volts. Default: the parts' own values, B = 1.
+
+    Raises
+    ------
+    InputError
+        If an argument does not fit, or no operating point is found.
+    """
+    parts = resting(parts)
+    volts = source_volts(parts, sources)
+    found = operating_point(parts, volts)
+    if not found.converged.all():
+        raise InputError(f"The circuit has no operating point that could be found: {found.why_not()}.")
+    equations = NodalEquations(parts)
+    z = np.hstack([found.voltages, found.currents])
+    meter = PowerMeter(equations)
+    currents = equations.currents(equations.across(z), spread(equations.drive(volts), len(z)))
+    power = meter.read(z, currents, np.zeros((len(z), len(equations.capacitance))))
+    return dict(zip(meter.kinds, power.T, strict=True))
 
 
 class PowerMeter:

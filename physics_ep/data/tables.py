@@ -153,7 +153,7 @@ def made_table(section: DataSection, train: Part, test: Part | None, names: Sequ
     shift, scale = _scaling(section.scaling or ("standard" if tabular else "none"), train_x[fitted])
     train_x, test_x = (((x - shift) / scale).astype(np.float32) for x in (train_x, test_x))
     if found.classes is not None:
-        if section.target_scaling is not None:
+        if section.target_scaling not in (None, "none"):
             must = "be left out where targets are classes"
             raise argument_error("data.target_scaling", must, repr(section.target_scaling))
         return Table(train_x, train_y, test_x, test_y, found.classes)

@@ -125,8 +125,8 @@ def on_devices(
     """
     given = {"preset": preset, "device-model": device_model}
     named = [name for name, value in given.items() if value is not None]
-    if named and config.system.name == RUN:
-        config = _of_its_run(config)
+    if config.system.name == RUN and (named or device_seed is not None):
+        config = _of_its_run(config, [*named, "device-seed"][0])
     section = config.system
     if named and "device" not in inspect.signature(load(systems()[section.name])).parameters:
         must = f"be left out for the system {section.name!r}, whose weights no cells hold"
@@ -143,12 +143,20 @@ def on_devices(
     return config.updated(system=options) if options else config
 
 
-def _of_its_run(config: Config) -> Config:
-    """The config of a run file's system with the run's weights, which can be told other options than the run's; the
-    same config where the run's weights are on devices already."""
+def _of_its_run(config: Config, asked: str) -> Config:
+    """The config of a run file's system with the run's weights, which can be told other options than the run's.
+
+    Raises
+    ------
+    InputError
+        If the run's weights are on devices already, so that no option, `asked`, puts them on others.
+    """
     file = str(config.system.options["file"])
     section = dict(open_run(file).config["system"])
-    if section.get("device") is not None or section["name"] == RUN:
+    if section.get("device") is not None:
+        must = "be left out for a run whose weights are in the cells of devices already"
+        raise argument_error(asked, must, f"given for {file!r}")
+    if section["name"] == RUN:
         return config
     return parse_config({**config.as_given(), "system": {**section, "weights": file}})
 
@@ -395,8 +403,9 @@ def subject_of(spec: str | os.PathLike[str], weights: str | os.PathLike[str] | N
 def bring_examples(system: PhysicalSystem, config: Config) -> None:
     """Give a system the test examples of its config's data as its attribute `examples`, in the shape that it takes.
 
-    A system that has brought its own keeps them. None are given of the digits, which fit where nothing is said, of
-    data that are streamed or not to be found, and of data of another number of inputs.
+    A system that has brought its own keeps them, but for a netlist's own sources (`stands_in`). None are given of
+    the digits, which fit where nothing is said, of data that are streamed or not to be found, and of data of
+    another number of inputs.
 
     Parameters
     ----------
@@ -410,7 +419,9 @@ def bring_examples(system: PhysicalSystem, config: Config) -> None:
         If a table of the user's own cannot be read.
     """
     name = config.data.name
-    if getattr(system, "examples", None) is not None or name == "digits" or name not in DATASETS:
+    stands_in = getattr(system, "stands_in", False)
+    brought = getattr(system, "examples", None) is not None and not stands_in
+    if brought or name == "digits" or name not in DATASETS:
         return
     if name not in TABLES and locate(name, config.data.folder) is None:
         return
@@ -422,6 +433,8 @@ def bring_examples(system: PhysicalSystem, config: Config) -> None:
             return
         x = x.reshape(len(x), *shape)
     system.examples = (x, held.test_y)
+    if stands_in:
+        system.stands_in = False
 
 
 def kept_examples(source: BatchSource, data: Data | None) -> dict[str, torch.Tensor]:
@@ -539,6 +552,7 @@ def system_of(run: Run) -> PhysicalSystem:
     load_weights(system, run)
     if run.examples:
         system.examples = (run.examples["x"], run.examples["y"])
+        system.stands_in = False
     return system
 
 
