@@ -165,8 +165,8 @@ class Oscillators(EnergySystem):
     # -- the physics ------------------------------------------------------------------------------------------
 
     def inputs(self, x: torch.Tensor) -> torch.Tensor:
-        """Phasors (2, B, n) of the clamped inputs."""
-        return torch.stack([x, torch.zeros_like(x)]) if self.encoding == "amplitude" else phasor(self.span * x)
+        """Phasors (2, B, n) of the clamped inputs; (1, B, n), in phase alone, where they are amplitudes."""
+        return x[None] if self.encoding == "amplitude" else phasor(self.span * x)
 
     def gains(self, k: int) -> torch.Tensor | None:
         """What block k adds of its own phasor to its field for second-harmonic injection, (2, 1, 1)."""

@@ -20,7 +20,7 @@ from torch import nn
 from physics_ep.placement import OnHost
 
 from .kernels import Lists, bent_weights, curved, fields, pair_products
-from .layers import Phasors
+from .layers import Phasors, both
 
 DENSE_SHARE = 0.1
 """Share of all pairs from which on a matrix product is faster than a list of edges."""
@@ -106,12 +106,12 @@ class GraphCouplings(nn.Module):
         return self.weight if len(self.inner_edges) == len(self.edges) else self.weight[self.inner_edges]
 
     def clamped(self, inputs: torch.Tensor) -> Phasors:
-        """Field on the free oscillators from input phasors (2, B, n_in), local fields and held oscillators."""
+        """Field on the free oscillators from input phasors (2 or 1, B, n_in), local fields and held oscillators."""
         total = inputs.new_zeros(2, inputs.shape[1], len(self.free))
         if self.local_field is not None:
             total = total + self.local_field[:, None, self.free]
         if self.input_weight is not None:
-            total = total.index_add(2, self.input_slots, inputs @ self.input_weight.t())
+            total = total.index_add(2, self.input_slots, both(inputs @ self.input_weight.t()))
         if len(self.outer_edges):
             pulls = self.weight[self.outer_edges] * self.outer_phasors
             total = total + pulls.new_zeros(2, len(self.free)).index_add(1, self.outer_slots, pulls)[:, None]
@@ -149,7 +149,8 @@ class GraphCouplings(nn.Module):
         weight[self.outer_edges] = -(total[:, self.outer_slots] * self.outer_phasors).sum(0)
         grads = {"weight": weight}
         if self.input_weight is not None:
-            grads["input_weight"] = -moved[:, :, self.input_slots].flatten(0, 1).t() @ inputs.flatten(0, 1)
+            driven = moved[: len(inputs), :, self.input_slots]
+            grads["input_weight"] = -driven.flatten(0, 1).t() @ inputs.flatten(0, 1)
         if self.local_field is not None:
             grads["local_field"] = torch.zeros_like(self.local_field).index_copy(1, self.free, -total)
         return grads

@@ -74,6 +74,11 @@ def rounded(weight: torch.Tensor, bits: int) -> torch.Tensor:
     return weight + (level - weight).detach()
 
 
+def both(z: torch.Tensor) -> torch.Tensor:
+    """Phasors or fields with both components, (2, B, n), of such or of the in-phase ones alone, (1, B, n)."""
+    return z if len(z) == 2 else torch.cat([z, torch.zeros_like(z)])
+
+
 class LayerStack(nn.ModuleList):
     """Couplings of a stack of layers, each to the next; the first to the inputs.
 
@@ -86,10 +91,10 @@ class LayerStack(nn.ModuleList):
         return cast("list[PhaseCoupling]", list(self))
 
     def clamped(self, inputs: torch.Tensor) -> Phasors:
-        """Fields on all layers from input phasors (2, B, n_0) and local fields: (2, B, n_k) each."""
+        """Fields on all layers from input phasors (2 or 1, B, n_0) and local fields: (2, B, n_k) each."""
         batch = inputs.shape[1]
         fields = [layer.field.detach()[:, None] for layer in self.layers]
-        first = inputs @ self.layers[0].strength.detach().t() + fields[0]
+        first = both(inputs @ self.layers[0].strength.detach().t()) + fields[0]
         rest = [field.expand(2, batch, -1) for field in fields[1:]]
         return [first, *rest]
 
@@ -121,7 +126,7 @@ class LayerStack(nn.ModuleList):
         total: torch.Tensor | float = 0.0
         below = inputs
         for layer, here in zip(self.layers, z, strict=True):
-            field = below @ layer.strength.t() + layer.field[:, None]
+            field = both(below @ layer.strength.t()) + layer.field[:, None]
             total = total - (here * field).sum((0, 2))
             below = here
         assert isinstance(total, torch.Tensor)
@@ -135,11 +140,12 @@ class LayerStack(nn.ModuleList):
         e, m : list of Tensor (2, B, n_k)
             Difference of the phases' phasors, with the examples' weights on it, and their mean: the difference of
             products a+ b+ - a- b- is e_a m_b + m_a e_b, where nothing cancels.
-        inputs : Tensor (2, B, n_0)
+        inputs : Tensor (2, B, n_0), or (1, B, n_0) where they are in phase alone
         """
         grads = {}
         for k in range(len(self)):
-            weight = e[k].flatten(0, 1).t() @ (inputs if k == 0 else m[k - 1]).flatten(0, 1)
+            below = inputs if k == 0 else m[k - 1]
+            weight = e[k][: len(below)].flatten(0, 1).t() @ below.flatten(0, 1)
             if k > 0:
                 weight = torch.addmm(weight, m[k].flatten(0, 1).t(), e[k - 1].flatten(0, 1))
             grads[f"{k}.weight"] = weight.neg_()

@@ -30,6 +30,8 @@ THROUGHPUT_BATCH = 128
 GAIN = 480 * 2**-10
 SCALE = 2**-13
 TARGET = 2**-10
+FEW = 8
+"""Hidden nodes of a network whose step makes all calls and hardly any work."""
 NGSPICE_SECONDS = 25e-3
 TOLERANCE = 1e-5 * TARGET
 
@@ -55,7 +57,7 @@ def measure(
     dict
         `rows` (contender, milliseconds, ratio, residual, iterations, and over the two products in processor time:
         the step, `cpu`, and its products alone, `floor`; `count`, their multiplications), `ratio` (EP step over its
-        two products),
+        two products), `calls` (the same of a step with hardly any work),
         `throughput_ratio` (operating points per second over ngspice's), `followed` (ratios by name, that of the
         step in processor time), `machine`.
     """
@@ -68,6 +70,9 @@ def measure(
         labels = torch.randint(0, SIZES[-1], (BATCH,), generator=generator)
         y = cost.encode(labels, SIZES[-1], torch.float32)
         ep = EquilibriumPropagation(cost, beta=SCALE, tolerance=TOLERANCE)
+        few = ResistiveNetwork((SIZES[0], FEW, SIZES[-1]), input_gain=GAIN, scale=SCALE, seed=seed)
+        # Its outputs hang on few conductances, which bear a weaker nudge only.
+        weak = EquilibriumPropagation(cost, beta=SCALE / 20, tolerance=TOLERANCE)
         g, doubled = system.couplings[0].conductance.detach(), system.doubled(x)
         moved = torch.randn(BATCH, SIZES[1], generator=generator)
 
@@ -79,11 +84,15 @@ def measure(
             system.zero_grad()
             ep.backward(system, x, y)
 
+        def call() -> None:
+            few.zero_grad()
+            weak.backward(few, x, y)
+
         def settle() -> None:
             relax(small, many, tolerance=TOLERANCE)
 
         where = machine()
-        calls = {"products": products, "ep": propagate, "points": settle}
+        calls = {"products": products, "ep": propagate, "calls": call, "points": settle}
         clock = Clock()
         medians = interleave(clock.around(calls), repeats)
         found = floors({name: calls[name] for name in ("products", "ep")}, repeats)
@@ -107,6 +116,14 @@ def measure(
             "/".join(str(e.iterations) for e in step.equilibria),
             floor["ep"],
         ),
+        _row(
+            f"EP step 1568-{FEW}-10, batch 32: calls alone",
+            medians["calls"],
+            medians["calls"] / medians["products"],
+            None,
+            "",
+            (clock.median("calls")[1] / unit, None, None),
+        ),
         _row("ngspice, an operating point", ngspice_seconds, 1.0, None, ""),
         _row(
             "784-100-10, batch 128, an operating point",
@@ -120,11 +137,13 @@ def measure(
         "title": "deep resistive networks, ideal diodes, float32",
         "rows": rows,
         "ratio": ratio,
+        "calls": medians["calls"] / medians["products"],
         "throughput_ratio": ngspice_seconds / each,
         "points_per_second": 1 / each,
         "followed": {
             "EP step / its two products": floor["ep"][0],
             "its products alone": floor["ep"][2],
+            "calls alone": clock.median("calls")[1] / unit,
             "operating point / ngspice's 25 ms": each / ngspice_seconds,
         },
         "machine": where,

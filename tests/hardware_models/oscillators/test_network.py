@@ -686,3 +686,21 @@ def test_what_drifts_is_told_as_such() -> None:
     assert found.status is Status.NOT_LOCKED
     with pytest.raises(NotConverged, match=r"no synchronised state.*Try a smaller detuning"):
         found.require()
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_amplitudes_make_no_product_with_zeros(graph):
+    """Inputs that are amplitudes lie in phase: fields and gradients are those of phasors whose sines are zeros, at
+    half the multiplications."""
+    system = OscillatorGraph.all_to_all(7, 6, 2) if graph else OscillatorNetwork([7, 6, 2])
+    system = system.double()
+    x = torch.rand(5, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    phasors = torch.stack([x, torch.zeros_like(x)])
+    assert system.inputs(x).shape == (1, 5, 7)
+    with torch.no_grad():
+        fields = zip(system.couplings.clamped(system.inputs(x)), system.couplings.clamped(phasors), strict=True)
+        z = [torch.randn(2, 5, n, generator=torch.Generator().manual_seed(n)).double() for n in system.sizes[1:]]
+        short, long = (system.couplings.contrast(z, z, inputs) for inputs in (system.inputs(x), phasors))
+        energies = [system.couplings.energy(z, inputs) for inputs in (system.inputs(x), phasors)]
+    for found, full in [*fields, *((short[name], g) for name, g in long.items()), energies]:
+        torch.testing.assert_close(found, full, rtol=1e-14, atol=1e-14)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import torch
+from collections import Counter
 
-from physics_ep.cost import CrossEntropy
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from hardware_models import ResistiveNetwork
+from physics_ep.cost import CrossEntropy, SquaredError
 from physics_ep.estimators.propagation import EquilibriumPropagation
 from physics_ep.predictive_coding import mlp
+from validation.benchmarks import resistive
 from validation.benchmarks.counting import floors, products_of, with_floors
 
 
@@ -31,3 +36,37 @@ def test_products_of_a_step_are_counted_as_by_hand() -> None:
     rows = with_floors([{"step": name} for name in ("backprop", "mirrored", "else")], found, "backprop", 1.0)
     assert [row["count"] for row in rows] == [1.0, (2 * first + 5 * others) / (2 * first + 3 * others), None]
     assert 0 < rows[0]["floor"] == found["backprop"][1]
+
+
+class Touching(TorchDispatchMode):
+    """A context that counts the operators which read or write a tensor of at least so many numbers, views apart."""
+
+    def __init__(self, least: int) -> None:
+        super().__init__()
+        self.least = least
+        self.found: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        touched = [t for t in (*args, *(kwargs or {}).values(), out) if isinstance(t, torch.Tensor)]
+        if not func.is_view and any(t.numel() >= self.least for t in touched):
+            self.found[func.overloadpacket.__name__] += 1
+        return out
+
+
+def test_resistive_step_passes_over_the_conductances_three_times() -> None:
+    """Drive of the input, clipping to the devices' range, and the contrast: at batch 32 each further pass over the
+    1.6 million conductances, which no cache holds, is a tenth of the step or more; clocks do not always tell."""
+    cost = SquaredError(resistive.TARGET)
+    options = {"input_gain": resistive.GAIN, "scale": resistive.SCALE, "seed": 0}
+    system = ResistiveNetwork(resistive.SIZES, **options)
+    x = torch.rand(resistive.BATCH, resistive.SIZES[0], generator=torch.Generator().manual_seed(0))
+    y = cost.encode(torch.arange(resistive.BATCH) % 10, 10, torch.float32)
+    ep = EquilibriumPropagation(cost, beta=resistive.SCALE, tolerance=resistive.TOLERANCE)
+    for _ in range(2):  # the first steps also measure, and make sure that weights are finite
+        system.zero_grad()
+        ep.backward(system, x, y)
+    system.zero_grad()
+    with Touching(2 * resistive.SIZES[0] * resistive.SIZES[1]) as seen:
+        ep.backward(system, x, y)
+    assert seen.found == {"mm": 2, "clamp_": 1}
