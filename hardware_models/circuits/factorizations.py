@@ -16,8 +16,10 @@ The least estimated time wins: flops, which the graph tells, over rates that wer
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cache, cached_property
 from importlib.util import find_spec
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -34,9 +36,12 @@ from . import matrix_kernels as kernels
 from .elimination import Fill, fill_of
 
 KINDS = ("dense", "banded", "minimum_degree", "cholmod", "sparse")
-DENSE_RATE, BAND_RATE, SCATTER_RATE, SPARSE_RATE, CHOLMOD_RATE = 2e10, 1e10, 2e9, 1.1e9, 4e9
+DENSE_RATE, BAND_RATE, SCATTER_RATE, SPARSE_RATE = 2e10, 1e10, 2e9, 1.1e9
 """Flops a second of one core, for the choice alone; SCATTER_RATE of an elimination into a band, SPARSE_RATE of
 squared lengths of columns."""
+CHOLMOD_RATES, CHOLMOD_NODE, FULL = (2e9, 1.5e10), 1e-6, 500
+"""CHOLMOD's flops a second with the reference BLAS and with OpenBLAS, over flops in the order of least degree (its
+own order takes fewer); seconds of a node beside; unknowns of the full matrix that tells which BLAS it has."""
 LOOK = 2e-4
 """Seconds of a factorisation from which on it is worth to look for a sparse one."""
 MEMORY = 2**31
@@ -86,6 +91,31 @@ class Pattern:
     entries: np.ndarray
     fill: Fill | None = None
 
+    @cached_property
+    def columns_of(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Compressed columns: where each entry comes from (the diagonal, then the pairs), rows, starts."""
+        here, a, b = np.arange(self.n), *self.pairs.T
+        numbers = np.concatenate([here, self.n + np.tile(np.arange(len(a)), 2)])
+        places = (np.concatenate([here, a, b]), np.concatenate([here, b, a]))
+        found = sparse.csc_array((numbers, places), shape=(self.n, self.n))
+        return found.data, found.indices, found.indptr
+
+    def assembled(self, diagonal: np.ndarray, off: np.ndarray) -> sparse.csc_matrix:
+        """The matrix with this diagonal (n,) and these entries of the pairs (m,)."""
+        source, rows, starts = self.columns_of
+        return sparse.csc_matrix((np.concatenate([diagonal, off])[source], rows, starts), shape=(self.n, self.n))
+
+    @cached_property
+    def supernodes(self) -> Any:
+        """CHOLMOD's order and fill of any matrix on this pattern."""
+        from sksparse.cholmod import analyze
+
+        return analyze(self.assembled(np.ones(self.n), np.zeros(len(self.pairs))))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickles and copies keep, the fields: what CHOLMOD found cannot be written."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
+
 
 @dataclass(frozen=True)
 class _Plan:
@@ -129,10 +159,12 @@ def choose(n: int, pairs: np.ndarray, kind: str | None = None, eliminate: bool |
     if kind == "banded" or (kind is None and min(plan.seconds for plan in plans) > 5e-3):
         for chosen in sets:
             work = 2 * float((degree[chosen].astype(float) ** 2).sum()) / SCATTER_RATE
-            # An elimination that costs more than all else is not worth a look at the band that it leaves.
-            if kind is None and work > min(plan.seconds for plan in plans):
-                continue
             left = _others(n, chosen)
+            # Neighbours of an eliminated node are joined all to all; those of any other lie on either side of it.
+            widest = int(degree[chosen].max()) if len(chosen) else int(degree.max(initial=0)) // 2
+            # What an elimination and so wide a band cost, at the least, may be more than all else: no look at it.
+            if kind is None and work + len(left) * widest**2 / BAND_RATE > min(plan.seconds for plan in plans):
+                continue
             order, width = _band(graph, chosen, left)
             seconds = len(left) * (width + 1) ** 2 / BAND_RATE + work
             plans.append(_Plan("banded", chosen, left[order], width, seconds, 8.0 * len(left) * (width + 1)))
@@ -144,10 +176,24 @@ def choose(n: int, pairs: np.ndarray, kind: str | None = None, eliminate: bool |
         seconds = fill.flops / SPARSE_RATE + cube / DENSE_RATE
         plans.append(_Plan("minimum_degree", nobody, everyone, 0, seconds, stored, fill))
         if kind is None and find_spec("sksparse") is not None:
-            supernodes = (fill.flops + cube) / CHOLMOD_RATE
+            supernodes = (fill.flops + cube) / _cholmod_rate() + CHOLMOD_NODE * n
             plans.append(_Plan("cholmod", nobody, everyone, 0, supernodes, stored))
     small = [plan for plan in plans if plan.bytes < MEMORY] or [min(plans, key=lambda plan: plan.bytes)]
     return _laid_out(n, pairs, min(small, key=lambda plan: plan.seconds))
+
+
+@cache
+def _cholmod_rate() -> float:
+    """CHOLMOD's rate with the BLAS that it has, measured once a process on a full matrix."""
+    pattern = choose(FULL, np.stack(np.triu_indices(FULL, 1), 1), "cholmod")
+    matrix = pattern.assembled(np.full(FULL, float(FULL)), np.full(len(pattern.pairs), -1.0))
+    spent = []
+    for _ in range(3):
+        start = process_time()
+        pattern.supernodes.cholesky(matrix)
+        spent.append(process_time() - start)
+    slow, fast = CHOLMOD_RATES
+    return fast if FULL**3 / 3 / min(spent) > 1.75 * slow else slow
 
 
 def _others(n: int, chosen: np.ndarray) -> np.ndarray:
@@ -366,7 +412,7 @@ class Sparse(MatrixFactor):
         for row in range(len(diagonal)):
             off = matrix.off[row if len(matrix.off) > 1 else 0]
             try:
-                factor = _superlu(_csc(pattern.n, pattern.pairs, diagonal[row], off))
+                factor = _superlu(pattern.assembled(diagonal[row], off))
             except RuntimeError as error:  # exactly singular
                 raise NotPositive from error
             if not bool((factor.U.diagonal() > 0).all()):
@@ -422,16 +468,15 @@ class Cholmod(MatrixFactor):
     """A factorisation by CHOLMOD of each matrix as it stands, in the order that CHOLMOD finds best."""
 
     def __init__(self, matrix: Matrix, diagonal: np.ndarray) -> None:
-        from sksparse.cholmod import CholmodNotPositiveDefiniteError, cholesky
+        from sksparse.cholmod import CholmodNotPositiveDefiniteError
 
         pattern = matrix.pattern
         self.n, self.shared = pattern.n, len(diagonal) == 1
         self.factors: list[Any] = []
         for row in range(len(diagonal)):
             off = matrix.off[row if len(matrix.off) > 1 else 0]
-            full = sparse.csc_matrix(_csc(pattern.n, pattern.pairs, diagonal[row], off))
             try:
-                factor = cholesky(full)
+                factor = pattern.supernodes.cholesky(pattern.assembled(diagonal[row], off))
                 if not bool((factor.D() > 0).all()):  # simplicial factors have signs
                     raise NotPositive
             except CholmodNotPositiveDefiniteError as error:
@@ -509,13 +554,6 @@ _FACTORS: dict[str, type[Any]] = {
 }
 
 
-def _csc(n: int, pairs: np.ndarray, diagonal: np.ndarray, off: np.ndarray) -> sparse.csc_array:
-    here = np.arange(n)
-    rows = np.concatenate([here, pairs[:, 0], pairs[:, 1]])
-    columns = np.concatenate([here, pairs[:, 1], pairs[:, 0]])
-    return sparse.csc_array((np.concatenate([diagonal, off, off]), (rows, columns)), shape=(n, n))
-
-
-def _superlu(matrix: sparse.csc_array) -> Any:
+def _superlu(matrix: sparse.csc_matrix) -> Any:
     options = {"SymmetricMode": True}
-    return splu(sparse.csc_matrix(matrix), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options)
+    return splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from importlib.util import find_spec
 from statistics import median
 from time import process_time
@@ -87,6 +88,25 @@ def test_large_random_graphs_take_no_more_than_superlu(n: int, degree: float) ->
     test_random_graphs_take_no_more_than_superlu(n, degree)
 
 
+def test_the_choice_looks_at_no_band_that_a_hub_makes_wide() -> None:
+    """A node that is joined to all others costs the choice less than one factorisation by SuperLU: a look at the
+    band, half as wide as the graph, took ten of them."""
+    n = 3000
+    spokes = np.stack([np.zeros(n - 1, dtype=np.int64), np.arange(1, n)], 1)
+    pairs = np.unique(np.concatenate([random_pairs(n, 4), spokes]), axis=0)
+    right, (_, _, full) = np.ones(n), conductances(n, pairs)
+    assert choose(n, pairs).kind == "minimum_degree"
+    spent: dict[str, list[float]] = {"choice": [], "superlu": []}
+    for _ in range(3):
+        start = process_time()
+        choose(n, pairs)
+        middle = process_time()
+        superlu(full).solve(right)
+        spent["choice"].append(middle - start)
+        spent["superlu"].append(process_time() - middle)
+    assert median(spent["choice"]) <= median(spent["superlu"])
+
+
 def test_a_matrix_that_is_not_positive_is_told() -> None:
     """In a sparse column and in the core."""
     n, pairs = 300, random_pairs(300, 4)
@@ -111,14 +131,45 @@ def test_layers_and_grids_keep_their_ways() -> None:
     assert (pattern.kind, len(pattern.first)) == ("dense", 400)
 
 
-@pytest.mark.skipif(find_spec("sksparse") is None, reason="scikit-sparse is not installed (the extra cholmod)")
+needs_cholmod = pytest.mark.skipif(
+    find_spec("sksparse") is None, reason="scikit-sparse is not installed (the extra cholmod)"
+)
+
+
+@needs_cholmod
+@pytest.mark.full
+@pytest.mark.parametrize(("n", "degree"), [(1000, 3), (1000, 8), (3000, 4), (3000, 6), (10_000, 3)])
+def test_random_graphs_take_at_most_half_more_than_cholmod(n: int, degree: float) -> None:
+    """Factors and solution by what is chosen, and by scikit-sparse as its users call it: medians of five."""
+    from sksparse.cholmod import cholesky
+
+    pairs = random_pairs(n, degree)
+    diagonal, off, full = conductances(n, pairs)
+    matrix, right = Matrix(choose(n, pairs), off[None]), np.random.default_rng(2).normal(size=n)
+    matrix.factor(diagonal[None])
+    spent: dict[str, list[float]] = {"own": [], "cholmod": []}
+    for _ in range(5):
+        start = process_time()
+        found = matrix.factor(diagonal[None]).solve(right[None])[0]
+        middle = process_time()
+        wanted = cholesky(full)(right)
+        spent["own"].append(middle - start)
+        spent["cholmod"].append(process_time() - middle)
+    np.testing.assert_allclose(found, wanted, rtol=1e-10, atol=1e-12 * np.abs(wanted).max())
+    assert median(spent["own"]) <= 1.5 * median(spent["cholmod"])
+
+
+@needs_cholmod
 def test_cholmod() -> None:
     n, pairs = 300, random_pairs(300, 4)
     diagonal, off, full = conductances(n, pairs)
-    matrix, right = Matrix(choose(n, pairs, "cholmod"), off[None]), np.random.default_rng(2).normal(size=(3, n))
+    pattern = choose(n, pairs, "cholmod")
+    matrix, right = Matrix(pattern, off[None]), np.random.default_rng(2).normal(size=(3, n))
     shared = matrix.factor(diagonal[None]).solve(right)
     np.testing.assert_allclose(shared.T, superlu(full).solve(right.T), rtol=1e-10)
     np.testing.assert_allclose(matrix.factor(np.stack([diagonal] * 3)).solve(right), shared, rtol=1e-10)
+    again = Matrix(pickle.loads(pickle.dumps(pattern)), off[None])  # without CHOLMOD's analysis, found anew
+    np.testing.assert_array_equal(again.factor(diagonal[None]).solve(right), shared)
     for wrong in (-1.0, diagonal[3] / 1e3):
         diagonal[3] = wrong
         with pytest.raises(NotPositive):
