@@ -11,6 +11,9 @@ from physics_ep.tabular import Tabular
 
 from .rows import Row, RowRecipe
 
+FEWEST = 3
+"""Seeds from which on a row is judged: the interval of two, 12.7 standard errors either way, holds all."""
+
 
 @dataclass(frozen=True)
 class RowOutcome:
@@ -100,28 +103,30 @@ def verdict(outcome: RowOutcome) -> str:
 
     Under the paper's recipe, and for measurements, the published figure is held against the interval of ours. Under
     our recipe the two differ by their recipes too, and the words say so; what EP itself costs there is told by the
-    paired difference of EP and exact gradients. One seed has no interval and is not judged.
+    paired difference of EP and exact gradients. Fewer than three seeds are not judged.
     """
     row, figure = outcome.row, outcome.figure
     if figure is None:
         return outcome.untried or "not run"
-    told = [_against_published(row, figure)]
+    told = [_against_published(row, figure, len(outcome.seeds))]
     if outcome.recipe_name == "ours" and not outcome.recipe.measure:
         if row.published is not None and not row.incomparable:
-            told[0] += ", by another recipe than the paper's" if figure.ends else ""
+            told[0] += ", by another recipe than the paper's" if len(outcome.seeds) >= FEWEST else ""
         told += _paired_words(outcome)
     if len(outcome.seeds) < outcome.wanted:
         told.append(f"{len(outcome.seeds)} of the {outcome.wanted} seeds were made")
     return "; ".join(told)
 
 
-def _against_published(row: Row, figure: MeanInterval) -> str:
+def _against_published(row: Row, figure: MeanInterval, count: int) -> str:
     if row.incomparable:
         return f"not comparable because {row.incomparable}"
     if row.published is None:
         return "not comparable because no figure was published"
     if figure.ends is None:
         return "not judged: one seed has no interval"
+    if count < FEWEST:
+        return f"not judged: {count} seeds are too few for an interval that tells"
     slack, why = row.slack, "give or take its rounding"
     if row.published_spread is not None:
         slack += row.published_spread / math.sqrt(max(row.published_seeds or 1, 1))
@@ -148,6 +153,8 @@ def _paired_words(outcome: RowOutcome) -> list[str]:
         return ["exact gradients were not trained"]
     if paired.ends is None:
         return ["EP less exact gradients not judged: one pair has no interval"]
+    if both < FEWEST:
+        return [f"EP less exact gradients not judged: {both} pairs are too few for an interval that tells"]
     unit = outcome.row.unit
     points = "points" if unit == "%" else unit
     mean, low, high = (f"{round(v, 2) + 0.0:+.2f}" for v in (paired.mean, paired.low, paired.high))  # no -0.00

@@ -109,6 +109,7 @@ def outcome(values: list[float], exact: list[float] | None = None, recipe: str =
         (outcome([1.70, 1.71, 1.72], published=2, published_to=3), "better than published"),
         (outcome([3.20, 3.21, 3.22], published=2, published_to=3), "worse than published"),
         (outcome([1.57]), "not judged: one seed has no interval"),
+        (outcome([1.57, 3.57]), "not judged: 2 seeds are too few for an interval that tells"),
         (outcome([1.5, 1.6], incomparable="pixels differ"), "not comparable because pixels differ"),
         (outcome([1.5, 1.6], published=None), "not comparable because no figure was published"),
         (outcome([]), "not run"),
