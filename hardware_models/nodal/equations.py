@@ -212,14 +212,15 @@ class NodalEquations:
         self.branch_columns = self.n_nodes + np.arange(count)
         self.states = self.branch_columns[self.moving]
         self.flows = slice(self.n_nodes, self.n_nodes + (self.moving[0] if len(self.moving) else count))
-        self.gathered = self._gather()
+        self.gathered, self.carried = self._gather()
         self.into_nodes = self._incidence(self.branch_ends[:, :2])
         self.to_ground = self._incidence(np.stack([np.arange(self.n_nodes), np.zeros(self.n_nodes, np.int64)], 1))
 
-    def _gather(self) -> Array:
+    def _gather(self) -> tuple[Array, Array]:
         """Row that gathers the law of each node's group, (1 + n,): that of its first node; its own for all others.
 
-        A group are the nodes that branches of set voltage tie to each other, and not to ground.
+        A group are the nodes that branches of set voltage tie to each other, and not to ground. Also whether a row
+        only tells what such a branch carries, (1 + n,) bool: the rest of a group, and all nodes tied to ground.
         """
         ties = self.branch_ends[~(self.flowing | self.switching), :2]
         graph = coo_array((np.ones(len(ties)), (ties[:, 0], ties[:, 1])), shape=(self.n_nodes, self.n_nodes))
@@ -227,7 +228,9 @@ class NodalEquations:
         _, first = np.unique(label, return_index=True)
         rows = np.arange(self.size + 1)
         rows[: self.n_nodes] = np.where(label == label[0], rows[: self.n_nodes], first[label])
-        return rows
+        carried = rows != np.arange(self.size + 1)
+        carried[: self.n_nodes] |= label == label[0]
+        return rows, carried
 
     def _incidence(self, ends: Array) -> csr_array | Array:
         """Rows that a current from the first node of each part to the second leaves (+1) and enters, (m, 1 + n)."""

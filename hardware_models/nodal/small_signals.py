@@ -7,6 +7,7 @@ resistors of their present state.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,9 +26,19 @@ from ..netlists.shunts import with_gmin
 from .equations import Array, NodalEquations
 from .factors import DENSE
 from .points import operating_point
+from .stability import rightmost
 
 _TOGETHER = 2_000_000
 """Entries of dense matrices that are solved at once."""
+
+
+_LAST = 2.0**-200
+"""Weight of rows that only tell what an ideal source carries: elimination takes them up last, however large they
+are, so that a diode across the source does not round away the voltages of all others."""
+
+
+class UnstableWarning(UserWarning):
+    """A circuit would leave the operating point at which small signals are asked for."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -94,13 +105,21 @@ def frequency_response(
     Raises
     ------
     InputError
-        If an argument does not fit, no operating point is found, or the equations are singular at a frequency.
+        If an argument does not fit, no source has an amplitude, no operating point is found, or the equations are
+        singular at a frequency.
+
+    Warns
+    -----
+    UnstableWarning
+        If the circuit would leave the operating point by itself: what small signals do there is then no answer that
+        it settles to. Circuits of up to `factors.DENSE` unknowns are looked at.
     """
     parts = circuit if isinstance(circuit, Parts) else getattr(circuit, "parts", None)
     if not isinstance(parts, Parts):
         raise argument_error("circuit", "be a Circuit or Parts", type(circuit).__name__)
     try:
-        hertz = np.atleast_1d(np.array(frequencies, np.float64))
+        given = frequencies.detach().cpu().numpy() if isinstance(frequencies, torch.Tensor) else frequencies
+        hertz = np.atleast_1d(np.array(given, np.float64))
     except (TypeError, ValueError):
         raise argument_error("frequencies", "be numbers, in hertz", type(frequencies).__name__) from None
     if hertz.ndim != 1 or not len(hertz) or not (np.isfinite(hertz).all() and (hertz >= 0).all()):
@@ -114,6 +133,8 @@ def frequency_response(
     slopes = equations.slopes(equations.across(z))
     still = equations.jacobian(z, slopes, equations.conducting(z)) + 0j
     right = _right_side(equations, amplitudes)
+    if equations.size <= DENSE:
+        _warn_of_instability(equations, still)
     found = np.zeros((len(hertz), len(z), equations.size + 1), np.complex128)
     together = max(1, _TOGETHER // equations.size**2) if equations.size <= DENSE else 1
     with task(progress, "small signals", total=len(hertz)) as advance:
@@ -134,10 +155,30 @@ def frequency_response(
     )
 
 
+def _warn_of_instability(equations: NodalEquations, still: Array) -> None:
+    """Warn where the motion about an operating point, C du/dt = -G u, grows."""
+    n = equations.size
+    slopes, storage = np.zeros((len(still), n * n)), np.zeros(n * n)
+    slopes[:, equations.flat], storage[equations.flat] = still.real, equations.storage()
+    for each in slopes.reshape(-1, n, n):
+        found = rightmost(-each, storage.reshape(n, n))
+        if found.real > 0:
+            warnings.warn(
+                f"The circuit leaves its operating point by itself (eigenvalue {found.real:.3g} "
+                f"{found.imag:+.3g}i per s): what small signals do there is no answer that it settles to.",
+                UnstableWarning,
+                stacklevel=3,
+            )
+            return
+
+
 def _right_side(equations: NodalEquations, amplitudes: Mapping[str, complex] | None) -> Array:
     """What the sources impose on the scaled equations, (n,) complex."""
     volts, amperes = (equations.parts.group(kind) for kind in ("voltage_source", "current_source"))
     known = {**volts.ac, **amperes.ac}
+    if amplitudes is None and not any(known.values()):
+        must = "be given where no source has an amplitude of its own (AC in netlists)"
+        raise argument_error("amplitudes", must, None)
     if amplitudes is not None:
         for name in amplitudes:
             if name not in (*volts.names, *amperes.names):
@@ -147,6 +188,8 @@ def _right_side(equations: NodalEquations, amplitudes: Mapping[str, complex] | N
         given = {name: complex(value) for name, value in known.items()}
     except (TypeError, ValueError):
         raise argument_error("amplitudes", "be complex numbers by name of a source", known) from None
+    if not np.isfinite(list(given.values())).all():
+        raise argument_error("amplitudes", "be finite", known)
     right = np.zeros(equations.size + 1, np.complex128)
     first = equations.n_nodes + equations.branch_kinds.get("voltage_source", slice(0, 0)).start
     for k, name in enumerate(volts.names):
@@ -161,6 +204,9 @@ def _right_side(equations: NodalEquations, amplitudes: Mapping[str, complex] | N
 def _solved(equations: NodalEquations, entries: Array, right: Array) -> Array:
     """Solutions (F, n) of matrices of the scaled Jacobian's pattern, entries (F, e); NaN where one is singular."""
     n = equations.size
+    last = np.where(equations.carried[1:], _LAST, 1.0)
+    right = right * last
+    entries = entries * last[equations.rows]
     out = np.full((len(entries), n), np.nan + 0j)
     if n <= DENSE:
         matrices = np.zeros((len(entries), n * n), np.complex128)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from hardware_models.circuits.circuit import Circuit
 from hardware_models.laws.elements import THERMAL_VOLTAGE
@@ -14,7 +15,7 @@ from hardware_models.netlists.netlist import load_netlist, write_netlist
 from hardware_models.netlists.op_amps import op_amp
 from hardware_models.netlists.parts import GROUND, Part, Parts
 from hardware_models.nodal import small_signals
-from hardware_models.nodal.small_signals import frequency_response
+from hardware_models.nodal.small_signals import UnstableWarning, frequency_response
 from hardware_models.spice.ngspice import ngspice_frequency_response
 from physics_ep.errors import InputError
 from tests.support.netlists import mixed_circuit
@@ -147,3 +148,35 @@ def test_bad_arguments(frequencies: object, options: dict, said: str) -> None:
     with pytest.raises(InputError) as caught:
         frequency_response(parts, frequencies, **options)
     assert said in str(caught.value)
+
+
+def test_a_diode_between_ideal_sources_rounds_no_voltage_away() -> None:
+    """Its 1e10 S lie between nodes that sources set: the answer is that of the circuit without it."""
+    parts = [
+        source(0.8),
+        Part("R1", "resistor", ("in", "q"), (1.6e-5,)),
+        Part("V2", "voltage_source", ("p", "q"), (-0.7,)),
+        Part("R2", "resistor", ("p", "0"), (4.6e-5,)),
+        Part("R3", "resistor", ("q", "0"), (2e-5,)),
+        Part("E1", "vcvs", ("e", "0", "p", "0"), (1.7,)),
+        Part("R4", "resistor", ("e", "o"), (2e-3,)),
+        Part("R5", "resistor", ("o", "p"), (5e-5,)),
+        Part("C1", "capacitor", ("q", "0"), (1e-9,)),
+    ]
+    diodes = [Part("D1", "diode", ("in", "e"), (1e-12, 1.0)), Part("D2", "diode", ("q", "p"), (1e-12, 1.0))]
+    for node in ("in", "p", "q", "o"):
+        expected = at(parts, node)
+        for others in ([*parts, *diodes], [*diodes, *parts]):
+            np.testing.assert_allclose(at(others, node), expected, rtol=0, atol=1e-13)
+
+
+def test_answers_that_a_circuit_does_not_give_are_told() -> None:
+    """Breaks if the point of a latch has a gain of -1, or a circuit without a signal one of 0, without a word."""
+    latch = [source(), Part("R1", "resistor", ("in", "b"), (1e-3,)), Part("C1", "capacitor", ("b", "0"), (1e-9,))]
+    latch.append(Part("G1", "vccs", ("0", "b", "b", "0"), (2e-3,)))
+    with pytest.warns(UnstableWarning, match=r"eigenvalue 1e\+06"):
+        at(latch, "b")
+    silent = Parts.collect([source(1.0, 0.0), Part("R1", "resistor", ("in", "0"), (1e-3,))])
+    for amplitudes, must in ((None, "be given where no source"), ({"V1": float("nan")}, "be finite")):
+        with pytest.raises(InputError, match=f"Argument amplitudes must {must}"):
+            frequency_response(silent, torch.tensor([1.0]), amplitudes=amplitudes)
