@@ -25,10 +25,20 @@ def _fill_descriptors() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
 
 
+def _let_threads_sleep() -> None:
+    """Have threads of libgomp that wait for work sleep after some 30 us; by default they spin for milliseconds.
+
+    On a machine that others use too, spinning takes from those who work. Torch's import reads the variable.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
 def run() -> NoReturn:
     """Run the command line; Ctrl-C ends it in one line from the first moment, even while modules are imported."""
     signal.signal(signal.SIGINT, _end)
     _fill_descriptors()
+    _let_threads_sleep()
     from .cli import main
 
     main()

@@ -14,6 +14,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,29 @@ CACHE = cache_folder()
 
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """Compile a parallel kernel, cached in `CACHE`; the folder is read when the function is decorated."""
-    return _cached(function, parallel=True)
+    """Compile a parallel kernel, cached in `CACHE`; the folder is read when the function is decorated.
+
+    The kernel wakes no more threads than its first array has rows: those with nothing to do would spin meanwhile.
+    """
+    return by_rows(_cached(function, parallel=True))
+
+
+def by_rows(compiled: Callable[..., Any]) -> Callable[..., Any]:
+    """The parallel function with as many threads as its first argument has rows, or all where there are fewer."""
+
+    @wraps(compiled)
+    def run(*arguments: Any) -> Any:
+        threads = numba.get_num_threads()
+        rows = max(1, len(arguments[0]))
+        if rows >= threads:
+            return compiled(*arguments)
+        numba.set_num_threads(rows)
+        try:
+            return compiled(*arguments)
+        finally:
+            numba.set_num_threads(threads)
+
+    return run
 
 
 def sequential(function: Callable[..., Any]) -> Any:

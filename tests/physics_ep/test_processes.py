@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from physics_ep import __main__ as entry
 from physics_ep import open_run, train
 from physics_ep.cli import main
 from physics_ep.processes import Ending
@@ -212,3 +213,16 @@ def test_what_a_kill_has_left_is_swept(tmp_path: Path) -> None:
     with replacing(path) as temporary:
         temporary.write_bytes(b"whole")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted([*kept, "run.h5"])
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_threads_of_the_command_sleep_when_they_wait(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], wanted: str | None
+) -> None:
+    """And what the user says of it stands: otherwise waiting threads spin on cores that others use."""
+    monkeypatch.setattr(os, "environ", dict(given))
+    entry._let_threads_sleep()
+    assert os.environ.get("GOMP_SPINCOUNT") == wanted

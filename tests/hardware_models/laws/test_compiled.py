@@ -233,3 +233,22 @@ def test_an_edited_law_never_runs_stale(tmp_path):
     assert probe("cache")[1] == "9.0"
     # A cache that cannot be written costs the compilation, not the run.
     assert probe("blocked")[1:] == ["9.0", "0", "None"]
+
+
+@pytest.mark.parametrize(("rows", "wanted"), [(0, 1), (1, 1), (3, 3), (8, 8), (100, 8)])
+def test_kernels_wake_no_more_threads_than_they_have_rows(
+    monkeypatch: pytest.MonkeyPatch, rows: int, wanted: int
+) -> None:
+    """Of eight threads, and all are there again afterwards, after a failure too: others would spin, on cores that
+    someone else may use."""
+    threads = [8]
+    monkeypatch.setattr(compiled.numba, "get_num_threads", lambda: threads[0])
+    monkeypatch.setattr(compiled.numba, "set_num_threads", lambda count: threads.__setitem__(0, count))
+
+    def fails(given: np.ndarray) -> None:
+        raise ValueError("failed")
+
+    assert compiled.by_rows(lambda given: threads[0])(np.zeros((rows, 2))) == wanted
+    with pytest.raises(ValueError, match="failed"):
+        compiled.by_rows(fails)(np.zeros((rows, 2)))
+    assert threads == [8]
