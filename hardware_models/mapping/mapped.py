@@ -18,7 +18,7 @@ import torch
 from physics_ep.blocks import State, all_finite, keep
 from physics_ep.cost import Cost, SquaredError
 from physics_ep.equilibrium import Equilibrium
-from physics_ep.errors import argument_error, unknown_name
+from physics_ep.errors import InputError, argument_error, unknown_name
 from physics_ep.estimators.propagation import EquilibriumPropagation, estimate_gradient
 from physics_ep.estimators.step import Step
 from physics_ep.nudging import Nudge, Stencil
@@ -669,9 +669,10 @@ def map_pcn(
     net = with_arrays(net)
     scales = None
     if calibration is not None:
-        net.check_input(calibration)
-        if not len(calibration):
-            raise argument_error("calibration", "hold one example or more", "none")
+        try:
+            net.check_input(calibration)
+        except InputError as error:
+            raise InputError(str(error).replace("Argument x ", "Argument calibration ", 1)) from None
         with torch.no_grad():
             scales = [float(s.abs().max()) for s in (calibration, *net.run(calibration).states)]
         scales = [s if s > 0 else 1.0 for s in scales]

@@ -472,6 +472,21 @@ def test_contradictions_are_one_line() -> None:
         map_pcn(net, "hopfield", DeviceModel(dummy_cells="none"))
 
 
+@pytest.mark.parametrize(
+    ("calibration", "says"),
+    [
+        (torch.rand(3, 5), r"be a tensor \(batch, 4\), but was \(3, 5\)"),
+        (torch.rand(0, 4), r"hold at least one example, but was of shape \(0, 4\)"),
+        (torch.full((2, 4), math.nan), "be finite, but was NaN or infinite entries"),
+        ([[1, 2, 3, 4]], r"be a tensor \(batch, 4\), but was list"),
+    ],
+)
+def test_another_calibration_is_named(calibration: Any, says: str) -> None:
+    """The line speaks of an argument that was not given."""
+    with pytest.raises(InputError, match=rf"^Argument calibration must {says}\.$"):
+        map_pcn(mlp([4, 5, 3], "relu"), "resistive", calibration=calibration)
+
+
 def test_u_without_dummies_is_faster() -> None:
     """u has no cells that feed back: its time constant over that of h is the share of cells that drive it."""
     system = case("resistive", dummy_cells="none")[0].system
