@@ -47,6 +47,7 @@ BENCHMARKS = {
     "pcn": "validation.benchmarks.pcn",
     "mapping": "validation.benchmarks.mapping",
     "oscillator": "validation.benchmarks.oscillator",
+    "fabricpc": "validation.benchmarks.fabricpc",
     "max-cut": "validation.benchmarks.max_cut",
     "resistive": "validation.benchmarks.resistive",
     "spice": "validation.benchmarks.spice",
