@@ -166,7 +166,10 @@ def train(
     figures = result.figures()
     report.figures(figures)
     report.say(f"recipe: {told_recipe(result.config)}")
-    for cells in dict.fromkeys(each.get("cells", "") for each in figures.get("trainings", [figures])):
+    each_training = figures.get("trainings", [figures])
+    if "columns" in each_training[0]:
+        report.say(each_training[0]["columns"]["words"])
+    for cells in dict.fromkeys(each.get("cells", "") for each in each_training):
         if cells:
             report.say(f"cells: {cells}")
     if isinstance(result, SeedsResult):

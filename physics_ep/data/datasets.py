@@ -36,7 +36,7 @@ from .imagenet32 import (
     read_imagenet32,
 )
 from .images import Images
-from .tables import Table, read_table_file
+from .tables import ColumnsTaken, Table, read_table_file
 
 if TYPE_CHECKING:
     from ..config import DataSection
@@ -70,6 +70,8 @@ class Dataset:
         Names of measured targets, where the set has them.
     target_shift, target_scale : tuple of float or None
         A measured target is shift + scale * y, in its own unit. None: shift 0, scale 1.
+    taken : ColumnsTaken or None
+        Columns of a table that the inputs and targets are; None where no columns have names.
     """
 
     name: str
@@ -83,6 +85,7 @@ class Dataset:
     targets: tuple[str, ...] | None = None
     target_shift: tuple[float, ...] | None = None
     target_scale: tuple[float, ...] | None = None
+    taken: ColumnsTaken | None = None
 
     def __post_init__(self) -> None:
         for part in ("train", "test"):
@@ -387,6 +390,7 @@ def of_table(name: str, found: Table) -> Dataset:
         targets=found.targets,
         target_shift=found.target_shift,
         target_scale=found.target_scale,
+        taken=found.taken,
     )
 
 

@@ -15,7 +15,7 @@ import csv
 import re
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,48 @@ Part = tuple[np.ndarray, np.ndarray]
 """Inputs (N, ...) of float64, and targets (N,) or (N, n) as they stand in the file."""
 
 
+MOST_NAMES = 8
+"""Names of columns that a line tells; of more it tells the first and the last ones."""
+
+
+@dataclass(frozen=True)
+class ColumnsTaken:
+    """The columns of a table that a system learns from, and those that it learns.
+
+    Attributes
+    ----------
+    features, targets : tuple of str
+        Names as the file has them, in the order of the inputs and outputs.
+    columns : int
+        How many columns the file has.
+    file : str
+        The file's name.
+    chosen : bool
+        Whether `data.columns` has named the features; else they are all columns but the targets.
+    """
+
+    features: tuple[str, ...]
+    targets: tuple[str, ...]
+    columns: int
+    file: str
+    chosen: bool
+
+    def words(self) -> str:
+        """One line that names features and targets, of many the first and the last ones."""
+        what = "" if self.chosen else "; data.columns chooses others"
+        of = f"{len(self.features)} of the {self.columns} columns of {self.file}{what}"
+        noun = "target" if len(self.targets) == 1 else "targets"
+        return f"features: {_listed(self.features)} ({of}); {noun}: {_listed(self.targets)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names between commas, of many the first and the last ones."""
+    shown = [repr(name) if "," in name else name for name in names]
+    if len(shown) > MOST_NAMES:
+        shown[MOST_NAMES - 3 : -2] = ["..."]
+    return ", ".join(shown)
+
+
 @dataclass(frozen=True)
 class Table:
     """Examples of a table file or of arrays, features in float32.
@@ -58,6 +100,8 @@ class Table:
         Names of the measured targets.
     target_shift, target_scale : tuple of float or None
         A measured target is shift + scale * y, in the file's unit.
+    taken : ColumnsTaken or None
+        Which columns of the file these are; None of arrays.
     """
 
     train_x: np.ndarray
@@ -68,6 +112,7 @@ class Table:
     targets: tuple[str, ...] | None = None
     target_shift: tuple[float, ...] | None = None
     target_scale: tuple[float, ...] | None = None
+    taken: ColumnsTaken | None = None
 
 
 def read_table_file(section: DataSection) -> Table:
@@ -95,6 +140,7 @@ def read_table_file(section: DataSection) -> Table:
     path = _file(section.file, "data.file")
     test_path = None if section.test_file is None else _file(section.test_file, "data.test_file")
     test: Part | None
+    taken = None
     if section.name == "npz":
         train, test, names = _arrays(section, path)
         if test_path is not None and test is not None:
@@ -105,6 +151,8 @@ def read_table_file(section: DataSection) -> Table:
         columns = _read_columns(section, path)
         features, names = _chosen(section, columns, path)
         train = _part(columns, features, names, path)
+        chosen = section.columns is not None
+        taken = ColumnsTaken(tuple(features), tuple(names), len(columns), path.name, chosen)
         test = None
         if test_path is not None:
             beside = _read_columns(section, test_path)
@@ -113,7 +161,7 @@ def read_table_file(section: DataSection) -> Table:
                 must = f"have the columns of data.file ({', '.join([*features, *names])})"
                 raise argument_error("data.test_file", must, f"without {absent!r}")
             test = _part(beside, features, names, test_path)
-    return made_table(section, train, test, names)
+    return replace(made_table(section, train, test, names), taken=taken)
 
 
 def made_table(section: DataSection, train: Part, test: Part | None, names: Sequence[str] = ()) -> Table:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..config import Config
+from ..data.tables import ColumnsTaken
 from ..physical_system import PhysicalSystem
 from ..tabular import Tabular, epochs_for_paper, epochs_of
 
@@ -36,6 +37,8 @@ class TrainingResult(Tabular):
         With `data.validation`, the epoch, from 1, with the smallest error on the examples held out. None: the last.
     test_read : str or None
         With `data.validation`, when the test set was read (UTC), which was once. None: after each epoch.
+    taken : ColumnsTaken or None
+        Columns of a table that were learnt from, and those that were learnt. None: the data are no table.
     targets : dict or None
         `names`, `shift` and `scale` of measured targets: one in its own unit is shift + scale * output. None:
         classes, or loaders, whose targets are as they are.
@@ -50,6 +53,7 @@ class TrainingResult(Tabular):
     kept_epoch: int | None = None
     test_read: str | None = None
     targets: dict[str, Any] | None = None
+    taken: ColumnsTaken | None = None
 
     @property
     def test_error(self) -> float:
@@ -117,6 +121,7 @@ class TrainingResult(Tabular):
         cells = getattr(self.system, "cells_told", "")
         return {
             **({"cells": cells} if cells else {}),
+            **({} if self.taken is None else {"columns": {**asdict(self.taken), "words": self.taken.words()}}),
             "test_error": self.test_error,
             "train_error": self.train_error,
             "test_loss": self.test_loss,

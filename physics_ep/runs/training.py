@@ -385,6 +385,7 @@ class _Trainer:
             kept_epoch=self.attributes.get(KEPT_EPOCH),
             test_read=self.attributes.get(TEST_READ),
             targets=self.targets,
+            taken=self.data.data.taken if isinstance(self.data, InMemory) else None,
         )
 
     def _epoch(self, epoch: int, advance: Callable[..., None]) -> None:

@@ -112,6 +112,26 @@ def test_examples_held_out_scale_nothing(tmp_path: Path, case: str) -> None:
     torch.testing.assert_close(first[0].mean(0), torch.zeros(3), atol=1e-6, rtol=0)
 
 
+def test_the_columns_that_are_learnt_from_are_told(flowers: Path, tmp_path: Path) -> None:
+    """Breaks if another measured column is a feature without a word, or the line is long where columns are many."""
+    whole = load(name="csv", file=str(flowers), target=["depth", "odd"], columns=["width"], task="regression")
+    assert whole.taken is not None
+    told = "features: width (1 of the 5 columns of flowers.csv); targets: depth, odd"
+    assert whole.taken.words() == told
+    rest = load(name="csv", file=str(flowers), target="species").taken
+    assert rest is not None
+    assert rest.features == ("length, mm", "width", "depth", "odd")
+    assert "'length, mm', width, depth, odd (4 of the 5 columns of flowers.csv; data.columns" in rest.words()
+    names = [f"c{k}" for k in range(40)]
+    rows = "\n".join(",".join(str((k * 7 + r) % 5) for k in range(40)) for r in range(20))
+    many = load(name="csv", file=table(tmp_path, f"{','.join(names)}\n{rows}\n")).taken
+    assert many is not None
+    assert "features: c0, c1, c2, c3, c4, ..., c37, c38 (39 of" in many.words()
+    assert len(many.words()) < 120
+    x, y = np.ones((4, 2)), np.array([0.5, 1.5, 2.5, 3.5])
+    assert dataset_of_arrays((x, y), parse_config({"system": {"name": "hopfield"}}).data).taken is None
+
+
 def test_columns_and_a_second_file(flowers: Path, tmp_path: Path) -> None:
     data = load(name="csv", file=str(flowers), target="species", columns=["odd", "width"], scaling="none")
     assert sorted(rows_of(data, FEATURES[:, [3, 1]])) == list(range(N))

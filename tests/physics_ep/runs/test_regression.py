@@ -123,6 +123,10 @@ def test_the_command_tells_loss_and_no_accuracy(
     assert command("train", config, "--out", tmp_path / "run.h5", "--json", tmp_path / "f.json", "--verbose") == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "heat off by" in told
+    assert (
+        "features: a, b, c, force (4 of the 5 columns of own.csv; data.columns chooses others); target: heat"
+        in told
+    )
     assert "test error" not in told
     figures = json.loads((tmp_path / "f.json").read_text())
     assert figures["test_error"] is None
