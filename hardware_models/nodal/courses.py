@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from physics_ep.errors import unknown_name
+from physics_ep.errors import argument_error, unknown_name
 from physics_ep.storage.trajectory import Trajectory
 
+from ..netlists.memristors import STATEFUL
 from ..netlists.parts import Parts
 from ..netlists.resting import with_states
 from .power import CircuitPower
@@ -70,5 +71,20 @@ class CircuitTrajectory(Trajectory):
         return self.state[0][..., self.nodes.index(node)]
 
     def present(self, parts: Parts, row: int = -1, example: int = 0) -> Parts:
-        """The circuit's parts with the memristors' states as they are in a row of the course (the last)."""
+        """The circuit's parts with the memristors' states as they are in a row of the course (the last).
+
+        Raises
+        ------
+        InputError
+            If the parts have other memristors than the course, or it has no such row or example.
+        """
+        names = tuple(name for kind in STATEFUL for name in parts.group(kind).names)
+        if names != self.memristors:
+            must = f"have the memristors of the course ({', '.join(self.memristors) or 'none'})"
+            raise argument_error("parts", must, ", ".join(names) or "without any")
+        for what, index, count in zip(("row", "example"), (row, example), self.state[0].shape, strict=False):
+            if not -count <= index < count:
+                raise argument_error(what, f"be an integer from {-count} to {count - 1}", index)
+        if not names:
+            return parts
         return with_states(parts, self.states[row, example].numpy())

@@ -156,6 +156,18 @@ def test_at_rest_they_are_resistors_of_their_state() -> None:
     later = Circuit(course.present(parts))
     settled = later.node_voltages(later.operating_point())
     assert settled["a"] == pytest.approx(float(course.voltage("a")[-1, 0]), rel=1e-9)
+    others = Parts.collect(
+        [
+            *(p for p in parts if p.name != "X1"),
+            Part("X9", "biolek_memristor", ("a", "0"), VALUES["biolek_memristor"]),
+        ]
+    )
+    with pytest.raises(
+        InputError, match=r"Argument parts must have the memristors of the course \(X1\), but was X9"
+    ):
+        course.present(others)
+    with pytest.raises(InputError, match=f"Argument row must be an integer from .* to {len(course.time) - 1}"):
+        course.present(parts, row=len(course.time))
 
 
 @pytest.mark.parametrize("active", [False, True])
