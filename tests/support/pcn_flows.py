@@ -23,7 +23,7 @@ def linearised(mapped: Mapped, x: torch.Tensor) -> torch.Tensor:
 
     def field(flat: torch.Tensor) -> torch.Tensor:
         blocks = [b[None] for b in flat.split(sizes)]
-        return torch.cat([v.flatten() for v in velocity(phase, blocks)[0]])
+        return torch.cat([v.flatten() for v in velocity(phase, blocks)])
 
     return torch.autograd.functional.jacobian(field, torch.zeros(sum(sizes), dtype=torch.float64), vectorize=True)
 
