@@ -114,7 +114,8 @@ def verdict(outcome: RowOutcome) -> str:
             told[0] += ", by another recipe than the paper's" if len(outcome.seeds) >= FEWEST else ""
         told += _paired_words(outcome)
     if len(outcome.seeds) < outcome.wanted:
-        told.append(f"{len(outcome.seeds)} of the {outcome.wanted} seeds were made")
+        were = "was" if len(outcome.seeds) == 1 else "were"
+        told.append(f"{len(outcome.seeds)} of the {outcome.wanted} seeds {were} made")
     return "; ".join(told)
 
 
