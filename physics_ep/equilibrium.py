@@ -149,7 +149,9 @@ class Equilibrium(Tabular):
         ]
 
     def split(self, parts: int) -> tuple[Equilibrium, ...]:
-        """The equilibria of a stacked batch, one an equal part."""
+        """Split the equilibrium of a batch in which batches of equal size are stacked into one `Equilibrium` for
+        each. `parts` is the number of batches. Each part has converged if its own residuals are within the
+        tolerance."""
 
         def chunks(blocks: State) -> list[State]:
             return list(zip(*[b.chunk(parts) for b in blocks], strict=True))

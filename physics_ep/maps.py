@@ -72,7 +72,8 @@ class Link:
         raise NotImplementedError
 
     def image_of(self, w: torch.Tensor, h: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-        """The map of activities W h (+ b) before a max pooling."""
+        """Map activities h (B, *pre) to W h (+ b), which a max pooling then takes as its image. Arguments are the
+        weight, the activities and the biases, if any; the result is (B, *image), not pooled."""
         raise NotImplementedError
 
     def pooled(self, image: torch.Tensor) -> tuple[torch.Tensor, Route]:

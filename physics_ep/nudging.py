@@ -403,7 +403,7 @@ class Nudge:
         return replace(self, beta=beta, _sound=True)
 
     def first(self, rows: int) -> Nudge:
-        """The first of several stacked nudges, of so many rows."""
+        """Take the first of several nudges that are stacked along the batch; each of them has `rows` examples."""
         beta = self.beta[:rows] if isinstance(self.beta, torch.Tensor) and self.beta.ndim else self.beta
         twin = replace(self, y=self.y[:rows], beta=beta, _sound=True)
         if self.numbers is not None:

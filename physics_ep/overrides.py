@@ -50,10 +50,13 @@ def _nearest(lineage: tuple[type, ...], name: str) -> int:
 
 
 def fitted(cls: type, base: type) -> tuple[str, ...]:
-    """Give a subclass the general methods of `base` where what it overrides makes inherited fast ones untrue.
+    """Put the general methods of `base` in the place of inherited fast ones that do not describe a new subclass.
 
-    A class whose body says `fast_methods_hold = True` vouches for all that it inherits and overrides; a tuple of
-    names vouches for these methods alone.
+    A fast method, such as a solver or a contrast in closed form, knows the physics (energy, outputs, force) of the
+    class that defines it. It describes another system once a subclass overrides that physics.
+
+    A class whose body says `fast_methods_hold = True` vouches for all fast methods that it inherits. A class that
+    gives a tuple of names there vouches for the methods of these names alone.
 
     Parameters
     ----------
@@ -65,7 +68,8 @@ def fitted(cls: type, base: type) -> tuple[str, ...]:
     Returns
     -------
     tuple of str
-        Methods of `PHYSICS` that were overridden, if fast methods were replaced because of them.
+        Methods of `PHYSICS` that were overridden and because of which fast methods were replaced; empty where all
+        were kept.
     """
     lineage = cls.__mro__[: cls.__mro__.index(base) + 1]
     overridden: set[str] = set()

@@ -536,7 +536,9 @@ class Phase:
         return None
 
     def watched(self) -> torch.Tensor | None:
-        """`rightmost` where one step of learning may end a free state; None: it is looked at now and then."""
+        """Rightmost eigenvalue (B,) of the motion linearised at the origin, complex, where each step of learning
+        must look at it, since one step may end a free state. None: it is enough to look at `rightmost` now and
+        then."""
         return None
 
     def start(self) -> State:
@@ -594,7 +596,8 @@ class Phase:
         return None
 
     def residual(self, force: State) -> torch.Tensor:
-        """Largest component of a force, (B,), over the residual scale."""
+        """Largest component of a force in each example, (B,), over the residual scale: dimensionless. Where scales
+        have been measured, each block of the force is divided by a scale of its own."""
         if self.judges and self.scales is not None:
             return self.scales.over(force)
         return largest(force) / self.residual_scale
@@ -759,7 +762,8 @@ class Phase:
         return 0.0
 
     def tells_bias(self, cost: Cost, y: torch.Tensor) -> bool:
-        """Whether estimates at two betas are to tell the bias of an automatic one: not where noise would."""
+        """Whether comparing estimates at two betas shows the bias of an automatic beta. It does not where the
+        system's phases are noisy, since noise would hide the bias."""
         return not self.system.noisy
 
     def tolerance_share(self, beta: float) -> float:

@@ -38,7 +38,7 @@ class Progress(Protocol):
 
 
 class Silent:
-    """A `Progress` that shows nothing."""
+    """Progress that shows nothing: it takes the place of a `Progress` where nobody listens."""
 
     @contextmanager
     def task(self, description: str, total: int) -> Iterator[Advance]:

@@ -55,7 +55,7 @@ class LinearAnderson(LinearSweep):
 
 
 def images_of(rows: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
-    """Inverse of `rows_of`, for images of size (H, W)."""
+    """Turn rows of pixels (B, H W, C) into images (B, C, H, W); `size` is (H, W)."""
     return channels_first(rows.unflatten(1, size))
 
 

@@ -172,10 +172,12 @@ hard_sigmoid = clipped(0.0, 1.0)
 
 
 def logistic(xp: Any) -> UnitFunctions:
-    """Logistic unit: Psi = s log s + (1 - s) log(1 - s), sigma(p) = 1 / (1 + exp(-p)) (Hopfield 1984, eq. 7).
+    """Make the functions of the logistic unit over the namespace `xp` (torch or numpy).
 
-    For d >= 0, sigma(p + d) - sigma(p) = (1 - e^-d) sigma(-p) sigma(p + d): nothing cancels and nothing overflows.
-    For d < 0 the same holds with the signs of p and d turned. It also holds for complex d, by either sign.
+    The potential is Psi = s log s + (1 - s) log(1 - s), the response sigma(p) = 1 / (1 + exp(-p)) (Hopfield 1984,
+    eq. 7). For d >= 0 the difference sigma(p + d) - sigma(p) is computed as (1 - e^-d) sigma(-p) sigma(p + d), in
+    which nothing cancels and nothing overflows. For d < 0 it is the same expression of -p and -d, with the opposite
+    sign. A complex d is treated by the sign of its real part.
     """
 
     # Adding (s == 0) inside the logarithm makes 0 log 0 = 0, also for automatic differentiation.

@@ -88,7 +88,7 @@ class Agreement:
 
     @property
     def worst_cosine(self) -> float:
-        """The smallest cosine over the repeats."""
+        """The smallest cosine over the repeats that have one; NaN where none has."""
         return float(np.nanmin(self.cosines)) if np.isfinite(self.cosines).any() else math.nan
 
     @property

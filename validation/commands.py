@@ -146,7 +146,7 @@ def gradients(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Compare EP's gradient with an exact one, a row a tensor, or a row a layer."""
+    """Compare EP's gradient of a system with an exact one: a row for each tensor, or for each layer."""
     report = Report(json, quiet)
     if by not in (None, "tensor", "layer"):
         raise unknown_name("by", str(by), ("tensor", "layer"))

@@ -81,28 +81,35 @@ class GradientReport(Tabular):
     Attributes
     ----------
     rows : tuple of GradientRow
+        Agreement of each parameter's gradient; empty where no example has settled.
     oracle : str
+        Name of the method that gave the exact gradient, such as 'implicit'.
     scheme : str
+        Name of EP's scheme of nudges, such as 'centered'.
     beta : float
+        Nudging strength that was taken.
     relative_error : float
         Relative error of the whole gradient as one vector.
     noise_floor : float
+        Bound on the part of `relative_error` that residuals and rounding make.
     residual : float
         Worst residual of all phases.
     iterations : tuple of int
         Iterations of the free phase, then those of the nudged ones.
     solver : str
+        Name of the solver of the phases.
     loss : float
         Mean cost at the free state.
     gates : str or None
         What nudged phases did with gates, 'held' or 'live'; None where nothing was asked for.
     examples, settled : int
-        Examples of the batch, and those whose phases all settled: where both modes of gates are compared, the
-        gradient and the oracle's are of these. With none of them there are no rows.
+        Number of examples in the batch, and of those whose phases all settled. Where both modes of gates are
+        compared, both gradients are those of the settled examples alone.
     method : str
         Method of EP that was taken.
     asymmetry : float
-        |A| / |J| of the force's Jacobian at the free state; NaN where nothing asked for it.
+        |A| / |J| at the free state, with A the antisymmetric part of the force's Jacobian J; NaN where nothing
+        asked for it.
     hardware : str
         What the method asks of a machine that does it.
     live : GradientReport or None
@@ -112,7 +119,7 @@ class GradientReport(Tabular):
     copies : str
         What holds a weight, in words: an ideal weight, cells, or copies of a mapped network.
     dtype : str
-        Of the parameters, such as 'float32'.
+        Data type of the parameters, such as 'float32'.
     """
 
     rows: tuple[GradientRow, ...]

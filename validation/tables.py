@@ -81,7 +81,12 @@ def _gradient_cells(found: GradientReport, name: str, floors: bool) -> list[str]
 
 
 def gradient_words(found: GradientReport) -> str:
-    """The whole gradient and the phases of one report, in words."""
+    """Tell in words how well the whole gradient of a report agrees with the exact one, and how its phases settled.
+
+    The text has a line on the gradient (relative error, noise floor, worst cosine), a line on the phases
+    (iterations, worst residual), and a third one where the exact gradient of some parameters vanishes. Where no
+    example has settled, it says that there is no gradient.
+    """
     gates = "" if found.gates is None else f"gates {found.gates}: "
     settled = f"{found.settled} of {found.examples} examples settle" if gates else ""
     phases = f"{'/'.join(map(str, found.iterations))} iterations of {found.solver}"

@@ -43,19 +43,21 @@ class SweepCurve:
 
 @dataclass(frozen=True)
 class AutoPanel:
-    """A sweep, and what beta='auto' picks in it.
+    """Data of one panel: a sweep of beta on one system, and the beta that beta='auto' picks there.
 
     Attributes
     ----------
     title : str
     beta : ndarray (n,)
+        Nudging strengths of the sweep.
     curves : tuple of SweepCurve
+        Error of the gradient over beta, a curve for each precision.
     floor : ndarray (n,)
-        Noise floor of float32.
+        Noise floor of the float32 estimate at each beta: the relative error that residuals and rounding may make.
     picked : float
         The automatic beta.
     limit : float
-        Stability limit 1 / lambda.
+        Stability limit 1 / lambda of the negative nudge.
     """
 
     title: str

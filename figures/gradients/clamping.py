@@ -73,7 +73,15 @@ class RulePanel:
 
 @dataclass(frozen=True)
 class RuleComparison:
-    """Data of the figure that compares nudging and clamping: one column for each system."""
+    """Data of the figure that compares EP, which nudges the outputs, with coupled learning, which clamps them.
+
+    Attributes
+    ----------
+    panels : tuple of RulePanel
+        A panel holds the angles and errors of all rules on one system, and is drawn as one column.
+    oracle : str
+        Method that gave the exact gradients, in words.
+    """
 
     panels: tuple[RulePanel, ...]
     oracle: str = "implicit differentiation"

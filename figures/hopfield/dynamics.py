@@ -191,7 +191,11 @@ def _only(ax: Axes, start: str) -> tuple[list[Artist], list[str]]:
 
 
 def make_hopfield_dynamics(request: Request) -> Drawn:
-    """Figure 'hopfield_dynamics' of the catalogue."""
+    """Make the catalogue's figure 'hopfield_dynamics': how one example settles, freely and nudged by +-beta.
+
+    The network is that of the request's run, or an untrained Hopfield network with hidden layers of 48 and 32
+    units.
+    """
     subject = (
         fresh_hopfield("Hopfield network", [48, 32], "tanh", 0.8, examples=1, seed=request.seed, **request.place())
         if request.run is None

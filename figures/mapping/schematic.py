@@ -52,7 +52,8 @@ class Sheet:
         self.ax.add_patch(head)
 
     def hop(self, start: Point, end: Point, over: float, **look: Any) -> None:
-        """A horizontal wire that jumps over a vertical one at x = `over`."""
+        """Draw a horizontal wire, at the height of `start`, that jumps in a half circle over a vertical wire at x =
+        `over`. `look` has the wire's colour, and further options of matplotlib's `Axes.plot`."""
         turn = np.linspace(0, np.pi, 20)
         (x0, y), (x1, _) = start, end
         way = 1.0 if x1 > x0 else -1.0

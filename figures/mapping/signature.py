@@ -45,18 +45,20 @@ SWEEPS: dict[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True)
 class Signature:
-    """Data of the figure `signature`: disagreement of gradients for each imperfection.
+    """Data of the figure `signature`: how far gradients are from backprop, for each imperfection of devices.
 
     Attributes
     ----------
-    layers : tuple of str
+    layers : tuple of str (L,)
         Names of weights, from the input.
     rows : tuple of (str, Any)
-        Field and value of each row; the ideal devices first.
-    feedforward, transfer : dict
-        Substrate to ndarray (R, L): 1 - mean cosine to backprop through the devices' arrays, and of the network
-        that was meant. NaN where the substrate has no such imperfection, or no instance an equilibrium.
+        Rows of the figure: a field of the device model and its value; the ideal devices come first.
+    feedforward, transfer : dict of str to ndarray (number of rows, L)
+        Substrate to 1 - mean cosine of EP's gradient to that of backprop: through the devices' arrays
+        (feedforward), and of the network that was meant (transfer). NaN where the substrate has no such
+        imperfection, or where no device instance has an equilibrium.
     instances : int
+        Largest number of device instances that a row is a mean over.
     """
 
     layers: tuple[str, ...]

@@ -30,20 +30,21 @@ from .operating_point import OperatingPoint
 
 
 class PartsCircuit(Tabular, OnHost):
-    """A circuit of a parts list; subclasses say what law its voltages obey.
+    """Base class of circuits that a list of parts describes; a subclass adds the law that the voltages obey.
 
     Attributes
     ----------
     output_names : tuple of str
-        Nodes that the cost acts on, or v(a,b) for the differences of two.
+        Nodes whose voltages the cost acts on, or v(a,b) for the voltage between two nodes.
     output_nodes : int64 array (n_out, 2)
-        Places of the node, and of the one that is subtracted (ground's, 0, where there is none), in the parts list.
+        Numbers, in the list of parts, of an output's node and of the node whose voltage is subtracted (0, which is
+        ground, for the voltage of one node).
     n_sources : int
         Number of voltage sources.
     least, most : float
         Bounds of the conductances that learning keeps to, siemens.
     node_capacitance : float
-        Farad: what `physics_ep.simulate` puts at each unknown.
+        Capacitance that `physics_ep.simulate` puts at each unknown, farad.
     has_energy : bool
         Whether an energy describes the circuit; `no_energy_because` says why not.
     unique : bool

@@ -129,17 +129,30 @@ class _Plan:
 
 
 def choose(n: int, pairs: np.ndarray, kind: str | None = None, eliminate: bool | None = None) -> Pattern:
-    """The pattern of a graph, with the factorisation that is estimated to be fastest.
+    """Choose how to factorise matrices on a graph, by an estimate of the time that each way takes.
 
     Parameters
     ----------
     n : int
+        Number of unknowns, the nodes of the graph.
     pairs : int64 array (m, 2)
-        Each once; no loops.
+        Unknowns that an edge joins: each pair once, and no loops.
     kind : str, optional
-        Factorisation to take, one of `KINDS`. None: the fastest by the estimate.
+        Factorisation to take, one of `KINDS`. None: the one that is estimated to be fastest.
     eliminate : bool, optional
-        Whether to eliminate an independent set first.
+        Whether a dense or a banded factorisation eliminates an independent set of unknowns first. None: where the
+        estimate says that this is faster.
+
+    Returns
+    -------
+    Pattern
+        The graph, laid out for the factorisation. A factorisation that takes 2 GiB a matrix or more (`MEMORY`) is
+        only chosen where all do, and then the smallest.
+
+    Raises
+    ------
+    InputError
+        If the kind is 'cholmod' and scikit-sparse is not installed.
     """
     degree = np.bincount(pairs.ravel(), minlength=n)
     graph = sparse.csr_array((np.ones(2 * len(pairs)), (pairs.T.ravel(), pairs[:, ::-1].T.ravel())), shape=(n, n))

@@ -241,14 +241,30 @@ class CircuitPhase(Phase):
         held: np.ndarray | None = None,
         rows: np.ndarray | slice = slice(None),
     ) -> MatrixFactor:
-        """Factorise d2F/dz2 at z (b, n), slopes of the junctions (b, k), unknowns that are `held` (b, n) fixed.
+        """Factorise the Hessian d2F/dz2 at z, for Newton's steps.
 
-        Where that is flat (diodes that are off are all that holds a node), it leans on the diagonal.
+        A Hessian that is singular, as where diodes that are off are all that holds a node, is factorised with
+        1e-14, or else 1e-10, of its largest diagonal entry added to the diagonal.
+
+        Parameters
+        ----------
+        z : array (b, n)
+            Unknowns: the state, or a displacement from the origin.
+        slopes : array (b, k)
+            Slopes of the junctions, siemens.
+        held : bool array (b, n), optional
+            Unknowns that a bound holds, which do not move.
+        rows : int array (b,) or slice
+            Examples of the batch that z belongs to. Default: all.
+
+        Returns
+        -------
+        MatrixFactor
 
         Raises
         ------
         NotPositive
-            If it curves down: a negative nudge beyond the limit.
+            If F curves down in some direction: the nudge is negative and beyond its limit.
         """
         for lean in LEANS[:-1]:
             try:

@@ -38,23 +38,24 @@ Streams = dict[str, torch.Generator]
 
 
 def stream(seed: int, *keys: int | str, device: str | torch.device = "cpu") -> torch.Generator:
-    """A generator of random numbers for one purpose, which no other purpose shares.
+    """Make a generator of random numbers for one purpose in a device instance, shared with no other purpose.
 
     Parameters
     ----------
     seed : int
         Seed of the device instance, 0 or more.
     *keys : int or str
-        The purpose: which array, which imperfection. (1, "2") and ("1", 2) are two.
+        Names of the purpose, such as an array and an imperfection of it. The keys (1, "2") and ("1", 2) are two
+        purposes.
     device : str or torch.device
-        Where numbers are drawn. What an instance is comes from the CPU, so that it is the same everywhere; what
-        fluctuates in time is drawn where it is added. Another device has other numbers of the same law.
+        Device that draws the numbers. Errors that an instance has for good are drawn on the CPU, so that they are
+        the same everywhere; noise is drawn where it is added. Another device draws other numbers of the same law.
 
     Returns
     -------
     torch.Generator
-        Of the device; torch's own seed has no part in it. torch takes 32 bits of a seed, so that two of 1000
-        streams are equal once in 10^4 instances.
+        A generator on `device`, which depends on the seed and the keys alone, not on torch's own seed. torch takes
+        32 bits of a seed, so that two of 1000 streams are equal once in 10^4 instances.
 
     Raises
     ------

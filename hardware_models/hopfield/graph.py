@@ -255,7 +255,9 @@ class UnitGraph(OnHost, EnergySystem):
     # -- helpers ----------------------------------------------------------------------------------------------
 
     def drives(self, state: State, x: torch.Tensor) -> torch.Tensor:
-        """Drive b - sum de/ds of each free node, (B, n_free)."""
+        """Compute the drive of each free node i, (B, n_free): its bias b_i, less the sum of de/ds_i over its edges,
+        where e is the energy of an edge. `state` is one block of free nodes (B, n_free); `x` has the clamped ones,
+        (B, n_clamped)."""
         values = array(torch.cat([state[0], x], 1))
         return torch.from_numpy(kernels.drives(values, array(self.weight), array(self.bias), self.graph))
 

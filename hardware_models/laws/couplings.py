@@ -109,7 +109,11 @@ def identity_factor(xp: Any) -> Factor:
 
 
 def hopfield_coupling(xp: Any) -> CouplingFunctions:
-    """Hopfield coupling: e = -w a b, rank 1 (Hopfield 1984, eq. 5, states being the amplifiers' outputs)."""
+    """Make the functions of the Hopfield coupling e = -w a b over the namespace `xp` (torch or numpy).
+
+    The coupling is that of Hopfield 1984, eq. 5, with the states a and b being the amplifiers' outputs. It is
+    separable, with one pair of factors (rank 1).
+    """
 
     def energy(w: X, a: X, b: X) -> X:
         return -w * a * b

@@ -166,10 +166,11 @@ def diode(xp: Any) -> ElementFunctions:
 
 
 def piecewise_diode(xp: Any) -> ElementFunctions:
-    """Piecewise-linear diode: i = r v + p max(v - q, 0), from anode to cathode.
+    """Make the functions of a piecewise-linear diode, i = r v + p max(v - q, 0), over `xp` (torch or numpy).
 
-    p = conductance that turns on, siemens; q = threshold, volts, not negative; r = leakage, siemens. Co-content
-    r v^2 / 2 + p max(v - q, 0)^2 / 2. The slope at the threshold is the one below.
+    The voltage v is across the diode, volts, and the current i goes from anode to cathode, amperes. The conductance
+    that turns on is p, siemens; the threshold is q, volts, not negative; the leakage is r, siemens. The co-content
+    is r v^2 / 2 + p max(v - q, 0)^2 / 2, watts. At the threshold the slope is r, as below it.
     """
 
     def content(v: X, p: X, q: X, r: X) -> X:

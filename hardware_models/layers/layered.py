@@ -155,7 +155,8 @@ class Layered(LayeredSystem):
     # -- the contract -----------------------------------------------------------------------------------------
 
     def energy(self, state: State, x: torch.Tensor, routes: Routes | None = None) -> torch.Tensor:
-        """Energy (B,); with `routes`, that of max poolings which pick those entries whatever the state."""
+        """Energy of each example, (B,), at a state, with `x` the inputs. `routes` names, layer by layer, the
+        entries that max poolings pass on whatever the state; by default they pass on the greatest ones."""
         total: torch.Tensor | float = 0.0
         below = x
         for k, (layer, unit, s) in enumerate(zip(self.couplings, self.units, state, strict=True)):

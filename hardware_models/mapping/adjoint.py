@@ -177,7 +177,12 @@ def driven_by(phase: PairedPhase, v_h: Blocks, v_u: Blocks) -> tuple[Blocks, Blo
 
 
 def coupled(phase: PairedPhase, v_h: Blocks, v_u: Blocks) -> tuple[Blocks, Blocks]:
-    """Off-diagonal Jacobian of the currents of `phase`, over loads and with u's sign reversed, times (v_h, v_u)."""
+    """Multiply changes (v_h, v_u) of the activities with the off-diagonal Jacobian of the currents of `phase`.
+
+    Each of `v_h` and `v_u` has a block (B, ...) for each layer, and so has each of the two results, the currents
+    into the nodes of h and of u. Currents are divided by the loads of their nodes, and those of u have their sign
+    reversed, so that the Jacobian is symmetric where one array serves h, u and the transposed read.
+    """
     to_h, to_u = driven_by(phase, v_h, v_u)
     over_h = [_over(h, load) for h, load in zip(to_h, phase.load_h, strict=True)]
     return over_h, [-_over(u, load) for u, load in zip(to_u, phase.load_u, strict=True)]

@@ -101,7 +101,8 @@ class Amplifiers:
         return step if math.isinf(self.saturation) else self.railed(self.unclipped(p), step)
 
     def railed(self, before: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-        """The part of an output's step that the rails allow, from an output that would be `before` without them."""
+        """Change of an amplifier's output, clipped at its rails, as the output without rails goes from `before` to
+        `before + step`: clip(before + step) - clip(before), without cancellation where neither end is clipped."""
         if math.isinf(self.saturation):
             return step
         after = before + step

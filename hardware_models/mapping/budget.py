@@ -161,8 +161,18 @@ class Takes:
         return self._energy(self.settling, self.parts.output_values, 0, latches=self.parts.routes)
 
     def step(self, examples: int = 1, updates: int = 1) -> Budget:
-        """J of EP steps: free phases, both nudged ones, their readings and conversions; and `updates` writings of
-        every cell, one a batch. Latches are set once, as the free phase ends."""
+        """Energy that training by EP takes, joules, as a `Budget` with a row for each kind of part.
+
+        An example takes a free phase and two nudged ones, the conversion of its inputs, and the reading of its
+        outputs and of the states of both nudged phases. Its latches are set once, as the free phase ends.
+
+        Parameters
+        ----------
+        examples : int
+            Number of examples.
+        updates : int
+            How many times every cell is written: once for each batch.
+        """
         reads, latches = self.parts.output_values + 2 * self.parts.states, self.parts.gates + self.parts.routes
         return self._energy(self.settling + 2 * self.nudged, reads, updates, examples, latches)
 

@@ -180,7 +180,8 @@ class PairedCircuit(Board):
 
     @property
     def reciprocal(self) -> bool:
-        """Whether there is an energy: one array serves h, u and the transposed read, with equal gains."""
+        """Whether the circuit has an energy. It has one where a single array drives h, drives u and feeds errors
+        back, with equal gains."""
         return self.one_array and not self.gained and not self.served_apart("h", "transpose")
 
     @property

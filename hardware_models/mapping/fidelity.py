@@ -330,7 +330,8 @@ class Fidelity(Tabular):
 
 
 class ToldByFidelity(Tabular):
-    """A result whose table is that of its fidelity, one row for each array."""
+    """Base class of results that hold a report of a mapping, `fidelity`: their table is the report's, a row for
+    each array."""
 
     @property
     def fidelity(self) -> Fidelity:

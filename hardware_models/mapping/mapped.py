@@ -281,11 +281,12 @@ class Mapped(ToldByFidelity):
         tolerance: float = SETTLED,
         max_iterations: int | None = None,
     ) -> tuple[float, Equilibrium]:
-        """Time constants until the substrate has settled, by following it in time: from empty capacitors, or with a
-        nudge from the free state. Also the equilibrium, whose status tells if it has not settled.
+        """Follow the substrate in time until it settles; return the time, in time constants, and the equilibrium.
 
-        The time is that of the slowest example, known to a step in time: half a time constant or less, or a tenth
-        of the time that has passed (`stiff_flow`). `Equilibrium.time` has it example by example.
+        A free phase starts from empty capacitors; a nudged one starts from the free state, and `NotConverged` is
+        raised where there is none. The time is that of the slowest example, known to a step: half a time constant
+        or less, or a tenth of the time passed (`Equilibrium.time`: each example's). `tolerance` is the residual of
+        a settled state. If `max_iterations` steps do not reach it, `Equilibrium.status` tells so.
         """
         options = {"solver": "flow", "tolerance": tolerance, "max_iterations": max_iterations}
         start = None if nudge is None else relax(self.system, x).require().state
@@ -367,8 +368,9 @@ class Mapped(ToldByFidelity):
 
     @property
     def fidelity(self) -> Fidelity:
-        """How faithful the substrate is with its cells as they are now, on the calibration inputs (random ones in
-        [0, 1) where there are none)."""
+        """Report of how well the substrate, with its cells as they are now, holds the network: a `Fidelity` has the
+        error of the outputs, the errors of each array, settling times and power. Both are run on the calibration
+        inputs, or on four random examples with entries in [0, 1) where there are none."""
         system = self.system
         x = self._inputs()
         with torch.no_grad():

@@ -28,7 +28,8 @@ WORTH = 2**16
 
 
 def worth(link: Link) -> bool:
-    """Whether a map takes so many multiplications that opposite rows are worth to be looked for."""
+    """Whether a map takes so many multiplications an example, `WORTH` or more, that it saves time to look for rows
+    of a nudge which are the negatives of the opposite nudge's: the map of one then gives that of the other."""
     return link.fan_in * math.prod(link.post) >= WORTH
 
 

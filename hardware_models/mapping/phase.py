@@ -642,12 +642,10 @@ class PairedPhase(Phase):
         return Nudged(found[: self.depth], tuple(errors))
 
     def read(self, z: State, slow: Blocks | None = None) -> State:
-        """Readings of the activities (displaced from the origin) and of the errors h - u, each of L blocks, with
-        slow noise of these sizes, in its standard deviations.
-
-        Read noise is drawn anew; the converter of a layer's readings has `adc_bits` over its range, which is
-        `adc_range` full scales, or what a calibration has found.
-        """
+        """Return what readings of z give: the activities, displaced from the origin, and then the errors h - u,
+        each of L blocks. `slow` has the slow noise of these 2 L blocks, in its standard deviations; None: there is
+        none. Each call draws read noise anew. A converter of `adc_bits` rounds a layer's readings, over a range of
+        `adc_range` full scales, or of what a calibration has found; the calibration itself reads without either."""
         system, device = self.system, self.system.device_model
         nudged = copy.copy(self)
         nudged.held = self.latched

@@ -20,14 +20,14 @@ INTEGERS: dict[torch.dtype, Any] = {torch.float32: np.int32, torch.float64: np.i
 
 
 class SideBySide(NamedTuple):
-    """Two blocks side by side.
+    """How two blocks `goal` and `at` (B, ...) compare: what the one is short of the other, and how large they are.
 
     Attributes
     ----------
     miss : Tensor (B, ...)
         goal - at.
     sizes : Tensor (3, B)
-        Largest size in each row of the goal, of `at`, and of the difference.
+        Largest absolute entry of each example, in `goal`, in `at` and in `miss`, in this order.
     """
 
     miss: torch.Tensor

@@ -38,12 +38,13 @@ class Analyses:
     scope: Scope = field(default_factory=Scope)
 
     def transient(self) -> TransientRequest | None:
-        """What the first .tran line asks for; None where there is none.
+        """Read the first .tran line of the netlist; None where the netlist has none.
 
         Raises
         ------
         InputError
-            If the line is not as in `TransientRequest`.
+            If the line is not .tran STEP STOP [START [LONGEST]] [UIC], in seconds with STEP > 0 and STOP > START >=
+            0.
         """
         if not self.transients:
             return None

@@ -313,7 +313,7 @@ class Parts:
                 )
 
     def group(self, kind: str) -> Group:
-        """Parts of a kind; an empty group where there are none."""
+        """Give the parts of one kind, a key of `KINDS`; the group has length 0 where the list has no such part."""
         if kind in self.groups:
             return self.groups[kind]
         layout = KINDS[kind]

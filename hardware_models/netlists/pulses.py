@@ -218,7 +218,7 @@ class Decay:
 
     @property
     def longest(self) -> float:
-        """Seconds that a step may take without passing over anything: any."""
+        """Longest step, seconds, that passes over no feature of the waveform between two corners: infinite."""
         return math.inf
 
 

@@ -129,7 +129,8 @@ def part_lines(parts: Parts) -> Iterator[str]:
 
 
 def definition_lines(parts: Parts, written_by: Mapping[str, str] | None = None) -> Iterator[str]:
-    """Lines of the subcircuits that parts are written by; `written_by` has their names by kind."""
+    """Yield the lines of subcircuits that stand for parts which SPICE has no element for, for the kinds in `parts`.
+    `written_by` maps a kind to the name of its subcircuit in `DEFINITIONS`; by default it is `SUBCIRCUITS`."""
     for kind, name in (SUBCIRCUITS if written_by is None else written_by).items():
         if kind in parts.groups:
             yield from DEFINITIONS[name].split("\n")

@@ -30,7 +30,17 @@ Array = np.ndarray
 
 
 class StateRate(NamedTuple):
-    """ds/dt and its derivatives by the voltage and by the state, (B, m); 1/s, 1/(V s) and 1/s."""
+    """Rates at which the states of m memristors change, and how they depend on voltage and state.
+
+    Attributes
+    ----------
+    value : array (B, m)
+        Rates ds/dt, 1/s.
+    by_voltage : array (B, m)
+        Derivatives of the rates by the memristors' voltages, 1/(V s).
+    by_state : array (B, m)
+        Derivatives of the rates by the states, 1/s.
+    """
 
     value: Array
     by_voltage: Array

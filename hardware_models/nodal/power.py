@@ -28,7 +28,7 @@ STORES = ("capacitor", "inductor")
 
 @dataclass(frozen=True, repr=False)
 class CircuitPower:
-    """Power that each kind of part, or each part, takes from the circuit; sources deliver, and have negative ones.
+    """Power that each kind of part, or each part, takes over time; it is negative for sources that deliver.
 
     Attributes
     ----------
@@ -41,8 +41,9 @@ class CircuitPower:
     power : Tensor (T, B, k)
         Watts.
     energy : Tensor (T, B, k)
-        Taken since the start, joules: the integral of the power, by the method that follows the voltages and to its
-        order. What a jump of a source moves at once between capacitors without a resistor is not in it.
+        Energy taken since the start, joules. It is the integral of the power, by the method that follows the
+        voltages and to its order. It leaves out what a jump of a source moves at once between capacitors without a
+        resistor.
     """
 
     time: torch.Tensor

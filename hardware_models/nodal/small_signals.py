@@ -43,7 +43,7 @@ class UnstableWarning(UserWarning):
 
 @dataclass(frozen=True, repr=False)
 class FrequencyResponse:
-    """Phasors of small signals at an operating point.
+    """Phasors of small signals at an operating point, over frequency.
 
     Attributes
     ----------
@@ -52,8 +52,11 @@ class FrequencyResponse:
     voltages : complex Tensor (F, B, n_nodes)
         Volts, in the order of `nodes`, ground first.
     currents : complex Tensor (F, B, n_branches)
-        Amperes, from the first node through the part to the second, of the parts named in `branches`.
-    nodes, branches : tuple of str
+        Amperes, in the order of `branches`, from a part's first node through the part to its second.
+    nodes : tuple of str
+        Names of the nodes.
+    branches : tuple of str
+        Names of the parts whose currents are unknowns of the circuit.
     """
 
     frequency: torch.Tensor

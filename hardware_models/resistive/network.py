@@ -250,7 +250,9 @@ class ResistiveNetwork(LayeredSystem):
         return {f"layers.{k}.conductance": False for k in range(len(self.layers))}
 
     def cell_spans(self, largest: Mapping[str, float]) -> dict[str, float]:
-        """One span for all arrays: one factor leaves all voltages as they are."""
+        """Give all arrays the same span, the largest of `largest`, which maps each array's name to its largest
+        conductance. The span is the value that a cell at g_max holds. One factor on all conductances leaves all
+        voltages as they are, so that one span serves every array."""
         return dict.fromkeys(largest, max(largest.values()))
 
     @property

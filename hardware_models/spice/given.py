@@ -137,29 +137,34 @@ class NetlistAgreement(Tabular):
 
 
 def compare_netlist(path: str | os.PathLike[str], *, progress: Progress | bool = SILENT) -> NetlistAgreement:
-    """Solve a netlist file here, and have ngspice run the same text, and compare node voltages.
+    """Solve a netlist file here, have ngspice run the same text, and compare the node voltages of both.
+
+    ngspice runs with tighter tolerances than the netlist's own. It has no gmin but the netlist's, or its default
+    where leakage alone holds a node. Diodes with IS and N alone follow Shockley's law in both programs
+    (`ngspice.reverse_lines`). Blocks .control are not run. Transients are compared after time 0, where ngspice
+    still holds the nodes of .ic.
 
     Parameters
     ----------
     path : path
+        Netlist file in SPICE's language.
     progress : Progress
+        Shows how far the solutions are; by default nothing is shown.
 
     Returns
     -------
     NetlistAgreement
-        ngspice has tighter tolerances than a netlist's own, no gmin but the netlist's, or its default where leakage
-        alone holds a node, and Shockley's law for diodes with IS and N alone (`ngspice.reverse_lines`). Its
-        .control blocks are not run. Transients are compared after time 0, where ngspice still holds the nodes of
-        .ic.
+        Voltages of both at the operating point, volts; also over time where the netlist has .tran, and over
+        frequency where it has .ac and a source with an amplitude.
 
     Raises
     ------
     InputError
         If the file cannot be read, ngspice is absent, or an included file has a .control block.
     SpiceError
-        If ngspice fails, in its own words.
+        If ngspice fails, in its own words, or has a node that the circuit read here has not.
     NoOperatingPoint
-        If we find none.
+        If no operating point is found here.
     """
     netlist = load_netlist(path)
     circuit = Circuit(netlist.parts, outputs=netlist.outputs, gmin=netlist.gmin)

@@ -534,12 +534,12 @@ class EquilibriumPropagation:
         return False
 
     def check(self, system: PhysicalSystem) -> None:
-        """Whether the scheme and the cost are for this system.
+        """Raise an error unless the scheme, the method and the cost fit this system.
 
         Raises
         ------
         InputError
-            If the cost or the scheme does not fit the system.
+            If the scheme, the method or the cost does not fit the system.
         """
         if self.scheme.analytic and not system.analytic:
             raise InputError(

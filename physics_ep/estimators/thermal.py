@@ -107,7 +107,8 @@ class StochasticGradient:
 
     @property
     def evidence(self) -> str:
-        """The outcome of the three tests for a stationary state, in words."""
+        """Tell in words the three tests for a stationary state (mean force, virial, halves of the run), each with
+        its limit, in standard errors."""
         a, b, c = self.limits
         return (
             f"the mean force is {self.mean_force:.1f} standard errors from zero (limit {a:.1f}), the virial "

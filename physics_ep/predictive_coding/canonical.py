@@ -378,7 +378,7 @@ class _LayerReader:
         return known[name](*args, **own)
 
     def of(self, args: Sequence[Any], own: dict[str, Any]) -> Value:
-        """The first argument's value."""
+        """What a traced call acts on: the first positional argument, or without one the keyword `input`."""
         return self.at(args[0] if args else own.get("input"))
 
     def at(self, given: Any) -> Value:

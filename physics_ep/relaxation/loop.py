@@ -496,7 +496,7 @@ def check_outputs(system: PhysicalSystem, outputs: torch.Tensor, batch: int) -> 
 
 
 def check_cost(system: PhysicalSystem, cost: Cost) -> None:
-    """Raise InputError if a cost on angles meets outputs that are none, or another cost outputs that are angles."""
+    """Raise InputError if a cost on angles is asked of outputs that are not angles, or any other cost of angles."""
     if cost.angular and not system.angles:
         raise InputError(
             f"Argument cost must not be {cost.name!r} for {type(system).__name__}, whose outputs are no angles: it "

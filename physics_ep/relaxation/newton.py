@@ -18,12 +18,15 @@ from .solvers import Coordinate, GradientFlow, Solver, inverse_lipschitz
 
 
 class TrustRegion(Solver):
-    """Trust-region Newton method (Conn, Gould and Toint, Trust-Region Methods, 2000, algorithm 6.1.1).
+    """Solver that finds minima of F by the trust-region Newton method.
 
-    Steps come from preconditioned conjugate gradients (`krylov.conjugate_gradients`), each example with its own
-    radius and its own accuracy min(0.1, residual), so that residuals square from step to step. Whether a step is
-    kept is judged by the fall of F where that is large, and else by the trapezoid of slopes, -(g0 + g1) . p / 2: a
-    nudge of size beta changes F by beta^2, below rounding, while slopes keep their digits.
+    The method is algorithm 6.1.1 of Conn, Gould and Toint, Trust-Region Methods, 2000. Far from rest (a residual
+    above 0.02) it first takes plain steps: at most 50 exact updates, or 100 steps along the force where the phase
+    has no exact updates. Newton's steps come from preconditioned conjugate gradients
+    (`krylov.conjugate_gradients`). Each example has its own radius and its own accuracy min(0.1, residual), so that
+    residuals square from step to step. A step is judged by the fall of F where that is large, and otherwise by the
+    trapezoid of slopes, -(g0 + g1) . p / 2: a nudge of size beta changes F by beta^2, below rounding, while slopes
+    keep their digits.
 
     `spent` counts slopes, energies and Hessian products.
 

@@ -39,12 +39,15 @@ def open_run(path: str | os.PathLike[str], verify: bool = True) -> Run:
 
 
 def run_files(path: str | os.PathLike[str]) -> list[Path]:
-    """The files that `open_run` reads: one, or the parts.
+    """List the files that `open_run` reads for a path.
+
+    They are the run file itself, or, where there is none yet, the parts of a run that is not complete, sorted by
+    name.
 
     Raises
     ------
     InputError
-        If there is none.
+        If there is neither a run file nor a folder of parts.
     """
     path = checked_path(path, "path")
     if path.is_file():

@@ -46,8 +46,8 @@ def zoo(data: str | None = None) -> dict[str, dict[str, Any]]:
 def zoo_weights(network: str) -> dict[str, torch.Tensor]:
     """Read the weights of a network of the zoo, once its file has the hash that the index names.
 
-    The file is the one that ships with the package; else the one of the folder that PHYSICS_EP_ZOO names; or, where
-    that is an address, it is fetched from there once, and kept in the user's cache folder.
+    The file that ships with the package is taken first. Otherwise the environment variable PHYSICS_EP_ZOO names a
+    folder that holds the file, or an address from which it is fetched once and kept in the user's cache folder.
 
     Parameters
     ----------
@@ -57,13 +57,13 @@ def zoo_weights(network: str) -> dict[str, torch.Tensor]:
     Returns
     -------
     dict of str to Tensor
-        On the CPU, in the dtype of the file.
+        Tensors by parameter name, on the CPU, in the dtype of the file.
 
     Raises
     ------
     InputError
-        If there is no such network, with the nearest right name, its file is nowhere, or is not the one that the
-        index names.
+        If the zoo has no such network (the error names the nearest one that it has), if its file is found nowhere
+        or cannot be read, or if the file's hash is not the one in the index.
     """
     entries = zoo()
     if network not in entries:

@@ -219,7 +219,8 @@ def options(name: str, description: str | None) -> argparse.ArgumentParser:
 
 
 def figures_of(arguments: argparse.Namespace) -> tuple[dict[str, Any], ToleranceTable]:
-    """The sweep, and its figures for JSON."""
+    """Run the sweep that the command line asks for; return its figures (machine, seconds, memory, table) as a dict
+    for JSON, and the table of the sweep."""
     began = time.perf_counter()
     table = measured(arguments)
     host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB

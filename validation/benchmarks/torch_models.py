@@ -290,7 +290,7 @@ class Siamese(nn.Module):
 
 
 def lenet() -> nn.Module:
-    """LeNet-5 (LeCun et al. 1998), for grey images (B, 1, 28, 28) and 10 classes."""
+    """Build LeNet-5 (LeCun et al. 1998), with tanh units, for grey images (B, 1, 28, 28) and 10 classes."""
     return nn.Sequential(
         *(
             nn.Conv2d(1, 6, 5, padding=2),

@@ -238,7 +238,12 @@ def summary(rows: Sequence[Compared]) -> dict[str, int]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write `stability.csv`, a row a network, and print the counts."""
+    """Compare certificates of stability with the course in time, on random networks mapped onto each substrate.
+
+    The command writes a row for each network to `stability.csv`, and prints for each substrate how many networks
+    the certificate calls stable, unstable or undecided, and how many courses disagree. It returns 0, or 2 where
+    `--networks` is not positive.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="Folder of the table.")
     parser.add_argument("--networks", type=int, default=50, help="Networks on each substrate.")

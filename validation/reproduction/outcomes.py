@@ -44,7 +44,7 @@ class RowOutcome:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """The seeds that were made for the row."""
+        """Seeds, in ascending order, with which the row's figure was made; empty where it was not."""
         return tuple(sorted(self.values.get(self.recipe.rules[0], {})))
 
     @property

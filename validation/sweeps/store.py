@@ -98,7 +98,23 @@ class SweepFile:
         return [k for k in range(self.total) if k not in self.found]
 
     def write(self, number: int, measured: Measured) -> None:
-        """Keep a point; when this returns, no kill takes it away again."""
+        """Keep what was measured at a point of the plan.
+
+        A sweep with a file has it on disk when this returns, so that it survives a kill; a sweep without one keeps
+        it in memory alone.
+
+        Parameters
+        ----------
+        number : int
+            Number of the point in the plan.
+        measured : Measured
+            Quantities of the point, by name.
+
+        Raises
+        ------
+        InputError
+            If the file cannot be written.
+        """
         if self.path is not None:
             if not self._environment:
                 self._environment = environment()

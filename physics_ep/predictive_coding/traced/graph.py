@@ -168,7 +168,8 @@ class CallGraph:
             node.from_unit = any(s in own or self.nodes[s].from_unit for s in node.sources())
 
     def acted_on(self) -> dict[str, tuple[int, ...]]:
-        """Numbers of the units whose f_k each parameter or buffer enters, by name."""
+        """Map the name of each parameter or buffer to the indices of the units k whose function f_k uses it
+        directly. A tensor that acts on a unit only by way of an earlier unit is not counted there."""
         own = {unit.node: k for k, unit in enumerate(self.units)}
         inside: list[set[str]] = []
         found: dict[str, tuple[int, ...]] = {}
