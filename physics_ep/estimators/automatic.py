@@ -8,6 +8,8 @@ bend add a bias of their own, which the limit does not know; two estimates tell 
 from __future__ import annotations
 
 import math
+import warnings
+import weakref
 from collections.abc import Callable
 
 import torch
@@ -26,8 +28,14 @@ TRIALS = 3
 """Strengths that are tried, each by the phases of two estimates."""
 SETTLING = 7
 """Strengths, each a tenth of the one before, at which phases may settle."""
+TOLD = 10
+"""Times the promised bias from which on a warning tells that no lower beta brought it down."""
 WORTH = 0.9
 """Share of the bias to which a lower beta must bring it, or it is not taken."""
+
+
+class BiasWarning(UserWarning):
+    """The beta that beta='auto' found leaves far more bias than it promises."""
 
 
 def check_beta(beta: float | str) -> float:
@@ -152,6 +160,21 @@ def measured_bias(
     least = math.sqrt(torch.finfo(system.dtype).eps) * torch.linalg.vector_norm(sizes)
     (worst,) = read((misses / torch.maximum(sizes, least).clamp_min(torch.finfo(torch.float64).tiny)).max())
     return float(worst)
+
+
+def warn_of_bias(
+    system: PhysicalSystem, told: weakref.ref[PhysicalSystem] | None, beta: float, bias: float, order: int
+) -> weakref.ref[PhysicalSystem] | None:
+    """Warn of a bias over `TOLD` times what an automatic beta promises; the system that was last warned of."""
+    if not bias > TOLD * promised_bias(order) or (told is not None and told() is system):
+        return told
+    message = (
+        f"beta='auto' takes {beta:.3g}, with a measured error of {bias:.0%} of some parameter tensor's gradient: "
+        "kinks near the free state, or rounding, let no smaller beta do better that was tried (`bias`). Set beta, "
+        "or look at gradients by a report."
+    )
+    warnings.warn(message, BiasWarning, stacklevel=8)
+    return weakref.ref(system)
 
 
 def shared_bias(bias: float, device: torch.device) -> float:

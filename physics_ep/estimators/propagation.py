@@ -37,7 +37,7 @@ from ..relaxation.loop import (
 )
 from ..stillness import require_system, require_trained
 from ..weights import Weights
-from .automatic import AUTO_FRACTION, check_beta, measured_bias, shared_bias, with_small_bias
+from .automatic import AUTO_FRACTION, check_beta, measured_bias, shared_bias, warn_of_bias, with_small_bias
 from .contrasts import (
     Recipe,
     added,
@@ -193,6 +193,7 @@ class EquilibriumPropagation:
         where it is not measured: beta was given; the system or its readings are noisy or coarse; displacements
         answer linearly, where lambda bounds the bias of the whole gradient.
         """
+        self._told: weakref.ref[PhysicalSystem] | None = None
         self._measured: tuple[Any, int] | None = None
         self._constructed: tuple[Any, int, torch.Tensor] | None = None
         """The system whose free phase is solved by construction, steps since it was measured, and the residual."""
@@ -686,6 +687,7 @@ class EquilibriumPropagation:
             return shared_bias(measured_bias(*recipes, system, base, free, x, y), system.device)
 
         self.beta, self.bias = with_small_bias(self.beta, self.scheme.order, bias_at)
+        self._told = warn_of_bias(system, self._told, self.beta, self.bias, self.scheme.order)
 
 
 @differentiating

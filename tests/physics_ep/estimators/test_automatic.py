@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import pytest
 
 from hardware_models import HopfieldNetwork, ResistiveNetwork
 from physics_ep import CrossEntropy, EquilibriumPropagation, SquaredError
 from physics_ep.estimators import automatic, propagation
-from physics_ep.estimators.automatic import with_small_bias
+from physics_ep.estimators.automatic import BiasWarning, with_small_bias
 from physics_ep.estimators.propagation import estimate_gradient
 from tests.support.pcn import dense, examples
 from validation import backprop_gradient, implicit_gradient
@@ -122,6 +123,23 @@ def test_kinks_are_told() -> None:
     assert error > PROMISE
     assert ep.bias > PROMISE
     assert error / 2 < ep.bias < 2 * error
+
+
+def test_a_bias_that_nothing_lowers_is_warned_of_once(monkeypatch) -> None:
+    """A beta whose gradients are 30 % off would be taken without a word, or told at every measurement."""
+    system = deep_hopfield(1)
+    x, y = examples((10,), cost=SquaredError(), n_out=4)
+    ep = EquilibriumPropagation(SquaredError(), beta="auto", measure_every=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        monkeypatch.setattr(propagation, "measured_bias", lambda *a: 0.02)  # kinks often leave as much
+        ep.backward(system, x, y)
+    monkeypatch.setattr(propagation, "measured_bias", lambda *a: 0.3)
+    with pytest.warns(BiasWarning, match="measured error of 30% of some parameter"):
+        ep.backward(system, x, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ep.backward(system, x, y)
 
 
 @pytest.mark.parametrize("order", [1, 2])
