@@ -57,6 +57,7 @@ LAST = {
     "tour/results_as_tables": below(1e-3),
     "tour/subcircuit": below(1e-9),
     "tour/train_and_judge": below(1e-3),
+    "tour/vortices": below(0.1),
 }
 
 
