@@ -198,22 +198,40 @@ def told_layer(system: nn.Module, path: str) -> tuple[str, str]:
     path : str
         Path of the module that holds the parameters, such as 'layers.0'.
     """
-    name = told_name(getattr(system, "stack", ()), f"{path}.weight").removesuffix(".weight")
+    name = _module_of(getattr(system, "stack", ()), path)
     return name, getattr(system, "module_kinds", {}).get(name, "")
 
 
 def told_name(stack: Sequence[nn.Module], parameter: str) -> str:
-    """Name of a parameter for a reader: 'c1.weight' for 'layers.0.weight' where the layer bears a model's name.
+    """Name of a parameter for a reader: 'c1.weight' for 'layers.0.weight' where that is a model's weight.
 
-    It is the parameter's own where the layer has no label, or another layer has the same.
+    A folded weight bears the name of the one that others were folded into. What has no weights in the model, a
+    residual sum say, is the 'sum' of the layer's module. Without a model, or where two layers bear one name, it is
+    the parameter's own name.
     """
-    first, _, rest = parameter.partition(".")
-    number, _, part = rest.partition(".")
-    if first != "layers" or not part or not number.isdecimal():
+    path, _, part = parameter.rpartition(".")
+    module = _module_of(stack, path)
+    if module == path or not part:
         return parameter
+    origins: list[Mapping[str, str]] = [getattr(layer, "origins", {}) for layer in stack]
+    own = origins[int(path.rpartition(".")[2])]
+    if part in own:
+        name = own_name(own[part])
+        if sum(name in map(own_name, others.values()) for others in origins) == 1:
+            return name
+    elif part != "bias" and any(other != "bias" for other in own):
+        part = part.replace("skip_weight", "sum").replace("weight", "sum")
+    return f"{module}.{part}"
+
+
+def _module_of(stack: Sequence[nn.Module], path: str) -> str:
+    """The model's module that layer 'layers.0' comes from; the path where there is none, or two have its name."""
+    first, _, number = path.partition(".")
+    if first != "layers" or not number.isdecimal():
+        return path
     labels = [getattr(layer, "label", "") for layer in stack]
     label = labels[int(number)] if int(number) < len(labels) else ""
-    return f"{label}.{part}" if label and labels.count(label) == 1 else parameter
+    return label if label and labels.count(label) == 1 else path
 
 
 def label_layers(stack: Iterable[PredictiveLayer], names: Sequence[str]) -> None:

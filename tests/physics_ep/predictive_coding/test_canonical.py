@@ -90,6 +90,17 @@ def test_live_routes_are_the_held_ones_while_nothing_flips(name: str, energy: st
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-8)
 
 
+class Summed(nn.Module):
+    """A residual sum whose first link is what comes in."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(x + self.conv(x))
+
+
 class Twice(nn.Module):
     """Poolings that are functions, no modules."""
 
@@ -126,6 +137,11 @@ def test_what_stays_and_what_is_trained() -> None:
         "4.avg_pool2d (2).weight",
         "6.weight",
     ]
+    block = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), Summed(2), nn.Flatten(), nn.Linear(32, 3)).double().eval()
+    summed = from_module(block, torch.rand(2, 1, 4, 4, dtype=torch.float64), form="layers")
+    told = {told_name(summed.stack, name): tuple(p.shape) for name, p in summed.named_parameters()}
+    assert told["1.conv.weight"] == (2, 2, 3, 3)  # no "skip weight", though the sum is the layer's first link
+    assert told_name(summed.stack, "layers.1.weight") == "1.conv.sum"
     shared = nn.Linear(6, 6).double()
     tied = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), shared, nn.Tanh(), shared, nn.Tanh(), nn.Linear(6, 2)).double()
     both = from_module(tied, x[:, 0, 0, :4], form="layers")
