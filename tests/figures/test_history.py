@@ -40,6 +40,7 @@ def test_ratios_stand_under_their_releases(history, drawn) -> None:
     assert [text.get_text() for text in panels[2].get_xticklabels()] == ["0.1", "0.2"]
 
 
+@pytest.mark.full
 def test_command_draws_the_projects_own_history_or_a_folder(tmp_path, capsys) -> None:
     """Without --from the releases that ship are drawn; a folder without files, and a folder for another figure, are
     refused in one line."""
