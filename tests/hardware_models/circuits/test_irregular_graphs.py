@@ -88,6 +88,7 @@ def test_large_random_graphs_take_no_more_than_superlu(n: int, degree: float) ->
     test_random_graphs_take_no_more_than_superlu(n, degree)
 
 
+@pytest.mark.full
 def test_the_choice_looks_at_no_band_that_a_hub_makes_wide() -> None:
     """A node that is joined to all others costs the choice less than one factorisation by SuperLU: a look at the
     band, half as wide as the graph, took ten of them."""

@@ -55,6 +55,7 @@ def level(drop: float) -> float:
     return brentq(charging, -1, 3, (drop,), xtol=1e-15, rtol=1e-14)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("floating", [True, False])
 def test_each_node_obeys_its_own_equation(floating: bool) -> None:
     """Breaks if what 1e9 A round to counts as missing at a node of milliamperes, in a batch or alone."""

@@ -135,7 +135,7 @@ def test_what_does_not_rest_is_told(tmp_path) -> None:
         simulate(system, inputs, 1.0, nudge, end_of(early))
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_an_oscillation_ends_at_the_limit() -> None:
     """A limit cycle must not be followed for ever, nor be damped by the method and taken for rest."""
     with pytest.warns(NotAtRestWarning, match=r"may have no rest \(an oscillation\)"):
