@@ -66,7 +66,9 @@ def figure(
     ] = None,
     font: Annotated[
         str | None,
-        typer.Option("--font", metavar="FONT", help="Points, a family, or both: 'Arial 8'.", show_default=False),
+        typer.Option(
+            "--font", metavar="FONT", help="Points, a family, or both: 'DejaVu Sans 8'.", show_default=False
+        ),
     ] = None,
     panels: Annotated[
         str | None,

@@ -9,11 +9,13 @@ rcParams change of matplotlib's defaults counts in all figures; a style sheet co
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
 import io
 import math
 import os
+import re
 import shutil
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -55,6 +57,11 @@ FORMATS = ("pdf", "png", "svg")
 _DATES = {"pdf": ("CreationDate", "ModDate", "Producer"), "svg": ("Date",)}
 
 BLACK, GREY = "#000000", "#7f7f7f"
+
+FAMILIES = 5
+"""Families of fonts that a message names, of those that are installed."""
+_SIGNS = ("STIX", "cm", "Last Resort", "DejaVu Math")
+"""Beginnings of families that hold signs for formulas, which nobody writes a text in."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +198,7 @@ class Look:
     height : float, optional
         Millimetres from 20 to 1000.
     font : float or str, optional
-        Size in points, a family, or both: 8, 'Arial', 'Arial 8'.
+        Size in points, a family, or both: 8, 'DejaVu Sans', 'DejaVu Sans 8'.
     panels : str or sequence of str, optional
         Letters of the panels to draw, in this order: 'ac'.
     ax : Axes or sequence of Axes, optional
@@ -346,14 +353,27 @@ def _font(font: float | str | None) -> dict[str, Any]:
     except ValueError:
         family, size = [*family, last], None
     if isinstance(font, bool) or (size is not None and not 3 <= size <= 72) or not (family or size):
-        raise argument_error("font", "be points from 3 to 72, a family or both, such as 'Arial 8'", repr(font))
+        must = "be points from 3 to 72, a family or both, such as 'DejaVu Sans 8'"
+        raise argument_error("font", must, repr(font))
     found: dict[str, Any] = {} if size is None else {"font.size": size, **_SIZES}
     if family:
         name = " ".join(family)
         if name not in font_manager.font_family_aliases and not _is_there(name):
-            raise unknown_name("font", name, font_manager.get_font_names())
+            raise _not_installed(name)
         found["font.family"] = [name]
     return found
+
+
+def _not_installed(name: str) -> InputError:
+    """The error for a family that this machine lacks; it names the nearest that are there, and others."""
+    there = sorted(set(font_manager.get_font_names()))
+    near = difflib.get_close_matches(name, there, n=3, cutoff=0.6)
+    usual = [family for family in there if not family.startswith(_SIGNS)]
+    shown = list(dict.fromkeys([*near, *_RC["font.family"], *usual]))[:FAMILIES]
+    more = len(there) - len(shown)
+    told = ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+    must = f"name a family that is installed on this machine ({told})"
+    return argument_error("font", must, f"{name!r}, which is not installed")
 
 
 @functools.cache
@@ -487,12 +507,41 @@ def legend(ax: Axes, handles: Any = None, labels: Any = None, **options: Any) ->
     page.legends.append((ax, handles, labels, options))
 
 
-def shortened(name: str, most: int) -> str:
-    """A name without its middle, where it is long: its end tells the layer, its beginning the block."""
-    if len(name) <= most:
+def layer_names(names: Sequence[str], most: int) -> list[str]:
+    """Names of layers that fit beside an axis, each for itself.
+
+    Where one is longer than `most` letters, all lose what tells the least: first '.weight' at the end, then the
+    words in brackets behind a path, such as the class of its module. What is too long even so loses its beginning,
+    since the end of a path tells layers apart. Nothing is left out where two names would become one.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Such as '4.b.0.weight' or '4.b.1 (BatchNorm2d)'.
+    most : int
+    """
+    shown = list(names)
+    for ending in (r"\.weight$", r" \([^()]*\)$"):
+        if all(len(name) <= most for name in shown):
+            return shown
+        bare = [re.sub(ending, "", name) for name in shown]
+        shown = [own if bare.count(less) > 1 else less for own, less in zip(shown, bare, strict=True)]
+    for kept in range(most, max(map(len, shown), default=0)):
+        cut = [_end(name, kept) for name in shown]
+        if len(set(cut)) == len(set(shown)):
+            return cut
+    return shown
+
+
+def _end(name: str, most: int) -> str:
+    """A path without its beginning, from where a part begins if there is one; words in brackets stay whole."""
+    path, bracket, words = name.partition(" (")
+    kept = max(most - 1 - len(bracket + words), 1)
+    if len(name) <= most or len(path) <= kept + 1:
         return name
-    head = most // 2
-    return f"{name[:head]}…{name[-(most - head - 1) :]}"
+    end = path[-kept:]
+    whole = end if path[-kept - 1] == "." else end.partition(".")[2] or end
+    return f"…{whole}{bracket}{words}"
 
 
 def shared_legend(*axes: Axes, handles: Any = None, labels: Any = None) -> None:

@@ -37,7 +37,7 @@ NARROW = 120 / 25.4
 HIGHEST = 235.0
 """Millimetres of a journal's page; more layers than fit have every second name, or fewer."""
 LETTERS = 26
-"""Most letters of a name; longer ones lose their middle."""
+"""Most letters of a name; `style.layer_names` shortens longer ones."""
 QUANTITIES = (
     ("distance", "1 - cosine (1)"),
     ("error", "Relative error (1)"),
@@ -169,7 +169,8 @@ def draw_layers(data: Layers) -> Figure:
         if narrow:
             ax.tick_params(axis="x", labelsize="x-small")
     shown = range(0, count, every)
-    names = [style.shortened(data.layers[k], LETTERS - 8 * narrow) for k in shown]
+    told = style.layer_names(data.layers, LETTERS - 8 * narrow)
+    names = [told[k] for k in shown]
     marked = [n + (" *" if data.layers[k] in data.zeros else "") for k, n in zip(shown, names, strict=True)]
     axes.flat[0].set_yticks(list(shown), marked, fontsize="x-small" if narrow else "small")
     axes.flat[0].set_ylim(count - 0.4, -0.6)

@@ -39,9 +39,9 @@ LARGEST = 2.0
 SHOWN = ("transfer", "adaptation")
 """References that are drawn; files of earlier releases that lack adaptation have feedforward in its place."""
 LETTERS = 18
-"""Of a layer's name beside the scale of colours; the middle of longer ones is left out."""
+"""Of a layer's name beside the scale of colours; `style.layer_names` shortens longer ones."""
 NARROW = 4.0
-"""Width in inches below which names of layers are shorter."""
+"""Width in inches below which names of layers are smaller."""
 REPEATS = 4
 SWEEPS: dict[str, tuple[Any, ...]] = {
     "levels": (8, 32, 128, 512),
@@ -212,11 +212,8 @@ def draw_layer_cosines(data: LayerCosines) -> Figure:
     # A name a layer, as far as they have room.
     narrow = figure.get_size_inches()[0] < NARROW
     shown = range(0, depth, math.ceil(depth / 12))
-    names = [
-        style.shortened(data.layers[k].removesuffix(".weight"), LETTERS - 8 * narrow)
-        + (" *" if data.layers[k] in data.zeros else "")
-        for k in shown
-    ]
+    paths = style.layer_names([name.removesuffix(".weight") for name in data.layers], LETTERS)
+    names = [paths[k] + (" *" if data.layers[k] in data.zeros else "") for k in shown]
     size = "x-small" if narrow else "small"
     style.colorbar(
         ScalarMappable(norm, ListedColormap(shades)),

@@ -154,7 +154,8 @@ def test_draws_into_the_users_axes(errors):
         ({"width": 5}, "width must be 'column', 'page' or millimetres from 30 to 500"),
         ({"width": "colum"}, "width must be"),
         ({"height": float("nan")}, "height must be"),
-        ({"font": "Arrial of mine"}, "font"),
+        ({"font": "Arrial of mine 6.5"}, r"installed on this machine \(DejaVu Sans, .*'Arrial of mine', which"),
+        ({"font": "Dejavu Sanss"}, r"\(DejaVu Sans, "),
         ({"font": 200}, "font must be"),
         ({"panels": "c"}, "panels must be of this figure, which has panels a to b"),
         ({"panels": ""}, "panels must be letters"),
@@ -220,9 +221,24 @@ def test_command_takes_looks_and_writes_numbers(tmp_path, monkeypatch, capsys):
         (["all", "--panels", "a"], "panels must be left out for all"),
         (["all", "--data", "x.csv"], "data must end in .json or .h5"),
         (["precision", "--width", "wide"], "width must be"),
+        (["precision", "--font", "Arrial of mine 6.5"], "installed on this machine"),
         (["precision", "--style", "no.mplstyle"], "style must be a file"),
     ):
         assert command("figure", *wrong) == 2
         message = capsys.readouterr().err
         assert told in message
         assert len(message.strip().splitlines()) == 1
+
+
+def test_names_of_layers_keep_what_tells_them_apart():
+    """A name cut in its middle, as 4.b.0...ight, tells neither the layer nor the parameter; or two become one."""
+    deep = ["1.weight", "4.b.0.skip_weight", "network.blocks.10.attention.q.weight"]
+    assert style.layer_names(deep, 40) == deep
+    assert style.layer_names(deep, 30) == ["1", "4.b.0.skip_weight", "network.blocks.10.attention.q"]
+    assert style.layer_names(deep, 18) == ["1", "4.b.0.skip_weight", "…10.attention.q"]
+    assert style.layer_names(["4.b.0 (Conv2d)", "4.b.1 (BatchNorm2d)"], 18) == ["4.b.0", "4.b.1"]
+    assert style.layer_names(["encoder.0.weight", "encoder.0"], 10) == ["…0.weight", "encoder.0"]
+    assert style.layer_names(["a.b.c (identity of 4)", "a.b.c.weight"], 19) == ["…c (identity of 4)", "a.b.c"]
+    ends = ["first.block.of.attention", "other.block.of.attention"]
+    assert style.layer_names(ends, 12) == ends
+    assert style.layer_names([], 12) == []
